@@ -1,74 +1,99 @@
 """Where data lives on this machine, and how a file gets there whole or not at all."""
 
-import hashlib
+import errno
 import os
 import secrets
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+
+from filelock import FileLock
+
+ABANDONED = 3600  # seconds without a write after which a part file has lost its writer
+FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+"""Errors that say that a folder is not ours to write."""
 
 
 def data_folder() -> Path:
     """The folder for data sets: `$LIGHTNING_XT_DATA`, else `lightning-xt` in the user's cache folder."""
     if chosen := os.environ.get("LIGHTNING_XT_DATA"):
         return Path(chosen).expanduser()
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    return cache / "lightning-xt"
+    return _cache_folder()
 
 
-def store(name: str, chunks: Callable[[], Iterable[bytes]]) -> Path:
-    """Keeps a stream of bytes in the data folder under a name that ends in its hash.
+def prepared_folders() -> list[Path]:
+    """Where prepared files may be: in the data folder, or in the user's cache where that is read-only."""
+    return list(dict.fromkeys([data_folder() / "prepared", _cache_folder() / "prepared"]))
 
-    The same content is written once, whoever prepares it and however often; other content gets another file. Several
-    processes may do so at once: each writes a file of its own and moves it into place.
+
+def store(name: str, key: str, chunks: Callable[[], Iterable[bytes]]) -> Path:
+    """Keeps a stream of bytes in the data folder, or in the user's cache where the data folder may not be written.
+
+    A file that is there is complete. It is written once, however many processes ask for it at once: the others wait
+    for the first.
 
     Args:
         name: start of the file's name.
-        chunks: opens the stream from its beginning; called twice where the content is not there yet, so that one
-            that is there costs no writing.
-
-    Returns:
-        The file, complete.
+        key: hex digest of what the stream is made from, and how.
+        chunks: opens the stream from its beginning; not called where the file is there.
 
     Raises:
-        OSError: the folder cannot be written. Nothing stays behind.
+        OSError: no folder can be written. Nothing stays behind.
     """
-    folder = data_folder() / "prepared"
-    digest, size = hashlib.sha256(), 0
-    for chunk in chunks():
-        digest.update(chunk)
-        size += len(chunk)
-    path = folder / _file_name(name, digest.hexdigest())
-    # The size tells a file that a crash of the machine cut off, which the atomic move cannot prevent.
-    if path.is_file() and path.stat().st_size == size:
-        return path
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        return _write(folder, name, chunks())
-    except OSError as error:
-        raise OSError(
-            f"cannot write prepared data to {folder} ({error.strerror or error}); free it or make it writable, "
-            "or set the environment variable LIGHTNING_XT_DATA to a folder that is"
-        ) from error
+    file_name = f"{name}-{key[:16]}.bin"
+    folders = prepared_folders()
+    for folder in folders:
+        if os.path.isfile(folder / file_name):
+            return folder / file_name
+    for folder in folders:
+        try:
+            return _written_once(folder / file_name, chunks)
+        except OSError as error:
+            failure = error
+            if error.errno not in FORBIDDEN:
+                break
+    raise OSError(
+        f"cannot write prepared data to {folder} ({failure.strerror or failure}); free it or make it writable, "
+        "or set the environment variable LIGHTNING_XT_DATA to a folder that is"
+    ) from failure
 
 
-def _write(folder: Path, name: str, chunks: Iterable[bytes]) -> Path:
-    """Writes a stream beside its destination and moves it there in one step."""
-    part = folder / f".{name}.{os.getpid()}.{secrets.token_hex(4)}.part"
-    digest = hashlib.sha256()
+def write_whole(path: Path, chunks: Iterable[bytes]) -> None:
+    """Writes a file beside its destination and moves it there in one step, once it is safe on the disk."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.part")
     try:
         with open(part, "xb") as file:
             for chunk in chunks:
-                digest.update(chunk)
                 file.write(chunk)
             file.flush()
             os.fsync(file.fileno())
-        # Named by what was written: a source that changed since it was first read gives a file of its own.
-        path = folder / _file_name(name, digest.hexdigest())
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _written_once(path: Path, chunks: Callable[[], Iterable[bytes]]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = path.with_name(f".{path.name}.lock")
+    with FileLock(lock):
+        try:
+            # Another process may have written it while this one waited.
+            if not path.is_file():
+                _remove_abandoned(path)
+                write_whole(path, chunks())
+        finally:
+            # Who waits for the removed lock finds the file, or at worst writes it a second time.
+            lock.unlink(missing_ok=True)
     return path
 
 
-def _file_name(name: str, digest: str) -> str:
-    return f"{name}-{digest[:16]}.bin"
+def _remove_abandoned(path: Path) -> None:
+    """Removes what writers of this file left that were killed."""
+    for part in path.parent.glob(f".{path.name}.*.part"):
+        if time.time() - part.stat().st_mtime > ABANDONED:
+            part.unlink(missing_ok=True)
+
+
+def _cache_folder() -> Path:
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    return cache / "lightning-xt"

@@ -2,12 +2,15 @@
 
 import os
 import sysconfig
+from collections.abc import Iterator
 from pathlib import Path
 
 from lightning_xt.data.byte_corpus import ByteCorpus
 from lightning_xt.data.cache import store
+from lightning_xt.data.documents import joined
+from lightning_xt.data.hashes import content_hash
 from lightning_xt.data.mapped_bytes import MappedBytes
-from lightning_xt.data.reading import joined
+from lightning_xt.data.reading import raw_blocks
 from lightning_xt.data.splits import Splits
 
 
@@ -60,8 +63,7 @@ class StandardLibrary(ByteCorpus):
                 "your own with --data TextFiles --data.path FILE_OR_FOLDER"
             )
         training = [path for number, path in enumerate(sources) if number % 20 != 19]
-        train = MappedBytes(store("standard_library-train", lambda: joined(training)))
-        validation = MappedBytes(store("standard_library-validation", lambda: joined(held_out)))
+        train, validation = _joined("train", training), _joined("validation", held_out)
         return Splits(train, validation, test=validation)
 
     def describe(self) -> str:
@@ -69,6 +71,15 @@ class StandardLibrary(ByteCorpus):
 
     def ways_out(self, split: str) -> str:
         return "train on text of your own with --data TextFiles --data.path FILE_OR_FOLDER"
+
+
+def _joined(split: str, sources: list[Path]) -> MappedBytes:
+    """The sources in one file, which is named for what it holds."""
+
+    def text() -> Iterator[bytes]:
+        return joined(raw_blocks(path) for path in sources)
+
+    return MappedBytes(store(f"standard_library-{split}", content_hash(text()), text))
 
 
 def standard_library_folder() -> Path:

@@ -2,12 +2,15 @@
 
 import glob
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from lightning_xt.data.byte_corpus import ByteCorpus
 from lightning_xt.data.cache import store
+from lightning_xt.data.documents import joined
+from lightning_xt.data.hashes import content_hash
 from lightning_xt.data.mapped_bytes import MappedBytes
-from lightning_xt.data.reading import blocks, joined
+from lightning_xt.data.reading import blocks
 from lightning_xt.data.splits import Splits
 
 
@@ -84,7 +87,7 @@ class TextFiles(ByteCorpus):
             # The first block tells whether it can be read; mapping fails later, and less clearly.
             next(blocks(corpus))
         else:
-            corpus = store("text_files", lambda: joined(files))
+            corpus = store("text_files", content_hash(_text(files)), lambda: _text(files))
             total = corpus.stat().st_size
         test = int(total * self.test_fraction)
         validation = int(total * self.validation_fraction)
@@ -136,6 +139,10 @@ def find_files(path: str) -> list[Path]:
             f"--data.path {path}: no file matches this pattern; check it, and quote it so that the shell passes it on"
         )
     return files
+
+
+def _text(files: list[Path]) -> Iterator[bytes]:
+    return joined(blocks(path) for path in files)
 
 
 def _files_below(root: Path) -> list[Path]:

@@ -1,20 +1,45 @@
 """The data folder: whole files or none."""
 
-import hashlib
+import errno
 import os
+import resource
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from lightning_xt.data import cache
 from lightning_xt.data.cache import data_folder, store
+
+KEY = "0123456789abcdef" + "f" * 48
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.setenv("LIGHTNING_XT_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "data" / "prepared"
+
+
+@pytest.fixture
+def elsewhere(tmp_path):
+    """The folder of the user's cache."""
+    return tmp_path / "cache" / "lightning-xt" / "prepared"
+
+
+def forbid(monkeypatch, folder, number=errno.EACCES):
+    """Makes a folder one that cannot be written, which file modes do not for root."""
+    opened = os.open
+    Path(folder).mkdir(parents=True, exist_ok=True)
+
+    def refuse(path, flags, *args, **options):
+        if flags & (os.O_WRONLY | os.O_RDWR) and Path(os.fspath(path)).parent == folder:
+            raise OSError(number, os.strerror(number), str(path))
+        return opened(path, flags, *args, **options)
+
+    monkeypatch.setattr(os, "open", refuse)
 
 
 def test_where_data_lives(monkeypatch):
@@ -28,73 +53,126 @@ def test_where_data_lives(monkeypatch):
     assert data_folder() == Path("/home/ada/.cache/lightning-xt")
 
 
-def test_a_file_is_named_for_its_content_and_written_once(folder):
+def test_a_file_is_named_for_its_key_and_written_once(folder):
     opened = []
 
     def chunks():
         opened.append(1)
         yield from (b"ab", b"c")
 
-    path = store("x", chunks)
-    assert path == folder / f"x-{hashlib.sha256(b'abc').hexdigest()[:16]}.bin"
-    assert path.read_bytes() == b"abc" and len(opened) == 2
-    assert store("x", chunks) == path and len(opened) == 3
-    path.write_bytes(b"a")  # what a crash of the machine may leave
-    assert store("x", chunks).read_bytes() == b"abc"
+    path = store("x", KEY, chunks)
+    assert path == folder / "x-0123456789abcdef.bin"
+    assert path.read_bytes() == b"abc"
+    assert store("x", KEY, chunks) == path and len(opened) == 1
     assert os.listdir(folder) == [path.name]
 
 
-def test_content_that_changes_while_it_is_read_gets_its_own_name(folder):
-    versions = iter([[b"first"], [b"second"]])
-    path = store("x", lambda: next(versions))
-    assert path.read_bytes() == b"second" and hashlib.sha256(b"second").hexdigest()[:16] in path.name
-
-
 def test_an_error_leaves_nothing_behind(folder):
-    opened = []
-
     def chunks():
-        opened.append(1)
         yield b"abc"
-        if len(opened) == 2:
-            raise ValueError("broken source")
+        raise ValueError("broken source")
 
     with pytest.raises(ValueError, match="broken source"):
-        store("x", chunks)
+        store("x", KEY, chunks)
     assert os.listdir(folder) == []
 
 
-def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("LIGHTNING_XT_DATA", str(tmp_path / "file"))
-    with pytest.raises(OSError, match=r"cannot write prepared data to .*file.*LIGHTNING_XT_DATA"):
-        store("x", lambda: [b"abc"])
+def test_a_folder_that_is_none(folder, tmp_path):
+    (tmp_path / "data").write_text("")
+    with pytest.raises(OSError, match=r"cannot write prepared data to .*data.prepared \(.*LIGHTNING_XT_DATA to a fold"):
+        store("x", KEY, lambda: [b"abc"])
 
 
-def test_two_processes_prepare_at_once(folder):
-    script = """
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EROFS])
+def test_a_data_folder_that_must_not_be_written(folder, elsewhere, monkeypatch, number):
+    (folder / "y-0123456789abcdef.bin").parent.mkdir(parents=True)
+    (folder / "y-0123456789abcdef.bin").write_bytes(b"there")
+    forbid(monkeypatch, folder, number)
+    assert store("x", KEY, lambda: [b"abc"]) == elsewhere / "x-0123456789abcdef.bin"
+    assert store("x", KEY, lambda: pytest.fail("prepared twice")).read_bytes() == b"abc"
+    # What is there needs neither a lock nor a right to write.
+    assert store("y", KEY, lambda: pytest.fail("prepared twice")).read_bytes() == b"there"
+    forbid(monkeypatch, elsewhere, number)
+    with pytest.raises(OSError, match=rf"to {elsewhere} \({os.strerror(number)}\); free it or make it writable"):
+        store("z", KEY, lambda: [b"abc"])
+    assert os.listdir(elsewhere) == ["x-0123456789abcdef.bin"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_no_space_left(folder, elsewhere, monkeypatch, number):
+    def full(descriptor):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=rf"cannot write prepared data to {folder} \({os.strerror(number)}\); free it"):
+        store("x", KEY, lambda: [b"abc"])
+    assert os.listdir(folder) == [] and not elsewhere.exists()
+
+
+def test_a_file_larger_than_the_system_allows(folder):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(OSError, match=r"cannot write prepared data to .*File too large"):
+            store("x", KEY, lambda: [bytes(600), bytes(600)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert os.listdir(folder) == []
+
+
+PROCESS = """
 import sys
 from lightning_xt.data.cache import store
 
 def chunks():
+    print("opened", flush=True)
     for n in range(64):
         yield bytes([n]) * 65536
+        if n == 32 and sys.argv[1] == "stop":
+            sys.stdin.readline()
 
-sys.stdout.write("ready\\n")
-sys.stdout.flush()
+print("ready", flush=True)
 sys.stdin.readline()
-print(store("x", chunks).read_bytes() == b"".join(chunks()))
+key = sys.argv[2]
+print(store("x", key, chunks).read_bytes() == b"".join(bytes([n]) * 65536 for n in range(64)))
 """
-    processes = [
-        subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
+
+
+def started(how):
+    command = [sys.executable, "-c", PROCESS, how, KEY]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def go(process):
+    process.stdin.write("go\n")
+    process.stdin.flush()
+
+
+def test_two_processes_prepare_at_once(folder):
+    processes = [started("on"), started("on")]
     for process in processes:
-        assert process.stdout.readline() == "ready\n"
-    for process in processes:
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    for process in processes:
-        output, _ = process.communicate(timeout=60)
-        assert output == "True\n" and process.returncode == 0
-    assert len(os.listdir(folder)) == 1
+        go(process)
+    outputs = [process.communicate(timeout=60)[0] for process in processes]
+    assert sorted(outputs) == ["True\n", "opened\nTrue\n"]
+    assert os.listdir(folder) == ["x-0123456789abcdef.bin"]
+
+
+def test_a_writer_that_is_killed(folder, monkeypatch):
+    process = started("stop")
+    go(process)
+    assert process.stdout.readline() == "opened\n"
+    while not any(path.stat().st_size > 2**20 for path in folder.glob(".*.part")):
+        pass
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=60)
+    (part,) = folder.glob(".*.part")
+    path = store("x", KEY, lambda: [b"abc"])
+    assert path.read_bytes() == b"abc" and sorted(folder.iterdir()) == [part, path]
+    # Once nobody has written to it for long, the next writer clears it away.
+    path.unlink()
+    os.utime(part, (0, 0))
+    store("x", KEY, lambda: [b"abc"])
+    assert os.listdir(folder) == [path.name]
+    assert cache.ABANDONED == 3600

@@ -72,7 +72,7 @@ def test_training_without_a_validation_split(tmp_path):
 
 def test_blocks_do_not_change_the_text(corpus, monkeypatch):
     monkeypatch.setattr(reading, "BLOCK", 2)
-    assert b"".join(reading.joined(find_files(str(corpus)))) == b"qq\nzzz\nbbbbb"
+    assert text_of(TextFiles(str(corpus))) == b"qq\nzzz\nbbbbb"
 
 
 @pytest.mark.parametrize(
