@@ -1,5 +1,6 @@
 """The loader that is handed to Lightning."""
 
+import time
 from collections.abc import Iterable, Iterator, Sized
 from typing import Any
 
@@ -16,9 +17,15 @@ class Loader:
 
     def __init__(self, batches: Iterable[Any]) -> None:
         self.batches = batches
+        self.waited = 0.0
+        """Seconds for which whoever asked for a batch has waited."""
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(self.batches)
+        asked = time.perf_counter()
+        for batch in self.batches:
+            self.waited += time.perf_counter() - asked
+            yield batch
+            asked = time.perf_counter()
 
     def __len__(self) -> int:
         if not isinstance(self.batches, Sized):

@@ -4,7 +4,6 @@ from itertools import chain, islice
 
 import pytest
 
-from lightning_xt.data.loader import Loader
 from lightning_xt.data.sampler import CounterBatchSampler, every_window_once
 
 
@@ -34,9 +33,3 @@ def test_evaluation_is_shared_without_duplicates(windows):
     assert sorted(chain(*shares))[:windows] == list(range(windows))
     assert len({len(share) for share in shares}) == 1
     assert len(shares[0]) == -(-windows // 3)
-
-
-def test_a_loader_has_a_length_only_if_its_batches_end():
-    assert len(Loader([1, 2, 3])) == 3 and list(Loader([1, 2])) == [1, 2]
-    with pytest.raises(TypeError, match="no end"):
-        len(Loader(iter([])))

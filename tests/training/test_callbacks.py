@@ -7,6 +7,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lightning_xt.cli import main
+from lightning_xt.data.loader import Loader
 from lightning_xt.training.callbacks import throughput
 from lightning_xt.training.callbacks.sample_text import SampleText, _fenced
 from lightning_xt.training.loggers.metrics_file import MetricsFile
@@ -23,9 +24,11 @@ def test_tensorboard_shows_metrics_and_samples(folder):
     events = EventAccumulator(str(folder / "runs" / "default" / "0")).Reload()
     tags = events.Tags()
     wanted = {"train/loss", "val/loss", "val/bits_per_byte", "val/perplexity", "optim/lr", "optim/grad_norm"}
-    assert wanted | {"tokens_per_second"} <= set(tags["scalars"])
+    assert wanted | {"tokens_per_second", "data_wait"} <= set(tags["scalars"])
     assert {f"Sample/{number}/text_summary" for number in range(3)} <= set(tags["tensors"])
     assert [event.step for event in events.Scalars("train/loss")] == [0, 1, 2]
+    assert [event.step for event in events.Scalars("data_wait")] == [0, 1, 2]
+    assert all(0 < event.value < 1 for event in events.Scalars("data_wait"))
 
 
 def test_control_characters_of_a_sample_are_visible():
@@ -84,15 +87,36 @@ def test_a_metrics_file_grows_at_its_end(tmp_path):
 def test_throughput_is_measured_once_a_step(monkeypatch):
     clock = count()
     monkeypatch.setattr(throughput.time, "perf_counter", lambda: next(clock))
-    logged = []
-    module = SimpleNamespace(log=lambda name, value, prog_bar: logged.append(value))
-    trainer = SimpleNamespace(global_step=0, world_size=1, log_every_n_steps=1)
+    logged = {"tokens_per_second": [], "data_wait": []}
+    shown = []
+
+    def log(name, value, prog_bar=False):
+        logged[name].append(value)
+        if prog_bar:
+            shown.append(name)
+
+    module, loader = SimpleNamespace(log=log), Loader([])
+    trainer = SimpleNamespace(global_step=0, world_size=1, log_every_n_steps=1, train_dataloader=loader)
     callback = throughput.Throughput()
+    loader.waited = 100.0  # before training
     callback.on_train_start(trainer, module)
     for step in (0, 1, 1, 2):  # two batches a step
+        loader.waited += 0.125
         trainer.global_step = step
+        if step == 2:
+            callback.on_validation_start(trainer, module)
+            callback.on_validation_end(trainer, module)
         callback.on_train_batch_end(trainer, module, None, torch.zeros(2, 5), 0)
-    assert logged == [16.0, 16.0, 16.0]
+    # The clock counts its readings, of which validation takes two and so has a second for itself.
+    assert logged == {"tokens_per_second": [16.0, 16.0, 8.0], "data_wait": [0.25, 0.25, 0.125]}
+    assert set(shown) == {"tokens_per_second"}
+    trainer.train_dataloader = [torch.zeros(2, 5)]
+    callback.on_train_start(trainer, module)
+    callback.on_train_batch_end(trainer, module, None, torch.zeros(2, 5), 0)
+    trainer.global_step = 3
+    callback.on_train_batch_end(trainer, module, None, torch.zeros(2, 5), 0)
+    assert len(logged["tokens_per_second"]) == 4
+    assert len(logged["data_wait"]) == 3
 
 
 def test_what_a_run_means(tmp_path):
