@@ -47,7 +47,7 @@ def _is_left_out(name: str) -> bool:
 def _require_inside(path: Path, info: zipfile.ZipInfo) -> None:
     """Raises a ValueError for an entry that would land outside the folder where the archive is unpacked."""
     name = info.filename
-    outside = name.startswith("/") or re.match("[A-Za-z]:", name) or "\\" in name or ".." in name.split("/")
+    outside = not name or name.startswith("/") or re.match("[A-Za-z]:", name) or "\\" in name or ".." in name.split("/")
     if outside or stat.S_ISLNK(info.external_attr >> 16):
         raise ValueError(
             f"{path}: the entry {name!r} {'points outside the archive' if outside else 'is a link'}; get the archive "

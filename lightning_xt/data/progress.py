@@ -35,12 +35,15 @@ def with_progress(blocks: Iterable[bytes], what: str, total: int | None = None, 
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     progress = Progress(*columns, TimeRemainingColumn(), console=console, transient=True)
     task = progress.add_task(what, total=total, completed=done)
-    begin = time.monotonic()
+    due, new = time.monotonic() + PATIENCE, 0
     try:
         for block in blocks:
-            progress.advance(task, len(block))
-            if not progress.live.is_started and time.monotonic() - begin > PATIENCE:
+            new += len(block)
+            # Blocks may be as short as a line of text, too many to redraw for each.
+            if (now := time.monotonic()) > due:
                 progress.start()
+                progress.advance(task, new)
+                due, new = now + 0.1, 0
             yield block
     finally:
         if progress.live.is_started:

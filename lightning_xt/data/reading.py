@@ -14,6 +14,9 @@ BLOCK = 1 << 20  # bytes read at once
 FREE_OUTPUT = 64 << 20  # bytes that any compressed file may expand to
 MOST_EXPANSION = 200  # beyond that, how many times its own size it may expand to
 
+FORGED = (struct.error, NotImplementedError, UnicodeDecodeError)
+"""What Python's zipfile meets in an archive with impossible entries, beside what it calls bad."""
+
 
 def blocks(path: Path) -> Iterator[bytes]:
     """The content of one file; what was compressed where the name ends in `.gz`.
@@ -79,7 +82,7 @@ def explained(path: Path) -> Iterator[None]:
         yield
     except EOFError as error:
         raise ValueError(f"{path} ends too early: the download or copy was cut off; get it again") from error
-    except (gzip.BadGzipFile, zipfile.BadZipFile, zlib.error, struct.error, NotImplementedError) as error:
+    except (gzip.BadGzipFile, zipfile.BadZipFile, zlib.error, *FORGED) as error:
         kind = path.suffix.lower().removeprefix(".")
         raise ValueError(f"{path} is cut off, damaged or no {kind} file ({error}); get it again") from error
     except OSError as error:

@@ -1,32 +1,49 @@
 """A corpus of one's own."""
 
-import glob
-import os
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 from lightning_xt.data.byte_corpus import ByteCorpus
 from lightning_xt.data.cache import store
-from lightning_xt.data.documents import joined
-from lightning_xt.data.hashes import content_hash
+from lightning_xt.data.documents import documents as documents_in
+from lightning_xt.data.documents import joined, require_text, separated
+from lightning_xt.data.hashes import file_hashes, traces
 from lightning_xt.data.mapped_bytes import MappedBytes
-from lightning_xt.data.reading import blocks
+from lightning_xt.data.paths import find_files
+from lightning_xt.data.progress import with_progress
+from lightning_xt.data.reading import raw_blocks
 from lightning_xt.data.splits import Splits
+
+RECIPE = 1  # raised when the same files and options come to give other bytes
+
+PACKED = (".gz", ".zip")
 
 
 class TextFiles(ByteCorpus):
-    """Serves plain text files as bytes.
+    """Serves text files as bytes: plain, `.gz`, `.zip`, or JSON lines; one, or many in the order of their paths.
 
-    The files are joined in the order of their paths, with a newline between two where the first does not end in one,
-    and cut into training | validation | test, in this order. A single file is read where it lies; several are copied
-    once into the data folder. Neither is held in memory.
+    Each file is a document, and so is each file in a `.zip` (in the order of names, hidden ones left out) and each
+    line of JSON lines. The text is cut into training | validation | test, in this order, unless these have files of
+    their own. A single plain file is read where it lies; anything else is written once into the data folder, and
+    again only if a file's content changes. Nothing is held in memory.
 
     Args:
         path: a file; a folder, of which every file is taken, subfolders included, unless its name or the name of a
             folder on the way begins with a dot; or a pattern such as 'corpus/**/*.txt' (quote it), where ** stands
             for any number of folders. `~` is the home folder.
+        validation_path: likewise, text that is used whole for validation, with nothing cut from `path` for it;
+            `validation_fraction` then has no effect. None means a share of `path`.
+        test_path: likewise for testing, with `test_fraction`.
         validation_fraction: share of the bytes, before the test split, kept for validation; 0 means no validation.
         test_fraction: share of the bytes at the end kept for testing; 0 means no test split.
+        field: reads every file as JSON lines, one object a line, and takes this field of each, a string. None means
+            plain text.
+        documents: `joined` puts one after the other, with a newline between two where the first does not end in one.
+            `separator` opens each by the separator byte, at which attention stops and positions start again; it
+            also does in a text that holds the byte already, such as a single plain file, to which none is added.
+        separator: that byte, 0 to 255; 255 never occurs in UTF-8. Without effect where documents are joined.
         seq_len: bytes a window predicts; it holds one more.
         batch_size: windows per training step of one process.
         eval_batch_size: windows per evaluation step of one process; None means `batch_size`.
@@ -41,8 +58,13 @@ class TextFiles(ByteCorpus):
         self,
         path: str,
         *,
+        validation_path: str | None = None,
+        test_path: str | None = None,
         validation_fraction: float = 0.05,
         test_fraction: float = 0.05,
+        field: str | None = None,
+        documents: Literal["joined", "separator"] = "joined",
+        separator: int = 255,
         seq_len: int = 256,
         batch_size: int = 16,
         eval_batch_size: int | None = None,
@@ -60,42 +82,21 @@ class TextFiles(ByteCorpus):
             num_workers=num_workers,
             predict_prompts=predict_prompts,
         )
-        for option, value in {"validation_fraction": validation_fraction, "test_fraction": test_fraction}.items():
-            if not 0 <= value < 1:
-                raise ValueError(
-                    f"data.{option} must be at least 0 and below 1, not {value}; it is a share of the text, "
-                    f"such as --data.{option} 0.05"
-                )
-        if validation_fraction + test_fraction >= 1:
-            raise ValueError(
-                f"data.validation_fraction ({validation_fraction}) and data.test_fraction ({test_fraction}) leave "
-                "nothing to train on; lower them until their sum is below 1"
-            )
         self.path = path
-        self.validation_fraction = validation_fraction
-        self.test_fraction = test_fraction
+        self.own_paths = {"validation": validation_path, "test": test_path}
+        self.fractions = _fractions({"validation": validation_fraction, "test": test_fraction}, self.own_paths)
+        self.field = field
+        self.separator = _separator(documents, separator)
 
     def prepare(self) -> Splits:
-        """Finds the files, joins them where they are several, and cuts the splits."""
-        files = find_files(self.path)
-        total = sum(file.stat().st_size for file in files)
-        if total == 0:
-            what = "the file is" if len(files) == 1 else f"all {len(files)} files are"
-            raise ValueError(f"--data.path {self.path}: {what} empty; give text to train on")
-        if len(files) == 1:
-            corpus = files[0].absolute()
-            # The first block tells whether it can be read; mapping fails later, and less clearly.
-            next(blocks(corpus))
-        else:
-            corpus = store("text_files", content_hash(_text(files)), lambda: _text(files))
-            total = corpus.stat().st_size
-        test = int(total * self.test_fraction)
-        validation = int(total * self.validation_fraction)
-        ends = (total - test - validation, total - test, total)
+        """Finds the files, writes them as one text where they are not that yet, and cuts the splits."""
+        text = self._text("path", self.path)
+        sizes = {split: int(len(text) * fraction) for split, fraction in self.fractions.items()}
+        ends = (len(text) - sizes["test"] - sizes["validation"], len(text) - sizes["test"], len(text))
         return Splits(
-            train=MappedBytes(corpus, 0, ends[0]),
-            validation=MappedBytes(corpus, ends[0], ends[1]) if self.validation_fraction else None,
-            test=MappedBytes(corpus, ends[1], ends[2]) if self.test_fraction else None,
+            train=MappedBytes(text.path, 0, ends[0]),
+            validation=self._held_out("validation", MappedBytes(text.path, ends[0], ends[1])),
+            test=self._held_out("test", MappedBytes(text.path, ends[1], ends[2])),
         )
 
     def describe(self) -> str:
@@ -104,52 +105,96 @@ class TextFiles(ByteCorpus):
     def ways_out(self, split: str) -> str:
         if split == "train":
             return "give more text"
-        fraction = {"validation": self.validation_fraction, "test": self.test_fraction}[split]
+        if own_path := self.own_paths[split]:
+            return f"give more text with --data.{split}_path, which is {own_path}"
+        fraction = self.fractions[split]
         if fraction == 0:
-            return f"set --data.{split}_fraction, which is 0, to a share such as 0.05"
+            return (
+                f"set --data.{split}_fraction, which is 0, to a share such as 0.05, or give text of its own with "
+                f"--data.{split}_path"
+            )
         return f"raise --data.{split}_fraction (now {fraction}) or give more text"
 
+    def _held_out(self, split: str, share: MappedBytes) -> MappedBytes | None:
+        own_path = self.own_paths[split]
+        if own_path is not None:
+            return self._text(f"{split}_path", own_path)
+        return share if self.fractions[split] else None
 
-def find_files(path: str) -> list[Path]:
-    """The files that an option `path` stands for, sorted.
+    def _text(self, option: str, path: str) -> MappedBytes:
+        """What an option names, as one file."""
+        files = find_files(f"--data.{option}", path)
+        for file in files:
+            require_text(file, self.field)
+        before = traces(files)
+        if not any(size for size, *_ in before):
+            raise ValueError(_no_text(option, path, files))
+        packed = any(file.suffix.lower() in PACKED for file in files)
+        if len(files) == 1 and not packed and self.field is None:
+            # The first block tells whether it can be read; mapping fails later, and less clearly.
+            next(raw_blocks(files[0]))
+            return MappedBytes(files[0].absolute())
+
+        def text() -> Iterator[bytes]:
+            known_size = None if packed or self.field else sum(size for size, *_ in before)
+            empty = True
+            for block in with_progress(self._stream(files), f"preparing {path}", known_size):
+                empty = False
+                yield block
+            if empty:
+                raise ValueError(_no_text(option, path, files))
+            if traces(files) != before:
+                raise ValueError(f"--data.{option} {path} changed while it was read; start again when it is complete")
+
+        return MappedBytes(store("text_files", self._key(files), text))
+
+    def _stream(self, files: list[Path]) -> Iterator[bytes]:
+        found = (document for file in files for document in documents_in(file, self.field))
+        return joined(found) if self.separator is None else separated(found, self.separator)
+
+    def _key(self, files: list[Path]) -> str:
+        """Tells apart what gives other bytes: contents in their order, and how they are read; not names."""
+        kinds = [file.suffix.lower() if file.suffix.lower() in PACKED else "" for file in files]
+        sources = list(zip(kinds, file_hashes(files), strict=True))
+        return hashlib.sha256(repr((RECIPE, self.field, self.separator, sources)).encode()).hexdigest()
+
+
+def _no_text(option: str, path: str, files: list[Path]) -> str:
+    what = "the file is" if len(files) == 1 else f"all {len(files)} files are"
+    return f"--data.{option} {path}: {what} empty; give text"
+
+
+def _fractions(fractions: dict[str, float], own_paths: dict[str, str | None]) -> dict[str, float]:
+    """The shares that are cut from the text: none where a split has text of its own.
 
     Raises:
-        FileNotFoundError: nothing is there, no file matches, or the folder holds none.
-        ValueError: it is neither a file nor a folder.
+        ValueError: a share is impossible, or nothing would be left.
     """
-    root = Path(path).expanduser()
-    if root.is_file():
-        return [root]
-    if root.is_dir():
-        files = _files_below(root)
-        if not files:
-            raise FileNotFoundError(
-                f"--data.path {path}: the folder holds no files (those with a leading dot do not count); put text "
-                "files there or name another folder"
+    for split, value in fractions.items():
+        if not 0 <= value < 1:
+            raise ValueError(
+                f"data.{split}_fraction must be at least 0 and below 1, not {value}; it is a share of the text, "
+                f"such as --data.{split}_fraction 0.05"
             )
-        return files
-    if root.exists():
-        raise ValueError(f"--data.path {path} is neither a regular file nor a folder; save the text in a file first")
-    if not glob.has_magic(path):
-        raise FileNotFoundError(f"--data.path {path}: there is no such file or folder; check the path")
-    matches = {Path(match) for match in glob.glob(str(root), recursive=True)}
-    files = sorted((match for match in matches if match.is_file()), key=Path.as_posix)
-    if not files:
-        raise FileNotFoundError(
-            f"--data.path {path}: no file matches this pattern; check it, and quote it so that the shell passes it on"
+    cut = {split: 0.0 if own_paths[split] is not None else value for split, value in fractions.items()}
+    if sum(cut.values()) >= 1:
+        raise ValueError(
+            f"data.validation_fraction ({cut['validation']}) and data.test_fraction ({cut['test']}) leave nothing to "
+            "train on; lower them until their sum is below 1"
         )
-    return files
+    return cut
 
 
-def _text(files: list[Path]) -> Iterator[bytes]:
-    return joined(blocks(path) for path in files)
+def _separator(documents: str, separator: int) -> int | None:
+    """The byte between documents, None where they are joined.
 
-
-def _files_below(root: Path) -> list[Path]:
-    """Every file in a folder and its subfolders that is not hidden."""
-    found = []
-    for folder, subfolders, names in os.walk(root):
-        # In place: this is how `os.walk` is told where not to go.
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        found += [Path(folder, name) for name in names if not name.startswith(".")]
-    return sorted((path for path in found if path.is_file()), key=Path.as_posix)
+    Raises:
+        ValueError: it is no byte, or documents are to be kept in a way that there is not.
+    """
+    if documents not in ("joined", "separator"):
+        raise ValueError(f"data.documents must be joined or separator, not {documents}; set --data.documents separator")
+    if not 0 <= separator <= 255:
+        raise ValueError(
+            f"data.separator must be a byte, 0 to 255, not {separator}; leave --data.separator away for 255"
+        )
+    return separator if documents == "separator" else None

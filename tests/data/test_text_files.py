@@ -1,11 +1,16 @@
 """A file, a folder, a pattern; and every way to get it wrong."""
 
+import gzip
+import json
 import os
+import threading
+import zipfile
 
 import pytest
 
-from lightning_xt.data import reading
-from lightning_xt.data.text_files import TextFiles, find_files
+from lightning_xt.data import hashes, reading, text_files
+from lightning_xt.data.paths import find_files
+from lightning_xt.data.text_files import TextFiles
 
 
 @pytest.fixture
@@ -39,7 +44,7 @@ def test_a_pattern(corpus, monkeypatch):
 
 def test_a_name_that_looks_like_a_pattern(corpus):
     (corpus / "a[1].txt").write_bytes(b"brackets")
-    assert find_files(str(corpus / "a[1].txt")) == [corpus / "a[1].txt"]
+    assert find_files("--data.path", str(corpus / "a[1].txt")) == [corpus / "a[1].txt"]
 
 
 def test_a_single_file_is_not_copied(corpus, tmp_path):
@@ -88,6 +93,190 @@ def test_nothing_there(corpus, path, message):
     (corpus / "void" / ".hidden").write_text("no")
     with pytest.raises(FileNotFoundError, match=message):
         TextFiles(str(corpus / path)).setup("fit")
+    for option in ("validation_path", "test_path"):
+        with pytest.raises(FileNotFoundError, match=message.replace("--data.path", f"--data.{option}")):
+            TextFiles(str(corpus), **{option: str(corpus / path)}).setup("fit")
+
+
+def test_an_empty_option():
+    with pytest.raises(FileNotFoundError, match=r"--data.path is empty; name a file, a folder or a pattern"):
+        TextFiles("").setup("fit")
+
+
+DOCUMENTS = {"a.txt": "one", "b/c.txt": "two\n", "d.txt": "", "e.txt": "three\u20ac"}
+JOINED = "one\ntwo\nthree\u20ac".encode()
+SEPARATED = b"\xffone\xfftwo\n\xff" + "three\u20ac".encode()
+
+
+def json_lines():
+    return "".join(json.dumps({"id": 0, "text": text}) + "\n" for text in DOCUMENTS.values()).encode()
+
+
+def forms(root):
+    """The same documents in every form there is, as `path` and other options."""
+    for name, text in DOCUMENTS.items():
+        for folder, content in (("plain", text.encode()), ("gz", gzip.compress(text.encode()))):
+            path = root / folder / (name + (".gz" if folder == "gz" else ""))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+    with zipfile.ZipFile(root / "texts.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, text in DOCUMENTS.items():
+            archive.writestr(f"folder/{name}", text)
+    with zipfile.ZipFile(root / "lines.zip", "w") as archive:
+        archive.writestr("lines.jsonl", json_lines())
+    (root / "lines.ndjson").write_bytes(json_lines())
+    (root / "lines.txt").write_bytes(json_lines())
+    (root / "lines.jsonl.gz").write_bytes(gzip.compress(json_lines()))
+    for path in ("plain", "gz", "texts.zip"):
+        yield path, {}
+    for path in ("lines.ndjson", "lines.txt", "lines.jsonl.gz", "lines.zip"):
+        yield path, {"field": "text"}
+
+
+def test_every_form_gives_the_same_text(corpus):
+    for path, options in forms(corpus / "forms"):
+        data = TextFiles(str(corpus / "forms" / path), **options)
+        assert (path, text_of(data)) == (path, JOINED)
+        assert data.separator is None
+        data = TextFiles(str(corpus / "forms" / path), **options, documents="separator")
+        assert (path, text_of(data)) == (path, SEPARATED)
+        assert data.separator == 255
+        data = TextFiles(str(corpus / "forms" / path), **options, documents="separator", separator=0)
+        assert (path, text_of(data)) == (path, SEPARATED.replace(b"\xff", b"\0"))
+
+
+def test_forms_mix(corpus):
+    list(forms(corpus / "forms"))
+    (corpus / "forms" / "texts.zip").rename(corpus / "a" / "y" / "texts.zip")
+    (corpus / "forms" / "gz" / "e.txt.gz").rename(corpus / "a" / "f.txt.gz")
+    # By name: a/e.txt, a/f.txt.gz, a/y/q.txt, a/y/texts.zip, a/z.md.
+    assert text_of(TextFiles(str(corpus / "a"))) == b"three\xe2\x82\xac\nqq\n" + JOINED + b"\nzzz\n"
+
+
+def test_a_separated_file_stays_where_it_lies(corpus):
+    file = corpus / "apart.txt"
+    file.write_bytes(b"one\xfftwo")
+    splits = TextFiles(str(file), documents="separator").prepare()
+    assert splits.train.path == file
+
+
+def test_splits_of_their_own(corpus):
+    train = corpus / "b.txt"
+    (corpus / "test.txt.gz").write_bytes(gzip.compress(b"test"))
+    data = TextFiles(str(train), validation_path=str(corpus / "a"), test_path=str(corpus / "test.txt.gz"))
+    splits = data.prepare()
+    assert [bytes(split[:]) for split in splits] == [b"bbbbb", b"qq\nzzz\n", b"test"]
+    # The other share is still cut; the fraction of a split with a path has no effect.
+    data = TextFiles(str(train), validation_path=str(corpus / "a"), validation_fraction=0.9, test_fraction=0.4)
+    splits = data.prepare()
+    assert [bytes(split[:]) for split in splits] == [b"bbb", b"qq\nzzz\n", b"bb"]
+    data = TextFiles(str(train), test_path=str(train), validation_fraction=0.0)
+    assert data.prepare().validation is None and data.prepare().test.path == train
+    with pytest.raises(
+        ValueError, match=r"test split .* has 5; lower .* or give more text with --data.test_path, which"
+    ):
+        data.setup("test") or TextFiles(str(train), test_path=str(train), seq_len=5).setup("test")
+
+
+def test_a_field_is_taken_from_every_split(corpus):
+    for name in ("train", "validation"):
+        (corpus / name).write_bytes(json.dumps({"text": name}).encode())
+    options = {"validation_path": str(corpus / "validation"), "field": "text", "test_fraction": 0.0}
+    splits = TextFiles(str(corpus / "train"), **options).prepare()
+    assert [bytes(split[:]) for split in splits[:2]] == [b"train", b"validation"]
+    (corpus / "validation").write_bytes(b'{"text": "good"}\n{"body": 1}')
+    with pytest.raises(ValueError, match=r"validation, line 2 has no field 'text' but 'body'; set --data.field"):
+        TextFiles(str(corpus / "train"), **options).setup("fit")
+
+
+@pytest.mark.parametrize("name", ["x.jsonl", "x.NDJSON", "x.jsonl.gz"])
+def test_json_lines_without_a_field(corpus, tmp_path, name):
+    (corpus / name).write_bytes(b"never looked at")
+    for path in (corpus / name, corpus):
+        with pytest.raises(ValueError, match=rf"{name} is JSON lines; name the field .* such as --data.field text"):
+            TextFiles(str(path)).setup("fit")
+    assert not (tmp_path / "data").exists()
+
+
+def test_json_lines_in_an_archive_without_a_field(corpus):
+    list(forms(corpus / "forms"))
+    with pytest.raises(ValueError, match=r"^lines.jsonl in .*lines.zip is JSON lines; name the field that holds"):
+        TextFiles(str(corpus / "forms" / "lines.zip")).setup("fit")
+    with pytest.raises(ValueError, match=r"^lines.jsonl in .*lines.zip, line 1 has no field 'body' but 'id', 'text';"):
+        TextFiles(str(corpus / "forms" / "lines.zip"), field="body").setup("fit")
+
+
+@pytest.mark.parametrize("name", ["x.tar", "x.tar.gz", "x.zst", "x.zip.gz"])
+def test_other_archives(corpus, name):
+    (corpus / name).write_bytes(b"never looked at")
+    with pytest.raises(ValueError, match=rf"{name} is an archive that is not read here; unpack it by hand and name"):
+        TextFiles(str(corpus)).setup("fit")
+
+
+def test_a_file_that_is_cut_off_leaves_nothing(corpus, tmp_path):
+    (corpus / "x.gz").write_bytes(gzip.compress(b"text" * 1000)[:-9])
+    with pytest.raises(ValueError, match=r"x.gz ends too early: the download or copy was cut off; get it again"):
+        TextFiles(str(corpus)).setup("fit")
+    assert list((tmp_path / "data" / "prepared").iterdir()) == []
+
+
+def test_compressed_files_are_read_again_only_when_they_change(corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr(hashes, "RECENT", -1.0)
+    path = corpus / "x.gz"
+    path.write_bytes(gzip.compress(b"first" * 50))
+    first = TextFiles(str(path)).prepare()
+    # Its content counts, not its name; what it holds is known from its times alone.
+    moved = path.rename(corpus / "y.gz")
+    with monkeypatch.context() as patched:
+        patched.setattr(reading.gzip, "open", lambda *_: pytest.fail("unpacked again"))
+        assert TextFiles(str(moved)).prepare().train.path == first.train.path
+        patched.setattr(hashes, "raw_blocks", lambda *_: pytest.fail("read again"))
+        assert TextFiles(str(moved)).prepare().train.path == first.train.path
+    moved.write_bytes(gzip.compress(b"second" * 50))
+    assert text_of(TextFiles(str(moved))) == b"second" * 50
+    # The same bytes under a name that says that they are not packed.
+    plain = moved.rename(corpus / "y.bin")
+    assert text_of(TextFiles(str(corpus / "[yb].*"))).endswith(plain.read_bytes())
+
+
+def test_a_source_that_changes_while_it_is_read(corpus, tmp_path, monkeypatch):
+    path = corpus / "x.gz"
+    path.write_bytes(gzip.compress(b"text" * 50))
+
+    def growing(paths, before=text_files.file_hashes):
+        found = before(paths)
+        path.write_bytes(gzip.compress(b"other" * 50))
+        return found
+
+    monkeypatch.setattr(text_files, "file_hashes", growing)
+    with pytest.raises(ValueError, match=r"--data.path .*x.gz changed while it was read; start again when it is compl"):
+        TextFiles(str(path)).prepare()
+    assert list((tmp_path / "data" / "prepared").iterdir()) == []
+
+
+def test_two_prepare_at_once(corpus, tmp_path, monkeypatch):
+    path = corpus / "x.gz"
+    path.write_bytes(gzip.compress(b"text" * 5000))
+    opened, both = [], threading.Barrier(2)
+
+    def slow(*arguments, open=gzip.open):
+        opened.append(1)
+        return open(*arguments)
+
+    def store(*arguments, store=text_files.store):
+        both.wait(timeout=30)
+        return store(*arguments)
+
+    monkeypatch.setattr(reading.gzip, "open", slow)
+    monkeypatch.setattr(text_files, "store", store)
+    found = []
+    threads = [threading.Thread(target=lambda: found.append(text_of(TextFiles(str(path))))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [b"text" * 5000] * 2 and len(opened) == 1
+    assert len(list((tmp_path / "data" / "prepared").iterdir())) == 1
 
 
 def test_neither_file_nor_folder(corpus):
@@ -100,9 +289,20 @@ def test_empty(corpus, tmp_path):
     with pytest.raises(ValueError, match=r"--data.path .*e.txt: the file is empty; give text"):
         TextFiles(str(corpus / "a" / "e.txt")).setup("fit")
     (corpus / "e.txt").write_text("")
+    with zipfile.ZipFile(corpus / "e.zip", "w") as archive:
+        archive.writestr(".hidden", "no")
+    for path, content in {"e.gz": gzip.compress(b""), "e.ndj": b"\n \n"}.items():
+        (corpus / path).write_bytes(content)
     with pytest.raises(ValueError, match=r"--data.path .*: all 2 files are empty; give text"):
         TextFiles(str(corpus / "**" / "e.txt")).setup("fit")
     assert not (tmp_path / "data").exists()
+    for name, field in {"e.gz": None, "e.zip": None, "e.ndj": "text"}.items():
+        (corpus / "lines").write_bytes(b'{"text": "x"}')
+        train = corpus / ("lines" if field else "b.txt")
+        with pytest.raises(ValueError, match=rf"--data.test_path .*{name}: the file is empty; give text"):
+            TextFiles(str(train), test_path=str(corpus / name), field=field).prepare()
+    left = [path.suffix for path in (tmp_path / "data" / "prepared").iterdir() if path.stat().st_size == 0]
+    assert left == []
 
 
 def test_unreadable(corpus, tmp_path, monkeypatch):
@@ -142,6 +342,9 @@ def test_a_corpus_too_short(tmp_path):
         ({"validation_fraction": 1.0}, "data.validation_fraction must be at least 0 and below 1, not 1.0"),
         ({"test_fraction": -0.1}, "data.test_fraction must be at least 0 and below 1, not -0.1"),
         ({"validation_fraction": 0.5, "test_fraction": 0.5}, r"\(0.5\) and data.test_fraction \(0.5\) leave nothing"),
+        ({"documents": "apart"}, "data.documents must be joined or separator, not apart; set --data.documents separ"),
+        ({"separator": 256}, "data.separator must be a byte, 0 to 255, not 256; leave --data.separator away for 255"),
+        ({"separator": -1, "documents": "separator"}, "data.separator must be a byte, 0 to 255, not -1"),
         ({"seq_len": 0}, "data.seq_len must be at least 1, not 0"),
         ({"batch_size": -2}, "data.batch_size must be at least 1, not -2"),
         ({"eval_batch_size": 0}, "data.eval_batch_size must be at least 1, not 0"),

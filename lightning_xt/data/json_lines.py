@@ -1,0 +1,92 @@
+"""JSON lines: one object a line, of which one field is text."""
+
+import codecs
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+ENDINGS = (".jsonl", ".ndjson")
+"""How names of such files end."""
+
+MOST_LINE = 256 << 20  # bytes of a line, which is held in memory
+
+
+def texts(blocks: Iterable[bytes], name: str, field: str) -> Iterator[bytes]:
+    """The named field of every line, as UTF-8; blank lines are skipped.
+
+    Args:
+        blocks: the content of the file.
+        name: what messages call the file.
+        field: which field holds the text.
+
+    Raises:
+        ValueError: a line is not UTF-8, no JSON object, too long, or has no such field with a text.
+    """
+    for number, line in enumerate(_lines(blocks, name), start=1):
+        if line.strip():
+            # Some programs of Windows open a file with a mark of its encoding.
+            yield _text(line.removeprefix(codecs.BOM_UTF8) if number == 1 else line, f"{name}, line {number}", field)
+
+
+def _lines(blocks: Iterable[bytes], name: str) -> Iterator[bytes]:
+    begun: list[bytes] = []
+    number, size = 1, 0
+    for block in blocks:
+        *ends, rest = block.split(b"\n")
+        for end in ends:
+            yield b"".join([*begun, end])
+            begun, number, size = [], number + 1, 0
+        begun.append(rest)
+        size += len(rest)
+        if size > MOST_LINE:
+            raise ValueError(
+                f"{name}, line {number} is longer than {MOST_LINE:,} bytes; cut the document into several lines, or "
+                "leave --data.field away for plain text"
+            )
+    yield b"".join(begun)
+
+
+def _text(line: bytes, place: str, field: str) -> bytes:
+    try:
+        record = json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{place}: byte {error.start} of the line is not UTF-8; save the file as UTF-8") from error
+    except (ValueError, RecursionError) as error:
+        # Also numbers of thousands of digits and a thousand brackets, which Python does not read.
+        raise ValueError(
+            f"{place} is not JSON ({error}), but with --data.field every line is to be an object; mend the line, or "
+            "leave --data.field away for plain text"
+        ) from error
+    if not isinstance(record, dict):
+        raise ValueError(
+            f"{place} is {_kind(record)}, but with --data.field every line is to be an object; mend the line, or leave "
+            "--data.field away for plain text"
+        )
+    if field not in record:
+        raise ValueError(f"{place} has no field {field!r} but {_names(record)}; set --data.field to the one with text")
+    if not isinstance(record[field], str):
+        raise ValueError(
+            f"{place}: the field {field!r} is {_kind(record[field])}, not a string; set --data.field to one of strings"
+        )
+    try:
+        return record[field].encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"{place}: character {error.start} of the field {field!r} is half a character (a lone surrogate); mend or "
+            "remove the line"
+        ) from error
+
+
+def _kind(value: Any) -> str:
+    """What JSON calls a value."""
+    if value is None:
+        return "null"
+    names = {bool: "true or false", str: "a string", list: "a list", dict: "an object"}
+    return names.get(type(value), "a number")
+
+
+def _names(record: dict[str, Any]) -> str:
+    """The names of the first fields of an object."""
+    names = ", ".join(repr(name[:40]) for name in list(record)[:5])
+    more = f" and {len(record) - 5} more" if len(record) > 5 else ""
+    return f"{names}{more}" if names else "none at all"
