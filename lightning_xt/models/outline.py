@@ -1,0 +1,212 @@
+"""What a decoder is made of: its stages in the order of computation, with shapes, parameters and FLOPs.
+
+A FLOP is one floating-point operation of a matrix product, forward: a multiplication and an addition are two. All
+pairs of tokens count, those that a mask hides too; operations on single elements do not.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from lightning_xt.models.decoder import Decoder
+from lightning_xt.models.stack import Stack
+from lightning_xt.models.sublayer import Sublayer
+from lightning_xt.nn.attention.attention import Attention
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A part of a model.
+
+    Args:
+        name: as the module that holds it calls it.
+        kind: its class. Empty for a layer.
+        shape: of what it returns: b rows of n tokens. Empty for what is called by other means than `forward`.
+        parameters: numbers it learns; what two parts share counts in the first.
+        flops: of one forward of one row.
+        times: layers in a row, equal in classes, sizes and settings, that this one stands for; parameters and FLOPs
+            are those of all, `stages` those of one.
+        calls: how often a forward calls it.
+        stages: what it is made of.
+    """
+
+    name: str
+    kind: str = ""
+    shape: str = ""
+    parameters: int = 0
+    flops: int = 0
+    times: int = 1
+    calls: int = 1
+    stages: tuple["Stage", ...] = ()
+
+
+def outline(decoder: Decoder, seq_len: int) -> Stage:
+    """The stages of a decoder, from tokens to logits.
+
+    Args:
+        decoder: on any device; on torch.device("meta") nothing is allocated and nothing computed.
+        seq_len: tokens in a row.
+
+    Raises:
+        ValueError: there is no token, or the positions do not reach that far.
+    """
+    if seq_len < 1:
+        raise ValueError(f"seq_len is {seq_len}; it must be at least 1 token")
+    if decoder.max_length is not None and seq_len > decoder.max_length:
+        raise ValueError(
+            f"seq_len is {seq_len}, but the model's positions reach only {decoder.max_length} (max_length); give at "
+            "most that"
+        )
+    shapes, flops = _measure(decoder, 1, seq_len)
+    others, _ = _measure(decoder, 2, max(1, seq_len - 1))
+    return _Reader({path: _symbols(shapes[path], others[path], seq_len) for path in shapes}, flops).stage(
+        "decoder", "", decoder
+    )
+
+
+def _measure(decoder: Decoder, rows: int, seq_len: int) -> tuple[dict[str, torch.Size], dict[str, int]]:
+    """What each module returns, and what it costs, by its path."""
+    shapes: dict[str, torch.Size] = {}
+
+    def note(path: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            first = output[0] if isinstance(output, tuple) else output
+            if isinstance(first, Tensor):
+                shapes[path] = first.shape
+
+        return hook
+
+    hooks = [module.register_forward_hook(note(path)) for path, module in decoder.named_modules()]
+    tokens = torch.zeros(rows, seq_len, dtype=torch.long, device=decoder.token_embedding.weight.device)
+    was_training = decoder.training
+    counter = FlopCounterMode(display=False)
+    try:
+        # Fused attention on a CPU is an operation that the counter does not know; this one is made of products.
+        with sdpa_kernel(SDPBackend.MATH), counter:
+            decoder.eval()(tokens)
+    finally:
+        decoder.train(was_training)
+        for each in hooks:
+            each.remove()
+    root = type(decoder).__name__
+    flops = {
+        name.removeprefix(root).removeprefix("."): sum(n.values()) for name, n in counter.get_flop_counts().items()
+    }
+    return shapes, flops
+
+
+def _symbols(shape: torch.Size, other: torch.Size, seq_len: int) -> str:
+    """A shape with letters for what another number of rows and one token less have changed."""
+
+    def symbol(size: int, there: int) -> str:
+        if (size, there) == (1, 2):
+            return "b"
+        if size - there == 1:
+            return "n" if size == seq_len else f"n+{size - seq_len}"
+        return str(size)
+
+    return " ".join(symbol(size, there) for size, there in zip(shape, other, strict=True))
+
+
+class _Reader:
+    """Turns modules into stages.
+
+    Args:
+        shapes: what each module returned, by its path.
+        flops: what each module cost, by its path.
+    """
+
+    def __init__(self, shapes: dict[str, str], flops: dict[str, int]) -> None:
+        self.shapes, self.flops = shapes, flops
+        self.counted: set[int] = set()
+
+    def stage(self, name: str, path: str, module: nn.Module) -> Stage:
+        own = self._new_parameters(module.parameters(recurse=False))
+        if isinstance(module, Stack):
+            stages = list(self._stack(path, module))
+        else:
+            stages = [self.stage(*child) for child in _children(path, module)]
+        inside = sum(stage.flops for stage in stages)
+        flops = self.flops.get(path, 0) or inside
+        if isinstance(module, Attention):
+            after = [stage.name for stage in stages].index("normalizer") + 1
+            stages.insert(after, _kernel(module, flops - inside))
+        if isinstance(module, Sublayer):
+            # What its methods compute is the residual's, which has no forward of its own.
+            stages[-1] = replace(stages[-1], flops=stages[-1].flops + flops - inside)
+        return Stage(
+            name=name,
+            kind=type(module).__name__,
+            shape=self.shapes.get(path, ""),
+            parameters=own + sum(stage.parameters for stage in stages),
+            flops=flops,
+            stages=tuple(stages),
+        )
+
+    def _stack(self, path: str, stack: Stack) -> Iterator[Stage]:
+        if stack.embedding_norm is not None:
+            yield self.stage("embedding_norm", f"{path}.embedding_norm", stack.embedding_norm)
+        layers: dict[int, list[Stage]] = {}
+        settings: dict[int, list[Any]] = {}
+        for step in dict.fromkeys(stack.steps):
+            key = f"{step.layer}_{step.kind}"
+            module = stack.sublayers[key]
+            made = self.stage(step.kind, f"{path}.sublayers.{key}", module)
+            layers.setdefault(step.layer, []).append(replace(made, calls=stack.steps.count(step)))
+            settings.setdefault(step.layer, []).extend(_settings(module))
+        yield from _folded(layers, settings)
+        if stack.output_norm is not None:
+            yield self.stage("output_norm", f"{path}.output_norm", stack.output_norm)
+
+    def _new_parameters(self, parameters: Iterable[nn.Parameter]) -> int:
+        new = [parameter for parameter in parameters if id(parameter) not in self.counted]
+        self.counted.update(map(id, new))
+        return sum(parameter.numel() for parameter in new)
+
+
+def _children(path: str, module: nn.Module) -> Iterator[tuple[str, str, nn.Module]]:
+    """Name, path and module of each part, without those that change nothing and those that only hold others."""
+    parts = dict(module.named_children())
+    if isinstance(module, Sublayer):
+        order = ("placement", "shift", "branch", "residual")
+        parts = {name: parts[name] for name in order if name in parts}
+    for name, part in parts.items():
+        below = f"{path}.{name}" if path else name
+        if isinstance(part, nn.ModuleList):
+            yield from ((f"{name}.{child}", at, each) for child, at, each in _children(below, part))
+        elif not isinstance(part, (nn.Dropout, nn.Identity)):
+            yield name, below, part
+
+
+def _settings(module: nn.Module) -> list[dict[str, Any]]:
+    """Plain values of a module's parts, in which parts of the same class and size may differ."""
+    plain = (bool, int, float, str, type(None))
+    return [{name: each for name, each in vars(part).items() if isinstance(each, plain)} for part in module.modules()]
+
+
+def _folded(layers: dict[int, list[Stage]], settings: dict[int, list[Any]]) -> Iterator[Stage]:
+    """A stage for each layer, and one for equal layers that follow each other."""
+    for (stages, _), group in groupby(layers, key=lambda layer: (layers[layer], settings[layer])):
+        numbers = list(group)
+        times = len(numbers)
+        yield Stage(
+            name=f"layer {numbers[0]}" if times == 1 else f"layers {numbers[0]}-{numbers[-1]}",
+            parameters=times * sum(stage.parameters for stage in stages),
+            flops=times * sum(stage.flops for stage in stages),
+            times=times,
+            stages=tuple(stages),
+        )
+
+
+def _kernel(attention: Attention, flops: int) -> Stage:
+    """What has no module: scores, weights, and the values gathered by them."""
+    backends = attention.can if attention.backend == "auto" else {attention.backend}
+    shape = f"b {attention.shape.heads} n {attention.shape.dim_head}"
+    window = "" if attention.window is None else f", window {attention.window}"
+    return Stage(name="kernel", kind="/".join(sorted(backends)) + window, shape=shape, flops=flops)
