@@ -1,4 +1,4 @@
-"""The command line: fit, validate, test, predict and generate."""
+"""The command line: fit, validate, test, predict, generate and info."""
 
 import logging
 import os
@@ -17,12 +17,13 @@ usage: lightning-xt COMMAND [options]
   predict    continue the prompts of a file:  lightning-xt predict -c runs/NAME/N/config.yaml --ckpt_path best
              --data.predict_prompts prompts.txt --output out.jsonl
   generate   continue one prompt:  lightning-xt generate RUN --prompt "..."
+  info       what a checkpoint holds:  lightning-xt info RUN [--tree] [--json]
 
 Options of a command:  lightning-xt COMMAND --help
 Options of a class:    lightning-xt fit --model.help LanguageModel     lightning-xt fit --data.help TextFiles
 Resulting config:      lightning-xt fit -c FILE --print_config
 """
-COMMANDS = ("fit", "validate", "test", "predict", "generate")
+COMMANDS = ("fit", "validate", "test", "predict", "generate", "info")
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -71,6 +72,10 @@ def _dispatch(args: list[str]) -> int:
         from lightning_xt.commands.generate import generate
 
         return generate(args[1:])
+    if args[0] == "info":
+        from lightning_xt.commands.info import info
+
+        return info(args[1:])
     from lightning_xt.commands.train import run
 
     return run(args)

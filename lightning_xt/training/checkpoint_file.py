@@ -1,4 +1,4 @@
-"""Reading checkpoint files, and saying in one sentence why one cannot be read."""
+"""Reading checkpoint files, and saying in one sentence why one cannot be read. Needs no Lightning."""
 
 import re
 import zipfile
@@ -8,6 +8,11 @@ from typing import Any
 
 import torch
 
+import lightning_xt
+
+OWN = "lightning_xt"
+"""The key of a checkpoint under which stands what we put there."""
+CHECKPOINT_FORMAT = 1
 ARCHIVE = b"PK\x03\x04"
 """What every file of torch.save begins with: it is a zip archive."""
 DAMAGED = "its contents are damaged; give another checkpoint, or copy it again"
@@ -41,6 +46,22 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise _unreadable(file, f"it holds a {type(content).__name__}, not a mapping; give a .ckpt file of a run")
     return dict(content)
+
+
+def check_format(contents: dict[str, Any]) -> None:
+    """Refuses what a later version wrote.
+
+    Args:
+        contents: what stands under `OWN`; empty where nothing does.
+
+    Raises:
+        ValueError: the format is one that this version does not know.
+    """
+    if contents.get("format", 0) > CHECKPOINT_FORMAT:
+        raise ValueError(
+            f"the checkpoint has format {contents['format']}, but lightning-xt {lightning_xt.__version__} reads "
+            f"formats up to {CHECKPOINT_FORMAT}; it was written by version {contents.get('version')}: upgrade to that"
+        )
 
 
 def _check_archive(file: Path) -> None:

@@ -1,0 +1,103 @@
+"""The tree of `info --tree`: a model's stages with shapes, parameters and FLOPs, nothing of it allocated."""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lightning_xt.messages import UserError
+from lightning_xt.models.outline import Stage, outline
+from lightning_xt.training.language_model import LanguageModel
+
+LEGEND = """\
+b rows of n tokens; a FLOP is an operation of a matrix product, a multiplication and an addition are two;
+all pairs of tokens count, masked ones too; training is three times forward; layers that are equal stand once,
+their parameters and FLOPs are those of all, the parts below those of one"""
+
+
+def tree(file: Path, facts: dict[str, Any], seq_len: int | None) -> tuple[dict[str, Any], str]:
+    """The stages of a checkpoint's model.
+
+    Args:
+        file: the checkpoint, for messages.
+        facts: what it says of itself.
+        seq_len: tokens in a row. None = as many as the data's.
+
+    Returns:
+        The stages and their totals as plain values, and as text.
+
+    Raises:
+        UserError: it does not say what its model or its length is.
+        ValueError: the model cannot be built from what it says, or has no positions for that many tokens.
+    """
+    if facts["kind"] != LanguageModel.__name__ or not facts["model"]:
+        raise UserError(
+            f"{file} does not say what its {facts['kind'] or 'model'} is made of, so there is no tree of it; "
+            "build models with from_config or on the command line"
+        )
+    if seq_len is None:
+        seq_len = ((facts["data"] or {}).get("init_args") or {}).get("seq_len")
+    if seq_len is None:
+        raise UserError(f"{file} does not say how long its rows are; give --seq_len, such as --seq_len 256")
+    root, device = _outlined(facts["model"], seq_len)
+    totals = _totals(root, seq_len, device)
+    return {**totals, "stages": asdict(root)}, "\n".join(_lines(root, totals))
+
+
+def _outlined(model: dict[str, Any], seq_len: int) -> tuple[Stage, str]:
+    """The stages, and the device they were computed on: parts that need values cannot do without memory."""
+    try:
+        with torch.device("meta"):
+            return outline(LanguageModel.from_config(model).decoder, seq_len), "meta"
+    except (NotImplementedError, RuntimeError):
+        return outline(LanguageModel.from_config(model).decoder, seq_len), "cpu"
+
+
+def _totals(root: Stage, seq_len: int, device: str) -> dict[str, Any]:
+    tables = ("token_embedding", "embeddings.")
+    embedded = sum(stage.parameters for stage in root.stages if stage.name.startswith(tables))
+    return {
+        "seq_len": seq_len,
+        "device": device,
+        "parameters": root.parameters,
+        "parameters_without_embeddings": root.parameters - embedded,
+        "flops_per_token": root.flops / seq_len,
+        "training_flops_per_token": 3 * root.flops / seq_len,
+    }
+
+
+def _lines(root: Stage, totals: dict[str, Any]) -> Iterator[str]:
+    n = totals["seq_len"]
+    rows = [("stage", "class", "output", "parameters", "FLOPs a token"), *_rows(root, n, 0)]
+    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+    for row in rows:
+        left = [cell.ljust(width) for cell, width in zip(row[:3], widths, strict=False)]
+        right = [cell.rjust(width) for cell, width in zip(row[3:], widths[3:], strict=True)]
+        yield "  ".join([*left, *right]).rstrip()
+    yield ""
+    without = totals["parameters_without_embeddings"]
+    yield f"parameters     {totals['parameters']:,}, {without:,} without embeddings"
+    forward, training = totals["flops_per_token"], totals["training_flops_per_token"]
+    yield f"FLOPs a token  {forward:,.0f} forward, {training:,.0f} in training, at n = {n:,}"
+    yield LEGEND
+    if totals["device"] != "meta":
+        yield "a part needs values to compute with, so the forward was computed on the CPU, not on shapes alone"
+
+
+def _rows(stage: Stage, n: int, depth: int) -> Iterator[tuple[str, str, str, str, str]]:
+    name = "  " * depth + stage.name
+    if stage.times > 1:
+        name += f" ({stage.times}x)"
+    if stage.calls > 1:
+        name += f" (called {stage.calls}x)"
+    yield (
+        name,
+        stage.kind,
+        stage.shape,
+        f"{stage.parameters:,}" if stage.parameters else "",
+        f"{stage.flops / n:,.0f}" if stage.flops else "",
+    )
+    for each in stage.stages:
+        yield from _rows(each, n, depth + 1)
