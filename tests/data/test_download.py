@@ -4,6 +4,8 @@ import errno
 import hashlib
 import os
 import re
+import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -27,6 +29,7 @@ class Server(ThreadingHTTPServer):
         self.date = None
         self.ranges = True
         self.cut = None  # bytes of a body after which the connection ends
+        self.reset = False
         self.lengthless = False
         self.chunked = False
         self.status = None
@@ -61,6 +64,10 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
         server.sent.append(len(body))
         self.close_connection = True
+        if server.reset:
+            # To wait for nothing when it is closed: what the other side has not read is lost.
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            os.close(self.connection.detach())
 
     def _start(self):
         wanted = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
@@ -150,6 +157,25 @@ def test_a_cut_connection_says_what_is_kept_and_what_to_do(server, file):
         download(server.url, file)
     assert not file.exists()
     assert (file.parent / ".file.bin.part").read_bytes() == CONTENT[:4000]
+
+
+def test_a_connection_cut_before_the_first_byte(server, file):
+    server.cut = 0
+    with pytest.raises(OSError, match=r"ended after 0 of 10,240 bytes\); run the command again, or put the file at"):
+        download(server.url, file)
+    server.cut = None
+    download(server.url, file)
+    assert file.read_bytes() == CONTENT and "Range" not in server.requests[1]
+
+
+def test_a_connection_that_is_reset(server, file):
+    server.cut, server.reset = 4000, True
+    with pytest.raises(OSError, match=rf"cannot download {server.url} \(Connection reset by peer\); .*put the file at"):
+        download(server.url, file)
+    assert not file.exists()
+    server.cut, server.reset = None, False
+    download(server.url, file)
+    assert file.read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize("etag", ['"1"', None, 'W/"1"'], ids=["etag", "date", "weak etag"])
