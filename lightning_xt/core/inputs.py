@@ -42,3 +42,14 @@ class Inputs:
         if value is None:
             raise ValueError(f"{type(reader).__name__} needs Inputs({name}=...), and this forward was given none")
         return value
+
+
+def documents_of(tokens: Int[Tensor, "b n"], separator: int) -> Int[Tensor, "b n"]:
+    """The document of each token, where a separator opens each document.
+
+        tokens       a b | c d e | f          | is the separator
+        documents    0 0 1 1 1 1 2 2
+
+    The end of a document is therefore predicted from within it, and its first token from the separator alone.
+    """
+    return (tokens == separator).cumsum(dim=1)

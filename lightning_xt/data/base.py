@@ -5,6 +5,7 @@ from typing import Any
 
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_info
 
 
 class DataModule(LightningDataModule, ABC):
@@ -27,10 +28,16 @@ class DataModule(LightningDataModule, ABC):
     @property
     @abstractmethod
     def vocab(self) -> dict[str, int | None]:
-        """Sizes and special ids: the keys source, target (vocabulary sizes), pad, start and end (ids, None without).
+        """Sizes and special ids, or None: the keys are source and target (sizes), pad, start, end and separator (ids).
 
-        Known from the constructor's arguments alone, because the command line links it into the model.
+        The separator opens each document of a row that holds several, which the model is to keep apart. All are known
+        from the constructor's arguments alone, because the command line links them into the model.
         """
+
+    @property
+    def content_hash(self) -> str | None:
+        """Tells data that differ in content apart, on any machine; None where that is not known."""
+        return None
 
     @property
     def rank_and_world(self) -> tuple[int, int]:
@@ -63,10 +70,16 @@ class DataModule(LightningDataModule, ABC):
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps of the data."""
-        return {"samples_seen": self.samples_seen}
+        return {"samples_seen": self.samples_seen, "hash": self.content_hash}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Makes training start after the samples that the checkpoint's run had seen."""
+        if self.trainer is not None and self.trainer.predicting:
+            return
+        saved = state_dict.get("hash")
+        if saved is not None and saved != self.content_hash:
+            here, there = str(self.content_hash)[:16], saved[:16]
+            rank_zero_info(f"the data are not those of the checkpoint: their hash is {here} here, {there} there")
         # `validate` and `test` restore the data too; a later `fit` of the same object must not start from there.
         if self.trainer is None or self.trainer.state.fn == TrainerFn.FITTING:
             self._restored = state_dict["samples_seen"]

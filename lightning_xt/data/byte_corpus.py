@@ -33,7 +33,8 @@ class ByteCorpus(DataModule):
             takes longer. None means `seq_len`.
         seed: chooses the sequence of training windows.
         num_workers: processes that prepare batches beside each training process; 0 prepares them in it.
-        predict_prompts: UTF-8 text file with one prompt per line, for `predict`; None means no prompts.
+        predict_prompts: UTF-8 text file with one prompt per line, for `predict`, or a .jsonl file of objects with a
+            `prompt`; None means no prompts.
     """
 
     def __init__(
@@ -69,7 +70,10 @@ class ByteCorpus(DataModule):
         self.num_workers = num_workers
         self.predict_prompts = predict_prompts
         self.tokenizer: Tokenizer = Bytes()
+        self.separator: int | None = None
+        """The byte that opens each document, where a subclass keeps them apart."""
         self._splits: Splits | None = None
+        self._hash: str | None = None
         self._prompts: list[Prompt] = []
 
     @abstractmethod
@@ -89,7 +93,15 @@ class ByteCorpus(DataModule):
         """Sizes and special ids of the tokenizer, which serves as source and as target."""
         tokenizer = self.tokenizer
         sizes: dict[str, int | None] = dict.fromkeys(("source", "target"), tokenizer.vocab_size)
-        return {**sizes, "pad": tokenizer.pad, "start": tokenizer.start, "end": tokenizer.end}
+        special = {"pad": tokenizer.pad, "start": tokenizer.start, "end": tokenizer.end}
+        return {**sizes, **special, "separator": self.separator}
+
+    @property
+    def content_hash(self) -> str:
+        """SHA-256 of what the splits hold."""
+        if self._hash is None:
+            self._hash = self.splits.hash
+        return self._hash
 
     @property
     def splits(self) -> Splits:
@@ -110,7 +122,7 @@ class ByteCorpus(DataModule):
             ValueError, FileNotFoundError: the corpus, a split of it that the stage needs, or the prompts are no good.
         """
         if stage == "predict":
-            self._prompts = read_prompts(self.predict_prompts)
+            self._prompts = read_prompts(self.predict_prompts, may_be_empty=self.tokenizer.start is not None)
             return
         if stage == "fit":
             self._usable("train")

@@ -1,6 +1,6 @@
 """Decoding: read the prompt once, then draw one token after the other through the cache."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 
 import torch
 from jaxtyping import Float, Int
@@ -73,7 +73,7 @@ def stream(
     min_p: float | None = None,
     seed: int = 0,
     inputs: Inputs | None = None,
-) -> Iterator[Int[Tensor, " b"]]:
+) -> Generator[Int[Tensor, " b"], None, None]:
     """The same as `generate`, one token per row at a time, as soon as it is drawn."""
     filters = standard_filters(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
     _check_request(model, prompt, seq_len, lengths, inputs)
@@ -110,7 +110,7 @@ def _steps(
     filters: Sequence[Filter],
     generators: Sequence[torch.Generator] | None,
     inputs: Inputs | None,
-) -> Iterator[Tensor]:
+) -> Generator[Tensor, None, None]:
     was_training = model.training
     model.train(False)
     try:

@@ -38,7 +38,11 @@ class Objective(nn.Module, ABC):
 
     @abstractmethod
     def forward(
-        self, model: LanguageModelLike, tokens: Int[Tensor, "b m"], scored: Bool[Tensor, "b n"] | None = None
+        self,
+        model: LanguageModelLike,
+        tokens: Int[Tensor, "b m"],
+        scored: Bool[Tensor, "b n"] | None = None,
+        inputs: Inputs | None = None,
     ) -> Loss:
         """The loss of predicting each token from those before it.
 
@@ -47,6 +51,7 @@ class Objective(nn.Module, ABC):
             tokens: n + 1 ids per row; the shift by one happens here. A last id of -100 is no target; elsewhere it would
                 be read, so leave targets out by `scored`.
             scored: which of the n targets count. None = all.
+            inputs: what the model needs beside the n tokens it reads.
         """
 
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
@@ -26,12 +28,17 @@ class ForgetfulNextToken(Objective):
         self.max_share = max_share
 
     def forward(
-        self, model: LanguageModelLike, tokens: Int[Tensor, "b m"], scored: Bool[Tensor, "b n"] | None = None
+        self,
+        model: LanguageModelLike,
+        tokens: Int[Tensor, "b m"],
+        scored: Bool[Tensor, "b n"] | None = None,
+        inputs: Inputs | None = None,
     ) -> Loss:
         read = tokens[:, :-1]
         if not self.training:
-            return cross_entropy(model(read), tokens[:, 1:], scored)
+            return cross_entropy(model(read, inputs=inputs), tokens[:, 1:], scored)
         share = self.max_share * torch.rand(read.shape[0], 1, device=read.device)
         hidden = torch.rand(read.shape, device=read.device) < share
         hidden[:, 0] = False
-        return cross_entropy(model(read, inputs=Inputs(hidden=hidden)), tokens[:, 1:], scored)
+        inputs = replace(inputs or Inputs(), hidden=hidden)
+        return cross_entropy(model(read, inputs=inputs), tokens[:, 1:], scored)

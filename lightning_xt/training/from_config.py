@@ -18,7 +18,7 @@ from lightning_xt.data.tokenizers.base import Tokenizer
 
 Module = TypeVar("Module", bound=LightningModule)
 
-BYTES = {"source": 256, "target": 256, "pad": None, "start": None, "end": None}
+BYTES = {"source": 256, "target": 256, "pad": None, "start": None, "end": None, "separator": None}
 """The vocabulary of a model of bytes."""
 
 

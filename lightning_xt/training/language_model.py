@@ -11,15 +11,17 @@ from torch import Tensor
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-import lightning_xt
 from lightning_xt.core.batch import EvaluationBatch
+from lightning_xt.core.inputs import Inputs, documents_of
 from lightning_xt.data.prompts import Prompt
 from lightning_xt.data.tokenizers.base import Tokenizer
 from lightning_xt.data.tokenizers.bytes import Bytes
 from lightning_xt.models.decoder import Decoder
-from lightning_xt.objectives.base import ObjectiveFactory
+from lightning_xt.objectives.base import Loss, ObjectiveFactory
 from lightning_xt.objectives.next_token import NextToken
 from lightning_xt.training.callbacks.exact_resume import ExactResume
+from lightning_xt.training.checkpoint_contents import own_contents
+from lightning_xt.training.checkpoint_file import OWN, check_format
 from lightning_xt.training.compilation import compiled_forward
 from lightning_xt.training.from_config import build, named_tokenizer
 from lightning_xt.training.likelihood import LikelihoodSums, likelihood_metrics
@@ -30,8 +32,6 @@ from lightning_xt.training.optim.schedules.warmup_cosine import WarmupCosine
 from lightning_xt.training.predictions import continue_prompts
 from lightning_xt.training.sampling import Sampling
 
-CHECKPOINT_FORMAT = 1
-
 
 class LanguageModel(LightningModule):
     """Trains a decoder to predict the next token.
@@ -39,7 +39,8 @@ class LanguageModel(LightningModule):
     Batches are `LongTensor (b, seq_len + 1)` for training and `EvaluationBatch` for validation and test.
 
     Args:
-        vocab: sizes and special ids; from the command line the data's.
+        vocab: sizes and special ids; from the command line the data's. Where it has a separator, documents are kept
+            apart: attention does not cross from one to the next, and positions start anew.
         decoder: recipe of the network.
         objective: what is minimised.
         optimizer: recipe of the optimizer: a class of torch.optim that takes groups of parameters of any shape, which
@@ -66,6 +67,7 @@ class LanguageModel(LightningModule):
         if size is None:
             raise ValueError("model.vocab: target is None; it must be the number of different tokens")
         self.decoder = decoder(size)
+        self.separator = vocab.get("separator")
         self.objective = objective()
         self.optimizer_factory, self.schedule_factory = optimizer, schedule
         self.compile_options = compile
@@ -95,8 +97,14 @@ class LanguageModel(LightningModule):
             scored: which of the n targets count. None = all.
         """
         network = self._compiled if self.training and self._compiled is not None else self.decoder
-        mean: Tensor = self.objective(network, tokens, scored).mean
-        return mean
+        return self._score(network, tokens, scored).mean
+
+    def _score(self, network: Callable[..., Any], tokens: Tensor, scored: Tensor | None) -> Loss:
+        inputs = None
+        if self.separator is not None:
+            inputs = Inputs(documents=documents_of(tokens[:, :-1], self.separator))
+        loss: Loss = self.objective(network, tokens, scored, inputs)
+        return loss
 
     def setup(self, stage: str) -> None:
         if stage == "fit":
@@ -121,10 +129,10 @@ class LanguageModel(LightningModule):
         self._sums = LikelihoodSums(self.device)
 
     def validation_step(self, batch: EvaluationBatch, batch_idx: int) -> None:
-        self._sums.add(self.objective(self.decoder, batch.tokens, batch.scored))
+        self._sums.add(self._score(self.decoder, batch.tokens, batch.scored))
 
     def test_step(self, batch: EvaluationBatch, batch_idx: int) -> None:
-        self._sums.add(self.objective(self.decoder, batch.tokens, batch.scored))
+        self._sums.add(self._score(self.decoder, batch.tokens, batch.scored))
 
     def on_validation_epoch_end(self) -> None:
         self._report("val")
@@ -178,12 +186,7 @@ class LanguageModel(LightningModule):
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        name = f"{type(self.tokenizer).__module__}.{type(self.tokenizer).__qualname__}"
-        checkpoint["lightning_xt"] = {
-            "format": CHECKPOINT_FORMAT,
-            "version": lightning_xt.__version__,
-            "tokenizer": {"class_path": name, "init_args": {}},
-        }
+        checkpoint[OWN] = own_contents(self, self.tokenizer)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Takes up the tokenizer of the data it was trained on.
@@ -191,12 +194,8 @@ class LanguageModel(LightningModule):
         Raises:
             ValueError: a later version wrote the checkpoint, in a format that this one does not know.
         """
-        own = checkpoint.get("lightning_xt", {})
-        if own.get("format", 0) > CHECKPOINT_FORMAT:
-            raise ValueError(
-                f"the checkpoint has format {own['format']}, but lightning-xt {lightning_xt.__version__} reads formats "
-                f"up to {CHECKPOINT_FORMAT}; it was written by version {own.get('version')}: upgrade to that"
-            )
+        own = checkpoint.get(OWN, {})
+        check_format(own)
         self._trained_with = own.get("tokenizer")
         if not self.hparams:
             # `load_from_checkpoint` builds from live objects; the checkpoint knows what they were made of.
@@ -209,7 +208,7 @@ class LanguageModel(LightningModule):
         own: Tokenizer | None = getattr(data, "tokenizer", None)
         if own is None and self._trained_with is not None:
             own = named_tokenizer(self._trained_with)
-        return own or Bytes()
+        return own or Bytes(separator=self.separator)
 
     def _report(self, split: str) -> None:
         sums = self.trainer.strategy.reduce(self._sums.sums, reduce_op="sum")

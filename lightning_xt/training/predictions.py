@@ -1,6 +1,7 @@
 """Continues prompts, one after the other."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict
 from typing import Any
 
@@ -8,7 +9,7 @@ import torch
 
 from lightning_xt.data.prompts import Prompt
 from lightning_xt.data.tokenizers.base import Tokenizer
-from lightning_xt.generation.engine import generate
+from lightning_xt.generation.engine import stream
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.training.sampling import Sampling
 
@@ -25,11 +26,26 @@ def continue_prompts(
         For each prompt its id, the prompt, the text that follows it, and the settings.
     """
     settings = asdict(sampling)
-    device = decoder.token_embedding.weight.device
     results = []
     for prompt in prompts:
-        ids = torch.tensor([tokenizer.encode(prompt["prompt"])], device=device)
-        new = generate(decoder, ids, sampling.length, **sampling.choices)
-        text = tokenizer.decode(new[0].tolist())
+        new = continued(decoder, tokenizer, prompt["prompt"], sampling)
+        text = tokenizer.decode(list(new))
         results.append({"id": prompt["id"], "prompt": prompt["prompt"], "text": text, "settings": settings})
     return results
+
+
+def continued(decoder: Decoder, tokenizer: Tokenizer, prompt: str, sampling: Sampling) -> Iterator[int]:
+    """The ids that follow a prompt, as they are drawn, up to the end of the text or the length asked for.
+
+    Raises:
+        ValueError: the prompt is empty, and the tokenizer has no id that opens a text; or it is too long.
+    """
+    device = decoder.token_embedding.weight.device
+    ids = torch.tensor([tokenizer.encode_prompt(prompt)], dtype=torch.long, device=device)
+    # Closed at the end of the text too, because the model is put back into the mode it was in.
+    with closing(stream(decoder, ids, sampling.length, **sampling.choices)) as tokens:
+        for token in tokens:
+            new = int(token)
+            if new == tokenizer.end:
+                return
+            yield new

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 
 class TextStream(ABC):
@@ -21,7 +22,14 @@ class Tokenizer(ABC):
 
     pad: int | None = None
     start: int | None = None
+    """Opens a text: a model continues a prompt from here."""
     end: int | None = None
+    """Follows a text: a model that gives it has finished."""
+
+    @property
+    def init_args(self) -> dict[str, Any]:
+        """What the constructor was given, as plain values: a checkpoint keeps it."""
+        return {}
 
     @property
     @abstractmethod
@@ -31,6 +39,10 @@ class Tokenizer(ABC):
     @abstractmethod
     def encode(self, text: str) -> list[int]:
         """The ids of a text, without special ones."""
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """The ids of a text that a model is to continue, with the id that opens a text where there is one."""
+        return [*([] if self.start is None else [self.start]), *self.encode(text)]
 
     @abstractmethod
     def decode(self, ids: Sequence[int]) -> str:

@@ -2,12 +2,24 @@
 
 import codecs
 from collections.abc import Sequence
+from typing import Any
 
 from lightning_xt.data.tokenizers.base import TextStream, Tokenizer
 
 
 class Bytes(Tokenizer):
-    """Reads text as UTF-8 bytes: the 256 byte values are the ids, and none is special."""
+    """Reads text as UTF-8 bytes: the 256 byte values are the ids.
+
+    Args:
+        separator: the byte that opens each document, and so ends the one before; the only special id. None = none.
+    """
+
+    def __init__(self, *, separator: int | None = None) -> None:
+        self.start = self.end = separator
+
+    @property
+    def init_args(self) -> dict[str, Any]:
+        return {"separator": self.end}
 
     @property
     def vocab_size(self) -> int:

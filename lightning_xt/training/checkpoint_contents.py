@@ -1,0 +1,44 @@
+"""What our checkpoints hold beside what Lightning puts there."""
+
+import platform
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch import LightningModule
+
+import lightning_xt
+from lightning_xt.data.tokenizers.base import Tokenizer
+from lightning_xt.training.checkpoint_file import CHECKPOINT_FORMAT
+
+
+def own_contents(module: LightningModule, tokenizer: Tokenizer) -> dict[str, Any]:
+    """Plain values that tell where a checkpoint comes from, and what its ids mean.
+
+    Args:
+        module: what is saved.
+        tokenizer: of the data it is trained on.
+    """
+    contents: dict[str, Any] = {
+        "format": CHECKPOINT_FORMAT,
+        "version": lightning_xt.__version__,
+        "kind": type(module).__name__,
+        "tokenizer": {"class_path": _path(tokenizer), "init_args": tokenizer.init_args},
+        "versions": {
+            "python": platform.python_version(),
+            "torch": str(torch.__version__),
+            "lightning": lightning.__version__,
+        },
+    }
+    trainer = module._trainer
+    if trainer is not None:
+        shown = trainer.callback_metrics.items()
+        contents["metrics"] = {name: float(value) for name, value in shown if name.startswith(("train/", "val/"))}
+        data = getattr(trainer, "datamodule", None)
+        if data is not None:
+            contents["data"] = {"class_path": _path(data), "hash": getattr(data, "content_hash", None)}
+    return contents
+
+
+def _path(value: object) -> str:
+    return f"{type(value).__module__}.{type(value).__qualname__}"
