@@ -13,9 +13,14 @@ if not os.environ.get("LIGHTNING_XT_NO_SHAPE_CHECKS"):
     checked = [f"lightning_xt.{name}" for name in ("core", "nn", "models", "objectives", "generation")]
     install_import_hook(checked, "beartype.beartype")
 
+import shutil
+from pathlib import Path
+
 import torch
+from tiny_run import write_inputs
 
 import lightning_xt
+from lightning_xt.cli import main
 from lightning_xt.core.discovery import import_submodules
 
 import_submodules(lightning_xt)
@@ -36,3 +41,31 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """A folder with the run runs/tiny/0 in it, and what its fit printed."""
+    folder, here = tmp_path_factory.mktemp("finished"), Path.cwd()
+    write_inputs(folder)
+    os.chdir(folder)
+    try:
+        assert main(["fit", "-c", "tiny.yaml"]) == 0
+    finally:
+        os.chdir(here)
+    return folder
+
+
+@pytest.fixture
+def trained(finished, tmp_path, monkeypatch):
+    """A copy of it, which is the current folder."""
+    folder = shutil.copytree(finished, tmp_path / "trained")
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def fresh(tmp_path, monkeypatch):
+    write_inputs(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

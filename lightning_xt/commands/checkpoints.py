@@ -1,13 +1,12 @@
 """Which checkpoint and which run a command means."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from lightning_xt.messages import UserError
+from lightning_xt.training.checkpoint_file import read_checkpoint
 from lightning_xt.training.runs import checkpoint_file, checkpoint_of, newest_with, run_of
 
 
@@ -18,14 +17,16 @@ class Resolved:
     Args:
         runs: folder of all runs of the name.
         folder: the run that exists already. None = none does.
-        checkpoint: file to start from. None = none.
-        step: optimizer steps that `fit` finds done in it.
+        checkpoint: file to go on from. None = none.
+        start: file whose weights a new run starts from. None = none.
+        step: optimizer steps that `fit` finds done in the checkpoint.
         note: what the user should know.
     """
 
     runs: Path
     folder: Path | None = None
     checkpoint: Path | None = None
+    start: Path | None = None
     step: int = 0
     note: str = ""
 
@@ -53,80 +54,56 @@ def resolve(command: str, options: Any, configs: Sequence[Path], name: str | Non
     if asked is None:
         if command != "fit":
             raise UserError(f"{command} needs weights: give --ckpt_path best, --ckpt_path last or --ckpt_path FILE")
-        return Resolved(runs=runs)
+        return Resolved(runs=runs, start=_start(options, command))
     if asked in ("best", "last"):
         folder = own or newest_with(asked, runs)
         if folder is None and command == "fit":
-            return Resolved(runs=runs, note=f"--ckpt_path {asked}: no run in {runs} has one yet; starting a new run")
+            note = f"--ckpt_path {asked}: no run in {runs} has one yet; starting a new run"
+            return Resolved(runs=runs, start=_start(options, command), note=note)
         checkpoint = checkpoint_file(folder or runs / "0", asked)
         if folder is None or not checkpoint.is_file():
             raise UserError(f"--ckpt_path {asked}: there is no {checkpoint}; train first, or name a checkpoint file")
     else:
-        checkpoint = _file(asked)
+        checkpoint = _file("--ckpt_path", asked)
         folder = run_of(checkpoint)
+    step = step_of(checkpoint)
     if command != "fit":
         return Resolved(runs=runs, folder=folder, checkpoint=checkpoint)
     if asked not in ("best", "last") and not (own and folder and own.resolve() == folder.resolve()):
         # Another config, another run: this one only starts from there.
         folder = None
-    return Resolved(
-        runs=runs if folder is None else folder.parent,
-        folder=folder,
-        checkpoint=checkpoint,
-        step=step_of(checkpoint),
-    )
+    return Resolved(runs=runs if folder is None else folder.parent, folder=folder, checkpoint=checkpoint, step=step)
+
+
+def _start(options: Any, command: str) -> Path | None:
+    """The weights that a new run starts from."""
+    return None if options.init_from is None or command != "fit" else _file("--init_from", options.init_from)
 
 
 def step_of(checkpoint: Path) -> int:
     """Optimizer steps behind a checkpoint.
 
     Raises:
-        UserError: it is no checkpoint.
+        ValueError: the file cannot be read.
+        UserError: it is none of a run.
     """
-    try:
-        step = torch.load(checkpoint, weights_only=True, map_location="cpu", mmap=True)["global_step"]
-    except Exception as error:
-        raise UserError(
-            f"{checkpoint} cannot be read as a checkpoint: it is damaged, or was not written here"
-        ) from error
-    return int(step)
-
-
-def differences(checkpoint: Path, model: dict[str, Any]) -> list[str]:
-    """A line for each option of the network in which this command differs from the checkpoint; the command's holds.
-
-    Args:
-        checkpoint: a readable checkpoint.
-        model: the command's `model` section.
-    """
-    saved = torch.load(checkpoint, weights_only=True, map_location="cpu", mmap=True).get("hyper_parameters", {})
-    there = dict(_leaves(saved.get("decoder"), "model.decoder"))
-    here = dict(_leaves(model.get("init_args", {}).get("decoder"), "model.decoder"))
-    return [
-        f"--{name} is {here.get(name)} here, {there.get(name)} in the checkpoint"
-        for name in sorted(there.keys() | here.keys())
-        if there and there.get(name) != here.get(name)
-    ]
-
-
-def _leaves(value: Any, name: str) -> Iterator[tuple[str, Any]]:
-    """The options of a config, each under the name it has on the command line."""
-    if not isinstance(value, dict):
-        yield name, value
-        return
-    if "class_path" in value:
-        yield name, value["class_path"].rpartition(".")[2]
-        value = value.get("init_args", {})
-    for key, each in value.items():
-        yield from _leaves(each, f"{name}.{key}")
+    content = read_checkpoint(checkpoint)
+    for name in ("state_dict", "global_step"):
+        if name not in content:
+            raise UserError(
+                f"{checkpoint} is no checkpoint of a run: it has no {name}; give a .ckpt file that fit has saved"
+            )
+    return int(content["global_step"])
 
 
 def with_config_of_run(args: list[str]) -> list[str]:
-    """The arguments, with the config of the checkpoint's run where no config is named."""
+    """The arguments, with the config of the checkpoint's or of the weights' run where no config is named."""
     asked = option(args, "--ckpt_path")
-    if asked is None or asked in ("best", "last") or config_files(args):
+    name = "--init_from" if asked in (None, "best", "last") else "--ckpt_path"
+    asked = option(args, name)
+    if asked is None or config_files(args):
         return args
-    folder = run_of(_file(asked))
+    folder = run_of(_file(name, asked))
     # Before all others, which then override it.
     return args if folder is None else [args[0], "-c", str(folder / "config.yaml"), *args[1:]]
 
@@ -153,8 +130,8 @@ def option(args: Sequence[str], name: str) -> str | None:
     return value
 
 
-def _file(asked: str) -> Path:
+def _file(name: str, asked: str) -> Path:
     try:
         return checkpoint_of(asked)
     except (FileNotFoundError, ValueError) as error:
-        raise UserError(f"--ckpt_path: {error}") from error
+        raise UserError(f"{name}: {error}") from error

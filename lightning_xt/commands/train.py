@@ -12,6 +12,7 @@ from jsonargparse import ArgumentError
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
@@ -19,12 +20,13 @@ import lightning_xt
 from lightning_xt.commands.checkpoints import (
     Resolved,
     config_files,
-    differences,
     option,
     resolve,
     with_config_of_run,
 )
+from lightning_xt.commands.options import TRAINER_DEFAULTS, add_options, check_options, set_intervals
 from lightning_xt.commands.parse_errors import check_configs, sentence
+from lightning_xt.commands.weights import differences, load_weights, misfit
 from lightning_xt.core.discovery import import_submodules
 from lightning_xt.data.base import DataModule
 from lightning_xt.messages import UserError, own_sentence
@@ -32,22 +34,13 @@ from lightning_xt.training.callbacks.best_checkpoint import BestCheckpoint
 from lightning_xt.training.callbacks.last_checkpoint import LastCheckpoint
 from lightning_xt.training.callbacks.progress import Progress
 from lightning_xt.training.callbacks.run_folder import RunFolder
-from lightning_xt.training.callbacks.sample_text import SampleText
 from lightning_xt.training.callbacks.throughput import Throughput
 from lightning_xt.training.callbacks.validate_at_end import ValidateAtEnd
 from lightning_xt.training.callbacks.write_predictions import WritePredictions
-from lightning_xt.training.runs import checkpoint_file, run_of
+from lightning_xt.training.checkpoint_io import WholeCheckpoints
+from lightning_xt.training.files import replacing
+from lightning_xt.training.runs import checkpoint_file
 from lightning_xt.training.sampling import Sampling
-
-TRAINER_DEFAULTS: dict[str, Any] = {
-    "max_epochs": -1,
-    "default_root_dir": "runs",
-    "log_every_n_steps": 20,
-    # The data splits itself over processes, and a resume must find the samples that follow.
-    "use_distributed_sampler": False,
-    "num_sanity_val_steps": 0,
-    "enable_model_summary": False,
-}
 
 ENV_PREFIX = "LXT"
 
@@ -89,23 +82,7 @@ class CommandLine(LightningCLI):
     resolved: Resolved
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_argument(
-            "--name", type=str | None, default=None, help="Name of the run. None = the first config file's."
-        )
-        parser.add_argument(
-            "--validate_every",
-            type=int | None,
-            default=500,
-            help="Optimizer steps between two validations; the last step is always validated. None = only that.",
-        )
-        parser.add_argument(
-            "--checkpoint_every", type=int, default=500, help="Optimizer steps between two savings of last.ckpt."
-        )
-        parser.add_argument("--output", type=str | None, default=None, help="The file that predict writes.")
-        parser.add_class_arguments(Sampling, "sampling")
-        parser.add_lightning_class_args(SampleText, "sample_text")
-        parser.link_arguments("data.vocab", "model.init_args.vocab", apply_on="instantiate")
-        parser.set_defaults({"model": {"class_path": "lightning_xt.training.language_model.LanguageModel"}})
+        add_options(parser)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         check_configs(config_files(args))
@@ -131,49 +108,23 @@ class CommandLine(LightningCLI):
         if self.resolved.note:
             _say(self.resolved.note)
         checkpoint = self.resolved.checkpoint
-        if checkpoint is not None:
-            for line in differences(checkpoint, self._plain()["model"]):
+        weights = checkpoint or self.resolved.start
+        if weights is not None:
+            for line in differences(weights, self._plain()["model"]):
                 _say(line)
         options.ckpt_path = None if checkpoint is None else str(checkpoint)
         options.name = self.resolved.runs.name
 
     def before_instantiate_classes(self) -> None:
         options = self.config[self.subcommand]
-        every = options.validate_every
-        for name in ("validate_every", "checkpoint_every"):
-            if options[name] is not None and options[name] < 1:
-                raise UserError(f"--{name} is {options[name]}; it must be at least 1 optimizer step")
+        check_options(str(self.subcommand), options)
         if self.subcommand == "fit":
-            self._refuse_what_is_counted_otherwise()
-            options.trainer.check_val_every_n_epoch = None
-            # Lightning counts batches. Without an interval of ours, one longer than any run.
-            batches = (options.trainer.accumulate_grad_batches or 1) * (every or 2**40)
-            options.trainer.val_check_interval = batches
-        if self.subcommand == "predict" and options.output is None:
-            raise UserError("predict needs a file to write: --output out.jsonl")
+            set_intervals(options, config_files(self.given))
 
-    def _refuse_what_is_counted_otherwise(self) -> None:
-        """Raises a UserError for options of the Trainer that would do nothing here."""
-        given = self.config["fit"].trainer
-        saved: dict[str, Any] = {}
-        for file in config_files(self.given):
-            if run_of(file) is not None:
-                # What we wrote ourselves, from --validate_every.
-                saved = (yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("trainer") or {}
-                break
-        for name, default in (("val_check_interval", 1.0), ("check_val_every_n_epoch", 1)):
-            if given[name] not in (None, default, saved.get(name)):
-                raise UserError(
-                    f"--trainer.{name} is {given[name]}, but validations are counted in optimizer steps here; "
-                    "use --validate_every"
-                )
-        # With such a limit there are epochs.
-        limited = given.get("overfit_batches") or given.get("limit_train_batches") is not None
-        if given.max_epochs not in (None, -1) and not limited:
-            raise UserError(
-                f"--trainer.max_epochs is {given.max_epochs}, but the training data has no end, so it has no epochs; "
-                "use --trainer.max_steps"
-            )
+    def before_fit(self) -> None:
+        start = self.resolved.start
+        if start is not None:
+            load_weights(self.model, start)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = dict(self._get(self.config_init, "trainer"))
@@ -185,6 +136,10 @@ class CommandLine(LightningCLI):
         if config["enable_progress_bar"] is not False and not any(isinstance(each, ProgressBar) for each in given):
             callbacks.append(Progress())
         kwargs["callbacks"] = [*given, *callbacks]
+        plugins = config["plugins"] or []
+        plugins = plugins if isinstance(plugins, list) else [plugins]
+        if not any(isinstance(each, CheckpointIO) for each in plugins):
+            kwargs["plugins"] = [*plugins, WholeCheckpoints()]
         if config.get("enable_checkpointing") is None:
             kwargs["enable_checkpointing"] = self.subcommand == "fit"
         try:
@@ -215,7 +170,8 @@ class CommandLine(LightningCLI):
         for name in ("val_check_interval", "check_val_every_n_epoch"):
             # Follow from validate_every.
             saved["trainer"].pop(name, None)
-        file.write_text(yaml.safe_dump(saved, sort_keys=False), encoding="utf-8")
+        with replacing(file) as out:
+            out.write(yaml.safe_dump(saved, sort_keys=False).encode("utf-8"))
 
     def _plain(self) -> dict[str, Any]:
         """The command's options as plain values."""
@@ -236,12 +192,10 @@ class CommandLine(LightningCLI):
         try:
             super()._run_subcommand(subcommand)
         except RuntimeError as error:
-            if "Error(s) in loading state_dict" not in str(error):
+            checkpoint = self.resolved.checkpoint
+            if checkpoint is None or "Error(s) in loading state_dict" not in str(error):
                 raise
-            raise UserError(
-                f"the weights of {self.resolved.checkpoint} do not fit the model of this command; give the options "
-                "that the checkpoint was trained with, as its run's config.yaml has them"
-            ) from error
+            raise UserError(misfit(checkpoint, self.model)) from error
 
     def after_fit(self) -> None:
         """Measures the best checkpoint, unless the last validation was of it, and prints what a user does next."""

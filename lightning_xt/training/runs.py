@@ -5,6 +5,7 @@
 `runs` is the root, n counts the runs of a name from 0.
 """
 
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -87,3 +88,21 @@ def new_run(runs: Path) -> Path:
             ) from error
         else:
             return folder
+
+
+def check_writable(run: Path) -> None:
+    """Makes sure that a run can be saved, before it is trained.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    try:
+        (run / "checkpoints").mkdir(exist_ok=True)
+        for folder in (run, run / "checkpoints"):
+            with tempfile.TemporaryFile(dir=folder) as file:
+                file.write(b"0")
+    except OSError as error:
+        raise ValueError(
+            f"the run folder {run} cannot be written ({error.strerror}); make it writable, or start a run elsewhere "
+            "with --trainer.default_root_dir"
+        ) from error

@@ -53,3 +53,34 @@ def test_useless_files(tmp_path, content, message):
     file.write_bytes(content)
     with pytest.raises(ValueError, match=message):
         read_prompts(str(file))
+
+
+def test_prompts_of_json_lines_may_hold_line_ends(tmp_path):
+    file = tmp_path / "prompts.jsonl"
+    file.write_text('{"prompt": "a\\nb", "note": 1}\n{"prompt": "é"}\n', encoding="utf-8")
+    assert read_prompts(str(file)) == [{"id": 0, "prompt": "a\nb"}, {"id": 1, "prompt": "é"}]
+
+
+def test_where_a_text_is_drawn_from_nothing_a_prompt_may_be_empty(tmp_path):
+    file = tmp_path / "prompts.txt"
+    file.write_text("one\n\n", encoding="utf-8")
+    assert [prompt["prompt"] for prompt in read_prompts(str(file), may_be_empty=True)] == ["one", ""]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"prompt": ', r"line 2 is no JSON \(Expecting value, column 12\)"),
+        ("[" * 100_000, "line 2 is nested too deep"),
+        ('{"text": "a", "id": 3}', "line 2 is an object with text, id; each line is an object with a prompt"),
+        ("3", "line 2 is no object"),
+        ('{"prompt": 3}', "line 2 has the prompt 3; it must be a string"),
+        ('{"prompt": ""}', "line 2 is empty"),
+        ('{"prompt": "\\ud800"}', "line 2 has half a character"),
+    ],
+)
+def test_json_lines_without_a_prompt(tmp_path, line, message):
+    file = tmp_path / "prompts.jsonl"
+    file.write_text(f'{{"prompt": "a"}}\n{line}\n', encoding="utf-8")
+    with pytest.raises(ValueError, match=rf"--data.predict_prompts .*{message}"):
+        read_prompts(str(file))

@@ -5,10 +5,11 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_xt.training.loggers.metrics_file import MetricsFile
 from lightning_xt.training.loggers.tensor_board import TensorBoard
-from lightning_xt.training.runs import new_run
+from lightning_xt.training.runs import check_writable, new_run
 
 
 class RunFolder(Callback):
@@ -44,8 +45,16 @@ class RunFolder(Callback):
             self._choose(trainer)
         # Once: a `fit` ends with a validation.
         if self.folder is not None and trainer.is_global_zero and self._config is None:
-            self._config = _free_name(self.folder, _command(trainer))
-            self.save_config(self._config)
+            config = _free_name(self.folder, _command(trainer))
+            try:
+                self.save_config(config)
+            except OSError as error:
+                # Whoever measures a run need not be able to change it.
+                rank_zero_info(
+                    f"{config} cannot be written ({error.strerror}): the options of this command are not kept"
+                )
+            else:
+                self._config = config
 
     def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
         self._begun = True
@@ -64,15 +73,18 @@ class RunFolder(Callback):
         if self._made and self.folder is not None:
             for logger in trainer.loggers:
                 logger.finalize("failed")
-            shutil.rmtree(self.folder, ignore_errors=True)
-            for folder in self._made:
-                if folder.is_dir() and not any(folder.iterdir()):
-                    folder.rmdir()
+            self._remove()
             self.folder = None
 
+    def _remove(self) -> None:
+        """Takes away the folder that this command made, and those above it that it made and nobody else uses."""
+        shutil.rmtree(self._made[0], ignore_errors=True)
+        for folder in self._made:
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
+
     def _choose(self, trainer: Trainer) -> None:
-        folder = self.folder or self._make(trainer)
-        self.folder = folder
+        folder = self.folder = self._make(trainer)
         if self.own_loggers:
             step = self.first_step or None
             trainer.loggers = [
@@ -84,14 +96,17 @@ class RunFolder(Callback):
                 callback.dirpath = str(folder / "checkpoints")
 
     def _make(self, trainer: Trainer) -> Path:
-        """Makes the next folder in one process and tells the others."""
+        """Makes the next folder, or makes sure of the one there is, in one process, and tells the others."""
         made: Path | ValueError | None = None
         if trainer.is_global_zero:
             missing = [folder for folder in (self.runs, *self.runs.parents) if not folder.exists()]
             try:
-                made = new_run(self.runs)
-                self._made = [made, *missing]
+                made = self.folder or new_run(self.runs)
+                self._made = [] if self.folder else [made, *missing]
+                check_writable(made)
             except ValueError as error:
+                if self._made:
+                    self._remove()
                 # Raised in all processes: one that fails alone would leave the others waiting.
                 made = error
         made = trainer.strategy.broadcast(made)

@@ -1,3 +1,4 @@
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -7,6 +8,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from lightning_xt.data.prompts import Prompt
 from lightning_xt.training.callbacks.run_folder import run_folder
+from lightning_xt.training.files import replacing
 from lightning_xt.training.predictions import continue_prompts
 from lightning_xt.training.sampling import Sampling
 
@@ -53,7 +55,7 @@ class SampleText(Callback):
         limit: int | None = pl_module.decoder.max_length if stage == "fit" and self.prompts else None  # type: ignore[union-attr, assignment]
         if limit is None:
             return
-        longest = max(len(pl_module.tokenizer.encode(prompt["prompt"])) for prompt in self.prompts)  # type: ignore[operator, union-attr]
+        longest = max(len(pl_module.tokenizer.encode_prompt(prompt["prompt"])) for prompt in self.prompts)  # type: ignore[operator, union-attr]
         if longest >= limit:
             raise ValueError(
                 f"sample_text.prompts: a prompt of {longest} tokens leaves no room for sample_text.length, because the "
@@ -61,6 +63,11 @@ class SampleText(Callback):
                 "--sample_text.prompts []"
             )
         self.sampling = replace(self.sampling, length=min(self.sampling.length, limit - longest))
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        folder = run_folder(trainer)
+        if folder is not None and trainer.is_global_zero:
+            _forget(folder / "samples.txt", trainer.global_step)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking or trainer.state.fn != "fit" or not self.prompts:
@@ -77,6 +84,17 @@ class SampleText(Callback):
         folder = run_folder(trainer)
         if folder is not None:
             _append(folder / "samples.txt", trainer.global_step, texts)
+
+
+def _forget(file: Path, step: int) -> None:
+    """Takes away what was sampled after a step that the run goes back to."""
+    if not file.is_file():
+        return
+    text = file.read_text(encoding="utf-8")
+    starts = [match for match in re.finditer(r"^=== step (\d+) ===$", text, re.MULTILINE) if int(match[1]) > step]
+    if starts:
+        with replacing(file) as out:
+            out.write(text[: starts[0].start()].encode("utf-8"))
 
 
 def _append(file: Path, step: int, texts: Sequence[str]) -> None:

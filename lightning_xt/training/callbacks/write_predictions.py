@@ -1,11 +1,13 @@
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 
+from lightning_xt.training.files import replacing
 from lightning_xt.training.sampling import Sampling
 
 
@@ -26,10 +28,13 @@ class WritePredictions(BasePredictionWriter):
             return
         if not self.output.absolute().parent.is_dir():
             raise FileNotFoundError(f"--output {self.output}: there is no folder {self.output.parent}; make it first")
+        if self.output.is_dir():
+            raise IsADirectoryError(f"--output {self.output} is a folder; name a file in it")
         pl_module.sampling = self.sampling  # type: ignore[assignment]
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._part(trainer.global_rank).write_text("", encoding="utf-8")
+        with self._told():
+            self._part(trainer.global_rank).write_text("", encoding="utf-8")
 
     def write_on_batch_end(
         self,
@@ -41,7 +46,7 @@ class WritePredictions(BasePredictionWriter):
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        with self._part(trainer.global_rank).open("a", encoding="utf-8") as file:
+        with self._told(), self._part(trainer.global_rank).open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(result, ensure_ascii=False) + "\n" for result in prediction)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -51,14 +56,23 @@ class WritePredictions(BasePredictionWriter):
         parts = [self._part(rank) for rank in range(trainer.world_size)]
         lines = [line for part in parts for line in part.read_text(encoding="utf-8").split("\n") if line]
         lines.sort(key=lambda line: json.loads(line)["id"])
-        unfinished = self._part(trainer.world_size)
-        unfinished.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-        unfinished.replace(self.output)
+        with self._told(), replacing(self.output) as file:
+            file.writelines((line + "\n").encode("utf-8") for line in lines)
         for part in parts:
             part.unlink()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._part(trainer.global_rank).unlink(missing_ok=True)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Says what the system refuses in terms of the option."""
+        try:
+            yield
+        except OSError as error:
+            raise OSError(
+                f"--output {self.output} cannot be written ({error.strerror or error}); make room, or name another file"
+            ) from error
 
     def _part(self, rank: int) -> Path:
         return self.output.with_name(f"{self.output.name}.part{rank}")

@@ -2,10 +2,12 @@ import csv
 import io
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
+
+from lightning_xt.training.files import replacing
 
 
 class MetricsFile(Logger):
@@ -80,13 +82,11 @@ class MetricsFile(Logger):
 
     def _rewrite(self) -> None:
         self._columns = sorted({name for row in self._rows.values() for name in row})
-        unfinished = self.file.with_suffix(".csv.part")
-        with unfinished.open("wb") as file:
+        with replacing(self.file) as file:
             file.write(_line(["step", *self._columns]))
             self._write_rows(file, sorted(self._rows))
-        unfinished.replace(self.file)
 
-    def _write_rows(self, file: io.BufferedIOBase, steps: Iterable[int]) -> None:
+    def _write_rows(self, file: BinaryIO, steps: Iterable[int]) -> None:
         for step in steps:
             self._last = step, file.tell()
             row = self._rows[step]

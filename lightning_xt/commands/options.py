@@ -1,0 +1,98 @@
+"""The options of fit, validate, test and predict beside those of the Trainer, the model and the data."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from lightning.pytorch.cli import LightningArgumentParser
+
+from lightning_xt.messages import UserError
+from lightning_xt.training.callbacks.sample_text import SampleText
+from lightning_xt.training.runs import run_of
+from lightning_xt.training.sampling import Sampling
+
+TRAINER_DEFAULTS: dict[str, Any] = {
+    "max_epochs": -1,
+    "default_root_dir": "runs",
+    "log_every_n_steps": 20,
+    # The data splits itself over processes, and a resume must find the samples that follow.
+    "use_distributed_sampler": False,
+    "num_sanity_val_steps": 0,
+    "enable_model_summary": False,
+}
+
+
+def add_options(parser: LightningArgumentParser) -> None:
+    """Declares them."""
+    parser.add_argument(
+        "--name", type=str | None, default=None, help="Name of the run. None = the first config file's."
+    )
+    parser.add_argument(
+        "--init_from",
+        type=str | None,
+        default=None,
+        help="A run or a checkpoint whose weights a new run starts from, and nothing else of it. None = none.",
+    )
+    parser.add_argument(
+        "--validate_every",
+        type=int | None,
+        default=500,
+        help="Optimizer steps between two validations; the last step is always validated. None = only that.",
+    )
+    parser.add_argument(
+        "--checkpoint_every", type=int, default=500, help="Optimizer steps between two savings of last.ckpt."
+    )
+    parser.add_argument("--output", type=str | None, default=None, help="The file that predict writes.")
+    parser.add_class_arguments(Sampling, "sampling")
+    parser.add_lightning_class_args(SampleText, "sample_text")
+    parser.link_arguments("data.vocab", "model.init_args.vocab", apply_on="instantiate")
+    parser.set_defaults({"model": {"class_path": "lightning_xt.training.language_model.LanguageModel"}})
+
+
+def set_intervals(options: Any, files: Iterable[Path]) -> None:
+    """Turns --validate_every into what the Trainer of a `fit` counts.
+
+    Args:
+        options: of the command.
+        files: the config files.
+
+    Raises:
+        UserError: the Trainer was given intervals of its own, or epochs, that would do nothing here.
+    """
+    _refuse_what_is_counted_otherwise(options.trainer, files)
+    options.trainer.check_val_every_n_epoch = None
+    # Lightning counts batches. Without an interval of ours, one longer than any run.
+    batches = (options.trainer.accumulate_grad_batches or 1) * (options.validate_every or 2**40)
+    options.trainer.val_check_interval = batches
+
+
+def check_options(command: str, options: Any) -> None:
+    """Raises a UserError for values that no command could work with."""
+    for name in ("validate_every", "checkpoint_every"):
+        if options[name] is not None and options[name] < 1:
+            raise UserError(f"--{name} is {options[name]}; it must be at least 1 optimizer step")
+    if command == "predict" and options.output is None:
+        raise UserError("predict needs a file to write: --output out.jsonl")
+
+
+def _refuse_what_is_counted_otherwise(given: Any, files: Iterable[Path]) -> None:
+    saved: dict[str, Any] = {}
+    for file in files:
+        if run_of(file) is not None:
+            # What we wrote ourselves, from --validate_every.
+            saved = (yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("trainer") or {}
+            break
+    for name, default in (("val_check_interval", 1.0), ("check_val_every_n_epoch", 1)):
+        if given[name] not in (None, default, saved.get(name)):
+            raise UserError(
+                f"--trainer.{name} is {given[name]}, but validations are counted in optimizer steps here; "
+                "use --validate_every"
+            )
+    # With such a limit there are epochs.
+    limited = given.get("overfit_batches") or given.get("limit_train_batches") is not None
+    if given.max_epochs not in (None, -1) and not limited:
+        raise UserError(
+            f"--trainer.max_epochs is {given.max_epochs}, but the training data has no end, so it has no epochs; "
+            "use --trainer.max_steps"
+        )

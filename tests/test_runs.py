@@ -1,0 +1,205 @@
+"""Where runs start from, and that what is on disk survives what goes wrong."""
+
+import errno
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from unittest.mock import Mock
+
+import pytest
+import torch
+from tiny_run import names, rows, weights
+
+from lightning_xt.cli import main
+
+STILL = ["--model.optimizer.init_args.lr", "0", "--trainer.max_steps", "3"]
+"""Three steps that change no weight."""
+
+
+def contents(folder="runs"):
+    return {path: path.read_bytes() for path in sorted(Path(folder).rglob("*")) if path.is_file()}
+
+
+def saved(run, kind="last"):
+    return torch.load(f"{run}/checkpoints/{kind}.ckpt", weights_only=True)
+
+
+def test_a_run_starts_from_the_weights_of_another_and_nothing_else(trained, capsys):
+    assert main(["fit", "-c", "tiny.yaml", "--name", "next", "--init_from", "runs/tiny/0", *STILL]) == 0
+    assert "run=runs/next/0" in capsys.readouterr().out
+    before, after = saved("runs/tiny/0", "best"), saved("runs/next/0")
+    assert all(torch.equal(before["state_dict"][name], after["state_dict"][name]) for name in before["state_dict"])
+    assert before["global_step"] == 6
+    assert after["global_step"] == 3
+    assert {state["step"].item() for state in after["optimizer_states"][0]["state"].values()} == {3}
+    assert after["TextFiles"]["samples_seen"] == 6
+    assert [row["step"] for row in rows("runs/next/0")] == ["0", "1", "2"]
+
+
+def test_without_a_config_the_weights_bring_theirs(trained, capsys):
+    assert main(["fit", "--init_from", "runs/tiny", *STILL]) == 0
+    assert "run=runs/tiny/1" in capsys.readouterr().out
+    assert main(["fit", "--init_from", "runs/tiny/0/checkpoints/last.ckpt", "--name", "next", *STILL]) == 0
+    assert "run=runs/next/0" in capsys.readouterr().out
+    assert all(torch.equal(value, weights("runs/next/0")[name]) for name, value in weights("runs/tiny/0").items())
+
+
+def test_a_run_that_started_from_weights_goes_on_without_them(trained):
+    start = ["fit", "-c", "tiny.yaml", "--name", "next", "--init_from", "start.ckpt"]
+    Path("start.ckpt").write_bytes(Path("runs/tiny/0/checkpoints/last.ckpt").read_bytes())
+    # As a job script has it, that is run again when the job was stopped.
+    assert main([*start, "--ckpt_path", "last", "--trainer.max_steps", "3"]) == 0
+    Path("start.ckpt").unlink()
+    assert main([*start, "--ckpt_path", "last", "--trainer.max_steps", "4"]) == 0
+    assert main(["fit", "-c", "runs/next/0/config.yaml", "--ckpt_path", "last", "--trainer.max_steps", "5"]) == 0
+    assert names("runs/next") == {"0"}
+    assert saved("runs/next/0")["global_step"] == 5
+
+
+def test_weights_of_another_shape_are_refused(trained, capsys):
+    before = contents()
+    assert main(["fit", "-c", "tiny.yaml", "--init_from", "runs/tiny", "--model.decoder.dim", "16"]) == 2
+    told = capsys.readouterr()
+    assert "--model.decoder.dim is 16 here, 8 in the checkpoint" in told.out
+    sentence = "best.ckpt holds a LanguageModel whose weights do not fit this command's LanguageModel: "
+    assert sentence in told.err
+    assert "of another shape, such as decoder.head.to_logits.weight (256, 8) there, (256, 16) here; give" in told.err
+    assert contents() == before
+    assert main(["fit", "-c", "tiny.yaml", "--init_from", "runs/tiny", "--model.decoder.depth", "2"]) == 2
+    assert "missing there, such as decoder.stack." in capsys.readouterr().err
+
+
+def test_checkpoints_tell_where_they_come_from(trained):
+    own = saved("runs/tiny/0")["lightning_xt"]
+    assert own["kind"] == "LanguageModel"
+    assert own["versions"]["torch"] == torch.__version__
+    assert own["data"]["class_path"] == "lightning_xt.data.text_files.TextFiles"
+    assert len(own["data"]["hash"]) == 64
+    assert own["metrics"]["val/loss"] == pytest.approx(float(rows()[-1]["val/loss"]), abs=1e-6)
+    assert own["tokenizer"]["init_args"] == {"separator": None}
+
+
+def test_other_data_than_the_checkpoint_saw_are_told(trained, caplog):
+    same = ["validate", "-c", "runs/tiny/0/config.yaml", "--ckpt_path", "last"]
+    assert main(same) == 0
+    assert "the data are not those of the checkpoint" not in caplog.text
+    Path("corpus.txt").write_text("the quick brown fox jumps over the lazy cat\n" * 20)
+    assert main(same) == 0
+    assert "the data are not those of the checkpoint: their hash is " in caplog.text
+
+
+def damaged(kind):
+    """A file that looks like a checkpoint."""
+    whole = Path("runs/tiny/0/checkpoints/last.ckpt")
+    file = Path("runs/tiny/0/checkpoints/damaged.ckpt")
+    content = whole.read_bytes()
+    if kind == "weights":
+        torch.save(weights(), file)
+    else:
+        file.write_bytes({"truncated": content[: len(content) // 2], "text": b"no checkpoint\n", "empty": b""}[kind])
+    return str(file)
+
+
+@pytest.mark.parametrize(
+    ("kind", "part"),
+    [
+        ("truncated", "its end is missing"),
+        ("text", "it is not in the format of torch.save"),
+        ("empty", "it is empty"),
+        ("weights", "is no checkpoint of a run: it has no state_dict"),
+    ],
+)
+@pytest.mark.parametrize("command", ["fit", "init_from", "validate", "test", "predict", "generate"])
+def test_what_is_no_checkpoint_is_told(trained, capsys, command, kind, part):
+    file = damaged(kind)
+    before = contents()
+    config = ["-c", "tiny.yaml"]
+    arguments = {
+        "fit": ["fit", *config, "--ckpt_path", file],
+        "init_from": ["fit", *config, "--init_from", file],
+        "predict": [
+            "predict",
+            *config,
+            "--ckpt_path",
+            file,
+            "--output",
+            "out",
+            "--data.predict_prompts",
+            "prompts.txt",
+        ],
+        "generate": ["generate", file, "--prompt", "a"],
+    }
+    assert main(arguments.get(command, [command, *config, "--ckpt_path", file])) == 2
+    told = capsys.readouterr().err
+    assert part in told
+    assert told.count("\n") == 1
+    assert "damaged.ckpt" in told
+    assert contents() == before
+
+
+def test_a_checkpoint_of_another_model_is_told(trained, capsys):
+    before = contents()
+    assert main(["validate", "-c", "tiny.yaml", "--ckpt_path", "runs/tiny/0", "--model.decoder.dim", "16"]) == 2
+    assert "holds a LanguageModel whose weights do not fit this command's LanguageModel" in capsys.readouterr().err
+    assert contents() == before
+
+
+def limited(arguments, size):
+    """Runs the command in a process that cannot write files beyond a size, as if the disk were full."""
+    return subprocess.run(
+        [sys.executable, "-m", "lightning_xt", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)),
+    )
+
+
+def test_where_there_is_no_space_the_checkpoint_before_survives(trained):
+    last = Path("runs/tiny/0/checkpoints/last.ckpt")
+    before = last.read_bytes()
+    size = len(before) // 2
+    resumed = ["fit", "-c", "runs/tiny/0/config.yaml", "--ckpt_path", "last", "--trainer.max_steps", "20"]
+    resumed += ["--validate_every", "null"]
+    done = limited(resumed, size)
+    assert done.returncode == 2, done.stderr
+    assert "last.ckpt cannot be written (File too large); runs/tiny/0/checkpoints/last.ckpt is as it was" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert last.read_bytes() == before
+    assert {path.name for path in last.parent.iterdir()} == {"best.ckpt", "last.ckpt"}
+    # There is room again.
+    assert main(resumed) == 0
+    assert [int(row["step"]) for row in rows()] == list(range(20))
+
+
+def test_predictions_that_cannot_be_written_leave_the_file_before(trained):
+    Path("out.jsonl").write_text("before\n")
+    predict = ["predict", "-c", "runs/tiny/0/config.yaml", "--ckpt_path", "last"]
+    done = limited([*predict, "--data.predict_prompts", "prompts.txt", "--output", "out.jsonl"], size=100)
+    assert done.returncode == 2, done.stderr
+    assert "--output out.jsonl cannot be written (File too large)" in done.stderr
+    assert Path("out.jsonl").read_text() == "before\n"
+    assert {path.name for path in Path().glob("*out*")} == {"out.jsonl"}
+
+
+def test_a_run_folder_that_cannot_be_written(trained, capsys, monkeypatch):
+    error = OSError(errno.EROFS, os.strerror(errno.EROFS))
+    monkeypatch.setattr("tempfile.TemporaryFile", Mock(side_effect=error))
+    before = contents()
+    assert main(["fit", "-c", "runs/tiny/0/config.yaml", "--ckpt_path", "last", "--trainer.max_steps", "8"]) == 2
+    sentence = "the run folder runs/tiny/0 cannot be written (Read-only file system); make it writable, or start"
+    assert sentence in capsys.readouterr().err
+    assert main(["fit", "-c", "tiny.yaml", "--name", "other"]) == 2
+    assert "the run folder runs/other/0 cannot be written" in capsys.readouterr().err
+    assert contents() == before
+    assert names("runs") == {"tiny"}
+
+
+def test_a_run_that_cannot_be_written_can_be_measured(trained):
+    before = contents()
+    done = limited(["validate", "-c", "runs/tiny/0/config.yaml", "--ckpt_path", "last"], size=10)
+    assert done.returncode == 0, done.stderr
+    assert "config.validate.0.yaml cannot be written (File too large)" in done.stderr
+    assert contents() == before
