@@ -4,7 +4,7 @@ import errno
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 
 from filelock import FileLock
@@ -69,6 +69,9 @@ def write_whole(path: Path, chunks: Iterable[bytes]) -> None:
             os.fsync(file.fileno())
         os.replace(part, path)
     finally:
+        if isinstance(chunks, Generator):
+            # What it has open, or drawn on the screen, must not wait until the error is forgotten.
+            chunks.close()
         part.unlink(missing_ok=True)
 
 

@@ -15,6 +15,7 @@ from lightning_xt.data.paths import find_files
 from lightning_xt.data.progress import with_progress
 from lightning_xt.data.reading import raw_blocks
 from lightning_xt.data.splits import Splits
+from lightning_xt.data.tokenizers.bytes import Bytes
 
 RECIPE = 1  # raised when the same files and options come to give other bytes
 
@@ -33,9 +34,9 @@ class TextFiles(ByteCorpus):
         path: a file; a folder, of which every file is taken, subfolders included, unless its name or the name of a
             folder on the way begins with a dot; or a pattern such as 'corpus/**/*.txt' (quote it), where ** stands
             for any number of folders. `~` is the home folder.
-        validation_path: likewise, text that is used whole for validation, with nothing cut from `path` for it;
-            `validation_fraction` then has no effect. None means a share of `path`.
-        test_path: likewise for testing, with `test_fraction`.
+        validation_path: the same for text that is used whole for validation; nothing is cut from `path` for it, so
+            `validation_fraction` has no effect. None means a share of `path`.
+        test_path: the same for testing, instead of `test_fraction`. None means a share of `path`.
         validation_fraction: share of the bytes, before the test split, kept for validation; 0 means no validation.
         test_fraction: share of the bytes at the end kept for testing; 0 means no test split.
         field: reads every file as JSON lines, one object a line, and takes this field of each, a string. None means
@@ -51,7 +52,8 @@ class TextFiles(ByteCorpus):
             takes longer. None means `seq_len`.
         seed: chooses the sequence of training windows.
         num_workers: processes that prepare batches beside each training process; 0 prepares them in it.
-        predict_prompts: UTF-8 text file with one prompt per line, for `predict`; None means no prompts.
+        predict_prompts: UTF-8 text file with one prompt per line, for `predict`, or a .jsonl file of objects with a
+            `prompt`; None means no prompts.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class TextFiles(ByteCorpus):
         self.fractions = _fractions({"validation": validation_fraction, "test": test_fraction}, self.own_paths)
         self.field = field
         self.separator = _separator(documents, separator)
+        self.tokenizer = Bytes(separator=self.separator)
 
     def prepare(self) -> Splits:
         """Finds the files, writes them as one text where they are not that yet, and cuts the splits."""

@@ -109,6 +109,21 @@ def test_no_space_left(folder, elsewhere, monkeypatch, number):
     assert os.listdir(folder) == [] and not elsewhere.exists()
 
 
+def test_sources_are_closed_with_the_first_error(folder):
+    closed = []
+
+    def chunks():
+        try:
+            yield "no bytes"
+        finally:
+            closed.append(1)
+
+    # The error that is kept here keeps the frames that hold the stream.
+    with pytest.raises(TypeError) as kept:
+        store("x", KEY, chunks)
+    assert closed == [1] and kept.traceback and os.listdir(folder) == []
+
+
 def test_a_file_larger_than_the_system_allows(folder):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
