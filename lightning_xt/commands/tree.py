@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jsonargparse import ArgumentError
 
+from lightning_xt.commands.parse_errors import sentence
 from lightning_xt.messages import UserError
+from lightning_xt.models.decoder import Decoder
 from lightning_xt.models.outline import Stage, outline
 from lightning_xt.training.language_model import LanguageModel
 
@@ -29,8 +32,8 @@ def tree(file: Path, facts: dict[str, Any], seq_len: int | None) -> tuple[dict[s
         The stages and their totals as plain values, and as text.
 
     Raises:
-        UserError: it does not say what its model or its length is.
-        ValueError: the model cannot be built from what it says, or has no positions for that many tokens.
+        UserError: it does not say what its model or its length is, or the model cannot be built from what it says.
+        ValueError: the model has no positions for that many tokens.
     """
     if facts["kind"] != LanguageModel.__name__ or not facts["model"]:
         raise UserError(
@@ -41,18 +44,28 @@ def tree(file: Path, facts: dict[str, Any], seq_len: int | None) -> tuple[dict[s
         seq_len = ((facts["data"] or {}).get("init_args") or {}).get("seq_len")
     if seq_len is None:
         raise UserError(f"{file} does not say how long its rows are; give --seq_len, such as --seq_len 256")
-    root, device = _outlined(facts["model"], seq_len)
+    root, device = _outlined(file, facts["model"], seq_len)
     totals = _totals(root, seq_len, device)
     return {**totals, "stages": asdict(root)}, "\n".join(_lines(root, totals))
 
 
-def _outlined(model: dict[str, Any], seq_len: int) -> tuple[Stage, str]:
+def _outlined(file: Path, model: dict[str, Any], seq_len: int) -> tuple[Stage, str]:
     """The stages, and the device they were computed on: parts that need values cannot do without memory."""
     try:
         with torch.device("meta"):
-            return outline(LanguageModel.from_config(model).decoder, seq_len), "meta"
+            return outline(_decoder(file, model), seq_len), "meta"
     except (NotImplementedError, RuntimeError):
-        return outline(LanguageModel.from_config(model).decoder, seq_len), "cpu"
+        return outline(_decoder(file, model), seq_len), "cpu"
+
+
+def _decoder(file: Path, model: dict[str, Any]) -> Decoder:
+    try:
+        return LanguageModel.from_config(model).decoder
+    except ValueError as error:
+        if not isinstance(error.__cause__, ArgumentError):
+            raise
+        # Such as a class of the user's that is not where it was.
+        raise UserError(f"the model of {file} cannot be built: {sentence(str(error.__cause__), ())}") from error
 
 
 def _totals(root: Stage, seq_len: int, device: str) -> dict[str, Any]:
