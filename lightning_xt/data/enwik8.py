@@ -41,7 +41,8 @@ class Enwik8(ByteCorpus):
             takes longer. None means `seq_len`.
         seed: chooses the sequence of training windows.
         num_workers: processes that prepare batches beside each training process; 0 prepares them in it.
-        predict_prompts: UTF-8 text file with one prompt per line, for `predict`; None means no prompts.
+        predict_prompts: UTF-8 text file with one prompt per line, for `predict`, or a .jsonl file of objects with a
+            `prompt`; None means no prompts.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """A corpus of one's own."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -35,7 +35,8 @@ class TextFiles(ByteCorpus):
             folder on the way begins with a dot; or a pattern such as 'corpus/**/*.txt' (quote it), where ** stands
             for any number of folders. `~` is the home folder.
         validation_path: the same for text that is used whole for validation; nothing is cut from `path` for it, so
-            `validation_fraction` has no effect. None means a share of `path`.
+            `validation_fraction` has no effect, and a file that `path` names too is left out there. None means a
+            share of `path`.
         test_path: the same for testing, instead of `test_fraction`. None means a share of `path`.
         validation_fraction: share of the bytes, before the test split, kept for validation; 0 means no validation.
         test_fraction: share of the bytes at the end kept for testing; 0 means no test split.
@@ -93,7 +94,7 @@ class TextFiles(ByteCorpus):
 
     def prepare(self) -> Splits:
         """Finds the files, writes them as one text where they are not that yet, and cuts the splits."""
-        text = self._text("path", self.path)
+        text = self._text("path", self.path, self._held_out_files())
         sizes = {split: int(len(text) * fraction) for split, fraction in self.fractions.items()}
         ends = (len(text) - sizes["test"] - sizes["validation"], len(text) - sizes["test"], len(text))
         return Splits(
@@ -124,9 +125,20 @@ class TextFiles(ByteCorpus):
             return self._text(f"{split}_path", own_path)
         return share if self.fractions[split] else None
 
-    def _text(self, option: str, path: str) -> MappedBytes:
-        """What an option names, as one file."""
-        files = find_files(f"--data.{option}", path)
+    def _held_out_files(self) -> set[Path]:
+        """The files of the splits that have their own, which are not to be trained on."""
+        options = {f"--data.{split}_path": path for split, path in self.own_paths.items() if path is not None}
+        return {file.resolve() for option, path in options.items() for file in find_files(option, path)}
+
+    def _text(self, option: str, path: str, without: Collection[Path] = ()) -> MappedBytes:
+        """What an option names, as one file, without some files."""
+        found = find_files(f"--data.{option}", path)
+        files = [file for file in found if file.resolve() not in without]
+        if not files:
+            raise ValueError(
+                f"--data.{option} {path} names no other files than --data.validation_path and --data.test_path; name "
+                "some to train on"
+            )
         for file in files:
             require_text(file, self.field)
         before = traces(files)

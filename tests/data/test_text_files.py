@@ -160,7 +160,7 @@ def test_a_separated_file_stays_where_it_lies(corpus):
     assert splits.train.path == file
 
 
-def test_splits_of_their_own(corpus):
+def test_splits_of_their_own(corpus, tmp_path):
     train = corpus / "b.txt"
     (corpus / "test.txt.gz").write_bytes(gzip.compress(b"test"))
     data = TextFiles(str(train), validation_path=str(corpus / "a"), test_path=str(corpus / "test.txt.gz"))
@@ -170,12 +170,14 @@ def test_splits_of_their_own(corpus):
     data = TextFiles(str(train), validation_path=str(corpus / "a"), validation_fraction=0.9, test_fraction=0.4)
     splits = data.prepare()
     assert [bytes(split[:]) for split in splits] == [b"bbb", b"qq\nzzz\n", b"bb"]
-    data = TextFiles(str(train), test_path=str(train), validation_fraction=0.0)
-    assert data.prepare().validation is None and data.prepare().test.path == train
+    test = tmp_path / "test"
+    test.write_bytes(b"ccccc")
+    data = TextFiles(str(train), test_path=str(test), validation_fraction=0.0)
+    assert data.prepare().validation is None and data.prepare().test.path == test
     with pytest.raises(
         ValueError, match=r"test split .* has 5; lower .* or give more text with --data.test_path, which"
     ):
-        data.setup("test") or TextFiles(str(train), test_path=str(train), seq_len=5).setup("test")
+        data.setup("test") or TextFiles(str(train), test_path=str(test), seq_len=5).setup("test")
 
 
 def test_a_field_is_taken_from_every_split(corpus):
@@ -358,3 +360,15 @@ def test_a_corpus_too_short(tmp_path):
 def test_impossible_options(options, message):
     with pytest.raises(ValueError, match=message):
         TextFiles("anything", **options)
+
+
+def test_held_out_files_are_not_trained_on(tmp_path):
+    for name in ("a", "b", "held"):
+        (tmp_path / f"{name}.txt").write_text(f"the text of {name}\n")
+    (tmp_path / "link.txt").symlink_to(tmp_path / "held.txt")
+    held = str(tmp_path / "held.txt")
+    splits = TextFiles(str(tmp_path), validation_path=held, test_path=held, seq_len=4).splits
+    assert bytes(splits.train[:]) == b"the text of a\nthe text of b\n"
+    assert bytes(splits.validation[:]) == bytes(splits.test[:]) == b"the text of held\n"
+    with pytest.raises(ValueError, match=r"--data.path .*held.txt names no other files than --data.validation_path"):
+        TextFiles(held, validation_path=held, seq_len=4).prepare()
