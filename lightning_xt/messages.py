@@ -1,12 +1,18 @@
 """From exceptions to the one sentence that a user reads."""
 
 import difflib
+import errno
+import os
 import traceback
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 MOST_NAMES = 20
 """The names a message lists where none is like the one given."""
+
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What the system says when there is no room."""
 
 
 class UserError(Exception):
@@ -31,7 +37,7 @@ def close_matches(name: str, known: Iterable[str]) -> list[str]:
 
 def sentence_for(error: BaseException) -> str | None:
     """What to tell the user of an error; None if it is no mistake of theirs, and needs its traceback."""
-    return str(error) if isinstance(error, UserError) else own_sentence(error)
+    return str(error) if isinstance(error, UserError) else own_sentence(error) or _no_room(error)
 
 
 def own_sentence(error: BaseException) -> str | None:
@@ -39,6 +45,15 @@ def own_sentence(error: BaseException) -> str | None:
     for each in _chain(error):
         if isinstance(each, (ValueError, OSError)) and _raised_here(each):
             return " ".join(str(each).split())
+    return None
+
+
+def _no_room(error: BaseException) -> str | None:
+    """A full disk may be met wherever something is written, by others too; None if that is not what happened."""
+    for each in _chain(error):
+        if isinstance(each, OSError) and each.errno in FULL:
+            what = f"{each.filename} cannot be written" if each.filename else "a file cannot be written"
+            return f"{what} ({os.strerror(each.errno)}); make room, then go on with --ckpt_path last"
     return None
 
 

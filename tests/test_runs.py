@@ -174,6 +174,18 @@ def test_where_there_is_no_space_the_checkpoint_before_survives(trained):
     assert [int(row["step"]) for row in rows()] == list(range(20))
 
 
+def test_whatever_file_is_too_large_is_told(fresh):
+    # Neither the metrics nor TensorBoard's events fit.
+    done = limited(["fit", "-c", "tiny.yaml", "--trainer.max_steps", "2000", "--validate_every", "null"], 5000)
+    assert done.returncode == 2, done.stderr
+    assert "cannot be written (File too large); make room" in done.stderr
+    assert "Traceback" not in done.stderr
+    done = limited(["fit", "-c", "tiny.yaml", "--name", "other"], 1000)
+    assert done.returncode == 2, done.stderr
+    assert "runs/other/0/config.yaml cannot be written (File too large); make room" in done.stderr
+    assert names("runs") == {"tiny"}
+
+
 def test_predictions_that_cannot_be_written_leave_the_file_before(trained):
     Path("out.jsonl").write_text("before\n")
     predict = ["predict", "-c", "runs/tiny/0/config.yaml", "--ckpt_path", "last"]

@@ -49,6 +49,11 @@ class RunFolder(Callback):
             try:
                 self.save_config(config)
             except OSError as error:
+                if stage == "fit":
+                    raise OSError(
+                        f"{config} cannot be written ({error.strerror}); make room, or start a run elsewhere with "
+                        "--trainer.default_root_dir"
+                    ) from error
                 # Whoever measures a run need not be able to change it.
                 rank_zero_info(
                     f"{config} cannot be written ({error.strerror}): the options of this command are not kept"
