@@ -6,7 +6,6 @@ pairs of tokens count, those that a mask hides too; operations on single element
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import groupby
 from typing import Any
 
 import torch
@@ -30,7 +29,7 @@ class Stage:
         shape: of what it returns: b rows of n tokens. Empty for what is called by other means than `forward`.
         parameters: numbers it learns; what two parts share counts in the first.
         flops: of one forward of one row.
-        times: layers in a row, equal in classes, sizes and settings, that this one stands for; parameters and FLOPs
+        times: layers, equal in classes, sizes and settings, that this one stands for; parameters and FLOPs
             are those of all, `stages` those of one.
         calls: how often a forward calls it.
         stages: what it is made of.
@@ -50,7 +49,7 @@ def outline(decoder: Decoder, seq_len: int) -> Stage:
     """The stages of a decoder, from tokens to logits.
 
     Args:
-        decoder: on any device; on torch.device("meta") nothing is allocated and nothing computed.
+        decoder: on torch.device("meta"), where nothing is allocated and nothing computed, or on the CPU.
         seq_len: tokens in a row.
 
     Raises:
@@ -191,17 +190,36 @@ def _settings(module: nn.Module) -> list[dict[str, Any]]:
 
 
 def _folded(layers: dict[int, list[Stage]], settings: dict[int, list[Any]]) -> Iterator[Stage]:
-    """A stage for each layer, and one for equal layers that follow each other."""
-    for (stages, _), group in groupby(layers, key=lambda layer: (layers[layer], settings[layer])):
-        numbers = list(group)
-        times = len(numbers)
+    """A stage for each layer, and one for all layers that are equal, where the first of them stands."""
+    groups: list[list[int]] = []
+    for layer in layers:
+        equal = (
+            group for group in groups if (layers[group[0]], settings[group[0]]) == (layers[layer], settings[layer])
+        )
+        group = next(equal, [])
+        if not group:
+            groups.append(group)
+        group.append(layer)
+    for numbers in groups:
+        stages, times = layers[numbers[0]], len(numbers)
         yield Stage(
-            name=f"layer {numbers[0]}" if times == 1 else f"layers {numbers[0]}-{numbers[-1]}",
+            name=f"layer{'s' if times > 1 else ''} {_ranges(numbers)}",
             parameters=times * sum(stage.parameters for stage in stages),
             flops=times * sum(stage.flops for stage in stages),
             times=times,
             stages=tuple(stages),
         )
+
+
+def _ranges(numbers: list[int]) -> str:
+    """Numbers in words, such as 0-2, 4."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
 
 
 def _kernel(attention: Attention, flops: int) -> Stage:
