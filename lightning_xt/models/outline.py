@@ -64,9 +64,8 @@ def outline(decoder: Decoder, seq_len: int) -> Stage:
         )
     shapes, flops = _measure(decoder, 1, seq_len)
     others, _ = _measure(decoder, 2, max(1, seq_len - 1))
-    return _Reader({path: _symbols(shapes[path], others[path], seq_len) for path in shapes}, flops).stage(
-        "decoder", "", decoder
-    )
+    named = {path: _symbols(shape, others.get(path, shape), seq_len) for path, shape in shapes.items()}
+    return _Reader(named, flops).stage("decoder", "", decoder)
 
 
 def _measure(decoder: Decoder, rows: int, seq_len: int) -> tuple[dict[str, torch.Size], dict[str, int]]:
@@ -83,14 +82,16 @@ def _measure(decoder: Decoder, rows: int, seq_len: int) -> tuple[dict[str, torch
 
     hooks = [module.register_forward_hook(note(path)) for path, module in decoder.named_modules()]
     tokens = torch.zeros(rows, seq_len, dtype=torch.long, device=decoder.token_embedding.weight.device)
-    was_training = decoder.training
+    modes = [(module, module.training) for module in decoder.modules()]
     counter = FlopCounterMode(display=False)
     try:
-        # Fused attention on a CPU is an operation that the counter does not know; this one is made of products.
+        # Fused attention on a CPU is an operation that the counter does not know; this one is made of products. The
+        # counter's hooks want gradients: without them they fail at parameters that are expanded.
         with sdpa_kernel(SDPBackend.MATH), counter:
             decoder.eval()(tokens)
     finally:
-        decoder.train(was_training)
+        for module, training in modes:
+            module.training = training
         for each in hooks:
             each.remove()
     root = type(decoder).__name__
