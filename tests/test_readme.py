@@ -4,6 +4,8 @@ Fences say how: `bash` runs as it stands, `bash long` runs with a tiny model and
 parsed. Targets of make are looked up, not made: they would make environments within this one.
 """
 
+import gzip
+import json
 import re
 import shlex
 import shutil
@@ -40,6 +42,9 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     (tmp_path / "corpus").mkdir()
     (tmp_path / "corpus/a.txt").write_text("All happy families are alike. " * 200)
+    (tmp_path / "held_out.txt.gz").write_bytes(gzip.compress(b"Every unhappy family is unhappy in its own way. " * 20))
+    story = json.dumps({"text": "Everything was in confusion in the house. " * 4})
+    (tmp_path / "stories.jsonl").write_text(f"{story}\n" * 40)
     (tmp_path / "prompts.txt").write_text("def\nimport\n")
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -98,7 +103,7 @@ def test_the_tree_names_every_file() -> None:
             assert set(rest[:-1]) <= words, f"{path.parent.relative_to(ROOT)}/ is not in the README's tree"
     known = {path.stem for path in (ROOT / "lightning_xt").rglob("*.py")}
     for name in re.findall(r"\b([a-z_]+)\.py\b", tree):
-        assert name in known | {"generation"}, f"the README's tree has {name}.py, which is not there"
+        assert name in known | {"generation", "data"}, f"the README's tree has {name}.py, which is not there"
 
 
 def test_a_variant_is_one_new_file(tmp_path: Path) -> None:
