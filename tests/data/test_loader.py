@@ -1,12 +1,14 @@
 """What Lightning is handed."""
 
 import pickle
+import threading
 from itertools import count
 
 import pytest
+from torch.utils.data import DataLoader, Dataset
 
 from lightning_xt.data import loader
-from lightning_xt.data.loader import Loader
+from lightning_xt.data.loader import AHEAD, Loader, prepared_ahead
 
 
 def test_a_loader_has_a_length_only_if_its_batches_end():
@@ -41,3 +43,48 @@ def test_only_the_time_until_a_batch_is_there_is_waiting(monkeypatch):
     for _ in range(100):
         next(clock)
     assert (next(stream), batches.waited) == (5, 9)
+
+
+class Numbers(Dataset):
+    def __len__(self):
+        return 7
+
+    def __getitem__(self, number):
+        if number == 6:
+            raise ValueError("no such number")
+        return number
+
+
+def threads():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("batches")]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_of_a_data_loader_are_prepared_while_others_are_used(workers):
+    batches = Loader(DataLoader(Numbers(), batch_size=1, num_workers=workers, persistent_workers=workers > 0))
+    for _ in range(3):
+        stream = iter(batches)
+        assert [next(stream).item() for _ in range(5)] == [0, 1, 2, 3, 4]
+        assert len(threads()) == 1
+        # Some are prepared, and one may be on its way.
+        stream.close()
+        assert threads() == []
+
+
+def test_an_error_of_a_batch_comes_when_its_turn_does():
+    stream = iter(Loader(DataLoader(Numbers(), batch_size=1)))
+    assert [next(stream).item() for _ in range(6)] == [0, 1, 2, 3, 4, 5]
+    with pytest.raises(ValueError, match="no such number"):
+        next(stream)
+    assert threads() == []
+
+
+def test_no_more_batches_than_asked_for_are_taken_ahead():
+    taken = []
+    stream = prepared_ahead(taken.append(number) or number for number in count())
+    assert next(stream) == 0
+    stream.close()
+    assert taken == list(range(len(taken)))
+    assert len(taken) <= 1 + AHEAD
+    assert list(prepared_ahead([])) == []
+    assert list(prepared_ahead(range(20))) == list(range(20))
