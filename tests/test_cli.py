@@ -167,7 +167,7 @@ def test_a_command_that_fails_leaves_a_run_as_it_was(trained, capsys):
     config = ["-c", "runs/tiny/0/config.yaml", "--ckpt_path", "last", "--model.decoder.dim", "16"]
     assert main(["fit", *config, "--trainer.max_steps", "8"]) == 2
     assert main(["validate", *config]) == 2
-    assert "do not fit the model of this command" in capsys.readouterr().err
+    assert "whose weights do not fit this command's LanguageModel" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in Path("runs").rglob("*") if path.is_file()} == before
 
 
@@ -271,7 +271,7 @@ def test_predict_writes_json_lines_in_order(trained, capsys):
 
 
 MISTAKES = [
-    ("fot", "unknown command 'fot'; did you mean fit?"),
+    ("fot", "unknown command 'fot'; did you mean fit or info?"),
     ("fit", "there is no data: give"),
     ("fit -c nope.yaml", "nope.yaml; check the path"),
     ("fit -c tiny.yaml stray", "stray"),
@@ -312,9 +312,9 @@ MISTAKES = [
     ("generate nope --prompt x", "nope is no run: there is no such folder or file"),
     ("generate . --prompt x", ". is no run: neither it nor a numbered folder in it has"),
     ("generate corpus.txt --prompt x", "corpus.txt is no run: it is a file, but not a checkpoint"),
-    ("generate bad.ckpt --prompt x", "bad.ckpt cannot be read as a language model's checkpoint"),
+    ("generate bad.ckpt --prompt x", "bad.ckpt cannot be read as a checkpoint: it is not in the format of torch.save"),
     ("generate x --promt x", "did you mean --prompt?"),
-    ("generate x", "generate needs a prompt"),
+    ("generate x", "x is no run: there is no such folder or file"),
     ("generate x --prompt a --length ten", "argument --length: invalid int value: 'ten'\n"),
     ("fit -c tiny.yaml --trainer.max_epochs 3", "use --trainer.max_steps"),
     ("fit -c tiny.yaml --trainer.val_check_interval 3", "use --validate_every"),
@@ -325,7 +325,7 @@ MISTAKES = [
     ),
     ("fit -c tiny.yaml --model.optimizer LBFGS", "optimizer: LBFGS cannot be built for this model"),
     ("fit -c tiny.yaml --model.optimizer.lr -1", "optimizer: AdamW cannot be built"),
-    ("fit -c tiny.yaml --data.path empty.txt", "empty.txt: the file is empty; give text to train on"),
+    ("fit -c tiny.yaml --data.path empty.txt", "empty.txt: the file is empty; give text"),
 ]
 
 
@@ -447,9 +447,11 @@ def test_only_what_this_package_raises_is_the_users_mistake():
 def test_mistakes_of_a_run_that_exists(trained, capsys):
     resume = ["fit", "-c", "runs/tiny/0/config.yaml", "--ckpt_path", "last", "--trainer.max_steps", "8"]
     assert main([*resume, "--model.decoder.dim", "16"]) == 2
-    assert "do not fit the model of this command" in capsys.readouterr().err
+    assert "whose weights do not fit this command's LanguageModel" in capsys.readouterr().err
     assert main(["generate", "runs/tiny", "--prompt", "x", "--top_k", "0"]) == 2
     assert "top_k must be at least 1" in capsys.readouterr().err
+    assert main(["generate", "runs/tiny"]) == 2
+    assert "generate needs a prompt of at least one character" in capsys.readouterr().err
     predict = ["predict", "-c", "runs/tiny/0/config.yaml", "--ckpt_path", "best"]
     assert main(predict) == 2
     assert "--output out.jsonl" in capsys.readouterr().err

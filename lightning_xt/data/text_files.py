@@ -21,6 +21,9 @@ RECIPE = 1  # raised when the same files and options come to give other bytes
 
 PACKED = (".gz", ".zip")
 
+SEPARATOR = 255
+"""Opens each document that is kept apart; no UTF-8 text holds this byte."""
+
 
 class TextFiles(ByteCorpus):
     """Serves text files as bytes: plain, `.gz`, `.zip`, or JSON lines; one, or many in the order of their paths.
@@ -43,9 +46,9 @@ class TextFiles(ByteCorpus):
         field: reads every file as JSON lines, one object a line, and takes this field of each, a string. None means
             plain text.
         documents: `joined` puts one after the other, with a newline between two where the first does not end in one.
-            `separator` opens each by the separator byte, at which attention stops and positions start again; it
-            also does in a text that holds the byte already, such as a single plain file, to which none is added.
-        separator: that byte, 0 to 255; 255 never occurs in UTF-8. Without effect where documents are joined.
+            `separator` opens each by byte 255, which no UTF-8 text holds; there attention stops and positions start
+            again. So they do in a text that holds the byte already, such as a single plain file, to which none is
+            added.
         seq_len: bytes a window predicts; it holds one more.
         batch_size: windows per training step of one process.
         eval_batch_size: windows per evaluation step of one process; None means `batch_size`.
@@ -67,7 +70,6 @@ class TextFiles(ByteCorpus):
         test_fraction: float = 0.05,
         field: str | None = None,
         documents: Literal["joined", "separator"] = "joined",
-        separator: int = 255,
         seq_len: int = 256,
         batch_size: int = 16,
         eval_batch_size: int | None = None,
@@ -89,7 +91,7 @@ class TextFiles(ByteCorpus):
         self.own_paths = {"validation": validation_path, "test": test_path}
         self.fractions = _fractions({"validation": validation_fraction, "test": test_fraction}, self.own_paths)
         self.field = field
-        self.separator = _separator(documents, separator)
+        self.separator = _separator(documents)
         self.tokenizer = Bytes(separator=self.separator)
 
     def prepare(self) -> Splits:
@@ -200,16 +202,12 @@ def _fractions(fractions: dict[str, float], own_paths: dict[str, str | None]) ->
     return cut
 
 
-def _separator(documents: str, separator: int) -> int | None:
+def _separator(documents: str) -> int | None:
     """The byte between documents, None where they are joined.
 
     Raises:
-        ValueError: it is no byte, or documents are to be kept in a way that there is not.
+        ValueError: documents are to be kept in a way that there is not.
     """
     if documents not in ("joined", "separator"):
         raise ValueError(f"data.documents must be joined or separator, not {documents}; set --data.documents separator")
-    if not 0 <= separator <= 255:
-        raise ValueError(
-            f"data.separator must be a byte, 0 to 255, not {separator}; leave --data.separator away for 255"
-        )
-    return separator if documents == "separator" else None
+    return SEPARATOR if documents == "separator" else None

@@ -1,14 +1,17 @@
 """What Lightning is handed."""
 
+import os
 import pickle
 import threading
-from itertools import count
+from itertools import count, islice
+from pathlib import Path
 
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_xt.data import loader
 from lightning_xt.data.loader import AHEAD, Loader, prepared_ahead
+from lightning_xt.data.text_files import TextFiles
 
 
 def test_a_loader_has_a_length_only_if_its_batches_end():
@@ -88,3 +91,28 @@ def test_no_more_batches_than_asked_for_are_taken_ahead():
     assert len(taken) <= 1 + AHEAD
     assert list(prepared_ahead([])) == []
     assert list(prepared_ahead(range(20))) == list(range(20))
+
+
+def anonymous_megabytes():
+    """What this process and its children hold in memory that is no file's."""
+    processes = ["self", *Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
+    lines = [line for process in processes for line in Path(f"/proc/{process}/status").read_text().splitlines()]
+    return sum(int(line.split()[1]) for line in lines if line.startswith("RssAnon:")) / 1024
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux")
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_large_file_takes_no_memory(workers, tmp_path):
+    held = []
+    for megabytes in (1, 256):
+        file = tmp_path / str(megabytes)
+        with file.open("wb") as sparse:
+            sparse.truncate(megabytes << 20)
+        data = TextFiles(str(file), seq_len=256, batch_size=64, num_workers=workers)
+        batches = data.train_dataloader()
+        # Enough of them for a window of each stretch of 16 kB.
+        assert sum(len(batch) for batch in islice(batches, 250)) == 16_000
+        held.append(anonymous_megabytes())
+        # The workers of the smaller file must not count for the larger one.
+        del batches
+    assert held[1] - held[0] < 30

@@ -141,8 +141,6 @@ def test_every_form_gives_the_same_text(corpus):
         data = TextFiles(str(corpus / "forms" / path), **options, documents="separator")
         assert (path, text_of(data)) == (path, SEPARATED)
         assert data.separator == 255
-        data = TextFiles(str(corpus / "forms" / path), **options, documents="separator", separator=0)
-        assert (path, text_of(data)) == (path, SEPARATED.replace(b"\xff", b"\0"))
 
 
 def test_forms_mix(corpus):
@@ -345,8 +343,6 @@ def test_a_corpus_too_short(tmp_path):
         ({"test_fraction": -0.1}, "data.test_fraction must be at least 0 and below 1, not -0.1"),
         ({"validation_fraction": 0.5, "test_fraction": 0.5}, r"\(0.5\) and data.test_fraction \(0.5\) leave nothing"),
         ({"documents": "apart"}, "data.documents must be joined or separator, not apart; set --data.documents separ"),
-        ({"separator": 256}, "data.separator must be a byte, 0 to 255, not 256; leave --data.separator away for 255"),
-        ({"separator": -1, "documents": "separator"}, "data.separator must be a byte, 0 to 255, not -1"),
         ({"seq_len": 0}, "data.seq_len must be at least 1, not 0"),
         ({"batch_size": -2}, "data.batch_size must be at least 1, not -2"),
         ({"eval_batch_size": 0}, "data.eval_batch_size must be at least 1, not 0"),

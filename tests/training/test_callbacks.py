@@ -1,15 +1,19 @@
+import warnings
 from contextlib import nullcontext
 from itertools import count
 from types import SimpleNamespace
 
 import pytest
 import torch
+from lightning.pytorch import Trainer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lightning_xt.cli import main
 from lightning_xt.data.loader import Loader
+from lightning_xt.data.text_files import TextFiles
 from lightning_xt.training.callbacks import throughput
 from lightning_xt.training.callbacks.sample_text import SampleText, _fenced
+from lightning_xt.training.language_model import LanguageModel
 from lightning_xt.training.loggers.metrics_file import MetricsFile
 from lightning_xt.training.runs import checkpoint_of, new_run, run_of
 
@@ -82,6 +86,30 @@ def test_a_metrics_file_grows_at_its_end(tmp_path):
     log(9, loss=4.0)
     assert file.read_text().splitlines() == [*lines, "9,4.0,"]
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.csv"]
+
+
+def test_validation_finds_the_same_number_however_it_is_cut(folder):
+    model = LanguageModel.from_config({"decoder": {"dim": 16, "depth": 1, "attention": {"heads": 2}}})
+    torch.nn.init.normal_(model.decoder.head.to_logits.weight, std=0.5)
+    found = []
+    for processes, batch_size in ((1, 1), (1, 7), (1, 64), (2, 1), (2, 7)):
+        data = TextFiles("corpus.txt", seq_len=8, eval_batch_size=batch_size, validation_fraction=0.4)
+        run = Trainer(
+            accelerator="cpu",
+            devices=processes,
+            strategy="auto" if processes == 1 else "ddp_fork",
+            logger=False,
+            enable_progress_bar=False,
+            enable_checkpointing=False,
+            use_distributed_sampler=False,
+        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*fork.*", DeprecationWarning)
+            (metrics,) = run.validate(model, data, verbose=False)
+        found.append(metrics["val/bits_per_byte"])
+    # 44 windows, which 7 does not divide, nor 22 of each of two processes.
+    assert found[0] > 8
+    assert found == pytest.approx([found[0]] * 5, abs=1e-6, rel=0)
 
 
 def test_throughput_is_measured_once_a_step(monkeypatch):
