@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -12,6 +12,7 @@ from lightning_xt.data.checks import require_at_least
 from lightning_xt.data.loader import Loader
 from lightning_xt.data.mapped_bytes import MappedBytes
 from lightning_xt.data.prompts import Prompt, read_prompts
+from lightning_xt.data.resident import ResidentTokens, Starts, WindowStarts, made_resident
 from lightning_xt.data.sampler import CounterBatchSampler, every_window_once
 from lightning_xt.data.splits import Splits
 from lightning_xt.data.tokenizers.base import Tokenizer
@@ -33,6 +34,8 @@ class ByteCorpus(DataModule):
             takes longer. None means `seq_len`.
         seed: chooses the sequence of training windows.
         num_workers: processes that prepare batches beside each training process; 0 prepares them in it.
+        resident: whether the training tokens are copied to the device and windows gathered there; `auto` does so on a
+            GPU that has room for four times as many.
         predict_prompts: UTF-8 text file with one prompt per line, for `predict`, or a .jsonl file of objects with a
             `prompt`; None means no prompts.
     """
@@ -46,6 +49,7 @@ class ByteCorpus(DataModule):
         stride: int | None,
         seed: int,
         num_workers: int,
+        resident: bool | Literal["auto"],
         predict_prompts: str | None,
     ) -> None:
         super().__init__(batch_size=batch_size)
@@ -68,6 +72,7 @@ class ByteCorpus(DataModule):
         self.stride = stride
         self.seed = seed
         self.num_workers = num_workers
+        self.resident = resident
         self.predict_prompts = predict_prompts
         self.tokenizer: Tokenizer = Bytes()
         self.separator: int | None = None
@@ -75,6 +80,7 @@ class ByteCorpus(DataModule):
         self._splits: Splits | None = None
         self._hash: str | None = None
         self._prompts: list[Prompt] = []
+        self._on_device: ResidentTokens | None = None
 
     @abstractmethod
     def prepare(self) -> Splits:
@@ -140,7 +146,16 @@ class ByteCorpus(DataModule):
         # Overfitting is to see the same batches in every epoch.
         start = (lambda: 0) if overfit else (lambda: self.samples_seen)
         batches = CounterBatchSampler(self.batch_size, start=start, rank=rank, world=world)
-        return self._loader(TrainingWindows(self._usable("train"), self.seq_len, self.seed), batches)
+        tokens = self._usable("train")
+        windows = TrainingWindows(tokens, self.seq_len, self.seed)
+        self._on_device = made_resident(tokens, self._device, self.resident, self.describe())
+        return self._loader(windows if self._on_device is None else Starts(windows), batches)
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Gathers the windows of a batch on the device where their tokens are there."""
+        if isinstance(batch, WindowStarts) and self._on_device is not None:
+            return self._on_device.windows(batch.starts, self.seq_len)
+        return batch
 
     def val_dataloader(self) -> Loader | list[Loader]:
         """This process's share of the validation windows; no loader where there is no validation split."""
@@ -165,7 +180,6 @@ class ByteCorpus(DataModule):
         return self._loader(windows, every_window_once(len(windows), self.eval_batch_size, rank=rank, world=world))
 
     def _loader(self, windows: Dataset[Any], batches: Iterable[list[int]]) -> Loader:
-        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         return Loader(
             DataLoader(
                 windows,
@@ -173,11 +187,16 @@ class ByteCorpus(DataModule):
                 collate_fn=_as_gathered,
                 num_workers=self.num_workers,
                 persistent_workers=self.num_workers > 0,
-                pin_memory=on_gpu,
+                pin_memory=self._device.type == "cuda",
                 # Of its own: every iteration draws a number, which must not change what the model draws next.
                 generator=torch.Generator(),
             )
         )
+
+    @property
+    def _device(self) -> torch.device:
+        """Where batches go; the CPU without a Trainer."""
+        return torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
 
     def _usable(self, split: str) -> MappedBytes:
         """The tokens of a split, which must hold one window at least."""

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import Literal
 from urllib.parse import urlsplit
 
 from lightning_xt.data.archives import entries
@@ -41,6 +42,8 @@ class Enwik8(ByteCorpus):
             takes longer. None means `seq_len`.
         seed: chooses the sequence of training windows.
         num_workers: processes that prepare batches beside each training process; 0 prepares them in it.
+        resident: whether the training tokens are copied to the device and windows gathered there; `auto` does so on a
+            GPU that has room for four times as many.
         predict_prompts: UTF-8 text file with one prompt per line, for `predict`, or a .jsonl file of objects with a
             `prompt`; None means no prompts.
     """
@@ -57,6 +60,7 @@ class Enwik8(ByteCorpus):
         stride: int | None = None,
         seed: int = 0,
         num_workers: int = 0,
+        resident: bool | Literal["auto"] = "auto",
         predict_prompts: str | None = None,
     ) -> None:
         super().__init__(
@@ -66,6 +70,7 @@ class Enwik8(ByteCorpus):
             stride=stride,
             seed=seed,
             num_workers=num_workers,
+            resident=resident,
             predict_prompts=predict_prompts,
         )
         if len(split_sizes) != 3 or min(split_sizes) < 1:

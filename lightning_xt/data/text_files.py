@@ -56,6 +56,8 @@ class TextFiles(ByteCorpus):
             takes longer. None means `seq_len`.
         seed: chooses the sequence of training windows.
         num_workers: processes that prepare batches beside each training process; 0 prepares them in it.
+        resident: whether the training tokens are copied to the device and windows gathered there; `auto` does so on a
+            GPU that has room for four times as many.
         predict_prompts: UTF-8 text file with one prompt per line, for `predict`, or a .jsonl file of objects with a
             `prompt`; None means no prompts.
     """
@@ -76,6 +78,7 @@ class TextFiles(ByteCorpus):
         stride: int | None = None,
         seed: int = 0,
         num_workers: int = 0,
+        resident: bool | Literal["auto"] = "auto",
         predict_prompts: str | None = None,
     ) -> None:
         super().__init__(
@@ -85,6 +88,7 @@ class TextFiles(ByteCorpus):
             stride=stride,
             seed=seed,
             num_workers=num_workers,
+            resident=resident,
             predict_prompts=predict_prompts,
         )
         self.path = path
