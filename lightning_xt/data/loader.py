@@ -9,7 +9,7 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 AHEAD = 4
-"""Batches that a thread prepares before they are asked for: one read from a disk takes now and then as long as steps."""
+"""Batches that are prepared before they are asked for: now and then the disk takes as long as several steps."""
 END = object()
 
 
