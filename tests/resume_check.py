@@ -42,7 +42,7 @@ model:
 trainer: {accelerator: cpu, gradient_clip_val: 1.0, log_every_n_steps: 1, enable_progress_bar: false}
 sample_text: {length: 4, prompts: [the]}
 """
-TIMED = {"tokens_per_second", "data_wait"}
+TIMED = {"tokens_per_second", "step_ms", "data_wait", "mfu", "peak_memory_gb"}
 FORGOTTEN = {"current_score"}
 """What Lightning saves of a ModelCheckpoint but does not restore; nothing depends on it."""
 SECONDS = 240

@@ -28,7 +28,7 @@ def write_inputs(folder):
     (folder / "tiny.yaml").write_text(TINY)
 
 
-TIMES = {"tokens_per_second": 0, "data_wait": 0}
+TIMES = dict.fromkeys(("tokens_per_second", "data_wait", "step_ms", "mfu", "peak_memory_gb"), 0)
 """What two runs that are the same differ in."""
 
 

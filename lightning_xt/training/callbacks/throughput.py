@@ -1,33 +1,44 @@
 import time
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from lightning_xt.data.loader import Loader
+from lightning_xt.models.decoder import Decoder
+from lightning_xt.training.utilization import peak_flops, peak_memory, training_flops
+
+SETTLED = 10.0  # seconds of training after which the use of the machine is worth the moment that it takes to find
 
 
 class Throughput(Callback):
-    """Logs how fast training is, validation's time left out.
+    """Logs how fast training is and what it takes, validation's time left out.
 
-    `tokens_per_second` are the tokens all processes together predict, `data_wait` is the share of the time, 0 to 1, in
-    which the first process waited for its batches. Measured from one logged step to the next, so that no step waits
-    for the device.
+    `tokens_per_second` are the tokens all processes together predict, `step_ms` is the time of an optimizer step, and
+    `data_wait` is the share of it, 0 to 1, in which the first process waited for its batches. `mfu` is the share of
+    the machine's arithmetic that the model uses: its FLOPs, all pairs of tokens counted, over those of dense matrix
+    products in the precision of the run (a GPU's by its data sheet, a CPU's measured once). `peak_memory_gb` is the
+    most that was held: by tensors on a GPU, by the first process on a CPU.
+
+    Measured from one logged step to the next, so that no step waits for the device.
     """
 
     def __init__(self) -> None:
+        self._begun = 0.0
         self._since = 0.0
         self._paused = 0.0
         self._waited = 0.0
         self._tokens = 0
-        self._rate: float | None = None
-        self._wait: float | None = None
+        self._steps = 0
         self._measured = 0
+        self._share_of_a_token: float | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._since, self._tokens, self._rate, self._wait = time.perf_counter(), 0, None, None
+        self._begun = self._since = time.perf_counter()
+        self._tokens = 0
         self._waited = _waited(trainer) or 0.0
-        self._measured = trainer.global_step
+        self._measured = self._steps = trainer.global_step
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -39,11 +50,9 @@ class Throughput(Callback):
         # A step may take several batches, after most of which the count stands still.
         if trainer.global_step % steps == 0 and trainer.global_step != self._measured:
             self._measured = trainer.global_step
-            self._measure(time.perf_counter(), _waited(trainer))
-        if self._rate is not None:
-            pl_module.log("tokens_per_second", self._rate, prog_bar=True)
-        if self._wait is not None:
-            pl_module.log("data_wait", self._wait)
+            rates = self._measure(time.perf_counter(), trainer, pl_module, tokens.shape[1] - 1)
+            for name, value in rates.items():
+                pl_module.log(name, value, prog_bar=name in ("tokens_per_second", "mfu"))
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._paused = time.perf_counter()
@@ -51,16 +60,38 @@ class Throughput(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._since += time.perf_counter() - self._paused
 
-    def _measure(self, now: float, waited: float | None) -> None:
-        seconds = now - self._since
-        self._rate = self._tokens / seconds
-        self._since, self._tokens = now, 0
+    def _measure(self, now: float, trainer: Trainer, pl_module: LightningModule, seq_len: int) -> dict[str, float]:
+        seconds, waited = now - self._since, _waited(trainer)
+        rate, steps = self._tokens / seconds, trainer.global_step - self._steps
+        rates = {
+            "tokens_per_second": rate,
+            "step_ms": 1000 * seconds / steps,
+            "peak_memory_gb": peak_memory(pl_module.device) / 1e9,
+        }
         if waited is not None:
-            self._wait = (waited - self._waited) / seconds
+            rates["data_wait"] = (waited - self._waited) / seconds
             self._waited = waited
+        if self._share_of_a_token is None and now - self._begun > SETTLED:
+            self._share_of_a_token = _share_of_a_token(trainer, pl_module, seq_len)
+        if self._share_of_a_token:
+            rates["mfu"] = rate * self._share_of_a_token
+        self._tokens, self._steps = 0, trainer.global_step
+        # Not before: finding the machine's limit is no part of a step.
+        self._since = time.perf_counter()
+        return rates
 
 
 def _waited(trainer: Trainer) -> float | None:
     """Seconds for which training has waited for batches; None where its loader does not know."""
     loader = trainer.train_dataloader
     return loader.waited if isinstance(loader, Loader) else None
+
+
+def _share_of_a_token(trainer: Trainer, pl_module: LightningModule, seq_len: int) -> float:
+    """Seconds that a token would take if all processes did nothing but arithmetic; 0 where that is not known."""
+    decoder = getattr(pl_module, "decoder", None)
+    dtype = torch.bfloat16 if "bf16" in str(trainer.precision) else torch.float32
+    dtype = torch.float16 if str(trainer.precision).startswith("16") else dtype
+    peak = peak_flops(pl_module.device, dtype)
+    flops = training_flops(decoder, seq_len) if isinstance(decoder, Decoder) else None
+    return 0.0 if peak is None or flops is None else flops / (peak * trainer.world_size)
