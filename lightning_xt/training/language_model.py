@@ -25,6 +25,7 @@ from lightning_xt.training.checkpoint_file import OWN, check_format
 from lightning_xt.training.compilation import compiled_forward
 from lightning_xt.training.from_config import build, named_tokenizer
 from lightning_xt.training.likelihood import LikelihoodSums, likelihood_metrics
+from lightning_xt.training.optim.build import build_optimizer
 from lightning_xt.training.optim.options import OptimizerOptions
 from lightning_xt.training.optim.parameter_groups import OptimizerFactory, parameter_groups
 from lightning_xt.training.optim.schedules.base import ScheduleFactory
@@ -43,8 +44,8 @@ class LanguageModel(LightningModule):
             apart: attention does not cross from one to the next, and positions start anew.
         decoder: recipe of the network.
         objective: what is minimised.
-        optimizer: recipe of the optimizer: a class of torch.optim that takes groups of parameters of any shape, which
-            Muon and LBFGS do not. What should not decay does not.
+        optimizer: recipe of the optimizer: MuonAdamW, or a class of torch.optim that takes groups of parameters of any
+            shape, which Muon and LBFGS do not. What should not decay does not.
         schedule: recipe of the learning rate over the run, in optimizer steps. None = it stays as it is.
         compile: whether training uses torch.compile; or its keywords, such as {mode: max-autotune}.
     """
@@ -155,15 +156,9 @@ class LanguageModel(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def _build_optimizer(self) -> Optimizer:
-        try:
-            return self.optimizer_factory(parameter_groups(self))
-        except (TypeError, ValueError, RuntimeError) as error:
-            recipe = self.hparams.get("optimizer") or self.optimizer_factory
-            path = recipe["class_path"] if isinstance(recipe, dict) else getattr(recipe, "__name__", repr(recipe))
-            raise ValueError(
-                f"optimizer: {path.rpartition('.')[2]} cannot be built for this model: {error}; change its options or "
-                "choose another, such as --model.optimizer AdamW"
-            ) from error
+        recipe = self.hparams.get("optimizer") or self.optimizer_factory
+        path = recipe["class_path"] if isinstance(recipe, dict) else getattr(recipe, "__name__", repr(recipe))
+        return build_optimizer(self.optimizer_factory, parameter_groups(self), path.rpartition(".")[2])
 
     def on_train_start(self) -> None:
         # A checkpoint brought those of an earlier command.

@@ -1,14 +1,12 @@
-import math
-
 import pytest
 import torch
 
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.nn.heads.tied_head import TiedHead
 from lightning_xt.nn.norms.layer_norm import LayerNorm
+from lightning_xt.training.optim.build import build_optimizer
+from lightning_xt.training.optim.muon_adamw import MuonAdamW
 from lightning_xt.training.optim.parameter_groups import parameter_groups
-from lightning_xt.training.optim.schedules.constant import Constant
-from lightning_xt.training.optim.schedules.warmup_cosine import WarmupCosine
 
 
 @pytest.mark.parametrize("options", [{}, {"head": TiedHead}, {"norm": LayerNorm}])
@@ -22,12 +20,14 @@ def test_every_parameter_is_in_one_group(options):
 
 def test_only_matrices_decay():
     groups = {group["role"]: group for group in parameter_groups(Decoder(11, dim=16, depth=1, norm=LayerNorm))}
-    assert set(groups) == {"matrix", "embedding", "other"}
+    assert list(groups) == ["matrix", "head", "embedding", "other"]
     assert "weight_decay" not in groups["matrix"]
+    assert "weight_decay" not in groups["head"]
     assert groups["embedding"]["weight_decay"] == groups["other"]["weight_decay"] == 0.0
     assert [name for name, _ in groups["embedding"]["params"]] == ["token_embedding.weight"]
     assert all(parameter.dim() < 2 for _, parameter in groups["other"]["params"])
-    assert "head.to_logits.weight" in dict(groups["matrix"]["params"])
+    assert [name for name, _ in groups["head"]["params"]] == ["head.to_logits.weight"]
+    assert all(parameter.dim() == 2 for _, parameter in groups["matrix"]["params"])
 
 
 def test_a_tied_head_does_not_decay():
@@ -38,38 +38,78 @@ def test_a_tied_head_does_not_decay():
 
 def test_optimizers_take_the_groups_and_keep_the_names():
     optimizer = torch.optim.AdamW(parameter_groups(Decoder(11, dim=16, depth=1)), weight_decay=0.3)
-    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.3, 0.0, 0.0]
-    assert optimizer.param_groups[1]["param_names"] == ["token_embedding.weight"]
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.3, 0.3, 0.0, 0.0]
+    assert optimizer.param_groups[2]["param_names"] == ["token_embedding.weight"]
 
 
 def test_frozen_parameters_are_left_out():
     model = Decoder(11, dim=16, depth=1)
     model.token_embedding.requires_grad_(False)
-    assert {group["role"] for group in parameter_groups(model)} == {"matrix", "other"}
+    assert {group["role"] for group in parameter_groups(model)} == {"matrix", "head", "other"}
 
 
-def test_warmup_cosine_by_hand():
-    schedule = WarmupCosine(13, warmup_steps=4, min_share=0.2)
-    assert [schedule(step) for step in range(4)] == [0.25, 0.5, 0.75, 1.0]
-    assert schedule(4) == 1.0
-    assert schedule(8) == pytest.approx(0.2 + 0.8 * 0.5)  # half way from 4 to 12
-    assert schedule(6) == pytest.approx(0.2 + 0.4 * (1 + math.sqrt(0.5)))
-    assert schedule(12) == pytest.approx(0.2)
-    assert schedule(99) == pytest.approx(0.2)
+def build(factory, model):
+    return build_optimizer(factory, parameter_groups(model), factory.__name__)
 
 
-def test_constant_by_hand():
-    assert [Constant(9, warmup_steps=2)(step) for step in range(4)] == [0.5, 1.0, 1.0, 1.0]
-    assert Constant(9, warmup_steps=0)(0) == 1.0
+def test_an_optimizer_names_what_it_refuses():
+    with pytest.raises(
+        ValueError,
+        match=r"optimizer: Muon cannot be built for this model: Muon only .*; it refuses 3 of the 10 parameters, "
+        r"stack\S+ \(16,\), stack\S+ \(16,\), stack\S+ \(16,\); choose another, such as --model.optimizer MuonAdamW$",
+    ):
+        build(torch.optim.Muon, Decoder(11, dim=16, depth=1))
 
 
-@pytest.mark.parametrize("schedule", [WarmupCosine, Constant])
-@pytest.mark.parametrize("warmup_steps", [-1, 5, 6])
-def test_a_warmup_must_be_shorter_than_the_run(schedule, warmup_steps):
-    with pytest.raises(ValueError, match=f"has warmup_steps {warmup_steps}, which .*max_steps \\(5\\)"):
-        schedule(5, warmup_steps=warmup_steps)
+def test_an_optimizer_that_refuses_all_says_why():
+    with pytest.raises(ValueError, match=r"optimizer: LBFGS cannot be built for this model: .*; change its options or"):
+        build(torch.optim.LBFGS, Decoder(11, dim=16, depth=1))
 
 
-def test_a_share_is_a_share():
-    with pytest.raises(ValueError, match=r"min_share 1\.5"):
-        WarmupCosine(5, warmup_steps=0, min_share=1.5)
+def test_an_optimizer_of_sparse_gradients_is_refused_before_it_steps():
+    with pytest.raises(ValueError, match=r"SparseAdam takes sparse gradients alone, and those of stack\S+ and all"):
+        build(torch.optim.SparseAdam, Decoder(11, dim=16, depth=1))
+
+
+def stepped(factory, groups):
+    model = Decoder(11, dim=16, depth=1)
+    optimizer = factory(groups(model))
+    model(torch.zeros(1, 3, dtype=torch.long)).square().sum().backward()
+    optimizer.step()
+    return optimizer
+
+
+def test_the_state_of_another_optimizer_is_refused():
+    state = stepped(torch.optim.AdamW, parameter_groups).state_dict()
+    with pytest.raises(ValueError, match=r"checkpoint's optimizer is not this command's MuonAdamW: it has amsgrad and no adjust_lr_fn; resume"):
+        build(MuonAdamW, Decoder(11, dim=16, depth=1)).load_state_dict(state)
+    state = stepped(MuonAdamW, parameter_groups).state_dict()
+    with pytest.raises(ValueError, match="not this command's AdamW: it has adjust_lr_fn and no amsgrad; resume"):
+        build(torch.optim.AdamW, Decoder(11, dim=16, depth=1)).load_state_dict(state)
+
+
+def test_the_state_of_another_model_is_refused():
+    state = stepped(torch.optim.AdamW, parameter_groups).state_dict()
+    with pytest.raises(ValueError, match=r"optimizer has other parameters than this command's model, 1 in all, such"):
+        build(torch.optim.AdamW, Decoder(11, dim=16, depth=1, head=TiedHead)).load_state_dict(state)
+
+
+def test_state_in_other_groups_is_taken_up():
+    """As versions did that knew no role of heads."""
+
+    def merged(model):
+        matrix, head, embedding, other = parameter_groups(model)
+        params = sorted(matrix["params"] + head["params"], key=lambda pair: pair[0])
+        return [{"params": params, "role": "matrix"}, embedding, other]
+
+    before = stepped(torch.optim.AdamW, merged)
+    after = build(torch.optim.AdamW, Decoder(11, dim=16, depth=1))
+    after.load_state_dict(before.state_dict())
+    assert [group["role"] for group in after.param_groups] == ["matrix", "head", "embedding", "other"]
+    found = {}
+    for optimizer in (before, after):
+        for group in optimizer.param_groups:
+            for name, parameter in zip(group["param_names"], group["params"], strict=True):
+                found.setdefault(name, []).append(optimizer.state[parameter]["exp_avg"])
+    assert len(found) == 10
+    assert all(torch.equal(mine, theirs) for mine, theirs in found.values())

@@ -6,10 +6,13 @@ from typing import Any, Literal
 from torch import nn
 from torch.optim import Optimizer
 
-Role = Literal["matrix", "embedding", "other"]
+from lightning_xt.nn.heads.base import Head
+
+Role = Literal["matrix", "head", "embedding", "other"]
 """What a parameter does.
 
     matrix      the weight of a linear map: decays
+    head        the weight of the linear map to the logits: decays
     embedding   a table of embeddings; a head that shares it included: does not decay
     other       norms, biases and every bare parameter, whose start is its own affair: does not decay
 """
@@ -22,30 +25,64 @@ def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
     """One group for each role and each layer kind that has parameters, every trained parameter exactly once.
 
     A group has the keys `params`, a list of (name, parameter), which torch keeps as `param_names`; `role`; and, where
-    nothing decays, `weight_decay: 0.0`. Without that key the group takes the optimizer's own weight decay.
+    nothing decays, `weight_decay: 0.0`. Without that key the group takes the optimizer's own weight decay. Where
+    weights hold several maps one below the other, `parts` has the rows of each by the weight's name.
+
+    A module says so of its linear maps by an attribute `stacked_rows`, such as {"to_kv": (512, 512)}.
 
     Args:
         model: whose parameters; frozen ones are left out.
     """
-    sorted_out: dict[Role, list[tuple[str, nn.Parameter]]] = {"matrix": [], "embedding": [], "other": []}
+    sorted_out: dict[Role, list[tuple[str, nn.Parameter]]] = {"matrix": [], "head": [], "embedding": [], "other": []}
     for name, parameter, role in _roles(model):
         sorted_out[role].append((name, parameter))
-    return [
-        {"params": members, "role": role, **({} if role == "matrix" else {"weight_decay": 0.0})}
-        for role, members in sorted_out.items()
-        if members
-    ]
+    parts = _parts(model)
+    groups: list[dict[str, Any]] = []
+    for role, members in sorted_out.items():
+        if not members:
+            continue
+        groups.append({"params": members, "role": role})
+        if role in ("embedding", "other"):
+            groups[-1]["weight_decay"] = 0.0
+        if role == "matrix" and (known := {name: parts[id(p)] for name, p in members if id(p) in parts}):
+            groups[-1]["parts"] = known
+    return groups
+
+
+def parts_of(group: dict[str, Any]) -> list[tuple[int, ...] | None]:
+    """The rows of each map in each weight of an optimizer's group; None for a weight that is one map."""
+    parts = group.get("parts", {})
+    names = group.get("param_names") or [None] * len(group["params"])
+    return [parts.get(name) for name in names]
 
 
 def _roles(model: nn.Module) -> Iterator[tuple[str, nn.Parameter, Role]]:
     # A tied head holds the table of embeddings too: whoever holds it, it is a table of embeddings.
     tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     matrices = {id(module.weight) for module in model.modules() if isinstance(module, nn.Linear)}
+    heads = {id(p) for module in model.modules() if isinstance(module, Head) for p in module.parameters()}
     # `named_parameters` gives a shared parameter once, under its first name.
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         if id(parameter) in tables:
             yield name, parameter, "embedding"
+        elif id(parameter) in matrices:
+            yield name, parameter, "head" if id(parameter) in heads else "matrix"
         else:
-            yield name, parameter, "matrix" if id(parameter) in matrices else "other"
+            yield name, parameter, "other"
+
+
+def _parts(model: nn.Module) -> dict[int, tuple[int, ...]]:
+    """The rows of each map in the weights that hold several, by the id of the weight."""
+    found = {}
+    for module in model.modules():
+        for name, rows in getattr(module, "stacked_rows", {}).items():
+            weight = module.get_parameter(f"{name}.weight")
+            if sum(rows) != len(weight):
+                raise ValueError(
+                    f"{type(module).__name__}.stacked_rows says that {name} holds maps of {tuple(rows)} rows, but its "
+                    f"weight has {len(weight)}; they must add up"
+                )
+            found[id(weight)] = tuple(rows)
+    return found

@@ -1,0 +1,84 @@
+"""Builds an optimizer, and says in one sentence why it cannot be, or cannot go on from a checkpoint."""
+
+from typing import Any
+
+from torch.optim import Optimizer, SparseAdam
+
+from lightning_xt.training.optim.parameter_groups import OptimizerFactory
+
+WAY_OUT = "change its options or choose another, such as --model.optimizer AdamW"
+EXTRA = {"params", "param_names", "role", "parts", "initial_lr"}
+"""What groups have beside the options of the optimizer."""
+
+
+def build_optimizer(factory: OptimizerFactory, groups: list[dict[str, Any]], name: str) -> Optimizer:
+    """The optimizer of a recipe, which then takes up no state but its own.
+
+    Args:
+        factory: the recipe.
+        groups: as `parameter_groups` gives them.
+        name: of the optimizer, for messages.
+
+    Raises:
+        ValueError: it cannot be built, or takes only some of the parameters; the message names them.
+    """
+    try:
+        optimizer = factory([dict(group) for group in groups])
+    except (TypeError, ValueError, RuntimeError) as error:
+        named = [pair for group in groups for pair in group["params"]]
+        refused = [f"{key} {tuple(p.shape)}" for key, p in named if not _takes(factory, groups, key)]
+        if 0 < len(refused) < len(named):
+            more = f" and {len(refused) - 3} more" if len(refused) > 3 else ""
+            raise ValueError(
+                f"optimizer: {name} cannot be built for this model: {error}; it refuses {len(refused)} of the "
+                f"{len(named)} parameters, {', '.join(refused[:3])}{more}; choose another, such as "
+                "--model.optimizer MuonAdamW"
+            ) from error
+        raise ValueError(f"optimizer: {name} cannot be built for this model: {error}; {WAY_OUT}") from error
+    if isinstance(optimizer, SparseAdam):
+        # It would only say so at its first step.
+        first = groups[0]["params"][0][0]
+        raise ValueError(
+            f"optimizer: {name} takes sparse gradients alone, and those of {first} and all others are dense; {WAY_OUT}"
+        )
+    optimizer.register_load_state_dict_pre_hook(_matched)
+    return optimizer
+
+
+def _takes(factory: OptimizerFactory, groups: list[dict[str, Any]], name: str) -> bool:
+    """Whether an optimizer can be built for one parameter alone."""
+    group = next(group for group in groups if name in dict(group["params"]))
+    try:
+        factory([{**group, "params": [pair for pair in group["params"] if pair[0] == name]}])
+    except (TypeError, ValueError, RuntimeError):
+        return False
+    return True
+
+
+def _matched(optimizer: Optimizer, saved: dict[str, Any]) -> dict[str, Any] | None:
+    """The saved state in the groups of this optimizer; None where they are the same."""
+    here, there = optimizer.param_groups, saved["param_groups"]
+    home = {name: group for group in there for name in group.get("param_names", ())}
+    names = [name for group in here for name in group["param_names"]]
+    if odd := sorted(home.keys() ^ {*names}):
+        raise ValueError(
+            f"the checkpoint's optimizer has other parameters than this command's model, {len(odd)} in all, such as "
+            f"{odd[0]}; resume with its run's config.yaml, or begin a run with its weights: --init_from"
+        )
+    for group in here:
+        built, found = ({*each} - EXTRA for each in (group, home[group["param_names"][0]]))
+        # Versions of torch add options; another optimizer lacks some and has others.
+        if found - built and built - found:
+            raise ValueError(
+                f"the checkpoint's optimizer is not this command's {type(optimizer).__name__}: it has "
+                f"{min(found - built)} and no {min(built - found)}; resume with the optimizer of its run's config, "
+                "or begin a run with its weights: --init_from"
+            )
+    if [group.get("param_names") for group in there] == [group["param_names"] for group in here]:
+        return None
+    # Grouped in another way, as by an earlier version.
+    number_of = {name: number for number, name in enumerate(names)}
+    groups = [{**group, "params": [number_of[name] for name in group["param_names"]]} for group in here]
+    pairs = [pair for group in there for pair in zip(group["params"], group["param_names"], strict=True)]
+    state = {number_of[name]: saved["state"][number] for number, name in pairs if number in saved["state"]}
+    return {**saved, "state": state, "param_groups": groups}
