@@ -36,7 +36,8 @@ class TextFiles(ByteCorpus):
     Args:
         path: a file; a folder, of which every file is taken, subfolders included, unless its name or the name of a
             folder on the way begins with a dot; or a pattern such as 'corpus/**/*.txt' (quote it), where ** stands
-            for any number of folders. `~` is the home folder.
+            for any number of folders. `~` is the home folder; what is not found from here is looked for in the data
+            folder.
         validation_path: the same for text that is used whole for validation; nothing is cut from `path` for it, so
             `validation_fraction` has no effect, and a file that `path` names too is left out there. None means a
             share of `path`.

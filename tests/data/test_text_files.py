@@ -83,7 +83,7 @@ def test_blocks_do_not_change_the_text(corpus, monkeypatch):
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("none.txt", "--data.path .*none.txt: there is no such file or folder; check the path"),
+        ("none.txt", "--data.path .*none.txt: there is no such file or folder, here or in the data folder .*; check the path"),
         ("*.html", r"--data.path .*\*.html: no file matches this pattern; check it, and quote it"),
         (".git/../void", "--data.path .*void: the folder holds no files"),
     ],
@@ -368,3 +368,16 @@ def test_held_out_files_are_not_trained_on(tmp_path):
     assert bytes(splits.validation[:]) == bytes(splits.test[:]) == b"the text of held\n"
     with pytest.raises(ValueError, match=r"--data.path .*held.txt names no other files than --data.validation_path"):
         TextFiles(held, validation_path=held, seq_len=4).prepare()
+
+
+def test_what_is_not_here_is_looked_for_in_the_data_folder(tmp_path, monkeypatch):
+    folder = tmp_path / "data" / "books"
+    folder.mkdir(parents=True)
+    (folder / "one.txt").write_text("from the data folder")
+    monkeypatch.setenv("LIGHTNING_XT_DATA", str(tmp_path / "data"))
+    monkeypatch.chdir(tmp_path)
+    for path in ("books/one.txt", "books", "books/*.txt"):
+        assert bytes(TextFiles(path, validation_fraction=0, test_fraction=0).splits.train[:]) == b"from the data folder"
+    (tmp_path / "books").mkdir()
+    (tmp_path / "books" / "one.txt").write_text("from here")
+    assert bytes(TextFiles("books", validation_fraction=0, test_fraction=0).splits.train[:]) == b"from here"
