@@ -1,4 +1,4 @@
-"""The command line: fit, validate, test, predict, generate and info."""
+"""The command line: fit, validate, test, predict, generate, info and average."""
 
 import logging
 import os
@@ -18,12 +18,13 @@ usage: lightning-xt COMMAND [options]
              --data.predict_prompts prompts.txt --output out.jsonl
   generate   continue one prompt:  lightning-xt generate RUN --prompt "..."
   info       what a checkpoint holds:  lightning-xt info RUN [--tree] [--json]
+  average    mean of the weights of a run's last checkpoints:  lightning-xt average RUN [--last N]
 
 Options of a command:  lightning-xt COMMAND --help
 Options of a class:    lightning-xt fit --model.help LanguageModel     lightning-xt fit --data.help TextFiles
 Resulting config:      lightning-xt fit -c FILE --print_config
 """
-COMMANDS = ("fit", "validate", "test", "predict", "generate", "info")
+COMMANDS = ("fit", "validate", "test", "predict", "generate", "info", "average")
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -76,6 +77,10 @@ def _dispatch(args: list[str]) -> int:
         from lightning_xt.commands.info import info
 
         return info(args[1:])
+    if args[0] == "average":
+        from lightning_xt.commands.average import average
+
+        return average(args[1:])
     from lightning_xt.commands.train import run
 
     return run(args)

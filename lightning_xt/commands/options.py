@@ -43,6 +43,12 @@ def add_options(parser: LightningArgumentParser) -> None:
     parser.add_argument(
         "--checkpoint_every", type=int, default=500, help="Optimizer steps between two savings of last.ckpt."
     )
+    parser.add_argument(
+        "--keep_checkpoints",
+        type=int,
+        default=0,
+        help="How many of the newest savings to keep as step-N.ckpt too, such as for average.",
+    )
     parser.add_argument("--output", type=str | None, default=None, help="The file that predict writes.")
     parser.add_class_arguments(Sampling, "sampling")
     parser.add_lightning_class_args(SampleText, "sample_text")
@@ -72,6 +78,8 @@ def check_options(command: str, options: Any) -> None:
     for name in ("validate_every", "checkpoint_every"):
         if options[name] is not None and options[name] < 1:
             raise UserError(f"--{name} is {options[name]}; it must be at least 1 optimizer step")
+    if options.keep_checkpoints < 0:
+        raise UserError(f"--keep_checkpoints is {options.keep_checkpoints}; it must be at least 0")
     if command == "predict" and options.output is None:
         raise UserError("predict needs a file to write: --output out.jsonl")
 

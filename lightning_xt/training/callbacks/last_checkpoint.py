@@ -1,7 +1,10 @@
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+
+from lightning_xt.training.step_checkpoints import step_checkpoint, step_checkpoints
 
 
 class LastCheckpoint(ModelCheckpoint):
@@ -11,13 +14,14 @@ class LastCheckpoint(ModelCheckpoint):
 
     Args:
         every: optimizer steps between two savings.
+        keep: how many of the newest savings to keep as `step-<n>.ckpt` too.
     """
 
-    def __init__(self, every: int) -> None:
+    def __init__(self, every: int, keep: int = 0) -> None:
         super().__init__(
             filename="last", every_n_train_steps=every, monitor=None, save_top_k=1, enable_version_counter=False
         )
-        self._every = every
+        self._every, self._keep = every, keep
         self._due = False
 
     def on_train_batch_end(
@@ -45,3 +49,16 @@ class LastCheckpoint(ModelCheckpoint):
     def _save(self, trainer: Trainer) -> None:
         if self._last_global_step_saved != trainer.global_step:
             self._save_none_monitor_checkpoint(trainer, self._monitor_candidates(trainer))
+
+    def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
+        super()._save_checkpoint(trainer, filepath)
+        if not self._keep:
+            return
+        folder, step = Path(filepath).parent, trainer.global_step
+        trainer.save_checkpoint(step_checkpoint(folder, step), self.save_weights_only)
+        if trainer.is_global_zero:
+            kept = step_checkpoints(folder)
+            # A run that has gone back does not keep what it once was to become.
+            past = [number for number in kept if number <= step]
+            for number in kept.keys() - {*past[-self._keep :]}:
+                kept[number].unlink()

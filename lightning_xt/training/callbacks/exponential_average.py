@@ -1,0 +1,145 @@
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
+from torch import Tensor
+
+from lightning_xt.core.checks import check_option
+
+
+class ExponentialAverage(WeightAveraging):
+    """Keeps an exponential moving average of the weights, which validations, samples and checkpoints' users see.
+
+    Polyak and Juditsky, 1992; as common in training: each optimizer step moves the average by 1 - decay of the way to
+    the weights. Training itself goes on from the weights as they are, and is the same with and without it.
+    A checkpoint holds the average as `state_dict` and the weights as `current_model_state`, as Lightning's
+    WeightAveraging has it; whenever one is saved, in a validation or at the end too, each stands in its place. When
+    training ends the module has the average.
+
+    Args:
+        decay: what is left of the average at each step, 0 to 1; 0.999 averages about the last thousand steps.
+        start_step: optimizer steps before the average begins; until then it is the weights.
+    """
+
+    def __init__(self, decay: float = 0.999, start_step: int = 0) -> None:
+        check_option("trainer.callbacks: ExponentialAverage", "decay", decay, least=0, below=1)
+        check_option("trainer.callbacks: ExponentialAverage", "start_step", start_step, least=0)
+        super().__init__(use_buffers=False)
+        self.decay, self.start_step = decay, start_step
+        self._raw: dict[Tensor, Tensor] | None = None
+        """Each parameter's own values, while it has those of the average."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Makes the average.
+
+        Raises:
+            ValueError: each process has a part of the weights only, or the weights are too coarse to be averaged.
+        """
+        if stage != "fit":
+            return
+        if isinstance(trainer.strategy, (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)):
+            raise ValueError(
+                f"trainer.callbacks: ExponentialAverage needs all weights in each process, and "
+                f"{type(trainer.strategy).__name__} shares them out; use --trainer.strategy ddp"
+            )
+        if str(trainer.precision).endswith("16-true"):
+            raise ValueError(
+                f"trainer.callbacks: ExponentialAverage needs weights in float32, in which its small steps are not "
+                f"lost, but trainer.precision is {trainer.precision}; use --trainer.precision bf16-mixed"
+            )
+        # The module is moved to its device later.
+        self._device = trainer.strategy.root_device
+        super().setup(trainer, pl_module, stage)
+        self._raw, self._latest_update_step = None, 0
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        step = trainer.global_step
+        # A step may take several batches.
+        if self._average_model is None or step <= max(self._latest_update_step, self.start_step):
+            return
+        average: list[Tensor] = [*self._average_model.module.parameters()]
+        weights: list[Tensor] = [*pl_module.parameters()]
+        with torch.no_grad():
+            if self._averaging:
+                torch._foreach_lerp_(average, weights, 1 - self.decay)
+            else:
+                torch._foreach_copy_(average, weights)
+        self._average_model.n_averaged.add_(1)
+        self._latest_update_step = step
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        pass
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._show(pl_module)
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        pass
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # Samples are drawn now, perhaps by a callback that comes later.
+        pass
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._restore()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._restore()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # The last checkpoint is saved after this.
+        self._show(pl_module)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit":
+            self._average_model = self._raw = None
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        if self._average_model is None or not self._averaging:
+            return
+        saved = checkpoint["state_dict"]
+        if self._raw is not None:
+            # By every name of a shared parameter.
+            named = pl_module.named_parameters(remove_duplicate=False)
+            saved |= {name: self._raw[parameter] for name, parameter in named}
+        for average, buffer in zip(self._average_model.module.buffers(), pl_module.buffers(), strict=True):
+            average.copy_(buffer)
+        super().on_save_checkpoint(trainer, pl_module, checkpoint)
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        # Elsewhere than in training the average is what counts, which is there; and a checkpoint without one begins it.
+        if self._average_model is not None and "current_model_state" in checkpoint:
+            super().on_load_checkpoint(trainer, pl_module, checkpoint)
+            self._latest_update_step = checkpoint["global_step"]
+
+    @property
+    def _averaging(self) -> bool:
+        return self._latest_update_step > 0
+
+    def _show(self, pl_module: LightningModule) -> None:
+        """Gives the module the average, if there is one yet."""
+        if self._average_model is None or not self._averaging or self._raw is not None:
+            return
+        with _in_place():
+            self._raw = {parameter: parameter.detach().clone() for parameter in pl_module.parameters()}
+            torch._foreach_copy_(list(self._raw), list(self._average_model.module.parameters()))
+
+    def _restore(self) -> None:
+        """Gives the module back its own weights."""
+        if self._raw is not None:
+            with _in_place():
+                torch._foreach_copy_(list(self._raw), list(self._raw.values()))
+            self._raw = None
+
+
+@contextmanager
+def _in_place() -> Iterator[None]:
+    """Changes weights where a validation would make tensors that cannot be trained."""
+    with torch.inference_mode(False), torch.no_grad():
+        yield

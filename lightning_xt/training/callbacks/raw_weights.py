@@ -1,0 +1,22 @@
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.utilities import rank_zero_info
+
+
+class RawWeights(Callback):
+    """Goes on from the weights that were trained where a checkpoint's run averaged them and this one does not.
+
+    The checkpoint's `state_dict` is the average, to which the state of the optimizer does not belong.
+    """
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        averages = any(isinstance(each, WeightAveraging) for each in trainer.callbacks)  # type: ignore[attr-defined]
+        if averages or trainer.state.fn != "fit" or "current_model_state" not in checkpoint:
+            return
+        pl_module.load_state_dict(checkpoint["current_model_state"])
+        rank_zero_info(
+            "The checkpoint's run averaged its weights, this one does not: it goes on from the weights that were "
+            "trained, without their average; to average on, give the callback ExponentialAverage."
+        )

@@ -1,0 +1,243 @@
+import logging
+
+import pytest
+import torch
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import EMAWeightAveraging
+from lightning.pytorch.strategies import ModelParallelStrategy
+from tiny_run import weights
+
+from lightning_xt.cli import main
+from lightning_xt.data.text_files import TextFiles
+from lightning_xt.training.callbacks.exponential_average import ExponentialAverage
+from lightning_xt.training.callbacks.raw_weights import RawWeights
+from lightning_xt.training.language_model import LanguageModel
+
+CONFIG = {
+    "decoder": {"dim": 8, "depth": 1, "attention": {"heads": 1}, "dropout": 0.3},
+    "schedule": {"class_path": "WarmupCosine", "init_args": {"warmup_steps": 2}},
+}
+EMA = ["--trainer.callbacks+=ExponentialAverage", "--trainer.callbacks.decay=0.7"]
+
+
+def build(optimizer="AdamW", **decoder):
+    torch.manual_seed(3)
+    return LanguageModel.from_config({**CONFIG, "optimizer": optimizer, "decoder": CONFIG["decoder"] | decoder})
+
+
+def fit(model, *callbacks, steps=6, ckpt_path=None, **options):
+    torch.manual_seed(5 if ckpt_path is None else 99)
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
+    quiet |= {"max_epochs": -1, "use_distributed_sampler": False, "enable_checkpointing": False}
+    counted = {"check_val_every_n_epoch": None, "val_check_interval": 4, "accelerator": "cpu", "devices": 1}
+    trainer = Trainer(max_steps=steps, callbacks=list(callbacks), **quiet | counted | options)
+    trainer.fit(model, TextFiles(path="corpus.txt", seq_len=16, batch_size=2, eval_batch_size=4), ckpt_path=ckpt_path)
+    return trainer
+
+
+class Watch(Callback):
+    """Remembers the weights after each step, and in the validations."""
+
+    def __init__(self):
+        self.steps, self.seen = [], []
+
+    def on_train_batch_end(self, trainer, pl_module, *_):
+        self.steps.append(flat(pl_module.state_dict()))
+
+    def on_validation_epoch_start(self, trainer, pl_module):
+        self.seen.append(flat(pl_module.state_dict()))
+
+    def on_validation_epoch_end(self, trainer, pl_module):
+        self.seen.append(flat(pl_module.state_dict()))
+
+
+def flat(state):
+    return torch.cat([value.detach().clone().flatten() for value in state.values() if value.is_floating_point()])
+
+
+def averages(steps, decay, start=0):
+    """The average after each step, by hand."""
+    found = [step.clone() for step in steps[: start + 1]]
+    for step in steps[start + 1 :]:
+        found.append(found[-1] * decay + step * (1 - decay))
+    return found
+
+
+@pytest.mark.parametrize("start", [0, 2])
+@pytest.mark.parametrize("before", [True, False])
+def test_what_validations_see_by_hand(folder, start, before):
+    plain, watch = Watch(), Watch()
+    fit(build(), plain)
+    average = ExponentialAverage(0.7, start)
+    model = build()
+    fit(model, *((watch, average) if before else (average, watch)))
+    assert all(torch.equal(mine, theirs) for mine, theirs in zip(watch.steps, plain.steps, strict=True))
+    expected = averages(plain.steps, 0.7, start)
+    for seen in watch.seen:
+        torch.testing.assert_close(seen, expected[3])
+    assert len(watch.seen) == 2
+    torch.testing.assert_close(flat(model.state_dict()), expected[5])
+
+
+def test_a_step_of_several_batches_counts_once(folder):
+    watch, model = Watch(), build()
+    fit(model, ExponentialAverage(0.7), watch, steps=3, accumulate_grad_batches=2, val_check_interval=100)
+    torch.testing.assert_close(flat(model.state_dict()), averages(watch.steps[1::2], 0.7)[-1])
+
+
+def test_before_it_begins_the_weights_are_seen(folder):
+    watch, model = Watch(), build()
+    trainer = fit(model, watch, ExponentialAverage(0.7, 99), Saving())
+    assert torch.equal(watch.seen[0], watch.steps[3])
+    assert torch.equal(flat(model.state_dict()), watch.steps[-1])
+    assert "current_model_state" not in torch.load("validating.ckpt", weights_only=True)
+    assert trainer.global_step == 6
+
+
+class Saving(Callback):
+    """Saves wherever a checkpoint could be saved."""
+
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.global_step == 4:
+            trainer.save_checkpoint("training.ckpt")
+
+    def on_validation_batch_start(self, trainer, *_):
+        trainer.save_checkpoint("validating.ckpt")
+
+    def on_validation_end(self, trainer, *_):
+        trainer.save_checkpoint("validated.ckpt")
+
+    def on_train_end(self, trainer, *_):
+        trainer.save_checkpoint("ended.ckpt")
+
+
+@pytest.mark.parametrize("head", ["UntiedHead", "TiedHead"])
+@pytest.mark.parametrize("before", [True, False])
+def test_each_is_saved_in_its_place(folder, head, before):
+    watch, average = Watch(), ExponentialAverage(0.7)
+    fit(build(head=head), watch, *((Saving(), average) if before else (average, Saving())))
+    expected = averages(watch.steps, 0.7)
+    for name, step in (("validating", 3), ("validated", 3), ("ended", 5)):
+        checkpoint = torch.load(f"{name}.ckpt", weights_only=True)
+        torch.testing.assert_close(flat(checkpoint["state_dict"]), expected[step])
+        assert torch.equal(flat(checkpoint["current_model_state"]), watch.steps[step])
+        loaded = LanguageModel.load_from_checkpoint(f"{name}.ckpt", weights_only=True)
+        torch.testing.assert_close(flat(loaded.state_dict()), expected[step])
+
+
+class Failing(Callback):
+    def on_validation_batch_end(self, *_):
+        raise RuntimeError("on purpose")
+
+
+class SavingWhenItFails(Callback):
+    def on_exception(self, trainer, pl_module, exception):
+        trainer.save_checkpoint("failed.ckpt")
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_validation_that_fails_saves_nothing_swapped(folder, before):
+    watch, average, model = Watch(), ExponentialAverage(0.7), build()
+    order = (SavingWhenItFails(), average) if before else (average, SavingWhenItFails())
+    with pytest.raises(RuntimeError, match="on purpose"):
+        fit(model, watch, *order, Failing())
+    checkpoint = torch.load("failed.ckpt", weights_only=True)
+    torch.testing.assert_close(flat(checkpoint["state_dict"]), averages(watch.steps, 0.7)[-1])
+    assert torch.equal(flat(checkpoint["current_model_state"]), watch.steps[-1])
+    assert torch.equal(flat(model.state_dict()), watch.steps[-1])
+
+
+def test_a_second_fit_begins_anew(folder):
+    average, model, watch = ExponentialAverage(0.7), build(), Watch()
+    fit(model, average)
+    fit(model, average, watch, steps=3, val_check_interval=100)
+    torch.testing.assert_close(flat(model.state_dict()), averages(watch.steps, 0.7)[-1])
+
+
+@pytest.mark.filterwarnings("ignore:.*callbacks used to create the checkpoint need to be provided")
+def test_a_checkpoint_of_lightnings_average_goes_on(folder):
+    fit(build(), EMAWeightAveraging(decay=0.7, use_buffers=False), Saving(), Stopping())
+    watch, model = Watch(), build()
+    fit(model, ExponentialAverage(0.7), watch, ckpt_path="training.ckpt")
+    start = flat(torch.load("training.ckpt", weights_only=True)["state_dict"])
+    expected = averages([start, *watch.steps], 0.7)[-1]
+    torch.testing.assert_close(flat(model.state_dict()), expected)
+
+
+class Stopping(Callback):
+    def on_train_batch_end(self, trainer, *_):
+        trainer.should_stop = trainer.global_step == 4
+
+
+@pytest.mark.parametrize("optimizer", ["AdamW", "MuonAdamW"])
+def test_a_run_resumes_exactly(folder, optimizer):
+    whole, again, plain = (build(optimizer=optimizer) for _ in range(3))
+    fit(whole, ExponentialAverage(0.7), Saving())
+    ended = torch.load("ended.ckpt", weights_only=True)
+    fit(again, ExponentialAverage(0.7), Saving(), ckpt_path="training.ckpt")
+    resumed = torch.load("ended.ckpt", weights_only=True)
+    for part in ("state_dict", "current_model_state"):
+        assert torch.equal(flat(resumed[part]), flat(ended[part]))
+    assert torch.equal(flat(whole.state_dict()), flat(again.state_dict()))
+    fit(plain)
+    assert torch.equal(flat(plain.state_dict()), flat(ended["current_model_state"]))
+    assert not torch.equal(flat(plain.state_dict()), flat(whole.state_dict()))
+
+
+@pytest.mark.filterwarnings("ignore:.*callbacks used to create the checkpoint need to be provided")
+def test_going_on_without_it(folder, caplog):
+    fit(build(), ExponentialAverage(0.7), Saving())
+    whole, again = build(), build()
+    fit(whole)
+    with caplog.at_level(logging.INFO, "lightning.pytorch.utilities.rank_zero"):
+        fit(again, RawWeights(), ckpt_path="training.ckpt")
+    assert torch.equal(flat(whole.state_dict()), flat(again.state_dict()))
+    told = [each for each in caplog.messages if "averaged its weights, this one does not: it goes on from" in each]
+    assert len(told) == 1
+
+
+def test_through_the_command_line(trained, capsys):
+    plain = weights()
+    assert main(["fit", "-c", "tiny.yaml", *EMA, "--keep_checkpoints=2"]) == 0
+    measured = capsys.readouterr().out.splitlines()[-1]
+    run = "runs/tiny/1"
+    best, last = (torch.load(f"{run}/checkpoints/{kind}.ckpt", weights_only=True) for kind in ("best", "last"))
+    assert torch.equal(flat(last["current_model_state"]), flat(plain))
+    assert torch.equal(flat(best["state_dict"]), flat(last["state_dict"]))
+    assert not torch.equal(flat(last["state_dict"]), flat(plain))
+    # With the callback, which is in the run's config, and without.
+    for options in ([], ["--trainer.callbacks=null"]):
+        assert main(["validate", "-c", f"{run}/config.yaml", "--ckpt_path", "best", *options]) == 0
+        assert capsys.readouterr().out.splitlines()[-1] == measured
+    step = f"{run}/checkpoints/step-4.ckpt"
+    assert main(["fit", "-c", f"{run}/config.yaml", "--ckpt_path", step, "--trainer.callbacks=null"]) == 0
+    assert torch.equal(flat(weights(run)), flat(plain))
+
+
+def test_weights_are_taken_as_they_are_where_nothing_was_averaged(folder):
+    fit(build(), Saving(), Stopping())
+    one, other = build(), build()
+    fit(one, RawWeights(), ckpt_path="training.ckpt")
+    fit(other, ckpt_path="training.ckpt")
+    assert torch.equal(flat(one.state_dict()), flat(other.state_dict()))
+
+
+def test_weights_that_cannot_be_averaged(folder):
+    strategy = ModelParallelStrategy(data_parallel_size=1, tensor_parallel_size=1)
+    trainer = Trainer(accelerator="cpu", devices=1, strategy=strategy, logger=False)
+    with pytest.raises(ValueError, match="needs all weights in each process, and ModelParallelStrategy shares them"):
+        ExponentialAverage().setup(trainer, build(), "fit")
+    with pytest.raises(ValueError, match=r"needs weights in float32, .* but trainer\.precision is bf16-true; use"):
+        fit(build(), ExponentialAverage(), precision="bf16-true")
+
+
+@pytest.mark.parametrize(
+    ("options", "rule"),
+    [
+        ({"decay": 1.0}, "decay 1.0, which must be at least 0 and below 1"),
+        ({"start_step": -1}, "start_step -1, which must be at least 0"),
+    ],
+)
+def test_options_out_of_range(options, rule):
+    with pytest.raises(ValueError, match=rf"trainer\.callbacks: ExponentialAverage has {rule}"):
+        ExponentialAverage(**options)
