@@ -1,14 +1,18 @@
 import copy
 import io
 import pickle
+import warnings
 
 import pytest
 import torch
+from lightning.pytorch import Trainer
 from torch import nn
 from torch.optim import AdamW, Muon
 from torch.optim.lr_scheduler import LambdaLR
 
+from lightning_xt.data.text_files import TextFiles
 from lightning_xt.models.decoder import Decoder
+from lightning_xt.training.language_model import LanguageModel
 from lightning_xt.training.optim.muon_adamw import MuonAdamW
 from lightning_xt.training.optim.orthogonal import orthogonalise, product_type
 from lightning_xt.training.optim.parameter_groups import parameter_groups
@@ -299,3 +303,40 @@ def test_parameters_it_cannot_take_are_named():
         MuonAdamW([group([*matrices([(3, 5)]), nn.Parameter(torch.ones(5)), nn.Parameter(torch.ones(2, 3, 4))])])
     with pytest.raises(ValueError, match=r"parameters of the role None, .* give it parameter_groups\(model\)"):
         MuonAdamW(nn.Linear(3, 5).parameters())
+
+
+CONFIG = {
+    "decoder": {"dim": 8, "depth": 2, "attention": {"heads": 2}},
+    "optimizer": {"class_path": "MuonAdamW", "init_args": {"lr": 0.05}},
+    "schedule": {"init_args": {"warmup_steps": 2}},
+}
+
+
+def trained(processes=1, accumulate=1, batch_size=4):
+    torch.manual_seed(0)
+    model = LanguageModel.from_config(CONFIG).double()
+    trainer = Trainer(
+        max_steps=5,
+        max_epochs=-1,
+        accelerator="cpu",
+        devices=processes,
+        strategy="auto" if processes == 1 else "ddp_fork",
+        accumulate_grad_batches=accumulate,
+        gradient_clip_val=0.1,
+        limit_val_batches=0,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        use_distributed_sampler=False,
+    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*fork.*", DeprecationWarning)
+        trainer.fit(model, TextFiles("corpus.txt", seq_len=8, batch_size=batch_size))
+    return weights(model)
+
+
+def test_processes_and_accumulated_batches_change_nothing(folder):
+    whole, accumulated = trained(), trained(accumulate=2, batch_size=2)
+    torch.testing.assert_close(accumulated, whole, rtol=0, atol=1e-9)
+    torch.testing.assert_close(trained(processes=2, batch_size=2), whole, rtol=0, atol=1e-9)
