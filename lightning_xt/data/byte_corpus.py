@@ -119,7 +119,8 @@ class ByteCorpus(DataModule):
     def prepare_data(self) -> None:
         """Prepares the corpus once per machine; predicting needs none."""
         if self.trainer is None or not self.trainer.predicting:
-            _ = self.splits
+            # Hashed before training, which would wait for it at the first checkpoint.
+            _ = self.content_hash
 
     def setup(self, stage: str) -> None:
         """Opens what a stage reads: the prompts, or the corpus.

@@ -18,6 +18,12 @@ class ExactResume(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         own = torch.initial_seed() if self.seed is None else self.seed
         self.seed = int(trainer.strategy.broadcast(own))
+        fit = trainer.fit_loop
+        last = fit.epoch_loop.restarted_on_train_batch_end and fit.epoch_loop.batch_progress.is_last_batch
+        if fit.restarted_mid_epoch and last:
+            # Lightning has counted the epoch that ended with the checkpoint, but would not count the next as begun, and
+            # would repeat an epoch after a second resume of this kind.
+            fit.reset_restart_stage()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         loop = trainer.fit_loop.epoch_loop
