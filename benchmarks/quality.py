@@ -1,0 +1,406 @@
+"""How well a model is after how long, against plain ones: python benchmarks/quality.py --preset shakespeare_cpu.
+
+    ours             a recipe, by `lightning-xt fit`
+    reference_gpt    reference_gpt.py with the settings that nanoGPT has for this size
+    x_transformers   the model of its train_enwik8 at that size, Adam at the same learning rate, no schedule
+
+All train on the windows of the same seed in the same order, for as many seconds, and are measured by the mean loss over
+the whole validation split in windows of the same length, side by side. Seconds are those of training: compiling (the
+first steps) and validation are left out. How many steps the seconds hold is found by a trial of each; --steps says so
+instead. What follows `--` goes to our command line.
+"""
+
+import argparse
+import contextlib
+import math
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from common import report
+from lightning.pytorch import Callback, LightningModule, Trainer
+from reference_gpt import ReferenceGPT, next_token_loss, reference_optimizer, warmup_cosine
+from torch import Tensor, nn
+from torch.nn import functional as F
+from training import Size, say, x_transformers
+
+from lightning_xt.cli import main as lightning_xt
+from lightning_xt.data.byte_corpus import ByteCorpus
+from lightning_xt.data.cache import data_folder
+from lightning_xt.data.standard_library import StandardLibrary
+from lightning_xt.data.text_files import TextFiles
+from lightning_xt.data.windows import EvaluationWindows, TrainingWindows
+
+CONFIGS = Path(__file__).parents[1] / "configs" / "language"
+SHAKESPEARE = Path("tinyshakespeare") / "input.txt"
+FIRST = 3
+"""Steps in which things are compiled and allocated."""
+TRIAL = 60
+"""Steps after them that tell how long one takes."""
+EVALUATED_AT_ONCE = 16_384  # tokens
+Point = tuple[float, int, float]
+"""Seconds of training, bytes seen and nats."""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A corpus, our recipe and the plain model's settings.
+
+    Args:
+        recipe: our config file.
+        corpus: its name: shakespeare or standard_library.
+        size: of the plain models and of their batches; the row is everybody's context.
+        device: cpu or cuda.
+        seconds: of training.
+        lr: the plain models' learning rate.
+        dropout: of the plain models.
+    """
+
+    recipe: str
+    corpus: str
+    size: Size
+    device: str
+    seconds: float
+    lr: float = 1e-3
+    dropout: float = 0.0
+
+
+PRESETS = {
+    "shakespeare_cpu": Preset("shakespeare_cpu.yaml", "shakespeare", Size(128, 4, 4, 64, 12), "cpu", 180),
+    "stdlib_cpu": Preset("quickstart.yaml", "standard_library", Size(128, 4, 4, 256, 4), "cpu", 180),
+    "shakespeare_gpu": Preset("shakespeare.yaml", "shakespeare", Size(384, 6, 6, 256, 64), "cuda", 60, dropout=0.2),
+    "stdlib_gpu": Preset("enwik8_small.yaml", "standard_library", Size(384, 6, 6, 1024, 32), "cuda", 120),
+}
+
+
+@dataclass
+class Run:
+    """What one training told."""
+
+    curve: list[Point] = field(default_factory=list)
+    seconds: float = 0.0
+    steps: int = 0
+    bytes_seen: int = 0
+    parameters: int = 0
+    compile_seconds: float = 0.0
+
+    def point(self, loss: float) -> None:
+        """Takes up an evaluation."""
+        self.curve.append((round(self.seconds, 2), self.bytes_seen, round(loss, 4)))
+
+    def bytes_to(self, loss: float) -> float | None:
+        """Bytes until a loss was reached, in a straight line between evaluations; None where it was not."""
+        for (_, before, above), (_, after, below) in zip(
+            [(0, 0, math.log(256)), *self.curve], self.curve, strict=False
+        ):
+            if below <= loss:
+                return before + (after - before) * (above - loss) / (above - below) if above > loss else before
+        return None
+
+
+class Clock(Callback):
+    """Counts the seconds of the Trainer's steps and takes up what validation finds."""
+
+    run: ClassVar[Run]
+
+    def __init__(self) -> None:
+        self.since: float | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.run.parameters = sum(parameter.numel() for parameter in pl_module.parameters())
+        self.since = time.perf_counter()
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        # After a validation, and what other callbacks do then.
+        if self.since is None:
+            self.since = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Tensor, batch_idx: int
+    ) -> None:
+        run = self.run
+        run.steps, run.bytes_seen = trainer.global_step, run.bytes_seen + batch.shape[0] * (batch.shape[1] - 1)
+        if run.steps == FIRST:
+            run.compile_seconds, self.since = self.elapsed(), time.perf_counter()
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.stop()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn == "fit":
+            self.run.point(float(trainer.callback_metrics["val/loss"]))
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.stop()
+
+    def elapsed(self) -> float:
+        """Seconds since the clock was started."""
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        return 0.0 if self.since is None else time.perf_counter() - self.since
+
+    def stop(self) -> None:
+        """Adds them up."""
+        self.run.seconds += self.elapsed()
+        self.since = None
+
+
+@dataclass(frozen=True)
+class Contest:
+    """What all legs share.
+
+    Args:
+        preset: the corpus and the settings.
+        folder: where our runs go.
+        evaluations: of each run.
+        options: for our command line.
+    """
+
+    preset: Preset
+    folder: Path
+    evaluations: int
+    options: list[str]
+
+    @property
+    def device(self) -> torch.device:
+        """Where everything trains."""
+        return torch.device(self.preset.device)
+
+    def data_options(self) -> list[str]:
+        """Our command line's."""
+        if self.preset.corpus == "standard_library":
+            return ["--data=StandardLibrary", f"--data.seq_len={self.preset.size.seq_len}"]
+        split = ["--data.validation_fraction=0.1", "--data.test_fraction=0"]
+        return ["--data=TextFiles", f"--data.path={SHAKESPEARE}", f"--data.seq_len={self.preset.size.seq_len}", *split]
+
+    def corpus(self) -> ByteCorpus:
+        """The same for the others."""
+        sizes = {"seq_len": self.preset.size.seq_len, "batch_size": self.preset.size.batch_size}
+        if self.preset.corpus == "standard_library":
+            return StandardLibrary(**sizes)
+        return TextFiles(path=str(SHAKESPEARE), validation_fraction=0.1, test_fraction=0, **sizes)
+
+    def ours(self, seed: int, steps: int, evaluate: bool = True) -> Run:
+        """Our recipe, by the command line, in this process."""
+        Clock.run = run = Run()
+        every = max(1, steps // self.evaluations) if evaluate else "null"
+        recipe = CONFIGS / self.preset.recipe
+        options = [
+            "fit",
+            f"-c={recipe if recipe.is_file() else CONFIGS / 'quickstart.yaml'}",
+            "--name=quality",
+            *self.data_options(),
+            f"--data.seed={seed}",
+            f"--seed_everything={seed}",
+            f"--trainer.max_steps={steps}",
+            f"--trainer.default_root_dir={self.folder}",
+            f"--trainer.accelerator={'gpu' if self.preset.device == 'cuda' else 'cpu'}",
+            "--trainer.devices=1",
+            f"--trainer.callbacks+={Clock.__module__}.Clock",
+            "--sample_text.prompts=[]",
+            f"--validate_every={every}",
+            *([] if evaluate else ["--trainer.limit_val_batches=1"]),
+            *self.options,
+        ]
+        # The last line of standard output is the result's.
+        with contextlib.redirect_stdout(sys.stderr):
+            if lightning_xt(options):
+                raise SystemExit("the command line failed")
+        return run
+
+    def reference(self, seed: int, steps: int, evaluate: bool = True) -> Run:
+        """The plain transformer."""
+        torch.manual_seed(seed)
+        size, lr = self.preset.size, self.preset.lr
+        sizes = {"dim": size.dim, "depth": size.depth, "heads": size.heads, "seq_len": size.seq_len}
+        model = ReferenceGPT(256, **sizes, dropout=self.preset.dropout).to(self.device)
+        optimizer = reference_optimizer(model, lr=lr, betas=(0.9, 0.99))
+        warmup = min(100, steps // 10)
+        network = torch.compile(model) if self.preset.device == "cuda" else model
+
+        def rate(step: int) -> float:
+            return lr * warmup_cosine(step, steps=steps, warmup_steps=warmup)
+
+        def loss(tokens: Tensor) -> Tensor:
+            return next_token_loss(network(tokens[:, :-1]), tokens)
+
+        return self.trained(model, loss, model, optimizer, rate, 1.0, seed, steps if evaluate else -steps)
+
+    def x_transformers(self, seed: int, steps: int, evaluate: bool = True) -> Run:
+        """The model of x-transformers."""
+        torch.manual_seed(seed)
+        model = x_transformers(self.preset.size, self.device, flash=True)
+        network = torch.compile(model) if self.preset.device == "cuda" else model
+        optimizer = torch.optim.Adam(model.parameters(), lr=self.preset.lr)
+        return self.trained(
+            model, network, model.net, optimizer, lambda _: self.preset.lr, 0.5, seed, steps if evaluate else -steps
+        )
+
+    def trained(
+        self,
+        model: nn.Module,
+        loss: Callable[[Tensor], Tensor],
+        logits: Callable[[Tensor], Tensor],
+        optimizer: torch.optim.Optimizer,
+        rate: Callable[[int], float],
+        clip: float,
+        seed: int,
+        steps: int,
+    ) -> Run:
+        """A plain training loop.
+
+        Args:
+            model: what is trained.
+            loss: of a batch of windows.
+            logits: of tokens, for evaluation.
+            optimizer: of the model's parameters.
+            rate: the learning rate of a step.
+            clip: largest norm of the gradients.
+            seed: of the windows.
+            steps: how many; negative for as many without evaluation.
+        """
+        corpus = self.corpus()
+        windows = TrainingWindows(corpus.splits.train, corpus.seq_len, seed)
+        every = max(1, steps // self.evaluations) if steps > 0 else 1 << 60
+        run = Run(parameters=sum(parameter.numel() for parameter in model.parameters()))
+        since = time.perf_counter()
+        for step in range(abs(steps)):
+            batch = windows.__getitems__(range(step * corpus.batch_size, (step + 1) * corpus.batch_size))
+            for group in optimizer.param_groups:
+                group["lr"] = rate(step)
+            with self.precision():
+                value = loss(batch.to(self.device))
+            value.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
+            optimizer.step()
+            optimizer.zero_grad()
+            run.steps, run.bytes_seen = step + 1, run.bytes_seen + batch.shape[0] * corpus.seq_len
+            last = run.steps == abs(steps)
+            if run.steps == FIRST:
+                run.compile_seconds, since = self.now() - since, self.now()
+            if last or run.steps % every == 0:
+                run.seconds += self.now() - since
+                if steps > 0:
+                    run.point(self.evaluated(model, logits, corpus))
+                since = self.now()
+        return run
+
+    def precision(self) -> contextlib.AbstractContextManager[Any]:
+        """nanoGPT's: float32 on a CPU, bf16 on a GPU."""
+        return torch.autocast(self.preset.device, torch.bfloat16, enabled=self.preset.device == "cuda")
+
+    def now(self) -> float:
+        """The time when the device has done what it was told."""
+        if self.preset.device == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    @torch.no_grad()
+    def evaluated(self, model: nn.Module, logits: Callable[[Tensor], Tensor], corpus: ByteCorpus) -> float:
+        """Mean nats over the whole validation split, as our own validation has it."""
+        windows = EvaluationWindows(corpus.splits.validation, corpus.seq_len)
+        total, count = 0.0, 0
+        at_once = max(1, EVALUATED_AT_ONCE // corpus.seq_len)
+        model.eval()
+        for first in range(0, len(windows), at_once):
+            batch = windows.__getitems__(range(first, min(first + at_once, len(windows))))
+            with self.precision():
+                scores = logits(batch.tokens[:, :-1].to(self.device))
+            nats = F.cross_entropy(scores.float().transpose(1, 2).cpu(), batch.tokens[:, 1:], reduction="none")
+            total, count = total + float(nats[batch.scored].double().sum()), count + int(batch.scored.sum())
+        model.train()
+        return total / count
+
+
+def steps_in(leg: Callable[[int, int, bool], Run], seconds: float) -> int:
+    """How many steps of a leg the seconds hold."""
+    trial = leg(0, FIRST + TRIAL, False)
+    return FIRST + max(1, round(seconds * TRIAL / trial.seconds))
+
+
+def told(runs: list[Run]) -> dict[str, Any]:
+    """A row of all seeds: the final loss, and how it came about."""
+    losses = [run.curve[-1][2] for run in runs]
+    first = runs[0]
+    return {
+        "value": round(statistics.mean(losses), 4),
+        "unit": "nats per byte, final model",
+        "bits_per_byte": round(statistics.mean(losses) / math.log(2), 4),
+        "best_by_validation": round(statistics.mean(min(loss for _, _, loss in run.curve) for run in runs), 4),
+        "spread": [min(losses), max(losses)],
+        "repeats": len(runs),
+        "seconds": round(statistics.mean(run.seconds for run in runs), 1),
+        "compile_seconds": round(statistics.mean(run.compile_seconds for run in runs), 1),
+        "bytes_seen": first.bytes_seen,
+        "steps": first.steps,
+        "evaluations": len(first.curve),
+        "parameters": first.parameters,
+        "curves": [run.curve for run in runs],
+    }
+
+
+def bytes_to_reference(ours: list[Run], references: list[Run]) -> dict[str, Any]:
+    """The share of the reference's bytes after which ours is as good as it is in the end."""
+    each = [run.bytes_to(other.curve[-1][2]) for run, other in zip(ours, references, strict=True)]
+    shares = [found / other.bytes_seen for found, other in zip(each, references, strict=True) if found is not None]
+    row: dict[str, Any] = {"value": None, "unit": "share of the reference's bytes", "repeats": len(each)}
+    if len(shares) < len(each):
+        return {**row, "note": f"{len(each) - len(shares)} of {len(each)} runs did not get there"}
+    return {**row, "value": round(statistics.mean(shares), 4), "spread": [round(min(shares), 4), round(max(shares), 4)]}
+
+
+def arguments() -> argparse.Namespace:
+    """What the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", choices=list(PRESETS), default="shakespeare_cpu")
+    parser.add_argument("--seeds", type=int, default=3, help="runs of each leg")
+    parser.add_argument("--seconds", type=float, help="of training; the preset's by default")
+    parser.add_argument("--steps", type=int, help="of every leg, instead of seconds")
+    parser.add_argument("--evaluations", type=int, default=20, help="of the validation split in a run")
+    parser.add_argument("--legs", nargs="+", choices=list(LEGS), default=list(LEGS), help="only these")
+    parser.add_argument("options", nargs="*", help="for our command line, after --")
+    return parser.parse_args()
+
+
+LEGS = {
+    "ours": ("val_loss", Contest.ours),
+    "reference_gpt": ("reference_val_loss", Contest.reference),
+    "x_transformers": ("xt_val_loss", Contest.x_transformers),
+}
+
+
+def main() -> None:
+    """Rows: `val_loss`, `reference_val_loss`, `xt_val_loss` and `bytes_to_reference`."""
+    args = arguments()
+    preset = PRESETS[args.preset]
+    if preset.corpus == "shakespeare" and not (data_folder() / SHAKESPEARE).is_file():
+        say(f"{data_folder() / SHAKESPEARE} is not there: nothing was measured; put the text there, or set the folder "
+            "by LIGHTNING_XT_DATA")  # fmt: skip
+        return report({})
+    if preset.device == "cuda" and not torch.cuda.is_available():
+        say(f"{args.preset} needs a GPU, and there is none: nothing was measured")
+        return report({})
+    runs: dict[str, list[Run]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        contest = Contest(preset, Path(folder), args.evaluations, args.options)
+        for name in args.legs:
+            leg = LEGS[name][1].__get__(contest)
+            steps = args.steps or steps_in(leg, args.seconds or preset.seconds)
+            for seed in range(args.seeds):
+                runs.setdefault(name, []).append(leg(seed, steps))
+                last = runs[name][-1].curve[-1]
+                say(f"{name}, seed {seed}: {last[2]:.4f} nats after {last[0]:.0f} s and {last[1]:,} bytes")
+    rows = {LEGS[name][0]: told(each) for name, each in runs.items()}
+    if {"ours", "reference_gpt"} <= runs.keys():
+        rows["bytes_to_reference"] = bytes_to_reference(runs["ours"], runs["reference_gpt"])
+    return report(rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,484 @@
+"""Training speed, all legs in turn within one run: python benchmarks/training.py [--device cpu|cuda] [--rows NAME ...].
+
+    trainer          ours, by `lightning-xt fit`: its Trainer, callbacks, loggers and data; bf16, compiled, fused AdamW
+    bare             the same model, settings and batches in a loop of ten lines
+    xt_shipped       x-transformers as its train_enwik8 has it: float32, eager, Adam
+    xt_flash_bf16    the same with flash attention and bf16
+    xt_compiled      the same with torch.compile too
+    reference_gpt    reference_gpt.py: bf16, compiled, fused AdamW
+    gemm             nothing but products of matrices
+
+A step is forward, backward, clipping and optimizer. The Trainer runs a slice of steps, then each other leg one as long,
+and so on; steps that compile are left out. Needs the extra `bench`.
+"""
+
+import argparse
+import contextlib
+import itertools
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from common import report, row
+from lightning.pytorch import Callback, LightningModule, Trainer
+from reference_gpt import ReferenceGPT, next_token_loss, reference_optimizer
+from torch import Tensor, nn
+
+from lightning_xt import Decoder, LanguageModel
+from lightning_xt.cli import main as lightning_xt
+from lightning_xt.data.loader import Loader
+from lightning_xt.data.windows import TrainingWindows
+from lightning_xt.models.outline import outline
+
+H100_PEAK = 989e12
+"""bf16 FLOP/s of an H100 SXM, dense."""
+CORPUS = 1 << 20
+GEMM = {"cpu": (1024, 8), "cuda": (8192, 16)}
+"""Rows of the matrices, and how many products are one measurement."""
+ALONE = 40
+"""Steps at the end that the Trainer takes without a pause, in which waiting for data is measured."""
+Steps = Callable[[int], object]
+"""Trains so many steps."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """A model and its batches."""
+
+    dim: int
+    depth: int
+    heads: int
+    seq_len: int
+    batch_size: int
+
+    @property
+    def tokens(self) -> int:
+        """Predicted in a step."""
+        return self.batch_size * self.seq_len
+
+
+SIZES = {"cpu": Size(256, 4, 4, 256, 16), "cuda": Size(512, 12, 8, 1024, 64)}
+TINY = Size(16, 1, 1, 16, 1)
+
+
+@dataclass
+class Race:
+    """Legs in turn.
+
+    Args:
+        legs: those beside the Trainer's.
+        device: where they train.
+        rounds: slices of each leg.
+        steps: of a slice.
+        alone: steps of the Trainer at the end.
+        warmup: steps of each leg before anything is measured.
+    """
+
+    legs: dict[str, Steps]
+    device: torch.device
+    rounds: int
+    steps: int
+    alone: int = ALONE
+    warmup: int = 3
+    seconds: dict[str, list[float]] = field(default_factory=dict)
+    data_wait: float = 0.0
+    loss: float = 0.0
+
+    def warm_up(self) -> None:
+        """Compiles and allocates."""
+        for name, leg in self.legs.items():
+            start = time.perf_counter()
+            leg(self.warmup)
+            say(f"{name}: ready after {time.perf_counter() - start:.1f} s")
+
+    def run(self) -> None:
+        """A slice of each leg."""
+        for name, leg in self.legs.items():
+            start = self.now()
+            leg(self.steps)
+            self.note(name, self.now() - start)
+
+    def note(self, name: str, seconds: float) -> None:
+        """Takes up a slice's time."""
+        self.seconds.setdefault(name, []).append(seconds / self.steps)
+
+    def now(self) -> float:
+        """The time when the device has done what it was told."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+    def totals(self, name: str, repeats: int) -> list[float]:
+        """Mean seconds of a step in each repeat, which holds several slices."""
+        each = self.seconds[name]
+        size = len(each) // repeats
+        return [statistics.mean(each[first : first + size]) for first in range(0, len(each), size)]
+
+
+class TrainerLeg(Callback):
+    """Times slices of the Trainer's steps, with all it does between them, and lets the others run in the pauses."""
+
+    race: ClassVar[Race]
+
+    def __init__(self) -> None:
+        self.start = self.waited = 0.0
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        race, loader = self.race, trainer.train_dataloader
+        step = trainer.global_step - race.warmup
+        end = race.rounds * race.steps
+        if step < 0 or (step % race.steps and step != end + race.alone) or end < step < end + race.alone:
+            return
+        now = race.now()
+        if step == end + race.alone:
+            race.data_wait = (waited(loader) - self.waited) / (now - self.start)
+            race.loss = float(trainer.callback_metrics["train/loss"])
+            return
+        if step:
+            race.note("trainer", now - self.start)
+        else:
+            race.warm_up()
+        if step < end:
+            say(f"slice {step // race.steps + 1}/{race.rounds}")
+            race.run()
+        self.waited, self.start = waited(loader), race.now()
+
+
+def waited(loader: Any) -> float:
+    """Seconds for which a loader was waited for."""
+    return loader.waited if isinstance(loader, Loader) else 0.0
+
+
+def fit(folder: Path, size: Size, race: Race, compile: bool, callbacks: list[str]) -> None:
+    """Trains by the command line, in this process; the race's legs run between the Trainer's."""
+    TrainerLeg.race = race
+    options = [
+        "fit",
+        f"--name={folder.name}",
+        "--data=TextFiles",
+        f"--data.path={folder / 'corpus'}",
+        "--data.validation_fraction=0",
+        "--data.test_fraction=0",
+        f"--data.seq_len={size.seq_len}",
+        f"--data.batch_size={size.batch_size}",
+        *(f"--model.decoder.{name}={value}" for name, value in decoder_options(size)),
+        f"--model.compile={str(compile).lower()}",
+        "--model.optimizer=AdamW",
+        "--model.optimizer.fused=true",
+        f"--trainer.accelerator={'gpu' if race.device.type == 'cuda' else 'cpu'}",
+        "--trainer.devices=1",
+        "--trainer.precision=bf16-mixed",
+        "--trainer.gradient_clip_val=1.0",
+        f"--trainer.max_steps={race.warmup + race.rounds * race.steps + race.alone}",
+        f"--trainer.default_root_dir={folder / 'runs'}",
+        "--sample_text.prompts=[]",
+        "--validate_every=null",
+        *(f"--trainer.callbacks+={name}" for name in callbacks),
+    ]
+    # The last line of standard output is the result's.
+    with contextlib.redirect_stdout(sys.stderr):
+        if lightning_xt(options):
+            raise SystemExit("the command line failed")
+
+
+def decoder_options(size: Size) -> list[tuple[str, int]]:
+    """Our model: the defaults, at the size of the others."""
+    return [("dim", size.dim), ("depth", size.depth), ("attention.heads", size.heads)]
+
+
+def batches(corpus: np.ndarray, size: Size, device: torch.device) -> Iterator[Tensor]:
+    """The batches that the Trainer's data serve, without end, on the device beforehand."""
+    windows = TrainingWindows(corpus, size.seq_len)
+    count = 32 if size.tokens < 1 << 16 else 8
+    rows = [range(first * size.batch_size, (first + 1) * size.batch_size) for first in range(count)]
+    return itertools.cycle([windows.__getitems__(each).to(device) for each in rows])
+
+
+def trained(
+    loss: Callable[[Tensor], Tensor],
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    feed: Iterator[Tensor],
+    *,
+    bf16: bool,
+    clip: float = 1.0,
+    parts: int = 1,
+) -> Steps:
+    """A training loop.
+
+    Args:
+        loss: of a batch.
+        model: whose gradients are clipped.
+        optimizer: of its parameters.
+        feed: the batches.
+        bf16: whether products are computed in bfloat16.
+        clip: largest norm of the gradients.
+        parts: backward passes that a batch is cut into.
+    """
+    parameters = list(model.parameters())
+    device = parameters[0].device.type
+
+    def run(steps: int) -> None:
+        for batch in itertools.islice(feed, steps):
+            for part in batch.chunk(parts):
+                with torch.autocast(device, torch.bfloat16, enabled=bf16):
+                    value = loss(part)
+                (value / parts if parts > 1 else value).backward()
+            torch.nn.utils.clip_grad_norm_(parameters, clip)
+            optimizer.step()
+            optimizer.zero_grad()
+
+    return run
+
+
+def ours(size: Size, device: torch.device, feed: Iterator[Tensor], compile: bool, **attention: Any) -> Steps:
+    """What the command line trains, in a bare loop."""
+    options = {"heads": size.heads, **attention}
+    model = LanguageModel.from_config({"decoder": {"dim": size.dim, "depth": size.depth, "attention": options}})
+    model.to(device)
+    network = torch.compile(model.decoder.forward, dynamic=False) if compile else model.decoder
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
+    return trained(lambda batch: model.objective(network, batch).mean, model, optimizer, feed, bf16=True)
+
+
+def x_transformers(size: Size, device: torch.device, flash: bool) -> nn.Module:
+    """The model of its train_enwik8, at our size."""
+    from x_transformers import AutoregressiveWrapper, TransformerWrapper
+    from x_transformers import Decoder as Layers
+
+    heads = {"heads": size.heads, "attn_dim_head": size.dim // size.heads}
+    layers = Layers(dim=size.dim, depth=size.depth, **heads, rotary_pos_emb=True, attn_flash=flash)
+    network = TransformerWrapper(num_tokens=256, max_seq_len=size.seq_len, attn_layers=layers)
+    return AutoregressiveWrapper(network).to(device)
+
+
+def theirs(size: Size, device: torch.device, feed: Iterator[Tensor], kind: str, compile: bool) -> Steps:
+    """x-transformers in a bare loop."""
+    model = x_transformers(size, device, flash=kind != "xt_shipped")
+    loss = torch.compile(model) if kind == "xt_compiled" and compile else model
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
+    # Without flash attention a GPU has no room for all pairs of tokens of a large batch; its script cuts it in four.
+    parts = 4 if kind == "xt_shipped" and device.type == "cuda" else 1
+    return trained(loss, model, optimizer, feed, bf16=kind != "xt_shipped", clip=0.5, parts=parts)
+
+
+def reference(size: Size, device: torch.device, feed: Iterator[Tensor], compile: bool) -> Steps:
+    """The plain transformer in a bare loop."""
+    model = reference_model(size).to(device)
+    network = torch.compile(model) if compile else model
+    optimizer = reference_optimizer(model, lr=1e-3)
+    return trained(lambda batch: next_token_loss(network(batch[:, :-1]), batch), model, optimizer, feed, bf16=True)
+
+
+def reference_model(size: Size) -> ReferenceGPT:
+    """The plain transformer at our size."""
+    return ReferenceGPT(256, dim=size.dim, depth=size.depth, heads=size.heads, seq_len=size.seq_len)
+
+
+def gemm(device: torch.device, dtype: torch.dtype) -> Steps:
+    """Products of matrices, as many for each step."""
+    rows, products = GEMM[device.type]
+    left, right = (torch.randn(rows, rows, device=device).to(dtype) for _ in range(2))
+
+    def run(steps: int) -> None:
+        for _ in range(steps * products):
+            left @ right
+
+    return run
+
+
+def window_scaling(size: Size, device: torch.device, corpus: np.ndarray, repeats: int, steps: int) -> dict[str, Any]:
+    """How the step's time grows with the row, the tokens of a step and what each of them sees staying as they are."""
+    lengths = [size.seq_len << doublings for doublings in range(6)]
+    legs = {}
+    for seq_len in lengths:
+        longer = Size(size.dim, size.depth, size.heads, seq_len, max(1, size.tokens // seq_len))
+        legs[str(seq_len)] = ours(longer, device, batches(corpus, longer, device), True, window=size.seq_len)
+    race = Race(legs, device, repeats, steps)
+    race.warm_up()
+    for _ in range(repeats):
+        race.run()
+    first, last = race.seconds[str(lengths[0])], race.seconds[str(lengths[-1])]
+    steps_ms = {name: round(1000 * statistics.median(each), 2) for name, each in race.seconds.items()}
+    return {**row(first, [1 / t for t in last]), **ratio(last, first), "step_ms": steps_ms, "window": size.seq_len}
+
+
+def ratio(above: list[float], below: list[float]) -> dict[str, Any]:
+    """The median of the paired ratios."""
+    each = [a / b for a, b in zip(above, below, strict=True)]
+    return {
+        "value": round(statistics.median(each), 4),
+        "spread": [round(min(each), 4), round(max(each), 4)],
+        "repeats": len(each),
+    }
+
+
+def speed(race: Race, name: str, size: Size, settings: str) -> dict[str, Any]:
+    """How many times faster ours is than a leg, by the command line's Trainer."""
+    mine, other = race.seconds["trainer"], race.seconds[name]
+    return {
+        **row(mine, other),
+        "unit": "times their tokens/s",
+        "ours_tokens_per_second": round(size.tokens / statistics.median(mine)),
+        "theirs_tokens_per_second": round(size.tokens / statistics.median(other)),
+        "settings": settings,
+    }
+
+
+def overhead(race: Race, repeats: int) -> dict[str, Any]:
+    """Milliseconds that a step of the Trainer takes beyond one of the bare loop."""
+    mine, bare = race.totals("trainer", repeats), race.totals("bare", repeats)
+    each = [1000 * (a - b) for a, b in zip(mine, bare, strict=True)]
+    return {
+        "value": round(statistics.median(each), 3),
+        "unit": "ms",
+        "spread": [round(min(each), 3), round(max(each), 3)],
+        "repeats": repeats,
+    }
+
+
+def parameters(size: Size) -> dict[str, int]:
+    """Of each model."""
+    counts = {"ours": our_decoder(size), "reference_gpt": reference_model(size)}
+    with contextlib.suppress(ImportError):
+        counts["x_transformers"] = x_transformers(size, torch.device("cpu"), flash=False)
+    return {name: sum(p.numel() for p in model.parameters()) for name, model in counts.items()}
+
+
+def our_decoder(size: Size) -> Decoder:
+    """Our model alone, without memory."""
+    with torch.device("meta"):
+        options = {"dim": size.dim, "depth": size.depth, "attention": {"heads": size.heads}}
+        return LanguageModel.from_config({"decoder": options}).decoder
+
+
+LEGS_OF = {
+    "vs_xt_shipped": ["xt_shipped"],
+    "vs_xt_flash_bf16": ["xt_flash_bf16"],
+    "vs_xt_compiled": ["xt_compiled"],
+    "trainer_vs_bare": ["bare"],
+    "trainer_overhead_ms": ["bare"],
+    "data_wait_share": [],
+    "reference_gpt": ["reference_gpt"],
+    "gemm_gflops": ["gemm_fp32", "gemm_bf16"],
+    "mfu": ["gemm_bf16"],
+    "mfu_h100": [],
+    "window_scaling": [],
+}
+CUDA_ONLY = ("mfu_h100", "window_scaling")
+
+
+def legs(names: list[str], size: Size, device: torch.device, corpus: np.ndarray, compile: bool) -> dict[str, Steps]:
+    """The legs beside the Trainer's that some rows need."""
+    makers: dict[str, Callable[[Iterator[Tensor]], Steps]] = {
+        "bare": lambda feed: ours(size, device, feed, compile),
+        **{
+            kind: lambda feed, kind=kind: theirs(size, device, feed, kind, compile)
+            for kind in ("xt_shipped", "xt_flash_bf16", "xt_compiled")
+        },
+        "reference_gpt": lambda feed: reference(size, device, feed, compile),
+        "gemm_fp32": lambda feed: gemm(device, torch.float32),
+        "gemm_bf16": lambda feed: gemm(device, torch.bfloat16),
+    }
+    needed = {leg for name in names for leg in LEGS_OF[name]}
+    return {name: maker(batches(corpus, size, device)) for name, maker in makers.items() if name in needed}
+
+
+def measured(names: list[str], race: Race, size: Size, repeats: int, compile: bool) -> dict[str, dict[str, Any]]:
+    """The rows that one race tells."""
+    settings = f"ours: lightning-xt fit, bf16-mixed, {'compiled' if compile else 'eager'}, fused AdamW, clipping"
+    rows: dict[str, dict[str, Any]] = {}
+    for name in names:
+        if name.startswith("vs_xt") or name == "reference_gpt":
+            rows[name] = speed(race, LEGS_OF[name][0], size, settings)
+    if "trainer_vs_bare" in names:
+        rows["trainer_vs_bare"] = ratio(race.totals("bare", repeats), race.totals("trainer", repeats))
+    if "trainer_overhead_ms" in names:
+        rows["trainer_overhead_ms"] = overhead(race, repeats)
+    if "data_wait_share" in names:
+        rows["data_wait_share"] = {"value": round(race.data_wait, 6), "unit": "share of the time", "steps": race.alone}
+    best = {}
+    matrix, products = GEMM[race.device.type]
+    for kind in ("fp32", "bf16"):
+        if (times := race.seconds.get(f"gemm_{kind}")) is not None:
+            best[kind] = 2 * matrix**3 * products / min(times) / 1e9
+    if "gemm_gflops" in names:
+        rows["gemm_gflops"] = {
+            "value": round(best["bf16"], 1),
+            "unit": "GFLOP/s in bf16",
+            "fp32": round(best["fp32"], 1),
+        }
+    # Forward, and twice as much backward.
+    flops = 3 * size.batch_size * outline(our_decoder(size), size.seq_len).flops
+    achieved = [flops / seconds for seconds in race.totals("trainer", repeats)]
+    peaks = {"mfu": 1e9 * best.get("bf16", 0.0), "mfu_h100": H100_PEAK}
+    for name in ("mfu", "mfu_h100"):
+        if name in names:
+            each = ratio(achieved, [peaks[name]] * repeats)
+            rows[name] = {**each, "unit": "share of bf16 peak", "tflops": round(statistics.median(achieved) / 1e12, 3)}
+    return rows
+
+
+def tiny_overhead(folder: Path, corpus: np.ndarray, device: torch.device, repeats: int) -> float:
+    """The Trainer's overhead where a step is next to nothing, which noise hides less."""
+    race = Race({"bare": ours(TINY, device, batches(corpus, TINY, device), False)}, device, repeats, 200, 1, 20)
+    fit(folder, TINY, race, False, [f"{TrainerLeg.__module__}.TrainerLeg"])
+    return overhead(race, repeats)["value"]
+
+
+def say(line: str) -> None:
+    """Tells how far it is."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def arguments() -> argparse.Namespace:
+    """What the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=sorted(SIZES), default="cpu")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--slices", type=int, default=4, help="slices of each leg in a repeat")
+    parser.add_argument("--steps", type=int, help="of a slice; 5 on the CPU, 50 on a GPU")
+    parser.add_argument("--rows", nargs="+", choices=sorted(LEGS_OF), help="only these")
+    parser.add_argument("--eager", action="store_true", help="nothing is compiled")
+    for name in Size.__dataclass_fields__:
+        parser.add_argument(f"--{name}", type=int)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Prints the rows as JSON."""
+    args = arguments()
+    given = {name: value for name in Size.__dataclass_fields__ if (value := getattr(args, name)) is not None}
+    size = Size(**{**vars(SIZES[args.device]), **given})
+    device, compile = torch.device(args.device), not args.eager
+    names = args.rows or [name for name in LEGS_OF if args.device == "cuda" or name not in CUDA_ONLY]
+    torch.manual_seed(0)
+    corpus = np.random.default_rng(0).integers(0, 256, CORPUS, dtype=np.uint8)
+    rows: dict[str, dict[str, Any]] = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        corpus.tofile(folder / "corpus")
+        if names != ["window_scaling"]:
+            steps = args.steps or (50 if args.device == "cuda" else 5)
+            race = Race(legs(names, size, device, corpus, compile), device, args.repeats * args.slices, steps)
+            fit(folder, size, race, compile, [f"{TrainerLeg.__module__}.TrainerLeg"])
+            rows = measured(names, race, size, args.repeats, compile)
+        if "trainer_overhead_ms" in names:
+            rows["trainer_overhead_ms"]["tiny_model"] = tiny_overhead(folder, corpus, device, args.repeats)
+        if "window_scaling" in names:
+            rows["window_scaling"] = window_scaling(size, device, corpus, args.repeats, args.steps or 20)
+    about = {"size": vars(size), "parameters": parameters(size)}
+    report({name: {**each, **about} for name, each in rows.items()})
+
+
+if __name__ == "__main__":
+    main()
