@@ -9,6 +9,7 @@ from lightning.pytorch import Trainer
 from torch import nn
 from torch.optim import AdamW, Muon
 from torch.optim.lr_scheduler import LambdaLR
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_xt.data.text_files import TextFiles
 from lightning_xt.models.decoder import Decoder
@@ -340,3 +341,30 @@ def test_processes_and_accumulated_batches_change_nothing(folder):
     whole, accumulated = trained(), trained(accumulate=2, batch_size=2)
     torch.testing.assert_close(accumulated, whole, rtol=0, atol=1e-9)
     torch.testing.assert_close(trained(processes=2, batch_size=2), whole, rtol=0, atol=1e-9)
+
+
+class Calls(TorchDispatchMode):
+    """Remembers which operations ran."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.append(func.overloadpacket.__name__)
+        return func(*args, **kwargs or {})
+
+
+def test_a_step_reads_no_value_and_multiplies_by_shape():
+    model = decoder()
+    optimizer = MuonAdamW(parameter_groups(model))
+    for _ in range(2):
+        give_gradients(model.parameters(), 0)
+        with Calls() as calls:
+            optimizer.step()
+    # Reading a value would make the host wait for the device.
+    assert not {"_local_scalar_dense", "item", "is_nonzero", "equal"} & {*calls.names}
+    shapes = {tuple(sorted(p.shape)) for p in optimizer.param_groups[0]["params"]}
+    assert shapes == {(16, 16), (16, 32), (16, 64)}
+    assert calls.names.count("bmm") == 5 * 3
+    assert calls.names.count("baddbmm") == 2 * 5 * 3
