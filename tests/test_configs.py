@@ -65,6 +65,20 @@ def test_compiling_trains_two_steps(tiny):
     assert "val/bits_per_byte=" in done.stdout.splitlines()[-1]
 
 
+@pytest.mark.parametrize("documents", ["joined", "separator"])
+def test_nothing_is_compiled_twice(tiny, documents):
+    # Steps, validation with a batch that is shorter than the others, sampling, and steps again.
+    overlay = CONFIGS / "trainer" / "compile.yaml"
+    options = ["fit", "-c", str(QUICKSTART), "-c", str(overlay), *tiny, "--model.compile.backend=eager"]
+    options += ["--trainer.max_steps=4", "--validate_every=2", "--trainer.limit_val_batches=null"]
+    options += ["--data.eval_batch_size=3", f"--data.documents={documents}", "--trainer.accumulate_grad_batches=2"]
+    code = "import torch._dynamo, sys; torch._dynamo.config.error_on_recompile = True; "
+    code += "from lightning_xt.cli import main; sys.exit(main(sys.argv[1:]))"
+    done = subprocess.run([sys.executable, "-c", code, *options], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "val/bits_per_byte=" in done.stdout.splitlines()[-1]
+
+
 @pytest.mark.parametrize("config", BASES, ids=lambda file: file.stem)
 def test_a_config_trains_two_steps(config, tiny):
     assert main(["fit", "-c", str(config), *tiny]) == 0

@@ -18,12 +18,18 @@ def data_folder() -> Path:
     """The folder for data sets: `$LIGHTNING_XT_DATA`, else `lightning-xt` in the user's cache folder."""
     if chosen := os.environ.get("LIGHTNING_XT_DATA"):
         return Path(chosen).expanduser()
-    return _cache_folder()
+    return cache_folder()
+
+
+def cache_folder() -> Path:
+    """What this package keeps for the user and could make again."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    return cache / "lightning-xt"
 
 
 def prepared_folders() -> list[Path]:
     """Where prepared files may be: in the data folder, or in the user's cache where that is read-only."""
-    return list(dict.fromkeys([data_folder() / "prepared", _cache_folder() / "prepared"]))
+    return list(dict.fromkeys([data_folder() / "prepared", cache_folder() / "prepared"]))
 
 
 def store(name: str, key: str, chunks: Callable[[], Iterable[bytes]]) -> Path:
@@ -95,8 +101,3 @@ def _remove_abandoned(path: Path) -> None:
     for part in path.parent.glob(f".{path.name}.*.part"):
         if time.time() - part.stat().st_mtime > ABANDONED:
             part.unlink(missing_ok=True)
-
-
-def _cache_folder() -> Path:
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    return cache / "lightning-xt"

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from lightning_xt.data.cache import cache_folder
+
 
 def compiled_forward(
     network: nn.Module, options: bool | dict[str, Any], device: torch.device
@@ -31,8 +33,20 @@ def compiled_forward(
         missing = "Triton" if device.type == "cuda" else "a C++ compiler (g++ or clang++, or the variable CXX)"
         warnings.warn(f"model.compile is on, but {missing} is not installed: training without it", stacklevel=2)
         return None
+    _keep_what_is_compiled()
     compiled: Callable[..., Any] = torch.compile(network.forward, **keywords)
     return compiled
+
+
+def _keep_what_is_compiled() -> None:
+    """Has torch keep it where it survives a restart of the machine, unless the user has named a place."""
+    folder = cache_folder() / "compiled"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        # Torch's own folder for temporary files will do.
+        return
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
 
 
 def has_compiler(device: torch.device) -> bool:
