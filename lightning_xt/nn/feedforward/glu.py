@@ -29,6 +29,8 @@ class GLU(FeedForward):
         check_option(f"feedforward: {type(self).__name__}", "hidden_dim", hidden_dim, least=1)
         check_option(f"feedforward: {type(self).__name__}", "dropout", dropout, least=0, below=1)
         self.to_hidden = nn.Linear(shape.dim, 2 * hidden_dim, bias=bias)
+        # Two maps in one weight, which optimizers of matrices take apart.
+        self.stacked_rows = {"to_hidden": (hidden_dim, hidden_dim)}
         self.dropout = nn.Dropout(dropout)
         self.to_out = nn.Linear(hidden_dim, shape.dim, bias=bias)
 

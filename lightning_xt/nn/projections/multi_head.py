@@ -24,6 +24,8 @@ class MultiHead(Projection):
         source_dim = shape.dim if shape.context_dim is None else shape.context_dim
         self.to_q = nn.Linear(shape.dim, shape.heads * shape.dim_head, bias=False)
         self.to_kv = nn.Linear(source_dim, 2 * shape.kv_heads * shape.dim_head, bias=False)
+        # Two maps in one weight, which optimizers of matrices take apart.
+        self.stacked_rows = {"to_kv": (shape.kv_heads * shape.dim_head,) * 2}
 
     def queries(self, x: Float[Tensor, "b i D"]) -> Float[Tensor, "b h i d"]:
         return self.to_q(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
