@@ -120,7 +120,8 @@ class LanguageModel(LightningModule):
 
     def training_step(self, batch: Int[Tensor, "b m"], batch_idx: int) -> Float[Tensor, ""]:
         loss = self.loss(batch)
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch))
+        if self._logs_this_step:
+            self.log("train/loss", loss, prog_bar=True, batch_size=len(batch))
         return loss
 
     def on_validation_epoch_start(self) -> None:
@@ -171,14 +172,25 @@ class LanguageModel(LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clips as the Trainer says, and logs the norm as it was before."""
+        by_norm = bool(gradient_clip_val) and gradient_clip_algorithm in (None, "norm")
+        if not (by_norm or self._logs_this_step):
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+            return
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        self.log("optim/grad_norm", norm)
-        self.log("optim/lr", optimizer.param_groups[0]["lr"])
-        if gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
-            torch.nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, norm)
+        if self._logs_this_step:
+            self.log("optim/grad_norm", norm)
+            self.log("optim/lr", optimizer.param_groups[0]["lr"])
+        if by_norm:
+            torch.nn.utils.clip_grads_with_norm_(parameters, float(gradient_clip_val or 0.0), norm)
         else:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
+    @property
+    def _logs_this_step(self) -> bool:
+        """Whether what is logged now is written; each value costs as much time as a small kernel, or several."""
+        every = max(1, self.trainer.log_every_n_steps)  # type: ignore[attr-defined]
+        return bool((self.trainer.global_step + 1) % every == 0)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[OWN] = own_contents(self, self.tokenizer)

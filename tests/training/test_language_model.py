@@ -19,6 +19,7 @@ CONFIG = {
     "schedule": {"init_args": {"warmup_steps": 2}},
 }
 QUIET = {
+    "log_every_n_steps": 1,
     "accelerator": "cpu",
     "devices": 1,
     "logger": False,
