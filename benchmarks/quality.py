@@ -205,7 +205,8 @@ class Contest:
             f"--trainer.callbacks+={Clock.__module__}.Clock",
             "--sample_text.prompts=[]",
             f"--validate_every={every}",
-            *([] if evaluate else ["--trainer.limit_val_batches=1"]),
+            # A trial is shorter than a recipe's warm-up may be.
+            *([] if evaluate else ["--model.schedule=null", "--trainer.limit_val_batches=1"]),
             *self.options,
         ]
         # The last line of standard output is the result's.
