@@ -430,9 +430,13 @@ def measured(names: list[str], race: Race, size: Size, repeats: int, compile: bo
 
 def tiny_overhead(folder: Path, corpus: np.ndarray, device: torch.device, repeats: int) -> float:
     """The Trainer's overhead where a step is next to nothing, which noise hides less."""
+    threads = torch.get_num_threads()
+    # Threads that wait for each other are most of what such a step would take.
+    torch.set_num_threads(1)
     race = Race({"bare": ours(TINY, device, batches(corpus, TINY, device), False)}, device, repeats, 200, 1, 20)
     fit(folder, TINY, race, False, [f"{TrainerLeg.__module__}.TrainerLeg"])
-    return overhead(race, repeats)["value"]
+    torch.set_num_threads(threads)
+    return float(overhead(race, repeats)["value"])
 
 
 def say(line: str) -> None:
@@ -471,6 +475,8 @@ def main() -> None:
             steps = args.steps or (50 if args.device == "cuda" else 5)
             race = Race(legs(names, size, device, corpus, compile), device, args.repeats * args.slices, steps)
             fit(folder, size, race, compile, [f"{TrainerLeg.__module__}.TrainerLeg"])
+            for leg, seconds in race.seconds.items():
+                say(f"{leg}: {1000 * statistics.median(seconds):.2f} ms a step")
             rows = measured(names, race, size, args.repeats, compile)
         if "trainer_overhead_ms" in names:
             rows["trainer_overhead_ms"]["tiny_model"] = tiny_overhead(folder, corpus, device, args.repeats)
