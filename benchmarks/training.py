@@ -89,7 +89,6 @@ class Race:
     warmup: int = 3
     seconds: dict[str, list[float]] = field(default_factory=dict)
     data_wait: float = 0.0
-    loss: float = 0.0
 
     def warm_up(self) -> None:
         """Compiles and allocates."""
@@ -141,7 +140,6 @@ class TrainerLeg(Callback):
         now = race.now()
         if step == end + race.alone:
             race.data_wait = (waited(loader) - self.waited) / (now - self.start)
-            race.loss = float(trainer.callback_metrics["train/loss"])
             return
         if step:
             race.note("trainer", now - self.start)
