@@ -24,6 +24,8 @@ Options of a command:  lightning-xt COMMAND --help
 Options of a class:    lightning-xt fit --model.help LanguageModel     lightning-xt fit --data.help TextFiles
 Resulting config:      lightning-xt fit -c FILE --print_config
 """
+TERMINATED = 128 + 15
+"""The exit code of what the signal SIGTERM stopped."""
 COMMANDS = ("fit", "validate", "test", "predict", "generate", "info", "average")
 
 
@@ -43,6 +45,10 @@ def main(args: Sequence[str] | None = None) -> int:
     try:
         return _dispatch(args)
     except SystemExit as stop:
+        if type(stop).__name__ == "SIGTERMException":
+            # Lightning's, which says nothing of what it leaves undone.
+            print("lightning-xt: stopped by SIGTERM; go on with --ckpt_path last", file=sys.stderr)
+            return TERMINATED
         # --help and --print_config end like this; anything but a number is a message.
         if stop.code is None or isinstance(stop.code, int):
             return stop.code or 0

@@ -3,13 +3,17 @@
 import errno
 import os
 import resource
+import signal
 import subprocess
 import sys
+import time
+import zipfile
 from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
 import torch
+from filelock import FileLock
 from tiny_run import names, rows, weights
 
 from lightning_xt.cli import main
@@ -215,3 +219,66 @@ def test_a_run_that_cannot_be_written_can_be_measured(trained):
     assert done.returncode == 0, done.stderr
     assert "config.validate.0.yaml cannot be written (File too large)" in done.stderr
     assert contents() == before
+
+
+def test_a_checkpoint_damaged_within_is_told(trained, capsys):
+    file = Path("runs/tiny/0/checkpoints/last.ckpt")
+    with zipfile.ZipFile(file) as archive:
+        largest = max(archive.infolist(), key=lambda entry: entry.file_size)
+    content = bytearray(file.read_bytes())
+    middle = largest.header_offset + largest.file_size // 2
+    content[middle : middle + 64] = bytes(64)
+    file.write_bytes(content)
+    for command in (["generate", str(file), "--prompt", "a"], ["fit", "-c", "tiny.yaml", "--init_from", str(file)]):
+        assert main(command) == 2
+        assert "last.ckpt cannot be read as a checkpoint: its contents are damaged" in capsys.readouterr().err
+
+
+def test_where_weights_come_from_is_said_once(trained, capsys):
+    before = contents()
+    last = "runs/tiny/0/checkpoints/last.ckpt"
+    assert main(["fit", "-c", "tiny.yaml", "--init_from", "runs/tiny", "--ckpt_path", last]) == 2
+    assert "both say where the weights come from; give one" in capsys.readouterr().err
+    assert main(["fit", "--init_from", "runs/tiny", "--ckpt_path", "last"]) == 2
+    assert "with both, give -c FILE or leave one of them away" in capsys.readouterr().err
+    assert contents() == before
+
+
+def test_a_run_is_trained_by_one_command_at_a_time(trained, capsys):
+    resume = ["fit", "-c", "runs/tiny/0/config.yaml", "--ckpt_path", "last", "--trainer.max_steps", "8"]
+    before = contents()
+    with FileLock("runs/tiny/0/.lock"):
+        assert main(resume) == 2
+        assert "the run runs/tiny/0 is being trained by another process" in capsys.readouterr().err
+    Path("runs/tiny/0/.lock").unlink(missing_ok=True)
+    assert contents() == before
+    assert main(resume) == 0
+    assert ".lock" not in names("runs/tiny/0")
+
+
+def test_a_run_that_was_stopped_does_not_say_that_it_is_done(fresh):
+    command = ["fit", "-c", "tiny.yaml", "--trainer.max_steps", "1000000", "--checkpoint_every", "2"]
+    started = subprocess.Popen([sys.executable, "-m", "lightning_xt", *command], stderr=subprocess.PIPE, text=True)
+    last, deadline = Path("runs/tiny/0/checkpoints/last.ckpt"), time.monotonic() + 60
+    while not last.is_file() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    started.send_signal(signal.SIGTERM)
+    _, told = started.communicate(timeout=60)
+    assert started.returncode == 143
+    assert "stopped by SIGTERM; go on with --ckpt_path last" in told
+
+
+def test_predictions_replace_files_only(trained, capsys):
+    predict = ["predict", "-c", "runs/tiny/0/config.yaml", "--ckpt_path", "last"]
+    predict += ["--data.predict_prompts", "prompts.txt", "--output"]
+    os.mkfifo("pipe")
+    for output in ("pipe", "runs"):
+        assert main([*predict, output]) == 2
+        assert f"--output {output} is no regular file" in capsys.readouterr().err
+    assert Path("pipe").is_fifo()
+    Path("kept.jsonl").touch()
+    Path("link.jsonl").symlink_to("kept.jsonl")
+    assert main([*predict, "link.jsonl"]) == 0
+    assert Path("link.jsonl").is_symlink()
+    assert len(Path("kept.jsonl").read_text().splitlines()) == 3
+    assert {path.name for path in Path().glob(".*part*")} == set()

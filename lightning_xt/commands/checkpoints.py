@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_xt.messages import UserError
-from lightning_xt.training.checkpoint_file import read_checkpoint
+from lightning_xt.training.checkpoint_file import check_contents, read_checkpoint
 from lightning_xt.training.runs import checkpoint_file, checkpoint_of, newest_with, run_of
 
 
@@ -87,6 +87,7 @@ def step_of(checkpoint: Path) -> int:
         ValueError: the file cannot be read.
         UserError: it is none of a run.
     """
+    check_contents(checkpoint)
     content = read_checkpoint(checkpoint)
     for name in ("state_dict", "global_step"):
         if name not in content:
@@ -98,7 +99,14 @@ def step_of(checkpoint: Path) -> int:
 
 def with_config_of_run(args: list[str]) -> list[str]:
     """The arguments, with the config of the checkpoint's or of the weights' run where no config is named."""
-    asked = option(args, "--ckpt_path")
+    asked, start = option(args, "--ckpt_path"), option(args, "--init_from")
+    if start is not None and asked not in (None, "best", "last"):
+        raise UserError(f"--ckpt_path {asked} and --init_from {start} both say where the weights come from; give one")
+    if start is not None and asked is not None and not config_files(args):
+        raise UserError(
+            f"--init_from {start} starts a run and --ckpt_path {asked} goes on with one; with both, give -c FILE or "
+            "leave one of them away"
+        )
     name = "--init_from" if asked in (None, "best", "last") else "--ckpt_path"
     asked = option(args, name)
     if asked is None or config_files(args):

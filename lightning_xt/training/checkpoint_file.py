@@ -48,6 +48,23 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return dict(content)
 
 
+def check_contents(path: str | Path) -> None:
+    """Reads a checkpoint to its end and compares checksums, which loading alone does not.
+
+    Raises:
+        ValueError: the file is none, or not as it was written.
+    """
+    file = Path(path)
+    _check_archive(file)
+    try:
+        with zipfile.ZipFile(file) as archive:
+            damaged = archive.testzip()
+    except (OSError, zipfile.BadZipFile) as error:
+        raise _unreadable(file, DAMAGED) from error
+    if damaged is not None:
+        raise _unreadable(file, DAMAGED)
+
+
 def check_format(contents: dict[str, Any]) -> None:
     """Refuses what a later version wrote.
 

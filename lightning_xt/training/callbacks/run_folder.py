@@ -3,6 +3,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from filelock import BaseFileLock, FileLock, Timeout
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_info
@@ -39,6 +40,7 @@ class RunFolder(Callback):
         self._made: list[Path] = []
         self._config: Path | None = None
         self._begun = False
+        self._lock: BaseFileLock | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
@@ -70,7 +72,11 @@ class RunFolder(Callback):
     def on_test_batch_end(self, *args: Any, **kwargs: Any) -> None:
         self._begun = True
 
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._release()
+
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._release()
         if self._begun:
             return
         if self._config is not None:
@@ -80,6 +86,29 @@ class RunFolder(Callback):
                 logger.finalize("failed")
             self._remove()
             self.folder = None
+
+    def _reserve(self, folder: Path) -> None:
+        """Keeps other commands from training the run meanwhile; the system gives it free when this process ends.
+
+        Raises:
+            ValueError: another command trains it.
+        """
+        self._lock = FileLock(folder / ".lock")
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout as error:
+            raise ValueError(
+                f"the run {folder} is being trained by another process; wait for it, or start a run of your own with "
+                "--name"
+            ) from error
+        except (OSError, NotImplementedError):
+            # A disk without locks.
+            self._lock = None
+
+    def _release(self) -> None:
+        if self._lock is not None and self._lock.is_locked:
+            Path(self._lock.lock_file).unlink(missing_ok=True)
+            self._lock.release()
 
     def _remove(self) -> None:
         """Takes away the folder that this command made, and those above it that it made and nobody else uses."""
@@ -109,6 +138,7 @@ class RunFolder(Callback):
                 made = self.folder or new_run(self.runs)
                 self._made = [] if self.folder else [made, *missing]
                 check_writable(made)
+                self._reserve(made)
             except ValueError as error:
                 if self._made:
                     self._remove()

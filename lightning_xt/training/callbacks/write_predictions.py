@@ -28,8 +28,10 @@ class WritePredictions(BasePredictionWriter):
             return
         if not self.output.absolute().parent.is_dir():
             raise FileNotFoundError(f"--output {self.output}: there is no folder {self.output.parent}; make it first")
-        if self.output.is_dir():
-            raise IsADirectoryError(f"--output {self.output} is a folder; name a file in it")
+        # A link keeps pointing to what it names.
+        target = self.output.resolve()
+        if target.exists() and not target.is_file():
+            raise ValueError(f"--output {self.output} is no regular file; name one, new or to be replaced")
         pl_module.sampling = self.sampling  # type: ignore[assignment]
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -56,7 +58,7 @@ class WritePredictions(BasePredictionWriter):
         parts = [self._part(rank) for rank in range(trainer.world_size)]
         lines = [line for part in parts for line in part.read_text(encoding="utf-8").split("\n") if line]
         lines.sort(key=lambda line: json.loads(line)["id"])
-        with self._told(), replacing(self.output) as file:
+        with self._told(), replacing(self.output.resolve()) as file:
             file.writelines((line + "\n").encode("utf-8") for line in lines)
         for part in parts:
             part.unlink()
@@ -75,4 +77,4 @@ class WritePredictions(BasePredictionWriter):
             ) from error
 
     def _part(self, rank: int) -> Path:
-        return self.output.with_name(f"{self.output.name}.part{rank}")
+        return self.output.with_name(f".{self.output.name}.part{rank}")
