@@ -2,22 +2,43 @@
 
 import glob
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
-from lightning_xt.data.cache import data_folder
+from lightning_xt.data.cache import data_folder, prepared_folders
 
 
 def find_files(option: str, path: str) -> list[Path]:
     """The files that the value of an option stands for, sorted; what is not here is looked for in the data folder.
+
+    What this package prepared there is no part of a folder, nor of what a pattern matches. Folders that links lead to
+    count as any other, each once.
 
     Args:
         option: the option as typed, such as `--data.path`.
         path: a file, a folder or a pattern.
 
     Raises:
-        FileNotFoundError: nothing is there, no file matches, or the folder holds none.
-        ValueError: it is neither a file nor a folder.
+        FileNotFoundError: nothing is there, no file matches, the folder holds none, or a link leads nowhere.
+        ValueError: it is neither a file nor a folder, is not UTF-8, or cannot be read.
     """
+    try:
+        path.encode("utf-8")
+    except UnicodeEncodeError as error:
+        shown = path.encode("utf-8", "backslashreplace").decode("utf-8")
+        raise ValueError(f"{option}: the path {shown} is not UTF-8; rename the file") from error
+    try:
+        return _find(option, path)
+    except OSError as error:
+        if error.errno is None:
+            # A sentence of ours.
+            raise
+        raise ValueError(
+            f"{option} {path}: cannot read {error.filename} ({error.strerror}); make it readable or leave it out"
+        ) from error
+
+
+def _find(option: str, path: str) -> list[Path]:
     if not path:
         raise FileNotFoundError(f"{option} is empty; name a file, a folder or a pattern")
     root = Path(path).expanduser()
@@ -26,7 +47,7 @@ def find_files(option: str, path: str) -> list[Path]:
     if root.is_file():
         return [root]
     if root.is_dir():
-        files = _files_below(root)
+        files = _files(f"{option} {path}", _below(root))
         if not files:
             raise FileNotFoundError(
                 f"{option} {path}: the folder holds no files (those with a leading dot do not count); put text "
@@ -35,29 +56,58 @@ def find_files(option: str, path: str) -> list[Path]:
         return files
     if root.exists():
         raise ValueError(f"{option} {path} is neither a regular file nor a folder; save the text in a file first")
+    matches = _matches(root) if glob.has_magic(path) else [root]
+    files = _files(f"{option} {path}", matches)
+    if files:
+        return files
     if not glob.has_magic(path):
         raise FileNotFoundError(
             f"{option} {path}: there is no such file or folder, here or in the data folder {data_folder()}; check the "
             "path"
         )
-    matches = {Path(match) for match in glob.glob(str(root), recursive=True)}
-    files = sorted((match for match in matches if match.is_file()), key=Path.as_posix)
-    if not files:
-        raise FileNotFoundError(
-            f"{option} {path}: no file matches this pattern; check it, and quote it so that the shell passes it on"
-        )
-    return files
+    raise FileNotFoundError(
+        f"{option} {path}: no file matches this pattern; check it, and quote it so that the shell passes it on"
+    )
 
 
 def _found(root: Path) -> bool:
     return root.exists() or (glob.has_magic(str(root)) and bool(glob.glob(str(root), recursive=True)))
 
 
-def _files_below(root: Path) -> list[Path]:
-    """Every file in a folder and its subfolders that is not hidden."""
-    found = []
-    for folder, subfolders, names in os.walk(root):
-        # In place: this is how `os.walk` is told where not to go.
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        found += [Path(folder, name) for name in names if not name.startswith(".")]
-    return sorted((path for path in found if path.is_file()), key=Path.as_posix)
+def _matches(pattern: Path) -> set[Path]:
+    """What a pattern matches that this package did not prepare."""
+    matches = {Path(match) for match in glob.glob(str(pattern), recursive=True)}
+    prepared = _prepared()
+    ours = {folder for folder in {match.parent for match in matches} if os.path.realpath(folder) in prepared}
+    return {match for match in matches if match.parent not in ours}
+
+
+def _below(root: Path) -> list[Path]:
+    """Everything but folders in a folder and its subfolders that is not hidden and was not prepared by this package."""
+    found: list[Path] = []
+    folders, seen = [root], _prepared()
+    # The list grows on the way. A link may lead back to a folder above, or to one twice.
+    for folder in folders:
+        if (real := os.path.realpath(folder)) in seen:
+            continue
+        seen.add(real)
+        for name in sorted(os.listdir(folder)):
+            if not name.startswith("."):
+                path = folder / name
+                (folders if path.is_dir() else found).append(path)
+    return found
+
+
+def _prepared() -> set[str]:
+    return {os.path.realpath(folder) for folder in prepared_folders()}
+
+
+def _files(place: str, found: Iterable[Path]) -> list[Path]:
+    """The regular files among what was found, sorted."""
+    files = []
+    for path in found:
+        if path.is_file():
+            files.append(path)
+        elif path.is_symlink() and not path.exists():
+            raise FileNotFoundError(f"{place}: the link {path} leads nowhere; mend it or leave it out")
+    return sorted(files, key=Path.as_posix)

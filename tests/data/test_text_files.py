@@ -83,7 +83,10 @@ def test_blocks_do_not_change_the_text(corpus, monkeypatch):
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("none.txt", "--data.path .*none.txt: there is no such file or folder, here or in the data folder .*; check the path"),
+        (
+            "none.txt",
+            "--data.path .*none.txt: there is no such file or folder, here or in the data folder .*; check the path",
+        ),
         ("*.html", r"--data.path .*\*.html: no file matches this pattern; check it, and quote it"),
         (".git/../void", "--data.path .*void: the folder holds no files"),
     ],
@@ -381,3 +384,75 @@ def test_what_is_not_here_is_looked_for_in_the_data_folder(tmp_path, monkeypatch
     (tmp_path / "books").mkdir()
     (tmp_path / "books" / "one.txt").write_text("from here")
     assert bytes(TextFiles("books", validation_fraction=0, test_fraction=0).splits.train[:]) == b"from here"
+
+
+def test_what_was_prepared_is_no_part_of_a_corpus(tmp_path, monkeypatch):
+    monkeypatch.setattr(hashes, "RECENT", -1.0)
+    corpus, data = tmp_path / "corpus", tmp_path / "corpus" / "data"
+    data.mkdir(parents=True)
+    (tmp_path / "linked").symlink_to(data)
+    monkeypatch.setenv("LIGHTNING_XT_DATA", str(tmp_path / "linked"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(corpus))
+    (data / "a.txt").write_text("one\n")
+    (corpus / "b.txt").write_text("two\n")
+    (corpus / "lightning-xt" / "prepared").mkdir(parents=True)
+    (corpus / "lightning-xt" / "prepared" / "x.bin").write_text("three\n")
+    expected = [corpus / "b.txt", data / "a.txt"]
+    for path, count in ((corpus, 2), (f"{corpus}/**", 2), (data, 1), (f"{tmp_path}/linked/**/*", 1)):
+        first, again = (TextFiles(str(path), seq_len=1).content_hash for _ in range(2))
+        assert first == again and (data / "prepared").is_dir()
+        assert len(find_files("--data.path", str(path))) == count
+    assert find_files("--data.path", str(corpus)) == expected
+    assert find_files("--data.path", f"{corpus}/**") == expected
+    # Named alone, such a file is what the user wants.
+    (prepared, *_) = (data / "prepared").glob("*.bin")
+    assert find_files("--data.path", str(prepared)) == [prepared]
+
+
+def test_what_may_not_be_read_is_not_left_out(corpus, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    listed, inner, file = os.listdir, corpus / "a", corpus / "a" / "z.md"
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "listdir", lambda folder: refuse(folder) if folder == inner else listed(folder))
+        with pytest.raises(
+            ValueError, match=rf"--data.path {corpus}: cannot read {inner} \(Permission denied\); make it"
+        ):
+            TextFiles(str(corpus)).setup("fit")
+    monkeypatch.setattr(type(file), "is_file", refuse)
+    with pytest.raises(
+        ValueError, match=rf"--data.path {file}: cannot read {file} \(Permission denied\); make it read"
+    ):
+        TextFiles(str(file)).setup("fit")
+
+
+def test_linked_folders_are_followed_once(corpus, tmp_path):
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far" / "f.txt").write_text("far")
+    (corpus / "a" / "far").symlink_to(tmp_path / "far")
+    (corpus / "a" / "y" / "back").symlink_to(corpus)
+    (tmp_path / "far" / "across").symlink_to(corpus / "a")
+    names = ["a/e.txt", "a/far/f.txt", "a/y/q.txt", "a/z.md", "b.txt"]
+    assert find_files("--data.path", str(corpus)) == [corpus / name for name in names]
+
+
+def test_a_link_that_leads_nowhere(corpus):
+    link = corpus / "a" / "link.txt"
+    for target in ("gone.txt", "link.txt"):
+        link.unlink(missing_ok=True)
+        link.symlink_to(target)
+        for path in (corpus, corpus / "a" / "*.txt", link):
+            with pytest.raises(FileNotFoundError, match=rf": the link {link} leads nowhere; mend it or leave it out"):
+                TextFiles(str(path)).setup("fit")
+    link.rename(corpus / "a" / ".hidden")
+    assert len(find_files("--data.path", str(corpus))) == 4
+
+
+def test_names_that_are_not_utf_8(corpus):
+    name = os.fsdecode(b"b\xff.txt")
+    (corpus / name).write_text("text")
+    with pytest.raises(ValueError, match=r"^--data.path: the path .*/b\\udcff.txt is not UTF-8; rename the file$"):
+        TextFiles(str(corpus / name)).setup("fit")
+    # In a folder it disturbs nothing.
+    assert text_of(TextFiles(str(corpus))) == b"qq\nzzz\nbbbbb\ntext"
