@@ -3,8 +3,10 @@
 import errno
 import os
 import secrets
+import socket
 import time
 from collections.abc import Callable, Generator, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from filelock import FileLock
@@ -50,6 +52,7 @@ def store(name: str, key: str, chunks: Callable[[], Iterable[bytes]]) -> Path:
     folders = prepared_folders()
     for folder in folders:
         if os.path.isfile(folder / file_name):
+            _remove_abandoned(folder / file_name)
             return folder / file_name
     for folder in folders:
         try:
@@ -66,7 +69,7 @@ def store(name: str, key: str, chunks: Callable[[], Iterable[bytes]]) -> Path:
 
 def write_whole(path: Path, chunks: Iterable[bytes]) -> None:
     """Writes a file beside its destination and moves it there in one step, once it is safe on the disk."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.part")
+    part = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(4)}.part")
     try:
         with open(part, "xb") as file:
             for chunk in chunks:
@@ -97,7 +100,21 @@ def _written_once(path: Path, chunks: Callable[[], Iterable[bytes]]) -> Path:
 
 
 def _remove_abandoned(path: Path) -> None:
-    """Removes what writers of this file left that were killed."""
+    """Removes what writers of this file left that were killed, where that is allowed."""
     for part in path.parent.glob(f".{path.name}.*.part"):
-        if time.time() - part.stat().st_mtime > ABANDONED:
-            part.unlink(missing_ok=True)
+        # Another process may do the same, and another user's may not be asked.
+        with suppress(OSError):
+            if time.time() - part.stat().st_mtime > ABANDONED or _is_dead(part, path):
+                part.unlink()
+
+
+def _is_dead(part: Path, path: Path) -> bool:
+    """Whether the writer of a part was a process of this host and is no more; those of others cannot be asked."""
+    process = part.name.removeprefix(f".{path.name}.{socket.gethostname()}.").partition(".")[0]
+    if not process.isdecimal():
+        return False
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return True
+    return False

@@ -4,8 +4,10 @@ import errno
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -174,7 +176,7 @@ def test_two_processes_prepare_at_once(folder):
     assert os.listdir(folder) == ["x-0123456789abcdef.bin"]
 
 
-def test_a_writer_that_is_killed(folder, monkeypatch):
+def test_a_writer_that_is_killed(folder):
     process = started("stop")
     go(process)
     assert process.stdout.readline() == "opened\n"
@@ -184,10 +186,38 @@ def test_a_writer_that_is_killed(folder, monkeypatch):
     process.communicate(timeout=60)
     (part,) = folder.glob(".*.part")
     path = store("x", KEY, lambda: [b"abc"])
-    assert path.read_bytes() == b"abc" and sorted(folder.iterdir()) == [part, path]
-    # Once nobody has written to it for long, the next writer clears it away.
-    path.unlink()
-    os.utime(part, (0, 0))
-    store("x", KEY, lambda: [b"abc"])
-    assert os.listdir(folder) == [path.name]
+    assert path.read_bytes() == b"abc" and sorted(folder.iterdir()) == [path]
+    # Also where another process wrote the file meanwhile.
+    part.touch()
+    other = part.with_name(part.name.replace(KEY[:16], "0" * 16))
+    other.touch()
+    assert store("x", KEY, lambda: pytest.fail("prepared twice")) == path
+    assert sorted(folder.iterdir()) == [other, path]
+
+
+@pytest.mark.parametrize("writer", [f"{socket.gethostname()}.{os.getpid()}", "elsewhere.999999999", "999999999"])
+def test_a_writer_that_may_be_at_work(folder, writer):
+    path = store("x", KEY, lambda: [b"abc"])
+    part = path.with_name(f".{path.name}.{writer}.01234567.part")
+    part.touch()
+    store("x", KEY, lambda: pytest.fail("prepared twice"))
+    assert sorted(folder.iterdir()) == [part, path]
+    # Nobody has written to it for an hour.
+    os.utime(part, (time.time() - cache.ABANDONED - 60,) * 2)
+    store("x", KEY, lambda: pytest.fail("prepared twice"))
+    assert sorted(folder.iterdir()) == [path]
     assert cache.ABANDONED == 3600
+
+
+@pytest.mark.parametrize("error", [PermissionError, FileNotFoundError])
+def test_a_part_that_cannot_be_removed(folder, monkeypatch, error):
+    path = store("x", KEY, lambda: [b"abc"])
+    part = path.with_name(f".{path.name}.elsewhere.1.01234567.part")
+    part.touch()
+    os.utime(part, (0, 0))
+
+    def refuse(self, missing_ok=False):
+        raise error(self)
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    assert store("x", KEY, lambda: pytest.fail("prepared twice")) == path and part.exists()
