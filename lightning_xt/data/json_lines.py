@@ -23,9 +23,62 @@ def texts(blocks: Iterable[bytes], name: str, field: str) -> Iterator[bytes]:
         ValueError: a line is not UTF-8, no JSON object, too long, or has no such field with a text.
     """
     for number, line in enumerate(_lines(blocks, name), start=1):
+        # Some programs of Windows open a file with a mark of its encoding.
+        line = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
         if line.strip():
-            # Some programs of Windows open a file with a mark of its encoding.
-            yield _text(line.removeprefix(codecs.BOM_UTF8) if number == 1 else line, f"{name}, line {number}", field)
+            yield text_of(line, f"{name}, line {number}", field).encode("utf-8")
+
+
+def text_of(line: bytes, place: str, field: str, *, chosen: bool = True) -> str:
+    """The named field of the object on a line.
+
+    Args:
+        line: the line, which is not blank.
+        place: what messages call it.
+        field: which field holds the text.
+        chosen: whether it was named by `--data.field`, which messages then propose to change.
+
+    Raises:
+        ValueError: the line is not UTF-8, no JSON object, or has no such field with a text.
+    """
+    reading = "with --data.field " if chosen else ""
+    way_out = "mend the line, or leave --data.field away for plain text" if chosen else "mend the line"
+    other_field = "set --data.field to one that holds text" if chosen else f'write {{"{field}": "..."}} there'
+    text = decoded(line, place)
+    try:
+        record = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        # Also numbers of thousands of digits and a thousand brackets, which Python does not read.
+        raise ValueError(
+            f"{place} is not JSON ({error}), but {reading}every line is to be an object; {way_out}"
+        ) from error
+    if not isinstance(record, dict):
+        raise ValueError(f"{place} is {_kind(record)}, but {reading}every line is to be an object; {way_out}")
+    if field not in record:
+        raise ValueError(f"{place} has no field {field!r} but {_names(record)}; {other_field}")
+    value = record[field]
+    if not isinstance(value, str):
+        raise ValueError(f"{place}: the field {field!r} is {_kind(value)}, not a string; {other_field}")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"{place}: character {error.start} of the field {field!r} is half a character (a lone surrogate); mend or "
+            "remove the line"
+        ) from error
+    return value
+
+
+def decoded(line: bytes, place: str) -> str:
+    """A line as text.
+
+    Raises:
+        ValueError: it is not UTF-8.
+    """
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{place}: byte {error.start} of the line is not UTF-8; save the file as UTF-8") from error
 
 
 def _lines(blocks: Iterable[bytes], name: str) -> Iterator[bytes]:
@@ -44,37 +97,6 @@ def _lines(blocks: Iterable[bytes], name: str) -> Iterator[bytes]:
                 "leave --data.field away for plain text"
             )
     yield b"".join(begun)
-
-
-def _text(line: bytes, place: str, field: str) -> bytes:
-    try:
-        record = json.loads(line.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{place}: byte {error.start} of the line is not UTF-8; save the file as UTF-8") from error
-    except (ValueError, RecursionError) as error:
-        # Also numbers of thousands of digits and a thousand brackets, which Python does not read.
-        raise ValueError(
-            f"{place} is not JSON ({error}), but with --data.field every line is to be an object; mend the line, or "
-            "leave --data.field away for plain text"
-        ) from error
-    if not isinstance(record, dict):
-        raise ValueError(
-            f"{place} is {_kind(record)}, but with --data.field every line is to be an object; mend the line, or leave "
-            "--data.field away for plain text"
-        )
-    if field not in record:
-        raise ValueError(f"{place} has no field {field!r} but {_names(record)}; set --data.field to the one with text")
-    if not isinstance(record[field], str):
-        raise ValueError(
-            f"{place}: the field {field!r} is {_kind(record[field])}, not a string; set --data.field to one of strings"
-        )
-    try:
-        return record[field].encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise ValueError(
-            f"{place}: character {error.start} of the field {field!r} is half a character (a lone surrogate); mend or "
-            "remove the line"
-        ) from error
 
 
 def _kind(value: Any) -> str:

@@ -20,7 +20,8 @@ def test_the_field_of_every_line(size, end, begin):
 
 
 def test_no_lines():
-    assert list(texts([], "x", "text")) == []
+    for content in ([], [b"\xef\xbb\xbf"], [b"\xef\xbb\xbf \r\n\n"]):
+        assert list(texts(content, "x", "text")) == []
 
 
 OBJECT = "but with --data.field every line is to be an object; mend the line, or leave --data.field away"
@@ -38,13 +39,13 @@ OBJECT = "but with --data.field every line is to be an object; mend the line, or
         (b"1.5", "line 3 is a number,"),
         (b"true", "line 3 is true or false,"),
         (b"null", "line 3 is null,"),
-        (b"{}", "line 3 has no field 'text' but none at all; set --data.field to the one with text"),
-        (b'{"body": 1, "b\\nc": 2}', r"line 3 has no field 'text' but 'body', 'b\\nc'; set --data.field to the one"),
+        (b"{}", "line 3 has no field 'text' but none at all; set --data.field to one that holds text"),
+        (b'{"body": 1, "b\\nc": 2}', r"line 3 has no field 'text' but 'body', 'b\\nc'; set --data.field to one"),
         (
             json.dumps(dict.fromkeys(["a" * 99, *"bcdefg"])).encode(),
             rf"no field 'text' but '{'a' * 40}', 'b', 'c', 'd', 'e' and 2 more; set",
         ),
-        (b'{"text": null}', "line 3: the field 'text' is null, not a string; set --data.field to one of strings"),
+        (b'{"text": null}', "line 3: the field 'text' is null, not a string; set --data.field to one that holds"),
         (b'{"text": ["x"]}', "line 3: the field 'text' is a list, not a string"),
         (b'{"text": {}}', "line 3: the field 'text' is an object, not a string"),
         (b'{"text": 7}', "line 3: the field 'text' is a number, not a string"),

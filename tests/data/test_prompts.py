@@ -44,7 +44,8 @@ def test_missing_file(tmp_path):
     ("content", "message"),
     [
         (b"", "the file is empty; write one prompt per line"),
-        (b"one\n\xff\n", "byte 4 is not UTF-8"),
+        (b"\xef\xbb\xbf", "the file is empty; write one prompt per line"),
+        (b"one\n\xff\n", "line 2: byte 0 of the line is not UTF-8; save the file as UTF-8"),
         (b"one\n\nthree\n", "line 2 is empty"),
     ],
 )
@@ -67,20 +68,54 @@ def test_where_a_text_is_drawn_from_nothing_a_prompt_may_be_empty(tmp_path):
     assert [prompt["prompt"] for prompt in read_prompts(str(file), may_be_empty=True)] == ["one", ""]
 
 
+@pytest.mark.parametrize("step", ["is_file", "read_bytes"])
+def test_a_file_that_cannot_be_read(tmp_path, monkeypatch, step):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    file = tmp_path / "prompts.txt"
+    file.write_text("one\n")
+    monkeypatch.setattr(type(file), step, refuse)
+    with pytest.raises(ValueError, match=rf"--data.predict_prompts {file}: Permission denied; make it readable"):
+        read_prompts(str(file))
+
+
+@pytest.mark.parametrize("name", ["prompts.JSONL", "prompts.ndjson"])
+def test_json_lines_are_read_as_a_corpus_of_them_is(tmp_path, name):
+    file = tmp_path / name
+    file.write_bytes(b'\xef\xbb\xbf{"prompt": "a"}\r\n\n \t\r\n{"prompt": "b"}')
+    # The id is the line, blank ones included.
+    assert read_prompts(str(file)) == [{"id": 0, "prompt": "a"}, {"id": 3, "prompt": "b"}]
+    file.write_bytes(b"\n \n")
+    with pytest.raises(ValueError, match=rf"{name}: the file is empty; write one prompt per line"):
+        read_prompts(str(file))
+
+
+def test_a_mark_of_the_encoding_is_no_part_of_a_prompt(tmp_path):
+    file = tmp_path / "prompts.txt"
+    file.write_bytes(b"\xef\xbb\xbfone\n")
+    assert read_prompts(str(file)) == [{"id": 0, "prompt": "one"}]
+
+
+WRITE = r'write {"prompt": "..."} there$'
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"prompt": ', r"line 2 is no JSON \(Expecting value, column 12\)"),
-        ("[" * 100_000, "line 2 is nested too deep"),
-        ('{"text": "a", "id": 3}', "line 2 is an object with text, id; each line is an object with a prompt"),
-        ("3", "line 2 is no object"),
-        ('{"prompt": 3}', "line 2 has the prompt 3; it must be a string"),
-        ('{"prompt": ""}', "line 2 is empty"),
-        ('{"prompt": "\\ud800"}', "line 2 has half a character"),
+        ('{"prompt": ', r" is not JSON \(Expecting value.*\), but every line is to be an object; mend the line$"),
+        ("[" * 100_000, r" is not JSON \(maximum recursion"),
+        ('{"prompt": "a", "n": ' + "1" * 5000 + "}", r" is not JSON \(Exceeds the limit"),
+        ('{"text": "a", "id": 3}', f" has no field 'prompt' but 'text', 'id'; {WRITE}"),
+        ("3", " is a number, but every line is to be an object; mend the line$"),
+        ('{"prompt": 3}', f": the field 'prompt' is a number, not a string; {WRITE}"),
+        ('{"prompt": ""}', " is empty, but a byte model continues at least one byte; write a prompt there or remove"),
+        ('{"prompt": "\\ud800"}', ": character 0 of the field 'prompt' is half a character"),
     ],
+    ids=range(8),
 )
 def test_json_lines_without_a_prompt(tmp_path, line, message):
     file = tmp_path / "prompts.jsonl"
     file.write_text(f'{{"prompt": "a"}}\n{line}\n', encoding="utf-8")
-    with pytest.raises(ValueError, match=rf"--data.predict_prompts .*{message}"):
+    with pytest.raises(ValueError, match=rf"^--data.predict_prompts {file}: line 2{message}"):
         read_prompts(str(file))
