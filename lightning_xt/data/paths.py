@@ -3,6 +3,7 @@
 import glob
 import os
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 from lightning_xt.data.cache import data_folder, prepared_folders
@@ -74,12 +75,16 @@ def _found(root: Path) -> bool:
     return root.exists() or (glob.has_magic(str(root)) and bool(glob.glob(str(root), recursive=True)))
 
 
-def _matches(pattern: Path) -> set[Path]:
-    """What a pattern matches that this package did not prepare."""
+def _matches(pattern: Path) -> list[Path]:
+    """What a pattern matches that this package did not prepare, once however many links lead to its folder."""
     matches = {Path(match) for match in glob.glob(str(pattern), recursive=True)}
-    prepared = _prepared()
-    ours = {folder for folder in {match.parent for match in matches} if os.path.realpath(folder) in prepared}
-    return {match for match in matches if match.parent not in ours}
+    found: dict[tuple[str, str], Path] = {}
+    prepared, real = _prepared(), cache(os.path.realpath)
+    # The shortest path first; `**` follows a link to a folder above many times over.
+    for match in sorted(matches, key=lambda match: (len(match.parts), match)):
+        if (folder := real(match.parent)) not in prepared:
+            found.setdefault((folder, match.name), match)
+    return list(found.values())
 
 
 def _below(root: Path) -> list[Path]:

@@ -432,8 +432,10 @@ def test_linked_folders_are_followed_once(corpus, tmp_path):
     (tmp_path / "far" / "f.txt").write_text("far")
     (corpus / "a" / "far").symlink_to(tmp_path / "far")
     (corpus / "a" / "y" / "back").symlink_to(corpus)
-    (tmp_path / "far" / "across").symlink_to(corpus / "a")
     names = ["a/e.txt", "a/far/f.txt", "a/y/q.txt", "a/z.md", "b.txt"]
+    for path in (corpus, corpus / "**" / "*.*"):
+        assert find_files("--data.path", str(path)) == [corpus / name for name in names]
+    (tmp_path / "far" / "across").symlink_to(corpus / "a")
     assert find_files("--data.path", str(corpus)) == [corpus / name for name in names]
 
 
