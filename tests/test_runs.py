@@ -282,3 +282,8 @@ def test_predictions_replace_files_only(trained, capsys):
     assert Path("link.jsonl").is_symlink()
     assert len(Path("kept.jsonl").read_text().splitlines()) == 3
     assert {path.name for path in Path().glob(".*part*")} == set()
+
+
+def test_a_name_that_is_no_text(fresh, capsys):
+    assert main(["fit", "-c", "tiny.yaml", "--data.path", "b\udcff.txt"]) == 2
+    assert "b\\udcff.txt is not UTF-8; rename the file" in capsys.readouterr().err

@@ -72,6 +72,16 @@ def run(args: Sequence[str]) -> int:
     return 0
 
 
+def _check_text(args: Sequence[str]) -> None:
+    """Raises a UserError for a name of a file that is no text, which the parser could not write down."""
+    for arg in args:
+        try:
+            arg.encode("utf-8")
+        except UnicodeEncodeError as error:
+            shown = arg.encode("utf-8", "backslashreplace").decode()
+            raise UserError(f"{shown} is not UTF-8; rename the file, or set the language of your terminal") from error
+
+
 @rank_zero_only
 def _say(line: str) -> None:
     print(line, flush=True)
@@ -86,6 +96,7 @@ class CommandLine(LightningCLI):
         add_options(parser)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        _check_text(args)
         check_configs(config_files(args))
         # Lightning warns of arguments given beside those of the process; here it is what `main` is for.
         given, sys.argv = sys.argv, sys.argv[:1]
