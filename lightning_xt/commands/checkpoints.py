@@ -1,6 +1,6 @@
 """Which checkpoint and which run a command means."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ class Resolved:
         checkpoint: file to go on from. None = none.
         start: file whose weights a new run starts from. None = none.
         step: optimizer steps that `fit` finds done in the checkpoint.
-        note: what the user should know.
+        notes: what the user should know.
     """
 
     runs: Path
@@ -28,7 +28,7 @@ class Resolved:
     checkpoint: Path | None = None
     start: Path | None = None
     step: int = 0
-    note: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def resolve(command: str, options: Any, configs: Sequence[Path], name: str | None) -> Resolved:
@@ -59,7 +59,7 @@ def resolve(command: str, options: Any, configs: Sequence[Path], name: str | Non
         folder = own or newest_with(asked, runs)
         if folder is None and command == "fit":
             note = f"--ckpt_path {asked}: no run in {runs} has one yet; starting a new run"
-            return Resolved(runs=runs, start=_start(options, command), note=note)
+            return Resolved(runs=runs, start=_start(options, command), notes=(note,))
         checkpoint = checkpoint_file(folder or runs / "0", asked)
         if folder is None or not checkpoint.is_file():
             raise UserError(f"--ckpt_path {asked}: there is no {checkpoint}; train first, or name a checkpoint file")
@@ -72,7 +72,24 @@ def resolve(command: str, options: Any, configs: Sequence[Path], name: str | Non
     if asked not in ("best", "last") and not (own and folder and own.resolve() == folder.resolve()):
         # Another config, another run: this one only starts from there.
         folder = None
-    return Resolved(runs=runs if folder is None else folder.parent, folder=folder, checkpoint=checkpoint, step=step)
+    return Resolved(
+        runs=runs if folder is None else folder.parent,
+        folder=folder,
+        checkpoint=checkpoint,
+        step=step,
+        notes=tuple(_notes(options, checkpoint, step)),
+    )
+
+
+def _notes(options: Any, checkpoint: Path, step: int) -> Iterator[str]:
+    """What of the options a run that goes on has no use for."""
+    if options.init_from is not None:
+        yield f"--init_from {options.init_from} is not used: the run goes on from {checkpoint}"
+    if 0 < options.trainer.max_steps <= step:
+        yield (
+            f"{checkpoint} is at step {step} and --trainer.max_steps is {options.trainer.max_steps}: nothing is left "
+            "to train; give a larger number to go on"
+        )
 
 
 def _start(options: Any, command: str) -> Path | None:

@@ -14,6 +14,7 @@ from lightning.pytorch import LightningModule
 from lightning_xt.core.discovery import variants
 from lightning_xt.data.base import DataModule
 from lightning_xt.messages import UserError, close_matches, unknown
+from lightning_xt.training.runs import numbered
 
 
 def sentence(message: str, options: Iterable[str]) -> str:
@@ -45,6 +46,8 @@ def sentence(message: str, options: Iterable[str]) -> str:
 def check_configs(files: Iterable[Path]) -> None:
     """Raises a UserError that names the file where one is no YAML; the parser would not say which."""
     for file in files:
+        if file.is_dir():
+            raise UserError(f"{file} is a folder; give a config in it, such as {_config_in(file)}")
         try:
             content = yaml.safe_load(file.read_text(encoding="utf-8"))
         except OSError:
@@ -63,9 +66,19 @@ def check_configs(files: Iterable[Path]) -> None:
             raise UserError(f"{file} is no config: it holds a {kind}, not options such as 'trainer: {{max_steps: 20}}'")
 
 
+def _config_in(folder: Path) -> Path:
+    """The config a user may have meant: of the run, or of the newest run of the name."""
+    runs = [folder, *reversed(list(numbered(folder)))]
+    found = [run / "config.yaml" for run in runs if (run / "config.yaml").is_file()]
+    return found[0] if found else folder / "config.yaml"
+
+
 def _not_an_option(name: str, options: Iterable[str]) -> str:
     """Looks at what stands before the first dot first: where that is wrong, what follows says nothing."""
     options = set(options)
+    ends = sorted(option for option in options if option.rpartition(".")[2] == name.lstrip("-"))
+    if name not in options and 0 < len(ends) <= 3:
+        return f"unknown option {name!r}; did you mean {' or '.join(ends)}?"
     groups = {option.partition(".")[0] for option in options}
     group = name.partition(".")[0]
     return unknown("option", name, options) if group in groups else unknown("option", group, groups)
@@ -99,7 +112,10 @@ def _unknown_option(name: str, message: str) -> str:
         return f"{_at(message)}unknown option {name!r}; --model.help CLASS and --data.help CLASS list a class's options"
     module, _, short = named[-1].rpartition(".")
     known = set(inspect.signature(getattr(importlib.import_module(module), short)).parameters)
-    return f"{_at(message)}{unknown(f'option of {short}', name, known - {'self', 'args', 'kwargs', 'shape', 'params'})}"
+    said = unknown(f"option of {short}", name, known - {"self", "args", "kwargs", "shape", "params"})
+    owners = [each for each in variants(DataModule) if name in inspect.signature(each).parameters]
+    other = f"; for --data.{name} give --data {owners[0].__name__}" if _slots(message) == ["data"] and owners else ""
+    return f"{_at(message)}{said}{other}"
 
 
 def _slots(message: str) -> list[str]:

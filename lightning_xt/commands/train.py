@@ -117,8 +117,8 @@ class CommandLine(LightningCLI):
         command = self.config.subcommand
         options = self.config[command]
         self.resolved = resolve(command, options, config_files(self.given), option(self.given, "--name"))
-        if self.resolved.note:
-            _say(self.resolved.note)
+        for note in self.resolved.notes:
+            _say(note)
         checkpoint = self.resolved.checkpoint
         weights = checkpoint or self.resolved.start
         if weights is not None:
@@ -233,6 +233,8 @@ class CommandLine(LightningCLI):
         self._report(self._metrics("test/"))
 
     def after_predict(self) -> None:
+        if self.trainer.is_global_zero:
+            print(f"output={self.config.predict.output}")
         self._report({})
 
     @property

@@ -79,7 +79,9 @@ class DataModule(LightningDataModule, ABC):
         saved = state_dict.get("hash")
         if saved is not None and saved != self.content_hash:
             here, there = str(self.content_hash)[:16], saved[:16]
-            rank_zero_info(f"the data are not those of the checkpoint: their hash is {here} here, {there} there")
+            rank_zero_info(
+                f"the data are not those of the checkpoint: their hash is {here} here, {there} there; these are used"
+            )
         # `validate` and `test` restore the data too; a later `fit` of the same object must not start from there.
         if self.trainer is None or self.trainer.state.fn == TrainerFn.FITTING:
             self._restored = state_dict["samples_seen"]
