@@ -56,17 +56,9 @@ def test_an_overlay_trains_two_steps(overlay, tiny, capsys):
     assert bits.startswith("val/bits_per_byte=")
 
 
-def test_compiling_trains_two_steps(tiny):
-    # In a process of its own: the shape checks of this one do not compile. The backend makes it cheap.
-    overlay = CONFIGS / "trainer" / "compile.yaml"
-    command = [sys.executable, "-m", "lightning_xt", "fit", "-c", QUICKSTART, "-c", overlay, *tiny]
-    done = subprocess.run([*command, "--model.compile.backend=eager"], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert "val/bits_per_byte=" in done.stdout.splitlines()[-1]
-
-
 @pytest.mark.parametrize("documents", ["joined", "separator"])
 def test_nothing_is_compiled_twice(tiny, documents):
+    # In a process of its own: the shape checks of this one do not compile. The backend makes it cheap.
     # Steps, validation with a batch that is shorter than the others, sampling, and steps again.
     overlay = CONFIGS / "trainer" / "compile.yaml"
     options = ["fit", "-c", str(QUICKSTART), "-c", str(overlay), *tiny, "--model.compile.backend=eager"]

@@ -106,17 +106,20 @@ def damaged(kind):
     return str(file)
 
 
+PARTS = {
+    "truncated": "its end is missing",
+    "text": "it is not in the format of torch.save",
+    "empty": "it is empty",
+    "weights": "is no checkpoint of a run: it has no state_dict",
+}
+
+
 @pytest.mark.parametrize(
-    ("kind", "part"),
-    [
-        ("truncated", "its end is missing"),
-        ("text", "it is not in the format of torch.save"),
-        ("empty", "it is empty"),
-        ("weights", "is no checkpoint of a run: it has no state_dict"),
-    ],
+    ("command", "kind"),
+    [("fit", kind) for kind in PARTS]
+    + [(command, "truncated") for command in ("init_from", "validate", "test", "predict", "generate")],
 )
-@pytest.mark.parametrize("command", ["fit", "init_from", "validate", "test", "predict", "generate"])
-def test_what_is_no_checkpoint_is_told(trained, capsys, command, kind, part):
+def test_what_is_no_checkpoint_is_told(trained, capsys, command, kind):
     file = damaged(kind)
     before = contents()
     config = ["-c", "tiny.yaml"]
@@ -137,7 +140,7 @@ def test_what_is_no_checkpoint_is_told(trained, capsys, command, kind, part):
     }
     assert main(arguments.get(command, [command, *config, "--ckpt_path", file])) == 2
     told = capsys.readouterr().err
-    assert part in told
+    assert PARTS[kind] in told
     assert told.count("\n") == 1
     assert "damaged.ckpt" in told
     assert contents() == before

@@ -174,6 +174,7 @@ def merged(base, overlay):
     return {**base, **{name: merged(base.get(name), each) for name, each in overlay.items()}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda file: file.stem)
 def test_every_variant_has_an_outline(variant):
     base, overlay = (

@@ -196,6 +196,7 @@ def test_going_on_without_it(folder, caplog):
     assert len(told) == 1
 
 
+@pytest.mark.slow
 def test_through_the_command_line(trained, capsys):
     plain = weights()
     assert main(["fit", "-c", "tiny.yaml", *EMA, "--keep_checkpoints=2"]) == 0
