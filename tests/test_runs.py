@@ -9,6 +9,7 @@ import sys
 import time
 import zipfile
 from pathlib import Path
+from threading import Timer
 from unittest.mock import Mock
 
 import pytest
@@ -17,6 +18,7 @@ from filelock import FileLock
 from tiny_run import names, rows, weights
 
 from lightning_xt.cli import main
+from lightning_xt.training.callbacks import run_folder
 
 STILL = ["--model.optimizer.init_args.lr", "0", "--trainer.max_steps", "3"]
 """Three steps that change no weight."""
@@ -247,7 +249,8 @@ def test_where_weights_come_from_is_said_once(trained, capsys):
     assert contents() == before
 
 
-def test_a_run_is_trained_by_one_command_at_a_time(trained, capsys):
+def test_a_run_is_trained_by_one_command_at_a_time(trained, capsys, monkeypatch):
+    monkeypatch.setattr(run_folder, "ORPHANS", 0.1)
     resume = ["fit", "-c", "runs/tiny/0/config.yaml", "--ckpt_path", "last", "--trainer.max_steps", "8"]
     before = contents()
     with FileLock("runs/tiny/0/.lock"):
@@ -257,6 +260,19 @@ def test_a_run_is_trained_by_one_command_at_a_time(trained, capsys):
     assert contents() == before
     assert main(resume) == 0
     assert ".lock" not in names("runs/tiny/0")
+
+
+def test_what_a_killed_run_leaves_running_is_waited_for(tmp_path):
+    callback = run_folder.RunFolder(tmp_path, tmp_path, Mock(), own_loggers=False)
+    workers = FileLock(tmp_path / ".lock", thread_local=False)
+    workers.acquire()
+    ends = Timer(0.3, workers.release)
+    ends.start()
+    callback._reserve(tmp_path)
+    ends.join()
+    assert callback._lock.is_locked
+    callback._release()
+    assert not (tmp_path / ".lock").exists()
 
 
 def test_a_run_that_was_stopped_does_not_say_that_it_is_done(fresh):

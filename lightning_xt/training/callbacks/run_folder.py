@@ -12,6 +12,9 @@ from lightning_xt.training.loggers.metrics_file import MetricsFile
 from lightning_xt.training.loggers.tensor_board import TensorBoard
 from lightning_xt.training.runs import check_writable, new_run
 
+ORPHANS = 10.0
+"""Seconds for which loader workers may outlive a process that was killed; until then they hold its lock."""
+
 
 class RunFolder(Callback):
     """Gives a run its folder: one for the config, the metrics, the samples and the checkpoints.
@@ -95,7 +98,7 @@ class RunFolder(Callback):
         """
         self._lock = FileLock(folder / ".lock")
         try:
-            self._lock.acquire(timeout=0)
+            self._lock.acquire(timeout=ORPHANS)
         except Timeout as error:
             raise ValueError(
                 f"the run {folder} is being trained by another process; wait for it, or start a run of your own with "
