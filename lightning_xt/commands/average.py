@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from lightning_xt.commands.arguments import Arguments
+from lightning_xt.core.files import replacing
 from lightning_xt.messages import UserError
 from lightning_xt.training.checkpoint_file import OWN, check_format, read_checkpoint
-from lightning_xt.training.files import replacing
 from lightning_xt.training.runs import checkpoint_of
 from lightning_xt.training.step_checkpoints import step_checkpoints
 

@@ -28,6 +28,7 @@ from lightning_xt.commands.options import TRAINER_DEFAULTS, add_options, check_o
 from lightning_xt.commands.parse_errors import check_configs, sentence
 from lightning_xt.commands.weights import differences, load_weights, misfit
 from lightning_xt.core.discovery import import_submodules
+from lightning_xt.core.files import replacing
 from lightning_xt.data.base import DataModule
 from lightning_xt.messages import UserError, own_sentence
 from lightning_xt.training.callbacks.best_checkpoint import BestCheckpoint
@@ -39,7 +40,6 @@ from lightning_xt.training.callbacks.throughput import Throughput
 from lightning_xt.training.callbacks.validate_at_end import ValidateAtEnd
 from lightning_xt.training.callbacks.write_predictions import WritePredictions
 from lightning_xt.training.checkpoint_io import WholeCheckpoints
-from lightning_xt.training.files import replacing
 from lightning_xt.training.runs import checkpoint_file
 from lightning_xt.training.sampling import Sampling
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from lightning_xt.core.files import replacing
+
 ABANDONED = 3600  # seconds without a write after which a part file has lost its writer
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 """Errors that say that a folder is not ours to write."""
@@ -71,17 +73,13 @@ def write_whole(path: Path, chunks: Iterable[bytes]) -> None:
     """Writes a file beside its destination and moves it there in one step, once it is safe on the disk."""
     part = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(4)}.part")
     try:
-        with open(part, "xb") as file:
+        with replacing(path, part) as file:
             for chunk in chunks:
                 file.write(chunk)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
     finally:
         if isinstance(chunks, Generator):
             # What it has open, or drawn on the screen, must not wait until the error is forgotten.
             chunks.close()
-        part.unlink(missing_ok=True)
 
 
 def _written_once(path: Path, chunks: Callable[[], Iterable[bytes]]) -> Path:

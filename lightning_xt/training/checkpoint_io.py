@@ -4,7 +4,7 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins.io import CheckpointIO
 
-from lightning_xt.training.files import replacing
+from lightning_xt.core.files import replacing
 
 
 class WholeCheckpoints(CheckpointIO):

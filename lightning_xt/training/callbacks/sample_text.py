@@ -6,9 +6,9 @@ from pathlib import Path
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from lightning_xt.core.files import replacing
 from lightning_xt.data.prompts import Prompt
 from lightning_xt.training.callbacks.run_folder import run_folder
-from lightning_xt.training.files import replacing
 from lightning_xt.training.predictions import continue_prompts
 from lightning_xt.training.sampling import Sampling
 

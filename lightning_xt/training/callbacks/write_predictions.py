@@ -7,7 +7,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 
-from lightning_xt.training.files import replacing
+from lightning_xt.core.files import replacing
 from lightning_xt.training.sampling import Sampling
 
 
