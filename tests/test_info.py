@@ -158,7 +158,7 @@ def test_the_tree(trained, capsys):
     rows = {line.split("  ")[0].strip() or line.strip().split("  ")[0]: line.split() for line in lines}
     assert lines[lines.index("") + 1].split() == ["stage", "class", "output", "parameters", "FLOPs", "a", "token"]
     assert rows["decoder"][-7:] == ["decoder", "Decoder", "b", "n", "256", "4,888", "5,888"]
-    assert rows["to_kv"] == ["to_kv", "Linear", "b", "n", "16", "128", "256"]
+    assert rows["to_qkv"] == ["to_qkv", "Linear", "b", "n", "24", "192", "384"]
     assert rows["kernel"] == ["kernel", "explicit/flex/fused", "b", "2", "n", "4", str(4 * 8 * 8)]
     assert rows["position"] == ["position", "Rotary"]
     assert "parameters     4,888, 2,840 without embeddings" in lines

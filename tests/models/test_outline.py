@@ -81,7 +81,7 @@ def test_shapes_and_order():
     assert [stage.name for stage in find(attention, "branch").stages] == names
     assert root.shape == f"b n {WORDS}"
     assert attention.shape == f"b n {DIM}"
-    assert find(attention, "branch/projection/to_kv").shape == f"b n {2 * DIM}"
+    assert find(attention, "branch/projection/to_qkv").shape == f"b n {3 * DIM}"
     assert find(attention, "branch/kernel").shape == f"b {HEADS} n {DIM // HEADS}"
     assert find(attention, "branch/kernel").kind == "explicit/flex/fused"
     assert find(attention, "branch/position").kind == "Rotary"

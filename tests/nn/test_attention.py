@@ -47,14 +47,17 @@ def states(rows: int, n: int, dim: int = DIM) -> Tensor:
 
 def naive(layer: Attention, x: Tensor, source: Tensor, mask: Tensor) -> Tensor:
     """Queries of x over keys of source, one row, head and query after the other; mask (b, i, j)."""
-    to_q = layer.projection.to_q.weight
-    to_k, to_v = layer.projection.to_kv.weight.chunk(2)
-    d, heads = layer.shape.dim_head, layer.shape.heads
+    d, heads, kv_heads = layer.shape.dim_head, layer.shape.heads, layer.shape.kv_heads
+    if layer.shape.context_dim is None:
+        to_q, to_k, to_v = layer.projection.to_qkv.weight.split((heads * d, kv_heads * d, kv_heads * d))
+    else:
+        to_q = layer.projection.to_q.weight
+        to_k, to_v = layer.projection.to_kv.weight.chunk(2)
     out = torch.zeros(*x.shape[:2], heads * d, dtype=x.dtype)
     for b in range(x.shape[0]):
         for h in range(heads):
             mine = slice(h * d, (h + 1) * d)
-            g = h // (heads // layer.shape.kv_heads)
+            g = h // (heads // kv_heads)
             theirs = slice(g * d, (g + 1) * d)
             keys = [to_k[theirs] @ vector for vector in source[b]]
             values = [to_v[theirs] @ vector for vector in source[b]]

@@ -28,16 +28,16 @@ def test_standard_deviations(layout: dict[str, object], calls: int) -> None:
     model = build(**layout)
     rows = {
         "token_embedding": 0.02,
-        "stack.sublayers.1_attention.branch.projection.to_q": 1 / math.sqrt(DIM),
-        "stack.sublayers.1_attention.branch.projection.to_kv": 1 / math.sqrt(DIM),
+        "stack.sublayers.1_attention.branch.projection.to_qkv": 1 / math.sqrt(DIM),
         "stack.sublayers.1_attention.branch.to_out": 1 / math.sqrt(DIM * calls),
         "stack.sublayers.1_feedforward.branch.feedforward.to_hidden": 1 / math.sqrt(DIM),
         "stack.sublayers.1_feedforward.branch.feedforward.to_out": 1 / math.sqrt(4 * DIM * calls),
     }
     for name, expected in rows.items():
-        weight = model.get_submodule(name).weight
-        assert weight.std().item() == pytest.approx(expected, rel=0.02), name
-        assert abs(weight.mean().item()) < expected / 30, name
+        # Part by part, as one weight holds the maps to queries, keys and values.
+        for weight in model.get_submodule(name).weight.split(DIM):
+            assert weight.std().item() == pytest.approx(expected, rel=0.02), name
+            assert abs(weight.mean().item()) < expected / 30, name
     assert model.head.to_logits.weight.abs().max() == 0
     biases = [p for name, p in model.named_parameters() if name.endswith("bias")]
     assert len(biases) == 6 and all(bias.abs().max() == 0 for bias in biases)

@@ -30,11 +30,10 @@ def sequence(n: int) -> Where:
 def test_multi_head_gives_head_k_the_kth_slice_of_each_map() -> None:
     projection = MultiHead(shape(kv_heads=2)).double()
     x = torch.randn(2, 3, DIM, dtype=torch.float64)
-    q = projection.queries(x)
-    k, v = projection.keys_values(x)
+    q, k, v = projection.project(x)
     assert q.shape == (2, 4, 3, 6) and k.shape == v.shape == (2, 2, 3, 6)
-    to_k, to_v = projection.to_kv.weight.split(2 * DIM_HEAD)
-    for made, weight, heads in ((q, projection.to_q.weight, 4), (k, to_k, 2), (v, to_v, 2)):
+    to_q, to_k, to_v = projection.to_qkv.weight.split((4 * DIM_HEAD, 2 * DIM_HEAD, 2 * DIM_HEAD))
+    for made, weight, heads in ((q, to_q, 4), (k, to_k, 2), (v, to_v, 2)):
         for h in range(heads):
             for n in range(3):
                 for f in range(DIM_HEAD):
@@ -44,9 +43,24 @@ def test_multi_head_gives_head_k_the_kth_slice_of_each_map() -> None:
 
 
 def test_multi_head_makes_keys_of_a_context_from_its_own_width() -> None:
-    projection = MultiHead(shape(context_dim=5))
-    k, v = projection.keys_values(torch.randn(2, 3, 5))
-    assert k.shape == v.shape == (2, 4, 3, 6)
+    projection = MultiHead(shape(kv_heads=2, context_dim=5)).double()
+    x, context = torch.randn(2, 7, DIM, dtype=torch.float64), torch.randn(2, 3, 5, dtype=torch.float64)
+    q = projection.queries(x)
+    k, v = projection.keys_values(context)
+    assert q.shape == (2, 4, 7, 6) and k.shape == v.shape == (2, 2, 3, 6)
+    to_k, to_v = projection.to_kv.weight.split(2 * DIM_HEAD)
+    for made, weight, source in ((q, projection.to_q.weight, x), (k, to_k, context), (v, to_v, context)):
+        for h in range(made.shape[1]):
+            expected = source @ weight[h * DIM_HEAD : (h + 1) * DIM_HEAD].T
+            torch.testing.assert_close(made[:, h], expected)
+
+
+@pytest.mark.parametrize("context_dim", [None, 5])
+def test_multi_head_tells_the_maps_of_each_weight(context_dim: int | None) -> None:
+    projection = MultiHead(shape(kv_heads=2, context_dim=context_dim))
+    own, across = {"to_qkv": (24, 12, 12)}, {"to_kv": (12, 12)}
+    assert projection.stacked_rows == (own if context_dim is None else across)
+    assert {f"{name}.weight" for name in projection.stacked_rows} <= projection.state_dict().keys()
 
 
 def turned(x: Tensor, at: int) -> Tensor:

@@ -45,11 +45,11 @@ def test_a_model_hands_on_the_values_its_first_layer_projected() -> None:
         branch = sublayer.branch
         if not hasattr(branch, "value_mods"):
             continue
-        branch.projection.to_kv.register_forward_hook(lambda module, args, out: projected.append(out))
+        branch.projection.to_qkv.register_forward_hook(lambda module, args, out: projected.append(out))
         branch.value_mods[0].register_forward_hook(lambda module, args, out: given.append(args[2]))
     model(torch.randint(0, VOCAB, (2, 7)))
     assert [len(earlier) for earlier in given] == [0, 1, 2]
-    first = projected[0].unflatten(-1, (2, 4, 6))[:, :, 1].transpose(1, 2)
+    first = projected[0].unflatten(-1, (3, 4, 6))[:, :, 2].transpose(1, 2)
     torch.testing.assert_close(given[2][0], first)
 
 

@@ -364,8 +364,8 @@ def test_a_step_reads_no_value_and_multiplies_by_shape():
             optimizer.step()
     # Reading a value would make the host wait for the device.
     assert not {"_local_scalar_dense", "item", "is_nonzero", "equal"} & {*calls.names}
-    # Keys and values, (32, 16) together, are two maps of (16, 16).
+    # Queries, keys and values, (48, 16) together, are three maps of (16, 16).
     shapes = {tuple(sorted(p.shape)) for p in optimizer.param_groups[0]["params"]}
-    assert shapes == {(16, 16), (16, 32), (16, 64)}
+    assert shapes == {(16, 16), (16, 48), (16, 64)}
     assert calls.names.count("bmm") == 5 * 2
     assert calls.names.count("baddbmm") == 2 * 5 * 2

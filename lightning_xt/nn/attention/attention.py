@@ -103,13 +103,14 @@ class Attention(Mixer):
         self, x: Float[Tensor, "b n D"], where: Where, inputs: Inputs, trace: Trace, cache: CallCache | None
     ) -> tuple[Float[Tensor, "b n D"], Trace]:
         # project
-        q = self.projection.queries(x)
+        if self.shape.context_dim is None:
+            q, k, v = self.projection.project(x)
+            k, v, where, trace = self._own_keys_values(k, v, x, where, inputs, trace, cache)
+        else:
+            q = self.projection.queries(x)
+            k, v, where, trace = self._context_keys_values(where, inputs, trace, cache)
         if self.q_norm is not None:
             q = self.q_norm(q, inputs)
-        if self.shape.context_dim is None:
-            k, v, where, trace = self._own_keys_values(x, where, inputs, trace, cache)
-        else:
-            k, v, where, trace = self._context_keys_values(where, inputs, trace, cache)
         # place
         prepared = None
         if self.position is not None:
@@ -146,11 +147,11 @@ class Attention(Mixer):
             )
 
     def _own_keys_values(
-        self, x: Tensor, where: Where, inputs: Inputs, trace: Trace, cache: CallCache | None
+        self, k: Tensor, v: Tensor, x: Tensor, where: Where, inputs: Inputs, trace: Trace, cache: CallCache | None
     ) -> tuple[Tensor, Tensor, Where, Trace]:
         """Keys and values of the row's own tokens, what the cache remembers included."""
-        k, v, raw = self._keys_values(x, where.queries, inputs, trace.values)
-        trace = trace.with_values(raw)
+        earlier, trace = trace.values, trace.with_values(v)
+        k, v = self._changed(k, v, x, where.queries, inputs, earlier)
         if cache is None:
             return k, v, where.within(self.window), trace
         k, v = self.projection.remember(k, v, cache, self.window)
@@ -165,24 +166,24 @@ class Attention(Mixer):
             return k, v, where.across(k.shape[-2], masks[0] if masks else None), trace
         context, mask = inputs.require("context", self), inputs.context_mask
         where = where.across(context.shape[1], mask)
-        k, v, raw = self._keys_values(context, where.keys, inputs, trace.context_values)
+        k, v = self.projection.keys_values(context)
+        earlier, trace = trace.context_values, trace.with_context_values(v)
+        k, v = self._changed(k, v, context, where.keys, inputs, earlier)
         if cache is not None:
             cache.fixed["context"] = (k, v) if mask is None else (k, v, mask)
-        return k, v, where, trace.with_context_values(raw)
+        return k, v, where, trace
 
-    def _keys_values(
-        self, source: Tensor, at: Tensor, inputs: Inputs, earlier: tuple[Tensor, ...]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Keys and values as they are remembered, and the values as projected."""
-        k, raw = self.projection.keys_values(source)
-        v = raw
+    def _changed(
+        self, k: Tensor, v: Tensor, source: Tensor, at: Tensor, inputs: Inputs, earlier: tuple[Tensor, ...]
+    ) -> tuple[Tensor, Tensor]:
+        """Keys and values as they are remembered."""
         for mod in self.value_mods:
             v = mod(v, source, earlier)
         if self.k_norm is not None:
             k = self.k_norm(k, inputs)
         if self.position is not None:
             k = self.projection.rotate(k, partial(self.position.rotate_keys, at=at))
-        return k, v, raw
+        return k, v
 
 
 def attention_shape(shape: LayerShape, heads: int, kv_heads: int | None, dim_head: int | None) -> AttentionShape:

@@ -24,6 +24,15 @@ class Projection(nn.Module, ABC):
     scale: float
     """Factor on the product of query and key."""
 
+    def project(
+        self, x: Float[Tensor, "b n D"]
+    ) -> tuple[Float[Tensor, "b h n d"], Float[Tensor, "b g n _"], Float[Tensor, "b g n e"]]:
+        """Queries, keys and values of the same tokens, the latter two as they are remembered, in one product or more.
+
+        Cross-attention, which makes them of different vectors, calls `queries` and `keys_values` instead.
+        """
+        return self.queries(x), *self.keys_values(x)
+
     @abstractmethod
     def queries(self, x: Float[Tensor, "b i D"]) -> Float[Tensor, "b h i d"]: ...
 

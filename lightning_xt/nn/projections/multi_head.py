@@ -21,11 +21,23 @@ class MultiHead(Projection):
         super().__init__()
         self.heads, self.kv_heads = shape.heads, shape.kv_heads
         self.rotated_dim, self.scale = shape.dim_head, shape.dim_head**-0.5
-        source_dim = shape.dim if shape.context_dim is None else shape.context_dim
-        self.to_q = nn.Linear(shape.dim, shape.heads * shape.dim_head, bias=False)
-        self.to_kv = nn.Linear(source_dim, 2 * shape.kv_heads * shape.dim_head, bias=False)
-        # Two maps in one weight, which optimizers of matrices take apart.
-        self.stacked_rows = {"to_kv": (shape.kv_heads * shape.dim_head,) * 2}
+        q_rows, kv_rows = shape.heads * shape.dim_head, shape.kv_heads * shape.dim_head
+        # Maps that read the same are one product. Optimizers of matrices take them apart.
+        self.stacked_rows: dict[str, tuple[int, ...]]
+        if shape.context_dim is None:
+            self.to_qkv = nn.Linear(shape.dim, q_rows + 2 * kv_rows, bias=False)
+            self.stacked_rows = {"to_qkv": (q_rows, kv_rows, kv_rows)}
+        else:
+            self.to_q = nn.Linear(shape.dim, q_rows, bias=False)
+            self.to_kv = nn.Linear(shape.context_dim, 2 * kv_rows, bias=False)
+            self.stacked_rows = {"to_kv": (kv_rows, kv_rows)}
+
+    def project(
+        self, x: Float[Tensor, "b n D"]
+    ) -> tuple[Float[Tensor, "b h n d"], Float[Tensor, "b g n d"], Float[Tensor, "b g n e"]]:
+        heads = self.to_qkv(x).unflatten(-1, (self.heads + 2 * self.kv_heads, -1)).transpose(1, 2)
+        q, k, v = heads.split((self.heads, self.kv_heads, self.kv_heads), dim=1)
+        return q, k, v
 
     def queries(self, x: Float[Tensor, "b i D"]) -> Float[Tensor, "b h i d"]:
         return self.to_q(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)

@@ -28,7 +28,7 @@ def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
     nothing decays, `weight_decay: 0.0`. Without that key the group takes the optimizer's own weight decay. Where
     weights hold several maps one below the other, `parts` has the rows of each by the weight's name.
 
-    A module says so of its linear maps by an attribute `stacked_rows`, such as {"to_kv": (512, 512)}.
+    A module says so of its linear maps by an attribute `stacked_rows`, such as {"to_qkv": (512, 512, 512)}.
 
     Args:
         model: whose parameters; frozen ones are left out.
