@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from importlib.metadata import version
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -39,12 +40,8 @@ def row(ours: list[float], theirs: list[float]) -> dict[str, Any]:
 def report(rows: dict[str, dict[str, Any]]) -> None:
     """Prints the result."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
-    print(
-        json.dumps(
-            {
-                "machine": f"{device}, {torch.get_num_threads()} threads",
-                "versions": {"lightning-xt": version("lightning-xt"), "torch": torch.__version__},
-                "rows": rows,
-            }
-        )
-    )
+    versions = {"lightning-xt": version("lightning-xt"), "torch": torch.__version__}
+    if find_spec("x_transformers"):
+        versions["x-transformers"] = version("x-transformers")
+    machine = f"{device}, {torch.get_num_threads()} threads"
+    print(json.dumps({"machine": machine, "versions": versions, "rows": rows}))

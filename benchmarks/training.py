@@ -115,10 +115,10 @@ class Race:
         return time.perf_counter()
 
     def totals(self, name: str, repeats: int) -> list[float]:
-        """Mean seconds of a step in each repeat, which holds several slices."""
+        """Seconds of a step in each repeat, the median of its slices: what disturbs one of them says nothing."""
         each = self.seconds[name]
         size = len(each) // repeats
-        return [statistics.mean(each[first : first + size]) for first in range(0, len(each), size)]
+        return [statistics.median(each[first : first + size]) for first in range(0, len(each), size)]
 
 
 class TrainerLeg(Callback):

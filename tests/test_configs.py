@@ -1,5 +1,6 @@
 """Every YAML in configs/ parses, and trains two steps of a tiny model."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +21,7 @@ data:
   init_args: {path: corpus.txt, seq_len: 16, batch_size: 2, eval_batch_size: 2}
 model:
   init_args:
-    decoder: {dim: 32, depth: 2}
+    decoder: {dim: 48, depth: 2}
     schedule: {init_args: {warmup_steps: 1}}
 trainer:
   max_steps: 2
@@ -71,9 +72,21 @@ def test_nothing_is_compiled_twice(tiny, documents):
     assert "val/bits_per_byte=" in done.stdout.splitlines()[-1]
 
 
+def test_a_compiler_that_does_not_work_is_told_once(tiny, tmp_path):
+    options = ["fit", "-c", str(QUICKSTART), *tiny, "--model.compile=true"]
+    environment = {**os.environ, "CXX": "/bin/false", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "compiled")}
+    command = [sys.executable, "-m", "lightning_xt", *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+    assert done.returncode == 0, done.stderr
+    (told,) = [line for line in done.stderr.splitlines() if "model.compile" in line]
+    assert "it does not work here (" in told and "install g++ and Python's headers" in told
+    assert "val/bits_per_byte=" in done.stdout.splitlines()[-1]
+
+
 @pytest.mark.parametrize("config", BASES, ids=lambda file: file.stem)
 def test_a_config_trains_two_steps(config, tiny):
-    assert main(["fit", "-c", str(config), *tiny]) == 0
+    # The shape checks of this process do not compile.
+    assert main(["fit", "-c", str(config), *tiny, "--model.compile=false"]) == 0
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda file: f"{file.parent.name}/{file.stem}")

@@ -29,11 +29,10 @@ def compiled_forward(
     if options is False:
         return None
     keywords = {} if options is True else dict(options)
-    if keywords.get("backend", "inductor") == "inductor" and not has_compiler(device):
-        missing = "Triton" if device.type == "cuda" else "a C++ compiler (g++ or clang++, or the variable CXX)"
-        warnings.warn(f"model.compile is on, but {missing} is not installed: training without it", stacklevel=2)
-        return None
     _keep_what_is_compiled()
+    if keywords.get("backend", "inductor") == "inductor" and (obstacle := _obstacle(device)) is not None:
+        warnings.warn(f"model.compile is on, but {obstacle}: training without it", stacklevel=2)
+        return None
     compiled: Callable[..., Any] = torch.compile(network.forward, **keywords)
     return compiled
 
@@ -47,6 +46,26 @@ def _keep_what_is_compiled() -> None:
         # Torch's own folder for temporary files will do.
         return
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
+
+
+def _obstacle(device: torch.device) -> str | None:
+    """What keeps torch.compile from working on this device, and what to install; None if it works."""
+    if not has_compiler(device):
+        missing = "Triton" if device.type == "cuda" else "a C++ compiler (g++ or clang++, or the variable CXX)"
+        return f"{missing} is not installed"
+    try:
+        # A compiler may lack the headers it needs, which shows only when it is used.
+        torch.compile(_sine)(torch.ones(2, device=device))
+    except (RuntimeError, OSError) as error:
+        said = next(iter(str(error).splitlines()), type(error).__name__)
+        return (
+            f"it does not work here ({said}); install g++ and Python's headers (python3-dev), or mend the variable CXX"
+        )
+    return None
+
+
+def _sine(x: torch.Tensor) -> torch.Tensor:
+    return x.sin()
 
 
 def has_compiler(device: torch.device) -> bool:

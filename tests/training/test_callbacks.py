@@ -12,6 +12,7 @@ from lightning_xt.cli import main
 from lightning_xt.data.loader import Loader
 from lightning_xt.data.text_files import TextFiles
 from lightning_xt.training.callbacks import throughput
+from lightning_xt.training.callbacks.progress import Progress
 from lightning_xt.training.callbacks.sample_text import SampleText, _fenced
 from lightning_xt.training.language_model import LanguageModel
 from lightning_xt.training.loggers.metrics_file import MetricsFile
@@ -33,6 +34,17 @@ def test_tensorboard_shows_metrics_and_samples(folder):
     assert [event.step for event in events.Scalars("train/loss")] == [0, 1, 2]
     assert [event.step for event in events.Scalars("data_wait")] == [0, 1, 2]
     assert all(0 < event.value < 1 for event in events.Scalars("data_wait"))
+
+
+def test_the_bar_looks_up_what_was_logged_only_when_it_moves(folder, monkeypatch):
+    looks = []
+    monkeypatch.setattr(
+        Progress, "get_metrics", lambda self, trainer, pl_module: looks.append(trainer.global_step) or {}
+    )
+    options = ["--model.decoder.dim=8", "--model.decoder.depth=1", "--model.decoder.attention.heads=1"]
+    options += ["--trainer.max_steps=23", "--data.seq_len=8", "--sample_text.length=2", "--trainer.accelerator=cpu"]
+    assert main(["fit", "--data", "TextFiles", "--data.path", "corpus.txt", "--validate_every=null", *options]) == 0
+    assert looks[:3] == [10, 20, 23]
 
 
 def test_control_characters_of_a_sample_are_visible():

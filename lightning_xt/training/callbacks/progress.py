@@ -22,6 +22,14 @@ class Progress(RichProgressBar):
             return int(trainer.max_steps * trainer.accumulate_grad_batches)
         return super().total_train_batches
 
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        # Lightning would look up what was logged after every batch, which waits for the device.
+        done = batch_idx + 1
+        if self.is_enabled and (done % self.refresh_rate == 0 or done == self.total_train_batches):
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_validation_end(trainer, pl_module)
         if trainer.sanity_checking or trainer.state.fn != "fit":
