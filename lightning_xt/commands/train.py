@@ -34,7 +34,6 @@ from lightning_xt.messages import UserError, own_sentence
 from lightning_xt.training.callbacks.best_checkpoint import BestCheckpoint
 from lightning_xt.training.callbacks.last_checkpoint import LastCheckpoint
 from lightning_xt.training.callbacks.progress import Progress
-from lightning_xt.training.callbacks.raw_weights import RawWeights
 from lightning_xt.training.callbacks.run_folder import RunFolder
 from lightning_xt.training.callbacks.throughput import Throughput
 from lightning_xt.training.callbacks.validate_at_end import ValidateAtEnd
@@ -169,7 +168,7 @@ class CommandLine(LightningCLI):
         if self.subcommand == "fit" or resolved.folder is not None:
             callbacks = [RunFolder(resolved.runs, resolved.folder, self._save_config, own_loggers, resolved.step)]
         if self.subcommand == "fit":
-            callbacks += [RawWeights(), Throughput(), ValidateAtEnd()]
+            callbacks += [Throughput(), ValidateAtEnd()]
             if options.trainer.enable_checkpointing is not False:
                 callbacks += [BestCheckpoint(), LastCheckpoint(options.checkpoint_every, options.keep_checkpoints)]
         return callbacks

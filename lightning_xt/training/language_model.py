@@ -20,6 +20,7 @@ from lightning_xt.models.decoder import Decoder
 from lightning_xt.objectives.base import Loss, ObjectiveFactory
 from lightning_xt.objectives.next_token import NextToken
 from lightning_xt.training.callbacks.exact_resume import ExactResume
+from lightning_xt.training.callbacks.raw_weights import RawWeights
 from lightning_xt.training.checkpoint_contents import own_contents
 from lightning_xt.training.checkpoint_file import OWN, check_format
 from lightning_xt.training.compilation import compiled_forward
@@ -116,7 +117,7 @@ class LanguageModel(LightningModule):
         self._compiled = None
 
     def configure_callbacks(self) -> list[Callback]:
-        return [ExactResume()]
+        return [ExactResume(), RawWeights()]
 
     def training_step(self, batch: Int[Tensor, "b m"], batch_idx: int) -> Float[Tensor, ""]:
         loss = self.loss(batch)

@@ -10,7 +10,6 @@ from tiny_run import weights
 from lightning_xt.cli import main
 from lightning_xt.data.text_files import TextFiles
 from lightning_xt.training.callbacks.exponential_average import ExponentialAverage
-from lightning_xt.training.callbacks.raw_weights import RawWeights
 from lightning_xt.training.language_model import LanguageModel
 
 CONFIG = {
@@ -190,7 +189,7 @@ def test_going_on_without_it(folder, caplog):
     whole, again = build(), build()
     fit(whole)
     with caplog.at_level(logging.INFO, "lightning.pytorch.utilities.rank_zero"):
-        fit(again, RawWeights(), ckpt_path="training.ckpt")
+        fit(again, ckpt_path="training.ckpt")
     assert torch.equal(flat(whole.state_dict()), flat(again.state_dict()))
     told = [each for each in caplog.messages if "averaged its weights, this one does not: it goes on from" in each]
     assert len(told) == 1
@@ -215,12 +214,14 @@ def test_through_the_command_line(trained, capsys):
     assert torch.equal(flat(weights(run)), flat(plain))
 
 
-def test_weights_are_taken_as_they_are_where_nothing_was_averaged(folder):
+def test_weights_are_taken_as_they_are_where_nothing_was_averaged(folder, caplog):
     fit(build(), Saving(), Stopping())
-    one, other = build(), build()
-    fit(one, RawWeights(), ckpt_path="training.ckpt")
-    fit(other, ckpt_path="training.ckpt")
-    assert torch.equal(flat(one.state_dict()), flat(other.state_dict()))
+    whole, again = build(), build()
+    fit(whole)
+    with caplog.at_level(logging.INFO, "lightning.pytorch.utilities.rank_zero"):
+        fit(again, ckpt_path="training.ckpt")
+    assert torch.equal(flat(whole.state_dict()), flat(again.state_dict()))
+    assert "averaged its weights" not in caplog.text
 
 
 def test_weights_that_cannot_be_averaged(folder):
