@@ -1,17 +1,26 @@
 """What only a GPU can show: pytest -m gpu."""
 
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from catalogue import Build, attention, attentions, decoder, example, randomised
+from lightning.pytorch import Callback, Trainer
 
+from lightning_xt.data.text_files import TextFiles
 from lightning_xt.generation.engine import generate
 from lightning_xt.models.decoder import Decoder
+from lightning_xt.nn.norms.rms_norm import RMSNorm
 from lightning_xt.nn.positions.alibi import ALiBi
+from lightning_xt.nn.positions.base import PositionFactory
 from lightning_xt.nn.positions.forgetting import Forgetting
 from lightning_xt.nn.positions.relative_bias import RelativeBias
+from lightning_xt.nn.positions.rotary import Rotary
 from lightning_xt.nn.score_mods.soft_cap import SoftCap
+from lightning_xt.training.callbacks.exponential_average import ExponentialAverage
+from lightning_xt.training.language_model import LanguageModel
 
 pytestmark = [
     pytest.mark.gpu,
@@ -48,6 +57,61 @@ def test_decodes_what_the_cpu_decodes() -> None:
     tokens, _ = example(2, 7)
     expected = generate(model, tokens, 20, temperature=0)
     assert torch.equal(generate(model.cuda(), tokens.cuda(), 20, temperature=0).cpu(), expected)
+
+
+@pytest.mark.parametrize("position", [Rotary, ALiBi])
+@pytest.mark.parametrize("window", [None, 33])
+def test_norms_on_queries_and_keys_go_with_every_kernel(position: PositionFactory, window: int | None) -> None:
+    model = randomised(
+        lambda: decoder(attention=wide(position=position, window=window, qk_norm=RMSNorm)), torch.float32
+    )
+    model, tokens = model.cuda(), example(2, 257, torch.float32)[0].cuda()
+    with torch.autocast("cuda", torch.bfloat16):
+        logits = model(tokens)
+        close = torch.compile(model, dynamic=False)(tokens)
+    assert (logits - close).float().norm() <= 2e-2 * logits.float().norm()
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
+@pytest.mark.parametrize("compile", [False, True, {"mode": "reduce-overhead"}], ids=str)
+def test_no_step_waits_for_the_device(
+    compile: bool | dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Steps of the Trainer that log nothing, with Muon, tokens on the device and a moving average."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "corpus.txt").write_text("the quick brown fox jumps over the lazy dog\n" * 400)
+
+    class Watch(Callback):
+        def on_train_batch_start(self, trainer: Trainer, *args: Any) -> None:
+            # Those before compile and allocate.
+            torch.cuda.set_sync_debug_mode("error" if 20 < trainer.global_step < 29 else "default")
+
+        def on_train_end(self, *args: Any) -> None:
+            torch.cuda.set_sync_debug_mode("default")
+
+    config = {
+        "decoder": {"dim": 64, "depth": 2, "attention": {"heads": 2, "qk_norm": "RMSNorm"}},
+        "optimizer": {"class_path": "MuonAdamW"},
+        "schedule": "WarmupStableDecay",
+        "compile": compile,
+    }
+    trainer = Trainer(
+        max_steps=40,
+        max_epochs=-1,
+        accelerator="gpu",
+        devices=1,
+        precision="bf16-mixed",
+        gradient_clip_val=1.0,
+        log_every_n_steps=40,
+        callbacks=[Watch(), ExponentialAverage()],
+        enable_progress_bar=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        logger=False,
+        default_root_dir=tmp_path,
+    )
+    trainer.fit(LanguageModel.from_config(config), TextFiles("corpus.txt", seq_len=64, batch_size=8))
+    assert trainer.global_step == 40
 
 
 def test_trains_in_bf16() -> None:

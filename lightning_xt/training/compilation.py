@@ -3,18 +3,21 @@
 import importlib.util
 import os
 import shutil
-import warnings
 from collections.abc import Callable
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import nn
 
 from lightning_xt.data.cache import cache_folder
 
+WITH_GRAPHS = ("reduce-overhead", "max-autotune")
+"""Modes of torch.compile that record CUDA graphs."""
+
 
 def compiled_forward(
-    network: nn.Module, options: bool | dict[str, Any], device: torch.device
+    network: nn.Module, options: bool | dict[str, Any], device: torch.device, accumulated: int = 1
 ) -> Callable[..., Any] | None:
     """The network's forward, compiled; None where it is not to be, or cannot be.
 
@@ -25,15 +28,31 @@ def compiled_forward(
         network: what is trained.
         options: keywords of torch.compile; True means none, False means not to compile.
         device: where it will run.
+        accumulated: batches of an optimizer step.
+
+    Raises:
+        ValueError: torch.compile does not take the options, or they do not go with accumulation.
     """
     if options is False:
         return None
     keywords = {} if options is True else dict(options)
     _keep_what_is_compiled()
     if keywords.get("backend", "inductor") == "inductor" and (obstacle := _obstacle(device)) is not None:
-        warnings.warn(f"model.compile is on, but {obstacle}: training without it", stacklevel=2)
+        rank_zero_warn(f"model.compile is on, but {obstacle}: training without it")
         return None
-    compiled: Callable[..., Any] = torch.compile(network.forward, **keywords)
+    mode = keywords.get("mode")
+    if mode in WITH_GRAPHS and device.type == "cuda" and accumulated > 1:
+        raise ValueError(
+            f"model.compile.mode is {mode}, whose CUDA graphs would write over the gradients that "
+            f"trainer.accumulate_grad_batches {accumulated} adds up; choose max-autotune-no-cudagraphs or leave it away"
+        )
+    try:
+        compiled: Callable[..., Any] = torch.compile(network.forward, **keywords)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(
+            f"model.compile is {keywords}, which torch.compile does not take: {_first_line(error)}; give true, or "
+            "keywords that it has"
+        ) from error
     return compiled
 
 
@@ -57,11 +76,13 @@ def _obstacle(device: torch.device) -> str | None:
         # A compiler may lack the headers it needs, which shows only when it is used.
         torch.compile(_sine)(torch.ones(2, device=device))
     except (RuntimeError, OSError) as error:
-        said = next(iter(str(error).splitlines()), type(error).__name__)
-        return (
-            f"it does not work here ({said}); install g++ and Python's headers (python3-dev), or mend the variable CXX"
-        )
+        mend = "install g++ and Python's headers (python3-dev), or mend the variable CXX"
+        return f"it does not work here ({_first_line(error)}); {mend}"
     return None
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _sine(x: torch.Tensor) -> torch.Tensor:

@@ -110,7 +110,12 @@ class LanguageModel(LightningModule):
 
     def setup(self, stage: str) -> None:
         if stage == "fit":
-            self._compiled = compiled_forward(self.decoder, self.compile_options, self.trainer.strategy.root_device)
+            self._compiled = compiled_forward(
+                self.decoder,
+                self.compile_options,
+                self.trainer.strategy.root_device,
+                self.trainer.accumulate_grad_batches,
+            )
 
     def teardown(self, stage: str) -> None:
         # A compiled function neither pickles nor follows a copy of the module.
@@ -160,7 +165,15 @@ class LanguageModel(LightningModule):
     def _build_optimizer(self) -> Optimizer:
         recipe = self.hparams.get("optimizer") or self.optimizer_factory
         path = recipe["class_path"] if isinstance(recipe, dict) else getattr(recipe, "__name__", repr(recipe))
-        return build_optimizer(self.optimizer_factory, parameter_groups(self), path.rpartition(".")[2])
+        optimizer = build_optimizer(self.optimizer_factory, parameter_groups(self), path.rpartition(".")[2])
+        scaled = str(self.trainer.precision).startswith("16")
+        if scaled and self.trainer.gradient_clip_val and getattr(optimizer, "_step_supports_amp_scaling", False):
+            raise ValueError(
+                f"trainer.gradient_clip_val is {self.trainer.gradient_clip_val}, but in precision "
+                f"{self.trainer.precision} a fused {type(optimizer).__name__} sees the gradients' true size only after "
+                "clipping; set --model.optimizer.fused false, or --trainer.precision bf16-mixed"
+            )
+        return optimizer
 
     def on_train_start(self) -> None:
         # A checkpoint brought those of an earlier command.
@@ -173,9 +186,9 @@ class LanguageModel(LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clips as the Trainer says, and logs the norm as it was before."""
-        by_norm = bool(gradient_clip_val) and gradient_clip_algorithm in (None, "norm")
-        if not (by_norm or self._logs_this_step):
-            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        limit = float(gradient_clip_val or 0.0)
+        by_norm = limit > 0 and gradient_clip_algorithm in (None, "norm")
+        if not (limit > 0 or self._logs_this_step):
             return
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
@@ -183,9 +196,9 @@ class LanguageModel(LightningModule):
             self.log("optim/grad_norm", norm)
             self.log("optim/lr", optimizer.param_groups[0]["lr"])
         if by_norm:
-            torch.nn.utils.clip_grads_with_norm_(parameters, float(gradient_clip_val or 0.0), norm)
-        else:
-            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+            torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
+        elif limit > 0:
+            torch.nn.utils.clip_grad_value_(parameters, limit)
 
     @property
     def _logs_this_step(self) -> bool:

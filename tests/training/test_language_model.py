@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning_xt.data.text_files import TextFiles
 from lightning_xt.data.tokenizers.bytes import Bytes
 from lightning_xt.models.decoder import Decoder
+from lightning_xt.training import compilation
 from lightning_xt.training.language_model import LanguageModel
 
 CONFIG = {
@@ -228,3 +230,46 @@ def test_without_a_compiler_training_goes_on(folder, monkeypatch):
     model = LanguageModel.from_config({**CONFIG, "compile": True})
     with pytest.warns(UserWarning, match="a C\\+\\+ compiler .* is not installed"):
         fit(model, 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [({"mode": "foo"}, "foo"), ({"speed": 1}, "speed"), ({"backend": "foo"}, "foo")],
+    ids=["mode", "keyword", "backend"],
+)
+def test_refuses_what_torch_compile_does_not_take(folder, options, said):
+    model = LanguageModel.from_config({**CONFIG, "compile": options})
+    with pytest.raises(ValueError, match=rf"model\.compile is \{{.*{said}.*which torch\.compile does not take: "):
+        fit(model, 1)
+
+
+def test_refuses_cuda_graphs_where_gradients_add_up(monkeypatch):
+    monkeypatch.setattr(compilation, "_obstacle", lambda device: None)
+    network, options, device = torch.nn.Linear(1, 1), {"mode": "reduce-overhead"}, torch.device("cuda")
+    with pytest.raises(ValueError, match=r"model\.compile\.mode is reduce-overhead.*accumulate_grad_batches 2 adds up"):
+        compilation.compiled_forward(network, options, device, accumulated=2)
+    assert compilation.compiled_forward(network, options, device) is not None
+
+
+def test_refuses_to_clip_what_a_fused_optimizer_scales_later():
+    optimizer = {"class_path": "AdamW", "init_args": {"lr": 0.01, "fused": True}}
+    model = LanguageModel.from_config({**CONFIG, "optimizer": optimizer, "schedule": None})
+    # Lightning does without the scaling on a CPU.
+    model.trainer = SimpleNamespace(precision="16-mixed", gradient_clip_val=0.5)
+    with pytest.raises(
+        ValueError, match=r"trainer\.gradient_clip_val is 0\.5, but in precision 16-mixed a fused AdamW"
+    ):
+        model.configure_optimizers()
+    model.trainer.gradient_clip_val = None
+    assert model.configure_optimizers().defaults["fused"]
+
+
+def test_clips_each_value_of_the_gradients(folder):
+    class Largest(Callback):
+        def on_before_zero_grad(self, trainer, pl_module, optimizer):
+            if found := [p.grad.abs().max() for p in pl_module.parameters() if p.grad is not None]:
+                self.found = max(found).item()
+
+    largest = Largest()
+    fit(build(), 3, callbacks=[largest], gradient_clip_val=1e-4, gradient_clip_algorithm="value")
+    assert largest.found == pytest.approx(1e-4)

@@ -110,7 +110,8 @@ class Attention(Mixer):
             q = self.projection.queries(x)
             k, v, where, trace = self._context_keys_values(where, inputs, trace, cache)
         if self.q_norm is not None:
-            q = self.q_norm(q, inputs)
+            # Norms may come back wider under autocast, and the kernels want queries, keys and values of one type.
+            q = self.q_norm(q, inputs).to(q.dtype)
         # place
         prepared = None
         if self.position is not None:
@@ -180,7 +181,7 @@ class Attention(Mixer):
         for mod in self.value_mods:
             v = mod(v, source, earlier)
         if self.k_norm is not None:
-            k = self.k_norm(k, inputs)
+            k = self.k_norm(k, inputs).to(k.dtype)
         if self.position is not None:
             k = self.projection.rotate(k, partial(self.position.rotate_keys, at=at))
         return k, v
