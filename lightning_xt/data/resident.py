@@ -78,17 +78,26 @@ def made_resident(
     """
     if resident is False or (resident == "auto" and device.type != "cuda"):
         return None
-    if resident == "auto":
-        free, _ = torch.cuda.mem_get_info(device)
-        if ROOM * len(tokens) > free:
-            rank_zero_info(
-                f"{what}: its {len(tokens) / 1e9:.1f} GB stay in the file, because {device} has {free / 1e9:.1f} GB "
-                "free; batches are read ahead"
-            )
-            return None
-    try:
-        return ResidentTokens(tokens, device)
-    except torch.OutOfMemoryError as error:
-        raise ValueError(
-            f"data.resident is true, but the {len(tokens) / 1e9:.1f} GB of {what} do not fit on {device}; leave it away"
-        ) from error
+    if resident != "auto" or ROOM * len(tokens) <= _free(device):
+        try:
+            return ResidentTokens(tokens, device)
+        except RuntimeError as error:
+            # A CPU's lack of memory has no class of its own.
+            if not isinstance(error, torch.OutOfMemoryError) and "DefaultCPUAllocator" not in str(error):
+                raise
+            if resident is True:
+                raise ValueError(
+                    f"data.resident is true, but the {len(tokens) / 1e9:.1f} GB of {what} do not fit on {device}; "
+                    "leave it away"
+                ) from error
+    rank_zero_info(
+        f"{what}: its {len(tokens) / 1e9:.1f} GB stay in the file, because {device} has {_free(device) / 1e9:.1f} GB "
+        "free; batches are read ahead"
+    )
+    return None
+
+
+def _free(device: torch.device) -> int:
+    """Bytes of a GPU's memory that nothing uses."""
+    free, _ = torch.cuda.mem_get_info(device)
+    return free

@@ -56,10 +56,34 @@ def test_auto_asks_for_a_gpu_with_room(tokens, monkeypatch, caplog):
     assert "the text: its 0.0 GB stay in the file, because cuda:0 has 0.0 GB free" in caplog.text
 
 
-def test_a_device_without_room(tokens, monkeypatch):
-    def full(*args, **kwargs):
-        raise torch.OutOfMemoryError("no room")
+def raising(error):
+    def empty(*args, **kwargs):
+        raise error
 
-    monkeypatch.setattr(torch, "empty", full)
+    return empty
+
+
+def test_auto_goes_on_from_the_file_where_copying_runs_out_of_memory(tokens, monkeypatch, caplog):
+    left = iter([10**9, 5 * 10**8])
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (next(left), 0))
+    monkeypatch.setattr(torch, "empty", raising(torch.OutOfMemoryError("no room")))
+    with caplog.at_level(logging.INFO):
+        assert made_resident(tokens, torch.device("cuda", 0), "auto", "the text") is None
+    assert "the text: its 0.0 GB stay in the file, because cuda:0 has 0.5 GB free" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("no room"), RuntimeError("[enforce] DefaultCPUAllocator: can't allocate memory")]
+)
+def test_a_device_without_room(tokens, monkeypatch, error):
+    monkeypatch.setattr(torch, "empty", raising(error))
     with pytest.raises(ValueError, match=r"data.resident is true, but the 0.0 GB of the text do not fit on cpu"):
         made_resident(tokens, CPU, True, "the text")
+
+
+@pytest.mark.parametrize("resident", ["auto", True])
+def test_other_failures_stay_what_they_are(tokens, monkeypatch, resident):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10**9, 0))
+    monkeypatch.setattr(torch, "empty", raising(RuntimeError("device-side assert")))
+    with pytest.raises(RuntimeError, match="device-side assert"):
+        made_resident(tokens, torch.device("cuda", 0), resident, "the text")

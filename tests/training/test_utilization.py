@@ -1,5 +1,6 @@
 """The arithmetic of a model, and of a machine."""
 
+import logging
 from functools import partial
 from types import SimpleNamespace
 
@@ -37,6 +38,70 @@ def test_a_cpu_is_measured(monkeypatch):
     assert peak_flops(torch.device("cpu"), torch.float32) == 2.0 * 1024**3
     assert peak_flops(torch.device("meta"), torch.float32) is None
     assert 1e7 < peak_memory(torch.device("cpu")) < 1e12
+
+
+GPU = torch.device("cuda", 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "half", "single"),
+    [
+        ("NVIDIA H100 80GB HBM3", 989.4, 66.9),
+        ("NVIDIA H200", 989.4, 66.9),
+        ("NVIDIA GH200 480GB", 989.4, 66.9),
+        ("NVIDIA H100 NVL", 835, None),
+        ("NVIDIA H100 PCIe", 756, 51.2),
+        ("NVIDIA L40S", 362, 91.6),
+        ("NVIDIA L4", 121, 30.3),
+        ("NVIDIA A10", 125, 31.2),
+        ("NVIDIA A100-SXM4-80GB", 312, 19.5),
+        ("A100-PCIE-40GB", 312, 19.5),
+        ("NVIDIA B200", 2250, None),
+        # None of ours, though each begins with one of ours.
+        ("NVIDIA A10G", None, None),
+        ("NVIDIA H100 80GB HBM3 MIG 1g.10gb", None, None),
+        ("NVIDIA GeForce RTX 4090 D", None, None),
+    ],
+)
+def test_a_gpu_is_looked_up(monkeypatch, caplog, name, half, single):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
+    for dtype, expected in ((torch.bfloat16, half), (torch.float16, half), (torch.float32, single)):
+        caplog.clear()
+        with caplog.at_level(logging.INFO, "lightning.pytorch.utilities.rank_zero"):
+            assert peak_flops(GPU, dtype) == (None if expected is None else expected * 1e12)
+        told = f"mfu is left out: how many FLOPs a second {name} can do in {dtype} is not known"
+        assert caplog.messages == ([told] if expected is None else [])
+
+
+def test_a_gpu_without_bfloat16(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla V100-SXM2-32GB")
+    assert peak_flops(GPU, torch.bfloat16) is None
+    assert peak_flops(GPU, torch.float16) == 125e12
+
+
+def test_float32_in_tf32_has_no_figure(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H200")
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        assert peak_flops(GPU, torch.float32) is None
+        assert peak_flops(GPU, torch.bfloat16) == 989.4e12
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert peak_flops(GPU, torch.float32) == pytest.approx(66.9e12)
+
+
+def test_an_unknown_gpu_is_told_of_once(monkeypatch, caplog):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Graphics 9000")
+    monkeypatch.setattr(throughput, "SETTLED", -1.0)
+    monkeypatch.setattr(throughput, "peak_memory", lambda device: 0.0)
+    module = SimpleNamespace(decoder=Decoder(11, dim=16, depth=1), device=GPU)
+    trainer = SimpleNamespace(precision="bf16-mixed", world_size=1, global_step=0, train_dataloader=None)
+    callback = throughput.Throughput()
+    with caplog.at_level(logging.INFO, "lightning.pytorch.utilities.rank_zero"):
+        for trainer.global_step in (1, 2, 3):
+            assert "mfu" not in callback._measure(1e9, trainer, module, 7)
+    assert len(caplog.messages) == 1
 
 
 @pytest.mark.parametrize(

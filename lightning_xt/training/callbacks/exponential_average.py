@@ -14,8 +14,9 @@ from lightning_xt.core.checks import check_option
 class ExponentialAverage(WeightAveraging):
     """Keeps an exponential moving average of the weights, which validations, samples and checkpoints' users see.
 
-    Polyak and Juditsky, 1992; as common in training: each optimizer step moves the average by 1 - decay of the way to
-    the weights. Training itself goes on from the weights as they are, and is the same with and without it.
+    Polyak and Juditsky, 1992, take the mean of all steps' weights, each with the same share. This is the exponential
+    form that is common in training: each optimizer step moves the average by 1 - decay of the way to the weights, so
+    that old ones fade. Training itself goes on from the weights as they are, and is the same with and without it.
     A checkpoint holds the average as `state_dict` and the weights as `current_model_state`, as Lightning's
     WeightAveraging has it; whenever one is saved, in a validation or at the end too, each stands in its place. When
     training ends the module has the average.

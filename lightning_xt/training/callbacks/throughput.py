@@ -18,10 +18,11 @@ class Throughput(Callback):
     `tokens_per_second` are the tokens all processes together predict, `step_ms` is the time of an optimizer step, and
     `data_wait` is the share of it, 0 to 1, in which the first process waited for its batches. `mfu` is the share of
     the machine's arithmetic that the model uses: its FLOPs, all pairs of tokens counted, over those of dense matrix
-    products in the precision of the run (a GPU's by its data sheet, a CPU's measured once). `peak_memory_gb` is the
-    most that was held: by tensors on a GPU, by the first process on a CPU.
+    products in the precision of the run (a GPU's by its data sheet, a CPU's measured once; left out where that is not
+    known). `peak_memory_gb` is the most that was held: by tensors on a GPU, by the first process on a CPU.
 
-    Measured from one logged step to the next, so that no step waits for the device.
+    Measured from one logged step to the next, so that no step waits for the device. The first values after a start
+    include what is done once, such as compiling.
     """
 
     def __init__(self) -> None:

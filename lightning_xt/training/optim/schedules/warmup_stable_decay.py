@@ -7,8 +7,9 @@ class WarmupStableDecay(Schedule):
     """Raises the learning rate in a straight line, keeps it, then lowers it by 1 minus a square root.
 
     Hägele et al., 2024. https://arxiv.org/abs/2405.18392
-    Until the last phase begins the rate does not depend on the length of the run, so a run can be trained for longer
-    from a checkpoint of before. Step s of the warm-up uses the share (s + 1) / warmup_steps, so no step is idle.
+    Where warmup_steps is given, the rate does not depend on the length of the run until the last phase begins, so a run
+    can be trained for longer from a checkpoint of before. The paper ends at a rate of 0; min_share 0.1 departs from it.
+    Step s of the warm-up uses the share (s + 1) / warmup_steps, so no step is idle.
 
     Args:
         total_steps: optimizer steps of the run, from trainer.max_steps.
