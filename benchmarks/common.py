@@ -1,5 +1,6 @@
 """What all benchmarks share: legs in turn within one run, medians, and one JSON object as the last line."""
 
+import datetime
 import json
 import platform
 import statistics
@@ -8,6 +9,7 @@ import time
 from collections.abc import Callable
 from importlib.metadata import version
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -37,11 +39,32 @@ def row(ours: list[float], theirs: list[float]) -> dict[str, Any]:
     }
 
 
-def report(rows: dict[str, dict[str, Any]]) -> None:
-    """Prints the result."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
+def processor() -> str:
+    """The model of the CPU, where Linux knows it."""
+    cpus = Path("/proc/cpuinfo")
+    for line in cpus.read_text().splitlines() if cpus.is_file() else []:
+        name, _, value = line.partition(":")
+        if name.strip() == "model name":
+            return value.strip()
+    return platform.processor() or platform.machine()
+
+
+def say(line: str) -> None:
+    """Tells how far it is."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def report(rows: dict[str, dict[str, Any]], device: str) -> None:
+    """Prints the result.
+
+    Args:
+        rows: by name.
+        device: type of the device that was measured.
+    """
+    model = torch.cuda.get_device_name() if device == "cuda" and torch.cuda.is_available() else processor()
     versions = {"lightning-xt": version("lightning-xt"), "torch": torch.__version__}
     if find_spec("x_transformers"):
         versions["x-transformers"] = version("x-transformers")
-    machine = f"{device}, {torch.get_num_threads()} threads"
-    print(json.dumps({"machine": machine, "versions": versions, "rows": rows}))
+    machine = f"{model}, {torch.get_num_threads()} threads"
+    date = datetime.date.today().isoformat()
+    print(json.dumps({"machine": machine, "date": date, "versions": versions, "rows": rows}))

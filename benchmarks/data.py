@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from common import report
+from common import report, say
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 MEGABYTE = 10**6
@@ -162,11 +162,6 @@ def validation(folder: Path) -> dict[str, Any]:
     return {"value": max(found.values()) - min(found.values()), "unit": "bits per byte", **found, "repeats": 1}
 
 
-def say(line: str) -> None:
-    """Tells how far it is."""
-    print(line, file=sys.stderr, flush=True)
-
-
 def rows(folder: Path, size: int, steps: int, repeats: int) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
     """The names of the rows and what measures them."""
     corpus = folder / "corpus.txt"
@@ -188,7 +183,7 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         measured = rows(Path(folder), args.size, args.steps, args.repeats)
-        report({name: measure() for name, measure in measured if args.rows is None or name in args.rows})
+        report({name: measure() for name, measure in measured if args.rows is None or name in args.rows}, "cpu")
 
 
 if __name__ == "__main__":

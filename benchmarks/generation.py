@@ -36,7 +36,7 @@ def main() -> None:
         },
         args.repeats,
     )
-    report({"cached": row(seconds["cached"], seconds["uncached"])})
+    report({"cached": row(seconds["cached"], seconds["uncached"])}, torch.device(args.device).type)
 
 
 if __name__ == "__main__":

@@ -5,9 +5,11 @@
     x_transformers   the model of its train_enwik8 at that size, Adam at the same learning rate, no schedule
 
 All train on the windows of the same seed in the same order, for as many seconds, and are measured by the mean loss over
-the whole validation split in windows of the same length, side by side. Seconds are those of training: compiling (the
-first steps) and validation are left out. How many steps the seconds hold is found by a trial of each; --steps says so
-instead. What follows `--` goes to our command line.
+the whole validation split in windows of the same length, side by side; with each seed the legs take turns. Seconds are
+those of training: compiling (the first steps) and validation are left out. How many steps the seconds hold is found by
+a trial of each before anything else. It fills 90 % of them, because a machine that is slower afterwards must not exceed
+them. `ours` never trains more steps than its recipe's trainer.max_steps. --steps says how many instead, for every leg.
+What follows `--` goes to our command line.
 """
 
 import argparse
@@ -19,20 +21,23 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from common import report
+import yaml
+from common import report, say
 from lightning.pytorch import Callback, LightningModule, Trainer
 from reference_gpt import ReferenceGPT, next_token_loss, reference_optimizer, warmup_cosine
 from torch import Tensor, nn
 from torch.nn import functional as F
-from training import Size, say, x_transformers
+from training import Size, x_transformers
 
 from lightning_xt.cli import main as lightning_xt
 from lightning_xt.data.byte_corpus import ByteCorpus
 from lightning_xt.data.cache import data_folder
+from lightning_xt.data.resident import ResidentTokens
 from lightning_xt.data.standard_library import StandardLibrary
 from lightning_xt.data.text_files import TextFiles
 from lightning_xt.data.windows import EvaluationWindows, TrainingWindows
@@ -43,6 +48,8 @@ FIRST = 3
 """Steps in which things are compiled and allocated."""
 TRIAL = 60
 """Steps after them that tell how long one takes."""
+MARGIN = 0.9
+"""Share of the seconds that a leg's steps are to fill."""
 EVALUATED_AT_ONCE = 16_384  # tokens
 Point = tuple[float, int, float]
 """Seconds of training, bytes seen and nats."""
@@ -186,14 +193,18 @@ class Contest:
             return StandardLibrary(**sizes)
         return TextFiles(path=str(SHAKESPEARE), validation_fraction=0.1, test_fraction=0, **sizes)
 
+    @property
+    def recipe(self) -> Path:
+        """Our config file."""
+        return CONFIGS / self.preset.recipe
+
     def ours(self, seed: int, steps: int, evaluate: bool = True) -> Run:
         """Our recipe, by the command line, in this process."""
         Clock.run = run = Run()
         every = max(1, steps // self.evaluations) if evaluate else "null"
-        recipe = CONFIGS / self.preset.recipe
         options = [
             "fit",
-            f"-c={recipe if recipe.is_file() else CONFIGS / 'quickstart.yaml'}",
+            f"-c={self.recipe}",
             "--name=quality",
             *self.data_options(),
             f"--data.seed={seed}",
@@ -268,15 +279,17 @@ class Contest:
         """
         corpus = self.corpus()
         windows = TrainingWindows(corpus.splits.train, corpus.seq_len, seed)
+        tokens = ResidentTokens(corpus.splits.train, self.device)
+        starts = torch.from_numpy(windows.offsets(range(abs(steps) * corpus.batch_size))).to(self.device)
         every = max(1, steps // self.evaluations) if steps > 0 else 1 << 60
         run = Run(parameters=sum(parameter.numel() for parameter in model.parameters()))
         since = time.perf_counter()
-        for step in range(abs(steps)):
-            batch = windows.__getitems__(range(step * corpus.batch_size, (step + 1) * corpus.batch_size))
+        for step, first in enumerate(starts.split(corpus.batch_size)):
+            batch = tokens.windows(first, corpus.seq_len)
             for group in optimizer.param_groups:
                 group["lr"] = rate(step)
             with self.precision():
-                value = loss(batch.to(self.device))
+                value = loss(batch)
             value.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
             optimizer.step()
@@ -319,10 +332,13 @@ class Contest:
         return total / count
 
 
-def steps_in(leg: Callable[[int, int, bool], Run], seconds: float) -> int:
+def steps_in(contest: Contest, name: str, seconds: float) -> int:
     """How many steps of a leg the seconds hold."""
-    trial = leg(0, FIRST + TRIAL, False)
-    return FIRST + max(1, round(seconds * TRIAL / trial.seconds))
+    trial = LEGS[name][1](contest, 0, FIRST + TRIAL, False)
+    steps = FIRST + max(1, round(MARGIN * seconds * TRIAL / trial.seconds))
+    if name != "ours":
+        return steps
+    return min(steps, int(yaml.safe_load(contest.recipe.read_text())["trainer"]["max_steps"]))
 
 
 def told(runs: list[Run]) -> dict[str, Any]:
@@ -383,24 +399,29 @@ def main() -> None:
     if preset.corpus == "shakespeare" and not (data_folder() / SHAKESPEARE).is_file():
         say(f"{data_folder() / SHAKESPEARE} is not there: nothing was measured; put the text there, or set the folder "
             "by LIGHTNING_XT_DATA")  # fmt: skip
-        return report({})
+        return report({}, preset.device)
     if preset.device == "cuda" and not torch.cuda.is_available():
         say(f"{args.preset} needs a GPU, and there is none: nothing was measured")
-        return report({})
-    runs: dict[str, list[Run]] = {}
+        return report({}, preset.device)
+    names = list(dict.fromkeys(args.legs))
+    if "x_transformers" in names and find_spec("x_transformers") is None:
+        say("x-transformers is not installed: its leg is left out; run pip install -e '.[bench]' for it")
+        names.remove("x_transformers")
+    runs: dict[str, list[Run]] = {name: [] for name in names}
     with tempfile.TemporaryDirectory() as folder:
         contest = Contest(preset, Path(folder), args.evaluations, args.options)
-        for name in args.legs:
-            leg = LEGS[name][1].__get__(contest)
-            steps = args.steps or steps_in(leg, args.seconds or preset.seconds)
-            for seed in range(args.seeds):
-                runs.setdefault(name, []).append(leg(seed, steps))
-                last = runs[name][-1].curve[-1]
+        seconds = args.seconds or preset.seconds
+        steps = {name: args.steps or steps_in(contest, name, seconds) for name in names}
+        for seed in range(args.seeds):
+            for name in names:
+                run = LEGS[name][1](contest, seed, steps[name])
+                runs[name].append(run)
+                last = run.curve[-1]
                 say(f"{name}, seed {seed}: {last[2]:.4f} nats after {last[0]:.0f} s and {last[1]:,} bytes")
     rows = {LEGS[name][0]: told(each) for name, each in runs.items()}
     if {"ours", "reference_gpt"} <= runs.keys():
         rows["bytes_to_reference"] = bytes_to_reference(runs["ours"], runs["reference_gpt"])
-    return report(rows)
+    return report(rows, preset.device)
 
 
 if __name__ == "__main__":

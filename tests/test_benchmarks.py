@@ -1,5 +1,6 @@
 """The benchmarks run at tiny sizes and print one JSON object as their last line."""
 
+import datetime
 import json
 import os
 import subprocess
@@ -7,6 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+from lightning_xt.data.windows import TrainingWindows
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 TINY = [
@@ -17,31 +21,58 @@ TINY = [
 ]
 
 
-def rows(tmp_path, script, *options):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "LIGHTNING_XT_DATA": str(tmp_path)}
-    command = [sys.executable, str(BENCHMARKS / script), *options]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
+SMALL = ["--dim=16", "--depth=1", "--heads=1", "--seq_len=16", "--batch_size=2"]
+# Runs a script where x-transformers is not installed.
+WITHOUT_X_TRANSFORMERS = """
+import runpy, sys
+sys.modules["x_transformers"] = None
+sys.argv = sys.argv[1:]
+sys.path.insert(0, sys.argv[0].rpartition("/")[0])
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def run(tmp_path, script, *options, before=()):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "LIGHTNING_XT_DATA": str(tmp_path), "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, *before, str(BENCHMARKS / script), *options]
+    return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
+
+
+def result(done):
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout.splitlines()[-1])
-    assert set(said) == {"machine", "versions", "rows"}
+    assert set(said) == {"machine", "date", "versions", "rows"}
+    assert datetime.date.fromisoformat(said["date"]) <= datetime.date.today()
+    assert said["machine"].partition(",")[0]
     return said["rows"]
 
 
+def rows(tmp_path, script, *options):
+    return result(run(tmp_path, script, *options))
+
+
 def train(tmp_path, *names):
-    sizes = ["--dim=16", "--depth=1", "--heads=1", "--seq_len=16", "--batch_size=2"]
     slices = ["--eager", "--repeats=2", "--slices=2", "--steps=2"]
-    return rows(tmp_path, "training.py", *sizes, *slices, "--rows", *names)
+    return rows(tmp_path, "training.py", *SMALL, *slices, "--rows", *names)
+
+
+def write_shakespeare(tmp_path):
+    text = tmp_path / "tinyshakespeare" / "input.txt"
+    text.parent.mkdir()
+    text.write_bytes(b"to be or not to be, " * 200)
 
 
 @pytest.mark.slow
 def test_training_tells_the_trainer_from_the_bare_loop(tmp_path):
-    found = train(tmp_path, "trainer_vs_bare", "data_wait_share", "reference_gpt", "gemm_gflops", "mfu")
-    assert set(found) == {"trainer_vs_bare", "data_wait_share", "reference_gpt", "gemm_gflops", "mfu"}
+    names = ["trainer_vs_bare", "data_wait_share", "reference_gpt", "gemm_gflops", "share_of_gemm"]
+    found = train(tmp_path, *names)
+    assert set(found) == set(names)
     assert found["trainer_vs_bare"]["repeats"] == 2 and found["reference_gpt"]["repeats"] == 4
     assert all(row["value"] > 0 for row in found.values())
     # Tables for 256 bytes, a layer of 12 * 16 * 16 and three norms; the head is shared, positions are learned.
-    assert found["mfu"]["parameters"]["reference_gpt"] == 256 * 16 + 16 * 16 + 12 * 16 * 16 + 3 * 16
-    assert found["mfu"]["parameters"]["ours"] == 2 * 256 * 16 + 12 * 16 * 16 + 3 * 16
+    parameters = found["share_of_gemm"]["parameters"]
+    assert parameters["reference_gpt"] == 256 * 16 + 16 * 16 + 12 * 16 * 16 + 3 * 16
+    assert parameters["ours"] == 2 * 256 * 16 + 12 * 16 * 16 + 3 * 16
 
 
 @pytest.mark.slow
@@ -54,10 +85,51 @@ def test_training_measures_x_transformers(tmp_path):
 
 
 @pytest.mark.slow
+def test_training_tells_how_time_grows_with_the_row(tmp_path):
+    found = train(tmp_path, "window_scaling")["window_scaling"]
+    keys = {"value", "spread", "repeats", "unit", "step_ms", "window", "size", "parameters"}
+    assert set(found) == keys
+    assert found["window"] == 16 and list(found["step_ms"]) == ["16", "32", "64", "128", "256", "512"]
+    assert found["unit"] == "time of a step with rows of 512 over that with rows of 16"
+
+
+@pytest.mark.slow
+def test_training_tells_the_share_of_an_h100_only_on_one(tmp_path):
+    done = run(tmp_path, "training.py", *SMALL, "--rows", "mfu_h100")
+    assert result(done) == {}
+    assert done.stderr.splitlines()[0] == "mfu_h100 is left out: this device is not an H100"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("before", "options", "message"),
+    [
+        (
+            ["-c", WITHOUT_X_TRANSFORMERS],
+            ["--rows", "trainer_vs_bare", "vs_xt_shipped", "vs_xt_compiled"],
+            "x-transformers is not installed, and vs_xt_shipped, vs_xt_compiled need it; run pip install -e "
+            "'.[bench]', or name other rows with --rows",
+        ),
+        ([], ["--device=cuda"], "--device is cuda, and torch finds no GPU; give --device cpu"),
+    ],
+)
+def test_training_says_at_once_what_is_missing(tmp_path, before, options, message):
+    done = run(tmp_path, "training.py", *options, before=before)
+    assert (done.returncode, done.stdout, done.stderr.splitlines()) == (2, "", [message])
+
+
+@pytest.mark.slow
+def test_a_repeat_is_the_mean_of_its_slices(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    from training import Race
+
+    race = Race({}, torch.device("cpu"), rounds=4, steps=1, seconds={"bare": [1.0, 4.0, 2.0, 2.0]})
+    assert race.totals("bare", 2) == [2.5, 2.0]
+
+
+@pytest.mark.slow
 def test_quality_compares_ours_with_the_reference(tmp_path):
-    text = tmp_path / "tinyshakespeare" / "input.txt"
-    text.parent.mkdir()
-    text.write_bytes(b"to be or not to be, " * 200)
+    write_shakespeare(tmp_path)
     legs = ["--legs", "ours", "reference_gpt"]
     found = rows(tmp_path, "quality.py", "--seeds=2", "--steps=4", "--evaluations=2", *legs, "--", *TINY)
     assert set(found) == {"val_loss", "reference_val_loss", "bytes_to_reference"}
@@ -71,5 +143,79 @@ def test_quality_compares_ours_with_the_reference(tmp_path):
 
 
 @pytest.mark.slow
+def test_quality_trains_with_each_seed_in_turn_and_no_more_than_its_recipe(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import quality
+
+    def leg(contest, seed, steps, evaluate=True):
+        trained.append((seed, steps, evaluate))
+        return quality.Run([(1.0, 1, 1.0)], seconds=6.0, steps=steps, bytes_seen=1)
+
+    trained = []
+    monkeypatch.setattr(quality, "LEGS", {name: (row, leg) for name, (row, _) in quality.LEGS.items()})
+    monkeypatch.setenv("LIGHTNING_XT_DATA", str(tmp_path))
+    monkeypatch.setattr(quality, "CONFIGS", tmp_path)
+    (tmp_path / "shakespeare_cpu.yaml").write_text("trainer:\n  max_steps: 2800\n")
+    write_shakespeare(tmp_path)
+    command = ["quality.py", "--legs", "ours", "reference_gpt", "--seeds=2", "--seconds=1000"]
+    monkeypatch.setattr(sys, "argv", command)
+    quality.main()
+    trial = [(0, 63, False)] * 2
+    # Sixty steps take six seconds, and 90 % of a thousand are filled; the recipe ends after 2,800 steps.
+    assert trained == [*trial, (0, 2800, True), (0, 9003, True), (1, 2800, True), (1, 9003, True)]
+
+
+@pytest.mark.slow
+def test_quality_gathers_the_windows_of_our_own_training(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    monkeypatch.setenv("LIGHTNING_XT_DATA", str(tmp_path))
+    write_shakespeare(tmp_path)
+    from quality import PRESETS, Contest
+
+    contest = Contest(PRESETS["shakespeare_cpu"], tmp_path, 1, [])
+    weight = torch.nn.Parameter(torch.zeros(()))
+    seen = []
+
+    def loss(batch):
+        seen.append(batch)
+        return weight * 1.0
+
+    model = torch.nn.Module()
+    model.weight = weight
+    contest.trained(model, loss, loss, torch.optim.SGD([weight]), lambda _: 0.1, 1.0, 7, -4)
+    windows = TrainingWindows(contest.corpus().splits.train, 64, seed=7)
+    assert torch.equal(torch.cat(seen), windows.__getitems__(range(4 * 12)))
+
+
+@pytest.mark.slow
+def test_quality_takes_no_other_recipe(tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import quality
+
+    monkeypatch.setattr(quality, "CONFIGS", tmp_path)
+    contest = quality.Contest(quality.PRESETS["shakespeare_cpu"], tmp_path, 1, [])
+    with pytest.raises(SystemExit, match="the command line failed"):
+        contest.ours(0, 1)
+    assert str(tmp_path / "shakespeare_cpu.yaml") in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_quality_without_x_transformers_leaves_its_leg_out(tmp_path):
+    write_shakespeare(tmp_path)
+    legs = ["--legs", "reference_gpt", "x_transformers", "--seeds=1", "--steps=4", "--evaluations=2"]
+    done = run(tmp_path, "quality.py", *legs, before=["-c", WITHOUT_X_TRANSFORMERS])
+    assert set(result(done)) == {"reference_val_loss"}
+    message = "x-transformers is not installed: its leg is left out; run pip install -e '.[bench]' for it"
+    assert done.stderr.splitlines()[0] == message
+
+
+@pytest.mark.slow
 def test_quality_without_its_corpus_says_so(tmp_path):
     assert rows(tmp_path, "quality.py", "--preset=shakespeare_cpu") == {}
+
+
+@pytest.mark.slow
+def test_quality_without_a_gpu_says_so(tmp_path):
+    done = run(tmp_path, "quality.py", "--preset=stdlib_gpu")
+    assert result(done) == {}
+    assert done.stderr.splitlines() == ["stdlib_gpu needs a GPU, and there is none: nothing was measured"]
