@@ -78,7 +78,7 @@ def test_training_tells_the_trainer_from_the_bare_loop(tmp_path):
 @pytest.mark.slow
 def test_training_measures_x_transformers(tmp_path):
     pytest.importorskip("x_transformers")
-    found = train(tmp_path, "vs_xt_shipped", "vs_xt_flash_bf16", "vs_xt_compiled")
+    found = train(tmp_path, "vs_xt_shipped", "vs_xt_script", "vs_xt_flash_bf16", "vs_xt_compiled")
     for row in found.values():
         assert row["theirs"] > 0 and row["ours"] > 0 and row["repeats"] == 4
         assert row["unit"] == "times their tokens/s"
