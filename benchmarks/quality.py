@@ -1,6 +1,7 @@
 """How well a model is after how long, against plain ones: python benchmarks/quality.py --preset shakespeare_cpu.
 
     ours             a recipe, by `lightning-xt fit`
+    ours_half        the same recipe over half of the bytes that reference_gpt sees, its schedule as short as that
     reference_gpt    reference_gpt.py with the settings that nanoGPT has for this size
     x_transformers   the model of its train_enwik8 at that size, Adam at the same learning rate, no schedule
 
@@ -10,6 +11,9 @@ those of training: compiling (the first steps) and validation are left out. How 
 a trial of each before anything else. It fills 90 % of them, because a machine that is slower afterwards must not exceed
 them. `ours` never trains more steps than its recipe's trainer.max_steps. --steps says how many instead, for every leg.
 What follows `--` goes to our command line.
+
+`bytes_to_reference` is the share of the bytes that reference_gpt sees after which ours_half (without it, ours) is as
+good as reference_gpt is in the end: a rate that falls late makes a long run look slower on its way than a short one.
 """
 
 import argparse
@@ -198,6 +202,11 @@ class Contest:
         """Our config file."""
         return CONFIGS / self.preset.recipe
 
+    def recipe_options(self) -> dict[str, Any]:
+        """What our recipe says."""
+        options: dict[str, Any] = yaml.safe_load(self.recipe.read_text())
+        return options
+
     def ours(self, seed: int, steps: int, evaluate: bool = True) -> Run:
         """Our recipe, by the command line, in this process."""
         Clock.run = run = Run()
@@ -336,9 +345,14 @@ def steps_in(contest: Contest, name: str, seconds: float) -> int:
     """How many steps of a leg the seconds hold."""
     trial = LEGS[name][1](contest, 0, FIRST + TRIAL, False)
     steps = FIRST + max(1, round(MARGIN * seconds * TRIAL / trial.seconds))
-    if name != "ours":
-        return steps
-    return min(steps, int(yaml.safe_load(contest.recipe.read_text())["trainer"]["max_steps"]))
+    return min(steps, contest.recipe_options()["trainer"]["max_steps"]) if name == "ours" else steps
+
+
+def half_of(reference_steps: int, contest: Contest) -> int:
+    """How many of our steps see half of the bytes that the reference sees."""
+    size = contest.preset.size
+    ours = contest.recipe_options()["data"]["init_args"]["batch_size"] * size.seq_len
+    return max(1, reference_steps * size.tokens // (2 * ours))
 
 
 def told(runs: list[Run]) -> dict[str, Any]:
@@ -387,13 +401,14 @@ def arguments() -> argparse.Namespace:
 
 LEGS = {
     "ours": ("val_loss", Contest.ours),
+    "ours_half": ("half_val_loss", Contest.ours),
     "reference_gpt": ("reference_val_loss", Contest.reference),
     "x_transformers": ("xt_val_loss", Contest.x_transformers),
 }
 
 
 def main() -> None:
-    """Rows: `val_loss`, `reference_val_loss`, `xt_val_loss` and `bytes_to_reference`."""
+    """Rows: `val_loss`, `half_val_loss`, `reference_val_loss`, `xt_val_loss` and `bytes_to_reference`."""
     args = arguments()
     preset = PRESETS[args.preset]
     if preset.corpus == "shakespeare" and not (data_folder() / SHAKESPEARE).is_file():
@@ -407,11 +422,16 @@ def main() -> None:
     if "x_transformers" in names and find_spec("x_transformers") is None:
         say("x-transformers is not installed: its leg is left out; run pip install -e '.[bench]' for it")
         names.remove("x_transformers")
+    if "ours_half" in names and "reference_gpt" not in names:
+        say("ours_half is left out: it takes its length from reference_gpt")
+        names.remove("ours_half")
     runs: dict[str, list[Run]] = {name: [] for name in names}
     with tempfile.TemporaryDirectory() as folder:
         contest = Contest(preset, Path(folder), args.evaluations, args.options)
         seconds = args.seconds or preset.seconds
-        steps = {name: args.steps or steps_in(contest, name, seconds) for name in names}
+        steps = {name: args.steps or steps_in(contest, name, seconds) for name in names if name != "ours_half"}
+        if "ours_half" in names:
+            steps["ours_half"] = args.steps or half_of(steps["reference_gpt"], contest)
         for seed in range(args.seeds):
             for name in names:
                 run = LEGS[name][1](contest, seed, steps[name])
@@ -419,8 +439,8 @@ def main() -> None:
                 last = run.curve[-1]
                 say(f"{name}, seed {seed}: {last[2]:.4f} nats after {last[0]:.0f} s and {last[1]:,} bytes")
     rows = {LEGS[name][0]: told(each) for name, each in runs.items()}
-    if {"ours", "reference_gpt"} <= runs.keys():
-        rows["bytes_to_reference"] = bytes_to_reference(runs["ours"], runs["reference_gpt"])
+    if (mine := runs.get("ours_half") or runs.get("ours")) and "reference_gpt" in runs:
+        rows["bytes_to_reference"] = bytes_to_reference(mine, runs["reference_gpt"])
     return report(rows, preset.device)
 
 

@@ -21,7 +21,7 @@ TINY = [
 ]
 
 
-SMALL = ["--dim=16", "--depth=1", "--heads=1", "--seq_len=16", "--batch_size=2"]
+SMALL = ["--dim=16", "--depth=1", "--heads=2", "--seq_len=16", "--batch_size=2"]
 # Runs a script where x-transformers is not installed.
 WITHOUT_X_TRANSFORMERS = """
 import runpy, sys
@@ -130,9 +130,9 @@ def test_a_repeat_is_the_mean_of_its_slices(monkeypatch):
 @pytest.mark.slow
 def test_quality_compares_ours_with_the_reference(tmp_path):
     write_shakespeare(tmp_path)
-    legs = ["--legs", "ours", "reference_gpt"]
+    legs = ["--legs", "ours", "ours_half", "reference_gpt"]
     found = rows(tmp_path, "quality.py", "--seeds=2", "--steps=4", "--evaluations=2", *legs, "--", *TINY)
-    assert set(found) == {"val_loss", "reference_val_loss", "bytes_to_reference"}
+    assert set(found) == {"val_loss", "half_val_loss", "reference_val_loss", "bytes_to_reference"}
     for name in ("val_loss", "reference_val_loss"):
         row = found[name]
         assert row["repeats"] == len(row["curves"]) == 2 and row["evaluations"] == 2 and row["steps"] == 4
