@@ -17,3 +17,35 @@ class EvaluationBatch(NamedTuple):
 
     tokens: Int[Tensor, "b n+1"]
     scored: Bool[Tensor, "b n"]
+
+
+class PairBatch(NamedTuple):
+    """Pairs of a source and its target, padded on the right.
+
+    Args:
+        src: source ids.
+        tgt: target ids, the start id first, the end id last where there is one.
+        src_mask: True where a source id is real.
+    """
+
+    src: Int[Tensor, "b m"]
+    tgt: Int[Tensor, "b n"]
+    src_mask: Bool[Tensor, "b m"]
+
+
+class EvaluationPairs(NamedTuple):
+    """Pairs of a split that is measured once and no more.
+
+    Args:
+        src: source ids.
+        tgt: target ids, the start id first, the end id last where there is one.
+        src_mask: True where a source id is real.
+        index: number of the pair in its split; -1 for a row that only fills up, nothing of which counts.
+        references: the targets as text, as they stand in their file. None where the pairs are no text.
+    """
+
+    src: Int[Tensor, "b m"]
+    tgt: Int[Tensor, "b n"]
+    src_mask: Bool[Tensor, "b m"]
+    index: Int[Tensor, " b"]
+    references: list[str] | None
