@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int
@@ -39,13 +40,14 @@ class Decoder(nn.Module):
 
     Args:
         vocab_size: number of different tokens; from the command line the data's.
+        context: what cross-attention reads; of a decoder beside an encoder, what that makes. None = nothing, without
+            cross-attention.
         dim: width of the residual stream.
         depth: number of layers.
         attention: recipe of each layer's attention.
         feedforward: recipe of each layer's feedforward.
-        cross_attention: recipe of each layer's attention over a context; its position is best null, unless the order
-            of the context matters by index. None = no such sublayer.
-        context: what cross-attention reads. None = nothing, without cross-attention.
+        cross_attention: recipe of each layer's attention over the context; its position is best null, unless the order
+            of the context matters by index. None = Attention without positions where there is a context.
         condition_dim: width of the condition that adaptive norms read. None = none of them is used.
         norm: recipe of every norm.
         placement: where norms stand around a sublayer.
@@ -60,13 +62,13 @@ class Decoder(nn.Module):
     def __init__(
         self,
         vocab_size: int,
+        context: ContextFactory | None = None,
         *,
         dim: int = 512,
         depth: int = 6,
         attention: MixerFactory = Attention,
         feedforward: FeedForwardFactory = MLP,
         cross_attention: MixerFactory | None = None,
-        context: ContextFactory | None = None,
         condition_dim: int | None = None,
         norm: NormFactory = RMSNorm,
         placement: PlacementFactory = PreNorm,
@@ -79,11 +81,12 @@ class Decoder(nn.Module):
     ) -> None:
         super().__init__()
         _check_sizes(vocab_size, dim, depth, dropout)
-        if (cross_attention is None) != (context is None):
-            given, missing = (
-                ("context", "cross_attention") if cross_attention is None else ("cross_attention", "context")
+        if context is not None and cross_attention is None:
+            cross_attention = partial(Attention, position=None)
+        elif cross_attention is not None and context is None:
+            raise ValueError(
+                "decoder: cross_attention is given without a context to read; give context too, or neither"
             )
-            raise ValueError(f"decoder: {given} is given without {missing}; give both, or neither")
         shape = LayerShape(dim=dim, depth=depth, condition_dim=condition_dim)
         self.token_embedding = nn.Embedding(vocab_size, dim)
         added = [factory(shape) for factory in embeddings]

@@ -1,0 +1,117 @@
+"""An encoder and a decoder that reads what it has made of the source."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from lightning_xt.core.checks import check_option
+from lightning_xt.core.inputs import Inputs
+from lightning_xt.models.decoder import Decoder
+from lightning_xt.models.encoder import Encoder
+from lightning_xt.nn.contexts.base import ContextFactory
+from lightning_xt.nn.contexts.given_context import GivenContext
+
+EncoderFactory = Callable[[int], Encoder]
+"""Called with the number of different source tokens."""
+CrossDecoderFactory = Callable[[int, ContextFactory], Decoder]
+"""Called with the number of different target tokens and with what its cross-attention reads."""
+
+
+class EncoderDecoder(nn.Module):
+    """Scores each next token of a target from the tokens before it and from the whole source.
+
+    Vaswani et al., 2017. https://arxiv.org/abs/1706.03762
+
+    Args:
+        source_size: number of different source tokens.
+        target_size: number of different target tokens.
+        encoder: recipe of what reads the source.
+        decoder: recipe of what writes the target.
+        shared_embedding: whether source and target tokens share one table of vectors.
+        context_dropout: share of the source's positions that cross-attention does not see, whole, in training.
+    """
+
+    def __init__(
+        self,
+        source_size: int,
+        target_size: int,
+        *,
+        encoder: EncoderFactory = Encoder,
+        decoder: CrossDecoderFactory = Decoder,
+        shared_embedding: bool = False,
+        context_dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        check_option("model", "context_dropout", context_dropout, least=0, below=1)
+        self.encoder = encoder(source_size)
+        self.decoder = decoder(target_size, partial(GivenContext, dim=self.encoder.dim))
+        self.context_dropout = context_dropout
+        if shared_embedding:
+            self._share_embedding()
+
+    def forward(
+        self,
+        src: Int[Tensor, "b m"],
+        tgt: Int[Tensor, "b n"],
+        src_mask: Bool[Tensor, "b m"] | None = None,
+        *,
+        inputs: Inputs | None = None,
+    ) -> Float[Tensor, "b n v"]:
+        """Logits of the token after each of the target's.
+
+        Args:
+            src: source ids; what is no part of a source may be any valid id.
+            tgt: target ids, the start token first; shorter rows are padded on the right with any valid id.
+            src_mask: True where a source id is real. None = everywhere.
+            inputs: what comes beside the target's tokens; its condition is the encoder's too.
+        """
+        logits: Tensor = self.decoder(tgt, inputs=self.encode(src, src_mask, inputs=inputs))
+        return logits
+
+    def encode(
+        self, src: Int[Tensor, "b m"], src_mask: Bool[Tensor, "b m"] | None = None, *, inputs: Inputs | None = None
+    ) -> Inputs:
+        """What the decoder needs to know of the sources, made once and read at every step.
+
+        Args:
+            src: source ids.
+            src_mask: True where a source id is real. None = everywhere.
+            inputs: what else the decoder is given; its condition is the encoder's too.
+        """
+        inputs = Inputs() if inputs is None else inputs
+        _check_mask(src, src_mask)
+        context = self.encoder(src, src_mask, inputs=Inputs(condition=inputs.condition))
+        if self.training and self.context_dropout:
+            src_mask = self._thinned(src, src_mask)
+        return replace(inputs, context=context, context_mask=src_mask)
+
+    def _thinned(self, src: Tensor, src_mask: Tensor | None) -> Bool[Tensor, "b m"]:
+        """The mask without random positions; each row keeps one of its own at least."""
+        real = torch.ones_like(src, dtype=torch.bool) if src_mask is None else src_mask
+        luck = torch.rand(src.shape, device=src.device).masked_fill(~real, -1)
+        kept = luck >= self.context_dropout
+        best = torch.arange(src.shape[1], device=src.device) == luck.argmax(dim=1, keepdim=True)
+        return real & (kept | best)
+
+    def _share_embedding(self) -> None:
+        ours, theirs = self.encoder.token_embedding, self.decoder.token_embedding
+        if ours.weight.shape != theirs.weight.shape:
+            raise ValueError(
+                f"model.shared_embedding is on, but the encoder embeds {ours.num_embeddings} tokens in "
+                f"{ours.embedding_dim} numbers and the decoder {theirs.num_embeddings} in {theirs.embedding_dim}; give "
+                "both the same vocabulary and width, or set --model.shared_embedding false"
+            )
+        # The decoder's: its head may be tied to it.
+        self.encoder.token_embedding = theirs
+
+
+def _check_mask(src: Tensor, src_mask: Tensor | None) -> None:
+    if src_mask is not None and (src_mask.shape != src.shape or src_mask.dtype != torch.bool):
+        raise ValueError(
+            f"src_mask is a {src_mask.dtype} tensor of shape {tuple(src_mask.shape)}; it must be boolean, True where "
+            f"a source id is real, and of the sources' shape {tuple(src.shape)}"
+        )
