@@ -1,16 +1,52 @@
-"""Bytes: text and back, whole and in pieces."""
+"""Tokenizers: text and back, whole and in pieces, and what is learnt from text."""
 
+import json
+import os
+import pickle
 import random
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
+import tokenizers
 
+from lightning_xt.data.tokenizers.bpe import BPE
 from lightning_xt.data.tokenizers.bytes import Bytes
+from lightning_xt.data.tokenizers.numbers import Numbers
+from lightning_xt.data.tokenizers.special_bytes import SpecialBytes
 
 TEXT = "a\u00e9\u20ac\U0001f600\r\n\x00z"  # characters of 1, 2, 3 and 4 bytes
 
+LESSONS = [
+    "the cat sat on the mat",
+    "the dog sat on the cat's mat",
+    "\u00fcber den H\u00fcgeln",
+    "<pad><start><end>",
+] * 3
 
-def streamed(ids):
-    stream = Bytes().stream()
+ODD = [
+    "",
+    " ",
+    "  the cat  ",
+    "\n\nthe\tcat\r\n",
+    "\U0001f600\U0001f468\u200d\U0001f469\u200d\U0001f467 caf\u00e9 e\u0301 \u4e2d\u6587",
+    "\u2028\u0085\x00\ufeff\ufffd",
+    "<pad> <start><end>",
+]
+
+
+def taught(vocab_size=290):
+    tokenizer = BPE(vocab_size)
+    tokenizer.train(lambda: iter(LESSONS))
+    return tokenizer
+
+
+LEARNT = taught()
+
+
+def streamed(tokenizer, ids):
+    stream = tokenizer.stream()
     return [stream.feed(token) for token in ids], stream.finish()
 
 
@@ -28,16 +64,238 @@ def test_bytes_that_are_no_text():
 
 
 def test_a_character_comes_with_its_last_byte():
-    pieces, rest = streamed(Bytes().encode("\u20aca"))
+    pieces, rest = streamed(Bytes(), Bytes().encode("\u20aca"))
     assert pieces == ["", "", "\u20ac", "a"] and rest == ""
-    pieces, rest = streamed(Bytes().encode("\u20ac")[:2])
+    pieces, rest = streamed(Bytes(), Bytes().encode("\u20ac")[:2])
     assert pieces == ["", ""] and rest == "\ufffd"
 
 
+@pytest.mark.parametrize("tokenizer", [Bytes(), SpecialBytes(), LEARNT], ids=["Bytes", "SpecialBytes", "BPE"])
 @pytest.mark.parametrize("seed", range(20))
-def test_pieces_add_up_to_the_whole(seed):
+def test_pieces_add_up_to_the_whole(tokenizer, seed):
     draw = random.Random(seed)
-    ids = Bytes().encode(TEXT * 2) + [draw.randrange(256) for _ in range(40)]
+    ids = tokenizer.encode(TEXT * 2) + [draw.randrange(tokenizer.vocab_size) for _ in range(40)]
     draw.shuffle(ids)
-    pieces, rest = streamed(ids)
-    assert "".join(pieces) + rest == Bytes().decode(ids)
+    pieces, rest = streamed(tokenizer, ids)
+    assert "".join(pieces) + rest == tokenizer.decode(ids)
+
+
+@pytest.mark.parametrize("tokenizer", [Bytes(), SpecialBytes(), LEARNT], ids=["Bytes", "SpecialBytes", "BPE"])
+@pytest.mark.parametrize("text", ODD, ids=range(len(ODD)))
+def test_a_text_comes_back(tokenizer, text):
+    ids = tokenizer.encode(text)
+    assert tokenizer.decode(ids) == text
+    assert not {tokenizer.pad, tokenizer.start, tokenizer.end}.intersection(ids)
+    assert all(0 <= token < tokenizer.vocab_size for token in ids)
+    pieces, rest = streamed(tokenizer, ids)
+    assert "".join(pieces) + rest == text
+    assert tokenizer.encode_batch([text, "x"]) == [ids, tokenizer.encode("x")]
+
+
+def test_bytes_after_three_special_ids():
+    tokenizer = SpecialBytes()
+    assert tokenizer.vocab_size == 259
+    assert (tokenizer.pad, tokenizer.start, tokenizer.end) == (0, 1, 2)
+    assert tokenizer.encode("A\u00e9") == [68, 0xC3 + 3, 0xA9 + 3]
+    assert tokenizer.encode_prompt("A") == [1, 68]
+    assert tokenizer.decode([1, 68, 0xFF + 3, 69, 2, 0, 0]) == "A\ufffdB"
+    assert tokenizer.encode("A\udcff") == [68, 0xFF + 3]
+    pieces, rest = streamed(tokenizer, [1, *tokenizer.encode("\u20ac"), 2, 68])
+    assert pieces == ["", "", "", "\u20ac", "", "A"] and rest == ""
+    assert SpecialBytes(**tokenizer.init_args).vocab_size == 259
+
+
+def test_tokenizers_that_have_nothing_to_learn():
+    for tokenizer in (Bytes(), SpecialBytes(), Numbers(9)):
+        tokenizer.train(lambda: pytest.fail("the texts were opened"))
+
+
+def test_numbers():
+    tokenizer = Numbers(20)
+    assert tokenizer.vocab_size == 20
+    assert (tokenizer.pad, tokenizer.start, tokenizer.end) == (0, 1, None)
+    assert tokenizer.encode(" 5 3\t017\n") == [5, 3, 17]
+    assert tokenizer.encode("") == []
+    assert tokenizer.encode_prompt("5") == [1, 5]
+    assert tokenizer.decode([1, 5, 3, 17, 0]) == "5 3 17"
+    pieces, rest = streamed(tokenizer, [1, 5, 0, 3, 17])
+    assert pieces == ["", "5", "", " 3", " 17"] and rest == ""
+    ended = Numbers(20, pad=None, start=None, end=2)
+    assert ended.decode([0, 1, 2, 3]) == "0 1 3"
+    assert ended.init_args == {"vocab_size": 20, "pad": None, "start": None, "end": 2}
+    assert Numbers(**ended.init_args).end == 2
+
+
+@pytest.mark.parametrize("word", ["x", "20", "-1", "+1", "1.0", "1_0", "\u0663", "\u00b2", "9" * 5000])
+def test_words_that_are_no_ids(word):
+    rule = r"is none of the 20 ids; write numbers from 0 to 19 with spaces between them, such as '5 3 17'$"
+    with pytest.raises(ValueError, match=rule) as caught:
+        Numbers(20).encode(f"5 {word} 3")
+    assert str(caught.value).startswith(ascii(word)[:41].rstrip("'")) and len(str(caught.value)) < 160
+
+
+@pytest.mark.parametrize(
+    ("options", "shown"),
+    [
+        ({"vocab_size": 1}, "1 with pad 0, start 1: special ids must be different numbers from 0 to 0"),
+        ({"vocab_size": 5, "end": 1}, "5 with pad 0, start 1, end 1: special ids must be different"),
+        ({"vocab_size": 5, "pad": -1, "start": None}, "5 with pad -1: special ids must be different"),
+    ],
+)
+def test_special_ids_that_cannot_be(options, shown):
+    with pytest.raises(ValueError, match=rf"^data.tokenizer.vocab_size {shown}.*change them or raise --data.tokenizer"):
+        Numbers(**options)
+
+
+def test_pieces_are_learnt():
+    assert (LEARNT.pad, LEARNT.start, LEARNT.end) == (0, 1, 2)
+    assert LEARNT.vocab_size == 290
+    assert len(LEARNT.encode("the cat sat")) < len("the cat sat")
+    assert LEARNT.decode([1, *LEARNT.encode("the"), 2, 0]) == "the"
+    # The spelling of a special id is text, in lessons too.
+    assert LEARNT.decode(LEARNT.encode("<pad>")) == "<pad>"
+    small = taught(vocab_size=259)
+    assert small.encode("the \u20ac") != LEARNT.encode("the \u20ac") and len(small.encode("the \u20ac")) == 7
+
+
+def test_ids_that_nothing_was_learnt_for():
+    large = taught(vocab_size=5000)
+    assert large.vocab_size == 5000
+    assert large.decode([*large.encode("the"), 4999]) == "the"
+    assert streamed(large, [4999]) == ([""], "")
+
+
+def test_pieces_come_in_whole_characters():
+    ids = LEARNT.encode("\u20acx")
+    pieces, rest = streamed(LEARNT, ids)
+    assert pieces == ["", "", "\u20ac", "x"] and rest == ""
+    pieces, rest = streamed(LEARNT, ids[:2])
+    assert pieces == ["", ""] and rest == "\ufffd"
+
+
+def test_what_was_no_text_on_the_command_line():
+    assert LEARNT.decode(LEARNT.encode("a\udcffb")) == "a\ufffdb"
+    assert LEARNT.encode_batch(["a\udcffb"]) == [LEARNT.encode("a\udcffb")]
+
+
+def test_what_was_learnt_is_kept():
+    assert LEARNT.init_args.keys() == {"vocab_size", "model"}
+    assert BPE(290).init_args == {"vocab_size": 290, "model": None}
+    for again in (BPE(**LEARNT.init_args), pickle.loads(pickle.dumps(LEARNT))):
+        assert again.init_args == LEARNT.init_args
+        assert again.vocab_size == 290
+        for text in [*LESSONS, *ODD]:
+            assert again.encode(text) == LEARNT.encode(text)
+        again.train(lambda: pytest.fail("a given tokenizer learns nothing"))
+
+
+def test_before_training():
+    tokenizer = BPE()
+    assert tokenizer.vocab_size == 8000
+    for use in (lambda: tokenizer.encode("a"), lambda: tokenizer.encode_batch(["a"]), lambda: tokenizer.decode([9])):
+        with pytest.raises(ValueError, match=r"^the BPE tokenizer has learnt nothing yet; train it on texts first, or"):
+            use()
+
+
+def test_the_same_texts_teach_the_same(capfd):
+    draw = random.Random(0)
+    # Many pairs that occur equally often.
+    words = ["".join(draw.choices("abcdefgh", k=4)) for _ in range(600)]
+    script = (
+        "import sys; from lightning_xt.data.tokenizers.bpe import BPE; tokenizer = BPE(400); words = sys.argv[1:];"
+        "tokenizer.train(lambda: words); print(tokenizer.init_args['model'])"
+    )
+    found = []
+    for parallel in ("true", "false", ""):
+        environment = {**os.environ, "TOKENIZERS_PARALLELISM": parallel} if parallel else dict(os.environ)
+        made = subprocess.run([sys.executable, "-c", script, *words], env=environment, capture_output=True, check=True)
+        assert made.stderr == b""
+        found.append(made.stdout.decode().removesuffix("\n"))
+    here = BPE(400)
+    for _ in range(2):
+        here.train(lambda: iter(words))
+        found.append(here.init_args["model"])
+    assert len(set(found)) == 1
+    assert len(json.loads(found[0])["model"]["vocab"]) == 400
+    assert capfd.readouterr() == ("", "")
+
+
+def save(path, change=lambda described: None):
+    described = json.loads(LEARNT.init_args["model"])
+    change(described)
+    path.write_text(json.dumps(described), encoding="utf-8")
+    return str(path)
+
+
+def test_a_file_of_the_library(tmp_path, monkeypatch):
+    def add(described):
+        """What a file may say of the lengths of texts."""
+        described["truncation"] = {"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0}
+        described["padding"] = {
+            "strategy": {"Fixed": 9}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0,
+            "pad_type_id": 0, "pad_token": "<pad>",
+        }  # fmt: skip
+
+    save(tmp_path / "tokenizer.json", add)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    tokenizer = BPE(file="~/tokenizer.json")
+    assert tokenizer.vocab_size == 290
+    assert tokenizer.encode("the cat <pad>") == LEARNT.encode("the cat <pad>")
+    assert tokenizer.init_args == LEARNT.init_args
+    tokenizer.train(lambda: pytest.fail("a given tokenizer learns nothing"))
+
+
+def test_files_that_cannot_be_used(tmp_path):
+    file = tmp_path / "tokenizer.json"
+    place = rf"^--data.tokenizer.file {file}"
+    with pytest.raises(FileNotFoundError, match=rf"{place}: there is no such file; name a tokenizer.json, or leave"):
+        BPE(file=str(file))
+    for content in (b"", b"no JSON", b"\xff", b"{}", b"[]"):
+        file.write_bytes(content)
+        with pytest.raises(ValueError, match=rf"{place} is no tokenizer.json of the tokenizers library \("):
+            BPE(file=str(file))
+
+    def other_special(described):
+        described["added_tokens"][1]["special"] = False
+
+    def other_order(described):
+        described["added_tokens"][0]["content"], described["added_tokens"][1]["content"] = "<start>", "<pad>"
+        described["model"]["vocab"].update({"<start>": 0, "<pad>": 1})
+
+    for change in (other_special, other_order):
+        with pytest.raises(ValueError, match=rf"{place}: its ids 0, 1 and 2 are not the special tokens <pad>, <start>"):
+            BPE(file=save(file, change))
+
+    def no_decoder(described):
+        described["decoder"] = None
+
+    def no_exclamation(described):
+        del described["model"]["vocab"]["!"]
+
+    for change in (no_decoder, no_exclamation):
+        with pytest.raises(ValueError, match=rf"{place} is no byte-level BPE with all 256 bytes; train one"):
+            BPE(file=save(file, change))
+    tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0}, unk_token="a")).save(str(file))
+    with pytest.raises(ValueError, match=rf"{place} is no byte-level BPE"):
+        BPE(file=str(file))
+
+
+def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    file = save(tmp_path / "tokenizer.json")
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(ValueError, match=rf"^--data.tokenizer.file {file}: Permission denied; make it readable$"):
+        BPE(file=file)
+
+
+def test_options_that_cannot_be(tmp_path):
+    with pytest.raises(ValueError, match=r"^data.tokenizer.vocab_size must be at least 259, not 258: 256 bytes, and"):
+        BPE(258)
+    with pytest.raises(ValueError, match=r"^data.tokenizer.file x.json and data.tokenizer.model are two tokenizers"):
+        BPE(file="x.json", model="{}")
+    with pytest.raises(ValueError, match=r"^data.tokenizer.model is no tokenizer.json of the tokenizers library"):
+        BPE(model="{")
+    with pytest.raises(ValueError, match=r"^data.tokenizer.model has 290 ids, but data.tokenizer.vocab_size is 289"):
+        BPE(289, model=LEARNT.init_args["model"])

@@ -1,7 +1,7 @@
 """What turns text into ids and back."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 
@@ -36,9 +36,20 @@ class Tokenizer(ABC):
     def vocab_size(self) -> int:
         """Number of ids, special ones included."""
 
+    def train(self, texts: Callable[[], Iterable[str]]) -> None:  # noqa: B027 - most have nothing to learn
+        """Learns from a split; nothing by default.
+
+        Args:
+            texts: opens the texts from the first, as often as it is called.
+        """
+
     @abstractmethod
     def encode(self, text: str) -> list[int]:
         """The ids of a text, without special ones."""
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of each text, without special ones."""
+        return [self.encode(text) for text in texts]
 
     def encode_prompt(self, text: str) -> list[int]:
         """The ids of a text that a model is to continue, with the id that opens a text where there is one."""

@@ -1,0 +1,78 @@
+"""Ids written as numbers."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from lightning_xt.data.tokenizers.base import TextStream, Tokenizer
+
+MOST_DIGITS = 18  # of a number that is looked at; Python refuses to read some thousand
+
+
+class Numbers(Tokenizer):
+    """Reads ids from decimal numbers with spaces between them: '5 3 17' is the ids 5, 3 and 17.
+
+    Args:
+        vocab_size: number of ids; the numbers are those below it.
+        pad: the id that fills up; None means none.
+        start: the id that opens a sequence; None means none.
+        end: the id that follows a sequence; None means none.
+    """
+
+    def __init__(self, vocab_size: int, *, pad: int | None = 0, start: int | None = 1, end: int | None = None) -> None:
+        specials = {"pad": pad, "start": start, "end": end}
+        chosen = [token for token in specials.values() if token is not None]
+        if len(set(chosen)) < len(chosen) or any(not 0 <= token < vocab_size for token in chosen):
+            shown = ", ".join(f"{name} {token}" for name, token in specials.items() if token is not None)
+            raise ValueError(
+                f"data.tokenizer.vocab_size {vocab_size} with {shown}: special ids must be different numbers from 0 "
+                f"to {vocab_size - 1}; change them or raise --data.tokenizer.vocab_size"
+            )
+        self.pad, self.start, self.end = pad, start, end
+        self._vocab_size = vocab_size
+
+    @property
+    def init_args(self) -> dict[str, Any]:
+        return {"vocab_size": self._vocab_size, "pad": self.pad, "start": self.start, "end": self.end}
+
+    @property
+    def vocab_size(self) -> int:
+        return self._vocab_size
+
+    def encode(self, text: str) -> list[int]:
+        return [self._id(word) for word in text.split()]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return " ".join(str(token) for token in ids if not self._is_special(token))
+
+    def stream(self) -> TextStream:
+        return _NumberStream(self)
+
+    def _id(self, word: str) -> int:
+        if word.isascii() and word.isdecimal() and len(word) <= MOST_DIGITS and int(word) < self._vocab_size:
+            return int(word)
+        shown = ascii(word if len(word) <= 40 else f"{word[:40]}...")
+        raise ValueError(
+            f"{shown} is none of the {self._vocab_size} ids; write numbers from 0 to {self._vocab_size - 1} with "
+            "spaces between them, such as '5 3 17'"
+        )
+
+    def _is_special(self, token: int) -> bool:
+        return token in (self.pad, self.start, self.end)
+
+
+class _NumberStream(TextStream):
+    """Puts a space before each number but the first."""
+
+    def __init__(self, numbers: Numbers) -> None:
+        self._numbers = numbers
+        self._begun = False
+
+    def feed(self, token: int) -> str:
+        text = self._numbers.decode([token])
+        if text and self._begun:
+            text = f" {text}"
+        self._begun = self._begun or bool(text)
+        return text
+
+    def finish(self) -> str:
+        return ""
