@@ -13,14 +13,10 @@ class DataModule(LightningDataModule, ABC):
 
     Sample n is a pure function of the options and n. A checkpoint therefore stores one number, the samples trained
     on by all processes together, and holds on any number of processes and for any batch size.
-
-    Args:
-        batch_size: samples a step of one process takes.
     """
 
-    def __init__(self, *, batch_size: int) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.batch_size = batch_size
         self._restored: int | None = None
         self._first_sample = 0
         self._first_batch = 0
@@ -32,6 +28,15 @@ class DataModule(LightningDataModule, ABC):
 
         The separator opens each document of a row that holds several, which the model is to keep apart. All are known
         from the constructor's arguments alone, because the command line links them into the model.
+        """
+
+    @abstractmethod
+    def samples_after(self, first: int, batches: int) -> int:
+        """Samples of the run that all processes together have seen, after `first` and `batches` more of each process.
+
+        Args:
+            first: samples seen before.
+            batches: training batches that each process took since.
         """
 
     @property
@@ -53,8 +58,7 @@ class DataModule(LightningDataModule, ABC):
         """Samples that all processes together have trained on since the run began, resumes included."""
         if self._restored is not None:
             return self._restored
-        _, world = self.rank_and_world
-        return self._first_sample + (self._batches_done() - self._first_batch) * self.batch_size * world
+        return self.samples_after(self._first_sample, self._batches_done() - self._first_batch)
 
     def mark_training_start(self) -> None:
         """Fixes the sample from which the Trainer's batches are counted; called by every `train_dataloader`.

@@ -52,7 +52,7 @@ class ByteCorpus(DataModule):
         resident: bool | Literal["auto"],
         predict_prompts: str | None,
     ) -> None:
-        super().__init__(batch_size=batch_size)
+        super().__init__()
         # `logger=False`: Lightning refuses a data option that shares its name, not its value, with a model option.
         self.save_hyperparameters(logger=False)
         require_at_least("seq_len", seq_len, 1)
@@ -68,6 +68,7 @@ class ByteCorpus(DataModule):
         if not 0 <= seed < 2**64:
             raise ValueError(f"data.seed must be from 0 to 2**64 - 1, not {seed}; set --data.seed 0 or more")
         self.seq_len = seq_len
+        self.batch_size = batch_size
         self.eval_batch_size = batch_size if eval_batch_size is None else eval_batch_size
         self.stride = stride
         self.seed = seed
@@ -101,6 +102,10 @@ class ByteCorpus(DataModule):
         sizes: dict[str, int | None] = dict.fromkeys(("source", "target"), tokenizer.vocab_size)
         special = {"pad": tokenizer.pad, "start": tokenizer.start, "end": tokenizer.end}
         return {**sizes, **special, "separator": self.separator}
+
+    def samples_after(self, first: int, batches: int) -> int:
+        _, world = self.rank_and_world
+        return first + batches * self.batch_size * world
 
     @property
     def content_hash(self) -> str:

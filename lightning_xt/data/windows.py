@@ -99,14 +99,18 @@ class EvaluationWindows(Dataset[EvaluationBatch]):
         return EvaluationBatch(torch.from_numpy(tokens.astype(np.int64)), scored)
 
 
-def split_mix_64(seed: int, numbers: Sequence[int]) -> NDArray[np.uint64]:
+def split_mix_64(
+    seed: int | NDArray[np.uint64], numbers: Sequence[int] | NDArray[np.uint64] | NDArray[np.int64]
+) -> NDArray[np.uint64]:
     """Numbers `numbers` of the SplitMix64 generator that `seed` starts: 64 random bits that need no earlier ones.
+
+    Many seeds at once are an array that is broadcast against that of the numbers.
 
     Steele, Lea and Flood 2014, https://doi.org/10.1145/2660193.2660195. Its start is itself a hash of the seed,
     so that seeds that lie close together share no stretch of their sequences.
     """
     golden = np.uint64(0x9E3779B97F4A7C15)
-    start = _mix(np.asarray([seed], dtype=np.uint64))
+    start = _mix(np.atleast_1d(np.asarray(seed, dtype=np.uint64)))
     return _mix(start + (np.asarray(numbers, dtype=np.uint64) + np.uint64(1)) * golden)
 
 
