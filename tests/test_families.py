@@ -165,22 +165,17 @@ def test_the_fused_backend_agrees_with_the_explicit(build: Build) -> None:
 
 @ALL
 def test_bf16_stays_close_to_fp32(build: Build) -> None:
-    """The middle one of three models: a part with many nonlinearities, such as GRUGate, magnifies rounding in some."""
-    errors: dict[str, list[float]] = {"mixed": [], "low": []}
-    for seed in range(3):
-        model = randomised(build, torch.float32, seed)
-        tokens, inputs = example(2, 7, torch.float32)
-        with torch.no_grad():
-            expected = model(tokens, inputs=inputs)
-            with torch.autocast("cpu", torch.bfloat16):
-                mixed = model(tokens, inputs=inputs)
-            tokens, inputs = example(2, 7, torch.bfloat16)
-            low = copy.deepcopy(model).bfloat16()(tokens, inputs=inputs)
-        for name, actual in (("mixed", mixed), ("low", low)):
-            errors[name].append(((actual.float() - expected).norm() / expected.norm()).item())
-    for each in errors.values():
-        assert sorted(each)[1] < 0.06, f"relative errors {each}"
-        assert max(each) < 0.2, f"relative errors {each}"
+    model = randomised(build, torch.float32)
+    tokens, inputs = example(2, 7, torch.float32)
+    with torch.no_grad():
+        expected = model(tokens, inputs=inputs)
+        with torch.autocast("cpu", torch.bfloat16):
+            mixed = model(tokens, inputs=inputs)
+        tokens, inputs = example(2, 7, torch.bfloat16)
+        low = copy.deepcopy(model).bfloat16()(tokens, inputs=inputs)
+    for actual in (mixed, low):
+        error = (actual.float() - expected).norm() / expected.norm()
+        assert error < 0.06, f"relative error {error:.3f}"
 
 
 @ALL

@@ -80,11 +80,9 @@ def runs_on_inductor(build: Build) -> None:
     gradients = torch.autograd.grad(expected.square().sum(), list(model.parameters()))
     actual = torch.compile(model, fullgraph=True)(TOKENS, inputs=INPUTS)
     again = torch.autograd.grad(actual.square().sum(), list(model.parameters()))
-    # Rotary angles are float32 in any model, and the code generator's float32 cosine is not the library's.
+    # Constants of positions are float32 in any model, and the code generator's functions are not the library's.
     torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
-    for ours, wanted in zip(again, gradients, strict=True):
-        # Of the whole gradient's size: single numbers of it are differences of large ones.
-        assert (ours - wanted).norm() <= 1e-4 * wanted.norm() + 1e-4, (ours - wanted).norm() / wanted.norm()
+    torch.testing.assert_close(again, gradients, rtol=1e-4, atol=1e-4)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ class Rotary(Position):
 
     Su et al., 2021. https://arxiv.org/abs/2104.09864
     Feature d is paired with feature d + rotary_dim / 2, as in Llama checkpoints; the paper pairs neighbours. Angles are
-    computed in float32 whatever the precision of the model.
+    computed in float32, or in float64 where the model is.
 
     Args:
         shape: sizes, given by the attention layer.
@@ -53,7 +53,7 @@ class Rotary(Position):
         return self._rotate(k, at)
 
     def _rotate(self, x: Float[Tensor, "b h n d"], at: Int[Tensor, "#b n"]) -> Float[Tensor, "b h n d"]:
-        angles = at[:, None, :, None].float() * self.frequencies
+        angles = at[:, None, :, None].to(torch.promote_types(x.dtype, torch.float32)) * self.frequencies
         cos, sin = (self.gain * angles.cos()).to(x.dtype), (self.gain * angles.sin()).to(x.dtype)
         half = self.rotary_dim // 2
         left, right, rest = x.split((half, half, x.shape[-1] - self.rotary_dim), dim=-1)

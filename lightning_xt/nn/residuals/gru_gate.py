@@ -25,8 +25,11 @@ class GRUGate(Residual):
         self.update_bias = nn.Parameter(torch.full((shape.dim,), bias_init))
 
     def write(self, stream: Float[Tensor, "b n D"], out: Float[Tensor, "b n D"]) -> Float[Tensor, "b n D"]:
-        reset_y, update_y, candidate_y = self.from_out(out).chunk(3, dim=-1)
-        reset_x, update_x = self.from_stream(stream).chunk(2, dim=-1)
-        update = (update_y + update_x - self.update_bias.to(stream.dtype)).sigmoid()
-        candidate = (candidate_y + self.from_reset((reset_y + reset_x).sigmoid() * stream)).tanh()
-        return stream + update * (candidate - stream)
+        # Sums and curves of gates in float32: each layer would round the whole stream several times.
+        precise = torch.promote_types(stream.dtype, torch.float32)
+        reset_y, update_y, candidate_y = self.from_out(out).to(precise).chunk(3, dim=-1)
+        reset_x, update_x = self.from_stream(stream).to(precise).chunk(2, dim=-1)
+        update = (update_y + update_x - self.update_bias).sigmoid()
+        kept = ((reset_y + reset_x).sigmoid() * stream).to(stream.dtype)
+        candidate = (candidate_y + self.from_reset(kept)).tanh()
+        return (stream + update * (candidate - stream)).to(stream.dtype)
