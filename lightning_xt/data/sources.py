@@ -41,20 +41,26 @@ def read_sources(file: str | None, field: str | None = None) -> list[Source]:
     of_json = (path.stem if path.suffix.lower() == ".gz" else path.name).lower().endswith(ENDINGS)
     if of_json and field is None:
         raise ValueError(
-            f"{OPTION} {file} is JSON lines, but no field is known that holds the source; give a text file with one "
-            "source per line"
+            f"{OPTION} {file} is JSON lines, but no field is known that holds the source; name it with --data.fields "
+            "where the data have this option, or give a text file with one source per line"
         )
     content = _content(file, path).removeprefix(codecs.BOM_UTF8)
     if not content:
         raise ValueError(f"{OPTION} {file}: the file is empty; write one source per line")
     lines = content.removesuffix(b"\n").split(b"\n")
-    return [_source(number, line.removesuffix(b"\r"), field if of_json else None) for number, line in enumerate(lines)]
+    sources = []
+    for number, line in enumerate(lines):
+        place = f"{OPTION} {file}: line {number + 1}"
+        sources.append(_source(number, line.removesuffix(b"\r"), place, field if of_json else None))
+    return sources
 
 
-def _source(number: int, line: bytes, field: str | None) -> Source:
-    place = f"line {number + 1}"
+def _source(number: int, line: bytes, place: str, field: str | None) -> Source:
     try:
-        text = "" if not line else decoded(line, place) if field is None else text_of(line, place, field, chosen=False)
+        if field is None:
+            text = decoded(line, place)
+        else:
+            text = text_of(line, place, field, chosen=False) if line.strip() else ""
     except ValueError as error:
         return Source(id=number, text=None, problem=str(error))
     return Source(id=number, text=text, problem=None)
