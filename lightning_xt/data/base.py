@@ -80,11 +80,11 @@ class DataModule(LightningDataModule, ABC):
         """Makes training start after the samples that the checkpoint's run had seen."""
         if self.trainer is not None and self.trainer.predicting:
             return
-        saved = state_dict.get("hash")
-        if saved is not None and saved != self.content_hash:
-            here, there = str(self.content_hash)[:16], saved[:16]
+        here, there = self.content_hash, state_dict.get("hash")
+        if here is not None and there is not None and here != there:
             rank_zero_info(
-                f"the data are not those of the checkpoint: their hash is {here} here, {there} there; these are used"
+                f"the data are not those of the checkpoint: their hash is {here[:16]} here, {there[:16]} there; these "
+                "are used"
             )
         # `validate` and `test` restore the data too; a later `fit` of the same object must not start from there.
         if self.trainer is None or self.trainer.state.fn == TrainerFn.FITTING:

@@ -12,9 +12,10 @@ from lightning_xt.core.batch import PairBatch
 from lightning_xt.data.checks import require_at_least
 from lightning_xt.data.loader import Loader
 from lightning_xt.data.pair_table import PairTable, Rows, TableBatches
-from lightning_xt.data.pairs import Pairs, by_count
+from lightning_xt.data.pairs import Pairs
 from lightning_xt.data.sampler import CounterBatchSampler
 from lightning_xt.data.symbol_sequences import FIRST, Symbols, SymbolSequences
+from lightning_xt.data.token_batches import by_count
 from lightning_xt.data.tokenizers.numbers import Numbers
 
 PAD, START = 0, 1
@@ -176,4 +177,4 @@ def _target(answer: Symbols, end: int) -> Symbols:
 
 def _rows(ids: NDArray[np.int64], lengths: NDArray[np.int64]) -> Rows:
     real = np.arange(ids.shape[1]) < lengths[:, None]
-    return Rows(ids[real].astype(np.int32), np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(lengths)]))
+    return Rows.joined(ids[real].astype(np.int32), lengths)

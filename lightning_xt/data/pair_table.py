@@ -25,30 +25,25 @@ class Rows(NamedTuple):
     ids: NDArray[np.int32]
     offsets: NDArray[np.int64]
 
+    @classmethod
+    def joined(cls, ids: NDArray[np.int32], lengths: NDArray[np.int64]) -> "Rows":
+        """Rows of these lengths."""
+        return cls(ids, np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(lengths)]))
+
     @property
     def lengths(self) -> NDArray[np.int64]:
         """Ids of each row."""
         return np.diff(self.offsets)
 
-    @classmethod
-    def of(cls, rows: Sequence[Sequence[int]]) -> "Rows":
-        """Rows from lists of ids."""
-        lengths = np.fromiter((len(row) for row in rows), dtype=np.int64, count=len(rows))
-        ids = np.fromiter((each for row in rows for each in row), dtype=np.int32, count=int(lengths.sum()))
-        return cls(ids, np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(lengths)]))
-
-    def padded(
-        self, numbers: NDArray[np.int64], pad: int, multiple: int = 1
-    ) -> tuple[Int[Tensor, "b n"], Bool[Tensor, "b n"]]:
+    def padded(self, numbers: NDArray[np.int64], pad: int) -> tuple[Int[Tensor, "b n"], Bool[Tensor, "b n"]]:
         """The rows of these numbers, padded on the right to the longest, and where they are real.
 
         Args:
             numbers: of the rows.
             pad: the id that fills up.
-            multiple: the width is rounded up to a multiple of it.
         """
         lengths = self.lengths[numbers]
-        columns = np.arange(-(-int(lengths.max()) // multiple) * multiple)
+        columns = np.arange(lengths.max())
         real = columns < lengths[:, None]
         index = np.where(real, self.offsets[numbers][:, None] + columns, 0)
         ids = np.where(real, self.ids[index], pad).astype(np.int64)
@@ -63,17 +58,13 @@ class PairTable(Dataset[PairBatch]):
         target: ids of the targets, the start id first; none is empty.
         references: the targets as text, as they stand in their file. None where the pairs are no text.
         pad: the id that fills up.
-        multiple: widths are rounded up to a multiple of it.
     """
 
-    def __init__(
-        self, source: Rows, target: Rows, references: list[str] | None = None, *, pad: int = 0, multiple: int = 1
-    ) -> None:
+    def __init__(self, source: Rows, target: Rows, references: list[str] | None = None, *, pad: int) -> None:
         self.source = source
         self.target = target
         self.references = references
         self.pad = pad
-        self.multiple = multiple
 
     def __len__(self) -> int:
         return len(self.source.offsets) - 1
@@ -99,8 +90,8 @@ class PairTable(Dataset[PairBatch]):
     def __getitems__(self, pairs: Sequence[int] | NDArray[np.int64]) -> PairBatch:
         """The pairs of a batch."""
         numbers = np.asarray(pairs, dtype=np.int64)
-        src, src_mask = self.source.padded(numbers, self.pad, self.multiple)
-        tgt, _ = self.target.padded(numbers, self.pad, self.multiple)
+        src, src_mask = self.source.padded(numbers, self.pad)
+        tgt, _ = self.target.padded(numbers, self.pad)
         return PairBatch(src, tgt, src_mask)
 
 

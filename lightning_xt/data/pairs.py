@@ -171,23 +171,6 @@ class _FilledUp(Dataset[EvaluationPairs]):
         return first._replace(index=torch.full_like(first.index, -1))
 
 
-def by_count(lengths: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
-    """Numbers of the sequences in each batch of `size`, the shortest first.
-
-    Args:
-        lengths: of the sequences, (sequences,) or (sequences, sides).
-        size: sequences a batch.
-    """
-    order = by_length(lengths)
-    return [order[first : first + size] for first in range(0, len(order), size)]
-
-
-def by_length(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Numbers of the sequences, the shortest first; of equal ones by the next side, then as they come."""
-    sides = lengths.reshape(len(lengths), -1)
-    return np.lexsort(sides.T[::-1])
-
-
 def _as_gathered(batch: Any) -> Any:
     """Leaves a batch as it was gathered."""
     return batch

@@ -1,0 +1,206 @@
+"""What all corpora of sentence pairs have in common: options, tokenizers, batches by a budget of ids."""
+
+import hashlib
+from abc import abstractmethod
+from collections.abc import Callable, Iterable
+from itertools import chain
+from typing import Literal
+
+import numpy as np
+from lightning.pytorch.utilities import rank_zero_info
+from numpy.typing import NDArray
+
+from lightning_xt.data.checks import require_at_least
+from lightning_xt.data.loader import Loader
+from lightning_xt.data.pair_files import PairLines
+from lightning_xt.data.pair_table import PairTable, TableBatches
+from lightning_xt.data.pairs import Pairs
+from lightning_xt.data.token_batches import TokenBatches, by_budget
+from lightning_xt.data.tokenized import Tokenized, tokenized
+from lightning_xt.data.tokenizers.base import Tokenizer
+
+TokenizerFactory = Callable[[], Tokenizer]
+
+EVALUATION = 4
+"""Ids of an evaluation batch for each of a training batch: nothing is kept for a backward pass."""
+
+
+class PairCorpus(Pairs):
+    """Serves sentences and their translations; a subclass says where they come from.
+
+    A source is the ids of its text and the end id, a target the start id, the ids and the end id. Batches hold pairs
+    of like length.
+
+    Args:
+        tokenizer: recipe of what turns text into ids; it learns from the training split where it has to.
+        shared_tokenizer: whether both sides have one tokenizer, which learns from both, instead of one each.
+        max_length: ids a text may have, special ones aside. None means what fits into `max_tokens`.
+        too_long: whether training pairs with a longer text are left out (`drop`) or the text is cut (`truncate`).
+            Validation and test leave out none: they cut.
+        max_tokens: padded ids of a batch of one process, on the larger of both sides.
+        seed: chooses the sequence of training batches.
+        predict_source: file of the sources that `predict` reads. None means none.
+    """
+
+    def __init__(
+        self,
+        *,
+        tokenizer: TokenizerFactory,
+        shared_tokenizer: bool,
+        max_length: int | None,
+        too_long: Literal["drop", "truncate"],
+        max_tokens: int,
+        seed: int,
+        predict_source: str | None,
+    ) -> None:
+        super().__init__(seed=seed, predict_source=predict_source)
+        require_at_least("max_tokens", max_tokens, 8)
+        if max_length is not None:
+            require_at_least("max_length", max_length, 1)
+        self.max_length = max_tokens - 2 if max_length is None else max_length
+        self.too_long = too_long
+        self.max_tokens = max_tokens
+        self.source_tokenizer = tokenizer()
+        self.target_tokenizer = self.source_tokenizer if shared_tokenizer else tokenizer()
+        pad = self.target_tokenizer.pad
+        if pad is None or self.target_tokenizer.start is None or self.target_tokenizer.end is None:
+            raise ValueError(
+                f"data.tokenizer {type(self.target_tokenizer).__name__} has no ids that pad, open and end a text; set "
+                "--data.tokenizer SpecialBytes or BPE"
+            )
+        self.pad = pad
+        self._learnt = False
+        self._lines: dict[str, PairLines | None] = {}
+        self._training: PairTable | None = None
+        self._batches: TokenBatches | None = None
+        self._hash: str | None = None
+
+    @abstractmethod
+    def lines(self, split: str) -> PairLines | None:
+        """The texts of the train, validation or test split; None where there is no such split."""
+
+    def use_tokenizers(self, source: Tokenizer, target: Tokenizer) -> None:
+        """Reads the texts by tokenizers that have learnt already, such as those of a checkpoint."""
+        self.source_tokenizer, self.target_tokenizer = source, target
+        self._learnt = True
+        self._training = self._batches = self._hash = None
+        self._evaluation.clear()
+
+    @property
+    def content_hash(self) -> str | None:
+        """SHA-256 of the training pairs and the tokenizers; None before they are opened."""
+        if self._hash is None and self._training is not None:
+            tokenizers = [sorted(each.init_args.items()) for each in (self.source_tokenizer, self.target_tokenizer)]
+            self._hash = hashlib.sha256(f"{self._training.content_hash} {tokenizers}".encode()).hexdigest()
+        return self._hash
+
+    def setup(self, stage: str) -> None:
+        """Opens what a stage reads: the sources to predict, or the pairs, from which the tokenizers learn before.
+
+        Raises:
+            ValueError, FileNotFoundError: the pairs, a split of them that the stage needs, or the sources are no good.
+        """
+        if stage != "predict" and not self._learnt:
+            self._learn()
+        super().setup(stage)
+        self._lines.clear()
+
+    def open_training(self) -> None:
+        self._training_batches()
+
+    def evaluation_batches(self, split: str) -> TableBatches | None:
+        lines = self._read(split)
+        if lines is None:
+            return None
+        if not len(lines.sources):
+            raise ValueError(f"{self.describe()}: the {split} split has no pairs; give some, or leave it away")
+        found = self._tokenized(lines, "truncate")
+        if found.too_long:
+            rank_zero_info(
+                f"{self.describe()}: {found.too_long:,} of {len(lines.sources):,} {split} pairs have more than "
+                f"{self.max_length} ids on a side; these are cut for the model, not as references"
+            )
+        table = self._table(found, lines.targets)
+        return TableBatches(table, self.evaluation_cut(table.lengths))
+
+    def evaluation_cut(self, lengths: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        return by_budget(lengths, EVALUATION * self.max_tokens)
+
+    def samples_after(self, first: int, batches: int) -> int:
+        return first if batches == 0 else self._training_batches().samples_after(first, batches)
+
+    def train_dataloader(self) -> Loader:
+        """Training batches without end, from where the run stopped."""
+        batches = self._training_batches()
+        self.mark_training_start()
+        batches.start = (lambda: 0) if self._overfitting else (lambda: self.samples_seen)
+        return self._loader(self._training_table(), batch_sampler=batches)
+
+    def _training_batches(self) -> TokenBatches:
+        rank, world = self.rank_and_world
+        if self._batches is None or (self._batches.rank, self._batches.world) != (rank, world):
+            lengths = self._training_table().lengths
+            self._check(lengths, world)
+            self._batches = TokenBatches(lengths, self.max_tokens, seed=self.seed, rank=rank, world=world)
+        return self._batches
+
+    def _check(self, lengths: NDArray[np.int64], world: int) -> None:
+        """Raises a ValueError where no batches can be made of pairs of these lengths."""
+        longest = int(lengths.max())
+        if longest > self.max_tokens:
+            raise ValueError(
+                f"data.max_tokens {self.max_tokens} has no room for the longest training pair of {self.describe()}, "
+                f"which has {longest} ids; set --data.max_tokens {longest} or more, or --data.max_length "
+                f"{self.max_tokens - 2} or less"
+            )
+        if len(lengths) < world:
+            raise ValueError(
+                f"{self.describe()} has {len(lengths)} training pairs for {world} processes, each of which needs one "
+                f"for every batch; give more pairs or set --trainer.devices {len(lengths)} or less"
+            )
+
+    def _training_table(self) -> PairTable:
+        if self._training is None:
+            lines = self._read("train")
+            count = 0 if lines is None else len(lines.sources)
+            if lines is None or count == 0:
+                raise ValueError(f"{self.describe()} has no training pairs; give a file that has some")
+            found = self._tokenized(lines, self.too_long)
+            if not len(found.source.lengths):
+                raise ValueError(
+                    f"each of the {count} training pairs of {self.describe()} has more than {self.max_length} ids on a "
+                    "side, so that none is left; set a larger --data.max_length or --data.too_long truncate"
+                )
+            if found.too_long:
+                done = "left out" if self.too_long == "drop" else "cut"
+                rank_zero_info(
+                    f"{self.describe()}: {found.too_long:,} of {count:,} training pairs have more than "
+                    f"{self.max_length} ids on a side; they are {done} (--data.too_long {self.too_long})"
+                )
+            self._training = self._table(found, None)
+        return self._training
+
+    def _table(self, found: Tokenized, references: list[str] | None) -> PairTable:
+        return PairTable(found.source, found.target, references, pad=self.pad)
+
+    def _tokenized(self, lines: PairLines, too_long: Literal["drop", "truncate"]) -> Tokenized:
+        return tokenized(lines, self.source_tokenizer, self.target_tokenizer, self.max_length, too_long)
+
+    def _learn(self) -> None:
+        """Trains the tokenizers on the training split, which is read only if they have something to learn."""
+        if self.source_tokenizer is self.target_tokenizer:
+            self.source_tokenizer.train(lambda: chain(*self._training_texts()))
+        else:
+            self.source_tokenizer.train(lambda: self._training_texts()[0])
+            self.target_tokenizer.train(lambda: self._training_texts()[1])
+        self._learnt = True
+
+    def _training_texts(self) -> tuple[Iterable[str], Iterable[str]]:
+        lines = self._read("train")
+        return ([], []) if lines is None else (lines.sources, lines.targets)
+
+    def _read(self, split: str) -> PairLines | None:
+        """The texts of a split, read once for all that a stage does with them."""
+        if split not in self._lines:
+            self._lines[split] = self.lines(split)
+        return self._lines[split]
