@@ -1,4 +1,4 @@
-"""generate: continues a prompt with the checkpoint of a run, and nothing else."""
+"""generate: continues or translates a prompt with the checkpoint of a run, and nothing else."""
 
 import os
 import sys
@@ -10,10 +10,11 @@ import torch
 import lightning_xt
 from lightning_xt.commands.arguments import RUN, Arguments
 from lightning_xt.commands.checkpoints import step_of
-from lightning_xt.core.discovery import import_submodules
+from lightning_xt.core.discovery import import_submodules, variants
 from lightning_xt.messages import UserError
+from lightning_xt.training.checkpoint_file import OWN, read_checkpoint
 from lightning_xt.training.language_model import LanguageModel
-from lightning_xt.training.predictions import continued
+from lightning_xt.training.module import Module
 from lightning_xt.training.runs import checkpoint_of
 from lightning_xt.training.sampling import Sampling
 
@@ -24,27 +25,21 @@ def generate(args: Sequence[str]) -> int:
     sampling = Sampling(**{name: value for name, value in vars(options).items() if name not in ("run", "prompt")})
     import_submodules(lightning_xt)
     model = load(options.run)
-    tokenizer = model.tokenizer
-    if not tokenizer.encode_prompt(options.prompt):
-        raise UserError('generate needs a prompt of at least one character: --prompt "..."')
-    tokens = continued(model.decoder, tokenizer, options.prompt, sampling)
-    text = tokenizer.stream()
     try:
-        _show(options.prompt)
-        for token in tokens:
-            _show(text.feed(token))
-        _show(text.finish() + "\n")
+        for piece in model.streamed(options.prompt, sampling):
+            _show(piece)
+        _show("\n")
     except BrokenPipeError:
         # Whoever read has enough; Python would flush once more at the end, and complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 
-def load(run: str) -> LanguageModel:
-    """The model of a RUN, on the fastest device there is, from its checkpoint alone.
+def load(run: str) -> Module:
+    """The module of a RUN, on the fastest device there is, from its checkpoint alone.
 
     Raises:
-        UserError: it is no run, or its checkpoint is no language model's.
+        UserError: it is no run, or its checkpoint is of no module of ours.
         ValueError: the file cannot be read.
     """
     try:
@@ -52,25 +47,31 @@ def load(run: str) -> LanguageModel:
     except (FileNotFoundError, ValueError) as error:
         raise UserError(str(error)) from error
     step_of(checkpoint)
+    kind = (read_checkpoint(checkpoint).get(OWN) or {}).get("kind")
+    # What was saved before checkpoints told their kind was a language model.
+    found: type[Module] = next((each for each in variants(Module) if each.__name__ == kind), LanguageModel)
     try:
-        model = LanguageModel.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True)
+        model = found.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True)
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{checkpoint} cannot be read as a language model's checkpoint: {reason}") from error
+        raise UserError(f"{checkpoint} cannot be read as a checkpoint of a {found.__name__}: {reason}") from error
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return model.to(device).eval()
 
 
 def _parser() -> Arguments:
-    parser = Arguments("generate", "Continues a prompt; the text appears as it is produced.")
+    parser = Arguments(
+        "generate", "Continues a prompt, or translates it with an encoder-decoder; the text appears as it is produced."
+    )
 
-    def add(name: str, kind: Any, default: Any, text: str) -> None:
-        parser.add_argument(name, type=kind, default=default, help=f"{text} (default: {default})")
+    def add(name: str, kind: Any, default: Any, text: str, told: str = "") -> None:
+        parser.add_argument(name, type=kind, default=default, help=f"{text} (default: {told or default})")
 
     parser.add_argument("run", metavar="RUN", help=RUN)
-    parser.add_argument("--prompt", default="", help="the text to continue")
-    add("--length", int, 256, "tokens to produce")
-    add("--temperature", float, 1.0, "divides the logits, before the filters; 0 always takes the likeliest token")
+    parser.add_argument("--prompt", default="", help="the text to continue or to translate")
+    add("--length", int, None, "most tokens to produce", "256; of a translation twice those of the source and 32")
+    always = "divides the logits, before the filters; 0 always takes the likeliest token"
+    add("--temperature", float, None, always, "1; of a translation 0")
     add("--top_k", int, None, "draw from so many likeliest tokens")
     add("--top_p", float, None, "draw from the likeliest tokens that together have this probability")
     add("--min_p", float, None, "draw from tokens at least this share as likely as the likeliest")

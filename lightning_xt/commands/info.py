@@ -86,7 +86,7 @@ def facts(file: Path, checkpoint: dict[str, Any]) -> dict[str, Any]:
         "parameters": _sizes(checkpoint.get("state_dict") or {}),
         "metrics": own.get("metrics"),
         "data": _data(checkpoint, own, progress),
-        "tokenizer": own.get("tokenizer"),
+        "tokenizers": own.get("tokenizers") or ({"text": own["tokenizer"]} if "tokenizer" in own else {}),
         "model": {name: value for name, value in model.items() if not name.startswith("_")},
         "versions": {
             "lightning_xt": own.get("version"),
@@ -164,10 +164,13 @@ def _rows(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "metrics", ", ".join(f"{name} {value:.6f}" for name, value in (found["metrics"] or {}).items())
     yield "data", _recipe(data, ": ") if data else ""
     yield "data hash", data.get("hash") or ""
-    yield "tokenizer", _recipe(found["tokenizer"], ": ") if found["tokenizer"] else ""
+    for use, tokenizer in found["tokenizers"].items():
+        # What a tokenizer has learnt fills pages.
+        options = {name: value for name, value in tokenizer["init_args"].items() if len(str(value)) < WIDTH}
+        yield "tokenizer" if use == "text" else f"{use} tokenizer", _recipe({**tokenizer, "init_args": options}, ": ")
     for name, value in model.items():
-        # The parts of the decoder that have parts themselves stand in lines of their own.
-        deep = _deep(value) if name == "decoder" else {}
+        # The parts of a network that have parts themselves stand in lines of their own.
+        deep = _deep(value) if name in ("encoder", "decoder") else {}
         yield name, _recipe(value, ": ", deep) if value else ""
         for part, recipe in deep.items():
             yield f"  {part}", _recipe(recipe, ": ")

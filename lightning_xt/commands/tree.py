@@ -8,12 +8,15 @@ from typing import Any
 import torch
 from jsonargparse import ArgumentError
 
+import lightning_xt
 from lightning_xt.commands.parse_errors import sentence
+from lightning_xt.core.discovery import import_submodules, variants
 from lightning_xt.messages import UserError
-from lightning_xt.models.decoder import Decoder
 from lightning_xt.models.outline import Stage, outline
-from lightning_xt.training.language_model import LanguageModel
+from lightning_xt.training.module import Module
 
+NETWORKS = ("encoder", "decoder")
+"""Stages of an encoder-decoder that have tables of their own."""
 LEGEND = """\
 b rows of n tokens; a FLOP is an operation of a matrix product, a multiplication and an addition are two;
 all pairs of tokens count, masked ones too; training is three times forward; layers that are equal stand once,
@@ -35,7 +38,9 @@ def tree(file: Path, facts: dict[str, Any], seq_len: int | None) -> tuple[dict[s
         UserError: it does not say what its model or its length is, or the model cannot be built from what it says.
         ValueError: the model has no positions for that many tokens.
     """
-    if facts["kind"] != LanguageModel.__name__ or not facts["model"]:
+    import_submodules(lightning_xt)
+    found = next((each for each in variants(Module) if each.__name__ == facts["kind"]), None)
+    if found is None or not facts["model"]:
         raise UserError(
             f"{file} does not say what its {facts['kind'] or 'model'} is made of, so there is no tree of it; "
             "build models with from_config or on the command line"
@@ -44,23 +49,23 @@ def tree(file: Path, facts: dict[str, Any], seq_len: int | None) -> tuple[dict[s
         seq_len = ((facts["data"] or {}).get("init_args") or {}).get("seq_len")
     if seq_len is None:
         raise UserError(f"{file} does not say how long its rows are; give --seq_len, such as --seq_len 256")
-    root, device = _outlined(file, facts["model"], seq_len)
+    root, device = _outlined(file, found, facts["model"], seq_len)
     totals = _totals(root, seq_len, device)
     return {**totals, "stages": asdict(root)}, "\n".join(_lines(root, totals))
 
 
-def _outlined(file: Path, model: dict[str, Any], seq_len: int) -> tuple[Stage, str]:
+def _outlined(file: Path, kind: type[Module], model: dict[str, Any], seq_len: int) -> tuple[Stage, str]:
     """The stages, and the device they were computed on: parts that need values cannot do without memory."""
     try:
         with torch.device("meta"):
-            return outline(_decoder(file, model), seq_len), "meta"
+            return outline(_network(file, kind, model), seq_len), "meta"
     except (NotImplementedError, RuntimeError):
-        return outline(_decoder(file, model), seq_len), "cpu"
+        return outline(_network(file, kind, model), seq_len), "cpu"
 
 
-def _decoder(file: Path, model: dict[str, Any]) -> Decoder:
+def _network(file: Path, kind: type[Module], model: dict[str, Any]) -> Any:
     try:
-        return LanguageModel.from_config(model).decoder
+        return kind.from_config(model).trained
     except ValueError as error:
         if not isinstance(error.__cause__, ArgumentError):
             raise
@@ -70,7 +75,8 @@ def _decoder(file: Path, model: dict[str, Any]) -> Decoder:
 
 def _totals(root: Stage, seq_len: int, device: str) -> dict[str, Any]:
     tables = ("token_embedding", "embeddings.")
-    embedded = sum(stage.parameters for stage in root.stages if stage.name.startswith(tables))
+    stages = [each for stage in root.stages for each in (stage, *(stage.stages if stage.name in NETWORKS else ()))]
+    embedded = sum(stage.parameters for stage in stages if stage.name.startswith(tables))
     return {
         "seq_len": seq_len,
         "device": device,

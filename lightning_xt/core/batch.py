@@ -47,5 +47,5 @@ class EvaluationPairs(NamedTuple):
     src: Int[Tensor, "b m"]
     tgt: Int[Tensor, "b n"]
     src_mask: Bool[Tensor, "b m"]
-    index: Int[Tensor, " b"]
+    index: Int[Tensor, " b"]  # type: ignore[assignment]  # a tuple has a method of this name
     references: list[str] | None

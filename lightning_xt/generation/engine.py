@@ -1,6 +1,7 @@
 """Decoding: read the prompt once, then draw one token after the other through the cache."""
 
 from collections.abc import Generator, Sequence
+from contextlib import closing
 
 import torch
 from jaxtyping import Float, Int
@@ -14,6 +15,8 @@ from lightning_xt.generation.filters.top_k import TopK
 from lightning_xt.generation.filters.top_p import TopP
 from lightning_xt.generation.protocol import Autoregressive
 
+ASK_EVERY = 16  # steps after which a GPU is asked whether all rows have ended
+
 
 def generate(
     model: Autoregressive,
@@ -26,9 +29,11 @@ def generate(
     top_p: float | None = None,
     min_p: float | None = None,
     seed: int = 0,
+    end: int | None = None,
+    pad: int = 0,
     inputs: Inputs | None = None,
 ) -> Int[Tensor, "b m"]:
-    """Tokens that continue each prompt, (batch, seq_len), without the prompt.
+    """Tokens that continue each prompt, (batch, seq_len), without the prompt; fewer where all rows ended before.
 
     Args:
         model: a Decoder, or anything that keeps its protocol; it decodes in evaluation mode and is left as it was.
@@ -40,6 +45,8 @@ def generate(
         top_p: draw from the smallest set of likeliest tokens with so much probability. None = all.
         min_p: draw from tokens with at least this share of the highest probability. None = all.
         seed: row r draws from a generator seeded with seed + r, so the same seed gives the same tokens.
+        end: token with which a row ends, itself included; it is looked for only in what is drawn. None = none.
+        pad: what stands in a row after its end.
         inputs: what the model needs beside tokens, with the prompt.
 
     Raises:
@@ -56,6 +63,8 @@ def generate(
         top_p=top_p,
         min_p=min_p,
         seed=seed,
+        end=end,
+        pad=pad,
         inputs=inputs,
     )
     return torch.stack(list(drawn), dim=1)
@@ -72,6 +81,8 @@ def stream(
     top_p: float | None = None,
     min_p: float | None = None,
     seed: int = 0,
+    end: int | None = None,
+    pad: int = 0,
     inputs: Inputs | None = None,
 ) -> Generator[Int[Tensor, " b"], None, None]:
     """The same as `generate`, one token per row at a time, as soon as it is drawn."""
@@ -79,7 +90,8 @@ def stream(
     _check_request(model, prompt, seq_len, lengths, inputs)
     device = prompt.device
     generators = [torch.Generator(device).manual_seed(seed + row) for row in range(prompt.shape[0])]
-    return _steps(model, prompt, seq_len, lengths, filters, None if temperature == 0 else generators, inputs)
+    steps = _steps(model, prompt, seq_len, lengths, filters, None if temperature == 0 else generators, inputs)
+    return steps if end is None else _until_ended(steps, end, pad)
 
 
 def standard_filters(
@@ -128,6 +140,20 @@ def _steps(
             yield token
     finally:
         model.train(was_training)
+
+
+def _until_ended(steps: Generator[Tensor, None, None], end: int, pad: int) -> Generator[Tensor, None, None]:
+    """The same tokens, padded after the end of each row, until every row has ended."""
+    with closing(steps):
+        ended: Tensor | None = None
+        for number, token in enumerate(steps):
+            if ended is not None:
+                token = token.masked_fill(ended, pad)
+            yield token
+            ended = token == end if ended is None else ended | (token == end)
+            # To ask is to wait for the device.
+            if (ended.device.type == "cpu" or number % ASK_EVERY == ASK_EVERY - 1) and bool(ended.all()):
+                return
 
 
 def draw(

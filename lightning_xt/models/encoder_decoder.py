@@ -89,6 +89,12 @@ class EncoderDecoder(nn.Module):
             src_mask = self._thinned(src, src_mask)
         return replace(inputs, context=context, context_mask=src_mask)
 
+    @property
+    def max_length(self) -> int | None:
+        """Longest source and longest target that the embeddings can both tell apart, in tokens. None = any."""
+        limits = [part.max_length for part in (self.encoder, self.decoder) if part.max_length is not None]
+        return min(limits, default=None)
+
     def _thinned(self, src: Tensor, src_mask: Tensor | None) -> Bool[Tensor, "b m"]:
         """The mask without random positions; each row keeps one of its own at least."""
         real = torch.ones_like(src, dtype=torch.bool) if src_mask is None else src_mask

@@ -1,4 +1,4 @@
-"""What a decoder is made of: its stages in the order of computation, with shapes, parameters and FLOPs.
+"""What a network is made of: its stages in the order of computation, with shapes, parameters and FLOPs.
 
 A FLOP is one floating-point operation of a matrix product, forward: a multiplication and an addition are two. All
 pairs of tokens count, those that a mask hides too; operations on single elements do not.
@@ -14,6 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from lightning_xt.models.decoder import Decoder
+from lightning_xt.models.encoder_decoder import EncoderDecoder
 from lightning_xt.models.stack import Stack
 from lightning_xt.models.sublayer import Sublayer
 from lightning_xt.nn.attention.attention import Attention
@@ -45,30 +46,33 @@ class Stage:
     stages: tuple["Stage", ...] = ()
 
 
-def outline(decoder: Decoder, seq_len: int) -> Stage:
-    """The stages of a decoder, from tokens to logits.
+def outline(network: Decoder | EncoderDecoder, seq_len: int) -> Stage:
+    """The stages of a network, from tokens to logits.
 
     Args:
-        decoder: on torch.device("meta"), where nothing is allocated and nothing computed, or on the CPU.
-        seq_len: tokens in a row.
+        network: on torch.device("meta"), where nothing is allocated and nothing computed, or on the CPU.
+        seq_len: tokens in a row; of an encoder-decoder those of the source, and as many of the target.
 
     Raises:
         ValueError: there is no token, or the positions do not reach that far.
     """
     if seq_len < 1:
         raise ValueError(f"seq_len is {seq_len}; it must be at least 1 token")
-    if decoder.max_length is not None and seq_len > decoder.max_length:
+    if network.max_length is not None and seq_len > network.max_length:
         raise ValueError(
-            f"seq_len is {seq_len}, but the model's positions reach only {decoder.max_length} (max_length); give at "
+            f"seq_len is {seq_len}, but the model's positions reach only {network.max_length} (max_length); give at "
             "most that"
         )
-    shapes, flops = _measure(decoder, 1, seq_len)
-    others, _ = _measure(decoder, 2, max(1, seq_len - 1))
+    shapes, flops = _measure(network, 1, seq_len)
+    others, _ = _measure(network, 2, max(1, seq_len - 1))
     named = {path: _symbols(shape, others.get(path, shape), seq_len) for path, shape in shapes.items()}
-    return _Reader(named, flops).stage("decoder", "", decoder)
+    name = "encoder_decoder" if isinstance(network, EncoderDecoder) else "decoder"
+    return _Reader(named, flops).stage(name, "", network)
 
 
-def _measure(decoder: Decoder, rows: int, seq_len: int) -> tuple[dict[str, torch.Size], dict[str, int]]:
+def _measure(
+    network: Decoder | EncoderDecoder, rows: int, seq_len: int
+) -> tuple[dict[str, torch.Size], dict[str, int]]:
     """What each module returns, and what it costs, by its path."""
     shapes: dict[str, torch.Size] = {}
 
@@ -80,21 +84,22 @@ def _measure(decoder: Decoder, rows: int, seq_len: int) -> tuple[dict[str, torch
 
         return hook
 
-    hooks = [module.register_forward_hook(note(path)) for path, module in decoder.named_modules()]
-    tokens = torch.zeros(rows, seq_len, dtype=torch.long, device=decoder.token_embedding.weight.device)
-    modes = [(module, module.training) for module in decoder.modules()]
+    hooks = [module.register_forward_hook(note(path)) for path, module in network.named_modules()]
+    tokens = torch.zeros(rows, seq_len, dtype=torch.long, device=next(network.parameters()).device)
+    read = (tokens, tokens) if isinstance(network, EncoderDecoder) else (tokens,)
+    modes = [(module, module.training) for module in network.modules()]
     counter = FlopCounterMode(display=False)
     try:
         # Fused attention on a CPU is an operation that the counter does not know; this one is made of products. The
         # counter's hooks want gradients: without them they fail at parameters that are expanded.
         with sdpa_kernel(SDPBackend.MATH), counter:
-            decoder.eval()(tokens)
+            network.eval()(*read)
     finally:
         for module, training in modes:
             module.training = training
         for each in hooks:
             each.remove()
-    root = type(decoder).__name__
+    root = type(network).__name__
     flops = {
         name.removeprefix(root).removeprefix("."): sum(n.values()) for name, n in counter.get_flop_counts().items()
     }

@@ -1,13 +1,25 @@
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from lightning_xt.core.checks import check_option
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.objectives.base import LanguageModelLike, Loss, Objective
 from lightning_xt.objectives.cross_entropy import cross_entropy
 
 
 class NextToken(Objective):
-    """Minimises the mean negative log-likelihood of each next token."""
+    """Minimises the mean negative log-likelihood of each next token.
+
+    Label smoothing: Szegedy et al., 2015, https://arxiv.org/abs/1512.00567
+
+    Args:
+        label_smoothing: share of each target's weight that is spread evenly over all words, in training only.
+    """
+
+    def __init__(self, *, label_smoothing: float = 0.0) -> None:
+        super().__init__()
+        check_option("objective: NextToken", "label_smoothing", label_smoothing, least=0, below=1)
+        self.label_smoothing = label_smoothing
 
     def forward(
         self,
@@ -16,4 +28,5 @@ class NextToken(Objective):
         scored: Bool[Tensor, "b n"] | None = None,
         inputs: Inputs | None = None,
     ) -> Loss:
-        return cross_entropy(model(tokens[:, :-1], inputs=inputs), tokens[:, 1:], scored)
+        smoothing = self.label_smoothing if self.training else 0.0
+        return cross_entropy(model(tokens[:, :-1], inputs=inputs), tokens[:, 1:], scored, smoothing)

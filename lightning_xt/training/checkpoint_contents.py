@@ -12,18 +12,20 @@ from lightning_xt.data.tokenizers.base import Tokenizer
 from lightning_xt.training.checkpoint_file import CHECKPOINT_FORMAT
 
 
-def own_contents(module: LightningModule, tokenizer: Tokenizer) -> dict[str, Any]:
+def own_contents(module: LightningModule, tokenizers: dict[str, Tokenizer]) -> dict[str, Any]:
     """Plain values that tell where a checkpoint comes from, and what its ids mean.
 
     Args:
         module: what is saved.
-        tokenizer: of the data it is trained on.
+        tokenizers: of the data it is trained on, by what they are for.
     """
     contents: dict[str, Any] = {
         "format": CHECKPOINT_FORMAT,
         "version": lightning_xt.__version__,
         "kind": type(module).__name__,
-        "tokenizer": {"class_path": _path(tokenizer), "init_args": tokenizer.init_args},
+        "tokenizers": {
+            use: {"class_path": _path(each), "init_args": each.init_args} for use, each in tokenizers.items()
+        },
         "versions": {
             "python": platform.python_version(),
             "torch": str(torch.__version__),

@@ -18,15 +18,12 @@ from lightning_xt.data.tokenizers.base import Tokenizer
 
 Module = TypeVar("Module", bound=LightningModule)
 
-BYTES = {"source": 256, "target": 256, "pad": None, "start": None, "end": None, "separator": None}
-"""The vocabulary of a model of bytes."""
 
-
-def build(module_class: type[Module], config: dict[str, Any] | str | Path) -> Module:
-    """The module a config describes; see `LanguageModel.from_config`."""
+def build(module_class: type[Module], config: dict[str, Any] | str | Path, vocab: dict[str, int | None]) -> Module:
+    """The module a config describes, of the given vocabulary unless it names one; see `training.module`."""
     import_submodules(lightning_xt)
     options = _options(config)
-    options.setdefault("vocab", dict(BYTES))
+    options.setdefault("vocab", dict(vocab))
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(module_class, "model", fail_untyped=False)
     try:

@@ -13,6 +13,14 @@ from lightning_xt.generation.engine import stream
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.training.sampling import Sampling
 
+LENGTH = 256
+"""Tokens to produce unless told otherwise."""
+
+
+def resolved(sampling: Sampling) -> Sampling:
+    """The same with what a language model chooses where nothing was asked for."""
+    return sampling.resolved(length=LENGTH, temperature=1.0)
+
 
 def continue_prompts(
     decoder: Decoder, tokenizer: Tokenizer, prompts: Sequence[Prompt], sampling: Sampling
@@ -25,6 +33,7 @@ def continue_prompts(
     Returns:
         For each prompt its id, the prompt, the text that follows it, and the settings.
     """
+    sampling = resolved(sampling)
     settings = asdict(sampling)
     results = []
     for prompt in prompts:
@@ -40,10 +49,11 @@ def continued(decoder: Decoder, tokenizer: Tokenizer, prompt: str, sampling: Sam
     Raises:
         ValueError: the prompt is empty, and the tokenizer has no id that opens a text; or it is too long.
     """
+    sampling = resolved(sampling)
     device = decoder.token_embedding.weight.device
     ids = torch.tensor([tokenizer.encode_prompt(prompt)], dtype=torch.long, device=device)
     # Closed at the end of the text too, because the model is put back into the mode it was in.
-    with closing(stream(decoder, ids, sampling.length, **sampling.choices)) as tokens:
+    with closing(stream(decoder, ids, sampling.length or LENGTH, **sampling.choices)) as tokens:
         for token in tokens:
             new = int(token)
             if new == tokenizer.end:

@@ -5,13 +5,17 @@ import re
 import resource
 import sys
 import time
+from typing import TypeVar
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import nn
 
 from lightning_xt.models.decoder import Decoder
+from lightning_xt.models.encoder_decoder import EncoderDecoder
 from lightning_xt.models.outline import outline
+
+Network = TypeVar("Network", bound=nn.Module)
 
 BACKWARD = 2
 """FLOPs of a backward pass in forward passes: gradients of inputs and of weights."""
@@ -35,16 +39,18 @@ TERAFLOPS = (
 lacks some of them, and has others as pairs of cards or without tensor cores."""
 
 
-def training_flops(decoder: Decoder, seq_len: int) -> float | None:
+def training_flops(network: nn.Module, seq_len: int) -> float | None:
     """FLOPs of a training step per token: all pairs of tokens count, as in the literature; None if they defy counting.
 
     Args:
-        decoder: the network, wherever it is; neither touched nor run.
-        seq_len: tokens in a row.
+        network: a decoder or an encoder-decoder, wherever it is; neither touched nor run.
+        seq_len: tokens in a row; of an encoder-decoder those of the target, to a source as long.
     """
+    if not isinstance(network, (Decoder, EncoderDecoder)):
+        return None
     try:
         with torch.device("meta"):
-            return (1 + BACKWARD) * outline(_skeleton(decoder), seq_len).flops / seq_len
+            return (1 + BACKWARD) * outline(_skeleton(network), seq_len).flops / seq_len
     except (NotImplementedError, RuntimeError, ValueError):
         # A part that needs values, or positions that end before the row does.
         return None
@@ -65,14 +71,14 @@ def peak_memory(device: torch.device) -> float:
     return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
 
 
-def _skeleton(decoder: Decoder) -> Decoder:
+def _skeleton(network: Network) -> Network:
     """A copy without numbers."""
     memo: dict[int, object] = {}
-    for parameter in decoder.parameters():
+    for parameter in network.parameters():
         memo[id(parameter)] = nn.Parameter(parameter.detach().to("meta"), requires_grad=parameter.requires_grad)
-    for buffer in decoder.buffers():
+    for buffer in network.buffers():
         memo[id(buffer)] = buffer.to("meta")
-    return copy.deepcopy(decoder, memo)
+    return copy.deepcopy(network, memo)
 
 
 def _tabled(name: str, dtype: torch.dtype) -> float | None:

@@ -1,28 +1,32 @@
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from lightning_xt.core.files import replacing
-from lightning_xt.data.prompts import Prompt
 from lightning_xt.training.callbacks.run_folder import run_folder
-from lightning_xt.training.predictions import continue_prompts
+from lightning_xt.training.module import Module
 from lightning_xt.training.sampling import Sampling
 
 
 class SampleText(Callback):
-    """Lets the model continue fixed prompts in each validation, for TensorBoard's text tab and `samples.txt`.
+    """Lets the model answer fixed prompts in each validation, for TensorBoard's text tab and `samples.txt`.
+
+    A language model continues them, an encoder-decoder translates them.
 
     The random numbers are its own and the same each time, so it changes nothing of the training, and texts differ
     only because the model does.
 
     Args:
-        prompts: texts to continue, none of them empty; [] samples nothing.
-        length: tokens to produce after each prompt; fewer where the model's positions reach no further.
+        prompts: texts, none of them empty; [] samples nothing. None = what suits the model: three beginnings to go on
+            with, or the first pairs of the validation split.
+        length: tokens to produce for each prompt; fewer where the model's positions reach no further. None = 128; of
+            an encoder-decoder at most twice those of the source and 32 more.
         temperature: divides the logits before anything else; below 1 is more certain, 0 always takes the likeliest.
+            None = 0.8, of an encoder-decoder 0.
         top_k: only the so many likeliest tokens may be drawn. None = any.
         top_p: only the likeliest tokens that together have this share of the probability may be drawn. None = any.
         min_p: only tokens at least this share as likely as the likeliest may be drawn. None = any.
@@ -31,17 +35,17 @@ class SampleText(Callback):
 
     def __init__(
         self,
-        prompts: Sequence[str] = ("import ", "def ", "The "),
-        length: int = 128,
-        temperature: float = 0.8,
+        prompts: Sequence[str] | None = None,
+        length: int | None = None,
+        temperature: float | None = None,
         top_k: int | None = None,
         top_p: float | None = None,
         min_p: float | None = None,
         seed: int = 0,
     ) -> None:
-        if any(not prompt for prompt in prompts):
+        if any(not prompt for prompt in prompts or ()):
             raise ValueError("sample_text.prompts: a prompt is empty; give at least one character, or no prompts: []")
-        self.prompts = [Prompt(id=number, prompt=prompt) for number, prompt in enumerate(prompts)]
+        self.prompts = prompts
         self.sampling = Sampling(
             length=length, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, seed=seed
         )
@@ -52,17 +56,8 @@ class SampleText(Callback):
         Raises:
             ValueError: a prompt alone is too long for them.
         """
-        limit: int | None = pl_module.decoder.max_length if stage == "fit" and self.prompts else None  # type: ignore[union-attr, assignment]
-        if limit is None:
-            return
-        longest = max(len(pl_module.tokenizer.encode_prompt(prompt["prompt"])) for prompt in self.prompts)  # type: ignore[operator, union-attr]
-        if longest >= limit:
-            raise ValueError(
-                f"sample_text.prompts: a prompt of {longest} tokens leaves no room for sample_text.length, because the "
-                f"model's positions reach only {limit} (max_length); shorten it, or sample nothing: "
-                "--sample_text.prompts []"
-            )
-        self.sampling = replace(self.sampling, length=min(self.sampling.length, limit - longest))
+        if stage == "fit" and self._asked:
+            self.sampling = _module(pl_module).fitted(self.prompts, self.sampling)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         folder = run_folder(trainer)
@@ -70,13 +65,12 @@ class SampleText(Callback):
             _forget(folder / "samples.txt", trainer.global_step)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.sanity_checking or trainer.state.fn != "fit" or not self.prompts:
+        if trainer.sanity_checking or trainer.state.fn != "fit" or not self._asked:
             return
         # In all processes: a forward of a sharded model is the work of all.
-        results = continue_prompts(pl_module.decoder, pl_module.tokenizer, self.prompts, self.sampling)  # type: ignore[arg-type]
+        texts = _module(pl_module).samples(self.prompts, self.sampling)
         if not trainer.is_global_zero:
             return
-        texts = [result["prompt"] + result["text"] for result in results]
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 for number, text in enumerate(texts):
@@ -84,6 +78,15 @@ class SampleText(Callback):
         folder = run_folder(trainer)
         if folder is not None:
             _append(folder / "samples.txt", trainer.global_step, texts)
+
+    @property
+    def _asked(self) -> bool:
+        return self.prompts is None or len(self.prompts) > 0
+
+
+def _module(pl_module: LightningModule) -> Module:
+    # Lightning knows no more of a module than that it is one.
+    return cast(Module, pl_module)
 
 
 def _forget(file: Path, step: int) -> None:

@@ -1,18 +1,23 @@
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 
 from lightning_xt.core.files import replacing
+from lightning_xt.data.json_lines import ENDINGS
+from lightning_xt.training.module import Module
 from lightning_xt.training.sampling import Sampling
 
 
 class WritePredictions(BasePredictionWriter):
-    """Writes what `predict` gives as JSON lines, in the order of the prompts, from any number of processes.
+    """Writes what `predict` gives in the order of what was asked, from any number of processes.
+
+    A translation is a line of text, unless the file's name ends in .jsonl; everything else is an object of JSON a line.
 
     Args:
         output: the file.
@@ -57,9 +62,13 @@ class WritePredictions(BasePredictionWriter):
             return
         parts = [self._part(rank) for rank in range(trainer.world_size)]
         lines = [line for part in parts for line in part.read_text(encoding="utf-8").split("\n") if line]
-        lines.sort(key=lambda line: json.loads(line)["id"])
+        results = sorted((json.loads(line) for line in lines), key=lambda result: result["id"])
+        plain = cast(Module, pl_module).plain_lines and self.output.suffix.lower() not in ENDINGS
         with self._told(), replacing(self.output.resolve()) as file:
-            file.writelines((line + "\n").encode("utf-8") for line in lines)
+            file.writelines((_line(result, plain) + "\n").encode("utf-8", "replace") for result in results)
+        for result in results:
+            if result.get("problem"):
+                print(f"line {result['id'] + 1}: {result['problem']}", file=sys.stderr)
         for part in parts:
             part.unlink()
 
@@ -78,3 +87,8 @@ class WritePredictions(BasePredictionWriter):
 
     def _part(self, rank: int) -> Path:
         return self.output.with_name(f".{self.output.name}.part{rank}")
+
+
+def _line(result: dict[str, Any], plain: bool) -> str:
+    """A result on one line."""
+    return " ".join(result["text"].split("\n")) if plain else json.dumps(result, ensure_ascii=False)

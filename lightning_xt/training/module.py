@@ -1,0 +1,213 @@
+"""What our LightningModules have in common: optimizer, schedule, clipping, logs, checkpoints, compiling."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+from typing_extensions import Self
+
+from lightning_xt.data.tokenizers.base import Tokenizer
+from lightning_xt.training.callbacks.exact_resume import ExactResume
+from lightning_xt.training.callbacks.raw_weights import RawWeights
+from lightning_xt.training.checkpoint_contents import own_contents
+from lightning_xt.training.checkpoint_file import OWN, check_format
+from lightning_xt.training.compilation import compiled_forward
+from lightning_xt.training.from_config import build, named_tokenizer
+from lightning_xt.training.optim.build import build_optimizer
+from lightning_xt.training.optim.options import OptimizerOptions
+from lightning_xt.training.optim.parameter_groups import OptimizerFactory, parameter_groups
+from lightning_xt.training.optim.schedules.base import ScheduleFactory
+from lightning_xt.training.sampling import Sampling
+
+
+class Module(LightningModule, ABC):
+    """Trains a network; a subclass says which, on what batches, and what it does with text.
+
+    Args:
+        optimizer: recipe of the optimizer.
+        schedule: recipe of the learning rate over the run, in optimizer steps. None = it stays as it is.
+        compile: whether training uses torch.compile; or its keywords.
+    """
+
+    default_vocab: ClassVar[dict[str, int | None]]
+    """The vocabulary of a module that is built from a config without one."""
+    plain_lines: ClassVar[bool]
+    """Whether each prediction is a line of text, which a file can hold as it is."""
+
+    def __init__(
+        self, *, optimizer: OptimizerFactory, schedule: ScheduleFactory | None, compile: bool | dict[str, Any]
+    ) -> None:
+        super().__init__()
+        self.optimizer_factory, self.schedule_factory = optimizer, schedule
+        self.compile_options = compile
+        self.sampling = Sampling()
+        """How `predict` samples."""
+        self._compiled: Callable[..., Any] | None = None
+        self._trained_with: dict[str, Tokenizer] = {}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any] | str | Path) -> Self:
+        """Builds a module as the command line does, so that its checkpoints load and resume as the command line's.
+
+        Args:
+            config: a YAML file or what is in one: a run's, of which only `model` is read; its `model` mapping, with or
+                without class_path; or the options alone. Without `vocab` it is a model of bytes.
+
+        Raises:
+            ValueError: an option or a class is unknown, or a value is no good.
+        """
+        return build(cls, config, cls.default_vocab)
+
+    @property
+    @abstractmethod
+    def trained(self) -> nn.Module:
+        """The network."""
+
+    @property
+    @abstractmethod
+    def tokenizers(self) -> dict[str, Tokenizer]:
+        """What turns text into ids and back, by what it is for."""
+
+    @abstractmethod
+    def fitted(self, prompts: Sequence[str] | None, sampling: Sampling) -> Sampling:
+        """The sampling of these prompts, as short as the network's positions are.
+
+        Raises:
+            ValueError: a prompt alone is too long for them.
+        """
+
+    @abstractmethod
+    def samples(self, prompts: Sequence[str] | None, sampling: Sampling) -> list[str]:
+        """What a validation shows, by all processes together.
+
+        Args:
+            prompts: what to answer. None = what suits the model.
+            sampling: how.
+        """
+
+    @abstractmethod
+    def streamed(self, prompt: str, sampling: Sampling) -> Iterator[str]:
+        """What `generate` shows for a prompt, piece by piece."""
+
+    def setup(self, stage: str) -> None:
+        if stage == "fit":
+            self._compiled = compiled_forward(
+                self.trained,
+                self.compile_options,
+                self.trainer.strategy.root_device,
+                self.trainer.accumulate_grad_batches,
+            )
+
+    def teardown(self, stage: str) -> None:
+        # A compiled function neither pickles nor follows a copy of the module.
+        self._compiled = None
+
+    def configure_callbacks(self) -> list[Callback]:
+        return [ExactResume(), RawWeights()]
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self._build_optimizer()
+        if self.schedule_factory is None:
+            self._options = OptimizerOptions(optimizer, None)
+            return optimizer
+        schedule = self.schedule_factory(_steps_of_run(self.trainer))
+        # A function, not the schedule itself: LambdaLR would restore an object's options from a checkpoint.
+        scheduler = LambdaLR(optimizer, lambda step: schedule(step))
+        self._options = OptimizerOptions(optimizer, scheduler)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _build_optimizer(self) -> Optimizer:
+        recipe = self.hparams.get("optimizer") or self.optimizer_factory
+        path = recipe["class_path"] if isinstance(recipe, dict) else getattr(recipe, "__name__", repr(recipe))
+        optimizer = build_optimizer(self.optimizer_factory, parameter_groups(self), path.rpartition(".")[2])
+        scaled = str(self.trainer.precision).startswith("16")
+        if scaled and self.trainer.gradient_clip_val and getattr(optimizer, "_step_supports_amp_scaling", False):
+            raise ValueError(
+                f"trainer.gradient_clip_val is {self.trainer.gradient_clip_val}, but in precision "
+                f"{self.trainer.precision} a fused {type(optimizer).__name__} sees the gradients' true size only after "
+                "clipping; set --model.optimizer.fused false, or --trainer.precision bf16-mixed"
+            )
+        return optimizer
+
+    def on_train_start(self) -> None:
+        # A checkpoint brought those of an earlier command.
+        self._options.apply()
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clips as the Trainer says, and logs the norm as it was before."""
+        limit = float(gradient_clip_val or 0.0)
+        by_norm = limit > 0 and gradient_clip_algorithm in (None, "norm")
+        if not (limit > 0 or self.logs_this_step):
+            return
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        if self.logs_this_step:
+            self.log("optim/grad_norm", norm)
+            self.log("optim/lr", optimizer.param_groups[0]["lr"])
+        if by_norm:
+            torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
+        elif limit > 0:
+            torch.nn.utils.clip_grad_value_(parameters, limit)
+
+    @property
+    def logs_this_step(self) -> bool:
+        """Whether what is logged now is written; each value costs as much time as a small kernel, or several."""
+        every = max(1, self.trainer.log_every_n_steps)  # type: ignore[attr-defined]
+        return bool((self.trainer.global_step + 1) % every == 0)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint[OWN] = own_contents(self, self.tokenizers)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Takes up the tokenizers of the data it was trained on.
+
+        Raises:
+            ValueError: a later version wrote the checkpoint, in a format that this one does not know.
+        """
+        own = checkpoint.get(OWN, {})
+        check_format(own)
+        # The first versions knew one tokenizer only.
+        told = own.get("tokenizers") or ({"text": own["tokenizer"]} if "tokenizer" in own else {})
+        self._trained_with = {use: named_tokenizer(config) for use, config in told.items()}
+        if not self.hparams:
+            # `load_from_checkpoint` builds from live objects; the checkpoint knows what they were made of.
+            self.hparams.update(checkpoint.get("hyper_parameters", {}))
+
+    def tokenizer_for(self, use: str, own: str) -> Tokenizer | None:
+        """The tokenizer of the data that the module was trained on, else the data's; None where neither is known.
+
+        Args:
+            use: what it is for, a key of `tokenizers`.
+            own: the data module's attribute that holds it.
+        """
+        if use in self._trained_with:
+            return self._trained_with[use]
+        data = None if self._trainer is None else getattr(self._trainer, "datamodule", None)
+        found: Tokenizer | None = getattr(data, own, None)
+        return found
+
+    def remember_config(self) -> None:
+        """Has checkpoints keep the options; to be called in a constructor, right after `save_hyperparameters`."""
+        if "_instantiator" not in self.hparams:
+            # Built from live objects, which a checkpoint that loads with `weights_only=True` cannot hold.
+            self.hparams.clear()
+
+
+def _steps_of_run(trainer: Trainer) -> int:
+    if trainer.max_steps < 1:
+        raise ValueError(
+            f"trainer.max_steps is {trainer.max_steps}, but the learning rate's schedule needs the length of the run "
+            "in optimizer steps; set --trainer.max_steps, or --model.schedule null for a constant learning rate"
+        )
+    return int(trainer.max_steps)

@@ -1,0 +1,244 @@
+"""Trains an encoder-decoder on pairs of a source and its target."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+
+from lightning_xt.core.batch import EvaluationPairs, PairBatch
+from lightning_xt.data.sources import Source
+from lightning_xt.data.tokenizers.base import Tokenizer
+from lightning_xt.data.tokenizers.special_bytes import SpecialBytes
+from lightning_xt.models.decoder import Decoder
+from lightning_xt.models.encoder import Encoder
+from lightning_xt.models.encoder_decoder import CrossDecoderFactory, EncoderDecoder, EncoderFactory
+from lightning_xt.objectives.base import Loss, ObjectiveFactory
+from lightning_xt.objectives.cross_entropy import cross_entropy
+from lightning_xt.objectives.next_token import NextToken
+from lightning_xt.training.module import Module
+from lightning_xt.training.optim.parameter_groups import OptimizerFactory
+from lightning_xt.training.optim.schedules.base import ScheduleFactory
+from lightning_xt.training.optim.schedules.warmup_cosine import WarmupCosine
+from lightning_xt.training.pair_scores import PairScores
+from lightning_xt.training.sampling import Sampling
+from lightning_xt.training.translations import Translator
+
+NEUTRAL = 4096.0
+"""What a batch's summed loss is divided by, so that its size suits numbers of 16 bits; taken back before the step."""
+SHOWN = 4  # pairs of the validation split that are shown unless told otherwise
+
+
+class Seq2Seq(Module):
+    """Trains an encoder-decoder to answer a source with its target.
+
+    Batches are `(src, tgt, src_mask)` for training, with `src_mask` True where a source id is real and `tgt` beginning
+    with the start token, and `EvaluationPairs` for validation and test. The loss of an optimizer step is the mean over
+    the target tokens of all its batches in all processes, padding left out.
+
+    Args:
+        vocab: sizes and special ids; from the command line the data's.
+        encoder: recipe of what reads the source.
+        decoder: recipe of what writes the target.
+        shared_embedding: whether source and target tokens share one table of vectors.
+        context_dropout: share of the source's positions that cross-attention does not see, whole, in training.
+        objective: what is minimised.
+        optimizer: recipe of the optimizer: MuonAdamW, or a class of torch.optim that takes groups of parameters of any
+            shape, which Muon and LBFGS do not. What should not decay does not.
+        schedule: recipe of the learning rate over the run, in optimizer steps. None = it stays as it is.
+        decoded: pairs of the validation split, from its first, that are also decoded and compared. None = all.
+        compile: whether training uses torch.compile; or its keywords, such as {mode: max-autotune}.
+    """
+
+    default_vocab: ClassVar = {"source": 259, "target": 259, "pad": 0, "start": 1, "end": 2, "separator": None}
+    plain_lines: ClassVar = True
+
+    def __init__(
+        self,
+        vocab: dict[str, int | None],
+        encoder: EncoderFactory = Encoder,
+        decoder: CrossDecoderFactory = Decoder,
+        shared_embedding: bool = False,
+        context_dropout: float = 0.0,
+        objective: ObjectiveFactory = NextToken,
+        optimizer: OptimizerFactory = AdamW,
+        schedule: ScheduleFactory | None = WarmupCosine,
+        decoded: int | None = 256,
+        compile: bool | dict[str, Any] = False,
+    ) -> None:
+        super().__init__(optimizer=optimizer, schedule=schedule, compile=compile)
+        self.save_hyperparameters(logger=False)
+        self.remember_config()
+        if decoded is not None and decoded < 0:
+            raise ValueError(f"model.decoded is {decoded}; it must be at least 0 pairs, or null for all of them")
+        self.vocab = {name: vocab.get(name) for name in self.default_vocab}
+        self.network = EncoderDecoder(
+            self._required("source"),
+            self._required("target"),
+            encoder=encoder,
+            decoder=decoder,
+            shared_embedding=shared_embedding,
+            context_dropout=context_dropout,
+        )
+        self.objective = objective()
+        self.decoded = decoded
+        self._counted: Tensor | None = None
+        """Target tokens of the optimizer step so far."""
+
+    @property
+    def trained(self) -> nn.Module:
+        return self.network
+
+    def loss(
+        self, src: Int[Tensor, "b m"], tgt: Int[Tensor, "b n"], src_mask: Bool[Tensor, "b m"] | None = None
+    ) -> Float[Tensor, ""]:
+        """Mean loss of predicting each target token but the first, in nats; padding does not count.
+
+        Args:
+            src: source ids.
+            tgt: target ids, the start token first, padded on the right.
+            src_mask: True where a source id is real. None = everywhere.
+        """
+        return self._score(src, tgt, src_mask).mean
+
+    def _score(self, src: Tensor, tgt: Tensor, src_mask: Tensor | None) -> Loss:
+        network: Callable[..., Any] = self.network
+        if self.training and self._compiled is not None:
+            network = self._compiled
+
+        def answer(tokens: Tensor, *, inputs: Any = None) -> Tensor:
+            logits: Tensor = network(src, tokens, src_mask, inputs=inputs)
+            return logits
+
+        loss: Loss = self.objective(answer, tgt, self._real(tgt))
+        return loss
+
+    def _real(self, tgt: Tensor) -> Tensor | None:
+        """Which targets are no padding."""
+        return None if self.vocab["pad"] is None else tgt[:, 1:] != self.vocab["pad"]
+
+    def training_step(self, batch: PairBatch, batch_idx: int) -> Float[Tensor, ""]:
+        src, tgt, src_mask = batch
+        loss = self._score(src, tgt, src_mask)
+        self._counted = loss.count if self._counted is None else self._counted + loss.count
+        if self.logs_this_step:
+            self.log("train/loss", loss.mean, prog_bar=True, batch_size=len(src))
+        return loss.mean * loss.count / NEUTRAL
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Turns the gradients of sums, which Lightning has divided by batches and processes, into those of the mean."""
+        trainer = self.trainer
+        count = trainer.strategy.reduce(self._counted, reduce_op="sum")
+        parts = NEUTRAL * trainer.accumulate_grad_batches * trainer.world_size
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        torch._foreach_mul_(gradients, parts / count.clamp(min=1))
+        self._counted = None
+
+    def on_validation_epoch_start(self) -> None:
+        self._scores = PairScores(self.device, self.target_tokenizer, self.decoded, SHOWN)
+
+    def on_test_epoch_start(self) -> None:
+        self._scores = PairScores(self.device, self.target_tokenizer, None, 0)
+
+    def validation_step(self, batch: EvaluationPairs, batch_idx: int) -> None:
+        self._evaluate(batch)
+
+    def test_step(self, batch: EvaluationPairs, batch_idx: int) -> None:
+        self._evaluate(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        self._report("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._report("test")
+
+    def _evaluate(self, batch: EvaluationPairs) -> None:
+        src, tgt, src_mask, index, _ = batch
+        logits = self.network(src, tgt[:, :-1], src_mask)
+        scored = (index >= 0)[:, None].expand(-1, tgt.shape[1] - 1)
+        real = self._real(tgt)
+        scored = scored if real is None else scored & real
+        loss = cross_entropy(logits, tgt[:, 1:], scored)
+        self._scores.add(batch, loss, ((logits.argmax(-1) == tgt[:, 1:]) & scored).sum())
+        chosen = self._scores.chosen(index)
+        if len(chosen):
+            # Without an end, as long as the targets; else what is produced must not depend on them.
+            length = tgt.shape[1] - 1 if self.vocab["end"] is None else None
+            found = self._translator.decode(src[chosen], src_mask[chosen], starts=tgt[chosen, :1], length=length)
+            self._scores.compare(batch, chosen, found, self.source_tokenizer)
+
+    def _report(self, split: str) -> None:
+        for name, value in self._scores.metrics(self.trainer).items():
+            # Equal in all processes already; `sync_dist` tells Lightning so.
+            self.log(f"{split}/{name}", value, prog_bar=name in ("loss", "exact_match", "bleu"), sync_dist=True)
+
+    def predict_step(self, batch: Sequence[Source], batch_idx: int) -> list[dict[str, Any]]:
+        return self._translator.answers(batch, self.sampling)
+
+    @torch.no_grad()
+    def generate(
+        self,
+        src: Int[Tensor, "b m"],
+        start_tokens: Int[Tensor, "b s"] | None = None,
+        seq_len: int | None = None,
+        src_mask: Bool[Tensor, "b m"] | None = None,
+        **choices: Any,
+    ) -> Int[Tensor, "b n"]:
+        """Target tokens for each source, without the start tokens; padded after the end token of each row.
+
+        Args:
+            src: source ids.
+            start_tokens: what each target begins with. None = the start token.
+            seq_len: most tokens to produce. None = twice those of the source, and 32 more.
+            src_mask: True where a source id is real. None = everywhere.
+            choices: options of sampling; the likeliest token is taken unless there is a `temperature`.
+
+        Raises:
+            ValueError: an option is out of range, a source is empty, or a token is outside its vocabulary.
+        """
+        sampling = Sampling(length=seq_len, **choices)
+        return self._translator.decode(src, src_mask, starts=start_tokens, length=seq_len, sampling=sampling)
+
+    def fitted(self, prompts: Sequence[str] | None, sampling: Sampling) -> Sampling:
+        """The sampling of these prompts, as short as the network's positions are."""
+        limit = self.network.decoder.max_length
+        if limit is None:
+            return sampling
+        return replace(sampling, length=min(limit - 1, sampling.length or limit - 1))
+
+    def samples(self, prompts: Sequence[str] | None, sampling: Sampling) -> list[str]:
+        if prompts is None:
+            return self._scores.shown(self.trainer)
+        asked = [Source(id=number, text=prompt, problem=None) for number, prompt in enumerate(prompts)]
+        answers = self._translator.answers(asked, sampling)
+        return [f"source      {answer['source']}\nprediction  {answer['text']}" for answer in answers]
+
+    def streamed(self, prompt: str, sampling: Sampling) -> Iterator[str]:
+        return self._translator.streamed(prompt, sampling)
+
+    @property
+    def source_tokenizer(self) -> Tokenizer:
+        """What turns sources into ids: the data's, else that of the data it was trained on, else bytes."""
+        return self.tokenizer_for("source", "source_tokenizer") or SpecialBytes()
+
+    @property
+    def target_tokenizer(self) -> Tokenizer:
+        """The same for targets."""
+        return self.tokenizer_for("target", "target_tokenizer") or SpecialBytes()
+
+    @property
+    def tokenizers(self) -> dict[str, Tokenizer]:
+        return {"source": self.source_tokenizer, "target": self.target_tokenizer}
+
+    @property
+    def _translator(self) -> Translator:
+        return Translator(self.network, self.source_tokenizer, self.target_tokenizer, self.vocab)
+
+    def _required(self, name: str) -> int:
+        size = self.vocab[name]
+        if size is None:
+            raise ValueError(f"model.vocab: {name} is None; it must be the number of different tokens")
+        return size
