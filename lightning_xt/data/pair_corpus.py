@@ -70,7 +70,7 @@ class PairCorpus(Pairs):
             )
         self.pad = pad
         self._learnt = False
-        self._lines: dict[str, PairLines | None] = {}
+        self._held: dict[str, PairLines | None] = {}
         self._training: PairTable | None = None
         self._batches: TokenBatches | None = None
         self._hash: str | None = None
@@ -103,13 +103,13 @@ class PairCorpus(Pairs):
         if stage != "predict" and not self._learnt:
             self._learn()
         super().setup(stage)
-        self._lines.clear()
+        self._held.clear()
 
     def open_training(self) -> None:
         self._training_batches()
 
     def evaluation_batches(self, split: str) -> TableBatches | None:
-        lines = self._read(split)
+        lines = self._lines_of(split)
         if lines is None:
             return None
         if not len(lines.sources):
@@ -161,7 +161,7 @@ class PairCorpus(Pairs):
 
     def _training_table(self) -> PairTable:
         if self._training is None:
-            lines = self._read("train")
+            lines = self._lines_of("train")
             count = 0 if lines is None else len(lines.sources)
             if lines is None or count == 0:
                 raise ValueError(f"{self.describe()} has no training pairs; give a file that has some")
@@ -196,11 +196,11 @@ class PairCorpus(Pairs):
         self._learnt = True
 
     def _training_texts(self) -> tuple[Iterable[str], Iterable[str]]:
-        lines = self._read("train")
+        lines = self._lines_of("train")
         return ([], []) if lines is None else (lines.sources, lines.targets)
 
-    def _read(self, split: str) -> PairLines | None:
+    def _lines_of(self, split: str) -> PairLines | None:
         """The texts of a split, read once for all that a stage does with them."""
-        if split not in self._lines:
-            self._lines[split] = self.lines(split)
-        return self._lines[split]
+        if split not in self._held:
+            self._held[split] = self.lines(split)
+        return self._held[split]
