@@ -26,7 +26,7 @@ class Multi30k(PairCorpus):
         path: folder that holds the files, to which nothing is downloaded. `~` is the home folder; what is not found
             from here is looked for in the data folder. None means the data folder's subfolder `multi30k`.
         languages: the source and the target, as the files' names end: en, de, fr or cs.
-        url: folder on the network from which files are downloaded that the data folder lacks.
+        base_url: folder on the network from which files are downloaded that the data folder lacks.
         tokenizer: recipe of what turns text into ids; it learns from the training split where it has to.
         shared_tokenizer: whether both sides have one tokenizer, which learns from both, instead of one each.
         max_length: ids a text may have, special ones aside. None means what fits into `max_tokens`.
@@ -42,7 +42,7 @@ class Multi30k(PairCorpus):
         *,
         path: str | None = None,
         languages: tuple[str, str] = ("en", "de"),
-        url: str = "https://raw.githubusercontent.com/multi30k/dataset/master/data/task1/raw",
+        base_url: str = "https://raw.githubusercontent.com/multi30k/dataset/master/data/task1/raw",
         tokenizer: TokenizerFactory = BPE,
         shared_tokenizer: bool = True,
         max_length: int | None = None,
@@ -70,7 +70,7 @@ class Multi30k(PairCorpus):
         self.languages = tuple(languages)
         # Outputs of JSON lines for a source in the same form.
         self.source_field = languages[0]
-        self.url = url.rstrip("/")
+        self.base_url = base_url.rstrip("/")
 
     def lines(self, split: str) -> PairLines | None:
         """The pairs of a split, downloaded first where the data folder lacks them."""
@@ -88,7 +88,7 @@ class Multi30k(PairCorpus):
         if found is not None:
             return found
         if self.path is None:
-            return download(f"{self.url}/{name}.gz", folder / f"{name}.gz")
+            return download(f"{self.base_url}/{name}.gz", folder / f"{name}.gz")
         needed = ", ".join(f"{split}.{language}" for split in NAMES.values() for language in self.languages)
         raise FileNotFoundError(
             f"--data.path {self.path} has neither {name} nor {name}.gz; put {needed} there, plain or .gz, or leave "

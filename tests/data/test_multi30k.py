@@ -70,7 +70,7 @@ ALL = [expected(split) for split in SIZES]
 @pytest.mark.parametrize("ending", ["", ".gz"])
 def test_files_of_the_data_folder(data_folder, ending):
     write(data_folder / "multi30k", ending)
-    data = Multi30k(url=UNUSED)
+    data = Multi30k(base_url=UNUSED)
     assert splits(data) == ALL
     assert data.describe() == "--data Multi30k"
 
@@ -81,20 +81,20 @@ def test_files_of_a_folder_of_ones_own(data_folder, tmp_path, monkeypatch, endin
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     for path in (str(folder), "~/own", "own"):
-        assert splits(Multi30k(path=path, url=UNUSED)) == ALL
+        assert splits(Multi30k(path=path, base_url=UNUSED)) == ALL
     write(data_folder / "there")
-    assert splits(Multi30k(path="there", url=UNUSED)) == ALL
+    assert splits(Multi30k(path="there", base_url=UNUSED)) == ALL
 
 
 def test_what_is_not_packed_comes_first(data_folder):
     folder = write(data_folder / "multi30k", ".gz")
     (folder / "val.en").write_text("one\ntwo\nthree\n")
-    assert Multi30k(url=UNUSED).lines("validation").sources == ["one", "two", "three"]
+    assert Multi30k(base_url=UNUSED).lines("validation").sources == ["one", "two", "three"]
 
 
 def test_languages(data_folder):
     write(data_folder / "multi30k", languages=("fr", "de"))
-    data = Multi30k(languages=("de", "fr"), url=UNUSED)
+    data = Multi30k(languages=("de", "fr"), base_url=UNUSED)
     assert data.lines("test") == expected("test_2016_flickr", "de", "fr")
 
 
@@ -103,7 +103,7 @@ def test_a_download_of_what_is_absent(data_folder, server):
     write(data_folder / "multi30k", ".gz")
     for name in ("train.de.gz", "test_2016_flickr.en.gz"):
         (data_folder / "multi30k" / name).unlink()
-    data = Multi30k(url=server.url)
+    data = Multi30k(base_url=server.url)
     assert data.lines("train") == ALL[0]
     assert server.asked == ["/raw/train.de.gz"]
     # From now on it is there.
@@ -114,7 +114,7 @@ def test_a_download_of_what_is_absent(data_folder, server):
 
 def test_a_download_of_all(data_folder, server):
     write(server.root / "raw", ".gz")
-    data = Multi30k(url=server.url, tokenizer=SpecialBytes)
+    data = Multi30k(base_url=server.url, tokenizer=SpecialBytes)
     assert not data_folder.exists()
     data.setup("fit")
     assert sorted(server.asked) == [f"/raw/{split}.{side}.gz" for split in ("train", "val") for side in ("de", "en")]
@@ -125,13 +125,13 @@ def test_a_download_of_all(data_folder, server):
 
 
 def test_the_public_source():
-    assert Multi30k().url == "https://raw.githubusercontent.com/multi30k/dataset/master/data/task1/raw"
+    assert Multi30k().base_url == "https://raw.githubusercontent.com/multi30k/dataset/master/data/task1/raw"
 
 
 def test_what_the_server_does_not_have(data_folder, server):
     write(server.root / "raw", ".gz")
     with pytest.raises(OSError, match=rf"^cannot download {server.url}train.cs.gz \(the server answers 404 .*\); run"):
-        Multi30k(url=server.url, languages=("en", "cs")).lines("train")
+        Multi30k(base_url=server.url, languages=("en", "cs")).lines("train")
     assert [path.name for path in (data_folder / "multi30k").glob("[!.]*")] == ["train.en.gz"]
 
 
@@ -139,7 +139,7 @@ def test_a_folder_of_ones_own_that_lacks_a_file(data_folder, server, tmp_path):
     write(server.root / "raw", ".gz")
     folder = write(tmp_path / "own")
     (folder / "val.de").unlink()
-    data = Multi30k(path=str(folder), url=server.url)
+    data = Multi30k(path=str(folder), base_url=server.url)
     assert data.lines("train") == ALL[0]
     message = (
         rf"^--data.path {folder} has neither val.de nor val.de.gz; put train.en, train.de, val.en, val.de, "
@@ -158,14 +158,14 @@ def test_no_folder(data_folder, tmp_path, monkeypatch, path):
     with pytest.raises(
         FileNotFoundError, match=rf"^--data.path {path}: there is no such folder, here or in the data f"
     ):
-        Multi30k(path=path, url=UNUSED).lines("train")
+        Multi30k(path=path, base_url=UNUSED).lines("train")
 
 
 def test_files_of_different_line_counts(data_folder):
     folder = write(data_folder / "multi30k")
     (folder / "val.de").write_text("one\n")
     with pytest.raises(ValueError, match=rf"^{folder}/val.en has 3 lines, but {folder}/val.de has 1; give two files"):
-        Multi30k(url=UNUSED).lines("validation")
+        Multi30k(base_url=UNUSED).lines("validation")
 
 
 def test_blank_sides_are_left_out_of_training_alone(data_folder, monkeypatch):
@@ -174,7 +174,7 @@ def test_blank_sides_are_left_out_of_training_alone(data_folder, monkeypatch):
     folder = write(data_folder / "multi30k")
     for name in ("train.en", "val.en"):
         (folder / name).write_text("\n" + "x\n" * (SIZES[name.partition(".")[0]] - 1))
-    data = Multi30k(url=UNUSED)
+    data = Multi30k(base_url=UNUSED)
     assert len(data.lines("train").sources) == 5 and data.lines("validation").sources == ["", "x", "x"]
     assert told == ["--data Multi30k: 1 of 6 training pairs have a side without text and are left out"]
 
