@@ -158,7 +158,7 @@ class GeneratorPairs(Pairs):
     def _content_problem(self, src: Tensor, tgt: Tensor, src_mask: Tensor) -> str | None:
         empty = ~src_mask.any(dim=1)
         if empty.any():
-            return f"source {int(empty.nonzero()[0])} is all padding; src_mask must be True for at least one id of a row"
+            return f"source {int(empty.nonzero()[0])} is all padding; each needs an id for which src_mask is True"
         sizes = {"src": self.source_tokenizer.vocab_size, "tgt": self.target_tokenizer.vocab_size}
         for (name, size), ids in zip(sizes.items(), (src, tgt), strict=True):
             if ids.min() < 0 or ids.max() >= size:

@@ -3,6 +3,7 @@
 import hashlib
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
+from copy import copy
 from itertools import chain
 from typing import Literal
 
@@ -131,7 +132,7 @@ class PairCorpus(Pairs):
 
     def train_dataloader(self) -> Loader:
         """Training batches without end, from where the run stopped."""
-        batches = self._training_batches()
+        batches = copy(self._training_batches())
         self.mark_training_start()
         batches.start = (lambda: 0) if self._overfitting else (lambda: self.samples_seen)
         return self._loader(self._training_table(), batch_sampler=batches)

@@ -38,7 +38,7 @@ class TokenBatches(Sampler[NDArray[np.int64]]):
         max_tokens: int,
         *,
         seed: int = 0,
-        start: Callable[[], int] = lambda: 0,
+        start: Callable[[], int] = int,
         rank: int = 0,
         world: int = 1,
     ) -> None:
@@ -49,7 +49,7 @@ class TokenBatches(Sampler[NDArray[np.int64]]):
         self.world = world
         # Sorted by length, pairs of equal length may change places, so the sizes of batches are those of every epoch.
         order = _by_length(lengths)[::-1]
-        self.bounds = _at_least(world, _cut(lengths[order].max(axis=1), max_tokens * world))
+        self.bounds = _evened(_cut(lengths[order].max(axis=1), max_tokens * world), world)
 
     def __iter__(self) -> Iterator[NDArray[np.int64]]:
         epoch, batch = self._place(self.start())
@@ -110,7 +110,7 @@ def by_budget(lengths: NDArray[np.int64], max_tokens: int) -> list[NDArray[np.in
         max_tokens: padded ids that the larger side of a batch may have; one that has more is alone.
     """
     order = _by_length(lengths)
-    widths = lengths.reshape(len(lengths), -1).max(axis=1, initial=LEAST_WIDTH)
+    widths = np.atleast_2d(lengths.T).max(axis=0, initial=LEAST_WIDTH)
     bounds = _cut(widths[order], max_tokens)
     return [order[start:stop] for start, stop in pairwise(bounds)]
 
@@ -120,8 +120,8 @@ def _by_length(lengths: NDArray[np.int64], ties: NDArray[np.uint64] | None = Non
 
     Targets are sorted upwards and downwards in turn, so that neighbours are alike where the source's length changes.
     """
-    sides = lengths.reshape(len(lengths), -1)
-    source, target = sides[:, 0], sides[:, -1]
+    sides = np.atleast_2d(lengths.T)
+    source, target = sides[0], sides[-1]
     last = np.arange(len(lengths), dtype=np.uint64) if ties is None else ties
     return np.lexsort((last, np.where(source % 2 == 1, target, -target), source))
 
@@ -137,10 +137,13 @@ def _cut(widths: NDArray[np.int64], budget: int) -> NDArray[np.int64]:
     return np.asarray(bounds)
 
 
-def _at_least(size: int, bounds: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The bounds, where only the last batch may be too small: it takes from the one before, or is joined to it."""
-    if len(bounds) < 3 or bounds[-1] - bounds[-2] >= size:
+def _evened(bounds: NDArray[np.int64], world: int) -> NDArray[np.int64]:
+    """The bounds, where the last two batches share their pairs evenly if the last is the smaller.
+
+    So it has a pair for each process, as the others have. Where there are too few even so, the two are one.
+    """
+    if len(bounds) < 3 or bounds[-1] - bounds[-2] >= bounds[-2] - bounds[-3]:
         return bounds
-    moved = bounds[-1] - size
-    kept = bounds[:-2] if moved - bounds[-3] < size else np.append(bounds[:-2], moved)
-    return np.append(kept, bounds[-1])
+    middle = -(-(bounds[-3] + bounds[-1]) // 2)
+    inner = [middle] if bounds[-1] - middle >= world else []
+    return np.asarray([*bounds[:-2], *inner, bounds[-1]])
