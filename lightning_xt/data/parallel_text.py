@@ -5,6 +5,7 @@ from typing import Literal
 from lightning_xt.data.fractions import held_out
 from lightning_xt.data.pair_corpus import PairCorpus, TokenizerFactory
 from lightning_xt.data.pair_files import PairLines, read_pairs, without_blank
+from lightning_xt.data.paths import named_path
 from lightning_xt.data.tokenizers.bpe import BPE
 
 
@@ -39,7 +40,7 @@ class ParallelText(PairCorpus):
 
     def __init__(
         self,
-        path: str,
+        path: str | None = None,
         *,
         target_path: str | None = None,
         validation_path: str | None = None,
@@ -66,7 +67,7 @@ class ParallelText(PairCorpus):
             seed=seed,
             predict_source=predict_source,
         )
-        self.paths = {"train": path, "validation": validation_path, "test": test_path}
+        self.paths = {"train": named_path(path), "validation": validation_path, "test": test_path}
         self.target_paths = {"train": target_path, "validation": validation_target_path, "test": test_target_path}
         for split, target in self.target_paths.items():
             if target is not None and self.paths[split] is None:

@@ -9,6 +9,17 @@ from pathlib import Path
 from lightning_xt.data.cache import data_folder, prepared_folders
 
 
+def named_path(path: str | None) -> str:
+    """What `--data.path` was given.
+
+    Raises:
+        ValueError: nothing.
+    """
+    if path is None:
+        raise ValueError("--data.path is required; give it in a config or on the command line")
+    return path
+
+
 def find_files(option: str, path: str) -> list[Path]:
     """The files that the value of an option stands for, sorted; what is not here is looked for in the data folder.
 

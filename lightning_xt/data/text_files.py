@@ -9,9 +9,10 @@ from lightning_xt.data.byte_corpus import ByteCorpus
 from lightning_xt.data.cache import store
 from lightning_xt.data.documents import documents as documents_in
 from lightning_xt.data.documents import joined, require_text, separated
+from lightning_xt.data.fractions import held_out
 from lightning_xt.data.hashes import file_hashes, traces
 from lightning_xt.data.mapped_bytes import MappedBytes
-from lightning_xt.data.paths import find_files
+from lightning_xt.data.paths import find_files, named_path
 from lightning_xt.data.progress import with_progress
 from lightning_xt.data.reading import raw_blocks
 from lightning_xt.data.splits import Splits
@@ -65,7 +66,7 @@ class TextFiles(ByteCorpus):
 
     def __init__(
         self,
-        path: str,
+        path: str | None = None,
         *,
         validation_path: str | None = None,
         test_path: str | None = None,
@@ -92,9 +93,9 @@ class TextFiles(ByteCorpus):
             resident=resident,
             predict_prompts=predict_prompts,
         )
-        self.path = path
+        self.path = named_path(path)
         self.own_paths = {"validation": validation_path, "test": test_path}
-        self.fractions = _fractions({"validation": validation_fraction, "test": test_fraction}, self.own_paths)
+        self.fractions = held_out({"validation": validation_fraction, "test": test_fraction}, self.own_paths)
         self.field = field
         self.separator = _separator(documents)
         self.tokenizer = Bytes(separator=self.separator)
@@ -184,27 +185,6 @@ class TextFiles(ByteCorpus):
 def _no_text(option: str, path: str, files: list[Path]) -> str:
     what = "the file is" if len(files) == 1 else f"all {len(files)} files are"
     return f"--data.{option} {path}: {what} empty; give text"
-
-
-def _fractions(fractions: dict[str, float], own_paths: dict[str, str | None]) -> dict[str, float]:
-    """The shares that are cut from the text: none where a split has text of its own.
-
-    Raises:
-        ValueError: a share is impossible, or nothing would be left.
-    """
-    for split, value in fractions.items():
-        if not 0 <= value < 1:
-            raise ValueError(
-                f"data.{split}_fraction must be at least 0 and below 1, not {value}; it is a share of the text, "
-                f"such as --data.{split}_fraction 0.05"
-            )
-    cut = {split: 0.0 if own_paths[split] is not None else value for split, value in fractions.items()}
-    if sum(cut.values()) >= 1:
-        raise ValueError(
-            f"data.validation_fraction ({cut['validation']}) and data.test_fraction ({cut['test']}) leave nothing to "
-            "train on; lower them until their sum is below 1"
-        )
-    return cut
 
 
 def _separator(documents: str) -> int | None:

@@ -458,3 +458,8 @@ def test_names_that_are_not_utf_8(corpus):
         TextFiles(str(corpus / name)).setup("fit")
     # In a folder it disturbs nothing.
     assert text_of(TextFiles(str(corpus))) == b"qq\nzzz\nbbbbb\ntext"
+
+
+def test_a_path_is_required() -> None:
+    with pytest.raises(ValueError, match=r"^--data.path is required; give it in a config or on the command line$"):
+        TextFiles()
