@@ -214,3 +214,17 @@ def test_a_function_that_ends():
 def test_options_are_checked(options, message):
     with pytest.raises(ValueError, match=message):
         made(**options)
+
+
+def test_the_state_of_a_gpu_is_kept_apart_too(monkeypatch):
+    gpu = torch.Generator().manual_seed(7)
+    monkeypatch.setattr(torch.cuda, "manual_seed", gpu.manual_seed)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", gpu.get_state)
+    monkeypatch.setattr(torch.cuda, "set_rng_state", gpu.set_state)
+    own, drawn = OwnRandomness(3, cuda=True), []
+    for _ in range(2):
+        with own.used():
+            drawn.append(torch.rand((), generator=gpu).item())
+    assert torch.rand((), generator=gpu) == torch.rand((), generator=torch.Generator().manual_seed(7))
+    expected = torch.Generator().manual_seed(3)
+    assert drawn == [torch.rand((), generator=expected).item() for _ in range(2)]
