@@ -102,11 +102,11 @@ class CopyTask(Pairs):
     def open_training(self) -> None:
         self._symbols("train")
 
-    def evaluation_batches(self, split: str) -> TableBatches | None:
-        size = self.sizes[split]
-        if size == 0:
-            return None
-        symbols = self._symbols(split).draw(np.arange(size))
+    def has_split(self, split: str) -> bool:
+        return self.sizes[split] > 0
+
+    def evaluation_batches(self, split: str) -> TableBatches:
+        symbols = self._symbols(split).draw(np.arange(self.sizes[split]))
         source, target = _source(symbols, self.end), _target(answers(symbols, self.task), self.end)
         table = PairTable(_rows(*source), _rows(*target), pad=PAD)
         return TableBatches(table, self.evaluation_cut(table.lengths))

@@ -90,14 +90,17 @@ class GeneratorPairs(Pairs):
     def open_training(self) -> None:
         next(self.stream("train"))
 
-    def evaluation_batches(self, split: str) -> list[EvaluationPairs] | None:
+    def has_split(self, split: str) -> bool:
+        return self.batches[split] > 0
+
+    def evaluation_batches(self, split: str) -> list[EvaluationPairs]:
         found: list[EvaluationPairs] = []
         rows = 0
         for batch in islice(self.stream(split), self.batches[split]):
             index = torch.arange(rows, rows + len(batch.src))
             found.append(EvaluationPairs(*batch, index, None))
             rows += len(index)
-        return found or None
+        return found
 
     def evaluation_cut(self, lengths: NDArray[np.int64]) -> list[NDArray[np.int64]]:
         return by_budget(lengths, PREDICTED)

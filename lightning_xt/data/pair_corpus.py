@@ -81,7 +81,10 @@ class PairCorpus(Pairs):
         """The texts of the train, validation or test split; None where there is no such split."""
 
     def use_tokenizers(self, source: Tokenizer, target: Tokenizer) -> None:
-        """Reads the texts by tokenizers that have learnt already, such as those of a checkpoint."""
+        """Reads the texts by tokenizers that have learnt already, such as those of a checkpoint.
+
+        Called before `setup` or between it and the loaders, it spares validation and test the training split.
+        """
         self.source_tokenizer, self.target_tokenizer = source, target
         self._learnt = True
         self._training = self._batches = self._hash = None
@@ -95,25 +98,21 @@ class PairCorpus(Pairs):
             self._hash = hashlib.sha256(f"{self._training.content_hash} {tokenizers}".encode()).hexdigest()
         return self._hash
 
-    def setup(self, stage: str) -> None:
-        """Opens what a stage reads: the sources to predict, or the pairs, from which the tokenizers learn before.
-
-        Raises:
-            ValueError, FileNotFoundError: the pairs, a split of them that the stage needs, or the sources are no good.
-        """
-        if stage != "predict" and not self._learnt:
-            self._learn()
-        super().setup(stage)
-        self._held.clear()
-
     def open_training(self) -> None:
         self._training_batches()
+        self._held.pop("train", None)
 
-    def evaluation_batches(self, split: str) -> TableBatches | None:
+    def has_split(self, split: str) -> bool:
+        return split in self._evaluation or self._lines_of(split) is not None
+
+    def open_evaluation(self, split: str) -> None:
+        # Without training, tokenizers may come from a checkpoint, which is read only after this.
+        if self._learnt:
+            super().open_evaluation(split)
+
+    def evaluation_batches(self, split: str) -> TableBatches:
         lines = self._lines_of(split)
-        if lines is None:
-            return None
-        if not len(lines.sources):
+        if lines is None or not len(lines.sources):
             raise ValueError(f"{self.describe()}: the {split} split has no pairs; give some, or leave it away")
         found = self._tokenized(lines, "truncate")
         if found.too_long:
@@ -122,6 +121,7 @@ class PairCorpus(Pairs):
                 f"{self.max_length} ids on a side; these are cut for the model, not as references"
             )
         table = self._table(found, lines.targets)
+        self._held.clear()
         return TableBatches(table, self.evaluation_cut(table.lengths))
 
     def evaluation_cut(self, lengths: NDArray[np.int64]) -> list[NDArray[np.int64]]:
@@ -185,6 +185,8 @@ class PairCorpus(Pairs):
         return PairTable(found.source, found.target, references, pad=self.pad)
 
     def _tokenized(self, lines: PairLines, too_long: Literal["drop", "truncate"]) -> Tokenized:
+        if not self._learnt:
+            self._learn()
         return tokenized(lines, self.source_tokenizer, self.target_tokenizer, self.max_length, too_long)
 
     def _learn(self) -> None:

@@ -54,15 +54,19 @@ class Pairs(DataModule):
         self.seed = seed
         self.predict_source = predict_source
         self._sources: list[Source] = []
-        self._evaluation: dict[str, EvaluationBatches | None] = {}
+        self._evaluation: dict[str, EvaluationBatches] = {}
 
     @abstractmethod
     def open_training(self) -> None:
         """Makes the training pairs ready, and finds out whether they can be trained on."""
 
     @abstractmethod
-    def evaluation_batches(self, split: str) -> EvaluationBatches | None:
-        """The batches of the validation or test split; None where there is no such split."""
+    def has_split(self, split: str) -> bool:
+        """Whether there is a validation or test split."""
+
+    @abstractmethod
+    def evaluation_batches(self, split: str) -> EvaluationBatches:
+        """The batches of the validation or test split, which there is."""
 
     @abstractmethod
     def evaluation_cut(self, lengths: NDArray[np.int64]) -> list[NDArray[np.int64]]:
@@ -92,12 +96,17 @@ class Pairs(DataModule):
         if stage == "predict":
             self._sources = read_sources(self.predict_source, self.source_field)
             return
+        split = "test" if stage == "test" else "validation"
         if stage == "fit":
             self.open_training()
-        split = "test" if stage == "test" else "validation"
-        self._evaluation[split] = self.evaluation_batches(split)
-        if self._evaluation[split] is None and stage != "fit":
+        elif not self.has_split(split):
             raise ValueError(f"{self.describe()} has no {split} split; give one with {self.way_to(split)}")
+        if self.has_split(split):
+            self.open_evaluation(split)
+
+    def open_evaluation(self, split: str) -> None:
+        """Makes a split ready that there is."""
+        self._evaluation[split] = self.evaluation_batches(split)
 
     def way_to(self, split: str) -> str:
         """The option that gives a split, for an error message where there is none."""
@@ -122,11 +131,11 @@ class Pairs(DataModule):
         return Loader([[self._sources[number] for number in batch] for batch in batches] or [[]])
 
     def _evaluation_loader(self, split: str) -> Loader | list[Loader]:
+        if not self.has_split(split):
+            return []
         if split not in self._evaluation:
             self._evaluation[split] = self.evaluation_batches(split)
         batches = self._evaluation[split]
-        if batches is None:
-            return []
         rank, world = self.rank_and_world
         share = -(-len(batches) // world)
         return self._loader(_FilledUp(batches), sampler=range(rank, share * world, world), batch_size=None)

@@ -84,8 +84,8 @@ def test_evaluation_leaves_out_none_and_keeps_the_references(tmp_path, caplog, t
     data = corpus(tmp_path, held_out=held_out, max_length=4, too_long=too_long)
     with caplog.at_level("INFO"):
         data.setup("test")
+        (batch,) = data.test_dataloader()
     assert "2 of 3 test pairs have more than 4 ids on a side; these are cut for the model" in caplog.text
-    (batch,) = data.test_dataloader()
     found = dict(zip(batch.index.tolist(), batch.references, strict=True))
     assert found == {0: "x", 1: "yyyyyy", 2: ""}
     sources = {n: ids[mask].tolist() for n, ids, mask in zip(batch.index.tolist(), batch.src, batch.src_mask)}  # noqa: B905
@@ -105,6 +105,7 @@ def test_tokenizers_learn_from_the_training_split(tmp_path):
     # Known before anything is learnt.
     assert each.vocab["source"] == each.vocab["target"] == 8000
     each.setup("validate")
+    each.val_dataloader()
     source, target = each.source_tokenizer, each.target_tokenizer
     assert [len(source.encode(word)) for word in ("aaaa", "cccc", "eeee")] == [1, 4, 4]
     assert [len(target.encode(word)) for word in ("aaaa", "cccc", "ffff")] == [4, 1, 4]
@@ -137,6 +138,18 @@ def test_tokenizers_of_a_checkpoint_are_used(tmp_path):
         assert sorted(batch.src[batch.src_mask].tolist())[-1] == ord("j") + 3
         assert next(iter(data.train_dataloader())).tgt.max() == ord("z") + 3
         assert stage == "fit" or data.content_hash != before
+
+
+def test_tokenizers_of_a_checkpoint_spare_a_test_the_training_pairs(tmp_path):
+    data = corpus(tmp_path, held_out=PAIRS, tokenizer=BPE)
+    (tmp_path / "train.tsv").unlink()
+    data.setup("test")
+    data.use_tokenizers(SpecialBytes(), SpecialBytes())
+    assert [batch.index.tolist() for batch in data.test_dataloader()] == [[3, 1, 4, 0, 2]]
+    data = corpus(tmp_path, held_out=PAIRS, tokenizer=BPE)
+    (tmp_path / "train.tsv").unlink()
+    with pytest.raises(FileNotFoundError):
+        data.test_dataloader()
 
 
 def test_the_hash_is_of_pairs_and_tokenizers(tmp_path):
@@ -218,7 +231,9 @@ def test_splits_without_pairs():
         with pytest.raises(ValueError, match="what is given has no training pairs; give a file that has some"):
             Given(**splits).setup("fit")
     with pytest.raises(ValueError, match="what is given: the test split has no pairs; give some, or leave it away"):
-        Given(train=PairLines(["a"], ["b"]), test=none).setup("test")
+        Given(train=PairLines(["a"], ["b"]), test=none).test_dataloader()
+    with pytest.raises(ValueError, match="what is given: the validation split has no pairs"):
+        Given(train=PairLines(["a"], ["b"]), validation=none).setup("fit")
 
 
 def test_splits_that_are_missing(tmp_path):
