@@ -6,7 +6,7 @@ Sizes are small, and prime where they can be, so that no two axes can be taken f
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import torch
@@ -55,6 +55,8 @@ from lightning_xt.nn.value_mods.value_residual import ValueResidual
 VOCAB, DIM, DEPTH, HEADS, DIM_HEAD, CONTEXT, VECTORS, CONDITION = 11, 13, 2, 4, 6, 5, 3, 17
 
 Build = Callable[[], Decoder]
+Options = dict[str, Any]
+Model = TypeVar("Model", bound=nn.Module)
 
 
 def attention(**options: Any) -> Any:
@@ -69,33 +71,38 @@ def decoder(**options: Any) -> Decoder:
     )
 
 
+def given_options(**options: Any) -> Options:
+    """What makes a decoder read a context by cross-attention."""
+    return {"cross_attention": attention(**options), "context": partial(GivenContext, dim=CONTEXT)}
+
+
 def given_context(**options: Any) -> Decoder:
     """A small decoder that reads a context by cross-attention."""
-    return decoder(cross_attention=attention(**options), context=partial(GivenContext, dim=CONTEXT))
+    return decoder(**given_options(**options))
 
 
-# Family, and how one of its variants gets into a decoder. A new variant needs no row; a new family does.
-FAMILIES: dict[str, tuple[type, Callable[[Any], Decoder]]] = {
-    "norm": (Norm, lambda v: decoder(norm=v)),
-    "qk_norm": (Norm, lambda v: decoder(attention=attention(qk_norm=v))),
-    "embeddings": (Embedding, lambda v: decoder(embeddings=[v])),
-    "context": (Context, lambda v: decoder(cross_attention=attention(position=None), context=v)),
-    "position": (Position, lambda v: decoder(attention=attention(position=v))),
-    "rope_scaling": (RopeScaling, lambda v: decoder(attention=attention(position=partial(Rotary, scaling=v)))),
-    "projection": (Projection, lambda v: decoder(attention=attention(projection=v))),
-    "score": (Score, lambda v: decoder(attention=attention(score=v))),
-    "score_mods": (ScoreMod, lambda v: decoder(attention=attention(score_mods=[v]))),
-    "normalizer": (Normalizer, lambda v: decoder(attention=attention(normalizer=v))),
-    "value_mods": (ValueMod, lambda v: decoder(attention=attention(value_mods=[v]))),
-    "output_mods": (OutputMod, lambda v: decoder(attention=attention(output_mods=[v]))),
-    "attention": (Mixer, lambda v: decoder(attention=v)),
-    "activation": (Activation, lambda v: decoder(feedforward=partial(MLP, activation=v))),
-    "feedforward": (FeedForward, lambda v: decoder(feedforward=v)),
-    "shift": (Shift, lambda v: decoder(shift=v)),
-    "residual": (Residual, lambda v: decoder(residual=v)),
-    "placement": (Placement, lambda v: decoder(placement=v)),
-    "layout": (Layout, lambda v: decoder(layout=v)),
-    "head": (Head, lambda v: decoder(head=v)),
+# Family, and the options that put one of its variants into a model. A new variant needs no row; a new family does.
+FAMILIES: dict[str, tuple[type, Callable[[Any], Options]]] = {
+    "norm": (Norm, lambda v: {"norm": v}),
+    "qk_norm": (Norm, lambda v: {"attention": attention(qk_norm=v)}),
+    "embeddings": (Embedding, lambda v: {"embeddings": [v]}),
+    "context": (Context, lambda v: {"cross_attention": attention(position=None), "context": v}),
+    "position": (Position, lambda v: {"attention": attention(position=v)}),
+    "rope_scaling": (RopeScaling, lambda v: {"attention": attention(position=partial(Rotary, scaling=v))}),
+    "projection": (Projection, lambda v: {"attention": attention(projection=v)}),
+    "score": (Score, lambda v: {"attention": attention(score=v)}),
+    "score_mods": (ScoreMod, lambda v: {"attention": attention(score_mods=[v])}),
+    "normalizer": (Normalizer, lambda v: {"attention": attention(normalizer=v)}),
+    "value_mods": (ValueMod, lambda v: {"attention": attention(value_mods=[v])}),
+    "output_mods": (OutputMod, lambda v: {"attention": attention(output_mods=[v])}),
+    "attention": (Mixer, lambda v: {"attention": v}),
+    "activation": (Activation, lambda v: {"feedforward": partial(MLP, activation=v)}),
+    "feedforward": (FeedForward, lambda v: {"feedforward": v}),
+    "shift": (Shift, lambda v: {"shift": v}),
+    "residual": (Residual, lambda v: {"residual": v}),
+    "placement": (Placement, lambda v: {"placement": v}),
+    "layout": (Layout, lambda v: {"layout": v}),
+    "head": (Head, lambda v: {"head": v}),
 }
 
 # What a variant cannot be built without, or is not worth testing without.
@@ -107,40 +114,40 @@ OPTIONS: dict[type, dict[str, Any]] = {
 }
 
 # Choices that are options rather than classes, and pairs that share state: these are what breaks caches.
-CASES: dict[str, Build] = {
-    "plain": decoder,
-    "kv_heads": lambda: decoder(attention=attention(kv_heads=2)),
-    "one_kv_head": lambda: decoder(attention=attention(kv_heads=1, qk_norm=RMSNorm)),
-    "window": lambda: decoder(attention=attention(window=3)),
-    "window_2": lambda: decoder(attention=attention(window=2)),
-    "memory": lambda: decoder(attention=attention(memory=3)),
-    "memory-window-kv_heads-alibi": lambda: decoder(
-        attention=attention(memory=3, window=3, kv_heads=2, position=ALiBi)
-    ),
-    "memory-forgetting": lambda: decoder(attention=attention(memory=3, position=Forgetting)),
-    "window-forgetting": lambda: decoder(attention=attention(window=3, position=Forgetting)),
-    "partial_rotary": lambda: decoder(attention=attention(position=partial(Rotary, rotary_dim=4))),
-    "alibi-biased_heads": lambda: decoder(attention=attention(position=partial(ALiBi, biased_heads=3))),
-    "contextual-window-memory": lambda: decoder(attention=attention(position=Contextual, window=3, memory=3)),
-    "no_position": lambda: decoder(attention=attention(position=None)),
-    "soft_cap-relative_bias": lambda: decoder(attention=attention(score_mods=[SoftCap], position=RelativeBias)),
-    "latent-query_latent-window": lambda: decoder(
-        attention=attention(projection=partial(Latent, query_latent_dim=7, latent_dim=5, rotary_dim=4), window=3)
-    ),
-    "latent-forgetting": lambda: decoder(attention=attention(projection=Latent, position=Forgetting)),
-    "latent-alibi": lambda: decoder(attention=attention(projection=Latent, position=ALiBi)),
-    "value_residual-kv_heads": lambda: decoder(attention=attention(value_mods=[ValueResidual], kv_heads=2)),
-    "layer_norm-bias": lambda: decoder(norm=partial(LayerNorm, bias=True)),
-    "looped-token_shift": lambda: decoder(layout=partial(Looped, loops=3), shift=TokenShift),
-    "looped-forgetting-hyper_connection": lambda: decoder(
-        layout=Looped, residual=HyperConnection, attention=attention(position=Forgetting)
-    ),
-    "looped-value_residual": lambda: decoder(layout=Looped, attention=attention(value_mods=[ValueResidual])),
-    "given_context": lambda: given_context(position=None),
-    "given_context-rotary-kv_heads": lambda: given_context(kv_heads=2),
-    "given_context-latent": lambda: given_context(position=None, projection=Latent),
-    "given_context-value_residual-memory": lambda: given_context(value_mods=[ValueResidual], memory=3),
-    "given_context-relative_bias": lambda: given_context(position=RelativeBias),
+CASES: dict[str, Options] = {
+    "plain": {},
+    "kv_heads": {"attention": attention(kv_heads=2)},
+    "one_kv_head": {"attention": attention(kv_heads=1, qk_norm=RMSNorm)},
+    "window": {"attention": attention(window=3)},
+    "window_2": {"attention": attention(window=2)},
+    "memory": {"attention": attention(memory=3)},
+    "memory-window-kv_heads-alibi": {"attention": attention(memory=3, window=3, kv_heads=2, position=ALiBi)},
+    "memory-forgetting": {"attention": attention(memory=3, position=Forgetting)},
+    "window-forgetting": {"attention": attention(window=3, position=Forgetting)},
+    "partial_rotary": {"attention": attention(position=partial(Rotary, rotary_dim=4))},
+    "alibi-biased_heads": {"attention": attention(position=partial(ALiBi, biased_heads=3))},
+    "contextual-window-memory": {"attention": attention(position=Contextual, window=3, memory=3)},
+    "no_position": {"attention": attention(position=None)},
+    "soft_cap-relative_bias": {"attention": attention(score_mods=[SoftCap], position=RelativeBias)},
+    "latent-query_latent-window": {
+        "attention": attention(projection=partial(Latent, query_latent_dim=7, latent_dim=5, rotary_dim=4), window=3)
+    },
+    "latent-forgetting": {"attention": attention(projection=Latent, position=Forgetting)},
+    "latent-alibi": {"attention": attention(projection=Latent, position=ALiBi)},
+    "value_residual-kv_heads": {"attention": attention(value_mods=[ValueResidual], kv_heads=2)},
+    "layer_norm-bias": {"norm": partial(LayerNorm, bias=True)},
+    "looped-token_shift": {"layout": partial(Looped, loops=3), "shift": TokenShift},
+    "looped-forgetting-hyper_connection": {
+        "layout": Looped,
+        "residual": HyperConnection,
+        "attention": attention(position=Forgetting),
+    },
+    "looped-value_residual": {"layout": Looped, "attention": attention(value_mods=[ValueResidual])},
+    "given_context": given_options(position=None),
+    "given_context-rotary-kv_heads": given_options(kv_heads=2),
+    "given_context-latent": given_options(position=None, projection=Latent),
+    "given_context-value_residual-memory": given_options(value_mods=[ValueResidual], memory=3),
+    "given_context-relative_bias": given_options(position=RelativeBias),
 }
 
 
@@ -150,23 +157,24 @@ def found(family: type) -> list[type]:
     return sorted(own, key=lambda variant: variant.__name__)
 
 
-def _build(place: Callable[[Any], Decoder], variant: type) -> Decoder:
+def _placed(place: Callable[[Any], Options], variant: type) -> Options:
     return place(partial(variant, **OPTIONS[variant]) if variant in OPTIONS else variant)
 
 
-BUILDS: dict[str, Build] = {
+RECIPES: dict[str, Options] = {
     **{
-        f"{slot}={variant.__name__}": partial(_build, place, variant)
+        f"{slot}={variant.__name__}": _placed(place, variant)
         for slot, (family, place) in FAMILIES.items()
         for variant in found(family)
     },
     **CASES,
 }
+BUILDS: dict[str, Build] = {name: partial(decoder, **options) for name, options in RECIPES.items()}
 ALL = pytest.mark.parametrize("build", [pytest.param(build, id=name) for name, build in BUILDS.items()])
 
 
-def randomised(build: Build, dtype: torch.dtype = torch.float64) -> Decoder:
-    """A decoder none of whose parameters is at a start that hides what it does, in evaluation mode."""
+def randomised(build: Callable[[], Model], dtype: torch.dtype = torch.float64) -> Model:
+    """A model none of whose parameters is at a start that hides what it does, in evaluation mode."""
     torch.manual_seed(5)
     model = build().to(dtype).eval()
     with torch.no_grad():

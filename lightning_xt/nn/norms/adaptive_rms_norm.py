@@ -22,7 +22,7 @@ class AdaptiveRMSNorm(Norm):
     def __init__(self, shape: LayerShape, *, eps: float = 1e-6) -> None:
         super().__init__()
         if shape.condition_dim is None:
-            raise ValueError("norm: AdaptiveRMSNorm reads a condition, so the decoder's condition_dim must be given")
+            raise ValueError("norm: AdaptiveRMSNorm reads a condition, so condition_dim must be given")
         self.eps = eps
         self.to_gain = nn.Parameter(torch.zeros(shape.condition_dim, shape.dim))
 

@@ -24,6 +24,11 @@ class Contextual(Position):
 
     def __init__(self, shape: AttentionShape, *, max_position: int = 64) -> None:
         super().__init__()
+        if not shape.causal or shape.context_dim is not None:
+            raise ValueError(
+                "position: Contextual counts back from each query, so it serves causal self-attention only; choose "
+                "another"
+            )
         check_option("position: Contextual", "max_position", max_position, least=1)
         self.max_position = max_position
         self.table = nn.Parameter(torch.zeros(shape.dim_head, max_position))

@@ -1,0 +1,233 @@
+"""The laws that every variant keeps in an encoder, and in an encoder-decoder. New variants are found, not listed."""
+
+import copy
+import pickle
+import subprocess
+import sys
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from catalogue import DIM, VOCAB, Build, attentions, part, randomised
+from encoder_catalogue import (
+    BACKWARD,
+    BOTH_WAYS,
+    PAIRS,
+    SOURCES,
+    companions,
+    each,
+    sized_decoder,
+    sized_encoder,
+    source,
+)
+from torch import Tensor
+
+from lightning_xt.core.inputs import Inputs
+from lightning_xt.models.encoder_decoder import EncoderDecoder
+from lightning_xt.nn.attention.attention import Attention
+from lightning_xt.nn.heads.tied_head import TiedHead
+from lightning_xt.nn.shifts.base import Shift
+
+ENCODERS = each(BOTH_WAYS)
+BOTH = each(PAIRS)
+
+
+def close(actual: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-10)
+
+
+def targets(rows: int, n: int) -> Tensor:
+    return torch.randint(0, VOCAB, (rows, n), generator=torch.Generator().manual_seed(17))
+
+
+def other_where(mask: Tensor, tokens: Tensor, words: int = SOURCES) -> Tensor:
+    """The tokens, with others where the mask is True."""
+    return torch.where(mask, (tokens + 1) % words, tokens)
+
+
+# An encoder alone -----------------------------------------------------------------------------------------------------
+
+
+@each(BACKWARD)
+def test_an_encoder_refuses_what_looks_back_only(build: Build) -> None:
+    with pytest.raises(ValueError, match=r"position: \w+ .*, so it serves causal self-attention only; choose another"):
+        build()
+
+
+@ENCODERS
+def test_a_padded_source_equals_the_same_source_alone(build: Build) -> None:
+    model, (tokens, mask), inputs = randomised(build), source(2, 7), companions(2, 7)
+    with torch.no_grad():
+        together = model(tokens, mask, inputs=inputs)
+        close(model(other_where(~mask, tokens), mask, inputs=inputs)[mask], together[mask])
+        for row, length in enumerate((7, 4)):
+            mine = slice(row, row + 1)
+            alone = model(tokens[mine, :length], inputs=part(inputs, slice(0, length), mine))
+            close(together[mine, :length], alone)
+    assert together.isfinite().all()
+
+
+@ENCODERS
+def test_nothing_masked_is_seen_wherever_it_stands(build: Build) -> None:
+    """Positions stay as they are: a hole is no shorter source. A shift hands on its neighbour, masked or not."""
+    model, (tokens, _), inputs = randomised(build), source(2, 7), companions(2, 7)
+    mask = torch.tensor([[True, False, True, True, False, False, True], [False, True, True, False, True, False, False]])
+    carried = any(isinstance(module, Shift) for module in model.modules())
+    with torch.no_grad():
+        before = model(tokens, mask, inputs=inputs)
+        after = model(other_where(~mask, tokens), mask, inputs=inputs)
+    assert before.isfinite().all()
+    difference = (after - before)[mask].abs().max()
+    assert difference > 1e-6 if carried else difference < 1e-10
+    assert (after - before)[~mask].abs().max() > 1e-6
+
+
+@ENCODERS
+def test_a_token_of_a_source_sees_both_directions(build: Build) -> None:
+    model, (tokens, _), inputs = randomised(build), source(2, 7), companions(2, 7)
+    reach = max((layer.window or 7 for layer in attentions(model)), default=7)
+    embedded: list[Tensor] = []
+    model.token_embedding.register_forward_hook(lambda module, args, out: embedded.append(out))
+    hidden = model(tokens, inputs=inputs)
+    for at, far in ((0, min(6, reach - 1)), (6, max(0, 7 - reach))):
+        (gradient,) = torch.autograd.grad(hidden[:, at].square().sum(), embedded, retain_graph=True)
+        assert (gradient[:, far].abs().amax(-1) > 0).all(), (at, far)
+
+
+# An encoder and a decoder ---------------------------------------------------------------------------------------------
+
+
+@BOTH
+def test_padding_of_a_source_changes_no_logits(build: Build) -> None:
+    model, (src, mask), tgt, inputs = randomised(build), source(2, 7), targets(2, 5), companions(2, 5)
+    with torch.no_grad():
+        together = model(src, tgt, mask, inputs=inputs)
+        close(model(other_where(~mask, src), tgt, mask, inputs=inputs), together)
+        for row, length in enumerate((7, 4)):
+            mine = slice(row, row + 1)
+            close(
+                model(src[mine, :length], tgt[mine], inputs=part(inputs, slice(0, 5), mine)),
+                together[mine],
+            )
+        assert (model(src, tgt, inputs=inputs) - together)[1].abs().max() > 1e-6, "the mask is not even read"
+
+
+@BOTH
+@pytest.mark.parametrize("steps", [[1, 1, 4, 1, 2], pytest.param([1] * 9, marks=pytest.mark.slow)], ids=str)
+def test_decoding_reads_the_context_once_and_equals_one_forward(build: Build, steps: list[int]) -> None:
+    model, (src, mask), tgt, inputs = randomised(build), source(2, 7), targets(2, 9), companions(2, 9)
+    read, cache = count_reading(model), model.decoder.new_cache(2, 9, slack=2)
+    logits, start = [], 0
+    with torch.no_grad():
+        given = model.encode(src, mask, inputs=inputs)
+        for size in steps:
+            piece = slice(start, start + size)
+            # What was read is remembered, so that later steps need not be given it.
+            known = given if start == 0 else replace(given, context=None, context_mask=None)
+            logits.append(model.decoder(tgt[:, piece], inputs=part(known, piece), cache=cache))
+            start += size
+        crossings = sum(step.kind == "cross_attention" for step in model.decoder.stack.steps)
+        assert len(read) == crossings
+        close(torch.cat(logits, dim=1), model(src, tgt, mask, inputs=inputs))
+
+
+def count_reading(model: EncoderDecoder) -> list[str]:
+    """Grows by one whenever a layer of cross-attention makes keys and values of a context."""
+    read: list[str] = []
+    for name, module in model.decoder.named_modules():
+        if isinstance(module, Attention) and module.shape.context_dim is not None:
+            made = getattr(module.projection, "to_kv", None) or module.projection.to_latent
+            made.register_forward_hook(lambda module, args, out, name=name: read.append(name))
+    return read
+
+
+@BOTH
+def test_rows_of_different_lengths_decode_as_if_alone(build: Build) -> None:
+    model, (src, mask), tgt, inputs = randomised(build), source(2, 7), targets(2, 8), companions(2, 8)
+    lengths = [5, 2]
+    with torch.no_grad():
+        cache, given = model.decoder.new_cache(2, 8, slack=2), model.encode(src, mask, inputs=inputs)
+        first = {"lengths": torch.tensor(lengths), "inputs": part(given, slice(0, 5)), "last_only": True}
+        logits = [model.decoder(tgt[:, :5], cache=cache, **first)]
+        for step in range(3):
+            at = torch.tensor(lengths)[:, None] + step
+            known = Inputs(condition=inputs.condition, types=inputs.types.gather(1, at))
+            logits.append(model.decoder(tgt.gather(1, at), inputs=known, cache=cache))
+        for row, length in enumerate(lengths):
+            mine, end = slice(row, row + 1), length + 3
+            alone = model(src[mine], tgt[mine, :end], mask[mine], inputs=part(inputs, slice(0, end), mine))
+            close(torch.cat(logits, dim=1)[mine], alone[:, length - 1 :])
+
+
+@BOTH
+def test_no_target_sees_a_later_one_and_all_see_the_whole_source(build: Build) -> None:
+    model, (src, _), tgt, inputs = randomised(build), source(2, 7), targets(2, 6), companions(2, 6)
+    seen: dict[str, Tensor] = {}
+    for name in ("encoder", "decoder"):
+        getattr(model, name).token_embedding.register_forward_hook(
+            lambda module, args, out, name=name: seen.update({name: out})
+        )
+    logits = model(src, tgt, inputs=inputs)
+    sources, words = torch.autograd.grad(logits[:, 2].square().sum(), [seen["encoder"], seen["decoder"]])
+    assert words[:, 3:].abs().max() == 0
+    assert words[:, 2].abs().max() > 0
+    assert (sources.abs().amax(-1) > 0).all()
+
+
+@BOTH
+def test_every_parameter_of_both_learns(build: Build) -> None:
+    model, (src, mask), tgt, inputs = randomised(build).train(), source(2, 7), targets(2, 6), companions(2, 6)
+    model(src, tgt, mask, inputs=inputs).square().sum().backward()
+    idle = [name for name, p in model.named_parameters() if p.grad is None or p.grad.abs().max() < 1e-12]
+    assert idle == []
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
+@BOTH
+def test_the_fused_backend_agrees_with_the_explicit(build: Build) -> None:
+    model, (src, mask), tgt, inputs = randomised(build), source(2, 7), targets(2, 6), companions(2, 6)
+    results = []
+    for backend in ("explicit", "fused"):
+        for layer in attentions(model):
+            layer.backend = backend if backend in layer.can else "explicit"
+        with torch.no_grad():
+            results.append(model(src, tgt, mask, inputs=inputs))
+    close(results[1], results[0])
+
+
+def test_a_table_that_is_shared_and_tied_stays_one_tensor() -> None:
+    def build() -> EncoderDecoder:
+        encode, decode = partial(sized_encoder, dim=DIM), partial(sized_decoder, head=TiedHead)
+        return EncoderDecoder(VOCAB, VOCAB, encoder=encode, decoder=decode, shared_embedding=True)
+
+    model, (src, mask), tgt = randomised(build), source(2, 7), targets(2, 6)
+    src = src % VOCAB
+    fresh = build().double().eval()
+    fresh.load_state_dict({name: value.clone() for name, value in model.state_dict().items()})
+    for again in (model, fresh, copy.deepcopy(model), pickle.loads(pickle.dumps(model)), copy.deepcopy(model).double()):
+        tables = {again.encoder.token_embedding.weight, again.decoder.token_embedding.weight, again.decoder.head.weight}
+        assert len(tables) == 1
+        assert sum(parameter.shape == (VOCAB, DIM) for parameter in again.parameters()) == 1
+        with torch.no_grad():
+            close(again(src, tgt, mask), model(src, tgt, mask))
+
+
+def test_compiles_without_a_break() -> None:
+    """In a process of its own: the run-time checks of shapes, which the tests switch on, cannot be traced."""
+    run = traced("window", "normalizer=Sigmoid", "given_context-latent")
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert run.stdout == "3 compiled\n"
+
+
+@pytest.mark.slow
+def test_every_variant_compiles_without_a_break() -> None:
+    run = traced(*PAIRS)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert run.stdout == f"{len(PAIRS)} compiled\n"
+
+
+def traced(*names: str) -> subprocess.CompletedProcess[str]:
+    script = Path(__file__).with_name("traced_pairs.py")
+    return subprocess.run([sys.executable, script, *names], capture_output=True, text=True, timeout=500, check=False)
