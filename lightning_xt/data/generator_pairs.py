@@ -98,7 +98,8 @@ class GeneratorPairs(Pairs):
         rows = 0
         for batch in islice(self.stream(split), self.batches[split]):
             index = torch.arange(rows, rows + len(batch.src))
-            found.append(EvaluationPairs(*batch, index, None))
+            # Wherever the function puts them, as other pairs that are kept.
+            found.append(EvaluationPairs(*(each.cpu() for each in batch), index, None))
             rows += len(index)
         return found
 
