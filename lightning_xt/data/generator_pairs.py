@@ -98,8 +98,8 @@ class GeneratorPairs(Pairs):
         rows = 0
         for batch in islice(self.stream(split), self.batches[split]):
             index = torch.arange(rows, rows + len(batch.src))
-            # Wherever the function puts them, as other pairs that are kept.
-            found.append(EvaluationPairs(*(each.cpu() for each in batch), index, None))
+            # Kept where loaders can pin them, wherever the function puts them.
+            found.append(EvaluationPairs(batch.src.cpu(), batch.tgt.cpu(), batch.src_mask.cpu(), index, None))
             rows += len(index)
         return found
 
