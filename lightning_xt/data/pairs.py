@@ -80,6 +80,9 @@ class Pairs(DataModule):
     def describe(self) -> str:
         """What error messages call the pairs, with the option that chose them."""
 
+    def use_tokenizers(self, source: Tokenizer, target: Tokenizer) -> None:
+        """Takes up tokenizers that have learnt already, such as those of a checkpoint."""
+
     @property
     def vocab(self) -> dict[str, int | None]:
         """Sizes of the tokenizers and their special ids, which are the same in both."""

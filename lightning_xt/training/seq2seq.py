@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from lightning_xt.core.batch import EvaluationPairs, PairBatch
+from lightning_xt.core.files import replacing
+from lightning_xt.data.pairs import Pairs
 from lightning_xt.data.sources import Source
 from lightning_xt.data.tokenizers.base import Tokenizer
 from lightning_xt.data.tokenizers.special_bytes import SpecialBytes
@@ -19,6 +21,7 @@ from lightning_xt.models.encoder_decoder import CrossDecoderFactory, EncoderDeco
 from lightning_xt.objectives.base import Loss, ObjectiveFactory
 from lightning_xt.objectives.cross_entropy import cross_entropy
 from lightning_xt.objectives.next_token import NextToken
+from lightning_xt.training.callbacks.run_folder import run_folder
 from lightning_xt.training.module import Module
 from lightning_xt.training.optim.parameter_groups import OptimizerFactory
 from lightning_xt.training.optim.schedules.base import ScheduleFactory
@@ -120,6 +123,39 @@ class Seq2Seq(Module):
         """Which targets are no padding."""
         return None if self.vocab["pad"] is None else tgt[:, 1:] != self.vocab["pad"]
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        data = None if self._trainer is None else getattr(self._trainer, "datamodule", None)
+        if isinstance(data, Pairs) and not self.trainer.training:
+            # What is measured must be read as it was in training, whatever has become of the training text.
+            data.use_tokenizers(self.source_tokenizer, self.target_tokenizer)
+
+    def on_fit_start(self) -> None:
+        self._check_tokenizers()
+        folder = run_folder(self.trainer)
+        if folder is not None and self.trainer.is_global_zero:
+            for use, tokenizer in self.tokenizers.items():
+                if tokenizer.learnt is not None:
+                    with replacing(folder / f"{use}_tokenizer.json") as file:
+                        file.write(tokenizer.learnt.encode("utf-8"))
+
+    def on_validation_start(self) -> None:
+        self._check_tokenizers()
+
+    def on_test_start(self) -> None:
+        self._check_tokenizers()
+
+    def _check_tokenizers(self) -> None:
+        """Refuses data whose ids mean something else than those that the network was trained on."""
+        data = getattr(self.trainer, "datamodule", None)
+        for use, ours in self._trained_with.items():
+            theirs = getattr(data, f"{use}_tokenizer", ours)
+            if theirs is not ours and (type(theirs), theirs.init_args) != (type(ours), ours.init_args):
+                raise ValueError(
+                    f"the data's {use} tokenizer is not the one that the checkpoint was trained with: the training "
+                    "text or --data.tokenizer has changed; use the data of the run, or train anew"
+                )
+
     def training_step(self, batch: PairBatch, batch_idx: int) -> Float[Tensor, ""]:
         src, tgt, src_mask = batch
         loss = self._score(src, tgt, src_mask)
@@ -135,6 +171,11 @@ class Seq2Seq(Module):
         parts = NEUTRAL * trainer.accumulate_grad_batches * trainer.world_size
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         torch._foreach_mul_(gradients, parts / count.clamp(min=1))
+        self._counted = None
+
+    def on_train_start(self) -> None:
+        super().on_train_start()
+        # A training before may have been stopped between two batches of a step.
         self._counted = None
 
     def on_validation_epoch_start(self) -> None:

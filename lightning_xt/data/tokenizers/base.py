@@ -32,6 +32,11 @@ class Tokenizer(ABC):
         return {}
 
     @property
+    def learnt(self) -> str | None:
+        """What it has learnt, as a `tokenizer.json` of the `tokenizers` library; None where it has nothing to learn."""
+        return None
+
+    @property
     @abstractmethod
     def vocab_size(self) -> int:
         """Number of ids, special ones included."""

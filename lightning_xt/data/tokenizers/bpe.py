@@ -58,7 +58,11 @@ class BPE(Tokenizer):
 
     @property
     def init_args(self) -> dict[str, Any]:
-        return {"vocab_size": self._vocab_size, "model": None if self._library is None else self._library.to_str()}
+        return {"vocab_size": self._vocab_size, "model": self.learnt}
+
+    @property
+    def learnt(self) -> str | None:
+        return None if self._library is None else str(self._library.to_str())
 
     @property
     def vocab_size(self) -> int:
