@@ -192,6 +192,30 @@ def test_a_stack_tells_its_parts_what_they_are() -> None:
         assert across.context_dim == CONTEXT
 
 
+def test_a_context_alone_is_read_by_plain_cross_attention() -> None:
+    model = Decoder(VOCAB, partial(GivenContext, dim=CONTEXT), dim=24, depth=3)
+    for layer in range(3):
+        branch = model.stack.sublayers[f"{layer}_cross_attention"].branch
+        assert type(branch) is Attention and branch.position is None
+        assert (branch.shape.heads, branch.shape.dim_head, branch.shape.context_dim) == (8, 3, CONTEXT)
+    assert [step.kind for step in model.stack.steps[:3]] == ["attention", "cross_attention", "feedforward"]
+    assert Decoder(VOCAB, dim=24).context is None
+
+
+@torch.no_grad()
+def test_plain_cross_attention_is_attention_without_positions() -> None:
+    given = {"context": partial(GivenContext, dim=CONTEXT), "dim": 24, "attention": attention()}
+    plain, told = (
+        randomised(partial(decoder, **given, **cross))
+        for cross in ({}, {"cross_attention": partial(Attention, position=None)})
+    )
+    tokens, context = words(2, 7), torch.randn(2, 5, CONTEXT, dtype=torch.float64)
+    before = plain(tokens, inputs=Inputs(context=context))
+    close(told(tokens, inputs=Inputs(context=context)), before)
+    close(plain(tokens, inputs=Inputs(context=context.flip(1))), before)
+    assert (plain(tokens, inputs=Inputs(context=context[:, 1:])) - before).abs().max() > 1e-3
+
+
 def test_a_cache_has_one_memory_per_call() -> None:
     cache = decoder(depth=3, layout=partial(Looped, loops=2)).new_cache(2, 7, slack=5)
     assert (len(cache), cache.capacity, cache.slack, cache.lengths.tolist()) == (12, 7, 5, [0, 0])
@@ -207,11 +231,7 @@ def test_a_cache_has_one_memory_per_call() -> None:
         ({"dropout": -0.5}, "decoder: dropout is -0.5; it must be at least 0 and below 1"),
         (
             {"cross_attention": Attention},
-            "decoder: cross_attention is given without context; give both, or neither",
-        ),
-        (
-            {"context": partial(GivenContext, dim=CONTEXT)},
-            "decoder: context is given without cross_attention; give both, or neither",
+            "decoder: cross_attention is given without a context to read; give context too, or neither",
         ),
     ],
     ids=str,

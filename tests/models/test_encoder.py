@@ -42,7 +42,7 @@ def test_one_layer_by_hand() -> None:
         scores = (q @ k.T / 6**0.5).exp()
         x = x + scores / scores.sum(1, keepdim=True) @ v @ weights["stack.sublayers.0_attention.branch.to_out.weight"].T
         read = normed(x, "stack.sublayers.0_feedforward.placement.norm_before.gain")
-        x = x + model.stack.sublayers["0_feedforward"].branch.feedforward(read)
+        x = x + model.stack.sublayers["0_feedforward"].branch.feedforward(read[None])[0]
         close(model(tokens, mask)[row][mask[row]], normed(x, "stack.output_norm.gain"))
 
 

@@ -90,6 +90,47 @@ def test_bfloat16_logits_are_summed_in_float32() -> None:
     assert exact.mean.dtype == torch.float64 and exact.mean.item() == pytest.approx(math.log(11), rel=1e-14)
 
 
+@pytest.mark.parametrize("smoothing", [0.1, 0.75])
+def test_label_smoothing_by_hand(smoothing: float) -> None:
+    """The target of a word is 1 - s there, and s / words everywhere, the right one included."""
+    scored = torch.tensor([[False, True, True], [True, False, True]])
+    loss = NextToken(label_smoothing=smoothing).train()(Recorder(LOGITS), TOKENS, scored)
+    each = [
+        (1 - smoothing) * surprise(LOGITS[b, t], int(TOKENS[b, t + 1]))
+        + smoothing / VOCAB * sum(surprise(LOGITS[b, t], word) for word in range(VOCAB))
+        for b, t in [(0, 1), (0, 2), (1, 0), (1, 2)]
+    ]
+    assert loss.total.item() == pytest.approx(sum(each), rel=1e-6)
+    assert loss.mean.item() == pytest.approx(sum(each) / 4, rel=1e-6)
+    assert loss.count.item() == 4
+
+
+def test_targets_that_do_not_count_are_not_smoothed_either() -> None:
+    tokens, logits = TOKENS.clone(), LOGITS.clone().requires_grad_()
+    tokens[:, 3] = -100
+    NextToken(label_smoothing=0.3).train()(
+        Recorder(logits), tokens, torch.tensor([[True] * 3, [False] * 3])
+    ).mean.backward()
+    assert (logits.grad.abs().amax(-1) > 0).tolist() == [[True, True, False], [False] * 3]
+    smooth = 0.7 * torch.nn.functional.one_hot(TOKENS[0, 1:3], VOCAB) + 0.3 / VOCAB
+    torch.testing.assert_close(logits.grad[0, :2], (LOGITS[0, :2].softmax(-1) - smooth) / 2)
+
+
+def test_evaluation_is_not_smoothed() -> None:
+    model = Recorder(LOGITS)
+    plain, smooth = NextToken()(model, TOKENS), NextToken(label_smoothing=0.4).eval()(model, TOKENS)
+    assert torch.equal(smooth.mean, plain.mean) and torch.equal(smooth.total, plain.total)
+    none = NextToken(label_smoothing=0.0).train()(model, TOKENS)
+    assert torch.equal(none.mean, plain.mean)
+
+
+@pytest.mark.parametrize("smoothing", [-0.1, 1.0])
+def test_refuses_smoothing_that_is_none(smoothing: float) -> None:
+    message = f"objective: NextToken has label_smoothing {smoothing}, which must be at least 0 and below 1"
+    with pytest.raises(ValueError, match=message):
+        NextToken(label_smoothing=smoothing)
+
+
 def test_evaluation_of_the_forgetful_objective_is_plain() -> None:
     model, tokens = randomised(decoder), torch.randint(0, VOCAB, (2, 8))
     scored = torch.rand(2, 7) < 0.5
