@@ -230,4 +230,4 @@ def test_every_variant_compiles_without_a_break() -> None:
 
 def traced(*names: str) -> subprocess.CompletedProcess[str]:
     script = Path(__file__).with_name("traced_pairs.py")
-    return subprocess.run([sys.executable, script, *names], capture_output=True, text=True, timeout=500, check=False)
+    return subprocess.run([sys.executable, script, *names], capture_output=True, text=True, timeout=1500, check=False)

@@ -7,13 +7,18 @@ import pytest
 import torch
 import yaml
 from jsonargparse import ArgumentParser
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from lightning_xt.models.decoder import Decoder
+from lightning_xt.models.encoder import Encoder
+from lightning_xt.models.encoder_decoder import EncoderDecoder
 from lightning_xt.models.outline import outline
 from lightning_xt.nn.attention.attention import Attention
 from lightning_xt.nn.attention.cycle import Cycle
 from lightning_xt.nn.embeddings.learned_positions import LearnedPositions
 from lightning_xt.nn.heads.tied_head import TiedHead
+from lightning_xt.nn.heads.untied_head import UntiedHead
 from lightning_xt.nn.layouts.looped import Looped
 from lightning_xt.nn.positions.contextual import Contextual
 from lightning_xt.nn.residuals.hyper_connection import HyperConnection
@@ -22,11 +27,25 @@ from lightning_xt.nn.scores.negative_distance import NegativeDistance
 CONFIGS = Path(__file__).parents[2] / "configs"
 VARIANTS = sorted((CONFIGS / "variants").glob("*.yaml"))
 WORDS, DIM, DEPTH, HEADS, TOKENS = 13, 12, 3, 3, 7
+SOURCES, WIDTH = 19, 18  # of an encoder
 
 
 def small(**options):
     with torch.device("meta"):
         return Decoder(WORDS, **{"dim": DIM, "depth": DEPTH, "attention": heads(), **options})
+
+
+def both(width=None, encoder=None, shared_embedding=False, **options):
+    read = {"dim": width or WIDTH, "depth": 2, "attention": heads(), **(encoder or {})}
+    write = {"dim": DIM, "depth": DEPTH, "attention": heads(), "cross_attention": heads(position=None), **options}
+    with torch.device("meta"):
+        return EncoderDecoder(
+            WORDS if shared_embedding else SOURCES,
+            WORDS,
+            encoder=lambda size: Encoder(size, **read),
+            decoder=lambda size, context: Decoder(size, context, **write),
+            shared_embedding=shared_embedding,
+        )
 
 
 def heads(**options):
@@ -108,6 +127,48 @@ def test_a_tied_table_counts_once():
     assert find(root, "token_embedding").parameters == WORDS * DIM
     assert find(root, "head").parameters == 0
     assert find(root, "head").flops == TOKENS * linear(DIM, WORDS)
+
+
+def test_an_encoder_decoder_by_hand():
+    root = outline(both(), TOKENS)
+    assert [stage.name for stage in root.stages] == ["encoder", "decoder"]
+    assert (root.name, root.kind, root.shape) == ("encoder_decoder", "EncoderDecoder", f"b n {WORDS}")
+    own = linear(DIM, 3 * DIM) + linear(DIM, DIM) + 4 * TOKENS * DIM
+    read = linear(WIDTH, 3 * WIDTH) + linear(WIDTH, WIDTH) + 4 * TOKENS * WIDTH
+    across = linear(DIM, DIM) + linear(WIDTH, 2 * DIM) + linear(DIM, DIM) + 4 * TOKENS * DIM
+    assert find(root, "encoder").flops == TOKENS * (2 * (read + 2 * linear(WIDTH, 4 * WIDTH)))
+    assert find(root, "encoder").shape == f"b n {WIDTH}"
+    decoded = TOKENS * (DEPTH * (own + across + 2 * linear(DIM, 4 * DIM)) + linear(DIM, WORDS))
+    assert find(root, "decoder").flops == decoded
+    assert root.flops == decoded + find(root, "encoder").flops
+    layer = find(root, "decoder/stack/layers 0-2")
+    assert [stage.name for stage in layer.stages] == ["attention", "cross_attention", "feedforward"]
+    assert find(layer, "cross_attention").flops == TOKENS * across
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["apart", "shared"])
+@pytest.mark.parametrize("head", [UntiedHead, TiedHead], ids=["untied", "tied"])
+def test_an_encoder_decoder_counts_each_table_once(shared, head):
+    options = {"width": DIM, "shared_embedding": True} if shared else {}
+    network = both(head=head, **options)
+    root = outline(network, TOKENS)
+    assert root.parameters == sum(parameter.numel() for parameter in network.parameters())
+    tables = [find(root, f"{side}/token_embedding").parameters for side in ("encoder", "decoder")]
+    assert tables == ([WORDS * DIM, 0] if shared else [SOURCES * WIDTH, WORDS * DIM])
+    assert find(root, "decoder/head").parameters == (0 if head is TiedHead else WORDS * DIM)
+    ids = torch.zeros(1, TOKENS, dtype=torch.long, device="meta")
+    counter = FlopCounterMode(display=False)
+    with sdpa_kernel(SDPBackend.MATH), counter:
+        network(ids, ids)
+    assert root.flops == counter.get_total_flops()
+
+
+def test_an_encoder_decoder_reaches_as_far_as_the_shorter_side():
+    positions = [lambda shape: LearnedPositions(shape, max_length=5)]
+    network = both(encoder={"embeddings": positions})
+    assert outline(network, 5).parameters == sum(parameter.numel() for parameter in network.parameters())
+    with pytest.raises(ValueError, match=r"seq_len is 6, but the model's positions reach only 5 \(max_length\)"):
+        outline(network, 6)
 
 
 def test_loops_cost_without_parameters():
