@@ -64,7 +64,7 @@ def test_a_run_in_words(trained, capsys):
     assert start["decoder"].startswith("Decoder: dim 8, depth 1, norm RMSNorm(eps 1e-06), placement PreNorm")
     assert start["  attention"].startswith("Attention: heads 2, projection MultiHead, position Rotary(base 10000.0)")
     assert start["  feedforward"].startswith("MLP: activation GELU")
-    assert start["objective"] == "NextToken"
+    assert start["objective"] == "NextToken: label_smoothing 0.0"
     assert start["optimizer"] == "AdamW: lr 0.001, betas [0.9, 0.999], eps 1e-08, weight_decay 0.01"
     assert start["schedule"] == "WarmupCosine: warmup_steps 2, min_share 0.1"
     assert f"torch {torch.__version__}" in start["versions"]
@@ -129,11 +129,13 @@ def test_what_is_missing_is_not_told(trained, capsys):
 
 def test_files_of_the_first_version(trained, capsys):
     change(
-        lightning_xt={"format": 1, "version": "0.1.0", "tokenizer": own()["tokenizer"]}, TextFiles={"samples_seen": 9}
+        lightning_xt={"format": 1, "version": "0.1.0", "tokenizer": own()["tokenizers"]["text"]},
+        TextFiles={"samples_seen": 9},
     )
     found = json.loads(printed(capsys, str(BEST), "--json"))
     assert found["kind"] == "LanguageModel"
     assert found["samples_seen"] == 9
+    assert found["tokenizers"]["text"]["class_path"].endswith(".Bytes")
     assert found["data"]["hash"] is None
     assert found["data"]["init_args"]["path"] == "corpus.txt"
     assert "data hash" not in printed(capsys, str(BEST))

@@ -84,7 +84,7 @@ def test_checkpoints_tell_where_they_come_from(trained):
     assert own["data"]["class_path"] == "lightning_xt.data.text_files.TextFiles"
     assert len(own["data"]["hash"]) == 64
     assert own["metrics"]["val/loss"] == pytest.approx(float(rows()[-1]["val/loss"]), abs=1e-6)
-    assert own["tokenizer"]["init_args"] == {"separator": None}
+    assert own["tokenizers"]["text"]["init_args"] == {"separator": None}
 
 
 def test_other_data_than_the_checkpoint_saw_are_told(trained, caplog):

@@ -1,5 +1,6 @@
 """What is measured on the pairs of a split, however they were cut into batches and shared by processes."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -93,7 +94,10 @@ class PairScores:
         if decoded:
             found["exact_match"] = exact / decoded
             if self.of_text is not None:
-                found["bleu"], found["chrf"] = (100 * metric.compute() for metric in self.of_text)
+                with warnings.catch_warnings():
+                    # Of several processes one may have decoded nothing.
+                    warnings.filterwarnings("ignore", ".*was called before the ``update`` method", UserWarning)
+                    found["bleu"], found["chrf"] = (100 * metric.compute() for metric in self.of_text)
         return {name: value.float() for name, value in found.items()}
 
     def shown(self, trainer: Trainer) -> list[str]:

@@ -96,7 +96,8 @@ class Translator:
         if readable:
             src, src_mask = self._padded(list(readable.values()))
             found = self.decode(src, src_mask, length=sampling.length, sampling=sampling)
-            scores = self._scores(src, src_mask, found)
+            limits = self._limits(src, src_mask, 1, sampling.length)
+            scores = self._scores(src, src_mask, found, limits)
             for number, ids, score in zip(readable, found.tolist(), scores.tolist(), strict=True):
                 results[number].update(text=self.text(ids), score=round(score, 4))
         return results
@@ -157,16 +158,17 @@ class Translator:
         return limits if most is None else limits.clamp(max=most - starts)
 
     @torch.no_grad()
-    def _scores(self, src: Tensor, src_mask: Tensor, found: Tensor) -> Float[Tensor, " b"]:
+    def _scores(self, src: Tensor, src_mask: Tensor, found: Tensor, limits: Tensor) -> Float[Tensor, " b"]:
         """Sum of the log-probabilities of each answer's tokens, the end included."""
         tgt = torch.cat((self._starts(len(src)).to(src.device), found), dim=1)
         with _evaluating(self.network):
             logits = self.network(src, tgt[:, :-1], src_mask)
         each = logits.float().log_softmax(dim=-1).gather(-1, found[..., None])[..., 0]
-        if self.end is None:
-            return each.sum(dim=1)
-        ended = (found == self.end).cumsum(dim=1) - (found == self.end).long()
-        return each.masked_fill(ended > 0, 0.0).sum(dim=1)
+        # What fills up is no part of an answer.
+        beyond = torch.arange(found.shape[1], device=found.device) >= limits[:, None]
+        if self.end is not None:
+            beyond = beyond | ((found == self.end).cumsum(dim=1) - (found == self.end).long() > 0)
+        return each.masked_fill(beyond, 0.0).sum(dim=1)
 
     def _check(self, src: Tensor, src_mask: Tensor | None) -> None:
         size = self.network.encoder.vocab_size

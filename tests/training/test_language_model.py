@@ -107,11 +107,21 @@ def test_a_checkpoint_brings_its_tokenizer(folder):
     model.trainer.save_checkpoint("x.ckpt")
     assert LanguageModel.load_from_checkpoint("x.ckpt", weights_only=True).tokenizer.decode([97]) == "A"
     checkpoint = torch.load("x.ckpt", weights_only=True)
-    checkpoint["lightning_xt"]["tokenizer"]["class_path"] = "no_such_module.Words"
+    checkpoint["lightning_xt"]["tokenizers"]["text"]["class_path"] = "no_such_module.Words"
+    torch.save(checkpoint, "x.ckpt")
+    with pytest.raises(ValueError, match=r"tokenizer no_such_module\.Words cannot be imported"):
+        LanguageModel.load_from_checkpoint("x.ckpt", weights_only=True)
+
+
+def test_a_checkpoint_that_knew_one_tokenizer_brings_it(folder):
+    fit(build(), 3).save_checkpoint("x.ckpt")
+    checkpoint = torch.load("x.ckpt", weights_only=True)
+    own = checkpoint["lightning_xt"]
+    own["tokenizer"] = {**own.pop("tokenizers")["text"], "init_args": {"separator": 10}}
     torch.save(checkpoint, "x.ckpt")
     model = LanguageModel.load_from_checkpoint("x.ckpt", weights_only=True)
-    with pytest.raises(ValueError, match=r"tokenizer no_such_module\.Words cannot be imported"):
-        _ = model.tokenizer
+    assert model.tokenizer.end == 10
+    assert set(model.tokenizers) == {"text"}
 
 
 def test_a_checkpoint_of_a_later_format_is_refused(folder):

@@ -1,12 +1,11 @@
 import time
-from typing import Any, cast
+from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from lightning_xt.data.loader import Loader
-from lightning_xt.training.module import Module
 from lightning_xt.training.utilization import peak_flops, peak_memory, training_flops
 
 SETTLED = 10.0  # seconds of training after which the use of the machine is worth the moment that it takes to find
@@ -90,9 +89,10 @@ def _waited(trainer: Trainer) -> float | None:
 
 def _share_of_a_token(trainer: Trainer, pl_module: LightningModule, seq_len: int) -> float:
     """Seconds that a token would take if all processes did nothing but arithmetic; 0 where that is not known."""
-    network = cast(Module, pl_module).trained
+    network = getattr(pl_module, "trained", None)
     dtype = torch.bfloat16 if "bf16" in str(trainer.precision) else torch.float32
     dtype = torch.float16 if str(trainer.precision).startswith("16") else dtype
     peak = peak_flops(pl_module.device, dtype)
-    flops = training_flops(network, seq_len)
+    # A module of the user's own need not have one.
+    flops = None if network is None else training_flops(network, seq_len)
     return 0.0 if peak is None or flops is None else flops / (peak * trainer.world_size)

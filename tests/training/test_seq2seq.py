@@ -1,0 +1,402 @@
+"""Seq2Seq in Python, without the command line."""
+
+import warnings
+from itertools import islice
+
+import pytest
+import torch
+from lightning.pytorch import Callback, Trainer
+from tiny_pairs import NETWORK, write_pairs
+from torchmetrics.functional.text import chrf_score, sacre_bleu_score
+
+from lightning_xt.data.copy_task import CopyTask
+from lightning_xt.data.parallel_text import ParallelText
+from lightning_xt.data.tokenizers.bpe import BPE
+from lightning_xt.data.tokenizers.special_bytes import SpecialBytes
+from lightning_xt.training.seq2seq import Seq2Seq
+from lightning_xt.training.translations import Translator
+
+QUIET = {
+    "log_every_n_steps": 1,
+    "accelerator": "cpu",
+    "devices": 1,
+    "logger": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+    "max_epochs": -1,
+    "num_sanity_val_steps": 0,
+    "use_distributed_sampler": False,
+    "enable_checkpointing": False,
+}
+PLAIN = {
+    **NETWORK,
+    "optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 1.0, "weight_decay": 0}},
+    "schedule": None,
+}
+"""Each step takes the gradient away from the weights."""
+THINNED = {
+    "encoder": {**NETWORK["encoder"], "dropout": 0.2},
+    "decoder": {**NETWORK["decoder"], "dropout": 0.2},
+    "context_dropout": 0.2,
+    "optimizer": {"class_path": "AdamW", "init_args": {"lr": 0.01}},
+    "schedule": {"init_args": {"warmup_steps": 2}},
+}
+
+
+@pytest.fixture(autouse=True)
+def _quiet():
+    with warnings.catch_warnings():
+        # Lightning's: version 5 of jsonargparse, forks, and loaders without a state, which ours do not need.
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", message=".*resuming from a checkpoint that ended before.*")
+        yield
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder with pairs of sentences, which is the current one."""
+    write_pairs(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def text(max_tokens=128, **options):
+    given = {"tokenizer": SpecialBytes, "validation_fraction": 0.2, **options}
+    return ParallelText("pairs.en", target_path="pairs.de", max_tokens=max_tokens, **given)
+
+
+def numbers(**options):
+    given = {"num_symbols": 5, "min_length": 2, "max_length": 5, "batch_size": 3, "validation_size": 7, **options}
+    return CopyTask("reverse", **given)
+
+
+def build(config, data, seed=3):
+    torch.manual_seed(seed)
+    model = Seq2Seq.from_config({**config, "vocab": data.vocab})
+    # A head that begins at zero would pass no gradient on.
+    torch.nn.init.normal_(model.network.decoder.head.to_logits.weight, std=0.5)
+    return model
+
+
+def weights(model):
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def fit(model, data, steps, *, processes=1, callbacks=(), ckpt_path=None, **options):
+    strategy = {"devices": processes, "strategy": "auto" if processes == 1 else "ddp_fork"}
+    trainer = Trainer(max_steps=steps, callbacks=list(callbacks), **{**QUIET, **strategy, **options})
+    trainer.fit(model, data, ckpt_path=ckpt_path)
+    return trainer
+
+
+def alone(batch):
+    """The pairs of a batch one by one, each without its padding."""
+    for src, tgt, mask in zip(batch.src, batch.tgt, batch.src_mask, strict=True):
+        yield src[mask][None], tgt[tgt != 0][None]
+
+
+def likelihood(model, batches):
+    """Nats and number of the target tokens, pair by pair."""
+    total, count = torch.zeros(()), 0
+    for batch in batches:
+        for src, tgt in alone(batch):
+            chances = model.network(src, tgt[:, :-1])[0].softmax(dim=-1)
+            total = total - sum(chances[t, token].log() for t, token in enumerate(tgt[0, 1:].tolist()))
+            count += tgt.shape[1] - 1
+    return total, count
+
+
+def first_batches(data, count):
+    data.setup("fit")
+    return list(islice(iter(data.train_dataloader()), count))
+
+
+def test_the_loss_is_the_mean_over_real_target_tokens(folder):
+    data = text()
+    model = build(NETWORK, data).double().eval()
+    (batch,) = first_batches(data, 1)
+    assert not batch.src_mask.all() and (batch.tgt == 0).any()
+    nats, count = likelihood(model, [batch])
+    torch.testing.assert_close(model.loss(*batch), nats / count)
+    # Without a mask everything is real.
+    src, tgt = next(alone(batch))
+    torch.testing.assert_close(model.loss(src, tgt), model.loss(src, tgt, torch.ones_like(src, dtype=torch.bool)))
+
+
+def test_label_smoothing_is_for_training_alone(folder):
+    data = text()
+    batch = first_batches(data, 1)[0]
+    smoothed = build({**NETWORK, "objective": {"init_args": {"label_smoothing": 0.3}}}, data)
+    plain = build(NETWORK, data)
+    assert torch.equal(smoothed.eval().loss(*batch), plain.eval().loss(*batch))
+    assert not torch.equal(smoothed.train().loss(*batch), plain.train().loss(*batch))
+
+
+class Norms(Callback):
+    def __init__(self):
+        self.found = []
+
+    def on_train_batch_end(self, trainer, *_):
+        self.found.append(float(trainer.callback_metrics.get("optim/grad_norm", 0)))
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_step_takes_the_gradient_of_the_mean_over_all_its_tokens(folder, accumulate):
+    data = text()
+    batches = first_batches(data, accumulate)
+    sizes = {int((batch.tgt[:, 1:] != 0).sum()) for batch in batches}
+    assert len(sizes) == accumulate
+    model = build(PLAIN, data).double()
+    nats, count = likelihood(model, batches)
+    names, parameters = zip(*model.named_parameters(), strict=True)
+    gradients = torch.autograd.grad(nats / count, parameters)
+    before, norms = weights(model), Norms()
+    options = {"accumulate_grad_batches": accumulate, "precision": "64-true", "callbacks": [norms]}
+    fit(model, text(), 1, **options)
+    after = weights(model)
+    for name, gradient in zip(names, gradients, strict=True):
+        torch.testing.assert_close(before[name] - after[name], gradient, rtol=1e-6, atol=1e-9)
+    norm = torch.cat([gradient.flatten() for gradient in gradients]).norm().item()
+    assert norms.found[-1] == pytest.approx(norm, rel=1e-6)
+    # Clipping sees it too.
+    model.load_state_dict(before)
+    fit(model, text(), 1, gradient_clip_val=norm / 4, **options)
+    clipped = weights(model)
+    for name, gradient in zip(names, gradients, strict=True):
+        torch.testing.assert_close(before[name] - clipped[name], gradient / 4, rtol=1e-5, atol=1e-9)
+
+
+def test_processes_change_nothing_of_a_step(folder):
+    found = []
+    for processes, max_tokens in ((1, 128), (2, 64)):
+        data = text(max_tokens)
+        model = build(PLAIN, data).double()
+        options = {"precision": "64-true", "gradient_clip_val": 0.5, "limit_val_batches": 0}
+        fit(model, data, 3, processes=processes, **options)
+        found.append(weights(model))
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-9)
+    name = "network.encoder.token_embedding.weight"
+    assert not torch.equal(found[0][name], build(PLAIN, text()).double().state_dict()[name])
+
+
+def test_what_an_interrupted_step_has_counted_is_forgotten(folder):
+    class Stop(Callback):
+        def on_train_batch_end(self, trainer, *_):
+            raise RuntimeError("stopped within a step")
+
+    found = []
+    for interrupted in (True, False):
+        data = text()
+        model = build(PLAIN, data).double()
+        before = weights(model)
+        if interrupted:
+            with pytest.raises(RuntimeError, match="stopped within a step"):
+                fit(model, data, 1, accumulate_grad_batches=2, precision="64-true", callbacks=[Stop()])
+            assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+        fit(model, text(), 1, accumulate_grad_batches=2, precision="64-true")
+        found.append(weights(model))
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=0)
+
+
+class Losses(Callback):
+    def __init__(self):
+        self.found = []
+
+    def on_train_batch_end(self, trainer, *_):
+        self.found.append((trainer.global_step, float(trainer.callback_metrics["train/loss"])))
+
+
+class Stop(Callback):
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.global_step == 3:
+            trainer.should_stop = True
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("data", [text, numbers])
+def test_a_resumed_run_equals_the_uninterrupted_one(folder, data, accumulate):
+    options = {"accumulate_grad_batches": accumulate, "gradient_clip_val": 0.5}
+
+    def part_of_a_run(steps, callbacks, **more):
+        found = Losses()
+        torch.manual_seed(5 if "ckpt_path" not in more else 99)
+        return fit(more.pop("model"), data(), steps, callbacks=[*callbacks, found], **options, **more), found.found
+
+    whole = build(THINNED, data())
+    _, expected = part_of_a_run(6, [], model=whole)
+    part = build(THINNED, data())
+    trainer, first = part_of_a_run(6, [Stop()], model=part)
+    trainer.save_checkpoint("part.ckpt")
+    resumed = Seq2Seq.load_from_checkpoint("part.ckpt", weights_only=True)
+    assert first == expected[: len(first)]
+    _, second = part_of_a_run(6, [], model=resumed, ckpt_path="part.ckpt")
+    assert second == expected[len(first) :]
+    assert len(second) == 3 * accumulate
+    assert all(torch.equal(value, whole.state_dict()[name]) for name, value in resumed.state_dict().items())
+    assert not all(torch.equal(value, whole.state_dict()[name]) for name, value in part.state_dict().items())
+
+
+def test_a_checkpoint_alone_translates(folder):
+    data = text(tokenizer=lambda: BPE(280), shared_tokenizer=False)
+    model = Seq2Seq.from_config({**THINNED, "vocab": data.vocab})
+    fit(model, data, 3).save_checkpoint("x.ckpt")
+    asked = [{"id": 0, "text": "a red dog runs", "problem": None}]
+    expected = model.eval().predict_step(asked, 0)
+    for file in folder.glob("pairs.*"):
+        file.unlink()
+    loaded = Seq2Seq.load_from_checkpoint("x.ckpt", weights_only=True).eval()
+    assert loaded.source_tokenizer.init_args == data.source_tokenizer.init_args
+    assert loaded.target_tokenizer.init_args == data.target_tokenizer.init_args
+    assert loaded.source_tokenizer.init_args != loaded.target_tokenizer.init_args
+    assert loaded.predict_step(asked, 0) == expected
+    assert "".join(loaded.streamed("a red dog runs", loaded.sampling)) == expected[0]["text"]
+
+
+def test_from_config_without_a_vocabulary_reads_bytes():
+    model = Seq2Seq.from_config(NETWORK)
+    assert model.vocab == {"source": 259, "target": 259, "pad": 0, "start": 1, "end": 2, "separator": None}
+    assert type(model.source_tokenizer) is SpecialBytes
+    assert type(model.target_tokenizer) is SpecialBytes
+
+
+def test_options_out_of_range():
+    with pytest.raises(ValueError, match=r"model\.decoded is -1; it must be at least 0 pairs, or null for all"):
+        Seq2Seq.from_config({**NETWORK, "decoded": -1})
+    with pytest.raises(ValueError, match=r"model\.vocab: source is None; it must be the number of different tokens"):
+        Seq2Seq({"source": None, "target": 5})
+    with pytest.raises(ValueError, match=r"model\.vocab: target is None; it must be the number of different tokens"):
+        Seq2Seq({"source": 5, "target": None})
+
+
+def test_bf16_and_compiling_train(folder):
+    model = build({**THINNED, "compile": {"backend": "eager", "disable": True}}, text())
+    fit(model, text(), 3, precision="bf16-mixed")
+    assert not any("_orig_mod" in name for name in model.state_dict())
+    assert all(value.isfinite().all() for value in model.state_dict().values())
+
+
+# What is measured.
+
+
+@pytest.fixture(scope="module")
+def learnt(tmp_path_factory):
+    """Weights that translate some of the sentences."""
+    folder = tmp_path_factory.mktemp("learnt")
+    write_pairs(folder)
+    data = ParallelText(
+        str(folder / "pairs.en"), target_path=str(folder / "pairs.de"), max_tokens=512, tokenizer=SpecialBytes
+    )
+    config = {**NETWORK, "optimizer": {"class_path": "AdamW", "init_args": {"lr": 0.01}}, "schedule": None}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        model = build(config, data)
+        fit(model, data, 250, limit_val_batches=0)
+    return model.double().state_dict()
+
+
+def split(data):
+    """The validation pairs in their order, without their padding."""
+    data.setup("validate")
+    pairs = {}
+    for batch in data.val_dataloader():
+        for row, (src, tgt) in enumerate(alone(batch)):
+            if (number := int(batch.index[row])) >= 0:
+                pairs[number] = (src, tgt, None if batch.references is None else batch.references[row])
+    return [pairs[number] for number in sorted(pairs)]
+
+
+def greedily(model, src, most):
+    """The likeliest token again and again, without a cache."""
+    found = [1]
+    while len(found) <= most and found[-1] != 2:
+        found.append(int(model.network(src, torch.tensor([found]))[0, -1].argmax()))
+    return found[1:]
+
+
+def expected_metrics(model, data, decoded):
+    model = model.eval()
+    pairs = split(data)
+    nats = tokens = correct = 0
+    answers = []
+    with torch.no_grad():
+        for src, tgt, _ in pairs:
+            logits = model.network(src, tgt[:, :-1])[0]
+            nats -= sum(logits.log_softmax(-1)[t, token].item() for t, token in enumerate(tgt[0, 1:].tolist()))
+            correct += int((logits.argmax(-1) == tgt[0, 1:]).sum())
+            tokens += tgt.shape[1] - 1
+        for src, _, _ in pairs[:decoded]:
+            answers.append(greedily(model, src, 2 * src.shape[1] + 32))
+    exact = [answer == tgt[0, 1:].tolist() for answer, (_, tgt, _) in zip(answers, pairs, strict=False)]
+    found = {"loss": nats / tokens, "token_accuracy": correct / tokens, "exact_match": sum(exact) / len(exact)}
+    texts = [data.target_tokenizer.decode(answer) for answer in answers]
+    return found, texts, [reference for _, _, reference in pairs[:decoded]]
+
+
+def measured(model, data, processes=1, test=False):
+    strategy = {"devices": processes, "strategy": "auto" if processes == 1 else "ddp_fork"}
+    trainer = Trainer(**{**QUIET, **strategy}, precision="64-true")
+    (metrics,) = (trainer.test if test else trainer.validate)(model, data, verbose=False)
+    return metrics
+
+
+def validated(options, config):
+    data = text(**options)
+    model = Seq2Seq.from_config({**NETWORK, **config, "vocab": data.vocab}).double()
+    return model, data
+
+
+@pytest.mark.parametrize(
+    ("decoded", "processes", "max_tokens"), [(None, 1, 64), (5, 1, 4096), (5, 2, 64), (None, 2, 4096)]
+)
+def test_validation_equals_a_naive_loop(folder, learnt, decoded, processes, max_tokens):
+    model, data = validated({"max_tokens": max_tokens, "validation_fraction": 0.4}, {"decoded": decoded})
+    model.load_state_dict(learnt)
+    expected, texts, references = expected_metrics(model, data, decoded)
+    assert 0 < expected["exact_match"] < 1 and 0.5 < expected["token_accuracy"] < 1
+    metrics = measured(model, data, processes)
+    assert {name for name in metrics if name.startswith("val/")} == {
+        f"val/{name}" for name in (*expected, "perplexity", "bleu", "chrf")
+    }
+    for name, value in expected.items():
+        assert metrics[f"val/{name}"] == pytest.approx(value, rel=1e-6), name
+    assert metrics["val/perplexity"] == pytest.approx(torch.tensor(expected["loss"]).exp().item(), rel=1e-6)
+    references = [[reference] for reference in references]
+    bleu, chrf = sacre_bleu_score(texts, references), chrf_score(texts, references, n_word_order=0)
+    assert metrics["val/bleu"] == pytest.approx(100 * bleu.item(), rel=1e-5)
+    assert metrics["val/chrf"] == pytest.approx(100 * chrf.item(), rel=1e-5)
+    assert 0 < metrics["val/chrf"] < 100
+
+
+def test_the_test_split_is_decoded_whole(folder, learnt):
+    model, data = validated({"test_fraction": 0.4, "validation_fraction": 0.2}, {"decoded": 1})
+    model.load_state_dict(learnt)
+    data.setup("test")
+    references = [text for batch in data.test_dataloader() for text in batch.references]
+    rows, decode = [], Translator.decode
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            Translator, "decode", lambda self, src, *a, **k: rows.append(len(src)) or decode(self, src, *a, **k)
+        )
+        metrics = measured(model, data, test=True)
+        assert sum(rows) == len(references) == 24
+        rows.clear()
+        measured(model, data)
+        assert sum(rows) == 1
+    assert {"test/loss", "test/token_accuracy", "test/exact_match", "test/bleu", "test/chrf"} <= set(metrics)
+
+
+def test_nothing_is_decoded_where_nothing_is_asked_for(folder):
+    model, data = validated({}, {"decoded": 0})
+    assert set(measured(model, data)) == {"val/loss", "val/perplexity", "val/token_accuracy"}
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_sequences_of_numbers_have_no_scores_of_text(processes):
+    data = numbers(eval_batch_size=2)
+    torch.manual_seed(0)
+    model = Seq2Seq.from_config({**NETWORK, "vocab": data.vocab}).double()
+    torch.nn.init.normal_(model.network.decoder.head.to_logits.weight, std=0.5)
+    metrics = measured(model, data, processes)
+    assert set(metrics) == {"val/loss", "val/perplexity", "val/token_accuracy", "val/exact_match"}
+    nats, count = likelihood(model, list(numbers().val_dataloader()))
+    assert metrics["val/loss"] == pytest.approx(nats.item() / count, rel=1e-6)
