@@ -120,6 +120,10 @@ class Cache:
         else:
             self.uniform = False
             self.bound = int(lengths.max())
+        if self.bound == 0:
+            # The next forward begins anew, and its context may be another.
+            for call in self._calls:
+                call.fixed.clear()
 
     def select(self, rows: Int[Tensor, " b"]) -> None:
         """Keeps, repeats or reorders rows, as beam search and the retiring of finished rows need."""

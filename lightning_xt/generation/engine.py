@@ -67,7 +67,13 @@ def generate(
         pad=pad,
         inputs=inputs,
     )
-    return torch.stack(list(drawn), dim=1)
+    tokens = torch.stack(list(drawn), dim=1)
+    if end is None:
+        return tokens
+    # A GPU is asked only now and then, and may have gone on for some steps.
+    ends = tokens == end
+    needed = (ends.cumsum(dim=1) - ends.long() == 0).any(dim=0)
+    return tokens[:, : int(needed.sum())]
 
 
 def stream(

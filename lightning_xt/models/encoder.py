@@ -104,7 +104,7 @@ class Encoder(nn.Module):
         """
         inputs = Inputs() if inputs is None else inputs
         if mask is not None:
-            inputs = replace(inputs, hidden=~mask)
+            inputs = replace(inputs, hidden=~mask if inputs.hidden is None else inputs.hidden | ~mask)
         where = Where.sequence(tokens.shape[1], causal=False, inputs=inputs, lengths=None, device=tokens.device)
         x = self.token_embedding(tokens)
         for embedding in self.embeddings:

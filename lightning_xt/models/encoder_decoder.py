@@ -60,6 +60,7 @@ class EncoderDecoder(nn.Module):
         src_mask: Bool[Tensor, "b m"] | None = None,
         *,
         inputs: Inputs | None = None,
+        source_inputs: Inputs | None = None,
     ) -> Float[Tensor, "b n v"]:
         """Logits of the token after each of the target's.
 
@@ -67,24 +68,33 @@ class EncoderDecoder(nn.Module):
             src: source ids; what is no part of a source may be any valid id.
             tgt: target ids, the start token first; shorter rows are padded on the right with any valid id.
             src_mask: True where a source id is real. None = everywhere.
-            inputs: what comes beside the target's tokens; its condition is the encoder's too.
+            inputs: what comes beside the target's tokens.
+            source_inputs: what comes beside the source's. None = the target's condition.
         """
-        logits: Tensor = self.decoder(tgt, inputs=self.encode(src, src_mask, inputs=inputs))
+        known = self.encode(src, src_mask, inputs=inputs, source_inputs=source_inputs)
+        logits: Tensor = self.decoder(tgt, inputs=known)
         return logits
 
     def encode(
-        self, src: Int[Tensor, "b m"], src_mask: Bool[Tensor, "b m"] | None = None, *, inputs: Inputs | None = None
+        self,
+        src: Int[Tensor, "b m"],
+        src_mask: Bool[Tensor, "b m"] | None = None,
+        *,
+        inputs: Inputs | None = None,
+        source_inputs: Inputs | None = None,
     ) -> Inputs:
         """What the decoder needs to know of the sources, made once and read at every step.
 
         Args:
             src: source ids.
             src_mask: True where a source id is real. None = everywhere.
-            inputs: what else the decoder is given; its condition is the encoder's too.
+            inputs: what else the decoder is given.
+            source_inputs: what comes beside the source's ids. None = the decoder's condition.
         """
         inputs = Inputs() if inputs is None else inputs
         _check_mask(src, src_mask)
-        context = self.encoder(src, src_mask, inputs=Inputs(condition=inputs.condition))
+        beside = Inputs(condition=inputs.condition) if source_inputs is None else source_inputs
+        context = self.encoder(src, src_mask, inputs=beside)
         if self.training and self.context_dropout:
             src_mask = self._thinned(src, src_mask)
         return replace(inputs, context=context, context_mask=src_mask)

@@ -16,6 +16,7 @@ from lightning_xt.models.encoder import Encoder
 from lightning_xt.models.encoder_decoder import EncoderDecoder
 from lightning_xt.nn.attention.attention import Attention
 from lightning_xt.nn.embeddings.learned_positions import LearnedPositions
+from lightning_xt.nn.embeddings.type_embedding import TypeEmbedding
 from lightning_xt.nn.heads.tied_head import TiedHead
 from lightning_xt.nn.norms.adaptive_rms_norm import AdaptiveRMSNorm
 
@@ -273,3 +274,24 @@ def test_refuses_more_tokens_than_a_side_can_tell_apart() -> None:
     model, (src, mask) = pair({"embeddings": [partial(LearnedPositions, max_length=6)]}), source(2, 7)
     with pytest.raises(ValueError, match="LearnedPositions has max_length 6, and the sequence is 7 tokens long"):
         model(src, TARGETS, mask)
+
+
+@torch.no_grad()
+def test_the_source_may_have_companions_of_its_own() -> None:
+    model = randomised(lambda: pair({"embeddings": [partial(TypeEmbedding, num_types=2)]}))
+    (src, mask), types = source(2, 7), torch.tensor([[0, 1, 0, 1, 1, 0, 1]] * 2)
+    one, other = (model(src, TARGETS, mask, source_inputs=Inputs(types=each)) for each in (types, 1 - types))
+    assert (one - other).norm() > 0.1
+    hidden = torch.arange(7).expand(2, -1) == 2
+    read = model.encoder(src, mask, inputs=Inputs(types=types, hidden=hidden))
+    close(read, model.encoder(src, mask & ~hidden, inputs=Inputs(types=types)))
+    assert (read - model.encoder(src, mask, inputs=Inputs(types=types))).norm() > 0.1
+
+
+@torch.no_grad()
+def test_an_emptied_cache_reads_its_next_context() -> None:
+    model, (src, mask) = randomised(pair), source(2, 7)
+    cache = model.decoder.new_cache(2, 5)
+    model.decoder(TARGETS, inputs=model.encode(src.flip(1)), cache=cache)
+    cache.truncate(0)
+    close(model.decoder(TARGETS, inputs=model.encode(src, mask), cache=cache), model(src, TARGETS, mask))
