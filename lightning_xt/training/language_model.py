@@ -10,6 +10,7 @@ from torch.optim import AdamW
 
 from lightning_xt.core.batch import EvaluationBatch
 from lightning_xt.core.inputs import Inputs, documents_of
+from lightning_xt.data.pairs import Pairs
 from lightning_xt.data.prompts import Prompt
 from lightning_xt.data.tokenizers.base import Tokenizer
 from lightning_xt.data.tokenizers.bytes import Bytes
@@ -46,6 +47,10 @@ class LanguageModel(Module):
 
     default_vocab: ClassVar = {"source": 256, "target": 256, "pad": None, "start": None, "end": None, "separator": None}
     plain_lines: ClassVar = False
+    foreign_data: ClassVar = (
+        Pairs,
+        "pairs of a source and its target; set --model Seq2Seq, or --data TextFiles or other text",
+    )
 
     def __init__(
         self,

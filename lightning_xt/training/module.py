@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from typing_extensions import Self
 
+from lightning_xt.data.base import DataModule
 from lightning_xt.data.tokenizers.base import Tokenizer
 from lightning_xt.training.callbacks.exact_resume import ExactResume
 from lightning_xt.training.callbacks.raw_weights import RawWeights
@@ -39,6 +40,8 @@ class Module(LightningModule, ABC):
     """The vocabulary of a module that is built from a config without one."""
     plain_lines: ClassVar[bool]
     """Whether each prediction is a line of text, which a file can hold as it is."""
+    foreign_data: ClassVar[tuple[type[DataModule], str]]
+    """Data that it cannot read: what they serve instead, and the way out."""
 
     def __init__(
         self, *, optimizer: OptimizerFactory, schedule: ScheduleFactory | None, compile: bool | dict[str, Any]
@@ -96,6 +99,17 @@ class Module(LightningModule, ABC):
         """What `generate` shows for a prompt, piece by piece."""
 
     def setup(self, stage: str) -> None:
+        """Compiles what trains.
+
+        Raises:
+            ValueError: the data are for another kind of model.
+        """
+        kind, instead = self.foreign_data
+        data = getattr(self.trainer, "datamodule", None)
+        if isinstance(data, kind):
+            raise ValueError(
+                f"--model {type(self).__name__} cannot read --data {type(data).__name__}, which serves {instead}"
+            )
         if stage == "fit":
             self._compiled = compiled_forward(
                 self.trained,

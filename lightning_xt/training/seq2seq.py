@@ -11,6 +11,7 @@ from torch.optim import AdamW, Optimizer
 
 from lightning_xt.core.batch import EvaluationPairs, PairBatch
 from lightning_xt.core.files import replacing
+from lightning_xt.data.byte_corpus import ByteCorpus
 from lightning_xt.data.pairs import Pairs
 from lightning_xt.data.sources import Source
 from lightning_xt.data.tokenizers.base import Tokenizer
@@ -58,6 +59,10 @@ class Seq2Seq(Module):
 
     default_vocab: ClassVar = {"source": 259, "target": 259, "pad": 0, "start": 1, "end": 2, "separator": None}
     plain_lines: ClassVar = True
+    foreign_data: ClassVar = (
+        ByteCorpus,
+        "text without targets; set --model LanguageModel, or --data ParallelText or other pairs",
+    )
 
     def __init__(
         self,
@@ -132,6 +137,12 @@ class Seq2Seq(Module):
 
     def on_fit_start(self) -> None:
         self._check_tokenizers()
+        shared = self.network.encoder.token_embedding is self.network.decoder.token_embedding
+        if shared and self.source_tokenizer.learnt != self.target_tokenizer.learnt:
+            raise ValueError(
+                "model.shared_embedding is on, but the ids of source and target mean different things; set "
+                "--data.shared_tokenizer true, or --model.shared_embedding false"
+            )
         folder = run_folder(self.trainer)
         if folder is not None and self.trainer.is_global_zero:
             for use, tokenizer in self.tokenizers.items():

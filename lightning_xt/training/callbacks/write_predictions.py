@@ -1,4 +1,5 @@
 import json
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -91,4 +92,5 @@ class WritePredictions(BasePredictionWriter):
 
 def _line(result: dict[str, Any], plain: bool) -> str:
     """A result on one line."""
-    return " ".join(result["text"].split("\n")) if plain else json.dumps(result, ensure_ascii=False)
+    # A carriage return ends a line for many who read one.
+    return re.sub(r"[\r\n]", " ", result["text"]) if plain else json.dumps(result, ensure_ascii=False)

@@ -1,0 +1,309 @@
+"""Encoder-decoders from the command line."""
+
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tiny_pairs import sentences, write_pairs
+from tiny_run import names, rows
+
+from lightning_xt.cli import main
+from lightning_xt.data.tokenizers.bpe import BPE
+from lightning_xt.training.seq2seq import Seq2Seq
+
+RUN = "runs/pairs/0"
+BEST = ["-c", f"{RUN}/config.yaml", "--ckpt_path", "best"]
+
+
+@pytest.fixture(scope="module")
+def finished_pairs(tmp_path_factory):
+    """A folder with a run of each kind: of sentences, and of numbers."""
+    folder, here = tmp_path_factory.mktemp("pairs"), Path.cwd()
+    write_pairs(folder)
+    os.chdir(folder)
+    try:
+        assert main(["fit", "-c", "pairs.yaml"]) == 0
+    finally:
+        os.chdir(here)
+    return folder
+
+
+@pytest.fixture
+def trained(finished_pairs, tmp_path, monkeypatch):
+    """A copy of it, which is the current folder."""
+    folder = shutil.copytree(finished_pairs, tmp_path / "trained")
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def fresh(tmp_path, monkeypatch):
+    write_pairs(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LIGHTNING_XT_DATA", str(tmp_path / "data"))
+    return tmp_path
+
+
+def forget_training():
+    """What a translation has no need of."""
+    for name in ("pairs.en", "pairs.de", f"{RUN}/source_tokenizer.json", f"{RUN}/target_tokenizer.json"):
+        Path(name).unlink()
+
+
+def process(*args, size=None):
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+    return subprocess.run(
+        [sys.executable, "-m", "lightning_xt", *args],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        preexec_fn=None if size is None else limit,
+    )
+
+
+def in_two_processes(*args):
+    cpu = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.accelerator", "cpu"]
+    done = process(*args, *cpu)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def metrics(printed):
+    return [line for line in printed.splitlines() if line.startswith("val/")]
+
+
+def test_a_run_reports_and_shows_what_it_translates(trained):
+    found = rows(RUN)
+    wanted = {"val/loss", "val/perplexity", "val/token_accuracy", "val/exact_match", "val/bleu", "val/chrf"}
+    assert wanted | {"train/loss", "optim/grad_norm", "tokens_per_second"} <= set(found[0])
+    assert [row["step"] for row in found if row["val/bleu"]] == ["3", "5"]
+    samples = Path(RUN, "samples.txt").read_text().split("\n\n")
+    held = sentences(60)[45:57]
+    for number, sample in enumerate(samples[:8]):
+        source, target = held[number % 4]
+        step, first, second, third = sample.split("\n", 3)
+        assert step == f"=== step {4 if number < 4 else 6} ==="
+        assert (first, second) == (f"source      {source}", f"target      {target}")
+        assert third.startswith("prediction  ")
+    tensors = EventAccumulator(RUN).Reload().Tags()["tensors"]
+    assert {f"Sample/{number}/text_summary" for number in range(4)} <= set(tensors)
+
+
+def test_prompts_are_translated_where_some_are_given(fresh):
+    command = ["fit", "-c", "pairs.yaml", "--trainer.max_steps", "3", "--validate_every", "2"]
+    assert main([*command, "--sample_text.prompts", "[a red dog]", "--sample_text.length", "5"]) == 0
+    samples = Path(RUN, "samples.txt").read_text()
+    assert samples.count("=== step 2 ===\nsource      a red dog\nprediction  ") == 1
+    assert "target" not in samples
+    assert main([*command, "--name", "none", "--sample_text.prompts", "[]"]) == 0
+    assert "samples.txt" not in names("runs/none/0")
+
+
+def test_a_checkpoint_alone_translates(trained, capsys):
+    forget_training()
+    shutil.move(f"{RUN}/checkpoints/last.ckpt", "x.ckpt")
+    shutil.rmtree("runs")
+    assert main(["generate", "x.ckpt", "--prompt", "a red dog runs"]) == 0
+    printed = capsys.readouterr().out
+    model = Seq2Seq.load_from_checkpoint("x.ckpt", weights_only=True).eval()
+    assert type(model.source_tokenizer) is BPE
+    (expected,) = model.predict_step([{"id": 0, "text": "a red dog runs", "problem": None}], 0)
+    assert printed == expected["text"] + "\n"
+    assert main(["generate", "x.ckpt", "--prompt", "a red dog", "--length", "3", "--temperature", "2"]) == 0
+    assert main(["generate", "x.ckpt"]) == 2
+    assert "generate needs a source to translate: --prompt" in capsys.readouterr().err
+
+
+LINES = [b"a red dog runs", b"", b"old \xff man", b"  ", b"\xc3\xa9 man sits", b"a", b"dog dog dog dog dog dog dog dog"]
+
+
+def test_every_line_of_a_source_has_a_line_of_its_own(trained, capsys):
+    forget_training()
+    predict = ["predict", *BEST, "--data.predict_source", "new.en", "--output"]
+    Path("new.en").write_bytes(b"\n".join(LINES) + b"\n")
+    assert main([*predict, "out.de"]) == 0
+    told = capsys.readouterr()
+    assert told.err.count("\n") == 1
+    assert told.err.startswith("line 3: ") and "byte 4 of the line is not UTF-8" in told.err
+    assert "output=out.de" in told.out
+    lines = Path("out.de").read_bytes().removesuffix(b"\n").split(b"\n")
+    assert len(lines) == len(LINES)
+    assert [number for number, line in enumerate(lines) if not line] == [1, 2, 3]
+    # As the module itself answers.
+    model = Seq2Seq.load_from_checkpoint(f"{RUN}/checkpoints/best.ckpt", weights_only=True).eval()
+    for line, answer in zip(LINES, lines, strict=True):
+        text = line.decode("utf-8", "ignore") if b"\xff" not in line else ""
+        (expected,) = model.predict_step([{"id": 0, "text": text, "problem": None}], 0)
+        assert answer.decode() == expected["text"].replace("\n", " ").replace("\r", " ")
+    # Line ends of other systems, and none at the end.
+    Path("new.en").write_bytes(b"\r\n".join(LINES))
+    assert main([*predict, "windows.de"]) == 0
+    assert Path("windows.de").read_bytes() == Path("out.de").read_bytes()
+    assert main([*predict, "out.jsonl"]) == 0
+    results = [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()]
+    assert [result["id"] for result in results] == list(range(len(LINES)))
+    assert [result["source"] for result in results] == ["" if b"\xff" in line else line.decode() for line in LINES]
+    assert [result["text"] for result in results if result["text"]] == [line.decode() for line in lines if line]
+    assert results[1] == {"id": 1, "source": "", "text": "", "score": 0.0, "problem": None}
+    assert "not UTF-8" in results[2]["problem"]
+    for result in results:
+        if result["text"]:
+            assert result["score"] == pytest.approx(score(model, result["source"]), abs=2e-4)
+    assert not list(Path().glob(".out*"))
+
+
+def score(model, text):
+    """Log-probability of the answer that is found without a cache, token by token."""
+    src = torch.tensor([[*model.source_tokenizer.encode(text), 2]])
+    ids, total = [1], 0.0
+    with torch.no_grad():
+        while ids[-1] != 2 and len(ids) <= 2 * src.shape[1] + 32:
+            chances = model.network(src, torch.tensor([ids]))[0, -1].log_softmax(-1)
+            ids.append(int(chances.argmax()))
+            total += chances[ids[-1]].item()
+    return total
+
+
+def test_two_processes_measure_and_write_what_one_does(trained, capsys):
+    Path("new.en").write_bytes(b"\n".join(LINES * 3) + b"\n")
+    predict = ["predict", *BEST, "--data.predict_source", "new.en", "--data.max_tokens", "32", "--output"]
+    assert main([*predict, "one.de"]) == 0
+    capsys.readouterr()
+    assert main(["validate", *BEST, "--data.max_tokens", "32"]) == 0
+    alone = metrics(capsys.readouterr().out)
+    assert len(alone) == 6
+    assert metrics(in_two_processes("validate", *BEST, "--data.max_tokens", "32").stdout) == alone
+    done = in_two_processes(*predict, "two.de")
+    assert Path("two.de").read_bytes() == Path("one.de").read_bytes()
+    assert len(Path("two.de").read_bytes().split(b"\n")) == 3 * len(LINES) + 1
+    assert done.stderr.count("is not UTF-8") == 3
+    assert not list(Path().glob(".two*"))
+
+
+def test_predictions_that_cannot_be_written(trained, capsys):
+    Path("new.en").write_bytes(b"\n".join(LINES) + b"\n")
+    predict = ["predict", *BEST, "--data.predict_source", "new.en", "--output"]
+    for output, said in {"none/out.de": "there is no folder none", "runs": "is no regular file"}.items():
+        assert main([*predict, output]) == 2
+        told = capsys.readouterr().err
+        assert said in told and told.count("\n") == 1
+    Path("out.de").write_text("before\n")
+    before = names(".")
+    done = process(*predict, "out.de", size=100)
+    assert done.returncode == 2, done.stderr
+    assert "--output out.de cannot be written (File too large); make room, or name another file" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert Path("out.de").read_text() == "before\n"
+    assert names(".") == before
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "--data.predict_source new.en: there is no such file"),
+        (b"", "--data.predict_source new.en: the file is empty; write one source per line"),
+    ],
+)
+def test_sources_that_are_not_there(trained, capsys, content, said):
+    if content is not None:
+        Path("new.en").write_bytes(content)
+    assert main(["predict", *BEST, "--data.predict_source", "new.en", "--output", "out.de"]) == 2
+    assert said in capsys.readouterr().err
+    assert not Path("out.de").exists()
+
+
+def test_info_knows_both_sides(trained, capsys):
+    assert main(["info", "runs/pairs"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    start = {line[:18].rstrip(): line[18:] for line in lines}
+    assert start["kind"] == "Seq2Seq"
+    assert start["source tokenizer"] == start["target tokenizer"] == "BPE: vocab_size 280"
+    assert start["vocab"] == "source 280, target 280, pad 0, start 1, end 2"
+    assert start["encoder"].startswith("Encoder: dim 16, depth 1, ")
+    assert start["decoder"].startswith("Decoder: dim 16, depth 1, ")
+    assert start["data"].startswith("ParallelText: path pairs.en, target_path pairs.de, ")
+    assert main(["info", "runs/pairs", "--tree", "--seq_len", "8"]) == 0
+    tree = capsys.readouterr().out
+    model = Seq2Seq.load_from_checkpoint(f"{RUN}/checkpoints/best.ckpt", weights_only=True)
+    count = sum(parameter.numel() for parameter in model.parameters())
+    assert tree.splitlines()[len(lines) + 2].split()[:2] == ["encoder_decoder", "EncoderDecoder"]
+    embedded = 2 * 280 * 16
+    assert f"parameters     {count:,}, {count - embedded:,} without embeddings" in tree
+    assert "cross_attention" in tree
+    assert main(["info", "runs/pairs", "--tree"]) == 2
+    assert "does not say how long its rows are; give --seq_len" in capsys.readouterr().err
+
+
+def test_it_goes_on_where_it_stopped(trained):
+    whole = ["fit", "-c", "pairs.yaml", "--trainer.max_steps", "9", "--name", "whole"]
+    assert main(whole) == 0
+    assert main(["fit", "-c", f"{RUN}/config.yaml", "--ckpt_path", "last", "--trainer.max_steps", "9"]) == 0
+    expected, found = (
+        torch.load(f"runs/{run}/0/checkpoints/last.ckpt", weights_only=True) for run in ("whole", "pairs")
+    )
+    assert found["global_step"] == 9
+    # The schedule of the first six steps knew of no more.
+    assert found["ParallelText"] == expected["ParallelText"]
+
+
+def bad_input(name):
+    """Options of a fit that cannot be."""
+    if name == "lines":
+        with open("pairs.de", "a") as file:
+            file.write("zuviel\n")
+    elif name == "empty":
+        Path("pairs.de").write_bytes(b"")
+    elif name == "bytes":
+        Path("pairs.en").write_bytes(Path("pairs.en").read_bytes() + b"caf\xe9\n")
+    elif name == "field":
+        Path("pairs.jsonl").write_text('{"en": "a", "de": "ein"}\n{"en": "dog"}\n')
+        return ["--data.path", "pairs.jsonl", "--data.target_path", "null", "--data.fields", "[en, de]"]
+    elif name == "sizes":
+        return ["--data.tokenizer", "SpecialBytes", "--model.encoder.dim", "8", "--model.shared_embedding", "true"]
+    elif name == "shared":
+        return ["--data.shared_tokenizer", "false", "--model.shared_embedding", "true"]
+    elif name == "one side":
+        return ["--data.target_path", "null"]
+    elif name == "language model":
+        return ["--model", "LanguageModel"]
+    elif name == "text":
+        return ["--data", "TextFiles", "--data.path", "pairs.en", "--data.seq_len", "8"]
+    elif name == "decoded":
+        return ["--model.decoded", "-1"]
+    elif name == "dropped":
+        return ["--model.context_dropout", "1"]
+    return []
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("lines", "pairs.en has 60 lines, but pairs.de has 61; give two files"),
+        ("empty", "pairs.de is empty; give pairs"),
+        ("bytes", "pairs.en, line 61: byte 3 of the line is not UTF-8"),
+        ("field", "pairs.jsonl, line 2"),
+        ("sizes", "model.shared_embedding is on, but the encoder embeds 259 tokens in 8 numbers"),
+        ("shared", "model.shared_embedding is on, but the ids of source and target mean different things"),
+        ("one side", "--data.path pairs.en holds one side of the pairs; name the file of their targets with"),
+        ("language model", "--model LanguageModel cannot read --data ParallelText, which serves pairs of a source"),
+        ("text", "--model Seq2Seq cannot read --data TextFiles, which serves text without targets; set --model"),
+        ("decoded", "model.decoded is -1; it must be at least 0 pairs"),
+        ("dropped", "context_dropout"),
+    ],
+)
+def test_what_cannot_be_trained_on_gets_one_sentence(fresh, capsys, name, said):
+    assert main(["fit", "-c", "pairs.yaml", *bad_input(name)]) == 2
+    told = capsys.readouterr().err
+    assert said in told
+    assert told.count("\n") == 1
+    assert not Path("runs").exists()
