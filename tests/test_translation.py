@@ -105,8 +105,6 @@ def test_prompts_are_translated_where_some_are_given(fresh):
     samples = Path(RUN, "samples.txt").read_text()
     assert samples.count("=== step 2 ===\nsource      a red dog\nprediction  ") == 1
     assert "target" not in samples
-    assert main([*command, "--name", "none", "--sample_text.prompts", "[]"]) == 0
-    assert "samples.txt" not in names("runs/none/0")
 
 
 def test_a_checkpoint_alone_translates(trained, capsys):
@@ -193,10 +191,9 @@ def test_two_processes_measure_and_write_what_one_does(trained, capsys):
 def test_predictions_that_cannot_be_written(trained, capsys):
     Path("new.en").write_bytes(b"\n".join(LINES) + b"\n")
     predict = ["predict", *BEST, "--data.predict_source", "new.en", "--output"]
-    for output, said in {"none/out.de": "there is no folder none", "runs": "is no regular file"}.items():
-        assert main([*predict, output]) == 2
-        told = capsys.readouterr().err
-        assert said in told and told.count("\n") == 1
+    assert main([*predict, "none/out.de"]) == 2
+    told = capsys.readouterr().err
+    assert "--output none/out.de: there is no folder none; make it first" in told and told.count("\n") == 1
     Path("out.de").write_text("before\n")
     before = names(".")
     done = process(*predict, "out.de", size=100)
@@ -207,19 +204,10 @@ def test_predictions_that_cannot_be_written(trained, capsys):
     assert names(".") == before
 
 
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        (None, "--data.predict_source new.en: there is no such file"),
-        (b"", "--data.predict_source new.en: the file is empty; write one source per line"),
-    ],
-)
-def test_sources_that_are_not_there(trained, capsys, content, said):
-    if content is not None:
-        Path("new.en").write_bytes(content)
+def test_sources_that_are_not_there(trained, capsys):
     assert main(["predict", *BEST, "--data.predict_source", "new.en", "--output", "out.de"]) == 2
-    assert said in capsys.readouterr().err
-    assert not Path("out.de").exists()
+    assert "--data.predict_source new.en: there is no such file" in capsys.readouterr().err
+    assert "out.de" not in names(".")
 
 
 def test_info_knows_both_sides(trained, capsys):
@@ -244,18 +232,6 @@ def test_info_knows_both_sides(trained, capsys):
     assert "does not say how long its rows are; give --seq_len" in capsys.readouterr().err
 
 
-def test_it_goes_on_where_it_stopped(trained):
-    whole = ["fit", "-c", "pairs.yaml", "--trainer.max_steps", "9", "--name", "whole"]
-    assert main(whole) == 0
-    assert main(["fit", "-c", f"{RUN}/config.yaml", "--ckpt_path", "last", "--trainer.max_steps", "9"]) == 0
-    expected, found = (
-        torch.load(f"runs/{run}/0/checkpoints/last.ckpt", weights_only=True) for run in ("whole", "pairs")
-    )
-    assert found["global_step"] == 9
-    # The schedule of the first six steps knew of no more.
-    assert found["ParallelText"] == expected["ParallelText"]
-
-
 def bad_input(name):
     """Options of a fit that cannot be."""
     if name == "lines":
@@ -263,25 +239,15 @@ def bad_input(name):
             file.write("zuviel\n")
     elif name == "empty":
         Path("pairs.de").write_bytes(b"")
-    elif name == "bytes":
-        Path("pairs.en").write_bytes(Path("pairs.en").read_bytes() + b"caf\xe9\n")
     elif name == "field":
         Path("pairs.jsonl").write_text('{"en": "a", "de": "ein"}\n{"en": "dog"}\n')
         return ["--data.path", "pairs.jsonl", "--data.target_path", "null", "--data.fields", "[en, de]"]
-    elif name == "sizes":
-        return ["--data.tokenizer", "SpecialBytes", "--model.encoder.dim", "8", "--model.shared_embedding", "true"]
     elif name == "shared":
         return ["--data.shared_tokenizer", "false", "--model.shared_embedding", "true"]
-    elif name == "one side":
-        return ["--data.target_path", "null"]
     elif name == "language model":
         return ["--model", "LanguageModel"]
     elif name == "text":
         return ["--data", "TextFiles", "--data.path", "pairs.en", "--data.seq_len", "8"]
-    elif name == "decoded":
-        return ["--model.decoded", "-1"]
-    elif name == "dropped":
-        return ["--model.context_dropout", "1"]
     return []
 
 
@@ -290,15 +256,10 @@ def bad_input(name):
     [
         ("lines", "pairs.en has 60 lines, but pairs.de has 61; give two files"),
         ("empty", "pairs.de is empty; give pairs"),
-        ("bytes", "pairs.en, line 61: byte 3 of the line is not UTF-8"),
         ("field", "pairs.jsonl, line 2"),
-        ("sizes", "model.shared_embedding is on, but the encoder embeds 259 tokens in 8 numbers"),
         ("shared", "model.shared_embedding is on, but the ids of source and target mean different things"),
-        ("one side", "--data.path pairs.en holds one side of the pairs; name the file of their targets with"),
         ("language model", "--model LanguageModel cannot read --data ParallelText, which serves pairs of a source"),
         ("text", "--model Seq2Seq cannot read --data TextFiles, which serves text without targets; set --model"),
-        ("decoded", "model.decoded is -1; it must be at least 0 pairs"),
-        ("dropped", "context_dropout"),
     ],
 )
 def test_what_cannot_be_trained_on_gets_one_sentence(fresh, capsys, name, said):
