@@ -15,6 +15,21 @@ OVERLAYS = sorted(file for folder in ("variants", "trainer") for file in (CONFIG
 QUICKSTART = CONFIGS / "language" / "quickstart.yaml"
 
 
+TRANSLATION = sorted((CONFIGS / "translation").glob("*.yaml"))
+TINY_PAIRS = """
+model:
+  init_args:
+    encoder: {dim: 16, depth: 1}
+    decoder: {dim: 16, depth: 1}
+    schedule: {init_args: {warmup_steps: 1}}
+trainer:
+  max_steps: 2
+  accelerator: cpu
+  devices: 1
+  precision: 32-true
+  enable_progress_bar: false
+  logger: false
+"""
 TINY = """
 data:
   class_path: TextFiles
@@ -94,3 +109,20 @@ def test_an_overlay_holds_one_idea(overlay):
     lines = overlay.read_text().splitlines()
     assert len(lines) <= 10
     assert lines[0].startswith("# ")
+
+
+@pytest.mark.parametrize("config", TRANSLATION, ids=lambda file: file.stem)
+def test_a_translation_recipe_trains_two_steps(config, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LIGHTNING_XT_DATA", str(tmp_path))
+    (tmp_path / "multi30k").mkdir()
+    for name in ("train", "val"):
+        for language, lines in (("en", "a dog runs\na cat\n"), ("de", "ein Hund rennt\neine Katze\n")):
+            (tmp_path / "multi30k" / f"{name}.{language}").write_text(lines * 9)
+    (tmp_path / "tiny.yaml").write_text(TINY_PAIRS)
+    of_data = "--data.validation_size=4" if config.stem.startswith("copy") else "--data.tokenizer.vocab_size=280"
+    assert main(["fit", "-c", str(config), "-c", "tiny.yaml", of_data]) == 0
+    values = dict(line.split("=") for line in capsys.readouterr().out.splitlines() if line.startswith(("val/", "run=")))
+    assert values.pop("run") == f"runs/{config.stem}/0"
+    of_text = set() if config.stem.startswith("copy") else {"val/bleu", "val/chrf"}
+    assert set(values) == {"val/loss", "val/perplexity", "val/token_accuracy", "val/exact_match"} | of_text

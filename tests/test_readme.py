@@ -24,6 +24,12 @@ TINY = {
     "fit": "--trainer.max_steps 2 --model.decoder.dim 16 --model.decoder.depth 2 --data.seq_len 32",
     "generate": "--length 8",
 }
+# The same of an encoder-decoder.
+TINY_PAIRS = {
+    "fit": "--trainer.max_steps 2 --model.schedule.warmup_steps 1 --model.encoder.dim 16 --model.encoder.depth 1 "
+    "--model.decoder.dim 16 --model.decoder.depth 1",
+    "generate": "--length 8",
+}
 
 
 def commands() -> list[tuple[str, list[str]]]:
@@ -36,6 +42,31 @@ def commands() -> list[tuple[str, list[str]]]:
     return found
 
 
+# As a user would write it: pairs without end, for GeneratorPairs.
+CYCLE = """
+import torch
+
+def cycle():
+    while True:
+        src = torch.randint(2, 18, (4, 6))
+        start = torch.ones(4, 1, dtype=torch.long)
+        yield src, torch.cat((start, src, src), 1), torch.ones(4, 6, dtype=torch.bool)
+"""
+
+
+def made_tiny(args: list[str]) -> list[str]:
+    """Options that make a command short."""
+    words = " ".join(args)
+    options = (TINY_PAIRS if "translation" in words else TINY).get(args[0], "")
+    if args[0] == "fit" and "translation" in words:
+        of_symbols = "copy.yaml" in words
+        if not of_symbols:
+            options += " --data.tokenizer.vocab_size 280"
+        elif "GeneratorPairs" not in words:
+            options += " --data.validation_size 4 --data.test_size 4"
+    return shlex.split(options)
+
+
 @pytest.fixture
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder with what the README presupposes: the configs, a corpus and a file of prompts."""
@@ -46,6 +77,17 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     story = json.dumps({"text": "Everything was in confusion in the house. " * 4})
     (tmp_path / "stories.jsonl").write_text(f"{story}\n" * 40)
     (tmp_path / "prompts.txt").write_text("def\nimport\n")
+    (tmp_path / "new.en").write_text("a dog\n\na cat\n")
+    monkeypatch.setenv("LIGHTNING_XT_DATA", str(tmp_path / "data"))
+    for name in ("train", "val", "test_2016_flickr"):
+        for language, lines in (("en", "a dog runs\na cat\n" * 20), ("de", "ein Hund rennt\neine Katze\n" * 20)):
+            for file in (tmp_path / "data/multi30k" / f"{name}.{language}", tmp_path / f"{name}.{language}"):
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(lines)
+    pair = json.dumps({"en": "a dog", "de": "ein Hund"})
+    (tmp_path / "pairs.jsonl.gz").write_bytes(gzip.compress(f"{pair}\n".encode() * 40))
+    (tmp_path / "my_task.py").write_text(CYCLE)
+    monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -65,9 +107,11 @@ def test_every_command_runs(workspace: Path, capfd: pytest.CaptureFixture[str]) 
             assert run.returncode == 0, run.stderr
         else:
             assert program == "lightning-xt"
-            tiny = shlex.split(TINY.get(args[0], "")) if info == "bash long" else []
-            assert main([*args, *tiny]) == 0, f"{args}: {capfd.readouterr().err}"
+            assert main([*args, *(made_tiny(args) if info == "bash long" else [])]) == 0, (
+                f"{args}: {capfd.readouterr().err}"
+            )
     assert len((workspace / "out.jsonl").read_text().splitlines()) == 2
+    assert len((workspace / "out.de").read_text().splitlines()) == 3
 
 
 def test_every_snippet_runs(workspace: Path) -> None:
