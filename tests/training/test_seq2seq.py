@@ -212,7 +212,9 @@ class Stop(Callback):
             trainer.should_stop = True
 
 
-@pytest.mark.parametrize(("data", "accumulate"), [(text, 2), (numbers, 2), (text, 1)])
+@pytest.mark.parametrize(
+    ("data", "accumulate"), [(text, 2), (numbers, 2), pytest.param(text, 1, marks=pytest.mark.slow)]
+)
 def test_a_resumed_run_equals_the_uninterrupted_one(folder, data, accumulate):
     options = {"accumulate_grad_batches": accumulate, "gradient_clip_val": 0.5}
 
@@ -347,7 +349,8 @@ def validated(options, config):
 
 
 @pytest.mark.parametrize(
-    ("decoded", "processes", "max_tokens"), [(None, 1, 64), (5, 1, 4096), (5, 2, 64), (None, 2, 4096)]
+    ("decoded", "processes", "max_tokens"),
+    [(None, 1, 64), (5, 1, 4096), (5, 2, 64), pytest.param(None, 2, 4096, marks=pytest.mark.slow)],
 )
 def test_validation_equals_a_naive_loop(folder, learnt, naive, decoded, processes, max_tokens):
     nats, correct, tokens, _, _, _ = zip(*naive, strict=True)
