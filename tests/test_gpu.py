@@ -9,6 +9,7 @@ import torch
 from catalogue import Build, attention, attentions, decoder, example, randomised
 from lightning.pytorch import Callback, Trainer
 
+from lightning_xt.data.copy_task import CopyTask
 from lightning_xt.data.text_files import TextFiles
 from lightning_xt.generation.engine import generate
 from lightning_xt.models.decoder import Decoder
@@ -21,6 +22,7 @@ from lightning_xt.nn.positions.rotary import Rotary
 from lightning_xt.nn.score_mods.soft_cap import SoftCap
 from lightning_xt.training.callbacks.exponential_average import ExponentialAverage
 from lightning_xt.training.language_model import LanguageModel
+from lightning_xt.training.seq2seq import Seq2Seq
 
 pytestmark = [
     pytest.mark.gpu,
@@ -121,3 +123,26 @@ def test_trains_in_bf16() -> None:
         loss = model(tokens.cuda()).float().square().mean()
     loss.backward()
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
+def test_an_encoder_decoder_learns_to_copy(tmp_path: Path) -> None:
+    data = CopyTask(min_length=4, max_length=8, num_symbols=4, validation_size=64, test_size=64, batch_size=32)
+    half = {"dim": 32, "depth": 1, "attention": {"class_path": "Attention", "init_args": {"heads": 2}}}
+    across = {"class_path": "Attention", "init_args": {"heads": 2}}
+    torch.manual_seed(0)
+    model = Seq2Seq.from_config(
+        {"vocab": data.vocab, "encoder": half, "decoder": {**half, "cross_attention": across}, "schedule": None}
+    )
+    trainer = Trainer(
+        accelerator="gpu", devices=1, max_steps=50, accumulate_grad_batches=2, logger=False, precision="bf16-mixed",
+        enable_checkpointing=False, enable_progress_bar=False, default_root_dir=tmp_path, limit_val_batches=1,
+        num_sanity_val_steps=0,
+    )  # fmt: skip
+    first = float(trainer.validate(model, data, verbose=False)[0]["val/loss"])
+    trainer.fit(model, data)
+    last = float(trainer.validate(model, data, verbose=False)[0]["val/loss"])
+    assert last < 0.8 * first
+    src = torch.tensor([[2, 3, 4, 5, 6], [5, 4, 6, 0, 0]])
+    mask = torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
+    expected = model.double().cpu().generate(src, src_mask=mask, seq_len=9)
+    assert torch.equal(model.cuda().generate(src.cuda(), src_mask=mask.cuda(), seq_len=9).cpu(), expected)

@@ -131,8 +131,8 @@ def test_every_line_of_a_source_has_a_line_of_its_own(trained, capsys):
     Path("new.en").write_bytes(b"\n".join(LINES) + b"\n")
     assert main([*predict, "out.de"]) == 0
     told = capsys.readouterr()
-    assert told.err.count("\n") == 1
-    assert told.err.startswith("line 3: ") and "byte 4 of the line is not UTF-8" in told.err
+    place = "--data.predict_source new.en: line 3"
+    assert told.err == f"{place}: byte 4 of the line is not UTF-8; save the file as UTF-8\n"
     assert "output=out.de" in told.out
     lines = Path("out.de").read_bytes().removesuffix(b"\n").split(b"\n")
     assert len(lines) == len(LINES)
@@ -268,3 +268,21 @@ def test_what_cannot_be_trained_on_gets_one_sentence(fresh, capsys, name, said):
     assert said in told
     assert told.count("\n") == 1
     assert not Path("runs").exists()
+
+
+def test_weights_keep_what_their_ids_mean(trained, capsys):
+    start = ["fit", "-c", "pairs.yaml", "--init_from", RUN, "--name", "next", "--trainer.max_steps", "3"]
+    assert main(start) == 0
+    for name in ("pairs.en", "pairs.de"):
+        Path(f"other.{name}").write_text(Path(name).read_text()[::-1].strip() + "\n", encoding="utf-8")
+    capsys.readouterr()
+    other = ["--name", "other", "--data.path", "other.pairs.en", "--data.target_path", "other.pairs.de"]
+    assert main([*start, *other]) == 2
+    assert "the data's source tokenizer is not the one that the weights were trained with" in capsys.readouterr().err
+    assert not Path("runs/other").exists()
+    learnt = f"--data.tokenizer.init_args.file={RUN}/source_tokenizer.json"
+    assert main([*start, *other, learnt]) == 0
+    assert main([*start, "--name", "deep", "--model.encoder.dropout", "0.5", "--model.context_dropout", "0.1"]) == 0
+    told = capsys.readouterr().out
+    assert "--model.encoder.dropout is 0.5 here, 0.0 in the checkpoint" in told
+    assert "--model.context_dropout is 0.1 here, 0.0 in the checkpoint" in told

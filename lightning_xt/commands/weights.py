@@ -9,6 +9,10 @@ from lightning.pytorch import LightningModule
 from lightning_xt.commands.checkpoints import step_of
 from lightning_xt.messages import UserError
 from lightning_xt.training.checkpoint_file import OWN, check_format, read_checkpoint
+from lightning_xt.training.seq2seq import Seq2Seq
+
+NETWORKS = ("encoder", "decoder", "shared_embedding", "context_dropout")
+"""Options of a module that make its network."""
 
 
 def load_weights(model: LightningModule, checkpoint: Path) -> None:
@@ -24,6 +28,9 @@ def load_weights(model: LightningModule, checkpoint: Path) -> None:
     if sentence := misfit(checkpoint, model):
         raise UserError(sentence)
     model.load_state_dict(content["state_dict"])
+    if isinstance(model, Seq2Seq):
+        # Weights of ids that meant something else would be worth nothing.
+        model.take_tokenizers(content.get(OWN, {}))
 
 
 def misfit(checkpoint: Path, model: LightningModule) -> str:
@@ -58,12 +65,13 @@ def differences(checkpoint: Path, model: dict[str, Any]) -> list[str]:
         ValueError: the file cannot be read.
     """
     saved = read_checkpoint(checkpoint).get("hyper_parameters", {})
-    there = dict(_leaves(saved.get("decoder"), "model.decoder"))
-    here = dict(_leaves(model.get("init_args", {}).get("decoder"), "model.decoder"))
+    options = model.get("init_args", {})
+    there = {name: value for part in NETWORKS for name, value in _leaves(saved.get(part), f"model.{part}")}
+    here = {name: value for part in NETWORKS for name, value in _leaves(options.get(part), f"model.{part}")}
     return [
         f"--{name} is {here.get(name)} here, {there.get(name)} in the checkpoint"
         for name in sorted(there.keys() | here.keys())
-        if there and there.get(name) != here.get(name)
+        if saved and there.get(name) != here.get(name)
     ]
 
 

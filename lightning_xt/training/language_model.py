@@ -154,7 +154,7 @@ class LanguageModel(Module):
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """What turns text into this model's ids: the data's, else that of the data it was trained on, else bytes."""
+        """What turns text into this model's ids: that of the data it was trained on, else the data's, else bytes."""
         return self.tokenizer_for("text", "tokenizer") or Bytes(separator=self.separator)
 
     @property

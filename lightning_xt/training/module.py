@@ -191,12 +191,20 @@ class Module(LightningModule, ABC):
         """
         own = checkpoint.get(OWN, {})
         check_format(own)
-        # The first versions knew one tokenizer only.
-        told = own.get("tokenizers") or ({"text": own["tokenizer"]} if "tokenizer" in own else {})
-        self._trained_with = {use: named_tokenizer(config) for use, config in told.items()}
+        self.take_tokenizers(own)
         if not self.hparams:
             # `load_from_checkpoint` builds from live objects; the checkpoint knows what they were made of.
             self.hparams.update(checkpoint.get("hyper_parameters", {}))
+
+    def take_tokenizers(self, own: dict[str, Any]) -> None:
+        """Takes up what turned text into ids when the weights were trained.
+
+        Args:
+            own: what a checkpoint holds under `OWN`.
+        """
+        # The first versions knew one tokenizer only.
+        told = own.get("tokenizers") or ({"text": own["tokenizer"]} if "tokenizer" in own else {})
+        self._trained_with = {use: named_tokenizer(config) for use, config in told.items()}
 
     def tokenizer_for(self, use: str, own: str) -> Tokenizer | None:
         """The tokenizer of the data that the module was trained on, else the data's; None where neither is known.

@@ -161,10 +161,11 @@ class Seq2Seq(Module):
         data = getattr(self.trainer, "datamodule", None)
         for use, ours in self._trained_with.items():
             theirs = getattr(data, f"{use}_tokenizer", ours)
-            if theirs is not ours and (type(theirs), theirs.init_args) != (type(ours), ours.init_args):
+            same = theirs.learnt == ours.learnt if ours.learnt else theirs.init_args == ours.init_args
+            if type(theirs) is not type(ours) or not same:
                 raise ValueError(
-                    f"the data's {use} tokenizer is not the one that the checkpoint was trained with: the training "
-                    "text or --data.tokenizer has changed; use the data of the run, or train anew"
+                    f"the data's {use} tokenizer is not the one that the weights were trained with; use the data of "
+                    f"their run or, with --data.tokenizer.file, its {use}_tokenizer.json, or train anew"
                 )
 
     def training_step(self, batch: PairBatch, batch_idx: int) -> Float[Tensor, ""]:
@@ -273,7 +274,7 @@ class Seq2Seq(Module):
 
     @property
     def source_tokenizer(self) -> Tokenizer:
-        """What turns sources into ids: the data's, else that of the data it was trained on, else bytes."""
+        """What turns sources into ids: that of the data it was trained on, else the data's, else bytes."""
         return self.tokenizer_for("source", "source_tokenizer") or SpecialBytes()
 
     @property

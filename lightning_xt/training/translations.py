@@ -90,9 +90,10 @@ class Translator:
             if source["text"] is None or not source["text"].strip():
                 continue
             try:
-                readable[number], results[number]["problem"] = self._encoded(source["text"])
+                readable[number], problem = self._encoded(source["text"])
             except ValueError as error:
-                results[number]["problem"] = str(error)
+                problem = str(error)
+            results[number]["problem"] = problem and f"line {source['id'] + 1}: {problem}"
         if readable:
             src, src_mask = self._padded(list(readable.values()))
             found = self.decode(src, src_mask, length=sampling.length, sampling=sampling)

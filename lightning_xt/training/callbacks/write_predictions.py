@@ -69,7 +69,7 @@ class WritePredictions(BasePredictionWriter):
             file.writelines((_line(result, plain) + "\n").encode("utf-8", "replace") for result in results)
         for result in results:
             if result.get("problem"):
-                print(f"line {result['id'] + 1}: {result['problem']}", file=sys.stderr)
+                print(result["problem"], file=sys.stderr)
         for part in parts:
             part.unlink()
 
