@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from common import report, say
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "translation"
@@ -30,7 +31,7 @@ POSITIONS = {
     "rotary": ("Rotary", "Rotary", "Rotary"),
     "alibi": ("ALiBi", "ALiBi", "ALiBi"),
     "relative_bias": ("RelativeBias", "RelativeBias", "RelativeBias"),
-    "none": ("null", "null", "null"),
+    "none": (None, None, None),
 }
 """In encoder, decoder and cross-attention; () = as copy_length.yaml has them."""
 
@@ -40,8 +41,10 @@ def main() -> None:
     rows = {}
     for task in options.tasks:
         rows[task] = measured([f"-c={CONFIGS / 'copy.yaml'}", f"--data.task={task}"], options)
-    for name in options.positions:
-        rows[f"length_{name}"] = measured([f"-c={CONFIGS / 'copy_length.yaml'}", *positions(name)], options)
+    with tempfile.TemporaryDirectory() as folder:
+        for name in options.positions:
+            recipe = [f"-c={CONFIGS / 'copy_length.yaml'}", *overlay(name, Path(folder))]
+            rows[f"length_{name}"] = measured(recipe, options)
     report(rows, "cpu")
 
 
@@ -58,13 +61,18 @@ def parse() -> argparse.Namespace:
     return options
 
 
-def positions(name: str) -> list[str]:
+def overlay(name: str, folder: Path) -> list[str]:
     """The options of `fit` that choose positions; without windows, which only the recipe's own have."""
     if not POSITIONS[name]:
         return []
-    slots = ("encoder.attention", "decoder.attention", "decoder.cross_attention")
-    chosen = [f"--model.{slot}.position={position}" for slot, position in zip(slots, POSITIONS[name], strict=True)]
-    return [*chosen, "--model.encoder.attention.window=null", "--model.decoder.attention.window=null"]
+    encoder, decoder, across = POSITIONS[name]
+    own = {
+        "encoder": {"attention": {"position": encoder, "window": None}},
+        "decoder": {"attention": {"position": decoder, "window": None}, "cross_attention": {"position": across}},
+    }
+    file = folder / f"{name}.yaml"
+    file.write_text(yaml.safe_dump({"model": {"init_args": own}}))
+    return [f"-c={file}"]
 
 
 def measured(flags: Sequence[str], options: argparse.Namespace) -> dict[str, Any]:

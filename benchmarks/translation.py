@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,9 @@ from lightning_xt.data.cache import data_folder
 
 def main() -> None:
     options = parse()
+    if missing := [name for name in ("sacrebleu", "sacremoses") if find_spec(name) is None]:
+        say(f"{' and '.join(missing)} not installed; run pip install -e '.[bench]'")
+        sys.exit(2)
     with tempfile.TemporaryDirectory() as folder:
         seconds = None
         run = options.run
@@ -52,9 +56,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--checkpoint", default="last", help="which checkpoint of the run translates")
     parser.add_argument("--split", default="test_2016_flickr", choices=("val", "test_2016_flickr"))
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="what the result is said to be of")
-    own, _, rest = " ".join(sys.argv[1:]).partition(" -- ")
-    options = parser.parse_args(own.split())
-    options.rest = rest.split()
+    at = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    options = parser.parse_args(sys.argv[1:at])
+    options.rest = sys.argv[at + 1 :]
     return options
 
 

@@ -219,3 +219,45 @@ def test_quality_without_a_gpu_says_so(tmp_path):
     done = run(tmp_path, "quality.py", "--preset=stdlib_gpu")
     assert result(done) == {}
     assert done.stderr.splitlines() == ["stdlib_gpu needs a GPU, and there is none: nothing was measured"]
+
+
+SMALL_PAIRS = ["--model.encoder.dim=16", "--model.encoder.depth=1", "--model.decoder.dim=16", "--model.decoder.depth=1"]
+SMALL_PAIRS += ["--trainer.max_steps=2", "--model.schedule.warmup_steps=1"]
+
+
+@pytest.mark.slow
+def test_translation_counts_in_both_ways(tmp_path):
+    folder = tmp_path / "multi30k"
+    folder.mkdir()
+    for name in ("train", "val", "test_2016_flickr"):
+        for language, line in (("en", "A dog, a cat.\n"), ("de", "Ein Hund, eine Katze.\n")):
+            (folder / f"{name}.{language}").write_text(line * 12)
+    config = BENCHMARKS.parent / "configs" / "translation" / "multi30k_debug.yaml"
+    small = [*SMALL_PAIRS, "--data.tokenizer.vocab_size=280"]
+    found = rows(tmp_path, "translation.py", f"--config={config}", "--", *small)
+    assert set(found) == {"bleu_tokenized", "bleu", "chrf", "seconds"}
+    assert "tok:none" in found["bleu_tokenized"]["signature"] and "tok:13a" in found["bleu"]["signature"]
+    assert all(found[name]["sentences"] == 12 for name in ("bleu_tokenized", "bleu", "chrf"))
+
+
+def test_translation_scores_what_is_right(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    from translation import scores
+
+    right = ["Ein Hund, eine Katze und ein Mann.", "Zwei Männer gehen nach Hause."]
+    assert {name: row["value"] for name, row in scores(right, right).items()} == dict.fromkeys(
+        ("bleu_tokenized", "bleu", "chrf"), 100.0
+    )
+    # The published figures do not count capitals.
+    lower = scores([text.lower() for text in right], right)
+    assert lower["bleu_tokenized"]["value"] == 100.0 and lower["bleu"]["value"] < 60
+
+
+@pytest.mark.slow
+def test_algorithms_count_what_is_exact(tmp_path):
+    rest = ["--", *SMALL_PAIRS, "--data.test_size=16", "--data.validation_size=8"]
+    found = rows(tmp_path, "algorithms.py", "--seeds=2", "--tasks=reverse", "--positions=alibi", *rest)
+    assert set(found) == {"reverse", "length_alibi"}
+    for row in found.values():
+        assert row["repeats"] == len(row["seeds"]) == len(row["seconds"]) == 2
+        assert row["value"] == 0.0, "nothing is learnt in two steps"
