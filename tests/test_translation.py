@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -24,7 +25,7 @@ BEST = ["-c", f"{RUN}/config.yaml", "--ckpt_path", "best"]
 
 @pytest.fixture(scope="module")
 def finished_pairs(tmp_path_factory):
-    """A folder with a run of each kind: of sentences, and of numbers."""
+    """A folder with a run."""
     folder, here = tmp_path_factory.mktemp("pairs"), Path.cwd()
     write_pairs(folder)
     os.chdir(folder)
@@ -286,3 +287,31 @@ def test_weights_keep_what_their_ids_mean(trained, capsys):
     told = capsys.readouterr().out
     assert "--model.encoder.dropout is 0.5 here, 0.0 in the checkpoint" in told
     assert "--model.context_dropout is 0.1 here, 0.0 in the checkpoint" in told
+
+
+def test_positions_must_reach_as_far_as_the_texts(fresh, capsys):
+    Path("short.yaml").write_text(
+        "model: {init_args: {encoder: {embeddings: [{class_path: LearnedPositions, init_args: {max_length: 6}}]}}}\n"
+    )
+    assert main(["fit", "-c", "pairs.yaml", "-c", "short.yaml"]) == 2
+    said = "but the encoder's positions reach only 6 (max_length of its embeddings); raise that, or set"
+    assert said in capsys.readouterr().err
+    assert not Path("runs").exists()
+    assert main(["fit", "-c", "pairs.yaml", "-c", "short.yaml", "--data.max_length", "5"]) == 0
+
+
+def test_a_source_that_is_too_long_is_cut_and_told(trained, capsys):
+    Path("new.en").write_text("a dog\n" + "a red old dog runs " * 60 + "\n")
+    predict = ["predict", *BEST, "--data.predict_source", "new.en", "--output", "out.de", "--data.max_length", "20"]
+    assert main(predict) == 0
+    assert re.fullmatch(
+        r"line 2: it has \d+ tokens; only the first 20 were read \(max_length\)\n", capsys.readouterr().err
+    )
+    assert len(Path("out.de").read_text().splitlines()) == 2
+
+
+@pytest.mark.slow
+def test_pairs_of_many_lengths_compile(fresh):
+    done = process("fit", "-c", "pairs.yaml", "--model.compile.backend=eager", "--model.compile.dynamic=true")
+    assert done.returncode == 0, done.stderr
+    assert "val/bleu=" in done.stdout

@@ -71,7 +71,7 @@ class GeneratorPairs(Pairs):
             require_at_least(option, value, 1 if option in sizes else 0)
         _check_special({"pad": pad, "start": start, "end": end}, sizes)
         self.function = function
-        self.name = function if isinstance(function, str) else f"{function.__module__}.{function.__qualname__}"
+        self.name = function if isinstance(function, str) else _name(function)
         self.batches = {"validation": validation_batches, "test": test_batches}
         self.source_tokenizer = Numbers(source_vocab_size, pad=pad, start=None, end=None)
         self.target_tokenizer = Numbers(target_vocab_size, pad=pad, start=start, end=end)
@@ -235,6 +235,12 @@ def _form_problem(batch: Any) -> str | None:
     if src_mask.shape != src.shape:
         return f"src_mask has the shape {tuple(src_mask.shape)}, but src {tuple(src.shape)}; they must be alike"
     return None
+
+
+def _name(function: BatchFunction) -> str:
+    """Where a function comes from; of another callable, such as a partial, what Python prints."""
+    name = getattr(function, "__qualname__", None)
+    return repr(function) if name is None else f"{function.__module__}.{name}"
 
 
 def _kind(batch: Any) -> str:

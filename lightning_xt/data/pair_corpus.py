@@ -38,7 +38,8 @@ class PairCorpus(Pairs):
         max_length: ids a text may have, special ones aside. None means what fits into `max_tokens`.
         too_long: whether training pairs with a longer text are left out (`drop`) or the text is cut (`truncate`).
             Validation and test leave out none: they cut.
-        max_tokens: padded ids of a batch of one process, on the larger of both sides.
+        max_tokens: padded ids of a batch of one process, on the larger of both sides; of several processes, whose
+            batches are cut together, one may have a pair more.
         seed: chooses the sequence of training batches.
         predict_source: file of the sources that `predict` reads. None means none.
     """
@@ -59,6 +60,7 @@ class PairCorpus(Pairs):
         if max_length is not None:
             require_at_least("max_length", max_length, 1)
         self.max_length = max_tokens - 2 if max_length is None else max_length
+        self.max_source_ids = self.max_length + 1
         self.too_long = too_long
         self.max_tokens = max_tokens
         self.source_tokenizer = tokenizer()
@@ -75,6 +77,7 @@ class PairCorpus(Pairs):
         self._training: PairTable | None = None
         self._batches: TokenBatches | None = None
         self._hash: str | None = None
+        self._longest: tuple[int, int] | None = None
 
     @abstractmethod
     def lines(self, split: str) -> PairLines | None:
@@ -89,6 +92,10 @@ class PairCorpus(Pairs):
         self._learnt = True
         self._training = self._batches = self._hash = None
         self._evaluation.clear()
+
+    @property
+    def longest(self) -> tuple[int, int] | None:
+        return self._longest
 
     @property
     def content_hash(self) -> str | None:
@@ -182,7 +189,12 @@ class PairCorpus(Pairs):
         return self._training
 
     def _table(self, found: Tokenized, references: list[str] | None) -> PairTable:
-        return PairTable(found.source, found.target, references, pad=self.pad)
+        table = PairTable(found.source, found.target, references, pad=self.pad)
+        source, target = table.lengths.max(axis=0)
+        # The last id of a target is predicted, not read.
+        before = self._longest or (0, 0)
+        self._longest = max(before[0], int(source)), max(before[1], int(target) - 1)
+        return table
 
     def _tokenized(self, lines: PairLines, too_long: Literal["drop", "truncate"]) -> Tokenized:
         if not self._learnt:

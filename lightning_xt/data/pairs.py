@@ -42,6 +42,9 @@ class Pairs(DataModule):
     source_field: str | None = None
     """Which field of each line holds the source, where the file of sources is one of JSON lines."""
 
+    max_source_ids: int | None = None
+    """Ids of a source that are read, the end id included. None = all."""
+
     def __init__(self, *, seed: int, predict_source: str | None) -> None:
         super().__init__()
         # `logger=False`: Lightning refuses a data option that shares its name, not its value, with a model option.
@@ -82,6 +85,11 @@ class Pairs(DataModule):
 
     def use_tokenizers(self, source: Tokenizer, target: Tokenizer) -> None:
         """Takes up tokenizers that have learnt already, such as those of a checkpoint."""
+
+    @property
+    def longest(self) -> tuple[int, int] | None:
+        """Ids of the longest source, and those that a model reads of the longest target; None before they are known."""
+        return None
 
     @property
     def vocab(self) -> dict[str, int | None]:

@@ -33,7 +33,8 @@ class ParallelText(PairCorpus):
         max_length: ids a text may have, special ones aside. None means what fits into `max_tokens`.
         too_long: whether training pairs with a longer text are left out (`drop`) or the text is cut (`truncate`).
             Validation and test leave out none: they cut.
-        max_tokens: padded ids of a batch of one process, on the larger of both sides.
+        max_tokens: padded ids of a batch of one process, on the larger of both sides; of several processes, whose
+            batches are cut together, one may have a pair more.
         seed: chooses the sequence of training batches.
         predict_source: file of the sources that `predict` reads, one per line. None means none.
     """

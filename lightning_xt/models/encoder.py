@@ -103,6 +103,8 @@ class Encoder(nn.Module):
             inputs: what comes beside the tokens.
         """
         inputs = Inputs() if inputs is None else inputs
+        if inputs.prefix is not None:
+            raise ValueError("Inputs(prefix=...) stands before a decoder's tokens, not a source's; leave it away")
         if mask is not None:
             inputs = replace(inputs, hidden=~mask if inputs.hidden is None else inputs.hidden | ~mask)
         where = Where.sequence(tokens.shape[1], causal=False, inputs=inputs, lengths=None, device=tokens.device)

@@ -92,7 +92,7 @@ class EncoderDecoder(nn.Module):
             source_inputs: what comes beside the source's ids. None = the decoder's condition.
         """
         inputs = Inputs() if inputs is None else inputs
-        _check_mask(src, src_mask)
+        check_mask(src, src_mask)
         beside = Inputs(condition=inputs.condition) if source_inputs is None else source_inputs
         context = self.encoder(src, src_mask, inputs=beside)
         if self.training and self.context_dropout:
@@ -125,7 +125,8 @@ class EncoderDecoder(nn.Module):
         self.encoder.token_embedding = theirs
 
 
-def _check_mask(src: Tensor, src_mask: Tensor | None) -> None:
+def check_mask(src: Tensor, src_mask: Tensor | None) -> None:
+    """Raises a ValueError for a mask that does not say of each source id whether it is real."""
     if src_mask is not None and (src_mask.shape != src.shape or src_mask.dtype != torch.bool):
         raise ValueError(
             f"src_mask is a {src_mask.dtype} tensor of shape {tuple(src_mask.shape)}; it must be boolean, True where "

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Int
 from lightning.pytorch import Trainer
 from torch import Tensor
+from torchmetrics import Metric
 from torchmetrics.text import CHRFScore, SacreBLEUScore
 
 from lightning_xt.core.batch import EvaluationPairs
@@ -41,15 +42,16 @@ class PairScores:
         precise = torch.float32 if device.type == "mps" else torch.float64
         self.sums = torch.zeros(5, dtype=precise, device=device)
         """Nats, tokens, tokens predicted right; pairs decoded, those decoded exactly."""
-        self.of_text: tuple[SacreBLEUScore, CHRFScore] | None = None
+        self.of_text: tuple[Metric, ...] | None = None
         self.pairs: list[Shown] = []
 
     def add(self, batch: EvaluationPairs, loss: Loss, correct: Int[Tensor, ""]) -> None:
         """Takes up how likely the targets of a batch are."""
         self.sums[:3] += torch.stack([value.to(self.sums.dtype) for value in (loss.total, loss.count, correct)])
         if batch.references is not None and self.of_text is None:
-            # As the command line of sacrebleu counts them: 13a tokens; characters only.
-            self.of_text = (SacreBLEUScore().to(self.device), CHRFScore(n_word_order=0).to(self.device))
+            # With sacrebleu's settings: 13a tokens; characters only. Counts in 16 bits would stop counting.
+            metrics = SacreBLEUScore(), CHRFScore(n_word_order=0)
+            self.of_text = tuple(metric.to(self.device).set_dtype(torch.float32) for metric in metrics)
 
     def chosen(self, index: Int[Tensor, " b"]) -> list[int]:
         """The rows of a batch that are to be decoded."""

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from lightning_xt.core.batch import EvaluationPairs, PairBatch
-from lightning_xt.core.files import replacing
 from lightning_xt.data.byte_corpus import ByteCorpus
 from lightning_xt.data.pairs import Pairs
 from lightning_xt.data.sources import Source
@@ -28,6 +27,7 @@ from lightning_xt.training.optim.parameter_groups import OptimizerFactory
 from lightning_xt.training.optim.schedules.base import ScheduleFactory
 from lightning_xt.training.optim.schedules.warmup_cosine import WarmupCosine
 from lightning_xt.training.pair_scores import PairScores
+from lightning_xt.training.pair_tokenizers import check_positions, check_same, check_shared, write_learnt
 from lightning_xt.training.sampling import Sampling
 from lightning_xt.training.translations import Translator
 
@@ -109,7 +109,11 @@ class Seq2Seq(Module):
             src: source ids.
             tgt: target ids, the start token first, padded on the right.
             src_mask: True where a source id is real. None = everywhere.
+
+        Raises:
+            ValueError: a source is empty or all padding, or has an id outside the vocabulary.
         """
+        self._translator.check(src, src_mask)
         return self._score(src, tgt, src_mask).mean
 
     def _score(self, src: Tensor, tgt: Tensor, src_mask: Tensor | None) -> Loss:
@@ -137,18 +141,15 @@ class Seq2Seq(Module):
 
     def on_fit_start(self) -> None:
         self._check_tokenizers()
-        shared = self.network.encoder.token_embedding is self.network.decoder.token_embedding
-        if shared and self.source_tokenizer.learnt != self.target_tokenizer.learnt:
-            raise ValueError(
-                "model.shared_embedding is on, but the ids of source and target mean different things; set "
-                "--data.shared_tokenizer true, or --model.shared_embedding false"
-            )
+        encoder, decoder = self.network.encoder, self.network.decoder
+        if encoder.token_embedding is decoder.token_embedding:
+            check_shared(self.source_tokenizer, self.target_tokenizer)
+        longest = getattr(getattr(self.trainer, "datamodule", None), "longest", None)
+        if longest is not None:
+            check_positions(longest, (encoder.max_length, decoder.max_length))
         folder = run_folder(self.trainer)
         if folder is not None and self.trainer.is_global_zero:
-            for use, tokenizer in self.tokenizers.items():
-                if tokenizer.learnt is not None:
-                    with replacing(folder / f"{use}_tokenizer.json") as file:
-                        file.write(tokenizer.learnt.encode("utf-8"))
+            write_learnt(folder, self.tokenizers)
 
     def on_validation_start(self) -> None:
         self._check_tokenizers()
@@ -157,16 +158,9 @@ class Seq2Seq(Module):
         self._check_tokenizers()
 
     def _check_tokenizers(self) -> None:
-        """Refuses data whose ids mean something else than those that the network was trained on."""
         data = getattr(self.trainer, "datamodule", None)
         for use, ours in self._trained_with.items():
-            theirs = getattr(data, f"{use}_tokenizer", ours)
-            same = theirs.learnt == ours.learnt if ours.learnt else theirs.init_args == ours.init_args
-            if type(theirs) is not type(ours) or not same:
-                raise ValueError(
-                    f"the data's {use} tokenizer is not the one that the weights were trained with; use the data of "
-                    f"their run or, with --data.tokenizer.file, its {use}_tokenizer.json, or train anew"
-                )
+            check_same(use, ours, getattr(data, f"{use}_tokenizer", ours))
 
     def training_step(self, batch: PairBatch, batch_idx: int) -> Float[Tensor, ""]:
         src, tgt, src_mask = batch
@@ -258,16 +252,17 @@ class Seq2Seq(Module):
     def fitted(self, prompts: Sequence[str] | None, sampling: Sampling) -> Sampling:
         """The sampling of these prompts, as short as the network's positions are."""
         limit = self.network.decoder.max_length
-        if limit is None:
+        if limit is None or sampling.length is None:
             return sampling
-        return replace(sampling, length=min(limit - 1, sampling.length or limit - 1))
+        return replace(sampling, length=min(limit - 1, sampling.length))
 
     def samples(self, prompts: Sequence[str] | None, sampling: Sampling) -> list[str]:
         if prompts is None:
             return self._scores.shown(self.trainer)
         asked = [Source(id=number, text=prompt, problem=None) for number, prompt in enumerate(prompts)]
         answers = self._translator.answers(asked, sampling)
-        return [f"source      {answer['source']}\nprediction  {answer['text']}" for answer in answers]
+        texts = [f"source      {answer['source']}\nprediction  {answer['text']}" for answer in answers]
+        return [text + f"\n({a['problem']})" * bool(a["problem"]) for text, a in zip(texts, answers, strict=True)]
 
     def streamed(self, prompt: str, sampling: Sampling) -> Iterator[str]:
         return self._translator.streamed(prompt, sampling)
@@ -288,7 +283,9 @@ class Seq2Seq(Module):
 
     @property
     def _translator(self) -> Translator:
-        return Translator(self.network, self.source_tokenizer, self.target_tokenizer, self.vocab)
+        data = None if self._trainer is None else getattr(self._trainer, "datamodule", None)
+        most = getattr(data, "max_source_ids", None)
+        return Translator(self.network, self.source_tokenizer, self.target_tokenizer, self.vocab, most)
 
     def _required(self, name: str) -> int:
         size = self.vocab[name]

@@ -1,7 +1,8 @@
 """Sources in, targets out."""
 
+import sys
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from typing import Any
 
 import torch
@@ -12,10 +13,11 @@ from lightning_xt.core.inputs import Inputs
 from lightning_xt.data.sources import Source
 from lightning_xt.data.tokenizers.base import Tokenizer
 from lightning_xt.generation.engine import generate, stream
-from lightning_xt.models.encoder_decoder import EncoderDecoder
+from lightning_xt.models.encoder_decoder import EncoderDecoder, check_mask
 from lightning_xt.training.sampling import Sampling
 
 GREEDY = Sampling()
+SCORED = 32  # answers whose logits are held at once
 
 
 class Translator:
@@ -26,6 +28,7 @@ class Translator:
         source_tokenizer: turns sources into ids.
         target_tokenizer: turns ids into targets.
         vocab: the special ids of both.
+        max_source_ids: ids of a source that are read, the end id included. None = as many as the network's positions.
     """
 
     def __init__(
@@ -34,11 +37,14 @@ class Translator:
         source_tokenizer: Tokenizer,
         target_tokenizer: Tokenizer,
         vocab: dict[str, int | None],
+        max_source_ids: int | None = None,
     ) -> None:
         self.network = network
         self.source_tokenizer, self.target_tokenizer = source_tokenizer, target_tokenizer
         self.start, self.end = vocab["start"], vocab["end"]
         self.pad = vocab["pad"] or 0
+        limits = [each for each in (max_source_ids, network.encoder.max_length) if each is not None]
+        self.most = min(limits, default=None)
 
     def decode(
         self,
@@ -58,23 +64,28 @@ class Translator:
             length: most tokens to produce. None = twice those of each source, and 32 more.
             sampling: how tokens are chosen; greedily unless it has a temperature.
         """
-        sampling = sampling.resolved(temperature=0.0)
-        self._check(src, src_mask)
-        starts = self._starts(len(src)).to(src.device) if starts is None else starts
+        self.check(src, src_mask)
+        starts = (self._starts(len(src)) if starts is None else starts).to(src.device)
         limits = self._limits(src, src_mask, starts.shape[1], length)
-        with _evaluating(self.network), torch.no_grad():
-            inputs = self.network.encode(src, src_mask)
-            found = generate(
-                self.network.decoder,
-                starts,
-                int(limits.max()),
-                end=self.end,
-                pad=self.pad,
-                inputs=inputs,
-                **sampling.choices,
-            )
+        return self._decoded(self._read(src, src_mask), starts, limits, sampling)
+
+    def _decoded(self, known: Inputs, starts: Tensor, limits: Tensor, sampling: Sampling) -> Int[Tensor, "b n"]:
+        """The answers to sources that have been read."""
+        choices = sampling.resolved(temperature=0.0).choices
+        most = int(limits.max())
+        found = generate(self.network.decoder, starts, most, end=self.end, pad=self.pad, inputs=known, **choices)
         beyond = torch.arange(found.shape[1], device=found.device) >= limits[:, None]
         return found.masked_fill(beyond, self.pad)
+
+    def _read(self, src: Tensor, src_mask: Tensor | None) -> Inputs:
+        """What the decoder is to know of the sources."""
+        was_training = self.network.training
+        self.network.train(False)
+        try:
+            with torch.no_grad():
+                return self.network.encode(src, src_mask)
+        finally:
+            self.network.train(was_training)
 
     def answers(self, sources: Sequence[Source], sampling: Sampling) -> list[dict[str, Any]]:
         """What is answered to each source, and its score: the log-probability of the answer, in nats.
@@ -96,9 +107,10 @@ class Translator:
             results[number]["problem"] = problem and f"line {source['id'] + 1}: {problem}"
         if readable:
             src, src_mask = self._padded(list(readable.values()))
-            found = self.decode(src, src_mask, length=sampling.length, sampling=sampling)
+            known, starts = self._read(src, src_mask), self._starts(len(src)).to(src.device)
             limits = self._limits(src, src_mask, 1, sampling.length)
-            scores = self._scores(src, src_mask, found, limits)
+            found = self._decoded(known, starts, limits, sampling)
+            scores = self._scores(known, starts, found, limits)
             for number, ids, score in zip(readable, found.tolist(), scores.tolist(), strict=True):
                 results[number].update(text=self.text(ids), score=round(score, 4))
         return results
@@ -111,17 +123,19 @@ class Translator:
         """
         if not prompt.strip():
             raise ValueError('generate needs a source to translate: --prompt "..."')
-        src, src_mask = self._padded([self._encoded(prompt)[0]])
-        sampling = sampling.resolved(temperature=0.0)
-        starts = self._starts(1).to(src.device)
-        limits = self._limits(src, src_mask, 1, sampling.length)
+        ids, problem = self._encoded(prompt)
+        if problem is not None:
+            print(problem, file=sys.stderr)
+        src, src_mask = self._padded([ids])
+        most = int(self._limits(src, src_mask, 1, sampling.length))
+        choices = sampling.resolved(temperature=0.0).choices
+        starts, known = self._starts(1).to(src.device), self._read(src, src_mask)
         text = self.target_tokenizer.stream()
-        with _evaluating(self.network), torch.no_grad():
-            inputs = self.network.encode(src, src_mask)
-            steps = stream(self.network.decoder, starts, int(limits), inputs=inputs, end=self.end, **sampling.choices)
-            with closing(steps) as tokens:
-                for token in tokens:
-                    yield text.feed(int(token))
+        with closing(stream(self.network.decoder, starts, most, inputs=known, **choices)) as tokens:
+            for token in map(int, tokens):
+                if token == self.end:
+                    break
+                yield text.feed(token)
         yield text.finish()
 
     def text(self, ids: Sequence[int]) -> str:
@@ -130,11 +144,11 @@ class Translator:
 
     def _encoded(self, text: str) -> tuple[list[int], str | None]:
         """The ids of a source as the model was trained to read them, and what was left out."""
-        ids, end, most = self.source_tokenizer.encode(text), self.source_tokenizer.end, self.network.encoder.max_length
+        ids, end = self.source_tokenizer.encode(text), self.source_tokenizer.end
         closing_ids = [] if end is None else [end]
-        if most is None or len(ids) + len(closing_ids) <= most:
+        if self.most is None or len(ids) + len(closing_ids) <= self.most:
             return [*ids, *closing_ids], None
-        kept = most - len(closing_ids)
+        kept = self.most - len(closing_ids)
         return [*ids[:kept], *closing_ids], f"it has {len(ids)} tokens; only the first {kept} were read (max_length)"
 
     def _padded(self, rows: list[list[int]]) -> tuple[Tensor, Tensor]:
@@ -151,27 +165,41 @@ class Translator:
 
     def _limits(self, src: Tensor, src_mask: Tensor | None, starts: int, length: int | None) -> Int[Tensor, " b"]:
         """Most tokens that each row may produce."""
-        most = self.network.decoder.max_length
         if length is not None:
             return torch.full((len(src),), length, device=src.device)
+        most = self.network.decoder.max_length
+        if most is not None and starts >= most:
+            raise ValueError(
+                f"{starts} start tokens leave no room for an answer, because the decoder's positions reach only {most} "
+                "(max_length); give fewer"
+            )
         read = torch.full((len(src),), src.shape[1], device=src.device) if src_mask is None else src_mask.sum(dim=1)
         limits: Tensor = 2 * read + 32
         return limits if most is None else limits.clamp(max=most - starts)
 
     @torch.no_grad()
-    def _scores(self, src: Tensor, src_mask: Tensor, found: Tensor, limits: Tensor) -> Float[Tensor, " b"]:
+    def _scores(self, known: Inputs, starts: Tensor, found: Tensor, limits: Tensor) -> Float[Tensor, " b"]:
         """Sum of the log-probabilities of each answer's tokens, the end included."""
-        tgt = torch.cat((self._starts(len(src)).to(src.device), found), dim=1)
-        with _evaluating(self.network):
-            logits = self.network(src, tgt[:, :-1], src_mask)
-        each = logits.float().log_softmax(dim=-1).gather(-1, found[..., None])[..., 0]
+        decoder, read = self.network.decoder, torch.cat((starts, found[:, :-1]), dim=1)
+        was_training = decoder.training
+        decoder.train(False)
+        parts = []
+        for first in range(0, len(found), SCORED):
+            rows = slice(first, first + SCORED)
+            mask = None if known.context_mask is None else known.context_mask[rows]
+            context = None if known.context is None else known.context[rows]
+            logits = decoder(read[rows], inputs=Inputs(context=context, context_mask=mask)).float()
+            parts.append(logits.gather(-1, found[rows, :, None])[..., 0] - logits.logsumexp(dim=-1))
+        decoder.train(was_training)
         # What fills up is no part of an answer.
         beyond = torch.arange(found.shape[1], device=found.device) >= limits[:, None]
         if self.end is not None:
             beyond = beyond | ((found == self.end).cumsum(dim=1) - (found == self.end).long() > 0)
-        return each.masked_fill(beyond, 0.0).sum(dim=1)
+        return torch.cat(parts).masked_fill(beyond, 0.0).sum(dim=1)
 
-    def _check(self, src: Tensor, src_mask: Tensor | None) -> None:
+    def check(self, src: Tensor, src_mask: Tensor | None) -> None:
+        """Raises a ValueError for sources that are empty, or of no such vocabulary, and for masks that are none."""
+        check_mask(src, src_mask)
         size = self.network.encoder.vocab_size
         if src.numel() == 0 or (src_mask is not None and not bool(src_mask.any(dim=1).all())):
             raise ValueError("a source is empty, or all of it is padding; give each at least one token")
@@ -185,14 +213,3 @@ def until_end(ids: Sequence[int], end: int | None) -> list[int]:
     """What stands before the end token; everything where there is none."""
     ids = list(ids)
     return ids[: ids.index(end)] if end is not None and end in ids else ids
-
-
-@contextmanager
-def _evaluating(network: EncoderDecoder) -> Iterator[Inputs | None]:
-    """Puts a network into evaluation mode, and back."""
-    was_training = network.training
-    network.train(False)
-    try:
-        yield None
-    finally:
-        network.train(was_training)

@@ -12,7 +12,6 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import nn
 
 from lightning_xt.models.decoder import Decoder
-from lightning_xt.models.encoder_decoder import EncoderDecoder
 from lightning_xt.models.outline import outline
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -43,10 +42,11 @@ def training_flops(network: nn.Module, seq_len: int) -> float | None:
     """FLOPs of a training step per token: all pairs of tokens count, as in the literature; None if they defy counting.
 
     Args:
-        network: a decoder or an encoder-decoder, wherever it is; neither touched nor run.
-        seq_len: tokens in a row; of an encoder-decoder those of the target, to a source as long.
+        network: wherever it is; neither touched nor run. That of an encoder-decoder depends on two lengths, which
+            change with every batch, so it is not counted.
+        seq_len: tokens in a row.
     """
-    if not isinstance(network, (Decoder, EncoderDecoder)):
+    if not isinstance(network, Decoder):
         return None
     try:
         with torch.device("meta"):

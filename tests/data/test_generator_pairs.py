@@ -2,6 +2,7 @@
 
 import random
 import sys
+from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -228,3 +229,15 @@ def test_the_state_of_a_gpu_is_kept_apart_too(monkeypatch):
     assert torch.rand((), generator=gpu) == torch.rand((), generator=torch.Generator().manual_seed(7))
     expected = torch.Generator().manual_seed(3)
     assert drawn == [torch.rand((), generator=expected).item() for _ in range(2)]
+
+
+def test_the_function_may_be_any_callable():
+    data = GeneratorPairs(partial(batches_of_one, 4), source_vocab_size=9, target_vocab_size=9)
+    data.setup("fit")
+    assert next(iter(data.train_dataloader())).src.tolist() == [[4]]
+    assert "partial" in data.describe()
+
+
+def batches_of_one(symbol):
+    while True:
+        yield torch.tensor([[symbol]]), torch.tensor([[1, symbol]]), torch.tensor([[True]])

@@ -176,3 +176,9 @@ def test_weights_start_as_a_decoders() -> None:
 def test_refuses(options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         Encoder(**{"vocab_size": SOURCES, "dim": SOURCE_DIM, "attention": attention(), **options})
+
+
+def test_refuses_a_soft_prefix() -> None:
+    model = encoder()
+    with pytest.raises(ValueError, match=r"Inputs\(prefix=\.\.\.\) stands before a decoder's tokens, not a source's"):
+        model(torch.zeros(2, 3, dtype=torch.long), inputs=Inputs(prefix=torch.zeros(2, 1, 5)))

@@ -8,11 +8,15 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from tiny_pairs import NETWORK, write_pairs
 from torchmetrics.functional.text import chrf_score, sacre_bleu_score
+from torchmetrics.text import SacreBLEUScore
 
+from lightning_xt.core.batch import EvaluationPairs
 from lightning_xt.data.copy_task import CopyTask
 from lightning_xt.data.parallel_text import ParallelText
 from lightning_xt.data.tokenizers.bpe import BPE
 from lightning_xt.data.tokenizers.special_bytes import SpecialBytes
+from lightning_xt.objectives.base import Loss
+from lightning_xt.training.pair_scores import PairScores
 from lightning_xt.training.seq2seq import Seq2Seq
 from lightning_xt.training.translations import Translator
 
@@ -269,11 +273,52 @@ def test_options_out_of_range():
         Seq2Seq({"source": 5, "target": None})
 
 
-def test_bf16_and_compiling_train(folder):
-    model = build({**THINNED, "compile": {"backend": "eager", "disable": True}}, text())
+def test_what_is_compiled_is_what_trains(folder, monkeypatch):
+    calls = []
+
+    def counted(network, options, device, accumulated):
+        def forward(*args, **kwargs):
+            calls.append(network.training)
+            return network(*args, **kwargs)
+
+        return forward
+
+    plain = build(THINNED, text())
+    fit(plain, text(), 3, precision="bf16-mixed")
+    monkeypatch.setattr("lightning_xt.training.module.compiled_forward", counted)
+    model = build({**THINNED, "compile": True}, text())
     fit(model, text(), 3, precision="bf16-mixed")
-    assert not any("_orig_mod" in name for name in model.state_dict())
-    assert all(value.isfinite().all() for value in model.state_dict().values())
+    assert calls == [True] * 3
+    for name, value in plain.state_dict().items():
+        assert torch.equal(model.state_dict()[name], value)
+
+
+def test_a_source_of_padding_has_no_loss():
+    model = Seq2Seq.from_config(NETWORK)
+    src, tgt = torch.full((2, 3), 7), torch.full((2, 4), 7)
+    mask = torch.tensor([[True, True, False], [False, False, False]])
+    with pytest.raises(ValueError, match="a source is empty, or all of it is padding; give each at least one token"):
+        model.loss(src, tgt, mask)
+
+
+def test_scores_of_a_model_in_16_bits_are_counted_in_32(folder):
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        scores = PairScores(torch.device("cpu"), SpecialBytes(), None, 0)
+        loss = Loss(torch.tensor(1.0), torch.tensor(1.0), torch.tensor(1))
+        ids = torch.tensor([[1, 70, 71, 72, 2]])
+        pairs = EvaluationPairs(ids, ids, ids > 0, torch.tensor([0]), ["word " * 8])
+        scores.add(pairs, loss, torch.tensor(3))
+        metrics = scores.of_text
+        for metric in metrics:
+            for _ in range(100):
+                metric.update(["one two three four five"], [["one two three four six"]])
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert metrics[0].preds_len == 500
+    one = SacreBLEUScore()
+    one.update(["one two three four five"], [["one two three four six"]])
+    torch.testing.assert_close(metrics[0].compute(), one.compute())
 
 
 # What is measured.

@@ -183,5 +183,45 @@ def test_positions_limit_an_answer():
     assert model.generate(SRC, src_mask=MASK).shape == (3, 19)
     with pytest.raises(ValueError, match="the model's positions reach only 20"):
         model.generate(SRC, seq_len=20, src_mask=MASK)
-    assert model.fitted(None, Sampling()).length == 19
+    assert model.fitted(None, Sampling()).length is None
+    assert model.fitted(None, Sampling(length=30)).length == 19
     assert model.fitted(None, Sampling(length=7)).length == 7
+
+
+def test_what_is_streamed_leaves_the_caller_as_it_was(model):
+    model.train()
+    pieces = model.streamed("3 9 4", Sampling(length=4))
+    next(pieces)
+    assert torch.is_grad_enabled()
+    pieces.close()
+    assert model.training and model.network.decoder.training
+
+
+def test_a_stream_ends_with_its_end(model, monkeypatch):
+    # As on a GPU, which is asked only now and then whether all rows have ended.
+    drawn = [3, 4, VOCAB["end"], 0, 0]
+    monkeypatch.setattr(
+        "lightning_xt.training.translations.stream", lambda *args, **kwargs: (torch.tensor([each]) for each in drawn)
+    )
+    assert "".join(model.streamed("3 9 4", Sampling())) == "3 4"
+
+
+def test_start_tokens_that_leave_no_room(model):
+    starts = torch.ones(3, 20, dtype=torch.long)
+    learned = [{"class_path": "LearnedPositions", "init_args": {"max_length": 20}}]
+    config = {"encoder": NETWORK["encoder"], "decoder": {**NETWORK["decoder"], "embeddings": learned}}
+    short = Seq2Seq.from_config({**config, "vocab": VOCAB})
+    with pytest.raises(ValueError, match="20 start tokens leave no room for an answer"):
+        short.generate(SRC, start_tokens=starts, src_mask=MASK)
+
+
+def test_a_source_beyond_the_positions_is_told(capsys):
+    learned = [{"class_path": "LearnedPositions", "init_args": {"max_length": 4}}]
+    config = {"encoder": {**NETWORK["encoder"], "embeddings": learned}, "decoder": NETWORK["decoder"]}
+    short = Seq2Seq.from_config(config)
+    # Bytes, without a data module: five and the end.
+    list(short.streamed("abcde", Sampling(length=2)))
+    assert capsys.readouterr().err == "it has 5 tokens; only the first 3 were read (max_length)\n"
+    assert short.samples(["abcde"], Sampling(length=2))[0].endswith(
+        "\n(line 1: it has 5 tokens; only the first 3 were read (max_length))"
+    )

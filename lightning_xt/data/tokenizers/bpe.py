@@ -24,9 +24,9 @@ class BPE(Tokenizer):
     Args:
         vocab_size: number of ids, at least 259: the bytes and three special ones. A short text may teach fewer; the
             rest stay unused.
-        file: a `tokenizer.json` of the `tokenizers` library, which is used instead of learning one; its number of ids
-            takes the place of `vocab_size`. It must be a byte-level BPE whose ids 0, 1 and 2 are the special tokens
-            <pad>, <start> and <end>.
+        file: a `tokenizer.json` of the `tokenizers` library, which is used instead of learning one; where it has more
+            ids than `vocab_size`, their number takes its place. It must be a byte-level BPE whose ids 0, 1 and 2 are
+            the special tokens <pad>, <start> and <end>.
         model: the content of such a file, which is how a checkpoint keeps what was learnt.
     """
 
@@ -47,7 +47,7 @@ class BPE(Tokenizer):
         self._library: Library | None = None
         if file is not None:
             self._library = _loaded(f"--data.tokenizer.file {file}", _content(file))
-            self._vocab_size = _size(self._library)
+            self._vocab_size = max(vocab_size, _size(self._library))
         if model is not None:
             self._library = _loaded("data.tokenizer.model", model.encode("utf-8"))
             if _size(self._library) > vocab_size:

@@ -14,11 +14,12 @@ SETTLED = 10.0  # seconds of training after which the use of the machine is wort
 class Throughput(Callback):
     """Logs how fast training is and what it takes, validation's time left out.
 
-    `tokens_per_second` are the tokens all processes together predict, `step_ms` is the time of an optimizer step, and
-    `data_wait` is the share of it, 0 to 1, in which the first process waited for its batches. `mfu` is the share of
-    the machine's arithmetic that the model uses: its FLOPs, all pairs of tokens counted, over those of dense matrix
-    products in the precision of the run (a GPU's by its data sheet, a CPU's measured once; left out where that is not
-    known). `peak_memory_gb` is the most that was held: by tensors on a GPU, by the first process on a CPU.
+    `tokens_per_second` are the tokens all processes together predict, padding of targets included, `step_ms` is the
+    time of an optimizer step, and `data_wait` is the share of it, 0 to 1, in which the first process waited for its
+    batches. `mfu` is the share of the machine's arithmetic that the model uses: its FLOPs, all pairs of tokens counted,
+    over those of dense matrix products in the precision of the run (a GPU's by its data sheet, a CPU's measured once;
+    left out where that is not known, and for an encoder-decoder, whose rows have other lengths in every batch).
+    `peak_memory_gb` is the most that was held: by tensors on a GPU, by the first process on a CPU.
 
     Measured from one logged step to the next, so that no step waits for the device. The first values after a start
     include what is done once, such as compiling.
