@@ -289,6 +289,13 @@ def test_weights_keep_what_their_ids_mean(trained, capsys):
     assert "--model.context_dropout is 0.1 here, 0.0 in the checkpoint" in told
 
 
+def test_predictions_do_not_replace_what_they_are_of(trained, capsys):
+    Path("new.en").write_text("a dog\n")
+    assert main(["predict", *BEST, "--data.predict_source", "new.en", "--output", "./new.en"]) == 2
+    assert "--output new.en is --data.predict_source too; name another file" in capsys.readouterr().err
+    assert Path("new.en").read_text() == "a dog\n"
+
+
 def test_positions_must_reach_as_far_as_the_texts(fresh, capsys):
     Path("short.yaml").write_text(
         "model: {init_args: {encoder: {embeddings: [{class_path: LearnedPositions, init_args: {max_length: 6}}]}}}\n"

@@ -1,7 +1,9 @@
 """Pairs that a function of the user's makes."""
 
 import importlib
+import traceback
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
@@ -20,7 +22,8 @@ from lightning_xt.data.token_batches import by_budget
 from lightning_xt.data.tokenizers.numbers import Numbers
 from lightning_xt.data.windows import split_mix_64
 
-BatchFunction = Callable[[], Iterable[tuple[Tensor, Tensor, Tensor]]]
+BatchFunction = Callable[[], Any]
+"""Gives an iterable of (src, tgt, src_mask)."""
 
 PREDICTED = 16_384
 """Characters of a batch of sources that `predict` reads."""
@@ -129,7 +132,7 @@ class GeneratorPairs(Pairs):
         function = found_function(self.function) if isinstance(self.function, str) else self.function
         seed = int(split_mix_64(self.seed, [SPLITS.index(split)])[0])
         randomness = OwnRandomness(seed, cuda=self._device.type == "cuda")
-        with randomness.used():
+        with randomness.used(), self._told():
             made = function()
         if not isinstance(made, Iterable):
             raise ValueError(f"{self.describe()} gives {_kind(made)}; it must yield batches of (src, tgt, src_mask)")
@@ -137,7 +140,7 @@ class GeneratorPairs(Pairs):
         batches = iter(made)
         number = 0
         while True:
-            with randomness.used():
+            with randomness.used(), self._told():
                 batch = next(batches, None)
             if batch is None:
                 raise ValueError(
@@ -147,6 +150,22 @@ class GeneratorPairs(Pairs):
             if number >= first:
                 yield self._checked(batch, f"{self.describe()}: batch {number} of the {split} split")
             number += 1
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Says what the function raises, and where.
+
+        Raises:
+            ValueError: it raised anything.
+        """
+        try:
+            yield
+        except Exception as error:
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            raise ValueError(
+                f"{self.describe()} raised {type(error).__name__}: {error} ({place.filename}, line {place.lineno}); "
+                "mend it there"
+            ) from error
 
     def _checked(self, batch: Any, place: str) -> PairBatch:
         """The batch, if it is one.

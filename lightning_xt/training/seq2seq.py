@@ -249,6 +249,10 @@ class Seq2Seq(Module):
         sampling = Sampling(length=seq_len, **choices)
         return self._translator.decode(src, src_mask, starts=start_tokens, length=seq_len, sampling=sampling)
 
+    def translate(self, texts: Sequence[str], **choices: Any) -> list[str]:
+        """The answer to each text, by the options of `Sampling`; empty for one that is empty or cannot be read."""
+        return [answer["text"] for answer in self._translator.of_texts(texts, Sampling(**choices))]
+
     def fitted(self, prompts: Sequence[str] | None, sampling: Sampling) -> Sampling:
         """The sampling of these prompts, as short as the network's positions are."""
         limit = self.network.decoder.max_length
@@ -259,8 +263,7 @@ class Seq2Seq(Module):
     def samples(self, prompts: Sequence[str] | None, sampling: Sampling) -> list[str]:
         if prompts is None:
             return self._scores.shown(self.trainer)
-        asked = [Source(id=number, text=prompt, problem=None) for number, prompt in enumerate(prompts)]
-        answers = self._translator.answers(asked, sampling)
+        answers = self._translator.of_texts(prompts, sampling)
         texts = [f"source      {answer['source']}\nprediction  {answer['text']}" for answer in answers]
         return [text + f"\n({a['problem']})" * bool(a["problem"]) for text, a in zip(texts, answers, strict=True)]
 

@@ -115,6 +115,11 @@ class Translator:
                 results[number].update(text=self.text(ids), score=round(score, 4))
         return results
 
+    def of_texts(self, texts: Sequence[str], sampling: Sampling) -> list[dict[str, Any]]:
+        """The same for bare texts."""
+        sources = [Source(id=number, text=text, problem=None) for number, text in enumerate(texts)]
+        return self.answers(sources, sampling)
+
     def streamed(self, prompt: str, sampling: Sampling) -> Iterator[str]:
         """The answer to one source, piece by piece.
 

@@ -238,6 +238,17 @@ def test_the_function_may_be_any_callable():
     assert "partial" in data.describe()
 
 
+def test_what_the_function_raises_is_told_with_its_place():
+    data = GeneratorPairs(raising, source_vocab_size=9, target_vocab_size=9)
+    said = r"^--data\.function .*raising raised KeyError: 'x' \(.*test_generator_pairs\.py, line \d+\); mend it there$"
+    with pytest.raises(ValueError, match=said):
+        data.setup("fit")
+
+
+def raising():
+    yield {}["x"]
+
+
 def batches_of_one(symbol):
     while True:
         yield torch.tensor([[symbol]]), torch.tensor([[1, symbol]]), torch.tensor([[True]])

@@ -225,3 +225,11 @@ def test_a_source_beyond_the_positions_is_told(capsys):
     assert short.samples(["abcde"], Sampling(length=2))[0].endswith(
         "\n(line 1: it has 5 tokens; only the first 3 were read (max_length))"
     )
+
+
+def test_texts_are_translated_from_python(model):
+    texts = ["3 9 4 10 3", "", "5 eleven"]
+    expected = model.predict_step([source(n, text) for n, text in enumerate(texts)], 0)
+    assert model.translate(texts) == [result["text"] for result in expected]
+    assert model.translate(texts)[1:] == ["", ""]
+    assert all(len(text.split()) <= 2 for text in model.translate(texts, length=2))

@@ -38,6 +38,11 @@ class WritePredictions(BasePredictionWriter):
         target = self.output.resolve()
         if target.exists() and not target.is_file():
             raise ValueError(f"--output {self.output} is no regular file; name one, new or to be replaced")
+        data = getattr(trainer, "datamodule", None)
+        for option in ("predict_source", "predict_prompts"):
+            read = getattr(data, option, None)
+            if read is not None and Path(read).expanduser().resolve() == target:
+                raise ValueError(f"--output {self.output} is --data.{option} too; name another file")
         pl_module.sampling = self.sampling  # type: ignore[assignment]
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

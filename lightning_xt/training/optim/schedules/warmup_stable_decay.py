@@ -45,7 +45,7 @@ class WarmupStableDecay(Schedule):
             raise ValueError(
                 f"schedule: WarmupStableDecay has {self.warmup_steps} steps of warm-up, {self.stable_steps} at the "
                 f"full rate and {self.decay_steps} of decay, which must add up to trainer.max_steps ({total_steps}); "
-                "change one of --model.schedule.warmup_steps, stable_steps and decay_steps, or leave stable_steps out"
+                "change --model.schedule.warmup_steps, stable_steps, decay_steps or decay_share, or train for longer"
             )
 
     def __call__(self, step: int) -> float:
