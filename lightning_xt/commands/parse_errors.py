@@ -111,9 +111,12 @@ def _unknown_option(name: str, message: str) -> str:
     if not named:
         return f"{_at(message)}unknown option {name!r}; --model.help CLASS and --data.help CLASS list a class's options"
     module, _, short = named[-1].rpartition(".")
-    known = set(inspect.signature(getattr(importlib.import_module(module), short)).parameters)
+    found = getattr(importlib.import_module(module), short)
+    known = set(inspect.signature(found).parameters)
     said = unknown(f"option of {short}", name, known - {"self", "args", "kwargs", "shape", "params"})
     owners = [each for each in variants(DataModule) if name in inspect.signature(each).parameters]
+    # Its relatives before those that serve something else.
+    owners.sort(key=lambda each: each.__base__ is not found.__base__)
     other = f"; for --data.{name} give --data {owners[0].__name__}" if _slots(message) == ["data"] and owners else ""
     return f"{_at(message)}{said}{other}"
 
