@@ -10,11 +10,11 @@ import torch
 import lightning_xt
 from lightning_xt.commands.arguments import RUN, Arguments
 from lightning_xt.commands.checkpoints import step_of
-from lightning_xt.core.discovery import import_submodules, variants
+from lightning_xt.core.discovery import import_submodules
 from lightning_xt.messages import UserError
 from lightning_xt.training.checkpoint_file import OWN, read_checkpoint
 from lightning_xt.training.language_model import LanguageModel
-from lightning_xt.training.module import Module
+from lightning_xt.training.module import Module, module_class
 from lightning_xt.training.runs import checkpoint_of
 from lightning_xt.training.sampling import Sampling
 
@@ -49,7 +49,7 @@ def load(run: str) -> Module:
     step_of(checkpoint)
     kind = (read_checkpoint(checkpoint).get(OWN) or {}).get("kind")
     # What was saved before checkpoints told their kind was a language model.
-    found: type[Module] = next((each for each in variants(Module) if each.__name__ == kind), LanguageModel)
+    found = module_class(kind) or LanguageModel
     try:
         model = found.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True)
     except Exception as error:

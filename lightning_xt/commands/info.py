@@ -14,7 +14,7 @@ import torch
 
 from lightning_xt.commands.arguments import RUN, Arguments
 from lightning_xt.messages import UserError
-from lightning_xt.training.checkpoint_file import OWN, check_format, read_checkpoint
+from lightning_xt.training.checkpoint_file import OWN, check_format, read_checkpoint, tokenizers_in
 from lightning_xt.training.runs import checkpoint_of
 
 WIDTH = 110
@@ -86,7 +86,7 @@ def facts(file: Path, checkpoint: dict[str, Any]) -> dict[str, Any]:
         "parameters": _sizes(checkpoint.get("state_dict") or {}),
         "metrics": own.get("metrics"),
         "data": _data(checkpoint, own, progress),
-        "tokenizers": own.get("tokenizers") or ({"text": own["tokenizer"]} if "tokenizer" in own else {}),
+        "tokenizers": tokenizers_in(own),
         "model": {name: value for name, value in model.items() if not name.startswith("_")},
         "versions": {
             "lightning_xt": own.get("version"),

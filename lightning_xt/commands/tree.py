@@ -10,10 +10,10 @@ from jsonargparse import ArgumentError
 
 import lightning_xt
 from lightning_xt.commands.parse_errors import sentence
-from lightning_xt.core.discovery import import_submodules, variants
+from lightning_xt.core.discovery import import_submodules
 from lightning_xt.messages import UserError
 from lightning_xt.models.outline import Stage, outline
-from lightning_xt.training.module import Module
+from lightning_xt.training.module import Module, module_class
 
 NETWORKS = ("encoder", "decoder")
 """Stages of an encoder-decoder that have tables of their own."""
@@ -39,7 +39,7 @@ def tree(file: Path, facts: dict[str, Any], seq_len: int | None) -> tuple[dict[s
         ValueError: the model has no positions for that many tokens.
     """
     import_submodules(lightning_xt)
-    found = next((each for each in variants(Module) if each.__name__ == facts["kind"]), None)
+    found = module_class(facts["kind"])
     if found is None or not facts["model"]:
         raise UserError(
             f"{file} does not say what its {facts['kind'] or 'model'} is made of, so there is no tree of it; "

@@ -11,7 +11,7 @@ from lightning_xt.messages import UserError
 from lightning_xt.training.checkpoint_file import OWN, check_format, read_checkpoint
 from lightning_xt.training.seq2seq import Seq2Seq
 
-NETWORKS = ("encoder", "decoder", "shared_embedding", "context_dropout")
+OF_NETWORK = ("encoder", "decoder", "shared_embedding", "context_dropout")
 """Options of a module that make its network."""
 
 
@@ -66,8 +66,8 @@ def differences(checkpoint: Path, model: dict[str, Any]) -> list[str]:
     """
     saved = read_checkpoint(checkpoint).get("hyper_parameters", {})
     options = model.get("init_args", {})
-    there = {name: value for part in NETWORKS for name, value in _leaves(saved.get(part), f"model.{part}")}
-    here = {name: value for part in NETWORKS for name, value in _leaves(options.get(part), f"model.{part}")}
+    there = {name: value for part in OF_NETWORK for name, value in _leaves(saved.get(part), f"model.{part}")}
+    here = {name: value for part in OF_NETWORK for name, value in _leaves(options.get(part), f"model.{part}")}
     return [
         f"--{name} is {here.get(name)} here, {there.get(name)} in the checkpoint"
         for name in sorted(there.keys() | here.keys())

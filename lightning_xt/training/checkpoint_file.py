@@ -65,6 +65,15 @@ def check_contents(path: str | Path) -> None:
         raise _unreadable(file, DAMAGED)
 
 
+def tokenizers_in(contents: dict[str, Any]) -> dict[str, Any]:
+    """The recipes of a checkpoint's tokenizers, by what they are for; the first versions knew one only.
+
+    Args:
+        contents: what stands under `OWN`; empty where nothing does.
+    """
+    return contents.get("tokenizers") or ({"text": contents["tokenizer"]} if "tokenizer" in contents else {})
+
+
 def check_format(contents: dict[str, Any]) -> None:
     """Refuses what a later version wrote.
 

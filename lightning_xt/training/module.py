@@ -12,12 +12,13 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from typing_extensions import Self
 
+from lightning_xt.core.discovery import variants
 from lightning_xt.data.base import DataModule
 from lightning_xt.data.tokenizers.base import Tokenizer
 from lightning_xt.training.callbacks.exact_resume import ExactResume
 from lightning_xt.training.callbacks.raw_weights import RawWeights
 from lightning_xt.training.checkpoint_contents import own_contents
-from lightning_xt.training.checkpoint_file import OWN, check_format
+from lightning_xt.training.checkpoint_file import OWN, check_format, tokenizers_in
 from lightning_xt.training.compilation import compiled_forward
 from lightning_xt.training.from_config import build, named_tokenizer
 from lightning_xt.training.optim.build import build_optimizer
@@ -202,9 +203,7 @@ class Module(LightningModule, ABC):
         Args:
             own: what a checkpoint holds under `OWN`.
         """
-        # The first versions knew one tokenizer only.
-        told = own.get("tokenizers") or ({"text": own["tokenizer"]} if "tokenizer" in own else {})
-        self._trained_with = {use: named_tokenizer(config) for use, config in told.items()}
+        self._trained_with = {use: named_tokenizer(config) for use, config in tokenizers_in(own).items()}
 
     def tokenizer_for(self, use: str, own: str) -> Tokenizer | None:
         """The tokenizer of the data that the module was trained on, else the data's; None where neither is known.
@@ -224,6 +223,11 @@ class Module(LightningModule, ABC):
         if "_instantiator" not in self.hparams:
             # Built from live objects, which a checkpoint that loads with `weights_only=True` cannot hold.
             self.hparams.clear()
+
+
+def module_class(kind: str | None) -> type[Module] | None:
+    """The module that a checkpoint says it is of, whose file must be imported; None where there is none."""
+    return next((each for each in variants(Module) if each.__name__ == kind), None)
 
 
 def _steps_of_run(trainer: Trainer) -> int:
