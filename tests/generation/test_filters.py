@@ -14,15 +14,22 @@ from lightning_xt.generation.filters.min_p import MinP
 from lightning_xt.generation.filters.temperature import Temperature
 from lightning_xt.generation.filters.top_k import TopK
 from lightning_xt.generation.filters.top_p import TopP
+from lightning_xt.generation.history import History
 
 
 def of(probabilities: list[float]) -> Tensor:
     return torch.tensor([probabilities], dtype=torch.float64).log()
 
 
+def nothing(rows: int) -> History:
+    """One token read, none drawn."""
+    ones = torch.ones(rows, dtype=torch.long)
+    return History(ones[:, None], ones, ones)
+
+
 def kept(apply: Filter, logits: Tensor) -> list[list[int]]:
     """Words that stay, row by row; what stays is as it was."""
-    out = apply(logits)
+    out = apply(logits, nothing(len(logits)))
     stays = out > -math.inf
     assert torch.equal(out[stays], logits[stays])
     return [row.nonzero().flatten().tolist() for row in stays]
@@ -98,8 +105,8 @@ def test_min_p_by_hand() -> None:
 
 
 def test_temperature_divides() -> None:
-    assert Temperature(0.5)(torch.tensor([[1.0, -3.0]])).diff().tolist() == [[-8.0]]
-    tiny = Temperature(1e-30)(torch.tensor([[1.0, 3.0]]))
+    assert Temperature(0.5)(torch.tensor([[1.0, -3.0]]), nothing(1)).diff().tolist() == [[-8.0]]
+    tiny = Temperature(1e-30)(torch.tensor([[1.0, 3.0]]), nothing(1))
     assert tiny.softmax(-1).tolist() == [[0.0, 1.0]]
 
 
@@ -111,7 +118,7 @@ def test_filters_apply_after_the_temperature_in_a_fixed_order() -> None:
     # top_p 0.6 two words stay. Before the temperature the first alone would do.
     logits = of([0.64, 0.32, 0.04])
     for apply in standard_filters(temperature=2.0, top_p=0.6):
-        logits = apply(logits)
+        logits = apply(logits, nothing(1))
     assert (logits > -math.inf).tolist() == [[True, True, False]]
     assert kept(TopP(0.6), of([0.64, 0.32, 0.04])) == [[0]]
 

@@ -4,6 +4,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lightning_xt.generation.filters.base import Filter
+from lightning_xt.generation.history import History
 
 
 class MinP(Filter):
@@ -20,7 +21,7 @@ class MinP(Filter):
             raise ValueError(f"min_p must be from 0 to 1, not {p}")
         self.p = p
 
-    def __call__(self, logits: Float[Tensor, "b v"]) -> Float[Tensor, "b v"]:
+    def __call__(self, logits: Float[Tensor, "b v"], history: History) -> Float[Tensor, "b v"]:
         if self.p == 0:
             return logits
         return logits.masked_fill(logits < logits.amax(dim=-1, keepdim=True) + math.log(self.p), float("-inf"))

@@ -2,6 +2,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lightning_xt.generation.filters.base import Filter
+from lightning_xt.generation.history import History
 
 
 class TopK(Filter):
@@ -18,6 +19,6 @@ class TopK(Filter):
             raise ValueError(f"top_k must be at least 1, not {k}")
         self.k = k
 
-    def __call__(self, logits: Float[Tensor, "b v"]) -> Float[Tensor, "b v"]:
+    def __call__(self, logits: Float[Tensor, "b v"], history: History) -> Float[Tensor, "b v"]:
         least = logits.topk(min(self.k, logits.shape[-1]), dim=-1).values[:, -1:]
         return logits.masked_fill(logits < least, float("-inf"))

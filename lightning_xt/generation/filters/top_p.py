@@ -2,6 +2,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lightning_xt.generation.filters.base import Filter
+from lightning_xt.generation.history import History
 
 
 class TopP(Filter):
@@ -18,7 +19,7 @@ class TopP(Filter):
             raise ValueError(f"top_p must be above 0 and at most 1, not {p}")
         self.p = p
 
-    def __call__(self, logits: Float[Tensor, "b v"]) -> Float[Tensor, "b v"]:
+    def __call__(self, logits: Float[Tensor, "b v"], history: History) -> Float[Tensor, "b v"]:
         if self.p == 1:
             # In floating point the sum may reach 1 before the last word.
             return logits
