@@ -10,11 +10,22 @@ is at later positions than its next query, is seen by nobody, and is overwritten
 
     full      slot = position                       capacity slots
     window    slot = position modulo the size       window + slack slots; slack is how far `truncate` may go back
+
+A forward stands between `begin` and `commit`. What it reads in between are tensors and numbers that seldom change, so
+that a step of decoding over a `static` cache is compiled once and serves every length.
 """
 
+from collections.abc import Sequence
+
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
+
+from lightning_xt.core.call_cache import CallCache
+from lightning_xt.core.fixed_context import moved
+
+GROWTH = 128
+"""Tokens by which the shapes grow that steps of a static cache see."""
 
 
 class Cache:
@@ -26,20 +37,36 @@ class Cache:
         calls: calls of layers in one forward.
         device: where the row lengths live. None = the default device.
         slack: tokens that a window keeps beyond its width, so that as many can be taken back.
+        window: tokens that every reader may look back, itself included. None = as far as each does by itself.
+        static: whether steps see shapes that change once in so many tokens rather than with each.
     """
 
     def __init__(
-        self, batch: int, capacity: int, *, calls: int, device: torch.device | None = None, slack: int = 64
+        self,
+        batch: int,
+        capacity: int,
+        *,
+        calls: int,
+        device: torch.device | None = None,
+        slack: int = 64,
+        window: int | None = None,
+        static: bool = False,
     ) -> None:
         if batch < 1 or capacity < 1:
             raise ValueError(f"a cache needs at least one row and one token, not batch {batch}, capacity {capacity}")
-        self.capacity = capacity
-        self.slack = slack
+        if window is not None and window < 1:
+            raise ValueError(f"a cache's window is {window}; it must be at least 1 token, or None for any distance")
+        self.capacity = _rounded(capacity) if static else capacity
+        self.slack, self.window, self.static = slack, window, static
         self.lengths = torch.zeros(batch, dtype=torch.long, device=device)
         self.bound = 0
         """No row holds more tokens than this. A number of the host, so that reading it never waits for the device."""
         self.uniform = True
         """Every row holds exactly `bound` tokens."""
+        self.empty = True
+        """No row holds any token."""
+        self.slots = torch.arange(0, device=device)
+        """Positions of the slots that steps of a static cache look at: all that are taken, and some more."""
         self.written = torch.zeros_like(self.lengths)
         """One past the highest position that each row's slots have ever held; taking tokens back does not lower it."""
         self.incoming = 0
@@ -68,6 +95,8 @@ class Cache:
                 f"ask for new_cache(..., capacity={self.bound + n}) or more"
             )
         self.incoming, self._kept = n, lengths
+        if self.static and not self.empty and self.bound + n > len(self.slots):
+            self.slots = torch.arange(_rounded(self.bound + n), device=self.lengths.device)
 
     def commit(self) -> None:
         """Makes the announced tokens part of the past."""
@@ -77,12 +106,28 @@ class Cache:
         self.lengths = self.kept()
         self.uniform = self.uniform and self._kept is None
         self.bound += self.incoming
+        self.empty = self.bound == 0
         self.incoming, self._kept = 0, None
 
     def positions(self) -> Int[Tensor, "#b i"]:
         """Where the announced tokens stand."""
         steps = torch.arange(self.incoming, device=self.lengths.device)[None]
-        return steps + (self.bound if self.uniform else self.lengths[:, None])
+        return steps + (self.bound if self.uniform and not self.stepping else self.lengths[:, None])
+
+    @property
+    def end(self) -> int:
+        """One past the last position that the announced tokens see, or more."""
+        return len(self.slots) if self.stepping else self.bound + self.incoming
+
+    @property
+    def unmasked(self) -> bool:
+        """Whether each row sees all that a buffer without a window returns."""
+        return self.uniform and self.incoming == 1 and not self.stepping
+
+    @property
+    def stepping(self) -> bool:
+        """Whether the announced tokens are of a forward that must not know how long rows are."""
+        return self.static and not self.empty
 
     def kept(self) -> Int[Tensor, " b"]:
         """Length of each row once the announced tokens are part of the past."""
@@ -120,121 +165,91 @@ class Cache:
         else:
             self.uniform = False
             self.bound = int(lengths.max())
-        if self.bound == 0:
+        self.empty = self.bound == 0
+        if self.empty:
             # The next forward begins anew, and its context may be another.
             for call in self._calls:
                 call.fixed.clear()
 
     def select(self, rows: Int[Tensor, " b"]) -> None:
-        """Keeps, repeats or reorders rows, as beam search and the retiring of finished rows need."""
-        self.lengths, self.written = self.lengths[rows], self.written[rows]
+        """Keeps, repeats or reorders rows, as beam search needs."""
         for call in self._calls:
-            call.select(rows)
+            call.select(rows, len(self.lengths))
+        self.lengths, self.written = self.lengths[rows], self.written[rows]
+
+    def repeat(self, times: int) -> None:
+        """Repeats each row in place, as often; a fixed context is not copied but shared by the repeated rows.
+
+        Args:
+            times: rows that come of each.
+        """
+        rows = torch.arange(len(self.lengths), device=self.lengths.device).repeat_interleave(times)
+        self.reorder(rows)
+
+    def reorder(self, rows: Int[Tensor, " b"]) -> None:
+        """The same as `select` among rows that share a context, which stays where it is.
+
+        Args:
+            rows: which rows to keep, repeat or put elsewhere; each group of rows with one context stays whole.
+        """
+        for call in self._calls:
+            call.select(rows, len(self.lengths), contexts=False)
+        self.lengths, self.written = self.lengths[rows], self.written[rows]
+
+    def retire(self, moves: Sequence[tuple[int, int]], rows: int) -> None:
+        """Lets the last rows go, with little to copy: those that stay are moved into the places of those that do not.
+
+        Args:
+            moves: which row goes where: (from, to).
+            rows: how many stay.
+        """
+        source = target = None
+        if moves:
+            source, target = torch.tensor(moves, device=self.lengths.device).T
+        self.lengths, self.written = (moved(t, source, target, rows) for t in (self.lengths, self.written))
+        for call in self._calls:
+            call.retire(source, target, rows)
+
+    def place(self, rows: Int[Tensor, " k"], other: "Cache") -> None:
+        """Puts rows of another cache of the same model in the place of rows of this one.
+
+        Args:
+            rows: whose places they take.
+            other: of at most the same capacity, with the same slack and window.
+
+        Raises:
+            ValueError: a row would not fit.
+        """
+        if other.bound > self.capacity:
+            raise ValueError(f"a row of up to {other.bound} tokens does not fit into a cache of {self.capacity}")
+        self.lengths = self.lengths.index_copy(0, rows, other.lengths)
+        self.written = self.written.index_copy(0, rows, other.written)
+        self.bound, self.uniform = max(self.bound, other.bound), False
+        self.empty = self.bound == 0
+        for ours, theirs in zip(self._calls, other._calls, strict=True):
+            ours.place(rows, theirs)
+
+    def settle(self, bound: int) -> None:
+        """Tells how many tokens the longest row has, once that can only be less than what the cache reckons with.
+
+        Args:
+            bound: no row has more.
+        """
+        self.bound = min(self.bound, bound)
 
     def size(self, window: int | None) -> int:
         """Slots of a buffer whose readers look back so far."""
-        return self.capacity if window is None else min(self.capacity, window + self.slack)
+        reach = self.reach(window)
+        return self.capacity if reach is None else min(self.capacity, reach + self.slack)
+
+    def reach(self, window: int | None) -> int | None:
+        """How far readers with this window look back here."""
+        return min((each for each in (window, self.window) if each is not None), default=None)
 
     def _wrapped(self) -> bool:
         return bool((self.written > min(call.smallest for call in self._calls)).any())
 
 
-class CallCache:
-    """What one call of a layer remembers. Time is the last axis but one of everything appended.
-
-    Args:
-        owner: the cache it is part of, which knows the lengths of the rows.
-    """
-
-    def __init__(self, owner: Cache) -> None:
-        self.owner = owner
-        self._buffers: dict[str, Tensor] = {}
-        self.fixed: dict[str, tuple[Tensor, ...]] = {}
-        """What never changes while decoding, one row each: a context's keys, values and mask."""
-        self.running: dict[str, Tensor] = {}
-        """What each forward replaces, one row each: the state of a recurrence, the memory of a segment."""
-
-    @property
-    def smallest(self) -> int:
-        """Slots of the smallest buffer."""
-        return min((buffer.shape[-2] for buffer in self._buffers.values()), default=self.owner.capacity)
-
-    def append(
-        self, name: str, new: Float[Tensor, "b *heads n d"], *, window: int | None = None
-    ) -> Float[Tensor, "b *heads j d"]:
-        """Remembers the announced tokens and returns all that their readers may look at, in the order of `keys_at`.
-
-        Args:
-            name: what is remembered.
-            new: one vector per announced token.
-            window: how far back readers look, themselves included. None = to the start.
-        """
-        owner, n, size = self.owner, new.shape[-2], self.owner.size(window)
-        if name not in self._buffers:
-            # Zeros, not whatever was there: an empty slot gets weight 0, and 0 times NaN would still be NaN.
-            self._buffers[name] = new.new_zeros(*new.shape[:-2], size, new.shape[-1])
-        buffer = self._buffers[name]
-        if size < owner.capacity and (n > owner.slack or owner.bound == 0):
-            seen = new if owner.bound == 0 else torch.cat((buffer, new), dim=-2)
-            self._keep_tail(name, new)
-            return seen
-        if owner.uniform and (start := owner.bound % size) + n <= size:
-            buffer[..., start : start + n, :] = new
-        else:
-            slots = (owner.positions() % size).expand(new.shape[0], -1)
-            buffer.scatter_(-2, _spread(slots, new), new)
-        if owner.bound == 0:
-            return new
-        return buffer if size < owner.capacity else buffer[..., : owner.bound + n, :]
-
-    def keys_at(self, window: int | None = None) -> Int[Tensor, "#b j"]:
-        """Positions of what `append` returned for the announced tokens; negative where a slot is empty."""
-        owner, n, size = self.owner, self.owner.incoming, self.owner.size(window)
-        if owner.bound == 0:
-            return owner.positions()
-        if size == owner.capacity:
-            return torch.arange(owner.bound + n, device=owner.lengths.device)[None]
-        before = owner.lengths[:1] if owner.uniform else owner.lengths
-        if n > owner.slack:
-            return torch.cat((_ring(before, size), before[:, None] + torch.arange(n, device=before.device)), dim=1)
-        return _ring(before + n, size)
-
-    def last(self, name: str, like: Float[Tensor, "b *heads n d"]) -> Float[Tensor, "b *heads 1 d"]:
-        """What was appended for the token right before the announced ones; zeros at the start of a row.
-
-        Args:
-            name: what is remembered; to be asked before the announced tokens are appended.
-            like: a tensor of the same kind, for shape and type.
-        """
-        if self.owner.bound == 0 or name not in self._buffers:
-            return torch.zeros_like(like[..., :1, :])
-        buffer, lengths = self._buffers[name], self.owner.lengths[:, None]
-        slots = _spread((lengths - 1) % buffer.shape[-2], like[..., :1, :])
-        return torch.where(_spread(lengths, like[..., :1, :]) > 0, buffer.gather(-2, slots), 0)
-
-    def select(self, rows: Int[Tensor, " b"]) -> None:
-        """Keeps, repeats or reorders rows."""
-        self._buffers = {name: buffer[rows] for name, buffer in self._buffers.items()}
-        self.fixed = {name: tuple(t[rows] for t in tensors) for name, tensors in self.fixed.items()}
-        self.running = {name: tensor[rows] for name, tensor in self.running.items()}
-
-    def _keep_tail(self, name: str, new: Tensor) -> None:
-        """Writes only what still fits of more new tokens than the window has slots for."""
-        owner, buffer = self.owner, self._buffers[name]
-        at = _ring(owner.kept(), buffer.shape[-2]) - owner.lengths[:, None]
-        shape = buffer[..., :1].expand_as(buffer)
-        index = _spread(at.clamp(0, new.shape[-2] - 1), shape)
-        buffer.copy_(torch.where(_spread(at, shape) >= 0, new.gather(-2, index), buffer))
-
-
-def _ring(lengths: Int[Tensor, " b"], size: int) -> Int[Tensor, "b j"]:
-    """Position held by each slot of a ring once a row has so many tokens: the last one that falls on the slot."""
-    slots = torch.arange(size, device=lengths.device)
-    last = lengths[:, None] - 1
-    return last - (last - slots) % size
-
-
-def _spread(index: Int[Tensor, "b n"], like: Tensor) -> Tensor:
-    """Spreads a number per row and time over the axes of a (b ... n d) tensor."""
-    middle = (1,) * (like.dim() - 3)
-    return index.view(index.shape[0], *middle, index.shape[1], 1).expand_as(like)
+def _rounded(tokens: int) -> int:
+    """The next multiple of the step in which the shapes of a static cache grow."""
+    return -(-tokens // GROWTH) * GROWTH

@@ -25,6 +25,7 @@ class Where:
         keys: position of each key.
         causal: a query sees no key at a later position.
         window: a query sees only keys fewer than this many positions away. None = any distance.
+        reach: the widest that windows may be. None = any width.
         valid: which keys are real. None = all.
         query_documents: document of each query, where several share a row.
         key_documents: document of each key.
@@ -40,6 +41,7 @@ class Where:
     keys: Int[Tensor, "#b j"]
     causal: bool = True
     window: int | None = None
+    reach: int | None = None
     valid: Bool[Tensor, "b j"] | None = None
     query_documents: Int[Tensor, "b i"] | None = None
     key_documents: Int[Tensor, "b j"] | None = None
@@ -87,12 +89,23 @@ class Where:
         keys = torch.arange(m, device=self.queries.device)[None]
         return Where(queries=self.queries, keys=keys, causal=False, valid=valid, end=self.end)
 
+    def grouped(self, rows: int) -> "Where":
+        """The same where rows of one query each that share keys have become the queries of one row.
+
+        Args:
+            rows: that share their keys.
+        """
+        queries = self.queries.expand(rows, -1) if self.queries.shape[0] == 1 else self.queries
+        return replace(self, queries=queries.reshape(-1, rows))
+
     def over(self, keys: Int[Tensor, "#b j"], window: int | None) -> "Where":
         """The same queries looking at keys kept by a cache."""
-        return replace(self.within(window), keys=keys, unmasked=self.unmasked and window is None, masks={})
+        unmasked = self.unmasked and window is None and self.reach is None
+        return replace(self.within(window), keys=keys, unmasked=unmasked, masks={})
 
     def within(self, window: int | None) -> "Where":
         """The same with a window; one as wide as the whole sequence is none."""
+        window = min((each for each in (window, self.reach) if each is not None), default=None)
         return replace(self, window=None if window is None or self.end <= window else window)
 
     def with_memory(self, memory: int) -> "Where":
@@ -116,9 +129,10 @@ class Where:
             queries=at,
             keys=at,
             prefix=None if inputs.visible_prefix is None else inputs.visible_prefix.minimum(cache.kept()),
-            end=cache.bound + cache.incoming,
-            aligned=cache.bound == 0,
-            unmasked=cache.uniform and cache.incoming == 1,
+            reach=cache.window,
+            end=cache.end,
+            aligned=cache.empty,
+            unmasked=cache.unmasked,
         )
 
     @property

@@ -128,6 +128,40 @@ class Decoder(nn.Module):
                 the next forward is given those after them.
             last_only: whether to score only what follows each row's last real token, (b, 1, v).
         """
+        states = self.states(tokens, lengths=lengths, inputs=inputs, cache=cache, last_only=last_only)
+        return self.head(states)
+
+    def states(
+        self,
+        tokens: Int[Tensor, "b n"],
+        *,
+        lengths: Int[Tensor, " b"] | None = None,
+        inputs: Inputs | None = None,
+        cache: Cache | None = None,
+        last_only: bool = False,
+    ) -> Float[Tensor, "b _ D"]:
+        """What the head turns into logits; given the same as `forward`."""
+        if cache is not None:
+            soft = 0 if inputs is None or inputs.prefix is None else inputs.prefix.shape[1]
+            cache.begin(soft + tokens.shape[1], None if lengths is None else soft + lengths)
+        x = self.read(tokens, lengths=lengths, inputs=inputs, cache=cache, last_only=last_only)
+        if cache is not None:
+            cache.commit()
+        return x
+
+    def read(
+        self,
+        tokens: Int[Tensor, "b n"],
+        *,
+        lengths: Int[Tensor, " b"] | None = None,
+        inputs: Inputs | None = None,
+        cache: Cache | None = None,
+        last_only: bool = False,
+    ) -> Float[Tensor, "b _ D"]:
+        """The same where the tokens have been announced to the cache, which still has to take them up.
+
+        Given a static cache, it depends on nothing that changes from token to token but tensors.
+        """
         inputs = Inputs() if inputs is None else inputs
         x = self.token_embedding(tokens)
         soft = 0 if inputs.prefix is None else inputs.prefix.shape[1]
@@ -138,29 +172,30 @@ class Decoder(nn.Module):
         where = self._where(x.shape[1], lengths, inputs, cache)
         for embedding in self.embeddings:
             x = embedding(x, where, inputs)
-        if self.context is not None and (cache is None or cache.bound == 0):
+        if self.context is not None and (cache is None or cache.empty):
             context, mask = self.context(x.shape[0], inputs)
             inputs = replace(inputs, context=context, context_mask=mask)
         x = self.stack(self.dropout(x), where, inputs, cache)
-        if cache is not None:
-            cache.commit()
-        if last_only:
-            last = None if lengths is None else (lengths - 1).view(-1, 1, 1).expand(-1, 1, x.shape[-1])
-            x = x[:, -1:] if last is None else x.gather(1, last)
-        else:
-            x = x[:, soft:]
-        return self.head(x)
+        if not last_only:
+            return x[:, soft:]
+        last = None if lengths is None else (lengths - 1).view(-1, 1, 1).expand(-1, 1, x.shape[-1])
+        return x[:, -1:] if last is None else x.gather(1, last)
 
-    def new_cache(self, batch: int, capacity: int, *, slack: int = 64) -> Cache:
+    def new_cache(
+        self, batch: int, capacity: int, *, slack: int = 64, window: int | None = None, static: bool = False
+    ) -> Cache:
         """An empty memory for decoding.
 
         Args:
             batch: rows.
             capacity: most tokens a row will hold, prompt and soft prefix included.
             slack: tokens that windows keep beyond their width, so that as many can be taken back.
+            window: tokens that every layer may look back. None = as far as each does by itself.
+            static: whether steps see shapes that seldom change, for what is compiled.
         """
         device = self.token_embedding.weight.device
-        return Cache(batch, capacity, calls=len(self.stack.steps), device=device, slack=slack)
+        calls = len(self.stack.steps)
+        return Cache(batch, capacity, calls=calls, device=device, slack=slack, window=window, static=static)
 
     @property
     def vocab_size(self) -> int:
@@ -177,7 +212,6 @@ class Decoder(nn.Module):
             return Where.sequence(
                 n, causal=True, inputs=inputs, lengths=lengths, device=self.token_embedding.weight.device
             )
-        cache.begin(n, lengths)
         return Where.decoding(cache, inputs)
 
 

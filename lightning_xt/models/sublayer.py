@@ -3,7 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lightning_xt.core.cache import CallCache
+from lightning_xt.core.call_cache import CallCache
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.trace import Trace
 from lightning_xt.core.where import Where

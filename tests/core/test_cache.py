@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_xt.core.cache import Cache, CallCache
+from lightning_xt.core.cache import Cache
+from lightning_xt.core.call_cache import CallCache
+from lightning_xt.core.fixed_context import FixedContext
 
 # What is remembered of a token is its number: row r's token t is 100 r + t.
 
@@ -173,10 +175,14 @@ def test_slack_is_the_bound_itself() -> None:
 def test_select_reorders_repeats_and_drops_rows() -> None:
     cache = Cache(3, 9, calls=2)
     feed(cache, tokens(3, 0, 3), lengths=[3, 2, 1])
-    cache[1].fixed["context"] = (torch.tensor([7.0, 8.0, 9.0]), torch.tensor([True, False, True]))
+    numbers, mask = torch.tensor([7.0, 8.0, 9.0])[:, None, None], torch.tensor([True, False, True])[:, None]
+    cache[1].fixed["context"] = FixedContext(numbers, numbers + 10, mask)
     cache.select(torch.tensor([2, 0, 0, 1]))
     assert cache.lengths.tolist() == [1, 3, 3, 2]
-    assert [t.tolist() for t in cache[1].fixed["context"]] == [[9, 7, 7, 8], [True, True, True, False]]
+    kept = cache[1].fixed["context"]
+    assert kept.keys.flatten().tolist() == [9, 7, 7, 8]
+    assert kept.values.flatten().tolist() == [19, 17, 17, 18]
+    assert kept.mask.flatten().tolist() == [True, True, True, False]
     new = torch.tensor([[[201.0]], [[3.0]], [[3.0]], [[102.0]]])
     seen = feed(cache, new)
     assert seen == {

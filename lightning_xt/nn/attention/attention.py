@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lightning_xt.core.cache import CallCache
+from lightning_xt.core.call_cache import CallCache
+from lightning_xt.core.fixed_context import FixedContext
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.shapes import AttentionShape, LayerShape
 from lightning_xt.core.trace import Trace
@@ -109,6 +110,7 @@ class Attention(Mixer):
         else:
             q = self.projection.queries(x)
             k, v, where, trace = self._context_keys_values(where, inputs, trace, cache)
+            q, where = _sharing(q, where, len(k))
         if self.q_norm is not None:
             # Norms may come back wider under autocast, and the kernels want queries, keys and values of one type.
             q = self.q_norm(q, inputs).to(q.dtype)
@@ -127,6 +129,8 @@ class Attention(Mixer):
         )
         backend = choose(self.backend, self.can, self.position, where, x.device.type)
         out = self.projection.attend(q, k, v, partial(attend, backend, scoring=scoring))
+        if len(out) < len(x):
+            out = out.transpose(1, 2).reshape(len(x), 1, out.shape[1], -1).transpose(1, 2)
         for mod in self.output_mods:
             out = mod(out, x)
         return self.to_out(out.transpose(1, 2).flatten(2)), trace
@@ -163,15 +167,14 @@ class Attention(Mixer):
     ) -> tuple[Tensor, Tensor, Where, Trace]:
         """Keys and values of the context, made in the first forward of a decoding and only read in the others."""
         if cache is not None and (kept := cache.fixed.get("context")) is not None:
-            k, v, *masks = kept
-            return k, v, where.across(k.shape[-2], masks[0] if masks else None), trace
+            return kept.keys, kept.values, where.across(kept.keys.shape[-2], kept.mask), trace
         context, mask = inputs.require("context", self), inputs.context_mask
         where = where.across(context.shape[1], mask)
         k, v = self.projection.keys_values(context)
         earlier, trace = trace.context_values, trace.with_context_values(v)
         k, v = self._changed(k, v, context, where.keys, inputs, earlier)
         if cache is not None:
-            cache.fixed["context"] = (k, v) if mask is None else (k, v, mask)
+            cache.fixed["context"] = FixedContext(k, v, mask)
         return k, v, where, trace
 
     def _changed(
@@ -202,6 +205,14 @@ def attention_shape(shape: LayerShape, heads: int, kv_heads: int | None, dim_hea
     return AttentionShape(
         **vars(shape), heads=heads, kv_heads=heads if kv_heads is None else kv_heads, dim_head=dim_head
     )
+
+
+def _sharing(q: Tensor, where: Where, contexts: int) -> tuple[Tensor, Where]:
+    """Queries (b h 1 d) of rows of which each group has one context, as queries (c h g d) of one row a context."""
+    rows = len(q) // contexts
+    if rows == 1:
+        return q, where
+    return q.view(contexts, rows, *q.shape[1:3], -1).squeeze(3).transpose(1, 2), where.grouped(rows)
 
 
 def _with_memory(memory: Tensor, k: Tensor, v: Tensor, where: Where) -> tuple[Tensor, Tensor, Where]:

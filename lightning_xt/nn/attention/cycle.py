@@ -3,7 +3,7 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor
 
-from lightning_xt.core.cache import CallCache
+from lightning_xt.core.call_cache import CallCache
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.shapes import LayerShape
 from lightning_xt.core.trace import Trace

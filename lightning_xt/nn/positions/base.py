@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from lightning_xt.core.cache import CallCache
+from lightning_xt.core.call_cache import CallCache
 from lightning_xt.core.shapes import AttentionShape
 from lightning_xt.core.where import Where
 

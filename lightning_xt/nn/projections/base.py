@@ -7,7 +7,7 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lightning_xt.core.cache import CallCache
+from lightning_xt.core.call_cache import CallCache
 from lightning_xt.core.shapes import AttentionShape
 
 Kernel = Callable[[Tensor, Tensor, Tensor], Tensor]

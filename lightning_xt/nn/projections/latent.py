@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_xt.core.cache import CallCache
+from lightning_xt.core.call_cache import CallCache
 from lightning_xt.core.checks import check_option
 from lightning_xt.core.shapes import AttentionShape
 from lightning_xt.nn.projections.base import Kernel, Projection

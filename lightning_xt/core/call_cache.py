@@ -1,0 +1,161 @@
+"""What one call of a layer remembers; see `core.cache`."""
+
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from lightning_xt.core.fixed_context import FixedContext, moved
+
+
+@runtime_checkable
+class Extent(Protocol):
+    """What a call knows of the cache it is part of: which tokens are there, and which are announced."""
+
+    capacity: int
+    slack: int
+    bound: int
+    incoming: int
+    uniform: bool
+    empty: bool
+    lengths: Int[Tensor, " b"]
+    slots: Int[Tensor, " s"]
+
+    @property
+    def stepping(self) -> bool: ...
+
+    @property
+    def end(self) -> int: ...
+
+    def positions(self) -> Int[Tensor, "#b i"]: ...
+
+    def kept(self) -> Int[Tensor, " b"]: ...
+
+    def size(self, window: int | None) -> int: ...
+
+
+class CallCache:
+    """What one call of a layer remembers. Time is the last axis but one of everything appended.
+
+    Args:
+        owner: the cache it is part of, which knows the lengths of the rows.
+    """
+
+    def __init__(self, owner: Extent) -> None:
+        self.owner = owner
+        self._buffers: dict[str, Tensor] = {}
+        self._windows: dict[str, int | None] = {}
+        self.fixed: dict[str, FixedContext] = {}
+        """What never changes while decoding: contexts, one row for each or for as many rows in a group."""
+        self.running: dict[str, Tensor] = {}
+        """What each forward replaces, one row each: the state of a recurrence, the memory of a segment."""
+
+    @property
+    def smallest(self) -> int:
+        """Slots of the smallest buffer."""
+        return min((buffer.shape[-2] for buffer in self._buffers.values()), default=self.owner.capacity)
+
+    def append(
+        self, name: str, new: Float[Tensor, "b *heads n d"], *, window: int | None = None
+    ) -> Float[Tensor, "b *heads j d"]:
+        """Remembers the announced tokens and returns all that their readers may look at, in the order of `keys_at`.
+
+        Args:
+            name: what is remembered.
+            new: one vector per announced token.
+            window: how far back readers look, themselves included. None = to the start.
+        """
+        owner, n, size = self.owner, new.shape[-2], self.owner.size(window)
+        if name not in self._buffers:
+            # Zeros, not whatever was there: an empty slot gets weight 0, and 0 times NaN would still be NaN.
+            self._buffers[name] = new.new_zeros(*new.shape[:-2], size, new.shape[-1])
+            self._windows[name] = window
+        buffer = self._buffers[name]
+        if size < owner.capacity and (n > owner.slack or owner.empty):
+            seen = new if owner.empty else torch.cat((buffer, new), dim=-2)
+            self._keep_tail(name, new)
+            return seen
+        if owner.uniform and not owner.stepping and (start := owner.bound % size) + n <= size:
+            buffer[..., start : start + n, :] = new
+        else:
+            slots = (owner.positions() % size).expand(new.shape[0], -1)
+            buffer.scatter_(-2, _spread(slots, new), new)
+        if owner.empty:
+            return new
+        return buffer if size < owner.capacity else buffer[..., : owner.end, :]
+
+    def keys_at(self, window: int | None = None) -> Int[Tensor, "#b j"]:
+        """Positions of what `append` returned for the announced tokens; negative where a slot is empty."""
+        owner, n, size = self.owner, self.owner.incoming, self.owner.size(window)
+        if owner.empty:
+            return owner.positions()
+        if size == owner.capacity:
+            return owner.slots[None] if owner.stepping else torch.arange(owner.end, device=owner.lengths.device)[None]
+        before = owner.lengths[:1] if owner.uniform and not owner.stepping else owner.lengths
+        if n > owner.slack:
+            return torch.cat((_ring(before, size), before[:, None] + torch.arange(n, device=before.device)), dim=1)
+        return _ring(before + n, size)
+
+    def last(self, name: str, like: Float[Tensor, "b *heads n d"]) -> Float[Tensor, "b *heads 1 d"]:
+        """What was appended for the token right before the announced ones; zeros at the start of a row.
+
+        Args:
+            name: what is remembered; to be asked before the announced tokens are appended.
+            like: a tensor of the same kind, for shape and type.
+        """
+        if self.owner.empty or name not in self._buffers:
+            return torch.zeros_like(like[..., :1, :])
+        buffer, lengths = self._buffers[name], self.owner.lengths[:, None]
+        slots = _spread((lengths - 1) % buffer.shape[-2], like[..., :1, :])
+        return torch.where(_spread(lengths, like[..., :1, :]) > 0, buffer.gather(-2, slots), 0)
+
+    def select(self, rows: Int[Tensor, " b"], batch: int, contexts: bool = True) -> None:
+        """Keeps, repeats or reorders rows of so many, and their contexts unless these are shared and stay."""
+        self._buffers = {name: buffer[rows] for name, buffer in self._buffers.items()}
+        self.running = {name: tensor[rows] for name, tensor in self.running.items()}
+        if contexts:
+            self.fixed = {name: context.select(rows, batch) for name, context in self.fixed.items()}
+
+    def retire(self, source: Int[Tensor, " k"] | None, target: Int[Tensor, " k"] | None, rows: int) -> None:
+        """Moves rows and lets go those beyond so many."""
+        self._buffers = {name: moved(buffer, source, target, rows) for name, buffer in self._buffers.items()}
+        self.running = {name: moved(tensor, source, target, rows) for name, tensor in self.running.items()}
+        self.fixed = {name: context.retire(source, target, rows) for name, context in self.fixed.items()}
+
+    def place(self, rows: Int[Tensor, " k"], other: "CallCache") -> None:
+        """Takes over rows of another cache."""
+        batch = len(self.owner.lengths)
+        for name, theirs in other._buffers.items():
+            if name not in self._buffers:
+                window = self._windows[name] = other._windows[name]
+                size = self.owner.size(window)
+                self._buffers[name] = theirs.new_zeros(batch, *theirs.shape[1:-2], size, theirs.shape[-1])
+            self._buffers[name][rows, ..., : theirs.shape[-2], :] = theirs
+        for name, state in other.running.items():
+            ours = self.running.get(name, state.new_zeros(batch, *state.shape[1:]))
+            self.running[name] = ours.index_copy(0, rows, state)
+        for name, context in other.fixed.items():
+            mine = self.fixed.get(name)
+            self.fixed[name] = context.spread(batch, rows) if mine is None else mine.place(rows, context)
+
+    def _keep_tail(self, name: str, new: Tensor) -> None:
+        """Writes only what still fits of more new tokens than the window has slots for."""
+        owner, buffer = self.owner, self._buffers[name]
+        at = _ring(owner.kept(), buffer.shape[-2]) - owner.lengths[:, None]
+        shape = buffer[..., :1].expand_as(buffer)
+        index = _spread(at.clamp(0, new.shape[-2] - 1), shape)
+        buffer.copy_(torch.where(_spread(at, shape) >= 0, new.gather(-2, index), buffer))
+
+
+def _ring(lengths: Int[Tensor, " b"], size: int) -> Int[Tensor, "b j"]:
+    """Position held by each slot of a ring once a row has so many tokens: the last one that falls on the slot."""
+    slots = torch.arange(size, device=lengths.device)
+    last = lengths[:, None] - 1
+    return last - (last - slots) % size
+
+
+def _spread(index: Int[Tensor, "b n"], like: Tensor) -> Tensor:
+    """Spreads a number per row and time over the axes of a (b ... n d) tensor."""
+    middle = (1,) * (like.dim() - 3)
+    return index.view(index.shape[0], *middle, index.shape[1], 1).expand_as(like)
