@@ -1,3 +1,4 @@
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -18,5 +19,9 @@ class Temperature(Filter):
         self.temperature = temperature
 
     def __call__(self, logits: Float[Tensor, "b v"], history: History) -> Float[Tensor, "b v"]:
-        # From the largest down, so that a tiny temperature leaves it at 0 instead of overflowing.
-        return (logits - logits.amax(dim=-1, keepdim=True)) / self.temperature
+        temperature = max(self.temperature, torch.finfo(logits.dtype).tiny)
+        divided = logits / temperature
+        # Where a tiny temperature makes them overflow, they count from the largest down, which is left at 0. Elsewhere
+        # they do not: filters that follow may ask for the sign.
+        fits = (divided.isfinite() | logits.isinf()).all(dim=-1, keepdim=True)
+        return torch.where(fits, divided, (logits - logits.amax(dim=-1, keepdim=True)) / temperature)

@@ -1,0 +1,34 @@
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lightning_xt.generation.filters.base import Filter
+from lightning_xt.generation.filters.constant import Constant
+from lightning_xt.generation.filters.words import check_ids, check_vocabulary
+from lightning_xt.generation.history import History
+
+
+class Forced(Filter):
+    """Makes a text begin with chosen words, in order; after them it is free.
+
+    The word whose turn it is has a logit of 0, whatever filters before this one made of it.
+
+    Args:
+        tokens: ids of the words.
+    """
+
+    def __init__(self, tokens: Sequence[int]) -> None:
+        check_ids("tokens of Forced", tokens)
+        self.tokens = list(tokens)
+        self._ids = Constant(self.tokens, torch.long)
+
+    def __call__(self, logits: Float[Tensor, "b v"], history: History) -> Float[Tensor, "b v"]:
+        check_vocabulary("tokens of Forced", self.tokens, logits.shape[-1])
+        if not self.tokens:
+            return logits
+        drawn = (history.lengths - history.prompts)[:, None]
+        word = self._ids.on(logits.device)[drawn.clamp(max=len(self.tokens) - 1)]
+        only = torch.full_like(logits, float("-inf")).scatter(1, word, 0.0)
+        return torch.where(drawn < len(self.tokens), only, logits)

@@ -1,0 +1,25 @@
+from jaxtyping import Float
+from torch import Tensor
+
+from lightning_xt.generation.filters.base import Filter
+from lightning_xt.generation.filters.words import LARGEST, count
+from lightning_xt.generation.history import History
+
+
+class FrequencyPenalty(Filter):
+    """Subtracts a penalty from the logit of a word each time that it was drawn before; the prompt does not count.
+
+    Args:
+        penalty: number to subtract; below 0 it makes repetition likelier.
+    """
+
+    def __init__(self, penalty: int | float) -> None:
+        if not abs(penalty) <= LARGEST:
+            raise ValueError(
+                f"filters: FrequencyPenalty has penalty {penalty}, which must be from -{LARGEST} to {LARGEST}"
+            )
+        self.penalty = penalty
+
+    def __call__(self, logits: Float[Tensor, "b v"], history: History) -> Float[Tensor, "b v"]:
+        times = count(history.tokens, history.drawn, logits.shape[-1])
+        return logits - self.penalty * times.to(logits.dtype)

@@ -1,0 +1,35 @@
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lightning_xt.generation.filters.base import Filter
+from lightning_xt.generation.history import History
+
+
+class Typical(Filter):
+    """Keeps the words whose surprise is closest to the one expected, until their probability reaches p.
+
+    Meister, Pimentel, Wiher and Cotterell, 2022. https://arxiv.org/abs/2202.00666
+
+    The likeliest word is not always among them. Of words equally close, lower ids come first.
+
+    Args:
+        p: probability the kept words must reach together, above 0 and at most 1.
+    """
+
+    def __init__(self, p: int | float) -> None:
+        if not 0 < p <= 1:
+            raise ValueError(f"filters: Typical has p {p}, which must be above 0 and at most 1")
+        self.p = p
+
+    def __call__(self, logits: Float[Tensor, "b v"], history: History) -> Float[Tensor, "b v"]:
+        if self.p == 1:
+            # In floating point the sum may reach 1 before the last word.
+            return logits
+        log_probs = logits.log_softmax(dim=-1)
+        probabilities = log_probs.exp()
+        entropy = torch.special.entr(probabilities).sum(dim=-1, keepdim=True)
+        order = (log_probs + entropy).abs().sort(dim=-1, stable=True).indices
+        ordered = probabilities.gather(-1, order)
+        before = ordered.cumsum(dim=-1) - ordered
+        return logits.masked_fill((before >= self.p).scatter(-1, order, before >= self.p), float("-inf"))
