@@ -229,13 +229,18 @@ class Cache:
         for ours, theirs in zip(self._calls, other._calls, strict=True):
             ours.place(rows, theirs)
 
-    def settle(self, bound: int) -> None:
-        """Tells how many tokens the longest row has, once that can only be less than what the cache reckons with.
+    def settle(self, lengths: Sequence[int]) -> None:
+        """Tells how many tokens each row holds, so that nobody has to wait for the device to say so.
 
         Args:
-            bound: no row has more.
+            lengths: of each row.
         """
-        self.bound = min(self.bound, bound)
+        self.bound, self.uniform = max(lengths), min(lengths) == max(lengths)
+
+    def clear(self, rows: Int[Tensor, " k"]) -> None:
+        """Forgets all that some rows hold, which are of no interest any more but stay for now."""
+        self.lengths, self.written = (t.index_fill(0, rows, 0) for t in (self.lengths, self.written))
+        self.uniform = False
 
     def size(self, window: int | None) -> int:
         """Slots of a buffer whose readers look back so far."""

@@ -1,12 +1,36 @@
 """All that decoding knows of a model."""
 
-from typing import Protocol, runtime_checkable
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lightning_xt.core.cache import Cache
 from lightning_xt.core.inputs import Inputs
+
+
+@runtime_checkable
+class Memory(Protocol):
+    """What a model remembers of rows; see `core.cache.Cache`."""
+
+    @property
+    def bound(self) -> int: ...
+
+    def select(self, rows: Int[Tensor, " b"]) -> None: ...
+
+    def repeat(self, times: int) -> None: ...
+
+    def reorder(self, rows: Int[Tensor, " b"]) -> None: ...
+
+    def truncate(self, length: int | Int[Tensor, " b"]) -> None: ...
+
+    def retire(self, moves: Sequence[tuple[int, int]], rows: int) -> None: ...
+
+    def place(self, rows: Int[Tensor, " k"], other: Any) -> None: ...
+
+    def settle(self, lengths: Sequence[int]) -> None: ...
+
+    def clear(self, rows: Int[Tensor, " k"]) -> None: ...
 
 
 @runtime_checkable
@@ -21,7 +45,7 @@ class Autoregressive(Protocol):
     @property
     def max_length(self) -> int | None: ...
 
-    def new_cache(self, batch: int, capacity: int) -> Cache: ...
+    def new_cache(self, batch: int, capacity: int, *, slack: int = 64, window: int | None = None) -> Memory: ...
 
     def train(self, mode: bool = True) -> object: ...
 
@@ -31,6 +55,6 @@ class Autoregressive(Protocol):
         *,
         lengths: Int[Tensor, " b"] | None = None,
         inputs: Inputs | None = None,
-        cache: Cache | None = None,
+        cache: Memory | None = None,
         last_only: bool = False,
     ) -> Float[Tensor, "b _ v"]: ...

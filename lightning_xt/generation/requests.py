@@ -35,8 +35,8 @@ class Choices:
         temperature: divides the logits before the filters; 0 always takes the likeliest token.
         filters: change the logits, in order.
         end: token with which a text ends, itself included; it is looked for only in what is drawn. None = none.
-        stop: called with the number of a request and each token drawn for it, in order; True ends its text there. None =
-            nothing but `end` and the length.
+        stop: called with the number of a request and each token drawn for it, in order; True ends its text there.
+            None = nothing but `end` and the length.
         batch: most rows decoded at once.
         window: tokens that each layer may look back, for texts longer than those a model was trained on. None = as the
             model has it.

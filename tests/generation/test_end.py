@@ -6,11 +6,12 @@ from catalogue import VOCAB, decoder, randomised
 from encoder_catalogue import pair, source
 from torch import Tensor
 
+from lightning_xt.core.cache import Cache
 from lightning_xt.generation.engine import generate, stream
 
 
 class Script:
-    """A model that writes given rows whatever it reads, and counts its forwards."""
+    """A model that writes given rows whatever it reads, and counts its forwards; its memory is which rows are left."""
 
     vocab_size, max_length = VOCAB, None
 
@@ -21,12 +22,15 @@ class Script:
         self.training = mode
         return self
 
-    def new_cache(self, batch: int, capacity: int, *, slack: int = 64) -> None:
-        return None
+    def new_cache(self, batch: int, capacity: int, *, slack: int = 64, window: int | None = None) -> Cache:
+        cache = Cache(batch, capacity, calls=1)
+        cache[0].running["row"] = torch.arange(batch)
+        return cache
 
-    def __call__(self, tokens: Tensor, **given: object) -> Tensor:
+    def __call__(self, tokens: Tensor, *, cache: Cache, **given: object) -> Tensor:
         self.forwards += 1
-        return torch.nn.functional.one_hot(self.rows[:, [self.forwards - 1]], VOCAB).double()
+        rows = self.rows[cache[0].running["row"]]
+        return torch.nn.functional.one_hot(rows[:, [self.forwards - 1]], VOCAB).double()
 
 
 def ended(free: Tensor, end: int, pad: int) -> Tensor:

@@ -9,8 +9,12 @@ from catalogue import CONTEXT, VOCAB, attention, decoder, given_context, randomi
 from torch import Tensor
 
 from lightning_xt.core.inputs import Inputs
-from lightning_xt.generation.engine import draw, generate, standard_filters, stream
+from lightning_xt.generation.engine import generate, standard_filters, stream
+from lightning_xt.generation.history import History
+from lightning_xt.generation.noise import draw
 from lightning_xt.generation.protocol import Autoregressive
+from lightning_xt.generation.requests import Choices
+from lightning_xt.generation.rows import changed_logits
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.nn.embeddings.learned_positions import LearnedPositions
 from lightning_xt.nn.positions.alibi import ALiBi
@@ -81,7 +85,7 @@ def test_the_same_seed_gives_the_same_tokens() -> None:
     assert torch.equal(generate(model, prompt, 13, seed=3, temperature=2.0), first)
     assert not torch.equal(generate(model, prompt, 13, seed=4, temperature=2.0), first)
     same = generate(model, prompt[:1].expand(2, -1), 13, temperature=2.0)
-    assert not torch.equal(same[0], same[1]), "rows draw from generators of their own"
+    assert not torch.equal(same[0], same[1]), "rows draw with seeds of their own"
 
 
 def test_streamed_tokens_are_the_generated_ones() -> None:
@@ -108,8 +112,10 @@ def test_a_soft_prefix_and_a_context_are_given_once() -> None:
 
 
 def frequencies(logits: Tensor, draws: int, **options: float) -> Tensor:
-    generators = [torch.Generator().manual_seed(1000 + row) for row in range(draws)]
-    drawn = draw(logits.expand(draws, -1), standard_filters(**options), generators)
+    temperature, first = options.pop("temperature", 1.0), torch.zeros(draws, dtype=torch.long)
+    choices = Choices(temperature=temperature, filters=standard_filters(**options))
+    changed = changed_logits(logits.expand(draws, -1), History(first[:, None], first, first), choices)
+    drawn = draw(changed, temperature, torch.arange(1000, 1000 + draws), first)
     return drawn.bincount(minlength=logits.shape[-1])
 
 
@@ -137,10 +143,9 @@ def test_draws_follow_the_distribution(request_: dict[str, float], expected: lis
 
 
 def test_draws_follow_each_other_in_one_row() -> None:
-    """A row keeps its generator: its later draws are new ones, and of the same distribution."""
-    generator = [torch.Generator().manual_seed(9)]
-    logits = torch.tensor([[0.5, 0.25, 0.25]]).log()
-    drawn = torch.stack([draw(logits, [], generator)[0] for _ in range(3000)])
+    """A row keeps its seed: its later draws are new ones, and of the same distribution."""
+    logits, seed = torch.tensor([[0.5, 0.25, 0.25]]).log(), torch.tensor([9])
+    drawn = torch.stack([draw(logits, 1.0, seed, torch.tensor([step]))[0] for step in range(3000)])
     counts = drawn.bincount(minlength=3).tolist()
     chi_squared = sum((c - 3000 * p) ** 2 / (3000 * p) for c, p in zip(counts, [0.5, 0.25, 0.25], strict=True))
     assert chi_squared < 13.8

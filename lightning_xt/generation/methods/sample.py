@@ -1,0 +1,39 @@
+from collections.abc import Generator, Sequence
+
+import torch
+
+from lightning_xt.generation.checks import check_requests
+from lightning_xt.generation.methods.base import Method
+from lightning_xt.generation.protocol import Autoregressive
+from lightning_xt.generation.requests import Choices, Drawn, Request
+from lightning_xt.generation.slots import Slots
+
+
+class Sample(Method):
+    """Draws one token after the other, or takes the likeliest where the temperature is 0.
+
+    Texts that end make room for those that wait (Yu et al., 2022, Orca,
+    https://www.usenix.org/conference/osdi22/presentation/yu), so that short ones do not wait for long ones.
+    """
+
+    def __call__(
+        self, model: Autoregressive, requests: Sequence[Request], choices: Choices
+    ) -> Generator[Drawn, None, None]:
+        check_requests(model, requests, choices)
+        return _drawn(model, requests, choices)
+
+
+def _drawn(model: Autoregressive, requests: Sequence[Request], choices: Choices) -> Generator[Drawn, None, None]:
+    if not requests:
+        return
+    was_training = model.training
+    model.train(False)
+    try:
+        slots = Slots(model, requests, choices)
+        while slots.busy:
+            # Entered anew each time: whoever reads the tokens does so outside inference mode.
+            with torch.inference_mode():
+                heard = slots.advance()
+            yield from heard
+    finally:
+        model.train(was_training)
