@@ -1,0 +1,90 @@
+from collections.abc import Generator, Sequence
+
+import torch
+from torch import Tensor
+
+from lightning_xt.core.checks import check_option
+from lightning_xt.generation.protocol import Autoregressive
+from lightning_xt.generation.requests import Choices, Drawn, Request
+from lightning_xt.generation.rows import Rows
+from lightning_xt.generation.speculated_rows import KnownText, Moves, Reader, draw_each
+from lightning_xt.generation.speculation import Guesser, Speculation
+
+
+class Draft(Speculation):
+    """Lets a smaller model guess: it draws with the same random numbers as the model that decodes.
+
+    Leviathan et al., 2022. https://arxiv.org/abs/2211.17192
+    Departs from it in that guesses are not accepted by chance: the text is that of plain decoding, token for token,
+    with the same seed, whatever the draft is. The draft is given the same inputs.
+
+    Args:
+        draft: a model of the same vocabulary.
+        ahead: most tokens that it draws before they are read.
+    """
+
+    def __init__(self, draft: Autoregressive, ahead: int = 4) -> None:
+        check_option("method: Draft", "ahead", ahead, least=1)
+        super().__init__(ahead)
+        self.draft = draft
+
+    def check(self, model: Autoregressive, requests: Sequence[Request]) -> None:
+        """Raises a ValueError for a draft of another vocabulary, or whose positions do not reach as far."""
+        if self.draft.vocab_size != model.vocab_size:
+            raise ValueError(
+                f"the draft has a vocabulary of {self.draft.vocab_size} tokens and the model one of "
+                f"{model.vocab_size}; give a draft that was trained with the same tokenizer"
+            )
+        limit = self.draft.max_length
+        longest = max((KnownText(0, request).longest for request in requests), default=0)
+        if limit is not None and longest > limit:
+            raise ValueError(
+                f"a prompt and its answer may have {longest} tokens, but the draft's positions reach only {limit} "
+                "(max_length); ask for fewer tokens, or decode without the draft"
+            )
+
+    def __call__(
+        self, model: Autoregressive, requests: Sequence[Request], choices: Choices
+    ) -> Generator[Drawn, None, None]:
+        """Tokens of all requests as they become certain, from as many rows at once as the choices allow."""
+        return self._with_draft(super().__call__(model, requests, choices))
+
+    def guesser(self, texts: Sequence[KnownText], choices: Choices) -> Guesser:
+        """What guesses for these rows, whose prompts are known."""
+        return _Drafted(Reader(self.draft, texts, choices.window, self.ahead + 1), choices)
+
+    def _with_draft(self, drawn: Generator[Drawn, None, None]) -> Generator[Drawn, None, None]:
+        was_training = self.draft.training
+        self.draft.train(False)
+        try:
+            yield from drawn
+        finally:
+            self.draft.train(was_training)
+
+
+class _Drafted:
+    """What a draft draws.
+
+    Args:
+        reader: the draft, which has read the prompts.
+        choices: how tokens are chosen.
+    """
+
+    def __init__(self, reader: Reader, choices: Choices) -> None:
+        self.reader = reader
+        self.choices = choices
+
+    def guess(self, texts: Sequence[KnownText], rows: Rows, most: Sequence[int]) -> list[list[int]]:
+        """As many tokens for each row as the row that can use most wants, cut to what it can use itself."""
+        self.reader.read(self.reader.unread(texts), last_only=True)
+        drawn: list[Tensor] = []
+        for step in range(max(most)):
+            if step > 0:
+                self.reader.read(drawn[-1], last_only=True)
+            drawn.append(draw_each(rows, self.reader.logits, self.choices, beyond=step))
+        tokens = torch.cat(drawn, dim=1).tolist()
+        return [row[:number] for row, number in zip(tokens, most, strict=True)]
+
+    def keep(self, texts: Sequence[KnownText], moves: Moves) -> None:
+        """Forgets what was drawn in vain."""
+        self.reader.keep(texts, moves)
