@@ -1,20 +1,39 @@
 """Filters against one row at a time, in plain Python."""
 
+import copy
+import itertools
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
+from catalogue import found
+from jsonargparse import ArgumentParser
 from torch import Tensor
 
 from lightning_xt.generation.engine import standard_filters
-from lightning_xt.generation.filters.base import Filter
+from lightning_xt.generation.filters.banned import Banned
+from lightning_xt.generation.filters.base import Filter, FilterFactory
+from lightning_xt.generation.filters.epsilon import Epsilon
+from lightning_xt.generation.filters.forced import Forced
+from lightning_xt.generation.filters.frequency_penalty import FrequencyPenalty
+from lightning_xt.generation.filters.logit_bias import LogitBias
+from lightning_xt.generation.filters.min_length import MinLength
 from lightning_xt.generation.filters.min_p import MinP
+from lightning_xt.generation.filters.no_repeat_ngram import NoRepeatNgram
+from lightning_xt.generation.filters.presence_penalty import PresencePenalty
+from lightning_xt.generation.filters.repetition_penalty import RepetitionPenalty
 from lightning_xt.generation.filters.temperature import Temperature
+from lightning_xt.generation.filters.top_a import TopA
 from lightning_xt.generation.filters.top_k import TopK
 from lightning_xt.generation.filters.top_p import TopP
+from lightning_xt.generation.filters.typical import Typical
 from lightning_xt.generation.history import History
+from lightning_xt.generation.noise import draw
+
+WORDS = 11
+GARBAGE = (-7, 99)  # what may stand beyond a row's length: no ids at all
 
 
 def of(probabilities: list[float]) -> Tensor:
@@ -60,19 +79,49 @@ def min_p(row: list[float], p: float) -> set[int]:
     return {word for word, each in enumerate(probabilities) if each >= p * max(probabilities)}
 
 
+def top_a(row: list[float], options: tuple[float, float]) -> set[int]:
+    ratio, power = options
+    total = sum(math.exp(x) for x in row)
+    probabilities = [math.exp(x) / total for x in row]
+    least = ratio * max(probabilities) ** power
+    return {word for word, each in enumerate(probabilities) if each >= least} or top_k(row, 1)
+
+
+def typical(row: list[float], p: float) -> set[int]:
+    total, taken = sum(math.exp(x) for x in row), 0.0
+    probabilities = [math.exp(x) / total for x in row]
+    entropy = -sum(each * math.log(each) for each in probabilities)
+    chosen: set[int] = set()
+    for word in sorted(range(len(row)), key=lambda word: abs(-math.log(probabilities[word]) - entropy)):
+        if taken >= p:
+            break
+        chosen.add(word)
+        taken += probabilities[word]
+    return chosen
+
+
+def epsilon(row: list[float], least: float) -> set[int]:
+    total = sum(math.exp(x) for x in row)
+    return {word for word, x in enumerate(row) if math.exp(x) / total >= least} or top_k(row, 1)
+
+
 @pytest.mark.parametrize(
     ("apply", "naive", "value"),
     [
         *[(TopK(k), top_k, k) for k in (1, 2, 5, 11, 50)],
         *[(TopP(p), top_p, p) for p in (0.01, 0.3, 0.5, 0.9, 0.999, 1.0)],
         *[(MinP(p), min_p, p) for p in (0.0, 0.01, 0.1, 0.5, 1.0)],
+        *[(TopA(*o), top_a, o) for o in ((0.02, 2.0), (0.2, 2.0), (0.0, 1.0), (0.5, 1), (0.3, 0.0), (1.0, 0.5))],
+        *[(Typical(p), typical, p) for p in (0.01, 0.3, 0.5, 0.9, 0.999, 1.0)],
+        *[(Epsilon(e), epsilon, e) for e in (0.0, 0.001, 0.05, 0.3, 1.0)],
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Filter) else str(value) if type(value) is float else "",
 )
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_keeps_what_the_definition_keeps(
-    apply: Filter, naive: Callable[[list[float], float], set[int]], value: float
+    apply: Filter, naive: Callable[[list[float], float], set[int]], value: float, dtype: torch.dtype
 ) -> None:
-    logits = 2 * torch.randn(50, 11, dtype=torch.float64)
+    logits = 2 * torch.randn(50, WORDS, dtype=dtype)
     assert [set(row) for row in kept(apply, logits)] == [naive(row, value) for row in logits.tolist()]
 
 
@@ -106,21 +155,338 @@ def test_min_p_by_hand() -> None:
 
 def test_temperature_divides() -> None:
     assert Temperature(0.5)(torch.tensor([[1.0, -3.0]]), nothing(1)).diff().tolist() == [[-8.0]]
-    tiny = Temperature(1e-30)(torch.tensor([[1.0, 3.0]]), nothing(1))
-    assert tiny.softmax(-1).tolist() == [[0.0, 1.0]]
+    # Without moving them: what follows may ask for the sign.
+    assert Temperature(0.5)(torch.tensor([[1.0, -3.0]]), nothing(1)).tolist() == [[2.0, -6.0]]
+
+
+@pytest.mark.parametrize("temperature", [1e-30, 1e-38, 1e-45, 1e-60, 5e-324])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_tiny_temperature_is_greedy(temperature: float, dtype: torch.dtype) -> None:
+    logits = torch.tensor([[1.0, 3.0, -math.inf], [-900.0, -1000.0, -1e30], [0.0, -2.0, 0.0]], dtype=dtype)
+    out = Temperature(temperature)(logits, nothing(3)).softmax(-1)
+    assert out.tolist() == [[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.5, 0.0, 0.5]]
 
 
 def test_filters_apply_after_the_temperature_in_a_fixed_order() -> None:
-    filters = standard_filters(min_p=0.1, top_p=0.9, top_k=3, temperature=2.0)
-    assert [type(each) for each in filters] == [Temperature, TopK, TopP, MinP]
-    assert standard_filters() == [] and standard_filters(temperature=0.0) == []
+    assert [type(each) for each in standard_filters(min_p=0.1, top_p=0.9, top_k=3)] == [TopK, TopP, MinP]
+    assert standard_filters() == []
     # At temperature 2 the first of 0.64, 0.32, 0.04 has 0.8 / (0.8 + 0.566 + 0.2) = 0.51 of the probability: with
     # top_p 0.6 two words stay. Before the temperature the first alone would do.
     logits = of([0.64, 0.32, 0.04])
-    for apply in standard_filters(temperature=2.0, top_p=0.6):
+    for apply in (Temperature(2.0), *standard_filters(top_p=0.6)):
         logits = apply(logits, nothing(1))
     assert (logits > -math.inf).tolist() == [[True, True, False]]
     assert kept(TopP(0.6), of([0.64, 0.32, 0.04])) == [[0]]
+
+
+# Filters that look back -----------------------------------------------------------------------------------------------
+
+
+Row = list[float]
+Naive = Callable[[Row, list[int], list[int], int | None], Row]
+
+
+def histories(rows: int, width: int, words: int, end: int | None = None) -> History:
+    """Rows of every length, prompts of every share of them; what is beyond a length is no token."""
+    lengths = torch.randint(1, width + 1, (rows,))
+    prompts = (torch.rand(rows) * lengths).long() + 1
+    tokens = torch.randint(0, words, (rows, width))
+    garbage = torch.tensor(GARBAGE)[torch.randint(0, len(GARBAGE), (rows, width))]
+    history = History(tokens, prompts, lengths, end)
+    return History(torch.where(history.past, tokens, garbage), prompts, lengths, end)
+
+
+def without(row: Row, words: set[int]) -> Row:
+    """Words ruled out; where none would be left, the likeliest stays."""
+    out = [-math.inf if word in words else x for word, x in enumerate(row)]
+    return out if max(out) > -math.inf else [x if x == max(row) else -math.inf for x in row]
+
+
+def repetition(row: Row, past: list[int], drawn: list[int], end: int | None) -> Row:
+    return [(x / 1.7 if x > 0 else x * 1.7) if word in past else x for word, x in enumerate(row)]
+
+
+def presence(row: Row, past: list[int], drawn: list[int], end: int | None) -> Row:
+    return [x - 0.7 if word in drawn else x for word, x in enumerate(row)]
+
+
+def frequency(row: Row, past: list[int], drawn: list[int], end: int | None) -> Row:
+    return [x + 0.3 * drawn.count(word) for word, x in enumerate(row)]
+
+
+def ngram(n: int) -> Naive:
+    def naive(row: Row, past: list[int], drawn: list[int], end: int | None) -> Row:
+        grams = {tuple(past[start : start + n]) for start in range(len(past) - n + 1)}
+        tail = past[len(past) - n + 1 :] if len(past) >= n - 1 else None
+        return row if tail is None else without(row, {w for w in range(len(row)) if (*tail, w) in grams})
+
+    return naive
+
+
+def bias(row: Row, past: list[int], drawn: list[int], end: int | None) -> Row:
+    return [x + {0: 2.5, 10: -3, 4: 0.25}.get(word, 0) for word, x in enumerate(row)]
+
+
+def minimum(row: Row, past: list[int], drawn: list[int], end: int | None) -> Row:
+    return without(row, {end}) if end is not None and len(drawn) < 5 else row
+
+
+def banned(row: Row, past: list[int], drawn: list[int], end: int | None) -> Row:
+    return without(row, {3, 7, 10})
+
+
+def forced(row: Row, past: list[int], drawn: list[int], end: int | None) -> Row:
+    words = [4, 10, 4, 0]
+    return row if len(drawn) >= 4 else [0.0 if word == words[len(drawn)] else -math.inf for word in range(len(row))]
+
+
+LOOKING_BACK: list[tuple[Filter, Naive]] = [
+    (RepetitionPenalty(1.7), repetition),
+    (PresencePenalty(0.7), presence),
+    (FrequencyPenalty(-0.3), frequency),
+    *[(NoRepeatNgram(n), ngram(n)) for n in (1, 2, 3, 4, 19, 20)],
+    (LogitBias({0: 2.5, 10: -3, 4: 0.25}), bias),
+    (MinLength(5), minimum),
+    (Banned([3, 10, 7, 3]), banned),
+    (Forced([4, 10, 4, 0]), forced),
+]
+
+
+@pytest.mark.parametrize(
+    ("apply", "naive"), LOOKING_BACK, ids=lambda value: repr(value) if isinstance(value, Filter) else ""
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("seed", range(3))
+def test_does_what_the_definition_does_to_each_row(apply: Filter, naive: Naive, dtype: torch.dtype, seed: int) -> None:
+    torch.manual_seed(seed)
+    changed = 0
+    # Of few words, rows of 19 tokens repeat many; the larger vocabulary holds the ids that options name.
+    for words, end in itertools.product((2, 3, WORDS), (None, 1, 50)):
+        history = histories(53, 19, words, end)
+        logits = 2 * torch.randn(53, WORDS if words > 3 or type(apply) in (LogitBias, Banned, Forced) else words)
+        logits = logits.to(dtype)
+        expected = [
+            naive(row.tolist(), past, past[prompt:], end)
+            for row, past, prompt in zip(
+                logits,
+                [tokens[:n] for tokens, n in zip(history.tokens.tolist(), history.lengths.tolist(), strict=True)],
+                history.prompts.tolist(),
+                strict=True,
+            )
+        ]
+        torch.testing.assert_close(apply(logits, history), torch.tensor(expected, dtype=dtype))
+        changed += int((torch.tensor(expected, dtype=dtype) != logits).any(dim=-1).sum())
+    assert changed > 50 or getattr(apply, "n", 0) >= 19, "or little would be shown"
+
+
+def look_back(tokens: list[int], prompt: int, end: int | None = None) -> History:
+    return History(torch.tensor([tokens]), torch.tensor([prompt]), torch.tensor([len(tokens)]), end)
+
+
+def test_a_repeated_word_is_divided_above_zero_and_multiplied_below() -> None:
+    logits = torch.tensor([[3.0, -3.0, 3.0, -3.0, 0.0]])
+    out = RepetitionPenalty(2)(logits, look_back([0, 1, 4], 2))
+    assert out.tolist() == [[1.5, -6.0, 3.0, -3.0, 0.0]]
+
+
+def test_penalties_count_what_was_drawn_and_not_the_prompt() -> None:
+    logits, history = torch.zeros(1, 4), look_back([0, 0, 1, 2, 2, 1, 2], 3)
+    assert PresencePenalty(0.5)(logits, history).tolist() == [[0.0, -0.5, -0.5, 0.0]]
+    assert FrequencyPenalty(0.5)(logits, history).tolist() == [[0.0, -0.5, -1.5, 0.0]]
+
+
+def kept_after(apply: Filter, logits: Tensor, history: History) -> list[int]:
+    return (apply(logits, history)[0] > -math.inf).nonzero().flatten().tolist()
+
+
+def test_n_tokens_in_a_row_occur_once() -> None:
+    logits = torch.zeros(1, 5)
+    text = [1, 2, 3, 1, 2, 4, 1, 2]
+    assert kept_after(NoRepeatNgram(3), logits, look_back(text, 4)) == [0, 1, 2]
+    assert kept_after(NoRepeatNgram(2), logits, look_back(text, 4)) == [0, 1, 2]
+    assert kept_after(NoRepeatNgram(4), logits, look_back(text, 4)) == [0, 1, 2, 3, 4]
+    assert kept_after(NoRepeatNgram(1), logits, look_back(text, 4)) == [0]
+    # The gram may overlap itself.
+    assert kept_after(NoRepeatNgram(3), logits, look_back([1, 1, 1], 1)) == [0, 2, 3, 4]
+    assert kept_after(NoRepeatNgram(9), logits, look_back(text, 4)) == [0, 1, 2, 3, 4]
+
+
+def test_a_text_without_repetition_ends_up_with_the_likeliest_that_repeats() -> None:
+    logits = torch.tensor([[0.1, 0.3, 0.2]])
+    assert kept_after(NoRepeatNgram(1), logits, look_back([0, 1, 2], 1)) == [1]
+
+
+def test_the_end_waits_for_the_length() -> None:
+    logits = torch.zeros(1, 4)
+    for drawn, free in ((0, False), (1, False), (2, True), (3, True)):
+        out = kept_after(MinLength(2), logits, look_back([3] * (2 + drawn), 2, end=3))
+        assert out == ([0, 1, 2, 3] if free else [0, 1, 2])
+    assert kept_after(MinLength(2), logits, look_back([3, 3], 2)) == [0, 1, 2, 3], "without an end it is harmless"
+
+
+def test_a_text_begins_with_the_forced_words_even_if_they_were_ruled_out() -> None:
+    logits = torch.tensor([[5.0, -math.inf, 1.0]])
+    for drawn, expected in enumerate([[1], [1], [2], [0, 2]]):
+        assert kept_after(Forced([1, 1, 2]), logits, look_back([0] * (1 + drawn), 1)) == expected
+
+
+def test_what_names_no_words_changes_nothing() -> None:
+    logits, history = torch.randn(5, WORDS), histories(5, 7, WORDS)
+    for apply in (Banned([]), Forced([]), LogitBias({}), MinLength(0), RepetitionPenalty(1), PresencePenalty(0)):
+        assert torch.equal(apply(logits, history), logits)
+
+
+# Laws of all filters --------------------------------------------------------------------------------------------------
+
+
+ALL: list[Filter] = [
+    *[Temperature(0.7), TopK(3), TopP(0.6), MinP(0.3), TopA(0.3), TopA(1.0, 0.5), Typical(0.4), Epsilon(0.2)],
+    *[apply for apply, _ in LOOKING_BACK],
+]
+EVERY = pytest.mark.parametrize("apply", ALL, ids=repr)
+
+
+def test_no_filter_is_forgotten() -> None:
+    assert {type(apply) for apply in ALL} == set(found(Filter))
+
+
+@EVERY
+def test_a_row_is_its_own(apply: Filter) -> None:
+    """Neither other rows nor what stands beyond its length matter, nor how wide the table of tokens is."""
+    logits, history = torch.randn(13, WORDS, dtype=torch.float64), histories(13, 19, 3, end=2)
+    before, tokens = logits.clone(), history.tokens.clone()
+    together = apply(logits, history)
+    assert torch.equal(logits, before) and torch.equal(history.tokens, tokens), "nothing is changed in place"
+    assert together.dtype == torch.float64
+    for row in range(13):
+        length = int(history.lengths[row])
+        alone = History(tokens[[row], :length], history.prompts[[row]], history.lengths[[row]], 2)
+        assert torch.equal(apply(logits[[row]], alone), together[[row]]), row
+
+
+@EVERY
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_word_stays_whatever_was_ruled_out_before(apply: Filter, dtype: torch.dtype) -> None:
+    logits, history = torch.randn(WORDS * 7, WORDS, dtype=dtype), histories(WORDS * 7, 19, 3, end=2)
+    for left in (1, 2, 5):
+        # Each word is the only one left in some row.
+        out_before = (torch.arange(WORDS) - torch.arange(WORDS * 7)[:, None]) % WORDS >= left
+        out = apply(logits.masked_fill(out_before, -math.inf), history)
+        assert not out.isnan().any()
+        assert (out > -math.inf).any(dim=-1).all()
+        assert out.softmax(-1).sum(-1).allclose(torch.ones((), dtype=dtype))
+        if type(apply) is not Forced:
+            assert not (out > -math.inf)[out_before].any(), "what was ruled out stays so"
+
+
+def test_any_composition_can_be_drawn_from() -> None:
+    logits, history = 3 * torch.randn(17, WORDS), histories(17, 19, WORDS, end=2)
+    for first, second in itertools.permutations(ALL, 2):
+        out = second(first(logits, history), history)
+        assert (out > -math.inf).any(dim=-1).all() and not out.isnan().any(), (first, second)
+    for _ in range(50):
+        out = logits
+        for index in torch.randperm(len(ALL)).tolist():
+            out = ALL[index](out, history)
+        assert (out > -math.inf).any(dim=-1).all() and not out.isnan().any()
+
+
+@EVERY
+def test_nothing_is_asked_of_the_device(apply: Filter) -> None:
+    """Tensors of the meta device have no values: whoever asks for one, as `.item()` or `bool` do, fails."""
+    history = histories(5, 7, WORDS, end=2)
+    far = History(*(t.to("meta") for t in (history.tokens, history.prompts, history.lengths)), end=2)
+    assert apply(torch.randn(5, WORDS, device="meta"), far).shape == (5, WORDS)
+
+
+@EVERY
+def test_is_copied_and_shows_its_options(apply: Filter) -> None:
+    logits, history = torch.randn(5, WORDS), histories(5, 7, WORDS, end=2)
+    expected = apply(logits, history)
+    again = copy.deepcopy(apply)
+    assert torch.equal(again(logits, history), expected)
+    assert repr(again) == repr(apply) and "_" not in repr(apply)
+
+
+def test_banned_words_come_back_only_if_nothing_else_is_left() -> None:
+    logits = of([0.4, 0.3, 0.2, 0.1])
+    for order, expected in (((TopK(2), Banned([0, 1])), [0]), ((Banned([0, 1]), TopK(2)), [2, 3])):
+        out = logits
+        for apply in order:
+            out = apply(out, nothing(1))
+        assert (out[0] > -math.inf).nonzero().flatten().tolist() == expected
+
+
+# In YAML --------------------------------------------------------------------------------------------------------------
+
+YAML = """
+filters:
+  - TopA
+  - {class_path: Typical, init_args: {p: 0.9}}
+  - {class_path: LogitBias, init_args: {biases: {5: 1, 3: -2.5}}}
+  - {class_path: Banned, init_args: {tokens: [1, 2]}}
+"""
+
+
+def test_filters_are_read_from_yaml_and_the_command_line() -> None:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--filters", type=Sequence[FilterFactory], default=[])
+    built = [recipe() for recipe in parser.instantiate(parser.parse_string(YAML)).filters]
+    shown = ["TopA(ratio=0.02, power=2.0)", "Typical(p=0.9)", "LogitBias(biases={5: 1, 3: -2.5})"]
+    assert [repr(each) for each in built] == [*shown, "Banned(tokens=[1, 2])"]
+    given = parser.parse_args(
+        ["--filters+=LogitBias", '--filters.biases={"5": 1.5}', "--filters+=Forced", "--filters.tokens=[4]"]
+    )
+    assert repr([recipe() for recipe in parser.instantiate(given).filters]) == (
+        "[LogitBias(biases={5: 1.5}), Forced(tokens=[4])]"
+    )
+
+
+# Draws ----------------------------------------------------------------------------------------------------------------
+
+# Probabilities 0.4, 0.3, 0.2, 0.1 after the prompt 2 3 and the drawn 1 1 2, the end being 1; all worked out by hand.
+DRAWS = [
+    (Temperature(0.5), [16 / 30, 9 / 30, 4 / 30, 1 / 30]),
+    (TopK(3), [4 / 9, 3 / 9, 2 / 9, 0]),
+    (TopP(0.65), [4 / 7, 3 / 7, 0, 0]),
+    (MinP(0.6), [4 / 7, 3 / 7, 0, 0]),
+    # 0.4 squared is 0.16; to the power of 1.5 it is 0.253.
+    (TopA(1.0, 2), [4 / 9, 3 / 9, 2 / 9, 0]),
+    (TopA(1.0, 1.5), [4 / 7, 3 / 7, 0, 0]),
+    # 1.28 nats are expected; the words have 0.92, 1.20, 1.61 and 2.30.
+    (Typical(0.2), [0, 1, 0, 0]),
+    (Typical(0.4), [0, 3 / 5, 2 / 5, 0]),
+    (Typical(0.6), [4 / 9, 3 / 9, 2 / 9, 0]),
+    (Epsilon(0.15), [4 / 9, 3 / 9, 2 / 9, 0]),
+    (Epsilon(0.5), [1, 0, 0, 0]),
+    # All logits are below 0, so twice as much is the square of the probability.
+    (RepetitionPenalty(2), [40 / 54, 9 / 54, 4 / 54, 1 / 54]),
+    (PresencePenalty(math.log(2)), [40 / 75, 15 / 75, 10 / 75, 10 / 75]),
+    (FrequencyPenalty(math.log(2)), [400 / 675, 75 / 675, 100 / 675, 100 / 675]),
+    (NoRepeatNgram(2), [4 / 9, 3 / 9, 2 / 9, 0]),
+    (NoRepeatNgram(1), [1, 0, 0, 0]),
+    (LogitBias({0: -math.log(2), 3: math.log(2)}), [2 / 9, 3 / 9, 2 / 9, 2 / 9]),
+    (MinLength(4), [4 / 7, 0, 2 / 7, 1 / 7]),
+    (MinLength(3), [4 / 10, 3 / 10, 2 / 10, 1 / 10]),
+    (Banned([0]), [0, 3 / 6, 2 / 6, 1 / 6]),
+    (Forced([0, 0, 0, 3]), [0, 0, 0, 1]),
+    (Forced([0, 0, 0]), [4 / 10, 3 / 10, 2 / 10, 1 / 10]),
+]
+
+
+@pytest.mark.parametrize(("apply", "expected"), DRAWS, ids=repr)
+def test_draws_follow_the_distribution(apply: Filter, expected: list[float]) -> None:
+    logits, draws = apply(of([0.4, 0.3, 0.2, 0.1]), look_back([2, 3, 1, 1, 2], 2, end=1)), 4000
+    torch.testing.assert_close(logits.softmax(-1), torch.tensor([expected], dtype=torch.float64))
+    steps = torch.full((draws,), 3)
+    counts = draw(logits.expand(draws, -1), 1.0, torch.arange(draws), steps).bincount(minlength=4).tolist()
+    assert all(count == 0 for count, p in zip(counts, expected, strict=True) if p == 0)
+    chi_squared = sum((count - draws * p) ** 2 / (draws * p) for count, p in zip(counts, expected, strict=True) if p)
+    # With 3 degrees of freedom a right sampler exceeds 16.3 once in a thousand choices of seeds; these are fixed.
+    assert chi_squared < 16.3
+
+
+# Refusals -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -133,9 +499,61 @@ def test_filters_apply_after_the_temperature_in_a_fixed_order() -> None:
         (lambda: MinP(1.1), "min_p must be from 0 to 1, not 1.1"),
         (lambda: Temperature(-1.0), "temperature must be above 0, not -1.0; 0 itself means greedy decoding"),
         (lambda: Temperature(math.nan), "temperature must be above 0, not nan; 0 itself means greedy decoding"),
+        (lambda: TopA(ratio=1.5), "filters: TopA has ratio 1.5, which must be from 0 to 1"),
+        (lambda: TopA(power=-1), "filters: TopA has power -1, which must be a number of at least 0"),
+        (lambda: TopA(power=math.inf), "filters: TopA has power inf, which must be a number of at least 0"),
+        (lambda: Typical(0), "filters: Typical has p 0, which must be above 0 and at most 1"),
+        (lambda: Typical(1.1), "filters: Typical has p 1.1, which must be above 0 and at most 1"),
+        (lambda: Epsilon(-0.1), "filters: Epsilon has epsilon -0.1, which must be from 0 to 1"),
+        (lambda: Epsilon(math.nan), "filters: Epsilon has epsilon nan, which must be from 0 to 1"),
+        (
+            lambda: RepetitionPenalty(0),
+            "filters: RepetitionPenalty has factor 0, which must be from 0.001 to 1000; 1 changes nothing",
+        ),
+        (
+            lambda: RepetitionPenalty(math.inf),
+            "filters: RepetitionPenalty has factor inf, which must be from 0.001 to 1000; 1 changes nothing",
+        ),
+        (
+            lambda: PresencePenalty(math.nan),
+            "filters: PresencePenalty has penalty nan, which must be from -1000000 to 1000000",
+        ),
+        (
+            lambda: FrequencyPenalty(-math.inf),
+            "filters: FrequencyPenalty has penalty -inf, which must be from -1000000 to 1000000",
+        ),
+        (lambda: NoRepeatNgram(0), "filters: NoRepeatNgram has n 0, which must be at least 1"),
+        (
+            lambda: LogitBias({3: -math.inf}),
+            "filters: LogitBias has -inf for token 3 in biases, which must be from -1000000 to 1000000; Banned rules "
+            "a token out",
+        ),
+        (
+            lambda: LogitBias({5: 1.0, -2: 1.0}),
+            "filters: biases of LogitBias has token -2, but ids start at 0; leave it out",
+        ),
+        (lambda: MinLength(-1), "filters: MinLength has length -1, which must be at least 0"),
+        (lambda: Banned([4, -1]), "filters: tokens of Banned has token -1, but ids start at 0; leave it out"),
+        (lambda: Forced([-3]), "filters: tokens of Forced has token -3, but ids start at 0; leave it out"),
     ],
-    ids=["top_k", "top_p", "top_p_high", "min_p", "min_p_high", "temperature", "temperature_nan"],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_refuses(build: Callable[[], Filter], message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         build()
+
+
+@pytest.mark.parametrize(
+    ("apply", "option"),
+    [
+        (Banned([4, 11, 2]), "tokens of Banned"),
+        (Forced([10, 11]), "tokens of Forced"),
+        (LogitBias({11: 1.0, 3: 2}), "biases of LogitBias"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Filter) else "",
+)
+def test_refuses_words_that_the_vocabulary_does_not_have(apply: Filter, option: str) -> None:
+    message = f"filters: {option} has token 11, outside the vocabulary of 0 to 10; leave it out"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        apply(torch.zeros(1, 11), nothing(1))
+    assert apply(torch.zeros(1, 12), nothing(1)).shape == (1, 12)

@@ -11,8 +11,8 @@ from lightning_xt.generation.history import History
 class TopA(Filter):
     """Keeps the words at least as probable as a share of a power of the highest probability.
 
-    Peng, 2022, in RWKV-LM. The surer the model is of its likeliest word, the fewer others stay. Where all would go, as
-    they may with a power below 1, the likeliest stays.
+    Proposed in https://github.com/BlinkDL/RWKV-LM, with a ratio of 0.2. The surer the model is of its likeliest word,
+    the fewer others stay. Where all would go, as they may with a power below 1, the likeliest stays.
 
     Args:
         ratio: share of the power, from 0 to 1.
