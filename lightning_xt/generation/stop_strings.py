@@ -50,14 +50,11 @@ class StopStrings:
         return min((place for place in places if place >= 0), default=len(self._held))
 
     def _begun(self) -> int:
-        """Where the longest end begins that more text could make a stop string of; the end where there is none."""
+        """Where the longest end begins with which a stop string begins; the end where there is none."""
         length = len(self._held)
-        longest = max(map(len, self.stops), default=1) - 1
-        starts = range(max(0, length - longest), length)
-        return next((start for start in starts if any(self._could_be(start, stop) for stop in self.stops)), length)
-
-    def _could_be(self, start: int, stop: str) -> bool:
-        return len(stop) > len(self._held) - start and stop.startswith(self._held[start:])
+        longest = max(map(len, self.stops), default=0)
+        ends = range(max(0, length - longest), length)
+        return next((end for end in ends if any(stop.startswith(self._held[end:]) for stop in self.stops)), length)
 
     def _give(self, end: int) -> str:
         """The held text up to a place; of the rest nothing is kept once the text has stopped."""

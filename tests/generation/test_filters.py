@@ -167,6 +167,13 @@ def test_a_tiny_temperature_is_greedy(temperature: float, dtype: torch.dtype) ->
     assert out.tolist() == [[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.5, 0.0, 0.5]]
 
 
+@pytest.mark.parametrize("temperature", [1e20, 1e300, math.inf])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_huge_temperature_makes_all_as_likely(temperature: float, dtype: torch.dtype) -> None:
+    logits = torch.tensor([[1.0, 300.0, -math.inf]], dtype=dtype)
+    assert Temperature(temperature)(logits, nothing(1)).softmax(-1).tolist() == [[0.5, 0.5, 0.0]]
+
+
 def test_filters_apply_after_the_temperature_in_a_fixed_order() -> None:
     assert [type(each) for each in standard_filters(min_p=0.1, top_p=0.9, top_k=3)] == [TopK, TopP, MinP]
     assert standard_filters() == []

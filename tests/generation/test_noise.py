@@ -10,7 +10,7 @@ from torch import Tensor
 from lightning_xt.generation.noise import draw, gumbel, seeds_of
 
 # What a right sampler exceeds once in a thousand choices of seeds, by degrees of freedom; ours are fixed.
-CRITICAL = {2: 13.8, 3: 16.3, 4: 18.5, 9: 27.9, 10: 29.6}
+CRITICAL = {4: 18.5, 8: 26.1, 9: 27.9}
 PROBABILITIES = [0.4, 0.3, 0.2, 0.08, 0.02]
 
 
@@ -66,10 +66,10 @@ def test_neighbours_have_nothing_in_common(seeds: Tensor, steps: Tensor) -> None
     together = [p * q for p, q in itertools.product(PAIR, PAIR)]
     for next_seeds, next_steps in ((seeds + 10**6, steps), (seeds, steps + 10**6), (seeds + 10**6, steps - 10**6)):
         second = drawn(next_seeds, next_steps, PAIR)
-        assert chi_squared((first * 3 + second).bincount(minlength=9).tolist(), together) < CRITICAL[9]
+        assert chi_squared((first * 3 + second).bincount(minlength=9).tolist(), together) < CRITICAL[8]
     # Pairs that share no draw.
     pairs = first[::2] * 3 + first[1::2]
-    assert chi_squared(pairs.bincount(minlength=9).tolist(), together) < CRITICAL[9]
+    assert chi_squared(pairs.bincount(minlength=9).tolist(), together) < CRITICAL[8]
 
 
 @pytest.mark.parametrize(("seed", "step"), [(1, 0), (0, 1), (1, 1), (1, -1), (2, 0), (2**32, 0)])
@@ -77,7 +77,7 @@ def test_close_seeds_and_steps_draw_independently(seed: int, step: int) -> None:
     seeds, steps = MANY // 200 * 5, MANY % 200 * 7 + 1
     pairs = drawn(seeds, steps, PAIR) * 3 + drawn(seeds + seed, steps + step, PAIR)
     together = [p * q for p, q in itertools.product(PAIR, PAIR)]
-    assert chi_squared(pairs.bincount(minlength=9).tolist(), together) < CRITICAL[9]
+    assert chi_squared(pairs.bincount(minlength=9).tolist(), together) < CRITICAL[8]
 
 
 def test_words_rows_and_steps_are_uncorrelated() -> None:

@@ -1,9 +1,10 @@
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from lightning_xt.generation.filters.base import Filter
 from lightning_xt.generation.history import History
+
+SMALLEST, LARGEST = 1e-20, 1e20
 
 
 class Temperature(Filter):
@@ -19,9 +20,6 @@ class Temperature(Filter):
         self.temperature = temperature
 
     def __call__(self, logits: Float[Tensor, "b v"], history: History) -> Float[Tensor, "b v"]:
-        temperature = max(self.temperature, torch.finfo(logits.dtype).tiny)
-        divided = logits / temperature
-        # Where a tiny temperature makes them overflow, they count from the largest down, which is left at 0. Elsewhere
-        # they do not: filters that follow may ask for the sign.
-        fits = (divided.isfinite() | logits.isinf()).all(dim=-1, keepdim=True)
-        return torch.where(fits, divided, (logits - logits.amax(dim=-1, keepdim=True)) / temperature)
+        # Beyond these 32 bits overflow, and they already leave only the likeliest, or make all as likely. Logits are
+        # not moved: filters that follow may ask for their sign.
+        return logits / min(max(self.temperature, SMALLEST), LARGEST)
