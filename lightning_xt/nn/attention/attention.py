@@ -109,8 +109,8 @@ class Attention(Mixer):
             k, v, where, trace = self._own_keys_values(k, v, x, where, inputs, trace, cache)
         else:
             q = self.projection.queries(x)
-            k, v, where, trace = self._context_keys_values(where, inputs, trace, cache)
-            q, where = _sharing(q, where, len(k))
+            k, v, where, trace = self._context_keys_values(len(x), where, inputs, trace, cache)
+            q = _sharing(q, len(k))
         if self.q_norm is not None:
             # Norms may come back wider under autocast, and the kernels want queries, keys and values of one type.
             q = self.q_norm(q, inputs).to(q.dtype)
@@ -163,11 +163,11 @@ class Attention(Mixer):
         return k, v, where.over(cache.keys_at(self.window), self.window), trace
 
     def _context_keys_values(
-        self, where: Where, inputs: Inputs, trace: Trace, cache: CallCache | None
+        self, rows: int, where: Where, inputs: Inputs, trace: Trace, cache: CallCache | None
     ) -> tuple[Tensor, Tensor, Where, Trace]:
         """Keys and values of the context, made in the first forward of a decoding and only read in the others."""
         if cache is not None and (kept := cache.fixed.get("context")) is not None:
-            return kept.keys, kept.values, where.across(kept.keys.shape[-2], kept.mask), trace
+            return kept.keys, kept.values, _over_context(where, kept, rows // len(kept.keys)), trace
         context, mask = inputs.require("context", self), inputs.context_mask
         where = where.across(context.shape[1], mask)
         k, v = self.projection.keys_values(context)
@@ -207,12 +207,18 @@ def attention_shape(shape: LayerShape, heads: int, kv_heads: int | None, dim_hea
     )
 
 
-def _sharing(q: Tensor, where: Where, contexts: int) -> tuple[Tensor, Where]:
+def _sharing(q: Tensor, contexts: int) -> Tensor:
     """Queries (b h 1 d) of rows of which each group has one context, as queries (c h g d) of one row a context."""
     rows = len(q) // contexts
     if rows == 1:
-        return q, where
-    return q.view(contexts, rows, *q.shape[1:3], -1).squeeze(3).transpose(1, 2), where.grouped(rows)
+        return q
+    return q.view(contexts, rows, *q.shape[1:3], -1).squeeze(3).transpose(1, 2)
+
+
+def _over_context(where: Where, context: FixedContext, sharing: int) -> Where:
+    """The same queries looking at a context that so many rows share, as queries of one row a context."""
+    across = where.across(context.keys.shape[-2], None)
+    return replace(across.grouped(sharing) if sharing > 1 else across, valid=context.mask)
 
 
 def _with_memory(memory: Tensor, k: Tensor, v: Tensor, where: Where) -> tuple[Tensor, Tensor, Where]:
