@@ -1,0 +1,418 @@
+"""Beam search against all sequences there are, and against one that remembers nothing."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from catalogue import BUILDS, CONTEXT, DEPTH, DIM, VECTORS, VOCAB, attention, example, given_options, part, randomised
+from encoder_catalogue import PAIRS, companions, source
+from torch import Tensor
+
+from lightning_xt.core.inputs import Inputs
+from lightning_xt.generation.engine import answer
+from lightning_xt.generation.filters.base import Filter
+from lightning_xt.generation.filters.no_repeat_ngram import NoRepeatNgram
+from lightning_xt.generation.filters.top_k import TopK
+from lightning_xt.generation.history import History
+from lightning_xt.generation.methods.beam_search import BeamSearch
+from lightning_xt.generation.methods.sample import Sample
+from lightning_xt.generation.requests import Choices, Drawn, Request, Result
+from lightning_xt.models.decoder import Decoder
+
+END = 2
+TINY = 3  # words of a vocabulary all of whose texts can be written down
+
+LANGUAGE = [
+    "plain",
+    "kv_heads",
+    "window",
+    "memory-window-kv_heads-alibi",
+    "memory-forgetting",
+    "latent-query_latent-window",
+    "looped-token_shift",
+    "embeddings=LearnedPositions",
+    "embeddings=TypeEmbedding",
+    "norm=AdaptiveRMSNorm",
+    "given_context-rotary-kv_heads",
+    "given_context-latent",
+    "given_context-relative_bias",
+    "given_context-value_residual-memory",
+]
+TRANSLATION = [
+    "plain",
+    "kv_heads",
+    "window",
+    "projection=Latent",
+    "memory",
+    "position=RelativeBias",
+    "shift=TokenShift",
+]
+
+
+def tiny(**options: Any) -> Decoder:
+    return Decoder(TINY, dim=DIM, depth=DEPTH, attention=attention(), **options)
+
+
+def tiny_with_context() -> Decoder:
+    return tiny(**given_options(position=None))
+
+
+def close(found: list[Result], wanted: list[Result]) -> None:
+    assert [each.tokens for each in found] == [each.tokens for each in wanted]
+    for mine, other in zip(found, wanted, strict=True):
+        assert mine.log_probs == pytest.approx(other.log_probs, abs=1e-9)
+        assert mine.score == pytest.approx(other.score, abs=1e-9)
+
+
+@torch.no_grad()
+def next_log_probs(model: Decoder, texts: Tensor, request: Request, choices: Choices) -> tuple[Tensor, Tensor]:
+    """Log-probabilities of the word after each text, under the model and after temperature and filters."""
+    rows, n = texts.shape
+    given = Inputs() if request.inputs is None else request.inputs
+    types = given.types
+    if types is not None:
+        types = torch.cat((types, types[:, -1:].expand(1, n - types.shape[1])), dim=1)
+    repeated = {
+        name: None if value is None else value.expand(rows, *value.shape[1:])
+        for name, value in {**vars(given), "types": types}.items()
+    }
+    logits = model(texts, inputs=Inputs(**repeated))[:, -1]
+    prompts = torch.full((rows,), len(request.prompt))
+    changed = logits if choices.temperature in (0, 1) else logits / choices.temperature
+    for apply in choices.filters:
+        changed = apply(changed, History(texts, prompts, torch.full((rows,), n), choices.end))
+    return logits.log_softmax(-1), changed.log_softmax(-1)
+
+
+def naive(
+    model: Decoder, request: Request, choices: Choices, *, beams: int, n_best: int, length_penalty: float
+) -> list[Result]:
+    """Beam search as it is told, without a memory and without finishing early."""
+    running: list[tuple[float, list[int], list[float]]] = [(0.0, [], [])]
+    ended: list[Result] = []
+    for step in range(1, request.length + 1):
+        texts = torch.tensor([request.prompt.tolist() + tokens for _, tokens, _ in running])
+        log_probs, changed = (each.tolist() for each in next_log_probs(model, texts, request, choices))
+        grown = [
+            (total + changed[row][word], [*tokens, word], [*own, log_probs[row][word]])
+            for row, (total, tokens, own) in enumerate(running)
+            for word in range(model.vocab_size)
+            if changed[row][word] > float("-inf")
+        ]
+        grown.sort(key=lambda text: -text[0])
+        for total, tokens, own in grown[:beams]:
+            if tokens[-1] == choices.end or step == request.length:
+                ended.append(Result(tokens, own, total / step**length_penalty))
+        running = [text for text in grown if text[1][-1] != choices.end][:beams]
+        if len(ended) >= beams or not running:
+            break
+    return sorted(ended, key=lambda result: -result.score)[:n_best]
+
+
+# All sequences --------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def all_texts(model: Decoder, request: Request, end: int | None) -> list[Result]:
+    """Every text that can be written, the likeliest first."""
+    every = torch.cartesian_prod(*[torch.arange(TINY)] * request.length)
+    context = None if request.inputs is None else request.inputs.context
+    inputs = Inputs() if context is None else Inputs(context=context.expand(len(every), -1, -1))
+    logits = model(torch.cat((request.prompt.expand(len(every), -1), every), dim=1), inputs=inputs)
+    log_probs = logits[:, len(request.prompt) - 1 : -1].log_softmax(-1).gather(2, every[..., None])[..., 0]
+    texts = {}
+    for tokens, own in zip(every.tolist(), log_probs.tolist(), strict=True):
+        cut = tokens.index(end) + 1 if end in tokens else request.length
+        texts[tuple(tokens[:cut])] = Result(tokens[:cut], own[:cut], sum(own[:cut]))
+    return sorted(texts.values(), key=lambda result: -result.score)
+
+
+def penalised(texts: list[Result], length_penalty: float) -> list[Result]:
+    scored = [replace(text, score=text.score / len(text.tokens) ** length_penalty) for text in texts]
+    return sorted(scored, key=lambda result: -result.score)
+
+
+@pytest.mark.parametrize("build", [tiny, tiny_with_context])
+@pytest.mark.parametrize(("end", "length", "number"), [(END, 4, 31), (None, 3, 27)])
+def test_wide_enough_it_is_a_search_of_all(
+    build: Callable[[], Decoder], end: int | None, length: int, number: int
+) -> None:
+    model, orders = randomised(build), set()
+    for prompt in ([1, 0], [2]):
+        context = torch.randn(1, VECTORS, CONTEXT, dtype=torch.float64)
+        inputs = Inputs(context=context) if build is tiny_with_context else None
+        request = Request(prompt=torch.tensor(prompt), length=length, inputs=inputs)
+        texts = all_texts(model, request, end)
+        assert len(texts) == number
+        for alpha in (0, 0.6, 1, 3.0):
+            wanted = penalised(texts, alpha)
+            orders.add((len(prompt), *(tuple(text.tokens) for text in wanted)))
+            for n_best in (1, 3, number):
+                method = BeamSearch(beams=number + 3, n_best=n_best, length_penalty=alpha)
+                close(answer(model, [request], Choices(end=end), method)[0], wanted[:n_best])
+    assert len(orders) == (2 if end is None else 8), "or the length penalty would show nothing"
+
+
+def test_gives_fewer_texts_where_no_more_are_possible() -> None:
+    request = Request(prompt=torch.tensor([1]), length=2)
+    found = answer(randomised(tiny), [request], Choices(end=END), BeamSearch(beams=20, n_best=20))[0]
+    assert len(found) == 7 == len({tuple(each.tokens) for each in found})
+    only = answer(randomised(tiny), [request], Choices(filters=[TopK(1)]), BeamSearch(beams=5, n_best=5))[0]
+    assert len(only) == 1
+
+
+# No memory ------------------------------------------------------------------------------------------------------------
+
+LENGTHS, LIMITS = (5, 2, 3, 1), (7, 9, 4, 6)
+
+
+def requests_of(rows: int, tokens: Tensor, inputs: Inputs) -> list[Request]:
+    return [
+        Request(
+            prompt=tokens[row, : LENGTHS[row]],
+            length=LIMITS[row],
+            seed=row,
+            inputs=part(inputs, slice(LENGTHS[row]), slice(row, row + 1)),
+        )
+        for row in range(rows)
+    ]
+
+
+def language(name: str) -> tuple[Decoder, list[Request]]:
+    tokens, inputs = example(4, 5)
+    return randomised(BUILDS[name]), requests_of(4, tokens, inputs)
+
+
+def translation(name: str) -> tuple[Decoder, list[Request]]:
+    model = randomised(PAIRS[name])
+    src, mask = source(4, 7)
+    tokens = torch.randint(0, VOCAB, (4, 5))
+    with torch.no_grad():
+        inputs = model.encode(src, mask, inputs=companions(4, 5))
+    return model.decoder, requests_of(4, tokens, inputs)
+
+
+CASES = [
+    *(pytest.param(language, name, id=f"language-{name}") for name in LANGUAGE),
+    *(pytest.param(translation, name, id=f"translation-{name}") for name in TRANSLATION),
+]
+
+
+@pytest.mark.parametrize(("make", "name"), CASES)
+def test_equals_a_search_without_a_memory(make: Callable[[str], tuple[Decoder, list[Request]]], name: str) -> None:
+    model, requests = make(name)
+    choices = Choices(end=END)
+    options = {"beams": 3, "n_best": 3, "length_penalty": 0.7}
+    found = answer(model, requests, choices, BeamSearch(**options))
+    for request, results in zip(requests, found, strict=True):
+        close(results, naive(model, request, choices, **options))
+
+
+@pytest.mark.parametrize("batch", [1, 4, 8, 64])
+def test_a_sentence_alone_or_among_others(batch: int) -> None:
+    model, requests = translation("plain")
+    method = BeamSearch(beams=4, n_best=2)
+    together = answer(model, requests, Choices(end=END, batch=batch), method)
+    for number, request in enumerate(requests):
+        close(together[number], answer(model, [request], Choices(end=END), method)[0])
+
+
+def test_contexts_of_different_lengths_are_searched_together() -> None:
+    model, requests = translation("plain")
+    short = [
+        Request(prompt=r.prompt, length=r.length, inputs=Inputs(context=r.inputs.context[:, : n + 2]))
+        if r.inputs
+        else r
+        for n, r in enumerate(requests)
+    ]
+    found = answer(model, short, Choices(end=END), BeamSearch())
+    for results, request in zip(found, short, strict=True):
+        close(results, naive(model, request, Choices(end=END), beams=4, n_best=1, length_penalty=1.0))
+
+
+@pytest.mark.parametrize("end", [None, END])
+def test_one_beam_is_greedy(end: int | None) -> None:
+    for make, name in ((language, "plain"), (translation, "kv_heads")):
+        model, requests = make(name)
+        greedy = answer(model, requests, Choices(temperature=0, end=end), Sample())
+        found = answer(model, requests, Choices(end=end), BeamSearch(beams=1, length_penalty=0))
+        for mine, other in zip(found, greedy, strict=True):
+            close(mine, other)
+
+
+# Choices --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.5, 1.7])
+@pytest.mark.parametrize("filters", [(), (TopK(4),), (NoRepeatNgram(1), TopK(6))], ids=["none", "top_k", "history"])
+def test_temperature_and_filters_come_first(temperature: float, filters: tuple[Filter, ...]) -> None:
+    model, requests = language("plain")
+    choices = Choices(temperature=temperature, filters=filters, end=END)
+    options = {"beams": 4, "n_best": 4, "length_penalty": 1.0}
+    for results, request in zip(answer(model, requests, choices, BeamSearch(**options)), requests, strict=True):
+        close(results, naive(model, request, choices, **options))
+
+
+class Counted:
+    """A model that counts its forwards."""
+
+    def __init__(self, model: Decoder) -> None:
+        self.model, self.forwards, self.training, self.rows = model, 0, True, []
+        self.vocab_size, self.max_length = model.vocab_size, model.max_length
+
+    def new_cache(self, batch: int, capacity: int, *, slack: int = 64, window: int | None = None) -> Any:
+        self.cache = self.model.new_cache(batch, capacity, slack=slack, window=window)
+        return self.cache
+
+    def train(self, mode: bool = True) -> "Counted":
+        self.training = mode
+        return self
+
+    def __call__(self, tokens: Tensor, **given: Any) -> Tensor:
+        self.forwards += 1
+        self.rows.append(len(tokens))
+        return self.model(tokens, **given)
+
+
+@pytest.mark.parametrize("length_penalty", [0.0, 0.5])
+def test_finishes_early_with_what_it_would_find_anyway(length_penalty: float) -> None:
+    model = Counted(randomised(tiny))
+    options = {"beams": 6, "n_best": 1, "length_penalty": length_penalty}
+    early = 0
+    for first in range(TINY):
+        request = Request(prompt=torch.tensor([first]), length=12)
+        model.forwards = 0
+        found = answer(model, [request], Choices(end=END), BeamSearch(**options))[0]
+        steps = model.forwards
+        model.forwards = 0
+        close(found, naive(model, request, Choices(end=END), **options))
+        early += steps < model.forwards
+    assert early > 0
+
+
+def test_finished_sentences_cost_no_more_work() -> None:
+    model, requests = translation("plain")
+    counted = Counted(model)
+    answer(counted, requests, Choices(), BeamSearch(beams=3))
+    assert counted.rows == [4, *[12] * 3, *[9] * 2, 6, *[3] * 2]
+    assert counted.training
+
+
+def test_sentences_share_their_context_which_is_never_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, requests = translation("plain")
+    counted, call, seen = Counted(model), Counted.__call__, set()
+
+    def watched(self: Counted, tokens: Tensor, **given: Any) -> Tensor:
+        logits = call(self, tokens, **given)
+        keys = [each.fixed["context"].keys for each in self.cache if each.fixed]
+        assert [len(each) for each in keys] == [2] * DEPTH
+        seen.add(tuple(each.data_ptr() for each in keys))
+        return logits
+
+    monkeypatch.setattr(Counted, "__call__", watched)
+    same = [replace(request, length=7) for request in requests[:2]]
+    answer(counted, same, Choices(), BeamSearch(beams=5))
+    assert counted.rows == [2, *[10] * 6]
+    assert len(seen) == 1
+
+
+def test_is_left_as_it_was_when_closed_early() -> None:
+    model, requests = language("plain")
+    model.train()
+    steps = BeamSearch()(model, requests, Choices(end=END))
+    first = next(steps)
+    assert isinstance(first, Drawn)
+    assert not model.training
+    steps.close()
+    assert model.training
+
+
+def test_gives_whole_texts_the_best_first() -> None:
+    model, requests = language("plain")
+    drawn = list(BeamSearch(beams=4, n_best=3)(model, requests, Choices(end=END)))
+    for number in range(4):
+        own = [each for each in drawn if each.request == number]
+        assert [each.sequence for each in own] == sorted(each.sequence for each in own)
+        lasts = [each for each in own if each.last]
+        assert [each.sequence for each in lasts] == [0, 1, 2]
+        assert [each.score for each in lasts] == sorted((each.score for each in lasts), reverse=True)
+        assert all(each.score is None for each in own if not each.last)
+
+
+# Stochastic beams -----------------------------------------------------------------------------------------------------
+
+
+def test_stochastic_beams_draw_what_the_model_says() -> None:
+    model = randomised(tiny)
+    model.float()
+    request = Request(prompt=torch.tensor([1, 0]), length=3)
+    texts = {tuple(each.tokens): sum(each.log_probs) for each in all_texts(model, request, END)}
+    number = 2000
+    requests = [Request(prompt=request.prompt, length=3, seed=seed) for seed in range(number)]
+    method = BeamSearch(beams=2, n_best=2, stochastic=True)
+    found = answer(model, requests, Choices(end=END, batch=number), method)
+    first, second = dict.fromkeys(texts, 0), dict.fromkeys(texts, 0)
+    for one, two in found:
+        assert one.tokens != two.tokens
+        assert one.score >= two.score
+        first[tuple(one.tokens)] += 1
+        second[tuple(two.tokens)] += 1
+    probabilities = {text: torch.tensor(log_prob).exp().item() for text, log_prob in texts.items()}
+    after = {
+        text: sum(p * probabilities[text] / (1 - p) for other, p in probabilities.items() if other != text)
+        for text in texts
+    }
+    for counts, expected in ((first, probabilities), (second, after)):
+        assert sum(expected.values()) == pytest.approx(1, abs=1e-5)
+        squares = sum((counts[text] - number * p) ** 2 / (number * p) for text, p in expected.items())
+        assert squares < 36.12, "14 degrees of freedom: one in a thousand"
+    assert len(texts) == 15
+
+
+def test_the_same_seed_draws_the_same_texts() -> None:
+    model, requests = language("plain")
+    method = BeamSearch(beams=3, n_best=3, stochastic=True)
+    together = answer(model, requests, Choices(end=END), method)
+    for number, request in enumerate(requests):
+        close(together[number], answer(model, [request], Choices(end=END, batch=1), method)[0])
+        assert len({tuple(each.tokens) for each in together[number]}) == 3
+    other = [Request(prompt=r.prompt, length=r.length, seed=r.seed + 100, inputs=r.inputs) for r in requests]
+    assert [each[0].tokens for each in answer(model, other, Choices(end=END), method)] != [
+        each[0].tokens for each in together
+    ]
+
+
+def test_wide_enough_stochastic_beams_are_all_texts() -> None:
+    request = Request(prompt=torch.tensor([1]), length=3)
+    model = randomised(tiny)
+    found = answer(model, [request], Choices(end=END), BeamSearch(beams=20, n_best=20, stochastic=True))[0]
+    wanted = {tuple(each.tokens): each.log_probs for each in all_texts(model, request, END)}
+    assert {tuple(each.tokens) for each in found} == wanted.keys()
+    assert len(found) == len(wanted)
+    for each in found:
+        assert each.log_probs == pytest.approx(wanted[tuple(each.tokens)], abs=1e-9)
+
+
+# Refusals -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"beams": 0}, "method: BeamSearch has beams 0, which must be at least 1"),
+        ({"n_best": 0}, "method: BeamSearch has n_best 0, which must be at least 1"),
+        ({"length_penalty": -0.5}, "method: BeamSearch has length_penalty -0.5, which must be at least 0"),
+        ({"beams": 2, "n_best": 3}, "method: BeamSearch has n_best 3, but only 2 beams; ask for at most as many"),
+    ],
+)
+def test_refuses_what_no_search_can_do(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        BeamSearch(**options)
+
+
+def test_refuses_to_draw_at_temperature_0() -> None:
+    model, requests = language("plain")
+    with pytest.raises(ValueError, match="temperature is 0, but the stochastic beams of method BeamSearch are drawn"):
+        BeamSearch(stochastic=True)(model, requests, Choices(temperature=0))
