@@ -20,6 +20,7 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Int
 from torch import Tensor
+from torch._dynamo import maybe_mark_dynamic as mark_dynamic
 
 from lightning_xt.core.call_cache import CallCache
 from lightning_xt.core.fixed_context import moved
@@ -56,7 +57,8 @@ class Cache:
             raise ValueError(f"a cache needs at least one row and one token, not batch {batch}, capacity {capacity}")
         if window is not None and window < 1:
             raise ValueError(f"a cache's window is {window}; it must be at least 1 token, or None for any distance")
-        self.capacity = _rounded(capacity) if static else capacity
+        # One step more, so that what steps look at is always less than all.
+        self.capacity = _rounded(capacity) + GROWTH if static else capacity
         self.slack, self.window, self.static = slack, window, static
         self.lengths = torch.zeros(batch, dtype=torch.long, device=device)
         self.bound = 0
@@ -229,6 +231,16 @@ class Cache:
         for ours, theirs in zip(self._calls, other._calls, strict=True):
             ours.place(rows, theirs)
 
+    def mark_dynamic(self) -> None:
+        """Tells torch.compile which sizes differ from call to call."""
+        several = len(self.lengths) > 1
+        for tensor in (self.lengths, self.written):
+            if several:
+                mark_dynamic(tensor, 0)
+        mark_dynamic(self.slots, 0)
+        for call in self._calls:
+            call.mark_dynamic(several)
+
     def settle(self, lengths: Sequence[int]) -> None:
         """Tells how many tokens each row holds, so that nobody has to wait for the device to say so.
 
@@ -247,12 +259,24 @@ class Cache:
         reach = self.reach(window)
         return self.capacity if reach is None else min(self.capacity, reach + self.slack)
 
+    def rolls(self, window: int | None) -> bool:
+        """Whether a buffer whose readers look back so far is a ring."""
+        reach = self.reach(window)
+        return reach is not None and reach + self.slack < self.capacity
+
     def reach(self, window: int | None) -> int | None:
         """How far readers with this window look back here."""
-        return min((each for each in (window, self.window) if each is not None), default=None)
+        return narrower(window, self.window)
 
     def _wrapped(self) -> bool:
         return bool((self.written > min(call.smallest for call in self._calls)).any())
+
+
+def narrower(one: int | None, other: int | None) -> int | None:
+    """The narrower of two windows; None is wider than any."""
+    if one is None or other is None:
+        return other if one is None else one
+    return min(one, other)
 
 
 def _rounded(tokens: int) -> int:

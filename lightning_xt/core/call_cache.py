@@ -5,6 +5,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch._dynamo import maybe_mark_dynamic as mark_dynamic
 
 from lightning_xt.core.fixed_context import FixedContext, moved
 
@@ -33,6 +34,8 @@ class Extent(Protocol):
     def kept(self) -> Int[Tensor, " b"]: ...
 
     def size(self, window: int | None) -> int: ...
+
+    def rolls(self, window: int | None) -> bool: ...
 
 
 class CallCache:
@@ -66,32 +69,36 @@ class CallCache:
             new: one vector per announced token.
             window: how far back readers look, themselves included. None = to the start.
         """
-        owner, n, size = self.owner, new.shape[-2], self.owner.size(window)
+        owner, n, ring = self.owner, new.shape[-2], self.owner.rolls(window)
         if name not in self._buffers:
             # Zeros, not whatever was there: an empty slot gets weight 0, and 0 times NaN would still be NaN.
-            self._buffers[name] = new.new_zeros(*new.shape[:-2], size, new.shape[-1])
+            self._buffers[name] = new.new_zeros(*new.shape[:-2], owner.size(window), new.shape[-1])
             self._windows[name] = window
         buffer = self._buffers[name]
-        if size < owner.capacity and (n > owner.slack or owner.empty):
+        if ring and (n > owner.slack or owner.empty):
             seen = new if owner.empty else torch.cat((buffer, new), dim=-2)
             self._keep_tail(name, new)
             return seen
-        if owner.uniform and not owner.stepping and (start := owner.bound % size) + n <= size:
+        start = owner.bound % buffer.shape[-2] if owner.uniform and not owner.stepping else -1
+        if 0 <= start <= buffer.shape[-2] - n:
             buffer[..., start : start + n, :] = new
         else:
-            slots = (owner.positions() % size).expand(new.shape[0], -1)
-            buffer.scatter_(-2, _spread(slots, new), new)
+            slots = owner.positions() % buffer.shape[-2] if ring else owner.positions()
+            rows = torch.arange(len(new), device=new.device)[:, None]
+            # Not scatter_: what is compiled would copy the whole buffer for it, twice.
+            buffer.movedim(-2, 1)[rows, slots] = new.movedim(-2, 1)
         if owner.empty:
             return new
-        return buffer if size < owner.capacity else buffer[..., : owner.end, :]
+        return buffer if ring else buffer[..., : owner.end, :]
 
     def keys_at(self, window: int | None = None) -> Int[Tensor, "#b j"]:
         """Positions of what `append` returned for the announced tokens; negative where a slot is empty."""
-        owner, n, size = self.owner, self.owner.incoming, self.owner.size(window)
+        owner, n = self.owner, self.owner.incoming
         if owner.empty:
             return owner.positions()
-        if size == owner.capacity:
+        if not owner.rolls(window):
             return owner.slots[None] if owner.stepping else torch.arange(owner.end, device=owner.lengths.device)[None]
+        size = owner.size(window)
         before = owner.lengths[:1] if owner.uniform and not owner.stepping else owner.lengths
         if n > owner.slack:
             return torch.cat((_ring(before, size), before[:, None] + torch.arange(n, device=before.device)), dim=1)
@@ -138,6 +145,16 @@ class CallCache:
         for name, context in other.fixed.items():
             mine = self.fixed.get(name)
             self.fixed[name] = context.spread(batch, rows) if mine is None else mine.place(rows, context)
+
+    def mark_dynamic(self, several: bool) -> None:
+        """Tells torch.compile which sizes differ from call to call: the slots, and the rows where there are several."""
+        for buffer in self._buffers.values():
+            mark_dynamic(buffer, [0, buffer.dim() - 2] if several else [buffer.dim() - 2])
+        for context in self.fixed.values():
+            for t in (context.keys, context.values):
+                mark_dynamic(t, [0, t.dim() - 2] if several else [t.dim() - 2])
+            if context.mask is not None:
+                mark_dynamic(context.mask, [0, 1] if several else [1])
 
     def _keep_tail(self, name: str, new: Tensor) -> None:
         """Writes only what still fits of more new tokens than the window has slots for."""

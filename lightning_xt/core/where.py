@@ -8,7 +8,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
-from lightning_xt.core.cache import Cache
+from lightning_xt.core.cache import Cache, narrower
 from lightning_xt.core.inputs import Inputs
 
 
@@ -105,7 +105,7 @@ class Where:
 
     def within(self, window: int | None) -> "Where":
         """The same with a window; one as wide as the whole sequence is none."""
-        window = min((each for each in (window, self.reach) if each is not None), default=None)
+        window = narrower(window, self.reach)
         return replace(self, window=None if window is None or self.end <= window else window)
 
     def with_memory(self, memory: int) -> "Where":

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
+from lightning_xt.generation.filters.temperature import Temperature
 from lightning_xt.generation.protocol import Autoregressive
 from lightning_xt.generation.requests import Choices, Request
 from lightning_xt.generation.row_inputs import soft_tokens
@@ -11,8 +12,8 @@ from lightning_xt.generation.row_inputs import soft_tokens
 
 def check_requests(model: Autoregressive, requests: Sequence[Request], choices: Choices) -> None:
     """Raises a ValueError for a request or a choice out of range."""
-    if choices.temperature < 0:
-        raise ValueError(f"temperature must be at least 0, not {choices.temperature}")
+    if choices.temperature != 0:
+        Temperature(choices.temperature)
     if choices.batch < 1:
         raise ValueError(f"batch is {choices.batch}; at least 1 row must be decoded at once")
     if choices.window is not None and choices.window < 1:
@@ -36,6 +37,7 @@ def _check(model: Autoregressive, request: Request) -> None:
     if limit is not None and n + request.length > limit:
         raise ValueError(
             f"a prompt of {n} tokens and {request.length} more make {n + request.length}, but the model's positions "
-            f"reach only {limit} (max_length), and a window cannot slide over positions that were learnt one by one; "
-            f"shorten the prompt or ask for at most {max(0, limit - n)} tokens"
+            f"reach only {limit} (max_length); "
+            f"shorten the prompt or ask for at most {max(0, limit - n)} tokens, because a window cannot slide over "
+            "positions that are learnt one by one"
         )

@@ -181,6 +181,10 @@ class Decoder(nn.Module):
         last = None if lengths is None else (lengths - 1).view(-1, 1, 1).expand(-1, 1, x.shape[-1])
         return x[:, -1:] if last is None else x.gather(1, last)
 
+    def step(self, tokens: Int[Tensor, "b 1"], inputs: Inputs | None, cache: Cache) -> Float[Tensor, "b 1 v"]:
+        """Logits after one more token of each row, announced to the cache; what is compiled for decoding."""
+        return self.head(self.read(tokens, inputs=inputs, cache=cache))
+
     def new_cache(
         self, batch: int, capacity: int, *, slack: int = 64, window: int | None = None, static: bool = False
     ) -> Cache:

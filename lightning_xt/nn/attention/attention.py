@@ -110,10 +110,10 @@ class Attention(Mixer):
         else:
             q = self.projection.queries(x)
             k, v, where, trace = self._context_keys_values(len(x), where, inputs, trace, cache)
-            q = _sharing(q, len(k))
         if self.q_norm is not None:
             # Norms may come back wider under autocast, and the kernels want queries, keys and values of one type.
             q = self.q_norm(q, inputs).to(q.dtype)
+        q = _sharing(q, len(k))
         # place
         prepared = None
         if self.position is not None:

@@ -1,0 +1,63 @@
+"""A model whose steps of decoding are compiled."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from lightning_xt.core.cache import Cache
+from lightning_xt.core.inputs import Inputs
+from lightning_xt.models.decoder import Decoder
+
+
+class Compiled:
+    """Decodes with a decoder, reading prompts as it does and each single token with one compiled program.
+
+    The program is made once for one row and once for several, in seconds to a minute; it serves every length, batch and
+    call. On CUDA it is replayed as a graph, one for each batch and each 128 tokens.
+
+    Args:
+        decoder: what is compiled; its weights may change afterwards, their types may not.
+    """
+
+    def __init__(self, decoder: Decoder) -> None:
+        self.decoder = decoder
+        on_cuda = decoder.token_embedding.weight.is_cuda
+        self._step = torch.compile(decoder.step, fullgraph=True, mode="reduce-overhead" if on_cuda else None)
+
+    @property
+    def training(self) -> bool:
+        return self.decoder.training
+
+    def train(self, mode: bool = True) -> "Compiled":
+        self.decoder.train(mode)
+        return self
+
+    @property
+    def vocab_size(self) -> int:
+        return self.decoder.vocab_size
+
+    @property
+    def max_length(self) -> int | None:
+        return self.decoder.max_length
+
+    def new_cache(self, batch: int, capacity: int, *, slack: int = 64, window: int | None = None) -> Cache:
+        return self.decoder.new_cache(batch, capacity, slack=slack, window=window, static=True)
+
+    def __call__(
+        self,
+        tokens: Int[Tensor, "b n"],
+        *,
+        lengths: Int[Tensor, " b"] | None = None,
+        inputs: Inputs | None = None,
+        cache: Cache | None = None,
+        last_only: bool = False,
+    ) -> Float[Tensor, "b _ v"]:
+        if cache is None or cache.empty or tokens.shape[1] > 1:
+            return self.decoder(tokens, lengths=lengths, inputs=inputs, cache=cache, last_only=last_only)
+        cache.begin(1, lengths)
+        cache.mark_dynamic()
+        logits = self._step(tokens, inputs, cache)
+        cache.commit()
+        return logits
