@@ -127,8 +127,11 @@ class Beams:
     def _grown(self) -> Hypotheses:
         """The best ways to make the texts of each sentence one token longer, in order."""
         running, logits = self.running, self.logits.view(len(self.requests), self.beams, -1)
-        changed = changed_logits(self.logits, self._history(), self.choices).view_as(logits)
-        size, sums = logits.shape[-1], changed.logsumexp(dim=-1, keepdim=True)
+        filtered = changed_logits(self.logits, self._history(), self.choices)
+        changed, size = filtered.view_as(logits), logits.shape[-1]
+        own_sums = sums = logits.logsumexp(dim=-1, keepdim=True)
+        if filtered is not self.logits:
+            sums = changed.logsumexp(dim=-1, keepdim=True)
         ranks = self._perturbed(changed - sums) if self.stochastic else changed
         # Each text can end in one way. So among twice as many ways as beams, as many as beams go on.
         wanted = self.beams if self.choices.end is None else 2 * self.beams
@@ -138,7 +141,7 @@ class Beams:
         ranks = likely.values.flatten(1) if self.stochastic else totals
         best, index = ranks.topk(min(wanted, ranks.shape[1]))
         parents, tokens = index // likely.indices.shape[-1], likely.indices.flatten(1).gather(1, index)
-        log_probs = logits.flatten(1).gather(1, parents * size + tokens) - logits.logsumexp(dim=-1).gather(1, parents)
+        log_probs = logits.flatten(1).gather(1, parents * size + tokens) - own_sums[..., 0].gather(1, parents)
         grown = running.pick(parents)
         at = (self.prompts + self.drawn)[:, None, None].expand(-1, tokens.shape[1], 1)
         grown.tokens.scatter_(2, at, tokens[..., None])
