@@ -78,25 +78,19 @@ class Reader:
         """Tokens of each row that are still to be read."""
         return [text.tokens[held:] for text, held in zip(texts, self._held, strict=True)]
 
-    def read(self, tokens: Sequence[Sequence[int]] | Int[Tensor, "b n"], *, last_only: bool) -> None:
+    def read(self, tokens: Int[Tensor, "b n"], lengths: Sequence[int] | None = None) -> None:
         """Reads more tokens of each row.
 
         Args:
-            tokens: ids.
-            last_only: whether to score only what follows the last of each row. Otherwise all rows count as long as the
-                longest one: what has been read beyond their own tokens is to be taken back.
+            tokens: ids, padded on the right.
+            lengths: real tokens of each row, of which only the last is scored. None = all are read and scored; those
+                that a row has not are to be taken back.
         """
-        if isinstance(tokens, Tensor):
-            lengths = [tokens.shape[1]] * tokens.shape[0]
-        else:
-            lengths = [len(each) for each in tokens]
-            longest, device = max(lengths), self.logits.device
-            tokens = torch.tensor([[*each, *[0] * (longest - len(each))] for each in tokens], device=device)
-            lengths = lengths if last_only else [longest] * len(lengths)
-        inputs = self._inputs
+        inputs, n = self._inputs, tokens.shape[1]
         if inputs is not None and inputs.types is not None:
-            inputs = replace(inputs, types=inputs.types.expand(-1, tokens.shape[1]))
-        self.logits = self._read(tokens, lengths, inputs, last_only)
+            inputs = replace(inputs, types=inputs.types.expand(-1, n))
+        last_only = lengths is not None
+        self.logits = self._read(tokens, lengths or [n] * len(tokens), inputs, last_only)
 
     def keep(self, texts: Sequence[KnownText], moves: Moves) -> None:
         """Goes on with these rows, and forgets what they do not have; the last token of each is still to be read."""
@@ -147,6 +141,12 @@ def draw_each(rows: Rows, logits: Float[Tensor, "b n v"], choices: Choices, beyo
         tokens = draw(changed, choices.temperature, seeds, history.lengths - prompts).view(b, n)
     rows.tokens.scatter_(1, at, tokens)
     return tokens
+
+
+def padded(rows: Sequence[Sequence[int]], device: torch.device) -> Int[Tensor, "b n"]:
+    """Tokens of each row, padded on the right."""
+    longest = max(map(len, rows))
+    return torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows], device=device)
 
 
 def moved(values: Sequence[T], moves: Moves, rows: int) -> list[T]:

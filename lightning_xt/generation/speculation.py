@@ -12,9 +12,10 @@ sampled, whatever the filters are and whoever guesses. A draft that draws with t
 from abc import abstractmethod
 from collections.abc import Generator, Sequence
 from itertools import groupby
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from lightning_xt.generation.checks import check_requests
@@ -22,9 +23,10 @@ from lightning_xt.generation.methods.base import Method
 from lightning_xt.generation.protocol import Autoregressive
 from lightning_xt.generation.requests import Choices, Drawn, Request
 from lightning_xt.generation.rows import Rows
-from lightning_xt.generation.speculated_rows import KnownText, Moves, Reader, draw_each, moved
+from lightning_xt.generation.speculated_rows import KnownText, Moves, Reader, draw_each, moved, padded
 
 
+@runtime_checkable
 class Guesser(Protocol):
     """Guesses what rows go on with."""
 
@@ -111,8 +113,7 @@ class Speculation(Method):
                         holder.keep(texts, moves)
                     _keep(rows, texts, moves)
                     guesses = self._guess(guesser, texts, rows, reader.room)
-                    new = [[text.tokens[-1], *guess] for text, guess in zip(texts, guesses, strict=True)]
-                    reader.read(new, last_only=False)
+                    reader.read(_suppose(rows, texts, guesses))
 
     def _guess(self, guesser: Guesser, texts: Sequence[KnownText], rows: Rows, room: int) -> list[list[int]]:
         """Guesses for each row, as many as it can use and as fit beside its last token, which is read with them."""
@@ -142,6 +143,14 @@ def _keep(rows: Rows, texts: Sequence[KnownText], moves: Moves) -> None:
     if len(texts) < before:
         rows.select(torch.tensor(moved(range(before), moves, len(texts)), device=device))
     rows.lengths = torch.tensor([len(text.tokens) for text in texts], device=device)
+
+
+def _suppose(rows: Rows, texts: Sequence[KnownText], guesses: Sequence[Sequence[int]]) -> Int[Tensor, "b n"]:
+    """The last token of each row and its guesses, which filters are to see beyond its end."""
+    tokens = padded([[text.tokens[-1], *guess] for text, guess in zip(texts, guesses, strict=True)], rows.tokens.device)
+    at = rows.lengths[:, None] - 1 + torch.arange(tokens.shape[1], device=tokens.device)
+    rows.tokens.scatter_(1, at, tokens)
+    return tokens
 
 
 def _retirement(texts: Sequence[KnownText]) -> tuple[Moves, int]:

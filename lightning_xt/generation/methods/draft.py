@@ -7,7 +7,7 @@ from lightning_xt.core.checks import check_option
 from lightning_xt.generation.protocol import Autoregressive
 from lightning_xt.generation.requests import Choices, Drawn, Request
 from lightning_xt.generation.rows import Rows
-from lightning_xt.generation.speculated_rows import KnownText, Moves, Reader, draw_each
+from lightning_xt.generation.speculated_rows import KnownText, Moves, Reader, draw_each, padded
 from lightning_xt.generation.speculation import Guesser, Speculation
 
 
@@ -76,11 +76,12 @@ class _Drafted:
 
     def guess(self, texts: Sequence[KnownText], rows: Rows, most: Sequence[int]) -> list[list[int]]:
         """As many tokens for each row as the row that can use most wants, cut to what it can use itself."""
-        self.reader.read(self.reader.unread(texts), last_only=True)
+        unread = self.reader.unread(texts)
+        self.reader.read(padded(unread, rows.tokens.device), [len(tokens) for tokens in unread])
         drawn: list[Tensor] = []
         for step in range(max(most)):
             if step > 0:
-                self.reader.read(drawn[-1], last_only=True)
+                self.reader.read(drawn[-1])
             drawn.append(draw_each(rows, self.reader.logits, self.choices, beyond=step))
         tokens = torch.cat(drawn, dim=1).tolist()
         return [row[:number] for row, number in zip(tokens, most, strict=True)]

@@ -15,7 +15,8 @@ class PromptLookup(Speculation):
     takes fewer forwards. A model with a running state cannot take back wrong guesses and is refused.
 
     Args:
-        ngram: last tokens that are looked for, and where they are new, fewer and fewer of them.
+        ngram: last tokens that are looked for; where they are new and the last guess was of use, fewer and fewer of
+            them.
         tokens: most tokens guessed at once.
     """
 
@@ -52,11 +53,13 @@ class _Lookup:
 
     def _guess(self, text: KnownText, most: int) -> list[int]:
         tokens, followed = text.tokens, self.followed[text.number]
+        # Where nothing repeats, short matches are chance, and wrong guesses are not free.
+        shortest = self.ngram if len(tokens) == self.known[text.number] + 1 else 1
         for place in range(self.known[text.number], len(tokens)):
             for n in range(1, min(self.ngram, place) + 1):
                 followed[tuple(tokens[place - n : place])] = place
         self.known[text.number] = len(tokens)
-        for n in range(min(self.ngram, len(tokens)), 0, -1):
+        for n in range(min(self.ngram, len(tokens)), shortest - 1, -1):
             then = followed.get(tuple(tokens[-n:]))
             if then is not None:
                 # What has been guessed is read on from, so a short period goes round.
