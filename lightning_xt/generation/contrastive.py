@@ -34,8 +34,8 @@ class Contrastive:
         model: Autoregressive,
         amateurs: Sequence[Autoregressive],
         *,
-        strength: float = 0.5,
-        plausibility: float = 0.1,
+        strength: int | float = 0.5,
+        plausibility: int | float = 0.1,
     ) -> None:
         check_option("contrastive decoding", "strength", strength, least=0)
         if not 0 < plausibility <= 1:

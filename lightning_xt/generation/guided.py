@@ -25,7 +25,7 @@ class Guided:
         scale: 1 = as the model has it; above 1 words that what is given makes likelier gain, at 0 it is forgotten.
     """
 
-    def __init__(self, model: Autoregressive, unconditional: Inputs, scale: float = 1.5) -> None:
+    def __init__(self, model: Autoregressive, unconditional: Inputs, scale: int | float = 1.5) -> None:
         check_option("guidance", "scale", scale, least=0)
         _check_unconditional(unconditional)
         self.model = model
