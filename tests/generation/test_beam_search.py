@@ -48,6 +48,7 @@ TRANSLATION = [
     "memory",
     "position=RelativeBias",
     "shift=TokenShift",
+    "qk_norm=AdaptiveRMSNorm",
 ]
 
 

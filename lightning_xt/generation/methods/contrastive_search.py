@@ -1,0 +1,193 @@
+from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional
+
+from lightning_xt.core.checks import check_option
+from lightning_xt.core.inputs import Inputs
+from lightning_xt.generation.batches import batches
+from lightning_xt.generation.checks import check_requests
+from lightning_xt.generation.methods.base import Method
+from lightning_xt.generation.protocol import Autoregressive, Memory
+from lightning_xt.generation.requests import Choices, Drawn, Request
+from lightning_xt.generation.row_inputs import of_a_step, soft_tokens, stacked
+from lightning_xt.generation.rows import Rows, changed_logits
+
+Head = Callable[[Tensor], Tensor]
+
+
+@runtime_checkable
+class GivesStates(Autoregressive, Protocol):
+    """A model that also gives the vectors which its head turns into logits."""
+
+    def states(
+        self,
+        tokens: Int[Tensor, "b n"],
+        *,
+        lengths: Int[Tensor, " b"] | None = None,
+        inputs: Inputs | None = None,
+        cache: Memory | None = None,
+        last_only: bool = False,
+    ) -> Float[Tensor, "b _ D"]: ...
+
+
+class ContrastiveSearch(Method):
+    """Goes on with the one of a few likely words that is least like what is there: it is likely, but no repetition.
+
+    Su et al., 2022. https://arxiv.org/abs/2202.06417
+    A word's score is (1 - alpha) times its probability less alpha times the largest cosine of its vector and those of
+    all tokens before it, of the prompt too; a token's vector is what the head makes logits of. Probabilities are those
+    after temperature and filters; a temperature of 0 counts as 1, as there is nothing to draw. The rows decoded at once
+    are words times texts, one text at least.
+
+    Args:
+        k: likeliest words among which one is chosen.
+        alpha: weight of likeness, from 0 to 1; 0 is greedy decoding.
+    """
+
+    def __init__(self, *, k: int = 4, alpha: int | float = 0.6) -> None:
+        check_option("method: ContrastiveSearch", "k", k, least=1)
+        if not 0 <= alpha <= 1:
+            raise ValueError(f"method: ContrastiveSearch has alpha {alpha}, which must be from 0 to 1")
+        self.k, self.alpha = k, alpha
+
+    def __call__(
+        self, model: Autoregressive, requests: Sequence[Request], choices: Choices
+    ) -> Generator[Drawn, None, None]:
+        check_requests(model, requests, choices)
+        head = getattr(model, "head", None)
+        if not isinstance(model, GivesStates) or not callable(head):
+            raise ValueError(
+                f"method ContrastiveSearch compares the vectors of tokens, and a {type(model).__name__} gives none; "
+                "use it with a Decoder by itself, or choose another method"
+            )
+        return self._written(model, head, requests, choices)
+
+    def _written(
+        self, model: GivesStates, head: Head, requests: Sequence[Request], choices: Choices
+    ) -> Generator[Drawn, None, None]:
+        was_training = model.training
+        model.train(False)
+        try:
+            for numbers in batches(requests, max(1, choices.batch // self.k)):
+                # Entered anew each time: whoever reads the tokens does so outside inference mode.
+                with torch.inference_mode():
+                    together = {number: requests[number] for number in numbers}
+                    texts = _Texts(model, head, together, choices, k=self.k, alpha=self.alpha)
+                while texts.busy:
+                    with torch.inference_mode():
+                        heard = texts.advance()
+                    yield from heard
+        finally:
+            model.train(was_training)
+
+
+class _Texts:
+    """Texts that are written side by side, all of which begin at once.
+
+    Row r of the model's memory is of word r % k of text r // k. All words are read before one is chosen; then what is
+    remembered of that one takes the place of the others.
+    """
+
+    def __init__(
+        self,
+        model: GivesStates,
+        head: Head,
+        requests: Mapping[int, Request],
+        choices: Choices,
+        *,
+        k: int,
+        alpha: int | float,
+    ) -> None:
+        self.model, self.head, self.choices = model, head, choices
+        self.k, self.alpha = min(k, model.vocab_size), alpha
+        self.requests, self.drawn = dict(requests), 0
+        own = list(requests.values())
+        width, longest = max(len(request.prompt) for request in own), max(request.length for request in own)
+        self.rows = Rows.of(own, width + longest)
+        inputs = stacked([request.inputs for request in own])
+        self.memory = model.new_cache(len(own), soft_tokens(inputs) + width + longest, window=choices.window)
+        ragged = any(len(request.prompt) < width for request in own)
+        states = model.states(
+            self.rows.tokens[:, :width],
+            lengths=self.rows.prompts if ragged else None,
+            inputs=inputs,
+            cache=self.memory,
+        )
+        self.memory.repeat(self.k)
+        self._inputs = self._of_a_step()
+        self.newest = states[torch.arange(len(own), device=states.device), self.rows.prompts - 1]
+        self.past = functional.pad(_directions(states), (0, 0, 0, longest))
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is anything left to write."""
+        return bool(self.requests)
+
+    def advance(self) -> list[Drawn]:
+        """Chooses the next token of each text."""
+        rows, k = self.rows, self.k
+        each = torch.arange(len(self.requests), device=rows.lengths.device)
+        logits = _precise(self.head(self.newest[:, None])[:, -1])
+        probabilities = changed_logits(logits, rows.history(self.choices.end), self.choices).softmax(dim=-1)
+        shares, words = probabilities.topk(k)
+        states = self.model.states(words.view(-1, 1), inputs=self._inputs, cache=self.memory, last_only=True)
+        states = states.view(len(each), k, -1)
+        choice = self._scores(shares, _directions(states)).argmax(dim=-1)
+        token = words[each, choice]
+        log_probs = logits[each, token] - logits.logsumexp(dim=-1)
+        self.newest = states[each, choice]
+        self.past[each, rows.lengths] = _directions(self.newest)
+        rows.tokens[each, rows.lengths] = token
+        rows.lengths, rows.newest = rows.lengths + 1, token
+        self.drawn += 1
+        heard = self._hear(token.tolist(), log_probs.tolist())
+        self._remember(choice, [at for at, drawn in enumerate(heard) if not drawn.last])
+        return heard
+
+    def _scores(self, shares: Float[Tensor, "b k"], directions: Float[Tensor, "b k D"]) -> Float[Tensor, "b k"]:
+        unknown = ~self.rows.history(None).past
+        likeness = (directions @ self.past.mT).masked_fill(unknown[:, None], float("-inf")).amax(dim=-1)
+        scores = (1 - self.alpha) * shares - self.alpha * likeness
+        # What a filter rules out is no candidate, even where fewer than k are left.
+        return scores.masked_fill(shares == 0, float("-inf"))
+
+    def _hear(self, tokens: Sequence[int], log_probs: Sequence[float]) -> list[Drawn]:
+        heard = []
+        for (number, request), token, log_prob in zip(self.requests.items(), tokens, log_probs, strict=True):
+            stopped = self.choices.stop is not None and self.choices.stop(number, token)
+            last = stopped or token == self.choices.end or self.drawn == request.length
+            heard.append(Drawn(number, token, log_prob, last))
+        return heard
+
+    def _remember(self, choice: Int[Tensor, " b"], kept: Sequence[int]) -> None:
+        """Goes on from the chosen words, with these texts alone."""
+        fewer = len(kept) < len(self.requests)
+        numbers = list(self.requests)
+        self.requests = {numbers[at]: self.requests[numbers[at]] for at in kept}
+        if not kept:
+            return
+        texts = torch.tensor(kept, device=choice.device)
+        order = (texts * self.k + choice[texts]).repeat_interleave(self.k)
+        if fewer:
+            self.memory.select(order)
+            self.rows.select(texts)
+            self.newest, self.past = self.newest[texts], self.past[texts]
+            self._inputs = self._of_a_step()
+        else:
+            self.memory.reorder(order)
+
+    def _of_a_step(self) -> Inputs | None:
+        return stacked([of_a_step(request.inputs) for request in self.requests.values() for _ in range(self.k)])
+
+
+def _directions(states: Float[Tensor, "*b D"]) -> Float[Tensor, "*b D"]:
+    """Vectors of length 1, whose products are cosines."""
+    return functional.normalize(_precise(states), dim=-1)
+
+
+def _precise(t: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
+    return t.to(torch.promote_types(t.dtype, torch.float32))

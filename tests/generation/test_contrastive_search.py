@@ -1,0 +1,237 @@
+"""Contrastive search against one that reads everything anew for every word it considers."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from catalogue import BUILDS, DEPTH, VOCAB, example, part, randomised
+from encoder_catalogue import PAIRS, companions, source
+from torch import Tensor
+
+from lightning_xt.core.inputs import Inputs
+from lightning_xt.generation.engine import answer
+from lightning_xt.generation.filters.no_repeat_ngram import NoRepeatNgram
+from lightning_xt.generation.filters.top_k import TopK
+from lightning_xt.generation.history import History
+from lightning_xt.generation.methods.contrastive_search import ContrastiveSearch
+from lightning_xt.generation.methods.sample import Sample
+from lightning_xt.generation.requests import Choices, Request, Result
+from lightning_xt.models.decoder import Decoder
+
+END = 2
+LENGTHS, LIMITS = (5, 2, 3, 1), (7, 9, 4, 6)
+LANGUAGE = [
+    "plain",
+    "kv_heads",
+    "window_2",
+    "memory-window-kv_heads-alibi",
+    "memory-forgetting",
+    "latent-query_latent-window",
+    "looped-token_shift",
+    "embeddings=LearnedPositions",
+    "embeddings=TypeEmbedding",
+    "norm=AdaptiveRMSNorm",
+    "given_context-relative_bias",
+]
+TRANSLATION = ["plain", "kv_heads", "projection=Latent", "qk_norm=AdaptiveRMSNorm"]
+
+
+def requests_of(tokens: Tensor, inputs: Inputs) -> list[Request]:
+    return [
+        Request(prompt=tokens[row, :n], length=most, inputs=part(inputs, slice(n), slice(row, row + 1)))
+        for row, (n, most) in enumerate(zip(LENGTHS, LIMITS, strict=True))
+    ]
+
+
+def language(name: str) -> tuple[Decoder, list[Request]]:
+    return randomised(BUILDS[name]), requests_of(*example(4, 5))
+
+
+def translation(name: str) -> tuple[Decoder, list[Request]]:
+    model = randomised(PAIRS[name])
+    tokens = torch.randint(0, VOCAB, (4, 5))
+    with torch.no_grad():
+        return model.decoder, requests_of(tokens, model.encode(*source(4, 7), inputs=companions(4, 5)))
+
+
+@torch.no_grad()
+def states_of(model: Decoder, texts: Tensor, request: Request) -> Tensor:
+    rows, n = texts.shape
+    given = Inputs() if request.inputs is None else request.inputs
+    types = given.types
+    if types is not None:
+        types = torch.cat((types, types[:, -1:].expand(1, n - types.shape[1])), dim=1)
+    repeated = {
+        name: None if value is None else value.expand(rows, *value.shape[1:])
+        for name, value in {**vars(given), "types": types}.items()
+    }
+    return model.states(texts, inputs=Inputs(**repeated))
+
+
+def naive(model: Decoder, request: Request, choices: Choices, k: int, alpha: float) -> Result:
+    """One word after the other, the candidates read with all that stands before them."""
+    text, log_probs = request.prompt[None], []
+    while len(log_probs) < request.length:
+        logits = model.head(states_of(model, text, request)[:, -1:])[:, -1].detach()
+        history = History(text, torch.tensor([len(request.prompt)]), torch.tensor([text.shape[1]]), END)
+        changed = logits / (choices.temperature or 1)
+        for apply in choices.filters:
+            changed = apply(changed, history)
+        shares, words = changed.softmax(-1)[0].topk(k)
+        states = states_of(model, torch.cat((text.expand(k, -1), words[:, None]), dim=1), request)
+        best = None
+        for share, word, own in zip(shares.tolist(), words.tolist(), states, strict=True):
+            likeness = float(torch.cosine_similarity(own[-1:], own[:-1]).max())
+            score = (1 - alpha) * share - alpha * likeness
+            if share > 0 and (best is None or score > best[0]):
+                best = (score, word)
+        assert best is not None
+        text = torch.cat((text, torch.tensor([[best[1]]])), dim=1)
+        log_probs.append(float(logits.log_softmax(-1)[0, best[1]]))
+        if best[1] == choices.end:
+            break
+    return Result(text[0, len(request.prompt) :].tolist(), log_probs, sum(log_probs))
+
+
+def close(found: list[list[Result]], wanted: list[Result]) -> None:
+    assert [[each.tokens for each in results] for results in found] == [[each.tokens] for each in wanted]
+    for (mine,), other in zip(found, wanted, strict=True):
+        assert mine.log_probs == pytest.approx(other.log_probs, abs=1e-9)
+        assert mine.score == pytest.approx(other.score, abs=1e-9)
+
+
+# Nothing remembered ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        *(pytest.param(language, name, id=f"language-{name}") for name in LANGUAGE),
+        *(pytest.param(translation, name, id=f"translation-{name}") for name in TRANSLATION),
+    ],
+)
+def test_equals_a_search_without_a_memory(make: Callable[[str], tuple[Decoder, list[Request]]], name: str) -> None:
+    model, requests = make(name)
+    choices = Choices(end=END)
+    found = answer(model, requests, choices, ContrastiveSearch(k=3, alpha=0.5))
+    close(found, [naive(model, request, choices, 3, 0.5) for request in requests])
+
+
+@pytest.mark.parametrize(("k", "alpha"), [(1, 1), (2, 0.3), (4, 0.6), (5, 1.0), (VOCAB, 0.8), (40, 0.8)])
+def test_any_number_of_words_and_any_weight(k: int, alpha: int | float) -> None:
+    model, requests = language("plain")
+    found = answer(model, requests, Choices(), ContrastiveSearch(k=k, alpha=alpha))
+    close(found, [naive(model, request, Choices(), min(k, VOCAB), alpha) for request in requests])
+    greedy = answer(model, requests, Choices(temperature=0), Sample())
+    differs = [mine[0].tokens != other[0].tokens for mine, other in zip(found, greedy, strict=True)]
+    assert any(differs) == (k > 1)
+
+
+@pytest.mark.parametrize("end", [None, END])
+def test_without_a_penalty_it_is_greedy(end: int | None) -> None:
+    for make in (language, translation):
+        model, requests = make("plain")
+        found = answer(model, requests, Choices(end=end), ContrastiveSearch(alpha=0))
+        close(found, [each[0] for each in answer(model, requests, Choices(temperature=0, end=end), Sample())])
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.5, 2.0])
+def test_temperature_and_filters_come_first(temperature: float) -> None:
+    model, requests = language("plain")
+    choices = Choices(temperature=temperature, filters=(NoRepeatNgram(1), TopK(3)), end=END)
+    found = answer(model, requests, choices, ContrastiveSearch(k=6, alpha=0.7))
+    close(found, [naive(model, request, choices, 6, 0.7) for request in requests])
+
+
+@pytest.mark.parametrize("batch", [1, 8, 12, 64])
+def test_a_text_alone_or_among_others(batch: int) -> None:
+    model, requests = translation("plain")
+    together = answer(model, requests, Choices(end=END, batch=batch), ContrastiveSearch())
+    alone = [answer(model, [request], Choices(end=END), ContrastiveSearch())[0][0] for request in requests]
+    close(together, alone)
+
+
+# How it goes on -------------------------------------------------------------------------------------------------------
+
+
+def test_tokens_come_as_they_are_chosen_and_a_stop_ends_them() -> None:
+    model, requests = language("plain")
+    free = [each[0] for each in answer(model, requests, Choices(), ContrastiveSearch())]
+    asked: dict[int, list[int]] = {0: [], 1: [], 2: [], 3: []}
+
+    def stop(number: int, token: int) -> bool:
+        asked[number].append(token)
+        return len(asked[number]) == 2 and number == 1
+
+    drawn = list(ContrastiveSearch()(model, requests, Choices(stop=stop)))
+    assert [each.request for each in drawn[:8]] == sorted(range(4), key=lambda n: LENGTHS[n]) * 2
+    for number, most in enumerate((7, 2, 4, 6)):
+        own = [each for each in drawn if each.request == number]
+        assert [each.token for each in own] == free[number].tokens[:most] == asked[number]
+        assert [each.last for each in own] == [False] * (most - 1) + [True]
+
+
+def test_candidates_share_their_context_and_finished_texts_cost_nothing() -> None:
+    model, requests = translation("plain")
+    rows: list[int] = []
+    caches: list[Any] = []
+    states = model.states
+
+    def watched(tokens: Tensor, **given: Any) -> Tensor:
+        rows.append(len(tokens))
+        caches.append(given["cache"])
+        if len(rows) == 2:
+            keys = [call.fixed["context"].keys for call in caches[0] if call.fixed]
+            assert [len(each) for each in keys] == [4] * DEPTH
+        return states(tokens, **given)
+
+    model.states = watched
+    answer(model, requests, Choices(), ContrastiveSearch(k=3))
+    assert rows == [4, *[12] * 4, *[9] * 2, 6, *[3] * 2]
+
+
+def test_is_left_as_it_was_when_closed_early() -> None:
+    model, requests = language("plain")
+    model.train()
+    steps = ContrastiveSearch()(model, requests, Choices())
+    assert model.training
+    next(steps)
+    assert not model.training
+    steps.close()
+    assert model.training
+
+
+# Refusals -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"k": 0}, "method: ContrastiveSearch has k 0, which must be at least 1"),
+        ({"alpha": -0.1}, "method: ContrastiveSearch has alpha -0.1, which must be from 0 to 1"),
+        ({"alpha": 1.1}, "method: ContrastiveSearch has alpha 1.1, which must be from 0 to 1"),
+    ],
+)
+def test_refuses_what_is_out_of_range(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ContrastiveSearch(**options)
+
+
+class WithoutStates:
+    """A model that scores words and says nothing else."""
+
+    vocab_size, max_length, training = VOCAB, None, False
+
+    def train(self, mode: bool = True) -> None: ...
+
+    def new_cache(self, batch: int, capacity: int, *, slack: int = 64, window: int | None = None) -> None: ...
+
+    def __call__(self, tokens: Tensor, **given: Any) -> Tensor: ...
+
+
+def test_refuses_a_model_that_gives_no_vectors() -> None:
+    request = Request(prompt=torch.tensor([1]), length=3)
+    message = "method ContrastiveSearch compares the vectors of tokens, and a WithoutStates gives none; use it with"
+    with pytest.raises(ValueError, match=message):
+        ContrastiveSearch()(WithoutStates(), [request], Choices())
