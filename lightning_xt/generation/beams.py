@@ -55,6 +55,7 @@ class Beams:
         width = max(len(request.prompt) for request in requests.values())
         rows = Rows.of(list(requests.values()), width + max(limits))
         self.prompts, self.device = rows.prompts, rows.prompts.device
+        self.on_host = _on_host(self.device)
         self.limits = torch.tensor(limits, device=self.device)
         self.found = torch.zeros_like(self.limits)
         self.over = torch.zeros_like(self.limits, dtype=torch.bool)
@@ -85,7 +86,7 @@ class Beams:
         kept = None
         # To ask is to wait for the device. No text may grow beyond what positions and memory were said to hold.
         at_limit = any(request.length == self.drawn for request in self.requests.values())
-        if (self.device.type == "cpu" or self.drawn % ASK_EVERY == 0 or at_limit) and bool(self.over.any()):
+        if (self.on_host or self.drawn % ASK_EVERY == 0 or at_limit) and bool(self.over.any()):
             heard, kept = self._hear(), self.over.logical_not().nonzero()[:, 0]
             self._let_go(kept)
         if self.busy:
@@ -118,7 +119,7 @@ class Beams:
         order = (came_from[:, None] * self.beams + text).flatten()
         if kept is not None:
             self.memory.select(order)
-        elif self.device.type != "cpu" or not torch.equal(order, torch.arange(len(order))):
+        elif not self.on_host or not torch.equal(order, torch.arange(len(order))):
             self.memory.reorder(order)
         tokens = running.newest.view(-1, 1)
         logits = self.model(tokens, inputs=self._inputs, cache=self.memory, last_only=True)
@@ -168,7 +169,7 @@ class Beams:
         ends = (self.limits == self.drawn)[:, None] | (grown.newest == self._end)
         ends = ends & (grown.ranks > _NEVER) & ~self.over[:, None]
         ends[:, self.beams :] = False
-        if self.device.type == "cpu" and not bool(ends.any()):
+        if self.on_host and not bool(ends.any()):
             return
         self.found += ends.sum(dim=1)
         scores = (grown.ranks / self.powers[self.drawn]).masked_fill(~ends, _NEVER)
@@ -224,6 +225,11 @@ class Beams:
     def _end(self) -> int:
         """The end token, or one that no text has."""
         return -1 if self.choices.end is None else self.choices.end
+
+
+def _on_host(device: torch.device) -> bool:
+    """Whether to look at a number costs nothing; elsewhere it means to wait."""
+    return device.type == "cpu"
 
 
 def _precise(logits: Float[Tensor, "b v"]) -> Float[Tensor, "b v"]:

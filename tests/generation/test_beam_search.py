@@ -21,8 +21,8 @@ from lightning_xt.generation.methods.sample import Sample
 from lightning_xt.generation.requests import Choices, Drawn, Request, Result
 from lightning_xt.models.decoder import Decoder
 
-END = 2
-TINY = 3  # words of a vocabulary all of whose texts can be written down
+END = 4  # a token with which about half of the texts end
+TINY, LAST = 3, 2  # words of a vocabulary all of whose texts can be written down, and their end
 
 LANGUAGE = [
     "plain",
@@ -136,7 +136,7 @@ def penalised(texts: list[Result], length_penalty: float) -> list[Result]:
 
 
 @pytest.mark.parametrize("build", [tiny, tiny_with_context])
-@pytest.mark.parametrize(("end", "length", "number"), [(END, 4, 31), (None, 3, 27)])
+@pytest.mark.parametrize(("end", "length", "number"), [(LAST, 4, 31), (None, 3, 27)])
 def test_wide_enough_it_is_a_search_of_all(
     build: Callable[[], Decoder], end: int | None, length: int, number: int
 ) -> None:
@@ -158,7 +158,7 @@ def test_wide_enough_it_is_a_search_of_all(
 
 def test_gives_fewer_texts_where_no_more_are_possible() -> None:
     request = Request(prompt=torch.tensor([1]), length=2)
-    found = answer(randomised(tiny), [request], Choices(end=END), BeamSearch(beams=20, n_best=20))[0]
+    found = answer(randomised(tiny), [request], Choices(end=LAST), BeamSearch(beams=20, n_best=20))[0]
     assert len(found) == 7 == len({tuple(each.tokens) for each in found})
     only = answer(randomised(tiny), [request], Choices(filters=[TopK(1)]), BeamSearch(beams=5, n_best=5))[0]
     assert len(only) == 1
@@ -241,6 +241,8 @@ def test_one_beam_is_greedy(end: int | None) -> None:
         found = answer(model, requests, Choices(end=end), BeamSearch(beams=1, length_penalty=0))
         for mine, other in zip(found, greedy, strict=True):
             close(mine, other)
+        longer = answer(model, requests, Choices(end=end), BeamSearch(beams=1, length_penalty=3))
+        assert [each[0].tokens for each in longer] == [each[0].tokens for each in greedy]
 
 
 # Choices --------------------------------------------------------------------------------------------------------------
@@ -285,10 +287,10 @@ def test_finishes_early_with_what_it_would_find_anyway(length_penalty: float) ->
     for first in range(TINY):
         request = Request(prompt=torch.tensor([first]), length=12)
         model.forwards = 0
-        found = answer(model, [request], Choices(end=END), BeamSearch(**options))[0]
+        found = answer(model, [request], Choices(end=LAST), BeamSearch(**options))[0]
         steps = model.forwards
         model.forwards = 0
-        close(found, naive(model, request, Choices(end=END), **options))
+        close(found, naive(model, request, Choices(end=LAST), **options))
         early += steps < model.forwards
     assert early > 0
 
@@ -299,6 +301,22 @@ def test_finished_sentences_cost_no_more_work() -> None:
     answer(counted, requests, Choices(), BeamSearch(beams=3))
     assert counted.rows == [4, *[12] * 3, *[9] * 2, 6, *[3] * 2]
     assert counted.training
+
+
+@pytest.mark.parametrize("ask_every", [1, 3, 16])
+@pytest.mark.parametrize("stochastic", [False, True])
+def test_a_device_that_is_asked_now_and_then_finds_the_same(
+    monkeypatch: pytest.MonkeyPatch, stochastic: bool, ask_every: int
+) -> None:
+    model, requests = translation("plain")
+    method = BeamSearch(beams=5, n_best=5, length_penalty=0.7, stochastic=stochastic)
+    wanted = answer(model, requests, Choices(end=END), method)
+    ended = [each.tokens[-1] == END for results in wanted for each in results]
+    assert any(ended) and not all(ended)
+    monkeypatch.setattr("lightning_xt.generation.beams._on_host", lambda device: False)
+    monkeypatch.setattr("lightning_xt.generation.beams.ASK_EVERY", ask_every)
+    for mine, other in zip(answer(model, requests, Choices(end=END), method), wanted, strict=True):
+        close(mine, other)
 
 
 def test_sentences_share_their_context_which_is_never_copied(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -349,11 +367,11 @@ def test_stochastic_beams_draw_what_the_model_says() -> None:
     model = randomised(tiny)
     model.float()
     request = Request(prompt=torch.tensor([1, 0]), length=3)
-    texts = {tuple(each.tokens): sum(each.log_probs) for each in all_texts(model, request, END)}
+    texts = {tuple(each.tokens): sum(each.log_probs) for each in all_texts(model, request, LAST)}
     number = 2000
     requests = [Request(prompt=request.prompt, length=3, seed=seed) for seed in range(number)]
     method = BeamSearch(beams=2, n_best=2, stochastic=True)
-    found = answer(model, requests, Choices(end=END, batch=number), method)
+    found = answer(model, requests, Choices(end=LAST, batch=number), method)
     first, second = dict.fromkeys(texts, 0), dict.fromkeys(texts, 0)
     for one, two in found:
         assert one.tokens != two.tokens
@@ -388,8 +406,8 @@ def test_the_same_seed_draws_the_same_texts() -> None:
 def test_wide_enough_stochastic_beams_are_all_texts() -> None:
     request = Request(prompt=torch.tensor([1]), length=3)
     model = randomised(tiny)
-    found = answer(model, [request], Choices(end=END), BeamSearch(beams=20, n_best=20, stochastic=True))[0]
-    wanted = {tuple(each.tokens): each.log_probs for each in all_texts(model, request, END)}
+    found = answer(model, [request], Choices(end=LAST), BeamSearch(beams=20, n_best=20, stochastic=True))[0]
+    wanted = {tuple(each.tokens): each.log_probs for each in all_texts(model, request, LAST)}
     assert {tuple(each.tokens) for each in found} == wanted.keys()
     assert len(found) == len(wanted)
     for each in found:

@@ -19,7 +19,7 @@ from lightning_xt.generation.methods.sample import Sample
 from lightning_xt.generation.requests import Choices, Request, Result
 from lightning_xt.models.decoder import Decoder
 
-END = 2
+END = 4  # a token with which about half of the texts end
 LENGTHS, LIMITS = (5, 2, 3, 1), (7, 9, 4, 6)
 LANGUAGE = [
     "plain",
