@@ -12,7 +12,7 @@ from lightning_xt.generation.protocol import Autoregressive, Memory
 
 
 class Guided:
-    """Scores words by log p(word) + scale (log p(word | given) - log p(word)), normed or not as the scale leaves it.
+    """Scores words by log p(word) + scale * (log p(word | given) - log p(word)).
 
     Sanchez et al., 2023. https://arxiv.org/abs/2306.17806
     It keeps the protocol of a model, so every method of decoding works with it. Each token is read twice.

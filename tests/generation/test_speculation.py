@@ -89,25 +89,26 @@ def same(model: Autoregressive, asked: list[Request], choices: Choices, method: 
 # The same text -------------------------------------------------------------------------------------------------------
 
 
-@ALL
-@pytest.mark.parametrize("choices", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
-def test_every_variant_draws_what_it_draws_without(build: Callable[[], Decoder], choices: Choices) -> None:
+def altered(build: Callable[[], Decoder]) -> Decoder:
+    """A model that often draws what a recipe's draws, and not always."""
     model = randomised(build)
-    asked = requests({4: 7, 1: 11, 6: 3}, example(3, 6)[1])
-    draft = randomised(build)
     with torch.no_grad():
-        draft.token_embedding.weight.add_(0.2 * torch.randn_like(draft.token_embedding.weight))
-    same(model, asked, choices, PromptLookup())
-    same(model, asked, choices, Draft(draft))
+        model.token_embedding.weight.add_(0.2 * torch.randn_like(model.token_embedding.weight))
+    return model
+
+
+@ALL
+def test_every_variant_draws_what_it_draws_without(build: Callable[[], Decoder]) -> None:
+    model, asked = randomised(build), requests({4: 7, 1: 11, 6: 3}, example(3, 6)[1])
+    same(model, asked, GREEDY, PromptLookup())
+    same(model, asked, SAMPLED, Draft(altered(build)))
 
 
 @pytest.mark.parametrize("name", [name for name in BUILDS if "window" in name])
-@pytest.mark.parametrize("choices", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
-def test_windows_that_have_come_round_give_tokens_back(name: str, choices: Choices) -> None:
-    model = randomised(BUILDS[name])
-    asked = requests({4: 18, 11: 13}, example(2, 11)[1])
-    for method in (PromptLookup(tokens=3), Draft(small(), ahead=2)):
-        same(model, asked, choices, method)
+def test_windows_that_have_come_round_give_tokens_back(name: str) -> None:
+    model, asked = randomised(BUILDS[name]), requests({4: 18, 11: 13}, example(2, 11)[1])
+    same(model, asked, GREEDY, PromptLookup(tokens=3))
+    same(model, asked, SAMPLED, Draft(altered(BUILDS[name]), ahead=2))
 
 
 @pytest.mark.parametrize("choices", [Choices(temperature=0, window=4), Choices(window=4)], ids=["greedy", "sampled"])
@@ -151,13 +152,13 @@ def test_each_token_is_the_one_drawn_by_hand(temperature: float, method: Method)
 @pytest.mark.parametrize("method", [PromptLookup(), Draft(small())], ids=["lookup", "draft"])
 @pytest.mark.parametrize("batch", [1, 2, 64])
 def test_rows_end_on_their_own_and_let_the_others_go_on(method: Method, batch: int) -> None:
-    model, asked = randomised(decoder), requests({5: 11, 2: 1, 7: 9, 1: 11, 3: 2})
+    model, asked = randomised(decoder), requests({5: 9, 2: 1, 7: 8, 1: 7})
     widths = set()
-    for end in (1, 5, 9):
+    for end in (1, 9):
         texts = same(model, asked, Choices(temperature=1.1, end=end, batch=batch), method)
         widths |= {len(text) for text in texts}
         assert all(end not in text[:-1] for text in texts)
-    assert len(widths) > 3, "or little would be shown"
+    assert len(widths) > 2, "or little would be shown"
 
 
 def test_a_stop_is_asked_of_each_token_in_order() -> None:
@@ -190,7 +191,7 @@ def test_an_encoder_decoder_writes_the_same_targets() -> None:
     model, (src, mask) = randomised(pair), source(3, 7)
     encoded = [model.encode(src[[row], :n], mask[[row], :n]) for row, n in enumerate((7, 5, 3))]
     asked = [
-        Request(prompt=torch.tensor([1, *range(row)]), length=15, seed=row, inputs=encoded[row]) for row in range(3)
+        Request(prompt=torch.tensor([1, *range(row)]), length=9, seed=row, inputs=encoded[row]) for row in range(3)
     ]
     for choices in (GREEDY, SAMPLED):
         texts = same(model.decoder, asked, choices, PromptLookup())
