@@ -73,6 +73,7 @@ class Cache:
         """One past the highest position that each row's slots have ever held; taking tokens back does not lower it."""
         self.incoming = 0
         self._kept: Int[Tensor, " b"] | None = None
+        self._marked: Tensor | None = None
         self._calls = [CallCache(self) for _ in range(calls)]
 
     def __getitem__(self, call: int) -> "CallCache":
@@ -114,7 +115,7 @@ class Cache:
     def positions(self) -> Int[Tensor, "#b i"]:
         """Where the announced tokens stand."""
         steps = torch.arange(self.incoming, device=self.lengths.device)[None]
-        return steps + (self.bound if self.uniform and not self.stepping else self.lengths[:, None])
+        return steps + (self.bound if not self.stepping and self.uniform else self.lengths[:, None])
 
     @property
     def end(self) -> int:
@@ -124,7 +125,7 @@ class Cache:
     @property
     def unmasked(self) -> bool:
         """Whether each row sees all that a buffer without a window returns."""
-        return self.uniform and self.incoming == 1 and not self.stepping
+        return not self.stepping and self.uniform and self.incoming == 1
 
     @property
     def stepping(self) -> bool:
@@ -175,6 +176,7 @@ class Cache:
 
     def select(self, rows: Int[Tensor, " b"]) -> None:
         """Keeps, repeats or reorders rows, as beam search needs."""
+        self._marked = None
         for call in self._calls:
             call.select(rows, len(self.lengths))
         self.lengths, self.written = self.lengths[rows], self.written[rows]
@@ -194,6 +196,7 @@ class Cache:
         Args:
             rows: which rows to keep, repeat or put elsewhere; each group of rows with one context stays whole.
         """
+        self._marked = None
         for call in self._calls:
             call.select(rows, len(self.lengths), contexts=False)
         self.lengths, self.written = self.lengths[rows], self.written[rows]
@@ -209,6 +212,7 @@ class Cache:
         if moves:
             source, target = torch.tensor(moves, device=self.lengths.device).T
         self.lengths, self.written = (moved(t, source, target, rows) for t in (self.lengths, self.written))
+        self._marked = None
         for call in self._calls:
             call.retire(source, target, rows)
 
@@ -228,15 +232,16 @@ class Cache:
         self.written = self.written.index_copy(0, rows, other.written)
         self.bound, self.uniform = max(self.bound, other.bound), False
         self.empty = self.bound == 0
+        self._marked = None
         for ours, theirs in zip(self._calls, other._calls, strict=True):
             ours.place(rows, theirs)
 
     def mark_dynamic(self) -> None:
         """Tells torch.compile which sizes differ from call to call."""
+        if self._marked is self.slots:
+            return
+        self._marked = self.slots
         several = len(self.lengths) > 1
-        for tensor in (self.lengths, self.written):
-            if several:
-                mark_dynamic(tensor, 0)
         mark_dynamic(self.slots, 0)
         for call in self._calls:
             call.mark_dynamic(several)
@@ -257,12 +262,15 @@ class Cache:
     def size(self, window: int | None) -> int:
         """Slots of a buffer whose readers look back so far."""
         reach = self.reach(window)
-        return self.capacity if reach is None else min(self.capacity, reach + self.slack)
+        if reach is None or not self.rolls(window):
+            return self.capacity
+        return reach + self.slack
 
     def rolls(self, window: int | None) -> bool:
         """Whether a buffer whose readers look back so far is a ring."""
         reach = self.reach(window)
-        return reach is not None and reach + self.slack < self.capacity
+        # What is compiled must not depend on the capacity.
+        return reach is not None and (self.static or reach + self.slack < self.capacity)
 
     def reach(self, window: int | None) -> int | None:
         """How far readers with this window look back here."""

@@ -79,7 +79,7 @@ class CallCache:
             seen = new if owner.empty else torch.cat((buffer, new), dim=-2)
             self._keep_tail(name, new)
             return seen
-        start = owner.bound % buffer.shape[-2] if owner.uniform and not owner.stepping else -1
+        start = owner.bound % buffer.shape[-2] if not owner.stepping and owner.uniform else -1
         if 0 <= start <= buffer.shape[-2] - n:
             buffer[..., start : start + n, :] = new
         else:
@@ -99,7 +99,7 @@ class CallCache:
         if not owner.rolls(window):
             return owner.slots[None] if owner.stepping else torch.arange(owner.end, device=owner.lengths.device)[None]
         size = owner.size(window)
-        before = owner.lengths[:1] if owner.uniform and not owner.stepping else owner.lengths
+        before = owner.lengths[:1] if not owner.stepping and owner.uniform else owner.lengths
         if n > owner.slack:
             return torch.cat((_ring(before, size), before[:, None] + torch.arange(n, device=before.device)), dim=1)
         return _ring(before + n, size)

@@ -1,10 +1,9 @@
 """A model whose steps of decoding are compiled."""
 
-from typing import Any
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch._dynamo import maybe_mark_dynamic as mark_dynamic
 
 from lightning_xt.core.cache import Cache
 from lightning_xt.core.inputs import Inputs
@@ -58,6 +57,9 @@ class Compiled:
             return self.decoder(tokens, lengths=lengths, inputs=inputs, cache=cache, last_only=last_only)
         cache.begin(1, lengths)
         cache.mark_dynamic()
+        if len(tokens) > 1:
+            for tensor in (tokens, cache.lengths, cache.written):
+                mark_dynamic(tensor, 0)
         logits = self._step(tokens, inputs, cache)
         cache.commit()
         return logits

@@ -1,7 +1,7 @@
 """The ways of computing attention, and the one place that chooses among them.
 
 fused      scaled_dot_product_attention: softmax, with a dense bias or mask where the lower triangle is not enough;
-           the lower triangle in bfloat16 on a CPU in blocks, which are faster there
+           the lower triangle and single queries in bfloat16 on a CPU in plain products, which are faster there
 flex       flex_attention: biases, windows and soft caps without a dense tensor; compiled, on CUDA
 explicit   plain products: every part works here, and it is what the others are tested against
 """
@@ -18,6 +18,7 @@ from torch.nn.attention.flex_attention import flex_attention
 
 from lightning_xt.core.where import Where
 from lightning_xt.nn.attention.causal_blocks import causal_in_blocks, pays_in_blocks
+from lightning_xt.nn.attention.single_query import attend_alone, pays_alone
 from lightning_xt.nn.normalizers.base import Normalizer
 from lightning_xt.nn.positions.base import Position
 from lightning_xt.nn.score_mods.base import ScoreMod
@@ -128,6 +129,8 @@ def _fused(q: Tensor, k: Tensor, v: Tensor, scoring: Scoring) -> Tensor:
         mask = where.dense()
     if triangle and pays_in_blocks(q):
         return causal_in_blocks(q, k, v, scoring.scale, scoring.dropout)
+    if pays_alone(q, scoring.dropout):
+        return attend_alone(q, k, v, mask, scoring.scale)
     grouped = q.shape[1] != k.shape[1]
     return F.scaled_dot_product_attention(
         q, k, v, mask, scoring.dropout, is_causal=triangle, scale=scoring.scale, enable_gqa=grouped

@@ -1,0 +1,67 @@
+"""Decoding with compiled steps, in a process without run-time checks of shapes; prints how many variants agree.
+
+python tests/compiled_steps.py [inductor]
+"""
+
+import sys
+from functools import partial
+
+import torch
+
+COMPILE = torch.compile
+
+
+def main() -> None:
+    """Compares the tokens, and lets no call but the first of one row and the first of several compile anything."""
+    torch.compile = COMPILE if "inductor" in sys.argv else partial(COMPILE, backend="eager")
+    from catalogue import CONTEXT, VOCAB, attention, decoder, given_context, randomised
+
+    from lightning_xt.core.inputs import Inputs
+    from lightning_xt.generation.compiled import Compiled
+    from lightning_xt.generation.engine import generate
+    from lightning_xt.nn.embeddings.learned_positions import LearnedPositions
+    from lightning_xt.nn.positions.alibi import ALiBi
+    from lightning_xt.nn.positions.forgetting import Forgetting
+    from lightning_xt.nn.projections.latent import Latent
+    from lightning_xt.nn.shifts.token_shift import TokenShift
+
+    torch.set_grad_enabled(False)
+    builds = {
+        "rotary": decoder,
+        "window": partial(decoder, attention=attention(window=3, position=ALiBi)),
+        "latent": partial(decoder, attention=attention(projection=Latent, kv_heads=None)),
+        "forgetting-token_shift": partial(decoder, attention=attention(position=Forgetting), shift=TokenShift),
+        "kv_heads": partial(decoder, attention=attention(kv_heads=2)),
+        "learned_positions": partial(
+            decoder, attention=attention(position=None), embeddings=[partial(LearnedPositions, max_length=400)]
+        ),
+        "context": partial(given_context, position=None),
+    }
+    for name, build in builds.items():
+        torch.compiler.reset()
+        torch.manual_seed(1)
+        model = randomised(build)
+        compiled, seen = Compiled(model), set[int]()
+        # Only the first call of one row, and the first of several, may compile.
+        for rows, n, new, first, options in (
+            (1, 5, 9, True, {"temperature": 0}),
+            (1, 3, 150, False, {"temperature": 0}),
+            (1, 140, 13, False, {"temperature": 1.3}),
+            (3, 5, 9, True, {"temperature": 0}),
+            (5, 4, 140, False, {"temperature": 1.3, "lengths": torch.tensor([4, 1, 3, 2, 4]), "end": 4}),
+            (2, 130, 7, False, {"temperature": 0}),
+        ):
+            prompt = torch.randint(0, VOCAB, (rows, n))
+            inputs = Inputs(context=torch.randn(rows, 3, CONTEXT).double()) if name == "context" else None
+            with torch._dynamo.config.patch(error_on_recompile=not first):
+                ours = generate(compiled, prompt, new, inputs=inputs, **options)
+            theirs = generate(model, prompt, new, inputs=inputs, **options)
+            assert torch.equal(ours, theirs), (name, rows, n, new)
+            seen.update(theirs.flatten().tolist())
+        assert len(seen) > 4, (name, seen)
+        print(f"{name} agrees", flush=True)
+    print(f"{len(builds)} variants")
+
+
+if __name__ == "__main__":
+    main()
