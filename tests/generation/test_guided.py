@@ -13,6 +13,7 @@ from lightning_xt.core.inputs import Inputs
 from lightning_xt.generation.engine import answer, generate
 from lightning_xt.generation.filters.top_k import TopK
 from lightning_xt.generation.guided import Guided
+from lightning_xt.generation.methods.beam_search import BeamSearch
 from lightning_xt.generation.methods.prompt_lookup import PromptLookup
 from lightning_xt.generation.protocol import Autoregressive
 from lightning_xt.generation.requests import Choices, Request
@@ -113,6 +114,21 @@ def test_a_row_alone_or_among_others_that_come_and_go(choices: Choices) -> None:
     alone = [answer(guided, [request], choices)[0] for request in requests]
     assert [result.tokens for (result,) in together] == [result.tokens for (result,) in alone]
     assert answer(guided, requests, choices, PromptLookup())[0][0].tokens == alone[0][0].tokens
+
+
+@torch.no_grad()
+def test_beams_search_among_guided_scores() -> None:
+    model, (src, mask) = randomised(pair), source(5, 7)
+    guided, requests = Guided(model.decoder, model.encode(torch.tensor([[END]])), SCALE), asked(model)
+    greedy = answer(guided, requests, Choices(temperature=0, end=4))
+    one, three = (answer(guided, requests, Choices(end=4), BeamSearch(beams=beams)) for beams in (1, 3))
+    assert [result.tokens for (result,) in one] == [result.tokens for (result,) in greedy]
+    assert [result.tokens for (result,) in three] != [result.tokens for (result,) in greedy]
+    for row, (request, (result,)) in enumerate(zip(requests, three, strict=True)):
+        text = torch.cat((request.prompt, torch.tensor(result.tokens)))[None]
+        scores = by_hand(model, src[[row], : 7 - row], mask[[row], : 7 - row], text, SCALE).log_softmax(-1)
+        drawn = scores[0, len(request.prompt) - 1 : -1].gather(1, torch.tensor(result.tokens)[:, None])
+        assert result.log_probs == pytest.approx(drawn[:, 0].tolist())
 
 
 @torch.no_grad()
