@@ -82,6 +82,30 @@ def test_decoding_with_a_cache_equals_one_forward(build: Build, steps: list[int]
 
 
 @ALL
+def test_decoding_with_a_static_cache_equals_one_forward(build: Build) -> None:
+    model = randomised(build)
+    tokens, inputs = example(2, 13)
+    with torch.no_grad():
+        cache = model.new_cache(2, 13, slack=2, static=True)
+        close(decode(model, cache, [5, 1, 1, 2, 1, 3]), model(tokens, inputs=inputs))
+
+
+@ALL
+def test_a_cache_with_a_window_decodes_as_a_model_with_it(build: Build) -> None:
+    model = randomised(build)
+    tokens, inputs = example(2, 13)
+    narrow = copy.deepcopy(model)
+    for layer in attentions(narrow):
+        if layer.shape.context_dim is None:
+            layer.window = min(layer.window or 3, 3)
+    with torch.no_grad():
+        expected = narrow(tokens, inputs=inputs)
+        for static in (False, True):
+            cache = model.new_cache(2, 13, slack=2, window=3, static=static)
+            close(decode(model, cache, [5, 1, 1, 2, 1, 3]), expected)
+
+
+@ALL
 def test_a_cache_takes_back_tokens_and_reorders_rows(build: Build) -> None:
     model = randomised(build)
     tokens, inputs = example(2, 11)
@@ -135,6 +159,35 @@ def test_rows_of_different_lengths_decode_as_if_alone(build: Build, slack: int) 
             mine = slice(row, row + 1)
             alone = model(tokens[mine, : length + 4], inputs=part(inputs, slice(0, length + 4), mine))
             close(torch.cat(logits, dim=1)[mine], alone[:, length - 1 :])
+
+
+@ALL
+def test_rows_that_are_placed_and_rows_that_stay_decode_as_if_alone(build: Build) -> None:
+    """Of rows x and y the second makes room for z, whose prompt was read apart; then x lets z have its place."""
+    model = randomised(build)
+    tokens, inputs = example(3, 11)
+    inputs.context_mask[2, 1:] = False
+    x, z = slice(0, 1), slice(2, 3)
+
+    def step(row: slice, at: int) -> tuple[Tensor, Tensor]:
+        return tokens[row, at : at + 1], inputs.types[row, at : at + 1]
+
+    with torch.no_grad():
+        cache, other = model.new_cache(2, 11, slack=2), model.new_cache(1, 3, slack=2)
+        first = part(inputs, slice(0, 5), slice(0, 2))
+        model(tokens[:2, :5], lengths=torch.tensor([5, 4]), inputs=first, cache=cache)
+        model(tokens[z, :3], inputs=part(inputs, slice(0, 3), z), cache=other)
+        cache.place(torch.tensor([1]), other)
+        cache.settle([5, 3])
+        both = [torch.cat(pair) for pair in zip(step(x, 5), step(z, 3), strict=True)]
+        beside = replace(part(inputs, slice(0), torch.tensor([0, 2])), types=both[1])
+        together = model(both[0], inputs=beside, cache=cache)
+        cache.retire([(1, 0)], 1)
+        cache.settle([4])
+        rest = [model(step(z, t)[0], inputs=part(inputs, slice(t, t + 1), z), cache=cache) for t in range(4, 11)]
+        close(together[:1, 0], model(tokens[x, :6], inputs=part(inputs, slice(0, 6), x))[:, 5])
+        alone = model(tokens[z], inputs=part(inputs, slice(None), z))
+        close(torch.cat((together[1:], *rest), dim=1), alone[:, 3:])
 
 
 @ALL
