@@ -35,7 +35,10 @@ class FixedContext:
 
     def retire(self, source: Tensor | None, target: Tensor | None, rows: int) -> "FixedContext":
         """The contexts of the rows that stay."""
-        return self._each(lambda t: moved(t, source, target, rows))
+        keys, values = (moved(t, source, target, rows) for t in (self.keys, self.values))
+        # The mask is the caller's own, and one tensor for all layers.
+        mask = None if self.mask is None else moved(self.mask.clone(), source, target, rows)
+        return FixedContext(keys, values, mask)
 
     def place(self, rows: Int[Tensor, " k"], other: "FixedContext") -> "FixedContext":
         """These, with others in the place of some."""
@@ -48,7 +51,7 @@ class FixedContext:
         return FixedContext(keys, values, ours.real.index_copy(0, rows, theirs.real))
 
     def spread(self, batch: int, rows: Int[Tensor, " k"]) -> "FixedContext":
-        """As many rows, these among them; the others see the first vector of nothing."""
+        """As many rows, these among them; the others see vectors of zeros."""
         empty = self._each(lambda t: t.new_zeros(batch, *t.shape[1:]))
         mask = torch.ones(batch, self.keys.shape[-2], dtype=torch.bool, device=self.keys.device)
         return FixedContext(empty.keys, empty.values, mask).place(rows, self)
