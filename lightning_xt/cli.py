@@ -17,7 +17,8 @@ usage: lightning-xt COMMAND [options]
   predict    continue the prompts of a file:  lightning-xt predict -c runs/NAME/N/config.yaml --ckpt_path best
              --data.predict_prompts prompts.txt --output out.jsonl
              or translate its lines:  ... --data.predict_source new.en --output out.de
-  generate   continue or translate one prompt:  lightning-xt generate RUN --prompt "..."
+  generate   continue or translate prompts:  lightning-xt generate RUN --prompt "..."
+             of a file or in turns:  ... --prompts prompts.txt    ... --interactive
   info       what a checkpoint holds:  lightning-xt info RUN [--tree] [--json]
   average    mean of the weights of a run's last checkpoints:  lightning-xt average RUN [--last N]
 

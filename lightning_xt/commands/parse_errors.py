@@ -13,6 +13,8 @@ from lightning.pytorch import LightningModule
 
 from lightning_xt.core.discovery import variants
 from lightning_xt.data.base import DataModule
+from lightning_xt.generation.filters.base import Filter
+from lightning_xt.generation.methods.base import Method
 from lightning_xt.messages import UserError, close_matches, unknown
 from lightning_xt.training.runs import numbered
 
@@ -133,7 +135,7 @@ def _at(message: str) -> str:
 
 def _family(slot: str) -> type | None:
     """The base class of what a slot takes: the same wherever a slot has this name."""
-    families: dict[str, type] = {"model": LightningModule, "data": DataModule}
+    families: dict[str, type] = {"model": LightningModule, "data": DataModule, "filters": Filter, "method": Method}
     if slot in families:
         return families[slot]
     for owner in _components():

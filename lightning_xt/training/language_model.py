@@ -1,6 +1,6 @@
 """Trains a decoder as a language model."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -22,7 +22,7 @@ from lightning_xt.training.module import Module
 from lightning_xt.training.optim.parameter_groups import OptimizerFactory
 from lightning_xt.training.optim.schedules.base import ScheduleFactory
 from lightning_xt.training.optim.schedules.warmup_cosine import WarmupCosine
-from lightning_xt.training.predictions import continue_prompts, continued
+from lightning_xt.training.predictions import Continuer
 from lightning_xt.training.sampling import Sampling
 
 PROMPTS = ("import ", "def ", "The ")
@@ -117,7 +117,7 @@ class LanguageModel(Module):
         self._report("test")
 
     def predict_step(self, batch: list[Prompt], batch_idx: int) -> list[dict[str, Any]]:
-        return continue_prompts(self.decoder, self.tokenizer, batch, self.sampling)
+        return self.answering.answers(batch, self.sampling)
 
     def fitted(self, prompts: Sequence[str] | None, sampling: Sampling) -> Sampling:
         """The sampling of these prompts, as short as the network's positions are.
@@ -140,17 +140,13 @@ class LanguageModel(Module):
 
     def samples(self, prompts: Sequence[str] | None, sampling: Sampling) -> list[str]:
         asked = [Prompt(id=n, prompt=prompt) for n, prompt in enumerate(PROMPTS if prompts is None else prompts)]
-        results = continue_prompts(self.decoder, self.tokenizer, asked, sampling)
+        results = self.answering.answers(asked, sampling)
         return [result["prompt"] + result["text"] for result in results]
 
-    def streamed(self, prompt: str, sampling: Sampling) -> Iterator[str]:
-        if not self.tokenizer.encode_prompt(prompt):
-            raise ValueError('generate needs a prompt of at least one character: --prompt "..."')
-        yield prompt
-        text = self.tokenizer.stream()
-        for token in continued(self.decoder, self.tokenizer, prompt, sampling):
-            yield text.feed(token)
-        yield text.finish()
+    @property
+    def answering(self) -> Continuer:
+        """What continues texts."""
+        return Continuer(self.decoder, self.tokenizer, self.decoder.token_embedding.weight.device, self.decoding)
 
     @property
     def tokenizer(self) -> Tokenizer:

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,6 +16,7 @@ from typing_extensions import Self
 from lightning_xt.core.discovery import variants
 from lightning_xt.data.base import DataModule
 from lightning_xt.data.tokenizers.base import Tokenizer
+from lightning_xt.training.answers import Answering, Decoding
 from lightning_xt.training.callbacks.exact_resume import ExactResume
 from lightning_xt.training.callbacks.raw_weights import RawWeights
 from lightning_xt.training.checkpoint_contents import own_contents
@@ -52,6 +54,8 @@ class Module(LightningModule, ABC):
         self.compile_options = compile
         self.sampling = Sampling()
         """How `predict` samples."""
+        self.decoding = Decoding()
+        """What takes the place of the network, or stands beside it, where texts are answered."""
         self._compiled: Callable[..., Any] | None = None
         self._trained_with: dict[str, Tokenizer] = {}
 
@@ -95,9 +99,16 @@ class Module(LightningModule, ABC):
             sampling: how.
         """
 
+    @property
     @abstractmethod
+    def answering(self) -> Answering:
+        """What answers texts."""
+
     def streamed(self, prompt: str, sampling: Sampling) -> Iterator[str]:
         """What `generate` shows for a prompt, piece by piece."""
+        with closing(self.answering.pieces(prompt, sampling)) as pieces:
+            for piece in pieces:
+                yield piece.text
 
     def setup(self, stage: str) -> None:
         """Compiles what trains.

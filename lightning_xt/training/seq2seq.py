@@ -1,6 +1,6 @@
 """Trains an encoder-decoder on pairs of a source and its target."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -113,7 +113,7 @@ class Seq2Seq(Module):
         Raises:
             ValueError: a source is empty or all padding, or has an id outside the vocabulary.
         """
-        self._translator.check(src, src_mask)
+        self.answering.check(src, src_mask)
         return self._score(src, tgt, src_mask).mean
 
     def _score(self, src: Tensor, tgt: Tensor, src_mask: Tensor | None) -> Loss:
@@ -214,7 +214,7 @@ class Seq2Seq(Module):
         if len(chosen):
             # Without an end, as long as the targets; else what is produced must not depend on them.
             length = tgt.shape[1] - 1 if self.vocab["end"] is None else None
-            found = self._translator.decode(src[chosen], src_mask[chosen], starts=tgt[chosen, :1], length=length)
+            found = self.answering.decode(src[chosen], src_mask[chosen], starts=tgt[chosen, :1], length=length)
             self._scores.compare(batch, chosen, found, self.source_tokenizer)
 
     def _report(self, split: str) -> None:
@@ -223,7 +223,7 @@ class Seq2Seq(Module):
             self.log(f"{split}/{name}", value, prog_bar=name in ("loss", "exact_match", "bleu"), sync_dist=True)
 
     def predict_step(self, batch: Sequence[Source], batch_idx: int) -> list[dict[str, Any]]:
-        return self._translator.answers(batch, self.sampling)
+        return self.answering.answers(batch, self.sampling)
 
     @torch.no_grad()
     def generate(
@@ -247,11 +247,11 @@ class Seq2Seq(Module):
             ValueError: an option is out of range, a source is empty, or a token is outside its vocabulary.
         """
         sampling = Sampling(length=seq_len, **choices)
-        return self._translator.decode(src, src_mask, starts=start_tokens, length=seq_len, sampling=sampling)
+        return self.answering.decode(src, src_mask, starts=start_tokens, length=seq_len, sampling=sampling)
 
     def translate(self, texts: Sequence[str], **choices: Any) -> list[str]:
         """The answer to each text, by the options of `Sampling`; empty for one that is empty or cannot be read."""
-        return [answer["text"] for answer in self._translator.of_texts(texts, Sampling(**choices))]
+        return [answer["text"] for answer in self.answering.of_texts(texts, Sampling(**choices))]
 
     def fitted(self, prompts: Sequence[str] | None, sampling: Sampling) -> Sampling:
         """The sampling of these prompts, as short as the network's positions are."""
@@ -263,12 +263,9 @@ class Seq2Seq(Module):
     def samples(self, prompts: Sequence[str] | None, sampling: Sampling) -> list[str]:
         if prompts is None:
             return self._scores.shown(self.trainer)
-        answers = self._translator.of_texts(prompts, sampling)
+        answers = self.answering.of_texts(prompts, sampling)
         texts = [f"source      {answer['source']}\nprediction  {answer['text']}" for answer in answers]
         return [text + f"\n({a['problem']})" * bool(a["problem"]) for text, a in zip(texts, answers, strict=True)]
-
-    def streamed(self, prompt: str, sampling: Sampling) -> Iterator[str]:
-        return self._translator.streamed(prompt, sampling)
 
     @property
     def source_tokenizer(self) -> Tokenizer:
@@ -285,10 +282,11 @@ class Seq2Seq(Module):
         return {"source": self.source_tokenizer, "target": self.target_tokenizer}
 
     @property
-    def _translator(self) -> Translator:
+    def answering(self) -> Translator:
+        """What translates texts."""
         data = None if self._trainer is None else getattr(self._trainer, "datamodule", None)
         most = getattr(data, "max_source_ids", None)
-        return Translator(self.network, self.source_tokenizer, self.target_tokenizer, self.vocab, most)
+        return Translator(self.network, self.source_tokenizer, self.target_tokenizer, self.vocab, most, self.decoding)
 
     def _required(self, name: str) -> int:
         size = self.vocab[name]

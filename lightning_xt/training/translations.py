@@ -1,26 +1,29 @@
 """Sources in, targets out."""
 
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import closing
+from collections.abc import Generator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from lightning_xt.core.inputs import Inputs
+from lightning_xt.data.prompts import Prompt
 from lightning_xt.data.sources import Source
 from lightning_xt.data.tokenizers.base import Tokenizer
-from lightning_xt.generation.engine import generate, stream
+from lightning_xt.generation.requests import Request
+from lightning_xt.generation.row_inputs import row_of
 from lightning_xt.models.encoder_decoder import EncoderDecoder, check_mask
+from lightning_xt.training.answers import Answered, Answerer, Answering, Decoding
 from lightning_xt.training.sampling import Sampling
+from lightning_xt.training.writing import Piece
 
 GREEDY = Sampling()
-SCORED = 32  # answers whose logits are held at once
 
 
-class Translator:
+class Translator(Answering):
     """Answers sources with an encoder-decoder, each source read once.
 
     Args:
@@ -29,6 +32,7 @@ class Translator:
         target_tokenizer: turns ids into targets.
         vocab: the special ids of both.
         max_source_ids: ids of a source that are read, the end id included. None = as many as the network's positions.
+        decoding: what takes the decoder's place.
     """
 
     def __init__(
@@ -38,8 +42,9 @@ class Translator:
         target_tokenizer: Tokenizer,
         vocab: dict[str, int | None],
         max_source_ids: int | None = None,
+        decoding: Decoding | None = None,
     ) -> None:
-        self.network = network
+        self.network, self.decoding = network, Decoding() if decoding is None else decoding
         self.source_tokenizer, self.target_tokenizer = source_tokenizer, target_tokenizer
         self.start, self.end = vocab["start"], vocab["end"]
         self.pad = vocab["pad"] or 0
@@ -62,38 +67,57 @@ class Translator:
             src_mask: True where a source id is real. None = everywhere.
             starts: what each answer begins with. None = the start token.
             length: most tokens to produce. None = twice those of each source, and 32 more.
-            sampling: how tokens are chosen; greedily unless it has a temperature.
+            sampling: how tokens are chosen; greedily unless it has a temperature. Row r draws with the seed and r more.
         """
         self.check(src, src_mask)
         starts = (self._starts(len(src)) if starts is None else starts).to(src.device)
-        limits = self._limits(src, src_mask, starts.shape[1], length)
-        return self._decoded(self._read(src, src_mask), starts, limits, sampling)
+        requests = self._requests(src, src_mask, starts, replace(sampling, length=length))
+        asked = [replace(each, seed=each.seed + row) for row, each in enumerate(requests)]
+        # What was made for as many rows has room for them.
+        answerer = self.answerer(replace(sampling, batch=max(sampling.batch, len(asked))))
+        found = [results[0].tokens for results in answerer.results(asked)]
+        width = max(map(len, found))
+        return torch.tensor([[*ids, *[self.pad] * (width - len(ids))] for ids in found], device=src.device)
 
-    def _decoded(self, known: Inputs, starts: Tensor, limits: Tensor, sampling: Sampling) -> Int[Tensor, "b n"]:
-        """The answers to sources that have been read."""
-        choices = sampling.resolved(temperature=0.0).choices
-        most = int(limits.max())
-        found = generate(self.network.decoder, starts, most, end=self.end, pad=self.pad, inputs=known, **choices)
-        beyond = torch.arange(found.shape[1], device=found.device) >= limits[:, None]
-        return found.masked_fill(beyond, self.pad)
+    def answerer(self, sampling: Sampling) -> Answerer:
+        """What decodes, greedily unless the sampling has a temperature."""
+        sampling = sampling.resolved(temperature=0.0)
+        return Answerer(self.network.decoder, self.target_tokenizer, self.end, sampling, self.decoding)
 
-    def _read(self, src: Tensor, src_mask: Tensor | None) -> Inputs:
-        """What the decoder is to know of the sources."""
-        was_training = self.network.training
-        self.network.train(False)
-        try:
-            with torch.no_grad():
-                return self.network.encode(src, src_mask)
-        finally:
-            self.network.train(was_training)
+    def pieces(self, text: str, sampling: Sampling) -> Generator[Piece, None, None]:
+        """The answer to one source as it becomes certain.
+
+        Raises:
+            ValueError: the source is empty, or has words that are unknown.
+        """
+        if not text.strip():
+            raise ValueError('generate needs a source to translate: --prompt "..."')
+        ids, problem = self._encoded(text)
+        if problem is not None:
+            print(problem, file=sys.stderr)
+        src, src_mask = self._padded([ids])
+        (request,) = self._requests(src, src_mask, self._starts(1).to(src.device), sampling)
+        return self.answerer(sampling).pieces(request)
 
     def answers(self, sources: Sequence[Source], sampling: Sampling) -> list[dict[str, Any]]:
         """What is answered to each source, and its score: the log-probability of the answer, in nats.
 
         A source that cannot be read, or that is empty, gets an empty answer; the others do not notice.
         """
+        return [each.plain(sampling) for each in self._answered(sources, sampling)]
+
+    def of_texts(self, texts: Sequence[str], sampling: Sampling) -> list[dict[str, Any]]:
+        """The same for bare texts."""
+        sources = [Source(id=number, text=text, problem=None) for number, text in enumerate(texts)]
+        return self.answers(sources, sampling)
+
+    def answered(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Answered]:
+        sources = [Source(id=each["id"], text=each["prompt"], problem=None) for each in prompts]
+        return self._answered(sources, sampling)
+
+    def _answered(self, sources: Sequence[Source], sampling: Sampling) -> list[Answered]:
         results = [
-            {"id": each["id"], "source": each["text"] or "", "text": "", "score": 0.0, "problem": each["problem"]}
+            Answered("", [], {"id": each["id"], "source": each["text"] or "", "problem": each["problem"]})
             for each in sources
         ]
         readable: dict[int, list[int]] = {}
@@ -104,48 +128,32 @@ class Translator:
                 readable[number], problem = self._encoded(source["text"])
             except ValueError as error:
                 problem = str(error)
-            results[number]["problem"] = problem and f"line {source['id'] + 1}: {problem}"
+            results[number].told["problem"] = problem and f"line {source['id'] + 1}: {problem}"
         if readable:
             src, src_mask = self._padded(list(readable.values()))
-            known, starts = self._read(src, src_mask), self._starts(len(src)).to(src.device)
-            limits = self._limits(src, src_mask, 1, sampling.length)
-            found = self._decoded(known, starts, limits, sampling)
-            scores = self._scores(known, starts, found, limits)
-            for number, ids, score in zip(readable, found.tolist(), scores.tolist(), strict=True):
-                results[number].update(text=self.text(ids), score=round(score, 4))
+            requests = self._requests(src, src_mask, self._starts(len(src)).to(src.device), sampling)
+            for number, answers in zip(readable, self.answerer(sampling).answers(requests), strict=True):
+                results[number].answers.extend(answers)
         return results
 
-    def of_texts(self, texts: Sequence[str], sampling: Sampling) -> list[dict[str, Any]]:
-        """The same for bare texts."""
-        sources = [Source(id=number, text=text, problem=None) for number, text in enumerate(texts)]
-        return self.answers(sources, sampling)
+    def _requests(self, src: Tensor, src_mask: Tensor | None, starts: Tensor, sampling: Sampling) -> list[Request]:
+        """What is asked of decoding; the same seed for all, so that no answer depends on those beside it."""
+        limits = self._limits(src, src_mask, starts.shape[1], sampling.length)
+        known = self._read(src, src_mask)
+        return [
+            Request(prompt=start, length=limit, seed=sampling.seed, inputs=row_of(known, number))
+            for number, (start, limit) in enumerate(zip(starts, limits.tolist(), strict=True))
+        ]
 
-    def streamed(self, prompt: str, sampling: Sampling) -> Iterator[str]:
-        """The answer to one source, piece by piece.
-
-        Raises:
-            ValueError: the source is empty, or has words that are unknown.
-        """
-        if not prompt.strip():
-            raise ValueError('generate needs a source to translate: --prompt "..."')
-        ids, problem = self._encoded(prompt)
-        if problem is not None:
-            print(problem, file=sys.stderr)
-        src, src_mask = self._padded([ids])
-        most = int(self._limits(src, src_mask, 1, sampling.length))
-        choices = sampling.resolved(temperature=0.0).choices
-        starts, known = self._starts(1).to(src.device), self._read(src, src_mask)
-        text = self.target_tokenizer.stream()
-        with closing(stream(self.network.decoder, starts, most, inputs=known, **choices)) as tokens:
-            for token in map(int, tokens):
-                if token == self.end:
-                    break
-                yield text.feed(token)
-        yield text.finish()
-
-    def text(self, ids: Sequence[int]) -> str:
-        """The text of an answer, up to its end."""
-        return self.target_tokenizer.decode(until_end(ids, self.end))
+    def _read(self, src: Tensor, src_mask: Tensor | None) -> Inputs:
+        """What the decoder is to know of the sources."""
+        was_training = self.network.training
+        self.network.train(False)
+        try:
+            with torch.no_grad():
+                return self.network.encode(src, src_mask)
+        finally:
+            self.network.train(was_training)
 
     def _encoded(self, text: str) -> tuple[list[int], str | None]:
         """The ids of a source as the model was trained to read them, and what was left out."""
@@ -181,26 +189,6 @@ class Translator:
         read = torch.full((len(src),), src.shape[1], device=src.device) if src_mask is None else src_mask.sum(dim=1)
         limits: Tensor = 2 * read + 32
         return limits if most is None else limits.clamp(max=most - starts)
-
-    @torch.no_grad()
-    def _scores(self, known: Inputs, starts: Tensor, found: Tensor, limits: Tensor) -> Float[Tensor, " b"]:
-        """Sum of the log-probabilities of each answer's tokens, the end included."""
-        decoder, read = self.network.decoder, torch.cat((starts, found[:, :-1]), dim=1)
-        was_training = decoder.training
-        decoder.train(False)
-        parts = []
-        for first in range(0, len(found), SCORED):
-            rows = slice(first, first + SCORED)
-            mask = None if known.context_mask is None else known.context_mask[rows]
-            context = None if known.context is None else known.context[rows]
-            logits = decoder(read[rows], inputs=Inputs(context=context, context_mask=mask)).float()
-            parts.append(logits.gather(-1, found[rows, :, None])[..., 0] - logits.logsumexp(dim=-1))
-        decoder.train(was_training)
-        # What fills up is no part of an answer.
-        beyond = torch.arange(found.shape[1], device=found.device) >= limits[:, None]
-        if self.end is not None:
-            beyond = beyond | ((found == self.end).cumsum(dim=1) - (found == self.end).long() > 0)
-        return torch.cat(parts).masked_fill(beyond, 0.0).sum(dim=1)
 
     def check(self, src: Tensor, src_mask: Tensor | None) -> None:
         """Raises a ValueError for sources that are empty, or of no such vocabulary, and for masks that are none."""

@@ -84,7 +84,7 @@ class Scripted(torch.nn.Module):
         self.ids, self.given = list(ids), []
         self.token_embedding = torch.nn.Embedding(1, 1)
 
-    def new_cache(self, batch, capacity):
+    def new_cache(self, batch, capacity, **options):
         return None
 
     def forward(self, tokens, *, lengths=None, inputs=None, cache=None, last_only=False):

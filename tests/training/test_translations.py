@@ -7,6 +7,8 @@ import torch
 from tiny_pairs import NETWORK
 
 from lightning_xt.data.tokenizers.numbers import Numbers
+from lightning_xt.generation.methods.base import Method
+from lightning_xt.generation.requests import Drawn
 from lightning_xt.models.encoder_decoder import EncoderDecoder
 from lightning_xt.training.sampling import Sampling
 from lightning_xt.training.seq2seq import Seq2Seq
@@ -197,13 +199,24 @@ def test_what_is_streamed_leaves_the_caller_as_it_was(model):
     assert model.training and model.network.decoder.training
 
 
-def test_a_stream_ends_with_its_end(model, monkeypatch):
-    # As on a GPU, which is asked only now and then whether all rows have ended.
-    drawn = [3, 4, VOCAB["end"], 0, 0]
-    monkeypatch.setattr(
-        "lightning_xt.training.translations.stream", lambda *args, **kwargs: (torch.tensor([each]) for each in drawn)
-    )
-    assert "".join(model.streamed("3 9 4", Sampling())) == "3 4"
+class Script(Method):
+    """Draws the same ids for every request."""
+
+    def __init__(self, ids):
+        self.ids = ids
+
+    def __call__(self, model, requests, choices):
+        for number in range(len(requests)):
+            for place, token in enumerate(self.ids, start=1):
+                yield Drawn(number, token, -1.0, place == len(self.ids))
+
+
+def test_a_stream_ends_with_its_end(model):
+    script = Script([3, 4, VOCAB["end"]])
+    sampling = Sampling(method=lambda: script)
+    assert "".join(model.streamed("3 9 4", sampling)) == "3 4"
+    (answer,) = model.answering.of_texts(["3 9 4"], sampling)
+    assert (answer["text"], answer["score"]) == ("3 4", -3.0)
 
 
 def test_start_tokens_that_leave_no_room(model):

@@ -1,7 +1,7 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -23,32 +23,15 @@ class SampleText(Callback):
     Args:
         prompts: texts, none of them empty; [] samples nothing. None = what suits the model: three beginnings to go on
             with, or the first pairs of the validation split.
-        length: tokens to produce for each prompt; fewer where the model's positions reach no further. None = 128; of
-            an encoder-decoder at most twice those of the source and 32 more.
-        temperature: divides the logits before anything else; below 1 is more certain, 0 always takes the likeliest.
-            None = 0.8, of an encoder-decoder 0.
-        top_k: only the so many likeliest tokens may be drawn. None = any.
-        top_p: only the likeliest tokens that together have this share of the probability may be drawn. None = any.
-        min_p: only tokens at least this share as likely as the likeliest may be drawn. None = any.
-        seed: where the random numbers start.
+        sampling: options of `Sampling`; here a length of None = 128, and fewer where the model's positions reach no
+            further; a temperature of None = 0.8; of an encoder-decoder both are as they are elsewhere.
     """
 
-    def __init__(
-        self,
-        prompts: Sequence[str] | None = None,
-        length: int | None = None,
-        temperature: float | None = None,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        min_p: float | None = None,
-        seed: int = 0,
-    ) -> None:
+    def __init__(self, prompts: Sequence[str] | None = None, **sampling: Any) -> None:
         if any(not prompt for prompt in prompts or ()):
             raise ValueError("sample_text.prompts: a prompt is empty; give at least one character, or no prompts: []")
         self.prompts = prompts
-        self.sampling = Sampling(
-            length=length, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, seed=seed
-        )
+        self.sampling = Sampling(**sampling)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Makes the texts as short as the model's positions are.

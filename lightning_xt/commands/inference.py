@@ -1,0 +1,188 @@
+"""What takes part in answering beside the network that was trained."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from lightning_xt.commands.loading import load
+from lightning_xt.core.inputs import Inputs
+from lightning_xt.generation.compiled import Compiled
+from lightning_xt.generation.contrastive import Contrastive
+from lightning_xt.generation.guided import Guided
+from lightning_xt.generation.methods.draft import Draft
+from lightning_xt.generation.requests import Request
+from lightning_xt.generation.weights import Weights, mean_loss, with_weights
+from lightning_xt.messages import UserError
+from lightning_xt.models.decoder import Decoder
+from lightning_xt.models.encoder_decoder import EncoderDecoder
+from lightning_xt.training.answers import Decoding
+from lightning_xt.training.language_model import LanguageModel
+from lightning_xt.training.module import Module
+
+MEASURED = 16
+"""Texts by which the cost of other weights is measured."""
+
+
+class Inference(Callback):
+    """Readies a model for answering: in what form its weights are read, and what helps it.
+
+    Args:
+        weights: form of the weights: float32 as they were trained, in the order in which a CPU reads them fastest;
+            bfloat16 in half the bytes; int8 in a quarter. What that costs is told. None = as they are.
+        compile: whether the steps of decoding are compiled, which takes up to minutes and pays for long texts.
+        draft: a run whose smaller model guesses several tokens, which the model reads at once; the text stays the
+            same. None = none.
+        amateur: runs of weaker models; what they like too counts less (contrastive decoding).
+        guidance: how often what the source adds to scores counts, of an encoder-decoder (classifier-free guidance);
+            each token is read twice. None = once.
+    """
+
+    def __init__(
+        self,
+        weights: Weights | None = None,
+        compile: bool = False,
+        draft: str | None = None,
+        amateur: Sequence[str] = (),
+        guidance: float | None = None,
+    ) -> None:
+        self.weights, self.compile = weights, compile
+        self.draft, self.amateur, self.guidance = draft, list(amateur), guidance
+        self.cost: Cost | None = None
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if isinstance(pl_module, Module):
+            self.apply(pl_module)
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero:
+            self.report()
+
+    def apply(self, module: Module) -> None:
+        """Has a module answer with all that was asked for.
+
+        Raises:
+            UserError: the module cannot, or a run is of no use to it.
+        """
+        decoder = _decoder(module)
+        model: Any = decoder
+        if self.weights is not None:
+            model = decoder = _lowered(decoder, self.weights)
+            self.cost = Cost(self.weights, _decoder(module), decoder)
+        if self.compile:
+            model = Compiled(decoder)
+        if self.amateur:
+            model = Contrastive(model, [_helper(run, module, "--amateur") for run in self.amateur])
+        if self.guidance is not None:
+            model = Guided(model, _nothing(module, self.guidance), self.guidance)
+        draft = None if self.draft is None else Draft(_helper(self.draft, module, "--draft"))
+        heard = None if self.weights in (None, "float32") or self.cost is None else self.cost.add
+        module.decoding = Decoding(model, draft, heard)
+
+    def report(self) -> None:
+        """Says on standard error what the weights have cost, where any did."""
+        if self.cost is not None and self.cost.tokens:
+            print(self.cost, file=sys.stderr)
+
+
+class Cost:
+    """What other weights cost: the mean loss of what was read and drawn, beside that of the weights as trained.
+
+    Args:
+        weights: their form.
+        trained: the network as it was trained.
+        lowered: the one with other weights.
+    """
+
+    def __init__(self, weights: str, trained: Decoder, lowered: Decoder) -> None:
+        self.weights, self.trained, self.lowered = weights, trained, lowered
+        self.tokens, self.texts = 0, 0
+        self._sums = [0.0, 0.0]
+
+    def add(self, request: Request, ids: Sequence[int]) -> None:
+        """Takes up one text, of the first few."""
+        if self.texts == MEASURED:
+            return
+        drawn = torch.tensor([*ids], dtype=torch.long, device=request.prompt.device)
+        tokens = torch.cat((request.prompt, drawn))[None]
+        was_training = self.trained.training
+        self.trained.train(False)
+        for number, network in enumerate((self.lowered, self.trained)):
+            self._sums[number] += (tokens.shape[1] - 1) * mean_loss(network, tokens, request.inputs)
+        self.trained.train(was_training)
+        self.tokens += tokens.shape[1] - 1
+        self.texts += 1
+
+    def __str__(self) -> str:
+        lowered, trained = (each / self.tokens for each in self._sums)
+        return f"weights {self.weights}: loss {lowered:.4f} nats a token, {trained:.4f} with float32"
+
+
+def _decoder(module: Module) -> Decoder:
+    network = module.trained
+    found = network.decoder if isinstance(network, EncoderDecoder) else network
+    if not isinstance(found, Decoder):
+        raise UserError(f"a {type(module).__name__} has no decoder, which answers; give the run of another")
+    return found
+
+
+def _lowered(decoder: Decoder, weights: Weights) -> Decoder:
+    """A decoder with other weights, which reads a context of any type."""
+    lowered = with_weights(decoder, weights)
+    dtype = lowered.token_embedding.weight.dtype
+
+    def cast(_: object, args: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        inputs = named.get("inputs")
+        if inputs is not None and inputs.context is not None:
+            named = {**named, "inputs": replace(inputs, context=inputs.context.to(dtype))}
+        return args, named
+
+    lowered.register_forward_pre_hook(cast, with_kwargs=True)
+    return lowered
+
+
+def _language_model(module: Module, option: str) -> LanguageModel:
+    if not isinstance(module, LanguageModel):
+        raise UserError(f"{option} is for language models, but this is a {type(module).__name__}; leave it away")
+    return module
+
+
+def _helper(run: str, module: Module, option: str) -> Decoder:
+    """The decoder of another run, which must read the same ids."""
+    ours, theirs = _language_model(module, option), load(run).to(module.device)
+    if not isinstance(theirs, LanguageModel):
+        raise UserError(f"{option} {run} is a {type(theirs).__name__}; give the run of a language model")
+    if _vocabulary(ours) != _vocabulary(theirs):
+        raise UserError(
+            f"{option} {run} has another vocabulary, {_described(theirs)}, than the model, {_described(ours)}; give a "
+            "run that was trained with the same tokenizer"
+        )
+    return theirs.decoder
+
+
+def _vocabulary(module: LanguageModel) -> tuple[Any, ...]:
+    """What its ids mean."""
+    tokenizer = module.tokenizer
+    return type(tokenizer), module.decoder.vocab_size, tokenizer.start, tokenizer.end, tokenizer.learnt
+
+
+def _described(module: LanguageModel) -> str:
+    return f"{module.decoder.vocab_size} tokens of {type(module.tokenizer).__name__}"
+
+
+def _nothing(module: Module, scale: float) -> Inputs:
+    """What a decoder knows of an empty source."""
+    network = module.trained
+    if not isinstance(network, EncoderDecoder):
+        raise UserError(
+            f"--guidance {scale} weighs what a source adds, but a {type(module).__name__} has none; it is for "
+            "encoder-decoders"
+        )
+    end = module.tokenizers["source"].end
+    if end is None:
+        raise UserError(f"--guidance {scale} needs an empty source, but the sources have no end token; leave it away")
+    with torch.no_grad():
+        return network.eval().encode(torch.tensor([[end]], device=module.device))

@@ -1,0 +1,109 @@
+"""Taking turns with a model."""
+
+import contextlib
+import sys
+from collections.abc import Callable, Generator
+from contextlib import closing
+
+from lightning_xt.commands.showing import show
+from lightning_xt.messages import own_sentence
+from lightning_xt.training.answers import Answering
+from lightning_xt.training.conversation import Conversation
+from lightning_xt.training.predictions import Continuer
+from lightning_xt.training.sampling import Sampling
+from lightning_xt.training.writing import Piece
+
+HELP = """\
+What you type is appended to the text, and the model goes on from there; an empty line has it go on by itself.
+  /text   show the whole text       /undo   take back the last turn     /reset  begin anew
+  /help   show this                 /quit   leave, as Ctrl-D does       //...   a text that begins with /
+Ctrl-C stops an answer; what was produced stays.
+"""
+HELP_OF_PAIRS = """\
+Each line that you type is answered by itself.
+  /help   show this                 /quit   leave, as Ctrl-D does       //...   a text that begins with /
+Ctrl-C stops an answer.
+"""
+
+
+def converse(answering: Answering, sampling: Sampling, paint: Callable[[Piece], str]) -> int:
+    """Reads lines and answers them until there are no more.
+
+    Args:
+        answering: what answers.
+        sampling: how.
+        paint: how an answer is shown.
+
+    Returns:
+        The exit code.
+    """
+    conversation = Conversation(answering, sampling) if isinstance(answering, Continuer) else None
+    help_text = HELP_OF_PAIRS if conversation is None else HELP
+    if sys.stdin.isatty():
+        # Arrow keys, and lines of before.
+        with contextlib.suppress(ImportError):
+            import readline  # noqa: F401
+        show(help_text)
+    while (line := _line()) is not None:
+        if line.startswith("/") and not line.startswith("//"):
+            if line.strip() == "/quit":
+                break
+            _command(line.strip(), conversation, help_text)
+            continue
+        line = line[1:] if line.startswith("//") else line
+        if conversation is not None:
+            _answer(conversation.answer(line), paint)
+        elif line.strip():
+            _answer(answering.pieces(line, sampling), paint)
+    return 0
+
+
+def _line() -> str | None:
+    """The next line without its end; None where there are no more."""
+    while True:
+        try:
+            if sys.stdin.isatty():
+                return input("> ")
+            line = sys.stdin.buffer.readline()
+            return line.decode("utf-8", "surrogateescape").rstrip("\r\n") if line else None
+        except KeyboardInterrupt:
+            show("\n")
+        except EOFError:
+            show("\n")
+            return None
+
+
+def _command(line: str, conversation: Conversation | None, help_text: str) -> None:
+    if line == "/help":
+        show(help_text)
+    elif conversation is not None and line == "/text":
+        show(conversation.text + "\n")
+    elif conversation is not None and line == "/undo":
+        if not conversation.undo():
+            _tell("there is no turn to take back")
+    elif conversation is not None and line == "/reset":
+        conversation.reset()
+    else:
+        known = "/help or /quit" if conversation is None else "/text, /undo, /reset, /help or /quit"
+        _tell(f"unknown command {line.split()[0]!r}; give {known}, or // for a text that begins with /")
+
+
+def _answer(pieces: Generator[Piece, None, None], paint: Callable[[Piece], str]) -> None:
+    try:
+        with closing(pieces):
+            for piece in pieces:
+                show(paint(piece))
+    except KeyboardInterrupt:
+        # What was produced stays; the next turn goes on from there.
+        pass
+    except ValueError as error:
+        sentence = own_sentence(error)
+        if sentence is None:
+            raise
+        _tell(sentence)
+        return
+    show("\n")
+
+
+def _tell(sentence: str) -> None:
+    print(f"lightning-xt: {sentence}", file=sys.stderr, flush=True)

@@ -1,0 +1,467 @@
+"""generate from the command line: where prompts come from, what is shown, and what is told of mistakes."""
+
+import gzip
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_pairs import write_pairs
+
+from lightning_xt.cli import main
+from lightning_xt.commands.generate_options import asked
+from lightning_xt.commands.loading import load
+from lightning_xt.models.decoder import Decoder
+from lightning_xt.training.language_model import LanguageModel
+from lightning_xt.training.predictions import Continuer
+from lightning_xt.training.sampling import Sampling
+
+RUN = "runs/tiny"
+SHORT = ["--length", "6"]
+
+
+@pytest.fixture(scope="module")
+def finished_pairs(tmp_path_factory):
+    """A folder with a run that translates."""
+    folder, here = tmp_path_factory.mktemp("pairs"), Path.cwd()
+    write_pairs(folder)
+    os.chdir(folder)
+    try:
+        assert main(["fit", "-c", "pairs.yaml"]) == 0
+    finally:
+        os.chdir(here)
+    return folder
+
+
+@pytest.fixture
+def pairs(finished_pairs, tmp_path, monkeypatch):
+    """A copy of it, which is the current folder."""
+    folder = shutil.copytree(finished_pairs, tmp_path / "pairs")
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def said(capsys):
+    """What a command prints; a mistake is one sentence."""
+
+    def run(*args):
+        capsys.readouterr()
+        code = main(["generate", *args])
+        captured = capsys.readouterr()
+        if code == 2:
+            assert captured.err.startswith("lightning-xt: error: ") and captured.err.count("\n") == 1
+            assert captured.out == ""
+            return captured.err
+        assert code == 0, captured.err
+        return captured.out
+
+    return run
+
+
+@pytest.fixture
+def typed(monkeypatch, said):
+    """What a command prints for what comes from standard input."""
+
+    def run(text, *args):
+        content = text if isinstance(text, bytes) else text.encode()
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content), encoding="utf-8"))
+        return said(*args)
+
+    return run
+
+
+def objects(text):
+    return [json.loads(line) for line in text.splitlines()]
+
+
+class Scripted(torch.nn.Module):
+    """Continues any text with given ids, whatever it has read."""
+
+    max_length = None
+    vocab_size = 256
+
+    def __init__(self, ids):
+        super().__init__()
+        self.ids, self.read = list(ids), []
+        self.token_embedding = torch.nn.Embedding(1, 1)
+        self.drawn = 0
+
+    def new_cache(self, batch, capacity, **options):
+        return None
+
+    def forward(self, tokens, *, lengths=None, inputs=None, cache=None, last_only=False):
+        self.read += tokens[0].tolist()
+        token = self.ids[self.drawn % len(self.ids)]
+        self.drawn += 1
+        return 50.0 * torch.nn.functional.one_hot(torch.tensor([[token]]), 256).double()
+
+
+@pytest.fixture
+def scripted(monkeypatch):
+    """Has the run's model say something; bytes are its ids."""
+
+    def set_up(text):
+        network = Scripted(text.encode() if isinstance(text, str) else text)
+        monkeypatch.setattr(
+            LanguageModel,
+            "answering",
+            property(lambda self: Continuer(network, self.tokenizer, torch.device("cpu"), None)),
+        )
+        return network
+
+    return set_up
+
+
+def test_a_prompt_alone_is_as_in_a_file_among_others(trained, said):
+    shown = {prompt: said(RUN, "--prompt", prompt, *SHORT) for prompt in ("fox", "the lazy", "ü")}
+    for more in ([], ["--batch", "1"], ["--batch", "2"]):
+        found = objects(said(RUN, "--prompts", "prompts.txt", *SHORT, *more))
+        assert [each["id"] for each in found] == [0, 1, 2]
+        assert {each["prompt"]: each["prompt"] + each["text"] + "\n" for each in found} == shown
+    # Both with and without streaming, and several at once.
+    assert said(RUN, "--prompt", "fox", "--stream", "false", *SHORT) == shown["fox"]
+    together = said(RUN, "--prompt", "fox", "--prompt", "ü", *SHORT)
+    assert together == shown["fox"] + shown["ü"]
+    assert said(RUN, "--prompt", "fox", "--prompt", "ü", "--stream", *SHORT) == together
+
+
+def test_prompts_of_every_kind_of_file(trained, typed, said):
+    expected = said(RUN, "--prompts", "prompts.txt", *SHORT)
+    lines = ["fox", "the lazy", "ü"]
+    Path("prompts.txt.gz").write_bytes(gzip.compress(Path("prompts.txt").read_bytes()))
+    Path("prompts.jsonl").write_text("".join(json.dumps({"prompt": line}) + "\n" for line in lines))
+    Path("prompts.jsonl.gz").write_bytes(gzip.compress(Path("prompts.jsonl").read_bytes()))
+    Path("windows.txt").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(lines).encode())
+    for name in ("prompts.txt.gz", "prompts.jsonl", "prompts.jsonl.gz", "windows.txt"):
+        assert said(RUN, "--prompts", name, *SHORT) == expected
+    assert typed("fox\nthe lazy\nü\n", RUN, "--prompts", "-", *SHORT) == expected
+    Path("gaps.jsonl").write_text('{"prompt": "fox"}\n\n{"prompt": "ü"}\n')
+    assert [each["id"] for each in objects(said(RUN, "--prompts", "gaps.jsonl", *SHORT))] == [0, 2]
+
+
+def test_results_hold_their_settings(trained, said):
+    options = ["--filters+=RepetitionPenalty", "--filters.factor", "1.2", "--top_k", "9", "--stop", "[a", "--stop", "é"]
+    (found,) = objects(said(RUN, "--prompt", "fox", "--jsonl", "--temperature", "0.5", *options, *SHORT))
+    assert found["settings"] == {
+        "length": 6,
+        "temperature": 0.5,
+        "filters": ["RepetitionPenalty(factor=1.2)"],
+        "top_k": 9,
+        "top_p": None,
+        "min_p": None,
+        "method": "Sample()",
+        "stop": ["[a", "é"],
+        "num_return_sequences": 1,
+        "window": None,
+        "seed": 0,
+    }
+    (found,) = objects(said(RUN, "--prompt", "fox", "--jsonl", "--method", "BeamSearch", "--method.beams", "3", *SHORT))
+    assert found["settings"]["method"] == "BeamSearch(beams=3, length_penalty=1.0, n_best=1, stochastic=False)"
+
+
+def test_a_config_holds_options_too(trained, said):
+    Path("choices.yaml").write_text(
+        "length: 6\nstop: [x]\nfilters: [{class_path: RepetitionPenalty, init_args: {factor: 1.2}}]\n"
+        "method: {class_path: BeamSearch, init_args: {beams: 2}}\n"
+    )
+    (found,) = objects(said(RUN, "-c", "choices.yaml", "--stop", "y", "--prompt", "fox", "--jsonl"))
+    assert found["settings"]["stop"] == ["x", "y"]
+    assert found["settings"]["filters"] == ["RepetitionPenalty(factor=1.2)"]
+    assert found["settings"]["method"].startswith("BeamSearch(beams=2,")
+    assert found["settings"]["length"] == 6
+
+
+def test_several_sequences_are_those_of_the_next_seeds(trained, said):
+    (found,) = objects(said(RUN, "--prompt", "fox", "--jsonl", "--num_return_sequences", "3", "--seed", "5", *SHORT))
+    assert found["text"] == found["sequences"][0]["text"]
+    alone = [said(RUN, "--prompt", "fox", "--seed", str(seed), *SHORT) for seed in (5, 6, 7)]
+    assert ["fox" + each["text"] + "\n" for each in found["sequences"]] == alone
+    assert len(set(alone)) == 3
+    assert said(RUN, "--prompt", "fox", "--num_return_sequences", "3", "--seed", "5", *SHORT) == "".join(alone)
+
+
+def test_log_probabilities_are_the_models(trained, said):
+    for options in (["--log_probs"], ["--jsonl", "--show_probabilities"]):
+        (found,) = objects(said(RUN, "--prompt", "fox", "--temperature", "0.7", *options, *SHORT))
+        decoder = load(RUN).decoder
+        ids = [*b"fox", *found["tokens"]]
+        with torch.no_grad():
+            chances = decoder(torch.tensor([ids]))[0].log_softmax(-1)
+        expected = [chances[2 + n, token].item() for n, token in enumerate(found["tokens"])]
+        assert found["log_probs"] == pytest.approx(expected, abs=2e-4)
+        assert found["score"] == pytest.approx(sum(expected), abs=1e-3)
+        assert bytes(found["tokens"]).decode("utf-8", "replace") == found["text"]
+
+
+def test_characters_that_span_tokens_are_shown_whole(trained, said, scripted, monkeypatch):
+    pieces = []
+    monkeypatch.setattr("lightning_xt.commands.generate.show", pieces.append)
+    scripted("aé€😀")
+    said(RUN, "--prompt", "x", "--length", "10", "--temperature", "0")
+    assert pieces == ["x", "a", "é", "€", "😀", "\n"]
+
+
+def test_a_stop_string_is_found_across_tokens(trained, said, scripted):
+    scripted("ab€END cd")
+    assert said(RUN, "--prompt", "x", "--stop", "€E", "--stop", "ND c") == "xab\n"
+    network = scripted("abEN-END cd")
+    (found,) = objects(said(RUN, "--prompt", "x", "--stop", "END", "--log_probs"))
+    assert found["text"] == "abEN-"
+    assert bytes(found["tokens"]) == b"abEN-END"
+    # Nothing is drawn that nobody asked for.
+    assert bytes(network.read) == b"xabEN-EN"
+
+
+def test_the_text_of_beams_is_cut_at_a_stop_string(trained, said):
+    beams = ["--prompt", "fox", "--log_probs", "--method", "BeamSearch", "--length", "9"]
+    (whole,) = objects(said(RUN, *beams))
+    stop = whole["text"][2:4]
+    (cut,) = objects(said(RUN, *beams, "--stop", stop))
+    assert cut["text"] == whole["text"][: whole["text"].index(stop)]
+    assert cut["tokens"] == whole["tokens"][: len(cut["tokens"])]
+
+
+def test_probable_text_is_green_and_improbable_red(trained, said, scripted):
+    network = scripted("ab")
+    colored = ["--show_probabilities", "--color", "always"]
+    green = "\x1b[38;5;40m{}\x1b[0m"
+    said_so = said(RUN, "--prompt", "x", "--length", "2", "--temperature", "0", *colored)
+    assert said_so == "x" + green.format("a") + green.format("b") + "\n"
+    assert network.read == [*b"xa"]
+    # Standard output is no terminal here.
+    for color in ("auto", "never"):
+        assert "\x1b" not in said(RUN, "--prompt", "x", "--length", "2", "--show_probabilities", "--color", color)
+
+
+def test_colors_leave_the_text_as_it_is(trained, said):
+    plain = said(RUN, "--prompt", "fox", "--length", "12")
+    for more in ([], ["--stream", "false"]):
+        colored = said(RUN, "--prompt", "fox", "--length", "12", "--show_probabilities", "--color", "always", *more)
+        assert re.sub("\x1b\\[[0-9;]*m", "", colored) == plain
+        assert colored.count("\x1b[0m") >= 6 and "\x1b[38;5;196m" in colored
+
+
+def test_an_output_file_is_there_whole_or_as_it_was(trained, said, monkeypatch):
+    expected = said(RUN, "--prompts", "prompts.txt", *SHORT)
+    assert said(RUN, "--prompts", "prompts.txt", "--output", "out.jsonl", *SHORT) == ""
+    assert Path("out.jsonl").read_text(encoding="utf-8") == expected
+    said(RUN, "--prompt", "fox", "--output", "out.txt", *SHORT)
+    assert Path("out.txt").read_text(encoding="utf-8") == said(RUN, "--prompt", "fox", *SHORT)
+    step = Decoder.forward
+
+    def interrupted(self, tokens, **options):
+        if tokens.shape[1] == 1:
+            raise KeyboardInterrupt
+        return step(self, tokens, **options)
+
+    monkeypatch.setattr(Decoder, "forward", interrupted)
+    assert main(["generate", RUN, "--prompts", "prompts.txt", "--output", "out.txt"]) == 130
+    assert Path("out.txt").read_text(encoding="utf-8").startswith("fox")
+    assert not list(Path().glob(".out*"))
+
+
+def test_an_interrupt_leaves_what_was_produced(trained, capsys, monkeypatch):
+    capsys.readouterr()
+    assert main(["generate", RUN, "--prompt", "fox", "--length", "20"]) == 0
+    whole = capsys.readouterr().out
+    forward = Decoder.forward
+
+    def interrupted(self, tokens, *, cache=None, **options):
+        if cache is not None and cache.bound > 9:
+            raise KeyboardInterrupt
+        return forward(self, tokens, cache=cache, **options)
+
+    monkeypatch.setattr(Decoder, "forward", interrupted)
+    assert main(["generate", RUN, "--prompt", "fox", "--length", "20"]) == 130
+    shown, end = capsys.readouterr().out[:-1], whole.removesuffix("\n")
+    assert whole.startswith(shown) and 3 < len(shown) < len(end)
+
+
+def test_a_real_process_reads_a_pipe(trained, said):
+    command = [sys.executable, "-m", "lightning_xt", "generate", RUN, "--prompts", "-", *SHORT]
+    content = Path("prompts.txt").read_bytes()
+    done = subprocess.run(command, input=content, capture_output=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == b""
+    assert done.stdout.decode() == said(RUN, "--prompts", "prompts.txt", *SHORT)
+
+
+def test_translations_of_a_file_in_order(pairs, said):
+    Path("new.en").write_text("a red dog\n\nman sits\nold é\n", encoding="utf-8")
+    alone = said("runs/pairs", "--prompt", "man sits")
+    found = objects(said("runs/pairs", "--prompts", "new.en"))
+    assert [each["id"] for each in found] == [0, 1, 2, 3]
+    assert [each["source"] for each in found] == ["a red dog", "", "man sits", "old é"]
+    assert found[2]["text"] + "\n" == alone
+    assert found[1] == {"id": 1, "source": "", "text": "", "score": 0.0, "problem": None}
+    plain = said("runs/pairs", "--prompts", "new.en", "--jsonl", "false")
+    assert plain.split("\n")[0] == found[0]["text"]
+
+
+def test_predict_takes_the_same_choices(trained, said):
+    options = {"length": "6", "method": "BeamSearch", "method.beams": "3", "method.n_best": "2", "log_probs": "true"}
+    alike = [part for name, value in options.items() for part in (f"--{name}", value)]
+    expected = objects(said(RUN, "--prompts", "prompts.txt", *alike, "--filters+=NoRepeatNgram", "--filters.n=2"))
+    predict = ["predict", "-c", "runs/tiny/0/config.yaml", "--ckpt_path", "best", "--data.predict_prompts"]
+    chosen = [f"--sampling.{name}={value}" for name, value in options.items()]
+    chosen += ["--sampling.filters+=NoRepeatNgram", "--sampling.filters.n=2"]
+    assert main([*predict, "prompts.txt", *chosen, "--output", "out.jsonl"]) == 0
+    assert objects(Path("out.jsonl").read_text(encoding="utf-8")) == expected
+    assert len(expected[0]["sequences"]) == 2
+
+
+MISTAKES = [
+    ("--prompt x --method BemSearch", "--method: unknown Method class 'BemSearch'; did you mean BeamSearch?"),
+    ("--prompt x --filters+=RepetitionPenalti", "unknown Filter class 'RepetitionPenalti'; did you mean Repetition"),
+    ("--prompt x --filters TopA", "--filters is a list; add to it with --filters+=TopA"),
+    ("--prompt x --method BeamSearch --method.beam 3", "unknown option of BeamSearch 'beam'; did you mean beams?"),
+    ("--prompt x --method BeamSearch --method.beams 0", "method: BeamSearch has beams 0"),
+    ("--prompt x --method BeamSearch --num_return_sequences 2", "ranks sequences itself and gives its n_best"),
+    ("--prompt x --num_return_sequences 2 --temperature 0", "at temperature 0 all of them would be the same"),
+    ("--prompt x --num_return_sequences 0", "num_return_sequences is 0; it must be at least 1"),
+    ("--prompt x --top_p 1.5", "top_p must be above 0 and at most 1, not 1.5"),
+    ("--prompt x --top_p 0", "top_p must be above 0 and at most 1, not 0"),
+    ("--prompt x --length -3", "length is -3; it must be at least 1 token"),
+    ("--prompt x --window 0", "window is 0; it must be at least 1 token"),
+    ("--prompt x --batch 0", "batch is 0; it must be at least 1"),
+    ("--prompt x --temperature hot", "argument --temperature: invalid float value: 'hot'"),
+    ("--prompt x --jsonl maybe", "argument --jsonl: invalid bool value: 'maybe'"),
+    ("--prompt x --weights int4", "expected one of 'float32', 'bfloat16', 'int8', not 'int4'"),
+    ("--prompt x --color red", "expected one of 'auto', 'always', 'never', not 'red'"),
+    ("--prompt x --stop=", "stop has an empty string"),
+    ("--prompt x --stop", "generate: argument --stop: expected one argument"),
+    ("--prompt x stray", "'stray' stands where an option was expected"),
+    ("--prompt=", "generate needs a prompt of at least one character"),
+    ("--prompt x --prompts prompts.txt", "--prompt and --prompts prompts.txt both say what to answer"),
+    ("--prompts nope.txt", "--prompts nope.txt: there is no such file"),
+    ("--prompts empty.txt", "--prompts empty.txt: it is empty; write one prompt per line"),
+    ("--prompts bad.txt", "--prompts bad.txt: line 2: byte 1 of the line is not UTF-8"),
+    ("--prompts gap.txt", "prompt 2 is empty, and the model has no token that opens a text"),
+    ("--prompts bad.jsonl", "--prompts bad.jsonl: line 1 has no field 'prompt' but 'text'"),
+    ("--prompts cut.gz", "cut.gz ends too early: the download or copy was cut off"),
+    ("--prompts prompts.txt --stream", "--stream shows text as it is produced, and JSON lines hold whole answers"),
+    ("--prompt x --stream --num_return_sequences 2", "--stream shows one answer as it is produced, but 2 are asked"),
+    ("--prompt x --output no/such/out.txt", "--output no/such/out.txt: there is no such folder; make it first"),
+    (
+        "--interactive --prompts prompts.txt",
+        "--interactive reads what you type and shows what follows; leave --prompts",
+    ),
+    ("--interactive --log_probs", "--interactive reads what you type and shows what follows; leave --log_probs away"),
+    ("--interactive --num_return_sequences 2", "--interactive goes on from one answer, but 2 are asked for"),
+    ("--prompt x --guidance 2", "--guidance 2.0 weighs what a source adds, but a LanguageModel has none"),
+    ("--prompt x --draft nope", "nope is no run: there is no such folder or file"),
+    ("--prompt x --draft runs/tiny --method PromptLookup", "a draft is a method of its own, but the method is Prompt"),
+    ("--prompt x -c nope.yaml", "nope.yaml; check the path given to -c"),
+]
+
+
+@pytest.mark.parametrize(("command", "part"), MISTAKES, ids=[command for command, _ in MISTAKES])
+def test_a_mistake_is_told_in_one_sentence(command, part, trained, said):
+    Path("empty.txt").touch()
+    Path("bad.txt").write_bytes(b"fox\na\xff\n")
+    Path("gap.txt").write_bytes(b"fox\n\nthe\n")
+    Path("bad.jsonl").write_text('{"text": "fox"}\n')
+    Path("cut.gz").write_bytes(b"\x1f\x8bno")
+    before = sorted(trained.rglob("*"))
+    assert part in said(RUN, *command.split())
+    assert sorted(trained.rglob("*")) == before
+
+
+def test_a_run_is_needed(said):
+    assert "generate: RUN is required" in said("--prompt", "x")
+
+
+def test_helpers_must_read_the_same_ids(pairs, finished, said):
+    shutil.copytree(finished / "runs" / "tiny", "runs/tiny")
+    assert "--draft is for language models, but this is a Seq2Seq" in said(
+        "runs/pairs", "--prompt", "a", "--draft", RUN
+    )
+    assert "--draft runs/pairs is a Seq2Seq; give the run of a language model" in said(
+        RUN, "--prompt", "a", "--draft", "runs/pairs"
+    )
+    shutil.copy(finished / "corpus.txt", ".")
+    other = ["--data.documents", "separator"]
+    assert main(["fit", "-c", str(finished / "tiny.yaml"), "--name", "apart", "--trainer.max_steps", "3", *other]) == 0
+    assert "--amateur runs/apart has another vocabulary, 256 tokens of Bytes, than the model" in said(
+        RUN, "--prompt", "a", "--amateur", "runs/apart"
+    )
+
+
+def test_helpers_help(pairs, finished, said):
+    shutil.copytree(finished / "runs" / "tiny", "runs/tiny")
+    alone = said(RUN, "--prompt", "fox", *SHORT)
+    # A draft changes no text; amateurs that like the same leave only the plausible words.
+    assert said(RUN, "--prompt", "fox", "--draft", RUN, *SHORT) == alone
+    greedy = ["--prompt", "fox", "--temperature", "0", *SHORT]
+    assert said(RUN, *greedy, "--amateur", RUN, "--amateur", f"{RUN}/0") == said(RUN, *greedy)
+    module = load("runs/pairs")
+    plain = said("runs/pairs", "--prompt", "a red dog", "--length", "4")
+    assert said("runs/pairs", "--prompt", "a red dog", "--length", "4", "--guidance", "1") == plain
+    with torch.no_grad():
+        sources = [[*module.source_tokenizer.encode("a red dog"), 2], [2]]
+        given, free = (
+            module.network(torch.tensor([each]), torch.tensor([[1]]))[0, -1].log_softmax(-1) for each in sources
+        )
+    strong = said("runs/pairs", "--prompt", "a red dog", "--length", "1", "--guidance", "9", "--log_probs")
+    assert objects(strong)[0]["tokens"] == [int((free + 9 * (given - free)).argmax())]
+
+
+def test_other_weights_tell_what_they_cost(pairs, finished, capsys):
+    shutil.copytree(finished / "runs" / "tiny", "runs/tiny")
+    for run in (RUN, "runs/pairs"):
+        for weights in ("bfloat16", "int8"):
+            assert main(["generate", run, "--prompt", "a red dog", "--length", "4", "--weights", weights]) == 0
+            told = re.fullmatch(
+                rf"weights {weights}: loss (\d\.\d{{4}}) nats a token, (\d\.\d{{4}}) with float32\n",
+                capsys.readouterr().err,
+            )
+            assert float(told[1]) == pytest.approx(float(told[2]), abs=0.02)
+    assert main(["generate", RUN, "--prompt", "fox", "--length", "4", "--weights", "float32"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: not enough memory: you tried to allocate 9"),
+        MemoryError(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_does_not_fit_into_memory(trained, said, monkeypatch, error):
+    def full(self, batch, capacity, **options):
+        raise error
+
+    monkeypatch.setattr(Decoder, "new_cache", full)
+    told = said(RUN, "--prompts", "prompts.txt", "--batch", "2", "--length", "1000")
+    assert "not enough memory to decode 2 rows at once with a cache of 1008 tokens each; lower --batch" in told
+    assert "or --length" in told
+
+
+def test_other_errors_are_no_lack_of_memory(trained, monkeypatch):
+    def broken(self, batch, capacity, **options):
+        raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr(Decoder, "new_cache", broken)
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        main(["generate", RUN, "--prompt", "x"])
+
+
+def test_flags_stand_alone_or_with_a_value():
+    assert asked(["x", "--jsonl"]).jsonl is True
+    assert asked(["x", "--prompts", "y", "--jsonl", "false"]).jsonl is False
+    assert asked(["x", "--prompts", "y"]).jsonl is True
+    assert asked(["x", "--log_probs", "--prompt", "y"]).jsonl is True
+    assert asked(["x", "--prompt", "y"]).streamed is True
+    assert asked(["x", "--prompt", "y", "--prompt", "z"]).streamed is False
+    assert asked(["x", "--prompt", "y", "--method", "BeamSearch", "--method.n_best", "2"]).streamed is False
+    assert asked(["x", "--stop", "a", "--stop=b"]).sampling == Sampling(stop=["a", "b"], filters=[])
+    assert asked(["x", "--prompt", "[1, 2]", "--prompt", "null"]).prompt == ["[1, 2]", "null"]

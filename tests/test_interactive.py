@@ -1,0 +1,131 @@
+"""Taking turns with a model from the command line."""
+
+import io
+import subprocess
+import sys
+
+import pytest
+from tiny_pairs import write_pairs
+
+from lightning_xt.cli import main
+from lightning_xt.commands.interactive import HELP, HELP_OF_PAIRS
+from lightning_xt.models.decoder import Decoder
+
+TALK = ["generate", "runs/tiny", "--interactive", "--length", "4", "--top_k", "20"]
+
+
+@pytest.fixture
+def typed(monkeypatch, capsys):
+    """What is printed for what is typed."""
+
+    def run(text, *args, command=TALK):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode()), encoding="utf-8"))
+        capsys.readouterr()
+        assert main([*command, *args]) == 0
+        return capsys.readouterr()
+
+    return run
+
+
+def test_each_turn_goes_on_from_all_that_was_said(trained, typed, capsys):
+    printed = typed("fox\nthe \n\n/text\n").out
+    text = printed.removesuffix("\n").split("\n")[-1]
+    assert text.startswith("fox") and "the " in text
+    # As if each prompt had been given with what came before it.
+    said = "fox"
+    expected = ""
+    for turn, more in enumerate(("", "the ", "")):
+        said += more
+        capsys.readouterr()
+        assert main(["generate", "runs/tiny", "--prompt", said, *TALK[3:], "--seed", str(turn)]) == 0
+        whole = capsys.readouterr().out.removesuffix("\n")
+        expected += whole.removeprefix(said) + "\n"
+        said = whole
+    assert printed == expected + said + "\n"
+
+
+def test_a_turn_reads_only_what_is_new(trained, typed, monkeypatch):
+    forward, read = Decoder.forward, []
+
+    def counted(self, tokens, **options):
+        read.append(tokens.shape[1])
+        return forward(self, tokens, **options)
+
+    monkeypatch.setattr(Decoder, "forward", counted)
+    typed("the quick\nfox\n\n")
+    # The last token of an answer is drawn, and read by the turn after it.
+    assert read == [9, 1, 1, 1, 1 + 3, 1, 1, 1, 1, 1, 1, 1]
+
+
+def test_commands(trained, typed):
+    def shown(text):
+        found = typed(text)
+        assert found.err == ""
+        return found.out
+
+    first = shown("fox\n")
+    assert shown("fox\nthe\n/undo\n/text\n").endswith("fox" + first)
+    assert shown("fox\n/reset\n/text\nfox\n") == first + "\n" + first
+    assert shown("fox\n/quit\nthe\n") == first
+    assert shown("/help\n") == HELP
+    assert shown("//x\n/text\n").split("\n")[-2].startswith("/x")
+    found = typed("/undo\n/nope\n\n")
+    assert found.out == ""
+    assert found.err.splitlines() == [
+        "lightning-xt: there is no turn to take back",
+        "lightning-xt: unknown command '/nope'; give /text, /undo, /reset, /help or /quit, or // for a text that "
+        "begins with /",
+        "lightning-xt: there is no text yet to go on from; write at least one character",
+    ]
+
+
+def test_a_mistake_of_a_turn_does_not_end_the_session(fresh, typed):
+    learned = "--model.decoder.embeddings=[{class_path: LearnedPositions, init_args: {max_length: 12}}]"
+    assert main(["fit", "-c", "tiny.yaml", learned, "--trainer.max_steps", "3"]) == 0
+    found = typed("fox\nmuch too long for it\n/text\n")
+    assert "the model's positions reach only 12" in found.err and found.err.count("\n") == 1
+    first, text = found.out.removesuffix("\n").split("\n")
+    assert text == "fox" + first
+
+
+def test_an_interrupt_stops_an_answer_and_keeps_the_session(trained, typed, monkeypatch):
+    whole = typed("fox\n").out.removesuffix("\n")
+    forward, seen = Decoder.forward, []
+
+    def interrupted(self, tokens, *, cache=None, **options):
+        seen.append(tokens.shape[1])
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        return forward(self, tokens, cache=cache, **options)
+
+    monkeypatch.setattr(Decoder, "forward", interrupted)
+    found = typed("fox\n/text\nthe\n")
+    shown, text, _ = found.out.split("\n", 2)
+    assert whole.startswith(shown) and text == "fox" + shown
+    # What was interrupted in the middle is read again.
+    assert seen == [3, 1, 1, 3 + 2 + 3, 1, 1, 1]
+
+
+def test_ends_of_other_systems_and_a_byte_that_is_no_text(trained, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"fox\r\na\xff"), encoding="utf-8"))
+    assert main(TALK) == 0
+    assert len(capsys.readouterr().out.splitlines()) >= 2
+
+
+def test_a_real_process_is_driven_through_a_pipe(trained, typed):
+    expected = typed("fox\nthe\n/text\n").out
+    command = [sys.executable, "-m", "lightning_xt", *TALK]
+    done = subprocess.run(command, input=b"fox\nthe\n/text\n", capture_output=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.decode() == expected
+
+
+def test_sources_are_translated_line_by_line(tmp_path, monkeypatch, typed):
+    write_pairs(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert main(["fit", "-c", "pairs.yaml"]) == 0
+    command = ["generate", "runs/pairs", "--interactive", "--length", "4"]
+    alone = typed("", command=["generate", "runs/pairs", "--prompt", "a dog", "--length", "4"]).out
+    found = typed("red man\n\na dog\n/undo\n/help\n", command=command)
+    assert found.out.endswith(alone + HELP_OF_PAIRS)
+    assert found.err.startswith("lightning-xt: unknown command '/undo'; give /help or /quit, or //")
