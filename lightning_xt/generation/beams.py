@@ -178,9 +178,10 @@ class Beams:
     def _finish(self) -> None:
         """Notes which sentences' search is over.
 
-        It is also over once nothing better can be found. No total and no noisy total of a text is above that of its
-        beginning, which is at most 0 where scores are divided by a length to a power of at least 0. So no text that
-        goes on can reach more than its total divided by the power of the greatest length.
+        Also once nothing better can be found, which changes no result. What texts are ranked by never rises as they
+        grow: log-probabilities of words are at most 0, and noise at most that of the text before. A total is at most 0
+        and is divided by a power of the length that grows with it, so that what goes on reaches at most its total of
+        now over the power of the greatest length. Noise is divided by nothing.
         """
         best = self.running.ranks[:, 0]
         over = (best == _NEVER) | (self.limits == self.drawn)

@@ -150,7 +150,7 @@ def test_wide_enough_it_is_a_search_of_all(
         for alpha in (0, 0.6, 1, 3.0):
             wanted = penalised(texts, alpha)
             orders.add((len(prompt), *(tuple(text.tokens) for text in wanted)))
-            for n_best in (1, 3, number):
+            for n_best in (2, number):
                 method = BeamSearch(beams=number + 3, n_best=n_best, length_penalty=alpha)
                 close(answer(model, [request], Choices(end=end), method)[0], wanted[:n_best])
     assert len(orders) == (2 if end is None else 8), "or the length penalty would show nothing"
@@ -256,6 +256,16 @@ def test_temperature_and_filters_come_first(temperature: float, filters: tuple[F
     options = {"beams": 4, "n_best": 4, "length_penalty": 1.0}
     for results, request in zip(answer(model, requests, choices, BeamSearch(**options)), requests, strict=True):
         close(results, naive(model, request, choices, **options))
+
+
+def test_a_window_is_asked_for_or_built_in() -> None:
+    (plain, requests), (built, _) = language("plain"), language("window")
+    found = answer(plain, requests, Choices(end=END, window=3), BeamSearch(beams=3, n_best=2))
+    for mine, other in zip(
+        found, answer(built, requests, Choices(end=END), BeamSearch(beams=3, n_best=2)), strict=True
+    ):
+        close(mine, other)
+    assert found != answer(plain, requests, Choices(end=END), BeamSearch(beams=3, n_best=2))
 
 
 class Counted:

@@ -152,6 +152,13 @@ def test_a_text_alone_or_among_others(batch: int) -> None:
     close(together, alone)
 
 
+def test_a_window_is_asked_for_or_built_in() -> None:
+    (plain, requests), (built, _) = language("plain"), language("window")
+    found = answer(plain, requests, Choices(end=END, window=3), ContrastiveSearch())
+    close(found, [each[0] for each in answer(built, requests, Choices(end=END), ContrastiveSearch())])
+    assert found != answer(plain, requests, Choices(end=END), ContrastiveSearch())
+
+
 # How it goes on -------------------------------------------------------------------------------------------------------
 
 
