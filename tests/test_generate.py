@@ -317,6 +317,37 @@ def test_predict_takes_the_same_choices(trained, said):
     assert len(expected[0]["sequences"]) == 2
 
 
+def test_predict_takes_helpers_and_tells_costs(trained, said, capsys):
+    expected = objects(said(RUN, "--prompts", "prompts.txt", "--weights", "bfloat16", *SHORT))
+    assert expected[0]["settings"]["weights"] == "bfloat16"
+    predict = ["predict", "-c", "runs/tiny/0/config.yaml", "--ckpt_path", "best", "--data.predict_prompts"]
+    weights = ["--inference.weights", "bfloat16", "--sampling.length", "6", "--trainer.accelerator", "cpu"]
+    assert main([*predict, "prompts.txt", *weights, "--output", "out.jsonl"]) == 0
+    assert objects(Path("out.jsonl").read_text(encoding="utf-8")) == expected
+    assert "weights bfloat16: loss " in capsys.readouterr().err
+    assert main([*predict, "prompts.txt", "--inference.guidance", "2", "--output", "guided.jsonl"]) == 2
+    assert "--guidance 2.0 weighs what a source adds" in capsys.readouterr().err
+    assert "guided.jsonl" not in {path.name for path in Path().iterdir()}
+
+
+def test_samples_take_the_same_choices(fresh):
+    choices = ["--sample_text.method", "BeamSearch", "--sample_text.method.beams", "2", "--sample_text.stop=[zz]"]
+    assert main(["fit", "-c", "tiny.yaml", *choices, "--trainer.max_steps", "3"]) == 0
+    samples = Path("runs/tiny/0/samples.txt").read_text(encoding="utf-8")
+    step, text = samples.removesuffix("\n\n").split("\n", 1)
+    assert step == "=== step 3 ==="
+    beams = ["--method", "BeamSearch", "--method.beams", "2", "--length", "4", "--temperature", "0.8", "--stop", "zz"]
+    command = ["generate", "runs/tiny/0/checkpoints/last.ckpt", "--prompt", "a", *beams, "--output", "out.txt"]
+    assert main(command) == 0
+    assert Path("out.txt").read_text(encoding="utf-8") == text + "\n"
+
+
+@pytest.mark.slow
+def test_compiled_steps_draw_the_same(trained, said):
+    alone = said(RUN, "--prompt", "fox", "--top_k", "9", *SHORT)
+    assert said(RUN, "--prompt", "fox", "--top_k", "9", "--compile", *SHORT) == alone
+
+
 MISTAKES = [
     ("--prompt x --method BemSearch", "--method: unknown Method class 'BemSearch'; did you mean BeamSearch?"),
     ("--prompt x --filters+=RepetitionPenalti", "unknown Filter class 'RepetitionPenalti'; did you mean Repetition"),

@@ -106,6 +106,23 @@ def test_an_interrupt_stops_an_answer_and_keeps_the_session(trained, typed, monk
     assert seen == [3, 1, 1, 3 + 2 + 3, 1, 1, 1]
 
 
+def test_a_terminal_asks_for_lines(trained, typed, monkeypatch, capsys):
+    expected = typed("fox\nthe\n").out
+    typing = iter(["fox", KeyboardInterrupt(), "the", EOFError()])
+
+    def line(prompt):
+        assert prompt == "> "
+        if isinstance(given := next(typing), BaseException):
+            raise given
+        return given
+
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", line)
+    assert main(TALK) == 0
+    first, second = expected.removesuffix("\n").split("\n")
+    assert capsys.readouterr().out == f"{HELP}{first}\n\n{second}\n\n"
+
+
 def test_ends_of_other_systems_and_a_byte_that_is_no_text(trained, monkeypatch, capsys):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"fox\r\na\xff"), encoding="utf-8"))
     assert main(TALK) == 0

@@ -17,6 +17,7 @@ from lightning_xt.core.discovery import import_submodules
 from lightning_xt.core.files import replacing
 from lightning_xt.data.prompts import Prompt
 from lightning_xt.training.answers import Answering
+from lightning_xt.training.writing import Piece
 
 INTERRUPTED = 128 + 2
 """The exit code of what Ctrl-C stopped."""
@@ -28,22 +29,8 @@ def generate(args: Sequence[str]) -> int:
     """Runs the command; see `cli.main`."""
     import_submodules(lightning_xt)
     options = asked(args)
-    module = load(options.run)
-    options.inference.apply(module)
-    paint = painter(options.shown.show_probabilities, options.shown.color)
     try:
-        if options.shown.interactive:
-            return converse(module.answering, options.sampling, paint)
-        prompts = _prompts(options)
-        if options.streamed:
-            for prompt in prompts:
-                with closing(module.answering.pieces(prompt["prompt"], options.sampling)) as pieces:
-                    for piece in pieces:
-                        show(paint(piece))
-                show("\n")
-        else:
-            with _writer(options.shown.output) as write:
-                _answer(module.answering, prompts, options, write)
+        _run(options)
     except BrokenPipeError:
         # Whoever read has enough; Python would flush once more at the end, and complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -56,15 +43,38 @@ def generate(args: Sequence[str]) -> int:
     return 0
 
 
+def _run(options: Asked) -> None:
+    module = load(options.run)
+    options.inference.apply(module)
+    paint = painter(options.shown.show_probabilities, options.shown.color)
+    if options.shown.interactive:
+        converse(module.answering, options.sampling, paint)
+    elif options.streamed:
+        for prompt in _prompts(options):
+            with closing(module.answering.pieces(prompt["prompt"], options.sampling)) as pieces:
+                for piece in pieces:
+                    show(paint(piece))
+            show("\n")
+    else:
+        prompts = _prompts(options)
+        with _writer(options.shown.output) as write:
+            _answer(module.answering, prompts, options, paint, write)
+
+
 def _prompts(options: Asked) -> list[Prompt]:
     if options.shown.prompts is not None:
         return read(options.shown.prompts)
     return [Prompt(id=number, prompt=text) for number, text in enumerate(options.prompt or [""])]
 
 
-def _answer(answering: Answering, prompts: Sequence[Prompt], options: Asked, write: Callable[[str], None]) -> None:
+def _answer(
+    answering: Answering,
+    prompts: Sequence[Prompt],
+    options: Asked,
+    paint: Callable[[Piece], str],
+    write: Callable[[str], None],
+) -> None:
     """Writes whole answers, in order; some are written before others are begun."""
-    paint = painter(options.shown.show_probabilities, options.shown.color)
     sampling = options.sampling
     for first in range(0, len(prompts), AT_ONCE * sampling.batch):
         for each in answering.answered(prompts[first : first + AT_ONCE * sampling.batch], sampling):

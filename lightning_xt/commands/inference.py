@@ -51,6 +51,9 @@ class Inference(Callback):
     ) -> None:
         self.weights, self.compile = weights, compile
         self.draft, self.amateur, self.guidance = draft, list(amateur), guidance
+        given = {"weights": weights, "draft": draft, "amateur": self.amateur, "guidance": guidance}
+        self.settings = {name: value for name, value in given.items() if value not in (None, [])}
+        """What results tell of it."""
         self.cost: Cost | None = None
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -80,7 +83,7 @@ class Inference(Callback):
             model = Guided(model, _nothing(module, self.guidance), self.guidance)
         draft = None if self.draft is None else Draft(_helper(self.draft, module, "--draft"))
         heard = None if self.weights in (None, "float32") or self.cost is None else self.cost.add
-        module.decoding = Decoding(model, draft, heard)
+        module.decoding = Decoding(model, draft, heard, self.settings)
 
     def report(self) -> None:
         """Says on standard error what the weights have cost, where any did."""

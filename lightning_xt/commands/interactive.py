@@ -26,16 +26,13 @@ Ctrl-C stops an answer.
 """
 
 
-def converse(answering: Answering, sampling: Sampling, paint: Callable[[Piece], str]) -> int:
+def converse(answering: Answering, sampling: Sampling, paint: Callable[[Piece], str]) -> None:
     """Reads lines and answers them until there are no more.
 
     Args:
         answering: what answers.
         sampling: how.
         paint: how an answer is shown.
-
-    Returns:
-        The exit code.
     """
     conversation = Conversation(answering, sampling) if isinstance(answering, Continuer) else None
     help_text = HELP_OF_PAIRS if conversation is None else HELP
@@ -55,7 +52,6 @@ def converse(answering: Answering, sampling: Sampling, paint: Callable[[Piece], 
             _answer(conversation.answer(line), paint)
         elif line.strip():
             _answer(answering.pieces(line, sampling), paint)
-    return 0
 
 
 def _line() -> str | None:

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
 
@@ -28,11 +28,13 @@ class Decoding:
         model: scores the next token in the network's place. None = the network itself.
         method: how sequences are made. None = as the sampling has it.
         heard: called with each request and the ids of its best answer, when that is complete. None = nobody listens.
+        settings: all of this as plain values, for those who read results.
     """
 
     model: Autoregressive | None = None
     method: Method | None = None
     heard: Callable[[Request, Sequence[int]], None] | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,7 @@ class Continuer(Answering):
                     f"prompt {prompt['id'] + 1} is empty, and the model has no token that opens a text; write at least "
                     "one character"
                 )
-        settings = answerer.sampling.settings
+        settings = answerer.sampling.settings | self.decoding.settings
         return [
             Answered(prompt["prompt"], answers, {"id": prompt["id"], "prompt": prompt["prompt"]}, settings)
             for prompt, answers in zip(prompts, answerer.answers(requests), strict=True)
