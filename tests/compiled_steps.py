@@ -13,7 +13,10 @@ COMPILE = torch.compile
 
 def main() -> None:
     """Compares the tokens, and lets no call but the first of one row and the first of several compile anything."""
-    torch.compile = COMPILE if "inductor" in sys.argv else partial(COMPILE, backend="eager")
+    if "inductor" not in sys.argv:
+        torch.compile = lambda step, fullgraph, options: COMPILE(
+            step, fullgraph=fullgraph, backend="eager", options={"guard_filter_fn": options["guard_filter_fn"]}
+        )
     from catalogue import CONTEXT, VOCAB, attention, decoder, given_context, randomised
 
     from lightning_xt.core.inputs import Inputs

@@ -1,5 +1,7 @@
 """A model whose steps of decoding are compiled."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -17,13 +19,18 @@ class Compiled:
     call. On CUDA it is replayed as a graph, one for each batch and each 128 tokens.
 
     Args:
-        decoder: what is compiled; its weights may change afterwards, their types may not.
+        decoder: what is compiled; its weights may change afterwards, its parts and their types may not.
     """
 
     def __init__(self, decoder: Decoder) -> None:
         self.decoder = decoder
-        on_cuda = decoder.token_embedding.weight.is_cuda
-        self._step = torch.compile(decoder.step, fullgraph=True, mode="reduce-overhead" if on_cuda else None)
+        options: dict[str, Any] = {
+            # To look whether any module has changed would take as long at each step as a layer.
+            "guard_filter_fn": torch.compiler.skip_guard_on_all_nn_modules_unsafe,
+            # What mode="reduce-overhead" means.
+            "triton.cudagraphs": decoder.token_embedding.weight.is_cuda,
+        }
+        self._step = torch.compile(decoder.step, fullgraph=True, options=options)
 
     @property
     def training(self) -> bool:
