@@ -52,7 +52,7 @@ class Int8Linear(nn.Module):
         rows = x.reshape(-1, x.shape[-1])
         # Rows of other widths the kernel reads beyond their end.
         if x.device.type == "cpu" and rows.shape[0] <= FEW and rows.shape[1] % 32 == 0:
-            out = torch._weight_int8pack_mm(rows.to(torch.bfloat16), self.rounded, self.scale)
+            out = torch._weight_int8pack_mm(rows.to(torch.bfloat16).contiguous(), self.rounded, self.scale)
             out = out.view(*x.shape[:-1], -1)
         else:
             out = functional.linear(x, self.rounded.to(x.dtype)) * self.scale
