@@ -17,6 +17,7 @@ from lightning_xt.core.where import Where
 from lightning_xt.nn.attention.attention import Attention
 from lightning_xt.nn.attention.cycle import Cycle
 from lightning_xt.nn.attention.kernels import choose
+from lightning_xt.nn.attention.single_query import attend_alone, pays_alone
 from lightning_xt.nn.normalizers.sigmoid import Sigmoid
 from lightning_xt.nn.norms.rms_norm import RMSNorm
 from lightning_xt.nn.positions.alibi import ALiBi
@@ -332,6 +333,66 @@ def test_refuses_parts_that_touch_heads_where_there_are_none(options: dict[str, 
     with pytest.raises(ValueError, match="attention: projection Latent keeps no keys and values per head") as error:
         layer(projection=Latent, **options)
     assert f"so it cannot be combined with {named}; leave one of them away" in str(error.value)
+
+
+# Single queries -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mask", ["none", "boolean", "boolean of each row", "bias"])
+@pytest.mark.parametrize("kv_heads", [HEADS, 2, 1])
+def test_a_single_query_in_bfloat16_gathers_the_same(kv_heads: int, mask: str) -> None:
+    """Against plain products in float64."""
+    q, k, v = (torch.randn(2, h, n, d).bfloat16() for h, n, d in ((HEADS, 1, 6), (kv_heads, 17, 6), (kv_heads, 17, 5)))
+    given = {
+        "none": None,
+        "boolean": torch.arange(17).view(1, 1, 1, -1) < 13,
+        "boolean of each row": torch.arange(17) < torch.tensor([13, 1]).view(-1, 1, 1, 1),
+        "bias": torch.randn(2, HEADS, 1, 17).bfloat16().masked_fill(torch.arange(17) > 13, -math.inf),
+    }[mask]
+    shared = HEADS // kv_heads
+    keys, values = (t.double().repeat_interleave(shared, dim=1) for t in (k, v))
+    scores = 0.3 * (q.double() @ keys.mT)
+    if given is not None:
+        scores = scores.masked_fill(~given, -math.inf) if given.dtype == torch.bool else scores + given.double()
+    expected = scores.softmax(dim=-1) @ values
+    out = attend_alone(q, k, v, given, 0.3)
+    assert out.dtype == torch.bfloat16 and out.shape == (2, HEADS, 1, 5)
+    torch.testing.assert_close(out.double(), expected, rtol=2**-6, atol=2**-6)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"kv_heads": 2}, {"window": 3}, {"position": ALiBi, "kv_heads": 2}, {"memory": 3}, {"projection": Latent}],
+    ids=str,
+)
+@torch.no_grad()
+def test_decoding_in_bfloat16_agrees_with_the_explicit_backend(
+    options: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows of different lengths, so that there is a mask."""
+    alone: list[Tensor] = []
+    monkeypatch.setattr(
+        "lightning_xt.nn.attention.kernels.attend_alone",
+        lambda *args: alone.append(attend_alone(*args)) or alone[-1],
+    )
+    model = randomised(lambda: decoder(attention=attention(**options)), torch.float32).bfloat16()
+    tokens, logits = torch.randint(0, VOCAB, (2, 9)), {}
+    for backend in ("fused", "explicit"):
+        for each in (module for module in model.modules() if isinstance(module, Attention)):
+            each.backend = backend
+        cache = model.new_cache(2, 12, slack=2)
+        model(tokens[:, :6], lengths=torch.tensor([6, 2]), cache=cache)
+        logits[backend] = torch.cat([model(tokens[:, [t]], cache=cache) for t in range(6, 9)], dim=1).float()
+    assert len(alone) == 3 * len(model.stack.steps) // 2
+    error = (logits["fused"] - logits["explicit"]).norm() / logits["explicit"].norm()
+    assert error < 0.03, f"relative error {error:.3f}"
+
+
+def test_plain_products_are_for_single_queries_in_bfloat16_alone() -> None:
+    q = torch.randn(2, HEADS, 1, DIM_HEAD)
+    assert pays_alone(q.bfloat16(), 0.0)
+    assert not pays_alone(q.bfloat16(), 0.1) and not pays_alone(q, 0.0)
+    assert not pays_alone(q.bfloat16().expand(-1, -1, 2, -1), 0.0) and not pays_alone(q.bfloat16().to("meta"), 0.0)
 
 
 # Memory while decoding ------------------------------------------------------------------------------------------------
