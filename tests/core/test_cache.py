@@ -195,6 +195,240 @@ def test_select_reorders_repeats_and_drops_rows() -> None:
     assert cache.lengths.tolist() == [3]
 
 
+def held(cache: Cache, rows: list[int], window: int | None = None) -> dict[int, dict[int, float]]:
+    """Feeds each row one more token, row r the number -1 - r, and gives what it then sees.
+
+    Args:
+        rows: the numbers r.
+        window: how far back readers look.
+    """
+    return feed(cache, torch.tensor([[[-1.0 - row]] for row in rows]), window=window)
+
+
+def line(row: int, n: int, new: int, start: int = 0) -> dict[int, float]:
+    """Row r's tokens from one on, and the one that `held` adds to the sequence."""
+    return {**{t: 100 * row + t for t in range(start, n)}, n: -1.0 - new}
+
+
+def test_repeat_keeps_repeated_rows_side_by_side_and_shares_their_context() -> None:
+    cache = Cache(2, 9, calls=1)
+    feed(cache, tokens(2, 0, 3), lengths=[3, 2])
+    numbers = torch.tensor([7.0, 8.0])[:, None, None]
+    cache[0].fixed["context"] = kept = FixedContext(numbers, numbers, None)
+    cache[0].running["state"] = torch.tensor([[5.0], [6.0]])
+    cache.repeat(3)
+    assert cache.lengths.tolist() == [3, 3, 3, 2, 2, 2]
+    assert cache[0].fixed["context"] is kept
+    assert cache[0].running["state"].flatten().tolist() == [5, 5, 5, 6, 6, 6]
+    assert held(cache, [0, 1, 2, 3, 4, 5]) == {row: line(row // 3, 3 - row // 3, row) for row in range(6)}
+
+
+def test_reorder_moves_rows_and_leaves_contexts_where_they_are() -> None:
+    cache = Cache(2, 9, calls=1)
+    feed(cache, tokens(2, 0, 3), lengths=[3, 2])
+    numbers = torch.tensor([7.0, 8.0])[:, None, None]
+    cache[0].fixed["context"] = kept = FixedContext(numbers, numbers, None)
+    cache[0].running["state"] = torch.tensor([[5.0], [6.0]])
+    cache.repeat(2)
+    held(cache, [0, 1, 2, 3])
+    cache.reorder(torch.tensor([1, 1, 3, 2]))
+    assert cache.lengths.tolist() == [4, 4, 3, 3]
+    assert cache[0].fixed["context"] is kept
+    assert cache[0].running["state"].flatten().tolist() == [5, 5, 6, 6]
+    seen = held(cache, [0, 0, 0, 0])
+    assert seen[0] == {**line(0, 3, 1), 4: -1} and seen[3] == {**line(1, 2, 2), 3: -1}
+
+
+def test_select_takes_shared_contexts_of_whole_groups() -> None:
+    cache = Cache(3, 9, calls=1)
+    feed(cache, tokens(3, 0, 2))
+    numbers = torch.tensor([7.0, 8.0, 9.0])[:, None, None]
+    cache[0].fixed["context"] = FixedContext(numbers, numbers, None)
+    cache.repeat(2)
+    cache.select(torch.tensor([5, 4, 1, 1]))
+    assert cache[0].fixed["context"].keys.flatten().tolist() == [9, 7]
+
+
+@pytest.mark.parametrize("window", [None, 3])
+def test_retire_moves_the_last_rows_into_the_places_of_others(window: int | None) -> None:
+    cache = Cache(5, 20, calls=1, slack=2)
+    feed(cache, tokens(5, 0, 7), window=window, lengths=[7, 3, 5, 1, 4])
+    mask = torch.tensor([[True, False], [True, True], [False, True], [True, True], [False, True]])
+    numbers, given = torch.arange(5.0)[:, None, None].expand(-1, 2, -1), mask.clone()
+    cache[0].fixed["context"] = FixedContext(numbers.clone(), numbers + 10, mask)
+    cache[0].running["state"] = torch.arange(5.0)[:, None]
+    cache.retire([(4, 0), (3, 2)], 3)
+    cache.settle([4, 3, 1])
+    assert cache.lengths.tolist() == [4, 3, 1] and cache.bound == 4 and not cache.uniform
+    assert cache[0].running["state"].flatten().tolist() == [4, 1, 3]
+    kept = cache[0].fixed["context"]
+    assert kept.keys[:, 0].flatten().tolist() == [4, 1, 3] and kept.values[:, 1].flatten().tolist() == [14, 11, 13]
+    assert kept.mask.tolist() == [[False, True], [True, True], [True, True]]
+    assert torch.equal(mask, given), "the caller's mask is left as it was"
+    seen = held(cache, [0, 1, 2], window)
+    for row, (old, n) in enumerate([(4, 4), (1, 3), (3, 1)]):
+        expected = line(old, n, row, start=0 if window is None else max(0, n - window + 1))
+        assert {t: seen[row].get(t) for t in expected} == expected
+
+
+def test_retire_without_moves_lets_the_last_rows_go() -> None:
+    cache = Cache(3, 9, calls=1)
+    feed(cache, tokens(3, 0, 4), lengths=[2, 4, 3])
+    cache.retire([], 1)
+    cache.settle([2])
+    assert cache.lengths.tolist() == [2] and cache.bound == 2 and cache.uniform
+    assert held(cache, [0]) == {0: line(0, 2, 0)}
+
+
+@pytest.mark.parametrize("window", [None, 3])
+@pytest.mark.parametrize("capacity", [3, 20], ids=["its prompt alone", "as much"])
+def test_place_puts_rows_of_another_cache(capacity: int, window: int | None) -> None:
+    """Numbers of the other cache are 1000 more; rows go on from where they were, whatever stood in their place."""
+    cache, other = Cache(3, 20, calls=1, slack=2), Cache(2, capacity, calls=1, slack=2)
+    feed(cache, tokens(3, 0, 7), window=window, lengths=[7, 3, 5])
+    feed(other, tokens(2, 0, 3) + 1000, window=window, lengths=[3, 1])
+    cache[0].running["state"], other[0].running["state"] = torch.arange(3.0)[:, None], torch.tensor([[8.0], [9.0]])
+    cache.place(torch.tensor([2, 0]), other)
+    assert cache.lengths.tolist() == [1, 3, 3] and cache.bound == 7 and not cache.uniform and not cache.empty
+    cache.settle([1, 3, 3])
+    assert cache.bound == 3
+    assert cache[0].running["state"].flatten().tolist() == [9, 1, 8]
+    seen = held(cache, [0, 1, 2], window)
+    wanted = {0: {0: 1100, 1: -1}, 1: line(1, 3, 1), 2: {0: 1000, 1: 1001, 2: 1002, 3: -3}}
+    for row, expected in wanted.items():
+        visible = {t: x for t, x in expected.items() if window is None or t > max(expected) - window}
+        assert {t: seen[row].get(t) for t in visible} == visible
+        assert seen[row].items() <= expected.items()
+
+
+def test_place_into_an_empty_cache_makes_what_is_missing() -> None:
+    cache, other = Cache(3, 9, calls=1), Cache(1, 2, calls=1)
+    feed(other, tokens(1, 5, 2))
+    numbers = torch.tensor([7.0])[:, None, None]
+    other[0].fixed["context"] = FixedContext(numbers, numbers, None)
+    other[0].running["state"] = torch.tensor([[4.0]])
+    cache.place(torch.tensor([1]), other)
+    assert cache.lengths.tolist() == [0, 2, 0] and cache.bound == 2 and not cache.empty
+    assert cache[0].running["state"].flatten().tolist() == [0, 4, 0]
+    assert cache[0].fixed["context"].keys.flatten().tolist() == [0, 7, 0]
+    assert held(cache, [0, 1, 2]) == {0: {0: -1}, 1: {0: 5, 1: 6, 2: -2}, 2: {0: -3}}
+
+
+def test_place_takes_contexts_of_other_widths() -> None:
+    cache, other = Cache(2, 9, calls=1), Cache(1, 9, calls=1)
+    feed(cache, tokens(2, 0, 1))
+    feed(other, tokens(1, 0, 1))
+    numbers = torch.tensor([[1.0, 2.0], [3.0, 4.0]])[..., None]
+    cache[0].fixed["context"] = FixedContext(numbers, numbers, None)
+    other[0].fixed["context"] = FixedContext(torch.full((1, 3, 1), 9.0), torch.full((1, 3, 1), 9.0), None)
+    cache.place(torch.tensor([0]), other)
+    kept = cache[0].fixed["context"]
+    assert kept.keys.squeeze(-1).tolist() == [[9, 9, 9], [3, 4, 0]]
+    assert kept.mask.tolist() == [[True, True, True], [True, True, False]]
+
+
+def test_place_refuses_rows_that_do_not_fit() -> None:
+    cache, other = Cache(2, 3, calls=1), Cache(1, 9, calls=1)
+    feed(other, tokens(1, 0, 4))
+    with pytest.raises(ValueError, match="a row of up to 4 tokens does not fit into a cache of 3"):
+        cache.place(torch.tensor([0]), other)
+    assert cache.lengths.tolist() == [0, 0] and cache.empty
+
+
+def test_settle_says_how_many_tokens_there_are() -> None:
+    cache = Cache(2, 9, calls=1)
+    feed(cache, tokens(2, 0, 5), lengths=[2, 2])
+    assert cache.bound == 5 and not cache.uniform, "the host cannot know"
+    cache.settle([2, 2])
+    assert cache.bound == 2 and cache.uniform
+    assert held(cache, [0, 1]) == {0: line(0, 2, 0), 1: line(1, 2, 1)}
+
+
+def test_a_row_that_is_cleared_begins_anew() -> None:
+    cache = Cache(3, 9, calls=1)
+    feed(cache, tokens(3, 0, 4))
+    cache.clear(torch.tensor([0, 2]))
+    assert cache.lengths.tolist() == [0, 4, 0] and cache.bound == 4 and not cache.uniform
+    assert cache[0].last("x", tokens(3, 0, 1)).flatten().tolist() == [0, 103, 0]
+    assert held(cache, [0, 1, 2]) == {0: {0: -1}, 1: line(1, 4, 1), 2: {0: -3}}
+
+
+# Windows of the cache, and static ones --------------------------------------------------------------------------------
+
+
+def test_a_window_of_the_cache_narrows_those_of_readers() -> None:
+    cache = Cache(1, 50, calls=1, slack=2, window=5)
+    assert [cache.reach(window) for window in (None, 3, 5, 9)] == [5, 3, 5, 5]
+    assert [cache.size(window) for window in (None, 3, 5, 9)] == [7, 5, 7, 7]
+    assert Cache(1, 50, calls=1).reach(None) is None
+    assert Cache(1, 6, calls=1, slack=2, window=5).size(None) == 6, "what it holds is less than a ring"
+
+
+@pytest.mark.parametrize("static", [False, True])
+def test_a_window_of_the_cache_holds_any_reader_to_a_ring(static: bool) -> None:
+    cache = Cache(2, 30, calls=1, slack=1, window=3, static=static)
+    feed(cache, tokens(2, 0, 5))
+    for t in range(5, 25):
+        seen = feed(cache, tokens(2, t, 1))
+        for row in (0, 1):
+            assert {k: seen[row].get(k) for k in range(t - 2, t + 1)} == {k: 100 * row + k for k in range(t - 2, t + 1)}
+    assert cache[0]._buffers["x"].shape == (2, 4, 1)
+
+
+@pytest.mark.parametrize("window", [0, -3])
+def test_refuses_a_window_that_sees_nothing(window: int) -> None:
+    message = f"a cache's window is {window}; it must be at least 1 token, or None for any distance"
+    with pytest.raises(ValueError, match=message):
+        Cache(1, 5, calls=1, window=window)
+
+
+def test_steps_of_a_static_cache_see_shapes_that_seldom_change() -> None:
+    cache, seen = Cache(2, 300, calls=1, static=True), []
+    feed(cache, tokens(2, 0, 100), lengths=[100, 60])
+    for t in range(100, 300):
+        cache.begin(1)
+        positions = cache.positions()
+        assert positions.flatten().tolist() == [t, t - 40]
+        new = torch.tensor([[[float(t)]], [[60.0 + t]]])
+        out, keys = cache[0].append("x", new), cache[0].keys_at()
+        assert out.shape[1] == keys.shape[1] == cache.end and torch.equal(keys[0], torch.arange(cache.end))
+        assert out[0, t].item() == t and out[1, t - 40].item() == 60 + t and out[1, 59].item() == 159
+        seen.append(cache.end)
+        cache.commit()
+    assert seen == [128] * 28 + [256] * 128 + [384] * 44
+
+
+@pytest.mark.parametrize(("asked", "holds"), [(1, 256), (128, 256), (129, 384), (300, 512)])
+def test_a_static_cache_holds_whole_steps_and_one_more(asked: int, holds: int) -> None:
+    cache = Cache(1, asked, calls=1, static=True)
+    assert cache.capacity == cache.size(None) == holds
+    assert cache.size(asked + 1000) == asked + 1000 + 64, "a ring is one, however short the texts"
+
+
+@pytest.mark.parametrize("window", [None, 3])
+def test_a_static_cache_remembers_what_another_does(window: int | None) -> None:
+    """Rows of different lengths, pieces of several tokens, tokens taken back, rows placed and let go."""
+    caches = [Cache(2, 40, calls=1, slack=3, static=static) for static in (False, True)]
+    for cache in caches:
+        feed(cache, tokens(2, 0, 5), window=window, lengths=[5, 2])
+        held(cache, [0, 1], window)
+        feed(cache, tokens(2, 6, 3) + 0.5, window=window, lengths=[3, 2])
+        cache.truncate(torch.tensor([8, 3]))
+        other = Cache(1, 4, calls=1, slack=3, static=cache.static)
+        feed(other, tokens(1, 0, 4) + 1000, window=window)
+        cache.place(torch.tensor([0]), other)
+        cache.settle([4, 3])
+    first, second = (held(cache, [5, 6], window) for cache in caches)
+    for row, n in ((0, 4), (1, 3)):
+        visible = range(0 if window is None else n - window + 1, n + 1)
+        assert [first[row][t] for t in visible] == [second[row][t] for t in visible]
+    for cache in caches:
+        cache.retire([(1, 0)], 1)
+        cache.settle([4])
+    first, second = (held(cache, [7], window)[0] for cache in caches)
+    assert [first[t] for t in (2, 3, 4)] == [second[t] for t in (2, 3, 4)] == [-2, -7, -8]
+
+
 def test_calls_and_names_have_memories_of_their_own() -> None:
     cache = Cache(1, 9, calls=2)
     assert len(cache) == 2
