@@ -31,7 +31,7 @@ def sentence(message: str, options: Iterable[str]) -> str:
     if match := re.search(r"File does not exist: '([^']*)'", message):
         return f"there is no file {match[1]}; check the path given to -c or --config"
     if match := re.search(r"arguments are required: ([\w.]+)", message):
-        return _required(match[1], message)
+        return _required(match[1].rstrip("."), message)
     if match := re.search(r"Expected a dot import path string: (\S+)", message):
         return _unknown_class(match[1].rstrip("."), message)
     if match := re.search(r"does not accept option '([^']+)'", message):
@@ -100,7 +100,7 @@ def _required(name: str, message: str) -> str:
 
 def _unknown_class(name: str, message: str) -> str:
     slots = _slots(message)
-    family = _family(slots[-1]) if slots else None
+    family = _family(slots[-1].rpartition(".")[2]) if slots else None
     known = {each.__name__ for each in variants(family)} if family is not None else set()
     close = close_matches(name, known)
     own = "" if close else "; a class of yours is named by its import path, package.Class"

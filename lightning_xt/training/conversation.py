@@ -5,6 +5,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
+from lightning_xt.generation.methods.contrastive_search import ContrastiveSearch
 from lightning_xt.training.predictions import Continuer
 from lightning_xt.training.remembering import Remembering
 from lightning_xt.training.sampling import Sampling
@@ -31,7 +32,9 @@ class Conversation:
 
     def __init__(self, continuer: Continuer, sampling: Sampling) -> None:
         self.model = Remembering(continuer.model)
-        self._continuer = continuer.with_model(cast(Any, self.model))
+        # It compares the vectors of all tokens, which no memory holds.
+        anew = isinstance(sampling.made_method(), ContrastiveSearch)
+        self._continuer = continuer if anew else continuer.with_model(cast(Any, self.model))
         self._sampling = sampling
         self._ids: list[int] = []
         self._turns: list[Turn] = []

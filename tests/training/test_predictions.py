@@ -9,6 +9,8 @@ import torch
 from lightning_xt.data.prompts import Prompt
 from lightning_xt.data.tokenizers.bytes import Bytes
 from lightning_xt.data.tokenizers.special_bytes import SpecialBytes
+from lightning_xt.generation.methods.beam_search import BeamSearch
+from lightning_xt.generation.methods.contrastive_search import ContrastiveSearch
 from lightning_xt.generation.methods.prompt_lookup import PromptLookup
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.nn.attention.attention import Attention
@@ -91,15 +93,17 @@ def test_an_id_outside_the_vocabulary():
 
 
 @pytest.mark.parametrize("window", [None, 3])
-@pytest.mark.parametrize("method", [None, PromptLookup])
+@pytest.mark.parametrize("method", [None, PromptLookup, BeamSearch, ContrastiveSearch])
 def test_a_conversation_is_one_text(continuer, window, method):
-    sampling = Sampling(length=6, window=window, method=method, temperature=0.9)
+    temperature = 0.0 if method is ContrastiveSearch else 0.9
+    sampling = Sampling(length=6, window=window, method=method, temperature=temperature)
     conversation = Conversation(continuer, sampling)
     ids = [1]
     for turn, text in enumerate(("ab", "cd", "")):
         said = list(conversation.answer(text))
         ids += continuer.tokenizer.encode(text)
-        expected = Sampling(length=6, window=window, temperature=0.9, seed=turn)
+        plain = None if method is PromptLookup else method
+        expected = Sampling(length=6, window=window, method=plain, temperature=temperature, seed=turn)
         answerer = continuer.answerer(expected)
         (results,) = answerer.results([continuer.request(ids, answerer.sampling)])
         drawn = [token for token in results[0].tokens if token != 2]
