@@ -9,6 +9,7 @@ from torch._dynamo import maybe_mark_dynamic as mark_dynamic
 
 from lightning_xt.core.cache import Cache
 from lightning_xt.core.inputs import Inputs
+from lightning_xt.generation.protocol import Memory
 from lightning_xt.models.decoder import Decoder
 
 
@@ -57,10 +58,10 @@ class Compiled:
         *,
         lengths: Int[Tensor, " b"] | None = None,
         inputs: Inputs | None = None,
-        cache: Cache | None = None,
+        cache: Memory | None = None,
         last_only: bool = False,
     ) -> Float[Tensor, "b _ v"]:
-        if cache is None or cache.empty or tokens.shape[1] > 1:
+        if not isinstance(cache, Cache) or cache.empty or tokens.shape[1] > 1:
             return self.decoder(tokens, lengths=lengths, inputs=inputs, cache=cache, last_only=last_only)
         cache.begin(1, lengths)
         cache.mark_dynamic()

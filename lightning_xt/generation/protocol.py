@@ -37,7 +37,8 @@ class Memory(Protocol):
 class Autoregressive(Protocol):
     """A model that scores the next token and can remember what it has read."""
 
-    training: bool
+    @property
+    def training(self) -> bool: ...
 
     @property
     def vocab_size(self) -> int: ...
