@@ -327,6 +327,17 @@ def test_place_takes_contexts_of_other_widths() -> None:
     assert kept.mask.tolist() == [[True, True, True], [True, True, False]]
 
 
+def test_a_row_that_was_placed_takes_back_no_more_than_it_could_before() -> None:
+    cache, other = Cache(2, 20, calls=1, slack=3), Cache(1, 20, calls=1, slack=3)
+    for t in range(11):
+        feed(other, tokens(1, t, 1), window=4)
+    cache.place(torch.tensor([1]), other)
+    with pytest.raises(ValueError, match="cannot take back 4 tokens: a window keeps 3 beyond its width"):
+        cache.truncate(7)
+    cache.truncate(8)
+    assert cache.lengths.tolist() == [0, 8]
+
+
 def test_place_refuses_rows_that_do_not_fit() -> None:
     cache, other = Cache(2, 3, calls=1), Cache(1, 9, calls=1)
     feed(other, tokens(1, 0, 4))

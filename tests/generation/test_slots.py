@@ -146,6 +146,14 @@ def test_soft_prefixes_of_different_lengths() -> None:
     agree(model, requests, Choices(end=END, batch=4))
 
 
+def test_prompts_whose_tokens_see_each_other() -> None:
+    requests = asked()
+    for row, request in enumerate(requests):
+        seen = Inputs(visible_prefix=torch.tensor([len(request.prompt) - row % 2]))
+        requests[row] = replace(request, inputs=seen)
+    agree(randomised(decoder), requests, Choices(end=END, batch=4))
+
+
 def test_a_callback_ends_the_text_it_is_told_of() -> None:
     heard: dict[int, list[int]] = {}
 
@@ -234,6 +242,17 @@ def test_elsewhere_rows_are_let_go_once_half_of_them_ended() -> None:
     with way(False):
         answer(model, requests, Choices())
     assert [rows for rows, _ in shapes[:8]] == [5, 5, 5, 5, 2, 2, 1, 1]
+
+
+def test_elsewhere_a_long_text_that_ended_takes_no_room_from_those_that_go_on() -> None:
+    """It stays beside them, but from its start on: they have more to draw than it has room for."""
+    requests = [Request(prompt=torch.randint(0, VOCAB, (n,)), length=40 if n == 1 else 2) for n in (1, 1, 1, 30)]
+    model = randomised(decoder)
+    shapes = counted(model)
+    with way(False):
+        found = [result for (result,) in answer(model, requests, Choices())]
+    assert [rows for rows, n in shapes if n == 1] == [3] + [4] * 39
+    same(found, [answer(model, [request], Choices())[0][0] for request in requests])
 
 
 # Windows --------------------------------------------------------------------------------------------------------------
