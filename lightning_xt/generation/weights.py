@@ -2,9 +2,13 @@
 
 A step of decoding reads every weight once, and does little else.
 
-    float32     as it is, columns stored together on a CPU, whose product of a matrix and one vector is faster so
+    float32     as it is
     bfloat16    half the bytes; what is computed is rounded too
     int8        a quarter of the bytes: each row of a matrix rounded to 255 steps, the rest in bfloat16
+
+Torch's products of a matrix and one vector leave most of a CPU's bandwidth unused. A compiled step multiplies and sums
+row by row instead, in a third of the time (2.0 against 6.1 ms for 76 MB on two cores of an AMD EPYC); one that is not
+compiled is 15 % faster where float32 is stored by columns.
 """
 
 import copy
@@ -22,6 +26,24 @@ Weights = Literal["float32", "bfloat16", "int8"]
 Network = TypeVar("Network", bound=nn.Module)
 FEW = 8
 """Rows up to which the kernel that multiplies by int8 is the faster way on a CPU."""
+
+
+class RowLinear(nn.Module):
+    """A linear map that a compiled step on a CPU multiplies one vector by, row by row.
+
+    Args:
+        linear: what it stands for.
+    """
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.weight, self.bias = linear.weight, linear.bias
+
+    def forward(self, x: Float[Tensor, "*b i"]) -> Float[Tensor, "*b o"]:
+        if not _one_vector(x):
+            return functional.linear(x, self.weight, self.bias)
+        out = _row_by_row(self.weight, x).to(x.dtype)
+        return out if self.bias is None else out + self.bias
 
 
 class Int8Linear(nn.Module):
@@ -49,6 +71,9 @@ class Int8Linear(nn.Module):
         return self.rounded.to(self.scale.dtype) * self.scale[:, None]
 
     def forward(self, x: Float[Tensor, "*b i"]) -> Float[Tensor, "*b o"]:
+        if _one_vector(x):
+            out = (_row_by_row(self.rounded, x) * self.scale).to(x.dtype)
+            return out if self.bias is None else out + self.bias
         rows = x.reshape(-1, x.shape[-1])
         # Rows of other widths the kernel reads beyond their end.
         if x.device.type == "cpu" and rows.shape[0] <= FEW and rows.shape[1] % 32 == 0:
@@ -59,12 +84,13 @@ class Int8Linear(nn.Module):
         return out if self.bias is None else out + self.bias
 
 
-def with_weights(network: Network, weights: Weights) -> Network:
+def with_weights(network: Network, weights: Weights, *, compiled: bool = False) -> Network:
     """A copy of a network for decoding, in evaluation mode.
 
     Args:
         network: what is copied.
         weights: their form.
+        compiled: whether steps are going to be compiled.
 
     Raises:
         ValueError: there is no such form.
@@ -72,17 +98,13 @@ def with_weights(network: Network, weights: Weights) -> Network:
     if weights not in get_args(Weights):
         raise ValueError(f"weights is {weights!r}; it must be one of {', '.join(get_args(Weights))}")
     network = copy.deepcopy(network).eval().requires_grad_(False)
-    if weights == "float32":
-        for module in network.modules():
-            if isinstance(module, nn.Linear) and module.weight.device.type == "cpu":
-                module.weight.data = module.weight.data.T.contiguous().T
-        return network
-    network = network.to(torch.bfloat16)
-    if weights == "int8":
-        for parent in list(network.modules()):
-            for name, child in parent.named_children():
-                if isinstance(child, nn.Linear):
-                    setattr(parent, name, Int8Linear(child))
+    if weights != "float32":
+        network = network.to(torch.bfloat16)
+    replacement = Int8Linear if weights == "int8" else RowLinear if compiled else _by_columns
+    for parent in list(network.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, nn.Linear):
+                setattr(parent, name, replacement(child))
     return network
 
 
@@ -97,3 +119,24 @@ def mean_loss(model: Autoregressive, tokens: Int[Tensor, "1 n"], inputs: Inputs 
     """
     logits = model(tokens[:, :-1], inputs=inputs)[0].float()
     return float(functional.cross_entropy(logits, tokens[0, 1:]))
+
+
+def _by_columns(linear: nn.Linear) -> nn.Linear:
+    """The same map; on a CPU a float32 matrix is stored column after column."""
+    if linear.weight.device.type == "cpu" and linear.weight.dtype == torch.float32:
+        linear.weight.data = linear.weight.data.T.contiguous().T
+    return linear
+
+
+def _one_vector(x: Tensor) -> bool:
+    """Whether a compiled step on a CPU multiplies one vector."""
+    return torch.compiler.is_compiling() and x.device.type == "cpu" and x.numel() == x.shape[-1]
+
+
+def _row_by_row(matrix: Tensor, x: Tensor) -> Tensor:
+    """The product of a matrix and a vector (*1 i), in float32 at least; to be compiled."""
+    precise = torch.promote_types(x.dtype, torch.float32)
+    vector = x.flatten().to(precise)
+    # The compiler would else compute the vector anew for each row, a GELU and all.
+    vector = vector.as_strided(vector.shape, vector.stride())
+    return (matrix.to(precise) * vector).sum(dim=-1).view(*x.shape[:-1], -1)
