@@ -22,10 +22,12 @@ def main() -> None:
     from lightning_xt.core.inputs import Inputs
     from lightning_xt.generation.compiled import Compiled
     from lightning_xt.generation.engine import generate
+    from lightning_xt.generation.weights import with_weights
     from lightning_xt.nn.embeddings.learned_positions import LearnedPositions
     from lightning_xt.nn.positions.alibi import ALiBi
     from lightning_xt.nn.positions.forgetting import Forgetting
     from lightning_xt.nn.projections.latent import Latent
+    from lightning_xt.nn.score_mods.soft_cap import SoftCap
     from lightning_xt.nn.shifts.token_shift import TokenShift
 
     torch.set_grad_enabled(False)
@@ -41,10 +43,9 @@ def main() -> None:
         "context": partial(given_context, position=None),
     }
     for name, build in builds.items():
-        torch.compiler.reset()
         torch.manual_seed(1)
         model = randomised(build)
-        compiled, seen = Compiled(model), set[int]()
+        compiled, seen = Compiled(with_weights(model, "float32", compiled=True)), set[int]()
         # Only the first call of one row, and the first of several, may compile.
         for rows, n, new, first, options in (
             (1, 5, 9, True, {"temperature": 0}),
@@ -63,6 +64,11 @@ def main() -> None:
             seen.update(theirs.flatten().tolist())
         assert len(seen) > 4, (name, seen)
         print(f"{name} agrees", flush=True)
+    # Of the same shapes, and yet another program.
+    for cap in (50.0, 0.5):
+        soft = randomised(partial(decoder, attention=attention(score_mods=[partial(SoftCap, cap=cap)])))
+        prompt = torch.randint(0, VOCAB, (1, 5))
+        assert torch.equal(generate(Compiled(soft), prompt, 30), generate(soft, prompt, 30)), cap
     print(f"{len(builds)} variants")
 
 

@@ -1,7 +1,8 @@
 """What a forward pass is given beside the tokens."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -31,6 +32,12 @@ class Inputs:
     documents: Int[Tensor, "b n"] | None = None
     visible_prefix: Int[Tensor, " b"] | None = None
     hidden: Bool[Tensor, "b n"] | None = None
+
+    def to(self, dtype: torch.dtype) -> "Inputs":
+        """The same with vectors of another type, such as those that an encoder of more bits has made."""
+        vectors = {name: getattr(self, name) for name in ("condition", "context", "prefix")}
+        cast = {name: vector.to(dtype) for name, vector in vectors.items() if vector is not None}
+        return replace(self, **cast) if cast else self
 
     def require(self, name: str, reader: object) -> Tensor:
         """The named input.

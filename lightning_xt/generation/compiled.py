@@ -1,5 +1,6 @@
 """A model whose steps of decoding are compiled."""
 
+from types import FunctionType, MethodType
 from typing import Any
 
 import torch
@@ -17,7 +18,8 @@ class Compiled:
     """Decodes with a decoder, reading prompts as it does and each single token with one compiled program.
 
     The program is made once for one row and once for several, in seconds to a minute; it serves every length, batch and
-    call. On CUDA it is replayed as a graph, one for each batch and each 128 tokens.
+    call. On a CPU `with_weights(decoder, ..., compiled=True)` makes it fastest. On CUDA graphs are asked for, which has
+    not been tried on any GPU yet.
 
     Args:
         decoder: what is compiled; its weights may change afterwards, its parts and their types may not.
@@ -25,13 +27,14 @@ class Compiled:
 
     def __init__(self, decoder: Decoder) -> None:
         self.decoder = decoder
+        self._on_cuda = decoder.token_embedding.weight.is_cuda
         options: dict[str, Any] = {
             # To look whether any module has changed would take as long at each step as a layer.
             "guard_filter_fn": torch.compiler.skip_guard_on_all_nn_modules_unsafe,
             # What mode="reduce-overhead" means.
-            "triton.cudagraphs": decoder.token_embedding.weight.is_cuda,
+            "triton.cudagraphs": self._on_cuda,
         }
-        self._step = torch.compile(decoder.step, fullgraph=True, options=options)
+        self._step = torch.compile(_own(decoder), fullgraph=True, options=options)
 
     @property
     def training(self) -> bool:
@@ -70,4 +73,13 @@ class Compiled:
                 mark_dynamic(tensor, 0)
         logits = self._step(tokens, inputs, cache)
         cache.commit()
-        return logits
+        # The next replay of a graph writes where this one has written.
+        return logits.clone() if self._on_cuda else logits
+
+
+def _own(decoder: Decoder) -> MethodType:
+    """The decoder's step with code of its own: what is compiled is kept with the code, and is of one decoder alone."""
+    function = Decoder.step
+    code = function.__code__.replace(co_name=f"step_{id(decoder)}")
+    own = FunctionType(code, function.__globals__, code.co_name, function.__defaults__)
+    return MethodType(own, decoder)

@@ -146,6 +146,8 @@ def standard_filters(
 
 def _requests(prompt: Tensor, seq_len: int, lengths: Tensor | None, seed: int, inputs: Inputs | None) -> list[Request]:
     rows, width = prompt.shape
+    if rows == 0:
+        raise ValueError("the prompt has no rows; give at least one")
     if lengths is not None and bool((lengths > width).any()):
         raise ValueError(f"lengths says {int(lengths.max())} tokens, but the rows of the prompt have {width}")
     kept = [width] * rows if lengths is None else lengths.tolist()

@@ -58,11 +58,12 @@ class Int8Linear(nn.Module):
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         whole = linear.weight.detach().float()
-        scale = whole.abs().amax(dim=1).clamp(min=1e-12) / 127
+        # Rounded before it is divided by.
+        scale = (whole.abs().amax(dim=1).clamp(min=1e-12) / 127).to(torch.bfloat16)
         self.rounded: Tensor
         self.scale: Tensor
-        self.register_buffer("rounded", (whole / scale[:, None]).round().to(torch.int8))
-        self.register_buffer("scale", scale.to(torch.bfloat16))
+        self.register_buffer("rounded", (whole / scale[:, None].float()).round().clamp(-127, 127).to(torch.int8))
+        self.register_buffer("scale", scale)
         self.bias = None if linear.bias is None else nn.Parameter(linear.bias.detach().to(torch.bfloat16))
 
     @property
@@ -98,14 +99,15 @@ def with_weights(network: Network, weights: Weights, *, compiled: bool = False) 
     if weights not in get_args(Weights):
         raise ValueError(f"weights is {weights!r}; it must be one of {', '.join(get_args(Weights))}")
     network = copy.deepcopy(network).eval().requires_grad_(False)
-    if weights != "float32":
+    if weights == "bfloat16":
         network = network.to(torch.bfloat16)
     replacement = Int8Linear if weights == "int8" else RowLinear if compiled else _by_columns
     for parent in list(network.modules()):
         for name, child in parent.named_children():
             if isinstance(child, nn.Linear):
                 setattr(parent, name, replacement(child))
-    return network
+    # Matrices are rounded to int8 from what they were.
+    return network.to(torch.bfloat16) if weights == "int8" else network
 
 
 @torch.no_grad()

@@ -162,12 +162,12 @@ class Decoder(nn.Module):
 
         Given a static cache, it depends on nothing that changes from token to token but tensors.
         """
-        inputs = Inputs() if inputs is None else inputs
         x = self.token_embedding(tokens)
+        inputs = Inputs() if inputs is None else inputs.to(x.dtype)
         soft = 0 if inputs.prefix is None else inputs.prefix.shape[1]
         if inputs.prefix is not None:
             _check_prefix(inputs)
-            x = torch.cat((inputs.prefix.to(x.dtype), x), dim=1)
+            x = torch.cat((inputs.prefix, x), dim=1)
             lengths = None if lengths is None else lengths + soft
         where = self._where(x.shape[1], lengths, inputs, cache)
         for embedding in self.embeddings:

@@ -251,3 +251,9 @@ def test_a_soft_prefix_counts_towards_the_positions() -> None:
 
 def test_a_text_may_fill_all_positions() -> None:
     assert generate(LIMITED(), words(1, 5), 3).shape == (1, 3)
+
+
+def test_no_rows_are_refused() -> None:
+    for ask in (generate, stream):
+        with pytest.raises(ValueError, match="the prompt has no rows; give at least one"):
+            ask(decoder(), torch.zeros(0, 3, dtype=torch.long), 2)

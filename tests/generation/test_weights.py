@@ -27,9 +27,11 @@ EACH = pytest.mark.parametrize("build", VARIANTS.values(), ids=VARIANTS)
 
 
 def naive_rounding(weight: Tensor) -> tuple[list[list[int]], list[float]]:
-    """Row by row: the largest number is 127 steps, half a step goes to the even one."""
-    scales = [max(abs(x) for x in row) / 127 for row in weight.tolist()]
-    rounded = [[round(x / scale) for x in row] for row, scale in zip(weight.tolist(), scales, strict=True)]
+    """Row by row: the largest number is about 127 steps, which are as long as a bfloat16; none has more."""
+    scales = [float(torch.tensor(max(abs(x) for x in row) / 127).bfloat16()) for row in weight.tolist()]
+    rounded = [
+        [max(-127, min(127, round(x / scale))) for x in row] for row, scale in zip(weight.tolist(), scales, strict=True)
+    ]
     return rounded, scales
 
 
@@ -47,11 +49,11 @@ def test_rounds_as_one_would_by_hand(wide: int, high: int) -> None:
     rounded, scales = naive_rounding(linear.weight.detach().double())
     assert (ours.rounded - torch.tensor(rounded)).abs().max() == 0
     assert torch.equal(ours.scale, torch.tensor(scales).bfloat16())
-    assert ours.rounded.abs().amax(dim=1).tolist() == [127] * high
+    assert set(ours.rounded.abs().amax(dim=1).tolist()) <= {126, 127}
     torch.testing.assert_close(ours.weight, torch.tensor(rounded).bfloat16() * ours.scale[:, None], rtol=0, atol=0)
     error = (ours.weight.double() - linear.weight).abs().amax(dim=1)
-    # Half a step; 8 bits of a scale in bfloat16, and 8 of each product.
-    assert bool((error <= torch.tensor(scales) * (0.5 + 127 * 2**-7)).all())
+    # Half a step, the largest a little more, and 8 bits of each product.
+    assert bool((error <= torch.tensor(scales) * (0.5 + 127 * 2**-8)).all())
 
 
 def test_a_row_of_zeros_stays_zero() -> None:
@@ -140,7 +142,7 @@ def test_int8_stands_for_every_linear_map(build: partial) -> None:
     wanted = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     assert found.keys() == wanted.keys() and found
     for name, module in found.items():
-        rounded = Int8Linear(wanted[name].bfloat16())
+        rounded = Int8Linear(wanted[name])
         assert torch.equal(module.rounded, rounded.rounded) and torch.equal(module.scale, rounded.scale), name
 
 

@@ -131,7 +131,7 @@ def _fused(q: Tensor, k: Tensor, v: Tensor, scoring: Scoring) -> Tensor:
         return causal_in_blocks(q, k, v, scoring.scale, scoring.dropout)
     if pays_alone(q, scoring.dropout):
         return attend_alone(q, k, v, mask, scoring.scale)
-    grouped = q.shape[1] != k.shape[1]
+    grouped = bool(q.shape[1] != k.shape[1])
     return F.scaled_dot_product_attention(
         q, k, v, mask, scoring.dropout, is_causal=triangle, scale=scoring.scale, enable_gqa=grouped
     )
