@@ -68,7 +68,8 @@ class Rows:
 
     def clear(self, rows: Int[Tensor, " k"]) -> None:
         """Forgets what some rows hold, which are of no interest any more but stay for now."""
-        self.lengths = self.lengths.index_fill(0, rows, 0)
+        # Not the lengths alone: nothing may have drawn less than nothing.
+        self.prompts, self.lengths = (t.index_fill(0, rows, 0) for t in (self.prompts, self.lengths))
 
 
 def changed_logits(logits: Float[Tensor, "b v"], history: History, choices: Choices) -> Float[Tensor, "b v"]:

@@ -16,6 +16,7 @@ from encoder_catalogue import PAIRS, SOURCES
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.generation.batch import Batch
 from lightning_xt.generation.engine import answer, generate
+from lightning_xt.generation.filters.forced import Forced
 from lightning_xt.generation.filters.no_repeat_ngram import NoRepeatNgram
 from lightning_xt.generation.filters.top_k import TopK
 from lightning_xt.generation.history import History
@@ -111,7 +112,7 @@ def same(found: list[Result], wanted: list[Result]) -> None:
 def test_each_text_is_as_if_alone(name: str, temperature: float) -> None:
     """Nine texts in three places: prompts are read into places that others gave up, and rows move together."""
     model, requests = randomised(BUILDS[name]), asked()
-    choices = Choices(temperature=temperature, filters=[TopK(7), NoRepeatNgram(2)], batch=3)
+    choices = Choices(temperature=temperature, filters=[TopK(7), NoRepeatNgram(2), Forced([7, 5])], batch=3)
     end = answer(model, [requests[7]], choices)[0][0].tokens[2]
     results = agree(model, requests, replace(choices, end=end))
     assert len(results[7].tokens) <= 3 and {result.tokens[-1] == end for result in results} == {True, False}
@@ -253,6 +254,13 @@ def test_elsewhere_a_long_text_that_ended_takes_no_room_from_those_that_go_on() 
         found = [result for (result,) in answer(model, requests, Choices())]
     assert [rows for rows, n in shapes if n == 1] == [3] + [4] * 39
     same(found, [answer(model, [request], Choices())[0][0] for request in requests])
+
+
+def test_elsewhere_a_text_that_ended_has_drawn_nothing_once_it_is_forgotten() -> None:
+    """Filters that count what was drawn see its row too."""
+    requests = [Request(prompt=torch.randint(0, VOCAB, (10,)), length=n) for n in (2, 6, 6, 6)]
+    results = agree(randomised(decoder), requests, Choices(filters=[Forced([1, 2])]))
+    assert [result.tokens[:2] for result in results] == [[1, 2]] * 4
 
 
 # Windows --------------------------------------------------------------------------------------------------------------
