@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from catalogue import ALL, BUILDS, VOCAB, attention, decoder, example, randomised
+from catalogue import ALL, BUILDS, DIM, VOCAB, attention, decoder, example, randomised
 from encoder_catalogue import pair, source
 from torch import Tensor
 
@@ -378,25 +378,36 @@ LIMITED = partial(decoder, embeddings=[partial(LearnedPositions, max_length=8)])
 
 
 @pytest.mark.parametrize(
-    ("method", "asked", "message"),
+    ("method", "asked", "given", "message"),
     [
         (
             Draft(Ring()),
             {3: 9},
+            None,
             "the draft has a vocabulary of 5 tokens and the model one of 11; give a draft that was trained with the "
             "same tokenizer",
         ),
         (
             Draft(LIMITED()),
             {3: 5, 2: 7},
+            None,
             "a prompt and its answer may have 9 tokens, but the draft's positions reach only 8 (max_length); ask for "
             "fewer tokens, or decode without the draft",
         ),
-        (PromptLookup(), {0: 5}, "the prompt is empty; give at least one token to start from"),
-        (Draft(decoder()), {3: 0}, "the number of tokens to generate must be at least 1, not 0"),
+        (
+            Draft(LIMITED()),
+            {2: 6, 1: 7},
+            Inputs(prefix=torch.zeros(2, 4, DIM)),
+            "a prompt and its answer may have 12 tokens, but the draft's positions reach only 8 (max_length); ask for "
+            "fewer tokens, or decode without the draft",
+        ),
+        (PromptLookup(), {0: 5}, None, "the prompt is empty; give at least one token to start from"),
+        (Draft(decoder()), {3: 0}, None, "the number of tokens to generate must be at least 1, not 0"),
     ],
-    ids=["vocabulary", "positions", "empty", "length"],
+    ids=["vocabulary", "positions", "soft", "empty", "length"],
 )
-def test_refuses_before_anything_is_drawn(method: Method, asked: dict[int, int], message: str) -> None:
+def test_refuses_before_anything_is_drawn(
+    method: Method, asked: dict[int, int], given: Inputs | None, message: str
+) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
-        method(decoder(), requests(asked), GREEDY)
+        method(decoder(), requests(asked, given), GREEDY)

@@ -1,4 +1,5 @@
 from collections.abc import Generator, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -23,6 +24,8 @@ class Draft(Speculation):
         ahead: most tokens that it draws before they are read.
     """
 
+    rereads: ClassVar = False
+
     def __init__(self, draft: Autoregressive, ahead: int = 4) -> None:
         check_option("method: Draft", "ahead", ahead, least=1)
         super().__init__(ahead)
@@ -36,7 +39,8 @@ class Draft(Speculation):
                 f"{model.vocab_size}; give a draft that was trained with the same tokenizer"
             )
         limit = self.draft.max_length
-        longest = max((KnownText(0, request).longest for request in requests), default=0)
+        texts = [KnownText(0, request) for request in requests]
+        longest = max((text.soft + text.longest for text in texts), default=0)
         if limit is not None and longest > limit:
             raise ValueError(
                 f"a prompt and its answer may have {longest} tokens, but the draft's positions reach only {limit} "
