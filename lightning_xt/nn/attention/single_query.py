@@ -30,8 +30,11 @@ def attend_alone(
         mask: True where a query may look, or a bias. None = everywhere.
         scale: factor on the products.
     """
-    k, v = (t.repeat_interleave(q.shape[1] // t.shape[1], dim=1) if t.shape[1] < q.shape[1] else t for t in (k, v))
-    scores = scale * (q @ k.mT).float()
+    b, h, _, d = q.shape
+    g, j = k.shape[1:3]
+    # The heads that share keys are like as many queries, so that no key or value is copied for each of them.
+    scores = scale * (q.reshape(b, g, h // g, d) @ k.mT).float().view(b, h, 1, j)
     if mask is not None:
         scores = scores.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else scores + mask.float()
-    return scores.softmax(dim=-1).to(v.dtype) @ v
+    weights = scores.softmax(dim=-1).to(v.dtype).view(b, g, h // g, j)
+    return (weights @ v).reshape(b, h, 1, v.shape[-1])
