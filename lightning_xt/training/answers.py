@@ -124,14 +124,22 @@ class Answerer:
         self.heard = decoding.heard
 
     def drawn(self, requests: Sequence[Request]) -> Generator[Drawn, None, None]:
-        """Tokens as they become certain.
+        """Tokens as they become certain; requests that cannot be met are refused before the first is asked for.
 
         Raises:
-            ValueError: a request cannot be met, or there is not enough memory to.
+            ValueError: a request cannot be met, or, later, there is not enough memory to.
         """
         choices = self.sampling.choices(end=self.end, stop=self._stop(len(requests)))
+        return self._heard(requests, self.method(self.model, requests, choices))
+
+    def _heard(
+        self, requests: Sequence[Request], drawing: Generator[Drawn, None, None]
+    ) -> Generator[Drawn, None, None]:
+        rows = min(self.sampling.batch, len(requests))
+        longest = max((len(request.prompt) + request.length for request in requests), default=0)
+        asked = f"decode {rows} rows at once with a cache of {longest} tokens each"
         # Closed when whoever reads has enough too: the model is put back into the mode it was in.
-        with _memory_told(requests, choices.batch), closing(self.method(self.model, requests, choices)) as drawn:
+        with memory_told(asked, "--length"), closing(drawing) as drawn:
             ids: dict[int, list[int]] = {}
             for each in drawn:
                 if each.sequence == 0 and self.heard is not None:
@@ -141,9 +149,12 @@ class Answerer:
                 yield each
 
     def pieces(self, request: Request) -> Generator[Piece, None, None]:
-        """The text of the best answer as it becomes certain."""
+        """The text of the best answer as it becomes certain; it is refused before the first is asked for."""
+        return self._written(self.drawn([request]))
+
+    def _written(self, drawing: Generator[Drawn, None, None]) -> Generator[Piece, None, None]:
         writing = self.writing()
-        with closing(self.drawn([request])) as drawn:
+        with closing(drawing) as drawn:
             for each in drawn:
                 if each.sequence == 0:
                     yield from writing.feed(each.token, each.log_prob)
@@ -176,7 +187,7 @@ class Answerer:
 
     def _stop(self, requests: int) -> Any:
         """What tells the method that a text has met a stop string."""
-        if not self.sampling.stop or self.sampling.ranked:
+        if not self.sampling.stop or self.method.ranked:
             return None
         writings = [self.writing() for _ in range(requests)]
 
@@ -206,18 +217,31 @@ class Answering(ABC):
             ValueError: one of them cannot be answered.
         """
 
+    def problem(self, text: str) -> str | None:
+        """What of a text is not read; None where all of it is.
+
+        Raises:
+            ValueError: the text cannot be answered.
+        """
+        return None
+
 
 @contextmanager
-def _memory_told(requests: Sequence[Request], batch: int) -> Iterator[None]:
-    """Says what was asked for where a machine has no room for it."""
+def memory_told(asked: str, instead: str) -> Iterator[None]:
+    """Says what was asked for where a machine has no room for it.
+
+    Args:
+        asked: what it was to do.
+        instead: what else than the rows at once can be made less.
+
+    Raises:
+        ValueError: there is no room.
+    """
     try:
         yield
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and not any(said in str(error) for said in NO_MEMORY):
             raise
-        rows = min(batch, len(requests))
-        longest = max(len(request.prompt) + request.length for request in requests)
         raise ValueError(
-            f"there is not enough memory to decode {rows} rows at once with a cache of {longest} tokens each; lower "
-            "--batch (of predict --sampling.batch), or --length"
+            f"there is not enough memory to {asked}; lower --batch (of predict --sampling.batch), or {instead}"
         ) from error

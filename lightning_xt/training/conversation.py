@@ -5,7 +5,6 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
-from lightning_xt.generation.methods.contrastive_search import ContrastiveSearch
 from lightning_xt.training.predictions import Continuer
 from lightning_xt.training.remembering import Remembering
 from lightning_xt.training.sampling import Sampling
@@ -23,7 +22,8 @@ class Turn:
 class Conversation:
     """Appends what a user says to all that was read and drawn before, and goes on from there.
 
-    A model reads each token once, whatever the number of turns, unless it must forget them.
+    A model reads each token once, whatever the number of turns, unless it must forget them or its method rereads. It
+    goes on from what is shown and nothing else: what was drawn of a stop string, or behind one, is no part of the text.
 
     Args:
         continuer: what goes on.
@@ -32,8 +32,7 @@ class Conversation:
 
     def __init__(self, continuer: Continuer, sampling: Sampling) -> None:
         self.model = Remembering(continuer.model)
-        # It compares the vectors of all tokens, which no memory holds.
-        anew = isinstance(sampling.made_method(), ContrastiveSearch)
+        anew = continuer.answerer(sampling).method.rereads
         self._continuer = continuer if anew else continuer.with_model(cast(Any, self.model))
         self._sampling = sampling
         self._ids: list[int] = []
@@ -45,7 +44,7 @@ class Conversation:
         return "".join(turn.text for turn in self._turns)
 
     def answer(self, text: str) -> Generator[Piece, None, None]:
-        """What the model goes on with, as it becomes certain; what was drawn stays if this is left early.
+        """What the model goes on with, as it becomes certain; what was shown stays if this is left early.
 
         Args:
             text: what comes next; empty = the model goes on from its own words.
@@ -82,14 +81,25 @@ class Conversation:
         answerer = self._continuer.answerer(sampling)
         request = self._continuer.request(self._ids, answerer.sampling)
         self.model.expect(self._ids)
-        writing = answerer.writing()
-        with closing(answerer.drawn([request])) as drawn:
-            for each in drawn:
-                # The text goes on behind an end, which is therefore none.
-                if each.token != answerer.end:
-                    self._ids.append(each.token)
-                yield from self._kept(turn, writing.feed(each.token, each.log_prob))
-        yield from self._kept(turn, writing.finish())
+        writing, before, said = answerer.writing(), self._ids, turn.text
+        ids: list[int] = []
+        try:
+            with closing(answerer.drawn([request])) as drawn:
+                for each in drawn:
+                    # The text goes on behind an end, which is therefore none.
+                    if each.token != answerer.end:
+                        ids.append(each.token)
+                    yield from self._kept(turn, writing.feed(each.token, each.log_prob))
+            yield from self._kept(turn, writing.finish())
+        finally:
+            self._ids = [*before, *self._shown(ids, turn.text.removeprefix(said))]
+
+    def _shown(self, ids: list[int], text: str) -> list[int]:
+        """The ids of what was shown: those that were drawn, and anew those of the part of a token."""
+        tokenizer = self._continuer.tokenizer
+        whole = next(n for n in range(len(ids), -1, -1) if text.startswith(tokenizer.decode(ids[:n])))
+        rest = text.removeprefix(tokenizer.decode(ids[:whole]))
+        return [*ids[:whole], *(tokenizer.encode(rest) if rest else [])]
 
     def _kept(self, turn: Turn, pieces: list[Piece]) -> Generator[Piece, None, None]:
         for piece in pieces:

@@ -1,8 +1,7 @@
 """What our LightningModules have in common: optimizer, schedule, clipping, logs, checkpoints, compiling."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -103,12 +102,6 @@ class Module(LightningModule, ABC):
     @abstractmethod
     def answering(self) -> Answering:
         """What answers texts."""
-
-    def streamed(self, prompt: str, sampling: Sampling) -> Iterator[str]:
-        """What `generate` shows for a prompt, piece by piece."""
-        with closing(self.answering.pieces(prompt, sampling)) as pieces:
-            for piece in pieces:
-                yield piece.text
 
     def setup(self, stage: str) -> None:
         """Compiles what trains.

@@ -1,6 +1,6 @@
 """Prompts in, what a language model continues them with out."""
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
@@ -65,12 +65,11 @@ class Continuer(Answering):
         if not self.tokenizer.encode_prompt(text):
             raise ValueError('generate needs a prompt of at least one character: --prompt "..."')
         answerer = self.answerer(sampling)
+        # Nothing is shown of a prompt that cannot be continued.
         with closing(answerer.pieces(self.request(text, answerer.sampling))) as pieces:
-            # Nothing is shown of a prompt that cannot be continued.
-            for number, piece in enumerate(pieces):
-                if number == 0 and text:
-                    yield Piece(text)
-                yield piece
+            if text:
+                yield Piece(text)
+            yield from pieces
 
     def answers(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[dict[str, Any]]:
         """For each prompt its id, the prompt, the text that follows it, its score and the settings.
@@ -94,16 +93,3 @@ class Continuer(Answering):
             Answered(prompt["prompt"], answers, {"id": prompt["id"], "prompt": prompt["prompt"]}, settings)
             for prompt, answers in zip(prompts, answerer.answers(requests), strict=True)
         ]
-
-
-def continued(model: Any, tokenizer: Tokenizer, prompt: str, sampling: Sampling) -> Iterator[int]:
-    """The ids that follow a prompt, as they are drawn, up to the end of the text or the length asked for.
-
-    Raises:
-        ValueError: the prompt is empty, and the tokenizer has no id that opens a text; or it is too long.
-    """
-    continuer = Continuer(model, tokenizer, model.token_embedding.weight.device)
-    with closing(continuer.answerer(sampling).drawn([continuer.request(prompt, sampling)])) as drawn:
-        for each in drawn:
-            if each.token != tokenizer.end:
-                yield each.token

@@ -17,7 +17,7 @@ ROOM = 4096
 class Remembering:
     """Keeps the memory of one text from one decoding to the next, and reads only what is not in it.
 
-    It keeps the protocol of a model, so every method of decoding works with it.
+    It keeps the protocol of a model, so every method of decoding that does not reread works with it.
 
     Args:
         model: what reads.

@@ -64,10 +64,17 @@ class Sampling:
                 raise ValueError(f"sampling: {name} is {getattr(self, name)}; it must be at least 1")
         StopStrings(self.stop)
         self._made_filters()
-        if self.ranked and self.num_return_sequences > 1:
+        method = self.made_method()
+        if method.ranked and self.num_return_sequences > 1:
             raise ValueError(
                 f"sampling: num_return_sequences is {self.num_return_sequences}, but the method, "
                 f"{self.settings['method']}, ranks sequences itself and gives its n_best; set --method.n_best instead"
+            )
+        if not method.draws and self.num_return_sequences > 1:
+            raise ValueError(
+                f"sampling: num_return_sequences is {self.num_return_sequences}, but the method, "
+                f"{self.settings['method']}, draws nothing, so all of them would be the same; choose a method that "
+                "does, or ask for one"
             )
 
     def resolved(self, *, temperature: float, length: int | None = None) -> "Sampling":
@@ -109,14 +116,9 @@ class Sampling:
         return Sample() if self.method is None else self.method()
 
     @property
-    def ranked(self) -> bool:
-        """Whether the method ranks several sequences, none of which is certain before the end."""
-        return getattr(self.made_method(), "n_best", None) is not None
-
-    @property
     def sequences(self) -> int:
         """Sequences that answer each prompt."""
-        return int(getattr(self.made_method(), "n_best", None) or self.num_return_sequences)
+        return self.made_method().sequences * self.num_return_sequences
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -1,12 +1,11 @@
 """Sources in, targets out."""
 
-import sys
 from collections.abc import Generator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lightning_xt.core.inputs import Inputs
@@ -14,9 +13,8 @@ from lightning_xt.data.prompts import Prompt
 from lightning_xt.data.sources import Source
 from lightning_xt.data.tokenizers.base import Tokenizer
 from lightning_xt.generation.requests import Request
-from lightning_xt.generation.row_inputs import row_of
 from lightning_xt.models.encoder_decoder import EncoderDecoder, check_mask
-from lightning_xt.training.answers import Answered, Answerer, Answering, Decoding
+from lightning_xt.training.answers import Answered, Answerer, Answering, Decoding, memory_told
 from lightning_xt.training.sampling import Sampling
 from lightning_xt.training.writing import Piece
 
@@ -71,10 +69,11 @@ class Translator(Answering):
         """
         self.check(src, src_mask)
         starts = (self._starts(len(src)) if starts is None else starts).to(src.device)
-        requests = self._requests(src, src_mask, starts, replace(sampling, length=length))
-        asked = [replace(each, seed=each.seed + row) for row, each in enumerate(requests)]
         # What was made for as many rows has room for them.
-        answerer = self.answerer(replace(sampling, batch=max(sampling.batch, len(asked))))
+        sampling = replace(sampling, length=length, batch=max(sampling.batch, len(src)))
+        requests = self._requests(src, src_mask, starts, sampling)
+        asked = [replace(each, seed=each.seed + row) for row, each in enumerate(requests)]
+        answerer = self.answerer(sampling)
         found = [results[0].tokens for results in answerer.results(asked)]
         width = max(map(len, found))
         return torch.tensor([[*ids, *[self.pad] * (width - len(ids))] for ids in found], device=src.device)
@@ -92,12 +91,13 @@ class Translator(Answering):
         """
         if not text.strip():
             raise ValueError('generate needs a source to translate: --prompt "..."')
-        ids, problem = self._encoded(text)
-        if problem is not None:
-            print(problem, file=sys.stderr)
+        ids, _ = self._encoded(text)
         src, src_mask = self._padded([ids])
         (request,) = self._requests(src, src_mask, self._starts(1).to(src.device), sampling)
         return self.answerer(sampling).pieces(request)
+
+    def problem(self, text: str) -> str | None:
+        return self._encoded(text)[1]
 
     def answers(self, sources: Sequence[Source], sampling: Sampling) -> list[dict[str, Any]]:
         """What is answered to each source, and its score: the log-probability of the answer, in nats.
@@ -139,21 +139,34 @@ class Translator(Answering):
     def _requests(self, src: Tensor, src_mask: Tensor | None, starts: Tensor, sampling: Sampling) -> list[Request]:
         """What is asked of decoding; the same seed for all, so that no answer depends on those beside it."""
         limits = self._limits(src, src_mask, starts.shape[1], sampling.length)
-        known = self._read(src, src_mask)
+        known = self._read(src, src_mask, sampling.batch)
         return [
-            Request(prompt=start, length=limit, seed=sampling.seed, inputs=row_of(known, number))
-            for number, (start, limit) in enumerate(zip(starts, limits.tolist(), strict=True))
+            Request(prompt=start, length=limit, seed=sampling.seed, inputs=inputs)
+            for start, limit, inputs in zip(starts, limits.tolist(), known, strict=True)
         ]
 
-    def _read(self, src: Tensor, src_mask: Tensor | None) -> Inputs:
-        """What the decoder is to know of the sources."""
+    def _read(self, src: Tensor, src_mask: Tensor | None, batch: int) -> list[Inputs]:
+        """What the decoder is to know of each source; those of about the same length are read together."""
+        mask = torch.ones_like(src, dtype=torch.bool) if src_mask is None else src_mask
+        # One past the last id that is real.
+        widths = (mask * torch.arange(1, src.shape[1] + 1, device=src.device)).amax(dim=1).tolist()
+        order = sorted(range(len(widths)), key=widths.__getitem__)
+        known: dict[int, Inputs] = {}
         was_training = self.network.training
         self.network.train(False)
         try:
-            with torch.no_grad():
-                return self.network.encode(src, src_mask)
+            for first in range(0, len(order), batch):
+                rows = order[first : first + batch]
+                width = widths[rows[-1]]
+                asked = f"read {len(rows)} sources of {width} tokens at once"
+                real = mask[rows, :width]
+                with torch.no_grad(), memory_told(asked, "shorten them"):
+                    read = self.network.encode(src[rows, :width], None if bool(real.all()) else real)
+                context = read.require("context", self)
+                known |= {row: _trimmed(one, mask[row, : widths[row]]) for row, one in zip(rows, context, strict=True)}
         finally:
             self.network.train(was_training)
+        return [known[row] for row in range(len(widths))]
 
     def _encoded(self, text: str) -> tuple[list[int], str | None]:
         """The ids of a source as the model was trained to read them, and what was left out."""
@@ -200,6 +213,11 @@ class Translator(Answering):
         if low < 0 or high >= size:
             wrong = low if low < 0 else high
             raise ValueError(f"a source has token {wrong}, outside the vocabulary of 0 to {size - 1}")
+
+
+def _trimmed(context: Float[Tensor, "m c"], mask: Bool[Tensor, " n"]) -> Inputs:
+    """What is known of one source, without what filled it up behind its end."""
+    return Inputs(context=context[None, : len(mask)], context_mask=None if bool(mask.all()) else mask[None])
 
 
 def until_end(ids: Sequence[int], end: int | None) -> list[int]:

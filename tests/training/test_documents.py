@@ -7,7 +7,7 @@ from lightning_xt.core.inputs import documents_of
 from lightning_xt.data.text_files import TextFiles
 from lightning_xt.data.tokenizers.bytes import Bytes
 from lightning_xt.training.language_model import LanguageModel
-from lightning_xt.training.predictions import continued
+from lightning_xt.training.predictions import Continuer
 from lightning_xt.training.sampling import Sampling
 
 SEPARATOR = 255
@@ -90,6 +90,13 @@ class Scripted(torch.nn.Module):
     def forward(self, tokens, *, lengths=None, inputs=None, cache=None, last_only=False):
         self.given += tokens[0].tolist()
         return torch.nn.functional.one_hot(torch.tensor([[self.ids.pop(0)]]), 256).double()
+
+
+def continued(network, tokenizer, prompt, sampling):
+    """The ids that follow a prompt, up to the end of the text or the length asked for."""
+    continuer = Continuer(network, tokenizer, torch.device("cpu"))
+    drawn = continuer.answerer(sampling).drawn([continuer.request(prompt, sampling)])
+    return (each.token for each in drawn if each.token != tokenizer.end)
 
 
 def test_a_text_begins_with_the_separator_and_ends_before_it():

@@ -7,13 +7,19 @@ import pytest
 import torch
 
 from lightning_xt.data.prompts import Prompt
+from lightning_xt.data.tokenizers.bpe import BPE
 from lightning_xt.data.tokenizers.bytes import Bytes
 from lightning_xt.data.tokenizers.special_bytes import SpecialBytes
+from lightning_xt.generation.checks import check_requests
+from lightning_xt.generation.methods.base import Method
 from lightning_xt.generation.methods.beam_search import BeamSearch
 from lightning_xt.generation.methods.contrastive_search import ContrastiveSearch
 from lightning_xt.generation.methods.prompt_lookup import PromptLookup
+from lightning_xt.generation.methods.sample import Sample
+from lightning_xt.generation.requests import Drawn
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.nn.attention.attention import Attention
+from lightning_xt.nn.embeddings.learned_positions import LearnedPositions
 from lightning_xt.training.conversation import Conversation
 from lightning_xt.training.predictions import Continuer
 from lightning_xt.training.remembering import Remembering
@@ -168,6 +174,122 @@ def test_what_cannot_go_back_is_read_again():
     with pytest.raises(IndexError):
         model(torch.tensor([[1, 99]]), cache=memory)
     assert model.new_cache(1, 5) is not memory
+
+
+class Script(Method):
+    """Draws the same ids for every request, and rereads."""
+
+    def __init__(self, ids):
+        self.ids = ids
+
+    def __call__(self, model, requests, choices):
+        check_requests(model, requests, choices)
+        return self._drawn(len(requests))
+
+    def _drawn(self, requests):
+        for number in range(requests):
+            for place, token in enumerate(self.ids, start=1):
+                yield Drawn(number, token, -1.0, place == len(self.ids))
+
+
+def scripted(tokenizer, text, end=True):
+    ids = [*tokenizer.encode(text), *([tokenizer.end] if end else [])]
+    return lambda: Script(ids)
+
+
+@pytest.mark.parametrize("text", ["", "END", "END and more"])
+def test_a_prompt_is_shown_whatever_follows(continuer, text):
+    sampling = Sampling(method=scripted(continuer.tokenizer, text), stop=["END"])
+    assert list(continuer.pieces("ab", sampling)) == [Piece("ab")]
+
+
+def test_a_prompt_that_is_refused_is_not_shown(decoder):
+    pieces = Continuer(decoder, SpecialBytes(), DEVICE).pieces("ab", Sampling(length=2))
+    assert next(pieces) == Piece("ab")
+    short = Decoder(259, dim=8, depth=1, attention=ATTENTION, embeddings=[partial(LearnedPositions, max_length=4)])
+    with pytest.raises(ValueError, match="positions reach only 4"):
+        next(Continuer(short, SpecialBytes(), DEVICE).pieces("ab", Sampling(length=2)))
+
+
+@pytest.mark.parametrize(
+    ("said", "stop", "shown"),
+    [
+        ("abcxyEND and more", "END", "abcxy"),
+        ("ab€", "\u20ac", "ab"),
+        ("é-END", "-", "é"),
+        ("END", "END", ""),
+        ("abcEN", "END", "abcEN"),
+    ],
+)
+def test_the_model_goes_on_from_what_is_shown(continuer, said, stop, shown):
+    tokenizer = continuer.tokenizer
+    conversation = Conversation(continuer, Sampling(method=scripted(tokenizer, said), stop=[stop]))
+    assert "".join(piece.text for piece in conversation.answer("fox")) == shown
+    assert conversation.text == "fox" + shown
+    assert conversation._ids == tokenizer.encode_prompt("fox" + shown)
+    list(conversation.answer("!"))
+    assert conversation.text == f"fox{shown}!{shown}"
+    assert conversation._ids == tokenizer.encode_prompt(conversation.text)
+
+
+def test_what_is_held_back_when_an_answer_is_left_is_not_said(continuer):
+    tokenizer = continuer.tokenizer
+    conversation = Conversation(continuer, Sampling(method=scripted(tokenizer, "abENd"), stop=["ENd!"]))
+    pieces = conversation.answer("fox")
+    assert [next(pieces).text, next(pieces).text] == ["a", "b"]
+    pieces.close()
+    assert conversation._ids == tokenizer.encode_prompt("foxab")
+
+
+def test_a_token_that_a_stop_string_cuts_is_read_as_its_first_part():
+    """Ids of several characters: what is shown of one is told to the model by others."""
+    tokenizer = BPE(300)
+    tokenizer.train(lambda: ["the fox and the dog and the end"] * 9)
+    said = tokenizer.encode("dog and the end")
+    assert [tokenizer.decode([token]) for token in said[-2:]] == [" the", " end"]
+    continuer = Continuer(Decoder(300, dim=8, depth=1, attention=ATTENTION), tokenizer, DEVICE)
+    conversation = Conversation(continuer, Sampling(method=lambda: Script(said), stop=["e end"]))
+    assert "".join(piece.text for piece in conversation.answer("fox")) == "dog and th"
+    opening = tokenizer.encode_prompt("fox")
+    assert conversation._ids == [*opening, *said[:-2], *tokenizer.encode(" th")]
+    assert tokenizer.decode(conversation._ids[len(opening) :]) == "dog and th"
+
+
+@pytest.mark.parametrize("method", [partial(BeamSearch, beams=3), partial(BeamSearch, beams=3, stochastic=True)])
+def test_beams_that_end_at_once_leave_nothing_behind(decoder, method):
+    """No forward of as many rows as beams follows the prompt; the next turn finds no memory of them."""
+    continuer = Continuer(decoder, SpecialBytes(), DEVICE)
+    conversation = Conversation(continuer, Sampling(length=1, method=method))
+    for turn, text in enumerate(("ab", "c", "")):
+        ids = [*conversation._ids, *(SpecialBytes().encode(text) if turn else SpecialBytes().encode_prompt(text))]
+        list(conversation.answer(text))
+        answerer = continuer.answerer(Sampling(length=1, method=method, seed=turn))
+        ((best,),) = answerer.results([continuer.request(ids, answerer.sampling)])
+        assert conversation._ids == [*ids, *(token for token in best.tokens if token != 2)]
+
+
+def test_methods_say_what_others_need_to_know_of_them():
+    told = {
+        each: (each.ranked, each.draws, each.rereads, each.needs_states, each.sequences)
+        for each in (Sample(), PromptLookup(), BeamSearch(n_best=3), BeamSearch(stochastic=True), ContrastiveSearch())
+    }
+    assert [*told.values()] == [
+        (False, True, False, False, 1),
+        (False, True, False, False, 1),
+        (True, False, True, False, 3),
+        (True, True, True, False, 1),
+        (False, False, True, True, 1),
+    ]
+    assert Sampling(method=partial(BeamSearch, n_best=3)).sequences == 3
+    assert Sampling(num_return_sequences=2).sequences == 2
+    # Of a method that says nothing the careful answer holds.
+    assert Script([1]).rereads and not Script([1]).ranked
+
+
+def test_copies_are_refused():
+    said = r"num_return_sequences is 3, but the method, ContrastiveSearch\(k=4, alpha=0.6\), draws nothing, so all of"
+    with pytest.raises(ValueError, match=said):
+        Sampling(method=ContrastiveSearch, num_return_sequences=3)
 
 
 def test_settings_are_plain():

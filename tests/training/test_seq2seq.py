@@ -254,7 +254,8 @@ def test_a_checkpoint_alone_translates(folder):
     assert loaded.target_tokenizer.init_args == data.target_tokenizer.init_args
     assert loaded.source_tokenizer.init_args != loaded.target_tokenizer.init_args
     assert loaded.predict_step(asked, 0) == expected
-    assert "".join(loaded.streamed("a red dog runs", loaded.sampling)) == expected[0]["text"]
+    pieces = loaded.answering.pieces("a red dog runs", loaded.sampling)
+    assert "".join(piece.text for piece in pieces) == expected[0]["text"]
 
 
 def test_from_config_without_a_vocabulary_reads_bytes():

@@ -32,6 +32,11 @@ def model(monkeypatch):
     return made
 
 
+def streamed(model, text, sampling):
+    """What is shown for a text, piece by piece."""
+    return (piece.text for piece in model.answering.pieces(text, sampling))
+
+
 def naive(network, src, starts, most, end=2):
     """The likeliest tokens that follow, without a cache and without padding."""
     found = list(starts)
@@ -136,7 +141,7 @@ def test_answers_and_their_scores(model):
         assert result["text"] == " ".join(str(token) for token in ids if token > 2)
         assert result["score"] == pytest.approx(sum(chances[t, i].item() for t, i in enumerate(ids)), abs=2e-4)
     # Some end and some do not, or the scores would show less.
-    assert "".join(model.streamed("5 3", Sampling())) == results[2]["text"]
+    assert "".join(streamed(model, "5 3", Sampling())) == results[2]["text"]
 
 
 @pytest.mark.parametrize("end", [2, None])
@@ -165,9 +170,9 @@ def test_a_source_that_is_too_long_is_cut_and_told(model):
 
 def test_streaming_needs_a_source(model):
     with pytest.raises(ValueError, match=r"generate needs a source to translate: --prompt"):
-        list(model.streamed("  ", Sampling()))
+        list(streamed(model, "  ", Sampling()))
     with pytest.raises(ValueError, match="'x' is none of the 11 ids"):
-        list(model.streamed("3 x", Sampling()))
+        list(streamed(model, "3 x", Sampling()))
 
 
 def test_what_stands_before_the_end():
@@ -192,7 +197,7 @@ def test_positions_limit_an_answer():
 
 def test_what_is_streamed_leaves_the_caller_as_it_was(model):
     model.train()
-    pieces = model.streamed("3 9 4", Sampling(length=4))
+    pieces = model.answering.pieces("3 9 4", Sampling(length=4))
     next(pieces)
     assert torch.is_grad_enabled()
     pieces.close()
@@ -214,9 +219,48 @@ class Script(Method):
 def test_a_stream_ends_with_its_end(model):
     script = Script([3, 4, VOCAB["end"]])
     sampling = Sampling(method=lambda: script)
-    assert "".join(model.streamed("3 9 4", sampling)) == "3 4"
+    assert "".join(streamed(model, "3 9 4", sampling)) == "3 4"
     (answer,) = model.answering.of_texts(["3 9 4"], sampling)
     assert (answer["text"], answer["score"]) == ("3 4", -3.0)
+
+
+def test_sources_are_read_in_groups_of_like_lengths(model, monkeypatch):
+    texts = ["4 4 4 4 4 4 4", "5 3", "3 9 4 10 3", "8", "8 8 8"]
+    whole = model.answering.of_texts(texts, Sampling(length=9))
+    read, encode = [], EncoderDecoder.encode
+
+    def counted(self, src, src_mask=None, **options):
+        read.append((tuple(src.shape), src_mask is None))
+        return encode(self, src, src_mask, **options)
+
+    monkeypatch.setattr(EncoderDecoder, "encode", counted)
+    found = model.answering.of_texts(texts, Sampling(length=9, batch=2))
+    assert found == whole and [each["source"] for each in found] == texts
+    assert read == [((2, 2), False), ((2, 5), False), ((1, 7), True)]
+
+
+def test_a_row_knows_its_own_source_alone(model):
+    translator, holes = model.answering, MASK.clone()
+    holes[0, 1] = False
+    requests = translator._requests(SRC, holes, torch.ones(3, 1, dtype=torch.long), Sampling(batch=2))
+    assert [request.inputs.context.shape[:2] for request in requests] == [(1, 5), (1, 2), (1, 3)]
+    assert requests[0].inputs.context_mask.tolist() == holes[:1].tolist()
+    assert requests[1].inputs.context_mask is None and requests[2].inputs.context_mask is None
+    assert model.training
+    for row, request in enumerate(requests):
+        alone = model.eval().network.encode(SRC[[row]], holes[[row]]).context[:, : request.inputs.context.shape[1]]
+        assert torch.allclose(request.inputs.context, alone)
+
+
+def test_sources_that_do_not_fit_into_memory(model, monkeypatch):
+    def full(self, src, src_mask=None):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(EncoderDecoder, "encode", full)
+    said = r"not enough memory to read 2 sources of 3 tokens at once; lower --batch .*, or shorten them"
+    with pytest.raises(ValueError, match=said):
+        model.answering.of_texts(["4 4 4 4", "5 3", "3 9 4"], Sampling(batch=2))
+    assert model.training
 
 
 def test_start_tokens_that_leave_no_room(model):
@@ -228,13 +272,14 @@ def test_start_tokens_that_leave_no_room(model):
         short.generate(SRC, start_tokens=starts, src_mask=MASK)
 
 
-def test_a_source_beyond_the_positions_is_told(capsys):
+def test_a_source_beyond_the_positions_is_told():
     learned = [{"class_path": "LearnedPositions", "init_args": {"max_length": 4}}]
     config = {"encoder": {**NETWORK["encoder"], "embeddings": learned}, "decoder": NETWORK["decoder"]}
     short = Seq2Seq.from_config(config)
     # Bytes, without a data module: five and the end.
-    list(short.streamed("abcde", Sampling(length=2)))
-    assert capsys.readouterr().err == "it has 5 tokens; only the first 3 were read (max_length)\n"
+    assert short.answering.problem("abcde") == "it has 5 tokens; only the first 3 were read (max_length)"
+    assert short.answering.problem("abc") is None
+    assert list(streamed(short, "abcde", Sampling(length=2))) == list(streamed(short, "abc", Sampling(length=2)))
     assert short.samples(["abcde"], Sampling(length=2))[0].endswith(
         "\n(line 1: it has 5 tokens; only the first 3 were read (max_length))"
     )

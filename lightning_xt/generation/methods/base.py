@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Sequence
+from typing import ClassVar
 
 from lightning_xt.generation.protocol import Autoregressive
 from lightning_xt.generation.requests import Choices, Drawn, Request
@@ -9,6 +10,21 @@ from lightning_xt.generation.requests import Choices, Drawn, Request
 
 class Method(ABC):
     """Answers requests, token by token where it can."""
+
+    ranked: ClassVar[bool] = False
+    """Whether it ranks whole sequences, none of which is certain before the end; it does not ask `Choices.stop`."""
+    needs_states: ClassVar[bool] = False
+    """Whether it needs the vectors that a head makes logits of, which a `Decoder` alone gives."""
+    rereads: ClassVar[bool] = True
+    """Whether it must read a text from its start to go on with it. Not so where each text is one row from its first
+    token to its last, of which it needs nothing but the model's memory."""
+    draws: bool = True
+    """Whether another seed gives another text."""
+
+    @property
+    def sequences(self) -> int:
+        """Sequences that it gives for each request, at most."""
+        return 1
 
     @abstractmethod
     def __call__(
@@ -19,7 +35,7 @@ class Method(ABC):
         The model decodes in evaluation mode and is left as it was, also when the generator is closed early.
 
         Raises:
-            ValueError: choices that the method cannot make.
+            ValueError: choices that the method cannot make; at once, before the first token is asked for.
         """
 
 

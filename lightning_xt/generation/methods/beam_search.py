@@ -1,4 +1,5 @@
 from collections.abc import Generator, Sequence
+from typing import ClassVar
 
 import torch
 
@@ -32,6 +33,8 @@ class BeamSearch(Method):
             the next one a draw from what remains, and so on. Their score is the log-probability with its Gumbel noise.
     """
 
+    ranked: ClassVar = True
+
     def __init__(
         self, *, beams: int = 4, length_penalty: int | float = 1.0, n_best: int = 1, stochastic: bool = False
     ) -> None:
@@ -45,6 +48,11 @@ class BeamSearch(Method):
             )
         self.beams, self.n_best = beams, n_best
         self.length_penalty, self.stochastic = length_penalty, stochastic
+        self.draws = stochastic
+
+    @property
+    def sequences(self) -> int:
+        return self.n_best
 
     def __call__(
         self, model: Autoregressive, requests: Sequence[Request], choices: Choices

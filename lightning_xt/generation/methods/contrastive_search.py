@@ -1,5 +1,5 @@
 from collections.abc import Callable, Generator, Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -47,6 +47,9 @@ class ContrastiveSearch(Method):
         k: likeliest words among which one is chosen.
         alpha: weight of likeness, from 0 to 1; 0 is greedy decoding.
     """
+
+    needs_states: ClassVar = True
+    draws = False
 
     def __init__(self, *, k: int = 4, alpha: int | float = 0.6) -> None:
         check_option("method: ContrastiveSearch", "k", k, least=1)

@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from typing import ClassVar
 
 from lightning_xt.core.checks import check_option
 from lightning_xt.generation.requests import Choices
@@ -19,6 +20,8 @@ class PromptLookup(Speculation):
             them.
         tokens: most tokens guessed at once.
     """
+
+    rereads: ClassVar = False
 
     def __init__(self, ngram: int = 3, tokens: int = 8) -> None:
         check_option("method: PromptLookup", "ngram", ngram, least=1)

@@ -1,4 +1,5 @@
 from collections.abc import Generator, Sequence
+from typing import ClassVar
 
 import torch
 
@@ -15,6 +16,8 @@ class Sample(Method):
     Texts that end make room for those that wait (Yu et al., 2022, Orca,
     https://www.usenix.org/conference/osdi22/presentation/yu), so that short ones do not wait for long ones.
     """
+
+    rereads: ClassVar = False
 
     def __call__(
         self, model: Autoregressive, requests: Sequence[Request], choices: Choices
