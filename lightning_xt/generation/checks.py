@@ -7,7 +7,7 @@ import torch
 from lightning_xt.generation.filters.temperature import Temperature
 from lightning_xt.generation.protocol import Autoregressive
 from lightning_xt.generation.requests import Choices, Request
-from lightning_xt.generation.row_inputs import soft_tokens
+from lightning_xt.generation.row_inputs import check_alike, soft_tokens
 
 
 def check_requests(model: Autoregressive, requests: Sequence[Request], choices: Choices) -> None:
@@ -21,6 +21,9 @@ def check_requests(model: Autoregressive, requests: Sequence[Request], choices: 
     for request in requests:
         _check(model, request)
     if requests:
+        if choices.batch > 1:
+            # Those with soft prefixes of different lengths are read apart.
+            check_alike([request.inputs for request in requests], but="prefix")
         every = torch.cat([request.prompt for request in requests])
         low, high = int(every.min()), int(every.max())
         if low < 0 or high >= model.vocab_size:

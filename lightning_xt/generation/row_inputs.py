@@ -26,6 +26,24 @@ def row_of(inputs: Inputs | None, row: int, length: int | None = None) -> Inputs
     return Inputs(**given)
 
 
+def check_alike(rows: Sequence[Inputs | None], *, but: str | None = None) -> None:
+    """Raises a ValueError for a row that has a field which another lacks.
+
+    Args:
+        rows: inputs of each row.
+        but: field that some may have and others not. None = none.
+    """
+    # A row all of whose context is real needs no mask, and its neighbour may.
+    free = {"context_mask", but}
+    first, *others = ({} if row is None else _given(row) for row in rows)
+    for given in others:
+        if given.keys() - free != first.keys() - free:
+            raise ValueError(
+                f"rows that are decoded together need the same inputs, but one has {_names(first)} and another "
+                f"{_names(given)}; give all of them the same, or set batch to 1"
+            )
+
+
 def stacked(rows: Sequence[Inputs | None]) -> Inputs | None:
     """The inputs of a batch.
 
@@ -35,16 +53,10 @@ def stacked(rows: Sequence[Inputs | None]) -> Inputs | None:
     Raises:
         ValueError: a row has a field that another lacks.
     """
-    first = {} if rows[0] is None else _given(rows[0])
-    together: dict[str, list[Tensor]] = {name: [] for name in first}
+    check_alike(rows)
+    together: dict[str, list[Tensor]] = {}
     for row in rows:
         given = {} if row is None else _given(row)
-        # A row all of whose context is real needs no mask, and its neighbour may.
-        if given.keys() - {"context_mask"} != first.keys() - {"context_mask"}:
-            raise ValueError(
-                f"rows that are decoded together need the same inputs, but one has {_names(first)} and another "
-                f"{_names(given)}"
-            )
         if "context" in given:
             context = given["context"]
             real = torch.ones(context.shape[:2], dtype=torch.bool, device=context.device)

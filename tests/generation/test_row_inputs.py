@@ -120,8 +120,8 @@ def test_soft_tokens_are_counted() -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([context(2), None], "one has context and another none"),
-        ([None, context(2, 1)], "one has none and another context and context_mask"),
+        ([context(2), None], "one has context and another none; give all of them the same, or set batch to 1"),
+        ([None, context(2, 1)], "one has none and another context and context_mask; give all"),
         (
             [context(2), Inputs(condition=numbers(1, 3), context=numbers(1, 2, 2))],
             "one has context and another condition and context",

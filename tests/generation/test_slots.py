@@ -20,6 +20,10 @@ from lightning_xt.generation.filters.forced import Forced
 from lightning_xt.generation.filters.no_repeat_ngram import NoRepeatNgram
 from lightning_xt.generation.filters.top_k import TopK
 from lightning_xt.generation.history import History
+from lightning_xt.generation.methods.base import Method
+from lightning_xt.generation.methods.beam_search import BeamSearch
+from lightning_xt.generation.methods.contrastive_search import ContrastiveSearch
+from lightning_xt.generation.methods.prompt_lookup import PromptLookup
 from lightning_xt.generation.methods.sample import Sample
 from lightning_xt.generation.noise import draw, seeds_of
 from lightning_xt.generation.requests import Choices, Request, Result
@@ -346,3 +350,17 @@ def test_inputs_are_left_as_they_were() -> None:
 def test_refuses_choices_before_anything_is_drawn(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         Sample()(decoder(), asked(1), Choices(**options))
+
+
+@pytest.mark.parametrize("method", [Sample(), PromptLookup(), BeamSearch(), ContrastiveSearch()], ids=type)
+def test_refuses_rows_with_different_inputs_before_anything_is_read(method: Method) -> None:
+    model, (first, second) = decoder(), [replace(each, inputs=None) for each in asked(2)]
+    requests = [first, replace(second, inputs=Inputs(types=torch.zeros(1, len(second.prompt), dtype=torch.long)))]
+    message = (
+        "rows that are decoded together need the same inputs, but one has none and another types; give all of them "
+        "the same, or set batch to 1"
+    )
+    with pytest.raises(ValueError, match=re.escape(message)):
+        method(model, requests, Choices(batch=2))
+    apart = answer(model, requests, Choices(temperature=0, batch=1), method)
+    assert apart == [answer(model, [each], Choices(temperature=0), method)[0] for each in requests]
