@@ -204,6 +204,8 @@ class Cache:
     def retire(self, moves: Sequence[tuple[int, int]], rows: int) -> None:
         """Lets the last rows go, with little to copy: those that stay are moved into the places of those that do not.
 
+        `settle` must follow.
+
         Args:
             moves: which row goes where: (from, to).
             rows: how many stay.
@@ -255,7 +257,7 @@ class Cache:
         self.bound, self.uniform = max(lengths), min(lengths) == max(lengths)
 
     def clear(self, rows: Int[Tensor, " k"]) -> None:
-        """Forgets all that some rows hold, which are of no interest any more but stay for now."""
+        """Forgets all that some rows hold, which are of no interest any more but stay for now; `settle` must follow."""
         self.lengths, self.written = (t.index_fill(0, rows, 0) for t in (self.lengths, self.written))
         self.uniform = False
 

@@ -18,8 +18,9 @@ class Contrastive:
 
     O'Brien & Lewis, 2023. https://arxiv.org/abs/2309.09117
     Of several amateurs log q is the mean. A word is plausible where the model gives it at least a share of the
-    probability of the likeliest one; all others have minus infinity. It keeps the protocol of a model, so every method
-    of decoding works with it. All models are given the same inputs.
+    probability of the likeliest one; all others have minus infinity. It keeps the protocol of a model, so the methods
+    of decoding work with it, but for ContrastiveSearch, which needs a Decoder's vectors and refuses it. All models are
+    given the same inputs.
 
     Args:
         model: whose words are drawn.

@@ -15,7 +15,8 @@ class Guided:
     """Scores words by log p(word) + scale * (log p(word | given) - log p(word)).
 
     Sanchez et al., 2023. https://arxiv.org/abs/2306.17806
-    It keeps the protocol of a model, so every method of decoding works with it. Each token is read twice.
+    It keeps the protocol of a model, so the methods of decoding work with it, but for ContrastiveSearch, which needs a
+    Decoder's vectors and refuses it. Each token is read twice.
 
     Args:
         model: reads the tokens, once with what each row is given and once without.
