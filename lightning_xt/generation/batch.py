@@ -11,7 +11,7 @@ from lightning_xt.core.inputs import Inputs
 from lightning_xt.generation.protocol import Autoregressive
 from lightning_xt.generation.requests import Choices, Drawn, Request
 from lightning_xt.generation.row_inputs import of_a_step, soft_tokens, stacked
-from lightning_xt.generation.rows import Rows
+from lightning_xt.generation.rows import Rows, moved, retirement
 
 
 @dataclass(eq=False)
@@ -113,16 +113,12 @@ class Batch:
 
     def retire(self) -> None:
         """Lets finished texts go: the last rows move into their places, and the batch becomes smaller."""
-        alive = sum(not text.finished for text in self.texts)
-        holes = [place for place, text in enumerate(self.texts[:alive]) if text.finished]
-        last = [alive + place for place, text in enumerate(self.texts[alive:]) if not text.finished]
-        order = list(range(alive))
-        for source, target in zip(last, holes, strict=True):
-            order[target] = source
+        moves, alive = retirement([text.finished for text in self.texts])
+        order = moved(range(len(self.texts)), moves, alive)
         self.texts = [self.texts[each] for each in order]
         if alive:
             self.rows.select(torch.tensor(order, device=self.rows.lengths.device))
-            self.memory.retire(list(zip(last, holes, strict=True)), alive)
+            self.memory.retire(moves, alive)
 
     def forget(self) -> None:
         """Empties the rows of finished texts, which stay for now."""

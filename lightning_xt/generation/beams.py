@@ -15,8 +15,8 @@ from lightning_xt.generation.noise import gumbel
 from lightning_xt.generation.protocol import Autoregressive
 from lightning_xt.generation.requests import Choices, Drawn, Request
 from lightning_xt.generation.row_inputs import of_a_step, soft_tokens, stacked
-from lightning_xt.generation.rows import Rows, changed_logits
-from lightning_xt.generation.slots import ASK_EVERY
+from lightning_xt.generation.rows import Rows, changed_logits, precise
+from lightning_xt.generation.slots import ASK_EVERY, on_host
 
 _NEVER = float("-inf")
 _SPREAD = 6364136223846793005  # Knuth's multiplier for numbers of 64 bits: paths that differ hardly meet again
@@ -55,7 +55,7 @@ class Beams:
         width = max(len(request.prompt) for request in requests.values())
         rows = Rows.of(list(requests.values()), width + max(limits))
         self.prompts, self.device = rows.prompts, rows.prompts.device
-        self.on_host = _on_host(self.device)
+        self.on_host = on_host(self.device)
         self.limits = torch.tensor(limits, device=self.device)
         self.found = torch.zeros_like(self.limits)
         self.over = torch.zeros_like(self.limits, dtype=torch.bool)
@@ -108,7 +108,7 @@ class Beams:
         )
         self.memory.repeat(self.beams)
         self._inputs = self._of_a_step()
-        self.logits = _precise(logits[:, -1]).repeat_interleave(self.beams, dim=0)
+        self.logits = precise(logits[:, -1]).repeat_interleave(self.beams, dim=0)
 
     def _read_newest(self, kept: Tensor | None) -> None:
         """Lets the model read the newest tokens, its rows put in the order of the texts that are followed now."""
@@ -123,7 +123,7 @@ class Beams:
             self.memory.reorder(order)
         tokens = running.newest.view(-1, 1)
         logits = self.model(tokens, inputs=self._inputs, cache=self.memory, last_only=True)
-        self.logits = _precise(logits[:, -1])
+        self.logits = precise(logits[:, -1])
 
     def _grown(self) -> Hypotheses:
         """The best ways to make the texts of each sentence one token longer, in order."""
@@ -226,12 +226,3 @@ class Beams:
     def _end(self) -> int:
         """The end token, or one that no text has."""
         return -1 if self.choices.end is None else self.choices.end
-
-
-def _on_host(device: torch.device) -> bool:
-    """Whether to look at a number costs nothing; elsewhere it means to wait."""
-    return device.type == "cpu"
-
-
-def _precise(logits: Float[Tensor, "b v"]) -> Float[Tensor, "b v"]:
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.generation.protocol import Autoregressive, Memory
+from lightning_xt.generation.rows import precise
 
 
 class JointCache:
@@ -93,4 +93,4 @@ def read_jointly(
         model(tokens, lengths=lengths, inputs=inputs, cache=member, last_only=last_only)
         for (model, inputs), member in zip(readers, members, strict=True)
     ]
-    return [each.log_softmax(dim=-1, dtype=torch.promote_types(each.dtype, torch.float32)) for each in logits]
+    return [precise(each).log_softmax(dim=-1) for each in logits]

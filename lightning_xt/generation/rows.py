@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -11,6 +12,8 @@ from lightning_xt.generation.filters.temperature import Temperature
 from lightning_xt.generation.history import History
 from lightning_xt.generation.noise import draw, seeds_of
 from lightning_xt.generation.requests import Choices, Request
+
+T = TypeVar("T")
 
 
 @dataclass(eq=False)
@@ -44,7 +47,7 @@ class Rows:
 
     def draw(self, logits: Float[Tensor, "b v"], choices: Choices) -> tuple[Int[Tensor, " b"], Float[Tensor, " b"]]:
         """Draws a token for each row, and gives it with its log-probability before temperature and filters."""
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        logits = precise(logits)
         changed = changed_logits(logits, self.history(choices.end), choices)
         token = draw(changed, choices.temperature, self.seeds, self.lengths - self.prompts)
         log_prob = logits.gather(1, token[:, None])[:, 0] - logits.logsumexp(dim=-1)
@@ -70,6 +73,27 @@ class Rows:
         """Forgets what some rows hold, which are of no interest any more but stay for now."""
         # Not the lengths alone: nothing may have drawn less than nothing.
         self.prompts, self.lengths = (t.index_fill(0, rows, 0) for t in (self.prompts, self.lengths))
+
+
+def precise(values: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
+    """The same in float32 or finer."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def retirement(finished: Sequence[bool]) -> tuple[list[tuple[int, int]], int]:
+    """How finished rows are let go: which go into the places of which, (from, to), and how many stay."""
+    alive = len(finished) - sum(finished)
+    holes = [place for place in range(alive) if finished[place]]
+    last = [place for place in range(alive, len(finished)) if not finished[place]]
+    return list(zip(last, holes, strict=True)), alive
+
+
+def moved(values: Sequence[T], moves: Sequence[tuple[int, int]], rows: int) -> list[T]:
+    """The first values after others have been written over some of them."""
+    values = list(values)
+    for source, target in moves:
+        values[target] = values[source]
+    return values[:rows]
 
 
 def changed_logits(logits: Float[Tensor, "b v"], history: History, choices: Choices) -> Float[Tensor, "b v"]:

@@ -7,6 +7,8 @@ place, or the last row is moved there and the batch becomes smaller.
 from collections import deque
 from collections.abc import Sequence
 
+import torch
+
 from lightning_xt.generation.batch import Batch, Text
 from lightning_xt.generation.protocol import Autoregressive
 from lightning_xt.generation.requests import Choices, Drawn, Request
@@ -31,7 +33,7 @@ class Slots:
         self.model, self.choices = model, choices
         self.waiting = deque(Text(number, request) for number, request in enumerate(requests))
         self.capacity = max(text.read + text.remaining for text in self.waiting)
-        self.on_host = requests[0].prompt.device.type == "cpu"
+        self.on_host = on_host(requests[0].prompt.device)
         self.batch: Batch | None = None
 
     @property
@@ -92,6 +94,11 @@ class Slots:
 
     def _next(self, most: int) -> list[Text]:
         return [self.waiting.popleft() for _ in range(min(most, len(self.waiting)))]
+
+
+def on_host(device: torch.device) -> bool:
+    """Whether to look at a number costs nothing; elsewhere it means to wait."""
+    return device.type == "cpu"
 
 
 def _alike(texts: Sequence[Text]) -> list[list[Text]]:

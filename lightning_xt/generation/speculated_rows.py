@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -15,11 +14,10 @@ from lightning_xt.generation.noise import draw
 from lightning_xt.generation.protocol import Autoregressive
 from lightning_xt.generation.requests import Choices, Request
 from lightning_xt.generation.row_inputs import of_a_step, soft_tokens, stacked
-from lightning_xt.generation.rows import Rows, changed_logits
+from lightning_xt.generation.rows import Rows, changed_logits, moved, precise
 
 Moves = Sequence[tuple[int, int]]
 """Which row goes into the place of which: (from, to)."""
-T = TypeVar("T")
 
 
 class KnownText:
@@ -129,7 +127,7 @@ def draw_each(rows: Rows, logits: Float[Tensor, "b n v"], choices: Choices, beyo
         choices: how tokens are chosen.
         beyond: tokens supposed before the first of the steps.
     """
-    logits, (b, n, _) = logits.to(torch.promote_types(logits.dtype, torch.float32)), logits.shape
+    logits, (b, n, _) = precise(logits), logits.shape
     at = (rows.lengths + beyond)[:, None] + torch.arange(n, device=logits.device)
     if choices.temperature == 0 and not choices.filters:
         tokens = logits.argmax(dim=-1)
@@ -147,11 +145,3 @@ def padded(rows: Sequence[Sequence[int]], device: torch.device) -> Int[Tensor, "
     """Tokens of each row, padded on the right."""
     longest = max(map(len, rows))
     return torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows], device=device)
-
-
-def moved(values: Sequence[T], moves: Moves, rows: int) -> list[T]:
-    """The first values after others have been written over some of them."""
-    values = list(values)
-    for source, target in moves:
-        values[target] = values[source]
-    return values[:rows]

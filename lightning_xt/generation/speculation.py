@@ -11,19 +11,19 @@ sampled, whatever the filters are and whoever guesses. A draft that draws with t
 
 from abc import abstractmethod
 from collections.abc import Generator, Sequence
-from itertools import groupby
 from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from lightning_xt.generation.batches import batches
 from lightning_xt.generation.checks import check_requests
 from lightning_xt.generation.methods.base import Method
 from lightning_xt.generation.protocol import Autoregressive
 from lightning_xt.generation.requests import Choices, Drawn, Request
-from lightning_xt.generation.rows import Rows
-from lightning_xt.generation.speculated_rows import KnownText, Moves, Reader, draw_each, moved, padded
+from lightning_xt.generation.rows import Rows, moved, precise, retirement
+from lightning_xt.generation.speculated_rows import KnownText, Moves, Reader, draw_each, padded
 
 
 @runtime_checkable
@@ -77,15 +77,11 @@ class Speculation(Method):
         self, model: Autoregressive, requests: Sequence[Request], choices: Choices
     ) -> Generator[Drawn, None, None]:
         texts = [KnownText(number, request) for number, request in enumerate(requests)]
-        # Prompts of like lengths are read together, those with as long a soft prefix alone.
-        texts.sort(key=lambda text: (text.soft, len(text.tokens)))
         was_training = model.training
         model.train(False)
         try:
-            for _, group in groupby(texts, key=lambda text: text.soft):
-                alike = list(group)
-                for first in range(0, len(alike), choices.batch):
-                    yield from self._decode_together(model, alike[first : first + choices.batch], choices)
+            for numbers in batches(requests, choices.batch):
+                yield from self._decode_together(model, [texts[number] for number in numbers], choices)
         finally:
             model.train(was_training)
 
@@ -105,7 +101,7 @@ class Speculation(Method):
                 tokens, log_probs = drawn.tolist(), _log_probs(reader.logits, drawn).tolist()
             for each in zip(texts, guesses, tokens, log_probs, strict=True):
                 yield from self._take(*each, choices)
-            moves, alive = _retirement(texts)
+            moves, alive = retirement([text.finished for text in texts])
             texts = moved(texts, moves, alive)
             if texts:
                 with torch.inference_mode():
@@ -153,14 +149,6 @@ def _suppose(rows: Rows, texts: Sequence[KnownText], guesses: Sequence[Sequence[
     return tokens
 
 
-def _retirement(texts: Sequence[KnownText]) -> tuple[Moves, int]:
-    """Which rows take the places of finished ones, and how many rows stay."""
-    alive = sum(not text.finished for text in texts)
-    holes = [place for place, text in enumerate(texts[:alive]) if text.finished]
-    last = [place for place in range(alive, len(texts)) if not texts[place].finished]
-    return list(zip(last, holes, strict=True)), alive
-
-
 def _log_probs(logits: Tensor, tokens: Tensor) -> Tensor:
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    logits = precise(logits)
     return logits.gather(-1, tokens[..., None])[..., 0] - logits.logsumexp(dim=-1)
