@@ -11,7 +11,10 @@ from lightning.pytorch import Callback, Trainer
 
 from lightning_xt.data.copy_task import CopyTask
 from lightning_xt.data.text_files import TextFiles
-from lightning_xt.generation.engine import generate
+from lightning_xt.generation.batch import Batch, Text
+from lightning_xt.generation.compiled import Compiled
+from lightning_xt.generation.engine import answer, generate
+from lightning_xt.generation.requests import Choices, Request
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.nn.norms.rms_norm import RMSNorm
 from lightning_xt.nn.positions.alibi import ALiBi
@@ -59,6 +62,33 @@ def test_decodes_what_the_cpu_decodes() -> None:
     tokens, _ = example(2, 7)
     expected = generate(model, tokens, 20, temperature=0)
     assert torch.equal(generate(model.cuda(), tokens.cuda(), 20, temperature=0).cpu(), expected)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.3])
+def test_compiled_steps_decode_what_others_do(temperature: float) -> None:
+    """In rows of different lengths that end at different times, among more prompts than places."""
+    model = randomised(decoder).cuda()
+    compiled = Compiled(model)
+    prompts = [example(1, n)[0][0].cuda() for n in (7, 3, 5, 11, 2)]
+    requests = [Request(prompt=prompt, length=40, seed=n) for n, prompt in enumerate(prompts)]
+    choices = Choices(temperature=temperature, end=4, batch=2)
+    ours, theirs = answer(compiled, requests, choices), answer(model, requests, choices)
+    assert [each[0].tokens for each in ours] == [each[0].tokens for each in theirs]
+
+
+def test_no_step_of_decoding_waits_for_the_device() -> None:
+    model = randomised(decoder).cuda()
+    requests = [Request(prompt=example(1, 5)[0][0].cuda(), length=40, seed=n) for n in range(3)]
+    with torch.inference_mode():
+        batch = Batch(model, [Text(n, each) for n, each in enumerate(requests)], Choices(), capacity=64, growing=True)
+        batch.step()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            for _ in range(20):
+                batch.step()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        assert len(batch.hear()) == 3 * 22
 
 
 @pytest.mark.parametrize("position", [Rotary, ALiBi])
