@@ -1,13 +1,14 @@
 """How well a recipe translates: python benchmarks/translation.py --config configs/translation/multi30k_cpu.yaml
 
-Trains by `lightning-xt fit`, translates the test split of Multi30k greedily by `lightning-xt predict`, and counts:
+Trains by `lightning-xt fit`, translates the test split of Multi30k by `lightning-xt predict`, greedily, and counts:
 
     bleu_tokenized   both sides normalised, tokenised as Moses does (sacremoses) and lowercased, BLEU of these tokens as
                      they are: how fairseq, and the published figures of small models on this data, count
     bleu             sacreBLEU's own tokens (13a), cased
     chrf             sacreBLEU's chrF
 
---run takes a run that is there instead of training one. What follows `--` goes to `lightning-xt fit`.
+What follows `--` goes to `lightning-xt fit`. --run takes a run that is there instead of training one, and what follows
+`--` goes to `predict`: -- --sampling.method BeamSearch --sampling.method.beams 5
 """
 
 import argparse
@@ -42,7 +43,7 @@ def main() -> None:
         output = Path(folder) / "output.de"
         checkpoint = Path(run) / "checkpoints" / f"{options.checkpoint}.ckpt"
         command("predict", "-c", f"{run}/config.yaml", f"--ckpt_path={checkpoint}", f"--data.predict_source={source}",
-                f"--output={output}")  # fmt: skip
+                f"--output={output}", *([] if options.run is None else options.rest))  # fmt: skip
         rows = scores(lines(output), lines(target))
     if seconds is not None:
         rows["seconds"] = {"value": round(seconds, 1), "repeats": 1}
