@@ -16,11 +16,14 @@ from tiny_pairs import write_pairs
 
 from lightning_xt.cli import main
 from lightning_xt.commands.generate_options import asked
+from lightning_xt.commands.inference import Inference
 from lightning_xt.commands.loading import load
+from lightning_xt.generation.weights import Int8Linear, RowLinear
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.training.language_model import LanguageModel
 from lightning_xt.training.predictions import Continuer
 from lightning_xt.training.sampling import Sampling
+from lightning_xt.training.translations import Translator
 
 RUN = "runs/tiny"
 SHORT = ["--length", "6"]
@@ -402,6 +405,10 @@ MISTAKES = [
     ("--prompt x --guidance 2", "--guidance 2.0 weighs what a source adds, but a LanguageModel has none"),
     ("--prompt x --draft nope", "nope is no run: there is no such folder or file"),
     ("--prompt x --draft runs/tiny --method PromptLookup", "a draft is a method of its own, but the method is Prompt"),
+    (
+        "--prompt x --num_return_sequences 3 --method ContrastiveSearch",
+        "ContrastiveSearch(k=4, alpha=0.6), draws nothing, so all of them would be the same",
+    ),
     ("--prompt x -c nope.yaml", "nope.yaml; check the path given to -c"),
 ]
 
@@ -519,6 +526,73 @@ def test_other_errors_are_no_lack_of_memory(trained, monkeypatch):
     monkeypatch.setattr(Decoder, "new_cache", broken)
     with pytest.raises(RuntimeError, match="shapes do not match"):
         main(["generate", RUN, "--prompt", "x"])
+
+
+@pytest.mark.parametrize("option", ["--compile", "--amateur runs/none", "--guidance 1.5"])
+def test_what_takes_the_networks_place_gives_no_vectors(option, said):
+    # Told before a run is looked for, of which there is none.
+    told = said("runs/none", "--prompt", "x", *option.split(), "--method", "ContrastiveSearch")
+    assert f"{option.split()[0]} takes the network's place, but the method, ContrastiveSearch, compares vectors" in told
+
+
+def test_predict_refuses_them_too(trained, capsys):
+    predict = ["predict", "-c", "runs/tiny/0/config.yaml", "--ckpt_path", "best", "--data.predict_prompts"]
+    options = ["--inference.compile", "true", "--sampling.method", "ContrastiveSearch"]
+    assert main([*predict, "prompts.txt", *options, "--output", "out.jsonl"]) == 2
+    assert "--compile takes the network's place, but the method, ContrastiveSearch" in capsys.readouterr().err
+    assert not Path("out.jsonl").exists()
+
+
+def test_guidance_leaves_the_network_as_it_was(pairs):
+    module = load("runs/pairs").train()
+    Inference(guidance=2.0).apply(module)
+    assert all(each.training for each in module.modules())
+    module.eval()
+    Inference(guidance=2.0).apply(module)
+    assert not any(each.training for each in module.modules())
+
+
+def test_steps_are_compiled_of_the_layout_for_it(trained, monkeypatch):
+    # What checks shapes here does not compile.
+    monkeypatch.setattr("lightning_xt.commands.inference.Compiled", lambda decoder: ("compiled", decoder))
+    module = load(RUN)
+    for weights, kind in ((None, RowLinear), ("float32", RowLinear), ("int8", Int8Linear)):
+        inference = Inference(weights=weights, compile=True)
+        inference.apply(module)
+        compiled, decoder = module.decoding.model
+        assert compiled == "compiled" and isinstance(decoder.head.to_logits, kind)
+        # What that costs is told where it was asked for.
+        assert (inference.cost is None) == (weights is None)
+    assert type(module.decoder.head.to_logits) is torch.nn.Linear
+
+
+def test_a_source_beyond_the_positions_is_told(pairs, monkeypatch, capsys):
+    init = Translator.__init__
+
+    def short(self, *args):
+        init(self, *args)
+        self.most = 4
+
+    monkeypatch.setattr(Translator, "__init__", short)
+    source = "a red dog in the green house"
+    for text, options in (("", ["--prompt", source]), (f"{source}\n/quit\n", ["--interactive"])):
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode()), encoding="utf-8"))
+        assert main(["generate", "runs/pairs", *options, "--length", "3"]) == 0
+        told = capsys.readouterr().err
+        assert re.fullmatch(r"it has \d+ tokens; only the first 3 were read \(max_length\)\n", told)
+
+
+def test_a_flag_before_the_run_leaves_it_alone(trained, said):
+    expected = said(RUN, "--prompt", "fox", *SHORT)
+    assert said("--stream", RUN, "--prompt", "fox", *SHORT) == expected
+    assert said("--prompt", "fox", "--stream", RUN, *SHORT) == expected
+    assert asked(["--jsonl", "false", "x", "--prompts", "y"]).jsonl is False
+    assert asked(["--prompts", "y", "--jsonl", "FALSE", "x"]).run == "x"
+    found = asked(["--log_probs", "--compile", "x", "--stop", "--stream", "--prompt", "y"])
+    assert (found.run, found.inference.compile, found.shown.stream) == ("x", True, None)
+    assert found.sampling == Sampling(stop=["--stream"], filters=[], log_probs=True)
+    assert asked(["x", "--prompt", "y", "--jsonl"]).jsonl is True
 
 
 def test_flags_stand_alone_or_with_a_value():

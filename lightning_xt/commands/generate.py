@@ -12,7 +12,7 @@ from lightning_xt.commands.generate_options import Asked, asked
 from lightning_xt.commands.interactive import converse
 from lightning_xt.commands.loading import load
 from lightning_xt.commands.prompts import read
-from lightning_xt.commands.showing import painter, show
+from lightning_xt.commands.showing import painter, pieces, show
 from lightning_xt.core.discovery import import_submodules
 from lightning_xt.core.files import replacing
 from lightning_xt.data.prompts import Prompt
@@ -51,8 +51,8 @@ def _run(options: Asked) -> None:
         converse(module.answering, options.sampling, paint)
     elif options.streamed:
         for prompt in _prompts(options):
-            with closing(module.answering.pieces(prompt["prompt"], options.sampling)) as pieces:
-                for piece in pieces:
+            with closing(pieces(module.answering, prompt["prompt"], options.sampling)) as shown:
+                for piece in shown:
                     show(paint(piece))
             show("\n")
     else:

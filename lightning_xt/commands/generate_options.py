@@ -4,6 +4,7 @@ import difflib
 import inspect
 import json
 import re
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,8 +21,10 @@ from lightning_xt.training.sampling import Sampling
 
 DESCRIPTION = """Continues prompts, or translates them with an encoder-decoder. A single prompt's text appears as it is
 produced; prompts of a file become JSON lines."""
-FLAGS = ("stream", "jsonl", "interactive", "show_probabilities", "log_probs", "compile")
+FLAGS = ("--stream", "--jsonl", "--interactive", "--show_probabilities", "--log_probs", "--compile")
 """Options that are on where they stand without a value."""
+VALUES = ("true", "false", "null")
+"""What a flag may be given."""
 SEVERAL = ("--stop", "--amateur")
 """Options that may be given several times."""
 
@@ -97,7 +100,7 @@ def asked(args: Sequence[str]) -> Asked:
     Raises:
         UserError: they are mistaken, or contradict each other.
     """
-    parser, args = _parser(), _appended(args)
+    parser, args = _parser(), _completed(args)
     check_configs(config_files(args))
     try:
         options = parser.instantiate(parser.parse_args(args))
@@ -127,20 +130,23 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--prompt", action="append", type=str, help="The text to continue or to translate; repeatable.")
     for kind in (Shown, Sampling, Inference):
         parser.add_class_arguments(kind)
-    for action in parser._actions:
-        if action.dest in FLAGS:
-            action.nargs, action.const = "?", True
     return parser
 
 
-def _appended(args: Sequence[str]) -> list[str]:
-    """The arguments, where options of several texts are given one text at a time, whatever is in it."""
-    given, found = iter(args), []
-    for arg in given:
+def _completed(args: Sequence[str]) -> list[str]:
+    """The arguments, flags with a value, and options of several texts given one text at a time, whatever is in it."""
+    given, found = deque(args), []
+    # Where RUN is yet to come, it may be what stands behind a flag.
+    run_first = not args[:1] or not args[0].startswith("-")
+    while given:
+        arg = given.popleft()
         name, equals, value = arg.partition("=")
-        if name not in SEVERAL or (equals and value.startswith("[")):
+        if arg in FLAGS:
+            valued = bool(given) and not given[0].startswith("-") and (run_first or given[0].lower() in VALUES)
+            found.append(f"{arg}={given.popleft() if valued else 'true'}")
+        elif name not in SEVERAL or (equals and value.startswith("[")):
             found.append(arg)
-        elif equals or (value := next(given, "")):
+        elif equals or (value := given.popleft() if given else ""):
             found.append(f"{name}+={json.dumps([value], ensure_ascii=False)}")
         else:
             raise UserError(f"generate: argument {name}: expected one argument")
@@ -170,6 +176,7 @@ def _told(message: str, parser: ArgumentParser) -> str:
 def _check(asked: Asked) -> None:
     """Raises a UserError for options that contradict each other."""
     shown, sequences = asked.shown, asked.sampling.sequences
+    asked.inference.check(asked.sampling)
     given = [name for name in ("prompts", "output", "jsonl", "stream") if getattr(shown, name) not in (None, False)]
     if asked.prompt and shown.prompts is not None:
         raise UserError(f"--prompt and --prompts {shown.prompts} both say what to answer; give one of them")

@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -22,6 +21,7 @@ from lightning_xt.models.encoder_decoder import EncoderDecoder
 from lightning_xt.training.answers import Decoding
 from lightning_xt.training.language_model import LanguageModel
 from lightning_xt.training.module import Module
+from lightning_xt.training.sampling import Sampling
 
 MEASURED = 16
 """Texts by which the cost of other weights is measured."""
@@ -56,8 +56,19 @@ class Inference(Callback):
         """What results tell of it."""
         self.cost: Cost | None = None
 
+    def check(self, sampling: Sampling) -> None:
+        """Raises a UserError where the method of a sampling does not work with what takes part."""
+        method = sampling.made_method()
+        given = [name for name in ("compile", "amateur", "guidance") if getattr(self, name) not in (None, False, [])]
+        if method.needs_states and given:
+            raise UserError(
+                f"--{given[0]} takes the network's place, but the method, {type(method).__name__}, compares vectors "
+                "that the network alone gives; leave it away, or choose another method"
+            )
+
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if isinstance(pl_module, Module):
+            self.check(pl_module.sampling)
             self.apply(pl_module)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -72,8 +83,10 @@ class Inference(Callback):
         """
         decoder = _decoder(module)
         model: Any = decoder
+        if self.weights is not None or self.compile:
+            # Only what is laid out for it compiles to products that are fast on a CPU.
+            model = decoder = with_weights(decoder, self.weights or "float32", compiled=self.compile)
         if self.weights is not None:
-            model = decoder = _lowered(decoder, self.weights)
             self.cost = Cost(self.weights, _decoder(module), decoder)
         if self.compile:
             model = Compiled(decoder)
@@ -132,21 +145,6 @@ def _decoder(module: Module) -> Decoder:
     return found
 
 
-def _lowered(decoder: Decoder, weights: Weights) -> Decoder:
-    """A decoder with other weights, which reads a context of any type."""
-    lowered = with_weights(decoder, weights)
-    dtype = lowered.token_embedding.weight.dtype
-
-    def cast(_: object, args: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        inputs = named.get("inputs")
-        if inputs is not None and inputs.context is not None:
-            named = {**named, "inputs": replace(inputs, context=inputs.context.to(dtype))}
-        return args, named
-
-    lowered.register_forward_pre_hook(cast, with_kwargs=True)
-    return lowered
-
-
 def _language_model(module: Module, option: str) -> LanguageModel:
     if not isinstance(module, LanguageModel):
         raise UserError(f"{option} is for language models, but this is a {type(module).__name__}; leave it away")
@@ -187,5 +185,10 @@ def _nothing(module: Module, scale: float) -> Inputs:
     end = module.tokenizers["source"].end
     if end is None:
         raise UserError(f"--guidance {scale} needs an empty source, but the sources have no end token; leave it away")
-    with torch.no_grad():
-        return network.eval().encode(torch.tensor([[end]], device=module.device))
+    was_training = network.training
+    network.train(False)
+    try:
+        with torch.no_grad():
+            return network.encode(torch.tensor([[end]], device=module.device))
+    finally:
+        network.train(was_training)

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Generator
 from contextlib import closing
 
-from lightning_xt.commands.showing import show
+from lightning_xt.commands.showing import pieces, show
 from lightning_xt.messages import own_sentence
 from lightning_xt.training.answers import Answering
 from lightning_xt.training.conversation import Conversation
@@ -51,7 +51,7 @@ def converse(answering: Answering, sampling: Sampling, paint: Callable[[Piece], 
         if conversation is not None:
             _answer(conversation.answer(line), paint)
         elif line.strip():
-            _answer(answering.pieces(line, sampling), paint)
+            _answer(pieces(answering, line, sampling), paint)
 
 
 def _line() -> str | None:
@@ -84,10 +84,10 @@ def _command(line: str, conversation: Conversation | None, help_text: str) -> No
         _tell(f"unknown command {line.split()[0]!r}; give {known}, or // for a text that begins with /")
 
 
-def _answer(pieces: Generator[Piece, None, None], paint: Callable[[Piece], str]) -> None:
+def _answer(answer: Generator[Piece, None, None], paint: Callable[[Piece], str]) -> None:
     try:
-        with closing(pieces):
-            for piece in pieces:
+        with closing(answer):
+            for piece in answer:
                 show(paint(piece))
     except KeyboardInterrupt:
         # What was produced stays; the next turn goes on from there.

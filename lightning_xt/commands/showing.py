@@ -3,8 +3,10 @@
 import math
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 
+from lightning_xt.training.answers import Answering
+from lightning_xt.training.sampling import Sampling
 from lightning_xt.training.writing import Piece
 
 COLORS = ((0.9, 40), (0.5, 148), (0.2, 220), (0.05, 208), (0.0, 196))
@@ -20,6 +22,22 @@ def show(text: str) -> None:
     else:
         sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
     sys.stdout.flush()
+
+
+def pieces(answering: Answering, text: str, sampling: Sampling) -> Generator[Piece, None, None]:
+    """What is shown for one text, as it becomes certain; what of it is not read is told on standard error.
+
+    Args:
+        answering: what answers.
+        text: what is answered.
+        sampling: how.
+
+    Raises:
+        ValueError: the text cannot be answered.
+    """
+    if problem := answering.problem(text):
+        print(problem, file=sys.stderr)
+    yield from answering.pieces(text, sampling)
 
 
 def painter(show_probabilities: bool, color: str) -> Callable[[Piece], str]:

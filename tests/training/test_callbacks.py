@@ -1,5 +1,7 @@
+import inspect
 import warnings
 from contextlib import nullcontext
+from functools import partial
 from itertools import count
 from types import SimpleNamespace
 
@@ -11,12 +13,15 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from lightning_xt.cli import main
 from lightning_xt.data.loader import Loader
 from lightning_xt.data.text_files import TextFiles
+from lightning_xt.generation.filters.min_p import MinP
+from lightning_xt.generation.methods.prompt_lookup import PromptLookup
 from lightning_xt.training.callbacks import throughput
 from lightning_xt.training.callbacks.progress import Progress
 from lightning_xt.training.callbacks.sample_text import SampleText, _fenced
 from lightning_xt.training.language_model import LanguageModel
 from lightning_xt.training.loggers.metrics_file import MetricsFile
 from lightning_xt.training.runs import checkpoint_of, new_run, run_of
+from lightning_xt.training.sampling import Sampling
 
 # Lightning calls what version 5 of jsonargparse removes; we require an earlier one.
 
@@ -54,6 +59,25 @@ def test_control_characters_of_a_sample_are_visible():
 def test_prompts_are_not_empty():
     with pytest.raises(ValueError, match=r"sample_text\.prompts: a prompt is empty"):
         SampleText(prompts=["a", ""])
+
+
+def test_samples_take_every_option_of_sampling():
+    """By name, and each reaches it."""
+    ours, theirs = inspect.signature(SampleText).parameters, inspect.signature(Sampling).parameters
+    assert {name: each.default for name, each in ours.items() if name != "prompts"} == {
+        name: each.default for name, each in theirs.items()
+    }
+    assert SampleText().sampling == Sampling()
+    given = {"length": 3, "temperature": 0.5, "top_k": 4, "top_p": 0.6, "min_p": 0.1, "stop": ["x"], "window": 5}
+    given |= {
+        "filters": [partial(MinP, 0.2)],
+        "method": PromptLookup,
+        "num_return_sequences": 2,
+        "batch": 7,
+        "log_probs": True,
+    }
+    assert SampleText(**given, seed=8).sampling == Sampling(**given, seed=8)
+    assert given.keys() | {"seed"} == set(theirs)
 
 
 def test_a_metrics_file_goes_on_where_the_run_does(tmp_path):

@@ -1,12 +1,14 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from lightning_xt.core.files import replacing
+from lightning_xt.generation.filters.base import FilterFactory
+from lightning_xt.generation.methods.base import MethodFactory
 from lightning_xt.training.callbacks.run_folder import run_folder
 from lightning_xt.training.module import Module
 from lightning_xt.training.sampling import Sampling
@@ -23,15 +25,60 @@ class SampleText(Callback):
     Args:
         prompts: texts, none of them empty; [] samples nothing. None = what suits the model: three beginnings to go on
             with, or the first pairs of the validation split.
-        sampling: options of `Sampling`; here a length of None = 128, and fewer where the model's positions reach no
-            further; a temperature of None = 0.8; of an encoder-decoder both are as they are elsewhere.
+        length: tokens to produce. None = 128, and fewer where the model's positions reach no further; of an
+            encoder-decoder at most twice those of the source and 32 more.
+        temperature: divides the logits before anything else; below 1 is more certain, 0 always takes the likeliest.
+            None = 0.8, of an encoder-decoder 0.
+        filters: what changes the logits next, in order: penalties, banned words and others.
+        top_k: only the so many likeliest tokens may be drawn. None = any.
+        top_p: only the likeliest tokens that together have this share of the probability may be drawn. None = any.
+        min_p: only tokens at least this share as likely as the likeliest may be drawn. None = any.
+        method: how sequences are made from the scores of the next token. None = one token is drawn after the other.
+        stop: texts before which an answer ends, wherever the borders of its tokens are.
+        num_return_sequences: answers to each prompt; the first is shown.
+        window: tokens that each layer may look back, for texts longer than those the model was trained on. None = as
+            the model has it.
+        batch: most rows decoded at once; no text depends on it.
+        log_probs: of no effect on what is shown.
+        seed: where the random numbers start.
     """
 
-    def __init__(self, prompts: Sequence[str] | None = None, **sampling: Any) -> None:
+    def __init__(
+        self,
+        prompts: Sequence[str] | None = None,
+        *,
+        length: int | None = None,
+        temperature: float | None = None,
+        filters: Sequence[FilterFactory] = (),
+        top_k: int | None = None,
+        top_p: float | None = None,
+        min_p: float | None = None,
+        method: MethodFactory | None = None,
+        stop: Sequence[str] = (),
+        num_return_sequences: int = 1,
+        window: int | None = None,
+        batch: int = 64,
+        log_probs: bool = False,
+        seed: int = 0,
+    ) -> None:
         if any(not prompt for prompt in prompts or ()):
             raise ValueError("sample_text.prompts: a prompt is empty; give at least one character, or no prompts: []")
         self.prompts = prompts
-        self.sampling = Sampling(**sampling)
+        self.sampling = Sampling(
+            length=length,
+            temperature=temperature,
+            filters=filters,
+            top_k=top_k,
+            top_p=top_p,
+            min_p=min_p,
+            method=method,
+            stop=stop,
+            num_return_sequences=num_return_sequences,
+            window=window,
+            batch=batch,
+            log_probs=log_probs,
+            seed=seed,
+        )
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Makes the texts as short as the model's positions are.
