@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lightning_xt.core.inputs import Inputs
+from lightning_xt.generation.prompts import read_prompts
 from lightning_xt.generation.protocol import Autoregressive
 from lightning_xt.generation.requests import Choices, Drawn, Request
 from lightning_xt.generation.row_inputs import of_a_step, soft_tokens, stacked
@@ -64,14 +65,9 @@ class Batch:
         requests = [text.request for text in texts]
         self.rows = Rows.of(requests, capacity)
         self._drawn: list[tuple[Tensor, Tensor]] = []
-        width = max(len(request.prompt) for request in requests)
-        ragged = any(len(request.prompt) < width for request in requests)
-        inputs = stacked([request.inputs for request in requests])
-        room = capacity if growing else soft_tokens(inputs) + width
+        room = capacity if growing else max(text.read for text in texts)
         self.memory = model.new_cache(len(texts), room, window=choices.window)
-        lengths = self.rows.lengths if ragged else None
-        prompts = self.rows.tokens[:, :width]
-        logits = model(prompts, lengths=lengths, inputs=inputs, cache=self.memory, last_only=True)
+        logits = read_prompts(model, requests, self.memory)
         self._inputs = self._of_a_step()
         self._draw(logits[:, -1])
 

@@ -12,6 +12,7 @@ from lightning_xt.core.inputs import Inputs
 from lightning_xt.generation.history import History
 from lightning_xt.generation.hypotheses import Hypotheses
 from lightning_xt.generation.noise import gumbel
+from lightning_xt.generation.prompts import read_prompts
 from lightning_xt.generation.protocol import Autoregressive
 from lightning_xt.generation.requests import Choices, Drawn, Request
 from lightning_xt.generation.row_inputs import of_a_step, soft_tokens, stacked
@@ -59,7 +60,7 @@ class Beams:
         self.limits = torch.tensor(limits, device=self.device)
         self.found = torch.zeros_like(self.limits)
         self.over = torch.zeros_like(self.limits, dtype=torch.bool)
-        self._read_prompts(rows, width)
+        self._read_prompts(rows)
         dtype = self.logits.dtype
         self.running = Hypotheses.none(rows.tokens, beams, max(limits), rows.seeds, dtype)
         self.ended = Hypotheses.none(rows.tokens, beams, max(limits), rows.seeds, dtype)
@@ -93,19 +94,11 @@ class Beams:
             self._read_newest(kept)
         return heard
 
-    def _read_prompts(self, rows: Rows, width: int) -> None:
+    def _read_prompts(self, rows: Rows) -> None:
         requests = list(self.requests.values())
-        inputs = stacked([request.inputs for request in requests])
-        capacity = soft_tokens(inputs) + rows.tokens.shape[1]
+        capacity = soft_tokens(requests[0].inputs) + rows.tokens.shape[1]
         self.memory = self.model.new_cache(len(requests), capacity, window=self.choices.window)
-        ragged = any(len(request.prompt) < width for request in requests)
-        logits = self.model(
-            rows.tokens[:, :width],
-            lengths=rows.prompts if ragged else None,
-            inputs=inputs,
-            cache=self.memory,
-            last_only=True,
-        )
+        logits = read_prompts(self.model, requests, self.memory)
         self.memory.repeat(self.beams)
         self._inputs = self._of_a_step()
         self.logits = precise(logits[:, -1]).repeat_interleave(self.beams, dim=0)

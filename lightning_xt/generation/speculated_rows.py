@@ -6,11 +6,10 @@ from dataclasses import replace
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
-from lightning_xt.core.inputs import Inputs
 from lightning_xt.generation.history import History
 from lightning_xt.generation.noise import draw
+from lightning_xt.generation.prompts import read_prompts
 from lightning_xt.generation.protocol import Autoregressive
 from lightning_xt.generation.requests import Choices, Request
 from lightning_xt.generation.row_inputs import of_a_step, soft_tokens, stacked
@@ -57,12 +56,11 @@ class Reader:
         self._soft = texts[0].soft
         self._capacity = max(text.longest for text in texts)
         self._memory = model.new_cache(len(texts), self._soft + self._capacity, slack=ahead, window=window)
-        self._held = [0] * len(texts)
         requests = [text.request for text in texts]
-        prompts = pad_sequence([request.prompt for request in requests], batch_first=True)
-        lengths = [len(request.prompt) for request in requests]
-        self.logits = self._read(prompts, lengths, stacked([request.inputs for request in requests]), last_only=True)
+        self.logits = read_prompts(model, requests, self._memory)
         """Scores of what follows the tokens that were read last."""
+        self._held = [len(request.prompt) for request in requests]
+        self._settle()
         self._inputs = stacked([of_a_step(request.inputs) for request in requests])
         # A model that cannot take tokens back says so before anything is drawn.
         self._memory.truncate(self._soft + self._capacity)
@@ -84,11 +82,15 @@ class Reader:
             lengths: real tokens of each row, of which only the last is scored. None = all are read and scored; those
                 that a row has not are to be taken back.
         """
-        inputs, n = self._inputs, tokens.shape[1]
+        inputs, (b, n) = self._inputs, tokens.shape
         if inputs is not None and inputs.types is not None:
             inputs = replace(inputs, types=inputs.types.expand(-1, n))
-        last_only = lengths is not None
-        self.logits = self._read(tokens, lengths or [n] * len(tokens), inputs, last_only)
+        last_only, lengths = lengths is not None, lengths or [n] * b
+        real = torch.tensor(lengths, device=tokens.device) if min(lengths) < n else None
+        self.logits = self.model(tokens, lengths=real, inputs=inputs, cache=self._memory, last_only=last_only)
+        self._held = [held + more for held, more in zip(self._held, lengths, strict=True)]
+        if real is not None:
+            self._settle()
 
     def keep(self, texts: Sequence[KnownText], moves: Moves) -> None:
         """Goes on with these rows, and forgets what they do not have; the last token of each is still to be read."""
@@ -104,16 +106,8 @@ class Reader:
             self._held = held
         self._memory.settle(lengths)
 
-    def _read(
-        self, tokens: Int[Tensor, "b n"], lengths: Sequence[int], inputs: Inputs | None, last_only: bool
-    ) -> Float[Tensor, "b _ v"]:
-        ragged = min(lengths) < tokens.shape[1]
-        real = torch.tensor(lengths, device=tokens.device) if ragged else None
-        logits = self.model(tokens, lengths=real, inputs=inputs, cache=self._memory, last_only=last_only)
-        self._held = [held + more for held, more in zip(self._held, lengths, strict=True)]
-        if ragged:
-            self._memory.settle([self._soft + held for held in self._held])
-        return logits
+    def _settle(self) -> None:
+        self._memory.settle([self._soft + held for held in self._held])
 
 
 def draw_each(rows: Rows, logits: Float[Tensor, "b n v"], choices: Choices, beyond: int = 0) -> Int[Tensor, "b n"]:

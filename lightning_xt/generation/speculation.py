@@ -19,6 +19,7 @@ from torch import Tensor
 
 from lightning_xt.generation.batches import batches
 from lightning_xt.generation.checks import check_requests
+from lightning_xt.generation.evaluating import evaluating
 from lightning_xt.generation.methods.base import Method
 from lightning_xt.generation.protocol import Autoregressive
 from lightning_xt.generation.requests import Choices, Drawn, Request
@@ -77,13 +78,9 @@ class Speculation(Method):
         self, model: Autoregressive, requests: Sequence[Request], choices: Choices
     ) -> Generator[Drawn, None, None]:
         texts = [KnownText(number, request) for number, request in enumerate(requests)]
-        was_training = model.training
-        model.train(False)
-        try:
+        with evaluating(model):
             for numbers in batches(requests, choices.batch):
                 yield from self._decode_together(model, [texts[number] for number in numbers], choices)
-        finally:
-            model.train(was_training)
 
     def _decode_together(
         self, model: Autoregressive, texts: list[KnownText], choices: Choices

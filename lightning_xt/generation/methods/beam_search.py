@@ -7,6 +7,7 @@ from lightning_xt.core.checks import check_option
 from lightning_xt.generation.batches import batches
 from lightning_xt.generation.beams import Beams
 from lightning_xt.generation.checks import check_requests
+from lightning_xt.generation.evaluating import evaluating
 from lightning_xt.generation.methods.base import Method
 from lightning_xt.generation.protocol import Autoregressive
 from lightning_xt.generation.requests import Choices, Drawn, Request
@@ -68,9 +69,7 @@ class BeamSearch(Method):
     def _found(
         self, model: Autoregressive, requests: Sequence[Request], choices: Choices
     ) -> Generator[Drawn, None, None]:
-        was_training = model.training
-        model.train(False)
-        try:
+        with evaluating(model):
             for numbers in batches(requests, max(1, choices.batch // self.beams)):
                 texts = {number: requests[number] for number in numbers}
                 # Entered anew each time: whoever reads the tokens does so outside inference mode.
@@ -88,5 +87,3 @@ class BeamSearch(Method):
                     with torch.inference_mode():
                         heard = search.advance()
                     yield from heard
-        finally:
-            model.train(was_training)

@@ -10,11 +10,13 @@ from lightning_xt.core.checks import check_option
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.generation.batches import batches
 from lightning_xt.generation.checks import check_requests
+from lightning_xt.generation.evaluating import evaluating
 from lightning_xt.generation.methods.base import Method
+from lightning_xt.generation.prompts import read_prompts
 from lightning_xt.generation.protocol import Autoregressive, Memory
 from lightning_xt.generation.requests import Choices, Drawn, Request
 from lightning_xt.generation.row_inputs import of_a_step, soft_tokens, stacked
-from lightning_xt.generation.rows import Rows, changed_logits
+from lightning_xt.generation.rows import Rows, changed_logits, precise
 
 Head = Callable[[Tensor], Tensor]
 
@@ -72,9 +74,7 @@ class ContrastiveSearch(Method):
     def _written(
         self, model: GivesStates, head: Head, requests: Sequence[Request], choices: Choices
     ) -> Generator[Drawn, None, None]:
-        was_training = model.training
-        model.train(False)
-        try:
+        with evaluating(model):
             for numbers in batches(requests, max(1, choices.batch // self.k)):
                 # Entered anew each time: whoever reads the tokens does so outside inference mode.
                 with torch.inference_mode():
@@ -84,8 +84,6 @@ class ContrastiveSearch(Method):
                     with torch.inference_mode():
                         heard = texts.advance()
                     yield from heard
-        finally:
-            model.train(was_training)
 
 
 class _Texts:
@@ -111,15 +109,9 @@ class _Texts:
         own = list(requests.values())
         width, longest = max(len(request.prompt) for request in own), max(request.length for request in own)
         self.rows = Rows.of(own, width + longest)
-        inputs = stacked([request.inputs for request in own])
-        self.memory = model.new_cache(len(own), soft_tokens(inputs) + width + longest, window=choices.window)
-        ragged = any(len(request.prompt) < width for request in own)
-        states = model.states(
-            self.rows.tokens[:, :width],
-            lengths=self.rows.prompts if ragged else None,
-            inputs=inputs,
-            cache=self.memory,
-        )
+        capacity = soft_tokens(own[0].inputs) + width + longest
+        self.memory = model.new_cache(len(own), capacity, window=choices.window)
+        states = read_prompts(model.states, own, self.memory, last_only=False)
         self.memory.repeat(self.k)
         self._inputs = self._of_a_step()
         self.newest = states[torch.arange(len(own), device=states.device), self.rows.prompts - 1]
@@ -134,7 +126,7 @@ class _Texts:
         """Chooses the next token of each text."""
         rows, k = self.rows, self.k
         each = torch.arange(len(self.requests), device=rows.lengths.device)
-        logits = _precise(self.head(self.newest[:, None])[:, -1])
+        logits = precise(self.head(self.newest[:, None])[:, -1])
         probabilities = changed_logits(logits, rows.history(self.choices.end), self.choices).softmax(dim=-1)
         shares, words = probabilities.topk(k)
         states = self.model.states(words.view(-1, 1), inputs=self._inputs, cache=self.memory, last_only=True)
@@ -189,8 +181,4 @@ class _Texts:
 
 def _directions(states: Float[Tensor, "*b D"]) -> Float[Tensor, "*b D"]:
     """Vectors of length 1, whose products are cosines."""
-    return functional.normalize(_precise(states), dim=-1)
-
-
-def _precise(t: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
-    return t.to(torch.promote_types(t.dtype, torch.float32))
+    return functional.normalize(precise(states), dim=-1)

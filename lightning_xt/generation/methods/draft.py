@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from lightning_xt.core.checks import check_option
+from lightning_xt.generation.evaluating import evaluating
 from lightning_xt.generation.protocol import Autoregressive
 from lightning_xt.generation.requests import Choices, Drawn, Request
 from lightning_xt.generation.rows import Rows
@@ -58,12 +59,8 @@ class Draft(Speculation):
         return _Drafted(Reader(self.draft, texts, choices.window, self.ahead + 1), choices)
 
     def _with_draft(self, drawn: Generator[Drawn, None, None]) -> Generator[Drawn, None, None]:
-        was_training = self.draft.training
-        self.draft.train(False)
-        try:
+        with evaluating(self.draft):
             yield from drawn
-        finally:
-            self.draft.train(was_training)
 
 
 class _Drafted:

@@ -4,6 +4,7 @@ from typing import ClassVar
 import torch
 
 from lightning_xt.generation.checks import check_requests
+from lightning_xt.generation.evaluating import evaluating
 from lightning_xt.generation.methods.base import Method
 from lightning_xt.generation.protocol import Autoregressive
 from lightning_xt.generation.requests import Choices, Drawn, Request
@@ -29,14 +30,10 @@ class Sample(Method):
 def _drawn(model: Autoregressive, requests: Sequence[Request], choices: Choices) -> Generator[Drawn, None, None]:
     if not requests:
         return
-    was_training = model.training
-    model.train(False)
-    try:
+    with evaluating(model):
         slots = Slots(model, requests, choices)
         while slots.busy:
             # Entered anew each time: whoever reads the tokens does so outside inference mode.
             with torch.inference_mode():
                 heard = slots.advance()
             yield from heard
-    finally:
-        model.train(was_training)
