@@ -18,6 +18,7 @@ from lightning_xt.cli import main
 from lightning_xt.commands.generate_options import asked
 from lightning_xt.commands.inference import Inference
 from lightning_xt.commands.loading import load
+from lightning_xt.core.cache import Cache
 from lightning_xt.generation.weights import Int8Linear, RowLinear
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.training.language_model import LanguageModel
@@ -97,7 +98,7 @@ class Scripted(torch.nn.Module):
         self.drawn = 0
 
     def new_cache(self, batch, capacity, **options):
-        return None
+        return Cache(batch, capacity, calls=1)
 
     def forward(self, tokens, *, lengths=None, inputs=None, cache=None, last_only=False):
         self.read += tokens[0].tolist()
