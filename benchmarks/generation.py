@@ -207,7 +207,7 @@ def speculative(legs: Legs) -> dict[str, Any]:
     model = legs.ours()
     # The bytes of a text that repeats: what a random network writes soon does too, and greedily for ever.
     start = generate(model, legs.prompt(1, PROMPT), legs.options.new, temperature=0)
-    prompt, new, lookup = start[:, -min(256, legs.options.new) :], legs.options.new // 2, PromptLookup()
+    prompt, new, lookup = start[:, -min(256, legs.options.new) :], legs.options.new, PromptLookup()
     found = legs.compared(
         lambda: generate(model, prompt, new, temperature=0, method=lookup).cpu(),
         lambda: generate(model, prompt, new, temperature=0).cpu(),
@@ -251,6 +251,8 @@ def main() -> None:
     for each in ROWS:
         if each.__name__ in options.rows:
             say(each.__name__)
+            # The same prompts whichever rows are asked for.
+            torch.manual_seed(0)
             rows[each.__name__] = each(legs)
     report(rows, options.device)
 
