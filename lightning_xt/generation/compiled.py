@@ -11,10 +11,11 @@ from torch._dynamo import maybe_mark_dynamic as mark_dynamic
 from lightning_xt.core.cache import Cache
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.generation.protocol import Memory
+from lightning_xt.generation.wrapper import Wrapper
 from lightning_xt.models.decoder import Decoder
 
 
-class Compiled:
+class Compiled(Wrapper):
     """Decodes with a decoder, reading prompts as it does and each single token with one compiled program.
 
     The program is made once for one row and once for several, in seconds to a minute; it serves every length, batch and
@@ -26,7 +27,8 @@ class Compiled:
     """
 
     def __init__(self, decoder: Decoder) -> None:
-        self.decoder = decoder
+        super().__init__(decoder)
+        self._decoder = decoder
         self._on_cuda = decoder.token_embedding.weight.is_cuda
         options: dict[str, Any] = {
             # To look whether any module has changed would take as long at each step as a layer.
@@ -36,24 +38,8 @@ class Compiled:
         }
         self._step = torch.compile(_own(decoder), fullgraph=True, options=options)
 
-    @property
-    def training(self) -> bool:
-        return self.decoder.training
-
-    def train(self, mode: bool = True) -> "Compiled":
-        self.decoder.train(mode)
-        return self
-
-    @property
-    def vocab_size(self) -> int:
-        return self.decoder.vocab_size
-
-    @property
-    def max_length(self) -> int | None:
-        return self.decoder.max_length
-
     def new_cache(self, batch: int, capacity: int, *, slack: int = 64, window: int | None = None) -> Cache:
-        return self.decoder.new_cache(batch, capacity, slack=slack, window=window, static=True)
+        return self._decoder.new_cache(batch, capacity, slack=slack, window=window, static=True)
 
     def __call__(
         self,
@@ -65,13 +51,13 @@ class Compiled:
         last_only: bool = False,
     ) -> Float[Tensor, "b _ v"]:
         if not isinstance(cache, Cache) or cache.empty or tokens.shape[1] > 1:
-            return self.decoder(tokens, lengths=lengths, inputs=inputs, cache=cache, last_only=last_only)
+            return self._decoder(tokens, lengths=lengths, inputs=inputs, cache=cache, last_only=last_only)
         cache.begin(1, lengths)
         cache.mark_dynamic()
         if len(tokens) > 1:
             for tensor in (tokens, cache.lengths, cache.written):
                 mark_dynamic(tensor, 0)
-        logits = self._step(tokens, inputs, cache)
+        logits: Tensor = self._step(tokens, inputs, cache)
         cache.commit()
         # The next replay of a graph writes where this one has written.
         return logits.clone() if self._on_cuda else logits

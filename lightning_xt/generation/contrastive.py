@@ -11,9 +11,10 @@ from lightning_xt.core.checks import check_option
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.generation.joint_cache import JointCache, read_jointly
 from lightning_xt.generation.protocol import Autoregressive, Memory
+from lightning_xt.generation.wrapper import Wrapper
 
 
-class Contrastive:
+class Contrastive(Wrapper):
     """Scores plausible words by (1 + strength) log p(word) - strength log q(word), q being what amateurs think.
 
     O'Brien & Lewis, 2023. https://arxiv.org/abs/2309.09117
@@ -48,7 +49,7 @@ class Contrastive:
         for amateur in amateurs:
             _check_vocabulary(model, amateur)
             amateur.train(False)
-        self.model = model
+        super().__init__(model)
         self.amateurs = list(amateurs)
         self.strength = strength
         self.plausibility = plausibility
@@ -68,21 +69,6 @@ class Contrastive:
         doubt = torch.stack(others).mean(dim=0)
         least = own.amax(dim=-1, keepdim=True) + math.log(self.plausibility)
         return (own + self.strength * (own - doubt)).masked_fill(own < least, -math.inf)
-
-    @property
-    def training(self) -> bool:
-        """Whether the model is in training mode; amateurs never are."""
-        return self.model.training
-
-    def train(self, mode: bool = True) -> "Contrastive":
-        """Puts the model into training or evaluation mode."""
-        self.model.train(mode)
-        return self
-
-    @property
-    def vocab_size(self) -> int:
-        """Number of different tokens."""
-        return self.model.vocab_size
 
     @property
     def max_length(self) -> int | None:

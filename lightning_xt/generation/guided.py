@@ -9,9 +9,10 @@ from lightning_xt.core.checks import check_option
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.generation.joint_cache import JointCache, read_jointly
 from lightning_xt.generation.protocol import Autoregressive, Memory
+from lightning_xt.generation.wrapper import Wrapper
 
 
-class Guided:
+class Guided(Wrapper):
     """Scores words by log p(word) + scale * (log p(word | given) - log p(word)).
 
     Sanchez et al., 2023. https://arxiv.org/abs/2306.17806
@@ -29,7 +30,7 @@ class Guided:
     def __init__(self, model: Autoregressive, unconditional: Inputs, scale: int | float = 1.5) -> None:
         check_option("guidance", "scale", scale, least=0)
         _check_unconditional(unconditional)
-        self.model = model
+        super().__init__(model)
         self.unconditional = unconditional
         self.scale = scale
 
@@ -46,26 +47,6 @@ class Guided:
         readers = [(self.model, inputs), (self.model, self._without(inputs, tokens.shape[0]))]
         given, free = read_jointly(readers, tokens, lengths=lengths, cache=cache, last_only=last_only)
         return free + self.scale * (given - free)
-
-    @property
-    def training(self) -> bool:
-        """Whether the model is in training mode."""
-        return self.model.training
-
-    def train(self, mode: bool = True) -> "Guided":
-        """Puts the model into training or evaluation mode."""
-        self.model.train(mode)
-        return self
-
-    @property
-    def vocab_size(self) -> int:
-        """Number of different tokens."""
-        return self.model.vocab_size
-
-    @property
-    def max_length(self) -> int | None:
-        """Longest sequence the model can read, in tokens. None = any."""
-        return self.model.max_length
 
     def new_cache(self, batch: int, capacity: int, *, slack: int = 64, window: int | None = None) -> JointCache:
         """An empty memory for decoding; arguments as of the model."""

@@ -1,7 +1,6 @@
 """A model that reads a growing text once, however often it is given the text from its start."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -9,12 +8,13 @@ from torch import Tensor
 
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.generation.protocol import Autoregressive, Memory
+from lightning_xt.generation.wrapper import Wrapper
 
 ROOM = 4096
 """Tokens that a memory has room for at first, so that a text can grow."""
 
 
-class Remembering:
+class Remembering(Wrapper):
     """Keeps the memory of one text from one decoding to the next, and reads only what is not in it.
 
     It keeps the protocol of a model, so every method of decoding that does not reread works with it.
@@ -24,11 +24,11 @@ class Remembering:
     """
 
     def __init__(self, model: Autoregressive) -> None:
-        self.model = model
+        super().__init__(model)
         self.read = 0
         """Tokens that the model was given so far."""
         self._memory: Memory | None = None
-        self._asked: dict[str, Any] = {}
+        self._asked: tuple[int, int, int | None] | None = None
         """What the memory was asked for, the room in it apart."""
         self._room = 0
         self._segments: list[tuple[int, Tensor]] = []
@@ -47,21 +47,22 @@ class Remembering:
         """
         self._next = text
 
-    def new_cache(self, batch: int, capacity: int, **options: Any) -> Memory:
+    def new_cache(self, batch: int, capacity: int, *, slack: int = 64, window: int | None = None) -> Memory:
         """The memory of what was read before, where that is of use; else an empty one.
 
         Args:
             batch: rows; what several of them read is not kept.
             capacity: most tokens a row will hold.
-            options: of the model's memory.
+            slack: as of the model.
+            window: as of the model.
         """
-        asked = {**options, "batch": batch}
+        asked = (batch, slack, window)
         fits = self._whole and asked == self._asked and capacity <= self._room
         if self._memory is not None and fits and (known := self._taken_back(self._memory)) is not None:
             self._known = known
             return self._memory
         self._room = max(ROOM, 2 * capacity) if batch == 1 else capacity
-        self._memory = self.model.new_cache(batch, self._room, **options)
+        self._memory = self.model.new_cache(batch, self._room, slack=slack, window=window)
         self._asked, self._segments, self._whole, self._known = asked, [], True, 0
         return self._memory
 
@@ -87,26 +88,6 @@ class Remembering:
         self.read += tokens.shape[1]
         self._whole = whole and cache is self._memory
         return logits
-
-    @property
-    def training(self) -> bool:
-        """Whether the model is in training mode."""
-        return self.model.training
-
-    def train(self, mode: bool = True) -> "Remembering":
-        """Puts the model into training or evaluation mode."""
-        self.model.train(mode)
-        return self
-
-    @property
-    def vocab_size(self) -> int:
-        """Number of different tokens."""
-        return self.model.vocab_size
-
-    @property
-    def max_length(self) -> int | None:
-        """Longest sequence the model can read, in tokens. None = any."""
-        return self.model.max_length
 
     def _taken_back(self, memory: Memory) -> int | None:
         """Has the memory hold only what the next text begins with, and says how much; None where it cannot."""
