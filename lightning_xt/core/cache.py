@@ -25,8 +25,8 @@ from torch._dynamo import maybe_mark_dynamic as mark_dynamic
 from lightning_xt.core.call_cache import CallCache
 from lightning_xt.core.fixed_context import moved
 
-GROWTH = 128
-"""Tokens by which the shapes grow that steps of a static cache see."""
+GROWTH = 32
+"""Tokens by which the shapes grow that steps of a static cache see; the slots beyond a row's end are read in vain."""
 
 
 class Cache:
