@@ -36,6 +36,7 @@ class Beams:
         beams: texts that are followed for each sentence.
         n_best: texts to give.
         length_penalty: power of the length that scores are divided by.
+        patience: times beams, the texts that must end before a search does. None = as many as may be better.
         stochastic: whether texts are drawn.
     """
 
@@ -48,10 +49,12 @@ class Beams:
         beams: int,
         n_best: int,
         length_penalty: int | float,
+        patience: int | float | None,
         stochastic: bool,
     ) -> None:
         self.model, self.requests, self.choices = model, dict(requests), choices
         self.beams, self.n_best, self.stochastic = beams, n_best, stochastic
+        self.enough = None if stochastic or patience is None else max(patience * beams, n_best)
         self.drawn, limits = 0, [request.length for request in requests.values()]
         width = max(len(request.prompt) for request in requests.values())
         rows = Rows.of(list(requests.values()), width + max(limits))
@@ -179,8 +182,8 @@ class Beams:
         best = self.running.ranks[:, 0]
         over = (best == _NEVER) | (self.limits == self.drawn)
         over |= self.ended.ranks[:, self.n_best - 1] > best / self.powers[self.limits]
-        if not self.stochastic:
-            over |= self.found >= self.beams
+        if self.enough is not None:
+            over |= self.found >= self.enough
         self.over |= over
 
     def _hear(self) -> list[Drawn]:

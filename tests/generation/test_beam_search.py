@@ -6,7 +6,20 @@ from typing import Any
 
 import pytest
 import torch
-from catalogue import BUILDS, CONTEXT, DEPTH, DIM, VECTORS, VOCAB, attention, example, given_options, part, randomised
+from catalogue import (
+    BUILDS,
+    CONTEXT,
+    DEPTH,
+    DIM,
+    VECTORS,
+    VOCAB,
+    attention,
+    decoder,
+    example,
+    given_options,
+    part,
+    randomised,
+)
 from encoder_catalogue import PAIRS, companions, source
 from torch import Tensor
 
@@ -88,7 +101,14 @@ def next_log_probs(model: Decoder, texts: Tensor, request: Request, choices: Cho
 
 
 def naive(
-    model: Decoder, request: Request, choices: Choices, *, beams: int, n_best: int, length_penalty: float
+    model: Decoder,
+    request: Request,
+    choices: Choices,
+    *,
+    beams: int,
+    n_best: int,
+    length_penalty: float,
+    patience: float | None = 1.0,
 ) -> list[Result]:
     """Beam search as it is told, without a memory and without finishing early."""
     running: list[tuple[float, list[int], list[float]]] = [(0.0, [], [])]
@@ -107,7 +127,7 @@ def naive(
             if tokens[-1] == choices.end or step == request.length:
                 ended.append(Result(tokens, own, total / step**length_penalty))
         running = [text for text in grown if text[1][-1] != choices.end][:beams]
-        if len(ended) >= beams or not running:
+        if (patience is not None and len(ended) >= max(patience * beams, n_best)) or not running:
             break
     return sorted(ended, key=lambda result: -result.score)[:n_best]
 
@@ -289,10 +309,11 @@ class Counted:
         return self.model(tokens, **given)
 
 
+@pytest.mark.parametrize("patience", [1.0, 2.5, None])
 @pytest.mark.parametrize("length_penalty", [0.0, 0.5])
-def test_finishes_early_with_what_it_would_find_anyway(length_penalty: float) -> None:
+def test_finishes_early_with_what_it_would_find_anyway(length_penalty: float, patience: float | None) -> None:
     model = Counted(randomised(tiny))
-    options = {"beams": 6, "n_best": 1, "length_penalty": length_penalty}
+    options = {"beams": 6, "n_best": 1, "length_penalty": length_penalty, "patience": patience}
     early = 0
     for first in range(TINY):
         request = Request(prompt=torch.tensor([first]), length=12)
@@ -345,6 +366,19 @@ def test_sentences_share_their_context_which_is_never_copied(monkeypatch: pytest
     answer(counted, same, Choices(), BeamSearch(beams=5))
     assert counted.rows == [2, *[10] * 6]
     assert len(seen) == 1
+
+
+def test_patience_finds_better_texts() -> None:
+    model, better = randomised(decoder), 0
+    for first in range(VOCAB):
+        request = Request(prompt=torch.tensor([first]), length=13)
+        scores = [
+            answer(model, [request], Choices(end=4), BeamSearch(beams=2, patience=patience))[0][0].score
+            for patience in (0.5, 1.0, None)
+        ]
+        assert scores == sorted(scores)
+        better += scores[0] < scores[1] or scores[1] < scores[2]
+    assert better > 1
 
 
 def test_is_left_as_it_was_when_closed_early() -> None:
@@ -433,6 +467,7 @@ def test_wide_enough_stochastic_beams_are_all_texts() -> None:
         ({"beams": 0}, "method: BeamSearch has beams 0, which must be at least 1"),
         ({"n_best": 0}, "method: BeamSearch has n_best 0, which must be at least 1"),
         ({"length_penalty": -0.5}, "method: BeamSearch has length_penalty -0.5, which must be at least 0"),
+        ({"patience": 0}, "method: BeamSearch has patience 0, which must be above 0"),
         ({"beams": 2, "n_best": 3}, "method: BeamSearch has n_best 3, but only 2 beams; ask for at most as many"),
     ],
 )
