@@ -17,6 +17,7 @@ import shutil
 from pathlib import Path
 
 import torch
+from tiny_pairs import write_pairs
 from tiny_run import write_inputs
 
 import lightning_xt
@@ -71,3 +72,16 @@ def fresh(tmp_path, monkeypatch):
     write_inputs(tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def finished_pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a run that translates."""
+    folder, here = tmp_path_factory.mktemp("pairs"), Path.cwd()
+    write_pairs(folder)
+    os.chdir(folder)
+    try:
+        assert main(["fit", "-c", "pairs.yaml"]) == 0
+    finally:
+        os.chdir(here)
+    return folder

@@ -3,7 +3,6 @@
 import gzip
 import io
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -12,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_pairs import write_pairs
 
 from lightning_xt.cli import main
 from lightning_xt.commands.generate_options import asked
@@ -28,19 +26,6 @@ from lightning_xt.training.translations import Translator
 
 RUN = "runs/tiny"
 SHORT = ["--length", "6"]
-
-
-@pytest.fixture(scope="module")
-def finished_pairs(tmp_path_factory):
-    """A folder with a run that translates."""
-    folder, here = tmp_path_factory.mktemp("pairs"), Path.cwd()
-    write_pairs(folder)
-    os.chdir(folder)
-    try:
-        assert main(["fit", "-c", "pairs.yaml"]) == 0
-    finally:
-        os.chdir(here)
-    return folder
 
 
 @pytest.fixture
@@ -167,7 +152,10 @@ def test_results_hold_their_settings(trained, said):
         "seed": 0,
     }
     (found,) = objects(said(RUN, "--prompt", "fox", "--jsonl", "--method", "BeamSearch", "--method.beams", "3", *SHORT))
-    assert found["settings"]["method"] == "BeamSearch(beams=3, length_penalty=1.0, n_best=1, stochastic=False)"
+    assert (
+        found["settings"]["method"]
+        == "BeamSearch(beams=3, length_penalty=1.0, n_best=1, patience=1.0, stochastic=False)"
+    )
 
 
 def test_a_config_holds_options_too(trained, said):

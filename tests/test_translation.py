@@ -23,19 +23,6 @@ RUN = "runs/pairs/0"
 BEST = ["-c", f"{RUN}/config.yaml", "--ckpt_path", "best"]
 
 
-@pytest.fixture(scope="module")
-def finished_pairs(tmp_path_factory):
-    """A folder with a run."""
-    folder, here = tmp_path_factory.mktemp("pairs"), Path.cwd()
-    write_pairs(folder)
-    os.chdir(folder)
-    try:
-        assert main(["fit", "-c", "pairs.yaml"]) == 0
-    finally:
-        os.chdir(here)
-    return folder
-
-
 @pytest.fixture
 def trained(finished_pairs, tmp_path, monkeypatch):
     """A copy of it, which is the current folder."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lightning_xt.data.json_lines import ENDINGS, decoded, text_of
 from lightning_xt.data.prompts import Prompt
-from lightning_xt.data.reading import blocks
+from lightning_xt.data.reading import whole
 from lightning_xt.messages import UserError
 
 
@@ -17,13 +17,17 @@ def read(source: str) -> list[Prompt]:
         source: a file, plain or .gz, or - for the lines of standard input.
 
     Raises:
-        UserError: there is no such file, or no prompt in it.
+        FileNotFoundError: there is no such file.
+        UserError: there is no prompt in it.
         ValueError: it cannot be read, or a line is no prompt.
     """
     place = f"--prompts {source}"
-    path = Path(source).expanduser()
+    path = Path(source)
     of_json = (path.stem if path.suffix.lower() == ".gz" else path.name).lower().endswith(ENDINGS)
-    content = sys.stdin.buffer.read() if source == "-" else _content(source, path)
+    if source == "-":
+        content = sys.stdin.buffer.read()
+    else:
+        content = whole("--prompts", source, "a text file, .jsonl, or - for standard input")
     lines = content.removeprefix(codecs.BOM_UTF8).removesuffix(b"\n").split(b"\n")
     prompts = []
     for number, line in enumerate(lines):
@@ -35,16 +39,3 @@ def read(source: str) -> list[Prompt]:
     if not content or not prompts:
         raise UserError(f"{place}: it is empty; write one prompt per line")
     return prompts
-
-
-def _content(source: str, path: Path) -> bytes:
-    try:
-        found = path.is_file()
-    except OSError as error:
-        raise UserError(f"--prompts {source}: {error.strerror}; name a file") from error
-    if not found:
-        raise UserError(f"--prompts {source}: there is no such file; give a text file, .jsonl, or - for standard input")
-    try:
-        return b"".join(blocks(path))
-    except ValueError as error:
-        raise ValueError(f"--prompts: {error}") from error

@@ -27,6 +27,31 @@ def blocks(path: Path) -> Iterator[bytes]:
     return _gzip_blocks(path) if path.suffix.lower() == ".gz" else raw_blocks(path)
 
 
+def whole(option: str, file: str, wanted: str) -> bytes:
+    """All that is in a file, unpacked where its name ends in .gz.
+
+    Args:
+        option: that names it.
+        file: what the option was given.
+        wanted: what it should have been given.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it cannot be read.
+    """
+    path = Path(file).expanduser()
+    try:
+        found = path.is_file()
+    except OSError as error:
+        raise ValueError(f"{option} {file}: {error.strerror}; make it readable") from error
+    if not found:
+        raise FileNotFoundError(f"{option} {file}: there is no such file; give {wanted}")
+    try:
+        return b"".join(blocks(path))
+    except ValueError as error:
+        raise ValueError(f"{option}: {error}") from error
+
+
 def raw_blocks(path: Path) -> Iterator[bytes]:
     """The bytes of one file as they lie on disk.
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from lightning_xt.data.json_lines import ENDINGS, decoded, text_of
-from lightning_xt.data.reading import blocks
+from lightning_xt.data.reading import whole
 
 OPTION = "--data.predict_source"
 
@@ -44,7 +44,7 @@ def read_sources(file: str | None, field: str | None = None) -> list[Source]:
             f"{OPTION} {file} is JSON lines, but no field is known that holds the source; name it with --data.fields "
             "where the data have this option, or give a text file with one source per line"
         )
-    content = _content(file, path).removeprefix(codecs.BOM_UTF8)
+    content = whole(OPTION, file, "a text file with one source per line").removeprefix(codecs.BOM_UTF8)
     if not content:
         raise ValueError(f"{OPTION} {file}: the file is empty; write one source per line")
     lines = content.removesuffix(b"\n").split(b"\n")
@@ -64,16 +64,3 @@ def _source(number: int, line: bytes, place: str, field: str | None) -> Source:
     except ValueError as error:
         return Source(id=number, text=None, problem=str(error))
     return Source(id=number, text=text, problem=None)
-
-
-def _content(file: str, path: Path) -> bytes:
-    try:
-        found = path.is_file()
-    except OSError as error:
-        raise ValueError(f"{OPTION} {file}: {error.strerror}; make it readable") from error
-    if not found:
-        raise FileNotFoundError(f"{OPTION} {file}: there is no such file; give a text file with one source per line")
-    try:
-        return b"".join(blocks(path))
-    except ValueError as error:
-        raise ValueError(f"{OPTION}: {error}") from error
