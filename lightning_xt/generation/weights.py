@@ -6,9 +6,8 @@ A step of decoding reads every weight once, and does little else.
     bfloat16    half the bytes; what is computed is rounded too
     int8        a quarter of the bytes: each row of a matrix rounded to 255 steps, the rest in bfloat16
 
-Torch's products of a matrix and one vector leave most of a CPU's bandwidth unused. A compiled step multiplies and sums
-row by row instead, in a third of the time (2.0 against 6.1 ms for 76 MB on two cores of an AMD EPYC); one that is not
-compiled is 15 % faster where float32 is stored by columns.
+Torch's products of a matrix and one vector leave much of a CPU's bandwidth unused. A compiled step multiplies and sums
+row by row instead; one that is not compiled is faster where float32 is stored by columns.
 """
 
 import copy
