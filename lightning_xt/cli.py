@@ -2,10 +2,12 @@
 
 import logging
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
 
+from lightning_xt.core.stopping import PREEMPTED, Stopped, StopSignals, processes_of_run
 from lightning_xt.messages import UserError, sentence_for, unknown
 
 HELP = """\
@@ -38,19 +40,22 @@ def main(args: Sequence[str] | None = None) -> int:
         args: the command and its options. None = those of the process.
 
     Returns:
-        The exit code: 0 for done, 2 for a mistake of the user's, told in one sentence on standard error.
+        The exit code: 0 for done, 2 for a mistake of the user's, told in one sentence on standard error, 75 for a `fit`
+        that SIGTERM or SIGUSR1 has stopped, to be gone on with, 143 for any other command that SIGTERM has stopped.
     """
     args = list(sys.argv[1:] if args is None else args)
     if not {"", os.getcwd()} & set(sys.path):
         # As `python -m` has it: a class of the user's is found by its import path from where they stand.
         sys.path.insert(0, os.getcwd())
+    signals, numbers = _signals(args)
     try:
-        return _dispatch(args)
+        with signals.installed(*numbers):
+            return _dispatch(args)
+    except Stopped as stop:
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            print(f"lightning-xt: {stop.sentence}", file=sys.stderr)
+        return int(str(stop.code))
     except SystemExit as stop:
-        if type(stop).__name__ == "SIGTERMException":
-            # Lightning's, which says nothing of what it leaves undone.
-            print("lightning-xt: stopped by SIGTERM; go on with --ckpt_path last", file=sys.stderr)
-            return TERMINATED
         # --help and --print_config end like this; anything but a number is a message.
         if stop.code is None or isinstance(stop.code, int):
             return stop.code or 0
@@ -65,6 +70,13 @@ def main(args: Sequence[str] | None = None) -> int:
         return 2
 
 
+def _signals(args: list[str]) -> tuple[StopSignals, list[signal.Signals]]:
+    """What stops a command, and what it does then."""
+    if args[:1] != ["fit"]:
+        return StopSignals(" ".join(args[:1]), TERMINATED), [signal.SIGTERM]
+    return StopSignals("fit", PREEMPTED, waits=processes_of_run() > 1), [signal.SIGTERM, signal.SIGUSR1]
+
+
 def _dispatch(args: list[str]) -> int:
     if not args or args[0] in ("-h", "--help"):
         print(HELP, end="")
@@ -77,6 +89,14 @@ def _dispatch(args: list[str]) -> int:
     if args[0] not in COMMANDS:
         raise UserError(unknown("command", args[0], COMMANDS))
     _quiet()
+    from lightning_xt.training.guarded_imports import guarded_imports
+
+    with guarded_imports():
+        return _run(args)
+
+
+def _run(args: list[str]) -> int:
+    """Runs one of the commands; each imports what it needs and no more."""
     if args[0] == "generate":
         from lightning_xt.commands.generate import generate
 

@@ -24,15 +24,18 @@ from lightning_xt.commands.checkpoints import (
     resolve,
     with_config_of_run,
 )
+from lightning_xt.commands.cluster import environments, settle
 from lightning_xt.commands.options import TRAINER_DEFAULTS, add_options, check_options, set_intervals
 from lightning_xt.commands.parse_errors import check_configs, sentence
 from lightning_xt.commands.weights import differences, load_weights, misfit
 from lightning_xt.core.discovery import import_submodules
 from lightning_xt.core.files import replacing
+from lightning_xt.core.stopping import Stopped, installed_signals
 from lightning_xt.data.base import DataModule
 from lightning_xt.messages import UserError, own_sentence
 from lightning_xt.training.callbacks.best_checkpoint import BestCheckpoint
 from lightning_xt.training.callbacks.last_checkpoint import LastCheckpoint
+from lightning_xt.training.callbacks.preemption import Preemption, leave_signals_alone
 from lightning_xt.training.callbacks.progress import Progress
 from lightning_xt.training.callbacks.run_folder import RunFolder
 from lightning_xt.training.callbacks.throughput import Throughput
@@ -52,23 +55,32 @@ def run(args: Sequence[str]) -> int:
     # Reading the environment takes as long as all the rest of parsing.
     from_environment = any(name.startswith(ENV_PREFIX + "_") for name in os.environ)
     parser = {"env_prefix": ENV_PREFIX, "default_env": from_environment, "exit_on_error": False}
-    CommandLine(
-        LightningModule,
-        DataModule,
-        subclass_mode_model=True,
-        subclass_mode_data=True,
-        auto_configure_optimizers=False,
-        save_config_callback=None,
-        seed_everything_default=0,
-        trainer_defaults=TRAINER_DEFAULTS,
-        parser_kwargs={**parser, **{command: dict(parser) for command in LightningCLI.subcommands()}},
-        args=args,
-    )
+    try:
+        CommandLine(
+            LightningModule,
+            DataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            save_config_callback=None,
+            seed_everything_default=0,
+            trainer_defaults=TRAINER_DEFAULTS,
+            parser_kwargs={**parser, **{command: dict(parser) for command in LightningCLI.subcommands()}},
+            args=args,
+        )
+    except Stopped as stop:
+        if stop.together:
+            _take_leave()
+        raise
+    _take_leave()
+    return 0
+
+
+def _take_leave() -> None:
+    """Parts the processes of a run; left to the end of each, gloo's threads abort it now and then."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
-        # Left to the end of the process, gloo's threads abort it now and then.
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
-    return 0
 
 
 def _check_text(args: Sequence[str]) -> None:
@@ -149,14 +161,21 @@ class CommandLine(LightningCLI):
         kwargs["callbacks"] = [*given, *callbacks]
         plugins = config["plugins"] or []
         plugins = plugins if isinstance(plugins, list) else [plugins]
+        kwargs["plugins"] = [*plugins, *environments(config["strategy"], plugins)]
         if not any(isinstance(each, CheckpointIO) for each in plugins):
-            kwargs["plugins"] = [*plugins, WholeCheckpoints()]
+            kwargs["plugins"].append(WholeCheckpoints())
         if config.get("enable_checkpointing") is None:
             kwargs["enable_checkpointing"] = self.subcommand == "fit"
         try:
-            return super().instantiate_trainer(**kwargs)
+            trainer = super().instantiate_trainer(**kwargs)
         except MisconfigurationException as error:
             raise UserError(f"trainer: {error}") from error
+        settle(trainer)
+        leave_signals_alone(trainer)
+        if (signals := installed_signals()) is not None and trainer.world_size > 1 and self.subcommand == "fit":
+            # From here on they stop together.
+            signals.waits = True
+        return trainer
 
     def _callbacks(self, own_loggers: bool) -> list[Callback]:
         options = self.config[self.subcommand]
@@ -171,6 +190,8 @@ class CommandLine(LightningCLI):
             callbacks += [Throughput(), ValidateAtEnd()]
             if options.trainer.enable_checkpointing is not False:
                 callbacks += [BestCheckpoint(), LastCheckpoint(options.checkpoint_every, options.keep_checkpoints)]
+            # After them, so that what is due at a step is saved once.
+            callbacks += [Preemption()]
         return callbacks
 
     def _save_config(self, file: Path) -> None:

@@ -18,6 +18,7 @@ from lightning_xt.data.splits import Splits
 from lightning_xt.data.tokenizers.base import Tokenizer
 from lightning_xt.data.tokenizers.bytes import Bytes
 from lightning_xt.data.windows import EvaluationWindows, TrainingWindows
+from lightning_xt.data.workers import outlive_signals
 
 
 class ByteCorpus(DataModule):
@@ -196,6 +197,7 @@ class ByteCorpus(DataModule):
                 pin_memory=self._device.type == "cuda",
                 # Of its own: every iteration draws a number, which must not change what the model draws next.
                 generator=torch.Generator(),
+                worker_init_fn=outlive_signals,
             )
         )
 

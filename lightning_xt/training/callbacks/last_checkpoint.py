@@ -4,6 +4,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from lightning_xt.training.step_borders import validation_follows
 from lightning_xt.training.step_checkpoints import step_checkpoint, step_checkpoints
 
 
@@ -27,12 +28,7 @@ class LastCheckpoint(ModelCheckpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        interval = trainer.val_check_batch
-        batches = trainer.fit_loop.epoch_loop.total_batch_idx + 1
-        # `enable_validation` is True without a single batch to validate.
-        can = trainer.enable_validation and sum(trainer.num_val_batches) > 0
-        validates = can and (trainer.should_stop or (interval and batches % interval == 0))
-        if not validates:
+        if not validation_follows(trainer):
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         elif trainer.global_step % self._every == 0:
             self._due = True
@@ -45,6 +41,16 @@ class LastCheckpoint(ModelCheckpoint):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
             self._save(trainer)
+
+    def save_now(self, trainer: Trainer) -> None:
+        """Saves `last.ckpt`, unless this step's is there; a step that is not due is not kept."""
+        keep = self._keep
+        if trainer.global_step % self._every:
+            self._keep = 0
+        try:
+            self._save(trainer)
+        finally:
+            self._keep = keep
 
     def _save(self, trainer: Trainer) -> None:
         if self._last_global_step_saved != trainer.global_step:

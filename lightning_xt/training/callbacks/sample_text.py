@@ -9,6 +9,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning_xt.core.files import replacing
 from lightning_xt.generation.filters.base import FilterFactory
 from lightning_xt.generation.methods.base import MethodFactory
+from lightning_xt.training.callbacks.preemption import owes_validation
 from lightning_xt.training.callbacks.run_folder import run_folder
 from lightning_xt.training.module import Module
 from lightning_xt.training.sampling import Sampling
@@ -92,7 +93,8 @@ class SampleText(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         folder = run_folder(trainer)
         if folder is not None and trainer.is_global_zero:
-            _forget(folder / "samples.txt", trainer.global_step)
+            # What a validation that is owed samples is of the step that was saved.
+            _forget(folder / "samples.txt", trainer.global_step - owes_validation(trainer))
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking or trainer.state.fn != "fit" or not self._asked:

@@ -1,0 +1,184 @@
+from datetime import timedelta
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.environments import LightningEnvironment
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
+from lightning.pytorch.trainer.states import TrainerFn
+
+from lightning_xt.core.stopping import PREEMPTED, Stopped, StopSignals, installed_signals
+from lightning_xt.training.callbacks.last_checkpoint import LastCheckpoint
+from lightning_xt.training.step_borders import at_step_border, validation_follows
+
+SECONDS = 600
+"""The most that one process waits at a border for the others, which may still be reading their first batch."""
+
+
+class Preemption(Checkpoint):
+    """Has a run that gets SIGTERM or SIGUSR1 finish its step, save `last.ckpt` once and end with exit code 75.
+
+    The signal may come to one process or to all. Between two steps, and between two batches of a validation, all
+    processes agree whether one of them got it, on the CPU, so that no GPU is waited for. A validation that is
+    interrupted is owed: the checkpoint says so, and the run that goes on begins with it. Samples are drawn to their
+    end before.
+
+    `cli.main` installs the handlers; without them nothing happens.
+    """
+
+    def __init__(self) -> None:
+        self._signals: StopSignals | None = None
+        self._group: Any = None
+        self._stops = False
+        """Whether the run ends at the border it has come to."""
+        self._owed: dict[str, float] | None = None
+        """What the step before an interrupted validation had measured; None where no validation is owed."""
+        self._batches = 0
+
+    @property
+    def owes_validation(self) -> bool:
+        """Whether the run goes on with the validation of the step it has done."""
+        return self._owed is not None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._signals = installed_signals()
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        if trainer.state.fn == TrainerFn.FITTING:
+            own = checkpoint.get("callbacks", {}).get(self.state_key, {})
+            self._owed, self._step = own.get("owed"), checkpoint["global_step"]
+            if trainer.strategy.restore_checkpoint_after_setup:
+                self._reopen(trainer)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._reopen(trainer)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._stops = False
+        if trainer.world_size > 1:
+            self._group = torch.distributed.new_group(backend="gloo", timeout=timedelta(seconds=SECONDS))
+        if self._signals is not None:
+            self._signals.waits = True
+        if self._asked():
+            raise self._stopped(trainer, "before its first step")
+        if self._owed is not None:
+            self._validate(trainer)
+
+    def on_train_batch_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        # Here and not before, because what a step has measured is logged after its last hook.
+        if self._stops:
+            raise self._stopped(trainer, f"after step {trainer.global_step}")
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        if at_step_border(trainer):
+            self._stops = self._asked()
+            if self._stops and not validation_follows(trainer):
+                self._save(trainer)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.sanity_checking:
+            return
+        if self._stops:
+            self._interrupt(trainer)
+        self._batches = int(sum(trainer.num_val_batches)) if self._group is None else self._fewest(trainer)
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if not trainer.sanity_checking and batch_idx < self._batches and self._asked():
+            self._interrupt(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # The last step's validation ends the run anyway.
+        trains = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking and not _is_last_step(trainer)
+        if trains and self._asked():
+            self._save(trainer)
+            raise self._stopped(trainer, f"after step {trainer.global_step}")
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"owed": self._owed}
+
+    def _asked(self) -> bool:
+        """Whether a process of the run has been told to stop."""
+        here = self._signals is not None and self._signals.received is not None
+        if self._group is None:
+            return here
+        told = torch.tensor([int(here)])
+        torch.distributed.all_reduce(told, group=self._group)
+        return bool(told)
+
+    def _fewest(self, trainer: Trainer) -> int:
+        """Batches of a validation that every process has."""
+        count = torch.tensor([int(sum(trainer.num_val_batches))])
+        torch.distributed.all_reduce(count, op=torch.distributed.ReduceOp.MIN, group=self._group)
+        return int(count)
+
+    def _interrupt(self, trainer: Trainer) -> None:
+        """Leaves a validation, of which nothing has been logged yet."""
+        if trainer.state.fn != TrainerFn.FITTING:
+            raise self._stopped(trainer, "while it was measured")
+        self._owed = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        self._save(trainer)
+        raise self._stopped(trainer, f"in the validation of step {trainer.global_step}")
+
+    def _save(self, trainer: Trainer) -> None:
+        for callback in trainer.checkpoint_callbacks:
+            if isinstance(callback, LastCheckpoint):
+                callback.save_now(trainer)
+
+    def _validate(self, trainer: Trainer) -> None:
+        """Runs the validation that is owed, as the training loop would have."""
+        loop, connector = trainer.fit_loop.epoch_loop, trainer._logger_connector
+        connector._callback_metrics.update({name: torch.tensor(value) for name, value in (self._owed or {}).items()})
+        first = connector._first_loop_iter
+        trainer.validating = True
+        loop.val_loop.restarting = False
+        loop.val_loop.run()
+        trainer.training = True
+        connector._first_loop_iter = first
+        self._owed = None
+        # So that it is not owed twice, and logged twice.
+        self._save(trainer)
+        if trainer.max_steps > self._limit > 0:
+            trainer.fit_loop.epoch_loop.max_steps = self._limit
+
+    def _reopen(self, trainer: Trainer) -> None:
+        """Has a run that owes no more than the validation of its last step begin nevertheless."""
+        self._limit = trainer.max_steps
+        if self._owed is not None and 0 < self._limit <= self._step:
+            trainer.fit_loop.epoch_loop.max_steps = self._step + 1
+
+    def _stopped(self, trainer: Trainer, when: str) -> Stopped:
+        # Whoever launches processes takes an exit code other than 0 for a fault of theirs.
+        environment = getattr(trainer.strategy, "cluster_environment", None)
+        launched = isinstance(environment, LightningEnvironment) and trainer.local_rank > 0
+        name = None if self._signals is None else self._signals.received
+        sentence = f"stopped by {name or 'a signal to another process'} {when}; go on with --ckpt_path last"
+        return Stopped(0 if launched else PREEMPTED, sentence, together=trainer.world_size > 1)
+
+
+def owes_validation(trainer: Trainer) -> bool:
+    """Whether the run that begins starts with a validation that it owes."""
+    found = (each for each in trainer.callbacks if isinstance(each, Preemption))  # type: ignore[attr-defined]
+    return any(each.owes_validation for each in found)
+
+
+def leave_signals_alone(trainer: Trainer) -> None:
+    """Keeps a Trainer from handling signals itself, which waits for other processes in the middle of anything."""
+    trainer._signal_connector = _NoSignals(trainer)
+
+
+class _NoSignals(_SignalConnector):
+    def register_signal_handlers(self) -> None:
+        self.received_sigterm = False
+
+
+def _is_last_step(trainer: Trainer) -> bool:
+    return trainer.should_stop or 0 < trainer.max_steps <= trainer.global_step

@@ -1,0 +1,17 @@
+"""Where a run may be saved and left: between two optimizer steps, before or after the validation that is due there."""
+
+from lightning.pytorch import Trainer
+
+
+def at_step_border(trainer: Trainer) -> bool:
+    """Whether the batch that ends completes an optimizer step."""
+    return not trainer.fit_loop.epoch_loop._should_accumulate()
+
+
+def validation_follows(trainer: Trainer) -> bool:
+    """Whether a validation is due after the batch that ends."""
+    interval = trainer.val_check_batch
+    batches = trainer.fit_loop.epoch_loop.total_batch_idx + 1
+    # `enable_validation` is True without a single batch to validate.
+    can = trainer.enable_validation and sum(trainer.num_val_batches) > 0
+    return bool(can and (trainer.should_stop or (interval and batches % interval == 0)))
