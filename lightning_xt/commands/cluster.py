@@ -1,0 +1,58 @@
+"""Under a cluster's launcher: what Lightning would do there beside training is off, and processes are counted."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from lightning.fabric.plugins.environments import ClusterEnvironment, SLURMEnvironment, TorchElasticEnvironment
+from lightning.pytorch import Trainer
+from lightning.pytorch.trainer.connectors.checkpoint_connector import _CheckpointConnector
+
+from lightning_xt.messages import UserError
+
+
+def environments(strategy: Any, plugins: Sequence[Any]) -> list[ClusterEnvironment]:
+    """What to give to the Trainer: where Lightning would find SLURM, the same without Lightning's handlers of signals.
+
+    Those save a checkpoint of their own from within the handler, requeue the job, and train on.
+
+    Args:
+        strategy: of the Trainer; an object may bring an environment.
+        plugins: of the Trainer; so may these.
+
+    Raises:
+        UserError: SLURM was asked for processes in a way that tells nobody how many a node has.
+    """
+    own = getattr(strategy, "cluster_environment", None) is not None
+    if own or any(isinstance(each, ClusterEnvironment) for each in plugins):
+        return []
+    # The order in which Lightning looks: torchrun may run within SLURM.
+    if TorchElasticEnvironment.detect() or not SLURMEnvironment.detect():
+        return []
+    try:
+        return [SLURMEnvironment(auto_requeue=False)]
+    except RuntimeError as error:
+        raise UserError(f"SLURM: {error}") from error
+
+
+def settle(trainer: Trainer) -> None:
+    """Lets a Trainer load nothing that it was not told to, and makes sure that all processes are its own.
+
+    Raises:
+        UserError: the launcher started other processes than the Trainer counts on.
+    """
+    trainer._checkpoint_connector = _NamedCheckpoints(trainer)
+    environment = trainer._accelerator_connector.cluster_environment
+    if environment.creates_processes_externally:
+        # Lightning asks only where it starts processes itself; each of the others would train alone.
+        try:
+            environment.validate_settings(trainer.num_devices, trainer.num_nodes)
+        except ValueError as error:
+            raise UserError(f"trainer: {error}") from error
+
+
+class _NamedCheckpoints(_CheckpointConnector):
+    """Lightning's, which on SLURM takes any `hpc_ckpt_*.ckpt` of the root folder where no checkpoint is named."""
+
+    @property
+    def _hpc_resume_path(self) -> None:
+        return None
