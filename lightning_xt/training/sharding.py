@@ -1,0 +1,147 @@
+"""Shares the weights of a network out over processes, and brings them together again."""
+
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+import torch
+import torch.distributed
+from lightning_utilities.core.apply_func import apply_to_collection
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from lightning_xt.models.sublayer import Sublayer
+
+
+def shard(network: nn.Module, mesh: DeviceMesh) -> None:
+    """Leaves each process a share of every weight; all see the first one's values, as under DDP.
+
+    Sublayers come together one by one, each while it is used, and the rest, the tables of embeddings and the head,
+    with the network as a whole: so tied weights stay one. Called again it changes nothing.
+
+    Args:
+        network: what is trained.
+        mesh: the processes.
+
+    Raises:
+        ValueError: a parameter cannot be shared out.
+    """
+    if isinstance(network, FSDPModule):
+        return
+    for name, parameter in network.named_parameters():
+        if parameter.dim() == 0:
+            raise ValueError(
+                f"--trainer.strategy FSDP2 cannot share out {name}, which is a single number; use --trainer.strategy "
+                "ddp, or a part without it"
+            )
+    _same_everywhere(network, mesh)
+    for module in [each for each in network.modules() if isinstance(each, Sublayer)]:
+        fully_shard(module, mesh=mesh, reshard_after_forward=True)
+    fully_shard(network, mesh=mesh, reshard_after_forward=False)
+    for module in _sharded(network):
+        # What counts FLOPs copies networks, and is prepared for those that cannot be; torch's own error is another.
+        type(module).__deepcopy__ = _no_copy  # type: ignore[attr-defined]
+    network.register_load_state_dict_pre_hook(_take_shares)
+
+
+def gather(module: nn.Module) -> None:
+    """Has each process keep all weights until `share_out`: forwards then wait for nobody.
+
+    Args:
+        module: what holds the network.
+    """
+    # Weights that are made while nothing may be trained could not be trained later.
+    with torch.inference_mode(False), torch.no_grad():
+        for each in _sharded(module):
+            # Else what the groups share would only be made by the first forward.
+            each._get_fsdp_state()._lazy_init()
+            each.set_reshard_after_forward(False, recurse=False)
+            each.unshard()
+
+
+def share_out(module: nn.Module) -> None:
+    """Leaves each process its share again; called without `gather` it changes nothing.
+
+    Args:
+        module: what holds the network.
+    """
+    with torch.inference_mode(False), torch.no_grad():
+        for each in _sharded(module):
+            each.set_reshard_after_forward(isinstance(each, Sublayer), recurse=False)
+            each.reshard()
+
+
+def whole(state: dict[str, Any], keep: bool) -> dict[str, Any]:
+    """The same with whole tensors on the CPU in place of shares, as one process has it; all processes must ask.
+
+    Args:
+        state: of a module or an optimizer.
+        keep: whether this process needs it; else it gets nothing.
+    """
+
+    def together(share: DTensor) -> Tensor | None:
+        tensor = share.full_tensor()
+        return tensor.cpu() if keep else None
+
+    found = apply_to_collection(state, DTensor, together)
+    return dict(found) if keep else {}
+
+
+def share_of(value: Tensor, like: Tensor) -> Tensor:
+    """This process's share of a whole tensor.
+
+    Args:
+        value: the same in all processes.
+        like: shared out as the result is to be; where it is not, neither is the result.
+    """
+    if not isinstance(like, DTensor) or isinstance(value, DTensor):
+        return value
+    # All have it: nothing is sent.
+    return distribute_tensor(value.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
+
+
+def shares_of_state(saved: Mapping[str, Any], groups: list[dict[str, Any]]) -> dict[str, Any]:
+    """An optimizer's whole state as shares, as its parameters are shared out.
+
+    Args:
+        saved: as the optimizer's `state_dict` has it, its groups in the optimizer's order.
+        groups: the optimizer's.
+    """
+    state = dict(saved["state"])
+    for there, here in zip(saved["param_groups"], groups, strict=True):
+        for number, parameter in zip(there["params"], here["params"], strict=True):
+            if number in state:
+                state[number] = {
+                    # What counts steps is no share of anything.
+                    name: share_of(value, parameter) if getattr(value, "shape", None) == parameter.shape else value
+                    for name, value in state[number].items()
+                }
+    return {**saved, "state": state}
+
+
+def _sharded(module: nn.Module) -> list[FSDPModule]:
+    """The modules whose weights come together at once, the outermost first."""
+    return [each for each in module.modules() if isinstance(each, FSDPModule)]
+
+
+def _same_everywhere(network: nn.Module, mesh: DeviceMesh) -> None:
+    group = mesh.get_group()
+    first = torch.distributed.get_global_rank(group, 0)
+    with torch.no_grad():
+        for tensor in (*network.parameters(), *network.buffers()):
+            values = tensor.detach().to(mesh.device_type)
+            torch.distributed.broadcast(values, first, group=group)
+            tensor.copy_(values)
+
+
+def _take_shares(network: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Turns what a whole checkpoint has for the network into shares."""
+    share_out(network)
+    for name, parameter in network.named_parameters(prefix.removesuffix("."), remove_duplicate=False):
+        if name in state and state[name].shape == parameter.shape:
+            state[name] = share_of(state[name], parameter)
+
+
+def _no_copy(*_: Any) -> NoReturn:
+    raise NotImplementedError("weights that are shared out over processes cannot be copied")
