@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lightning_xt.core.batch import EvaluationPairs, PairBatch
+from lightning_xt.core.imports import refused_find, refused_path
 from lightning_xt.data.checks import require_at_least
 from lightning_xt.data.loader import Loader
 from lightning_xt.data.own_randomness import OwnRandomness
@@ -212,12 +213,14 @@ def found_function(path: str) -> BatchFunction:
     """The function of an import path.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is none, or it may not be named.
     """
     module, _, name = path.rpartition(".")
     place = f"data.function {path}"
     if not module:
         raise ValueError(f"{place} is no import path; write module and function, such as --data.function mine.{path}")
+    if reason := refused_path(path):
+        raise ValueError(f"{place}: {reason}")
     try:
         holder = importlib.import_module(module)
     except ModuleNotFoundError as error:
@@ -231,6 +234,8 @@ def found_function(path: str) -> BatchFunction:
     if not callable(function):
         what = f"there is no {name}" if function is None else f"{name} is a {type(function).__name__}, no function,"
         raise ValueError(f"{place}: {what} in {module}; name a function that takes no arguments")
+    if reason := refused_find(path, function):
+        raise ValueError(f"{place}: {reason}")
     made: BatchFunction = function
     return made
 

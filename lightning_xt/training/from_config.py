@@ -14,7 +14,9 @@ from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters_c
 
 import lightning_xt
 from lightning_xt.core.discovery import import_submodules
+from lightning_xt.core.imports import refused_path
 from lightning_xt.data.tokenizers.base import Tokenizer
+from lightning_xt.training.guarded_imports import guarded_imports
 
 Module = TypeVar("Module", bound=LightningModule)
 
@@ -27,7 +29,8 @@ def build(module_class: type[Module], config: dict[str, Any] | str | Path, vocab
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(module_class, "model", fail_untyped=False)
     try:
-        parsed = parser.parse_object({"model": options})
+        with guarded_imports():
+            parsed = parser.parse_object({"model": options})
     except ArgumentError as error:
         raise ValueError(f"from_config: {error}") from error
     plain = yaml.safe_load(parser.dump(parsed, skip_link_targets=False, skip_none=False, format="yaml"))["model"]
@@ -42,8 +45,10 @@ def named_tokenizer(config: dict[str, Any]) -> Tokenizer:
     """The tokenizer a checkpoint names.
 
     Raises:
-        ValueError: there is no such class.
+        ValueError: there is no such class, or it may not be named.
     """
+    if reason := refused_path(config["class_path"]):
+        raise ValueError(f"the checkpoint's tokenizer: {reason}")
     module, _, name = config["class_path"].rpartition(".")
     try:
         made = getattr(importlib.import_module(module), name)(**config.get("init_args", {}))
