@@ -67,7 +67,11 @@ def test_a_run_in_words(trained, capsys):
     assert start["objective"] == "NextToken: label_smoothing 0.0"
     assert start["optimizer"] == "AdamW: lr 0.001, betas [0.9, 0.999], eps 1e-08, weight_decay 0.01"
     assert start["schedule"] == "WarmupCosine: warmup_steps 2, min_share 0.1"
+    assert start["versions"].startswith("lightning_xt 0.1.0, lightning 2.6")
     assert f"torch {torch.__version__}" in start["versions"]
+    assert start["versions"].endswith(", format 2")
+    assert start["trained"] == "32-true, 1 process by SingleDeviceStrategy on cpu, 1 batch of each a step"
+    assert "weights" not in start
 
 
 def test_a_run_for_scripts(trained, capsys):
@@ -76,7 +80,7 @@ def test_a_run_for_scripts(trained, capsys):
     sizes = [value.numel() for value in checkpoint["state_dict"].values()]
     assert found["file"] == str(BEST)
     assert found["bytes"] == BEST.stat().st_size
-    assert (found["kind"], found["step"], found["samples_seen"], found["format"]) == ("LanguageModel", 6, 12, 1)
+    assert (found["kind"], found["step"], found["samples_seen"], found["format"]) == ("LanguageModel", 6, 12, 2)
     assert found["parameters"] == {"count": sum(sizes), "bytes": 4 * sum(sizes), "types": ["float32"]}
     assert found["metrics"] == checkpoint["lightning_xt"]["metrics"]
     assert found["metrics"]["val/loss"] == pytest.approx(float(rows()[-1]["val/loss"]))
@@ -147,6 +151,25 @@ def test_tied_tensors_count_once(trained, capsys):
         state_dict={"table": table, "again": table, "half": torch.zeros(3, dtype=torch.bfloat16), "no": torch.ones(0)}
     )
     assert "parameters     58 (bfloat16, float32), 226 bytes" in printed(capsys, str(BEST))
+
+
+@pytest.mark.parametrize(
+    ("values", "weights"),
+    [
+        ({"current_model_state": {"a": torch.ones(2)}}, "moving average, beside the weights that train"),
+        ({"lightning_xt": {"format": 2, "averaged": {"steps": [4, 6]}}}, "mean of the steps 4, 6"),
+    ],
+)
+def test_weights_that_are_a_mean(values, weights, trained, capsys):
+    change(**values)
+    assert f"weights        {weights}" in printed(capsys, str(BEST)).splitlines()
+
+
+def test_how_it_was_trained(trained, capsys):
+    how = {"precision": "bf16-mixed", "strategy": "DDPStrategy", "device": "cuda", "processes": 8}
+    change(lightning_xt=own(trainer={**how, "accumulate_grad_batches": 2}))
+    line = "trained        bf16-mixed, 8 processes by DDPStrategy on cuda, 2 batches of each a step"
+    assert line in printed(capsys, str(BEST)).splitlines()
 
 
 def test_metrics_that_are_no_numbers(trained, capsys):
@@ -264,7 +287,7 @@ MISTAKES = [
     ("nothing.ckpt", "nothing.ckpt was not written by lightning-xt: it is a mapping of 0 entries (nothing"),
     (
         "later.ckpt",
-        "the checkpoint has format 99, but lightning-xt 0.1.0 reads formats up to 1; it was written by "
+        "the checkpoint has format 99, but lightning-xt 0.1.0 reads formats up to 2; it was written by "
         "version 7.0: upgrade to that",
     ),
     ("later.ckpt --tre", "info: unrecognized arguments: --tre; did you mean --tree?"),

@@ -10,7 +10,8 @@ from torch import Tensor
 from lightning_xt.commands.arguments import Arguments
 from lightning_xt.core.files import replacing
 from lightning_xt.messages import UserError
-from lightning_xt.training.checkpoint_file import OWN, check_format, read_checkpoint
+from lightning_xt.training.checkpoint_file import read_checkpoint
+from lightning_xt.training.migrations import OWN
 from lightning_xt.training.runs import checkpoint_of
 from lightning_xt.training.step_checkpoints import step_checkpoints
 
@@ -107,7 +108,6 @@ def _read(file: Path) -> dict[str, Any]:
     content = read_checkpoint(file)
     if not isinstance(content.get(OWN), dict) or "state_dict" not in content:
         raise UserError(f"{file} was not written by lightning-xt; average the checkpoints that fit has saved")
-    check_format(content[OWN])
     return content
 
 

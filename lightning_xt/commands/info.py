@@ -14,7 +14,8 @@ import torch
 
 from lightning_xt.commands.arguments import RUN, Arguments
 from lightning_xt.messages import UserError
-from lightning_xt.training.checkpoint_file import OWN, check_format, read_checkpoint, tokenizers_in
+from lightning_xt.training.checkpoint_file import read_checkpoint
+from lightning_xt.training.migrations import OWN
 from lightning_xt.training.runs import checkpoint_of
 
 WIDTH = 110
@@ -71,7 +72,6 @@ def facts(file: Path, checkpoint: dict[str, Any]) -> dict[str, Any]:
         raise UserError(
             f"{file} was not written by lightning-xt: it is {_recognised(checkpoint)}; give a .ckpt file of a run"
         )
-    check_format(own)
     model = checkpoint.get("hyper_parameters") or {}
     progress = next((v for v in checkpoint.values() if isinstance(v, dict) and "samples_seen" in v), {})
     status = file.stat()
@@ -84,17 +84,27 @@ def facts(file: Path, checkpoint: dict[str, Any]) -> dict[str, Any]:
         "epoch": checkpoint.get("epoch"),
         "samples_seen": progress.get("samples_seen"),
         "parameters": _sizes(checkpoint.get("state_dict") or {}),
+        "average": _average(checkpoint, own),
+        "trainer": own.get("trainer"),
         "metrics": own.get("metrics"),
         "data": _data(checkpoint, own, progress),
-        "tokenizers": tokenizers_in(own),
+        "tokenizers": own.get("tokenizers") or {},
         "model": {name: value for name, value in model.items() if not name.startswith("_")},
         "versions": {
             "lightning_xt": own.get("version"),
             "lightning": checkpoint.get("pytorch-lightning_version"),
             **(own.get("versions") or {}),
         },
-        "format": own.get("format"),
+        "format": own.get("migrated_from", own.get("format")),
+        "read_as": own.get("format"),
     }
+
+
+def _average(checkpoint: dict[str, Any], own: dict[str, Any]) -> str | None:
+    """What the weights are a mean of; None where they are those of one step."""
+    if "averaged" in own:
+        return f"mean of the steps {', '.join(map(str, own['averaged']['steps']))}"
+    return "moving average, beside the weights that train" if "current_model_state" in checkpoint else None
 
 
 def _recognised(checkpoint: dict[str, Any]) -> str:
@@ -161,6 +171,8 @@ def _rows(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     seen = "" if found["samples_seen"] is None else f", {found['samples_seen']:,} samples seen"
     yield "step", "" if found["step"] is None else f"{found['step']:,}{seen}"
     yield "parameters", f"{size['count']:,} ({', '.join(size['types'])}), {size['bytes']:,} bytes"
+    yield "weights", found["average"] or ""
+    yield "trained", _trained(found["trainer"]) if found["trainer"] else ""
     yield "metrics", ", ".join(f"{name} {value:.6f}" for name, value in (found["metrics"] or {}).items())
     yield "data", _recipe(data, ": ") if data else ""
     yield "data hash", data.get("hash") or ""
@@ -174,7 +186,19 @@ def _rows(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield name, _recipe(value, ": ", deep) if value else ""
         for part, recipe in deep.items():
             yield f"  {part}", _recipe(recipe, ": ")
-    yield "versions", ", ".join(f"{name} {value}" for name, value in found["versions"].items() if value)
+    format_ = None if found["format"] is None else str(found["format"])
+    if found["format"] != found["read_as"]:
+        format_ = f"{format_} (read as {found['read_as']})"
+    versions = {**found["versions"], "format": format_}
+    yield "versions", ", ".join(f"{name} {value}" for name, value in versions.items() if value)
+
+
+def _trained(trainer: dict[str, Any]) -> str:
+    processes, batches = trainer["processes"], trainer["accumulate_grad_batches"]
+    return (
+        f"{trainer['precision']}, {processes} process{'es' if processes > 1 else ''} by {trainer['strategy']} on "
+        f"{trainer['device']}, {batches} batch{'es' if batches > 1 else ''} of each a step"
+    )
 
 
 def _deep(value: Any) -> dict[str, Any]:

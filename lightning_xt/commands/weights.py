@@ -8,7 +8,8 @@ from lightning.pytorch import LightningModule
 
 from lightning_xt.commands.checkpoints import step_of
 from lightning_xt.messages import UserError
-from lightning_xt.training.checkpoint_file import OWN, check_format, read_checkpoint
+from lightning_xt.training.checkpoint_file import read_checkpoint
+from lightning_xt.training.migrations import OWN
 from lightning_xt.training.seq2seq import Seq2Seq
 
 OF_NETWORK = ("encoder", "decoder", "shared_embedding", "context_dropout")
@@ -24,7 +25,6 @@ def load_weights(model: LightningModule, checkpoint: Path) -> None:
     """
     step_of(checkpoint)
     content = read_checkpoint(checkpoint)
-    check_format(content.get(OWN, {}))
     if sentence := misfit(checkpoint, model):
         raise UserError(sentence)
     model.load_state_dict(content["state_dict"])

@@ -9,7 +9,7 @@ from lightning.pytorch import LightningModule
 
 import lightning_xt
 from lightning_xt.data.tokenizers.base import Tokenizer
-from lightning_xt.training.checkpoint_file import CHECKPOINT_FORMAT
+from lightning_xt.training.migrations import CHECKPOINT_FORMAT
 
 
 def own_contents(module: LightningModule, tokenizers: dict[str, Tokenizer]) -> dict[str, Any]:
@@ -35,6 +35,13 @@ def own_contents(module: LightningModule, tokenizers: dict[str, Tokenizer]) -> d
     trainer = module._trainer
     if trainer is not None:
         shown = trainer.callback_metrics.items()
+        contents["trainer"] = {
+            "precision": str(trainer.precision),
+            "strategy": type(trainer.strategy).__name__,
+            "device": trainer.strategy.root_device.type,
+            "processes": trainer.world_size,
+            "accumulate_grad_batches": trainer.accumulate_grad_batches,
+        }
         contents["metrics"] = {name: float(value) for name, value in shown if name.startswith(("train/", "val/"))}
         data = getattr(trainer, "datamodule", None)
         if data is not None:

@@ -8,29 +8,28 @@ from typing import Any
 
 import torch
 
-import lightning_xt
+from lightning_xt.training.migrations import migrate
 
-OWN = "lightning_xt"
-"""The key of a checkpoint under which stands what we put there."""
-CHECKPOINT_FORMAT = 1
 ARCHIVE = b"PK\x03\x04"
 """What every file of torch.save begins with: it is a zip archive."""
 DAMAGED = "its contents are damaged; give another checkpoint, or copy it again"
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """What a checkpoint file holds; its tensors stay in the file until they are used.
+def read_checkpoint(path: str | Path, *, mapped: bool = True, map_location: Any = "cpu") -> dict[str, Any]:
+    """What a checkpoint file holds, in today's format whichever version wrote it.
 
     Args:
         path: a file of torch.save.
+        mapped: whether tensors stay in the file until they are used, which then must not be changed in place.
+        map_location: where tensors are put, as for torch.load.
 
     Raises:
-        ValueError: it cannot be read, or is no checkpoint; the message says which and why.
+        ValueError: it cannot be read, is no checkpoint, or a later version wrote it; the message says which and why.
     """
     file = Path(path)
     _check_archive(file)
     try:
-        content = torch.load(file, weights_only=True, mmap=True, map_location="cpu")
+        content = torch.load(file, weights_only=True, mmap=mapped, map_location=map_location)
     except UnpicklingError as error:
         refused = re.search(r"GLOBAL ([\w.]+)", str(error))
         if refused is None or _is_damaged(file):
@@ -45,7 +44,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise _unreadable(file, DAMAGED) from error
     if not isinstance(content, dict):
         raise _unreadable(file, f"it holds a {type(content).__name__}, not a mapping; give a .ckpt file of a run")
-    return dict(content)
+    content = dict(content)
+    migrate(content)
+    return content
 
 
 def check_contents(path: str | Path) -> None:
@@ -63,31 +64,6 @@ def check_contents(path: str | Path) -> None:
         raise _unreadable(file, DAMAGED) from error
     if damaged is not None:
         raise _unreadable(file, DAMAGED)
-
-
-def tokenizers_in(contents: dict[str, Any]) -> dict[str, Any]:
-    """The recipes of a checkpoint's tokenizers, by what they are for; the first versions knew one only.
-
-    Args:
-        contents: what stands under `OWN`; empty where nothing does.
-    """
-    return contents.get("tokenizers") or ({"text": contents["tokenizer"]} if "tokenizer" in contents else {})
-
-
-def check_format(contents: dict[str, Any]) -> None:
-    """Refuses what a later version wrote.
-
-    Args:
-        contents: what stands under `OWN`; empty where nothing does.
-
-    Raises:
-        ValueError: the format is one that this version does not know.
-    """
-    if contents.get("format", 0) > CHECKPOINT_FORMAT:
-        raise ValueError(
-            f"the checkpoint has format {contents['format']}, but lightning-xt {lightning_xt.__version__} reads "
-            f"formats up to {CHECKPOINT_FORMAT}; it was written by version {contents.get('version')}: upgrade to that"
-        )
 
 
 def _check_archive(file: Path) -> None:

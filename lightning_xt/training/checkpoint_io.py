@@ -5,6 +5,7 @@ import torch
 from lightning.pytorch.plugins.io import CheckpointIO
 
 from lightning_xt.core.files import replacing
+from lightning_xt.training.checkpoint_file import read_checkpoint
 
 
 class WholeCheckpoints(CheckpointIO):
@@ -37,8 +38,8 @@ class WholeCheckpoints(CheckpointIO):
             ) from error
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        checkpoint: dict[str, Any] = torch.load(path, map_location=map_location or "cpu", weights_only=True)
-        return checkpoint
+        # Not mapped: an optimizer changes the tensors that it takes over, and the file may be replaced meanwhile.
+        return read_checkpoint(path, mapped=False, map_location=map_location or "cpu")
 
     def remove_checkpoint(self, path: Any) -> None:
         Path(path).unlink(missing_ok=True)

@@ -19,14 +19,15 @@ from lightning_xt.training.answers import Answering, Decoding
 from lightning_xt.training.callbacks.exact_resume import ExactResume
 from lightning_xt.training.callbacks.raw_weights import RawWeights
 from lightning_xt.training.checkpoint_contents import own_contents
-from lightning_xt.training.checkpoint_file import OWN, check_format, tokenizers_in
 from lightning_xt.training.compilation import compiled_forward
 from lightning_xt.training.from_config import build, named_tokenizer
+from lightning_xt.training.migrations import OWN, migrate
 from lightning_xt.training.optim.build import build_optimizer
 from lightning_xt.training.optim.options import OptimizerOptions
 from lightning_xt.training.optim.parameter_groups import OptimizerFactory, parameter_groups
 from lightning_xt.training.optim.schedules.base import ScheduleFactory
 from lightning_xt.training.sampling import Sampling
+from lightning_xt.training.sharding import shard
 
 
 class Module(LightningModule, ABC):
@@ -123,6 +124,11 @@ class Module(LightningModule, ABC):
                 self.trainer.accumulate_grad_batches,
             )
 
+    def configure_model(self) -> None:
+        """Leaves each process a share of the weights, where the strategy has it so."""
+        if self.device_mesh is not None:
+            shard(self.trained, self.device_mesh["data_parallel"])
+
     def teardown(self, stage: str) -> None:
         # A compiled function neither pickles nor follows a copy of the module.
         self._compiled = None
@@ -194,9 +200,9 @@ class Module(LightningModule, ABC):
         Raises:
             ValueError: a later version wrote the checkpoint, in a format that this one does not know.
         """
-        own = checkpoint.get(OWN, {})
-        check_format(own)
-        self.take_tokenizers(own)
+        # Once more than needed, unless Lightning read the file alone.
+        migrate(checkpoint)
+        self.take_tokenizers(checkpoint.get(OWN, {}))
         if not self.hparams:
             # `load_from_checkpoint` builds from live objects; the checkpoint knows what they were made of.
             self.hparams.update(checkpoint.get("hyper_parameters", {}))
@@ -207,7 +213,7 @@ class Module(LightningModule, ABC):
         Args:
             own: what a checkpoint holds under `OWN`.
         """
-        self._trained_with = {use: named_tokenizer(config) for use, config in tokenizers_in(own).items()}
+        self._trained_with = {use: named_tokenizer(config) for use, config in own.get("tokenizers", {}).items()}
 
     def tokenizer_for(self, use: str, own: str) -> Tokenizer | None:
         """The tokenizer of the data that the module was trained on, else the data's; None where neither is known.
