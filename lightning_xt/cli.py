@@ -52,7 +52,7 @@ def main(args: Sequence[str] | None = None) -> int:
         with signals.installed(*numbers):
             return _dispatch(args)
     except Stopped as stop:
-        if os.environ.get("LOCAL_RANK", "0") == "0":
+        if _speaks():
             print(f"lightning-xt: {stop.sentence}", file=sys.stderr)
         return int(str(stop.code))
     except SystemExit as stop:
@@ -65,9 +65,14 @@ def main(args: Sequence[str] | None = None) -> int:
         sentence = None if os.environ.get("LIGHTNING_XT_TRACEBACK") == "1" else sentence_for(error)
         if sentence is None:
             raise
-        if os.environ.get("LOCAL_RANK", "0") == "0":
+        if _speaks():
             print(f"lightning-xt: error: {sentence}", file=sys.stderr)
         return 2
+
+
+def _speaks() -> bool:
+    """Whether this process tells the user how the command ended: one of those that share a terminal or a log."""
+    return os.environ.get("LOCAL_RANK", os.environ.get("SLURM_PROCID", "0")) == "0"
 
 
 def _signals(args: list[str]) -> tuple[StopSignals, list[signal.Signals]]:

@@ -103,6 +103,10 @@ def test_the_command_line_refuses_them(task, fresh, monkeypatch, capsys):
     assert main(["fit", "-c", "tiny.yaml"]) == 2
     assert "lightning-xt: error: trainer: You set `devices=1`" in capsys.readouterr().err
     assert not (fresh / "runs").exists()
+    # Once in the log of all tasks.
+    monkeypatch.setenv("SLURM_PROCID", "1")
+    assert main(["fit", "-c", "tiny.yaml"]) == 2
+    assert capsys.readouterr().err == ""
 
 
 def leave_strays(run):
