@@ -1,6 +1,7 @@
 """Which checkpoint and which run a command means."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,9 +67,10 @@ def resolve(command: str, options: Any, configs: Sequence[Path], name: str | Non
     else:
         checkpoint = _file("--ckpt_path", asked)
         folder = run_of(checkpoint)
-    step = step_of(checkpoint)
+    step = _step_or_another(f"--ckpt_path {asked}", checkpoint)
+    used = f"--ckpt_path {asked}: {'going on from ' if command == 'fit' else ''}{checkpoint} at step {step}"
     if command != "fit":
-        return Resolved(runs=runs, folder=folder, checkpoint=checkpoint)
+        return Resolved(runs=runs, folder=folder, checkpoint=checkpoint, notes=(used,))
     if asked not in ("best", "last") and not (own and folder and own.resolve() == folder.resolve()):
         # Another config, another run: this one only starts from there.
         folder = None
@@ -77,12 +79,37 @@ def resolve(command: str, options: Any, configs: Sequence[Path], name: str | Non
         folder=folder,
         checkpoint=checkpoint,
         step=step,
-        notes=tuple(_notes(options, checkpoint, step)),
+        notes=(used, *_notes(options, checkpoint, step)),
     )
+
+
+def _step_or_another(asked: str, checkpoint: Path) -> int:
+    """Optimizer steps behind a checkpoint.
+
+    Raises:
+        UserError: it cannot be used; the message names the newest of the same run that can.
+    """
+    try:
+        return step_of(checkpoint)
+    except (UserError, ValueError) as error:
+        whole = {}
+        for other in checkpoint.parent.glob("*.ckpt"):
+            # Of a folder that is no run's, any other file may be of another model.
+            if run_of(checkpoint) is not None and other != checkpoint:
+                with suppress(UserError, ValueError):
+                    whole[step_of(other)] = other
+        newest = max(whole, default=None)
+        if newest is None:
+            raise UserError(f"{asked}: {error}") from error
+        raise UserError(
+            f"{asked}: {error}; the newest whole one of the run is at step {newest}: --ckpt_path {whole[newest]}"
+        ) from error
 
 
 def _notes(options: Any, checkpoint: Path, step: int) -> Iterator[str]:
     """What of the options a run that goes on has no use for."""
+    for part in sorted(checkpoint.parent.glob(".*.ckpt.part")):
+        yield f"{part} is what a process left that was stopped while it saved; it is not used"
     if options.init_from is not None:
         yield f"--init_from {options.init_from} is not used: the run goes on from {checkpoint}"
     if 0 < options.trainer.max_steps <= step:
