@@ -15,3 +15,12 @@ def validation_follows(trainer: Trainer) -> bool:
     # `enable_validation` is True without a single batch to validate.
     can = trainer.enable_validation and sum(trainer.num_val_batches) > 0
     return bool(can and (trainer.should_stop or (interval and batches % interval == 0)))
+
+
+def log_step(trainer: Trainer) -> None:
+    """Logs what the step that ends has measured, in `on_train_batch_end`.
+
+    Lightning does so only after that hook. A run that is saved there and then killed would never log it, because it
+    goes on with the next step.
+    """
+    trainer._logger_connector.update_train_step_metrics()

@@ -4,7 +4,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from lightning_xt.training.step_borders import validation_follows
+from lightning_xt.training.step_borders import log_step, validation_follows
 from lightning_xt.training.step_checkpoints import step_checkpoint, step_checkpoints
 
 
@@ -28,9 +28,12 @@ class LastCheckpoint(ModelCheckpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        due = trainer.global_step % self._every == 0
         if not validation_follows(trainer):
+            if due and self._last_global_step_saved != trainer.global_step:
+                log_step(trainer)
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-        elif trainer.global_step % self._every == 0:
+        elif due:
             self._due = True
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -10,7 +10,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from lightning_xt.core.stopping import PREEMPTED, Stopped, StopSignals, installed_signals
 from lightning_xt.training.callbacks.last_checkpoint import LastCheckpoint
-from lightning_xt.training.step_borders import at_step_border, validation_follows
+from lightning_xt.training.step_borders import at_step_border, log_step, validation_follows
 
 SECONDS = 600
 """The most that one process waits at a border for the others, which may still be reading their first batch."""
@@ -74,6 +74,7 @@ class Preemption(Checkpoint):
         if at_step_border(trainer):
             self._stops = self._asked()
             if self._stops and not validation_follows(trainer):
+                log_step(trainer)
                 self._save(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -140,6 +141,10 @@ class Preemption(Checkpoint):
         first = connector._first_loop_iter
         trainer.validating = True
         loop.val_loop.restarting = False
+        progress = loop.val_loop.batch_progress
+        for name, count in vars(progress.current).items():
+            # What was done of it is done again.
+            setattr(progress.total, name, getattr(progress.total, name) - count)
         loop.val_loop.run()
         trainer.training = True
         connector._first_loop_iter = first

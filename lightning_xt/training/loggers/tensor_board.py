@@ -1,3 +1,4 @@
+from collections.abc import Mapping
 from pathlib import Path
 
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -5,7 +6,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 
 class TensorBoard(TensorBoardLogger):
-    """Writes TensorBoard's event files straight into a run's folder.
+    """Writes TensorBoard's event files straight into a run's folder, of each curve one point a step.
 
     Args:
         folder: the run's folder.
@@ -14,6 +15,19 @@ class TensorBoard(TensorBoardLogger):
 
     def __init__(self, folder: Path, first_step: int | None = None) -> None:
         super().__init__(str(folder), name="", version="", default_hp_metric=False, purge_step=first_step)
+        # A validation that is owed is of the last step that is shown.
+        self._step = None if first_step is None else first_step - 1
+        self._written = {"epoch"}
+        """Curves that have their point of that step."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Writes what is not there yet; what a step has measured comes twice where it is saved."""
+        if step != self._step:
+            self._step, self._written = step, set()
+        new = {name: value for name, value in metrics.items() if name not in self._written}
+        self._written |= new.keys()
+        super().log_metrics(new, step)
 
     @rank_zero_only
     def save(self) -> None:

@@ -1,0 +1,105 @@
+"""Runs that are told to stop, at any moment and whichever of their processes is told, save once and go on exactly."""
+
+import random
+from pathlib import Path
+from typing import Any
+
+from chaos.runs import (
+    RESUME,
+    RUN,
+    Ended,
+    RunError,
+    Setting,
+    completed,
+    differences,
+    fit,
+    last_line,
+    load,
+    prepare,
+    saves,
+    signals,
+)
+
+SETTINGS = [
+    Setting(pairs=False, workers=2, accumulate=1, processes=1, average=True),
+    Setting(pairs=False, workers=2, accumulate=2, processes=2, average=False, at_epochs_end=True),
+    Setting(pairs=False, workers=0, accumulate=1, processes=2, average=True, keep=2),
+    Setting(pairs=True, workers=0, accumulate=2, processes=1, average=False, at_epochs_end=True),
+    Setting(pairs=True, workers=0, accumulate=1, processes=2, average=True),
+]
+MOMENTS = ("step", "validation", "sampling", "saving", "setup")
+SAVED = 12
+BOUND = 60
+"""Seconds within which a run that is told to stop must have ended."""
+
+
+def plans(setting: Setting, count: int, steps: int, seed: str) -> list[dict[str, Any]]:
+    """So many signals, spread over a run."""
+    draw = random.Random(seed)
+    made = []
+    for number in range(count):
+        moment = MOMENTS[number % len(MOMENTS)]
+        targets: list[int | str] = ["all", *range(setting.processes)]
+        made.append(
+            {
+                "moment": moment,
+                "step": SAVED + int((steps - 3 * SAVED) * (number + draw.random()) / count),
+                "file": "last.ckpt" if moment == "saving" else None,
+                "signal": draw.choice(["SIGTERM", "SIGUSR1"]),
+                "target": 0 if moment == "saving" else targets[number % len(targets)],
+                "delay": 0.02,
+                "seed": draw.random(),
+            }
+        )
+    if made:
+        # The very last validation, after which nothing is left to train.
+        made[-1] |= {"moment": "validation", "step": steps, "target": "all"}
+    return made
+
+
+def check(setting: Setting, folder: Path, stops: list[dict[str, Any]], steps: int) -> tuple[int, list[str]]:
+    """Runs a setting both ways.
+
+    Returns:
+        How often it stopped as it should, and what was wrong.
+    """
+    start = [*prepare(setting, folder), *setting.options(steps, SAVED)]
+    clean = 0
+    stopped = folder / "stopped"
+    try:
+        completed(folder / "whole", start)
+        for number, plan in enumerate(stops):
+            before = saves(stopped)
+            ended = fit(stopped, RESUME if number else start, plan)
+            _check_end(ended, plan, stopped, [each for each in saves(stopped)[len(before) :]])
+            clean += 1
+        completed(stopped, RESUME)
+    except RunError as error:
+        return clean, [str(error)]
+    found = list(differences(folder / "whole" / RUN, stopped / RUN))
+    return (0 if found else clean), found
+
+
+def _check_end(ended: Ended, plan: dict[str, Any], folder: Path, saved: list[dict[str, Any]]) -> None:
+    """Raises a RunError if a run did not stop as it should."""
+    if ended.code != 75:
+        raise RunError(f"exit code {ended.code} in {plan}: {last_line(ended.said)}")
+    if ended.seconds > BOUND:
+        raise RunError(f"takes {ended.seconds:.0f} seconds to stop, in {plan}")
+    if "Traceback" in ended.said or f"stopped by {plan['signal']}" not in ended.said.replace(
+        "a signal to another process", plan["signal"]
+    ):
+        raise RunError(f"says {ended.said!r}, in {plan}")
+    if plan["moment"] == "setup":
+        if saved:
+            raise RunError(f"saves {saved}, in {plan}")
+        return
+    # Told within a step, it ends with that step or, where several batches make one, with its last; a signal that comes
+    # just after the end of a step is seen at the next one's.
+    told = signals(folder)[-1]["step"]
+    last = load(folder / RUN / "checkpoints/last.ckpt")["global_step"]
+    if not told <= last <= told + 2:
+        raise RunError(f"last.ckpt is at step {last}, told at {told}, in {plan}")
+    steps = [each["step"] for each in saved if each["name"] == "last.ckpt"]
+    if steps.count(last) != 1 or len(set(steps)) != len(steps):
+        raise RunError(f"saves last.ckpt at steps {steps}, in {plan}")

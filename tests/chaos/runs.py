@@ -1,0 +1,264 @@
+"""Runs of the command line in processes of their own, and what two of them differ in."""
+
+import contextlib
+import csv
+import json
+import logging
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from chaos.moments import PLAN
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tiny_pairs import sentences
+
+LANGUAGE = """
+seed_everything: 3
+data:
+  class_path: TextFiles
+  init_args: {path: ../corpus.txt, seq_len: 16, batch_size: 4, eval_batch_size: 2}
+model:
+  class_path: LanguageModel
+  init_args:
+    decoder: {dim: 16, depth: 2, dropout: 0.2, attention: {heads: 2}}
+    optimizer: {class_path: AdamW, init_args: {lr: 0.01, weight_decay: 0.1}}
+    schedule: {class_path: WarmupCosine, init_args: {warmup_steps: 10}}
+trainer: {accelerator: cpu, gradient_clip_val: 1.0, log_every_n_steps: 1, enable_progress_bar: false,
+  callbacks: [{class_path: chaos.moments.Moments}], limit_val_batches: 8}
+sample_text: {length: 4, prompts: [the]}
+"""
+PAIRS = """
+seed_everything: 3
+data:
+  class_path: ParallelText
+  init_args:
+    {path: ../pairs.en, target_path: ../pairs.de, validation_fraction: 0.2, max_tokens: 128,
+    tokenizer: {class_path: BPE, init_args: {vocab_size: 280}}}
+model:
+  class_path: Seq2Seq
+  init_args:
+    encoder: {dim: 16, depth: 1, dropout: 0.2, attention: {heads: 2, position: Rotary}}
+    decoder: {dim: 16, depth: 1, dropout: 0.2, attention: {heads: 2, position: Rotary}}
+    optimizer: {class_path: AdamW, init_args: {lr: 0.01, weight_decay: 0.1}}
+    schedule: {class_path: WarmupCosine, init_args: {warmup_steps: 10}}
+trainer: {accelerator: cpu, gradient_clip_val: 1.0, log_every_n_steps: 1, enable_progress_bar: false,
+  callbacks: [{class_path: chaos.moments.Moments}]}
+sample_text: {length: 4}
+"""
+TIMED = {"tokens_per_second", "step_ms", "data_wait", "mfu", "peak_memory_gb"}
+FORGOTTEN = {"current_score"}
+"""What Lightning saves of a ModelCheckpoint but does not restore; nothing depends on it."""
+SECONDS = 240
+"""A process that takes longer hangs."""
+RUN = Path("runs/chaos/0")
+RESUME = ["-c", str(RUN / "config.yaml"), "--ckpt_path", "last"]
+
+# TensorBoard tells that it hides what a resumed run did anew.
+logging.getLogger("tensorboard").setLevel(logging.ERROR)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A way to run."""
+
+    pairs: bool
+    workers: int
+    accumulate: int
+    processes: int
+    average: bool
+    at_epochs_end: bool = False
+    """Whether checkpoints are saved where epochs end."""
+    keep: int = 0
+
+    def __str__(self) -> str:
+        kind = "sequence-to-sequence" if self.pairs else "language model"
+        place = "at the end of epochs" if self.at_epochs_end else "within epochs"
+        return (
+            f"{kind}, workers {self.workers}, accumulation {self.accumulate}, processes {self.processes}, "
+            f"average {'on' if self.average else 'off'}, saved {place}"
+        )
+
+    def options(self, steps: int, saved: int) -> list[str]:
+        """The options of a run of so many optimizer steps, saved every so many."""
+        # A multiple of neither, but for the end of the run.
+        epoch = saved if self.at_epochs_end else saved * 7 // 4
+        options = {
+            "--data.num_workers": self.workers,
+            "--trainer.accumulate_grad_batches": self.accumulate,
+            "--trainer.devices": self.processes,
+            "--trainer.strategy": "ddp" if self.processes > 1 else "auto",
+            "--trainer.limit_train_batches": epoch * self.accumulate,
+            "--trainer.max_steps": steps,
+            "--checkpoint_every": saved,
+            # Once in a while a validation and a checkpoint fall together.
+            "--validate_every": saved * 3 // 2,
+            "--keep_checkpoints": self.keep,
+        }
+        if self.pairs:
+            # What fits into memory has no workers.
+            options.pop("--data.num_workers")
+        return [f"{name}={value}" for name, value in options.items()]
+
+
+class RunError(Exception):
+    """A run did not do what it was started for."""
+
+
+def prepare(setting: Setting, folder: Path) -> list[str]:
+    """Writes what runs of a setting read into a folder; gives how they are told of it from a folder beside."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "corpus.txt").write_text("".join(random.Random(0).choices("the quick brown fox\n", k=4000)))
+    pairs = sentences(200)
+    (folder / "pairs.en").write_text("".join(f"{source}\n" for source, _ in pairs), encoding="utf-8")
+    (folder / "pairs.de").write_text("".join(f"{target}\n" for _, target in pairs), encoding="utf-8")
+    text = PAIRS if setting.pairs else LANGUAGE
+    if setting.average:
+        text = text.replace("Moments}]", "Moments}, {class_path: ExponentialAverage, init_args: {decay: 0.9}}]")
+    (folder / "chaos.yaml").write_text(text)
+    return ["-c", "../chaos.yaml"]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a process ended."""
+
+    code: int
+    seconds: float
+    """From the signal of the plan on; from the start where there was none."""
+    said: str
+
+
+def fit(folder: Path, options: list[str], plan: dict[str, Any] | None = None) -> Ended:
+    """Runs `fit` in a folder to its end, whatever that is, and kills what is left of its processes.
+
+    Args:
+        folder: where.
+        options: of the command.
+        plan: the signal that it is to get, see `Moments`.
+
+    Raises:
+        RunError: it hangs.
+    """
+    folder.mkdir(exist_ok=True)
+    (folder / "signals.jsonl").unlink(missing_ok=True)
+    tests = str(Path(__file__).parents[1])
+    path = os.pathsep.join(filter(None, (tests, os.environ.get("PYTHONPATH"))))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, PLAN: json.dumps(plan or {})}
+    started = time.time()
+    with (folder / "output.txt").open("w+b") as output:
+        # A group of its own holds the workers and the other processes too.
+        process = subprocess.Popen(
+            [sys.executable, "-m", "lightning_xt", "fit", *options],
+            cwd=folder,
+            env=environment,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+        code: int | None = None
+        try:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                code = process.wait(SECONDS)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    said = (folder / "output.txt").read_text(errors="replace").rstrip()
+    if code is None:
+        raise RunError(f"hangs: not done after {SECONDS} seconds, its last line is: {last_line(said)}")
+    sent = signals(folder)
+    return Ended(code, time.time() - (sent[-1]["time"] if sent else started), said)
+
+
+def completed(folder: Path, options: list[str]) -> None:
+    """Runs `fit` to its end.
+
+    Raises:
+        RunError: it ends with another exit code than 0.
+    """
+    ended = fit(folder, options)
+    if ended.code != 0:
+        raise RunError(f"ends with exit code {ended.code}, its last line is: {last_line(ended.said)}")
+
+
+def last_line(text: str) -> str:
+    return text.rpartition("\n")[2]
+
+
+def signals(folder: Path) -> list[dict[str, Any]]:
+    """What was sent to the last process of a folder."""
+    return _lines(folder / "signals.jsonl")
+
+
+def saves(folder: Path) -> list[dict[str, Any]]:
+    """What all processes of a folder have saved."""
+    return _lines(folder / "saves.jsonl")
+
+
+def _lines(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
+
+
+def differences(whole: Path, other: Path) -> Iterator[str]:
+    """What two runs differ in, one line each."""
+    for kind in ("last", "best"):
+        name = f"checkpoints/{kind}.ckpt"
+        yield from unequal(load(whole / name), load(other / name), name)
+    yield from unequal(metrics(whole), metrics(other), "metrics.csv")
+    curves = scalars(other)
+    yield from unequal(scalars(whole), curves, "TensorBoard")
+    for name, points in curves.items():
+        steps = [step for step, _ in points]
+        # Lightning adds the epoch to whatever it logs, so twice to a step that is validated.
+        if name != "epoch" and steps != sorted(set(steps)):
+            yield f"TensorBoard/{name}: the steps do not increase: {steps}"
+    yield from unequal(*((run / "samples.txt").read_text() for run in (whole, other)), "samples.txt")
+
+
+def unequal(one: Any, other: Any, name: str) -> Iterator[str]:
+    """Names the leaves in which two values differ."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        for key in sorted((one.keys() | other.keys()) - FORGOTTEN, key=str):
+            if key in one and key in other:
+                yield from unequal(one[key], other[key], f"{name}/{key}")
+            else:
+                yield f"{name}/{key}: only in the {'uninterrupted' if key in one else 'resumed'} run"
+    elif isinstance(one, list | tuple) and isinstance(other, list | tuple) and len(one) == len(other):
+        for number, (left, right) in enumerate(zip(one, other, strict=True)):
+            yield from unequal(left, right, f"{name}/{number}")
+    elif isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
+        if one.dtype != other.dtype or not torch.equal(one, other):
+            yield f"{name}: tensors differ"
+    elif type(one) is not type(other) or one != other:
+        yield f"{name}: {str(one)[:200]} in the uninterrupted run, {str(other)[:200]} in the resumed one"
+
+
+def load(checkpoint: Path) -> dict[str, Any]:
+    """A checkpoint's content."""
+    content: dict[str, Any] = torch.load(checkpoint, weights_only=True)
+    return content
+
+
+def metrics(run: Path) -> dict[str, dict[str, str]]:
+    """The values of `metrics.csv` as they are written, by step."""
+    with (run / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    table = {row["step"]: {name: value for name, value in row.items() if name not in TIMED} for row in rows}
+    if len(table) != len(rows):
+        raise RunError(f"{run}/metrics.csv has a step twice")
+    return table
+
+
+def scalars(run: Path) -> dict[str, list[tuple[int, float]]]:
+    """The points of each curve that TensorBoard shows."""
+    events = EventAccumulator(str(run), size_guidance={"scalars": 0}).Reload()
+    names = [name for name in events.Tags()["scalars"] if name not in TIMED]
+    return {name: [(event.step, event.value) for event in events.Scalars(name)] for name in names}

@@ -1,0 +1,61 @@
+"""A run that is killed while it saves leaves every checkpoint whole, the one of before or the new one."""
+
+import random
+from pathlib import Path
+from typing import Any
+
+from chaos.runs import RESUME, RUN, RunError, Setting, completed, differences, fit, last_line, load, prepare
+
+from lightning_xt.training.checkpoint_file import check_contents
+
+SETTING = Setting(pairs=False, workers=0, accumulate=1, processes=1, average=True, keep=2)
+SAVED = 8
+MOMENTS = ("saving", "saving", "renaming", "saved")
+FILES = ("last.ckpt", "best.ckpt", "step.ckpt")
+
+
+def plans(count: int, steps: int, seed: str) -> list[dict[str, Any]]:
+    """So many kills while something is saved, spread over a run."""
+    draw = random.Random(seed)
+    return [
+        {
+            "moment": MOMENTS[number % len(MOMENTS)],
+            # A loss that is the lowest so far is seldom late in a run.
+            "file": FILES[number % (3 if number < count // 2 else 1)],
+            "step": 2 * SAVED + int((steps - 4 * SAVED) * number / count),
+            "signal": "SIGKILL",
+            "target": "all",
+            "seed": draw.random(),
+        }
+        for number in range(count)
+    ]
+
+
+def check(folder: Path, kills: list[dict[str, Any]], steps: int) -> tuple[int, list[str]]:
+    """Kills a run while it saves.
+
+    Returns:
+        How often everything was intact, and what was not.
+    """
+    start = [*prepare(SETTING, folder), *SETTING.options(steps, SAVED)]
+    intact = 0
+    killed = folder / "killed"
+    try:
+        completed(folder / "whole", start)
+        before = 0
+        for number, plan in enumerate(kills):
+            ended = fit(killed, RESUME if number else start, plan)
+            if ended.code != -9:
+                raise RunError(f"exit code {ended.code} in {plan}: {last_line(ended.said)}")
+            for file in (killed / RUN / "checkpoints").glob("*.ckpt"):
+                check_contents(file)
+            step = load(killed / RUN / "checkpoints/last.ckpt")["global_step"]
+            if step < before or plan["step"] - step > SAVED:
+                raise RunError(f"last.ckpt is at step {step} after {plan}, and was at {before}")
+            before = step
+            intact += 1
+        completed(killed, RESUME)
+    except (RunError, ValueError) as error:
+        return intact, [str(error)]
+    found = list(differences(folder / "whole" / RUN, killed / RUN))
+    return (0 if found else intact), found
