@@ -1,6 +1,7 @@
 """Shares the weights of a network out over processes, and brings them together again."""
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any, NoReturn
 
 import torch
@@ -39,7 +40,11 @@ def shard(network: nn.Module, mesh: DeviceMesh) -> None:
     for module in [each for each in network.modules() if isinstance(each, Sublayer)]:
         fully_shard(module, mesh=mesh, reshard_after_forward=True)
     fully_shard(network, mesh=mesh, reshard_after_forward=False)
-    for module in _sharded(network):
+    first, *others = _sharded(network)
+    for before, module in pairwise([first, *others, first]):
+        # Torch would guess the order from all forwards since the last step, and processes decode differently many.
+        module.set_modules_to_backward_prefetch([before])
+    for module in (first, *others):
         # What counts FLOPs copies networks, and is prepared for those that cannot be; torch's own error is another.
         type(module).__deepcopy__ = _no_copy  # type: ignore[attr-defined]
     network.register_load_state_dict_pre_hook(_take_shares)
