@@ -2,13 +2,13 @@
 # make test         the default tests
 # make test-slow    everything slow as well
 # make test-gpu    what needs a GPU
-# make resume-check   kill runs and resume them: five minutes
+# make chaos        kill runs, preempt them, kill them while they save, break their input: within an hour
 # make check        format, lint, types
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test test-slow test-gpu resume-check check format clean
+.PHONY: quickstart test test-slow test-gpu chaos check format clean
 
 quickstart: .venv/installed
 	$(BIN)/lightning-xt fit -c configs/language/quickstart.yaml
@@ -31,8 +31,8 @@ format: .venv/installed-dev
 test-gpu: .venv/installed-dev
 	$(BIN)/python -m pytest -m gpu
 
-resume-check: .venv/installed-dev
-	$(BIN)/python tests/resume_check.py
+chaos: .venv/installed-dev
+	$(BIN)/python tests/chaos/check.py
 
 clean:
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache

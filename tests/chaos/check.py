@@ -19,7 +19,7 @@ from pathlib import Path
 TESTS = Path(__file__).parents[1]
 sys.path.insert(0, str(TESTS))
 
-from chaos import kills, preemptions, saves  # noqa: E402
+from chaos import kills, preemptions, saves
 
 STEPS = 240
 Outcome = tuple[int, int, str, list[str]]

@@ -4,7 +4,20 @@ import random
 from pathlib import Path
 from typing import Any
 
-from chaos.runs import RESUME, RUN, RunError, Setting, completed, differences, fit, last_line, load, prepare
+from chaos.runs import (
+    RESUME,
+    RUN,
+    SAVED,
+    RunError,
+    Setting,
+    completed,
+    differences,
+    fit,
+    last_line,
+    load,
+    prepare,
+    whole,
+)
 
 SETTINGS = [
     Setting(pairs=False, workers=0, accumulate=1, processes=1, average=True),
@@ -17,8 +30,6 @@ SETTINGS = [
     Setting(pairs=True, workers=0, accumulate=2, processes=2, average=True, at_epochs_end=True),
 ]
 MOMENTS = ("step", "validation", "sampling", "saving", "step", "renaming", "step", "validation", "saving", "step")
-SAVED = 8
-"""Optimizer steps between two checkpoints."""
 BOUND = 60
 """Seconds within which a process whose like was killed must have ended."""
 
@@ -52,17 +63,17 @@ def check(setting: Setting, folder: Path, kills: list[dict[str, Any]], steps: in
 
     Args:
         setting: how to run.
-        folder: an empty one.
+        folder: an empty one, or one in which a run of the setting has been left alone already.
         kills: what happens to the second run, one after the other.
         steps: optimizer steps of the whole run.
 
     Returns:
         Where it was killed and resumed, and what differs.
     """
-    start = [*prepare(setting, folder), *setting.options(steps, SAVED)]
+    start = [*prepare(setting, folder), *setting.options(steps)]
     history = []
     try:
-        completed(folder / "whole", start)
+        whole(folder, start)
         for number, plan in enumerate(kills):
             ended = fit(folder / "killed", RESUME if number else start, plan)
             if ended.code == 0:

@@ -7,6 +7,7 @@ from typing import Any
 from chaos.runs import (
     RESUME,
     RUN,
+    SAVED,
     Ended,
     RunError,
     Setting,
@@ -18,6 +19,7 @@ from chaos.runs import (
     prepare,
     saves,
     signals,
+    whole,
 )
 
 SETTINGS = [
@@ -28,7 +30,6 @@ SETTINGS = [
     Setting(pairs=True, workers=0, accumulate=1, processes=2, average=True),
 ]
 MOMENTS = ("step", "validation", "sampling", "saving", "setup")
-SAVED = 12
 BOUND = 60
 """Seconds within which a run that is told to stop must have ended."""
 
@@ -63,15 +64,15 @@ def check(setting: Setting, folder: Path, stops: list[dict[str, Any]], steps: in
     Returns:
         How often it stopped as it should, and what was wrong.
     """
-    start = [*prepare(setting, folder), *setting.options(steps, SAVED)]
+    start = [*prepare(setting, folder), *setting.options(steps)]
     clean = 0
     stopped = folder / "stopped"
     try:
-        completed(folder / "whole", start)
+        whole(folder, start)
         for number, plan in enumerate(stops):
             before = saves(stopped)
             ended = fit(stopped, RESUME if number else start, plan)
-            _check_end(ended, plan, stopped, [each for each in saves(stopped)[len(before) :]])
+            _check_end(ended, plan, stopped, saves(stopped)[len(before) :])
             clean += 1
         completed(stopped, RESUME)
     except RunError as error:

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from chaos.moments import PLAN
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny_pairs import sentences
+
+from chaos.moments import PLAN
 
 LANGUAGE = """
 seed_everything: 3
@@ -56,6 +57,8 @@ sample_text: {length: 4}
 TIMED = {"tokens_per_second", "step_ms", "data_wait", "mfu", "peak_memory_gb"}
 FORGOTTEN = {"current_score"}
 """What Lightning saves of a ModelCheckpoint but does not restore; nothing depends on it."""
+SAVED = 8
+"""Optimizer steps between two checkpoints."""
 SECONDS = 240
 """A process that takes longer hangs."""
 RUN = Path("runs/chaos/0")
@@ -86,10 +89,10 @@ class Setting:
             f"average {'on' if self.average else 'off'}, saved {place}"
         )
 
-    def options(self, steps: int, saved: int) -> list[str]:
-        """The options of a run of so many optimizer steps, saved every so many."""
-        # A multiple of neither, but for the end of the run.
-        epoch = saved if self.at_epochs_end else saved * 7 // 4
+    def options(self, steps: int) -> list[str]:
+        """The options of a run of so many optimizer steps."""
+        # The second is a multiple of neither, but for the end of the run.
+        epoch = SAVED if self.at_epochs_end else SAVED * 7 // 4
         options = {
             "--data.num_workers": self.workers,
             "--trainer.accumulate_grad_batches": self.accumulate,
@@ -97,9 +100,9 @@ class Setting:
             "--trainer.strategy": "ddp" if self.processes > 1 else "auto",
             "--trainer.limit_train_batches": epoch * self.accumulate,
             "--trainer.max_steps": steps,
-            "--checkpoint_every": saved,
+            "--checkpoint_every": SAVED,
             # Once in a while a validation and a checkpoint fall together.
-            "--validate_every": saved * 3 // 2,
+            "--validate_every": SAVED * 3 // 2,
             "--keep_checkpoints": self.keep,
         }
         if self.pairs:
@@ -187,6 +190,12 @@ def completed(folder: Path, options: list[str]) -> None:
     ended = fit(folder, options)
     if ended.code != 0:
         raise RunError(f"ends with exit code {ended.code}, its last line is: {last_line(ended.said)}")
+
+
+def whole(folder: Path, options: list[str]) -> None:
+    """Runs `fit` to its end where nothing disturbs it, unless that has been done."""
+    if not (folder / "whole").is_dir():
+        completed(folder / "whole", options)
 
 
 def last_line(text: str) -> str:

@@ -4,12 +4,23 @@ import random
 from pathlib import Path
 from typing import Any
 
-from chaos.runs import RESUME, RUN, RunError, Setting, completed, differences, fit, last_line, load, prepare
-
+from chaos.runs import (
+    RESUME,
+    RUN,
+    SAVED,
+    RunError,
+    Setting,
+    completed,
+    differences,
+    fit,
+    last_line,
+    load,
+    prepare,
+    whole,
+)
 from lightning_xt.training.checkpoint_file import check_contents
 
 SETTING = Setting(pairs=False, workers=0, accumulate=1, processes=1, average=True, keep=2)
-SAVED = 8
 MOMENTS = ("saving", "saving", "renaming", "saved")
 FILES = ("last.ckpt", "best.ckpt", "step.ckpt")
 
@@ -37,25 +48,25 @@ def check(folder: Path, kills: list[dict[str, Any]], steps: int) -> tuple[int, l
     Returns:
         How often everything was intact, and what was not.
     """
-    start = [*prepare(SETTING, folder), *SETTING.options(steps, SAVED)]
+    start = [*prepare(SETTING, folder), *SETTING.options(steps)]
     intact = 0
-    killed = folder / "killed"
+    into = folder / "saved"
     try:
-        completed(folder / "whole", start)
+        whole(folder, start)
         before = 0
         for number, plan in enumerate(kills):
-            ended = fit(killed, RESUME if number else start, plan)
+            ended = fit(into, RESUME if number else start, plan)
             if ended.code != -9:
                 raise RunError(f"exit code {ended.code} in {plan}: {last_line(ended.said)}")
-            for file in (killed / RUN / "checkpoints").glob("*.ckpt"):
+            for file in (into / RUN / "checkpoints").glob("*.ckpt"):
                 check_contents(file)
-            step = load(killed / RUN / "checkpoints/last.ckpt")["global_step"]
+            step = load(into / RUN / "checkpoints/last.ckpt")["global_step"]
             if step < before or plan["step"] - step > SAVED:
                 raise RunError(f"last.ckpt is at step {step} after {plan}, and was at {before}")
             before = step
             intact += 1
-        completed(killed, RESUME)
+        completed(into, RESUME)
     except (RunError, ValueError) as error:
         return intact, [str(error)]
-    found = list(differences(folder / "whole" / RUN, killed / RUN))
+    found = list(differences(folder / "whole" / RUN, into / RUN))
     return (0 if found else intact), found

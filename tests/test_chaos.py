@@ -1,0 +1,115 @@
+"""Runs that are killed, preempted, and killed while they save, end as those that were left alone."""
+
+import os
+import signal
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from chaos import kills, preemptions, saves
+from chaos.runs import RUN, Setting, differences, load
+
+from lightning_xt.cli import main
+from lightning_xt.core.stopping import Stopped, StopSignals, installed_signals
+from lightning_xt.data.text_files import TextFiles
+
+STEPS = 48
+SLICE = Setting(pairs=False, workers=0, accumulate=1, processes=1, average=True, keep=2)
+"""What the default tests disturb in every way, and leave alone once."""
+
+
+def test_each_choice_is_made_in_half_of_the_settings():
+    assert len(set(kills.SETTINGS)) == 8
+    for name in ("pairs", "accumulate", "processes", "average", "at_epochs_end"):
+        assert set(Counter(getattr(each, name) for each in kills.SETTINGS).values()) == {4}
+    # What fits into memory has no workers.
+    assert Counter(each.workers for each in kills.SETTINGS if not each.pairs) == {0: 2, 2: 2}
+
+
+def test_a_run_that_is_disturbed_ends_as_if_nothing_had_been(tmp_path):
+    assert SLICE == saves.SETTING
+    planned = kills.plans(SLICE, 2, STEPS, "slice")
+    assert kills.check(SLICE, tmp_path, planned, STEPS)[1] == []
+    assert saves.check(tmp_path, saves.plans(2, STEPS, "slice"), STEPS) == (2, [])
+    assert preemptions.check(SLICE, tmp_path, preemptions.plans(SLICE, 2, STEPS, "slice"), STEPS) == (2, [])
+    whole, other = tmp_path / "whole" / RUN, tmp_path / "stopped" / RUN
+    assert load(other / "checkpoints/last.ckpt")["TextFiles"]["samples_seen"] == STEPS * 4
+    assert len((other / "metrics.csv").read_text().splitlines()) == STEPS + 1
+    # What differs is told by name.
+    changed = load(other / "checkpoints/last.ckpt")
+    changed["state_dict"]["decoder.token_embedding.weight"][0, 0] += 1e-7
+    torch.save(changed, other / "checkpoints/last.ckpt")
+    lines = (other / "metrics.csv").read_text().splitlines()
+    cells = lines[5].split(",")
+    cells[lines[0].split(",").index("train/loss")] += "1"
+    (other / "metrics.csv").write_text("\n".join([*lines[:5], ",".join(cells), *lines[6:]]) + "\n")
+    with (other / "samples.txt").open("a") as file:
+        file.write("=== step 48 ===\n")
+    assert [line.split(":")[0] for line in differences(whole, other)] == [
+        "checkpoints/last.ckpt/state_dict/decoder.token_embedding.weight",
+        "metrics.csv/4/train/loss",
+        "samples.txt",
+    ]
+
+
+def test_two_processes_stop_together_when_one_is_told(tmp_path):
+    setting = Setting(pairs=False, workers=0, accumulate=2, processes=2, average=False)
+    plan = {"moment": "step", "step": 9, "signal": "SIGUSR1", "target": 1, "delay": 0.02, "seed": 0}
+    assert preemptions.check(setting, tmp_path, [plan], 16) == (1, [])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("setting", kills.SETTINGS, ids=str)
+def test_every_setting_is_killed(setting, tmp_path):
+    assert kills.check(setting, tmp_path, kills.plans(setting, 10, 240, str(setting)), 240)[1] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("setting", preemptions.SETTINGS, ids=str)
+def test_every_setting_is_preempted(setting, tmp_path):
+    planned = preemptions.plans(setting, 10, 240, str(setting))
+    assert preemptions.check(setting, tmp_path, planned, 240) == (10, [])
+
+
+@pytest.mark.slow
+def test_a_run_is_killed_while_it_saves(tmp_path):
+    assert saves.check(tmp_path, saves.plans(15, 240, "slow"), 240) == (15, [])
+
+
+def test_a_signal_before_training_leaves_nothing(fresh, monkeypatch, capsys):
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(TextFiles, "prepare_data", lambda self: os.kill(os.getpid(), signal.SIGUSR1))
+    assert main(["fit", "-c", "tiny.yaml"]) == 75
+    assert "fit was stopped by SIGUSR1; run the command again" in capsys.readouterr().err
+    assert not Path("runs").exists()
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_other_commands_end_at_once(trained, monkeypatch, capsys):
+    monkeypatch.setattr(TextFiles, "setup", lambda self, stage: os.kill(os.getpid(), signal.SIGTERM))
+    assert main(["validate", "-c", "runs/tiny/0/config.yaml", "--ckpt_path", "last"]) == 143
+    assert "validate was stopped by SIGTERM; run the command again" in capsys.readouterr().err
+
+
+def test_a_signal_that_waits_is_remembered_and_its_first_name_kept():
+    signals = StopSignals("fit", 75, waits=True)
+    with signals.installed(signal.SIGTERM, signal.SIGUSR1):
+        assert installed_signals() is signals
+        os.kill(os.getpid(), signal.SIGUSR1)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert signals.received == "SIGUSR1"
+        signals.waits = False
+        with pytest.raises(Stopped, match="75"):
+            os.kill(os.getpid(), signal.SIGTERM)
+    assert installed_signals() is None
+
+
+def test_a_process_that_was_forked_leaves_the_signal_to_the_other():
+    signals = StopSignals("fit", 75)
+    with signals.installed(signal.SIGUSR1):
+        child = os.fork()
+        if not child:
+            os.kill(os.getpid(), signal.SIGUSR1)
+            os._exit(3 if signals.received is None else 4)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
