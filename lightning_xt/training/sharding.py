@@ -106,6 +106,19 @@ def share_of(value: Tensor, like: Tensor) -> Tensor:
     return distribute_tensor(value.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
 
 
+def whole_like(like: Tensor, share: Tensor) -> Tensor:
+    """A whole tensor of the shares of all processes, which all must ask for.
+
+    Args:
+        like: shared out as it is.
+        share: this process's part of it.
+    """
+    if not isinstance(like, DTensor):
+        return share
+    shared = DTensor.from_local(share, like.device_mesh, like.placements, shape=like.shape, stride=like.stride())
+    return shared.full_tensor()
+
+
 def shares_of_state(saved: Mapping[str, Any], groups: list[dict[str, Any]]) -> dict[str, Any]:
     """An optimizer's whole state as shares, as its parameters are shared out.
 

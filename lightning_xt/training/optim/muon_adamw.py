@@ -5,11 +5,13 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.optim import AdamW, Optimizer
 
 from lightning_xt.core.checks import check_option
 from lightning_xt.training.optim.orthogonal import orthogonalise, product_type
 from lightning_xt.training.optim.parameter_groups import parts_of
+from lightning_xt.training.sharding import share_of, whole_like
 
 NAME = "optimizer: MuonAdamW"
 
@@ -68,6 +70,9 @@ class MuonAdamW(Optimizer):
         }
         _check(self._by_role, adjust_lr_fn)
         super().__init__(params, {"lr": lr})
+        self.found_inf: Tensor | None = None
+        """As fused optimizers of torch have it: one number on the device, which is not 0 where a step is to be left
+        out, with gradients that are no finite numbers."""
         self._share()
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -93,13 +98,15 @@ class MuonAdamW(Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
+        self.found_inf = None
         self._share()
 
     def _share(self) -> None:
         """Lets an AdamW of torch's work on the groups and the state of this optimizer, not on copies."""
         groups = [group for group in self.param_groups if group["role"] != "matrix"]
         kinds = {p.device.type for group in groups for p in group["params"] if p.is_floating_point()}
-        self._adamw = AdamW(groups, fused=kinds <= {"cpu", "cuda"} or None) if groups else None
+        self._fused = kinds <= {"cpu", "cuda"}
+        self._adamw = AdamW(groups, fused=self._fused or None) if groups else None
         if self._adamw is not None:
             self._adamw.state = self.state
 
@@ -114,41 +121,88 @@ class MuonAdamW(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        skip = None if self.found_inf is None else self.found_inf > 0
+        if skip is not None and not self._fused:
+            if bool(skip):
+                return loss
+            skip = None
         for group in self.param_groups:
             if group["role"] == "matrix":
-                self._step_matrices(group)
+                self._step_matrices(group, skip)
         if self._adamw is not None:
+            if self._fused:
+                self._adamw.found_inf = self.found_inf  # type: ignore[attr-defined]
             self._adamw.step()
         return loss
 
-    def _step_matrices(self, group: dict[str, Any]) -> None:
+    def _step_matrices(self, group: dict[str, Any], skip: Tensor | None) -> None:
         members = [(p, sizes) for p, sizes in zip(group["params"], parts_of(group), strict=True) if p.grad is not None]
         if not members:
             return
-        weights, gradients = [p for p, _ in members], [p.grad for p, _ in members]
+        weights = [p for p, _ in members]
         for p in weights:
             if not self.state[p]:
                 self.state[p]["momentum_buffer"] = torch.zeros_like(p)
-        buffers = [self.state[p]["momentum_buffer"] for p in weights]
+        # Of a weight that is shared out over processes, this one's share.
+        gradients = [_own(p.grad) for p in weights]
+        buffers = [_own(self.state[p]["momentum_buffer"]) for p in weights]
+        kept = 1 - group["lr"] * group["weight_decay"]
+        if skip is not None:
+            # Momentum that is moved towards itself stays as it is.
+            gradients = [torch.where(skip, buffer, g) for buffer, g in zip(buffers, gradients, strict=True)]
+            kept = torch.where(skip, 1.0, torch.full_like(skip, kept, dtype=torch.float64))
         torch._foreach_lerp_(buffers, gradients, 1 - group["momentum"])
         updates = torch._foreach_lerp(gradients, buffers, group["momentum"]) if group["nesterov"] else buffers
-        torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
-        maps: dict[Any, list[tuple[Tensor, Tensor]]] = defaultdict(list)
-        for (p, sizes), update in zip(members, updates, strict=True):
-            pairs = zip(p.split(sizes), update.split(sizes), strict=True) if sizes else [(p, update)]
-            for weight, change in pairs:
-                maps[(min(weight.shape), max(weight.shape), p.dtype, p.device)].append((weight, change))
-        for batch in maps.values():
-            _step_maps(batch, group)
+        torch._foreach_mul_([_own(p) for p in weights], kept)
+        changes = list(zip(weights, updates, (sizes for _, sizes in members), strict=True))
+        _step_whole([change for change in changes if not isinstance(change[0], DTensor)], group, skip)
+        _step_shares([change for change in changes if isinstance(change[0], DTensor)], group, skip)
 
 
-def _step_maps(batch: list[tuple[Tensor, Tensor]], group: dict[str, Any]) -> None:
+Change = tuple[Tensor, Tensor, tuple[int, ...] | None]
+"""A weight, its update, and the rows of each of its maps."""
+
+
+def _own(tensor: Any) -> Tensor:
+    """What of a tensor is in this process."""
+    own: Tensor = tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    return own
+
+
+def _step_whole(changes: list[Change], group: dict[str, Any], skip: Tensor | None) -> None:
+    """Changes weights by their updates, map by map."""
+    maps: dict[Any, list[tuple[Tensor, Tensor]]] = defaultdict(list)
+    for p, update, sizes in changes:
+        pairs = zip(p.split(sizes), update.split(sizes), strict=True) if sizes else [(p, update)]
+        for weight, change in pairs:
+            maps[(min(weight.shape), max(weight.shape), p.dtype, p.device)].append((weight, change))
+    for batch in maps.values():
+        _step_maps(batch, group, skip)
+
+
+def _step_shares(changes: list[Change], group: dict[str, Any], skip: Tensor | None) -> None:
+    """The same where this process has a share of each; only a whole matrix can be made orthogonal."""
+    shapes: dict[Any, list[Change]] = defaultdict(list)
+    for change in changes:
+        shapes[change[0].shape].append(change)
+    # One shape after the other, so that few are whole at a time.
+    for some in shapes.values():
+        updates = [whole_like(p, update) for p, update, _ in some]
+        steps = [torch.zeros_like(update) for update in updates]
+        parts = [sizes for _, _, sizes in some]
+        _step_whole(list(zip(steps, updates, parts, strict=True)), group, skip)
+        for (p, _, _), step in zip(some, steps, strict=True):
+            p.add_(share_of(step, p))
+
+
+def _step_maps(batch: list[tuple[Tensor, Tensor]], group: dict[str, Any], skip: Tensor | None) -> None:
     """Changes weights by their orthogonalised updates, all of one shape or its transpose."""
     weights, updates = [weight for weight, _ in batch], [update for _, update in batch]
     # On the wide side: the products are then as small as they can be.
     tall = [weight.shape[0] > weight.shape[1] for weight in weights]
     wide = torch.stack([update.mT if turned else update for update, turned in zip(updates, tall, strict=True)])
-    steps = orthogonalise(wide.to(product_type(wide)), group["ns_steps"]).to(wide.dtype).unbind()
+    directions = orthogonalise(wide.to(product_type(wide)), group["ns_steps"]).to(wide.dtype)
+    steps = (directions if skip is None else directions.masked_fill(skip, 0)).unbind()
     for turned in {*tall}:
         chosen = [number for number, each in enumerate(tall) if each == turned]
         rows, columns = weights[chosen[0]].shape
