@@ -43,9 +43,10 @@ tell() {
 trap tell TERM USR1
 
 # What torchrun starts. torchrun ends with 1 whatever its processes end with, so each leaves its exit code behind.
+# (Not with two dollars for its number: torchrun takes one of them away.)
 # shellcheck disable=SC2016
 worker='trap : TERM USR1
-echo $$ > "$0/$LOCAL_RANK.pid"
+echo $BASHPID > "$0/$LOCAL_RANK.pid"
 code=0
 lightning-xt fit "$@" || code=$?
 echo $code > "$0/$LOCAL_RANK.code"

@@ -123,6 +123,14 @@ def descendants(process: int) -> list[int]:
     return [each for child in children for each in (child, *descendants(child))]
 
 
+def command(process: int) -> list[str]:
+    """What a process runs; nothing once it has ended."""
+    try:
+        return Path(f"/proc/{process}/cmdline").read_text().split("\0")
+    except FileNotFoundError:
+        return []
+
+
 class Job:
     """A job of the fake SLURM: two nodes with a task each, started by the sbatch script as often as it is queued.
 

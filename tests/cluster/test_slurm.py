@@ -4,7 +4,7 @@ import os
 import signal
 
 import pytest
-from cluster.jobs import Job, fit, write_inputs
+from cluster.jobs import Job, write_inputs
 from resume_check import differences, last_step, load
 
 # Notes what it was given, and does as it is told.
@@ -63,11 +63,10 @@ def test_the_shell_outlives_a_signal_to_see_how_the_tasks_end(tmp_path, state):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM], ids=["SIGUSR1", "SIGTERM"])
-def test_a_preempted_job_ends_as_one_that_was_left_alone(tmp_path, number):
+def test_a_preempted_job_ends_as_one_that_was_left_alone(tmp_path, whole, number):
     """SLURM's processes do what Lightning's own two do, and a job that is queued again goes on exactly."""
-    folder, whole = tmp_path / "job", tmp_path / "whole"
     write_inputs(tmp_path)
-    fit(whole, "--name=whole", "--trainer.devices=2", "--trainer.strategy=ddp")
+    folder = tmp_path / "job"
     folder.mkdir()
     job = Job(folder)
     run = folder / f"runs/job-{job.number}/0"
@@ -85,5 +84,5 @@ def test_a_preempted_job_ends_as_one_that_was_left_alone(tmp_path, number):
         assert script.wait() == 0
     assert job.requeued == [str(job.number)]
     assert not list(folder.rglob("hpc_ckpt_*"))
-    assert list(differences(whole / "runs/whole/0", run)) == []
+    assert list(differences(whole, run)) == []
     assert [each.name for each in run.parent.iterdir()] == ["0"]
