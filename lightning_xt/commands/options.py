@@ -9,6 +9,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from lightning_xt.commands.inference import Inference
 from lightning_xt.messages import UserError
+from lightning_xt.training.callbacks.non_finite import NonFinite
 from lightning_xt.training.callbacks.sample_text import SampleText
 from lightning_xt.training.runs import run_of
 from lightning_xt.training.sampling import Sampling
@@ -53,6 +54,7 @@ def add_options(parser: LightningArgumentParser) -> None:
     parser.add_argument("--output", type=str | None, default=None, help="The file that predict writes.")
     parser.add_class_arguments(Sampling, "sampling")
     parser.add_lightning_class_args(SampleText, "sample_text")
+    parser.add_lightning_class_args(NonFinite, "non_finite")
     parser.add_lightning_class_args(Inference, "inference")
     parser.link_arguments("data.vocab", "model.init_args.vocab", apply_on="instantiate")
     parser.set_defaults({"model": {"class_path": "lightning_xt.training.language_model.LanguageModel"}})

@@ -41,8 +41,8 @@ def migrate(content: dict[str, Any]) -> None:
             MIGRATIONS[number](content)
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(
-            f"the checkpoint says it has format {first}, but its contents are not so ({type(error).__name__}: {error}); "
-            "give another checkpoint"
+            f"the checkpoint says it has format {first}, but its contents are not so ({type(error).__name__}: "
+            f"{error}); give another checkpoint"
         ) from error
     if first < CHECKPOINT_FORMAT:
         content[OWN] = {**content[OWN], "format": CHECKPOINT_FORMAT, "migrated_from": first}

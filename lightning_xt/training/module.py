@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from typing_extensions import Self
@@ -17,6 +17,7 @@ from lightning_xt.data.base import DataModule
 from lightning_xt.data.tokenizers.base import Tokenizer
 from lightning_xt.training.answers import Answering, Decoding
 from lightning_xt.training.callbacks.exact_resume import ExactResume
+from lightning_xt.training.callbacks.non_finite import NonFinite
 from lightning_xt.training.callbacks.raw_weights import RawWeights
 from lightning_xt.training.checkpoint_contents import own_contents
 from lightning_xt.training.compilation import compiled_forward
@@ -28,6 +29,7 @@ from lightning_xt.training.optim.parameter_groups import OptimizerFactory, param
 from lightning_xt.training.optim.schedules.base import ScheduleFactory
 from lightning_xt.training.sampling import Sampling
 from lightning_xt.training.sharding import shard
+from lightning_xt.training.skipping import left_out, poisoned, total_norm
 
 
 class Module(LightningModule, ABC):
@@ -56,6 +58,12 @@ class Module(LightningModule, ABC):
         """How `predict` samples."""
         self.decoding = Decoding()
         """What takes the place of the network, or stands beside it, where texts are answered."""
+        self.skipped_step: Tensor | bool = False
+        """Whether the last optimizer step was left out, because its gradients were no finite numbers."""
+        self.faulty_step: Tensor | bool = False
+        """The same but for what is usual in float16, where the scale of the loss is found by trying."""
+        self._lost: Tensor | None = None
+        """In float16, whether a loss of the step so far was no finite number."""
         self._compiled: Callable[..., Any] | None = None
         self._trained_with: dict[str, Tokenizer] = {}
 
@@ -134,7 +142,9 @@ class Module(LightningModule, ABC):
         self._compiled = None
 
     def configure_callbacks(self) -> list[Callback]:
-        return [ExactResume(), RawWeights()]
+        given: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+        guard = [] if any(isinstance(each, NonFinite) for each in given) else [NonFinite()]
+        return [ExactResume(), RawWeights(), *guard]
 
     def configure_optimizers(self) -> Any:
         optimizer = self._build_optimizer()
@@ -163,6 +173,15 @@ class Module(LightningModule, ABC):
     def on_train_start(self) -> None:
         # A checkpoint brought those of an earlier command.
         self._options.apply()
+        # A training before may have been stopped between two batches of a step.
+        self._lost = None
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Computes gradients, which are no finite numbers where the loss is none."""
+        if getattr(self.trainer.precision_plugin, "scaler", None) is not None:
+            lost = ~loss.detach().isfinite()
+            self._lost = lost if self._lost is None else self._lost | lost
+        super().backward(poisoned(loss), *args, **kwargs)
 
     def configure_gradient_clipping(
         self,
@@ -170,17 +189,21 @@ class Module(LightningModule, ABC):
         gradient_clip_val: int | float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clips as the Trainer says, and logs the norm as it was before."""
+        """Clips as the Trainer says, logs the norm as it was before, and has steps without a finite one left out."""
         limit = float(gradient_clip_val or 0.0)
-        by_norm = limit > 0 and gradient_clip_algorithm in (None, "norm")
-        if not (limit > 0 or self.logs_this_step):
-            return
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        norm = total_norm(parameters)
         if self.logs_this_step:
             self.log("optim/grad_norm", norm)
             self.log("optim/lr", optimizer.param_groups[0]["lr"])
-        if by_norm:
+        if self._lost is None:
+            self.skipped_step = self.faulty_step = left_out(optimizer, norm)
+        else:
+            # The scaler of float16 leaves steps out by itself, and some only to find its scale.
+            self.skipped_step = ~norm.isfinite()
+            self.faulty_step = self.trainer.strategy.reduce(self._lost.float(), reduce_op="sum") > 0
+            self._lost = None
+        if limit > 0 and gradient_clip_algorithm in (None, "norm"):
             torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
         elif limit > 0:
             torch.nn.utils.clip_grad_value_(parameters, limit)

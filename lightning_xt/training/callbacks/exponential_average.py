@@ -1,3 +1,4 @@
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,7 +17,8 @@ class ExponentialAverage(WeightAveraging):
 
     Polyak and Juditsky, 1992, take the mean of all steps' weights, each with the same share. This is the exponential
     form that is common in training: each optimizer step moves the average by 1 - decay of the way to the weights, so
-    that old ones fade. Training itself goes on from the weights as they are, and is the same with and without it.
+    that old ones fade. A step that the optimizer leaves out leaves the average as it is too. Training itself goes on
+    from the weights as they are, and is the same with and without it.
     A checkpoint holds the average as `state_dict` and the weights as `current_model_state`, as Lightning's
     WeightAveraging has it; whenever one is saved, in a validation or at the end too, each stands in its place. When
     training ends the module has the average.
@@ -54,7 +56,10 @@ class ExponentialAverage(WeightAveraging):
             )
         # The module is moved to its device later.
         self._device = trainer.strategy.root_device
-        super().setup(trainer, pl_module, stage)
+        with warnings.catch_warnings():
+            # Strategies that would share the weights out are refused above.
+            warnings.filterwarnings("ignore", message=".*overrides the configure_model callback.*")
+            super().setup(trainer, pl_module, stage)
         self._raw, self._latest_update_step = None, 0
 
     def on_train_batch_end(
@@ -66,11 +71,19 @@ class ExponentialAverage(WeightAveraging):
             return
         average: list[Tensor] = [*self._average_model.module.parameters()]
         weights: list[Tensor] = [*pl_module.parameters()]
+        skipped: Tensor | bool = getattr(pl_module, "skipped_step", False)
         with torch.no_grad():
-            if self._averaging:
-                torch._foreach_lerp_(average, weights, 1 - self.decay)
-            else:
+            if not self._averaging:
                 torch._foreach_copy_(average, weights)
+            elif isinstance(skipped, Tensor):
+                # Known on the device alone, which is not to be waited for.
+                by_type = {
+                    kind: torch.full((), 1 - self.decay, dtype=kind, device=skipped.device).masked_fill(skipped, 0)
+                    for kind in {each.dtype for each in average}
+                }
+                torch._foreach_lerp_(average, weights, [by_type[each.dtype] for each in average])
+            elif not skipped:
+                torch._foreach_lerp_(average, weights, 1 - self.decay)
         self._average_model.n_averaged.add_(1)
         self._latest_update_step = step
 

@@ -1,0 +1,145 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+import lightning_xt
+from lightning_xt.core.files import replacing
+from lightning_xt.data.base import DataModule
+from lightning_xt.training.callbacks.exact_resume import ExactResume
+from lightning_xt.training.callbacks.run_folder import run_folder
+
+FILE = "non_finite.json"
+
+
+class NonFinite(Callback):
+    """Counts optimizer steps that are left out, and stops a run that makes no others.
+
+    A step is left out where its loss or its gradient is no finite number: weights, the optimizer's state and a moving
+    average stay as they are, the schedule goes on. In float16, whose scale of the loss is found by trying, only a loss
+    that is no finite number is counted. `optim/skipped_steps` is their number since the run began; it is looked at when
+    it is logged and before each validation, so that no step waits for the device. A run that stops writes
+    `non_finite.json` into its folder, which says which batches it was.
+
+    Args:
+        limit: optimizer steps left out one after the other at which the run stops. None = it never does.
+    """
+
+    def __init__(self, limit: int | None = 10) -> None:
+        if limit is not None and limit < 1:
+            raise ValueError(
+                f"--non_finite.limit is {limit}; it must be at least 1 optimizer step, or null to never stop"
+            )
+        self.limit = limit
+        self._skipped: Tensor | int = 0
+        self._in_a_row: Tensor | int = 0
+        self._reached: Tensor | int = 0
+        """The step, counted from 1, that was the last of too many in a row; 0 while there is none."""
+        self._step = 0
+        self._first = (0, 0)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._step, self._reached = trainer.global_step, 0
+        data = getattr(trainer, "datamodule", None)
+        seen = data.samples_seen if isinstance(data, DataModule) else 0
+        self._first = (trainer.fit_loop.epoch_loop.total_batch_idx + 1, seen)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        step = trainer.global_step
+        # A step may take several batches.
+        if step == self._step:
+            return
+        self._step = step
+        # A module of the user's own need not know.
+        self._count(getattr(pl_module, "faulty_step", False), step)
+        if step % max(1, trainer.log_every_n_steps) == 0:  # type: ignore[attr-defined]
+            pl_module.log("optim/skipped_steps", float(self._look(trainer)))
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._look(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._look(trainer)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"skipped": int(self._skipped), "in_a_row": int(self._in_a_row)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._skipped, self._in_a_row = state_dict["skipped"], state_dict["in_a_row"]
+
+    def _count(self, faulty: Tensor | bool, step: int) -> None:
+        if isinstance(faulty, bool):
+            self._skipped += faulty
+            self._in_a_row = (self._in_a_row + 1) * faulty
+            if self.limit is not None and not self._reached and self._in_a_row >= self.limit:
+                self._reached = step
+            return
+        self._skipped = self._skipped + faulty
+        self._in_a_row = (self._in_a_row + 1) * faulty
+        if self.limit is not None:
+            now = (self._in_a_row >= self.limit) * step
+            before = self._reached
+            self._reached = torch.where(before > 0, before, now) if isinstance(before, Tensor) else now
+
+    def _look(self, trainer: Trainer) -> int:
+        """Steps left out so far.
+
+        Raises:
+            ValueError: there were too many in a row.
+        """
+        reached = int(self._reached)
+        if reached and self.limit is not None:
+            self._reached = 0
+            steps = range(reached - self.limit + 1, reached + 1)
+            file = self._write(trainer, steps)
+            where = "" if file is None else f"; {file} says which batches it was"
+            raise ValueError(
+                f"the loss or its gradient was no finite number in {self.limit} optimizer steps one after the other, "
+                f"{steps[0]} to {steps[-1]}, the most that --non_finite.limit allows{where}; lower the learning rate "
+                "or set --trainer.gradient_clip_val, and go on with --ckpt_path last, with --trainer.detect_anomaly "
+                "true to see at which operation"
+            )
+        return int(self._skipped)
+
+    def _write(self, trainer: Trainer, steps: range) -> Path | None:
+        """Writes which batches the steps were made of; None where the run has no folder."""
+        folder, data = run_folder(trainer), getattr(trainer, "datamodule", None)
+        if folder is None:
+            return None
+        size = trainer.accumulate_grad_batches
+        done = trainer.fit_loop.epoch_loop.total_batch_idx + 1
+        found: dict[str, Any] = {
+            "version": lightning_xt.__version__,
+            "seed": next((each.seed for each in _callbacks(trainer) if isinstance(each, ExactResume)), None),
+            "processes": trainer.world_size,
+            "data": None,
+            "steps": [],
+        }
+        if isinstance(data, DataModule):
+            found["data"] = {"class_path": type(data).__name__, "hash": data.content_hash}
+        first, seen = self._first
+        for step in steps:
+            last = done - (self._step - step) * size
+            batches = [last - size, last]
+            samples = None
+            if isinstance(data, DataModule):
+                samples = [data.samples_after(seen, batch - first) for batch in batches]
+            # From the first to the one before the second.
+            found["steps"].append({"step": step, "batches": batches, "samples": samples})
+        file = folder / FILE
+        if trainer.is_global_zero:
+            with replacing(file) as out:
+                out.write((json.dumps(found, indent=2) + "\n").encode())
+        # Processes end when one does; none goes before the file is there.
+        trainer.strategy.barrier("non-finite")
+        return file
+
+
+def _callbacks(trainer: Trainer) -> list[Callback]:
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    return callbacks
