@@ -60,7 +60,8 @@ def _no_room(error: BaseException) -> str | None:
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
     """The error that was raised first, then those it was turned into."""
     if error is not None:
-        yield from _chain(error.__cause__ or error.__context__)
+        # `from None` says that the later one is the better sentence.
+        yield from _chain(error.__cause__ or (None if error.__suppress_context__ else error.__context__))
         yield error
 
 

@@ -14,8 +14,9 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from lightning_xt.commands.arguments import RUN
 from lightning_xt.commands.checkpoints import config_files
+from lightning_xt.commands.config_files import check_configs
 from lightning_xt.commands.inference import Inference
-from lightning_xt.commands.parse_errors import check_configs, sentence
+from lightning_xt.commands.parse_errors import sentence
 from lightning_xt.messages import UserError, own_sentence
 from lightning_xt.training.sampling import Sampling
 

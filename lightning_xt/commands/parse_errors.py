@@ -5,18 +5,15 @@ import inspect
 import re
 import typing
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 
 import torch
-import yaml
 from lightning.pytorch import LightningModule
 
 from lightning_xt.core.discovery import variants
 from lightning_xt.data.base import DataModule
 from lightning_xt.generation.filters.base import Filter
 from lightning_xt.generation.methods.base import Method
-from lightning_xt.messages import UserError, close_matches, unknown
-from lightning_xt.training.runs import numbered
+from lightning_xt.messages import close_matches, unknown
 
 
 def sentence(message: str, options: Iterable[str]) -> str:
@@ -43,36 +40,6 @@ def sentence(message: str, options: Iterable[str]) -> str:
     if match := re.search(r"(Import path|No module named|Unexpected import|Unable to import).*?(?=\. |\n|$)", message):
         return _at(message) + match[0]
     return _at(message) + _deepest(message)
-
-
-def check_configs(files: Iterable[Path]) -> None:
-    """Raises a UserError that names the file where one is no YAML; the parser would not say which."""
-    for file in files:
-        if file.is_dir():
-            raise UserError(f"{file} is a folder; give a config in it, such as {_config_in(file)}")
-        try:
-            content = yaml.safe_load(file.read_text(encoding="utf-8"))
-        except OSError:
-            # The parser says that there is no such file.
-            continue
-        except UnicodeDecodeError as error:
-            raise UserError(f"{file}: byte {error.start} is not UTF-8; save the file as UTF-8 text") from error
-        except yaml.MarkedYAMLError as error:
-            mark = error.problem_mark
-            line = f" in line {mark.line + 1}" if mark is not None else ""
-            raise UserError(f"{file} is no YAML: {error.problem or error.context}{line}") from error
-        except yaml.YAMLError as error:
-            raise UserError(f"{file} is no YAML: {' '.join(str(error).split())}") from error
-        if not isinstance(content, (dict, type(None))):
-            kind = type(content).__name__
-            raise UserError(f"{file} is no config: it holds a {kind}, not options such as 'trainer: {{max_steps: 20}}'")
-
-
-def _config_in(folder: Path) -> Path:
-    """The config a user may have meant: of the run, or of the newest run of the name."""
-    runs = [folder, *reversed(list(numbered(folder)))]
-    found = [run / "config.yaml" for run in runs if (run / "config.yaml").is_file()]
-    return found[0] if found else folder / "config.yaml"
 
 
 def _not_an_option(name: str, options: Iterable[str]) -> str:

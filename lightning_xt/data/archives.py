@@ -20,8 +20,8 @@ def entries(path: Path) -> Iterator[tuple[str, Iterator[bytes]]]:
 
     Raises:
         ValueError: the archive cannot be read, is cut off or damaged, expands beyond the limit, or has an entry that
-            is refused: one that points outside the archive's folder, a link, an encrypted one, another archive. All
-            are looked at before the first is given.
+            is refused: one that points outside the archive's folder, a link, a device, an encrypted one, another
+            archive. All are looked at before the first is given.
     """
     with explained(path), zipfile.ZipFile(path) as archive:
         expansion = Expansion(path)
@@ -47,11 +47,18 @@ def _is_left_out(name: str) -> bool:
 def _require_inside(path: Path, info: zipfile.ZipInfo) -> None:
     """Raises a ValueError for an entry that would land outside the folder where the archive is unpacked."""
     name = info.filename
-    outside = not name or name.startswith("/") or re.match("[A-Za-z]:", name) or "\\" in name or ".." in name.split("/")
-    if outside or stat.S_ISLNK(info.external_attr >> 16):
+    kind = stat.S_IFMT(info.external_attr >> 16)
+    problem = None
+    if not name or name.startswith("/") or re.match("[A-Za-z]:", name) or "\\" in name or ".." in name.split("/"):
+        problem = "points outside the archive"
+    elif kind == stat.S_IFLNK:
+        problem = "is a link"
+    elif kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+        problem = "is a device"
+    if problem:
         raise ValueError(
-            f"{path}: the entry {name!r} {'points outside the archive' if outside else 'is a link'}; get the archive "
-            "from a source you trust, or unpack it by hand and name the folder"
+            f"{path}: the entry {name!r} {problem}; get the archive from a source you trust, or unpack it by hand and "
+            "name the folder"
         )
 
 

@@ -11,6 +11,32 @@ ENDINGS = (".jsonl", ".ndjson")
 MOST_LINE = 256 << 20  # bytes of a line, which is held in memory
 
 
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON.
+
+    Raises:
+        ValueError: it has a field twice, of which Python would take the last and others the first.
+    """
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"it has the field {twice[:40]!r} twice")
+    return found
+
+
+def _no_constant(name: str) -> float:
+    """Python reads NaN and Infinity as numbers.
+
+    Raises:
+        ValueError: always.
+    """
+    raise ValueError(f"it has {name}, which is no JSON")
+
+
+DECODER = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_no_constant)
+
+
 def texts(blocks: Iterable[bytes], name: str, field: str) -> Iterator[bytes]:
     """The named field of every line, as UTF-8; blank lines are skipped.
 
@@ -46,7 +72,7 @@ def text_of(line: bytes, place: str, field: str, *, chosen: bool = True) -> str:
     other_field = "set --data.field to one that holds text" if chosen else f'write {{"{field}": "..."}} there'
     text = decoded(line, place)
     try:
-        record = json.loads(text)
+        record = DECODER.decode(text)
     except (ValueError, RecursionError) as error:
         # Also numbers of thousands of digits and a thousand brackets, which Python does not read.
         raise ValueError(

@@ -49,7 +49,7 @@ def whole(option: str, file: str, wanted: str) -> bytes:
     try:
         return b"".join(blocks(path))
     except ValueError as error:
-        raise ValueError(f"{option}: {error}") from error
+        raise ValueError(f"{option}: {error}") from None
 
 
 def raw_blocks(path: Path) -> Iterator[bytes]:

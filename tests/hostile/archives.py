@@ -1,0 +1,195 @@
+"""Archives that are not what they seem, or not whole."""
+
+import gzip
+import io
+import stat
+import struct
+import zipfile
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+
+from hostile.case import Case, Content
+
+TEXT = b"the quick brown fox jumps over the lazy dog\n" * 20
+BOMB = 70 << 20
+"""Bytes that a bomb swells to, a little more than any packed file may."""
+
+
+def cases() -> Iterator[Case]:
+    """All of them."""
+    for name, archive, says in [*_zips(), *_forged_zips(), *_gzips()]:
+        file = name.replace(" ", "_") + (".zip" if (name, archive, says) in _all_zips() else ".gz")
+        yield Case(name=f"archive: {name}", command=_fit(file), says=[file, says], files={file: archive})
+    for file in ("corpus.tar", "corpus.tgz", "corpus.tar.gz", "corpus.bz2", "corpus.xz", "corpus.zst", "corpus.7z"):
+        yield Case(
+            name=f"archive: {file}",
+            command=_fit(file),
+            says=[file, "is an archive that is not read here; unpack it by hand"],
+            files={file: b"BZh91AY&SY"},
+        )
+    bad = {"texts/good.txt": TEXT, "texts/bad.zip": _zip({"../evil.txt": TEXT})}
+    yield Case(
+        name="archive: one bad among good ones",
+        command=_fit("texts"),
+        says=["texts/bad.zip", "'../evil.txt' points outside the archive"],
+        files=bad,
+    )
+    yield Case(
+        name="archive: JSON lines in a zip without a field",
+        command=_fit("lines.zip"),
+        says=["lines.zip", "is JSON lines; name the field"],
+        files={"lines.zip": _zip({"a.jsonl": b'{"text": "a"}\n'})},
+    )
+    line = b'{"text": "%s"}\n' % (b"a" * 99_988)
+    for name, bomb in {"many lines": _gzip_bomb(line), "one line": _gzip_bomb(b"a", b'{"text": "')}.items():
+        yield Case(
+            name=f"archive: a bomb of JSON lines, {name}",
+            command=[*_fit("bomb.jsonl.gz"), "--data.field", "text"],
+            says=["bomb.jsonl.gz", "expands to more than"],
+            files={"bomb.jsonl.gz": bomb},
+        )
+    for option, base in (("--data.predict_source", "runs/pairs"), ("--prompts", None)):
+        command = ["generate", "runs/tiny"] if base is None else ["predict", "-c", f"{base}/0/config.yaml"]
+        more = [] if base is None else ["--ckpt_path", "best", "--output", "out.txt"]
+        for name, content, says in (
+            ("a bomb", _gzip_bomb(b"a"), "expands to more than"),
+            ("cut off", gzip.compress(TEXT)[:-20], "ends too early"),
+            ("no gzip", TEXT, "is cut off, damaged or no gz file"),
+        ):
+            yield Case(
+                name=f"archive: {option} {name}",
+                command=[*command, *more, option, "in.gz"],
+                says=[f"{option}: in.gz", says],
+                files={"in.gz": content},
+            )
+    for name, content, says in (
+        ("a bomb", _gzip_bomb(b"a\n"), "expands to more than"),
+        ("cut off", gzip.compress(TEXT)[:-20], "ends too early"),
+        ("another checksum", _changed(gzip.compress(TEXT), -8), "damaged"),
+    ):
+        yield Case(
+            name=f"archive: pairs {name}",
+            command=["fit", "-c", "pairs.yaml", "--data.path", "pairs.en.gz"],
+            says=["pairs.en.gz", says],
+            files={"pairs.en.gz": content},
+        )
+
+
+def _fit(path: str) -> list[str]:
+    return ["fit", "-c", "tiny.yaml", "--data.path", path]
+
+
+@cache
+def _all_zips() -> tuple[tuple[str, Content, str], ...]:
+    return (*_zips(), *_forged_zips())
+
+
+@cache
+def _zips() -> tuple[tuple[str, Content, str], ...]:
+    whole = _zip({"a.txt": TEXT, "b.txt": TEXT})
+    outside = "points outside the archive"
+    return (
+        ("traversal", _zip({"../evil.txt": TEXT}), f"'../evil.txt' {outside}"),
+        ("traversal deep in a name", _zip({"a/b/../../../evil.txt": TEXT}), f"'a/b/../../../evil.txt' {outside}"),
+        ("traversal by a folder", _zip({"../evil/": b""}), f"'../evil/' {outside}"),
+        ("absolute name", _zip({"/etc/evil.txt": TEXT}), f"'/etc/evil.txt' {outside}"),
+        ("drive letter", _zip({"C:/evil.txt": TEXT}), f"'C:/evil.txt' {outside}"),
+        ("backslashes", _zip({"..\\evil.txt": TEXT}), outside),
+        ("link", _zip({"link.txt": b"/etc/passwd"}, mode=stat.S_IFLNK | 0o777), "'link.txt' is a link"),
+        ("device", _zip({"device.txt": b""}, mode=stat.S_IFCHR | 0o666), "'device.txt' is a device"),
+        ("block device", _zip({"disk.txt": b""}, mode=stat.S_IFBLK | 0o666), "'disk.txt' is a device"),
+        ("pipe", _zip({"pipe.txt": b""}, mode=stat.S_IFIFO | 0o666), "'pipe.txt' is a device"),
+        ("zip in a zip", _zip({"inner.zip": whole}), "'inner.zip' is an archive itself"),
+        ("gzip in a zip", _zip({"inner.txt.gz": gzip.compress(TEXT)}), "'inner.txt.gz' is an archive itself"),
+        ("bzip2 inside", _zip({"a.txt": TEXT}, method=zipfile.ZIP_BZIP2), "is packed by another method than deflate"),
+        ("lzma inside", _zip({"a.txt": TEXT}, method=zipfile.ZIP_LZMA), "is packed by another method than deflate"),
+        ("no entries", _zip({}), "is empty; give text"),
+        ("folders alone", _zip({"a/": b"", "a/b/": b""}), "is empty; give text"),
+        ("hidden files alone", _zip({".a": TEXT, "__MACOSX/b": TEXT}), "is empty; give text"),
+        ("empty files", _zip({"a.txt": b"", "b.txt": b""}), "is empty; give text"),
+        ("cut in the middle", whole[: len(whole) // 2], "is cut off, damaged or no zip file"),
+        ("cut before its end", whole[:-10], "is cut off, damaged or no zip file"),
+        ("a text", TEXT, "is cut off, damaged or no zip file"),
+        ("a web page", b"<!DOCTYPE html><title>404</title>", "is cut off, damaged or no zip file"),
+        ("zeros", bytes(5000), "is cut off, damaged or no zip file"),
+        ("bomb", _later(lambda: _zip({"zeros.txt": bytes(BOMB)})), "expands to more than 67,108,864 bytes"),
+        ("bomb of many", _later(_many), "expands to more than 67,108,864 bytes"),
+    )
+
+
+@cache
+def _forged_zips() -> tuple[tuple[str, Content, str], ...]:
+    whole = _zip({"a.txt": TEXT})
+    directory = whole.index(b"PK\x01\x02")
+    flags = struct.pack("<H", 1)
+    damaged = "is cut off, damaged or no zip file"
+    return (
+        ("encrypted", whole[: directory + 8] + flags + whole[directory + 10 :], "'a.txt' is encrypted"),
+        ("another checksum", _changed(whole, directory + 16), damaged),
+        ("a lie about the size", _put(whole, directory + 24, struct.pack("<I", 10)), damaged),
+        ("a lie about the packed size", _put(whole, directory + 20, struct.pack("<I", 3)), damaged),
+        ("an entry far away", _put(whole, directory + 42, struct.pack("<I", 0x7FFFFFFF)), damaged),
+        ("no such method", _put(whole, directory + 10, struct.pack("<H", 77)), "by another method than deflate"),
+        ("another local name", whole.replace(b"a.txt", b"b.txt", 1), damaged),
+        ("a name that is no text", _put(_put(whole, directory + 8, b"\x00\x08"), directory + 46, b"\xff"), damaged),
+        ("damaged data", _put(whole, 40, b"\xff\xff\xff\xff"), damaged),
+    )
+
+
+def _gzips() -> Iterator[tuple[str, Content, str]]:
+    whole = gzip.compress(TEXT)
+    yield "cut in half", whole[: len(whole) // 2], "ends too early"
+    yield "cut before its checksum", whole[:-8], "ends too early"
+    yield "a header alone", whole[:10], "ends too early"
+    yield "half a header", whole[:5], "ends too early"
+    yield "nothing", b"", "is empty; give text"
+    yield "another checksum of gzip", _changed(whole, -8), "damaged"
+    yield "another length", _changed(whole, -4), "damaged"
+    yield "plain text", TEXT, "damaged or no gz file"
+    yield "another method", _changed(whole, 2), "damaged or no gz file"
+    yield "a tail that is no gzip", whole + b"tail", "damaged or no gz file"
+    yield "a second part that is cut", whole + whole[:-12], "ends too early"
+    yield "changed data", _put(whole, 14, b"\xff\xff\xff"), "damaged"
+    yield "gzip of nothing", gzip.compress(b""), "is empty; give text"
+    yield "swelling", _gzip_bomb(b"\0"), "expands to more than 67,108,864 bytes"
+    yield "swelling in parts", _later(lambda: gzip.compress(bytes(BOMB // 20)) * 21), "expands to more than"
+
+
+def _zip(
+    files: dict[str, bytes], *, mode: int = stat.S_IFREG | 0o644, method: int = zipfile.ZIP_DEFLATED
+) -> bytes:
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as archive:
+        for name, content in files.items():
+            entry = zipfile.ZipInfo(name)
+            entry.external_attr = (stat.S_IFDIR | 0o755 if name.endswith("/") else mode) << 16
+            archive.writestr(entry, content, compress_type=method)
+    return made.getvalue()
+
+
+def _many() -> bytes:
+    return _zip({f"{number}.txt": bytes(BOMB // 20) for number in range(21)})
+
+
+def _gzip_bomb(line: bytes, before: bytes = b"") -> Callable[[Path], None]:
+    return _later(lambda: gzip.compress(before + line * (BOMB // len(line))))
+
+
+def _later(make: Callable[[], bytes]) -> Callable[[Path], None]:
+    """What is made when it is needed, because it takes a while."""
+
+    def write(path: Path) -> None:
+        path.write_bytes(make())
+
+    return write
+
+
+def _changed(content: bytes, place: int) -> bytes:
+    """One byte is another."""
+    place %= len(content)
+    return _put(content, place, bytes([content[place] ^ 1]))
+
+
+def _put(content: bytes, place: int, other: bytes) -> bytes:
+    return content[:place] + other + content[place + len(other) :]

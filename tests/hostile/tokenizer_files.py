@@ -1,0 +1,111 @@
+"""Files of tokenizers that are none, or not ours."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from hostile.case import Case
+from tokenizers import Tokenizer as Library
+from tokenizers import decoders, models, pre_tokenizers, trainers
+
+FIT = ("fit", "-c", "pairs.yaml", "--data.tokenizer.file", "in.json")
+
+
+def cases() -> Iterator[Case]:
+    """All of them."""
+    good = _described()
+    text = json.dumps(good)
+    no_bytes = "is no byte-level BPE with all 256 bytes"
+    none = "is no tokenizer.json of the tokenizers library"
+    specials = "its ids 0, 1 and 2 are not the special tokens"
+    vocab = good["model"]["vocab"]
+    for name, content, says in (
+        ("nothing", "", none),
+        ("a text", "a tokenizer\n", none),
+        ("truncated", text[: len(text) // 2], none),
+        ("no UTF-8", b"\xff" + text.encode(), none),
+        ("a list", "[1, 2]", none),
+        ("null", "null", none),
+        ("an empty object", "{}", none),
+        ("another object", '{"vocab": {"a": 0}}', none),
+        ("deep brackets", "[" * 100_000, none),
+        ("not a number", text.replace('"version": "1.0"', '"version": NaN'), none),
+        ("another version", text.replace('"version": "1.0"', '"version": "9.0"'), none),
+        ("no model", _without(good, "model"), none),
+        ("another kind of model", _with(good, "model", {"type": "Nope"}), none),
+        ("a model of words", _with(good, "model", _words()), no_bytes),
+        ("no decoder", _with(good, "decoder", None), no_bytes),
+        ("another decoder", _with(good, "decoder", {"type": "Fuse"}), no_bytes),
+        ("another pre-tokenizer", _with(good, "pre_tokenizer", {"type": "Whitespace"}), "pre-tokenizer"),
+        ("no pre-tokenizer", _with(good, "pre_tokenizer", None), "pre-tokenizer"),
+        ("a normalizer", _with(good, "normalizer", {"type": "Lowercase"}), "normalizer"),
+        ("bytes are missing", _of_model(good, {name: n for name, n in vocab.items() if name not in "abc"}), no_bytes),
+        ("no vocabulary", _of_model(good, {}), none),
+        ("an id below zero", _of_model(good, {**vocab, "a": -1}), none),
+        ("an id that is a text", _of_model(good, {**vocab, "a": "one"}), none),
+        ("an id far away", _of_model(good, {**vocab, "zz": 2**31}), "2147483649 ids"),
+        ("two of one id", _of_model(good, {**vocab, "a": vocab["b"]}), "twice"),
+        ("no special tokens", _with(good, "added_tokens", []), specials),
+        ("special tokens elsewhere", _with(good, "added_tokens", _specials(5)), ""),
+        ("special tokens of other names", text.replace("<start>", "<begin>"), specials),
+        ("special tokens that are not special", _with(good, "added_tokens", _specials(0, special=False)), specials),
+        ("a merge of what there is not", _with(good, "model", {**good["model"], "merges": [["qq", "zz"]]}), none),
+    ):
+        yield Case(
+            name=f"tokenizer: {name}",
+            command=FIT,
+            says=["--data.tokenizer.file in.json", says],
+            files={"in.json": content},
+        )
+    for size in ("0", "-5", "258", "1e400", "many", "2.5"):
+        yield Case(
+            name=f"tokenizer: a vocabulary of {size}",
+            command=["fit", "-c", "pairs.yaml", "--data.tokenizer.vocab_size", size],
+            says=["data.tokenizer.vocab_size" if size != "2.5" else "vocab_size", size if size != "1e400" else ""],
+        )
+    yield Case(
+        name="tokenizer: a file and a model",
+        command=[*FIT, "--data.tokenizer.model", "{}"],
+        says=["data.tokenizer.file in.json and data.tokenizer.model are two tokenizers"],
+        files={"in.json": text},
+    )
+    yield Case(
+        name="tokenizer: one without special ids",
+        command=["fit", "-c", "pairs.yaml", "--data.tokenizer", "Bytes"],
+        says=["data.tokenizer Bytes has no ids that pad, open and end a text"],
+    )
+
+
+def _described() -> dict[str, Any]:
+    library = Library(models.BPE())
+    library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    library.decoder = decoders.ByteLevel()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    special = ["<pad>", "<start>", "<end>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=270, show_progress=False, special_tokens=special, initial_alphabet=alphabet
+    )
+    library.train_from_iterator(["a red dog runs and a red man sits"] * 9, trainer)
+    return dict(json.loads(library.to_str()))
+
+
+def _with(described: dict[str, Any], part: str, value: Any) -> str:
+    return json.dumps({**described, part: value})
+
+
+def _without(described: dict[str, Any], part: str) -> str:
+    return json.dumps({name: value for name, value in described.items() if name != part})
+
+
+def _of_model(described: dict[str, Any], vocab: dict[str, Any]) -> str:
+    return _with(described, "model", {**described["model"], "vocab": vocab, "merges": []})
+
+
+def _words() -> dict[str, Any]:
+    return {"type": "WordLevel", "vocab": {"<pad>": 0, "<start>": 1, "<end>": 2}, "unk_token": "<pad>"}
+
+
+def _specials(first: int, *, special: bool = True) -> list[dict[str, Any]]:
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    names = ("<pad>", "<start>", "<end>")
+    return [{"id": first + n, "content": name, "special": special, **flags} for n, name in enumerate(names)]
