@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -141,6 +142,13 @@ class Module(LightningModule, ABC):
         # A compiled function neither pickles nor follows a copy of the module.
         self._compiled = None
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        # The command line's recipes lead to the Trainer, its processes and the data: a copy shares them.
+        memo |= {id(recipe): recipe for recipe in (self.optimizer_factory, self.schedule_factory)}
+        memo[id(self)] = copied = type(self).__new__(type(self))
+        vars(copied).update(deepcopy(self.__getstate__(), memo))
+        return copied
+
     def configure_callbacks(self) -> list[Callback]:
         given: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
         guard = [] if any(isinstance(each, NonFinite) for each in given) else [NonFinite()]
@@ -203,6 +211,9 @@ class Module(LightningModule, ABC):
             self.skipped_step = ~norm.isfinite()
             self.faulty_step = self.trainer.strategy.reduce(self._lost.float(), reduce_op="sum") > 0
             self._lost = None
+        if self.skipped_step is True:
+            # The gradients are taken away.
+            return
         if limit > 0 and gradient_clip_algorithm in (None, "norm"):
             torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
         elif limit > 0:

@@ -1,3 +1,4 @@
+import copy
 import logging
 
 import pytest
@@ -243,3 +244,18 @@ def test_weights_that_cannot_be_averaged(folder):
 def test_options_out_of_range(options, rule):
     with pytest.raises(ValueError, match=rf"trainer\.callbacks: ExponentialAverage has {rule}"):
         ExponentialAverage(**options)
+
+
+def test_a_copy_of_the_module_is_none_of_the_trainer(trained, monkeypatch):
+    seen = []
+    monkeypatch.setattr(ExponentialAverage, "on_train_start", lambda self, trainer, module: seen.append((self, module)))
+    assert main(["fit", "-c", "tiny.yaml", *EMA]) == 0
+    module = seen[0][1]
+    copied = copy.deepcopy(module)
+    assert copied.optimizer_factory is module.optimizer_factory
+    assert copied.schedule_factory is module.schedule_factory
+    assert copied._trainer is None
+    assert copied.state_dict().keys() == module.state_dict().keys()
+    assert all(
+        mine.data_ptr() != own.data_ptr() for mine, own in zip(copied.parameters(), module.parameters(), strict=True)
+    )

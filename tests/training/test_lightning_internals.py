@@ -7,6 +7,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.core.mixins import hparams_mixin
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.trainer.connectors.logger_connector.logger_connector import _LoggerConnector
+from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
 
 
 @pytest.mark.parametrize(
@@ -21,6 +23,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
         (ModelCheckpoint, "_monitor_candidates"),
         (RichProgressBar, "_get_train_description"),
         (RichProgressBar, "total_train_batches"),
+        (_SignalConnector, "register_signal_handlers"),
+        (_LoggerConnector, "update_train_step_metrics"),
         (cli, "instantiate_module"),
         (hparams_mixin, "_given_hyperparameters_context"),
         (_deprecated, "JsonargparseDeprecationWarning"),
@@ -35,6 +39,14 @@ def test_objects_have_them(tmp_path):
     loop = trainer.fit_loop.epoch_loop
     assert loop._batches_that_stepped == loop.batch_progress.total.processed == 0
     assert trainer.num_val_batches == []
+    assert trainer._signal_connector.received_sigterm is False
+    connector = trainer._logger_connector
+    assert connector._callback_metrics == {}
+    assert connector._first_loop_iter is None
+    assert loop.max_steps == trainer.max_steps == -1
+    assert loop._should_accumulate() is False
+    assert loop.val_loop.restarting is False
+    assert set(vars(loop.val_loop.batch_progress.current)) == {"ready", "started", "processed", "completed"}
     assert ModelCheckpoint()._last_global_step_saved == 0
     assert LightningModule()._trainer is None
     assert TensorBoardLogger(tmp_path)._experiment is None

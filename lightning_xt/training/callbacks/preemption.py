@@ -145,10 +145,11 @@ class Preemption(Checkpoint):
         for name, count in vars(progress.current).items():
             # What was done of it is done again.
             setattr(progress.total, name, getattr(progress.total, name) - count)
+        # Not owed any more by what is saved from here on.
+        self._owed = None
         loop.val_loop.run()
         trainer.training = True
         connector._first_loop_iter = first
-        self._owed = None
         # So that it is not owed twice, and logged twice.
         self._save(trainer)
         if trainer.max_steps > self._limit > 0:
