@@ -1,0 +1,306 @@
+"""Steps without a finite loss or gradient, memory and disk that are too small."""
+
+import json
+
+import pytest
+import torch
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.plugins import MixedPrecision
+
+from lightning_xt.data.text_files import TextFiles
+from lightning_xt.messages import sentence_for
+from lightning_xt.training.callbacks.exponential_average import ExponentialAverage
+from lightning_xt.training.callbacks.non_finite import NonFinite
+from lightning_xt.training.callbacks.run_folder import RunFolder
+from lightning_xt.training.language_model import LanguageModel
+from lightning_xt.training.replay import replay
+from lightning_xt.training.skipping import left_out, poisoned
+
+OPTIMIZERS = {
+    "fused": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.01, "fused": True}},
+    "not fused": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.01}},
+    "momentum": {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.01, "momentum": 0.9}},
+    "Muon": {"class_path": "MuonAdamW", "init_args": {}},
+}
+QUIET = {
+    "accelerator": "cpu",
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+    "logger": False,
+    "num_sanity_val_steps": 0,
+    "limit_val_batches": 0,
+}
+
+
+class Broken(Callback):
+    """Makes the gradient of some batches, numbered over the run, no finite number."""
+
+    def __init__(self, *batches, value=float("nan")):
+        self.batches, self.value = batches, value
+
+    def on_after_backward(self, trainer, pl_module):
+        if trainer.fit_loop.epoch_loop.total_batch_idx in self.batches:
+            next(iter(pl_module.parameters())).grad[0, 0] = self.value
+
+
+class Watched(Callback):
+    """What a step could have changed, after each batch."""
+
+    def __init__(self):
+        self.states, self.batches, self.counts = [], [], []
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.batches.append(batch)
+
+    def on_train_batch_end(self, trainer, pl_module, *args):
+        optimizer = trainer.optimizers[0]
+        state = [value for each in optimizer.state.values() for value in each.values() if torch.is_tensor(value)]
+        average = [each for each in trainer.callbacks if isinstance(each, ExponentialAverage)]
+        means = [p for each in average for p in each._average_model.module.parameters()]
+        self.states.append([each.detach().clone() for each in (*pl_module.parameters(), *state, *means)])
+        self.counts.append(trainer.callback_metrics.get("optim/skipped_steps"))
+
+    def same(self, first, second):
+        pairs = zip(self.states[first], self.states[second], strict=True)
+        return [torch.equal(*pair) for pair in pairs]
+
+
+def model(optimizer="fused", **options):
+    decoder = {"dim": 8, "depth": 1, "attention": {"heads": 2}}
+    schedule = {"class_path": "WarmupCosine", "init_args": {"warmup_steps": 2}}
+    return LanguageModel.from_config(
+        {"decoder": decoder, "optimizer": OPTIMIZERS[optimizer], "schedule": schedule, **options}
+    )
+
+
+def data():
+    return TextFiles("corpus.txt", seq_len=8, batch_size=2)
+
+
+def fit(*callbacks, trained=None, steps=4, **options):
+    trained = model() if trained is None else trained
+    options = {
+        "max_steps": steps,
+        "max_epochs": -1,
+        "log_every_n_steps": 1,
+        "use_distributed_sampler": False,
+        **options,
+    }
+    guard = [] if any(isinstance(each, NonFinite) for each in callbacks) else [NonFinite()]
+    trainer = Trainer(**QUIET | options, callbacks=[*guard, *callbacks])
+    trainer.fit(trained, data())
+    return trainer
+
+
+def lose(trained, *batches, value=float("nan")):
+    """Has some batches, numbered from 0, a loss that is no finite number, though its gradient would be one."""
+    step, count = trained.training_step, iter(range(10**6))
+    trained.training_step = lambda *args: step(*args) + (value if next(count) in batches else 0.0)
+    return trained
+
+
+@pytest.mark.parametrize(
+    "clip", [{}, {"gradient_clip_val": 1.0}, {"gradient_clip_val": 0.1, "gradient_clip_algorithm": "value"}], ids=str
+)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_step_without_a_finite_gradient_changes_nothing(optimizer, clip, folder):
+    watched = Watched()
+    trainer = fit(ExponentialAverage(0.9), Broken(2), watched, trained=model(optimizer), **clip)
+    assert all(watched.same(1, 2))
+    assert not any(watched.same(2, 3))
+    assert all(value.isfinite().all() for value in watched.states[-1])
+    assert trainer.global_step == 4
+    assert trainer.lr_scheduler_configs[0].scheduler.last_epoch == 4
+    assert watched.counts == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_a_loss_that_is_no_finite_number_counts_though_its_gradient_is_one(value, folder):
+    watched = Watched()
+    fit(watched, trained=lose(model(), 1, value=value))
+    assert all(watched.same(0, 1))
+    assert watched.counts == [0, 1, 1, 1]
+
+
+def test_the_first_step_may_be_left_out(folder):
+    watched, trained = Watched(), model()
+    before = [p.detach().clone() for p in trained.parameters()]
+    fit(Broken(0), watched, trained=trained, steps=3)
+    assert all(torch.equal(*pair) for pair in zip(before, watched.states[0], strict=False))
+    assert watched.counts == [1, 1, 1]
+
+
+@pytest.mark.parametrize("bad", [2, 3])
+def test_any_batch_of_a_step_leaves_it_out(bad, folder):
+    watched = Watched()
+    trainer = fit(Broken(bad), watched, accumulate_grad_batches=2)
+    assert all(watched.same(1, 3))
+    assert not any(watched.same(3, 5))
+    assert (trainer.global_step, watched.counts[-1]) == (4, 1)
+
+
+def test_steps_that_are_not_left_out_are_what_they_were(folder):
+    """With a guard that cannot act, the same weights bit for bit."""
+    first, second = Watched(), Watched()
+    torch.manual_seed(0)
+    fit(first, trained=model())
+    torch.manual_seed(0)
+    fit(second, trained=lose(model()), gradient_clip_val=None)
+    assert all(torch.equal(*pair) for pair in zip(first.states[-1], second.states[-1], strict=True))
+
+
+@pytest.mark.parametrize("value", [1.0, -3.5])
+def test_a_finite_loss_is_not_poisoned(value):
+    loss = torch.tensor(value, requires_grad=True)
+    poisoned(loss).backward()
+    assert (poisoned(loss).item(), loss.grad.item()) == (value, 1.0)
+
+
+def test_it_waits_for_no_device():
+    """On a device without values a look at one would fail."""
+    weight = torch.nn.Parameter(torch.ones(3, device="meta"))
+    for optimizer in (torch.optim.AdamW([weight], fused=False), torch.optim.SGD([weight], fused=False)):
+        optimizer.found_inf = None
+        skipped = left_out(optimizer, torch.ones((), device="meta"))
+        assert skipped.device.type == optimizer.found_inf.device.type == "meta"
+
+
+class Stopped(Callback):
+    """Where and when a run stopped."""
+
+    def on_exception(self, trainer, pl_module, exception):
+        self.step = trainer.global_step
+
+
+def run(tmp_path, *callbacks, **options):
+    """A run with a folder, which stops; its folder and what it says."""
+    folder = RunFolder(tmp_path / "runs", None, lambda file: file.touch(), False)
+    with pytest.raises(ValueError, match="was no finite number in") as raised:
+        fit(*callbacks, folder, **options)
+    assert sentence_for(raised.value) is not None
+    return folder.folder, str(raised.value)
+
+
+@pytest.mark.parametrize("optimizer", ["fused", "not fused"])
+def test_too_many_in_a_row_stop_the_run(optimizer, folder):
+    stopped, watched = Stopped(), Watched()
+    trained = lose(model(optimizer), 1, 3, 4, 5, 6, 7, 8)
+    where, said = run(folder, NonFinite(3), stopped, watched, trained=trained, steps=20)
+    assert stopped.step == 6
+    assert said == (
+        "the loss or its gradient was no finite number in 3 optimizer steps one after the other, 4 to 6, the most that "
+        f"--non_finite.limit allows; {where}/non_finite.json says which batches it was; lower the learning rate or set "
+        "--trainer.gradient_clip_val, and go on with --ckpt_path last, with --trainer.detect_anomaly true to see at "
+        "which operation"
+    )
+    assert all(watched.same(2, 4))
+
+
+def test_it_is_found_where_it_is_next_looked_at(folder):
+    """A row that ended meanwhile counts too."""
+    stopped = Stopped()
+    trained = lose(model(), 2, 3, 4)
+    where, said = run(folder, NonFinite(3), stopped, trained=trained, steps=20, log_every_n_steps=8)
+    assert stopped.step == 8
+    assert "3 to 5, the most" in said
+    found = json.loads((where / "non_finite.json").read_text())
+    assert [each["batches"] for each in found["steps"]] == [[2, 3], [3, 4], [4, 5]]
+
+
+def test_at_the_end_it_is_looked_at_too(folder):
+    _, said = run(folder, NonFinite(3), trained=lose(model(), 1, 2, 3), steps=5, log_every_n_steps=1000)
+    assert "2 to 4, the most" in said
+
+
+def test_what_stopped_a_run_can_be_served_again(folder):
+    watched = Watched()
+    trained = lose(model(), *range(4, 20))
+    where, _ = run(folder, NonFinite(2), watched, trained=trained, steps=20, accumulate_grad_batches=2)
+    found = json.loads((where / "non_finite.json").read_text())
+    assert found["steps"] == [
+        {"step": 3, "batches": [4, 6], "samples": [8, 12]},
+        {"step": 4, "batches": [6, 8], "samples": [12, 16]},
+    ]
+    assert (found["processes"], found["data"]["class_path"]) == (1, "TextFiles")
+    assert found["seed"] is not None
+    again = dict(replay(where / "non_finite.json", data()))
+    assert list(again) == [3, 4]
+    for served, first in ((again[3], 4), (again[4], 6)):
+        assert len(served) == 2
+        assert all(torch.equal(*pair) for pair in zip(served, watched.batches[first : first + 2], strict=True))
+
+
+def test_other_data_are_not_taken_for_those_that_stopped_a_run(folder):
+    where, _ = run(folder, NonFinite(2), trained=lose(model(), *range(20)), steps=20)
+    file = where / "non_finite.json"
+    (folder / "corpus.txt").write_text("other words than those before " * 30)
+    with pytest.raises(ValueError, match="non_finite.json is of data with the hash .*; give those of the run's config"):
+        next(replay(file, data()))
+    found = json.loads(file.read_text())
+    found["steps"][0]["samples"], found["data"] = None, {"hash": data_hash()}
+    file.write_text(json.dumps(found))
+    with pytest.raises(ValueError, match="does not tell which samples its batches had"):
+        next(replay(file, data()))
+
+
+def data_hash():
+    served = data()
+    served.prepare_data()
+    served.setup("fit")
+    return served.content_hash
+
+
+def test_without_a_limit_it_goes_on(folder):
+    watched = Watched()
+    fit(NonFinite(None), watched, trained=lose(model(), *range(12)), steps=13)
+    assert watched.counts[-1] == 12
+
+
+@pytest.mark.parametrize("limit", [0, -1])
+def test_a_limit_below_one(limit):
+    with pytest.raises(ValueError, match=rf"--non_finite\.limit is {limit}; it must be at least 1 optimizer step"):
+        NonFinite(limit)
+
+
+def test_a_resumed_run_counts_on(folder):
+    """Stopped in the middle of a row, the total and the row go on."""
+    trainer = fit(NonFinite(3), trained=lose(model(), 0, 2, 3), steps=4)
+    trainer.save_checkpoint("four.ckpt", weights_only=False)
+    stopped = Stopped()
+    wanted = "in 3 optimizer steps one after the other, 3 to 5, the most"
+    trainer = Trainer(
+        **QUIET | {"max_steps": 9, "max_epochs": -1, "log_every_n_steps": 1}, callbacks=[NonFinite(3), stopped]
+    )
+    with pytest.raises(ValueError, match=wanted):
+        trainer.fit(lose(model(), *range(9)), data(), ckpt_path="four.ckpt")
+    assert stopped.step == 5
+    saved = torch.load("four.ckpt", weights_only=True)["callbacks"]["NonFinite"]
+    assert saved == {"skipped": 3, "in_a_row": 2}
+
+
+def test_a_module_has_a_guard_of_its_own(folder):
+    trainer = Trainer(
+        **QUIET | {"max_steps": 30, "max_epochs": -1, "log_every_n_steps": 1, "use_distributed_sampler": False}
+    )
+    with pytest.raises(ValueError, match="in 10 optimizer steps one after the other, 1 to 10, the most"):
+        trainer.fit(lose(model(), *range(30)), data())
+    assert trainer.global_step == 10
+
+
+class Scaled(MixedPrecision):
+    """float16 as on a GPU, with a scaler that works on a CPU."""
+
+    def __init__(self):
+        super().__init__("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=4.0))
+
+
+@pytest.mark.parametrize(("callback", "counted"), [(Broken(1), 0), (None, 1)], ids=["gradient", "loss"])
+def test_in_float16_only_a_loss_is_a_fault(callback, counted, folder):
+    watched = Watched()
+    trained = model("not fused") if callback else lose(model("not fused"), 1)
+    callbacks = [callback] if callback else []
+    fit(*callbacks, watched, trained=trained, plugins=[Scaled()])
+    assert all(watched.same(0, 1))
+    assert not any(watched.same(1, 2))
+    assert watched.counts[-1] == counted
