@@ -140,6 +140,8 @@ def _quiet() -> None:
         ".*The dirpath has changed from.*",
         # Prompts carry their ids.
         ".*Couldn't infer the batch indices.*",
+        # Sublayers change nothing that they are given.
+        ".*FSDP2-wrapped module .* returned a view tensor.*",
         # Lightning's own calls of torch and of jsonargparse.
         ".*isinstance\\(treespec, LeafSpec\\).*",
         ".*lr_scheduler.step\\(\\).*before.*optimizer.step\\(\\).*",

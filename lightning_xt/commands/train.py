@@ -25,8 +25,9 @@ from lightning_xt.commands.checkpoints import (
     with_config_of_run,
 )
 from lightning_xt.commands.cluster import environments, settle
+from lightning_xt.commands.config_files import check_configs
 from lightning_xt.commands.options import TRAINER_DEFAULTS, add_options, check_options, set_intervals
-from lightning_xt.commands.parse_errors import check_configs, sentence
+from lightning_xt.commands.parse_errors import sentence
 from lightning_xt.commands.weights import differences, load_weights, misfit
 from lightning_xt.core.discovery import import_submodules
 from lightning_xt.core.files import replacing
@@ -44,6 +45,7 @@ from lightning_xt.training.callbacks.write_predictions import WritePredictions
 from lightning_xt.training.checkpoint_io import WholeCheckpoints
 from lightning_xt.training.runs import checkpoint_file
 from lightning_xt.training.sampling import Sampling
+from lightning_xt.training.strategies.companions import ended_together, watch
 
 ENV_PREFIX = "LXT"
 
@@ -168,10 +170,11 @@ class CommandLine(LightningCLI):
             kwargs["enable_checkpointing"] = self.subcommand == "fit"
         try:
             trainer = super().instantiate_trainer(**kwargs)
-        except MisconfigurationException as error:
-            raise UserError(f"trainer: {error}") from error
+        except (MisconfigurationException, ValueError) as error:
+            raise UserError(own_sentence(error) or f"trainer: {error}") from error
         settle(trainer)
         leave_signals_alone(trainer)
+        watch(trainer)
         if (signals := installed_signals()) is not None and trainer.world_size > 1 and self.subcommand == "fit":
             # From here on they stop together.
             signals.waits = True
@@ -222,7 +225,8 @@ class CommandLine(LightningCLI):
 
     def _run_subcommand(self, subcommand: str) -> None:
         try:
-            super()._run_subcommand(subcommand)
+            with ended_together(self.trainer):
+                super()._run_subcommand(subcommand)
         except RuntimeError as error:
             checkpoint = self.resolved.checkpoint
             if checkpoint is None or "Error(s) in loading state_dict" not in str(error):

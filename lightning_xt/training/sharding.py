@@ -37,14 +37,14 @@ def shard(network: nn.Module, mesh: DeviceMesh) -> None:
                 "ddp, or a part without it"
             )
     _same_everywhere(network, mesh)
-    for module in [each for each in network.modules() if isinstance(each, Sublayer)]:
-        fully_shard(module, mesh=mesh, reshard_after_forward=True)
+    for sublayer in [each for each in network.modules() if isinstance(each, Sublayer)]:
+        fully_shard(sublayer, mesh=mesh, reshard_after_forward=True)
     fully_shard(network, mesh=mesh, reshard_after_forward=False)
-    first, *others = _sharded(network)
-    for before, module in pairwise([first, *others, first]):
+    sharded = _sharded(network)
+    for before, after in pairwise([*sharded, sharded[0]]):
         # Torch would guess the order from all forwards since the last step, and processes decode differently many.
-        module.set_modules_to_backward_prefetch([before])
-    for module in (first, *others):
+        after.set_modules_to_backward_prefetch([before])
+    for module in sharded:
         # What counts FLOPs copies networks, and is prepared for those that cannot be; torch's own error is another.
         type(module).__deepcopy__ = _no_copy  # type: ignore[attr-defined]
     network.register_load_state_dict_pre_hook(_take_shares)

@@ -4,10 +4,13 @@ from typing import Any
 
 from lightning.fabric.plugins.collectives.torch_collective import default_pg_timeout
 from lightning.pytorch.core.optimizer import LightningOptimizer
-from lightning.pytorch.strategies import ModelParallelStrategy
+from lightning.pytorch.strategies import ModelParallelStrategy, StrategyRegistry
 from torch.optim import Optimizer
 
 from lightning_xt.training.sharding import gather, share_out, shares_of_state, whole
+
+PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "16-true")
+"""Those of which Lightning knows how to train shares in."""
 
 
 class FSDP2(ModelParallelStrategy):
@@ -49,6 +52,11 @@ class FSDP2(ModelParallelStrategy):
             raise ValueError(
                 f"--trainer.strategy.data_parallel_size is {self._asked}, but FSDP2 shares out over all processes, of "
                 f"which there are {world}; leave it away"
+            )
+        if self.precision_plugin.precision not in PRECISIONS:
+            raise ValueError(
+                f"--trainer.precision is {self.precision_plugin.precision}, which FSDP2 does not know; use "
+                f"{', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}, or --trainer.strategy ddp"
             )
         # Lightning's choice would be the number of nodes: gradients of the processes of one would not meet.
         self._data_parallel_size = world
@@ -108,3 +116,7 @@ class FSDP2(ModelParallelStrategy):
 
 def _take_shares(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
     return shares_of_state(state, optimizer.param_groups)
+
+
+# The name by which the Trainer knows it; capital letters are the same to it.
+StrategyRegistry.register("fsdp2", FSDP2, description=FSDP2.__doc__ or "", override=True)
