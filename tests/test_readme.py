@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from torch.distributed.run import get_args_parser
 
 from lightning_xt.cli import main
 
@@ -112,6 +113,36 @@ def test_every_command_runs(workspace: Path, capfd: pytest.CaptureFixture[str]) 
             )
     assert len((workspace / "out.jsonl").read_text().splitlines()) == 2
     assert len((workspace / "out.de").read_text().splitlines()) == 3
+
+
+def of_fit(words: list[str]) -> list[str] | None:
+    """The arguments of `fit` in a command that a cluster runs, whoever starts it; None where it is another program."""
+    while words and re.match(r"\w+=", words[0]):
+        words = words[1:]
+    program, *args = words
+    if program == "torchrun":
+        known = get_args_parser().parse_args(args)
+        assert known.no_python and known.training_script == "lightning-xt", args
+        program, args = known.training_script, known.training_script_args
+    if program == "lightning-xt":
+        assert args[0] == "fit"
+        return args[1:]
+    for number, word in enumerate(words):
+        if word.startswith("configs/cluster/"):
+            assert (ROOT / word).is_file()
+            assert word.endswith(".sbatch") == (program == "sbatch"), words
+            # What the script adds.
+            return [*words[number + 1 :], "--ckpt_path=last", "--trainer.num_nodes=2", "--trainer.devices=8"]
+    assert program in ("source", "scancel", "kill"), words
+    return None
+
+
+def test_what_needs_a_cluster_parses(workspace: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    found = [of_fit(words) for info, words in commands() if info == "bash cluster"]
+    for args in {tuple(each): None for each in found if each is not None}:
+        assert main(["fit", *args, "--print_config"]) == 0, f"{args}: {capfd.readouterr().err}"
+        assert "class_path" in capfd.readouterr().out
+    assert len(found) > 3
 
 
 def test_every_snippet_runs(workspace: Path) -> None:
