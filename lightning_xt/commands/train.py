@@ -26,6 +26,7 @@ from lightning_xt.commands.checkpoints import (
 )
 from lightning_xt.commands.cluster import environments, settle
 from lightning_xt.commands.config_files import check_configs
+from lightning_xt.commands.memory import not_enough_memory
 from lightning_xt.commands.options import TRAINER_DEFAULTS, add_options, check_options, set_intervals
 from lightning_xt.commands.parse_errors import sentence
 from lightning_xt.commands.weights import differences, load_weights, misfit
@@ -35,6 +36,7 @@ from lightning_xt.core.stopping import Stopped, installed_signals
 from lightning_xt.data.base import DataModule
 from lightning_xt.messages import UserError, own_sentence
 from lightning_xt.training.callbacks.best_checkpoint import BestCheckpoint
+from lightning_xt.training.callbacks.disk_space import DiskSpace
 from lightning_xt.training.callbacks.last_checkpoint import LastCheckpoint
 from lightning_xt.training.callbacks.preemption import Preemption, leave_signals_alone
 from lightning_xt.training.callbacks.progress import Progress
@@ -45,6 +47,7 @@ from lightning_xt.training.callbacks.write_predictions import WritePredictions
 from lightning_xt.training.checkpoint_io import WholeCheckpoints
 from lightning_xt.training.runs import checkpoint_file
 from lightning_xt.training.sampling import Sampling
+from lightning_xt.training.strategies.choice import check_strategy
 from lightning_xt.training.strategies.companions import ended_together, watch
 
 ENV_PREFIX = "LXT"
@@ -172,6 +175,7 @@ class CommandLine(LightningCLI):
             trainer = super().instantiate_trainer(**kwargs)
         except (MisconfigurationException, ValueError) as error:
             raise UserError(own_sentence(error) or f"trainer: {error}") from error
+        check_strategy(trainer.strategy)
         settle(trainer)
         leave_signals_alone(trainer)
         watch(trainer)
@@ -227,7 +231,9 @@ class CommandLine(LightningCLI):
         try:
             with ended_together(self.trainer):
                 super()._run_subcommand(subcommand)
-        except RuntimeError as error:
+        except (MemoryError, RuntimeError, ValueError) as error:
+            if told := not_enough_memory(error, self._plain(), self._folder):
+                raise UserError(told) from error
             checkpoint = self.resolved.checkpoint
             if checkpoint is None or "Error(s) in loading state_dict" not in str(error):
                 raise

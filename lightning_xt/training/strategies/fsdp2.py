@@ -47,6 +47,11 @@ class FSDP2(ModelParallelStrategy):
         self._asked = data_parallel_size
 
     def setup_environment(self) -> None:
+        """Lets the processes meet.
+
+        Raises:
+            ValueError: an option does not go with shares.
+        """
         world = self.num_nodes * self.num_processes
         if self._asked not in (None, world):
             raise ValueError(
@@ -57,6 +62,11 @@ class FSDP2(ModelParallelStrategy):
             raise ValueError(
                 f"--trainer.precision is {self.precision_plugin.precision}, which FSDP2 does not know; use "
                 f"{', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}, or --trainer.strategy ddp"
+            )
+        if self._module.trainer.training and getattr(self._module, "compile_options", False) is not False:
+            raise ValueError(
+                "--model.compile is on, but a compiled network does not wait for the shares of its weights; set "
+                "--model.compile false, or --trainer.strategy ddp"
             )
         # Lightning's choice would be the number of nodes: gradients of the processes of one would not meet.
         self._data_parallel_size = world
