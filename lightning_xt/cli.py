@@ -138,6 +138,8 @@ def _quiet() -> None:
         ".*Total length of `list` across ranks is zero.*",
         # The best of another run is not the best of this one.
         ".*The dirpath has changed from.*",
+        # Of weights that can be shared out, whether they are or not.
+        ".*WeightAveraging doesn't support sharding model layers.*",
         # Prompts carry their ids.
         ".*Couldn't infer the batch indices.*",
         # Sublayers change nothing that they are given.

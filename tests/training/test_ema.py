@@ -155,6 +155,8 @@ def test_a_second_fit_begins_anew(folder):
 
 
 @pytest.mark.filterwarnings("ignore:.*callbacks used to create the checkpoint need to be provided")
+# Lightning warns of any module that can share out its weights, whether it does or not.
+@pytest.mark.filterwarnings("ignore:.*WeightAveraging doesn't support sharding model layers")
 def test_a_checkpoint_of_lightnings_average_goes_on(folder):
     fit(build(), EMAWeightAveraging(decay=0.7, use_buffers=False), Saving(), Stopping())
     watch, model = Watch(), build()
