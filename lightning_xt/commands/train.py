@@ -196,7 +196,8 @@ class CommandLine(LightningCLI):
         if self.subcommand == "fit":
             callbacks += [Throughput(), ValidateAtEnd()]
             if options.trainer.enable_checkpointing is not False:
-                callbacks += [BestCheckpoint(), LastCheckpoint(options.checkpoint_every, options.keep_checkpoints)]
+                keep = options.keep_checkpoints
+                callbacks += [BestCheckpoint(), LastCheckpoint(options.checkpoint_every, keep), DiskSpace(keep)]
             # After them, so that what is due at a step is saved once.
             callbacks += [Preemption()]
         return callbacks

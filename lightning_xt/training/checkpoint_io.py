@@ -3,9 +3,11 @@ from typing import Any
 
 import torch
 from lightning.pytorch.plugins.io import CheckpointIO
+from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_xt.core.files import replacing
 from lightning_xt.training.checkpoint_file import read_checkpoint
+from lightning_xt.training.disk_space import free_bytes, readable, size_of
 
 
 class WholeCheckpoints(CheckpointIO):
@@ -15,27 +17,41 @@ class WholeCheckpoints(CheckpointIO):
     another disk: a run that is killed meanwhile, or fills the disk, would have lost the checkpoint before it too.
     """
 
+    def __init__(self) -> None:
+        self._warned = False
+
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Writes one file.
 
         Raises:
             OSError: it cannot be written. The file that was there before still is.
         """
-        file = Path(path)
+        file, size = Path(path), size_of(checkpoint)
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(file) as out:
-                torch.save(checkpoint, out)
+            free = free_bytes(file.parent)
+            # What is begun and fails takes as long as what succeeds.
+            if free >= size:
+                with replacing(file) as out:
+                    torch.save(checkpoint, out)
         except (OSError, RuntimeError) as error:
             reason = _reason(error)
             if reason is None:
                 raise
-            left = f"{file} is as it was before; " if file.is_file() else ""
-            again = "go on with --ckpt_path last" if left else "run the command again"
-            raise OSError(
-                f"the checkpoint {file} cannot be written ({reason}); {left}make room, or make the folder writable, "
-                f"then {again}"
-            ) from error
+            raise _unwritable(file, reason) from error
+        if free < size:
+            raise _unwritable(file, f"it takes {readable(size)}, and there is room for {readable(free)}")
+        self._warn_of_the_next(file, size)
+
+    def _warn_of_the_next(self, file: Path, size: int) -> None:
+        """Says, once, that a file of this size will not fit beside this one."""
+        free = free_bytes(file.parent)
+        if free < size and not self._warned:
+            self._warned = True
+            rank_zero_warn(
+                f"{file} takes {readable(size)} and there is room for {readable(free)} now: the next checkpoint, which "
+                "is written before this one is taken away, will not fit; make room"
+            )
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         # Not mapped: an optimizer changes the tensors that it takes over, and the file may be replaced meanwhile.
@@ -43,6 +59,15 @@ class WholeCheckpoints(CheckpointIO):
 
     def remove_checkpoint(self, path: Any) -> None:
         Path(path).unlink(missing_ok=True)
+
+
+def _unwritable(file: Path, reason: str) -> OSError:
+    left = f"{file} is as it was before; " if file.is_file() else ""
+    again = "go on with --ckpt_path last" if left else "run the command again"
+    return OSError(
+        f"the checkpoint {file} cannot be written ({reason}); {left}make room, or make the folder writable, then "
+        f"{again}"
+    )
 
 
 def _reason(error: BaseException | None) -> str | None:

@@ -235,7 +235,7 @@ def test_other_data_are_not_taken_for_those_that_stopped_a_run(folder):
     where, _ = run(folder, NonFinite(2), trained=lose(model(), *range(20)), steps=20)
     file = where / "non_finite.json"
     (folder / "corpus.txt").write_text("other words than those before " * 30)
-    with pytest.raises(ValueError, match="non_finite.json is of data with the hash .*; give those of the run's config"):
+    with pytest.raises(ValueError, match=r"non_finite\.json is of data with the hash .*; give those of the run's config"):
         next(replay(file, data()))
     found = json.loads(file.read_text())
     found["steps"][0]["samples"], found["data"] = None, {"hash": data_hash()}

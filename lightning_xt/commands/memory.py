@@ -1,0 +1,96 @@
+"""Says which settings to lower where a machine has not enough memory."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from lightning_xt.training.answers import NO_MEMORY
+from lightning_xt.training.runs import checkpoint_file
+
+PHASES = {
+    "sample_text.py": "sampling",
+    "evaluation_loop.py": "evaluation",
+    "prediction_loop.py": "prediction",
+    "training_epoch_loop.py": "training",
+}
+"""By the file that an error has come through, what went on, the innermost first."""
+LOWERED = {
+    "training": ("data.batch_size", "data.max_tokens", "data.seq_len", "data.max_length"),
+    "evaluation": ("data.eval_batch_size", "data.max_tokens", "data.seq_len", "data.max_length", "model.decoded"),
+    "sampling": ("sample_text.batch", "sample_text.length"),
+    "prediction": ("sampling.batch", "sampling.length"),
+}
+"""What takes less memory in each of them when it is lowered; a kind of data or model has some of these."""
+DOING = {
+    "training": "train a step",
+    "evaluation": "evaluate a batch",
+    "sampling": "draw the samples of a validation",
+    "prediction": "predict",
+}
+
+
+def not_enough_memory(error: BaseException, options: dict[str, Any], folder: Path | None) -> str | None:
+    """What to tell the user of an error; None if memory was enough, or another sentence tells of it already.
+
+    Args:
+        error: what ended a command.
+        options: of the command, as plain values.
+        folder: of the run. None = it has none.
+    """
+    errors = list(_chain(error))
+    if not any(_is_of_memory(each) for each in errors):
+        return None
+    files = {Path(file).name for each in errors for file in _files(each)}
+    phase = next((phase for file, phase in PHASES.items() if file in files), None)
+    if phase == "prediction" and isinstance(error, ValueError):
+        return None
+    again = "run the command again"
+    if folder is not None and checkpoint_file(folder, "last").is_file():
+        again = "go on with --ckpt_path last"
+    if phase is None:
+        return (
+            "there is not enough memory to begin; choose a smaller model, such as by --model.decoder.dim or "
+            f"--model.decoder.depth, then {again}"
+        )
+    lowered = [f"--{name} (now {value})" for name, value in _values(phase, options)]
+    way = f"lower {' or '.join(lowered)}" if lowered else "make the batches of the data smaller"
+    if phase == "training":
+        batches = options["trainer"].get("accumulate_grad_batches") or 1
+        way += f", and raise --trainer.accumulate_grad_batches (now {batches}) as much to keep the size of a step"
+    if phase == "sampling":
+        way += ", or draw none: --sample_text.prompts []"
+    return f"there is not enough memory to {DOING[phase]}; {way}; then {again}"
+
+
+def _values(phase: str, options: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name in LOWERED[phase]:
+        section, option = name.split(".")
+        found = options.get(section) or {}
+        values = found.get("init_args", {}) if "class_path" in found else found
+        value = values.get(option)
+        if option == "eval_batch_size" and value is None:
+            value = values.get("batch_size")
+        if option == "length" and value is None and section in options:
+            value = "as long as they get"
+        if value is not None:
+            yield name, value
+
+
+def _is_of_memory(error: BaseException) -> bool:
+    # torch.OutOfMemoryError is a RuntimeError; numpy's and C++'s are MemoryErrors.
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(said in str(error) for said in NO_MEMORY)
+    )
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _files(error: BaseException) -> Iterator[str]:
+    trace = error.__traceback__
+    while trace is not None:
+        yield trace.tb_frame.f_code.co_filename
+        trace = trace.tb_next

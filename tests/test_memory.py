@@ -1,0 +1,137 @@
+"""What is told where a machine has not enough memory."""
+
+import pytest
+import torch
+
+from lightning_xt.cli import main
+from lightning_xt.commands.memory import not_enough_memory
+from lightning_xt.models.decoder import Decoder
+from lightning_xt.training.answers import Answerer
+from lightning_xt.training.language_model import LanguageModel
+
+
+def no_memory(*args, **kwargs):
+    """As torch says it on a CPU."""
+    torch.empty(2**60)
+
+
+def on_a_gpu(*args, **kwargs):
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+
+
+def in_cpp(*args, **kwargs):
+    raise MemoryError("std::bad_alloc")
+
+
+def told(capsys, *options):
+    capsys.readouterr()
+    assert main(["fit", "-c", "tiny.yaml", *options]) == 2
+    return capsys.readouterr().err.splitlines()[-1].removeprefix("lightning-xt: error: ")
+
+
+@pytest.mark.parametrize("broken", [no_memory, on_a_gpu, in_cpp])
+def test_in_training(broken, fresh, monkeypatch, capsys):
+    monkeypatch.setattr(LanguageModel, "training_step", broken)
+    assert told(capsys) == (
+        "there is not enough memory to train a step; lower --data.batch_size (now 2) or --data.seq_len (now 8), and "
+        "raise --trainer.accumulate_grad_batches (now 1) as much to keep the size of a step; then run the command again"
+    )
+    # Nothing had begun.
+    assert not (fresh / "runs").exists()
+
+
+def test_in_validation(fresh, monkeypatch, capsys):
+    monkeypatch.setattr(LanguageModel, "validation_step", no_memory)
+    wanted = (
+        "there is not enough memory to evaluate a batch; lower --data.eval_batch_size (now 4) or --data.seq_len (now "
+        "8); then run the command again"
+    )
+    assert told(capsys) == wanted
+    # A checkpoint is there now.
+    wanted = wanted.replace("run the command again", "go on with --ckpt_path last").replace("(now 4)", "(now 2)")
+    assert told(capsys, "--checkpoint_every", "2", "--data.eval_batch_size", "null") == wanted
+
+
+def test_in_the_samples_of_a_validation(fresh, monkeypatch, capsys):
+    monkeypatch.setattr(Answerer, "_heard", out_of_memory_told)
+    assert told(capsys) == (
+        "there is not enough memory to draw the samples of a validation; lower --sample_text.batch (now 64) or "
+        "--sample_text.length (now 4), or draw none: --sample_text.prompts []; then run the command again"
+    )
+
+
+def out_of_memory_told(*args, **kwargs):
+    try:
+        no_memory()
+    except RuntimeError as error:
+        raise ValueError("there is not enough memory to decode 1 rows; lower --batch") from error
+    yield
+
+
+def test_in_prediction_and_generation_decoding_tells_it(trained, monkeypatch, capsys):
+    monkeypatch.setattr(Decoder, "forward", no_memory)
+    command = ["predict", "-c", "runs/tiny/0/config.yaml", "--ckpt_path", "best", "--output", "out.jsonl"]
+    assert main([*command, "--data.predict_prompts", "prompts.txt"]) == 2
+    said = capsys.readouterr().err
+    assert "there is not enough memory to decode 3 rows at once" in said
+    assert "--sampling.batch" in said
+    assert main(["generate", "runs/tiny", "--prompt", "a"]) == 2
+    assert "there is not enough memory to decode 1 rows at once" in capsys.readouterr().err
+
+
+def test_before_anything_begins(fresh, monkeypatch, capsys):
+    monkeypatch.setattr(LanguageModel, "configure_optimizers", no_memory)
+    assert told(capsys) == (
+        "there is not enough memory to begin; choose a smaller model, such as by --model.decoder.dim or "
+        "--model.decoder.depth, then run the command again"
+    )
+
+
+def failed(file):
+    """An error that has come through a file of this name."""
+    code = compile("def fail():\n    raise MemoryError\nfail()", file, "exec")
+    with pytest.raises(MemoryError) as raised:
+        exec(code)
+    return raised.value
+
+
+PAIRS = {"class_path": "ParallelText", "init_args": {"max_tokens": 4096, "max_length": None, "path": "a"}}
+
+
+@pytest.mark.parametrize(
+    ("file", "options", "part"),
+    [
+        (
+            "training_epoch_loop.py",
+            {"data": PAIRS, "trainer": {"accumulate_grad_batches": 2}},
+            "to train a step; lower --data.max_tokens (now 4096), and raise --trainer.accumulate_grad_batches (now 2)",
+        ),
+        (
+            "evaluation_loop.py",
+            {"data": PAIRS, "model": {"class_path": "Seq2Seq", "init_args": {"decoded": 256}}},
+            "to evaluate a batch; lower --data.max_tokens (now 4096) or --model.decoded (now 256); then",
+        ),
+        (
+            "evaluation_loop.py",
+            {"data": {"class_path": "GeneratorPairs", "init_args": {"function": "mine.pairs"}}},
+            "to evaluate a batch; make the batches of the data smaller; then run",
+        ),
+        (
+            "prediction_loop.py",
+            {"sampling": {"batch": 64, "length": None}},
+            "to predict; lower --sampling.batch (now 64) or --sampling.length (now as long as they get); then run",
+        ),
+    ],
+    ids=["pairs", "decoded pairs", "a function", "prediction"],
+)
+def test_what_there_is_to_lower(file, options, part):
+    assert f"there is not enough memory {part}" in not_enough_memory(failed(file), options, None)
+
+
+def test_other_errors_are_left_alone(fresh, monkeypatch):
+    def fail(*args):
+        raise RuntimeError("another")
+
+    monkeypatch.setattr(LanguageModel, "training_step", fail)
+    with pytest.raises(RuntimeError, match="another"):
+        main(["fit", "-c", "tiny.yaml"])
