@@ -112,7 +112,8 @@ def _notes(options: Any, checkpoint: Path, step: int) -> Iterator[str]:
         yield f"{part} is what a process left that was stopped while it saved; it is not used"
     if options.init_from is not None:
         yield f"--init_from {options.init_from} is not used: the run goes on from {checkpoint}"
-    if 0 < options.trainer.max_steps <= step:
+    owed = read_checkpoint(checkpoint).get("callbacks", {}).get("Preemption", {}).get("owed")
+    if 0 < options.trainer.max_steps <= step and owed is None:
         yield (
             f"{checkpoint} is at step {step} and --trainer.max_steps is {options.trainer.max_steps}: nothing is left "
             "to train; give a larger number to go on"
