@@ -3,14 +3,15 @@
 import difflib
 import errno
 import os
+import re
 import traceback
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 MOST_NAMES = 20
 """The names a message lists where none is like the one given."""
-
-
+LONGEST, LONGEST_WORD = 1500, 400
+"""Characters that a sentence and a word of it may have."""
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What the system says when there is no room."""
 
@@ -37,15 +38,23 @@ def close_matches(name: str, known: Iterable[str]) -> list[str]:
 
 def sentence_for(error: BaseException) -> str | None:
     """What to tell the user of an error; None if it is no mistake of theirs, and needs its traceback."""
-    return str(error) if isinstance(error, UserError) else own_sentence(error) or _no_room(error)
+    # What was typed may have line breaks, a sentence has none.
+    own = _shortened(" ".join(str(error).split())) if isinstance(error, UserError) else own_sentence(error)
+    return own or _no_room(error)
 
 
 def own_sentence(error: BaseException) -> str | None:
     """The message of this package in an error, or in what it was turned from; None if there is none."""
     for each in _chain(error):
         if isinstance(each, (ValueError, OSError)) and _raised_here(each):
-            return " ".join(str(each).split())
+            return _shortened(" ".join(str(each).split()))
     return None
+
+
+def _shortened(sentence: str) -> str:
+    """The sentence, of which nobody reads more where a word or a value of thousands of characters was typed."""
+    sentence = re.sub(rf"\S{{{LONGEST_WORD},}}", lambda word: f"{word[0][: LONGEST_WORD // 2]}...", sentence)
+    return sentence if len(sentence) <= LONGEST else f"{sentence[: LONGEST // 2]} ... {sentence[-LONGEST // 2 :]}"
 
 
 def _no_room(error: BaseException) -> str | None:

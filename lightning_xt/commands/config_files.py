@@ -51,7 +51,7 @@ def check_values(text: str, place: str) -> None:
         place: what messages call it.
 
     Raises:
-        UserError: it holds too much, too deep or itself, or a key twice.
+        UserError: it holds too much, too deep or itself, a key twice, or the character NUL.
         yaml.YAMLError: it is none.
     """
     _Walk(place).through(yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
@@ -91,6 +91,11 @@ class _Walk:
                 ended = self.open.pop()
                 self._add(ended.values, ended.anchor)
             elif isinstance(event, yaml.ScalarEvent):
+                if "\0" in event.value:
+                    raise UserError(
+                        f"{self.place}: line {event.start_mark.line + 1} holds the character NUL, which no name of a "
+                        "file may have; remove it"
+                    )
                 self._check_key(event)
                 self._add(1, event.anchor)
             elif isinstance(event, yaml.AliasEvent):
@@ -142,8 +147,10 @@ def _text(file: Path) -> str | None:
     try:
         if file.is_dir():
             raise UserError(f"{file} is a folder; give a config in it, such as {_config_in(file)}")
-        if not file.is_file():
+        if not file.exists() and not file.is_symlink():
             return None
+        if not file.is_file():
+            raise UserError(f"{file} is no file that can be read twice; save the config in a file first")
         if file.stat().st_size > MOST_BYTES:
             raise UserError(f"{file} has more than {MOST_BYTES:,} bytes, which no config has; give a config")
         return file.read_text(encoding="utf-8")

@@ -5,6 +5,7 @@
 `runs` is the root, n counts the runs of a name from 0.
 """
 
+import errno
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,8 @@ def checkpoint_of(run: str | Path) -> Path:
         ValueError: it is a file, but no checkpoint.
     """
     path = Path(run).expanduser()
+    if not can_be_named(path):
+        raise ValueError(f"{run} is no run: no file can have this name; give runs/NAME, runs/NAME/0 or a .ckpt file")
     if path.is_file():
         if path.suffix != ".ckpt":
             raise ValueError(f"{run} is no run: it is a file, but not a checkpoint (.ckpt); give a run folder")
@@ -39,6 +42,15 @@ def checkpoint_of(run: str | Path) -> Path:
         f"{run} is no run: neither it nor a numbered folder in it has checkpoints/best.ckpt or checkpoints/last.ckpt; "
         "give runs/NAME, runs/NAME/0 or a .ckpt file"
     )
+
+
+def can_be_named(path: Path) -> bool:
+    """Whether a file could be there: not where a name is too long, or there is a loop of links."""
+    try:
+        path.stat()
+    except OSError as error:
+        return error.errno not in (errno.ENAMETOOLONG, errno.ELOOP)
+    return True
 
 
 def checkpoint_file(folder: Path, kind: str) -> Path:

@@ -54,6 +54,7 @@ def _no_yaml() -> Iterator[tuple[str, Content, Sequence[str]]]:
     yield "two documents", "name: a\n---\nname: b\n", ["is no YAML"]
     yield "a control character", "name: a\x07b\n", ["is no YAML"]
     yield "a NUL", "name: a\0b\n", ["is no YAML"]
+    yield "an escaped NUL", 'name: "a\\0b"\n', ["the character NUL"]
     yield "no UTF-8", b"name: \xff\xfe\n", ["is not UTF-8"]
     yield "UTF-16", "name: a\n".encode("utf-16"), ["is not UTF-8"]
     yield "binary", bytes(range(256)) * 20, ["is not UTF-8"]

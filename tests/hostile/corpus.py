@@ -1,6 +1,16 @@
 """All malformed inputs."""
 
-from hostile import archives, places, texts
+from hostile import (
+    archives,
+    checkpoints,
+    classes,
+    command_lines,
+    configs,
+    downloads,
+    places,
+    texts,
+    tokenizer_files,
+)
 
-FAMILIES = (archives, texts, places)
+FAMILIES = (archives, checkpoints, classes, command_lines, configs, downloads, places, texts, tokenizer_files)
 CASES = tuple(case for family in FAMILIES for case in family.cases())

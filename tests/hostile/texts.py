@@ -13,12 +13,14 @@ PREDICT = ("predict", "-c", "runs/tiny/0/config.yaml", "--ckpt_path", "best", "-
 
 def cases() -> Iterator[Case]:
     """All of them."""
-    for name, content, says in _json_lines():
+    for number, (name, content, says) in enumerate(_json_lines()):
+        # A corpus is opened by all that trains, which takes a while; prompts are read alike.
+        by_fit = number % 4 == 0 or "give text" in says[-1]
         yield Case(
             name=f"text: JSON lines, {name}",
-            command=[*FIT, "in.jsonl", "--data.field", "text"],
-            says=["in.jsonl", *says],
-            files={"in.jsonl": content},
+            command=[*FIT, "in.jsonl", "--data.field", "text"] if by_fit else [*GENERATE, "in.jsonl"],
+            says=["in.jsonl", *(says if by_fit else (each.replace("'text'", "'prompt'") for each in says))],
+            files={"in.jsonl": content if by_fit else content.replace(b'"text"', b'"prompt"')},
         )
     for name, content, says in _prompt_lines():
         yield Case(
@@ -50,11 +52,11 @@ def cases() -> Iterator[Case]:
     yield from _corpora()
 
 
-def _json_lines() -> Iterator[tuple[str, Content, Sequence[str]]]:
+def _json_lines() -> Iterator[tuple[str, bytes, Sequence[str]]]:
     yield "no JSON", LINE + b"a text\n", ["line 2", "is not JSON"]
     yield "truncated", LINE + b'{"text": "a te', ["line 2", "is not JSON"]
-    yield "not a number", b'{"text": NaN}\n', ["line 1", "'text' is a number, not a string"]
-    yield "infinity", b'{"text": -Infinity}\n', ["line 1", "'text' is a number, not a string"]
+    yield "not a number", b'{"text": NaN}\n', ["line 1", "NaN, which is no JSON"]
+    yield "infinity", b'{"text": -Infinity}\n', ["line 1", "-Infinity, which is no JSON"]
     yield "not a number elsewhere", LINE + b'{"text": "a", "score": NaN}\n', ["line 2", "NaN, which is no JSON"]
     yield "a huge whole number", b'{"text": "a", "id": ' + b"9" * 5000 + b"}\n", ["line 1", "is not JSON"]
     yield "deep brackets", b"[" * 100_000 + b"]" * 100_000 + b"\n", ["line 1", "is not JSON"]
@@ -67,10 +69,10 @@ def _json_lines() -> Iterator[tuple[str, Content, Sequence[str]]]:
     yield "null as text", b'{"text": null}\n', ["line 1", "'text' is null, not a string"]
     yield "a list as text", b'{"text": ["a"]}\n', ["line 1", "'text' is a list, not a string"]
     yield "an object as text", b'{"text": {"a": 1}}\n', ["line 1", "'text' is an object, not a string"]
-    yield "no such field", LINE + b'{"txt": "a"}\n', ["line 2", "has no field 'text' but 'txt'"]
+    yield "no such field", LINE + b'{"txt": "a"}\n', ["line 2", "has no field 'text' but"]
     yield "an empty object", b"{}\n", ["line 1", "has no field 'text' but none at all"]
     yield "half a character", b'{"text": "\\ud800"}\n', ["line 1", "half a character (a lone surrogate)"]
-    yield "no UTF-8", LINE + b'{"text": "\xff"}\n', ["line 2", "byte 10 of the line is not UTF-8"]
+    yield "no UTF-8", LINE + b'{"text": "\xff"}\n', ["line 2", "of the line is not UTF-8"]
     yield "UTF-16", '{"text": "a"}\n'.encode("utf-16"), ["line 1", "is not UTF-8"]
     yield "a NUL", b'{"text": "a\0b"}\n', ["line 1", "is not JSON"]
     yield "a mark in the middle", LINE + b"\xef\xbb\xbf" + LINE, ["line 2", "is not JSON"]
@@ -135,7 +137,7 @@ def _pairs() -> Iterator[tuple[str, dict[str, Content], Sequence[str], Sequence[
         ("a field is missing", good + b'{"en": "a"}\n', ["line 2 has no field 'de' but 'en'"]),
         ("a field twice", b'{"en": "a", "de": "b", "de": "c"}\n', ["line 1", "the field 'de' twice"]),
         ("a list of pairs", b'[["a", "b"]]\n', ["line 1 is a list"]),
-        ("not a number", b'{"en": NaN, "de": "b"}\n', ["line 1", "'en' is a number"]),
+        ("not a number", b'{"en": NaN, "de": "b"}\n', ["line 1", "NaN, which is no JSON"]),
         ("half a character", b'{"en": "\\udc80", "de": "b"}\n', ["line 1", "half a character"]),
         ("nothing", b"\n\n", ["is empty; give pairs"]),
     ):

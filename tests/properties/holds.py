@@ -1,0 +1,55 @@
+"""Properties: what holds whatever is drawn."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis.strategies import SearchStrategy
+
+from lightning_xt.messages import own_sentence
+
+DEFAULT, MANY = 50, 1500
+"""Examples of a property in the default suite, and in the slow one."""
+Found = TypeVar("Found")
+
+
+def holds(*, default: int = DEFAULT, many: int = MANY, **drawn: SearchStrategy[Any]) -> Callable[[Any], Any]:
+    """Makes a test of a function that asserts a property: with a few examples, and slowly with many.
+
+    The same examples are drawn every time.
+
+    Args:
+        default: examples in the default suite.
+        many: examples in the slow suite.
+        drawn: what each argument is drawn from.
+    """
+
+    def decorate(check: Callable[..., None]) -> Any:
+        @pytest.mark.parametrize("examples", [default, pytest.param(many, marks=pytest.mark.slow)])
+        def test(examples: int) -> None:
+            chosen = settings(
+                max_examples=examples,
+                derandomize=True,
+                deadline=None,
+                database=None,
+                suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+            )
+            chosen(given(**drawn)(check))()
+
+        test.__name__, test.__doc__, test.__module__ = check.__name__, check.__doc__, check.__module__
+        return test
+
+    return decorate
+
+
+def served(call: Callable[[], Found]) -> Found | None:
+    """What a call gives; None where it refuses by a sentence of ours. Any other exception is a fault."""
+    try:
+        return call()
+    except (ValueError, OSError) as error:
+        sentence = own_sentence(error)
+        if sentence is None:
+            raise
+        assert sentence and len(sentence) < 2000
+        return None

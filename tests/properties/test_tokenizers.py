@@ -1,0 +1,96 @@
+"""Tokenizers and stop strings, whatever the text and wherever it is cut."""
+
+import json
+from functools import cache
+
+from hypothesis import strategies as st
+from properties.holds import holds
+
+from lightning_xt.data.tokenizers.base import Tokenizer
+from lightning_xt.data.tokenizers.bpe import BPE
+from lightning_xt.data.tokenizers.bytes import Bytes
+from lightning_xt.data.tokenizers.numbers import Numbers
+from lightning_xt.data.tokenizers.special_bytes import SpecialBytes
+from lightning_xt.generation.stop_strings import StopStrings
+
+TEXTS = st.text(max_size=40) | st.text(st.sampled_from("ab <pad>é🙂\n"), max_size=40)
+
+
+@cache
+def learnt() -> BPE:
+    made = BPE(300)
+    made.train(lambda: ["a red dog runs", "ein roter Hund läuft 🙂", "<pad><start><end>", "  tabs\tand\n lines "] * 4)
+    return made
+
+
+KINDS = st.sampled_from(["bytes", "special", "bpe"])
+
+
+def made(kind: str) -> Tokenizer:
+    return {"bytes": Bytes, "special": SpecialBytes, "bpe": learnt}[kind]()
+
+
+@holds(text=TEXTS, kind=KINDS)
+def test_a_text_comes_back(text: str, kind: str) -> None:
+    tokenizer = made(kind)
+    ids = tokenizer.encode(text)
+    assert tokenizer.decode(ids) == text
+    assert tokenizer.encode_batch([text, "", text]) == [ids, [], ids]
+    specials = {tokenizer.pad, tokenizer.start, tokenizer.end} - {None}
+    assert all(0 <= each < tokenizer.vocab_size for each in ids) and not specials & {*ids}
+
+
+@holds(content=st.binary(max_size=40))
+def test_bytes_of_the_command_line_come_back(content: bytes) -> None:
+    typed = content.decode("utf-8", "surrogateescape")
+    assert bytes(Bytes().encode(typed)) == content
+    assert SpecialBytes().encode(typed) == [byte + 3 for byte in content]
+    assert learnt().decode(learnt().encode(typed)) == content.decode("utf-8", "replace")
+
+
+@holds(ids=st.lists(st.integers(0, 255), max_size=30), kind=KINDS)
+def test_pieces_are_certain_and_together_the_text(ids: list[int], kind: str) -> None:
+    tokenizer = made(kind)
+    stream, text = tokenizer.stream(), tokenizer.decode(ids)
+    shown = ""
+    for each in ids:
+        shown += stream.feed(each)
+        assert text.startswith(shown)
+    assert shown + stream.finish() == text
+
+
+@holds(ids=st.lists(st.integers(0, 19), max_size=20), specials=st.permutations([0, 1, 2]))
+def test_numbers_come_back(ids: list[int], specials: list[int]) -> None:
+    pad, start, end = specials
+    numbers = Numbers(20, pad=pad, start=start, end=end)
+    plain = [each for each in ids if each not in specials]
+    assert numbers.encode(numbers.decode(ids)) == plain
+    stream = numbers.stream()
+    assert "".join(map(stream.feed, ids)) + stream.finish() == numbers.decode(ids)
+
+
+@holds(texts=st.lists(TEXTS, min_size=1, max_size=4), size=st.integers(259, 290), text=TEXTS, default=25, many=300)
+def test_what_was_learnt_is_kept(texts: list[str], size: int, text: str) -> None:
+    tokenizer = BPE(size)
+    tokenizer.train(lambda: texts * 2)
+    again = BPE(**json.loads(json.dumps(tokenizer.init_args)))
+    assert again.encode(text) == tokenizer.encode(text)
+    assert again.init_args == tokenizer.init_args
+    assert again.decode(again.encode(text)) == text
+    assert again.vocab_size == size
+
+
+SHORT = st.text(st.sampled_from("abc"), min_size=1, max_size=4)
+
+
+@holds(stops=st.lists(SHORT, max_size=3), pieces=st.lists(st.text(st.sampled_from("abc"), max_size=4), max_size=10))
+def test_a_text_ends_where_the_first_stop_begins(stops: list[str], pieces: list[str]) -> None:
+    whole = "".join(pieces)
+    found = [place for place in map(whole.find, stops) if place >= 0]
+    expected = whole[: min(found, default=len(whole))]
+    cutter, shown = StopStrings(stops), ""
+    for piece in pieces:
+        shown += cutter.feed(piece)
+        assert expected.startswith(shown)
+    shown += cutter.finish()
+    assert (shown, cutter.stopped) == (expected, bool(found))
