@@ -69,8 +69,8 @@ def test_a_preempted_job_ends_as_one_that_was_left_alone(tmp_path, whole, number
     folder = tmp_path / "job"
     folder.mkdir()
     job = Job(folder)
-    run = folder / f"runs/job-{job.number}/0"
-    with job.start("-c", "../check.yaml") as script:
+    run = folder / "runs/whole/0"
+    with job.start("-c", "../check.yaml", RUN_NAME="whole") as script:
         script.wait_for(lambda: last_step(run) >= 20)
         for task in job.tasks:
             os.kill(task, number)
@@ -80,7 +80,7 @@ def test_a_preempted_job_ends_as_one_that_was_left_alone(tmp_path, whole, number
     assert 20 < stopped < 120
     said = script.output.read_text()
     assert said.count(f"stopped by {number.name} ") == 1
-    with job.start("-c", "../check.yaml", SLURM_RESTART_COUNT="1") as script:
+    with job.start("-c", "../check.yaml", RUN_NAME="whole", SLURM_RESTART_COUNT="1") as script:
         assert script.wait() == 0
     assert job.requeued == [str(job.number)]
     assert not list(folder.rglob("hpc_ckpt_*"))

@@ -104,10 +104,10 @@ def test_two_machines_are_two_processes(tmp_path):
 @pytest.mark.slow
 def test_a_machine_leaves_and_comes_back(tmp_path, whole):
     write_inputs(tmp_path)
-    options = ["-c", "../check.yaml", "--name=run"]
+    options = ["-c", "../check.yaml", "--name=whole"]
     folder = tmp_path / "machines"
     folder.mkdir()
-    machines, run = Machines(folder, 2), folder / "runs/run/0"
+    machines, run = Machines(folder, 2), folder / "runs/whole/0"
     with machines.start(0, *options) as stays:
         with machines.start(1, *options) as leaves:
             leaves.wait_for(lambda: last_step(run) >= 20)
