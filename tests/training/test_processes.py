@@ -1,0 +1,328 @@
+"""Several processes do what one does: trained, measured, saved, resumed."""
+
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from catalogue import BUILDS, example, part, randomised
+from lightning.pytorch import Trainer
+from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, ModelParallelStrategy
+from tiny_pairs import write_pairs
+from tiny_run import write_inputs
+from torch.distributed.device_mesh import init_device_mesh
+from training.processes_fits import PLACES, SavesHalfway, assert_close, fit, model_and_data
+from training.processes_run import QUIET, in_processes
+
+from lightning_xt.cli import main
+from lightning_xt.data.text_files import TextFiles
+from lightning_xt.models.decoder import Decoder
+from lightning_xt.nn.residuals.hyper_connection import HyperConnection
+from lightning_xt.training.callbacks.exponential_average import ExponentialAverage
+from lightning_xt.training.language_model import LanguageModel
+from lightning_xt.training.sharding import shard, whole
+from lightning_xt.training.strategies.choice import check_strategy
+from lightning_xt.training.strategies.companions import ended_together, is_loss
+from lightning_xt.training.strategies.fsdp2 import FSDP2
+
+SHARED = [place for place, processes in PLACES.items() if processes > 1]
+SLOW = pytest.mark.slow
+TINY_DECODER = {"dim": 8, "depth": 1, "attention": {"heads": 2}}
+
+
+@pytest.fixture
+def inputs(tmp_path, monkeypatch):
+    """A folder with text and pairs, which is the current one."""
+    write_inputs(tmp_path)
+    write_pairs(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def logged(run, names):
+    """What each batch logged under some names; a step of several batches logs with the last of them."""
+    return [{name: torch.tensor(batch[name]) for name in names if name in batch} for batch in run.steps]
+
+
+@pytest.mark.parametrize(
+    ("kind", "optimizer", "accumulate"),
+    [
+        ("LanguageModel", "AdamW", 2),
+        ("Seq2Seq", "MuonAdamW", 1),
+        pytest.param("LanguageModel", "MuonAdamW", 1, marks=SLOW),
+        pytest.param("LanguageModel", "MuonAdamW", 2, marks=SLOW),
+        pytest.param("LanguageModel", "AdamW", 1, marks=SLOW),
+        pytest.param("Seq2Seq", "AdamW", 1, marks=SLOW),
+        pytest.param("Seq2Seq", "AdamW", 2, marks=SLOW),
+        pytest.param("Seq2Seq", "MuonAdamW", 2, marks=SLOW),
+    ],
+)
+def test_two_processes_train_as_one(inputs, kind, optimizer, accumulate):
+    run = partial(fit, inputs, kind=kind, optimizer=optimizer, accumulate=accumulate)
+    one = run("one")
+    # What is logged of the loss of a batch of pairs is its own mean, and batches have different numbers of tokens.
+    names = ["optim/grad_norm", "optim/lr", "val/loss"] + ["train/loss"] * (kind == "LanguageModel")
+    assert {*names} <= one.steps[-1].keys()
+    for place in SHARED:
+        shared = run(place)
+        # Numbers that are logged have 32 bits.
+        torch.testing.assert_close(logged(shared, names), logged(one, names), rtol=3e-7, atol=0)
+        assert_close(shared.weights, one.weights)
+        assert shared.optimizer["param_groups"] == one.optimizer["param_groups"]
+        assert_close(shared.optimizer["state"], one.optimizer["state"])
+        assert shared.seen == one.seen
+        # Each token counts once; answers are decoded by one process alone, because all of them are in one batch.
+        first, second = shared.metrics
+        assert first == second and first.keys() == one.metrics[0].keys()
+        assert first == pytest.approx(one.metrics[0], rel=3e-7)
+
+
+def test_shares_and_copies_are_bit_for_bit_the_same(inputs):
+    # Half of a sum is a sum of halves, and without clipping nothing else differs.
+    runs = [fit(inputs, place, clip=None, dtype=torch.float32) for place in SHARED]
+    torch.testing.assert_close(runs[0].weights, runs[1].weights, rtol=0, atol=0)
+    # In 32 bits against one process: a batch of eight rows is summed in another order than two of four.
+    one = fit(inputs, "one", clip=None, dtype=torch.float32)
+    torch.testing.assert_close(runs[0].weights, one.weights, rtol=0, atol=2e-5)
+
+
+def structure(value):
+    """The keys, shapes and types of a checkpoint."""
+    if isinstance(value, dict):
+        return {key: structure(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [structure(each) for each in value]
+    return (value.shape, value.dtype, value.device) if isinstance(value, torch.Tensor) else type(value)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "kind", "optimizer"),
+    [
+        ("FSDP2", "one", "LanguageModel", "MuonAdamW"),
+        ("one", "FSDP2", "LanguageModel", "MuonAdamW"),
+        *(
+            pytest.param(first, second, kind, optimizer, marks=SLOW)
+            for first in PLACES
+            for second in PLACES
+            if first != second
+            for kind, optimizer in (("LanguageModel", "AdamW"), ("Seq2Seq", "MuonAdamW"))
+        ),
+    ],
+)
+def test_a_checkpoint_goes_on_anywhere(inputs, first, second, kind, optimizer):
+    run = partial(fit, inputs, kind=kind, optimizer=optimizer)
+    files = {place: inputs / f"{place}.ckpt" for place in ("one", first)}
+    whole = {place: run(place, callbacks=[SavesHalfway(file)]) for place, file in files.items()}
+    saved, expected = (torch.load(files[place], weights_only=True) for place in (first, "one"))
+    for key in ("state_dict", "optimizer_states", "lr_schedulers"):
+        assert structure(saved[key]) == structure(expected[key]), key
+    goes_on = run(second, resume=files[first])
+    assert_close(goes_on.weights, whole["one"].weights)
+    assert_close(goes_on.optimizer["state"], whole["one"].optimizer["state"])
+    assert goes_on.seen == whole["one"].seen
+
+
+@SLOW
+def test_shares_go_on_from_the_weights_beside_an_average(inputs):
+    file = inputs / "last.ckpt"
+    whole = fit(inputs, "one", callbacks=[SavesHalfway(file)])
+    averaged = inputs / "averaged.ckpt"
+    fit(inputs, "one", callbacks=[ExponentialAverage(0.5), SavesHalfway(averaged)])
+    plain, average = (torch.load(path, weights_only=True)["state_dict"] for path in (file, averaged))
+    assert any(not torch.equal(plain[name], average[name]) for name in plain)
+    assert_close(fit(inputs, "FSDP2", resume=averaged).weights, whole.weights)
+
+
+@SLOW
+@pytest.mark.parametrize(("name", "build"), BUILDS.items(), ids=BUILDS)
+def test_every_variant_learns_from_its_share(tmp_path, name, build):
+    def gradients():
+        model = randomised(build)
+        share = share_of_rows()
+        if any(parameter.dim() == 0 for parameter in model.parameters()):
+            return None
+        tokens, inputs = example(4, 7)
+        if share is not None:
+            torch.distributed.init_process_group("gloo", rank=share, world_size=2)
+            shard(model, init_device_mesh("cpu", (2,)))
+            rows = slice(2 * share, 2 * share + 2)
+            tokens, inputs = tokens[rows], part(inputs, slice(None), rows)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*FSDP2-wrapped module .* returned a view tensor.*")
+            model(tokens, inputs=inputs).square().mean().backward()
+        return whole({name: p.grad for name, p in model.named_parameters() if p.grad is not None}, keep=True)
+
+    alone = gradients()
+    if alone is None:
+        pytest.skip("has a single number, which is refused")
+    assert alone
+    for shared in in_processes(gradients, 2, tmp_path):
+        torch.testing.assert_close(shared, alone, rtol=1e-9, atol=1e-11)
+
+
+def share_of_rows():
+    """Which half of the rows is this process's; None where there is but one."""
+    rank = os.environ.get("LOCAL_RANK")
+    return None if rank is None else int(rank)
+
+
+def test_all_weights_of_a_tied_table_stay_one(inputs):
+    def shared():
+        model, data = model_and_data("Seq2Seq", "AdamW", 2)
+        strategy = FSDP2()
+        trainer = Trainer(max_steps=3, strategy=strategy, devices=2, limit_val_batches=0, **QUIET)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*FSDP2-wrapped module .* returned a view tensor.*")
+            trainer.fit(model, data)
+        model.configure_model()
+        tables = {
+            id(each)
+            for each in (
+                model.network.encoder.token_embedding.weight,
+                model.network.decoder.token_embedding.weight,
+                model.network.decoder.head.weight,
+            )
+        }
+        own = [parameter.to_local().numel() for parameter in model.parameters()]
+        return len(tables), sum(own), sum(parameter.numel() for parameter in model.parameters())
+
+    (tables, first, total), (_, second, _) = in_processes(shared, 2, inputs)
+    assert tables == 1
+    assert first + second == total and abs(first - second) < total / 10
+
+
+@pytest.mark.parametrize(
+    ("options", "trainer", "model", "rule"),
+    [
+        (
+            {"data_parallel_size": 2},
+            {},
+            {},
+            "data_parallel_size is 2, but FSDP2 shares out .* there are 1; leave it away",
+        ),
+        ({}, {"precision": "64-true"}, {}, "precision is 64-true, which FSDP2 does not know; use 32-true, bf16-mixed"),
+        ({}, {}, {"compile": True}, "--model.compile is on, but a compiled network does not wait .*compile false"),
+    ],
+)
+def test_what_does_not_go_with_shares_is_refused_at_start(inputs, options, trainer, model, rule):
+    run = Trainer(max_steps=1, strategy=FSDP2(**options) if options else "fsdp2", devices=1, **QUIET, **trainer)
+    with pytest.raises(ValueError, match=rule):
+        run.fit(LanguageModel.from_config({"decoder": TINY_DECODER, **model}), TextFiles("corpus.txt"))
+    assert not torch.distributed.is_initialized()
+
+
+def test_processes_that_share_a_batch_are_refused():
+    with pytest.raises(ValueError, match="tensor_parallel_size is 2, but FSDP2 gives each process a batch of its own"):
+        FSDP2(tensor_parallel_size=2)
+
+
+@pytest.mark.parametrize("strategy", [ModelParallelStrategy, FSDPStrategy])
+def test_strategies_whose_shares_nothing_knows_are_refused(strategy):
+    with pytest.raises(ValueError, match=f"is {strategy.__name__}, whose shares .* use --trainer.strategy FSDP2, or"):
+        check_strategy(strategy())
+    check_strategy(DDPStrategy())
+    check_strategy(FSDP2())
+
+
+def test_a_single_number_cannot_be_shared_out():
+    decoder = Decoder(11, dim=64, depth=1, residual=HyperConnection)
+    with pytest.raises(ValueError, match=r"FSDP2 cannot share out stack\..*read_scale, which is a single number; use"):
+        shard(decoder, SimpleNamespace())
+
+
+def test_what_another_process_leaves_is_told_from_other_errors():
+    gloo = "[/gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:3452"
+    assert is_loss(RuntimeError(gloo))
+    assert is_loss(torch.distributed.DistBackendError("NCCL error: remote process exited or there was a network error"))
+    assert is_loss(torch.distributed.DistNetworkError("failed to recv, got 0 bytes"))
+    wrapped = RuntimeError("while an exception was handled")
+    wrapped.__context__ = RuntimeError(gloo)
+    assert is_loss(wrapped)
+    assert not is_loss(RuntimeError("the size of tensor a (3) must match; connection closed"))
+    assert not is_loss(torch.distributed.DistBackendError("NCCL error: duplicate GPU detected"))
+    with pytest.raises(RuntimeError, match="must match"), ended_together(SimpleNamespace()):
+        raise RuntimeError("sizes must match")
+
+
+def test_a_strategy_that_is_none_is_told(inputs, capsys):
+    assert main(["fit", "-c", "tiny.yaml", "--trainer.strategy", "nonsense"]) == 2
+    assert "lightning-xt: error: trainer: You selected an invalid strategy name" in capsys.readouterr().err
+    assert not Path("runs").exists()
+
+
+SENTENCES = {
+    0: "process 0 (the first) ended",
+    1: "process 1 (the first is 0) was killed by SIGKILL",
+}
+
+
+def children_of(parent):
+    """The processes that one has started."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if int((folder / "stat").read_text().rpartition(")")[2].split()[1]) == parent:
+                found.append(int(folder.name))
+    return found
+
+
+def ended(process):
+    """Whether a process runs no more, though nobody has asked for its exit code yet."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def wait_for(what, seconds=60):
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.02)
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds processes in /proc")
+@pytest.mark.parametrize(
+    ("strategy", "victim"),
+    [
+        ("FSDP2", 0),
+        pytest.param("FSDP2", 1, marks=SLOW),
+        pytest.param("ddp", 0, marks=SLOW),
+        pytest.param("ddp", 1, marks=SLOW),
+    ],
+)
+def test_a_process_that_dies_ends_the_others(inputs, strategy, victim, capsys):
+    options = ["--trainer.strategy", strategy, "--trainer.devices", "2"]
+    endless = ["--trainer.max_steps", "1000000", "--validate_every", "1000000", "--checkpoint_every", "2"]
+    command = [sys.executable, "-m", "lightning_xt", "fit", "-c", "tiny.yaml", *options, *endless]
+    with Path("err.txt").open("w") as err:
+        first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=err, start_new_session=True)
+    try:
+        wait_for(Path("runs/tiny/0/checkpoints/last.ckpt").is_file)
+        (second,) = children_of(first.pid)
+        # Any step.
+        time.sleep(random.random() / 2)
+        os.kill((first.pid, second)[victim], signal.SIGKILL)
+        wait_for(lambda: ended(first.pid) and ended(second), 40)
+        assert first.wait() == (-signal.SIGKILL if victim == 0 else 1)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(first.pid, signal.SIGKILL)
+        first.wait()
+    told = [line for line in Path("err.txt").read_text().splitlines() if line.startswith("lightning-xt")]
+    assert told == [f"lightning-xt: stopped, because {SENTENCES[victim]}; go on with --ckpt_path last"]
+    assert "Traceback" not in Path("err.txt").read_text()
+    # One process goes on with what two have left.
+    step = torch.load("runs/tiny/0/checkpoints/last.ckpt", weights_only=True)["global_step"]
+    options = ["--trainer.devices", "1", "--trainer.strategy", "auto", "--trainer.max_steps", str(step + 2)]
+    assert main(["fit", "-c", "runs/tiny/0/config.yaml", "--ckpt_path", "last", *options]) == 0
+    assert torch.load("runs/tiny/0/checkpoints/last.ckpt", weights_only=True)["global_step"] == step + 2
