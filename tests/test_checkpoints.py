@@ -1,13 +1,20 @@
-"""A composition named in a config comes back from a checkpoint that is loaded with `weights_only=True`."""
+"""Compositions come back from checkpoints; which checkpoint a command uses, and what it says of it."""
 
+import json
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from catalogue import DIM, FAMILIES, found
 from lightning.pytorch import Trainer
+from tiny_run import rows
 
+from lightning_xt.cli import main
+from lightning_xt.commands.checkpoints import Resolved, resolve
+from lightning_xt.messages import UserError
 from lightning_xt.nn.rope_scalings.base import RopeScaling
 from lightning_xt.training.language_model import LanguageModel
 
@@ -66,3 +73,98 @@ def test_a_checkpoint_rebuilds_the_composition(slot: str, variant: type, tmp_pat
     mine, theirs = model.state_dict(), again.state_dict()
     assert mine.keys() == theirs.keys()
     assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
+def resolved(asked: str, command: str = "fit", **given: Any) -> Resolved:
+    """What a command finds in the current folder, whose run is runs/tiny/0."""
+    options = {"ckpt_path": asked, "init_from": None, "name": None, "trainer": None, **given}
+    trainer = SimpleNamespace(default_root_dir="runs", max_steps=99)
+    return resolve(command, SimpleNamespace(**options | {"trainer": trainer}), [Path("tiny.yaml")], None)
+
+
+@pytest.mark.parametrize("asked", ["last", "best", "runs/tiny/0/checkpoints/best.ckpt"])
+@pytest.mark.parametrize(("command", "doing"), [("fit", "going on from "), ("validate", "")])
+def test_which_checkpoint_is_used_and_its_step_are_told(asked: str, command: str, doing: str, trained: Path) -> None:
+    file = Path("runs/tiny/0/checkpoints/last.ckpt" if asked == "last" else "runs/tiny/0/checkpoints/best.ckpt")
+    found = resolved(asked, command)
+    assert found.checkpoint == file
+    assert found.notes == (f"--ckpt_path {asked}: {doing}{file} at step 6",)
+
+
+def test_the_command_prints_it(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["validate", "-c", "runs/tiny/0/config.yaml", "--ckpt_path", "last"]) == 0
+    line = "--ckpt_path last: runs/tiny/0/checkpoints/last.ckpt at step 6"
+    assert capsys.readouterr().out.splitlines()[0] == line
+
+
+FOLDER = Path("runs/tiny/0/checkpoints")
+
+
+@pytest.fixture
+def kept(trained: Path) -> Path:
+    """A run with checkpoints of the steps 2 and 4 too, and one after step 5 that is cut off."""
+    content = torch.load(FOLDER / "best.ckpt", weights_only=True)
+    for step in (2, 4, 5):
+        torch.save({**content, "global_step": step}, FOLDER / f"step-{step}.ckpt")
+    (FOLDER / "best.ckpt").rename(FOLDER / "other.pt")
+    (FOLDER / "step-5.ckpt").write_bytes((FOLDER / "step-5.ckpt").read_bytes()[:5000])
+    return trained
+
+
+@pytest.mark.parametrize(
+    ("damaged", "said"),
+    [
+        (b"", "it is empty, because what wrote it was stopped; give another checkpoint"),
+        (b"text", "it is not in the format of torch.save; give a .ckpt file of a run"),
+    ],
+    ids=["empty", "text"],
+)
+def test_the_newest_whole_one_is_named_where_the_last_is_damaged(damaged: bytes, said: str, kept: Path) -> None:
+    last = FOLDER / "last.ckpt"
+    last.write_bytes(damaged)
+    with pytest.raises(UserError) as raised:
+        resolved("last")
+    assert str(raised.value) == (
+        f"--ckpt_path last: {last} cannot be read as a checkpoint: {said}; the newest whole one of the run is at step "
+        f"4: --ckpt_path {FOLDER / 'step-4.ckpt'}"
+    )
+
+
+def test_none_is_named_where_none_is_whole(trained: Path) -> None:
+    for kind in ("best", "last"):
+        (FOLDER / f"{kind}.ckpt").write_bytes(b"")
+    with pytest.raises(UserError, match=r"it is empty, .*; give another checkpoint$"):
+        resolved("last")
+
+
+def test_what_is_no_run_names_none(trained: Path) -> None:
+    Path("bad.ckpt").write_bytes(b"")
+    shutil.copy(FOLDER / "best.ckpt", "good.ckpt")
+    with pytest.raises(UserError, match=r"bad\.ckpt cannot be read .* give another checkpoint$"):
+        resolved("bad.ckpt")
+
+
+def test_a_checkpoint_of_something_else_names_those_of_the_run(kept: Path) -> None:
+    torch.save({"weights": torch.ones(2)}, FOLDER / "last.ckpt")
+    with pytest.raises(
+        UserError, match=r"is no checkpoint of a run: it has no state_dict; .* is at step 4: --ckpt_path"
+    ):
+        resolved("last")
+
+
+def test_what_a_killed_process_left_is_told(trained: Path) -> None:
+    (FOLDER / ".last.ckpt.part").write_bytes(b"half")
+    told = resolved("last").notes[1]
+    assert told == f"{FOLDER}/.last.ckpt.part is what a process left that was stopped while it saved; it is not used"
+
+
+def test_a_run_that_makes_no_steps_stops_with_a_sentence(fresh: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A learning rate that no training survives."""
+    options = ["--trainer.max_steps", "40", "--model.optimizer.lr", "1e30", "--model.schedule", "null"]
+    options += ["--trainer.gradient_clip_val", "null", "--validate_every", "50", "--non_finite.limit", "3"]
+    assert main(["fit", "-c", "tiny.yaml", *options]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("lightning-xt: error: the loss or its gradient was no finite number in 3 optimizer steps")
+    assert "runs/tiny/0/non_finite.json says which batches" in said
+    assert [row["optim/skipped_steps"] for row in rows() if row["optim/skipped_steps"]][-1] == "2.0"
+    assert len(json.loads(Path("runs/tiny/0/non_finite.json").read_text())["steps"]) == 3
