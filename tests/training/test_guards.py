@@ -1,11 +1,13 @@
 """Steps without a finite loss or gradient, memory and disk that are too small."""
 
 import json
+import os
 
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.plugins import MixedPrecision
+from training.processes_run import in_processes
 
 from lightning_xt.data.text_files import TextFiles
 from lightning_xt.messages import sentence_for
@@ -15,6 +17,7 @@ from lightning_xt.training.callbacks.run_folder import RunFolder
 from lightning_xt.training.language_model import LanguageModel
 from lightning_xt.training.replay import replay
 from lightning_xt.training.skipping import left_out, poisoned
+from lightning_xt.training.strategies.fsdp2 import FSDP2
 
 OPTIMIZERS = {
     "fused": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.01, "fused": True}},
@@ -235,7 +238,9 @@ def test_other_data_are_not_taken_for_those_that_stopped_a_run(folder):
     where, _ = run(folder, NonFinite(2), trained=lose(model(), *range(20)), steps=20)
     file = where / "non_finite.json"
     (folder / "corpus.txt").write_text("other words than those before " * 30)
-    with pytest.raises(ValueError, match=r"non_finite\.json is of data with the hash .*; give those of the run's config"):
+    with pytest.raises(
+        ValueError, match=r"non_finite\.json is of data with the hash .*; give those of the run's config"
+    ):
         next(replay(file, data()))
     found = json.loads(file.read_text())
     found["steps"][0]["samples"], found["data"] = None, {"hash": data_hash()}
@@ -304,3 +309,31 @@ def test_in_float16_only_a_loss_is_a_fault(callback, counted, folder):
     assert all(watched.same(0, 1))
     assert not any(watched.same(1, 2))
     assert watched.counts[-1] == counted
+
+
+# Nothing here changes what a sublayer gives in place.
+@pytest.mark.filterwarnings("ignore:FSDP2-wrapped module .* returned a view tensor")
+@pytest.mark.parametrize("strategy", [lambda: "ddp", FSDP2], ids=["DDP", "FSDP2"])
+def test_all_processes_leave_out_what_one_cannot_use(strategy, folder):
+    """A loss that is no finite number in the first of two processes; its gradient would be one."""
+
+    def trained():
+        torch.manual_seed(0)
+        module = model()
+        if os.environ["LOCAL_RANK"] == "0":
+            lose(module, 1)
+        watched = Watched()
+        options = QUIET | {"max_steps": 4, "max_epochs": -1, "log_every_n_steps": 1, "use_distributed_sampler": False}
+        trainer = Trainer(**options, callbacks=[NonFinite(), watched], strategy=strategy(), devices=2)
+        trainer.fit(module, data())
+        return [[_own(each) for each in state] for state in watched.states], [int(each) for each in watched.counts]
+
+    for states, counts in in_processes(trained, 2, folder):
+        assert counts == [0, 1, 1, 1]
+        assert all(torch.equal(*pair) for pair in zip(states[0], states[1], strict=True))
+        # A share of a table may have no token that occurs.
+        assert not all(torch.equal(*pair) for pair in zip(states[1], states[2], strict=True))
+
+
+def _own(tensor):
+    return tensor.to_local().clone() if hasattr(tensor, "to_local") else tensor
