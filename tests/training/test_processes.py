@@ -1,8 +1,10 @@
 """Several processes do what one does: trained, measured, saved, resumed."""
 
 import contextlib
+import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -18,7 +20,7 @@ from catalogue import BUILDS, example, part, randomised
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, ModelParallelStrategy
 from tiny_pairs import write_pairs
-from tiny_run import write_inputs
+from tiny_run import rows, weights, write_inputs
 from torch.distributed.device_mesh import init_device_mesh
 from training.processes_fits import PLACES, SavesHalfway, assert_close, fit, model_and_data
 from training.processes_run import QUIET, in_processes
@@ -326,3 +328,55 @@ def test_a_process_that_dies_ends_the_others(inputs, strategy, victim, capsys):
     options = ["--trainer.devices", "1", "--trainer.strategy", "auto", "--trainer.max_steps", str(step + 2)]
     assert main(["fit", "-c", "runs/tiny/0/config.yaml", "--ckpt_path", "last", *options]) == 0
     assert torch.load("runs/tiny/0/checkpoints/last.ckpt", weights_only=True)["global_step"] == step + 2
+
+
+def command(*args, processes=1, strategy="auto"):
+    """The last lines of a command in so many processes."""
+    given = [*args, "--trainer.devices", str(processes), "--trainer.strategy", strategy]
+    run = [sys.executable, "-m", "lightning_xt", *given]
+    done = subprocess.run(run, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    return dict(line.split("=", 1) for line in done.stdout.splitlines() if re.match(r"(val|test)/|run=|output=", line))
+
+
+@SLOW
+@pytest.mark.parametrize("strategy", SHARED)
+def test_the_command_line_in_two_processes(inputs, strategy):
+    Path("prompts.txt").write_text("fox\nthe lazy\na\n")
+    plain = ["-c", "tiny.yaml", "--model.decoder.dropout", "0", "--sample_text.temperature", "0"]
+    one = command("fit", *plain, "--data.batch_size", "4", "--name", "one")
+    two = command("fit", *plain, "--name", "two", processes=2, strategy=strategy)
+    assert float(two["val/bits_per_byte"]) == pytest.approx(float(one["val/bits_per_byte"]), abs=2e-6)
+    # All sample, one writes; what is sampled takes the likeliest, of numbers that differ in their last bits.
+    assert Path("runs/two/0/samples.txt").read_text() == Path("runs/one/0/samples.txt").read_text()
+    ours, theirs = rows("runs/two/0"), rows("runs/one/0")
+    assert [row["step"] for row in ours] == [row["step"] for row in theirs]
+    for mine, other in zip(ours, theirs, strict=True):
+        for name in ("optim/grad_norm", "val/loss"):
+            assert (mine[name] == "") == (other[name] == "")
+            assert not mine[name] or float(mine[name]) == pytest.approx(float(other[name]), rel=1e-5)
+    best = ["-c", "runs/two/0/config.yaml", "--ckpt_path", "best"]
+    for subcommand in ("validate", "test"):
+        alone, shared = (command(subcommand, *best, processes=n, strategy=s) for n, s in ((1, "auto"), (2, strategy)))
+        assert alone.keys() == shared.keys()
+        numbers = [name for name in alone if name != "run"]
+        assert numbers and all(float(alone[n]) == pytest.approx(float(shared[n]), rel=2e-6) for n in numbers)
+    # One process has two prompts, the other one; they decode differently many tokens.
+    predict = ["predict", *best, "--data.predict_prompts", "prompts.txt", "--sampling.temperature", "0"]
+    command(*predict, "--output", "one.jsonl")
+    command(*predict, "--output", "two.jsonl", processes=2, strategy=strategy)
+    texts = [[json.loads(line)["text"] for line in Path(f"{n}.jsonl").read_text().splitlines()] for n in ("one", "two")]
+    assert len(texts[0]) == 3 and texts[0] == texts[1]
+
+
+@SLOW
+@pytest.mark.parametrize("strategy", SHARED)
+def test_another_number_of_processes_goes_on_with_the_samples_that_follow(inputs, strategy):
+    plain = ["-c", "tiny.yaml", "--model.decoder.dropout", "0", "--model.schedule", "null", "--validate_every", "null"]
+    one, longer = ["--data.batch_size", "4"], ["--trainer.max_steps", "9"]
+    command("fit", *plain, *one, *longer, "--name", "whole")
+    command("fit", *plain, "--name", "cut", processes=2, strategy=strategy)
+    command("fit", "-c", "runs/cut/0/config.yaml", "--ckpt_path", "last", *one, *longer)
+    torch.testing.assert_close(weights("runs/cut/0"), weights("runs/whole/0"), rtol=0, atol=2e-5)
+    seen = [torch.load(f"runs/{name}/0/checkpoints/last.ckpt", weights_only=True) for name in ("cut", "whole")]
+    assert seen[0]["TextFiles"]["samples_seen"] == seen[1]["TextFiles"]["samples_seen"] == 36
