@@ -83,17 +83,18 @@ def resolved(asked: str, command: str = "fit", **given: Any) -> Resolved:
 
 
 @pytest.mark.parametrize("asked", ["last", "best", "runs/tiny/0/checkpoints/best.ckpt"])
-@pytest.mark.parametrize(("command", "doing"), [("fit", "going on from "), ("validate", "")])
-def test_which_checkpoint_is_used_and_its_step_are_told(asked: str, command: str, doing: str, trained: Path) -> None:
+def test_which_checkpoint_a_run_goes_on_from_and_its_step_are_told(asked: str, trained: Path) -> None:
     file = Path("runs/tiny/0/checkpoints/last.ckpt" if asked == "last" else "runs/tiny/0/checkpoints/best.ckpt")
-    found = resolved(asked, command)
+    found = resolved(asked)
     assert found.checkpoint == file
-    assert found.notes == (f"--ckpt_path {asked}: {doing}{file} at step 6",)
+    assert found.notes == (f"--ckpt_path {asked}: going on from {file} at step 6",)
+    # What measures one says nothing before its numbers.
+    assert resolved(asked, "validate").notes == ()
 
 
 def test_the_command_prints_it(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["validate", "-c", "runs/tiny/0/config.yaml", "--ckpt_path", "last"]) == 0
-    line = "--ckpt_path last: runs/tiny/0/checkpoints/last.ckpt at step 6"
+    assert main(["fit", "-c", "runs/tiny/0/config.yaml", "--ckpt_path", "last", "--trainer.max_steps", "7"]) == 0
+    line = "--ckpt_path last: going on from runs/tiny/0/checkpoints/last.ckpt at step 6"
     assert capsys.readouterr().out.splitlines()[0] == line
 
 

@@ -68,9 +68,9 @@ def resolve(command: str, options: Any, configs: Sequence[Path], name: str | Non
         checkpoint = _file("--ckpt_path", asked)
         folder = run_of(checkpoint)
     step = _step_or_another(f"--ckpt_path {asked}", checkpoint)
-    used = f"--ckpt_path {asked}: {'going on from ' if command == 'fit' else ''}{checkpoint} at step {step}"
     if command != "fit":
-        return Resolved(runs=runs, folder=folder, checkpoint=checkpoint, notes=(used,))
+        return Resolved(runs=runs, folder=folder, checkpoint=checkpoint)
+    used = f"--ckpt_path {asked}: going on from {checkpoint} at step {step}"
     if asked not in ("best", "last") and not (own and folder and own.resolve() == folder.resolve()):
         # Another config, another run: this one only starts from there.
         folder = None
