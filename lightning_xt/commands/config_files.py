@@ -1,5 +1,6 @@
 """Whether config files are what a config can be, before they are read for what they say."""
 
+import re
 from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,12 +36,14 @@ def check_configs(files: Iterable[Path]) -> None:
         except (yaml.YAMLError, ValueError) as error:
             # A ValueError is a date, or a number in base 64, that is none.
             raise UserError(f"{file} is no YAML: {' '.join(str(error).split())}; mend it there") from error
-        if not isinstance(content, (dict, type(None))):
+        if content is not None and not isinstance(content, dict):
             kind = type(content).__name__
             raise UserError(f"{file} is no config: it holds a {kind}, not options such as 'trainer: {{max_steps: 20}}'")
-        for name in content or {}:
-            if not isinstance(name, str):
-                raise UserError(f"{file}: the key {name!r} is no name of an option; give options, such as 'name: mine'")
+        if not content:
+            raise UserError(f"{file} is no config: it holds nothing; give options such as 'trainer: {{max_steps: 20}}'")
+        for name in content:
+            if not isinstance(name, str) or not re.fullmatch(r"\w[\w.+]*", name):
+                raise UserError(f"{file} is no config: its key {name!r} is no name of an option; begin as 'name: mine'")
 
 
 def check_values(text: str, place: str) -> None:

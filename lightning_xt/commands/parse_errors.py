@@ -37,6 +37,9 @@ def sentence(message: str, options: Iterable[str]) -> str:
         return _unknown_option(match[1], message)
     if match := re.search(r"Expected an? (.+?)\. Got value: (.+?)(\. Got value|\n|$)", message):
         return f"{_at(message)}expected {_kind(match[1])}, not {match[2]!r}"
+    factory = r"expects a function or a callable class: Unexpected.*?Got value: ([^\n]*)"
+    if match := re.search(factory, message, re.DOTALL):
+        return f"{_at(message)}expected a class or its options, not {match[1]!r}"
     if match := re.search(r"(Import path|No module named|Unexpected import|Unable to import).*?(?=\. |\n|$)", message):
         return _at(message) + match[0]
     return _at(message) + _deepest(message)

@@ -45,6 +45,7 @@ from lightning_xt.training.callbacks.throughput import Throughput
 from lightning_xt.training.callbacks.validate_at_end import ValidateAtEnd
 from lightning_xt.training.callbacks.write_predictions import WritePredictions
 from lightning_xt.training.checkpoint_io import WholeCheckpoints
+from lightning_xt.training.nulls import check_nulls
 from lightning_xt.training.runs import checkpoint_file
 from lightning_xt.training.sampling import Sampling
 from lightning_xt.training.strategies.choice import check_strategy
@@ -146,6 +147,9 @@ class CommandLine(LightningCLI):
     def before_instantiate_classes(self) -> None:
         options = self.config[self.subcommand]
         check_options(str(self.subcommand), options)
+        plain = self._plain()
+        for name in ("model", "data"):
+            check_nulls(plain[name], name)
         if self.subcommand == "fit":
             set_intervals(options, config_files(self.given))
 

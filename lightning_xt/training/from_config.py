@@ -17,6 +17,7 @@ from lightning_xt.core.discovery import import_submodules
 from lightning_xt.core.imports import refused_path
 from lightning_xt.data.tokenizers.base import Tokenizer
 from lightning_xt.training.guarded_imports import guarded_imports
+from lightning_xt.training.nulls import check_nulls
 
 Module = TypeVar("Module", bound=LightningModule)
 
@@ -35,6 +36,7 @@ def build(module_class: type[Module], config: dict[str, Any] | str | Path, vocab
         raise ValueError(f"from_config: {error}") from error
     plain = yaml.safe_load(parser.dump(parsed, skip_link_targets=False, skip_none=False, format="yaml"))["model"]
     name = f"{module_class.__module__}.{module_class.__qualname__}"
+    check_nulls({"class_path": name, "init_args": plain}, "model")
     with _given_hyperparameters_context(
         hparams={"_class_path": name, **plain}, instantiator="lightning.pytorch.cli.instantiate_module"
     ):

@@ -1,5 +1,6 @@
 """Builds an optimizer, and says in one sentence why it cannot be, or cannot go on from a checkpoint."""
 
+import math
 from typing import Any
 
 from torch.optim import Optimizer, SparseAdam
@@ -41,6 +42,9 @@ def build_optimizer(factory: OptimizerFactory, groups: list[dict[str, Any]], nam
         raise ValueError(
             f"optimizer: {name} takes sparse gradients alone, and those of {first} and all others are dense; {WAY_OUT}"
         )
+    for group in optimizer.param_groups:
+        if not math.isfinite(group.get("lr", 0)):
+            raise ValueError(f"optimizer: {name} cannot be built with lr {group['lr']}, which is no number; {WAY_OUT}")
     optimizer.register_load_state_dict_pre_hook(_matched)
     return optimizer
 

@@ -1,0 +1,55 @@
+"""Options that are null where null says nothing: the parser takes it for any value."""
+
+import importlib
+import inspect
+import types
+import typing
+from collections.abc import Callable
+from typing import Any
+
+
+def check_nulls(options: Any, slot: str) -> None:
+    """Looks at the options of a class, and at those of the classes in them.
+
+    Args:
+        options: what a parser made of a config: values, lists, and mappings of which some have a class_path.
+        slot: where they stand, such as `model`.
+
+    Raises:
+        ValueError: an option that must have a value is null.
+    """
+    if isinstance(options, list):
+        for each in options:
+            check_nulls(each, slot)
+    if not isinstance(options, dict):
+        return
+    path, values = options.get("class_path"), options.get("init_args")
+    if not isinstance(path, str) or not isinstance(values, dict):
+        for name, value in options.items():
+            check_nulls(value, f"{slot}.{name}")
+        return
+    module, _, name = path.rpartition(".")
+    accepted = _hints(getattr(importlib.import_module(module), name))
+    for name, value in values.items():
+        if value is None and name in accepted and not _takes_none(accepted[name]):
+            kind = path.rpartition(".")[2]
+            raise ValueError(f"--{slot}.{name} is null, but {kind} needs a value there; give one, or leave it away")
+        check_nulls(value, f"{slot}.{name}")
+
+
+def _hints(found: Callable[..., Any]) -> dict[str, Any]:
+    """The annotations of what a class or a function takes; none where they cannot be told."""
+    try:
+        hints = typing.get_type_hints(found.__init__ if inspect.isclass(found) else found)
+        parameters = inspect.signature(found).parameters
+    except (NameError, TypeError, ValueError):
+        return {}
+    return {name: hint for name, hint in hints.items() if name in parameters and parameters[name].default is not None}
+
+
+def _takes_none(hint: Any) -> bool:
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return any(map(_takes_none, typing.get_args(hint)))
+    if typing.get_origin(hint) is typing.Literal:
+        return None in typing.get_args(hint)
+    return hint in (None, type(None), Any, object)
