@@ -1,6 +1,5 @@
 """Trainings that differ in nothing but the processes that share them."""
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -108,11 +107,7 @@ def fit(
             plugins=[WholeCheckpoints()],
             **QUIET,
         )
-        with warnings.catch_warnings():
-            # As the command line does.
-            warnings.filterwarnings("ignore", ".*FSDP2-wrapped module .* returned a view tensor.*")
-            warnings.filterwarnings("ignore", ".*callbacks used to create the checkpoint need to be provided.*")
-            trainer.fit(model, data, ckpt_path=resume)
+        trainer.fit(model, data, ckpt_path=resume)
         weights = trainer.strategy.lightning_module_state_dict()
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
         return (
