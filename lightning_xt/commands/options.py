@@ -84,6 +84,10 @@ def check_options(command: str, options: Any) -> None:
             raise UserError(f"--{name} is {options[name]}; it must be at least 1 optimizer step")
     if options.keep_checkpoints < 0:
         raise UserError(f"--keep_checkpoints is {options.keep_checkpoints}; it must be at least 0")
+    if (logged := options.trainer.log_every_n_steps or 0) < 0:
+        raise UserError(
+            f"--trainer.log_every_n_steps is {logged}; it must be at least 1 optimizer step, or 0 for never"
+        )
     if command == "predict" and options.output is None:
         raise UserError("predict needs a file to write: --output out.jsonl")
 

@@ -230,6 +230,8 @@ def found_function(path: str) -> BatchFunction:
         raise ValueError(
             f"{place}: there is no module {error.name} here; start the command from the folder that holds it"
         ) from error
+    except SyntaxError as error:
+        raise ValueError(f"{place}: {error.filename}, line {error.lineno}: {error.msg}; mend it there") from error
     function = getattr(holder, name, None)
     if not callable(function):
         what = f"there is no {name}" if function is None else f"{name} is a {type(function).__name__}, no function,"

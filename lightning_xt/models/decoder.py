@@ -228,7 +228,9 @@ def _check_prefix(inputs: Inputs) -> None:
 def _check_sizes(vocab_size: int, dim: int, depth: int, dropout: float) -> None:
     sizes = (("vocab_size", vocab_size, 2**31), ("dim", dim, 1_000_000), ("depth", depth, 10_000))
     for name, value, most in sizes:
-        if not 1 <= value <= most:
-            raise ValueError(f"decoder: {name} is {value}; it must be from 1 to {most:,}")
+        if value < 1:
+            raise ValueError(f"decoder: {name} is {value}; it must be at least 1")
+        if value > most:
+            raise ValueError(f"decoder: {name} is {value}; it must be at most {most:,}")
     if not 0 <= dropout < 1:
         raise ValueError(f"decoder: dropout is {dropout}; it must be at least 0 and below 1")

@@ -18,7 +18,9 @@ BOMB = 70 << 20
 def cases() -> Iterator[Case]:
     """All of them."""
     for name, archive, says in [*_zips(), *_forged_zips()]:
-        yield Case(name=f"archive: zip, {name}", command=_fit("in.zip"), says=["in.zip", says], files={"in.zip": archive})
+        yield Case(
+            name=f"archive: zip, {name}", command=_fit("in.zip"), says=["in.zip", says], files={"in.zip": archive}
+        )
     for number, (name, archive, says) in enumerate(_gzips()):
         by_fit = number % 4 == 0 or "give text" in says
         command = _fit("in.gz") if by_fit else ["generate", "runs/tiny", "--prompts", "in.gz"]
@@ -151,9 +153,7 @@ def _gzips() -> Iterator[tuple[str, Content, str]]:
     yield "swelling in parts", _later(lambda: gzip.compress(bytes(BOMB // 20)) * 21), "expands to more than"
 
 
-def _zip(
-    files: dict[str, bytes], *, mode: int = stat.S_IFREG | 0o644, method: int = zipfile.ZIP_DEFLATED
-) -> bytes:
+def _zip(files: dict[str, bytes], *, mode: int = stat.S_IFREG | 0o644, method: int = zipfile.ZIP_DEFLATED) -> bytes:
     made = io.BytesIO()
     with zipfile.ZipFile(made, "w") as archive:
         for name, content in files.items():

@@ -127,9 +127,7 @@ def _faults(case: Case, code: int | str, error: str) -> Iterator[str]:
     yield from (f"it does not say {part!r}: {error[:LONGEST]!r}" for part in case.says if part not in error)
 
 
-def _here(
-    command: Sequence[str], stdin: bytes, environment: Mapping[str, str], folder: Path
-) -> tuple[int | str, str]:
+def _here(command: Sequence[str], stdin: bytes, environment: Mapping[str, str], folder: Path) -> tuple[int | str, str]:
     """Exit code, or the traceback that the user would see, and standard error."""
     told, unheard = io.StringIO(), io.StringIO()
     here = Path.cwd()
@@ -179,7 +177,12 @@ def _in_a_process(
     whole = [sys.executable, "-m", "lightning_xt", *command]
     try:
         done = subprocess.run(
-            whole, cwd=folder, input=stdin, capture_output=True, timeout=SECONDS, env={**os.environ, **environment},
+            whole,
+            cwd=folder,
+            input=stdin,
+            capture_output=True,
+            timeout=SECONDS,
+            env={**os.environ, **environment},
             preexec_fn=limit,
         )
     except subprocess.TimeoutExpired:

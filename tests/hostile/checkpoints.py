@@ -132,7 +132,11 @@ def _changes() -> Iterator[tuple[str, Callable[[dict[str, Any]], Any], str]]:
 def _averages() -> Iterator[tuple[str, Callable[[dict[str, Any]], Any], str]]:
     yield "weights of no number", lambda content: _weights(content, lambda value: value * torch.nan), "step-6.ckpt"
     yield "infinite weights", lambda content: _weights(content, lambda value: value + torch.inf), "step-6.ckpt"
-    yield "weights of another shape", lambda content: _weights(content, lambda value: value[..., :1]), "not of one model"
+    yield (
+        "weights of another shape",
+        lambda content: _weights(content, lambda value: value[..., :1]),
+        "not of one model",
+    )
     yield "a weight that is a text", lambda content: _weights(content, lambda value: "a"), "step-6.ckpt"
     yield "a weight is missing", _one_less, "are not of one model"
     yield "a weight too many", _one_more, "are not of one model"

@@ -35,8 +35,8 @@ def _rows() -> Iterator[tuple[list[str], list[str]]]:
     yield [*fit, "--трен", "1"], ["--трен"]
     yield [*fit, "--\udcff", "1"], ["is not UTF-8"]
     yield [*fit, "--name", "\udcff"], ["is not UTF-8"]
-    for value in ("x", "1.5", "nan", "1e400", "[1]", "{a: 1}", "null", "", "９９", "1_000_000_000_000_000_000_000", LONG):
-        yield [*fit, "--model.decoder.depth", value], ["--model.decoder.depth" if value != "９９" else "depth"]
+    for value in ("x", "1.5", "nan", "1e400", "[1]", "{a: 1}", "null", "", "1_000_000_000_000_000_000_000", LONG):
+        yield [*fit, "--model.decoder.depth", value], ["depth"]
     yield [*fit, "--model.decoder.dim", "[" * 3000], ["--model.decoder.dim"]
     yield [*fit, "--model.decoder.dim", "{a: " * 3000], ["--model.decoder.dim"]
     yield [*fit, "--model.decoder.dim", "!!python/object/apply:os.system [id]"], ["--model.decoder.dim"]
@@ -51,14 +51,13 @@ def _rows() -> Iterator[tuple[list[str], list[str]]]:
     yield [*fit, "--model.help", "Nope"], ["Nope"]
     yield [*fit, "--print_config=nope"], ["print_config"]
     yield [*fit, "--seed_everything", "x"], ["--seed_everything"]
-    yield [*fit, "--ckpt_path", "last", "--init_from", "nowhere"], ["nowhere"]
     yield [*fit, "--ckpt_path", "a.ckpt", "--init_from", "b.ckpt"], ["--ckpt_path a.ckpt and --init_from b.ckpt both"]
     yield [*fit, "--init_from", "nowhere"], ["--init_from", "nowhere is no run"]
     yield [*fit, "--init_from", "corpus.txt"], ["--init_from", "corpus.txt is no run"]
     yield [*fit, "--validate_every", "-1"], ["--validate_every is -1"]
     yield [*fit, "--keep_checkpoints", "-1"], ["--keep_checkpoints is -1"]
     yield [*fit, "--trainer.max_epochs", "3"], ["--trainer.max_epochs is 3"]
-    yield [*fit, "--trainer.max_time", "soon"], ["--trainer.max_time", "soon"]
+    yield [*fit, "--trainer.max_time", "soon"], ["trainer: ", "soon"]
     yield [*fit, "--trainer.limit_train_batches", "-1"], ["limit_train_batches"]
     yield [*fit, "--data.seq_len", "0"], ["data.seq_len", "0"]
     yield [*fit, "--data.stride", "99"], ["data.stride", "99"]
@@ -76,7 +75,7 @@ def _rows() -> Iterator[tuple[list[str], list[str]]]:
         ("--method", "Nope"), ("--filters+", "Nope"), ("--draft", "nowhere"), ("--amateur", "nowhere"),
         ("--guidance", "x"), ("--stop", ""),
     ):  # fmt: skip
-        yield [*prompt, f"{option}={value}"], [option.strip("-+")]
+        yield [*prompt, f"{option}={value}"], ["nowhere is no run" if value == "nowhere" else option.strip("-+")]
     yield [*prompt, "--filters+=TopK", "--filters.k", "0"], ["top_k must be at least 1, not 0"]
     yield [*prompt, "--filters+=Banned", "--filters.tokens", "[-1]"], ["Banned", "-1"]
     yield [*prompt, "--filters+=Banned", "--filters.tokens", "[999]"], ["Banned", "999"]
@@ -87,7 +86,7 @@ def _rows() -> Iterator[tuple[list[str], list[str]]]:
     yield [*prompt, "--prompts", "prompts.txt"], ["--prompt and --prompts prompts.txt"]
     yield [*prompt, "--interactive", "--jsonl"], ["--interactive"]
     yield [*prompt, "--stream", "--jsonl"], ["--stream"]
-    yield [*prompt, "--lenght", "3"], ["did you mean --length?"]
+    yield [*prompt, "--lenght", "3"], ["did you mean --length"]
     yield [*generate, "a", "b"], ["'a' stands where an option was expected"]
     yield generate, ["a prompt of at least one character"]
     yield ["generate"], ["RUN is required"]

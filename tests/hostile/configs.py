@@ -12,9 +12,7 @@ OTHER = "mine.yaml"
 def cases() -> Iterator[Case]:
     """All of them."""
     for name, content, says in [*_no_yaml(), *_no_options()]:
-        yield Case(
-            name=f"config: {name}", command=["fit", "-c", OTHER], says=[OTHER, *says], files={OTHER: content}
-        )
+        yield Case(name=f"config: {name}", command=["fit", "-c", OTHER], says=[OTHER, *says], files={OTHER: content})
     for name, content, says in _values():
         yield Case(name=f"config: {name}", command=["fit", "-c", OTHER], says=says, files={OTHER: content})
     for name, content, says in (
@@ -65,7 +63,7 @@ def _no_yaml() -> Iterator[tuple[str, Content, Sequence[str]]]:
     yield "a Python module", "name: !!python/module:os\n", ["is no YAML", "python/module"]
     yield "a new Python object", "a: !!python/object/new:subprocess.Popen [[touch, hacked]]\n", ["is no YAML"]
     yield "an unknown tag", "name: !mine a\n", ["is no YAML"]
-    yield "a broken binary", "name: !!binary '???'\n", ["is no YAML"]
+    yield "a broken binary", "name: !!binary 'a'\n", ["is no YAML"]
     yield "a date that is none", "name: 2026-99-99\n", ["is no YAML"]
     yield "a key twice", "name: a\nname: b\n", ["the key 'name' stands twice", "line 2"]
     yield "a key twice, deep", "trainer: {max_steps: 1, max_steps: 2}\n", ["the key 'max_steps' stands twice"]
@@ -97,9 +95,10 @@ def _values() -> Iterator[tuple[str, Content, Sequence[str]]]:
             raise ValueError(before)
         return TINY.replace(before, after, 1)
 
-    yield "nothing", "", ["there is no data"]
-    yield "comments alone", "# nothing\n", ["there is no data"]
-    yield "null", "null\n", ["there is no data"]
+    yield "nothing", "", [OTHER, "it holds nothing"]
+    yield "comments alone", "# nothing\n", [OTHER, "it holds nothing"]
+    yield "null", "null\n", [OTHER, "it holds nothing"]
+    yield "an empty mapping", "{}\n", [OTHER, "it holds nothing"]
     yield "no data", "trainer: {max_steps: 1}\n", ["there is no data"]
     yield "an unknown section", tiny("model:", "modle:"), ["'--modle'; did you mean --model"]
     yield "an unknown option", tiny("max_steps", "max_stepz"), ["max_stepz", "did you mean --trainer.max_steps"]
@@ -107,14 +106,18 @@ def _values() -> Iterator[tuple[str, Content, Sequence[str]]]:
     yield "another letter", tiny("TextFiles", "TextFlies"), ["'TextFlies'; did you mean TextFiles?"]
     yield "a list for a number", tiny("dim: 8", "dim: [8, 9]"), ["--model.decoder.dim", "[8, 9]"]
     yield "a mapping for a number", tiny("dim: 8", "dim: {a: 1}"), ["--model.decoder.dim"]
-    yield "null for a number", tiny("dim: 8", "dim: null"), ["--model.decoder.dim"]
-    yield "a truth for a number", tiny("dim: 8", "dim: true"), ["--model.decoder.dim", "true"]
+    yield "null for a number", tiny("dim: 8", "dim: null"), ["--model.decoder.dim is null"]
+    yield "a truth for a number", tiny("dim: 8", "dim: true"), ["--model.decoder.dim", "True"]
     yield "a text for a number", tiny("dim: 8", "dim: eight"), ["--model.decoder.dim", "'eight'"]
     yield "a fraction for a number", tiny("dim: 8", "dim: 8.5"), ["--model.decoder.dim", "8.5"]
-    yield "a number for a class", tiny("heads: 2", "heads: 2, position: 7"), ["--model.decoder.attention.position", "7"]
+    yield "a number for a class", tiny("heads: 2", "heads: 2, position: 7"), ["--model.decoder.attention.position"]
     yield "a list for a class", tiny("heads: 2", "heads: 2, position: [a]"), ["--model.decoder.attention.position"]
-    yield "a number for a mapping", tiny("schedule: {init_args: {warmup_steps: 2}}", "schedule: 3"), ["--model.schedule"]
-    yield "a list for a mapping", "trainer: [1, 2]\n" + TINY.replace("trainer:", "sampling: {} #"), ["--trainer"]
+    yield (
+        "a number for a mapping",
+        tiny("schedule: {init_args: {warmup_steps: 2}}", "schedule: 3"),
+        ["--model.schedule"],
+    )
+    yield "a list for a mapping", TINY.partition("trainer:")[0] + "trainer: [1, 2]\n", ["--trainer"]
     yield "a mapping for a list", tiny("prompts: [a]", "prompts: {a: b}"), ["--sample_text.prompts"]
     yield "a number in a list of texts", tiny("prompts: [a]", "prompts: [1, [2]]"), ["--sample_text.prompts"]
     for option, before in (("dim", "dim: 8"), ("depth", "depth: 1"), ("heads", "heads: 2")):
@@ -132,10 +135,10 @@ def _values() -> Iterator[tuple[str, Content, Sequence[str]]]:
     yield "a batch below zero", tiny("eval_batch_size: 4", "eval_batch_size: -4"), ["eval_batch_size", "-4"]
     rate = "optimizer: {class_path: AdamW, init_args: {lr: %s}}\n    schedule:"
     for value in ("-0.1", ".nan", ".inf", "1e400"):
-        yield f"a rate of {value}", tiny("schedule:", rate % value), ["lr", "AdamW"]
+        yield f"a rate of {value}", tiny("schedule:", rate % value), ["optimizer: AdamW cannot be built"]
     yield "a rate that is a text", tiny("schedule:", rate % "fast"), ["lr", "'fast'"]
     yield "a warmup below zero", tiny("warmup_steps: 2", "warmup_steps: -2"), ["warmup_steps", "-2"]
-    yield "a warmup of a fraction", tiny("warmup_steps: 2", "warmup_steps: 2.5"), ["warmup_steps", "2.5"]
+    yield "a warmup of a fraction", tiny("warmup_steps: 2", "warmup_steps: 2.5"), ["--model.schedule.warmup_steps"]
     yield "clipping below zero", tiny("clip_val: 1.0", "clip_val: -1.0"), ["gradient_clip_val", "-1.0"]
     yield "clipping by no number", tiny("clip_val: 1.0", "clip_val: .nan"), ["gradient_clip_val", "nan"]
     yield "no such device", tiny("accelerator: cpu", "accelerator: abacus"), ["trainer", "abacus"]
@@ -144,7 +147,7 @@ def _values() -> Iterator[tuple[str, Content, Sequence[str]]]:
     yield "no devices", tiny("devices: 1", "devices: 0"), ["trainer", "0"]
     yield "no such precision", tiny("devices: 1", "devices: 1, precision: 17"), ["trainer", "17"]
     yield "no such strategy", tiny("devices: 1", "devices: 1, strategy: hope"), ["trainer", "hope"]
-    yield "no such profiler", tiny("devices: 1", "devices: 1, profiler: hope"), ["trainer", "hope"]
+    yield "no such profiler", tiny("devices: 1", "devices: 1, profiler: hope"), ["trainer", "profiler"]
     yield "steps of nothing", tiny("max_steps: 6", "max_steps: -5"), ["max_steps", "-5"]
     yield "logs at no step", tiny("log_every_n_steps: 1", "log_every_n_steps: -1"), ["log_every_n_steps", "-1"]
     yield "accumulation of nothing", tiny("devices: 1", "devices: 1, accumulate_grad_batches: 0"), ["accumulate"]
@@ -154,7 +157,11 @@ def _values() -> Iterator[tuple[str, Content, Sequence[str]]]:
     yield "a seed too large", TINY + f"seed_everything: {2**40}\n", ["seed", str(2**40)]
     yield "a seed of the data below zero", tiny("seq_len: 8", "seq_len: 8, seed: -1"), ["data.seed", "-1"]
     yield "no workers at all", tiny("seq_len: 8", "seq_len: 8, num_workers: -1"), ["num_workers", "-1"]
-    yield "a temperature below zero", tiny("sampling: {length: 4}", "sampling: {temperature: -1}"), ["temperature", "-1"]
+    yield (
+        "a temperature below zero",
+        tiny("sampling: {length: 4}", "sampling: {temperature: -1}"),
+        ["temperature", "-1"],
+    )
     yield "a temperature that is no number", tiny("sampling: {length: 4}", "sampling: {temperature: .nan}"), ["nan"]
     yield "a share above one", tiny("sampling: {length: 4}", "sampling: {top_p: 1.5}"), ["top_p", "1.5"]
 

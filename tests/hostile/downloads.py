@@ -20,7 +20,12 @@ def cases() -> Iterator[Case]:
     pairs = ["fit", "-c", "pairs.yaml", "--data", "Multi30k", "--data.base_url"]
     page = _sends(b"<!DOCTYPE html><html>please log in</html>")
     for name, answer, path, says in (
-        ("longer than it is", _sends(TEXT, length=len(TEXT) + 100), "in", "the connection ended after 880 of 980 bytes"),
+        (
+            "longer than it is",
+            _sends(TEXT, length=len(TEXT) + 100),
+            "in",
+            "the connection ended after 880 of 980 bytes",
+        ),
         ("a length that is no number", _sends(TEXT, length="many"), "in", "does not say how long the file is"),
         ("a length below zero", _sends(TEXT, length=-5), "in", "does not say how long the file is"),
         ("no length", _sends(TEXT, length=None), "in", "does not say how long the file is"),
@@ -56,7 +61,16 @@ def cases() -> Iterator[Case]:
         says=["train.en.gz", "is cut off, damaged or no gz file"],
         server=_serving(page),
     )
-    for url in ("file:///etc/passwd", "ftp://127.0.0.1/in", "in.zip", "", "javascript:alert(1)", "http://", "http://[", "http://a b/"):
+    for url in (
+        "file:///etc/passwd",
+        "ftp://127.0.0.1/in",
+        "in.zip",
+        "",
+        "javascript:alert(1)",
+        "http://",
+        "http://[",
+        "http://a b/",
+    ):
         yield Case(name=f"download: from {url!r}", command=[*enwik8, url], says=["cannot download", url])
     for value in ("0", "x" * 32, "a1fa"):
         yield Case(

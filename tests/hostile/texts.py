@@ -144,7 +144,12 @@ def _pairs() -> Iterator[tuple[str, dict[str, Content], Sequence[str], Sequence[
         yield f"JSON lines, {name}", {"in.jsonl": content}, ["in.jsonl", *fields], ["in.jsonl", *says]
     yield "no fields", {"in.jsonl": good}, ["in.jsonl", *alone], ["in.jsonl", "name the fields of source and target"]
     yield "one field", {"in.jsonl": good}, ["in.jsonl", *alone, "--data.fields", "[en]"], ["data.fields"]
-    yield "one field twice", {"in.jsonl": good}, ["in.jsonl", *alone, "--data.fields", "[en, en]"], ["data.fields", "two"]
+    yield (
+        "one field twice",
+        {"in.jsonl": good},
+        ["in.jsonl", *alone, "--data.fields", "[en, en]"],
+        ["data.fields", "two"],
+    )
     lines = {"short.de": b"a\nb\n"}
     yield "fewer targets", lines, ["pairs.en", "--data.target_path", "short.de"], ["60 lines, but short.de has 2"]
     yield "binary", {"in.en": bytes(range(256))}, ["in.en"], ["in.en", "is not UTF-8"]

@@ -1,0 +1,107 @@
+"""What configs, options and checkpoints may have imported."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from lightning_xt.cli import main
+from lightning_xt.core.imports import refused_find, refused_path
+from lightning_xt.training.from_config import named_tokenizer
+from lightning_xt.training.guarded_imports import guarded_imports
+from lightning_xt.training.language_model import LanguageModel
+
+RULE = (
+    "is not imported: configs and checkpoints may name what is in lightning_xt, lightning, torch, torchmetrics and in "
+)
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["os.system", "subprocess.Popen", "builtins.eval", "sys.exit", "posix.system", "http.server.HTTPServer",
+     "yaml.YAMLObject", "numpy.load", "tokenizers.Tokenizer", "pytest.main", "importlib.import_module"],
+)  # fmt: skip
+def test_what_is_installed_is_refused(path: str) -> None:
+    assert refused_path(path) == (
+        f"{path} {RULE}modules of your own, nothing else that is installed; if you trust it, set the environment "
+        f"variable LIGHTNING_XT_ALLOW={path.partition('.')[0]}"
+    )
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["lightning_xt.nn.positions.alibi.ALiBi", "lightning.pytorch.Trainer", "torch.optim.AdamW", "torchmetrics.Metric",
+     "__main__.Mine", "there_is_no_such_module.Mine", f"{__name__}.Mine"],
+)  # fmt: skip
+def test_ours_and_the_users_own_are_allowed(path: str) -> None:
+    assert refused_path(path) is None
+
+
+@pytest.mark.parametrize("form", ["mine_a.py", "mine_a/__init__.py", "mine_a/part.py"])
+def test_a_module_of_the_folder_is_the_users_own(form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / form).parent.mkdir(exist_ok=True)
+    (tmp_path / form).write_text("raise RuntimeError('it is imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert refused_path("mine_a.Thing") is None
+    assert refused_path("mine_a.part.Thing") is None
+
+
+def test_a_folder_of_the_name_of_a_known_module_allows_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "subprocess.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert RULE in (refused_path("subprocess.Popen") or "")
+
+
+def test_others_are_allowed_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIGHTNING_XT_ALLOW", "yaml, os")
+    assert refused_path("os.system") is None and refused_path("yaml.YAMLObject") is None
+    assert refused_path("subprocess.Popen") is not None
+
+
+def test_what_a_module_only_passes_on_is_refused() -> None:
+    assert (refused_find("torch.os.system", torch.os.system) or "").startswith(
+        f"torch.os.system is {sys.modules['os'].system.__module__}.system, and "
+    )
+    assert (refused_find("torch.os", torch.os) or "").startswith("torch.os is os, and os is not imported")
+    assert refused_find("torch.optim.AdamW", torch.optim.AdamW) is None
+    assert refused_find("torch.pi", torch.pi) is None
+
+
+TRAP = "from pathlib import Path\nPath(__file__).with_name('sprung').touch()\nclass Trap: pass\n"
+
+
+def test_nothing_is_imported_to_refuse_it(
+    fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "trap_of_a_stranger.py").write_text(TRAP)
+    monkeypatch.syspath_prepend(site)
+    monkeypatch.setattr("lightning_xt.core.imports.site.getusersitepackages", lambda: str(site))
+    for slot in ("--model.optimizer", "--model.decoder.attention.position", "--data", "--trainer.callbacks+"):
+        assert main(["fit", "-c", "tiny.yaml", slot, "trap_of_a_stranger.Trap"]) == 2
+        assert f"lightning-xt: error: trap_of_a_stranger.Trap {RULE}" in capsys.readouterr().err
+    assert not (site / "sprung").exists() and "trap_of_a_stranger" not in sys.modules
+    # With leave it is imported, and then refused for what it is.
+    monkeypatch.setenv("LIGHTNING_XT_ALLOW", "trap_of_a_stranger")
+    assert main(["fit", "-c", "tiny.yaml", "--model.optimizer", "trap_of_a_stranger.Trap"]) == 2
+    assert "expects a function or a callable class" in capsys.readouterr().err
+    assert (site / "sprung").exists()
+
+
+def test_from_config_and_tokenizers_of_checkpoints_keep_the_rule() -> None:
+    with pytest.raises(ValueError, match=r"subprocess\.Popen is not imported"):
+        LanguageModel.from_config({"decoder": {"dim": 8, "depth": 1, "attention": {"position": "subprocess.Popen"}}})
+    with pytest.raises(ValueError, match=r"the checkpoint's tokenizer: subprocess\.Popen is not imported"):
+        named_tokenizer({"class_path": "subprocess.Popen", "init_args": {"args": ["touch", "sprung"]}})
+
+
+def test_the_parser_is_as_before_outside_the_block() -> None:
+    from jsonargparse import _typehints
+
+    before = _typehints.import_object
+    with pytest.raises(KeyError), guarded_imports():
+        assert _typehints.import_object is not before
+        raise KeyError
+    assert _typehints.import_object is before
