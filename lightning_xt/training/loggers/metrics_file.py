@@ -1,6 +1,6 @@
 import csv
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -23,13 +23,12 @@ class MetricsFile(Logger):
     def __init__(self, file: Path, first_step: int | None = None) -> None:
         super().__init__()
         self.file = file
-        self._rows: dict[int, dict[str, Any]] = {}
-        self._read = False
         self._first_step = first_step
-        self._changed: set[int] = set()
+        self._changed: dict[int, dict[str, Any]] = {}
+        """What is not in the file yet, by step. The file itself is read again where it has to be, not held."""
         self._columns: list[str] | None = None
-        self._last = (-1, 0)
-        """The last row of the file: its step, and the byte it starts at."""
+        self._last: tuple[int, int, dict[str, Any]] = (-1, 0, {})
+        """The last row of the file: its step, the byte it starts at, and what it says."""
 
     @property
     def name(self) -> str:
@@ -49,17 +48,14 @@ class MetricsFile(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        self._continue()
-        step = -1 if step is None else step
-        row = self._rows.setdefault(step, {})
+        row = self._changed.setdefault(-1 if step is None else step, {})
         row.update({name: value for name, value in metrics.items() if name != "epoch"})
-        self._changed.add(step)
 
     @rank_zero_only
     def save(self) -> None:
         if not self._changed:
             return
-        names = {name for step in self._changed for name in self._rows[step]}
+        names = {name for row in self._changed.values() for name in row}
         fits = self._columns is not None and names <= set(self._columns) and min(self._changed) >= self._last[0]
         if fits and self.file.is_file():
             self._append()
@@ -73,39 +69,42 @@ class MetricsFile(Logger):
 
     def _append(self) -> None:
         with self.file.open("r+b") as file:
-            step, start = self._last
+            step, start, row = self._last
             if step in self._changed:
                 # It has more to say of this step.
+                self._changed[step] = row | self._changed[step]
                 file.truncate(start)
             file.seek(0, io.SEEK_END)
-            self._write_rows(file, sorted(self._changed))
+            self._write_rows(file, self._changed)
 
     def _rewrite(self) -> None:
-        self._columns = sorted({name for row in self._rows.values() for name in row})
+        rows = dict(self._rows())
+        for step, row in self._changed.items():
+            rows[step] = rows.get(step, {}) | row
+        # What the run goes back behind is gone from here on.
+        self._first_step = None
+        self._columns = sorted({name for row in rows.values() for name in row})
         with replacing(self.file) as file:
             file.write(_line(["step", *self._columns]))
-            self._write_rows(file, sorted(self._rows))
+            self._write_rows(file, rows)
 
-    def _write_rows(self, file: BinaryIO, steps: Iterable[int]) -> None:
-        for step in steps:
-            self._last = step, file.tell()
-            row = self._rows[step]
+    def _write_rows(self, file: BinaryIO, rows: dict[int, dict[str, Any]]) -> None:
+        for step in sorted(rows):
+            row = rows[step]
+            self._last = step, file.tell(), row
             file.write(_line([step, *(row.get(name, "") for name in self._columns or [])]))
 
-    def _continue(self) -> None:
-        """Takes up the rows of an earlier part of the run."""
-        if self._read:
-            return
-        self._read = True
+    def _rows(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """The rows of the file, but for those that the run goes back behind."""
         if not self.file.is_file():
             return
         with self.file.open(newline="", encoding="utf-8") as file:
             # A crash may have cut the last row off.
-            whole = [line for line in file if line.endswith("\n")]
-        for row in csv.DictReader(whole):
-            step = int(row.pop("step"))
-            if self._first_step is None or step < self._first_step:
-                self._rows[step] = {name: value for name, value in row.items() if value != ""}
+            whole = (line for line in file if line.endswith("\n"))
+            for row in csv.DictReader(whole):
+                step = int(row.pop("step"))
+                if self._first_step is None or step < self._first_step:
+                    yield step, {name: value for name, value in row.items() if value != ""}
 
 
 def _line(values: Iterable[Any]) -> bytes:
