@@ -77,6 +77,12 @@ def set_intervals(options: Any, files: Iterable[Path]) -> None:
     options.trainer.val_check_interval = batches
 
 
+def check_seed(seed: Any) -> None:
+    """Raises a UserError for a number from which no random numbers start."""
+    if not isinstance(seed, bool) and isinstance(seed, int) and not 0 <= seed < 2**32:
+        raise UserError(f"--seed_everything is {seed}; it must be from 0 to 2**32 - 1")
+
+
 def check_options(command: str, options: Any) -> None:
     """Raises a UserError for values that no command could work with."""
     for name in ("validate_every", "checkpoint_every"):
@@ -84,6 +90,8 @@ def check_options(command: str, options: Any) -> None:
             raise UserError(f"--{name} is {options[name]}; it must be at least 1 optimizer step")
     if options.keep_checkpoints < 0:
         raise UserError(f"--keep_checkpoints is {options.keep_checkpoints}; it must be at least 0")
+    if (batches := options.trainer.accumulate_grad_batches) is not None and batches < 1:
+        raise UserError(f"--trainer.accumulate_grad_batches is {batches}; it must be at least 1 batch")
     if (logged := options.trainer.log_every_n_steps or 0) < 0:
         raise UserError(
             f"--trainer.log_every_n_steps is {logged}; it must be at least 1 optimizer step, or 0 for never"

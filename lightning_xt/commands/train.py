@@ -27,7 +27,7 @@ from lightning_xt.commands.checkpoints import (
 from lightning_xt.commands.cluster import environments, settle
 from lightning_xt.commands.config_files import check_configs
 from lightning_xt.commands.memory import not_enough_memory
-from lightning_xt.commands.options import TRAINER_DEFAULTS, add_options, check_options, set_intervals
+from lightning_xt.commands.options import TRAINER_DEFAULTS, add_options, check_options, check_seed, set_intervals
 from lightning_xt.commands.parse_errors import sentence
 from lightning_xt.commands.weights import differences, load_weights, misfit
 from lightning_xt.core.discovery import import_submodules
@@ -124,6 +124,8 @@ class CommandLine(LightningCLI):
         finally:
             sys.argv = given
         self.given = list(args)
+        if command := self.config.get("subcommand"):
+            check_seed(self.config[command].seed_everything)
 
     def _options(self, args: Sequence[str]) -> list[str]:
         actions = self._parser(args[0])._actions

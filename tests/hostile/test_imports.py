@@ -101,7 +101,11 @@ def test_the_parser_is_as_before_outside_the_block() -> None:
     from jsonargparse import _typehints
 
     before = _typehints.import_object
-    with pytest.raises(KeyError), guarded_imports():
+    with guarded_imports():
         assert _typehints.import_object is not before
-        raise KeyError
+        with guarded_imports(), pytest.raises(ModuleNotFoundError):
+            _typehints.import_object("there_is_no_such_module.Mine")
+    assert _typehints.import_object is before
+    with pytest.raises(ValueError, match=r"os\.system is not imported"), guarded_imports():
+        _typehints.import_object("os.system")
     assert _typehints.import_object is before

@@ -1,5 +1,7 @@
 """Texts, JSON lines and pairs that hold what nobody expects."""
 
+# ruff: noqa: E501 - a row of a table is a line
+
 from collections.abc import Iterator, Sequence
 
 from hostile.case import Case, Content
