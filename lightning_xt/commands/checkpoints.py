@@ -6,9 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from lightning_xt.messages import UserError
 from lightning_xt.training.checkpoint_file import check_contents, read_checkpoint
 from lightning_xt.training.runs import checkpoint_file, checkpoint_of, newest_with, run_of
+
+WAY_OUT = "give a .ckpt file that fit has saved"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,10 +140,13 @@ def step_of(checkpoint: Path) -> int:
     content = read_checkpoint(checkpoint)
     for name in ("state_dict", "global_step"):
         if name not in content:
-            raise UserError(
-                f"{checkpoint} is no checkpoint of a run: it has no {name}; give a .ckpt file that fit has saved"
-            )
-    return int(content["global_step"])
+            raise UserError(f"{checkpoint} is no checkpoint of a run: it has no {name}; {WAY_OUT}")
+    state, step = content["state_dict"], content["global_step"]
+    if not isinstance(step, int) or step < 0:
+        raise UserError(f"{checkpoint} is no checkpoint of a run: its global_step is {step!r}, no count; {WAY_OUT}")
+    if not isinstance(state, dict) or not all(isinstance(each, Tensor) for each in state.values()):
+        raise UserError(f"{checkpoint} is no checkpoint of a run: its state_dict holds more than weights; {WAY_OUT}")
+    return step
 
 
 def with_config_of_run(args: list[str]) -> list[str]:
