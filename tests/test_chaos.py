@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from chaos import kills, preemptions, saves
-from chaos.runs import RUN, Setting, differences, load
+from chaos.compare import differences, load
+from chaos.runs import RUN, Setting
 
 from lightning_xt.cli import main
 from lightning_xt.core.stopping import Stopped, StopSignals, installed_signals

@@ -4,23 +4,8 @@ import random
 from pathlib import Path
 from typing import Any
 
-from chaos.runs import (
-    RESUME,
-    RUN,
-    SAVED,
-    Ended,
-    RunError,
-    Setting,
-    completed,
-    differences,
-    fit,
-    last_line,
-    load,
-    prepare,
-    saves,
-    signals,
-    whole,
-)
+from chaos.compare import RunError, differences, load
+from chaos.runs import RESUME, RUN, SAVED, Ended, Setting, completed, fit, last_line, prepare, saves, signals, whole
 
 SETTINGS = [
     Setting(pairs=False, workers=2, accumulate=1, processes=1, average=True),

@@ -1,24 +1,20 @@
-"""Runs of the command line in processes of their own, and what two of them differ in."""
+"""Runs of the command line in processes of their own, and the signals that they are to get."""
 
 import contextlib
-import csv
 import json
-import logging
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny_pairs import sentences
 
+from chaos.compare import RunError
 from chaos.moments import PLAN
 
 LANGUAGE = """
@@ -33,7 +29,7 @@ model:
     optimizer: {class_path: AdamW, init_args: {lr: 0.01, weight_decay: 0.1}}
     schedule: {class_path: WarmupCosine, init_args: {warmup_steps: 10}}
 trainer: {accelerator: cpu, gradient_clip_val: 1.0, log_every_n_steps: 1, enable_progress_bar: false,
-  callbacks: [{class_path: chaos.moments.Moments}], limit_val_batches: 8}
+  limit_val_batches: 8}
 sample_text: {length: 4, prompts: [the]}
 """
 PAIRS = """
@@ -50,22 +46,15 @@ model:
     decoder: {dim: 16, depth: 1, dropout: 0.2, attention: {heads: 2, position: Rotary}}
     optimizer: {class_path: AdamW, init_args: {lr: 0.01, weight_decay: 0.1}}
     schedule: {class_path: WarmupCosine, init_args: {warmup_steps: 10}}
-trainer: {accelerator: cpu, gradient_clip_val: 1.0, log_every_n_steps: 1, enable_progress_bar: false,
-  callbacks: [{class_path: chaos.moments.Moments}]}
+trainer: {accelerator: cpu, gradient_clip_val: 1.0, log_every_n_steps: 1, enable_progress_bar: false}
 sample_text: {length: 4}
 """
-TIMED = {"tokens_per_second", "step_ms", "data_wait", "mfu", "peak_memory_gb"}
-FORGOTTEN = {"current_score"}
-"""What Lightning saves of a ModelCheckpoint but does not restore; nothing depends on it."""
 SAVED = 8
 """Optimizer steps between two checkpoints."""
 SECONDS = 240
 """A process that takes longer hangs."""
 RUN = Path("runs/chaos/0")
 RESUME = ["-c", str(RUN / "config.yaml"), "--ckpt_path", "last"]
-
-# TensorBoard tells that it hides what a resumed run did anew.
-logging.getLogger("tensorboard").setLevel(logging.ERROR)
 
 
 @dataclass(frozen=True)
@@ -111,10 +100,6 @@ class Setting:
         return [f"{name}={value}" for name, value in options.items()]
 
 
-class RunError(Exception):
-    """A run did not do what it was started for."""
-
-
 def prepare(setting: Setting, folder: Path) -> list[str]:
     """Writes what runs of a setting read into a folder; gives how they are told of it from a folder beside."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -122,10 +107,11 @@ def prepare(setting: Setting, folder: Path) -> list[str]:
     pairs = sentences(200)
     (folder / "pairs.en").write_text("".join(f"{source}\n" for source, _ in pairs), encoding="utf-8")
     (folder / "pairs.de").write_text("".join(f"{target}\n" for _, target in pairs), encoding="utf-8")
-    text = PAIRS if setting.pairs else LANGUAGE
+    callbacks = [{"class_path": "chaos.moments.Moments"}]
     if setting.average:
-        text = text.replace("Moments}]", "Moments}, {class_path: ExponentialAverage, init_args: {decay: 0.9}}]")
-    (folder / "chaos.yaml").write_text(text)
+        callbacks.append({"class_path": "ExponentialAverage", "init_args": {"decay": 0.9}})
+    text = PAIRS if setting.pairs else LANGUAGE
+    (folder / "chaos.yaml").write_text(text.replace("trainer: {", f"trainer: {{callbacks: {json.dumps(callbacks)}, "))
     return ["-c", "../chaos.yaml"]
 
 
@@ -214,60 +200,3 @@ def saves(folder: Path) -> list[dict[str, Any]]:
 
 def _lines(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
-
-
-def differences(whole: Path, other: Path) -> Iterator[str]:
-    """What two runs differ in, one line each."""
-    for kind in ("last", "best"):
-        name = f"checkpoints/{kind}.ckpt"
-        yield from unequal(load(whole / name), load(other / name), name)
-    yield from unequal(metrics(whole), metrics(other), "metrics.csv")
-    curves = scalars(other)
-    yield from unequal(scalars(whole), curves, "TensorBoard")
-    for name, points in curves.items():
-        steps = [step for step, _ in points]
-        # Lightning adds the epoch to whatever it logs, so twice to a step that is validated.
-        if name != "epoch" and steps != sorted(set(steps)):
-            yield f"TensorBoard/{name}: the steps do not increase: {steps}"
-    yield from unequal(*((run / "samples.txt").read_text() for run in (whole, other)), "samples.txt")
-
-
-def unequal(one: Any, other: Any, name: str) -> Iterator[str]:
-    """Names the leaves in which two values differ."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        for key in sorted((one.keys() | other.keys()) - FORGOTTEN, key=str):
-            if key in one and key in other:
-                yield from unequal(one[key], other[key], f"{name}/{key}")
-            else:
-                yield f"{name}/{key}: only in the {'uninterrupted' if key in one else 'resumed'} run"
-    elif isinstance(one, list | tuple) and isinstance(other, list | tuple) and len(one) == len(other):
-        for number, (left, right) in enumerate(zip(one, other, strict=True)):
-            yield from unequal(left, right, f"{name}/{number}")
-    elif isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
-        if one.dtype != other.dtype or not torch.equal(one, other):
-            yield f"{name}: tensors differ"
-    elif type(one) is not type(other) or one != other:
-        yield f"{name}: {str(one)[:200]} in the uninterrupted run, {str(other)[:200]} in the resumed one"
-
-
-def load(checkpoint: Path) -> dict[str, Any]:
-    """A checkpoint's content."""
-    content: dict[str, Any] = torch.load(checkpoint, weights_only=True)
-    return content
-
-
-def metrics(run: Path) -> dict[str, dict[str, str]]:
-    """The values of `metrics.csv` as they are written, by step."""
-    with (run / "metrics.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    table = {row["step"]: {name: value for name, value in row.items() if name not in TIMED} for row in rows}
-    if len(table) != len(rows):
-        raise RunError(f"{run}/metrics.csv has a step twice")
-    return table
-
-
-def scalars(run: Path) -> dict[str, list[tuple[int, float]]]:
-    """The points of each curve that TensorBoard shows."""
-    events = EventAccumulator(str(run), size_guidance={"scalars": 0}).Reload()
-    names = [name for name in events.Tags()["scalars"] if name not in TIMED]
-    return {name: [(event.step, event.value) for event in events.Scalars(name)] for name in names}

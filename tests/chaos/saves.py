@@ -4,20 +4,8 @@ import random
 from pathlib import Path
 from typing import Any
 
-from chaos.runs import (
-    RESUME,
-    RUN,
-    SAVED,
-    RunError,
-    Setting,
-    completed,
-    differences,
-    fit,
-    last_line,
-    load,
-    prepare,
-    whole,
-)
+from chaos.compare import RunError, differences, load
+from chaos.runs import RESUME, RUN, SAVED, Setting, completed, fit, last_line, prepare, whole
 from lightning_xt.training.checkpoint_file import check_contents
 
 SETTING = Setting(pairs=False, workers=0, accumulate=1, processes=1, average=True, keep=2)

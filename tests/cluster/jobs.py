@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from resume_check import CONFIG
+from chaos.runs import LANGUAGE
 
 HERE = Path(__file__).parent
 SCRIPTS = HERE.parents[1] / "configs" / "cluster"
@@ -52,7 +52,7 @@ def write_inputs(folder: Path) -> None:
     """Writes a corpus and the config check.yaml."""
     (folder / "corpus.txt").write_text("".join(random.Random(0).choices("the quick brown fox\n", k=4000)))
     options = f"validate_every: 50\ncheckpoint_every: 30\ntrainer: {{max_steps: {STEPS}, "
-    (folder / "check.yaml").write_text(CONFIG.replace("trainer: {", options))
+    (folder / "check.yaml").write_text(LANGUAGE.replace("trainer: {", options))
 
 
 def fit(folder: Path, *options: str) -> None:

@@ -4,8 +4,8 @@ import os
 import signal
 
 import pytest
+from chaos.compare import differences, last_step, load
 from cluster.jobs import Job, write_inputs
-from resume_check import differences, last_step, load
 
 # Notes what it was given, and does as it is told.
 NOTES = """

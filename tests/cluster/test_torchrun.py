@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from chaos.compare import differences, last_step, load, metrics
 from cluster.jobs import STEPS, Script, command, descendants, fit, free_port, programs, write_inputs
-from resume_check import differences, last_step, load, metrics
 
 # Each machine gives its exit codes in turn, one a start.
 CODES = """
