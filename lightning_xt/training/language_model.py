@@ -4,9 +4,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.optim import AdamW
+from torch.optim import AdamW, Optimizer
 
 from lightning_xt.core.batch import EvaluationBatch
 from lightning_xt.core.inputs import Inputs, documents_of
@@ -70,6 +71,8 @@ class LanguageModel(Module):
         self.decoder = decoder(size)
         self.separator = vocab.get("separator")
         self.objective = objective()
+        self._losses: list[Tensor] = []
+        """Of the batches of the optimizer step so far, where it logs."""
 
     @property
     def trained(self) -> nn.Module:
@@ -95,8 +98,19 @@ class LanguageModel(Module):
     def training_step(self, batch: Int[Tensor, "b m"], batch_idx: int) -> Float[Tensor, ""]:
         loss = self.loss(batch)
         if self.logs_this_step:
-            self.log("train/loss", loss, prog_bar=True, batch_size=len(batch))
+            self._losses.append(loss.detach())
         return loss
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Logs the mean over all batches of the step, of all processes."""
+        if self._losses:
+            self.log("train/loss", torch.stack(self._losses).mean(), prog_bar=True, sync_dist=True)
+            self._losses = []
+
+    def on_train_start(self) -> None:
+        super().on_train_start()
+        # A training before may have been stopped between two batches of a step.
+        self._losses = []
 
     def on_validation_epoch_start(self) -> None:
         self._sums = LikelihoodSums(self.device)

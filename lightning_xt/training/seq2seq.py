@@ -93,8 +93,8 @@ class Seq2Seq(Module):
         )
         self.objective = objective()
         self.decoded = decoded
-        self._counted: Tensor | None = None
-        """Target tokens of the optimizer step so far."""
+        self._summed: Tensor | None = None
+        """Target tokens of the optimizer step so far, and the sum of their losses."""
 
     @property
     def trained(self) -> nn.Module:
@@ -165,24 +165,25 @@ class Seq2Seq(Module):
     def training_step(self, batch: PairBatch, batch_idx: int) -> Float[Tensor, ""]:
         src, tgt, src_mask = batch
         loss = self._score(src, tgt, src_mask)
-        self._counted = loss.count if self._counted is None else self._counted + loss.count
-        if self.logs_this_step:
-            self.log("train/loss", loss.mean, prog_bar=True, batch_size=len(src))
+        sums = torch.stack((loss.count.float(), loss.total.detach().float()))
+        self._summed = sums if self._summed is None else self._summed + sums
         return loss.mean * loss.count / NEUTRAL
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Turns the gradients of sums, which Lightning has divided by batches and processes, into those of the mean."""
         trainer = self.trainer
-        count = trainer.strategy.reduce(self._counted, reduce_op="sum")
+        count, total = trainer.strategy.reduce(self._summed, reduce_op="sum")
+        if self.logs_this_step:
+            self.log("train/loss", total / count.clamp(min=1), prog_bar=True)
         parts = NEUTRAL * trainer.accumulate_grad_batches * trainer.world_size
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         torch._foreach_mul_(gradients, parts / count.clamp(min=1))
-        self._counted = None
+        self._summed = None
 
     def on_train_start(self) -> None:
         super().on_train_start()
         # A training before may have been stopped between two batches of a step.
-        self._counted = None
+        self._summed = None
 
     def on_validation_epoch_start(self) -> None:
         self._scores = PairScores(self.device, self.target_tokenizer, self.decoded, SHOWN)

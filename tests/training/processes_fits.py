@@ -44,7 +44,7 @@ class Fit:
     """What a training has come to.
 
     Args:
-        steps: what each batch logged, of the mean of all processes.
+        steps: what each batch logged.
         weights: whole.
         optimizer: its state, whole.
         metrics: the last ones of a validation, of each process.
@@ -119,12 +119,9 @@ def fit(
         )
 
     ranks = in_processes(train, processes, folder)
-    logs = [rank[0] for rank in ranks]
-    means = [
-        {name: sum(batch[name] for batch in batches) / len(batches) for name in batches[0]}
-        for batches in zip(*logs, strict=True)
-    ]
-    return Fit(means, ranks[0][1], ranks[0][2], [rank[3] for rank in ranks], ranks[0][4])
+    # All processes log the same.
+    assert all(rank[0] == ranks[0][0] for rank in ranks)
+    return Fit(ranks[0][0], ranks[0][1], ranks[0][2], [rank[3] for rank in ranks], ranks[0][4])
 
 
 assert_close = partial(torch.testing.assert_close, rtol=0, atol=1e-11)
