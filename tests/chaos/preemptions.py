@@ -29,7 +29,8 @@ def plans(setting: Setting, count: int, steps: int, seed: str) -> list[dict[str,
         made.append(
             {
                 "moment": moment,
-                "step": SAVED + int((steps - 3 * SAVED) * (number + draw.random()) / count),
+                # Before its first step a run that goes on knows of none.
+                "step": 0 if moment == "setup" else SAVED + int((steps - 3 * SAVED) * (number + draw.random()) / count),
                 "file": "last.ckpt" if moment == "saving" else None,
                 "signal": draw.choice(["SIGTERM", "SIGUSR1"]),
                 "target": 0 if moment == "saving" else targets[number % len(targets)],
