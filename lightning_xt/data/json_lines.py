@@ -77,7 +77,7 @@ def text_of(line: bytes, place: str, field: str, *, chosen: bool = True) -> str:
         # Also numbers of thousands of digits and a thousand brackets, which Python does not read.
         raise ValueError(
             f"{place} is not JSON ({error}), but {reading}every line is to be an object; {way_out}"
-        ) from error
+        ) from None
     if not isinstance(record, dict):
         raise ValueError(f"{place} is {_kind(record)}, but {reading}every line is to be an object; {way_out}")
     if field not in record:
