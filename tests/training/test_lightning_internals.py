@@ -45,7 +45,7 @@ def test_objects_have_them(tmp_path):
     assert connector._first_loop_iter is None
     assert loop.max_steps == trainer.max_steps == -1
     assert loop._should_accumulate() is False
-    assert loop.val_loop.restarting is False
+    assert loop.val_loop.restarting is loop.val_loop._has_run is False
     assert set(vars(loop.val_loop.batch_progress.current)) == {"ready", "started", "processed", "completed"}
     assert ModelCheckpoint()._last_global_step_saved == 0
     assert LightningModule()._trainer is None

@@ -148,6 +148,8 @@ class Preemption(Checkpoint):
         # Not owed any more by what is saved from here on.
         self._owed = None
         loop.val_loop.run()
+        # Else an epoch that ended with this step would be taken for one that has been gone through, again and again.
+        loop.val_loop._has_run = False
         trainer.training = True
         connector._first_loop_iter = first
         # So that it is not owed twice, and logged twice.
