@@ -106,8 +106,14 @@ def _check_output(output: Path) -> None:
 
 def _read(file: Path) -> dict[str, Any]:
     content = read_checkpoint(file)
-    if not isinstance(content.get(OWN), dict) or "state_dict" not in content:
+    state = content.get("state_dict")
+    if not isinstance(content.get(OWN), dict) or not isinstance(state, dict):
         raise UserError(f"{file} was not written by lightning-xt; average the checkpoints that fit has saved")
+    for name, value in state.items():
+        if not isinstance(value, Tensor) or not value.isfinite().all():
+            raise UserError(
+                f"{file} holds {name}, of which not all are numbers; remove the file, or average other ones"
+            )
     return content
 
 

@@ -28,7 +28,8 @@ def read(source: str) -> list[Prompt]:
         content = sys.stdin.buffer.read()
     else:
         content = whole("--prompts", source, "a text file, .jsonl, or - for standard input")
-    lines = content.removeprefix(codecs.BOM_UTF8).removesuffix(b"\n").split(b"\n")
+    content = content.removeprefix(codecs.BOM_UTF8)
+    lines = content.removesuffix(b"\n").split(b"\n")
     prompts = []
     for number, line in enumerate(lines):
         line, at = line.removesuffix(b"\r"), f"{place}: line {number + 1}"

@@ -106,6 +106,9 @@ class Enwik8(ByteCorpus):
         train, validation, test = self.split_sizes
         size, needed = text.stat().st_size, train + validation + test
         if size < needed:
+            if not found:
+                # Such as a page that asks to log in: it would be found the next time.
+                source.unlink()
             raise ValueError(
                 f"data.split_sizes {list(self.split_sizes)} need {needed:,} bytes together, but {source} holds "
                 f"{size:,}; lower --data.split_sizes or put a longer text in its place"
@@ -143,7 +146,11 @@ def find_enwik8(folder: Path) -> Path | None:
 
 def _packed(url: str) -> str:
     """How the file at a URL is packed, as the ending of its name; empty if it is not."""
-    ending = PurePosixPath(urlsplit(url).path).suffix.lower()
+    try:
+        ending = PurePosixPath(urlsplit(url).path).suffix.lower()
+    except ValueError:
+        # Nobody can download from there, which `download` says.
+        return ""
     return ending if ending in PACKED else ""
 
 

@@ -32,9 +32,7 @@ def cases() -> Iterator[Case]:
             files={"in.jsonl": content},
         )
     for name, file, content, says in _prompts():
-        yield Case(
-            name=f"text: prompts, {name}", command=[*GENERATE, file], says=["--prompts", *says], files={file: content}
-        )
+        yield Case(name=f"text: prompts, {name}", command=[*GENERATE, file], says=says, files={file: content})
     yield Case(name="text: prompts from a pipe, nothing", command=[*GENERATE, "-"], says=["--prompts -", "is empty"])
     yield Case(
         name="text: prompts from a pipe, no UTF-8",
@@ -108,7 +106,7 @@ def _prompts() -> Iterator[tuple[str, str, Content, Sequence[str]]]:
     yield "no UTF-8", "in.txt", b"a\n\xc3(\n", ["in.txt: line 2", "is not UTF-8"]
     yield "UTF-16", "in.txt", "ab\n".encode("utf-16"), ["in.txt: line 1", "is not UTF-8"]
     yield "binary", "in.txt", bytes(range(256)), ["in.txt: line 2", "is not UTF-8"]
-    yield "an empty line", "in.txt", b"a\n\nb\n", ["a prompt of at least one character"]
+    yield "an empty line", "in.txt", b"a\n\nb\n", ["prompt 2 is empty"]
 
 
 def _predicted() -> Iterator[tuple[str, str, Content, Sequence[str]]]:
