@@ -106,9 +106,6 @@ class Enwik8(ByteCorpus):
         train, validation, test = self.split_sizes
         size, needed = text.stat().st_size, train + validation + test
         if size < needed:
-            if not found:
-                # Such as a page that asks to log in: it would be found the next time.
-                source.unlink()
             raise ValueError(
                 f"data.split_sizes {list(self.split_sizes)} need {needed:,} bytes together, but {source} holds "
                 f"{size:,}; lower --data.split_sizes or put a longer text in its place"

@@ -86,8 +86,9 @@ def problems(case: Case, base: Path, folder: Path, *, apart: bool = False) -> li
     found += [f"{name} is {_change(name, before, after)}" for name in sorted(before.keys() | after.keys())
               if before.get(name) != after.get(name)]  # fmt: skip
     # The hashes of files that were read may be remembered there, and what has arrived of a download, nothing else.
-    found += [f"{path} is left in the data folder" for path in data.rglob("*") if path.is_file()
-              and path.suffix not in (".memo", ".lock") and path.name not in (".enwik8.part", ".enwik8.tag")]  # fmt: skip
+    kept = (".memo", ".lock", ".enwik8.part", ".enwik8.tag")
+    left = [path for path in data.rglob("*") if path.is_file() and not path.name.endswith(kept)]
+    found += [f"{path} is left in the data folder" for path in left]
     if grown > MEMORY:
         found.append(f"it took {grown >> 20} MiB of memory")
     return found
