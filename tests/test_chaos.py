@@ -16,7 +16,7 @@ from lightning_xt.core.stopping import Stopped, StopSignals, installed_signals
 from lightning_xt.data.text_files import TextFiles
 
 STEPS = 48
-SLICE = Setting(pairs=False, workers=0, accumulate=1, processes=1, average=True, keep=2)
+SLICE = saves.SETTING
 """What the default tests disturb in every way, and leave alone once."""
 
 
@@ -29,11 +29,12 @@ def test_each_choice_is_made_in_half_of_the_settings():
 
 
 def test_a_run_that_is_disturbed_ends_as_if_nothing_had_been(tmp_path):
-    assert SLICE == saves.SETTING
     planned = kills.plans(SLICE, 2, STEPS, "slice")
     assert kills.check(SLICE, tmp_path, planned[1:], STEPS)[1] == []
     assert saves.check(tmp_path, saves.plans(1, STEPS, "slice"), STEPS) == (1, [])
-    assert preemptions.check(SLICE, tmp_path, preemptions.plans(SLICE, 2, STEPS, "slice"), STEPS) == (2, [])
+    # Validations with which an epoch ends, and the second with which the run does.
+    stop = {"moment": "validation", "signal": "SIGTERM", "target": 0, "delay": 0.0, "seed": 0}
+    assert preemptions.check(SLICE, tmp_path, [{**stop, "step": step} for step in (23, STEPS)], STEPS) == (2, [])
     whole, other = tmp_path / "whole" / RUN, tmp_path / "stopped" / RUN
     assert load(other / "checkpoints/last.ckpt")["TextFiles"]["samples_seen"] == STEPS * 4
     assert len((other / "metrics.csv").read_text().splitlines()) == STEPS + 1
