@@ -276,6 +276,19 @@ def test_files_that_cannot_be_used(tmp_path):
     for change in (no_decoder, no_exclamation):
         with pytest.raises(ValueError, match=rf"{place} is no byte-level BPE with all 256 bytes; train one"):
             BPE(file=save(file, change))
+
+    def lower(described):
+        described["normalizer"] = {"type": "Lowercase"}
+
+    def no_pre_tokenizer(described):
+        described["pre_tokenizer"] = None
+
+    def a_space_first(described):
+        described["pre_tokenizer"]["add_prefix_space"] = True
+
+    for change in (lower, no_pre_tokenizer, a_space_first):
+        with pytest.raises(ValueError, match=rf"{place} does not give a text back as it was; train it with"):
+            BPE(file=save(file, change))
     tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0}, unk_token="a")).save(str(file))
     with pytest.raises(ValueError, match=rf"{place} is no byte-level BPE"):
         BPE(file=str(file))

@@ -40,7 +40,7 @@ def cases() -> Iterator[Case]:
         ("no pre-tokenizer", _with(good, "pre_tokenizer", None), "pre-tokenizer"),
         ("a normalizer", _with(good, "normalizer", {"type": "Lowercase"}), "normalizer"),
         ("bytes are missing", _of_model(good, {name: n for name, n in vocab.items() if name not in "abc"}), no_bytes),
-        ("no vocabulary", _of_model(good, {}), none),
+        ("no vocabulary", _of_model(good, {}), no_bytes),
         ("an id below zero", _of_model(good, {**vocab, "a": -1}), none),
         ("an id that is a text", _of_model(good, {**vocab, "a": "one"}), none),
         ("an id far away", _of_model(good, {**vocab, "zz": 2**31}), "2147483649 ids"),

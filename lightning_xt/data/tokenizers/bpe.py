@@ -13,6 +13,8 @@ from lightning_xt.data.tokenizers.base import TextStream, Tokenizer
 SPECIALS = ("<pad>", "<start>", "<end>")
 SMALLEST = 256 + len(SPECIALS)
 LEAST_COUNT = 2  # a pair of pieces that the text holds once is not worth an id
+PROBE = "Two  spaces,\ttabs\nand ÄÖ é 日本 🙂 don't 0123\x01"
+"""A text with what tokenizers are known to change."""
 
 
 class BPE(Tokenizer):
@@ -183,7 +185,13 @@ def _loaded(place: str, content: bytes) -> Library:
         )
     library.no_truncation()
     library.no_padding()
-    return _as_text(library)
+    _as_text(library)
+    if library.decoder.decode(library.encode(PROBE, add_special_tokens=False).tokens) != PROBE:
+        raise ValueError(
+            f"{place} does not give a text back as it was; train it with the pre-tokenizer ByteLevel, without a space "
+            "before the first word, and without a normalizer"
+        )
+    return library
 
 
 def _as_text(library: Library) -> Library:
