@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from lightning_xt.training.migrations import migrate
+from lightning_xt.training.migrations import OWN, migrate
 
 ARCHIVE = b"PK\x03\x04"
 """What every file of torch.save begins with: it is a zip archive."""
@@ -45,6 +45,12 @@ def read_checkpoint(path: str | Path, *, mapped: bool = True, map_location: Any 
     if not isinstance(content, dict):
         raise _unreadable(file, f"it holds a {type(content).__name__}, not a mapping; give a .ckpt file of a run")
     content = dict(content)
+    if not isinstance(content.get(OWN, {}), dict):
+        raise _unreadable(
+            file,
+            f"what it holds of its run is a {type(content[OWN]).__name__}, not a mapping; give a .ckpt file that fit "
+            "has saved",
+        )
     migrate(content)
     return content
 

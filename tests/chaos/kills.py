@@ -24,7 +24,7 @@ BOUND = 60
 
 def plans(setting: Setting, count: int, steps: int, seed: str) -> list[dict[str, Any]]:
     """So many kills, spread over a run."""
-    draw = random.Random(seed)
+    draw, files = random.Random(seed), ("last.ckpt", "best.ckpt")
     made = []
     for number in range(count):
         moment = MOMENTS[number % len(MOMENTS)]
@@ -35,7 +35,8 @@ def plans(setting: Setting, count: int, steps: int, seed: str) -> list[dict[str,
                 "moment": moment,
                 # After the first checkpoint, and where a validation is still to come.
                 "step": SAVED + int((steps - 3 * SAVED) * (number + draw.random()) / count),
-                "file": draw.choice(["last.ckpt", "best.ckpt"]) if moment in ("saving", "renaming") else None,
+                # A loss that is the lowest so far is seldom late in a run.
+                "file": draw.choice(files[: 1 + (number < count // 2)]) if moment in ("saving", "renaming") else None,
                 "signal": "SIGKILL",
                 # Only the first process writes.
                 "target": (0 if moment in ("saving", "renaming") else draw.randrange(2)) if alone else "all",

@@ -105,3 +105,9 @@ def test_any_mapping_is_read(tmp_path):
 def test_what_cannot_be_opened(tmp_path):
     assert told(tmp_path / "nope.ckpt").startswith("No such file or directory; give")
     assert told(tmp_path).startswith("Is a directory; give")
+
+
+def test_contents_of_another_kind(tmp_path):
+    file = tmp_path / "in.ckpt"
+    torch.save({"global_step": 7, "state_dict": {}, "lightning_xt": [1]}, file)
+    assert told(file) == "what it holds of its run is a list, not a mapping; give a .ckpt file that fit has saved"
