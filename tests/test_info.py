@@ -283,7 +283,7 @@ MISTAKES = [
         "weights.ckpt",
         "weights.ckpt was not written by lightning-xt: it is a bare state_dict of 2 tensors (weight, bias",
     ),
-    ("other.ckpt", "other.ckpt cannot be read as a checkpoint: what it holds of its run is a list, not a mapping; give"),
+    ("other.ckpt", "other.ckpt cannot be read as a checkpoint: what it holds of its run is a list, not a mapping"),
     ("nothing.ckpt", "nothing.ckpt was not written by lightning-xt: it is a mapping of 0 entries (nothing"),
     (
         "later.ckpt",
