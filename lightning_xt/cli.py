@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from lightning_xt.core.stopping import PREEMPTED, Stopped, StopSignals, processes_of_run
+from lightning_xt.core.stopping import INTERRUPTED, PREEMPTED, TERMINATED, Stopped, StopSignals, processes_of_run
 from lightning_xt.messages import UserError, sentence_for, unknown
 
 HELP = """\
@@ -28,8 +28,6 @@ Options of a command:  lightning-xt COMMAND --help
 Options of a class:    lightning-xt fit --model.help LanguageModel     lightning-xt fit --data.help TextFiles
 Resulting config:      lightning-xt fit -c FILE --print_config
 """
-TERMINATED = 128 + 15
-"""The exit code of what the signal SIGTERM stopped."""
 COMMANDS = ("fit", "validate", "test", "predict", "generate", "info", "average")
 
 
@@ -41,7 +39,8 @@ def main(args: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0 for done, 2 for a mistake of the user's, told in one sentence on standard error, 75 for a `fit`
-        that SIGTERM or SIGUSR1 has stopped, to be gone on with, 143 for any other command that SIGTERM has stopped.
+        that SIGTERM or SIGUSR1 has stopped, to be gone on with, 143 for any other command that SIGTERM has stopped, 130
+        for what the user has interrupted.
     """
     args = list(sys.argv[1:] if args is None else args)
     if not {"", os.getcwd()} & set(sys.path):
@@ -56,6 +55,10 @@ def main(args: Sequence[str] | None = None) -> int:
             print(f"lightning-xt: {stop.sentence}", file=sys.stderr)
         return int(str(stop.code))
     except SystemExit as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt):
+            # Lightning's, after it has put everything in order.
+            print("lightning-xt: interrupted; a run goes on with --ckpt_path last", file=sys.stderr)
+            return INTERRUPTED
         # --help and --print_config end like this; anything but a number is a message.
         if stop.code is None or isinstance(stop.code, int):
             return stop.code or 0

@@ -10,10 +10,14 @@ import torch
 from chaos import kills, preemptions, saves
 from chaos.compare import differences, load
 from chaos.runs import RUN, Setting
+from lightning.pytorch import Callback, Trainer
 
 from lightning_xt.cli import main
 from lightning_xt.core.stopping import Stopped, StopSignals, installed_signals
 from lightning_xt.data.text_files import TextFiles
+from lightning_xt.training.callbacks.preemption import owed_in
+from lightning_xt.training.language_model import LanguageModel
+from lightning_xt.training.step_borders import validation_follows
 
 STEPS = 48
 SLICE = saves.SETTING
@@ -115,3 +119,50 @@ def test_a_process_that_was_forked_leaves_the_signal_to_the_other():
             os.kill(os.getpid(), signal.SIGUSR1)
             os._exit(3 if signals.received is None else 4)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
+
+
+def test_a_run_that_is_not_saved_is_not_to_be_gone_on_with(fresh, monkeypatch, capsys):
+    options = ["fit", "-c", "tiny.yaml", "--trainer.enable_checkpointing", "false"]
+    assert main(options) == 0
+    assert not list(Path("runs").rglob("*.ckpt"))
+    step = TextFiles.train_dataloader
+    monkeypatch.setattr(TextFiles, "train_dataloader", lambda self: [os.kill(os.getpid(), 15), step(self)][1])
+    assert main(options) == 143
+    assert "fit was stopped by SIGTERM; run the command again" in capsys.readouterr().err
+
+
+def test_what_the_user_interrupts_ends_with_130(fresh, monkeypatch, capsys):
+    def interrupted(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(TextFiles, "train_dataloader", interrupted)
+    # Lightning ignores the signal from then on.
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        assert main(["fit", "-c", "tiny.yaml"]) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert "lightning-xt: interrupted; a run goes on with --ckpt_path last" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("callbacks", [None, [], {}, {"Preemption": None}, {"Preemption": {"owed": None}}])
+def test_a_checkpoint_may_owe_nothing(callbacks):
+    assert owed_in({"callbacks": callbacks}) is None
+    assert owed_in({"callbacks": {"Preemption": {"owed": {"train/loss": 1.0}}}}) == {"train/loss": 1.0}
+
+
+def test_a_stop_that_must_wait_is_no_validation(fresh):
+    class Asks(Callback):
+        def on_train_batch_end(self, trainer, *args):
+            trainer.should_stop = True
+            found.append((trainer.global_step, validation_follows(trainer)))
+
+    found = []
+    data = TextFiles(path="corpus.txt", seq_len=8, batch_size=2, eval_batch_size=4)
+    model = LanguageModel.from_config({"decoder": {"dim": 8, "depth": 1, "attention": {"heads": 2}}, "schedule": None})
+    quiet = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary", "enable_checkpointing"), False)
+    steps = {"max_steps": 4, "min_steps": 3, "val_check_interval": 100, "check_val_every_n_epoch": None}
+    trainer = Trainer(callbacks=[Asks()], accelerator="cpu", devices=1, **steps, **quiet)
+    trainer.fit(model, data)
+    # With a least number of steps Lightning wants an epoch too, and these data have none.
+    assert found == [(step, False) for step in (1, 2, 3, 4)]

@@ -1,6 +1,7 @@
 """Compositions come back from checkpoints; which checkpoint a command uses, and what it says of it."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ from lightning_xt.cli import main
 from lightning_xt.commands.checkpoints import Resolved, resolve
 from lightning_xt.messages import UserError
 from lightning_xt.nn.rope_scalings.base import RopeScaling
+from lightning_xt.training.from_config import named_tokenizer
 from lightning_xt.training.language_model import LanguageModel
 
 # Where the slot of a family stands in a decoder's config; families not named here are slots of attention.
@@ -169,3 +171,9 @@ def test_a_run_that_makes_no_steps_stops_with_a_sentence(fresh: Path, capsys: py
     assert "runs/tiny/0/non_finite.json says which batches" in said
     assert [row["optim/skipped_steps"] for row in rows() if row["optim/skipped_steps"]][-1] == "2.0"
     assert len(json.loads(Path("runs/tiny/0/non_finite.json").read_text())["steps"]) == 3
+
+
+@pytest.mark.parametrize("path", ["torch.utils.collect_env.run", "torch.nn.Linear", "lightning_xt.messages.unknown"])
+def test_a_checkpoint_calls_nothing_but_tokenizers(path):
+    with pytest.raises(ValueError, match=f"the checkpoint's tokenizer {re.escape(path)} is no Tokenizer"):
+        named_tokenizer({"class_path": path, "init_args": {"command": "exit 1"}})

@@ -20,6 +20,10 @@
 set -euo pipefail
 
 nodes=${NODES:-1}
+if [[ -z ${GPUS:-} ]] && ! command -v nvidia-smi > /dev/null; then
+    echo "torchrun.sh: there is no nvidia-smi to count GPUs; set GPUS to the number of processes on this machine" >&2
+    exit 2
+fi
 gpus=${GPUS:-$(nvidia-smi --list-gpus | wc -l)}
 state=$(mktemp --directory)
 trap 'rm -rf "$state"' EXIT
@@ -61,6 +65,8 @@ for ((restart = 0; restart <= ${MAX_RESTARTS:-100}; restart++)); do
         --no-python bash -c "$worker" "$state" "$@" \
         --ckpt_path last --trainer.num_nodes "$nodes" --trainer.devices "$gpus" &
     launcher=$!
+    # A signal that came meanwhile found nobody to tell.
+    [[ -z $told ]] || kill -TERM "$launcher" 2>/dev/null || true
     # A signal ends `wait`, not what it waits for.
     code=0
     wait "$launcher" || code=$?

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from lightning_xt.messages import UserError
+from lightning_xt.training.callbacks.preemption import owed_in
 from lightning_xt.training.checkpoint_file import check_contents, read_checkpoint
 from lightning_xt.training.runs import checkpoint_file, checkpoint_of, newest_with, run_of
 
@@ -116,8 +117,7 @@ def _notes(options: Any, checkpoint: Path, step: int) -> Iterator[str]:
         yield f"{part} is what a process left that was stopped while it saved; it is not used"
     if options.init_from is not None:
         yield f"--init_from {options.init_from} is not used: the run goes on from {checkpoint}"
-    owed = read_checkpoint(checkpoint).get("callbacks", {}).get("Preemption", {}).get("owed")
-    if 0 < options.trainer.max_steps <= step and owed is None:
+    if 0 < options.trainer.max_steps <= step and owed_in(read_checkpoint(checkpoint)) is None:
         yield (
             f"{checkpoint} is at step {step} and --trainer.max_steps is {options.trainer.max_steps}: nothing is left "
             "to train; give a larger number to go on"

@@ -32,13 +32,13 @@ from lightning_xt.commands.parse_errors import sentence
 from lightning_xt.commands.weights import differences, load_weights, misfit
 from lightning_xt.core.discovery import import_submodules
 from lightning_xt.core.files import replacing
-from lightning_xt.core.stopping import Stopped, installed_signals
+from lightning_xt.core.stopping import Stopped
 from lightning_xt.data.base import DataModule
 from lightning_xt.messages import UserError, own_sentence
 from lightning_xt.training.callbacks.best_checkpoint import BestCheckpoint
 from lightning_xt.training.callbacks.disk_space import DiskSpace
 from lightning_xt.training.callbacks.last_checkpoint import LastCheckpoint
-from lightning_xt.training.callbacks.preemption import Preemption, leave_signals_alone
+from lightning_xt.training.callbacks.preemption import Preemption, take_signals
 from lightning_xt.training.callbacks.progress import Progress
 from lightning_xt.training.callbacks.run_folder import RunFolder
 from lightning_xt.training.callbacks.throughput import Throughput
@@ -183,11 +183,8 @@ class CommandLine(LightningCLI):
             raise UserError(own_sentence(error) or f"trainer: {error}") from error
         check_strategy(trainer.strategy)
         settle(trainer)
-        leave_signals_alone(trainer)
+        take_signals(trainer, self.subcommand == "fit")
         watch(trainer)
-        if (signals := installed_signals()) is not None and trainer.world_size > 1 and self.subcommand == "fit":
-            # From here on they stop together.
-            signals.waits = True
         return trainer
 
     def _callbacks(self, own_loggers: bool) -> list[Callback]:
@@ -204,8 +201,8 @@ class CommandLine(LightningCLI):
             if options.trainer.enable_checkpointing is not False:
                 keep = options.keep_checkpoints
                 callbacks += [BestCheckpoint(), LastCheckpoint(options.checkpoint_every, keep), DiskSpace(keep)]
-            # After them, so that what is due at a step is saved once.
-            callbacks += [Preemption()]
+                # After them, so that what is due at a step is saved once.
+                callbacks += [Preemption()]
         return callbacks
 
     def _save_config(self, file: Path) -> None:
@@ -251,9 +248,9 @@ class CommandLine(LightningCLI):
         folder = self._folder
         best = None if folder is None else checkpoint_file(folder, "best")
         metrics = self._metrics("val/")
-        if best is not None and best.is_file() and metrics:
+        if best is not None and best.is_file():
             step = torch.load(best, weights_only=True, map_location="cpu", mmap=True)["global_step"]
-            if step != self.trainer.global_step:
+            if step != self.trainer.global_step or not metrics:
                 # The logs hold what was measured on the way; this measures an earlier step.
                 self.trainer.loggers = []
                 self.trainer.validate(self.model, self.datamodule, ckpt_path=str(best), verbose=False)

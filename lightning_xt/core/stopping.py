@@ -9,6 +9,10 @@ from typing import Any
 
 PREEMPTED = 75
 """The exit code of a run that was told to stop and goes on when it is started again: EX_TEMPFAIL of sysexits.h."""
+TERMINATED = 128 + signal.SIGTERM
+"""The exit code of anything else that was told to stop."""
+INTERRUPTED = 128 + signal.SIGINT
+"""The exit code of what the user has interrupted."""
 
 
 class Stopped(SystemExit):

@@ -53,11 +53,13 @@ def named_tokenizer(config: dict[str, Any]) -> Tokenizer:
         raise ValueError(f"the checkpoint's tokenizer: {reason}")
     module, _, name = config["class_path"].rpartition(".")
     try:
-        made = getattr(importlib.import_module(module), name)(**config.get("init_args", {}))
+        found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"the checkpoint's tokenizer {config['class_path']} cannot be imported: {error}") from error
-    if not isinstance(made, Tokenizer):
+    # Before it is called: a function may do anything.
+    if not isinstance(found, type) or not issubclass(found, Tokenizer):
         raise ValueError(f"the checkpoint's tokenizer {config['class_path']} is no Tokenizer")
+    made: Tokenizer = found(**config.get("init_args", {}))
     return made
 
 

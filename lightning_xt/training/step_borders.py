@@ -14,7 +14,8 @@ def validation_follows(trainer: Trainer) -> bool:
     batches = trainer.fit_loop.epoch_loop.total_batch_idx + 1
     # `enable_validation` is True without a single batch to validate.
     can = trainer.enable_validation and sum(trainer.num_val_batches) > 0
-    return bool(can and (trainer.should_stop or (interval and batches % interval == 0)))
+    stops = trainer.should_stop and trainer.fit_loop._can_stop_early
+    return bool(can and (stops or (interval and batches % interval == 0)))
 
 
 def log_step(trainer: Trainer) -> None:

@@ -8,8 +8,9 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
 from lightning.pytorch.trainer.states import TrainerFn
 
-from lightning_xt.core.stopping import PREEMPTED, Stopped, StopSignals, installed_signals
+from lightning_xt.core.stopping import PREEMPTED, TERMINATED, Stopped, StopSignals, installed_signals
 from lightning_xt.training.callbacks.last_checkpoint import LastCheckpoint
+from lightning_xt.training.callbacks.run_folder import run_folder
 from lightning_xt.training.step_borders import at_step_border, log_step, validation_follows
 
 SECONDS = 600
@@ -35,6 +36,9 @@ class Preemption(Checkpoint):
         self._owed: dict[str, float] | None = None
         """What the step before an interrupted validation had measured; None where no validation is owed."""
         self._batches = 0
+        """Batches of a validation between which all processes ask each other."""
+        self._step, self._limit = 0, -1
+        """The step of the checkpoint that the run goes on from, and the run's last."""
 
     @property
     def owes_validation(self) -> bool:
@@ -46,8 +50,7 @@ class Preemption(Checkpoint):
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if trainer.state.fn == TrainerFn.FITTING:
-            own = checkpoint.get("callbacks", {}).get(self.state_key, {})
-            self._owed, self._step = own.get("owed"), checkpoint["global_step"]
+            self._owed, self._step = owed_in(checkpoint), checkpoint["global_step"]
             if trainer.strategy.restore_checkpoint_after_setup:
                 self._reopen(trainer)
 
@@ -168,8 +171,18 @@ class Preemption(Checkpoint):
         environment = getattr(trainer.strategy, "cluster_environment", None)
         launched = isinstance(environment, LightningEnvironment) and trainer.local_rank > 0
         name = None if self._signals is None else self._signals.received
-        sentence = f"stopped by {name or 'a signal to another process'} {when}; go on with --ckpt_path last"
+        folder = run_folder(trainer)
+        run = "" if folder is None else f" -c {folder / 'config.yaml'}"
+        sentence = f"stopped by {name or 'a signal to another process'} {when}; go on with --ckpt_path last{run}"
         return Stopped(0 if launched else PREEMPTED, sentence, together=trainer.world_size > 1)
+
+
+def owed_in(checkpoint: dict[str, Any]) -> dict[str, float] | None:
+    """What was measured before the validation that a checkpoint's run owes; None where it owes none."""
+    callbacks = checkpoint.get("callbacks")
+    own = callbacks.get(Preemption.__qualname__) if isinstance(callbacks, dict) else None
+    owed = own.get("owed") if isinstance(own, dict) else None
+    return owed if isinstance(owed, dict) else None
 
 
 def owes_validation(trainer: Trainer) -> bool:
@@ -178,9 +191,21 @@ def owes_validation(trainer: Trainer) -> bool:
     return any(each.owes_validation for each in found)
 
 
-def leave_signals_alone(trainer: Trainer) -> None:
-    """Keeps a Trainer from handling signals itself, which waits for other processes in the middle of anything."""
+def take_signals(trainer: Trainer, trains: bool) -> None:
+    """Keeps a Trainer from handling signals itself, which waits for other processes in the middle of anything.
+
+    Args:
+        trainer: before it begins.
+        trains: whether it is to fit.
+    """
     trainer._signal_connector = _NoSignals(trainer)
+    signals = installed_signals()
+    if signals is not None and trains:
+        saves = any(isinstance(each, Preemption) for each in trainer.checkpoint_callbacks)
+        # From here on processes stop together.
+        signals.waits = saves and trainer.world_size > 1
+        # A run that is not saved cannot be gone on with.
+        signals.code = PREEMPTED if saves else TERMINATED
 
 
 class _NoSignals(_SignalConnector):

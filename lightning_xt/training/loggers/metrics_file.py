@@ -68,13 +68,14 @@ class MetricsFile(Logger):
         self.save()
 
     def _append(self) -> None:
+        step, start, row = self._last
+        if step in self._changed:
+            self._changed[step] = row | self._changed[step]
+            if self._changed[step] == row:
+                del self._changed[step]
         with self.file.open("r+b") as file:
-            step, start, row = self._last
-            if step in self._changed:
-                # It has more to say of this step.
-                self._changed[step] = row | self._changed[step]
-                file.truncate(start)
-            file.seek(0, io.SEEK_END)
+            # The row of a step that has more to say is written over by a longer one, so that it is never gone.
+            file.seek(start) if step in self._changed else file.seek(0, io.SEEK_END)
             self._write_rows(file, self._changed)
 
     def _rewrite(self) -> None:

@@ -1,8 +1,9 @@
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 
 class TensorBoard(TensorBoardLogger):
@@ -15,16 +16,18 @@ class TensorBoard(TensorBoardLogger):
 
     def __init__(self, folder: Path, first_step: int | None = None) -> None:
         super().__init__(str(folder), name="", version="", default_hp_metric=False, purge_step=first_step)
-        # A validation that is owed is of the last step that is shown.
-        self._step = None if first_step is None else first_step - 1
-        self._written = {"epoch"}
+        self._folder, self._first_step = folder, first_step or 0
+        self._step: int | None = None
+        self._written: set[str] = set()
         """Curves that have their point of that step."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Writes what is not there yet; what a step has measured comes twice where it is saved."""
         if step != self._step:
-            self._step, self._written = step, set()
+            # A validation that is owed is of the last step that is shown.
+            shown = step is not None and step < self._first_step
+            self._step, self._written = step, set(_curves_at(self._folder, step) if shown else ())
         new = {name: value for name, value in metrics.items() if name not in self._written}
         self._written |= new.keys()
         super().log_metrics(new, step)
@@ -35,3 +38,11 @@ class TensorBoard(TensorBoardLogger):
         # Nothing logged, no file: a run that does not begin leaves none.
         if self._experiment is not None:
             self.experiment.flush()
+
+
+def _curves_at(folder: Path, step: int | None) -> Iterator[str]:
+    """The curves that event files have a point of a step for."""
+    for file in folder.glob("events.*"):
+        for event in EventFileLoader(str(file)).Load():
+            if event.step == step:
+                yield from (value.tag for value in event.summary.value)

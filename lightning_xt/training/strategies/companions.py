@@ -14,6 +14,9 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
+from lightning_xt.core.stopping import PREEMPTED
+from lightning_xt.training.callbacks.run_folder import run_folder
+from lightning_xt.training.runs import checkpoint_file
 from lightning_xt.training.strategies.launcher import LAUNCHED_BY, Launcher
 
 GRACE = 10.0
@@ -94,8 +97,10 @@ def _watch_launching(trainer: Trainer) -> None:
 
 def _end_with_launched(trainer: Trainer, launcher: Launcher) -> NoReturn:
     failure = _failure(launcher)
+    # One that was still starting could not listen to the signal that told all to stop.
+    told = any(process.poll() in (-signal.SIGTERM, -signal.SIGUSR1) for process in launcher.procs)
     launcher.kill(signal.SIGKILL)
-    _end(trainer, UNKNOWN if failure is None else failure, True)
+    _end(trainer, UNKNOWN if failure is None else failure, True, PREEMPTED if told else EXIT_CODE)
 
 
 def _failure(launcher: Launcher) -> str | None:
@@ -127,11 +132,13 @@ def _wait_for(what: Callable[[], bool], seconds: float) -> bool:
     return found
 
 
-def _end(trainer: Trainer, why: str, speaks: bool) -> NoReturn:
+def _end(trainer: Trainer, why: str, speaks: bool, code: int = EXIT_CODE) -> NoReturn:
     """Ends the process at once; what an orderly end would wait for is dead."""
     if speaks:
-        mend = "go on with --ckpt_path last" if trainer.state.fn == TrainerFn.FITTING else "run the command again"
+        folder = run_folder(trainer) if trainer.state.fn == TrainerFn.FITTING else None
+        saved = folder is not None and checkpoint_file(folder, "last").is_file()
+        mend = "go on with --ckpt_path last" if saved else "run the command again"
         print(f"lightning-xt: stopped, because {why}; {mend}", file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(EXIT_CODE)
+    os._exit(code)
