@@ -140,7 +140,8 @@ def fit(folder: Path, options: list[str], plan: dict[str, Any] | None = None) ->
     (folder / "signals.jsonl").unlink(missing_ok=True)
     tests = str(Path(__file__).parents[1])
     path = os.pathsep.join(filter(None, (tests, os.environ.get("PYTHONPATH"))))
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, PLAN: json.dumps(plan or {})}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, "PYTHONFAULTHANDLER": "1"}
+    environment[PLAN] = json.dumps(plan or {})
     started = time.time()
     with (folder / "output.txt").open("w+b") as output:
         # A group of its own holds the workers and the other processes too.
@@ -154,15 +155,18 @@ def fit(folder: Path, options: list[str], plan: dict[str, Any] | None = None) ->
         )
         code: int | None = None
         try:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                code = process.wait(SECONDS)
+            code = process.wait(SECONDS)
+        except subprocess.TimeoutExpired:
+            # Has every process say where it hangs.
+            os.killpg(process.pid, signal.SIGABRT)
+            time.sleep(5)
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
     said = (folder / "output.txt").read_text(errors="replace").rstrip()
     if code is None:
-        raise RunError(f"hangs: not done after {SECONDS} seconds, its last line is: {last_line(said)}")
+        raise RunError(f"hangs: not done after {SECONDS} seconds, see {folder / 'output.txt'}")
     sent = signals(folder)
     return Ended(code, time.time() - (sent[-1]["time"] if sent else started), said)
 
