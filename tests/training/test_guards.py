@@ -13,7 +13,7 @@ from lightning_xt.data.text_files import TextFiles
 from lightning_xt.messages import sentence_for
 from lightning_xt.training.callbacks.exponential_average import ExponentialAverage
 from lightning_xt.training.callbacks.non_finite import NonFinite
-from lightning_xt.training.callbacks.run_folder import RunFolder
+from lightning_xt.training.callbacks.run_folder import RunFolder, run_folder
 from lightning_xt.training.language_model import LanguageModel
 from lightning_xt.training.replay import replay
 from lightning_xt.training.skipping import left_out, poisoned
@@ -190,17 +190,24 @@ def run(tmp_path, *callbacks, **options):
     return folder.folder, str(raised.value)
 
 
-@pytest.mark.parametrize("optimizer", ["fused", "not fused"])
-def test_too_many_in_a_row_stop_the_run(optimizer, folder):
+class Saved(Callback):
+    def on_train_start(self, trainer, pl_module):
+        (run_folder(trainer) / "checkpoints/last.ckpt").touch()
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "saved", "again"),
+    [("fused", [Saved()], "go on with --ckpt_path last"), ("not fused", [], "begin again")],
+)
+def test_too_many_in_a_row_stop_the_run(optimizer, saved, again, folder):
     stopped, watched = Stopped(), Watched()
     trained = lose(model(optimizer), 1, 3, 4, 5, 6, 7, 8)
-    where, said = run(folder, NonFinite(3), stopped, watched, trained=trained, steps=20)
+    where, said = run(folder, NonFinite(3), stopped, watched, *saved, trained=trained, steps=20)
     assert stopped.step == 6
     assert said == (
         "the loss or its gradient was no finite number in 3 optimizer steps one after the other, 4 to 6, the most that "
         f"--non_finite.limit allows; {where}/non_finite.json says which batches it was; lower the learning rate or set "
-        "--trainer.gradient_clip_val, and go on with --ckpt_path last, with --trainer.detect_anomaly true to see at "
-        "which operation"
+        f"--trainer.gradient_clip_val, and {again}, with --trainer.detect_anomaly true to see at which operation"
     )
     assert all(watched.same(2, 4))
 

@@ -11,6 +11,7 @@ from lightning_xt.core.files import replacing
 from lightning_xt.data.base import DataModule
 from lightning_xt.training.callbacks.exact_resume import ExactResume
 from lightning_xt.training.callbacks.run_folder import run_folder
+from lightning_xt.training.runs import checkpoint_file
 
 FILE = "non_finite.json"
 
@@ -98,11 +99,13 @@ class NonFinite(Callback):
             steps = range(reached - self.limit + 1, reached + 1)
             file = self._write(trainer, steps)
             where = "" if file is None else f"; {file} says which batches it was"
+            saved = file is not None and checkpoint_file(file.parent, "last").is_file()
+            again = "go on with --ckpt_path last" if saved else "begin again"
             raise ValueError(
                 f"the loss or its gradient was no finite number in {self.limit} optimizer steps one after the other, "
                 f"{steps[0]} to {steps[-1]}, the most that --non_finite.limit allows{where}; lower the learning rate "
-                "or set --trainer.gradient_clip_val, and go on with --ckpt_path last, with --trainer.detect_anomaly "
-                "true to see at which operation"
+                f"or set --trainer.gradient_clip_val, and {again}, with --trainer.detect_anomaly true to see at which "
+                "operation"
             )
         return int(self._skipped)
 
