@@ -44,6 +44,10 @@ def check_configs(files: Iterable[Path]) -> None:
         for name in content:
             if not isinstance(name, str) or not re.fullmatch(r"\w[\w.+]*", name):
                 raise UserError(f"{file} is no config: its key {name!r} is no name of an option; begin as 'name: mine'")
+        if isinstance(content.get("trainer"), list):
+            raise UserError(
+                f"{file}: --trainer is a list; it takes options by name, such as 'trainer: {{max_steps: 20}}'"
+            )
 
 
 def check_values(text: str, place: str) -> None:

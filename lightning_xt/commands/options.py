@@ -1,5 +1,7 @@
 """The options of fit, validate, test and predict beside those of the Trainer, the model and the data."""
 
+import math
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -96,8 +98,22 @@ def check_options(command: str, options: Any) -> None:
         raise UserError(
             f"--trainer.log_every_n_steps is {logged}; it must be at least 1 optimizer step, or 0 for never"
         )
+    limit, devices = options.trainer.gradient_clip_val, options.trainer.devices
+    if limit is not None and not 0 <= limit < math.inf:
+        raise UserError(f"--trainer.gradient_clip_val is {limit}; it must be at least 0, or null not to clip")
+    if not _counts(devices):
+        raise UserError(
+            f"--trainer.devices is {devices}; it must be auto, a number of at least 1, or a list of numbers"
+        )
     if command == "predict" and options.output is None:
         raise UserError("predict needs a file to write: --output out.jsonl")
+
+
+def _counts(devices: Any) -> bool:
+    """Whether this says how many devices there are to be, or which."""
+    if isinstance(devices, str):
+        return devices == "auto" or re.fullmatch(r"-1|[1-9]\d*|\d+(\s*,\s*\d*)+", devices.strip()) is not None
+    return not isinstance(devices, int) or devices == -1 or devices >= 1
 
 
 def _refuse_what_is_counted_otherwise(given: Any, files: Iterable[Path]) -> None:
