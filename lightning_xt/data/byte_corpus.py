@@ -18,7 +18,7 @@ from lightning_xt.data.splits import Splits
 from lightning_xt.data.tokenizers.base import Tokenizer
 from lightning_xt.data.tokenizers.bytes import Bytes
 from lightning_xt.data.windows import EvaluationWindows, TrainingWindows
-from lightning_xt.data.workers import outlive_signals
+from lightning_xt.data.workers import worker_options
 
 
 class ByteCorpus(DataModule):
@@ -197,7 +197,7 @@ class ByteCorpus(DataModule):
                 pin_memory=self._device.type == "cuda",
                 # Of its own: every iteration draws a number, which must not change what the model draws next.
                 generator=torch.Generator(),
-                worker_init_fn=outlive_signals,
+                **worker_options(self.num_workers),
             )
         )
 

@@ -13,7 +13,6 @@ from lightning_xt.data.base import DataModule
 from lightning_xt.data.loader import Loader
 from lightning_xt.data.sources import Source, read_sources
 from lightning_xt.data.tokenizers.base import Tokenizer
-from lightning_xt.data.workers import outlive_signals
 
 
 class EvaluationBatches(Protocol):
@@ -160,7 +159,6 @@ class Pairs(DataModule):
                 pin_memory=self._device.type == "cuda",
                 # Of its own: every iteration draws a number, which must not change what the model draws next.
                 generator=torch.Generator(),
-                worker_init_fn=outlive_signals,
                 **options,
             )
         )

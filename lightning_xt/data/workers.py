@@ -1,30 +1,56 @@
-"""What processes that read batches for another do about signals."""
+"""How processes that read batches for another are started, and what they do about signals."""
 
+import multiprocessing
 import os
 import signal
 import threading
+from functools import partial
+from multiprocessing import forkserver
+from typing import Any
+
+SIGNALS = {signal.SIGTERM, signal.SIGUSR1}
 
 
-def outlive_signals(worker: int) -> None:
+def worker_options(workers: int) -> dict[str, Any]:
+    """What a DataLoader is told of its workers.
+
+    They are forked from a process that does nothing else: one that is forked beside the threads by which several
+    processes train together hangs now and then.
+
+    Args:
+        workers: how many there are.
+    """
+    # macOS cannot tell who sent a signal; Windows has neither.
+    if not workers or not hasattr(signal, "sigwaitinfo"):
+        return {}
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", __name__])
+    # Blocked from its beginning, so that a signal to every process of a run does not end it either.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return {"multiprocessing_context": context, "worker_init_fn": partial(outlive_signals, os.getpid())}
+
+
+def outlive_signals(parent: int, worker: int) -> None:
     """Keeps a loader's worker alive where a signal goes to every process of a run; for `worker_init_fn`.
 
     The process that trains finishes its step and saves first, for which it may need another batch, and takes a worker
     that dies for a fault. A SIGTERM of its own still ends the worker.
 
     Args:
+        parent: the process that it works for.
         worker: its number.
     """
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    if not hasattr(signal, "sigwaitinfo"):
-        # macOS cannot tell who sent a signal, and a worker that no longer ends when told would be left behind.
-        return
     # Blocked, a signal waits for whoever asks for it, and says where it comes from.
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    threading.Thread(target=_end_when_told, args=(os.getppid(),), daemon=True).start()
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    threading.Thread(target=_end_when_told, args=(parent,), daemon=True).start()
 
 
 def _end_when_told(parent: int) -> None:
     while True:
-        told = signal.sigwaitinfo({signal.SIGTERM})
-        if told.si_pid == parent or os.getppid() != parent:
+        told = signal.sigwaitinfo(SIGNALS)
+        if told.si_signo == signal.SIGTERM and told.si_pid == parent:
             os._exit(0)

@@ -45,7 +45,7 @@ def read_checkpoint(path: str | Path, *, mapped: bool = True, map_location: Any 
     if not isinstance(content, dict):
         raise _unreadable(file, f"it holds a {type(content).__name__}, not a mapping; give a .ckpt file of a run")
     content = dict(content)
-    if not isinstance(content.get(OWN, {}), dict):
+    if not isinstance(content.get(OWN) or {}, dict):
         raise _unreadable(
             file,
             f"what it holds of its run is a {type(content[OWN]).__name__}, not a mapping; give a .ckpt file that fit "

@@ -87,7 +87,7 @@ def test_a_resumed_run_equals_the_uninterrupted_one(folder, accumulate):
 def test_checkpoints_hold_plain_values(folder):
     fit(build(), 3).save_checkpoint("x.ckpt")
     checkpoint = torch.load("x.ckpt", weights_only=True)
-    assert checkpoint["lightning_xt"]["format"] == 1
+    assert checkpoint["lightning_xt"]["format"] == 2
     assert checkpoint["hyper_parameters"]["vocab"]["target"] == 256
     position = checkpoint["hyper_parameters"]["decoder"]["init_args"]["attention"]["init_args"]["position"]
     assert position["class_path"].endswith("ALiBi")
@@ -117,6 +117,7 @@ def test_a_checkpoint_that_knew_one_tokenizer_brings_it(folder):
     fit(build(), 3).save_checkpoint("x.ckpt")
     checkpoint = torch.load("x.ckpt", weights_only=True)
     own = checkpoint["lightning_xt"]
+    own["format"] = 1
     own["tokenizer"] = {**own.pop("tokenizers")["text"], "init_args": {"separator": 10}}
     torch.save(checkpoint, "x.ckpt")
     model = LanguageModel.load_from_checkpoint("x.ckpt", weights_only=True)
@@ -127,9 +128,9 @@ def test_a_checkpoint_that_knew_one_tokenizer_brings_it(folder):
 def test_a_checkpoint_of_a_later_format_is_refused(folder):
     fit(build(), 3).save_checkpoint("x.ckpt")
     checkpoint = torch.load("x.ckpt", weights_only=True)
-    checkpoint["lightning_xt"] |= {"format": 2, "version": "9.0"}
+    checkpoint["lightning_xt"] |= {"format": 3, "version": "9.0"}
     torch.save(checkpoint, "x.ckpt")
-    with pytest.raises(ValueError, match=r"has format 2, but .* it was written by version 9\.0"):
+    with pytest.raises(ValueError, match=r"has format 3, but .* it was written by version 9\.0"):
         LanguageModel.load_from_checkpoint("x.ckpt", weights_only=True)
 
 

@@ -18,6 +18,7 @@ from lightning_xt.data.tokenizers.special_bytes import SpecialBytes
 from lightning_xt.objectives.base import Loss
 from lightning_xt.training.pair_scores import PairScores
 from lightning_xt.training.seq2seq import Seq2Seq
+from lightning_xt.training.step_borders import at_step_border
 from lightning_xt.training.translations import Translator
 
 QUIET = {
@@ -207,7 +208,9 @@ class Losses(Callback):
         self.found = []
 
     def on_train_batch_end(self, trainer, *_):
-        self.found.append((trainer.global_step, float(trainer.callback_metrics["train/loss"])))
+        # The loss of a step is known when all its batches are done.
+        if at_step_border(trainer):
+            self.found.append((trainer.global_step, float(trainer.callback_metrics["train/loss"])))
 
 
 class Stop(Callback):
