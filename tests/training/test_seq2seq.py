@@ -239,7 +239,7 @@ def test_a_resumed_run_equals_the_uninterrupted_one(folder, data, accumulate):
     assert first == expected[: len(first)]
     _, second = part_of_a_run(6, [], model=resumed, ckpt_path="part.ckpt")
     assert second == expected[len(first) :]
-    assert len(second) == 3 * accumulate
+    assert len(second) == 3
     assert all(torch.equal(value, whole.state_dict()[name]) for name, value in resumed.state_dict().items())
     assert not all(torch.equal(value, whole.state_dict()[name]) for name, value in part.state_dict().items())
 
