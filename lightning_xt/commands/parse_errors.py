@@ -34,7 +34,8 @@ def sentence(message: str, options: Iterable[str]) -> str:
     if match := re.search(r"does not accept option '([^']+)'", message):
         return _not_an_option(f"--{match[1]}", options)
     if match := re.search(r"Option '([^']+)' is not accepted", message):
-        return _unknown_option(match[1], message)
+        of_command = not _at(message) and "class_path" not in message
+        return _not_an_option(f"--{match[1]}", options) if of_command else _unknown_option(match[1], message)
     if match := re.search(r"Expected an? (.+?)\. Got value: (.+?)(\. Got value|\n|$)", message):
         return f"{_at(message)}expected {_kind(match[1])}, not {match[2]!r}"
     factory = r"expects a function or a callable class: Unexpected.*?Got value: ([^\n]*)"
@@ -42,6 +43,9 @@ def sentence(message: str, options: Iterable[str]) -> str:
         return f"{_at(message)}expected a class or its options, not {match[1]!r}"
     if match := re.search(r"(Import path|No module named|Unexpected import|Unable to import).*?(?=\. |\n|$)", message):
         return _at(message) + match[0]
+    if match := re.search(r"Subtypes: .*?Literal.*Given value: ([^\n]*)", message, re.DOTALL):
+        choices = dict.fromkeys(re.findall(r"[\w.-]+", " ".join(re.findall(r"Literal\[([^\]]*)\]", message))))
+        return f"{_at(message)}expected one of {', '.join(choices)}, not {match[1]!r}"
     return _at(message) + _deepest(message)
 
 
