@@ -2,7 +2,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -35,8 +35,10 @@ class WritePredictions(BasePredictionWriter):
         if not self.output.absolute().parent.is_dir():
             raise FileNotFoundError(f"--output {self.output}: there is no folder {self.output.parent}; make it first")
         # A link keeps pointing to what it names.
-        target = self.output.resolve()
-        if target.exists() and not target.is_file():
+        with self._told():
+            target = self.output.resolve()
+            regular = not target.exists() or target.is_file()
+        if not regular:
             raise ValueError(f"--output {self.output} is no regular file; name one, new or to be replaced")
         data = getattr(trainer, "datamodule", None)
         for option in ("predict_source", "predict_prompts"):
@@ -79,7 +81,8 @@ class WritePredictions(BasePredictionWriter):
             part.unlink()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self._part(trainer.global_rank).unlink(missing_ok=True)
+        with suppress(OSError):
+            self._part(trainer.global_rank).unlink(missing_ok=True)
 
     @contextmanager
     def _told(self) -> Iterator[None]:
