@@ -45,10 +45,18 @@ def sentence_for(error: BaseException) -> str | None:
 
 def own_sentence(error: BaseException) -> str | None:
     """The message of this package in an error, or in what it was turned from; None if there is none."""
-    for each in _chain(error):
+    for each in chain(error):
         if isinstance(each, (ValueError, OSError)) and _raised_here(each):
             return _shortened(" ".join(str(each).split()))
     return None
+
+
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """The error that was raised first, then those it was turned into."""
+    if error is not None:
+        # `from None` says that the later one is the better sentence.
+        yield from chain(error.__cause__ or (None if error.__suppress_context__ else error.__context__))
+        yield error
 
 
 def _shortened(sentence: str) -> str:
@@ -59,19 +67,11 @@ def _shortened(sentence: str) -> str:
 
 def _no_room(error: BaseException) -> str | None:
     """A full disk may be met wherever something is written, by others too; None if that is not what happened."""
-    for each in _chain(error):
+    for each in chain(error):
         if isinstance(each, OSError) and each.errno in FULL:
             what = f"{each.filename} cannot be written" if each.filename else "a file cannot be written"
             return f"{what} ({os.strerror(each.errno)}); make room, then go on with --ckpt_path last"
     return None
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """The error that was raised first, then those it was turned into."""
-    if error is not None:
-        # `from None` says that the later one is the better sentence.
-        yield from _chain(error.__cause__ or (None if error.__suppress_context__ else error.__context__))
-        yield error
 
 
 def _raised_here(error: BaseException) -> bool:

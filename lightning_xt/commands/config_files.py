@@ -1,12 +1,14 @@
 """Whether config files are what a config can be, before they are read for what they say."""
 
 import re
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
+from jsonargparse import get_loader, set_loader
 
 from lightning_xt.messages import UserError
 from lightning_xt.training.runs import numbered
@@ -62,6 +64,31 @@ def check_values(text: str, place: str) -> None:
         yaml.YAMLError: it is none.
     """
     _Walk(place).through(yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+
+
+@contextmanager
+def checked_values(args: Sequence[str]) -> Iterator[None]:
+    """Has the parser look at each YAML text with anchors before it makes anything of it.
+
+    Such a text may be a value on the command line, or a file that an option or another config names.
+
+    Args:
+        args: the command line.
+    """
+    load = get_loader("yaml")
+
+    def checked(text: str) -> Any:
+        if "&" in text:
+            named = (name for arg in args for name in (arg, arg.partition("=")[2]) if name.endswith((".yaml", ".yml")))
+            files = (name for name in named if _text(Path(name)) == text)
+            check_values(text, next(files, f"the value {text[:40]!r}..."))
+        return load(text)
+
+    set_loader("yaml", checked, (yaml.YAMLError,))
+    try:
+        yield
+    finally:
+        set_loader("yaml", load, (yaml.YAMLError,))
 
 
 @dataclass

@@ -14,7 +14,7 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from lightning_xt.commands.arguments import RUN
 from lightning_xt.commands.checkpoints import config_files
-from lightning_xt.commands.config_files import check_configs
+from lightning_xt.commands.config_files import check_configs, checked_values
 from lightning_xt.commands.inference import Inference
 from lightning_xt.commands.parse_errors import sentence
 from lightning_xt.messages import UserError, own_sentence
@@ -104,7 +104,8 @@ def asked(args: Sequence[str]) -> Asked:
     parser, args = _parser(), _completed(args)
     check_configs(config_files(args))
     try:
-        options = parser.instantiate(parser.parse_args(args))
+        with checked_values(args):
+            options = parser.instantiate(parser.parse_args(args))
     except ArgumentError as error:
         raise UserError(own_sentence(error) or _told(str(error), parser)) from error
     found = Asked(

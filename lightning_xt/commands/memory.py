@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from lightning_xt.messages import chain
 from lightning_xt.training.answers import NO_MEMORY
 from lightning_xt.training.runs import checkpoint_file
 
@@ -37,7 +38,7 @@ def not_enough_memory(error: BaseException, options: dict[str, Any], folder: Pat
         options: of the command, as plain values.
         folder: of the run. None = it has none.
     """
-    errors = list(_chain(error))
+    errors = list(chain(error))
     if not any(_is_of_memory(each) for each in errors):
         return None
     files = {Path(file).name for each in errors for file in _files(each)}
@@ -81,12 +82,6 @@ def _is_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and any(said in str(error) for said in NO_MEMORY)
     )
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def _files(error: BaseException) -> Iterator[str]:

@@ -79,10 +79,16 @@ def set_intervals(options: Any, files: Iterable[Path]) -> None:
     options.trainer.val_check_interval = batches
 
 
-def check_seed(seed: Any) -> None:
-    """Raises a UserError for a number from which no random numbers start."""
+def check_beginning(options: Any) -> None:
+    """Raises a UserError for a seed or a name that no run can begin with."""
+    seed, name = options.seed_everything, options.name
     if not isinstance(seed, bool) and isinstance(seed, int) and not 0 <= seed < 2**32:
         raise UserError(f"--seed_everything is {seed}; it must be from 0 to 2**32 - 1")
+    if name is not None and (not name.isprintable() or "/" in name or name in ("", ".", "..")):
+        raise UserError(
+            f"--name {name!r} is no name of a folder; choose one without / and line breaks, and set "
+            "--trainer.default_root_dir for another place"
+        )
 
 
 def check_options(command: str, options: Any) -> None:

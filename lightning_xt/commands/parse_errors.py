@@ -4,7 +4,7 @@ import importlib
 import inspect
 import re
 import typing
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from lightning.pytorch import LightningModule
@@ -13,7 +13,17 @@ from lightning_xt.core.discovery import variants
 from lightning_xt.data.base import DataModule
 from lightning_xt.generation.filters.base import Filter
 from lightning_xt.generation.methods.base import Method
-from lightning_xt.messages import close_matches, unknown
+from lightning_xt.messages import UserError, close_matches, unknown
+
+
+def check_text(args: Sequence[str]) -> None:
+    """Raises a UserError for a name of a file that is no text, which the parser could not write down."""
+    for arg in args:
+        try:
+            arg.encode("utf-8")
+        except UnicodeEncodeError as error:
+            shown = arg.encode("utf-8", "backslashreplace").decode()
+            raise UserError(f"{shown} is not UTF-8; rename the file, or set the language of your terminal") from error
 
 
 def sentence(message: str, options: Iterable[str]) -> str:

@@ -25,10 +25,10 @@ from lightning_xt.commands.checkpoints import (
     with_config_of_run,
 )
 from lightning_xt.commands.cluster import environments, settle
-from lightning_xt.commands.config_files import check_configs
+from lightning_xt.commands.config_files import check_configs, checked_values
 from lightning_xt.commands.memory import not_enough_memory
-from lightning_xt.commands.options import TRAINER_DEFAULTS, add_options, check_options, check_seed, set_intervals
-from lightning_xt.commands.parse_errors import sentence
+from lightning_xt.commands.options import TRAINER_DEFAULTS, add_options, check_beginning, check_options, set_intervals
+from lightning_xt.commands.parse_errors import check_text, sentence
 from lightning_xt.commands.weights import differences, load_weights, misfit
 from lightning_xt.core.discovery import import_submodules
 from lightning_xt.core.files import replacing
@@ -89,16 +89,6 @@ def _take_leave() -> None:
         torch.distributed.destroy_process_group()
 
 
-def _check_text(args: Sequence[str]) -> None:
-    """Raises a UserError for a name of a file that is no text, which the parser could not write down."""
-    for arg in args:
-        try:
-            arg.encode("utf-8")
-        except UnicodeEncodeError as error:
-            shown = arg.encode("utf-8", "backslashreplace").decode()
-            raise UserError(f"{shown} is not UTF-8; rename the file, or set the language of your terminal") from error
-
-
 @rank_zero_only
 def _say(line: str) -> None:
     print(line, flush=True)
@@ -113,19 +103,20 @@ class CommandLine(LightningCLI):
         add_options(parser)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        _check_text(args)
+        check_text(args)
         check_configs(config_files(args))
         # Lightning warns of arguments given beside those of the process; here it is what `main` is for.
         given, sys.argv = sys.argv, sys.argv[:1]
         try:
-            super().parse_arguments(parser, args)
+            with checked_values(args):
+                super().parse_arguments(parser, args)
         except ArgumentError as error:
             raise UserError(own_sentence(error) or sentence(str(error), self._options(args))) from error
         finally:
             sys.argv = given
         self.given = list(args)
         if command := self.config.get("subcommand"):
-            check_seed(self.config[command].seed_everything)
+            check_beginning(self.config[command])
 
     def _options(self, args: Sequence[str]) -> list[str]:
         actions = self._parser(args[0])._actions
@@ -154,6 +145,14 @@ class CommandLine(LightningCLI):
             check_nulls(plain[name], name)
         if self.subcommand == "fit":
             set_intervals(options, config_files(self.given))
+
+    def instantiate_classes(self) -> None:
+        try:
+            super().instantiate_classes()
+        except (MemoryError, RuntimeError, ValueError) as error:
+            if told := not_enough_memory(error, self._plain(), self.resolved.folder):
+                raise UserError(told) from error
+            raise
 
     def before_fit(self) -> None:
         start = self.resolved.start

@@ -8,6 +8,7 @@ from lightning_xt.data.cache import data_folder
 from lightning_xt.data.download import download
 from lightning_xt.data.pair_corpus import PairCorpus, TokenizerFactory
 from lightning_xt.data.pair_files import PairLines, aligned, without_blank
+from lightning_xt.data.reading import blocks
 from lightning_xt.data.tokenizers.bpe import BPE
 
 NAMES = {"train": "train", "validation": "val", "test": "test_2016_flickr"}
@@ -89,7 +90,7 @@ class Multi30k(PairCorpus):
         if found is not None:
             return found
         if self.path is None:
-            return download(f"{self.base_url}/{name}.gz", folder / f"{name}.gz")
+            return _whole(download(f"{self.base_url}/{name}.gz", folder / f"{name}.gz"))
         needed = ", ".join(f"{split}.{language}" for split in NAMES.values() for language in self.languages)
         raise FileNotFoundError(
             f"--data.path {self.path} has neither {name} nor {name}.gz; put {needed} there, plain or .gz, or leave "
@@ -107,3 +108,14 @@ class Multi30k(PairCorpus):
                 "path, or leave it away to download the files"
             )
         return folder
+
+
+def _whole(file: Path) -> Path:
+    """A file that has just come, which is removed where it is no gzip: the next command would take it for one."""
+    try:
+        for _ in blocks(file):
+            pass
+    except ValueError:
+        file.unlink(missing_ok=True)
+        raise
+    return file

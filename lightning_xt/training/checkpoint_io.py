@@ -6,6 +6,7 @@ from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_xt.core.files import replacing
+from lightning_xt.messages import chain
 from lightning_xt.training.checkpoint_file import read_checkpoint
 from lightning_xt.training.disk_space import free_bytes, readable, size_of
 
@@ -70,10 +71,7 @@ def _unwritable(file: Path, reason: str) -> OSError:
     )
 
 
-def _reason(error: BaseException | None) -> str | None:
+def _reason(error: BaseException) -> str | None:
     """What the system says; torch tells of a failed write by an error of its own, on top of the system's."""
-    while error is not None:
-        if isinstance(error, OSError):
-            return error.strerror or str(error)
-        error = error.__cause__ or error.__context__
-    return None
+    systems = (each for each in chain(error) if isinstance(each, OSError))
+    return next((each.strerror or str(each) for each in systems), None)

@@ -6,6 +6,7 @@
 """
 
 import errno
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,7 +61,8 @@ def checkpoint_file(folder: Path, kind: str) -> Path:
 
 def numbered(runs: Path) -> Iterator[Path]:
     """The runs of a name, in the order of their numbers."""
-    if runs.is_dir():
+    # Unlike Path.is_dir, this has an answer for a name that is too long.
+    if os.path.isdir(runs):
         folders = [folder for folder in runs.iterdir() if folder.name.isdecimal() and folder.is_dir()]
         yield from sorted(folders, key=lambda folder: int(folder.name))
 
@@ -95,8 +97,8 @@ def new_run(runs: Path) -> Path:
                 raise ValueError(f"the run folder {folder} cannot be made: a file is in its way") from error
         except OSError as error:
             raise ValueError(
-                f"the run folder {folder} cannot be made ({error.strerror}); choose another place with "
-                "--trainer.default_root_dir"
+                f"the run folder {folder} cannot be made ({error.strerror}); choose another --name, or another "
+                "place with --trainer.default_root_dir"
             ) from error
         else:
             return folder

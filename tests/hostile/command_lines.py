@@ -37,6 +37,7 @@ def _rows() -> Iterator[tuple[list[str], list[str]]]:
     yield [*fit, "--name", "\udcff"], ["is not UTF-8"]
     for value in ("x", "1.5", "nan", "1e400", "[1]", "{a: 1}", "null", "", "1_000_000_000_000_000_000_000", LONG):
         yield [*fit, "--model.decoder.depth", value], ["depth"]
+    yield [*fit, "--model.decoder.feedforward.hidden_dim", f"{10**12}"], ["there is not enough memory to begin"]
     yield [*fit, "--model.decoder.dim", "[" * 3000], ["--model.decoder.dim"]
     yield [*fit, "--model.decoder.dim", "{a: " * 3000], ["--model.decoder.dim"]
     yield [*fit, "--model.decoder.dim", "!!python/object/apply:os.system [id]"], ["--model.decoder.dim"]

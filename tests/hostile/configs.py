@@ -35,6 +35,17 @@ def cases() -> Iterator[Case]:
         files={OTHER: _bomb("max_steps")},
     )
     yield Case(
+        name="config: a bomb that a config names",
+        command=["fit", "-c", "tiny.yaml", "-c", OTHER],
+        says=["the value 'a0: &a0 {x: 1}", "more than"],
+        files={OTHER: "trainer: bomb.yaml\n", "bomb.yaml": _bomb("max_steps")},
+    )
+    yield Case(
+        name="config: a bomb on the command line",
+        command=["fit", "-c", "tiny.yaml", "--trainer", _bomb("max_steps")],
+        says=["the value 'a0: &a0 {x: 1}", "more than"],
+    )
+    yield Case(
         name="config: a good one and a bad one",
         command=["fit", "-c", "tiny.yaml", "-c", OTHER],
         says=[OTHER, "is no YAML"],

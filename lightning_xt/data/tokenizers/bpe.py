@@ -177,12 +177,15 @@ def _loaded(place: str, content: bytes) -> Library:
     kinds = [(described.get(part) or {}).get("type") for part in ("model", "decoder")]
     if kinds != ["BPE", "ByteLevel"] or set(pre_tokenizers.ByteLevel.alphabet()) - library.get_vocab().keys():
         raise ValueError(f"{place} is no byte-level BPE with all 256 bytes; train one, or leave the option away")
-    special = {token: added.content for token, added in library.get_added_tokens_decoder().items() if added.special}
-    if tuple(special.get(token) for token in range(len(SPECIALS))) != SPECIALS:
+    # Where the ids of a file do not agree with each other, the library makes its own of them.
+    special = {added["id"]: added["content"] for added in described.get("added_tokens") or () if added["special"]}
+    ids = range(len(SPECIALS))
+    if tuple(map(special.get, ids)) != SPECIALS or tuple(map(library.id_to_token, ids)) != SPECIALS:
         raise ValueError(
             f"{place}: its ids 0, 1 and 2 are not the special tokens {', '.join(SPECIALS)}; train it with these three "
             "first, in this order"
         )
+    _check_ids(place, library.get_vocab())
     library.no_truncation()
     library.no_padding()
     _as_text(library)
@@ -192,6 +195,17 @@ def _loaded(place: str, content: bytes) -> Library:
             "before the first word, and without a normalizer"
         )
     return library
+
+
+def _check_ids(place: str, vocab: dict[str, int]) -> None:
+    ids = set(vocab.values())
+    if len(ids) < len(vocab):
+        raise ValueError(f"{place} gives some id twice; each must stand for one piece")
+    # A model has weights for each id, used or not.
+    if max(ids) >= 2 * len(ids):
+        raise ValueError(
+            f"{place} has {max(ids) + 1} ids, but only {len(ids)} pieces; number its pieces without large gaps"
+        )
 
 
 def _as_text(library: Library) -> Library:

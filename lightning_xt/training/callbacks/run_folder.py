@@ -1,3 +1,4 @@
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -136,7 +137,7 @@ class RunFolder(Callback):
         """Makes the next folder, or makes sure of the one there is, in one process, and tells the others."""
         made: Path | ValueError | None = None
         if trainer.is_global_zero:
-            missing = [folder for folder in (self.runs, *self.runs.parents) if not folder.exists()]
+            missing = [folder for folder in (self.runs, *self.runs.parents) if not os.path.exists(folder)]
             try:
                 made = self.folder or new_run(self.runs)
                 self._made = [] if self.folder else [made, *missing]

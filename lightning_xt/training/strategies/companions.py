@@ -15,6 +15,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
 from lightning_xt.core.stopping import PREEMPTED
+from lightning_xt.messages import chain
 from lightning_xt.training.callbacks.run_folder import run_folder
 from lightning_xt.training.runs import checkpoint_file
 from lightning_xt.training.strategies.launcher import LAUNCHED_BY, Launcher
@@ -70,15 +71,12 @@ def ended_together(trainer: Trainer) -> Iterator[None]:
         _end(trainer, FIRST if lost else UNKNOWN, speaks)
 
 
-def is_loss(error: BaseException | None) -> bool:
+def is_loss(error: BaseException) -> bool:
     """Whether an error, or what it was turned from, says that another process does not answer."""
-    while error is not None:
-        text = str(error)
-        of_processes = isinstance(error, torch.distributed.DistError) or "gloo" in text
-        if of_processes and LOSSES.search(text):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+    return any(
+        LOSSES.search(str(each)) and (isinstance(each, torch.distributed.DistError) or "gloo" in str(each))
+        for each in chain(error)
+    )
 
 
 def _watch_launched(trainer: Trainer, launcher: Launcher) -> None:
