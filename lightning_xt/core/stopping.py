@@ -55,7 +55,11 @@ class StopSignals:
             return
         self.received = self.received or signal.Signals(number).name
         if not self.waits:
-            raise Stopped(self.code, f"{self.command} was stopped by {self.received}; run the command again")
+            raise self.stopped()
+
+    def stopped(self) -> Stopped:
+        """What ends the command where it stands."""
+        return Stopped(self.code, f"{self.command} was stopped by {self.received}; run the command again")
 
     @contextmanager
     def installed(self, *numbers: signal.Signals) -> Iterator[None]:

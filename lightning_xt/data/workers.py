@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 from functools import partial
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from typing import Any
 
 SIGNALS = {signal.SIGTERM, signal.SIGUSR1}
@@ -26,6 +26,8 @@ def worker_options(workers: int) -> dict[str, Any]:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch", __name__])
     # Blocked from its beginning, so that a signal to every process of a run does not end it either.
+    # What it starts first would let SIGTERM through again.
+    resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         forkserver.ensure_running()
@@ -38,7 +40,8 @@ def outlive_signals(parent: int, worker: int) -> None:
     """Keeps a loader's worker alive where a signal goes to every process of a run; for `worker_init_fn`.
 
     The process that trains finishes its step and saves first, for which it may need another batch, and takes a worker
-    that dies for a fault. A SIGTERM of its own still ends the worker.
+    that dies for a fault. A SIGTERM from there still ends the worker, and so does that process's end, which torch's own
+    watch of it does not see: it looks at the process that forked the worker.
 
     Args:
         parent: the process that it works for.
@@ -46,7 +49,8 @@ def outlive_signals(parent: int, worker: int) -> None:
     """
     # Blocked, a signal waits for whoever asks for it, and says where it comes from.
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    threading.Thread(target=_end_when_told, args=(parent,), daemon=True).start()
+    for ends, args in ((_end_when_told, (parent,)), (_end_with_parent, ())):
+        threading.Thread(target=ends, args=args, daemon=True).start()
 
 
 def _end_when_told(parent: int) -> None:
@@ -54,3 +58,10 @@ def _end_when_told(parent: int) -> None:
         told = signal.sigwaitinfo(SIGNALS)
         if told.si_signo == signal.SIGTERM and told.si_pid == parent:
             os._exit(0)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(0)

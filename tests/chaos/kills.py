@@ -1,11 +1,12 @@
 """Runs that are killed by SIGKILL at random moments, again and again, end as those that were left alone."""
 
 import random
+import signal
 from pathlib import Path
 from typing import Any
 
 from chaos.compare import RunError, differences, load
-from chaos.runs import RESUME, RUN, SAVED, Setting, completed, fit, last_line, prepare, whole
+from chaos.runs import RESUME, RUN, SAVED, Ended, Setting, completed, fit, last_line, prepare, whole
 
 SETTINGS = [
     Setting(pairs=False, workers=0, accumulate=1, processes=1, average=True),
@@ -28,8 +29,8 @@ def plans(setting: Setting, count: int, steps: int, seed: str) -> list[dict[str,
     made = []
     for number in range(count):
         moment = MOMENTS[number % len(MOMENTS)]
-        # Each third of the kills of two processes leaves one of them alone.
-        alone = setting.processes > 1 and number % 3 == 2
+        # A validation, samples, a step and a save of two processes of which one is left alone.
+        alone = setting.processes > 1 and number % 10 in (1, 2, 4, 8)
         made.append(
             {
                 "moment": moment,
@@ -44,6 +45,9 @@ def plans(setting: Setting, count: int, steps: int, seed: str) -> list[dict[str,
                 "seed": draw.random(),
             }
         )
+    if count > 4:
+        # Again before anything has been saved since.
+        made[4]["step"] = made[3]["step"]
     return made
 
 
@@ -65,10 +69,9 @@ def check(setting: Setting, folder: Path, kills: list[dict[str, Any]], steps: in
         whole(folder, start)
         for number, plan in enumerate(kills):
             ended = fit(folder / "killed", RESUME if number else start, plan)
-            if ended.code == 0:
-                raise RunError(f"was done before it could be killed, in {plan}")
-            if "Traceback" in ended.said and plan["target"] == "all":
+            if "Traceback" in ended.said:
                 raise RunError(f"fails before it can be killed: {last_line(ended.said)}")
+            _check_end(ended, plan)
             if ended.seconds > BOUND:
                 raise RunError(f"takes {ended.seconds:.0f} seconds to end after one of its processes is killed")
             saved = load(folder / "killed" / RUN / "checkpoints/last.ckpt")["global_step"]
@@ -77,3 +80,13 @@ def check(setting: Setting, folder: Path, kills: list[dict[str, Any]], steps: in
     except RunError as error:
         return "; ".join(history), [str(error)]
     return "; ".join(history), list(differences(folder / "whole" / RUN, folder / "killed" / RUN))
+
+
+def _check_end(ended: Ended, plan: dict[str, Any]) -> None:
+    """Raises a RunError if a run did not end as one of which all or one of two processes are killed."""
+    if ended.code == 0:
+        raise RunError(f"was done before it could be killed, in {plan}")
+    expected = 1 if plan["target"] == 1 else -signal.SIGKILL
+    told = plan["target"] == "all" or "stopped, because process" in ended.said
+    if ended.code != expected or not told:
+        raise RunError(f"ends with {ended.code} and says {last_line(ended.said)!r}, in {plan}")

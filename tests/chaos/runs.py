@@ -121,12 +121,12 @@ class Ended:
 
     code: int
     seconds: float
-    """From the signal of the plan on; from the start where there was none."""
+    """From the signal of the plan to the end of the last process; from the start where there was none."""
     said: str
 
 
 def fit(folder: Path, options: list[str], plan: dict[str, Any] | None = None) -> Ended:
-    """Runs `fit` in a folder to its end, whatever that is, and kills what is left of its processes.
+    """Runs `fit` in a folder until the last of its processes has ended, however.
 
     Args:
         folder: where.
@@ -134,7 +134,7 @@ def fit(folder: Path, options: list[str], plan: dict[str, Any] | None = None) ->
         plan: the signal that it is to get, see `Moments`.
 
     Raises:
-        RunError: it hangs.
+        RunError: it hangs, or one of its processes does.
     """
     folder.mkdir(exist_ok=True)
     (folder / "signals.jsonl").unlink(missing_ok=True)
@@ -154,8 +154,11 @@ def fit(folder: Path, options: list[str], plan: dict[str, Any] | None = None) ->
             start_new_session=True,
         )
         code: int | None = None
+        left: list[int] = []
         try:
             code = process.wait(SECONDS)
+            while (left := _group(process.pid)) and time.time() < started + SECONDS:
+                time.sleep(0.02)
         except subprocess.TimeoutExpired:
             # Has every process say where it hangs.
             os.killpg(process.pid, signal.SIGABRT)
@@ -167,8 +170,21 @@ def fit(folder: Path, options: list[str], plan: dict[str, Any] | None = None) ->
     said = (folder / "output.txt").read_text(errors="replace").rstrip()
     if code is None:
         raise RunError(f"hangs: not done after {SECONDS} seconds, see {folder / 'output.txt'}")
+    if left:
+        raise RunError(f"leaves processes behind: {len(left)} run on after {SECONDS} seconds")
     sent = signals(folder)
     return Ended(code, time.time() - (sent[-1]["time"] if sent else started), said)
+
+
+def _group(number: int) -> list[int]:
+    """The processes of a group that run."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            state, _, group = (folder / "stat").read_text().rpartition(")")[2].split()[:3]
+            if int(group) == number and state not in "ZX":
+                found.append(int(folder.name))
+    return found
 
 
 def completed(folder: Path, options: list[str]) -> None:

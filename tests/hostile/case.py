@@ -76,10 +76,12 @@ def problems(case: Case, base: Path, folder: Path, *, apart: bool = False) -> li
     with case.server() if case.server else contextlib.nullcontext("") as url:
         command = [part.replace("URL", url) if url else part for part in case.command]
         before = tree(folder)
+        # Of all processes that have ended, the largest counts.
+        who = resource.RUSAGE_CHILDREN if apart else resource.RUSAGE_SELF
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         environment = {"LIGHTNING_XT_DATA": str(data), "no_proxy": "*", **case.environment}
         code, error = (_in_a_process if apart else _here)(command, case.stdin, environment, folder)
-        grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak) * 1024
+        grown = (resource.getrusage(who).ru_maxrss - peak) * 1024
         after = tree(folder)
     _make_removable(folder)
     found = list(_faults(case, code, error))

@@ -54,7 +54,7 @@ def main() -> int:
                 if found:
                     print(f"{CASES[number].name} ({seconds:.1f} s)", *found, sep="\n  ", flush=True)
     print(f"malformed: {clear}/{len(chosen)} clear")
-    return 0 if clear == len(chosen) else 1
+    return 0 if clear == len(chosen) > 0 else 1
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from lightning_xt.training.step_borders import log_step, validation_follows
+from lightning_xt.training.step_borders import at_step_border, log_step, validation_follows
 from lightning_xt.training.step_checkpoints import step_checkpoint, step_checkpoints
 
 
@@ -28,6 +28,9 @@ class LastCheckpoint(ModelCheckpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        # In the midst of a step, a run that has just gone on from a checkpoint would save half a gradient's work anew.
+        if not at_step_border(trainer):
+            return
         due = trainer.global_step % self._every == 0
         if not validation_follows(trainer):
             if due and self._last_global_step_saved != trainer.global_step:

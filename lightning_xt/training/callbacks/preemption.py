@@ -11,6 +11,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning_xt.core.stopping import PREEMPTED, TERMINATED, Stopped, StopSignals, installed_signals
 from lightning_xt.training.callbacks.last_checkpoint import LastCheckpoint
 from lightning_xt.training.callbacks.run_folder import run_folder
+from lightning_xt.training.runs import checkpoint_file
 from lightning_xt.training.step_borders import at_step_border, log_step, validation_follows
 
 SECONDS = 600
@@ -172,8 +173,12 @@ class Preemption(Checkpoint):
         launched = isinstance(environment, LightningEnvironment) and trainer.local_rank > 0
         name = None if self._signals is None else self._signals.received
         folder = run_folder(trainer)
-        run = "" if folder is None else f" -c {folder / 'config.yaml'}"
-        sentence = f"stopped by {name or 'a signal to another process'} {when}; go on with --ckpt_path last{run}"
+        # A run that has saved nothing does not leave its config either.
+        saved = folder is not None and checkpoint_file(folder, "last").is_file()
+        way = (
+            f"go on with --ckpt_path last -c {folder / 'config.yaml'}" if folder and saved else "run the command again"
+        )
+        sentence = f"stopped by {name or 'a signal to another process'} {when}; {way}"
         return Stopped(0 if launched else PREEMPTED, sentence, together=trainer.world_size > 1)
 
 
@@ -206,6 +211,9 @@ def take_signals(trainer: Trainer, trains: bool) -> None:
         signals.waits = saves and trainer.world_size > 1
         # A run that is not saved cannot be gone on with.
         signals.code = PREEMPTED if saves else TERMINATED
+        if signals.received and not signals.waits:
+            # It came while processes were being started, and nobody asks for it any more.
+            raise signals.stopped()
 
 
 class _NoSignals(_SignalConnector):

@@ -14,7 +14,7 @@ from lightning_xt.training.loggers.tensor_board import TensorBoard
 from lightning_xt.training.runs import check_writable, new_run
 
 ORPHANS = 10.0
-"""Seconds for which loader workers may outlive a process that was killed; until then they hold its lock."""
+"""Seconds that a process may take to end after it was killed; until then it holds its lock."""
 
 
 class RunFolder(Callback):
