@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Sequence
 
 from lightning_xt.core.stopping import INTERRUPTED, PREEMPTED, TERMINATED, Stopped, StopSignals, processes_of_run
-from lightning_xt.messages import UserError, sentence_for, unknown
+from lightning_xt.messages import OwnError, UserError, sentence_for, unknown
 
 HELP = """\
 usage: lightning-xt COMMAND [options]
@@ -39,8 +39,8 @@ def main(args: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0 for done, 2 for a mistake of the user's, told in one sentence on standard error, 75 for a `fit`
-        that SIGTERM or SIGUSR1 has stopped, to be gone on with, 143 for any other command that SIGTERM has stopped, 130
-        for what the user has interrupted.
+        that SIGTERM or SIGUSR1 has stopped, to be gone on with, 143 for another command, or a `fit` that saves nothing,
+        that SIGTERM has stopped, 130 for what the user has interrupted.
     """
     args = list(sys.argv[1:] if args is None else args)
     if not {"", os.getcwd()} & set(sys.path):
@@ -57,7 +57,9 @@ def main(args: Sequence[str] | None = None) -> int:
     except SystemExit as stop:
         if isinstance(stop.__context__, KeyboardInterrupt):
             # Lightning's, after it has put everything in order.
-            print("lightning-xt: interrupted; a run goes on with --ckpt_path last", file=sys.stderr)
+            if _speaks():
+                way = "; a run goes on with --ckpt_path last" if args[:1] == ["fit"] else ""
+                print(f"lightning-xt: interrupted{way}", file=sys.stderr)
             return INTERRUPTED
         # --help and --print_config end like this; anything but a number is a message.
         if stop.code is None or isinstance(stop.code, int):
@@ -70,6 +72,9 @@ def main(args: Sequence[str] | None = None) -> int:
             raise
         if _speaks():
             print(f"lightning-xt: error: {sentence}", file=sys.stderr)
+        elif isinstance(error, OwnError):
+            number = os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or os.environ["SLURM_PROCID"]
+            print(f"lightning-xt: error: process {number} (the first is 0): {sentence}", file=sys.stderr)
         return 2
 
 

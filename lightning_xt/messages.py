@@ -20,6 +20,10 @@ class UserError(Exception):
     """A mistake of the user's; the message is the whole of what they are told."""
 
 
+class OwnError(UserError):
+    """One that a single process of several may meet, which tells it itself."""
+
+
 def unknown(what: str, name: str, known: Iterable[str]) -> str:
     """The sentence for a name that is not known: it offers those that are close, else all."""
     known = sorted(known)

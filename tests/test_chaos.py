@@ -15,7 +15,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning_xt.cli import main
 from lightning_xt.core.stopping import Stopped, StopSignals, installed_signals
 from lightning_xt.data.text_files import TextFiles
-from lightning_xt.training.callbacks.preemption import owed_in
+from lightning_xt.training.callbacks.preemption import owed_in, take_signals
 from lightning_xt.training.language_model import LanguageModel
 from lightning_xt.training.step_borders import validation_follows
 
@@ -98,6 +98,29 @@ def test_a_signal_before_training_leaves_nothing(fresh, monkeypatch, capsys):
     assert "fit was stopped by SIGUSR1; run the command again" in capsys.readouterr().err
     assert not Path("runs").exists()
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_run_that_is_told_before_its_first_step_has_nothing_to_go_on_with(fresh, monkeypatch, capsys):
+    def told(self, load=TextFiles.train_dataloader):
+        # As where several processes start.
+        installed_signals().waits = True
+        os.kill(os.getpid(), signal.SIGTERM)
+        return load(self)
+
+    monkeypatch.setattr(TextFiles, "train_dataloader", told)
+    assert main(["fit", "-c", "tiny.yaml"]) == 75
+    assert "stopped by SIGTERM before its first step; run the command again" in capsys.readouterr().err
+    assert not Path("runs").exists()
+
+
+def test_a_signal_that_was_remembered_for_nobody_ends_the_run(fresh):
+    signals = StopSignals("fit", 75, waits=True)
+    quiet = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary", "enable_checkpointing"), False)
+    with signals.installed(signal.SIGTERM):
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(Stopped, match="143") as stopped:
+            take_signals(Trainer(accelerator="cpu", **quiet), True)
+    assert stopped.value.sentence == "fit was stopped by SIGTERM; run the command again"
 
 
 def test_other_commands_end_at_once(trained, monkeypatch, capsys):

@@ -31,6 +31,25 @@ def test_in_training(fresh, monkeypatch, capsys):
     assert not (fresh / "runs").exists()
 
 
+def test_of_several_processes_each_says_it_for_itself(fresh, monkeypatch, capsys):
+    monkeypatch.setattr(LanguageModel, "training_step", no_memory)
+    monkeypatch.setattr("lightning_xt.cli._speaks", lambda: False)
+    monkeypatch.setenv("RANK", "3")
+    assert told(capsys).startswith(
+        "process 3 (the first is 0): there is not enough memory to train a step; lower --data"
+    )
+    # What all of them meet, the first says for all.
+    assert main(["fit", "-c", "nowhere.yaml"]) == 2
+    assert capsys.readouterr().err == ""
+
+
+def test_a_model_that_is_too_large(fresh, capsys):
+    assert told(capsys, "--model.decoder.feedforward.hidden_dim", f"{10**12}").startswith(
+        "there is not enough memory to begin; choose a smaller model, such as by --model.decoder.dim"
+    )
+    assert not (fresh / "runs").exists()
+
+
 def test_in_validation(fresh, monkeypatch, capsys):
     monkeypatch.setattr(LanguageModel, "validation_step", no_memory)
     wanted = (

@@ -34,7 +34,7 @@ from lightning_xt.core.discovery import import_submodules
 from lightning_xt.core.files import replacing
 from lightning_xt.core.stopping import Stopped
 from lightning_xt.data.base import DataModule
-from lightning_xt.messages import UserError, own_sentence
+from lightning_xt.messages import OwnError, UserError, own_sentence
 from lightning_xt.training.callbacks.best_checkpoint import BestCheckpoint
 from lightning_xt.training.callbacks.disk_space import DiskSpace
 from lightning_xt.training.callbacks.last_checkpoint import LastCheckpoint
@@ -236,7 +236,7 @@ class CommandLine(LightningCLI):
                 super()._run_subcommand(subcommand)
         except (MemoryError, RuntimeError, ValueError) as error:
             if told := not_enough_memory(error, self._plain(), self._folder):
-                raise UserError(told) from error
+                raise OwnError(told) from error
             checkpoint = self.resolved.checkpoint
             if checkpoint is None or "Error(s) in loading state_dict" not in str(error):
                 raise
