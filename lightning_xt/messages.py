@@ -63,6 +63,12 @@ def chain(error: BaseException | None) -> Iterator[BaseException]:
         yield error
 
 
+def system_reason(error: BaseException) -> str | None:
+    """What the system says; torch tells of a failed write by an error of its own, on top of the system's."""
+    systems = (each for each in chain(error) if isinstance(each, OSError))
+    return next((each.strerror or str(each) for each in systems), None)
+
+
 def _shortened(sentence: str) -> str:
     """The sentence, of which nobody reads more where a word or a value of thousands of characters was typed."""
     sentence = re.sub(rf"\S{{{LONGEST_WORD},}}", lambda word: f"{word[0][: LONGEST_WORD // 2]}...", sentence)

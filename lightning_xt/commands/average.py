@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lightning_xt.commands.arguments import Arguments
 from lightning_xt.core.files import replacing
-from lightning_xt.messages import UserError
+from lightning_xt.messages import UserError, system_reason
 from lightning_xt.training.checkpoint_file import read_checkpoint
 from lightning_xt.training.migrations import OWN
 from lightning_xt.training.runs import checkpoint_of
@@ -30,9 +30,7 @@ def average(args: Sequence[str]) -> int:
         with replacing(output) as file:
             torch.save(content, file)
     except (OSError, RuntimeError) as error:
-        # Torch tells of a failed write by an error of its own.
-        reason = getattr(error.__context__ or error, "strerror", None) or getattr(error, "strerror", None)
-        if reason is None:
+        if (reason := system_reason(error)) is None:
             raise
         raise UserError(f"{output} cannot be written ({reason}); make room, or name another file: --output") from error
     print(f"averaged the weights of steps {', '.join(map(str, files))}")

@@ -6,7 +6,7 @@ from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_xt.core.files import replacing
-from lightning_xt.messages import chain
+from lightning_xt.messages import system_reason
 from lightning_xt.training.checkpoint_file import read_checkpoint
 from lightning_xt.training.disk_space import free_bytes, readable, size_of
 
@@ -36,7 +36,7 @@ class WholeCheckpoints(CheckpointIO):
                 with replacing(file) as out:
                     torch.save(checkpoint, out)
         except (OSError, RuntimeError) as error:
-            reason = _reason(error)
+            reason = system_reason(error)
             if reason is None:
                 raise
             raise _unwritable(file, reason) from error
@@ -69,9 +69,3 @@ def _unwritable(file: Path, reason: str) -> OSError:
         f"the checkpoint {file} cannot be written ({reason}); {left}make room, or make the folder writable, then "
         f"{again}"
     )
-
-
-def _reason(error: BaseException) -> str | None:
-    """What the system says; torch tells of a failed write by an error of its own, on top of the system's."""
-    systems = (each for each in chain(error) if isinstance(each, OSError))
-    return next((each.strerror or str(each) for each in systems), None)
