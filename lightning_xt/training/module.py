@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.model_helpers import _restricted_classmethod
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -23,6 +24,7 @@ from lightning_xt.training.callbacks.raw_weights import RawWeights
 from lightning_xt.training.checkpoint_contents import own_contents
 from lightning_xt.training.compilation import compiled_forward
 from lightning_xt.training.from_config import build, named_tokenizer
+from lightning_xt.training.guarded_imports import guarded_imports
 from lightning_xt.training.migrations import OWN, migrate
 from lightning_xt.training.optim.build import build_optimizer
 from lightning_xt.training.optim.options import OptimizerOptions
@@ -30,7 +32,7 @@ from lightning_xt.training.optim.parameter_groups import OptimizerFactory, param
 from lightning_xt.training.optim.schedules.base import ScheduleFactory
 from lightning_xt.training.sampling import Sampling
 from lightning_xt.training.sharding import shard
-from lightning_xt.training.skipping import left_out, poisoned, total_norm
+from lightning_xt.training.skipping import keep_unbegun, left_out, poisoned, total_norm
 
 
 class Module(LightningModule, ABC):
@@ -80,6 +82,17 @@ class Module(LightningModule, ABC):
             ValueError: an option or a class is unknown, or a value is no good.
         """
         return build(cls, config, cls.default_vocab)
+
+    # As Lightning's own, not for an instance, which would stay as it is.
+    @_restricted_classmethod
+    def load_from_checkpoint(cls, *args: Any, **kwargs: Any) -> Self:  # noqa: N805
+        """Builds a module from a checkpoint; Lightning's own documentation lists the options.
+
+        Raises:
+            ValueError: the checkpoint names what may not be imported.
+        """
+        with guarded_imports():
+            return super().load_from_checkpoint(*args, **kwargs)
 
     @property
     @abstractmethod
@@ -209,6 +222,7 @@ class Module(LightningModule, ABC):
         else:
             # The scaler of float16 leaves steps out by itself, and some only to find its scale.
             self.skipped_step = ~norm.isfinite()
+            keep_unbegun(optimizer, self.skipped_step)
             self.faulty_step = self.trainer.strategy.reduce(self._lost.float(), reduce_op="sum") > 0
             self._lost = None
         if self.skipped_step is True:

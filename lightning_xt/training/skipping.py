@@ -36,7 +36,7 @@ def left_out(optimizer: Optimizer, norm: Tensor) -> Tensor | bool:
     """Has the optimizer leave out its next step where the norm of the gradients is no finite number.
 
     Optimizers that can (`found_inf`, fused ones of torch among them) are told on the device, and nothing waits for it.
-    From others the gradients are taken away, which takes a look at the norm.
+    From others the gradients are taken away, which takes a look at the norm; so does a first step with momentum.
 
     Args:
         optimizer: about to step.
@@ -47,6 +47,7 @@ def left_out(optimizer: Optimizer, norm: Tensor) -> Tensor | bool:
     """
     non_finite = ~norm.isfinite()
     if getattr(optimizer, "_step_supports_amp_scaling", False) or hasattr(optimizer, "found_inf"):
+        keep_unbegun(optimizer, non_finite)
         optimizer.found_inf = non_finite.to(torch.float32)  # type: ignore[attr-defined]
         return non_finite
     if not bool(non_finite):
@@ -55,3 +56,28 @@ def left_out(optimizer: Optimizer, norm: Tensor) -> Tensor | bool:
         for parameter in group["params"]:
             parameter.grad = None
     return True
+
+
+def keep_unbegun(optimizer: Optimizer, non_finite: Tensor) -> None:
+    """Has a fused SGD of torch forget the momentum of a first step that it leaves out: it makes it, and writes nothing.
+
+    Args:
+        optimizer: about to step; any other is left alone.
+        non_finite: whether it leaves the step out. Looked at only before a first step with momentum.
+    """
+    new = [
+        parameter
+        for group in optimizer.param_groups
+        if group.get("fused") and group.get("momentum")
+        for parameter in group["params"]
+        if parameter.grad is not None and parameter not in optimizer.state
+    ]
+    if not new or not bool(non_finite):
+        return
+
+    def forget(*_: Any) -> None:
+        for parameter in new:
+            optimizer.state.pop(parameter, None)
+        hook.remove()
+
+    hook = optimizer.register_step_post_hook(forget)

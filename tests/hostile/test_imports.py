@@ -1,10 +1,12 @@
 """What configs, options and checkpoints may have imported."""
 
+import re
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch import Trainer
 
 from lightning_xt.cli import main
 from lightning_xt.core.imports import refused_find, refused_path
@@ -109,3 +111,21 @@ def test_the_parser_is_as_before_outside_the_block() -> None:
     with pytest.raises(ValueError, match=r"os\.system is not imported"), guarded_imports():
         _typehints.import_object("os.system")
     assert _typehints.import_object is before
+
+
+def test_a_checkpoint_of_a_stranger_has_nothing_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the command line does not stand guard."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site/trap_of_another.py").write_text(TRAP)
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    monkeypatch.setattr("lightning_xt.core.imports.site.getusersitepackages", lambda: str(tmp_path / "site"))
+    model = LanguageModel.from_config({"decoder": {"dim": 8, "depth": 1, "attention": {"heads": 2}}})
+    trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu", enable_progress_bar=False)
+    trainer.strategy.connect(model)
+    trainer.save_checkpoint(tmp_path / "x.ckpt")
+    checkpoint = torch.load(tmp_path / "x.ckpt", weights_only=True)
+    checkpoint["hyper_parameters"]["optimizer"] = {"class_path": "trap_of_another.Trap", "init_args": {}}
+    torch.save(checkpoint, tmp_path / "x.ckpt")
+    with pytest.raises(ValueError, match=re.escape(f"trap_of_another.Trap {RULE}")):
+        LanguageModel.load_from_checkpoint(tmp_path / "x.ckpt", weights_only=True)
+    assert not (tmp_path / "site/sprung").exists() and "trap_of_another" not in sys.modules

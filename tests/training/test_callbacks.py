@@ -20,6 +20,7 @@ from lightning_xt.training.callbacks.progress import Progress
 from lightning_xt.training.callbacks.sample_text import SampleText, _fenced
 from lightning_xt.training.language_model import LanguageModel
 from lightning_xt.training.loggers.metrics_file import MetricsFile
+from lightning_xt.training.loggers.tensor_board import TensorBoard
 from lightning_xt.training.runs import checkpoint_of, new_run, run_of
 from lightning_xt.training.sampling import Sampling
 
@@ -39,6 +40,25 @@ def test_tensorboard_shows_metrics_and_samples(folder):
     assert [event.step for event in events.Scalars("train/loss")] == [0, 1, 2]
     assert [event.step for event in events.Scalars("data_wait")] == [0, 1, 2]
     assert all(0 < event.value < 1 for event in events.Scalars("data_wait"))
+
+
+@pytest.mark.parametrize(
+    ("legs", "shown"),
+    [
+        # A leg that is killed before it saves, one that goes back and is stopped in a validation, one that makes it up.
+        ([(None, {50: 1.0}), (41, {49: 2.0}), (51, {50: 3.0})], [(49, 2.0), (50, 3.0)]),
+        ([(None, {50: 1.0}), (51, {50: 2.0})], [(50, 1.0)]),
+        ([(None, {50: 1.0}), (41, {50: 2.0}), (51, {50: 3.0})], [(50, 2.0)]),
+    ],
+)
+def test_a_curve_has_one_point_a_step_where_a_run_goes_back(legs, shown, tmp_path):
+    for first_step, points in legs:
+        logger = TensorBoard(tmp_path, first_step)
+        for step, value in points.items():
+            logger.log_metrics({"val/loss": value}, step)
+        logger.finalize("success")
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert [(event.step, event.value) for event in events.Scalars("val/loss")] == shown
 
 
 def test_the_bar_looks_up_what_was_logged_only_when_it_moves(folder, monkeypatch):

@@ -93,6 +93,11 @@ def test_checkpoints_hold_plain_values(folder):
     assert position["class_path"].endswith("ALiBi")
 
 
+def test_an_instance_does_not_load_a_checkpoint(folder):
+    with pytest.raises(TypeError, match="cannot be called on an instance"):
+        build().load_from_checkpoint("x.ckpt")
+
+
 class Shouting(Bytes):
     """A tokenizer that is not the default one."""
 

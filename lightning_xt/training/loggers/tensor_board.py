@@ -1,9 +1,10 @@
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+from tensorboard.compat.proto.event_pb2 import SessionLog
 
 
 class TensorBoard(TensorBoardLogger):
@@ -27,7 +28,7 @@ class TensorBoard(TensorBoardLogger):
         if step != self._step:
             # A validation that is owed is of the last step that is shown.
             shown = step is not None and step < self._first_step
-            self._step, self._written = step, set(_curves_at(self._folder, step) if shown else ())
+            self._step, self._written = step, _curves_at(self._folder, step) if shown else set()
         new = {name: value for name, value in metrics.items() if name not in self._written}
         self._written |= new.keys()
         super().log_metrics(new, step)
@@ -40,9 +41,14 @@ class TensorBoard(TensorBoardLogger):
             self.experiment.flush()
 
 
-def _curves_at(folder: Path, step: int | None) -> Iterator[str]:
-    """The curves that event files have a point of a step for."""
-    for file in folder.glob("events.*"):
+def _curves_at(folder: Path, step: int | None) -> set[str]:
+    """The curves that a folder shows a point of a step for."""
+    found: set[str] = set()
+    # By name, as TensorBoard reads them: a start hides what came before it, from its step on.
+    for file in sorted(folder.glob("events.*")):
         for event in EventFileLoader(str(file)).Load():
+            if step is not None and event.session_log.status == SessionLog.START and event.step <= step:
+                found.clear()
             if event.step == step:
-                yield from (value.tag for value in event.summary.value)
+                found |= {value.tag for value in event.summary.value}
+    return found
