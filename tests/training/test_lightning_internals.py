@@ -9,6 +9,7 @@ from lightning.pytorch.core.mixins import hparams_mixin
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.connectors.logger_connector.logger_connector import _LoggerConnector
 from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
+from lightning.pytorch.utilities import model_helpers
 
 
 @pytest.mark.parametrize(
@@ -26,6 +27,7 @@ from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnect
         (_SignalConnector, "register_signal_handlers"),
         (_LoggerConnector, "update_train_step_metrics"),
         (cli, "instantiate_module"),
+        (model_helpers, "_restricted_classmethod"),
         (hparams_mixin, "_given_hyperparameters_context"),
         (_deprecated, "JsonargparseDeprecationWarning"),
     ],
