@@ -2,6 +2,7 @@
 
 import re
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -34,10 +35,16 @@ def test_what_is_installed_is_refused(path: str) -> None:
 @pytest.mark.parametrize(
     "path",
     ["lightning_xt.nn.positions.alibi.ALiBi", "lightning.pytorch.Trainer", "torch.optim.AdamW", "torchmetrics.Metric",
-     "__main__.Mine", "there_is_no_such_module.Mine", f"{__name__}.Mine"],
+     "there_is_no_such_module.Mine", f"{__name__}.Mine"],
 )  # fmt: skip
 def test_ours_and_the_users_own_are_allowed(path: str) -> None:
     assert refused_path(path) is None
+
+
+def test_a_script_of_the_users_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Whatever runs the tests may be installed.
+    monkeypatch.setitem(sys.modules, "__main__", types.ModuleType("__main__"))
+    assert refused_path("__main__.Mine") is None
 
 
 @pytest.mark.parametrize("form", ["mine_a.py", "mine_a/__init__.py", "mine_a/part.py"])
