@@ -59,14 +59,6 @@ def test_a_run_that_is_disturbed_ends_as_if_nothing_had_been(tmp_path):
     ]
 
 
-def test_a_run_that_is_killed_twice_before_it_saves_again(tmp_path):
-    """Nothing is saved in the midst of a step that takes two batches."""
-    setting = Setting(pairs=False, workers=0, accumulate=2, processes=1, average=False)
-    kill = {"moment": "step", "signal": "SIGKILL", "target": "all", "delay": 0.0, "seed": 0}
-    twice = [{**kill, "step": step} for step in (9, 10)]
-    assert kills.check(setting, tmp_path, twice, 16)[1] == []
-
-
 def test_two_processes_stop_together_when_one_is_told(tmp_path):
     setting = Setting(pairs=False, workers=0, accumulate=2, processes=2, average=False)
     plan = {"moment": "step", "step": 9, "signal": "SIGUSR1", "target": 1, "delay": 0.02, "seed": 0}

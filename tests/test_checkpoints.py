@@ -17,6 +17,7 @@ from lightning_xt.cli import main
 from lightning_xt.commands.checkpoints import Resolved, resolve
 from lightning_xt.messages import UserError
 from lightning_xt.nn.rope_scalings.base import RopeScaling
+from lightning_xt.training.callbacks.last_checkpoint import LastCheckpoint
 from lightning_xt.training.from_config import named_tokenizer
 from lightning_xt.training.language_model import LanguageModel
 
@@ -159,6 +160,22 @@ def test_what_a_killed_process_left_is_told(trained: Path) -> None:
     (FOLDER / ".last.ckpt.part").write_bytes(b"half")
     told = resolved("last").notes[1]
     assert told == f"{FOLDER}/.last.ckpt.part is what a process left that was stopped while it saved; it is not used"
+
+
+def test_nothing_is_saved_in_the_midst_of_a_step(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that is killed again before it saves would go on from half a gradient."""
+    assert main(["fit", "-c", "tiny.yaml", "--trainer.accumulate_grad_batches", "2", "--trainer.max_steps", "4"]) == 0
+    saved = []
+    write = LastCheckpoint._save_checkpoint
+
+    def save(self: LastCheckpoint, trainer: Trainer, path: str) -> None:
+        saved.append((trainer.global_step, trainer.fit_loop.epoch_loop.total_batch_idx + 1))
+        write(self, trainer, path)
+
+    monkeypatch.setattr(LastCheckpoint, "_save_checkpoint", save)
+    # The first of its batches begins a step where the checkpoint was due.
+    assert main(["fit", "-c", "runs/tiny/0/config.yaml", "--ckpt_path", "last", "--trainer.max_steps", "8"]) == 0
+    assert saved == [(8, 16)]
 
 
 def test_a_run_that_makes_no_steps_stops_with_a_sentence(fresh: Path, capsys: pytest.CaptureFixture[str]) -> None:
