@@ -25,11 +25,12 @@ def worker_options(workers: int) -> dict[str, Any]:
         return {}
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch", __name__])
-    # Blocked from its beginning, so that a signal to every process of a run does not end it either.
-    # What it starts first would let SIGTERM through again.
-    resource_tracker.ensure_running()
+    # Blocked from their beginning, so that a signal to every process of a run does not end them either.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
+        resource_tracker.ensure_running()
+        # That ignores SIGTERM by itself, and has let it through again here.
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
