@@ -55,7 +55,7 @@ def sentence(message: str, options: Iterable[str]) -> str:
         return _at(message) + match[0]
     if match := re.search(r"Subtypes: .*?Literal.*Given value: ([^\n]*)", message, re.DOTALL):
         choices = dict.fromkeys(re.findall(r"[\w.-]+", " ".join(re.findall(r"Literal\[([^\]]*)\]", message))))
-        return f"{_at(message)}expected one of {', '.join(choices)}, not {match[1]!r}"
+        return f"{_at(message)}expected one of {', '.join(map(repr, choices))}, not {match[1]!r}"
     return _at(message) + _deepest(message)
 
 
