@@ -1,11 +1,13 @@
 """What every data module offers, whatever its samples are."""
 
 from abc import ABC, abstractmethod
+from copy import copy
 from typing import Any
 
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
+from typing_extensions import Self
 
 
 class DataModule(LightningDataModule, ABC):
@@ -20,6 +22,7 @@ class DataModule(LightningDataModule, ABC):
         self._restored: int | None = None
         self._first_sample = 0
         self._first_batch = 0
+        self._process: tuple[int, int] | None = None
 
     @property
     @abstractmethod
@@ -50,8 +53,21 @@ class DataModule(LightningDataModule, ABC):
 
         Asked of the strategy, because processes that share one copy of the model share the data too.
         """
+        if self._process is not None:
+            return self._process
         kwargs = None if self.trainer is None else self.trainer.distributed_sampler_kwargs
         return (0, 1) if kwargs is None else (kwargs["rank"], kwargs["num_replicas"])
+
+    def of_process(self, rank: int, world: int) -> Self:
+        """These data, without a Trainer, as one of several processes serves them.
+
+        Args:
+            rank: of the process, from 0.
+            world: how many there are.
+        """
+        share = copy(self)
+        share.trainer, share._process = None, (rank, world)
+        return share
 
     @property
     def samples_seen(self) -> int:
