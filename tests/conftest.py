@@ -14,6 +14,7 @@ if not os.environ.get("LIGHTNING_XT_NO_SHAPE_CHECKS"):
     install_import_hook(checked, "beartype.beartype")
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -44,6 +45,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _environment() -> Iterator[None]:
+    """What Lightning tells its processes of each other (LOCAL_RANK) would make a later test's wait for ever."""
+    before = dict(os.environ)
+    yield
+    for name in os.environ.keys() - before.keys():
+        del os.environ[name]
+    os.environ |= before
 
 
 @pytest.fixture(scope="session")

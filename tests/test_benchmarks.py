@@ -3,6 +3,7 @@
 import datetime
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -116,6 +117,16 @@ def test_training_tells_the_share_of_an_h100_only_on_one(tmp_path):
 def test_training_says_at_once_what_is_missing(tmp_path, before, options, message):
     done = run(tmp_path, "training.py", *options, before=before)
     assert (done.returncode, done.stdout, done.stderr.splitlines()) == (2, "", [message])
+
+
+def test_no_test_imports_a_folder_by_a_benchmarks_name():
+    """Once imported, `training` would be the folder of the tests for everything that runs in the process after it."""
+    tests = Path(__file__).parent
+    sources = [path.read_text() for path in tests.rglob("*.py")]
+    imported = {name for source in sources for name in re.findall(r"^(?:from|import) (\w+)", source, re.MULTILINE)}
+    assert {"processes_run", "tiny_run"} <= imported
+    folders = {path.name for path in tests.iterdir() if path.is_dir()}
+    assert not imported & folders & {path.stem for path in BENCHMARKS.glob("*.py")}
 
 
 @pytest.mark.slow

@@ -56,6 +56,10 @@ def sentence(message: str, options: Iterable[str]) -> str:
     if match := re.search(r"Subtypes: .*?Literal.*Given value: ([^\n]*)", message, re.DOTALL):
         choices = dict.fromkeys(re.findall(r"[\w.-]+", " ".join(re.findall(r"Literal\[([^\]]*)\]", message))))
         return f"{_at(message)}expected one of {', '.join(map(repr, choices))}, not {match[1]!r}"
+    classes = r"Errors:\n((?: *- Expected an? <class '[\w.]+'>\n)+).*\n *Given value: ([^\n]*?)(?:\. Got value|\n|$)"
+    if match := re.search(classes, message):
+        kinds = dict.fromkeys(re.findall(r"'([\w.]+)'", match[1]))
+        return f"{_at(message)}expected {' or '.join(kind for kind in kinds if kind != 'NoneType')}, not {match[2]!r}"
     return _at(message) + _deepest(message)
 
 

@@ -18,7 +18,7 @@ def cases() -> Iterator[Case]:
     for name, content, says in (
         ("no YAML", "length: [", ["is no YAML"]),
         ("a list", "- 1\n", ["is no config"]),
-        ("an unknown option", "lenght: 3\n", ["'--lenght'; did you mean --length"]),
+        ("an unknown option", "lenght: 3\n", ["unknown option '--lenght'; did you mean --length or --weights?"]),
         ("a text for a number", "length: three\n", ["--length", "'three'"]),
         ("a key twice", "length: 3\nlength: 4\n", ["the key 'length' stands twice"]),
     ):

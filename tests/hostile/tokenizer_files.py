@@ -63,6 +63,13 @@ def cases() -> Iterator[Case]:
             command=["fit", "-c", "pairs.yaml", "--data.tokenizer.vocab_size", size],
             says=["data.tokenizer.vocab_size" if size != "2.5" else "vocab_size", size if size != "1e400" else ""],
         )
+    for given in ("{}", "[1]"):
+        yield Case(
+            name=f"tokenizer: {given} for a model",
+            command=[*FIT, "--data.tokenizer.model", given],
+            says=[f"--data.tokenizer.model: expected str, not '{given}'"],
+            files={"in.json": text},
+        )
     yield Case(
         name="tokenizer: a file and a model",
         command=[*FIT, "--data.tokenizer.model", "learnt"],

@@ -7,7 +7,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.plugins import MixedPrecision
-from training.processes_run import in_processes
+from processes_run import in_processes
 
 from lightning_xt.data.text_files import TextFiles
 from lightning_xt.messages import sentence_for

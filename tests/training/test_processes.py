@@ -18,11 +18,11 @@ import torch
 from catalogue import BUILDS, example, part, randomised
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, ModelParallelStrategy
+from processes_fits import PLACES, SavesHalfway, assert_close, fit, model_and_data
+from processes_run import QUIET, in_processes
 from tiny_pairs import write_pairs
 from tiny_run import rows, weights, write_inputs
 from torch.distributed.device_mesh import init_device_mesh
-from training.processes_fits import PLACES, SavesHalfway, assert_close, fit, model_and_data
-from training.processes_run import QUIET, in_processes
 
 from lightning_xt.cli import main
 from lightning_xt.data.text_files import TextFiles

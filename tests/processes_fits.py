@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
+from processes_run import QUIET, Logged, in_processes
 from tiny_pairs import NETWORK
-from training.processes_run import QUIET, Logged, in_processes
 
 from lightning_xt.data.parallel_text import ParallelText
 from lightning_xt.data.text_files import TextFiles
