@@ -1,10 +1,13 @@
 """What is told where a machine has not enough memory."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from lightning_xt.cli import main
 from lightning_xt.commands.memory import not_enough_memory
+from lightning_xt.core.free_memory import free_memory, within_free_memory
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.training.answers import Answerer
 from lightning_xt.training.language_model import LanguageModel
@@ -48,6 +51,37 @@ def test_a_model_that_is_too_large(fresh, capsys):
         "there is not enough memory to begin; choose a smaller model, such as by --model.decoder.dim"
     )
     assert not (fresh / "runs").exists()
+
+
+def test_a_model_that_the_system_would_be_killed_for(fresh, monkeypatch, capsys):
+    """Linux hands out more memory than there is."""
+    monkeypatch.setattr("lightning_xt.core.free_memory.free_memory", lambda: 10**6)
+    assert told(capsys, "--model.decoder.dim", "1024").startswith(
+        "there is not enough memory to begin; choose a smaller model, such as by --model.decoder.dim"
+    )
+    assert not (fresh / "runs").exists()
+    with pytest.raises(MemoryError, match=r"for the model's parameters: 0.0 GB are free"):
+        LanguageModel.from_config({"decoder": {"dim": 1024, "depth": 1}})
+    # What has been refused does not count towards what is made after it; what another device holds does not either.
+    LanguageModel.from_config({"decoder": {"dim": 64, "depth": 2}})
+    with torch.device("meta"):
+        LanguageModel.from_config({"decoder": {"dim": 1024, "depth": 1}})
+
+
+def test_parameters_that_share_memory_count_once(monkeypatch):
+    monkeypatch.setattr("lightning_xt.core.free_memory.free_memory", lambda: 10 * 4)
+    with within_free_memory():
+        first, second = torch.nn.Linear(10, 1, bias=False), torch.nn.Linear(10, 1, bias=False, device="meta")
+        second.weight = first.weight
+        with pytest.raises(MemoryError):
+            torch.nn.Linear(1, 1, bias=False)
+    torch.nn.Linear(1, 1, bias=False)
+
+
+@pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="reads /proc")
+def test_free_memory_is_that_of_the_machine():
+    total = int(Path("/proc/meminfo").read_text().split()[1]) * 1024
+    assert 0 < free_memory() < total
 
 
 def test_in_validation(fresh, monkeypatch, capsys):

@@ -32,6 +32,7 @@ from lightning_xt.commands.parse_errors import check_text, sentence
 from lightning_xt.commands.weights import differences, load_weights, misfit
 from lightning_xt.core.discovery import import_submodules
 from lightning_xt.core.files import replacing
+from lightning_xt.core.free_memory import within_free_memory
 from lightning_xt.core.stopping import Stopped
 from lightning_xt.data.base import DataModule
 from lightning_xt.messages import OwnError, UserError, own_sentence
@@ -148,7 +149,8 @@ class CommandLine(LightningCLI):
 
     def instantiate_classes(self) -> None:
         try:
-            super().instantiate_classes()
+            with within_free_memory():
+                super().instantiate_classes()
         except (MemoryError, RuntimeError, ValueError) as error:
             if told := not_enough_memory(error, self._plain(), self.resolved.folder):
                 raise UserError(told) from error

@@ -14,6 +14,7 @@ from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters_c
 
 import lightning_xt
 from lightning_xt.core.discovery import import_submodules
+from lightning_xt.core.free_memory import within_free_memory
 from lightning_xt.core.imports import refused_path
 from lightning_xt.data.tokenizers.base import Tokenizer
 from lightning_xt.training.guarded_imports import guarded_imports
@@ -37,9 +38,9 @@ def build(module_class: type[Module], config: dict[str, Any] | str | Path, vocab
     plain = yaml.safe_load(parser.dump(parsed, skip_link_targets=False, skip_none=False, format="yaml"))["model"]
     name = f"{module_class.__module__}.{module_class.__qualname__}"
     check_nulls({"class_path": name, "init_args": plain}, "model")
-    with _given_hyperparameters_context(
-        hparams={"_class_path": name, **plain}, instantiator="lightning.pytorch.cli.instantiate_module"
-    ):
+    remembered = {"_class_path": name, **plain}
+    instantiator = "lightning.pytorch.cli.instantiate_module"
+    with _given_hyperparameters_context(remembered, instantiator), within_free_memory():
         return instantiate_module(module_class, plain)
 
 

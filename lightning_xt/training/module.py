@@ -80,6 +80,7 @@ class Module(LightningModule, ABC):
 
         Raises:
             ValueError: an option or a class is unknown, or a value is no good.
+            MemoryError: its parameters are more than the machine has free.
         """
         return build(cls, config, cls.default_vocab)
 

@@ -1,0 +1,47 @@
+"""Notices a model that is larger than the free memory: systems hand out more than there is, and kill who uses it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
+
+
+def free_memory() -> int | None:
+    """Bytes that this machine has free or can free; None if it does not tell."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), None)
+
+
+@contextmanager
+def within_free_memory() -> Iterator[None]:
+    """What makes the parameters of modules within here.
+
+    Raises:
+        MemoryError: a module's parameter is one too many; it has not been filled yet.
+    """
+    free, needed = free_memory(), 0
+    counted: set[int] = set()
+
+    def count(module: nn.Module, name: str, parameter: Tensor | None) -> None:
+        nonlocal needed
+        # Those of other devices are other memory; None takes none.
+        if free is None or parameter is None or parameter.device.type != "cpu":
+            return
+        storage = parameter.untyped_storage()
+        # What is shared counts once.
+        if storage.data_ptr() not in counted:
+            counted.add(storage.data_ptr())
+            needed += storage.nbytes()
+        if needed > free:
+            raise MemoryError(f"there is not enough memory for the model's parameters: {free / 1e9:.1f} GB are free")
+
+    handle = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        handle.remove()
