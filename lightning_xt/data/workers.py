@@ -3,9 +3,11 @@
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from functools import partial
 from multiprocessing import forkserver, resource_tracker
+from types import TracebackType
 from typing import Any
 
 SIGNALS = {signal.SIGTERM, signal.SIGUSR1}
@@ -50,6 +52,7 @@ def outlive_signals(parent: int, worker: int) -> None:
     """
     # Blocked, a signal waits for whoever asks for it, and says where it comes from.
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    sys.excepthook = _tell
     for ends, args in ((_end_when_told, (parent,)), (_end_with_parent, ())):
         threading.Thread(target=ends, args=args, daemon=True).start()
 
@@ -66,3 +69,9 @@ def _end_with_parent() -> None:
     if parent is not None:
         parent.join()
         os._exit(0)
+
+
+def _tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Shows what a thread of Python has met that hands batches over, but that the process they are for has ended."""
+    if not issubclass(kind, (EOFError, ConnectionError)):
+        sys.__excepthook__(kind, error, trace)

@@ -54,3 +54,32 @@ def test_they_outlive_signals_but_not_the_process_they_work_for(tmp_path):
     while any(map(runs, helpers)):
         assert time.monotonic() < end, "a process is left"
         time.sleep(0.02)
+
+
+HANGS_UP = """
+import socket, sys
+from multiprocessing.resource_sharer import DupFd
+from torch.utils.data import DataLoader
+from lightning_xt.data.workers import worker_options
+
+class HangsUp(list):
+    def __getitem__(self, number):
+        shared = DupFd(1)
+        with socket.socket(socket.AF_UNIX) as other:
+            other.connect(shared._id[0])
+        # Asked in turn: the one before has been answered then.
+        shared.detach()
+        sys.excepthook(ValueError, ValueError("another error"), None)
+        return number
+
+if __name__ == "__main__":
+    print(*DataLoader(HangsUp([0, 1]), num_workers=1, **worker_options(1)))
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="workers are started as by torch")
+def test_they_do_not_complain_that_the_process_they_work_for_has_ended(tmp_path):
+    (tmp_path / "script.py").write_text(HANGS_UP)
+    done = subprocess.run([sys.executable, tmp_path / "script.py"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "tensor([0]) tensor([1])\n")
+    assert done.stderr == 2 * "ValueError: another error\n"
