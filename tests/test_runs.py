@@ -277,8 +277,10 @@ def test_what_a_killed_run_leaves_running_is_waited_for(tmp_path):
 
 
 def test_a_run_that_was_stopped_does_not_say_that_it_is_done(fresh):
-    command = ["fit", "-c", "tiny.yaml", "--trainer.max_steps", "1000000", "--checkpoint_every", "2"]
-    started = subprocess.Popen([sys.executable, "-m", "lightning_xt", *command], stderr=subprocess.PIPE, text=True)
+    # It would be said of a validation that it was stopped there.
+    options = ["--trainer.max_steps", "1000000", "--validate_every", "1000000", "--checkpoint_every", "2"]
+    command = [sys.executable, "-m", "lightning_xt", "fit", "-c", "tiny.yaml", *options]
+    started = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     last, deadline = Path("runs/tiny/0/checkpoints/last.ckpt"), time.monotonic() + 60
     while not last.is_file() and time.monotonic() < deadline:
         time.sleep(0.05)
