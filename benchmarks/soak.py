@@ -8,6 +8,9 @@ Slopes are those of lines through the means of 20 equal parts of the time, with 
 if the mean numbers of files, threads and children in the last third of the time are not one more than in the first, and
 memory, that of the process and the mean of its children, grows by less than two standard errors or in 1,000 steps by
 less than 0.1 % of what it is. (What is on its way from a loader's worker is an open file too.)
+
+torch's library of products on CPUs, oneDNN, keeps 1,024 of them, one for each shape that it has met; answers of many
+lengths meet new shapes for hours. Here it is told to keep 16, or what it fills up would hide what a run holds on to.
 """
 
 import argparse
@@ -61,6 +64,7 @@ SETTINGS = {
     "language_2_workers": (LANGUAGE, ["--data.num_workers=2"]),
     "translation": (TRANSLATION, []),
 }
+KEPT_PRODUCTS = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "16"}
 EVERY = 0.5
 """Seconds from one look to the next."""
 PARTS = 20
@@ -145,7 +149,7 @@ def soak(folder: Path, name: str, minutes: float) -> list[Look]:
     command = [sys.executable, "-m", "lightning_xt", "fit", "-c", "soak.yaml", *options]
     looks: list[Look] = []
     with (work / "output.txt").open("wb") as output:
-        process = subprocess.Popen(command, cwd=work, stdout=output, stderr=output)
+        process = subprocess.Popen(command, cwd=work, stdout=output, stderr=output, env={**os.environ, **KEPT_PRODUCTS})
     try:
         metrics = work / "runs/soak/0/metrics.csv"
         deadline = time.monotonic() + ENDS
