@@ -9,8 +9,9 @@ if the mean numbers of files, threads and children in the last third of the time
 memory, that of the process and the mean of its children, grows by less than two standard errors or in 1,000 steps by
 less than 0.1 % of what it is. (What is on its way from a loader's worker is an open file too.)
 
-torch's library of products on CPUs, oneDNN, keeps 1,024 of them, one for each shape that it has met; answers of many
-lengths meet new shapes for hours. Here it is told to keep 16, or what it fills up would hide what a run holds on to.
+Two caches of others would hide what a run holds on to, so they are kept small: oneDNN, torch's library of products on
+CPUs, keeps 1,024 of them, one for each shape that it has met, and answers of many lengths meet new shapes for hours;
+and glibc keeps what was freed between what was not.
 """
 
 import argparse
@@ -64,7 +65,7 @@ SETTINGS = {
     "language_2_workers": (LANGUAGE, ["--data.num_workers=2"]),
     "translation": (TRANSLATION, []),
 }
-KEPT_PRODUCTS = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "16"}
+SMALL_CACHES = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "16", "MALLOC_MMAP_THRESHOLD_": "65536"}
 EVERY = 0.5
 """Seconds from one look to the next."""
 PARTS = 20
@@ -149,7 +150,7 @@ def soak(folder: Path, name: str, minutes: float) -> list[Look]:
     command = [sys.executable, "-m", "lightning_xt", "fit", "-c", "soak.yaml", *options]
     looks: list[Look] = []
     with (work / "output.txt").open("wb") as output:
-        process = subprocess.Popen(command, cwd=work, stdout=output, stderr=output, env={**os.environ, **KEPT_PRODUCTS})
+        process = subprocess.Popen(command, cwd=work, stdout=output, stderr=output, env={**os.environ, **SMALL_CACHES})
     try:
         metrics = work / "runs/soak/0/metrics.csv"
         deadline = time.monotonic() + ENDS
