@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_xt.core.inputs import Inputs
+from lightning_xt.generation.batching.row_inputs import row_of
 from lightning_xt.generation.requests import Request
-from lightning_xt.generation.row_inputs import row_of
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.models.encoder import Encoder
 from lightning_xt.models.encoder_decoder import EncoderDecoder

@@ -27,13 +27,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lightning_xt import Decoder, generate
-from lightning_xt.generation.compiled import Compiled
 from lightning_xt.generation.engine import answer, stream
 from lightning_xt.generation.methods.beam_search import BeamSearch
 from lightning_xt.generation.methods.prompt_lookup import PromptLookup
+from lightning_xt.generation.models.compiled import Compiled
+from lightning_xt.generation.models.quantized_weights import Weights, mean_loss, with_weights
 from lightning_xt.generation.protocol import Autoregressive
 from lightning_xt.generation.requests import Choices, Request
-from lightning_xt.generation.weights import Weights, mean_loss, with_weights
 
 PROMPT = 16
 PRODUCTS = 100  # turns of all matrices in one measurement

@@ -39,12 +39,12 @@ from torch.nn import functional as F
 from training import Size, x_transformers
 
 from lightning_xt.cli import main as lightning_xt
-from lightning_xt.data.byte_corpus import ByteCorpus
-from lightning_xt.data.cache import data_folder
-from lightning_xt.data.resident import ResidentTokens
-from lightning_xt.data.standard_library import StandardLibrary
-from lightning_xt.data.text_files import TextFiles
-from lightning_xt.data.windows import EvaluationWindows, TrainingWindows
+from lightning_xt.data.files.data_folder import data_folder
+from lightning_xt.data.text.byte_corpus import ByteCorpus
+from lightning_xt.data.text.resident import ResidentTokens
+from lightning_xt.data.text.standard_library import StandardLibrary
+from lightning_xt.data.text.text_files import TextFiles
+from lightning_xt.data.text.windows import EvaluationWindows, TrainingWindows
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "language"
 SHAKESPEARE = Path("tinyshakespeare") / "input.txt"

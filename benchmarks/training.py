@@ -42,8 +42,8 @@ from torch import Tensor, nn
 
 from lightning_xt import Decoder, LanguageModel
 from lightning_xt.cli import main as lightning_xt
-from lightning_xt.data.loader import Loader
-from lightning_xt.data.windows import TrainingWindows
+from lightning_xt.data.loading.loader import Loader
+from lightning_xt.data.text.windows import TrainingWindows
 from lightning_xt.models.outline import outline
 
 H100_PEAK = 989e12

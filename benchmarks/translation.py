@@ -24,7 +24,7 @@ from typing import Any
 
 from common import report, say
 
-from lightning_xt.data.cache import data_folder
+from lightning_xt.data.files.data_folder import data_folder
 
 
 def main() -> None:

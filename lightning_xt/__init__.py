@@ -9,17 +9,17 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "CopyTask": "lightning_xt.data.copy_task",
+    "CopyTask": "lightning_xt.data.pairs.copy_task",
     "Decoder": "lightning_xt.models.decoder",
     "Encoder": "lightning_xt.models.encoder",
     "EncoderDecoder": "lightning_xt.models.encoder_decoder",
     "Inputs": "lightning_xt.core.inputs",
     "LanguageModel": "lightning_xt.training.language_model",
-    "Multi30k": "lightning_xt.data.multi30k",
-    "ParallelText": "lightning_xt.data.parallel_text",
+    "Multi30k": "lightning_xt.data.pairs.multi30k",
+    "ParallelText": "lightning_xt.data.pairs.parallel_text",
     "Seq2Seq": "lightning_xt.training.seq2seq",
-    "StandardLibrary": "lightning_xt.data.standard_library",
-    "TextFiles": "lightning_xt.data.text_files",
+    "StandardLibrary": "lightning_xt.data.text.standard_library",
+    "TextFiles": "lightning_xt.data.text.text_files",
     "generate": "lightning_xt.generation.engine",
 }
 

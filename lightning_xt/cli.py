@@ -7,8 +7,8 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from lightning_xt.core.stopping import INTERRUPTED, PREEMPTED, TERMINATED, Stopped, StopSignals, processes_of_run
-from lightning_xt.messages import OwnError, UserError, sentence_for, unknown
+from lightning_xt.system.messages import OwnError, UserError, sentence_for, unknown
+from lightning_xt.system.stopping import INTERRUPTED, PREEMPTED, TERMINATED, Stopped, StopSignals, processes_of_run
 
 HELP = """\
 usage: lightning-xt COMMAND [options]

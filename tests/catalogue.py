@@ -12,7 +12,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_xt.core.discovery import variants
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.nn.activations.base import Activation
@@ -51,6 +50,7 @@ from lightning_xt.nn.shifts.base import Shift
 from lightning_xt.nn.shifts.token_shift import TokenShift
 from lightning_xt.nn.value_mods.base import ValueMod
 from lightning_xt.nn.value_mods.value_residual import ValueResidual
+from lightning_xt.system.discovery import variants
 
 VOCAB, DIM, DEPTH, HEADS, DIM_HEAD, CONTEXT, VECTORS, CONDITION = 11, 13, 2, 4, 6, 5, 3, 17
 

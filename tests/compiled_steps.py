@@ -20,9 +20,9 @@ def main() -> None:
     from catalogue import CONTEXT, VOCAB, attention, decoder, given_context, randomised
 
     from lightning_xt.core.inputs import Inputs
-    from lightning_xt.generation.compiled import Compiled
     from lightning_xt.generation.engine import generate
-    from lightning_xt.generation.weights import with_weights
+    from lightning_xt.generation.models.compiled import Compiled
+    from lightning_xt.generation.models.quantized_weights import with_weights
     from lightning_xt.nn.embeddings.learned_positions import LearnedPositions
     from lightning_xt.nn.positions.alibi import ALiBi
     from lightning_xt.nn.positions.forgetting import Forgetting

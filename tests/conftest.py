@@ -23,7 +23,7 @@ from tiny_run import write_inputs
 
 import lightning_xt
 from lightning_xt.cli import main
-from lightning_xt.core.discovery import import_submodules
+from lightning_xt.system.discovery import import_submodules
 
 import_submodules(lightning_xt)
 torch.set_num_threads(1)
@@ -96,3 +96,11 @@ def finished_pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     finally:
         os.chdir(here)
     return folder
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder with a corpus, which is the current one."""
+    (tmp_path / "corpus.txt").write_text("the quick brown fox jumps over the lazy dog\n" * 20)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

@@ -11,8 +11,8 @@ from lightning.pytorch import Callback, Trainer
 from processes_run import QUIET, Logged, in_processes
 from tiny_pairs import NETWORK
 
-from lightning_xt.data.parallel_text import ParallelText
-from lightning_xt.data.text_files import TextFiles
+from lightning_xt.data.pairs.parallel_text import ParallelText
+from lightning_xt.data.text.text_files import TextFiles
 from lightning_xt.data.tokenizers.special_bytes import SpecialBytes
 from lightning_xt.training.checkpoint_io import WholeCheckpoints
 from lightning_xt.training.language_model import LanguageModel

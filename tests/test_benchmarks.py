@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lightning_xt.data.windows import TrainingWindows
+from lightning_xt.data.text.windows import TrainingWindows
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 TINY = [

@@ -13,11 +13,11 @@ from chaos.runs import RUN, Setting
 from lightning.pytorch import Callback, Trainer
 
 from lightning_xt.cli import main
-from lightning_xt.core.stopping import Stopped, StopSignals, installed_signals
-from lightning_xt.data.text_files import TextFiles
+from lightning_xt.data.text.text_files import TextFiles
+from lightning_xt.system.stopping import Stopped, StopSignals, installed_signals
 from lightning_xt.training.callbacks.preemption import owed_in, take_signals
 from lightning_xt.training.language_model import LanguageModel
-from lightning_xt.training.step_borders import validation_follows
+from lightning_xt.training.step_boundaries import validation_follows
 
 STEPS = 48
 SLICE = saves.SETTING

@@ -15,8 +15,8 @@ from tiny_run import rows
 
 from lightning_xt.cli import main
 from lightning_xt.commands.checkpoints import Resolved, resolve
-from lightning_xt.messages import UserError
 from lightning_xt.nn.rope_scalings.base import RopeScaling
+from lightning_xt.system.messages import UserError
 from lightning_xt.training.callbacks.last_checkpoint import LastCheckpoint
 from lightning_xt.training.from_config import named_tokenizer
 from lightning_xt.training.language_model import LanguageModel
@@ -190,7 +190,9 @@ def test_a_run_that_makes_no_steps_stops_with_a_sentence(fresh: Path, capsys: py
     assert len(json.loads(Path("runs/tiny/0/non_finite.json").read_text())["steps"]) == 3
 
 
-@pytest.mark.parametrize("path", ["torch.utils.collect_env.run", "torch.nn.Linear", "lightning_xt.messages.unknown"])
+@pytest.mark.parametrize(
+    "path", ["torch.utils.collect_env.run", "torch.nn.Linear", "lightning_xt.system.messages.unknown"]
+)
 def test_a_checkpoint_calls_nothing_but_tokenizers(path):
     with pytest.raises(ValueError, match=f"the checkpoint's tokenizer {re.escape(path)} is no Tokenizer"):
         named_tokenizer({"class_path": path, "init_args": {"command": "exit 1"}})

@@ -17,9 +17,9 @@ from jsonargparse._deprecated import JsonargparseDeprecationWarning
 from tiny_run import TIMES, TINY, names, rows, weights
 
 from lightning_xt.cli import _quiet, main
-from lightning_xt.data.checks import require_at_least
+from lightning_xt.data.data_checks import require_at_least
 from lightning_xt.data.tokenizers.bytes import Bytes
-from lightning_xt.messages import sentence_for
+from lightning_xt.system.messages import sentence_for
 from lightning_xt.training.language_model import LanguageModel
 
 

@@ -13,7 +13,7 @@ from tiny_run import TIMES, rows, weights
 
 from lightning_xt.cli import main
 from lightning_xt.commands.cluster import environments, settle
-from lightning_xt.messages import UserError
+from lightning_xt.system.messages import UserError
 
 TASK = {
     "SLURM_JOB_ID": "4321",

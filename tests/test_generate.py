@@ -17,12 +17,12 @@ from lightning_xt.commands.generate_options import asked
 from lightning_xt.commands.inference import Inference
 from lightning_xt.commands.loading import load
 from lightning_xt.core.cache import Cache
-from lightning_xt.generation.weights import Int8Linear, RowLinear
+from lightning_xt.generation.models.quantized_weights import Int8Linear, RowLinear
+from lightning_xt.inference.completion import Continuer
+from lightning_xt.inference.generation_options import Sampling
+from lightning_xt.inference.translation import Translator
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.training.language_model import LanguageModel
-from lightning_xt.training.predictions import Continuer
-from lightning_xt.training.sampling import Sampling
-from lightning_xt.training.translations import Translator
 
 RUN = "runs/tiny"
 SHORT = ["--length", "6"]

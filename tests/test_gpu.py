@@ -9,11 +9,11 @@ import torch
 from catalogue import Build, attention, attentions, decoder, example, randomised
 from lightning.pytorch import Callback, Trainer
 
-from lightning_xt.data.copy_task import CopyTask
-from lightning_xt.data.text_files import TextFiles
-from lightning_xt.generation.batch import Batch, Text
-from lightning_xt.generation.compiled import Compiled
+from lightning_xt.data.pairs.copy_task import CopyTask
+from lightning_xt.data.text.text_files import TextFiles
+from lightning_xt.generation.batching.running_batch import Batch, Text
 from lightning_xt.generation.engine import answer, generate
+from lightning_xt.generation.models.compiled import Compiled
 from lightning_xt.generation.requests import Choices, Request
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.nn.norms.rms_norm import RMSNorm

@@ -7,9 +7,9 @@ import torch
 
 from lightning_xt.cli import main
 from lightning_xt.commands.memory import not_enough_memory
-from lightning_xt.core.free_memory import free_memory, within_free_memory
+from lightning_xt.inference.text_generator import Answerer
 from lightning_xt.models.decoder import Decoder
-from lightning_xt.training.answers import Answerer
+from lightning_xt.system.free_memory import free_memory, within_free_memory
 from lightning_xt.training.language_model import LanguageModel
 
 
@@ -55,7 +55,7 @@ def test_a_model_that_is_too_large(fresh, capsys):
 
 def test_a_model_that_the_system_would_be_killed_for(fresh, monkeypatch, capsys):
     """Linux hands out more memory than there is."""
-    monkeypatch.setattr("lightning_xt.core.free_memory.free_memory", lambda: 10**6)
+    monkeypatch.setattr("lightning_xt.system.free_memory.free_memory", lambda: 10**6)
     assert told(capsys, "--model.decoder.dim", "1024").startswith(
         "there is not enough memory to begin; choose a smaller model, such as by --model.decoder.dim"
     )
@@ -69,7 +69,7 @@ def test_a_model_that_the_system_would_be_killed_for(fresh, monkeypatch, capsys)
 
 
 def test_parameters_that_share_memory_count_once(monkeypatch):
-    monkeypatch.setattr("lightning_xt.core.free_memory.free_memory", lambda: 10 * 4)
+    monkeypatch.setattr("lightning_xt.system.free_memory.free_memory", lambda: 10 * 4)
     with within_free_memory():
         first, second = torch.nn.Linear(10, 1, bias=False), torch.nn.Linear(10, 1, bias=False, device="meta")
         second.weight = first.weight

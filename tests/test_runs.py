@@ -82,7 +82,7 @@ def test_checkpoints_tell_where_they_come_from(trained):
     own = saved("runs/tiny/0")["lightning_xt"]
     assert own["kind"] == "LanguageModel"
     assert own["versions"]["torch"] == torch.__version__
-    assert own["data"]["class_path"] == "lightning_xt.data.text_files.TextFiles"
+    assert own["data"]["class_path"] == "lightning_xt.data.text.text_files.TextFiles"
     assert len(own["data"]["hash"]) == 64
     assert own["metrics"]["val/loss"] == pytest.approx(float(rows()[-1]["val/loss"]), abs=1e-6)
     assert own["tokenizers"]["text"]["init_args"] == {"separator": None}

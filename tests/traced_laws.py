@@ -14,7 +14,7 @@ os.environ["LIGHTNING_XT_NO_SHAPE_CHECKS"] = "1"
 import torch
 
 import lightning_xt
-from lightning_xt.core.discovery import import_submodules
+from lightning_xt.system.discovery import import_submodules
 
 import_submodules(lightning_xt)
 

@@ -3,7 +3,7 @@
 import argparse
 from typing import NoReturn
 
-from lightning_xt.messages import UserError, close_matches
+from lightning_xt.system.messages import UserError, close_matches
 
 RUN = "runs/NAME/N, runs/NAME (its newest run) or a .ckpt file"
 """What is meant by a RUN."""

@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_xt.checkpoints.checkpoint import read_checkpoint
+from lightning_xt.checkpoints.migrations import OWN
+from lightning_xt.checkpoints.runs import checkpoint_of
+from lightning_xt.checkpoints.step_checkpoints import step_checkpoints
 from lightning_xt.commands.arguments import Arguments
-from lightning_xt.core.files import replacing
-from lightning_xt.messages import UserError, system_reason
-from lightning_xt.training.checkpoint_file import read_checkpoint
-from lightning_xt.training.migrations import OWN
-from lightning_xt.training.runs import checkpoint_of
-from lightning_xt.training.step_checkpoints import step_checkpoints
+from lightning_xt.system.files import replacing
+from lightning_xt.system.messages import UserError, system_reason
 
 
 def average(args: Sequence[str]) -> int:

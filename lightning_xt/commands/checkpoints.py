@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import Tensor
 
-from lightning_xt.messages import UserError
+from lightning_xt.checkpoints.checkpoint import check_contents, read_checkpoint
+from lightning_xt.checkpoints.runs import checkpoint_file, checkpoint_of, newest_with, run_of
+from lightning_xt.system.messages import UserError
 from lightning_xt.training.callbacks.preemption import owed_in
-from lightning_xt.training.checkpoint_file import check_contents, read_checkpoint
-from lightning_xt.training.runs import checkpoint_file, checkpoint_of, newest_with, run_of
 
 WAY_OUT = "give a .ckpt file that fit has saved"
 

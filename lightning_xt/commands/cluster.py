@@ -7,7 +7,7 @@ from lightning.fabric.plugins.environments import ClusterEnvironment, SLURMEnvir
 from lightning.pytorch import Trainer
 from lightning.pytorch.trainer.connectors.checkpoint_connector import _CheckpointConnector
 
-from lightning_xt.messages import UserError
+from lightning_xt.system.messages import UserError
 
 
 def environments(strategy: Any, plugins: Sequence[Any]) -> list[ClusterEnvironment]:

@@ -10,8 +10,8 @@ from typing import Any
 import yaml
 from jsonargparse import get_loader, set_loader
 
-from lightning_xt.messages import UserError
-from lightning_xt.training.runs import numbered
+from lightning_xt.checkpoints.runs import numbered
+from lightning_xt.system.messages import UserError
 
 MOST_BYTES = 8 << 20
 """Of a config; that of a run has some thousand."""

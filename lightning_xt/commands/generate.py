@@ -13,11 +13,11 @@ from lightning_xt.commands.interactive import converse
 from lightning_xt.commands.loading import load
 from lightning_xt.commands.prompts import read
 from lightning_xt.commands.showing import painter, pieces, show
-from lightning_xt.core.discovery import import_submodules
-from lightning_xt.core.files import replacing
-from lightning_xt.data.prompts import Prompt
-from lightning_xt.training.answers import Answering
-from lightning_xt.training.writing import Piece
+from lightning_xt.data.prompt_files import Prompt
+from lightning_xt.inference.detokenizer import Piece
+from lightning_xt.inference.text_generator import Answering
+from lightning_xt.system.discovery import import_submodules
+from lightning_xt.system.files import replacing
 
 INTERRUPTED = 128 + 2
 """The exit code of what Ctrl-C stopped."""

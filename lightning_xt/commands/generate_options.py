@@ -17,8 +17,8 @@ from lightning_xt.commands.checkpoints import config_files
 from lightning_xt.commands.config_files import check_configs, checked_values
 from lightning_xt.commands.inference import Inference
 from lightning_xt.commands.parse_errors import sentence
-from lightning_xt.messages import UserError, own_sentence
-from lightning_xt.training.sampling import Sampling
+from lightning_xt.inference.generation_options import Sampling
+from lightning_xt.system.messages import UserError, own_sentence
 
 DESCRIPTION = """Continues prompts, or translates them with an encoder-decoder. A single prompt's text appears as it is
 produced; prompts of a file become JSON lines."""

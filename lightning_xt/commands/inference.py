@@ -9,19 +9,19 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_xt.commands.loading import load
 from lightning_xt.core.inputs import Inputs
-from lightning_xt.generation.compiled import Compiled
-from lightning_xt.generation.contrastive import Contrastive
-from lightning_xt.generation.guided import Guided
 from lightning_xt.generation.methods.draft import Draft
+from lightning_xt.generation.models.compiled import Compiled
+from lightning_xt.generation.models.contrastive import Contrastive
+from lightning_xt.generation.models.guided import Guided
+from lightning_xt.generation.models.quantized_weights import Weights, mean_loss, with_weights
 from lightning_xt.generation.requests import Request
-from lightning_xt.generation.weights import Weights, mean_loss, with_weights
-from lightning_xt.messages import UserError
+from lightning_xt.inference.generation_options import Sampling
+from lightning_xt.inference.text_generator import Decoding
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.models.encoder_decoder import EncoderDecoder
-from lightning_xt.training.answers import Decoding
+from lightning_xt.system.messages import UserError
 from lightning_xt.training.language_model import LanguageModel
 from lightning_xt.training.module import Module
-from lightning_xt.training.sampling import Sampling
 
 MEASURED = 16
 """Texts by which the cost of other weights is measured."""

@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 
+from lightning_xt.checkpoints.checkpoint import read_checkpoint
+from lightning_xt.checkpoints.migrations import OWN
+from lightning_xt.checkpoints.runs import checkpoint_of
 from lightning_xt.commands.arguments import RUN, Arguments
-from lightning_xt.messages import UserError
-from lightning_xt.training.checkpoint_file import read_checkpoint
-from lightning_xt.training.migrations import OWN
-from lightning_xt.training.runs import checkpoint_of
+from lightning_xt.system.messages import UserError
 
 WIDTH = 110
 """Characters a line has before it is broken."""

@@ -6,12 +6,12 @@ from collections.abc import Callable, Generator
 from contextlib import closing
 
 from lightning_xt.commands.showing import pieces, show
-from lightning_xt.messages import own_sentence
-from lightning_xt.training.answers import Answering
-from lightning_xt.training.conversation import Conversation
-from lightning_xt.training.predictions import Continuer
-from lightning_xt.training.sampling import Sampling
-from lightning_xt.training.writing import Piece
+from lightning_xt.inference.completion import Continuer
+from lightning_xt.inference.conversation import Conversation
+from lightning_xt.inference.detokenizer import Piece
+from lightning_xt.inference.generation_options import Sampling
+from lightning_xt.inference.text_generator import Answering
+from lightning_xt.system.messages import own_sentence
 
 HELP = """\
 What you type is appended to the text, and the model goes on from there; an empty line has it go on by itself.

@@ -2,13 +2,13 @@
 
 import torch
 
+from lightning_xt.checkpoints.checkpoint import read_checkpoint
+from lightning_xt.checkpoints.migrations import OWN
+from lightning_xt.checkpoints.runs import checkpoint_of
 from lightning_xt.commands.checkpoints import step_of
-from lightning_xt.messages import UserError
-from lightning_xt.training.checkpoint_file import read_checkpoint
+from lightning_xt.system.messages import UserError
 from lightning_xt.training.language_model import LanguageModel
-from lightning_xt.training.migrations import OWN
 from lightning_xt.training.module import Module, module_class
-from lightning_xt.training.runs import checkpoint_of
 
 
 def load(run: str) -> Module:

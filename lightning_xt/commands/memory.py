@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lightning_xt.messages import chain
-from lightning_xt.training.answers import NO_MEMORY
-from lightning_xt.training.runs import checkpoint_file
+from lightning_xt.checkpoints.runs import checkpoint_file
+from lightning_xt.inference.text_generator import NO_MEMORY
+from lightning_xt.system.messages import chain
 
 PHASES = {
     "sample_text.py": "sampling",

@@ -9,12 +9,12 @@ from typing import Any
 import yaml
 from lightning.pytorch.cli import LightningArgumentParser
 
+from lightning_xt.checkpoints.runs import run_of
 from lightning_xt.commands.inference import Inference
-from lightning_xt.messages import UserError
+from lightning_xt.inference.generation_options import Sampling
+from lightning_xt.system.messages import UserError
 from lightning_xt.training.callbacks.non_finite import NonFinite
 from lightning_xt.training.callbacks.sample_text import SampleText
-from lightning_xt.training.runs import run_of
-from lightning_xt.training.sampling import Sampling
 
 TRAINER_DEFAULTS: dict[str, Any] = {
     "max_epochs": -1,

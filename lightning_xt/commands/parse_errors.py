@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import torch
 from lightning.pytorch import LightningModule
 
-from lightning_xt.core.discovery import variants
 from lightning_xt.data.base import DataModule
 from lightning_xt.generation.filters.base import Filter
 from lightning_xt.generation.methods.base import Method
-from lightning_xt.messages import UserError, close_matches, unknown
+from lightning_xt.system.discovery import variants
+from lightning_xt.system.messages import UserError, close_matches, unknown
 
 
 def check_text(args: Sequence[str]) -> None:

@@ -4,10 +4,10 @@ import codecs
 import sys
 from pathlib import Path
 
-from lightning_xt.data.json_lines import ENDINGS, decoded, text_of
-from lightning_xt.data.prompts import Prompt
-from lightning_xt.data.reading import whole
-from lightning_xt.messages import UserError
+from lightning_xt.data.files.json_lines import ENDINGS, decoded, text_of
+from lightning_xt.data.files.reading import whole
+from lightning_xt.data.prompt_files import Prompt
+from lightning_xt.system.messages import UserError
 
 
 def read(source: str) -> list[Prompt]:

@@ -5,9 +5,9 @@ import os
 import sys
 from collections.abc import Callable, Generator
 
-from lightning_xt.training.answers import Answering
-from lightning_xt.training.sampling import Sampling
-from lightning_xt.training.writing import Piece
+from lightning_xt.inference.detokenizer import Piece
+from lightning_xt.inference.generation_options import Sampling
+from lightning_xt.inference.text_generator import Answering
 
 COLORS = ((0.9, 40), (0.5, 148), (0.2, 220), (0.05, 208), (0.0, 196))
 """Least probability, and the colour among a terminal's 256: green, lime, yellow, orange, red."""

@@ -17,6 +17,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import lightning_xt
+from lightning_xt.checkpoints.runs import checkpoint_file
 from lightning_xt.commands.checkpoints import (
     Resolved,
     config_files,
@@ -30,27 +31,26 @@ from lightning_xt.commands.memory import not_enough_memory
 from lightning_xt.commands.options import TRAINER_DEFAULTS, add_options, check_beginning, check_options, set_intervals
 from lightning_xt.commands.parse_errors import check_text, sentence
 from lightning_xt.commands.weights import differences, load_weights, misfit
-from lightning_xt.core.discovery import import_submodules
-from lightning_xt.core.files import replacing
-from lightning_xt.core.free_memory import within_free_memory
-from lightning_xt.core.stopping import Stopped
 from lightning_xt.data.base import DataModule
-from lightning_xt.messages import OwnError, UserError, own_sentence
+from lightning_xt.inference.generation_options import Sampling
+from lightning_xt.system.discovery import import_submodules
+from lightning_xt.system.files import replacing
+from lightning_xt.system.free_memory import within_free_memory
+from lightning_xt.system.messages import OwnError, UserError, own_sentence
+from lightning_xt.system.stopping import Stopped
 from lightning_xt.training.callbacks.best_checkpoint import BestCheckpoint
-from lightning_xt.training.callbacks.disk_space import DiskSpace
+from lightning_xt.training.callbacks.disk_space_check import DiskSpace
 from lightning_xt.training.callbacks.last_checkpoint import LastCheckpoint
 from lightning_xt.training.callbacks.preemption import Preemption, take_signals
-from lightning_xt.training.callbacks.progress import Progress
+from lightning_xt.training.callbacks.progress_bars import Progress
 from lightning_xt.training.callbacks.run_folder import RunFolder
 from lightning_xt.training.callbacks.throughput import Throughput
 from lightning_xt.training.callbacks.validate_at_end import ValidateAtEnd
 from lightning_xt.training.callbacks.write_predictions import WritePredictions
 from lightning_xt.training.checkpoint_io import WholeCheckpoints
-from lightning_xt.training.nulls import check_nulls
-from lightning_xt.training.runs import checkpoint_file
-from lightning_xt.training.sampling import Sampling
-from lightning_xt.training.strategies.choice import check_strategy
-from lightning_xt.training.strategies.companions import ended_together, watch
+from lightning_xt.training.null_options import check_nulls
+from lightning_xt.training.strategies.process_watchdog import ended_together, watch
+from lightning_xt.training.strategies.strategy_choice import check_strategy
 
 ENV_PREFIX = "LXT"
 

@@ -10,9 +10,9 @@ from jsonargparse import ArgumentError
 
 import lightning_xt
 from lightning_xt.commands.parse_errors import sentence
-from lightning_xt.core.discovery import import_submodules
-from lightning_xt.messages import UserError
 from lightning_xt.models.outline import Stage, outline
+from lightning_xt.system.discovery import import_submodules
+from lightning_xt.system.messages import UserError
 from lightning_xt.training.module import Module, module_class
 
 NETWORKS = ("encoder", "decoder")

@@ -6,10 +6,10 @@ from typing import Any
 
 from lightning.pytorch import LightningModule
 
+from lightning_xt.checkpoints.checkpoint import read_checkpoint
+from lightning_xt.checkpoints.migrations import OWN
 from lightning_xt.commands.checkpoints import step_of
-from lightning_xt.messages import UserError
-from lightning_xt.training.checkpoint_file import read_checkpoint
-from lightning_xt.training.migrations import OWN
+from lightning_xt.system.messages import UserError
 from lightning_xt.training.seq2seq import Seq2Seq
 
 OF_NETWORK = ("encoder", "decoder", "shared_embedding", "context_dropout")

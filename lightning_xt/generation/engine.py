@@ -8,6 +8,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from lightning_xt.core.inputs import Inputs
+from lightning_xt.generation.batching.row_inputs import row_of
 from lightning_xt.generation.filters.base import Filter
 from lightning_xt.generation.filters.min_p import MinP
 from lightning_xt.generation.filters.top_k import TopK
@@ -16,7 +17,6 @@ from lightning_xt.generation.methods.base import Method
 from lightning_xt.generation.methods.sample import Sample
 from lightning_xt.generation.protocol import Autoregressive
 from lightning_xt.generation.requests import Choices, Drawn, Request, Result
-from lightning_xt.generation.row_inputs import row_of
 
 
 def answer(

@@ -6,7 +6,6 @@ from dataclasses import replace
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from lightning_xt.core.checks import check_option
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.shapes import LayerShape
 from lightning_xt.core.where import Where
@@ -26,6 +25,7 @@ from lightning_xt.nn.placements.pre_norm import PreNorm
 from lightning_xt.nn.residuals.add import Add
 from lightning_xt.nn.residuals.base import ResidualFactory
 from lightning_xt.nn.shifts.base import ShiftFactory
+from lightning_xt.system.option_checks import check_option
 
 
 class Encoder(nn.Module):

@@ -8,12 +8,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from lightning_xt.core.checks import check_option
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.models.encoder import Encoder
 from lightning_xt.nn.contexts.base import ContextFactory
 from lightning_xt.nn.contexts.given_context import GivenContext
+from lightning_xt.system.option_checks import check_option
 
 EncoderFactory = Callable[[int], Encoder]
 """Called with the number of different source tokens."""

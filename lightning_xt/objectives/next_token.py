@@ -1,10 +1,10 @@
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from lightning_xt.core.checks import check_option
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.objectives.base import LanguageModelLike, Loss, Objective
 from lightning_xt.objectives.cross_entropy import cross_entropy
+from lightning_xt.system.option_checks import check_option
 
 
 class NextToken(Objective):

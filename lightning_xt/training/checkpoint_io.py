@@ -5,10 +5,10 @@ import torch
 from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.utilities import rank_zero_warn
 
-from lightning_xt.core.files import replacing
-from lightning_xt.messages import system_reason
-from lightning_xt.training.checkpoint_file import read_checkpoint
-from lightning_xt.training.disk_space import free_bytes, readable, size_of
+from lightning_xt.checkpoints.checkpoint import read_checkpoint
+from lightning_xt.checkpoints.checkpoint_room import free_bytes, readable, size_of
+from lightning_xt.system.files import replacing
+from lightning_xt.system.messages import system_reason
 
 
 class WholeCheckpoints(CheckpointIO):

@@ -13,12 +13,12 @@ from lightning.pytorch.cli import instantiate_module
 from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters_context
 
 import lightning_xt
-from lightning_xt.core.discovery import import_submodules
-from lightning_xt.core.free_memory import within_free_memory
-from lightning_xt.core.imports import refused_path
 from lightning_xt.data.tokenizers.base import Tokenizer
+from lightning_xt.system.discovery import import_submodules
+from lightning_xt.system.free_memory import within_free_memory
+from lightning_xt.system.imports import refused_path
 from lightning_xt.training.guarded_imports import guarded_imports
-from lightning_xt.training.nulls import check_nulls
+from lightning_xt.training.null_options import check_nulls
 
 Module = TypeVar("Module", bound=LightningModule)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from jsonargparse import _actions, _typehints, _util
 
-from lightning_xt.core.imports import refused_find, refused_path
+from lightning_xt.system.imports import refused_find, refused_path
 
 
 class _Refused(BaseException):

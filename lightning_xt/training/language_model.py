@@ -11,20 +11,20 @@ from torch.optim import AdamW, Optimizer
 
 from lightning_xt.core.batch import EvaluationBatch
 from lightning_xt.core.inputs import Inputs, documents_of
-from lightning_xt.data.pairs import Pairs
-from lightning_xt.data.prompts import Prompt
+from lightning_xt.data.pairs.pairs import Pairs
+from lightning_xt.data.prompt_files import Prompt
 from lightning_xt.data.tokenizers.base import Tokenizer
 from lightning_xt.data.tokenizers.bytes import Bytes
+from lightning_xt.inference.completion import Continuer
+from lightning_xt.inference.generation_options import Sampling
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.objectives.base import Loss, ObjectiveFactory
 from lightning_xt.objectives.next_token import NextToken
-from lightning_xt.training.likelihood import LikelihoodSums, likelihood_metrics
+from lightning_xt.training.metrics.likelihood import LikelihoodSums, likelihood_metrics
 from lightning_xt.training.module import Module
 from lightning_xt.training.optim.parameter_groups import OptimizerFactory
 from lightning_xt.training.optim.schedules.base import ScheduleFactory
 from lightning_xt.training.optim.schedules.warmup_cosine import WarmupCosine
-from lightning_xt.training.predictions import Continuer
-from lightning_xt.training.sampling import Sampling
 
 PROMPTS = ("import ", "def ", "The ")
 """What a validation continues unless told otherwise."""

@@ -14,25 +14,25 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from typing_extensions import Self
 
-from lightning_xt.core.discovery import variants
+from lightning_xt.checkpoints.migrations import OWN, migrate
 from lightning_xt.data.base import DataModule
 from lightning_xt.data.tokenizers.base import Tokenizer
-from lightning_xt.training.answers import Answering, Decoding
+from lightning_xt.inference.generation_options import Sampling
+from lightning_xt.inference.text_generator import Answering, Decoding
+from lightning_xt.system.discovery import variants
 from lightning_xt.training.callbacks.exact_resume import ExactResume
 from lightning_xt.training.callbacks.non_finite import NonFinite
-from lightning_xt.training.callbacks.raw_weights import RawWeights
-from lightning_xt.training.checkpoint_contents import own_contents
+from lightning_xt.training.callbacks.restore_trained_weights import RawWeights
 from lightning_xt.training.compilation import compiled_forward
 from lightning_xt.training.from_config import build, named_tokenizer
 from lightning_xt.training.guarded_imports import guarded_imports
-from lightning_xt.training.migrations import OWN, migrate
 from lightning_xt.training.optim.build import build_optimizer
-from lightning_xt.training.optim.options import OptimizerOptions
+from lightning_xt.training.optim.optimizer_options import OptimizerOptions
 from lightning_xt.training.optim.parameter_groups import OptimizerFactory, parameter_groups
 from lightning_xt.training.optim.schedules.base import ScheduleFactory
-from lightning_xt.training.sampling import Sampling
-from lightning_xt.training.sharding import shard
-from lightning_xt.training.skipping import keep_unbegun, left_out, poisoned, total_norm
+from lightning_xt.training.run_metadata import own_contents
+from lightning_xt.training.step_skipping import keep_unbegun, left_out, poisoned, total_norm
+from lightning_xt.training.strategies.sharding import shard
 
 
 class Module(LightningModule, ABC):

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from lightning_xt.core.files import replacing
 from lightning_xt.data.tokenizers.base import Tokenizer
+from lightning_xt.system.files import replacing
 
 
 def check_same(use: str, ours: Tokenizer, theirs: Tokenizer) -> None:

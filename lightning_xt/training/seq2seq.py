@@ -10,11 +10,13 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from lightning_xt.core.batch import EvaluationPairs, PairBatch
-from lightning_xt.data.byte_corpus import ByteCorpus
-from lightning_xt.data.pairs import Pairs
-from lightning_xt.data.sources import Source
+from lightning_xt.data.pairs.pairs import Pairs
+from lightning_xt.data.pairs.source_files import Source
+from lightning_xt.data.text.byte_corpus import ByteCorpus
 from lightning_xt.data.tokenizers.base import Tokenizer
 from lightning_xt.data.tokenizers.special_bytes import SpecialBytes
+from lightning_xt.inference.generation_options import Sampling
+from lightning_xt.inference.translation import Translator
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.models.encoder import Encoder
 from lightning_xt.models.encoder_decoder import CrossDecoderFactory, EncoderDecoder, EncoderFactory
@@ -22,14 +24,12 @@ from lightning_xt.objectives.base import Loss, ObjectiveFactory
 from lightning_xt.objectives.cross_entropy import cross_entropy
 from lightning_xt.objectives.next_token import NextToken
 from lightning_xt.training.callbacks.run_folder import run_folder
+from lightning_xt.training.metrics.pair_scores import PairScores
 from lightning_xt.training.module import Module
 from lightning_xt.training.optim.parameter_groups import OptimizerFactory
 from lightning_xt.training.optim.schedules.base import ScheduleFactory
 from lightning_xt.training.optim.schedules.warmup_cosine import WarmupCosine
-from lightning_xt.training.pair_scores import PairScores
 from lightning_xt.training.pair_tokenizers import check_positions, check_same, check_shared, write_learnt
-from lightning_xt.training.sampling import Sampling
-from lightning_xt.training.translations import Translator
 
 NEUTRAL = 4096.0
 """What a batch's summed loss is divided by, so that its size suits numbers of 16 bits; taken back before the step."""

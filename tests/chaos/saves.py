@@ -6,7 +6,7 @@ from typing import Any
 
 from chaos.compare import RunError, differences, load
 from chaos.runs import RESUME, RUN, SAVED, Setting, completed, fit, last_line, prepare, whole
-from lightning_xt.training.checkpoint_file import check_contents
+from lightning_xt.checkpoints.checkpoint import check_contents
 
 SETTING = Setting(pairs=False, workers=0, accumulate=1, processes=1, average=True, at_epochs_end=True, keep=2)
 MOMENTS = ("saving", "saving", "renaming", "saved")

@@ -7,8 +7,8 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from lightning_xt.data.text_files import TextFiles
-from lightning_xt.data.windows import TrainingWindows
+from lightning_xt.data.text.text_files import TextFiles
+from lightning_xt.data.text.windows import TrainingWindows
 
 # Lightning 2.6 asks torch 2.13 for its pytree leaves the old way; every other warning is an error here.
 

@@ -344,8 +344,8 @@ def test_a_device_that_is_asked_now_and_then_finds_the_same(
     wanted = answer(model, requests, Choices(end=END), method)
     ended = [each.tokens[-1] == END for results in wanted for each in results]
     assert any(ended) and not all(ended)
-    monkeypatch.setattr("lightning_xt.generation.beams.on_host", lambda device: False)
-    monkeypatch.setattr("lightning_xt.generation.beams.ASK_EVERY", ask_every)
+    monkeypatch.setattr("lightning_xt.generation.search.beams.on_host", lambda device: False)
+    monkeypatch.setattr("lightning_xt.generation.search.beams.ASK_EVERY", ask_every)
     for mine, other in zip(answer(model, requests, Choices(end=END), method), wanted, strict=True):
         close(mine, other)
 

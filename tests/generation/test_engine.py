@@ -9,12 +9,12 @@ from catalogue import CONTEXT, VOCAB, attention, decoder, given_context, randomi
 from torch import Tensor
 
 from lightning_xt.core.inputs import Inputs
+from lightning_xt.generation.batching.row_state import changed_logits
 from lightning_xt.generation.engine import generate, standard_filters, stream
 from lightning_xt.generation.history import History
 from lightning_xt.generation.noise import draw
 from lightning_xt.generation.protocol import Autoregressive
 from lightning_xt.generation.requests import Choices
-from lightning_xt.generation.rows import changed_logits
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.nn.embeddings.learned_positions import LearnedPositions
 from lightning_xt.nn.positions.alibi import ALiBi

@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import Trainer
 
 from lightning_xt.cli import main
-from lightning_xt.core.imports import refused_find, refused_path
+from lightning_xt.system.imports import refused_find, refused_path
 from lightning_xt.training.from_config import named_tokenizer
 from lightning_xt.training.guarded_imports import guarded_imports
 from lightning_xt.training.language_model import LanguageModel
@@ -87,7 +87,7 @@ def test_nothing_is_imported_to_refuse_it(
     site.mkdir()
     (site / "trap_of_a_stranger.py").write_text(TRAP)
     monkeypatch.syspath_prepend(site)
-    monkeypatch.setattr("lightning_xt.core.imports.site.getusersitepackages", lambda: str(site))
+    monkeypatch.setattr("lightning_xt.system.imports.site.getusersitepackages", lambda: str(site))
     for slot in ("--model.optimizer", "--model.decoder.attention.position", "--data", "--trainer.callbacks+"):
         assert main(["fit", "-c", "tiny.yaml", slot, "trap_of_a_stranger.Trap"]) == 2
         assert f"lightning-xt: error: trap_of_a_stranger.Trap {RULE}" in capsys.readouterr().err
@@ -125,7 +125,7 @@ def test_a_checkpoint_of_a_stranger_has_nothing_imported(tmp_path: Path, monkeyp
     (tmp_path / "site").mkdir()
     (tmp_path / "site/trap_of_another.py").write_text(TRAP)
     monkeypatch.syspath_prepend(tmp_path / "site")
-    monkeypatch.setattr("lightning_xt.core.imports.site.getusersitepackages", lambda: str(tmp_path / "site"))
+    monkeypatch.setattr("lightning_xt.system.imports.site.getusersitepackages", lambda: str(tmp_path / "site"))
     model = LanguageModel.from_config({"decoder": {"dim": 8, "depth": 1, "attention": {"heads": 2}}})
     trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu", enable_progress_bar=False)
     trainer.strategy.connect(model)

@@ -16,8 +16,8 @@ from lightning_xt.core.trace import Trace
 from lightning_xt.core.where import Where
 from lightning_xt.nn.attention.attention import Attention
 from lightning_xt.nn.attention.cycle import Cycle
-from lightning_xt.nn.attention.kernels import choose
-from lightning_xt.nn.attention.single_query import attend_alone, pays_alone
+from lightning_xt.nn.attention.kernels.backends import choose
+from lightning_xt.nn.attention.kernels.single_query import attend_alone, pays_alone
 from lightning_xt.nn.normalizers.sigmoid import Sigmoid
 from lightning_xt.nn.norms.rms_norm import RMSNorm
 from lightning_xt.nn.positions.alibi import ALiBi
@@ -372,7 +372,7 @@ def test_decoding_in_bfloat16_agrees_with_the_explicit_backend(
     """Rows of different lengths, so that there is a mask."""
     alone: list[Tensor] = []
     monkeypatch.setattr(
-        "lightning_xt.nn.attention.kernels.attend_alone",
+        "lightning_xt.nn.attention.kernels.backends.attend_alone",
         lambda *args: alone.append(attend_alone(*args)) or alone[-1],
     )
     model = randomised(lambda: decoder(attention=attention(**options)), torch.float32).bfloat16()

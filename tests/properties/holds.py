@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis.strategies import SearchStrategy
 
-from lightning_xt.messages import own_sentence
+from lightning_xt.system.messages import own_sentence
 
 DEFAULT, MANY = 50, 1500
 """Examples of a property in the default suite, and in the slow one."""

@@ -6,9 +6,9 @@ import numpy as np
 from hypothesis import strategies as st
 from properties.holds import holds
 
-from lightning_xt.data.sampler import CounterBatchSampler, every_window_once
-from lightning_xt.data.token_batches import LEAST_WIDTH, TokenBatches, by_budget, by_count
-from lightning_xt.data.windows import EvaluationWindows, TrainingWindows, split_mix_64
+from lightning_xt.data.loading.sampler import CounterBatchSampler, every_window_once
+from lightning_xt.data.pairs.token_batches import LEAST_WIDTH, TokenBatches, by_budget, by_count
+from lightning_xt.data.text.windows import EvaluationWindows, TrainingWindows, split_mix_64
 
 SEEDS = st.integers(0, 2**64 - 1)
 WORLDS = st.integers(1, 5)

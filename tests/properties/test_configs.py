@@ -16,7 +16,7 @@ from lightning_xt.cli import main
 from lightning_xt.commands.config_files import DEEPEST, MOST_VALUES, check_values
 from lightning_xt.commands.generate_options import asked
 from lightning_xt.commands.memory import not_enough_memory
-from lightning_xt.messages import UserError, sentence_for
+from lightning_xt.system.messages import UserError, sentence_for
 from lightning_xt.training.language_model import LanguageModel
 
 WORDS = st.sampled_from(
@@ -112,7 +112,7 @@ def test_any_value_of_any_option_of_a_model(option: str, value: object) -> None:
     options = {"dim": 8, "depth": 1, "attention": {"heads": 2}}
     try:
         # Not what this machine has: one that has more would fill it.
-        with mock.patch("lightning_xt.core.free_memory.free_memory", return_value=1 << 30):
+        with mock.patch("lightning_xt.system.free_memory.free_memory", return_value=1 << 30):
             made = LanguageModel.from_config({"decoder": {**options, option: value}})
     except MemoryError as error:
         if option != "dim" or not not_enough_memory(error, {}, None):

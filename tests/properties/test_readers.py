@@ -13,14 +13,14 @@ import pytest
 from hypothesis import strategies as st
 from properties.holds import holds, served
 
-from lightning_xt.data.archives import ARCHIVES, entries
-from lightning_xt.data.documents import documents, joined, separated
-from lightning_xt.data.json_lines import texts
-from lightning_xt.data.pair_files import PairLines, aligned, read_pairs
-from lightning_xt.data.prompts import read_prompts
-from lightning_xt.data.reading import blocks
-from lightning_xt.data.sources import read_sources
-from lightning_xt.data.text_files import TextFiles
+from lightning_xt.data.files.archives import ARCHIVES, entries
+from lightning_xt.data.files.json_lines import texts
+from lightning_xt.data.files.reading import blocks
+from lightning_xt.data.pairs.pair_files import PairLines, aligned, read_pairs
+from lightning_xt.data.pairs.source_files import read_sources
+from lightning_xt.data.prompt_files import read_prompts
+from lightning_xt.data.text.documents import documents, joined, separated
+from lightning_xt.data.text.text_files import TextFiles
 
 BYTES = st.binary(max_size=200)
 LINES = st.lists(

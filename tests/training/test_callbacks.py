@@ -10,19 +10,19 @@ import torch
 from lightning.pytorch import Trainer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from lightning_xt.checkpoints.runs import checkpoint_of, new_run, run_of
 from lightning_xt.cli import main
-from lightning_xt.data.loader import Loader
-from lightning_xt.data.text_files import TextFiles
+from lightning_xt.data.loading.loader import Loader
+from lightning_xt.data.text.text_files import TextFiles
 from lightning_xt.generation.filters.min_p import MinP
 from lightning_xt.generation.methods.prompt_lookup import PromptLookup
+from lightning_xt.inference.generation_options import Sampling
 from lightning_xt.training.callbacks import throughput
-from lightning_xt.training.callbacks.progress import Progress
+from lightning_xt.training.callbacks.progress_bars import Progress
 from lightning_xt.training.callbacks.sample_text import SampleText, _fenced
 from lightning_xt.training.language_model import LanguageModel
 from lightning_xt.training.loggers.metrics_file import MetricsFile
 from lightning_xt.training.loggers.tensor_board import TensorBoard
-from lightning_xt.training.runs import checkpoint_of, new_run, run_of
-from lightning_xt.training.sampling import Sampling
 
 # Lightning calls what version 5 of jsonargparse removes; we require an earlier one.
 

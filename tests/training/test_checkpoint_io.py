@@ -16,13 +16,13 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 
 import lightning_xt
-from lightning_xt.messages import sentence_for
-from lightning_xt.training.callbacks.disk_space import DiskSpace
+from lightning_xt.checkpoints.checkpoint import check_contents, read_checkpoint
+from lightning_xt.checkpoints.checkpoint_room import size_of
+from lightning_xt.system.messages import sentence_for
+from lightning_xt.training.callbacks.disk_space_check import DiskSpace
 from lightning_xt.training.callbacks.last_checkpoint import LastCheckpoint
 from lightning_xt.training.callbacks.run_folder import RunFolder
-from lightning_xt.training.checkpoint_file import check_contents, read_checkpoint
 from lightning_xt.training.checkpoint_io import WholeCheckpoints
-from lightning_xt.training.disk_space import size_of
 
 Disk = namedtuple("Disk", "total used free")
 MB = 1_000_000

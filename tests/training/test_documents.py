@@ -5,11 +5,11 @@ import torch
 
 from lightning_xt.core.cache import Cache
 from lightning_xt.core.inputs import documents_of
-from lightning_xt.data.text_files import TextFiles
+from lightning_xt.data.text.text_files import TextFiles
 from lightning_xt.data.tokenizers.bytes import Bytes
+from lightning_xt.inference.completion import Continuer
+from lightning_xt.inference.generation_options import Sampling
 from lightning_xt.training.language_model import LanguageModel
-from lightning_xt.training.predictions import Continuer
-from lightning_xt.training.sampling import Sampling
 
 SEPARATOR = 255
 

@@ -9,7 +9,7 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from tiny_run import weights
 
 from lightning_xt.cli import main
-from lightning_xt.data.text_files import TextFiles
+from lightning_xt.data.text.text_files import TextFiles
 from lightning_xt.training.callbacks.exponential_average import ExponentialAverage
 from lightning_xt.training.language_model import LanguageModel
 

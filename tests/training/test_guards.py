@@ -9,8 +9,8 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.plugins import MixedPrecision
 from processes_run import in_processes
 
-from lightning_xt.data.text_files import TextFiles
-from lightning_xt.messages import sentence_for
+from lightning_xt.data.text.text_files import TextFiles
+from lightning_xt.system.messages import sentence_for
 from lightning_xt.training.callbacks.exponential_average import ExponentialAverage
 from lightning_xt.training.callbacks.non_finite import NonFinite
 from lightning_xt.training.callbacks.run_folder import RunFolder, run_folder

@@ -9,7 +9,7 @@ import torch
 import yaml
 from lightning.pytorch import Callback, Trainer
 
-from lightning_xt.data.text_files import TextFiles
+from lightning_xt.data.text.text_files import TextFiles
 from lightning_xt.data.tokenizers.bytes import Bytes
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.training import compilation

@@ -11,7 +11,7 @@ from torch.optim import AdamW, Muon
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lightning_xt.data.text_files import TextFiles
+from lightning_xt.data.text.text_files import TextFiles
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.training.language_model import LanguageModel
 from lightning_xt.training.optim.muon_adamw import MuonAdamW

@@ -25,15 +25,15 @@ from tiny_run import rows, weights, write_inputs
 from torch.distributed.device_mesh import init_device_mesh
 
 from lightning_xt.cli import main
-from lightning_xt.data.text_files import TextFiles
+from lightning_xt.data.text.text_files import TextFiles
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.nn.residuals.hyper_connection import HyperConnection
 from lightning_xt.training.callbacks.exponential_average import ExponentialAverage
 from lightning_xt.training.language_model import LanguageModel
-from lightning_xt.training.sharding import gather, shard, share_out, whole
-from lightning_xt.training.strategies.choice import check_strategy
-from lightning_xt.training.strategies.companions import ended_together, is_loss
 from lightning_xt.training.strategies.fsdp2 import FSDP2
+from lightning_xt.training.strategies.process_watchdog import ended_together, is_loss
+from lightning_xt.training.strategies.sharding import gather, shard, share_out, whole
+from lightning_xt.training.strategies.strategy_choice import check_strategy
 
 SHARED = [place for place, processes in PLACES.items() if processes > 1]
 SLOW = pytest.mark.slow

@@ -8,8 +8,8 @@ import pytest
 import torch
 from tiny_pairs import write_pairs
 
-from lightning_xt.data.parallel_text import ParallelText
-from lightning_xt.data.text_files import TextFiles
+from lightning_xt.data.pairs.parallel_text import ParallelText
+from lightning_xt.data.text.text_files import TextFiles
 from lightning_xt.data.tokenizers.special_bytes import SpecialBytes
 from lightning_xt.training.replay import replay
 

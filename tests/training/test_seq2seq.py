@@ -11,15 +11,15 @@ from torchmetrics.functional.text import chrf_score, sacre_bleu_score
 from torchmetrics.text import SacreBLEUScore
 
 from lightning_xt.core.batch import EvaluationPairs
-from lightning_xt.data.copy_task import CopyTask
-from lightning_xt.data.parallel_text import ParallelText
+from lightning_xt.data.pairs.copy_task import CopyTask
+from lightning_xt.data.pairs.parallel_text import ParallelText
 from lightning_xt.data.tokenizers.bpe import BPE
 from lightning_xt.data.tokenizers.special_bytes import SpecialBytes
+from lightning_xt.inference.translation import Translator
 from lightning_xt.objectives.base import Loss
-from lightning_xt.training.pair_scores import PairScores
+from lightning_xt.training.metrics.pair_scores import PairScores
 from lightning_xt.training.seq2seq import Seq2Seq
-from lightning_xt.training.step_borders import at_step_border
-from lightning_xt.training.translations import Translator
+from lightning_xt.training.step_boundaries import at_step_border
 
 QUIET = {
     "log_every_n_steps": 1,

@@ -5,8 +5,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lightning_xt.generation.filters.base import Filter
-from lightning_xt.generation.filters.constant import Constant
-from lightning_xt.generation.filters.words import check_ids, check_vocabulary
+from lightning_xt.generation.filters.option_tensor import Constant
+from lightning_xt.generation.filters.vocabulary_checks import check_ids, check_vocabulary
 from lightning_xt.generation.history import History
 
 

@@ -2,7 +2,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lightning_xt.generation.filters.base import Filter
-from lightning_xt.generation.filters.words import LARGEST, count
+from lightning_xt.generation.filters.vocabulary_checks import LARGEST, count
 from lightning_xt.generation.history import History
 
 

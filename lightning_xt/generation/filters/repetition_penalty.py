@@ -3,7 +3,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lightning_xt.generation.filters.base import Filter
-from lightning_xt.generation.filters.words import count
+from lightning_xt.generation.filters.vocabulary_checks import count
 from lightning_xt.generation.history import History
 
 

@@ -3,14 +3,14 @@ from typing import ClassVar
 
 import torch
 
-from lightning_xt.core.checks import check_option
-from lightning_xt.generation.batches import batches
-from lightning_xt.generation.beams import Beams
-from lightning_xt.generation.checks import check_requests
-from lightning_xt.generation.evaluating import evaluating
+from lightning_xt.generation.batching.request_groups import batches
+from lightning_xt.generation.eval_mode import evaluating
 from lightning_xt.generation.methods.base import Method
 from lightning_xt.generation.protocol import Autoregressive
+from lightning_xt.generation.request_checks import check_requests
 from lightning_xt.generation.requests import Choices, Drawn, Request
+from lightning_xt.generation.search.beams import Beams
+from lightning_xt.system.option_checks import check_option
 
 
 class BeamSearch(Method):

@@ -6,17 +6,17 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from lightning_xt.core.checks import check_option
 from lightning_xt.core.inputs import Inputs
-from lightning_xt.generation.batches import batches
-from lightning_xt.generation.checks import check_requests
-from lightning_xt.generation.evaluating import evaluating
+from lightning_xt.generation.batching.prefill import read_prompts
+from lightning_xt.generation.batching.request_groups import batches
+from lightning_xt.generation.batching.row_inputs import of_a_step, soft_tokens, stacked
+from lightning_xt.generation.batching.row_state import Rows, changed_logits, precise
+from lightning_xt.generation.eval_mode import evaluating
 from lightning_xt.generation.methods.base import Method
-from lightning_xt.generation.prompts import read_prompts
 from lightning_xt.generation.protocol import Autoregressive, Memory
+from lightning_xt.generation.request_checks import check_requests
 from lightning_xt.generation.requests import Choices, Drawn, Request
-from lightning_xt.generation.row_inputs import of_a_step, soft_tokens, stacked
-from lightning_xt.generation.rows import Rows, changed_logits, precise
+from lightning_xt.system.option_checks import check_option
 
 Head = Callable[[Tensor], Tensor]
 

@@ -4,13 +4,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from lightning_xt.core.checks import check_option
-from lightning_xt.generation.evaluating import evaluating
+from lightning_xt.generation.batching.row_state import Rows
+from lightning_xt.generation.eval_mode import evaluating
 from lightning_xt.generation.protocol import Autoregressive
 from lightning_xt.generation.requests import Choices, Drawn, Request
-from lightning_xt.generation.rows import Rows
-from lightning_xt.generation.speculated_rows import KnownText, Moves, Reader, draw_each, padded
-from lightning_xt.generation.speculation import Guesser, Speculation
+from lightning_xt.generation.search.speculated_rows import KnownText, Moves, Reader, draw_each, padded
+from lightning_xt.generation.search.speculation import Guesser, Speculation
+from lightning_xt.system.option_checks import check_option
 
 
 class Draft(Speculation):

@@ -1,11 +1,11 @@
 from collections.abc import Sequence
 from typing import ClassVar
 
-from lightning_xt.core.checks import check_option
+from lightning_xt.generation.batching.row_state import Rows
 from lightning_xt.generation.requests import Choices
-from lightning_xt.generation.rows import Rows
-from lightning_xt.generation.speculated_rows import KnownText, Moves
-from lightning_xt.generation.speculation import Guesser, Speculation
+from lightning_xt.generation.search.speculated_rows import KnownText, Moves
+from lightning_xt.generation.search.speculation import Guesser, Speculation
+from lightning_xt.system.option_checks import check_option
 
 
 class PromptLookup(Speculation):

@@ -3,12 +3,12 @@ from typing import ClassVar
 
 import torch
 
-from lightning_xt.generation.checks import check_requests
-from lightning_xt.generation.evaluating import evaluating
+from lightning_xt.generation.batching.scheduler import Slots
+from lightning_xt.generation.eval_mode import evaluating
 from lightning_xt.generation.methods.base import Method
 from lightning_xt.generation.protocol import Autoregressive
+from lightning_xt.generation.request_checks import check_requests
 from lightning_xt.generation.requests import Choices, Drawn, Request
-from lightning_xt.generation.slots import Slots
 
 
 class Sample(Method):

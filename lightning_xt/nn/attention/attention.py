@@ -16,7 +16,7 @@ from lightning_xt.core.shapes import AttentionShape, LayerShape
 from lightning_xt.core.trace import Trace
 from lightning_xt.core.where import Where
 from lightning_xt.nn.attention.base import Mixer
-from lightning_xt.nn.attention.kernels import Backend, Scoring, attend, choose, supported
+from lightning_xt.nn.attention.kernels.backends import Backend, Scoring, attend, choose, supported
 from lightning_xt.nn.normalizers.base import NormalizerFactory
 from lightning_xt.nn.normalizers.softmax import Softmax
 from lightning_xt.nn.norms.base import NormFactory

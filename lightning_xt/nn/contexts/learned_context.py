@@ -2,10 +2,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from lightning_xt.core.checks import check_option
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.shapes import LayerShape
 from lightning_xt.nn.contexts.base import Context
+from lightning_xt.system.option_checks import check_option
 
 
 class LearnedContext(Context):

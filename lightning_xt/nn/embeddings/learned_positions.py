@@ -1,11 +1,11 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lightning_xt.core.checks import check_option
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.shapes import LayerShape
 from lightning_xt.core.where import Where
 from lightning_xt.nn.embeddings.base import Embedding
+from lightning_xt.system.option_checks import check_option
 
 
 class LearnedPositions(Embedding):

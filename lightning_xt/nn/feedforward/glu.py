@@ -3,9 +3,9 @@ from abc import abstractmethod
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lightning_xt.core.checks import check_option
 from lightning_xt.core.shapes import LayerShape
 from lightning_xt.nn.feedforward.base import FeedForward
+from lightning_xt.system.option_checks import check_option
 
 
 class GLU(FeedForward):

@@ -1,11 +1,11 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lightning_xt.core.checks import check_option
 from lightning_xt.core.shapes import LayerShape
 from lightning_xt.nn.activations.base import ActivationFactory
 from lightning_xt.nn.activations.gelu import GELU
 from lightning_xt.nn.feedforward.base import FeedForward
+from lightning_xt.system.option_checks import check_option
 
 
 class MLP(FeedForward):

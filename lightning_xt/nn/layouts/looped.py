@@ -1,7 +1,7 @@
 from collections.abc import Sequence
 
-from lightning_xt.core.checks import check_option
 from lightning_xt.nn.layouts.base import Kind, Layout, Step
+from lightning_xt.system.option_checks import check_option
 
 
 class Looped(Layout):

@@ -2,10 +2,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lightning_xt.core.checks import check_option
 from lightning_xt.core.shapes import AttentionShape
 from lightning_xt.core.where import Where
 from lightning_xt.nn.positions.base import Position
+from lightning_xt.system.option_checks import check_option
 
 
 class Contextual(Position):

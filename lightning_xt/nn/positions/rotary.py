@@ -2,10 +2,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lightning_xt.core.checks import check_option
 from lightning_xt.core.shapes import AttentionShape
 from lightning_xt.nn.positions.base import Position
 from lightning_xt.nn.rope_scalings.base import RopeScalingFactory
+from lightning_xt.system.option_checks import check_option
 
 
 class Rotary(Position):

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_xt.core.call_cache import CallCache
-from lightning_xt.core.checks import check_option
 from lightning_xt.core.shapes import AttentionShape
 from lightning_xt.nn.projections.base import Kernel, Projection
+from lightning_xt.system.option_checks import check_option
 
 
 class Latent(Projection):

@@ -4,9 +4,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_xt.core.checks import check_option
 from lightning_xt.core.shapes import LayerShape
 from lightning_xt.nn.residuals.base import Residual
+from lightning_xt.system.option_checks import check_option
 
 
 class HyperConnection(Residual):

@@ -3,8 +3,8 @@ import math
 from jaxtyping import Float
 from torch import Tensor
 
-from lightning_xt.core.checks import check_option
 from lightning_xt.nn.rope_scalings.base import RopeScaling
+from lightning_xt.system.option_checks import check_option
 
 
 class Llama3Scaling(RopeScaling):

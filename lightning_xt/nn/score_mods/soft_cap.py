@@ -1,9 +1,9 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from lightning_xt.core.checks import check_option
 from lightning_xt.core.shapes import AttentionShape
 from lightning_xt.nn.score_mods.base import ScoreMod
+from lightning_xt.system.option_checks import check_option
 
 
 class SoftCap(ScoreMod):

@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from torch import Tensor
 
-from lightning_xt.core.checks import check_option
+from lightning_xt.system.option_checks import check_option
 
 
 class ExponentialAverage(WeightAveraging):

@@ -4,8 +4,8 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from lightning_xt.training.step_borders import at_step_border, log_step, validation_follows
-from lightning_xt.training.step_checkpoints import step_checkpoint, step_checkpoints
+from lightning_xt.checkpoints.step_checkpoints import step_checkpoint, step_checkpoints
+from lightning_xt.training.step_boundaries import at_step_border, log_step, validation_follows
 
 
 class LastCheckpoint(ModelCheckpoint):

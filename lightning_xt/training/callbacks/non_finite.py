@@ -7,11 +7,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 import lightning_xt
-from lightning_xt.core.files import replacing
+from lightning_xt.checkpoints.runs import checkpoint_file
 from lightning_xt.data.base import DataModule
+from lightning_xt.system.files import replacing
 from lightning_xt.training.callbacks.exact_resume import ExactResume
 from lightning_xt.training.callbacks.run_folder import run_folder
-from lightning_xt.training.runs import checkpoint_file
 
 FILE = "non_finite.json"
 

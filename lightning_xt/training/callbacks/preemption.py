@@ -8,11 +8,11 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
 from lightning.pytorch.trainer.states import TrainerFn
 
-from lightning_xt.core.stopping import PREEMPTED, TERMINATED, Stopped, StopSignals, installed_signals
+from lightning_xt.checkpoints.runs import checkpoint_file
+from lightning_xt.system.stopping import PREEMPTED, TERMINATED, Stopped, StopSignals, installed_signals
 from lightning_xt.training.callbacks.last_checkpoint import LastCheckpoint
 from lightning_xt.training.callbacks.run_folder import run_folder
-from lightning_xt.training.runs import checkpoint_file
-from lightning_xt.training.step_borders import at_step_border, log_step, validation_follows
+from lightning_xt.training.step_boundaries import at_step_border, log_step, validation_follows
 
 SECONDS = 600
 """The most that one process waits at a border for the others, which may still be reading their first batch."""

@@ -9,9 +9,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_info
 
+from lightning_xt.checkpoints.runs import check_writable, new_run
 from lightning_xt.training.loggers.metrics_file import MetricsFile
 from lightning_xt.training.loggers.tensor_board import TensorBoard
-from lightning_xt.training.runs import check_writable, new_run
 
 ORPHANS = 10.0
 """Seconds that a process may take to end after it was killed; until then it holds its lock."""

@@ -6,13 +6,13 @@ from typing import cast
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from lightning_xt.core.files import replacing
 from lightning_xt.generation.filters.base import FilterFactory
 from lightning_xt.generation.methods.base import MethodFactory
+from lightning_xt.inference.generation_options import Sampling
+from lightning_xt.system.files import replacing
 from lightning_xt.training.callbacks.preemption import owes_validation
 from lightning_xt.training.callbacks.run_folder import run_folder
 from lightning_xt.training.module import Module
-from lightning_xt.training.sampling import Sampling
 
 
 class SampleText(Callback):

@@ -5,8 +5,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from lightning_xt.data.loader import Loader
-from lightning_xt.training.utilization import peak_flops, peak_memory, training_flops
+from lightning_xt.data.loading.loader import Loader
+from lightning_xt.training.metrics.utilization import peak_flops, peak_memory, training_flops
 
 SETTLED = 10.0  # seconds of training after which the use of the machine is worth the moment that it takes to find
 

@@ -9,10 +9,10 @@ from typing import Any, cast
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 
-from lightning_xt.core.files import replacing
-from lightning_xt.data.json_lines import ENDINGS
+from lightning_xt.data.files.json_lines import ENDINGS
+from lightning_xt.inference.generation_options import Sampling
+from lightning_xt.system.files import replacing
 from lightning_xt.training.module import Module
-from lightning_xt.training.sampling import Sampling
 
 
 class WritePredictions(BasePredictionWriter):

@@ -7,7 +7,7 @@ from typing import Any, BinaryIO
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from lightning_xt.core.files import replacing
+from lightning_xt.system.files import replacing
 
 
 class MetricsFile(Logger):

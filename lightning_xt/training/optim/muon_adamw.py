@@ -8,10 +8,10 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.optim import AdamW, Optimizer
 
-from lightning_xt.core.checks import check_option
+from lightning_xt.system.option_checks import check_option
 from lightning_xt.training.optim.orthogonal import orthogonalise, product_type
 from lightning_xt.training.optim.parameter_groups import parts_of
-from lightning_xt.training.sharding import share_of, whole_like
+from lightning_xt.training.strategies.sharding import share_of, whole_like
 
 NAME = "optimizer: MuonAdamW"
 

@@ -7,7 +7,7 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import ModelParallelStrategy, StrategyRegistry
 from torch.optim import Optimizer
 
-from lightning_xt.training.sharding import gather, share_out, shares_of_state, whole
+from lightning_xt.training.strategies.sharding import gather, share_out, shares_of_state, whole
 
 PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "16-true")
 """Those of which Lightning knows how to train shares in."""

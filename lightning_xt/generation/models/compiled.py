@@ -1,0 +1,71 @@
+"""A model whose steps of decoding are compiled."""
+
+from types import FunctionType, MethodType
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch._dynamo import maybe_mark_dynamic as mark_dynamic
+
+from lightning_xt.core.cache import Cache
+from lightning_xt.core.inputs import Inputs
+from lightning_xt.generation.models.wrapper import Wrapper
+from lightning_xt.generation.protocol import Memory
+from lightning_xt.models.decoder import Decoder
+
+
+class Compiled(Wrapper):
+    """Decodes with a decoder, reading prompts as it does and each single token with one compiled program.
+
+    The program is made once for one row and once for several, in seconds to a minute; it serves every length, batch and
+    call. On a CPU `with_weights(decoder, ..., compiled=True)` makes it fastest. On CUDA graphs are asked for, which has
+    not been tried on any GPU yet.
+
+    Args:
+        decoder: what is compiled; its weights may change afterwards, its parts and their types may not.
+    """
+
+    def __init__(self, decoder: Decoder) -> None:
+        super().__init__(decoder)
+        self._decoder = decoder
+        self._on_cuda = decoder.token_embedding.weight.is_cuda
+        options: dict[str, Any] = {
+            # To look whether any module has changed would take as long at each step as a layer.
+            "guard_filter_fn": torch.compiler.skip_guard_on_all_nn_modules_unsafe,
+            # What mode="reduce-overhead" means.
+            "triton.cudagraphs": self._on_cuda,
+        }
+        self._step = torch.compile(_own(decoder), fullgraph=True, options=options)
+
+    def new_cache(self, batch: int, capacity: int, *, slack: int = 64, window: int | None = None) -> Cache:
+        return self._decoder.new_cache(batch, capacity, slack=slack, window=window, static=True)
+
+    def __call__(
+        self,
+        tokens: Int[Tensor, "b n"],
+        *,
+        lengths: Int[Tensor, " b"] | None = None,
+        inputs: Inputs | None = None,
+        cache: Memory | None = None,
+        last_only: bool = False,
+    ) -> Float[Tensor, "b _ v"]:
+        if not isinstance(cache, Cache) or cache.empty or tokens.shape[1] > 1:
+            return self._decoder(tokens, lengths=lengths, inputs=inputs, cache=cache, last_only=last_only)
+        cache.begin(1, lengths)
+        cache.mark_dynamic()
+        if len(tokens) > 1:
+            for tensor in (tokens, cache.lengths, cache.written):
+                mark_dynamic(tensor, 0)
+        logits: Tensor = self._step(tokens, inputs, cache)
+        cache.commit()
+        # The next replay of a graph writes where this one has written.
+        return logits.clone() if self._on_cuda else logits
+
+
+def _own(decoder: Decoder) -> MethodType:
+    """The decoder's step with code of its own: what is compiled is kept with the code, and is of one decoder alone."""
+    function = Decoder.step
+    code = function.__code__.replace(co_name=f"step_{id(decoder)}")
+    own = FunctionType(code, function.__globals__, code.co_name, function.__defaults__)
+    return MethodType(own, decoder)

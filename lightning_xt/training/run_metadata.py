@@ -1,0 +1,53 @@
+"""What our checkpoints hold beside what Lightning puts there."""
+
+import platform
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch import LightningModule
+
+import lightning_xt
+from lightning_xt.checkpoints.migrations import CHECKPOINT_FORMAT
+from lightning_xt.data.tokenizers.base import Tokenizer
+
+
+def own_contents(module: LightningModule, tokenizers: dict[str, Tokenizer]) -> dict[str, Any]:
+    """Plain values that tell where a checkpoint comes from, and what its ids mean.
+
+    Args:
+        module: what is saved.
+        tokenizers: of the data it is trained on, by what they are for.
+    """
+    contents: dict[str, Any] = {
+        "format": CHECKPOINT_FORMAT,
+        "version": lightning_xt.__version__,
+        "kind": type(module).__name__,
+        "tokenizers": {
+            use: {"class_path": _path(each), "init_args": each.init_args} for use, each in tokenizers.items()
+        },
+        "versions": {
+            "python": platform.python_version(),
+            "torch": str(torch.__version__),
+            "lightning": lightning.__version__,
+        },
+    }
+    trainer = module._trainer
+    if trainer is not None:
+        shown = trainer.callback_metrics.items()
+        contents["trainer"] = {
+            "precision": str(trainer.precision),
+            "strategy": type(trainer.strategy).__name__,
+            "device": trainer.strategy.root_device.type,
+            "processes": trainer.world_size,
+            "accumulate_grad_batches": trainer.accumulate_grad_batches,
+        }
+        contents["metrics"] = {name: float(value) for name, value in shown if name.startswith(("train/", "val/"))}
+        data = getattr(trainer, "datamodule", None)
+        if data is not None:
+            contents["data"] = {"class_path": _path(data), "hash": getattr(data, "content_hash", None)}
+    return contents
+
+
+def _path(value: object) -> str:
+    return f"{type(value).__module__}.{type(value).__qualname__}"

@@ -1,0 +1,142 @@
+"""What becomes of a process of a run when another one dies: it ends too, soon, and says so."""
+
+import os
+import re
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Thread
+from typing import NoReturn
+
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+
+from lightning_xt.checkpoints.runs import checkpoint_file
+from lightning_xt.system.messages import chain
+from lightning_xt.system.stopping import PREEMPTED
+from lightning_xt.training.callbacks.run_folder import run_folder
+from lightning_xt.training.strategies.launcher import LAUNCHED_BY, Launcher
+
+GRACE = 10.0
+"""Seconds in which a process may end by itself once another has; most do at once, because nobody answers them."""
+NOTICED = 2.0
+"""Seconds until the system tells of a process that no longer answers that it has ended."""
+EXIT_CODE = 1
+FIRST = "process 0 (the first) ended"
+UNKNOWN = "another process does not answer"
+LOSSES = re.compile(
+    r"connection (was likely )?(closed|reset)|broken pipe|remote process|ncclRemoteError|timed? ?out|failed to recv",
+    re.IGNORECASE,
+)
+"""How gloo, NCCL and the store where processes meet say that another process does not answer."""
+
+
+def watch(trainer: Trainer) -> None:
+    """Has this process end when the one that launched it dies, or one that it launches.
+
+    What else launches processes, such as torchrun, does so itself.
+
+    Args:
+        trainer: before it launches any.
+    """
+    launcher = Launcher.of(trainer.strategy)
+    if launcher is not None:
+        launcher.start_with(lambda: Thread(target=_watch_launched, args=(trainer, launcher), daemon=True).start())
+    elif _launched():
+        Thread(target=_watch_launching, args=(trainer,), daemon=True).start()
+
+
+@contextmanager
+def ended_together(trainer: Trainer) -> Iterator[None]:
+    """Ends this process, with a sentence, where another one does not answer any more.
+
+    Args:
+        trainer: what runs meanwhile.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_loss(error):
+            raise
+        launcher = trainer.strategy.launcher
+        if isinstance(launcher, Launcher) and launcher.procs:
+            _wait_for(lambda: _failure(launcher) is not None, NOTICED)
+            _end_with_launched(trainer, launcher)
+        lost = _launched() and _wait_for(_launching_has_ended, NOTICED)
+        # One of those that are left speaks for all, as far as they know of each other.
+        speaks = trainer.local_rank == 1 if lost else not _launched() and trainer.local_rank < 2
+        _end(trainer, FIRST if lost else UNKNOWN, speaks)
+
+
+def is_loss(error: BaseException) -> bool:
+    """Whether an error, or what it was turned from, says that another process does not answer."""
+    return any(
+        LOSSES.search(str(each)) and (isinstance(each, torch.distributed.DistError) or "gloo" in str(each))
+        for each in chain(error)
+    )
+
+
+def _watch_launched(trainer: Trainer, launcher: Launcher) -> None:
+    while _failure(launcher) is None:
+        time.sleep(0.2)
+    time.sleep(GRACE)
+    _end_with_launched(trainer, launcher)
+
+
+def _watch_launching(trainer: Trainer) -> None:
+    while not _launching_has_ended():
+        time.sleep(0.2)
+    time.sleep(GRACE)
+    _end(trainer, FIRST, trainer.local_rank == 1)
+
+
+def _end_with_launched(trainer: Trainer, launcher: Launcher) -> NoReturn:
+    failure = _failure(launcher)
+    # One that was still starting could not listen to the signal that told all to stop.
+    told = any(process.poll() in (-signal.SIGTERM, -signal.SIGUSR1) for process in launcher.procs)
+    launcher.kill(signal.SIGKILL)
+    _end(trainer, UNKNOWN if failure is None else failure, True, PREEMPTED if told else EXIT_CODE)
+
+
+def _failure(launcher: Launcher) -> str | None:
+    """Which process that was launched has failed; None while none has."""
+    codes = {number: process.poll() for number, process in enumerate(launcher.procs, 1)}
+    failed = {number: code for number, code in codes.items() if code}
+    if not failed:
+        return None
+    # Killed ones, which have negative codes, came before those that they left alone.
+    number = min(failed, key=lambda each: failed[each])
+    code = failed[number]
+    how = f"ended with exit code {code}" if code > 0 else f"was killed by {signal.Signals(-code).name}"
+    return f"process {number} (the first is 0) {how}"
+
+
+def _launched() -> bool:
+    return LAUNCHED_BY in os.environ and os.environ.get("LOCAL_RANK", "0") != "0"
+
+
+def _launching_has_ended() -> bool:
+    # The system gives an orphan another parent.
+    return os.environ[LAUNCHED_BY] != str(os.getppid())
+
+
+def _wait_for(what: Callable[[], bool], seconds: float) -> bool:
+    end = time.monotonic() + seconds
+    while not (found := what()) and time.monotonic() < end:
+        time.sleep(0.01)
+    return found
+
+
+def _end(trainer: Trainer, why: str, speaks: bool, code: int = EXIT_CODE) -> NoReturn:
+    """Ends the process at once; what an orderly end would wait for is dead."""
+    if speaks:
+        folder = run_folder(trainer) if trainer.state.fn == TrainerFn.FITTING else None
+        saved = folder is not None and checkpoint_file(folder, "last").is_file()
+        mend = "go on with --ckpt_path last" if saved else "run the command again"
+        print(f"lightning-xt: stopped, because {why}; {mend}", file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -1,0 +1,113 @@
+"""What is told of files that are no checkpoints, or damaged ones."""
+
+import collections
+import os
+import pickle
+import zipfile
+
+import pytest
+import torch
+
+from lightning_xt.checkpoints.checkpoint import read_checkpoint
+from lightning_xt.system.messages import sentence_for
+
+
+class Program:
+    def __reduce__(self):
+        return os.system, ("exit 1",)
+
+
+@pytest.fixture
+def whole(tmp_path):
+    file = tmp_path / "whole.ckpt"
+    torch.save({"global_step": 7, "state_dict": {"weight": torch.arange(5000)}}, file)
+    return file
+
+
+def told(file):
+    with pytest.raises(ValueError, match="cannot be read as a checkpoint") as raised:
+        read_checkpoint(file)
+    sentence = sentence_for(raised.value)
+    assert sentence.startswith(f"{file} cannot be read as a checkpoint: ")
+    assert len(sentence.splitlines()) == 1
+    return sentence.removeprefix(f"{file} cannot be read as a checkpoint: ")
+
+
+def test_reads_what_was_saved(whole):
+    read = read_checkpoint(str(whole))
+    assert read["global_step"] == 7
+    assert torch.equal(read["state_dict"]["weight"], torch.arange(5000))
+
+
+@pytest.mark.parametrize("share", [0.0001, 0.1, 0.5, 0.9, 0.999])
+def test_a_file_that_was_cut_off(whole, share):
+    content = whole.read_bytes()
+    whole.write_bytes(content[: max(2, int(len(content) * share))])
+    assert told(whole).startswith("its end is missing")
+
+
+def test_an_empty_file(whole):
+    whole.write_bytes(b"")
+    assert told(whole).startswith("it is empty")
+
+
+@pytest.mark.parametrize("content", [b"no checkpoint\n", bytes(5000), pickle.dumps({"global_step": 7})])
+def test_a_file_of_something_else(whole, content):
+    whole.write_bytes(content)
+    assert told(whole) == "it is not in the format of torch.save; give a .ckpt file of a run"
+
+
+def test_an_archive_of_something_else(whole):
+    with zipfile.ZipFile(whole, "w") as archive:
+        archive.writestr("folder/letter.txt", "hello")
+    assert told(whole).startswith("it is a zip archive of other files")
+    with zipfile.ZipFile(whole, "a") as archive:
+        archive.writestr("folder/data.pkl", b"")
+        archive.writestr("folder/constants.pkl", b"")
+    assert told(whole).startswith("it is a TorchScript program")
+
+
+def test_a_program_in_a_checkpoint(tmp_path):
+    file = tmp_path / "program.ckpt"
+    torch.save({"global_step": 7, "callbacks": Program()}, file)
+    assert told(file).startswith(f"it holds {os.system.__module__}.system beside tensors and plain values, and loading")
+
+
+@pytest.mark.parametrize("length", [1, 10, 60])
+def test_damage_in_the_middle(whole, length):
+    content = bytearray(whole.read_bytes())
+    at = content.index(b"global_step")
+    content[at : at + length] = b"\xff" * length
+    whole.write_bytes(content)
+    assert told(whole) == "its contents are damaged; give another checkpoint, or copy it again"
+
+
+def test_a_damaged_name_of_a_class(whole):
+    content = bytearray(whole.read_bytes())
+    at = content.index(b"_rebuild_tensor_v2")
+    content[at : at + 8] = b"_rebuilt"
+    whole.write_bytes(content)
+    assert told(whole).startswith("its contents are damaged")
+
+
+@pytest.mark.parametrize("content", [[1, 2], torch.ones(3)], ids=["list", "tensor"])
+def test_a_file_without_names(tmp_path, content):
+    file = tmp_path / "other.ckpt"
+    torch.save(content, file)
+    assert told(file) == f"it holds a {type(content).__name__}, not a mapping; give a .ckpt file of a run"
+
+
+def test_any_mapping_is_read(tmp_path):
+    torch.save(collections.OrderedDict(weight=torch.ones(3)), tmp_path / "weights.ckpt")
+    assert list(read_checkpoint(tmp_path / "weights.ckpt")) == ["weight"]
+
+
+def test_what_cannot_be_opened(tmp_path):
+    assert told(tmp_path / "nope.ckpt").startswith("No such file or directory; give")
+    assert told(tmp_path).startswith("Is a directory; give")
+
+
+def test_contents_of_another_kind(tmp_path):
+    file = tmp_path / "in.ckpt"
+    torch.save({"global_step": 7, "state_dict": {}, "lightning_xt": [1]}, file)
+    assert told(file) == "what it holds of its run is a list, not a mapping; give a .ckpt file that fit has saved"

@@ -1,0 +1,67 @@
+"""The bar: it changes nothing, and shows itself only where someone waits and looks."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from lightning_xt.data.loading import progress
+from lightning_xt.data.loading.progress import with_progress
+
+
+@pytest.fixture
+def screen(monkeypatch):
+    """What a terminal is sent; a bar is drawn at once."""
+    written = io.StringIO()
+    console = Console(file=written, force_terminal=True, width=200)
+    monkeypatch.setattr(progress, "Console", lambda stderr: console if stderr else pytest.fail("not standard error"))
+    monkeypatch.setattr(progress, "PATIENCE", -1.0)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    return written
+
+
+def blocks():
+    for n in range(5):
+        yield bytes(n)
+
+
+@pytest.mark.parametrize("total", [10, 20, None])
+def test_blocks_pass_unchanged(screen, total):
+    assert list(with_progress(blocks(), "reading [x] y.txt", total)) == list(blocks())
+    assert "reading [x] y.txt" in screen.getvalue()
+
+
+def test_what_is_there_already_counts(screen):
+    stream = with_progress(blocks(), "going on", 20, done=10)
+    assert next(stream) == b""
+    stream.close()
+    assert "10/20 bytes" in screen.getvalue()
+
+
+def test_no_bar_for_a_moment(screen, monkeypatch):
+    monkeypatch.setattr(progress, "PATIENCE", 60.0)
+    assert list(with_progress(blocks(), "reading", 10)) == list(blocks())
+    assert screen.getvalue() == ""
+
+
+@pytest.mark.parametrize(("rank", "drawn"), [("0", True), ("1", False)])
+def test_one_process_draws(screen, monkeypatch, rank, drawn):
+    monkeypatch.setenv("LOCAL_RANK", rank)
+    assert list(with_progress(blocks(), "reading", 10)) == list(blocks())
+    assert bool(screen.getvalue()) == drawn
+
+
+def test_no_bar_without_a_terminal(monkeypatch, capsys):
+    monkeypatch.setattr(progress, "PATIENCE", -1.0)
+    assert list(with_progress(blocks(), "reading", 10)) == list(blocks())
+    assert capsys.readouterr() == ("", "")
+
+
+def test_an_error_takes_the_bar_away(screen):
+    def broken():
+        yield b"x"
+        raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        list(with_progress(broken(), "reading", 10))
+    assert screen.getvalue().endswith("\x1b[2K")  # the line is cleared

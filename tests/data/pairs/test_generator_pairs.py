@@ -1,0 +1,254 @@
+"""Batches of a user's function: drawn from states of their own, checked, and drawn again."""
+
+import random
+import sys
+from functools import partial
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+
+from lightning_xt.data.loading.isolated_rng import OwnRandomness
+from lightning_xt.data.pairs.generator_pairs import GeneratorPairs
+
+
+def cycle():
+    """Draws from all three, as the copy task of the reference library draws from torch."""
+    while True:
+        src = torch.randint(2, 9, (2, 3))
+        src[0, 0], src[1, 0] = 2 + int(np.random.randint(7)), random.randint(2, 8)
+        yield src, torch.cat([torch.ones(2, 1).long(), src, src], 1), torch.ones(2, 3).bool()
+
+
+def made(function=cycle, **options):
+    return GeneratorPairs(function, **{"source_vocab_size": 9, "target_vocab_size": 9, **options})
+
+
+def taken(data, count=5):
+    return [batch.src.tolist() for batch in islice(data.train_dataloader(), count)]
+
+
+def yielding(*batch):
+    def function():
+        while True:
+            yield batch
+
+    return function
+
+
+def test_the_stream_follows_from_the_seed():
+    assert taken(made()) == taken(made())
+    assert taken(made(seed=1)) != taken(made())
+    batch = next(iter(made().train_dataloader()))
+    assert [each.dtype for each in batch] == [torch.int64, torch.int64, torch.bool]
+
+
+def test_the_model_draws_as_if_there_were_no_function():
+    def drawn():
+        return torch.rand(2).tolist(), np.random.rand(2).tolist(), random.random()
+
+    def seeded():
+        torch.manual_seed(5)
+        np.random.seed(5)
+        random.seed(5)
+
+    seeded()
+    alone = [drawn() for _ in range(4)]
+    whole = taken(made(), 3)
+    seeded()
+    stream = iter(made().train_dataloader())
+    beside = [drawn()]
+    for expected in whole:
+        assert next(stream).src.tolist() == expected
+        beside.append(drawn())
+    assert beside == alone
+
+
+def test_the_states_are_given_back_when_the_function_fails():
+    own, state = OwnRandomness(3), torch.get_rng_state()
+    with pytest.raises(RuntimeError, match="negative"), own.used():
+        torch.rand(-torch.randint(1, 5, ()))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_resume_draws_again(caplog):
+    whole = taken(made(), 8)
+    data = made()
+    data.load_state_dict({"samples_seen": 3, "hash": None})
+    with caplog.at_level("INFO"):
+        assert taken(data) == whole[3:]
+    assert "test_generator_pairs.cycle: the 3 batches that the run has seen are drawn again" in caplog.text
+    assert data.samples_after(3, 5) == 8
+
+
+def test_splits_have_seeds_of_their_own():
+    data = made(validation_batches=2, test_batches=3)
+    validation, test = list(data.val_dataloader()), list(data.test_dataloader())
+    assert (len(validation), len(test)) == (2, 3)
+    assert [batch.index.tolist() for batch in test] == [[0, 1], [2, 3], [4, 5]]
+    assert all(batch.references is None for batch in test)
+    drawn = [batch.src.tolist() for batch in (*validation, *test)]
+    assert all(each not in taken(data, 3) for each in drawn) and drawn[:2] != drawn[2:4]
+    assert [batch.src.tolist() for batch in made(validation_batches=2).val_dataloader()] == drawn[:2]
+
+
+def test_splits_may_be_left_out():
+    data = made(validation_batches=0, test_batches=0)
+    data.setup("fit")
+    assert data.val_dataloader() == []
+    for stage, split in (("validate", "validation"), ("test", "test")):
+        with pytest.raises(ValueError, match=f"has no {split} split; give one with --data.{split}_batches"):
+            data.setup(stage)
+
+
+def test_the_vocabulary():
+    assert made(target_vocab_size=12, end=11).vocab == {
+        "source": 9,
+        "target": 12,
+        "pad": 0,
+        "start": 1,
+        "end": 11,
+        "separator": None,
+    }
+    data = made()
+    assert data.source_tokenizer.encode("5 3 8") == [5, 3, 8]
+    assert data.vocab["end"] is None and data.content_hash is None
+
+
+def test_a_function_is_found_by_its_path(tmp_path, monkeypatch):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/pairs.py").write_text(
+        "import torch\ndef cycle():\n    while True:\n        x = torch.randint(2, 9, (2, 3))\n"
+        "        yield x, torch.nn.functional.pad(x, (1, 0), value=1), x > 0\nSIZE = 3\n"
+    )
+    (tmp_path / "mine/broken.py").write_text("import not_installed_at_all\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    data = made("mine.pairs.cycle")
+    data.setup("fit")
+    assert len(taken(data)) == 5
+    for path, message in {
+        "cycle": "data.function cycle is no import path; write module and function, such as --data.function mine.cycle",
+        "nowhere.pairs.cycle": "data.function nowhere.pairs.cycle: there is no module nowhere here; start",
+        "mine.pears.cycle": "data.function mine.pears.cycle: there is no module mine.pears here; start",
+        "mine.pairs.cicle": "data.function mine.pairs.cicle: there is no cicle in mine.pairs; name a function",
+        "mine.pairs.SIZE": "data.function mine.pairs.SIZE: SIZE is a int, no function, in mine.pairs; name a function",
+    }.items():
+        with pytest.raises(ValueError, match=message):
+            made(path).setup("fit")
+    with pytest.raises(ModuleNotFoundError, match="not_installed_at_all"):
+        made("mine.broken.cycle").setup("fit")
+    for name in ("mine", "mine.pairs"):
+        sys.modules.pop(name)
+
+
+SRC, TGT, MASK = torch.full((2, 3), 2), torch.tensor([[1, 2], [1, 2]]), torch.ones(2, 3).bool()
+
+
+@pytest.mark.parametrize(
+    ("batch", "message"),
+    [
+        ((SRC, TGT), r"it is a tuple of Tensor, Tensor; yield three tensors, \(src, tgt, src_mask\)"),
+        ((SRC, TGT, None), "it is a tuple of Tensor, Tensor, NoneType"),
+        ((SRC.float(), TGT, MASK), "src is of torch.float32; ids are whole numbers"),
+        ((SRC, TGT.bool(), MASK), "tgt is of torch.bool; ids are whole numbers"),
+        ((SRC[0], TGT, MASK), r"src has the shape \(3,\); it must be \(rows, ids\)"),
+        ((SRC, TGT[:0], MASK), r"tgt has the shape \(0, 2\); it must be \(rows, ids\), at least one of each"),
+        ((SRC[:1], TGT, MASK[:1]), "src has 1 rows and tgt 2; each source needs its target"),
+        ((SRC, TGT[:, :1], MASK), "tgt has only one id a row; behind the start id"),
+        ((SRC, TGT, MASK.long()), "src_mask is of torch.int64; it must be boolean, True where a source id is real"),
+        ((SRC, TGT, MASK[:, :2]), r"src_mask has the shape \(2, 2\), but src \(2, 3\); they must be alike"),
+        ((SRC, TGT, torch.tensor([[True] * 3, [False] * 3])), "source 1 is all padding; each needs an id for which"),
+        ((SRC + 7, TGT, MASK), "src holds the id 9; with --data.source_vocab_size 9 ids are from 0 to 8"),
+        ((SRC, TGT - 2, MASK), "tgt holds the id -1; with --data.target_vocab_size 9 ids are from 0 to 8"),
+        ((SRC, TGT.flip(0, 1), MASK), "target 0 begins with the id 2; it must begin with the start id, --data.start 1"),
+    ],
+)
+def test_batches_are_checked(batch, message):
+    with pytest.raises(ValueError, match=rf"--data.function \S*yielding\S*: batch 0 of the train split: {message}"):
+        made(yielding(*batch)).setup("fit")
+    with pytest.raises(ValueError, match=f"batch 0 of the test split: {message}"):
+        made(yielding(*batch)).setup("test")
+
+
+def test_a_wrong_batch_is_named():
+    def turning():
+        for _ in range(4):
+            yield SRC, TGT, MASK
+        yield SRC, TGT, MASK.int()
+
+    batches = iter(made(turning).train_dataloader())
+    assert len([next(batches) for _ in range(4)]) == 4
+    with pytest.raises(ValueError, match=r"turning: batch 4 of the train split: src_mask is of torch\.int32"):
+        next(batches)
+
+
+def test_a_function_that_is_no_generator():
+    with pytest.raises(ValueError, match="gives a int; it must yield batches"):
+        made(lambda: 3).setup("fit")
+    with pytest.raises(ValueError, match=r"batch 0 of the train split: it is a dict; yield three tensors"):
+        made(lambda: iter([{}])).setup("fit")
+    with pytest.raises(ValueError, match="it is a tuple of nothing"):
+        made(lambda: iter([()])).setup("fit")
+
+
+def test_a_function_that_ends():
+    batches = iter(made(lambda: iter([(SRC, TGT, MASK)] * 2)).train_dataloader())
+    assert len([next(batches), next(batches)]) == 2
+    with pytest.raises(ValueError, match=r"ended after 2 batches of the train split; .* `while True:`"):
+        next(batches)
+    with pytest.raises(ValueError, match="ended after 2 batches of the test split"):
+        made(lambda: iter([(SRC, TGT, MASK)] * 2)).setup("test")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"source_vocab_size": 0}, "data.source_vocab_size must be at least 1, not 0"),
+        ({"validation_batches": -1}, "data.validation_batches must be at least 0, not -1"),
+        ({"pad": 9}, "data.pad 9 is none of the ids 0 to 8; set another --data.pad or a larger vocabulary"),
+        ({"end": 9}, "data.end 9 is none of the ids 0 to 8"),
+        ({"start": 0}, "data.pad 0, data.start 0: special ids must be different"),
+        ({"seed": 2**64}, "data.seed must be from 0"),
+    ],
+)
+def test_options_are_checked(options, message):
+    with pytest.raises(ValueError, match=message):
+        made(**options)
+
+
+def test_the_state_of_a_gpu_is_kept_apart_too(monkeypatch):
+    gpu = torch.Generator().manual_seed(7)
+    monkeypatch.setattr(torch.cuda, "manual_seed", gpu.manual_seed)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", gpu.get_state)
+    monkeypatch.setattr(torch.cuda, "set_rng_state", gpu.set_state)
+    own, drawn = OwnRandomness(3, cuda=True), []
+    for _ in range(2):
+        with own.used():
+            drawn.append(torch.rand((), generator=gpu).item())
+    assert torch.rand((), generator=gpu) == torch.rand((), generator=torch.Generator().manual_seed(7))
+    expected = torch.Generator().manual_seed(3)
+    assert drawn == [torch.rand((), generator=expected).item() for _ in range(2)]
+
+
+def test_the_function_may_be_any_callable():
+    data = GeneratorPairs(partial(batches_of_one, 4), source_vocab_size=9, target_vocab_size=9)
+    data.setup("fit")
+    assert next(iter(data.train_dataloader())).src.tolist() == [[4]]
+    assert "partial" in data.describe()
+
+
+def test_what_the_function_raises_is_told_with_its_place():
+    data = GeneratorPairs(raising, source_vocab_size=9, target_vocab_size=9)
+    said = r"^--data\.function .*raising raised KeyError: 'x' \(.*test_generator_pairs\.py, line \d+\); mend it there$"
+    with pytest.raises(ValueError, match=said):
+        data.setup("fit")
+
+
+def raising():
+    yield {}["x"]
+
+
+def batches_of_one(symbol):
+    while True:
+        yield torch.tensor([[symbol]]), torch.tensor([[1, symbol]]), torch.tensor([[True]])

@@ -1,0 +1,244 @@
+"""Sentence pairs: tokenizers, what is too long, what is no good, and that predicting reads no pairs."""
+
+from itertools import islice
+
+import pytest
+import torch
+
+from lightning_xt.data.pairs.pair_corpus import PairCorpus
+from lightning_xt.data.pairs.pair_files import PairLines
+from lightning_xt.data.pairs.parallel_text import ParallelText
+from lightning_xt.data.tokenizers.bpe import BPE
+from lightning_xt.data.tokenizers.bytes import Bytes
+from lightning_xt.data.tokenizers.special_bytes import SpecialBytes
+
+PAIRS = [("ab", "xyz"), ("c", "w"), ("defg", "v"), ("h", "uuuuu"), ("ij", "tt")]
+
+
+def corpus(folder, pairs=PAIRS, held_out=None, **options):
+    """The pairs to train on, and those to validate and test on."""
+    file = folder / "train.tsv"
+    file.write_text("".join(f"{source}\t{target}\n" for source, target in pairs))
+    paths = {"validation_fraction": 0, "test_fraction": 0}
+    if held_out is not None:
+        other = folder / "other.tsv"
+        other.write_text("".join(f"{source}\t{target}\n" for source, target in held_out))
+        paths = {"validation_path": str(other), "test_path": str(other)}
+    return ParallelText(str(file), **paths, **{"tokenizer": SpecialBytes, **options})
+
+
+def epoch(data):
+    """Source and target of each pair of the first epoch, as text, in order."""
+    data.setup("fit")
+    table = data._training_table()
+    found = []
+    for batch in islice(data.train_dataloader(), len(data._training_batches().bounds) - 1):
+        for src, tgt, mask in zip(*batch, strict=True):
+            source, target = src[mask].tolist(), [token for token in tgt.tolist() if token != 0]
+            assert source[-1] == target[-1] == 2 and target[0] == 1
+            found.append((data.source_tokenizer.decode(source[:-1]), data.target_tokenizer.decode(target[1:-1])))
+    assert len(found) == len(table)
+    return sorted(found)
+
+
+def test_an_epoch_holds_every_pair(tmp_path):
+    for max_tokens in (8, 16, 4096):
+        assert epoch(corpus(tmp_path, max_tokens=max_tokens)) == sorted(PAIRS)
+
+
+def test_ids(tmp_path):
+    data = corpus(tmp_path, PAIRS[:1])
+    data.setup("fit")
+    batch = next(iter(data.train_dataloader()))
+    a, x = (ord(letter) + 3 for letter in "ax")
+    assert batch.src.tolist() == [[a, a + 1, 2]]
+    assert batch.tgt.tolist() == [[1, x, x + 1, x + 2, 2]]
+    assert batch.src_mask.tolist() == [[True] * 3]
+    assert data.vocab == {"source": 259, "target": 259, "pad": 0, "start": 1, "end": 2, "separator": None}
+
+
+def test_what_is_too_long_is_left_out_or_cut_and_told(tmp_path, caplog):
+    with caplog.at_level("INFO"):
+        assert epoch(corpus(tmp_path, max_length=3)) == [("ab", "xyz"), ("c", "w"), ("ij", "tt")]
+    told = "2 of 5 training pairs have more than 3 ids on a side; they are left out (--data.too_long drop)"
+    assert caplog.text.count(told) == 1
+    with caplog.at_level("INFO"):
+        cut = epoch(corpus(tmp_path, max_length=3, too_long="truncate"))
+    assert cut == [("ab", "xyz"), ("c", "w"), ("def", "v"), ("h", "uuu"), ("ij", "tt")]
+    assert "they are cut (--data.too_long truncate)" in caplog.text
+    caplog.clear()
+    with caplog.at_level("INFO"):
+        epoch(corpus(tmp_path, max_length=5))
+    assert "have more than" not in caplog.text
+
+
+def test_without_a_limit_texts_fit_into_a_batch(tmp_path, caplog):
+    with caplog.at_level("INFO"):
+        assert len(epoch(corpus(tmp_path, [*PAIRS, ("k", "r" * 7), ("k", "r" * 6)], max_tokens=8))) == 6
+    assert "1 of 7 training pairs have more than 6 ids on a side" in caplog.text
+
+
+@pytest.mark.parametrize("too_long", ["drop", "truncate"])
+def test_evaluation_leaves_out_none_and_keeps_the_references(tmp_path, caplog, too_long):
+    held_out = [("abcdef", "x"), ("", "yyyyyy"), ("z", "")]
+    data = corpus(tmp_path, held_out=held_out, max_length=4, too_long=too_long)
+    with caplog.at_level("INFO"):
+        data.setup("test")
+        (batch,) = data.test_dataloader()
+    assert "2 of 3 test pairs have more than 4 ids on a side; these are cut for the model" in caplog.text
+    found = dict(zip(batch.index.tolist(), batch.references, strict=True))
+    assert found == {0: "x", 1: "yyyyyy", 2: ""}
+    sources = {n: ids[mask].tolist() for n, ids, mask in zip(batch.index.tolist(), batch.src, batch.src_mask)}  # noqa: B905
+    assert [data.source_tokenizer.decode(sources[n][:-1]) for n in range(3)] == ["abcd", "", "z"]
+    assert sources[1] == [2]
+    assert batch.tgt.shape == (3, 6) and batch.tgt[batch.index.tolist().index(2)].tolist() == [1, 2, 0, 0, 0, 0]
+
+
+def test_tokenizers_learn_from_the_training_split(tmp_path):
+    pairs = [("aaaa bbbb", "cccc dddd")] * 9
+    held_out = [("eeee " * 9, "ffff " * 9)]
+    shared = corpus(tmp_path, pairs, held_out, tokenizer=BPE)
+    shared.setup("fit")
+    assert shared.source_tokenizer is shared.target_tokenizer
+    assert [len(shared.source_tokenizer.encode(word)) for word in ("aaaa", "cccc", "eeee")] == [1, 1, 4]
+    each = corpus(tmp_path, pairs, held_out, tokenizer=BPE, shared_tokenizer=False)
+    # Known before anything is learnt.
+    assert each.vocab["source"] == each.vocab["target"] == 8000
+    each.setup("validate")
+    each.val_dataloader()
+    source, target = each.source_tokenizer, each.target_tokenizer
+    assert [len(source.encode(word)) for word in ("aaaa", "cccc", "eeee")] == [1, 4, 4]
+    assert [len(target.encode(word)) for word in ("aaaa", "cccc", "ffff")] == [4, 1, 4]
+    assert each.vocab["source"] == 8000
+
+
+def test_a_tokenizer_that_learns_nothing_reads_no_training_pairs(tmp_path):
+    data = corpus(tmp_path, held_out=PAIRS)
+    (tmp_path / "train.tsv").unlink()
+    data.setup("test")
+    assert sum(len(batch.src) for batch in data.test_dataloader()) == 5
+    assert data.content_hash is None
+    with pytest.raises(FileNotFoundError):
+        data.setup("fit")
+
+
+def test_tokenizers_of_a_checkpoint_are_used(tmp_path):
+    """They come before `setup`, or after it."""
+    other = SpecialBytes()
+    for stage in ("fit", "test"):
+        data = corpus(tmp_path, held_out=PAIRS, tokenizer=BPE)
+        if stage == "test":
+            data.setup("fit")
+            before = data.content_hash
+        data.use_tokenizers(other, other)
+        if stage == "fit":
+            data.setup("fit")
+        (batch,) = data.val_dataloader()
+        assert data.source_tokenizer is data.target_tokenizer is other
+        assert sorted(batch.src[batch.src_mask].tolist())[-1] == ord("j") + 3
+        assert next(iter(data.train_dataloader())).tgt.max() == ord("z") + 3
+        assert stage == "fit" or data.content_hash != before
+
+
+def test_tokenizers_of_a_checkpoint_spare_a_test_the_training_pairs(tmp_path):
+    data = corpus(tmp_path, held_out=PAIRS, tokenizer=BPE)
+    (tmp_path / "train.tsv").unlink()
+    data.setup("test")
+    data.use_tokenizers(SpecialBytes(), SpecialBytes())
+    assert [batch.index.tolist() for batch in data.test_dataloader()] == [[3, 1, 4, 0, 2]]
+    data = corpus(tmp_path, held_out=PAIRS, tokenizer=BPE)
+    (tmp_path / "train.tsv").unlink()
+    with pytest.raises(FileNotFoundError):
+        data.test_dataloader()
+
+
+def test_the_hash_is_of_pairs_and_tokenizers(tmp_path):
+    def hashed(pairs=PAIRS, **options):
+        data = corpus(tmp_path, pairs, **options)
+        assert data.content_hash is None
+        data.setup("fit")
+        return data.content_hash
+
+    assert hashed() == hashed(max_tokens=99, seed=4)
+    assert len({hashed(), hashed(PAIRS[::-1]), hashed(max_length=3), hashed(tokenizer=BPE)}) == 4
+
+
+def test_epochs_are_shuffled_by_the_seed(tmp_path):
+    def first(seed):
+        data = corpus(tmp_path, [(f"{n:03}", f"{n:03}") for n in range(200)], seed=seed, max_tokens=40)
+        data.setup("fit")
+        return next(iter(data.train_dataloader())).src
+
+    assert torch.equal(first(0), first(0)) and not torch.equal(first(0), first(1))
+
+
+def on(world):
+    class Trainer:
+        distributed_sampler_kwargs = {"rank": 0, "num_replicas": world}
+
+    return Trainer
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_tokens": 7}, "data.max_tokens must be at least 8, not 7"),
+        ({"max_length": 0}, "data.max_length must be at least 1, not 0"),
+        ({"seed": -1}, "data.seed must be from 0"),
+        ({"tokenizer": Bytes}, "data.tokenizer Bytes has no ids that pad, open and end a text; set --data.tokenizer"),
+    ],
+)
+def test_options_are_checked(tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        corpus(tmp_path, **options)
+
+
+def test_no_batches_can_be_made(tmp_path):
+    with pytest.raises(
+        ValueError,
+        match=r"data.max_tokens 8 has no room for the longest training pair of --data.path \S+, which has 12 ids; set "
+        r"--data.max_tokens 12 or more, or --data.max_length 6 or less",
+    ):
+        corpus(tmp_path, [("a", "b" * 10)], max_tokens=8, max_length=20).setup("fit")
+    with pytest.raises(ValueError, match=r"each of the 5 training pairs of .* more than 1 ids on a side, so that none"):
+        corpus(tmp_path, [("ab", "cd")] * 5, max_length=1).setup("fit")
+    data = corpus(tmp_path)
+    data.trainer = on(6)
+    with pytest.raises(ValueError, match=r"has 5 training pairs for 6 processes, .* set --trainer.devices 5 or less"):
+        data.setup("fit")
+    data.trainer = on(5)
+    data.setup("fit")
+
+
+class Given(PairCorpus):
+    """Serves what it is given."""
+
+    def __init__(self, **splits):
+        options = {"shared_tokenizer": True, "max_length": None, "too_long": "drop", "max_tokens": 64}
+        super().__init__(tokenizer=BPE, **options, seed=0, predict_source=None)
+        self.splits = splits
+
+    def lines(self, split):
+        return self.splits.get(split)
+
+    def describe(self):
+        return "what is given"
+
+
+def test_splits_without_pairs():
+    none = PairLines([], [])
+    for splits in ({}, {"train": none}):
+        with pytest.raises(ValueError, match="what is given has no training pairs; give a file that has some"):
+            Given(**splits).setup("fit")
+    with pytest.raises(ValueError, match="what is given: the test split has no pairs; give some, or leave it away"):
+        Given(train=PairLines(["a"], ["b"]), test=none).test_dataloader()
+    with pytest.raises(ValueError, match="what is given: the validation split has no pairs"):
+        Given(train=PairLines(["a"], ["b"]), validation=none).setup("fit")
+
+
+def test_splits_that_are_missing(tmp_path):
+    data = corpus(tmp_path)
+    data.setup("fit")
+    assert data.val_dataloader() == []
+    with pytest.raises(ValueError, match=r"--data.path \S+ has no test split; give one with --data.test_path or"):
+        data.setup("test")

@@ -1,0 +1,366 @@
+"""Texts written side by side, in places they are given and give up, against each text read anew for every token."""
+
+import copy
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from catalogue import ALL, BUILDS, CONDITION, CONTEXT, DIM, VOCAB, Build, attention, attentions, decoder, randomised
+from encoder_catalogue import PAIRS, SOURCES
+
+from lightning_xt.core.inputs import Inputs
+from lightning_xt.generation.batching.row_state import changed_logits
+from lightning_xt.generation.batching.running_batch import Batch
+from lightning_xt.generation.batching.scheduler import ASK_EVERY, Slots
+from lightning_xt.generation.engine import answer, generate
+from lightning_xt.generation.filters.forced import Forced
+from lightning_xt.generation.filters.no_repeat_ngram import NoRepeatNgram
+from lightning_xt.generation.filters.top_k import TopK
+from lightning_xt.generation.history import History
+from lightning_xt.generation.methods.base import Method
+from lightning_xt.generation.methods.beam_search import BeamSearch
+from lightning_xt.generation.methods.contrastive_search import ContrastiveSearch
+from lightning_xt.generation.methods.prompt_lookup import PromptLookup
+from lightning_xt.generation.methods.sample import Sample
+from lightning_xt.generation.noise import draw, seeds_of
+from lightning_xt.generation.requests import Choices, Request, Result
+from lightning_xt.models.decoder import Decoder
+from lightning_xt.nn.embeddings.learned_positions import LearnedPositions
+from lightning_xt.nn.positions.alibi import ALiBi
+from lightning_xt.nn.positions.forgetting import Forgetting
+
+PROMPTS = [3, 19, 1, 5, 2, 23, 4, 2, 1]
+LENGTHS = [5, 2, 7, 1, 3, 2, 1, 6, 2]
+END = 4  # a token with which about half of the texts end
+
+NAMES = [
+    "plain",
+    "window",
+    "memory-forgetting",
+    "latent-query_latent-window",
+    "looped-token_shift",
+    "embeddings=TypeEmbedding",
+    "norm=AdaptiveRMSNorm",
+    "given_context-rotary-kv_heads",
+    "given_context-latent",
+]
+EACH = pytest.mark.parametrize("name", NAMES)
+
+
+@torch.no_grad()
+def naive(model: Decoder, number: int, request: Request, choices: Choices) -> Result:
+    """One text, everything read anew for each token."""
+    text, given = request.prompt[None], Inputs() if request.inputs is None else request.inputs
+    prompt, log_probs = torch.tensor([len(request.prompt)]), []
+    for step in range(request.length):
+        n, types = text.shape[1], given.types
+        if types is not None:
+            types = torch.cat((types, types[:, -1:].expand(1, n - types.shape[1])), dim=1)
+        logits = model(text, inputs=replace(given, types=types))[:, -1]
+        changed = changed_logits(logits, History(text, prompt, torch.tensor([n]), choices.end), choices)
+        token = draw(changed, choices.temperature, seeds_of([request.seed], text.device), torch.tensor([step]))
+        log_probs.append(float(logits.log_softmax(dim=-1)[0, token]))
+        text = torch.cat((text, token[:, None]), dim=1)
+        if int(token) == choices.end or (choices.stop is not None and choices.stop(number, int(token))):
+            break
+    return Result(text[0, len(request.prompt) :].tolist(), log_probs, sum(log_probs))
+
+
+def asked(count: int = len(PROMPTS)) -> list[Request]:
+    """Requests of different lengths, with contexts of different widths, masked in some rows and whole in others."""
+    requests = []
+    for row in range(count):
+        n, width = PROMPTS[row], 1 + row % 3
+        inputs = Inputs(
+            condition=torch.randn(1, CONDITION).double(),
+            context=torch.randn(1, width, CONTEXT).double(),
+            context_mask=None if row % 4 == 1 else torch.arange(width)[None] < max(1, width - row % 2),
+            types=torch.randint(0, 2, (1, n)),
+        )
+        prompt = torch.randint(0, VOCAB, (n,))
+        requests.append(Request(prompt=prompt, length=LENGTHS[row], seed=100 - 7 * row, inputs=inputs))
+    return requests
+
+
+@contextmanager
+def way(on_host: bool) -> Iterator[None]:
+    """The way of a CPU, or on a CPU that of other devices."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Slots, "on_host", property(lambda slots: on_host, lambda slots, value: None), raising=False)
+        yield
+
+
+def agree(model: Decoder, requests: list[Request], choices: Choices) -> list[Result]:
+    """Asserts that each request is answered as if there were no other, both ways."""
+    wanted = [naive(model, number, request, choices) for number, request in enumerate(requests)]
+    for on_host in (True, False):
+        with way(on_host):
+            same([result for (result,) in answer(model, requests, choices)], wanted)
+    return wanted
+
+
+def same(found: list[Result], wanted: list[Result]) -> None:
+    assert [result.tokens for result in found] == [result.tokens for result in wanted]
+    for mine, other in zip(found, wanted, strict=True):
+        assert mine.log_probs == pytest.approx(other.log_probs, abs=1e-9)
+        assert mine.score == pytest.approx(other.score, abs=1e-9)
+
+
+@EACH
+@pytest.mark.parametrize("temperature", [0, 1.3])
+def test_each_text_is_as_if_alone(name: str, temperature: float) -> None:
+    """Nine texts in three places: prompts are read into places that others gave up, and rows move together."""
+    model, requests = randomised(BUILDS[name]), asked()
+    choices = Choices(temperature=temperature, filters=[TopK(7), NoRepeatNgram(2), Forced([7, 5])], batch=3)
+    end = answer(model, [requests[7]], choices)[0][0].tokens[2]
+    results = agree(model, requests, replace(choices, end=end))
+    assert len(results[7].tokens) <= 3 and {result.tokens[-1] == end for result in results} == {True, False}
+
+
+@ALL
+def test_greedy_with_a_memory_equals_greedy_without(build: Build) -> None:
+    results = agree(randomised(build), asked(3), Choices(temperature=0, batch=2))
+    assert [len(result.tokens) for result in results] == LENGTHS[:3]
+
+
+@pytest.mark.parametrize("name", ["plain", "window", "projection=Latent", "shift=TokenShift", "memory"])
+def test_sources_of_different_lengths_are_translated_together(name: str) -> None:
+    model = randomised(PAIRS[name])
+    requests = []
+    for row in range(7):
+        src, condition = torch.randint(0, SOURCES, (1, 1 + row)), torch.randn(1, CONDITION).double()
+        mask = torch.ones_like(src, dtype=torch.bool)
+        mask[0, 3:5] = False
+        with torch.no_grad():
+            known = model.encode(src, mask if row % 2 else None, inputs=Inputs(condition=condition))
+        prompt = torch.randint(0, VOCAB, (PROMPTS[row],))
+        requests.append(Request(prompt=prompt, length=LENGTHS[row], seed=row, inputs=known))
+    agree(model.decoder, requests, Choices(end=END, batch=3))
+
+
+def test_soft_prefixes_of_different_lengths() -> None:
+    model, requests = randomised(decoder), asked()
+    for row, soft in enumerate([2, None, 3, 2, None, 5, 2, 3, 1]):
+        prefix = None if soft is None else torch.randn(1, soft, DIM).double()
+        requests[row] = replace(requests[row], inputs=Inputs(prefix=prefix))
+    agree(model, requests, Choices(end=END, batch=4))
+
+
+def test_prompts_whose_tokens_see_each_other() -> None:
+    requests = asked()
+    for row, request in enumerate(requests):
+        seen = Inputs(visible_prefix=torch.tensor([len(request.prompt) - row % 2]))
+        requests[row] = replace(request, inputs=seen)
+    agree(randomised(decoder), requests, Choices(end=END, batch=4))
+
+
+def test_a_callback_ends_the_text_it_is_told_of() -> None:
+    heard: dict[int, list[int]] = {}
+
+    def stop(number: int, token: int) -> bool:
+        heard.setdefault(number, []).append(token)
+        return token % 5 == number % 5
+
+    model, requests = randomised(decoder), asked()
+    choices = Choices(temperature=1.5, end=END, batch=3, stop=stop)
+    results = [result.tokens for (result,) in answer(model, requests, choices)]
+    assert heard == dict(enumerate(results)), "told of each token of a text, in order, and of none after its end"
+    agree(model, requests, replace(choices, stop=lambda number, token: token % 5 == number % 5))
+    assert any(tokens[-1] != END and len(tokens) < n for tokens, n in zip(results, LENGTHS, strict=True))
+
+
+def test_any_number_of_places() -> None:
+    model, requests = randomised(decoder), asked()
+    wanted = agree(model, requests, Choices(end=END, batch=64))
+    for batch in (1, 2, 8, 9):
+        for on_host in (True, False):
+            with way(on_host):
+                same([result for (result,) in answer(model, requests, Choices(end=END, batch=batch))], wanted)
+
+
+def test_prompts_are_read_in_pieces_where_they_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lightning_xt.generation.batching.scheduler.READ_AT_ONCE", 8)
+    model, read = randomised(decoder), []
+    model.register_forward_pre_hook(lambda module, args: read.append(tuple(args[0].shape)))
+    agree(model, asked(), Choices(batch=64))
+    assert all(rows * n <= 8 or rows == 1 for rows, n in read if n > 1)
+    assert max(rows for rows, n in read if n > 1) > 1
+
+
+@pytest.mark.parametrize("name", ["plain", "window", "given_context-rotary-kv_heads"])
+def test_static_memories_give_the_same(name: str) -> None:
+    model = randomised(BUILDS[name])
+    model.new_cache = partial(model.new_cache, static=True)
+    agree(model, asked(), Choices(end=END, batch=3))
+
+
+# Work -----------------------------------------------------------------------------------------------------------------
+
+
+def counted(model: Decoder) -> list[tuple[int, int]]:
+    """Rows and tokens of each forward from now on."""
+    shapes: list[tuple[int, int]] = []
+    model.register_forward_pre_hook(lambda module, args: shapes.append(tuple(args[0].shape)))
+    return shapes
+
+
+@pytest.mark.parametrize("batch", [2, 3, 64])
+def test_texts_that_ended_cost_nothing(batch: int) -> None:
+    model, requests = randomised(decoder), asked()
+    # One token is a prompt too: of another number of tokens than steps have.
+    requests = [replace(each, prompt=each.prompt.repeat(2), inputs=None) for each in requests]
+    shapes = counted(model)
+    results = answer(model, requests, Choices(temperature=1.5, end=END, batch=batch))
+    drawn = [len(result.tokens) for (result,) in results]
+    assert sum(rows for rows, n in shapes if n == 1) == sum(drawn) - len(drawn)
+    assert sum(rows for rows, n in shapes if n > 1) == len(requests)
+    assert max(rows for rows, _ in shapes) <= batch
+
+
+def test_prompts_of_similar_lengths_are_read_together() -> None:
+    model = randomised(decoder)
+    shapes = counted(model)
+    requests = [Request(prompt=torch.zeros(n, dtype=torch.long), length=1) for n in (100, 2, 90, 3, 95, 50, 2)]
+    answer(model, requests, Choices())
+    assert sorted(shapes) == [(1, 50), (3, 3), (3, 100)]
+
+
+@pytest.mark.parametrize(("on_host", "asks"), [(True, 1 + 2 * ASK_EVERY + 3), (False, 1 + 2 + 1)])
+def test_a_device_is_asked_now_and_then(on_host: bool, asks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard, hear = [], Batch.hear
+    monkeypatch.setattr(Batch, "hear", lambda batch: heard.append(hear(batch)) or heard[-1])
+    request = Request(prompt=torch.tensor([1]), length=1 + 2 * ASK_EVERY + 3)
+    with way(on_host):
+        answer(decoder(), [request] * 2, Choices())
+    assert len(heard) == asks
+
+
+def test_elsewhere_rows_are_let_go_once_half_of_them_ended() -> None:
+    model = decoder()
+    shapes = counted(model)
+    requests = [Request(prompt=torch.tensor([1, 2]), length=n) for n in (2, 4, 4, 6, 8)]
+    with way(False):
+        answer(model, requests, Choices())
+    assert [rows for rows, _ in shapes[:8]] == [5, 5, 5, 5, 2, 2, 1, 1]
+
+
+def test_elsewhere_a_long_text_that_ended_takes_no_room_from_those_that_go_on() -> None:
+    """It stays beside them, but from its start on: they have more to draw than it has room for."""
+    requests = [Request(prompt=torch.randint(0, VOCAB, (n,)), length=40 if n == 1 else 2) for n in (1, 1, 1, 30)]
+    model = randomised(decoder)
+    shapes = counted(model)
+    with way(False):
+        found = [result for (result,) in answer(model, requests, Choices())]
+    assert [rows for rows, n in shapes if n == 1] == [3] + [4] * 39
+    same(found, [answer(model, [request], Choices())[0][0] for request in requests])
+
+
+def test_elsewhere_a_text_that_ended_has_drawn_nothing_once_it_is_forgotten() -> None:
+    """Filters that count what was drawn see its row too."""
+    requests = [Request(prompt=torch.randint(0, VOCAB, (10,)), length=n) for n in (2, 6, 6, 6)]
+    results = agree(randomised(decoder), requests, Choices(filters=[Forced([1, 2])]))
+    assert [result.tokens[:2] for result in results] == [[1, 2]] * 4
+
+
+# Windows --------------------------------------------------------------------------------------------------------------
+
+SLIDING = {
+    "rotary": {},
+    "alibi": {"position": ALiBi},
+    "forgetting": {"position": Forgetting},
+    "no_position": {"position": None},
+    "window": {"window": 3},
+    "memory": {"memory": 3},
+}
+
+
+@pytest.mark.parametrize("options", SLIDING.values(), ids=SLIDING)
+def test_a_window_slides_past_the_trained_length(options: dict[str, Any]) -> None:
+    """Three windows of tokens after prompts shorter and longer than one, and a memory with little slack."""
+    model = randomised(lambda: decoder(attention=attention(**options)))
+    model.new_cache = partial(model.new_cache, slack=2)
+    narrow, window = copy.deepcopy(model), 5
+    del narrow.new_cache
+    for layer in attentions(narrow):
+        layer.window = min(layer.window or window, window)
+    prompts = [torch.randint(0, VOCAB, (n,)) for n in (2, 11, 5)]
+    requests = [Request(prompt=prompt, length=3 * window) for prompt in prompts]
+    choices = Choices(temperature=0, window=window, batch=2)
+    wanted = [naive(narrow, number, request, choices) for number, request in enumerate(requests)]
+    for on_host in (True, False):
+        with way(on_host):
+            same([result for (result,) in answer(model, requests, choices)], wanted)
+    wide = [result.tokens for (result,) in answer(model, requests, replace(choices, window=None))]
+    assert (wide == [result.tokens for result in wanted]) == (options == SLIDING["window"])
+
+
+def test_a_window_cannot_slide_over_learned_positions() -> None:
+    model = decoder(embeddings=[partial(LearnedPositions, max_length=8)])
+    message = (
+        "a prompt of 6 tokens and 3 more make 9, but the model's positions reach only 8 (max_length); shorten the "
+        "prompt or ask for at most 2 tokens, because a window cannot slide over positions that are learnt one by one"
+    )
+    with pytest.raises(ValueError, match=re.escape(message)):
+        generate(model, torch.randint(0, VOCAB, (1, 6)), 3, window=4)
+
+
+# What is left behind, and refusals ------------------------------------------------------------------------------------
+
+
+def test_nothing_asked_is_nothing_answered() -> None:
+    model = decoder().train()
+    assert answer(model, [], Choices()) == []
+    assert model.training
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_mode_is_restored_when_closed_early(training: bool) -> None:
+    model = decoder(dropout=0.5).train(training)
+    drawn = Sample()(model, asked(), Choices(batch=2))
+    next(drawn)
+    assert not model.training
+    drawn.close()
+    assert model.training is training and model.stack.training is training
+
+
+def test_inputs_are_left_as_they_were() -> None:
+    model, requests = randomised(BUILDS["given_context"]), asked()
+    before = copy.deepcopy([vars(request.inputs) for request in requests])
+    answer(model, requests, Choices(end=END, batch=3))
+    for request, was in zip(requests, before, strict=True):
+        assert all(
+            was[name] is value is None or torch.equal(value, was[name]) for name, value in vars(request.inputs).items()
+        )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch": 0}, "batch is 0; at least 1 row must be decoded at once"),
+        ({"window": 0}, "window is 0; a token must be able to look at 1 token at least, itself"),
+        ({"temperature": -1.0}, "temperature must be above 0, not -1.0; 0 itself means greedy decoding"),
+    ],
+    ids=str,
+)
+def test_refuses_choices_before_anything_is_drawn(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Sample()(decoder(), asked(1), Choices(**options))
+
+
+@pytest.mark.parametrize("method", [Sample(), PromptLookup(), BeamSearch(), ContrastiveSearch()], ids=type)
+def test_refuses_rows_with_different_inputs_before_anything_is_read(method: Method) -> None:
+    model, (first, second) = decoder(), [replace(each, inputs=None) for each in asked(2)]
+    requests = [first, replace(second, inputs=Inputs(types=torch.zeros(1, len(second.prompt), dtype=torch.long)))]
+    message = (
+        "rows that are decoded together need the same inputs, but one has none and another types; give all of them "
+        "the same, or set batch to 1"
+    )
+    with pytest.raises(ValueError, match=re.escape(message)):
+        method(model, requests, Choices(batch=2))
+    apart = answer(model, requests, Choices(temperature=0, batch=1), method)
+    assert apart == [answer(model, [each], Choices(temperature=0), method)[0] for each in requests]

@@ -1,0 +1,215 @@
+"""Weights in other forms: rounded as they should be, and what that costs."""
+
+import copy
+from functools import partial
+
+import jaxtyping
+import pytest
+import torch
+from catalogue import CONTEXT, DIM, VOCAB, attention, decoder, given_context, randomised
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lightning_xt.core.inputs import Inputs
+from lightning_xt.generation.engine import generate
+from lightning_xt.generation.models.quantized_weights import FEW, Int8Linear, mean_loss, with_weights
+from lightning_xt.models.decoder import Decoder
+from lightning_xt.nn.heads.tied_head import TiedHead
+from lightning_xt.nn.projections.latent import Latent
+
+VARIANTS = {
+    "plain": decoder,
+    "latent": lambda: decoder(attention=attention(projection=partial(Latent, query_latent_dim=7))),
+    "tied": lambda: decoder(head=TiedHead),
+    "even": lambda: decoder(dim=32, attention=attention(dim_head=8, kv_heads=2)),
+}
+EACH = pytest.mark.parametrize("build", VARIANTS.values(), ids=VARIANTS)
+
+
+def naive_rounding(weight: Tensor) -> tuple[list[list[int]], list[float]]:
+    """Row by row: the largest number is about 127 steps, which are as long as a bfloat16; none has more."""
+    scales = [float(torch.tensor(max(abs(x) for x in row) / 127).bfloat16()) for row in weight.tolist()]
+    rounded = [
+        [max(-127, min(127, round(x / scale))) for x in row] for row, scale in zip(weight.tolist(), scales, strict=True)
+    ]
+    return rounded, scales
+
+
+def text(n: int = 13) -> Tensor:
+    return torch.randint(0, VOCAB, (1, n))
+
+
+# A linear map ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("wide", "high"), [(13, 7), (32, 5), (1, 3), (64, 1)])
+def test_rounds_as_one_would_by_hand(wide: int, high: int) -> None:
+    linear = nn.Linear(wide, high, bias=False)
+    ours = Int8Linear(linear)
+    rounded, scales = naive_rounding(linear.weight.detach().double())
+    assert (ours.rounded - torch.tensor(rounded)).abs().max() == 0
+    assert torch.equal(ours.scale, torch.tensor(scales).bfloat16())
+    assert set(ours.rounded.abs().amax(dim=1).tolist()) <= {126, 127}
+    torch.testing.assert_close(ours.weight, torch.tensor(rounded).bfloat16() * ours.scale[:, None], rtol=0, atol=0)
+    error = (ours.weight.double() - linear.weight).abs().amax(dim=1)
+    # Half a step, the largest a little more, and 8 bits of each product.
+    assert bool((error <= torch.tensor(scales) * (0.5 + 127 * 2**-8)).all())
+
+
+def test_a_row_of_zeros_stays_zero() -> None:
+    linear = nn.Linear(32, 3)
+    with torch.no_grad():
+        linear.weight[1] = 0
+    out = Int8Linear(linear)(torch.randn(2, 32).bfloat16())
+    assert torch.equal(out[:, 1], linear.bias[1].bfloat16().expand(2))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("rows", [1, FEW, FEW + 1, 50])
+@pytest.mark.parametrize(("wide", "high"), [(13, 7), (32, 5), (64, 33), (1, 3), (96, 1)])
+def test_multiplies_by_the_rounded_matrix(wide: int, high: int, rows: int, bias: bool) -> None:
+    """By the kernel for few rows and by a product for many; sizes that the kernel cannot read do without it."""
+    linear = nn.Linear(wide, high, bias=bias)
+    ours, x = Int8Linear(linear), torch.randn(rows, wide).bfloat16()
+    exact = x.double() @ (ours.rounded.double() * ours.scale.double()[:, None]).T
+    expected = exact if not bias else exact + ours.bias.double()
+    out = ours(x)
+    assert out.dtype == torch.bfloat16 and out.shape == (rows, high)
+    torch.testing.assert_close(out.double(), expected, rtol=2**-6, atol=2**-6)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 32), (1, 1, 32), (3, 5, 32), (32,)], ids=str)
+def test_keeps_the_axes_before(shape: tuple[int, ...]) -> None:
+    ours, x = Int8Linear(nn.Linear(32, 5)), torch.randn(shape).bfloat16()
+    assert ours(x).shape == (*shape[:-1], 5)
+    torch.testing.assert_close(ours(x).view(-1, 5)[-1], ours(x.view(-1, 32)[-1:])[0], rtol=2**-6, atol=2**-6)
+
+
+def test_takes_a_view_whose_rows_are_not_one_after_the_other() -> None:
+    ours, wide = Int8Linear(nn.Linear(32, 5)), torch.randn(3, 7, 64).bfloat16()
+    for view in (wide[:, -1, ::2], wide[:, 2:3, 32:], wide[0, :, :32], wide[:1, :, 1::2], wide[0].T[:32].T):
+        torch.testing.assert_close(ours(view), ours(view.contiguous()), rtol=0, atol=0)
+
+
+# A network ------------------------------------------------------------------------------------------------------------
+
+
+@EACH
+@pytest.mark.parametrize("weights", ["float32", "bfloat16", "int8"])
+def test_the_original_is_left_as_it_was(build: partial, weights: str) -> None:
+    model = randomised(build, torch.float32).train()
+    state, strides = copy.deepcopy(model.state_dict()), [p.stride() for p in model.parameters()]
+    copied = with_weights(model, weights)
+    assert model.training and not copied.training
+    assert all(p.requires_grad for p in model.parameters()) and not any(p.requires_grad for p in copied.parameters())
+    assert state.keys() == model.state_dict().keys()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
+    assert [p.stride() for p in model.parameters()] == strides
+    theirs = {tensor.data_ptr() for tensor in copied.state_dict().values()}
+    assert theirs.isdisjoint(tensor.data_ptr() for tensor in model.state_dict().values())
+
+
+@EACH
+@torch.no_grad()
+def test_float32_gives_the_same_logits(build: partial) -> None:
+    model = randomised(build, torch.float32)
+    copied, tokens = with_weights(model, "float32"), text()
+    torch.testing.assert_close(copied(tokens), model(tokens), rtol=1e-5, atol=1e-5)
+    linears = [module for module in copied.modules() if isinstance(module, nn.Linear)]
+    assert linears and all(module.weight.T.is_contiguous() for module in linears)
+
+
+@EACH
+@pytest.mark.parametrize("weights", ["bfloat16", "int8"])
+@torch.no_grad()
+def test_low_precision_stays_close(build: partial, weights: str) -> None:
+    model, tokens = randomised(build, torch.float32), text()
+    copied = with_weights(model, weights)
+    logits = copied(tokens)
+    assert logits.dtype == torch.bfloat16
+    error = (logits.float() - model(tokens)).norm() / model(tokens).norm()
+    assert 0 < error < 0.06, f"relative error {error:.3f}"
+    assert abs(mean_loss(copied, tokens) - mean_loss(model, tokens)) < 0.1
+
+
+@EACH
+@torch.no_grad()
+def test_int8_stands_for_every_linear_map(build: partial) -> None:
+    model = randomised(build, torch.float32)
+    copied = with_weights(model, "int8")
+    assert not any(isinstance(module, nn.Linear) for module in copied.modules())
+    found = {name: module for name, module in copied.named_modules() if isinstance(module, Int8Linear)}
+    wanted = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    assert found.keys() == wanted.keys() and found
+    for name, module in found.items():
+        rounded = Int8Linear(wanted[name])
+        assert torch.equal(module.rounded, rounded.rounded) and torch.equal(module.scale, rounded.scale), name
+
+
+def test_a_tied_head_and_its_embedding_stay_one_table() -> None:
+    for weights in ("float32", "bfloat16", "int8"):
+        copied = with_weights(randomised(VARIANTS["tied"], torch.float32), weights)
+        assert copied.head.weight is copied.token_embedding.weight
+
+
+@EACH
+@pytest.mark.parametrize("weights", ["float32", "bfloat16", "int8"])
+def test_decodes(build: partial, weights: str) -> None:
+    """Prompts of different lengths: single tokens take other ways than whole prompts."""
+    copied = with_weights(randomised(build, torch.float32), weights)
+    prompt, lengths = torch.randint(0, VOCAB, (3, 5)), torch.tensor([5, 1, 3])
+    out = generate(copied, prompt, 7, lengths=lengths, temperature=0.0)
+    assert out.shape == (3, 7)
+    # Rounding differs with the shape of a product: each token is the likeliest but for near-ties.
+    for row, length in enumerate(lengths.tolist()):
+        whole = torch.cat((prompt[row, :length], out[row]))[None]
+        with torch.no_grad():
+            logits = copied(whole[:, :-1])[0, length - 1 :].float()
+        gap = logits.amax(dim=-1) - logits.gather(1, out[row][:, None])[:, 0]
+        assert gap.max() <= 0.05 * logits.abs().max()
+
+
+def test_an_unknown_form_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(ValueError, match="weights is 'int4'; it must be one of float32, bfloat16, int8"):
+        with_weights(decoder(), "int4")
+
+
+# Loss -----------------------------------------------------------------------------------------------------------------
+
+
+def test_the_mean_loss_is_the_cross_entropy() -> None:
+    model, tokens = randomised(decoder), text(7)
+    with torch.no_grad():
+        log_probs = model(tokens[:, :-1]).log_softmax(dim=-1)
+    by_hand = -sum(float(log_probs[0, t, tokens[0, t + 1]]) for t in range(6)) / 6
+    assert mean_loss(model, tokens) == pytest.approx(by_hand, rel=1e-5)
+    reader = randomised(lambda: given_context(position=None))
+    inputs = Inputs(context=torch.randn(1, 3, CONTEXT, dtype=torch.float64))
+    with torch.no_grad():
+        logits = reader(tokens[:, :-1], inputs=inputs)[0]
+    expected = float(functional.cross_entropy(logits, tokens[0, 1:]))
+    assert mean_loss(reader, tokens, inputs) == pytest.approx(expected, rel=1e-5)
+
+
+def trained() -> tuple[Decoder, Tensor]:
+    """A model that has learnt a text that repeats, in a few steps."""
+    torch.manual_seed(0)
+    model = decoder(dim=32, attention=attention(dim_head=8))
+    tokens = torch.tensor([[3, 1, 4, 1, 5, 9, 2, 6] * 4])
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
+    for _ in range(25):
+        optimizer.zero_grad()
+        functional.cross_entropy(model(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten()).backward()
+        optimizer.step()
+    return model.eval(), tokens
+
+
+def test_what_rounding_costs_a_trained_model_is_little() -> None:
+    model, tokens = trained()
+    exact = mean_loss(model, tokens)
+    assert exact < 0.5, "it has learnt something"
+    assert mean_loss(with_weights(model, "float32"), tokens) == pytest.approx(exact, abs=1e-5)
+    for weights in ("bfloat16", "int8"):
+        assert mean_loss(with_weights(model, weights), tokens) == pytest.approx(exact, abs=0.03)
+    assert DIM % 32 != 0, "the models above have a width that the kernel cannot read"

@@ -1,0 +1,413 @@
+"""Speculation: the text of plain decoding, token for token, in fewer forwards."""
+
+import math
+import re
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from catalogue import ALL, BUILDS, DIM, VOCAB, attention, decoder, example, randomised
+from encoder_catalogue import pair, source
+from torch import Tensor
+
+from lightning_xt.core.inputs import Inputs
+from lightning_xt.generation.batching.row_inputs import row_of
+from lightning_xt.generation.engine import answer
+from lightning_xt.generation.filters.min_length import MinLength
+from lightning_xt.generation.filters.no_repeat_ngram import NoRepeatNgram
+from lightning_xt.generation.filters.repetition_penalty import RepetitionPenalty
+from lightning_xt.generation.filters.top_k import TopK
+from lightning_xt.generation.history import History
+from lightning_xt.generation.methods.base import Method
+from lightning_xt.generation.methods.draft import Draft
+from lightning_xt.generation.methods.prompt_lookup import PromptLookup
+from lightning_xt.generation.noise import draw, seeds_of
+from lightning_xt.generation.protocol import Autoregressive
+from lightning_xt.generation.requests import Choices, Request
+from lightning_xt.models.decoder import Decoder
+from lightning_xt.nn.embeddings.learned_positions import LearnedPositions
+
+GREEDY = Choices(temperature=0)
+SAMPLED = Choices(temperature=0.7, filters=[RepetitionPenalty(1.3), TopK(5), MinLength(4)], end=3)
+
+
+class Ring:
+    """A model whose next word is the one after the last, round and round; it counts the tokens of its forwards."""
+
+    vocab_size, max_length, training = 5, None, False
+
+    def __init__(self) -> None:
+        self.widths: list[int] = []
+
+    def train(self, mode: bool = True) -> "Ring":
+        return self
+
+    def new_cache(self, batch: int, capacity: int, *, slack: int = 64, window: int | None = None) -> object:
+        return decoder().new_cache(batch, capacity)
+
+    def __call__(
+        self, tokens: Tensor, *, lengths: Tensor | None = None, last_only: bool = False, **_: object
+    ) -> Tensor:
+        self.widths.append(tokens.shape[1])
+        if last_only:
+            tokens = tokens[:, -1:] if lengths is None else tokens.gather(1, lengths[:, None] - 1)
+        return 9.0 * torch.nn.functional.one_hot((tokens + 1) % 5, 5).float()
+
+
+def small() -> Decoder:
+    """A draft that knows nothing of any other model."""
+    torch.manual_seed(17)
+    return decoder(depth=1).double().eval()
+
+
+def requests(lengths: dict[int, int], inputs: Inputs | None = None) -> list[Request]:
+    """Requests with prompts of some lengths, for so many tokens each."""
+    generator = torch.Generator().manual_seed(23)
+    return [
+        Request(
+            prompt=torch.randint(0, VOCAB, (n,), generator=generator),
+            length=length,
+            seed=100 + row,
+            inputs=row_of(inputs, row, n),
+        )
+        for row, (n, length) in enumerate(lengths.items())
+    ]
+
+
+def same(model: Autoregressive, asked: list[Request], choices: Choices, method: Method) -> list[list[int]]:
+    """The texts of a method, once they have been found to be those of plain decoding."""
+    plain, ours = (answer(model, asked, choices, each) for each in (None, method))
+    for expected, got in zip(plain, ours, strict=True):
+        assert [result.tokens for result in got] == [result.tokens for result in expected]
+        assert got[0].log_probs == pytest.approx(expected[0].log_probs, abs=1e-9)
+        assert got[0].score == pytest.approx(sum(got[0].log_probs))
+    return [result.tokens for (result,) in ours]
+
+
+# The same text -------------------------------------------------------------------------------------------------------
+
+
+def altered(build: Callable[[], Decoder]) -> Decoder:
+    """A model that often draws what a recipe's draws, and not always."""
+    model = randomised(build)
+    with torch.no_grad():
+        model.token_embedding.weight.add_(0.2 * torch.randn_like(model.token_embedding.weight))
+    return model
+
+
+@ALL
+def test_every_variant_draws_what_it_draws_without(build: Callable[[], Decoder]) -> None:
+    model, asked = randomised(build), requests({4: 7, 1: 11, 6: 3}, example(3, 6)[1])
+    same(model, asked, GREEDY, PromptLookup())
+    same(model, asked, SAMPLED, Draft(altered(build)))
+
+
+@pytest.mark.parametrize("name", [name for name in BUILDS if "window" in name])
+def test_windows_that_have_come_round_give_tokens_back(name: str) -> None:
+    model, asked = randomised(BUILDS[name]), requests({4: 18, 11: 13}, example(2, 11)[1])
+    same(model, asked, GREEDY, PromptLookup(tokens=3))
+    same(model, asked, SAMPLED, Draft(altered(BUILDS[name]), ahead=2))
+
+
+@pytest.mark.parametrize("choices", [Choices(temperature=0, window=4), Choices(window=4)], ids=["greedy", "sampled"])
+def test_a_window_for_the_call_is_the_draft_s_too(choices: Choices) -> None:
+    model, asked = randomised(decoder), requests({4: 19, 2: 25})
+    same(model, asked, choices, PromptLookup())
+    method = Draft(model)
+    same(model, asked, choices, method)
+    assert method.accepted == method.proposed > 0
+
+
+def by_hand(model: Decoder, request: Request, choices: Choices) -> list[int]:
+    """One token after the other, the whole text read anew for each."""
+    text = request.prompt[None]
+    prompts, seeds = torch.tensor([text.shape[1]]), seeds_of([request.seed], text.device)
+    for step in range(request.length):
+        with torch.no_grad():
+            logits = model(text)[:, -1]
+        logits = logits / (choices.temperature or 1)
+        for change in choices.filters:
+            logits = change(logits, History(text, prompts, prompts + step, choices.end))
+        token = draw(logits, choices.temperature, seeds, torch.tensor([step]))
+        text = torch.cat((text, token[:, None]), dim=1)
+        if token == choices.end:
+            break
+    return text[0, len(request.prompt) :].tolist()
+
+
+@pytest.mark.parametrize("temperature", [0, 0.4, 1.0, 2.0])
+@pytest.mark.parametrize(
+    "method",
+    [PromptLookup(), PromptLookup(ngram=1, tokens=2), Draft(small(), ahead=3)],
+    ids=["lookup", "short", "draft"],
+)
+def test_each_token_is_the_one_drawn_by_hand(temperature: float, method: Method) -> None:
+    model, asked = randomised(decoder), requests({5: 17, 2: 11, 1: 19})
+    choices = Choices(temperature=temperature, filters=[NoRepeatNgram(3), MinLength(6), TopK(4)], end=7)
+    assert same(model, asked, choices, method) == [by_hand(model, each, choices) for each in asked]
+
+
+@pytest.mark.parametrize("method", [PromptLookup(), Draft(small())], ids=["lookup", "draft"])
+@pytest.mark.parametrize("batch", [1, 2, 64])
+def test_rows_end_on_their_own_and_let_the_others_go_on(method: Method, batch: int) -> None:
+    model, asked = randomised(decoder), requests({5: 9, 2: 1, 7: 8, 1: 7})
+    widths = set()
+    for end in (1, 9):
+        texts = same(model, asked, Choices(temperature=1.1, end=end, batch=batch), method)
+        widths |= {len(text) for text in texts}
+        assert all(end not in text[:-1] for text in texts)
+    assert len(widths) > 2, "or little would be shown"
+
+
+def test_a_stop_is_asked_of_each_token_in_order() -> None:
+    model, asked = randomised(decoder), requests({5: 20, 2: 20})
+    heard: list[tuple[int, int]] = []
+
+    def stop(number: int, token: int) -> bool:
+        heard.append((number, token))
+        return len([each for each in heard if each[0] == number]) == 7 + number
+
+    choices = Choices(temperature=0, stop=stop)
+    texts = [result.tokens for (result,) in answer(model, asked, choices, PromptLookup())]
+    assert [len(text) for text in texts] == [7, 8]
+    assert [[token for number, token in heard if number == row] for row in (0, 1)] == texts
+    free = [result.tokens for (result,) in answer(model, asked, GREEDY)]
+    assert texts == [free[0][:7], free[1][:8]]
+
+
+def test_tokens_come_in_order_and_the_last_is_marked() -> None:
+    asked = requests({5: 20, 2: 9})
+    drawn = list(PromptLookup()(randomised(decoder), asked, GREEDY))
+    for row, request in enumerate(asked):
+        mine = [each for each in drawn if each.request == row]
+        assert [each.last for each in mine] == [False] * (request.length - 1) + [True]
+        assert {each.sequence for each in mine} == {0}
+
+
+@torch.no_grad()
+def test_an_encoder_decoder_writes_the_same_targets() -> None:
+    model, (src, mask) = randomised(pair), source(3, 7)
+    encoded = [model.encode(src[[row], :n], mask[[row], :n]) for row, n in enumerate((7, 5, 3))]
+    asked = [
+        Request(prompt=torch.tensor([1, *range(row)]), length=9, seed=row, inputs=encoded[row]) for row in range(3)
+    ]
+    for choices in (GREEDY, SAMPLED):
+        texts = same(model.decoder, asked, choices, PromptLookup())
+        assert same(model.decoder, asked, choices, Draft(model.decoder)) == texts
+        assert len({tuple(text) for text in texts}) == 3
+
+
+@torch.no_grad()
+def test_soft_prefixes_of_several_lengths() -> None:
+    model, text = randomised(decoder), torch.tensor([4, 1, 6, 2, 4])
+    soft = model.token_embedding(text)[None]
+    inputs = [None, Inputs(prefix=soft[:, :2]), Inputs(prefix=soft[:, :4]), Inputs(prefix=soft[:, :2])]
+    asked = [Request(prompt=text[:4], length=12, seed=5, inputs=each) for each in inputs]
+    for method in (PromptLookup(), Draft(model)):
+        texts = same(model, asked, GREEDY, method)
+        assert texts[1] == texts[3]
+
+
+def test_a_text_may_fill_all_positions() -> None:
+    model = randomised(partial(decoder, embeddings=[partial(LearnedPositions, max_length=16)]))
+    for method in (PromptLookup(), Draft(model), Draft(model, ahead=11)):
+        same(model, requests({6: 10, 1: 15, 9: 2}), GREEDY, method)
+
+
+def test_nothing_asked_is_nothing_drawn() -> None:
+    assert answer(decoder(), [], GREEDY, PromptLookup()) == []
+
+
+# Fewer forwards ------------------------------------------------------------------------------------------------------
+
+
+def test_a_text_that_goes_round_is_read_in_strides() -> None:
+    model, method = Ring(), PromptLookup(ngram=3, tokens=8)
+    asked = [Request(prompt=torch.tensor([0, 1, 2, 3, 4, 0]), length=21)]
+    ((result,),) = answer(model, asked, GREEDY, method)
+    assert result.tokens == [(1 + step) % 5 for step in range(21)]
+    # One from the prompt, then nine at a time: eight guesses and what follows them. The last needs no guess.
+    assert model.widths == [6, 9, 9, 2]
+    assert (method.proposed, method.accepted) == (8 + 8 + 1, 8 + 8 + 1)
+
+
+def test_where_nothing_repeats_nothing_is_guessed() -> None:
+    model, method = Ring(), PromptLookup()
+    answer(model, [Request(prompt=torch.tensor([0]), length=4)], GREEDY, method)
+    assert model.widths == [1, 1, 1, 1]
+    assert (method.proposed, method.accepted) == (0, 0)
+
+
+def test_short_matches_count_as_long_as_guesses_are_of_use() -> None:
+    # The first token is 1. Of 4 0 1 only the 1 was there before, which will do as the prompt has just been read.
+    model, method = Ring(), PromptLookup(tokens=2)
+    answer(model, [Request(prompt=torch.tensor([1, 2, 4, 0]), length=5)], GREEDY, method)
+    # The guess after 1 is 2 4, of which 2 is right, and 3 comes next; after it nothing is known.
+    assert model.widths == [4, 3, 1, 1]
+    assert (method.proposed, method.accepted) == (2, 1)
+
+
+@pytest.mark.parametrize("choices", [GREEDY, Choices(), SAMPLED], ids=["greedy", "drawn", "filtered"])
+def test_of_a_draft_that_is_the_model_every_guess_is_right(choices: Choices) -> None:
+    model, widths = randomised(decoder), []
+    method = Draft(randomised(decoder), ahead=4)
+    (text,) = same(model, requests({5: 21}), choices, method)
+    model.register_forward_pre_hook(lambda _, args: widths.append(args[0].shape[1]))
+    answer(model, requests({5: 21}), choices, method)
+    assert len(widths) == 1 + math.ceil((len(text) - 1) / 5)
+    if choices.end is None:
+        assert method.accepted == method.proposed == 16
+
+
+def test_every_guess_is_right_in_rows_of_different_lengths_too() -> None:
+    model, method = randomised(decoder), Draft(randomised(decoder))
+    same(model, requests({5: 21, 3: 7, 1: 13}), Choices(), method)
+    assert method.accepted == method.proposed > 20
+
+
+def test_of_a_draft_that_knows_nothing_few_guesses_are_right() -> None:
+    method, model = Draft(small()), randomised(decoder)
+    same(model, requests({5: 40}), GREEDY, method)
+    assert 0 <= method.accepted < method.proposed / 2
+
+
+def test_a_draft_alike_guesses_better_with_the_same_numbers_than_with_others() -> None:
+    model, draft = randomised(decoder), randomised(decoder)
+    with torch.no_grad():
+        weight = draft.head.to_logits.weight
+        weight.add_(0.02 * torch.randn_like(weight))
+    method = Draft(draft)
+    same(model, requests({5: 40}), Choices(temperature=3.0), method)
+    # At so high a temperature two independent draws would agree one time in ten.
+    assert method.accepted > 0.7 * method.proposed
+
+
+# The same distribution -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("guess", ["lookup", "draft"])
+def test_draws_follow_the_distribution(guess: str) -> None:
+    size, length, draws = 3, 3, 3000
+    model = randomised(lambda: Decoder(size, dim=8, depth=1, attention=attention()))
+    other = randomised(lambda: Decoder(size, dim=7, depth=1, attention=attention()))
+    method = PromptLookup(ngram=1) if guess == "lookup" else Draft(other)
+    prompt = torch.tensor([0, 1, 2, 0])
+    asked = [Request(prompt=prompt, length=length, seed=seed) for seed in range(draws)]
+    drawn = answer(model, asked, Choices(batch=1000), method)
+    assert 0 < method.accepted < method.proposed
+    words = torch.cartesian_prod(*[torch.arange(size)] * length)
+    text = torch.cat((prompt.expand(len(words), -1), words), dim=1)
+    with torch.no_grad():
+        log_probs = model(text)[:, len(prompt) - 1 : -1].log_softmax(-1).gather(-1, words[..., None]).sum((1, 2))
+    counts = torch.zeros(size, size, size)
+    for (result,) in drawn:
+        counts[tuple(result.tokens)] += 1
+    expected = draws * log_probs.exp()
+    chi_squared = float(((counts.flatten() - expected) ** 2 / expected).sum())
+    # With 26 degrees of freedom a right sampler exceeds 54.1 once in a thousand seeds; these seeds are fixed.
+    assert chi_squared < 54.1
+
+
+# What is left behind -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("mode", "other"), [(True, True), (True, False), (False, True)])
+def test_the_modes_of_model_and_draft_are_restored(mode: bool, other: bool) -> None:
+    model, draft = decoder(dropout=0.5).train(mode), decoder(dropout=0.5).train(other)
+    method, asked = Draft(draft), requests({3: 9})
+    assert answer(model, asked, GREEDY, method) == answer(model, asked, GREEDY)
+    assert (model.training, draft.training) == (mode, other)
+    drawn = method(model, asked, GREEDY)
+    assert (model.training, draft.training) == (mode, other), "unread, it changes nothing"
+    next(drawn)
+    assert not model.training and not draft.training
+    assert torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
+    drawn.close()
+    assert (model.training, draft.training) == (mode, other)
+
+
+def test_counts_are_those_of_the_last_call() -> None:
+    model, method, asked = randomised(decoder), PromptLookup(), requests({5: 30})
+    answer(model, asked, GREEDY, method)
+    first = (method.proposed, method.accepted)
+    answer(model, asked, GREEDY, method)
+    assert (method.proposed, method.accepted) == first != (0, 0)
+
+
+# Refusals ------------------------------------------------------------------------------------------------------------
+
+
+def running() -> Decoder:
+    """A model whose first layer keeps a running state."""
+
+    def remember(_: object, args: tuple[Tensor], given: dict[str, Any]) -> None:
+        given["cache"][0].running["sum of keys"] = torch.zeros(len(args[0]), 1)
+
+    model = decoder()
+    model.register_forward_pre_hook(remember, with_kwargs=True)
+    return model
+
+
+@pytest.mark.parametrize("who", ["model", "draft"])
+def test_a_running_state_is_refused_by_name_before_anything_is_drawn(who: str) -> None:
+    model = running() if who == "model" else decoder()
+    method = PromptLookup() if who == "model" else Draft(running())
+    drawn = method(model, requests({3: 9}), GREEDY)
+    with pytest.raises(ValueError, match="cannot take tokens back: sum of keys is a running state that does not"):
+        next(drawn)
+    assert model.training
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: PromptLookup(ngram=0), "method: PromptLookup has ngram 0, which must be at least 1"),
+        (lambda: PromptLookup(tokens=0), "method: PromptLookup has tokens 0, which must be at least 1"),
+        (lambda: Draft(decoder(), ahead=0), "method: Draft has ahead 0, which must be at least 1"),
+    ],
+    ids=["ngram", "tokens", "ahead"],
+)
+def test_refuses_options(build: Callable[[], Method], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        build()
+
+
+LIMITED = partial(decoder, embeddings=[partial(LearnedPositions, max_length=8)])
+
+
+@pytest.mark.parametrize(
+    ("method", "asked", "given", "message"),
+    [
+        (
+            Draft(Ring()),
+            {3: 9},
+            None,
+            "the draft has a vocabulary of 5 tokens and the model one of 11; give a draft that was trained with the "
+            "same tokenizer",
+        ),
+        (
+            Draft(LIMITED()),
+            {3: 5, 2: 7},
+            None,
+            "a prompt and its answer may have 9 tokens, but the draft's positions reach only 8 (max_length); ask for "
+            "fewer tokens, or decode without the draft",
+        ),
+        (
+            Draft(LIMITED()),
+            {2: 6, 1: 7},
+            Inputs(prefix=torch.zeros(2, 4, DIM)),
+            "a prompt and its answer may have 12 tokens, but the draft's positions reach only 8 (max_length); ask for "
+            "fewer tokens, or decode without the draft",
+        ),
+        (PromptLookup(), {0: 5}, None, "the prompt is empty; give at least one token to start from"),
+        (Draft(decoder()), {3: 0}, None, "the number of tokens to generate must be at least 1, not 0"),
+    ],
+    ids=["vocabulary", "positions", "soft", "empty", "length"],
+)
+def test_refuses_before_anything_is_drawn(
+    method: Method, asked: dict[int, int], given: Inputs | None, message: str
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        method(decoder(), requests(asked, given), GREEDY)

@@ -1,0 +1,293 @@
+"""Decoding, answers to texts and their scores."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from tiny_pairs import NETWORK
+
+from lightning_xt.data.tokenizers.numbers import Numbers
+from lightning_xt.generation.methods.base import Method
+from lightning_xt.generation.requests import Drawn
+from lightning_xt.inference.generation_options import Sampling
+from lightning_xt.inference.translation import Translator, until_end
+from lightning_xt.models.encoder_decoder import EncoderDecoder
+from lightning_xt.training.seq2seq import Seq2Seq
+
+VOCAB = {"source": 11, "target": 7, "pad": 0, "start": 1, "end": 2}
+SRC = torch.tensor([[3, 9, 4, 10, 3], [5, 3, 0, 0, 0], [8, 8, 8, 0, 0]])
+MASK = SRC != 0
+
+
+@pytest.fixture
+def model(monkeypatch):
+    """A random model whose data are numbers."""
+    torch.manual_seed(1)
+    thinned = {**NETWORK, "context_dropout": 0.5}
+    thinned |= {side: {**NETWORK[side], "dropout": 0.5} for side in ("encoder", "decoder")}
+    made = Seq2Seq.from_config({**thinned, "vocab": VOCAB}).double()
+    torch.nn.init.normal_(made.network.decoder.head.to_logits.weight)
+    source, target = Numbers(11, pad=0, start=None, end=None), Numbers(7, pad=0, start=1, end=2)
+    made._trained_with = {"source": source, "target": target}
+    return made
+
+
+def streamed(model, text, sampling):
+    """What is shown for a text, piece by piece."""
+    return (piece.text for piece in model.answering.pieces(text, sampling))
+
+
+def naive(network, src, starts, most, end=2):
+    """The likeliest tokens that follow, without a cache and without padding."""
+    found = list(starts)
+    with torch.no_grad():
+        while len(found) < len(starts) + most and end not in found[len(starts) :]:
+            found.append(int(network(src[None], torch.tensor([found]))[0, -1].argmax()))
+    return found[len(starts) :]
+
+
+@pytest.mark.parametrize("starts", [None, [[1]], [[1, 4, 3]], [[1, 2, 5]], [[6]]], ids=str)
+def test_greedy_decoding_equals_a_naive_loop(model, starts):
+    # Whether the model is training or not: what is dropped in training is not dropped here.
+    assert model.training
+    tokens = None if starts is None else torch.tensor(starts * 3)
+    found = model.generate(SRC, start_tokens=tokens, seq_len=9, src_mask=MASK)
+    assert model.training and model.network.training and model.network.encoder.dropout.training
+    model.eval()
+    for row in range(3):
+        expected = naive(model.network, SRC[row][MASK[row]], [1] if starts is None else starts[0], 9)
+        assert found[row].tolist() == [*expected, *[0] * (found.shape[1] - len(expected))]
+    assert torch.equal(model.generate(SRC, start_tokens=tokens, seq_len=9, src_mask=MASK), found)
+    assert not model.network.training
+
+
+def test_rows_decode_as_they_do_alone(model):
+    for row in range(3):
+        together = model.generate(SRC, src_mask=MASK)[row]
+        alone = model.generate(SRC[row][MASK[row]][None])[0]
+        assert together[: len(alone)].tolist() == alone.tolist()
+        assert not together[len(alone) :].any()
+
+
+def test_without_a_length_an_answer_may_be_twice_its_source_and_32_more(model):
+    model.vocab["end"] = None
+    found = model.generate(SRC, src_mask=MASK)
+    assert found.shape == (3, 2 * 5 + 32)
+    assert not found[1, 2 * 2 + 32 :].any() and not found[2, 2 * 3 + 32 :].any()
+    alone = naive(model.eval().network, SRC[1, :2], [1], 2 * 2 + 32, end=None)
+    assert found[1, : 2 * 2 + 32].tolist() == alone
+    # Without a mask all of a source is real.
+    assert model.generate(SRC[1:2]).shape == (1, 2 * 5 + 32)
+
+
+def test_a_temperature_draws(model):
+    drawn = [model.generate(SRC, seq_len=20, src_mask=MASK, temperature=1.0, seed=seed) for seed in (0, 0, 7)]
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
+    likeliest = model.generate(SRC, seq_len=20, src_mask=MASK, temperature=5.0, top_k=1)
+    assert torch.equal(likeliest, model.generate(SRC, seq_len=20, src_mask=MASK))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"src": SRC[:, :0]}, "a source is empty, or all of it is padding; give each at least one token"),
+        ({"src": SRC, "src_mask": MASK & (SRC != 8)}, "a source is empty, or all of it is padding"),
+        ({"src": SRC + 1}, "a source has token 11, outside the vocabulary of 0 to 10"),
+        ({"src": -SRC}, "a source has token -10, outside the vocabulary of 0 to 10"),
+        ({"src": SRC, "start_tokens": torch.full((3, 1), 7)}, "has token 7, outside the vocabulary of 0 to 6"),
+        ({"src": SRC, "start_tokens": torch.ones(3, 0, dtype=torch.long)}, "the prompt is empty"),
+        ({"src": SRC, "seq_len": 0}, "sampling: length is 0; it must be at least 1 token"),
+        ({"src": SRC, "temperature": -1.0}, "sampling: temperature is -1.0; it must be at least 0"),
+    ],
+    ids=lambda value: None if isinstance(value, dict) else value[:24],
+)
+def test_what_cannot_be_decoded(model, arguments, said):
+    with pytest.raises(ValueError, match=said):
+        model.generate(**arguments)
+    assert model.training
+
+
+def test_a_vocabulary_without_a_start(model):
+    model.vocab["start"] = None
+    with pytest.raises(ValueError, match="the vocabulary has no start token; give generate its start_tokens"):
+        model.generate(SRC)
+    assert model.generate(SRC, start_tokens=torch.ones(3, 1, dtype=torch.long), seq_len=2).shape == (3, 2)
+
+
+def source(number, text, problem=None):
+    return {"id": number, "text": text, "problem": problem}
+
+
+def test_answers_and_their_scores(model):
+    texts = ["3 9 4 10 3", "", "5 3", " ", "8 8 8", "5 eleven", None, "4 4 4 4 4 4 4"]
+    sources = [source(n, text, "no UTF-8" if text is None else None) for n, text in enumerate(texts, start=4)]
+    results = model.predict_step(sources, 0)
+    assert [result["id"] for result in results] == [*range(4, 12)]
+    assert [result["source"] for result in results] == [text or "" for text in texts]
+    assert {n: result["problem"] for n, result in enumerate(results) if result["problem"]} == {
+        5: "line 10: 'eleven' is none of the 11 ids; write numbers from 0 to 10 with spaces between them, such as "
+        "'5 3 17'",
+        6: "no UTF-8",
+    }
+    model.eval()
+    for number, (text, result) in enumerate(zip(texts, results, strict=True)):
+        if number in (1, 3, 5, 6):
+            assert (result["text"], result["score"]) == ("", 0.0)
+            continue
+        src = torch.tensor([[int(word) for word in text.split()]])
+        ids = naive(model.network, src[0], [1], 2 * src.shape[1] + 32)
+        chances = model.network(src, torch.tensor([[1, *ids[:-1]]]))[0].float().log_softmax(-1)
+        assert result["text"] == " ".join(str(token) for token in ids if token > 2)
+        assert result["score"] == pytest.approx(sum(chances[t, i].item() for t, i in enumerate(ids)), abs=2e-4)
+    # Some end and some do not, or the scores would show less.
+    assert "".join(streamed(model, "5 3", Sampling())) == results[2]["text"]
+
+
+@pytest.mark.parametrize("end", [2, None])
+def test_an_answer_that_is_cut_off_scores_alike_beside_longer_ones(model, end):
+    """What fills up after the limit of a row is no part of its answer."""
+    torch.nn.init.zeros_(model.network.decoder.head.to_logits.weight)
+    model.vocab["end"] = end
+    # All tokens are as likely, and the first, which never ends, is taken.
+    together = model.predict_step([source(0, "5 3"), source(1, "4 4 4 4 4 4 4")], 0)
+    for number, result in enumerate(together):
+        (alone,) = model.predict_step([source(number, result["source"])], 0)
+        assert result == alone
+    lengths = [2 * 2 + 32, 2 * 7 + 32]
+    expected = [-length * torch.tensor(7.0).log().item() for length in lengths]
+    assert [result["score"] for result in together] == pytest.approx(expected, abs=1e-3)
+
+
+def test_a_source_that_is_too_long_is_cut_and_told(model):
+    network = SimpleNamespace(encoder=SimpleNamespace(max_length=4))
+    numbers = Numbers(11, pad=0, start=None, end=2)
+    translator = Translator(network, numbers, numbers, VOCAB)
+    assert translator._encoded("3 4 5") == ([3, 4, 5, 2], None)
+    problem = "it has 5 tokens; only the first 3 were read (max_length)"
+    assert translator._encoded("3 4 5 6 7") == ([3, 4, 5, 2], problem)
+
+
+def test_streaming_needs_a_source(model):
+    with pytest.raises(ValueError, match=r"generate needs a source to translate: --prompt"):
+        list(streamed(model, "  ", Sampling()))
+    with pytest.raises(ValueError, match="'x' is none of the 11 ids"):
+        list(streamed(model, "3 x", Sampling()))
+
+
+def test_what_stands_before_the_end():
+    assert until_end([4, 2, 5], 2) == [4]
+    assert until_end([4, 5], 2) == [4, 5]
+    assert until_end([4, 2], None) == [4, 2]
+
+
+def test_positions_limit_an_answer():
+    """The longest that the decoder's positions reach, instead of twice the source and 32 more."""
+    learned = [{"class_path": "LearnedPositions", "init_args": {"max_length": 20}}]
+    config = {"encoder": NETWORK["encoder"], "decoder": {**NETWORK["decoder"], "embeddings": learned}}
+    model = Seq2Seq.from_config({**config, "vocab": {**VOCAB, "end": None}})
+    assert isinstance(model.network, EncoderDecoder)
+    assert model.generate(SRC, src_mask=MASK).shape == (3, 19)
+    with pytest.raises(ValueError, match="the model's positions reach only 20"):
+        model.generate(SRC, seq_len=20, src_mask=MASK)
+    assert model.fitted(None, Sampling()).length is None
+    assert model.fitted(None, Sampling(length=30)).length == 19
+    assert model.fitted(None, Sampling(length=7)).length == 7
+
+
+def test_what_is_streamed_leaves_the_caller_as_it_was(model):
+    model.train()
+    pieces = model.answering.pieces("3 9 4", Sampling(length=4))
+    next(pieces)
+    assert torch.is_grad_enabled()
+    pieces.close()
+    assert model.training and model.network.decoder.training
+
+
+class Script(Method):
+    """Draws the same ids for every request."""
+
+    def __init__(self, ids):
+        self.ids = ids
+
+    def __call__(self, model, requests, choices):
+        for number in range(len(requests)):
+            for place, token in enumerate(self.ids, start=1):
+                yield Drawn(number, token, -1.0, place == len(self.ids))
+
+
+def test_a_stream_ends_with_its_end(model):
+    script = Script([3, 4, VOCAB["end"]])
+    sampling = Sampling(method=lambda: script)
+    assert "".join(streamed(model, "3 9 4", sampling)) == "3 4"
+    (answer,) = model.answering.of_texts(["3 9 4"], sampling)
+    assert (answer["text"], answer["score"]) == ("3 4", -3.0)
+
+
+def test_sources_are_read_in_groups_of_like_lengths(model, monkeypatch):
+    texts = ["4 4 4 4 4 4 4", "5 3", "3 9 4 10 3", "8", "8 8 8"]
+    whole = model.answering.of_texts(texts, Sampling(length=9))
+    read, encode = [], EncoderDecoder.encode
+
+    def counted(self, src, src_mask=None, **options):
+        read.append((tuple(src.shape), src_mask is None))
+        return encode(self, src, src_mask, **options)
+
+    monkeypatch.setattr(EncoderDecoder, "encode", counted)
+    found = model.answering.of_texts(texts, Sampling(length=9, batch=2))
+    assert found == whole and [each["source"] for each in found] == texts
+    assert read == [((2, 2), False), ((2, 5), False), ((1, 7), True)]
+
+
+def test_a_row_knows_its_own_source_alone(model):
+    translator, holes = model.answering, MASK.clone()
+    holes[0, 1] = False
+    requests = translator._requests(SRC, holes, torch.ones(3, 1, dtype=torch.long), Sampling(batch=2))
+    assert [request.inputs.context.shape[:2] for request in requests] == [(1, 5), (1, 2), (1, 3)]
+    assert requests[0].inputs.context_mask.tolist() == holes[:1].tolist()
+    assert requests[1].inputs.context_mask is None and requests[2].inputs.context_mask is None
+    assert model.training
+    for row, request in enumerate(requests):
+        alone = model.eval().network.encode(SRC[[row]], holes[[row]]).context[:, : request.inputs.context.shape[1]]
+        assert torch.allclose(request.inputs.context, alone)
+
+
+def test_sources_that_do_not_fit_into_memory(model, monkeypatch):
+    def full(self, src, src_mask=None):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(EncoderDecoder, "encode", full)
+    said = r"not enough memory to read 2 sources of 3 tokens at once; lower --batch .*, or shorten them"
+    with pytest.raises(ValueError, match=said):
+        model.answering.of_texts(["4 4 4 4", "5 3", "3 9 4"], Sampling(batch=2))
+    assert model.training
+
+
+def test_start_tokens_that_leave_no_room(model):
+    starts = torch.ones(3, 20, dtype=torch.long)
+    learned = [{"class_path": "LearnedPositions", "init_args": {"max_length": 20}}]
+    config = {"encoder": NETWORK["encoder"], "decoder": {**NETWORK["decoder"], "embeddings": learned}}
+    short = Seq2Seq.from_config({**config, "vocab": VOCAB})
+    with pytest.raises(ValueError, match="20 start tokens leave no room for an answer"):
+        short.generate(SRC, start_tokens=starts, src_mask=MASK)
+
+
+def test_a_source_beyond_the_positions_is_told():
+    learned = [{"class_path": "LearnedPositions", "init_args": {"max_length": 4}}]
+    config = {"encoder": {**NETWORK["encoder"], "embeddings": learned}, "decoder": NETWORK["decoder"]}
+    short = Seq2Seq.from_config(config)
+    # Bytes, without a data module: five and the end.
+    assert short.answering.problem("abcde") == "it has 5 tokens; only the first 3 were read (max_length)"
+    assert short.answering.problem("abc") is None
+    assert list(streamed(short, "abcde", Sampling(length=2))) == list(streamed(short, "abc", Sampling(length=2)))
+    assert short.samples(["abcde"], Sampling(length=2))[0].endswith(
+        "\n(line 1: it has 5 tokens; only the first 3 were read (max_length))"
+    )
+
+
+def test_texts_are_translated_from_python(model):
+    texts = ["3 9 4 10 3", "", "5 eleven"]
+    expected = model.predict_step([source(n, text) for n, text in enumerate(texts)], 0)
+    assert model.translate(texts) == [result["text"] for result in expected]
+    assert model.translate(texts)[1:] == ["", ""]
+    assert all(len(text.split()) <= 2 for text in model.translate(texts, length=2))
