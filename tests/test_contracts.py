@@ -1,6 +1,7 @@
 """What can be said of variants by looking at them: documentation, options, files, and the imports of the package."""
 
 import ast
+import collections
 import inspect
 import itertools
 import subprocess
@@ -107,6 +108,12 @@ def test_imports_point_down(path: Path) -> None:
             assert rank(LAYERS, target[0]) < rank(LAYERS, parts[0]), f"must not import {name}"
         elif parts[0] == "nn" and len(parts) > 2 and target[1] != parts[1]:
             assert rank(FAMILY_LAYERS, target[1]) < rank(FAMILY_LAYERS, parts[1]), f"must not import {name}"
+
+
+def test_no_two_files_share_a_name() -> None:
+    """So that a name alone finds its file."""
+    names = collections.Counter(path.name for path in FILES if path.name != "base.py")
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
