@@ -38,7 +38,7 @@ clean:
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache
 
 .venv/installed: pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit("lightning-xt needs Python 3.10 to 3.13; set PYTHON=python3.x" if not (3, 10) <= sys.version_info[:2] <= (3, 13) else 0)'
+	$(PYTHON) -c 'import sys; sys.exit("lightning-xt needs Python 3.11 to 3.14; set PYTHON=python3.x" if not (3, 11) <= sys.version_info[:2] <= (3, 14) else 0)'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
 	touch $@

@@ -1,6 +1,13 @@
 """Every call in every test is checked against the shapes its annotations state."""
 
 import os
+import sys
+from pathlib import Path
+
+# The tests are those of this checkout, whatever is installed; so are the processes that they start.
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
 
 # One thread each, in the processes that tests start too: threads that wait for a busy core slow tiny steps tenfold.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -15,7 +22,6 @@ if not os.environ.get("LIGHTNING_XT_NO_SHAPE_CHECKS"):
 
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
 from tiny_pairs import write_pairs

@@ -12,6 +12,7 @@ import docstring_parser
 import pytest
 from catalogue import FAMILIES, found
 
+import lightning_xt
 from lightning_xt.data.base import DataModule
 from lightning_xt.generation.filters.base import Filter
 from lightning_xt.generation.methods.base import Method
@@ -130,18 +131,37 @@ def test_stays_small(path: Path) -> None:
             assert length <= 40, f"{node.name} has {length} lines"
 
 
-@pytest.mark.parametrize(
-    "module",
-    [
-        "lightning_xt.models.decoder",
-        "lightning_xt.generation.engine",
-        "lightning_xt.inference.text_generator",
-        "lightning_xt.inference.completion",
-        "lightning_xt.inference.translation",
-        "lightning_xt.inference.conversation",
-        "lightning_xt.checkpoints.checkpoint",
-    ],
-)
-def test_rooms_below_training_need_no_lightning(module: str) -> None:
-    script = f"import sys, {module}; sys.exit(any(name.split('.')[0] == 'lightning' for name in sys.modules))"
-    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+BELOW_TRAINING = [
+    "lightning_xt.models.decoder",
+    "lightning_xt.generation.engine",
+    "lightning_xt.inference.text_generator",
+    "lightning_xt.inference.completion",
+    "lightning_xt.inference.translation",
+    "lightning_xt.inference.conversation",
+    "lightning_xt.checkpoints.checkpoint",
+]
+NEED_NO_LIGHTNING = """
+import importlib, os, sys
+import torch
+assert "lightning" not in sys.modules
+for module in sys.argv[1:]:
+    # Each in a process that has imported torch and nothing else.
+    child = os.fork()
+    if not child:
+        importlib.import_module(module)
+        os._exit(any(name.split(".")[0] == "lightning" for name in sys.modules))
+    print(module, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_rooms_below_training_need_no_lightning() -> None:
+    script = [sys.executable, "-W", "ignore", "-c", NEED_NO_LIGHTNING, *BELOW_TRAINING]
+    done = subprocess.run(script, capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines() == [f"{module} 0" for module in BELOW_TRAINING], done.stderr
+
+
+def test_the_package_under_test_is_that_of_this_checkout(tmp_path: Path) -> None:
+    assert Path(inspect.getfile(lightning_xt)).parent == ROOT
+    show = "import lightning_xt; print(lightning_xt.__file__)"
+    done = subprocess.run([sys.executable, "-c", show], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert Path(done.stdout.strip()).parent == ROOT

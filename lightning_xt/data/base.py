@@ -2,12 +2,11 @@
 
 from abc import ABC, abstractmethod
 from copy import copy
-from typing import Any
+from typing import Any, Self
 
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
-from typing_extensions import Self
 
 
 class DataModule(LightningDataModule, ABC):
