@@ -35,7 +35,7 @@ def sentences(device: str, count: int) -> tuple[EncoderDecoder, list[Request], I
     known = network.encode(src.to(device), mask.to(device))
     start = torch.tensor([START], device=device)
     asked = [
-        Request(prompt=start, length=2 * length, inputs=row_of(known, each))
+        Request(prompt=start, max_new_tokens=2 * length, inputs=row_of(known, each))
         for each, length in enumerate(lengths.tolist())
     ]
     return network, asked, known
@@ -57,7 +57,7 @@ class UncachedBeams:
         """The best text of each request."""
         k, count = self.beams, len(requests)
         device = requests[0].prompt.device
-        limits = torch.tensor([request.length for request in requests], device=device)
+        limits = torch.tensor([request.max_new_tokens for request in requests], device=device)
         texts = torch.full((count, k, 1), START, device=device)
         totals = torch.full((count, k), float("-inf"), device=device)
         totals[:, 0] = 0

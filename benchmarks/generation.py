@@ -173,7 +173,7 @@ def ragged(legs: Legs) -> dict[str, Any]:
     wanted = torch.randint(min(16, most), most + 1, (64,)).tolist()
     prompts = legs.prompt(64, longest)
     requests = [
-        Request(prompt=prompts[each, : int(lengths[each])], length=length) for each, length in enumerate(wanted)
+        Request(prompt=prompts[each, : int(lengths[each])], max_new_tokens=length) for each, length in enumerate(wanted)
     ]
     return legs.compared(
         lambda: answer(model, requests, Choices(temperature=0)),

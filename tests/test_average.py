@@ -99,7 +99,7 @@ def test_what_it_writes_is_a_checkpoint_like_others(run, capsys):
     state = torch.load("mean.ckpt", weights_only=True)["state_dict"]
     assert all(torch.equal(state[name], value) for name, value in model.state_dict().items())
     assert main(["validate", "-c", "runs/tiny/0/config.yaml", "--ckpt_path", "mean.ckpt"]) == 0
-    assert main(["generate", "mean.ckpt", "--prompt", "fox", "--length", "3"]) == 0
+    assert main(["generate", "mean.ckpt", "--prompt", "fox", "--max_new_tokens", "3"]) == 0
     assert main(["info", "mean.ckpt"]) == 0
     assert "metrics" not in capsys.readouterr().out
 

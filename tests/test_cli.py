@@ -143,7 +143,7 @@ LEARNED = "--model.decoder.embeddings=[{class_path: LearnedPositions, init_args:
 
 
 def test_samples_end_where_the_positions_do(fresh):
-    options = [LEARNED % 8, "--sample_text.length", "100", "--sample_text.prompts", "[ab]"]
+    options = [LEARNED % 8, "--sample_text.max_new_tokens", "100", "--sample_text.prompts", "[ab]"]
     assert main(["fit", "-c", "tiny.yaml", *options, "--validate_every", "6"]) == 0
     sample = Path("runs/tiny/0/samples.txt").read_text(encoding="utf-8")
     assert sample.startswith("=== step 6 ===\nab")
@@ -152,7 +152,9 @@ def test_samples_end_where_the_positions_do(fresh):
 
 def test_a_sample_prompt_must_leave_room(fresh, capsys):
     assert main(["fit", "-c", "tiny.yaml", LEARNED % 8, "--sample_text.prompts", "[abcdefgh]"]) == 2
-    assert "sample_text.length, because the model's positions reach only 8 (max_length)" in capsys.readouterr().err
+    assert (
+        "sample_text.max_new_tokens, because the model's positions reach only 8 (max_length)" in capsys.readouterr().err
+    )
     assert not Path("runs").exists()
 
 
@@ -248,7 +250,7 @@ def test_overlays_and_dotted_overrides(fresh, capsys):
 
 
 def test_generate_continues_a_prompt(trained, capsys):
-    command = ["generate", "runs/tiny", "--prompt", "the ü", "--length", "12", "--top_k", "5", "--seed", "3"]
+    command = ["generate", "runs/tiny", "--prompt", "the ü", "--max_new_tokens", "12", "--top_k", "5", "--seed", "3"]
     assert main(command) == 0
     first = capsys.readouterr().out
     assert first.startswith("the ü")
@@ -265,7 +267,7 @@ def test_predict_writes_json_lines_in_order(trained, capsys):
     lines = [json.loads(line) for line in Path("out.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [line["prompt"] for line in lines] == ["fox", "the lazy", "ü"]
     assert [line["id"] for line in lines] == [0, 1, 2]
-    assert lines[0]["settings"]["length"] == 4
+    assert lines[0]["settings"]["max_new_tokens"] == 4
     assert all("text" in line for line in lines)
     assert not list(Path().glob("out.jsonl.part*"))
 
@@ -299,7 +301,7 @@ MISTAKES = [
     ("fit -c tiny.yaml --data.path missing.txt", "--data.path missing.txt: there is no such file"),
     ("fit -c tiny.yaml --data.seq_len 5000", "data.seq_len 5000 needs at least 5001 tokens"),
     ("fit -c tiny.yaml --validate_every 0", "--validate_every is 0"),
-    ("fit -c tiny.yaml --sample_text.length 0", "length is 0"),
+    ("fit -c tiny.yaml --sample_text.max_new_tokens 0", "max_new_tokens is 0"),
     ("fit -c tiny.yaml --sampling.temperature -1", "temperature is -1"),
     ("fit -c tiny.yaml --sampling.top_k 0", "top_k must be at least 1"),
     ("fit -c tiny.yaml --sample_text.top_p 2", "top_p must be"),
@@ -315,7 +317,7 @@ MISTAKES = [
     ("generate bad.ckpt --prompt x", "bad.ckpt cannot be read as a checkpoint: it is not in the format of torch.save"),
     ("generate x --promt x", "did you mean --prompt?"),
     ("generate x", "x is no run: there is no such folder or file"),
-    ("generate x --prompt a --length ten", "argument --length: invalid int value: 'ten'\n"),
+    ("generate x --prompt a --max_new_tokens ten", "argument --max_new_tokens: invalid int value: 'ten'\n"),
     ("fit -c tiny.yaml --trainer.max_epochs 3", "use --trainer.max_steps"),
     ("fit -c tiny.yaml --trainer.val_check_interval 3", "use --validate_every"),
     ("fit -c tiny.yaml --trainer.check_val_every_n_epoch 2", "use --validate_every"),
@@ -398,7 +400,7 @@ def test_a_class_of_the_current_folder_trains_and_generates(fresh):
     options = ["--model.decoder.attention.position", "my_positions.Mine", "--trainer.max_steps", "2"]
     for command in (
         ["fit", "-c", "tiny.yaml", *options, "--model.schedule", "null"],
-        ["generate", "runs/tiny", "--prompt", "a", "--length", "3"],
+        ["generate", "runs/tiny", "--prompt", "a", "--max_new_tokens", "3"],
     ):
         done = subprocess.run([sys.executable, "-c", script, *command], capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr
@@ -408,14 +410,14 @@ def test_a_class_of_the_current_folder_trains_and_generates(fresh):
 def test_a_prompt_too_long_for_the_positions(fresh, capsys):
     assert main(["fit", "-c", "tiny.yaml", LEARNED % 8, "--trainer.max_steps", "3"]) == 0
     capsys.readouterr()
-    assert main(["generate", "runs/tiny", "--prompt", "longer than eight", "--length", "3"]) == 2
+    assert main(["generate", "runs/tiny", "--prompt", "longer than eight", "--max_new_tokens", "3"]) == 2
     error = capsys.readouterr().err
     assert "the model's positions reach only 8 (max_length)" in error
     assert len(error.splitlines()) == 1
 
 
 def test_a_reader_that_has_enough_ends_generate_quietly(trained):
-    command = f"{sys.executable} -m lightning_xt generate runs/tiny --prompt ab --length 400 | head -c 1"
+    command = f"{sys.executable} -m lightning_xt generate runs/tiny --prompt ab --max_new_tokens 400 | head -c 1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, timeout=120)
     assert done.stdout == b"a"
     assert done.stderr == b""

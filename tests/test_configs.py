@@ -45,7 +45,7 @@ trainer:
   limit_val_batches: 1
   enable_progress_bar: false
   logger: false
-sample_text: {length: 4}
+sample_text: {max_new_tokens: 4}
 """
 
 

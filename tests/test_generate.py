@@ -25,7 +25,7 @@ from lightning_xt.models.decoder import Decoder
 from lightning_xt.training.language_model import LanguageModel
 
 RUN = "runs/tiny"
-SHORT = ["--length", "6"]
+SHORT = ["--max_new_tokens", "6"]
 
 
 @pytest.fixture
@@ -139,7 +139,7 @@ def test_results_hold_their_settings(trained, said):
     options = ["--filters+=RepetitionPenalty", "--filters.factor", "1.2", "--top_k", "9", "--stop", "[a", "--stop", "é"]
     (found,) = objects(said(RUN, "--prompt", "fox", "--jsonl", "--temperature", "0.5", *options, *SHORT))
     assert found["settings"] == {
-        "length": 6,
+        "max_new_tokens": 6,
         "temperature": 0.5,
         "filters": ["RepetitionPenalty(factor=1.2)"],
         "top_k": 9,
@@ -160,14 +160,14 @@ def test_results_hold_their_settings(trained, said):
 
 def test_a_config_holds_options_too(trained, said):
     Path("choices.yaml").write_text(
-        "length: 6\nstop: [x]\nfilters: [{class_path: RepetitionPenalty, init_args: {factor: 1.2}}]\n"
+        "max_new_tokens: 6\nstop: [x]\nfilters: [{class_path: RepetitionPenalty, init_args: {factor: 1.2}}]\n"
         "method: {class_path: BeamSearch, init_args: {beams: 2}}\n"
     )
     (found,) = objects(said(RUN, "-c", "choices.yaml", "--stop", "y", "--prompt", "fox", "--jsonl"))
     assert found["settings"]["stop"] == ["x", "y"]
     assert found["settings"]["filters"] == ["RepetitionPenalty(factor=1.2)"]
     assert found["settings"]["method"].startswith("BeamSearch(beams=2,")
-    assert found["settings"]["length"] == 6
+    assert found["settings"]["max_new_tokens"] == 6
 
 
 def test_several_sequences_are_those_of_the_next_seeds(trained, said):
@@ -205,7 +205,7 @@ def test_characters_that_span_tokens_are_shown_whole(trained, said, scripted, mo
     pieces = []
     monkeypatch.setattr("lightning_xt.commands.generate.show", pieces.append)
     scripted("aé€😀")
-    said(RUN, "--prompt", "x", "--length", "10", "--temperature", "0")
+    said(RUN, "--prompt", "x", "--max_new_tokens", "10", "--temperature", "0")
     assert pieces == ["x", "a", "é", "€", "😀", "\n"]
 
 
@@ -221,7 +221,7 @@ def test_a_stop_string_is_found_across_tokens(trained, said, scripted):
 
 
 def test_the_text_of_beams_is_cut_at_a_stop_string(trained, said):
-    beams = ["--prompt", "fox", "--log_probs", "--method", "BeamSearch", "--length", "9"]
+    beams = ["--prompt", "fox", "--log_probs", "--method", "BeamSearch", "--max_new_tokens", "9"]
     (whole,) = objects(said(RUN, *beams))
     stop = whole["text"][2:4]
     (cut,) = objects(said(RUN, *beams, "--stop", stop))
@@ -233,18 +233,22 @@ def test_probable_text_is_green_and_improbable_red(trained, said, scripted):
     network = scripted("ab")
     colored = ["--show_probabilities", "--color", "always"]
     green = "\x1b[38;5;40m{}\x1b[0m"
-    said_so = said(RUN, "--prompt", "x", "--length", "2", "--temperature", "0", *colored)
+    said_so = said(RUN, "--prompt", "x", "--max_new_tokens", "2", "--temperature", "0", *colored)
     assert said_so == "x" + green.format("a") + green.format("b") + "\n"
     assert network.read == [*b"xa"]
     # Standard output is no terminal here.
     for color in ("auto", "never"):
-        assert "\x1b" not in said(RUN, "--prompt", "x", "--length", "2", "--show_probabilities", "--color", color)
+        assert "\x1b" not in said(
+            RUN, "--prompt", "x", "--max_new_tokens", "2", "--show_probabilities", "--color", color
+        )
 
 
 def test_colors_leave_the_text_as_it_is(trained, said):
-    plain = said(RUN, "--prompt", "fox", "--length", "12")
+    plain = said(RUN, "--prompt", "fox", "--max_new_tokens", "12")
     for more in ([], ["--stream", "false"]):
-        colored = said(RUN, "--prompt", "fox", "--length", "12", "--show_probabilities", "--color", "always", *more)
+        colored = said(
+            RUN, "--prompt", "fox", "--max_new_tokens", "12", "--show_probabilities", "--color", "always", *more
+        )
         assert re.sub("\x1b\\[[0-9;]*m", "", colored) == plain
         assert colored.count("\x1b[0m") >= 6 and "\x1b[38;5;196m" in colored
 
@@ -270,7 +274,7 @@ def test_an_output_file_is_there_whole_or_as_it_was(trained, said, monkeypatch):
 
 def test_an_interrupt_leaves_what_was_produced(trained, capsys, monkeypatch):
     capsys.readouterr()
-    assert main(["generate", RUN, "--prompt", "fox", "--length", "20"]) == 0
+    assert main(["generate", RUN, "--prompt", "fox", "--max_new_tokens", "20"]) == 0
     whole = capsys.readouterr().out
     forward = Decoder.forward
 
@@ -280,7 +284,7 @@ def test_an_interrupt_leaves_what_was_produced(trained, capsys, monkeypatch):
         return forward(self, tokens, cache=cache, **options)
 
     monkeypatch.setattr(Decoder, "forward", interrupted)
-    assert main(["generate", RUN, "--prompt", "fox", "--length", "20"]) == 130
+    assert main(["generate", RUN, "--prompt", "fox", "--max_new_tokens", "20"]) == 130
     shown, end = capsys.readouterr().out[:-1], whole.removesuffix("\n")
     assert whole.startswith(shown) and 3 < len(shown) < len(end)
 
@@ -307,7 +311,13 @@ def test_translations_of_a_file_in_order(pairs, said):
 
 
 def test_predict_takes_the_same_choices(trained, said):
-    options = {"length": "6", "method": "BeamSearch", "method.beams": "3", "method.n_best": "2", "log_probs": "true"}
+    options = {
+        "max_new_tokens": "6",
+        "method": "BeamSearch",
+        "method.beams": "3",
+        "method.n_best": "2",
+        "log_probs": "true",
+    }
     alike = [part for name, value in options.items() for part in (f"--{name}", value)]
     expected = objects(said(RUN, "--prompts", "prompts.txt", *alike, "--filters+=NoRepeatNgram", "--filters.n=2"))
     predict = ["predict", "-c", "runs/tiny/0/config.yaml", "--ckpt_path", "best", "--data.predict_prompts"]
@@ -322,7 +332,7 @@ def test_predict_takes_helpers_and_tells_costs(trained, said, capsys):
     expected = objects(said(RUN, "--prompts", "prompts.txt", "--weights", "bfloat16", *SHORT))
     assert expected[0]["settings"]["weights"] == "bfloat16"
     predict = ["predict", "-c", "runs/tiny/0/config.yaml", "--ckpt_path", "best", "--data.predict_prompts"]
-    weights = ["--inference.weights", "bfloat16", "--sampling.length", "6", "--trainer.accelerator", "cpu"]
+    weights = ["--inference.weights", "bfloat16", "--sampling.max_new_tokens", "6", "--trainer.accelerator", "cpu"]
     assert main([*predict, "prompts.txt", *weights, "--output", "out.jsonl"]) == 0
     assert objects(Path("out.jsonl").read_text(encoding="utf-8")) == expected
     assert "weights bfloat16: loss " in capsys.readouterr().err
@@ -337,7 +347,18 @@ def test_samples_take_the_same_choices(fresh):
     samples = Path("runs/tiny/0/samples.txt").read_text(encoding="utf-8")
     step, text = samples.removesuffix("\n\n").split("\n", 1)
     assert step == "=== step 3 ==="
-    beams = ["--method", "BeamSearch", "--method.beams", "2", "--length", "4", "--temperature", "0.8", "--stop", "zz"]
+    beams = [
+        "--method",
+        "BeamSearch",
+        "--method.beams",
+        "2",
+        "--max_new_tokens",
+        "4",
+        "--temperature",
+        "0.8",
+        "--stop",
+        "zz",
+    ]
     command = ["generate", "runs/tiny/0/checkpoints/last.ckpt", "--prompt", "a", *beams, "--output", "out.txt"]
     assert main(command) == 0
     assert Path("out.txt").read_text(encoding="utf-8") == text + "\n"
@@ -364,7 +385,7 @@ MISTAKES = [
     ("--prompt x --num_return_sequences 0", "num_return_sequences is 0; it must be at least 1"),
     ("--prompt x --top_p 1.5", "top_p must be above 0 and at most 1, not 1.5"),
     ("--prompt x --top_p 0", "top_p must be above 0 and at most 1, not 0"),
-    ("--prompt x --length -3", "length is -3; it must be at least 1 token"),
+    ("--prompt x --max_new_tokens -3", "max_new_tokens is -3; it must be at least 1 token"),
     ("--prompt x --window 0", "window is 0; it must be at least 1 token"),
     ("--prompt x --batch 0", "batch is 0; it must be at least 1"),
     ("--prompt x --temperature hot", "argument --temperature: invalid float value: 'hot'"),
@@ -464,14 +485,14 @@ def test_helpers_help(pairs, finished, said):
     greedy = ["--prompt", "fox", "--temperature", "0", *SHORT]
     assert said(RUN, *greedy, "--amateur", RUN, "--amateur", f"{RUN}/0") == said(RUN, *greedy)
     module = load("runs/pairs")
-    plain = said("runs/pairs", "--prompt", "a red dog", "--length", "4")
-    assert said("runs/pairs", "--prompt", "a red dog", "--length", "4", "--guidance", "1") == plain
+    plain = said("runs/pairs", "--prompt", "a red dog", "--max_new_tokens", "4")
+    assert said("runs/pairs", "--prompt", "a red dog", "--max_new_tokens", "4", "--guidance", "1") == plain
     with torch.no_grad():
         sources = [[*module.source_tokenizer.encode("a red dog"), 2], [2]]
         given, free = (
             module.network(torch.tensor([each]), torch.tensor([[1]]))[0, -1].log_softmax(-1) for each in sources
         )
-    strong = said("runs/pairs", "--prompt", "a red dog", "--length", "1", "--guidance", "9", "--log_probs")
+    strong = said("runs/pairs", "--prompt", "a red dog", "--max_new_tokens", "1", "--guidance", "9", "--log_probs")
     assert objects(strong)[0]["tokens"] == [int((free + 9 * (given - free)).argmax())]
 
 
@@ -479,13 +500,13 @@ def test_other_weights_tell_what_they_cost(pairs, finished, capsys):
     shutil.copytree(finished / "runs" / "tiny", "runs/tiny")
     for run in (RUN, "runs/pairs"):
         for weights in ("bfloat16", "int8"):
-            assert main(["generate", run, "--prompt", "a red dog", "--length", "4", "--weights", weights]) == 0
+            assert main(["generate", run, "--prompt", "a red dog", "--max_new_tokens", "4", "--weights", weights]) == 0
             told = re.fullmatch(
                 rf"weights {weights}: loss (\d\.\d{{4}}) nats a token, (\d\.\d{{4}}) with float32\n",
                 capsys.readouterr().err,
             )
             assert float(told[1]) == pytest.approx(float(told[2]), abs=0.02)
-    assert main(["generate", RUN, "--prompt", "fox", "--length", "4", "--weights", "float32"]) == 0
+    assert main(["generate", RUN, "--prompt", "fox", "--max_new_tokens", "4", "--weights", "float32"]) == 0
     assert capsys.readouterr().err == ""
 
 
@@ -503,9 +524,9 @@ def test_what_does_not_fit_into_memory(trained, said, monkeypatch, error):
         raise error
 
     monkeypatch.setattr(Decoder, "new_cache", full)
-    told = said(RUN, "--prompts", "prompts.txt", "--batch", "2", "--length", "1000")
+    told = said(RUN, "--prompts", "prompts.txt", "--batch", "2", "--max_new_tokens", "1000")
     assert "not enough memory to decode 2 rows at once with a cache of 1008 tokens each; lower --batch" in told
-    assert "or --length" in told
+    assert "or --max_new_tokens" in told
 
 
 def test_other_errors_are_no_lack_of_memory(trained, monkeypatch):
@@ -567,7 +588,7 @@ def test_a_source_beyond_the_positions_is_told(pairs, monkeypatch, capsys):
     for text, options in (("", ["--prompt", source]), (f"{source}\n/quit\n", ["--interactive"])):
         capsys.readouterr()
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode()), encoding="utf-8"))
-        assert main(["generate", "runs/pairs", *options, "--length", "3"]) == 0
+        assert main(["generate", "runs/pairs", *options, "--max_new_tokens", "3"]) == 0
         told = capsys.readouterr().err
         assert re.fullmatch(r"it has \d+ tokens; only the first 3 were read \(max_length\)\n", told)
 

@@ -70,7 +70,7 @@ def test_compiled_steps_decode_what_others_do(temperature: float) -> None:
     model = randomised(decoder).cuda()
     compiled = Compiled(model)
     prompts = [example(1, n)[0][0].cuda() for n in (7, 3, 5, 11, 2)]
-    requests = [Request(prompt=prompt, length=40, seed=n) for n, prompt in enumerate(prompts)]
+    requests = [Request(prompt=prompt, max_new_tokens=40, seed=n) for n, prompt in enumerate(prompts)]
     choices = Choices(temperature=temperature, end=4, batch=2)
     ours, theirs = answer(compiled, requests, choices), answer(model, requests, choices)
     assert [each[0].tokens for each in ours] == [each[0].tokens for each in theirs]
@@ -78,7 +78,7 @@ def test_compiled_steps_decode_what_others_do(temperature: float) -> None:
 
 def test_no_step_of_decoding_waits_for_the_device() -> None:
     model = randomised(decoder).cuda()
-    requests = [Request(prompt=example(1, 5)[0][0].cuda(), length=40, seed=n) for n in range(3)]
+    requests = [Request(prompt=example(1, 5)[0][0].cuda(), max_new_tokens=40, seed=n) for n in range(3)]
     with torch.inference_mode():
         batch = Batch(model, [Text(n, each) for n, each in enumerate(requests)], Choices(), capacity=64, growing=True)
         batch.step()
@@ -174,5 +174,5 @@ def test_an_encoder_decoder_learns_to_copy(tmp_path: Path) -> None:
     assert last < 0.8 * first
     src = torch.tensor([[2, 3, 4, 5, 6], [5, 4, 6, 0, 0]])
     mask = torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
-    expected = model.double().cpu().generate(src, src_mask=mask, seq_len=9)
-    assert torch.equal(model.cuda().generate(src.cuda(), src_mask=mask.cuda(), seq_len=9).cpu(), expected)
+    expected = model.double().cpu().generate(src, src_mask=mask, max_new_tokens=9)
+    assert torch.equal(model.cuda().generate(src.cuda(), src_mask=mask.cuda(), max_new_tokens=9).cpu(), expected)

@@ -11,7 +11,7 @@ from lightning_xt.cli import main
 from lightning_xt.commands.interactive import HELP, HELP_OF_PAIRS
 from lightning_xt.models.decoder import Decoder
 
-TALK = ["generate", "runs/tiny", "--interactive", "--length", "4", "--top_k", "20"]
+TALK = ["generate", "runs/tiny", "--interactive", "--max_new_tokens", "4", "--top_k", "20"]
 
 
 @pytest.fixture
@@ -141,8 +141,8 @@ def test_sources_are_translated_line_by_line(tmp_path, monkeypatch, typed):
     write_pairs(tmp_path)
     monkeypatch.chdir(tmp_path)
     assert main(["fit", "-c", "pairs.yaml"]) == 0
-    command = ["generate", "runs/pairs", "--interactive", "--length", "4"]
-    alone = typed("", command=["generate", "runs/pairs", "--prompt", "a dog", "--length", "4"]).out
+    command = ["generate", "runs/pairs", "--interactive", "--max_new_tokens", "4"]
+    alone = typed("", command=["generate", "runs/pairs", "--prompt", "a dog", "--max_new_tokens", "4"]).out
     found = typed("red man\n\na dog\n/undo\n/help\n", command=command)
     assert found.out.endswith(alone + HELP_OF_PAIRS)
     assert found.err.startswith("lightning-xt: unknown command '/undo'; give /help or /quit, or //")

@@ -100,7 +100,7 @@ def test_in_the_samples_of_a_validation(fresh, monkeypatch, capsys):
     monkeypatch.setattr(Answerer, "_heard", out_of_memory_told)
     assert told(capsys) == (
         "there is not enough memory to draw the samples of a validation; lower --sample_text.batch (now 64) or "
-        "--sample_text.length (now 4), or draw none: --sample_text.prompts []; then run the command again"
+        "--sample_text.max_new_tokens (now 4), or draw none: --sample_text.prompts []; then run the command again"
     )
 
 
@@ -172,8 +172,9 @@ PAIRS = {"class_path": "ParallelText", "init_args": {"max_tokens": 4096, "max_le
         ),
         (
             "prediction_loop.py",
-            {"sampling": {"batch": 64, "length": None}},
-            "to predict; lower --sampling.batch (now 64) or --sampling.length (now as long as they get); then run",
+            {"sampling": {"batch": 64, "max_new_tokens": None}},
+            "to predict; lower --sampling.batch (now 64) or --sampling.max_new_tokens (now as long as they get); then "
+            "run",
         ),
     ],
     ids=["pairs", "decoded pairs", "a function", "prediction"],

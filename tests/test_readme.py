@@ -23,13 +23,13 @@ README = (ROOT / "README.md").read_text()
 FENCES = re.findall(r"^```([^\n]*)\n(.*?)^```", README, re.M | re.S)
 TINY = {
     "fit": "--trainer.max_steps 2 --model.decoder.dim 16 --model.decoder.depth 2 --data.seq_len 32",
-    "generate": "--length 8",
+    "generate": "--max_new_tokens 8",
 }
 # The same of an encoder-decoder.
 TINY_PAIRS = {
     "fit": "--trainer.max_steps 2 --model.schedule.warmup_steps 1 --model.encoder.dim 16 --model.encoder.depth 1 "
     "--model.decoder.dim 16 --model.decoder.depth 1",
-    "generate": "--length 8",
+    "generate": "--max_new_tokens 8",
 }
 
 

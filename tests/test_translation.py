@@ -89,7 +89,7 @@ def test_a_run_reports_and_shows_what_it_translates(trained):
 
 def test_prompts_are_translated_where_some_are_given(fresh):
     command = ["fit", "-c", "pairs.yaml", "--trainer.max_steps", "3", "--validate_every", "2"]
-    assert main([*command, "--sample_text.prompts", "[a red dog]", "--sample_text.length", "5"]) == 0
+    assert main([*command, "--sample_text.prompts", "[a red dog]", "--sample_text.max_new_tokens", "5"]) == 0
     samples = Path(RUN, "samples.txt").read_text()
     assert samples.count("=== step 2 ===\nsource      a red dog\nprediction  ") == 1
     assert "target" not in samples
@@ -105,7 +105,7 @@ def test_a_checkpoint_alone_translates(trained, capsys):
     assert type(model.source_tokenizer) is BPE
     (expected,) = model.predict_step([{"id": 0, "text": "a red dog runs", "problem": None}], 0)
     assert printed == expected["text"] + "\n"
-    assert main(["generate", "x.ckpt", "--prompt", "a red dog", "--length", "3", "--temperature", "2"]) == 0
+    assert main(["generate", "x.ckpt", "--prompt", "a red dog", "--max_new_tokens", "3", "--temperature", "2"]) == 0
     assert main(["generate", "x.ckpt"]) == 2
     assert "generate needs a source to translate: --prompt" in capsys.readouterr().err
 

@@ -18,8 +18,8 @@ PHASES = {
 LOWERED = {
     "training": ("data.batch_size", "data.max_tokens", "data.seq_len", "data.max_length"),
     "evaluation": ("data.eval_batch_size", "data.max_tokens", "data.seq_len", "data.max_length", "model.decoded"),
-    "sampling": ("sample_text.batch", "sample_text.length"),
-    "prediction": ("sampling.batch", "sampling.length"),
+    "sampling": ("sample_text.batch", "sample_text.max_new_tokens"),
+    "prediction": ("sampling.batch", "sampling.max_new_tokens"),
 }
 """What takes less memory in each of them when it is lowered; a kind of data or model has some of these."""
 DOING = {
@@ -71,7 +71,7 @@ def _values(phase: str, options: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         value = values.get(option)
         if option == "eval_batch_size" and value is None:
             value = values.get("batch_size")
-        if option == "length" and value is None and section in options:
+        if option == "max_new_tokens" and value is None and section in options:
             value = "as long as they get"
         if value is not None:
             yield name, value

@@ -55,7 +55,7 @@ def _result(drawn: Sequence[Drawn]) -> Result:
 def generate(
     model: Autoregressive,
     prompt: Int[Tensor, "b n"],
-    seq_len: int,
+    max_new_tokens: int,
     *,
     lengths: Int[Tensor, " b"] | None = None,
     temperature: int | float = 1.0,
@@ -70,12 +70,12 @@ def generate(
     window: int | None = None,
     inputs: Inputs | None = None,
 ) -> Int[Tensor, "b m"]:
-    """Tokens that continue each prompt, (batch, seq_len), without the prompt; fewer where all rows ended before.
+    """Tokens that continue each prompt, (batch, max_new_tokens), without the prompt; fewer where all rows ended before.
 
     Args:
         model: a Decoder, or anything that keeps its protocol; it decodes in evaluation mode and is left as it was.
         prompt: ids; shorter rows are padded on the right with any valid id.
-        seq_len: tokens to draw per row.
+        max_new_tokens: most tokens to draw per row.
         lengths: real tokens of each row's prompt. None = all.
         temperature: applied before the filters; 0 always takes the likeliest token.
         top_k: draw from so many likeliest tokens. None = all.
@@ -96,7 +96,7 @@ def generate(
     """
     chosen = [*filters, *standard_filters(top_k=top_k, top_p=top_p, min_p=min_p)]
     choices = Choices(temperature=temperature, filters=chosen, end=end, batch=max(1, len(prompt)), window=window)
-    results = answer(model, _requests(prompt, seq_len, lengths, seed, inputs), choices, method)
+    results = answer(model, _requests(prompt, max_new_tokens, lengths, seed, inputs), choices, method)
     best = [sequences[0].tokens for sequences in results]
     width = max(map(len, best))
     return torch.tensor([row + [pad] * (width - len(row)) for row in best], device=prompt.device)
@@ -105,7 +105,7 @@ def generate(
 def stream(
     model: Autoregressive,
     prompt: Int[Tensor, "b n"],
-    seq_len: int,
+    max_new_tokens: int,
     *,
     lengths: Int[Tensor, " b"] | None = None,
     temperature: int | float = 1.0,
@@ -122,7 +122,7 @@ def stream(
     """The same as `generate` with Sample, one token per row at a time, as soon as it is drawn."""
     chosen = [*filters, *standard_filters(top_k=top_k, top_p=top_p, min_p=min_p)]
     choices = Choices(temperature=temperature, filters=chosen, end=end, batch=max(1, len(prompt)), window=window)
-    drawn = Sample()(model, _requests(prompt, seq_len, lengths, seed, inputs), choices)
+    drawn = Sample()(model, _requests(prompt, max_new_tokens, lengths, seed, inputs), choices)
     return _side_by_side(drawn, len(prompt), pad, prompt.device)
 
 
@@ -144,7 +144,9 @@ def standard_filters(
     return filters
 
 
-def _requests(prompt: Tensor, seq_len: int, lengths: Tensor | None, seed: int, inputs: Inputs | None) -> list[Request]:
+def _requests(
+    prompt: Tensor, max_new_tokens: int, lengths: Tensor | None, seed: int, inputs: Inputs | None
+) -> list[Request]:
     rows, width = prompt.shape
     if rows == 0:
         raise ValueError("the prompt has no rows; give at least one")
@@ -152,7 +154,12 @@ def _requests(prompt: Tensor, seq_len: int, lengths: Tensor | None, seed: int, i
         raise ValueError(f"lengths says {int(lengths.max())} tokens, but the rows of the prompt have {width}")
     kept = [width] * rows if lengths is None else lengths.tolist()
     return [
-        Request(prompt=prompt[row, : max(0, n)], length=seq_len, seed=seed + row, inputs=row_of(inputs, row, max(0, n)))
+        Request(
+            prompt=prompt[row, : max(0, n)],
+            max_new_tokens=max_new_tokens,
+            seed=seed + row,
+            inputs=row_of(inputs, row, max(0, n)),
+        )
         for row, n in enumerate(kept)
     ]
 

@@ -32,15 +32,16 @@ def check_requests(model: Autoregressive, requests: Sequence[Request], choices: 
 
 
 def _check(model: Autoregressive, request: Request) -> None:
-    if request.length < 1:
-        raise ValueError(f"the number of tokens to generate must be at least 1, not {request.length}")
+    if request.max_new_tokens < 1:
+        raise ValueError(f"the number of tokens to generate must be at least 1, not {request.max_new_tokens}")
     if len(request.prompt) == 0:
         raise ValueError("the prompt is empty; give at least one token to start from")
     n, limit = len(request.prompt) + soft_tokens(request.inputs), model.max_length
-    if limit is not None and n + request.length > limit:
+    total = n + request.max_new_tokens
+    if limit is not None and total > limit:
         raise ValueError(
-            f"a prompt of {n} tokens and {request.length} more make {n + request.length}, but the model's positions "
-            f"reach only {limit} (max_length); "
+            f"a prompt of {n} tokens and {request.max_new_tokens} more make {total}, but the model's positions reach "
+            f"only {limit} (max_length); "
             f"shorten the prompt or ask for at most {max(0, limit - n)} tokens, because a window cannot slide over "
             "positions that are learnt one by one"
         )

@@ -16,13 +16,13 @@ class Request:
 
     Args:
         prompt: its ids, at least one.
-        length: most tokens to draw.
+        max_new_tokens: most tokens to draw.
         seed: where its random numbers start; what it draws depends on nothing else that is asked for beside it.
         inputs: what the model needs beside tokens, one row of it.
     """
 
     prompt: Int[Tensor, " n"]
-    length: int
+    max_new_tokens: int
     seed: int = 0
     inputs: Inputs | None = None
 
@@ -36,7 +36,7 @@ class Choices:
         filters: change the logits, in order.
         end: token with which a text ends, itself included; it is looked for only in what is drawn. None = none.
         stop: called with the number of a request and each token drawn for it, in order; True ends its text there.
-            None = nothing but `end` and the length.
+            None = nothing but `end` and `max_new_tokens`.
         batch: most rows decoded at once.
         window: tokens that each layer may look back, for texts longer than those a model was trained on. None = as the
             model has it.

@@ -42,7 +42,7 @@ class Continuer(Answering):
 
     def answerer(self, sampling: Sampling) -> Answerer:
         """What decodes, with what a language model chooses where nothing was asked for."""
-        sampling = sampling.resolved(length=LENGTH, temperature=1.0)
+        sampling = sampling.resolved(max_new_tokens=LENGTH, temperature=1.0)
         return Answerer(self.model, self.tokenizer, self.tokenizer.end, sampling, self.decoding)
 
     def request(self, prompt: str | Sequence[int], sampling: Sampling) -> Request:
@@ -54,7 +54,7 @@ class Continuer(Answering):
         """
         ids = self.tokenizer.encode_prompt(prompt) if isinstance(prompt, str) else list(prompt)
         tokens = torch.tensor(ids, dtype=torch.long, device=self.device)
-        return Request(prompt=tokens, length=sampling.length or LENGTH, seed=sampling.seed)
+        return Request(prompt=tokens, max_new_tokens=sampling.max_new_tokens or LENGTH, seed=sampling.seed)
 
     def pieces(self, text: str, sampling: Sampling) -> Generator[Piece, None, None]:
         """The prompt and what follows it, as it becomes certain.

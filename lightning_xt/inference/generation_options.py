@@ -20,7 +20,7 @@ class Sampling:
     """Options of sampling.
 
     Args:
-        length: tokens to produce. None = 256; of an encoder-decoder at most twice those of the source and 32 more.
+        max_new_tokens: most tokens to generate. None = 256; for an encoder-decoder twice the source's tokens plus 32.
         temperature: divides the logits before anything else; below 1 is more certain, 0 always takes the likeliest.
             None = 1, of an encoder-decoder 0.
         filters: what changes the logits next, in order: penalties, banned words and others.
@@ -38,7 +38,7 @@ class Sampling:
         seed: where the random numbers start.
     """
 
-    length: int | None = None
+    max_new_tokens: int | None = None
     temperature: float | None = None
     filters: Sequence[FilterFactory] = ()
     top_k: int | None = None
@@ -54,7 +54,7 @@ class Sampling:
 
     def __post_init__(self) -> None:
         # Refuses what is out of range, before anything is trained.
-        for name in ("length", "window"):
+        for name in ("max_new_tokens", "window"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"sampling: {name} is {value}; it must be at least 1 token")
         if self.temperature is not None and not 0 <= self.temperature < float("inf"):
@@ -77,7 +77,7 @@ class Sampling:
                 "does, or ask for one"
             )
 
-    def resolved(self, *, temperature: float, length: int | None = None) -> "Sampling":
+    def resolved(self, *, temperature: float, max_new_tokens: int | None = None) -> "Sampling":
         """The same with what a model chooses where nothing was asked for.
 
         Raises:
@@ -85,7 +85,7 @@ class Sampling:
         """
         found = replace(
             self,
-            length=length if self.length is None else self.length,
+            max_new_tokens=max_new_tokens if self.max_new_tokens is None else self.max_new_tokens,
             temperature=temperature if self.temperature is None else self.temperature,
         )
         if found.num_return_sequences > 1 and found.temperature == 0:

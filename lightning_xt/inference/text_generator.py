@@ -136,10 +136,10 @@ class Answerer:
         self, requests: Sequence[Request], drawing: Generator[Drawn, None, None]
     ) -> Generator[Drawn, None, None]:
         rows = min(self.sampling.batch, len(requests))
-        longest = max((len(request.prompt) + request.length for request in requests), default=0)
+        longest = max((len(request.prompt) + request.max_new_tokens for request in requests), default=0)
         asked = f"decode {rows} rows at once with a cache of {longest} tokens each"
         # Closed when whoever reads has enough too: the model is put back into the mode it was in.
-        with memory_told(asked, "--length"), closing(drawing) as drawn:
+        with memory_told(asked, "--max_new_tokens"), closing(drawing) as drawn:
             ids: dict[int, list[int]] = {}
             for each in drawn:
                 if each.sequence == 0 and self.heard is not None:

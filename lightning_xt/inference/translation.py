@@ -55,7 +55,7 @@ class Translator(Answering):
         src_mask: Bool[Tensor, "b m"] | None,
         *,
         starts: Int[Tensor, "b s"] | None = None,
-        length: int | None = None,
+        max_new_tokens: int | None = None,
         sampling: Sampling = GREEDY,
     ) -> Int[Tensor, "b n"]:
         """The ids of an answer to each source, the end token included, padded after it.
@@ -64,13 +64,13 @@ class Translator(Answering):
             src: source ids.
             src_mask: True where a source id is real. None = everywhere.
             starts: what each answer begins with. None = the start token.
-            length: most tokens to produce. None = twice those of each source, and 32 more.
+            max_new_tokens: most tokens to produce. None = twice those of each source, and 32 more.
             sampling: how tokens are chosen; greedily unless it has a temperature. Row r draws with the seed and r more.
         """
         self.check(src, src_mask)
         starts = (self._starts(len(src)) if starts is None else starts).to(src.device)
         # What was made for as many rows has room for them.
-        sampling = replace(sampling, length=length, batch=max(sampling.batch, len(src)))
+        sampling = replace(sampling, max_new_tokens=max_new_tokens, batch=max(sampling.batch, len(src)))
         requests = self._requests(src, src_mask, starts, sampling)
         asked = [replace(each, seed=each.seed + row) for row, each in enumerate(requests)]
         answerer = self.answerer(sampling)
@@ -138,10 +138,10 @@ class Translator(Answering):
 
     def _requests(self, src: Tensor, src_mask: Tensor | None, starts: Tensor, sampling: Sampling) -> list[Request]:
         """What is asked of decoding; the same seed for all, so that no answer depends on those beside it."""
-        limits = self._limits(src, src_mask, starts.shape[1], sampling.length)
+        limits = self._limits(src, src_mask, starts.shape[1], sampling.max_new_tokens)
         known = self._read(src, src_mask, sampling.batch)
         return [
-            Request(prompt=start, length=limit, seed=sampling.seed, inputs=inputs)
+            Request(prompt=start, max_new_tokens=limit, seed=sampling.seed, inputs=inputs)
             for start, limit, inputs in zip(starts, limits.tolist(), known, strict=True)
         ]
 
@@ -189,10 +189,12 @@ class Translator(Answering):
             raise ValueError("the vocabulary has no start token; give generate its start_tokens")
         return torch.full((rows, 1), self.start)
 
-    def _limits(self, src: Tensor, src_mask: Tensor | None, starts: int, length: int | None) -> Int[Tensor, " b"]:
+    def _limits(
+        self, src: Tensor, src_mask: Tensor | None, starts: int, max_new_tokens: int | None
+    ) -> Int[Tensor, " b"]:
         """Most tokens that each row may produce."""
-        if length is not None:
-            return torch.full((len(src),), length, device=src.device)
+        if max_new_tokens is not None:
+            return torch.full((len(src),), max_new_tokens, device=src.device)
         most = self.network.decoder.max_length
         if most is not None and starts >= most:
             raise ValueError(

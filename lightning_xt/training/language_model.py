@@ -140,17 +140,17 @@ class LanguageModel(Module):
             ValueError: a prompt alone is too long for them.
         """
         limit, prompts = self.decoder.max_length, PROMPTS if prompts is None else prompts
-        sampling = sampling.resolved(length=128, temperature=0.8)
-        if limit is None or not prompts or sampling.length is None:
+        sampling = sampling.resolved(max_new_tokens=128, temperature=0.8)
+        if limit is None or not prompts or sampling.max_new_tokens is None:
             return sampling
         longest = max(len(self.tokenizer.encode_prompt(prompt)) for prompt in prompts)
         if longest >= limit:
             raise ValueError(
-                f"sample_text.prompts: a prompt of {longest} tokens leaves no room for sample_text.length, because the "
-                f"model's positions reach only {limit} (max_length); shorten it, or sample nothing: "
+                f"sample_text.prompts: a prompt of {longest} tokens leaves no room for sample_text.max_new_tokens, "
+                f"because the model's positions reach only {limit} (max_length); shorten it, or sample nothing: "
                 "--sample_text.prompts []"
             )
-        return replace(sampling, length=min(sampling.length, limit - longest))
+        return replace(sampling, max_new_tokens=min(sampling.max_new_tokens, limit - longest))
 
     def samples(self, prompts: Sequence[str] | None, sampling: Sampling) -> list[str]:
         asked = [Prompt(id=n, prompt=prompt) for n, prompt in enumerate(PROMPTS if prompts is None else prompts)]

@@ -214,8 +214,8 @@ class Seq2Seq(Module):
         chosen = self._scores.chosen(index)
         if len(chosen):
             # Without an end, as long as the targets; else what is produced must not depend on them.
-            length = tgt.shape[1] - 1 if self.vocab["end"] is None else None
-            found = self.answering.decode(src[chosen], src_mask[chosen], starts=tgt[chosen, :1], length=length)
+            most = tgt.shape[1] - 1 if self.vocab["end"] is None else None
+            found = self.answering.decode(src[chosen], src_mask[chosen], starts=tgt[chosen, :1], max_new_tokens=most)
             self._scores.compare(batch, chosen, found, self.source_tokenizer)
 
     def _report(self, split: str) -> None:
@@ -231,7 +231,7 @@ class Seq2Seq(Module):
         self,
         src: Int[Tensor, "b m"],
         start_tokens: Int[Tensor, "b s"] | None = None,
-        seq_len: int | None = None,
+        max_new_tokens: int | None = None,
         src_mask: Bool[Tensor, "b m"] | None = None,
         **choices: Any,
     ) -> Int[Tensor, "b n"]:
@@ -240,15 +240,17 @@ class Seq2Seq(Module):
         Args:
             src: source ids.
             start_tokens: what each target begins with. None = the start token.
-            seq_len: most tokens to produce. None = twice those of the source, and 32 more.
+            max_new_tokens: most tokens to produce. None = twice those of the source, and 32 more.
             src_mask: True where a source id is real. None = everywhere.
             choices: options of sampling; the likeliest token is taken unless there is a `temperature`.
 
         Raises:
             ValueError: an option is out of range, a source is empty, or a token is outside its vocabulary.
         """
-        sampling = Sampling(length=seq_len, **choices)
-        return self.answering.decode(src, src_mask, starts=start_tokens, length=seq_len, sampling=sampling)
+        sampling = Sampling(max_new_tokens=max_new_tokens, **choices)
+        return self.answering.decode(
+            src, src_mask, starts=start_tokens, max_new_tokens=max_new_tokens, sampling=sampling
+        )
 
     def translate(self, texts: Sequence[str], **choices: Any) -> list[str]:
         """The answer to each text, by the options of `Sampling`; empty for one that is empty or cannot be read."""
@@ -257,9 +259,9 @@ class Seq2Seq(Module):
     def fitted(self, prompts: Sequence[str] | None, sampling: Sampling) -> Sampling:
         """The sampling of these prompts, as short as the network's positions are."""
         limit = self.network.decoder.max_length
-        if limit is None or sampling.length is None:
+        if limit is None or sampling.max_new_tokens is None:
             return sampling
-        return replace(sampling, length=min(limit - 1, sampling.length))
+        return replace(sampling, max_new_tokens=min(limit - 1, sampling.max_new_tokens))
 
     def samples(self, prompts: Sequence[str] | None, sampling: Sampling) -> list[str]:
         if prompts is None:

@@ -204,4 +204,4 @@ def test_contents_that_are_not_of_their_format(values, tmp_path):
 def test_commands_read_old_checkpoints(old, capsys):
     assert main(["info", str(old)]) == 0
     assert "torch 2.13.0+cpu, format 1 (read as 2)" in " ".join(capsys.readouterr().out.split())
-    assert main(["generate", str(old), "--prompt", "\1\2", "--length", "3"]) == 0
+    assert main(["generate", str(old), "--prompt", "\1\2", "--max_new_tokens", "3"]) == 0

@@ -113,7 +113,7 @@ def naive(
     """Beam search as it is told, without a memory and without finishing early."""
     running: list[tuple[float, list[int], list[float]]] = [(0.0, [], [])]
     ended: list[Result] = []
-    for step in range(1, request.length + 1):
+    for step in range(1, request.max_new_tokens + 1):
         texts = torch.tensor([request.prompt.tolist() + tokens for _, tokens, _ in running])
         log_probs, changed = (each.tolist() for each in next_log_probs(model, texts, request, choices))
         grown = [
@@ -124,7 +124,7 @@ def naive(
         ]
         grown.sort(key=lambda text: -text[0])
         for total, tokens, own in grown[:beams]:
-            if tokens[-1] == choices.end or step == request.length:
+            if tokens[-1] == choices.end or step == request.max_new_tokens:
                 ended.append(Result(tokens, own, total / step**length_penalty))
         running = [text for text in grown if text[1][-1] != choices.end][:beams]
         if (patience is not None and len(ended) >= max(patience * beams, n_best)) or not running:
@@ -138,14 +138,14 @@ def naive(
 @torch.no_grad()
 def all_texts(model: Decoder, request: Request, end: int | None) -> list[Result]:
     """Every text that can be written, the likeliest first."""
-    every = torch.cartesian_prod(*[torch.arange(TINY)] * request.length)
+    every = torch.cartesian_prod(*[torch.arange(TINY)] * request.max_new_tokens)
     context = None if request.inputs is None else request.inputs.context
     inputs = Inputs() if context is None else Inputs(context=context.expand(len(every), -1, -1))
     logits = model(torch.cat((request.prompt.expand(len(every), -1), every), dim=1), inputs=inputs)
     log_probs = logits[:, len(request.prompt) - 1 : -1].log_softmax(-1).gather(2, every[..., None])[..., 0]
     texts = {}
     for tokens, own in zip(every.tolist(), log_probs.tolist(), strict=True):
-        cut = tokens.index(end) + 1 if end in tokens else request.length
+        cut = tokens.index(end) + 1 if end in tokens else request.max_new_tokens
         texts[tuple(tokens[:cut])] = Result(tokens[:cut], own[:cut], sum(own[:cut]))
     return sorted(texts.values(), key=lambda result: -result.score)
 
@@ -164,7 +164,7 @@ def test_wide_enough_it_is_a_search_of_all(
     for prompt in ([1, 0], [2]):
         context = torch.randn(1, VECTORS, CONTEXT, dtype=torch.float64)
         inputs = Inputs(context=context) if build is tiny_with_context else None
-        request = Request(prompt=torch.tensor(prompt), length=length, inputs=inputs)
+        request = Request(prompt=torch.tensor(prompt), max_new_tokens=length, inputs=inputs)
         texts = all_texts(model, request, end)
         assert len(texts) == number
         for alpha in (0, 0.6, 1, 3.0):
@@ -177,7 +177,7 @@ def test_wide_enough_it_is_a_search_of_all(
 
 
 def test_gives_fewer_texts_where_no_more_are_possible() -> None:
-    request = Request(prompt=torch.tensor([1]), length=2)
+    request = Request(prompt=torch.tensor([1]), max_new_tokens=2)
     found = answer(randomised(tiny), [request], Choices(end=LAST), BeamSearch(beams=20, n_best=20))[0]
     assert len(found) == 7 == len({tuple(each.tokens) for each in found})
     only = answer(randomised(tiny), [request], Choices(filters=[TopK(1)]), BeamSearch(beams=5, n_best=5))[0]
@@ -193,7 +193,7 @@ def requests_of(rows: int, tokens: Tensor, inputs: Inputs) -> list[Request]:
     return [
         Request(
             prompt=tokens[row, : LENGTHS[row]],
-            length=LIMITS[row],
+            max_new_tokens=LIMITS[row],
             seed=row,
             inputs=part(inputs, slice(LENGTHS[row]), slice(row, row + 1)),
         )
@@ -243,7 +243,7 @@ def test_a_sentence_alone_or_among_others(batch: int) -> None:
 def test_contexts_of_different_lengths_are_searched_together() -> None:
     model, requests = translation("plain")
     short = [
-        Request(prompt=r.prompt, length=r.length, inputs=Inputs(context=r.inputs.context[:, : n + 2]))
+        Request(prompt=r.prompt, max_new_tokens=r.max_new_tokens, inputs=Inputs(context=r.inputs.context[:, : n + 2]))
         if r.inputs
         else r
         for n, r in enumerate(requests)
@@ -316,7 +316,7 @@ def test_finishes_early_with_what_it_would_find_anyway(length_penalty: float, pa
     options = {"beams": 6, "n_best": 1, "length_penalty": length_penalty, "patience": patience}
     early = 0
     for first in range(TINY):
-        request = Request(prompt=torch.tensor([first]), length=12)
+        request = Request(prompt=torch.tensor([first]), max_new_tokens=12)
         model.forwards = 0
         found = answer(model, [request], Choices(end=LAST), BeamSearch(**options))[0]
         steps = model.forwards
@@ -362,7 +362,7 @@ def test_sentences_share_their_context_which_is_never_copied(monkeypatch: pytest
         return logits
 
     monkeypatch.setattr(Counted, "__call__", watched)
-    same = [replace(request, length=7) for request in requests[:2]]
+    same = [replace(request, max_new_tokens=7) for request in requests[:2]]
     answer(counted, same, Choices(), BeamSearch(beams=5))
     assert counted.rows == [2, *[10] * 6]
     assert len(seen) == 1
@@ -371,7 +371,7 @@ def test_sentences_share_their_context_which_is_never_copied(monkeypatch: pytest
 def test_patience_finds_better_texts() -> None:
     model, better = randomised(decoder), 0
     for first in range(VOCAB):
-        request = Request(prompt=torch.tensor([first]), length=13)
+        request = Request(prompt=torch.tensor([first]), max_new_tokens=13)
         scores = [
             answer(model, [request], Choices(end=4), BeamSearch(beams=2, patience=patience))[0][0].score
             for patience in (0.5, 1.0, None)
@@ -410,10 +410,10 @@ def test_gives_whole_texts_the_best_first() -> None:
 def test_stochastic_beams_draw_what_the_model_says() -> None:
     model = randomised(tiny)
     model.float()
-    request = Request(prompt=torch.tensor([1, 0]), length=3)
+    request = Request(prompt=torch.tensor([1, 0]), max_new_tokens=3)
     texts = {tuple(each.tokens): sum(each.log_probs) for each in all_texts(model, request, LAST)}
     number = 2000
-    requests = [Request(prompt=request.prompt, length=3, seed=seed) for seed in range(number)]
+    requests = [Request(prompt=request.prompt, max_new_tokens=3, seed=seed) for seed in range(number)]
     method = BeamSearch(beams=2, n_best=2, stochastic=True)
     found = answer(model, requests, Choices(end=LAST, batch=number), method)
     first, second = dict.fromkeys(texts, 0), dict.fromkeys(texts, 0)
@@ -441,14 +441,16 @@ def test_the_same_seed_draws_the_same_texts() -> None:
     for number, request in enumerate(requests):
         close(together[number], answer(model, [request], Choices(end=END, batch=1), method)[0])
         assert len({tuple(each.tokens) for each in together[number]}) == 3
-    other = [Request(prompt=r.prompt, length=r.length, seed=r.seed + 100, inputs=r.inputs) for r in requests]
+    other = [
+        Request(prompt=r.prompt, max_new_tokens=r.max_new_tokens, seed=r.seed + 100, inputs=r.inputs) for r in requests
+    ]
     assert [each[0].tokens for each in answer(model, other, Choices(end=END), method)] != [
         each[0].tokens for each in together
     ]
 
 
 def test_wide_enough_stochastic_beams_are_all_texts() -> None:
-    request = Request(prompt=torch.tensor([1]), length=3)
+    request = Request(prompt=torch.tensor([1]), max_new_tokens=3)
     model = randomised(tiny)
     found = answer(model, [request], Choices(end=LAST), BeamSearch(beams=20, n_best=20, stochastic=True))[0]
     wanted = {tuple(each.tokens): each.log_probs for each in all_texts(model, request, LAST)}

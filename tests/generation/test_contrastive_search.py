@@ -39,7 +39,7 @@ TRANSLATION = ["plain", "kv_heads", "projection=Latent", "qk_norm=AdaptiveRMSNor
 
 def requests_of(tokens: Tensor, inputs: Inputs) -> list[Request]:
     return [
-        Request(prompt=tokens[row, :n], length=most, inputs=part(inputs, slice(n), slice(row, row + 1)))
+        Request(prompt=tokens[row, :n], max_new_tokens=most, inputs=part(inputs, slice(n), slice(row, row + 1)))
         for row, (n, most) in enumerate(zip(LENGTHS, LIMITS, strict=True))
     ]
 
@@ -72,7 +72,7 @@ def states_of(model: Decoder, texts: Tensor, request: Request) -> Tensor:
 def naive(model: Decoder, request: Request, choices: Choices, k: int, alpha: float) -> Result:
     """One word after the other, the candidates read with all that stands before them."""
     text, log_probs = request.prompt[None], []
-    while len(log_probs) < request.length:
+    while len(log_probs) < request.max_new_tokens:
         logits = model.head(states_of(model, text, request)[:, -1:])[:, -1].detach()
         history = History(text, torch.tensor([len(request.prompt)]), torch.tensor([text.shape[1]]), END)
         changed = logits / (choices.temperature or 1)
@@ -238,7 +238,7 @@ class WithoutStates:
 
 
 def test_refuses_a_model_that_gives_no_vectors() -> None:
-    request = Request(prompt=torch.tensor([1]), length=3)
+    request = Request(prompt=torch.tensor([1]), max_new_tokens=3)
     message = "method ContrastiveSearch compares the vectors of tokens, and a WithoutStates gives none; use it with"
     with pytest.raises(ValueError, match=message):
         ContrastiveSearch()(WithoutStates(), [request], Choices())

@@ -66,9 +66,10 @@ def _rows() -> Iterator[tuple[list[str], list[str]]]:
     yield ["validate", "--ckpt_path", "nowhere"], ["--ckpt_path", "nowhere is no run"]
     yield ["test", "-c", "tiny.yaml", "--ckpt_path", "first"], ["--ckpt_path", "first"]
     yield ["predict", "-c", "runs/tiny/0/config.yaml", "--ckpt_path", "best"], ["--output"]
-    yield [*generate, "--length"], ["--length", "expected"]
+    yield [*generate, "--max_new_tokens"], ["--max_new_tokens", "expected"]
     for option, value in (
-        ("--length", "0"), ("--length", "-5"), ("--length", "x"), ("--length", "1e400"), ("--length", ""),
+        ("--max_new_tokens", "0"), ("--max_new_tokens", "-5"), ("--max_new_tokens", "x"),
+        ("--max_new_tokens", "1e400"), ("--max_new_tokens", ""),
         ("--temperature", "-1"), ("--temperature", "nan"), ("--temperature", "inf"), ("--temperature", "hot"),
         ("--top_k", "0"), ("--top_k", "-1"), ("--top_p", "0"), ("--top_p", "2"), ("--top_p", "nan"),
         ("--min_p", "-1"), ("--min_p", "nan"), ("--batch", "0"), ("--seed", "x"), ("--seed", "1.5"),
@@ -87,7 +88,7 @@ def _rows() -> Iterator[tuple[list[str], list[str]]]:
     yield [*prompt, "--prompts", "prompts.txt"], ["--prompt and --prompts prompts.txt"]
     yield [*prompt, "--interactive", "--jsonl"], ["--interactive"]
     yield [*prompt, "--stream", "--jsonl"], ["--stream"]
-    yield [*prompt, "--lenght", "3"], ["did you mean --length"]
+    yield [*prompt, "--lenght", "3"], ["did you mean --max_new_tokens"]
     yield [*generate, "a", "b"], ["'a' stands where an option was expected"]
     yield generate, ["a prompt of at least one character"]
     yield ["generate"], ["RUN is required"]

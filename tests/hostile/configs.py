@@ -16,11 +16,15 @@ def cases() -> Iterator[Case]:
     for name, content, says in _values():
         yield Case(name=f"config: {name}", command=["fit", "-c", OTHER], says=says, files={OTHER: content})
     for name, content, says in (
-        ("no YAML", "length: [", ["is no YAML"]),
+        ("no YAML", "max_new_tokens: [", ["is no YAML"]),
         ("a list", "- 1\n", ["is no config"]),
-        ("an unknown option", "lenght: 3\n", ["unknown option '--lenght'; did you mean --length or --weights?"]),
-        ("a text for a number", "length: three\n", ["--length", "'three'"]),
-        ("a key twice", "length: 3\nlength: 4\n", ["the key 'length' stands twice"]),
+        (
+            "an unknown option",
+            "max_new_token: 3\n",
+            ["unknown option '--max_new_token'; did you mean --max_new_tokens?"],
+        ),
+        ("a text for a number", "max_new_tokens: three\n", ["--max_new_tokens", "'three'"]),
+        ("a key twice", "max_new_tokens: 3\nmax_new_tokens: 4\n", ["the key 'max_new_tokens' stands twice"]),
     ):
         yield Case(
             name=f"config: of generate, {name}",
@@ -170,11 +174,15 @@ def _values() -> Iterator[tuple[str, Content, Sequence[str]]]:
     yield "no workers at all", tiny("seq_len: 8", "seq_len: 8, num_workers: -1"), ["num_workers", "-1"]
     yield (
         "a temperature below zero",
-        tiny("sampling: {length: 4}", "sampling: {temperature: -1}"),
+        tiny("sampling: {max_new_tokens: 4}", "sampling: {temperature: -1}"),
         ["temperature", "-1"],
     )
-    yield "a temperature that is no number", tiny("sampling: {length: 4}", "sampling: {temperature: .nan}"), ["nan"]
-    yield "a share above one", tiny("sampling: {length: 4}", "sampling: {top_p: 1.5}"), ["top_p", "1.5"]
+    yield (
+        "a temperature that is no number",
+        tiny("sampling: {max_new_tokens: 4}", "sampling: {temperature: .nan}"),
+        ["nan"],
+    )
+    yield "a share above one", tiny("sampling: {max_new_tokens: 4}", "sampling: {top_p: 1.5}"), ["top_p", "1.5"]
 
 
 def _bomb(name: str) -> str:

@@ -9,7 +9,7 @@ from hostile.case import Case, Content
 LINE = b'{"text": "a text"}\n'
 FIT = ("fit", "-c", "tiny.yaml", "--data.path")
 PAIRS = ("fit", "-c", "pairs.yaml", "--data.path")
-GENERATE = ("generate", "runs/tiny", "--length", "2", "--prompts")
+GENERATE = ("generate", "runs/tiny", "--max_new_tokens", "2", "--prompts")
 PREDICT = ("predict", "-c", "runs/tiny/0/config.yaml", "--ckpt_path", "best", "--output", "out.jsonl")
 
 

@@ -69,19 +69,23 @@ def test_a_piece_is_cut_where_a_stop_string_begins():
 
 def test_results_depend_on_no_neighbour(continuer):
     texts = ["a", "bcd efg hij", "é", "", "k" * 40]
-    for sampling in (Sampling(length=9), Sampling(length=9, batch=2), Sampling(length=9, method=PromptLookup)):
+    for sampling in (
+        Sampling(max_new_tokens=9),
+        Sampling(max_new_tokens=9, batch=2),
+        Sampling(max_new_tokens=9, method=PromptLookup),
+    ):
         together = continuer.answers(prompts(*texts), sampling)
         assert [each["id"] for each in together] == [0, 1, 2, 3, 4]
         for text, result in zip(texts, together, strict=True):
-            (alone,) = continuer.answers(prompts(text), Sampling(length=9))
+            (alone,) = continuer.answers(prompts(text), Sampling(max_new_tokens=9))
             assert (result["prompt"], result["text"]) == (text, alone["text"])
             pieces = [piece.text for piece in continuer.pieces(text, sampling)]
             assert "".join(pieces) == text + result["text"]
 
 
 def test_a_score_is_the_sum_of_what_was_drawn(continuer):
-    (result,) = continuer.answers(prompts("ab"), Sampling(length=5, log_probs=True, temperature=0.5))
-    drawn = [piece for piece in continuer.pieces("ab", Sampling(length=5, temperature=0.5)) if piece.log_prob]
+    (result,) = continuer.answers(prompts("ab"), Sampling(max_new_tokens=5, log_probs=True, temperature=0.5))
+    drawn = [piece for piece in continuer.pieces("ab", Sampling(max_new_tokens=5, temperature=0.5)) if piece.log_prob]
     assert result["score"] == pytest.approx(sum(result["log_probs"]), abs=1e-3)
     assert result["score"] == pytest.approx(sum(piece.log_prob for piece in drawn), abs=1e-3)
     assert all(0 < math.exp(piece.log_prob) < 1 for piece in drawn)
@@ -89,27 +93,27 @@ def test_a_score_is_the_sum_of_what_was_drawn(continuer):
 
 def test_an_empty_prompt_without_a_start(decoder):
     with pytest.raises(ValueError, match="prompt 2 is empty, and the model has no token that opens a text"):
-        Continuer(decoder, Bytes(), DEVICE).answers(prompts("a", ""), Sampling(length=2))
+        Continuer(decoder, Bytes(), DEVICE).answers(prompts("a", ""), Sampling(max_new_tokens=2))
 
 
 def test_an_id_outside_the_vocabulary():
     short = Continuer(Decoder(100, dim=8, depth=1, attention=ATTENTION), Bytes(), DEVICE)
     with pytest.raises(ValueError, match="the prompt has token 195, outside the vocabulary of 0 to 99"):
-        short.answers(prompts("aé"), Sampling(length=2))
+        short.answers(prompts("aé"), Sampling(max_new_tokens=2))
 
 
 @pytest.mark.parametrize("window", [None, 3])
 @pytest.mark.parametrize("method", [None, PromptLookup, BeamSearch, ContrastiveSearch])
 def test_a_conversation_is_one_text(continuer, window, method):
     temperature = 0.0 if method is ContrastiveSearch else 0.9
-    sampling = Sampling(length=6, window=window, method=method, temperature=temperature)
+    sampling = Sampling(max_new_tokens=6, window=window, method=method, temperature=temperature)
     conversation = Conversation(continuer, sampling)
     ids = [1]
     for turn, text in enumerate(("ab", "cd", "")):
         said = list(conversation.answer(text))
         ids += continuer.tokenizer.encode(text)
         plain = None if method is PromptLookup else method
-        expected = Sampling(length=6, window=window, method=plain, temperature=temperature, seed=turn)
+        expected = Sampling(max_new_tokens=6, window=window, method=plain, temperature=temperature, seed=turn)
         answerer = continuer.answerer(expected)
         (results,) = answerer.results([continuer.request(ids, answerer.sampling)])
         drawn = [token for token in results[0].tokens if token != 2]
@@ -119,7 +123,7 @@ def test_a_conversation_is_one_text(continuer, window, method):
 
 
 def test_a_conversation_reads_each_token_once(continuer):
-    sampling = Sampling(length=6, temperature=0.9)
+    sampling = Sampling(max_new_tokens=6, temperature=0.9)
     conversation = Conversation(continuer, sampling)
     read = []
     for text in ("abcdefg", "hij", "", "k" * 30):
@@ -140,7 +144,7 @@ def test_a_conversation_reads_each_token_once(continuer):
 
 
 def test_an_answer_left_early_stays_as_far_as_it_was_shown(continuer):
-    conversation = Conversation(continuer, Sampling(length=6))
+    conversation = Conversation(continuer, Sampling(max_new_tokens=6))
     pieces = conversation.answer("ab")
     shown = [next(pieces).text, next(pieces).text]
     pieces.close()
@@ -204,11 +208,11 @@ def test_a_prompt_is_shown_whatever_follows(continuer, text):
 
 
 def test_a_prompt_that_is_refused_is_not_shown(decoder):
-    pieces = Continuer(decoder, SpecialBytes(), DEVICE).pieces("ab", Sampling(length=2))
+    pieces = Continuer(decoder, SpecialBytes(), DEVICE).pieces("ab", Sampling(max_new_tokens=2))
     assert next(pieces) == Piece("ab")
     short = Decoder(259, dim=8, depth=1, attention=ATTENTION, embeddings=[partial(LearnedPositions, max_length=4)])
     with pytest.raises(ValueError, match="positions reach only 4"):
-        next(Continuer(short, SpecialBytes(), DEVICE).pieces("ab", Sampling(length=2)))
+        next(Continuer(short, SpecialBytes(), DEVICE).pieces("ab", Sampling(max_new_tokens=2)))
 
 
 @pytest.mark.parametrize(
@@ -259,11 +263,11 @@ def test_a_token_that_a_stop_string_cuts_is_read_as_its_first_part():
 def test_beams_that_end_at_once_leave_nothing_behind(decoder, method):
     """No forward of as many rows as beams follows the prompt; the next turn finds no memory of them."""
     continuer = Continuer(decoder, SpecialBytes(), DEVICE)
-    conversation = Conversation(continuer, Sampling(length=1, method=method))
+    conversation = Conversation(continuer, Sampling(max_new_tokens=1, method=method))
     for turn, text in enumerate(("ab", "c", "")):
         ids = [*conversation._ids, *(SpecialBytes().encode(text) if turn else SpecialBytes().encode_prompt(text))]
         list(conversation.answer(text))
-        answerer = continuer.answerer(Sampling(length=1, method=method, seed=turn))
+        answerer = continuer.answerer(Sampling(max_new_tokens=1, method=method, seed=turn))
         ((best,),) = answerer.results([continuer.request(ids, answerer.sampling)])
         assert conversation._ids == [*ids, *(token for token in best.tokens if token != 2)]
 
@@ -293,7 +297,7 @@ def test_copies_are_refused():
 
 
 def test_settings_are_plain():
-    sampling = Sampling(length=3, stop=["x"], method=PromptLookup, seed=4)
+    sampling = Sampling(max_new_tokens=3, stop=["x"], method=PromptLookup, seed=4)
     assert sampling.settings["method"] == "PromptLookup(ngram=3, tokens=8)"
     assert sampling.settings["stop"] == ["x"]
     assert "batch" not in sampling.settings

@@ -51,13 +51,13 @@ def test_greedy_decoding_equals_a_naive_loop(model, starts):
     # Whether the model is training or not: what is dropped in training is not dropped here.
     assert model.training
     tokens = None if starts is None else torch.tensor(starts * 3)
-    found = model.generate(SRC, start_tokens=tokens, seq_len=9, src_mask=MASK)
+    found = model.generate(SRC, start_tokens=tokens, max_new_tokens=9, src_mask=MASK)
     assert model.training and model.network.training and model.network.encoder.dropout.training
     model.eval()
     for row in range(3):
         expected = naive(model.network, SRC[row][MASK[row]], [1] if starts is None else starts[0], 9)
         assert found[row].tolist() == [*expected, *[0] * (found.shape[1] - len(expected))]
-    assert torch.equal(model.generate(SRC, start_tokens=tokens, seq_len=9, src_mask=MASK), found)
+    assert torch.equal(model.generate(SRC, start_tokens=tokens, max_new_tokens=9, src_mask=MASK), found)
     assert not model.network.training
 
 
@@ -81,11 +81,11 @@ def test_without_a_length_an_answer_may_be_twice_its_source_and_32_more(model):
 
 
 def test_a_temperature_draws(model):
-    drawn = [model.generate(SRC, seq_len=20, src_mask=MASK, temperature=1.0, seed=seed) for seed in (0, 0, 7)]
+    drawn = [model.generate(SRC, max_new_tokens=20, src_mask=MASK, temperature=1.0, seed=seed) for seed in (0, 0, 7)]
     assert torch.equal(drawn[0], drawn[1])
     assert not torch.equal(drawn[0], drawn[2])
-    likeliest = model.generate(SRC, seq_len=20, src_mask=MASK, temperature=5.0, top_k=1)
-    assert torch.equal(likeliest, model.generate(SRC, seq_len=20, src_mask=MASK))
+    likeliest = model.generate(SRC, max_new_tokens=20, src_mask=MASK, temperature=5.0, top_k=1)
+    assert torch.equal(likeliest, model.generate(SRC, max_new_tokens=20, src_mask=MASK))
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_a_temperature_draws(model):
         ({"src": -SRC}, "a source has token -10, outside the vocabulary of 0 to 10"),
         ({"src": SRC, "start_tokens": torch.full((3, 1), 7)}, "has token 7, outside the vocabulary of 0 to 6"),
         ({"src": SRC, "start_tokens": torch.ones(3, 0, dtype=torch.long)}, "the prompt is empty"),
-        ({"src": SRC, "seq_len": 0}, "sampling: length is 0; it must be at least 1 token"),
+        ({"src": SRC, "max_new_tokens": 0}, "sampling: max_new_tokens is 0; it must be at least 1 token"),
         ({"src": SRC, "temperature": -1.0}, "sampling: temperature is -1.0; it must be at least 0"),
     ],
     ids=lambda value: None if isinstance(value, dict) else value[:24],
@@ -112,7 +112,7 @@ def test_a_vocabulary_without_a_start(model):
     model.vocab["start"] = None
     with pytest.raises(ValueError, match="the vocabulary has no start token; give generate its start_tokens"):
         model.generate(SRC)
-    assert model.generate(SRC, start_tokens=torch.ones(3, 1, dtype=torch.long), seq_len=2).shape == (3, 2)
+    assert model.generate(SRC, start_tokens=torch.ones(3, 1, dtype=torch.long), max_new_tokens=2).shape == (3, 2)
 
 
 def source(number, text, problem=None):
@@ -189,15 +189,15 @@ def test_positions_limit_an_answer():
     assert isinstance(model.network, EncoderDecoder)
     assert model.generate(SRC, src_mask=MASK).shape == (3, 19)
     with pytest.raises(ValueError, match="the model's positions reach only 20"):
-        model.generate(SRC, seq_len=20, src_mask=MASK)
-    assert model.fitted(None, Sampling()).length is None
-    assert model.fitted(None, Sampling(length=30)).length == 19
-    assert model.fitted(None, Sampling(length=7)).length == 7
+        model.generate(SRC, max_new_tokens=20, src_mask=MASK)
+    assert model.fitted(None, Sampling()).max_new_tokens is None
+    assert model.fitted(None, Sampling(max_new_tokens=30)).max_new_tokens == 19
+    assert model.fitted(None, Sampling(max_new_tokens=7)).max_new_tokens == 7
 
 
 def test_what_is_streamed_leaves_the_caller_as_it_was(model):
     model.train()
-    pieces = model.answering.pieces("3 9 4", Sampling(length=4))
+    pieces = model.answering.pieces("3 9 4", Sampling(max_new_tokens=4))
     next(pieces)
     assert torch.is_grad_enabled()
     pieces.close()
@@ -226,7 +226,7 @@ def test_a_stream_ends_with_its_end(model):
 
 def test_sources_are_read_in_groups_of_like_lengths(model, monkeypatch):
     texts = ["4 4 4 4 4 4 4", "5 3", "3 9 4 10 3", "8", "8 8 8"]
-    whole = model.answering.of_texts(texts, Sampling(length=9))
+    whole = model.answering.of_texts(texts, Sampling(max_new_tokens=9))
     read, encode = [], EncoderDecoder.encode
 
     def counted(self, src, src_mask=None, **options):
@@ -234,7 +234,7 @@ def test_sources_are_read_in_groups_of_like_lengths(model, monkeypatch):
         return encode(self, src, src_mask, **options)
 
     monkeypatch.setattr(EncoderDecoder, "encode", counted)
-    found = model.answering.of_texts(texts, Sampling(length=9, batch=2))
+    found = model.answering.of_texts(texts, Sampling(max_new_tokens=9, batch=2))
     assert found == whole and [each["source"] for each in found] == texts
     assert read == [((2, 2), False), ((2, 5), False), ((1, 7), True)]
 
@@ -279,8 +279,10 @@ def test_a_source_beyond_the_positions_is_told():
     # Bytes, without a data module: five and the end.
     assert short.answering.problem("abcde") == "it has 5 tokens; only the first 3 were read (max_length)"
     assert short.answering.problem("abc") is None
-    assert list(streamed(short, "abcde", Sampling(length=2))) == list(streamed(short, "abc", Sampling(length=2)))
-    assert short.samples(["abcde"], Sampling(length=2))[0].endswith(
+    assert list(streamed(short, "abcde", Sampling(max_new_tokens=2))) == list(
+        streamed(short, "abc", Sampling(max_new_tokens=2))
+    )
+    assert short.samples(["abcde"], Sampling(max_new_tokens=2))[0].endswith(
         "\n(line 1: it has 5 tokens; only the first 3 were read (max_length))"
     )
 
@@ -290,4 +292,4 @@ def test_texts_are_translated_from_python(model):
     expected = model.predict_step([source(n, text) for n, text in enumerate(texts)], 0)
     assert model.translate(texts) == [result["text"] for result in expected]
     assert model.translate(texts)[1:] == ["", ""]
-    assert all(len(text.split()) <= 2 for text in model.translate(texts, length=2))
+    assert all(len(text.split()) <= 2 for text in model.translate(texts, max_new_tokens=2))

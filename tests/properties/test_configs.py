@@ -80,7 +80,7 @@ def _folder(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 OPTIONS = [
-    "length",
+    "max_new_tokens",
     "temperature",
     "filters",
     "top_k",

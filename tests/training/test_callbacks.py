@@ -30,7 +30,7 @@ from lightning_xt.training.loggers.tensor_board import TensorBoard
 def test_tensorboard_shows_metrics_and_samples(folder):
     options = ["--model.decoder.dim=8", "--model.decoder.depth=1", "--model.decoder.attention.heads=1"]
     options += ["--trainer.max_steps=3", "--model.schedule.warmup_steps=1", "--trainer.log_every_n_steps=1"]
-    options += ["--data.seq_len=8", "--sample_text.length=2", "--trainer.enable_progress_bar=false"]
+    options += ["--data.seq_len=8", "--sample_text.max_new_tokens=2", "--trainer.enable_progress_bar=false"]
     assert main(["fit", "--data", "TextFiles", "--data.path", "corpus.txt", "--trainer.accelerator=cpu", *options]) == 0
     events = EventAccumulator(str(folder / "runs" / "default" / "0")).Reload()
     tags = events.Tags()
@@ -67,7 +67,12 @@ def test_the_bar_looks_up_what_was_logged_only_when_it_moves(folder, monkeypatch
         Progress, "get_metrics", lambda self, trainer, pl_module: looks.append(trainer.global_step) or {}
     )
     options = ["--model.decoder.dim=8", "--model.decoder.depth=1", "--model.decoder.attention.heads=1"]
-    options += ["--trainer.max_steps=23", "--data.seq_len=8", "--sample_text.length=2", "--trainer.accelerator=cpu"]
+    options += [
+        "--trainer.max_steps=23",
+        "--data.seq_len=8",
+        "--sample_text.max_new_tokens=2",
+        "--trainer.accelerator=cpu",
+    ]
     assert main(["fit", "--data", "TextFiles", "--data.path", "corpus.txt", "--validate_every=null", *options]) == 0
     assert looks[:3] == [10, 20, 23]
 
@@ -88,7 +93,15 @@ def test_samples_take_every_option_of_sampling():
         name: each.default for name, each in theirs.items()
     }
     assert SampleText().sampling == Sampling()
-    given = {"length": 3, "temperature": 0.5, "top_k": 4, "top_p": 0.6, "min_p": 0.1, "stop": ["x"], "window": 5}
+    given = {
+        "max_new_tokens": 3,
+        "temperature": 0.5,
+        "top_k": 4,
+        "top_p": 0.6,
+        "min_p": 0.1,
+        "stop": ["x"],
+        "window": 5,
+    }
     given |= {
         "filters": [partial(MinP, 0.2)],
         "method": PromptLookup,

@@ -102,7 +102,7 @@ def continued(network, tokenizer, prompt, sampling):
 
 def test_a_text_begins_with_the_separator_and_ends_before_it():
     network = Scripted([*b"ab", SEPARATOR, *b"cd"]).train()
-    sampling = Sampling(length=5, temperature=0)
+    sampling = Sampling(max_new_tokens=5, temperature=0)
     assert bytes(continued(network, Bytes(separator=SEPARATOR), "x", sampling)) == b"ab"
     assert network.given == [SEPARATOR, *b"xab"]
     assert network.training
@@ -113,6 +113,8 @@ def test_a_text_begins_with_the_separator_and_ends_before_it():
 
 def test_a_text_can_be_drawn_from_nothing():
     network = Scripted(b"abc")
-    assert bytes(continued(network, Bytes(separator=SEPARATOR), "", Sampling(length=3, temperature=0))) == b"abc"
+    assert (
+        bytes(continued(network, Bytes(separator=SEPARATOR), "", Sampling(max_new_tokens=3, temperature=0))) == b"abc"
+    )
     with pytest.raises(ValueError, match="the prompt is empty"):
-        next(continued(network, Bytes(), "", Sampling(length=3)))
+        next(continued(network, Bytes(), "", Sampling(max_new_tokens=3)))

@@ -17,7 +17,7 @@ def batches(requests: Sequence[Request], size: int) -> list[list[int]]:
 
     def alike(number: int) -> tuple[int, int, int]:
         request = requests[number]
-        return soft_tokens(request.inputs), len(request.prompt), request.length
+        return soft_tokens(request.inputs), len(request.prompt), request.max_new_tokens
 
     together = []
     for _, group in groupby(sorted(range(len(requests)), key=alike), lambda number: alike(number)[0]):

@@ -34,7 +34,7 @@ class Text:
     @property
     def remaining(self) -> int:
         """Tokens that may still be drawn."""
-        return self.request.length - self.drawn
+        return self.request.max_new_tokens - self.drawn
 
     @property
     def read(self) -> int:

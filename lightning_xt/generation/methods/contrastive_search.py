@@ -107,7 +107,7 @@ class _Texts:
         self.k, self.alpha = min(k, model.vocab_size), alpha
         self.requests, self.drawn = dict(requests), 0
         own = list(requests.values())
-        width, longest = max(len(request.prompt) for request in own), max(request.length for request in own)
+        width, longest = max(len(request.prompt) for request in own), max(request.max_new_tokens for request in own)
         self.rows = Rows.of(own, width + longest)
         capacity = soft_tokens(own[0].inputs) + width + longest
         self.memory = model.new_cache(len(own), capacity, window=choices.window)
@@ -154,7 +154,7 @@ class _Texts:
         heard = []
         for (number, request), token, log_prob in zip(self.requests.items(), tokens, log_probs, strict=True):
             stopped = self.choices.stop is not None and self.choices.stop(number, token)
-            last = stopped or token == self.choices.end or self.drawn == request.length
+            last = stopped or token == self.choices.end or self.drawn == request.max_new_tokens
             heard.append(Drawn(number, token, log_prob, last))
         return heard
 

@@ -55,7 +55,7 @@ class Beams:
         self.model, self.requests, self.choices = model, dict(requests), choices
         self.beams, self.n_best, self.stochastic = beams, n_best, stochastic
         self.enough = None if stochastic or patience is None else max(patience * beams, n_best)
-        self.drawn, limits = 0, [request.length for request in requests.values()]
+        self.drawn, limits = 0, [request.max_new_tokens for request in requests.values()]
         width = max(len(request.prompt) for request in requests.values())
         rows = Rows.of(list(requests.values()), width + max(limits))
         self.prompts, self.device = rows.prompts, rows.prompts.device
@@ -89,7 +89,7 @@ class Beams:
         heard: list[Drawn] = []
         kept = None
         # To ask is to wait for the device. No text may grow beyond what positions and memory were said to hold.
-        at_limit = any(request.length == self.drawn for request in self.requests.values())
+        at_limit = any(request.max_new_tokens == self.drawn for request in self.requests.values())
         if (self.on_host or self.drawn % ASK_EVERY == 0 or at_limit) and bool(self.over.any()):
             heard, kept = self._hear(), self.over.logical_not().nonzero()[:, 0]
             self._let_go(kept)

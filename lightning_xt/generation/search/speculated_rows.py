@@ -32,7 +32,7 @@ class KnownText:
         self.request = request
         self.tokens: list[int] = request.prompt.tolist()
         self.soft = soft_tokens(request.inputs)
-        self.longest = len(self.tokens) + request.length
+        self.longest = len(self.tokens) + request.max_new_tokens
         self.finished = False
 
     @property

@@ -26,7 +26,7 @@ class SampleText(Callback):
     Args:
         prompts: texts, none of them empty; [] samples nothing. None = what suits the model: three beginnings to go on
             with, or the first pairs of the validation split.
-        length: tokens to produce. None = 128, and fewer where the model's positions reach no further; of an
+        max_new_tokens: tokens to produce. None = 128, and fewer where the model's positions reach no further; of an
             encoder-decoder at most twice those of the source and 32 more.
         temperature: divides the logits before anything else; below 1 is more certain, 0 always takes the likeliest.
             None = 0.8, of an encoder-decoder 0.
@@ -48,7 +48,7 @@ class SampleText(Callback):
         self,
         prompts: Sequence[str] | None = None,
         *,
-        length: int | None = None,
+        max_new_tokens: int | None = None,
         temperature: float | None = None,
         filters: Sequence[FilterFactory] = (),
         top_k: int | None = None,
@@ -66,7 +66,7 @@ class SampleText(Callback):
             raise ValueError("sample_text.prompts: a prompt is empty; give at least one character, or no prompts: []")
         self.prompts = prompts
         self.sampling = Sampling(
-            length=length,
+            max_new_tokens=max_new_tokens,
             temperature=temperature,
             filters=filters,
             top_k=top_k,

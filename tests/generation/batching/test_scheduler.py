@@ -57,7 +57,7 @@ def naive(model: Decoder, number: int, request: Request, choices: Choices) -> Re
     """One text, everything read anew for each token."""
     text, given = request.prompt[None], Inputs() if request.inputs is None else request.inputs
     prompt, log_probs = torch.tensor([len(request.prompt)]), []
-    for step in range(request.length):
+    for step in range(request.max_new_tokens):
         n, types = text.shape[1], given.types
         if types is not None:
             types = torch.cat((types, types[:, -1:].expand(1, n - types.shape[1])), dim=1)
@@ -83,7 +83,7 @@ def asked(count: int = len(PROMPTS)) -> list[Request]:
             types=torch.randint(0, 2, (1, n)),
         )
         prompt = torch.randint(0, VOCAB, (n,))
-        requests.append(Request(prompt=prompt, length=LENGTHS[row], seed=100 - 7 * row, inputs=inputs))
+        requests.append(Request(prompt=prompt, max_new_tokens=LENGTHS[row], seed=100 - 7 * row, inputs=inputs))
     return requests
 
 
@@ -139,7 +139,7 @@ def test_sources_of_different_lengths_are_translated_together(name: str) -> None
         with torch.no_grad():
             known = model.encode(src, mask if row % 2 else None, inputs=Inputs(condition=condition))
         prompt = torch.randint(0, VOCAB, (PROMPTS[row],))
-        requests.append(Request(prompt=prompt, length=LENGTHS[row], seed=row, inputs=known))
+        requests.append(Request(prompt=prompt, max_new_tokens=LENGTHS[row], seed=row, inputs=known))
     agree(model.decoder, requests, Choices(end=END, batch=3))
 
 
@@ -225,7 +225,7 @@ def test_texts_that_ended_cost_nothing(batch: int) -> None:
 def test_prompts_of_similar_lengths_are_read_together() -> None:
     model = randomised(decoder)
     shapes = counted(model)
-    requests = [Request(prompt=torch.zeros(n, dtype=torch.long), length=1) for n in (100, 2, 90, 3, 95, 50, 2)]
+    requests = [Request(prompt=torch.zeros(n, dtype=torch.long), max_new_tokens=1) for n in (100, 2, 90, 3, 95, 50, 2)]
     answer(model, requests, Choices())
     assert sorted(shapes) == [(1, 50), (3, 3), (3, 100)]
 
@@ -234,7 +234,7 @@ def test_prompts_of_similar_lengths_are_read_together() -> None:
 def test_a_device_is_asked_now_and_then(on_host: bool, asks: int, monkeypatch: pytest.MonkeyPatch) -> None:
     heard, hear = [], Batch.hear
     monkeypatch.setattr(Batch, "hear", lambda batch: heard.append(hear(batch)) or heard[-1])
-    request = Request(prompt=torch.tensor([1]), length=1 + 2 * ASK_EVERY + 3)
+    request = Request(prompt=torch.tensor([1]), max_new_tokens=1 + 2 * ASK_EVERY + 3)
     with way(on_host):
         answer(decoder(), [request] * 2, Choices())
     assert len(heard) == asks
@@ -243,7 +243,7 @@ def test_a_device_is_asked_now_and_then(on_host: bool, asks: int, monkeypatch: p
 def test_elsewhere_rows_are_let_go_once_half_of_them_ended() -> None:
     model = decoder()
     shapes = counted(model)
-    requests = [Request(prompt=torch.tensor([1, 2]), length=n) for n in (2, 4, 4, 6, 8)]
+    requests = [Request(prompt=torch.tensor([1, 2]), max_new_tokens=n) for n in (2, 4, 4, 6, 8)]
     with way(False):
         answer(model, requests, Choices())
     assert [rows for rows, _ in shapes[:8]] == [5, 5, 5, 5, 2, 2, 1, 1]
@@ -251,7 +251,9 @@ def test_elsewhere_rows_are_let_go_once_half_of_them_ended() -> None:
 
 def test_elsewhere_a_long_text_that_ended_takes_no_room_from_those_that_go_on() -> None:
     """It stays beside them, but from its start on: they have more to draw than it has room for."""
-    requests = [Request(prompt=torch.randint(0, VOCAB, (n,)), length=40 if n == 1 else 2) for n in (1, 1, 1, 30)]
+    requests = [
+        Request(prompt=torch.randint(0, VOCAB, (n,)), max_new_tokens=40 if n == 1 else 2) for n in (1, 1, 1, 30)
+    ]
     model = randomised(decoder)
     shapes = counted(model)
     with way(False):
@@ -262,7 +264,7 @@ def test_elsewhere_a_long_text_that_ended_takes_no_room_from_those_that_go_on() 
 
 def test_elsewhere_a_text_that_ended_has_drawn_nothing_once_it_is_forgotten() -> None:
     """Filters that count what was drawn see its row too."""
-    requests = [Request(prompt=torch.randint(0, VOCAB, (10,)), length=n) for n in (2, 6, 6, 6)]
+    requests = [Request(prompt=torch.randint(0, VOCAB, (10,)), max_new_tokens=n) for n in (2, 6, 6, 6)]
     results = agree(randomised(decoder), requests, Choices(filters=[Forced([1, 2])]))
     assert [result.tokens[:2] for result in results] == [[1, 2]] * 4
 
@@ -289,7 +291,7 @@ def test_a_window_slides_past_the_trained_length(options: dict[str, Any]) -> Non
     for layer in attentions(narrow):
         layer.window = min(layer.window or window, window)
     prompts = [torch.randint(0, VOCAB, (n,)) for n in (2, 11, 5)]
-    requests = [Request(prompt=prompt, length=3 * window) for prompt in prompts]
+    requests = [Request(prompt=prompt, max_new_tokens=3 * window) for prompt in prompts]
     choices = Choices(temperature=0, window=window, batch=2)
     wanted = [naive(narrow, number, request, choices) for number, request in enumerate(requests)]
     for on_host in (True, False):

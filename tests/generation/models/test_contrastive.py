@@ -138,7 +138,7 @@ def test_a_joint_memory_repeats_and_reorders_its_rows() -> None:
 )
 def test_a_row_alone_or_among_others_that_come_and_go(choices: Choices) -> None:
     wrapped = Contrastive(randomised(decoder), [amateur(1), amateur(2)])
-    asked = [Request(prompt=words(1, 1 + row)[0], length=9 - row, seed=row) for row in range(5)]
+    asked = [Request(prompt=words(1, 1 + row)[0], max_new_tokens=9 - row, seed=row) for row in range(5)]
     together = answer(wrapped, asked, Choices(**{**vars(choices), "batch": 2}))
     alone = [answer(wrapped, [request], choices)[0] for request in asked]
     assert [result.tokens for (result,) in together] == [result.tokens for (result,) in alone]

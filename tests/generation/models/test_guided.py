@@ -98,7 +98,7 @@ def asked(model: EncoderDecoder) -> list[Request]:
     src, mask = source(5, 7)
     known = [model.encode(src[[row], : 7 - row], mask[[row], : 7 - row]) for row in range(5)]
     return [
-        Request(prompt=torch.tensor([1, *range(row % 3)]), length=5 + row, seed=row, inputs=known[row])
+        Request(prompt=torch.tensor([1, *range(row % 3)]), max_new_tokens=5 + row, seed=row, inputs=known[row])
         for row in range(5)
     ]
 

@@ -68,7 +68,7 @@ def requests(lengths: dict[int, int], inputs: Inputs | None = None) -> list[Requ
     return [
         Request(
             prompt=torch.randint(0, VOCAB, (n,), generator=generator),
-            length=length,
+            max_new_tokens=length,
             seed=100 + row,
             inputs=row_of(inputs, row, n),
         )
@@ -124,7 +124,7 @@ def by_hand(model: Decoder, request: Request, choices: Choices) -> list[int]:
     """One token after the other, the whole text read anew for each."""
     text = request.prompt[None]
     prompts, seeds = torch.tensor([text.shape[1]]), seeds_of([request.seed], text.device)
-    for step in range(request.length):
+    for step in range(request.max_new_tokens):
         with torch.no_grad():
             logits = model(text)[:, -1]
         logits = logits / (choices.temperature or 1)
@@ -182,7 +182,7 @@ def test_tokens_come_in_order_and_the_last_is_marked() -> None:
     drawn = list(PromptLookup()(randomised(decoder), asked, GREEDY))
     for row, request in enumerate(asked):
         mine = [each for each in drawn if each.request == row]
-        assert [each.last for each in mine] == [False] * (request.length - 1) + [True]
+        assert [each.last for each in mine] == [False] * (request.max_new_tokens - 1) + [True]
         assert {each.sequence for each in mine} == {0}
 
 
@@ -191,7 +191,8 @@ def test_an_encoder_decoder_writes_the_same_targets() -> None:
     model, (src, mask) = randomised(pair), source(3, 7)
     encoded = [model.encode(src[[row], :n], mask[[row], :n]) for row, n in enumerate((7, 5, 3))]
     asked = [
-        Request(prompt=torch.tensor([1, *range(row)]), length=9, seed=row, inputs=encoded[row]) for row in range(3)
+        Request(prompt=torch.tensor([1, *range(row)]), max_new_tokens=9, seed=row, inputs=encoded[row])
+        for row in range(3)
     ]
     for choices in (GREEDY, SAMPLED):
         texts = same(model.decoder, asked, choices, PromptLookup())
@@ -204,7 +205,7 @@ def test_soft_prefixes_of_several_lengths() -> None:
     model, text = randomised(decoder), torch.tensor([4, 1, 6, 2, 4])
     soft = model.token_embedding(text)[None]
     inputs = [None, Inputs(prefix=soft[:, :2]), Inputs(prefix=soft[:, :4]), Inputs(prefix=soft[:, :2])]
-    asked = [Request(prompt=text[:4], length=12, seed=5, inputs=each) for each in inputs]
+    asked = [Request(prompt=text[:4], max_new_tokens=12, seed=5, inputs=each) for each in inputs]
     for method in (PromptLookup(), Draft(model)):
         texts = same(model, asked, GREEDY, method)
         assert texts[1] == texts[3]
@@ -225,7 +226,7 @@ def test_nothing_asked_is_nothing_drawn() -> None:
 
 def test_a_text_that_goes_round_is_read_in_strides() -> None:
     model, method = Ring(), PromptLookup(ngram=3, tokens=8)
-    asked = [Request(prompt=torch.tensor([0, 1, 2, 3, 4, 0]), length=21)]
+    asked = [Request(prompt=torch.tensor([0, 1, 2, 3, 4, 0]), max_new_tokens=21)]
     ((result,),) = answer(model, asked, GREEDY, method)
     assert result.tokens == [(1 + step) % 5 for step in range(21)]
     # One from the prompt, then nine at a time: eight guesses and what follows them. The last needs no guess.
@@ -235,7 +236,7 @@ def test_a_text_that_goes_round_is_read_in_strides() -> None:
 
 def test_where_nothing_repeats_nothing_is_guessed() -> None:
     model, method = Ring(), PromptLookup()
-    answer(model, [Request(prompt=torch.tensor([0]), length=4)], GREEDY, method)
+    answer(model, [Request(prompt=torch.tensor([0]), max_new_tokens=4)], GREEDY, method)
     assert model.widths == [1, 1, 1, 1]
     assert (method.proposed, method.accepted) == (0, 0)
 
@@ -243,7 +244,7 @@ def test_where_nothing_repeats_nothing_is_guessed() -> None:
 def test_short_matches_count_as_long_as_guesses_are_of_use() -> None:
     # The first token is 1. Of 4 0 1 only the 1 was there before, which will do as the prompt has just been read.
     model, method = Ring(), PromptLookup(tokens=2)
-    answer(model, [Request(prompt=torch.tensor([1, 2, 4, 0]), length=5)], GREEDY, method)
+    answer(model, [Request(prompt=torch.tensor([1, 2, 4, 0]), max_new_tokens=5)], GREEDY, method)
     # The guess after 1 is 2 4, of which 2 is right, and 3 comes next; after it nothing is known.
     assert model.widths == [4, 3, 1, 1]
     assert (method.proposed, method.accepted) == (2, 1)
@@ -294,7 +295,7 @@ def test_draws_follow_the_distribution(guess: str) -> None:
     other = randomised(lambda: Decoder(size, dim=7, depth=1, attention=attention()))
     method = PromptLookup(ngram=1) if guess == "lookup" else Draft(other)
     prompt = torch.tensor([0, 1, 2, 0])
-    asked = [Request(prompt=prompt, length=length, seed=seed) for seed in range(draws)]
+    asked = [Request(prompt=prompt, max_new_tokens=length, seed=seed) for seed in range(draws)]
     drawn = answer(model, asked, Choices(batch=1000), method)
     assert 0 < method.accepted < method.proposed
     words = torch.cartesian_prod(*[torch.arange(size)] * length)
