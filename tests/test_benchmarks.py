@@ -272,3 +272,18 @@ def test_algorithms_count_what_is_exact(tmp_path):
     for row in found.values():
         assert row["repeats"] == len(row["seeds"]) == len(row["seconds"]) == 2
         assert row["value"] == 0.0, "nothing is learnt in two steps"
+
+
+@pytest.mark.slow
+def test_copy_loop_is_learnt_in_no_more_steps_than_by_x_transformers(tmp_path):
+    pytest.importorskip("x_transformers")
+    found = rows(tmp_path, "copy_loop.py", "--seeds=3")
+    assert found["ours"]["value"] <= found["theirs"]["value"]
+    assert max(found["ours"]["seeds"]) <= 300
+
+
+def test_copy_loop_without_x_transformers_runs_ours_alone(tmp_path):
+    done = run(tmp_path, "copy_loop.py", "--seeds=2", "--max_steps=10", "--dim=16", before=["-c", WITHOUT_X_TRANSFORMERS])
+    assert result(done) == {"ours": {"value": None, "seeds": [None, None], "repeats": 2}}
+    message = "x-transformers is not installed, so ours runs alone; pip install -e '.[bench]'"
+    assert done.stderr.splitlines() == [message, "seed 0  ours: not learnt", "seed 1  ours: not learnt"]

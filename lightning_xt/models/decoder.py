@@ -46,8 +46,8 @@ class Decoder(nn.Module):
         depth: number of layers.
         attention: recipe of each layer's attention.
         feedforward: recipe of each layer's feedforward.
-        cross_attention: recipe of each layer's attention over the context; its position is best null, unless the order
-            of the context matters by index. None = Attention without positions where there is a context.
+        cross_attention: recipe of each layer's attention over the context. None = Attention with its defaults over a
+            sequence, such as an encoder's output, and without positions over vectors in no order.
         condition_dim: width of the condition that adaptive norms read. None = none of them is used.
         norm: recipe of every norm.
         placement: where norms stand around a sublayer.
@@ -81,9 +81,7 @@ class Decoder(nn.Module):
     ) -> None:
         super().__init__()
         _check_sizes(vocab_size, dim, depth, dropout)
-        if context is not None and cross_attention is None:
-            cross_attention = partial(Attention, position=None)
-        elif cross_attention is not None and context is None:
+        if cross_attention is not None and context is None:
             raise ValueError(
                 "decoder: cross_attention is given without a context to read; give context too, or neither"
             )
@@ -94,6 +92,8 @@ class Decoder(nn.Module):
         self._limits = [part.max_length for part in added if part.max_length is not None]
         self.dropout = nn.Dropout(dropout)
         self.context = None if context is None else context(shape)
+        if self.context is not None and cross_attention is None:
+            cross_attention = Attention if self.context.ordered else partial(Attention, position=None)
         self.stack = Stack(
             replace(shape, context_dim=None if self.context is None else self.context.dim),
             attention=attention,

@@ -13,13 +13,16 @@ from torch import Tensor
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.nn.attention.attention import Attention
+from lightning_xt.nn.contexts.base import ContextFactory
 from lightning_xt.nn.contexts.given_context import GivenContext
+from lightning_xt.nn.contexts.learned_context import LearnedContext
 from lightning_xt.nn.embeddings.learned_positions import LearnedPositions
 from lightning_xt.nn.feedforward.mlp import MLP
 from lightning_xt.nn.layouts.looped import Looped
 from lightning_xt.nn.positions.alibi import ALiBi
 from lightning_xt.nn.positions.forgetting import Forgetting
 from lightning_xt.nn.positions.relative_bias import RelativeBias
+from lightning_xt.nn.positions.rotary import Rotary
 from lightning_xt.nn.shifts.token_shift import TokenShift
 
 Build = Callable[[], Decoder]
@@ -192,28 +195,32 @@ def test_a_stack_tells_its_parts_what_they_are() -> None:
         assert across.context_dim == CONTEXT
 
 
-def test_a_context_alone_is_read_by_plain_cross_attention() -> None:
-    model = Decoder(VOCAB, partial(GivenContext, dim=CONTEXT), dim=24, depth=3)
+@pytest.mark.parametrize(
+    ("context", "position"), [(partial(GivenContext, dim=DIM), Rotary), (LearnedContext, type(None))], ids=str
+)
+def test_a_context_alone_is_read_by_plain_cross_attention(context: ContextFactory, position: type) -> None:
+    model = Decoder(VOCAB, context, dim=24, depth=3)
     for layer in range(3):
         branch = model.stack.sublayers[f"{layer}_cross_attention"].branch
-        assert type(branch) is Attention and branch.position is None
-        assert (branch.shape.heads, branch.shape.dim_head, branch.shape.context_dim) == (8, 3, CONTEXT)
+        assert type(branch) is Attention and type(branch.position) is position
+        assert (branch.shape.heads, branch.shape.dim_head, branch.shape.context_dim) == (8, 3, model.context.dim)
     assert [step.kind for step in model.stack.steps[:3]] == ["attention", "cross_attention", "feedforward"]
     assert Decoder(VOCAB, dim=24).context is None
 
 
 @torch.no_grad()
-def test_plain_cross_attention_is_attention_without_positions() -> None:
+def test_plain_cross_attention_distinguishes_the_order_of_a_sequence() -> None:
     given = {"context": partial(GivenContext, dim=CONTEXT), "dim": 24, "attention": attention()}
-    plain, told = (
+    plain, told, orderless = (
         randomised(partial(decoder, **given, **cross))
-        for cross in ({}, {"cross_attention": partial(Attention, position=None)})
+        for cross in ({}, {"cross_attention": Attention}, {"cross_attention": partial(Attention, position=None)})
     )
     tokens, context = words(2, 7), torch.randn(2, 5, CONTEXT, dtype=torch.float64)
-    before = plain(tokens, inputs=Inputs(context=context))
-    close(told(tokens, inputs=Inputs(context=context)), before)
-    close(plain(tokens, inputs=Inputs(context=context.flip(1))), before)
-    assert (plain(tokens, inputs=Inputs(context=context[:, 1:])) - before).abs().max() > 1e-3
+    before, after = Inputs(context=context), Inputs(context=context.flip(1))
+    close(told(tokens, inputs=before), plain(tokens, inputs=before))
+    assert (plain(tokens, inputs=after) - plain(tokens, inputs=before)).abs().max() > 1e-3
+    close(orderless(tokens, inputs=after), orderless(tokens, inputs=before))
+    assert (plain(tokens, inputs=Inputs(context=context[:, 1:])) - plain(tokens, inputs=before)).abs().max() > 1e-3
 
 
 def test_a_cache_has_one_memory_per_call() -> None:

@@ -19,6 +19,7 @@ from lightning_xt.nn.embeddings.learned_positions import LearnedPositions
 from lightning_xt.nn.embeddings.type_embedding import TypeEmbedding
 from lightning_xt.nn.heads.tied_head import TiedHead
 from lightning_xt.nn.norms.adaptive_rms_norm import AdaptiveRMSNorm
+from lightning_xt.nn.positions.rotary import Rotary
 
 TARGETS = torch.tensor([[1, 4, 2, 5, 3], [2, 7, 1, 8, 2]])
 
@@ -28,8 +29,9 @@ def close(actual: Tensor, expected: Tensor) -> None:
 
 
 @torch.no_grad()
-def test_cross_attention_of_one_head_by_hand() -> None:
-    one = attention(heads=1, dim_head=6, position=None)
+@pytest.mark.parametrize("position", [None, Rotary])
+def test_cross_attention_of_one_head_by_hand(position: type[Rotary] | None) -> None:
+    one = attention(heads=1, dim_head=6, position=position)
     model, (src, mask) = randomised(lambda: pair(decoded={"depth": 1, "cross_attention": one})), source(2, 7)
     layer = model.decoder.stack.sublayers["0_cross_attention"].branch
     seen: list[tuple[Tensor, Tensor]] = []
@@ -39,9 +41,20 @@ def test_cross_attention_of_one_head_by_hand() -> None:
     to_k, to_v = layer.projection.to_kv.weight.split(6)
     for row, length in enumerate((7, 4)):
         context = model.encoder(src[row : row + 1, :length])[0]
-        scores = (x[row] @ layer.projection.to_q.weight.T) @ (context @ to_k.T).T / 6**0.5
+        q, k = x[row] @ layer.projection.to_q.weight.T, context @ to_k.T
+        scores = (q @ k.T if position is None else rotated_products(q, k)) / 6**0.5
         weights = scores.exp() / scores.exp().sum(1, keepdim=True)
         close(out[row], weights @ (context @ to_v.T) @ layer.to_out.weight.T)
+
+
+def rotated_products(q: Tensor, k: Tensor) -> Tensor:
+    """Return the product of each query i and key j, pairs of features as complex numbers that turn by i - j."""
+    # In float32, as Rotary keeps them.
+    frequencies = torch.tensor([1.0, 10_000 ** (-1 / 3), 10_000 ** (-2 / 3)], dtype=torch.float32).double()
+    queries, keys = (torch.complex(*x.split(3, dim=-1)) for x in (q, k))
+    distance = torch.arange(len(q))[:, None] - torch.arange(len(k))
+    turn = torch.exp(1j * distance[..., None] * frequencies)
+    return (queries[:, None] * keys.conj() * turn).real.sum(-1)
 
 
 @torch.no_grad()
@@ -66,11 +79,10 @@ def test_sides_of_different_width_depth_and_vocabulary() -> None:
     assert model(src, TARGETS, mask).shape == (2, 5, VOCAB)
 
 
-def test_cross_attention_has_no_positions_unless_told() -> None:
+def test_cross_attention_knows_positions_unless_told_otherwise() -> None:
     model = EncoderDecoder(SOURCES, VOCAB, encoder=partial(Encoder, dim=16), decoder=partial(Decoder, dim=24))
     layer = model.decoder.stack.sublayers["0_cross_attention"].branch
-    assert layer.position is None and layer.shape.heads == 8
-    assert model.decoder.stack.sublayers["0_attention"].branch.position is not None
+    assert type(layer.position) is Rotary and layer.shape.heads == 8
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import ClassVar
 
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -15,6 +16,8 @@ class Context(nn.Module, ABC):
 
     dim: int
     """Width of the vectors."""
+    ordered: ClassVar[bool] = False
+    """Whether the vectors are a sequence, so that cross-attention can use the position of each."""
 
     @abstractmethod
     def forward(self, batch: int, inputs: Inputs) -> tuple[Float[Tensor, "b m c"], Bool[Tensor, "b m"] | None]: ...

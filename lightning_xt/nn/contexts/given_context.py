@@ -14,6 +14,8 @@ class GivenContext(Context):
         dim: width of the context. None = the model's own width.
     """
 
+    ordered = True
+
     def __init__(self, shape: LayerShape, *, dim: int | None = None) -> None:
         super().__init__()
         self.dim = shape.dim if dim is None else dim
