@@ -283,7 +283,9 @@ def test_copy_loop_is_learnt_in_no_more_steps_than_by_x_transformers(tmp_path):
 
 
 def test_copy_loop_without_x_transformers_runs_ours_alone(tmp_path):
-    done = run(tmp_path, "copy_loop.py", "--seeds=2", "--max_steps=10", "--dim=16", before=["-c", WITHOUT_X_TRANSFORMERS])
+    done = run(
+        tmp_path, "copy_loop.py", "--seeds=2", "--max_steps=10", "--dim=16", before=["-c", WITHOUT_X_TRANSFORMERS]
+    )
     assert result(done) == {"ours": {"value": None, "seeds": [None, None], "repeats": 2}}
     message = "x-transformers is not installed, so ours runs alone; pip install -e '.[bench]'"
     assert done.stderr.splitlines() == [message, "seed 0  ours: not learnt", "seed 1  ours: not learnt"]
