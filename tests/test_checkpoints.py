@@ -18,7 +18,7 @@ from lightning_xt.commands.checkpoints import Resolved, resolve
 from lightning_xt.nn.rope_scalings.base import RopeScaling
 from lightning_xt.system.messages import UserError
 from lightning_xt.training.callbacks.last_checkpoint import LastCheckpoint
-from lightning_xt.training.from_config import named_tokenizer
+from lightning_xt.training.from_config import build_tokenizer
 from lightning_xt.training.language_model import LanguageModel
 
 # Where the slot of a family stands in a decoder's config; families not named here are slots of attention.
@@ -89,15 +89,15 @@ def resolved(asked: str, command: str = "fit", **given: Any) -> Resolved:
 def test_which_checkpoint_a_run_goes_on_from_and_its_step_are_told(asked: str, trained: Path) -> None:
     file = Path("runs/tiny/0/checkpoints/last.ckpt" if asked == "last" else "runs/tiny/0/checkpoints/best.ckpt")
     found = resolved(asked)
-    assert found.checkpoint == file
-    assert found.notes == (f"--ckpt_path {asked}: going on from {file} at step 6",)
+    assert found.checkpoint is not None and found.checkpoint.path == file
+    assert found.notes == (f"--ckpt_path {asked}: resuming from {file} at step 6",)
     # What measures one says nothing before its numbers.
     assert resolved(asked, "validate").notes == ()
 
 
 def test_the_command_prints_it(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fit", "-c", "runs/tiny/0/config.yaml", "--ckpt_path", "last", "--trainer.max_steps", "7"]) == 0
-    line = "--ckpt_path last: going on from runs/tiny/0/checkpoints/last.ckpt at step 6"
+    line = "--ckpt_path last: resuming from runs/tiny/0/checkpoints/last.ckpt at step 6"
     assert capsys.readouterr().out.splitlines()[0] == line
 
 
@@ -118,7 +118,7 @@ def kept(trained: Path) -> Path:
 @pytest.mark.parametrize(
     ("damaged", "said"),
     [
-        (b"", "it is empty, because what wrote it was stopped; give another checkpoint"),
+        (b"", "it is empty, because its writer was stopped; give another checkpoint"),
         (b"text", "it is not in the format of torch.save; give a .ckpt file of a run"),
     ],
     ids=["empty", "text"],
@@ -151,7 +151,7 @@ def test_what_is_no_run_names_none(trained: Path) -> None:
 def test_a_checkpoint_of_something_else_names_those_of_the_run(kept: Path) -> None:
     torch.save({"weights": torch.ones(2)}, FOLDER / "last.ckpt")
     with pytest.raises(
-        UserError, match=r"is no checkpoint of a run: it has no state_dict; .* is at step 4: --ckpt_path"
+        UserError, match=r"is not a checkpoint of a run: it has no state_dict; .* is at step 4: --ckpt_path"
     ):
         resolved("last")
 
@@ -160,6 +160,45 @@ def test_what_a_killed_process_left_is_told(trained: Path) -> None:
     (FOLDER / ".last.ckpt.part").write_bytes(b"half")
     told = resolved("last").notes[1]
     assert told == f"{FOLDER}/.last.ckpt.part is what a process left that was stopped while it saved; it is not used"
+
+
+def opened(monkeypatch: pytest.MonkeyPatch, *command: str) -> list[str]:
+    """The checkpoints that a command opens, once for each time."""
+    files: list[str] = []
+    load = torch.load
+
+    def counting(file: Any, *args: Any, **options: Any) -> Any:
+        files.append(Path(file).name)
+        return load(file, *args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "load", counting)
+        assert main(command) == 0
+    return files
+
+
+def test_commands_open_their_checkpoint_once(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert opened(monkeypatch, "generate", "runs/tiny", "--prompt", "a", "--length", "2") == ["best.ckpt"]
+    assert opened(monkeypatch, "info", "runs/tiny", "--tree") == ["best.ckpt"]
+    config = ("-c", "runs/tiny/0/config.yaml")
+    assert opened(monkeypatch, "validate", *config, "--ckpt_path", "best") == ["best.ckpt"]
+    more = ("--trainer.max_steps", "7")
+    # The best one is another file, measured at the end.
+    assert opened(monkeypatch, "fit", *config, "--ckpt_path", "last", *more) == ["last.ckpt", "best.ckpt"]
+    assert (
+        opened(monkeypatch, "fit", "-c", "tiny.yaml", "--init_from", "runs/tiny/0", "--name", "new")[0] == "best.ckpt"
+    )
+
+
+def test_a_model_whose_class_is_gone(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    content = torch.load(FOLDER / "best.ckpt", weights_only=True)
+    content["hyper_parameters"]["_class_path"] = "my_models.Mine"
+    torch.save(content, FOLDER / "best.ckpt")
+    for command in (["generate", "runs/tiny", "--prompt", "a"], ["info", "runs/tiny", "--tree"]):
+        assert main(command) == 2
+        said = capsys.readouterr().err
+        assert "the checkpoint's model my_models.Mine cannot be imported (No module named 'my_models')" in said
+        assert f"it was looked for in {Path.cwd()} and the installed packages" in said
 
 
 def test_nothing_is_saved_in_the_midst_of_a_step(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,5 +233,5 @@ def test_a_run_that_makes_no_steps_stops_with_a_sentence(fresh: Path, capsys: py
     "path", ["torch.utils.collect_env.run", "torch.nn.Linear", "lightning_xt.system.messages.unknown"]
 )
 def test_a_checkpoint_calls_nothing_but_tokenizers(path):
-    with pytest.raises(ValueError, match=f"the checkpoint's tokenizer {re.escape(path)} is no Tokenizer"):
-        named_tokenizer({"class_path": path, "init_args": {"command": "exit 1"}})
+    with pytest.raises(ValueError, match=f"the checkpoint's tokenizer {re.escape(path)} is not a Tokenizer"):
+        build_tokenizer({"class_path": path, "init_args": {"command": "exit 1"}})

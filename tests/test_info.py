@@ -117,7 +117,7 @@ def test_a_reader_that_has_enough_ends_it_quietly(trained):
 
 def test_what_is_missing_is_not_told(trained, capsys):
     change(
-        lightning_xt={"format": 1, "version": "0.1.0"},
+        lightning_xt={"format": 2, "version": "0.1.0"},
         TextFiles=None,
         hyper_parameters=None,
         datamodule_hyper_parameters=None,
@@ -131,15 +131,11 @@ def test_what_is_missing_is_not_told(trained, capsys):
     assert found["parameters"] == {"count": 0, "bytes": 0, "types": []}
 
 
-def test_files_of_the_first_version(trained, capsys):
-    change(
-        lightning_xt={"format": 1, "version": "0.1.0", "tokenizer": own()["tokenizers"]["text"]},
-        TextFiles={"samples_seen": 9},
-    )
+def test_a_kind_and_a_hash_that_are_not_told(trained, capsys):
+    change(lightning_xt={"format": 2, "version": "0.1.0"}, TextFiles={"samples_seen": 9})
     found = json.loads(printed(capsys, str(BEST), "--json"))
     assert found["kind"] == "LanguageModel"
     assert found["samples_seen"] == 9
-    assert found["tokenizers"]["text"]["class_path"].endswith(".Bytes")
     assert found["data"]["hash"] is None
     assert found["data"]["init_args"]["path"] == "corpus.txt"
     assert "data hash" not in printed(capsys, str(BEST))
@@ -272,7 +268,7 @@ MISTAKES = [
     ("empty.ckpt", "empty.ckpt cannot be read as a checkpoint: it is empty"),
     ("zip.ckpt", "zip.ckpt cannot be read as a checkpoint: it is a zip archive of other files"),
     ("half.ckpt", "half.ckpt cannot be read as a checkpoint: its end is missing"),
-    ("program.ckpt", "system beside tensors and plain values, and loading that could run any code"),
+    ("program.ckpt", "system besides tensors and plain values, and loading that could run any code"),
     ("tensor.ckpt", "tensor.ckpt cannot be read as a checkpoint: it holds a Tensor"),
     (
         "lightning.ckpt",
@@ -283,12 +279,12 @@ MISTAKES = [
         "weights.ckpt",
         "weights.ckpt was not written by lightning-xt: it is a bare state_dict of 2 tensors (weight, bias",
     ),
-    ("other.ckpt", "other.ckpt cannot be read as a checkpoint: what it holds of its run is a list, not a mapping"),
+    ("other.ckpt", "other.ckpt cannot be read as a checkpoint: its lightning_xt is a list, not a mapping"),
     ("nothing.ckpt", "nothing.ckpt was not written by lightning-xt: it is a mapping of 0 entries (nothing"),
     (
         "later.ckpt",
-        "the checkpoint has format 99, but lightning-xt 0.1.0 reads formats up to 2; it was written by "
-        "version 7.0: upgrade to that",
+        "the checkpoint has format 99, but lightning-xt 0.1.0 reads format 2; it was written by version 7.0: use that "
+        "version",
     ),
     ("later.ckpt --tre", "info: unrecognized arguments: --tre; did you mean --tree?"),
     ("later.ckpt --seq_len ten --tree", "info: argument --seq_len: invalid int value: 'ten'"),

@@ -113,7 +113,7 @@ PARTS = {
     "truncated": "its end is missing",
     "text": "it is not in the format of torch.save",
     "empty": "it is empty",
-    "weights": "is no checkpoint of a run: it has no state_dict",
+    "weights": "is not a checkpoint of a run: it has no state_dict",
 }
 
 

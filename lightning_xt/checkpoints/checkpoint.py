@@ -1,4 +1,4 @@
-"""Reading checkpoint files, and saying in one sentence why one cannot be read. Needs no Lightning."""
+"""Checkpoint files: one object for each, opened and verified once. Needs no Lightning."""
 
 import re
 import zipfile
@@ -7,104 +7,163 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from lightning_xt.checkpoints.migrations import OWN, migrate
+from lightning_xt.checkpoints.migrations import METADATA_KEY, migrate
 
 ARCHIVE = b"PK\x03\x04"
-"""What every file of torch.save begins with: it is a zip archive."""
+"""First bytes of every file that torch.save writes: it is a zip archive."""
 DAMAGED = "its contents are damaged; give another checkpoint, or copy it again"
+WAY_OUT = "give a .ckpt file that fit has saved"
 
 
-def read_checkpoint(path: str | Path, *, mapped: bool = True, map_location: Any = "cpu") -> dict[str, Any]:
-    """What a checkpoint file holds, in today's format whichever version wrote it.
+class Checkpoint:
+    """A checkpoint file, opened and verified once and then handed on.
+
+    Its checksums are compared before anything is read. Tensors stay in the file until they are used: copy them before
+    you change them.
 
     Args:
         path: a file of torch.save.
-        mapped: whether tensors stay in the file until they are used, which then must not be changed in place.
-        map_location: where tensors are put, as for torch.load.
 
     Raises:
-        ValueError: it cannot be read, is no checkpoint, or a later version wrote it; the message says which and why.
+        ValueError: the file is not a readable checkpoint; the message says which file and why.
     """
-    file = Path(path)
-    _check_archive(file)
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._contents: dict[str, Any] | None = _read(self.path)
+
+    @property
+    def contents(self) -> dict[str, Any]:
+        """Everything in the file, in today's format."""
+        if self._contents is None:
+            self._contents = _read(self.path)
+        return self._contents
+
+    def release(self) -> None:
+        """Close the file. A file that stays open takes room on the disk even after a newer one has replaced it."""
+        self._contents = None
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps behind the weights.
+
+        Raises:
+            ValueError: the file holds no checkpoint of a run.
+        """
+        step = self._entry("global_step")
+        if not isinstance(step, int) or step < 0:
+            raise ValueError(
+                f"{self.path} is not a checkpoint of a run: its global_step is {step!r}, not a number of steps; "
+                f"{WAY_OUT}"
+            )
+        return step
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """Weights by name.
+
+        Raises:
+            ValueError: the file holds no checkpoint of a run.
+        """
+        weights = self._entry("state_dict")
+        if not isinstance(weights, dict) or not all(isinstance(each, Tensor) for each in weights.values()):
+            raise ValueError(
+                f"{self.path} is not a checkpoint of a run: its state_dict holds more than weights; {WAY_OUT}"
+            )
+        return weights
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """Facts that lightning-xt saved about the run; empty if another program wrote the file."""
+        return self.contents.get(METADATA_KEY) or {}
+
+    @property
+    def module_class(self) -> str | None:
+        """Import path of the model's class, or its bare name; None if the file does not name it."""
+        options = self.contents.get("hyper_parameters") or {}
+        found: str | None = options.get("_class_path") or self.metadata.get("kind")
+        return found
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Options that the model was built with; empty if it was built from live objects."""
+        options = self.contents.get("hyper_parameters") or {}
+        return {name: value for name, value in options.items() if not name.startswith("_")}
+
+    @property
+    def tokenizers(self) -> dict[str, dict[str, Any]]:
+        """Configs of the tokenizers that the model was trained with, by use."""
+        return self.metadata.get("tokenizers") or {}
+
+    def _entry(self, name: str) -> Any:
+        if name not in self.contents:
+            raise ValueError(f"{self.path} is not a checkpoint of a run: it has no {name}; {WAY_OUT}")
+        return self.contents[name]
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """Verify a file, load it and bring it to today's format."""
+    _verify(file)
     try:
-        content = torch.load(file, weights_only=True, mmap=mapped, map_location=map_location)
+        contents = torch.load(file, weights_only=True, mmap=True, map_location="cpu")
     except UnpicklingError as error:
         refused = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if refused is None or _is_damaged(file):
+        if refused is None:
             raise _unreadable(file, DAMAGED) from error
         raise _unreadable(
             file,
-            f"it holds {refused[1]} beside tensors and plain values, and loading that could run any code; give a "
-            "checkpoint that loads with weights_only=True, as ours do",
+            f"it holds {refused[1]} besides tensors and plain values, and loading that could run any code; give a "
+            "checkpoint that loads with weights_only=True, as those of lightning-xt do",
         ) from error
     except Exception as error:
-        # A damaged file may fail in any way.
+        # Python's unpickler raises almost anything for bytes that were valid but make no sense.
         raise _unreadable(file, DAMAGED) from error
-    if not isinstance(content, dict):
-        raise _unreadable(file, f"it holds a {type(content).__name__}, not a mapping; give a .ckpt file of a run")
-    content = dict(content)
-    if not isinstance(content.get(OWN) or {}, dict):
+    if not isinstance(contents, dict):
+        raise _unreadable(file, f"it holds a {type(contents).__name__}, not a mapping; give a .ckpt file of a run")
+    contents = dict(contents)
+    if not isinstance(contents.get(METADATA_KEY) or {}, dict):
         raise _unreadable(
-            file,
-            f"what it holds of its run is a {type(content[OWN]).__name__}, not a mapping; give a .ckpt file that fit "
-            "has saved",
+            file, f"its {METADATA_KEY} is a {type(contents[METADATA_KEY]).__name__}, not a mapping; {WAY_OUT}"
         )
-    migrate(content)
-    return content
+    migrate(contents)
+    return contents
 
 
-def check_contents(path: str | Path) -> None:
-    """Reads a checkpoint to its end and compares checksums, which loading alone does not.
-
-    Raises:
-        ValueError: the file is none, or not as it was written.
-    """
-    file = Path(path)
-    _check_archive(file)
-    try:
-        with zipfile.ZipFile(file) as archive:
-            damaged = archive.testzip()
-    except (OSError, zipfile.BadZipFile) as error:
-        raise _unreadable(file, DAMAGED) from error
-    if damaged is not None:
-        raise _unreadable(file, DAMAGED)
-
-
-def _check_archive(file: Path) -> None:
-    """Raises a ValueError for a file that torch.save did not write, or not whole."""
+def _verify(file: Path) -> None:
+    """Raise a ValueError unless torch.save wrote the file and every byte of it is as it was written."""
     try:
         with file.open("rb") as opened:
             start = opened.read(len(ARCHIVE))
-        if not start:
-            raise _unreadable(file, "it is empty, because what wrote it was stopped; give another checkpoint")
-        if not ARCHIVE.startswith(start):
-            raise _unreadable(file, "it is not in the format of torch.save; give a .ckpt file of a run")
-        with zipfile.ZipFile(file) as archive:
-            names = {name.partition("/")[2] for name in archive.namelist()}
+            if not start:
+                raise _unreadable(file, "it is empty, because its writer was stopped; give another checkpoint")
+            if not ARCHIVE.startswith(start):
+                raise _unreadable(file, "it is not in the format of torch.save; give a .ckpt file of a run")
+            with zipfile.ZipFile(opened) as archive:
+                names = {name.partition("/")[2] for name in archive.namelist()}
+                if "data.pkl" not in names:
+                    raise _unreadable(file, "it is a zip archive of other files; give a .ckpt file of a run")
+                if "constants.pkl" in names:
+                    raise _unreadable(file, "it is a TorchScript program; give a .ckpt file of a run")
+                if _is_damaged(archive):
+                    raise _unreadable(file, DAMAGED)
     except OSError as error:
         raise _unreadable(file, f"{error.strerror or error}; give a .ckpt file that can be opened") from error
     except zipfile.BadZipFile as error:
         raise _unreadable(
-            file, "its end is missing, because it was cut off or is still written; give another checkpoint"
+            file, "its end is missing, because it was cut off or is still being written; give another checkpoint"
         ) from error
-    if "data.pkl" not in names:
-        raise _unreadable(file, "it is a zip archive of other files; give a .ckpt file of a run")
-    if "constants.pkl" in names:
-        raise _unreadable(file, "it is a TorchScript program; give a .ckpt file of a run")
 
 
-def _is_damaged(file: Path) -> bool:
-    """Whether the part that names the classes is not as it was written."""
-    with zipfile.ZipFile(file) as archive:
-        try:
-            for name in archive.namelist():
-                if name.endswith("/data.pkl"):
-                    archive.read(name)
-        except zipfile.BadZipFile:
-            return True
-    return False
+def _is_damaged(archive: zipfile.ZipFile) -> bool:
+    try:
+        return archive.testzip() is not None
+    except OSError:
+        raise
+    except Exception:
+        # Damaged headers raise errors of many kinds.
+        return True
 
 
 def _unreadable(file: Path, reason: str) -> ValueError:

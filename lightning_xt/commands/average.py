@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_xt.checkpoints.checkpoint import read_checkpoint
-from lightning_xt.checkpoints.migrations import OWN
+from lightning_xt.checkpoints.checkpoint import Checkpoint
+from lightning_xt.checkpoints.migrations import METADATA_KEY
 from lightning_xt.checkpoints.runs import checkpoint_of
 from lightning_xt.checkpoints.step_checkpoints import step_checkpoints
 from lightning_xt.commands.arguments import Arguments
@@ -63,9 +63,9 @@ def averaged(files: dict[int, Path]) -> dict[str, Any]:
             made[place] = _mean([state[name] for state in states])
         weights[name] = made[place]
     # What was measured is not true of the mean.
-    own = {name: value for name, value in newest[OWN].items() if name != "metrics"}
+    own = {name: value for name, value in newest[METADATA_KEY].items() if name != "metrics"}
     own["averaged"] = {"steps": list(files), "files": [file.name for file in files.values()]}
-    return {**newest, "state_dict": weights, OWN: own}
+    return {**newest, "state_dict": weights, METADATA_KEY: own}
 
 
 def _mean(values: list[Tensor]) -> Tensor:
@@ -103,16 +103,15 @@ def _check_output(output: Path) -> None:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    content = read_checkpoint(file)
-    state = content.get("state_dict")
-    if not isinstance(content.get(OWN), dict) or not isinstance(state, dict):
+    checkpoint = Checkpoint(file)
+    if not checkpoint.metadata:
         raise UserError(f"{file} was not written by lightning-xt; average the checkpoints that fit has saved")
-    for name, value in state.items():
-        if not isinstance(value, Tensor) or not value.isfinite().all():
+    for name, value in checkpoint.weights.items():
+        if not value.isfinite().all():
             raise UserError(
                 f"{file} holds {name}, of which not all are numbers; remove the file, or average other ones"
             )
-    return content
+    return checkpoint.contents
 
 
 def _check_models(files: list[Path], states: list[dict[str, Tensor]]) -> None:

@@ -6,14 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
-from lightning_xt.checkpoints.checkpoint import check_contents, read_checkpoint
+from lightning_xt.checkpoints.checkpoint import Checkpoint
 from lightning_xt.checkpoints.runs import checkpoint_file, checkpoint_of, newest_with, run_of
 from lightning_xt.system.messages import UserError
 from lightning_xt.training.callbacks.preemption import owed_in
-
-WAY_OUT = "give a .ckpt file that fit has saved"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,16 +19,16 @@ class Resolved:
     Args:
         runs: folder of all runs of the name.
         folder: the run that exists already. None = none does.
-        checkpoint: file to go on from. None = none.
-        start: file whose weights a new run starts from. None = none.
+        checkpoint: the checkpoint to resume. None = none.
+        start: the checkpoint whose weights a new run starts from. None = none.
         step: optimizer steps that `fit` finds done in the checkpoint.
         notes: what the user should know.
     """
 
     runs: Path
     folder: Path | None = None
-    checkpoint: Path | None = None
-    start: Path | None = None
+    checkpoint: Checkpoint | None = None
+    start: Checkpoint | None = None
     step: int = 0
     notes: tuple[str, ...] = ()
 
@@ -66,16 +62,16 @@ def resolve(command: str, options: Any, configs: Sequence[Path], name: str | Non
         if folder is None and command == "fit":
             note = f"--ckpt_path {asked}: no run in {runs} has one yet; starting a new run"
             return Resolved(runs=runs, start=_start(options, command), notes=(note,))
-        checkpoint = checkpoint_file(folder or runs / "0", asked)
-        if folder is None or not checkpoint.is_file():
-            raise UserError(f"--ckpt_path {asked}: there is no {checkpoint}; train first, or name a checkpoint file")
+        file = checkpoint_file(folder or runs / "0", asked)
+        if folder is None or not file.is_file():
+            raise UserError(f"--ckpt_path {asked}: there is no {file}; train first, or name a checkpoint file")
     else:
-        checkpoint = _file("--ckpt_path", asked)
-        folder = run_of(checkpoint)
-    step = _step_or_another(f"--ckpt_path {asked}", checkpoint)
+        file = _file("--ckpt_path", asked)
+        folder = run_of(file)
+    checkpoint, step = _open(f"--ckpt_path {asked}", file)
     if command != "fit":
         return Resolved(runs=runs, folder=folder, checkpoint=checkpoint)
-    used = f"--ckpt_path {asked}: going on from {checkpoint} at step {step}"
+    used = f"--ckpt_path {asked}: resuming from {file} at step {step}"
     if asked not in ("best", "last") and not (own and folder and own.resolve() == folder.resolve()):
         # Another config, another run: this one only starts from there.
         folder = None
@@ -88,21 +84,21 @@ def resolve(command: str, options: Any, configs: Sequence[Path], name: str | Non
     )
 
 
-def _step_or_another(asked: str, checkpoint: Path) -> int:
-    """Optimizer steps behind a checkpoint.
+def _open(asked: str, file: Path) -> tuple[Checkpoint, int]:
+    """Open the checkpoint of a run, and count the optimizer steps behind it.
 
     Raises:
         UserError: it cannot be used; the message names the newest of the same run that can.
     """
     try:
-        return step_of(checkpoint)
-    except (UserError, ValueError) as error:
+        return _open_whole(file)
+    except ValueError as error:
         whole = {}
-        for other in checkpoint.parent.glob("*.ckpt"):
-            # Of a folder that is no run's, any other file may be of another model.
-            if run_of(checkpoint) is not None and other != checkpoint:
-                with suppress(UserError, ValueError):
-                    whole[step_of(other)] = other
+        for other in file.parent.glob("*.ckpt"):
+            # Of a folder that is not a run's, any other file may be of another model.
+            if run_of(file) is not None and other != file:
+                with suppress(ValueError):
+                    whole[_open_whole(other)[1]] = other
         newest = max(whole, default=None)
         if newest is None:
             raise UserError(f"{asked}: {error}") from error
@@ -111,42 +107,31 @@ def _step_or_another(asked: str, checkpoint: Path) -> int:
         ) from error
 
 
-def _notes(options: Any, checkpoint: Path, step: int) -> Iterator[str]:
+def _open_whole(file: Path) -> tuple[Checkpoint, int]:
+    checkpoint = Checkpoint(file)
+    # Raises where there are none.
+    _ = checkpoint.weights
+    return checkpoint, checkpoint.step
+
+
+def _notes(options: Any, checkpoint: Checkpoint, step: int) -> Iterator[str]:
     """What of the options a run that goes on has no use for."""
-    for part in sorted(checkpoint.parent.glob(".*.ckpt.part")):
+    for part in sorted(checkpoint.path.parent.glob(".*.ckpt.part")):
         yield f"{part} is what a process left that was stopped while it saved; it is not used"
     if options.init_from is not None:
-        yield f"--init_from {options.init_from} is not used: the run goes on from {checkpoint}"
-    if 0 < options.trainer.max_steps <= step and owed_in(read_checkpoint(checkpoint)) is None:
+        yield f"--init_from {options.init_from} is not used: the run goes on from {checkpoint.path}"
+    if 0 < options.trainer.max_steps <= step and owed_in(checkpoint.contents) is None:
         yield (
-            f"{checkpoint} is at step {step} and --trainer.max_steps is {options.trainer.max_steps}: nothing is left "
-            "to train; give a larger number to go on"
+            f"{checkpoint.path} is at step {step} and --trainer.max_steps is {options.trainer.max_steps}: nothing is "
+            "left to train; give a larger number to go on"
         )
 
 
-def _start(options: Any, command: str) -> Path | None:
-    """The weights that a new run starts from."""
-    return None if options.init_from is None or command != "fit" else _file("--init_from", options.init_from)
-
-
-def step_of(checkpoint: Path) -> int:
-    """Optimizer steps behind a checkpoint.
-
-    Raises:
-        ValueError: the file cannot be read.
-        UserError: it is none of a run.
-    """
-    check_contents(checkpoint)
-    content = read_checkpoint(checkpoint)
-    for name in ("state_dict", "global_step"):
-        if name not in content:
-            raise UserError(f"{checkpoint} is no checkpoint of a run: it has no {name}; {WAY_OUT}")
-    state, step = content["state_dict"], content["global_step"]
-    if not isinstance(step, int) or step < 0:
-        raise UserError(f"{checkpoint} is no checkpoint of a run: its global_step is {step!r}, no count; {WAY_OUT}")
-    if not isinstance(state, dict) or not all(isinstance(each, Tensor) for each in state.values()):
-        raise UserError(f"{checkpoint} is no checkpoint of a run: its state_dict holds more than weights; {WAY_OUT}")
-    return step
+def _start(options: Any, command: str) -> Checkpoint | None:
+    """Open the checkpoint that a new run takes its weights from."""
+    if options.init_from is None or command != "fit":
+        return None
+    return _open_whole(_file("--init_from", options.init_from))[0]
 
 
 def with_config_of_run(args: list[str]) -> list[str]:

@@ -7,13 +7,11 @@ import sys
 import textwrap
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from lightning_xt.checkpoints.checkpoint import read_checkpoint
-from lightning_xt.checkpoints.migrations import OWN
+from lightning_xt.checkpoints.checkpoint import Checkpoint
 from lightning_xt.checkpoints.runs import checkpoint_of
 from lightning_xt.commands.arguments import RUN, Arguments
 from lightning_xt.system.messages import UserError
@@ -29,15 +27,14 @@ def info(args: Sequence[str]) -> int:
     options = _parser().parse_args(list(args))
     if options.seq_len is not None and not options.tree:
         raise UserError(f"--seq_len {options.seq_len} is for the tree; add --tree")
-    file = checkpoint_of(options.run)
-    checkpoint = read_checkpoint(file)
-    found = facts(file, checkpoint)
+    checkpoint = Checkpoint(checkpoint_of(options.run))
+    found = facts(checkpoint)
     text = "\n".join(_lines(found))
     if options.tree:
         # The only part that needs the model's classes, and with them Lightning.
         from lightning_xt.commands import tree
 
-        found["tree"], drawn = tree.tree(file, found, options.seq_len)
+        found["tree"], drawn = tree.tree(checkpoint, found, options.seq_len)
         text += f"\n\n{drawn}"
     try:
         print(json.dumps(_plain(found), indent=2) if options.json else text, flush=True)
@@ -56,67 +53,60 @@ def _parser() -> Arguments:
     return parser
 
 
-def facts(file: Path, checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """What a checkpoint says of itself; None where it says nothing.
-
-    Args:
-        file: where it was read.
-        checkpoint: what `read_checkpoint` read.
+def facts(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Collect what a checkpoint says of itself; None where it says nothing.
 
     Raises:
-        UserError: it is none of ours.
-        ValueError: a later version wrote it.
+        UserError: lightning-xt did not write it.
     """
-    own = checkpoint.get(OWN)
-    if not isinstance(own, dict):
+    file, own, contents = checkpoint.path, checkpoint.metadata, checkpoint.contents
+    if not own:
         raise UserError(
-            f"{file} was not written by lightning-xt: it is {_recognised(checkpoint)}; give a .ckpt file of a run"
+            f"{file} was not written by lightning-xt: it is {_describe_foreign(contents)}; give a .ckpt file of a run"
         )
-    model = checkpoint.get("hyper_parameters") or {}
-    progress = next((v for v in checkpoint.values() if isinstance(v, dict) and "samples_seen" in v), {})
+    progress = next((v for v in contents.values() if isinstance(v, dict) and "samples_seen" in v), {})
     status = file.stat()
     return {
         "file": str(file),
         "bytes": status.st_size,
         "written": datetime.fromtimestamp(status.st_mtime).astimezone().isoformat(timespec="seconds"),
-        "kind": own.get("kind") or (_class_name(model["_class_path"]) if "_class_path" in model else None),
-        "step": checkpoint.get("global_step"),
-        "epoch": checkpoint.get("epoch"),
+        "kind": None if checkpoint.module_class is None else _class_name(checkpoint.module_class),
+        "step": contents.get("global_step"),
+        "epoch": contents.get("epoch"),
         "samples_seen": progress.get("samples_seen"),
-        "parameters": _sizes(checkpoint.get("state_dict") or {}),
-        "average": _average(checkpoint, own),
+        "parameters": _sizes(contents.get("state_dict") or {}),
+        "average": _average(contents, own),
         "trainer": own.get("trainer"),
         "metrics": own.get("metrics"),
-        "data": _data(checkpoint, own, progress),
-        "tokenizers": own.get("tokenizers") or {},
-        "model": {name: value for name, value in model.items() if not name.startswith("_")},
+        "data": _data(contents, own, progress),
+        "tokenizers": checkpoint.tokenizers,
+        "model": checkpoint.config,
         "versions": {
             "lightning_xt": own.get("version"),
-            "lightning": checkpoint.get("pytorch-lightning_version"),
+            "lightning": contents.get("pytorch-lightning_version"),
             **(own.get("versions") or {}),
         },
-        "format": own.get("migrated_from", own.get("format")),
-        "read_as": own.get("format"),
+        "format": own.get("format"),
     }
 
 
-def _average(checkpoint: dict[str, Any], own: dict[str, Any]) -> str | None:
+def _average(contents: dict[str, Any], own: dict[str, Any]) -> str | None:
     """What the weights are a mean of; None where they are those of one step."""
     if "averaged" in own:
         return f"mean of the steps {', '.join(map(str, own['averaged']['steps']))}"
-    return "moving average, beside the weights that train" if "current_model_state" in checkpoint else None
+    return "moving average, beside the weights that train" if "current_model_state" in contents else None
 
 
-def _recognised(checkpoint: dict[str, Any]) -> str:
-    """What a checkpoint is that is none of ours."""
-    if "pytorch-lightning_version" in checkpoint:
-        version, step = checkpoint["pytorch-lightning_version"], checkpoint.get("global_step")
-        tensors = len(checkpoint.get("state_dict") or {})
+def _describe_foreign(contents: dict[str, Any]) -> str:
+    """Describe a checkpoint that lightning-xt did not write."""
+    if "pytorch-lightning_version" in contents:
+        version, step = contents["pytorch-lightning_version"], contents.get("global_step")
+        tensors = len(contents.get("state_dict") or {})
         return f"a checkpoint of Lightning {version} at step {step} with {tensors} tensors"
-    names = ", ".join(map(str, list(checkpoint)[:3])) or "nothing"
-    if checkpoint and all(isinstance(value, torch.Tensor) for value in checkpoint.values()):
-        return f"a bare state_dict of {len(checkpoint)} tensors ({names}, ...)"
-    return f"a mapping of {len(checkpoint)} entries ({names}, ...)"
+    names = ", ".join(map(str, list(contents)[:3])) or "nothing"
+    if contents and all(isinstance(value, torch.Tensor) for value in contents.values()):
+        return f"a bare state_dict of {len(contents)} tensors ({names}, ...)"
+    return f"a mapping of {len(contents)} entries ({names}, ...)"
 
 
 def _sizes(state: dict[str, Any]) -> dict[str, Any]:
@@ -134,8 +124,8 @@ def _sizes(state: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _data(checkpoint: dict[str, Any], own: dict[str, Any], progress: dict[str, Any]) -> dict[str, Any] | None:
-    options = checkpoint.get("datamodule_hyper_parameters") or {}
+def _data(contents: dict[str, Any], own: dict[str, Any], progress: dict[str, Any]) -> dict[str, Any] | None:
+    options = contents.get("datamodule_hyper_parameters") or {}
     told = own.get("data") or {}
     path = told.get("class_path") or options.get("_class_path")
     if path is None:
@@ -186,10 +176,7 @@ def _rows(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield name, _recipe(value, ": ", deep) if value else ""
         for part, recipe in deep.items():
             yield f"  {part}", _recipe(recipe, ": ")
-    format_ = None if found["format"] is None else str(found["format"])
-    if found["format"] != found["read_as"]:
-        format_ = f"{format_} (read as {found['read_as']})"
-    versions = {**found["versions"], "format": format_}
+    versions = {**found["versions"], "format": found["format"]}
     yield "versions", ", ".join(f"{name} {value}" for name, value in versions.items() if value)
 
 

@@ -1,35 +1,37 @@
-"""The module of a run, from its checkpoint alone."""
+"""Modules of runs, built from their checkpoints alone."""
 
 import torch
 
-from lightning_xt.checkpoints.checkpoint import read_checkpoint
-from lightning_xt.checkpoints.migrations import OWN
+from lightning_xt.checkpoints.checkpoint import Checkpoint
 from lightning_xt.checkpoints.runs import checkpoint_of
-from lightning_xt.commands.checkpoints import step_of
 from lightning_xt.system.messages import UserError
-from lightning_xt.training.language_model import LanguageModel
-from lightning_xt.training.module import Module, module_class
+from lightning_xt.training.from_config import instantiate
+from lightning_xt.training.module import Module, find_module_class
 
 
 def load(run: str) -> Module:
-    """The module of a RUN, on the fastest device there is; its classes must be imported.
+    """Build the module of a RUN on the fastest device there is.
 
     Raises:
-        UserError: it is no run, or its checkpoint is of no module of ours.
+        UserError: it is not a run, or its checkpoint does not hold a model that can be built.
         ValueError: the file cannot be read.
     """
     try:
-        checkpoint = checkpoint_of(run)
-    except (FileNotFoundError, ValueError) as error:
+        checkpoint = Checkpoint(checkpoint_of(run))
+    except FileNotFoundError as error:
         raise UserError(str(error)) from error
-    step_of(checkpoint)
-    kind = (read_checkpoint(checkpoint).get(OWN) or {}).get("kind")
-    # What was saved before checkpoints told their kind was a language model.
-    found = module_class(kind) or LanguageModel
+    weights, name = checkpoint.weights, checkpoint.module_class
+    if name is None or not checkpoint.config or checkpoint.step < 0:
+        raise UserError(
+            f"{checkpoint.path} does not say how its {name or 'model'} was built; save models that were built with "
+            "from_config or on the command line"
+        )
+    found = find_module_class(name)
     try:
-        model = found.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True)
+        model = instantiate(found, checkpoint.config)
+        model.on_load_checkpoint(checkpoint.contents)
+        model.load_state_dict(weights)
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{checkpoint} cannot be read as a checkpoint of a {found.__name__}: {reason}") from error
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return model.to(device).eval()
+        raise UserError(f"{checkpoint.path} cannot be read as a checkpoint of a {found.__name__}: {reason}") from error
+    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()

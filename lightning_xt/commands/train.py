@@ -17,6 +17,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import lightning_xt
+from lightning_xt.checkpoints.checkpoint import Checkpoint
 from lightning_xt.checkpoints.runs import checkpoint_file
 from lightning_xt.commands.checkpoints import (
     Resolved,
@@ -90,6 +91,13 @@ def _take_leave() -> None:
         torch.distributed.destroy_process_group()
 
 
+def _hand_on(checkpoint: Checkpoint, trainer: Trainer) -> None:
+    """Let the Trainer load a checkpoint that is open already."""
+    io = trainer.strategy.checkpoint_io
+    if isinstance(io, WholeCheckpoints):
+        io.reuse(checkpoint)
+
+
 @rank_zero_only
 def _say(line: str) -> None:
     print(line, flush=True)
@@ -135,7 +143,7 @@ class CommandLine(LightningCLI):
         if weights is not None:
             for line in differences(weights, self._plain()["model"]):
                 _say(line)
-        options.ckpt_path = None if checkpoint is None else str(checkpoint)
+        options.ckpt_path = None if checkpoint is None else str(checkpoint.path)
         options.name = self.resolved.runs.name
 
     def before_instantiate_classes(self) -> None:
@@ -183,6 +191,8 @@ class CommandLine(LightningCLI):
         except (MisconfigurationException, ValueError) as error:
             raise UserError(own_sentence(error) or f"trainer: {error}") from error
         check_strategy(trainer.strategy)
+        if self.resolved.checkpoint is not None:
+            _hand_on(self.resolved.checkpoint, trainer)
         settle(trainer)
         take_signals(trainer, self.subcommand == "fit")
         watch(trainer)
@@ -250,10 +260,11 @@ class CommandLine(LightningCLI):
         best = None if folder is None else checkpoint_file(folder, "best")
         metrics = self._metrics("val/")
         if best is not None and best.is_file():
-            step = torch.load(best, weights_only=True, map_location="cpu", mmap=True)["global_step"]
-            if step != self.trainer.global_step or not metrics:
+            checkpoint = Checkpoint(best)
+            if checkpoint.step != self.trainer.global_step or not metrics:
                 # The logs hold what was measured on the way; this measures an earlier step.
                 self.trainer.loggers = []
+                _hand_on(checkpoint, self.trainer)
                 self.trainer.validate(self.model, self.datamodule, ckpt_path=str(best), verbose=False)
                 metrics = self._metrics("val/")
         if folder is not None and self.trainer.is_global_zero:

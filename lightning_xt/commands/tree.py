@@ -9,11 +9,12 @@ import torch
 from jsonargparse import ArgumentError
 
 import lightning_xt
+from lightning_xt.checkpoints.checkpoint import Checkpoint
 from lightning_xt.commands.parse_errors import sentence
 from lightning_xt.models.outline import Stage, outline
 from lightning_xt.system.discovery import import_submodules
 from lightning_xt.system.messages import UserError
-from lightning_xt.training.module import Module, module_class
+from lightning_xt.training.module import Module, find_module_class
 
 NETWORKS = ("encoder", "decoder")
 """Stages of an encoder-decoder that have tables of their own."""
@@ -23,11 +24,11 @@ all pairs of tokens count, masked ones too; training is three times forward; lay
 their parameters and FLOPs are those of all, the parts below those of one"""
 
 
-def tree(file: Path, facts: dict[str, Any], seq_len: int | None) -> tuple[dict[str, Any], str]:
+def tree(checkpoint: Checkpoint, facts: dict[str, Any], seq_len: int | None) -> tuple[dict[str, Any], str]:
     """The stages of a checkpoint's model.
 
     Args:
-        file: the checkpoint, for messages.
+        checkpoint: of the model.
         facts: what it says of itself.
         seq_len: tokens in a row. None = as many as the data's.
 
@@ -39,8 +40,8 @@ def tree(file: Path, facts: dict[str, Any], seq_len: int | None) -> tuple[dict[s
         ValueError: the model has no positions for that many tokens.
     """
     import_submodules(lightning_xt)
-    found = module_class(facts["kind"])
-    if found is None or not facts["model"]:
+    file = checkpoint.path
+    if checkpoint.module_class is None or not checkpoint.config:
         raise UserError(
             f"{file} does not say what its {facts['kind'] or 'model'} is made of, so there is no tree of it; "
             "build models with from_config or on the command line"
@@ -49,7 +50,7 @@ def tree(file: Path, facts: dict[str, Any], seq_len: int | None) -> tuple[dict[s
         seq_len = ((facts["data"] or {}).get("init_args") or {}).get("seq_len")
     if seq_len is None:
         raise UserError(f"{file} does not say how long its rows are; give --seq_len, such as --seq_len 256")
-    root, device = _outlined(file, found, facts["model"], seq_len)
+    root, device = _outlined(file, find_module_class(checkpoint.module_class), checkpoint.config, seq_len)
     totals = _totals(root, seq_len, device)
     return {**totals, "stages": asdict(root)}, "\n".join(_lines(root, totals))
 

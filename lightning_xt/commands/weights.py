@@ -1,14 +1,11 @@
 """Whether the weights of a checkpoint are those of this command's model, and what differs."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule
 
-from lightning_xt.checkpoints.checkpoint import read_checkpoint
-from lightning_xt.checkpoints.migrations import OWN
-from lightning_xt.commands.checkpoints import step_of
+from lightning_xt.checkpoints.checkpoint import Checkpoint
 from lightning_xt.system.messages import UserError
 from lightning_xt.training.seq2seq import Seq2Seq
 
@@ -16,27 +13,25 @@ OF_NETWORK = ("encoder", "decoder", "shared_embedding", "context_dropout")
 """Options of a module that make its network."""
 
 
-def load_weights(model: LightningModule, checkpoint: Path) -> None:
-    """Gives a model the weights of a checkpoint, and nothing else of it.
+def load_weights(model: LightningModule, checkpoint: Checkpoint) -> None:
+    """Load the weights of a checkpoint into a model, and nothing else of it.
 
     Raises:
         UserError: they do not fit.
-        ValueError: the file cannot be read, or a later version wrote it.
     """
-    step_of(checkpoint)
-    content = read_checkpoint(checkpoint)
+    weights = checkpoint.weights
     if sentence := misfit(checkpoint, model):
         raise UserError(sentence)
-    model.load_state_dict(content["state_dict"])
+    model.load_state_dict(weights)
     if isinstance(model, Seq2Seq):
-        # Weights of ids that meant something else would be worth nothing.
-        model.take_tokenizers(content.get(OWN, {}))
+        # Weights are worthless for ids that meant something else.
+        model.take_tokenizers(checkpoint.tokenizers)
+    checkpoint.release()
 
 
-def misfit(checkpoint: Path, model: LightningModule) -> str:
-    """Why the weights do not fit the model, in a sentence; empty if they do."""
-    content = read_checkpoint(checkpoint)
-    there = {name: tuple(value.shape) for name, value in content.get("state_dict", {}).items()}
+def misfit(checkpoint: Checkpoint, model: LightningModule) -> str:
+    """Return why the weights do not fit the model, in a sentence; empty if they do."""
+    there = {name: tuple(value.shape) for name, value in checkpoint.weights.items()}
     here = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     reshaped = sorted(name for name in there.keys() & here.keys() if there[name] != here[name])
     faults = [
@@ -47,24 +42,21 @@ def misfit(checkpoint: Path, model: LightningModule) -> str:
     found = "; ".join(fault for fault in faults if fault)
     if not found:
         return ""
-    kind, own = content.get(OWN, {}).get("kind", "model"), type(model).__name__
+    kind, own = checkpoint.metadata.get("kind", "model"), type(model).__name__
     return (
-        f"{checkpoint} holds a {kind} whose weights do not fit this command's {own}: {found}; give the options that it "
-        "was trained with, as its run's config.yaml has them"
+        f"{checkpoint.path} holds a {kind} whose weights do not fit this command's {own}: {found}; give the options "
+        "that it was trained with, as its run's config.yaml has them"
     )
 
 
-def differences(checkpoint: Path, model: dict[str, Any]) -> list[str]:
-    """A line for each option of the network in which this command differs from the checkpoint; the command's holds.
+def differences(checkpoint: Checkpoint, model: dict[str, Any]) -> list[str]:
+    """Return a line for each option of the network that differs from the checkpoint; the command's value holds.
 
     Args:
-        checkpoint: the file.
-        model: the command's `model` section.
-
-    Raises:
-        ValueError: the file cannot be read.
+        checkpoint: of another command.
+        model: this command's `model` section.
     """
-    saved = read_checkpoint(checkpoint).get("hyper_parameters", {})
+    saved = checkpoint.config
     options = model.get("init_args", {})
     there = {name: value for part in OF_NETWORK for name, value in _leaves(saved.get(part), f"model.{part}")}
     here = {name: value for part in OF_NETWORK for name, value in _leaves(options.get(part), f"model.{part}")}

@@ -1,3 +1,4 @@
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -5,7 +6,7 @@ import torch
 from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.utilities import rank_zero_warn
 
-from lightning_xt.checkpoints.checkpoint import read_checkpoint
+from lightning_xt.checkpoints.checkpoint import Checkpoint
 from lightning_xt.checkpoints.checkpoint_room import free_bytes, readable, size_of
 from lightning_xt.system.files import replacing
 from lightning_xt.system.messages import system_reason
@@ -20,6 +21,11 @@ class WholeCheckpoints(CheckpointIO):
 
     def __init__(self) -> None:
         self._warned = False
+        self._opened: Checkpoint | None = None
+
+    def reuse(self, checkpoint: Checkpoint) -> None:
+        """Answer the next load of this file from the object that has it open."""
+        self._opened = checkpoint
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Writes one file.
@@ -55,8 +61,14 @@ class WholeCheckpoints(CheckpointIO):
             )
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        # Not mapped: an optimizer changes the tensors that it takes over, and the file may be replaced meanwhile.
-        return read_checkpoint(path, mapped=False, map_location=map_location or "cpu")
+        """Load one file; the strategy moves its tensors where they belong."""
+        checkpoint, self._opened = self._opened, None
+        if checkpoint is None or checkpoint.path != Path(path):
+            checkpoint = Checkpoint(path)
+        # Optimizers change the tensors that they take over, and the file may be replaced while the run lasts.
+        contents = deepcopy(checkpoint.contents)
+        checkpoint.release()
+        return contents
 
     def remove_checkpoint(self, path: Any) -> None:
         Path(path).unlink(missing_ok=True)

@@ -1,6 +1,7 @@
 """Builds modules from configs, as the command line does."""
 
 import importlib
+import os
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,32 +37,63 @@ def build(module_class: type[Module], config: dict[str, Any] | str | Path, vocab
     except ArgumentError as error:
         raise ValueError(f"from_config: {error}") from error
     plain = yaml.safe_load(parser.dump(parsed, skip_link_targets=False, skip_none=False, format="yaml"))["model"]
-    name = f"{module_class.__module__}.{module_class.__qualname__}"
-    check_nulls({"class_path": name, "init_args": plain}, "model")
-    remembered = {"_class_path": name, **plain}
+    check_nulls({"class_path": _import_path(module_class), "init_args": plain}, "model")
+    return instantiate(module_class, plain)
+
+
+def instantiate(module_class: type[Module], options: dict[str, Any]) -> Module:
+    """Build a module that remembers its options, as the command line does.
+
+    Args:
+        module_class: its class.
+        options: plain values for all of its parameters, as a checkpoint's `config` has them.
+    """
+    remembered = {"_class_path": _import_path(module_class), **options}
     instantiator = "lightning.pytorch.cli.instantiate_module"
-    with _given_hyperparameters_context(remembered, instantiator), within_free_memory():
-        return instantiate_module(module_class, plain)
+    with guarded_imports(), _given_hyperparameters_context(remembered, instantiator), within_free_memory():
+        return instantiate_module(module_class, options)
 
 
-def named_tokenizer(config: dict[str, Any]) -> Tokenizer:
-    """The tokenizer a checkpoint names.
+def _import_path(module_class: type) -> str:
+    return f"{module_class.__module__}.{module_class.__qualname__}"
+
+
+def build_tokenizer(config: dict[str, Any]) -> Tokenizer:
+    """Build a tokenizer that a checkpoint names.
 
     Raises:
-        ValueError: there is no such class, or it may not be named.
+        ValueError: its class cannot be imported, may not be, or is not a tokenizer.
     """
-    if reason := refused_path(config["class_path"]):
-        raise ValueError(f"the checkpoint's tokenizer: {reason}")
-    module, _, name = config["class_path"].rpartition(".")
+    made: Tokenizer = import_class("the checkpoint's tokenizer", config["class_path"], Tokenizer)(
+        **config.get("init_args", {})
+    )
+    return made
+
+
+def import_class(owner: str, path: str, base: type) -> Any:
+    """Import a class that a checkpoint names.
+
+    Args:
+        owner: what the checkpoint names it for, for messages.
+        path: its import path.
+        base: the class that it must extend. A function is refused before it can be called.
+
+    Raises:
+        ValueError: it cannot be imported, may not be, or does not extend the base.
+    """
+    if reason := refused_path(path):
+        raise ValueError(f"{owner}: {reason}")
+    module, _, name = path.rpartition(".")
     try:
         found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"the checkpoint's tokenizer {config['class_path']} cannot be imported: {error}") from error
-    # Before it is called: a function may do anything.
-    if not isinstance(found, type) or not issubclass(found, Tokenizer):
-        raise ValueError(f"the checkpoint's tokenizer {config['class_path']} is no Tokenizer")
-    made: Tokenizer = found(**config.get("init_args", {}))
-    return made
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"{owner} {path} cannot be imported ({error}); it was looked for in {os.getcwd()} and the installed "
+            "packages: run the command in the folder of its module, or install that"
+        ) from error
+    if not isinstance(found, type) or not issubclass(found, base):
+        raise ValueError(f"{owner} {path} is not a {base.__name__}")
+    return found
 
 
 def _options(config: dict[str, Any] | str | Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from lightning_xt.checkpoints.migrations import OWN, migrate
+from lightning_xt.checkpoints.migrations import METADATA_KEY, migrate
 from lightning_xt.data.base import DataModule
 from lightning_xt.data.tokenizers.base import Tokenizer
 from lightning_xt.inference.generation_options import Sampling
@@ -23,13 +23,13 @@ from lightning_xt.training.callbacks.exact_resume import ExactResume
 from lightning_xt.training.callbacks.non_finite import NonFinite
 from lightning_xt.training.callbacks.restore_trained_weights import RawWeights
 from lightning_xt.training.compilation import compiled_forward
-from lightning_xt.training.from_config import build, named_tokenizer
+from lightning_xt.training.from_config import build, build_tokenizer, import_class
 from lightning_xt.training.guarded_imports import guarded_imports
 from lightning_xt.training.optim.build import build_optimizer
 from lightning_xt.training.optim.optimizer_options import OptimizerOptions
 from lightning_xt.training.optim.parameter_groups import OptimizerFactory, parameter_groups
 from lightning_xt.training.optim.schedules.base import ScheduleFactory
-from lightning_xt.training.run_metadata import own_contents
+from lightning_xt.training.run_metadata import run_metadata
 from lightning_xt.training.step_skipping import keep_unbegun, left_out, poisoned, total_norm
 from lightning_xt.training.strategies.sharding import shard
 
@@ -240,7 +240,7 @@ class Module(LightningModule, ABC):
         return bool((self.trainer.global_step + 1) % every == 0)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint[OWN] = own_contents(self, self.tokenizers)
+        checkpoint[METADATA_KEY] = run_metadata(self, self.tokenizers)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Takes up the tokenizers of the data it was trained on.
@@ -250,18 +250,18 @@ class Module(LightningModule, ABC):
         """
         # Once more than needed, unless Lightning read the file alone.
         migrate(checkpoint)
-        self.take_tokenizers(checkpoint.get(OWN, {}))
+        self.take_tokenizers((checkpoint.get(METADATA_KEY) or {}).get("tokenizers") or {})
         if not self.hparams:
             # `load_from_checkpoint` builds from live objects; the checkpoint knows what they were made of.
             self.hparams.update(checkpoint.get("hyper_parameters", {}))
 
-    def take_tokenizers(self, own: dict[str, Any]) -> None:
-        """Takes up what turned text into ids when the weights were trained.
+    def take_tokenizers(self, configs: dict[str, dict[str, Any]]) -> None:
+        """Build the tokenizers that the weights were trained with.
 
         Args:
-            own: what a checkpoint holds under `OWN`.
+            configs: of a checkpoint, by use.
         """
-        self._trained_with = {use: named_tokenizer(config) for use, config in own.get("tokenizers", {}).items()}
+        self._trained_with = {use: build_tokenizer(config) for use, config in configs.items()}
 
     def tokenizer_for(self, use: str, own: str) -> Tokenizer | None:
         """The tokenizer of the data that the module was trained on, else the data's; None where neither is known.
@@ -283,9 +283,18 @@ class Module(LightningModule, ABC):
             self.hparams.clear()
 
 
-def module_class(kind: str | None) -> type[Module] | None:
-    """The module that a checkpoint says it is of, whose file must be imported; None where there is none."""
-    return next((each for each in variants(Module) if each.__name__ == kind), None)
+def find_module_class(path: str) -> type[Module]:
+    """Find the class of a checkpoint's model.
+
+    Args:
+        path: its import path, or the bare name of a class that is imported.
+
+    Raises:
+        ValueError: it cannot be imported, may not be, or is not a model.
+    """
+    named = [each for each in variants(Module) if each.__name__ == path]
+    found: type[Module] = named[0] if named else import_class("the checkpoint's model", path, Module)
+    return found
 
 
 def _steps_of_run(trainer: Trainer) -> int:

@@ -1,4 +1,4 @@
-"""What our checkpoints hold beside what Lightning puts there."""
+"""Entries that lightning-xt adds to Lightning's checkpoints."""
 
 import platform
 from typing import Any
@@ -12,12 +12,12 @@ from lightning_xt.checkpoints.migrations import CHECKPOINT_FORMAT
 from lightning_xt.data.tokenizers.base import Tokenizer
 
 
-def own_contents(module: LightningModule, tokenizers: dict[str, Tokenizer]) -> dict[str, Any]:
-    """Plain values that tell where a checkpoint comes from, and what its ids mean.
+def run_metadata(module: LightningModule, tokenizers: dict[str, Tokenizer]) -> dict[str, Any]:
+    """Collect plain values about where a checkpoint comes from and what its token ids mean.
 
     Args:
-        module: what is saved.
-        tokenizers: of the data it is trained on, by what they are for.
+        module: the module to save.
+        tokenizers: those of its training data, by use.
     """
     contents: dict[str, Any] = {
         "format": CHECKPOINT_FORMAT,

@@ -6,7 +6,7 @@ from typing import Any
 
 from chaos.compare import RunError, differences, load
 from chaos.runs import RESUME, RUN, SAVED, Setting, completed, fit, last_line, prepare, whole
-from lightning_xt.checkpoints.checkpoint import check_contents
+from lightning_xt.checkpoints.checkpoint import Checkpoint
 
 SETTING = Setting(pairs=False, workers=0, accumulate=1, processes=1, average=True, at_epochs_end=True, keep=2)
 MOMENTS = ("saving", "saving", "renaming", "saved")
@@ -47,7 +47,7 @@ def check(folder: Path, kills: list[dict[str, Any]], steps: int) -> tuple[int, l
             if ended.code != -9:
                 raise RunError(f"exit code {ended.code} in {plan}: {last_line(ended.said)}")
             for file in (into / RUN / "checkpoints").glob("*.ckpt"):
-                check_contents(file)
+                Checkpoint(file)
             step = load(into / RUN / "checkpoints/last.ckpt")["global_step"]
             if step < before or plan["step"] - step > SAVED:
                 raise RunError(f"last.ckpt is at step {step} after {plan}, and was at {before}")

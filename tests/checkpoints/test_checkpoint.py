@@ -1,4 +1,4 @@
-"""What is told of files that are no checkpoints, or damaged ones."""
+"""Checkpoint files: their contents, and messages for files that are damaged or hold something else."""
 
 import collections
 import os
@@ -8,7 +8,7 @@ import zipfile
 import pytest
 import torch
 
-from lightning_xt.checkpoints.checkpoint import read_checkpoint
+from lightning_xt.checkpoints.checkpoint import Checkpoint
 from lightning_xt.system.messages import sentence_for
 
 
@@ -26,7 +26,7 @@ def whole(tmp_path):
 
 def told(file):
     with pytest.raises(ValueError, match="cannot be read as a checkpoint") as raised:
-        read_checkpoint(file)
+        Checkpoint(file)
     sentence = sentence_for(raised.value)
     assert sentence.startswith(f"{file} cannot be read as a checkpoint: ")
     assert len(sentence.splitlines()) == 1
@@ -34,9 +34,49 @@ def told(file):
 
 
 def test_reads_what_was_saved(whole):
-    read = read_checkpoint(str(whole))
-    assert read["global_step"] == 7
-    assert torch.equal(read["state_dict"]["weight"], torch.arange(5000))
+    read = Checkpoint(str(whole))
+    assert (read.path, read.step) == (whole, 7)
+    assert torch.equal(read.weights["weight"], torch.arange(5000))
+    assert (read.module_class, read.config, read.tokenizers, read.metadata) == (None, {}, {}, {})
+
+
+def test_reads_what_a_run_saved(tmp_path):
+    tokenizers = {"text": {"class_path": "Bytes", "init_args": {}}}
+    own = {"format": 2, "kind": "Mine", "tokenizers": tokenizers}
+    torch.save({"lightning_xt": own, "hyper_parameters": {}}, tmp_path / "x.ckpt")
+    read = Checkpoint(tmp_path / "x.ckpt")
+    assert (read.module_class, read.config, read.tokenizers) == ("Mine", {}, tokenizers)
+    torch.save({"lightning_xt": own, "hyper_parameters": {"_class_path": "my.Mine", "dim": 3}}, tmp_path / "x.ckpt")
+    read = Checkpoint(tmp_path / "x.ckpt")
+    assert (read.module_class, read.config) == ("my.Mine", {"dim": 3})
+
+
+def test_a_released_file_is_closed_and_read_again_on_demand(whole, monkeypatch):
+    read = Checkpoint(whole)
+    read.release()
+    maps = f"/proc/{os.getpid()}/maps"
+    if os.path.exists(maps):
+        with open(maps) as file:
+            assert str(whole) not in file.read()
+    assert read.step == 7
+
+
+@pytest.mark.parametrize(
+    ("contents", "said"),
+    [
+        ({"global_step": 7}, "it has no state_dict"),
+        ({"state_dict": {}}, "it has no global_step"),
+        ({"state_dict": [1], "global_step": 7}, "its state_dict holds more than weights"),
+        ({"state_dict": {"a": 1}, "global_step": 7}, "its state_dict holds more than weights"),
+        ({"state_dict": {}, "global_step": -1}, "its global_step is -1, not a number of steps"),
+        ({"state_dict": {}, "global_step": "six"}, "its global_step is 'six', not a number of steps"),
+    ],
+)
+def test_a_mapping_that_is_not_of_a_run(contents, said, tmp_path):
+    torch.save(contents, tmp_path / "x.ckpt")
+    read = Checkpoint(tmp_path / "x.ckpt")
+    with pytest.raises(ValueError, match=f"x.ckpt is not a checkpoint of a run: {said}; give a .ckpt file that fit"):
+        assert read.weights is None or read.step
 
 
 @pytest.mark.parametrize("share", [0.0001, 0.1, 0.5, 0.9, 0.999])
@@ -70,7 +110,7 @@ def test_an_archive_of_something_else(whole):
 def test_a_program_in_a_checkpoint(tmp_path):
     file = tmp_path / "program.ckpt"
     torch.save({"global_step": 7, "callbacks": Program()}, file)
-    assert told(file).startswith(f"it holds {os.system.__module__}.system beside tensors and plain values, and loading")
+    assert told(file).startswith(f"it holds {os.system.__module__}.system besides tensors and plain values, and load")
 
 
 @pytest.mark.parametrize("length", [1, 10, 60])
@@ -99,7 +139,7 @@ def test_a_file_without_names(tmp_path, content):
 
 def test_any_mapping_is_read(tmp_path):
     torch.save(collections.OrderedDict(weight=torch.ones(3)), tmp_path / "weights.ckpt")
-    assert list(read_checkpoint(tmp_path / "weights.ckpt")) == ["weight"]
+    assert list(Checkpoint(tmp_path / "weights.ckpt").contents) == ["weight"]
 
 
 def test_what_cannot_be_opened(tmp_path):
@@ -110,4 +150,4 @@ def test_what_cannot_be_opened(tmp_path):
 def test_contents_of_another_kind(tmp_path):
     file = tmp_path / "in.ckpt"
     torch.save({"global_step": 7, "state_dict": {}, "lightning_xt": [1]}, file)
-    assert told(file) == "what it holds of its run is a list, not a mapping; give a .ckpt file that fit has saved"
+    assert told(file) == "its lightning_xt is a list, not a mapping; give a .ckpt file that fit has saved"

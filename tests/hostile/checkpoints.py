@@ -1,4 +1,4 @@
-"""Checkpoints that are none, or of something else."""
+"""Checkpoint files that are damaged or hold something else."""
 
 import io
 import os
@@ -139,7 +139,7 @@ def _averages() -> Iterator[tuple[str, Callable[[dict[str, Any]], Any], str]]:
     yield "a weight is missing", _one_less, "are not of one model"
     yield "a weight too many", _one_more, "are not of one model"
     yield "a later format", lambda content: _own(content, format=99), "format 99"
-    yield "no weights", lambda content: _without(content, "state_dict"), "was not written by lightning-xt"
+    yield "no weights", lambda content: _without(content, "state_dict"), "it has no state_dict"
     yield "a stranger's", lambda content: _without(content, "lightning_xt"), "was not written by lightning-xt"
 
 

@@ -11,7 +11,7 @@ from lightning.pytorch import Trainer
 
 from lightning_xt.cli import main
 from lightning_xt.system.imports import refused_find, refused_path
-from lightning_xt.training.from_config import named_tokenizer
+from lightning_xt.training.from_config import build_tokenizer
 from lightning_xt.training.guarded_imports import guarded_imports
 from lightning_xt.training.language_model import LanguageModel
 
@@ -103,7 +103,7 @@ def test_from_config_and_tokenizers_of_checkpoints_keep_the_rule() -> None:
     with pytest.raises(ValueError, match=r"subprocess\.Popen is not imported"):
         LanguageModel.from_config({"decoder": {"dim": 8, "depth": 1, "attention": {"position": "subprocess.Popen"}}})
     with pytest.raises(ValueError, match=r"the checkpoint's tokenizer: subprocess\.Popen is not imported"):
-        named_tokenizer({"class_path": "subprocess.Popen", "init_args": {"args": ["touch", "sprung"]}})
+        build_tokenizer({"class_path": "subprocess.Popen", "init_args": {"args": ["touch", "sprung"]}})
 
 
 def test_the_parser_is_as_before_outside_the_block() -> None:

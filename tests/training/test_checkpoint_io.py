@@ -16,7 +16,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 
 import lightning_xt
-from lightning_xt.checkpoints.checkpoint import check_contents, read_checkpoint
+from lightning_xt.checkpoints.checkpoint import Checkpoint
 from lightning_xt.checkpoints.checkpoint_room import size_of
 from lightning_xt.system.messages import sentence_for
 from lightning_xt.training.callbacks.disk_space_check import DiskSpace
@@ -41,9 +41,8 @@ def last(tmp_path):
 
 
 def intact(last):
-    check_contents(last)
-    assert read_checkpoint(last)["global_step"] == 1
-    assert torch.equal(read_checkpoint(last)["state_dict"]["weight"], torch.ones(250_000))
+    assert Checkpoint(last).step == 1
+    assert torch.equal(Checkpoint(last).weights["weight"], torch.ones(250_000))
     return [file.name for file in last.parent.iterdir()] == ["last.ckpt"]
 
 
@@ -81,7 +80,7 @@ def test_the_next_that_will_not_fit_is_told_once(last, monkeypatch):
     with pytest.warns(UserWarning, match=r"last\.ckpt takes 1\.0 MB and .* will not fit; make room"):
         plugin.save_checkpoint(content(2), last)
     plugin.save_checkpoint(content(3), last)
-    assert read_checkpoint(last)["global_step"] == 3
+    assert Checkpoint(last).step == 3
 
 
 @pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
@@ -134,7 +133,7 @@ def test_a_process_that_is_killed_while_it_saves(last):
     assert not intact(last)
     # What it left is in nobody's way.
     WholeCheckpoints().save_checkpoint(content(3), last)
-    assert read_checkpoint(last)["global_step"] == 3
+    assert Checkpoint(last).step == 3
     assert not part.exists()
 
 

@@ -118,18 +118,6 @@ def test_a_checkpoint_brings_its_tokenizer(folder):
         LanguageModel.load_from_checkpoint("x.ckpt", weights_only=True)
 
 
-def test_a_checkpoint_that_knew_one_tokenizer_brings_it(folder):
-    fit(build(), 3).save_checkpoint("x.ckpt")
-    checkpoint = torch.load("x.ckpt", weights_only=True)
-    own = checkpoint["lightning_xt"]
-    own["format"] = 1
-    own["tokenizer"] = {**own.pop("tokenizers")["text"], "init_args": {"separator": 10}}
-    torch.save(checkpoint, "x.ckpt")
-    model = LanguageModel.load_from_checkpoint("x.ckpt", weights_only=True)
-    assert model.tokenizer.end == 10
-    assert set(model.tokenizers) == {"text"}
-
-
 def test_a_checkpoint_of_a_later_format_is_refused(folder):
     fit(build(), 3).save_checkpoint("x.ckpt")
     checkpoint = torch.load("x.ckpt", weights_only=True)
