@@ -178,7 +178,7 @@ def opened(monkeypatch: pytest.MonkeyPatch, *command: str) -> list[str]:
 
 
 def test_commands_open_their_checkpoint_once(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert opened(monkeypatch, "generate", "runs/tiny", "--prompt", "a", "--length", "2") == ["best.ckpt"]
+    assert opened(monkeypatch, "generate", "runs/tiny", "--prompt", "a", "--max_new_tokens", "2") == ["best.ckpt"]
     assert opened(monkeypatch, "info", "runs/tiny", "--tree") == ["best.ckpt"]
     config = ("-c", "runs/tiny/0/config.yaml")
     assert opened(monkeypatch, "validate", *config, "--ckpt_path", "best") == ["best.ckpt"]
