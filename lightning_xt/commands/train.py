@@ -48,7 +48,7 @@ from lightning_xt.training.callbacks.run_folder import RunFolder
 from lightning_xt.training.callbacks.throughput import Throughput
 from lightning_xt.training.callbacks.validate_at_end import ValidateAtEnd
 from lightning_xt.training.callbacks.write_predictions import WritePredictions
-from lightning_xt.training.checkpoint_io import WholeCheckpoints
+from lightning_xt.training.checkpoint_io import WholeCheckpoints, hand_on
 from lightning_xt.training.null_options import check_nulls
 from lightning_xt.training.strategies.process_watchdog import ended_together, watch
 from lightning_xt.training.strategies.strategy_choice import check_strategy
@@ -89,13 +89,6 @@ def _take_leave() -> None:
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
-
-
-def _hand_on(checkpoint: Checkpoint, trainer: Trainer) -> None:
-    """Let the Trainer load a checkpoint that is open already."""
-    io = trainer.strategy.checkpoint_io
-    if isinstance(io, WholeCheckpoints):
-        io.reuse(checkpoint)
 
 
 @rank_zero_only
@@ -191,8 +184,7 @@ class CommandLine(LightningCLI):
         except (MisconfigurationException, ValueError) as error:
             raise UserError(own_sentence(error) or f"trainer: {error}") from error
         check_strategy(trainer.strategy)
-        if self.resolved.checkpoint is not None:
-            _hand_on(self.resolved.checkpoint, trainer)
+        hand_on(self.resolved.checkpoint, trainer)
         settle(trainer)
         take_signals(trainer, self.subcommand == "fit")
         watch(trainer)
@@ -264,7 +256,7 @@ class CommandLine(LightningCLI):
             if checkpoint.step != self.trainer.global_step or not metrics:
                 # The logs hold what was measured on the way; this measures an earlier step.
                 self.trainer.loggers = []
-                _hand_on(checkpoint, self.trainer)
+                hand_on(checkpoint, self.trainer)
                 self.trainer.validate(self.model, self.datamodule, ckpt_path=str(best), verbose=False)
                 metrics = self._metrics("val/")
         if folder is not None and self.trainer.is_global_zero:

@@ -3,6 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch import Trainer
 from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.utilities import rank_zero_warn
 
@@ -72,6 +73,12 @@ class WholeCheckpoints(CheckpointIO):
 
     def remove_checkpoint(self, path: Any) -> None:
         Path(path).unlink(missing_ok=True)
+
+
+def hand_on(checkpoint: Checkpoint | None, trainer: Trainer) -> None:
+    """Let a Trainer load a checkpoint that is open already, if its checkpoints are ours."""
+    if checkpoint is not None and isinstance(trainer.strategy.checkpoint_io, WholeCheckpoints):
+        trainer.strategy.checkpoint_io.reuse(checkpoint)
 
 
 def _unwritable(file: Path, reason: str) -> OSError:
