@@ -4,9 +4,10 @@ import torch
 
 from lightning_xt.checkpoints.checkpoint import Checkpoint
 from lightning_xt.checkpoints.runs import checkpoint_of
+from lightning_xt.system.discovery import variants
 from lightning_xt.system.messages import UserError
-from lightning_xt.training.from_config import instantiate
-from lightning_xt.training.module import Module, find_module_class
+from lightning_xt.training.from_config import import_class, instantiate
+from lightning_xt.training.module import Module
 
 
 def load(run: str) -> Module:
@@ -35,3 +36,17 @@ def load(run: str) -> Module:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{checkpoint.path} cannot be read as a checkpoint of a {found.__name__}: {reason}") from error
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+
+
+def find_module_class(path: str) -> type[Module]:
+    """Find the class of a checkpoint's model.
+
+    Args:
+        path: its import path, or the bare name of a class that is imported.
+
+    Raises:
+        ValueError: it cannot be imported, may not be, or is not a model.
+    """
+    named = [each for each in variants(Module) if each.__name__ == path]
+    found: type[Module] = named[0] if named else import_class("the checkpoint's model", path, Module)
+    return found

@@ -18,12 +18,11 @@ from lightning_xt.data.base import DataModule
 from lightning_xt.data.tokenizers.base import Tokenizer
 from lightning_xt.inference.generation_options import Sampling
 from lightning_xt.inference.text_generator import Answering, Decoding
-from lightning_xt.system.discovery import variants
 from lightning_xt.training.callbacks.exact_resume import ExactResume
 from lightning_xt.training.callbacks.non_finite import NonFinite
 from lightning_xt.training.callbacks.restore_trained_weights import RawWeights
 from lightning_xt.training.compilation import compiled_forward
-from lightning_xt.training.from_config import build, build_tokenizer, import_class
+from lightning_xt.training.from_config import build, build_tokenizer
 from lightning_xt.training.guarded_imports import guarded_imports
 from lightning_xt.training.optim.build import build_optimizer
 from lightning_xt.training.optim.optimizer_options import OptimizerOptions
@@ -281,20 +280,6 @@ class Module(LightningModule, ABC):
         if "_instantiator" not in self.hparams:
             # Built from live objects, which a checkpoint that loads with `weights_only=True` cannot hold.
             self.hparams.clear()
-
-
-def find_module_class(path: str) -> type[Module]:
-    """Find the class of a checkpoint's model.
-
-    Args:
-        path: its import path, or the bare name of a class that is imported.
-
-    Raises:
-        ValueError: it cannot be imported, may not be, or is not a model.
-    """
-    named = [each for each in variants(Module) if each.__name__ == path]
-    found: type[Module] = named[0] if named else import_class("the checkpoint's model", path, Module)
-    return found
 
 
 def _steps_of_run(trainer: Trainer) -> int:
