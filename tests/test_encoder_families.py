@@ -191,7 +191,7 @@ def test_the_fused_backend_agrees_with_the_explicit(build: Build) -> None:
     results = []
     for backend in ("explicit", "fused"):
         for layer in attentions(model):
-            layer.backend = backend if backend in layer.can else "explicit"
+            layer.backend = backend if backend in layer.supported_backends else "explicit"
         with torch.no_grad():
             results.append(model(src, tgt, mask, inputs=inputs))
     close(results[1], results[0])

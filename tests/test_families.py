@@ -204,7 +204,7 @@ def test_the_fused_backend_agrees_with_the_explicit(build: Build) -> None:
     model = randomised(build)
     tokens, inputs = example(2, 7)
     layers = attentions(model)
-    claimed = frozenset.intersection(*(layer.can for layer in layers)) if layers else frozenset()
+    claimed = frozenset.intersection(*(layer.supported_backends for layer in layers)) if layers else frozenset()
     assert "explicit" in claimed
     with torch.no_grad():
         for layer in layers:
@@ -254,6 +254,13 @@ def test_compiles_without_a_break_and_flex_agrees() -> None:
     flex, of = re.search(r"(\d+) of (\d+) agree with flex", run.stdout).groups()
     assert flex == of
     assert int(of) > len(BUILDS) // 2
+
+
+@pytest.mark.slow
+def test_block_masks_are_compiled_for_all_lengths() -> None:
+    script = Path(__file__).with_name("traced_laws.py")
+    run = subprocess.run([sys.executable, script, "block masks"], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
 
 
 @pytest.mark.slow

@@ -20,6 +20,10 @@ import_submodules(lightning_xt)
 
 from catalogue import BUILDS, Build, attention, attentions, decoder, example, randomised
 
+from lightning_xt.core import where
+from lightning_xt.nn.attention.kernels import flex
+from lightning_xt.nn.positions.forgetting import Forgetting
+
 warnings.filterwarnings("ignore", message="flex_attention called without torch.compile")
 torch.set_num_threads(1)
 TOKENS, INPUTS = example(2, 7)
@@ -33,7 +37,7 @@ def compiles(build: Build) -> None:
 
 
 def claims_flex(build: Build) -> bool:
-    return all("flex" in layer.can for layer in attentions(build()))
+    return all("flex" in layer.supported_backends for layer in attentions(build()))
 
 
 @torch.no_grad()
@@ -63,6 +67,33 @@ def lengths_share_a_graph() -> None:
     assert ["scaled_dot_product_attention" in code for code in graphs] == [False, True], len(graphs)
 
 
+@torch.no_grad()
+def lengths_share_a_flex_program(masks: bool) -> None:
+    """One program for all lengths of a block and all layers, and one for the multiple, past torch's limit of 8."""
+    programs, block_masks = [], []
+    real = flex.flex_attention, where.create_block_mask
+    flex.flex_attention = flex.compiled_flex(backend=lambda graph, _: programs.append(graph) or graph.forward)
+    if masks:
+        where.create_block_mask = where.compiled_create_block_mask(
+            backend=lambda graph, _: block_masks.append(graph) or graph.forward
+        )
+    model = randomised(lambda: decoder(attention=attention(position=Forgetting, window=33, memory=3, backend="flex")))
+    for block in range(1, 3 if masks else 6):
+        # With the persistent keys in front.
+        for n in (*(128 * block - less for less in (80, 40, 4)), 128 * block):
+            tokens, _ = example(2, n)
+            out = model(tokens)
+            for layer in attentions(model):
+                layer.backend = "explicit"
+            torch.testing.assert_close(out, model(tokens), rtol=1e-6, atol=1e-6)
+            for layer in attentions(model):
+                layer.backend = "flex"
+        assert len(programs) == 2 * block, (block, len(programs))
+    # The first of one shape, the others of any.
+    assert len(block_masks) <= 4 * masks, len(block_masks)
+    flex.flex_attention, where.create_block_mask = real
+
+
 def count(law: object, builds: dict[str, Build]) -> int:
     failures = 0
     for name, build in builds.items():
@@ -86,10 +117,13 @@ def runs_on_inductor(build: Build) -> None:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:] == ["block masks"]:
+        sys.exit(lengths_share_a_flex_program(masks=True))
     if len(sys.argv) > 1:
         runs_on_inductor(BUILDS[sys.argv[1]])
         sys.exit()
     lengths_share_a_graph()
+    lengths_share_a_flex_program(masks=False)
     flex = {name: build for name, build in BUILDS.items() if claims_flex(build)}
     agreed, compiled = count(flex_agrees, flex), count(compiles, BUILDS)
     print(f"{compiled} compiled, {agreed} of {len(flex)} agree with flex")

@@ -1,15 +1,20 @@
 """Where queries and keys stand, and which query may look at which key."""
 
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask
+from torch.nn.functional import pad
 
 from lightning_xt.core.cache import Cache, narrower
 from lightning_xt.core.inputs import Inputs
+
+BLOCK = 128
+"""Queries and keys of a block of flex_attention; lengths are padded to multiples of it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +39,8 @@ class Where:
         end: one past the last position of any row, known without waiting for the device.
         aligned: queries and keys are the same tokens, at positions 0, 1, 2, ... in every row.
         unmasked: every query sees every key, whatever the fields above say.
-        masks: masks made so far, shared by all that this forward derives with the same keys.
+        masks: masks made so far in this forward. All layers share them: those that look at the same keys build a mask
+            once.
     """
 
     queries: Int[Tensor, "#b i"]
@@ -42,7 +48,7 @@ class Where:
     causal: bool = True
     window: int | None = None
     reach: int | None = None
-    valid: Bool[Tensor, "b j"] | None = None
+    valid: Bool[Tensor, "#b j"] | None = None
     query_documents: Int[Tensor, "b i"] | None = None
     key_documents: Int[Tensor, "b j"] | None = None
     prefix: Int[Tensor, " b"] | None = None
@@ -85,9 +91,12 @@ class Where:
         )
 
     def across(self, m: int, valid: Bool[Tensor, "b m"] | None) -> "Where":
-        """The same queries looking at a context of m vectors, wherever those stand."""
-        keys = torch.arange(m, device=self.queries.device)[None]
-        return Where(queries=self.queries, keys=keys, causal=False, valid=valid, end=self.end)
+        """The same queries looking at a context of m vectors, wherever those stand.
+
+        A forward has one context, so that the cross-attention of all layers shares its masks.
+        """
+        keys, masks = torch.arange(m, device=self.queries.device)[None], self.masks.setdefault("across", {})
+        return Where(queries=self.queries, keys=keys, causal=False, valid=valid, end=self.end, masks=masks)
 
     def grouped(self, rows: int) -> "Where":
         """The same where rows of one query each that share keys have become the queries of one row.
@@ -99,9 +108,10 @@ class Where:
         return replace(self, queries=queries.reshape(-1, rows))
 
     def over(self, keys: Int[Tensor, "#b j"], window: int | None) -> "Where":
-        """The same queries looking at keys kept by a cache."""
+        """The same queries looking at keys kept by a cache, which are the same for all layers with this window."""
         unmasked = self.unmasked and window is None and self.reach is None
-        return replace(self.within(window), keys=keys, unmasked=unmasked, masks={})
+        masks = self.masks.setdefault(("over", window), {})
+        return replace(self.within(window), keys=keys, unmasked=unmasked, masks=masks)
 
     def within(self, window: int | None) -> "Where":
         """The same with a window; one as wide as the whole sequence is none."""
@@ -163,19 +173,20 @@ class Where:
         return self._sees(b, i, j)
 
     def _sees(self, b: Tensor, i: Tensor, j: Tensor) -> Tensor:
-        rows = self.expand(self.rows)
-        query, key = rows.queries[b, i], rows.keys[b, j]
+        # Not by `expand`: it reads all fields, and a compiled mask would depend on numbers that change with length.
+        rows = self.rows
+        query, key = self.queries.expand(rows, -1)[b, i], self.keys.expand(rows, -1)[b, j]
         seen = key <= query if self.causal else key >= 0
-        if rows.prefix is not None:
-            seen = seen | (key < rows.prefix[b])
+        if self.prefix is not None:
+            seen = seen | (key < self.prefix[b])
         if self.window is not None:
             seen = seen & ((query - key).abs() < self.window)
-        if self.causal:
+        if self.causal or self.prefix is not None:
             seen = seen & (key >= 0)
-        if rows.valid is not None:
-            seen = seen & rows.valid[b, j]
-        if rows.query_documents is not None and rows.key_documents is not None:
-            seen = seen & (rows.query_documents[b, i] == rows.key_documents[b, j])
+        if self.valid is not None:
+            seen = seen & self.valid.expand(rows, -1)[b, j]
+        if self.query_documents is not None and self.key_documents is not None:
+            seen = seen & (self.query_documents[b, i] == self.key_documents[b, j])
         return seen
 
     def expand(self, rows: int) -> "Where":
@@ -201,6 +212,41 @@ class Where:
         mask: Tensor = self.masks[key]
         return mask
 
+    def pad_to_blocks(self) -> "Where":
+        """Pad to whole blocks, once a forward for all layers with this window and memory.
+
+        One object for all layers, and padded even by nothing: a compiled program expects the tensors to be the same,
+        or different, that were so when it was compiled.
+        """
+        key = ("padded", self.window, self.memory)
+        if key not in self.masks:
+            queries, keys = self.queries.shape[-1], self.memory + self.keys.shape[-1]
+            self.masks[key] = self.pad(-queries % BLOCK, -keys % BLOCK)
+        padded: Where = self.masks[key]
+        return padded
+
+    def pad(self, queries: int, keys: int) -> "Where":
+        """Append queries that repeat the last one, so that they see something, and keys that nobody sees.
+
+        Args:
+            queries: number of queries to append.
+            keys: number of keys to append.
+        """
+        valid = self.valid
+        if valid is None and not self.causal and keys:
+            valid = torch.ones_like(self.keys, dtype=torch.bool)
+        return replace(
+            self,
+            queries=_repeat_last(self.queries, queries),
+            keys=torch.cat((self.keys, self.keys.new_full((len(self.keys), keys), -1)), dim=1),
+            valid=None if valid is None else pad(valid, (0, keys), value=False),
+            query_documents=None if self.query_documents is None else _repeat_last(self.query_documents, queries),
+            key_documents=None if self.key_documents is None else pad(self.key_documents, (0, keys), value=-1),
+            aligned=False,
+            unmasked=False,
+            masks={},
+        )
+
     def block_mask(self) -> BlockMask:
         """The mask as flex_attention wants it."""
         key = ("blocks", self.window, self.memory)
@@ -211,7 +257,10 @@ class Where:
 
     def _make_block_mask(self) -> BlockMask:
         shared = self.rows == 1
-        return create_block_mask(
+        # Without a compiler torch holds the mask of all pairs; with one it reads the blocks off the formula.
+        eager = not self.queries.is_cuda or torch.compiler.is_compiling()
+        create = create_block_mask if eager else compiled_create_block_mask()
+        mask: BlockMask = create(
             lambda b, h, i, j: self.visible(torch.zeros_like(b) if shared else b, i, j),
             B=None if shared else self.rows,
             H=None,
@@ -219,6 +268,22 @@ class Where:
             KV_LEN=self.memory + self.keys.shape[-1],
             device=str(self.queries.device),
         )
+        return mask
+
+
+@lru_cache(maxsize=1)
+def compiled_create_block_mask(**options: Any) -> Any:
+    """Return create_block_mask compiled.
+
+    Args:
+        options: more keywords of torch.compile.
+    """
+    return torch.compile(create_block_mask, **options)
+
+
+def _repeat_last(t: Int[Tensor, "b i"], more: int) -> Int[Tensor, "b _"]:
+    """Append the last column again, a number of times."""
+    return torch.cat((t, t[:, -1:].expand(-1, more)), dim=1)
 
 
 def _document_starts(documents: Int[Tensor, "b n"]) -> Int[Tensor, "b n"]:

@@ -230,7 +230,7 @@ def _ranges(numbers: list[int]) -> str:
 
 def _kernel(attention: Attention, flops: int) -> Stage:
     """What has no module: scores, weights, and the values gathered by them."""
-    backends = attention.can if attention.backend == "auto" else {attention.backend}
+    backends = attention.supported_backends if attention.backend == "auto" else {attention.backend}
     shape = f"b {attention.shape.heads} n {attention.shape.dim_head}"
     window = "" if attention.window is None else f", window {attention.window}"
     return Stage(name="kernel", kind="/".join(sorted(backends)) + window, shape=shape, flops=flops)

@@ -195,3 +195,23 @@ def test_refuses_step_by_step_what_describes_whole_sequences(name: str) -> None:
     message = f"Inputs({name}=...) describes whole sequences; leave it away when decoding with a cache"
     with pytest.raises(ValueError, match=re.escape(message)):
         Where.decoding(cache, Inputs(**{name: values[name]}))
+
+
+@pytest.mark.parametrize("where", CASES.values(), ids=CASES)
+@pytest.mark.parametrize(("queries", "keys"), [(3, 5), (0, 5), (3, 0)])
+def test_padding_repeats_the_last_query_and_hides_keys(where: Callable[[], Where], queries: int, keys: int) -> None:
+    it = where()
+    dense, padded = it.dense(), it.pad(queries, keys).dense()
+    assert torch.equal(padded[..., :N, : dense.shape[-1]], dense)
+    assert torch.equal(padded[..., N:, : dense.shape[-1]], dense[..., -1:, :].expand(-1, -1, queries, -1))
+    assert padded.shape[-2:] == (N + queries, dense.shape[-1] + keys) and not padded[..., dense.shape[-1] :].any()
+
+
+def test_padding_of_what_a_row_sees_whole_is_hidden_too() -> None:
+    cache = Cache(1, 11, calls=1)
+    for n in (4, 1):
+        cache.begin(n)
+        where = Where.decoding(cache, Inputs()).over(torch.arange(cache.end)[None], None)
+        cache.commit()
+    assert where.plain_full and not where.pad(0, 2).plain_full
+    assert where.pad(0, 2).dense().tolist() == [[[[True] * 5 + [False] * 2]]]

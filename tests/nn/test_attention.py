@@ -16,8 +16,8 @@ from lightning_xt.core.trace import Trace
 from lightning_xt.core.where import Where
 from lightning_xt.nn.attention.attention import Attention
 from lightning_xt.nn.attention.cycle import Cycle
-from lightning_xt.nn.attention.kernels.backends import choose
-from lightning_xt.nn.attention.kernels.single_query import attend_alone, pays_alone
+from lightning_xt.nn.attention.kernels.backends import choose_backend
+from lightning_xt.nn.attention.kernels.single_query import attend_single_query, single_query_is_faster
 from lightning_xt.nn.normalizers.sigmoid import Sigmoid
 from lightning_xt.nn.norms.rms_norm import RMSNorm
 from lightning_xt.nn.positions.alibi import ALiBi
@@ -248,21 +248,21 @@ ALL_THREE = frozenset({"fused", "flex", "explicit"})
     ids=["plain", "bias", "dropout", "soft_cap", "talking_heads", "sigmoid"],
 )
 def test_an_attention_runs_where_all_its_parts_run(options: dict[str, object], expected: set[str]) -> None:
-    assert layer(**options).can == expected
+    assert layer(**options).supported_backends == expected
 
 
 def test_the_fastest_backend_that_can_is_chosen() -> None:
     long, short = sequence(128), sequence(127)
     alibi = ALiBi(layer().shape)
     rotary = Rotary(layer().shape)
-    assert choose("auto", ALL_THREE, rotary, long, "cuda") == "fused"
-    assert choose("auto", ALL_THREE, None, long.within(5), "cuda") == "flex"
-    assert choose("auto", ALL_THREE, alibi, long, "cuda") == "flex"
-    assert choose("auto", ALL_THREE, alibi, short, "cuda") == "fused"
-    assert choose("auto", ALL_THREE, alibi, long, "cpu") == "fused"
-    assert choose("auto", frozenset({"flex", "explicit"}), rotary, long, "cuda") == "flex"
-    assert choose("auto", frozenset({"flex", "explicit"}), rotary, long, "cpu") == "explicit"
-    assert choose("explicit", ALL_THREE, rotary, long, "cuda") == "explicit"
+    assert choose_backend("auto", ALL_THREE, rotary, long, "cuda") == "fused"
+    assert choose_backend("auto", ALL_THREE, None, long.within(5), "cuda") == "flex"
+    assert choose_backend("auto", ALL_THREE, alibi, long, "cuda") == "flex"
+    assert choose_backend("auto", ALL_THREE, alibi, short, "cuda") == "fused"
+    assert choose_backend("auto", ALL_THREE, alibi, long, "cpu") == "fused"
+    assert choose_backend("auto", frozenset({"flex", "explicit"}), rotary, long, "cuda") == "flex"
+    assert choose_backend("auto", frozenset({"flex", "explicit"}), rotary, long, "cpu") == "explicit"
+    assert choose_backend("explicit", ALL_THREE, rotary, long, "cuda") == "explicit"
 
 
 @pytest.mark.parametrize("part", [{"score_mods": [TalkingHeads]}, {"normalizer": Sigmoid}, {"score_mods": [SoftCap]}])
@@ -355,7 +355,7 @@ def test_a_single_query_in_bfloat16_gathers_the_same(kv_heads: int, mask: str) -
     if given is not None:
         scores = scores.masked_fill(~given, -math.inf) if given.dtype == torch.bool else scores + given.double()
     expected = scores.softmax(dim=-1) @ values
-    out = attend_alone(q, k, v, given, 0.3)
+    out = attend_single_query(q, k, v, given, 0.3)
     assert out.dtype == torch.bfloat16 and out.shape == (2, HEADS, 1, 5)
     torch.testing.assert_close(out.double(), expected, rtol=2**-6, atol=2**-6)
 
@@ -372,8 +372,8 @@ def test_decoding_in_bfloat16_agrees_with_the_explicit_backend(
     """Rows of different lengths, so that there is a mask."""
     alone: list[Tensor] = []
     monkeypatch.setattr(
-        "lightning_xt.nn.attention.kernels.backends.attend_alone",
-        lambda *args: alone.append(attend_alone(*args)) or alone[-1],
+        "lightning_xt.nn.attention.kernels.fused.attend_single_query",
+        lambda *args: alone.append(attend_single_query(*args)) or alone[-1],
     )
     model = randomised(lambda: decoder(attention=attention(**options)), torch.float32).bfloat16()
     tokens, logits = torch.randint(0, VOCAB, (2, 9)), {}
@@ -390,9 +390,11 @@ def test_decoding_in_bfloat16_agrees_with_the_explicit_backend(
 
 def test_plain_products_are_for_single_queries_in_bfloat16_alone() -> None:
     q = torch.randn(2, HEADS, 1, DIM_HEAD)
-    assert pays_alone(q.bfloat16(), 0.0)
-    assert not pays_alone(q.bfloat16(), 0.1) and not pays_alone(q, 0.0)
-    assert not pays_alone(q.bfloat16().expand(-1, -1, 2, -1), 0.0) and not pays_alone(q.bfloat16().to("meta"), 0.0)
+    assert single_query_is_faster(q.bfloat16(), 0.0)
+    assert not single_query_is_faster(q.bfloat16(), 0.1) and not single_query_is_faster(q, 0.0)
+    assert not single_query_is_faster(q.bfloat16().expand(-1, -1, 2, -1), 0.0) and not single_query_is_faster(
+        q.bfloat16().to("meta"), 0.0
+    )
 
 
 # Memory while decoding ------------------------------------------------------------------------------------------------

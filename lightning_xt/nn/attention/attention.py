@@ -16,7 +16,8 @@ from lightning_xt.core.shapes import AttentionShape, LayerShape
 from lightning_xt.core.trace import Trace
 from lightning_xt.core.where import Where
 from lightning_xt.nn.attention.base import Mixer
-from lightning_xt.nn.attention.kernels.backends import Backend, Scoring, attend, choose, supported
+from lightning_xt.nn.attention.kernels.backends import Backend, attend, choose_backend, supported_backends
+from lightning_xt.nn.attention.kernels.scoring import Scoring
 from lightning_xt.nn.normalizers.base import NormalizerFactory
 from lightning_xt.nn.normalizers.softmax import Softmax
 from lightning_xt.nn.norms.base import NormFactory
@@ -98,7 +99,7 @@ class Attention(Mixer):
         if not self.projection.per_head:
             self._check_shared_keys()
         parts = [part for part in (self.score, self.position, *self.score_mods, self.normalizer) if part is not None]
-        self.can = supported(backend, parts, dropout)
+        self.supported_backends = supported_backends(backend, parts, dropout)
 
     def forward(
         self, x: Float[Tensor, "b n D"], where: Where, inputs: Inputs, trace: Trace, cache: CallCache | None
@@ -127,7 +128,7 @@ class Attention(Mixer):
         scoring = Scoring(
             self.score, self.position, prepared, mods, self.normalizer, where, self.projection.scale, dropout
         )
-        backend = choose(self.backend, self.can, self.position, where, x.device.type)
+        backend = choose_backend(self.backend, self.supported_backends, self.position, where, x.device.type)
         out = self.projection.attend(q, k, v, partial(attend, backend, scoring=scoring))
         if len(out) < len(x):
             out = out.transpose(1, 2).reshape(len(x), 1, out.shape[1], -1).transpose(1, 2)

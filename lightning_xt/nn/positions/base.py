@@ -67,6 +67,16 @@ class Position(nn.Module, ABC):
         """
         return where.expand(where.rows)
 
+    def pad(self, p: Any, queries: int, keys: int) -> Any:
+        """Append to what `prepare` returned for queries and keys whose results are discarded; block kernels need it.
+
+        Args:
+            p: as `prepare` returned it.
+            queries: number of queries to append.
+            keys: number of keys to append; no query sees them.
+        """
+        return p.pad(queries, keys)
+
     def bias(self, b: Tensor, h: Tensor, i: Tensor, j: Tensor, p: Any) -> Float[Tensor, "..."]:
         """What is added to the score of the query with index i and the key with index j, in row b and head h.
 

@@ -45,6 +45,9 @@ class Forgetting(Position):
         sums = sums + cache.last("forgotten", sums)
         return sums.squeeze(-1), cache.append("forgotten", sums, window=window).squeeze(-1)
 
+    def pad(self, p: Any, queries: int, keys: int) -> tuple[Float[Tensor, "b h _"], Float[Tensor, "b h _"]]:
+        return F.pad(p[0], (0, queries)), F.pad(p[1], (0, keys))
+
     def bias(self, b: Tensor, h: Tensor, i: Tensor, j: Tensor, p: Any) -> Float[Tensor, "..."]:
         queries, keys = p
         return queries[b, h, i] - keys[b, h, j]

@@ -14,8 +14,8 @@ from lightning_xt.core.trace import Trace
 from lightning_xt.core.where import Where
 from lightning_xt.models.outline import outline
 from lightning_xt.nn.attention.attention import Attention
-from lightning_xt.nn.attention.kernels import backends
-from lightning_xt.nn.attention.kernels.causal_blocks import BLOCKS, LEAST, LONGEST, causal_in_blocks
+from lightning_xt.nn.attention.kernels import fused
+from lightning_xt.nn.attention.kernels.causal_blocks import BLOCKS, LEAST, LONGEST, attend_causal_blocks
 from lightning_xt.nn.norms.rms_norm import RMSNorm
 from lightning_xt.nn.positions.alibi import ALiBi
 from lightning_xt.nn.projections.latent import Latent
@@ -46,7 +46,7 @@ def gathered(weights: Tensor, v: Tensor) -> Tensor:
 def test_blocks_compute_the_whole_triangle(n: int) -> None:
     """The weights are made in float32: float64 tells the formula from its rounding, here 1e-7 of it."""
     q, k, v = given(n)
-    out, expected = causal_in_blocks(q, k, v, SCALE), gathered(triangle_weights(q, k), v)
+    out, expected = attend_causal_blocks(q, k, v, SCALE), gathered(triangle_weights(q, k), v)
     assert out.shape == (2, HEADS, n, DIM_VALUE) and out.dtype == torch.float64
     torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-6)
     along = torch.randn_like(out)
@@ -61,7 +61,7 @@ def test_blocks_let_nothing_through_from_the_future(n: int) -> None:
     for t in {0, n // 2, min(n, LEAST) - 1, n - 1}:
         later_k, later_v = k.clone(), v.clone()
         later_k[:, :, t + 1 :], later_v[:, :, t + 1 :] = 1e9, -1e9
-        out, other = (causal_in_blocks(q, keys, values, SCALE) for keys, values in ((k, v), (later_k, later_v)))
+        out, other = (attend_causal_blocks(q, keys, values, SCALE) for keys, values in ((k, v), (later_k, later_v)))
         assert torch.equal(out[:, :, : t + 1], other[:, :, : t + 1])
 
 
@@ -71,7 +71,7 @@ def test_dropout_drops_its_share_of_the_weights(dropout: float) -> None:
     n = LEAST + 6
     q, k, _ = (t.detach() for t in given(n, rows=20))
     v = torch.eye(n, dtype=torch.float64).expand(20, KV_HEADS, -1, -1)
-    shown, whole = causal_in_blocks(q, k, v, SCALE, dropout), triangle_weights(q, k)
+    shown, whole = attend_causal_blocks(q, k, v, SCALE, dropout), triangle_weights(q, k)
     kept = shown > 0
     torch.testing.assert_close(shown[kept], whole[kept] / (1 - dropout), rtol=1e-5, atol=1e-7)
     share = 1 - kept.sum().item() / (whole > 0).sum().item()
@@ -88,9 +88,9 @@ def in_blocks(monkeypatch: pytest.MonkeyPatch) -> list[torch.Size]:
 
     def watched(q: Tensor, *others: object) -> Tensor:
         shapes.append(q.shape)
-        return causal_in_blocks(q, *others)
+        return attend_causal_blocks(q, *others)
 
-    monkeypatch.setattr(backends, "causal_in_blocks", watched)
+    monkeypatch.setattr(fused, "attend_causal_blocks", watched)
     return shapes
 
 

@@ -1,0 +1,56 @@
+"""Attention by flex_attention: biases, windows and soft caps without a dense tensor; compiled, on CUDA."""
+
+from functools import lru_cache
+from inspect import signature
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.attention.flex_attention import flex_attention
+
+from lightning_xt.core.where import BLOCK
+from lightning_xt.nn.attention.kernels.scoring import Scoring
+
+PROGRAMS = 64
+"""Compiled programs at most, one for each combination of shapes and parts. Torch's own limit is 8, after which
+flex_attention silently materializes the scores of all pairs."""
+
+
+def attend_flex(q: Tensor, k: Tensor, v: Tensor, scoring: Scoring) -> Tensor:
+    """Gather values (b h i e) for queries (b h i d) from keys (b g j d) and values (b g j e).
+
+    Lengths are padded to multiples of a block, for two reasons. Programs are made for one shape, because flex_attention
+    is slower with dynamic ones: so one serves all lengths within a block, and another the multiple itself, whose
+    tensors have other strides. And with both a block mask and a score mod, the backward pass gives NaN at other lengths
+    (pytorch issue 153799, open).
+    """
+    n, scoring = q.shape[-2], scoring.pad_to_blocks()
+    queries, keys = -n % BLOCK, -k.shape[-2] % BLOCK
+    if queries:
+        q = F.pad(q, (0, 0, 0, queries))
+    if keys:
+        k, v = (F.pad(t, (0, 0, 0, keys)) for t in (k, v))
+    run = compiled_flex() if q.is_cuda and not torch.compiler.is_compiling() else flex_attention
+    out = run(
+        q,
+        k,
+        v,
+        score_mod=lambda score, b, h, i, j: scoring.modify(score, b, h, i, j),
+        block_mask=None if scoring.where.plain_full else scoring.where.block_mask(),
+        scale=scoring.scale,
+        enable_gqa=q.shape[1] != k.shape[1],
+    )
+    return (out if isinstance(out, Tensor) else out[0])[..., :n, :]
+
+
+@lru_cache(maxsize=1)
+def compiled_flex(**options: Any) -> Any:
+    """Return flex_attention compiled for fixed shapes.
+
+    Args:
+        options: more keywords of torch.compile.
+    """
+    if "recompile_limit" in signature(torch.compile).parameters:
+        options["recompile_limit"] = PROGRAMS
+    return torch.compile(flex_attention, dynamic=False, **options)

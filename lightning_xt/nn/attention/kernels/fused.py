@@ -1,0 +1,57 @@
+"""Attention by scaled_dot_product_attention, with a dense bias or mask if the lower triangle is not enough.
+
+On a CPU, the lower triangle and single queries in bfloat16 are plain products, which are faster there.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from lightning_xt.nn.attention.kernels.causal_blocks import attend_causal_blocks, blocks_are_faster
+from lightning_xt.nn.attention.kernels.scoring import Scoring
+from lightning_xt.nn.attention.kernels.single_query import attend_single_query, single_query_is_faster
+
+
+def attend_fused(q: Tensor, k: Tensor, v: Tensor, scoring: Scoring) -> Tensor:
+    """Gather values (b h i e) for queries (b h i d) from keys (b g j d) and values (b g j e)."""
+    where, mask = scoring.where, scoring.dense_bias(q.shape[0], q.shape[1])
+    # Flash kernels take the triangle as a flag; any mask tensor excludes them.
+    triangle = mask is None and where.plain_causal
+    if mask is not None:
+        mask = mask.to(q.dtype)
+        mask = mask if where.plain_full else mask.masked_fill(~where.dense(), float("-inf"))
+    elif not (triangle or where.plain_full):
+        mask = where.dense()
+    if triangle and blocks_are_faster(q):
+        return attend_causal_blocks(q, k, v, scoring.scale, scoring.dropout)
+    if single_query_is_faster(q, scoring.dropout):
+        return attend_single_query(q, k, v, mask, scoring.scale)
+    if q.is_cuda and mask is not None:
+        with sdpa_kernel(_kernels_for_masks()):
+            return _attend(q, k, v, mask, triangle, scoring)
+    return _attend(q, k, v, mask, triangle, scoring)
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, triangle: bool, scoring: Scoring) -> Tensor:
+    grouped = bool(q.shape[1] != k.shape[1])
+    if grouped and q.is_cuda and (mask is not None or q.dtype not in (torch.float16, torch.bfloat16)):
+        # Of CUDA's kernels only flash knows groups of heads, and it takes neither masks nor float32: the others would
+        # leave the work to the math kernel, which holds the weights of all pairs. Copies of the keys are smaller.
+        k, v = (t.repeat_interleave(q.shape[1] // t.shape[1], dim=1) for t in (k, v))
+        grouped = False
+    return F.scaled_dot_product_attention(
+        q, k, v, mask, scoring.dropout, is_causal=triangle, scale=scoring.scale, enable_gqa=grouped
+    )
+
+
+def _kernels_for_masks() -> list[SDPBackend]:
+    """List CUDA's kernels that take a mask, without cuDNN's.
+
+    With a mask, cuDNN's backward pass gives NaN on Hopper at lengths such as 64 and 192 (pytorch issue 196678, from
+    torch 2.11 on), and torch prefers cuDNN there.
+    """
+    # What is compiled does not depend on a setting of the moment.
+    if torch.compiler.is_compiling() or torch.backends.cuda.mem_efficient_sdp_enabled():
+        return [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+    return [SDPBackend.MATH]
