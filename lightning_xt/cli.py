@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 
+from lightning_xt.system.garbage import no_garbage_collection
 from lightning_xt.system.messages import OwnError, UserError, sentence_for, unknown
 from lightning_xt.system.stopping import INTERRUPTED, PREEMPTED, TERMINATED, Stopped, StopSignals, processes_of_run
 
@@ -101,8 +102,12 @@ def _dispatch(args: list[str]) -> int:
         return 0
     if args[0] not in COMMANDS:
         raise UserError(unknown("command", args[0], COMMANDS))
-    _quiet()
-    from lightning_xt.training.guarded_imports import guarded_imports
+    with no_garbage_collection():
+        # First, for it imports Lightning without the compiler.
+        from lightning_xt.training import lightning_internals  # noqa: F401
+
+        _quiet()
+        from lightning_xt.training.guarded_imports import guarded_imports
 
     with guarded_imports():
         return _run(args)
@@ -122,7 +127,8 @@ def _run(args: list[str]) -> int:
         from lightning_xt.commands.average import average
 
         return average(args[1:])
-    from lightning_xt.commands.train import run
+    with no_garbage_collection():
+        from lightning_xt.commands.train import run
 
     return run(args)
 

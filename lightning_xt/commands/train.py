@@ -37,6 +37,7 @@ from lightning_xt.inference.generation_options import GenerationOptions
 from lightning_xt.system.discovery import import_submodules
 from lightning_xt.system.files import replacing
 from lightning_xt.system.free_memory import within_free_memory
+from lightning_xt.system.garbage import no_garbage_collection
 from lightning_xt.system.messages import OwnError, UserError, own_sentence
 from lightning_xt.system.stopping import Stopped
 from lightning_xt.training.callbacks.best_checkpoint import BestCheckpoint
@@ -49,6 +50,7 @@ from lightning_xt.training.callbacks.throughput import Throughput
 from lightning_xt.training.callbacks.validate_at_end import ValidateAtEnd
 from lightning_xt.training.callbacks.write_predictions import WritePredictions
 from lightning_xt.training.checkpoint_io import WholeCheckpoints, hand_on
+from lightning_xt.training.config_parser import ConfigParser
 from lightning_xt.training.null_options import check_nulls
 from lightning_xt.training.strategies.process_watchdog import ended_together, watch
 from lightning_xt.training.strategies.strategy_choice import check_strategy
@@ -58,24 +60,10 @@ ENV_PREFIX = "LXT"
 
 def run(args: Sequence[str]) -> int:
     """Runs one of the four commands; see `cli.main`."""
-    import_submodules(lightning_xt)
-    args = with_config_of_run(list(args))
-    # Reading the environment takes as long as all the rest of parsing.
-    from_environment = any(name.startswith(ENV_PREFIX + "_") for name in os.environ)
-    parser = {"env_prefix": ENV_PREFIX, "default_env": from_environment, "exit_on_error": False}
+    with no_garbage_collection():
+        import_submodules(lightning_xt)
     try:
-        CommandLine(
-            LightningModule,
-            DataModule,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            auto_configure_optimizers=False,
-            save_config_callback=None,
-            seed_everything_default=0,
-            trainer_defaults=TRAINER_DEFAULTS,
-            parser_kwargs={**parser, **{command: dict(parser) for command in LightningCLI.subcommands()}},
-            args=args,
-        )
+        CommandLine(with_config_of_run(list(args)))
     except Stopped as stop:
         if stop.together:
             _take_leave()
@@ -97,9 +85,36 @@ def _say(line: str) -> None:
 
 
 class CommandLine(LightningCLI):
-    """LightningCLI with runs."""
+    """LightningCLI with runs.
+
+    Args:
+        args: the command and its options.
+    """
 
     resolved: Resolved
+
+    def __init__(self, args: Sequence[str]) -> None:
+        self._command = args[0]
+        # Reading the environment takes as long as all the rest of parsing.
+        from_environment = any(name.startswith(ENV_PREFIX + "_") for name in os.environ)
+        parser = {"env_prefix": ENV_PREFIX, "default_env": from_environment, "exit_on_error": False}
+        super().__init__(
+            LightningModule,
+            DataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            save_config_callback=None,
+            seed_everything_default=0,
+            trainer_defaults=TRAINER_DEFAULTS,
+            parser_class=ConfigParser,
+            parser_kwargs={**parser, self._command: dict(parser)},
+            args=list(args),
+        )
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        """Return the one command that was given: a parser of each would take as long again, thrice."""
+        return {self._command: LightningCLI.subcommands()[self._command]}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         add_options(parser)
@@ -110,7 +125,7 @@ class CommandLine(LightningCLI):
         # Lightning warns of arguments given beside those of the process; here it is what `main` is for.
         given, sys.argv = sys.argv, sys.argv[:1]
         try:
-            with checked_values(args):
+            with checked_values(args), no_garbage_collection():
                 super().parse_arguments(parser, args)
         except ArgumentError as error:
             raise UserError(own_sentence(error) or sentence(str(error), self._options(args))) from error

@@ -20,7 +20,6 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Int
 from torch import Tensor
-from torch._dynamo import maybe_mark_dynamic as mark_dynamic
 
 from lightning_xt.core.call_cache import CallCache
 from lightning_xt.core.fixed_context import moved
@@ -244,7 +243,7 @@ class Cache:
             return
         self._marked = self.slots
         several = len(self.lengths) > 1
-        mark_dynamic(self.slots, 0)
+        torch._dynamo.maybe_mark_dynamic(self.slots, 0)
         for call in self._calls:
             call.mark_dynamic(several)
 

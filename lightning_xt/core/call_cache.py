@@ -5,7 +5,6 @@ from typing import Protocol, runtime_checkable
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch._dynamo import maybe_mark_dynamic as mark_dynamic
 
 from lightning_xt.core.fixed_context import FixedContext, moved
 
@@ -149,12 +148,12 @@ class CallCache:
     def mark_dynamic(self, several: bool) -> None:
         """Tells torch.compile which sizes differ from call to call: the slots, and the rows where there are several."""
         for buffer in self._buffers.values():
-            mark_dynamic(buffer, [0, buffer.dim() - 2] if several else [buffer.dim() - 2])
+            torch._dynamo.maybe_mark_dynamic(buffer, [0, buffer.dim() - 2] if several else [buffer.dim() - 2])
         for context in self.fixed.values():
             for t in (context.keys, context.values):
-                mark_dynamic(t, [0, t.dim() - 2] if several else [t.dim() - 2])
+                torch._dynamo.maybe_mark_dynamic(t, [0, t.dim() - 2] if several else [t.dim() - 2])
             if context.mask is not None:
-                mark_dynamic(context.mask, [0, 1] if several else [1])
+                torch._dynamo.maybe_mark_dynamic(context.mask, [0, 1] if several else [1])
 
     def _keep_tail(self, name: str, new: Tensor) -> None:
         """Writes only what still fits of more new tokens than the window has slots for."""

@@ -1,7 +1,13 @@
 """What we use of Lightning and jsonargparse without their promise: a release that takes it away fails here first."""
 
+import argparse
+import subprocess
+import sys
+
 import pytest
-from jsonargparse import _deprecated
+import torch
+from jsonargparse import ArgumentParser, _actions, _common, _deprecated, _link_arguments, _paths, _typehints
+from lightning.fabric import wrappers
 from lightning.pytorch import LightningModule, Trainer, cli
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.cli import LightningCLI
@@ -9,7 +15,9 @@ from lightning.pytorch.core.mixins import hparams_mixin
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.connectors.logger_connector.logger_connector import _LoggerConnector
 from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
-from lightning.pytorch.utilities import model_helpers
+from lightning.pytorch.utilities import compile, model_helpers
+
+from lightning_xt.data.base import DataModule
 
 
 @pytest.mark.parametrize(
@@ -30,10 +38,51 @@ from lightning.pytorch.utilities import model_helpers
         (model_helpers, "_restricted_classmethod"),
         (hparams_mixin, "_given_hyperparameters_context"),
         (_deprecated, "JsonargparseDeprecationWarning"),
+        (_actions, "import_object"),
+        (_typehints, "import_object"),
+        (_typehints, "allow_default_instance"),
+        (_typehints, "sub_defaults"),
+        (_link_arguments, "apply_config_skip"),
+        (_paths, "_current_path_dir"),
+        *((_common, name) for name in ("lenient_check", "load_value_mode", "nested_links", "parsing_defaults")),
+        (_common, "validating_defaults"),
+        (argparse.ArgumentParser, "_get_option_tuples"),
+        (wrappers, "OptimizedModule"),
+        (compile, "OptimizedModule"),
+        (torch, "_disable_dynamo"),
+        (torch._dynamo, "OptimizedModule"),
+        (torch._dynamo, "maybe_mark_dynamic"),
     ],
 )
 def test_a_class_or_module_has_it(owner, name):
     assert hasattr(owner, name)
+
+
+def test_the_options_of_a_nested_class_have_a_parser_that_says_so():
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--data", type=DataModule)
+    parser.parse_args(["--data", "StandardLibrary"])
+    parsers = list(_typehints._cached_class_parsers.values())
+    assert parsers and all(each._inner_parser for each in parsers)
+    assert not getattr(parser, "_inner_parser", False)
+
+
+def test_lightning_is_imported_without_the_compiler_and_works_with_it():
+    code = """
+import sys
+from lightning_xt.training import lightning_internals
+assert not [name for name in sys.modules if name.startswith("torch._dynamo")]
+import torch
+from lightning.fabric.wrappers import _unwrap_compiled
+linear = torch.nn.Linear(2, 2)
+assert _unwrap_compiled(linear) == (linear, None)
+compiled = torch.compile(linear, backend="eager")
+assert "torch._dynamo.eval_frame" in sys.modules
+assert _unwrap_compiled(compiled)[0] is linear
+from lightning.pytorch.trainer.connectors.logger_connector.result import _ResultCollection
+_ResultCollection(training=True).reset()
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_objects_have_them(tmp_path):

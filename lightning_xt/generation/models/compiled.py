@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch._dynamo import maybe_mark_dynamic as mark_dynamic
 
 from lightning_xt.core.cache import Cache
 from lightning_xt.core.inputs import Inputs
@@ -56,7 +55,7 @@ class Compiled(ModelWrapper):
         cache.mark_dynamic()
         if len(tokens) > 1:
             for tensor in (tokens, cache.lengths, cache.written):
-                mark_dynamic(tensor, 0)
+                torch._dynamo.maybe_mark_dynamic(tensor, 0)
         logits: Tensor = self._step(tokens, inputs, cache)
         cache.commit()
         # The next replay of a graph writes where this one has written.

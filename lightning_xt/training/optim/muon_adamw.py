@@ -5,13 +5,12 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 from torch.optim import AdamW, Optimizer
 
 from lightning_xt.system.option_checks import check_option
 from lightning_xt.training.optim.orthogonal import orthogonalise, product_type
 from lightning_xt.training.optim.parameter_groups import parts_of
-from lightning_xt.training.strategies.sharding import share_of, whole_like
+from lightning_xt.training.strategies.sharding import is_sharded, share_of, whole_like
 
 NAME = "optimizer: MuonAdamW"
 
@@ -155,8 +154,8 @@ class MuonAdamW(Optimizer):
         updates = torch._foreach_lerp(gradients, buffers, group["momentum"]) if group["nesterov"] else buffers
         torch._foreach_mul_([_own(p) for p in weights], kept)
         changes = list(zip(weights, updates, (sizes for _, sizes in members), strict=True))
-        _step_whole([change for change in changes if not isinstance(change[0], DTensor)], group, skip)
-        _step_shares([change for change in changes if isinstance(change[0], DTensor)], group, skip)
+        _step_whole([change for change in changes if not is_sharded(change[0])], group, skip)
+        _step_shares([change for change in changes if is_sharded(change[0])], group, skip)
 
 
 Change = tuple[Tensor, Tensor, tuple[int, ...] | None]
@@ -165,7 +164,7 @@ Change = tuple[Tensor, Tensor, tuple[int, ...] | None]
 
 def _own(tensor: Any) -> Tensor:
     """What of a tensor is in this process."""
-    own: Tensor = tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    own: Tensor = tensor.to_local() if is_sharded(tensor) else tensor
     return own
 
 

@@ -1,18 +1,28 @@
 """Shares the weights of a network out over processes, and brings them together again."""
 
+import sys
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeGuard
 
 import torch
 import torch.distributed
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from lightning_xt.models.sublayer import Sublayer
+
+if TYPE_CHECKING:
+    # Imported where they are used: they cost every command half a second of CPU time.
+    from torch.distributed.fsdp import FSDPModule
+    from torch.distributed.tensor import DTensor
+
+
+def is_sharded(tensor: Any) -> TypeGuard["DTensor"]:
+    """Return whether a tensor is one process's shard of a larger one."""
+    # No such tensor exists before its class does.
+    return "torch.distributed.tensor" in sys.modules and isinstance(tensor, torch.distributed.tensor.DTensor)
 
 
 def shard(network: nn.Module, mesh: DeviceMesh) -> None:
@@ -28,6 +38,8 @@ def shard(network: nn.Module, mesh: DeviceMesh) -> None:
     Raises:
         ValueError: a parameter cannot be shared out.
     """
+    from torch.distributed.fsdp import FSDPModule, fully_shard
+
     if isinstance(network, FSDPModule):
         return
     for name, parameter in network.named_parameters():
@@ -85,6 +97,8 @@ def whole(state: dict[str, Any], keep: bool) -> dict[str, Any]:
         keep: whether this process needs it; else it gets nothing.
     """
 
+    from torch.distributed.tensor import DTensor
+
     def together(share: DTensor) -> Tensor | None:
         tensor = share.full_tensor()
         return tensor.cpu() if keep else None
@@ -100,8 +114,10 @@ def share_of(value: Tensor, like: Tensor) -> Tensor:
         value: the same in all processes.
         like: shared out as the result is to be; where it is not, neither is the result.
     """
-    if not isinstance(like, DTensor) or isinstance(value, DTensor):
+    if not is_sharded(like) or is_sharded(value):
         return value
+    from torch.distributed.tensor import distribute_tensor
+
     # All have it: nothing is sent.
     return distribute_tensor(value.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
 
@@ -113,8 +129,10 @@ def whole_like(like: Tensor, share: Tensor) -> Tensor:
         like: shared out as it is.
         share: this process's part of it.
     """
-    if not isinstance(like, DTensor):
+    if not is_sharded(like):
         return share
+    from torch.distributed.tensor import DTensor
+
     shared = DTensor.from_local(share, like.device_mesh, like.placements, shape=like.shape, stride=like.stride())
     return shared.full_tensor()
 
@@ -138,8 +156,10 @@ def shares_of_state(saved: Mapping[str, Any], groups: list[dict[str, Any]]) -> d
     return {**saved, "state": state}
 
 
-def _sharded(module: nn.Module) -> list[FSDPModule]:
+def _sharded(module: nn.Module) -> list["FSDPModule"]:
     """The modules whose weights come together at once, the outermost first."""
+    from torch.distributed.fsdp import FSDPModule
+
     return [each for each in module.modules() if isinstance(each, FSDPModule)]
 
 

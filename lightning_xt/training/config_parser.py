@@ -1,0 +1,99 @@
+"""Parser of command lines and configs."""
+
+import os
+import re
+from abc import ABCMeta
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import FunctionType
+from typing import Any
+
+from jsonargparse import Namespace
+from lightning.pytorch.cli import LightningArgumentParser
+
+from lightning_xt.training.lightning_internals import PARSING_STATE
+
+_PARSED: ContextVar[dict[Any, Namespace] | None] = ContextVar("_PARSED", default=None)
+"""Options of nested classes that the running parse has parsed already, by everything that they depend on."""
+
+
+class ConfigParser(LightningArgumentParser):
+    """LightningArgumentParser that parses the options of each nested class once, and knows no abbreviations.
+
+    jsonargparse parses the options of a class again for defaults, for each config and option, and to validate, and at
+    each of these again those of the classes in it: the same work up to hundreds of times for what is four classes deep.
+    """
+
+    def parse_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: Namespace | None = None, *rest: Any, **options: Any
+    ) -> Namespace:
+        if _is_of_nested_class(self) and args is not None:
+            # jsonargparse formats the value of a nested option, which it has read, to parse it once more.
+            args = [re.sub(r"^(--[^=]+)=None$", r"\1=null", arg) for arg in args]
+        with _one_parse():
+            found: Namespace = super().parse_args(args, namespace, *rest, **options)
+        return found
+
+    def parse_object(
+        self, obj: Namespace | dict[str, Any], namespace: Namespace | None = None, *rest: Any, **options: Any
+    ) -> Namespace:
+        with _one_parse() as parsed:
+            key = _key(self, obj, namespace, rest, options) if _is_of_nested_class(self) else None
+            found = parsed.get(key)
+            if found is None:
+                found = super().parse_object(obj, namespace, *rest, **options)
+                if key is not None:
+                    parsed[key] = found.clone()
+            return found.clone()
+
+    def _get_option_tuples(self, option_string: str) -> list[Any]:
+        """Return the options that an unknown one may abbreviate: none."""
+        return []
+
+
+def _is_of_nested_class(parser: ConfigParser) -> bool:
+    return getattr(parser, "_inner_parser", False)
+
+
+@contextmanager
+def _one_parse() -> Iterator[dict[Any, Namespace]]:
+    """Yield what the running parse has parsed; the outermost call begins with nothing."""
+    parsed = _PARSED.get()
+    if parsed is not None:
+        yield parsed
+        return
+    token = _PARSED.set(parsed := {})
+    try:
+        yield parsed
+    finally:
+        _PARSED.reset(token)
+
+
+def _key(parser: ConfigParser, *given: Any) -> Any:
+    """Return all that the outcome of a parse depends on, to look it up; None if that cannot be compared."""
+    state = [each.get() for each in PARSING_STATE]
+    try:
+        return parser, os.getcwd(), _comparable([*given, state])
+    except TypeError:
+        return None
+
+
+def _comparable(value: Any) -> Any:
+    """Return a hashable value that is equal for equal values, of which 1, 1.0 and True are not.
+
+    Raises:
+        TypeError: it may change, such as an object that a default has made.
+    """
+    kind = type(value)
+    if kind is Namespace:
+        return kind, _comparable(vars(value))
+    if kind is dict:
+        return kind, tuple((name, _comparable(each)) for name, each in value.items())
+    if kind in (list, tuple):
+        return kind, tuple(map(_comparable, value))
+    if kind is float:
+        return kind, repr(value)
+    if kind not in (str, int, bool, type(None), type, ABCMeta, FunctionType):
+        raise TypeError(f"a {kind.__name__} may change")
+    return kind, value

@@ -1,0 +1,108 @@
+"""The parser of configs: each nested class once, null in each slot, no abbreviations."""
+
+import importlib
+import typing
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from jsonargparse import ArgumentError, ArgumentParser
+from lightning.pytorch import LightningModule
+
+import lightning_xt
+from lightning_xt.nn.positions.base import Position
+from lightning_xt.system.discovery import import_submodules
+from lightning_xt.training.config_parser import ConfigParser
+from lightning_xt.training.language_model import LanguageModel
+from lightning_xt.training.null_options import _takes_none
+from lightning_xt.training.seq2seq import Seq2Seq
+
+import_submodules(lightning_xt)
+MODELS = {"LanguageModel": LanguageModel, "Seq2Seq": Seq2Seq}
+
+
+def parser_of(kind: type[ArgumentParser]) -> Any:
+    parser = kind(exit_on_error=False)
+    parser.add_subclass_arguments(LightningModule, "model", skip={"vocab"})
+    return parser
+
+
+def plain(parser: Any, args: list[str]) -> dict[str, Any]:
+    return parser.parse_args(args).model.as_dict()
+
+
+def nullable(options: dict[str, Any], slot: str = "") -> Iterator[str]:
+    """Yield the options of a class, and of the classes in it, that may be null."""
+    module, _, name = options["class_path"].rpartition(".")
+    hints = typing.get_type_hints(getattr(importlib.import_module(module), name).__init__)
+    for option, value in options.get("init_args", {}).items():
+        if option in hints and _takes_none(hints[option]):
+            yield f"{slot}{option}"
+        if isinstance(value, dict) and "class_path" in value:
+            yield from nullable(value, f"{slot}{option}.")
+
+
+def at(options: dict[str, Any], slot: str) -> Any:
+    for name in slot.split("."):
+        options = options["init_args"][name]
+    return options
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_null_on_the_command_line_is_null_in_every_slot(model):
+    parser = parser_of(ConfigParser)
+    slots = list(nullable(plain(parser, ["--model", model])))
+    assert len(slots) > 15
+    assert any(slot.count(".") == 3 for slot in slots)
+    parts = {slot.rpartition(".")[0] for slot in slots}
+    for some in ([slot for slot in slots if slot not in parts], [slot for slot in slots if slot in parts]):
+        options = plain(parser, ["--model", model, *(f"--model.{slot}=null" for slot in some)])
+        assert {slot: at(options, slot) for slot in some} == dict.fromkeys(some)
+
+
+def test_what_is_set_to_null_can_be_set_again():
+    slot = "--model.decoder.attention.position"
+    options = plain(parser_of(ConfigParser), ["--model", "LanguageModel", slot, "null", slot, "ALiBi"])
+    assert at(options, "decoder.attention.position")["class_path"].endswith("ALiBi")
+
+
+@pytest.mark.parametrize("args", [["--model.decoder.attention.position", "ALiBi", "--model.decoder.depth", "3"]])
+@pytest.mark.parametrize("model", ["LanguageModel"])
+def test_it_parses_as_its_base_does(model, args):
+    args = ["--model", model, *args]
+    assert plain(parser_of(ConfigParser), args) == plain(parser_of(ArgumentParser), args)
+
+
+def test_it_parses_each_nested_class_a_few_times_only(monkeypatch):
+    original, calls = ArgumentParser.validate, dict.fromkeys((ArgumentParser, ConfigParser), 0)
+
+    def validate(parser, *args, **options):
+        calls[type(parser)] += 1
+        return original(parser, *args, **options)
+
+    monkeypatch.setattr(ArgumentParser, "validate", validate)
+    for kind in calls:
+        plain(parser_of(kind), ["--model", "LanguageModel"])
+    assert calls[ConfigParser] < calls[ArgumentParser] / 5
+
+
+def test_a_second_parse_knows_nothing_of_the_first():
+    parser = parser_of(ConfigParser)
+    slot = "--model.decoder.attention.position"
+    with pytest.raises(ArgumentError, match="BornLater"):
+        plain(parser, ["--model", "LanguageModel", slot, "BornLater"])
+
+    class BornLater(Position):
+        """A position that the first parse could not know."""
+
+    found = plain(parser, ["--model", "LanguageModel", slot, f"{__name__}.Position"])
+    assert at(found, "decoder.attention.position")["class_path"] == "lightning_xt.nn.positions.base.Position"
+    first = plain(parser, ["--model", "LanguageModel"])
+    at(first, "decoder.attention")["init_args"]["heads"] = 99
+    assert at(plain(parser, ["--model", "LanguageModel"]), "decoder.attention.heads") != 99
+
+
+@pytest.mark.parametrize("args", [["--mod", "LanguageModel"], ["--model.decoder.dept", "3"]])
+def test_it_knows_no_abbreviations(args):
+    with pytest.raises(ArgumentError, match=r"unrecognized arguments|not accepted"):
+        plain(parser_of(ConfigParser), ["--model", "LanguageModel", *args])
