@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from lightning.fabric.plugins.environments import ClusterEnvironment, SLURMEnvironment, TorchElasticEnvironment
 from lightning.pytorch import Trainer
 from lightning.pytorch.trainer.connectors.checkpoint_connector import _CheckpointConnector
@@ -48,6 +49,13 @@ def settle(trainer: Trainer) -> None:
             environment.validate_settings(trainer.num_devices, trainer.num_nodes)
         except ValueError as error:
             raise UserError(f"trainer: {error}") from error
+
+
+def close_process_group() -> None:
+    """Close the process group, all processes together: at the end of each, gloo's threads abort it now and then."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
 
 
 class _NamedCheckpoints(_CheckpointConnector):

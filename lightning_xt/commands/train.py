@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from jsonargparse import ArgumentError
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -19,14 +18,8 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 import lightning_xt
 from lightning_xt.checkpoints.checkpoint import Checkpoint
 from lightning_xt.checkpoints.runs import checkpoint_file
-from lightning_xt.commands.checkpoints import (
-    Resolved,
-    config_files,
-    option,
-    resolve,
-    with_config_of_run,
-)
-from lightning_xt.commands.cluster import environments, settle
+from lightning_xt.commands.checkpoints import Resolved, config_files, option, resolve, with_config_of_run
+from lightning_xt.commands.cluster import close_process_group, environments, settle
 from lightning_xt.commands.config_files import check_configs, checked_values
 from lightning_xt.commands.memory import not_enough_memory
 from lightning_xt.commands.options import TRAINER_DEFAULTS, add_options, check_beginning, check_options, set_intervals
@@ -66,17 +59,10 @@ def run(args: Sequence[str]) -> int:
         CommandLine(with_config_of_run(list(args)))
     except Stopped as stop:
         if stop.together:
-            _take_leave()
+            close_process_group()
         raise
-    _take_leave()
+    close_process_group()
     return 0
-
-
-def _take_leave() -> None:
-    """Parts the processes of a run; left to the end of each, gloo's threads abort it now and then."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.barrier()
-        torch.distributed.destroy_process_group()
 
 
 @rank_zero_only
