@@ -4,11 +4,12 @@
 # make test-gpu    what needs a GPU
 # make chaos        kill runs, preempt them, kill them while they save, break their input: within an hour
 # make check        format, lint, types
+# make docs         the documentation as a site, in build/docs/site; warnings are errors
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test test-slow test-gpu chaos check format clean
+.PHONY: quickstart test test-slow test-gpu chaos check docs format clean
 
 quickstart: .venv/installed
 	$(BIN)/lightning-xt fit -c configs/language/quickstart.yaml
@@ -34,6 +35,10 @@ test-gpu: .venv/installed-dev
 chaos: .venv/installed-dev
 	$(BIN)/python tests/chaos/check.py
 
+docs: .venv/installed-docs
+	$(BIN)/python docs/build_site.py
+	$(BIN)/zensical build --strict --config-file build/docs/zensical.toml
+
 clean:
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache
 
@@ -45,4 +50,8 @@ clean:
 
 .venv/installed-dev: .venv/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
+	touch $@
+
+.venv/installed-docs: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[docs]"
 	touch $@

@@ -42,7 +42,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     # What takes minutes begins first, or one process would be left alone with it at the end.
-    items.sort(key=lambda item: not item.nodeid.startswith("tests/test_readme.py"))
+    items.sort(key=lambda item: not item.nodeid.startswith("tests/test_docs.py"))
     if config.getoption("--slice"):
         first, step = map(int, config.getoption("--slice").split("/"))
         items[:] = items[first::step]

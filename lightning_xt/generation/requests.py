@@ -28,7 +28,7 @@ class Request:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class SamplingParams:
+class Choices:
     """How tokens are chosen, for all requests of a call.
 
     Args:
@@ -51,7 +51,7 @@ class SamplingParams:
 
 
 @dataclass(frozen=True)
-class GeneratedToken:
+class Drawn:
     """One token of an answer, as soon as it is certain.
 
     Args:

@@ -9,36 +9,36 @@ from typing import Any
 
 from lightning_xt.data.prompt_files import Prompt
 from lightning_xt.data.tokenizers.base import Tokenizer
-from lightning_xt.generation.engine import collect_results
+from lightning_xt.generation.engine import collected
 from lightning_xt.generation.methods.base import Method
 from lightning_xt.generation.protocol import Autoregressive
-from lightning_xt.generation.requests import GeneratedToken, Request, Result
-from lightning_xt.inference.detokenizer import IncrementalDetokenizer, TextPiece
-from lightning_xt.inference.generation_options import GenerationOptions
+from lightning_xt.generation.requests import Drawn, Request, Result
+from lightning_xt.inference.detokenizer import Piece, Writing
+from lightning_xt.inference.generation_options import Sampling
 
 NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
 """What torch says in a RuntimeError of each kind of device."""
 
 
 @dataclass(frozen=True)
-class DecodingSetup:
+class Decoding:
     """What takes part in answering beside the network that was trained.
 
     Args:
         model: scores the next token in the network's place. None = the network itself.
         method: how sequences are made. None = as the sampling has it.
-        on_complete: called with each request and the ids of its best completion. None = nothing is called.
+        heard: called with each request and the ids of its best answer, when that is complete. None = nobody listens.
         settings: all of this as plain values, for those who read results.
     """
 
     model: Autoregressive | None = None
     method: Method | None = None
-    on_complete: Callable[[Request, Sequence[int]], None] | None = None
+    heard: Callable[[Request, Sequence[int]], None] | None = None
     settings: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Completion:
+class Answer:
     """One sequence that was drawn, and its text.
 
     Args:
@@ -48,7 +48,7 @@ class Completion:
         log_probs: of each of them, in nats.
     """
 
-    pieces: list[TextPiece]
+    pieces: list[Piece]
     score: float
     tokens: list[int]
     log_probs: list[float]
@@ -58,7 +58,7 @@ class Completion:
         """The text in one."""
         return "".join(piece.text for piece in self.pieces)
 
-    def as_dict(self, log_probs: bool) -> dict[str, Any]:
+    def plain(self, log_probs: bool) -> dict[str, Any]:
         """The same as plain values.
 
         Args:
@@ -71,31 +71,31 @@ class Completion:
 
 
 @dataclass(frozen=True)
-class PromptCompletions:
+class Answered:
     """A text with its answers.
 
     Args:
-        leading_text: what stands before each of them where they are shown.
-        completions: best first, or seed by seed. Empty = it could not be answered.
-        metadata: what else is known, as plain values.
+        opening: what stands before each of them where they are shown.
+        answers: best first, or seed by seed. Empty = it could not be answered.
+        told: what else is known, as plain values.
         settings: how it was answered, where that is told.
     """
 
-    leading_text: str
-    completions: list[Completion]
-    metadata: dict[str, Any]
+    opening: str
+    answers: list[Answer]
+    told: dict[str, Any]
     settings: dict[str, Any] | None = None
 
-    def as_dict(self, sampling: GenerationOptions) -> dict[str, Any]:
+    def plain(self, sampling: Sampling) -> dict[str, Any]:
         """All of it as plain values: the first answer, and all of them where several were asked for."""
-        each = [answer.as_dict(sampling.log_probs) for answer in self.completions]
-        found = self.metadata | (each[0] if each else {"text": "", "score": 0.0})
+        each = [answer.plain(sampling.log_probs) for answer in self.answers]
+        found = self.told | (each[0] if each else {"text": "", "score": 0.0})
         if sampling.sequences > 1:
             found["sequences"] = each
         return found if self.settings is None else found | {"settings": self.settings}
 
 
-class GenerationSession:
+class Answerer:
     """Decodes requests and writes down what is drawn.
 
     Args:
@@ -111,8 +111,8 @@ class GenerationSession:
         model: Autoregressive,
         tokenizer: Tokenizer,
         end: int | None,
-        sampling: GenerationOptions,
-        decoding: DecodingSetup,
+        sampling: Sampling,
+        decoding: Decoding,
     ) -> None:
         if decoding.method is not None and sampling.method is not None:
             raise ValueError(
@@ -120,89 +120,89 @@ class GenerationSession:
             )
         self.model = model if decoding.model is None else decoding.model
         self.tokenizer, self.end, self.sampling = tokenizer, end, sampling
-        self.method = sampling.build_method() if decoding.method is None else decoding.method
-        self.on_complete = decoding.on_complete
+        self.method = sampling.made_method() if decoding.method is None else decoding.method
+        self.heard = decoding.heard
 
-    def stream_tokens(self, requests: Sequence[Request]) -> Generator[GeneratedToken, None, None]:
+    def drawn(self, requests: Sequence[Request]) -> Generator[Drawn, None, None]:
         """Tokens as they become certain; requests that cannot be met are refused before the first is asked for.
 
         Raises:
             ValueError: a request cannot be met, or, later, there is not enough memory to.
         """
-        choices = self.sampling.build_params(end=self.end, stop=self._stop(len(requests)))
-        return self._report(requests, self.method(self.model, requests, choices))
+        choices = self.sampling.choices(end=self.end, stop=self._stop(len(requests)))
+        return self._heard(requests, self.method(self.model, requests, choices))
 
-    def _report(
-        self, requests: Sequence[Request], drawing: Generator[GeneratedToken, None, None]
-    ) -> Generator[GeneratedToken, None, None]:
+    def _heard(
+        self, requests: Sequence[Request], drawing: Generator[Drawn, None, None]
+    ) -> Generator[Drawn, None, None]:
         rows = min(self.sampling.batch, len(requests))
         longest = max((len(request.prompt) + request.max_new_tokens for request in requests), default=0)
         asked = f"decode {rows} rows at once with a cache of {longest} tokens each"
         # Closed when whoever reads has enough too: the model is put back into the mode it was in.
-        with explain_out_of_memory(asked, "--max_new_tokens"), closing(drawing) as drawn:
+        with memory_told(asked, "--max_new_tokens"), closing(drawing) as drawn:
             ids: dict[int, list[int]] = {}
             for each in drawn:
-                if each.sequence == 0 and self.on_complete is not None:
+                if each.sequence == 0 and self.heard is not None:
                     ids.setdefault(each.request, []).append(each.token)
                     if each.last:
-                        self.on_complete(requests[each.request], ids.pop(each.request))
+                        self.heard(requests[each.request], ids.pop(each.request))
                 yield each
 
-    def stream_text(self, request: Request) -> Generator[TextPiece, None, None]:
+    def pieces(self, request: Request) -> Generator[Piece, None, None]:
         """The text of the best answer as it becomes certain; it is refused before the first is asked for."""
-        return self._written(self.stream_tokens([request]))
+        return self._written(self.drawn([request]))
 
-    def _written(self, drawing: Generator[GeneratedToken, None, None]) -> Generator[TextPiece, None, None]:
-        detokenizer = self.new_detokenizer()
+    def _written(self, drawing: Generator[Drawn, None, None]) -> Generator[Piece, None, None]:
+        writing = self.writing()
         with closing(drawing) as drawn:
             for each in drawn:
                 if each.sequence == 0:
-                    yield from detokenizer.push(each.token, each.log_prob)
-        yield from detokenizer.finish()
+                    yield from writing.feed(each.token, each.log_prob)
+        yield from writing.finish()
 
-    def complete(self, requests: Sequence[Request]) -> list[list[Completion]]:
+    def answers(self, requests: Sequence[Request]) -> list[list[Answer]]:
         """The sequences that answer each request: best first where the method ranks them, else seed by seed."""
-        return [[self._answer(result) for result in results] for results in self.generate(requests)]
+        return [[self._answer(result) for result in results] for results in self.results(requests)]
 
-    def generate(self, requests: Sequence[Request]) -> list[list[Result]]:
+    def results(self, requests: Sequence[Request]) -> list[list[Result]]:
         """The same with no heed to what is text."""
         copies = self.sampling.num_return_sequences
         asked = [replace(each, seed=each.seed + copy) for each in requests for copy in range(copies)]
-        found = collect_results(self.stream_tokens(asked), len(asked))
+        found = collected(self.drawn(asked), len(asked))
         return [list(chain(*found[first : first + copies])) for first in range(0, len(found), copies)]
 
-    def _answer(self, result: Result) -> Completion:
-        detokenizer, used = self.new_detokenizer(), 0
-        pieces: list[TextPiece] = []
+    def _answer(self, result: Result) -> Answer:
+        writing, used = self.writing(), 0
+        pieces: list[Piece] = []
         # A method that ranks whole sequences knows no stop strings.
-        while used < len(result.tokens) and not detokenizer.stopped:
-            pieces += detokenizer.push(result.tokens[used], result.log_probs[used])
+        while used < len(result.tokens) and not writing.stopped:
+            pieces += writing.feed(result.tokens[used], result.log_probs[used])
             used += 1
-        pieces += detokenizer.finish()
-        return Completion(pieces, result.score, result.tokens[:used], result.log_probs[:used])
+        pieces += writing.finish()
+        return Answer(pieces, result.score, result.tokens[:used], result.log_probs[:used])
 
-    def new_detokenizer(self) -> IncrementalDetokenizer:
+    def writing(self) -> Writing:
         """What turns ids that are drawn into text."""
-        return IncrementalDetokenizer(self.tokenizer, self.end, self.sampling.stop)
+        return Writing(self.tokenizer, self.end, self.sampling.stop)
 
     def _stop(self, requests: int) -> Any:
         """What tells the method that a text has met a stop string."""
         if not self.sampling.stop or self.method.ranked:
             return None
-        detokenizers = [self.new_detokenizer() for _ in range(requests)]
+        writings = [self.writing() for _ in range(requests)]
 
         def stop(request: int, token: int) -> bool:
-            detokenizers[request].push(token)
-            return detokenizers[request].stopped
+            writings[request].feed(token)
+            return writings[request].stopped
 
         return stop
 
 
-class TextGenerator(ABC):
+class Answering(ABC):
     """Answers texts with a model: by continuing them, by translating them."""
 
     @abstractmethod
-    def stream_text(self, text: str, sampling: GenerationOptions) -> Generator[TextPiece, None, None]:
+    def pieces(self, text: str, sampling: Sampling) -> Generator[Piece, None, None]:
         """What is shown for one text, as it becomes certain.
 
         Raises:
@@ -210,14 +210,14 @@ class TextGenerator(ABC):
         """
 
     @abstractmethod
-    def complete(self, prompts: Sequence[Prompt], sampling: GenerationOptions) -> list[PromptCompletions]:
+    def answered(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Answered]:
         """The answers to each text; what is told of each has its `id`.
 
         Raises:
             ValueError: one of them cannot be answered.
         """
 
-    def find_problem(self, text: str) -> str | None:
+    def problem(self, text: str) -> str | None:
         """What of a text is not read; None where all of it is.
 
         Raises:
@@ -227,7 +227,7 @@ class TextGenerator(ABC):
 
 
 @contextmanager
-def explain_out_of_memory(asked: str, instead: str) -> Iterator[None]:
+def memory_told(asked: str, instead: str) -> Iterator[None]:
     """Says what was asked for where a machine has no room for it.
 
     Args:

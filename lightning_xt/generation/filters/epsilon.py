@@ -8,7 +8,7 @@ from lightning_xt.generation.filters.vocabulary_checks import rule_out
 from lightning_xt.generation.history import History
 
 
-class EpsilonCutoff(Filter):
+class Epsilon(Filter):
     """Drops the words less probable than epsilon; where all are, the likeliest stays.
 
     Hewitt, Manning and Liang, 2022. https://arxiv.org/abs/2210.15191
@@ -19,7 +19,7 @@ class EpsilonCutoff(Filter):
 
     def __init__(self, epsilon: int | float) -> None:
         if not 0 <= epsilon <= 1:
-            raise ValueError(f"filters: EpsilonCutoff has epsilon {epsilon}, which must be from 0 to 1")
+            raise ValueError(f"filters: Epsilon has epsilon {epsilon}, which must be from 0 to 1")
         self.epsilon = epsilon
 
     def __call__(self, logits: Float[Tensor, "b v"], history: History) -> Float[Tensor, "b v"]:

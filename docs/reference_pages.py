@@ -1,0 +1,233 @@
+"""Reference pages, written from the docstrings and signatures of the package.
+
+No page lists a family or a variant by hand: importing the package is enough to find them.
+"""
+
+import ast
+import inspect
+import json
+import re
+import typing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import docstring_parser
+from introspection import PACKAGE, ROOT, families, hints, made_by, members, overlays, own_items, source
+
+import lightning_xt
+
+GROUPS = {
+    "models": ("Networks", "models", "Networks in pure PyTorch. They need no Trainer and no Lightning."),
+    "callbacks": ("Callbacks", "training/callbacks", "Callbacks of a run."),
+    "loggers": ("Loggers", "training/loggers", "Loggers of a run."),
+    "optimizers": (
+        "Optimizers",
+        "training/optim",
+        "Optimizers besides those of `torch.optim`, which can be named too.",
+    ),
+}
+"""Pages of classes that form no family: their heading, their folder and their first sentence."""
+
+
+def family_page(folder: str, base: type, places: list[str]) -> str:
+    """Write the page of a family: its contract, its slots in YAML, and every variant."""
+    module = inspect.getmodule(base)
+    lines = [f"# {title(folder)}", "", prose(inspect.getdoc(module) or ""), "", prose(inspect.getdoc(base) or ""), ""]
+    if places:
+        lines += [f"Slots: {', '.join(places)}.", ""]
+    lines += ["| variant | | paper |", "|---|---|---|"]
+    lines += [f"| [{v.__name__}](#{v.__name__.lower()}) | {cell(summary(v))} | {paper(v)} |" for v in members(base)]
+    lines += ["", f"Contract: `{base.__name__}` in `{source(base)}`.", "", *_contract(base)]
+    for variant in members(base):
+        lines += ["", *class_section(variant)]
+    return "\n".join(lines) + "\n"
+
+
+def class_section(cls: type) -> list[str]:
+    """Write a class: its docstring, its options, the overlays that choose it, and its file."""
+    parsed = docstring_parser.parse(inspect.getdoc(cls) or "")
+    lines = [f"## {cls.__name__}", "", prose(parsed.short_description or ""), ""]
+    if parsed.long_description:
+        lines += [prose(parsed.long_description), ""]
+    described = {p.arg_name: (p.description or "").replace("\n", " ") for p in parsed.params}
+    parameters = [p for p in _parameters(cls) if p.name in described and "given by" not in described[p.name]]
+    if parameters:
+        types = hints(cls)
+        lines += ["| option | type | default | |", "|---|---|---|---|"]
+        for p in parameters:
+            kind, default = cell(spell_type(types.get(p.name, p.annotation))), cell(spell_default(p.default))
+            lines.append(f"| `{p.name}` | {kind} | {default} | {cell(prose(described[p.name]))} |")
+        lines.append("")
+    for file in overlays(cls):
+        head, *rest = file.read_text().splitlines()
+        lines += [f"`-c {file.relative_to(ROOT)}`: {prose(head.lstrip('# '))}", "", "```yaml", *rest, "```", ""]
+    return [*lines, f"Defined in `{source(cls)}`."]
+
+
+def group_page(name: str) -> str:
+    """Write the page of a group of classes that belong to no family."""
+    heading, folder, lead = GROUPS[name]
+    lines = [f"# {heading}", "", lead, ""]
+    for path in sorted((ROOT / PACKAGE / folder).glob("*.py")):
+        # A file is named for its class; what else it holds serves that class.
+        for item in own_items(path):
+            if inspect.isclass(item) and item.__name__.lower() == path.stem.replace("_", ""):
+                lines += [*class_section(item), ""]
+    return "\n".join(lines)
+
+
+def python_page() -> str:
+    """Write the page of the names that `lightning_xt` itself offers, variants of families aside."""
+    lines = ["# Python names", "", "Names that `lightning_xt` itself offers. Each is loaded when it is first used.", ""]
+    bases = tuple(families().values())
+    for name in dir(lightning_xt):
+        item = getattr(lightning_xt, name)
+        if name.startswith("_") or not getattr(item, "__module__", "").startswith(PACKAGE):
+            continue
+        if inspect.isclass(item) and not issubclass(item, bases):
+            lines += [*class_section(item), ""]
+        elif inspect.isfunction(item):
+            lines += [*function_section(item), ""]
+    return "\n".join(lines)
+
+
+def function_section(function: Callable[..., Any]) -> list[str]:
+    """Write a function: its signature and its docstring."""
+    parsed = docstring_parser.parse(inspect.getdoc(function) or "")
+    lines = [f"## {function.__name__}", "", prose(parsed.short_description or ""), ""]
+    if parsed.long_description:
+        lines += [prose(parsed.long_description), ""]
+    if parsed.params:
+        lines += ["| argument | |", "|---|---|"]
+        lines += [f"| `{p.arg_name}` | {cell(prose(p.description or ''))} |" for p in parsed.params] + [""]
+    if parsed.returns and parsed.returns.description:
+        lines += [f"Returns: {prose(parsed.returns.description)}", ""]
+    return [*lines, f"Defined in `{source(function)}`."]
+
+
+def tree_page() -> str:
+    """Write the tree of files: each with the first line of its docstring."""
+    lines = [
+        "# The tree of files",
+        "",
+        "Written from the docstrings: a file has the first line of its module, or of its class.",
+        "",
+    ]
+    for path in sorted((ROOT / PACKAGE).rglob("*.py"), key=_in_tree_order):
+        parts = path.relative_to(ROOT).parts
+        if path.name == "__init__.py":
+            lines += ["", f"{'#' * min(len(parts), 4)} `{'/'.join(parts[:-1])}/`", "", "| file | |", "|---|---|"]
+        else:
+            lines.append(f"| `{path.name}` | {cell(file_summary(path))} |")
+    return "\n".join(line for line in lines) + "\n"
+
+
+def file_summary(path: Path) -> str:
+    """Return the first sentence of a module's docstring, else of its first class or function.
+
+    Raises:
+        ValueError: nothing in the file is documented.
+    """
+    parsed = ast.parse(path.read_text())
+    own = [node for node in parsed.body if isinstance(node, ast.ClassDef | ast.FunctionDef)]
+    texts = [ast.get_docstring(parsed), *(ast.get_docstring(node) for node in own if not node.name.startswith("_"))]
+    text = next((text for text in texts if text), None)
+    if text is None:
+        raise ValueError(f"{path.relative_to(ROOT)} has no docstring")
+    return prose(docstring_parser.parse(text).short_description or "")
+
+
+def _in_tree_order(path: Path) -> tuple[Any, ...]:
+    parts = path.relative_to(ROOT).parts
+    return tuple(parts[:-1]), path.name != "__init__.py", path.name
+
+
+def title(folder: str) -> str:
+    """Return a heading for a folder's name: `rope_scalings` is "Rope scalings"."""
+    return folder.replace("_", " ").capitalize()
+
+
+def summary(cls: type) -> str:
+    """Return the first sentence of a class's docstring."""
+    return prose(docstring_parser.parse(inspect.getdoc(cls) or "").short_description or "")
+
+
+def paper(cls: type) -> str:
+    """Return a link to the first paper that a class's docstring names, "" if there is none."""
+    text = inspect.getdoc(cls) or ""
+    found = re.search(r"([^\n:(.]*(?:al\.,)?[^\n:(.]*(?:19|20)\d\d)\b[^\n]*?(https?://[^\s)]+?)[.,;)]*(?:\s|$)", text)
+    return f"[{cell(prose(found[1].strip()))}]({found[2]})" if found else ""
+
+
+def prose(text: str) -> str:
+    """Return a docstring's text as Markdown: links become links, and other signs are escaped."""
+    parts = re.split(r"(`[^`]*`|https?://\S+?(?=[.,;:)]?(?:\s|$)))", text)
+    for number, part in enumerate(parts):
+        if part.startswith("http"):
+            parts[number] = f"<{part}>"
+        elif not part.startswith("`"):
+            parts[number] = re.sub(r"([*_])", r"\\\1", part.replace("&", "&amp;").replace("<", "&lt;"))
+    return "".join(parts)
+
+
+def cell(text: str) -> str:
+    """Return text that fits a cell of a Markdown table."""
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def spell_type(hint: Any) -> str:
+    """Return a type as a reader of YAML wants it: a slot is the family it takes."""
+    if isinstance(hint, str):
+        return f"`{hint}`"
+    made = list(made_by(hint))
+    if made:
+        names = " or ".join(f"[{m.__name__}]({link})" if (link := _link(m)) else f"`{m.__name__}`" for m in made)
+        listed = "list of " if typing.get_origin(hint) not in (None, typing.Union) and "Sequence" in str(hint) else ""
+        return listed + names + (" or null" if type(None) in typing.get_args(hint) else "")
+    text = hint.__name__ if inspect.isclass(hint) and not typing.get_args(hint) else str(hint).replace(" | ", " or ")
+    text = re.sub(r"\b(?:typing|collections\.abc|torch|pathlib|[\w.]+\.)\.?(?=\w)", "", text)
+    return f"`{text.replace('NoneType', 'null').replace('None', 'null')}`"
+
+
+def spell_default(value: Any) -> str:
+    """Return a default as YAML writes it."""
+    if value is inspect.Parameter.empty:
+        return "required"
+    if inspect.isclass(value):
+        return f"`{value.__name__}`"
+    if isinstance(value, bool) or value is None or value == "":
+        return f"`{json.dumps(value)}`"
+    if isinstance(value, tuple):
+        return f"`[{', '.join(map(str, value))}]`"
+    return f"`{value}`"
+
+
+def _link(made: type) -> str | None:
+    for folder, base in families().items():
+        if made is base:
+            return f"{folder}.md"
+    return None
+
+
+def _contract(base: type) -> list[str]:
+    """List the methods that a variant of a family may write."""
+    lines = []
+    for name, method in vars(base).items():
+        if inspect.isfunction(method) and (not name.startswith("_") or name == "__call__") and name != "__init__":
+            first = docstring_parser.parse(inspect.getdoc(method) or "").short_description or ""
+            needed = " (required)" if getattr(method, "__isabstractmethod__", False) else ""
+            names = [p for p in inspect.signature(method).parameters if p != "self"]
+            lines.append(
+                f"- `{name}({', '.join(names)})`{needed}: {prose(first)}"
+                if first
+                else f"- `{name}({', '.join(names)})`{needed}"
+            )
+    return lines
+
+
+def _parameters(cls: type) -> list[inspect.Parameter]:
+    try:
+        return list(inspect.signature(cls).parameters.values())
+    except ValueError:
+        return []

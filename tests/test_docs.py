@@ -1,0 +1,252 @@
+"""What README and docs say is done: every command and every snippet runs, every link leads somewhere.
+
+Fences say how: `bash` runs as it stands, `bash long` runs with a tiny model and two steps, `bash cluster` is only
+parsed. Targets of make are looked up, not made: they would make environments within this one.
+"""
+
+import gzip
+import inspect
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import build_site
+import pytest
+from doc_pages import PAGES, ROOT, SECTIONS, Section
+from filelock import FileLock
+from introspection import families, members
+from torch.distributed.run import get_args_parser
+
+from lightning_xt import Decoder
+from lightning_xt.cli import main
+from lightning_xt.nn.attention.attention import Attention
+
+TINY = {
+    "fit": "--trainer.max_steps 2 --trainer.limit_val_batches 1 --trainer.enable_progress_bar false "
+    "--model.decoder.dim 16 --model.decoder.depth 2 --data.seq_len 32 --sample_text.max_new_tokens 2",
+    "generate": "--max_new_tokens 8",
+}
+TINY_PAIRS = {
+    "fit": "--trainer.max_steps 2 --trainer.limit_val_batches 1 --trainer.enable_progress_bar false "
+    "--model.schedule.warmup_steps 1 --model.encoder.dim 16 --model.encoder.depth 1 --model.decoder.dim 16 "
+    "--model.decoder.depth 1 --model.decoded 2",
+    "generate": "--max_new_tokens 8",
+}
+"""The same for an encoder-decoder."""
+PREPARED = [["fit", "-c", f"configs/{recipe}.yaml"] for recipe in ("language/quickstart", "translation/multi30k_cpu")]
+"""Commands whose runs the pages presuppose; each is run once, before them."""
+TRAINER_COMMANDS = {"fit", "validate", "test", "predict"}
+# As a user would write it: pairs without end, for GeneratorPairs.
+CYCLE = """
+import torch
+
+def cycle():
+    while True:
+        src = torch.randint(2, 18, (4, 6))
+        start = torch.ones(4, 1, dtype=torch.long)
+        yield src, torch.cat((start, src, src), 1), torch.ones(4, 6, dtype=torch.bool)
+"""
+
+
+def tiny_options(args: list[str]) -> list[str]:
+    """Options that make a command short."""
+    words = " ".join(args)
+    pairs = "translation" in words
+    options = (TINY_PAIRS if pairs else TINY).get(args[0], "")
+    if args[0] == "fit" and pairs:
+        if "copy.yaml" not in words:
+            options += " --data.tokenizer.vocab_size 280"
+        elif "GeneratorPairs" not in words:
+            options += " --data.validation_size 4 --data.test_size 4"
+    return shlex.split(options)
+
+
+def write_inputs(folder: Path) -> None:
+    """Write the files that the pages presuppose."""
+    (folder / "configs").symlink_to(ROOT / "configs")
+    (folder / "corpus").mkdir()
+    (folder / "corpus/a.txt").write_text("All happy families are alike. " * 200)
+    (folder / "held_out.txt.gz").write_bytes(gzip.compress(b"Every unhappy family is unhappy in its own way. " * 20))
+    story = json.dumps({"text": "Everything was in confusion in the house. " * 4})
+    (folder / "stories.jsonl").write_text(f"{story}\n" * 40)
+    (folder / "prompts.txt").write_text("def\nimport\n")
+    (folder / "new.en").write_text("a dog\n\na cat\n")
+    for name in ("train", "val", "test_2016_flickr"):
+        for language, lines in (("en", "a dog runs\na cat\n" * 20), ("de", "ein Hund rennt\neine Katze\n" * 20)):
+            for file in (folder / "data/multi30k" / f"{name}.{language}", folder / f"{name}.{language}"):
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(lines)
+    pair = json.dumps({"en": "a dog", "de": "ein Hund"})
+    (folder / "pairs.jsonl.gz").write_bytes(gzip.compress(f"{pair}\n".encode() * 40))
+    (folder / "my_task.py").write_text(CYCLE)
+
+
+@pytest.fixture(scope="session")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with those files and with tiny runs, made once for all processes of the tests."""
+    base = tmp_path_factory.getbasetemp()
+    folder, here = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "doc_inputs", Path.cwd()
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "complete").exists():
+            folder.mkdir()
+            write_inputs(folder)
+            os.chdir(folder)
+            try:
+                with pytest.MonkeyPatch.context() as patch:
+                    patch.setenv("LIGHTNING_XT_DATA", str(folder / "data"))
+                    for fit in PREPARED:
+                        assert main([*fit, *tiny_options(fit)]) == 0
+            finally:
+                os.chdir(here)
+            (folder / "complete").touch()
+    return folder
+
+
+@pytest.fixture
+def workspace(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it, which is the current folder. The data folder is shared, as a user's is."""
+    folder = tmp_path / "workspace"
+    shutil.copytree(inputs, folder, symlinks=True, ignore=shutil.ignore_patterns("data"))
+    monkeypatch.setenv("LIGHTNING_XT_DATA", str(inputs / "data"))
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def is_slow(section: Section) -> bool:
+    """Return True for a section of the slow tests: it trains or starts processes, and is not the README's."""
+    words = [words for _, words in section.commands("bash", "bash long")]
+    return section.page != "README.md" and any(w[0] == "python" or w[1] in TRAINER_COMMANDS for w in words)
+
+
+def sections_with(*infos: str) -> list:
+    """Return the sections that have such fences, as parameters of a test."""
+    found = [section for section in SECTIONS if any(section.fences(info) for info in infos)]
+    slow = {section for section in found if "bash" in infos and is_slow(section)}
+    return [pytest.param(s, id=str(s), marks=[pytest.mark.slow] if s in slow else []) for s in found]
+
+
+@pytest.mark.parametrize("section", sections_with("bash", "bash long"))
+def test_every_command_runs(section: Section, workspace: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for info, (program, *args) in section.commands("bash", "bash long"):
+        if program == "make":
+            run = subprocess.run(["make", "-n", *args], cwd=ROOT, capture_output=True, text=True, check=False)
+            assert run.returncode == 0, run.stderr
+        elif program == "python":
+            call = [sys.executable, ROOT / args[0], "--help"]
+            run = subprocess.run(call, capture_output=True, text=True, check=False)
+            assert run.returncode == 0, run.stderr
+        elif args not in PREPARED:
+            assert program == "lightning-xt"
+            code = main([*args, *(tiny_options(args) if info == "bash long" else [])])
+            assert code == 0, f"{args}: {capfd.readouterr().err}"
+            check_output(args)
+
+
+def check_output(args: list[str]) -> None:
+    """Check that a prediction has a line for each line of its input."""
+    for source, prompts in (("prompts.txt", 2), ("new.en", 3)):
+        if args[0] == "predict" and source in args:
+            assert len(Path(args[args.index("--output") + 1]).read_text().splitlines()) == prompts
+
+
+def test_pages_have_commands() -> None:
+    pages = {section.page for section in SECTIONS if section.commands("bash", "bash long", "bash cluster")}
+    assert {"README.md", *(f"docs/guides/{guide}.md" for guide in build_site.GUIDES)} <= pages
+    readme = [section for section in SECTIONS if section.page == "README.md"]
+    assert sum(len(section.commands("bash", "bash long")) for section in readme) > 15
+
+
+def fit_arguments(words: list[str]) -> list[str] | None:
+    """Return the arguments of `fit` in a command for a cluster, whoever starts it; None for another program."""
+    while words and re.match(r"\w+=", words[0]):
+        words = words[1:]
+    program, *args = words
+    if program == "torchrun":
+        known = get_args_parser().parse_args(args)
+        assert known.no_python and known.training_script == "lightning-xt", args
+        program, args = known.training_script, known.training_script_args
+    if program == "lightning-xt":
+        assert args[0] == "fit"
+        return args[1:]
+    for number, word in enumerate(words):
+        if word.startswith("configs/cluster/"):
+            assert (ROOT / word).is_file()
+            assert word.endswith(".sbatch") == (program == "sbatch"), words
+            # What the script adds.
+            return [*words[number + 1 :], "--ckpt_path=last", "--trainer.num_nodes=2", "--trainer.devices=8"]
+    assert program in ("source", "scancel", "kill", "cat"), words
+    return None
+
+
+CLUSTER = [fit_arguments(words) for section in SECTIONS for _, words in section.commands("bash cluster")]
+PARSED = list(dict.fromkeys(" ".join(args) for args in CLUSTER if args is not None))
+
+
+@pytest.mark.parametrize("args", [pytest.param(a, marks=[pytest.mark.slow] if n else []) for n, a in enumerate(PARSED)])
+def test_every_cluster_command_parses(args: str, workspace: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", *args.split(), "--print_config"]) == 0, f"{args}: {capfd.readouterr().err}"
+    assert "class_path" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("section", sections_with("python"))
+def test_every_snippet_runs(section: Section, workspace: Path) -> None:
+    for text in section.fences("python"):
+        exec(compile(text, section.page, "exec"), {})
+
+
+@pytest.mark.parametrize("section", sections_with("yaml"))
+def test_every_yaml_parses(section: Section, workspace: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for number, text in enumerate(section.fences("yaml")):
+        file = workspace / f"{number}.yaml"
+        file.write_text(text)
+        assert main(["fit", "-c", "configs/language/quickstart.yaml", "-c", str(file), "--print_config"]) == 0
+        assert "HyperConnection" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    """Links of a page lead to files of the repository, and their anchors to headings."""
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        path, _, anchor = target.partition("#")
+        if not target.startswith("http"):
+            file = (page.parent / path).resolve() if path else page
+            assert file.exists(), f"{page.name} links to {target}"
+            headings = re.findall(r"^#+ (.*)$", file.read_text(), re.M) if anchor else []
+            assert not anchor or anchor in {build_site.slug(heading).replace(" ", "-") for heading in headings}
+
+
+def test_the_readme_is_read_in_three_minutes() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) < 250
+    five = text.split("## Read these five files first")[1].split("\n## ")[0]
+    assert len(re.findall(r"^\d\. ", five, re.M)) == 5
+
+
+def test_the_picture_names_slots() -> None:
+    drawn = re.findall(r'class="slot[^"]*"[^>]*>([a-z_]+)<', (ROOT / "docs/assets/architecture.svg").read_text())
+    assert len(drawn) > 20
+    assert set(drawn) <= inspect.signature(Attention).parameters.keys() | inspect.signature(Decoder).parameters.keys()
+
+
+def test_the_site_has_a_page_for_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    build_site.build(tmp_path / "docs")
+    pages = tmp_path / "docs/pages"
+    for folder, base in families().items():
+        text = (pages / f"reference/{folder}.md").read_text()
+        for variant in members(base):
+            assert f"\n## {variant.__name__}\n" in text
+    tree = (pages / "reference/the-tree-of-files.md").read_text()
+    for path in (ROOT / "lightning_xt").rglob("*.py"):
+        assert path.name == "__init__.py" or f"| `{path.name}` | " in tree
+    assert {str(page.relative_to(ROOT)) for page in PAGES} == set(build_site.PAGES), "a page is not in the menu"
+    zensical = shutil.which("zensical", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+    if zensical is not None:
+        call = [zensical, "build", "--strict", "--config-file", tmp_path / "docs/zensical.toml"]
+        assert subprocess.run(call, check=False).returncode == 0
