@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_xt.core.inputs import Inputs
-from lightning_xt.generation.batching.row_inputs import row_of
+from lightning_xt.generation.batching.row_inputs import select_row
 from lightning_xt.generation.requests import Request
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.models.encoder import Encoder
@@ -35,7 +35,7 @@ def sentences(device: str, count: int) -> tuple[EncoderDecoder, list[Request], I
     known = network.encode(src.to(device), mask.to(device))
     start = torch.tensor([START], device=device)
     asked = [
-        Request(prompt=start, max_new_tokens=2 * length, inputs=row_of(known, each))
+        Request(prompt=start, max_new_tokens=2 * length, inputs=select_row(known, each))
         for each, length in enumerate(lengths.tolist())
     ]
     return network, asked, known

@@ -31,9 +31,9 @@ from lightning_xt.generation.engine import answer, stream
 from lightning_xt.generation.methods.beam_search import BeamSearch
 from lightning_xt.generation.methods.prompt_lookup import PromptLookup
 from lightning_xt.generation.models.compiled import Compiled
-from lightning_xt.generation.models.quantized_weights import Weights, mean_loss, with_weights
+from lightning_xt.generation.models.quantized_weights import Weights, convert_weights, measure_loss
 from lightning_xt.generation.protocol import Autoregressive
-from lightning_xt.generation.requests import Choices, Request
+from lightning_xt.generation.requests import Request, SamplingParams
 
 PROMPT = 16
 PRODUCTS = 100  # turns of all matrices in one measurement
@@ -57,7 +57,7 @@ class Legs:
     def ours(self, weights: Weights = "float32") -> Autoregressive:
         """Our decoder, made ready for decoding."""
         if weights not in self._ready:
-            model = with_weights(self.decoder, weights, compiled=not self.options.eager)
+            model = convert_weights(self.decoder, weights, compiled=not self.options.eager)
             self._ready[weights] = model if self.options.eager else Compiled(model)
             say(f"compiling steps in {weights}")
             for rows in (1, 3):
@@ -100,7 +100,7 @@ def batch1_fp32(legs: Legs) -> dict[str, Any]:
 def batch1_int8(legs: Legs) -> dict[str, Any]:
     found = legs.against_theirs(1, legs.options.new, "int8")
     text = generate(legs.decoder, legs.prompt(1, PROMPT), 256, temperature=1.0)
-    losses = {name: mean_loss(with_weights(legs.decoder, name), text) for name in ("float32", "int8")}
+    losses = {name: measure_loss(convert_weights(legs.decoder, name), text) for name in ("float32", "int8")}
     return found | {"loss": {name: round(loss, 4) for name, loss in losses.items()}}
 
 
@@ -176,7 +176,7 @@ def ragged(legs: Legs) -> dict[str, Any]:
         Request(prompt=prompts[each, : int(lengths[each])], max_new_tokens=length) for each, length in enumerate(wanted)
     ]
     return legs.compared(
-        lambda: answer(model, requests, Choices(temperature=0)),
+        lambda: answer(model, requests, SamplingParams(temperature=0)),
         lambda: padded(model, prompts, lengths, max(wanted)),
     )
 
@@ -195,10 +195,10 @@ def padded(model: Autoregressive, prompts: Tensor, lengths: Tensor, new: int) ->
 
 def beam(legs: Legs) -> dict[str, Any]:
     network, requests, known = sentences(legs.options.device, 64 if legs.options.new >= 256 else 4)
-    decoder = with_weights(network.decoder, "float32")
+    decoder = convert_weights(network.decoder, "float32")
     uncached = UncachedBeams(decoder, beams=5)
     return legs.compared(
-        lambda: answer(decoder, requests, Choices(end=2, batch=5 * len(requests)), BeamSearch(beams=5)),
+        lambda: answer(decoder, requests, SamplingParams(end=2, batch=5 * len(requests)), BeamSearch(beams=5)),
         lambda: uncached(requests, known),
     )
 

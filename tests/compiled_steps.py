@@ -22,7 +22,7 @@ def main() -> None:
     from lightning_xt.core.inputs import Inputs
     from lightning_xt.generation.engine import generate
     from lightning_xt.generation.models.compiled import Compiled
-    from lightning_xt.generation.models.quantized_weights import with_weights
+    from lightning_xt.generation.models.quantized_weights import convert_weights
     from lightning_xt.nn.embeddings.learned_positions import LearnedPositions
     from lightning_xt.nn.positions.alibi import ALiBi
     from lightning_xt.nn.positions.forgetting import Forgetting
@@ -45,7 +45,7 @@ def main() -> None:
     for name, build in builds.items():
         torch.manual_seed(1)
         model = randomised(build)
-        compiled, seen = Compiled(with_weights(model, "float32", compiled=True)), set[int]()
+        compiled, seen = Compiled(convert_weights(model, "float32", compiled=True)), set[int]()
         # Only the first call of one row, and the first of several, may compile.
         for rows, n, new, first, options in (
             (1, 5, 9, True, {"temperature": 0}),

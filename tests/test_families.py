@@ -178,12 +178,12 @@ def test_rows_that_are_placed_and_rows_that_stay_decode_as_if_alone(build: Build
         model(tokens[:2, :5], lengths=torch.tensor([5, 4]), inputs=first, cache=cache)
         model(tokens[z, :3], inputs=part(inputs, slice(0, 3), z), cache=other)
         cache.place(torch.tensor([1]), other)
-        cache.settle([5, 3])
+        cache.set_lengths([5, 3])
         both = [torch.cat(pair) for pair in zip(step(x, 5), step(z, 3), strict=True)]
         beside = replace(part(inputs, slice(0), torch.tensor([0, 2])), types=both[1])
         together = model(both[0], inputs=beside, cache=cache)
         cache.retire([(1, 0)], 1)
-        cache.settle([4])
+        cache.set_lengths([4])
         rest = [model(step(z, t)[0], inputs=part(inputs, slice(t, t + 1), z), cache=cache) for t in range(4, 11)]
         close(together[:1, 0], model(tokens[x, :6], inputs=part(inputs, slice(0, 6), x))[:, 5])
         alone = model(tokens[z], inputs=part(inputs, slice(None), z))

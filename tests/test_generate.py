@@ -18,8 +18,8 @@ from lightning_xt.commands.inference import Inference
 from lightning_xt.commands.loading import load
 from lightning_xt.core.cache import Cache
 from lightning_xt.generation.models.quantized_weights import Int8Linear, RowLinear
-from lightning_xt.inference.completion import Continuer
-from lightning_xt.inference.generation_options import Sampling
+from lightning_xt.inference.completion import TextCompleter
+from lightning_xt.inference.generation_options import GenerationOptions
 from lightning_xt.inference.translation import Translator
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.training.language_model import LanguageModel
@@ -101,7 +101,7 @@ def scripted(monkeypatch):
         monkeypatch.setattr(
             LanguageModel,
             "answering",
-            property(lambda self: Continuer(network, self.tokenizer, torch.device("cpu"), None)),
+            property(lambda self: TextCompleter(network, self.tokenizer, torch.device("cpu"), None)),
         )
         return network
 
@@ -601,7 +601,7 @@ def test_a_flag_before_the_run_leaves_it_alone(trained, said):
     assert asked(["--prompts", "y", "--jsonl", "FALSE", "x"]).run == "x"
     found = asked(["--log_probs", "--compile", "x", "--stop", "--stream", "--prompt", "y"])
     assert (found.run, found.inference.compile, found.shown.stream) == ("x", True, None)
-    assert found.sampling == Sampling(stop=["--stream"], filters=[], log_probs=True)
+    assert found.sampling == GenerationOptions(stop=["--stream"], filters=[], log_probs=True)
     assert asked(["x", "--prompt", "y", "--jsonl"]).jsonl is True
 
 
@@ -613,5 +613,5 @@ def test_flags_stand_alone_or_with_a_value():
     assert asked(["x", "--prompt", "y"]).streamed is True
     assert asked(["x", "--prompt", "y", "--prompt", "z"]).streamed is False
     assert asked(["x", "--prompt", "y", "--method", "BeamSearch", "--method.n_best", "2"]).streamed is False
-    assert asked(["x", "--stop", "a", "--stop=b"]).sampling == Sampling(stop=["a", "b"], filters=[])
+    assert asked(["x", "--stop", "a", "--stop=b"]).sampling == GenerationOptions(stop=["a", "b"], filters=[])
     assert asked(["x", "--prompt", "[1, 2]", "--prompt", "null"]).prompt == ["[1, 2]", "null"]

@@ -11,10 +11,10 @@ from lightning.pytorch import Callback, Trainer
 
 from lightning_xt.data.pairs.copy_task import CopyTask
 from lightning_xt.data.text.text_files import TextFiles
-from lightning_xt.generation.batching.running_batch import Batch, Text
+from lightning_xt.generation.batching.running_batch import RequestState, RunningBatch
 from lightning_xt.generation.engine import answer, generate
 from lightning_xt.generation.models.compiled import Compiled
-from lightning_xt.generation.requests import Choices, Request
+from lightning_xt.generation.requests import Request, SamplingParams
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.nn.norms.rms_norm import RMSNorm
 from lightning_xt.nn.positions.alibi import ALiBi
@@ -71,7 +71,7 @@ def test_compiled_steps_decode_what_others_do(temperature: float) -> None:
     compiled = Compiled(model)
     prompts = [example(1, n)[0][0].cuda() for n in (7, 3, 5, 11, 2)]
     requests = [Request(prompt=prompt, max_new_tokens=40, seed=n) for n, prompt in enumerate(prompts)]
-    choices = Choices(temperature=temperature, end=4, batch=2)
+    choices = SamplingParams(temperature=temperature, end=4, batch=2)
     ours, theirs = answer(compiled, requests, choices), answer(model, requests, choices)
     assert [each[0].tokens for each in ours] == [each[0].tokens for each in theirs]
 
@@ -80,7 +80,13 @@ def test_no_step_of_decoding_waits_for_the_device() -> None:
     model = randomised(decoder).cuda()
     requests = [Request(prompt=example(1, 5)[0][0].cuda(), max_new_tokens=40, seed=n) for n in range(3)]
     with torch.inference_mode():
-        batch = Batch(model, [Text(n, each) for n, each in enumerate(requests)], Choices(), capacity=64, growing=True)
+        batch = RunningBatch(
+            model,
+            [RequestState(n, each) for n, each in enumerate(requests)],
+            SamplingParams(),
+            capacity=64,
+            growing=True,
+        )
         batch.step()
         torch.cuda.set_sync_debug_mode("error")
         try:
@@ -88,7 +94,7 @@ def test_no_step_of_decoding_waits_for_the_device() -> None:
                 batch.step()
         finally:
             torch.cuda.set_sync_debug_mode("default")
-        assert len(batch.hear()) == 3 * 22
+        assert len(batch.collect()) == 3 * 22
 
 
 @pytest.mark.parametrize("position", [Rotary, ALiBi])

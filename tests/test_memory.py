@@ -7,7 +7,7 @@ import torch
 
 from lightning_xt.cli import main
 from lightning_xt.commands.memory import not_enough_memory
-from lightning_xt.inference.text_generator import Answerer
+from lightning_xt.inference.text_generator import GenerationSession
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.system.free_memory import free_memory, within_free_memory
 from lightning_xt.training.language_model import LanguageModel
@@ -97,7 +97,7 @@ def test_in_validation(fresh, monkeypatch, capsys):
 
 
 def test_in_the_samples_of_a_validation(fresh, monkeypatch, capsys):
-    monkeypatch.setattr(Answerer, "_heard", out_of_memory_told)
+    monkeypatch.setattr(GenerationSession, "_report", out_of_memory_told)
     assert told(capsys) == (
         "there is not enough memory to draw the samples of a validation; lower --sample_text.batch (now 64) or "
         "--sample_text.max_new_tokens (now 4), or draw none: --sample_text.prompts []; then run the command again"

@@ -14,8 +14,8 @@ from lightning_xt.commands.loading import load
 from lightning_xt.commands.prompts import read
 from lightning_xt.commands.showing import painter, pieces, show
 from lightning_xt.data.prompt_files import Prompt
-from lightning_xt.inference.detokenizer import Piece
-from lightning_xt.inference.text_generator import Answering
+from lightning_xt.inference.detokenizer import TextPiece
+from lightning_xt.inference.text_generator import TextGenerator
 from lightning_xt.system.discovery import import_submodules
 from lightning_xt.system.files import replacing
 
@@ -48,17 +48,17 @@ def _run(options: Asked) -> None:
     options.inference.apply(module)
     paint = painter(options.shown.show_probabilities, options.shown.color)
     if options.shown.interactive:
-        converse(module.answering, options.sampling, paint)
+        converse(module.text_generator, options.sampling, paint)
     elif options.streamed:
         for prompt in _prompts(options):
-            with closing(pieces(module.answering, prompt["prompt"], options.sampling)) as shown:
+            with closing(pieces(module.text_generator, prompt["prompt"], options.sampling)) as shown:
                 for piece in shown:
                     show(paint(piece))
             show("\n")
     else:
         prompts = _prompts(options)
         with _writer(options.shown.output) as write:
-            _answer(module.answering, prompts, options, paint, write)
+            _answer(module.text_generator, prompts, options, paint, write)
 
 
 def _prompts(options: Asked) -> list[Prompt]:
@@ -68,22 +68,22 @@ def _prompts(options: Asked) -> list[Prompt]:
 
 
 def _answer(
-    answering: Answering,
+    text_generator: TextGenerator,
     prompts: Sequence[Prompt],
     options: Asked,
-    paint: Callable[[Piece], str],
+    paint: Callable[[TextPiece], str],
     write: Callable[[str], None],
 ) -> None:
     """Writes whole answers, in order; some are written before others are begun."""
     sampling = options.sampling
     for first in range(0, len(prompts), AT_ONCE * sampling.batch):
-        for each in answering.answered(prompts[first : first + AT_ONCE * sampling.batch], sampling):
+        for each in text_generator.complete(prompts[first : first + AT_ONCE * sampling.batch], sampling):
             if options.jsonl:
-                write(json.dumps(each.plain(sampling), ensure_ascii=False) + "\n")
+                write(json.dumps(each.as_dict(sampling), ensure_ascii=False) + "\n")
             else:
-                for answer in each.answers:
-                    write(each.opening + "".join(map(paint, answer.pieces)) + "\n")
-            if problem := each.told.get("problem"):
+                for answer in each.completions:
+                    write(each.leading_text + "".join(map(paint, answer.pieces)) + "\n")
+            if problem := each.metadata.get("problem"):
                 print(problem, file=sys.stderr)
 
 

@@ -17,7 +17,7 @@ from lightning_xt.commands.checkpoints import config_files
 from lightning_xt.commands.config_files import check_configs, checked_values
 from lightning_xt.commands.inference import Inference
 from lightning_xt.commands.parse_errors import sentence
-from lightning_xt.inference.generation_options import Sampling
+from lightning_xt.inference.generation_options import GenerationOptions
 from lightning_xt.system.messages import UserError, own_sentence
 
 DESCRIPTION = """Continues prompts, or translates them with an encoder-decoder. A single prompt's text appears as it is
@@ -76,7 +76,7 @@ class Asked:
     run: str
     prompt: list[str] | None
     shown: Shown
-    sampling: Sampling
+    sampling: GenerationOptions
     inference: Inference
 
     @property
@@ -112,7 +112,7 @@ def asked(args: Sequence[str]) -> Asked:
         run=options.run,
         prompt=options.prompt,
         shown=Shown(**_of(Shown, options)),
-        sampling=Sampling(**_of(Sampling, options)),
+        sampling=GenerationOptions(**_of(GenerationOptions, options)),
         inference=Inference(**_of(Inference, options)),
     )
     _check(found)
@@ -130,7 +130,7 @@ def _parser() -> ArgumentParser:
     parser.add_argument("run", metavar="RUN", help=RUN)
     parser.add_argument("-c", "--config", action="config", help="A YAML file of these options.")
     parser.add_argument("--prompt", action="append", type=str, help="The text to continue or to translate; repeatable.")
-    for kind in (Shown, Sampling, Inference):
+    for kind in (Shown, GenerationOptions, Inference):
         parser.add_class_arguments(kind)
     return parser
 

@@ -13,10 +13,10 @@ from lightning_xt.generation.methods.draft import Draft
 from lightning_xt.generation.models.compiled import Compiled
 from lightning_xt.generation.models.contrastive import Contrastive
 from lightning_xt.generation.models.guided import Guided
-from lightning_xt.generation.models.quantized_weights import Weights, mean_loss, with_weights
+from lightning_xt.generation.models.quantized_weights import Weights, convert_weights, measure_loss
 from lightning_xt.generation.requests import Request
-from lightning_xt.inference.generation_options import Sampling
-from lightning_xt.inference.text_generator import Decoding
+from lightning_xt.inference.generation_options import GenerationOptions
+from lightning_xt.inference.text_generator import DecodingSetup
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.models.encoder_decoder import EncoderDecoder
 from lightning_xt.system.messages import UserError
@@ -56,11 +56,11 @@ class Inference(Callback):
         """What results tell of it."""
         self.cost: Cost | None = None
 
-    def check(self, sampling: Sampling) -> None:
+    def check(self, sampling: GenerationOptions) -> None:
         """Raises a UserError where the method of a sampling does not work with what takes part."""
-        method = sampling.made_method()
+        method = sampling.build_method()
         given = [name for name in ("compile", "amateur", "guidance") if getattr(self, name) not in (None, False, [])]
-        if method.needs_states and given:
+        if method.needs_hidden_states and given:
             raise UserError(
                 f"--{given[0]} takes the network's place, but the method, {type(method).__name__}, compares vectors "
                 "that the network alone gives; leave it away, or choose another method"
@@ -85,7 +85,7 @@ class Inference(Callback):
         model: Any = decoder
         if self.weights is not None or self.compile:
             # Only what is laid out for it compiles to products that are fast on a CPU.
-            model = decoder = with_weights(decoder, self.weights or "float32", compiled=self.compile)
+            model = decoder = convert_weights(decoder, self.weights or "float32", compiled=self.compile)
         if self.weights is not None:
             self.cost = Cost(self.weights, _decoder(module), decoder)
         if self.compile:
@@ -96,7 +96,7 @@ class Inference(Callback):
             model = Guided(model, _nothing(module, self.guidance), self.guidance)
         draft = None if self.draft is None else Draft(_helper(self.draft, module, "--draft"))
         heard = None if self.weights in (None, "float32") or self.cost is None else self.cost.add
-        module.decoding = Decoding(model, draft, heard, self.settings)
+        module.decoding = DecodingSetup(model, draft, heard, self.settings)
 
     def report(self) -> None:
         """Says on standard error what the weights have cost, where any did."""
@@ -127,7 +127,7 @@ class Cost:
         was_training = self.trained.training
         self.trained.train(False)
         for number, network in enumerate((self.lowered, self.trained)):
-            self._sums[number] += (tokens.shape[1] - 1) * mean_loss(network, tokens, request.inputs)
+            self._sums[number] += (tokens.shape[1] - 1) * measure_loss(network, tokens, request.inputs)
         self.trained.train(was_training)
         self.tokens += tokens.shape[1] - 1
         self.texts += 1

@@ -6,11 +6,11 @@ from collections.abc import Callable, Generator
 from contextlib import closing
 
 from lightning_xt.commands.showing import pieces, show
-from lightning_xt.inference.completion import Continuer
+from lightning_xt.inference.completion import TextCompleter
 from lightning_xt.inference.conversation import Conversation
-from lightning_xt.inference.detokenizer import Piece
-from lightning_xt.inference.generation_options import Sampling
-from lightning_xt.inference.text_generator import Answering
+from lightning_xt.inference.detokenizer import TextPiece
+from lightning_xt.inference.generation_options import GenerationOptions
+from lightning_xt.inference.text_generator import TextGenerator
 from lightning_xt.system.messages import own_sentence
 
 HELP = """\
@@ -26,15 +26,15 @@ Ctrl-C stops an answer.
 """
 
 
-def converse(answering: Answering, sampling: Sampling, paint: Callable[[Piece], str]) -> None:
+def converse(text_generator: TextGenerator, sampling: GenerationOptions, paint: Callable[[TextPiece], str]) -> None:
     """Reads lines and answers them until there are no more.
 
     Args:
-        answering: what answers.
+        text_generator: completes or translates.
         sampling: how.
         paint: how an answer is shown.
     """
-    conversation = Conversation(answering, sampling) if isinstance(answering, Continuer) else None
+    conversation = Conversation(text_generator, sampling) if isinstance(text_generator, TextCompleter) else None
     help_text = HELP_OF_PAIRS if conversation is None else HELP
     if sys.stdin.isatty():
         # Arrow keys, and lines of before.
@@ -49,9 +49,9 @@ def converse(answering: Answering, sampling: Sampling, paint: Callable[[Piece], 
             continue
         line = line[1:] if line.startswith("//") else line
         if conversation is not None:
-            _answer(conversation.answer(line), paint)
+            _answer(conversation.reply(line), paint)
         elif line.strip():
-            _answer(pieces(answering, line, sampling), paint)
+            _answer(pieces(text_generator, line, sampling), paint)
 
 
 def _line() -> str | None:
@@ -84,7 +84,7 @@ def _command(line: str, conversation: Conversation | None, help_text: str) -> No
         _tell(f"unknown command {line.split()[0]!r}; give {known}, or // for a text that begins with /")
 
 
-def _answer(answer: Generator[Piece, None, None], paint: Callable[[Piece], str]) -> None:
+def _answer(answer: Generator[TextPiece, None, None], paint: Callable[[TextPiece], str]) -> None:
     try:
         with closing(answer):
             for piece in answer:

@@ -11,7 +11,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from lightning_xt.checkpoints.runs import run_of
 from lightning_xt.commands.inference import Inference
-from lightning_xt.inference.generation_options import Sampling
+from lightning_xt.inference.generation_options import GenerationOptions
 from lightning_xt.system.messages import UserError
 from lightning_xt.training.callbacks.non_finite import NonFinite
 from lightning_xt.training.callbacks.sample_text import SampleText
@@ -54,7 +54,7 @@ def add_options(parser: LightningArgumentParser) -> None:
         help="How many of the newest savings to keep as step-N.ckpt too, such as for average.",
     )
     parser.add_argument("--output", type=str | None, default=None, help="The file that predict writes.")
-    parser.add_class_arguments(Sampling, "sampling")
+    parser.add_class_arguments(GenerationOptions, "sampling")
     parser.add_lightning_class_args(SampleText, "sample_text")
     parser.add_lightning_class_args(NonFinite, "non_finite")
     parser.add_lightning_class_args(Inference, "inference")

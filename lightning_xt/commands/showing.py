@@ -5,9 +5,9 @@ import os
 import sys
 from collections.abc import Callable, Generator
 
-from lightning_xt.inference.detokenizer import Piece
-from lightning_xt.inference.generation_options import Sampling
-from lightning_xt.inference.text_generator import Answering
+from lightning_xt.inference.detokenizer import TextPiece
+from lightning_xt.inference.generation_options import GenerationOptions
+from lightning_xt.inference.text_generator import TextGenerator
 
 COLORS = ((0.9, 40), (0.5, 148), (0.2, 220), (0.05, 208), (0.0, 196))
 """Least probability, and the colour among a terminal's 256: green, lime, yellow, orange, red."""
@@ -24,23 +24,23 @@ def show(text: str) -> None:
     sys.stdout.flush()
 
 
-def pieces(answering: Answering, text: str, sampling: Sampling) -> Generator[Piece, None, None]:
+def pieces(text_generator: TextGenerator, text: str, sampling: GenerationOptions) -> Generator[TextPiece, None, None]:
     """What is shown for one text, as it becomes certain; what of it is not read is told on standard error.
 
     Args:
-        answering: what answers.
+        text_generator: completes or translates.
         text: what is answered.
         sampling: how.
 
     Raises:
         ValueError: the text cannot be answered.
     """
-    if problem := answering.problem(text):
+    if problem := text_generator.find_problem(text):
         print(problem, file=sys.stderr)
-    yield from answering.pieces(text, sampling)
+    yield from text_generator.stream_text(text, sampling)
 
 
-def painter(show_probabilities: bool, color: str) -> Callable[[Piece], str]:
+def painter(show_probabilities: bool, color: str) -> Callable[[TextPiece], str]:
     """What turns a piece of text into what is written.
 
     Args:
@@ -51,11 +51,11 @@ def painter(show_probabilities: bool, color: str) -> Callable[[Piece], str]:
     return _painted if show_probabilities and (color == "always" or (color == "auto" and here)) else _plain
 
 
-def _plain(piece: Piece) -> str:
+def _plain(piece: TextPiece) -> str:
     return piece.text
 
 
-def _painted(piece: Piece) -> str:
+def _painted(piece: TextPiece) -> str:
     """The text in the colour of its probability; what was given has none."""
     if piece.log_prob is None:
         return piece.text

@@ -26,7 +26,7 @@ from lightning_xt.commands.options import TRAINER_DEFAULTS, add_options, check_b
 from lightning_xt.commands.parse_errors import check_text, sentence
 from lightning_xt.commands.weights import differences, load_weights, misfit
 from lightning_xt.data.base import DataModule
-from lightning_xt.inference.generation_options import Sampling
+from lightning_xt.inference.generation_options import GenerationOptions
 from lightning_xt.system.discovery import import_submodules
 from lightning_xt.system.files import replacing
 from lightning_xt.system.free_memory import within_free_memory
@@ -196,7 +196,7 @@ class CommandLine(LightningCLI):
         resolved = self.resolved
         callbacks: list[Callback] = []
         if self.subcommand == "predict":
-            sampling = Sampling(**vars(self._get(self.config_init, "sampling")))
+            sampling = GenerationOptions(**vars(self._get(self.config_init, "sampling")))
             return [WritePredictions(Path(options.output), sampling)]
         if self.subcommand == "fit" or resolved.folder is not None:
             callbacks = [RunFolder(resolved.runs, resolved.folder, self._save_config, own_loggers, resolved.step)]

@@ -203,7 +203,7 @@ class Cache:
     def retire(self, moves: Sequence[tuple[int, int]], rows: int) -> None:
         """Lets the last rows go, with little to copy: those that stay are moved into the places of those that do not.
 
-        `settle` must follow.
+        call `set_lengths` afterwards.
 
         Args:
             moves: which row goes where: (from, to).
@@ -247,7 +247,7 @@ class Cache:
         for call in self._calls:
             call.mark_dynamic(several)
 
-    def settle(self, lengths: Sequence[int]) -> None:
+    def set_lengths(self, lengths: Sequence[int]) -> None:
         """Tells how many tokens each row holds, so that nobody has to wait for the device to say so.
 
         Args:
@@ -256,7 +256,7 @@ class Cache:
         self.bound, self.uniform = max(lengths), min(lengths) == max(lengths)
 
     def clear(self, rows: Int[Tensor, " k"]) -> None:
-        """Forgets all that some rows hold, which are of no interest any more but stay for now; `settle` must follow."""
+        """Clear rows that have finished but are still in the batch. Call `set_lengths` afterwards."""
         self.lengths, self.written = (t.index_fill(0, rows, 0) for t in (self.lengths, self.written))
         self.uniform = False
 

@@ -8,7 +8,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from lightning_xt.core.inputs import Inputs
-from lightning_xt.generation.batching.row_inputs import row_of
+from lightning_xt.generation.batching.row_inputs import select_row
 from lightning_xt.generation.filters.base import Filter
 from lightning_xt.generation.filters.min_p import MinP
 from lightning_xt.generation.filters.top_k import TopK
@@ -16,11 +16,11 @@ from lightning_xt.generation.filters.top_p import TopP
 from lightning_xt.generation.methods.base import Method
 from lightning_xt.generation.methods.sample import Sample
 from lightning_xt.generation.protocol import Autoregressive
-from lightning_xt.generation.requests import Choices, Drawn, Request, Result
+from lightning_xt.generation.requests import GeneratedToken, Request, Result, SamplingParams
 
 
 def answer(
-    model: Autoregressive, requests: Sequence[Request], choices: Choices, method: Method | None = None
+    model: Autoregressive, requests: Sequence[Request], choices: SamplingParams, method: Method | None = None
 ) -> list[list[Result]]:
     """The sequences that go on from each prompt, the best first.
 
@@ -35,18 +35,18 @@ def answer(
     """
     method = Sample() if method is None else method
     with closing(method(model, requests, choices)) as drawn:
-        return collected(drawn, len(requests))
+        return collect_results(drawn, len(requests))
 
 
-def collected(drawn: Iterable[Drawn], requests: int) -> list[list[Result]]:
+def collect_results(drawn: Iterable[GeneratedToken], requests: int) -> list[list[Result]]:
     """The sequences of each request, put together from their tokens."""
-    tokens: list[dict[int, list[Drawn]]] = [{} for _ in range(requests)]
+    tokens: list[dict[int, list[GeneratedToken]]] = [{} for _ in range(requests)]
     for each in drawn:
         tokens[each.request].setdefault(each.sequence, []).append(each)
     return [[_result(sequences[number]) for number in sorted(sequences)] for sequences in tokens]
 
 
-def _result(drawn: Sequence[Drawn]) -> Result:
+def _result(drawn: Sequence[GeneratedToken]) -> Result:
     log_probs = [each.log_prob for each in drawn]
     score = drawn[-1].score
     return Result([each.token for each in drawn], log_probs, sum(log_probs) if score is None else score)
@@ -94,8 +94,8 @@ def generate(
         ValueError: an argument out of range, an empty prompt, a token outside the vocabulary, or a text longer than
             the model's positions allow.
     """
-    chosen = [*filters, *standard_filters(top_k=top_k, top_p=top_p, min_p=min_p)]
-    choices = Choices(temperature=temperature, filters=chosen, end=end, batch=max(1, len(prompt)), window=window)
+    chosen = [*filters, *build_filters(top_k=top_k, top_p=top_p, min_p=min_p)]
+    choices = SamplingParams(temperature=temperature, filters=chosen, end=end, batch=max(1, len(prompt)), window=window)
     results = answer(model, _requests(prompt, max_new_tokens, lengths, seed, inputs), choices, method)
     best = [sequences[0].tokens for sequences in results]
     width = max(map(len, best))
@@ -120,15 +120,13 @@ def stream(
     inputs: Inputs | None = None,
 ) -> Generator[Int[Tensor, " b"], None, None]:
     """The same as `generate` with Sample, one token per row at a time, as soon as it is drawn."""
-    chosen = [*filters, *standard_filters(top_k=top_k, top_p=top_p, min_p=min_p)]
-    choices = Choices(temperature=temperature, filters=chosen, end=end, batch=max(1, len(prompt)), window=window)
+    chosen = [*filters, *build_filters(top_k=top_k, top_p=top_p, min_p=min_p)]
+    choices = SamplingParams(temperature=temperature, filters=chosen, end=end, batch=max(1, len(prompt)), window=window)
     drawn = Sample()(model, _requests(prompt, max_new_tokens, lengths, seed, inputs), choices)
     return _side_by_side(drawn, len(prompt), pad, prompt.device)
 
 
-def standard_filters(
-    *, top_k: int | None = None, top_p: float | None = None, min_p: float | None = None
-) -> list[Filter]:
+def build_filters(*, top_k: int | None = None, top_p: float | None = None, min_p: float | None = None) -> list[Filter]:
     """The filters that have options of their own, in the order in which they apply.
 
     Raises:
@@ -158,14 +156,14 @@ def _requests(
             prompt=prompt[row, : max(0, n)],
             max_new_tokens=max_new_tokens,
             seed=seed + row,
-            inputs=row_of(inputs, row, max(0, n)),
+            inputs=select_row(inputs, row, max(0, n)),
         )
         for row, n in enumerate(kept)
     ]
 
 
 def _side_by_side(
-    drawn: Generator[Drawn, None, None], rows: int, pad: int, device: torch.device
+    drawn: Generator[GeneratedToken, None, None], rows: int, pad: int, device: torch.device
 ) -> Generator[Int[Tensor, " b"], None, None]:
     """One token of each row at a time, padded after the end of a row."""
     with closing(drawn):

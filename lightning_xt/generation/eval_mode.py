@@ -7,7 +7,7 @@ from lightning_xt.generation.protocol import Autoregressive
 
 
 @contextmanager
-def evaluating(model: Autoregressive) -> Iterator[None]:
+def eval_mode(model: Autoregressive) -> Iterator[None]:
     """Evaluation mode, and afterwards the mode that was before."""
     was_training = model.training
     model.train(False)

@@ -15,7 +15,7 @@ _SECOND = 0x94D049BB133111EB - 2**64
 _BITS = 23  # so that a half more is still a float32, and less than 1
 
 
-def seeds_of(seeds: list[int], device: torch.device) -> Int[Tensor, " b"]:
+def make_seeds(seeds: list[int], device: torch.device) -> Int[Tensor, " b"]:
     """Seeds as a tensor; any whole number will do."""
     return torch.tensor([(seed + 2**63) % 2**64 - 2**63 for seed in seeds], dtype=torch.long, device=device)
 

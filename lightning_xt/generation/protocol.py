@@ -10,7 +10,7 @@ from lightning_xt.core.inputs import Inputs
 
 
 @runtime_checkable
-class Memory(Protocol):
+class DecodingCache(Protocol):
     """What a model remembers of rows; see `core.cache.Cache`."""
 
     @property
@@ -28,7 +28,7 @@ class Memory(Protocol):
 
     def place(self, rows: Int[Tensor, " k"], other: Any) -> None: ...
 
-    def settle(self, lengths: Sequence[int]) -> None: ...
+    def set_lengths(self, lengths: Sequence[int]) -> None: ...
 
     def clear(self, rows: Int[Tensor, " k"]) -> None: ...
 
@@ -46,7 +46,7 @@ class Autoregressive(Protocol):
     @property
     def max_length(self) -> int | None: ...
 
-    def new_cache(self, batch: int, capacity: int, *, slack: int = 64, window: int | None = None) -> Memory: ...
+    def new_cache(self, batch: int, capacity: int, *, slack: int = 64, window: int | None = None) -> DecodingCache: ...
 
     def train(self, mode: bool = True) -> object: ...
 
@@ -56,6 +56,6 @@ class Autoregressive(Protocol):
         *,
         lengths: Int[Tensor, " b"] | None = None,
         inputs: Inputs | None = None,
-        cache: Memory | None = None,
+        cache: DecodingCache | None = None,
         last_only: bool = False,
     ) -> Float[Tensor, "b _ v"]: ...

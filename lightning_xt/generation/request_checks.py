@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 import torch
 
-from lightning_xt.generation.batching.row_inputs import check_alike, soft_tokens
+from lightning_xt.generation.batching.row_inputs import check_same_fields, count_soft_tokens
 from lightning_xt.generation.filters.temperature import Temperature
 from lightning_xt.generation.protocol import Autoregressive
-from lightning_xt.generation.requests import Choices, Request
+from lightning_xt.generation.requests import Request, SamplingParams
 
 
-def check_requests(model: Autoregressive, requests: Sequence[Request], choices: Choices) -> None:
+def check_requests(model: Autoregressive, requests: Sequence[Request], choices: SamplingParams) -> None:
     """Raises a ValueError for a request or a choice out of range."""
     if choices.temperature != 0:
         Temperature(choices.temperature)
@@ -23,7 +23,7 @@ def check_requests(model: Autoregressive, requests: Sequence[Request], choices: 
     if requests:
         if choices.batch > 1:
             # Those with soft prefixes of different lengths are read apart.
-            check_alike([request.inputs for request in requests], but="prefix")
+            check_same_fields([request.inputs for request in requests], but="prefix")
         every = torch.cat([request.prompt for request in requests])
         low, high = int(every.min()), int(every.max())
         if low < 0 or high >= model.vocab_size:
@@ -36,7 +36,7 @@ def _check(model: Autoregressive, request: Request) -> None:
         raise ValueError(f"the number of tokens to generate must be at least 1, not {request.max_new_tokens}")
     if len(request.prompt) == 0:
         raise ValueError("the prompt is empty; give at least one token to start from")
-    n, limit = len(request.prompt) + soft_tokens(request.inputs), model.max_length
+    n, limit = len(request.prompt) + count_soft_tokens(request.inputs), model.max_length
     total = n + request.max_new_tokens
     if limit is not None and total > limit:
         raise ValueError(

@@ -28,7 +28,7 @@ class Request:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Choices:
+class SamplingParams:
     """How tokens are chosen, for all requests of a call.
 
     Args:
@@ -51,7 +51,7 @@ class Choices:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class GeneratedToken:
     """One token of an answer, as soon as it is certain.
 
     Args:

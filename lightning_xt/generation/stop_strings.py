@@ -25,7 +25,7 @@ class StopStrings:
         self.stopped = False
         self._held = ""
 
-    def feed(self, piece: str) -> str:
+    def push(self, piece: str) -> str:
         """The text that is certain now and was not before.
 
         Args:

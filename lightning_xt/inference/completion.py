@@ -11,15 +11,15 @@ from lightning_xt.data.prompt_files import Prompt
 from lightning_xt.data.tokenizers.base import Tokenizer
 from lightning_xt.generation.protocol import Autoregressive
 from lightning_xt.generation.requests import Request
-from lightning_xt.inference.detokenizer import Piece
-from lightning_xt.inference.generation_options import Sampling
-from lightning_xt.inference.text_generator import Answered, Answerer, Answering, Decoding
+from lightning_xt.inference.detokenizer import TextPiece
+from lightning_xt.inference.generation_options import GenerationOptions
+from lightning_xt.inference.text_generator import DecodingSetup, GenerationSession, PromptCompletions, TextGenerator
 
 LENGTH = 256
 """Tokens to produce unless told otherwise."""
 
 
-class Continuer(Answering):
+class TextCompleter(TextGenerator):
     """Continues prompts with a language model.
 
     Args:
@@ -30,22 +30,22 @@ class Continuer(Answering):
     """
 
     def __init__(
-        self, model: Autoregressive, tokenizer: Tokenizer, device: torch.device, decoding: Decoding | None = None
+        self, model: Autoregressive, tokenizer: Tokenizer, device: torch.device, decoding: DecodingSetup | None = None
     ) -> None:
-        self.decoding = Decoding() if decoding is None else decoding
+        self.decoding = DecodingSetup() if decoding is None else decoding
         self.model = model if self.decoding.model is None else self.decoding.model
         self.tokenizer, self.device = tokenizer, device
 
-    def with_model(self, model: Autoregressive) -> "Continuer":
+    def with_model(self, model: Autoregressive) -> "TextCompleter":
         """The same with another model."""
-        return Continuer(model, self.tokenizer, self.device, replace(self.decoding, model=model))
+        return TextCompleter(model, self.tokenizer, self.device, replace(self.decoding, model=model))
 
-    def answerer(self, sampling: Sampling) -> Answerer:
+    def open_session(self, sampling: GenerationOptions) -> GenerationSession:
         """What decodes, with what a language model chooses where nothing was asked for."""
-        sampling = sampling.resolved(max_new_tokens=LENGTH, temperature=1.0)
-        return Answerer(self.model, self.tokenizer, self.tokenizer.end, sampling, self.decoding)
+        sampling = sampling.resolve(max_new_tokens=LENGTH, temperature=1.0)
+        return GenerationSession(self.model, self.tokenizer, self.tokenizer.end, sampling, self.decoding)
 
-    def request(self, prompt: str | Sequence[int], sampling: Sampling) -> Request:
+    def build_request(self, prompt: str | Sequence[int], sampling: GenerationOptions) -> Request:
         """What is asked of decoding: every prompt has the same seed, so that none depends on those beside it.
 
         Args:
@@ -56,7 +56,7 @@ class Continuer(Answering):
         tokens = torch.tensor(ids, dtype=torch.long, device=self.device)
         return Request(prompt=tokens, max_new_tokens=sampling.max_new_tokens or LENGTH, seed=sampling.seed)
 
-    def pieces(self, text: str, sampling: Sampling) -> Generator[Piece, None, None]:
+    def stream_text(self, text: str, sampling: GenerationOptions) -> Generator[TextPiece, None, None]:
         """The prompt and what follows it, as it becomes certain.
 
         Raises:
@@ -64,32 +64,32 @@ class Continuer(Answering):
         """
         if not self.tokenizer.encode_prompt(text):
             raise ValueError('generate needs a prompt of at least one character: --prompt "..."')
-        answerer = self.answerer(sampling)
+        session = self.open_session(sampling)
         # Nothing is shown of a prompt that cannot be continued.
-        with closing(answerer.pieces(self.request(text, answerer.sampling))) as pieces:
+        with closing(session.stream_text(self.build_request(text, session.sampling))) as pieces:
             if text:
-                yield Piece(text)
+                yield TextPiece(text)
             yield from pieces
 
-    def answers(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[dict[str, Any]]:
+    def complete_as_dicts(self, prompts: Sequence[Prompt], sampling: GenerationOptions) -> list[dict[str, Any]]:
         """For each prompt its id, the prompt, the text that follows it, its score and the settings.
 
         Raises:
             ValueError: a prompt is empty, and the tokenizer has no id that opens a text; or one is too long.
         """
-        return [each.plain(sampling) for each in self.answered(prompts, sampling)]
+        return [each.as_dict(sampling) for each in self.complete(prompts, sampling)]
 
-    def answered(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Answered]:
-        answerer = self.answerer(sampling)
-        requests = [self.request(each["prompt"], answerer.sampling) for each in prompts]
+    def complete(self, prompts: Sequence[Prompt], sampling: GenerationOptions) -> list[PromptCompletions]:
+        session = self.open_session(sampling)
+        requests = [self.build_request(each["prompt"], session.sampling) for each in prompts]
         for prompt, request in zip(prompts, requests, strict=True):
             if len(request.prompt) == 0:
                 raise ValueError(
                     f"prompt {prompt['id'] + 1} is empty, and the model has no token that opens a text; write at least "
                     "one character"
                 )
-        settings = answerer.sampling.settings | self.decoding.settings
+        settings = session.sampling.settings | self.decoding.settings
         return [
-            Answered(prompt["prompt"], answers, {"id": prompt["id"], "prompt": prompt["prompt"]}, settings)
-            for prompt, answers in zip(prompts, answerer.answers(requests), strict=True)
+            PromptCompletions(prompt["prompt"], answers, {"id": prompt["id"], "prompt": prompt["prompt"]}, settings)
+            for prompt, answers in zip(prompts, session.complete(requests), strict=True)
         ]

@@ -5,10 +5,10 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
-from lightning_xt.generation.models.prefix_reuse import Remembering
-from lightning_xt.inference.completion import Continuer
-from lightning_xt.inference.detokenizer import Piece
-from lightning_xt.inference.generation_options import Sampling
+from lightning_xt.generation.models.prefix_reuse import PrefixReuse
+from lightning_xt.inference.completion import TextCompleter
+from lightning_xt.inference.detokenizer import TextPiece
+from lightning_xt.inference.generation_options import GenerationOptions
 
 
 @dataclass
@@ -30,9 +30,9 @@ class Conversation:
         sampling: how; turn n draws with the seed and n more.
     """
 
-    def __init__(self, continuer: Continuer, sampling: Sampling) -> None:
-        self.model = Remembering(continuer.model)
-        anew = continuer.answerer(sampling).method.rereads
+    def __init__(self, continuer: TextCompleter, sampling: GenerationOptions) -> None:
+        self.model = PrefixReuse(continuer.model)
+        anew = continuer.open_session(sampling).method.rereads_prefix
         self._continuer = continuer if anew else continuer.with_model(cast(Any, self.model))
         self._sampling = sampling
         self._ids: list[int] = []
@@ -43,7 +43,7 @@ class Conversation:
         """All of it so far."""
         return "".join(turn.text for turn in self._turns)
 
-    def answer(self, text: str) -> Generator[Piece, None, None]:
+    def reply(self, text: str) -> Generator[TextPiece, None, None]:
         """What the model goes on with, as it becomes certain; what was shown stays if this is left early.
 
         Args:
@@ -77,20 +77,20 @@ class Conversation:
         """Begins anew."""
         self._ids, self._turns = [], []
 
-    def _drawn(self, turn: Turn, sampling: Sampling) -> Generator[Piece, None, None]:
-        answerer = self._continuer.answerer(sampling)
-        request = self._continuer.request(self._ids, answerer.sampling)
+    def _drawn(self, turn: Turn, sampling: GenerationOptions) -> Generator[TextPiece, None, None]:
+        session = self._continuer.open_session(sampling)
+        request = self._continuer.build_request(self._ids, session.sampling)
         self.model.expect(self._ids)
-        writing, before, said = answerer.writing(), self._ids, turn.text
+        detokenizer, before, said = session.new_detokenizer(), self._ids, turn.text
         ids: list[int] = []
         try:
-            with closing(answerer.drawn([request])) as drawn:
+            with closing(session.stream_tokens([request])) as drawn:
                 for each in drawn:
                     # The text goes on behind an end, which is therefore none.
-                    if each.token != answerer.end:
+                    if each.token != session.end:
                         ids.append(each.token)
-                    yield from self._kept(turn, writing.feed(each.token, each.log_prob))
-            yield from self._kept(turn, writing.finish())
+                    yield from self._kept(turn, detokenizer.push(each.token, each.log_prob))
+            yield from self._kept(turn, detokenizer.finish())
         finally:
             self._ids = [*before, *self._shown(ids, turn.text.removeprefix(said))]
 
@@ -101,7 +101,7 @@ class Conversation:
         rest = text.removeprefix(tokenizer.decode(ids[:whole]))
         return [*ids[:whole], *(tokenizer.encode(rest) if rest else [])]
 
-    def _kept(self, turn: Turn, pieces: list[Piece]) -> Generator[Piece, None, None]:
+    def _kept(self, turn: Turn, pieces: list[TextPiece]) -> Generator[TextPiece, None, None]:
         for piece in pieces:
             turn.text += piece.text
             yield piece

@@ -9,7 +9,7 @@ from lightning_xt.generation.stop_strings import StopStrings
 
 
 @dataclass(frozen=True)
-class Piece:
+class TextPiece:
     """Text that will not change any more.
 
     Args:
@@ -22,7 +22,7 @@ class Piece:
     log_prob: float | None = None
 
 
-class Writing:
+class IncrementalDetokenizer:
     """The text of one sequence while its ids are drawn.
 
     Args:
@@ -34,7 +34,7 @@ class Writing:
     def __init__(self, tokenizer: Tokenizer, end: int | None, stops: Sequence[str]) -> None:
         self._stream, self._stops = tokenizer.stream(), StopStrings(stops)
         self._end = end
-        self._held: deque[Piece] = deque()
+        self._held: deque[TextPiece] = deque()
         """What may still turn out to be the beginning of a stop string."""
         self._log_prob = 0.0
         """Of ids that have made no text yet."""
@@ -44,32 +44,32 @@ class Writing:
         """Whether a stop string was met; what follows counts for nothing."""
         return self._stops.stopped
 
-    def feed(self, token: int, log_prob: float = 0.0) -> list[Piece]:
+    def push(self, token: int, log_prob: float = 0.0) -> list[TextPiece]:
         """The text that is certain after one more id."""
         if token == self._end:
             return []
         self._log_prob += log_prob
-        return self._pieces(self._stops.feed(self._take(self._stream.feed(token))))
+        return self._pieces(self._stops.push(self._take(self._stream.feed(token))))
 
-    def finish(self) -> list[Piece]:
+    def finish(self) -> list[TextPiece]:
         """The rest of the text, when no id follows."""
-        certain = self._stops.feed(self._take(self._stream.finish()))
+        certain = self._stops.push(self._take(self._stream.finish()))
         return self._pieces(certain + self._stops.finish())
 
     def _take(self, text: str) -> str:
         if text:
-            self._held.append(Piece(text, self._log_prob))
+            self._held.append(TextPiece(text, self._log_prob))
             self._log_prob = 0.0
         return text
 
-    def _pieces(self, certain: str) -> list[Piece]:
+    def _pieces(self, certain: str) -> list[TextPiece]:
         """What is certain, cut where the ids cut it."""
         pieces, left = [], len(certain)
         while left > 0:
             piece = self._held.popleft()
             text, rest = piece.text[:left], piece.text[left:]
-            pieces.append(Piece(text, piece.log_prob))
+            pieces.append(TextPiece(text, piece.log_prob))
             if rest:
-                self._held.appendleft(Piece(rest, piece.log_prob))
+                self._held.appendleft(TextPiece(rest, piece.log_prob))
             left -= len(text)
         return pieces

@@ -11,12 +11,12 @@ from lightning_xt.generation.filters.top_k import TopK
 from lightning_xt.generation.filters.top_p import TopP
 from lightning_xt.generation.methods.base import Method, MethodFactory
 from lightning_xt.generation.methods.sample import Sample
-from lightning_xt.generation.requests import Choices
+from lightning_xt.generation.requests import SamplingParams
 from lightning_xt.generation.stop_strings import StopStrings
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sampling:
+class GenerationOptions:
     """Options of sampling.
 
     Args:
@@ -64,7 +64,7 @@ class Sampling:
                 raise ValueError(f"sampling: {name} is {getattr(self, name)}; it must be at least 1")
         StopStrings(self.stop)
         self._made_filters()
-        method = self.made_method()
+        method = self.build_method()
         if method.ranked and self.num_return_sequences > 1:
             raise ValueError(
                 f"sampling: num_return_sequences is {self.num_return_sequences}, but the method, "
@@ -77,7 +77,7 @@ class Sampling:
                 "does, or ask for one"
             )
 
-    def resolved(self, *, temperature: float, max_new_tokens: int | None = None) -> "Sampling":
+    def resolve(self, *, temperature: float, max_new_tokens: int | None = None) -> "GenerationOptions":
         """The same with what a model chooses where nothing was asked for.
 
         Raises:
@@ -95,14 +95,14 @@ class Sampling:
             )
         return found
 
-    def choices(self, *, end: int | None = None, stop: Callable[[int, int], bool] | None = None) -> Choices:
+    def build_params(self, *, end: int | None = None, stop: Callable[[int, int], bool] | None = None) -> SamplingParams:
         """The options as methods take them, the length and the seed apart, which each request has.
 
         Args:
             end: token with which a text ends. None = none.
-            stop: see `Choices`.
+            stop: see `SamplingParams`.
         """
-        return Choices(
+        return SamplingParams(
             temperature=1.0 if self.temperature is None else self.temperature,
             filters=self._made_filters(),
             end=end,
@@ -111,14 +111,14 @@ class Sampling:
             window=self.window,
         )
 
-    def made_method(self) -> Method:
+    def build_method(self) -> Method:
         """The method, made anew."""
         return Sample() if self.method is None else self.method()
 
     @property
     def sequences(self) -> int:
         """Sequences that answer each prompt."""
-        return self.made_method().sequences * self.num_return_sequences
+        return self.build_method().sequences * self.num_return_sequences
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -9,36 +9,36 @@ from typing import Any
 
 from lightning_xt.data.prompt_files import Prompt
 from lightning_xt.data.tokenizers.base import Tokenizer
-from lightning_xt.generation.engine import collected
+from lightning_xt.generation.engine import collect_results
 from lightning_xt.generation.methods.base import Method
 from lightning_xt.generation.protocol import Autoregressive
-from lightning_xt.generation.requests import Drawn, Request, Result
-from lightning_xt.inference.detokenizer import Piece, Writing
-from lightning_xt.inference.generation_options import Sampling
+from lightning_xt.generation.requests import GeneratedToken, Request, Result
+from lightning_xt.inference.detokenizer import IncrementalDetokenizer, TextPiece
+from lightning_xt.inference.generation_options import GenerationOptions
 
 NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
 """What torch says in a RuntimeError of each kind of device."""
 
 
 @dataclass(frozen=True)
-class Decoding:
+class DecodingSetup:
     """What takes part in answering beside the network that was trained.
 
     Args:
         model: scores the next token in the network's place. None = the network itself.
         method: how sequences are made. None = as the sampling has it.
-        heard: called with each request and the ids of its best answer, when that is complete. None = nobody listens.
+        on_complete: called with each request and the ids of its best completion. None = nothing is called.
         settings: all of this as plain values, for those who read results.
     """
 
     model: Autoregressive | None = None
     method: Method | None = None
-    heard: Callable[[Request, Sequence[int]], None] | None = None
+    on_complete: Callable[[Request, Sequence[int]], None] | None = None
     settings: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Answer:
+class Completion:
     """One sequence that was drawn, and its text.
 
     Args:
@@ -48,7 +48,7 @@ class Answer:
         log_probs: of each of them, in nats.
     """
 
-    pieces: list[Piece]
+    pieces: list[TextPiece]
     score: float
     tokens: list[int]
     log_probs: list[float]
@@ -58,7 +58,7 @@ class Answer:
         """The text in one."""
         return "".join(piece.text for piece in self.pieces)
 
-    def plain(self, log_probs: bool) -> dict[str, Any]:
+    def as_dict(self, log_probs: bool) -> dict[str, Any]:
         """The same as plain values.
 
         Args:
@@ -71,31 +71,31 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Answered:
+class PromptCompletions:
     """A text with its answers.
 
     Args:
-        opening: what stands before each of them where they are shown.
-        answers: best first, or seed by seed. Empty = it could not be answered.
-        told: what else is known, as plain values.
+        leading_text: what stands before each of them where they are shown.
+        completions: best first, or seed by seed. Empty = it could not be answered.
+        metadata: what else is known, as plain values.
         settings: how it was answered, where that is told.
     """
 
-    opening: str
-    answers: list[Answer]
-    told: dict[str, Any]
+    leading_text: str
+    completions: list[Completion]
+    metadata: dict[str, Any]
     settings: dict[str, Any] | None = None
 
-    def plain(self, sampling: Sampling) -> dict[str, Any]:
+    def as_dict(self, sampling: GenerationOptions) -> dict[str, Any]:
         """All of it as plain values: the first answer, and all of them where several were asked for."""
-        each = [answer.plain(sampling.log_probs) for answer in self.answers]
-        found = self.told | (each[0] if each else {"text": "", "score": 0.0})
+        each = [answer.as_dict(sampling.log_probs) for answer in self.completions]
+        found = self.metadata | (each[0] if each else {"text": "", "score": 0.0})
         if sampling.sequences > 1:
             found["sequences"] = each
         return found if self.settings is None else found | {"settings": self.settings}
 
 
-class Answerer:
+class GenerationSession:
     """Decodes requests and writes down what is drawn.
 
     Args:
@@ -111,8 +111,8 @@ class Answerer:
         model: Autoregressive,
         tokenizer: Tokenizer,
         end: int | None,
-        sampling: Sampling,
-        decoding: Decoding,
+        sampling: GenerationOptions,
+        decoding: DecodingSetup,
     ) -> None:
         if decoding.method is not None and sampling.method is not None:
             raise ValueError(
@@ -120,89 +120,89 @@ class Answerer:
             )
         self.model = model if decoding.model is None else decoding.model
         self.tokenizer, self.end, self.sampling = tokenizer, end, sampling
-        self.method = sampling.made_method() if decoding.method is None else decoding.method
-        self.heard = decoding.heard
+        self.method = sampling.build_method() if decoding.method is None else decoding.method
+        self.on_complete = decoding.on_complete
 
-    def drawn(self, requests: Sequence[Request]) -> Generator[Drawn, None, None]:
+    def stream_tokens(self, requests: Sequence[Request]) -> Generator[GeneratedToken, None, None]:
         """Tokens as they become certain; requests that cannot be met are refused before the first is asked for.
 
         Raises:
             ValueError: a request cannot be met, or, later, there is not enough memory to.
         """
-        choices = self.sampling.choices(end=self.end, stop=self._stop(len(requests)))
-        return self._heard(requests, self.method(self.model, requests, choices))
+        choices = self.sampling.build_params(end=self.end, stop=self._stop(len(requests)))
+        return self._report(requests, self.method(self.model, requests, choices))
 
-    def _heard(
-        self, requests: Sequence[Request], drawing: Generator[Drawn, None, None]
-    ) -> Generator[Drawn, None, None]:
+    def _report(
+        self, requests: Sequence[Request], drawing: Generator[GeneratedToken, None, None]
+    ) -> Generator[GeneratedToken, None, None]:
         rows = min(self.sampling.batch, len(requests))
         longest = max((len(request.prompt) + request.max_new_tokens for request in requests), default=0)
         asked = f"decode {rows} rows at once with a cache of {longest} tokens each"
         # Closed when whoever reads has enough too: the model is put back into the mode it was in.
-        with memory_told(asked, "--max_new_tokens"), closing(drawing) as drawn:
+        with explain_out_of_memory(asked, "--max_new_tokens"), closing(drawing) as drawn:
             ids: dict[int, list[int]] = {}
             for each in drawn:
-                if each.sequence == 0 and self.heard is not None:
+                if each.sequence == 0 and self.on_complete is not None:
                     ids.setdefault(each.request, []).append(each.token)
                     if each.last:
-                        self.heard(requests[each.request], ids.pop(each.request))
+                        self.on_complete(requests[each.request], ids.pop(each.request))
                 yield each
 
-    def pieces(self, request: Request) -> Generator[Piece, None, None]:
+    def stream_text(self, request: Request) -> Generator[TextPiece, None, None]:
         """The text of the best answer as it becomes certain; it is refused before the first is asked for."""
-        return self._written(self.drawn([request]))
+        return self._written(self.stream_tokens([request]))
 
-    def _written(self, drawing: Generator[Drawn, None, None]) -> Generator[Piece, None, None]:
-        writing = self.writing()
+    def _written(self, drawing: Generator[GeneratedToken, None, None]) -> Generator[TextPiece, None, None]:
+        detokenizer = self.new_detokenizer()
         with closing(drawing) as drawn:
             for each in drawn:
                 if each.sequence == 0:
-                    yield from writing.feed(each.token, each.log_prob)
-        yield from writing.finish()
+                    yield from detokenizer.push(each.token, each.log_prob)
+        yield from detokenizer.finish()
 
-    def answers(self, requests: Sequence[Request]) -> list[list[Answer]]:
+    def complete(self, requests: Sequence[Request]) -> list[list[Completion]]:
         """The sequences that answer each request: best first where the method ranks them, else seed by seed."""
-        return [[self._answer(result) for result in results] for results in self.results(requests)]
+        return [[self._answer(result) for result in results] for results in self.generate(requests)]
 
-    def results(self, requests: Sequence[Request]) -> list[list[Result]]:
+    def generate(self, requests: Sequence[Request]) -> list[list[Result]]:
         """The same with no heed to what is text."""
         copies = self.sampling.num_return_sequences
         asked = [replace(each, seed=each.seed + copy) for each in requests for copy in range(copies)]
-        found = collected(self.drawn(asked), len(asked))
+        found = collect_results(self.stream_tokens(asked), len(asked))
         return [list(chain(*found[first : first + copies])) for first in range(0, len(found), copies)]
 
-    def _answer(self, result: Result) -> Answer:
-        writing, used = self.writing(), 0
-        pieces: list[Piece] = []
+    def _answer(self, result: Result) -> Completion:
+        detokenizer, used = self.new_detokenizer(), 0
+        pieces: list[TextPiece] = []
         # A method that ranks whole sequences knows no stop strings.
-        while used < len(result.tokens) and not writing.stopped:
-            pieces += writing.feed(result.tokens[used], result.log_probs[used])
+        while used < len(result.tokens) and not detokenizer.stopped:
+            pieces += detokenizer.push(result.tokens[used], result.log_probs[used])
             used += 1
-        pieces += writing.finish()
-        return Answer(pieces, result.score, result.tokens[:used], result.log_probs[:used])
+        pieces += detokenizer.finish()
+        return Completion(pieces, result.score, result.tokens[:used], result.log_probs[:used])
 
-    def writing(self) -> Writing:
+    def new_detokenizer(self) -> IncrementalDetokenizer:
         """What turns ids that are drawn into text."""
-        return Writing(self.tokenizer, self.end, self.sampling.stop)
+        return IncrementalDetokenizer(self.tokenizer, self.end, self.sampling.stop)
 
     def _stop(self, requests: int) -> Any:
         """What tells the method that a text has met a stop string."""
         if not self.sampling.stop or self.method.ranked:
             return None
-        writings = [self.writing() for _ in range(requests)]
+        detokenizers = [self.new_detokenizer() for _ in range(requests)]
 
         def stop(request: int, token: int) -> bool:
-            writings[request].feed(token)
-            return writings[request].stopped
+            detokenizers[request].push(token)
+            return detokenizers[request].stopped
 
         return stop
 
 
-class Answering(ABC):
+class TextGenerator(ABC):
     """Answers texts with a model: by continuing them, by translating them."""
 
     @abstractmethod
-    def pieces(self, text: str, sampling: Sampling) -> Generator[Piece, None, None]:
+    def stream_text(self, text: str, sampling: GenerationOptions) -> Generator[TextPiece, None, None]:
         """What is shown for one text, as it becomes certain.
 
         Raises:
@@ -210,14 +210,14 @@ class Answering(ABC):
         """
 
     @abstractmethod
-    def answered(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Answered]:
+    def complete(self, prompts: Sequence[Prompt], sampling: GenerationOptions) -> list[PromptCompletions]:
         """The answers to each text; what is told of each has its `id`.
 
         Raises:
             ValueError: one of them cannot be answered.
         """
 
-    def problem(self, text: str) -> str | None:
+    def find_problem(self, text: str) -> str | None:
         """What of a text is not read; None where all of it is.
 
         Raises:
@@ -227,7 +227,7 @@ class Answering(ABC):
 
 
 @contextmanager
-def memory_told(asked: str, instead: str) -> Iterator[None]:
+def explain_out_of_memory(asked: str, instead: str) -> Iterator[None]:
     """Says what was asked for where a machine has no room for it.
 
     Args:

@@ -13,15 +13,21 @@ from lightning_xt.data.pairs.source_files import Source
 from lightning_xt.data.prompt_files import Prompt
 from lightning_xt.data.tokenizers.base import Tokenizer
 from lightning_xt.generation.requests import Request
-from lightning_xt.inference.detokenizer import Piece
-from lightning_xt.inference.generation_options import Sampling
-from lightning_xt.inference.text_generator import Answered, Answerer, Answering, Decoding, memory_told
+from lightning_xt.inference.detokenizer import TextPiece
+from lightning_xt.inference.generation_options import GenerationOptions
+from lightning_xt.inference.text_generator import (
+    DecodingSetup,
+    GenerationSession,
+    PromptCompletions,
+    TextGenerator,
+    explain_out_of_memory,
+)
 from lightning_xt.models.encoder_decoder import EncoderDecoder, check_mask
 
-GREEDY = Sampling()
+GREEDY = GenerationOptions()
 
 
-class Translator(Answering):
+class Translator(TextGenerator):
     """Answers sources with an encoder-decoder, each source read once.
 
     Args:
@@ -40,9 +46,9 @@ class Translator(Answering):
         target_tokenizer: Tokenizer,
         vocab: dict[str, int | None],
         max_source_ids: int | None = None,
-        decoding: Decoding | None = None,
+        decoding: DecodingSetup | None = None,
     ) -> None:
-        self.network, self.decoding = network, Decoding() if decoding is None else decoding
+        self.network, self.decoding = network, DecodingSetup() if decoding is None else decoding
         self.source_tokenizer, self.target_tokenizer = source_tokenizer, target_tokenizer
         self.start, self.end = vocab["start"], vocab["end"]
         self.pad = vocab["pad"] or 0
@@ -56,7 +62,7 @@ class Translator(Answering):
         *,
         starts: Int[Tensor, "b s"] | None = None,
         max_new_tokens: int | None = None,
-        sampling: Sampling = GREEDY,
+        sampling: GenerationOptions = GREEDY,
     ) -> Int[Tensor, "b n"]:
         """The ids of an answer to each source, the end token included, padded after it.
 
@@ -73,17 +79,17 @@ class Translator(Answering):
         sampling = replace(sampling, max_new_tokens=max_new_tokens, batch=max(sampling.batch, len(src)))
         requests = self._requests(src, src_mask, starts, sampling)
         asked = [replace(each, seed=each.seed + row) for row, each in enumerate(requests)]
-        answerer = self.answerer(sampling)
-        found = [results[0].tokens for results in answerer.results(asked)]
+        session = self.open_session(sampling)
+        found = [results[0].tokens for results in session.generate(asked)]
         width = max(map(len, found))
         return torch.tensor([[*ids, *[self.pad] * (width - len(ids))] for ids in found], device=src.device)
 
-    def answerer(self, sampling: Sampling) -> Answerer:
+    def open_session(self, sampling: GenerationOptions) -> GenerationSession:
         """What decodes, greedily unless the sampling has a temperature."""
-        sampling = sampling.resolved(temperature=0.0)
-        return Answerer(self.network.decoder, self.target_tokenizer, self.end, sampling, self.decoding)
+        sampling = sampling.resolve(temperature=0.0)
+        return GenerationSession(self.network.decoder, self.target_tokenizer, self.end, sampling, self.decoding)
 
-    def pieces(self, text: str, sampling: Sampling) -> Generator[Piece, None, None]:
+    def stream_text(self, text: str, sampling: GenerationOptions) -> Generator[TextPiece, None, None]:
         """The answer to one source as it becomes certain.
 
         Raises:
@@ -94,30 +100,30 @@ class Translator(Answering):
         ids, _ = self._encoded(text)
         src, src_mask = self._padded([ids])
         (request,) = self._requests(src, src_mask, self._starts(1).to(src.device), sampling)
-        return self.answerer(sampling).pieces(request)
+        return self.open_session(sampling).stream_text(request)
 
-    def problem(self, text: str) -> str | None:
+    def find_problem(self, text: str) -> str | None:
         return self._encoded(text)[1]
 
-    def answers(self, sources: Sequence[Source], sampling: Sampling) -> list[dict[str, Any]]:
+    def complete_as_dicts(self, sources: Sequence[Source], sampling: GenerationOptions) -> list[dict[str, Any]]:
         """What is answered to each source, and its score: the log-probability of the answer, in nats.
 
         A source that cannot be read, or that is empty, gets an empty answer; the others do not notice.
         """
-        return [each.plain(sampling) for each in self._answered(sources, sampling)]
+        return [each.as_dict(sampling) for each in self._answered(sources, sampling)]
 
-    def of_texts(self, texts: Sequence[str], sampling: Sampling) -> list[dict[str, Any]]:
+    def translate_texts(self, texts: Sequence[str], sampling: GenerationOptions) -> list[dict[str, Any]]:
         """The same for bare texts."""
         sources = [Source(id=number, text=text, problem=None) for number, text in enumerate(texts)]
-        return self.answers(sources, sampling)
+        return self.complete_as_dicts(sources, sampling)
 
-    def answered(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Answered]:
+    def complete(self, prompts: Sequence[Prompt], sampling: GenerationOptions) -> list[PromptCompletions]:
         sources = [Source(id=each["id"], text=each["prompt"], problem=None) for each in prompts]
         return self._answered(sources, sampling)
 
-    def _answered(self, sources: Sequence[Source], sampling: Sampling) -> list[Answered]:
+    def _answered(self, sources: Sequence[Source], sampling: GenerationOptions) -> list[PromptCompletions]:
         results = [
-            Answered("", [], {"id": each["id"], "source": each["text"] or "", "problem": each["problem"]})
+            PromptCompletions("", [], {"id": each["id"], "source": each["text"] or "", "problem": each["problem"]})
             for each in sources
         ]
         readable: dict[int, list[int]] = {}
@@ -128,15 +134,17 @@ class Translator(Answering):
                 readable[number], problem = self._encoded(source["text"])
             except ValueError as error:
                 problem = str(error)
-            results[number].told["problem"] = problem and f"line {source['id'] + 1}: {problem}"
+            results[number].metadata["problem"] = problem and f"line {source['id'] + 1}: {problem}"
         if readable:
             src, src_mask = self._padded(list(readable.values()))
             requests = self._requests(src, src_mask, self._starts(len(src)).to(src.device), sampling)
-            for number, answers in zip(readable, self.answerer(sampling).answers(requests), strict=True):
-                results[number].answers.extend(answers)
+            for number, answers in zip(readable, self.open_session(sampling).complete(requests), strict=True):
+                results[number].completions.extend(answers)
         return results
 
-    def _requests(self, src: Tensor, src_mask: Tensor | None, starts: Tensor, sampling: Sampling) -> list[Request]:
+    def _requests(
+        self, src: Tensor, src_mask: Tensor | None, starts: Tensor, sampling: GenerationOptions
+    ) -> list[Request]:
         """What is asked of decoding; the same seed for all, so that no answer depends on those beside it."""
         limits = self._limits(src, src_mask, starts.shape[1], sampling.max_new_tokens)
         known = self._read(src, src_mask, sampling.batch)
@@ -160,7 +168,7 @@ class Translator(Answering):
                 width = widths[rows[-1]]
                 asked = f"read {len(rows)} sources of {width} tokens at once"
                 real = mask[rows, :width]
-                with torch.no_grad(), memory_told(asked, "shorten them"):
+                with torch.no_grad(), explain_out_of_memory(asked, "shorten them"):
                     read = self.network.encode(src[rows, :width], None if bool(real.all()) else real)
                 context = read.require("context", self)
                 known |= {row: _trimmed(one, mask[row, : widths[row]]) for row, one in zip(rows, context, strict=True)}
@@ -222,7 +230,7 @@ def _trimmed(context: Float[Tensor, "m c"], mask: Bool[Tensor, " n"]) -> Inputs:
     return Inputs(context=context[None, : len(mask)], context_mask=None if bool(mask.all()) else mask[None])
 
 
-def until_end(ids: Sequence[int], end: int | None) -> list[int]:
+def cut_at_end(ids: Sequence[int], end: int | None) -> list[int]:
     """What stands before the end token; everything where there is none."""
     ids = list(ids)
     return ids[: ids.index(end)] if end is not None and end in ids else ids

@@ -15,8 +15,8 @@ from lightning_xt.data.pairs.pairs import Pairs
 from lightning_xt.data.prompt_files import Prompt
 from lightning_xt.data.tokenizers.base import Tokenizer
 from lightning_xt.data.tokenizers.bytes import Bytes
-from lightning_xt.inference.completion import Continuer
-from lightning_xt.inference.generation_options import Sampling
+from lightning_xt.inference.completion import TextCompleter
+from lightning_xt.inference.generation_options import GenerationOptions
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.objectives.base import Loss, ObjectiveFactory
 from lightning_xt.objectives.next_token import NextToken
@@ -131,16 +131,16 @@ class LanguageModel(Module):
         self._report("test")
 
     def predict_step(self, batch: list[Prompt], batch_idx: int) -> list[dict[str, Any]]:
-        return self.answering.answers(batch, self.sampling)
+        return self.text_generator.complete_as_dicts(batch, self.sampling)
 
-    def fitted(self, prompts: Sequence[str] | None, sampling: Sampling) -> Sampling:
+    def fitted(self, prompts: Sequence[str] | None, sampling: GenerationOptions) -> GenerationOptions:
         """The sampling of these prompts, as short as the network's positions are.
 
         Raises:
             ValueError: a prompt alone is too long for them.
         """
         limit, prompts = self.decoder.max_length, PROMPTS if prompts is None else prompts
-        sampling = sampling.resolved(max_new_tokens=128, temperature=0.8)
+        sampling = sampling.resolve(max_new_tokens=128, temperature=0.8)
         if limit is None or not prompts or sampling.max_new_tokens is None:
             return sampling
         longest = max(len(self.tokenizer.encode_prompt(prompt)) for prompt in prompts)
@@ -152,15 +152,15 @@ class LanguageModel(Module):
             )
         return replace(sampling, max_new_tokens=min(sampling.max_new_tokens, limit - longest))
 
-    def samples(self, prompts: Sequence[str] | None, sampling: Sampling) -> list[str]:
+    def samples(self, prompts: Sequence[str] | None, sampling: GenerationOptions) -> list[str]:
         asked = [Prompt(id=n, prompt=prompt) for n, prompt in enumerate(PROMPTS if prompts is None else prompts)]
-        results = self.answering.answers(asked, sampling)
+        results = self.text_generator.complete_as_dicts(asked, sampling)
         return [result["prompt"] + result["text"] for result in results]
 
     @property
-    def answering(self) -> Continuer:
+    def text_generator(self) -> TextCompleter:
         """What continues texts."""
-        return Continuer(self.decoder, self.tokenizer, self.decoder.token_embedding.weight.device, self.decoding)
+        return TextCompleter(self.decoder, self.tokenizer, self.decoder.token_embedding.weight.device, self.decoding)
 
     @property
     def tokenizer(self) -> Tokenizer:

@@ -16,8 +16,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from lightning_xt.checkpoints.migrations import METADATA_KEY, migrate
 from lightning_xt.data.base import DataModule
 from lightning_xt.data.tokenizers.base import Tokenizer
-from lightning_xt.inference.generation_options import Sampling
-from lightning_xt.inference.text_generator import Answering, Decoding
+from lightning_xt.inference.generation_options import GenerationOptions
+from lightning_xt.inference.text_generator import DecodingSetup, TextGenerator
 from lightning_xt.training.callbacks.exact_resume import ExactResume
 from lightning_xt.training.callbacks.non_finite import NonFinite
 from lightning_xt.training.callbacks.restore_trained_weights import RawWeights
@@ -55,9 +55,9 @@ class Module(LightningModule, ABC):
         super().__init__()
         self.optimizer_factory, self.schedule_factory = optimizer, schedule
         self.compile_options = compile
-        self.sampling = Sampling()
+        self.sampling = GenerationOptions()
         """How `predict` samples."""
-        self.decoding = Decoding()
+        self.decoding = DecodingSetup()
         """What takes the place of the network, or stands beside it, where texts are answered."""
         self.skipped_step: Tensor | bool = False
         """Whether the last optimizer step was left out, because its gradients were no finite numbers."""
@@ -104,7 +104,7 @@ class Module(LightningModule, ABC):
         """What turns text into ids and back, by what it is for."""
 
     @abstractmethod
-    def fitted(self, prompts: Sequence[str] | None, sampling: Sampling) -> Sampling:
+    def fitted(self, prompts: Sequence[str] | None, sampling: GenerationOptions) -> GenerationOptions:
         """The sampling of these prompts, as short as the network's positions are.
 
         Raises:
@@ -112,7 +112,7 @@ class Module(LightningModule, ABC):
         """
 
     @abstractmethod
-    def samples(self, prompts: Sequence[str] | None, sampling: Sampling) -> list[str]:
+    def samples(self, prompts: Sequence[str] | None, sampling: GenerationOptions) -> list[str]:
         """What a validation shows, by all processes together.
 
         Args:
@@ -122,7 +122,7 @@ class Module(LightningModule, ABC):
 
     @property
     @abstractmethod
-    def answering(self) -> Answering:
+    def text_generator(self) -> TextGenerator:
         """What answers texts."""
 
     def setup(self, stage: str) -> None:

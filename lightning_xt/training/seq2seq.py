@@ -15,7 +15,7 @@ from lightning_xt.data.pairs.source_files import Source
 from lightning_xt.data.text.byte_corpus import ByteCorpus
 from lightning_xt.data.tokenizers.base import Tokenizer
 from lightning_xt.data.tokenizers.special_bytes import SpecialBytes
-from lightning_xt.inference.generation_options import Sampling
+from lightning_xt.inference.generation_options import GenerationOptions
 from lightning_xt.inference.translation import Translator
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.models.encoder import Encoder
@@ -113,7 +113,7 @@ class Seq2Seq(Module):
         Raises:
             ValueError: a source is empty or all padding, or has an id outside the vocabulary.
         """
-        self.answering.check(src, src_mask)
+        self.text_generator.check(src, src_mask)
         return self._score(src, tgt, src_mask).mean
 
     def _score(self, src: Tensor, tgt: Tensor, src_mask: Tensor | None) -> Loss:
@@ -214,8 +214,10 @@ class Seq2Seq(Module):
         chosen = self._scores.chosen(index)
         if len(chosen):
             # Without an end, as long as the targets; else what is produced must not depend on them.
-            most = tgt.shape[1] - 1 if self.vocab["end"] is None else None
-            found = self.answering.decode(src[chosen], src_mask[chosen], starts=tgt[chosen, :1], max_new_tokens=most)
+            limit = tgt.shape[1] - 1 if self.vocab["end"] is None else None
+            found = self.text_generator.decode(
+                src[chosen], src_mask[chosen], starts=tgt[chosen, :1], max_new_tokens=limit
+            )
             self._scores.compare(batch, chosen, found, self.source_tokenizer)
 
     def _report(self, split: str) -> None:
@@ -224,7 +226,7 @@ class Seq2Seq(Module):
             self.log(f"{split}/{name}", value, prog_bar=name in ("loss", "exact_match", "bleu"), sync_dist=True)
 
     def predict_step(self, batch: Sequence[Source], batch_idx: int) -> list[dict[str, Any]]:
-        return self.answering.answers(batch, self.sampling)
+        return self.text_generator.complete_as_dicts(batch, self.sampling)
 
     @torch.no_grad()
     def generate(
@@ -247,26 +249,26 @@ class Seq2Seq(Module):
         Raises:
             ValueError: an option is out of range, a source is empty, or a token is outside its vocabulary.
         """
-        sampling = Sampling(max_new_tokens=max_new_tokens, **choices)
-        return self.answering.decode(
+        sampling = GenerationOptions(max_new_tokens=max_new_tokens, **choices)
+        return self.text_generator.decode(
             src, src_mask, starts=start_tokens, max_new_tokens=max_new_tokens, sampling=sampling
         )
 
     def translate(self, texts: Sequence[str], **choices: Any) -> list[str]:
-        """The answer to each text, by the options of `Sampling`; empty for one that is empty or cannot be read."""
-        return [answer["text"] for answer in self.answering.of_texts(texts, Sampling(**choices))]
+        """Translate texts by `GenerationOptions`; the translation of an empty or unreadable text is empty."""
+        return [answer["text"] for answer in self.text_generator.translate_texts(texts, GenerationOptions(**choices))]
 
-    def fitted(self, prompts: Sequence[str] | None, sampling: Sampling) -> Sampling:
+    def fitted(self, prompts: Sequence[str] | None, sampling: GenerationOptions) -> GenerationOptions:
         """The sampling of these prompts, as short as the network's positions are."""
         limit = self.network.decoder.max_length
         if limit is None or sampling.max_new_tokens is None:
             return sampling
         return replace(sampling, max_new_tokens=min(limit - 1, sampling.max_new_tokens))
 
-    def samples(self, prompts: Sequence[str] | None, sampling: Sampling) -> list[str]:
+    def samples(self, prompts: Sequence[str] | None, sampling: GenerationOptions) -> list[str]:
         if prompts is None:
             return self._scores.shown(self.trainer)
-        answers = self.answering.of_texts(prompts, sampling)
+        answers = self.text_generator.translate_texts(prompts, sampling)
         texts = [f"source      {answer['source']}\nprediction  {answer['text']}" for answer in answers]
         return [text + f"\n({a['problem']})" * bool(a["problem"]) for text, a in zip(texts, answers, strict=True)]
 
@@ -285,7 +287,7 @@ class Seq2Seq(Module):
         return {"source": self.source_tokenizer, "target": self.target_tokenizer}
 
     @property
-    def answering(self) -> Translator:
+    def text_generator(self) -> Translator:
         """What translates texts."""
         data = None if self._trainer is None else getattr(self._trainer, "datamodule", None)
         most = getattr(data, "max_source_ids", None)

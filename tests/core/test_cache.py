@@ -258,7 +258,7 @@ def test_retire_moves_the_last_rows_into_the_places_of_others(window: int | None
     cache[0].fixed["context"] = FixedContext(numbers.clone(), numbers + 10, mask)
     cache[0].running["state"] = torch.arange(5.0)[:, None]
     cache.retire([(4, 0), (3, 2)], 3)
-    cache.settle([4, 3, 1])
+    cache.set_lengths([4, 3, 1])
     assert cache.lengths.tolist() == [4, 3, 1] and cache.bound == 4 and not cache.uniform
     assert cache[0].running["state"].flatten().tolist() == [4, 1, 3]
     kept = cache[0].fixed["context"]
@@ -275,7 +275,7 @@ def test_retire_without_moves_lets_the_last_rows_go() -> None:
     cache = Cache(3, 9, calls=1)
     feed(cache, tokens(3, 0, 4), lengths=[2, 4, 3])
     cache.retire([], 1)
-    cache.settle([2])
+    cache.set_lengths([2])
     assert cache.lengths.tolist() == [2] and cache.bound == 2 and cache.uniform
     assert held(cache, [0]) == {0: line(0, 2, 0)}
 
@@ -290,7 +290,7 @@ def test_place_puts_rows_of_another_cache(capacity: int, window: int | None) -> 
     cache[0].running["state"], other[0].running["state"] = torch.arange(3.0)[:, None], torch.tensor([[8.0], [9.0]])
     cache.place(torch.tensor([2, 0]), other)
     assert cache.lengths.tolist() == [1, 3, 3] and cache.bound == 7 and not cache.uniform and not cache.empty
-    cache.settle([1, 3, 3])
+    cache.set_lengths([1, 3, 3])
     assert cache.bound == 3
     assert cache[0].running["state"].flatten().tolist() == [9, 1, 8]
     seen = held(cache, [0, 1, 2], window)
@@ -350,7 +350,7 @@ def test_settle_says_how_many_tokens_there_are() -> None:
     cache = Cache(2, 9, calls=1)
     feed(cache, tokens(2, 0, 5), lengths=[2, 2])
     assert cache.bound == 5 and not cache.uniform, "the host cannot know"
-    cache.settle([2, 2])
+    cache.set_lengths([2, 2])
     assert cache.bound == 2 and cache.uniform
     assert held(cache, [0, 1]) == {0: line(0, 2, 0), 1: line(1, 2, 1)}
 
@@ -429,14 +429,14 @@ def test_a_static_cache_remembers_what_another_does(window: int | None) -> None:
         other = Cache(1, 4, calls=1, slack=3, static=cache.static)
         feed(other, tokens(1, 0, 4) + 1000, window=window)
         cache.place(torch.tensor([0]), other)
-        cache.settle([4, 3])
+        cache.set_lengths([4, 3])
     first, second = (held(cache, [5, 6], window) for cache in caches)
     for row, n in ((0, 4), (1, 3)):
         visible = range(0 if window is None else n - window + 1, n + 1)
         assert [first[row][t] for t in visible] == [second[row][t] for t in visible]
     for cache in caches:
         cache.retire([(1, 0)], 1)
-        cache.settle([4])
+        cache.set_lengths([4])
     first, second = (held(cache, [7], window)[0] for cache in caches)
     assert [first[t] for t in (2, 3, 4)] == [second[t] for t in (2, 3, 4)] == [-2, -7, -8]
 

@@ -16,7 +16,7 @@ from lightning_xt.generation.filters.top_k import TopK
 from lightning_xt.generation.history import History
 from lightning_xt.generation.methods.contrastive_search import ContrastiveSearch
 from lightning_xt.generation.methods.sample import Sample
-from lightning_xt.generation.requests import Choices, Request, Result
+from lightning_xt.generation.requests import Request, Result, SamplingParams
 from lightning_xt.models.decoder import Decoder
 
 END = 4  # a token with which about half of the texts end
@@ -69,7 +69,7 @@ def states_of(model: Decoder, texts: Tensor, request: Request) -> Tensor:
     return model.states(texts, inputs=Inputs(**repeated))
 
 
-def naive(model: Decoder, request: Request, choices: Choices, k: int, alpha: float) -> Result:
+def naive(model: Decoder, request: Request, choices: SamplingParams, k: int, alpha: float) -> Result:
     """One word after the other, the candidates read with all that stands before them."""
     text, log_probs = request.prompt[None], []
     while len(log_probs) < request.max_new_tokens:
@@ -113,7 +113,7 @@ def close(found: list[list[Result]], wanted: list[Result]) -> None:
 )
 def test_equals_a_search_without_a_memory(make: Callable[[str], tuple[Decoder, list[Request]]], name: str) -> None:
     model, requests = make(name)
-    choices = Choices(end=END)
+    choices = SamplingParams(end=END)
     found = answer(model, requests, choices, ContrastiveSearch(k=3, alpha=0.5))
     close(found, [naive(model, request, choices, 3, 0.5) for request in requests])
 
@@ -121,9 +121,9 @@ def test_equals_a_search_without_a_memory(make: Callable[[str], tuple[Decoder, l
 @pytest.mark.parametrize(("k", "alpha"), [(1, 1), (2, 0.3), (4, 0.6), (5, 1.0), (VOCAB, 0.8), (40, 0.8)])
 def test_any_number_of_words_and_any_weight(k: int, alpha: int | float) -> None:
     model, requests = language("plain")
-    found = answer(model, requests, Choices(), ContrastiveSearch(k=k, alpha=alpha))
-    close(found, [naive(model, request, Choices(), min(k, VOCAB), alpha) for request in requests])
-    greedy = answer(model, requests, Choices(temperature=0), Sample())
+    found = answer(model, requests, SamplingParams(), ContrastiveSearch(k=k, alpha=alpha))
+    close(found, [naive(model, request, SamplingParams(), min(k, VOCAB), alpha) for request in requests])
+    greedy = answer(model, requests, SamplingParams(temperature=0), Sample())
     differs = [mine[0].tokens != other[0].tokens for mine, other in zip(found, greedy, strict=True)]
     assert any(differs) == (k > 1)
 
@@ -132,14 +132,14 @@ def test_any_number_of_words_and_any_weight(k: int, alpha: int | float) -> None:
 def test_without_a_penalty_it_is_greedy(end: int | None) -> None:
     for make in (language, translation):
         model, requests = make("plain")
-        found = answer(model, requests, Choices(end=end), ContrastiveSearch(alpha=0))
-        close(found, [each[0] for each in answer(model, requests, Choices(temperature=0, end=end), Sample())])
+        found = answer(model, requests, SamplingParams(end=end), ContrastiveSearch(alpha=0))
+        close(found, [each[0] for each in answer(model, requests, SamplingParams(temperature=0, end=end), Sample())])
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.5, 2.0])
 def test_temperature_and_filters_come_first(temperature: float) -> None:
     model, requests = language("plain")
-    choices = Choices(temperature=temperature, filters=(NoRepeatNgram(1), TopK(3)), end=END)
+    choices = SamplingParams(temperature=temperature, filters=(NoRepeatNgram(1), TopK(3)), end=END)
     found = answer(model, requests, choices, ContrastiveSearch(k=6, alpha=0.7))
     close(found, [naive(model, request, choices, 6, 0.7) for request in requests])
 
@@ -147,16 +147,16 @@ def test_temperature_and_filters_come_first(temperature: float) -> None:
 @pytest.mark.parametrize("batch", [1, 8, 12, 64])
 def test_a_text_alone_or_among_others(batch: int) -> None:
     model, requests = translation("plain")
-    together = answer(model, requests, Choices(end=END, batch=batch), ContrastiveSearch())
-    alone = [answer(model, [request], Choices(end=END), ContrastiveSearch())[0][0] for request in requests]
+    together = answer(model, requests, SamplingParams(end=END, batch=batch), ContrastiveSearch())
+    alone = [answer(model, [request], SamplingParams(end=END), ContrastiveSearch())[0][0] for request in requests]
     close(together, alone)
 
 
 def test_a_window_is_asked_for_or_built_in() -> None:
     (plain, requests), (built, _) = language("plain"), language("window")
-    found = answer(plain, requests, Choices(end=END, window=3), ContrastiveSearch())
-    close(found, [each[0] for each in answer(built, requests, Choices(end=END), ContrastiveSearch())])
-    assert found != answer(plain, requests, Choices(end=END), ContrastiveSearch())
+    found = answer(plain, requests, SamplingParams(end=END, window=3), ContrastiveSearch())
+    close(found, [each[0] for each in answer(built, requests, SamplingParams(end=END), ContrastiveSearch())])
+    assert found != answer(plain, requests, SamplingParams(end=END), ContrastiveSearch())
 
 
 # How it goes on -------------------------------------------------------------------------------------------------------
@@ -164,14 +164,14 @@ def test_a_window_is_asked_for_or_built_in() -> None:
 
 def test_tokens_come_as_they_are_chosen_and_a_stop_ends_them() -> None:
     model, requests = language("plain")
-    free = [each[0] for each in answer(model, requests, Choices(), ContrastiveSearch())]
+    free = [each[0] for each in answer(model, requests, SamplingParams(), ContrastiveSearch())]
     asked: dict[int, list[int]] = {0: [], 1: [], 2: [], 3: []}
 
     def stop(number: int, token: int) -> bool:
         asked[number].append(token)
         return len(asked[number]) == 2 and number == 1
 
-    drawn = list(ContrastiveSearch()(model, requests, Choices(stop=stop)))
+    drawn = list(ContrastiveSearch()(model, requests, SamplingParams(stop=stop)))
     assert [each.request for each in drawn[:8]] == sorted(range(4), key=lambda n: LENGTHS[n]) * 2
     for number, most in enumerate((7, 2, 4, 6)):
         own = [each for each in drawn if each.request == number]
@@ -194,14 +194,14 @@ def test_candidates_share_their_context_and_finished_texts_cost_nothing() -> Non
         return states(tokens, **given)
 
     model.states = watched
-    answer(model, requests, Choices(), ContrastiveSearch(k=3))
+    answer(model, requests, SamplingParams(), ContrastiveSearch(k=3))
     assert rows == [4, *[12] * 4, *[9] * 2, 6, *[3] * 2]
 
 
 def test_is_left_as_it_was_when_closed_early() -> None:
     model, requests = language("plain")
     model.train()
-    steps = ContrastiveSearch()(model, requests, Choices())
+    steps = ContrastiveSearch()(model, requests, SamplingParams())
     assert model.training
     next(steps)
     assert not model.training
@@ -241,4 +241,4 @@ def test_refuses_a_model_that_gives_no_vectors() -> None:
     request = Request(prompt=torch.tensor([1]), max_new_tokens=3)
     message = "method ContrastiveSearch compares the vectors of tokens, and a WithoutStates gives none; use it with"
     with pytest.raises(ValueError, match=message):
-        ContrastiveSearch()(WithoutStates(), [request], Choices())
+        ContrastiveSearch()(WithoutStates(), [request], SamplingParams())

@@ -9,12 +9,12 @@ from catalogue import CONTEXT, VOCAB, attention, decoder, given_context, randomi
 from torch import Tensor
 
 from lightning_xt.core.inputs import Inputs
-from lightning_xt.generation.batching.row_state import changed_logits
-from lightning_xt.generation.engine import generate, standard_filters, stream
+from lightning_xt.generation.batching.row_state import filter_logits
+from lightning_xt.generation.engine import build_filters, generate, stream
 from lightning_xt.generation.history import History
 from lightning_xt.generation.noise import draw
 from lightning_xt.generation.protocol import Autoregressive
-from lightning_xt.generation.requests import Choices
+from lightning_xt.generation.requests import SamplingParams
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.nn.embeddings.learned_positions import LearnedPositions
 from lightning_xt.nn.positions.alibi import ALiBi
@@ -113,8 +113,8 @@ def test_a_soft_prefix_and_a_context_are_given_once() -> None:
 
 def frequencies(logits: Tensor, draws: int, **options: float) -> Tensor:
     temperature, first = options.pop("temperature", 1.0), torch.zeros(draws, dtype=torch.long)
-    choices = Choices(temperature=temperature, filters=standard_filters(**options))
-    changed = changed_logits(logits.expand(draws, -1), History(first[:, None], first, first), choices)
+    choices = SamplingParams(temperature=temperature, filters=build_filters(**options))
+    changed = filter_logits(logits.expand(draws, -1), History(first[:, None], first, first), choices)
     drawn = draw(changed, temperature, torch.arange(1000, 1000 + draws), first)
     return drawn.bincount(minlength=logits.shape[-1])
 

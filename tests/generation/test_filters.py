@@ -12,10 +12,10 @@ from catalogue import found
 from jsonargparse import ArgumentParser
 from torch import Tensor
 
-from lightning_xt.generation.engine import standard_filters
+from lightning_xt.generation.engine import build_filters
 from lightning_xt.generation.filters.banned import Banned
 from lightning_xt.generation.filters.base import Filter, FilterFactory
-from lightning_xt.generation.filters.epsilon import Epsilon
+from lightning_xt.generation.filters.epsilon_cutoff import EpsilonCutoff
 from lightning_xt.generation.filters.forced import Forced
 from lightning_xt.generation.filters.frequency_penalty import FrequencyPenalty
 from lightning_xt.generation.filters.logit_bias import LogitBias
@@ -113,7 +113,7 @@ def epsilon(row: list[float], least: float) -> set[int]:
         *[(MinP(p), min_p, p) for p in (0.0, 0.01, 0.1, 0.5, 1.0)],
         *[(TopA(*o), top_a, o) for o in ((0.02, 2.0), (0.2, 2.0), (0.0, 1.0), (0.5, 1), (0.3, 0.0), (1.0, 0.5))],
         *[(Typical(p), typical, p) for p in (0.01, 0.3, 0.5, 0.9, 0.999, 1.0)],
-        *[(Epsilon(e), epsilon, e) for e in (0.0, 0.001, 0.05, 0.3, 1.0)],
+        *[(EpsilonCutoff(e), epsilon, e) for e in (0.0, 0.001, 0.05, 0.3, 1.0)],
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Filter) else str(value) if type(value) is float else "",
 )
@@ -175,12 +175,12 @@ def test_a_huge_temperature_makes_all_as_likely(temperature: float, dtype: torch
 
 
 def test_filters_apply_after_the_temperature_in_a_fixed_order() -> None:
-    assert [type(each) for each in standard_filters(min_p=0.1, top_p=0.9, top_k=3)] == [TopK, TopP, MinP]
-    assert standard_filters() == []
+    assert [type(each) for each in build_filters(min_p=0.1, top_p=0.9, top_k=3)] == [TopK, TopP, MinP]
+    assert build_filters() == []
     # At temperature 2 the first of 0.64, 0.32, 0.04 has 0.8 / (0.8 + 0.566 + 0.2) = 0.51 of the probability: with
     # top_p 0.6 two words stay. Before the temperature the first alone would do.
     logits = of([0.64, 0.32, 0.04])
-    for apply in (Temperature(2.0), *standard_filters(top_p=0.6)):
+    for apply in (Temperature(2.0), *build_filters(top_p=0.6)):
         logits = apply(logits, nothing(1))
     assert (logits > -math.inf).tolist() == [[True, True, False]]
     assert kept(TopP(0.6), of([0.64, 0.32, 0.04])) == [[0]]
@@ -347,7 +347,7 @@ def test_what_names_no_words_changes_nothing() -> None:
 
 
 ALL: list[Filter] = [
-    *[Temperature(0.7), TopK(3), TopP(0.6), MinP(0.3), TopA(0.3), TopA(1.0, 0.5), Typical(0.4), Epsilon(0.2)],
+    *[Temperature(0.7), TopK(3), TopP(0.6), MinP(0.3), TopA(0.3), TopA(1.0, 0.5), Typical(0.4), EpsilonCutoff(0.2)],
     *[apply for apply, _ in LOOKING_BACK],
 ]
 EVERY = pytest.mark.parametrize("apply", ALL, ids=repr)
@@ -464,8 +464,8 @@ DRAWS = [
     (Typical(0.2), [0, 1, 0, 0]),
     (Typical(0.4), [0, 3 / 5, 2 / 5, 0]),
     (Typical(0.6), [4 / 9, 3 / 9, 2 / 9, 0]),
-    (Epsilon(0.15), [4 / 9, 3 / 9, 2 / 9, 0]),
-    (Epsilon(0.5), [1, 0, 0, 0]),
+    (EpsilonCutoff(0.15), [4 / 9, 3 / 9, 2 / 9, 0]),
+    (EpsilonCutoff(0.5), [1, 0, 0, 0]),
     # All logits are below 0, so twice as much is the square of the probability.
     (RepetitionPenalty(2), [40 / 54, 9 / 54, 4 / 54, 1 / 54]),
     (PresencePenalty(math.log(2)), [40 / 75, 15 / 75, 10 / 75, 10 / 75]),
@@ -511,8 +511,8 @@ def test_draws_follow_the_distribution(apply: Filter, expected: list[float]) -> 
         (lambda: TopA(power=math.inf), "filters: TopA has power inf, which must be a number of at least 0"),
         (lambda: Typical(0), "filters: Typical has p 0, which must be above 0 and at most 1"),
         (lambda: Typical(1.1), "filters: Typical has p 1.1, which must be above 0 and at most 1"),
-        (lambda: Epsilon(-0.1), "filters: Epsilon has epsilon -0.1, which must be from 0 to 1"),
-        (lambda: Epsilon(math.nan), "filters: Epsilon has epsilon nan, which must be from 0 to 1"),
+        (lambda: EpsilonCutoff(-0.1), "filters: EpsilonCutoff has epsilon -0.1, which must be from 0 to 1"),
+        (lambda: EpsilonCutoff(math.nan), "filters: EpsilonCutoff has epsilon nan, which must be from 0 to 1"),
         (
             lambda: RepetitionPenalty(0),
             "filters: RepetitionPenalty has factor 0, which must be from 0.001 to 1000; 1 changes nothing",

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_xt.generation.noise import draw, gumbel, seeds_of
+from lightning_xt.generation.noise import draw, gumbel, make_seeds
 
 # What a right sampler exceeds once in a thousand choices of seeds, by degrees of freedom; ours are fixed.
 CRITICAL = {4: 18.5, 8: 26.1, 9: 27.9}
@@ -114,10 +114,10 @@ SEEDS = [0, 1, -1, 2**31, 2**63 - 1, -(2**63), 2**63, 2**64 + 5, 10**30, -(10**3
 
 
 def test_any_whole_number_is_a_seed() -> None:
-    noise = gumbel(seeds_of(SEEDS, torch.device("cpu")), torch.tensor([0, 3] * 5), 7)
+    noise = gumbel(make_seeds(SEEDS, torch.device("cpu")), torch.tensor([0, 3] * 5), 7)
     expected = [[by_hand(seed, step, word) for word in range(7)] for seed, step in zip(SEEDS, [0, 3] * 5, strict=True)]
     torch.testing.assert_close(noise, torch.tensor(expected), rtol=1e-5, atol=1e-6)
-    same = gumbel(seeds_of(SEEDS, torch.device("cpu")), torch.zeros(10, dtype=torch.long), 7)
+    same = gumbel(make_seeds(SEEDS, torch.device("cpu")), torch.zeros(10, dtype=torch.long), 7)
     # 2^63 and -2^63 are the same in 64 bits, and so the same seed.
     assert len({tuple(row) for row in same.tolist()}) == len(SEEDS) - 1
 

@@ -25,10 +25,10 @@ def given(pieces: list[str], stops: list[str]) -> tuple[str, bool]:
     """What comes out of pieces, and whether a stop string ended it; what is shown is always the beginning of it."""
     watch, shown, expected = StopStrings(stops), "", before("".join(pieces), stops)
     for piece in pieces:
-        shown += watch.feed(piece)
+        shown += watch.push(piece)
         assert expected.startswith(shown)
     shown += watch.finish()
-    assert watch.feed("more") == ("" if watch.stopped else StopStrings(stops).feed("more"))
+    assert watch.push("more") == ("" if watch.stopped else StopStrings(stops).push("more"))
     return shown, watch.stopped
 
 
@@ -74,7 +74,7 @@ def test_every_short_text_of_two_letters() -> None:
 def test_shows_all_that_is_certain_and_no_more() -> None:
     watch = StopStrings(["</s>", "END"])
     pieces = ["one <", "two </", "three EN", "", "N E", "N"]
-    assert [watch.feed(piece) for piece in pieces] == ["one ", "<two ", "</three ", "", "ENN ", ""]
+    assert [watch.push(piece) for piece in pieces] == ["one ", "<two ", "</three ", "", "ENN ", ""]
     assert not watch.stopped
     assert watch.finish() == "EN" and not watch.stopped
 
@@ -84,7 +84,7 @@ def test_no_more_is_held_than_could_be_a_stop_string(text: str) -> None:
     stops = ["aab", "babac"]
     watch, shown = StopStrings(stops), ""
     for end in range(1, len(text) + 1):
-        shown += watch.feed(text[end - 1])
+        shown += watch.push(text[end - 1])
         if watch.stopped:
             break
         held = text[len(shown) : end]
@@ -94,25 +94,25 @@ def test_no_more_is_held_than_could_be_a_stop_string(text: str) -> None:
 
 def test_stops_as_soon_as_it_is_certain() -> None:
     watch = StopStrings(["ab", "abc", "xaby"])
-    assert watch.feed("1a") == "1" and not watch.stopped
-    assert watch.feed("b") == "" and watch.stopped, "of two at the same place the shorter is complete first"
-    assert watch.feed("c") == "" and watch.finish() == ""
+    assert watch.push("1a") == "1" and not watch.stopped
+    assert watch.push("b") == "" and watch.stopped, "of two at the same place the shorter is complete first"
+    assert watch.push("c") == "" and watch.finish() == ""
 
 
 def test_waits_for_one_that_begins_earlier() -> None:
     for rest, expected in (("y", ""), ("z", "x")):
         watch = StopStrings(["ab", "xaby"])
-        assert watch.feed("1xab") == "1" and not watch.stopped
-        assert watch.feed(rest) == expected and watch.stopped
+        assert watch.push("1xab") == "1" and not watch.stopped
+        assert watch.push(rest) == expected and watch.stopped
     watch = StopStrings(["ab", "xaby"])
-    watch.feed("1xab")
+    watch.push("1xab")
     assert watch.finish() == "x" and watch.stopped
 
 
 def test_after_a_stop_nothing_comes() -> None:
     watch = StopStrings(["."])
-    assert watch.feed("one. two") == "one" and watch.stopped
-    assert watch.feed(" three. four") == "" and watch.finish() == "" and watch.stopped
+    assert watch.push("one. two") == "one" and watch.stopped
+    assert watch.push(" three. four") == "" and watch.finish() == "" and watch.stopped
 
 
 def test_refuses_an_empty_string() -> None:

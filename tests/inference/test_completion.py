@@ -15,13 +15,13 @@ from lightning_xt.generation.methods.beam_search import BeamSearch
 from lightning_xt.generation.methods.contrastive_search import ContrastiveSearch
 from lightning_xt.generation.methods.prompt_lookup import PromptLookup
 from lightning_xt.generation.methods.sample import Sample
-from lightning_xt.generation.models.prefix_reuse import Remembering
+from lightning_xt.generation.models.prefix_reuse import PrefixReuse
 from lightning_xt.generation.request_checks import check_requests
-from lightning_xt.generation.requests import Drawn
-from lightning_xt.inference.completion import Continuer
+from lightning_xt.generation.requests import GeneratedToken
+from lightning_xt.inference.completion import TextCompleter
 from lightning_xt.inference.conversation import Conversation
-from lightning_xt.inference.detokenizer import Piece, Writing
-from lightning_xt.inference.generation_options import Sampling
+from lightning_xt.inference.detokenizer import IncrementalDetokenizer, TextPiece
+from lightning_xt.inference.generation_options import GenerationOptions
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.nn.attention.attention import Attention
 from lightning_xt.nn.embeddings.learned_positions import LearnedPositions
@@ -44,48 +44,54 @@ def decoder():
 
 @pytest.fixture
 def continuer(decoder):
-    return Continuer(decoder, SpecialBytes(), DEVICE)
+    return TextCompleter(decoder, SpecialBytes(), DEVICE)
 
 
 def test_pieces_belong_to_the_tokens_that_made_them():
-    writing = Writing(Bytes(), None, ["END"])
-    fed = [writing.feed(byte, -0.25) for byte in b"a\xe2\x82\xacbEN"]
-    euro = [Piece("€", -0.75)]
-    assert fed == [[Piece("a", -0.25)], [], [], euro, [Piece("b", -0.25)], [], []]
-    assert writing.feed(ord("x"), -2.0) == [Piece("E", -0.25), Piece("N", -0.25), Piece("x", -2.0)]
-    assert not writing.stopped
-    assert [writing.feed(byte) for byte in b"EN"] == [[], []]
-    assert writing.feed(ord("D")) == [] and writing.stopped
-    assert writing.feed(ord("y")) == [] and writing.finish() == []
+    detokenizer = IncrementalDetokenizer(Bytes(), None, ["END"])
+    fed = [detokenizer.push(byte, -0.25) for byte in b"a\xe2\x82\xacbEN"]
+    euro = [TextPiece("€", -0.75)]
+    assert fed == [[TextPiece("a", -0.25)], [], [], euro, [TextPiece("b", -0.25)], [], []]
+    assert detokenizer.push(ord("x"), -2.0) == [TextPiece("E", -0.25), TextPiece("N", -0.25), TextPiece("x", -2.0)]
+    assert not detokenizer.stopped
+    assert [detokenizer.push(byte) for byte in b"EN"] == [[], []]
+    assert detokenizer.push(ord("D")) == [] and detokenizer.stopped
+    assert detokenizer.push(ord("y")) == [] and detokenizer.finish() == []
 
 
 def test_a_piece_is_cut_where_a_stop_string_begins():
-    writing = Writing(Bytes(), 0, ["€é"])
-    assert [piece for byte in "a€".encode() for piece in writing.feed(byte)] == [Piece("a", 0.0)]
+    detokenizer = IncrementalDetokenizer(Bytes(), 0, ["€é"])
+    assert [piece for byte in "a€".encode() for piece in detokenizer.push(byte)] == [TextPiece("a", 0.0)]
     # The end is no text; what was held back is.
-    assert writing.feed(0) == []
-    assert writing.finish() == [Piece("€", 0.0)]
+    assert detokenizer.push(0) == []
+    assert detokenizer.finish() == [TextPiece("€", 0.0)]
 
 
 def test_results_depend_on_no_neighbour(continuer):
     texts = ["a", "bcd efg hij", "é", "", "k" * 40]
     for sampling in (
-        Sampling(max_new_tokens=9),
-        Sampling(max_new_tokens=9, batch=2),
-        Sampling(max_new_tokens=9, method=PromptLookup),
+        GenerationOptions(max_new_tokens=9),
+        GenerationOptions(max_new_tokens=9, batch=2),
+        GenerationOptions(max_new_tokens=9, method=PromptLookup),
     ):
-        together = continuer.answers(prompts(*texts), sampling)
+        together = continuer.complete_as_dicts(prompts(*texts), sampling)
         assert [each["id"] for each in together] == [0, 1, 2, 3, 4]
         for text, result in zip(texts, together, strict=True):
-            (alone,) = continuer.answers(prompts(text), Sampling(max_new_tokens=9))
+            (alone,) = continuer.complete_as_dicts(prompts(text), GenerationOptions(max_new_tokens=9))
             assert (result["prompt"], result["text"]) == (text, alone["text"])
-            pieces = [piece.text for piece in continuer.pieces(text, sampling)]
+            pieces = [piece.text for piece in continuer.stream_text(text, sampling)]
             assert "".join(pieces) == text + result["text"]
 
 
 def test_a_score_is_the_sum_of_what_was_drawn(continuer):
-    (result,) = continuer.answers(prompts("ab"), Sampling(max_new_tokens=5, log_probs=True, temperature=0.5))
-    drawn = [piece for piece in continuer.pieces("ab", Sampling(max_new_tokens=5, temperature=0.5)) if piece.log_prob]
+    (result,) = continuer.complete_as_dicts(
+        prompts("ab"), GenerationOptions(max_new_tokens=5, log_probs=True, temperature=0.5)
+    )
+    drawn = [
+        piece
+        for piece in continuer.stream_text("ab", GenerationOptions(max_new_tokens=5, temperature=0.5))
+        if piece.log_prob
+    ]
     assert result["score"] == pytest.approx(sum(result["log_probs"]), abs=1e-3)
     assert result["score"] == pytest.approx(sum(piece.log_prob for piece in drawn), abs=1e-3)
     assert all(0 < math.exp(piece.log_prob) < 1 for piece in drawn)
@@ -93,29 +99,29 @@ def test_a_score_is_the_sum_of_what_was_drawn(continuer):
 
 def test_an_empty_prompt_without_a_start(decoder):
     with pytest.raises(ValueError, match="prompt 2 is empty, and the model has no token that opens a text"):
-        Continuer(decoder, Bytes(), DEVICE).answers(prompts("a", ""), Sampling(max_new_tokens=2))
+        TextCompleter(decoder, Bytes(), DEVICE).complete_as_dicts(prompts("a", ""), GenerationOptions(max_new_tokens=2))
 
 
 def test_an_id_outside_the_vocabulary():
-    short = Continuer(Decoder(100, dim=8, depth=1, attention=ATTENTION), Bytes(), DEVICE)
+    short = TextCompleter(Decoder(100, dim=8, depth=1, attention=ATTENTION), Bytes(), DEVICE)
     with pytest.raises(ValueError, match="the prompt has token 195, outside the vocabulary of 0 to 99"):
-        short.answers(prompts("aé"), Sampling(max_new_tokens=2))
+        short.complete_as_dicts(prompts("aé"), GenerationOptions(max_new_tokens=2))
 
 
 @pytest.mark.parametrize("window", [None, 3])
 @pytest.mark.parametrize("method", [None, PromptLookup, BeamSearch, ContrastiveSearch])
 def test_a_conversation_is_one_text(continuer, window, method):
     temperature = 0.0 if method is ContrastiveSearch else 0.9
-    sampling = Sampling(max_new_tokens=6, window=window, method=method, temperature=temperature)
+    sampling = GenerationOptions(max_new_tokens=6, window=window, method=method, temperature=temperature)
     conversation = Conversation(continuer, sampling)
     ids = [1]
     for turn, text in enumerate(("ab", "cd", "")):
-        said = list(conversation.answer(text))
+        said = list(conversation.reply(text))
         ids += continuer.tokenizer.encode(text)
         plain = None if method is PromptLookup else method
-        expected = Sampling(max_new_tokens=6, window=window, method=plain, temperature=temperature, seed=turn)
-        answerer = continuer.answerer(expected)
-        (results,) = answerer.results([continuer.request(ids, answerer.sampling)])
+        expected = GenerationOptions(max_new_tokens=6, window=window, method=plain, temperature=temperature, seed=turn)
+        session = continuer.open_session(expected)
+        (results,) = session.generate([continuer.build_request(ids, session.sampling)])
         drawn = [token for token in results[0].tokens if token != 2]
         assert "".join(piece.text for piece in said) == continuer.tokenizer.decode(drawn)
         ids += drawn
@@ -123,19 +129,19 @@ def test_a_conversation_is_one_text(continuer, window, method):
 
 
 def test_a_conversation_reads_each_token_once(continuer):
-    sampling = Sampling(max_new_tokens=6, temperature=0.9)
+    sampling = GenerationOptions(max_new_tokens=6, temperature=0.9)
     conversation = Conversation(continuer, sampling)
     read = []
     for text in ("abcdefg", "hij", "", "k" * 30):
         before = conversation.model.read
-        assert [*conversation.answer(text)]
+        assert [*conversation.reply(text)]
         read.append(conversation.model.read - before)
     # One id opens the text, and the last that is drawn is read by the next turn.
     assert read == [1 + 7 + 5, 1 + 3 + 5, 1 + 5, 1 + 30 + 5]
     whole = conversation.text
     assert conversation.undo()
     before = conversation.model.read
-    assert [*conversation.answer("xyz")]
+    assert [*conversation.reply("xyz")]
     # What was there before the turn that was taken back is not read again.
     assert conversation.model.read - before == 3 + 5
     assert whole.startswith(conversation.text.split("xyz")[0])
@@ -144,12 +150,12 @@ def test_a_conversation_reads_each_token_once(continuer):
 
 
 def test_an_answer_left_early_stays_as_far_as_it_was_shown(continuer):
-    conversation = Conversation(continuer, Sampling(max_new_tokens=6))
-    pieces = conversation.answer("ab")
+    conversation = Conversation(continuer, GenerationOptions(max_new_tokens=6))
+    pieces = conversation.reply("ab")
     shown = [next(pieces).text, next(pieces).text]
     pieces.close()
     assert conversation.text == "ab" + "".join(shown)
-    assert len([*conversation.answer("c")]) > 0
+    assert len([*conversation.reply("c")]) > 0
     assert conversation.text.startswith("ab" + "".join(shown) + "c")
 
 
@@ -157,7 +163,7 @@ def test_what_cannot_go_back_is_read_again():
     """A memory that forgot what is needed, or that was left in the middle of a forward, is given up."""
     torch.manual_seed(0)
     decoder = Decoder(11, dim=8, depth=1, attention=ATTENTION).double().eval()
-    model = Remembering(decoder)
+    model = PrefixReuse(decoder)
     model.expect([1, 2, 3])
     memory = model.new_cache(1, 5)
     model(torch.tensor([[1, 2, 3]]), cache=memory, last_only=True)
@@ -193,7 +199,7 @@ class Script(Method):
     def _drawn(self, requests):
         for number in range(requests):
             for place, token in enumerate(self.ids, start=1):
-                yield Drawn(number, token, -1.0, place == len(self.ids))
+                yield GeneratedToken(number, token, -1.0, place == len(self.ids))
 
 
 def scripted(tokenizer, text, end=True):
@@ -203,16 +209,16 @@ def scripted(tokenizer, text, end=True):
 
 @pytest.mark.parametrize("text", ["", "END", "END and more"])
 def test_a_prompt_is_shown_whatever_follows(continuer, text):
-    sampling = Sampling(method=scripted(continuer.tokenizer, text), stop=["END"])
-    assert list(continuer.pieces("ab", sampling)) == [Piece("ab")]
+    sampling = GenerationOptions(method=scripted(continuer.tokenizer, text), stop=["END"])
+    assert list(continuer.stream_text("ab", sampling)) == [TextPiece("ab")]
 
 
 def test_a_prompt_that_is_refused_is_not_shown(decoder):
-    pieces = Continuer(decoder, SpecialBytes(), DEVICE).pieces("ab", Sampling(max_new_tokens=2))
-    assert next(pieces) == Piece("ab")
+    pieces = TextCompleter(decoder, SpecialBytes(), DEVICE).stream_text("ab", GenerationOptions(max_new_tokens=2))
+    assert next(pieces) == TextPiece("ab")
     short = Decoder(259, dim=8, depth=1, attention=ATTENTION, embeddings=[partial(LearnedPositions, max_length=4)])
     with pytest.raises(ValueError, match="positions reach only 4"):
-        next(Continuer(short, SpecialBytes(), DEVICE).pieces("ab", Sampling(max_new_tokens=2)))
+        next(TextCompleter(short, SpecialBytes(), DEVICE).stream_text("ab", GenerationOptions(max_new_tokens=2)))
 
 
 @pytest.mark.parametrize(
@@ -227,19 +233,19 @@ def test_a_prompt_that_is_refused_is_not_shown(decoder):
 )
 def test_the_model_goes_on_from_what_is_shown(continuer, said, stop, shown):
     tokenizer = continuer.tokenizer
-    conversation = Conversation(continuer, Sampling(method=scripted(tokenizer, said), stop=[stop]))
-    assert "".join(piece.text for piece in conversation.answer("fox")) == shown
+    conversation = Conversation(continuer, GenerationOptions(method=scripted(tokenizer, said), stop=[stop]))
+    assert "".join(piece.text for piece in conversation.reply("fox")) == shown
     assert conversation.text == "fox" + shown
     assert conversation._ids == tokenizer.encode_prompt("fox" + shown)
-    list(conversation.answer("!"))
+    list(conversation.reply("!"))
     assert conversation.text == f"fox{shown}!{shown}"
     assert conversation._ids == tokenizer.encode_prompt(conversation.text)
 
 
 def test_what_is_held_back_when_an_answer_is_left_is_not_said(continuer):
     tokenizer = continuer.tokenizer
-    conversation = Conversation(continuer, Sampling(method=scripted(tokenizer, "abENd"), stop=["ENd!"]))
-    pieces = conversation.answer("fox")
+    conversation = Conversation(continuer, GenerationOptions(method=scripted(tokenizer, "abENd"), stop=["ENd!"]))
+    pieces = conversation.reply("fox")
     assert [next(pieces).text, next(pieces).text] == ["a", "b"]
     pieces.close()
     assert conversation._ids == tokenizer.encode_prompt("foxab")
@@ -251,9 +257,9 @@ def test_a_token_that_a_stop_string_cuts_is_read_as_its_first_part():
     tokenizer.train(lambda: ["the fox and the dog and the end"] * 9)
     said = tokenizer.encode("dog and the end")
     assert [tokenizer.decode([token]) for token in said[-2:]] == [" the", " end"]
-    continuer = Continuer(Decoder(300, dim=8, depth=1, attention=ATTENTION), tokenizer, DEVICE)
-    conversation = Conversation(continuer, Sampling(method=lambda: Script(said), stop=["e end"]))
-    assert "".join(piece.text for piece in conversation.answer("fox")) == "dog and th"
+    continuer = TextCompleter(Decoder(300, dim=8, depth=1, attention=ATTENTION), tokenizer, DEVICE)
+    conversation = Conversation(continuer, GenerationOptions(method=lambda: Script(said), stop=["e end"]))
+    assert "".join(piece.text for piece in conversation.reply("fox")) == "dog and th"
     opening = tokenizer.encode_prompt("fox")
     assert conversation._ids == [*opening, *said[:-2], *tokenizer.encode(" th")]
     assert tokenizer.decode(conversation._ids[len(opening) :]) == "dog and th"
@@ -262,19 +268,19 @@ def test_a_token_that_a_stop_string_cuts_is_read_as_its_first_part():
 @pytest.mark.parametrize("method", [partial(BeamSearch, beams=3), partial(BeamSearch, beams=3, stochastic=True)])
 def test_beams_that_end_at_once_leave_nothing_behind(decoder, method):
     """No forward of as many rows as beams follows the prompt; the next turn finds no memory of them."""
-    continuer = Continuer(decoder, SpecialBytes(), DEVICE)
-    conversation = Conversation(continuer, Sampling(max_new_tokens=1, method=method))
+    continuer = TextCompleter(decoder, SpecialBytes(), DEVICE)
+    conversation = Conversation(continuer, GenerationOptions(max_new_tokens=1, method=method))
     for turn, text in enumerate(("ab", "c", "")):
         ids = [*conversation._ids, *(SpecialBytes().encode(text) if turn else SpecialBytes().encode_prompt(text))]
-        list(conversation.answer(text))
-        answerer = continuer.answerer(Sampling(max_new_tokens=1, method=method, seed=turn))
-        ((best,),) = answerer.results([continuer.request(ids, answerer.sampling)])
+        list(conversation.reply(text))
+        session = continuer.open_session(GenerationOptions(max_new_tokens=1, method=method, seed=turn))
+        ((best,),) = session.generate([continuer.build_request(ids, session.sampling)])
         assert conversation._ids == [*ids, *(token for token in best.tokens if token != 2)]
 
 
 def test_methods_say_what_others_need_to_know_of_them():
     told = {
-        each: (each.ranked, each.draws, each.rereads, each.needs_states, each.sequences)
+        each: (each.ranked, each.draws, each.rereads_prefix, each.needs_hidden_states, each.sequences)
         for each in (Sample(), PromptLookup(), BeamSearch(n_best=3), BeamSearch(stochastic=True), ContrastiveSearch())
     }
     assert [*told.values()] == [
@@ -284,24 +290,24 @@ def test_methods_say_what_others_need_to_know_of_them():
         (True, True, True, False, 1),
         (False, False, True, True, 1),
     ]
-    assert Sampling(method=partial(BeamSearch, n_best=3)).sequences == 3
-    assert Sampling(num_return_sequences=2).sequences == 2
+    assert GenerationOptions(method=partial(BeamSearch, n_best=3)).sequences == 3
+    assert GenerationOptions(num_return_sequences=2).sequences == 2
     # Of a method that says nothing the careful answer holds.
-    assert Script([1]).rereads and not Script([1]).ranked
+    assert Script([1]).rereads_prefix and not Script([1]).ranked
 
 
 def test_copies_are_refused():
     said = r"num_return_sequences is 3, but the method, ContrastiveSearch\(k=4, alpha=0.6\), draws nothing, so all of"
     with pytest.raises(ValueError, match=said):
-        Sampling(method=ContrastiveSearch, num_return_sequences=3)
+        GenerationOptions(method=ContrastiveSearch, num_return_sequences=3)
 
 
 def test_settings_are_plain():
-    sampling = Sampling(max_new_tokens=3, stop=["x"], method=PromptLookup, seed=4)
+    sampling = GenerationOptions(max_new_tokens=3, stop=["x"], method=PromptLookup, seed=4)
     assert sampling.settings["method"] == "PromptLookup(ngram=3, tokens=8)"
     assert sampling.settings["stop"] == ["x"]
     assert "batch" not in sampling.settings
     with pytest.raises(ValueError, match="sampling: batch is 0; it must be at least 1"):
-        Sampling(batch=0)
+        GenerationOptions(batch=0)
     with pytest.raises(ValueError, match="sampling: temperature is nan; it must be at least 0"):
-        Sampling(temperature=math.nan)
+        GenerationOptions(temperature=math.nan)

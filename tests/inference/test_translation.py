@@ -8,9 +8,9 @@ from tiny_pairs import NETWORK
 
 from lightning_xt.data.tokenizers.numbers import Numbers
 from lightning_xt.generation.methods.base import Method
-from lightning_xt.generation.requests import Drawn
-from lightning_xt.inference.generation_options import Sampling
-from lightning_xt.inference.translation import Translator, until_end
+from lightning_xt.generation.requests import GeneratedToken
+from lightning_xt.inference.generation_options import GenerationOptions
+from lightning_xt.inference.translation import Translator, cut_at_end
 from lightning_xt.models.encoder_decoder import EncoderDecoder
 from lightning_xt.training.seq2seq import Seq2Seq
 
@@ -34,7 +34,7 @@ def model(monkeypatch):
 
 def streamed(model, text, sampling):
     """What is shown for a text, piece by piece."""
-    return (piece.text for piece in model.answering.pieces(text, sampling))
+    return (piece.text for piece in model.text_generator.stream_text(text, sampling))
 
 
 def naive(network, src, starts, most, end=2):
@@ -141,7 +141,7 @@ def test_answers_and_their_scores(model):
         assert result["text"] == " ".join(str(token) for token in ids if token > 2)
         assert result["score"] == pytest.approx(sum(chances[t, i].item() for t, i in enumerate(ids)), abs=2e-4)
     # Some end and some do not, or the scores would show less.
-    assert "".join(streamed(model, "5 3", Sampling())) == results[2]["text"]
+    assert "".join(streamed(model, "5 3", GenerationOptions())) == results[2]["text"]
 
 
 @pytest.mark.parametrize("end", [2, None])
@@ -170,15 +170,15 @@ def test_a_source_that_is_too_long_is_cut_and_told(model):
 
 def test_streaming_needs_a_source(model):
     with pytest.raises(ValueError, match=r"generate needs a source to translate: --prompt"):
-        list(streamed(model, "  ", Sampling()))
+        list(streamed(model, "  ", GenerationOptions()))
     with pytest.raises(ValueError, match="'x' is none of the 11 ids"):
-        list(streamed(model, "3 x", Sampling()))
+        list(streamed(model, "3 x", GenerationOptions()))
 
 
 def test_what_stands_before_the_end():
-    assert until_end([4, 2, 5], 2) == [4]
-    assert until_end([4, 5], 2) == [4, 5]
-    assert until_end([4, 2], None) == [4, 2]
+    assert cut_at_end([4, 2, 5], 2) == [4]
+    assert cut_at_end([4, 5], 2) == [4, 5]
+    assert cut_at_end([4, 2], None) == [4, 2]
 
 
 def test_positions_limit_an_answer():
@@ -190,14 +190,14 @@ def test_positions_limit_an_answer():
     assert model.generate(SRC, src_mask=MASK).shape == (3, 19)
     with pytest.raises(ValueError, match="the model's positions reach only 20"):
         model.generate(SRC, max_new_tokens=20, src_mask=MASK)
-    assert model.fitted(None, Sampling()).max_new_tokens is None
-    assert model.fitted(None, Sampling(max_new_tokens=30)).max_new_tokens == 19
-    assert model.fitted(None, Sampling(max_new_tokens=7)).max_new_tokens == 7
+    assert model.fitted(None, GenerationOptions()).max_new_tokens is None
+    assert model.fitted(None, GenerationOptions(max_new_tokens=30)).max_new_tokens == 19
+    assert model.fitted(None, GenerationOptions(max_new_tokens=7)).max_new_tokens == 7
 
 
 def test_what_is_streamed_leaves_the_caller_as_it_was(model):
     model.train()
-    pieces = model.answering.pieces("3 9 4", Sampling(max_new_tokens=4))
+    pieces = model.text_generator.stream_text("3 9 4", GenerationOptions(max_new_tokens=4))
     next(pieces)
     assert torch.is_grad_enabled()
     pieces.close()
@@ -213,20 +213,20 @@ class Script(Method):
     def __call__(self, model, requests, choices):
         for number in range(len(requests)):
             for place, token in enumerate(self.ids, start=1):
-                yield Drawn(number, token, -1.0, place == len(self.ids))
+                yield GeneratedToken(number, token, -1.0, place == len(self.ids))
 
 
 def test_a_stream_ends_with_its_end(model):
     script = Script([3, 4, VOCAB["end"]])
-    sampling = Sampling(method=lambda: script)
+    sampling = GenerationOptions(method=lambda: script)
     assert "".join(streamed(model, "3 9 4", sampling)) == "3 4"
-    (answer,) = model.answering.of_texts(["3 9 4"], sampling)
+    (answer,) = model.text_generator.translate_texts(["3 9 4"], sampling)
     assert (answer["text"], answer["score"]) == ("3 4", -3.0)
 
 
 def test_sources_are_read_in_groups_of_like_lengths(model, monkeypatch):
     texts = ["4 4 4 4 4 4 4", "5 3", "3 9 4 10 3", "8", "8 8 8"]
-    whole = model.answering.of_texts(texts, Sampling(max_new_tokens=9))
+    whole = model.text_generator.translate_texts(texts, GenerationOptions(max_new_tokens=9))
     read, encode = [], EncoderDecoder.encode
 
     def counted(self, src, src_mask=None, **options):
@@ -234,15 +234,15 @@ def test_sources_are_read_in_groups_of_like_lengths(model, monkeypatch):
         return encode(self, src, src_mask, **options)
 
     monkeypatch.setattr(EncoderDecoder, "encode", counted)
-    found = model.answering.of_texts(texts, Sampling(max_new_tokens=9, batch=2))
+    found = model.text_generator.translate_texts(texts, GenerationOptions(max_new_tokens=9, batch=2))
     assert found == whole and [each["source"] for each in found] == texts
     assert read == [((2, 2), False), ((2, 5), False), ((1, 7), True)]
 
 
 def test_a_row_knows_its_own_source_alone(model):
-    translator, holes = model.answering, MASK.clone()
+    translator, holes = model.text_generator, MASK.clone()
     holes[0, 1] = False
-    requests = translator._requests(SRC, holes, torch.ones(3, 1, dtype=torch.long), Sampling(batch=2))
+    requests = translator._requests(SRC, holes, torch.ones(3, 1, dtype=torch.long), GenerationOptions(batch=2))
     assert [request.inputs.context.shape[:2] for request in requests] == [(1, 5), (1, 2), (1, 3)]
     assert requests[0].inputs.context_mask.tolist() == holes[:1].tolist()
     assert requests[1].inputs.context_mask is None and requests[2].inputs.context_mask is None
@@ -259,7 +259,7 @@ def test_sources_that_do_not_fit_into_memory(model, monkeypatch):
     monkeypatch.setattr(EncoderDecoder, "encode", full)
     said = r"not enough memory to read 2 sources of 3 tokens at once; lower --batch .*, or shorten them"
     with pytest.raises(ValueError, match=said):
-        model.answering.of_texts(["4 4 4 4", "5 3", "3 9 4"], Sampling(batch=2))
+        model.text_generator.translate_texts(["4 4 4 4", "5 3", "3 9 4"], GenerationOptions(batch=2))
     assert model.training
 
 
@@ -277,12 +277,12 @@ def test_a_source_beyond_the_positions_is_told():
     config = {"encoder": {**NETWORK["encoder"], "embeddings": learned}, "decoder": NETWORK["decoder"]}
     short = Seq2Seq.from_config(config)
     # Bytes, without a data module: five and the end.
-    assert short.answering.problem("abcde") == "it has 5 tokens; only the first 3 were read (max_length)"
-    assert short.answering.problem("abc") is None
-    assert list(streamed(short, "abcde", Sampling(max_new_tokens=2))) == list(
-        streamed(short, "abc", Sampling(max_new_tokens=2))
+    assert short.text_generator.find_problem("abcde") == "it has 5 tokens; only the first 3 were read (max_length)"
+    assert short.text_generator.find_problem("abc") is None
+    assert list(streamed(short, "abcde", GenerationOptions(max_new_tokens=2))) == list(
+        streamed(short, "abc", GenerationOptions(max_new_tokens=2))
     )
-    assert short.samples(["abcde"], Sampling(max_new_tokens=2))[0].endswith(
+    assert short.samples(["abcde"], GenerationOptions(max_new_tokens=2))[0].endswith(
         "\n(line 1: it has 5 tokens; only the first 3 were read (max_length))"
     )
 

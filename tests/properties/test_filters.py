@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_xt.generation.filters.banned import Banned
 from lightning_xt.generation.filters.base import Filter
-from lightning_xt.generation.filters.epsilon import Epsilon
+from lightning_xt.generation.filters.epsilon_cutoff import EpsilonCutoff
 from lightning_xt.generation.filters.forced import Forced
 from lightning_xt.generation.filters.frequency_penalty import FrequencyPenalty
 from lightning_xt.generation.filters.logit_bias import LogitBias
@@ -33,7 +33,7 @@ SHARES = st.floats(0.01, 1)
 # Recipes: what checks annotations of the package draws random numbers, which no strategy may.
 RECIPES = st.one_of(
     st.tuples(st.just(Banned), IDS),
-    st.tuples(st.just(Epsilon), st.floats(0, 1)),
+    st.tuples(st.just(EpsilonCutoff), st.floats(0, 1)),
     st.tuples(st.just(Forced), IDS),
     st.tuples(st.just(FrequencyPenalty), st.floats(-9, 9)),
     st.tuples(st.just(LogitBias), st.dictionaries(st.integers(0, WORDS - 1), st.floats(-9, 9), max_size=3)),
@@ -139,7 +139,7 @@ def ruled_out(logits: list[float], words: set[int]) -> list[float]:
     return left if max(left) > OUT else [each if each == best else OUT for each in logits]
 
 
-PLAIN = RECIPES.filter(lambda recipe: recipe[0] not in (Epsilon, MinP, Temperature, TopA, TopP, Typical))
+PLAIN = RECIPES.filter(lambda recipe: recipe[0] not in (EpsilonCutoff, MinP, Temperature, TopA, TopP, Typical))
 
 
 @holds(drawn=rows(), recipe=PLAIN)

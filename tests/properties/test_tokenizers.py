@@ -90,7 +90,7 @@ def test_a_text_ends_where_the_first_stop_begins(stops: list[str], pieces: list[
     expected = whole[: min(found, default=len(whole))]
     cutter, shown = StopStrings(stops), ""
     for piece in pieces:
-        shown += cutter.feed(piece)
+        shown += cutter.push(piece)
         assert expected.startswith(shown)
     shown += cutter.finish()
     assert (shown, cutter.stopped) == (expected, bool(found))

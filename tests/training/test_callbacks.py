@@ -16,7 +16,7 @@ from lightning_xt.data.loading.loader import Loader
 from lightning_xt.data.text.text_files import TextFiles
 from lightning_xt.generation.filters.min_p import MinP
 from lightning_xt.generation.methods.prompt_lookup import PromptLookup
-from lightning_xt.inference.generation_options import Sampling
+from lightning_xt.inference.generation_options import GenerationOptions
 from lightning_xt.training.callbacks import throughput
 from lightning_xt.training.callbacks.progress_bars import Progress
 from lightning_xt.training.callbacks.sample_text import SampleText, _fenced
@@ -88,11 +88,11 @@ def test_prompts_are_not_empty():
 
 def test_samples_take_every_option_of_sampling():
     """By name, and each reaches it."""
-    ours, theirs = inspect.signature(SampleText).parameters, inspect.signature(Sampling).parameters
+    ours, theirs = inspect.signature(SampleText).parameters, inspect.signature(GenerationOptions).parameters
     assert {name: each.default for name, each in ours.items() if name != "prompts"} == {
         name: each.default for name, each in theirs.items()
     }
-    assert SampleText().sampling == Sampling()
+    assert SampleText().sampling == GenerationOptions()
     given = {
         "max_new_tokens": 3,
         "temperature": 0.5,
@@ -109,7 +109,7 @@ def test_samples_take_every_option_of_sampling():
         "batch": 7,
         "log_probs": True,
     }
-    assert SampleText(**given, seed=8).sampling == Sampling(**given, seed=8)
+    assert SampleText(**given, seed=8).sampling == GenerationOptions(**given, seed=8)
     assert given.keys() | {"seed"} == set(theirs)
 
 

@@ -7,8 +7,8 @@ from lightning_xt.core.cache import Cache
 from lightning_xt.core.inputs import documents_of
 from lightning_xt.data.text.text_files import TextFiles
 from lightning_xt.data.tokenizers.bytes import Bytes
-from lightning_xt.inference.completion import Continuer
-from lightning_xt.inference.generation_options import Sampling
+from lightning_xt.inference.completion import TextCompleter
+from lightning_xt.inference.generation_options import GenerationOptions
 from lightning_xt.training.language_model import LanguageModel
 
 SEPARATOR = 255
@@ -95,14 +95,14 @@ class Scripted(torch.nn.Module):
 
 def continued(network, tokenizer, prompt, sampling):
     """The ids that follow a prompt, up to the end of the text or the length asked for."""
-    continuer = Continuer(network, tokenizer, torch.device("cpu"))
-    drawn = continuer.answerer(sampling).drawn([continuer.request(prompt, sampling)])
+    continuer = TextCompleter(network, tokenizer, torch.device("cpu"))
+    drawn = continuer.open_session(sampling).stream_tokens([continuer.build_request(prompt, sampling)])
     return (each.token for each in drawn if each.token != tokenizer.end)
 
 
 def test_a_text_begins_with_the_separator_and_ends_before_it():
     network = Scripted([*b"ab", SEPARATOR, *b"cd"]).train()
-    sampling = Sampling(max_new_tokens=5, temperature=0)
+    sampling = GenerationOptions(max_new_tokens=5, temperature=0)
     assert bytes(continued(network, Bytes(separator=SEPARATOR), "x", sampling)) == b"ab"
     assert network.given == [SEPARATOR, *b"xab"]
     assert network.training
@@ -114,7 +114,8 @@ def test_a_text_begins_with_the_separator_and_ends_before_it():
 def test_a_text_can_be_drawn_from_nothing():
     network = Scripted(b"abc")
     assert (
-        bytes(continued(network, Bytes(separator=SEPARATOR), "", Sampling(max_new_tokens=3, temperature=0))) == b"abc"
+        bytes(continued(network, Bytes(separator=SEPARATOR), "", GenerationOptions(max_new_tokens=3, temperature=0)))
+        == b"abc"
     )
     with pytest.raises(ValueError, match="the prompt is empty"):
-        next(continued(network, Bytes(), "", Sampling(max_new_tokens=3)))
+        next(continued(network, Bytes(), "", GenerationOptions(max_new_tokens=3)))

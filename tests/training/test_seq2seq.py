@@ -257,7 +257,7 @@ def test_a_checkpoint_alone_translates(folder):
     assert loaded.target_tokenizer.init_args == data.target_tokenizer.init_args
     assert loaded.source_tokenizer.init_args != loaded.target_tokenizer.init_args
     assert loaded.predict_step(asked, 0) == expected
-    pieces = loaded.answering.pieces("a red dog runs", loaded.sampling)
+    pieces = loaded.text_generator.stream_text("a red dog runs", loaded.sampling)
     assert "".join(piece.text for piece in pieces) == expected[0]["text"]
 
 

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from lightning_xt.generation.batching.row_inputs import stacked
-from lightning_xt.generation.protocol import Memory
+from lightning_xt.generation.batching.row_inputs import stack_inputs
+from lightning_xt.generation.protocol import DecodingCache
 from lightning_xt.generation.requests import Request
 
 
 def read_prompts(
-    read: Callable[..., Tensor], requests: Sequence[Request], memory: Memory, *, last_only: bool = True
+    read: Callable[..., Tensor], requests: Sequence[Request], memory: DecodingCache, *, last_only: bool = True
 ) -> Tensor:
     """What a model makes of the prompts of requests, each of its own length, and of their inputs.
 
@@ -28,7 +28,7 @@ def read_prompts(
         prompts,
         # None lets the model take the shorter way of prompts of one length.
         lengths=torch.tensor(lengths, device=prompts.device) if min(lengths) < max(lengths) else None,
-        inputs=stacked([request.inputs for request in requests]),
+        inputs=stack_inputs([request.inputs for request in requests]),
         cache=memory,
         last_only=last_only,
     )

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from itertools import groupby
 
-from lightning_xt.generation.batching.row_inputs import soft_tokens
+from lightning_xt.generation.batching.row_inputs import count_soft_tokens
 from lightning_xt.generation.requests import Request
 
 
@@ -17,7 +17,7 @@ def batches(requests: Sequence[Request], size: int) -> list[list[int]]:
 
     def alike(number: int) -> tuple[int, int, int]:
         request = requests[number]
-        return soft_tokens(request.inputs), len(request.prompt), request.max_new_tokens
+        return count_soft_tokens(request.inputs), len(request.prompt), request.max_new_tokens
 
     together = []
     for _, group in groupby(sorted(range(len(requests)), key=alike), lambda number: alike(number)[0]):

@@ -10,7 +10,7 @@ from torch.nn import functional
 from lightning_xt.core.inputs import Inputs
 
 
-def row_of(inputs: Inputs | None, row: int, length: int | None = None) -> Inputs | None:
+def select_row(inputs: Inputs | None, row: int, length: int | None = None) -> Inputs | None:
     """The inputs of one row.
 
     Args:
@@ -26,7 +26,7 @@ def row_of(inputs: Inputs | None, row: int, length: int | None = None) -> Inputs
     return Inputs(**given)
 
 
-def check_alike(rows: Sequence[Inputs | None], *, but: str | None = None) -> None:
+def check_same_fields(rows: Sequence[Inputs | None], *, but: str | None = None) -> None:
     """Raises a ValueError for a row that has a field which another lacks.
 
     Args:
@@ -44,7 +44,7 @@ def check_alike(rows: Sequence[Inputs | None], *, but: str | None = None) -> Non
             )
 
 
-def stacked(rows: Sequence[Inputs | None]) -> Inputs | None:
+def stack_inputs(rows: Sequence[Inputs | None]) -> Inputs | None:
     """The inputs of a batch.
 
     Args:
@@ -53,7 +53,7 @@ def stacked(rows: Sequence[Inputs | None]) -> Inputs | None:
     Raises:
         ValueError: a row has a field that another lacks.
     """
-    check_alike(rows)
+    check_same_fields(rows)
     together: dict[str, list[Tensor]] = {}
     for row in rows:
         given = {} if row is None else _given(row)
@@ -72,14 +72,14 @@ def stacked(rows: Sequence[Inputs | None]) -> Inputs | None:
     return Inputs(**{name: _joined(values) for name, values in together.items()})
 
 
-def of_a_step(inputs: Inputs | None) -> Inputs | None:
+def step_inputs(inputs: Inputs | None) -> Inputs | None:
     """What of a prompt's inputs holds for each token after it; a new token is of the type of the last one read."""
     if inputs is None:
         return None
     return Inputs(condition=inputs.condition, types=None if inputs.types is None else inputs.types[:, -1:])
 
 
-def soft_tokens(inputs: Inputs | None) -> int:
+def count_soft_tokens(inputs: Inputs | None) -> int:
     """Soft tokens that stand before a prompt."""
     return 0 if inputs is None or inputs.prefix is None else inputs.prefix.shape[1]
 

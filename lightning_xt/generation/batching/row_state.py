@@ -10,14 +10,14 @@ from torch import Tensor
 
 from lightning_xt.generation.filters.temperature import Temperature
 from lightning_xt.generation.history import History
-from lightning_xt.generation.noise import draw, seeds_of
-from lightning_xt.generation.requests import Choices, Request
+from lightning_xt.generation.noise import draw, make_seeds
+from lightning_xt.generation.requests import Request, SamplingParams
 
 T = TypeVar("T")
 
 
 @dataclass(eq=False)
-class Rows:
+class RowState:
     """What was read and drawn in each row, on the device.
 
     Args:
@@ -35,7 +35,7 @@ class Rows:
     seeds: Int[Tensor, " b"]
 
     @classmethod
-    def of(cls, requests: Sequence[Request], size: int) -> "Rows":
+    def of(cls, requests: Sequence[Request], size: int) -> "RowState":
         """The prompts of requests, in rows of so many slots."""
         device = requests[0].prompt.device
         lengths = torch.tensor([len(request.prompt) for request in requests], device=device)
@@ -43,12 +43,14 @@ class Rows:
         for row, request in zip(tokens, requests, strict=True):
             row[: len(request.prompt)] = request.prompt
         newest = tokens.gather(1, lengths[:, None] - 1)[:, 0]
-        return cls(tokens, lengths, lengths, newest, seeds_of([request.seed for request in requests], device))
+        return cls(tokens, lengths, lengths, newest, make_seeds([request.seed for request in requests], device))
 
-    def draw(self, logits: Float[Tensor, "b v"], choices: Choices) -> tuple[Int[Tensor, " b"], Float[Tensor, " b"]]:
+    def draw(
+        self, logits: Float[Tensor, "b v"], choices: SamplingParams
+    ) -> tuple[Int[Tensor, " b"], Float[Tensor, " b"]]:
         """Draws a token for each row, and gives it with its log-probability before temperature and filters."""
-        logits = precise(logits)
-        changed = changed_logits(logits, self.history(choices.end), choices)
+        logits = upcast(logits)
+        changed = filter_logits(logits, self.history(choices.end), choices)
         token = draw(changed, choices.temperature, self.seeds, self.lengths - self.prompts)
         log_prob = logits.gather(1, token[:, None])[:, 0] - logits.logsumexp(dim=-1)
         self.tokens.scatter_(1, self.lengths[:, None], token[:, None])
@@ -59,7 +61,7 @@ class Rows:
         """What filters may look at."""
         return History(self.tokens, self.prompts, self.lengths, end)
 
-    def place(self, at: Int[Tensor, " k"], other: "Rows") -> None:
+    def place(self, at: Int[Tensor, " k"], other: "RowState") -> None:
         """Puts other rows in the place of some."""
         for name, ours in vars(self).items():
             setattr(self, name, ours.index_copy(0, at, getattr(other, name)))
@@ -75,12 +77,12 @@ class Rows:
         self.prompts, self.lengths = (t.index_fill(0, rows, 0) for t in (self.prompts, self.lengths))
 
 
-def precise(values: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
+def upcast(values: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
     """The same in float32 or finer."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
-def retirement(finished: Sequence[bool]) -> tuple[list[tuple[int, int]], int]:
+def plan_compaction(finished: Sequence[bool]) -> tuple[list[tuple[int, int]], int]:
     """How finished rows are let go: which go into the places of which, (from, to), and how many stay."""
     alive = len(finished) - sum(finished)
     holes = [place for place in range(alive) if finished[place]]
@@ -96,7 +98,7 @@ def moved(values: Sequence[T], moves: Sequence[tuple[int, int]], rows: int) -> l
     return values[:rows]
 
 
-def changed_logits(logits: Float[Tensor, "b v"], history: History, choices: Choices) -> Float[Tensor, "b v"]:
+def filter_logits(logits: Float[Tensor, "b v"], history: History, choices: SamplingParams) -> Float[Tensor, "b v"]:
     """Logits after the temperature and then the filters."""
     first = [] if choices.temperature in (0, 1) else [Temperature(choices.temperature)]
     for change in (*first, *choices.filters):

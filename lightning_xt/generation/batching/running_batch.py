@@ -9,14 +9,14 @@ from torch import Tensor
 
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.generation.batching.prefill import read_prompts
-from lightning_xt.generation.batching.row_inputs import of_a_step, soft_tokens, stacked
-from lightning_xt.generation.batching.row_state import Rows, moved, retirement
+from lightning_xt.generation.batching.row_inputs import count_soft_tokens, stack_inputs, step_inputs
+from lightning_xt.generation.batching.row_state import RowState, moved, plan_compaction
 from lightning_xt.generation.protocol import Autoregressive
-from lightning_xt.generation.requests import Choices, Drawn, Request
+from lightning_xt.generation.requests import GeneratedToken, Request, SamplingParams
 
 
 @dataclass(eq=False)
-class Text:
+class RequestState:
     """What the host knows of a row.
 
     Args:
@@ -39,7 +39,7 @@ class Text:
     @property
     def read(self) -> int:
         """Tokens of the prompt, soft ones included."""
-        return soft_tokens(self.request.inputs) + len(self.request.prompt)
+        return count_soft_tokens(self.request.inputs) + len(self.request.prompt)
 
     @property
     def remembered(self) -> int:
@@ -47,7 +47,7 @@ class Text:
         return 0 if self.finished else self.read + self.drawn - 1
 
 
-class Batch:
+class RunningBatch:
     """Rows of a model's memory with their texts; their prompts have been read, and their first tokens drawn.
 
     Args:
@@ -59,16 +59,21 @@ class Batch:
     """
 
     def __init__(
-        self, model: Autoregressive, texts: Sequence[Text], choices: Choices, capacity: int, growing: bool
+        self,
+        model: Autoregressive,
+        texts: Sequence[RequestState],
+        choices: SamplingParams,
+        capacity: int,
+        growing: bool,
     ) -> None:
         self.model, self.texts, self.choices = model, list(texts), choices
         requests = [text.request for text in texts]
-        self.rows = Rows.of(requests, capacity)
+        self.rows = RowState.of(requests, capacity)
         self._drawn: list[tuple[Tensor, Tensor]] = []
         room = capacity if growing else max(text.read for text in texts)
         self.memory = model.new_cache(len(texts), room, window=choices.window)
         logits = read_prompts(model, requests, self.memory)
-        self._inputs = self._of_a_step()
+        self._inputs = self._step_inputs()
         self._draw(logits[:, -1])
 
     def step(self) -> None:
@@ -76,7 +81,7 @@ class Batch:
         tokens = self.rows.newest[:, None]
         self._draw(self.model(tokens, inputs=self._inputs, cache=self.memory, last_only=True)[:, -1])
 
-    def hear(self) -> list[Drawn]:
+    def collect(self) -> list[GeneratedToken]:
         """What was drawn since the last time, step by step; a device is waited for here alone."""
         tokens = torch.stack([token for token, _ in self._drawn]).tolist()
         log_probs = torch.stack([log_prob for _, log_prob in self._drawn]).tolist()
@@ -89,10 +94,10 @@ class Batch:
                 text.drawn += 1
                 stopped = self.choices.stop is not None and self.choices.stop(text.number, token)
                 text.finished = stopped or text.remaining == 0 or token == self.choices.end
-                heard.append(Drawn(text.number, token, log_prob, text.finished))
+                heard.append(GeneratedToken(text.number, token, log_prob, text.finished))
         return heard
 
-    def place(self, at: Sequence[int], other: "Batch") -> None:
+    def place(self, at: Sequence[int], other: "RunningBatch") -> None:
         """Puts the rows of another batch in the place of some."""
         rows = torch.tensor(at, device=self.rows.lengths.device)
         self.rows.place(rows, other.rows)
@@ -107,9 +112,9 @@ class Batch:
         self.memory.select(order)
         self.texts += [self.texts[0]] * rows
 
-    def retire(self) -> None:
+    def compact(self) -> None:
         """Lets finished texts go: the last rows move into their places, and the batch becomes smaller."""
-        moves, alive = retirement([text.finished for text in self.texts])
+        moves, alive = plan_compaction([text.finished for text in self.texts])
         order = moved(range(len(self.texts)), moves, alive)
         self.texts = [self.texts[each] for each in order]
         if alive:
@@ -123,13 +128,13 @@ class Batch:
         self.rows.clear(rows)
         self.memory.clear(rows)
 
-    def settle(self) -> None:
+    def commit(self) -> None:
         """To be called when rows have been put or let go."""
-        self.memory.settle([text.remembered for text in self.texts])
-        self._inputs = self._of_a_step()
+        self.memory.set_lengths([text.remembered for text in self.texts])
+        self._inputs = self._step_inputs()
 
-    def _of_a_step(self) -> Inputs | None:
-        return stacked([of_a_step(text.request.inputs) for text in self.texts])
+    def _step_inputs(self) -> Inputs | None:
+        return stack_inputs([step_inputs(text.request.inputs) for text in self.texts])
 
     def _draw(self, logits: Float[Tensor, "b v"]) -> None:
         self._drawn.append(self.rows.draw(logits, self.choices))

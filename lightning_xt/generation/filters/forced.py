@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lightning_xt.generation.filters.base import Filter
-from lightning_xt.generation.filters.option_tensor import Constant
+from lightning_xt.generation.filters.option_tensor import OptionTensor
 from lightning_xt.generation.filters.vocabulary_checks import check_ids, check_vocabulary
 from lightning_xt.generation.history import History
 
@@ -22,7 +22,7 @@ class Forced(Filter):
     def __init__(self, tokens: Sequence[int]) -> None:
         check_ids("tokens of Forced", tokens)
         self.tokens = list(tokens)
-        self._ids = Constant(self.tokens, torch.long)
+        self._ids = OptionTensor(self.tokens, torch.long)
 
     def __call__(self, logits: Float[Tensor, "b v"], history: History) -> Float[Tensor, "b v"]:
         check_vocabulary("tokens of Forced", self.tokens, logits.shape[-1])

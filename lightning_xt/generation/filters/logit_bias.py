@@ -3,7 +3,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lightning_xt.generation.filters.base import Filter
-from lightning_xt.generation.filters.option_tensor import Constant
+from lightning_xt.generation.filters.option_tensor import OptionTensor
 from lightning_xt.generation.filters.vocabulary_checks import LARGEST, check_ids, check_vocabulary
 from lightning_xt.generation.history import History
 
@@ -24,8 +24,8 @@ class LogitBias(Filter):
                     f"{LARGEST}; Banned rules a token out"
                 )
         self.biases = dict(biases)
-        self._ids = Constant(self.biases.keys(), torch.long)
-        self._values = Constant(self.biases.values(), torch.double)
+        self._ids = OptionTensor(self.biases.keys(), torch.long)
+        self._values = OptionTensor(self.biases.values(), torch.double)
 
     def __call__(self, logits: Float[Tensor, "b v"], history: History) -> Float[Tensor, "b v"]:
         check_vocabulary("biases of LogitBias", self.biases, logits.shape[-1])

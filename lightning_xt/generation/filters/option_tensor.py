@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-class Constant:
+class OptionTensor:
     """Keeps numbers on every device that asks for them: to send them at each step would be to wait for it.
 
     Args:

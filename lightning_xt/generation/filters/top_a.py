@@ -16,7 +16,7 @@ class TopA(Filter):
 
     Args:
         ratio: share of the power, from 0 to 1.
-        power: of the highest probability, at least 0; with 1 it is the rule of MinP, with 0 that of Epsilon.
+        power: of the highest probability, at least 0; with 1 it is the rule of MinP, with 0 that of EpsilonCutoff.
     """
 
     def __init__(self, ratio: int | float = 0.02, power: int | float = 2.0) -> None:

@@ -4,11 +4,11 @@ from typing import ClassVar
 import torch
 
 from lightning_xt.generation.batching.request_groups import batches
-from lightning_xt.generation.eval_mode import evaluating
+from lightning_xt.generation.eval_mode import eval_mode
 from lightning_xt.generation.methods.base import Method
 from lightning_xt.generation.protocol import Autoregressive
 from lightning_xt.generation.request_checks import check_requests
-from lightning_xt.generation.requests import Choices, Drawn, Request
+from lightning_xt.generation.requests import GeneratedToken, Request, SamplingParams
 from lightning_xt.generation.search.beams import Beams
 from lightning_xt.system.option_checks import check_option
 
@@ -24,7 +24,7 @@ class BeamSearch(Method):
     text that is followed can become better than those that have. A text that reaches its length counts as ended. With
     one beam it is greedy decoding. Probabilities are those after temperature and filters, each step's summing to 1; a
     temperature of 0 counts as 1, as there is nothing to draw. The rows decoded at once are beams times texts, one text
-    at least. A text is not certain before its search is over, so it comes whole, and `Choices.stop` is not asked.
+    at least. A text is not certain before its search is over, so it comes whole; `SamplingParams.stop` is ignored.
 
     Args:
         beams: texts that are followed at a time.
@@ -67,8 +67,8 @@ class BeamSearch(Method):
         return self.n_best
 
     def __call__(
-        self, model: Autoregressive, requests: Sequence[Request], choices: Choices
-    ) -> Generator[Drawn, None, None]:
+        self, model: Autoregressive, requests: Sequence[Request], choices: SamplingParams
+    ) -> Generator[GeneratedToken, None, None]:
         check_requests(model, requests, choices)
         if self.stochastic and choices.temperature == 0:
             raise ValueError(
@@ -78,9 +78,9 @@ class BeamSearch(Method):
         return self._found(model, requests, choices)
 
     def _found(
-        self, model: Autoregressive, requests: Sequence[Request], choices: Choices
-    ) -> Generator[Drawn, None, None]:
-        with evaluating(model):
+        self, model: Autoregressive, requests: Sequence[Request], choices: SamplingParams
+    ) -> Generator[GeneratedToken, None, None]:
+        with eval_mode(model):
             for numbers in batches(requests, max(1, choices.batch // self.beams)):
                 texts = {number: requests[number] for number in numbers}
                 # Entered anew each time: whoever reads the tokens does so outside inference mode.

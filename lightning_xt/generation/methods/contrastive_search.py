@@ -9,13 +9,13 @@ from torch.nn import functional
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.generation.batching.prefill import read_prompts
 from lightning_xt.generation.batching.request_groups import batches
-from lightning_xt.generation.batching.row_inputs import of_a_step, soft_tokens, stacked
-from lightning_xt.generation.batching.row_state import Rows, changed_logits, precise
-from lightning_xt.generation.eval_mode import evaluating
+from lightning_xt.generation.batching.row_inputs import count_soft_tokens, stack_inputs, step_inputs
+from lightning_xt.generation.batching.row_state import RowState, filter_logits, upcast
+from lightning_xt.generation.eval_mode import eval_mode
 from lightning_xt.generation.methods.base import Method
-from lightning_xt.generation.protocol import Autoregressive, Memory
+from lightning_xt.generation.protocol import Autoregressive, DecodingCache
 from lightning_xt.generation.request_checks import check_requests
-from lightning_xt.generation.requests import Choices, Drawn, Request
+from lightning_xt.generation.requests import GeneratedToken, Request, SamplingParams
 from lightning_xt.system.option_checks import check_option
 
 Head = Callable[[Tensor], Tensor]
@@ -31,7 +31,7 @@ class GivesStates(Autoregressive, Protocol):
         *,
         lengths: Int[Tensor, " b"] | None = None,
         inputs: Inputs | None = None,
-        cache: Memory | None = None,
+        cache: DecodingCache | None = None,
         last_only: bool = False,
     ) -> Float[Tensor, "b _ D"]: ...
 
@@ -50,7 +50,7 @@ class ContrastiveSearch(Method):
         alpha: weight of likeness, from 0 to 1; 0 is greedy decoding.
     """
 
-    needs_states: ClassVar = True
+    needs_hidden_states: ClassVar = True
     draws = False
 
     def __init__(self, *, k: int = 4, alpha: int | float = 0.6) -> None:
@@ -60,8 +60,8 @@ class ContrastiveSearch(Method):
         self.k, self.alpha = k, alpha
 
     def __call__(
-        self, model: Autoregressive, requests: Sequence[Request], choices: Choices
-    ) -> Generator[Drawn, None, None]:
+        self, model: Autoregressive, requests: Sequence[Request], choices: SamplingParams
+    ) -> Generator[GeneratedToken, None, None]:
         check_requests(model, requests, choices)
         head = getattr(model, "head", None)
         if not isinstance(model, GivesStates) or not callable(head):
@@ -72,9 +72,9 @@ class ContrastiveSearch(Method):
         return self._written(model, head, requests, choices)
 
     def _written(
-        self, model: GivesStates, head: Head, requests: Sequence[Request], choices: Choices
-    ) -> Generator[Drawn, None, None]:
-        with evaluating(model):
+        self, model: GivesStates, head: Head, requests: Sequence[Request], choices: SamplingParams
+    ) -> Generator[GeneratedToken, None, None]:
+        with eval_mode(model):
             for numbers in batches(requests, max(1, choices.batch // self.k)):
                 # Entered anew each time: whoever reads the tokens does so outside inference mode.
                 with torch.inference_mode():
@@ -98,7 +98,7 @@ class _Texts:
         model: GivesStates,
         head: Head,
         requests: Mapping[int, Request],
-        choices: Choices,
+        choices: SamplingParams,
         *,
         k: int,
         alpha: int | float,
@@ -108,12 +108,12 @@ class _Texts:
         self.requests, self.drawn = dict(requests), 0
         own = list(requests.values())
         width, longest = max(len(request.prompt) for request in own), max(request.max_new_tokens for request in own)
-        self.rows = Rows.of(own, width + longest)
-        capacity = soft_tokens(own[0].inputs) + width + longest
+        self.rows = RowState.of(own, width + longest)
+        capacity = count_soft_tokens(own[0].inputs) + width + longest
         self.memory = model.new_cache(len(own), capacity, window=choices.window)
         states = read_prompts(model.states, own, self.memory, last_only=False)
         self.memory.repeat(self.k)
-        self._inputs = self._of_a_step()
+        self._inputs = self._step_inputs()
         self.newest = states[torch.arange(len(own), device=states.device), self.rows.prompts - 1]
         self.past = functional.pad(_directions(states), (0, 0, 0, longest))
 
@@ -122,12 +122,12 @@ class _Texts:
         """Whether there is anything left to write."""
         return bool(self.requests)
 
-    def advance(self) -> list[Drawn]:
+    def advance(self) -> list[GeneratedToken]:
         """Chooses the next token of each text."""
         rows, k = self.rows, self.k
         each = torch.arange(len(self.requests), device=rows.lengths.device)
-        logits = precise(self.head(self.newest[:, None])[:, -1])
-        probabilities = changed_logits(logits, rows.history(self.choices.end), self.choices).softmax(dim=-1)
+        logits = upcast(self.head(self.newest[:, None])[:, -1])
+        probabilities = filter_logits(logits, rows.history(self.choices.end), self.choices).softmax(dim=-1)
         shares, words = probabilities.topk(k)
         states = self.model.states(words.view(-1, 1), inputs=self._inputs, cache=self.memory, last_only=True)
         states = states.view(len(each), k, -1)
@@ -150,12 +150,12 @@ class _Texts:
         # What a filter rules out is no candidate, even where fewer than k are left.
         return scores.masked_fill(shares == 0, float("-inf"))
 
-    def _hear(self, tokens: Sequence[int], log_probs: Sequence[float]) -> list[Drawn]:
+    def _hear(self, tokens: Sequence[int], log_probs: Sequence[float]) -> list[GeneratedToken]:
         heard = []
         for (number, request), token, log_prob in zip(self.requests.items(), tokens, log_probs, strict=True):
             stopped = self.choices.stop is not None and self.choices.stop(number, token)
             last = stopped or token == self.choices.end or self.drawn == request.max_new_tokens
-            heard.append(Drawn(number, token, log_prob, last))
+            heard.append(GeneratedToken(number, token, log_prob, last))
         return heard
 
     def _remember(self, choice: Int[Tensor, " b"], kept: Sequence[int]) -> None:
@@ -171,14 +171,14 @@ class _Texts:
             self.memory.select(order)
             self.rows.select(texts)
             self.newest, self.past = self.newest[texts], self.past[texts]
-            self._inputs = self._of_a_step()
+            self._inputs = self._step_inputs()
         else:
             self.memory.reorder(order)
 
-    def _of_a_step(self) -> Inputs | None:
-        return stacked([of_a_step(request.inputs) for request in self.requests.values() for _ in range(self.k)])
+    def _step_inputs(self) -> Inputs | None:
+        return stack_inputs([step_inputs(request.inputs) for request in self.requests.values() for _ in range(self.k)])
 
 
 def _directions(states: Float[Tensor, "*b D"]) -> Float[Tensor, "*b D"]:
     """Vectors of length 1, whose products are cosines."""
-    return functional.normalize(precise(states), dim=-1)
+    return functional.normalize(upcast(states), dim=-1)

@@ -4,16 +4,16 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from lightning_xt.generation.batching.row_state import Rows
-from lightning_xt.generation.eval_mode import evaluating
+from lightning_xt.generation.batching.row_state import RowState
+from lightning_xt.generation.eval_mode import eval_mode
 from lightning_xt.generation.protocol import Autoregressive
-from lightning_xt.generation.requests import Choices, Drawn, Request
-from lightning_xt.generation.search.speculated_rows import KnownText, Moves, Reader, draw_each, padded
-from lightning_xt.generation.search.speculation import Guesser, Speculation
+from lightning_xt.generation.requests import GeneratedToken, Request, SamplingParams
+from lightning_xt.generation.search.speculated_rows import CachedModel, Moves, TrackedRow, draw_steps, padded
+from lightning_xt.generation.search.speculation import Drafter, SpeculativeDecoding
 from lightning_xt.system.option_checks import check_option
 
 
-class Draft(Speculation):
+class Draft(SpeculativeDecoding):
     """Lets a smaller model guess: it draws with the same random numbers as the model that decodes.
 
     Leviathan et al., 2022. https://arxiv.org/abs/2211.17192
@@ -25,7 +25,7 @@ class Draft(Speculation):
         ahead: most tokens that it draws before they are read.
     """
 
-    rereads: ClassVar = False
+    rereads_prefix: ClassVar = False
 
     def __init__(self, draft: Autoregressive, ahead: int = 4) -> None:
         check_option("method: Draft", "ahead", ahead, least=1)
@@ -40,7 +40,7 @@ class Draft(Speculation):
                 f"{model.vocab_size}; give a draft that was trained with the same tokenizer"
             )
         limit = self.draft.max_length
-        texts = [KnownText(0, request) for request in requests]
+        texts = [TrackedRow(0, request) for request in requests]
         longest = max((text.soft + text.longest for text in texts), default=0)
         if limit is not None and longest > limit:
             raise ValueError(
@@ -49,17 +49,17 @@ class Draft(Speculation):
             )
 
     def __call__(
-        self, model: Autoregressive, requests: Sequence[Request], choices: Choices
-    ) -> Generator[Drawn, None, None]:
+        self, model: Autoregressive, requests: Sequence[Request], choices: SamplingParams
+    ) -> Generator[GeneratedToken, None, None]:
         """Tokens of all requests as they become certain, from as many rows at once as the choices allow."""
         return self._with_draft(super().__call__(model, requests, choices))
 
-    def guesser(self, texts: Sequence[KnownText], choices: Choices) -> Guesser:
+    def guesser(self, texts: Sequence[TrackedRow], choices: SamplingParams) -> Drafter:
         """What guesses for these rows, whose prompts are known."""
-        return _Drafted(Reader(self.draft, texts, choices.window, self.ahead + 1), choices)
+        return _Drafted(CachedModel(self.draft, texts, choices.window, self.ahead + 1), choices)
 
-    def _with_draft(self, drawn: Generator[Drawn, None, None]) -> Generator[Drawn, None, None]:
-        with evaluating(self.draft):
+    def _with_draft(self, drawn: Generator[GeneratedToken, None, None]) -> Generator[GeneratedToken, None, None]:
+        with eval_mode(self.draft):
             yield from drawn
 
 
@@ -71,11 +71,11 @@ class _Drafted:
         choices: how tokens are chosen.
     """
 
-    def __init__(self, reader: Reader, choices: Choices) -> None:
+    def __init__(self, reader: CachedModel, choices: SamplingParams) -> None:
         self.reader = reader
         self.choices = choices
 
-    def guess(self, texts: Sequence[KnownText], rows: Rows, most: Sequence[int]) -> list[list[int]]:
+    def guess(self, texts: Sequence[TrackedRow], rows: RowState, most: Sequence[int]) -> list[list[int]]:
         """As many tokens for each row as the row that can use most wants, cut to what it can use itself."""
         unread = self.reader.unread(texts)
         self.reader.read(padded(unread, rows.tokens.device), [len(tokens) for tokens in unread])
@@ -83,10 +83,10 @@ class _Drafted:
         for step in range(max(most)):
             if step > 0:
                 self.reader.read(drawn[-1])
-            drawn.append(draw_each(rows, self.reader.logits, self.choices, beyond=step))
+            drawn.append(draw_steps(rows, self.reader.logits, self.choices, beyond=step))
         tokens = torch.cat(drawn, dim=1).tolist()
         return [row[:number] for row, number in zip(tokens, most, strict=True)]
 
-    def keep(self, texts: Sequence[KnownText], moves: Moves) -> None:
+    def keep(self, texts: Sequence[TrackedRow], moves: Moves) -> None:
         """Forgets what was drawn in vain."""
         self.reader.keep(texts, moves)

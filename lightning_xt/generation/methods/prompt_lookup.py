@@ -1,14 +1,14 @@
 from collections.abc import Sequence
 from typing import ClassVar
 
-from lightning_xt.generation.batching.row_state import Rows
-from lightning_xt.generation.requests import Choices
-from lightning_xt.generation.search.speculated_rows import KnownText, Moves
-from lightning_xt.generation.search.speculation import Guesser, Speculation
+from lightning_xt.generation.batching.row_state import RowState
+from lightning_xt.generation.requests import SamplingParams
+from lightning_xt.generation.search.speculated_rows import Moves, TrackedRow
+from lightning_xt.generation.search.speculation import Drafter, SpeculativeDecoding
 from lightning_xt.system.option_checks import check_option
 
 
-class PromptLookup(Speculation):
+class PromptLookup(SpeculativeDecoding):
     """Guesses that a text goes on as it did after the last place where its last tokens stood before.
 
     Saxena, 2023. https://github.com/apoorvumang/prompt-lookup-decoding
@@ -21,7 +21,7 @@ class PromptLookup(Speculation):
         tokens: most tokens guessed at once.
     """
 
-    rereads: ClassVar = False
+    rereads_prefix: ClassVar = False
 
     def __init__(self, ngram: int = 3, tokens: int = 8) -> None:
         check_option("method: PromptLookup", "ngram", ngram, least=1)
@@ -29,7 +29,7 @@ class PromptLookup(Speculation):
         super().__init__(tokens)
         self.ngram = ngram
 
-    def guesser(self, texts: Sequence[KnownText], choices: Choices) -> Guesser:
+    def guesser(self, texts: Sequence[TrackedRow], choices: SamplingParams) -> Drafter:
         """What guesses for these rows, whose prompts are known."""
         return _Lookup(self.ngram, texts)
 
@@ -42,19 +42,19 @@ class _Lookup:
         texts: the rows.
     """
 
-    def __init__(self, ngram: int, texts: Sequence[KnownText]) -> None:
+    def __init__(self, ngram: int, texts: Sequence[TrackedRow]) -> None:
         self.ngram = ngram
         self.followed: dict[int, dict[tuple[int, ...], int]] = {text.number: {} for text in texts}
         self.known = {text.number: 1 for text in texts}
 
-    def guess(self, texts: Sequence[KnownText], rows: Rows, most: Sequence[int]) -> list[list[int]]:
+    def guess(self, texts: Sequence[TrackedRow], rows: RowState, most: Sequence[int]) -> list[list[int]]:
         """What followed the last time, as far as it is of use."""
         return [self._guess(text, number) for text, number in zip(texts, most, strict=True)]
 
-    def keep(self, texts: Sequence[KnownText], moves: Moves) -> None:
+    def keep(self, texts: Sequence[TrackedRow], moves: Moves) -> None:
         """Rows are known by their numbers."""
 
-    def _guess(self, text: KnownText, most: int) -> list[int]:
+    def _guess(self, text: TrackedRow, most: int) -> list[int]:
         tokens, followed = text.tokens, self.followed[text.number]
         # Where nothing repeats, short matches are chance, and wrong guesses are not free.
         shortest = self.ngram if len(tokens) == self.known[text.number] + 1 else 1

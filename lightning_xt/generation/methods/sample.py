@@ -3,12 +3,12 @@ from typing import ClassVar
 
 import torch
 
-from lightning_xt.generation.batching.scheduler import Slots
-from lightning_xt.generation.eval_mode import evaluating
+from lightning_xt.generation.batching.scheduler import Scheduler
+from lightning_xt.generation.eval_mode import eval_mode
 from lightning_xt.generation.methods.base import Method
 from lightning_xt.generation.protocol import Autoregressive
 from lightning_xt.generation.request_checks import check_requests
-from lightning_xt.generation.requests import Choices, Drawn, Request
+from lightning_xt.generation.requests import GeneratedToken, Request, SamplingParams
 
 
 class Sample(Method):
@@ -18,20 +18,22 @@ class Sample(Method):
     https://www.usenix.org/conference/osdi22/presentation/yu), so that short ones do not wait for long ones.
     """
 
-    rereads: ClassVar = False
+    rereads_prefix: ClassVar = False
 
     def __call__(
-        self, model: Autoregressive, requests: Sequence[Request], choices: Choices
-    ) -> Generator[Drawn, None, None]:
+        self, model: Autoregressive, requests: Sequence[Request], choices: SamplingParams
+    ) -> Generator[GeneratedToken, None, None]:
         check_requests(model, requests, choices)
         return _drawn(model, requests, choices)
 
 
-def _drawn(model: Autoregressive, requests: Sequence[Request], choices: Choices) -> Generator[Drawn, None, None]:
+def _drawn(
+    model: Autoregressive, requests: Sequence[Request], choices: SamplingParams
+) -> Generator[GeneratedToken, None, None]:
     if not requests:
         return
-    with evaluating(model):
-        slots = Slots(model, requests, choices)
+    with eval_mode(model):
+        slots = Scheduler(model, requests, choices)
         while slots.busy:
             # Entered anew each time: whoever reads the tokens does so outside inference mode.
             with torch.inference_mode():

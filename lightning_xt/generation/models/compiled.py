@@ -9,16 +9,16 @@ from torch import Tensor
 
 from lightning_xt.core.cache import Cache
 from lightning_xt.core.inputs import Inputs
-from lightning_xt.generation.models.wrapper import Wrapper
-from lightning_xt.generation.protocol import Memory
+from lightning_xt.generation.models.wrapper import ModelWrapper
+from lightning_xt.generation.protocol import DecodingCache
 from lightning_xt.models.decoder import Decoder
 
 
-class Compiled(Wrapper):
+class Compiled(ModelWrapper):
     """Decodes with a decoder, reading prompts as it does and each single token with one compiled program.
 
     The program is made once for one row and once for several, in seconds to a minute; it serves every length, batch and
-    call. On a CPU `with_weights(decoder, ..., compiled=True)` makes it fastest. On CUDA graphs are asked for, which has
+    call. On a CPU `convert_weights(decoder, ..., compiled=True)` makes it fastest. On CUDA it uses graphs, which has
     not been tried on any GPU yet.
 
     Args:
@@ -46,7 +46,7 @@ class Compiled(Wrapper):
         *,
         lengths: Int[Tensor, " b"] | None = None,
         inputs: Inputs | None = None,
-        cache: Memory | None = None,
+        cache: DecodingCache | None = None,
         last_only: bool = False,
     ) -> Float[Tensor, "b _ v"]:
         if not isinstance(cache, Cache) or cache.empty or tokens.shape[1] > 1:

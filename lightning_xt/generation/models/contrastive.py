@@ -8,13 +8,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lightning_xt.core.inputs import Inputs
-from lightning_xt.generation.models.joint_cache import JointCache, read_jointly
-from lightning_xt.generation.models.wrapper import Wrapper
-from lightning_xt.generation.protocol import Autoregressive, Memory
+from lightning_xt.generation.models.joint_cache import JointCache, score_jointly
+from lightning_xt.generation.models.wrapper import ModelWrapper
+from lightning_xt.generation.protocol import Autoregressive, DecodingCache
 from lightning_xt.system.option_checks import check_option
 
 
-class Contrastive(Wrapper):
+class Contrastive(ModelWrapper):
     """Scores plausible words by (1 + strength) log p(word) - strength log q(word), q being what amateurs think.
 
     O'Brien & Lewis, 2023. https://arxiv.org/abs/2309.09117
@@ -60,12 +60,12 @@ class Contrastive(Wrapper):
         *,
         lengths: Int[Tensor, " b"] | None = None,
         inputs: Inputs | None = None,
-        cache: Memory | None = None,
+        cache: DecodingCache | None = None,
         last_only: bool = False,
     ) -> Float[Tensor, "b _ v"]:
         """Contrasted scores of the token after each of the given ones; arguments as of the models."""
         readers = [(model, inputs) for model in (self.model, *self.amateurs)]
-        own, *others = read_jointly(readers, tokens, lengths=lengths, cache=cache, last_only=last_only)
+        own, *others = score_jointly(readers, tokens, lengths=lengths, cache=cache, last_only=last_only)
         doubt = torch.stack(others).mean(dim=0)
         least = own.amax(dim=-1, keepdim=True) + math.log(self.plausibility)
         return (own + self.strength * (own - doubt)).masked_fill(own < least, -math.inf)

@@ -6,13 +6,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lightning_xt.core.inputs import Inputs
-from lightning_xt.generation.models.joint_cache import JointCache, read_jointly
-from lightning_xt.generation.models.wrapper import Wrapper
-from lightning_xt.generation.protocol import Autoregressive, Memory
+from lightning_xt.generation.models.joint_cache import JointCache, score_jointly
+from lightning_xt.generation.models.wrapper import ModelWrapper
+from lightning_xt.generation.protocol import Autoregressive, DecodingCache
 from lightning_xt.system.option_checks import check_option
 
 
-class Guided(Wrapper):
+class Guided(ModelWrapper):
     """Scores words by log p(word) + scale * (log p(word | given) - log p(word)).
 
     Sanchez et al., 2023. https://arxiv.org/abs/2306.17806
@@ -40,12 +40,12 @@ class Guided(Wrapper):
         *,
         lengths: Int[Tensor, " b"] | None = None,
         inputs: Inputs | None = None,
-        cache: Memory | None = None,
+        cache: DecodingCache | None = None,
         last_only: bool = False,
     ) -> Float[Tensor, "b _ v"]:
         """Guided log-probabilities of the token after each of the given ones; arguments as of the model."""
         readers = [(self.model, inputs), (self.model, self._without(inputs, tokens.shape[0]))]
-        given, free = read_jointly(readers, tokens, lengths=lengths, cache=cache, last_only=last_only)
+        given, free = score_jointly(readers, tokens, lengths=lengths, cache=cache, last_only=last_only)
         return free + self.scale * (given - free)
 
     def new_cache(self, batch: int, capacity: int, *, slack: int = 64, window: int | None = None) -> JointCache:

@@ -6,8 +6,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lightning_xt.core.inputs import Inputs
-from lightning_xt.generation.batching.row_state import precise
-from lightning_xt.generation.protocol import Autoregressive, Memory
+from lightning_xt.generation.batching.row_state import upcast
+from lightning_xt.generation.protocol import Autoregressive, DecodingCache
 
 
 class JointCache:
@@ -17,7 +17,7 @@ class JointCache:
         members: one for each reader of the tokens, all of the same rows.
     """
 
-    def __init__(self, members: Sequence[Memory]) -> None:
+    def __init__(self, members: Sequence[DecodingCache]) -> None:
         self.members = list(members)
 
     @property
@@ -55,10 +55,10 @@ class JointCache:
         for member, theirs in zip(self.members, other.members, strict=True):
             member.place(rows, theirs)
 
-    def settle(self, lengths: Sequence[int]) -> None:
+    def set_lengths(self, lengths: Sequence[int]) -> None:
         """Tells how many tokens each row holds."""
         for member in self.members:
-            member.settle(lengths)
+            member.set_lengths(lengths)
 
     def clear(self, rows: Int[Tensor, " k"]) -> None:
         """Forgets all that some rows hold."""
@@ -66,12 +66,12 @@ class JointCache:
             member.clear(rows)
 
 
-def read_jointly(
+def score_jointly(
     readers: Sequence[tuple[Autoregressive, Inputs | None]],
     tokens: Int[Tensor, "b n"],
     *,
     lengths: Int[Tensor, " b"] | None,
-    cache: Memory | None,
+    cache: DecodingCache | None,
     last_only: bool,
 ) -> list[Float[Tensor, "b _ v"]]:
     """Log-probabilities of each reader for the token after each of the given ones, in float32 or finer.
@@ -93,4 +93,4 @@ def read_jointly(
         model(tokens, lengths=lengths, inputs=inputs, cache=member, last_only=last_only)
         for (model, inputs), member in zip(readers, members, strict=True)
     ]
-    return [precise(each).log_softmax(dim=-1) for each in logits]
+    return [upcast(each).log_softmax(dim=-1) for each in logits]

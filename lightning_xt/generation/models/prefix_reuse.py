@@ -7,14 +7,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lightning_xt.core.inputs import Inputs
-from lightning_xt.generation.models.wrapper import Wrapper
-from lightning_xt.generation.protocol import Autoregressive, Memory
+from lightning_xt.generation.models.wrapper import ModelWrapper
+from lightning_xt.generation.protocol import Autoregressive, DecodingCache
 
 ROOM = 4096
 """Tokens that a memory has room for at first, so that a text can grow."""
 
 
-class Remembering(Wrapper):
+class PrefixReuse(ModelWrapper):
     """Keeps the memory of one text from one decoding to the next, and reads only what is not in it.
 
     It keeps the protocol of a model, so every method of decoding that does not reread works with it.
@@ -27,7 +27,7 @@ class Remembering(Wrapper):
         super().__init__(model)
         self.read = 0
         """Tokens that the model was given so far."""
-        self._memory: Memory | None = None
+        self._memory: DecodingCache | None = None
         self._asked: tuple[int, int, int | None] | None = None
         """What the memory was asked for, the room in it apart."""
         self._room = 0
@@ -47,7 +47,7 @@ class Remembering(Wrapper):
         """
         self._next = text
 
-    def new_cache(self, batch: int, capacity: int, *, slack: int = 64, window: int | None = None) -> Memory:
+    def new_cache(self, batch: int, capacity: int, *, slack: int = 64, window: int | None = None) -> DecodingCache:
         """The memory of what was read before, where that is of use; else an empty one.
 
         Args:
@@ -72,7 +72,7 @@ class Remembering(Wrapper):
         *,
         lengths: Int[Tensor, " b"] | None = None,
         inputs: Inputs | None = None,
-        cache: Memory | None = None,
+        cache: DecodingCache | None = None,
         last_only: bool = False,
     ) -> Float[Tensor, "b _ v"]:
         """Scores of the token after each of those that were not read before; arguments as of the model."""
@@ -89,7 +89,7 @@ class Remembering(Wrapper):
         self._whole = whole and cache is self._memory
         return logits
 
-    def _taken_back(self, memory: Memory) -> int | None:
+    def _taken_back(self, memory: DecodingCache) -> int | None:
         """Has the memory hold only what the next text begins with, and says how much; None where it cannot."""
         held = self._held()[: memory.bound]
         # Something must be read for there to be scores.

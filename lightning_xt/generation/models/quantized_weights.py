@@ -84,7 +84,7 @@ class Int8Linear(nn.Module):
         return out if self.bias is None else out + self.bias
 
 
-def with_weights(network: Network, weights: Weights, *, compiled: bool = False) -> Network:
+def convert_weights(network: Network, weights: Weights, *, compiled: bool = False) -> Network:
     """A copy of a network for decoding, in evaluation mode.
 
     Args:
@@ -110,7 +110,7 @@ def with_weights(network: Network, weights: Weights, *, compiled: bool = False) 
 
 
 @torch.no_grad()
-def mean_loss(model: Autoregressive, tokens: Int[Tensor, "1 n"], inputs: Inputs | None = None) -> float:
+def measure_loss(model: Autoregressive, tokens: Int[Tensor, "1 n"], inputs: Inputs | None = None) -> float:
     """Mean loss of each token of a text but the first, in nats: what other weights cost is the difference.
 
     Args:
@@ -136,8 +136,8 @@ def _one_vector(x: Tensor) -> bool:
 
 def _row_by_row(matrix: Tensor, x: Tensor) -> Tensor:
     """The product of a matrix and a vector (*1 i), in float32 at least; to be compiled."""
-    precise = torch.promote_types(x.dtype, torch.float32)
-    vector = x.flatten().to(precise)
+    upcast = torch.promote_types(x.dtype, torch.float32)
+    vector = x.flatten().to(upcast)
     # The compiler would else compute the vector anew for each row, a GELU and all.
     vector = vector.as_strided(vector.shape, vector.stride())
-    return (matrix.to(precise) * vector).sum(dim=-1).view(*x.shape[:-1], -1)
+    return (matrix.to(upcast) * vector).sum(dim=-1).view(*x.shape[:-1], -1)

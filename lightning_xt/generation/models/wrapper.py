@@ -6,10 +6,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lightning_xt.core.inputs import Inputs
-from lightning_xt.generation.protocol import Autoregressive, Memory
+from lightning_xt.generation.protocol import Autoregressive, DecodingCache
 
 
-class Wrapper(ABC):
+class ModelWrapper(ABC):
     """Keeps the protocol of a model by another one: its mode, vocabulary and greatest length.
 
     Args:
@@ -26,13 +26,13 @@ class Wrapper(ABC):
         *,
         lengths: Int[Tensor, " b"] | None = None,
         inputs: Inputs | None = None,
-        cache: Memory | None = None,
+        cache: DecodingCache | None = None,
         last_only: bool = False,
     ) -> Float[Tensor, "b _ v"]:
         """Scores of the token after each of the given ones; arguments as of the model."""
 
     @abstractmethod
-    def new_cache(self, batch: int, capacity: int, *, slack: int = 64, window: int | None = None) -> Memory:
+    def new_cache(self, batch: int, capacity: int, *, slack: int = 64, window: int | None = None) -> DecodingCache:
         """An empty memory for decoding; arguments as of the model."""
 
     @property
@@ -40,7 +40,7 @@ class Wrapper(ABC):
         """Whether the model is in training mode."""
         return self.model.training
 
-    def train(self, mode: bool = True) -> "Wrapper":
+    def train(self, mode: bool = True) -> "ModelWrapper":
         """Puts the model into training or evaluation mode."""
         self.model.train(mode)
         return self

@@ -10,13 +10,13 @@ from torch.nn import functional
 
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.generation.batching.prefill import read_prompts
-from lightning_xt.generation.batching.row_inputs import of_a_step, soft_tokens, stacked
-from lightning_xt.generation.batching.row_state import Rows, changed_logits, precise
+from lightning_xt.generation.batching.row_inputs import count_soft_tokens, stack_inputs, step_inputs
+from lightning_xt.generation.batching.row_state import RowState, filter_logits, upcast
 from lightning_xt.generation.batching.scheduler import ASK_EVERY, on_host
 from lightning_xt.generation.history import History
 from lightning_xt.generation.noise import gumbel
 from lightning_xt.generation.protocol import Autoregressive
-from lightning_xt.generation.requests import Choices, Drawn, Request
+from lightning_xt.generation.requests import GeneratedToken, Request, SamplingParams
 from lightning_xt.generation.search.hypotheses import Hypotheses
 
 _NEVER = float("-inf")
@@ -44,7 +44,7 @@ class Beams:
         self,
         model: Autoregressive,
         requests: Mapping[int, Request],
-        choices: Choices,
+        choices: SamplingParams,
         *,
         beams: int,
         n_best: int,
@@ -57,7 +57,7 @@ class Beams:
         self.enough = None if stochastic or patience is None else max(patience * beams, n_best)
         self.drawn, limits = 0, [request.max_new_tokens for request in requests.values()]
         width = max(len(request.prompt) for request in requests.values())
-        rows = Rows.of(list(requests.values()), width + max(limits))
+        rows = RowState.of(list(requests.values()), width + max(limits))
         self.prompts, self.device = rows.prompts, rows.prompts.device
         self.on_host = on_host(self.device)
         self.limits = torch.tensor(limits, device=self.device)
@@ -80,13 +80,13 @@ class Beams:
         """Whether there is anything left to find."""
         return bool(self.requests)
 
-    def advance(self) -> list[Drawn]:
+    def advance(self) -> list[GeneratedToken]:
         """Makes all texts one token longer; gives what was found for the sentences whose search is over."""
         grown = self._grown()
         self._take_ended(grown)
         self.running = grown.best(grown.ranks.masked_fill(grown.newest == self._end, _NEVER), self.beams)
         self._finish()
-        heard: list[Drawn] = []
+        heard: list[GeneratedToken] = []
         kept = None
         # To ask is to wait for the device. No text may grow beyond what positions and memory were said to hold.
         at_limit = any(request.max_new_tokens == self.drawn for request in self.requests.values())
@@ -97,14 +97,14 @@ class Beams:
             self._read_newest(kept)
         return heard
 
-    def _read_prompts(self, rows: Rows) -> None:
+    def _read_prompts(self, rows: RowState) -> None:
         requests = list(self.requests.values())
-        capacity = soft_tokens(requests[0].inputs) + rows.tokens.shape[1]
+        capacity = count_soft_tokens(requests[0].inputs) + rows.tokens.shape[1]
         self.memory = self.model.new_cache(len(requests), capacity, window=self.choices.window)
         logits = read_prompts(self.model, requests, self.memory)
         self.memory.repeat(self.beams)
-        self._inputs = self._of_a_step()
-        self.logits = precise(logits[:, -1]).repeat_interleave(self.beams, dim=0)
+        self._inputs = self._step_inputs()
+        self.logits = upcast(logits[:, -1]).repeat_interleave(self.beams, dim=0)
 
     def _read_newest(self, kept: Tensor | None) -> None:
         """Lets the model read the newest tokens, its rows put in the order of the texts that are followed now."""
@@ -119,12 +119,12 @@ class Beams:
             self.memory.reorder(order)
         tokens = running.newest.view(-1, 1)
         logits = self.model(tokens, inputs=self._inputs, cache=self.memory, last_only=True)
-        self.logits = precise(logits[:, -1])
+        self.logits = upcast(logits[:, -1])
 
     def _grown(self) -> Hypotheses:
         """The best ways to make the texts of each sentence one token longer, in order."""
         running, logits = self.running, self.logits.view(len(self.requests), self.beams, -1)
-        filtered = changed_logits(self.logits, self._history(), self.choices)
+        filtered = filter_logits(self.logits, self._history(), self.choices)
         changed, size = filtered.view_as(logits), logits.shape[-1]
         own_sums = sums = logits.logsumexp(dim=-1, keepdim=True)
         if filtered is not self.logits:
@@ -186,7 +186,7 @@ class Beams:
             over |= self.found >= self.enough
         self.over |= over
 
-    def _hear(self) -> list[Drawn]:
+    def _hear(self) -> list[GeneratedToken]:
         """The best texts of the sentences whose search is over."""
         over = self.over.nonzero()[:, 0]
         ended, numbers, heard = self.ended.of(over), list(self.requests), []
@@ -197,7 +197,7 @@ class Beams:
             for sequence, (tokens, log_probs, length, score) in enumerate(zip(*texts, strict=True)):
                 if score > _NEVER:
                     drawn = zip(tokens[start : start + length], log_probs[:length], strict=True)
-                    heard += [Drawn(number, token, log_prob, False, sequence) for token, log_prob in drawn]
+                    heard += [GeneratedToken(number, token, log_prob, False, sequence) for token, log_prob in drawn]
                     heard[-1] = replace(heard[-1], last=True, score=score)
         return heard
 
@@ -208,11 +208,11 @@ class Beams:
         self.found, self.over = self.found[kept], self.over[kept]
         numbers = list(self.requests)
         self.requests = {numbers[at]: self.requests[numbers[at]] for at in kept.tolist()}
-        self._inputs = self._of_a_step()
+        self._inputs = self._step_inputs()
 
-    def _of_a_step(self) -> Inputs | None:
-        rows = [of_a_step(request.inputs) for request in self.requests.values() for _ in range(self.beams)]
-        return stacked(rows) if rows else None
+    def _step_inputs(self) -> Inputs | None:
+        rows = [step_inputs(request.inputs) for request in self.requests.values() for _ in range(self.beams)]
+        return stack_inputs(rows) if rows else None
 
     def _history(self) -> History:
         prompts = self.prompts.repeat_interleave(self.beams)

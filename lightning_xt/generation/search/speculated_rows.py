@@ -8,18 +8,18 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lightning_xt.generation.batching.prefill import read_prompts
-from lightning_xt.generation.batching.row_inputs import of_a_step, soft_tokens, stacked
-from lightning_xt.generation.batching.row_state import Rows, changed_logits, moved, precise
+from lightning_xt.generation.batching.row_inputs import count_soft_tokens, stack_inputs, step_inputs
+from lightning_xt.generation.batching.row_state import RowState, filter_logits, moved, upcast
 from lightning_xt.generation.history import History
 from lightning_xt.generation.noise import draw
 from lightning_xt.generation.protocol import Autoregressive
-from lightning_xt.generation.requests import Choices, Request
+from lightning_xt.generation.requests import Request, SamplingParams
 
 Moves = Sequence[tuple[int, int]]
 """Which row goes into the place of which: (from, to)."""
 
 
-class KnownText:
+class TrackedRow:
     """A row whose tokens the host knows.
 
     Args:
@@ -31,7 +31,7 @@ class KnownText:
         self.number = number
         self.request = request
         self.tokens: list[int] = request.prompt.tolist()
-        self.soft = soft_tokens(request.inputs)
+        self.soft = count_soft_tokens(request.inputs)
         self.longest = len(self.tokens) + request.max_new_tokens
         self.finished = False
 
@@ -41,7 +41,7 @@ class KnownText:
         return self.longest - len(self.tokens)
 
 
-class Reader:
+class CachedModel:
     """A model that reads rows, and can take back what it has read.
 
     Args:
@@ -51,7 +51,7 @@ class Reader:
         ahead: most tokens that are read at once and may have to be taken back.
     """
 
-    def __init__(self, model: Autoregressive, texts: Sequence[KnownText], window: int | None, ahead: int) -> None:
+    def __init__(self, model: Autoregressive, texts: Sequence[TrackedRow], window: int | None, ahead: int) -> None:
         self.model = model
         self._soft = texts[0].soft
         self._capacity = max(text.longest for text in texts)
@@ -61,7 +61,7 @@ class Reader:
         """Scores of what follows the tokens that were read last."""
         self._held = [len(request.prompt) for request in requests]
         self._settle()
-        self._inputs = stacked([of_a_step(request.inputs) for request in requests])
+        self._inputs = stack_inputs([step_inputs(request.inputs) for request in requests])
         # A model that cannot take tokens back says so before anything is drawn.
         self._memory.truncate(self._soft + self._capacity)
 
@@ -70,7 +70,7 @@ class Reader:
         """Tokens that still fit into every row."""
         return self._capacity - max(self._held)
 
-    def unread(self, texts: Sequence[KnownText]) -> list[list[int]]:
+    def unread(self, texts: Sequence[TrackedRow]) -> list[list[int]]:
         """Tokens of each row that are still to be read."""
         return [text.tokens[held:] for text, held in zip(texts, self._held, strict=True)]
 
@@ -92,25 +92,27 @@ class Reader:
         if real is not None:
             self._settle()
 
-    def keep(self, texts: Sequence[KnownText], moves: Moves) -> None:
+    def keep(self, texts: Sequence[TrackedRow], moves: Moves) -> None:
         """Goes on with these rows, and forgets what they do not have; the last token of each is still to be read."""
         if len(texts) < len(self._held):
             self._memory.retire(moves, len(texts))
             self._held = moved(self._held, moves, len(texts))
-            self._inputs = stacked([of_a_step(text.request.inputs) for text in texts])
+            self._inputs = stack_inputs([step_inputs(text.request.inputs) for text in texts])
         held = [min(held, len(text.tokens) - 1) for held, text in zip(self._held, texts, strict=True)]
         lengths = [self._soft + each for each in held]
         if held != self._held:
             alike = min(lengths) == max(lengths)
             self._memory.truncate(lengths[0] if alike else torch.tensor(lengths, device=self.logits.device))
             self._held = held
-        self._memory.settle(lengths)
+        self._memory.set_lengths(lengths)
 
     def _settle(self) -> None:
-        self._memory.settle([self._soft + held for held in self._held])
+        self._memory.set_lengths([self._soft + held for held in self._held])
 
 
-def draw_each(rows: Rows, logits: Float[Tensor, "b n v"], choices: Choices, beyond: int = 0) -> Int[Tensor, "b n"]:
+def draw_steps(
+    rows: RowState, logits: Float[Tensor, "b n v"], choices: SamplingParams, beyond: int = 0
+) -> Int[Tensor, "b n"]:
     """The tokens that rows draw at some steps, one after the other, whose scores are known all at once.
 
     They stand in the rows afterwards, beyond their ends.
@@ -121,7 +123,7 @@ def draw_each(rows: Rows, logits: Float[Tensor, "b n v"], choices: Choices, beyo
         choices: how tokens are chosen.
         beyond: tokens supposed before the first of the steps.
     """
-    logits, (b, n, _) = precise(logits), logits.shape
+    logits, (b, n, _) = upcast(logits), logits.shape
     at = (rows.lengths + beyond)[:, None] + torch.arange(n, device=logits.device)
     if choices.temperature == 0 and not choices.filters:
         tokens = logits.argmax(dim=-1)
@@ -129,7 +131,7 @@ def draw_each(rows: Rows, logits: Float[Tensor, "b n v"], choices: Choices, beyo
         prompts, seeds = rows.prompts.repeat_interleave(n), rows.seeds.repeat_interleave(n)
         past = rows.tokens.unsqueeze(1).expand(-1, n, -1).flatten(0, 1)
         history = History(past, prompts, at.flatten(), choices.end)
-        changed = changed_logits(logits.flatten(0, 1), history, choices)
+        changed = filter_logits(logits.flatten(0, 1), history, choices)
         tokens = draw(changed, choices.temperature, seeds, history.lengths - prompts).view(b, n)
     rows.tokens.scatter_(1, at, tokens)
     return tokens

@@ -18,20 +18,20 @@ from jaxtyping import Int
 from torch import Tensor
 
 from lightning_xt.generation.batching.request_groups import batches
-from lightning_xt.generation.batching.row_state import Rows, moved, precise, retirement
-from lightning_xt.generation.eval_mode import evaluating
+from lightning_xt.generation.batching.row_state import RowState, moved, plan_compaction, upcast
+from lightning_xt.generation.eval_mode import eval_mode
 from lightning_xt.generation.methods.base import Method
 from lightning_xt.generation.protocol import Autoregressive
 from lightning_xt.generation.request_checks import check_requests
-from lightning_xt.generation.requests import Choices, Drawn, Request
-from lightning_xt.generation.search.speculated_rows import KnownText, Moves, Reader, draw_each, padded
+from lightning_xt.generation.requests import GeneratedToken, Request, SamplingParams
+from lightning_xt.generation.search.speculated_rows import CachedModel, Moves, TrackedRow, draw_steps, padded
 
 
 @runtime_checkable
-class Guesser(Protocol):
+class Drafter(Protocol):
     """Guesses what rows go on with."""
 
-    def guess(self, texts: Sequence[KnownText], rows: Rows, most: Sequence[int]) -> list[list[int]]:
+    def guess(self, texts: Sequence[TrackedRow], rows: RowState, most: Sequence[int]) -> list[list[int]]:
         """Tokens that may follow in each row.
 
         Args:
@@ -40,11 +40,11 @@ class Guesser(Protocol):
             most: guesses that each row can use, at least one of them more than none.
         """
 
-    def keep(self, texts: Sequence[KnownText], moves: Moves) -> None:
+    def keep(self, texts: Sequence[TrackedRow], moves: Moves) -> None:
         """Goes on with these rows, which have grown by guesses that were right and a token after them."""
 
 
-class Speculation(Method):
+class SpeculativeDecoding(Method):
     """Draws what the model draws, in fewer forwards.
 
     Args:
@@ -59,15 +59,15 @@ class Speculation(Method):
         """Those among them that the model drew too."""
 
     @abstractmethod
-    def guesser(self, texts: Sequence[KnownText], choices: Choices) -> Guesser:
+    def guesser(self, texts: Sequence[TrackedRow], choices: SamplingParams) -> Drafter:
         """What guesses for these rows, whose prompts are known."""
 
     def check(self, model: Autoregressive, requests: Sequence[Request]) -> None:
         """Raises a ValueError for what cannot be guessed."""
 
     def __call__(
-        self, model: Autoregressive, requests: Sequence[Request], choices: Choices
-    ) -> Generator[Drawn, None, None]:
+        self, model: Autoregressive, requests: Sequence[Request], choices: SamplingParams
+    ) -> Generator[GeneratedToken, None, None]:
         """Tokens of all requests as they become certain, from as many rows at once as the choices allow."""
         check_requests(model, requests, choices)
         self.check(model, requests)
@@ -75,30 +75,30 @@ class Speculation(Method):
         return self._decode(model, requests, choices)
 
     def _decode(
-        self, model: Autoregressive, requests: Sequence[Request], choices: Choices
-    ) -> Generator[Drawn, None, None]:
-        texts = [KnownText(number, request) for number, request in enumerate(requests)]
-        with evaluating(model):
+        self, model: Autoregressive, requests: Sequence[Request], choices: SamplingParams
+    ) -> Generator[GeneratedToken, None, None]:
+        texts = [TrackedRow(number, request) for number, request in enumerate(requests)]
+        with eval_mode(model):
             for numbers in batches(requests, choices.batch):
                 yield from self._decode_together(model, [texts[number] for number in numbers], choices)
 
     def _decode_together(
-        self, model: Autoregressive, texts: list[KnownText], choices: Choices
-    ) -> Generator[Drawn, None, None]:
+        self, model: Autoregressive, texts: list[TrackedRow], choices: SamplingParams
+    ) -> Generator[GeneratedToken, None, None]:
         # Entered anew for each forward: whoever reads the tokens does so outside inference mode.
         with torch.inference_mode():
-            reader = Reader(model, texts, choices.window, self.ahead + 1)
+            reader = CachedModel(model, texts, choices.window, self.ahead + 1)
             longest = max(text.longest for text in texts)
-            rows = Rows.of([text.request for text in texts], longest + self.ahead)
+            rows = RowState.of([text.request for text in texts], longest + self.ahead)
             guesser = self.guesser(texts, choices)
         guesses: list[list[int]] = [[] for _ in texts]
         while texts:
             with torch.inference_mode():
-                drawn = draw_each(rows, reader.logits, choices)
+                drawn = draw_steps(rows, reader.logits, choices)
                 tokens, log_probs = drawn.tolist(), _log_probs(reader.logits, drawn).tolist()
             for each in zip(texts, guesses, tokens, log_probs, strict=True):
                 yield from self._take(*each, choices)
-            moves, alive = retirement([text.finished for text in texts])
+            moves, alive = plan_compaction([text.finished for text in texts])
             texts = moved(texts, moves, alive)
             if texts:
                 with torch.inference_mode():
@@ -108,7 +108,7 @@ class Speculation(Method):
                     guesses = self._guess(guesser, texts, rows, reader.room)
                     reader.read(_suppose(rows, texts, guesses))
 
-    def _guess(self, guesser: Guesser, texts: Sequence[KnownText], rows: Rows, room: int) -> list[list[int]]:
+    def _guess(self, guesser: Drafter, texts: Sequence[TrackedRow], rows: RowState, room: int) -> list[list[int]]:
         """Guesses for each row, as many as it can use and as fit beside its last token, which is read with them."""
         most = [min(self.ahead, room - 1, text.remaining - 1) for text in texts]
         guesses = guesser.guess(texts, rows, most) if max(most) > 0 else [[] for _ in texts]
@@ -116,8 +116,13 @@ class Speculation(Method):
         return guesses
 
     def _take(
-        self, text: KnownText, guess: Sequence[int], tokens: Sequence[int], log_probs: Sequence[float], choices: Choices
-    ) -> Generator[Drawn, None, None]:
+        self,
+        text: TrackedRow,
+        guess: Sequence[int],
+        tokens: Sequence[int],
+        log_probs: Sequence[float],
+        choices: SamplingParams,
+    ) -> Generator[GeneratedToken, None, None]:
         """Takes up what was drawn, up to the first token that is not the guessed one, that one included."""
         for place, (token, log_prob) in enumerate(zip(tokens, log_probs, strict=True)):
             text.tokens.append(token)
@@ -126,19 +131,19 @@ class Speculation(Method):
                 text.finished = True
             right = place < len(guess) and guess[place] == token
             self.accepted += right
-            yield Drawn(text.number, token, log_prob, text.finished)
+            yield GeneratedToken(text.number, token, log_prob, text.finished)
             if text.finished or not right:
                 return
 
 
-def _keep(rows: Rows, texts: Sequence[KnownText], moves: Moves) -> None:
+def _keep(rows: RowState, texts: Sequence[TrackedRow], moves: Moves) -> None:
     device, before = rows.lengths.device, len(rows.lengths)
     if len(texts) < before:
         rows.select(torch.tensor(moved(range(before), moves, len(texts)), device=device))
     rows.lengths = torch.tensor([len(text.tokens) for text in texts], device=device)
 
 
-def _suppose(rows: Rows, texts: Sequence[KnownText], guesses: Sequence[Sequence[int]]) -> Int[Tensor, "b n"]:
+def _suppose(rows: RowState, texts: Sequence[TrackedRow], guesses: Sequence[Sequence[int]]) -> Int[Tensor, "b n"]:
     """The last token of each row and its guesses, which filters are to see beyond its end."""
     tokens = padded([[text.tokens[-1], *guess] for text, guess in zip(texts, guesses, strict=True)], rows.tokens.device)
     at = rows.lengths[:, None] - 1 + torch.arange(tokens.shape[1], device=tokens.device)
@@ -147,5 +152,5 @@ def _suppose(rows: Rows, texts: Sequence[KnownText], guesses: Sequence[Sequence[
 
 
 def _log_probs(logits: Tensor, tokens: Tensor) -> Tensor:
-    logits = precise(logits)
+    logits = upcast(logits)
     return logits.gather(-1, tokens[..., None])[..., 0] - logits.logsumexp(dim=-1)

@@ -8,7 +8,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from lightning_xt.generation.filters.base import FilterFactory
 from lightning_xt.generation.methods.base import MethodFactory
-from lightning_xt.inference.generation_options import Sampling
+from lightning_xt.inference.generation_options import GenerationOptions
 from lightning_xt.system.files import replacing
 from lightning_xt.training.callbacks.preemption import owes_validation
 from lightning_xt.training.callbacks.run_folder import run_folder
@@ -65,7 +65,7 @@ class SampleText(Callback):
         if any(not prompt for prompt in prompts or ()):
             raise ValueError("sample_text.prompts: a prompt is empty; give at least one character, or no prompts: []")
         self.prompts = prompts
-        self.sampling = Sampling(
+        self.sampling = GenerationOptions(
             max_new_tokens=max_new_tokens,
             temperature=temperature,
             filters=filters,

@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 
 from lightning_xt.data.files.json_lines import ENDINGS
-from lightning_xt.inference.generation_options import Sampling
+from lightning_xt.inference.generation_options import GenerationOptions
 from lightning_xt.system.files import replacing
 from lightning_xt.training.module import Module
 
@@ -25,7 +25,7 @@ class WritePredictions(BasePredictionWriter):
         sampling: how the model is sampled.
     """
 
-    def __init__(self, output: Path, sampling: Sampling) -> None:
+    def __init__(self, output: Path, sampling: GenerationOptions) -> None:
         super().__init__(write_interval="batch")
         self.output, self.sampling = output, sampling
 

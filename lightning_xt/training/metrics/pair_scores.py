@@ -13,7 +13,7 @@ from torchmetrics.text import CHRFScore, SacreBLEUScore
 
 from lightning_xt.core.batch import EvaluationPairs
 from lightning_xt.data.tokenizers.base import Tokenizer
-from lightning_xt.inference.translation import until_end
+from lightning_xt.inference.translation import cut_at_end
 from lightning_xt.objectives.base import Loss
 
 
@@ -39,8 +39,8 @@ class PairScores:
     def __init__(self, device: torch.device, tokenizer: Tokenizer, limit: int | None, show: int) -> None:
         self.device, self.tokenizer, self.limit, self.show = device, tokenizer, limit, show
         # Apple's GPUs know no float64.
-        precise = torch.float32 if device.type == "mps" else torch.float64
-        self.sums = torch.zeros(5, dtype=precise, device=device)
+        upcast = torch.float32 if device.type == "mps" else torch.float64
+        self.sums = torch.zeros(5, dtype=upcast, device=device)
         """Nats, tokens, tokens predicted right; pairs decoded, those decoded exactly."""
         self.of_text: tuple[Metric, ...] | None = None
         self.pairs: list[Shown] = []
@@ -74,8 +74,8 @@ class PairScores:
         """
         end, pad = self.tokenizer.end, self.tokenizer.pad
         for row, ids in zip(rows, found.tolist(), strict=True):
-            target = until_end(_unpadded(batch.tgt[row, 1:].tolist(), pad), end)
-            answer = until_end(ids, end) if end is not None else ids[: len(target)]
+            target = cut_at_end(_unpadded(batch.tgt[row, 1:].tolist(), pad), end)
+            answer = cut_at_end(ids, end) if end is not None else ids[: len(target)]
             self.sums[3] += 1
             # An answer that never ended is no match.
             self.sums[4] += answer == target and (end is None or end in ids)

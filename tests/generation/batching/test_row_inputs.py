@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_xt.core.inputs import Inputs
-from lightning_xt.generation.batching.row_inputs import of_a_step, row_of, soft_tokens, stacked
+from lightning_xt.generation.batching.row_inputs import count_soft_tokens, select_row, stack_inputs, step_inputs
 
 
 def numbers(*shape: int) -> Tensor:
@@ -24,9 +24,9 @@ def given(inputs: Inputs) -> set[str]:
 
 
 def test_nothing_stays_nothing() -> None:
-    assert row_of(None, 3) is None and of_a_step(None) is None and soft_tokens(None) == 0
-    assert stacked([None, None]) is None and stacked([Inputs(), None]) is None
-    assert soft_tokens(Inputs()) == 0
+    assert select_row(None, 3) is None and step_inputs(None) is None and count_soft_tokens(None) == 0
+    assert stack_inputs([None, None]) is None and stack_inputs([Inputs(), None]) is None
+    assert count_soft_tokens(Inputs()) == 0
 
 
 def test_a_row_of_a_batch() -> None:
@@ -37,13 +37,13 @@ def test_a_row_of_a_batch() -> None:
         types=torch.arange(21).view(3, 7),
         visible_prefix=torch.tensor([1, 2, 3]),
     )
-    row = row_of(batch, 1, 4)
+    row = select_row(batch, 1, 4)
     assert given(row) == given(batch)
     for name in ("condition", "context", "context_mask", "visible_prefix"):
         assert torch.equal(getattr(row, name), getattr(batch, name)[1:2])
     assert row.types.tolist() == [[7, 8, 9, 10]]
-    assert row_of(batch, 1).types.tolist() == [list(range(7, 14))]
-    prefix = row_of(Inputs(prefix=numbers(2, 3, 4)), 1, 2)
+    assert select_row(batch, 1).types.tolist() == [list(range(7, 14))]
+    prefix = select_row(Inputs(prefix=numbers(2, 3, 4)), 1, 2)
     assert torch.equal(prefix.prefix, numbers(2, 3, 4)[1:]), "soft tokens are no part of a prompt's length"
 
 
@@ -55,19 +55,19 @@ def test_rows_of_a_batch_make_it_again() -> None:
         types=torch.arange(21).view(3, 7),
         visible_prefix=torch.tensor([1, 2, 3]),
     )
-    again = stacked([row_of(batch, row) for row in range(3)])
+    again = stack_inputs([select_row(batch, row) for row in range(3)])
     assert given(again) == given(batch)
     assert all(torch.equal(getattr(again, name), getattr(batch, name)) for name in given(batch))
 
 
 def test_contexts_of_one_width_need_no_mask() -> None:
-    together = stacked([context(3), context(3)])
+    together = stack_inputs([context(3), context(3)])
     assert together.context_mask is None
     assert torch.equal(together.context, numbers(1, 3, 2).repeat(2, 1, 1))
 
 
 def test_contexts_of_different_widths_are_masked_where_they_are_padded() -> None:
-    together = stacked([context(2), context(4), context(1)])
+    together = stack_inputs([context(2), context(4), context(1)])
     assert together.context.shape == (3, 4, 2)
     assert together.context_mask.tolist() == [[True] * 2 + [False] * 2, [True] * 4, [True] + [False] * 3]
     assert torch.equal(together.context[0, :2], numbers(2, 2)) and together.context[0, 2:].abs().max() == 0
@@ -78,22 +78,22 @@ def test_a_row_with_a_mask_beside_one_without(masked_first: bool) -> None:
     rows, masks = [context(3, 1), context(2)], [[True, False, False], [True, True, False]]
     if not masked_first:
         rows, masks = rows[::-1], masks[::-1]
-    assert stacked(rows).context_mask.tolist() == masks
+    assert stack_inputs(rows).context_mask.tolist() == masks
     same = [context(3, 1), context(3)]
-    assert stacked(same).context_mask.tolist() == [[True, False, False], [True] * 3]
+    assert stack_inputs(same).context_mask.tolist() == [[True, False, False], [True] * 3]
     assert same[1].context_mask is None, "what was given is left as it was"
 
 
 def test_types_are_padded_and_conditions_are_not() -> None:
     rows = [Inputs(types=torch.tensor([types]), condition=numbers(1, 3)) for types in ([1, 2, 3], [4])]
-    together = stacked(rows)
+    together = stack_inputs(rows)
     assert together.types.tolist() == [[1, 2, 3], [4, 0, 0]]
     assert together.condition.shape == (2, 3)
 
 
 def test_one_row_is_not_the_callers_own() -> None:
     mine = context(3, 2)
-    together = stacked([mine])
+    together = stack_inputs([mine])
     together.context.zero_()
     together.context_mask.zero_()
     assert torch.equal(mine.context, numbers(1, 3, 2)) and mine.context_mask.tolist() == [[True, True, False]]
@@ -107,14 +107,14 @@ def test_a_step_keeps_the_condition_and_the_last_type() -> None:
         types=torch.tensor([[1, 2], [3, 4]]),
         visible_prefix=torch.tensor([1, 2]),
     )
-    step = of_a_step(inputs)
+    step = step_inputs(inputs)
     assert given(step) == {"condition", "types"}
     assert step.types.tolist() == [[2], [4]] and torch.equal(step.condition, inputs.condition)
-    assert given(of_a_step(Inputs(prefix=numbers(2, 3, 4)))) == set()
+    assert given(step_inputs(Inputs(prefix=numbers(2, 3, 4)))) == set()
 
 
 def test_soft_tokens_are_counted() -> None:
-    assert soft_tokens(Inputs(prefix=numbers(2, 3, 4))) == 3
+    assert count_soft_tokens(Inputs(prefix=numbers(2, 3, 4))) == 3
 
 
 @pytest.mark.parametrize(
@@ -132,4 +132,4 @@ def test_soft_tokens_are_counted() -> None:
 def test_refuses_rows_with_different_inputs(rows: list[Inputs | None], message: str) -> None:
     start = "rows that are decoded together need the same inputs, but "
     with pytest.raises(ValueError, match=re.escape(start + message)):
-        stacked(rows)
+        stack_inputs(rows)

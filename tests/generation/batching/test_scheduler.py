@@ -14,9 +14,9 @@ from catalogue import ALL, BUILDS, CONDITION, CONTEXT, DIM, VOCAB, Build, attent
 from encoder_catalogue import PAIRS, SOURCES
 
 from lightning_xt.core.inputs import Inputs
-from lightning_xt.generation.batching.row_state import changed_logits
-from lightning_xt.generation.batching.running_batch import Batch
-from lightning_xt.generation.batching.scheduler import ASK_EVERY, Slots
+from lightning_xt.generation.batching.row_state import filter_logits
+from lightning_xt.generation.batching.running_batch import RunningBatch
+from lightning_xt.generation.batching.scheduler import ASK_EVERY, Scheduler
 from lightning_xt.generation.engine import answer, generate
 from lightning_xt.generation.filters.forced import Forced
 from lightning_xt.generation.filters.no_repeat_ngram import NoRepeatNgram
@@ -27,8 +27,8 @@ from lightning_xt.generation.methods.beam_search import BeamSearch
 from lightning_xt.generation.methods.contrastive_search import ContrastiveSearch
 from lightning_xt.generation.methods.prompt_lookup import PromptLookup
 from lightning_xt.generation.methods.sample import Sample
-from lightning_xt.generation.noise import draw, seeds_of
-from lightning_xt.generation.requests import Choices, Request, Result
+from lightning_xt.generation.noise import draw, make_seeds
+from lightning_xt.generation.requests import Request, Result, SamplingParams
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.nn.embeddings.learned_positions import LearnedPositions
 from lightning_xt.nn.positions.alibi import ALiBi
@@ -53,7 +53,7 @@ EACH = pytest.mark.parametrize("name", NAMES)
 
 
 @torch.no_grad()
-def naive(model: Decoder, number: int, request: Request, choices: Choices) -> Result:
+def naive(model: Decoder, number: int, request: Request, choices: SamplingParams) -> Result:
     """One text, everything read anew for each token."""
     text, given = request.prompt[None], Inputs() if request.inputs is None else request.inputs
     prompt, log_probs = torch.tensor([len(request.prompt)]), []
@@ -62,8 +62,8 @@ def naive(model: Decoder, number: int, request: Request, choices: Choices) -> Re
         if types is not None:
             types = torch.cat((types, types[:, -1:].expand(1, n - types.shape[1])), dim=1)
         logits = model(text, inputs=replace(given, types=types))[:, -1]
-        changed = changed_logits(logits, History(text, prompt, torch.tensor([n]), choices.end), choices)
-        token = draw(changed, choices.temperature, seeds_of([request.seed], text.device), torch.tensor([step]))
+        changed = filter_logits(logits, History(text, prompt, torch.tensor([n]), choices.end), choices)
+        token = draw(changed, choices.temperature, make_seeds([request.seed], text.device), torch.tensor([step]))
         log_probs.append(float(logits.log_softmax(dim=-1)[0, token]))
         text = torch.cat((text, token[:, None]), dim=1)
         if int(token) == choices.end or (choices.stop is not None and choices.stop(number, int(token))):
@@ -91,11 +91,11 @@ def asked(count: int = len(PROMPTS)) -> list[Request]:
 def way(on_host: bool) -> Iterator[None]:
     """The way of a CPU, or on a CPU that of other devices."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Slots, "on_host", property(lambda slots: on_host, lambda slots, value: None), raising=False)
+        patch.setattr(Scheduler, "on_host", property(lambda slots: on_host, lambda slots, value: None), raising=False)
         yield
 
 
-def agree(model: Decoder, requests: list[Request], choices: Choices) -> list[Result]:
+def agree(model: Decoder, requests: list[Request], choices: SamplingParams) -> list[Result]:
     """Asserts that each request is answered as if there were no other, both ways."""
     wanted = [naive(model, number, request, choices) for number, request in enumerate(requests)]
     for on_host in (True, False):
@@ -116,7 +116,7 @@ def same(found: list[Result], wanted: list[Result]) -> None:
 def test_each_text_is_as_if_alone(name: str, temperature: float) -> None:
     """Nine texts in three places: prompts are read into places that others gave up, and rows move together."""
     model, requests = randomised(BUILDS[name]), asked()
-    choices = Choices(temperature=temperature, filters=[TopK(7), NoRepeatNgram(2), Forced([7, 5])], batch=3)
+    choices = SamplingParams(temperature=temperature, filters=[TopK(7), NoRepeatNgram(2), Forced([7, 5])], batch=3)
     end = answer(model, [requests[7]], choices)[0][0].tokens[2]
     results = agree(model, requests, replace(choices, end=end))
     assert len(results[7].tokens) <= 3 and {result.tokens[-1] == end for result in results} == {True, False}
@@ -124,7 +124,7 @@ def test_each_text_is_as_if_alone(name: str, temperature: float) -> None:
 
 @ALL
 def test_greedy_with_a_memory_equals_greedy_without(build: Build) -> None:
-    results = agree(randomised(build), asked(3), Choices(temperature=0, batch=2))
+    results = agree(randomised(build), asked(3), SamplingParams(temperature=0, batch=2))
     assert [len(result.tokens) for result in results] == LENGTHS[:3]
 
 
@@ -140,7 +140,7 @@ def test_sources_of_different_lengths_are_translated_together(name: str) -> None
             known = model.encode(src, mask if row % 2 else None, inputs=Inputs(condition=condition))
         prompt = torch.randint(0, VOCAB, (PROMPTS[row],))
         requests.append(Request(prompt=prompt, max_new_tokens=LENGTHS[row], seed=row, inputs=known))
-    agree(model.decoder, requests, Choices(end=END, batch=3))
+    agree(model.decoder, requests, SamplingParams(end=END, batch=3))
 
 
 def test_soft_prefixes_of_different_lengths() -> None:
@@ -148,7 +148,7 @@ def test_soft_prefixes_of_different_lengths() -> None:
     for row, soft in enumerate([2, None, 3, 2, None, 5, 2, 3, 1]):
         prefix = None if soft is None else torch.randn(1, soft, DIM).double()
         requests[row] = replace(requests[row], inputs=Inputs(prefix=prefix))
-    agree(model, requests, Choices(end=END, batch=4))
+    agree(model, requests, SamplingParams(end=END, batch=4))
 
 
 def test_prompts_whose_tokens_see_each_other() -> None:
@@ -156,7 +156,7 @@ def test_prompts_whose_tokens_see_each_other() -> None:
     for row, request in enumerate(requests):
         seen = Inputs(visible_prefix=torch.tensor([len(request.prompt) - row % 2]))
         requests[row] = replace(request, inputs=seen)
-    agree(randomised(decoder), requests, Choices(end=END, batch=4))
+    agree(randomised(decoder), requests, SamplingParams(end=END, batch=4))
 
 
 def test_a_callback_ends_the_text_it_is_told_of() -> None:
@@ -167,7 +167,7 @@ def test_a_callback_ends_the_text_it_is_told_of() -> None:
         return token % 5 == number % 5
 
     model, requests = randomised(decoder), asked()
-    choices = Choices(temperature=1.5, end=END, batch=3, stop=stop)
+    choices = SamplingParams(temperature=1.5, end=END, batch=3, stop=stop)
     results = [result.tokens for (result,) in answer(model, requests, choices)]
     assert heard == dict(enumerate(results)), "told of each token of a text, in order, and of none after its end"
     agree(model, requests, replace(choices, stop=lambda number, token: token % 5 == number % 5))
@@ -176,18 +176,18 @@ def test_a_callback_ends_the_text_it_is_told_of() -> None:
 
 def test_any_number_of_places() -> None:
     model, requests = randomised(decoder), asked()
-    wanted = agree(model, requests, Choices(end=END, batch=64))
+    wanted = agree(model, requests, SamplingParams(end=END, batch=64))
     for batch in (1, 2, 8, 9):
         for on_host in (True, False):
             with way(on_host):
-                same([result for (result,) in answer(model, requests, Choices(end=END, batch=batch))], wanted)
+                same([result for (result,) in answer(model, requests, SamplingParams(end=END, batch=batch))], wanted)
 
 
 def test_prompts_are_read_in_pieces_where_they_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lightning_xt.generation.batching.scheduler.READ_AT_ONCE", 8)
     model, read = randomised(decoder), []
     model.register_forward_pre_hook(lambda module, args: read.append(tuple(args[0].shape)))
-    agree(model, asked(), Choices(batch=64))
+    agree(model, asked(), SamplingParams(batch=64))
     assert all(rows * n <= 8 or rows == 1 for rows, n in read if n > 1)
     assert max(rows for rows, n in read if n > 1) > 1
 
@@ -196,7 +196,7 @@ def test_prompts_are_read_in_pieces_where_they_are_many(monkeypatch: pytest.Monk
 def test_static_memories_give_the_same(name: str) -> None:
     model = randomised(BUILDS[name])
     model.new_cache = partial(model.new_cache, static=True)
-    agree(model, asked(), Choices(end=END, batch=3))
+    agree(model, asked(), SamplingParams(end=END, batch=3))
 
 
 # Work -----------------------------------------------------------------------------------------------------------------
@@ -215,7 +215,7 @@ def test_texts_that_ended_cost_nothing(batch: int) -> None:
     # One token is a prompt too: of another number of tokens than steps have.
     requests = [replace(each, prompt=each.prompt.repeat(2), inputs=None) for each in requests]
     shapes = counted(model)
-    results = answer(model, requests, Choices(temperature=1.5, end=END, batch=batch))
+    results = answer(model, requests, SamplingParams(temperature=1.5, end=END, batch=batch))
     drawn = [len(result.tokens) for (result,) in results]
     assert sum(rows for rows, n in shapes if n == 1) == sum(drawn) - len(drawn)
     assert sum(rows for rows, n in shapes if n > 1) == len(requests)
@@ -226,17 +226,17 @@ def test_prompts_of_similar_lengths_are_read_together() -> None:
     model = randomised(decoder)
     shapes = counted(model)
     requests = [Request(prompt=torch.zeros(n, dtype=torch.long), max_new_tokens=1) for n in (100, 2, 90, 3, 95, 50, 2)]
-    answer(model, requests, Choices())
+    answer(model, requests, SamplingParams())
     assert sorted(shapes) == [(1, 50), (3, 3), (3, 100)]
 
 
 @pytest.mark.parametrize(("on_host", "asks"), [(True, 1 + 2 * ASK_EVERY + 3), (False, 1 + 2 + 1)])
 def test_a_device_is_asked_now_and_then(on_host: bool, asks: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    heard, hear = [], Batch.hear
-    monkeypatch.setattr(Batch, "hear", lambda batch: heard.append(hear(batch)) or heard[-1])
+    heard, collect = [], RunningBatch.collect
+    monkeypatch.setattr(RunningBatch, "hear", lambda batch: heard.append(collect(batch)) or heard[-1])
     request = Request(prompt=torch.tensor([1]), max_new_tokens=1 + 2 * ASK_EVERY + 3)
     with way(on_host):
-        answer(decoder(), [request] * 2, Choices())
+        answer(decoder(), [request] * 2, SamplingParams())
     assert len(heard) == asks
 
 
@@ -245,7 +245,7 @@ def test_elsewhere_rows_are_let_go_once_half_of_them_ended() -> None:
     shapes = counted(model)
     requests = [Request(prompt=torch.tensor([1, 2]), max_new_tokens=n) for n in (2, 4, 4, 6, 8)]
     with way(False):
-        answer(model, requests, Choices())
+        answer(model, requests, SamplingParams())
     assert [rows for rows, _ in shapes[:8]] == [5, 5, 5, 5, 2, 2, 1, 1]
 
 
@@ -257,15 +257,15 @@ def test_elsewhere_a_long_text_that_ended_takes_no_room_from_those_that_go_on() 
     model = randomised(decoder)
     shapes = counted(model)
     with way(False):
-        found = [result for (result,) in answer(model, requests, Choices())]
+        found = [result for (result,) in answer(model, requests, SamplingParams())]
     assert [rows for rows, n in shapes if n == 1] == [3] + [4] * 39
-    same(found, [answer(model, [request], Choices())[0][0] for request in requests])
+    same(found, [answer(model, [request], SamplingParams())[0][0] for request in requests])
 
 
 def test_elsewhere_a_text_that_ended_has_drawn_nothing_once_it_is_forgotten() -> None:
     """Filters that count what was drawn see its row too."""
     requests = [Request(prompt=torch.randint(0, VOCAB, (10,)), max_new_tokens=n) for n in (2, 6, 6, 6)]
-    results = agree(randomised(decoder), requests, Choices(filters=[Forced([1, 2])]))
+    results = agree(randomised(decoder), requests, SamplingParams(filters=[Forced([1, 2])]))
     assert [result.tokens[:2] for result in results] == [[1, 2]] * 4
 
 
@@ -292,7 +292,7 @@ def test_a_window_slides_past_the_trained_length(options: dict[str, Any]) -> Non
         layer.window = min(layer.window or window, window)
     prompts = [torch.randint(0, VOCAB, (n,)) for n in (2, 11, 5)]
     requests = [Request(prompt=prompt, max_new_tokens=3 * window) for prompt in prompts]
-    choices = Choices(temperature=0, window=window, batch=2)
+    choices = SamplingParams(temperature=0, window=window, batch=2)
     wanted = [naive(narrow, number, request, choices) for number, request in enumerate(requests)]
     for on_host in (True, False):
         with way(on_host):
@@ -316,14 +316,14 @@ def test_a_window_cannot_slide_over_learned_positions() -> None:
 
 def test_nothing_asked_is_nothing_answered() -> None:
     model = decoder().train()
-    assert answer(model, [], Choices()) == []
+    assert answer(model, [], SamplingParams()) == []
     assert model.training
 
 
 @pytest.mark.parametrize("training", [True, False])
 def test_the_mode_is_restored_when_closed_early(training: bool) -> None:
     model = decoder(dropout=0.5).train(training)
-    drawn = Sample()(model, asked(), Choices(batch=2))
+    drawn = Sample()(model, asked(), SamplingParams(batch=2))
     next(drawn)
     assert not model.training
     drawn.close()
@@ -333,7 +333,7 @@ def test_the_mode_is_restored_when_closed_early(training: bool) -> None:
 def test_inputs_are_left_as_they_were() -> None:
     model, requests = randomised(BUILDS["given_context"]), asked()
     before = copy.deepcopy([vars(request.inputs) for request in requests])
-    answer(model, requests, Choices(end=END, batch=3))
+    answer(model, requests, SamplingParams(end=END, batch=3))
     for request, was in zip(requests, before, strict=True):
         assert all(
             was[name] is value is None or torch.equal(value, was[name]) for name, value in vars(request.inputs).items()
@@ -351,7 +351,7 @@ def test_inputs_are_left_as_they_were() -> None:
 )
 def test_refuses_choices_before_anything_is_drawn(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
-        Sample()(decoder(), asked(1), Choices(**options))
+        Sample()(decoder(), asked(1), SamplingParams(**options))
 
 
 @pytest.mark.parametrize("method", [Sample(), PromptLookup(), BeamSearch(), ContrastiveSearch()], ids=type)
@@ -363,6 +363,6 @@ def test_refuses_rows_with_different_inputs_before_anything_is_read(method: Meth
         "the same, or set batch to 1"
     )
     with pytest.raises(ValueError, match=re.escape(message)):
-        method(model, requests, Choices(batch=2))
-    apart = answer(model, requests, Choices(temperature=0, batch=1), method)
-    assert apart == [answer(model, [each], Choices(temperature=0), method)[0] for each in requests]
+        method(model, requests, SamplingParams(batch=2))
+    apart = answer(model, requests, SamplingParams(temperature=0, batch=1), method)
+    assert apart == [answer(model, [each], SamplingParams(temperature=0), method)[0] for each in requests]

@@ -17,7 +17,7 @@ from lightning_xt.generation.methods.draft import Draft
 from lightning_xt.generation.methods.prompt_lookup import PromptLookup
 from lightning_xt.generation.models.contrastive import Contrastive
 from lightning_xt.generation.protocol import Autoregressive
-from lightning_xt.generation.requests import Choices, Request
+from lightning_xt.generation.requests import Request, SamplingParams
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.nn.embeddings.learned_positions import LearnedPositions
 
@@ -134,12 +134,12 @@ def test_a_joint_memory_repeats_and_reorders_its_rows() -> None:
 
 
 @pytest.mark.parametrize(
-    "choices", [Choices(temperature=0), Choices(filters=[TopK(3)], end=4)], ids=["greedy", "sampled"]
+    "choices", [SamplingParams(temperature=0), SamplingParams(filters=[TopK(3)], end=4)], ids=["greedy", "sampled"]
 )
-def test_a_row_alone_or_among_others_that_come_and_go(choices: Choices) -> None:
+def test_a_row_alone_or_among_others_that_come_and_go(choices: SamplingParams) -> None:
     wrapped = Contrastive(randomised(decoder), [amateur(1), amateur(2)])
     asked = [Request(prompt=words(1, 1 + row)[0], max_new_tokens=9 - row, seed=row) for row in range(5)]
-    together = answer(wrapped, asked, Choices(**{**vars(choices), "batch": 2}))
+    together = answer(wrapped, asked, SamplingParams(**{**vars(choices), "batch": 2}))
     alone = [answer(wrapped, [request], choices)[0] for request in asked]
     assert [result.tokens for (result,) in together] == [result.tokens for (result,) in alone]
     for method in (PromptLookup(), Draft(wrapped.model)):

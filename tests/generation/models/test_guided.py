@@ -16,7 +16,7 @@ from lightning_xt.generation.methods.beam_search import BeamSearch
 from lightning_xt.generation.methods.prompt_lookup import PromptLookup
 from lightning_xt.generation.models.guided import Guided
 from lightning_xt.generation.protocol import Autoregressive
-from lightning_xt.generation.requests import Choices, Request
+from lightning_xt.generation.requests import Request, SamplingParams
 from lightning_xt.models.encoder_decoder import EncoderDecoder
 
 END = 2
@@ -105,12 +105,12 @@ def asked(model: EncoderDecoder) -> list[Request]:
 
 @torch.no_grad()
 @pytest.mark.parametrize(
-    "choices", [Choices(temperature=0), Choices(filters=[TopK(3)], end=4)], ids=["greedy", "sampled"]
+    "choices", [SamplingParams(temperature=0), SamplingParams(filters=[TopK(3)], end=4)], ids=["greedy", "sampled"]
 )
-def test_a_row_alone_or_among_others_that_come_and_go(choices: Choices) -> None:
+def test_a_row_alone_or_among_others_that_come_and_go(choices: SamplingParams) -> None:
     model = randomised(pair)
     guided, requests = Guided(model.decoder, model.encode(torch.tensor([[END]])), SCALE), asked(model)
-    together = answer(guided, requests, Choices(**{**vars(choices), "batch": 2}))
+    together = answer(guided, requests, SamplingParams(**{**vars(choices), "batch": 2}))
     alone = [answer(guided, [request], choices)[0] for request in requests]
     assert [result.tokens for (result,) in together] == [result.tokens for (result,) in alone]
     assert answer(guided, requests, choices, PromptLookup())[0][0].tokens == alone[0][0].tokens
@@ -120,8 +120,8 @@ def test_a_row_alone_or_among_others_that_come_and_go(choices: Choices) -> None:
 def test_beams_search_among_guided_scores() -> None:
     model, (src, mask) = randomised(pair), source(5, 7)
     guided, requests = Guided(model.decoder, model.encode(torch.tensor([[END]])), SCALE), asked(model)
-    greedy = answer(guided, requests, Choices(temperature=0, end=4))
-    one, three = (answer(guided, requests, Choices(end=4), BeamSearch(beams=beams)) for beams in (1, 3))
+    greedy = answer(guided, requests, SamplingParams(temperature=0, end=4))
+    one, three = (answer(guided, requests, SamplingParams(end=4), BeamSearch(beams=beams)) for beams in (1, 3))
     assert [result.tokens for (result,) in one] == [result.tokens for (result,) in greedy]
     assert [result.tokens for (result,) in three] != [result.tokens for (result,) in greedy]
     for row, (request, (result,)) in enumerate(zip(requests, three, strict=True)):

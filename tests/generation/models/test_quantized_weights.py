@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.generation.engine import generate
-from lightning_xt.generation.models.quantized_weights import FEW, Int8Linear, mean_loss, with_weights
+from lightning_xt.generation.models.quantized_weights import FEW, Int8Linear, convert_weights, measure_loss
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.nn.heads.tied_head import TiedHead
 from lightning_xt.nn.projections.latent import Latent
@@ -99,7 +99,7 @@ def test_takes_a_view_whose_rows_are_not_one_after_the_other() -> None:
 def test_the_original_is_left_as_it_was(build: partial, weights: str) -> None:
     model = randomised(build, torch.float32).train()
     state, strides = copy.deepcopy(model.state_dict()), [p.stride() for p in model.parameters()]
-    copied = with_weights(model, weights)
+    copied = convert_weights(model, weights)
     assert model.training and not copied.training
     assert all(p.requires_grad for p in model.parameters()) and not any(p.requires_grad for p in copied.parameters())
     assert state.keys() == model.state_dict().keys()
@@ -113,7 +113,7 @@ def test_the_original_is_left_as_it_was(build: partial, weights: str) -> None:
 @torch.no_grad()
 def test_float32_gives_the_same_logits(build: partial) -> None:
     model = randomised(build, torch.float32)
-    copied, tokens = with_weights(model, "float32"), text()
+    copied, tokens = convert_weights(model, "float32"), text()
     torch.testing.assert_close(copied(tokens), model(tokens), rtol=1e-5, atol=1e-5)
     linears = [module for module in copied.modules() if isinstance(module, nn.Linear)]
     assert linears and all(module.weight.T.is_contiguous() for module in linears)
@@ -124,19 +124,19 @@ def test_float32_gives_the_same_logits(build: partial) -> None:
 @torch.no_grad()
 def test_low_precision_stays_close(build: partial, weights: str) -> None:
     model, tokens = randomised(build, torch.float32), text()
-    copied = with_weights(model, weights)
+    copied = convert_weights(model, weights)
     logits = copied(tokens)
     assert logits.dtype == torch.bfloat16
     error = (logits.float() - model(tokens)).norm() / model(tokens).norm()
     assert 0 < error < 0.06, f"relative error {error:.3f}"
-    assert abs(mean_loss(copied, tokens) - mean_loss(model, tokens)) < 0.1
+    assert abs(measure_loss(copied, tokens) - measure_loss(model, tokens)) < 0.1
 
 
 @EACH
 @torch.no_grad()
 def test_int8_stands_for_every_linear_map(build: partial) -> None:
     model = randomised(build, torch.float32)
-    copied = with_weights(model, "int8")
+    copied = convert_weights(model, "int8")
     assert not any(isinstance(module, nn.Linear) for module in copied.modules())
     found = {name: module for name, module in copied.named_modules() if isinstance(module, Int8Linear)}
     wanted = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
@@ -148,7 +148,7 @@ def test_int8_stands_for_every_linear_map(build: partial) -> None:
 
 def test_a_tied_head_and_its_embedding_stay_one_table() -> None:
     for weights in ("float32", "bfloat16", "int8"):
-        copied = with_weights(randomised(VARIANTS["tied"], torch.float32), weights)
+        copied = convert_weights(randomised(VARIANTS["tied"], torch.float32), weights)
         assert copied.head.weight is copied.token_embedding.weight
 
 
@@ -156,7 +156,7 @@ def test_a_tied_head_and_its_embedding_stay_one_table() -> None:
 @pytest.mark.parametrize("weights", ["float32", "bfloat16", "int8"])
 def test_decodes(build: partial, weights: str) -> None:
     """Prompts of different lengths: single tokens take other ways than whole prompts."""
-    copied = with_weights(randomised(build, torch.float32), weights)
+    copied = convert_weights(randomised(build, torch.float32), weights)
     prompt, lengths = torch.randint(0, VOCAB, (3, 5)), torch.tensor([5, 1, 3])
     out = generate(copied, prompt, 7, lengths=lengths, temperature=0.0)
     assert out.shape == (3, 7)
@@ -172,7 +172,7 @@ def test_decodes(build: partial, weights: str) -> None:
 def test_an_unknown_form_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     with pytest.raises(ValueError, match="weights is 'int4'; it must be one of float32, bfloat16, int8"):
-        with_weights(decoder(), "int4")
+        convert_weights(decoder(), "int4")
 
 
 # Loss -----------------------------------------------------------------------------------------------------------------
@@ -183,13 +183,13 @@ def test_the_mean_loss_is_the_cross_entropy() -> None:
     with torch.no_grad():
         log_probs = model(tokens[:, :-1]).log_softmax(dim=-1)
     by_hand = -sum(float(log_probs[0, t, tokens[0, t + 1]]) for t in range(6)) / 6
-    assert mean_loss(model, tokens) == pytest.approx(by_hand, rel=1e-5)
+    assert measure_loss(model, tokens) == pytest.approx(by_hand, rel=1e-5)
     reader = randomised(lambda: given_context(position=None))
     inputs = Inputs(context=torch.randn(1, 3, CONTEXT, dtype=torch.float64))
     with torch.no_grad():
         logits = reader(tokens[:, :-1], inputs=inputs)[0]
     expected = float(functional.cross_entropy(logits, tokens[0, 1:]))
-    assert mean_loss(reader, tokens, inputs) == pytest.approx(expected, rel=1e-5)
+    assert measure_loss(reader, tokens, inputs) == pytest.approx(expected, rel=1e-5)
 
 
 def trained() -> tuple[Decoder, Tensor]:
@@ -207,9 +207,9 @@ def trained() -> tuple[Decoder, Tensor]:
 
 def test_what_rounding_costs_a_trained_model_is_little() -> None:
     model, tokens = trained()
-    exact = mean_loss(model, tokens)
+    exact = measure_loss(model, tokens)
     assert exact < 0.5, "it has learnt something"
-    assert mean_loss(with_weights(model, "float32"), tokens) == pytest.approx(exact, abs=1e-5)
+    assert measure_loss(convert_weights(model, "float32"), tokens) == pytest.approx(exact, abs=1e-5)
     for weights in ("bfloat16", "int8"):
-        assert mean_loss(with_weights(model, weights), tokens) == pytest.approx(exact, abs=0.03)
+        assert measure_loss(convert_weights(model, weights), tokens) == pytest.approx(exact, abs=0.03)
     assert DIM % 32 != 0, "the models above have a width that the kernel cannot read"

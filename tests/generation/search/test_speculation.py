@@ -13,7 +13,7 @@ from encoder_catalogue import pair, source
 from torch import Tensor
 
 from lightning_xt.core.inputs import Inputs
-from lightning_xt.generation.batching.row_inputs import row_of
+from lightning_xt.generation.batching.row_inputs import select_row
 from lightning_xt.generation.engine import answer
 from lightning_xt.generation.filters.min_length import MinLength
 from lightning_xt.generation.filters.no_repeat_ngram import NoRepeatNgram
@@ -23,14 +23,14 @@ from lightning_xt.generation.history import History
 from lightning_xt.generation.methods.base import Method
 from lightning_xt.generation.methods.draft import Draft
 from lightning_xt.generation.methods.prompt_lookup import PromptLookup
-from lightning_xt.generation.noise import draw, seeds_of
+from lightning_xt.generation.noise import draw, make_seeds
 from lightning_xt.generation.protocol import Autoregressive
-from lightning_xt.generation.requests import Choices, Request
+from lightning_xt.generation.requests import Request, SamplingParams
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.nn.embeddings.learned_positions import LearnedPositions
 
-GREEDY = Choices(temperature=0)
-SAMPLED = Choices(temperature=0.7, filters=[RepetitionPenalty(1.3), TopK(5), MinLength(4)], end=3)
+GREEDY = SamplingParams(temperature=0)
+SAMPLED = SamplingParams(temperature=0.7, filters=[RepetitionPenalty(1.3), TopK(5), MinLength(4)], end=3)
 
 
 class Ring:
@@ -70,13 +70,13 @@ def requests(lengths: dict[int, int], inputs: Inputs | None = None) -> list[Requ
             prompt=torch.randint(0, VOCAB, (n,), generator=generator),
             max_new_tokens=length,
             seed=100 + row,
-            inputs=row_of(inputs, row, n),
+            inputs=select_row(inputs, row, n),
         )
         for row, (n, length) in enumerate(lengths.items())
     ]
 
 
-def same(model: Autoregressive, asked: list[Request], choices: Choices, method: Method) -> list[list[int]]:
+def same(model: Autoregressive, asked: list[Request], choices: SamplingParams, method: Method) -> list[list[int]]:
     """The texts of a method, once they have been found to be those of plain decoding."""
     plain, ours = (answer(model, asked, choices, each) for each in (None, method))
     for expected, got in zip(plain, ours, strict=True):
@@ -111,8 +111,10 @@ def test_windows_that_have_come_round_give_tokens_back(name: str) -> None:
     same(model, asked, SAMPLED, Draft(altered(BUILDS[name]), ahead=2))
 
 
-@pytest.mark.parametrize("choices", [Choices(temperature=0, window=4), Choices(window=4)], ids=["greedy", "sampled"])
-def test_a_window_for_the_call_is_the_draft_s_too(choices: Choices) -> None:
+@pytest.mark.parametrize(
+    "choices", [SamplingParams(temperature=0, window=4), SamplingParams(window=4)], ids=["greedy", "sampled"]
+)
+def test_a_window_for_the_call_is_the_draft_s_too(choices: SamplingParams) -> None:
     model, asked = randomised(decoder), requests({4: 19, 2: 25})
     same(model, asked, choices, PromptLookup())
     method = Draft(model)
@@ -120,10 +122,10 @@ def test_a_window_for_the_call_is_the_draft_s_too(choices: Choices) -> None:
     assert method.accepted == method.proposed > 0
 
 
-def by_hand(model: Decoder, request: Request, choices: Choices) -> list[int]:
+def by_hand(model: Decoder, request: Request, choices: SamplingParams) -> list[int]:
     """One token after the other, the whole text read anew for each."""
     text = request.prompt[None]
-    prompts, seeds = torch.tensor([text.shape[1]]), seeds_of([request.seed], text.device)
+    prompts, seeds = torch.tensor([text.shape[1]]), make_seeds([request.seed], text.device)
     for step in range(request.max_new_tokens):
         with torch.no_grad():
             logits = model(text)[:, -1]
@@ -145,7 +147,7 @@ def by_hand(model: Decoder, request: Request, choices: Choices) -> list[int]:
 )
 def test_each_token_is_the_one_drawn_by_hand(temperature: float, method: Method) -> None:
     model, asked = randomised(decoder), requests({5: 17, 2: 11, 1: 19})
-    choices = Choices(temperature=temperature, filters=[NoRepeatNgram(3), MinLength(6), TopK(4)], end=7)
+    choices = SamplingParams(temperature=temperature, filters=[NoRepeatNgram(3), MinLength(6), TopK(4)], end=7)
     assert same(model, asked, choices, method) == [by_hand(model, each, choices) for each in asked]
 
 
@@ -155,7 +157,7 @@ def test_rows_end_on_their_own_and_let_the_others_go_on(method: Method, batch: i
     model, asked = randomised(decoder), requests({5: 9, 2: 1, 7: 8, 1: 7})
     widths = set()
     for end in (1, 9):
-        texts = same(model, asked, Choices(temperature=1.1, end=end, batch=batch), method)
+        texts = same(model, asked, SamplingParams(temperature=1.1, end=end, batch=batch), method)
         widths |= {len(text) for text in texts}
         assert all(end not in text[:-1] for text in texts)
     assert len(widths) > 2, "or little would be shown"
@@ -169,7 +171,7 @@ def test_a_stop_is_asked_of_each_token_in_order() -> None:
         heard.append((number, token))
         return len([each for each in heard if each[0] == number]) == 7 + number
 
-    choices = Choices(temperature=0, stop=stop)
+    choices = SamplingParams(temperature=0, stop=stop)
     texts = [result.tokens for (result,) in answer(model, asked, choices, PromptLookup())]
     assert [len(text) for text in texts] == [7, 8]
     assert [[token for number, token in heard if number == row] for row in (0, 1)] == texts
@@ -250,8 +252,8 @@ def test_short_matches_count_as_long_as_guesses_are_of_use() -> None:
     assert (method.proposed, method.accepted) == (2, 1)
 
 
-@pytest.mark.parametrize("choices", [GREEDY, Choices(), SAMPLED], ids=["greedy", "drawn", "filtered"])
-def test_of_a_draft_that_is_the_model_every_guess_is_right(choices: Choices) -> None:
+@pytest.mark.parametrize("choices", [GREEDY, SamplingParams(), SAMPLED], ids=["greedy", "drawn", "filtered"])
+def test_of_a_draft_that_is_the_model_every_guess_is_right(choices: SamplingParams) -> None:
     model, widths = randomised(decoder), []
     method = Draft(randomised(decoder), ahead=4)
     (text,) = same(model, requests({5: 21}), choices, method)
@@ -264,7 +266,7 @@ def test_of_a_draft_that_is_the_model_every_guess_is_right(choices: Choices) -> 
 
 def test_every_guess_is_right_in_rows_of_different_lengths_too() -> None:
     model, method = randomised(decoder), Draft(randomised(decoder))
-    same(model, requests({5: 21, 3: 7, 1: 13}), Choices(), method)
+    same(model, requests({5: 21, 3: 7, 1: 13}), SamplingParams(), method)
     assert method.accepted == method.proposed > 20
 
 
@@ -280,7 +282,7 @@ def test_a_draft_alike_guesses_better_with_the_same_numbers_than_with_others() -
         weight = draft.head.to_logits.weight
         weight.add_(0.02 * torch.randn_like(weight))
     method = Draft(draft)
-    same(model, requests({5: 40}), Choices(temperature=3.0), method)
+    same(model, requests({5: 40}), SamplingParams(temperature=3.0), method)
     # At so high a temperature two independent draws would agree one time in ten.
     assert method.accepted > 0.7 * method.proposed
 
@@ -296,7 +298,7 @@ def test_draws_follow_the_distribution(guess: str) -> None:
     method = PromptLookup(ngram=1) if guess == "lookup" else Draft(other)
     prompt = torch.tensor([0, 1, 2, 0])
     asked = [Request(prompt=prompt, max_new_tokens=length, seed=seed) for seed in range(draws)]
-    drawn = answer(model, asked, Choices(batch=1000), method)
+    drawn = answer(model, asked, SamplingParams(batch=1000), method)
     assert 0 < method.accepted < method.proposed
     words = torch.cartesian_prod(*[torch.arange(size)] * length)
     text = torch.cat((prompt.expand(len(words), -1), words), dim=1)
