@@ -10,12 +10,12 @@ import pytest
 import torch
 from catalogue import found
 from jsonargparse import ArgumentParser
-from lightning_xt.generation.filters.epsilon_cutoff import EpsilonCutoff
 from torch import Tensor
 
 from lightning_xt.generation.engine import build_filters
 from lightning_xt.generation.filters.banned import Banned
 from lightning_xt.generation.filters.base import Filter, FilterFactory
+from lightning_xt.generation.filters.epsilon_cutoff import EpsilonCutoff
 from lightning_xt.generation.filters.forced import Forced
 from lightning_xt.generation.filters.frequency_penalty import FrequencyPenalty
 from lightning_xt.generation.filters.logit_bias import LogitBias

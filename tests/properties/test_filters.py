@@ -5,12 +5,12 @@ from typing import Any
 
 import torch
 from hypothesis import strategies as st
-from lightning_xt.generation.filters.epsilon_cutoff import EpsilonCutoff
 from properties.holds import holds
 from torch import Tensor
 
 from lightning_xt.generation.filters.banned import Banned
 from lightning_xt.generation.filters.base import Filter
+from lightning_xt.generation.filters.epsilon_cutoff import EpsilonCutoff
 from lightning_xt.generation.filters.forced import Forced
 from lightning_xt.generation.filters.frequency_penalty import FrequencyPenalty
 from lightning_xt.generation.filters.logit_bias import LogitBias
