@@ -3,8 +3,10 @@
 The names below are loaded when they are first used, so that importing one of them does not import Lightning.
 """
 
-import importlib
-from typing import Any
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    # A module of that name in the current folder comes first until __main__ has removed the folder from the path.
+    from typing import Any
 
 __version__ = "0.1.0"
 
@@ -24,7 +26,9 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
+    import importlib
+
     if name not in _HOMES:
         raise AttributeError(f"lightning_xt has no {name!r}; it has {', '.join(sorted(_HOMES))}")
     return getattr(importlib.import_module(_HOMES[name]), name)

@@ -44,9 +44,6 @@ def main(args: Sequence[str] | None = None) -> int:
         that SIGTERM has stopped, 130 for what the user has interrupted.
     """
     args = list(sys.argv[1:] if args is None else args)
-    if not {"", os.getcwd()} & set(sys.path):
-        # As `python -m` has it: a class of the user's is found by its import path from where they stand.
-        sys.path.insert(0, os.getcwd())
     signals, numbers = _signals(args)
     try:
         with signals.installed(*numbers):
@@ -107,7 +104,7 @@ def _dispatch(args: list[str]) -> int:
         from lightning_xt.training import lightning_internals  # noqa: F401
 
         _quiet()
-        from lightning_xt.training.guarded_imports import guarded_imports
+        from lightning_xt.system.imports import guarded_imports
 
     with guarded_imports():
         return _run(args)

@@ -1,6 +1,5 @@
 """Turns what jsonargparse says of a mistake into one sentence with a way out."""
 
-import importlib
 import inspect
 import re
 import typing
@@ -13,6 +12,7 @@ from lightning_xt.data.base import DataModule
 from lightning_xt.generation.filters.base import Filter
 from lightning_xt.generation.methods.base import Method
 from lightning_xt.system.discovery import variants
+from lightning_xt.system.imports import imported
 from lightning_xt.system.messages import UserError, close_matches, unknown
 
 
@@ -98,10 +98,9 @@ def _unknown_class(name: str, message: str) -> str:
 def _unknown_option(name: str, message: str) -> str:
     named = re.findall(r"Problem with given class_path '([\w.]+)'", message)
     named += re.findall(r"is not accepted\. Got value: Namespace\(class_path='([\w.]+)'", message)
-    if not named:
+    if not named or (found := imported(named[-1])) is None:
         return f"{_at(message)}unknown option {name!r}; --model.help CLASS and --data.help CLASS list a class's options"
-    module, _, short = named[-1].rpartition(".")
-    found = getattr(importlib.import_module(module), short)
+    short = found.__name__
     known = set(inspect.signature(found).parameters)
     said = unknown(f"option of {short}", name, known - {"self", "args", "kwargs", "shape", "params"})
     owners = [each for each in variants(DataModule) if name in inspect.signature(each).parameters]

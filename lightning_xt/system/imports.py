@@ -1,31 +1,123 @@
-"""What a config or a checkpoint may have imported: decided before anything is."""
+"""The gate for names: the classes and functions that a config, a flag or a checkpoint may name.
 
-import importlib.util
+Of four installed packages public classes may be named, and only in a slot of their own family. Of the user's modules
+functions may be named too. The decision falls by the name before an import, by kind and family before a call.
+"""
+
+import importlib
 import inspect
-import os
-import site
+import re
 import sys
-import sysconfig
-from collections.abc import Iterator
-from importlib.machinery import ModuleSpec
-from pathlib import Path
+import types
+import typing
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import is_dataclass
+from typing import Any
+
+from lightning_xt.system.own_modules import ALLOW, current_folder, is_own
 
 PACKAGES = ("lightning_xt", "lightning", "torch", "torchmetrics")
 """Installed packages whose classes a config may name."""
-ALLOW = "LIGHTNING_XT_ALLOW"
-"""The environment variable that names more of them, with commas between."""
+FAMILIES = {
+    "torch.nn.modules.module.Module",
+    "torch.optim.optimizer.Optimizer",
+    "torch.optim.lr_scheduler.LRScheduler",
+    "torch.utils.data.dataset.Dataset",
+    "torch.utils.data.dataloader.DataLoader",
+    "torch.utils.data.sampler.Sampler",
+    "lightning.fabric.accelerators.accelerator.Accelerator",
+    "lightning.fabric.loggers.logger.Logger",
+    "lightning.fabric.plugins.environments.cluster_environment.ClusterEnvironment",
+    "lightning.fabric.plugins.io.checkpoint_io.CheckpointIO",
+    "lightning.fabric.plugins.precision.precision.Precision",
+    "lightning.pytorch.callbacks.callback.Callback",
+    "lightning.pytorch.core.datamodule.LightningDataModule",
+    "lightning.pytorch.plugins.layer_sync.LayerSync",
+    "lightning.pytorch.profilers.profiler.Profiler",
+    "lightning.pytorch.strategies.strategy.Strategy",
+}
+"""Base classes of slots, besides those of this package. An option of another type names no installed class."""
+
+PARSER_FUNCTIONS = ("import_object", "adapt_typehints", "cached_get_class_parser")
+"""Functions of the parser that are replaced while it is guarded."""
 
 
-def refused_path(path: str) -> str | None:
-    """Why nothing is imported from a path, with the way out; None where it may be. Nothing is imported to know.
+class NotAllowedError(ImportError):
+    """Raised for a name that no config and no checkpoint may give."""
 
-    What is neither installed nor of the standard library is the user's own, wherever Python finds it.
+
+class _Refused(BaseException):
+    """Ends parsing: after any Exception the parser would try another type, or take the value as it stands."""
+
+
+@contextmanager
+def guarded_imports() -> Iterator[None]:
+    """Have the parser ask `find` for every class and function that a value names.
+
+    Raises:
+        ValueError: a value names what it may not.
+    """
+    from jsonargparse import _actions, _typehints
+
+    parser: Any = _typehints
+    original = {name: getattr(parser, name) for name in ("import_object", "adapt_typehints", "cached_get_class_parser")}
+    slots: list[Any] = [None]  # the types of the values that are being read, the innermost last
+
+    def within(name: str, place: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **options: Any) -> Any:
+            slots.append(place(*args, **options))
+            try:
+                return original[name](*args, **options)
+            finally:
+                slots.pop()
+
+        return call
+
+    try:
+        parser.import_object = _actions.import_object = _guard(original["import_object"], slots)  # type: ignore[assignment]
+        parser.adapt_typehints = within("adapt_typehints", lambda value, slot, *args, **options: slot)
+        # Reads signatures only, for a slot further down.
+        parser.cached_get_class_parser = within("cached_get_class_parser", lambda **options: None)
+        yield
+    except _Refused as refused:
+        raise ValueError(str(refused)) from None
+    finally:
+        for name, function in original.items():
+            setattr(parser, name, function)
+        _actions.import_object = original["import_object"]
+
+
+def _guard(original: Callable[..., Any], slots: list[Any]) -> Callable[..., Any]:
+    """Return the parser's import of a name behind the gate."""
+
+    def import_object(name: Any, **options: Any) -> Any:
+        # Names that stand in code, and names that the parser itself refuses.
+        if options.get("check_path") is False or not re.fullmatch(r"\w+(\.\w+)+", str(name)):
+            return original(name, **options)
+        if is_dataclass(slots[-1]) and imported(name) is slots[-1]:
+            # Plain options whose class the code names.
+            return slots[-1]
+        try:
+            find(name, slots[-1])
+        except NotAllowedError as error:
+            raise _Refused(str(error)) from error
+        # Imported again, because the parser remembers where an object comes from.
+        return original(name, **options)
+
+    return import_object
+
+
+def refusal(path: str) -> str | None:
+    """Return why a name is not imported, with the way out; None if it may be. Nothing is imported for the answer.
 
     Args:
-        path: as it was typed, such as `mine.Position`.
+        path: as typed, such as `mine.Position`.
     """
-    package = path.partition(".")[0]
-    if _may_be_named(package):
+    package, *rest = path.split(".")
+    if package in PACKAGES and any(name.startswith("_") for name in rest):
+        return f"{path} is not imported: it is private; name a public class of {package}"
+    if package in PACKAGES or is_own(package):
         return None
     return (
         f"{path} is not imported: configs and checkpoints may name what is in {', '.join(PACKAGES)} and in modules of "
@@ -33,51 +125,80 @@ def refused_path(path: str) -> str | None:
     )
 
 
-def refused_find(path: str, found: object) -> str | None:
-    """The same for what an allowed module only passes on, such as `torch.os.system`.
+def find(path: str, slot: Any = None) -> Any:
+    """Import the class, or the function of the user's, that a config or a checkpoint names.
 
     Args:
-        path: the import path that led to it.
-        found: what was imported.
+        path: its import path.
+        slot: the type of the option. None = unknown, any class will do.
+
+    Raises:
+        NotAllowedError: it may not be named there.
+        ImportError: it is not of the slot's family, or there is no such module.
+        AttributeError: the module has no such name.
     """
-    if inspect.ismodule(found):
-        place = found.__name__
-    elif inspect.isclass(found) or inspect.isroutine(found):
-        place = f"{getattr(found, '__module__', None) or path}.{found.__qualname__}"
-    else:
-        return None
-    return None if _may_be_named(place.partition(".")[0]) else f"{path} is {place}, and {refused_path(place)}"
+    package, families = path.partition(".")[0], _families(slot)
+    base = typing.get_origin(slot) or slot
+    plain = not isinstance(base, type) or base.__module__ in ("builtins", "typing")
+    if slot is not None and not families and (plain or package in PACKAGES):
+        takes = "plain values" if plain else "classes and functions of your own"
+        raise NotAllowedError(f"{path} is not imported: the option takes only {takes}")
+    if reason := refusal(path):
+        raise NotAllowedError(reason)
+    with nullcontext() if package in PACKAGES else current_folder():
+        found = _load(path)
+    place = path
+    if isinstance(found, type) or inspect.isroutine(found):
+        owner: Any = getattr(found, "__self__", found)
+        place = f"{found.__module__ or type(owner).__module__}.{found.__qualname__}"
+    if place.partition(".")[0] not in PACKAGES:
+        if reason := refusal(place):
+            raise NotAllowedError(f"{path} is {place}, and {reason}")
+        return found
+    if not isinstance(found, type):
+        kind = ImportError if families else NotAllowedError
+        raise kind(f"Import path {path} is not a class; functions are named in modules of your own only")
+    if slot is not None and not issubclass(found, families):
+        names = " or ".join(family.__name__ for family in families) or "function of your own"
+        raise ImportError(f"Import path {path} does not correspond to a subclass of {names}")
+    return found
 
 
-def _may_be_named(package: str) -> bool:
-    return package in (*PACKAGES, *_allowed()) or _is_own(package)
+def imported(path: str) -> type | None:
+    """Return a class that was imported before; None if there is none. Text that only looks like a name does nothing."""
+    module, _, name = path.rpartition(".")
+    found = getattr(sys.modules.get(module), name, None)
+    return found if isinstance(found, type) else None
 
 
-def _allowed() -> list[str]:
-    return [name.strip() for name in os.environ.get(ALLOW, "").split(",")]
-
-
-def _is_own(package: str) -> bool:
-    """Whether a top-level module lies neither among those of Python nor among those that were installed."""
-    if package in sys.builtin_module_names:
-        return False
+def _load(path: str) -> Any:
+    """Import a name. A class may hold it; a module that only imports its module may not."""
+    module, _, name = path.rpartition(".")
     try:
-        spec = importlib.util.find_spec(package)
-    except ValueError:
-        # A module without a specification: the program that runs, or one that it made.
-        return True
-    if spec is None:
-        # The import will say that there is none.
-        return True
-    return spec.origin not in ("built-in", "frozen") and not any(map(_is_installed, _places(spec)))
+        holder: Any = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        outer, _, inner = module.rpartition(".")
+        holder = getattr(importlib.import_module(outer), inner, None) if outer and error.name == module else None
+        if isinstance(holder, types.ModuleType):
+            place = f"{holder.__name__}.{name}"
+            raise NotAllowedError(f"{path} is {place}, and {refusal(place) or f'named as {place} only'}") from None
+        if not isinstance(holder, type):
+            raise
+    found = getattr(holder, name)
+    if isinstance(found, types.ModuleType):
+        raise NotAllowedError(f"{path} is a module; name a class in it")
+    return found
 
 
-def _places(spec: ModuleSpec) -> Iterator[Path]:
-    found = [*(spec.submodule_search_locations or ()), *([spec.origin] if spec.has_location and spec.origin else ())]
-    yield from (Path(place).resolve() for place in found)
-
-
-def _is_installed(place: Path) -> bool:
-    names = ("stdlib", "platstdlib", "purelib", "platlib")
-    folders = [sysconfig.get_path(name) for name in names] + [*site.getsitepackages(), site.getusersitepackages()]
-    return any(place.is_relative_to(Path(folder).resolve()) for folder in folders)
+def _families(slot: Any) -> tuple[type, ...]:
+    """Return the base classes of what a slot takes; none if its type belongs to no family."""
+    origin, arguments = typing.get_origin(slot), typing.get_args(slot)
+    if origin in (typing.Union, types.UnionType):
+        return tuple(family for each in arguments for family in _families(each))
+    if origin in (Callable, type):
+        return _families(arguments[-1]) if arguments else ()
+    base = origin or slot
+    if not isinstance(base, type):
+        return ()
+    names = {f"{each.__module__}.{each.__qualname__}" for each in base.__mro__}
+    return (base,) if names & FAMILIES or base.__module__.startswith("lightning_xt.") else ()

@@ -15,6 +15,42 @@ from lightning_xt.data.files.data_folder import cache_folder
 WITH_GRAPHS = ("reduce-overhead", "max-autotune")
 """Modes of torch.compile that record CUDA graphs."""
 
+KEYWORDS: dict[str, tuple[object, ...]] = {
+    "mode": (None, "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"),
+    "dynamic": (None, True, False),
+    "fullgraph": (True, False),
+    "disable": (True, False),
+    "backend": ("inductor", "eager", "aot_eager", "cudagraphs"),
+}
+"""Keywords of torch.compile, besides `options`, and their values."""
+OPTIONS = (
+    "aggressive_fusion", "combo_kernels", "coordinate_descent_tuning", "cpp.simdlen", "cpp.threads", "epilogue_fusion",
+    "fallback_random", "group_fusion", "layout_optimization", "loop_ordering_after_fusion",
+    "max_autotune", "max_autotune_gemm", "max_autotune_pointwise", "max_fusion_size", "permute_fusion",
+    "reorder_for_locality", "shape_padding", "split_reductions", "triton.cudagraph_trees", "triton.cudagraphs",
+)  # fmt: skip
+"""Keys of its `options`: numbers and switches, never text, which can reach the command line of a compiler."""
+
+
+def check_compile_options(options: bool | dict[str, Any]) -> None:
+    """Raise a ValueError for keywords of torch.compile that a config may not give."""
+    if not isinstance(options, dict):
+        return
+    for name, value in options.items():
+        if name != "options" and name not in KEYWORDS:
+            raise ValueError(f"model.compile.{name} is not supported; choose from {', '.join([*KEYWORDS, 'options'])}")
+        if name != "options" and not any(value is choice or value == choice for choice in KEYWORDS[name]):
+            choices = ", ".join("null" if choice is None else str(choice) for choice in KEYWORDS[name])
+            raise ValueError(f"model.compile.{name} is {value!r}; choose from {choices}")
+    details = options.get("options")
+    if details is not None and not isinstance(details, dict):
+        raise ValueError(f"model.compile.options is {details!r}; give a mapping of switches and numbers")
+    for name, value in (details or {}).items():
+        if name not in OPTIONS:
+            raise ValueError(f"model.compile.options.{name} is not supported; choose from {', '.join(OPTIONS)}")
+        if not isinstance(value, (bool, int, float)):
+            raise ValueError(f"model.compile.options.{name} is {value!r}; it must be true, false or a number")
+
 
 def compiled_forward(
     network: nn.Module, options: bool | dict[str, Any], device: torch.device, accumulated: int = 1

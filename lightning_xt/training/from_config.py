@@ -1,6 +1,5 @@
 """Builds modules from configs, as the command line does."""
 
-import importlib
 import os
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,8 +16,7 @@ import lightning_xt
 from lightning_xt.data.tokenizers.base import Tokenizer
 from lightning_xt.system.discovery import import_submodules
 from lightning_xt.system.free_memory import within_free_memory
-from lightning_xt.system.imports import refused_path
-from lightning_xt.training.guarded_imports import guarded_imports
+from lightning_xt.system.imports import NotAllowedError, find, guarded_imports
 from lightning_xt.training.null_options import check_nulls
 
 Module = TypeVar("Module", bound=LightningModule)
@@ -81,11 +79,10 @@ def import_class(owner: str, path: str, base: type) -> Any:
     Raises:
         ValueError: it cannot be imported, may not be, or does not extend the base.
     """
-    if reason := refused_path(path):
-        raise ValueError(f"{owner}: {reason}")
-    module, _, name = path.rpartition(".")
     try:
-        found = getattr(importlib.import_module(module), name)
+        found = find(path)
+    except NotAllowedError as error:
+        raise ValueError(f"{owner}: {error}") from error
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(
             f"{owner} {path} cannot be imported ({error}); it was looked for in {os.getcwd()} and the installed "

@@ -18,12 +18,12 @@ from lightning_xt.data.base import DataModule
 from lightning_xt.data.tokenizers.base import Tokenizer
 from lightning_xt.inference.generation_options import GenerationOptions
 from lightning_xt.inference.text_generator import DecodingSetup, TextGenerator
+from lightning_xt.system.imports import guarded_imports
 from lightning_xt.training.callbacks.exact_resume import ExactResume
 from lightning_xt.training.callbacks.non_finite import NonFinite
 from lightning_xt.training.callbacks.restore_trained_weights import RawWeights
-from lightning_xt.training.compilation import compiled_forward
+from lightning_xt.training.compilation import check_compile_options, compiled_forward
 from lightning_xt.training.from_config import build, build_tokenizer
-from lightning_xt.training.guarded_imports import guarded_imports
 from lightning_xt.training.optim.build import build_optimizer
 from lightning_xt.training.optim.optimizer_options import OptimizerOptions
 from lightning_xt.training.optim.parameter_groups import OptimizerFactory, parameter_groups
@@ -54,6 +54,7 @@ class Module(LightningModule, ABC):
     ) -> None:
         super().__init__()
         self.optimizer_factory, self.schedule_factory = optimizer, schedule
+        check_compile_options(compile)
         self.compile_options = compile
         self.sampling = GenerationOptions()
         """How `predict` samples."""

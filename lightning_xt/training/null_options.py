@@ -1,11 +1,12 @@
 """Options that are null where null says nothing: the parser takes it for any value."""
 
-import importlib
 import inspect
 import types
 import typing
 from collections.abc import Callable
 from typing import Any
+
+from lightning_xt.system.imports import imported
 
 
 def check_nulls(options: Any, slot: str) -> None:
@@ -24,16 +25,17 @@ def check_nulls(options: Any, slot: str) -> None:
     if not isinstance(options, dict):
         return
     path, values = options.get("class_path"), options.get("init_args")
-    if not isinstance(path, str) or not isinstance(values, dict):
+    found = imported(path) if isinstance(path, str) else None
+    if found is None or not isinstance(values, dict):
         for name, value in options.items():
             check_nulls(value, f"{slot}.{name}")
         return
-    module, _, name = path.rpartition(".")
-    accepted = _hints(getattr(importlib.import_module(module), name))
+    accepted = _hints(found)
     for name, value in values.items():
         if value is None and name in accepted and not _takes_none(accepted[name]):
-            kind = path.rpartition(".")[2]
-            raise ValueError(f"--{slot}.{name} is null, but {kind} needs a value there; give one, or leave it away")
+            raise ValueError(
+                f"--{slot}.{name} is null, but {found.__name__} needs a value there; give one, or leave it away"
+            )
         check_nulls(value, f"{slot}.{name}")
 
 

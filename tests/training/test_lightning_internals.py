@@ -40,6 +40,8 @@ from lightning_xt.data.base import DataModule
         (_deprecated, "JsonargparseDeprecationWarning"),
         (_actions, "import_object"),
         (_typehints, "import_object"),
+        (_typehints, "adapt_typehints"),
+        (_typehints, "cached_get_class_parser"),
         (_typehints, "allow_default_instance"),
         (_typehints, "sub_defaults"),
         (_link_arguments, "apply_config_skip"),

@@ -1,6 +1,5 @@
 """Pairs that a function of the user's makes."""
 
-import importlib
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -21,7 +20,7 @@ from lightning_xt.data.pairs.pairs import Pairs
 from lightning_xt.data.pairs.token_batches import by_budget
 from lightning_xt.data.text.windows import split_mix_64
 from lightning_xt.data.tokenizers.numbers import Numbers
-from lightning_xt.system.imports import refused_find, refused_path
+from lightning_xt.system.imports import NotAllowedError, find
 
 BatchFunction = Callable[[], Any]
 """Gives an iterable of (src, tgt, src_mask)."""
@@ -219,10 +218,10 @@ def found_function(path: str) -> BatchFunction:
     place = f"data.function {path}"
     if not module:
         raise ValueError(f"{place} is no import path; write module and function, such as --data.function mine.{path}")
-    if reason := refused_path(path):
-        raise ValueError(f"{place}: {reason}")
     try:
-        holder = importlib.import_module(module)
+        function = find(path, Callable)
+    except NotAllowedError as error:
+        raise ValueError(f"{place}: {error}") from error
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             # A module that the user's imports.
@@ -232,12 +231,13 @@ def found_function(path: str) -> BatchFunction:
         ) from error
     except SyntaxError as error:
         raise ValueError(f"{place}: {error.filename}, line {error.lineno}: {error.msg}; mend it there") from error
-    function = getattr(holder, name, None)
+    except AttributeError as error:
+        raise ValueError(f"{place}: there is no {name} in {module}; name a function that takes no arguments") from error
     if not callable(function):
-        what = f"there is no {name}" if function is None else f"{name} is a {type(function).__name__}, no function,"
-        raise ValueError(f"{place}: {what} in {module}; name a function that takes no arguments")
-    if reason := refused_find(path, function):
-        raise ValueError(f"{place}: {reason}")
+        raise ValueError(
+            f"{place}: {name} is a {type(function).__name__}, no function, in {module}; name a function that takes no "
+            "arguments"
+        )
     made: BatchFunction = function
     return made
 

@@ -3,6 +3,8 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from lightning_xt.training.saved_paths import localize_saved_paths
+
 
 class ExactResume(Callback):
     """Makes a resumed run draw and count what the uninterrupted one would have.
@@ -37,6 +39,9 @@ class ExactResume(Callback):
         torch.default_generator.manual_seed(seed)
         if pl_module.device.type == "cuda":
             torch.cuda.manual_seed(seed)
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        localize_saved_paths(trainer, checkpoint)
 
     def state_dict(self) -> dict[str, Any]:
         return {"seed": self.seed}

@@ -12,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning_xt.checkpoints.runs import check_writable, new_run
 from lightning_xt.training.loggers.metrics_file import MetricsFile
 from lightning_xt.training.loggers.tensor_board import TensorBoard
+from lightning_xt.training.saved_paths import localize_saved_paths
 
 ORPHANS = 10.0
 """Seconds that a process may take to end after it was killed; until then it holds its lock."""
@@ -66,6 +67,9 @@ class RunFolder(Callback):
                 )
             else:
                 self._config = config
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        localize_saved_paths(trainer, checkpoint)
 
     def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
         self._begun = True

@@ -1,0 +1,55 @@
+"""Modules of the user's: in the current folder, on PYTHONPATH, or allowed by name."""
+
+import importlib.util
+import os
+import site
+import sys
+import sysconfig
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+
+ALLOW = "LIGHTNING_XT_ALLOW"
+"""The environment variable that names installed packages that count as the user's, with commas between."""
+
+
+def is_own(package: str) -> bool:
+    """Return whether a top-level module is the user's: neither of Python nor installed, or allowed by name."""
+    if package in (name.strip() for name in os.environ.get(ALLOW, "").split(",")):
+        return True
+    if package in sys.stdlib_module_names:
+        return False
+    try:
+        with current_folder():
+            spec = importlib.util.find_spec(package)
+    except ValueError:
+        # A module without a specification: the program that runs, or one that it made.
+        return True
+    # A module that is not there is refused by its import.
+    return spec is None or not any(map(_is_installed, _places(spec)))
+
+
+def _places(spec: ModuleSpec) -> Iterator[Path]:
+    found = [*(spec.submodule_search_locations or ()), *([spec.origin] if spec.has_location and spec.origin else ())]
+    yield from (Path(place).resolve() for place in found)
+
+
+def _is_installed(place: Path) -> bool:
+    names = ("stdlib", "platstdlib", "purelib", "platlib")
+    folders = [sysconfig.get_path(name) for name in names] + [*site.getsitepackages(), site.getusersitepackages()]
+    return any(place.is_relative_to(Path(folder).resolve()) for folder in folders)
+
+
+@contextmanager
+def current_folder() -> Iterator[None]:
+    """Have Python find modules in the current folder meanwhile, after everything that is installed."""
+    added: list[str] = []
+    with suppress(FileNotFoundError):
+        added = [] if os.getcwd() in sys.path else [os.getcwd()]
+    sys.path.extend(added)
+    try:
+        yield
+    finally:
+        for folder in added:
+            sys.path.remove(folder)
