@@ -75,7 +75,7 @@ def guarded_imports() -> Iterator[None]:
         return call
 
     try:
-        parser.import_object = _actions.import_object = _guard(original["import_object"], slots)  # type: ignore[assignment]
+        parser.import_object = _actions.import_object = _guard(original["import_object"], slots)
         parser.adapt_typehints = within("adapt_typehints", lambda value, slot, *args, **options: slot)
         # Reads signatures only, for a slot further down.
         parser.cached_get_class_parser = within("cached_get_class_parser", lambda **options: None)
