@@ -87,16 +87,16 @@ def reference_optimizer(
     return torch.optim.AdamW(groups, lr=lr, betas=betas, fused=True)
 
 
-def warmup_cosine(step: int, *, steps: int, warmup_steps: int, min_share: float = 0.1) -> float:
+def warmup_cosine(step: int, *, steps: int, warmup_steps: int, min_fraction: float = 0.1) -> float:
     """The share of the learning rate that a step uses.
 
     Args:
         step: from 0.
         steps: of the run.
         warmup_steps: until the full rate.
-        min_share: what is left at the end.
+        min_fraction: what is left at the end.
     """
     if step < warmup_steps:
         return (step + 1) / (warmup_steps + 1)
     way = min(1.0, (step - warmup_steps) / max(1, steps - warmup_steps))
-    return min_share + (1 - min_share) * 0.5 * (1 + math.cos(math.pi * way))
+    return min_fraction + (1 - min_fraction) * 0.5 * (1 + math.cos(math.pi * way))

@@ -49,13 +49,13 @@ def main(args: Sequence[str] | None = None) -> int:
         with signals.installed(*numbers):
             return _dispatch(args)
     except Stopped as stop:
-        if _speaks():
+        if _prints_for_user():
             print(f"lightning-xt: {stop.sentence}", file=sys.stderr)
         return int(str(stop.code))
     except SystemExit as stop:
         if isinstance(stop.__context__, KeyboardInterrupt):
             # Lightning's, after it has put everything in order.
-            if _speaks():
+            if _prints_for_user():
                 way = "; a run goes on with --ckpt_path last" if args[:1] == ["fit"] else ""
                 print(f"lightning-xt: interrupted{way}", file=sys.stderr)
             return INTERRUPTED
@@ -68,7 +68,7 @@ def main(args: Sequence[str] | None = None) -> int:
         sentence = None if os.environ.get("LIGHTNING_XT_TRACEBACK") == "1" else sentence_for(error)
         if sentence is None:
             raise
-        if _speaks():
+        if _prints_for_user():
             print(f"lightning-xt: error: {sentence}", file=sys.stderr)
         elif isinstance(error, OwnError):
             number = os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or os.environ["SLURM_PROCID"]
@@ -76,7 +76,7 @@ def main(args: Sequence[str] | None = None) -> int:
         return 2
 
 
-def _speaks() -> bool:
+def _prints_for_user() -> bool:
     """Whether this process tells the user how the command ended: one of those that share a terminal or a log."""
     return os.environ.get("LOCAL_RANK", os.environ.get("SLURM_PROCID", "0")) == "0"
 

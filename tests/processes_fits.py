@@ -14,7 +14,7 @@ from tiny_pairs import NETWORK
 from lightning_xt.data.pairs.parallel_text import ParallelText
 from lightning_xt.data.text.text_files import TextFiles
 from lightning_xt.data.tokenizers.special_bytes import SpecialBytes
-from lightning_xt.training.checkpoint_io import WholeCheckpoints
+from lightning_xt.training.atomic_checkpoint_io import AtomicCheckpointIO
 from lightning_xt.training.language_model import LanguageModel
 from lightning_xt.training.seq2seq import Seq2Seq
 from lightning_xt.training.strategies.fsdp2 import FSDP2
@@ -72,7 +72,7 @@ def model_and_data(kind: str, optimizer: str, processes: int, dtype: torch.dtype
     given = {"tokenizer": SpecialBytes, "validation_fraction": 0.2, "max_tokens": 256 // processes}
     data = ParallelText("pairs.en", target_path="pairs.de", **given)
     decoder = {**NETWORK["decoder"], **TIED}
-    network = {"encoder": NETWORK["encoder"], "decoder": decoder, "shared_embedding": True, "decoded": 5}
+    network = {"encoder": NETWORK["encoder"], "decoder": decoder, "shared_embedding": True, "val_decode_pairs": 5}
     return Seq2Seq.from_config({**network, **options, "vocab": data.vocab}).to(dtype), data
 
 
@@ -104,7 +104,7 @@ def fit(
             accumulate_grad_batches=accumulate,
             gradient_clip_val=clip,
             val_check_interval=2 * accumulate,
-            plugins=[WholeCheckpoints()],
+            plugins=[AtomicCheckpointIO()],
             **QUIET,
         )
         trainer.fit(model, data, ckpt_path=resume)

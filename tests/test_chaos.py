@@ -15,9 +15,9 @@ from lightning.pytorch import Callback, Trainer
 from lightning_xt.cli import main
 from lightning_xt.data.text.text_files import TextFiles
 from lightning_xt.system.stopping import Stopped, StopSignals, installed_signals
-from lightning_xt.training.callbacks.preemption import owed_in, take_signals
+from lightning_xt.training.callbacks.preemption import read_owed_validation, take_over_signals
 from lightning_xt.training.language_model import LanguageModel
-from lightning_xt.training.step_boundaries import validation_follows
+from lightning_xt.training.step_boundaries import is_validation_due
 
 STEPS = 48
 SLICE = saves.SETTING
@@ -111,7 +111,7 @@ def test_a_signal_that_was_remembered_for_nobody_ends_the_run(fresh):
     with signals.installed(signal.SIGTERM):
         os.kill(os.getpid(), signal.SIGTERM)
         with pytest.raises(Stopped, match="143") as stopped:
-            take_signals(Trainer(accelerator="cpu", **quiet), True)
+            take_over_signals(Trainer(accelerator="cpu", **quiet), True)
     assert stopped.value.sentence == "fit was stopped by SIGTERM; run the command again"
 
 
@@ -170,15 +170,15 @@ def test_what_the_user_interrupts_ends_with_130(fresh, monkeypatch, capsys):
 
 @pytest.mark.parametrize("callbacks", [None, [], {}, {"Preemption": None}, {"Preemption": {"owed": None}}])
 def test_a_checkpoint_may_owe_nothing(callbacks):
-    assert owed_in({"callbacks": callbacks}) is None
-    assert owed_in({"callbacks": {"Preemption": {"owed": {"train/loss": 1.0}}}}) == {"train/loss": 1.0}
+    assert read_owed_validation({"callbacks": callbacks}) is None
+    assert read_owed_validation({"callbacks": {"Preemption": {"owed": {"train/loss": 1.0}}}}) == {"train/loss": 1.0}
 
 
 def test_a_stop_that_must_wait_is_no_validation(fresh):
     class Asks(Callback):
         def on_train_batch_end(self, trainer, *args):
             trainer.should_stop = True
-            found.append((trainer.global_step, validation_follows(trainer)))
+            found.append((trainer.global_step, is_validation_due(trainer)))
 
     found = []
     data = TextFiles(path="corpus.txt", seq_len=8, batch_size=2, eval_batch_size=4)

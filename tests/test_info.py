@@ -66,7 +66,7 @@ def test_a_run_in_words(trained, capsys):
     assert start["  feedforward"].startswith("MLP: activation GELU")
     assert start["objective"] == "NextToken: label_smoothing 0.0"
     assert start["optimizer"] == "AdamW: lr 0.001, betas [0.9, 0.999], eps 1e-08, weight_decay 0.01"
-    assert start["schedule"] == "WarmupCosine: warmup_steps 2, min_share 0.1"
+    assert start["schedule"] == "WarmupCosine: warmup_steps 2, min_fraction 0.1"
     assert start["versions"].startswith("lightning_xt 0.1.0, lightning 2.6")
     assert f"torch {torch.__version__}" in start["versions"]
     assert start["versions"].endswith(", format 2")

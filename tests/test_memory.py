@@ -36,7 +36,7 @@ def test_in_training(fresh, monkeypatch, capsys):
 
 def test_of_several_processes_each_says_it_for_itself(fresh, monkeypatch, capsys):
     monkeypatch.setattr(LanguageModel, "training_step", no_memory)
-    monkeypatch.setattr("lightning_xt.cli._speaks", lambda: False)
+    monkeypatch.setattr("lightning_xt.cli._prints_for_user", lambda: False)
     monkeypatch.setenv("RANK", "3")
     assert told(capsys).startswith(
         "process 3 (the first is 0): there is not enough memory to train a step; lower --data"
@@ -162,8 +162,8 @@ PAIRS = {"class_path": "ParallelText", "init_args": {"max_tokens": 4096, "max_le
         ),
         (
             "evaluation_loop.py",
-            {"data": PAIRS, "model": {"class_path": "Seq2Seq", "init_args": {"decoded": 256}}},
-            "to evaluate a batch; lower --data.max_tokens (now 4096) or --model.decoded (now 256); then",
+            {"data": PAIRS, "model": {"class_path": "Seq2Seq", "init_args": {"val_decode_pairs": 256}}},
+            "to evaluate a batch; lower --data.max_tokens (now 4096) or --model.val_decode_pairs (now 256); then",
         ),
         (
             "evaluation_loop.py",

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 
-def size_of(content: Any) -> int:
+def count_bytes(content: Any) -> int:
     """Bytes that a checkpoint's tensors take in a file; what shares memory counts once, the rest is small.
 
     Args:
@@ -36,6 +36,6 @@ def free_bytes(folder: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
-def readable(size: int) -> str:
+def format_bytes(size: int) -> str:
     """A number of bytes in megabytes."""
     return f"{size / 1e6:,.1f} MB"

@@ -15,7 +15,7 @@ CHECKPOINTS = ("best", "last")
 """In the order of preference."""
 
 
-def checkpoint_of(run: str | Path) -> Path:
+def find_checkpoint(run: str | Path) -> Path:
     """The checkpoint meant by a RUN: a run folder, a folder of runs (the newest with a checkpoint), or a file.
 
     Of a run it is `best.ckpt`, else `last.ckpt`.
@@ -25,7 +25,7 @@ def checkpoint_of(run: str | Path) -> Path:
         ValueError: it is a file, but no checkpoint.
     """
     path = Path(run).expanduser()
-    if not can_be_named(path):
+    if not is_valid_name(path):
         raise ValueError(f"{run} is no run: no file can have this name; give runs/NAME, runs/NAME/0 or a .ckpt file")
     if path.is_file():
         if path.suffix != ".ckpt":
@@ -35,7 +35,7 @@ def checkpoint_of(run: str | Path) -> Path:
         raise FileNotFoundError(
             f"{run} is no run: there is no such folder or file; give runs/NAME, runs/NAME/0 or a .ckpt file"
         )
-    for folder in (path, *reversed(list(numbered(path)))):
+    for folder in (path, *reversed(list(list_runs(path)))):
         for kind in CHECKPOINTS:
             if (file := checkpoint_file(folder, kind)).is_file():
                 return file
@@ -45,7 +45,7 @@ def checkpoint_of(run: str | Path) -> Path:
     )
 
 
-def can_be_named(path: Path) -> bool:
+def is_valid_name(path: Path) -> bool:
     """Whether a file could be there: not where a name is too long, or there is a loop of links."""
     try:
         path.stat()
@@ -59,7 +59,7 @@ def checkpoint_file(folder: Path, kind: str) -> Path:
     return folder / "checkpoints" / f"{kind}.ckpt"
 
 
-def numbered(runs: Path) -> Iterator[Path]:
+def list_runs(runs: Path) -> Iterator[Path]:
     """The runs of a name, in the order of their numbers."""
     # Unlike Path.is_dir, this has an answer for a name that is too long.
     if os.path.isdir(runs):
@@ -67,7 +67,7 @@ def numbered(runs: Path) -> Iterator[Path]:
         yield from sorted(folders, key=lambda folder: int(folder.name))
 
 
-def run_of(file: str | Path) -> Path | None:
+def find_run(file: str | Path) -> Path | None:
     """The run folder that a config or a checkpoint lies in; None if it lies elsewhere."""
     path = Path(file)
     folder = path.parent.parent if path.suffix == ".ckpt" else path.parent
@@ -75,20 +75,20 @@ def run_of(file: str | Path) -> Path | None:
     return folder if is_run else None
 
 
-def newest_with(kind: str, runs: Path) -> Path | None:
+def find_newest_run(kind: str, runs: Path) -> Path | None:
     """The newest run of a name that has such a checkpoint."""
-    found = [folder for folder in numbered(runs) if checkpoint_file(folder, kind).is_file()]
+    found = [folder for folder in list_runs(runs) if checkpoint_file(folder, kind).is_file()]
     return found[-1] if found else None
 
 
-def new_run(runs: Path) -> Path:
+def create_run(runs: Path) -> Path:
     """Makes the folder of the next run of a name; two processes that do so at once get two.
 
     Raises:
         ValueError: it cannot be written.
     """
     while True:
-        last = max((int(folder.name) for folder in numbered(runs)), default=-1)
+        last = max((int(folder.name) for folder in list_runs(runs)), default=-1)
         folder = runs / str(last + 1)
         try:
             folder.mkdir(parents=True)

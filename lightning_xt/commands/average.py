@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lightning_xt.checkpoints.checkpoint import Checkpoint
 from lightning_xt.checkpoints.migrations import METADATA_KEY
-from lightning_xt.checkpoints.runs import checkpoint_of
+from lightning_xt.checkpoints.runs import find_checkpoint
 from lightning_xt.checkpoints.step_checkpoints import step_checkpoints
 from lightning_xt.commands.arguments import Arguments
 from lightning_xt.system.files import replacing
@@ -21,7 +21,7 @@ def average(args: Sequence[str]) -> int:
     options = _parser().parse_args(list(args))
     if options.last is not None and options.last < 1:
         raise UserError(f"--last is {options.last}; it must be at least 1 checkpoint")
-    folder = checkpoint_of(options.run).parent
+    folder = find_checkpoint(options.run).parent
     files = _newest(folder, options.last)
     output = folder / "average.ckpt" if options.output is None else Path(options.output)
     _check_output(output)

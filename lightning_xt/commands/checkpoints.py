@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from lightning_xt.checkpoints.checkpoint import Checkpoint
-from lightning_xt.checkpoints.runs import checkpoint_file, checkpoint_of, newest_with, run_of
+from lightning_xt.checkpoints.runs import checkpoint_file, find_checkpoint, find_newest_run, find_run
 from lightning_xt.system.messages import UserError
-from lightning_xt.training.callbacks.preemption import owed_in
+from lightning_xt.training.callbacks.preemption import read_owed_validation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,7 @@ def resolve(command: str, options: Any, configs: Sequence[Path], name: str | Non
         UserError: a checkpoint is asked for that is not there.
     """
     asked = options.ckpt_path
-    own = run_of(configs[0]) if configs else None
+    own = find_run(configs[0]) if configs else None
     if own is not None and name in (None, own.absolute().parent.name):
         runs = own.parent
     else:
@@ -58,7 +58,7 @@ def resolve(command: str, options: Any, configs: Sequence[Path], name: str | Non
             raise UserError(f"{command} needs weights: give --ckpt_path best, --ckpt_path last or --ckpt_path FILE")
         return Resolved(runs=runs, start=_start(options, command))
     if asked in ("best", "last"):
-        folder = own or newest_with(asked, runs)
+        folder = own or find_newest_run(asked, runs)
         if folder is None and command == "fit":
             note = f"--ckpt_path {asked}: no run in {runs} has one yet; starting a new run"
             return Resolved(runs=runs, start=_start(options, command), notes=(note,))
@@ -67,7 +67,7 @@ def resolve(command: str, options: Any, configs: Sequence[Path], name: str | Non
             raise UserError(f"--ckpt_path {asked}: there is no {file}; train first, or name a checkpoint file")
     else:
         file = _file("--ckpt_path", asked)
-        folder = run_of(file)
+        folder = find_run(file)
     checkpoint, step = _open(f"--ckpt_path {asked}", file)
     if command != "fit":
         return Resolved(runs=runs, folder=folder, checkpoint=checkpoint)
@@ -96,7 +96,7 @@ def _open(asked: str, file: Path) -> tuple[Checkpoint, int]:
         whole = {}
         for other in file.parent.glob("*.ckpt"):
             # Of a folder that is not a run's, any other file may be of another model.
-            if run_of(file) is not None and other != file:
+            if find_run(file) is not None and other != file:
                 with suppress(ValueError):
                     whole[_open_whole(other)[1]] = other
         newest = max(whole, default=None)
@@ -120,7 +120,7 @@ def _notes(options: Any, checkpoint: Checkpoint, step: int) -> Iterator[str]:
         yield f"{part} is what a process left that was stopped while it saved; it is not used"
     if options.init_from is not None:
         yield f"--init_from {options.init_from} is not used: the run goes on from {checkpoint.path}"
-    if 0 < options.trainer.max_steps <= step and owed_in(checkpoint.contents) is None:
+    if 0 < options.trainer.max_steps <= step and read_owed_validation(checkpoint.contents) is None:
         yield (
             f"{checkpoint.path} is at step {step} and --trainer.max_steps is {options.trainer.max_steps}: nothing is "
             "left to train; give a larger number to go on"
@@ -148,7 +148,7 @@ def with_config_of_run(args: list[str]) -> list[str]:
     asked = option(args, name)
     if asked is None or config_files(args):
         return args
-    folder = run_of(_file(name, asked))
+    folder = find_run(_file(name, asked))
     # Before all others, which then override it.
     return args if folder is None else [args[0], "-c", str(folder / "config.yaml"), *args[1:]]
 
@@ -177,6 +177,6 @@ def option(args: Sequence[str], name: str) -> str | None:
 
 def _file(name: str, asked: str) -> Path:
     try:
-        return checkpoint_of(asked)
+        return find_checkpoint(asked)
     except (FileNotFoundError, ValueError) as error:
         raise UserError(f"{name}: {error}") from error

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from jsonargparse import get_loader, set_loader
 
-from lightning_xt.checkpoints.runs import numbered
+from lightning_xt.checkpoints.runs import list_runs
 from lightning_xt.system.messages import UserError
 
 MOST_BYTES = 8 << 20
@@ -196,6 +196,6 @@ def _text(file: Path) -> str | None:
 
 def _config_in(folder: Path) -> Path:
     """The config a user may have meant: of the run, or of the newest run of the name."""
-    runs = [folder, *reversed(list(numbered(folder)))]
+    runs = [folder, *reversed(list(list_runs(folder)))]
     found = [run / "config.yaml" for run in runs if (run / "config.yaml").is_file()]
     return found[0] if found else folder / "config.yaml"

@@ -21,7 +21,7 @@ from lightning_xt.models.decoder import Decoder
 from lightning_xt.models.encoder_decoder import EncoderDecoder
 from lightning_xt.system.messages import UserError
 from lightning_xt.training.language_model import LanguageModel
-from lightning_xt.training.module import Module
+from lightning_xt.training.module import TransformerModule
 
 MEASURED = 16
 """Texts by which the cost of other weights is measured."""
@@ -67,7 +67,7 @@ class Inference(Callback):
             )
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if isinstance(pl_module, Module):
+        if isinstance(pl_module, TransformerModule):
             self.check(pl_module.sampling)
             self.apply(pl_module)
 
@@ -75,7 +75,7 @@ class Inference(Callback):
         if trainer.is_global_zero:
             self.report()
 
-    def apply(self, module: Module) -> None:
+    def apply(self, module: TransformerModule) -> None:
         """Has a module answer with all that was asked for.
 
         Raises:
@@ -137,21 +137,21 @@ class Cost:
         return f"weights {self.weights}: loss {lowered:.4f} nats a token, {trained:.4f} with float32"
 
 
-def _decoder(module: Module) -> Decoder:
-    network = module.trained
+def _decoder(module: TransformerModule) -> Decoder:
+    network = module.network
     found = network.decoder if isinstance(network, EncoderDecoder) else network
     if not isinstance(found, Decoder):
         raise UserError(f"a {type(module).__name__} has no decoder, which answers; give the run of another")
     return found
 
 
-def _language_model(module: Module, option: str) -> LanguageModel:
+def _language_model(module: TransformerModule, option: str) -> LanguageModel:
     if not isinstance(module, LanguageModel):
         raise UserError(f"{option} is for language models, but this is a {type(module).__name__}; leave it away")
     return module
 
 
-def _helper(run: str, module: Module, option: str) -> Decoder:
+def _helper(run: str, module: TransformerModule, option: str) -> Decoder:
     """The decoder of another run, which must read the same ids."""
     ours, theirs = _language_model(module, option), load(run).to(module.device)
     if not isinstance(theirs, LanguageModel):
@@ -174,9 +174,9 @@ def _described(module: LanguageModel) -> str:
     return f"{module.decoder.vocab_size} tokens of {type(module.tokenizer).__name__}"
 
 
-def _nothing(module: Module, scale: float) -> Inputs:
+def _nothing(module: TransformerModule, scale: float) -> Inputs:
     """What a decoder knows of an empty source."""
-    network = module.trained
+    network = module.network
     if not isinstance(network, EncoderDecoder):
         raise UserError(
             f"--guidance {scale} weighs what a source adds, but a {type(module).__name__} has none; it is for "

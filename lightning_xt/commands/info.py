@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from lightning_xt.checkpoints.checkpoint import Checkpoint
-from lightning_xt.checkpoints.runs import checkpoint_of
+from lightning_xt.checkpoints.runs import find_checkpoint
 from lightning_xt.commands.arguments import RUN, Arguments
 from lightning_xt.system.messages import UserError
 
@@ -27,7 +27,7 @@ def info(args: Sequence[str]) -> int:
     options = _parser().parse_args(list(args))
     if options.seq_len is not None and not options.tree:
         raise UserError(f"--seq_len {options.seq_len} is for the tree; add --tree")
-    checkpoint = Checkpoint(checkpoint_of(options.run))
+    checkpoint = Checkpoint(find_checkpoint(options.run))
     found = facts(checkpoint)
     text = "\n".join(_lines(found))
     if options.tree:

@@ -3,14 +3,14 @@
 import torch
 
 from lightning_xt.checkpoints.checkpoint import Checkpoint
-from lightning_xt.checkpoints.runs import checkpoint_of
+from lightning_xt.checkpoints.runs import find_checkpoint
 from lightning_xt.system.discovery import variants
 from lightning_xt.system.messages import UserError
 from lightning_xt.training.from_config import import_class, instantiate
-from lightning_xt.training.module import Module
+from lightning_xt.training.module import TransformerModule
 
 
-def load(run: str) -> Module:
+def load(run: str) -> TransformerModule:
     """Build the module of a RUN on the fastest device there is.
 
     Raises:
@@ -18,7 +18,7 @@ def load(run: str) -> Module:
         ValueError: the file cannot be read.
     """
     try:
-        checkpoint = Checkpoint(checkpoint_of(run))
+        checkpoint = Checkpoint(find_checkpoint(run))
     except FileNotFoundError as error:
         raise UserError(str(error)) from error
     weights, name = checkpoint.weights, checkpoint.module_class
@@ -38,7 +38,7 @@ def load(run: str) -> Module:
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
 
-def find_module_class(path: str) -> type[Module]:
+def find_module_class(path: str) -> type[TransformerModule]:
     """Find the class of a checkpoint's model.
 
     Args:
@@ -47,6 +47,8 @@ def find_module_class(path: str) -> type[Module]:
     Raises:
         ValueError: it cannot be imported, may not be, or is not a model.
     """
-    named = [each for each in variants(Module) if each.__name__ == path]
-    found: type[Module] = named[0] if named else import_class("the checkpoint's model", path, Module)
+    named = [each for each in variants(TransformerModule) if each.__name__ == path]
+    if named:
+        return named[0]
+    found: type[TransformerModule] = import_class("the checkpoint's model", path, TransformerModule)
     return found

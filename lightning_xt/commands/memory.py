@@ -17,7 +17,13 @@ PHASES = {
 """By the file that an error has come through, what went on, the innermost first."""
 LOWERED = {
     "training": ("data.batch_size", "data.max_tokens", "data.seq_len", "data.max_length"),
-    "evaluation": ("data.eval_batch_size", "data.max_tokens", "data.seq_len", "data.max_length", "model.decoded"),
+    "evaluation": (
+        "data.eval_batch_size",
+        "data.max_tokens",
+        "data.seq_len",
+        "data.max_length",
+        "model.val_decode_pairs",
+    ),
     "sampling": ("sample_text.batch", "sample_text.max_new_tokens"),
     "prediction": ("sampling.batch", "sampling.max_new_tokens"),
 }

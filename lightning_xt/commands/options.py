@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from lightning.pytorch.cli import LightningArgumentParser
 
-from lightning_xt.checkpoints.runs import run_of
+from lightning_xt.checkpoints.runs import find_run
 from lightning_xt.commands.inference import Inference
 from lightning_xt.inference.generation_options import GenerationOptions
 from lightning_xt.system.messages import UserError
@@ -125,7 +125,7 @@ def _counts(devices: Any) -> bool:
 def _refuse_what_is_counted_otherwise(given: Any, files: Iterable[Path]) -> None:
     saved: dict[str, Any] = {}
     for file in files:
-        if run_of(file) is not None:
+        if find_run(file) is not None:
             # What we wrote ourselves, from --validate_every.
             saved = (yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("trainer") or {}
             break

@@ -33,19 +33,19 @@ from lightning_xt.system.free_memory import within_free_memory
 from lightning_xt.system.garbage import no_garbage_collection
 from lightning_xt.system.messages import OwnError, UserError, own_sentence
 from lightning_xt.system.stopping import Stopped
+from lightning_xt.training.atomic_checkpoint_io import AtomicCheckpointIO, hand_on
 from lightning_xt.training.callbacks.best_checkpoint import BestCheckpoint
-from lightning_xt.training.callbacks.disk_space_check import DiskSpace
+from lightning_xt.training.callbacks.disk_space_check import DiskSpaceCheck
 from lightning_xt.training.callbacks.last_checkpoint import LastCheckpoint
-from lightning_xt.training.callbacks.preemption import Preemption, take_signals
-from lightning_xt.training.callbacks.progress_bars import Progress
+from lightning_xt.training.callbacks.preemption import Preemption, take_over_signals
 from lightning_xt.training.callbacks.run_folder import RunFolder
+from lightning_xt.training.callbacks.step_progress_bar import StepProgressBar
 from lightning_xt.training.callbacks.throughput import Throughput
 from lightning_xt.training.callbacks.validate_at_end import ValidateAtEnd
 from lightning_xt.training.callbacks.write_predictions import WritePredictions
-from lightning_xt.training.checkpoint_io import WholeCheckpoints, hand_on
 from lightning_xt.training.config_parser import ConfigParser
-from lightning_xt.training.null_options import check_nulls
-from lightning_xt.training.strategies.process_watchdog import ended_together, watch
+from lightning_xt.training.null_options import refuse_null_options
+from lightning_xt.training.strategies.process_watchdog import exit_together, watch
 from lightning_xt.training.strategies.strategy_choice import check_strategy
 
 ENV_PREFIX = "LXT"
@@ -145,7 +145,7 @@ class CommandLine(LightningCLI):
         check_options(str(self.subcommand), options)
         plain = self._plain()
         for name in ("model", "data"):
-            check_nulls(plain[name], name)
+            refuse_null_options(plain[name], name)
         if self.subcommand == "fit":
             set_intervals(options, config_files(self.given))
 
@@ -171,13 +171,13 @@ class CommandLine(LightningCLI):
         callbacks = [] if config.get("fast_dev_run") else self._callbacks(own_loggers)
         given = config["callbacks"] or []
         if config["enable_progress_bar"] is not False and not any(isinstance(each, ProgressBar) for each in given):
-            callbacks.append(Progress())
+            callbacks.append(StepProgressBar())
         kwargs["callbacks"] = [*given, *callbacks]
         plugins = config["plugins"] or []
         plugins = plugins if isinstance(plugins, list) else [plugins]
         kwargs["plugins"] = [*plugins, *environments(config["strategy"], plugins)]
         if not any(isinstance(each, CheckpointIO) for each in plugins):
-            kwargs["plugins"].append(WholeCheckpoints())
+            kwargs["plugins"].append(AtomicCheckpointIO())
         if config.get("enable_checkpointing") is None:
             kwargs["enable_checkpointing"] = self.subcommand == "fit"
         try:
@@ -187,7 +187,7 @@ class CommandLine(LightningCLI):
         check_strategy(trainer.strategy)
         hand_on(self.resolved.checkpoint, trainer)
         settle(trainer)
-        take_signals(trainer, self.subcommand == "fit")
+        take_over_signals(trainer, self.subcommand == "fit")
         watch(trainer)
         return trainer
 
@@ -204,7 +204,7 @@ class CommandLine(LightningCLI):
             callbacks += [Throughput(), ValidateAtEnd()]
             if options.trainer.enable_checkpointing is not False:
                 keep = options.keep_checkpoints
-                callbacks += [BestCheckpoint(), LastCheckpoint(options.checkpoint_every, keep), DiskSpace(keep)]
+                callbacks += [BestCheckpoint(), LastCheckpoint(options.checkpoint_every, keep), DiskSpaceCheck(keep)]
                 # After them, so that what is due at a step is saved once.
                 callbacks += [Preemption()]
         return callbacks
@@ -237,7 +237,7 @@ class CommandLine(LightningCLI):
 
     def _run_subcommand(self, subcommand: str) -> None:
         try:
-            with ended_together(self.trainer):
+            with exit_together(self.trainer):
                 super()._run_subcommand(subcommand)
         except (MemoryError, RuntimeError, ValueError) as error:
             if told := not_enough_memory(error, self._plain(), self._folder):

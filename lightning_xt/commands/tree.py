@@ -15,7 +15,7 @@ from lightning_xt.commands.parse_errors import sentence
 from lightning_xt.models.outline import Stage, outline
 from lightning_xt.system.discovery import import_submodules
 from lightning_xt.system.messages import UserError
-from lightning_xt.training.module import Module
+from lightning_xt.training.module import TransformerModule
 
 NETWORKS = ("encoder", "decoder")
 """Stages of an encoder-decoder that have tables of their own."""
@@ -56,7 +56,7 @@ def tree(checkpoint: Checkpoint, facts: dict[str, Any], seq_len: int | None) -> 
     return {**totals, "stages": asdict(root)}, "\n".join(_lines(root, totals))
 
 
-def _outlined(file: Path, kind: type[Module], model: dict[str, Any], seq_len: int) -> tuple[Stage, str]:
+def _outlined(file: Path, kind: type[TransformerModule], model: dict[str, Any], seq_len: int) -> tuple[Stage, str]:
     """The stages, and the device they were computed on: parts that need values cannot do without memory."""
     try:
         with torch.device("meta"):
@@ -65,9 +65,9 @@ def _outlined(file: Path, kind: type[Module], model: dict[str, Any], seq_len: in
         return outline(_network(file, kind, model), seq_len), "cpu"
 
 
-def _network(file: Path, kind: type[Module], model: dict[str, Any]) -> Any:
+def _network(file: Path, kind: type[TransformerModule], model: dict[str, Any]) -> Any:
     try:
-        return kind.from_config(model).trained
+        return kind.from_config(model).network
     except ValueError as error:
         if not isinstance(error.__cause__, ArgumentError):
             raise

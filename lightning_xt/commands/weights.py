@@ -25,7 +25,7 @@ def load_weights(model: LightningModule, checkpoint: Checkpoint) -> None:
     model.load_state_dict(weights)
     if isinstance(model, Seq2Seq):
         # Weights are worthless for ids that meant something else.
-        model.take_tokenizers(checkpoint.tokenizers)
+        model.restore_tokenizers(checkpoint.tokenizers)
     checkpoint.release()
 
 

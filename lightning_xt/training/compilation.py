@@ -52,7 +52,7 @@ def check_compile_options(options: bool | dict[str, Any]) -> None:
             raise ValueError(f"model.compile.options.{name} is {value!r}; it must be true, false or a number")
 
 
-def compiled_forward(
+def compile_forward(
     network: nn.Module, options: bool | dict[str, Any], device: torch.device, accumulated: int = 1
 ) -> Callable[..., Any] | None:
     """The network's forward, compiled; None where it is not to be, or cannot be.
@@ -72,8 +72,8 @@ def compiled_forward(
     if options is False:
         return None
     keywords = {} if options is True else dict(options)
-    _keep_what_is_compiled()
-    if keywords.get("backend", "inductor") == "inductor" and (obstacle := _obstacle(device)) is not None:
+    _set_compiler_cache()
+    if keywords.get("backend", "inductor") == "inductor" and (obstacle := _find_obstacle(device)) is not None:
         rank_zero_warn(f"model.compile is on, but {obstacle}: training without it")
         return None
     mode = keywords.get("mode")
@@ -92,7 +92,7 @@ def compiled_forward(
     return compiled
 
 
-def _keep_what_is_compiled() -> None:
+def _set_compiler_cache() -> None:
     """Has torch keep it where it survives a restart of the machine, unless the user has named a place."""
     folder = cache_folder() / "compiled"
     try:
@@ -103,7 +103,7 @@ def _keep_what_is_compiled() -> None:
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
 
 
-def _obstacle(device: torch.device) -> str | None:
+def _find_obstacle(device: torch.device) -> str | None:
     """What keeps torch.compile from working on this device, and what to install; None if it works."""
     if not has_compiler(device):
         missing = "Triton" if device.type == "cuda" else "a C++ compiler (g++ or clang++, or the variable CXX)"

@@ -17,12 +17,12 @@ from lightning_xt.data.tokenizers.base import Tokenizer
 from lightning_xt.system.discovery import import_submodules
 from lightning_xt.system.free_memory import within_free_memory
 from lightning_xt.system.imports import NotAllowedError, find, guarded_imports
-from lightning_xt.training.null_options import check_nulls
+from lightning_xt.training.null_options import refuse_null_options
 
-Module = TypeVar("Module", bound=LightningModule)
+ModuleT = TypeVar("ModuleT", bound=LightningModule)
 
 
-def build(module_class: type[Module], config: dict[str, Any] | str | Path, vocab: dict[str, int | None]) -> Module:
+def build(module_class: type[ModuleT], config: dict[str, Any] | str | Path, vocab: dict[str, int | None]) -> ModuleT:
     """The module a config describes, of the given vocabulary unless it names one; see `training.module`."""
     import_submodules(lightning_xt)
     options = _options(config)
@@ -35,11 +35,11 @@ def build(module_class: type[Module], config: dict[str, Any] | str | Path, vocab
     except ArgumentError as error:
         raise ValueError(f"from_config: {error}") from error
     plain = yaml.safe_load(parser.dump(parsed, skip_link_targets=False, skip_none=False, format="yaml"))["model"]
-    check_nulls({"class_path": _import_path(module_class), "init_args": plain}, "model")
+    refuse_null_options({"class_path": _import_path(module_class), "init_args": plain}, "model")
     return instantiate(module_class, plain)
 
 
-def instantiate(module_class: type[Module], options: dict[str, Any]) -> Module:
+def instantiate(module_class: type[ModuleT], options: dict[str, Any]) -> ModuleT:
     """Build a module that remembers its options, as the command line does.
 
     Args:

@@ -20,8 +20,8 @@ from lightning_xt.inference.generation_options import GenerationOptions
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.objectives.base import Loss, ObjectiveFactory
 from lightning_xt.objectives.next_token import NextToken
-from lightning_xt.training.metrics.likelihood import LikelihoodSums, likelihood_metrics
-from lightning_xt.training.module import Module
+from lightning_xt.training.metrics.likelihood import LikelihoodSums, compute_likelihood_metrics
+from lightning_xt.training.module import TransformerModule
 from lightning_xt.training.optim.parameter_groups import OptimizerFactory
 from lightning_xt.training.optim.schedules.base import ScheduleFactory
 from lightning_xt.training.optim.schedules.warmup_cosine import WarmupCosine
@@ -30,7 +30,7 @@ PROMPTS = ("import ", "def ", "The ")
 """What a validation continues unless told otherwise."""
 
 
-class LanguageModel(Module):
+class LanguageModel(TransformerModule):
     """Trains a decoder to predict the next token.
 
     Batches are `LongTensor (b, seq_len + 1)` for training and `EvaluationBatch` for validation and test.
@@ -75,7 +75,7 @@ class LanguageModel(Module):
         """Of the batches of the optimizer step so far, where it logs."""
 
     @property
-    def trained(self) -> nn.Module:
+    def network(self) -> nn.Module:  # type: ignore[override]  # another module assigns it
         return self.decoder
 
     def loss(self, tokens: Int[Tensor, "b m"], scored: Bool[Tensor, "b n"] | None = None) -> Float[Tensor, ""]:
@@ -133,7 +133,7 @@ class LanguageModel(Module):
     def predict_step(self, batch: list[Prompt], batch_idx: int) -> list[dict[str, Any]]:
         return self.text_generator.complete_as_dicts(batch, self.sampling)
 
-    def fitted(self, prompts: Sequence[str] | None, sampling: GenerationOptions) -> GenerationOptions:
+    def limit_length(self, prompts: Sequence[str] | None, sampling: GenerationOptions) -> GenerationOptions:
         """The sampling of these prompts, as short as the network's positions are.
 
         Raises:
@@ -152,7 +152,7 @@ class LanguageModel(Module):
             )
         return replace(sampling, max_new_tokens=min(sampling.max_new_tokens, limit - longest))
 
-    def samples(self, prompts: Sequence[str] | None, sampling: GenerationOptions) -> list[str]:
+    def draw_samples(self, prompts: Sequence[str] | None, sampling: GenerationOptions) -> list[str]:
         asked = [Prompt(id=n, prompt=prompt) for n, prompt in enumerate(PROMPTS if prompts is None else prompts)]
         results = self.text_generator.complete_as_dicts(asked, sampling)
         return [result["prompt"] + result["text"] for result in results]
@@ -165,7 +165,7 @@ class LanguageModel(Module):
     @property
     def tokenizer(self) -> Tokenizer:
         """What turns text into this model's ids: that of the data it was trained on, else the data's, else bytes."""
-        return self.tokenizer_for("text", "tokenizer") or Bytes(separator=self.separator)
+        return self.find_tokenizer("text", "tokenizer") or Bytes(separator=self.separator)
 
     @property
     def tokenizers(self) -> dict[str, Tokenizer]:
@@ -173,6 +173,6 @@ class LanguageModel(Module):
 
     def _report(self, split: str) -> None:
         sums = self.trainer.strategy.reduce(self._sums.sums, reduce_op="sum")
-        for name, value in likelihood_metrics(sums).items():
+        for name, value in compute_likelihood_metrics(sums).items():
             # Equal in all processes already; `sync_dist` tells Lightning so.
             self.log(f"{split}/{name}", value, prog_bar=name == "bits_per_byte", sync_dist=True)

@@ -21,19 +21,19 @@ from lightning_xt.inference.text_generator import DecodingSetup, TextGenerator
 from lightning_xt.system.imports import guarded_imports
 from lightning_xt.training.callbacks.exact_resume import ExactResume
 from lightning_xt.training.callbacks.non_finite import NonFinite
-from lightning_xt.training.callbacks.restore_trained_weights import RawWeights
-from lightning_xt.training.compilation import check_compile_options, compiled_forward
+from lightning_xt.training.callbacks.restore_trained_weights import RestoreTrainedWeights
+from lightning_xt.training.compilation import check_compile_options, compile_forward
 from lightning_xt.training.from_config import build, build_tokenizer
 from lightning_xt.training.optim.build import build_optimizer
 from lightning_xt.training.optim.optimizer_options import OptimizerOptions
 from lightning_xt.training.optim.parameter_groups import OptimizerFactory, parameter_groups
 from lightning_xt.training.optim.schedules.base import ScheduleFactory
 from lightning_xt.training.run_metadata import run_metadata
-from lightning_xt.training.step_skipping import keep_unbegun, left_out, poisoned, total_norm
+from lightning_xt.training.step_skipping import drop_first_momentum, nan_if_not_finite, skip_step, total_norm
 from lightning_xt.training.strategies.sharding import shard
 
 
-class Module(LightningModule, ABC):
+class TransformerModule(LightningModule, ABC):
     """Trains a network; a subclass says which, on what batches, and what it does with text.
 
     Args:
@@ -42,6 +42,8 @@ class Module(LightningModule, ABC):
         compile: whether training uses torch.compile; or its keywords.
     """
 
+    network: nn.Module
+    """The network that is trained."""
     default_vocab: ClassVar[dict[str, int | None]]
     """The vocabulary of a module that is built from a config without one."""
     plain_lines: ClassVar[bool]
@@ -96,16 +98,11 @@ class Module(LightningModule, ABC):
 
     @property
     @abstractmethod
-    def trained(self) -> nn.Module:
-        """The network."""
-
-    @property
-    @abstractmethod
     def tokenizers(self) -> dict[str, Tokenizer]:
         """What turns text into ids and back, by what it is for."""
 
     @abstractmethod
-    def fitted(self, prompts: Sequence[str] | None, sampling: GenerationOptions) -> GenerationOptions:
+    def limit_length(self, prompts: Sequence[str] | None, sampling: GenerationOptions) -> GenerationOptions:
         """The sampling of these prompts, as short as the network's positions are.
 
         Raises:
@@ -113,7 +110,7 @@ class Module(LightningModule, ABC):
         """
 
     @abstractmethod
-    def samples(self, prompts: Sequence[str] | None, sampling: GenerationOptions) -> list[str]:
+    def draw_samples(self, prompts: Sequence[str] | None, sampling: GenerationOptions) -> list[str]:
         """What a validation shows, by all processes together.
 
         Args:
@@ -139,8 +136,8 @@ class Module(LightningModule, ABC):
                 f"--model {type(self).__name__} cannot read --data {type(data).__name__}, which serves {instead}"
             )
         if stage == "fit":
-            self._compiled = compiled_forward(
-                self.trained,
+            self._compiled = compile_forward(
+                self.network,
                 self.compile_options,
                 self.trainer.strategy.root_device,
                 self.trainer.accumulate_grad_batches,
@@ -149,7 +146,7 @@ class Module(LightningModule, ABC):
     def configure_model(self) -> None:
         """Leaves each process a share of the weights, where the strategy has it so."""
         if self.device_mesh is not None:
-            shard(self.trained, self.device_mesh["data_parallel"])
+            shard(self.network, self.device_mesh["data_parallel"])
 
     def teardown(self, stage: str) -> None:
         # A compiled function neither pickles nor follows a copy of the module.
@@ -165,14 +162,14 @@ class Module(LightningModule, ABC):
     def configure_callbacks(self) -> list[Callback]:
         given: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
         guard = [] if any(isinstance(each, NonFinite) for each in given) else [NonFinite()]
-        return [ExactResume(), RawWeights(), *guard]
+        return [ExactResume(), RestoreTrainedWeights(), *guard]
 
     def configure_optimizers(self) -> Any:
         optimizer = self._build_optimizer()
         if self.schedule_factory is None:
             self._options = OptimizerOptions(optimizer, None)
             return optimizer
-        schedule = self.schedule_factory(_steps_of_run(self.trainer))
+        schedule = self.schedule_factory(_count_run_steps(self.trainer))
         # A function, not the schedule itself: LambdaLR would restore an object's options from a checkpoint.
         scheduler = LambdaLR(optimizer, lambda step: schedule(step))
         self._options = OptimizerOptions(optimizer, scheduler)
@@ -202,7 +199,7 @@ class Module(LightningModule, ABC):
         if getattr(self.trainer.precision_plugin, "scaler", None) is not None:
             lost = ~loss.detach().isfinite()
             self._lost = lost if self._lost is None else self._lost | lost
-        super().backward(poisoned(loss), *args, **kwargs)
+        super().backward(nan_if_not_finite(loss), *args, **kwargs)
 
     def configure_gradient_clipping(
         self,
@@ -218,11 +215,11 @@ class Module(LightningModule, ABC):
             self.log("optim/grad_norm", norm)
             self.log("optim/lr", optimizer.param_groups[0]["lr"])
         if self._lost is None:
-            self.skipped_step = self.faulty_step = left_out(optimizer, norm)
+            self.skipped_step = self.faulty_step = skip_step(optimizer, norm)
         else:
             # The scaler of float16 leaves steps out by itself, and some only to find its scale.
             self.skipped_step = ~norm.isfinite()
-            keep_unbegun(optimizer, self.skipped_step)
+            drop_first_momentum(optimizer, self.skipped_step)
             self.faulty_step = self.trainer.strategy.reduce(self._lost.float(), reduce_op="sum") > 0
             self._lost = None
         if self.skipped_step is True:
@@ -250,12 +247,12 @@ class Module(LightningModule, ABC):
         """
         # Once more than needed, unless Lightning read the file alone.
         migrate(checkpoint)
-        self.take_tokenizers((checkpoint.get(METADATA_KEY) or {}).get("tokenizers") or {})
+        self.restore_tokenizers((checkpoint.get(METADATA_KEY) or {}).get("tokenizers") or {})
         if not self.hparams:
             # `load_from_checkpoint` builds from live objects; the checkpoint knows what they were made of.
             self.hparams.update(checkpoint.get("hyper_parameters", {}))
 
-    def take_tokenizers(self, configs: dict[str, dict[str, Any]]) -> None:
+    def restore_tokenizers(self, configs: dict[str, dict[str, Any]]) -> None:
         """Build the tokenizers that the weights were trained with.
 
         Args:
@@ -263,7 +260,7 @@ class Module(LightningModule, ABC):
         """
         self._trained_with = {use: build_tokenizer(config) for use, config in configs.items()}
 
-    def tokenizer_for(self, use: str, own: str) -> Tokenizer | None:
+    def find_tokenizer(self, use: str, own: str) -> Tokenizer | None:
         """The tokenizer of the data that the module was trained on, else the data's; None where neither is known.
 
         Args:
@@ -283,7 +280,7 @@ class Module(LightningModule, ABC):
             self.hparams.clear()
 
 
-def _steps_of_run(trainer: Trainer) -> int:
+def _count_run_steps(trainer: Trainer) -> int:
     if trainer.max_steps < 1:
         raise ValueError(
             f"trainer.max_steps is {trainer.max_steps}, but the learning rate's schedule needs the length of the run "

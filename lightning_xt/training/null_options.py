@@ -9,7 +9,7 @@ from typing import Any
 from lightning_xt.system.imports import imported
 
 
-def check_nulls(options: Any, slot: str) -> None:
+def refuse_null_options(options: Any, slot: str) -> None:
     """Looks at the options of a class, and at those of the classes in them.
 
     Args:
@@ -21,14 +21,14 @@ def check_nulls(options: Any, slot: str) -> None:
     """
     if isinstance(options, list):
         for each in options:
-            check_nulls(each, slot)
+            refuse_null_options(each, slot)
     if not isinstance(options, dict):
         return
     path, values = options.get("class_path"), options.get("init_args")
     found = imported(path) if isinstance(path, str) else None
     if found is None or not isinstance(values, dict):
         for name, value in options.items():
-            check_nulls(value, f"{slot}.{name}")
+            refuse_null_options(value, f"{slot}.{name}")
         return
     accepted = _hints(found)
     for name, value in values.items():
@@ -36,7 +36,7 @@ def check_nulls(options: Any, slot: str) -> None:
             raise ValueError(
                 f"--{slot}.{name} is null, but {found.__name__} needs a value there; give one, or leave it away"
             )
-        check_nulls(value, f"{slot}.{name}")
+        refuse_null_options(value, f"{slot}.{name}")
 
 
 def _hints(found: Callable[..., Any]) -> dict[str, Any]:

@@ -56,7 +56,7 @@ def check_positions(longest: tuple[int, int], reach: tuple[int | None, int | Non
             )
 
 
-def write_learnt(folder: Path, tokenizers: dict[str, Tokenizer]) -> None:
+def write_tokenizers(folder: Path, tokenizers: dict[str, Tokenizer]) -> None:
     """Writes what tokenizers have learnt, a `tokenizer.json` each."""
     for use, tokenizer in tokenizers.items():
         if tokenizer.learnt is not None:

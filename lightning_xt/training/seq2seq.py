@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
 from lightning_xt.core.batch import EvaluationPairs, PairBatch
@@ -23,20 +23,20 @@ from lightning_xt.models.encoder_decoder import CrossDecoderFactory, EncoderDeco
 from lightning_xt.objectives.base import Loss, ObjectiveFactory
 from lightning_xt.objectives.cross_entropy import cross_entropy
 from lightning_xt.objectives.next_token import NextToken
-from lightning_xt.training.callbacks.run_folder import run_folder
+from lightning_xt.training.callbacks.run_folder import find_run_folder
 from lightning_xt.training.metrics.pair_scores import PairScores
-from lightning_xt.training.module import Module
+from lightning_xt.training.module import TransformerModule
 from lightning_xt.training.optim.parameter_groups import OptimizerFactory
 from lightning_xt.training.optim.schedules.base import ScheduleFactory
 from lightning_xt.training.optim.schedules.warmup_cosine import WarmupCosine
-from lightning_xt.training.pair_tokenizers import check_positions, check_same, check_shared, write_learnt
+from lightning_xt.training.pair_tokenizers import check_positions, check_same, check_shared, write_tokenizers
 
 NEUTRAL = 4096.0
 """What a batch's summed loss is divided by, so that its size suits numbers of 16 bits; taken back before the step."""
 SHOWN = 4  # pairs of the validation split that are shown unless told otherwise
 
 
-class Seq2Seq(Module):
+class Seq2Seq(TransformerModule):
     """Trains an encoder-decoder to answer a source with its target.
 
     Batches are `(src, tgt, src_mask)` for training, with `src_mask` True where a source id is real and `tgt` beginning
@@ -53,10 +53,12 @@ class Seq2Seq(Module):
         optimizer: recipe of the optimizer: MuonAdamW, or a class of torch.optim that takes groups of parameters of any
             shape, which Muon and LBFGS do not. What should not decay does not.
         schedule: recipe of the learning rate over the run, in optimizer steps. None = it stays as it is.
-        decoded: pairs of the validation split, from its first, that are also decoded and compared. None = all.
+        val_decode_pairs: pairs of the validation split, from its first, that are also decoded and
+            compared. None = all.
         compile: whether training uses torch.compile; or its keywords, such as {mode: max-autotune}.
     """
 
+    network: EncoderDecoder
     default_vocab: ClassVar = {"source": 259, "target": 259, "pad": 0, "start": 1, "end": 2, "separator": None}
     plain_lines: ClassVar = True
     foreign_data: ClassVar = (
@@ -74,31 +76,29 @@ class Seq2Seq(Module):
         objective: ObjectiveFactory = NextToken,
         optimizer: OptimizerFactory = AdamW,
         schedule: ScheduleFactory | None = WarmupCosine,
-        decoded: int | None = 256,
+        val_decode_pairs: int | None = 256,
         compile: bool | dict[str, Any] = False,
     ) -> None:
         super().__init__(optimizer=optimizer, schedule=schedule, compile=compile)
         self.save_hyperparameters(logger=False)
         self.remember_config()
-        if decoded is not None and decoded < 0:
-            raise ValueError(f"model.decoded is {decoded}; it must be at least 0 pairs, or null for all of them")
+        if val_decode_pairs is not None and val_decode_pairs < 0:
+            raise ValueError(
+                f"model.val_decode_pairs is {val_decode_pairs}; it must be at least 0 pairs, or null for all of them"
+            )
         self.vocab = {name: vocab.get(name) for name in self.default_vocab}
         self.network = EncoderDecoder(
-            self._required("source"),
-            self._required("target"),
+            self._require_size("source"),
+            self._require_size("target"),
             encoder=encoder,
             decoder=decoder,
             shared_embedding=shared_embedding,
             context_dropout=context_dropout,
         )
         self.objective = objective()
-        self.decoded = decoded
+        self.val_decode_pairs = val_decode_pairs
         self._summed: Tensor | None = None
         """Target tokens of the optimizer step so far, and the sum of their losses."""
-
-    @property
-    def trained(self) -> nn.Module:
-        return self.network
 
     def loss(
         self, src: Int[Tensor, "b m"], tgt: Int[Tensor, "b n"], src_mask: Bool[Tensor, "b m"] | None = None
@@ -125,10 +125,10 @@ class Seq2Seq(Module):
             logits: Tensor = network(src, tokens, src_mask, inputs=inputs)
             return logits
 
-        loss: Loss = self.objective(answer, tgt, self._real(tgt))
+        loss: Loss = self.objective(answer, tgt, self._mask_padding(tgt))
         return loss
 
-    def _real(self, tgt: Tensor) -> Tensor | None:
+    def _mask_padding(self, tgt: Tensor) -> Tensor | None:
         """Which targets are no padding."""
         return None if self.vocab["pad"] is None else tgt[:, 1:] != self.vocab["pad"]
 
@@ -147,9 +147,9 @@ class Seq2Seq(Module):
         longest = getattr(getattr(self.trainer, "datamodule", None), "longest", None)
         if longest is not None:
             check_positions(longest, (encoder.max_length, decoder.max_length))
-        folder = run_folder(self.trainer)
+        folder = find_run_folder(self.trainer)
         if folder is not None and self.trainer.is_global_zero:
-            write_learnt(folder, self.tokenizers)
+            write_tokenizers(folder, self.tokenizers)
 
     def on_validation_start(self) -> None:
         self._check_tokenizers()
@@ -186,7 +186,7 @@ class Seq2Seq(Module):
         self._summed = None
 
     def on_validation_epoch_start(self) -> None:
-        self._scores = PairScores(self.device, self.target_tokenizer, self.decoded, SHOWN)
+        self._scores = PairScores(self.device, self.target_tokenizer, self.val_decode_pairs, SHOWN)
 
     def on_test_epoch_start(self) -> None:
         self._scores = PairScores(self.device, self.target_tokenizer, None, 0)
@@ -207,11 +207,11 @@ class Seq2Seq(Module):
         src, tgt, src_mask, index, _ = batch
         logits = self.network(src, tgt[:, :-1], src_mask)
         scored = (index >= 0)[:, None].expand(-1, tgt.shape[1] - 1)
-        real = self._real(tgt)
+        real = self._mask_padding(tgt)
         scored = scored if real is None else scored & real
         loss = cross_entropy(logits, tgt[:, 1:], scored)
         self._scores.add(batch, loss, ((logits.argmax(-1) == tgt[:, 1:]) & scored).sum())
-        chosen = self._scores.chosen(index)
+        chosen = self._scores.select_rows(index)
         if len(chosen):
             # Without an end, as long as the targets; else what is produced must not depend on them.
             limit = tgt.shape[1] - 1 if self.vocab["end"] is None else None
@@ -221,7 +221,7 @@ class Seq2Seq(Module):
             self._scores.compare(batch, chosen, found, self.source_tokenizer)
 
     def _report(self, split: str) -> None:
-        for name, value in self._scores.metrics(self.trainer).items():
+        for name, value in self._scores.compute(self.trainer).items():
             # Equal in all processes already; `sync_dist` tells Lightning so.
             self.log(f"{split}/{name}", value, prog_bar=name in ("loss", "exact_match", "bleu"), sync_dist=True)
 
@@ -258,16 +258,16 @@ class Seq2Seq(Module):
         """Translate texts by `GenerationOptions`; the translation of an empty or unreadable text is empty."""
         return [answer["text"] for answer in self.text_generator.translate_texts(texts, GenerationOptions(**choices))]
 
-    def fitted(self, prompts: Sequence[str] | None, sampling: GenerationOptions) -> GenerationOptions:
+    def limit_length(self, prompts: Sequence[str] | None, sampling: GenerationOptions) -> GenerationOptions:
         """The sampling of these prompts, as short as the network's positions are."""
         limit = self.network.decoder.max_length
         if limit is None or sampling.max_new_tokens is None:
             return sampling
         return replace(sampling, max_new_tokens=min(limit - 1, sampling.max_new_tokens))
 
-    def samples(self, prompts: Sequence[str] | None, sampling: GenerationOptions) -> list[str]:
+    def draw_samples(self, prompts: Sequence[str] | None, sampling: GenerationOptions) -> list[str]:
         if prompts is None:
-            return self._scores.shown(self.trainer)
+            return self._scores.collect_examples(self.trainer)
         answers = self.text_generator.translate_texts(prompts, sampling)
         texts = [f"source      {answer['source']}\nprediction  {answer['text']}" for answer in answers]
         return [text + f"\n({a['problem']})" * bool(a["problem"]) for text, a in zip(texts, answers, strict=True)]
@@ -275,12 +275,12 @@ class Seq2Seq(Module):
     @property
     def source_tokenizer(self) -> Tokenizer:
         """What turns sources into ids: that of the data it was trained on, else the data's, else bytes."""
-        return self.tokenizer_for("source", "source_tokenizer") or SpecialBytes()
+        return self.find_tokenizer("source", "source_tokenizer") or SpecialBytes()
 
     @property
     def target_tokenizer(self) -> Tokenizer:
         """The same for targets."""
-        return self.tokenizer_for("target", "target_tokenizer") or SpecialBytes()
+        return self.find_tokenizer("target", "target_tokenizer") or SpecialBytes()
 
     @property
     def tokenizers(self) -> dict[str, Tokenizer]:
@@ -293,7 +293,7 @@ class Seq2Seq(Module):
         most = getattr(data, "max_source_ids", None)
         return Translator(self.network, self.source_tokenizer, self.target_tokenizer, self.vocab, most, self.decoding)
 
-    def _required(self, name: str) -> int:
+    def _require_size(self, name: str) -> int:
         size = self.vocab[name]
         if size is None:
             raise ValueError(f"model.vocab: {name} is None; it must be the number of different tokens")

@@ -3,12 +3,12 @@
 from lightning.pytorch import Trainer
 
 
-def at_step_border(trainer: Trainer) -> bool:
+def at_step_boundary(trainer: Trainer) -> bool:
     """Whether the batch that ends completes an optimizer step."""
     return not trainer.fit_loop.epoch_loop._should_accumulate()
 
 
-def validation_follows(trainer: Trainer) -> bool:
+def is_validation_due(trainer: Trainer) -> bool:
     """Whether a validation is due after the batch that ends."""
     interval = trainer.val_check_batch
     batches = trainer.fit_loop.epoch_loop.total_batch_idx + 1

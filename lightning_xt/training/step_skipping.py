@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 
-def poisoned(loss: Tensor) -> Tensor:
+def nan_if_not_finite(loss: Tensor) -> Tensor:
     """The same loss; one that is no finite number makes no gradient a finite number.
 
     Gradients do not depend on the loss they come from, but on what made it. This way they tell of it wherever they go:
@@ -32,7 +32,7 @@ def total_norm(parameters: Sequence[Tensor]) -> Tensor:
     return whole
 
 
-def left_out(optimizer: Optimizer, norm: Tensor) -> Tensor | bool:
+def skip_step(optimizer: Optimizer, norm: Tensor) -> Tensor | bool:
     """Has the optimizer leave out its next step where the norm of the gradients is no finite number.
 
     Optimizers that can (`found_inf`, fused ones of torch among them) are told on the device, and nothing waits for it.
@@ -47,7 +47,7 @@ def left_out(optimizer: Optimizer, norm: Tensor) -> Tensor | bool:
     """
     non_finite = ~norm.isfinite()
     if getattr(optimizer, "_step_supports_amp_scaling", False) or hasattr(optimizer, "found_inf"):
-        keep_unbegun(optimizer, non_finite)
+        drop_first_momentum(optimizer, non_finite)
         optimizer.found_inf = non_finite.to(torch.float32)  # type: ignore[attr-defined]
         return non_finite
     if not bool(non_finite):
@@ -58,7 +58,7 @@ def left_out(optimizer: Optimizer, norm: Tensor) -> Tensor | bool:
     return True
 
 
-def keep_unbegun(optimizer: Optimizer, non_finite: Tensor) -> None:
+def drop_first_momentum(optimizer: Optimizer, non_finite: Tensor) -> None:
     """Has a fused SGD of torch forget the momentum of a first step that it leaves out: it makes it, and writes nothing.
 
     Args:

@@ -190,9 +190,9 @@ def test_positions_limit_an_answer():
     assert model.generate(SRC, src_mask=MASK).shape == (3, 19)
     with pytest.raises(ValueError, match="the model's positions reach only 20"):
         model.generate(SRC, max_new_tokens=20, src_mask=MASK)
-    assert model.fitted(None, GenerationOptions()).max_new_tokens is None
-    assert model.fitted(None, GenerationOptions(max_new_tokens=30)).max_new_tokens == 19
-    assert model.fitted(None, GenerationOptions(max_new_tokens=7)).max_new_tokens == 7
+    assert model.limit_length(None, GenerationOptions()).max_new_tokens is None
+    assert model.limit_length(None, GenerationOptions(max_new_tokens=30)).max_new_tokens == 19
+    assert model.limit_length(None, GenerationOptions(max_new_tokens=7)).max_new_tokens == 7
 
 
 def test_what_is_streamed_leaves_the_caller_as_it_was(model):
@@ -282,7 +282,7 @@ def test_a_source_beyond_the_positions_is_told():
     assert list(streamed(short, "abcde", GenerationOptions(max_new_tokens=2))) == list(
         streamed(short, "abc", GenerationOptions(max_new_tokens=2))
     )
-    assert short.samples(["abcde"], GenerationOptions(max_new_tokens=2))[0].endswith(
+    assert short.draw_samples(["abcde"], GenerationOptions(max_new_tokens=2))[0].endswith(
         "\n(line 1: it has 5 tokens; only the first 3 were read (max_length))"
     )
 

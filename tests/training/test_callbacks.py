@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import Trainer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from lightning_xt.checkpoints.runs import checkpoint_of, new_run, run_of
+from lightning_xt.checkpoints.runs import create_run, find_checkpoint, find_run
 from lightning_xt.cli import main
 from lightning_xt.data.loading.loader import Loader
 from lightning_xt.data.text.text_files import TextFiles
@@ -18,8 +18,8 @@ from lightning_xt.generation.filters.min_p import MinP
 from lightning_xt.generation.methods.prompt_lookup import PromptLookup
 from lightning_xt.inference.generation_options import GenerationOptions
 from lightning_xt.training.callbacks import throughput
-from lightning_xt.training.callbacks.progress_bars import Progress
 from lightning_xt.training.callbacks.sample_text import SampleText, _fenced
+from lightning_xt.training.callbacks.step_progress_bar import StepProgressBar
 from lightning_xt.training.language_model import LanguageModel
 from lightning_xt.training.loggers.metrics_file import MetricsFile
 from lightning_xt.training.loggers.tensor_board import TensorBoard
@@ -64,7 +64,7 @@ def test_a_curve_has_one_point_a_step_where_a_run_goes_back(legs, shown, tmp_pat
 def test_the_bar_looks_up_what_was_logged_only_when_it_moves(folder, monkeypatch):
     looks = []
     monkeypatch.setattr(
-        Progress, "get_metrics", lambda self, trainer, pl_module: looks.append(trainer.global_step) or {}
+        StepProgressBar, "get_metrics", lambda self, trainer, pl_module: looks.append(trainer.global_step) or {}
     )
     options = ["--model.decoder.dim=8", "--model.decoder.depth=1", "--model.decoder.attention.heads=1"]
     options += [
@@ -221,16 +221,16 @@ def test_throughput_is_measured_once_a_step(monkeypatch):
 def test_what_a_run_means(tmp_path):
     runs = tmp_path / "name"
     for number, kinds in enumerate((("best", "last"), ("last",), ())):
-        run = new_run(runs)
+        run = create_run(runs)
         assert run.name == str(number)
         (run / "checkpoints").mkdir()
         (run / "config.yaml").touch()
         for kind in kinds:
             torch.save({}, run / "checkpoints" / f"{kind}.ckpt")
-    assert checkpoint_of(runs / "0") == runs / "0" / "checkpoints" / "best.ckpt"
-    assert checkpoint_of(runs) == runs / "1" / "checkpoints" / "last.ckpt"
-    assert checkpoint_of(runs / "0" / "checkpoints" / "last.ckpt").name == "last.ckpt"
+    assert find_checkpoint(runs / "0") == runs / "0" / "checkpoints" / "best.ckpt"
+    assert find_checkpoint(runs) == runs / "1" / "checkpoints" / "last.ckpt"
+    assert find_checkpoint(runs / "0" / "checkpoints" / "last.ckpt").name == "last.ckpt"
     with pytest.raises(FileNotFoundError, match="is no run: neither it"):
-        checkpoint_of(runs / "2")
-    assert run_of(runs / "0" / "config.yaml") == run_of(runs / "0" / "checkpoints" / "best.ckpt") == runs / "0"
-    assert run_of(tmp_path / "config.yaml") is None
+        find_checkpoint(runs / "2")
+    assert find_run(runs / "0" / "config.yaml") == find_run(runs / "0" / "checkpoints" / "best.ckpt") == runs / "0"
+    assert find_run(tmp_path / "config.yaml") is None

@@ -13,7 +13,7 @@ from lightning_xt.data.text.text_files import TextFiles
 from lightning_xt.system.messages import sentence_for
 from lightning_xt.training.callbacks.exponential_average import ExponentialAverage
 from lightning_xt.training.callbacks.non_finite import NonFinite
-from lightning_xt.training.callbacks.run_folder import RunFolder, run_folder
+from lightning_xt.training.callbacks.run_folder import RunFolder, find_run_folder
 from lightning_xt.training.language_model import LanguageModel
 from lightning_xt.training.replay import replay
 from lightning_xt.training.strategies.fsdp2 import FSDP2
@@ -193,7 +193,7 @@ def run(tmp_path, *callbacks, **options):
 
 class Saved(Callback):
     def on_train_start(self, trainer, pl_module):
-        (run_folder(trainer) / "checkpoints/last.ckpt").touch()
+        (find_run_folder(trainer) / "checkpoints/last.ckpt").touch()
 
 
 @pytest.mark.parametrize(

@@ -245,11 +245,11 @@ def test_refuses_what_torch_compile_does_not_take(folder, monkeypatch):
 
 
 def test_refuses_cuda_graphs_where_gradients_add_up(monkeypatch):
-    monkeypatch.setattr(compilation, "_obstacle", lambda device: None)
+    monkeypatch.setattr(compilation, "_find_obstacle", lambda device: None)
     network, options, device = torch.nn.Linear(1, 1), {"mode": "reduce-overhead"}, torch.device("cuda")
     with pytest.raises(ValueError, match=r"model\.compile\.mode is reduce-overhead.*accumulate_grad_batches 2 adds up"):
-        compilation.compiled_forward(network, options, device, accumulated=2)
-    assert compilation.compiled_forward(network, options, device) is not None
+        compilation.compile_forward(network, options, device, accumulated=2)
+    assert compilation.compile_forward(network, options, device) is not None
 
 
 def test_refuses_to_clip_what_a_fused_optimizer_scales_later():

@@ -15,7 +15,7 @@ from lightning_xt.data.text.text_files import TextFiles
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.training.language_model import LanguageModel
 from lightning_xt.training.optim.muon_adamw import MuonAdamW
-from lightning_xt.training.optim.orthogonal import orthogonalise, product_type
+from lightning_xt.training.optim.orthogonal import choose_product_type, orthogonalize
 from lightning_xt.training.optim.parameter_groups import parameter_groups
 
 SHAPES = [(7, 7), (5, 11), (11, 5), (13, 3), (3, 13), (5, 11), (1, 6), (6, 1)]
@@ -79,7 +79,7 @@ def test_steps_of_matrices_by_hand(rule, nesterov):
 @pytest.mark.parametrize("decay", [0.0, 0.3])
 def test_the_same_steps_as_torch(rule, nesterov, decay, monkeypatch):
     # Torch's orthogonalises in bfloat16 whatever the machine.
-    monkeypatch.setattr("lightning_xt.training.optim.muon_adamw.product_type", lambda _: torch.bfloat16)
+    monkeypatch.setattr("lightning_xt.training.optim.muon_adamw.choose_product_type", lambda _: torch.bfloat16)
     mine, theirs = matrices(), matrices()
     options = {"lr": 0.02, "momentum": 0.95, "nesterov": nesterov, "weight_decay": decay, "adjust_lr_fn": rule}
     optimizers = MuonAdamW([group(mine)], **options), Muon(theirs, **options)
@@ -98,7 +98,7 @@ def test_singular_values_come_near_one():
     for batch in (torch.randn(3, 5, 17), torch.randn(2, 8, 8)):
         x = batch.double()
         u, _, v = torch.linalg.svd(x, full_matrices=False)
-        result = orthogonalise(x, 8)
+        result = orthogonalize(x, 8)
         values = torch.linalg.svdvals(result)
         assert values.min() > 0.6 and values.max() < 1.3
         # The singular vectors are kept: in their terms the result is diagonal.
@@ -114,11 +114,11 @@ def test_a_gradient_of_zeros_moves_nothing():
 
 
 def test_doubles_stay_doubles(monkeypatch):
-    assert product_type(torch.ones(1, dtype=torch.float64)) == torch.float64
+    assert choose_product_type(torch.ones(1, dtype=torch.float64)) == torch.float64
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
-    assert product_type(torch.ones(1)) == torch.float32
+    assert choose_product_type(torch.ones(1)) == torch.float32
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
-    assert product_type(torch.ones(1)) == torch.bfloat16
+    assert choose_product_type(torch.ones(1)) == torch.bfloat16
 
 
 def test_the_rest_steps_as_adamw_bit_for_bit():

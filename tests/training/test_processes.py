@@ -31,8 +31,8 @@ from lightning_xt.nn.residuals.hyper_connection import HyperConnection
 from lightning_xt.training.callbacks.exponential_average import ExponentialAverage
 from lightning_xt.training.language_model import LanguageModel
 from lightning_xt.training.strategies.fsdp2 import FSDP2
-from lightning_xt.training.strategies.process_watchdog import ended_together, is_loss
-from lightning_xt.training.strategies.sharding import gather, shard, share_out, whole
+from lightning_xt.training.strategies.process_watchdog import exit_together, is_lost_peer
+from lightning_xt.training.strategies.sharding import gather, reshard, shard, whole
 from lightning_xt.training.strategies.strategy_choice import check_strategy
 
 SHARED = [place for place, processes in PLACES.items() if processes > 1]
@@ -242,15 +242,15 @@ def test_a_single_number_cannot_be_shared_out():
 
 def test_what_another_process_leaves_is_told_from_other_errors():
     gloo = "[/gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:3452"
-    assert is_loss(RuntimeError(gloo))
-    assert is_loss(torch.distributed.DistBackendError("NCCL error: remote process exited or there was a network error"))
-    assert is_loss(torch.distributed.DistNetworkError("failed to recv, got 0 bytes"))
+    assert is_lost_peer(RuntimeError(gloo))
+    assert is_lost_peer(torch.distributed.DistBackendError("NCCL error: remote process exited or a network error"))
+    assert is_lost_peer(torch.distributed.DistNetworkError("failed to recv, got 0 bytes"))
     wrapped = RuntimeError("while an exception was handled")
     wrapped.__context__ = RuntimeError(gloo)
-    assert is_loss(wrapped)
-    assert not is_loss(RuntimeError("the size of tensor a (3) must match; connection closed"))
-    assert not is_loss(torch.distributed.DistBackendError("NCCL error: duplicate GPU detected"))
-    with pytest.raises(RuntimeError, match="must match"), ended_together(SimpleNamespace()):
+    assert is_lost_peer(wrapped)
+    assert not is_lost_peer(RuntimeError("the size of tensor a (3) must match; connection closed"))
+    assert not is_lost_peer(torch.distributed.DistBackendError("NCCL error: duplicate GPU detected"))
+    with pytest.raises(RuntimeError, match="must match"), exit_together(SimpleNamespace()):
         raise RuntimeError("sizes must match")
 
 
@@ -397,7 +397,7 @@ def test_what_is_measured_in_inference_mode_goes_on_learning(tmp_path):
             if rank == 0:
                 # Alone: nobody else answers.
                 decoder(torch.zeros(1, 5, dtype=torch.long))
-            share_out(decoder)
+            reshard(decoder)
         torch.testing.assert_close(measured, before, rtol=0, atol=0)
         decoder(torch.zeros(1, 5, dtype=torch.long)).square().mean().backward()
         return all(p.grad is not None and p.grad.to_local().isfinite().all() for p in decoder.parameters())

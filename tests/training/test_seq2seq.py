@@ -19,7 +19,7 @@ from lightning_xt.inference.translation import Translator
 from lightning_xt.objectives.base import Loss
 from lightning_xt.training.metrics.pair_scores import PairScores
 from lightning_xt.training.seq2seq import Seq2Seq
-from lightning_xt.training.step_boundaries import at_step_border
+from lightning_xt.training.step_boundaries import at_step_boundary
 
 QUIET = {
     "log_every_n_steps": 1,
@@ -209,7 +209,7 @@ class Losses(Callback):
 
     def on_train_batch_end(self, trainer, *_):
         # The loss of a step is known when all its batches are done.
-        if at_step_border(trainer):
+        if at_step_boundary(trainer):
             self.found.append((trainer.global_step, float(trainer.callback_metrics["train/loss"])))
 
 
@@ -270,7 +270,7 @@ def test_from_config_without_a_vocabulary_reads_bytes():
 
 def test_options_out_of_range():
     with pytest.raises(ValueError, match=r"model\.decoded is -1; it must be at least 0 pairs, or null for all"):
-        Seq2Seq.from_config({**NETWORK, "decoded": -1})
+        Seq2Seq.from_config({**NETWORK, "val_decode_pairs": -1})
     with pytest.raises(ValueError, match=r"model\.vocab: source is None; it must be the number of different tokens"):
         Seq2Seq({"source": None, "target": 5})
     with pytest.raises(ValueError, match=r"model\.vocab: target is None; it must be the number of different tokens"):
@@ -289,7 +289,7 @@ def test_what_is_compiled_is_what_trains(folder, monkeypatch):
 
     plain = build(THINNED, text())
     fit(plain, text(), 3, precision="bf16-mixed")
-    monkeypatch.setattr("lightning_xt.training.module.compiled_forward", counted)
+    monkeypatch.setattr("lightning_xt.training.module.compile_forward", counted)
     model = build({**THINNED, "compile": True}, text())
     fit(model, text(), 3, precision="bf16-mixed")
     assert calls == [True] * 3
@@ -398,16 +398,17 @@ def validated(options, config):
 
 
 @pytest.mark.parametrize(
-    ("decoded", "processes", "max_tokens"),
+    ("val_decode_pairs", "processes", "max_tokens"),
     [(None, 1, 64), (5, 1, 4096), (5, 2, 64), pytest.param(None, 2, 4096, marks=pytest.mark.slow)],
 )
-def test_validation_equals_a_naive_loop(folder, learnt, naive, decoded, processes, max_tokens):
+def test_validation_equals_a_naive_loop(folder, learnt, naive, val_decode_pairs, processes, max_tokens):
     nats, correct, tokens, _, _, _ = zip(*naive, strict=True)
-    _, _, _, exact, texts, references = zip(*naive[:decoded], strict=True)
+    _, _, _, exact, texts, references = zip(*naive[:val_decode_pairs], strict=True)
     expected = {"loss": sum(nats) / sum(tokens), "token_accuracy": sum(correct) / sum(tokens)}
     expected["exact_match"] = sum(exact) / len(exact)
     assert 0 < expected["exact_match"] < 1 and 0.5 < expected["token_accuracy"] < 1
-    model, data = validated({"max_tokens": max_tokens, "validation_fraction": 0.4}, {"decoded": decoded})
+    options = {"max_tokens": max_tokens, "validation_fraction": 0.4}
+    model, data = validated(options, {"val_decode_pairs": val_decode_pairs})
     model.load_state_dict(learnt)
     metrics = measured(model, data, processes)
     assert {name for name in metrics if name.startswith("val/")} == {
@@ -424,7 +425,7 @@ def test_validation_equals_a_naive_loop(folder, learnt, naive, decoded, processe
 
 
 def test_the_test_split_is_decoded_whole(folder, learnt):
-    model, data = validated({"test_fraction": 0.4, "validation_fraction": 0.2}, {"decoded": 1})
+    model, data = validated({"test_fraction": 0.4, "validation_fraction": 0.2}, {"val_decode_pairs": 1})
     model.load_state_dict(learnt)
     data.setup("test")
     references = [text for batch in data.test_dataloader() for text in batch.references]
@@ -442,7 +443,7 @@ def test_the_test_split_is_decoded_whole(folder, learnt):
 
 
 def test_nothing_is_decoded_where_nothing_is_asked_for(folder):
-    model, data = validated({}, {"decoded": 0})
+    model, data = validated({}, {"val_decode_pairs": 0})
     assert set(measured(model, data)) == {"val/loss", "val/perplexity", "val/token_accuracy"}
 
 

@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from lightning_xt.training.step_skipping import left_out, poisoned
+from lightning_xt.training.step_skipping import nan_if_not_finite, skip_step
 
 
 @pytest.mark.parametrize("value", [1.0, -3.5])
 def test_a_finite_loss_is_not_poisoned(value):
     loss = torch.tensor(value, requires_grad=True)
-    poisoned(loss).backward()
-    assert (poisoned(loss).item(), loss.grad.item()) == (value, 1.0)
+    nan_if_not_finite(loss).backward()
+    assert (nan_if_not_finite(loss).item(), loss.grad.item()) == (value, 1.0)
 
 
 def test_momentum_begins_with_the_first_step_that_is_made():
@@ -21,7 +21,7 @@ def test_momentum_begins_with_the_first_step_that_is_made():
         optimizer = torch.optim.SGD([weight], lr=0.1, momentum=0.9, dampening=0.5, fused=fused)
         for gradient in (float("nan"), float("inf"), 2.0, 3.0, float("nan"), 5.0):
             weight.grad = torch.full((3,), gradient)
-            left_out(optimizer, weight.grad.norm())
+            skip_step(optimizer, weight.grad.norm())
             optimizer.step()
         ends.append(weight.detach())
     assert torch.equal(*ends)
@@ -32,7 +32,7 @@ def test_it_waits_for_no_device():
     weight = torch.nn.Parameter(torch.ones(3, device="meta"))
     for optimizer in (torch.optim.AdamW([weight], fused=False), torch.optim.SGD([weight], fused=False)):
         optimizer.found_inf = None
-        skipped = left_out(optimizer, torch.ones((), device="meta"))
+        skipped = skip_step(optimizer, torch.ones((), device="meta"))
         assert skipped.device.type == optimizer.found_inf.device.type == "meta"
 
 
@@ -42,5 +42,5 @@ def test_momentum_that_has_begun_waits_for_no_device(momentum):
     optimizer = torch.optim.SGD([weight], lr=0.1, momentum=momentum, fused=True)
     weight.grad = torch.ones(3)
     optimizer.step()
-    skipped = left_out(optimizer, torch.ones((), device="meta"))
+    skipped = skip_step(optimizer, torch.ones((), device="meta"))
     assert skipped.device.type == optimizer.found_inf.device.type == "meta"

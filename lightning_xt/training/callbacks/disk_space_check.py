@@ -7,18 +7,18 @@ from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from lightning_xt.checkpoints.checkpoint_room import free_bytes, readable
+from lightning_xt.checkpoints.checkpoint_room import format_bytes, free_bytes
 from lightning_xt.checkpoints.step_checkpoints import step_checkpoints
-from lightning_xt.training.callbacks.run_folder import run_folder
+from lightning_xt.training.callbacks.run_folder import find_run_folder
 
 MOMENTS = 2
 """What an optimizer keeps of each weight, at most, as far as is known before its first step: Adam's two means."""
 
 
-class DiskSpace(Callback):
+class DiskSpaceCheck(Callback):
     """Warns when a run begins whose checkpoints will not fit on the disk.
 
-    While one is written the one before is still there. `WholeCheckpoints` looks again at each.
+    While one is written the one before is still there. `AtomicCheckpointIO` looks again at each.
 
     Args:
         keep: how many checkpoints of single steps the run keeps.
@@ -28,20 +28,20 @@ class DiskSpace(Callback):
         self.keep = keep
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        folder = run_folder(trainer)
+        folder = find_run_folder(trainer)
         if folder is None or not trainer.is_global_zero:
             return
-        one = _size_of_checkpoint(trainer, pl_module)
-        count = len([*self._missing(trainer, folder / "checkpoints")]) + 1
+        one = _estimate_checkpoint_bytes(trainer, pl_module)
+        count = len([*self._list_missing(trainer, folder / "checkpoints")]) + 1
         free = free_bytes(folder)
         if free < one * count:
             rank_zero_warn(
-                f"{folder} has room for {readable(free)}, but the run's checkpoints will take about "
-                f"{readable(one * count)}, {count} of {readable(one)}, the one that is written included: make room, or "
+                f"{folder} has room for {format_bytes(free)}, but the run's checkpoints will take about "
+                f"{format_bytes(one * count)}, {count} of {format_bytes(one)}, one being written included: make room, or "
                 "start a run elsewhere with --trainer.default_root_dir"
             )
 
-    def _missing(self, trainer: Trainer, folder: Path) -> Iterator[Any]:
+    def _list_missing(self, trainer: Trainer, folder: Path) -> Iterator[Any]:
         """What will be there beside what is."""
         for each in trainer.checkpoint_callbacks:
             if isinstance(each, ModelCheckpoint) and not (folder / f"{each.filename}.ckpt").is_file():
@@ -49,7 +49,7 @@ class DiskSpace(Callback):
         yield from range(self.keep - len(step_checkpoints(folder)))
 
 
-def _size_of_checkpoint(trainer: Trainer, pl_module: LightningModule) -> int:
+def _estimate_checkpoint_bytes(trainer: Trainer, pl_module: LightningModule) -> int:
     """Bytes of a checkpoint, about: weights, their moving average and the state of the optimizer."""
     weights = sum(each.numel() * each.element_size() for each in (*pl_module.parameters(), *pl_module.buffers()))
     trained = sum(each.numel() * each.element_size() for each in pl_module.parameters() if each.requires_grad)

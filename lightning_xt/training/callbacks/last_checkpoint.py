@@ -5,7 +5,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_xt.checkpoints.step_checkpoints import step_checkpoint, step_checkpoints
-from lightning_xt.training.step_boundaries import at_step_border, log_step, validation_follows
+from lightning_xt.training.step_boundaries import at_step_boundary, is_validation_due, log_step
 
 
 class LastCheckpoint(ModelCheckpoint):
@@ -29,10 +29,10 @@ class LastCheckpoint(ModelCheckpoint):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         # In the midst of a step, a run that has just gone on from a checkpoint would save half a gradient's work anew.
-        if not at_step_border(trainer):
+        if not at_step_boundary(trainer):
             return
         due = trainer.global_step % self._every == 0
-        if not validation_follows(trainer):
+        if not is_validation_due(trainer):
             if due and self._last_global_step_saved != trainer.global_step:
                 log_step(trainer)
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)

@@ -11,7 +11,7 @@ from lightning_xt.checkpoints.runs import checkpoint_file
 from lightning_xt.data.base import DataModule
 from lightning_xt.system.files import replacing
 from lightning_xt.training.callbacks.exact_resume import ExactResume
-from lightning_xt.training.callbacks.run_folder import run_folder
+from lightning_xt.training.callbacks.run_folder import find_run_folder
 
 FILE = "non_finite.json"
 
@@ -111,7 +111,7 @@ class NonFinite(Callback):
 
     def _write(self, trainer: Trainer, steps: range) -> Path | None:
         """Writes which batches the steps were made of; None where the run has no folder."""
-        folder, data = run_folder(trainer), getattr(trainer, "datamodule", None)
+        folder, data = find_run_folder(trainer), getattr(trainer, "datamodule", None)
         if folder is None:
             return None
         size = trainer.accumulate_grad_batches

@@ -11,8 +11,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning_xt.checkpoints.runs import checkpoint_file
 from lightning_xt.system.stopping import PREEMPTED, TERMINATED, Stopped, StopSignals, installed_signals
 from lightning_xt.training.callbacks.last_checkpoint import LastCheckpoint
-from lightning_xt.training.callbacks.run_folder import run_folder
-from lightning_xt.training.step_boundaries import at_step_border, log_step, validation_follows
+from lightning_xt.training.callbacks.run_folder import find_run_folder
+from lightning_xt.training.step_boundaries import at_step_boundary, is_validation_due, log_step
 
 SECONDS = 600
 """The most that one process waits at a border for the others, which may still be reading their first batch."""
@@ -51,12 +51,12 @@ class Preemption(Checkpoint):
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if trainer.state.fn == TrainerFn.FITTING:
-            self._owed, self._step = owed_in(checkpoint), checkpoint["global_step"]
+            self._owed, self._step = read_owed_validation(checkpoint), checkpoint["global_step"]
             if trainer.strategy.restore_checkpoint_after_setup:
-                self._reopen(trainer)
+                self._allow_one_more_step(trainer)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._reopen(trainer)
+        self._allow_one_more_step(trainer)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._stops = False
@@ -64,20 +64,20 @@ class Preemption(Checkpoint):
             self._group = torch.distributed.new_group(backend="gloo", timeout=timedelta(seconds=SECONDS))
         if self._signals is not None:
             self._signals.waits = True
-        if self._asked():
-            raise self._stopped(trainer, "before its first step")
+        if self._stop_requested():
+            raise self._stop_error(trainer, "before its first step")
         if self._owed is not None:
             self._validate(trainer)
 
     def on_train_batch_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         # Here and not before, because what a step has measured is logged after its last hook.
         if self._stops:
-            raise self._stopped(trainer, f"after step {trainer.global_step}")
+            raise self._stop_error(trainer, f"after step {trainer.global_step}")
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
-        if at_step_border(trainer):
-            self._stops = self._asked()
-            if self._stops and not validation_follows(trainer):
+        if at_step_boundary(trainer):
+            self._stops = self._stop_requested()
+            if self._stops and not is_validation_due(trainer):
                 log_step(trainer)
                 self._save(trainer)
 
@@ -86,7 +86,7 @@ class Preemption(Checkpoint):
             return
         if self._stops:
             self._interrupt(trainer)
-        self._batches = int(sum(trainer.num_val_batches)) if self._group is None else self._fewest(trainer)
+        self._batches = self._count_common_batches(trainer)
 
     def on_validation_batch_end(
         self,
@@ -97,20 +97,20 @@ class Preemption(Checkpoint):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        if not trainer.sanity_checking and batch_idx < self._batches and self._asked():
+        if not trainer.sanity_checking and batch_idx < self._batches and self._stop_requested():
             self._interrupt(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # The last step's validation ends the run anyway.
         trains = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking and not _is_last_step(trainer)
-        if trains and self._asked():
+        if trains and self._stop_requested():
             self._save(trainer)
-            raise self._stopped(trainer, f"after step {trainer.global_step}")
+            raise self._stop_error(trainer, f"after step {trainer.global_step}")
 
     def state_dict(self) -> dict[str, Any]:
         return {"owed": self._owed}
 
-    def _asked(self) -> bool:
+    def _stop_requested(self) -> bool:
         """Whether a process of the run has been told to stop."""
         here = self._signals is not None and self._signals.received is not None
         if self._group is None:
@@ -119,19 +119,20 @@ class Preemption(Checkpoint):
         torch.distributed.all_reduce(told, group=self._group)
         return bool(told)
 
-    def _fewest(self, trainer: Trainer) -> int:
-        """Batches of a validation that every process has."""
+    def _count_common_batches(self, trainer: Trainer) -> int:
+        """Return the batches of a validation that every process has."""
         count = torch.tensor([int(sum(trainer.num_val_batches))])
-        torch.distributed.all_reduce(count, op=torch.distributed.ReduceOp.MIN, group=self._group)
+        if self._group is not None:
+            torch.distributed.all_reduce(count, op=torch.distributed.ReduceOp.MIN, group=self._group)
         return int(count)
 
     def _interrupt(self, trainer: Trainer) -> None:
         """Leaves a validation, of which nothing has been logged yet."""
         if trainer.state.fn != TrainerFn.FITTING:
-            raise self._stopped(trainer, "while it was measured")
+            raise self._stop_error(trainer, "while it was measured")
         self._owed = {name: float(value) for name, value in trainer.callback_metrics.items()}
         self._save(trainer)
-        raise self._stopped(trainer, f"in the validation of step {trainer.global_step}")
+        raise self._stop_error(trainer, f"in the validation of step {trainer.global_step}")
 
     def _save(self, trainer: Trainer) -> None:
         for callback in trainer.checkpoint_callbacks:
@@ -161,18 +162,18 @@ class Preemption(Checkpoint):
         if trainer.max_steps > self._limit > 0:
             trainer.fit_loop.epoch_loop.max_steps = self._limit
 
-    def _reopen(self, trainer: Trainer) -> None:
+    def _allow_one_more_step(self, trainer: Trainer) -> None:
         """Has a run that owes no more than the validation of its last step begin nevertheless."""
         self._limit = trainer.max_steps
         if self._owed is not None and 0 < self._limit <= self._step:
             trainer.fit_loop.epoch_loop.max_steps = self._step + 1
 
-    def _stopped(self, trainer: Trainer, when: str) -> Stopped:
+    def _stop_error(self, trainer: Trainer, when: str) -> Stopped:
         # Whoever launches processes takes an exit code other than 0 for a fault of theirs.
         environment = getattr(trainer.strategy, "cluster_environment", None)
         launched = isinstance(environment, LightningEnvironment) and trainer.local_rank > 0
         name = None if self._signals is None else self._signals.received
-        folder = run_folder(trainer)
+        folder = find_run_folder(trainer)
         # A run that has saved nothing does not leave its config either.
         saved = folder is not None and checkpoint_file(folder, "last").is_file()
         way = (
@@ -182,7 +183,7 @@ class Preemption(Checkpoint):
         return Stopped(0 if launched else PREEMPTED, sentence, together=trainer.world_size > 1)
 
 
-def owed_in(checkpoint: dict[str, Any]) -> dict[str, float] | None:
+def read_owed_validation(checkpoint: dict[str, Any]) -> dict[str, float] | None:
     """What was measured before the validation that a checkpoint's run owes; None where it owes none."""
     callbacks = checkpoint.get("callbacks")
     own = callbacks.get(Preemption.__qualname__) if isinstance(callbacks, dict) else None
@@ -196,7 +197,7 @@ def owes_validation(trainer: Trainer) -> bool:
     return any(each.owes_validation for each in found)
 
 
-def take_signals(trainer: Trainer, trains: bool) -> None:
+def take_over_signals(trainer: Trainer, trains: bool) -> None:
     """Keeps a Trainer from handling signals itself, which waits for other processes in the middle of anything.
 
     Args:

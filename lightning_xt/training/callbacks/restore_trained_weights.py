@@ -5,7 +5,7 @@ from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.utilities import rank_zero_info
 
 
-class RawWeights(Callback):
+class RestoreTrainedWeights(Callback):
     """Goes on from the weights that were trained where a checkpoint's run averaged them and this one does not.
 
     The checkpoint's `state_dict` is the average, to which the state of the optimizer does not belong.

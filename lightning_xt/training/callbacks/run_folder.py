@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_info
 
-from lightning_xt.checkpoints.runs import check_writable, new_run
+from lightning_xt.checkpoints.runs import check_writable, create_run
 from lightning_xt.training.loggers.metrics_file import MetricsFile
 from lightning_xt.training.loggers.tensor_board import TensorBoard
 from lightning_xt.training.saved_paths import localize_saved_paths
@@ -143,7 +143,7 @@ class RunFolder(Callback):
         if trainer.is_global_zero:
             missing = [folder for folder in (self.runs, *self.runs.parents) if not os.path.exists(folder)]
             try:
-                made = self.folder or new_run(self.runs)
+                made = self.folder or create_run(self.runs)
                 self._made = [] if self.folder else [made, *missing]
                 check_writable(made)
                 self._reserve(made)
@@ -158,7 +158,7 @@ class RunFolder(Callback):
         return made
 
 
-def run_folder(trainer: Trainer) -> Path | None:
+def find_run_folder(trainer: Trainer) -> Path | None:
     """The folder of the run, from when data is set up; None where there is none."""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, RunFolder):

@@ -11,8 +11,8 @@ from lightning_xt.generation.methods.base import MethodFactory
 from lightning_xt.inference.generation_options import GenerationOptions
 from lightning_xt.system.files import replacing
 from lightning_xt.training.callbacks.preemption import owes_validation
-from lightning_xt.training.callbacks.run_folder import run_folder
-from lightning_xt.training.module import Module
+from lightning_xt.training.callbacks.run_folder import find_run_folder
+from lightning_xt.training.module import TransformerModule
 
 
 class SampleText(Callback):
@@ -87,41 +87,41 @@ class SampleText(Callback):
         Raises:
             ValueError: a prompt alone is too long for them.
         """
-        if stage == "fit" and self._asked:
-            self.sampling = _module(pl_module).fitted(self.prompts, self.sampling)
+        if stage == "fit" and self._is_enabled:
+            self.sampling = _module(pl_module).limit_length(self.prompts, self.sampling)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        folder = run_folder(trainer)
+        folder = find_run_folder(trainer)
         if folder is not None and trainer.is_global_zero:
             # What a validation that is owed samples is of the step that was saved.
-            _forget(folder / "samples.txt", trainer.global_step - owes_validation(trainer))
+            _drop_later_samples(folder / "samples.txt", trainer.global_step - owes_validation(trainer))
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.sanity_checking or trainer.state.fn != "fit" or not self._asked:
+        if trainer.sanity_checking or trainer.state.fn != "fit" or not self._is_enabled:
             return
         # In all processes: a forward of a sharded model is the work of all.
-        texts = _module(pl_module).samples(self.prompts, self.sampling)
+        texts = _module(pl_module).draw_samples(self.prompts, self.sampling)
         if not trainer.is_global_zero:
             return
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 for number, text in enumerate(texts):
-                    logger.experiment.add_text(f"Sample/{number}", _fenced(text), trainer.global_step)
-        folder = run_folder(trainer)
+                    logger.experiment.add_text(f"Sample/{number}", _to_code_block(text), trainer.global_step)
+        folder = find_run_folder(trainer)
         if folder is not None:
-            _append(folder / "samples.txt", trainer.global_step, texts)
+            _append_samples(folder / "samples.txt", trainer.global_step, texts)
 
     @property
-    def _asked(self) -> bool:
+    def _is_enabled(self) -> bool:
         return self.prompts is None or len(self.prompts) > 0
 
 
-def _module(pl_module: LightningModule) -> Module:
+def _module(pl_module: LightningModule) -> TransformerModule:
     # Lightning knows no more of a module than that it is one.
-    return cast(Module, pl_module)
+    return cast(TransformerModule, pl_module)
 
 
-def _forget(file: Path, step: int) -> None:
+def _drop_later_samples(file: Path, step: int) -> None:
     """Takes away what was sampled after a step that the run goes back to."""
     if not file.is_file():
         return
@@ -132,13 +132,13 @@ def _forget(file: Path, step: int) -> None:
             out.write(text[: starts[0].start()].encode("utf-8"))
 
 
-def _append(file: Path, step: int, texts: Sequence[str]) -> None:
+def _append_samples(file: Path, step: int, texts: Sequence[str]) -> None:
     with file.open("a", encoding="utf-8") as out:
         for text in texts:
             out.write(f"=== step {step} ===\n{text}\n\n")
 
 
-def _fenced(text: str) -> str:
+def _to_code_block(text: str) -> str:
     """Text as a Markdown code block, control characters visible; TensorBoard would render anything else."""
     visible = "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
     # Indented, because a text of programs may hold the fence itself.

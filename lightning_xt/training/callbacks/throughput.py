@@ -6,7 +6,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from lightning_xt.data.loading.loader import Loader
-from lightning_xt.training.metrics.utilization import peak_flops, peak_memory, training_flops
+from lightning_xt.training.metrics.utilization import count_training_flops, find_peak_flops, measure_peak_memory
 
 SETTLED = 10.0  # seconds of training after which the use of the machine is worth the moment that it takes to find
 
@@ -33,12 +33,12 @@ class Throughput(Callback):
         self._tokens = 0
         self._steps = 0
         self._measured = 0
-        self._share_of_a_token: float | None = None
+        self._ideal_seconds_per_token: float | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._begun = self._since = time.perf_counter()
         self._tokens = 0
-        self._waited = _waited(trainer) or 0.0
+        self._waited = _read_wait(trainer) or 0.0
         self._measured = self._steps = trainer.global_step
 
     def on_train_batch_end(
@@ -62,38 +62,38 @@ class Throughput(Callback):
         self._since += time.perf_counter() - self._paused
 
     def _measure(self, now: float, trainer: Trainer, pl_module: LightningModule, seq_len: int) -> dict[str, float]:
-        seconds, waited = now - self._since, _waited(trainer)
+        seconds, waited = now - self._since, _read_wait(trainer)
         rate, steps = self._tokens / seconds, trainer.global_step - self._steps
         rates = {
             "tokens_per_second": rate,
             "step_ms": 1000 * seconds / steps,
-            "peak_memory_gb": peak_memory(pl_module.device) / 1e9,
+            "peak_memory_gb": measure_peak_memory(pl_module.device) / 1e9,
         }
         if waited is not None:
             rates["data_wait"] = (waited - self._waited) / seconds
             self._waited = waited
-        if self._share_of_a_token is None and now - self._begun > SETTLED:
-            self._share_of_a_token = _share_of_a_token(trainer, pl_module, seq_len)
-        if self._share_of_a_token:
-            rates["mfu"] = rate * self._share_of_a_token
+        if self._ideal_seconds_per_token is None and now - self._begun > SETTLED:
+            self._ideal_seconds_per_token = _ideal_seconds_per_token(trainer, pl_module, seq_len)
+        if self._ideal_seconds_per_token:
+            rates["mfu"] = rate * self._ideal_seconds_per_token
         self._tokens, self._steps = 0, trainer.global_step
         # Not before: finding the machine's limit is no part of a step.
         self._since = time.perf_counter()
         return rates
 
 
-def _waited(trainer: Trainer) -> float | None:
+def _read_wait(trainer: Trainer) -> float | None:
     """Seconds for which training has waited for batches; None where its loader does not know."""
     loader = trainer.train_dataloader
     return loader.waited if isinstance(loader, Loader) else None
 
 
-def _share_of_a_token(trainer: Trainer, pl_module: LightningModule, seq_len: int) -> float:
+def _ideal_seconds_per_token(trainer: Trainer, pl_module: LightningModule, seq_len: int) -> float:
     """Seconds that a token would take if all processes did nothing but arithmetic; 0 where that is not known."""
-    network = getattr(pl_module, "trained", None)
+    network = getattr(pl_module, "network", None)
     dtype = torch.bfloat16 if "bf16" in str(trainer.precision) else torch.float32
     dtype = torch.float16 if str(trainer.precision).startswith("16") else dtype
-    peak = peak_flops(pl_module.device, dtype)
+    peak = find_peak_flops(pl_module.device, dtype)
     # A module of the user's own need not have one.
-    flops = None if network is None else training_flops(network, seq_len)
+    flops = None if network is None else count_training_flops(network, seq_len)
     return 0.0 if peak is None or flops is None else flops / (peak * trainer.world_size)

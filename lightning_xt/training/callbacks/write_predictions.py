@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning_xt.data.files.json_lines import ENDINGS
 from lightning_xt.inference.generation_options import GenerationOptions
 from lightning_xt.system.files import replacing
-from lightning_xt.training.module import Module
+from lightning_xt.training.module import TransformerModule
 
 
 class WritePredictions(BasePredictionWriter):
@@ -35,7 +35,7 @@ class WritePredictions(BasePredictionWriter):
         if not self.output.absolute().parent.is_dir():
             raise FileNotFoundError(f"--output {self.output}: there is no folder {self.output.parent}; make it first")
         # A link keeps pointing to what it names.
-        with self._told():
+        with self._explain_errors():
             target = self.output.resolve()
             regular = not target.exists() or target.is_file()
         if not regular:
@@ -48,8 +48,8 @@ class WritePredictions(BasePredictionWriter):
         pl_module.sampling = self.sampling  # type: ignore[assignment]
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        with self._told():
-            self._part(trainer.global_rank).write_text("", encoding="utf-8")
+        with self._explain_errors():
+            self._part_file(trainer.global_rank).write_text("", encoding="utf-8")
 
     def write_on_batch_end(
         self,
@@ -61,19 +61,19 @@ class WritePredictions(BasePredictionWriter):
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        with self._told(), self._part(trainer.global_rank).open("a", encoding="utf-8") as file:
+        with self._explain_errors(), self._part_file(trainer.global_rank).open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(result, ensure_ascii=False) + "\n" for result in prediction)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         trainer.strategy.barrier("predictions")
         if not trainer.is_global_zero:
             return
-        parts = [self._part(rank) for rank in range(trainer.world_size)]
+        parts = [self._part_file(rank) for rank in range(trainer.world_size)]
         lines = [line for part in parts for line in part.read_text(encoding="utf-8").split("\n") if line]
         results = sorted((json.loads(line) for line in lines), key=lambda result: result["id"])
-        plain = cast(Module, pl_module).plain_lines and self.output.suffix.lower() not in ENDINGS
-        with self._told(), replacing(self.output.resolve()) as file:
-            file.writelines((_line(result, plain) + "\n").encode("utf-8", "replace") for result in results)
+        plain = cast(TransformerModule, pl_module).plain_lines and self.output.suffix.lower() not in ENDINGS
+        with self._explain_errors(), replacing(self.output.resolve()) as file:
+            file.writelines((_format_line(result, plain) + "\n").encode("utf-8", "replace") for result in results)
         for result in results:
             if result.get("problem"):
                 print(result["problem"], file=sys.stderr)
@@ -82,10 +82,10 @@ class WritePredictions(BasePredictionWriter):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         with suppress(OSError):
-            self._part(trainer.global_rank).unlink(missing_ok=True)
+            self._part_file(trainer.global_rank).unlink(missing_ok=True)
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _explain_errors(self) -> Iterator[None]:
         """Says what the system refuses in terms of the option."""
         try:
             yield
@@ -94,11 +94,11 @@ class WritePredictions(BasePredictionWriter):
                 f"--output {self.output} cannot be written ({error.strerror or error}); make room, or name another file"
             ) from error
 
-    def _part(self, rank: int) -> Path:
+    def _part_file(self, rank: int) -> Path:
         return self.output.with_name(f".{self.output.name}.part{rank}")
 
 
-def _line(result: dict[str, Any], plain: bool) -> str:
+def _format_line(result: dict[str, Any], plain: bool) -> str:
     """A result on one line."""
     # A carriage return ends a line for many who read one.
     return re.sub(r"[\r\n]", " ", result["text"]) if plain else json.dumps(result, ensure_ascii=False)

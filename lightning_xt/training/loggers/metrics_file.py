@@ -79,23 +79,23 @@ class MetricsFile(Logger):
             self._write_rows(file, self._changed)
 
     def _rewrite(self) -> None:
-        rows = dict(self._rows())
+        rows = dict(self._read_rows())
         for step, row in self._changed.items():
             rows[step] = rows.get(step, {}) | row
         # What the run goes back behind is gone from here on.
         self._first_step = None
         self._columns = sorted({name for row in rows.values() for name in row})
         with replacing(self.file) as file:
-            file.write(_line(["step", *self._columns]))
+            file.write(_format_row(["step", *self._columns]))
             self._write_rows(file, rows)
 
     def _write_rows(self, file: BinaryIO, rows: dict[int, dict[str, Any]]) -> None:
         for step in sorted(rows):
             row = rows[step]
             self._last = step, file.tell(), row
-            file.write(_line([step, *(row.get(name, "") for name in self._columns or [])]))
+            file.write(_format_row([step, *(row.get(name, "") for name in self._columns or [])]))
 
-    def _rows(self) -> Iterator[tuple[int, dict[str, Any]]]:
+    def _read_rows(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """The rows of the file, but for those that the run goes back behind."""
         if not self.file.is_file():
             return
@@ -108,7 +108,7 @@ class MetricsFile(Logger):
                     yield step, {name: value for name, value in row.items() if value != ""}
 
 
-def _line(values: Iterable[Any]) -> bytes:
+def _format_row(values: Iterable[Any]) -> bytes:
     text = io.StringIO()
     csv.writer(text).writerow(values)
     return text.getvalue().encode("utf-8")

@@ -28,7 +28,7 @@ class TensorBoard(TensorBoardLogger):
         if step != self._step:
             # A validation that is owed is of the last step that is shown.
             shown = step is not None and step < self._first_step
-            self._step, self._written = step, _curves_at(self._folder, step) if shown else set()
+            self._step, self._written = step, _list_curves(self._folder, step) if shown else set()
         new = {name: value for name, value in metrics.items() if name not in self._written}
         self._written |= new.keys()
         super().log_metrics(new, step)
@@ -41,7 +41,7 @@ class TensorBoard(TensorBoardLogger):
             self.experiment.flush()
 
 
-def _curves_at(folder: Path, step: int | None) -> set[str]:
+def _list_curves(folder: Path, step: int | None) -> set[str]:
     """The curves that a folder shows a point of a step for."""
     found: set[str] = set()
     # By name, as TensorBoard reads them: a start hides what came before it, from its step on.

@@ -26,7 +26,7 @@ class LikelihoodSums:
         self.sums += torch.stack((loss.total.to(self.sums.dtype), loss.count.to(self.sums.dtype)))
 
 
-def likelihood_metrics(sums: Tensor, tokens_per_byte: float = 1.0) -> dict[str, Tensor]:
+def compute_likelihood_metrics(sums: Tensor, tokens_per_byte: float = 1.0) -> dict[str, Tensor]:
     """What is reported of the sums of all processes.
 
     Args:

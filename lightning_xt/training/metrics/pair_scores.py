@@ -17,7 +17,7 @@ from lightning_xt.inference.translation import cut_at_end
 from lightning_xt.objectives.base import Loss
 
 
-class Shown(NamedTuple):
+class ShownPair(NamedTuple):
     """A pair and what the model made of its source; `number` is where it stands in the split."""
 
     number: int
@@ -43,7 +43,7 @@ class PairScores:
         self.sums = torch.zeros(5, dtype=upcast, device=device)
         """Nats, tokens, tokens predicted right; pairs decoded, those decoded exactly."""
         self.of_text: tuple[Metric, ...] | None = None
-        self.pairs: list[Shown] = []
+        self.pairs: list[ShownPair] = []
 
     def add(self, batch: EvaluationPairs, loss: Loss, correct: Int[Tensor, ""]) -> None:
         """Takes up how likely the targets of a batch are."""
@@ -53,7 +53,7 @@ class PairScores:
             metrics = SacreBLEUScore(), CHRFScore(n_word_order=0)
             self.of_text = tuple(metric.to(self.device).set_dtype(torch.float32) for metric in metrics)
 
-    def chosen(self, index: Int[Tensor, " b"]) -> list[int]:
+    def select_rows(self, index: Int[Tensor, " b"]) -> list[int]:
         """The rows of a batch that are to be decoded."""
         return [
             row
@@ -74,7 +74,7 @@ class PairScores:
         """
         end, pad = self.tokenizer.end, self.tokenizer.pad
         for row, ids in zip(rows, found.tolist(), strict=True):
-            target = cut_at_end(_unpadded(batch.tgt[row, 1:].tolist(), pad), end)
+            target = cut_at_end(_strip_padding(batch.tgt[row, 1:].tolist(), pad), end)
             answer = cut_at_end(ids, end) if end is not None else ids[: len(target)]
             self.sums[3] += 1
             # An answer that never ended is no match.
@@ -86,9 +86,9 @@ class PairScores:
                     metric.update([text], [[reference]])
             if (number := int(batch.index[row])) < self.show:
                 source = source_tokenizer.decode(batch.src[row][batch.src_mask[row]].tolist())
-                self.pairs.append(Shown(number, source, reference, text))
+                self.pairs.append(ShownPair(number, source, reference, text))
 
-    def metrics(self, trainer: Trainer) -> dict[str, Tensor]:
+    def compute(self, trainer: Trainer) -> dict[str, Tensor]:
         """What is reported, of all processes: loss in nats per token, shares from 0 to 1, BLEU and chrF to 100."""
         nats, tokens, correct, decoded, exact = trainer.strategy.reduce(self.sums, reduce_op="sum")
         loss = nats / tokens.clamp(min=1)
@@ -102,7 +102,7 @@ class PairScores:
                     found["bleu"], found["chrf"] = (100 * metric.compute() for metric in self.of_text)
         return {name: value.float() for name, value in found.items()}
 
-    def shown(self, trainer: Trainer) -> list[str]:
+    def collect_examples(self, trainer: Trainer) -> list[str]:
         """The pairs to show, of all processes, in their order."""
         pairs: list[Any] = [self.pairs]
         if torch.distributed.is_available() and torch.distributed.is_initialized():
@@ -114,7 +114,7 @@ class PairScores:
         ]
 
 
-def _unpadded(ids: list[int], pad: int | None) -> list[int]:
+def _strip_padding(ids: list[int], pad: int | None) -> list[int]:
     while ids and pad is not None and ids[-1] == pad:
         ids.pop()
     return ids

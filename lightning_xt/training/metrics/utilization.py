@@ -38,7 +38,7 @@ TERAFLOPS = (
 lacks some of them, and has others as pairs of cards or without tensor cores."""
 
 
-def training_flops(network: nn.Module, seq_len: int) -> float | None:
+def count_training_flops(network: nn.Module, seq_len: int) -> float | None:
     """FLOPs of a training step per token: all pairs of tokens count, as in the literature; None if they defy counting.
 
     Args:
@@ -50,20 +50,20 @@ def training_flops(network: nn.Module, seq_len: int) -> float | None:
         return None
     try:
         with torch.device("meta"):
-            return (1 + BACKWARD) * outline(_skeleton(network), seq_len).flops / seq_len
+            return (1 + BACKWARD) * outline(_copy_to_meta(network), seq_len).flops / seq_len
     except (NotImplementedError, RuntimeError, ValueError):
         # A part that needs values, or positions that end before the row does.
         return None
 
 
-def peak_flops(device: torch.device, dtype: torch.dtype) -> float | None:
+def find_peak_flops(device: torch.device, dtype: torch.dtype) -> float | None:
     """FLOPs a second of dense matrix products: a GPU's from a table (None if it is not there), a CPU's measured."""
     if device.type == "cuda":
-        return _tabled(torch.cuda.get_device_name(device), dtype)
-    return _probed(dtype) if device.type == "cpu" else None
+        return _look_up_peak(torch.cuda.get_device_name(device), dtype)
+    return _measure_peak(dtype) if device.type == "cpu" else None
 
 
-def peak_memory(device: torch.device) -> float:
+def measure_peak_memory(device: torch.device) -> float:
     """Most bytes held so far: by tensors on a GPU, by the process on a CPU."""
     if device.type == "cuda":
         return float(torch.cuda.max_memory_allocated(device))
@@ -71,7 +71,7 @@ def peak_memory(device: torch.device) -> float:
     return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
 
 
-def _skeleton(network: Network) -> Network:
+def _copy_to_meta(network: Network) -> Network:
     """A copy without numbers."""
     memo: dict[int, object] = {}
     for parameter in network.parameters():
@@ -81,7 +81,7 @@ def _skeleton(network: Network) -> Network:
     return copy.deepcopy(network, memo)
 
 
-def _tabled(name: str, dtype: torch.dtype) -> float | None:
+def _look_up_peak(name: str, dtype: torch.dtype) -> float | None:
     """What the table has on a GPU; says so where that is nothing."""
     single = None if torch.backends.cuda.matmul.fp32_precision == "tf32" else torch.float32
     for names, *figures in TERAFLOPS:
@@ -93,7 +93,7 @@ def _tabled(name: str, dtype: torch.dtype) -> float | None:
     return None
 
 
-def _probed(dtype: torch.dtype, size: int = 1024, repeats: int = 5) -> float:
+def _measure_peak(dtype: torch.dtype, size: int = 1024, repeats: int = 5) -> float:
     """The best of a few products of two matrices."""
     left, right = (torch.ones(size, size, dtype=dtype) for _ in range(2))
     seconds = []

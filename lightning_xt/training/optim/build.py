@@ -27,7 +27,7 @@ def build_optimizer(factory: OptimizerFactory, groups: list[dict[str, Any]], nam
         optimizer = factory([dict(group) for group in groups])
     except (TypeError, ValueError, RuntimeError) as error:
         named = [pair for group in groups for pair in group["params"]]
-        refused = [f"{key} {tuple(p.shape)}" for key, p in named if not _takes(factory, groups, key)]
+        refused = [f"{key} {tuple(p.shape)}" for key, p in named if not _accepts(factory, groups, key)]
         if 0 < len(refused) < len(named):
             more = f" and {len(refused) - 3} more" if len(refused) > 3 else ""
             raise ValueError(
@@ -45,11 +45,11 @@ def build_optimizer(factory: OptimizerFactory, groups: list[dict[str, Any]], nam
     for group in optimizer.param_groups:
         if not math.isfinite(group.get("lr", 0)):
             raise ValueError(f"optimizer: {name} cannot be built with lr {group['lr']}, which is no number; {WAY_OUT}")
-    optimizer.register_load_state_dict_pre_hook(_matched)
+    optimizer.register_load_state_dict_pre_hook(_match_groups)
     return optimizer
 
 
-def _takes(factory: OptimizerFactory, groups: list[dict[str, Any]], name: str) -> bool:
+def _accepts(factory: OptimizerFactory, groups: list[dict[str, Any]], name: str) -> bool:
     """Whether an optimizer can be built for one parameter alone."""
     group = next(group for group in groups if name in dict(group["params"]))
     try:
@@ -59,7 +59,7 @@ def _takes(factory: OptimizerFactory, groups: list[dict[str, Any]], name: str) -
     return True
 
 
-def _matched(optimizer: Optimizer, saved: dict[str, Any]) -> dict[str, Any] | None:
+def _match_groups(optimizer: Optimizer, saved: dict[str, Any]) -> dict[str, Any] | None:
     """The saved state in the groups of this optimizer; None where they are the same."""
     here, there = optimizer.param_groups, saved["param_groups"]
     home = {name: group for group in there for name in group.get("param_names", ())}

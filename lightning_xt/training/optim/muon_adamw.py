@@ -8,9 +8,9 @@ from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
 from lightning_xt.system.option_checks import check_option
-from lightning_xt.training.optim.orthogonal import orthogonalise, product_type
-from lightning_xt.training.optim.parameter_groups import parts_of
-from lightning_xt.training.strategies.sharding import is_sharded, share_of, whole_like
+from lightning_xt.training.optim.orthogonal import choose_product_type, orthogonalize
+from lightning_xt.training.optim.parameter_groups import list_parts
+from lightning_xt.training.strategies.sharding import full_tensor_like, is_sharded, local_shard
 
 NAME = "optimizer: MuonAdamW"
 
@@ -72,7 +72,7 @@ class MuonAdamW(Optimizer):
         self.found_inf: Tensor | None = None
         """As fused optimizers of torch have it: one number on the device, which is not 0 where a step is to be left
         out, with gradients that are no finite numbers."""
-        self._share()
+        self._attach_adamw()
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Takes one more group, with the options of its role where it has none of its own.
@@ -90,7 +90,7 @@ class MuonAdamW(Optimizer):
         if role == "matrix":
             _check_matrices(self.param_groups[-1])
         if "_adamw" in self.__dict__:
-            self._share()
+            self._attach_adamw()
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_by_role": self._by_role}
@@ -98,9 +98,9 @@ class MuonAdamW(Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self.found_inf = None
-        self._share()
+        self._attach_adamw()
 
-    def _share(self) -> None:
+    def _attach_adamw(self) -> None:
         """Lets an AdamW of torch's work on the groups and the state of this optimizer, not on copies."""
         groups = [group for group in self.param_groups if group["role"] != "matrix"]
         kinds = {p.device.type for group in groups for p in group["params"] if p.is_floating_point()}
@@ -135,7 +135,8 @@ class MuonAdamW(Optimizer):
         return loss
 
     def _step_matrices(self, group: dict[str, Any], skip: Tensor | None) -> None:
-        members = [(p, sizes) for p, sizes in zip(group["params"], parts_of(group), strict=True) if p.grad is not None]
+        pairs = zip(group["params"], list_parts(group), strict=True)
+        members = [(p, sizes) for p, sizes in pairs if p.grad is not None]
         if not members:
             return
         weights = [p for p, _ in members]
@@ -143,8 +144,8 @@ class MuonAdamW(Optimizer):
             if not self.state[p]:
                 self.state[p]["momentum_buffer"] = torch.zeros_like(p)
         # Of a weight that is shared out over processes, this one's share.
-        gradients = [_own(p.grad) for p in weights]
-        buffers = [_own(self.state[p]["momentum_buffer"]) for p in weights]
+        gradients = [_local(p.grad) for p in weights]
+        buffers = [_local(self.state[p]["momentum_buffer"]) for p in weights]
         kept = 1 - group["lr"] * group["weight_decay"]
         if skip is not None:
             # Momentum that is moved towards itself stays as it is.
@@ -152,23 +153,23 @@ class MuonAdamW(Optimizer):
             kept = torch.where(skip, 1.0, torch.full_like(skip, kept, dtype=torch.float64))
         torch._foreach_lerp_(buffers, gradients, 1 - group["momentum"])
         updates = torch._foreach_lerp(gradients, buffers, group["momentum"]) if group["nesterov"] else buffers
-        torch._foreach_mul_([_own(p) for p in weights], kept)
+        torch._foreach_mul_([_local(p) for p in weights], kept)
         changes = list(zip(weights, updates, (sizes for _, sizes in members), strict=True))
-        _step_whole([change for change in changes if not is_sharded(change[0])], group, skip)
-        _step_shares([change for change in changes if is_sharded(change[0])], group, skip)
+        _step_full_matrices([change for change in changes if not is_sharded(change[0])], group, skip)
+        _step_shards([change for change in changes if is_sharded(change[0])], group, skip)
 
 
 Change = tuple[Tensor, Tensor, tuple[int, ...] | None]
 """A weight, its update, and the rows of each of its maps."""
 
 
-def _own(tensor: Any) -> Tensor:
+def _local(tensor: Any) -> Tensor:
     """What of a tensor is in this process."""
     own: Tensor = tensor.to_local() if is_sharded(tensor) else tensor
     return own
 
 
-def _step_whole(changes: list[Change], group: dict[str, Any], skip: Tensor | None) -> None:
+def _step_full_matrices(changes: list[Change], group: dict[str, Any], skip: Tensor | None) -> None:
     """Changes weights by their updates, map by map."""
     maps: dict[Any, list[tuple[Tensor, Tensor]]] = defaultdict(list)
     for p, update, sizes in changes:
@@ -179,19 +180,19 @@ def _step_whole(changes: list[Change], group: dict[str, Any], skip: Tensor | Non
         _step_maps(batch, group, skip)
 
 
-def _step_shares(changes: list[Change], group: dict[str, Any], skip: Tensor | None) -> None:
+def _step_shards(changes: list[Change], group: dict[str, Any], skip: Tensor | None) -> None:
     """The same where this process has a share of each; only a whole matrix can be made orthogonal."""
     shapes: dict[Any, list[Change]] = defaultdict(list)
     for change in changes:
         shapes[change[0].shape].append(change)
     # One shape after the other, so that few are whole at a time.
     for some in shapes.values():
-        updates = [whole_like(p, update) for p, update, _ in some]
+        updates = [full_tensor_like(p, update) for p, update, _ in some]
         steps = [torch.zeros_like(update) for update in updates]
         parts = [sizes for _, _, sizes in some]
-        _step_whole(list(zip(steps, updates, parts, strict=True)), group, skip)
+        _step_full_matrices(list(zip(steps, updates, parts, strict=True)), group, skip)
         for (p, _, _), step in zip(some, steps, strict=True):
-            p.add_(share_of(step, p))
+            p.add_(local_shard(step, p))
 
 
 def _step_maps(batch: list[tuple[Tensor, Tensor]], group: dict[str, Any], skip: Tensor | None) -> None:
@@ -200,7 +201,7 @@ def _step_maps(batch: list[tuple[Tensor, Tensor]], group: dict[str, Any], skip: 
     # On the wide side: the products are then as small as they can be.
     tall = [weight.shape[0] > weight.shape[1] for weight in weights]
     wide = torch.stack([update.mT if turned else update for update, turned in zip(updates, tall, strict=True)])
-    directions = orthogonalise(wide.to(product_type(wide)), group["ns_steps"]).to(wide.dtype)
+    directions = orthogonalize(wide.to(choose_product_type(wide)), group["ns_steps"]).to(wide.dtype)
     steps = (directions if skip is None else directions.masked_fill(skip, 0)).unbind()
     for turned in {*tall}:
         chosen = [number for number, each in enumerate(tall) if each == turned]

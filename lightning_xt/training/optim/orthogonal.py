@@ -8,7 +8,7 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 LEAST_NORM = 1e-7
 
 
-def orthogonalise(matrices: Tensor, steps: int) -> Tensor:
+def orthogonalize(matrices: Tensor, steps: int) -> Tensor:
     """Brings all singular values of each matrix near 1, and keeps its singular vectors.
 
     Newton-Schulz iterations of a quintic, in three products each. Jordan et al., 2024.
@@ -30,8 +30,8 @@ def orthogonalise(matrices: Tensor, steps: int) -> Tensor:
     return x
 
 
-def product_type(like: Tensor) -> torch.dtype:
-    """The type to orthogonalise in: bfloat16 is exact enough and faster where the device multiplies in it."""
+def choose_product_type(like: Tensor) -> torch.dtype:
+    """The type to orthogonalize in: bfloat16 is exact enough and faster where the device multiplies in it."""
     if like.dtype == torch.float64:
         return torch.float64
     if like.device.type != "cpu" or "AVX512" in torch.backends.cpu.get_cpu_capability():

@@ -49,7 +49,7 @@ def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
     return groups
 
 
-def parts_of(group: dict[str, Any]) -> list[tuple[int, ...] | None]:
+def list_parts(group: dict[str, Any]) -> list[tuple[int, ...] | None]:
     """The rows of each map in each weight of an optimizer's group; None for a weight that is one map."""
     parts = group.get("parts", {})
     names = group.get("param_names") or [None] * len(group["params"])

@@ -7,7 +7,7 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import ModelParallelStrategy, StrategyRegistry
 from torch.optim import Optimizer
 
-from lightning_xt.training.strategies.sharding import gather, share_out, shares_of_state, whole
+from lightning_xt.training.strategies.sharding import full_state, gather, reshard, shard_optimizer_state
 
 PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "16-true")
 """Those of which Lightning knows how to train shares in."""
@@ -85,38 +85,38 @@ class FSDP2(ModelParallelStrategy):
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
         for optimizer, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
             # After those that bring the groups of another version into the order of this one.
-            handle = optimizer.register_load_state_dict_pre_hook(_take_shares)
+            handle = optimizer.register_load_state_dict_pre_hook(_load_shards)
             try:
                 optimizer.load_state_dict(state)
             finally:
                 handle.remove()
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
-        share_out(self._module)
-        return whole(self._module.state_dict(), self.is_global_zero)
+        reshard(self._module)
+        return full_state(self._module.state_dict(), self.is_global_zero)
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
-        share_out(self._module)
+        reshard(self._module)
         bare = optimizer._optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
-        return whole(bare.state_dict(), self.is_global_zero)
+        return full_state(bare.state_dict(), self.is_global_zero)
 
     def on_validation_start(self) -> None:
         gather(self._module)
 
     def on_validation_end(self) -> None:
-        share_out(self._module)
+        reshard(self._module)
 
     def on_test_start(self) -> None:
         gather(self._module)
 
     def on_test_end(self) -> None:
-        share_out(self._module)
+        reshard(self._module)
 
     def on_predict_start(self) -> None:
         gather(self._module)
 
     def on_predict_end(self) -> None:
-        share_out(self._module)
+        reshard(self._module)
 
     @property
     def _module(self) -> Any:
@@ -124,8 +124,8 @@ class FSDP2(ModelParallelStrategy):
         return self.lightning_module
 
 
-def _take_shares(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
-    return shares_of_state(state, optimizer.param_groups)
+def _load_shards(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    return shard_optimizer_state(state, optimizer.param_groups)
 
 
 # The name by which the Trainer knows it; capital letters are the same to it.

@@ -19,7 +19,7 @@ class Launcher(_SubprocessScriptLauncher):
     """
 
     @classmethod
-    def of(cls, strategy: Strategy) -> "Launcher | None":
+    def replace_in(cls, strategy: Strategy) -> "Launcher | None":
         """Takes the place of Lightning's in a strategy; None where that starts no processes, or in another way."""
         theirs = strategy.launcher
         if type(theirs) is not _SubprocessScriptLauncher:
@@ -28,7 +28,7 @@ class Launcher(_SubprocessScriptLauncher):
         strategy._launcher = ours
         return ours
 
-    def start_with(self, watch: Callable[[], None]) -> None:
+    def call_after_start(self, watch: Callable[[], None]) -> None:
         """What to call when the processes have been started."""
         self._watch = watch
 

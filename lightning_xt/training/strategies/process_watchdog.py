@@ -17,7 +17,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning_xt.checkpoints.runs import checkpoint_file
 from lightning_xt.system.messages import chain
 from lightning_xt.system.stopping import PREEMPTED
-from lightning_xt.training.callbacks.run_folder import run_folder
+from lightning_xt.training.callbacks.run_folder import find_run_folder
 from lightning_xt.training.strategies.launcher import LAUNCHED_BY, Launcher
 
 GRACE = 10.0
@@ -27,7 +27,7 @@ NOTICED = 2.0
 EXIT_CODE = 1
 FIRST = "process 0 (the first) ended"
 UNKNOWN = "another process does not answer"
-LOSSES = re.compile(
+LOST_PEER = re.compile(
     r"connection (was likely )?(closed|reset)|broken pipe|remote process|ncclRemoteError|timed? ?out|failed to recv",
     re.IGNORECASE,
 )
@@ -42,15 +42,15 @@ def watch(trainer: Trainer) -> None:
     Args:
         trainer: before it launches any.
     """
-    launcher = Launcher.of(trainer.strategy)
+    launcher = Launcher.replace_in(trainer.strategy)
     if launcher is not None:
-        launcher.start_with(lambda: Thread(target=_watch_launched, args=(trainer, launcher), daemon=True).start())
-    elif _launched():
-        Thread(target=_watch_launching, args=(trainer,), daemon=True).start()
+        launcher.call_after_start(lambda: Thread(target=_watch_launched, args=(trainer, launcher), daemon=True).start())
+    elif _was_launched():
+        Thread(target=_watch_launcher, args=(trainer,), daemon=True).start()
 
 
 @contextmanager
-def ended_together(trainer: Trainer) -> Iterator[None]:
+def exit_together(trainer: Trainer) -> Iterator[None]:
     """Ends this process, with a sentence, where another one does not answer any more.
 
     Args:
@@ -59,49 +59,49 @@ def ended_together(trainer: Trainer) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if not is_loss(error):
+        if not is_lost_peer(error):
             raise
         launcher = trainer.strategy.launcher
         if isinstance(launcher, Launcher) and launcher.procs:
-            _wait_for(lambda: _failure(launcher) is not None, NOTICED)
+            _wait_for(lambda: _find_failure(launcher) is not None, NOTICED)
             _end_with_launched(trainer, launcher)
-        lost = _launched() and _wait_for(_launching_has_ended, NOTICED)
+        lost = _was_launched() and _wait_for(_launcher_has_ended, NOTICED)
         # One of those that are left speaks for all, as far as they know of each other.
-        speaks = trainer.local_rank == 1 if lost else not _launched() and trainer.local_rank < 2
+        speaks = trainer.local_rank == 1 if lost else not _was_launched() and trainer.local_rank < 2
         _end(trainer, FIRST if lost else UNKNOWN, speaks)
 
 
-def is_loss(error: BaseException) -> bool:
+def is_lost_peer(error: BaseException) -> bool:
     """Whether an error, or what it was turned from, says that another process does not answer."""
     return any(
-        LOSSES.search(str(each)) and (isinstance(each, torch.distributed.DistError) or "gloo" in str(each))
+        LOST_PEER.search(str(each)) and (isinstance(each, torch.distributed.DistError) or "gloo" in str(each))
         for each in chain(error)
     )
 
 
 def _watch_launched(trainer: Trainer, launcher: Launcher) -> None:
-    while _failure(launcher) is None:
+    while _find_failure(launcher) is None:
         time.sleep(0.2)
     time.sleep(GRACE)
     _end_with_launched(trainer, launcher)
 
 
-def _watch_launching(trainer: Trainer) -> None:
-    while not _launching_has_ended():
+def _watch_launcher(trainer: Trainer) -> None:
+    while not _launcher_has_ended():
         time.sleep(0.2)
     time.sleep(GRACE)
     _end(trainer, FIRST, trainer.local_rank == 1)
 
 
 def _end_with_launched(trainer: Trainer, launcher: Launcher) -> NoReturn:
-    failure = _failure(launcher)
+    failure = _find_failure(launcher)
     # One that was still starting could not listen to the signal that told all to stop.
     told = any(process.poll() in (-signal.SIGTERM, -signal.SIGUSR1) for process in launcher.procs)
     launcher.kill(signal.SIGKILL)
     _end(trainer, UNKNOWN if failure is None else failure, True, PREEMPTED if told else EXIT_CODE)
 
 
-def _failure(launcher: Launcher) -> str | None:
+def _find_failure(launcher: Launcher) -> str | None:
     """Which process that was launched has failed; None while none has."""
     codes = {number: process.poll() for number, process in enumerate(launcher.procs, 1)}
     failed = {number: code for number, code in codes.items() if code}
@@ -114,11 +114,11 @@ def _failure(launcher: Launcher) -> str | None:
     return f"process {number} (the first is 0) {how}"
 
 
-def _launched() -> bool:
+def _was_launched() -> bool:
     return LAUNCHED_BY in os.environ and os.environ.get("LOCAL_RANK", "0") != "0"
 
 
-def _launching_has_ended() -> bool:
+def _launcher_has_ended() -> bool:
     # The system gives an orphan another parent.
     return os.environ[LAUNCHED_BY] != str(os.getppid())
 
@@ -133,7 +133,7 @@ def _wait_for(what: Callable[[], bool], seconds: float) -> bool:
 def _end(trainer: Trainer, why: str, speaks: bool, code: int = EXIT_CODE) -> NoReturn:
     """Ends the process at once; what an orderly end would wait for is dead."""
     if speaks:
-        folder = run_folder(trainer) if trainer.state.fn == TrainerFn.FITTING else None
+        folder = find_run_folder(trainer) if trainer.state.fn == TrainerFn.FITTING else None
         saved = folder is not None and checkpoint_file(folder, "last").is_file()
         mend = "go on with --ckpt_path last" if saved else "run the command again"
         print(f"lightning-xt: stopped, because {why}; {mend}", file=sys.stderr)

@@ -29,7 +29,7 @@ def shard(network: nn.Module, mesh: DeviceMesh) -> None:
     """Leaves each process a share of every weight; all see the first one's values, as under DDP.
 
     Sublayers come together one by one, each while it is used, and the rest, the tables of embeddings and the head,
-    with the network as a whole: so tied weights stay one. Called again it changes nothing.
+    with the network as a full_state: so tied weights stay one. Called again it changes nothing.
 
     Args:
         network: what is trained.
@@ -48,49 +48,49 @@ def shard(network: nn.Module, mesh: DeviceMesh) -> None:
                 f"--trainer.strategy FSDP2 cannot share out {name}, which is a single number; use --trainer.strategy "
                 "ddp, or a part without it"
             )
-    _same_everywhere(network, mesh)
+    _broadcast_weights(network, mesh)
     for sublayer in [each for each in network.modules() if isinstance(each, Sublayer)]:
         fully_shard(sublayer, mesh=mesh, reshard_after_forward=True)
     fully_shard(network, mesh=mesh, reshard_after_forward=False)
-    sharded = _sharded(network)
+    sharded = _sharded_modules(network)
     for before, after in pairwise([*sharded, sharded[0]]):
         # Torch would guess the order from all forwards since the last step, and processes decode differently many.
         after.set_modules_to_backward_prefetch([before])
     for module in sharded:
         # What counts FLOPs copies networks, and is prepared for those that cannot be; torch's own error is another.
-        type(module).__deepcopy__ = _no_copy  # type: ignore[attr-defined]
-    network.register_load_state_dict_pre_hook(_take_shares)
+        type(module).__deepcopy__ = _refuse_copy  # type: ignore[attr-defined]
+    network.register_load_state_dict_pre_hook(_load_shards)
 
 
 def gather(module: nn.Module) -> None:
-    """Has each process keep all weights until `share_out`: forwards then wait for nobody.
+    """Has each process keep all weights until `reshard`: forwards then wait for nobody.
 
     Args:
         module: what holds the network.
     """
     # Weights that are made while nothing may be trained could not be trained later.
     with torch.inference_mode(False), torch.no_grad():
-        for each in _sharded(module):
+        for each in _sharded_modules(module):
             # Else what the groups share would only be made by the first forward.
             each._get_fsdp_state()._lazy_init()
             each.set_reshard_after_forward(False, recurse=False)
             each.unshard()
 
 
-def share_out(module: nn.Module) -> None:
+def reshard(module: nn.Module) -> None:
     """Leaves each process its share again; called without `gather` it changes nothing.
 
     Args:
         module: what holds the network.
     """
     with torch.inference_mode(False), torch.no_grad():
-        for each in _sharded(module):
+        for each in _sharded_modules(module):
             each.set_reshard_after_forward(isinstance(each, Sublayer), recurse=False)
             each.reshard()
 
 
-def whole(state: dict[str, Any], keep: bool) -> dict[str, Any]:
-    """The same with whole tensors on the CPU in place of shares, as one process has it; all processes must ask.
+def full_state(state: dict[str, Any], keep: bool) -> dict[str, Any]:
+    """The same with full_state tensors on the CPU in place of shares, as one process has it; all processes must ask.
 
     Args:
         state: of a module or an optimizer.
@@ -99,16 +99,16 @@ def whole(state: dict[str, Any], keep: bool) -> dict[str, Any]:
 
     from torch.distributed.tensor import DTensor
 
-    def together(share: DTensor) -> Tensor | None:
+    def gather_tensor(share: DTensor) -> Tensor | None:
         tensor = share.full_tensor()
         return tensor.cpu() if keep else None
 
-    found = apply_to_collection(state, DTensor, together)
+    found = apply_to_collection(state, DTensor, gather_tensor)
     return dict(found) if keep else {}
 
 
-def share_of(value: Tensor, like: Tensor) -> Tensor:
-    """This process's share of a whole tensor.
+def local_shard(value: Tensor, like: Tensor) -> Tensor:
+    """This process's share of a full_state tensor.
 
     Args:
         value: the same in all processes.
@@ -122,8 +122,8 @@ def share_of(value: Tensor, like: Tensor) -> Tensor:
     return distribute_tensor(value.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
 
 
-def whole_like(like: Tensor, share: Tensor) -> Tensor:
-    """A whole tensor of the shares of all processes, which all must ask for.
+def full_tensor_like(like: Tensor, share: Tensor) -> Tensor:
+    """A full_state tensor of the shares of all processes, which all must ask for.
 
     Args:
         like: shared out as it is.
@@ -137,8 +137,8 @@ def whole_like(like: Tensor, share: Tensor) -> Tensor:
     return shared.full_tensor()
 
 
-def shares_of_state(saved: Mapping[str, Any], groups: list[dict[str, Any]]) -> dict[str, Any]:
-    """An optimizer's whole state as shares, as its parameters are shared out.
+def shard_optimizer_state(saved: Mapping[str, Any], groups: list[dict[str, Any]]) -> dict[str, Any]:
+    """An optimizer's full_state state as shares, as its parameters are shared out.
 
     Args:
         saved: as the optimizer's `state_dict` has it, its groups in the optimizer's order.
@@ -150,20 +150,20 @@ def shares_of_state(saved: Mapping[str, Any], groups: list[dict[str, Any]]) -> d
             if number in state:
                 state[number] = {
                     # What counts steps is no share of anything.
-                    name: share_of(value, parameter) if getattr(value, "shape", None) == parameter.shape else value
+                    name: local_shard(value, parameter) if getattr(value, "shape", None) == parameter.shape else value
                     for name, value in state[number].items()
                 }
     return {**saved, "state": state}
 
 
-def _sharded(module: nn.Module) -> list["FSDPModule"]:
+def _sharded_modules(module: nn.Module) -> list["FSDPModule"]:
     """The modules whose weights come together at once, the outermost first."""
     from torch.distributed.fsdp import FSDPModule
 
     return [each for each in module.modules() if isinstance(each, FSDPModule)]
 
 
-def _same_everywhere(network: nn.Module, mesh: DeviceMesh) -> None:
+def _broadcast_weights(network: nn.Module, mesh: DeviceMesh) -> None:
     group = mesh.get_group()
     first = torch.distributed.get_global_rank(group, 0)
     with torch.no_grad():
@@ -173,13 +173,13 @@ def _same_everywhere(network: nn.Module, mesh: DeviceMesh) -> None:
             tensor.copy_(values)
 
 
-def _take_shares(network: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Turns what a whole checkpoint has for the network into shares."""
-    share_out(network)
+def _load_shards(network: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Turns what a full_state checkpoint has for the network into shares."""
+    reshard(network)
     for name, parameter in network.named_parameters(prefix.removesuffix("."), remove_duplicate=False):
         if name in state and state[name].shape == parameter.shape:
-            state[name] = share_of(state[name], parameter)
+            state[name] = local_shard(state[name], parameter)
 
 
-def _no_copy(*_: Any) -> NoReturn:
+def _refuse_copy(*_: Any) -> NoReturn:
     raise NotImplementedError("weights that are shared out over processes cannot be copied")

@@ -5,12 +5,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 from lightning.pytorch.strategies import SingleDeviceStrategy
+from lightning_xt.training.compute.pair_scores import PairScores
 
 from lightning_xt.core.batch import EvaluationPairs
 from lightning_xt.data.tokenizers.numbers import Numbers
 from lightning_xt.data.tokenizers.special_bytes import SpecialBytes
 from lightning_xt.objectives.base import Loss
-from lightning_xt.training.metrics.pair_scores import PairScores
 
 TRAINER = SimpleNamespace(strategy=SingleDeviceStrategy(device=torch.device("cpu")), world_size=1)
 ENDING, ENDLESS = Numbers(9, pad=0, start=1, end=2), Numbers(9, pad=0, start=1, end=None)
@@ -46,25 +46,25 @@ def batch(targets, index=None, references=None):
 def test_an_exact_answer_is_the_target_and_ends(answer, exact):
     found = scores(ENDING)
     found.compare(batch([[1, 5, 6, 2], [1, 5, 2]]), [0], torch.tensor([answer]), ENDING)
-    assert found.metrics(TRAINER)["exact_match"] == exact
+    assert found.compute(TRAINER)["exact_match"] == exact
 
 
 @pytest.mark.parametrize(("answer", "exact"), [([5, 6], 1.0), ([5, 6, 4], 1.0), ([5], 0.0), ([4, 6, 5], 0.0)])
 def test_without_an_end_as_much_counts_as_the_target_has(answer, exact):
     found = scores(ENDLESS)
     found.compare(batch([[1, 5, 6], [1, 5, 6, 7]]), [0], torch.tensor([answer]), ENDLESS)
-    assert found.metrics(TRAINER)["exact_match"] == exact
+    assert found.compute(TRAINER)["exact_match"] == exact
 
 
 def test_an_empty_target_is_matched_by_ending_at_once():
     found = scores(ENDING)
     found.compare(batch([[1, 2], [1, 2]]), [0, 1], torch.tensor([[2, 0], [5, 2]]), ENDING)
-    assert found.metrics(TRAINER)["exact_match"] == 0.5
+    assert found.compute(TRAINER)["exact_match"] == 0.5
 
 
 @pytest.mark.parametrize(("limit", "rows"), [(None, [0, 2, 3]), (5, [0, 3]), (1, [3]), (0, [])])
 def test_rows_that_fill_up_and_those_beyond_the_limit_are_not_decoded(limit, rows):
-    assert scores(ENDING, limit).chosen(torch.tensor([4, -1, 7, 0])) == rows
+    assert scores(ENDING, limit).select_rows(torch.tensor([4, -1, 7, 0])) == rows
 
 
 def test_likelihoods_add_up():
@@ -72,7 +72,7 @@ def test_likelihoods_add_up():
     for nats, tokens, correct in ((6.0, 3, 1), (2.0, 5, 4)):
         loss = Loss(torch.tensor(0.0), torch.tensor(nats), torch.tensor(tokens))
         found.add(batch([[1, 5, 2]]), loss, torch.tensor(correct))
-    metrics = found.metrics(TRAINER)
+    metrics = found.compute(TRAINER)
     assert {name: value.item() for name, value in metrics.items()} == pytest.approx(
         {"loss": 1.0, "perplexity": 2.718281828, "token_accuracy": 5 / 8}
     )
@@ -95,7 +95,7 @@ def test_scores_of_text_are_those_of_sacrebleu():
     found.add(pairs, NOTHING, torch.tensor(0))
     for row, answer in enumerate(answers):
         found.compare(pairs, [row], torch.tensor([encoded(answer)[1:]]), SpecialBytes())
-    metrics = found.metrics(TRAINER)
+    metrics = found.compute(TRAINER)
     bleu, chrf = sacrebleu.corpus_bleu(answers, [references]), sacrebleu.corpus_chrf(answers, [references])
     assert metrics["bleu"].item() == pytest.approx(bleu.score, rel=1e-5)
     assert metrics["chrf"].item() == pytest.approx(chrf.score, rel=1e-4)  # of each order, then their mean
@@ -106,7 +106,7 @@ def test_the_first_pairs_are_shown_in_their_order():
     found = scores(ENDING, show=2)
     pairs = batch([[1, 5, 2], [1, 6, 2], [1, 4, 2]], index=[1, 3, 0])
     found.compare(pairs, [0, 1, 2], torch.tensor([[5, 2], [6, 2], [5, 4]]), ENDING)
-    assert found.shown(TRAINER) == [
+    assert found.collect_examples(TRAINER) == [
         "source      7 8\ntarget      4\nprediction  5 4",
         "source      7 8\ntarget      5\nprediction  5",
     ]

@@ -13,7 +13,7 @@ from lightning_xt.models.decoder import Decoder
 from lightning_xt.nn.embeddings.learned_positions import LearnedPositions
 from lightning_xt.training.callbacks import throughput
 from lightning_xt.training.metrics import utilization
-from lightning_xt.training.metrics.utilization import peak_flops, peak_memory, training_flops
+from lightning_xt.training.metrics.utilization import count_training_flops, find_peak_flops, measure_peak_memory
 
 
 def test_a_token_costs_six_flops_a_weight_and_its_pairs():
@@ -21,23 +21,23 @@ def test_a_token_costs_six_flops_a_weight_and_its_pairs():
     before = {name: value.clone() for name, value in decoder.state_dict().items()}
     weights = sum(each.weight.numel() for each in decoder.modules() if isinstance(each, torch.nn.Linear))
     # Scores and values of 7 tokens, two products of the width each, forward and twice backward.
-    assert training_flops(decoder, 7) == 6 * weights + 3 * 3 * 2 * 2 * 7 * 16
+    assert count_training_flops(decoder, 7) == 6 * weights + 3 * 3 * 2 * 2 * 7 * 16
     assert decoder.training
     assert all(torch.equal(before[name], value) for name, value in decoder.state_dict().items())
 
 
 def test_positions_that_end_before_the_row_does():
     decoder = Decoder(11, dim=16, depth=1, embeddings=[partial(LearnedPositions, max_length=4)])
-    assert training_flops(decoder, 4) is not None
-    assert training_flops(decoder, 5) is None
+    assert count_training_flops(decoder, 4) is not None
+    assert count_training_flops(decoder, 5) is None
 
 
 def test_a_cpu_is_measured(monkeypatch):
     clock = iter(range(100))
     monkeypatch.setattr(utilization.time, "perf_counter", lambda: next(clock))
-    assert peak_flops(torch.device("cpu"), torch.float32) == 2.0 * 1024**3
-    assert peak_flops(torch.device("meta"), torch.float32) is None
-    assert 1e7 < peak_memory(torch.device("cpu")) < 1e12
+    assert find_peak_flops(torch.device("cpu"), torch.float32) == 2.0 * 1024**3
+    assert find_peak_flops(torch.device("meta"), torch.float32) is None
+    assert 1e7 < measure_peak_memory(torch.device("cpu")) < 1e12
 
 
 GPU = torch.device("cuda", 0)
@@ -68,15 +68,15 @@ def test_a_gpu_is_looked_up(monkeypatch, caplog, name, half, single):
     for dtype, expected in ((torch.bfloat16, half), (torch.float16, half), (torch.float32, single)):
         caplog.clear()
         with caplog.at_level(logging.INFO, "lightning.pytorch.utilities.rank_zero"):
-            assert peak_flops(GPU, dtype) == (None if expected is None else expected * 1e12)
+            assert find_peak_flops(GPU, dtype) == (None if expected is None else expected * 1e12)
         told = f"mfu is left out: how many FLOPs a second {name} can do in {dtype} is not known"
         assert caplog.messages == ([told] if expected is None else [])
 
 
 def test_a_gpu_without_bfloat16(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla V100-SXM2-32GB")
-    assert peak_flops(GPU, torch.bfloat16) is None
-    assert peak_flops(GPU, torch.float16) == 125e12
+    assert find_peak_flops(GPU, torch.bfloat16) is None
+    assert find_peak_flops(GPU, torch.float16) == 125e12
 
 
 def test_float32_in_tf32_has_no_figure(monkeypatch):
@@ -84,17 +84,17 @@ def test_float32_in_tf32_has_no_figure(monkeypatch):
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high")
     try:
-        assert peak_flops(GPU, torch.float32) is None
-        assert peak_flops(GPU, torch.bfloat16) == 989.4e12
+        assert find_peak_flops(GPU, torch.float32) is None
+        assert find_peak_flops(GPU, torch.bfloat16) == 989.4e12
     finally:
         torch.set_float32_matmul_precision(before)
-    assert peak_flops(GPU, torch.float32) == pytest.approx(66.9e12)
+    assert find_peak_flops(GPU, torch.float32) == pytest.approx(66.9e12)
 
 
 def test_an_unknown_gpu_is_told_of_once(monkeypatch, caplog):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Graphics 9000")
     monkeypatch.setattr(throughput, "SETTLED", -1.0)
-    monkeypatch.setattr(throughput, "peak_memory", lambda device: 0.0)
+    monkeypatch.setattr(throughput, "measure_peak_memory", lambda device: 0.0)
     module = SimpleNamespace(trained=Decoder(11, dim=16, depth=1), device=GPU)
     trainer = SimpleNamespace(precision="bf16-mixed", world_size=1, global_step=0, train_dataloader=None)
     callback = throughput.Throughput()
@@ -120,13 +120,13 @@ def test_the_share_of_all_machines(monkeypatch, precision, dtype):
         asked.append(kind)
         return 1e12
 
-    monkeypatch.setattr(throughput, "peak_flops", peak)
+    monkeypatch.setattr(throughput, "find_peak_flops", peak)
     decoder = Decoder(11, dim=16, depth=3)
     module = SimpleNamespace(trained=decoder, device=torch.device("cpu"))
     trainer = SimpleNamespace(precision=precision, world_size=4)
-    assert throughput._share_of_a_token(trainer, module, 7) == training_flops(decoder, 7) / 4e12
+    assert throughput._ideal_seconds_per_token(trainer, module, 7) == count_training_flops(decoder, 7) / 4e12
     assert asked == [dtype]
-    assert throughput._share_of_a_token(trainer, SimpleNamespace(device=torch.device("cpu")), 7) == 0.0
+    assert throughput._ideal_seconds_per_token(trainer, SimpleNamespace(device=torch.device("cpu")), 7) == 0.0
 
 
 def test_a_run_that_lasts_shows_its_use_of_the_machine(fresh, monkeypatch):

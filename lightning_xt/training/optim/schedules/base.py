@@ -5,18 +5,18 @@ from collections.abc import Callable
 
 
 class Schedule(ABC):
-    """Says which share of the optimizer's learning rate each step uses."""
+    """Learning rate over a run, as a fraction of the optimizer's."""
 
     @abstractmethod
     def __call__(self, step: int) -> float:
-        """The share at an optimizer step, counted from 0."""
+        """Return the fraction at an optimizer step, counted from 0."""
 
 
-def warmup_of(schedule: Schedule, warmup_steps: int | None, total_steps: int) -> int:
-    """Steps of a warm-up, a twentieth of the run where none are given.
+def resolve_warmup(schedule: Schedule, warmup_steps: int | None, total_steps: int) -> int:
+    """Return the steps of a warm-up, a twentieth of the run if none are given.
 
     Raises:
-        ValueError: more steps than the run has.
+        ValueError: it is not shorter than the run.
     """
     if warmup_steps is None:
         return total_steps // 20
@@ -26,6 +26,28 @@ def warmup_of(schedule: Schedule, warmup_steps: int | None, total_steps: int) ->
             f"trainer.max_steps ({total_steps}); lower --model.schedule.warmup_steps or train for longer"
         )
     return warmup_steps
+
+
+def resolve_steps(schedule: Schedule, name: str, length: int | float, total_steps: int) -> int:
+    """Return the steps of a phase.
+
+    Args:
+        schedule: for messages.
+        name: of the option.
+        length: steps, or as a float a fraction of the run.
+        total_steps: of the run.
+
+    Raises:
+        ValueError: it is negative, or more than the run.
+    """
+    fraction = isinstance(length, float)
+    if not 0 <= length <= (1 if fraction else total_steps):
+        limit = "as a fraction of the run from 0.0 to 1.0" if fraction else f"from 0 to {total_steps} optimizer steps"
+        raise ValueError(
+            f"schedule: {type(schedule).__name__} has {name} {length}, which must be {limit}; give a whole number for "
+            "steps, or a number with a point for a fraction"
+        )
+    return round(length * total_steps) if fraction else int(length)
 
 
 ScheduleFactory = Callable[[int], Schedule]

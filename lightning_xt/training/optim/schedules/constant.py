@@ -1,4 +1,4 @@
-from lightning_xt.training.optim.schedules.base import Schedule, warmup_of
+from lightning_xt.training.optim.schedules.base import Schedule, resolve_warmup
 
 
 class Constant(Schedule):
@@ -10,7 +10,7 @@ class Constant(Schedule):
     """
 
     def __init__(self, total_steps: int, *, warmup_steps: int | None = None) -> None:
-        self.warmup_steps = warmup_of(self, warmup_steps, total_steps)
+        self.warmup_steps = resolve_warmup(self, warmup_steps, total_steps)
 
     def __call__(self, step: int) -> float:
         return min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0

@@ -1,4 +1,4 @@
-from lightning_xt.training.optim.schedules.base import Schedule, warmup_of
+from lightning_xt.training.optim.schedules.base import Schedule, resolve_warmup
 
 
 class InverseSquareRoot(Schedule):
@@ -14,7 +14,7 @@ class InverseSquareRoot(Schedule):
     """
 
     def __init__(self, total_steps: int, *, warmup_steps: int | None = None) -> None:
-        self.warmup_steps = warmup_of(self, warmup_steps, total_steps)
+        self.warmup_steps = resolve_warmup(self, warmup_steps, total_steps)
 
     def __call__(self, step: int) -> float:
         # The first step is 0; without a warm-up it has the full rate.

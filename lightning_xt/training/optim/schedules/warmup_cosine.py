@@ -1,6 +1,6 @@
 import math
 
-from lightning_xt.training.optim.schedules.base import Schedule, warmup_of
+from lightning_xt.training.optim.schedules.base import Schedule, resolve_warmup
 
 
 class WarmupCosine(Schedule):
@@ -12,18 +12,18 @@ class WarmupCosine(Schedule):
     Args:
         total_steps: optimizer steps of the run, from trainer.max_steps.
         warmup_steps: optimizer steps until the full learning rate. None = a twentieth of the run.
-        min_share: what is left of the learning rate at the last step, as a share of it, 0 to 1.
+        min_fraction: what is left of the learning rate at the last step, as a share of it, 0 to 1.
     """
 
-    def __init__(self, total_steps: int, *, warmup_steps: int | None = None, min_share: float = 0.1) -> None:
-        if not 0 <= min_share <= 1:
-            raise ValueError(f"schedule: WarmupCosine has min_share {min_share}, which must be from 0 to 1")
-        self.total_steps, self.min_share = total_steps, min_share
-        self.warmup_steps = warmup_of(self, warmup_steps, total_steps)
+    def __init__(self, total_steps: int, *, warmup_steps: int | None = None, min_fraction: float = 0.1) -> None:
+        if not 0 <= min_fraction <= 1:
+            raise ValueError(f"schedule: WarmupCosine has min_fraction {min_fraction}, which must be from 0 to 1")
+        self.total_steps, self.min_fraction = total_steps, min_fraction
+        self.warmup_steps = resolve_warmup(self, warmup_steps, total_steps)
 
     def __call__(self, step: int) -> float:
         if step < self.warmup_steps:
             return (step + 1) / self.warmup_steps
         # The last step is total_steps - 1: there the cosine has arrived.
         way = (step - self.warmup_steps) / max(1, self.total_steps - 1 - self.warmup_steps)
-        return self.min_share + (1 - self.min_share) * 0.5 * (1 + math.cos(math.pi * min(1.0, way)))
+        return self.min_fraction + (1 - self.min_fraction) * 0.5 * (1 + math.cos(math.pi * min(1.0, way)))

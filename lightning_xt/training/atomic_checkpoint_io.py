@@ -8,12 +8,12 @@ from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_xt.checkpoints.checkpoint import Checkpoint
-from lightning_xt.checkpoints.checkpoint_room import free_bytes, readable, size_of
+from lightning_xt.checkpoints.checkpoint_room import count_bytes, format_bytes, free_bytes
 from lightning_xt.system.files import replacing
 from lightning_xt.system.messages import system_reason
 
 
-class WholeCheckpoints(CheckpointIO):
+class AtomicCheckpointIO(CheckpointIO):
     """Saves checkpoints that are there whole or not at all, and loads nothing but plain values and tensors.
 
     Lightning's own writes into the folder for temporary files and moves the result, which is a copy where that is on
@@ -34,7 +34,7 @@ class WholeCheckpoints(CheckpointIO):
         Raises:
             OSError: it cannot be written. The file that was there before still is.
         """
-        file, size = Path(path), size_of(checkpoint)
+        file, size = Path(path), count_bytes(checkpoint)
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             free = free_bytes(file.parent)
@@ -48,17 +48,17 @@ class WholeCheckpoints(CheckpointIO):
                 raise
             raise _unwritable(file, reason) from error
         if free < size:
-            raise _unwritable(file, f"it takes {readable(size)}, and there is room for {readable(free)}")
-        self._warn_of_the_next(file, size)
+            raise _unwritable(file, f"it takes {format_bytes(size)}, and there is room for {format_bytes(free)}")
+        self._warn_about_next(file, size)
 
-    def _warn_of_the_next(self, file: Path, size: int) -> None:
+    def _warn_about_next(self, file: Path, size: int) -> None:
         """Says, once, that a file of this size will not fit beside this one."""
         free = free_bytes(file.parent)
         if free < size and not self._warned:
             self._warned = True
             rank_zero_warn(
-                f"{file} takes {readable(size)} and there is room for {readable(free)} now: the next checkpoint, which "
-                "is written before this one is taken away, will not fit; make room"
+                f"{file} takes {format_bytes(size)} and there is room for {format_bytes(free)} now: the next checkpoint "
+                "is written before this one is removed and will not fit; make room"
             )
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
@@ -77,7 +77,7 @@ class WholeCheckpoints(CheckpointIO):
 
 def hand_on(checkpoint: Checkpoint | None, trainer: Trainer) -> None:
     """Let a Trainer load a checkpoint that is open already, if its checkpoints are ours."""
-    if checkpoint is not None and isinstance(trainer.strategy.checkpoint_io, WholeCheckpoints):
+    if checkpoint is not None and isinstance(trainer.strategy.checkpoint_io, AtomicCheckpointIO):
         trainer.strategy.checkpoint_io.reuse(checkpoint)
 
 

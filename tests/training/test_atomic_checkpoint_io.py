@@ -17,12 +17,12 @@ from lightning.pytorch import LightningModule, Trainer
 
 import lightning_xt
 from lightning_xt.checkpoints.checkpoint import Checkpoint
-from lightning_xt.checkpoints.checkpoint_room import size_of
+from lightning_xt.checkpoints.checkpoint_room import count_bytes
 from lightning_xt.system.messages import sentence_for
-from lightning_xt.training.callbacks.disk_space_check import DiskSpace
+from lightning_xt.training.atomic_checkpoint_io import AtomicCheckpointIO
+from lightning_xt.training.callbacks.disk_space_check import DiskSpaceCheck
 from lightning_xt.training.callbacks.last_checkpoint import LastCheckpoint
 from lightning_xt.training.callbacks.run_folder import RunFolder
-from lightning_xt.training.checkpoint_io import WholeCheckpoints
 
 Disk = namedtuple("Disk", "total used free")
 MB = 1_000_000
@@ -36,7 +36,7 @@ def content(step):
 def last(tmp_path):
     """A checkpoint of step 1."""
     file = tmp_path / "run" / "last.ckpt"
-    WholeCheckpoints().save_checkpoint(content(1), file)
+    AtomicCheckpointIO().save_checkpoint(content(1), file)
     return file
 
 
@@ -48,7 +48,7 @@ def intact(last):
 
 def refused(last, said):
     with pytest.raises(OSError, match=said) as raised:
-        WholeCheckpoints().save_checkpoint(content(2), last)
+        AtomicCheckpointIO().save_checkpoint(content(2), last)
     sentence = sentence_for(raised.value)
     assert sentence is not None
     assert f"{last} is as it was before; make room, or make the folder writable, then go on with" in sentence
@@ -76,7 +76,7 @@ def test_a_disk_without_room_is_not_begun_with(last, monkeypatch):
 def test_the_next_that_will_not_fit_is_told_once(last, monkeypatch):
     free = iter([MB, MB - 1, MB, MB - 1])
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: Disk(9 * MB, 0, next(free)))
-    plugin = WholeCheckpoints()
+    plugin = AtomicCheckpointIO()
     with pytest.warns(UserWarning, match=r"last\.ckpt takes 1\.0 MB and .* will not fit; make room"):
         plugin.save_checkpoint(content(2), last)
     plugin.save_checkpoint(content(3), last)
@@ -101,7 +101,7 @@ def test_a_folder_that_refuses_a_file(last, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("builtins.open", refuse)
         with pytest.raises(OSError, match=r"cannot be written \(Read-only file system\); .*is as it was before"):
-            WholeCheckpoints().save_checkpoint(content(2), last)
+            AtomicCheckpointIO().save_checkpoint(content(2), last)
     assert intact(last)
 
 
@@ -116,7 +116,7 @@ def write_slowly(last, begun):
         time.sleep(60)
 
     torch.save = half
-    WholeCheckpoints().save_checkpoint(content(2), last)
+    AtomicCheckpointIO().save_checkpoint(content(2), last)
 
 
 def test_a_process_that_is_killed_while_it_saves(last):
@@ -132,7 +132,7 @@ def test_a_process_that_is_killed_while_it_saves(last):
     assert part.is_file()
     assert not intact(last)
     # What it left is in nobody's way.
-    WholeCheckpoints().save_checkpoint(content(3), last)
+    AtomicCheckpointIO().save_checkpoint(content(3), last)
     assert Checkpoint(last).step == 3
     assert not part.exists()
 
@@ -141,12 +141,12 @@ def test_a_process_that_is_killed_while_it_saves(last):
 def test_resuming_from_a_file_that_was_cut_off(damage, said, last):
     last.write_bytes(last.read_bytes()[damage])
     with pytest.raises(ValueError, match=f"last.ckpt cannot be read as a checkpoint: {said}"):
-        WholeCheckpoints().load_checkpoint(last)
+        AtomicCheckpointIO().load_checkpoint(last)
 
 
 def test_the_size_of_a_content():
     table = torch.zeros(10)
-    assert size_of({"a": table, "b": [table[:5], {"c": torch.zeros(3, dtype=torch.float64)}], "d": 5}) == 40 + 24
+    assert count_bytes({"a": table, "b": [table[:5], {"c": torch.zeros(3, dtype=torch.float64)}], "d": 5}) == 40 + 24
 
 
 class Tiny(LightningModule):
@@ -174,11 +174,11 @@ def test_a_run_whose_checkpoints_will_not_fit_is_told_when_it_begins(keep, free,
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        plugins=[WholeCheckpoints()],
+        plugins=[AtomicCheckpointIO()],
         callbacks=[
             RunFolder(tmp_path / "runs", None, lambda file: file.touch(), False),
             LastCheckpoint(1, keep),
-            DiskSpace(keep),
+            DiskSpaceCheck(keep),
         ],
     )
     with warned(told, keep) as found:

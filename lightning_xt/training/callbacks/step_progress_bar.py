@@ -4,7 +4,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 
 
-class Progress(RichProgressBar):
+class StepProgressBar(RichProgressBar):
     """Shows how far a run is in optimizer steps, and prints a line after each validation.
 
     Args:
