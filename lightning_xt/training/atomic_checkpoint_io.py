@@ -57,8 +57,8 @@ class AtomicCheckpointIO(CheckpointIO):
         if free < size and not self._warned:
             self._warned = True
             rank_zero_warn(
-                f"{file} takes {format_bytes(size)} and there is room for {format_bytes(free)} now: the next checkpoint "
-                "is written before this one is removed and will not fit; make room"
+                f"{file} takes {format_bytes(size)} and there is room for {format_bytes(free)} now: the next "
+                "checkpoint is written before this one is removed and will not fit; make room"
             )
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:

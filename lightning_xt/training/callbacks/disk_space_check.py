@@ -37,8 +37,8 @@ class DiskSpaceCheck(Callback):
         if free < one * count:
             rank_zero_warn(
                 f"{folder} has room for {format_bytes(free)}, but the run's checkpoints will take about "
-                f"{format_bytes(one * count)}, {count} of {format_bytes(one)}, one being written included: make room, or "
-                "start a run elsewhere with --trainer.default_root_dir"
+                f"{format_bytes(one * count)}, {count} of {format_bytes(one)}, one being written included: make room, "
+                "or start a run elsewhere with --trainer.default_root_dir"
             )
 
     def _list_missing(self, trainer: Trainer, folder: Path) -> Iterator[Any]:

@@ -5,12 +5,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 from lightning.pytorch.strategies import SingleDeviceStrategy
-from lightning_xt.training.compute.pair_scores import PairScores
 
 from lightning_xt.core.batch import EvaluationPairs
 from lightning_xt.data.tokenizers.numbers import Numbers
 from lightning_xt.data.tokenizers.special_bytes import SpecialBytes
 from lightning_xt.objectives.base import Loss
+from lightning_xt.training.metrics.pair_scores import PairScores
 
 TRAINER = SimpleNamespace(strategy=SingleDeviceStrategy(device=torch.device("cpu")), world_size=1)
 ENDING, ENDLESS = Numbers(9, pad=0, start=1, end=2), Numbers(9, pad=0, start=1, end=None)

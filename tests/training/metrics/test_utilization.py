@@ -95,7 +95,7 @@ def test_an_unknown_gpu_is_told_of_once(monkeypatch, caplog):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Graphics 9000")
     monkeypatch.setattr(throughput, "SETTLED", -1.0)
     monkeypatch.setattr(throughput, "measure_peak_memory", lambda device: 0.0)
-    module = SimpleNamespace(trained=Decoder(11, dim=16, depth=1), device=GPU)
+    module = SimpleNamespace(network=Decoder(11, dim=16, depth=1), device=GPU)
     trainer = SimpleNamespace(precision="bf16-mixed", world_size=1, global_step=0, train_dataloader=None)
     callback = throughput.Throughput()
     with caplog.at_level(logging.INFO, "lightning.pytorch.utilities.rank_zero"):
@@ -122,7 +122,7 @@ def test_the_share_of_all_machines(monkeypatch, precision, dtype):
 
     monkeypatch.setattr(throughput, "find_peak_flops", peak)
     decoder = Decoder(11, dim=16, depth=3)
-    module = SimpleNamespace(trained=decoder, device=torch.device("cpu"))
+    module = SimpleNamespace(network=decoder, device=torch.device("cpu"))
     trainer = SimpleNamespace(precision=precision, world_size=4)
     assert throughput._ideal_seconds_per_token(trainer, module, 7) == count_training_flops(decoder, 7) / 4e12
     assert asked == [dtype]
