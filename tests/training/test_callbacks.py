@@ -18,7 +18,7 @@ from lightning_xt.generation.filters.min_p import MinP
 from lightning_xt.generation.methods.prompt_lookup import PromptLookup
 from lightning_xt.inference.generation_options import GenerationOptions
 from lightning_xt.training.callbacks import throughput
-from lightning_xt.training.callbacks.sample_text import SampleText, _fenced
+from lightning_xt.training.callbacks.sample_text import SampleText, _to_code_block
 from lightning_xt.training.callbacks.step_progress_bar import StepProgressBar
 from lightning_xt.training.language_model import LanguageModel
 from lightning_xt.training.loggers.metrics_file import MetricsFile
@@ -78,7 +78,7 @@ def test_the_bar_looks_up_what_was_logged_only_when_it_moves(folder, monkeypatch
 
 
 def test_control_characters_of_a_sample_are_visible():
-    assert _fenced("a\x00b\n```\n") == "    a\\x00b\n    ```\n    "
+    assert _to_code_block("a\x00b\n```\n") == "    a\\x00b\n    ```\n    "
 
 
 def test_prompts_are_not_empty():

@@ -32,7 +32,7 @@ from lightning_xt.training.callbacks.exponential_average import ExponentialAvera
 from lightning_xt.training.language_model import LanguageModel
 from lightning_xt.training.strategies.fsdp2 import FSDP2
 from lightning_xt.training.strategies.process_watchdog import exit_together, is_lost_peer
-from lightning_xt.training.strategies.sharding import gather, reshard, shard, whole
+from lightning_xt.training.strategies.sharding import full_state, gather, reshard, shard
 from lightning_xt.training.strategies.strategy_choice import check_strategy
 
 SHARED = [place for place, processes in PLACES.items() if processes > 1]
@@ -162,7 +162,7 @@ def test_every_variant_learns_from_its_share(tmp_path, name, build):
             rows = slice(2 * share, 2 * share + 2)
             tokens, inputs = tokens[rows], part(inputs, slice(None), rows)
         model(tokens, inputs=inputs).square().mean().backward()
-        return whole({name: p.grad for name, p in model.named_parameters() if p.grad is not None}, keep=True)
+        return full_state({name: p.grad for name, p in model.named_parameters() if p.grad is not None}, keep=True)
 
     alone = gradients()
     if alone is None:
