@@ -34,7 +34,7 @@ TINY = {
 TINY_PAIRS = {
     "fit": "--trainer.max_steps 2 --trainer.limit_val_batches 1 --trainer.enable_progress_bar false "
     "--model.schedule.warmup_steps 1 --model.encoder.dim 16 --model.encoder.depth 1 --model.decoder.dim 16 "
-    "--model.decoder.depth 1 --model.decoded 2",
+    "--model.decoder.depth 1 --model.val_decode_pairs 2",
     "generate": "--max_new_tokens 8",
 }
 """The same for an encoder-decoder."""
