@@ -237,7 +237,7 @@ def test_without_a_compiler_training_goes_on(folder, monkeypatch):
 
 
 def test_refuses_what_torch_compile_does_not_take(folder, monkeypatch):
-    monkeypatch.setattr(compilation, "_obstacle", lambda device: None)
+    monkeypatch.setattr(compilation, "_find_obstacle", lambda device: None)
     both = {"mode": "max-autotune", "options": {"shape_padding": True}, "backend": "inductor"}
     model = LanguageModel.from_config({**CONFIG, "compile": both})
     with pytest.raises(ValueError, match=r"model\.compile is \{.*shape_padding.*which torch\.compile does not take: "):
