@@ -4,11 +4,56 @@ python tests/compiled_steps.py [inductor]
 """
 
 import sys
+from dataclasses import replace
 from functools import partial
+from typing import Any
+from unittest.mock import patch
 
 import torch
+from torch._dynamo.backends.common import aot_autograd
+from torch._functorch.aot_autograd import make_boxed_func
 
 COMPILE = torch.compile
+
+
+def check_graphs(builds: dict[str, Any]) -> None:
+    """Check what would make inductor skip CUDA graphs: writes into inputs that may move, and tensors on the CPU.
+
+    The steps are traced on the meta device, where a tensor that a step makes on the CPU shows.
+    """
+    from catalogue import example, part, randomised
+
+    from lightning_xt.generation.models.compiled import Compiled
+
+    checked: list[int] = []
+
+    def check(graph: torch.fx.GraphModule, inputs: list[Any]) -> Any:
+        metadata = torch._guards.TracingContext.get().fw_metadata
+        written = {index for index, info in enumerate(metadata.input_info) if info.mutates_data}
+        assert written and written <= {*metadata.static_input_indices}, (written, metadata.static_input_indices)
+        values = [node.meta["val"] for node in graph.graph.nodes if isinstance(node.meta.get("val"), torch.Tensor)]
+        assert {value.device.type for value in values} == {"meta"}
+        checked.append(len(written))
+        return make_boxed_func(graph.forward)
+
+    def compile(step: Any, options: dict[str, Any], **_: Any) -> Any:
+        # Graphs are asked for on CUDA only.
+        guards = {"guard_filter_fn": options["guard_filter_fn"]}
+        return COMPILE(step, fullgraph=True, backend=aot_autograd(fw_compiler=check), options=guards)
+
+    for name, build in builds.items():
+        checked.clear()
+        model = randomised(build, torch.float32).to("meta")
+        with patch("torch.compile", compile):
+            compiled = Compiled(model)
+        inputs = part(example(2, 5, torch.float32)[1], slice(0, 5)) if name == "context" else None
+        inputs = inputs and replace(inputs, **{k: v.to("meta") for k, v in vars(inputs).items() if v is not None})
+        cache = compiled.new_cache(2, 300)
+        assert cache.capacity == 512 + 32
+        for n in (5, 1, 1):
+            compiled(torch.zeros(2, n, dtype=torch.long, device="meta"), inputs=inputs, cache=cache)
+        assert len(cache.slots) == 32 and checked, name
+    print(f"{len(builds)} graphs", flush=True)
 
 
 def main() -> None:
@@ -42,6 +87,8 @@ def main() -> None:
         ),
         "context": partial(given_context, position=None),
     }
+    if "inductor" not in sys.argv:
+        check_graphs({name: partial(builds[name], depth=1) for name in ("context", "forgetting-token_shift")})
     for name, build in builds.items():
         torch.manual_seed(1)
         model = randomised(build)

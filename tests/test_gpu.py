@@ -8,6 +8,7 @@ import pytest
 import torch
 from catalogue import Build, attention, attentions, decoder, example, randomised
 from lightning.pytorch import Callback, Trainer
+from torch._dynamo.utils import counters
 
 from lightning_xt.data.pairs.copy_task import CopyTask
 from lightning_xt.data.text.text_files import TextFiles
@@ -182,3 +183,26 @@ def test_an_encoder_decoder_learns_to_copy(tmp_path: Path) -> None:
     mask = torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
     expected = model.double().cpu().generate(src, src_mask=mask, max_new_tokens=9)
     assert torch.equal(model.cuda().generate(src.cuda(), src_mask=mask.cuda(), max_new_tokens=9).cpu(), expected)
+
+
+def test_no_compiled_step_skips_its_cuda_graph() -> None:
+    """A skipped graph is counted with its reason, such as an input that is written to and may move."""
+    model = randomised(decoder).cuda()
+    compiled = Compiled(model)
+    counters.clear()
+    for n in (3, 5, 40):
+        generate(compiled, example(1, n)[0].cuda(), 40, temperature=0)
+    assert counters["stats"]["unique_graphs"] > 0
+    assert counters["inductor"]["cudagraph_skips"] == 0, counters["inductor"]
+
+
+@pytest.mark.parametrize("n", [64, 100, 192])
+def test_gradients_of_masked_attention_are_finite(n: int) -> None:
+    """At lengths where kernels are known to give NaN: cuDNN's with a mask, flex_attention's with a bias."""
+    for position, backend in ((ALiBi, "fused"), (ALiBi, "flex"), (Rotary, "fused")):
+        attend = wide(position=position, window=33, kv_heads=2)
+        model = randomised(lambda attend=attend: decoder(attention=attend), torch.bfloat16).cuda()
+        for layer in attentions(model):
+            layer.backend = backend
+        model(example(2, n)[0].cuda()).float().square().mean().backward()
+        assert all(parameter.grad.isfinite().all() for parameter in model.parameters())

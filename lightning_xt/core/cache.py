@@ -25,7 +25,10 @@ from lightning_xt.core.call_cache import CallCache
 from lightning_xt.core.fixed_context import moved
 
 GROWTH = 32
-"""Tokens by which the shapes grow that steps of a static cache see; the slots beyond a row's end are read in vain."""
+"""Tokens by which the shapes grow that steps of a static cache see; slots beyond a row's end are read in vain.
+
+On CUDA they double instead: a graph is recorded for each shape, and a skipped graph costs more than empty slots.
+"""
 
 
 class Cache:
@@ -56,10 +59,10 @@ class Cache:
             raise ValueError(f"a cache needs at least one row and one token, not batch {batch}, capacity {capacity}")
         if window is not None and window < 1:
             raise ValueError(f"a cache's window is {window}; it must be at least 1 token, or None for any distance")
-        # One step more, so that what steps look at is always less than all.
-        self.capacity = _rounded(capacity) + GROWTH if static else capacity
         self.slack, self.window, self.static = slack, window, static
         self.lengths = torch.zeros(batch, dtype=torch.long, device=device)
+        # One step more, so that what steps look at is always less than all.
+        self.capacity = self._round(capacity) + GROWTH if static else capacity
         self.bound = 0
         """No row holds more tokens than this. A number of the host, so that reading it never waits for the device."""
         self.uniform = True
@@ -98,7 +101,7 @@ class Cache:
             )
         self.incoming, self._kept = n, lengths
         if self.static and not self.empty and self.bound + n > len(self.slots):
-            self.slots = torch.arange(_rounded(self.bound + n), device=self.lengths.device)
+            self.slots = torch.arange(self._round(self.bound + n), device=self.lengths.device)
 
     def commit(self) -> None:
         """Makes the announced tokens part of the past."""
@@ -237,15 +240,15 @@ class Cache:
         for ours, theirs in zip(self._calls, other._calls, strict=True):
             ours.place(rows, theirs)
 
-    def mark_dynamic(self) -> None:
-        """Tells torch.compile which sizes differ from call to call."""
+    def mark_for_compiler(self) -> None:
+        """Tell torch.compile which sizes change between steps, and which tensors stay in their place."""
         if self._marked is self.slots:
             return
         self._marked = self.slots
         several = len(self.lengths) > 1
         torch._dynamo.maybe_mark_dynamic(self.slots, 0)
         for call in self._calls:
-            call.mark_dynamic(several)
+            call.mark_for_compiler(several)
 
     def set_lengths(self, lengths: Sequence[int]) -> None:
         """Tells how many tokens each row holds, so that nobody has to wait for the device to say so.
@@ -277,6 +280,11 @@ class Cache:
         """How far readers with this window look back here."""
         return narrower(window, self.window)
 
+    def _round(self, tokens: int) -> int:
+        """Round up to the next size of what steps of a static cache see."""
+        graphs = self.lengths.device.type != "cpu"
+        return max(GROWTH, 1 << (tokens - 1).bit_length()) if graphs else -(-tokens // GROWTH) * GROWTH
+
     def _wrapped(self) -> bool:
         return bool((self.written > min(call.smallest for call in self._calls)).any())
 
@@ -286,8 +294,3 @@ def narrower(one: int | None, other: int | None) -> int | None:
     if one is None or other is None:
         return other if one is None else one
     return min(one, other)
-
-
-def _rounded(tokens: int) -> int:
-    """The next multiple of the step in which the shapes of a static cache grow."""
-    return -(-tokens // GROWTH) * GROWTH

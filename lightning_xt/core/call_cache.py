@@ -145,15 +145,21 @@ class CallCache:
             mine = self.fixed.get(name)
             self.fixed[name] = context.spread(batch, rows) if mine is None else mine.place(rows, context)
 
-    def mark_dynamic(self, several: bool) -> None:
-        """Tells torch.compile which sizes differ from call to call: the slots, and the rows where there are several."""
-        for buffer in self._buffers.values():
-            torch._dynamo.maybe_mark_dynamic(buffer, [0, buffer.dim() - 2] if several else [buffer.dim() - 2])
+    def mark_for_compiler(self, several: bool) -> None:
+        """Mark the slots, and the rows if there are several, as sizes that change, and the tensors as staying in place.
+
+        CUDA graphs copy the inputs of each step, and inductor skips a graph that writes into an input ("mutated
+        inputs"): unless the address of the input is known to stay.
+        """
+        marked = [(buffer, -2) for buffer in self._buffers.values()]
         for context in self.fixed.values():
-            for t in (context.keys, context.values):
-                torch._dynamo.maybe_mark_dynamic(t, [0, t.dim() - 2] if several else [t.dim() - 2])
-            if context.mask is not None:
-                torch._dynamo.maybe_mark_dynamic(context.mask, [0, 1] if several else [1])
+            marked += [(context.keys, -2), (context.values, -2)]
+            marked += [] if context.mask is None else [(context.mask, -1)]
+        for tensor, axis in marked:
+            slots = axis % tensor.dim()
+            torch._dynamo.maybe_mark_dynamic(tensor, [0, slots] if several else [slots])
+            # Without a guard: another cache records graphs of its own, and compiles nothing.
+            torch._dynamo.mark_static_address(tensor, guard=False)
 
     def _keep_tail(self, name: str, new: Tensor) -> None:
         """Writes only what still fits of more new tokens than the window has slots for."""

@@ -476,3 +476,30 @@ def test_refuses_more_tokens_than_it_holds() -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         cache.begin(3)
     assert feed(cache, tokens(1, 3, 2))[0] == {t: t for t in range(5)}
+
+
+@pytest.mark.parametrize(("asked", "holds"), [(1, 32), (32, 32), (33, 64), (300, 512), (512, 512)])
+def test_on_a_gpu_a_static_cache_grows_by_powers_of_two(asked: int, holds: int) -> None:
+    cache = Cache(1, asked, calls=1, device=torch.device("meta"), static=True)
+    assert cache.capacity == holds + 32
+    cache.begin(1)
+    cache.commit()
+    cache.begin(max(1, asked - 1))
+    assert len(cache.slots) == holds
+
+
+def test_tensors_that_steps_write_or_read_are_marked_as_staying() -> None:
+    cache = Cache(2, 9, calls=1, static=True)
+    context = FixedContext(torch.zeros(2, 3, 4), torch.zeros(2, 3, 5), torch.ones(2, 3, dtype=torch.bool))
+    cache[0].fixed["context"] = context
+    feed(cache, tokens(2, 0, 3))
+    cache.begin(1)
+    cache.mark_for_compiler()
+    marked = [*cache[0]._buffers.values(), context.keys, context.values, context.mask]
+    assert len(marked) == 4 and all(hasattr(t, "_dynamo_static_input_type") for t in marked)
+    assert not any(hasattr(t, "_dynamo_static_input_type") for t in (cache.lengths, cache.slots, cache.written))
+    # Rows that are selected are other tensors.
+    cache.select(torch.tensor([1, 0]))
+    assert not any(hasattr(t, "_dynamo_static_input_type") for t in cache[0]._buffers.values())
+    cache.mark_for_compiler()
+    assert all(hasattr(t, "_dynamo_static_input_type") for t in cache[0]._buffers.values())

@@ -52,7 +52,7 @@ class Compiled(ModelWrapper):
         if not isinstance(cache, Cache) or cache.empty or tokens.shape[1] > 1:
             return self._decoder(tokens, lengths=lengths, inputs=inputs, cache=cache, last_only=last_only)
         cache.begin(1, lengths)
-        cache.mark_dynamic()
+        cache.mark_for_compiler()
         if len(tokens) > 1:
             for tensor in (tokens, cache.lengths, cache.written):
                 torch._dynamo.maybe_mark_dynamic(tensor, 0)
