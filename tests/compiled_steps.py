@@ -62,7 +62,7 @@ def main() -> None:
         torch.compile = lambda step, fullgraph, options: COMPILE(
             step, fullgraph=fullgraph, backend="eager", options={"guard_filter_fn": options["guard_filter_fn"]}
         )
-    from catalogue import CONTEXT, VOCAB, attention, decoder, given_context, randomised
+    from catalogue import CONTEXT, VOCAB, attention, decoder, given_context, given_options, randomised
 
     from lightning_xt.core.inputs import Inputs
     from lightning_xt.generation.engine import generate
@@ -88,7 +88,8 @@ def main() -> None:
         "context": partial(given_context, position=None),
     }
     if "inductor" not in sys.argv:
-        check_graphs({name: partial(builds[name], depth=1) for name in ("context", "forgetting-token_shift")})
+        context = partial(decoder, **given_options(position=None), depth=1)
+        check_graphs({"context": context, "forgetting": partial(builds["forgetting-token_shift"], depth=1)})
     for name, build in builds.items():
         torch.manual_seed(1)
         model = randomised(build)

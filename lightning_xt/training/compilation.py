@@ -11,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import nn
 
 from lightning_xt.data.files.data_folder import cache_folder
+from lightning_xt.models.sublayer import Sublayer
 
 WITH_GRAPHS = ("reduce-overhead", "max-autotune")
 """Modes of torch.compile that record CUDA graphs."""
@@ -53,18 +54,29 @@ def check_compile_options(options: bool | dict[str, Any]) -> None:
 
 
 def compile_forward(
-    network: nn.Module, options: bool | dict[str, Any], device: torch.device, accumulated: int = 1
+    network: nn.Module,
+    options: bool | dict[str, Any],
+    device: torch.device,
+    accumulated: int = 1,
+    sharded: bool = False,
 ) -> Callable[..., Any] | None:
-    """The network's forward, compiled; None where it is not to be, or cannot be.
+    """Compile the network's forward for training.
 
-    Only the function that is returned is compiled. The network stays as it is: its checkpoint keeps its names, and
-    sampling, whose lengths change with every call, is not compiled anew for each.
+    Only the returned function is compiled. The network stays as it is: its checkpoint keeps its names, and sampling,
+    whose lengths change with every call, is not compiled again for each.
+
+    A network that will be sharded is compiled block by block, in place: the hooks that gather the weights of a block
+    run between the blocks, where a program of the whole network could not wait for them.
 
     Args:
-        network: what is trained.
-        options: keywords of torch.compile; True means none, False means not to compile.
-        device: where it will run.
+        network: to be trained.
+        options: keywords of torch.compile; True = none, False = do not compile.
+        device: where the network will run.
         accumulated: batches of an optimizer step.
+        sharded: True if the weights will be sharded over processes.
+
+    Returns:
+        The compiled forward. None if the network is not compiled, or its blocks are.
 
     Raises:
         ValueError: torch.compile does not take the options, or they do not go with accumulation.
@@ -80,9 +92,13 @@ def compile_forward(
     if mode in WITH_GRAPHS and device.type == "cuda" and accumulated > 1:
         raise ValueError(
             f"model.compile.mode is {mode}, whose CUDA graphs would write over the gradients that "
-            f"trainer.accumulate_grad_batches {accumulated} adds up; choose max-autotune-no-cudagraphs or leave it away"
+            f"trainer.accumulate_grad_batches {accumulated} adds up; choose max-autotune-no-cudagraphs or omit it"
         )
     try:
+        if sharded:
+            for block in _blocks(network):
+                _compile_block(block, keywords)
+            return None
         compiled: Callable[..., Any] = torch.compile(network.forward, **keywords)
     except (RuntimeError, TypeError) as error:
         raise ValueError(
@@ -90,6 +106,23 @@ def compile_forward(
             "keywords that it has"
         ) from error
     return compiled
+
+
+def release_blocks(network: nn.Module) -> None:
+    """Give compiled blocks their own forward again."""
+    for block in _blocks(network):
+        vars(block).pop("forward", None)
+
+
+def _blocks(network: nn.Module) -> list[Sublayer]:
+    return [module for module in network.modules() if isinstance(module, Sublayer)]
+
+
+def _compile_block(block: Sublayer, keywords: dict[str, Any]) -> None:
+    """Compile a block's forward for training; in evaluation, whose lengths vary, the plain one runs."""
+    plain = block.forward
+    compiled = torch.compile(plain, **keywords)
+    block.forward = lambda *args: (compiled if block.training else plain)(*args)  # type: ignore[method-assign]
 
 
 def _set_compiler_cache() -> None:

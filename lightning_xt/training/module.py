@@ -22,7 +22,7 @@ from lightning_xt.system.imports import guarded_imports
 from lightning_xt.training.callbacks.exact_resume import ExactResume
 from lightning_xt.training.callbacks.non_finite import NonFinite
 from lightning_xt.training.callbacks.restore_trained_weights import RestoreTrainedWeights
-from lightning_xt.training.compilation import check_compile_options, compile_forward
+from lightning_xt.training.compilation import check_compile_options, compile_forward, release_blocks
 from lightning_xt.training.from_config import build, build_tokenizer
 from lightning_xt.training.optim.build import build_optimizer
 from lightning_xt.training.optim.optimizer_options import OptimizerOptions
@@ -141,6 +141,7 @@ class TransformerModule(LightningModule, ABC):
                 self.compile_options,
                 self.trainer.strategy.root_device,
                 self.trainer.accumulate_grad_batches,
+                sharded=self.device_mesh is not None,
             )
 
     def configure_model(self) -> None:
@@ -151,6 +152,7 @@ class TransformerModule(LightningModule, ABC):
     def teardown(self, stage: str) -> None:
         # A compiled function neither pickles nor follows a copy of the module.
         self._compiled = None
+        release_blocks(self.network)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         # The command line's recipes lead to the Trainer, its processes and the data: a copy shares them.

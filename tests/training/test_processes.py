@@ -100,6 +100,14 @@ def test_shares_and_copies_are_bit_for_bit_the_same(inputs):
     torch.testing.assert_close(runs[0].weights, one.weights, rtol=0, atol=2e-5)
 
 
+def test_shards_train_with_compiled_blocks(inputs):
+    """In processes of their own: the run-time checks of shapes, which the tests switch on, cannot be traced."""
+    script = Path(__file__).parents[1] / "compiled_shards.py"
+    environment = {**os.environ, "LIGHTNING_XT_NO_SHAPE_CHECKS": "1"}
+    run = subprocess.run([sys.executable, script, inputs], env=environment, capture_output=True, text=True, check=False)
+    assert run.returncode == 0 and "15 weights agree" in run.stdout, run.stdout + run.stderr
+
+
 def structure(value):
     """The keys, shapes and types of a checkpoint."""
     if isinstance(value, dict):
@@ -211,7 +219,12 @@ def test_all_weights_of_a_tied_table_stay_one(inputs):
             "data_parallel_size is 2, but FSDP2 shares out .* there are 1; leave it away",
         ),
         ({}, {"precision": "64-true"}, {}, "precision is 64-true, which FSDP2 does not know; use 32-true, bf16-mixed"),
-        ({}, {}, {"compile": True}, "--model.compile is on, but a compiled network does not wait .*compile false"),
+        (
+            {},
+            {},
+            {"compile": {"mode": "reduce-overhead"}},
+            "mode is reduce-overhead, whose CUDA graphs need .* omit it",
+        ),
     ],
 )
 def test_what_does_not_go_with_shares_is_refused_at_start(inputs, options, trainer, model, rule):

@@ -280,7 +280,7 @@ def test_options_out_of_range():
 def test_what_is_compiled_is_what_trains(folder, monkeypatch):
     calls = []
 
-    def counted(network, options, device, accumulated):
+    def counted(network, options, device, accumulated, sharded):
         def forward(*args, **kwargs):
             calls.append(network.training)
             return network(*args, **kwargs)

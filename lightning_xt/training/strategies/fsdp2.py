@@ -7,6 +7,7 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import ModelParallelStrategy, StrategyRegistry
 from torch.optim import Optimizer
 
+from lightning_xt.training.compilation import WITH_GRAPHS
 from lightning_xt.training.strategies.sharding import full_state, gather, reshard, shard_optimizer_state
 
 PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "16-true")
@@ -63,10 +64,12 @@ class FSDP2(ModelParallelStrategy):
                 f"--trainer.precision is {self.precision_plugin.precision}, which FSDP2 does not know; use "
                 f"{', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}, or --trainer.strategy ddp"
             )
-        if self._module.trainer.training and getattr(self._module, "compile_options", False) is not False:
+        options = getattr(self._module, "compile_options", False)
+        mode = options.get("mode") if isinstance(options, dict) else None
+        if mode in WITH_GRAPHS:
             raise ValueError(
-                "--model.compile is on, but a compiled network does not wait for the shares of its weights; set "
-                "--model.compile false, or --trainer.strategy ddp"
+                f"--model.compile.mode is {mode}, whose CUDA graphs need weights that stay in place, but FSDP2 gathers "
+                "them again and again; choose max-autotune-no-cudagraphs or omit it"
             )
         # Lightning's choice would be the number of nodes: gradients of the processes of one would not meet.
         self._data_parallel_size = world
