@@ -138,10 +138,12 @@ def for_site(text: str, source: str) -> str:
 
 def commands_page() -> str:
     """Write the help of every command."""
-    lines = ["# Commands", "", "What `--help` prints. Options of a class: `lightning-xt fit --model.help CLASS`.", ""]
+    lines = ["# Commands", "", "Output of `--help`. Options of a class: `lightning-xt fit --model.help CLASS`.", ""]
     lines += ["```text", _help([]), "```", ""]
     for command in re.findall(r"^  (\w+) +\S", _help([]), re.M):
-        lines += [f"## {command}", "", "```text", _help([command]), "```", ""]
+        # Without the usage, which names each option once more.
+        _, _, options = _help([command]).partition("\n\n")
+        lines += [f"## {command}", "", "```text", options, "```", ""]
     return "\n".join(lines)
 
 
@@ -149,7 +151,8 @@ def _help(command: list[str]) -> str:
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         main([*command, "--help"])
-    return printed.getvalue().strip()
+    # jsonargparse hides a backspace in it.
+    return re.sub(r"[\x00-\x08\x0b-\x1f]", "", printed.getvalue()).strip()
 
 
 def configs_page() -> str:
@@ -189,5 +192,5 @@ def toml(value: object) -> str:
 
 
 if __name__ == "__main__":
-    os.environ |= {"COLUMNS": "100", "NO_COLOR": "1"}
+    os.environ |= {"COLUMNS": "92", "NO_COLOR": "1"}
     build(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "build/docs")

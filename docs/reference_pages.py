@@ -108,19 +108,15 @@ def function_section(function: Callable[..., Any]) -> list[str]:
 
 def tree_page() -> str:
     """Write the tree of files: each with the first line of its docstring."""
-    lines = [
-        "# The tree of files",
-        "",
-        "Written from the docstrings: a file has the first line of its module, or of its class.",
-        "",
-    ]
+    lines = ["# The tree of files", "", f"Files of `{PACKAGE}/`, each with the first line of its docstring.", ""]
     for path in sorted((ROOT / PACKAGE).rglob("*.py"), key=_in_tree_order):
-        parts = path.relative_to(ROOT).parts
+        parts = path.relative_to(ROOT / PACKAGE).parts
         if path.name == "__init__.py":
-            lines += ["", f"{'#' * min(len(parts), 4)} `{'/'.join(parts[:-1])}/`", "", "| file | |", "|---|---|"]
+            heading = f"{'##' if len(parts) < 3 else '###'} `{'/'.join(parts[:-1])}/`" if len(parts) > 1 else ""
+            lines += ["", heading, "", "| | |", "|---|---|"]
         else:
             lines.append(f"| `{path.name}` | {cell(file_summary(path))} |")
-    return "\n".join(line for line in lines) + "\n"
+    return "\n".join(lines) + "\n"
 
 
 def file_summary(path: Path) -> str:
