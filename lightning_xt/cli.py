@@ -1,35 +1,24 @@
-"""The command line: fit, validate, test, predict, generate, info and average."""
+"""Command line: each module of `commands` is a command."""
 
-import logging
+import importlib
 import os
+import pkgutil
 import signal
 import sys
-import warnings
 from collections.abc import Sequence
+from types import ModuleType
 
-from lightning_xt.system.garbage import no_garbage_collection
+import lightning_xt
+from lightning_xt import commands
 from lightning_xt.system.messages import OwnError, UserError, sentence_for, unknown
 from lightning_xt.system.stopping import INTERRUPTED, PREEMPTED, TERMINATED, Stopped, StopSignals, processes_of_run
 
-HELP = """\
-usage: lightning-xt COMMAND [options]
-
-  fit        train:     lightning-xt fit -c configs/language/quickstart.yaml [-c overlay.yaml] [--key value]
-  validate   measure:   lightning-xt validate -c runs/NAME/N/config.yaml --ckpt_path best
-  test       measure on the test split, likewise
-  predict    continue the prompts of a file:  lightning-xt predict -c runs/NAME/N/config.yaml --ckpt_path best
-             --data.predict_prompts prompts.txt --output out.jsonl
-             or translate its lines:  ... --data.predict_source new.en --output out.de
-  generate   continue or translate prompts:  lightning-xt generate RUN --prompt "..."
-             of a file or in turns:  ... --prompts prompts.txt    ... --interactive
-  info       what a checkpoint holds:  lightning-xt info RUN [--tree] [--json]
-  average    mean of the weights of a run's last checkpoints:  lightning-xt average RUN [--last N]
-
+HEAD = "usage: lightning-xt COMMAND [options]"
+FOOT = """\
 Options of a command:  lightning-xt COMMAND --help
 Options of a class:    lightning-xt fit --model.help LanguageModel     lightning-xt fit --data.help TextFiles
 Resulting config:      lightning-xt fit -c FILE --print_config
 """
-COMMANDS = ("fit", "validate", "test", "predict", "generate", "info", "average")
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -90,94 +79,30 @@ def _signals(args: list[str]) -> tuple[StopSignals, list[signal.Signals]]:
 
 def _dispatch(args: list[str]) -> int:
     if not args or args[0] in ("-h", "--help"):
-        print(HELP, end="")
+        print(_help(), end="")
         return 0
     if args[0] == "--version":
-        import lightning_xt
-
         print(lightning_xt.__version__)
         return 0
-    if args[0] not in COMMANDS:
-        raise UserError(unknown("command", args[0], COMMANDS))
-    with no_garbage_collection():
-        # First, for it imports Lightning without the compiler.
-        from lightning_xt.training import lightning_internals  # noqa: F401
-
-        _quiet()
-        from lightning_xt.system.imports import guarded_imports
+    if args[0] not in _commands():
+        raise UserError(unknown("command", args[0], _commands()))
+    from lightning_xt.system.imports import guarded_imports
 
     with guarded_imports():
-        return _run(args)
+        return int(_module(args[0]).run(args[1:]))
 
 
-def _run(args: list[str]) -> int:
-    """Runs one of the commands; each imports what it needs and no more."""
-    if args[0] == "generate":
-        from lightning_xt.commands.generate import generate
-
-        return generate(args[1:])
-    if args[0] == "info":
-        from lightning_xt.commands.info import info
-
-        return info(args[1:])
-    if args[0] == "average":
-        from lightning_xt.commands.average import average
-
-        return average(args[1:])
-    with no_garbage_collection():
-        from lightning_xt.commands.train import run
-
-    return run(args)
+def _commands() -> list[str]:
+    """Find the commands: the modules of `commands`."""
+    return [module.name for module in pkgutil.iter_modules(commands.__path__) if not module.ispkg]
 
 
-def _quiet() -> None:
-    """Silences what is said by others and is no news to the user."""
-    from jsonargparse._deprecated import JsonargparseDeprecationWarning
-
-    # Lightning calls what version 5 of jsonargparse removes; we require an earlier one. A user's own are theirs to see.
-    warnings.filterwarnings("ignore", category=JsonargparseDeprecationWarning)
-    warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"(lightning|lightning_fabric|torch)\b")
-    for pattern in (
-        # Our loaders count samples (data/base.py); a resume is exact without a state of their own.
-        ".*resuming from a checkpoint that ended before the epoch ended.*",
-        ".*dataloader.*does not have many workers.*",
-        # Runs share nothing; the folder is ours.
-        ".*Checkpoint directory .* exists and is not empty.*",
-        # Measuring needs none of the callbacks that trained.
-        ".*callbacks used to create the checkpoint need to be provided.*",
-        # No validation split, as the options say.
-        ".*Total length of `list` across ranks is zero.*",
-        # The best of another run is not the best of this one.
-        ".*The dirpath has changed from.*",
-        # Of weights that can be shared out, whether they are or not.
-        ".*WeightAveraging doesn't support sharding model layers.*",
-        # Prompts carry their ids.
-        ".*Couldn't infer the batch indices.*",
-        # Sublayers change nothing that they are given.
-        ".*FSDP2-wrapped module .* returned a view tensor.*",
-        # Lightning's own calls of torch and of jsonargparse.
-        ".*isinstance\\(treespec, LeafSpec\\).*",
-        ".*lr_scheduler.step\\(\\).*before.*optimizer.step\\(\\).*",
-    ):
-        warnings.filterwarnings("ignore", message=pattern)
-
-    for package in ("fabric", "pytorch"):
-        for module in ("rank_zero", "seed"):
-            logging.getLogger(f"lightning.{package}.utilities.{module}").addFilter(_is_news)
+def _module(command: str) -> ModuleType:
+    """Import the module of a command, which imports nothing that takes time before it runs."""
+    return importlib.import_module(f"{commands.__name__}.{command}")
 
 
-def _is_news(record: logging.LogRecord) -> bool:
-    """Whether a line of Lightning's says something that the user did not just say, and no advertisement."""
-    known = (
-        "Tip:",
-        "TPU available",
-        "HPU available",
-        "GPU available: False",
-        "Seed set to",
-        "`Trainer.fit` stopped",
-        "Restoring states from",
-        "Restored all states",
-        "Loaded model weights",
-        "callbacks returned in `LightningModule.configure_callbacks`",
-    )
-    return not any(part in record.getMessage() for part in known)
+def _help() -> str:
+    indent = "\n" + " " * 13
+    lines = [f"  {name:10} {_module(name).SUMMARY.replace(chr(10), indent)}" for name in _commands()]
+    return "\n".join([HEAD, "", *lines, "", FOOT])

@@ -14,7 +14,7 @@ from lightning.pytorch import Trainer
 from tiny_run import rows
 
 from lightning_xt.cli import main
-from lightning_xt.commands.checkpoints import Resolved, resolve
+from lightning_xt.commands.trainer.run_choice import Resolved, resolve
 from lightning_xt.nn.rope_scalings.base import RopeScaling
 from lightning_xt.system.messages import UserError
 from lightning_xt.training.callbacks.last_checkpoint import LastCheckpoint

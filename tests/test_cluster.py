@@ -12,7 +12,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from tiny_run import TIMES, rows, weights
 
 from lightning_xt.cli import main
-from lightning_xt.commands.cluster import environments, settle
+from lightning_xt.commands.trainer.cluster import environments, settle
 from lightning_xt.system.messages import UserError
 
 TASK = {

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from lightning_xt.cli import main
-from lightning_xt.commands.generate_options import asked
-from lightning_xt.commands.inference import Inference
-from lightning_xt.commands.loading import load
+from lightning_xt.commands.generation.inference import Inference
+from lightning_xt.commands.models.loading import load
+from lightning_xt.commands.options.generate_options import parse
 from lightning_xt.core.cache import Cache
 from lightning_xt.generation.models.quantized_weights import Int8Linear, RowLinear
 from lightning_xt.inference.completion import TextCompleter
@@ -203,7 +203,7 @@ def test_log_probabilities_are_the_models(trained, said):
 
 def test_characters_that_span_tokens_are_shown_whole(trained, said, scripted, monkeypatch):
     pieces = []
-    monkeypatch.setattr("lightning_xt.commands.generate.show", pieces.append)
+    monkeypatch.setattr("lightning_xt.commands.generation.completions.show", pieces.append)
     scripted("aé€😀")
     said(RUN, "--prompt", "x", "--max_new_tokens", "10", "--temperature", "0")
     assert pieces == ["x", "a", "é", "€", "😀", "\n"]
@@ -564,7 +564,7 @@ def test_guidance_leaves_the_network_as_it_was(pairs):
 
 def test_steps_are_compiled_of_the_layout_for_it(trained, monkeypatch):
     # What checks shapes here does not compile.
-    monkeypatch.setattr("lightning_xt.commands.inference.Compiled", lambda decoder: ("compiled", decoder))
+    monkeypatch.setattr("lightning_xt.commands.generation.inference.Compiled", lambda decoder: ("compiled", decoder))
     module = load(RUN)
     for weights, kind in ((None, RowLinear), ("float32", RowLinear), ("int8", Int8Linear)):
         inference = Inference(weights=weights, compile=True)
@@ -597,21 +597,21 @@ def test_a_flag_before_the_run_leaves_it_alone(trained, said):
     expected = said(RUN, "--prompt", "fox", *SHORT)
     assert said("--stream", RUN, "--prompt", "fox", *SHORT) == expected
     assert said("--prompt", "fox", "--stream", RUN, *SHORT) == expected
-    assert asked(["--jsonl", "false", "x", "--prompts", "y"]).jsonl is False
-    assert asked(["--prompts", "y", "--jsonl", "FALSE", "x"]).run == "x"
-    found = asked(["--log_probs", "--compile", "x", "--stop", "--stream", "--prompt", "y"])
+    assert parse(["--jsonl", "false", "x", "--prompts", "y"]).jsonl is False
+    assert parse(["--prompts", "y", "--jsonl", "FALSE", "x"]).run == "x"
+    found = parse(["--log_probs", "--compile", "x", "--stop", "--stream", "--prompt", "y"])
     assert (found.run, found.inference.compile, found.shown.stream) == ("x", True, None)
     assert found.sampling == GenerationOptions(stop=["--stream"], filters=[], log_probs=True)
-    assert asked(["x", "--prompt", "y", "--jsonl"]).jsonl is True
+    assert parse(["x", "--prompt", "y", "--jsonl"]).jsonl is True
 
 
 def test_flags_stand_alone_or_with_a_value():
-    assert asked(["x", "--jsonl"]).jsonl is True
-    assert asked(["x", "--prompts", "y", "--jsonl", "false"]).jsonl is False
-    assert asked(["x", "--prompts", "y"]).jsonl is True
-    assert asked(["x", "--log_probs", "--prompt", "y"]).jsonl is True
-    assert asked(["x", "--prompt", "y"]).streamed is True
-    assert asked(["x", "--prompt", "y", "--prompt", "z"]).streamed is False
-    assert asked(["x", "--prompt", "y", "--method", "BeamSearch", "--method.n_best", "2"]).streamed is False
-    assert asked(["x", "--stop", "a", "--stop=b"]).sampling == GenerationOptions(stop=["a", "b"], filters=[])
-    assert asked(["x", "--prompt", "[1, 2]", "--prompt", "null"]).prompt == ["[1, 2]", "null"]
+    assert parse(["x", "--jsonl"]).jsonl is True
+    assert parse(["x", "--prompts", "y", "--jsonl", "false"]).jsonl is False
+    assert parse(["x", "--prompts", "y"]).jsonl is True
+    assert parse(["x", "--log_probs", "--prompt", "y"]).jsonl is True
+    assert parse(["x", "--prompt", "y"]).streamed is True
+    assert parse(["x", "--prompt", "y", "--prompt", "z"]).streamed is False
+    assert parse(["x", "--prompt", "y", "--method", "BeamSearch", "--method.n_best", "2"]).streamed is False
+    assert parse(["x", "--stop", "a", "--stop=b"]).sampling == GenerationOptions(stop=["a", "b"], filters=[])
+    assert parse(["x", "--prompt", "[1, 2]", "--prompt", "null"]).prompt == ["[1, 2]", "null"]

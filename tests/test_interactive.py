@@ -8,7 +8,7 @@ import pytest
 from tiny_pairs import write_pairs
 
 from lightning_xt.cli import main
-from lightning_xt.commands.interactive import HELP, HELP_OF_PAIRS
+from lightning_xt.commands.generation.interactive import HELP, HELP_OF_PAIRS
 from lightning_xt.models.decoder import Decoder
 
 TALK = ["generate", "runs/tiny", "--interactive", "--max_new_tokens", "4", "--top_k", "20"]

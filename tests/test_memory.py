@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lightning_xt.cli import main
-from lightning_xt.commands.memory import not_enough_memory
+from lightning_xt.commands.errors.out_of_memory import not_enough_memory
 from lightning_xt.inference.text_generator import GenerationSession
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.system.free_memory import free_memory, within_free_memory

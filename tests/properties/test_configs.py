@@ -13,9 +13,9 @@ from properties.holds import holds
 from tiny_run import TINY
 
 from lightning_xt.cli import main
-from lightning_xt.commands.config_files import DEEPEST, MOST_VALUES, check_values
-from lightning_xt.commands.generate_options import asked
-from lightning_xt.commands.memory import not_enough_memory
+from lightning_xt.commands.errors.out_of_memory import not_enough_memory
+from lightning_xt.commands.options.config_files import DEEPEST, MOST_VALUES, check_values
+from lightning_xt.commands.options.generate_options import parse
 from lightning_xt.system.messages import UserError, sentence_for
 from lightning_xt.training.language_model import LanguageModel
 
@@ -97,7 +97,7 @@ OPTIONS = [
 @holds(option=st.sampled_from(OPTIONS), value=VALUES)
 def test_any_value_of_any_option_of_generate(option: str, value: object) -> None:
     try:
-        found = asked(["RUN", f"--{option}={plain(value)}"])
+        found = parse(["RUN", f"--{option}={plain(value)}"])
     except (UserError, ValueError) as error:
         require_sentence(error)
     else:

@@ -10,8 +10,8 @@ from jsonargparse import ArgumentError
 
 import lightning_xt
 from lightning_xt.checkpoints.checkpoint import Checkpoint
-from lightning_xt.commands.loading import find_module_class
-from lightning_xt.commands.parse_errors import sentence
+from lightning_xt.commands.errors.parse_errors import sentence
+from lightning_xt.commands.models.loading import find_module_class
 from lightning_xt.models.outline import Stage, outline
 from lightning_xt.system.discovery import import_submodules
 from lightning_xt.system.messages import UserError

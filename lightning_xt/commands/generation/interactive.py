@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Generator
 from contextlib import closing
 
-from lightning_xt.commands.showing import pieces, show
+from lightning_xt.commands.generation.rendering import pieces, show
 from lightning_xt.inference.completion import TextCompleter
 from lightning_xt.inference.conversation import Conversation
 from lightning_xt.inference.detokenizer import TextPiece

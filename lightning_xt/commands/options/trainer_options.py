@@ -10,7 +10,7 @@ import yaml
 from lightning.pytorch.cli import LightningArgumentParser
 
 from lightning_xt.checkpoints.runs import find_run
-from lightning_xt.commands.inference import Inference
+from lightning_xt.commands.generation.inference import Inference
 from lightning_xt.inference.generation_options import GenerationOptions
 from lightning_xt.system.messages import UserError
 from lightning_xt.training.callbacks.non_finite import NonFinite
@@ -27,7 +27,7 @@ TRAINER_DEFAULTS: dict[str, Any] = {
 }
 
 
-def add_options(parser: LightningArgumentParser) -> None:
+def add_trainer_options(parser: LightningArgumentParser) -> None:
     """Declares them."""
     parser.add_argument(
         "--name", type=str | None, default=None, help="Name of the run. None = the first config file's."

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from lightning_xt.commands.loading import load
+from lightning_xt.commands.models.loading import load
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.generation.methods.draft import Draft
 from lightning_xt.generation.models.compiled import Compiled

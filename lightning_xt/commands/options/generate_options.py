@@ -12,13 +12,14 @@ from typing import Any, Literal
 
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
-from lightning_xt.commands.arguments import RUN
-from lightning_xt.commands.checkpoints import config_files
-from lightning_xt.commands.config_files import check_configs, checked_values
-from lightning_xt.commands.inference import Inference
-from lightning_xt.commands.parse_errors import sentence
+from lightning_xt.commands.errors.parse_errors import sentence
+from lightning_xt.commands.generation.inference import Inference
+from lightning_xt.commands.options.arguments import RUN
+from lightning_xt.commands.options.config_files import check_configs, checked_values
+from lightning_xt.commands.trainer.run_choice import config_files
 from lightning_xt.inference.generation_options import GenerationOptions
 from lightning_xt.system.messages import UserError, own_sentence
+from lightning_xt.training.config_parser import ConfigParser
 
 DESCRIPTION = """Continues prompts, or translates them with an encoder-decoder. A single prompt's text appears as it is
 produced; prompts of a file become JSON lines."""
@@ -95,13 +96,15 @@ class Asked:
         return single and self.sampling.sequences == 1 and not self.jsonl and self.shown.output is None
 
 
-def asked(args: Sequence[str]) -> Asked:
+def parse(args: Sequence[str]) -> Asked:
     """What the arguments ask for.
 
     Raises:
         UserError: they are mistaken, or contradict each other.
     """
-    parser, args = _parser(), _completed(args)
+    parser = ConfigParser(prog="lightning-xt generate", description=DESCRIPTION, exit_on_error=False)
+    add_generate_options(parser)
+    args = _completed(args)
     check_configs(config_files(args))
     try:
         with checked_values(args):
@@ -125,14 +128,13 @@ def _of(kind: type, options: Namespace) -> dict[str, Any]:
     return {name: options[name] for name in inspect.signature(kind).parameters}
 
 
-def _parser() -> ArgumentParser:
-    parser = ArgumentParser(prog="lightning-xt generate", description=DESCRIPTION, exit_on_error=False)
+def add_generate_options(parser: ArgumentParser) -> None:
+    """Declare the options of generate."""
     parser.add_argument("run", metavar="RUN", help=RUN)
     parser.add_argument("-c", "--config", action="config", help="A YAML file of these options.")
     parser.add_argument("--prompt", action="append", type=str, help="The text to continue or to translate; repeatable.")
     for kind in (Shown, GenerationOptions, Inference):
         parser.add_class_arguments(kind)
-    return parser
 
 
 def _completed(args: Sequence[str]) -> list[str]:

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +15,22 @@ from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-import lightning_xt
 from lightning_xt.checkpoints.checkpoint import Checkpoint
 from lightning_xt.checkpoints.runs import checkpoint_file
-from lightning_xt.commands.checkpoints import Resolved, config_files, option, resolve, with_config_of_run
-from lightning_xt.commands.cluster import close_process_group, environments, settle
-from lightning_xt.commands.config_files import check_configs, checked_values
-from lightning_xt.commands.memory import not_enough_memory
-from lightning_xt.commands.options import TRAINER_DEFAULTS, add_options, check_beginning, check_options, set_intervals
-from lightning_xt.commands.parse_errors import check_text, sentence
-from lightning_xt.commands.weights import differences, load_weights, misfit
+from lightning_xt.commands.errors.out_of_memory import not_enough_memory
+from lightning_xt.commands.errors.parse_errors import check_text, sentence
+from lightning_xt.commands.options.config_files import check_configs, checked_values
+from lightning_xt.commands.options.trainer_options import (
+    TRAINER_DEFAULTS,
+    check_beginning,
+    check_options,
+    set_intervals,
+)
+from lightning_xt.commands.trainer.cluster import close_process_group, environments, settle
+from lightning_xt.commands.trainer.run_choice import Resolved, config_files, option, resolve, with_config_of_run
+from lightning_xt.commands.trainer.weight_checks import differences, load_weights, misfit
 from lightning_xt.data.base import DataModule
 from lightning_xt.inference.generation_options import GenerationOptions
-from lightning_xt.system.discovery import import_submodules
 from lightning_xt.system.files import replacing
 from lightning_xt.system.free_memory import within_free_memory
 from lightning_xt.system.garbage import no_garbage_collection
@@ -51,12 +54,16 @@ from lightning_xt.training.strategies.strategy_choice import check_strategy
 ENV_PREFIX = "LXT"
 
 
-def run(args: Sequence[str]) -> int:
-    """Runs one of the four commands; see `cli.main`."""
-    with no_garbage_collection():
-        import_submodules(lightning_xt)
+def run_trainer(command: str, args: Sequence[str], add_options: Callable[[LightningArgumentParser], None]) -> int:
+    """Run fit, validate, test or predict; see `cli.main`.
+
+    Args:
+        command: its name.
+        args: its options.
+        add_options: declares those besides the Trainer's, the model's and the data's.
+    """
     try:
-        CommandLine(with_config_of_run(list(args)))
+        CommandLine(command, with_config_of_run([command, *args]), add_options)
     except Stopped as stop:
         if stop.together:
             close_process_group()
@@ -74,13 +81,17 @@ class CommandLine(LightningCLI):
     """LightningCLI with runs.
 
     Args:
+        command: name of the command.
         args: the command and its options.
+        add_options: declares the options besides the Trainer's, the model's and the data's.
     """
 
     resolved: Resolved
 
-    def __init__(self, args: Sequence[str]) -> None:
-        self._command = args[0]
+    def __init__(
+        self, command: str, args: Sequence[str], add_options: Callable[[LightningArgumentParser], None]
+    ) -> None:
+        self._command, self._add_options = command, add_options
         # Reading the environment takes as long as all the rest of parsing.
         from_environment = any(name.startswith(ENV_PREFIX + "_") for name in os.environ)
         parser = {"env_prefix": ENV_PREFIX, "default_env": from_environment, "exit_on_error": False}
@@ -103,7 +114,7 @@ class CommandLine(LightningCLI):
         return {self._command: LightningCLI.subcommands()[self._command]}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        add_options(parser)
+        self._add_options(parser)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         check_text(args)

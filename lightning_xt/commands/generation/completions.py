@@ -1,0 +1,107 @@
+"""Completions and translations of prompts by the checkpoint of a run."""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from lightning_xt.commands.generation.interactive import converse
+from lightning_xt.commands.generation.prompt_lines import read
+from lightning_xt.commands.generation.rendering import painter, pieces, show
+from lightning_xt.commands.models.loading import load
+from lightning_xt.commands.options.generate_options import Asked, parse
+from lightning_xt.data.prompt_files import Prompt
+from lightning_xt.inference.detokenizer import TextPiece
+from lightning_xt.inference.text_generator import TextGenerator
+from lightning_xt.system.files import replacing
+
+INTERRUPTED = 128 + 2
+"""The exit code of what Ctrl-C stopped."""
+AT_ONCE = 16
+"""Batches of prompts that are answered before their answers are written."""
+
+
+def generate(args: Sequence[str]) -> int:
+    """Complete or translate the prompts that the options name.
+
+    Returns:
+        The exit code.
+    """
+    options = parse(args)
+    try:
+        _run(options)
+    except BrokenPipeError:
+        # Whoever read has enough; Python would flush once more at the end, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        # What was produced stays where it is.
+        show("\n")
+        return INTERRUPTED
+    finally:
+        options.inference.report()
+    return 0
+
+
+def _run(options: Asked) -> None:
+    module = load(options.run)
+    options.inference.apply(module)
+    paint = painter(options.shown.show_probabilities, options.shown.color)
+    if options.shown.interactive:
+        converse(module.text_generator, options.sampling, paint)
+    elif options.streamed:
+        for prompt in _prompts(options):
+            with closing(pieces(module.text_generator, prompt["prompt"], options.sampling)) as shown:
+                for piece in shown:
+                    show(paint(piece))
+            show("\n")
+    else:
+        prompts = _prompts(options)
+        with _writer(options.shown.output) as write:
+            _answer(module.text_generator, prompts, options, paint, write)
+
+
+def _prompts(options: Asked) -> list[Prompt]:
+    if options.shown.prompts is not None:
+        return read(options.shown.prompts)
+    return [Prompt(id=number, prompt=text) for number, text in enumerate(options.prompt or [""])]
+
+
+def _answer(
+    text_generator: TextGenerator,
+    prompts: Sequence[Prompt],
+    options: Asked,
+    paint: Callable[[TextPiece], str],
+    write: Callable[[str], None],
+) -> None:
+    """Writes whole answers, in order; some are written before others are begun."""
+    sampling = options.sampling
+    for first in range(0, len(prompts), AT_ONCE * sampling.batch):
+        for each in text_generator.complete(prompts[first : first + AT_ONCE * sampling.batch], sampling):
+            if options.jsonl:
+                write(json.dumps(each.as_dict(sampling), ensure_ascii=False) + "\n")
+            else:
+                for answer in each.completions:
+                    write(each.leading_text + "".join(map(paint, answer.pieces)) + "\n")
+            if problem := each.metadata.get("problem"):
+                print(problem, file=sys.stderr)
+
+
+@contextmanager
+def _writer(output: str | None) -> Iterator[Callable[[str], None]]:
+    """What writes to a file, which is there whole or not at all, or to standard output."""
+    if output is None:
+        yield show
+        return
+    try:
+        with replacing(Path(output).resolve()) as file:
+
+            def write(text: str) -> None:
+                file.write(text.encode("utf-8", "replace"))
+
+            yield write
+    except OSError as error:
+        raise OSError(
+            f"--output {output} cannot be written ({error.strerror or error}); make room, or name another file"
+        ) from error

@@ -1,0 +1,229 @@
+"""Facts about a checkpoint, read from its file alone."""
+
+import json
+import math
+import os
+import sys
+import textwrap
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+import torch
+
+from lightning_xt.checkpoints.checkpoint import Checkpoint
+from lightning_xt.checkpoints.runs import find_checkpoint
+from lightning_xt.system.messages import UserError
+
+WIDTH = 110
+"""Characters a line has before it is broken."""
+TOGETHER = "\u00a0"
+"""The space between an option and its value, at which no line is broken."""
+
+
+def print_facts(run: str, *, tree: bool, seq_len: int | None, as_json: bool) -> int:
+    """Print what a checkpoint holds.
+
+    Args:
+        run: of the checkpoint.
+        tree: whether to print the model's stages too.
+        seq_len: tokens in a row of the tree. None = those of the run's data.
+        as_json: whether to print one JSON object.
+
+    Returns:
+        The exit code.
+    """
+    checkpoint = Checkpoint(find_checkpoint(run))
+    found = facts(checkpoint)
+    text = "\n".join(_lines(found))
+    if tree:
+        # The only part that needs the model's classes, and with them Lightning.
+        from lightning_xt.commands.models.import_lightning import import_lightning
+
+        import_lightning()
+        from lightning_xt.commands.models.model_tree import tree as describe_tree
+
+        found["tree"], drawn = describe_tree(checkpoint, found, seq_len)
+        text += f"\n\n{drawn}"
+    try:
+        print(json.dumps(_plain(found), indent=2) if as_json else text, flush=True)
+    except BrokenPipeError:
+        # Whoever read has enough; Python would flush once more at the end, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def facts(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Collect what a checkpoint says of itself; None where it says nothing.
+
+    Raises:
+        UserError: lightning-xt did not write it.
+    """
+    file, own, contents = checkpoint.path, checkpoint.metadata, checkpoint.contents
+    if not own:
+        raise UserError(
+            f"{file} was not written by lightning-xt: it is {_describe_foreign(contents)}; give a .ckpt file of a run"
+        )
+    progress = next((v for v in contents.values() if isinstance(v, dict) and "samples_seen" in v), {})
+    status = file.stat()
+    return {
+        "file": str(file),
+        "bytes": status.st_size,
+        "written": datetime.fromtimestamp(status.st_mtime).astimezone().isoformat(timespec="seconds"),
+        "kind": None if checkpoint.module_class is None else _class_name(checkpoint.module_class),
+        "step": contents.get("global_step"),
+        "epoch": contents.get("epoch"),
+        "samples_seen": progress.get("samples_seen"),
+        "parameters": _sizes(contents.get("state_dict") or {}),
+        "average": _average(contents, own),
+        "trainer": own.get("trainer"),
+        "metrics": own.get("metrics"),
+        "data": _data(contents, own, progress),
+        "tokenizers": checkpoint.tokenizers,
+        "model": checkpoint.config,
+        "versions": {
+            "lightning_xt": own.get("version"),
+            "lightning": contents.get("pytorch-lightning_version"),
+            **(own.get("versions") or {}),
+        },
+        "format": own.get("format"),
+    }
+
+
+def _average(contents: dict[str, Any], own: dict[str, Any]) -> str | None:
+    """What the weights are a mean of; None where they are those of one step."""
+    if "averaged" in own:
+        return f"mean of the steps {', '.join(map(str, own['averaged']['steps']))}"
+    return "moving average, beside the weights that train" if "current_model_state" in contents else None
+
+
+def _describe_foreign(contents: dict[str, Any]) -> str:
+    """Describe a checkpoint that lightning-xt did not write."""
+    if "pytorch-lightning_version" in contents:
+        version, step = contents["pytorch-lightning_version"], contents.get("global_step")
+        tensors = len(contents.get("state_dict") or {})
+        return f"a checkpoint of Lightning {version} at step {step} with {tensors} tensors"
+    names = ", ".join(map(str, list(contents)[:3])) or "nothing"
+    if contents and all(isinstance(value, torch.Tensor) for value in contents.values()):
+        return f"a bare state_dict of {len(contents)} tensors ({names}, ...)"
+    return f"a mapping of {len(contents)} entries ({names}, ...)"
+
+
+def _sizes(state: dict[str, Any]) -> dict[str, Any]:
+    """How much the weights hold; tensors that share their memory count once."""
+    tensors = {}
+    for value in state.values():
+        if isinstance(value, torch.Tensor):
+            place = (value.untyped_storage().data_ptr(), value.storage_offset(), value.shape, value.stride())
+            # Tensors without elements all have the same place.
+            tensors[place if value.numel() else id(value)] = value
+    return {
+        "count": sum(value.numel() for value in tensors.values()),
+        "bytes": sum(value.numel() * value.element_size() for value in tensors.values()),
+        "types": sorted({str(value.dtype).removeprefix("torch.") for value in tensors.values()}),
+    }
+
+
+def _data(contents: dict[str, Any], own: dict[str, Any], progress: dict[str, Any]) -> dict[str, Any] | None:
+    options = contents.get("datamodule_hyper_parameters") or {}
+    told = own.get("data") or {}
+    path = told.get("class_path") or options.get("_class_path")
+    if path is None:
+        return None
+    return {
+        "class_path": path,
+        "init_args": {name: value for name, value in options.items() if not name.startswith("_")},
+        "hash": told.get("hash") or progress.get("hash"),
+    }
+
+
+def _lines(found: dict[str, Any]) -> Iterator[str]:
+    """The facts as aligned text."""
+    rows = [(name, text) for name, text in _rows(found) if text]
+    indent = max(len(name) for name, _ in rows) + 2
+    for name, text in rows:
+        broken = textwrap.wrap(
+            text,
+            WIDTH,
+            initial_indent=name.ljust(indent),
+            subsequent_indent=" " * indent,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        yield from (line.replace(TOGETHER, " ") for line in broken)
+
+
+def _rows(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """A name and a text for each fact; without a text where nothing is known."""
+    size, data, model = found["parameters"], found["data"] or {}, found["model"]
+    yield "file", f"{found['file']}, {found['bytes']:,} bytes, written {found['written'][:19].replace('T', ' ')}"
+    yield "kind", found["kind"] or ""
+    seen = "" if found["samples_seen"] is None else f", {found['samples_seen']:,} samples seen"
+    yield "step", "" if found["step"] is None else f"{found['step']:,}{seen}"
+    yield "parameters", f"{size['count']:,} ({', '.join(size['types'])}), {size['bytes']:,} bytes"
+    yield "weights", found["average"] or ""
+    yield "trained", _trained(found["trainer"]) if found["trainer"] else ""
+    yield "metrics", ", ".join(f"{name} {value:.6f}" for name, value in (found["metrics"] or {}).items())
+    yield "data", _recipe(data, ": ") if data else ""
+    yield "data hash", data.get("hash") or ""
+    for use, tokenizer in found["tokenizers"].items():
+        # What a tokenizer has learnt fills pages.
+        options = {name: value for name, value in tokenizer["init_args"].items() if len(str(value)) < WIDTH}
+        yield "tokenizer" if use == "text" else f"{use} tokenizer", _recipe({**tokenizer, "init_args": options}, ": ")
+    for name, value in model.items():
+        # The parts of a network that have parts themselves stand in lines of their own.
+        deep = _deep(value) if name in ("encoder", "decoder") else {}
+        yield name, _recipe(value, ": ", deep) if value else ""
+        for part, recipe in deep.items():
+            yield f"  {part}", _recipe(recipe, ": ")
+    versions = {**found["versions"], "format": found["format"]}
+    yield "versions", ", ".join(f"{name} {value}" for name, value in versions.items() if value)
+
+
+def _trained(trainer: dict[str, Any]) -> str:
+    processes, batches = trainer["processes"], trainer["accumulate_grad_batches"]
+    return (
+        f"{trainer['precision']}, {processes} process{'es' if processes > 1 else ''} by {trainer['strategy']} on "
+        f"{trainer['device']}, {batches} batch{'es' if batches > 1 else ''} of each a step"
+    )
+
+
+def _deep(value: Any) -> dict[str, Any]:
+    def has_parts(part: Any) -> bool:
+        return isinstance(part, dict) and any(isinstance(each, dict) for each in part.get("init_args", {}).values())
+
+    options = value.get("init_args", {}) if isinstance(value, dict) else {}
+    return {name: part for name, part in options.items() if has_parts(part)}
+
+
+def _recipe(value: Any, before: str = "(", without: Any = ()) -> str:
+    """A value of a config on one line; options that are null, empty or false are left out."""
+    if isinstance(value, list):
+        return f"[{', '.join(_recipe(each) for each in value)}]"
+    if not isinstance(value, dict):
+        return str(value)
+    name = _class_name(value["class_path"]) if "class_path" in value else ""
+    options = value.get("init_args", {}) if name else value
+    shown = ", ".join(
+        f"{option}{TOGETHER}{_recipe(each)}"
+        for option, each in options.items()
+        if not (each is None or each is False or each in ("", [], {}) or option in without)
+    )
+    if not name or not shown:
+        return name or shown
+    return f"{name}{before}{shown}" + (")" if before == "(" else "")
+
+
+def _class_name(path: str) -> str:
+    return path.rpartition(".")[2]
+
+
+def _plain(value: Any) -> Any:
+    """The same as JSON can hold it: numbers that are none become null."""
+    if isinstance(value, dict):
+        return {str(name): _plain(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)

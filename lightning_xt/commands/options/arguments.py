@@ -1,0 +1,44 @@
+"""Options of the commands that train nothing."""
+
+import argparse
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from lightning_xt.system.messages import UserError, close_matches
+
+RUN = "runs/NAME/N, runs/NAME (its newest run) or a .ckpt file"
+"""Meaning of a RUN."""
+
+
+class Arguments(argparse.ArgumentParser):
+    """Parser of the options of one command that raises mistakes as a sentence, and knows no abbreviations.
+
+    Args:
+        command: its name.
+        description: text of its help.
+        add_options: declares its options.
+    """
+
+    def __init__(self, command: str, description: str, add_options: Callable[[argparse.ArgumentParser], None]) -> None:
+        super().__init__(prog=f"lightning-xt {command}", description=description)
+        self.command = command
+        add_options(self)
+
+    def read(self, args: Sequence[str]) -> argparse.Namespace:
+        """Parse the options.
+
+        Raises:
+            UserError: one is unknown or invalid, or a required one is missing.
+        """
+        return self.parse_args(list(args))
+
+    def _get_option_tuples(self, option_string: str) -> list[Any]:
+        """Return the options that an unknown one may abbreviate: none."""
+        return []
+
+    def error(self, message: str) -> NoReturn:
+        known = [name for action in self._actions for name in action.option_strings if name.startswith("--")]
+        words = message.split() if message.startswith("unrecognized arguments") else []
+        unknown = [word for word in words if word.startswith("--") and word.split("=")[0] not in known]
+        close = close_matches(unknown[0], known) if unknown else []
+        raise UserError(f"{self.command}: {message}" + (f"; did you mean {' or '.join(close)}?" if close else ""))
