@@ -20,6 +20,6 @@ def run(args: Sequence[str]) -> int:
     from lightning_xt.commands.models.import_lightning import import_lightning
 
     import_lightning()
-    from lightning_xt.commands.trainer.command_line import run_trainer
+    from lightning_xt.commands.trainer.run_trainer import run_trainer
 
     return run_trainer("predict", args, add_options)

@@ -26,8 +26,8 @@ from lightning_xt.commands.options.trainer_options import (
     check_options,
     set_intervals,
 )
-from lightning_xt.commands.trainer.cluster import close_process_group, environments, settle
-from lightning_xt.commands.trainer.run_choice import Resolved, config_files, option, resolve, with_config_of_run
+from lightning_xt.commands.trainer.cluster import environments, settle
+from lightning_xt.commands.trainer.run_choice import Resolved, config_files, option, resolve
 from lightning_xt.commands.trainer.weight_checks import differences, load_weights, misfit
 from lightning_xt.data.base import DataModule
 from lightning_xt.inference.generation_options import GenerationOptions
@@ -35,7 +35,6 @@ from lightning_xt.system.files import replacing
 from lightning_xt.system.free_memory import within_free_memory
 from lightning_xt.system.garbage import no_garbage_collection
 from lightning_xt.system.messages import OwnError, UserError, own_sentence
-from lightning_xt.system.stopping import Stopped
 from lightning_xt.training.atomic_checkpoint_io import AtomicCheckpointIO, hand_on
 from lightning_xt.training.callbacks.best_checkpoint import BestCheckpoint
 from lightning_xt.training.callbacks.disk_space_check import DiskSpaceCheck
@@ -52,24 +51,6 @@ from lightning_xt.training.strategies.process_watchdog import exit_together, wat
 from lightning_xt.training.strategies.strategy_choice import check_strategy
 
 ENV_PREFIX = "LXT"
-
-
-def run_trainer(command: str, args: Sequence[str], add_options: Callable[[LightningArgumentParser], None]) -> int:
-    """Run fit, validate, test or predict; see `cli.main`.
-
-    Args:
-        command: its name.
-        args: its options.
-        add_options: declares those besides the Trainer's, the model's and the data's.
-    """
-    try:
-        CommandLine(command, with_config_of_run([command, *args]), add_options)
-    except Stopped as stop:
-        if stop.together:
-            close_process_group()
-        raise
-    close_process_group()
-    return 0
 
 
 @rank_zero_only
