@@ -101,7 +101,7 @@ def memory(folder: Path, large: Path, workers: int, steps: int, repeats: int) ->
     write_words(tiny, MEGABYTE)
     options = [*MODELS["small"], f"--trainer.max_steps={steps}", f"--data.num_workers={workers}"]
     # Validating 50 MB would take minutes.
-    options += ["--data.validation_fraction=0", "--trainer.callbacks+=data.Memory"]
+    options += ["--data.validation=0", "--trainer.callbacks+=data.Memory"]
     more = []
     for repeat in range(repeats):
         taken = [json.loads((fit(folder, corpus, options) / "memory.json").read_text()) for corpus in (tiny, large)]
@@ -124,7 +124,7 @@ def waiting(folder: Path, corpus: Path, workers: int, steps: int, repeats: int) 
             model, _, cache = name.partition("_")
             drop_from_cache(corpus) if cache == "cold" else corpus.read_bytes()
             options = [*MODELS[model], f"--trainer.max_steps={steps}", f"--data.num_workers={workers}"]
-            work = fit(folder, corpus, [*options, "--data.validation_fraction=0", "--validate_every=null"])
+            work = fit(folder, corpus, [*options, "--data.validation=0", "--validate_every=null"])
             share, step_ms = share_of_waiting(work / "runs/data/0/metrics.csv")
             shares[name].append(100 * share)
             step_times[model].append(step_ms)
@@ -148,7 +148,7 @@ def validation(folder: Path) -> dict[str, Any]:
     """The largest difference between the bits per byte that other batch sizes and two processes find."""
     corpus = folder / "validated.txt"
     write_words(corpus, 200_000)
-    options = ["--data.validation_fraction=0.5", "--trainer.max_steps=20", "--trainer.callbacks+=data.Found"]
+    options = ["--data.validation=0.5", "--trainer.max_steps=20", "--trainer.callbacks+=data.Found"]
     work = fit(folder, corpus, [*MODELS["small"], *options])
     found = {}
     for processes in (1, 2):

@@ -187,7 +187,7 @@ class Contest:
         """Our command line's."""
         if self.preset.corpus == "standard_library":
             return ["--data=StandardLibrary", f"--data.seq_len={self.preset.size.seq_len}"]
-        split = ["--data.validation_fraction=0.1", "--data.test_fraction=0"]
+        split = ["--data.validation=0.1", "--data.test=0"]
         return ["--data=TextFiles", f"--data.path={SHAKESPEARE}", f"--data.seq_len={self.preset.size.seq_len}", *split]
 
     def corpus(self) -> ByteCorpus:
@@ -195,7 +195,7 @@ class Contest:
         sizes = {"seq_len": self.preset.size.seq_len, "batch_size": self.preset.size.batch_size}
         if self.preset.corpus == "standard_library":
             return StandardLibrary(**sizes)
-        return TextFiles(path=str(SHAKESPEARE), validation_fraction=0.1, test_fraction=0, **sizes)
+        return TextFiles(path=str(SHAKESPEARE), validation=0.1, test=0, **sizes)
 
     @property
     def recipe(self) -> Path:

@@ -42,7 +42,7 @@ validate_every: 50
 LANGUAGE = """
 data:
   class_path: TextFiles
-  init_args: {path: ../corpus.txt, seq_len: 64, batch_size: 8, validation_fraction: 0.01, test_fraction: 0.01}
+  init_args: {path: ../corpus.txt, seq_len: 64, batch_size: 8, validation: 0.01, test: 0.01}
 model:
   class_path: LanguageModel
   init_args:
@@ -52,7 +52,7 @@ sample_text: {max_new_tokens: 32}
 TRANSLATION = """
 data:
   class_path: ParallelText
-  init_args: {path: ../pairs.en, target_path: ../pairs.de, validation_fraction: 0.01, max_tokens: 512,
+  init_args: {path: ../pairs.en, target_path: ../pairs.de, validation: 0.01, max_tokens: 512,
     tokenizer: {class_path: BPE, init_args: {vocab_size: 1000}}}
 model:
   class_path: Seq2Seq

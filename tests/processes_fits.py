@@ -69,7 +69,7 @@ def model_and_data(kind: str, optimizer: str, processes: int, dtype: torch.dtype
         data: Any = TextFiles("corpus.txt", seq_len=8, batch_size=8 // processes, eval_batch_size=3)
         decoder = {"dim": 10, "depth": 2, "attention": {"heads": 2}, **TIED}
         return LanguageModel.from_config({"decoder": decoder, **options}).to(dtype), data
-    given = {"tokenizer": SpecialBytes, "validation_fraction": 0.2, "max_tokens": 256 // processes}
+    given = {"tokenizer": SpecialBytes, "validation": 0.2, "max_tokens": 256 // processes}
     data = ParallelText("pairs.en", target_path="pairs.de", **given)
     decoder = {**NETWORK["decoder"], **TIED}
     network = {"encoder": NETWORK["encoder"], "decoder": decoder, "shared_embedding": True, "val_decode_pairs": 5}

@@ -14,10 +14,10 @@ import pytest
 import torch
 import yaml
 from jsonargparse._deprecated import JsonargparseDeprecationWarning
+from lightning_xt.data.data_checks import require_at_least
 from tiny_run import TIMES, TINY, names, rows, weights
 
 from lightning_xt.cli import _quiet, main
-from lightning_xt.data.data_checks import require_at_least
 from lightning_xt.data.tokenizers.bytes import Bytes
 from lightning_xt.system.messages import sentence_for
 from lightning_xt.training.language_model import LanguageModel
@@ -133,7 +133,7 @@ def test_without_validation_checkpoints_are_saved_in_time(fresh, monkeypatch):
         return step(self, batch, batch_idx)
 
     monkeypatch.setattr(LanguageModel, "training_step", crash)
-    options = ["--data.validation_fraction", "0", "--validate_every", "2", "--checkpoint_every", "2"]
+    options = ["--data.validation", "0", "--validate_every", "2", "--checkpoint_every", "2"]
     with pytest.raises(RuntimeError, match="power cut"):
         main(["fit", "-c", "tiny.yaml", *options])
     assert torch.load("runs/tiny/0/checkpoints/last.ckpt", weights_only=True)["global_step"] == 4
@@ -298,7 +298,7 @@ MISTAKES = [
     ("fit -c tiny.yaml --trainer.max_steps 2", "warmup_steps 2"),
     ("fit -c tiny.yaml --trainer.accelerator gpu --trainer.devices 99", "trainer: "),
     ("fit -c tiny.yaml --trainer.default_root_dir corpus.txt", "the run folder corpus.txt/tiny/0 cannot be made"),
-    ("fit -c tiny.yaml --data.path missing.txt", "--data.path missing.txt: there is no such file"),
+    ("fit -c tiny.yaml --data.path missing.txt", "--data.path missing.txt: no such file"),
     ("fit -c tiny.yaml --data.seq_len 5000", "data.seq_len 5000 needs at least 5001 tokens"),
     ("fit -c tiny.yaml --validate_every 0", "--validate_every is 0"),
     ("fit -c tiny.yaml --sample_text.max_new_tokens 0", "max_new_tokens is 0"),

@@ -17,7 +17,7 @@ from lightning_xt.data.base import DataModule
 from lightning_xt.generation.filters.base import Filter
 from lightning_xt.generation.methods.base import Method
 from lightning_xt.objectives.base import Objective
-from lightning_xt.system.discovery import variants
+from lightning_xt.system.discovery import init_parameters, variants
 
 ROOT = Path(__file__).parents[1] / "lightning_xt"
 FILES = sorted(path for path in ROOT.rglob("*.py") if path.name != "__init__.py")
@@ -46,15 +46,26 @@ LAYERS: list[set[str]] = [
 FAMILY_LAYERS: list[set[str]] = [{"norms", "activations", "rope_scalings"}, set(), {"attention"}]
 
 
-def options(variant: type) -> dict[str, inspect.Parameter]:
-    parameters = inspect.signature(variant).parameters.values()
-    return {p.name: p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+options = init_parameters
+
+
+def documented(variant: type) -> set[str]:
+    """Return the options in the docstrings of a class and of the bases whose options it passes on."""
+    found: set[str] = set()
+    for kind in (kind for kind in variant.__mro__ if "__init__" in vars(kind) or kind is variant):
+        found |= {each.arg_name for each in docstring_parser.parse(inspect.getdoc(kind) or "").params}
+        parameters = inspect.signature(kind).parameters.values()
+        passed_on = {p.name for p in parameters if p.kind is p.VAR_KEYWORD}
+        if "__init__" in vars(kind) and not passed_on:
+            return found
+        found -= passed_on
+    return found
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_documents_every_option(variant: type) -> None:
     documentation = docstring_parser.parse(inspect.getdoc(variant) or "")
-    assert {parameter.arg_name for parameter in documentation.params} == set(options(variant))
+    assert documented(variant) == set(options(variant))
     assert documentation.short_description
     assert documentation.short_description.endswith((".", ":")) or documentation.long_description
 

@@ -397,7 +397,7 @@ MISTAKES = [
     ("--prompt x stray", "'stray' stands where an option was expected"),
     ("--prompt=", "generate needs a prompt of at least one character"),
     ("--prompt x --prompts prompts.txt", "--prompt and --prompts prompts.txt both say what to answer"),
-    ("--prompts nope.txt", "--prompts nope.txt: there is no such file"),
+    ("--prompts nope.txt", "--prompts nope.txt: no such file"),
     ("--prompts empty.txt", "--prompts empty.txt: it is empty; write one prompt per line"),
     ("--prompts bad.txt", "--prompts bad.txt: line 2: byte 1 of the line is not UTF-8"),
     ("--prompts gap.txt", "prompt 2 is empty, and the model has no token that opens a text"),

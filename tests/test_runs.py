@@ -296,7 +296,7 @@ def test_predictions_replace_files_only(trained, capsys):
     os.mkfifo("pipe")
     for output in ("pipe", "runs"):
         assert main([*predict, output]) == 2
-        assert f"--output {output} is no regular file" in capsys.readouterr().err
+        assert f"--output {output} is not a regular file" in capsys.readouterr().err
     assert Path("pipe").is_fifo()
     Path("kept.jsonl").touch()
     Path("link.jsonl").symlink_to("kept.jsonl")

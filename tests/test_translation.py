@@ -194,7 +194,7 @@ def test_predictions_that_cannot_be_written(trained, capsys):
 
 def test_sources_that_are_not_there(trained, capsys):
     assert main(["predict", *BEST, "--data.predict_source", "new.en", "--output", "out.de"]) == 2
-    assert "--data.predict_source new.en: there is no such file" in capsys.readouterr().err
+    assert "--data.predict_source new.en: no such file" in capsys.readouterr().err
     assert "out.de" not in names(".")
 
 

@@ -11,7 +11,7 @@ PAIRS = """
 data:
   class_path: ParallelText
   init_args:
-    {path: pairs.en, target_path: pairs.de, validation_fraction: 0.2, max_tokens: 256,
+    {path: pairs.en, target_path: pairs.de, validation: 0.2, max_tokens: 256,
     tokenizer: {class_path: BPE, init_args: {vocab_size: 280}}}
 model:
   class_path: Seq2Seq

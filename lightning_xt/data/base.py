@@ -1,4 +1,4 @@
-"""What every data module offers, whatever its samples are."""
+"""Base class of data modules."""
 
 from abc import ABC, abstractmethod
 from copy import copy
@@ -10,10 +10,10 @@ from lightning.pytorch.utilities import rank_zero_info
 
 
 class DataModule(LightningDataModule, ABC):
-    """Serves training samples that are numbered 0, 1, ... for ever, so that a run resumes where it stopped.
+    """Data module whose training samples are numbered 0, 1, ... endlessly, so that a run resumes exactly.
 
-    Sample n is a pure function of the options and n. A checkpoint therefore stores one number, the samples trained
-    on by all processes together, and holds on any number of processes and for any batch size.
+    Sample n is a pure function of the options and n. So a checkpoint stores one number, the samples trained on by all
+    processes together, which is valid for any number of processes and any batch size.
     """
 
     def __init__(self) -> None:
@@ -26,92 +26,92 @@ class DataModule(LightningDataModule, ABC):
     @property
     @abstractmethod
     def vocab(self) -> dict[str, int | None]:
-        """Sizes and special ids, or None: the keys are source and target (sizes), pad, start, end and separator (ids).
+        """Sizes (source, target) and special ids (pad, start, end, separator); None for an id that does not exist.
 
-        The separator opens each document of a row that holds several, which the model is to keep apart. All are known
-        from the constructor's arguments alone, because the command line links them into the model.
+        The separator opens each document of a row with several documents, which the model separates. All values follow
+        from the constructor's arguments, because the command line links them into the model.
         """
 
     @abstractmethod
     def samples_after(self, first: int, batches: int) -> int:
-        """Samples of the run that all processes together have seen, after `first` and `batches` more of each process.
+        """Return the samples trained on by all processes together after further batches.
 
         Args:
-            first: samples seen before.
-            batches: training batches that each process took since.
+            first: samples before these batches.
+            batches: training batches of each process.
         """
 
     @property
     def content_hash(self) -> str | None:
-        """Tells data that differ in content apart, on any machine; None where that is not known."""
+        """Hash of the data's content, equal on every machine; None if unknown."""
         return None
 
     @property
     def rank_and_world(self) -> tuple[int, int]:
-        """Which share of the data this process takes, and of how many; (0, 1) without a Trainer.
+        """Rank and number of the processes that split the data; (0, 1) without a Trainer.
 
-        Asked of the strategy, because processes that share one copy of the model share the data too.
+        The strategy decides, because processes that share one copy of the model share its data too.
         """
         if self._process is not None:
             return self._process
         kwargs = None if self.trainer is None else self.trainer.distributed_sampler_kwargs
         return (0, 1) if kwargs is None else (kwargs["rank"], kwargs["num_replicas"])
 
-    def of_process(self, rank: int, world: int) -> Self:
-        """These data, without a Trainer, as one of several processes serves them.
+    def for_process(self, rank: int, world: int) -> Self:
+        """Return a copy, without a Trainer, that serves the batches of one of several processes.
 
         Args:
-            rank: of the process, from 0.
-            world: how many there are.
+            rank: number of the process, from 0.
+            world: number of processes.
         """
-        share = copy(self)
-        share.trainer, share._process = None, (rank, world)
-        return share
+        data = copy(self)
+        data.trainer, data._process = None, (rank, world)
+        return data
 
     @property
     def samples_seen(self) -> int:
-        """Samples that all processes together have trained on since the run began, resumes included."""
+        """Samples trained on by all processes together since the run began, resumes included."""
         if self._restored is not None:
             return self._restored
-        return self.samples_after(self._first_sample, self._batches_done() - self._first_batch)
+        return self.samples_after(self._first_sample, self._count_batches() - self._first_batch)
 
     def mark_training_start(self) -> None:
-        """Fixes the sample from which the Trainer's batches are counted; called by every `train_dataloader`.
+        """Set the sample from which the Trainer's batches are counted; every `train_dataloader` calls it.
 
-        That is after Lightning restored its counters, so batches before it may have had another size.
+        Lightning has restored its counters by then, so earlier batches may have had another size.
         """
-        batches = self._batches_done()
-        # Without a checkpoint a Trainer that counted nothing is a new run, though this object may have served another.
+        batches = self._count_batches()
+        # Without a checkpoint, a Trainer with zero batches is a new run, even if this object served another run.
         fresh = self._restored is None and batches == 0
         self._first_sample = 0 if fresh else self.samples_seen
         self._first_batch = batches
         self._restored = None
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps of the data."""
+        """Return the data's state for a checkpoint."""
         return {"samples_seen": self.samples_seen, "hash": self.content_hash}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Makes training start after the samples that the checkpoint's run had seen."""
+        """Start training after the samples of the checkpoint's run."""
         if self.trainer is not None and self.trainer.predicting:
             return
         here, there = self.content_hash, state_dict.get("hash")
         if here is not None and there is not None and here != there:
             rank_zero_info(
-                f"the data are not those of the checkpoint: their hash is {here[:16]} here, {there[:16]} there; these "
-                "are used"
+                f"the data differ from the checkpoint's: their hash is {here[:16]}, the checkpoint's {there[:16]}; the "
+                "run continues with the new data"
             )
-        # `validate` and `test` restore the data too; a later `fit` of the same object must not start from there.
+        # `validate` and `test` restore the state too; a later `fit` of the same object must not start from it.
         if self.trainer is None or self.trainer.state.fn == TrainerFn.FITTING:
             self._restored = state_dict["samples_seen"]
 
-    def _batches_done(self) -> int:
-        """Batches this process trained on; `processed` is raised after the optimizer, before any checkpoint is saved.
+    def _count_batches(self) -> int:
+        """Count the batches that this process trained on.
 
-        `completed` is one behind in a checkpoint that is saved at the end of a batch, `ready` counts a batch that an
-        exception interrupted.
+        Lightning raises `processed` after the optimizer step and before any checkpoint. `completed` is one behind in a
+        checkpoint saved at the end of a batch, and `ready` includes a batch that an exception interrupted.
         """
         if self.trainer is None:
             return 0
-        # Lightning annotates the counters by a base class that lacks this one.
+        # Lightning annotates the counters with a base class that lacks this attribute.
         return int(self.trainer.fit_loop.epoch_loop.batch_progress.total.processed)  # type: ignore[attr-defined]

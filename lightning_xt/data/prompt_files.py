@@ -1,31 +1,31 @@
-"""Prompts that `predict` continues."""
+"""Reader of prompt files."""
 
 import codecs
 from pathlib import Path
 from typing import TypedDict
 
-from lightning_xt.data.files.json_lines import ENDINGS, decoded, text_of
+from lightning_xt.data.files.json_lines import ENDINGS, decode_line, parse_field
 
 
 class Prompt(TypedDict):
-    """One prompt: `id` is its line in the file, from 0, by which the outputs of all processes are put in order."""
+    """One prompt: `id` is its line in the file, from 0, by which the outputs of all processes are sorted."""
 
     id: int
     prompt: str
 
 
 def read_prompts(file: str | None, *, may_be_empty: bool = False) -> list[Prompt]:
-    """The prompts of a UTF-8 text file, one per line; of a .jsonl file the `prompt` of the object on each line.
+    """Read the prompts of a UTF-8 text file, one per line; of a .jsonl file, the `prompt` of each line's object.
 
-    Blank lines of a .jsonl file are skipped; those of others are empty prompts.
+    Blank lines of a .jsonl file are skipped; blank lines of a text file are empty prompts.
 
     Args:
-        file: what --data.predict_prompts was given.
-        may_be_empty: whether a text can be drawn from nothing.
+        file: the value of --data.predict_prompts.
+        may_be_empty: whether the model can generate from an empty prompt.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: no file was named, it is not UTF-8, or a line holds no prompt.
+        FileNotFoundError: the file does not exist.
+        ValueError: no file was named, it is not UTF-8, or a line has no prompt.
     """
     if file is None:
         raise ValueError(
@@ -34,13 +34,11 @@ def read_prompts(file: str | None, *, may_be_empty: bool = False) -> list[Prompt
     path = Path(file).expanduser()
     try:
         if not path.is_file():
-            raise FileNotFoundError(
-                f"--data.predict_prompts {file}: there is no such file; give a text file of prompts"
-            )
+            raise FileNotFoundError(f"--data.predict_prompts {file}: no such file; give a text file of prompts")
         content = path.read_bytes()
     except OSError as error:
         if error.errno is None:
-            # The sentence above.
+            # The message above.
             raise
         raise ValueError(f"--data.predict_prompts {file}: {error.strerror}; make it readable") from error
     of_json = path.suffix.lower() in ENDINGS
@@ -49,7 +47,7 @@ def read_prompts(file: str | None, *, may_be_empty: bool = False) -> list[Prompt
         if of_json and not line.strip():
             continue
         place = f"--data.predict_prompts {file}: line {number + 1}"
-        prompt = text_of(line, place, "prompt", chosen=False) if of_json else decoded(line, place)
+        prompt = parse_field(line, place, "prompt", chosen=False) if of_json else decode_line(line, place)
         if not prompt and not may_be_empty:
             raise ValueError(
                 f"{place} is empty, but a byte model continues at least one byte; write a prompt there or remove the "

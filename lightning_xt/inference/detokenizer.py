@@ -49,7 +49,7 @@ class IncrementalDetokenizer:
         if token == self._end:
             return []
         self._log_prob += log_prob
-        return self._pieces(self._stops.push(self._take(self._stream.feed(token))))
+        return self._pieces(self._stops.push(self._take(self._stream.push(token))))
 
     def finish(self) -> list[TextPiece]:
         """The rest of the text, when no id follows."""

@@ -14,6 +14,17 @@ def import_submodules(package: ModuleType) -> None:
             importlib.import_module(module.name)
 
 
+def init_parameters(kind: type) -> dict[str, inspect.Parameter]:
+    """Return a class's options: the parameters of its constructor, and of its bases' where it passes options on."""
+    found: dict[str, inspect.Parameter] = {}
+    for each in (each for each in kind.__mro__ if "__init__" in vars(each)):
+        parameters = [p for name, p in inspect.signature(vars(each)["__init__"]).parameters.items() if name != "self"]
+        found = {p.name: p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)} | found
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            break
+    return found
+
+
 def variants(family: type) -> Iterator[type]:
     """Yields the concrete classes of a family, each once, in no particular order."""
     subclasses: list[type] = family.__subclasses__()

@@ -4,7 +4,7 @@
 def check_option(
     where: str,
     name: str,
-    value: int | float,
+    value: int | float | None,
     *,
     least: int | float | None = None,
     above: int | float | None = None,
@@ -15,7 +15,7 @@ def check_option(
     Args:
         where: slot and class the option belongs to, such as "position: Rotary".
         name: the option.
-        value: what was given.
+        value: the number given; None is not checked.
         least: the smallest value allowed. None = any.
         above: a value too small by itself. None = none is.
         below: a value too large by itself. None = none is.
@@ -23,6 +23,8 @@ def check_option(
     Raises:
         ValueError: the value breaks a rule.
     """
+    if value is None:
+        return
     rules = []
     if least is not None:
         rules.append((value >= least, f"at least {least}"))

@@ -11,7 +11,7 @@ from torch.optim import AdamW, Optimizer
 
 from lightning_xt.core.batch import EvaluationBatch
 from lightning_xt.core.inputs import Inputs, documents_of
-from lightning_xt.data.pairs.pairs import Pairs
+from lightning_xt.data.pairs.parallel_corpus import ParallelCorpus
 from lightning_xt.data.prompt_files import Prompt
 from lightning_xt.data.tokenizers.base import Tokenizer
 from lightning_xt.data.tokenizers.bytes import Bytes
@@ -49,7 +49,7 @@ class LanguageModel(TransformerModule):
     default_vocab: ClassVar = {"source": 256, "target": 256, "pad": None, "start": None, "end": None, "separator": None}
     plain_lines: ClassVar = False
     foreign_data: ClassVar = (
-        Pairs,
+        ParallelCorpus,
         "pairs of a source and its target; set --model Seq2Seq, or --data TextFiles or other text",
     )
 

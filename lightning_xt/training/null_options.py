@@ -6,6 +6,7 @@ import typing
 from collections.abc import Callable
 from typing import Any
 
+from lightning_xt.system.discovery import init_parameters
 from lightning_xt.system.imports import imported
 
 
@@ -42,8 +43,12 @@ def refuse_null_options(options: Any, slot: str) -> None:
 def _hints(found: Callable[..., Any]) -> dict[str, Any]:
     """The annotations of what a class or a function takes; none where they cannot be told."""
     try:
-        hints = typing.get_type_hints(found.__init__ if inspect.isclass(found) else found)
-        parameters = inspect.signature(found).parameters
+        if inspect.isclass(found):
+            parameters = init_parameters(found)
+            inits = [vars(each)["__init__"] for each in reversed(found.__mro__) if "__init__" in vars(each)]
+            hints = {name: hint for init in inits for name, hint in typing.get_type_hints(init).items()}
+        else:
+            parameters, hints = dict(inspect.signature(found).parameters), typing.get_type_hints(found)
     except (NameError, TypeError, ValueError):
         return {}
     return {name: hint for name, hint in hints.items() if name in parameters and parameters[name].default is not None}

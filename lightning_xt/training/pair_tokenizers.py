@@ -17,7 +17,7 @@ def check_same(use: str, ours: Tokenizer, theirs: Tokenizer) -> None:
     Raises:
         ValueError: they differ.
     """
-    same = theirs.learnt == ours.learnt if ours.learnt else theirs.init_args == ours.init_args
+    same = theirs.trained_state == ours.trained_state if ours.trained_state else theirs.init_args == ours.init_args
     if type(theirs) is not type(ours) or not same:
         raise ValueError(
             f"the data's {use} tokenizer is not the one that the weights were trained with; use the data of their run, "
@@ -31,7 +31,7 @@ def check_shared(source: Tokenizer, target: Tokenizer) -> None:
     Raises:
         ValueError: they do.
     """
-    if source.learnt != target.learnt:
+    if source.trained_state != target.trained_state:
         raise ValueError(
             "model.shared_embedding is on, but the ids of source and target mean different things; set "
             "--data.shared_tokenizer true, or --model.shared_embedding false"
@@ -59,6 +59,6 @@ def check_positions(longest: tuple[int, int], reach: tuple[int | None, int | Non
 def write_tokenizers(folder: Path, tokenizers: dict[str, Tokenizer]) -> None:
     """Writes what tokenizers have learnt, a `tokenizer.json` each."""
     for use, tokenizer in tokenizers.items():
-        if tokenizer.learnt is not None:
+        if tokenizer.trained_state is not None:
             with replacing(folder / f"{use}_tokenizer.json") as file:
-                file.write(tokenizer.learnt.encode("utf-8"))
+                file.write(tokenizer.trained_state.encode("utf-8"))

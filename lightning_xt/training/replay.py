@@ -31,7 +31,7 @@ def replay(file: str | Path, data: DataModule) -> Iterator[tuple[int, list[Any]]
             f"{file} is of data with the hash {there}, but these have {data.content_hash}; give those of the run's "
             "config.yaml"
         )
-    processes = [data.of_process(rank, found["processes"]) for rank in range(found["processes"])]
+    processes = [data.for_process(rank, found["processes"]) for rank in range(found["processes"])]
     for each in found["steps"]:
         if each["samples"] is None:
             raise ValueError(f"{file} does not tell which samples its batches had: the run read no data module of ours")

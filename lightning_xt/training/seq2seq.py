@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
 from lightning_xt.core.batch import EvaluationPairs, PairBatch
-from lightning_xt.data.pairs.pairs import Pairs
+from lightning_xt.data.pairs.parallel_corpus import ParallelCorpus
 from lightning_xt.data.pairs.source_files import Source
 from lightning_xt.data.text.byte_corpus import ByteCorpus
 from lightning_xt.data.tokenizers.base import Tokenizer
@@ -135,7 +135,7 @@ class Seq2Seq(TransformerModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
         data = None if self._trainer is None else getattr(self._trainer, "datamodule", None)
-        if isinstance(data, Pairs) and not self.trainer.training:
+        if isinstance(data, ParallelCorpus) and not self.trainer.training:
             # What is measured must be read as it was in training, whatever has become of the training text.
             data.use_tokenizers(self.source_tokenizer, self.target_tokenizer)
 

@@ -37,7 +37,7 @@ seed_everything: 3
 data:
   class_path: ParallelText
   init_args:
-    {path: ../pairs.en, target_path: ../pairs.de, validation_fraction: 0.2, max_tokens: 128,
+    {path: ../pairs.en, target_path: ../pairs.de, validation: 0.2, max_tokens: 128,
     tokenizer: {class_path: BPE, init_args: {vocab_size: 280}}}
 model:
   class_path: Seq2Seq

@@ -192,7 +192,7 @@ def test_refuses_step_by_step_what_describes_whole_sequences(name: str) -> None:
     cache = Cache(1, 11, calls=1)
     cache.begin(2)
     values = {"documents": torch.zeros(1, 2, dtype=torch.long), "hidden": torch.zeros(1, 2, dtype=torch.bool)}
-    message = f"Inputs({name}=...) describes whole sequences; leave it away when decoding with a cache"
+    message = f"Inputs({name}=...) describes whole sequences; omit it when decoding with a cache"
     with pytest.raises(ValueError, match=re.escape(message)):
         Where.decoding(cache, Inputs(**{name: values[name]}))
 

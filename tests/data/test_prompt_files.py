@@ -36,7 +36,7 @@ def test_predict_without_prompts():
 
 
 def test_missing_file(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"--data.predict_prompts .*none.txt: there is no such file"):
+    with pytest.raises(FileNotFoundError, match=r"--data.predict_prompts .*none.txt: no such file"):
         StandardLibrary(predict_prompts=str(tmp_path / "none.txt")).setup("predict")
 
 
@@ -103,11 +103,11 @@ WRITE = r'write {"prompt": "..."} there$'
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"prompt": ', r" is not JSON \(Expecting value.*\), but every line is to be an object; mend the line$"),
+        ('{"prompt": ', r" is not JSON \(Expecting value.*\), but every line must be an object; fix the line$"),
         ("[" * 100_000, r" is not JSON \(maximum recursion"),
         ('{"prompt": "a", "n": ' + "1" * 5000 + "}", r" is not JSON \(Exceeds the limit"),
         ('{"text": "a", "id": 3}', f" has no field 'prompt' but 'text', 'id'; {WRITE}"),
-        ("3", " is a number, but every line is to be an object; mend the line$"),
+        ("3", " is a number, but every line must be an object; fix the line$"),
         ('{"prompt": 3}', f": the field 'prompt' is a number, not a string; {WRITE}"),
         ('{"prompt": ""}', " is empty, but a byte model continues at least one byte; write a prompt there or remove"),
         ('{"prompt": "\\ud800"}', ": character 0 of the field 'prompt' is half a character"),

@@ -47,7 +47,7 @@ LEARNT = taught()
 
 def streamed(tokenizer, ids):
     stream = tokenizer.stream()
-    return [stream.feed(token) for token in ids], stream.finish()
+    return [stream.push(token) for token in ids], stream.finish()
 
 
 def test_ids_are_the_utf8_bytes():
@@ -128,7 +128,7 @@ def test_numbers():
 
 @pytest.mark.parametrize("word", ["x", "20", "-1", "+1", "1.0", "1_0", "\u0663", "\u00b2", "9" * 5000])
 def test_words_that_are_no_ids(word):
-    rule = r"is none of the 20 ids; write numbers from 0 to 19 with spaces between them, such as '5 3 17'$"
+    rule = r"is not one of the 20 ids; write numbers from 0 to 19, separated by spaces, such as '5 3 17'$"
     with pytest.raises(ValueError, match=rule) as caught:
         Numbers(20).encode(f"5 {word} 3")
     assert str(caught.value).startswith(ascii(word)[:41].rstrip("'")) and len(str(caught.value)) < 160
@@ -143,7 +143,9 @@ def test_words_that_are_no_ids(word):
     ],
 )
 def test_special_ids_that_cannot_be(options, shown):
-    with pytest.raises(ValueError, match=rf"^data.tokenizer.vocab_size {shown}.*change them or raise --data.tokenizer"):
+    with pytest.raises(
+        ValueError, match=rf"^--data.tokenizer.vocab_size {shown}.*change them or raise --data.tokenizer"
+    ):
         Numbers(**options)
 
 
@@ -193,7 +195,7 @@ def test_before_training():
     tokenizer = BPE()
     assert tokenizer.vocab_size == 8000
     for use in (lambda: tokenizer.encode("a"), lambda: tokenizer.encode_batch(["a"]), lambda: tokenizer.decode([9])):
-        with pytest.raises(ValueError, match=r"^the BPE tokenizer has learnt nothing yet; train it on texts first, or"):
+        with pytest.raises(ValueError, match=r"^the BPE tokenizer is not trained; train it on texts first, or"):
             use()
 
 
@@ -249,11 +251,11 @@ def test_a_file_of_the_library(tmp_path, monkeypatch):
 def test_files_that_cannot_be_used(tmp_path):
     file = tmp_path / "tokenizer.json"
     place = rf"^--data.tokenizer.file {file}"
-    with pytest.raises(FileNotFoundError, match=rf"{place}: there is no such file; name a tokenizer.json, or leave"):
+    with pytest.raises(FileNotFoundError, match=rf"{place}: no such file; name a tokenizer.json, or omit"):
         BPE(file=str(file))
     for content in (b"", b"no JSON", b"\xff", b"{}", b"[]"):
         file.write_bytes(content)
-        with pytest.raises(ValueError, match=rf"{place} is no tokenizer.json of the tokenizers library \("):
+        with pytest.raises(ValueError, match=rf"{place} is not a tokenizer.json of the tokenizers library \("):
             BPE(file=str(file))
 
     def other_special(described):
@@ -274,7 +276,7 @@ def test_files_that_cannot_be_used(tmp_path):
         del described["model"]["vocab"]["!"]
 
     for change in (no_decoder, no_exclamation):
-        with pytest.raises(ValueError, match=rf"{place} is no byte-level BPE with all 256 bytes; train one"):
+        with pytest.raises(ValueError, match=rf"{place} is not a byte-level BPE with all 256 bytes; train one"):
             BPE(file=save(file, change))
 
     def lower(described):
@@ -287,10 +289,10 @@ def test_files_that_cannot_be_used(tmp_path):
         described["pre_tokenizer"]["add_prefix_space"] = True
 
     for change in (lower, no_pre_tokenizer, a_space_first):
-        with pytest.raises(ValueError, match=rf"{place} does not give a text back as it was; train it with"):
+        with pytest.raises(ValueError, match=rf"{place} does not decode a text unchanged; train it with"):
             BPE(file=save(file, change))
     tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0}, unk_token="a")).save(str(file))
-    with pytest.raises(ValueError, match=rf"{place} is no byte-level BPE"):
+    with pytest.raises(ValueError, match=rf"{place} is not a byte-level BPE"):
         BPE(file=str(file))
 
 
@@ -305,11 +307,15 @@ def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
 
 
 def test_options_that_cannot_be(tmp_path):
-    with pytest.raises(ValueError, match=r"^data.tokenizer.vocab_size must be at least 259, not 258: 256 bytes, and"):
+    with pytest.raises(ValueError, match=r"^--data.tokenizer.vocab_size must be at least 259, not 258: 256 bytes and"):
         BPE(258)
-    with pytest.raises(ValueError, match=r"^data.tokenizer.file x.json and data.tokenizer.model are two tokenizers"):
+    with pytest.raises(
+        ValueError, match=r"^--data.tokenizer.file x.json and --data.tokenizer.model are two tokenizers"
+    ):
         BPE(file="x.json", model="{}")
-    with pytest.raises(ValueError, match=r"^data.tokenizer.model is no tokenizer.json of the tokenizers library"):
+    with pytest.raises(ValueError, match=r"^--data.tokenizer.model is not a tokenizer.json of the tokenizers library"):
         BPE(model="{")
-    with pytest.raises(ValueError, match=r"^data.tokenizer.model has 290 ids, but data.tokenizer.vocab_size is 289"):
+    with pytest.raises(
+        ValueError, match=r"^--data.tokenizer.model has 290 ids, but --data.tokenizer.vocab_size is 289"
+    ):
         BPE(289, model=LEARNT.init_args["model"])

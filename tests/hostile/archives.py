@@ -29,7 +29,7 @@ def cases() -> Iterator[Case]:
         yield Case(
             name=f"archive: {file}",
             command=_fit(file),
-            says=[file, "is an archive that is not read here; unpack it by hand"],
+            says=[file, "is an archive, which is not read here; unpack it and name"],
             files={file: b"BZh91AY&SY"},
         )
     bad = {"texts/good.txt": TEXT, "texts/bad.zip": _zip({"../evil.txt": TEXT})}
@@ -59,7 +59,7 @@ def cases() -> Iterator[Case]:
         for name, content, says in (
             ("a bomb", _gzip_bomb(b"a"), "expands to more than"),
             ("cut off", gzip.compress(TEXT)[:-20], "ends too early"),
-            ("no gzip", TEXT, "is cut off, damaged or no gz file"),
+            ("no gzip", TEXT, "is cut off, damaged or not a gz file"),
         ):
             yield Case(
                 name=f"archive: {option} {name}",
@@ -100,17 +100,21 @@ def _zips() -> tuple[tuple[str, Content, str], ...]:
         ("pipe", _zip({"pipe.txt": b""}, mode=stat.S_IFIFO | 0o666), "'pipe.txt' is a device"),
         ("zip in a zip", _zip({"inner.zip": whole}), "'inner.zip' is an archive itself"),
         ("gzip in a zip", _zip({"inner.txt.gz": gzip.compress(TEXT)}), "'inner.txt.gz' is an archive itself"),
-        ("bzip2 inside", _zip({"a.txt": TEXT}, method=zipfile.ZIP_BZIP2), "is packed by another method than deflate"),
-        ("lzma inside", _zip({"a.txt": TEXT}, method=zipfile.ZIP_LZMA), "is packed by another method than deflate"),
+        (
+            "bzip2 inside",
+            _zip({"a.txt": TEXT}, method=zipfile.ZIP_BZIP2),
+            "is compressed by another method than deflate",
+        ),
+        ("lzma inside", _zip({"a.txt": TEXT}, method=zipfile.ZIP_LZMA), "is compressed by another method than deflate"),
         ("no entries", _zip({}), "is empty; give text"),
         ("folders alone", _zip({"a/": b"", "a/b/": b""}), "is empty; give text"),
         ("hidden files alone", _zip({".a": TEXT, "__MACOSX/b": TEXT}), "is empty; give text"),
         ("empty files", _zip({"a.txt": b"", "b.txt": b""}), "is empty; give text"),
-        ("cut in the middle", whole[: len(whole) // 2], "is cut off, damaged or no zip file"),
-        ("cut before its end", whole[:-10], "is cut off, damaged or no zip file"),
-        ("a text", TEXT, "is cut off, damaged or no zip file"),
-        ("a web page", b"<!DOCTYPE html><title>404</title>", "is cut off, damaged or no zip file"),
-        ("zeros", bytes(5000), "is cut off, damaged or no zip file"),
+        ("cut in the middle", whole[: len(whole) // 2], "is cut off, damaged or not a zip file"),
+        ("cut before its end", whole[:-10], "is cut off, damaged or not a zip file"),
+        ("a text", TEXT, "is cut off, damaged or not a zip file"),
+        ("a web page", b"<!DOCTYPE html><title>404</title>", "is cut off, damaged or not a zip file"),
+        ("zeros", bytes(5000), "is cut off, damaged or not a zip file"),
         ("bomb", _later(lambda: _zip({"zeros.txt": bytes(BOMB)})), "expands to more than 67,108,864 bytes"),
         ("bomb of many", _later(_many), "expands to more than 67,108,864 bytes"),
     )
@@ -120,7 +124,7 @@ def _forged_zips() -> tuple[tuple[str, Content, str], ...]:
     whole = _zip({"a.txt": TEXT})
     directory = whole.index(b"PK\x01\x02")
     flags = struct.pack("<H", 1)
-    damaged = "is cut off, damaged or no zip file"
+    damaged = "is cut off, damaged or not a zip file"
     return (
         ("encrypted", whole[: directory + 8] + flags + whole[directory + 10 :], "'a.txt' is encrypted"),
         ("another checksum", _changed(whole, directory + 16), damaged),
@@ -143,9 +147,9 @@ def _gzips() -> Iterator[tuple[str, Content, str]]:
     yield "nothing", b"", "is empty; give text"
     yield "another checksum of gzip", _changed(whole, -8), "damaged"
     yield "another length", _changed(whole, -4), "damaged"
-    yield "plain text", TEXT, "damaged or no gz file"
-    yield "another method", _changed(whole, 2), "damaged or no gz file"
-    yield "a tail that is no gzip", whole + b"tail", "damaged or no gz file"
+    yield "plain text", TEXT, "damaged or not a gz file"
+    yield "another method", _changed(whole, 2), "damaged or not a gz file"
+    yield "a tail that is no gzip", whole + b"tail", "damaged or not a gz file"
     yield "a second part that is cut", whole + whole[:-12], "ends too early"
     yield "changed data", _put(whole, 14, b"\xff\xff\xff"), "damaged"
     yield "gzip of nothing", gzip.compress(b""), "is empty; give text"

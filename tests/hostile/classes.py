@@ -78,17 +78,17 @@ def cases() -> Iterator[Case]:
         ("nowhere.cycle", "there is no module nowhere here"),
         ("mine.nothing", "there is no nothing in mine"),
         ("mine.number", "number is a int, no function"),
-        ("cycle", "is no import path"),
-        ("", "is no import path"),
+        ("cycle", "is not an import path"),
+        ("", "is not an import path"),
         (".cycle", "no import path"),
         ("mine..cycle", "there is no module mine"),
         ("mine.cycle()", "no cycle()"),
-        ("broken.cycle", "broken.py, line 1: invalid syntax; mend it there"),
+        ("broken.cycle", "broken.py, line 1: invalid syntax; fix it there"),
     ):
         yield Case(
             name=f"class: a function, {path!r}",
             command=[*function, path],
-            says=[f"data.function {path}".rstrip(), says],
+            says=[f"--data.function {path}".rstrip(), says],
             files={"mine.py": "import os\nnumber = 7\n", "broken.py": "def cycle(:\n"},
         )
     for path in ("nope", "Nope.Nope", "trap.", ".trap", "trap..Trap", "a b.c", "trap.Trap()", "трап.Trap"):

@@ -170,7 +170,7 @@ def _values() -> Iterator[tuple[str, Content, Sequence[str]]]:
     yield "a checkpoint at no step", tiny("checkpoint_every: 4", "checkpoint_every: -1"), ["--checkpoint_every is -1"]
     yield "a seed below zero", TINY + "seed_everything: -1\n", ["seed", "-1"]
     yield "a seed too large", TINY + f"seed_everything: {2**40}\n", ["seed", str(2**40)]
-    yield "a seed of the data below zero", tiny("seq_len: 8", "seq_len: 8, seed: -1"), ["data.seed", "-1"]
+    yield "a seed of the data below zero", tiny("seq_len: 8", "seq_len: 8, seed: -1"), ["--data.seed", "-1"]
     yield "no workers at all", tiny("seq_len: 8", "seq_len: 8, num_workers: -1"), ["num_workers", "-1"]
     yield (
         "a temperature below zero",

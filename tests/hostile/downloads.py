@@ -29,11 +29,11 @@ def cases() -> Iterator[Case]:
         ("a length that is no number", _sends(TEXT, length="many"), "in", "does not say how long the file is"),
         ("a length below zero", _sends(TEXT, length=-5), "in", "does not say how long the file is"),
         ("no length", _sends(TEXT, length=None), "in", "does not say how long the file is"),
-        ("a page in place of a zip", page, "in.zip", "is cut off, damaged or no zip file"),
-        ("a page in place of gzip", page, "in.gz", "is cut off, damaged or no gz file"),
+        ("a page in place of a zip", page, "in.zip", "is cut off, damaged or not a zip file"),
+        ("a page in place of gzip", page, "in.gz", "is cut off, damaged or not a gz file"),
         ("a zip of two files", _sends(_zip("a", "b")), "in.zip", "holds 2 files, not one"),
         ("a zip that leads outside", _sends(_zip("../a")), "in.zip", "points outside the archive"),
-        ("a zip that is cut", _sends(_zip("a")[:-30]), "in.zip", "is cut off, damaged or no zip file"),
+        ("a zip that is cut", _sends(_zip("a")[:-30]), "in.zip", "is cut off, damaged or not a zip file"),
         ("a bomb", _sends(gzip.compress(bytes(70 << 20))), "in.gz", "expands to more than"),
         ("an error", _fails(500), "in", "the server answers 500"),
         ("no such file", _fails(404), "in", "the server answers 404"),
@@ -56,7 +56,7 @@ def cases() -> Iterator[Case]:
     yield Case(
         name="download: pages in place of pairs",
         command=[*pairs, "URL"],
-        says=["train.en.gz", "is cut off, damaged or no gz file"],
+        says=["train.en.gz", "is cut off, damaged or not a gz file"],
         server=_serving(page),
     )
     for url in (

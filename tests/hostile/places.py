@@ -30,13 +30,13 @@ def cases() -> Iterator[Case]:
     yield Case(
         name="place: a folder without files",
         command=["fit", "-c", "tiny.yaml", "--data.path", "hollow"],
-        says=["--data.path hollow", "the folder holds no files"],
+        says=["--data.path hollow", "the folder has no files"],
         files={"hollow/.hidden": b"a"},
     )
     yield Case(
         name="place: a link in a folder that leads nowhere",
         command=["fit", "-c", "tiny.yaml", "--data.path", "linked"],
-        says=["--data.path linked", "leads nowhere"],
+        says=["--data.path linked", "is broken"],
         files={"linked/a.txt": b"a", "linked/b.txt": _link("nowhere")},
     )
     for name, output, says in (

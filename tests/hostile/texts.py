@@ -1,7 +1,5 @@
 """Texts, JSON lines and pairs that hold what nobody expects."""
 
-# ruff: noqa: E501 - a row of a table is a line
-
 from collections.abc import Iterator, Sequence
 
 from hostile.case import Case, Content
@@ -55,9 +53,9 @@ def cases() -> Iterator[Case]:
 def _json_lines() -> Iterator[tuple[str, bytes, Sequence[str]]]:
     yield "no JSON", LINE + b"a text\n", ["line 2", "is not JSON"]
     yield "truncated", LINE + b'{"text": "a te', ["line 2", "is not JSON"]
-    yield "not a number", b'{"text": NaN}\n', ["line 1", "NaN, which is no JSON"]
-    yield "infinity", b'{"text": -Infinity}\n', ["line 1", "-Infinity, which is no JSON"]
-    yield "not a number elsewhere", LINE + b'{"text": "a", "score": NaN}\n', ["line 2", "NaN, which is no JSON"]
+    yield "not a number", b'{"text": NaN}\n', ["line 1", "NaN, which is not JSON"]
+    yield "infinity", b'{"text": -Infinity}\n', ["line 1", "-Infinity, which is not JSON"]
+    yield "not a number elsewhere", LINE + b'{"text": "a", "score": NaN}\n', ["line 2", "NaN, which is not JSON"]
     yield "a huge whole number", b'{"text": "a", "id": ' + b"9" * 5000 + b"}\n", ["line 1", "is not JSON"]
     yield "deep brackets", b"[" * 100_000 + b"]" * 100_000 + b"\n", ["line 1", "is not JSON"]
     yield "deep objects", b'{"text":' * 50_000 + b"1" + b"}" * 50_000 + b"\n", ["line 1", "is not JSON"]
@@ -92,7 +90,7 @@ def _prompt_lines() -> Iterator[tuple[str, Content, Sequence[str]]]:
     yield "another field", b'{"text": "a"}\n', ["line 1 has no field 'prompt' but 'text'"]
     yield "a number", b'{"prompt": 7}\n', ["line 1", "'prompt' is a number, not a string"]
     yield "the field twice", b'{"prompt": "a", "prompt": "b"}\n', ["line 1", "the field 'prompt' twice"]
-    yield "not a number", b'{"prompt": "a", "t": NaN}\n', ["line 1", "NaN, which is no JSON"]
+    yield "not a number", b'{"prompt": "a", "t": NaN}\n', ["line 1", "NaN, which is not JSON"]
     yield "half a character", b'{"prompt": "\\udfff"}\n', ["line 1", "half a character"]
     yield "a list", b"[]\n", ["line 1 is a list, but"]
     yield "blank lines", b"\n\n", ["is empty; write one prompt per line"]
@@ -126,7 +124,7 @@ def _pairs() -> Iterator[tuple[str, dict[str, Content], Sequence[str], Sequence[
         ("carriage returns alone", b"a\tb\rc\td\r", ["line 1 has 3 columns"]),
         ("no UTF-8", b"a\tb\nc\t\xff\n", ["line 2: byte 2 of the line is not UTF-8"]),
         ("nothing", b"", ["is empty; give pairs"]),
-        ("sides without text", b" \t\n" * 40, ["every pair has a side without text"]),
+        ("sides without text", b" \t\n" * 40, ["every pair has a blank side"]),
         ("one pair", b"a\tb\n", ["which leaves none to train on"]),
     ):
         yield f"columns, {name}", {"in.tsv": content}, ["in.tsv", *alone], ["in.tsv", *says]
@@ -137,18 +135,18 @@ def _pairs() -> Iterator[tuple[str, dict[str, Content], Sequence[str], Sequence[
         ("a field is missing", good + b'{"en": "a"}\n', ["line 2 has no field 'de' but 'en'"]),
         ("a field twice", b'{"en": "a", "de": "b", "de": "c"}\n', ["line 1", "the field 'de' twice"]),
         ("a list of pairs", b'[["a", "b"]]\n', ["line 1 is a list"]),
-        ("not a number", b'{"en": NaN, "de": "b"}\n', ["line 1", "NaN, which is no JSON"]),
+        ("not a number", b'{"en": NaN, "de": "b"}\n', ["line 1", "NaN, which is not JSON"]),
         ("half a character", b'{"en": "\\udc80", "de": "b"}\n', ["line 1", "half a character"]),
         ("nothing", b"\n\n", ["is empty; give pairs"]),
     ):
         yield f"JSON lines, {name}", {"in.jsonl": content}, ["in.jsonl", *fields], ["in.jsonl", *says]
     yield "no fields", {"in.jsonl": good}, ["in.jsonl", *alone], ["in.jsonl", "name the fields of source and target"]
-    yield "one field", {"in.jsonl": good}, ["in.jsonl", *alone, "--data.fields", "[en]"], ["data.fields"]
+    yield "one field", {"in.jsonl": good}, ["in.jsonl", *alone, "--data.fields", "[en]"], ["--data.fields"]
     yield (
         "one field twice",
         {"in.jsonl": good},
         ["in.jsonl", *alone, "--data.fields", "[en, en]"],
-        ["data.fields", "two"],
+        ["--data.fields", "two"],
     )
     lines = {"short.de": b"a\nb\n"}
     yield "fewer targets", lines, ["pairs.en", "--data.target_path", "short.de"], ["60 lines, but short.de has 2"]
@@ -163,14 +161,14 @@ def _pairs() -> Iterator[tuple[str, dict[str, Content], Sequence[str], Sequence[
 def _corpora() -> Iterator[Case]:
     for name, files, more, says in (
         ("nothing", {"in.txt": b""}, ["in.txt"], ["in.txt", "is empty; give text"]),
-        ("too short", {"in.txt": b"short"}, ["in.txt"], ["in.txt", "data.seq_len 8 needs at least 9 tokens"]),
+        ("too short", {"in.txt": b"short"}, ["in.txt"], ["in.txt", "--data.seq_len 8 needs at least 9 tokens"]),
         ("a folder of nothing", {"in/a": b"", "in/b": b""}, ["in"], ["in", "all 2 files are empty"]),
-        ("validation of nothing", {"in.txt": b""}, ["corpus.txt", "--data.validation_path", "in.txt"], ["in.txt", "empty"]),
-        ("validation is all", {}, ["corpus.txt", "--data.validation_path", "corpus.txt"], ["corpus.txt", "no other files"]),
+        ("validation of nothing", {"in.txt": b""}, ["corpus.txt", "--data.validation", "in.txt"], ["in.txt", "empty"]),
+        ("validation is all", {}, ["corpus.txt", "--data.validation", "corpus.txt"], ["corpus.txt", "no other files"]),
         ("JSON lines of no field", {"in.jsonl": LINE}, ["in.jsonl"], ["in.jsonl", "is JSON lines; name the field"]),
         ("a text as JSON lines", {}, ["corpus.txt", "--data.field", "text"], ["corpus.txt, line 1 is not JSON"]),
-        ("no share to train on", {}, ["corpus.txt", "--data.test_fraction", "0.99"], ["data.test_fraction", "0.99"]),
-        ("a share below zero", {}, ["corpus.txt", "--data.validation_fraction", "-0.1"], ["data.validation_fraction", "-0.1"]),
-        ("a share that is no number", {}, ["corpus.txt", "--data.test_fraction", ".nan"], ["data.test_fraction", "nan"]),
+        ("no share to train on", {}, ["corpus.txt", "--data.test", "0.99"], ["data.test", "0.99"]),
+        ("a share below zero", {}, ["corpus.txt", "--data.validation", "-0.1"], ["data.validation", "-0.1"]),
+        ("a share that is no number", {}, ["corpus.txt", "--data.test", ".nan"], ["data.test", "nan"]),
     ):  # fmt: skip
         yield Case(name=f"text: corpus, {name}", command=[*FIT, *more], says=says, files=files)

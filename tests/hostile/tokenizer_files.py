@@ -15,8 +15,8 @@ def cases() -> Iterator[Case]:
     """All of them."""
     good = _described()
     text = json.dumps(good)
-    no_bytes = "is no byte-level BPE with all 256 bytes"
-    none = "is no tokenizer.json of the tokenizers library"
+    no_bytes = "is not a byte-level BPE with all 256 bytes"
+    none = "is not a tokenizer.json of the tokenizers library"
     specials = "its ids 0, 1 and 2 are not the special tokens"
     vocab = good["model"]["vocab"]
     for name, content, says in (
@@ -61,7 +61,7 @@ def cases() -> Iterator[Case]:
         yield Case(
             name=f"tokenizer: a vocabulary of {size}",
             command=["fit", "-c", "pairs.yaml", "--data.tokenizer.vocab_size", size],
-            says=["data.tokenizer.vocab_size" if size != "2.5" else "vocab_size", size if size != "1e400" else ""],
+            says=["--data.tokenizer.vocab_size" if size != "2.5" else "vocab_size", size if size != "1e400" else ""],
         )
     for given in ("{}", "[1]"):
         yield Case(
@@ -73,13 +73,13 @@ def cases() -> Iterator[Case]:
     yield Case(
         name="tokenizer: a file and a model",
         command=[*FIT, "--data.tokenizer.model", "learnt"],
-        says=["data.tokenizer.file in.json and data.tokenizer.model are two tokenizers"],
+        says=["--data.tokenizer.file in.json and --data.tokenizer.model are two tokenizers"],
         files={"in.json": text},
     )
     yield Case(
         name="tokenizer: one without special ids",
         command=["fit", "-c", "pairs.yaml", "--data.tokenizer", "Bytes"],
-        says=["data.tokenizer Bytes has no ids that pad, open and end a text"],
+        says=["--data.tokenizer Bytes has no ids that pad, open and end a text"],
     )
 
 

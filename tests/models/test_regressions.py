@@ -73,7 +73,7 @@ def test_a_soft_prefix_is_refused_beside_what_describes_tokens(name: str) -> Non
     tokens, inputs = example(1, 5)
     given = {"documents": torch.zeros_like(tokens), "hidden": tokens > 99, "types": inputs.types}
     beside = Inputs(prefix=torch.zeros(1, 2, 13), **{name: given[name]})
-    with pytest.raises(ValueError, match=rf"Inputs\({name}=...\) says nothing of soft tokens; leave it away"):
+    with pytest.raises(ValueError, match=rf"Inputs\({name}=...\) says nothing of soft tokens; omit it"):
         randomised(decoder)(tokens, inputs=beside)
 
 

@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import strategies as st
 from properties.holds import holds
 
-from lightning_xt.data.loading.sampler import CounterBatchSampler, every_window_once
-from lightning_xt.data.pairs.token_batches import LEAST_WIDTH, TokenBatches, by_budget, by_count
+from lightning_xt.data.loading.sampler import CounterBatchSampler, batch_windows_once
+from lightning_xt.data.pairs.token_batches import LEAST_WIDTH, TokenBatches, cut_by_budget, cut_by_count
 from lightning_xt.data.text.windows import EvaluationWindows, TrainingWindows, split_mix_64
 
 SEEDS = st.integers(0, 2**64 - 1)
@@ -25,7 +25,7 @@ def test_samples_are_counted_without_gaps(start: int, size: int, world: int) -> 
 
 @holds(windows=st.integers(1, 60), size=st.integers(1, 9), world=WORLDS)
 def test_every_window_is_measured_once(windows: int, size: int, world: int) -> None:
-    shares = [list(every_window_once(windows, size, rank=rank, world=world)) for rank in range(world)]
+    shares = [list(batch_windows_once(windows, size, rank=rank, world=world)) for rank in range(world)]
     taken = sorted(window for share in shares for batch in share for window in batch)
     assert [window for window in taken if window < windows] == list(range(windows))
     assert len(set(taken)) == len(taken)
@@ -102,8 +102,8 @@ def test_a_run_goes_on_with_the_batches_that_follow(
 
 @holds(lengths=LENGTHS, budget=st.integers(1, 200), size=st.integers(1, 9))
 def test_evaluation_takes_every_sequence_once(lengths: np.ndarray, budget: int, size: int) -> None:
-    for batches in (by_budget(lengths, budget), by_count(lengths, size), by_budget(lengths[:, 0], budget)):
+    for batches in (cut_by_budget(lengths, budget), cut_by_count(lengths, size), cut_by_budget(lengths[:, 0], budget)):
         assert sorted(np.concatenate(batches).tolist()) == list(range(len(lengths)))
-    for batch in by_budget(lengths, budget):
+    for batch in cut_by_budget(lengths, budget):
         assert len(batch) == 1 or len(batch) * max(LEAST_WIDTH, int(lengths[batch].max())) <= budget
-    assert all(len(batch) <= size for batch in by_count(lengths, size))
+    assert all(len(batch) <= size for batch in cut_by_count(lengths, size))

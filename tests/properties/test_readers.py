@@ -13,13 +13,13 @@ import pytest
 from hypothesis import strategies as st
 from properties.holds import holds, served
 
-from lightning_xt.data.files.archives import ARCHIVES, entries
-from lightning_xt.data.files.json_lines import texts
-from lightning_xt.data.files.reading import blocks
-from lightning_xt.data.pairs.pair_files import PairLines, aligned, read_pairs
+from lightning_xt.data.files.archives import ARCHIVES, read_entries
+from lightning_xt.data.files.json_lines import read_texts
+from lightning_xt.data.files.reading import read_blocks
+from lightning_xt.data.pairs.pair_files import PairLines, read_aligned, read_pairs
 from lightning_xt.data.pairs.source_files import read_sources
 from lightning_xt.data.prompt_files import read_prompts
-from lightning_xt.data.text.documents import documents, joined, separated
+from lightning_xt.data.text.documents import join_documents, read_documents, separate_documents
 from lightning_xt.data.text.text_files import TextFiles
 
 BYTES = st.binary(max_size=200)
@@ -61,7 +61,7 @@ def whole(data: TextFiles) -> bytes:
 @holds(content=BYTES, validation=st.floats(0, 0.49), test=st.floats(0, 0.49))
 def test_a_text_is_cut_without_loss(content: bytes, validation: float, test: float) -> None:
     path = written("a.txt", content)
-    data = TextFiles(str(path), validation_fraction=validation, test_fraction=test, seq_len=1)
+    data = TextFiles(str(path), validation=validation, test=test, seq_len=1)
     splits = served(data.prepare)
     assert (splits is None) == (not content)
     if splits is not None:
@@ -79,19 +79,19 @@ def test_files_become_one_text(contents: list[bytes], packed: list[bool]) -> Non
     expected = b""
     for content in filter(None, contents):
         expected += b"\n" * (bool(expected) and not expected.endswith(b"\n")) + content
-    found = served(lambda: whole(TextFiles(str(folder), validation_fraction=0.2, seq_len=1)))
+    found = served(lambda: whole(TextFiles(str(folder), validation=0.2, seq_len=1)))
     assert found == (expected or None)
 
 
 @holds(contents=st.lists(st.lists(BYTES, max_size=3), max_size=5))
 def test_documents_are_separated_once(contents: list[list[bytes]]) -> None:
     expected = b"".join(b"\xff" + b"".join(parts) for parts in contents if any(parts))
-    assert b"".join(separated(contents, 255)) == expected
+    assert b"".join(separate_documents(contents, 255)) == expected
 
 
 @holds(contents=st.lists(st.lists(BYTES, max_size=3), max_size=5))
 def test_documents_are_joined_by_at_most_a_newline(contents: list[list[bytes]]) -> None:
-    made = b"".join(joined(contents))
+    made = b"".join(join_documents(contents))
     expected = b""
     for each in map(b"".join, contents):
         expected += (b"\n" if each and expected and not expected.endswith(b"\n") else b"") + each
@@ -100,18 +100,18 @@ def test_documents_are_joined_by_at_most_a_newline(contents: list[list[bytes]]) 
 
 @holds(content=BYTES)
 def test_gzip_comes_back(content: bytes) -> None:
-    assert b"".join(blocks(written("a.gz", gzip.compress(content)))) == content
+    assert b"".join(read_blocks(written("a.gz", gzip.compress(content)))) == content
 
 
 @holds(content=BYTES)
 def test_any_bytes_as_gzip(content: bytes) -> None:
-    assert served(lambda: b"".join(blocks(written("a.gz", content)))) is None
+    assert served(lambda: b"".join(read_blocks(written("a.gz", content)))) is None
 
 
 @holds(content=BYTES, changes=CHANGES, cut=CUT)
 def test_damaged_gzip_is_never_another_text(content: bytes, changes: list[tuple[int, int]], cut: int) -> None:
     path = written("a.gz", damaged(gzip.compress(content), changes, cut))
-    assert served(lambda: b"".join(blocks(path))) in (None, content)
+    assert served(lambda: b"".join(read_blocks(path))) in (None, content)
 
 
 def zipped(files: dict[str, bytes]) -> bytes:
@@ -131,7 +131,7 @@ def test_a_zip_comes_back_or_leads_outside(files: dict[str, bytes]) -> None:
     outside = any(
         name.startswith("/") or "\\" in name or re.match("[A-Za-z]:", name) or ".." in name.split("/") for name in files
     )
-    found = served(lambda: [(name, b"".join(content)) for name, content in entries(path)])
+    found = served(lambda: [(name, b"".join(content)) for name, content in read_entries(path)])
     shown = {
         name: content
         for name, content in files.items()
@@ -143,7 +143,7 @@ def test_a_zip_comes_back_or_leads_outside(files: dict[str, bytes]) -> None:
 @holds(files=st.dictionaries(st.sampled_from(["a.txt", "b.txt", "c"]), BYTES), changes=CHANGES, cut=CUT)
 def test_a_damaged_zip_is_never_another_text(files: dict[str, bytes], changes: list[tuple[int, int]], cut: int) -> None:
     path = written("a.zip", damaged(zipped(files), changes, cut))
-    found = served(lambda: [b"".join(content) for _, content in entries(path)])
+    found = served(lambda: [b"".join(content) for _, content in read_entries(path)])
     # A changed name may hide a file, or order them anew; what is served has its checksum.
     assert found is None or {*found} <= {*files.values()}
 
@@ -152,7 +152,7 @@ def test_a_damaged_zip_is_never_another_text(files: dict[str, bytes], changes: l
 def test_any_bytes_in_any_file(content: bytes, name: str) -> None:
     path = written(name, content)
     for field in (None, "text"):
-        served(lambda field=field: [b"".join(each) for each in documents(path, field)])
+        served(lambda field=field: [b"".join(each) for each in read_documents(path, field)])
 
 
 @holds(lines=LINES, blank=st.booleans(), sizes=st.lists(st.integers(1, 20), min_size=1, max_size=9))
@@ -163,7 +163,7 @@ def test_json_lines_come_back_however_they_are_cut(lines: list[str], blank: bool
         size = sizes[number % len(sizes)]
         pieces.append(content[:size])
         content = content[size:]
-    assert [text.decode() for text in texts(pieces, "file", "text")] == lines
+    assert [text.decode() for text in read_texts(pieces, "file", "text")] == lines
 
 
 JSON = st.recursive(
@@ -176,7 +176,7 @@ JSON = st.recursive(
 @holds(value=JSON)
 def test_any_json_on_a_line(value: object) -> None:
     line = json.dumps(value)
-    found = served(lambda: list(texts([line.encode()], "file", "text")))
+    found = served(lambda: list(read_texts([line.encode()], "file", "text")))
     good = isinstance(value, dict) and isinstance(value.get("text"), str) and "NaN" not in line
     if good and "Infinity" not in line:
         assert found == [value["text"].encode()]
@@ -186,7 +186,7 @@ def test_any_json_on_a_line(value: object) -> None:
 
 @holds(content=st.binary(max_size=60))
 def test_any_bytes_as_json_lines(content: bytes) -> None:
-    served(lambda: list(texts([content], "file", "text")))
+    served(lambda: list(read_texts([content], "file", "text")))
 
 
 @holds(pairs=st.lists(st.tuples(LINES.map(" ".join), LINES.map(" ".join)), min_size=1, max_size=6), gz=st.booleans())
@@ -208,7 +208,7 @@ def test_any_bytes_as_columns(content: bytes) -> None:
 
 @holds(source=st.binary(max_size=40), target=st.binary(max_size=40))
 def test_any_bytes_as_two_files(source: bytes, target: bytes) -> None:
-    found = served(lambda: aligned(written("a.en", source), written("a.de", target)))
+    found = served(lambda: read_aligned(written("a.en", source), written("a.de", target)))
     if found is not None:
         assert len(found.sources) == len(found.targets)
         assert len(found.sources) == source.replace(b"\r\n", b"\n").removesuffix(b"\n").count(b"\n") + 1

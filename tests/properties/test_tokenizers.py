@@ -54,7 +54,7 @@ def test_pieces_are_certain_and_together_the_text(ids: list[int], kind: str) -> 
     stream, text = tokenizer.stream(), tokenizer.decode(ids)
     shown = ""
     for each in ids:
-        shown += stream.feed(each)
+        shown += stream.push(each)
         assert text.startswith(shown)
     assert shown + stream.finish() == text
 

@@ -162,7 +162,7 @@ def test_validation_finds_the_same_number_however_it_is_cut(folder):
     torch.nn.init.normal_(model.decoder.head.to_logits.weight, std=0.5)
     found = []
     for processes, batch_size in ((1, 1), (1, 7), (1, 64), (2, 7)):
-        data = TextFiles("corpus.txt", seq_len=8, eval_batch_size=batch_size, validation_fraction=0.4)
+        data = TextFiles("corpus.txt", seq_len=8, eval_batch_size=batch_size, validation=0.4)
         run = Trainer(
             accelerator="cpu",
             devices=processes,

@@ -28,7 +28,7 @@ def data(tmp_path, monkeypatch):
     monkeypatch.setenv("LIGHTNING_XT_DATA", str(tmp_path / "data"))
     for name, text in {"a": "one fish", "b": "two", "c": "red fish, blue fish"}.items():
         (tmp_path / f"{name}.txt").write_text(text)
-    return TextFiles(str(tmp_path / "*.txt"), documents="separator", seq_len=7, validation_fraction=0)
+    return TextFiles(str(tmp_path / "*.txt"), documents="separator", seq_len=7, validation=0)
 
 
 def test_a_separator_opens_a_document():

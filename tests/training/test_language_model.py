@@ -157,7 +157,7 @@ def test_all_forms_of_a_config_are_read(form, tmp_path):
 def test_mistakes_in_a_config_are_named(tmp_path):
     with pytest.raises(ValueError, match="decodr"):
         LanguageModel.from_config({"decodr": 3})
-    with pytest.raises(FileNotFoundError, match=r"no\.yaml: there is no such file"):
+    with pytest.raises(FileNotFoundError, match=r"no\.yaml: no such file"):
         LanguageModel.from_config("no.yaml")
     with pytest.raises(ValueError, match="a mapping of options, not list"):
         LanguageModel.from_config([])
@@ -172,7 +172,7 @@ def test_the_first_loss_is_that_of_guessing():
 def test_evaluation_equals_a_naive_loop(folder, batch_size, stride):
     model = build().double()
     torch.nn.init.normal_(model.decoder.head.to_logits.weight)
-    corpus = data(eval_batch_size=batch_size, stride=stride, validation_fraction=0.13)
+    corpus = data(eval_batch_size=batch_size, stride=stride, validation=0.13)
     (metrics,) = Trainer(**QUIET, enable_checkpointing=False, precision="64-true").validate(
         model, corpus, verbose=False
     )

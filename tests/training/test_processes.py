@@ -216,7 +216,7 @@ def test_all_weights_of_a_tied_table_stay_one(inputs):
             {"data_parallel_size": 2},
             {},
             {},
-            "data_parallel_size is 2, but FSDP2 shares out .* there are 1; leave it away",
+            "data_parallel_size is 2, but FSDP2 shares out .* there are 1; omit it",
         ),
         ({}, {"precision": "64-true"}, {}, "precision is 64-true, which FSDP2 does not know; use 32-true, bf16-mixed"),
         (

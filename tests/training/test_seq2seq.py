@@ -66,7 +66,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def text(max_tokens=128, **options):
-    given = {"tokenizer": SpecialBytes, "validation_fraction": 0.2, **options}
+    given = {"tokenizer": SpecialBytes, "validation": 0.2, **options}
     return ParallelText("pairs.en", target_path="pairs.de", max_tokens=max_tokens, **given)
 
 
@@ -369,7 +369,7 @@ def naive(learnt, tmp_path_factory):
     folder = tmp_path_factory.mktemp("naive")
     write_pairs(folder)
     paths = {"path": str(folder / "pairs.en"), "target_path": str(folder / "pairs.de")}
-    data = ParallelText(**paths, max_tokens=512, validation_fraction=0.4, tokenizer=SpecialBytes)
+    data = ParallelText(**paths, max_tokens=512, validation=0.4, tokenizer=SpecialBytes)
     model = Seq2Seq.from_config({**NETWORK, "vocab": data.vocab}).double().eval()
     model.load_state_dict(learnt)
     found = []
@@ -407,7 +407,7 @@ def test_validation_equals_a_naive_loop(folder, learnt, naive, val_decode_pairs,
     expected = {"loss": sum(nats) / sum(tokens), "token_accuracy": sum(correct) / sum(tokens)}
     expected["exact_match"] = sum(exact) / len(exact)
     assert 0 < expected["exact_match"] < 1 and 0.5 < expected["token_accuracy"] < 1
-    options = {"max_tokens": max_tokens, "validation_fraction": 0.4}
+    options = {"max_tokens": max_tokens, "validation": 0.4}
     model, data = validated(options, {"val_decode_pairs": val_decode_pairs})
     model.load_state_dict(learnt)
     metrics = measured(model, data, processes)
@@ -425,7 +425,7 @@ def test_validation_equals_a_naive_loop(folder, learnt, naive, val_decode_pairs,
 
 
 def test_the_test_split_is_decoded_whole(folder, learnt):
-    model, data = validated({"test_fraction": 0.4, "validation_fraction": 0.2}, {"val_decode_pairs": 1})
+    model, data = validated({"test": 0.4, "validation": 0.2}, {"val_decode_pairs": 1})
     model.load_state_dict(learnt)
     data.setup("test")
     references = [text for batch in data.test_dataloader() for text in batch.references]

@@ -11,7 +11,7 @@ from lightning.pytorch import LightningModule
 from lightning_xt.data.base import DataModule
 from lightning_xt.generation.filters.base import Filter
 from lightning_xt.generation.methods.base import Method
-from lightning_xt.system.discovery import variants
+from lightning_xt.system.discovery import init_parameters, variants
 from lightning_xt.system.imports import imported
 from lightning_xt.system.messages import UserError, close_matches, unknown
 
@@ -101,9 +101,9 @@ def _unknown_option(name: str, message: str) -> str:
     if not named or (found := imported(named[-1])) is None:
         return f"{_at(message)}unknown option {name!r}; --model.help CLASS and --data.help CLASS list a class's options"
     short = found.__name__
-    known = set(inspect.signature(found).parameters)
+    known = set(init_parameters(found) if inspect.isclass(found) else inspect.signature(found).parameters)
     said = unknown(f"option of {short}", name, known - {"self", "args", "kwargs", "shape", "params"})
-    owners = [each for each in variants(DataModule) if name in inspect.signature(each).parameters]
+    owners = [each for each in variants(DataModule) if name in init_parameters(each)]
     # Its relatives before those that serve something else.
     owners.sort(key=lambda each: each.__base__ is not found.__base__)
     other = f"; for --data.{name} give --data {owners[0].__name__}" if _slots(message) == ["data"] and owners else ""

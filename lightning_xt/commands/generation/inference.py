@@ -167,7 +167,7 @@ def _helper(run: str, module: TransformerModule, option: str) -> Decoder:
 def _vocabulary(module: LanguageModel) -> tuple[Any, ...]:
     """What its ids mean."""
     tokenizer = module.tokenizer
-    return type(tokenizer), module.decoder.vocab_size, tokenizer.start, tokenizer.end, tokenizer.learnt
+    return type(tokenizer), module.decoder.vocab_size, tokenizer.start, tokenizer.end, tokenizer.trained_state
 
 
 def _described(module: LanguageModel) -> str:

@@ -4,8 +4,8 @@ import codecs
 import sys
 from pathlib import Path
 
-from lightning_xt.data.files.json_lines import ENDINGS, decoded, text_of
-from lightning_xt.data.files.reading import whole
+from lightning_xt.data.files.json_lines import ENDINGS, decode_line, parse_field
+from lightning_xt.data.files.reading import read_whole
 from lightning_xt.data.prompt_files import Prompt
 from lightning_xt.system.messages import UserError
 
@@ -27,7 +27,7 @@ def read(source: str) -> list[Prompt]:
     if source == "-":
         content = sys.stdin.buffer.read()
     else:
-        content = whole("--prompts", source, "a text file, .jsonl, or - for standard input")
+        content = read_whole("--prompts", source, "a text file, .jsonl, or - for standard input")
     content = content.removeprefix(codecs.BOM_UTF8)
     lines = content.removesuffix(b"\n").split(b"\n")
     prompts = []
@@ -35,7 +35,7 @@ def read(source: str) -> list[Prompt]:
         line, at = line.removesuffix(b"\r"), f"{place}: line {number + 1}"
         if of_json and not line.strip():
             continue
-        text = text_of(line, at, "prompt", chosen=False) if of_json else decoded(line, at)
+        text = parse_field(line, at, "prompt", chosen=False) if of_json else decode_line(line, at)
         prompts.append(Prompt(id=number, prompt=text))
     if not content or not prompts:
         raise UserError(f"{place}: it is empty; write one prompt per line")

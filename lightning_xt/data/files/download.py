@@ -1,4 +1,4 @@
-"""Files from the network: whole or not at all."""
+"""Downloads: complete or not at all, resumable."""
 
 import os
 import re
@@ -18,39 +18,39 @@ BLOCK = 1 << 18  # most bytes read at once
 
 
 def download(url: str, destination: Path, *, timeout: float = 60.0) -> Path:
-    """Fetches a file, from where an earlier attempt stopped if the server still has the same one.
+    """Download a file, resuming an earlier attempt if the server still has the same version.
 
-    What arrives is kept in a hidden file beside the destination, and takes its place when it is complete. Of several
-    processes one fetches the file and the others wait for it.
+    The download goes to a hidden file next to the destination, which is moved into place when it is complete. With
+    several processes, one downloads and the others wait.
 
     Args:
-        url: where it is, over http or https.
-        destination: where it goes; a file that is there already is left as it is.
-        timeout: seconds without a byte after which to give up.
+        url: an http or https URL.
+        destination: path of the file; an existing file is left unchanged.
+        timeout: seconds without a byte before giving up.
 
     Returns:
         The destination.
 
     Raises:
-        ValueError: the URL is of another kind.
-        OSError: the network failed, or the disk. What has arrived is kept.
+        ValueError: the URL has another scheme.
+        OSError: the network or the disk failed. The part that has arrived is kept.
     """
     if not url.lower().startswith(("http://", "https://")):
         raise ValueError(f"cannot download {url!r}; give a URL that begins with http:// or https://")
     part, tag, lock = (destination.with_name(f".{destination.name}.{kind}") for kind in ("part", "tag", "lock"))
-    arrived = _Arrived(part, tag)
+    partial = _PartialFile(part, tag)
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(lock):
             if not destination.is_file():
-                _fetch(url, arrived, timeout)
+                _fetch(url, partial, timeout)
                 os.replace(part, destination)
                 tag.unlink()
-            # Who waits for the removed lock finds the file.
+            # A process that waits for the removed lock finds the file.
             lock.unlink(missing_ok=True)
     except _NetworkError as error:
-        kept = f"{arrived.size:,} bytes are kept; " if arrived.version_of(url) else ""
-        again = "run the command again to go on" if kept else "run the command again"
+        kept = f"{partial.size:,} bytes are kept; " if partial.read_version(url) else ""
+        again = "run the command again to resume" if kept else "run the command again"
         raise OSError(f"cannot download {url} ({error}); {kept}{again}, or put the file at {destination}") from error
     except OSError as error:
         raise OSError(
@@ -61,15 +61,15 @@ def download(url: str, destination: Path, *, timeout: float = 60.0) -> Path:
 
 
 class _NetworkError(Exception):
-    """What went wrong between this machine and the server, in words."""
+    """A network failure, in words."""
 
 
-class _Arrived(NamedTuple):
-    """What has arrived of a file.
+class _PartialFile(NamedTuple):
+    """The part of a download on disk.
 
     Args:
-        part: holds its first bytes.
-        tag: tells which file it is: the URL, and what the server calls the version.
+        part: file of the first bytes.
+        tag: file with the URL and the server's name of the version (ETag or date).
     """
 
     part: Path
@@ -79,16 +79,16 @@ class _Arrived(NamedTuple):
     def size(self) -> int:
         return self.part.stat().st_size
 
-    def version_of(self, url: str) -> str | None:
-        """Which version of the file at `url` has begun to arrive; None if nothing has that can be continued."""
+    def read_version(self, url: str) -> str | None:
+        """Return the version of the partial download of `url`; None if there is nothing to resume."""
         if not self.tag.exists() or not self.part.exists() or self.size == 0:
             return None
         lines = self.tag.read_text(encoding="utf-8", errors="replace").split("\n")
-        # A tag that was not written to its end has fewer lines.
+        # An incomplete tag has fewer lines.
         return lines[1] if lines[0] == url and len(lines) == 3 else None
 
     def begin(self, url: str, answer: HTTPResponse) -> None:
-        """Forgets what has arrived, and notes what is about to."""
+        """Start a new download: empty the part and write its tag."""
         self.part.write_bytes(b"")
         version, date = answer.headers.get("ETag", ""), answer.headers.get("Last-Modified", "")
         if not version.startswith('"'):
@@ -97,10 +97,10 @@ class _Arrived(NamedTuple):
         self.tag.write_text(f"{url}\n{version}\n" if version else "", encoding="utf-8")
 
     def append(self, answer: HTTPResponse | HTTPError, total: int | None) -> None:
-        """Writes what comes, which must end with byte `total` of the file where that is known."""
+        """Append an answer's body; with `total` known, the file must then have `total` bytes."""
         done = self.size
         with open(self.part, "ab") as file:
-            for block in with_progress(_body(answer), f"downloading {answer.geturl()}", total, done=done):
+            for block in with_progress(_read_body(answer), f"downloading {answer.geturl()}", total, done=done):
                 file.write(block)
             file.flush()
             os.fsync(file.fileno())
@@ -108,27 +108,27 @@ class _Arrived(NamedTuple):
             raise _NetworkError(f"the connection ended after {self.size:,} of {total:,} bytes")
 
 
-def _fetch(url: str, arrived: _Arrived, timeout: float) -> None:
-    """Completes what has arrived, or fetches all where the server does not give the rest of the same file."""
-    if version := arrived.version_of(url):
-        rest = {"Range": f"bytes={arrived.size}-", "If-Range": version}
-        with _ask(url, rest, timeout) as answer:
-            given = re.fullmatch(rf"bytes {arrived.size}-\d+/(\d+)", answer.headers.get("Content-Range", ""))
+def _fetch(url: str, partial: _PartialFile, timeout: float) -> None:
+    """Complete the partial download, or start again if the server has another version or no ranges."""
+    if version := partial.read_version(url):
+        headers = {"Range": f"bytes={partial.size}-", "If-Range": version}
+        with _request(url, headers, timeout) as answer:
+            given = re.fullmatch(rf"bytes {partial.size}-\d+/(\d+)", answer.headers.get("Content-Range", ""))
             if answer.status == 206 and given:
-                arrived.append(answer, total=int(given[1]))
+                partial.append(answer, total=int(given[1]))
                 return
-    with _ask(url, {}, timeout) as answer:
+    with _request(url, {}, timeout) as answer:
         if answer.status != 200 or isinstance(answer, HTTPError):
             raise _NetworkError(f"the server answers {answer.status} {answer.reason}")
         if answer.length is None and not answer.chunked:
             raise _NetworkError("the server does not say how long the file is")
-        arrived.begin(url, answer)
-        arrived.append(answer, total=answer.length)
+        partial.begin(url, answer)
+        partial.append(answer, total=answer.length)
 
 
-def _ask(url: str, headers: dict[str, str], timeout: float) -> HTTPResponse | HTTPError:
-    """The server's answer, whatever it is, to be read and closed."""
-    with _explained():
+def _request(url: str, headers: dict[str, str], timeout: float) -> HTTPResponse | HTTPError:
+    """Return the server's answer, errors included; the caller closes it."""
+    with _network_errors():
         try:
             answer: HTTPResponse = urlopen(
                 Request(url, headers={"User-Agent": "lightning-xt", **headers}), timeout=timeout
@@ -138,10 +138,10 @@ def _ask(url: str, headers: dict[str, str], timeout: float) -> HTTPResponse | HT
         return answer
 
 
-def _body(answer: HTTPResponse | HTTPError) -> Iterator[bytes]:
-    """What an answer holds, as it comes."""
+def _read_body(answer: HTTPResponse | HTTPError) -> Iterator[bytes]:
+    """Yield the body of an answer."""
     while True:
-        with _explained():
+        with _network_errors():
             block: bytes = answer.read1(BLOCK)
         if not block:
             return
@@ -149,11 +149,11 @@ def _body(answer: HTTPResponse | HTTPError) -> Iterator[bytes]:
 
 
 @contextmanager
-def _explained() -> Iterator[None]:
-    """Turns what goes wrong in the network into words."""
+def _network_errors() -> Iterator[None]:
+    """Turn errors of the network into `_NetworkError`."""
     try:
         yield
     except (OSError, HTTPException, ValueError) as error:
-        # A ValueError is a URL that nobody could ask for.
+        # A ValueError is an invalid URL.
         cause = error.reason if isinstance(error, URLError) else error
         raise _NetworkError(getattr(cause, "strerror", None) or str(cause) or type(cause).__name__) from error

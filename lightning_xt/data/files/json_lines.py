@@ -1,4 +1,4 @@
-"""JSON lines: one object a line, of which one field is text."""
+"""JSON lines: one object per line, with one field of text."""
 
 import codecs
 import json
@@ -6,16 +6,16 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 ENDINGS = (".jsonl", ".ndjson")
-"""How names of such files end."""
+"""Endings of files of JSON lines."""
 
-MOST_LINE = 256 << 20  # bytes of a line, which is held in memory
+MAX_LINE = 256 << 20  # bytes of a line, which is held in memory
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON.
+def _reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Build a JSON object.
 
     Raises:
-        ValueError: it has a field twice, of which Python would take the last and others the first.
+        ValueError: a field occurs twice (Python takes the last, other readers the first).
     """
     found = dict(pairs)
     if len(found) < len(pairs):
@@ -25,78 +25,78 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _no_constant(name: str) -> float:
-    """Python reads NaN and Infinity as numbers.
+def _reject_constant(name: str) -> float:
+    """Refuse NaN and Infinity, which Python reads as numbers.
 
     Raises:
         ValueError: always.
     """
-    raise ValueError(f"it has {name}, which is no JSON")
+    raise ValueError(f"it has {name}, which is not JSON")
 
 
-DECODER = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_no_constant)
+DECODER = json.JSONDecoder(object_pairs_hook=_reject_duplicates, parse_constant=_reject_constant)
 
 
-def texts(blocks: Iterable[bytes], name: str, field: str) -> Iterator[bytes]:
-    """The named field of every line, as UTF-8; blank lines are skipped.
+def read_texts(blocks: Iterable[bytes], name: str, field: str) -> Iterator[bytes]:
+    """Yield one field of every line, as UTF-8; blank lines are skipped.
 
     Args:
         blocks: the content of the file.
-        name: what messages call the file.
-        field: which field holds the text.
+        name: name of the file in messages.
+        field: the field of the text.
 
     Raises:
-        ValueError: a line is not UTF-8, no JSON object, too long, or has no such field with a text.
+        ValueError: a line is not UTF-8, is not a JSON object, is too long, or has no such field with a string.
     """
-    for number, line in enumerate(_lines(blocks, name), start=1):
-        # Some programs of Windows open a file with a mark of its encoding.
+    for number, line in enumerate(_split_lines(blocks, name), start=1):
+        # Some Windows programs start a file with a byte order mark.
         line = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
         if line.strip():
-            yield text_of(line, f"{name}, line {number}", field).encode("utf-8")
+            yield parse_field(line, f"{name}, line {number}", field).encode("utf-8")
 
 
-def text_of(line: bytes, place: str, field: str, *, chosen: bool = True) -> str:
-    """The named field of the object on a line.
+def parse_field(line: bytes, place: str, field: str, *, chosen: bool = True) -> str:
+    """Parse one field of the object on a line.
 
     Args:
-        line: the line, which is not blank.
-        place: what messages call it.
-        field: which field holds the text.
-        chosen: whether it was named by `--data.field`, which messages then propose to change.
+        line: a line that is not blank.
+        place: name of the line in messages.
+        field: the field of the text.
+        chosen: whether the user chose the field with `--data.field`, which messages then propose to change.
 
     Raises:
-        ValueError: the line is not UTF-8, no JSON object, or has no such field with a text.
+        ValueError: the line is not UTF-8, is not a JSON object, or has no such field with a string.
     """
     reading = "with --data.field " if chosen else ""
-    way_out = "mend the line, or leave --data.field away for plain text" if chosen else "mend the line"
+    way_out = "fix the line, or omit --data.field for plain text" if chosen else "fix the line"
     other_field = "set --data.field to one that holds text" if chosen else f'write {{"{field}": "..."}} there'
-    text = decoded(line, place)
+    text = decode_line(line, place)
     try:
         record = DECODER.decode(text)
     except (ValueError, RecursionError) as error:
-        # Also numbers of thousands of digits and a thousand brackets, which Python does not read.
+        # Also raised for numbers of thousands of digits and a thousand nested brackets.
         raise ValueError(
-            f"{place} is not JSON ({error}), but {reading}every line is to be an object; {way_out}"
+            f"{place} is not JSON ({error}), but {reading}every line must be an object; {way_out}"
         ) from None
     if not isinstance(record, dict):
-        raise ValueError(f"{place} is {_kind(record)}, but {reading}every line is to be an object; {way_out}")
+        raise ValueError(f"{place} is {_describe_type(record)}, but {reading}every line must be an object; {way_out}")
     if field not in record:
-        raise ValueError(f"{place} has no field {field!r} but {_names(record)}; {other_field}")
+        raise ValueError(f"{place} has no field {field!r} but {_list_fields(record)}; {other_field}")
     value = record[field]
     if not isinstance(value, str):
-        raise ValueError(f"{place}: the field {field!r} is {_kind(value)}, not a string; {other_field}")
+        raise ValueError(f"{place}: the field {field!r} is {_describe_type(value)}, not a string; {other_field}")
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
         raise ValueError(
-            f"{place}: character {error.start} of the field {field!r} is half a character (a lone surrogate); mend or "
+            f"{place}: character {error.start} of the field {field!r} is half a character (a lone surrogate); fix or "
             "remove the line"
         ) from error
     return value
 
 
-def decoded(line: bytes, place: str) -> str:
-    """A line as text.
+def decode_line(line: bytes, place: str) -> str:
+    """Decode a line as UTF-8.
 
     Raises:
         ValueError: it is not UTF-8.
@@ -107,7 +107,7 @@ def decoded(line: bytes, place: str) -> str:
         raise ValueError(f"{place}: byte {error.start} of the line is not UTF-8; save the file as UTF-8") from error
 
 
-def _lines(blocks: Iterable[bytes], name: str) -> Iterator[bytes]:
+def _split_lines(blocks: Iterable[bytes], name: str) -> Iterator[bytes]:
     begun: list[bytes] = []
     number, size = 1, 0
     for block in blocks:
@@ -117,24 +117,24 @@ def _lines(blocks: Iterable[bytes], name: str) -> Iterator[bytes]:
             begun, number, size = [], number + 1, 0
         begun.append(rest)
         size += len(rest)
-        if size > MOST_LINE:
+        if size > MAX_LINE:
             raise ValueError(
-                f"{name}, line {number} is longer than {MOST_LINE:,} bytes; cut the document into several lines, or "
-                "leave --data.field away for plain text"
+                f"{name}, line {number} is longer than {MAX_LINE:,} bytes; split the document into several lines, or "
+                "omit --data.field for plain text"
             )
     yield b"".join(begun)
 
 
-def _kind(value: Any) -> str:
-    """What JSON calls a value."""
+def _describe_type(value: Any) -> str:
+    """Return the JSON name of a value's type."""
     if value is None:
         return "null"
     names = {bool: "true or false", str: "a string", list: "a list", dict: "an object"}
     return names.get(type(value), "a number")
 
 
-def _names(record: dict[str, Any]) -> str:
-    """The names of the first fields of an object."""
+def _list_fields(record: dict[str, Any]) -> str:
+    """List the names of the first fields of an object."""
     names = ", ".join(repr(name[:40]) for name in list(record)[:5])
     more = f" and {len(record) - 5} more" if len(record) > 5 else ""
     return f"{names}{more}" if names else "none at all"

@@ -1,4 +1,4 @@
-"""Which files an option means."""
+"""Files named by an option: a file, a folder or a pattern."""
 
 import glob
 import os
@@ -9,11 +9,11 @@ from pathlib import Path
 from lightning_xt.data.files.data_folder import data_folder, prepared_folders
 
 
-def named_path(path: str | None) -> str:
-    """What `--data.path` was given.
+def require_path(path: str | None) -> str:
+    """Return the value of `--data.path`.
 
     Raises:
-        ValueError: nothing.
+        ValueError: the option is missing.
     """
     if path is None:
         raise ValueError("--data.path is required; give it in a config or on the command line")
@@ -21,18 +21,18 @@ def named_path(path: str | None) -> str:
 
 
 def find_files(option: str, path: str) -> list[Path]:
-    """The files that the value of an option stands for, sorted; what is not here is looked for in the data folder.
+    """Find the files named by an option, sorted; relative paths are looked up here, then in the data folder.
 
-    What this package prepared there is no part of a folder, nor of what a pattern matches. Folders that links lead to
-    count as any other, each once.
+    Files that this package prepared in the data folder are omitted from folders and patterns. Linked folders are
+    followed, each once.
 
     Args:
         option: the option as typed, such as `--data.path`.
         path: a file, a folder or a pattern.
 
     Raises:
-        FileNotFoundError: nothing is there, no file matches, the folder holds none, or a link leads nowhere.
-        ValueError: it is neither a file nor a folder, is not UTF-8, or cannot be read.
+        FileNotFoundError: nothing exists at the path, no file matches, the folder is empty, or a link is broken.
+        ValueError: the path is neither a file nor a folder, is not UTF-8, or cannot be read.
     """
     try:
         path.encode("utf-8")
@@ -43,10 +43,10 @@ def find_files(option: str, path: str) -> list[Path]:
         return _find(option, path)
     except OSError as error:
         if error.errno is None:
-            # A sentence of ours.
+            # One of our own messages.
             raise
         raise ValueError(
-            f"{option} {path}: cannot read {error.filename} ({error.strerror}); make it readable or leave it out"
+            f"{option} {path}: cannot read {error.filename} ({error.strerror}); make it readable or omit it"
         ) from error
 
 
@@ -54,55 +54,54 @@ def _find(option: str, path: str) -> list[Path]:
     if not path:
         raise FileNotFoundError(f"{option} is empty; name a file, a folder or a pattern")
     root = Path(path).expanduser()
-    if not root.is_absolute() and not _found(root) and _found(data_folder() / root):
+    if not root.is_absolute() and not _exists(root) and _exists(data_folder() / root):
         root = data_folder() / root
     if root.is_file():
         return [root]
     if root.is_dir():
-        files = _files(f"{option} {path}", _below(root))
+        files = _keep_files(f"{option} {path}", _list_folder(root))
         if not files:
             raise FileNotFoundError(
-                f"{option} {path}: the folder holds no files (those with a leading dot do not count); put text "
+                f"{option} {path}: the folder has no files (those with a leading dot do not count); put text "
                 "files there or name another folder"
             )
         return files
     if root.exists():
         raise ValueError(f"{option} {path} is neither a regular file nor a folder; save the text in a file first")
-    matches = _matches(root) if glob.has_magic(path) else [root]
-    files = _files(f"{option} {path}", matches)
+    matches = _match_pattern(root) if glob.has_magic(path) else [root]
+    files = _keep_files(f"{option} {path}", matches)
     if files:
         return files
     if not glob.has_magic(path):
         raise FileNotFoundError(
-            f"{option} {path}: there is no such file or folder, here or in the data folder {data_folder()}; check the "
-            "path"
+            f"{option} {path}: no such file or folder, here or in the data folder {data_folder()}; check the path"
         )
     raise FileNotFoundError(
         f"{option} {path}: no file matches this pattern; check it, and quote it so that the shell passes it on"
     )
 
 
-def _found(root: Path) -> bool:
+def _exists(root: Path) -> bool:
     return root.exists() or (glob.has_magic(str(root)) and bool(glob.glob(str(root), recursive=True)))
 
 
-def _matches(pattern: Path) -> list[Path]:
-    """What a pattern matches that this package did not prepare, once however many links lead to its folder."""
+def _match_pattern(pattern: Path) -> list[Path]:
+    """Match a pattern; omit prepared files, and repeat no file that several links reach."""
     matches = {Path(match) for match in glob.glob(str(pattern), recursive=True)}
     found: dict[tuple[str, str], Path] = {}
-    prepared, real = _prepared(), cache(os.path.realpath)
-    # The shortest path first; `**` follows a link to a folder above many times over.
+    prepared, real = _resolve_prepared(), cache(os.path.realpath)
+    # Shortest path first; `**` follows a link to a parent folder many times.
     for match in sorted(matches, key=lambda match: (len(match.parts), match)):
         if (folder := real(match.parent)) not in prepared:
             found.setdefault((folder, match.name), match)
     return list(found.values())
 
 
-def _below(root: Path) -> list[Path]:
-    """Everything but folders in a folder and its subfolders that is not hidden and was not prepared by this package."""
+def _list_folder(root: Path) -> list[Path]:
+    """List a folder and its subfolders; omit hidden and prepared files."""
     found: list[Path] = []
-    folders, seen = [root], _prepared()
-    # The list grows on the way. A link may lead back to a folder above, or to one twice.
+    folders, seen = [root], _resolve_prepared()
+    # The list grows during the loop. A link may lead to a parent folder, or to a folder twice.
     for folder in folders:
         if (real := os.path.realpath(folder)) in seen:
             continue
@@ -114,16 +113,16 @@ def _below(root: Path) -> list[Path]:
     return found
 
 
-def _prepared() -> set[str]:
+def _resolve_prepared() -> set[str]:
     return {os.path.realpath(folder) for folder in prepared_folders()}
 
 
-def _files(place: str, found: Iterable[Path]) -> list[Path]:
-    """The regular files among what was found, sorted."""
+def _keep_files(place: str, found: Iterable[Path]) -> list[Path]:
+    """Return the regular files of the paths, sorted."""
     files = []
     for path in found:
         if path.is_file():
             files.append(path)
         elif path.is_symlink() and not path.exists():
-            raise FileNotFoundError(f"{place}: the link {path} leads nowhere; mend it or leave it out")
+            raise FileNotFoundError(f"{place}: the link {path} is broken; fix it or remove it")
     return sorted(files, key=Path.as_posix)

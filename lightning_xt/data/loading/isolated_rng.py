@@ -1,4 +1,4 @@
-"""Random numbers of one's own."""
+"""Isolated random number generators."""
 
 import random
 from collections.abc import Iterator
@@ -9,44 +9,42 @@ import numpy as np
 import torch
 
 
-class OwnRandomness:
-    """Keeps global random states for code that draws from them, apart from everyone else's.
-
-    They are torch's, numpy's and Python's.
+class IsolatedRng:
+    """Separate states of the global random number generators of torch, numpy and Python.
 
     Args:
-        seed: what they are set from, 0 to 2**64 - 1.
-        cuda: whether they include that of torch's current GPU.
+        seed: initial seed, 0 to 2**64 - 1.
+        cuda: whether to include the generator of torch's current GPU.
     """
 
     def __init__(self, seed: int, *, cuda: bool = False) -> None:
         self.cuda = cuda
-        before = self._taken()
-        # `torch.manual_seed` would set the GPUs' too.
+        before = self._capture()
+        # `torch.manual_seed` would seed the GPUs too.
         torch.default_generator.manual_seed(seed)
         if cuda:
             torch.cuda.manual_seed(seed)
         np.random.seed(seed % 2**32)
         random.seed(seed)
-        self._states = self._taken()
-        self._put(before)
+        self._states = self._capture()
+        self._restore(before)
 
     @contextmanager
-    def used(self) -> Iterator[None]:
-        """Puts these states in the place of the others for a while."""
-        before = self._taken()
-        self._put(self._states)
+    def use(self) -> Iterator[None]:
+        """Swap these states in; on exit, save them and restore the others."""
+        before = self._capture()
+        self._restore(self._states)
         try:
             yield
         finally:
-            self._states = self._taken()
-            self._put(before)
+            self._states = self._capture()
+            self._restore(before)
 
-    def _taken(self) -> tuple[Any, ...]:
+    def _capture(self) -> tuple[Any, ...]:
         on_gpu = torch.cuda.get_rng_state() if self.cuda else None
         return torch.get_rng_state(), np.random.get_state(), random.getstate(), on_gpu
 
-    def _put(self, states: tuple[Any, ...]) -> None:
+    def _restore(self, states: tuple[Any, ...]) -> None:
         on_cpu, of_numpy, of_python, on_gpu = states
         torch.set_rng_state(on_cpu)
         np.random.set_state(of_numpy)

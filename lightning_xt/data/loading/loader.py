@@ -1,4 +1,4 @@
-"""The loader that is handed to Lightning."""
+"""The loader for Lightning."""
 
 import time
 from collections import deque
@@ -9,41 +9,41 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 AHEAD = 4
-"""Batches that are prepared before they are asked for: now and then the disk takes as long as several steps."""
+"""Batches to prefetch: a slow read of the disk can take as long as several steps."""
 END = object()
 
 
 class Loader:
-    """Passes on the batches of another loader, which Lightning then leaves as it is.
+    """Wrapper of a loader that Lightning leaves unchanged.
 
-    Lightning rebuilds a bare `DataLoader` with samplers of its own and asks for workers whenever there are none. Here
-    the samplers are what makes a run resume exactly, and windows of a mapped file need no workers: a thread waits for
-    the disk, or for workers, while the model trains on the batches before.
+    Lightning replaces the samplers of a bare `DataLoader` and warns if it has no workers. Our samplers make a run
+    resume exactly, and windows of a mapped file need no workers: a thread waits for the disk, or for workers, while
+    the model trains on earlier batches.
 
     Args:
-        batches: gives the batches, anew for every iteration; without a length if there is no end.
+        batches: iterable of batches, restarted for every iteration; without a length if it is endless.
     """
 
     def __init__(self, batches: Iterable[Any]) -> None:
         self.batches = batches
         self.waited = 0.0
-        """Seconds for which whoever asked for a batch has waited."""
+        """Seconds spent waiting for batches."""
 
     def __iter__(self) -> Iterator[Any]:
         asked = time.perf_counter()
-        for batch in prepared_ahead(self.batches) if isinstance(self.batches, DataLoader) else self.batches:
+        for batch in prefetch(self.batches) if isinstance(self.batches, DataLoader) else self.batches:
             self.waited += time.perf_counter() - asked
             yield batch
             asked = time.perf_counter()
 
     def __len__(self) -> int:
         if not isinstance(self.batches, Sized):
-            raise TypeError("these batches have no end")
+            raise TypeError("these batches are endless")
         return len(self.batches)
 
 
-def prepared_ahead(batches: Iterable[Any]) -> Iterator[Any]:
-    """The same batches in the same order, taken by a thread that lives as long as the iteration."""
+def prefetch(batches: Iterable[Any]) -> Iterator[Any]:
+    """Yield the batches in order, read by a thread that ends with the iteration."""
     stream = iter(batches)
     thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches")
     try:
@@ -52,5 +52,5 @@ def prepared_ahead(batches: Iterable[Any]) -> Iterator[Any]:
             coming.append(thread.submit(next, stream, END))
             yield batch
     finally:
-        # Waits for a batch that is being taken: workers that persist serve one iteration at a time.
+        # Waits for the batch in flight: persistent workers serve one iteration at a time.
         thread.shutdown(cancel_futures=True)

@@ -1,4 +1,4 @@
-"""A bar for what takes longer than a moment."""
+"""Progress bars for reading and downloading."""
 
 import os
 import time
@@ -14,19 +14,19 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-PATIENCE = 2.0  # seconds until there is a bar
+PATIENCE = 2.0  # seconds before the bar appears
 
 
 def with_progress(blocks: Iterable[bytes], what: str, total: int | None = None, *, done: int = 0) -> Iterator[bytes]:
-    """Passes blocks on, and draws how far they are on standard error if they take more than `PATIENCE` seconds.
+    """Yield blocks, with a progress bar on standard error if they take more than `PATIENCE` seconds.
 
-    The bar is drawn on a terminal only, by one process of a machine, and disappears in the end.
+    One process of a machine draws the bar, on a terminal only; it disappears at the end.
 
     Args:
-        blocks: where the bytes come from.
-        what: what is being done, such as "reading corpus.txt".
-        total: bytes there will be; None if that is not known.
-        done: bytes of the total that were there before the first block.
+        blocks: blocks of bytes.
+        what: the activity, such as "reading corpus.txt".
+        total: bytes of all blocks; None if unknown.
+        done: bytes of the total done before the first block.
     """
     console = Console(stderr=True)
     if not console.is_terminal or os.environ.get("LOCAL_RANK", "0") != "0":
@@ -39,7 +39,7 @@ def with_progress(blocks: Iterable[bytes], what: str, total: int | None = None, 
     try:
         for block in blocks:
             new += len(block)
-            # Blocks may be as short as a line of text, too many to redraw for each.
+            # Blocks may be as short as a line, too many to redraw for each.
             if (now := time.monotonic()) > due:
                 progress.start()
                 progress.advance(task, new)

@@ -1,4 +1,4 @@
-"""Which samples go into which batch of which process."""
+"""Samplers: the samples of each batch of each process."""
 
 from collections.abc import Callable, Iterator
 
@@ -6,7 +6,7 @@ from torch.utils.data import BatchSampler, Sampler
 
 
 class CounterBatchSampler(Sampler[list[int]]):
-    """Counts samples upwards without end and cuts them into batches.
+    """Endless batches of consecutive sample numbers.
 
     Global batches are cut first, then split: with B samples a process and W processes, global batch k holds the
     samples `start + k * B * W` and up, and rank r takes the r-th B of them. So one process with batches of B * W
@@ -14,7 +14,7 @@ class CounterBatchSampler(Sampler[list[int]]):
 
     Args:
         batch_size: samples per batch of one process.
-        start: the first sample, asked each time an iteration begins, as Lightning begins one with every epoch.
+        start: returns the first sample; called at the start of each iteration (Lightning starts one every epoch).
         rank: number of this process, from 0.
         world: number of processes.
     """
@@ -32,11 +32,11 @@ class CounterBatchSampler(Sampler[list[int]]):
             first += self.batch_size * self.world
 
 
-def every_window_once(windows: int, batch_size: int, *, rank: int = 0, world: int = 1) -> BatchSampler:
-    """Batches of the windows rank, rank + world, ..., none twice, and as many of them in every process.
+def batch_windows_once(windows: int, batch_size: int, *, rank: int = 0, world: int = 1) -> BatchSampler:
+    """Return batches of the windows rank, rank + world, ..., each once, the same number in every process.
 
-    A process waits for the others with every batch, so none may have fewer: where the windows do not divide, some take
-    a window number of `windows` or more, in which nothing counts.
+    The processes wait for each other at every batch, so each must have the same number: if the windows do not divide,
+    some processes get a window number of `windows` or more, which is not scored.
     """
-    share = -(-windows // world)
-    return BatchSampler(range(rank, share * world, world), batch_size, drop_last=False)
+    count = -(-windows // world)
+    return BatchSampler(range(rank, count * world, world), batch_size, drop_last=False)

@@ -1,4 +1,4 @@
-"""How processes that read batches for another are started, and what they do about signals."""
+"""Loader workers: their start, and their handling of signals."""
 
 import multiprocessing
 import os
@@ -14,64 +14,64 @@ SIGNALS = {signal.SIGTERM, signal.SIGUSR1}
 
 
 def worker_options(workers: int) -> dict[str, Any]:
-    """What a DataLoader is told of its workers.
+    """Return the options of a DataLoader for its workers.
 
-    They are forked from a process that does nothing else: one that is forked beside the threads by which several
-    processes train together hangs now and then.
+    Workers are forked from a server process without threads: a fork next to the threads of distributed training hangs
+    now and then.
 
     Args:
-        workers: how many there are.
+        workers: number of workers.
     """
     # macOS cannot tell who sent a signal; Windows has neither.
     if not workers or not hasattr(signal, "sigwaitinfo"):
         return {}
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch", __name__])
-    # Blocked from their beginning, so that a signal to every process of a run does not end them either.
+    # Blocked from the start, so that a signal to every process of a run does not end the workers.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         resource_tracker.ensure_running()
-        # That ignores SIGTERM by itself, and has let it through again here.
+        # The resource tracker ignores SIGTERM by itself, and has unblocked it here.
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    return {"multiprocessing_context": context, "worker_init_fn": partial(outlive_signals, os.getpid())}
+    return {"multiprocessing_context": context, "worker_init_fn": partial(survive_signals, os.getpid())}
 
 
-def outlive_signals(parent: int, worker: int) -> None:
-    """Keeps a loader's worker alive where a signal goes to every process of a run; for `worker_init_fn`.
+def survive_signals(parent: int, worker: int) -> None:
+    """Keep a loader worker alive if a signal goes to every process of a run; for `worker_init_fn`.
 
-    The process that trains finishes its step and saves first, for which it may need another batch, and takes a worker
-    that dies for a fault. A SIGTERM from there still ends the worker, and so does that process's end, which torch's own
-    watch of it does not see: it looks at the process that forked the worker.
+    The training process finishes its step and saves first; it may need another batch, and a dead worker is an error to
+    it. SIGTERM from the training process still ends the worker, and so does that process's end, which torch's own
+    watchdog misses: it watches the process that forked the worker.
 
     Args:
-        parent: the process that it works for.
-        worker: its number.
+        parent: id of the training process.
+        worker: number of the worker.
     """
-    # Blocked, a signal waits for whoever asks for it, and says where it comes from.
+    # A blocked signal can be waited for, with the id of its sender.
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    sys.excepthook = _tell
-    for ends, args in ((_end_when_told, (parent,)), (_end_with_parent, ())):
-        threading.Thread(target=ends, args=args, daemon=True).start()
+    sys.excepthook = _hide_lost_parent
+    for target, args in ((_exit_on_sigterm, (parent,)), (_exit_with_parent, ())):
+        threading.Thread(target=target, args=args, daemon=True).start()
 
 
-def _end_when_told(parent: int) -> None:
+def _exit_on_sigterm(parent: int) -> None:
     while True:
-        told = signal.sigwaitinfo(SIGNALS)
-        if told.si_signo == signal.SIGTERM and told.si_pid == parent:
+        received = signal.sigwaitinfo(SIGNALS)
+        if received.si_signo == signal.SIGTERM and received.si_pid == parent:
             os._exit(0)
 
 
-def _end_with_parent() -> None:
+def _exit_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
         os._exit(0)
 
 
-def _tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Shows what a thread of Python has met that hands batches over, but that the process they are for has ended."""
+def _hide_lost_parent(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print an uncaught error, unless it says that the training process has ended."""
     if not issubclass(kind, (EOFError, ConnectionError)):
         sys.__excepthook__(kind, error, trace)

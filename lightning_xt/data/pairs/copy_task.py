@@ -1,7 +1,7 @@
-"""Sequences that are to be copied, reversed or sorted."""
+"""Synthetic tasks: random symbols to copy, reverse or sort."""
 
 import hashlib
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -9,38 +9,39 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from lightning_xt.core.batch import PairBatch
-from lightning_xt.data.data_checks import require_at_least
 from lightning_xt.data.loading.loader import Loader
 from lightning_xt.data.loading.sampler import CounterBatchSampler
-from lightning_xt.data.pairs.pair_table import PairTable, Rows, TableBatches
-from lightning_xt.data.pairs.pairs import Pairs
+from lightning_xt.data.pairs.pair_table import PairTable, RaggedIds, TableBatches
+from lightning_xt.data.pairs.parallel_corpus import ParallelCorpus
 from lightning_xt.data.pairs.symbol_sequences import FIRST, Symbols, SymbolSequences
-from lightning_xt.data.pairs.token_batches import by_count
+from lightning_xt.data.pairs.token_batches import cut_by_count
 from lightning_xt.data.tokenizers.numbers import Numbers
+from lightning_xt.system.option_checks import check_option
 
 PAD, START = 0, 1
 
 
-class CopyTask(Pairs):
-    """Makes up sequences of symbols with what a model is to answer: the sequence copied, reversed or sorted.
+class CopyTask(ParallelCorpus):
+    """Generates random sequences of symbols, whose target is the sequence copied, reversed or sorted.
 
-    The symbols are the ids from 2 upwards; id 1 opens a target, and the id after the last symbol ends a source and a
-    target. Sequence n is a pure function of the seed and n. What a sequence holds decides to which split it belongs,
-    so that none of one split is ever in another.
+    The symbols are the ids from 2 up; id 1 is the start token, and the id after the last symbol is the end token of
+    sources and targets. Sequence n is a pure function of the seed and n. The content of a sequence decides its split,
+    so no sequence is in two splits.
 
     Args:
-        task: the answer: `copy` the source, `copy_twice` the source two times, `reverse` the source from its end,
-            `sort` its symbols in ascending order.
-        num_symbols: how many different symbols there are.
+        task: the target: `copy` the source once, `copy_twice` the source twice, `reverse` the source backwards, `sort`
+            the symbols in ascending order.
+        num_symbols: number of different symbols.
         min_length: symbols of the shortest source.
-        max_length: symbols of the longest source; each length is equally likely. None means `min_length`.
+        max_length: symbols of the longest source; all lengths are equally likely. None means `min_length`.
         validation_size: pairs of the validation split; 0 means no validation.
         test_size: pairs of the test split.
-        test_length: symbols of each source of the test split, such as more than in training. None means as in training.
+        test_length: symbols of each source of the test split, to test longer sequences than in training. None means
+            the lengths of training.
         batch_size: pairs per training step of one process.
         eval_batch_size: pairs per evaluation step of one process; None means `batch_size`.
-        seed: chooses the sequence of training pairs, and the validation and test pairs.
-        predict_source: file of the sources that `predict` reads, ids as numbers with spaces between. None means none.
+        pairs: the options of `ParallelCorpus`; the seed chooses the pairs of all splits, and the sources for `predict`
+            are ids as numbers, separated by spaces.
     """
 
     def __init__(
@@ -55,22 +56,18 @@ class CopyTask(Pairs):
         test_length: int | None = None,
         batch_size: int = 16,
         eval_batch_size: int | None = None,
-        seed: int = 0,
-        predict_source: str | None = None,
+        **pairs: Any,
     ) -> None:
-        super().__init__(seed=seed, predict_source=predict_source)
-        lowest = {"num_symbols": 1, "min_length": 1, "validation_size": 0, "test_size": 1, "batch_size": 1}
-        given = {"num_symbols": num_symbols, "min_length": min_length, "validation_size": validation_size}
-        given |= {"test_size": test_size, "batch_size": batch_size}
-        for option, value in given.items():
-            require_at_least(option, value, lowest[option])
-        for option, limit in {"eval_batch_size": eval_batch_size, "test_length": test_length}.items():
-            if limit is not None:
-                require_at_least(option, limit, 1)
+        super().__init__(**pairs)
+        check_option("--data CopyTask", "validation_size", validation_size, least=0)
+        positive: dict[str, int | None] = {"num_symbols": num_symbols, "min_length": min_length, "test_size": test_size}
+        positive |= {"batch_size": batch_size, "eval_batch_size": eval_batch_size, "test_length": test_length}
+        for option, value in positive.items():
+            check_option("--data CopyTask", option, value, least=1)
         self.lengths = (min_length, min_length if max_length is None else max_length)
         if self.lengths[1] < min_length:
             raise ValueError(
-                f"data.max_length must be at least data.min_length ({min_length}), not {max_length}; set "
+                f"--data.max_length must be at least --data.min_length ({min_length}), not {max_length}; set "
                 f"--data.max_length {min_length} or more, or a smaller --data.min_length"
             )
         self.task = task
@@ -89,46 +86,47 @@ class CopyTask(Pairs):
 
     @property
     def content_hash(self) -> str:
-        """SHA-256 of what the training pairs follow from."""
+        """SHA-256 of the options that determine the training pairs."""
         source = (self.task, self.num_symbols, self.lengths, self.seed)
         return hashlib.sha256(repr(source).encode()).hexdigest()
 
     def describe(self) -> str:
         return "--data CopyTask"
 
-    def way_to(self, split: str) -> str:
+    def option_for_split(self, split: str) -> str:
         return f"--data.{split}_size"
 
     def open_training(self) -> None:
-        self._symbols("train")
+        self._open_sequences("train")
 
     def has_split(self, split: str) -> bool:
         return self.sizes[split] > 0
 
     def evaluation_batches(self, split: str) -> TableBatches:
-        symbols = self._symbols(split).draw(np.arange(self.sizes[split]))
-        source, target = _source(symbols, self.end), _target(answers(symbols, self.task), self.end)
-        table = PairTable(_rows(*source), _rows(*target), pad=PAD)
-        return TableBatches(table, self.evaluation_cut(table.lengths))
+        symbols = self._open_sequences(split).draw(np.arange(self.sizes[split]))
+        source, target = _build_source(symbols, self.end), _build_target(solve(symbols, self.task), self.end)
+        table = PairTable(_pack(*source), _pack(*target), pad=PAD)
+        return TableBatches(table, self.cut_batches(table.lengths))
 
-    def evaluation_cut(self, lengths: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-        return by_count(lengths, self.eval_batch_size)
+    def cut_batches(self, lengths: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        return cut_by_count(lengths, self.eval_batch_size)
 
     def train_dataloader(self) -> Loader:
-        """Training batches without end, from where the run stopped."""
+        """Return endless training batches from the last saved position."""
         self.mark_training_start()
         rank, world = self.rank_and_world
         start = (lambda: 0) if self._overfitting else (lambda: self.samples_seen)
         batches = CounterBatchSampler(self.batch_size, start=start, rank=rank, world=world)
-        return self._loader(_Tasks(self._symbols("train"), self.task, self.end), batch_sampler=batches)
+        pairs = _TrainingPairs(self._open_sequences("train"), self.task, self.end)
+        return self._build_loader(pairs, batch_sampler=batches)
 
-    def _symbols(self, split: str) -> SymbolSequences:
+    def _open_sequences(self, split: str) -> SymbolSequences:
         lengths = self.test_lengths if split == "test" else self.lengths
         return SymbolSequences(split, self.num_symbols, lengths, self.seed)
 
 
-class _Tasks(Dataset[PairBatch]):
-    """Training pair n."""
+class _TrainingPairs(Dataset[PairBatch]):
+    """Training pairs by number."""
 
     def __init__(self, sequences: SymbolSequences, task: str, end: int) -> None:
         self.sequences = sequences
@@ -140,17 +138,17 @@ class _Tasks(Dataset[PairBatch]):
 
     def __getitems__(self, numbers: list[int]) -> PairBatch:
         symbols = self.sequences.draw(np.asarray(numbers))
-        src, lengths = _source(symbols, self.end)
-        tgt, _ = _target(answers(symbols, self.task), self.end)
+        src, lengths = _build_source(symbols, self.end)
+        tgt, _ = _build_target(solve(symbols, self.task), self.end)
         mask = np.arange(src.shape[1]) < lengths[:, None]
         return PairBatch(torch.from_numpy(src), torch.from_numpy(tgt), torch.from_numpy(mask))
 
 
-def answers(symbols: Symbols, task: str) -> Symbols:
-    """What a model is to answer to sequences of symbols, padded on the right by zeros."""
+def solve(symbols: Symbols, task: str) -> Symbols:
+    """Return the answers of a task, padded on the right by zeros."""
     ids, lengths = symbols
     if task == "sort":
-        # Padding is moved behind all symbols, and back to zero.
+        # Padding sorts behind all symbols, then becomes zero again.
         last = np.iinfo(ids.dtype).max
         ordered = np.sort(np.where(ids == 0, last, ids), axis=1)
         return Symbols(np.where(ordered == last, 0, ordered), lengths)
@@ -162,19 +160,19 @@ def answers(symbols: Symbols, task: str) -> Symbols:
     return Symbols(np.where(place < times * lengths[:, None], answer, 0), times * lengths)
 
 
-def _source(symbols: Symbols, end: int) -> Symbols:
-    """The symbols and the end id."""
+def _build_source(symbols: Symbols, end: int) -> Symbols:
+    """Append the end id to the symbols."""
     ids = np.pad(symbols.ids, ((0, 0), (0, 1)))
     ids[np.arange(len(ids)), symbols.lengths] = end
     return Symbols(ids, symbols.lengths + 1)
 
 
-def _target(answer: Symbols, end: int) -> Symbols:
-    """The start id, the answer and the end id."""
-    ids = np.pad(_source(answer, end).ids, ((0, 0), (1, 0)), constant_values=START)
+def _build_target(answer: Symbols, end: int) -> Symbols:
+    """Put an answer between the start id and the end id."""
+    ids = np.pad(_build_source(answer, end).ids, ((0, 0), (1, 0)), constant_values=START)
     return Symbols(ids, answer.lengths + 2)
 
 
-def _rows(ids: NDArray[np.int64], lengths: NDArray[np.int64]) -> Rows:
+def _pack(ids: NDArray[np.int64], lengths: NDArray[np.int64]) -> RaggedIds:
     real = np.arange(ids.shape[1]) < lengths[:, None]
-    return Rows.joined(ids[real].astype(np.int32), lengths)
+    return RaggedIds.from_lengths(ids[real].astype(np.int32), lengths)

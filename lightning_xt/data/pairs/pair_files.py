@@ -1,6 +1,7 @@
-"""Files that hold pairs of texts."""
+"""Readers of files of text pairs."""
 
 from collections.abc import Callable
+from functools import partial
 from itertools import compress
 from pathlib import Path
 from typing import NamedTuple
@@ -8,20 +9,20 @@ from typing import NamedTuple
 from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_xt.data.files.archives import ARCHIVES
-from lightning_xt.data.files.json_lines import ENDINGS, text_of
+from lightning_xt.data.files.json_lines import ENDINGS, parse_field
 from lightning_xt.data.files.paths import find_files
-from lightning_xt.data.files.reading import blocks
+from lightning_xt.data.files.reading import read_blocks
 
 COLUMNS = (".tsv",)
-"""How names of files end that hold a source, a tab and a target on every line."""
+"""Endings of files with a source, a tab and a target on every line."""
 
 
 class PairLines(NamedTuple):
-    """Texts and what they become.
+    """Sources and their targets, line by line.
 
     Args:
-        sources: the texts.
-        targets: what each becomes.
+        sources: one text a line.
+        targets: the text that belongs to each source.
     """
 
     sources: list[str]
@@ -29,102 +30,101 @@ class PairLines(NamedTuple):
 
 
 def read_pairs(option: str, path: str, target_path: str | None, fields: tuple[str, str] | None) -> PairLines:
-    """The pairs in two files of lines, in one of two columns, or in one of JSON lines; each plain or `.gz`.
+    """Read pairs from two files of lines, from one with two columns, or from one of JSON lines; each plain or `.gz`.
 
     Args:
         option: the option that named the file, such as `--data.path`; the other is `--data.target_path`.
-        path: the file of the sources, or of both; what is not here is looked for in the data folder.
+        path: the file of the sources, or of both sides; looked up in the current folder, then in the data folder.
         target_path: the file of the targets; None means that `path` holds both.
         fields: names of the source and the target in the objects of JSON lines.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: a file cannot be read, or not as pairs.
+        FileNotFoundError: a file does not exist.
+        ValueError: a file cannot be read, or does not hold pairs.
     """
-    target_option = option.removesuffix("path") + "target_path"
-    file = _one_file(option, path)
-    both = _reader(file, fields)
+    target_option = "--data.target_path" if option == "--data.path" else f"{option}_target_path"
+    file = _find_one(option, path)
+    read_both = _select_reader(file, fields)
     if target_path is not None:
-        if both is not None:
+        if read_both is not None:
             raise ValueError(
-                f"{option} {path} holds sources and targets; leave {target_option} away, or name a file of plain lines"
+                f"{option} {path} holds sources and targets; omit {target_option}, or name a file of plain lines"
             )
-        return aligned(file, _one_file(target_option, target_path))
-    if both is None:
+        return read_aligned(file, _find_one(target_option, target_path))
+    if read_both is None:
         raise ValueError(
             f"{option} {path} holds one side of the pairs; name the file of their targets with {target_option}, or "
             "give both sides in one .tsv or .jsonl file"
         )
-    return both(file)
+    return read_both(file)
 
 
-def aligned(source_file: Path, target_file: Path) -> PairLines:
-    """The pairs in two files, of which line n of the one becomes line n of the other.
+def read_aligned(source_file: Path, target_file: Path) -> PairLines:
+    """Read two files; line n of one is the target of line n of the other.
 
     Raises:
         ValueError: a file is empty or cannot be read, or one has more lines.
     """
-    pairs = PairLines(_lines(source_file), _lines(target_file))
+    pairs = PairLines(_read_lines(source_file), _read_lines(target_file))
     if len(pairs.sources) != len(pairs.targets):
         raise ValueError(
             f"{source_file} has {len(pairs.sources):,} lines, but {target_file} has {len(pairs.targets):,}; give two "
-            "files of which each line of one belongs to the same line of the other"
+            "files with the same number of lines"
         )
     return pairs
 
 
-def without_blank(pairs: PairLines, name: str) -> PairLines:
-    """The pairs of which both sides hold text; how many do not is told.
+def drop_blank(pairs: PairLines, name: str) -> PairLines:
+    """Drop pairs with a blank side, and report how many.
 
     Args:
-        pairs: all of them.
-        name: what messages call them.
+        pairs: the pairs.
+        name: their name in messages.
 
     Raises:
-        ValueError: none is left.
+        ValueError: no pair is left.
     """
     kept = [bool(source.strip() and target.strip()) for source, target in zip(*pairs, strict=True)]
     dropped = kept.count(False)
     if not dropped:
         return pairs
     if dropped == len(kept):
-        raise ValueError(f"{name}: every pair has a side without text; give pairs of which both sides hold text")
-    rank_zero_info(f"{name}: {dropped:,} of {len(kept):,} training pairs have a side without text and are left out")
+        raise ValueError(f"{name}: every pair has a blank side; give pairs with text on both sides")
+    rank_zero_info(f"{name}: {dropped:,} of {len(kept):,} training pairs have a blank side and are dropped")
     return PairLines(list(compress(pairs.sources, kept)), list(compress(pairs.targets, kept)))
 
 
-def _one_file(option: str, path: str) -> Path:
-    """The one file that an option names."""
+def _find_one(option: str, path: str) -> Path:
+    """Return the one file that an option names."""
     files = find_files(option, path)
     if len(files) != 1:
         raise ValueError(f"{option} {path} names {len(files)} files; name one")
     return files[0]
 
 
-def _reader(file: Path, fields: tuple[str, str] | None) -> Callable[[Path], PairLines] | None:
-    """What reads both sides of the pairs in a file; None for plain lines, which hold one side.
+def _select_reader(file: Path, fields: tuple[str, str] | None) -> Callable[[Path], PairLines] | None:
+    """Return the reader of a file with both sides; None for plain lines, which hold one side.
 
     Raises:
-        ValueError: it is an archive, or JSON lines of which the fields are not known.
+        ValueError: the file is an archive, or JSON lines without `fields`.
     """
     name = (file.stem if file.suffix.lower() == ".gz" else file.name).lower()
     if name.endswith(ARCHIVES):
-        raise ValueError(f"{file} is an archive that is not read here; unpack it by hand and name a file of it")
+        raise ValueError(f"{file} is an archive, which is not read here; unpack it and name one of its files")
     if name.endswith(COLUMNS):
-        return _columns
+        return _read_columns
     if not name.endswith(ENDINGS):
         return None
     if fields is None:
         raise ValueError(
             f"{file} is JSON lines; name the fields of source and target, such as --data.fields '[en, de]'"
         )
-    known = fields
-    return lambda file: _objects(file, known)
+    return partial(_read_objects, fields=fields)
 
 
-def _columns(file: Path) -> PairLines:
+def _read_columns(file: Path) -> PairLines:
     pairs = PairLines([], [])
-    for number, line in enumerate(_lines(file), start=1):
+    for number, line in enumerate(_read_lines(file), start=1):
         columns = line.split("\t")
         if len(columns) != 2:
             shown = "1 column" if len(columns) == 1 else f"{len(columns)} columns"
@@ -134,24 +134,24 @@ def _columns(file: Path) -> PairLines:
     return pairs
 
 
-def _objects(file: Path, fields: tuple[str, str]) -> PairLines:
+def _read_objects(file: Path, fields: tuple[str, str]) -> PairLines:
     pairs = PairLines([], [])
-    for number, line in enumerate(_lines(file), start=1):
+    for number, line in enumerate(_read_lines(file), start=1):
         if line.strip():
             for side, field in zip(pairs, fields, strict=True):
-                side.append(text_of(line.encode("utf-8"), f"{file}, line {number}", field, chosen=False))
+                side.append(parse_field(line.encode("utf-8"), f"{file}, line {number}", field, chosen=False))
     if not pairs.sources:
         raise ValueError(f"{file} is empty; give pairs")
     return pairs
 
 
-def _lines(file: Path) -> list[str]:
-    """The lines of a file, which end in a newline, or a carriage return and a newline; nothing else ends one.
+def _read_lines(file: Path) -> list[str]:
+    """Read the lines of a file. A line ends in a newline, or a carriage return and a newline.
 
     Raises:
-        ValueError: the file cannot be read, is empty or not UTF-8.
+        ValueError: the file cannot be read, is empty or is not UTF-8.
     """
-    content = b"".join(blocks(file))
+    content = b"".join(read_blocks(file))
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -160,7 +160,7 @@ def _lines(file: Path) -> list[str]:
         raise ValueError(
             f"{file}, line {number}: byte {error.start - begin} of the line is not UTF-8; save the file as UTF-8"
         ) from error
-    # Some programs of Windows open a file with a mark of its encoding.
+    # Some Windows programs start a file with a byte order mark.
     text = text.removeprefix("\ufeff")
     if not text:
         raise ValueError(f"{file} is empty; give pairs")

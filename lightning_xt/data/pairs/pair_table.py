@@ -1,4 +1,4 @@
-"""Pairs of ids in memory, gathered into padded batches."""
+"""Pairs of token sequences in memory, gathered into padded batches."""
 
 import hashlib
 from collections.abc import Sequence
@@ -14,33 +14,33 @@ from torch.utils.data import Dataset
 from lightning_xt.core.batch import EvaluationPairs, PairBatch
 
 
-class Rows(NamedTuple):
-    """Rows of ids of different lengths, one after the other.
+class RaggedIds(NamedTuple):
+    """Rows of ids of different lengths in one array.
 
     Args:
-        ids: of all rows.
-        offsets: where each row starts, and at the end where the last one stops.
+        ids: the ids of all rows, one row after another.
+        offsets: start of each row, and the end of the last.
     """
 
     ids: NDArray[np.int32]
     offsets: NDArray[np.int64]
 
     @classmethod
-    def joined(cls, ids: NDArray[np.int32], lengths: NDArray[np.int64]) -> "Rows":
-        """Rows of these lengths."""
+    def from_lengths(cls, ids: NDArray[np.int32], lengths: NDArray[np.int64]) -> "RaggedIds":
+        """Build the rows from their lengths."""
         return cls(ids, np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(lengths)]))
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """Ids of each row."""
+        """Number of ids of each row."""
         return np.diff(self.offsets)
 
-    def padded(self, numbers: NDArray[np.int64], pad: int) -> tuple[Int[Tensor, "b n"], Bool[Tensor, "b n"]]:
-        """The rows of these numbers, padded on the right to the longest, and where they are real.
+    def pad(self, numbers: NDArray[np.int64], pad: int) -> tuple[Int[Tensor, "b n"], Bool[Tensor, "b n"]]:
+        """Gather rows, padded on the right to the longest, and the mask of the ids that are not padding.
 
         Args:
-            numbers: of the rows.
-            pad: the id that fills up.
+            numbers: the rows to gather.
+            pad: the padding id.
         """
         lengths = self.lengths[numbers]
         columns = np.arange(lengths.max())
@@ -54,13 +54,13 @@ class PairTable(Dataset[PairBatch]):
     """Pairs of sources and targets, special ids included.
 
     Args:
-        source: ids of the sources; none is empty.
-        target: ids of the targets, the start id first; none is empty.
-        references: the targets as text, as they stand in their file. None where the pairs are no text.
-        pad: the id that fills up.
+        source: ids of the sources, at least one each.
+        target: ids of the targets, the start id first.
+        references: the targets as text, unchanged from their file. None if the pairs are not text.
+        pad: the padding id.
     """
 
-    def __init__(self, source: Rows, target: Rows, references: list[str] | None = None, *, pad: int) -> None:
+    def __init__(self, source: RaggedIds, target: RaggedIds, references: list[str] | None = None, *, pad: int) -> None:
         self.source = source
         self.target = target
         self.references = references
@@ -71,12 +71,12 @@ class PairTable(Dataset[PairBatch]):
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """Ids of each pair, source and target: (pairs, 2)."""
+        """Number of ids of each source and target: (pairs, 2)."""
         return np.stack([self.source.lengths, self.target.lengths], axis=1)
 
     @property
     def content_hash(self) -> str:
-        """SHA-256 of the ids, as hex digest."""
+        """SHA-256 of the ids, as a hex digest."""
         digest = hashlib.sha256()
         for side in (self.source, self.target):
             for array in side:
@@ -84,23 +84,23 @@ class PairTable(Dataset[PairBatch]):
         return digest.hexdigest()
 
     def __getitem__(self, pair: int) -> PairBatch:
-        """One pair, as a batch of one."""
+        """Return one pair, as a batch of one."""
         return self.__getitems__([pair])
 
     def __getitems__(self, pairs: Sequence[int] | NDArray[np.int64]) -> PairBatch:
-        """The pairs of a batch."""
+        """Gather the pairs of a batch."""
         numbers = np.asarray(pairs, dtype=np.int64)
-        src, src_mask = self.source.padded(numbers, self.pad)
-        tgt, _ = self.target.padded(numbers, self.pad)
+        src, src_mask = self.source.pad(numbers, self.pad)
+        tgt, _ = self.target.pad(numbers, self.pad)
         return PairBatch(src, tgt, src_mask)
 
 
 class TableBatches(Dataset[EvaluationPairs]):
-    """Batches of a table for evaluation, by their number.
+    """Evaluation batches of a table, by number.
 
     Args:
         table: the pairs.
-        batches: numbers of the pairs in each batch.
+        batches: numbers of the pairs of each batch.
     """
 
     def __init__(self, table: PairTable, batches: Sequence[NDArray[np.int64]]) -> None:
@@ -111,7 +111,7 @@ class TableBatches(Dataset[EvaluationPairs]):
         return len(self.batches)
 
     def __getitem__(self, number: int) -> EvaluationPairs:
-        """Batch `number`."""
+        """Gather batch `number`."""
         pairs = self.batches[number]
         texts = self.table.references
         references = None if texts is None else [texts[pair] for pair in pairs]

@@ -1,19 +1,19 @@
-"""Sources that `predict` answers."""
+"""Reader of the sources for `predict`."""
 
 import codecs
 from pathlib import Path
 from typing import TypedDict
 
-from lightning_xt.data.files.json_lines import ENDINGS, decoded, text_of
-from lightning_xt.data.files.reading import whole
+from lightning_xt.data.files.json_lines import ENDINGS, decode_line, parse_field
+from lightning_xt.data.files.reading import read_whole
 
 OPTION = "--data.predict_source"
 
 
 class Source(TypedDict):
-    """One source: `id` is its line in the file, from 0, by which the outputs of all processes are put in order.
+    """One source: `id` is its line in the file, from 0, by which the outputs of all processes are sorted.
 
-    A line that cannot be read has no text but a problem, which says why.
+    A line that cannot be read has no text; `problem` says why.
     """
 
     id: int
@@ -22,18 +22,18 @@ class Source(TypedDict):
 
 
 def read_sources(file: str | None, field: str | None = None) -> list[Source]:
-    """The sources of a UTF-8 text file, one per line; of a .jsonl file the field of the object on each line.
+    """Read the sources of a UTF-8 text file, one per line; of a .jsonl file, one field of the object on each line.
 
-    Every line is a source, empty ones included, so that outputs can be put beside the lines. A line that cannot be
-    read stops nothing.
+    Every line is a source, empty lines included, so that outputs line up with the file. A line that cannot be read
+    does not stop the others.
 
     Args:
-        file: what --data.predict_source was given; plain or `.gz`.
-        field: which field of each line of JSON lines holds the text.
+        file: the value of --data.predict_source; plain or `.gz`.
+        field: the field of each JSON line that holds the text.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: no file was named, it is empty or cannot be read, or the field of its objects is not known.
+        FileNotFoundError: the file does not exist.
+        ValueError: no file was named, it is empty or cannot be read, or it is JSON lines without `field`.
     """
     if file is None:
         raise ValueError(f"predict needs sources: give a text file with one source per line, {OPTION} FILE")
@@ -41,26 +41,26 @@ def read_sources(file: str | None, field: str | None = None) -> list[Source]:
     of_json = (path.stem if path.suffix.lower() == ".gz" else path.name).lower().endswith(ENDINGS)
     if of_json and field is None:
         raise ValueError(
-            f"{OPTION} {file} is JSON lines, but no field is known that holds the source; name it with --data.fields "
-            "where the data have this option, or give a text file with one source per line"
+            f"{OPTION} {file} is JSON lines, but the field of the source is not known; name it with --data.fields "
+            "if the data have this option, or give a text file with one source per line"
         )
-    content = whole(OPTION, file, "a text file with one source per line").removeprefix(codecs.BOM_UTF8)
+    content = read_whole(OPTION, file, "a text file with one source per line").removeprefix(codecs.BOM_UTF8)
     if not content:
         raise ValueError(f"{OPTION} {file}: the file is empty; write one source per line")
     lines = content.removesuffix(b"\n").split(b"\n")
     sources = []
     for number, line in enumerate(lines):
         place = f"{OPTION} {file}: line {number + 1}"
-        sources.append(_source(number, line.removesuffix(b"\r"), place, field if of_json else None))
+        sources.append(_parse_source(number, line.removesuffix(b"\r"), place, field if of_json else None))
     return sources
 
 
-def _source(number: int, line: bytes, place: str, field: str | None) -> Source:
+def _parse_source(number: int, line: bytes, place: str, field: str | None) -> Source:
     try:
         if field is None:
-            text = decoded(line, place)
+            text = decode_line(line, place)
         else:
-            text = text_of(line, place, field, chosen=False) if line.strip() else ""
+            text = parse_field(line, place, field, chosen=False) if line.strip() else ""
     except ValueError as error:
         return Source(id=number, text=None, problem=str(error))
     return Source(id=number, text=text, problem=None)

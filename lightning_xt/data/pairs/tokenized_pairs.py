@@ -1,4 +1,4 @@
-"""Texts of pairs turned into ids."""
+"""Tokenization of text pairs."""
 
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
@@ -6,40 +6,40 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from lightning_xt.data.pairs.pair_files import PairLines
-from lightning_xt.data.pairs.pair_table import Rows
+from lightning_xt.data.pairs.pair_table import RaggedIds
 from lightning_xt.data.tokenizers.base import Tokenizer
 
 BLOCK = 10_000
-"""Texts whose ids are lists at once, which takes many times the memory of an array."""
+"""Texts tokenized at once: lists of ids take many times the memory of an array."""
 
 
-class Tokenized(NamedTuple):
-    """Ids of pairs, special ones included.
+class TokenizedPairs(NamedTuple):
+    """Token ids of pairs, special tokens included.
 
     Args:
         source: the ids of each text and the end id.
         target: the start id, the ids of each text and the end id.
-        too_long: how many pairs have a text of too many ids.
+        too_long: number of pairs with a text that is too long.
     """
 
-    source: Rows
-    target: Rows
+    source: RaggedIds
+    target: RaggedIds
     too_long: int
 
 
-def tokenized(
+def tokenize(
     lines: PairLines, source: Tokenizer, target: Tokenizer, max_length: int, too_long: Literal["drop", "truncate"]
-) -> Tokenized:
-    """The pairs of all lines as ids.
+) -> TokenizedPairs:
+    """Tokenize pairs of texts.
 
     Args:
         lines: the texts.
-        source: turns sources into ids.
-        target: turns targets into ids; it has a start and an end id.
-        max_length: ids that a text may have, special ones aside.
-        too_long: whether a pair with a text of more ids is left out or its texts are cut.
+        source: tokenizer of the sources.
+        target: tokenizer of the targets, with a start and an end id.
+        max_length: longest text in tokens, special tokens excluded.
+        too_long: whether a pair with a longer text is dropped or its texts are cut.
     """
-    sides = [_Side(source, [], _ids(source.end)), _Side(target, _ids(target.start), _ids(target.end))]
+    sides = [_Side(source, [], _as_list(source.end)), _Side(target, _as_list(target.start), _as_list(target.end))]
     longer = 0
     for first in range(0, len(lines.sources), BLOCK):
         texts = (lines.sources[first : first + BLOCK], lines.targets[first : first + BLOCK])
@@ -49,11 +49,11 @@ def tokenized(
         keep = np.flatnonzero(~long) if too_long == "drop" else np.arange(len(long))
         for side, rows in zip(sides, ids, strict=True):
             side.add([rows[number][:max_length] for number in keep])
-    return Tokenized(sides[0].rows, sides[1].rows, longer)
+    return TokenizedPairs(sides[0].rows, sides[1].rows, longer)
 
 
 class _Side:
-    """The ids of one side as they come."""
+    """Builder of the ids of one side."""
 
     def __init__(self, tokenizer: Tokenizer, before: list[int], after: list[int]) -> None:
         self.tokenizer = tokenizer
@@ -63,15 +63,15 @@ class _Side:
         self._lengths = [np.zeros(0, dtype=np.int64)]
 
     def add(self, texts: Sequence[list[int]]) -> None:
-        """Takes the ids of more texts."""
+        """Append the ids of texts."""
         rows = [[*self.before, *text, *self.after] for text in texts]
         self._ids.append(np.asarray([each for row in rows for each in row], dtype=np.int32))
         self._lengths.append(np.asarray([len(row) for row in rows], dtype=np.int64))
 
     @property
-    def rows(self) -> Rows:
-        return Rows.joined(np.concatenate(self._ids), np.concatenate(self._lengths))
+    def rows(self) -> RaggedIds:
+        return RaggedIds.from_lengths(np.concatenate(self._ids), np.concatenate(self._lengths))
 
 
-def _ids(special: int | None) -> list[int]:
+def _as_list(special: int | None) -> list[int]:
     return [] if special is None else [special]

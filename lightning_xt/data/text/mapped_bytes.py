@@ -1,4 +1,4 @@
-"""Tokens on disk, one byte each."""
+"""Memory-mapped tokens, one byte each."""
 
 from pathlib import Path
 from typing import Any
@@ -8,10 +8,9 @@ from numpy.typing import NDArray
 
 
 class MappedBytes:
-    """Reads a range of a file as an array of uint8 without holding it in memory.
+    """A range of a file as a memory-mapped array of uint8.
 
-    The file is mapped at the first access, and a copy that is pickled for a worker process holds the path, not the
-    content.
+    The file is mapped at the first access; a pickled copy for a worker process holds the path, not the content.
 
     Args:
         path: the file.
@@ -29,7 +28,7 @@ class MappedBytes:
         return self.stop - self.start
 
     def __getitem__(self, index: slice | NDArray[np.int64]) -> NDArray[np.uint8]:
-        """The bytes at `index`, a slice or an array of offsets from the start of the range."""
+        """Return the bytes at `index`, a slice or an array of offsets from the start of the range."""
         if self._array is None:
             mapped = np.memmap(self.path, dtype=np.uint8, mode="r", offset=self.start, shape=(len(self),))
             self._array = np.asarray(mapped)

@@ -1,4 +1,4 @@
-"""Training tokens that live on the device, so that a batch is eight bytes a window on its way there."""
+"""Training tokens resident on the device: a batch transfers eight bytes per window."""
 
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
@@ -14,31 +14,31 @@ from lightning_xt.data.text.windows import TrainingWindows
 
 BLOCK = 1 << 26  # bytes copied at once
 ROOM = 4
-"""On a GPU tokens are made resident by themselves if its free memory holds them so many times."""
+"""With `auto`, tokens become resident on a GPU whose free memory holds them this many times."""
 
 
 class WindowStarts(NamedTuple):
-    """What a loader gives instead of windows: the first token of each."""
+    """A batch of windows as the offset of the first token of each."""
 
     starts: Int[Tensor, " b"]
 
 
 class Starts(Dataset[WindowStarts]):
-    """The starts of training windows, in the place of the windows.
+    """The starts of training windows, in place of the windows.
 
     Args:
-        windows: gives the starts.
+        windows: the training windows.
     """
 
     def __init__(self, windows: TrainingWindows) -> None:
         self.windows = windows
 
     def __getitem__(self, sample: int) -> WindowStarts:
-        """The start of window `sample`, as a batch of one."""
+        """Return the start of window `sample`, as a batch of one."""
         return self.__getitems__([sample])
 
     def __getitems__(self, samples: Sequence[int]) -> WindowStarts:
-        """The starts of a batch."""
+        """Return the starts of a batch."""
         return WindowStarts(torch.from_numpy(self.windows.offsets(samples)))
 
 
@@ -46,8 +46,8 @@ class ResidentTokens:
     """The tokens of a split as a tensor of uint8 on a device.
 
     Args:
-        tokens: the split; it is copied in blocks, so that it is never in the computer's memory as a whole.
-        device: where to.
+        tokens: the split; it is copied in blocks, so that host memory never holds all of it.
+        device: the device.
     """
 
     def __init__(self, tokens: MappedBytes, device: torch.device) -> None:
@@ -57,47 +57,47 @@ class ResidentTokens:
             self.tokens[first : first + len(block)] = torch.from_numpy(block.copy())
 
     def windows(self, starts: Int[Tensor, " b"], seq_len: int) -> Int[Tensor, "b n"]:
-        """The windows that begin at the starts, n = seq_len + 1."""
+        """Gather the windows that begin at the starts, n = seq_len + 1."""
         offsets = torch.arange(seq_len + 1, device=self.tokens.device)
         return self.tokens[starts[:, None] + offsets].long()
 
 
-def made_resident(
+def load_resident(
     tokens: MappedBytes, device: torch.device, resident: bool | Literal["auto"], what: str
 ) -> ResidentTokens | None:
-    """The tokens on the device, or None where they stay in their file.
+    """Copy the tokens to the device; return None if they stay in their file.
 
     Args:
         tokens: the split.
-        device: where the model is trained.
-        resident: the option.
-        what: the corpus, for messages.
+        device: the device of training.
+        resident: the option `resident`.
+        what: name of the corpus in messages.
 
     Raises:
-        ValueError: they are to be resident, and the device has no room.
+        ValueError: `resident` is true and the device has no room.
     """
     if resident is False or (resident == "auto" and device.type != "cuda"):
         return None
-    if resident != "auto" or ROOM * len(tokens) <= _free(device):
+    if resident != "auto" or ROOM * len(tokens) <= _free_bytes(device):
         try:
             return ResidentTokens(tokens, device)
         except RuntimeError as error:
-            # A CPU's lack of memory has no class of its own.
+            # Out of memory on a CPU has no exception class of its own.
             if not isinstance(error, torch.OutOfMemoryError) and "DefaultCPUAllocator" not in str(error):
                 raise
             if resident is True:
                 raise ValueError(
-                    f"data.resident is true, but the {len(tokens) / 1e9:.1f} GB of {what} do not fit on {device}; "
-                    "leave it away"
+                    f"--data.resident is true, but the {len(tokens) / 1e9:.1f} GB of {what} do not fit on {device}; "
+                    "omit it"
                 ) from error
     rank_zero_info(
-        f"{what}: its {len(tokens) / 1e9:.1f} GB stay in the file, because {device} has {_free(device) / 1e9:.1f} GB "
-        "free; batches are read ahead"
+        f"{what}: its {len(tokens) / 1e9:.1f} GB stay in the file, because {device} has "
+        f"{_free_bytes(device) / 1e9:.1f} GB free; batches are prefetched"
     )
     return None
 
 
-def _free(device: torch.device) -> int:
-    """Bytes of a GPU's memory that nothing uses."""
+def _free_bytes(device: torch.device) -> int:
+    """Return the free bytes of a GPU's memory."""
     free, _ = torch.cuda.mem_get_info(device)
     return free

@@ -1,4 +1,4 @@
-"""Fixed-length windows of a long array of tokens: at random for training, all of them once for evaluation."""
+"""Fixed-length windows of a long token array: random for training, each token once for evaluation."""
 
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
@@ -15,7 +15,7 @@ from lightning_xt.core.batch import EvaluationBatch
 
 @runtime_checkable
 class TokenArray(Protocol):
-    """Tokens that can be measured and gathered: a numpy array, or `MappedBytes`."""
+    """An array of tokens with a length and integer indexing: a numpy array, or `MappedBytes`."""
 
     def __len__(self) -> int: ...
 
@@ -23,14 +23,14 @@ class TokenArray(Protocol):
 
 
 class TrainingWindows(Dataset[Tensor]):
-    """Window n starts at an offset that depends on the seed and n alone, each offset equally likely.
+    """Random training windows: window n starts at an offset that is a pure function of the seed and n.
 
-    There is no end: any n from 0 to 2**64 - 1 is a sample. There is no state either, so it does not matter which
-    process asks for which n.
+    All offsets are equally likely. Any n from 0 to 2**64 - 1 is a sample, and there is no state, so any process can
+    read any n.
 
     Args:
         tokens: at least `seq_len + 1` tokens.
-        seq_len: tokens a window predicts; it holds one more.
+        seq_len: tokens that a window predicts; it holds one more.
         seed: chooses the sequence of offsets, 0 to 2**64 - 1.
     """
 
@@ -40,23 +40,23 @@ class TrainingWindows(Dataset[Tensor]):
         self.seed = seed
 
     def offsets(self, samples: Sequence[int]) -> NDArray[np.int64]:
-        """First token of each of the samples."""
+        """Return the offset of the first token of each sample."""
         # The bias of the remainder is below (number of offsets) / 2**64.
         choices = np.uint64(len(self.tokens) - self.seq_len)
         return np.asarray(split_mix_64(self.seed, samples) % choices, dtype=np.int64)
 
     def __getitem__(self, sample: int) -> Int[Tensor, " n"]:
-        """Window `sample`, n = seq_len + 1."""
+        """Return window `sample`, n = seq_len + 1."""
         return self.__getitems__([sample])[0]
 
     def __getitems__(self, samples: Sequence[int]) -> Int[Tensor, "b n"]:
-        """The windows of a batch, gathered at once, n = seq_len + 1."""
+        """Gather the windows of a batch at once, n = seq_len + 1."""
         index = self.offsets(samples)[:, None] + np.arange(self.seq_len + 1)
         return torch.from_numpy(self.tokens[index].astype(np.int64))
 
 
 class EvaluationWindows(Dataset[EvaluationBatch]):
-    """Cuts a split so that every token but the first is predicted exactly once.
+    """Windows of a split in which every token but the first is predicted exactly once.
 
         seq_len 4, stride 2, 10 tokens     . context   x predicted and counted here
 
@@ -66,12 +66,12 @@ class EvaluationWindows(Dataset[EvaluationBatch]):
         window 2           . . . x x
         window 3               . . . x     and one token of padding
 
-    Window 0 counts all its targets, each later one its last `stride`, which have at least `seq_len - stride + 1`
-    tokens before them. A window past the last has nothing to count, which is `scored` all False.
+    Window 0 scores all its targets, each later window its last `stride` targets, which have at least
+    `seq_len - stride + 1` tokens before them. A window past the last scores none: `scored` is False everywhere.
 
     Args:
         tokens: at least 2 tokens.
-        seq_len: tokens a window predicts; it holds one more.
+        seq_len: tokens that a window predicts; it holds one more.
         stride: tokens from one window to the next, 1 to `seq_len`; None means `seq_len`.
     """
 
@@ -85,11 +85,11 @@ class EvaluationWindows(Dataset[EvaluationBatch]):
         return 1 + -(-after_the_first // self.stride)
 
     def __getitem__(self, window: int) -> EvaluationBatch:
-        """Window `window`, as a batch of one."""
+        """Return window `window`, as a batch of one."""
         return self.__getitems__([window])
 
     def __getitems__(self, windows: Sequence[int]) -> EvaluationBatch:
-        """The windows of a batch, gathered at once."""
+        """Gather the windows of a batch at once."""
         number = np.asarray(windows, dtype=np.int64)[:, None]
         index = number * self.stride + np.arange(self.seq_len + 1)
         exists = index < len(self.tokens)
@@ -102,12 +102,14 @@ class EvaluationWindows(Dataset[EvaluationBatch]):
 def split_mix_64(
     seed: int | NDArray[np.uint64], numbers: Sequence[int] | NDArray[np.uint64] | NDArray[np.int64]
 ) -> NDArray[np.uint64]:
-    """Numbers `numbers` of the SplitMix64 generator that `seed` starts: 64 random bits that need no earlier ones.
+    """Return outputs of a SplitMix64 generator by number: 64 random bits each, computed without earlier outputs.
 
-    Many seeds at once are an array that is broadcast against that of the numbers.
+    Steele, Lea and Flood 2014, https://doi.org/10.1145/2660193.2660195. The state starts at a hash of the seed, so
+    neighbouring seeds share no part of their sequences.
 
-    Steele, Lea and Flood 2014, https://doi.org/10.1145/2660193.2660195. Its start is itself a hash of the seed,
-    so that seeds that lie close together share no stretch of their sequences.
+    Args:
+        seed: the generator's seed; an array of seeds broadcasts against the numbers.
+        numbers: which outputs to return.
     """
     golden = np.uint64(0x9E3779B97F4A7C15)
     start = _mix(np.atleast_1d(np.asarray(seed, dtype=np.uint64)))
@@ -115,7 +117,7 @@ def split_mix_64(
 
 
 def _mix(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """SplitMix64's output function (Stafford's variant 13 of the MurmurHash3 finalizer), modulo 2**64."""
+    """Apply SplitMix64's output function (Stafford's variant 13 of the MurmurHash3 finalizer), modulo 2**64."""
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return np.asarray(z ^ (z >> np.uint64(31)))

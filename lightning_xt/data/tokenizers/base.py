@@ -1,4 +1,4 @@
-"""What turns text into ids and back."""
+"""Base classes of tokenizers."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
@@ -6,64 +6,64 @@ from typing import Any
 
 
 class TextStream(ABC):
-    """Turns ids into text as they come."""
+    """Incremental decoder: ids in, text out."""
 
     @abstractmethod
-    def feed(self, token: int) -> str:
-        """The text that is certain after one more id; empty in the middle of a character."""
+    def push(self, token: int) -> str:
+        """Add one id; return the text that is now complete, empty in the middle of a character."""
 
     @abstractmethod
     def finish(self) -> str:
-        """What remains when no id follows. All the pieces together are what `decode` gives at once."""
+        """Return the rest of the text. All returned texts together equal the result of `decode`."""
 
 
 class Tokenizer(ABC):
-    """Turns text into ids and back. Its special ids are None where it has none."""
+    """Tokenizer: text to ids and back. Special ids that it lacks are None."""
 
     pad: int | None = None
     start: int | None = None
-    """Opens a text: a model continues a prompt from here."""
+    """The start id, which opens a text."""
     end: int | None = None
-    """Follows a text: a model that gives it has finished."""
+    """The end id: a model that generates it has finished."""
 
     @property
     def init_args(self) -> dict[str, Any]:
-        """What the constructor was given, as plain values: a checkpoint keeps it."""
+        """The constructor's arguments as plain values, for checkpoints."""
         return {}
 
     @property
-    def learnt(self) -> str | None:
-        """What it has learnt, as a `tokenizer.json` of the `tokenizers` library; None where it has nothing to learn."""
+    def trained_state(self) -> str | None:
+        """The trained tokenizer as a `tokenizer.json` of the `tokenizers` library; None if it does not learn."""
         return None
 
     @property
     @abstractmethod
     def vocab_size(self) -> int:
-        """Number of ids, special ones included."""
+        """Number of ids, special ids included."""
 
-    def train(self, texts: Callable[[], Iterable[str]]) -> None:  # noqa: B027 - most have nothing to learn
-        """Learns from a split; nothing by default.
+    def train(self, texts: Callable[[], Iterable[str]]) -> None:  # noqa: B027 - most tokenizers do not learn
+        """Train on texts; by default, do nothing.
 
         Args:
-            texts: opens the texts from the first, as often as it is called.
+            texts: opens the texts from the start; may be called several times.
         """
 
     @abstractmethod
     def encode(self, text: str) -> list[int]:
-        """The ids of a text, without special ones."""
+        """Encode a text, without special ids."""
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """The ids of each text, without special ones."""
+        """Encode each text, without special ids."""
         return [self.encode(text) for text in texts]
 
     def encode_prompt(self, text: str) -> list[int]:
-        """The ids of a text that a model is to continue, with the id that opens a text where there is one."""
+        """Encode a prompt, with the start id first if the tokenizer has one."""
         return [*([] if self.start is None else [self.start]), *self.encode(text)]
 
     @abstractmethod
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of a sequence of ids; what is no text becomes U+FFFD."""
+        """Decode ids; bytes that are not text become U+FFFD."""
 
     @abstractmethod
     def stream(self) -> TextStream:
-        """A decoder for ids that arrive one at a time."""
+        """Return an incremental decoder."""

@@ -1,4 +1,4 @@
-"""Text as its UTF-8 bytes."""
+"""UTF-8 bytes as tokens."""
 
 import codecs
 from collections.abc import Sequence
@@ -8,10 +8,10 @@ from lightning_xt.data.tokenizers.base import TextStream, Tokenizer
 
 
 class Bytes(Tokenizer):
-    """Reads text as UTF-8 bytes: the 256 byte values are the ids.
+    """Encodes text as UTF-8 bytes: the 256 byte values are the ids.
 
     Args:
-        separator: the byte that opens each document, and so ends the one before; the only special id. None = none.
+        separator: the byte before each document, which also ends the one before; the only special id. None = none.
     """
 
     def __init__(self, *, separator: int | None = None) -> None:
@@ -26,7 +26,7 @@ class Bytes(Tokenizer):
         return 256
 
     def encode(self, text: str) -> list[int]:
-        # A byte on the command line that is not UTF-8 reaches Python as a lone surrogate; this gives it back.
+        # Command-line bytes that are not UTF-8 reach Python as lone surrogates; this restores them.
         return list(text.encode("utf-8", errors="surrogateescape"))
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -37,12 +37,12 @@ class Bytes(Tokenizer):
 
 
 class _ByteStream(TextStream):
-    """Holds back the bytes of a character until its last one."""
+    """Incremental decoder that holds bytes back until a character is complete."""
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
-    def feed(self, token: int) -> str:
+    def push(self, token: int) -> str:
         return self._decoder.decode(bytes([token]))
 
     def finish(self) -> str:

@@ -1,21 +1,21 @@
-"""Ids written as numbers."""
+"""Ids written as decimal numbers."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from lightning_xt.data.tokenizers.base import TextStream, Tokenizer
 
-MOST_DIGITS = 18  # of a number that is looked at; Python refuses to read some thousand
+MAX_DIGITS = 18  # longest number that is parsed; Python refuses thousands of digits
 
 
 class Numbers(Tokenizer):
-    """Reads ids from decimal numbers with spaces between them: '5 3 17' is the ids 5, 3 and 17.
+    """Encodes decimal numbers separated by spaces: '5 3 17' is the ids 5, 3 and 17.
 
     Args:
-        vocab_size: number of ids; the numbers are those below it.
-        pad: the id that fills up; None means none.
-        start: the id that opens a sequence; None means none.
-        end: the id that follows a sequence; None means none.
+        vocab_size: number of ids; every number is below it.
+        pad: the padding id; None means none.
+        start: the start id of a sequence; None means none.
+        end: the end id of a sequence; None means none.
     """
 
     def __init__(self, vocab_size: int, *, pad: int | None = 0, start: int | None = 1, end: int | None = None) -> None:
@@ -24,7 +24,7 @@ class Numbers(Tokenizer):
         if len(set(chosen)) < len(chosen) or any(not 0 <= token < vocab_size for token in chosen):
             shown = ", ".join(f"{name} {token}" for name, token in specials.items() if token is not None)
             raise ValueError(
-                f"data.tokenizer.vocab_size {vocab_size} with {shown}: special ids must be different numbers from 0 "
+                f"--data.tokenizer.vocab_size {vocab_size} with {shown}: special ids must be different numbers from 0 "
                 f"to {vocab_size - 1}; change them or raise --data.tokenizer.vocab_size"
             )
         self.pad, self.start, self.end = pad, start, end
@@ -39,7 +39,7 @@ class Numbers(Tokenizer):
         return self._vocab_size
 
     def encode(self, text: str) -> list[int]:
-        return [self._id(word) for word in text.split()]
+        return [self._parse(word) for word in text.split()]
 
     def decode(self, ids: Sequence[int]) -> str:
         return " ".join(str(token) for token in ids if not self._is_special(token))
@@ -47,13 +47,13 @@ class Numbers(Tokenizer):
     def stream(self) -> TextStream:
         return _NumberStream(self)
 
-    def _id(self, word: str) -> int:
-        if word.isascii() and word.isdecimal() and len(word) <= MOST_DIGITS and int(word) < self._vocab_size:
+    def _parse(self, word: str) -> int:
+        if word.isascii() and word.isdecimal() and len(word) <= MAX_DIGITS and int(word) < self._vocab_size:
             return int(word)
         shown = ascii(word if len(word) <= 40 else f"{word[:40]}...")
         raise ValueError(
-            f"{shown} is none of the {self._vocab_size} ids; write numbers from 0 to {self._vocab_size - 1} with "
-            "spaces between them, such as '5 3 17'"
+            f"{shown} is not one of the {self._vocab_size} ids; write numbers from 0 to {self._vocab_size - 1}, "
+            "separated by spaces, such as '5 3 17'"
         )
 
     def _is_special(self, token: int) -> bool:
@@ -61,17 +61,17 @@ class Numbers(Tokenizer):
 
 
 class _NumberStream(TextStream):
-    """Puts a space before each number but the first."""
+    """Incremental decoder that puts a space before each number but the first."""
 
     def __init__(self, numbers: Numbers) -> None:
         self._numbers = numbers
-        self._begun = False
+        self._has_text = False
 
-    def feed(self, token: int) -> str:
+    def push(self, token: int) -> str:
         text = self._numbers.decode([token])
-        if text and self._begun:
+        if text and self._has_text:
             text = f" {text}"
-        self._begun = self._begun or bool(text)
+        self._has_text = self._has_text or bool(text)
         return text
 
     def finish(self) -> str:

@@ -1,4 +1,4 @@
-"""Text as its UTF-8 bytes, with special ids before them."""
+"""UTF-8 bytes and special ids as tokens."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ SPECIALS = 3  # pad, start and end
 
 
 class SpecialBytes(Tokenizer):
-    """Reads text as UTF-8 bytes after three special ids: 0 pads, 1 opens a text, 2 ends it, byte b is id b + 3."""
+    """Encodes text as UTF-8 bytes, byte b as id b + 3; ids 0, 1 and 2 are the pad, start and end ids."""
 
     pad, start, end = 0, 1, 2
 
@@ -31,13 +31,13 @@ class SpecialBytes(Tokenizer):
 
 
 class _SpecialByteStream(TextStream):
-    """Passes on the bytes among the ids."""
+    """Incremental decoder of the bytes among the ids."""
 
     def __init__(self, stream: TextStream) -> None:
         self._stream = stream
 
-    def feed(self, token: int) -> str:
-        return self._stream.feed(token - SPECIALS) if token >= SPECIALS else ""
+    def push(self, token: int) -> str:
+        return self._stream.push(token - SPECIALS) if token >= SPECIALS else ""
 
     def finish(self) -> str:
         return self._stream.finish()

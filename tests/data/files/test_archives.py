@@ -8,7 +8,7 @@ import zipfile
 import pytest
 
 from lightning_xt.data.files import reading
-from lightning_xt.data.files.archives import entries
+from lightning_xt.data.files.archives import read_entries
 
 
 def write(path, files, method=zipfile.ZIP_DEFLATED):
@@ -24,7 +24,7 @@ def path(tmp_path):
 
 
 def contents(path):
-    return [(name, b"".join(blocks)) for name, blocks in entries(path)]
+    return [(name, b"".join(blocks)) for name, blocks in read_entries(path)]
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED])
@@ -45,7 +45,7 @@ def test_an_entry_that_points_outside(path, name):
     with pytest.raises(
         ValueError, match=r"corpus.zip: the entry .* points outside the archive; get .* you trust"
     ) as told:
-        next(entries(path))
+        next(read_entries(path))
     assert repr(name) in str(told.value)
 
 
@@ -69,8 +69,8 @@ def test_a_link(path):
 @pytest.mark.parametrize("name", ["inner.zip", "a/b.TXT.GZ", "c.tar.xz"])
 def test_an_archive_in_an_archive(path, name):
     write(path, [("a.txt", b"a"), (name, b"x")])
-    with pytest.raises(ValueError, match="is an archive itself; unpack the archive by hand and name the folder"):
-        next(entries(path))
+    with pytest.raises(ValueError, match="is an archive itself; unpack the archive yourself and name the folder"):
+        next(read_entries(path))
 
 
 def test_an_encrypted_entry(path):
@@ -78,13 +78,13 @@ def test_an_encrypted_entry(path):
     for mark, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
         content[content.index(mark) + offset] |= 1
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"the entry 'secret.txt' is encrypted; unpack the archive by hand"):
+    with pytest.raises(ValueError, match=r"the entry 'secret.txt' is encrypted; unpack the archive yourself"):
         contents(path)
 
 
 def test_another_method(path):
     write(path, [("a.txt", b"a" * 100)], zipfile.ZIP_BZIP2)
-    with pytest.raises(ValueError, match=r"the entry 'a.txt' is packed by another method than deflate; unpack"):
+    with pytest.raises(ValueError, match=r"the entry 'a.txt' is compressed by another method than deflate; unpack"):
         contents(path)
 
 
@@ -93,14 +93,16 @@ def test_a_damaged_entry(path, method):
     content = bytearray(write(path, [("a.txt", bytes(range(256)) * 9)], method).read_bytes())
     content[100] ^= 1
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"corpus.zip is cut off, damaged or no zip file \(.+\); get it again"):
+    with pytest.raises(ValueError, match=r"corpus.zip is cut off, damaged or not a zip file \(.+\); get it again"):
         contents(path)
 
 
 @pytest.mark.parametrize("kept", [0, 1, 100, -1, -30])
 def test_an_archive_that_was_cut_off(path, kept):
     path.write_bytes(write(path, [("a.txt", bytes(range(256)) * 9)]).read_bytes()[:kept])
-    with pytest.raises(ValueError, match=r"corpus.zip is cut off, damaged or no zip file \(File is not a zip file\)"):
+    with pytest.raises(
+        ValueError, match=r"corpus.zip is cut off, damaged or not a zip file \(File is not a zip file\)"
+    ):
         contents(path)
 
 
@@ -124,7 +126,7 @@ def test_a_forged_directory(path, offset, value):
     start = content.index(b"PK\x01\x02") + offset
     content[start : start + len(value)] = value
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"corpus.zip is cut off, damaged or no zip file"):
+    with pytest.raises(ValueError, match=r"corpus.zip is cut off, damaged or not a zip file"):
         contents(path)
 
 
@@ -132,12 +134,12 @@ def test_a_bomb_of_many_entries(path, monkeypatch):
     """Each entry is small; all of them together are not, whatever the archive says."""
     monkeypatch.setattr(reading, "FREE_OUTPUT", 0)
     write(path, [(f"{n:02}.txt", bytes(100_000)) for n in range(20)])
-    monkeypatch.setattr(reading, "MOST_EXPANSION", 1_950_000 / path.stat().st_size)
-    found = entries(path)
+    monkeypatch.setattr(reading, "MAX_EXPANSION", 1_950_000 / path.stat().st_size)
+    found = read_entries(path)
     for _ in range(19):
         assert len(b"".join(next(found)[1])) == 100_000
     _, last = next(found)
-    with pytest.raises(ValueError, match=r"corpus.zip expands to more than 1,9.*unpack it by hand and name"):
+    with pytest.raises(ValueError, match=r"corpus.zip expands to more than 1,9.*unpack it yourself and name"):
         b"".join(last)
 
 
@@ -146,7 +148,7 @@ def test_a_size_that_is_a_lie(path):
     start = content.index(b"PK\x01\x02")
     content[start + 24 : start + 28] = struct.pack("<I", 10)
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"corpus.zip is cut off, damaged or no zip file \(Bad CRC"):
+    with pytest.raises(ValueError, match=r"corpus.zip is cut off, damaged or not a zip file \(Bad CRC"):
         contents(path)
 
 
@@ -155,5 +157,5 @@ def test_unreadable(path, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(io, "open", refuse)
-    with pytest.raises(ValueError, match=r"cannot read .*corpus.zip \(Permission denied\); make it readable or leave"):
+    with pytest.raises(ValueError, match=r"cannot read .*corpus.zip \(Permission denied\); make it readable or omit"):
         contents(path)

@@ -151,7 +151,7 @@ def test_a_cut_connection_says_what_is_kept_and_what_to_do(server, file):
     server.cut = 4000
     sentence = (
         rf"cannot download {server.url} \(the connection ended after 4,000 of 10,240 bytes\); 4,000 bytes are kept; "
-        rf"run the command again to go on, or put the file at {file}$"
+        rf"run the command again to resume, or put the file at {file}$"
     )
     with pytest.raises(OSError, match=sentence):
         download(server.url, file)
@@ -321,7 +321,7 @@ def test_a_chunked_answer_tells_its_end(server, file):
 
 def test_a_chunked_answer_that_is_cut_off(server, file):
     server.chunked, server.cut = True, 4000
-    with pytest.raises(OSError, match=r"IncompleteRead.* bytes are kept; run the command again to go on"):
+    with pytest.raises(OSError, match=r"IncompleteRead.* bytes are kept; run the command again to resume"):
         download(server.url, file)
     assert not file.exists()
 
@@ -345,7 +345,9 @@ def test_a_server_that_refuses(server, file, status, reason):
 def test_a_server_that_refuses_for_now_costs_nothing_that_has_arrived(server, file):
     cut_off(server, file)
     server.status = 503
-    with pytest.raises(OSError, match=r"503 Service Unavailable\); 4,000 bytes are kept; run the command again to go"):
+    with pytest.raises(
+        OSError, match=r"503 Service Unavailable\); 4,000 bytes are kept; run the command again to resume"
+    ):
         download(server.url, file)
     server.status = None
     download(server.url, file)

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from lightning_xt.data.files import data_folder, file_digests
-from lightning_xt.data.files.file_digests import content_hash, file_hash, file_hashes
+from lightning_xt.data.files.file_digests import hash_content, hash_file, hash_files
 from lightning_xt.data.text.mapped_bytes import MappedBytes
 from lightning_xt.data.text.splits import Splits
 
@@ -33,50 +33,50 @@ def reads(monkeypatch):
     """The files that were read, in order; files are taken for old."""
     found = []
 
-    def noted(path, blocks=file_digests.raw_blocks):
+    def noted(path, blocks=file_digests.read_raw_blocks):
         found.append(path.name)
         return blocks(path)
 
-    monkeypatch.setattr(file_digests, "raw_blocks", noted)
+    monkeypatch.setattr(file_digests, "read_raw_blocks", noted)
     monkeypatch.setattr(file_digests, "RECENT", -1.0)
     return found
 
 
 def test_the_published_digests(prepared, file, tmp_path):
-    assert content_hash([]) == EMPTY and content_hash([b"a", b"", b"bc"]) == ABC
-    assert file_hash(file) == ABC
-    assert file_hash(file, "md5") == "900150983cd24fb0d6963f7d28e17f72"
+    assert hash_content([]) == EMPTY and hash_content([b"a", b"", b"bc"]) == ABC
+    assert hash_file(file) == ABC
+    assert hash_file(file, "md5") == "900150983cd24fb0d6963f7d28e17f72"
     (tmp_path / "empty").write_bytes(b"")
-    assert file_hashes([tmp_path / "empty", file, tmp_path / "empty"]) == [EMPTY, ABC, EMPTY]
+    assert hash_files([tmp_path / "empty", file, tmp_path / "empty"]) == [EMPTY, ABC, EMPTY]
 
 
 def test_a_file_is_read_once(prepared, file, reads, tmp_path, monkeypatch):
-    assert [file_hash(file) for _ in range(3)] == [ABC] * 3 and reads == ["file"]
+    assert [hash_file(file) for _ in range(3)] == [ABC] * 3 and reads == ["file"]
     monkeypatch.chdir(tmp_path)
-    assert file_hash(file.relative_to(tmp_path)) == ABC and reads == ["file"]
+    assert hash_file(file.relative_to(tmp_path)) == ABC and reads == ["file"]
     # Other digests, and other lists, are other memos.
-    file_hash(file, "md5")
+    hash_file(file, "md5")
     assert reads == ["file"] * 2
     other = tmp_path / "other"
     other.write_bytes(b"")
     for _ in range(2):
-        assert file_hashes([file, other]) == [ABC, EMPTY] and reads == ["file", "file", "file", "other"]
+        assert hash_files([file, other]) == [ABC, EMPTY] and reads == ["file", "file", "file", "other"]
     assert len(os.listdir(prepared)) == 3
 
 
 @pytest.mark.parametrize("change", ["content", "size", "time", "replaced"])
 def test_a_file_that_changed_is_read_again(prepared, file, reads, tmp_path, change):
-    file_hash(file)
+    hash_file(file)
     status = file.stat()
     if change == "time":
         os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
-        assert file_hash(file) == ABC
+        assert hash_file(file) == ABC
     else:
         changed = tmp_path / "changed" if change == "replaced" else file
         changed.write_bytes(b"abcd" if change == "size" else b"abd")
         os.utime(changed, ns=(status.st_atime_ns, status.st_mtime_ns))
         os.replace(changed, file)
-        assert file_hash(file) == hashlib.sha256(file.read_bytes()).hexdigest() != ABC
+        assert hash_file(file) == hashlib.sha256(file.read_bytes()).hexdigest() != ABC
     assert reads == ["file"] * 2
 
 
@@ -86,43 +86,43 @@ def test_a_file_of_this_moment_is_not_remembered(prepared, file, reads, monkeypa
     status = file.stat()
     for age, expected in ((1.9, False), (2.1, True)):
         monkeypatch.setattr(file_digests.time, "time", lambda age=age: max(status.st_mtime, status.st_ctime) + age)
-        file_hash(file)
+        hash_file(file)
         assert prepared.exists() == expected
 
 
 def test_a_file_that_changes_while_it_is_read(prepared, file, reads, monkeypatch):
-    noted = file_digests.raw_blocks
+    noted = file_digests.read_raw_blocks
 
     def growing(path):
         yield from noted(path)
         path.write_bytes(b"more")
 
-    monkeypatch.setattr(file_digests, "raw_blocks", growing)
-    file_hash(file)
+    monkeypatch.setattr(file_digests, "read_raw_blocks", growing)
+    hash_file(file)
     assert not prepared.exists()
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff", b"one two", b"a b c d"])
 def test_a_memo_that_is_none(prepared, file, reads, content):
-    file_hash(file)
+    hash_file(file)
     (memo,) = prepared.iterdir()
     memo.write_bytes(content)
-    assert file_hash(file) == ABC and reads == ["file"] * 2
-    assert file_hash(file) == ABC and reads == ["file"] * 2
+    assert hash_file(file) == ABC and reads == ["file"] * 2
+    assert hash_file(file) == ABC and reads == ["file"] * 2
 
 
 def test_where_nothing_can_be_written(prepared, file, reads, tmp_path, monkeypatch):
     """Memos go to the cache where the data folder is not to be written, or nowhere."""
     (tmp_path / "data").write_text("no folder")
-    assert file_hash(file) == file_hash(file) == ABC and reads == ["file"]
+    assert hash_file(file) == hash_file(file) == ABC and reads == ["file"]
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "data"))
     assert data_folder.prepared_folders()[1] == tmp_path / "data" / "lightning-xt" / "prepared"
-    assert file_hash(file) == file_hash(file) == ABC and reads == ["file"] * 3
+    assert hash_file(file) == hash_file(file) == ABC and reads == ["file"] * 3
 
 
 def test_a_file_that_is_not_there(prepared, tmp_path):
     with pytest.raises(ValueError, match=r"cannot read .*none \(No such file or directory\)"):
-        file_hash(tmp_path / "none")
+        hash_file(tmp_path / "none")
 
 
 def test_splits_are_told_apart_by_what_they_hold(prepared, reads, tmp_path):

@@ -1,11 +1,11 @@
-"""JSON lines: texts, and every way in which a line has none."""
+"""JSON lines: read_texts, and every way in which a line has none."""
 
 import json
 
 import pytest
 
 from lightning_xt.data.files import json_lines
-from lightning_xt.data.files.json_lines import texts
+from lightning_xt.data.files.json_lines import read_texts
 
 LINES = b'{"id": 1, "text": "one\\n\\u20ac"}\r\n\n  \t\n{"text": "", "id": 2}\n{"text": "\xc3\xa9 \\ud83d\\ude00"}'
 
@@ -16,15 +16,15 @@ LINES = b'{"id": 1, "text": "one\\n\\u20ac"}\r\n\n  \t\n{"text": "", "id": 2}\n{
 def test_the_field_of_every_line(size, end, begin):
     content = begin + LINES + end
     blocks = [content[first : first + size] for first in range(0, len(content), size)]
-    assert [text.decode() for text in texts(blocks, "x", "text")] == ["one\n\u20ac", "", "\u00e9 \U0001f600"]
+    assert [text.decode() for text in read_texts(blocks, "x", "text")] == ["one\n\u20ac", "", "\u00e9 \U0001f600"]
 
 
 def test_no_lines():
     for content in ([], [b"\xef\xbb\xbf"], [b"\xef\xbb\xbf \r\n\n"]):
-        assert list(texts(content, "x", "text")) == []
+        assert list(read_texts(content, "x", "text")) == []
 
 
-OBJECT = "but with --data.field every line is to be an object; mend the line, or leave --data.field away"
+OBJECT = "but with --data.field every line must be an object; fix the line, or omit --data.field"
 
 
 @pytest.mark.parametrize(
@@ -49,23 +49,23 @@ OBJECT = "but with --data.field every line is to be an object; mend the line, or
         (b'{"text": ["x"]}', "line 3: the field 'text' is a list, not a string"),
         (b'{"text": {}}', "line 3: the field 'text' is an object, not a string"),
         (b'{"text": 7}', "line 3: the field 'text' is a number, not a string"),
-        (b'{"text": "a\\ud800"}', "line 3: character 1 of the field 'text' is half a character .* mend or remove"),
+        (b'{"text": "a\\ud800"}', "line 3: character 1 of the field 'text' is half a character .* fix or remove"),
         (b'{"text": "\xff"}', "line 3: byte 10 of the line is not UTF-8; save the file as UTF-8"),
     ],
     ids=range(18),
 )
 def test_a_line_without(line, message):
-    found = texts([b'{"text": "x"}\n\n' + line + b"\n{}"], "corpus.jsonl", "text")
+    found = read_texts([b'{"text": "x"}\n\n' + line + b"\n{}"], "corpus.jsonl", "text")
     assert next(found) == b"x"
     with pytest.raises(ValueError, match=message):
         next(found)
 
 
 def test_a_line_without_end(monkeypatch):
-    monkeypatch.setattr(json_lines, "MOST_LINE", 1000)
+    monkeypatch.setattr(json_lines, "MAX_LINE", 1000)
     good = b'{"text": "' + b"x" * 900 + b'"}\n'
-    assert len(list(texts([good] * 3, "x", "text"))) == 3
+    assert len(list(read_texts([good] * 3, "x", "text"))) == 3
     endless = iter([good, *[b"x" * 100] * 10, b"x"])
     with pytest.raises(ValueError, match=r"x, line 2 is longer than 1,000 bytes; cut the document into several lines"):
-        list(texts(endless, "x", "text"))
+        list(read_texts(endless, "x", "text"))
     assert list(endless) == []

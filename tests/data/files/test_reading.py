@@ -1,11 +1,11 @@
-"""Plain and compressed files as blocks, and what is wrong with those that are none."""
+"""Plain and compressed files as read_blocks, and what is wrong with those that are none."""
 
 import gzip
 
 import pytest
 
 from lightning_xt.data.files import reading
-from lightning_xt.data.files.reading import blocks
+from lightning_xt.data.files.reading import read_blocks
 
 TEXT = bytes(range(251)) * 40
 
@@ -23,7 +23,7 @@ def test_blocks(packed, tmp_path, monkeypatch):
     for size in (64, 4096, 1 << 20):
         monkeypatch.setattr(reading, "BLOCK", size)
         for path in (plain, packed):
-            found = list(blocks(path))
+            found = list(read_blocks(path))
             assert b"".join(found) == TEXT and 0 < max(map(len, found)) <= size
 
 
@@ -31,7 +31,7 @@ def test_blocks(packed, tmp_path, monkeypatch):
 def test_a_gzip_file_that_was_cut_off(packed, kept):
     packed.write_bytes(packed.read_bytes()[:kept])
     with pytest.raises(ValueError, match=r"text.txt.GZ ends too early: the download or copy was cut off; get it again"):
-        list(blocks(packed))
+        list(read_blocks(packed))
 
 
 def damaged(content, what):
@@ -45,16 +45,14 @@ def damaged(content, what):
 @pytest.mark.parametrize("what", ["checksum", "middle", "text", "more after it"])
 def test_a_gzip_file_that_is_damaged(packed, what):
     packed.write_bytes(damaged(gzip.compress(TEXT), what))
-    with pytest.raises(ValueError, match=r"text.txt.GZ is cut off, damaged or no gz file \(.+\); get it again"):
-        list(blocks(packed))
+    with pytest.raises(ValueError, match=r"text.txt.GZ is cut off, damaged or not a gz file \(.+\); get it again"):
+        list(read_blocks(packed))
 
 
 def test_a_file_that_is_not_there(tmp_path):
     for name in ("a.txt", "a.gz"):
-        with pytest.raises(
-            ValueError, match=r"cannot read .* \(No such file or directory\); make it readable or leave"
-        ):
-            list(blocks(tmp_path / name))
+        with pytest.raises(ValueError, match=r"cannot read .* \(No such file or directory\); make it readable or omit"):
+            list(read_blocks(tmp_path / name))
 
 
 def test_a_bomb(tmp_path, monkeypatch):
@@ -64,12 +62,12 @@ def test_a_bomb(tmp_path, monkeypatch):
     monkeypatch.setattr(reading, "BLOCK", 10_000)
     assert size * 200 < 1_000_000
     # Anything may expand to what no machine minds.
-    assert reading.FREE_OUTPUT == 64 << 20 and len(b"".join(blocks(path))) == 1_000_000
+    assert reading.FREE_OUTPUT == 64 << 20 and len(b"".join(read_blocks(path))) == 1_000_000
     monkeypatch.setattr(reading, "FREE_OUTPUT", 0)
-    found = blocks(path)
+    found = read_blocks(path)
     for _ in range(size * 200 // 10_000):
         assert next(found) == bytes(10_000)
-    with pytest.raises(ValueError, match=rf"zeros.gz expands to more than {size * 200:,} bytes.*unpack it by hand"):
+    with pytest.raises(ValueError, match=rf"zeros.gz expands to more than {size * 200:,} bytes.*unpack it yourself"):
         next(found)
-    monkeypatch.setattr(reading, "MOST_EXPANSION", 1_000_000 / size)
-    assert len(b"".join(blocks(path))) == 1_000_000
+    monkeypatch.setattr(reading, "MAX_EXPANSION", 1_000_000 / size)
+    assert len(b"".join(read_blocks(path))) == 1_000_000

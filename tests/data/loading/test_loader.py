@@ -10,13 +10,13 @@ import pytest
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_xt.data.loading import loader
-from lightning_xt.data.loading.loader import AHEAD, Loader, prepared_ahead
+from lightning_xt.data.loading.loader import AHEAD, Loader, prefetch
 from lightning_xt.data.text.text_files import TextFiles
 
 
 def test_a_loader_has_a_length_only_if_its_batches_end():
     assert len(Loader([1, 2, 3])) == 3 and list(Loader([1, 2])) == [1, 2]
-    with pytest.raises(TypeError, match="no end"):
+    with pytest.raises(TypeError, match="endless"):
         len(Loader(iter([])))
 
 
@@ -84,13 +84,13 @@ def test_an_error_of_a_batch_comes_when_its_turn_does():
 
 def test_no_more_batches_than_asked_for_are_taken_ahead():
     taken = []
-    stream = prepared_ahead(taken.append(number) or number for number in count())
+    stream = prefetch(taken.append(number) or number for number in count())
     assert next(stream) == 0
     stream.close()
     assert taken == list(range(len(taken)))
     assert len(taken) <= 1 + AHEAD
-    assert list(prepared_ahead([])) == []
-    assert list(prepared_ahead(range(20))) == list(range(20))
+    assert list(prefetch([])) == []
+    assert list(prefetch(range(20))) == list(range(20))
 
 
 def anonymous_megabytes():

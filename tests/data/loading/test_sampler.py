@@ -4,7 +4,7 @@ from itertools import chain, islice
 
 import pytest
 
-from lightning_xt.data.loading.sampler import CounterBatchSampler, every_window_once
+from lightning_xt.data.loading.sampler import CounterBatchSampler, batch_windows_once
 
 
 def first_batches(count, **kwargs):
@@ -28,7 +28,7 @@ def test_the_start_is_asked_at_every_iteration():
 
 @pytest.mark.parametrize("windows", [1, 2, 7, 13])
 def test_evaluation_is_shared_without_duplicates(windows):
-    shares = [list(chain(*every_window_once(windows, 2, rank=rank, world=3))) for rank in range(3)]
+    shares = [list(chain(*batch_windows_once(windows, 2, rank=rank, world=3))) for rank in range(3)]
     assert [[n for n in share if n < windows] for share in shares] == [list(range(r, windows, 3)) for r in range(3)]
     assert sorted(chain(*shares))[:windows] == list(range(windows))
     assert len({len(share) for share in shares}) == 1

@@ -1,4 +1,4 @@
-"""What a model is to copy: the answers, the splits, and the stream."""
+"""What a model is to copy: the solve, the splits, and the stream."""
 
 from itertools import islice, product
 
@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_xt.data.pairs.copy_task import CopyTask, answers
-from lightning_xt.data.pairs.symbol_sequences import SPLITS, Symbols, SymbolSequences, split_of
+from lightning_xt.data.pairs.copy_task import CopyTask, solve
+from lightning_xt.data.pairs.symbol_sequences import SPLITS, Symbols, SymbolSequences, assign_splits
 
 
 def taken(data, count):
@@ -35,7 +35,7 @@ def sources(data, split):
     ],
 )
 def test_answers(task, expected):
-    answer = answers(Symbols(np.asarray([[4, 2, 3], [5, 0, 0]]), np.asarray([3, 1])), task)
+    answer = solve(Symbols(np.asarray([[4, 2, 3], [5, 0, 0]]), np.asarray([3, 1])), task)
     assert answer.ids.tolist() == expected
     assert answer.lengths.tolist() == [6, 2] if task == "copy_twice" else [3, 1]
 
@@ -101,8 +101,8 @@ def test_no_sequence_is_in_two_splits(options):
 def test_the_split_does_not_depend_on_the_padding():
     ids = np.random.default_rng(0).integers(2, 9, (500, 4))
     lengths = np.full(500, 4)
-    splits = split_of(Symbols(ids, lengths))
-    assert np.array_equal(split_of(Symbols(np.pad(ids, ((0, 0), (0, 3))), lengths)), splits)
+    splits = assign_splits(Symbols(ids, lengths))
+    assert np.array_equal(assign_splits(Symbols(np.pad(ids, ((0, 0), (0, 3))), lengths)), splits)
     shares = np.bincount(splits) / 500
     assert abs(shares[0] - 0.1) < 0.04 and abs(shares[1] - 0.1) < 0.04
 
@@ -162,15 +162,15 @@ def test_the_hash_is_of_what_is_trained_on():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_symbols": 0}, "data.num_symbols must be at least 1, not 0"),
-        ({"min_length": 0}, "data.min_length must be at least 1, not 0"),
-        ({"min_length": 5, "max_length": 4}, r"data.max_length must be at least data.min_length \(5\), not 4"),
-        ({"validation_size": -1}, "data.validation_size must be at least 0, not -1"),
-        ({"test_size": 0}, "data.test_size must be at least 1, not 0"),
-        ({"test_length": 0}, "data.test_length must be at least 1, not 0"),
-        ({"batch_size": 0}, "data.batch_size must be at least 1, not 0"),
-        ({"eval_batch_size": 0}, "data.eval_batch_size must be at least 1, not 0"),
-        ({"seed": -1}, r"data.seed must be from 0 to 2\*\*64 - 1, not -1"),
+        ({"num_symbols": 0}, "has num_symbols 0, which must be at least 1"),
+        ({"min_length": 0}, "has min_length 0, which must be at least 1"),
+        ({"min_length": 5, "max_length": 4}, r"--data.max_length must be at least --data.min_length \(5\), not 4"),
+        ({"validation_size": -1}, "has validation_size -1, which must be at least 0"),
+        ({"test_size": 0}, "has test_size 0, which must be at least 1"),
+        ({"test_length": 0}, "has test_length 0, which must be at least 1"),
+        ({"batch_size": 0}, "has batch_size 0, which must be at least 1"),
+        ({"eval_batch_size": 0}, "has eval_batch_size 0, which must be at least 1"),
+        ({"seed": -1}, r"--data.seed must be from 0 to 2\*\*64 - 1, not -1"),
     ],
 )
 def test_options_are_checked(options, message):
@@ -180,16 +180,16 @@ def test_options_are_checked(options, message):
 
 def test_a_split_that_can_hold_nothing():
     """One sequence belongs to one split, so the others are empty."""
-    full = SPLITS[int(split_of(Symbols(np.asarray([[2]]), np.asarray([1])))[0])]
+    full = SPLITS[int(assign_splits(Symbols(np.asarray([[2]]), np.asarray([1])))[0])]
     for split in SPLITS:
         if split == full:
             assert SymbolSequences(split, 1, (1, 1), 0).draw(np.arange(3)).ids.tolist() == [[2]] * 3
             continue
-        message = f"data.num_symbols 1 makes so few sequences of 1 to 1 symbols .* the {split} split"
+        message = f"--data.num_symbols 1 gives so few sequences of 1 to 1 symbols .* the {split} split"
         with pytest.raises(ValueError, match=message):
             SymbolSequences(split, 1, (1, 1), 0)
     for stage in {"fit", "validate", "test"} - {full}:
-        with pytest.raises(ValueError, match="makes so few sequences"):
+        with pytest.raises(ValueError, match="gives so few sequences"):
             CopyTask(num_symbols=1, min_length=1).setup(stage)
     # One symbol, but many lengths.
     SymbolSequences("test", 1, (1, 60), 0).draw(np.arange(100))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_xt.data.loading.isolated_rng import OwnRandomness
+from lightning_xt.data.loading.isolated_rng import IsolatedRng
 from lightning_xt.data.pairs.generator_pairs import GeneratorPairs
 
 
@@ -66,8 +66,8 @@ def test_the_model_draws_as_if_there_were_no_function():
 
 
 def test_the_states_are_given_back_when_the_function_fails():
-    own, state = OwnRandomness(3), torch.get_rng_state()
-    with pytest.raises(RuntimeError, match="negative"), own.used():
+    own, state = IsolatedRng(3), torch.get_rng_state()
+    with pytest.raises(RuntimeError, match="negative"), own.use():
         torch.rand(-torch.randint(1, 5, ()))
     assert torch.equal(torch.get_rng_state(), state)
 
@@ -78,7 +78,10 @@ def test_a_resume_draws_again(caplog):
     data.load_state_dict({"samples_seen": 3, "hash": None})
     with caplog.at_level("INFO"):
         assert taken(data) == whole[3:]
-    assert "test_generator_pairs.cycle: the 3 batches that the run has seen are drawn again" in caplog.text
+    assert (
+        "test_generator_pairs.cycle: the 3 batches that the run has trained on are drawn again and discarded"
+        in caplog.text
+    )
     assert data.samples_after(3, 5) == 8
 
 
@@ -128,11 +131,11 @@ def test_a_function_is_found_by_its_path(tmp_path, monkeypatch):
     data.setup("fit")
     assert len(taken(data)) == 5
     for path, message in {
-        "cycle": "data.function cycle is no import path; write module and function, such as --data.function mine.cycle",
-        "nowhere.pairs.cycle": "data.function nowhere.pairs.cycle: there is no module nowhere here; start",
-        "mine.pears.cycle": "data.function mine.pears.cycle: there is no module mine.pears here; start",
-        "mine.pairs.cicle": "data.function mine.pairs.cicle: there is no cicle in mine.pairs; name a function",
-        "mine.pairs.SIZE": "data.function mine.pairs.SIZE: SIZE is a int, no function, in mine.pairs; name a function",
+        "cycle": "--data.function cycle is not an import path; write module and function, such as --data.function mine.cycle",
+        "nowhere.pairs.cycle": "--data.function nowhere.pairs.cycle: there is no module nowhere here; start",
+        "mine.pears.cycle": "--data.function mine.pears.cycle: there is no module mine.pears here; start",
+        "mine.pairs.cicle": "--data.function mine.pairs.cicle: there is no cicle in mine.pairs; name a function",
+        "mine.pairs.SIZE": "--data.function mine.pairs.SIZE: SIZE is a int, not a function, in mine.pairs; name a function",
     }.items():
         with pytest.raises(ValueError, match=message):
             made(path).setup("fit")
@@ -150,15 +153,18 @@ SRC, TGT, MASK = torch.full((2, 3), 2), torch.tensor([[1, 2], [1, 2]]), torch.on
     [
         ((SRC, TGT), r"it is a tuple of Tensor, Tensor; yield three tensors, \(src, tgt, src_mask\)"),
         ((SRC, TGT, None), "it is a tuple of Tensor, Tensor, NoneType"),
-        ((SRC.float(), TGT, MASK), "src is of torch.float32; ids are whole numbers"),
-        ((SRC, TGT.bool(), MASK), "tgt is of torch.bool; ids are whole numbers"),
+        ((SRC.float(), TGT, MASK), "src has dtype torch.float32; ids must be integers"),
+        ((SRC, TGT.bool(), MASK), "tgt has dtype torch.bool; ids must be integers"),
         ((SRC[0], TGT, MASK), r"src has the shape \(3,\); it must be \(rows, ids\)"),
-        ((SRC, TGT[:0], MASK), r"tgt has the shape \(0, 2\); it must be \(rows, ids\), at least one of each"),
+        ((SRC, TGT[:0], MASK), r"tgt has the shape \(0, 2\); it must be \(rows, ids\), with at least one of each"),
         ((SRC[:1], TGT, MASK[:1]), "src has 1 rows and tgt 2; each source needs its target"),
-        ((SRC, TGT[:, :1], MASK), "tgt has only one id a row; behind the start id"),
-        ((SRC, TGT, MASK.long()), "src_mask is of torch.int64; it must be boolean, True where a source id is real"),
-        ((SRC, TGT, MASK[:, :2]), r"src_mask has the shape \(2, 2\), but src \(2, 3\); they must be alike"),
-        ((SRC, TGT, torch.tensor([[True] * 3, [False] * 3])), "source 1 is all padding; each needs an id for which"),
+        ((SRC, TGT[:, :1], MASK), "tgt has one id a row; after the start id"),
+        ((SRC, TGT, MASK.long()), "src_mask has dtype torch.int64; it must be boolean, False at padding"),
+        ((SRC, TGT, MASK[:, :2]), r"src_mask has the shape \(2, 2\), but src \(2, 3\); they must be equal"),
+        (
+            (SRC, TGT, torch.tensor([[True] * 3, [False] * 3])),
+            "source 1 is all padding; src_mask must be True for at least",
+        ),
         ((SRC + 7, TGT, MASK), "src holds the id 9; with --data.source_vocab_size 9 ids are from 0 to 8"),
         ((SRC, TGT - 2, MASK), "tgt holds the id -1; with --data.target_vocab_size 9 ids are from 0 to 8"),
         ((SRC, TGT.flip(0, 1), MASK), "target 0 begins with the id 2; it must begin with the start id, --data.start 1"),
@@ -179,12 +185,12 @@ def test_a_wrong_batch_is_named():
 
     batches = iter(made(turning).train_dataloader())
     assert len([next(batches) for _ in range(4)]) == 4
-    with pytest.raises(ValueError, match=r"turning: batch 4 of the train split: src_mask is of torch\.int32"):
+    with pytest.raises(ValueError, match=r"turning: batch 4 of the train split: src_mask has dtype torch\.int32"):
         next(batches)
 
 
 def test_a_function_that_is_no_generator():
-    with pytest.raises(ValueError, match="gives a int; it must yield batches"):
+    with pytest.raises(ValueError, match="returns a int; it must yield batches"):
         made(lambda: 3).setup("fit")
     with pytest.raises(ValueError, match=r"batch 0 of the train split: it is a dict; yield three tensors"):
         made(lambda: iter([{}])).setup("fit")
@@ -204,12 +210,12 @@ def test_a_function_that_ends():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"source_vocab_size": 0}, "data.source_vocab_size must be at least 1, not 0"),
-        ({"validation_batches": -1}, "data.validation_batches must be at least 0, not -1"),
-        ({"pad": 9}, "data.pad 9 is none of the ids 0 to 8; set another --data.pad or a larger vocabulary"),
-        ({"end": 9}, "data.end 9 is none of the ids 0 to 8"),
-        ({"start": 0}, "data.pad 0, data.start 0: special ids must be different"),
-        ({"seed": 2**64}, "data.seed must be from 0"),
+        ({"source_vocab_size": 0}, "has source_vocab_size 0, which must be at least 1"),
+        ({"validation_batches": -1}, "has validation_batches -1, which must be at least 0"),
+        ({"pad": 9}, "--data.pad 9 is not one of the ids 0 to 8; set another --data.pad or a larger vocabulary"),
+        ({"end": 9}, "--data.end 9 is not one of the ids 0 to 8"),
+        ({"start": 0}, "--data.pad 0, --data.start 0: special ids must be different"),
+        ({"seed": 2**64}, "--data.seed must be from 0"),
     ],
 )
 def test_options_are_checked(options, message):
@@ -222,9 +228,9 @@ def test_the_state_of_a_gpu_is_kept_apart_too(monkeypatch):
     monkeypatch.setattr(torch.cuda, "manual_seed", gpu.manual_seed)
     monkeypatch.setattr(torch.cuda, "get_rng_state", gpu.get_state)
     monkeypatch.setattr(torch.cuda, "set_rng_state", gpu.set_state)
-    own, drawn = OwnRandomness(3, cuda=True), []
+    own, drawn = IsolatedRng(3, cuda=True), []
     for _ in range(2):
-        with own.used():
+        with own.use():
             drawn.append(torch.rand((), generator=gpu).item())
     assert torch.rand((), generator=gpu) == torch.rand((), generator=torch.Generator().manual_seed(7))
     expected = torch.Generator().manual_seed(3)
@@ -240,7 +246,7 @@ def test_the_function_may_be_any_callable():
 
 def test_what_the_function_raises_is_told_with_its_place():
     data = GeneratorPairs(raising, source_vocab_size=9, target_vocab_size=9)
-    said = r"^--data\.function .*raising raised KeyError: 'x' \(.*test_generator_pairs\.py, line \d+\); mend it there$"
+    said = r"^--data\.function .*raising raised KeyError: 'x' \(.*test_generator_pairs\.py, line \d+\); fix it there$"
     with pytest.raises(ValueError, match=said):
         data.setup("fit")
 

@@ -143,7 +143,7 @@ def test_a_folder_of_ones_own_that_lacks_a_file(data_folder, server, tmp_path):
     assert data.lines("train") == ALL[0]
     message = (
         rf"^--data.path {folder} has neither val.de nor val.de.gz; put train.en, train.de, val.en, val.de, "
-        r"test_2016_flickr.en, test_2016_flickr.de there, plain or .gz, or leave --data.path away to download them$"
+        r"test_2016_flickr.en, test_2016_flickr.de there, plain or .gz, or omit --data.path to download them$"
     )
     with pytest.raises(FileNotFoundError, match=message):
         data.lines("validation")
@@ -176,12 +176,12 @@ def test_blank_sides_are_left_out_of_training_alone(data_folder, monkeypatch):
         (folder / name).write_text("\n" + "x\n" * (SIZES[name.partition(".")[0]] - 1))
     data = Multi30k(base_url=UNUSED)
     assert len(data.lines("train").sources) == 5 and data.lines("validation").sources == ["", "x", "x"]
-    assert told == ["--data Multi30k: 1 of 6 training pairs have a side without text and are left out"]
+    assert told == ["--data Multi30k: 1 of 6 training pairs have a blank side and are dropped"]
 
 
 @pytest.mark.parametrize("languages", [("en",), ("en", "en"), ("en", "../de"), ("en", ""), ("en", "de", "fr")])
 def test_languages_that_cannot_be(languages):
     with pytest.raises(
-        ValueError, match=r"^data.languages must be two different ones, not \['en'.*\]; write the source"
+        ValueError, match=r"^--data.languages must be two different ones, not \['en'.*\]; write the source"
     ):
         Multi30k(languages=languages)

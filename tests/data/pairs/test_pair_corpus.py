@@ -19,11 +19,11 @@ def corpus(folder, pairs=PAIRS, held_out=None, **options):
     """The pairs to train on, and those to validate and test on."""
     file = folder / "train.tsv"
     file.write_text("".join(f"{source}\t{target}\n" for source, target in pairs))
-    paths = {"validation_fraction": 0, "test_fraction": 0}
+    paths = {"validation": 0, "test": 0}
     if held_out is not None:
         other = folder / "other.tsv"
         other.write_text("".join(f"{source}\t{target}\n" for source, target in held_out))
-        paths = {"validation_path": str(other), "test_path": str(other)}
+        paths = {"validation": str(other), "test": str(other)}
     return ParallelText(str(file), **paths, **{"tokenizer": SpecialBytes, **options})
 
 
@@ -60,7 +60,7 @@ def test_ids(tmp_path):
 def test_what_is_too_long_is_left_out_or_cut_and_told(tmp_path, caplog):
     with caplog.at_level("INFO"):
         assert epoch(corpus(tmp_path, max_length=3)) == [("ab", "xyz"), ("c", "w"), ("ij", "tt")]
-    told = "2 of 5 training pairs have more than 3 ids on a side; they are left out (--data.too_long drop)"
+    told = "2 of 5 training pairs have more than 3 tokens on a side; they are dropped (--data.too_long drop)"
     assert caplog.text.count(told) == 1
     with caplog.at_level("INFO"):
         cut = epoch(corpus(tmp_path, max_length=3, too_long="truncate"))
@@ -75,7 +75,7 @@ def test_what_is_too_long_is_left_out_or_cut_and_told(tmp_path, caplog):
 def test_without_a_limit_texts_fit_into_a_batch(tmp_path, caplog):
     with caplog.at_level("INFO"):
         assert len(epoch(corpus(tmp_path, [*PAIRS, ("k", "r" * 7), ("k", "r" * 6)], max_tokens=8))) == 6
-    assert "1 of 7 training pairs have more than 6 ids on a side" in caplog.text
+    assert "1 of 7 training pairs have more than 6 tokens on a side" in caplog.text
 
 
 @pytest.mark.parametrize("too_long", ["drop", "truncate"])
@@ -85,7 +85,7 @@ def test_evaluation_leaves_out_none_and_keeps_the_references(tmp_path, caplog, t
     with caplog.at_level("INFO"):
         data.setup("test")
         (batch,) = data.test_dataloader()
-    assert "2 of 3 test pairs have more than 4 ids on a side; these are cut for the model" in caplog.text
+    assert "2 of 3 test pairs have more than 4 tokens on a side; these are cut for the model" in caplog.text
     found = dict(zip(batch.index.tolist(), batch.references, strict=True))
     assert found == {0: "x", 1: "yyyyyy", 2: ""}
     sources = {n: ids[mask].tolist() for n, ids, mask in zip(batch.index.tolist(), batch.src, batch.src_mask)}  # noqa: B905
@@ -182,10 +182,10 @@ def on(world):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"max_tokens": 7}, "data.max_tokens must be at least 8, not 7"),
-        ({"max_length": 0}, "data.max_length must be at least 1, not 0"),
-        ({"seed": -1}, "data.seed must be from 0"),
-        ({"tokenizer": Bytes}, "data.tokenizer Bytes has no ids that pad, open and end a text; set --data.tokenizer"),
+        ({"max_tokens": 7}, "has max_tokens 7, which must be at least 8"),
+        ({"max_length": 0}, "has max_length 0, which must be at least 1"),
+        ({"seed": -1}, "--data.seed must be from 0"),
+        ({"tokenizer": Bytes}, "--data.tokenizer Bytes has no pad, start and end token; set --data.tokenizer"),
     ],
 )
 def test_options_are_checked(tmp_path, options, message):
@@ -196,11 +196,11 @@ def test_options_are_checked(tmp_path, options, message):
 def test_no_batches_can_be_made(tmp_path):
     with pytest.raises(
         ValueError,
-        match=r"data.max_tokens 8 has no room for the longest training pair of --data.path \S+, which has 12 ids; set "
+        match=r"--data.max_tokens 8 has no room for the longest training pair of --data.path \S+, which has 12 tokens; set "
         r"--data.max_tokens 12 or more, or --data.max_length 6 or less",
     ):
         corpus(tmp_path, [("a", "b" * 10)], max_tokens=8, max_length=20).setup("fit")
-    with pytest.raises(ValueError, match=r"each of the 5 training pairs of .* more than 1 ids on a side, so that none"):
+    with pytest.raises(ValueError, match=r"all 5 training pairs of .* more than 1 tokens on a side, so none"):
         corpus(tmp_path, [("ab", "cd")] * 5, max_length=1).setup("fit")
     data = corpus(tmp_path)
     data.trainer = on(6)
@@ -228,9 +228,9 @@ class Given(PairCorpus):
 def test_splits_without_pairs():
     none = PairLines([], [])
     for splits in ({}, {"train": none}):
-        with pytest.raises(ValueError, match="what is given has no training pairs; give a file that has some"):
+        with pytest.raises(ValueError, match="what is given has no training pairs; give a file with pairs"):
             Given(**splits).setup("fit")
-    with pytest.raises(ValueError, match="what is given: the test split has no pairs; give some, or leave it away"):
+    with pytest.raises(ValueError, match="what is given: the test split has no pairs; give some, or omit the split"):
         Given(train=PairLines(["a"], ["b"]), test=none).test_dataloader()
     with pytest.raises(ValueError, match="what is given: the validation split has no pairs"):
         Given(train=PairLines(["a"], ["b"]), validation=none).setup("fit")
@@ -240,5 +240,5 @@ def test_splits_that_are_missing(tmp_path):
     data = corpus(tmp_path)
     data.setup("fit")
     assert data.val_dataloader() == []
-    with pytest.raises(ValueError, match=r"--data.path \S+ has no test split; give one with --data.test_path or"):
+    with pytest.raises(ValueError, match=r"--data.path \S+ has no test split; give one with --data.test"):
         data.setup("test")

@@ -4,7 +4,7 @@ import gzip
 
 import pytest
 
-from lightning_xt.data.pairs.pair_files import PairLines, aligned, read_pairs, without_blank
+from lightning_xt.data.pairs.pair_files import PairLines, drop_blank, read_aligned, read_pairs
 from lightning_xt.system.messages import own_sentence
 
 SOURCES = ["one\u2028more", " two\x85\x0c ", "", "fo\u00fcr\rx"]
@@ -64,7 +64,7 @@ def test_what_is_not_here_is_looked_for_in_the_data_folder(folders, monkeypatch)
 def test_files_of_different_line_counts(tmp_path):
     source = write(tmp_path / "x.en", "one\n" * 1001)
     target = write(tmp_path / "x.de", "eins\n" * 1000)
-    with pytest.raises(ValueError, match=rf"^{source} has 1,001 lines, but {target} has 1,000; give two files of "):
+    with pytest.raises(ValueError, match=rf"^{source} has 1,001 lines, but {target} has 1,000; give two files with "):
         read_pairs("--data.path", source, target, None)
 
 
@@ -90,8 +90,8 @@ def test_empty_files(tmp_path, content):
     [
         ("x.jsonl", b'{"en": "b", "fr": "c"}', ", line 3 has no field 'de' but 'en', 'fr'; write"),
         ("x.jsonl", b'{"en": "b", "de": 1}', ", line 3: the field 'de' is a number, not a string; write"),
-        ("x.jsonl", b'{"en": ', r", line 3 is not JSON \(Expecting value.*\), but every line is to be an object; mend"),
-        ("x.jsonl", b'["b", "c"]', ", line 3 is a list, but every line is to be an object; mend the line"),
+        ("x.jsonl", b'{"en": ', r", line 3 is not JSON \(Expecting value.*\), but every line must be an object; fix"),
+        ("x.jsonl", b'["b", "c"]', ", line 3 is a list, but every line must be an object; fix the line"),
         ("x.jsonl", b'{"en": "\xff"}', ", line 3: byte 8 of the line is not UTF-8; save the file as UTF-8"),
         ("x.tsv.gz", b"\xc3\xa9\xe9\tb", ", line 3: byte 2 of the line is not UTF-8; save the file as UTF-8"),
         ("x.tsv", b"b", ", line 3 has 1 column, not 2; write a source, one tab and its target there"),
@@ -120,24 +120,24 @@ def test_a_damaged_file(tmp_path):
     cut = tmp_path / "x.en.gz"
     cut.write_bytes(gzip.compress(b"one\n" * 1000)[:-9])
     with pytest.raises(ValueError, match=rf"^{cut} ends too early"):
-        aligned(cut, tmp_path / "x.de")
+        read_aligned(cut, tmp_path / "x.de")
     with pytest.raises(ValueError, match=rf"^{cut} ends too early"):
         read_pairs("--data.path", str(cut), full, None)
 
 
 @pytest.mark.parametrize(
     ("option", "other"),
-    [("--data.path", "--data.target_path"), ("--data.validation_path", "--data.validation_target_path")],
+    [("--data.path", "--data.target_path"), ("--data.validation", "--data.validation_target_path")],
 )
 def test_files_that_are_not_named_as_they_should_be(tmp_path, option, other):
     plain, table = write(tmp_path / "x.en", "one\n"), write(tmp_path / "x.tsv", "one\teins\n")
-    with pytest.raises(FileNotFoundError, match=rf"^{option} none.en: there is no such file or folder, here or in"):
+    with pytest.raises(FileNotFoundError, match=rf"^{option} none.en: no such file or folder, here or in"):
         read_pairs(option, "none.en", plain, None)
-    with pytest.raises(FileNotFoundError, match=rf"^{other} none.de: there is no such file or folder, here or in"):
+    with pytest.raises(FileNotFoundError, match=rf"^{other} none.de: no such file or folder, here or in"):
         read_pairs(option, plain, "none.de", None)
     with pytest.raises(ValueError, match=rf"^{option} {plain} holds one side of the pairs; name the file .* {other}"):
         read_pairs(option, plain, None, FIELDS)
-    with pytest.raises(ValueError, match=rf"^{option} {table} holds sources and targets; leave {other} away, or name"):
+    with pytest.raises(ValueError, match=rf"^{option} {table} holds sources and targets; omit {other}, or name"):
         read_pairs(option, table, plain, None)
     with pytest.raises(ValueError, match=rf"^{option} {tmp_path} names 2 files; name one$"):
         read_pairs(option, str(tmp_path), None, None)
@@ -149,7 +149,7 @@ def test_kinds_of_files_that_are_not_read(tmp_path):
         read_pairs("--data.path", lines, None, None)
     for name in ("x.zip", "x.tar.gz"):
         archive = write(tmp_path / name, "PK")
-        with pytest.raises(ValueError, match=rf"^{archive} is an archive that is not read here; unpack it by hand"):
+        with pytest.raises(ValueError, match=rf"^{archive} is an archive, which is not read here; unpack it and name"):
             read_pairs("--data.path", archive, archive, None)
 
 
@@ -162,17 +162,17 @@ def told(monkeypatch):
 
 def test_pairs_with_a_blank_side_are_left_out_and_counted(told):
     pairs = PairLines(["one", "", "three", "\u00a0\t"], ["eins", "zwei", " ", ""])
-    assert without_blank(pairs, "--data.path x") == (["one"], ["eins"])
-    assert told == ["--data.path x: 3 of 4 training pairs have a side without text and are left out"]
+    assert drop_blank(pairs, "--data.path x") == (["one"], ["eins"])
+    assert told == ["--data.path x: 3 of 4 training pairs have a blank side and are dropped"]
 
 
 def test_nothing_is_said_of_pairs_that_are_whole(told):
     pairs = PairLines(["one"], ["eins"])
-    assert without_blank(pairs, "x") is pairs
+    assert drop_blank(pairs, "x") is pairs
     assert told == []
 
 
 def test_nothing_but_blank_pairs(told):
-    with pytest.raises(ValueError, match=r"^--data.path x: every pair has a side without text; give pairs of which"):
-        without_blank(PairLines(["one", ""], ["", "zwei"]), "--data.path x")
+    with pytest.raises(ValueError, match=r"^--data.path x: every pair has a blank side; give pairs with text"):
+        drop_blank(PairLines(["one", ""], ["", "zwei"]), "--data.path x")
     assert told == []

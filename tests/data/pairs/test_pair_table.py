@@ -3,12 +3,12 @@
 import numpy as np
 import torch
 
-from lightning_xt.data.pairs.pair_table import PairTable, Rows, TableBatches
+from lightning_xt.data.pairs.pair_table import PairTable, RaggedIds, TableBatches
 
 
 def rows(*lists):
     ids = np.asarray([each for row in lists for each in row], dtype=np.int32)
-    return Rows.joined(ids, np.asarray([len(row) for row in lists], dtype=np.int64))
+    return RaggedIds.from_lengths(ids, np.asarray([len(row) for row in lists], dtype=np.int64))
 
 
 def table(references=None, pad=9):

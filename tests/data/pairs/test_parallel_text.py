@@ -34,7 +34,7 @@ def splits(data):
 
 def test_shares_are_cut_from_the_end(write):
     write("x", 40)
-    data = ParallelText("x.en", target_path="x.de", validation_fraction=0.1, test_fraction=0.25)
+    data = ParallelText("x.en", target_path="x.de", validation=0.1, test=0.25)
     assert splits(data) == [pairs(*range(26)), pairs(*range(26, 30)), pairs(*range(30, 40))]
     assert splits(ParallelText("x.en", target_path="x.de")) == [pairs(*range(36)), pairs(36, 37), pairs(38, 39)]
 
@@ -42,12 +42,12 @@ def test_shares_are_cut_from_the_end(write):
 def test_a_share_of_few_pairs_is_one(write):
     write("x", 3)
     assert splits(ParallelText("x.en", target_path="x.de")) == [pairs(0), pairs(1), pairs(2)]
-    data = ParallelText("x.en", target_path="x.de", validation_fraction=0, test_fraction=0)
+    data = ParallelText("x.en", target_path="x.de", validation=0, test=0)
     assert splits(data) == [pairs(0, 1, 2), None, None]
     write("x", 2)
     message = (
         r"^--data.path x.en: of its 2 pairs validation takes 1 and test 1, which leaves none to train on; give more, "
-        r"or set --data.validation_fraction 0 or --data.test_fraction 0$"
+        r"or set --data.validation 0 or --data.test 0$"
     )
     for split in ("train", "validation", "test"):
         with pytest.raises(ValueError, match=message):
@@ -57,10 +57,10 @@ def test_a_share_of_few_pairs_is_one(write):
 def test_splits_with_files_of_their_own(write):
     for name, first in (("x", 0), ("val", 100), ("test", 200)):
         write(name, 4, first)
-    own = {"validation_path": "val.en", "validation_target_path": "val.de"}
-    data = ParallelText("x.en", target_path="x.de", **own, test_fraction=0.5)
+    own = {"validation": "val.en", "validation_target_path": "val.de"}
+    data = ParallelText("x.en", target_path="x.de", **own, test=0.5)
     assert splits(data) == [pairs(0, 1), pairs(100, 101, 102, 103), pairs(2, 3)]
-    data = ParallelText("x.en", target_path="x.de", **own, test_path="test.en", test_target_path="test.de")
+    data = ParallelText("x.en", target_path="x.de", **own, test="test.en", test_target_path="test.de")
     assert splits(data) == [pairs(0, 1, 2, 3), pairs(100, 101, 102, 103), pairs(200, 201, 202, 203)]
 
 
@@ -68,7 +68,7 @@ def test_both_sides_in_one_file(tmp_path, write):
     (tmp_path / "x.jsonl").write_text("".join(json.dumps({"a": f"-{n}", "b": str(n)}) + "\n" for n in range(4)))
     (tmp_path / "val.tsv").write_text("7\t-7\n")
     (tmp_path / "test.jsonl").write_text('{"a": "-8", "b": "8"}\n')
-    data = ParallelText("x.jsonl", fields=("b", "a"), validation_path="val.tsv", test_path="test.jsonl")
+    data = ParallelText("x.jsonl", fields=("b", "a"), validation="val.tsv", test="test.jsonl")
     assert splits(data) == [pairs(0, 1, 2, 3), pairs(7), pairs(8)]
     # Sources to predict are read by the same name.
     (tmp_path / "new.jsonl").write_text('{"b": "9"}\n')
@@ -82,14 +82,14 @@ def test_blank_sides_are_left_out_of_training_alone(tmp_path, write, monkeypatch
     told = []
     monkeypatch.setattr("lightning_xt.data.pairs.pair_files.rank_zero_info", told.append)
     (tmp_path / "x.tsv").write_text("0\t-0\n\t-1\n2\t \n3\t\n\t-4\n")
-    data = ParallelText("x.tsv", validation_fraction=0.2, test_fraction=0.2)
+    data = ParallelText("x.tsv", validation=0.2, test=0.2)
     assert splits(data) == [pairs(0), PairLines(["3"], [""]), PairLines([""], ["-4"])]
-    assert told == ["--data.path x.tsv: 2 of 3 training pairs have a side without text and are left out"]
+    assert told == ["--data.path x.tsv: 2 of 3 training pairs have a blank side and are dropped"]
 
 
 def test_what_a_model_gets(write):
     write("x", 30)
-    data = ParallelText("x.en", target_path="x.de", tokenizer=SpecialBytes, validation_fraction=0.1)
+    data = ParallelText("x.en", target_path="x.de", tokenizer=SpecialBytes, validation=0.1)
     assert data.vocab == {"source": 259, "target": 259, "pad": 0, "start": 1, "end": 2, "separator": None}
     data.setup("fit")
     batch = next(iter(data.train_dataloader()))
@@ -119,8 +119,8 @@ def test_tokenizers_learn_from_the_training_split(write, shared):
 
 def test_no_split_to_test_on(write):
     write("x", 9)
-    data = ParallelText("x.en", target_path="x.de", tokenizer=SpecialBytes, test_fraction=0)
-    message = r"^--data.path x.en has no test split; give one with --data.test_path or --data.test_fraction$"
+    data = ParallelText("x.en", target_path="x.de", tokenizer=SpecialBytes, test=0)
+    message = r"^--data.path x.en has no test split; give one with --data.test$"
     with pytest.raises(ValueError, match=message):
         data.setup("test")
 
@@ -135,18 +135,21 @@ def test_files_of_different_line_counts(tmp_path, write):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"validation_fraction": 1.0}, "^data.validation_fraction must be at least 0 and below 1, not 1.0; it is a"),
-        ({"test_fraction": -0.1}, "^data.test_fraction must be at least 0 and below 1, not -0.1; it is a share"),
+        ({"validation": 1.0}, "^--data.validation 1.0 is not a fraction: it must be at least 0 and below 1"),
+        ({"test": -0.1}, "^--data.test -0.1 is not a fraction: it must be at least 0 and below 1"),
         (
-            {"validation_fraction": 0.5, "test_fraction": 0.5},
-            r"^data.validation_fraction \(0.5\) and data.test_fraction \(0.5\) leave nothing to train on; lower them",
+            {"validation": 0.5, "test": 0.5},
+            r"^--data.validation 0.5 and --data.test 0.5 leave nothing to train on; lower them",
         ),
         (
             {"test_target_path": "x.de"},
-            "^data.test_target_path x.de needs the sources of these targets; name them with --data.test_path$",
+            "^--data.test_target_path x.de needs the file of its sources; name it with --data.test$",
         ),
-        ({"fields": ("en", "en")}, r"^data.fields must be two different names, not \['en', 'en'\]; name the source fi"),
-        ({"fields": ("en",)}, r"^data.fields must be two different names, not \['en'\]; name the source first, such"),
+        (
+            {"fields": ("en", "en")},
+            r"^--data.fields must be two different names, not \['en', 'en'\]; name the source fi",
+        ),
+        ({"fields": ("en",)}, r"^--data.fields must be two different names, not \['en'\]; name the source first, such"),
     ],
 )
 def test_options_that_cannot_be(options, message):

@@ -61,7 +61,7 @@ def test_a_bad_line_stops_nothing(file):
     [
         (b"plain", " is not JSON (Expecting value"),
         (b"[" * 100_000, " is not JSON (maximum recursion"),
-        (b"3", " is a number, but every line is to be an object; mend the line"),
+        (b"3", " is a number, but every line must be an object; fix the line"),
         (b'{"de": "b"}', " has no field 'en' but 'de'; write {\"en\": \"...\"} there"),
         (b'{"en": null}', ": the field 'en' is null, not a string"),
         (b'{"en": "\\ud800"}', ": character 0 of the field 'en' is half a character"),
@@ -84,9 +84,9 @@ def test_no_file_named():
 
 
 def test_missing_file(tmp_path, monkeypatch):
-    with pytest.raises(FileNotFoundError, match=r"^--data.predict_source .*none.en: there is no such file; give"):
+    with pytest.raises(FileNotFoundError, match=r"^--data.predict_source .*none.en: no such file; give"):
         read_sources(str(tmp_path / "none.en"))
-    with pytest.raises(FileNotFoundError, match=r"there is no such file"):
+    with pytest.raises(FileNotFoundError, match=r"no such file"):
         read_sources(str(tmp_path))
     (tmp_path / "new.en").write_text("one\n")
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -103,7 +103,9 @@ def test_empty_files(file, content):
 def test_json_lines_without_a_field(tmp_path):
     file = tmp_path / "new.jsonl"
     file.write_text("{}")
-    with pytest.raises(ValueError, match=rf"^--data.predict_source {file} is JSON lines, but no field is known that"):
+    with pytest.raises(
+        ValueError, match=rf"^--data.predict_source {file} is JSON lines, but the field of the source is not known"
+    ):
         read_sources(str(file))
 
 

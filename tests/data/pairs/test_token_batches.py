@@ -5,7 +5,7 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from lightning_xt.data.pairs.token_batches import LEAST_WIDTH, TokenBatches, by_budget, by_count
+from lightning_xt.data.pairs.token_batches import LEAST_WIDTH, TokenBatches, cut_by_budget, cut_by_count
 
 RANDOM = np.random.default_rng(0)
 SOURCE = RANDOM.integers(4, 40, 997)
@@ -95,13 +95,13 @@ def test_the_last_batch_shares_with_the_one_before():
 
 def test_evaluation_by_count():
     lengths = np.asarray([5, 1, 3, 3, 2])
-    assert [part.tolist() for part in by_count(lengths, 2)] == [[1, 4], [2, 3], [0]]
-    assert by_count(np.zeros(0, dtype=np.int64), 2) == []
+    assert [part.tolist() for part in cut_by_count(lengths, 2)] == [[1, 4], [2, 3], [0]]
+    assert cut_by_count(np.zeros(0, dtype=np.int64), 2) == []
 
 
 def test_evaluation_by_budget():
     wide = LEAST_WIDTH
     lengths = np.asarray([[2 * wide, 3], [wide, 3], [1, 1], [3, 2 * wide], [2, 2], [9 * wide, 2]])
-    assert [part.tolist() for part in by_budget(lengths, 3 * wide)] == [[2, 4], [3], [1], [0], [5]]
-    assert [part.tolist() for part in by_budget(lengths[:, 0], 3 * wide)] == [[2, 4, 3], [1], [0], [5]]
-    assert by_budget(np.zeros(0, dtype=np.int64), 2) == []
+    assert [part.tolist() for part in cut_by_budget(lengths, 3 * wide)] == [[2, 4], [3], [1], [0], [5]]
+    assert [part.tolist() for part in cut_by_budget(lengths[:, 0], 3 * wide)] == [[2, 4, 3], [1], [0], [5]]
+    assert cut_by_budget(np.zeros(0, dtype=np.int64), 2) == []

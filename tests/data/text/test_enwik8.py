@@ -107,7 +107,7 @@ def test_a_download(folder, server, name):
 def test_unpacked_once(folder, monkeypatch):
     write(folder / "enwik8.zip")
     path = Enwik8(split_sizes=SIZES).prepare().train.path
-    monkeypatch.setattr(enwik8, "entries", lambda archive: pytest.fail("unpacked again"))
+    monkeypatch.setattr(enwik8, "read_entries", lambda archive: pytest.fail("unpacked again"))
     assert Enwik8(split_sizes=SIZES).prepare().train.path == path
 
 
@@ -115,7 +115,8 @@ def test_the_checksum_is_computed_once(folder, monkeypatch):
     write(folder / "enwik8")
     monkeypatch.setattr("lightning_xt.data.files.file_digests.RECENT", -1e9)  # as if the file had lain there for long
     Enwik8(split_sizes=SIZES, md5=RIGHT).prepare()
-    monkeypatch.setattr("lightning_xt.data.files.file_digests.raw_blocks", lambda path: pytest.fail("computed again"))
+    raw_blocks = "lightning_xt.data.files.file_digests.read_raw_blocks"
+    monkeypatch.setattr(raw_blocks, lambda path: pytest.fail("computed again"))
     Enwik8(split_sizes=SIZES, md5=RIGHT).prepare()
 
 
@@ -141,7 +142,7 @@ def test_a_wrong_checksum_removes_a_download(folder, server, name):
 
 def test_a_page_in_place_of_the_file_is_removed(folder, server):
     (server.root / "enwik8.zip").write_text("<html>Please log in</html>")
-    with pytest.raises(ValueError, match=r"enwik8.zip is cut off, damaged or no zip file") as caught:
+    with pytest.raises(ValueError, match=r"enwik8.zip is cut off, damaged or not a zip file") as caught:
         Enwik8(url=f"{server.url}/enwik8.zip").prepare()
     assert os.listdir(folder / "enwik8") == []
     assert own_sentence(caught.value) == str(caught.value)
@@ -171,7 +172,7 @@ def test_a_text_of_the_right_size_must_have_the_right_checksum(zeros):
 
 
 def test_the_canonical_splits(zeros, monkeypatch):
-    monkeypatch.setattr(enwik8, "file_hash", lambda path, algorithm: enwik8.MD5)
+    monkeypatch.setattr(enwik8, "hash_file", lambda path, algorithm: enwik8.MD5)
     assert [len(split) for split in Enwik8().prepare()] == [90_000_000, 5_000_000, 5_000_000]
     with pytest.raises(ValueError, match=r"need 100,000,001 bytes together, but .*enwik8 holds 100,000,000; lower"):
         Enwik8(split_sizes=(90_000_000, 5_000_000, 5_000_001)).prepare()
@@ -187,7 +188,9 @@ def test_the_canonical_splits_of_another_text(folder):
 def test_splits_that_are_longer_than_the_text(folder, server):
     write(server.root / "enwik8.zip")
     data = Enwik8(split_sizes=(9000, 500, 1001), url=f"{server.url}/enwik8.zip")
-    sentence = r"data.split_sizes \[9000, 500, 1001\] need 10,501 bytes together, but .*enwik8.zip holds 10,500; lower"
+    sentence = (
+        r"--data.split_sizes \[9000, 500, 1001\] need 10,501 bytes together, but .*enwik8.zip holds 10,500; lower"
+    )
     with pytest.raises(ValueError, match=sentence):
         data.prepare()
     # The option is wrong, not the file.
@@ -200,20 +203,22 @@ def test_an_archive_of_another_form(folder, names):
     with zipfile.ZipFile(folder / "enwik8.zip", "w") as archive:
         for name in names:
             archive.writestr(name, TEXT)
-    with pytest.raises(ValueError, match=rf"enwik8.zip holds {len(names)} files, not one; unpack enwik8 by hand"):
+    with pytest.raises(ValueError, match=rf"enwik8.zip holds {len(names)} files, not one; unpack enwik8 yourself"):
         Enwik8(split_sizes=SIZES).prepare()
     assert prepared(folder) == [] and os.listdir(folder / "prepared") == []
 
 
 @pytest.mark.parametrize("sizes", [(9000, 0, 500), (9000, 500), (-1, 500, 500)])
 def test_sizes_that_are_none(sizes):
-    with pytest.raises(ValueError, match=r"data.split_sizes must be three numbers of at least 1, not \[.*--data.split"):
+    with pytest.raises(
+        ValueError, match=r"--data.split_sizes must be three numbers of at least 1, not \[.*--data.split"
+    ):
         Enwik8(split_sizes=sizes)
 
 
 @pytest.mark.parametrize("md5", ["", "a1fa", "g" * 32])
 def test_a_checksum_that_is_none(md5):
-    with pytest.raises(ValueError, match=rf"data.md5 must be 32 hexadecimal digits, not '{md5}'; .*--data.md5 away"):
+    with pytest.raises(ValueError, match=rf"--data.md5 must be 32 hexadecimal digits, not '{md5}'; .*omit --data.md5"):
         Enwik8(md5=md5)
 
 

@@ -10,7 +10,7 @@ from tiny_run import TIMES, rows, weights
 from lightning_xt.cli import main
 from lightning_xt.data.text import resident
 from lightning_xt.data.text.mapped_bytes import MappedBytes
-from lightning_xt.data.text.resident import ResidentTokens, Starts, made_resident
+from lightning_xt.data.text.resident import ResidentTokens, Starts, load_resident
 from lightning_xt.data.text.windows import TrainingWindows
 
 CPU = torch.device("cpu")
@@ -46,13 +46,13 @@ def test_a_run_is_the_same(fresh, workers):
 
 
 def test_auto_asks_for_a_gpu_with_room(tokens, monkeypatch, caplog):
-    assert made_resident(tokens, CPU, False, "the text") is None
-    assert made_resident(tokens, CPU, "auto", "the text") is None
-    assert made_resident(tokens, CPU, True, "the text") is not None
+    assert load_resident(tokens, CPU, False, "the text") is None
+    assert load_resident(tokens, CPU, "auto", "the text") is None
+    assert load_resident(tokens, CPU, True, "the text") is not None
     gpu = torch.device("cuda", 0)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (len(tokens) * resident.ROOM - 1, 0))
     with caplog.at_level(logging.INFO):
-        assert made_resident(tokens, gpu, "auto", "the text") is None
+        assert load_resident(tokens, gpu, "auto", "the text") is None
     assert "the text: its 0.0 GB stay in the file, because cuda:0 has 0.0 GB free" in caplog.text
 
 
@@ -68,7 +68,7 @@ def test_auto_goes_on_from_the_file_where_copying_runs_out_of_memory(tokens, mon
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (next(left), 0))
     monkeypatch.setattr(torch, "empty", raising(torch.OutOfMemoryError("no room")))
     with caplog.at_level(logging.INFO):
-        assert made_resident(tokens, torch.device("cuda", 0), "auto", "the text") is None
+        assert load_resident(tokens, torch.device("cuda", 0), "auto", "the text") is None
     assert "the text: its 0.0 GB stay in the file, because cuda:0 has 0.5 GB free" in caplog.text
 
 
@@ -77,8 +77,8 @@ def test_auto_goes_on_from_the_file_where_copying_runs_out_of_memory(tokens, mon
 )
 def test_a_device_without_room(tokens, monkeypatch, error):
     monkeypatch.setattr(torch, "empty", raising(error))
-    with pytest.raises(ValueError, match=r"data.resident is true, but the 0.0 GB of the text do not fit on cpu"):
-        made_resident(tokens, CPU, True, "the text")
+    with pytest.raises(ValueError, match=r"--data.resident is true, but the 0.0 GB of the text do not fit on cpu"):
+        load_resident(tokens, CPU, True, "the text")
 
 
 @pytest.mark.parametrize("resident", ["auto", True])
@@ -86,4 +86,4 @@ def test_other_failures_stay_what_they_are(tokens, monkeypatch, resident):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10**9, 0))
     monkeypatch.setattr(torch, "empty", raising(RuntimeError("device-side assert")))
     with pytest.raises(RuntimeError, match="device-side assert"):
-        made_resident(tokens, torch.device("cuda", 0), resident, "the text")
+        load_resident(tokens, torch.device("cuda", 0), resident, "the text")

@@ -3,7 +3,7 @@
 import pytest
 
 from lightning_xt.data.text import standard_library
-from lightning_xt.data.text.standard_library import StandardLibrary, source_files, standard_library_folder
+from lightning_xt.data.text.standard_library import StandardLibrary, list_sources, standard_library_folder
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def tree(tmp_path, monkeypatch):
 
 
 def test_every_twentieth_file_is_held_out(tree):
-    assert [path.stem for path in source_files(tree)] == [f"m{n:02}" for n in range(43)]
+    assert [path.stem for path in list_sources(tree)] == [f"m{n:02}" for n in range(43)]
     splits = StandardLibrary().prepare()
     # Files 19 and 39; both end in a newline.
     assert splits.validation.path.read_bytes() == b"# 19\n# 39\n"
@@ -41,14 +41,14 @@ def test_files_are_sorted_by_their_whole_path(tmp_path):
     for name in ("b/x.py", "b.py", "a/z.py", "b-/x.py"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("")
-    found = [path.relative_to(tmp_path).as_posix() for path in source_files(tmp_path)]
+    found = [path.relative_to(tmp_path).as_posix() for path in list_sources(tmp_path)]
     assert found == sorted(found) == ["a/z.py", "b-/x.py", "b.py", "b/x.py"]
 
 
 def test_a_python_without_sources(tree):
-    for path in source_files(tree)[19:]:
+    for path in list_sources(tree)[19:]:
         path.unlink()
-    with pytest.raises(ValueError, match=r"holds 19 .py files.*at least 20.*--data TextFiles --data.path"):
+    with pytest.raises(ValueError, match=r"has 19 .py files.*at least 20.*--data TextFiles --data.path"):
         StandardLibrary().setup("fit")
 
 
@@ -59,7 +59,7 @@ def test_a_window_longer_than_the_held_out_files(tree):
 
 def test_the_real_one(tmp_path, monkeypatch):
     monkeypatch.setenv("LIGHTNING_XT_DATA", str(tmp_path))
-    files = [path.relative_to(standard_library_folder()) for path in source_files(standard_library_folder())]
+    files = [path.relative_to(standard_library_folder()) for path in list_sources(standard_library_folder())]
     assert len(files) > 300 and "argparse.py" in map(str, files)
     assert not {"site-packages", "dist-packages", "test", "tests"} & {part for file in files for part in file.parts}
     data = StandardLibrary(eval_batch_size=64)

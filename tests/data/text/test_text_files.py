@@ -57,22 +57,22 @@ def test_a_single_file_is_not_copied(corpus, tmp_path):
 def test_splits_are_cut_from_the_end(tmp_path):
     file = tmp_path / "text"
     file.write_bytes(bytes(range(101)))
-    splits = TextFiles(str(file), validation_fraction=0.1, test_fraction=0.05).prepare()
+    splits = TextFiles(str(file), validation=0.1, test=0.05).prepare()
     # int(101 * 0.1) = 10 and int(101 * 0.05) = 5
     assert [list(split[:]) for split in splits] == [list(range(86)), list(range(86, 96)), list(range(96, 101))]
-    splits = TextFiles(str(file), validation_fraction=0.0, test_fraction=0.0).prepare()
+    splits = TextFiles(str(file), validation=0.0, test=0.0).prepare()
     assert len(splits.train) == 101 and splits.validation is None and splits.test is None
 
 
 def test_training_without_a_validation_split(tmp_path):
     file = tmp_path / "text"
     file.write_bytes(bytes(range(101)))
-    data = TextFiles(str(file), validation_fraction=0.0, test_fraction=0.0, seq_len=7)
+    data = TextFiles(str(file), validation=0.0, test=0.0, seq_len=7)
     data.setup("fit")
     assert data.val_dataloader() == []
-    with pytest.raises(ValueError, match=r"has no validation split; set --data.validation_fraction"):
+    with pytest.raises(ValueError, match=r"has no validation split; set --data.validation"):
         data.setup("validate")
-    with pytest.raises(ValueError, match=r"has no test split; set --data.test_fraction"):
+    with pytest.raises(ValueError, match=r"has no test split; set --data.test"):
         data.setup("test")
 
 
@@ -86,10 +86,10 @@ def test_blocks_do_not_change_the_text(corpus, monkeypatch):
     [
         (
             "none.txt",
-            "--data.path .*none.txt: there is no such file or folder, here or in the data folder .*; check the path",
+            "--data.path .*none.txt: no such file or folder, here or in the data folder .*; check the path",
         ),
         ("*.html", r"--data.path .*\*.html: no file matches this pattern; check it, and quote it"),
-        (".git/../void", "--data.path .*void: the folder holds no files"),
+        (".git/../void", "--data.path .*void: the folder has no files"),
     ],
 )
 def test_nothing_there(corpus, path, message):
@@ -97,7 +97,7 @@ def test_nothing_there(corpus, path, message):
     (corpus / "void" / ".hidden").write_text("no")
     with pytest.raises(FileNotFoundError, match=message):
         TextFiles(str(corpus / path)).setup("fit")
-    for option in ("validation_path", "test_path"):
+    for option in ("validation", "test"):
         with pytest.raises(FileNotFoundError, match=message.replace("--data.path", f"--data.{option}")):
             TextFiles(str(corpus), **{option: str(corpus / path)}).setup("fit")
 
@@ -165,27 +165,25 @@ def test_a_separated_file_stays_where_it_lies(corpus):
 def test_splits_of_their_own(corpus, tmp_path):
     train = corpus / "b.txt"
     (corpus / "test.txt.gz").write_bytes(gzip.compress(b"test"))
-    data = TextFiles(str(train), validation_path=str(corpus / "a"), test_path=str(corpus / "test.txt.gz"))
+    data = TextFiles(str(train), validation=str(corpus / "a"), test=str(corpus / "test.txt.gz"))
     splits = data.prepare()
     assert [bytes(split[:]) for split in splits] == [b"bbbbb", b"qq\nzzz\n", b"test"]
-    # The other share is still cut; the fraction of a split with a path has no effect.
-    data = TextFiles(str(train), validation_path=str(corpus / "a"), validation_fraction=0.9, test_fraction=0.4)
+    # The test split is still cut from the training text.
+    data = TextFiles(str(train), validation=str(corpus / "a"), test=0.4)
     splits = data.prepare()
     assert [bytes(split[:]) for split in splits] == [b"bbb", b"qq\nzzz\n", b"bb"]
     test = tmp_path / "test"
     test.write_bytes(b"ccccc")
-    data = TextFiles(str(train), test_path=str(test), validation_fraction=0.0)
+    data = TextFiles(str(train), test=str(test), validation=0.0)
     assert data.prepare().validation is None and data.prepare().test.path == test
-    with pytest.raises(
-        ValueError, match=r"test split .* has 5; lower .* or give more text with --data.test_path, which"
-    ):
-        data.setup("test") or TextFiles(str(train), test_path=str(test), seq_len=5).setup("test")
+    with pytest.raises(ValueError, match=r"test split .* has 5; lower .* or give more text with --data.test, which"):
+        data.setup("test") or TextFiles(str(train), test=str(test), seq_len=5).setup("test")
 
 
 def test_a_field_is_taken_from_every_split(corpus):
     for name in ("train", "validation"):
         (corpus / name).write_bytes(json.dumps({"text": name}).encode())
-    options = {"validation_path": str(corpus / "validation"), "field": "text", "test_fraction": 0.0}
+    options = {"validation": str(corpus / "validation"), "field": "text", "test": 0.0}
     splits = TextFiles(str(corpus / "train"), **options).prepare()
     assert [bytes(split[:]) for split in splits[:2]] == [b"train", b"validation"]
     (corpus / "validation").write_bytes(b'{"text": "good"}\n{"body": 1}')
@@ -204,7 +202,7 @@ def test_json_lines_without_a_field(corpus, tmp_path, name):
 
 def test_json_lines_in_an_archive_without_a_field(corpus):
     list(forms(corpus / "forms"))
-    with pytest.raises(ValueError, match=r"^lines.jsonl in .*lines.zip is JSON lines; name the field that holds"):
+    with pytest.raises(ValueError, match=r"^lines.jsonl in .*lines.zip is JSON lines; name the field of the text"):
         TextFiles(str(corpus / "forms" / "lines.zip")).setup("fit")
     with pytest.raises(ValueError, match=r"^lines.jsonl in .*lines.zip, line 1 has no field 'body' but 'id', 'text';"):
         TextFiles(str(corpus / "forms" / "lines.zip"), field="body").setup("fit")
@@ -213,7 +211,7 @@ def test_json_lines_in_an_archive_without_a_field(corpus):
 @pytest.mark.parametrize("name", ["x.tar", "x.tar.gz", "x.zst", "x.zip.gz"])
 def test_other_archives(corpus, name):
     (corpus / name).write_bytes(b"never looked at")
-    with pytest.raises(ValueError, match=rf"{name} is an archive that is not read here; unpack it by hand and name"):
+    with pytest.raises(ValueError, match=rf"{name} is an archive, which is not read here; unpack it and name"):
         TextFiles(str(corpus)).setup("fit")
 
 
@@ -234,7 +232,7 @@ def test_compressed_files_are_read_again_only_when_they_change(corpus, tmp_path,
     with monkeypatch.context() as patched:
         patched.setattr(reading.gzip, "open", lambda *_: pytest.fail("unpacked again"))
         assert TextFiles(str(moved)).prepare().train.path == first.train.path
-        patched.setattr(file_digests, "raw_blocks", lambda *_: pytest.fail("read again"))
+        patched.setattr(file_digests, "read_raw_blocks", lambda *_: pytest.fail("read again"))
         assert TextFiles(str(moved)).prepare().train.path == first.train.path
     moved.write_bytes(gzip.compress(b"second" * 50))
     assert text_of(TextFiles(str(moved))) == b"second" * 50
@@ -247,13 +245,13 @@ def test_a_source_that_changes_while_it_is_read(corpus, tmp_path, monkeypatch):
     path = corpus / "x.gz"
     path.write_bytes(gzip.compress(b"text" * 50))
 
-    def growing(paths, before=text_files.file_hashes):
+    def growing(paths, before=text_files.hash_files):
         found = before(paths)
         path.write_bytes(gzip.compress(b"other" * 50))
         return found
 
-    monkeypatch.setattr(text_files, "file_hashes", growing)
-    with pytest.raises(ValueError, match=r"--data.path .*x.gz changed while it was read; start again when it is compl"):
+    monkeypatch.setattr(text_files, "hash_files", growing)
+    with pytest.raises(ValueError, match=r"--data.path .*x.gz changed during reading; start again when it is compl"):
         TextFiles(str(path)).prepare()
     assert list((tmp_path / "data" / "prepared").iterdir()) == []
 
@@ -303,8 +301,8 @@ def test_empty(corpus, tmp_path):
     for name, field in {"e.gz": None, "e.zip": None, "e.ndj": "text"}.items():
         (corpus / "lines").write_bytes(b'{"text": "x"}')
         train = corpus / ("lines" if field else "b.txt")
-        with pytest.raises(ValueError, match=rf"--data.test_path .*{name}: the file is empty; give text"):
-            TextFiles(str(train), test_path=str(corpus / name), field=field).prepare()
+        with pytest.raises(ValueError, match=rf"--data.test .*{name}: the file is empty; give text"):
+            TextFiles(str(train), test=str(corpus / name), field=field).prepare()
     left = [path.suffix for path in (tmp_path / "data" / "prepared").iterdir() if path.stat().st_size == 0]
     assert left == []
 
@@ -326,11 +324,11 @@ def test_a_corpus_too_short(tmp_path):
     # 91 tokens to train on, 5 each for validation and test.
     with pytest.raises(
         ValueError,
-        match=r"^data.seq_len 91 needs at least 92 tokens in a split, but the train split of --data.path .*text has "
+        match=r"^--data.seq_len 91 needs at least 92 tokens in a split, but the train split of --data.path .*text has "
         r"91; lower --data.seq_len to at most 90 or give more text$",
     ):
         TextFiles(str(file), seq_len=91).setup("fit")
-    message = "the {0} split of --data.path .* has 5; lower --data.seq_len to at most 4 or raise --data.{0}_fraction"
+    message = "the {0} split of --data.path .* has 5; lower --data.seq_len to at most 4 or raise --data.{0}"
     for stage, split in {"fit": "validation", "validate": "validation", "test": "test"}.items():
         with pytest.raises(ValueError, match=message.format(split)):
             TextFiles(str(file), seq_len=5).setup(stage)
@@ -343,18 +341,18 @@ def test_a_corpus_too_short(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"validation_fraction": 1.0}, "data.validation_fraction must be at least 0 and below 1, not 1.0"),
-        ({"test_fraction": -0.1}, "data.test_fraction must be at least 0 and below 1, not -0.1"),
-        ({"validation_fraction": 0.5, "test_fraction": 0.5}, r"\(0.5\) and data.test_fraction \(0.5\) leave nothing"),
-        ({"documents": "apart"}, "data.documents must be joined or separator, not apart; set --data.documents separ"),
-        ({"seq_len": 0}, "data.seq_len must be at least 1, not 0"),
-        ({"batch_size": -2}, "data.batch_size must be at least 1, not -2"),
-        ({"eval_batch_size": 0}, "data.eval_batch_size must be at least 1, not 0"),
-        ({"num_workers": -1}, "data.num_workers must be at least 0, not -1"),
-        ({"stride": 0}, r"data.stride must be from 1 to data.seq_len \(256\), not 0"),
-        ({"stride": 257}, r"data.stride must be from 1 to data.seq_len \(256\), not 257"),
-        ({"seed": -1}, "data.seed must be from 0 to"),
-        ({"seed": 2**64}, "data.seed must be from 0 to"),
+        ({"validation": 1.0}, "--data.validation 1.0 is not a fraction: it must be at least 0 and below 1"),
+        ({"test": -0.1}, "--data.test -0.1 is not a fraction: it must be at least 0 and below 1"),
+        ({"validation": 0.5, "test": 0.5}, r"0.5 and --data.test 0.5 leave nothing"),
+        ({"documents": "apart"}, "--data.documents must be joined or separator, not apart; set --data.documents separ"),
+        ({"seq_len": 0}, "has seq_len 0, which must be at least 1"),
+        ({"batch_size": -2}, "has batch_size -2, which must be at least 1"),
+        ({"eval_batch_size": 0}, "has eval_batch_size 0, which must be at least 1"),
+        ({"num_workers": -1}, "has num_workers -1, which must be at least 0"),
+        ({"stride": 0}, r"--data.stride must be from 1 to --data.seq_len \(256\), not 0"),
+        ({"stride": 257}, r"--data.stride must be from 1 to --data.seq_len \(256\), not 257"),
+        ({"seed": -1}, "--data.seed must be from 0 to"),
+        ({"seed": 2**64}, "--data.seed must be from 0 to"),
     ],
 )
 def test_impossible_options(options, message):
@@ -367,11 +365,11 @@ def test_held_out_files_are_not_trained_on(tmp_path):
         (tmp_path / f"{name}.txt").write_text(f"the text of {name}\n")
     (tmp_path / "link.txt").symlink_to(tmp_path / "held.txt")
     held = str(tmp_path / "held.txt")
-    splits = TextFiles(str(tmp_path), validation_path=held, test_path=held, seq_len=4).splits
+    splits = TextFiles(str(tmp_path), validation=held, test=held, seq_len=4).splits
     assert bytes(splits.train[:]) == b"the text of a\nthe text of b\n"
     assert bytes(splits.validation[:]) == bytes(splits.test[:]) == b"the text of held\n"
-    with pytest.raises(ValueError, match=r"--data.path .*held.txt names no other files than --data.validation_path"):
-        TextFiles(held, validation_path=held, seq_len=4).prepare()
+    with pytest.raises(ValueError, match=r"--data.path .*held.txt names no files besides those of --data.validation"):
+        TextFiles(held, validation=held, seq_len=4).prepare()
 
 
 def test_what_is_not_here_is_looked_for_in_the_data_folder(tmp_path, monkeypatch):
@@ -381,10 +379,10 @@ def test_what_is_not_here_is_looked_for_in_the_data_folder(tmp_path, monkeypatch
     monkeypatch.setenv("LIGHTNING_XT_DATA", str(tmp_path / "data"))
     monkeypatch.chdir(tmp_path)
     for path in ("books/one.txt", "books", "books/*.txt"):
-        assert bytes(TextFiles(path, validation_fraction=0, test_fraction=0).splits.train[:]) == b"from the data folder"
+        assert bytes(TextFiles(path, validation=0, test=0).splits.train[:]) == b"from the data folder"
     (tmp_path / "books").mkdir()
     (tmp_path / "books" / "one.txt").write_text("from here")
-    assert bytes(TextFiles("books", validation_fraction=0, test_fraction=0).splits.train[:]) == b"from here"
+    assert bytes(TextFiles("books", validation=0, test=0).splits.train[:]) == b"from here"
 
 
 def test_what_was_prepared_is_no_part_of_a_corpus(tmp_path, monkeypatch):
@@ -446,7 +444,7 @@ def test_a_link_that_leads_nowhere(corpus):
         link.unlink(missing_ok=True)
         link.symlink_to(target)
         for path in (corpus, corpus / "a" / "*.txt", link):
-            with pytest.raises(FileNotFoundError, match=rf": the link {link} leads nowhere; mend it or leave it out"):
+            with pytest.raises(FileNotFoundError, match=rf": the link {link} is broken; fix it or remove it"):
                 TextFiles(str(path)).setup("fit")
     link.rename(corpus / "a" / ".hidden")
     assert len(find_files("--data.path", str(corpus))) == 4

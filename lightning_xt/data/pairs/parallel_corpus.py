@@ -1,4 +1,4 @@
-"""What all sources of pairs have in common: tokenizers, evaluation, prediction."""
+"""Base class of data modules of pairs: tokenizers, evaluation, prediction."""
 
 from abc import abstractmethod
 from typing import Any, Protocol
@@ -16,44 +16,42 @@ from lightning_xt.data.tokenizers.base import Tokenizer
 
 
 class EvaluationBatches(Protocol):
-    """The batches of a split, by their number."""
+    """The batches of a split, by number."""
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, number: int, /) -> EvaluationPairs: ...
 
 
-class Pairs(DataModule):
-    """Serves sources and their targets; a subclass says where they come from.
+class ParallelCorpus(DataModule):
+    """Pairs of a source and a target; a subclass makes or reads them, and sets the tokenizers in its constructor.
 
     Batches are `PairBatch` for training, `EvaluationPairs` for validation and test, and a list of `Source` for
-    prediction. Evaluation and prediction deal whole batches out to the processes, so that each is computed alike on any
-    number of them.
-
-    A subclass sets the tokenizers in its constructor.
+    prediction. Evaluation and prediction distribute whole batches over the processes, so each batch is computed alike
+    on any number of processes.
 
     Args:
         seed: chooses the sequence of training batches.
-        predict_source: file of the sources that `predict` reads. None means none.
+        predict_source: file of the sources for `predict`. None means no file.
     """
 
     source_tokenizer: Tokenizer
     target_tokenizer: Tokenizer
     source_field: str | None = None
-    """Which field of each line holds the source, where the file of sources is one of JSON lines."""
+    """Field of the source if the file of sources is JSON lines."""
 
     max_source_ids: int | None = None
-    """Ids of a source that are read, the end id included. None = all."""
+    """Tokens of a source that the model reads, the end token included. None = all."""
 
-    def __init__(self, *, seed: int, predict_source: str | None) -> None:
+    def __init__(self, *, seed: int = 0, predict_source: str | None = None) -> None:
         super().__init__()
-        # `logger=False`: Lightning refuses a data option that shares its name, not its value, with a model option.
+        # `logger=False`: Lightning refuses a data option with the name of a model option and another value.
         self.save_hyperparameters(logger=False)
         if "_instantiator" not in self.hparams:
-            # Built from live objects, which a checkpoint that loads with `weights_only=True` cannot hold.
+            # Built from live objects, which a checkpoint loaded with `weights_only=True` cannot hold.
             self.hparams.clear()
         if not 0 <= seed < 2**64:
-            raise ValueError(f"data.seed must be from 0 to 2**64 - 1, not {seed}; set --data.seed 0 or more")
+            raise ValueError(f"--data.seed must be from 0 to 2**64 - 1, not {seed}; set --data.seed 0 or more")
         self.seed = seed
         self.predict_source = predict_source
         self._sources: list[Source] = []
@@ -61,48 +59,48 @@ class Pairs(DataModule):
 
     @abstractmethod
     def open_training(self) -> None:
-        """Makes the training pairs ready, and finds out whether they can be trained on."""
+        """Prepare the training pairs, and refuse pairs that cannot be trained on."""
 
     @abstractmethod
     def has_split(self, split: str) -> bool:
-        """Whether there is a validation or test split."""
+        """Return True if the validation or test split exists."""
 
     @abstractmethod
     def evaluation_batches(self, split: str) -> EvaluationBatches:
-        """The batches of the validation or test split, which there is."""
+        """Return the batches of an existing validation or test split."""
 
     @abstractmethod
-    def evaluation_cut(self, lengths: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-        """Which sequences go into which batch of an evaluation or a prediction.
+    def cut_batches(self, lengths: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        """Cut sequences into batches for evaluation or prediction; return the numbers of the sequences of each batch.
 
         Args:
-            lengths: of the sequences, (sequences,) or (sequences, sides).
+            lengths: tokens of the sequences, (sequences,) or (sequences, sides).
         """
 
     @abstractmethod
     def describe(self) -> str:
-        """What error messages call the pairs, with the option that chose them."""
+        """Name the pairs in messages, with the option that chose them."""
 
     def use_tokenizers(self, source: Tokenizer, target: Tokenizer) -> None:
-        """Takes up tokenizers that have learnt already, such as those of a checkpoint."""
+        """Use trained tokenizers, such as those of a checkpoint."""
 
     @property
     def longest(self) -> tuple[int, int] | None:
-        """Ids of the longest source, and those that a model reads of the longest target; None before they are known."""
+        """Tokens of the longest source, and of the longest target as a decoder input; None if unknown."""
         return None
 
     @property
     def vocab(self) -> dict[str, int | None]:
-        """Sizes of the tokenizers and their special ids, which are the same in both."""
+        """Sizes of the tokenizers and their special ids, which both share."""
         source, target = self.source_tokenizer, self.target_tokenizer
         special = {"pad": target.pad, "start": target.start, "end": target.end}
         return {"source": source.vocab_size, "target": target.vocab_size, **special, "separator": None}
 
     def setup(self, stage: str) -> None:
-        """Opens what a stage reads: the sources to predict, or the pairs.
+        """Open the data of a stage: the sources for `predict`, else the pairs.
 
         Raises:
-            ValueError, FileNotFoundError: the pairs, a split of them that the stage needs, or the sources are no good.
+            ValueError, FileNotFoundError: the pairs, the split of the stage, or the sources are missing or malformed.
         """
         if stage == "predict":
             self._sources = read_sources(self.predict_source, self.source_field)
@@ -111,34 +109,34 @@ class Pairs(DataModule):
         if stage == "fit":
             self.open_training()
         elif not self.has_split(split):
-            raise ValueError(f"{self.describe()} has no {split} split; give one with {self.way_to(split)}")
+            raise ValueError(f"{self.describe()} has no {split} split; give one with {self.option_for_split(split)}")
         if self.has_split(split):
             self.open_evaluation(split)
 
     def open_evaluation(self, split: str) -> None:
-        """Makes a split ready that there is."""
+        """Prepare an existing split."""
         self._evaluation[split] = self.evaluation_batches(split)
 
-    def way_to(self, split: str) -> str:
-        """The option that gives a split, for an error message where there is none."""
-        return f"--data.{split}_path"
+    def option_for_split(self, split: str) -> str:
+        """Return the option that gives a split, for messages."""
+        return f"--data.{split}"
 
     def val_dataloader(self) -> Loader | list[Loader]:
-        """This process's share of the validation batches; no loader where there is no validation split."""
+        """Return this process's validation batches; no loader if there is no validation split."""
         return self._evaluation_loader("validation")
 
     def test_dataloader(self) -> Loader | list[Loader]:
-        """This process's share of the test batches."""
+        """Return this process's test batches."""
         return self._evaluation_loader("test")
 
     def predict_dataloader(self) -> Loader:
-        """This process's share of the sources: of batches of like length, rank, rank + world, ...
+        """Return this process's sources: batches rank, rank + world, ... of sources of similar length.
 
-        An empty list where there are none: a process without a batch would not meet the others at the end.
+        A process without sources gets one empty batch, because the processes wait for each other at the end.
         """
         rank, world = self.rank_and_world
         lengths = np.asarray([len(source["text"] or "") + 1 for source in self._sources], dtype=np.int64)
-        batches = self.evaluation_cut(lengths)[rank::world]
+        batches = self.cut_batches(lengths)[rank::world]
         return Loader([[self._sources[number] for number in batch] for batch in batches] or [[]])
 
     def _evaluation_loader(self, split: str) -> Loader | list[Loader]:
@@ -148,16 +146,16 @@ class Pairs(DataModule):
             self._evaluation[split] = self.evaluation_batches(split)
         batches = self._evaluation[split]
         rank, world = self.rank_and_world
-        share = -(-len(batches) // world)
-        return self._loader(_FilledUp(batches), sampler=range(rank, share * world, world), batch_size=None)
+        count = -(-len(batches) // world)
+        return self._build_loader(_PaddedBatches(batches), sampler=range(rank, count * world, world), batch_size=None)
 
-    def _loader(self, pairs: Dataset[Any], **options: Any) -> Loader:
+    def _build_loader(self, pairs: Dataset[Any], **options: Any) -> Loader:
         return Loader(
             DataLoader(
                 pairs,
-                collate_fn=_as_gathered,
+                collate_fn=_keep,
                 pin_memory=self._device.type == "cuda",
-                # Of its own: every iteration draws a number, which must not change what the model draws next.
+                # Its own generator: every iteration draws a number, which must not change the model's random numbers.
                 generator=torch.Generator(),
                 **options,
             )
@@ -165,20 +163,20 @@ class Pairs(DataModule):
 
     @property
     def _device(self) -> torch.device:
-        """Where batches go; the CPU without a Trainer."""
+        """The device of the batches; the CPU without a Trainer."""
         return torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
 
     @property
     def _overfitting(self) -> bool:
-        """Whether every epoch is to see the same batches."""
-        # The Trainer sets this attribute in a helper, out of the type checker's sight.
+        """Whether every epoch repeats the same batches (`overfit_batches`)."""
+        # The Trainer sets this attribute in a helper, which the type checker does not see.
         return self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
 
 
-class _FilledUp(Dataset[EvaluationPairs]):
-    """The batches of a split, and after the last one copies of the first in which nothing counts.
+class _PaddedBatches(Dataset[EvaluationPairs]):
+    """The batches of a split, followed by copies of the first batch that are not scored.
 
-    A process waits for the others with every batch, so none may have fewer.
+    The processes wait for each other at every batch, so each must have the same number.
     """
 
     def __init__(self, batches: EvaluationBatches) -> None:
@@ -191,6 +189,6 @@ class _FilledUp(Dataset[EvaluationPairs]):
         return first._replace(index=torch.full_like(first.index, -1))
 
 
-def _as_gathered(batch: Any) -> Any:
-    """Leaves a batch as it was gathered."""
+def _keep(batch: Any) -> Any:
+    """Return a batch unchanged: the dataset gathers whole batches."""
     return batch

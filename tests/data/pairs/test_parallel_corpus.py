@@ -87,7 +87,7 @@ def kinds(tmp_path):
     """Makes the module of a run, or that of one process of two with the same batches."""
     file = tmp_path / "pairs.tsv"
     file.write_text("".join(f"{line}\t{line}{line}\n" for line in LINES))
-    corpus = partial(ParallelText, str(file), tokenizer=SpecialBytes, validation_fraction=0.2, seed=3)
+    corpus = partial(ParallelText, str(file), tokenizer=SpecialBytes, validation=0.2, seed=3)
     return {
         "CopyTask": lambda world=1: CopyTask(
             min_length=1, max_length=9, batch_size=4 // world, validation_size=7, test_size=5, eval_batch_size=2, seed=3

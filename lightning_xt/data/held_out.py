@@ -1,0 +1,41 @@
+"""Validation and test splits: a fraction of a corpus, or data of their own."""
+
+from typing import NamedTuple
+
+
+class HeldOut(NamedTuple):
+    """What is held out of training: for each of the splits `validation` and `test` a fraction or a path.
+
+    Args:
+        fractions: the fraction of the corpus that each split takes; 0 for a split with a path.
+        paths: the path of each split; None where the split is a fraction.
+    """
+
+    fractions: dict[str, float]
+    paths: dict[str, str | None]
+
+
+def parse_held_out(validation: float | str, test: float | str) -> HeldOut:
+    """Separate fractions from paths.
+
+    Args:
+        validation: a fraction of the corpus, at least 0 and below 1, or a path.
+        test: likewise.
+
+    Raises:
+        ValueError: a fraction is out of range, or the fractions leave nothing to train on.
+    """
+    splits = {"validation": validation, "test": test}
+    fractions = {name: 0.0 if isinstance(value, str) else float(value) for name, value in splits.items()}
+    for name, value in fractions.items():
+        if not 0 <= value < 1:
+            raise ValueError(
+                f"--data.{name} {value} is not a fraction: it must be at least 0 and below 1, such as 0.05; write a "
+                f"path that looks like a number with its folder, such as ./{value:g}"
+            )
+    if sum(fractions.values()) >= 1:
+        raise ValueError(
+            f"--data.validation {fractions['validation']} and --data.test {fractions['test']} leave nothing to train "
+            "on; lower them until their sum is below 1"
+        )
+    return HeldOut(fractions, {name: value if isinstance(value, str) else None for name, value in splits.items()})
