@@ -114,7 +114,7 @@ def test_another_batch_size_goes_on_from_the_same_sample(file, tmp_path):
 def samples(file, numbers, **options):
     """Training samples as the windows give them, without a loader."""
     data = TextFiles(file, **options)
-    return TrainingWindows(data.splits.train, --data.seq_len, --data.seed).__getitems__(numbers)
+    return TrainingWindows(data.splits.train, data.seq_len, data.seed).__getitems__(numbers)
 
 
 def test_epochs_go_on_but_overfitting_repeats(file, tmp_path):

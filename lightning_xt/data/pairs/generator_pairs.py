@@ -240,8 +240,8 @@ def import_function(path: str) -> BatchFunction:
         raise ValueError(f"{place}: there is no {name} in {module}; name a function that takes no arguments") from error
     if not callable(function):
         raise ValueError(
-            f"{place}: {name} is a {type(function).__name__}, not a function, in {module}; name a function that takes no "
-            "arguments"
+            f"{place}: {name} is a {type(function).__name__}, not a function, in {module}; name a function that takes "
+            "no arguments"
         )
     made: BatchFunction = function
     return made

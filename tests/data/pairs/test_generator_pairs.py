@@ -131,11 +131,11 @@ def test_a_function_is_found_by_its_path(tmp_path, monkeypatch):
     data.setup("fit")
     assert len(taken(data)) == 5
     for path, message in {
-        "cycle": "--data.function cycle is not an import path; write module and function, such as --data.function mine.cycle",
+        "cycle": "--data.function cycle is not an import path; write module and function, such as --data.function mi",
         "nowhere.pairs.cycle": "--data.function nowhere.pairs.cycle: there is no module nowhere here; start",
         "mine.pears.cycle": "--data.function mine.pears.cycle: there is no module mine.pears here; start",
         "mine.pairs.cicle": "--data.function mine.pairs.cicle: there is no cicle in mine.pairs; name a function",
-        "mine.pairs.SIZE": "--data.function mine.pairs.SIZE: SIZE is a int, not a function, in mine.pairs; name a function",
+        "mine.pairs.SIZE": "--data.function mine.pairs.SIZE: SIZE is a int, not a function, in mine.pairs; name a func",
     }.items():
         with pytest.raises(ValueError, match=message):
             made(path).setup("fit")

@@ -196,8 +196,8 @@ def test_options_are_checked(tmp_path, options, message):
 def test_no_batches_can_be_made(tmp_path):
     with pytest.raises(
         ValueError,
-        match=r"--data.max_tokens 8 has no room for the longest training pair of --data.path \S+, which has 12 tokens; set "
-        r"--data.max_tokens 12 or more, or --data.max_length 6 or less",
+        match=r"--data.max_tokens 8 has no room for the longest training pair of --data.path \S+, which has 12 tokens; "
+        r"set --data.max_tokens 12 or more, or --data.max_length 6 or less",
     ):
         corpus(tmp_path, [("a", "b" * 10)], max_tokens=8, max_length=20).setup("fit")
     with pytest.raises(ValueError, match=r"all 5 training pairs of .* more than 1 tokens on a side, so none"):
