@@ -66,6 +66,8 @@ def test_a_line_without_end(monkeypatch):
     good = b'{"text": "' + b"x" * 900 + b'"}\n'
     assert len(list(read_texts([good] * 3, "x", "text"))) == 3
     endless = iter([good, *[b"x" * 100] * 10, b"x"])
-    with pytest.raises(ValueError, match=r"x, line 2 is longer than 1,000 bytes; split the document into several lines"):
+    with pytest.raises(
+        ValueError, match=r"x, line 2 is longer than 1,000 bytes; split the document into several lines"
+    ):
         list(read_texts(endless, "x", "text"))
     assert list(endless) == []
