@@ -40,11 +40,16 @@ PHRASES = {
     r"(?<!here )\b(?:is|are|was|were|be) no (?!longer|more\b|less\b|later\b|effect)": "is not",
     r"(?<!here )\b(?:is|are|was|were) none\b|\bnone is\b|\bnone are\b": "is not",
     r"\bno finite\b|\bno matter of\b|\bno news\b": "is not",
-    r"\bwhere there is none\b": "if there is none",
+    r"\bwhere there (?:is|are|was|were) (?:none|no)\b": "if there is none",
+    # Values are named, not described.
+    r"^\s+\w+: what\b": "the noun",
+    r"\bshar(?:e|es|ed|ing) out\b": "shard",
     # Old spellings of options.
     r"--length\b|--sampling\.length|--model\.decoded\b": "--max_new_tokens, --model.val_decode_pairs",
 }
-"""Refused phrases as patterns, with what to say instead."""
+"""Refused phrases as patterns, with their replacements."""
+WITHIN = {r"\bwords?\b": (("generation", "models", "nn", "objectives", "inference"), "token, vocabulary")}
+"""Phrases that only some folders of the package refuse: elsewhere the user's words are meant."""
 
 NAMES = {
     *("Answering", "Answerer", "Answer", "Answered", "Decoding", "Continuer", "Writing", "Piece", "Choices", "Drawn"),
@@ -151,9 +156,11 @@ def find_opening(path: Path, node: ast.Module | ast.ClassDef | ast.FunctionDef) 
 
 def find_phrases(path: Path, number: int, line: str) -> Iterator[Finding]:
     """Yield the refused phrases of a line."""
-    for pattern, better in PHRASES.items():
+    room = Path(place(path)).parts[1] if path.suffix == ".py" else ""
+    here = {pattern: better for pattern, (rooms, better) in WITHIN.items() if room in rooms}
+    for pattern, better in (PHRASES | here).items():
         if found := re.search(pattern, line):
-            yield Finding(place(path), number, f'"{found[0]}": say {better}')
+            yield Finding(place(path), number, f'"{found[0].strip()}": say {better}')
 
 
 def place(path: Path) -> str:
