@@ -1,6 +1,6 @@
 """The gate for names: the classes and functions that a config, a flag or a checkpoint may name.
 
-Of four installed packages public classes may be named, and only in a slot of their own family. Of the user's modules
+Of four installed packages public classes may be named, and only in slots of their family. Of the user's modules
 functions may be named too. The decision falls by the name before an import, by kind and family before a call.
 """
 
