@@ -27,6 +27,7 @@ from lightning_xt.nn.heads.base import Head
 from lightning_xt.nn.layouts.base import Layout
 from lightning_xt.nn.layouts.looped import Looped
 from lightning_xt.nn.normalizers.base import Normalizer
+from lightning_xt.nn.norms.adaptive_rms_norm import AdaptiveRMSNorm
 from lightning_xt.nn.norms.base import Norm
 from lightning_xt.nn.norms.layer_norm import LayerNorm
 from lightning_xt.nn.norms.rms_norm import RMSNorm
@@ -66,9 +67,7 @@ def attention(**options: Any) -> Any:
 
 def decoder(**options: Any) -> Decoder:
     """A small decoder."""
-    return Decoder(
-        VOCAB, **{"dim": DIM, "condition_dim": CONDITION, "depth": DEPTH, "attention": attention(), **options}
-    )
+    return Decoder(VOCAB, **{"dim": DIM, "depth": DEPTH, "attention": attention(), **options})
 
 
 def given_options(**options: Any) -> Options:
@@ -109,6 +108,7 @@ FAMILIES: dict[str, tuple[type, Callable[[Any], Options]]] = {
 OPTIONS: dict[type, dict[str, Any]] = {
     Attention: {"heads": HEADS, "dim_head": DIM_HEAD},
     GivenContext: {"dim": CONTEXT},
+    AdaptiveRMSNorm: {"condition_dim": CONDITION},
     **{scaling: {"factor": 3.0} for scaling in variants(RopeScaling)},
     Cycle: {"recipes": [attention(window=3), attention(position=None)]},
 }

@@ -28,9 +28,7 @@ def encoder(**options: Any) -> Encoder:
 
 def sized_encoder(size: int, **options: Any) -> Encoder:
     """The same for any number of tokens: the recipe that an encoder-decoder wants."""
-    return Encoder(
-        size, **{"dim": SOURCE_DIM, "condition_dim": CONDITION, "depth": DEPTH, "attention": attention(), **options}
-    )
+    return Encoder(size, **{"dim": SOURCE_DIM, "depth": DEPTH, "attention": attention(), **options})
 
 
 def sized_decoder(size: int, context: ContextFactory, **options: Any) -> Decoder:

@@ -36,6 +36,7 @@ DECODER_SLOTS = {
 DECODER_SLOTS |= {"head"}
 ATTENTION = {"class_path": "Attention", "init_args": {"heads": 4, "dim_head": 6}}
 OPTIONS: dict[str, dict[str, Any]] = {"Cycle": {"recipes": [ATTENTION, ATTENTION]}, "GivenContext": {"dim": DIM}}
+OPTIONS |= {"AdaptiveRMSNorm": {"condition_dim": 5}}
 OPTIONS |= {scaling.__name__: {"factor": 3.0} for scaling in found(RopeScaling)}
 
 
@@ -43,7 +44,7 @@ def config(slot: str, variant: type) -> dict[str, Any]:
     """The options of a language model that uses the variant."""
     name: Any = {"class_path": variant.__name__, "init_args": OPTIONS.get(variant.__name__, {})}
     value = [name] if slot.endswith(("mods", "embeddings")) else name
-    decoder: dict[str, Any] = {"dim": 24, "depth": 2, "condition_dim": 5}
+    decoder: dict[str, Any] = {"dim": 24, "depth": 2}
     if slot == "context":
         decoder["cross_attention"] = ATTENTION
     if slot == "activation":

@@ -22,7 +22,6 @@ class LayerShape:
         depth: number of layers of the stack.
         causal: whether a token may look only at itself and at earlier tokens.
         context_dim: width of the context that cross-attention reads; None in every other part.
-        condition_dim: width of the condition that adaptive norms read; None without one.
     """
 
     dim: int
@@ -30,7 +29,6 @@ class LayerShape:
     depth: int = 1
     causal: bool = True
     context_dim: int | None = None
-    condition_dim: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -48,7 +48,6 @@ class Decoder(nn.Module):
         feedforward: recipe of each layer's feedforward.
         cross_attention: recipe of each layer's attention over the context. None = Attention with its defaults over a
             sequence, such as an encoder's output, and without positions over vectors in no order.
-        condition_dim: width of the condition that adaptive norms read. None = none of them is used.
         norm: recipe of every norm.
         placement: where norms stand around a sublayer.
         residual: how sublayers read and write the stream.
@@ -69,7 +68,6 @@ class Decoder(nn.Module):
         attention: MixerFactory = Attention,
         feedforward: FeedForwardFactory = MLP,
         cross_attention: MixerFactory | None = None,
-        condition_dim: int | None = None,
         norm: NormFactory = RMSNorm,
         placement: PlacementFactory = PreNorm,
         residual: ResidualFactory = Add,
@@ -85,7 +83,7 @@ class Decoder(nn.Module):
             raise ValueError(
                 "decoder: cross_attention is given without a context to read; give context too, or neither"
             )
-        shape = LayerShape(dim=dim, depth=depth, condition_dim=condition_dim)
+        shape = LayerShape(dim=dim, depth=depth)
         self.token_embedding = nn.Embedding(vocab_size, dim)
         added = [factory(shape) for factory in embeddings]
         self.embeddings = nn.ModuleList(added)

@@ -39,7 +39,6 @@ class Encoder(nn.Module):
         depth: number of layers.
         attention: recipe of each layer's attention.
         feedforward: recipe of each layer's feedforward.
-        condition_dim: width of the condition that adaptive norms read. None = none of them is used.
         norm: recipe of every norm.
         placement: where norms stand around a sublayer.
         residual: how sublayers read and write the stream.
@@ -57,7 +56,6 @@ class Encoder(nn.Module):
         depth: int = 6,
         attention: MixerFactory = Attention,
         feedforward: FeedForwardFactory = MLP,
-        condition_dim: int | None = None,
         norm: NormFactory = RMSNorm,
         placement: PlacementFactory = PreNorm,
         residual: ResidualFactory = Add,
@@ -71,7 +69,7 @@ class Encoder(nn.Module):
             check_option("encoder", name, value, least=1)
         check_option("encoder", "dropout", dropout, least=0, below=1)
         self.dim = dim
-        shape = LayerShape(dim=dim, depth=depth, causal=False, condition_dim=condition_dim)
+        shape = LayerShape(dim=dim, depth=depth, causal=False)
         self.token_embedding = nn.Embedding(vocab_size, dim)
         added = [factory(shape) for factory in embeddings]
         self.embeddings = nn.ModuleList(added)

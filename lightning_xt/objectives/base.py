@@ -13,7 +13,7 @@ from lightning_xt.core.inputs import Inputs
 
 @runtime_checkable
 class LanguageModelLike(Protocol):
-    """What an objective knows of a model."""
+    """A model as objectives call it."""
 
     def __call__(self, tokens: Int[Tensor, "b n"], *, inputs: Inputs | None = None) -> Float[Tensor, "b n v"]: ...
 
@@ -23,9 +23,9 @@ class Loss:
     """The negative log-likelihood of a batch, in nats.
 
     Args:
-        mean: what is minimised.
-        total: sum over the tokens that count.
-        count: how many tokens count.
+        mean: mean over the targets that count, which training minimises.
+        total: sum over the targets that count.
+        count: number of targets that count.
     """
 
     mean: Float[Tensor, ""]
@@ -34,7 +34,7 @@ class Loss:
 
 
 class Objective(nn.Module, ABC):
-    """Scores a model on a batch of tokens."""
+    """Loss of a model on a batch of tokens."""
 
     @abstractmethod
     def forward(
@@ -44,14 +44,14 @@ class Objective(nn.Module, ABC):
         scored: Bool[Tensor, "b n"] | None = None,
         inputs: Inputs | None = None,
     ) -> Loss:
-        """The loss of predicting each token from those before it.
+        """Compute the loss of predicting each token from those before it.
 
         Args:
             model: from n tokens to logits of the token after each.
-            tokens: n + 1 ids per row; the shift by one happens here. A last id of -100 is no target; elsewhere it would
-                be read, so leave targets out by `scored`.
-            scored: which of the n targets count. None = all.
-            inputs: what the model needs beside the n tokens it reads.
+            tokens: n + 1 ids per row; the shift by one happens here. -100 is not a target, and the model reads id 0 in
+                its place.
+            scored: True for each of the n targets that counts. None = all.
+            inputs: the model's inputs besides the n tokens.
         """
 
 

@@ -1,4 +1,4 @@
-"""The one place where logits and targets meet."""
+"""Targets and their cross-entropy, where logits and targets meet."""
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -8,7 +8,16 @@ from torch.nn import functional as F
 from lightning_xt.objectives.base import Loss
 
 IGNORED = -100
-"""Target that counts for nothing."""
+"""Target that does not count, as in torch and Hugging Face's libraries."""
+
+
+def split_targets(tokens: Int[Tensor, "b m"]) -> tuple[Int[Tensor, "b n"], Int[Tensor, "b n"]]:
+    """Split n + 1 tokens into n that the model reads and n targets.
+
+    Args:
+        tokens: ids; -100 is read as id 0, because no embedding has a vector for -100.
+    """
+    return tokens[:, :-1].masked_fill(tokens[:, :-1] == IGNORED, 0), tokens[:, 1:]
 
 
 def cross_entropy(
@@ -17,13 +26,13 @@ def cross_entropy(
     scored: Bool[Tensor, "b n"] | None = None,
     label_smoothing: float = 0.0,
 ) -> Loss:
-    """Negative log-likelihood of the targets in nats, computed in float32 or better; targets of -100 never count.
+    """Compute the negative log-likelihood of the targets in nats, in float32 or better; targets of -100 never count.
 
     Args:
-        logits: scores of each word.
-        targets: the right words.
-        scored: which targets count. None = all.
-        label_smoothing: share of the target's weight that is spread over all words, the right one included.
+        logits: scores of each token of the vocabulary.
+        targets: ids of the right tokens.
+        scored: True for each target that counts. None = all.
+        label_smoothing: fraction of the target's weight that is spread over the vocabulary, the target included.
     """
     if scored is not None:
         targets = targets.masked_fill(~scored, IGNORED)

@@ -3,7 +3,7 @@ from torch import Tensor
 
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.objectives.base import LanguageModelLike, Loss, Objective
-from lightning_xt.objectives.cross_entropy import cross_entropy
+from lightning_xt.objectives.cross_entropy import cross_entropy, split_targets
 from lightning_xt.system.option_checks import check_option
 
 
@@ -13,7 +13,7 @@ class NextToken(Objective):
     Label smoothing: Szegedy et al., 2015, https://arxiv.org/abs/1512.00567
 
     Args:
-        label_smoothing: share of each target's weight that is spread evenly over all words, in training only.
+        label_smoothing: fraction of each target's weight that is spread evenly over the vocabulary, in training only.
     """
 
     def __init__(self, *, label_smoothing: float = 0.0) -> None:
@@ -29,4 +29,5 @@ class NextToken(Objective):
         inputs: Inputs | None = None,
     ) -> Loss:
         smoothing = self.label_smoothing if self.training else 0.0
-        return cross_entropy(model(tokens[:, :-1], inputs=inputs), tokens[:, 1:], scored, smoothing)
+        read, targets = split_targets(tokens)
+        return cross_entropy(model(read, inputs=inputs), targets, scored, smoothing)

@@ -22,6 +22,9 @@ from lightning_xt.nn.positions.forgetting import Forgetting
 from lightning_xt.nn.shifts.token_shift import TokenShift
 
 
+ADAPTIVE = partial(AdaptiveRMSNorm, condition_dim=CONDITION)
+
+
 def close(actual: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-10)
 
@@ -84,7 +87,7 @@ def test_a_mask_of_true_is_none(options: dict[str, object]) -> None:
 
 @torch.no_grad()
 def test_the_condition_reaches_every_norm() -> None:
-    model, (tokens, mask), inputs = randomised(lambda: encoder(norm=AdaptiveRMSNorm)), source(2, 7), companions(2, 7)
+    model, (tokens, mask), inputs = randomised(lambda: encoder(norm=ADAPTIVE)), source(2, 7), companions(2, 7)
     other = companions(2, 7).condition + torch.tensor([[0.0], [1.0]])
     before, after = model(tokens, mask, inputs=inputs), model(tokens, mask, inputs=Inputs(condition=other))
     close(after[0], before[0])
@@ -134,7 +137,7 @@ def test_it_tells_its_parts_that_they_look_both_ways() -> None:
     for layer, part in enumerate(attentions(encoder())):
         shape = part.shape
         assert (shape.dim, shape.layer, shape.depth, shape.causal) == (SOURCE_DIM, layer, DEPTH, False)
-        assert (shape.context_dim, shape.condition_dim) == (None, CONDITION)
+        assert shape.context_dim is None
 
 
 def test_weights_start_as_a_decoders() -> None:
@@ -168,7 +171,7 @@ def test_weights_start_as_a_decoders() -> None:
         ),
         (
             {"norm": AdaptiveRMSNorm},
-            "norm: AdaptiveRMSNorm reads a condition, so condition_dim must be given",
+            "norm: AdaptiveRMSNorm has condition_dim null, which must be the width of the condition it reads, at least 1",
         ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

@@ -104,10 +104,10 @@ def test_a_source_that_is_all_padding_gives_cross_attention_nothing() -> None:
 def test_the_condition_reaches_both_sides() -> None:
     """Gains of one side alone are learnt; the other's are 1 whatever the condition."""
     src, mask = source(2, 7)
-    inputs = companions(2, 5)
+    inputs, adaptive = companions(2, 5), partial(AdaptiveRMSNorm, condition_dim=CONDITION)
     other = Inputs(condition=inputs.condition + torch.tensor([[0.0], [1.0]]))
     for side in ("encoder", "decoder"):
-        model = pair({"norm": AdaptiveRMSNorm}, {"norm": AdaptiveRMSNorm}).double().eval()
+        model = pair({"norm": adaptive}, {"norm": adaptive}).double().eval()
         torch.nn.init.normal_(model.decoder.head.to_logits.weight)
         for name, parameter in model.named_parameters():
             if name.startswith(side) and "to_gain" in name:

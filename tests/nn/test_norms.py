@@ -47,7 +47,7 @@ def test_layer_norm_adds_eps_to_the_variance() -> None:
 
 
 def test_an_adaptive_norm_scales_by_the_condition_of_the_row() -> None:
-    norm = AdaptiveRMSNorm(LayerShape(dim=3, condition_dim=2), eps=0.0)
+    norm = AdaptiveRMSNorm(LayerShape(dim=3), condition_dim=2, eps=0.0)
     x = torch.tensor([[[3.0, 4.0, 0.0]], [[3.0, 4.0, 0.0]]])
     condition = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
     plain = x / (25 / 3) ** 0.5
@@ -59,7 +59,11 @@ def test_an_adaptive_norm_scales_by_the_condition_of_the_row() -> None:
 
 
 def test_an_adaptive_norm_says_what_it_needs() -> None:
-    with pytest.raises(ValueError, match="norm: AdaptiveRMSNorm reads a condition, so condition_dim must be given"):
+    with pytest.raises(
+        ValueError, match="norm: AdaptiveRMSNorm has condition_dim null, which must be the width of the"
+    ):
         AdaptiveRMSNorm(LayerShape(dim=3))
+    with pytest.raises(ValueError, match="norm: AdaptiveRMSNorm has condition_dim 0, which must be .*, at least 1"):
+        AdaptiveRMSNorm(LayerShape(dim=3), condition_dim=0)
     with pytest.raises(ValueError, match=re.escape("AdaptiveRMSNorm needs Inputs(condition=...)")):
-        AdaptiveRMSNorm(LayerShape(dim=3, condition_dim=2))(torch.ones(1, 1, 3), Inputs())
+        AdaptiveRMSNorm(LayerShape(dim=3), condition_dim=2)(torch.ones(1, 1, 3), Inputs())

@@ -8,7 +8,7 @@ from catalogue import VOCAB, decoder, randomised
 from torch import Tensor
 
 from lightning_xt.core.inputs import Inputs
-from lightning_xt.objectives.base import LanguageModelLike
+from lightning_xt.objectives.base import LanguageModelLike, Objective
 from lightning_xt.objectives.cross_entropy import cross_entropy
 from lightning_xt.objectives.forgetful_next_token import ForgetfulNextToken
 from lightning_xt.objectives.next_token import NextToken
@@ -62,6 +62,18 @@ def test_targets_of_minus_one_hundred_never_count() -> None:
     each = [surprise(LOGITS[b, t], int(TOKENS[b, t + 1])) for b, t in [(0, 0), (0, 1), (1, 0)]]
     assert loss.mean.item() == pytest.approx(sum(each) / 3, rel=1e-6)
     assert loss.count.item() == 3
+
+
+@pytest.mark.parametrize("objective", [NextToken(), ForgetfulNextToken(max_fraction=0.0).train()], ids=["next", "fcm"])
+def test_minus_one_hundred_inside_a_row_is_no_target_and_is_read_as_zero(objective: Objective) -> None:
+    tokens, model = TOKENS.clone(), Recorder(LOGITS)
+    tokens[0, 1:3] = tokens[1, 0] = -100
+    loss = objective(model, tokens)
+    each = [surprise(LOGITS[b, t], int(TOKENS[b, t + 1])) for b, t in [(0, 2), (1, 0), (1, 1), (1, 2)]]
+    assert loss.total.item() == pytest.approx(sum(each), rel=1e-6)
+    assert loss.mean.item() == pytest.approx(sum(each) / 4, rel=1e-6)
+    assert loss.count.item() == 4
+    assert model.calls[0][0].tolist() == [[3, 0, 0], [0, 9, 2]] and tokens[0, 1] == -100
 
 
 def test_where_nothing_counts_the_loss_is_zero() -> None:
@@ -135,7 +147,7 @@ def test_evaluation_of_the_forgetful_objective_is_plain() -> None:
     model, tokens = randomised(decoder), torch.randint(0, VOCAB, (2, 8))
     scored = torch.rand(2, 7) < 0.5
     plain = NextToken()(model, tokens, scored)
-    forgetful = ForgetfulNextToken(max_share=0.9).eval()(model, tokens, scored)
+    forgetful = ForgetfulNextToken(max_fraction=0.9).eval()(model, tokens, scored)
     assert torch.equal(forgetful.mean, plain.mean) and torch.equal(forgetful.total, plain.total)
     recorder = Recorder(LOGITS)
     ForgetfulNextToken().eval()(recorder, TOKENS)
@@ -149,32 +161,32 @@ def hidden(objective: ForgetfulNextToken, rows: int, n: int) -> Tensor:
 
 
 def test_the_first_token_is_never_hidden() -> None:
-    drawn = hidden(ForgetfulNextToken(max_share=0.99), 500, 7)
+    drawn = hidden(ForgetfulNextToken(max_fraction=0.99), 500, 7)
     assert not drawn[:, 0].any()
     assert drawn[:, 1:].any(0).all()
 
 
-@pytest.mark.parametrize("max_share", [0.15, 0.6])
-def test_a_row_hides_a_share_uniform_up_to_the_largest(max_share: float) -> None:
+@pytest.mark.parametrize("max_fraction", [0.15, 0.6])
+def test_a_row_hides_a_fraction_uniform_up_to_the_largest(max_fraction: float) -> None:
     rows, n = 1500, 401
-    shares = hidden(ForgetfulNextToken(max_share=max_share), rows, n)[:, 1:].float().mean(1)
-    # A uniform share has mean m / 2 and deviation m / sqrt(12); the error of the mean is that over sqrt(rows).
-    assert shares.mean().item() == pytest.approx(max_share / 2, abs=4 * max_share / math.sqrt(12 * rows))
-    thirds = torch.tensor([max_share / 3, 2 * max_share / 3])
-    counts = torch.bucketize(shares, thirds).bincount(minlength=3)
+    fractions = hidden(ForgetfulNextToken(max_fraction=max_fraction), rows, n)[:, 1:].float().mean(1)
+    # A uniform fraction has mean m / 2 and deviation m / sqrt(12); the error of the mean is that over sqrt(rows).
+    assert fractions.mean().item() == pytest.approx(max_fraction / 2, abs=4 * max_fraction / math.sqrt(12 * rows))
+    thirds = torch.tensor([max_fraction / 3, 2 * max_fraction / 3])
+    counts = torch.bucketize(fractions, thirds).bincount(minlength=3)
     assert (counts - rows / 3).abs().max() < 5 * math.sqrt(rows * 2 / 9) + 20
-    assert shares.max() < max_share + 0.1
+    assert fractions.max() < max_fraction + 0.1
 
 
-def test_a_share_of_zero_hides_nothing() -> None:
-    assert not hidden(ForgetfulNextToken(max_share=0.0), 50, 7).any()
+def test_a_fraction_of_zero_hides_nothing() -> None:
+    assert not hidden(ForgetfulNextToken(max_fraction=0.0), 50, 7).any()
 
 
 @torch.no_grad()
 def test_what_is_hidden_has_no_influence() -> None:
     """The loss of the targets after tokens that are seen does not move when a hidden token does."""
     model, tokens = randomised(decoder), torch.randint(0, VOCAB, (4, 12))
-    objective = ForgetfulNextToken(max_share=0.9).train()
+    objective = ForgetfulNextToken(max_fraction=0.9).train()
     drawn: list[Tensor] = []
 
     def watched(tokens: Tensor, *, inputs: Inputs | None = None) -> Tensor:
@@ -196,8 +208,8 @@ def test_what_is_hidden_has_no_influence() -> None:
     assert loss(other, mask) != pytest.approx(loss(tokens, mask), rel=1e-3)
 
 
-@pytest.mark.parametrize("max_share", [-0.1, 1.0, 2.0])
-def test_refuses_a_share_that_is_none(max_share: float) -> None:
-    message = f"objective: ForgetfulNextToken has max_share {max_share}, which must be 0 or more, below 1"
+@pytest.mark.parametrize("max_fraction", [-0.1, 1.0, 2.0])
+def test_refuses_an_invalid_fraction(max_fraction: float) -> None:
+    message = f"objective: ForgetfulNextToken has max_fraction {max_fraction}, which must be at least 0 and below 1"
     with pytest.raises(ValueError, match=message):
-        ForgetfulNextToken(max_share=max_share)
+        ForgetfulNextToken(max_fraction=max_fraction)

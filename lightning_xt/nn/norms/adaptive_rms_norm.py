@@ -15,16 +15,20 @@ class AdaptiveRMSNorm(Norm):
     LayerNorm and without its shift. The gain is 1 + W condition, with W zero at the start.
 
     Args:
-        shape: sizes, given by the layer; its condition_dim must be known.
+        shape: sizes, given by the layer.
+        condition_dim: width of the condition, which is given with the inputs of a forward. None is refused.
         eps: added to the mean square before the root.
     """
 
-    def __init__(self, shape: LayerShape, *, eps: float = 1e-6) -> None:
+    def __init__(self, shape: LayerShape, *, condition_dim: int | None = None, eps: float = 1e-6) -> None:
         super().__init__()
-        if shape.condition_dim is None:
-            raise ValueError("norm: AdaptiveRMSNorm reads a condition, so condition_dim must be given")
+        if condition_dim is None or condition_dim < 1:
+            raise ValueError(
+                f"norm: AdaptiveRMSNorm has condition_dim {'null' if condition_dim is None else condition_dim}, which "
+                "must be the width of the condition it reads, at least 1"
+            )
         self.eps = eps
-        self.to_gain = nn.Parameter(torch.zeros(shape.condition_dim, shape.dim))
+        self.to_gain = nn.Parameter(torch.zeros(condition_dim, shape.dim))
 
     def forward(self, x: Float[Tensor, "... D"], inputs: Inputs) -> Float[Tensor, "... D"]:
         condition = inputs.require("condition", self).to(x.dtype)
