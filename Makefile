@@ -18,7 +18,7 @@ test: .venv/installed-dev
 	$(BIN)/python -m pytest -n 2 -m "not slow and not gpu"
 
 test-slow: .venv/installed-dev
-	$(BIN)/python -m pytest -n 2 -m "not gpu"
+	$(BIN)/python -m pytest -n 2 -m "not gpu" --all-shape-checks
 
 check: .venv/installed-dev
 	$(BIN)/ruff format --check .

@@ -1,4 +1,4 @@
-"""Every call in every test is checked against the shapes its annotations state."""
+"""Calls are checked against the shapes that their annotations state, in the tests that `checks_shapes` chooses."""
 
 import os
 import sys
@@ -13,10 +13,10 @@ os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.g
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+from jaxtyping import config as jaxtyping_config
+from jaxtyping import install_import_hook
 
 if not os.environ.get("LIGHTNING_XT_NO_SHAPE_CHECKS"):
-    from jaxtyping import install_import_hook
-
     checked = [f"lightning_xt.{name}" for name in ("core", "nn", "models", "objectives", "generation")]
     install_import_hook(checked, "beartype.beartype")
 
@@ -35,12 +35,40 @@ import_submodules(lightning_xt)
 torch.set_num_threads(1)
 
 
+# Shapes are checked in every test of what works on tensors; in one case of each test of what is built on that; and not
+# where whole commands run, whose networks are those of the other two. `--all-shape-checks` checks them everywhere.
+CHECKED = ("core", "nn", "models", "objectives", "test_families.py", "test_encoder_families.py", "test_configs.py")
+CHECKED_ONCE = ("generation", "inference", "training")
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slice", metavar="K/N", help="run every N-th test only, from the K-th on")
+    parser.addoption("--all-shape-checks", action="store_true", help="check shapes in every case of every test")
+
+
+def checks_shapes(config: pytest.Config, items: list[pytest.Item]) -> set[str]:
+    """Return the ids of the tests that check shapes."""
+    chosen, seen = set(), set()
+    for item in items:
+        room = item.path.relative_to(ROOT / "tests").parts[0]
+        test = (item.path, getattr(item, "originalname", item.name))
+        if config.getoption("--all-shape-checks") or room in CHECKED or (room in CHECKED_ONCE and test not in seen):
+            chosen.add(item.nodeid)
+        seen.add(test)
+    return chosen
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    jaxtyping_config.update("jaxtyping_disable", item.nodeid not in item.config.stash[SHAPES])
+
+
+SHAPES = pytest.StashKey[set[str]]()
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    config.stash[SHAPES] = checks_shapes(config, items)
     # What takes minutes begins first, or one process would be left alone with it at the end.
     items.sort(key=lambda item: not item.nodeid.startswith("tests/test_docs.py"))
     if config.getoption("--slice"):

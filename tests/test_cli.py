@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import shutil
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import warm
 import yaml
 from jsonargparse._deprecated import JsonargparseDeprecationWarning
 from lightning_xt.data.data_checks import require_at_least
@@ -493,9 +493,7 @@ def test_help_is_short_and_quick(capsys):
 
 
 def in_two_processes(*args):
-    command = [sys.executable, "-m", "lightning_xt", *args, "--trainer.devices", "2", "--trainer.strategy", "ddp"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+    return warm.run([*args, "--trainer.devices", "2", "--trainer.strategy", "ddp"])
 
 
 def test_more_processes_than_prompts_or_windows(trained, capsys):
@@ -518,17 +516,11 @@ def test_more_processes_than_prompts_or_windows(trained, capsys):
 
 
 def test_two_processes_find_the_same_number(trained):
-    command = [sys.executable, "-m", "lightning_xt", "validate", "-c", "runs/tiny/0/config.yaml", "--ckpt_path", "best"]
+    command = ["validate", "-c", "runs/tiny/0/config.yaml", "--ckpt_path", "best"]
     numbers = []
     for devices in (1, 2):
         options = ["--trainer.devices", str(devices), "--trainer.strategy", "auto" if devices == 1 else "ddp"]
-        done = subprocess.run(
-            [*command, *options],
-            capture_output=True,
-            text=True,
-            timeout=120,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
+        done = warm.run([*command, *options])
         assert done.returncode == 0, done.stderr
         numbers.append(done.stdout.splitlines()[-3:])
     assert numbers[0][2].startswith("val/bits_per_byte=")

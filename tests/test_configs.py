@@ -6,12 +6,16 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+import yaml
 
 from lightning_xt.cli import main
+from lightning_xt.training.language_model import LanguageModel
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 BASES = sorted(file for folder in ("language",) for file in (CONFIGS / folder).glob("*.yaml"))
 OVERLAYS = sorted(file for folder in ("variants", "trainer") for file in (CONFIGS / folder).glob("*.yaml"))
+VARIANTS = [file for file in OVERLAYS if file.parent.name == "variants"]
 QUICKSTART = CONFIGS / "language" / "quickstart.yaml"
 
 
@@ -58,11 +62,46 @@ def tiny(tmp_path, monkeypatch):
     return ["-c", "tiny.yaml"]
 
 
-@pytest.mark.parametrize(
-    "overlay",
-    [file for file in OVERLAYS if file.stem != "compile"],
-    ids=lambda file: f"{file.parent.name}/{file.stem}",
-)
+def merged(*configs: dict) -> dict:
+    """Return the configs laid over each other, as `-c` does."""
+    result = {}
+    for config in configs:
+        for key, value in config.items():
+            before = result.get(key)
+            both = isinstance(value, dict) and isinstance(before, dict)
+            # The options of another class go.
+            both = both and value.get("class_path", before.get("class_path")) == before.get("class_path")
+            result[key] = merged(before, value) if both else value
+    return result
+
+
+@pytest.mark.parametrize("overlay", VARIANTS, ids=lambda file: file.stem)
+def test_a_variant_builds_and_takes_a_step(overlay):
+    """Takes a tenth of the time of a command; `test_an_overlay_trains_two_steps` runs the commands."""
+    config = merged(*(yaml.safe_load(text) for text in (QUICKSTART.read_text(), overlay.read_text(), TINY)))
+    module = LanguageModel.from_config(config["model"]["init_args"])
+    tokens = torch.randint(0, 256, (2, 17), generator=torch.Generator().manual_seed(0))
+    optimizer = torch.optim.SGD(module.parameters(), lr=1e-3)
+    before = module.loss(tokens)
+    before.backward()
+    optimizer.step()
+    assert 0 < before.item() < 20
+    assert module.loss(tokens) < before
+
+
+# One variant and everything that sets the trainer in the default suite, all variants in the slow one.
+WHOLE = [
+    pytest.param(
+        overlay,
+        id=f"{overlay.parent.name}/{overlay.stem}",
+        marks=pytest.mark.slow if overlay.parent.name == "variants" and overlay.stem != "forgetting" else (),
+    )
+    for overlay in OVERLAYS
+    if overlay.stem != "compile"
+]
+
+
+@pytest.mark.parametrize("overlay", WHOLE)
 def test_an_overlay_trains_two_steps(overlay, tiny, capsys):
     assert main(["fit", "-c", str(QUICKSTART), "-c", str(overlay), *tiny]) == 0
     *_, run, loss, perplexity, bits = capsys.readouterr().out.splitlines()

@@ -1,10 +1,10 @@
 """Taking turns with a model from the command line."""
 
 import io
-import subprocess
 import sys
 
 import pytest
+import warm
 from tiny_pairs import write_pairs
 
 from lightning_xt.cli import main
@@ -131,10 +131,9 @@ def test_ends_of_other_systems_and_a_byte_that_is_no_text(trained, monkeypatch, 
 
 def test_a_real_process_is_driven_through_a_pipe(trained, typed):
     expected = typed("fox\nthe\n/text\n").out
-    command = [sys.executable, "-m", "lightning_xt", *TALK]
-    done = subprocess.run(command, input=b"fox\nthe\n/text\n", capture_output=True, timeout=120)
-    assert (done.returncode, done.stderr) == (0, b"")
-    assert done.stdout.decode() == expected
+    done = warm.run(TALK, content=b"fox\nthe\n/text\n")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == expected
 
 
 def test_sources_are_translated_line_by_line(tmp_path, monkeypatch, typed):

@@ -5,8 +5,6 @@ import os
 import re
 import resource
 import signal
-import subprocess
-import sys
 import time
 import zipfile
 from pathlib import Path
@@ -15,6 +13,7 @@ from unittest.mock import Mock
 
 import pytest
 import torch
+import warm
 from filelock import FileLock
 from tiny_run import names, rows, weights
 
@@ -158,13 +157,7 @@ def test_a_checkpoint_of_another_model_is_told(trained, capsys):
 
 def limited(arguments, size):
     """Runs the command in a process that cannot write files beyond a size, as if the disk were full."""
-    return subprocess.run(
-        [sys.executable, "-m", "lightning_xt", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)),
-    )
+    return warm.run(arguments, limits=[(resource.RLIMIT_FSIZE, size)])
 
 
 def test_where_there_is_no_space_the_checkpoint_before_survives(trained):
@@ -279,14 +272,13 @@ def test_what_a_killed_run_leaves_running_is_waited_for(tmp_path):
 def test_a_run_that_was_stopped_does_not_say_that_it_is_done(fresh):
     # It would be said of a validation that it was stopped there.
     options = ["--trainer.max_steps", "1000000", "--validate_every", "1000000", "--checkpoint_every", "2"]
-    command = [sys.executable, "-m", "lightning_xt", "fit", "-c", "tiny.yaml", *options]
-    started = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    started = warm.Command(["fit", "-c", "tiny.yaml", *options], stderr="told.txt")
     last, deadline = Path("runs/tiny/0/checkpoints/last.ckpt"), time.monotonic() + 60
     while not last.is_file() and time.monotonic() < deadline:
         time.sleep(0.05)
     started.send_signal(signal.SIGTERM)
-    _, told = started.communicate(timeout=60)
-    assert started.returncode == 75
+    assert started.wait(60) == 75
+    told = Path("told.txt").read_text()
     assert re.search(r"stopped by SIGTERM after step \d+; go on with --ckpt_path last", told)
 
 

@@ -1,16 +1,14 @@
 """Encoder-decoders from the command line."""
 
 import json
-import os
 import re
 import resource
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+import warm
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny_pairs import sentences, write_pairs
 from tiny_run import names, rows
@@ -46,17 +44,7 @@ def forget_training():
 
 
 def process(*args, size=None):
-    def limit():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-
-    return subprocess.run(
-        [sys.executable, "-m", "lightning_xt", *args],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        preexec_fn=None if size is None else limit,
-    )
+    return warm.run(args, limits=[] if size is None else [(resource.RLIMIT_FSIZE, size)])
 
 
 def in_two_processes(*args):

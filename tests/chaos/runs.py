@@ -6,12 +6,12 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import warm
 from tiny_pairs import sentences
 
 from chaos.compare import RunError
@@ -143,30 +143,25 @@ def fit(folder: Path, options: list[str], plan: dict[str, Any] | None = None) ->
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, "PYTHONFAULTHANDLER": "1"}
     environment[PLAN] = json.dumps(plan or {})
     started = time.time()
-    with (folder / "output.txt").open("w+b") as output:
-        # A group of its own holds the workers and the other processes too.
-        process = subprocess.Popen(
-            [sys.executable, "-m", "lightning_xt", "fit", *options],
-            cwd=folder,
-            env=environment,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
-        code: int | None = None
-        left: list[int] = []
-        try:
-            code = process.wait(SECONDS)
-            while (left := _group(process.pid)) and time.time() < started + SECONDS:
-                time.sleep(0.02)
-        except subprocess.TimeoutExpired:
-            # Has every process say where it hangs.
-            os.killpg(process.pid, signal.SIGABRT)
-            time.sleep(5)
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+    (folder / "output.txt").write_bytes(b"")
+    # A group of its own holds the workers and the other processes too.
+    process = warm.Command(
+        ["fit", *options], folder=folder, environment=environment, stdout=folder / "output.txt", session=True
+    )
+    code: int | None = None
+    left: list[int] = []
+    try:
+        code = process.wait(SECONDS)
+        while (left := _group(process.pid)) and time.time() < started + SECONDS:
+            time.sleep(0.02)
+    except subprocess.TimeoutExpired:
+        # Has every process say where it hangs.
+        os.killpg(process.pid, signal.SIGABRT)
+        time.sleep(5)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
     said = (folder / "output.txt").read_text(errors="replace").rstrip()
     if code is None:
         raise RunError(f"hangs: not done after {SECONDS} seconds, see {folder / 'output.txt'}")

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import warm
 from chaos.runs import LANGUAGE
 
 HERE = Path(__file__).parent
@@ -58,11 +59,7 @@ def write_inputs(folder: Path) -> None:
 def fit(folder: Path, *options: str) -> None:
     """Trains in a folder of its own, to the end."""
     folder.mkdir()
-    command = [sys.executable, "-m", "lightning_xt", "fit", "-c", "../check.yaml", *options]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False
-    )
+    done = warm.run(["fit", "-c", "../check.yaml", *options], folder=folder, timeout=SECONDS)
     assert done.returncode == 0, done.stderr
 
 

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import warm
 from catalogue import BUILDS, example, part, randomised
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, ModelParallelStrategy
@@ -346,8 +347,7 @@ def test_a_process_that_dies_ends_the_others(inputs, strategy, victim, capsys):
 def command(*args, processes=1, strategy="auto"):
     """The last lines of a command in so many processes."""
     given = [*args, "--trainer.devices", str(processes), "--trainer.strategy", strategy]
-    run = [sys.executable, "-m", "lightning_xt", *given]
-    done = subprocess.run(run, capture_output=True, text=True, timeout=240)
+    done = warm.run(given, timeout=240)
     assert done.returncode == 0, done.stderr
     return dict(line.split("=", 1) for line in done.stdout.splitlines() if re.match(r"(val|test)/|run=|output=", line))
 
