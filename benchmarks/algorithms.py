@@ -1,14 +1,13 @@
-"""Whether sequences are answered exactly: python benchmarks/algorithms.py
+"""Exact answers on made-up sequences. Usage: python benchmarks/algorithms.py.
 
 Each row is trained by `lightning-xt fit -c configs/translation/copy.yaml` with other options and measured by
-`lightning-xt test` on 10,000 sequences that no training sequence equals: the share answered without a single wrong
-token, the end included.
+`lightning-xt test` on 10,000 unseen sequences: the fraction answered without a wrong token, the end included.
 
     copy_twice, reverse, sort    32 of 16 symbols, as in training
     length_NAME                  copying, trained on 1 to 32 symbols and tested on 64, with the positions called NAME:
                                  in encoder, decoder and cross-attention
 
-`seconds` are those of `fit`, everything included. What follows `--` goes to `fit`.
+`seconds` are those of `fit`, everything included. Options after `--` go to `fit`.
 """
 
 import argparse
@@ -33,7 +32,7 @@ POSITIONS = {
     "relative_bias": ("RelativeBias", "RelativeBias", "RelativeBias"),
     "none": (None, None, None),
 }
-"""In encoder, decoder and cross-attention; () = as copy_length.yaml has them."""
+"""Positions of encoder, decoder and cross-attention by name; () = those of copy_length.yaml."""
 
 
 def main() -> None:
@@ -62,7 +61,7 @@ def parse() -> argparse.Namespace:
 
 
 def overlay(name: str, folder: Path) -> list[str]:
-    """The options of `fit` that choose positions; without windows, which only the recipe's own have."""
+    """Return the options of `fit` that choose positions, without the windows of the recipe."""
     if not POSITIONS[name]:
         return []
     encoder, decoder, across = POSITIONS[name]
@@ -76,7 +75,7 @@ def overlay(name: str, folder: Path) -> list[str]:
 
 
 def measured(flags: Sequence[str], options: argparse.Namespace) -> dict[str, Any]:
-    """A row: the median over the seeds, and what each of them gave."""
+    """Return a row: the median over the seeds, and the result of each."""
     found = [one(flags, seed, options.rest) for seed in range(options.seeds)]
     exact, seconds = zip(*found, strict=True)
     return {
@@ -88,7 +87,7 @@ def measured(flags: Sequence[str], options: argparse.Namespace) -> dict[str, Any
 
 
 def one(flags: Sequence[str], seed: int, rest: Sequence[str]) -> tuple[float, float]:
-    """The share of exact answers, and the seconds of training."""
+    """Return the fraction of exact answers, and the seconds of training."""
     with tempfile.TemporaryDirectory() as folder:
         root = f"--trainer.default_root_dir={folder}"
         start = time.perf_counter()
@@ -100,7 +99,7 @@ def one(flags: Sequence[str], seed: int, rest: Sequence[str]) -> tuple[float, fl
 
 
 def command(name: str, *args: str) -> dict[str, str]:
-    """Runs a command of ours, and returns what its last lines say."""
+    """Run a command, and return the values of its last lines."""
     flags = [part for arg in args for part in (arg.split("=", 1) if arg.startswith("-c=") else [arg])]
     done = subprocess.run(
         [sys.executable, "-m", "lightning_xt", name, *flags], stdout=subprocess.PIPE, text=True, check=False

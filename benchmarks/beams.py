@@ -1,4 +1,4 @@
-"""Beam search without a cache, to compare with: every step reads all tokens of all beams anew."""
+"""Beam search without a cache, for comparison: every step recomputes all tokens of all beams."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -19,7 +19,7 @@ WORDS, START, END = 8000, 1, 2
 
 @torch.inference_mode()
 def sentences(device: str, count: int) -> tuple[EncoderDecoder, list[Request], Inputs]:
-    """An untrained network of 4 + 4 layers of 128, sources of 8 to 23 words, and requests for at most twice as many."""
+    """Return an untrained network of 4 + 4 layers of 128, and requests with sources of 8 to 23 tokens."""
     torch.manual_seed(0)
     attention = partial(Attention, heads=4)
     network = EncoderDecoder(
@@ -42,7 +42,7 @@ def sentences(device: str, count: int) -> tuple[EncoderDecoder, list[Request], I
 
 
 class UncachedBeams:
-    """The same search as BeamSearch with a length penalty of 1.
+    """Search of BeamSearch with a length penalty of 1.
 
     Args:
         decoder: in evaluation mode.
@@ -54,7 +54,7 @@ class UncachedBeams:
 
     @torch.inference_mode()
     def __call__(self, requests: Sequence[Request], known: Inputs) -> list[list[int]]:
-        """The best text of each request."""
+        """Return the best completion of each request."""
         k, count = self.beams, len(requests)
         device = requests[0].prompt.device
         limits = torch.tensor([request.max_new_tokens for request in requests], device=device)
@@ -84,7 +84,7 @@ class UncachedBeams:
         return out
 
     def _next(self, texts: Tensor, totals: Tensor, known: Inputs, alive: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The best twice as many ways to go on: what they add up to, from which beam, and with which word."""
+        """Return the best continuations, twice as many as beams: their sums, beams and tokens."""
         rows = alive.repeat_interleave(self.beams)
         context = None if known.context is None else known.context[rows]
         mask = None if known.context_mask is None else known.context_mask[rows]

@@ -1,4 +1,4 @@
-"""What all benchmarks share: legs in turn within one run, medians, and one JSON object as the last line."""
+"""Common parts of the benchmarks: legs in turn within one run, medians, and one JSON object as the last line."""
 
 import datetime
 import json
@@ -16,7 +16,7 @@ import torch
 
 
 def interleave(legs: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each leg, the legs taken in turn so that a machine that slows down slows them all."""
+    """Return the seconds of each leg. Legs take turns, so a machine that slows down slows them all."""
     seconds: dict[str, list[float]] = {name: [] for name in legs}
     for repeat in range(repeats):
         for name, leg in legs.items():
@@ -28,7 +28,7 @@ def interleave(legs: dict[str, Callable[[], object]], repeats: int) -> dict[str,
 
 
 def row(ours: list[float], theirs: list[float]) -> dict[str, Any]:
-    """How many times faster ours is: the median over the repeats of the ratio within each."""
+    """Return the speed-up of ours: the median over the repeats of the ratio within each."""
     ratios = [b / a for a, b in zip(ours, theirs, strict=True)]
     return {
         "value": round(statistics.median(ratios), 3),
@@ -40,7 +40,7 @@ def row(ours: list[float], theirs: list[float]) -> dict[str, Any]:
 
 
 def processor() -> str:
-    """The model of the CPU, where Linux knows it."""
+    """Return the model of the CPU, as Linux reports it."""
     cpus = Path("/proc/cpuinfo")
     for line in cpus.read_text().splitlines() if cpus.is_file() else []:
         name, _, value = line.partition(":")
@@ -50,12 +50,12 @@ def processor() -> str:
 
 
 def say(line: str) -> None:
-    """Tells how far it is."""
+    """Report progress."""
     print(line, file=sys.stderr, flush=True)
 
 
 def report(rows: dict[str, dict[str, Any]], device: str) -> None:
-    """Prints the result.
+    """Print the result.
 
     Args:
         rows: by name.

@@ -1,4 +1,4 @@
-"""Steps until a plain PyTorch loop learns to copy: python benchmarks/copy_loop.py
+"""Steps until a plain PyTorch loop learns to copy. Usage: python benchmarks/copy_loop.py.
 
 The task is that of x-transformers' examples/toy_tasks/enc_dec_copy.py, shorter: the source is 12 random symbols of 16,
 the target is the source twice. Both legs have dim 64, 2 + 2 layers and otherwise the defaults of their library, and

@@ -1,7 +1,7 @@
-"""What a corpus of 1 GB costs: python benchmarks/data.py [--size 1000] [--steps 200] [--repeats 3] [--rows NAME ...].
+"""Cost of a corpus of 1 GB. Usage: python benchmarks/data.py [--size 1000] [--steps 200] [--repeats 3] [--rows NAME].
 
-Each row trains through the command line, in processes of its own. Page cache is `cold` where the corpus was dropped
-from it before the run, which only works on a real disk.
+Each row trains through the command line, in separate processes. The page cache is `cold` if the corpus was dropped
+from it before the run, which works only on a real disk.
 """
 
 import argparse
@@ -34,7 +34,7 @@ MODELS = {
 
 
 class Memory(Callback):
-    """Writes down the anonymous memory of all processes of a run when training ends."""
+    """Callback that records the anonymous memory of all processes of a run when training ends."""
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
@@ -42,7 +42,7 @@ class Memory(Callback):
 
 
 class Found(Callback):
-    """Writes down what a validation finds, with all digits."""
+    """Callback that records the metrics of a validation, with all digits."""
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
@@ -50,13 +50,13 @@ class Found(Callback):
 
 
 def anonymous(process: str) -> float:
-    """MB that a process holds and no file does."""
+    """Return the anonymous memory of a process in MB."""
     lines = Path(f"/proc/{process}/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon:")) * 1024 / MEGABYTE
 
 
 def write_words(file: Path, size: int) -> None:
-    """Writes pseudo-random words, the same 10 MB again and again."""
+    """Write pseudo-random words, 10 MB repeatedly."""
     draw = random.Random(0)
     words = ["".join(draw.choices("etaoinshrdlu", k=draw.randint(1, 9))) for _ in range(5000)]
     block = " ".join(draw.choices(words, k=2 * MEGABYTE)).encode()[: 10 * MEGABYTE]
@@ -70,7 +70,7 @@ def write_words(file: Path, size: int) -> None:
 
 
 def fit(folder: Path, corpus: Path, options: list[str]) -> Path:
-    """Trains in a folder of its own, and gives it back."""
+    """Train in a new folder, and return it."""
     work = Path(tempfile.mkdtemp(dir=folder))
     data = ["--data=TextFiles", f"--data.path={corpus}"]
     # Config files first: what follows one wins over it.
@@ -80,7 +80,7 @@ def fit(folder: Path, corpus: Path, options: list[str]) -> Path:
 
 
 def command(work: Path, name: str, options: list[str]) -> None:
-    """Runs a command of the command line."""
+    """Run a command of the command line."""
     # The folder of this file, for the callbacks in it.
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
     arguments = [sys.executable, "-m", "lightning_xt", name, *options]
@@ -90,13 +90,13 @@ def command(work: Path, name: str, options: list[str]) -> None:
 
 
 def drop_from_cache(file: Path) -> None:
-    """Lets the next reader of a file wait for the disk."""
+    """Drop a file from the page cache, so that its next reader waits for the disk."""
     with file.open("rb") as opened:
         os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def memory(folder: Path, large: Path, workers: int, steps: int, repeats: int) -> dict[str, Any]:
-    """MB of anonymous memory that training on the large corpus takes beyond that of a corpus of 1 MB."""
+    """Return the anonymous memory in MB that the large corpus takes beyond a corpus of 1 MB."""
     tiny = folder / "tiny.txt"
     write_words(tiny, MEGABYTE)
     options = [*MODELS["small"], f"--trainer.max_steps={steps}", f"--data.num_workers={workers}"]
@@ -116,7 +116,7 @@ def memory(folder: Path, large: Path, workers: int, steps: int, repeats: int) ->
 
 
 def waiting(folder: Path, corpus: Path, workers: int, steps: int, repeats: int) -> dict[str, Any]:
-    """Percent of the time of training that went by waiting for data: the worst of the medians, and each of them."""
+    """Return the percentage of training time spent waiting for data: the worst of the medians, and each of them."""
     shares: dict[str, list[float]] = {f"{model}_{cache}": [] for model in MODELS for cache in ("warm", "cold")}
     step_times: dict[str, list[float]] = {model: [] for model in MODELS}
     for repeat in range(repeats):
@@ -135,7 +135,7 @@ def waiting(folder: Path, corpus: Path, workers: int, steps: int, repeats: int) 
 
 
 def share_of_waiting(metrics: Path) -> tuple[float, float]:
-    """Which share of a whole run's time was waiting, and how many ms its steps took."""
+    """Return the fraction of a run's time spent waiting, and the milliseconds of its steps."""
     with metrics.open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["data_wait"]]
     # Each row tells of as many tokens.
@@ -145,7 +145,7 @@ def share_of_waiting(metrics: Path) -> tuple[float, float]:
 
 
 def validation(folder: Path) -> dict[str, Any]:
-    """The largest difference between the bits per byte that other batch sizes and two processes find."""
+    """Return the largest difference in bits per byte over batch sizes and two processes."""
     corpus = folder / "validated.txt"
     write_words(corpus, 200_000)
     options = ["--data.validation=0.5", "--trainer.max_steps=20", "--trainer.callbacks+=data.Found"]
@@ -163,7 +163,7 @@ def validation(folder: Path) -> dict[str, Any]:
 
 
 def rows(folder: Path, size: int, steps: int, repeats: int) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
-    """The names of the rows and what measures them."""
+    """Return the rows by name, with the functions that measure them."""
     corpus = folder / "corpus.txt"
     write_words(corpus, size * MEGABYTE)
     for workers in (0, 2):
@@ -174,7 +174,7 @@ def rows(folder: Path, size: int, steps: int, repeats: int) -> Iterator[tuple[st
 
 
 def main() -> None:
-    """Prints the rows as JSON."""
+    """Print the rows as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=1000, help="MB of the corpus")
     parser.add_argument("--steps", type=int, default=200, help="optimizer steps of a run")

@@ -1,15 +1,15 @@
-"""Decoding speed: python benchmarks/generation.py [--device cpu] [--repeats 3] [--rows batch1_fp32 ...]
+"""Decoding speed. Usage: python benchmarks/generation.py [--device cpu] [--repeats 3] [--rows batch1_fp32 ...].
 
 Both legs of a row take turns in one process; a value is the median over the repeats of the ratio within each.
 
     batch1_fp32    x-transformers with its cache over ours, one prompt of 16 tokens and 768 more
-    batch1_int8    the same with ours in int8, and what that costs in loss
+    batch1_int8    the same with ours in int8, and the increase of the loss
     flatness       ours: cost of the last 100 tokens of 768 over that of the first 100
     limit_share    ours: time of the bare products of one vector with every matrix over the time of a step, in float32
     batch16        x-transformers over ours, 16 prompts and 256 more
     ragged         64 prompts of 8 to 512 tokens and 16 to 256 more: all of them padded in one batch over ours
     beam           five beams, 4 + 4 layers of 128, 64 sentences: without a cache over ours
-    speculative    plain decoding over prompt lookup, on a text that repeats itself
+    speculative    plain decoding over prompt lookup, on a repetitive text
     cached         reading everything anew for each token over ours, 256 more
 """
 
@@ -40,7 +40,7 @@ PRODUCTS = 100  # turns of all matrices in one measurement
 
 
 class Legs:
-    """What is measured, made when it is first needed.
+    """Models and prompts, made when they are first needed.
 
     Args:
         options: of the command line.
@@ -55,7 +55,7 @@ class Legs:
         self._ready: dict[str, Autoregressive] = {}
 
     def ours(self, weights: Weights = "float32") -> Autoregressive:
-        """Our decoder, made ready for decoding."""
+        """Return our decoder, prepared for decoding."""
         if weights not in self._ready:
             model = convert_weights(self.decoder, weights, compiled=not self.options.eager)
             self._ready[weights] = model if self.options.eager else Compiled(model)
@@ -65,7 +65,7 @@ class Legs:
         return self._ready[weights]
 
     def theirs(self) -> Any:
-        """x-transformers at the same sizes, with the options that make it fastest."""
+        """Return x-transformers at the same sizes, with its fastest options."""
         from x_transformers import AutoregressiveWrapper, TransformerWrapper
         from x_transformers import Decoder as TheirDecoder
 
@@ -76,11 +76,11 @@ class Legs:
         return AutoregressiveWrapper(model).to(self.options.device).eval()
 
     def prompt(self, rows: int, n: int) -> Tensor:
-        """Random bytes."""
+        """Return random bytes."""
         return torch.randint(0, 256, (rows, n), device=self.options.device)
 
     def against_theirs(self, rows: int, new: int, weights: Weights = "float32") -> dict[str, Any]:
-        """How many times faster ours is than x-transformers with its cache."""
+        """Return our speed-up over x-transformers with its cache."""
         ours, theirs, prompt = self.ours(weights), self.theirs(), self.prompt(rows, PROMPT)
         return self.compared(
             lambda: generate(ours, prompt, new, temperature=0).cpu(),
@@ -88,7 +88,7 @@ class Legs:
         )
 
     def compared(self, ours: Callable[[], object], theirs: Callable[[], object]) -> dict[str, Any]:
-        """A row of two legs."""
+        """Return a row of two legs."""
         seconds = interleave({"ours": ours, "theirs": theirs}, self.options.repeats)
         return row(seconds["ours"], seconds["theirs"])
 
@@ -136,7 +136,7 @@ def limit_share(legs: Legs) -> dict[str, Any]:
 
 @torch.inference_mode()
 def bare_products(decoder: Decoder, transposed: bool) -> Callable[[], None]:
-    """One vector times every matrix that a step reads."""
+    """Multiply one vector by every matrix that a step reads."""
     matrices = [module.weight.detach() for module in decoder.modules() if isinstance(module, nn.Linear)]
     if transposed:
         stored = [matrix.T.contiguous() for matrix in matrices]
@@ -149,7 +149,7 @@ def bare_products(decoder: Decoder, transposed: bool) -> Callable[[], None]:
 
 @torch.inference_mode()
 def seconds(leg: Callable[[], None], device: str) -> float:
-    """Median seconds of a short leg."""
+    """Return the median seconds of a short leg."""
     taken = []
     for _ in range(PRODUCTS):
         start = time.perf_counter()
@@ -183,7 +183,7 @@ def ragged(legs: Legs) -> dict[str, Any]:
 
 @torch.inference_mode()
 def padded(model: Autoregressive, prompts: Tensor, lengths: Tensor, new: int) -> Tensor:
-    """One batch as wide as the longest prompt, decoded until its last row has ended."""
+    """Decode one batch as wide as the longest prompt until its last row has ended."""
     cache = model.new_cache(len(prompts), prompts.shape[1] + new)
     token = model(prompts, lengths=lengths, cache=cache, last_only=True)[:, -1].argmax(-1)
     tokens = [token]
@@ -224,7 +224,7 @@ def cached(legs: Legs) -> dict[str, Any]:
 
 @torch.inference_mode()
 def uncached(model: Decoder, prompt: Tensor, new: int) -> Tensor:
-    """Greedy decoding that reads the whole text again for every token."""
+    """Decode greedily, recomputing the whole prefix for every token."""
     tokens = prompt
     for _ in range(new):
         tokens = torch.cat((tokens, model(tokens, last_only=True)[:, -1].argmax(-1, keepdim=True)), dim=1)

@@ -1,4 +1,4 @@
-"""How well a model is after how long, against plain ones: python benchmarks/quality.py --preset shakespeare_cpu.
+"""Quality over training time, against plain models. Usage: python benchmarks/quality.py --preset shakespeare_cpu.
 
     ours             a recipe, by `lightning-xt fit`
     ours_half        the same recipe over half of the bytes that reference_gpt sees, its schedule as short as that
@@ -7,8 +7,8 @@
 
 All train on the windows of the same seed in the same order, for as many seconds, and are measured by the mean loss over
 the whole validation split in windows of the same length, side by side; with each seed the legs take turns. Seconds are
-those of training: compiling (the first steps) and validation are left out. How many steps the seconds hold is found by
-a trial of each before anything else. It fills 90 % of them, because a machine that is slower afterwards must not exceed
+those of training, without compilation (the first steps) and validation. A trial of each leg finds the number of steps
+that the seconds hold. It fills 90 % of them, because a machine that is slower afterwards must not exceed
 them. `ours` never trains more steps than its recipe's trainer.max_steps. --steps says how many instead, for every leg.
 What follows `--` goes to our command line.
 
@@ -49,11 +49,11 @@ from lightning_xt.data.text.windows import EvaluationWindows, TrainingWindows
 CONFIGS = Path(__file__).parents[1] / "configs" / "language"
 SHAKESPEARE = Path("tinyshakespeare") / "input.txt"
 FIRST = 3
-"""Steps in which things are compiled and allocated."""
+"""Steps of compilation and allocation."""
 TRIAL = 60
-"""Steps after them that tell how long one takes."""
+"""Steps after them whose time is measured."""
 MARGIN = 0.9
-"""Share of the seconds that a leg's steps are to fill."""
+"""Fraction of the seconds that the steps of a leg should fill."""
 EVALUATED_AT_ONCE = 16_384  # tokens
 Point = tuple[float, int, float]
 """Seconds of training, bytes seen and nats."""
@@ -92,7 +92,7 @@ PRESETS = {
 
 @dataclass
 class Run:
-    """What one training told."""
+    """Record of one training."""
 
     curve: list[Point] = field(default_factory=list)
     seconds: float = 0.0
@@ -102,11 +102,11 @@ class Run:
     compile_seconds: float = 0.0
 
     def point(self, loss: float) -> None:
-        """Takes up an evaluation."""
+        """Add an evaluation."""
         self.curve.append((round(self.seconds, 2), self.bytes_seen, round(loss, 4)))
 
     def bytes_to(self, loss: float) -> float | None:
-        """Bytes until a loss was reached, in a straight line between evaluations; None where it was not."""
+        """Return the bytes until a loss was reached, interpolated between evaluations; None if it was not."""
         for (_, before, above), (_, after, below) in zip(
             [(0, 0, math.log(256)), *self.curve], self.curve, strict=False
         ):
@@ -116,7 +116,7 @@ class Run:
 
 
 class Clock(Callback):
-    """Counts the seconds of the Trainer's steps and takes up what validation finds."""
+    """Callback that counts the seconds of the Trainer's steps and records its evaluations."""
 
     run: ClassVar[Run]
 
@@ -151,20 +151,20 @@ class Clock(Callback):
         self.stop()
 
     def elapsed(self) -> float:
-        """Seconds since the clock was started."""
+        """Return the seconds since the clock was started."""
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         return 0.0 if self.since is None else time.perf_counter() - self.since
 
     def stop(self) -> None:
-        """Adds them up."""
+        """Add up the seconds."""
         self.run.seconds += self.elapsed()
         self.since = None
 
 
 @dataclass(frozen=True)
 class Contest:
-    """What all legs share.
+    """Settings that all legs share.
 
     Args:
         preset: the corpus and the settings.
@@ -180,18 +180,18 @@ class Contest:
 
     @property
     def device(self) -> torch.device:
-        """Where everything trains."""
+        """Return the device of all legs."""
         return torch.device(self.preset.device)
 
     def data_options(self) -> list[str]:
-        """Our command line's."""
+        """Return the data options of the command line."""
         if self.preset.corpus == "standard_library":
             return ["--data=StandardLibrary", f"--data.seq_len={self.preset.size.seq_len}"]
         split = ["--data.validation=0.1", "--data.test=0"]
         return ["--data=TextFiles", f"--data.path={SHAKESPEARE}", f"--data.seq_len={self.preset.size.seq_len}", *split]
 
     def corpus(self) -> ByteCorpus:
-        """The same for the others."""
+        """Return the data of the other legs."""
         sizes = {"seq_len": self.preset.size.seq_len, "batch_size": self.preset.size.batch_size}
         if self.preset.corpus == "standard_library":
             return StandardLibrary(**sizes)
@@ -199,16 +199,16 @@ class Contest:
 
     @property
     def recipe(self) -> Path:
-        """Our config file."""
+        """Return the path of our config."""
         return CONFIGS / self.preset.recipe
 
     def recipe_options(self) -> dict[str, Any]:
-        """What our recipe says."""
+        """Return the content of our config."""
         options: dict[str, Any] = yaml.safe_load(self.recipe.read_text())
         return options
 
     def ours(self, seed: int, steps: int, evaluate: bool = True) -> Run:
-        """Our recipe, by the command line, in this process."""
+        """Train our recipe by the command line, in this process."""
         Clock.run = run = Run()
         every = max(1, steps // self.evaluations) if evaluate else "null"
         options = [
@@ -236,7 +236,7 @@ class Contest:
         return run
 
     def reference(self, seed: int, steps: int, evaluate: bool = True) -> Run:
-        """The plain transformer."""
+        """Train the plain transformer."""
         torch.manual_seed(seed)
         size, lr = self.preset.size, self.preset.lr
         sizes = {"dim": size.dim, "depth": size.depth, "heads": size.heads, "seq_len": size.seq_len}
@@ -254,7 +254,7 @@ class Contest:
         return self.trained(model, loss, model, optimizer, rate, 1.0, seed, steps if evaluate else -steps)
 
     def x_transformers(self, seed: int, steps: int, evaluate: bool = True) -> Run:
-        """The model of x-transformers."""
+        """Train the model of x-transformers."""
         torch.manual_seed(seed)
         model = x_transformers(self.preset.size, self.device, flash=True)
         network = torch.compile(model) if self.preset.device == "cuda" else model
@@ -274,7 +274,7 @@ class Contest:
         seed: int,
         steps: int,
     ) -> Run:
-        """A plain training loop.
+        """Train in a plain loop.
 
         Args:
             model: what is trained.
@@ -315,18 +315,18 @@ class Contest:
         return run
 
     def precision(self) -> contextlib.AbstractContextManager[Any]:
-        """nanoGPT's: float32 on a CPU, bf16 on a GPU."""
+        """Return the autocast of nanoGPT: float32 on a CPU, bf16 on a GPU."""
         return torch.autocast(self.preset.device, torch.bfloat16, enabled=self.preset.device == "cuda")
 
     def now(self) -> float:
-        """The time when the device has done what it was told."""
+        """Return the time after the device has finished its work."""
         if self.preset.device == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter()
 
     @torch.no_grad()
     def evaluated(self, model: nn.Module, logits: Callable[[Tensor], Tensor], corpus: ByteCorpus) -> float:
-        """Mean nats over the whole validation split, as our own validation has it."""
+        """Return the mean nats over the whole validation split, as our validation counts them."""
         windows = EvaluationWindows(corpus.splits.validation, corpus.seq_len)
         total, count = 0.0, 0
         at_once = max(1, EVALUATED_AT_ONCE // corpus.seq_len)
@@ -342,21 +342,21 @@ class Contest:
 
 
 def steps_in(contest: Contest, name: str, seconds: float) -> int:
-    """How many steps of a leg the seconds hold."""
+    """Return the number of steps of a leg that the seconds hold."""
     trial = LEGS[name][1](contest, 0, FIRST + TRIAL, False)
     steps = FIRST + max(1, round(MARGIN * seconds * TRIAL / trial.seconds))
     return min(steps, contest.recipe_options()["trainer"]["max_steps"]) if name == "ours" else steps
 
 
 def half_of(reference_steps: int, contest: Contest) -> int:
-    """How many of our steps see half of the bytes that the reference sees."""
+    """Return the number of our steps that see half of the bytes of the reference."""
     size = contest.preset.size
     ours = contest.recipe_options()["data"]["init_args"]["batch_size"] * size.seq_len
     return max(1, reference_steps * size.tokens // (2 * ours))
 
 
 def told(runs: list[Run]) -> dict[str, Any]:
-    """A row of all seeds: the final loss, and how it came about."""
+    """Return a row of all seeds: the final loss, and its curve."""
     losses = [run.curve[-1][2] for run in runs]
     first = runs[0]
     return {
@@ -377,7 +377,7 @@ def told(runs: list[Run]) -> dict[str, Any]:
 
 
 def bytes_to_reference(ours: list[Run], references: list[Run]) -> dict[str, Any]:
-    """The share of the reference's bytes after which ours is as good as it is in the end."""
+    """Return the fraction of the reference's bytes after which ours equals its final loss."""
     each = [run.bytes_to(other.curve[-1][2]) for run, other in zip(ours, references, strict=True)]
     shares = [found / other.bytes_seen for found, other in zip(each, references, strict=True) if found is not None]
     row: dict[str, Any] = {"value": None, "unit": "share of the reference's bytes", "repeats": len(each)}
@@ -387,7 +387,7 @@ def bytes_to_reference(ours: list[Run], references: list[Run]) -> dict[str, Any]
 
 
 def arguments() -> argparse.Namespace:
-    """What the command line asks for."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", choices=list(PRESETS), default="shakespeare_cpu")
     parser.add_argument("--seeds", type=int, default=3, help="runs of each leg")
@@ -408,7 +408,7 @@ LEGS = {
 
 
 def main() -> None:
-    """Rows: `val_loss`, `half_val_loss`, `reference_val_loss`, `xt_val_loss` and `bytes_to_reference`."""
+    """Print the rows `val_loss`, `half_val_loss`, `reference_val_loss`, `xt_val_loss` and `bytes_to_reference`."""
     args = arguments()
     preset = PRESETS[args.preset]
     if preset.corpus == "shakespeare" and not (data_folder() / SHAKESPEARE).is_file():

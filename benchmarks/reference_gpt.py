@@ -1,4 +1,4 @@
-"""The plain transformer that others are measured against: what nanoGPT trains, in a form of our own, pure torch."""
+"""Plain transformer for comparison: the model of nanoGPT, written independently in pure torch."""
 
 import math
 
@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 
 class ReferenceLayer(nn.Module):
-    """Attention and an MLP, each read through a LayerNorm and added to the stream.
+    """Layer of attention and an MLP, each after a LayerNorm and added to the stream.
 
     Args:
         dim: width of the stream.
@@ -57,7 +57,7 @@ class ReferenceGPT(nn.Module):
                 nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * depth) if last else 0.02)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Logits of the token after each."""
+        """Return the logits of the token after each."""
         at = torch.arange(tokens.shape[1], device=tokens.device)
         x = self.dropout(self.tokens(tokens) + self.positions(at))
         for layer in self.layers:
@@ -66,14 +66,14 @@ class ReferenceGPT(nn.Module):
 
 
 def next_token_loss(logits: Tensor, tokens: Tensor) -> Tensor:
-    """Mean nats of the tokens after the first, given the logits of those before the last."""
+    """Return the mean nats of the tokens after the first, given the logits of those before the last."""
     return F.cross_entropy(logits.flatten(0, 1).float(), tokens[:, 1:].flatten())
 
 
 def reference_optimizer(
     model: nn.Module, *, lr: float, betas: tuple[float, float] = (0.9, 0.95), weight_decay: float = 0.1
 ) -> torch.optim.AdamW:
-    """AdamW that decays matrices and tables, and nothing else.
+    """Return AdamW that decays only matrices and tables.
 
     Args:
         model: what it trains.
@@ -88,7 +88,7 @@ def reference_optimizer(
 
 
 def warmup_cosine(step: int, *, steps: int, warmup_steps: int, min_fraction: float = 0.1) -> float:
-    """The share of the learning rate that a step uses.
+    """Return the fraction of the learning rate that a step uses.
 
     Args:
         step: from 0.

@@ -1,7 +1,7 @@
-"""What saving costs: python benchmarks/saving.py [--saves 6] [--steps 20] [--rows NAME ...].
+"""Cost of saving checkpoints. Usage: python benchmarks/saving.py [--saves 6] [--steps 20] [--rows NAME ...].
 
-Each row trains a config through the command line, in a process of its own, and saves `last.ckpt` again and again. The
-share is what it would be at the default interval: the seconds of a saving, over those of so many steps of the same run.
+Each row trains a config through the command line, in a separate process, and saves `last.ckpt` repeatedly. The fraction
+is that of the default interval: the seconds of a save over those of as many steps of the run.
 """
 
 import argparse
@@ -32,7 +32,7 @@ ROWS = {
 
 
 class Seconds(Callback):
-    """Writes down how long steps and savings take."""
+    """Callback that records the time of steps and saves."""
 
     def __init__(self) -> None:
         self.steps: list[float] = []
@@ -60,7 +60,7 @@ class Seconds(Callback):
 
 
 def measured(options: list[str], steps: int, saves: int, folder: Path) -> dict[str, Any]:
-    """Trains one row."""
+    """Train one row."""
     command = ["fit", *options, f"--trainer.max_steps={steps * saves}", f"--checkpoint_every={steps}"]
     command += ["--validate_every=null", "--sample_text.prompts=[]", "--trainer.limit_val_batches=0"]
     command += [
@@ -86,7 +86,7 @@ def measured(options: list[str], steps: int, saves: int, folder: Path) -> dict[s
 
 
 def main() -> None:
-    """Prints, for each row, per cent of training time spent on saving."""
+    """Print, for each row, the percentage of training time spent on saving."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--saves", type=int, default=6)
     parser.add_argument("--steps", type=int, default=20, help="between two savings")

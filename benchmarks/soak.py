@@ -1,8 +1,8 @@
-"""What a long run holds on to: python benchmarks/soak.py [--minutes 10] [--settings NAME ...] [--warm_up 0.25].
+"""Leaks of a long run. Usage: python benchmarks/soak.py [--minutes 10] [--settings NAME ...] [--warm_up 0.25].
 
-Each setting trains through the command line, in a process of its own, for so many minutes, with a validation, samples
-and saved checkpoints every few seconds, and is then told to stop. Meanwhile its anonymous memory, open files, threads
-and child processes are counted twice a second. The warm-up, a share of the time, is left out.
+Each setting trains through the command line, in a separate process, for the given minutes, with a validation, samples
+and saved checkpoints every few seconds, and then gets SIGTERM. Meanwhile its anonymous memory, open files, threads and
+child processes are counted twice a second. The warm-up, a fraction of the time, is not counted.
 
 Slopes are those of lines through the means of 20 equal parts of the time, with their standard errors. A setting is flat
 if the mean numbers of files, threads and children in the last third of the time are not one more than in the first, and
@@ -67,16 +67,16 @@ SETTINGS = {
 }
 SMALL_CACHES = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "16", "MALLOC_MMAP_THRESHOLD_": "65536"}
 EVERY = 0.5
-"""Seconds from one look to the next."""
+"""Seconds between two counts."""
 PARTS = 20
 ENDS = 120
-"""Seconds that a run may take to begin, and to stop."""
+"""Seconds that a run may take to start, and to stop."""
 PREEMPTED = 75
 
 
 @dataclass(frozen=True)
 class Look:
-    """What a process holds at one time.
+    """Resources of a process at one time.
 
     Args:
         seconds: since the first step was logged.
@@ -98,7 +98,7 @@ class Look:
 
 
 def write_inputs(folder: Path) -> None:
-    """Writes a corpus, and sentences with what they become: their words in reverse."""
+    """Write a corpus, and pairs of sentences and their words in reverse."""
     write_words(folder / "corpus.txt", MEGABYTE)
     words = (folder / "corpus.txt").read_text().split()
     draw = random.Random(0)
@@ -110,7 +110,7 @@ def write_inputs(folder: Path) -> None:
 
 
 def look(process: int, step: int, since: float) -> Look:
-    """Looks at a process once."""
+    """Count the resources of a process."""
     # A child may end meanwhile.
     memories = []
     children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
@@ -131,7 +131,7 @@ def look(process: int, step: int, since: float) -> Look:
 
 
 def last_step(metrics: Path) -> int:
-    """The step of the last whole line; -1 where there is none."""
+    """Return the step of the last complete line; -1 if there is none."""
     if not metrics.is_file():
         return -1
     with metrics.open("rb") as file:
@@ -142,7 +142,7 @@ def last_step(metrics: Path) -> int:
 
 
 def soak(folder: Path, name: str, minutes: float) -> list[Look]:
-    """Trains in a setting and looks at it until the time is up."""
+    """Train in a setting and count its resources until the time is up."""
     config, options = SETTINGS[name]
     work = folder / name
     work.mkdir()
@@ -174,7 +174,7 @@ def soak(folder: Path, name: str, minutes: float) -> list[Look]:
 
 
 def slope(xs: list[float], ys: list[float]) -> list[float]:
-    """How much y grows with x, and the standard error of that: of the line through the means of equal parts."""
+    """Return the slope of y over x and its standard error, of the line through the means of equal parts."""
     borders = [round(part * len(xs) / PARTS) for part in range(PARTS + 1)]
     means = [(statistics.mean(xs[a:b]), statistics.mean(ys[a:b])) for a, b in pairwise(borders) if b > a]
     x, y = (statistics.mean(column) for column in zip(*means, strict=True))
@@ -187,7 +187,7 @@ def slope(xs: list[float], ys: list[float]) -> list[float]:
 
 
 def memory_row(looks: list[Look], values: list[float]) -> dict[str, Any]:
-    """How memory grows, and whether that is flat."""
+    """Return the growth of memory, and whether it is flat."""
     tenth = max(len(values) // 10, 1)
     hourly = slope([each.seconds / 3600 for each in looks], values)
     stepwise = slope([each.step / 1000 for each in looks], values)
@@ -202,7 +202,7 @@ def memory_row(looks: list[Look], values: list[float]) -> dict[str, Any]:
 
 
 def count_row(values: list[int]) -> dict[str, Any]:
-    """The least, the mean and the most in the first and in the last third, and whether that is flat."""
+    """Return the least, mean and most of the first and last third, and whether they are flat."""
     third = max(len(values) // 3, 1)
     first, last = values[:third], values[-third:]
     start, end = ([min(part), round(statistics.mean(part), 2), max(part)] for part in (first, last))
@@ -210,7 +210,7 @@ def count_row(values: list[int]) -> dict[str, Any]:
 
 
 def row(looks: list[Look]) -> dict[str, Any]:
-    """What was seen in one setting."""
+    """Return the row of one setting."""
     found = {
         "memory_mb": memory_row(looks, [each.memory for each in looks]),
         "child_memory_mb": memory_row(looks, [each.child_memory for each in looks]),
@@ -229,7 +229,7 @@ def row(looks: list[Look]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Prints the rows as JSON."""
+    """Print the rows as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10, help="of each setting")
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS), help="only these")

@@ -1,4 +1,4 @@
-"""Training speed, all legs in turn within one run: python benchmarks/training.py [--device cpu|cuda] [--rows NAME ...].
+"""Training speed, all legs in turn. Usage: python benchmarks/training.py [--device cpu|cuda] [--rows NAME ...].
 
     trainer          ours, by `lightning-xt fit`: its Trainer, callbacks, loggers and data; bf16, compiled, fused AdamW
     bare             the same model, settings and batches in a loop of ten lines
@@ -7,7 +7,7 @@
     xt_flash_bf16    xt_shipped with flash attention and bf16
     xt_compiled      the same with torch.compile too
     reference_gpt    reference_gpt.py: bf16, compiled, fused AdamW
-    gemm             nothing but products of matrices
+    gemm             only matrix products
 
 A step is forward, backward, clipping and optimizer. The Trainer runs a slice of steps, then each other leg one as long,
 and so on; steps that compile are left out. On the CPU the four slices of a repeat are 20 steps, in which values are
@@ -50,16 +50,16 @@ H100_PEAK = 989e12
 """bf16 FLOP/s of an H100 SXM, dense."""
 CORPUS = 1 << 20
 GEMM = {"cpu": (1024, 8), "cuda": (8192, 16)}
-"""Rows of the matrices, and how many products are one measurement."""
+"""Rows of the matrices, and products of one measurement."""
 ALONE = 40
 """Steps at the end that the Trainer takes without a pause, in which waiting for data is measured."""
 Steps = Callable[[int], object]
-"""Trains so many steps."""
+"""Function that trains a number of steps."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """A model and its batches."""
+    """Model and its batches."""
 
     dim: int
     depth: int
@@ -69,7 +69,7 @@ class Size:
 
     @property
     def tokens(self) -> int:
-        """Predicted in a step."""
+        """Return the tokens predicted in a step."""
         return self.batch_size * self.seq_len
 
 
@@ -100,38 +100,38 @@ class Race:
     data_wait: float = 0.0
 
     def warm_up(self) -> None:
-        """Compiles and allocates."""
+        """Compile and allocate."""
         for name, leg in self.legs.items():
             start = time.perf_counter()
             leg(self.warmup)
             say(f"{name}: ready after {time.perf_counter() - start:.1f} s")
 
     def run(self) -> None:
-        """A slice of each leg."""
+        """Run a slice of each leg."""
         for name, leg in self.legs.items():
             start = self.now()
             leg(self.steps)
             self.note(name, self.now() - start)
 
     def note(self, name: str, seconds: float) -> None:
-        """Takes up a slice's time."""
+        """Record the time of a slice."""
         self.seconds.setdefault(name, []).append(seconds / self.steps)
 
     def now(self) -> float:
-        """The time when the device has done what it was told."""
+        """Return the time after the device has finished its work."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         return time.perf_counter()
 
     def totals(self, name: str, repeats: int) -> list[float]:
-        """Mean seconds of a step in each repeat, which holds several slices."""
+        """Return the mean seconds of a step in each repeat, which holds several slices."""
         each = self.seconds[name]
         size = len(each) // repeats
         return [statistics.mean(each[first : first + size]) for first in range(0, len(each), size)]
 
 
 class TrainerLeg(Callback):
-    """Times slices of the Trainer's steps, with all it does between them, and lets the others run in the pauses."""
+    """Callback that times slices of the Trainer's steps, and runs the other legs between them."""
 
     race: ClassVar[Race]
 
@@ -161,12 +161,12 @@ class TrainerLeg(Callback):
 
 
 def waited(loader: Any) -> float:
-    """Seconds for which a loader was waited for."""
+    """Return the seconds of waiting for a loader."""
     return loader.waited if isinstance(loader, Loader) else 0.0
 
 
 def fit(folder: Path, size: Size, race: Race, compile: bool, callbacks: list[str]) -> None:
-    """Trains by the command line, in this process; the race's legs run between the Trainer's."""
+    """Train by the command line, in this process; the race's legs run between the Trainer's."""
     TrainerLeg.race = race
     options = [
         "fit",
@@ -198,12 +198,12 @@ def fit(folder: Path, size: Size, race: Race, compile: bool, callbacks: list[str
 
 
 def decoder_options(size: Size) -> list[tuple[str, int]]:
-    """Our model: the defaults, at the size of the others."""
+    """Return our model: the defaults, at the size of the others."""
     return [("dim", size.dim), ("depth", size.depth), ("attention.heads", size.heads)]
 
 
 def batches(corpus: np.ndarray, size: Size, device: torch.device) -> Iterator[Tensor]:
-    """The batches that the Trainer's data serve, without end, on the device beforehand."""
+    """Yield the batches of the Trainer's data forever, already on the device."""
     windows = TrainingWindows(corpus, size.seq_len)
     count = 32 if size.tokens < 1 << 16 else 8
     rows = [range(first * size.batch_size, (first + 1) * size.batch_size) for first in range(count)]
@@ -220,7 +220,7 @@ def trained(
     clip: float = 1.0,
     parts: int = 1,
 ) -> Steps:
-    """A training loop.
+    """Train in a plain loop.
 
     Args:
         loss: of a batch.
@@ -248,7 +248,7 @@ def trained(
 
 
 def ours(size: Size, device: torch.device, feed: Iterator[Tensor], compile: bool, **attention: Any) -> Steps:
-    """What the command line trains, in a bare loop."""
+    """Return the model of the command line, in a bare loop."""
     options = {"heads": size.heads, **attention}
     model = LanguageModel.from_config({"decoder": {"dim": size.dim, "depth": size.depth, "attention": options}})
     model.to(device)
@@ -258,7 +258,7 @@ def ours(size: Size, device: torch.device, feed: Iterator[Tensor], compile: bool
 
 
 def x_transformers(size: Size, device: torch.device, flash: bool, **options: bool) -> nn.Module:
-    """The model of its train_enwik8, at our size, with more options of its layers."""
+    """Return the model of its train_enwik8, at our size, with more options of its layers."""
     from x_transformers import AutoregressiveWrapper, TransformerWrapper
     from x_transformers import Decoder as Layers
 
@@ -269,7 +269,7 @@ def x_transformers(size: Size, device: torch.device, flash: bool, **options: boo
 
 
 def theirs(size: Size, device: torch.device, feed: Iterator[Tensor], kind: str, compile: bool) -> Steps:
-    """x-transformers in a bare loop."""
+    """Return x-transformers in a bare loop."""
     plain, script = kind in ("xt_shipped", "xt_script"), kind == "xt_script"
     projections = ("attn_orthog_projected_values", "attn_orthog_projected_values_per_head")
     model = x_transformers(size, device, flash=not plain, **dict.fromkeys(projections, script))
@@ -281,7 +281,7 @@ def theirs(size: Size, device: torch.device, feed: Iterator[Tensor], kind: str, 
 
 
 def reference(size: Size, device: torch.device, feed: Iterator[Tensor], compile: bool) -> Steps:
-    """The plain transformer in a bare loop."""
+    """Return the plain transformer in a bare loop."""
     model = reference_model(size).to(device)
     network = torch.compile(model) if compile else model
     optimizer = reference_optimizer(model, lr=1e-3)
@@ -289,12 +289,12 @@ def reference(size: Size, device: torch.device, feed: Iterator[Tensor], compile:
 
 
 def reference_model(size: Size) -> ReferenceGPT:
-    """The plain transformer at our size."""
+    """Return the plain transformer at our size."""
     return ReferenceGPT(256, dim=size.dim, depth=size.depth, heads=size.heads, seq_len=size.seq_len)
 
 
 def gemm(device: torch.device, dtype: torch.dtype) -> Steps:
-    """Products of matrices, as many for each step."""
+    """Return a leg of matrix products, as many for each step."""
     rows, products = GEMM[device.type]
     left, right = (torch.randn(rows, rows, device=device).to(dtype) for _ in range(2))
 
@@ -308,7 +308,7 @@ def gemm(device: torch.device, dtype: torch.dtype) -> Steps:
 def window_scaling(
     size: Size, device: torch.device, corpus: np.ndarray, repeats: int, steps: int, compile: bool
 ) -> dict[str, Any]:
-    """How the step's time grows with the row, the tokens of a step and what each of them sees staying as they are."""
+    """Return the growth of a step's time with the length of a row, for constant tokens a step and a constant window."""
     # Each length is a graph of the same code, of which torch keeps eight; the legs before left some.
     torch.compiler.reset()
     lengths = [size.seq_len << doublings for doublings in range(6)]
@@ -327,7 +327,7 @@ def window_scaling(
 
 
 def ratio(above: list[float], below: list[float]) -> dict[str, Any]:
-    """The median of the paired ratios."""
+    """Return the median of the paired ratios."""
     each = [a / b for a, b in zip(above, below, strict=True)]
     return {
         "value": round(statistics.median(each), 4),
@@ -337,7 +337,7 @@ def ratio(above: list[float], below: list[float]) -> dict[str, Any]:
 
 
 def speed(race: Race, name: str, size: Size, settings: str) -> dict[str, Any]:
-    """How many times faster ours is than a leg, by the command line's Trainer."""
+    """Return the speed-up of the command line's Trainer over a leg."""
     mine, other = race.seconds["trainer"], race.seconds[name]
     return {
         **row(mine, other),
@@ -349,7 +349,7 @@ def speed(race: Race, name: str, size: Size, settings: str) -> dict[str, Any]:
 
 
 def overhead(race: Race, repeats: int) -> dict[str, Any]:
-    """Milliseconds that a step of the Trainer takes beyond one of the bare loop."""
+    """Return the milliseconds that a step of the Trainer takes beyond one of the bare loop."""
     mine, bare = race.totals("trainer", repeats), race.totals("bare", repeats)
     each = [1000 * (a - b) for a, b in zip(mine, bare, strict=True)]
     return {
@@ -361,7 +361,7 @@ def overhead(race: Race, repeats: int) -> dict[str, Any]:
 
 
 def parameters(size: Size) -> dict[str, int]:
-    """Of each model."""
+    """Return the parameters of each model."""
     counts = {"ours": our_decoder(size), "reference_gpt": reference_model(size)}
     with contextlib.suppress(ImportError):
         counts["x_transformers"] = x_transformers(size, torch.device("cpu"), flash=False)
@@ -369,7 +369,7 @@ def parameters(size: Size) -> dict[str, int]:
 
 
 def our_decoder(size: Size) -> Decoder:
-    """Our model alone, without memory."""
+    """Return our model on the meta device, without memory."""
     with torch.device("meta"):
         options = {"dim": size.dim, "depth": size.depth, "attention": {"heads": size.heads}}
         return LanguageModel.from_config({"decoder": options}).decoder
@@ -393,7 +393,7 @@ CUDA_ONLY = ("mfu_h100", "window_scaling")
 
 
 def legs(names: list[str], size: Size, device: torch.device, corpus: np.ndarray, compile: bool) -> dict[str, Steps]:
-    """The legs beside the Trainer's that some rows need."""
+    """Return the legs besides the Trainer's that some rows need."""
     makers: dict[str, Callable[[Iterator[Tensor]], Steps]] = {
         "bare": lambda feed: ours(size, device, feed, compile),
         **{
@@ -409,7 +409,7 @@ def legs(names: list[str], size: Size, device: torch.device, corpus: np.ndarray,
 
 
 def measured(names: list[str], race: Race, size: Size, repeats: int, compile: bool) -> dict[str, dict[str, Any]]:
-    """The rows that one race tells."""
+    """Return the rows of one race."""
     settings = f"ours: lightning-xt fit, bf16-mixed, {'compiled' if compile else 'eager'}, fused AdamW, clipping 1.0"
     rows: dict[str, dict[str, Any]] = {}
     for name in names:
@@ -448,7 +448,7 @@ def measured(names: list[str], race: Race, size: Size, repeats: int, compile: bo
 
 
 def tiny_overhead(folder: Path, corpus: np.ndarray, device: torch.device, repeats: int) -> float:
-    """The Trainer's overhead where a step is next to nothing, which noise hides less."""
+    """Return the Trainer's overhead on a tiny step, which noise hides less."""
     threads = torch.get_num_threads()
     # Threads that wait for each other are most of what such a step would take.
     torch.set_num_threads(1)
@@ -459,7 +459,7 @@ def tiny_overhead(folder: Path, corpus: np.ndarray, device: torch.device, repeat
 
 
 def wanted(args: argparse.Namespace) -> list[str]:
-    """The rows that are asked for and can be measured here."""
+    """Return the requested rows that can be measured here."""
     names = args.rows or [name for name in LEGS_OF if args.device == "cuda" or name not in CUDA_ONLY]
     if args.device == "cuda" and not torch.cuda.is_available():
         say("--device is cuda, and torch finds no GPU; give --device cpu")
@@ -476,7 +476,7 @@ def wanted(args: argparse.Namespace) -> list[str]:
 
 
 def arguments() -> argparse.Namespace:
-    """What the command line asks for."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=sorted(SIZES), default="cpu")
     parser.add_argument("--repeats", type=int, default=5)
@@ -490,7 +490,7 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Prints the rows as JSON."""
+    """Print the rows as JSON."""
     args = arguments()
     given = {name: value for name in Size.__dataclass_fields__ if (value := getattr(args, name)) is not None}
     size = Size(**{**vars(SIZES[args.device]), **given})

@@ -1,4 +1,4 @@
-"""How well a recipe translates: python benchmarks/translation.py --config configs/translation/multi30k_cpu.yaml
+"""Translation quality. Usage: python benchmarks/translation.py --config configs/translation/multi30k_cpu.yaml.
 
 Trains by `lightning-xt fit`, translates the test split of Multi30k by `lightning-xt predict`, greedily, and counts:
 
@@ -64,7 +64,7 @@ def parse() -> argparse.Namespace:
 
 
 def train(config: str, folder: Path, rest: Sequence[str]) -> str:
-    """Trains, and returns the run."""
+    """Train, and return the run."""
     said = command("fit", "-c", config, f"--trainer.default_root_dir={folder}", *rest)
     return next(line.removeprefix("run=") for line in said.splitlines() if line.startswith("run="))
 
@@ -79,7 +79,7 @@ def command(*args: str) -> str:
 
 
 def split_file(name: str) -> Path:
-    """A file of Multi30k."""
+    """Return the path of a file of Multi30k, plain or .gz."""
     folder = data_folder() / "multi30k"
     found = next((folder / each for each in (name, f"{name}.gz") if (folder / each).is_file()), None)
     if found is None:
@@ -93,7 +93,7 @@ def lines(file: Path) -> list[str]:
 
 
 def scores(found: list[str], references: list[str]) -> dict[str, dict[str, Any]]:
-    """BLEU in both ways, and chrF."""
+    """Return BLEU in both ways, and chrF."""
     import sacrebleu
     from sacremoses import MosesPunctNormalizer, MosesTokenizer
 

@@ -96,7 +96,6 @@ def full_state(state: dict[str, Any], keep: bool) -> dict[str, Any]:
         state: of a module or an optimizer.
         keep: whether this process needs it; else it gets nothing.
     """
-
     from torch.distributed.tensor import DTensor
 
     def gather_tensor(share: DTensor) -> Tensor | None:
