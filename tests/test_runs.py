@@ -257,7 +257,7 @@ def test_a_run_is_trained_by_one_command_at_a_time(trained, capsys, monkeypatch)
 
 
 def test_what_a_killed_run_leaves_running_is_waited_for(tmp_path):
-    callback = run_folder.RunFolder(tmp_path, tmp_path, Mock(), own_loggers=False)
+    callback = run_folder.RunFolder(tmp_path, tmp_path, Mock(), loggers=())
     workers = FileLock(tmp_path / ".lock", thread_local=False)
     workers.acquire()
     ends = Timer(0.3, workers.release)

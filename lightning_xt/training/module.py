@@ -62,6 +62,8 @@ class TransformerModule(LightningModule, ABC):
         """How `predict` samples."""
         self.decoding = DecodingSetup()
         """What takes the place of the network, or stands beside it, where texts are answered."""
+        self.adds_callbacks = True
+        """Whether to add the callbacks without which a run neither resumes exactly nor stops at NaN."""
         self.skipped_step: Tensor | bool = False
         """Whether the last optimizer step was left out, because its gradients were no finite numbers."""
         self.faulty_step: Tensor | bool = False
@@ -162,6 +164,8 @@ class TransformerModule(LightningModule, ABC):
         return copied
 
     def configure_callbacks(self) -> list[Callback]:
+        if not self.adds_callbacks:
+            return []
         given: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
         guard = [] if any(isinstance(each, NonFinite) for each in given) else [NonFinite()]
         return [ExactResume(), RestoreTrainedWeights(), *guard]

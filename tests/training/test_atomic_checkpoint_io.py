@@ -176,7 +176,7 @@ def test_a_run_whose_checkpoints_will_not_fit_is_told_when_it_begins(keep, free,
         enable_model_summary=False,
         plugins=[AtomicCheckpointIO()],
         callbacks=[
-            RunFolder(tmp_path / "runs", None, lambda file: file.touch(), False),
+            RunFolder(tmp_path / "runs", None, lambda file: file.touch(), ()),
             LastCheckpoint(1, keep),
             DiskSpaceCheck(keep),
         ],

@@ -116,7 +116,7 @@ def test_samples_take_every_option_of_sampling():
 def test_a_metrics_file_goes_on_where_the_run_does(tmp_path):
     file = tmp_path / "metrics.csv"
     for first_step, steps in ((None, (0, 1, 2, 3)), (2, (2, 3, 4))):
-        logger = MetricsFile(file, first_step)
+        logger = MetricsFile(tmp_path, first_step)
         for step in steps:
             logger.log_metrics({"loss": float(step) if first_step is None else step + 0.5, "epoch": 0}, step)
         logger.log_metrics({"val": 7.0}, steps[-1])
@@ -128,7 +128,7 @@ def test_a_metrics_file_goes_on_where_the_run_does(tmp_path):
 
 def test_a_metrics_file_grows_at_its_end(tmp_path):
     file = tmp_path / "metrics.csv"
-    logger = MetricsFile(file)
+    logger = MetricsFile(tmp_path)
 
     def log(step, **metrics):
         """Whether the file was written anew."""
@@ -151,7 +151,7 @@ def test_a_metrics_file_grows_at_its_end(tmp_path):
     # A row that a crash cut off is no row.
     with file.open("a") as cut:
         cut.write("5")
-    logger = MetricsFile(file, 9)
+    logger = MetricsFile(tmp_path, 9)
     log(9, loss=4.0)
     assert file.read_text().splitlines() == [*lines, "9,4.0,"]
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.csv"]

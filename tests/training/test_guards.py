@@ -184,7 +184,7 @@ class Stopped(Callback):
 
 def run(tmp_path, *callbacks, **options):
     """A run with a folder, which stops; its folder and what it says."""
-    folder = RunFolder(tmp_path / "runs", None, lambda file: file.touch(), False)
+    folder = RunFolder(tmp_path / "runs", None, lambda file: file.touch(), ())
     with pytest.raises(ValueError, match="was no finite number in") as raised:
         fit(*callbacks, folder, **options)
     assert sentence_for(raised.value) is not None

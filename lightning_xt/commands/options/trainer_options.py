@@ -11,6 +11,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from lightning_xt.checkpoints.runs import find_run
 from lightning_xt.commands.generation.inference import Inference
+from lightning_xt.commands.trainer.standard_parts import StandardParts
 from lightning_xt.inference.generation_options import GenerationOptions
 from lightning_xt.system.messages import UserError
 from lightning_xt.training.callbacks.non_finite import NonFinite
@@ -55,6 +56,7 @@ def add_trainer_options(parser: LightningArgumentParser) -> None:
     )
     parser.add_argument("--output", type=str | None, default=None, help="The file that predict writes.")
     parser.add_class_arguments(GenerationOptions, "sampling")
+    parser.add_class_arguments(StandardParts, "standard")
     parser.add_lightning_class_args(SampleText, "sample_text")
     parser.add_lightning_class_args(NonFinite, "non_finite")
     parser.add_lightning_class_args(Inference, "inference")

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentError
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint as CheckpointCallback
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins.io import CheckpointIO
@@ -28,6 +29,7 @@ from lightning_xt.commands.options.trainer_options import (
 )
 from lightning_xt.commands.trainer.cluster import environments, settle
 from lightning_xt.commands.trainer.run_choice import Resolved, config_files, option, resolve
+from lightning_xt.commands.trainer.standard_parts import StandardParts
 from lightning_xt.commands.trainer.weight_checks import differences, load_weights, misfit
 from lightning_xt.data.base import DataModule
 from lightning_xt.inference.generation_options import GenerationOptions
@@ -35,16 +37,9 @@ from lightning_xt.system.files import replacing
 from lightning_xt.system.free_memory import within_free_memory
 from lightning_xt.system.garbage import no_garbage_collection
 from lightning_xt.system.messages import OwnError, UserError, own_sentence
-from lightning_xt.training.atomic_checkpoint_io import AtomicCheckpointIO, hand_on
-from lightning_xt.training.callbacks.best_checkpoint import BestCheckpoint
-from lightning_xt.training.callbacks.disk_space_check import DiskSpaceCheck
-from lightning_xt.training.callbacks.last_checkpoint import LastCheckpoint
-from lightning_xt.training.callbacks.preemption import Preemption, take_over_signals
+from lightning_xt.training.atomic_checkpoint_io import hand_on
+from lightning_xt.training.callbacks.preemption import take_over_signals
 from lightning_xt.training.callbacks.run_folder import RunFolder
-from lightning_xt.training.callbacks.step_progress_bar import StepProgressBar
-from lightning_xt.training.callbacks.throughput import Throughput
-from lightning_xt.training.callbacks.validate_at_end import ValidateAtEnd
-from lightning_xt.training.callbacks.write_predictions import WritePredictions
 from lightning_xt.training.config_parser import ConfigParser
 from lightning_xt.training.null_options import refuse_null_options
 from lightning_xt.training.strategies.process_watchdog import exit_together, watch
@@ -157,21 +152,24 @@ class CommandLine(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = dict(self._get(self.config_init, "trainer"))
-        own_loggers = config["logger"] in (None, True) and self.subcommand == "fit"
+        standard: StandardParts = self._get(self.config_init, "standard")
         if config["logger"] in (None, True):
             kwargs["logger"] = False
-        callbacks = [] if config.get("fast_dev_run") else self._callbacks(own_loggers)
+        callbacks = [] if config.get("fast_dev_run") else self._callbacks(standard)
         given = config["callbacks"] or []
-        if config["enable_progress_bar"] is not False and not any(isinstance(each, ProgressBar) for each in given):
-            callbacks.append(StepProgressBar())
-        kwargs["callbacks"] = [*given, *callbacks]
+        bar = None if any(isinstance(each, ProgressBar) for each in given) else standard.progress_bar
+        if config["enable_progress_bar"] is not False and bar is not None:
+            callbacks.append(bar())
+        kwargs["callbacks"] = [*given, *callbacks, *standard.model_callbacks()]
+        self.model.adds_callbacks = False
         plugins = config["plugins"] or []
         plugins = plugins if isinstance(plugins, list) else [plugins]
         kwargs["plugins"] = [*plugins, *environments(config["strategy"], plugins)]
-        if not any(isinstance(each, CheckpointIO) for each in plugins):
-            kwargs["plugins"].append(AtomicCheckpointIO())
+        if standard.checkpoint_io is not None and not any(isinstance(each, CheckpointIO) for each in plugins):
+            kwargs["plugins"].append(standard.checkpoint_io())
         if config.get("enable_checkpointing") is None:
-            kwargs["enable_checkpointing"] = self.subcommand == "fit"
+            # Lightning would add a callback of its own where there is none.
+            kwargs["enable_checkpointing"] = any(isinstance(each, CheckpointCallback) for each in kwargs["callbacks"])
         try:
             trainer = super().instantiate_trainer(**kwargs)
         except (MisconfigurationException, ValueError) as error:
@@ -183,23 +181,15 @@ class CommandLine(LightningCLI):
         watch(trainer)
         return trainer
 
-    def _callbacks(self, own_loggers: bool) -> list[Callback]:
-        options = self.config[self.subcommand]
-        resolved = self.resolved
-        callbacks: list[Callback] = []
+    def _callbacks(self, standard: StandardParts) -> list[Callback]:
+        options, write = self.config[self.subcommand], standard.write_predictions
         if self.subcommand == "predict":
-            sampling = GenerationOptions(**vars(self._get(self.config_init, "sampling")))
-            return [WritePredictions(Path(options.output), sampling)]
-        if self.subcommand == "fit" or resolved.folder is not None:
-            callbacks = [RunFolder(resolved.runs, resolved.folder, self._save_config, own_loggers, resolved.step)]
-        if self.subcommand == "fit":
-            callbacks += [Throughput(), ValidateAtEnd()]
-            if options.trainer.enable_checkpointing is not False:
-                keep = options.keep_checkpoints
-                callbacks += [BestCheckpoint(), LastCheckpoint(options.checkpoint_every, keep), DiskSpaceCheck(keep)]
-                # After them, so that what is due at a step is saved once.
-                callbacks += [Preemption()]
-        return callbacks
+            return (
+                []
+                if write is None
+                else [write(Path(options.output), GenerationOptions(**vars(self._get(self.config_init, "sampling"))))]
+            )
+        return standard.callbacks(str(self.subcommand), options, self.resolved, self._save_config)
 
     def _save_config(self, file: Path) -> None:
         """Writes the config that repeats or resumes this run; what belongs to one command only is left out."""

@@ -1,18 +1,19 @@
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from filelock import BaseFileLock, FileLock, Timeout
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_xt.checkpoints.runs import check_writable, create_run
-from lightning_xt.training.loggers.metrics_file import MetricsFile
-from lightning_xt.training.loggers.tensor_board import TensorBoard
 from lightning_xt.training.saved_paths import localize_saved_paths
+
+LoggerFactory = Callable[[Path, int | None], Logger]
 
 ORPHANS = 10.0
 """Seconds that a process may take to end after it was killed; until then it holds its lock."""
@@ -28,7 +29,7 @@ class RunFolder(Callback):
         runs: folder of all runs of this name.
         folder: the run that goes on. None = a new one, the next number in `runs`.
         save_config: writes the config to a file.
-        own_loggers: whether to log to TensorBoard and a CSV file in the folder.
+        loggers: loggers that write into the folder, each built from it and the step that the run resumes from, if any.
         first_step: optimizer steps the run has behind it.
     """
 
@@ -37,11 +38,11 @@ class RunFolder(Callback):
         runs: Path,
         folder: Path | None,
         save_config: Callable[[Path], None],
-        own_loggers: bool,
+        loggers: Sequence[LoggerFactory],
         first_step: int = 0,
     ) -> None:
         self.runs, self.folder, self.save_config = runs, folder, save_config
-        self.own_loggers, self.first_step = own_loggers, first_step
+        self.loggers, self.first_step = loggers, first_step
         self._made: list[Path] = []
         self._config: Path | None = None
         self._begun = False
@@ -127,12 +128,8 @@ class RunFolder(Callback):
 
     def _choose(self, trainer: Trainer) -> None:
         folder = self.folder = self._make(trainer)
-        if self.own_loggers:
-            step = self.first_step or None
-            trainer.loggers = [
-                TensorBoard(folder, step),
-                MetricsFile(folder / "metrics.csv", step),
-            ]
+        if self.loggers:
+            trainer.loggers = [build(folder, self.first_step or None) for build in self.loggers]
         for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
                 callback.dirpath = str(folder / "checkpoints")

@@ -16,13 +16,13 @@ class MetricsFile(Logger):
     New rows are put at the end; the file is written anew, beside the old one, where that will not do.
 
     Args:
-        file: the CSV file.
+        folder: the run's folder, in which metrics.csv is written.
         first_step: rows of the file from this step on are dropped, because the run goes back there. None = none are.
     """
 
-    def __init__(self, file: Path, first_step: int | None = None) -> None:
+    def __init__(self, folder: Path, first_step: int | None = None) -> None:
         super().__init__()
-        self.file = file
+        self.file = folder / "metrics.csv"
         self._first_step = first_step
         self._changed: dict[int, dict[str, Any]] = {}
         """What is not in the file yet, by step. The file itself is read again where it has to be, not held."""

@@ -1,0 +1,68 @@
+"""Everything that a command gives its Trainer is in its config, and can be switched off there."""
+
+import re
+from pathlib import Path
+from unittest.mock import Mock
+
+import pytest
+import yaml
+
+from lightning_xt.cli import main
+from lightning_xt.commands.trainer.command_line import CommandLine
+
+
+@pytest.fixture
+def trainer_of(fresh, monkeypatch, capsys):
+    """Return the Trainer that fit would run with some options, and the config that it shows."""
+
+    def build(*options):
+        made = Mock()
+        monkeypatch.setattr(CommandLine, "_run_subcommand", lambda line, command: made(line.trainer, line.model))
+        assert main(["fit", "-c", "tiny.yaml", *options]) == 0
+        trainer, model = made.call_args.args
+        assert main(["fit", "-c", "tiny.yaml", *options, "--print_config"]) == 0
+        return trainer, model, yaml.safe_load(capsys.readouterr().out)
+
+    return build
+
+
+def parts(trainer, model):
+    model.trainer = trainer
+    given = [*trainer.callbacks, *model.configure_callbacks(), trainer.strategy.checkpoint_io]
+    return {type(each).__name__ for each in given}
+
+
+def test_the_config_shows_all_that_runs(trainer_of):
+    trainer, model, config = trainer_of()
+    shown = set(re.findall(r"\w+(?=\n|$)", yaml.safe_dump(config["standard"])))
+    # These have options without a class.
+    shown |= {name.title().replace("_", "") for name in ("sample_text", "non_finite", "inference") if name in config}
+    running = parts(trainer, model)
+    assert running <= shown
+    assert {"ExactResume", "RestoreTrainedWeights", "BestCheckpoint", "AtomicCheckpointIO", "NonFinite"} <= running
+
+
+def test_each_is_switched_off_by_null(trainer_of):
+    trainer, model, config = trainer_of()
+    names = [name for name in config["standard"] if name not in ("tensor_board", "metrics_file")]
+    before = parts(trainer, model)
+    trainer, model, config = trainer_of(*(f"--standard.{name}=null" for name in names))
+    assert config["standard"] | dict.fromkeys(names) == config["standard"]
+    assert parts(trainer, model) == {"SampleText", "NonFinite", "Inference", "TorchCheckpointIO"}
+    assert len(before) > 12
+
+
+def test_a_run_without_loggers_and_speed(fresh):
+    off = [f"--standard.{name}=null" for name in ("tensor_board", "throughput", "best_checkpoint")]
+    assert main(["fit", "-c", "tiny.yaml", *off]) == 0
+    run = Path("runs/tiny/0")
+    assert {path.name for path in run.iterdir()} == {"config.yaml", "metrics.csv", "samples.txt", "checkpoints"}
+    assert "tokens_per_second" not in (run / "metrics.csv").read_text()
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["last.ckpt"]
+    assert yaml.safe_load((run / "config.yaml").read_text())["standard"]["throughput"] is None
+
+
+def test_one_is_replaced(trainer_of):
+    trainer, model, _ = trainer_of("--standard.progress_bar", "TQDMProgressBar", "--trainer.enable_progress_bar=true")
+    assert "TQDMProgressBar" in parts(trainer, model)
+    assert "StepProgressBar" not in parts(trainer, model)
