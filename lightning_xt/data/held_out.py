@@ -1,10 +1,10 @@
-"""Validation and test splits: a fraction of a corpus, or data of their own."""
+"""Validation and test splits: a fraction of a corpus, or separate files."""
 
 from typing import NamedTuple
 
 
 class HeldOut(NamedTuple):
-    """What is held out of training: for each of the splits `validation` and `test` a fraction or a path.
+    """Held-out splits: for `validation` and `test` each a fraction or a path.
 
     Args:
         fractions: the fraction of the corpus that each split takes; 0 for a split with a path.

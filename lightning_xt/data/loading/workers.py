@@ -22,7 +22,7 @@ def worker_options(workers: int) -> dict[str, Any]:
     Args:
         workers: number of workers.
     """
-    # macOS cannot tell who sent a signal; Windows has neither.
+    # macOS does not report the sender of a signal; Windows has no such signals.
     if not workers or not hasattr(signal, "sigwaitinfo"):
         return {}
     context = multiprocessing.get_context("forkserver")

@@ -202,7 +202,7 @@ class GeneratorPairs(ParallelCorpus):
 
 
 class _TrainingBatches:
-    """This process's training batches; every iterator resumes at the last saved position."""
+    """Training batches of one process; every iterator resumes at the last saved position."""
 
     def __init__(self, pairs: GeneratorPairs) -> None:
         self.pairs = pairs

@@ -178,7 +178,7 @@ class PairCorpus(ParallelCorpus):
             if not len(found.source.lengths):
                 raise ValueError(
                     f"all {count} training pairs of {self.describe()} have more than {self.max_length} tokens on a "
-                    "side, so none is left; set a larger --data.max_length or --data.too_long truncate"
+                    "side, so no pair is left; set a larger --data.max_length or --data.too_long truncate"
                 )
             if found.too_long:
                 done = "dropped" if self.too_long == "drop" else "cut"

@@ -168,7 +168,7 @@ class ParallelCorpus(DataModule):
 
     @property
     def _overfitting(self) -> bool:
-        """Whether every epoch repeats the same batches (`overfit_batches`)."""
+        """True if every epoch repeats the same batches (`overfit_batches`)."""
         # The Trainer sets this attribute in a helper, which the type checker does not see.
         return self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
 

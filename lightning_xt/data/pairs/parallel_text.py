@@ -13,7 +13,7 @@ class ParallelText(PairCorpus):
 
     The pairs are the same lines of two files, the two columns of a `.tsv` file, or two fields of the objects in a file
     of JSON lines (`.jsonl`); each plain or `.gz`. They are split into training | validation | test, in this order,
-    unless a split has files of its own. Training drops pairs with a blank side.
+    unless a split has its own files. Training drops pairs with a blank side.
 
     Args:
         path: file of the sources, one per line; or of both sides, a `.tsv` or `.jsonl` file. `~` is the home folder;

@@ -51,8 +51,8 @@ class SymbolSequences:
         if self._is_empty():
             least, most = lengths
             raise ValueError(
-                f"--data.num_symbols {num_symbols} gives so few sequences of {least} to {most} symbols that none is "
-                f"left for the {split} split; set a larger --data.num_symbols or --data.max_length"
+                f"--data.num_symbols {num_symbols} gives too few sequences of {least} to {most} symbols to "
+                f"leave any for the {split} split; set a larger --data.num_symbols or --data.max_length"
             )
 
     def draw(self, numbers: NDArray[np.int64]) -> Symbols:

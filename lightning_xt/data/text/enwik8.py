@@ -94,10 +94,10 @@ class Enwik8(ByteCorpus):
         return "--data Enwik8"
 
     def suggestions(self, split: str) -> str:
-        return f"raise what --data.split_sizes (now {list(self.split_sizes)}) gives to it"
+        return f"raise its size in --data.split_sizes (now {list(self.split_sizes)})"
 
     def _find_problem(self, text: Path) -> str | None:
-        """What makes a text another than the one that was asked for, in words; None if it is the one."""
+        """Describe how a text differs from the expected one; None if it does not."""
         size = text.stat().st_size
         if self.split_sizes == CANONICAL and size != SIZE:
             return f"holds {size:,} bytes, but enwik8 has {SIZE:,} (lower --data.split_sizes to use another text)"

@@ -82,7 +82,7 @@ def load_resident(
         try:
             return ResidentTokens(tokens, device)
         except RuntimeError as error:
-            # Out of memory on a CPU has no exception class of its own.
+            # Out of memory on a CPU has no dedicated exception class.
             if not isinstance(error, torch.OutOfMemoryError) and "DefaultCPUAllocator" not in str(error):
                 raise
             if resident is True:

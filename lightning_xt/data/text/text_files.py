@@ -87,7 +87,7 @@ class TextFiles(ByteCorpus):
             return f"give more text with --data.{split}, which is {path}"
         fraction = self.held_out.fractions[split]
         if fraction == 0:
-            return f"set --data.{split}, which is 0, to a fraction such as 0.05 or to the path of its own text"
+            return f"set --data.{split}, which is 0, to a fraction such as 0.05 or to a path"
         return f"raise --data.{split} (now {fraction}) or give more text"
 
     def _open_split(self, split: str, part: MappedBytes) -> MappedBytes | None:

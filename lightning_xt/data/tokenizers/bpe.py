@@ -168,7 +168,7 @@ def _load(place: str, content: bytes) -> Library:
     """
     try:
         library = Library.from_buffer(content)
-    except Exception as error:  # the library has no exception class of its own
+    except Exception as error:  # the library has no exception class
         raise ValueError(
             f"{place} is not a tokenizer.json of the tokenizers library ({error}); save one with its Tokenizer.save"
         ) from error

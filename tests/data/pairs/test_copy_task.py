@@ -185,11 +185,11 @@ def test_a_split_that_can_hold_nothing():
         if split == full:
             assert SymbolSequences(split, 1, (1, 1), 0).draw(np.arange(3)).ids.tolist() == [[2]] * 3
             continue
-        message = f"--data.num_symbols 1 gives so few sequences of 1 to 1 symbols .* the {split} split"
+        message = f"--data.num_symbols 1 gives too few sequences of 1 to 1 symbols .* the {split} split"
         with pytest.raises(ValueError, match=message):
             SymbolSequences(split, 1, (1, 1), 0)
     for stage in {"fit", "validate", "test"} - {full}:
-        with pytest.raises(ValueError, match="gives so few sequences"):
+        with pytest.raises(ValueError, match="gives too few sequences"):
             CopyTask(num_symbols=1, min_length=1).setup(stage)
     # One symbol, but many lengths.
     SymbolSequences("test", 1, (1, 60), 0).draw(np.arange(100))
