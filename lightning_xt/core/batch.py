@@ -12,11 +12,11 @@ class EvaluationBatch(NamedTuple):
     Args:
         tokens: ids; row w predicts `tokens[w, t + 1]` from `tokens[w, : t + 1]`, for t = 0 .. n - 1.
         scored: True where the target `tokens[w, t + 1]` counts. The others are context that an earlier window
-            counted, or the padding (zeros) to the right of the last window.
+            counted, or the padding (zeros) to the right of the last window. None = all count.
     """
 
     tokens: Int[Tensor, "b n+1"]
-    scored: Bool[Tensor, "b n"]
+    scored: Bool[Tensor, "b n"] | None
 
 
 class PairBatch(NamedTuple):

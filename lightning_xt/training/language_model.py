@@ -15,13 +15,15 @@ from lightning_xt.data.pairs.parallel_corpus import ParallelCorpus
 from lightning_xt.data.prompt_files import Prompt
 from lightning_xt.data.tokenizers.base import Tokenizer
 from lightning_xt.data.tokenizers.bytes import Bytes
+from lightning_xt.generation.engine import generate
 from lightning_xt.inference.completion import TextCompleter
 from lightning_xt.inference.generation_options import GenerationOptions
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.objectives.base import Loss, ObjectiveFactory
 from lightning_xt.objectives.next_token import NextToken
+from lightning_xt.training.batches import read_tokens
 from lightning_xt.training.metrics.likelihood import LikelihoodSums, compute_likelihood_metrics
-from lightning_xt.training.module import TransformerModule
+from lightning_xt.training.module import TransformerModule, require_size
 from lightning_xt.training.optim.parameter_groups import OptimizerFactory
 from lightning_xt.training.optim.schedules.base import ScheduleFactory
 from lightning_xt.training.optim.schedules.warmup_cosine import WarmupCosine
@@ -33,7 +35,8 @@ PROMPTS = ("import ", "def ", "The ")
 class LanguageModel(TransformerModule):
     """Trains a decoder to predict the next token.
 
-    Batches are `LongTensor (b, seq_len + 1)` for training and `EvaluationBatch` for validation and test.
+    `model(tokens)` is the loss. Batches are `LongTensor (b, seq_len + 1)`, for validation and test also
+    `EvaluationBatch`; loaders of other data may put the tensor into a list.
 
     Args:
         vocab: sizes and special ids; from the command line the data's. Where it has a separator, documents are kept
@@ -65,10 +68,8 @@ class LanguageModel(TransformerModule):
         super().__init__(optimizer=optimizer, schedule=schedule, compile=compile)
         self.save_hyperparameters(logger=False)
         self.remember_config()
-        size = vocab["target"]
-        if size is None:
-            raise ValueError("model.vocab: target is None; it must be the number of different tokens")
-        self.decoder = decoder(size)
+        self.vocab_size = require_size(vocab, "target")
+        self.decoder = decoder(self.vocab_size)
         self.separator = vocab.get("separator")
         self.objective = objective()
         self._losses: list[Tensor] = []
@@ -77,6 +78,14 @@ class LanguageModel(TransformerModule):
     @property
     def network(self) -> nn.Module:  # type: ignore[override]  # another module assigns it
         return self.decoder
+
+    def forward(self, tokens: Int[Tensor, "b m"], scored: Bool[Tensor, "b n"] | None = None) -> Float[Tensor, ""]:
+        """Return the loss, as `loss` does; `decoder(tokens)` gives the logits.
+
+        Raises:
+            ValueError: the tokens are not ids of the vocabulary, or fewer than two a row.
+        """
+        return self.loss(read_tokens(tokens, self.vocab_size), scored)
 
     def loss(self, tokens: Int[Tensor, "b m"], scored: Bool[Tensor, "b n"] | None = None) -> Float[Tensor, ""]:
         """Mean loss of predicting each of the last n of n + 1 tokens, in nats.
@@ -96,7 +105,7 @@ class LanguageModel(TransformerModule):
         return loss
 
     def training_step(self, batch: Int[Tensor, "b m"], batch_idx: int) -> Float[Tensor, ""]:
-        loss = self.loss(batch)
+        loss = self.loss(read_tokens(batch, self.vocab_size))
         if self.logs_this_step:
             self._losses.append(loss.detach())
         return loss
@@ -118,10 +127,15 @@ class LanguageModel(TransformerModule):
     def on_test_epoch_start(self) -> None:
         self._sums = LikelihoodSums(self.device)
 
-    def validation_step(self, batch: EvaluationBatch, batch_idx: int) -> None:
-        self._sums.add(self._score(self.decoder, batch.tokens, batch.scored))
+    def validation_step(self, batch: EvaluationBatch | Tensor, batch_idx: int) -> None:
+        self._evaluate(batch)
 
-    def test_step(self, batch: EvaluationBatch, batch_idx: int) -> None:
+    def test_step(self, batch: EvaluationBatch | Tensor, batch_idx: int) -> None:
+        self._evaluate(batch)
+
+    def _evaluate(self, batch: Any) -> None:
+        if not isinstance(batch, EvaluationBatch):
+            batch = EvaluationBatch(read_tokens(batch, self.vocab_size), None)
         self._sums.add(self._score(self.decoder, batch.tokens, batch.scored))
 
     def on_validation_epoch_end(self) -> None:
@@ -132,6 +146,24 @@ class LanguageModel(TransformerModule):
 
     def predict_step(self, batch: list[Prompt], batch_idx: int) -> list[dict[str, Any]]:
         return self.text_generator.complete_as_dicts(batch, self.sampling)
+
+    @torch.no_grad()
+    def generate(
+        self, prompt: Int[Tensor, "b n"], max_new_tokens: int = 256, *, seed: int = 0, **options: Any
+    ) -> Int[Tensor, "b m"]:
+        """Return the tokens that continue each prompt, without the prompt; fewer if all rows ended before.
+
+        Args:
+            prompt: ids.
+            max_new_tokens: most tokens to draw for each row.
+            seed: row r draws with seed + r.
+            options: of `generation.engine.generate`, such as temperature, top_k and filters.
+
+        Raises:
+            ValueError: an option is out of range, or a token is outside the vocabulary.
+        """
+        end = options.pop("end", self.tokenizer.end)
+        return generate(self.decoder, prompt, max_new_tokens, seed=seed, end=end, **options)
 
     def limit_length(self, prompts: Sequence[str] | None, sampling: GenerationOptions) -> GenerationOptions:
         """The sampling of these prompts, as short as the network's positions are.

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.utilities.model_helpers import _restricted_classmethod
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -29,6 +29,7 @@ from lightning_xt.training.optim.optimizer_options import OptimizerOptions
 from lightning_xt.training.optim.parameter_groups import OptimizerFactory, parameter_groups
 from lightning_xt.training.optim.schedules.base import ScheduleFactory
 from lightning_xt.training.run_metadata import run_metadata
+from lightning_xt.training.step_boundaries import count_run_steps
 from lightning_xt.training.step_skipping import drop_first_momentum, nan_if_not_finite, skip_step, total_norm
 from lightning_xt.training.strategies.sharding import shard
 
@@ -175,7 +176,7 @@ class TransformerModule(LightningModule, ABC):
         if self.schedule_factory is None:
             self._options = OptimizerOptions(optimizer, None)
             return optimizer
-        schedule = self.schedule_factory(_count_run_steps(self.trainer))
+        schedule = self.schedule_factory(count_run_steps(self.trainer))
         # A function, not the schedule itself: LambdaLR would restore an object's options from a checkpoint.
         scheduler = LambdaLR(optimizer, lambda step: schedule(step))
         self._options = OptimizerOptions(optimizer, scheduler)
@@ -286,10 +287,13 @@ class TransformerModule(LightningModule, ABC):
             self.hparams.clear()
 
 
-def _count_run_steps(trainer: Trainer) -> int:
-    if trainer.max_steps < 1:
-        raise ValueError(
-            f"trainer.max_steps is {trainer.max_steps}, but the learning rate's schedule needs the length of the run "
-            "in optimizer steps; set --trainer.max_steps, or --model.schedule null for a constant learning rate"
-        )
-    return int(trainer.max_steps)
+def require_size(vocab: dict[str, int | None], name: str) -> int:
+    """Return a size of a vocabulary.
+
+    Raises:
+        ValueError: it is missing.
+    """
+    size = vocab.get(name)
+    if size is None:
+        raise ValueError(f"model.vocab: {name} is None; it must be the number of different tokens")
+    return size

@@ -1,18 +1,20 @@
-"""Whether the tokenizers of data and weights are the same, and where a run keeps them."""
+"""Checks of tokenizers and lengths against a model, and the tokenizer files of a run."""
 
 from pathlib import Path
+
+from lightning.pytorch import Trainer
 
 from lightning_xt.data.tokenizers.base import Tokenizer
 from lightning_xt.system.files import replacing
 
 
 def check_same(use: str, ours: Tokenizer, theirs: Tokenizer) -> None:
-    """Refuses data whose ids mean something else than those that the weights were trained on.
+    """Refuse data whose ids mean something else than those that the weights were trained on.
 
     Args:
         use: source or target.
-        ours: of the weights.
-        theirs: of the data.
+        ours: tokenizer of the weights.
+        theirs: tokenizer of the data.
 
     Raises:
         ValueError: they differ.
@@ -21,15 +23,15 @@ def check_same(use: str, ours: Tokenizer, theirs: Tokenizer) -> None:
     if type(theirs) is not type(ours) or not same:
         raise ValueError(
             f"the data's {use} tokenizer is not the one that the weights were trained with; use the data of their run, "
-            "train anew or, where both sides share it, name its source_tokenizer.json with --data.tokenizer.file"
+            "train again or, if both sides share it, name its source_tokenizer.json with --data.tokenizer.file"
         )
 
 
 def check_shared(source: Tokenizer, target: Tokenizer) -> None:
-    """Refuses one table of vectors for ids that mean different things.
+    """Refuse one table of vectors for ids that mean different things.
 
     Raises:
-        ValueError: they do.
+        ValueError: the tokenizers differ.
     """
     if source.trained_state != target.trained_state:
         raise ValueError(
@@ -38,17 +40,19 @@ def check_shared(source: Tokenizer, target: Tokenizer) -> None:
         )
 
 
-def check_positions(longest: tuple[int, int], reach: tuple[int | None, int | None]) -> None:
-    """Refuses pairs that are longer than the positions that the network can tell apart.
+def check_positions(trainer: Trainer, encoder: int | None, decoder: int | None) -> None:
+    """Refuse training data with pairs that are longer than the network has positions for.
 
     Args:
-        longest: ids of the longest source and of what is read of the longest target.
-        reach: positions of encoder and decoder. None = any number.
+        trainer: its data module knows the longest pair, or there is nothing to check.
+        encoder: positions of the encoder. None = any number.
+        decoder: positions of the decoder.
 
     Raises:
-        ValueError: they are.
+        ValueError: a pair is too long.
     """
-    for side, ids, most in zip(("encoder", "decoder"), longest, reach, strict=True):
+    longest = getattr(getattr(trainer, "datamodule", None), "longest", None) or (0, 0)
+    for side, ids, most in zip(("encoder", "decoder"), longest, (encoder, decoder), strict=True):
         if most is not None and ids > most:
             raise ValueError(
                 f"the data have texts of {ids} ids, but the {side}'s positions reach only {most} (max_length of its "
@@ -57,7 +61,7 @@ def check_positions(longest: tuple[int, int], reach: tuple[int | None, int | Non
 
 
 def write_tokenizers(folder: Path, tokenizers: dict[str, Tokenizer]) -> None:
-    """Writes what tokenizers have learnt, a `tokenizer.json` each."""
+    """Write a `<use>_tokenizer.json` for each tokenizer that has learnt something."""
     for use, tokenizer in tokenizers.items():
         if tokenizer.trained_state is not None:
             with replacing(folder / f"{use}_tokenizer.json") as file:

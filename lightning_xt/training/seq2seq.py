@@ -1,4 +1,4 @@
-"""Trains an encoder-decoder on pairs of a source and its target."""
+"""Training of an encoder-decoder on pairs of a source and its target."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -23,38 +23,40 @@ from lightning_xt.models.encoder_decoder import CrossDecoderFactory, EncoderDeco
 from lightning_xt.objectives.base import Loss, ObjectiveFactory
 from lightning_xt.objectives.cross_entropy import cross_entropy
 from lightning_xt.objectives.next_token import NextToken
+from lightning_xt.training.batches import number_pairs, read_pairs
 from lightning_xt.training.callbacks.run_folder import find_run_folder
 from lightning_xt.training.metrics.pair_scores import PairScores
-from lightning_xt.training.module import TransformerModule
+from lightning_xt.training.module import TransformerModule, require_size
 from lightning_xt.training.optim.parameter_groups import OptimizerFactory
 from lightning_xt.training.optim.schedules.base import ScheduleFactory
 from lightning_xt.training.optim.schedules.warmup_cosine import WarmupCosine
 from lightning_xt.training.pair_tokenizers import check_positions, check_same, check_shared, write_tokenizers
 
 NEUTRAL = 4096.0
-"""What a batch's summed loss is divided by, so that its size suits numbers of 16 bits; taken back before the step."""
-SHOWN = 4  # pairs of the validation split that are shown unless told otherwise
+"""Divisor of a batch's summed loss, which keeps it in the range of 16-bit numbers; multiplied back before the step."""
+EXAMPLES = 4
+"""Validation pairs shown by default."""
 
 
 class Seq2Seq(TransformerModule):
-    """Trains an encoder-decoder to answer a source with its target.
+    """Encoder-decoder that learns to answer a source with its target.
 
-    Batches are `(src, tgt, src_mask)` for training, with `src_mask` True where a source id is real and `tgt` beginning
-    with the start token, and `EvaluationPairs` for validation and test. The loss of an optimizer step is the mean over
-    the target tokens of all its batches in all processes, padding left out.
+    `model(src, tgt, mask=src_mask)` is the loss. Batches are `(src, tgt)` or `(src, tgt, src_mask)`, with `src_mask`
+    True where a source id is real and `tgt` beginning with the start token, for validation and test also
+    `EvaluationPairs`. The loss of an optimizer step is the mean over
+    the target tokens of all its batches in all processes; padding does not count.
 
     Args:
         vocab: sizes and special ids; from the command line the data's.
-        encoder: recipe of what reads the source.
-        decoder: recipe of what writes the target.
+        encoder: reads the source.
+        decoder: writes the target.
         shared_embedding: whether source and target tokens share one table of vectors.
-        context_dropout: share of the source's positions that cross-attention does not see, whole, in training.
-        objective: what is minimised.
-        optimizer: recipe of the optimizer: MuonAdamW, or a class of torch.optim that takes groups of parameters of any
-            shape, which Muon and LBFGS do not. What should not decay does not.
-        schedule: recipe of the learning rate over the run, in optimizer steps. None = it stays as it is.
-        val_decode_pairs: pairs of the validation split, from its first, that are also decoded and
-            compared. None = all.
+        context_dropout: fraction of the source's positions hidden from cross-attention in training.
+        objective: training loss.
+        optimizer: MuonAdamW, or a class of torch.optim that takes groups of parameters of any shape, which Muon and
+            LBFGS do not. Embeddings, norms and biases do not decay.
+        schedule: learning rate over the run, in optimizer steps. None = constant.
+        val_decode_pairs: pairs of the validation split, from its first, that are also decoded and compared. None = all.
         compile: whether training uses torch.compile; or its keywords, such as {mode: max-autotune}.
     """
 
@@ -88,22 +90,32 @@ class Seq2Seq(TransformerModule):
             )
         self.vocab = {name: vocab.get(name) for name in self.default_vocab}
         self.network = EncoderDecoder(
-            self._require_size("source"),
-            self._require_size("target"),
+            require_size(vocab, "source"),
+            require_size(vocab, "target"),
             encoder=encoder,
             decoder=decoder,
             shared_embedding=shared_embedding,
             context_dropout=context_dropout,
         )
-        self.objective = objective()
-        self.val_decode_pairs = val_decode_pairs
+        self.objective, self.val_decode_pairs = objective(), val_decode_pairs
         self._summed: Tensor | None = None
         """Target tokens of the optimizer step so far, and the sum of their losses."""
+
+    def forward(
+        self, src: Int[Tensor, "b m"], tgt: Int[Tensor, "b n"], mask: Bool[Tensor, "b m"] | None = None
+    ) -> Float[Tensor, ""]:
+        """Return the loss, as `loss` does; `network(src, tgt, mask)` gives the logits.
+
+        Raises:
+            ValueError: a source or a target is not of ids of its vocabulary, or a source is empty or all padding.
+        """
+        pairs = read_pairs((src, tgt, mask), self.vocab)
+        return self.loss(*pairs)
 
     def loss(
         self, src: Int[Tensor, "b m"], tgt: Int[Tensor, "b n"], src_mask: Bool[Tensor, "b m"] | None = None
     ) -> Float[Tensor, ""]:
-        """Mean loss of predicting each target token but the first, in nats; padding does not count.
+        """Return the mean loss of predicting each target token except the first, in nats; padding does not count.
 
         Args:
             src: source ids.
@@ -129,33 +141,24 @@ class Seq2Seq(TransformerModule):
         return loss
 
     def _mask_padding(self, tgt: Tensor) -> Tensor | None:
-        """Which targets are no padding."""
+        """Return where the targets are not padding."""
         return None if self.vocab["pad"] is None else tgt[:, 1:] != self.vocab["pad"]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
         data = None if self._trainer is None else getattr(self._trainer, "datamodule", None)
         if isinstance(data, ParallelCorpus) and not self.trainer.training:
-            # What is measured must be read as it was in training, whatever has become of the training text.
+            # An evaluation reads its texts as training did, even if the training text has changed since.
             data.use_tokenizers(self.source_tokenizer, self.target_tokenizer)
 
     def on_fit_start(self) -> None:
         self._check_tokenizers()
-        encoder, decoder = self.network.encoder, self.network.decoder
-        if encoder.token_embedding is decoder.token_embedding:
+        if self.network.encoder.token_embedding is self.network.decoder.token_embedding:
             check_shared(self.source_tokenizer, self.target_tokenizer)
-        longest = getattr(getattr(self.trainer, "datamodule", None), "longest", None)
-        if longest is not None:
-            check_positions(longest, (encoder.max_length, decoder.max_length))
+        check_positions(self.trainer, self.network.encoder.max_length, self.network.decoder.max_length)
         folder = find_run_folder(self.trainer)
         if folder is not None and self.trainer.is_global_zero:
             write_tokenizers(folder, self.tokenizers)
-
-    def on_validation_start(self) -> None:
-        self._check_tokenizers()
-
-    def on_test_start(self) -> None:
-        self._check_tokenizers()
 
     def _check_tokenizers(self) -> None:
         data = getattr(self.trainer, "datamodule", None)
@@ -163,14 +166,14 @@ class Seq2Seq(TransformerModule):
             check_same(use, ours, getattr(data, f"{use}_tokenizer", ours))
 
     def training_step(self, batch: PairBatch, batch_idx: int) -> Float[Tensor, ""]:
-        src, tgt, src_mask = batch
+        src, tgt, src_mask = read_pairs(batch, self.vocab)
         loss = self._score(src, tgt, src_mask)
         sums = torch.stack((loss.count.float(), loss.total.detach().float()))
         self._summed = sums if self._summed is None else self._summed + sums
         return loss.mean * loss.count / NEUTRAL
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Turns the gradients of sums, which Lightning has divided by batches and processes, into those of the mean."""
+        """Scale gradients of sums, which Lightning divided by batches and processes, to those of the mean."""
         trainer = self.trainer
         count, total = trainer.strategy.reduce(self._summed, reduce_op="sum")
         if self.logs_this_step:
@@ -182,19 +185,21 @@ class Seq2Seq(TransformerModule):
 
     def on_train_start(self) -> None:
         super().on_train_start()
-        # A training before may have been stopped between two batches of a step.
+        # An earlier fit may have stopped between two batches of a step.
         self._summed = None
 
     def on_validation_epoch_start(self) -> None:
-        self._scores = PairScores(self.device, self.target_tokenizer, self.val_decode_pairs, SHOWN)
+        self._check_tokenizers()
+        self._scores = PairScores(self.device, self.target_tokenizer, self.val_decode_pairs, EXAMPLES)
 
     def on_test_epoch_start(self) -> None:
+        self._check_tokenizers()
         self._scores = PairScores(self.device, self.target_tokenizer, None, 0)
 
-    def validation_step(self, batch: EvaluationPairs, batch_idx: int) -> None:
+    def validation_step(self, batch: EvaluationPairs | PairBatch, batch_idx: int) -> None:
         self._evaluate(batch)
 
-    def test_step(self, batch: EvaluationPairs, batch_idx: int) -> None:
+    def test_step(self, batch: EvaluationPairs | PairBatch, batch_idx: int) -> None:
         self._evaluate(batch)
 
     def on_validation_epoch_end(self) -> None:
@@ -203,7 +208,9 @@ class Seq2Seq(TransformerModule):
     def on_test_epoch_end(self) -> None:
         self._report("test")
 
-    def _evaluate(self, batch: EvaluationPairs) -> None:
+    def _evaluate(self, batch: EvaluationPairs | PairBatch) -> None:
+        if not isinstance(batch, EvaluationPairs):
+            batch = number_pairs(read_pairs(batch, self.vocab), self._scores.rows, self.trainer)
         src, tgt, src_mask, index, _ = batch
         logits = self.network(src, tgt[:, :-1], src_mask)
         scored = (index >= 0)[:, None].expand(-1, tgt.shape[1] - 1)
@@ -213,16 +220,15 @@ class Seq2Seq(TransformerModule):
         self._scores.add(batch, loss, ((logits.argmax(-1) == tgt[:, 1:]) & scored).sum())
         chosen = self._scores.select_rows(index)
         if len(chosen):
-            # Without an end, as long as the targets; else what is produced must not depend on them.
+            # Without an end token as long as the targets; otherwise the length must not depend on them.
             limit = tgt.shape[1] - 1 if self.vocab["end"] is None else None
-            found = self.text_generator.decode(
-                src[chosen], src_mask[chosen], starts=tgt[chosen, :1], max_new_tokens=limit
-            )
+            starts = tgt[chosen, :1]
+            found = self.text_generator.decode(src[chosen], src_mask[chosen], starts=starts, max_new_tokens=limit)
             self._scores.compare(batch, chosen, found, self.source_tokenizer)
 
     def _report(self, split: str) -> None:
         for name, value in self._scores.compute(self.trainer).items():
-            # Equal in all processes already; `sync_dist` tells Lightning so.
+            # Equal in all processes already; Lightning wants `sync_dist` nevertheless.
             self.log(f"{split}/{name}", value, prog_bar=name in ("loss", "exact_match", "bleu"), sync_dist=True)
 
     def predict_step(self, batch: Sequence[Source], batch_idx: int) -> list[dict[str, Any]]:
@@ -237,14 +243,14 @@ class Seq2Seq(TransformerModule):
         src_mask: Bool[Tensor, "b m"] | None = None,
         **choices: Any,
     ) -> Int[Tensor, "b n"]:
-        """Target tokens for each source, without the start tokens; padded after the end token of each row.
+        """Return target tokens for each source, without the start tokens; padded after the end token of each row.
 
         Args:
             src: source ids.
-            start_tokens: what each target begins with. None = the start token.
+            start_tokens: first tokens of each target. None = the start token.
             max_new_tokens: most tokens to produce. None = twice those of the source, and 32 more.
             src_mask: True where a source id is real. None = everywhere.
-            choices: options of sampling; the likeliest token is taken unless there is a `temperature`.
+            choices: fields of `GenerationOptions`; greedy unless there is a `temperature`.
 
         Raises:
             ValueError: an option is out of range, a source is empty, or a token is outside its vocabulary.
@@ -256,10 +262,10 @@ class Seq2Seq(TransformerModule):
 
     def translate(self, texts: Sequence[str], **choices: Any) -> list[str]:
         """Translate texts by `GenerationOptions`; the translation of an empty or unreadable text is empty."""
-        return [answer["text"] for answer in self.text_generator.translate_texts(texts, GenerationOptions(**choices))]
+        return [each["text"] for each in self.text_generator.translate_texts(texts, GenerationOptions(**choices))]
 
     def limit_length(self, prompts: Sequence[str] | None, sampling: GenerationOptions) -> GenerationOptions:
-        """The sampling of these prompts, as short as the network's positions are."""
+        """Limit the length to the positions of the network."""
         limit = self.network.decoder.max_length
         if limit is None or sampling.max_new_tokens is None:
             return sampling
@@ -274,12 +280,12 @@ class Seq2Seq(TransformerModule):
 
     @property
     def source_tokenizer(self) -> Tokenizer:
-        """What turns sources into ids: that of the data it was trained on, else the data's, else bytes."""
+        """Source tokenizer of the training data, else of the current data, else bytes."""
         return self.find_tokenizer("source", "source_tokenizer") or SpecialBytes()
 
     @property
     def target_tokenizer(self) -> Tokenizer:
-        """The same for targets."""
+        """Target tokenizer of the training data, else of the current data, else bytes."""
         return self.find_tokenizer("target", "target_tokenizer") or SpecialBytes()
 
     @property
@@ -288,13 +294,7 @@ class Seq2Seq(TransformerModule):
 
     @property
     def text_generator(self) -> Translator:
-        """What translates texts."""
+        """Translator of texts."""
         data = None if self._trainer is None else getattr(self._trainer, "datamodule", None)
         most = getattr(data, "max_source_ids", None)
         return Translator(self.network, self.source_tokenizer, self.target_tokenizer, self.vocab, most, self.decoding)
-
-    def _require_size(self, name: str) -> int:
-        size = self.vocab[name]
-        if size is None:
-            raise ValueError(f"model.vocab: {name} is None; it must be the number of different tokens")
-        return size

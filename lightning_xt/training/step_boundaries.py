@@ -1,6 +1,27 @@
 """Where a run may be saved and left: between two optimizer steps, before or after the validation that is due there."""
 
+import math
+
 from lightning.pytorch import Trainer
+
+
+def count_run_steps(trainer: Trainer) -> int:
+    """Return the optimizer steps of a run: max_steps, or those of its epochs.
+
+    Raises:
+        ValueError: the run has no end.
+    """
+    steps = trainer.max_steps
+    if steps < 1 and (trainer.max_epochs or -1) > 0:
+        # Asked only here: it opens the training data.
+        found = trainer.estimated_stepping_batches
+        steps = -1 if found == math.inf else int(found)
+    if steps < 1:
+        raise ValueError(
+            f"trainer.max_steps is {trainer.max_steps}, but the learning rate's schedule needs the length of the run "
+            "in optimizer steps; set --trainer.max_steps, or --model.schedule null for a constant learning rate"
+        )
+    return steps
 
 
 def at_step_boundary(trainer: Trainer) -> bool:

@@ -44,7 +44,8 @@ class Throughput(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        tokens: Tensor = batch[1] if isinstance(batch, (tuple, list)) else batch
+        # The targets of pairs; loaders of other data may put tokens into a list.
+        tokens: Tensor = batch[min(1, len(batch) - 1)] if isinstance(batch, (tuple, list)) else batch
         # The first token of each row is predicted by nothing.
         self._tokens += tokens.shape[0] * (tokens.shape[1] - 1) * trainer.world_size
         steps = max(1, trainer.log_every_n_steps)  # type: ignore[attr-defined]

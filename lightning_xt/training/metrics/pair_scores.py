@@ -42,11 +42,14 @@ class PairScores:
         upcast = torch.float32 if device.type == "mps" else torch.float64
         self.sums = torch.zeros(5, dtype=upcast, device=device)
         """Nats, tokens, tokens predicted right; pairs decoded, those decoded exactly."""
+        self.rows = 0
+        """Rows of this process so far."""
         self.of_text: tuple[Metric, ...] | None = None
         self.pairs: list[ShownPair] = []
 
     def add(self, batch: EvaluationPairs, loss: Loss, correct: Int[Tensor, ""]) -> None:
         """Takes up how likely the targets of a batch are."""
+        self.rows += len(batch.src)
         self.sums[:3] += torch.stack([value.to(self.sums.dtype) for value in (loss.total, loss.count, correct)])
         if batch.references is not None and self.of_text is None:
             # With sacrebleu's settings: 13a tokens; characters only. Counts in 16 bits would stop counting.

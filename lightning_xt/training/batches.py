@@ -1,0 +1,81 @@
+"""Batches of any loader, read in the shape that the models train on."""
+
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+from torch import Tensor
+
+from lightning_xt.core.batch import EvaluationPairs, PairBatch
+from lightning_xt.objectives.cross_entropy import IGNORED
+
+TOKENS = "a LanguageModel reads token ids, an integer tensor (rows, tokens) of at least two tokens a row"
+PAIRS = (
+    "a Seq2Seq reads (src, tgt) or (src, tgt, src_mask): token ids, integer tensors (rows, tokens), the start token "
+    "first in tgt, and a boolean mask of the shape of src"
+)
+
+
+def read_tokens(batch: Any, vocab_size: int) -> Tensor:
+    """Return the token ids of a batch: a tensor, or a list that holds nothing else, as of a `TensorDataset`.
+
+    Raises:
+        ValueError: it holds something else, or an id outside the vocabulary.
+    """
+    if isinstance(batch, (list, tuple)) and len(batch) == 1:
+        batch = batch[0]
+    _check_ids("tokens", batch, vocab_size, 2, TOKENS)
+    tokens: Tensor = batch
+    return tokens
+
+
+def read_pairs(batch: Any, vocab: dict[str, int | None]) -> PairBatch:
+    """Return the sources, targets and source mask of a batch. Without a mask every source id is real.
+
+    Raises:
+        ValueError: it holds something else, or an id outside its vocabulary.
+    """
+    if not isinstance(batch, (list, tuple)) or len(batch) not in (2, 3):
+        raise ValueError(f"a batch is {_describe(batch)}; {PAIRS}")
+    src, tgt, *mask = batch
+    _check_ids("src", src, vocab["source"], 1, PAIRS)
+    _check_ids("tgt", tgt, vocab["target"], 2, PAIRS)
+    src_mask = torch.ones_like(src, dtype=torch.bool) if not mask or mask[0] is None else mask[0]
+    if not isinstance(src_mask, Tensor) or src_mask.dtype != torch.bool or src_mask.shape != src.shape:
+        raise ValueError(f"src_mask is {_describe(src_mask)} and src {_describe(src)}; {PAIRS}")
+    if len(src) != len(tgt):
+        raise ValueError(f"src has {len(src)} rows and tgt {len(tgt)}; give each source its target")
+    return PairBatch(src, tgt, src_mask)
+
+
+def number_pairs(pairs: PairBatch, first: int, trainer: Trainer) -> EvaluationPairs:
+    """Number the rows of an evaluation batch whose loader does not number them.
+
+    Args:
+        pairs: the batch.
+        first: rows that this process has evaluated before.
+        trainer: of its n processes each evaluates every n-th row of the data.
+    """
+    rows = torch.arange(first, first + len(pairs.src), device=pairs.src.device)
+    return EvaluationPairs(*pairs, rows * trainer.world_size + trainer.global_rank, None)
+
+
+def _check_ids(name: str, ids: Any, vocab_size: int | None, least: int, rule: str) -> None:
+    whole = isinstance(ids, Tensor) and not (ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool)
+    if not whole or ids.dim() != 2 or ids.shape[1] < least:
+        raise ValueError(f"{name} is {_describe(ids)}; {rule}")
+    # Elsewhere the look would wait for the device.
+    if ids.device.type == "cpu" and vocab_size is not None and ids.numel():
+        low, high = (int(each) for each in ids.masked_fill(ids == IGNORED, 0).aminmax())
+        if low < 0 or high >= vocab_size:
+            raise ValueError(
+                f"{name} has token {low if low < 0 else high}, outside the vocabulary of 0 to {vocab_size - 1}"
+            )
+
+
+def _describe(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"a tensor of {str(value.dtype).removeprefix('torch.')} and shape {tuple(value.shape)}"
+    if isinstance(value, (list, tuple)):
+        return f"a {type(value).__name__} of {len(value)}"
+    return f"of type {type(value).__name__}"
