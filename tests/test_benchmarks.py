@@ -279,7 +279,7 @@ def test_copy_loop_is_learnt_in_no_more_steps_than_by_x_transformers(tmp_path):
     pytest.importorskip("x_transformers")
     found = rows(tmp_path, "copy_loop.py", "--seeds=3")
     assert found["ours"]["value"] <= found["theirs"]["value"]
-    assert max(found["ours"]["seeds"]) <= 300
+    assert max(found["ours"]["seeds"]) <= 500
 
 
 def test_copy_loop_without_x_transformers_runs_ours_alone(tmp_path):
