@@ -226,6 +226,8 @@ def test_the_readme_is_read_in_three_minutes() -> None:
     assert len(text.splitlines()) < 250
     five = text.split("## Read these five files first")[1].split("\n## ")[0]
     assert len(re.findall(r"^\d\. ", five, re.M)) == 5
+    for guide in build_site.GUIDES:
+        assert f"(docs/guides/{guide}.md)" in text
 
 
 def test_the_picture_names_slots() -> None:
