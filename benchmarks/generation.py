@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lightning_xt import Decoder, generate
-from lightning_xt.generation.engine import answer, stream
+from lightning_xt.generation.engine import run_requests, stream
 from lightning_xt.generation.methods.beam_search import BeamSearch
 from lightning_xt.generation.methods.prompt_lookup import PromptLookup
 from lightning_xt.generation.models.compiled import Compiled
@@ -176,7 +176,7 @@ def ragged(legs: Legs) -> dict[str, Any]:
         Request(prompt=prompts[each, : int(lengths[each])], max_new_tokens=length) for each, length in enumerate(wanted)
     ]
     return legs.compared(
-        lambda: answer(model, requests, SamplingParams(temperature=0)),
+        lambda: run_requests(model, requests, SamplingParams(temperature=0)),
         lambda: padded(model, prompts, lengths, max(wanted)),
     )
 
@@ -198,7 +198,7 @@ def beam(legs: Legs) -> dict[str, Any]:
     decoder = convert_weights(network.decoder, "float32")
     uncached = UncachedBeams(decoder, beams=5)
     return legs.compared(
-        lambda: answer(decoder, requests, SamplingParams(end=2, batch=5 * len(requests)), BeamSearch(beams=5)),
+        lambda: run_requests(decoder, requests, SamplingParams(end=2, batch=5 * len(requests)), BeamSearch(beams=5)),
         lambda: uncached(requests, known),
     )
 

@@ -301,11 +301,11 @@ MISTAKES = [
     ("fit -c tiny.yaml --data.path missing.txt", "--data.path missing.txt: no such file"),
     ("fit -c tiny.yaml --data.seq_len 5000", "data.seq_len 5000 needs at least 5001 tokens"),
     ("fit -c tiny.yaml --validate_every 0", "--validate_every is 0"),
-    ("fit -c tiny.yaml --sample_text.max_new_tokens 0", "max_new_tokens is 0"),
+    ("fit -c tiny.yaml --sample_text.max_new_tokens 0", "sampling has max_new_tokens 0"),
     ("fit -c tiny.yaml --sampling.temperature -1", "temperature is -1"),
-    ("fit -c tiny.yaml --sampling.top_k 0", "top_k must be at least 1"),
-    ("fit -c tiny.yaml --sample_text.top_p 2", "top_p must be"),
-    ("fit -c tiny.yaml --sample_text.min_p -1", "min_p must be"),
+    ("fit -c tiny.yaml --sampling.top_k 0", "filters: TopK (top_k) has k 0, which must be at least 1"),
+    ("fit -c tiny.yaml --sample_text.top_p 2", "filters: TopP (top_p) has p 2"),
+    ("fit -c tiny.yaml --sample_text.min_p -1", "filters: MinP (min_p) has p -1"),
     ("fit -c tiny.yaml --ckpt_path nope.ckpt", "nope.ckpt is no run"),
     ("fit -c tiny.yaml --ckpt_path bad.ckpt", "bad.ckpt cannot be read as a checkpoint"),
     ("validate -c tiny.yaml", "validate needs weights"),
@@ -455,7 +455,7 @@ def test_mistakes_of_a_run_that_exists(trained, capsys):
     assert main([*resume, "--model.decoder.dim", "16"]) == 2
     assert "whose weights do not fit this command's LanguageModel" in capsys.readouterr().err
     assert main(["generate", "runs/tiny", "--prompt", "x", "--top_k", "0"]) == 2
-    assert "top_k must be at least 1" in capsys.readouterr().err
+    assert "filters: TopK (top_k) has k 0, which must be at least 1" in capsys.readouterr().err
     assert main(["generate", "runs/tiny"]) == 2
     assert "generate needs a prompt of at least one character" in capsys.readouterr().err
     predict = ["predict", "-c", "runs/tiny/0/config.yaml", "--ckpt_path", "best"]

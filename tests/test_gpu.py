@@ -13,7 +13,7 @@ from torch._dynamo.utils import counters
 from lightning_xt.data.pairs.copy_task import CopyTask
 from lightning_xt.data.text.text_files import TextFiles
 from lightning_xt.generation.batching.running_batch import RequestState, RunningBatch
-from lightning_xt.generation.engine import answer, generate
+from lightning_xt.generation.engine import generate, run_requests
 from lightning_xt.generation.models.compiled import Compiled
 from lightning_xt.generation.requests import Request, SamplingParams
 from lightning_xt.models.decoder import Decoder
@@ -72,8 +72,8 @@ def test_compiled_steps_decode_what_others_do(temperature: float) -> None:
     compiled = Compiled(model)
     prompts = [example(1, n)[0][0].cuda() for n in (7, 3, 5, 11, 2)]
     requests = [Request(prompt=prompt, max_new_tokens=40, seed=n) for n, prompt in enumerate(prompts)]
-    choices = SamplingParams(temperature=temperature, end=4, batch=2)
-    ours, theirs = answer(compiled, requests, choices), answer(model, requests, choices)
+    params = SamplingParams(temperature=temperature, end=4, batch=2)
+    ours, theirs = run_requests(compiled, requests, params), run_requests(model, requests, params)
     assert [each[0].tokens for each in ours] == [each[0].tokens for each in theirs]
 
 

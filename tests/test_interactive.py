@@ -75,7 +75,7 @@ def test_commands(trained, typed):
         "lightning-xt: there is no turn to take back",
         "lightning-xt: unknown command '/nope'; give /text, /undo, /reset, /help or /quit, or // for a text that "
         "begins with /",
-        "lightning-xt: there is no text yet to go on from; write at least one character",
+        "lightning-xt: there is no text to continue yet; write at least one character",
     ]
 
 

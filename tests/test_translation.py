@@ -287,7 +287,7 @@ def test_a_source_that_is_too_long_is_cut_and_told(trained, capsys):
     predict = ["predict", *BEST, "--data.predict_source", "new.en", "--output", "out.de", "--data.max_length", "20"]
     assert main(predict) == 0
     assert re.fullmatch(
-        r"line 2: it has \d+ tokens; only the first 20 were read \(max_length\)\n", capsys.readouterr().err
+        r"line 2: it has \d+ tokens; only the first 20 are used \(max_length\)\n", capsys.readouterr().err
     )
     assert len(Path("out.de").read_text().splitlines()) == 2
 

@@ -1,4 +1,4 @@
-"""The mode in which models decode."""
+"""Evaluation mode while a model decodes."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from lightning_xt.generation.protocol import Autoregressive
 
 @contextmanager
 def eval_mode(model: Autoregressive) -> Iterator[None]:
-    """Evaluation mode, and afterwards the mode that was before."""
+    """Put a model into evaluation mode and restore its previous mode afterwards."""
     was_training = model.training
     model.train(False)
     try:

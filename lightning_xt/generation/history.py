@@ -1,4 +1,4 @@
-"""What each row has read and drawn so far, for filters to look at."""
+"""Tokens of each row so far, for filters."""
 
 from dataclasses import dataclass
 
@@ -9,13 +9,13 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class History:
-    """The tokens of each row before the one that is drawn next.
+    """Tokens of each row before the next one.
 
     Args:
-        tokens: ids, prompt first; what stands at or after a row's length is no part of it.
+        tokens: ids, prompt first; values at or after a row's length are meaningless.
         prompts: tokens of each row's prompt.
-        lengths: tokens of each row so far, its prompt included.
-        end: token with which a row ends. None = none.
+        lengths: tokens of each row so far, prompt included.
+        end: end token. None = there is none.
     """
 
     tokens: Int[Tensor, "b m"]
@@ -25,12 +25,12 @@ class History:
 
     @property
     def past(self) -> Bool[Tensor, "b m"]:
-        """Which of the tokens each row has, prompt included."""
+        """True for every token of a row, prompt included."""
         return self._index < self.lengths[:, None]
 
     @property
-    def drawn(self) -> Bool[Tensor, "b m"]:
-        """Which of the tokens each row has drawn."""
+    def generated(self) -> Bool[Tensor, "b m"]:
+        """True for the tokens that a row has generated."""
         return self.past & (self._index >= self.prompts[:, None])
 
     @property

@@ -1,7 +1,7 @@
-"""Randomness that is a pure function of a seed, a step and a word.
+"""Random numbers that are a pure function of a seed, a step and a token.
 
-There is no generator with a state. A row draws the same tokens alone and in any batch, on any device, before and after
-rows are retired or reordered, and a draft that uses the same numbers guesses what its target will draw.
+No generator holds a state. A row samples the same tokens alone and in any batch, on any device, and after other rows
+have been retired or reordered. A draft model that uses the same numbers often proposes what its target samples.
 """
 
 import torch
@@ -12,47 +12,47 @@ from torch import Tensor
 _GOLDEN = 0x9E3779B97F4A7C15 - 2**64
 _FIRST = 0xBF58476D1CE4E5B9 - 2**64
 _SECOND = 0x94D049BB133111EB - 2**64
-_BITS = 23  # so that a half more is still a float32, and less than 1
+_BITS = 23  # plus one half this is still exact in float32, and less than 1
 
 
 def make_seeds(seeds: list[int], device: torch.device) -> Int[Tensor, " b"]:
-    """Seeds as a tensor; any whole number will do."""
+    """Return seeds as a tensor; any integer is valid."""
     return torch.tensor([(seed + 2**63) % 2**64 - 2**63 for seed in seeds], dtype=torch.long, device=device)
 
 
-def gumbel(seeds: Int[Tensor, " b"], steps: Int[Tensor, " b"], size: int) -> Float[Tensor, "b v"]:
-    """Standard Gumbel noise: the largest of log-probabilities plus this is a draw from them.
+def sample_gumbel(seeds: Int[Tensor, " b"], steps: Int[Tensor, " b"], size: int) -> Float[Tensor, "b v"]:
+    """Return standard Gumbel noise. The argmax of log-probabilities plus this noise is a sample from them.
 
     Args:
-        seeds: of each row.
-        steps: tokens that each row has drawn before.
-        size: words.
+        seeds: seed of each row.
+        steps: tokens that each row has generated before.
+        size: tokens in the vocabulary.
     """
-    words = torch.arange(size, device=seeds.device)
-    mixed = _mix(_mix(_mix(seeds) + steps)[:, None] + words * _GOLDEN)
-    share = (((mixed >> (64 - _BITS)) & (2**_BITS - 1)).float() + 0.5) / 2**_BITS
-    # Small shares are the finest, and small waits are those that win.
-    return -(-torch.log1p(-share)).log()
+    tokens = torch.arange(size, device=seeds.device)
+    mixed = _mix(_mix(_mix(seeds) + steps)[:, None] + tokens * _GOLDEN)
+    uniform = (((mixed >> (64 - _BITS)) & (2**_BITS - 1)).float() + 0.5) / 2**_BITS
+    # Uniform numbers are finest near 0, and small exponential waits are the ones that win.
+    return -(-torch.log1p(-uniform)).log()
 
 
-def draw(
+def sample_tokens(
     logits: Float[Tensor, "b v"], temperature: int | float, seeds: Int[Tensor, " b"], steps: Int[Tensor, " b"]
 ) -> Int[Tensor, " b"]:
-    """One token per row.
+    """Sample one token per row.
 
     Args:
         logits: after temperature and filters.
-        temperature: 0 takes the likeliest token.
-        seeds: of each row.
-        steps: tokens that each row has drawn before.
+        temperature: 0 takes the most likely token.
+        seeds: seed of each row.
+        steps: tokens that each row has generated before.
     """
     if temperature == 0:
         return logits.argmax(dim=-1)
-    return (logits + gumbel(seeds, steps, logits.shape[-1])).argmax(dim=-1)
+    return (logits + sample_gumbel(seeds, steps, logits.shape[-1])).argmax(dim=-1)
 
 
 def _mix(x: Tensor) -> Tensor:
-    """A permutation of 64-bit numbers under which neighbours have nothing in common."""
+    """Permute 64-bit integers so that neighbours become unrelated."""
     x = x + _GOLDEN
     x = (x ^ ((x >> 30) & (2**34 - 1))) * _FIRST
     x = (x ^ ((x >> 27) & (2**37 - 1))) * _SECOND

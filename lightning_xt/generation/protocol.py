@@ -1,4 +1,4 @@
-"""All that decoding knows of a model."""
+"""Protocols through which decoding knows a model and its cache."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -11,7 +11,7 @@ from lightning_xt.core.inputs import Inputs
 
 @runtime_checkable
 class DecodingCache(Protocol):
-    """What a model remembers of rows; see `core.cache.Cache`."""
+    """Decoding state of a batch of rows; see `core.cache.Cache`."""
 
     @property
     def bound(self) -> int: ...
@@ -35,7 +35,7 @@ class DecodingCache(Protocol):
 
 @runtime_checkable
 class Autoregressive(Protocol):
-    """A model that scores the next token and can remember what it has read."""
+    """Model that scores the next token and can keep its past in a cache."""
 
     @property
     def training(self) -> bool: ...

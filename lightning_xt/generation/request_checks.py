@@ -1,39 +1,35 @@
-"""What no request may ask for."""
+"""Checks of requests and sampling parameters before decoding."""
 
 from collections.abc import Sequence
 
 import torch
 
 from lightning_xt.generation.batching.row_inputs import check_same_fields, count_soft_tokens
-from lightning_xt.generation.filters.temperature import Temperature
 from lightning_xt.generation.protocol import Autoregressive
 from lightning_xt.generation.requests import Request, SamplingParams
+from lightning_xt.system.option_checks import check_option
 
 
-def check_requests(model: Autoregressive, requests: Sequence[Request], choices: SamplingParams) -> None:
-    """Raises a ValueError for a request or a choice out of range."""
-    if choices.temperature != 0:
-        Temperature(choices.temperature)
-    if choices.batch < 1:
-        raise ValueError(f"batch is {choices.batch}; at least 1 row must be decoded at once")
-    if choices.window is not None and choices.window < 1:
-        raise ValueError(f"window is {choices.window}; a token must be able to look at 1 token at least, itself")
+def check_requests(model: Autoregressive, requests: Sequence[Request], params: SamplingParams) -> None:
+    """Raise a ValueError for a request or a sampling parameter out of range."""
+    check_option("generation", "temperature", params.temperature, least=0)
+    check_option("generation", "batch", params.batch, least=1)
+    check_option("generation", "window", params.window, least=1)
     for request in requests:
-        _check(model, request)
+        _check_request(model, request)
     if requests:
-        if choices.batch > 1:
-            # Those with soft prefixes of different lengths are read apart.
-            check_same_fields([request.inputs for request in requests], but="prefix")
-        every = torch.cat([request.prompt for request in requests])
-        low, high = int(every.min()), int(every.max())
+        if params.batch > 1:
+            # Requests with soft prefixes of different lengths are prefilled separately.
+            check_same_fields([request.inputs for request in requests], ignore="prefix")
+        tokens = torch.cat([request.prompt for request in requests])
+        low, high = int(tokens.min()), int(tokens.max())
         if low < 0 or high >= model.vocab_size:
             wrong = low if low < 0 else high
             raise ValueError(f"the prompt has token {wrong}, outside the vocabulary of 0 to {model.vocab_size - 1}")
 
 
-def _check(model: Autoregressive, request: Request) -> None:
-    if request.max_new_tokens < 1:
-        raise ValueError(f"the number of tokens to generate must be at least 1, not {request.max_new_tokens}")
+def _check_request(model: Autoregressive, request: Request) -> None:
+    check_option("generation", "max_new_tokens", request.max_new_tokens, least=1)
     if len(request.prompt) == 0:
         raise ValueError("the prompt is empty; give at least one token to start from")
     n, limit = len(request.prompt) + count_soft_tokens(request.inputs), model.max_length
@@ -41,7 +37,6 @@ def _check(model: Autoregressive, request: Request) -> None:
     if limit is not None and total > limit:
         raise ValueError(
             f"a prompt of {n} tokens and {request.max_new_tokens} more make {total}, but the model's positions reach "
-            f"only {limit} (max_length); "
-            f"shorten the prompt or ask for at most {max(0, limit - n)} tokens, because a window cannot slide over "
-            "positions that are learnt one by one"
+            f"only {limit} (max_length); shorten the prompt or ask for at most {max(0, limit - n)} tokens, because a "
+            "window cannot slide over learned positions"
         )

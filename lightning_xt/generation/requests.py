@@ -1,4 +1,4 @@
-"""What is asked of decoding, and what it gives."""
+"""Values that go into decoding and come out of it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ from lightning_xt.generation.filters.base import Filter
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Request:
-    """One prompt to go on with.
+    """One prompt to continue.
 
     Args:
-        prompt: its ids, at least one.
-        max_new_tokens: most tokens to draw.
-        seed: where its random numbers start; what it draws depends on nothing else that is asked for beside it.
-        inputs: what the model needs beside tokens, one row of it.
+        prompt: ids, at least one.
+        max_new_tokens: most tokens to generate.
+        seed: start of its random numbers. Its tokens depend on no other request of the call.
+        inputs: model inputs besides tokens, for one row.
     """
 
     prompt: Int[Tensor, " n"]
@@ -29,17 +29,17 @@ class Request:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class SamplingParams:
-    """How tokens are chosen, for all requests of a call.
+    """Sampling parameters that all requests of a call share.
 
     Args:
-        temperature: divides the logits before the filters; 0 always takes the likeliest token.
-        filters: change the logits, in order.
-        end: token with which a text ends, itself included; it is looked for only in what is drawn. None = none.
-        stop: called with the number of a request and each token drawn for it, in order; True ends its text there.
-            None = nothing but `end` and `max_new_tokens`.
+        temperature: divides the logits before the filters; 0 always takes the most likely token.
+        filters: changes of the logits, in order.
+        end: end token of a sequence, itself included; only generated tokens are compared. None = there is none.
+        stop: called with the number of a request and each of its generated tokens, in order; True ends the sequence.
+            None = only `end` and `max_new_tokens` end it.
         batch: most rows decoded at once.
-        window: tokens that each layer may look back, for texts longer than those a model was trained on. None = as the
-            model has it.
+        window: tokens that each layer can attend back to, for sequences longer than the trained length. None = the
+            model's own.
     """
 
     temperature: int | float = 1.0
@@ -52,15 +52,15 @@ class SamplingParams:
 
 @dataclass(frozen=True)
 class GeneratedToken:
-    """One token of an answer, as soon as it is certain.
+    """One token of a sequence, given out once it is certain.
 
     Args:
         request: number of the request, from 0.
-        token: its id.
-        log_prob: its log-probability in nats under the model, before temperature and filters.
+        token: id.
+        log_prob: log-probability in nats under the model, before temperature and filters.
         last: whether it is the last of its sequence.
-        sequence: number of the sequence where a request has several, the best first.
-        score: of the whole sequence, with its last token. None = the sum of its log-probabilities.
+        sequence: number of the sequence of its request, best first.
+        score: score of the whole sequence, with its last token. None = the sum of its log-probabilities.
     """
 
     request: int
@@ -73,12 +73,12 @@ class GeneratedToken:
 
 @dataclass(frozen=True)
 class Result:
-    """One sequence that was drawn for a request.
+    """One sequence generated for a request.
 
     Args:
-        tokens: ids, without the prompt; the end token included where it ended with it.
-        log_probs: of each token, in nats, before temperature and filters.
-        score: their sum, or what the method ranks sequences by.
+        tokens: ids without the prompt; a reached end token is included.
+        log_probs: log-probability of each token in nats, before temperature and filters.
+        score: their sum, or the number by which the method ranks sequences.
     """
 
     tokens: list[int]

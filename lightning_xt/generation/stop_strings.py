@@ -1,62 +1,62 @@
-"""Texts that end where one of several strings begins."""
+"""Stop strings: a text ends where the first of them begins."""
 
 from collections.abc import Sequence
 
 
 class StopStrings:
-    """Cuts one text where the first stop string in it begins, however it is cut into pieces.
+    """Cutter of one text where its first stop string begins.
 
-    A text that grows piece by piece is given away as far as it is certain: the end that may be the beginning of a stop
-    string is held back. So nothing of a stop string is ever shown, and the pieces given away are together what stands
-    before the first of all stop strings in the whole text. Where two begin at the same place, the shorter one is
-    complete first and ends the text. One that begins earlier and is still incomplete is waited for.
+    Text arrives in pieces and is released once it is certain: a tail that may be the beginning of a stop string is held
+    back. So no part of a stop string is ever shown, and the released pieces together are the text before the first
+    stop string, wherever the pieces were cut. If two stop strings begin at the same place, the shorter one is complete
+    first and ends the text. A stop string that begins earlier and is still incomplete is waited for.
 
     Args:
         stops: strings of at least one character.
 
     Raises:
-        ValueError: an empty string.
+        ValueError: a string is empty.
     """
 
     def __init__(self, stops: Sequence[str]) -> None:
         if "" in stops:
-            raise ValueError("stop has an empty string, with which every text would end at once; leave it out")
+            raise ValueError("stop has an empty string, which would end every text at once; omit it")
         self.stops = tuple(stops)
         self.stopped = False
         self._held = ""
 
     def push(self, piece: str) -> str:
-        """The text that is certain now and was not before.
+        """Add a piece and return the text that has become certain.
 
         Args:
-            piece: what comes next; it may be empty. After a stop string it counts for nothing.
+            piece: next text, possibly empty. After a stop string it is ignored.
         """
         if self.stopped:
             return ""
         self._held += piece
-        found, begun = self._found(), self._begun()
-        self.stopped = found < len(self._held) and found <= begun
-        return self._give(min(found, begun))
+        found, partial = self._find_stop(), self._find_partial()
+        self.stopped = found < len(self._held) and found <= partial
+        return self._release(min(found, partial))
 
     def finish(self) -> str:
-        """The rest of a text that ends here."""
-        found = self._found()
+        """Return the rest of a text that ends here."""
+        found = self._find_stop()
         self.stopped = self.stopped or found < len(self._held)
-        return self._give(found)
+        return self._release(found)
 
-    def _found(self) -> int:
-        """Where the first stop string begins; the end where there is none."""
+    def _find_stop(self) -> int:
+        """Return the start of the first stop string, or the end of the held text if there is none."""
         places = [self._held.find(stop) for stop in self.stops]
         return min((place for place in places if place >= 0), default=len(self._held))
 
-    def _begun(self) -> int:
-        """Where the longest end begins with which a stop string begins; the end where there is none."""
+    def _find_partial(self) -> int:
+        """Return the start of the longest tail that begins a stop string, or the end if there is none."""
         length = len(self._held)
         longest = max(map(len, self.stops), default=0)
-        ends = range(max(0, length - longest), length)
-        return next((end for end in ends if any(stop.startswith(self._held[end:]) for stop in self.stops)), length)
+        starts = range(max(0, length - longest), length)
+        return next((at for at in starts if any(stop.startswith(self._held[at:]) for stop in self.stops)), length)
 
-    def _give(self, end: int) -> str:
-        """The held text up to a place; of the rest nothing is kept once the text has stopped."""
-        given, self._held = self._held[:end], "" if self.stopped else self._held[end:]
-        return given
+    def _release(self, end: int) -> str:
+        """Return the held text up to a place; drop the rest if the text has stopped."""
+        released, self._held = self._held[:end], "" if self.stopped else self._held[end:]
+        return released

@@ -1,4 +1,4 @@
-"""Prompts in, what a language model continues them with out."""
+"""Completion of prompts by a language model."""
 
 from collections.abc import Generator, Sequence
 from contextlib import closing
@@ -15,81 +15,81 @@ from lightning_xt.inference.detokenizer import TextPiece
 from lightning_xt.inference.generation_options import GenerationOptions
 from lightning_xt.inference.text_generator import DecodingSetup, GenerationSession, PromptCompletions, TextGenerator
 
-LENGTH = 256
-"""Tokens to produce unless told otherwise."""
+MAX_NEW_TOKENS = 256
+"""Default of `max_new_tokens`."""
 
 
 class TextCompleter(TextGenerator):
-    """Continues prompts with a language model.
+    """Completer of prompts.
 
     Args:
-        model: what scores the next token.
+        model: scores the next token.
         tokenizer: turns text into ids and back.
-        device: where the model reads.
-        decoding: what takes the model's place, or stands beside it.
+        device: device of the model.
+        setup: replacements of the model and the method. None = none.
     """
 
     def __init__(
-        self, model: Autoregressive, tokenizer: Tokenizer, device: torch.device, decoding: DecodingSetup | None = None
+        self, model: Autoregressive, tokenizer: Tokenizer, device: torch.device, setup: DecodingSetup | None = None
     ) -> None:
-        self.decoding = DecodingSetup() if decoding is None else decoding
-        self.model = model if self.decoding.model is None else self.decoding.model
+        self.setup = DecodingSetup() if setup is None else setup
+        self.model = model if self.setup.model is None else self.setup.model
         self.tokenizer, self.device = tokenizer, device
 
     def with_model(self, model: Autoregressive) -> "TextCompleter":
-        """The same with another model."""
-        return TextCompleter(model, self.tokenizer, self.device, replace(self.decoding, model=model))
+        """Return a completer with another model."""
+        return TextCompleter(model, self.tokenizer, self.device, replace(self.setup, model=model))
 
-    def open_session(self, sampling: GenerationOptions) -> GenerationSession:
-        """What decodes, with what a language model chooses where nothing was asked for."""
-        sampling = sampling.resolve(max_new_tokens=LENGTH, temperature=1.0)
-        return GenerationSession(self.model, self.tokenizer, self.tokenizer.end, sampling, self.decoding)
+    def open_session(self, options: GenerationOptions) -> GenerationSession:
+        """Make a session, with the defaults of a language model for unset options."""
+        options = options.resolve(max_new_tokens=MAX_NEW_TOKENS, temperature=1.0)
+        return GenerationSession(self.model, self.tokenizer, self.tokenizer.end, options, self.setup)
 
-    def build_request(self, prompt: str | Sequence[int], sampling: GenerationOptions) -> Request:
-        """What is asked of decoding: every prompt has the same seed, so that none depends on those beside it.
+    def build_request(self, prompt: str | Sequence[int], options: GenerationOptions) -> Request:
+        """Build the request of a prompt. All prompts get the same seed, so that none depends on the others.
 
         Args:
-            prompt: a text, or ids.
-            sampling: how it is continued.
+            prompt: text, or ids.
+            options: generation options.
         """
         ids = self.tokenizer.encode_prompt(prompt) if isinstance(prompt, str) else list(prompt)
         tokens = torch.tensor(ids, dtype=torch.long, device=self.device)
-        return Request(prompt=tokens, max_new_tokens=sampling.max_new_tokens or LENGTH, seed=sampling.seed)
+        return Request(prompt=tokens, max_new_tokens=options.max_new_tokens or MAX_NEW_TOKENS, seed=options.seed)
 
-    def stream_text(self, text: str, sampling: GenerationOptions) -> Generator[TextPiece, None, None]:
-        """The prompt and what follows it, as it becomes certain.
+    def stream_text(self, text: str, options: GenerationOptions) -> Generator[TextPiece, None, None]:
+        """Yield the prompt and its completion, once it is certain.
 
         Raises:
-            ValueError: the prompt is empty, and the tokenizer has no id that opens a text; or it is too long.
+            ValueError: the prompt is empty and the tokenizer has no start token, or it is too long.
         """
         if not self.tokenizer.encode_prompt(text):
             raise ValueError('generate needs a prompt of at least one character: --prompt "..."')
-        session = self.open_session(sampling)
-        # Nothing is shown of a prompt that cannot be continued.
-        with closing(session.stream_text(self.build_request(text, session.sampling))) as pieces:
+        session = self.open_session(options)
+        # An invalid prompt is refused before any of it is shown.
+        with closing(session.stream_text(self.build_request(text, session.options))) as pieces:
             if text:
                 yield TextPiece(text)
             yield from pieces
 
-    def complete_as_dicts(self, prompts: Sequence[Prompt], sampling: GenerationOptions) -> list[dict[str, Any]]:
-        """For each prompt its id, the prompt, the text that follows it, its score and the settings.
+    def complete_as_dicts(self, prompts: Sequence[Prompt], options: GenerationOptions) -> list[dict[str, Any]]:
+        """Return each prompt's id, the prompt, its completion with score, and the settings.
 
         Raises:
-            ValueError: a prompt is empty, and the tokenizer has no id that opens a text; or one is too long.
+            ValueError: a prompt is empty and the tokenizer has no start token, or one is too long.
         """
-        return [each.as_dict(sampling) for each in self.complete(prompts, sampling)]
+        return [each.as_dict(options) for each in self.complete(prompts, options)]
 
-    def complete(self, prompts: Sequence[Prompt], sampling: GenerationOptions) -> list[PromptCompletions]:
-        session = self.open_session(sampling)
-        requests = [self.build_request(each["prompt"], session.sampling) for each in prompts]
+    def complete(self, prompts: Sequence[Prompt], options: GenerationOptions) -> list[PromptCompletions]:
+        session = self.open_session(options)
+        requests = [self.build_request(each["prompt"], session.options) for each in prompts]
         for prompt, request in zip(prompts, requests, strict=True):
             if len(request.prompt) == 0:
                 raise ValueError(
-                    f"prompt {prompt['id'] + 1} is empty, and the model has no token that opens a text; write at least "
-                    "one character"
+                    f"prompt {prompt['id'] + 1} is empty, and the model has no start token; write at least one "
+                    "character"
                 )
-        settings = session.sampling.settings | self.decoding.settings
+        settings = session.options.settings | self.setup.settings
         return [
-            PromptCompletions(prompt["prompt"], answers, {"id": prompt["id"], "prompt": prompt["prompt"]}, settings)
-            for prompt, answers in zip(prompts, session.complete(requests), strict=True)
+            PromptCompletions(prompt["prompt"], completions, {"id": prompt["id"], "prompt": prompt["prompt"]}, settings)
+            for prompt, completions in zip(prompts, session.complete(requests), strict=True)
         ]

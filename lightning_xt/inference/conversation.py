@@ -13,95 +13,95 @@ from lightning_xt.inference.generation_options import GenerationOptions
 
 @dataclass
 class Turn:
-    """What was there before a turn, and what the turn has added."""
+    """Ids before a turn, and the text that the turn has added."""
 
     ids: list[int]
     text: str
 
 
 class Conversation:
-    """Appends what a user says to all that was read and drawn before, and goes on from there.
+    """Conversation: appends the user's text to all earlier ids and continues from there.
 
-    A model reads each token once, whatever the number of turns, unless it must forget them or its method rereads. It
-    goes on from what is shown and nothing else: what was drawn of a stop string, or behind one, is no part of the text.
+    Each token is run once, whatever the number of turns, unless the cache cannot keep it or the method rereads the
+    prefix. A turn continues the text that was shown: ids of a stop string, or generated after one, are dropped.
 
     Args:
-        continuer: what goes on.
-        sampling: how; turn n draws with the seed and n more.
+        completer: continues the text.
+        options: generation options; turn n samples with seed + n.
     """
 
-    def __init__(self, continuer: TextCompleter, sampling: GenerationOptions) -> None:
-        self.model = PrefixReuse(continuer.model)
-        anew = continuer.open_session(sampling).method.rereads_prefix
-        self._continuer = continuer if anew else continuer.with_model(cast(Any, self.model))
-        self._sampling = sampling
+    def __init__(self, completer: TextCompleter, options: GenerationOptions) -> None:
+        self.model = PrefixReuse(completer.model)
+        rereads = completer.open_session(options).method.rereads_prefix
+        self._completer = completer if rereads else completer.with_model(cast(Any, self.model))
+        self._options = options
         self._ids: list[int] = []
         self._turns: list[Turn] = []
 
     @property
     def text(self) -> str:
-        """All of it so far."""
+        """The text so far."""
         return "".join(turn.text for turn in self._turns)
 
     def reply(self, text: str) -> Generator[TextPiece, None, None]:
-        """What the model goes on with, as it becomes certain; what was shown stays if this is left early.
+        """Yield the model's continuation once it is certain; if this is closed early, the shown part stays.
 
         Args:
-            text: what comes next; empty = the model goes on from its own words.
+            text: next text of the user; empty = the model continues its own.
 
         Raises:
-            ValueError: there is nothing to go on from, or the text has become too long; the turn did not happen.
+            ValueError: there is nothing to continue, or the text has become too long; the turn is undone.
         """
-        tokenizer = self._continuer.tokenizer
+        tokenizer = self._completer.tokenizer
         new = tokenizer.encode(text) if self._ids else tokenizer.encode_prompt(text)
         if not self._ids and not new:
-            raise ValueError("there is no text yet to go on from; write at least one character")
+            raise ValueError("there is no text to continue yet; write at least one character")
         turn = Turn(list(self._ids), text)
-        sampling = replace(self._sampling, seed=self._sampling.seed + len(self._turns))
+        options = replace(self._options, seed=self._options.seed + len(self._turns))
         self._ids = [*self._ids, *new]
         self._turns.append(turn)
         try:
-            yield from self._drawn(turn, sampling)
+            yield from self._generate(turn, options)
         except ValueError:
             self.undo()
             raise
 
     def undo(self) -> bool:
-        """Takes back the last turn; False where there is none."""
+        """Undo the last turn; return False if there is none."""
         if not self._turns:
             return False
         self._ids = self._turns.pop().ids
         return True
 
     def reset(self) -> None:
-        """Begins anew."""
+        """Start again without any text."""
         self._ids, self._turns = [], []
 
-    def _drawn(self, turn: Turn, sampling: GenerationOptions) -> Generator[TextPiece, None, None]:
-        session = self._continuer.open_session(sampling)
-        request = self._continuer.build_request(self._ids, session.sampling)
+    def _generate(self, turn: Turn, options: GenerationOptions) -> Generator[TextPiece, None, None]:
+        session = self._completer.open_session(options)
+        request = self._completer.build_request(self._ids, session.options)
         self.model.expect(self._ids)
-        detokenizer, before, said = session.new_detokenizer(), self._ids, turn.text
+        detokenizer, before, user_text = session.new_detokenizer(), self._ids, turn.text
         ids: list[int] = []
         try:
-            with closing(session.stream_tokens([request])) as drawn:
-                for each in drawn:
-                    # The text goes on behind an end, which is therefore none.
+            with closing(session.stream_tokens([request])) as tokens:
+                for each in tokens:
+                    # The conversation continues after an end token, so it is not kept.
                     if each.token != session.end:
                         ids.append(each.token)
-                    yield from self._kept(turn, detokenizer.push(each.token, each.log_prob))
-            yield from self._kept(turn, detokenizer.finish())
+                    yield from self._append(turn, detokenizer.push(each.token, each.log_prob))
+            yield from self._append(turn, detokenizer.finish())
         finally:
-            self._ids = [*before, *self._shown(ids, turn.text.removeprefix(said))]
+            self._ids = [*before, *self._cut_to_text(ids, turn.text.removeprefix(user_text))]
 
-    def _shown(self, ids: list[int], text: str) -> list[int]:
-        """The ids of what was shown: those that were drawn, and anew those of the part of a token."""
-        tokenizer = self._continuer.tokenizer
+    def _cut_to_text(self, ids: list[int], text: str) -> list[int]:
+        """Return the ids of the shown text: the generated ones, then a new encoding of the shown part of a token."""
+        tokenizer = self._completer.tokenizer
         whole = next(n for n in range(len(ids), -1, -1) if text.startswith(tokenizer.decode(ids[:n])))
         rest = text.removeprefix(tokenizer.decode(ids[:whole]))
         return [*ids[:whole], *(tokenizer.encode(rest) if rest else [])]
 
-    def _kept(self, turn: Turn, pieces: list[TextPiece]) -> Generator[TextPiece, None, None]:
+    def _append(self, turn: Turn, pieces: list[TextPiece]) -> Generator[TextPiece, None, None]:
         for piece in pieces:
             turn.text += piece.text
             yield piece

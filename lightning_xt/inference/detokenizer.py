@@ -1,4 +1,4 @@
-"""From ids to text as they come: characters that several ids make, the end, and stop strings."""
+"""Incremental detokenization: characters of several ids, the end token, and stop strings."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -14,8 +14,8 @@ class TextPiece:
 
     Args:
         text: at least one character.
-        log_prob: of the ids that made it, in nats, those of earlier ones included that were no text by themselves. None
-            = it was given, not drawn.
+        log_prob: log-probability of its ids in nats, with earlier ids that completed no character. None = it belongs to
+            the prompt.
     """
 
     text: str
@@ -23,47 +23,47 @@ class TextPiece:
 
 
 class IncrementalDetokenizer:
-    """The text of one sequence while its ids are drawn.
+    """Text of one sequence while its ids are generated.
 
     Args:
         tokenizer: turns ids into text.
-        end: id with which a sequence ends, which is no text. None = none.
-        stops: texts before which it ends.
+        end: end token of a sequence, which has no text. None = there is none.
+        stops: strings that end the text before they begin.
     """
 
     def __init__(self, tokenizer: Tokenizer, end: int | None, stops: Sequence[str]) -> None:
         self._stream, self._stops = tokenizer.stream(), StopStrings(stops)
         self._end = end
         self._held: deque[TextPiece] = deque()
-        """What may still turn out to be the beginning of a stop string."""
+        """Pieces that may still be the beginning of a stop string."""
         self._log_prob = 0.0
-        """Of ids that have made no text yet."""
+        """Log-probability of ids that have completed no character yet."""
 
     @property
     def stopped(self) -> bool:
-        """Whether a stop string was met; what follows counts for nothing."""
+        """Whether the text has met a stop string; later ids are ignored."""
         return self._stops.stopped
 
     def push(self, token: int, log_prob: float = 0.0) -> list[TextPiece]:
-        """The text that is certain after one more id."""
+        """Add an id and return the text that has become certain."""
         if token == self._end:
             return []
         self._log_prob += log_prob
-        return self._pieces(self._stops.push(self._take(self._stream.push(token))))
+        return self._release(self._stops.push(self._hold(self._stream.push(token))))
 
     def finish(self) -> list[TextPiece]:
-        """The rest of the text, when no id follows."""
-        certain = self._stops.push(self._take(self._stream.finish()))
-        return self._pieces(certain + self._stops.finish())
+        """Return the rest of the text when no id follows."""
+        certain = self._stops.push(self._hold(self._stream.finish()))
+        return self._release(certain + self._stops.finish())
 
-    def _take(self, text: str) -> str:
+    def _hold(self, text: str) -> str:
         if text:
             self._held.append(TextPiece(text, self._log_prob))
             self._log_prob = 0.0
         return text
 
-    def _pieces(self, certain: str) -> list[TextPiece]:
-        """What is certain, cut where the ids cut it."""
+    def _release(self, certain: str) -> list[TextPiece]:
+        """Cut the certain text where its ids end."""
         pieces, left = [], len(certain)
         while left > 0:
             piece = self._held.popleft()

@@ -1,41 +1,40 @@
-"""How a model is sampled: the options that commands and callbacks share."""
+"""Generation options that commands, models and callbacks share."""
 
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from lightning_xt.generation.engine import build_filters
 from lightning_xt.generation.filters.base import Filter, FilterFactory
-from lightning_xt.generation.filters.min_p import MinP
-from lightning_xt.generation.filters.top_k import TopK
-from lightning_xt.generation.filters.top_p import TopP
 from lightning_xt.generation.methods.base import Method, MethodFactory
 from lightning_xt.generation.methods.sample import Sample
 from lightning_xt.generation.requests import SamplingParams
 from lightning_xt.generation.stop_strings import StopStrings
+from lightning_xt.system.option_checks import check_option
 
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationOptions:
-    """Options of sampling.
+    """Options of generation.
 
     Args:
         max_new_tokens: most tokens to generate. None = 256; for an encoder-decoder twice the source's tokens plus 32.
-        temperature: divides the logits before anything else; below 1 is more certain, 0 always takes the likeliest.
-            None = 1, of an encoder-decoder 0.
-        filters: what changes the logits next, in order: penalties, banned words and others.
-        top_k: only the so many likeliest tokens may be drawn. None = any.
-        top_p: only the likeliest tokens that together have this share of the probability may be drawn. None = any.
-        min_p: only tokens at least this share as likely as the likeliest may be drawn. None = any.
-        method: how sequences are made from the scores of the next token. None = one token is drawn after the other.
-        stop: texts before which an answer ends, wherever the borders of its tokens are.
-        num_return_sequences: answers to each prompt, of which number n draws with the seed and n more. A method that
-            ranks its sequences has an option of its own.
-        window: tokens that each layer may look back, for texts longer than those the model was trained on. None = as
-            the model has it.
-        batch: most rows decoded at once; no text depends on it.
-        log_probs: whether results hold the ids that were drawn and the log-probability of each, in nats.
-        seed: where the random numbers start.
+        temperature: divides the logits before the filters; below 1 is more certain, 0 always takes the most likely
+            token. None = 1; for an encoder-decoder 0.
+        filters: further changes of the logits, in order: penalties, banned tokens and others.
+        top_k: sample only from the `top_k` most likely tokens. None = any.
+        top_p: sample only from the most likely tokens with this total probability. None = any.
+        min_p: sample only from tokens with at least this fraction of the highest probability. None = any.
+        method: decoding method. None = Sample, one token after the other.
+        stop: strings that end a completion before their first occurrence, wherever tokens end.
+        num_return_sequences: completions per prompt; number n samples with seed + n. A method that ranks its sequences
+            has an option of its own.
+        window: tokens that each layer can attend back to, for sequences longer than the trained length. None = the
+            model's own.
+        batch: most rows decoded at once; no completion depends on it.
+        log_probs: whether results hold the generated ids and their log-probabilities in nats.
+        seed: start of the random numbers.
     """
 
     max_new_tokens: int | None = None
@@ -53,58 +52,53 @@ class GenerationOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        # Refuses what is out of range, before anything is trained.
-        for name in ("max_new_tokens", "window"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise ValueError(f"sampling: {name} is {value}; it must be at least 1 token")
-        if self.temperature is not None and not 0 <= self.temperature < float("inf"):
-            raise ValueError(f"sampling: temperature is {self.temperature}; it must be at least 0")
-        for name in ("num_return_sequences", "batch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"sampling: {name} is {getattr(self, name)}; it must be at least 1")
+        # Refuses values out of range before any training.
+        for name in ("max_new_tokens", "window", "num_return_sequences", "batch"):
+            check_option("sampling", name, getattr(self, name), least=1)
+        check_option("sampling", "temperature", self.temperature, least=0, below=float("inf"))
         StopStrings(self.stop)
-        self._made_filters()
+        self._build_filters()
         method = self.build_method()
         if method.ranked and self.num_return_sequences > 1:
             raise ValueError(
                 f"sampling: num_return_sequences is {self.num_return_sequences}, but the method, "
-                f"{self.settings['method']}, ranks sequences itself and gives its n_best; set --method.n_best instead"
+                f"{self.settings['method']}, ranks sequences itself and returns its n_best; set --method.n_best instead"
             )
-        if not method.draws and self.num_return_sequences > 1:
+        if not method.uses_seed and self.num_return_sequences > 1:
             raise ValueError(
                 f"sampling: num_return_sequences is {self.num_return_sequences}, but the method, "
-                f"{self.settings['method']}, draws nothing, so all of them would be the same; choose a method that "
-                "does, or ask for one"
+                f"{self.settings['method']}, samples nothing, so all would be the same; choose a method that "
+                "samples, or ask for one sequence"
             )
 
     def resolve(self, *, temperature: float, max_new_tokens: int | None = None) -> "GenerationOptions":
-        """The same with what a model chooses where nothing was asked for.
+        """Replace unset options by defaults.
 
         Raises:
             ValueError: several sequences would all be the same.
         """
-        found = replace(
+        resolved = replace(
             self,
             max_new_tokens=max_new_tokens if self.max_new_tokens is None else self.max_new_tokens,
             temperature=temperature if self.temperature is None else self.temperature,
         )
-        if found.num_return_sequences > 1 and found.temperature == 0:
+        if resolved.num_return_sequences > 1 and resolved.temperature == 0:
             raise ValueError(
-                f"sampling: num_return_sequences is {found.num_return_sequences}, but at temperature 0 all of them "
-                "would be the same; give a temperature above 0, or a method that ranks sequences, such as BeamSearch"
+                f"sampling: num_return_sequences is {resolved.num_return_sequences}, but at temperature 0 all would "
+                "be the same; set a temperature above 0, or a method that ranks sequences, such as BeamSearch"
             )
-        return found
+        return resolved
 
     def build_params(self, *, end: int | None = None, stop: Callable[[int, int], bool] | None = None) -> SamplingParams:
-        """The options as methods take them, the length and the seed apart, which each request has.
+        """Build the parameters of a method; each request has its own `max_new_tokens` and seed.
 
         Args:
-            end: token with which a text ends. None = none.
+            end: end token of a sequence. None = there is none.
             stop: see `SamplingParams`.
         """
         return SamplingParams(
             temperature=1.0 if self.temperature is None else self.temperature,
-            filters=self._made_filters(),
+            filters=self._build_filters(),
             end=end,
             stop=stop,
             batch=self.batch,
@@ -112,37 +106,31 @@ class GenerationOptions:
         )
 
     def build_method(self) -> Method:
-        """The method, made anew."""
+        """Build the method."""
         return Sample() if self.method is None else self.method()
 
     @property
-    def sequences(self) -> int:
-        """Sequences that answer each prompt."""
-        return self.build_method().sequences * self.num_return_sequences
+    def num_sequences(self) -> int:
+        """Most completions per prompt."""
+        return self.build_method().num_sequences * self.num_return_sequences
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The options as plain values, for those who read results; the batch changes none."""
+        """The options as plain values, for the reader of results; without the batch, which changes no result."""
         plain = {name: value for name, value in vars(self).items() if name not in ("batch", "log_probs")}
         return plain | {
-            "filters": [repr(each) for each in self._made_filters()[: len(self.filters)]],
-            "method": _described(self.method or Sample),
+            "filters": [repr(make()) for make in self.filters],
+            "method": _describe_method(self.method or Sample),
             "stop": list(self.stop),
         }
 
-    def _made_filters(self) -> list[Filter]:
-        made = [make() for make in self.filters]
-        if self.top_k is not None:
-            made.append(TopK(self.top_k))
-        if self.top_p is not None:
-            made.append(TopP(self.top_p))
-        if self.min_p is not None:
-            made.append(MinP(self.min_p))
-        return made
+    def _build_filters(self) -> list[Filter]:
+        own = build_filters(top_k=self.top_k, top_p=self.top_p, min_p=self.min_p)
+        return [*(make() for make in self.filters), *own]
 
 
-def _described(make: MethodFactory) -> str:
-    """The method that is made, with its options."""
+def _describe_method(make: MethodFactory) -> str:
+    """Return a method's name with its options."""
     method, given = make(), getattr(make, "keywords", {})
     options = {
         name: getattr(method, name, given.get(name, option.default))

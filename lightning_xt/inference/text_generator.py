@@ -1,4 +1,4 @@
-"""From requests to texts: what predicting, generating and showing samples have in common."""
+"""Texts in, completions out: the base of completion and translation."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -17,18 +17,18 @@ from lightning_xt.inference.detokenizer import IncrementalDetokenizer, TextPiece
 from lightning_xt.inference.generation_options import GenerationOptions
 
 NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
-"""What torch says in a RuntimeError of each kind of device."""
+"""Phrases of torch's RuntimeErrors, one for each kind of device."""
 
 
 @dataclass(frozen=True)
 class DecodingSetup:
-    """What takes part in answering beside the network that was trained.
+    """Replacements of the trained network and the method in decoding.
 
     Args:
-        model: scores the next token in the network's place. None = the network itself.
-        method: how sequences are made. None = as the sampling has it.
+        model: model in place of the network. None = the network.
+        method: decoding method. None = that of the generation options.
         on_complete: called with each request and the ids of its best completion. None = nothing is called.
-        settings: all of this as plain values, for those who read results.
+        settings: the setup as plain values, for the reader of results.
     """
 
     model: Autoregressive | None = None
@@ -39,13 +39,13 @@ class DecodingSetup:
 
 @dataclass(frozen=True)
 class Completion:
-    """One sequence that was drawn, and its text.
+    """One generated sequence and its text.
 
     Args:
-        pieces: the text, without the end and without a stop string, as the ids cut it.
-        score: sum of the log-probabilities of all that was drawn, in nats, or what the method ranks sequences by.
-        tokens: ids that were drawn, the end and what a stop string is made of included.
-        log_probs: of each of them, in nats.
+        pieces: the text without the end token and without a stop string, cut where its ids end.
+        score: sum of the log-probabilities of all generated tokens in nats, or the number by which the method ranks.
+        tokens: generated ids, with the end token and the ids of a stop string.
+        log_probs: log-probability of each of them in nats.
     """
 
     pieces: list[TextPiece]
@@ -55,30 +55,30 @@ class Completion:
 
     @property
     def text(self) -> str:
-        """The text in one."""
+        """The text as one string."""
         return "".join(piece.text for piece in self.pieces)
 
     def as_dict(self, log_probs: bool) -> dict[str, Any]:
-        """The same as plain values.
+        """Convert to plain values.
 
         Args:
-            log_probs: whether to tell the ids and their log-probabilities.
+            log_probs: whether to include the ids and their log-probabilities.
         """
-        found: dict[str, Any] = {"text": self.text, "score": round(self.score, 4)}
+        plain: dict[str, Any] = {"text": self.text, "score": round(self.score, 4)}
         if log_probs:
-            found |= {"tokens": self.tokens, "log_probs": [round(each, 4) for each in self.log_probs]}
-        return found
+            plain |= {"tokens": self.tokens, "log_probs": [round(each, 4) for each in self.log_probs]}
+        return plain
 
 
 @dataclass(frozen=True)
 class PromptCompletions:
-    """A text with its answers.
+    """A prompt with its completions.
 
     Args:
-        leading_text: what stands before each of them where they are shown.
-        completions: best first, or seed by seed. Empty = it could not be answered.
-        metadata: what else is known, as plain values.
-        settings: how it was answered, where that is told.
+        leading_text: text to show before each completion.
+        completions: best first, or in the order of seeds. Empty = the prompt could not be completed.
+        metadata: further plain values.
+        settings: settings of generation, if results report them.
     """
 
     leading_text: str
@@ -86,24 +86,24 @@ class PromptCompletions:
     metadata: dict[str, Any]
     settings: dict[str, Any] | None = None
 
-    def as_dict(self, sampling: GenerationOptions) -> dict[str, Any]:
-        """All of it as plain values: the first answer, and all of them where several were asked for."""
-        each = [answer.as_dict(sampling.log_probs) for answer in self.completions]
-        found = self.metadata | (each[0] if each else {"text": "", "score": 0.0})
-        if sampling.sequences > 1:
-            found["sequences"] = each
-        return found if self.settings is None else found | {"settings": self.settings}
+    def as_dict(self, options: GenerationOptions) -> dict[str, Any]:
+        """Convert to plain values: the first completion, and all of them if several were requested."""
+        each = [completion.as_dict(options.log_probs) for completion in self.completions]
+        plain = self.metadata | (each[0] if each else {"text": "", "score": 0.0})
+        if options.num_sequences > 1:
+            plain["sequences"] = each
+        return plain if self.settings is None else plain | {"settings": self.settings}
 
 
 class GenerationSession:
-    """Decodes requests and writes down what is drawn.
+    """Decoding of requests, with detokenization.
 
     Args:
-        model: what scores the next token.
+        model: scores the next token.
         tokenizer: turns ids into text.
-        end: id with which a text ends. None = none.
-        sampling: how tokens are chosen, resolved.
-        decoding: what takes the model's place, or stands beside it.
+        end: end token of a sequence. None = there is none.
+        options: generation options, resolved.
+        setup: replacements of the model and the method.
     """
 
     def __init__(
@@ -111,37 +111,35 @@ class GenerationSession:
         model: Autoregressive,
         tokenizer: Tokenizer,
         end: int | None,
-        sampling: GenerationOptions,
-        decoding: DecodingSetup,
+        options: GenerationOptions,
+        setup: DecodingSetup,
     ) -> None:
-        if decoding.method is not None and sampling.method is not None:
-            raise ValueError(
-                f"a draft is a method of its own, but the method is {sampling.settings['method']}; give one of them"
-            )
-        self.model = model if decoding.model is None else decoding.model
-        self.tokenizer, self.end, self.sampling = tokenizer, end, sampling
-        self.method = sampling.build_method() if decoding.method is None else decoding.method
-        self.on_complete = decoding.on_complete
+        if setup.method is not None and options.method is not None:
+            raise ValueError(f"a draft and method {options.settings['method']} exclude each other; set one of them")
+        self.model = model if setup.model is None else setup.model
+        self.tokenizer, self.end, self.options = tokenizer, end, options
+        self.method = options.build_method() if setup.method is None else setup.method
+        self.on_complete = setup.on_complete
 
     def stream_tokens(self, requests: Sequence[Request]) -> Generator[GeneratedToken, None, None]:
-        """Tokens as they become certain; requests that cannot be met are refused before the first is asked for.
+        """Yield tokens once they are certain; invalid requests are refused by the call itself.
 
         Raises:
-            ValueError: a request cannot be met, or, later, there is not enough memory to.
+            ValueError: a request is invalid, or, while decoding, there is not enough memory.
         """
-        choices = self.sampling.build_params(end=self.end, stop=self._stop(len(requests)))
-        return self._report(requests, self.method(self.model, requests, choices))
+        params = self.options.build_params(end=self.end, stop=self._make_stop(len(requests)))
+        return self._report(requests, self.method(self.model, requests, params))
 
     def _report(
-        self, requests: Sequence[Request], drawing: Generator[GeneratedToken, None, None]
+        self, requests: Sequence[Request], tokens: Generator[GeneratedToken, None, None]
     ) -> Generator[GeneratedToken, None, None]:
-        rows = min(self.sampling.batch, len(requests))
+        rows = min(self.options.batch, len(requests))
         longest = max((len(request.prompt) + request.max_new_tokens for request in requests), default=0)
-        asked = f"decode {rows} rows at once with a cache of {longest} tokens each"
-        # Closed when whoever reads has enough too: the model is put back into the mode it was in.
-        with explain_out_of_memory(asked, "--max_new_tokens"), closing(drawing) as drawn:
+        doing = f"decode {rows} rows at once with a cache of {longest} tokens each"
+        # Closed with this generator, so that the model returns to its mode.
+        with explain_out_of_memory(doing, "--max_new_tokens"), closing(tokens):
             ids: dict[int, list[int]] = {}
-            for each in drawn:
+            for each in tokens:
                 if each.sequence == 0 and self.on_complete is not None:
                     ids.setdefault(each.request, []).append(each.token)
                     if each.last:
@@ -149,32 +147,32 @@ class GenerationSession:
                 yield each
 
     def stream_text(self, request: Request) -> Generator[TextPiece, None, None]:
-        """The text of the best answer as it becomes certain; it is refused before the first is asked for."""
-        return self._written(self.stream_tokens([request]))
+        """Yield the text of the best completion once it is certain; an invalid request is refused by the call."""
+        return self._detokenize(self.stream_tokens([request]))
 
-    def _written(self, drawing: Generator[GeneratedToken, None, None]) -> Generator[TextPiece, None, None]:
+    def _detokenize(self, tokens: Generator[GeneratedToken, None, None]) -> Generator[TextPiece, None, None]:
         detokenizer = self.new_detokenizer()
-        with closing(drawing) as drawn:
-            for each in drawn:
+        with closing(tokens):
+            for each in tokens:
                 if each.sequence == 0:
                     yield from detokenizer.push(each.token, each.log_prob)
         yield from detokenizer.finish()
 
     def complete(self, requests: Sequence[Request]) -> list[list[Completion]]:
-        """The sequences that answer each request: best first where the method ranks them, else seed by seed."""
-        return [[self._answer(result) for result in results] for results in self.generate(requests)]
+        """Return the completions of each request: best first if the method ranks them, else in the order of seeds."""
+        return [[self._make_completion(result) for result in results] for results in self.generate(requests)]
 
     def generate(self, requests: Sequence[Request]) -> list[list[Result]]:
-        """The same with no heed to what is text."""
-        copies = self.sampling.num_return_sequences
-        asked = [replace(each, seed=each.seed + copy) for each in requests for copy in range(copies)]
-        found = collect_results(self.stream_tokens(asked), len(asked))
+        """Return the sequences of each request without detokenization, in the order of `complete`."""
+        copies = self.options.num_return_sequences
+        copied = [replace(each, seed=each.seed + copy) for each in requests for copy in range(copies)]
+        found = collect_results(self.stream_tokens(copied), len(copied))
         return [list(chain(*found[first : first + copies])) for first in range(0, len(found), copies)]
 
-    def _answer(self, result: Result) -> Completion:
+    def _make_completion(self, result: Result) -> Completion:
         detokenizer, used = self.new_detokenizer(), 0
         pieces: list[TextPiece] = []
-        # A method that ranks whole sequences knows no stop strings.
+        # A method that ranks whole sequences ignores stop strings.
         while used < len(result.tokens) and not detokenizer.stopped:
             pieces += detokenizer.push(result.tokens[used], result.log_probs[used])
             used += 1
@@ -182,12 +180,12 @@ class GenerationSession:
         return Completion(pieces, result.score, result.tokens[:used], result.log_probs[:used])
 
     def new_detokenizer(self) -> IncrementalDetokenizer:
-        """What turns ids that are drawn into text."""
-        return IncrementalDetokenizer(self.tokenizer, self.end, self.sampling.stop)
+        """Make a detokenizer of one sequence."""
+        return IncrementalDetokenizer(self.tokenizer, self.end, self.options.stop)
 
-    def _stop(self, requests: int) -> Any:
-        """What tells the method that a text has met a stop string."""
-        if not self.sampling.stop or self.method.ranked:
+    def _make_stop(self, requests: int) -> Any:
+        """Make the callback that ends a sequence at a stop string."""
+        if not self.options.stop or self.method.ranked:
             return None
         detokenizers = [self.new_detokenizer() for _ in range(requests)]
 
@@ -199,49 +197,49 @@ class GenerationSession:
 
 
 class TextGenerator(ABC):
-    """Answers texts with a model: by continuing them, by translating them."""
+    """Generator of texts from texts: completes or translates them."""
 
     @abstractmethod
-    def stream_text(self, text: str, sampling: GenerationOptions) -> Generator[TextPiece, None, None]:
-        """What is shown for one text, as it becomes certain.
+    def stream_text(self, text: str, options: GenerationOptions) -> Generator[TextPiece, None, None]:
+        """Yield the text to show for one prompt, once it is certain.
 
         Raises:
-            ValueError: the text cannot be answered.
+            ValueError: the prompt is invalid.
         """
 
     @abstractmethod
-    def complete(self, prompts: Sequence[Prompt], sampling: GenerationOptions) -> list[PromptCompletions]:
-        """The answers to each text; what is told of each has its `id`.
+    def complete(self, prompts: Sequence[Prompt], options: GenerationOptions) -> list[PromptCompletions]:
+        """Return the completions of each prompt; the metadata hold its `id`.
 
         Raises:
-            ValueError: one of them cannot be answered.
+            ValueError: a prompt is invalid.
         """
 
     def find_problem(self, text: str) -> str | None:
-        """What of a text is not read; None where all of it is.
+        """Return a sentence about the ignored part of a prompt, None if all of it is used.
 
         Raises:
-            ValueError: the text cannot be answered.
+            ValueError: the prompt is invalid.
         """
         return None
 
 
 @contextmanager
-def explain_out_of_memory(asked: str, instead: str) -> Iterator[None]:
-    """Says what was asked for where a machine has no room for it.
+def explain_out_of_memory(doing: str, way_out: str) -> Iterator[None]:
+    """Turn an out-of-memory error into a sentence.
 
     Args:
-        asked: what it was to do.
-        instead: what else than the rows at once can be made less.
+        doing: the failed work.
+        way_out: what can be lowered besides the batch.
 
     Raises:
-        ValueError: there is no room.
+        ValueError: there is not enough memory.
     """
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and not any(said in str(error) for said in NO_MEMORY):
+        if not isinstance(error, MemoryError) and not any(phrase in str(error) for phrase in NO_MEMORY):
             raise
         raise ValueError(
-            f"there is not enough memory to {asked}; lower --batch (of predict --sampling.batch), or {instead}"
+            f"there is not enough memory to {doing}; lower --batch (of predict --sampling.batch), or {way_out}"
         ) from error

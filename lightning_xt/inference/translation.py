@@ -1,4 +1,4 @@
-"""Sources in, targets out."""
+"""Translation of sources by an encoder-decoder."""
 
 from collections.abc import Generator, Sequence
 from dataclasses import replace
@@ -28,15 +28,15 @@ GREEDY = GenerationOptions()
 
 
 class Translator(TextGenerator):
-    """Answers sources with an encoder-decoder, each source read once.
+    """Translator of sources, each encoded once.
 
     Args:
-        network: what answers; it decodes in evaluation mode and is left as it was.
+        network: encoder-decoder; it decodes in evaluation mode and is left in its mode.
         source_tokenizer: turns sources into ids.
         target_tokenizer: turns ids into targets.
-        vocab: the special ids of both.
-        max_source_ids: ids of a source that are read, the end id included. None = as many as the network's positions.
-        decoding: what takes the decoder's place.
+        vocab: special ids of both.
+        max_source_ids: most ids of a source, end token included; the rest is ignored. None = the network's positions.
+        setup: replacements of the decoder and the method. None = none.
     """
 
     def __init__(
@@ -46,14 +46,14 @@ class Translator(TextGenerator):
         target_tokenizer: Tokenizer,
         vocab: dict[str, int | None],
         max_source_ids: int | None = None,
-        decoding: DecodingSetup | None = None,
+        setup: DecodingSetup | None = None,
     ) -> None:
-        self.network, self.decoding = network, DecodingSetup() if decoding is None else decoding
+        self.network, self.setup = network, DecodingSetup() if setup is None else setup
         self.source_tokenizer, self.target_tokenizer = source_tokenizer, target_tokenizer
         self.start, self.end = vocab["start"], vocab["end"]
         self.pad = vocab["pad"] or 0
         limits = [each for each in (max_source_ids, network.encoder.max_length) if each is not None]
-        self.most = min(limits, default=None)
+        self.max_source_ids = min(limits, default=None)
 
     def decode(
         self,
@@ -62,67 +62,66 @@ class Translator(TextGenerator):
         *,
         starts: Int[Tensor, "b s"] | None = None,
         max_new_tokens: int | None = None,
-        sampling: GenerationOptions = GREEDY,
+        options: GenerationOptions = GREEDY,
     ) -> Int[Tensor, "b n"]:
-        """The ids of an answer to each source, the end token included, padded after it.
+        """Return the ids of each translation, end token included, padded after it.
 
         Args:
             src: source ids.
-            src_mask: True where a source id is real. None = everywhere.
-            starts: what each answer begins with. None = the start token.
-            max_new_tokens: most tokens to produce. None = twice those of each source, and 32 more.
-            sampling: how tokens are chosen; greedily unless it has a temperature. Row r draws with the seed and r more.
+            src_mask: True at source ids that are not padding. None = everywhere.
+            starts: first ids of each target. None = the start token.
+            max_new_tokens: most tokens to generate. None = twice the source's tokens plus 32.
+            options: generation options; greedy unless they have a temperature. Row r samples with seed + r.
         """
         self.check(src, src_mask)
-        starts = (self._starts(len(src)) if starts is None else starts).to(src.device)
-        # What was made for as many rows has room for them.
-        sampling = replace(sampling, max_new_tokens=max_new_tokens, batch=max(sampling.batch, len(src)))
-        requests = self._requests(src, src_mask, starts, sampling)
-        asked = [replace(each, seed=each.seed + row) for row, each in enumerate(requests)]
-        session = self.open_session(sampling)
-        found = [results[0].tokens for results in session.generate(asked)]
-        width = max(map(len, found))
-        return torch.tensor([[*ids, *[self.pad] * (width - len(ids))] for ids in found], device=src.device)
+        starts = (self._make_starts(len(src)) if starts is None else starts).to(src.device)
+        # Memory that holds the sources' rows at once holds their targets too.
+        options = replace(options, max_new_tokens=max_new_tokens, batch=max(options.batch, len(src)))
+        requests = self._make_requests(src, src_mask, starts, options)
+        seeded = [replace(each, seed=each.seed + row) for row, each in enumerate(requests)]
+        best = [results[0].tokens for results in self.open_session(options).generate(seeded)]
+        width = max(map(len, best))
+        return torch.tensor([[*ids, *[self.pad] * (width - len(ids))] for ids in best], device=src.device)
 
-    def open_session(self, sampling: GenerationOptions) -> GenerationSession:
-        """What decodes, greedily unless the sampling has a temperature."""
-        sampling = sampling.resolve(temperature=0.0)
-        return GenerationSession(self.network.decoder, self.target_tokenizer, self.end, sampling, self.decoding)
+    def open_session(self, options: GenerationOptions) -> GenerationSession:
+        """Make a session, greedy unless the options have a temperature."""
+        options = options.resolve(temperature=0.0)
+        return GenerationSession(self.network.decoder, self.target_tokenizer, self.end, options, self.setup)
 
-    def stream_text(self, text: str, sampling: GenerationOptions) -> Generator[TextPiece, None, None]:
-        """The answer to one source as it becomes certain.
+    def stream_text(self, text: str, options: GenerationOptions) -> Generator[TextPiece, None, None]:
+        """Yield the translation of a source once it is certain.
 
         Raises:
-            ValueError: the source is empty, or has words that are unknown.
+            ValueError: the source is empty, or has words that the tokenizer does not know.
         """
         if not text.strip():
             raise ValueError('generate needs a source to translate: --prompt "..."')
-        ids, _ = self._encoded(text)
-        src, src_mask = self._padded([ids])
-        (request,) = self._requests(src, src_mask, self._starts(1).to(src.device), sampling)
-        return self.open_session(sampling).stream_text(request)
+        ids, _ = self._encode(text)
+        src, src_mask = self._pad_rows([ids])
+        (request,) = self._make_requests(src, src_mask, self._make_starts(1).to(src.device), options)
+        return self.open_session(options).stream_text(request)
 
     def find_problem(self, text: str) -> str | None:
-        return self._encoded(text)[1]
+        return self._encode(text)[1]
 
-    def complete_as_dicts(self, sources: Sequence[Source], sampling: GenerationOptions) -> list[dict[str, Any]]:
-        """What is answered to each source, and its score: the log-probability of the answer, in nats.
+    def complete_as_dicts(self, sources: Sequence[Source], options: GenerationOptions) -> list[dict[str, Any]]:
+        """Return each source's translation with its score, the log-probability in nats.
 
-        A source that cannot be read, or that is empty, gets an empty answer; the others do not notice.
+        A source that is unreadable or empty gets an empty translation; the others do not depend on it.
         """
-        return [each.as_dict(sampling) for each in self._answered(sources, sampling)]
+        return [each.as_dict(options) for each in self._translate(sources, options)]
 
-    def translate_texts(self, texts: Sequence[str], sampling: GenerationOptions) -> list[dict[str, Any]]:
-        """The same for bare texts."""
+    def translate_texts(self, texts: Sequence[str], options: GenerationOptions) -> list[dict[str, Any]]:
+        """Return the translations of plain texts, as `complete_as_dicts` does for sources."""
         sources = [Source(id=number, text=text, problem=None) for number, text in enumerate(texts)]
-        return self.complete_as_dicts(sources, sampling)
+        return self.complete_as_dicts(sources, options)
 
-    def complete(self, prompts: Sequence[Prompt], sampling: GenerationOptions) -> list[PromptCompletions]:
+    def complete(self, prompts: Sequence[Prompt], options: GenerationOptions) -> list[PromptCompletions]:
         sources = [Source(id=each["id"], text=each["prompt"], problem=None) for each in prompts]
-        return self._answered(sources, sampling)
+        return self._translate(sources, options)
 
-    def _answered(self, sources: Sequence[Source], sampling: GenerationOptions) -> list[PromptCompletions]:
-        results = [
+    def _translate(self, sources: Sequence[Source], options: GenerationOptions) -> list[PromptCompletions]:
+        found = [
             PromptCompletions("", [], {"id": each["id"], "source": each["text"] or "", "problem": each["problem"]})
             for each in sources
         ]
@@ -131,90 +130,91 @@ class Translator(TextGenerator):
             if source["text"] is None or not source["text"].strip():
                 continue
             try:
-                readable[number], problem = self._encoded(source["text"])
+                readable[number], problem = self._encode(source["text"])
             except ValueError as error:
                 problem = str(error)
-            results[number].metadata["problem"] = problem and f"line {source['id'] + 1}: {problem}"
+            found[number].metadata["problem"] = problem and f"line {source['id'] + 1}: {problem}"
         if readable:
-            src, src_mask = self._padded(list(readable.values()))
-            requests = self._requests(src, src_mask, self._starts(len(src)).to(src.device), sampling)
-            for number, answers in zip(readable, self.open_session(sampling).complete(requests), strict=True):
-                results[number].completions.extend(answers)
-        return results
+            src, src_mask = self._pad_rows(list(readable.values()))
+            requests = self._make_requests(src, src_mask, self._make_starts(len(src)).to(src.device), options)
+            for number, completions in zip(readable, self.open_session(options).complete(requests), strict=True):
+                found[number].completions.extend(completions)
+        return found
 
-    def _requests(
-        self, src: Tensor, src_mask: Tensor | None, starts: Tensor, sampling: GenerationOptions
+    def _make_requests(
+        self, src: Tensor, src_mask: Tensor | None, starts: Tensor, options: GenerationOptions
     ) -> list[Request]:
-        """What is asked of decoding; the same seed for all, so that no answer depends on those beside it."""
-        limits = self._limits(src, src_mask, starts.shape[1], sampling.max_new_tokens)
-        known = self._read(src, src_mask, sampling.batch)
+        """Make the requests of decoding. All get the same seed, so that no translation depends on the others."""
+        limits = self._limit_targets(src, src_mask, starts.shape[1], options.max_new_tokens)
+        encoded = self._encode_sources(src, src_mask, options.batch)
         return [
-            Request(prompt=start, max_new_tokens=limit, seed=sampling.seed, inputs=inputs)
-            for start, limit, inputs in zip(starts, limits.tolist(), known, strict=True)
+            Request(prompt=start, max_new_tokens=limit, seed=options.seed, inputs=inputs)
+            for start, limit, inputs in zip(starts, limits.tolist(), encoded, strict=True)
         ]
 
-    def _read(self, src: Tensor, src_mask: Tensor | None, batch: int) -> list[Inputs]:
-        """What the decoder is to know of each source; those of about the same length are read together."""
+    def _encode_sources(self, src: Tensor, src_mask: Tensor | None, batch: int) -> list[Inputs]:
+        """Return the decoder's inputs for each source; sources of similar lengths are encoded together."""
         mask = torch.ones_like(src, dtype=torch.bool) if src_mask is None else src_mask
-        # One past the last id that is real.
+        # One past the last id that is not padding.
         widths = (mask * torch.arange(1, src.shape[1] + 1, device=src.device)).amax(dim=1).tolist()
         order = sorted(range(len(widths)), key=widths.__getitem__)
-        known: dict[int, Inputs] = {}
+        encoded: dict[int, Inputs] = {}
         was_training = self.network.training
         self.network.train(False)
         try:
             for first in range(0, len(order), batch):
                 rows = order[first : first + batch]
                 width = widths[rows[-1]]
-                asked = f"read {len(rows)} sources of {width} tokens at once"
+                doing = f"encode {len(rows)} sources of {width} tokens at once"
                 real = mask[rows, :width]
-                with torch.no_grad(), explain_out_of_memory(asked, "shorten them"):
-                    read = self.network.encode(src[rows, :width], None if bool(real.all()) else real)
-                context = read.require("context", self)
-                known |= {row: _trimmed(one, mask[row, : widths[row]]) for row, one in zip(rows, context, strict=True)}
+                with torch.no_grad(), explain_out_of_memory(doing, "shorten them"):
+                    inputs = self.network.encode(src[rows, :width], None if bool(real.all()) else real)
+                context = inputs.require("context", self)
+                for row, one in zip(rows, context, strict=True):
+                    encoded[row] = _trim(one, mask[row, : widths[row]])
         finally:
             self.network.train(was_training)
-        return [known[row] for row in range(len(widths))]
+        return [encoded[row] for row in range(len(widths))]
 
-    def _encoded(self, text: str) -> tuple[list[int], str | None]:
-        """The ids of a source as the model was trained to read them, and what was left out."""
+    def _encode(self, text: str) -> tuple[list[int], str | None]:
+        """Return the ids of a source, as in training, and a sentence about its ignored part."""
         ids, end = self.source_tokenizer.encode(text), self.source_tokenizer.end
         closing_ids = [] if end is None else [end]
-        if self.most is None or len(ids) + len(closing_ids) <= self.most:
+        if self.max_source_ids is None or len(ids) + len(closing_ids) <= self.max_source_ids:
             return [*ids, *closing_ids], None
-        kept = self.most - len(closing_ids)
-        return [*ids[:kept], *closing_ids], f"it has {len(ids)} tokens; only the first {kept} were read (max_length)"
+        kept = self.max_source_ids - len(closing_ids)
+        return [*ids[:kept], *closing_ids], f"it has {len(ids)} tokens; only the first {kept} are used (max_length)"
 
-    def _padded(self, rows: list[list[int]]) -> tuple[Tensor, Tensor]:
+    def _pad_rows(self, rows: list[list[int]]) -> tuple[Tensor, Tensor]:
         device = self.network.encoder.token_embedding.weight.device
         width = max(map(len, rows))
         src = torch.tensor([[*row, *[self.pad] * (width - len(row))] for row in rows], device=device)
         lengths = torch.tensor([[len(row)] for row in rows], device=device)
         return src, torch.arange(width, device=device) < lengths
 
-    def _starts(self, rows: int) -> Int[Tensor, "b 1"]:
+    def _make_starts(self, rows: int) -> Int[Tensor, "b 1"]:
         if self.start is None:
             raise ValueError("the vocabulary has no start token; give generate its start_tokens")
         return torch.full((rows, 1), self.start)
 
-    def _limits(
+    def _limit_targets(
         self, src: Tensor, src_mask: Tensor | None, starts: int, max_new_tokens: int | None
     ) -> Int[Tensor, " b"]:
-        """Most tokens that each row may produce."""
+        """Return the most tokens that each row may generate."""
         if max_new_tokens is not None:
             return torch.full((len(src),), max_new_tokens, device=src.device)
         most = self.network.decoder.max_length
         if most is not None and starts >= most:
             raise ValueError(
-                f"{starts} start tokens leave no room for an answer, because the decoder's positions reach only {most} "
+                f"{starts} start tokens leave no room for a target, because the decoder's positions reach only {most} "
                 "(max_length); give fewer"
             )
-        read = torch.full((len(src),), src.shape[1], device=src.device) if src_mask is None else src_mask.sum(dim=1)
-        limits: Tensor = 2 * read + 32
+        lengths = torch.full((len(src),), src.shape[1], device=src.device) if src_mask is None else src_mask.sum(dim=1)
+        limits: Tensor = 2 * lengths + 32
         return limits if most is None else limits.clamp(max=most - starts)
 
     def check(self, src: Tensor, src_mask: Tensor | None) -> None:
-        """Raises a ValueError for sources that are empty, or of no such vocabulary, and for masks that are none."""
+        """Raise a ValueError for an empty source, an id outside the vocabulary, or an invalid mask."""
         check_mask(src, src_mask)
         size = self.network.encoder.vocab_size
         if src.numel() == 0 or (src_mask is not None and not bool(src_mask.any(dim=1).all())):
@@ -225,12 +225,12 @@ class Translator(TextGenerator):
             raise ValueError(f"a source has token {wrong}, outside the vocabulary of 0 to {size - 1}")
 
 
-def _trimmed(context: Float[Tensor, "m c"], mask: Bool[Tensor, " n"]) -> Inputs:
-    """What is known of one source, without what filled it up behind its end."""
+def _trim(context: Float[Tensor, "m c"], mask: Bool[Tensor, " n"]) -> Inputs:
+    """Return the inputs of one source without its padding."""
     return Inputs(context=context[None, : len(mask)], context_mask=None if bool(mask.all()) else mask[None])
 
 
 def cut_at_end(ids: Sequence[int], end: int | None) -> list[int]:
-    """What stands before the end token; everything where there is none."""
+    """Return the ids before the end token, or all if there is none."""
     ids = list(ids)
     return ids[: ids.index(end)] if end is not None and end in ids else ids

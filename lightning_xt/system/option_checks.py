@@ -1,4 +1,4 @@
-"""Checks of options, told in one sentence."""
+"""Range checks of options."""
 
 
 def check_option(
@@ -7,18 +7,20 @@ def check_option(
     value: int | float | None,
     *,
     least: int | float | None = None,
+    most: int | float | None = None,
     above: int | float | None = None,
     below: int | float | None = None,
 ) -> None:
-    """Refuses a number that an option cannot have.
+    """Refuse a number outside the range of an option.
 
     Args:
-        where: slot and class the option belongs to, such as "position: Rotary".
+        where: slot and class of the option, such as "position: Rotary".
         name: the option.
-        value: the number given; None is not checked.
-        least: the smallest value allowed. None = any.
-        above: a value too small by itself. None = none is.
-        below: a value too large by itself. None = none is.
+        value: its value; None is not checked.
+        least: smallest valid value. None = no limit.
+        most: largest valid value. None = no limit.
+        above: largest value that is too small. None = no limit.
+        below: smallest value that is too large. None = no limit.
 
     Raises:
         ValueError: the value breaks a rule.
@@ -26,10 +28,14 @@ def check_option(
     if value is None:
         return
     rules = []
-    if least is not None:
+    if least is not None and most is not None:
+        rules.append((least <= value <= most, f"from {least} to {most}"))
+    elif least is not None:
         rules.append((value >= least, f"at least {least}"))
     if above is not None:
         rules.append((value > above, f"above {above}"))
+    if most is not None and least is None:
+        rules.append((value <= most, f"at most {most}"))
     if below is not None:
         rules.append((value < below, f"below {below}"))
     if not all(kept for kept, _ in rules):

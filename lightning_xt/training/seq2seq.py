@@ -257,7 +257,7 @@ class Seq2Seq(TransformerModule):
         """
         sampling = GenerationOptions(max_new_tokens=max_new_tokens, **choices)
         return self.text_generator.decode(
-            src, src_mask, starts=start_tokens, max_new_tokens=max_new_tokens, sampling=sampling
+            src, src_mask, starts=start_tokens, max_new_tokens=max_new_tokens, options=sampling
         )
 
     def translate(self, texts: Sequence[str], **choices: Any) -> list[str]:

@@ -24,13 +24,15 @@ from encoder_catalogue import PAIRS, companions, source
 from torch import Tensor
 
 from lightning_xt.core.inputs import Inputs
-from lightning_xt.generation.engine import answer
+from lightning_xt.generation.engine import run_requests
 from lightning_xt.generation.filters.base import Filter
 from lightning_xt.generation.filters.no_repeat_ngram import NoRepeatNgram
 from lightning_xt.generation.filters.top_k import TopK
 from lightning_xt.generation.history import History
+from lightning_xt.generation.methods.base import Method
 from lightning_xt.generation.methods.beam_search import BeamSearch
 from lightning_xt.generation.methods.sample import Sample
+from lightning_xt.generation.methods.stochastic_beam_search import StochasticBeamSearch
 from lightning_xt.generation.requests import GeneratedToken, Request, Result, SamplingParams
 from lightning_xt.models.decoder import Decoder
 
@@ -81,7 +83,7 @@ def close(found: list[Result], wanted: list[Result]) -> None:
 
 
 @torch.no_grad()
-def next_log_probs(model: Decoder, texts: Tensor, request: Request, choices: SamplingParams) -> tuple[Tensor, Tensor]:
+def next_log_probs(model: Decoder, texts: Tensor, request: Request, params: SamplingParams) -> tuple[Tensor, Tensor]:
     """Log-probabilities of the word after each text, under the model and after temperature and filters."""
     rows, n = texts.shape
     given = Inputs() if request.inputs is None else request.inputs
@@ -94,16 +96,16 @@ def next_log_probs(model: Decoder, texts: Tensor, request: Request, choices: Sam
     }
     logits = model(texts, inputs=Inputs(**repeated))[:, -1]
     prompts = torch.full((rows,), len(request.prompt))
-    changed = logits if choices.temperature in (0, 1) else logits / choices.temperature
-    for apply in choices.filters:
-        changed = apply(changed, History(texts, prompts, torch.full((rows,), n), choices.end))
+    changed = logits if params.temperature in (0, 1) else logits / params.temperature
+    for apply in params.filters:
+        changed = apply(changed, History(texts, prompts, torch.full((rows,), n), params.end))
     return logits.log_softmax(-1), changed.log_softmax(-1)
 
 
 def naive(
     model: Decoder,
     request: Request,
-    choices: SamplingParams,
+    params: SamplingParams,
     *,
     beams: int,
     n_best: int,
@@ -115,7 +117,7 @@ def naive(
     ended: list[Result] = []
     for step in range(1, request.max_new_tokens + 1):
         texts = torch.tensor([request.prompt.tolist() + tokens for _, tokens, _ in running])
-        log_probs, changed = (each.tolist() for each in next_log_probs(model, texts, request, choices))
+        log_probs, changed = (each.tolist() for each in next_log_probs(model, texts, request, params))
         grown = [
             (total + changed[row][word], [*tokens, word], [*own, log_probs[row][word]])
             for row, (total, tokens, own) in enumerate(running)
@@ -124,9 +126,9 @@ def naive(
         ]
         grown.sort(key=lambda text: -text[0])
         for total, tokens, own in grown[:beams]:
-            if tokens[-1] == choices.end or step == request.max_new_tokens:
+            if tokens[-1] == params.end or step == request.max_new_tokens:
                 ended.append(Result(tokens, own, total / step**length_penalty))
-        running = [text for text in grown if text[1][-1] != choices.end][:beams]
+        running = [text for text in grown if text[1][-1] != params.end][:beams]
         if (patience is not None and len(ended) >= max(patience * beams, n_best)) or not running:
             break
     return sorted(ended, key=lambda result: -result.score)[:n_best]
@@ -172,15 +174,17 @@ def test_wide_enough_it_is_a_search_of_all(
             orders.add((len(prompt), *(tuple(text.tokens) for text in wanted)))
             for n_best in (2, number):
                 method = BeamSearch(beams=number + 3, n_best=n_best, length_penalty=alpha)
-                close(answer(model, [request], SamplingParams(end=end), method)[0], wanted[:n_best])
+                close(run_requests(model, [request], SamplingParams(end=end), method)[0], wanted[:n_best])
     assert len(orders) == (2 if end is None else 8), "or the length penalty would show nothing"
 
 
 def test_gives_fewer_texts_where_no_more_are_possible() -> None:
     request = Request(prompt=torch.tensor([1]), max_new_tokens=2)
-    found = answer(randomised(tiny), [request], SamplingParams(end=LAST), BeamSearch(beams=20, n_best=20))[0]
+    found = run_requests(randomised(tiny), [request], SamplingParams(end=LAST), BeamSearch(beams=20, n_best=20))[0]
     assert len(found) == 7 == len({tuple(each.tokens) for each in found})
-    only = answer(randomised(tiny), [request], SamplingParams(filters=[TopK(1)]), BeamSearch(beams=5, n_best=5))[0]
+    only = run_requests(randomised(tiny), [request], SamplingParams(filters=[TopK(1)]), BeamSearch(beams=5, n_best=5))[
+        0
+    ]
     assert len(only) == 1
 
 
@@ -224,20 +228,20 @@ CASES = [
 @pytest.mark.parametrize(("make", "name"), CASES)
 def test_equals_a_search_without_a_memory(make: Callable[[str], tuple[Decoder, list[Request]]], name: str) -> None:
     model, requests = make(name)
-    choices = SamplingParams(end=END)
+    params = SamplingParams(end=END)
     options = {"beams": 3, "n_best": 3, "length_penalty": 0.7}
-    found = answer(model, requests, choices, BeamSearch(**options))
+    found = run_requests(model, requests, params, BeamSearch(**options))
     for request, results in zip(requests, found, strict=True):
-        close(results, naive(model, request, choices, **options))
+        close(results, naive(model, request, params, **options))
 
 
 @pytest.mark.parametrize("batch", [1, 4, 8, 64])
 def test_a_sentence_alone_or_among_others(batch: int) -> None:
     model, requests = translation("plain")
     method = BeamSearch(beams=4, n_best=2)
-    together = answer(model, requests, SamplingParams(end=END, batch=batch), method)
+    together = run_requests(model, requests, SamplingParams(end=END, batch=batch), method)
     for number, request in enumerate(requests):
-        close(together[number], answer(model, [request], SamplingParams(end=END), method)[0])
+        close(together[number], run_requests(model, [request], SamplingParams(end=END), method)[0])
 
 
 def test_contexts_of_different_lengths_are_searched_together() -> None:
@@ -248,7 +252,7 @@ def test_contexts_of_different_lengths_are_searched_together() -> None:
         else r
         for n, r in enumerate(requests)
     ]
-    found = answer(model, short, SamplingParams(end=END), BeamSearch())
+    found = run_requests(model, short, SamplingParams(end=END), BeamSearch())
     for results, request in zip(found, short, strict=True):
         close(results, naive(model, request, SamplingParams(end=END), beams=4, n_best=1, length_penalty=1.0))
 
@@ -257,11 +261,11 @@ def test_contexts_of_different_lengths_are_searched_together() -> None:
 def test_one_beam_is_greedy(end: int | None) -> None:
     for make, name in ((language, "plain"), (translation, "kv_heads")):
         model, requests = make(name)
-        greedy = answer(model, requests, SamplingParams(temperature=0, end=end), Sample())
-        found = answer(model, requests, SamplingParams(end=end), BeamSearch(beams=1, length_penalty=0))
+        greedy = run_requests(model, requests, SamplingParams(temperature=0, end=end), Sample())
+        found = run_requests(model, requests, SamplingParams(end=end), BeamSearch(beams=1, length_penalty=0))
         for mine, other in zip(found, greedy, strict=True):
             close(mine, other)
-        longer = answer(model, requests, SamplingParams(end=end), BeamSearch(beams=1, length_penalty=3))
+        longer = run_requests(model, requests, SamplingParams(end=end), BeamSearch(beams=1, length_penalty=3))
         assert [each[0].tokens for each in longer] == [each[0].tokens for each in greedy]
 
 
@@ -272,20 +276,20 @@ def test_one_beam_is_greedy(end: int | None) -> None:
 @pytest.mark.parametrize("filters", [(), (TopK(4),), (NoRepeatNgram(1), TopK(6))], ids=["none", "top_k", "history"])
 def test_temperature_and_filters_come_first(temperature: float, filters: tuple[Filter, ...]) -> None:
     model, requests = language("plain")
-    choices = SamplingParams(temperature=temperature, filters=filters, end=END)
+    params = SamplingParams(temperature=temperature, filters=filters, end=END)
     options = {"beams": 4, "n_best": 4, "length_penalty": 1.0}
-    for results, request in zip(answer(model, requests, choices, BeamSearch(**options)), requests, strict=True):
-        close(results, naive(model, request, choices, **options))
+    for results, request in zip(run_requests(model, requests, params, BeamSearch(**options)), requests, strict=True):
+        close(results, naive(model, request, params, **options))
 
 
 def test_a_window_is_asked_for_or_built_in() -> None:
     (plain, requests), (built, _) = language("plain"), language("window")
-    found = answer(plain, requests, SamplingParams(end=END, window=3), BeamSearch(beams=3, n_best=2))
+    found = run_requests(plain, requests, SamplingParams(end=END, window=3), BeamSearch(beams=3, n_best=2))
     for mine, other in zip(
-        found, answer(built, requests, SamplingParams(end=END), BeamSearch(beams=3, n_best=2)), strict=True
+        found, run_requests(built, requests, SamplingParams(end=END), BeamSearch(beams=3, n_best=2)), strict=True
     ):
         close(mine, other)
-    assert found != answer(plain, requests, SamplingParams(end=END), BeamSearch(beams=3, n_best=2))
+    assert found != run_requests(plain, requests, SamplingParams(end=END), BeamSearch(beams=3, n_best=2))
 
 
 class Counted:
@@ -318,7 +322,7 @@ def test_finishes_early_with_what_it_would_find_anyway(length_penalty: float, pa
     for first in range(TINY):
         request = Request(prompt=torch.tensor([first]), max_new_tokens=12)
         model.forwards = 0
-        found = answer(model, [request], SamplingParams(end=LAST), BeamSearch(**options))[0]
+        found = run_requests(model, [request], SamplingParams(end=LAST), BeamSearch(**options))[0]
         steps = model.forwards
         model.forwards = 0
         close(found, naive(model, request, SamplingParams(end=LAST), **options))
@@ -329,24 +333,27 @@ def test_finishes_early_with_what_it_would_find_anyway(length_penalty: float, pa
 def test_finished_sentences_cost_no_more_work() -> None:
     model, requests = translation("plain")
     counted = Counted(model)
-    answer(counted, requests, SamplingParams(), BeamSearch(beams=3))
+    run_requests(counted, requests, SamplingParams(), BeamSearch(beams=3))
     assert counted.rows == [4, *[12] * 3, *[9] * 2, 6, *[3] * 2]
     assert counted.training
 
 
 @pytest.mark.parametrize("ask_every", [1, 3, 16])
-@pytest.mark.parametrize("stochastic", [False, True])
+@pytest.mark.parametrize(
+    "method",
+    [BeamSearch(beams=5, n_best=5, length_penalty=0.7), StochasticBeamSearch(beams=5, n_best=5)],
+    ids=["search", "stochastic"],
+)
 def test_a_device_that_is_asked_now_and_then_finds_the_same(
-    monkeypatch: pytest.MonkeyPatch, stochastic: bool, ask_every: int
+    monkeypatch: pytest.MonkeyPatch, method: Method, ask_every: int
 ) -> None:
     model, requests = translation("plain")
-    method = BeamSearch(beams=5, n_best=5, length_penalty=0.7, stochastic=stochastic)
-    wanted = answer(model, requests, SamplingParams(end=END), method)
+    wanted = run_requests(model, requests, SamplingParams(end=END), method)
     ended = [each.tokens[-1] == END for results in wanted for each in results]
     assert any(ended) and not all(ended)
-    monkeypatch.setattr("lightning_xt.generation.search.beams.on_host", lambda device: False)
-    monkeypatch.setattr("lightning_xt.generation.search.beams.ASK_EVERY", ask_every)
-    for mine, other in zip(answer(model, requests, SamplingParams(end=END), method), wanted, strict=True):
+    monkeypatch.setattr("lightning_xt.generation.search.beams.is_on_host", lambda device: False)
+    monkeypatch.setattr("lightning_xt.generation.search.beams.SYNC_EVERY", ask_every)
+    for mine, other in zip(run_requests(model, requests, SamplingParams(end=END), method), wanted, strict=True):
         close(mine, other)
 
 
@@ -363,7 +370,7 @@ def test_sentences_share_their_context_which_is_never_copied(monkeypatch: pytest
 
     monkeypatch.setattr(Counted, "__call__", watched)
     same = [replace(request, max_new_tokens=7) for request in requests[:2]]
-    answer(counted, same, SamplingParams(), BeamSearch(beams=5))
+    run_requests(counted, same, SamplingParams(), BeamSearch(beams=5))
     assert counted.rows == [2, *[10] * 6]
     assert len(seen) == 1
 
@@ -373,7 +380,7 @@ def test_patience_finds_better_texts() -> None:
     for first in range(VOCAB):
         request = Request(prompt=torch.tensor([first]), max_new_tokens=13)
         scores = [
-            answer(model, [request], SamplingParams(end=4), BeamSearch(beams=2, patience=patience))[0][0].score
+            run_requests(model, [request], SamplingParams(end=4), BeamSearch(beams=2, patience=patience))[0][0].score
             for patience in (0.5, 1.0, None)
         ]
         assert scores == sorted(scores)
@@ -414,8 +421,8 @@ def test_stochastic_beams_draw_what_the_model_says() -> None:
     texts = {tuple(each.tokens): sum(each.log_probs) for each in all_texts(model, request, LAST)}
     number = 2000
     requests = [Request(prompt=request.prompt, max_new_tokens=3, seed=seed) for seed in range(number)]
-    method = BeamSearch(beams=2, n_best=2, stochastic=True)
-    found = answer(model, requests, SamplingParams(end=LAST, batch=number), method)
+    method = StochasticBeamSearch(beams=2, n_best=2)
+    found = run_requests(model, requests, SamplingParams(end=LAST, batch=number), method)
     first, second = dict.fromkeys(texts, 0), dict.fromkeys(texts, 0)
     for one, two in found:
         assert one.tokens != two.tokens
@@ -436,15 +443,15 @@ def test_stochastic_beams_draw_what_the_model_says() -> None:
 
 def test_the_same_seed_draws_the_same_texts() -> None:
     model, requests = language("plain")
-    method = BeamSearch(beams=3, n_best=3, stochastic=True)
-    together = answer(model, requests, SamplingParams(end=END), method)
+    method = StochasticBeamSearch(beams=3, n_best=3)
+    together = run_requests(model, requests, SamplingParams(end=END), method)
     for number, request in enumerate(requests):
-        close(together[number], answer(model, [request], SamplingParams(end=END, batch=1), method)[0])
+        close(together[number], run_requests(model, [request], SamplingParams(end=END, batch=1), method)[0])
         assert len({tuple(each.tokens) for each in together[number]}) == 3
     other = [
         Request(prompt=r.prompt, max_new_tokens=r.max_new_tokens, seed=r.seed + 100, inputs=r.inputs) for r in requests
     ]
-    assert [each[0].tokens for each in answer(model, other, SamplingParams(end=END), method)] != [
+    assert [each[0].tokens for each in run_requests(model, other, SamplingParams(end=END), method)] != [
         each[0].tokens for each in together
     ]
 
@@ -452,7 +459,7 @@ def test_the_same_seed_draws_the_same_texts() -> None:
 def test_wide_enough_stochastic_beams_are_all_texts() -> None:
     request = Request(prompt=torch.tensor([1]), max_new_tokens=3)
     model = randomised(tiny)
-    found = answer(model, [request], SamplingParams(end=LAST), BeamSearch(beams=20, n_best=20, stochastic=True))[0]
+    found = run_requests(model, [request], SamplingParams(end=LAST), StochasticBeamSearch(beams=20, n_best=20))[0]
     wanted = {tuple(each.tokens): each.log_probs for each in all_texts(model, request, LAST)}
     assert {tuple(each.tokens) for each in found} == wanted.keys()
     assert len(found) == len(wanted)
@@ -480,5 +487,5 @@ def test_refuses_what_no_search_can_do(options: dict[str, Any], message: str) ->
 
 def test_refuses_to_draw_at_temperature_0() -> None:
     model, requests = language("plain")
-    with pytest.raises(ValueError, match="temperature is 0, but the stochastic beams of method BeamSearch are drawn"):
-        BeamSearch(stochastic=True)(model, requests, SamplingParams(temperature=0))
+    with pytest.raises(ValueError, match="temperature is 0, but method StochasticBeamSearch samples"):
+        StochasticBeamSearch()(model, requests, SamplingParams(temperature=0))

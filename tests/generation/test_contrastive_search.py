@@ -10,7 +10,7 @@ from encoder_catalogue import PAIRS, companions, source
 from torch import Tensor
 
 from lightning_xt.core.inputs import Inputs
-from lightning_xt.generation.engine import answer
+from lightning_xt.generation.engine import run_requests
 from lightning_xt.generation.filters.no_repeat_ngram import NoRepeatNgram
 from lightning_xt.generation.filters.top_k import TopK
 from lightning_xt.generation.history import History
@@ -69,14 +69,14 @@ def states_of(model: Decoder, texts: Tensor, request: Request) -> Tensor:
     return model.states(texts, inputs=Inputs(**repeated))
 
 
-def naive(model: Decoder, request: Request, choices: SamplingParams, k: int, alpha: float) -> Result:
+def naive(model: Decoder, request: Request, params: SamplingParams, k: int, alpha: float) -> Result:
     """One word after the other, the candidates read with all that stands before them."""
     text, log_probs = request.prompt[None], []
     while len(log_probs) < request.max_new_tokens:
         logits = model.head(states_of(model, text, request)[:, -1:])[:, -1].detach()
         history = History(text, torch.tensor([len(request.prompt)]), torch.tensor([text.shape[1]]), END)
-        changed = logits / (choices.temperature or 1)
-        for apply in choices.filters:
+        changed = logits / (params.temperature or 1)
+        for apply in params.filters:
             changed = apply(changed, history)
         shares, words = changed.softmax(-1)[0].topk(k)
         states = states_of(model, torch.cat((text.expand(k, -1), words[:, None]), dim=1), request)
@@ -89,7 +89,7 @@ def naive(model: Decoder, request: Request, choices: SamplingParams, k: int, alp
         assert best is not None
         text = torch.cat((text, torch.tensor([[best[1]]])), dim=1)
         log_probs.append(float(logits.log_softmax(-1)[0, best[1]]))
-        if best[1] == choices.end:
+        if best[1] == params.end:
             break
     return Result(text[0, len(request.prompt) :].tolist(), log_probs, sum(log_probs))
 
@@ -113,17 +113,17 @@ def close(found: list[list[Result]], wanted: list[Result]) -> None:
 )
 def test_equals_a_search_without_a_memory(make: Callable[[str], tuple[Decoder, list[Request]]], name: str) -> None:
     model, requests = make(name)
-    choices = SamplingParams(end=END)
-    found = answer(model, requests, choices, ContrastiveSearch(k=3, alpha=0.5))
-    close(found, [naive(model, request, choices, 3, 0.5) for request in requests])
+    params = SamplingParams(end=END)
+    found = run_requests(model, requests, params, ContrastiveSearch(k=3, alpha=0.5))
+    close(found, [naive(model, request, params, 3, 0.5) for request in requests])
 
 
 @pytest.mark.parametrize(("k", "alpha"), [(1, 1), (2, 0.3), (4, 0.6), (5, 1.0), (VOCAB, 0.8), (40, 0.8)])
 def test_any_number_of_words_and_any_weight(k: int, alpha: int | float) -> None:
     model, requests = language("plain")
-    found = answer(model, requests, SamplingParams(), ContrastiveSearch(k=k, alpha=alpha))
+    found = run_requests(model, requests, SamplingParams(), ContrastiveSearch(k=k, alpha=alpha))
     close(found, [naive(model, request, SamplingParams(), min(k, VOCAB), alpha) for request in requests])
-    greedy = answer(model, requests, SamplingParams(temperature=0), Sample())
+    greedy = run_requests(model, requests, SamplingParams(temperature=0), Sample())
     differs = [mine[0].tokens != other[0].tokens for mine, other in zip(found, greedy, strict=True)]
     assert any(differs) == (k > 1)
 
@@ -132,31 +132,33 @@ def test_any_number_of_words_and_any_weight(k: int, alpha: int | float) -> None:
 def test_without_a_penalty_it_is_greedy(end: int | None) -> None:
     for make in (language, translation):
         model, requests = make("plain")
-        found = answer(model, requests, SamplingParams(end=end), ContrastiveSearch(alpha=0))
-        close(found, [each[0] for each in answer(model, requests, SamplingParams(temperature=0, end=end), Sample())])
+        found = run_requests(model, requests, SamplingParams(end=end), ContrastiveSearch(alpha=0))
+        close(
+            found, [each[0] for each in run_requests(model, requests, SamplingParams(temperature=0, end=end), Sample())]
+        )
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.5, 2.0])
 def test_temperature_and_filters_come_first(temperature: float) -> None:
     model, requests = language("plain")
-    choices = SamplingParams(temperature=temperature, filters=(NoRepeatNgram(1), TopK(3)), end=END)
-    found = answer(model, requests, choices, ContrastiveSearch(k=6, alpha=0.7))
-    close(found, [naive(model, request, choices, 6, 0.7) for request in requests])
+    params = SamplingParams(temperature=temperature, filters=(NoRepeatNgram(1), TopK(3)), end=END)
+    found = run_requests(model, requests, params, ContrastiveSearch(k=6, alpha=0.7))
+    close(found, [naive(model, request, params, 6, 0.7) for request in requests])
 
 
 @pytest.mark.parametrize("batch", [1, 8, 12, 64])
 def test_a_text_alone_or_among_others(batch: int) -> None:
     model, requests = translation("plain")
-    together = answer(model, requests, SamplingParams(end=END, batch=batch), ContrastiveSearch())
-    alone = [answer(model, [request], SamplingParams(end=END), ContrastiveSearch())[0][0] for request in requests]
+    together = run_requests(model, requests, SamplingParams(end=END, batch=batch), ContrastiveSearch())
+    alone = [run_requests(model, [request], SamplingParams(end=END), ContrastiveSearch())[0][0] for request in requests]
     close(together, alone)
 
 
 def test_a_window_is_asked_for_or_built_in() -> None:
     (plain, requests), (built, _) = language("plain"), language("window")
-    found = answer(plain, requests, SamplingParams(end=END, window=3), ContrastiveSearch())
-    close(found, [each[0] for each in answer(built, requests, SamplingParams(end=END), ContrastiveSearch())])
-    assert found != answer(plain, requests, SamplingParams(end=END), ContrastiveSearch())
+    found = run_requests(plain, requests, SamplingParams(end=END, window=3), ContrastiveSearch())
+    close(found, [each[0] for each in run_requests(built, requests, SamplingParams(end=END), ContrastiveSearch())])
+    assert found != run_requests(plain, requests, SamplingParams(end=END), ContrastiveSearch())
 
 
 # How it goes on -------------------------------------------------------------------------------------------------------
@@ -164,7 +166,7 @@ def test_a_window_is_asked_for_or_built_in() -> None:
 
 def test_tokens_come_as_they_are_chosen_and_a_stop_ends_them() -> None:
     model, requests = language("plain")
-    free = [each[0] for each in answer(model, requests, SamplingParams(), ContrastiveSearch())]
+    free = [each[0] for each in run_requests(model, requests, SamplingParams(), ContrastiveSearch())]
     asked: dict[int, list[int]] = {0: [], 1: [], 2: [], 3: []}
 
     def stop(number: int, token: int) -> bool:
@@ -194,7 +196,7 @@ def test_candidates_share_their_context_and_finished_texts_cost_nothing() -> Non
         return states(tokens, **given)
 
     model.states = watched
-    answer(model, requests, SamplingParams(), ContrastiveSearch(k=3))
+    run_requests(model, requests, SamplingParams(), ContrastiveSearch(k=3))
     assert rows == [4, *[12] * 4, *[9] * 2, 6, *[3] * 2]
 
 
@@ -239,6 +241,6 @@ class WithoutStates:
 
 def test_refuses_a_model_that_gives_no_vectors() -> None:
     request = Request(prompt=torch.tensor([1]), max_new_tokens=3)
-    message = "method ContrastiveSearch compares the vectors of tokens, and a WithoutStates gives none; use it with"
+    message = "method ContrastiveSearch compares hidden states, and a WithoutStates returns none; use it with"
     with pytest.raises(ValueError, match=message):
         ContrastiveSearch()(WithoutStates(), [request], SamplingParams())

@@ -12,7 +12,7 @@ from lightning_xt.core.inputs import Inputs
 from lightning_xt.generation.batching.row_state import filter_logits
 from lightning_xt.generation.engine import build_filters, generate, stream
 from lightning_xt.generation.history import History
-from lightning_xt.generation.noise import draw
+from lightning_xt.generation.noise import sample_tokens
 from lightning_xt.generation.protocol import Autoregressive
 from lightning_xt.generation.requests import SamplingParams
 from lightning_xt.models.decoder import Decoder
@@ -113,9 +113,9 @@ def test_a_soft_prefix_and_a_context_are_given_once() -> None:
 
 def frequencies(logits: Tensor, draws: int, **options: float) -> Tensor:
     temperature, first = options.pop("temperature", 1.0), torch.zeros(draws, dtype=torch.long)
-    choices = SamplingParams(temperature=temperature, filters=build_filters(**options))
-    changed = filter_logits(logits.expand(draws, -1), History(first[:, None], first, first), choices)
-    drawn = draw(changed, temperature, torch.arange(1000, 1000 + draws), first)
+    params = SamplingParams(temperature=temperature, filters=build_filters(**options))
+    changed = filter_logits(logits.expand(draws, -1), History(first[:, None], first, first), params)
+    drawn = sample_tokens(changed, temperature, torch.arange(1000, 1000 + draws), first)
     return drawn.bincount(minlength=logits.shape[-1])
 
 
@@ -145,7 +145,7 @@ def test_draws_follow_the_distribution(request_: dict[str, float], expected: lis
 def test_draws_follow_each_other_in_one_row() -> None:
     """A row keeps its seed: its later draws are new ones, and of the same distribution."""
     logits, seed = torch.tensor([[0.5, 0.25, 0.25]]).log(), torch.tensor([9])
-    drawn = torch.stack([draw(logits, 1.0, seed, torch.tensor([step]))[0] for step in range(3000)])
+    drawn = torch.stack([sample_tokens(logits, 1.0, seed, torch.tensor([step]))[0] for step in range(3000)])
     counts = drawn.bincount(minlength=3).tolist()
     chi_squared = sum((c - 3000 * p) ** 2 / (3000 * p) for c, p in zip(counts, [0.5, 0.25, 0.25], strict=True))
     assert chi_squared < 13.8
@@ -210,7 +210,7 @@ LIMITED = partial(decoder, embeddings=[partial(LearnedPositions, max_length=8)])
 @pytest.mark.parametrize(
     ("prompt", "seq_len", "options", "message"),
     [
-        ([[1, 2]], 0, {}, "the number of tokens to generate must be at least 1, not 0"),
+        ([[1, 2]], 0, {}, "generation has max_new_tokens 0, which must be at least 1"),
         ([[]], 3, {}, "the prompt is empty; give at least one token to start from"),
         ([[1, 2]], 3, {"lengths": [0]}, "the prompt is empty; give at least one token to start from"),
         ([[1, 2]], 3, {"lengths": [3]}, "lengths says 3 tokens, but the rows of the prompt have 2"),
@@ -224,10 +224,10 @@ LIMITED = partial(decoder, embeddings=[partial(LearnedPositions, max_length=8)])
             "shorten the prompt or ask for at most 2 tokens",
         ),
         ([[1] * 9], 3, {}, "a prompt of 9 tokens and 3 more make 12, but the model's positions reach only 8"),
-        ([[1, 2]], 3, {"top_k": 0}, "top_k must be at least 1, not 0"),
-        ([[1, 2]], 3, {"top_p": 0.0}, "top_p must be above 0 and at most 1, not 0.0"),
-        ([[1, 2]], 3, {"min_p": 2.0}, "min_p must be from 0 to 1, not 2.0"),
-        ([[1, 2]], 3, {"temperature": -1.0}, "temperature must be above 0, not -1.0; 0 itself means greedy decoding"),
+        ([[1, 2]], 3, {"top_k": 0}, "filters: TopK (top_k) has k 0, which must be at least 1"),
+        ([[1, 2]], 3, {"top_p": 0.0}, "filters: TopP (top_p) has p 0.0, which must be above 0 and at most 1"),
+        ([[1, 2]], 3, {"min_p": 2.0}, "filters: MinP (min_p) has p 2.0, which must be from 0 to 1"),
+        ([[1, 2]], 3, {"temperature": -1.0}, "generation has temperature -1.0, which must be at least 0"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_xt.generation.noise import draw, gumbel, make_seeds
+from lightning_xt.generation.noise import make_seeds, sample_gumbel, sample_tokens
 
 # What a right sampler exceeds once in a thousand choices of seeds, by degrees of freedom; ours are fixed.
 CRITICAL = {4: 18.5, 8: 26.1, 9: 27.9}
@@ -20,7 +20,7 @@ def chi_squared(counts: list[int], expected: list[float]) -> float:
 
 
 def drawn(seeds: Tensor, steps: Tensor, probabilities: list[float]) -> Tensor:
-    return draw(torch.tensor([probabilities]).log().expand(len(seeds), -1), 1.0, seeds, steps)
+    return sample_tokens(torch.tensor([probabilities]).log().expand(len(seeds), -1), 1.0, seeds, steps)
 
 
 def constant(value: int, like: Tensor) -> Tensor:
@@ -48,7 +48,7 @@ def test_draws_follow_the_distribution(seeds: Tensor, steps: Tensor) -> None:
 @EACH
 def test_noise_is_gumbel(seeds: Tensor, steps: Tensor) -> None:
     """Ten bins of equal probability, for the first word and for one far behind."""
-    noise = gumbel(seeds, steps, 300)
+    noise = sample_gumbel(seeds, steps, 300)
     assert noise.isfinite().all()
     for word in (0, 299):
         # exp(-exp(-x)) is uniform for such an x.
@@ -81,7 +81,7 @@ def test_close_seeds_and_steps_draw_independently(seed: int, step: int) -> None:
 
 
 def test_words_rows_and_steps_are_uncorrelated() -> None:
-    noise = gumbel(torch.arange(100).repeat_interleave(50), torch.arange(50).repeat(100), 11)
+    noise = sample_gumbel(torch.arange(100).repeat_interleave(50), torch.arange(50).repeat(100), 11)
     table = noise.double().view(100, 50, 11)
     table = (table - table.mean()) / table.std()
     for axis, distance in itertools.product(range(3), (1, 2, 5)):
@@ -114,10 +114,10 @@ SEEDS = [0, 1, -1, 2**31, 2**63 - 1, -(2**63), 2**63, 2**64 + 5, 10**30, -(10**3
 
 
 def test_any_whole_number_is_a_seed() -> None:
-    noise = gumbel(make_seeds(SEEDS, torch.device("cpu")), torch.tensor([0, 3] * 5), 7)
+    noise = sample_gumbel(make_seeds(SEEDS, torch.device("cpu")), torch.tensor([0, 3] * 5), 7)
     expected = [[by_hand(seed, step, word) for word in range(7)] for seed, step in zip(SEEDS, [0, 3] * 5, strict=True)]
     torch.testing.assert_close(noise, torch.tensor(expected), rtol=1e-5, atol=1e-6)
-    same = gumbel(make_seeds(SEEDS, torch.device("cpu")), torch.zeros(10, dtype=torch.long), 7)
+    same = sample_gumbel(make_seeds(SEEDS, torch.device("cpu")), torch.zeros(10, dtype=torch.long), 7)
     # 2^63 and -2^63 are the same in 64 bits, and so the same seed.
     assert len({tuple(row) for row in same.tolist()}) == len(SEEDS) - 1
 
@@ -128,28 +128,30 @@ def test_splitmix_begins_as_published() -> None:
     x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 % 2**64
     x = (x ^ x >> 27) * 0x94D049BB133111EB % 2**64
     assert x ^ x >> 31 == 0xE220A8397B1DCDAF
-    assert by_hand(0, 0, 0) == pytest.approx(gumbel(torch.tensor([0]), torch.tensor([0]), 1).item(), rel=1e-5)
+    assert by_hand(0, 0, 0) == pytest.approx(sample_gumbel(torch.tensor([0]), torch.tensor([0]), 1).item(), rel=1e-5)
 
 
 def test_a_row_alone_or_among_others() -> None:
     seeds, steps = torch.tensor([5, -3, 5, 2**62, 0]), torch.tensor([0, 3, 4, 10**6, 3])
-    together, logits = gumbel(seeds, steps, 13), torch.randn(5, 13)
-    tokens = draw(logits, 1.0, seeds, steps)
+    together, logits = sample_gumbel(seeds, steps, 13), torch.randn(5, 13)
+    tokens = sample_tokens(logits, 1.0, seeds, steps)
     order = [3, 0, 4, 2, 1]
-    assert torch.equal(gumbel(seeds[order], steps[order], 13), together[order])
-    assert torch.equal(draw(logits[order], 1.0, seeds[order], steps[order]), tokens[order])
+    assert torch.equal(sample_gumbel(seeds[order], steps[order], 13), together[order])
+    assert torch.equal(sample_tokens(logits[order], 1.0, seeds[order], steps[order]), tokens[order])
     for row in range(5):
-        assert torch.equal(gumbel(seeds[[row]], steps[[row]], 13), together[[row]])
-        assert draw(logits[[row]], 1.0, seeds[[row]], steps[[row]]).tolist() == [tokens[row]]
-    assert torch.equal(gumbel(seeds, steps, 29)[:, :13], together), "a larger vocabulary adds words and changes none"
+        assert torch.equal(sample_gumbel(seeds[[row]], steps[[row]], 13), together[[row]])
+        assert sample_tokens(logits[[row]], 1.0, seeds[[row]], steps[[row]]).tolist() == [tokens[row]]
+    assert torch.equal(sample_gumbel(seeds, steps, 29)[:, :13], together), (
+        "a larger vocabulary adds words and changes none"
+    )
 
 
 def test_no_generator_is_used() -> None:
     before = torch.get_rng_state()
-    first = gumbel(torch.tensor([1, 2]), torch.tensor([0, 0]), 7)
+    first = sample_gumbel(torch.tensor([1, 2]), torch.tensor([0, 0]), 7)
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(5)
-    assert torch.equal(gumbel(torch.tensor([1, 2]), torch.tensor([0, 0]), 7), first)
+    assert torch.equal(sample_gumbel(torch.tensor([1, 2]), torch.tensor([0, 0]), 7), first)
 
 
 # Draws ----------------------------------------------------------------------------------------------------------------
@@ -158,14 +160,17 @@ def test_no_generator_is_used() -> None:
 def test_temperature_zero_takes_the_likeliest() -> None:
     logits = torch.randn(200, 11)
     seeds = steps = torch.arange(200)
-    assert torch.equal(draw(logits, 0, seeds, steps), logits.argmax(dim=-1))
-    assert torch.equal(draw(logits, 0.0, seeds, steps), logits.argmax(dim=-1))
-    assert not torch.equal(draw(logits, 1.0, seeds, steps), logits.argmax(dim=-1))
+    assert torch.equal(sample_tokens(logits, 0, seeds, steps), logits.argmax(dim=-1))
+    assert torch.equal(sample_tokens(logits, 0.0, seeds, steps), logits.argmax(dim=-1))
+    assert not torch.equal(sample_tokens(logits, 1.0, seeds, steps), logits.argmax(dim=-1))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_words_that_are_ruled_out_are_never_drawn(dtype: torch.dtype) -> None:
     logits = torch.tensor([[-math.inf, 0.0, -math.inf, -1.0, -math.inf]], dtype=dtype).expand(2000, -1)
-    assert draw(logits, 1.0, torch.arange(2000), torch.zeros(2000, dtype=torch.long)).unique().tolist() == [1, 3]
+    assert sample_tokens(logits, 1.0, torch.arange(2000), torch.zeros(2000, dtype=torch.long)).unique().tolist() == [
+        1,
+        3,
+    ]
     one = torch.full((2000, 5), -math.inf, dtype=dtype).index_fill(1, torch.tensor([4]), -900.0)
-    assert draw(one, 1.0, torch.arange(2000), torch.zeros(2000, dtype=torch.long)).unique().tolist() == [4]
+    assert sample_tokens(one, 1.0, torch.arange(2000), torch.zeros(2000, dtype=torch.long)).unique().tolist() == [4]

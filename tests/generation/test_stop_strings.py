@@ -116,6 +116,6 @@ def test_after_a_stop_nothing_comes() -> None:
 
 
 def test_refuses_an_empty_string() -> None:
-    message = "stop has an empty string, with which every text would end at once; leave it out"
+    message = "stop has an empty string, which would end every text at once; omit it"
     with pytest.raises(ValueError, match=message):
         StopStrings(["a", ""])

@@ -78,7 +78,7 @@ def _rows() -> Iterator[tuple[list[str], list[str]]]:
         ("--guidance", "x"), ("--stop", ""),
     ):  # fmt: skip
         yield [*prompt, f"{option}={value}"], ["nowhere is no run" if value == "nowhere" else option.strip("-+")]
-    yield [*prompt, "--filters+=TopK", "--filters.k", "0"], ["top_k must be at least 1, not 0"]
+    yield [*prompt, "--filters+=TopK", "--filters.k", "0"], ["filters: TopK (top_k) has k 0, which must be at least 1"]
     yield [*prompt, "--filters+=Banned", "--filters.tokens", "[-1]"], ["Banned", "-1"]
     yield [*prompt, "--filters+=Banned", "--filters.tokens", "[999]"], ["Banned", "999"]
     yield [*prompt, "--filters+=LogitBias", "--filters.biases", "{1: .nan}"], ["LogitBias", "nan"]

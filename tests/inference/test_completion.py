@@ -15,8 +15,8 @@ from lightning_xt.generation.methods.beam_search import BeamSearch
 from lightning_xt.generation.methods.contrastive_search import ContrastiveSearch
 from lightning_xt.generation.methods.prompt_lookup import PromptLookup
 from lightning_xt.generation.methods.sample import Sample
+from lightning_xt.generation.methods.stochastic_beam_search import StochasticBeamSearch
 from lightning_xt.generation.models.prefix_reuse import PrefixReuse
-from lightning_xt.generation.request_checks import check_requests
 from lightning_xt.generation.requests import GeneratedToken
 from lightning_xt.inference.completion import TextCompleter
 from lightning_xt.inference.conversation import Conversation
@@ -43,7 +43,7 @@ def decoder():
 
 
 @pytest.fixture
-def continuer(decoder):
+def completer(decoder):
     return TextCompleter(decoder, SpecialBytes(), DEVICE)
 
 
@@ -67,29 +67,29 @@ def test_a_piece_is_cut_where_a_stop_string_begins():
     assert detokenizer.finish() == [TextPiece("€", 0.0)]
 
 
-def test_results_depend_on_no_neighbour(continuer):
+def test_results_depend_on_no_neighbour(completer):
     texts = ["a", "bcd efg hij", "é", "", "k" * 40]
     for sampling in (
         GenerationOptions(max_new_tokens=9),
         GenerationOptions(max_new_tokens=9, batch=2),
         GenerationOptions(max_new_tokens=9, method=PromptLookup),
     ):
-        together = continuer.complete_as_dicts(prompts(*texts), sampling)
+        together = completer.complete_as_dicts(prompts(*texts), sampling)
         assert [each["id"] for each in together] == [0, 1, 2, 3, 4]
         for text, result in zip(texts, together, strict=True):
-            (alone,) = continuer.complete_as_dicts(prompts(text), GenerationOptions(max_new_tokens=9))
+            (alone,) = completer.complete_as_dicts(prompts(text), GenerationOptions(max_new_tokens=9))
             assert (result["prompt"], result["text"]) == (text, alone["text"])
-            pieces = [piece.text for piece in continuer.stream_text(text, sampling)]
+            pieces = [piece.text for piece in completer.stream_text(text, sampling)]
             assert "".join(pieces) == text + result["text"]
 
 
-def test_a_score_is_the_sum_of_what_was_drawn(continuer):
-    (result,) = continuer.complete_as_dicts(
+def test_a_score_is_the_sum_of_what_was_drawn(completer):
+    (result,) = completer.complete_as_dicts(
         prompts("ab"), GenerationOptions(max_new_tokens=5, log_probs=True, temperature=0.5)
     )
     drawn = [
         piece
-        for piece in continuer.stream_text("ab", GenerationOptions(max_new_tokens=5, temperature=0.5))
+        for piece in completer.stream_text("ab", GenerationOptions(max_new_tokens=5, temperature=0.5))
         if piece.log_prob
     ]
     assert result["score"] == pytest.approx(sum(result["log_probs"]), abs=1e-3)
@@ -98,7 +98,7 @@ def test_a_score_is_the_sum_of_what_was_drawn(continuer):
 
 
 def test_an_empty_prompt_without_a_start(decoder):
-    with pytest.raises(ValueError, match="prompt 2 is empty, and the model has no token that opens a text"):
+    with pytest.raises(ValueError, match="prompt 2 is empty, and the model has no start token"):
         TextCompleter(decoder, Bytes(), DEVICE).complete_as_dicts(prompts("a", ""), GenerationOptions(max_new_tokens=2))
 
 
@@ -110,47 +110,47 @@ def test_an_id_outside_the_vocabulary():
 
 @pytest.mark.parametrize("window", [None, 3])
 @pytest.mark.parametrize("method", [None, PromptLookup, BeamSearch, ContrastiveSearch])
-def test_a_conversation_is_one_text(continuer, window, method):
+def test_a_conversation_is_one_text(completer, window, method):
     temperature = 0.0 if method is ContrastiveSearch else 0.9
     sampling = GenerationOptions(max_new_tokens=6, window=window, method=method, temperature=temperature)
-    conversation = Conversation(continuer, sampling)
+    conversation = Conversation(completer, sampling)
     ids = [1]
     for turn, text in enumerate(("ab", "cd", "")):
         said = list(conversation.reply(text))
-        ids += continuer.tokenizer.encode(text)
+        ids += completer.tokenizer.encode(text)
         plain = None if method is PromptLookup else method
         expected = GenerationOptions(max_new_tokens=6, window=window, method=plain, temperature=temperature, seed=turn)
-        session = continuer.open_session(expected)
-        (results,) = session.generate([continuer.build_request(ids, session.sampling)])
+        session = completer.open_session(expected)
+        (results,) = session.generate([completer.build_request(ids, session.options)])
         drawn = [token for token in results[0].tokens if token != 2]
-        assert "".join(piece.text for piece in said) == continuer.tokenizer.decode(drawn)
+        assert "".join(piece.text for piece in said) == completer.tokenizer.decode(drawn)
         ids += drawn
-    assert conversation.text == continuer.tokenizer.decode(ids[1:])
+    assert conversation.text == completer.tokenizer.decode(ids[1:])
 
 
-def test_a_conversation_reads_each_token_once(continuer):
+def test_a_conversation_reads_each_token_once(completer):
     sampling = GenerationOptions(max_new_tokens=6, temperature=0.9)
-    conversation = Conversation(continuer, sampling)
+    conversation = Conversation(completer, sampling)
     read = []
     for text in ("abcdefg", "hij", "", "k" * 30):
-        before = conversation.model.read
+        before = conversation.model.tokens_run
         assert [*conversation.reply(text)]
-        read.append(conversation.model.read - before)
+        read.append(conversation.model.tokens_run - before)
     # One id opens the text, and the last that is drawn is read by the next turn.
     assert read == [1 + 7 + 5, 1 + 3 + 5, 1 + 5, 1 + 30 + 5]
     whole = conversation.text
     assert conversation.undo()
-    before = conversation.model.read
+    before = conversation.model.tokens_run
     assert [*conversation.reply("xyz")]
     # What was there before the turn that was taken back is not read again.
-    assert conversation.model.read - before == 3 + 5
+    assert conversation.model.tokens_run - before == 3 + 5
     assert whole.startswith(conversation.text.split("xyz")[0])
     conversation.reset()
     assert conversation.text == "" and not conversation.undo()
 
 
-def test_an_answer_left_early_stays_as_far_as_it_was_shown(continuer):
-    conversation = Conversation(continuer, GenerationOptions(max_new_tokens=6))
+def test_an_answer_left_early_stays_as_far_as_it_was_shown(completer):
+    conversation = Conversation(completer, GenerationOptions(max_new_tokens=6))
     pieces = conversation.reply("ab")
     shown = [next(pieces).text, next(pieces).text]
     pieces.close()
@@ -172,7 +172,7 @@ def test_what_cannot_go_back_is_read_again():
     assert model.new_cache(1, 5) is memory and memory.bound == 2
     again = model(torch.tensor([[1, 2, 3]]), cache=memory, last_only=True)
     assert torch.allclose(again, decoder(torch.tensor([[1, 2, 3]]), last_only=True))
-    assert model.read == 4
+    assert model.tokens_run == 4
     # Another window, more rows, or an interrupt.
     assert model.new_cache(1, 5, window=2) is not memory
     model.expect([4])
@@ -192,14 +192,21 @@ class Script(Method):
     def __init__(self, ids):
         self.ids = ids
 
-    def __call__(self, model, requests, choices):
-        check_requests(model, requests, choices)
-        return self._drawn(len(requests))
+    def start(self, model, requests, params):
+        self.requests = requests
+        return self
 
-    def _drawn(self, requests):
-        for number in range(requests):
-            for place, token in enumerate(self.ids, start=1):
-                yield GeneratedToken(number, token, -1.0, place == len(self.ids))
+    @property
+    def busy(self):
+        return bool(self.requests)
+
+    def advance(self):
+        numbers, self.requests = list(self.requests), {}
+        return [
+            GeneratedToken(number, token, -1.0, place == len(self.ids))
+            for number in numbers
+            for place, token in enumerate(self.ids, start=1)
+        ]
 
 
 def scripted(tokenizer, text, end=True):
@@ -208,9 +215,9 @@ def scripted(tokenizer, text, end=True):
 
 
 @pytest.mark.parametrize("text", ["", "END", "END and more"])
-def test_a_prompt_is_shown_whatever_follows(continuer, text):
-    sampling = GenerationOptions(method=scripted(continuer.tokenizer, text), stop=["END"])
-    assert list(continuer.stream_text("ab", sampling)) == [TextPiece("ab")]
+def test_a_prompt_is_shown_whatever_follows(completer, text):
+    sampling = GenerationOptions(method=scripted(completer.tokenizer, text), stop=["END"])
+    assert list(completer.stream_text("ab", sampling)) == [TextPiece("ab")]
 
 
 def test_a_prompt_that_is_refused_is_not_shown(decoder):
@@ -231,9 +238,9 @@ def test_a_prompt_that_is_refused_is_not_shown(decoder):
         ("abcEN", "END", "abcEN"),
     ],
 )
-def test_the_model_goes_on_from_what_is_shown(continuer, said, stop, shown):
-    tokenizer = continuer.tokenizer
-    conversation = Conversation(continuer, GenerationOptions(method=scripted(tokenizer, said), stop=[stop]))
+def test_the_model_goes_on_from_what_is_shown(completer, said, stop, shown):
+    tokenizer = completer.tokenizer
+    conversation = Conversation(completer, GenerationOptions(method=scripted(tokenizer, said), stop=[stop]))
     assert "".join(piece.text for piece in conversation.reply("fox")) == shown
     assert conversation.text == "fox" + shown
     assert conversation._ids == tokenizer.encode_prompt("fox" + shown)
@@ -242,9 +249,9 @@ def test_the_model_goes_on_from_what_is_shown(continuer, said, stop, shown):
     assert conversation._ids == tokenizer.encode_prompt(conversation.text)
 
 
-def test_what_is_held_back_when_an_answer_is_left_is_not_said(continuer):
-    tokenizer = continuer.tokenizer
-    conversation = Conversation(continuer, GenerationOptions(method=scripted(tokenizer, "abENd"), stop=["ENd!"]))
+def test_what_is_held_back_when_an_answer_is_left_is_not_said(completer):
+    tokenizer = completer.tokenizer
+    conversation = Conversation(completer, GenerationOptions(method=scripted(tokenizer, "abENd"), stop=["ENd!"]))
     pieces = conversation.reply("fox")
     assert [next(pieces).text, next(pieces).text] == ["a", "b"]
     pieces.close()
@@ -257,31 +264,31 @@ def test_a_token_that_a_stop_string_cuts_is_read_as_its_first_part():
     tokenizer.train(lambda: ["the fox and the dog and the end"] * 9)
     said = tokenizer.encode("dog and the end")
     assert [tokenizer.decode([token]) for token in said[-2:]] == [" the", " end"]
-    continuer = TextCompleter(Decoder(300, dim=8, depth=1, attention=ATTENTION), tokenizer, DEVICE)
-    conversation = Conversation(continuer, GenerationOptions(method=lambda: Script(said), stop=["e end"]))
+    completer = TextCompleter(Decoder(300, dim=8, depth=1, attention=ATTENTION), tokenizer, DEVICE)
+    conversation = Conversation(completer, GenerationOptions(method=lambda: Script(said), stop=["e end"]))
     assert "".join(piece.text for piece in conversation.reply("fox")) == "dog and th"
     opening = tokenizer.encode_prompt("fox")
     assert conversation._ids == [*opening, *said[:-2], *tokenizer.encode(" th")]
     assert tokenizer.decode(conversation._ids[len(opening) :]) == "dog and th"
 
 
-@pytest.mark.parametrize("method", [partial(BeamSearch, beams=3), partial(BeamSearch, beams=3, stochastic=True)])
+@pytest.mark.parametrize("method", [partial(BeamSearch, beams=3), partial(StochasticBeamSearch, beams=3)])
 def test_beams_that_end_at_once_leave_nothing_behind(decoder, method):
     """No forward of as many rows as beams follows the prompt; the next turn finds no memory of them."""
-    continuer = TextCompleter(decoder, SpecialBytes(), DEVICE)
-    conversation = Conversation(continuer, GenerationOptions(max_new_tokens=1, method=method))
+    completer = TextCompleter(decoder, SpecialBytes(), DEVICE)
+    conversation = Conversation(completer, GenerationOptions(max_new_tokens=1, method=method))
     for turn, text in enumerate(("ab", "c", "")):
         ids = [*conversation._ids, *(SpecialBytes().encode(text) if turn else SpecialBytes().encode_prompt(text))]
         list(conversation.reply(text))
-        session = continuer.open_session(GenerationOptions(max_new_tokens=1, method=method, seed=turn))
-        ((best,),) = session.generate([continuer.build_request(ids, session.sampling)])
+        session = completer.open_session(GenerationOptions(max_new_tokens=1, method=method, seed=turn))
+        ((best,),) = session.generate([completer.build_request(ids, session.options)])
         assert conversation._ids == [*ids, *(token for token in best.tokens if token != 2)]
 
 
 def test_methods_say_what_others_need_to_know_of_them():
     told = {
-        each: (each.ranked, each.draws, each.rereads_prefix, each.needs_hidden_states, each.sequences)
-        for each in (Sample(), PromptLookup(), BeamSearch(n_best=3), BeamSearch(stochastic=True), ContrastiveSearch())
+        each: (each.ranked, each.uses_seed, each.rereads_prefix, each.needs_hidden_states, each.num_sequences)
+        for each in (Sample(), PromptLookup(), BeamSearch(n_best=3), StochasticBeamSearch(), ContrastiveSearch())
     }
     assert [*told.values()] == [
         (False, True, False, False, 1),
@@ -290,14 +297,14 @@ def test_methods_say_what_others_need_to_know_of_them():
         (True, True, True, False, 1),
         (False, False, True, True, 1),
     ]
-    assert GenerationOptions(method=partial(BeamSearch, n_best=3)).sequences == 3
-    assert GenerationOptions(num_return_sequences=2).sequences == 2
+    assert GenerationOptions(method=partial(BeamSearch, n_best=3)).num_sequences == 3
+    assert GenerationOptions(num_return_sequences=2).num_sequences == 2
     # Of a method that says nothing the careful answer holds.
     assert Script([1]).rereads_prefix and not Script([1]).ranked
 
 
 def test_copies_are_refused():
-    said = r"num_return_sequences is 3, but the method, ContrastiveSearch\(k=4, alpha=0.6\), draws nothing, so all of"
+    said = r"num_return_sequences is 3, but the method, ContrastiveSearch\(k=4, alpha=0.6\), samples nothing, so all"
     with pytest.raises(ValueError, match=said):
         GenerationOptions(method=ContrastiveSearch, num_return_sequences=3)
 
@@ -307,7 +314,7 @@ def test_settings_are_plain():
     assert sampling.settings["method"] == "PromptLookup(ngram=3, tokens=8)"
     assert sampling.settings["stop"] == ["x"]
     assert "batch" not in sampling.settings
-    with pytest.raises(ValueError, match="sampling: batch is 0; it must be at least 1"):
+    with pytest.raises(ValueError, match="sampling has batch 0, which must be at least 1"):
         GenerationOptions(batch=0)
-    with pytest.raises(ValueError, match="sampling: temperature is nan; it must be at least 0"):
+    with pytest.raises(ValueError, match="sampling has temperature nan, which must be at least 0"):
         GenerationOptions(temperature=math.nan)

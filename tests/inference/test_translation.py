@@ -97,8 +97,8 @@ def test_a_temperature_draws(model):
         ({"src": -SRC}, "a source has token -10, outside the vocabulary of 0 to 10"),
         ({"src": SRC, "start_tokens": torch.full((3, 1), 7)}, "has token 7, outside the vocabulary of 0 to 6"),
         ({"src": SRC, "start_tokens": torch.ones(3, 0, dtype=torch.long)}, "the prompt is empty"),
-        ({"src": SRC, "max_new_tokens": 0}, "sampling: max_new_tokens is 0; it must be at least 1 token"),
-        ({"src": SRC, "temperature": -1.0}, "sampling: temperature is -1.0; it must be at least 0"),
+        ({"src": SRC, "max_new_tokens": 0}, "sampling has max_new_tokens 0, which must be at least 1"),
+        ({"src": SRC, "temperature": -1.0}, "sampling has temperature -1.0, which must be at least 0 and below inf"),
     ],
     ids=lambda value: None if isinstance(value, dict) else value[:24],
 )
@@ -164,7 +164,7 @@ def test_a_source_that_is_too_long_is_cut_and_told(model):
     numbers = Numbers(11, pad=0, start=None, end=2)
     translator = Translator(network, numbers, numbers, VOCAB)
     assert translator._encoded("3 4 5") == ([3, 4, 5, 2], None)
-    problem = "it has 5 tokens; only the first 3 were read (max_length)"
+    problem = "it has 5 tokens; only the first 3 are used (max_length)"
     assert translator._encoded("3 4 5 6 7") == ([3, 4, 5, 2], problem)
 
 
@@ -210,10 +210,21 @@ class Script(Method):
     def __init__(self, ids):
         self.ids = ids
 
-    def __call__(self, model, requests, choices):
-        for number in range(len(requests)):
-            for place, token in enumerate(self.ids, start=1):
-                yield GeneratedToken(number, token, -1.0, place == len(self.ids))
+    def start(self, model, requests, params):
+        self.requests = requests
+        return self
+
+    @property
+    def busy(self):
+        return bool(self.requests)
+
+    def advance(self):
+        numbers, self.requests = list(self.requests), {}
+        return [
+            GeneratedToken(number, token, -1.0, place == len(self.ids))
+            for number in numbers
+            for place, token in enumerate(self.ids, start=1)
+        ]
 
 
 def test_a_stream_ends_with_its_end(model):
@@ -257,7 +268,7 @@ def test_sources_that_do_not_fit_into_memory(model, monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
     monkeypatch.setattr(EncoderDecoder, "encode", full)
-    said = r"not enough memory to read 2 sources of 3 tokens at once; lower --batch .*, or shorten them"
+    said = r"not enough memory to encode 2 sources of 3 tokens at once; lower --batch .*, or shorten them"
     with pytest.raises(ValueError, match=said):
         model.text_generator.translate_texts(["4 4 4 4", "5 3", "3 9 4"], GenerationOptions(batch=2))
     assert model.training
@@ -268,7 +279,7 @@ def test_start_tokens_that_leave_no_room(model):
     learned = [{"class_path": "LearnedPositions", "init_args": {"max_length": 20}}]
     config = {"encoder": NETWORK["encoder"], "decoder": {**NETWORK["decoder"], "embeddings": learned}}
     short = Seq2Seq.from_config({**config, "vocab": VOCAB})
-    with pytest.raises(ValueError, match="20 start tokens leave no room for an answer"):
+    with pytest.raises(ValueError, match="20 start tokens leave no room for a target"):
         short.generate(SRC, start_tokens=starts, src_mask=MASK)
 
 
@@ -277,13 +288,13 @@ def test_a_source_beyond_the_positions_is_told():
     config = {"encoder": {**NETWORK["encoder"], "embeddings": learned}, "decoder": NETWORK["decoder"]}
     short = Seq2Seq.from_config(config)
     # Bytes, without a data module: five and the end.
-    assert short.text_generator.find_problem("abcde") == "it has 5 tokens; only the first 3 were read (max_length)"
+    assert short.text_generator.find_problem("abcde") == "it has 5 tokens; only the first 3 are used (max_length)"
     assert short.text_generator.find_problem("abc") is None
     assert list(streamed(short, "abcde", GenerationOptions(max_new_tokens=2))) == list(
         streamed(short, "abc", GenerationOptions(max_new_tokens=2))
     )
     assert short.draw_samples(["abcde"], GenerationOptions(max_new_tokens=2))[0].endswith(
-        "\n(line 1: it has 5 tokens; only the first 3 were read (max_length))"
+        "\n(line 1: it has 5 tokens; only the first 3 are used (max_length))"
     )
 
 

@@ -95,8 +95,8 @@ class Scripted(torch.nn.Module):
 
 def continued(network, tokenizer, prompt, sampling):
     """The ids that follow a prompt, up to the end of the text or the length asked for."""
-    continuer = TextCompleter(network, tokenizer, torch.device("cpu"))
-    drawn = continuer.open_session(sampling).stream_tokens([continuer.build_request(prompt, sampling)])
+    completer = TextCompleter(network, tokenizer, torch.device("cpu"))
+    drawn = completer.open_session(sampling).stream_tokens([completer.build_request(prompt, sampling)])
     return (each.token for each in drawn if each.token != tokenizer.end)
 
 

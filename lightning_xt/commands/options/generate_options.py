@@ -93,7 +93,7 @@ class Asked:
         if self.shown.stream is not None:
             return self.shown.stream
         single = len(self.prompt or [""]) == 1 and self.shown.prompts is None
-        return single and self.sampling.sequences == 1 and not self.jsonl and self.shown.output is None
+        return single and self.sampling.num_sequences == 1 and not self.jsonl and self.shown.output is None
 
 
 def parse(args: Sequence[str]) -> Asked:
@@ -179,7 +179,7 @@ def _told(message: str, parser: ArgumentParser) -> str:
 
 def _check(asked: Asked) -> None:
     """Raises a UserError for options that contradict each other."""
-    shown, sequences = asked.shown, asked.sampling.sequences
+    shown, sequences = asked.shown, asked.sampling.num_sequences
     asked.inference.check(asked.sampling)
     given = [name for name in ("prompts", "output", "jsonl", "stream") if getattr(shown, name) not in (None, False)]
     if asked.prompt and shown.prompts is not None:

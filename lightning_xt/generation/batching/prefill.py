@@ -1,4 +1,4 @@
-"""Prompts that are read together."""
+"""Prefill: the prompts of several requests in one forward."""
 
 from collections.abc import Callable, Sequence
 
@@ -11,24 +11,24 @@ from lightning_xt.generation.protocol import DecodingCache
 from lightning_xt.generation.requests import Request
 
 
-def read_prompts(
-    read: Callable[..., Tensor], requests: Sequence[Request], memory: DecodingCache, *, last_only: bool = True
+def prefill(
+    forward: Callable[..., Tensor], requests: Sequence[Request], cache: DecodingCache, *, last_only: bool = True
 ) -> Tensor:
-    """What a model makes of the prompts of requests, each of its own length, and of their inputs.
+    """Run a model over the prompts of requests, each of its own length, with their inputs.
 
     Args:
-        read: a model, or what is called as one.
-        requests: one a row; their soft prefixes are equally long.
-        memory: empty.
-        last_only: whether only the last token of each prompt is of interest.
+        forward: a model, or another callable with its arguments.
+        requests: one per row; their soft prefixes have the same length.
+        cache: empty.
+        last_only: whether to return only the last token of each prompt.
     """
     lengths = [len(request.prompt) for request in requests]
     prompts = pad_sequence([request.prompt for request in requests], batch_first=True)
-    return read(
+    return forward(
         prompts,
-        # None lets the model take the shorter way of prompts of one length.
+        # None lets the model take the faster path for prompts of one length.
         lengths=torch.tensor(lengths, device=prompts.device) if min(lengths) < max(lengths) else None,
         inputs=stack_inputs([request.inputs for request in requests]),
-        cache=memory,
+        cache=cache,
         last_only=last_only,
     )

@@ -1,4 +1,4 @@
-"""Which requests are decoded together by methods that take up no new ones meanwhile."""
+"""Groups of requests for methods that admit no new requests while they decode."""
 
 from collections.abc import Sequence
 from itertools import groupby
@@ -7,20 +7,20 @@ from lightning_xt.generation.batching.row_inputs import count_soft_tokens
 from lightning_xt.generation.requests import Request
 
 
-def batches(requests: Sequence[Request], size: int) -> list[list[int]]:
-    """Numbers of requests that are decoded together: of about the same length, so that little is done in vain.
+def group_requests(requests: Sequence[Request], size: int) -> list[list[int]]:
+    """Return numbers of requests to decode together: requests of similar lengths, to waste little on padding.
 
     Args:
         requests: in any order.
-        size: the most of them in a batch.
+        size: most requests per group.
     """
 
-    def alike(number: int) -> tuple[int, int, int]:
+    def sort_key(number: int) -> tuple[int, int, int]:
         request = requests[number]
         return count_soft_tokens(request.inputs), len(request.prompt), request.max_new_tokens
 
-    together = []
-    for _, group in groupby(sorted(range(len(requests)), key=alike), lambda number: alike(number)[0]):
-        numbers = list(group)
-        together += [numbers[start : start + size] for start in range(0, len(numbers), size)]
-    return together
+    groups = []
+    for _, same in groupby(sorted(range(len(requests)), key=sort_key), lambda number: sort_key(number)[0]):
+        numbers = list(same)
+        groups += [numbers[start : start + size] for start in range(0, len(numbers), size)]
+    return groups

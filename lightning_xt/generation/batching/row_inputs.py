@@ -1,4 +1,4 @@
-"""Inputs of single rows, put together for a batch and told apart again."""
+"""Inputs of single rows: stacked for a batch and split again."""
 
 from collections.abc import Sequence
 from dataclasses import fields
@@ -11,44 +11,44 @@ from lightning_xt.core.inputs import Inputs
 
 
 def select_row(inputs: Inputs | None, row: int, length: int | None = None) -> Inputs | None:
-    """The inputs of one row.
+    """Return the inputs of one row.
 
     Args:
         inputs: of a batch.
-        row: which.
-        length: tokens the row has. None = as many as its types.
+        row: number of the row.
+        length: tokens of the row. None = as many as its types.
     """
     if inputs is None:
         return None
-    given = {name: value[row : row + 1] for name, value in _given(inputs).items()}
-    if "types" in given:
-        given["types"] = given["types"][:, :length]
-    return Inputs(**given)
+    present = {name: value[row : row + 1] for name, value in _list_fields(inputs).items()}
+    if "types" in present:
+        present["types"] = present["types"][:, :length]
+    return Inputs(**present)
 
 
-def check_same_fields(rows: Sequence[Inputs | None], *, but: str | None = None) -> None:
-    """Raises a ValueError for a row that has a field which another lacks.
+def check_same_fields(rows: Sequence[Inputs | None], *, ignore: str | None = None) -> None:
+    """Raise a ValueError if a row has a field that another lacks.
 
     Args:
         rows: inputs of each row.
-        but: field that some may have and others not. None = none.
+        ignore: field in which rows may differ. None = none.
     """
-    # A row all of whose context is real needs no mask, and its neighbour may.
-    free = {"context_mask", but}
-    first, *others = ({} if row is None else _given(row) for row in rows)
-    for given in others:
-        if given.keys() - free != first.keys() - free:
+    # A row whose context has no padding needs no mask, while its neighbour may need one.
+    optional = {"context_mask", ignore}
+    first, *others = ({} if row is None else _list_fields(row) for row in rows)
+    for present in others:
+        if present.keys() - optional != first.keys() - optional:
             raise ValueError(
-                f"rows that are decoded together need the same inputs, but one has {_names(first)} and another "
-                f"{_names(given)}; give all of them the same, or set batch to 1"
+                f"rows that are decoded together need the same inputs, but one has {_join_names(first)} and another "
+                f"{_join_names(present)}; give all of them the same, or set batch to 1"
             )
 
 
 def stack_inputs(rows: Sequence[Inputs | None]) -> Inputs | None:
-    """The inputs of a batch.
+    """Stack the inputs of rows into those of a batch.
 
     Args:
-        rows: of each row; all of them have the same fields, and soft prefixes are equally long.
+        rows: inputs of each row; all have the same fields, and soft prefixes have the same length.
 
     Raises:
         ValueError: a row has a field that another lacks.
@@ -56,12 +56,12 @@ def stack_inputs(rows: Sequence[Inputs | None]) -> Inputs | None:
     check_same_fields(rows)
     together: dict[str, list[Tensor]] = {}
     for row in rows:
-        given = {} if row is None else _given(row)
-        if "context" in given:
-            context = given["context"]
+        present = {} if row is None else _list_fields(row)
+        if "context" in present:
+            context = present["context"]
             real = torch.ones(context.shape[:2], dtype=torch.bool, device=context.device)
-            given.setdefault("context_mask", real)
-        for name, value in given.items():
+            present.setdefault("context_mask", real)
+        for name, value in present.items():
             together.setdefault(name, []).append(value)
     if not together:
         return None
@@ -69,32 +69,32 @@ def stack_inputs(rows: Sequence[Inputs | None]) -> Inputs | None:
     widths = {value.shape[1] for value in together.get("context", [])}
     if not masked and len(widths) == 1:
         together.pop("context_mask")
-    return Inputs(**{name: _joined(values) for name, values in together.items()})
+    return Inputs(**{name: _concatenate(values) for name, values in together.items()})
 
 
 def step_inputs(inputs: Inputs | None) -> Inputs | None:
-    """What of a prompt's inputs holds for each token after it; a new token is of the type of the last one read."""
+    """Return the inputs of a decode step: the condition, and the type of the prompt's last token."""
     if inputs is None:
         return None
     return Inputs(condition=inputs.condition, types=None if inputs.types is None else inputs.types[:, -1:])
 
 
 def count_soft_tokens(inputs: Inputs | None) -> int:
-    """Soft tokens that stand before a prompt."""
+    """Return the number of soft tokens before a prompt."""
     return 0 if inputs is None or inputs.prefix is None else inputs.prefix.shape[1]
 
 
-def _given(inputs: Inputs) -> dict[str, Tensor]:
+def _list_fields(inputs: Inputs) -> dict[str, Tensor]:
     named = {field.name: getattr(inputs, field.name) for field in fields(inputs)}
     return {name: value for name, value in named.items() if value is not None}
 
 
-def _names(given: dict[str, Tensor]) -> str:
-    return " and ".join(given) or "none"
+def _join_names(present: dict[str, Tensor]) -> str:
+    return " and ".join(present) or "none"
 
 
-def _joined(values: Sequence[Tensor]) -> Tensor:
-    """Rows one above the other, those that have a time axis padded on the right."""
+def _concatenate(values: Sequence[Tensor]) -> Tensor:
+    """Concatenate rows; those with a time axis are padded on the right."""
     if values[0].dim() == 1 or len({value.shape[1] for value in values}) == 1:
         return torch.cat(list(values))
     width = max(value.shape[1] for value in values)

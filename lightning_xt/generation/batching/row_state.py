@@ -1,4 +1,4 @@
-"""The texts of a batch while they are written."""
+"""Tokens of the rows of a batch while they are decoded."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_xt.generation.filters.temperature import Temperature
 from lightning_xt.generation.history import History
-from lightning_xt.generation.noise import draw, make_seeds
+from lightning_xt.generation.noise import make_seeds, sample_tokens
 from lightning_xt.generation.requests import Request, SamplingParams
 
 T = TypeVar("T")
@@ -18,14 +18,14 @@ T = TypeVar("T")
 
 @dataclass(eq=False)
 class RowState:
-    """What was read and drawn in each row, on the device.
+    """Tokens of each row, prompt and generated, on the device.
 
     Args:
         tokens: ids, prompt first; later slots are free.
         prompts: tokens of each row's prompt.
         lengths: tokens of each row so far.
-        newest: the last of them.
-        seeds: where its random numbers start.
+        newest: last token of each row.
+        seeds: start of each row's random numbers.
     """
 
     tokens: Int[Tensor, "b m"]
@@ -35,8 +35,8 @@ class RowState:
     seeds: Int[Tensor, " b"]
 
     @classmethod
-    def of(cls, requests: Sequence[Request], size: int) -> "RowState":
-        """The prompts of requests, in rows of so many slots."""
+    def from_requests(cls, requests: Sequence[Request], size: int) -> "RowState":
+        """Make rows of `size` slots that hold the prompts of requests."""
         device = requests[0].prompt.device
         lengths = torch.tensor([len(request.prompt) for request in requests], device=device)
         tokens = torch.zeros(len(requests), size, dtype=torch.long, device=device)
@@ -45,62 +45,62 @@ class RowState:
         newest = tokens.gather(1, lengths[:, None] - 1)[:, 0]
         return cls(tokens, lengths, lengths, newest, make_seeds([request.seed for request in requests], device))
 
-    def draw(
-        self, logits: Float[Tensor, "b v"], choices: SamplingParams
+    def sample(
+        self, logits: Float[Tensor, "b v"], params: SamplingParams
     ) -> tuple[Int[Tensor, " b"], Float[Tensor, " b"]]:
-        """Draws a token for each row, and gives it with its log-probability before temperature and filters."""
+        """Append a sampled token to each row; return it with its log-probability before temperature and filters."""
         logits = upcast(logits)
-        changed = filter_logits(logits, self.history(choices.end), choices)
-        token = draw(changed, choices.temperature, self.seeds, self.lengths - self.prompts)
+        filtered = filter_logits(logits, self.history(params.end), params)
+        token = sample_tokens(filtered, params.temperature, self.seeds, self.lengths - self.prompts)
         log_prob = logits.gather(1, token[:, None])[:, 0] - logits.logsumexp(dim=-1)
         self.tokens.scatter_(1, self.lengths[:, None], token[:, None])
         self.lengths, self.newest = self.lengths + 1, token
         return token, log_prob
 
     def history(self, end: int | None) -> History:
-        """What filters may look at."""
+        """Return the tokens so far, for filters."""
         return History(self.tokens, self.prompts, self.lengths, end)
 
     def place(self, at: Int[Tensor, " k"], other: "RowState") -> None:
-        """Puts other rows in the place of some."""
+        """Overwrite some rows by those of another state."""
         for name, ours in vars(self).items():
             setattr(self, name, ours.index_copy(0, at, getattr(other, name)))
 
     def select(self, rows: Int[Tensor, " k"]) -> None:
-        """Keeps, repeats or reorders rows."""
+        """Keep, repeat or reorder rows."""
         for name, ours in vars(self).items():
             setattr(self, name, ours[rows])
 
     def clear(self, rows: Int[Tensor, " k"]) -> None:
-        """Forgets what some rows hold, which are of no interest any more but stay for now."""
-        # Not the lengths alone: nothing may have drawn less than nothing.
+        """Clear rows that have finished but are still in the batch."""
+        # Prompts too: a row must not have generated fewer than 0 tokens.
         self.prompts, self.lengths = (t.index_fill(0, rows, 0) for t in (self.prompts, self.lengths))
 
 
 def upcast(values: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
-    """The same in float32 or finer."""
+    """Convert to float32 unless the precision is at least that."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def plan_compaction(finished: Sequence[bool]) -> tuple[list[tuple[int, int]], int]:
-    """How finished rows are let go: which go into the places of which, (from, to), and how many stay."""
+    """Plan how finished rows are dropped: return the moves of the last rows, (from, to), and the number that stays."""
     alive = len(finished) - sum(finished)
     holes = [place for place in range(alive) if finished[place]]
     last = [place for place in range(alive, len(finished)) if not finished[place]]
     return list(zip(last, holes, strict=True)), alive
 
 
-def moved(values: Sequence[T], moves: Sequence[tuple[int, int]], rows: int) -> list[T]:
-    """The first values after others have been written over some of them."""
+def apply_moves(values: Sequence[T], moves: Sequence[tuple[int, int]], rows: int) -> list[T]:
+    """Apply the moves of a compaction to a list; return its first `rows` values."""
     values = list(values)
     for source, target in moves:
         values[target] = values[source]
     return values[:rows]
 
 
-def filter_logits(logits: Float[Tensor, "b v"], history: History, choices: SamplingParams) -> Float[Tensor, "b v"]:
-    """Logits after the temperature and then the filters."""
-    first = [] if choices.temperature in (0, 1) else [Temperature(choices.temperature)]
-    for change in (*first, *choices.filters):
+def filter_logits(logits: Float[Tensor, "b v"], history: History, params: SamplingParams) -> Float[Tensor, "b v"]:
+    """Apply the temperature and then the filters."""
+    first = [] if params.temperature in (0, 1) else [Temperature(params.temperature)]
+    for change in (*first, *params.filters):
         logits = change(logits, history)
     return logits

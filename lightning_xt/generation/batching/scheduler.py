@@ -1,11 +1,11 @@
-"""Places for texts to be written in, and the requests that wait for one.
+"""Continuous batching: waiting requests take the rows of finished ones.
 
-Prompts of similar lengths are read together. A text that is finished makes room: the next prompt is read into its
-place, or the last row is moved there and the batch becomes smaller.
+Prompts of similar lengths are prefilled together. A finished request makes room: the next prompt is prefilled into its
+row, or the last row moves there and the batch becomes smaller.
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -14,106 +14,108 @@ from lightning_xt.generation.batching.running_batch import RequestState, Running
 from lightning_xt.generation.protocol import Autoregressive
 from lightning_xt.generation.requests import GeneratedToken, Request, SamplingParams
 
-READ_AT_ONCE = 8192
-"""Tokens of prompts, padding included."""
-ASK_EVERY = 16
-"""Steps after which a device other than the CPU is asked what it has drawn, because to ask is to wait for it."""
+MAX_PREFILL_TOKENS = 8192
+"""Tokens of prompts in one forward, padding included."""
+SYNC_EVERY = 16
+"""Steps between reads of sampled tokens from a device other than the CPU, because each read waits for the device."""
 
 
 class Scheduler:
-    """Writes texts, so many at a time.
+    """Continuous batcher: generate for any number of requests in a fixed number of batch rows.
 
     Args:
         model: in evaluation mode.
-        requests: in the order in which they get a place.
-        choices: how tokens are chosen.
+        requests: by their numbers, in the order in which they are admitted.
+        params: sampling parameters.
     """
 
-    def __init__(self, model: Autoregressive, requests: Sequence[Request], choices: SamplingParams) -> None:
-        self.model, self.choices = model, choices
-        self.waiting = deque(RequestState(number, request) for number, request in enumerate(requests))
-        self.capacity = max(text.read + text.remaining for text in self.waiting)
-        self.on_host = on_host(requests[0].prompt.device)
+    def __init__(self, model: Autoregressive, requests: Mapping[int, Request], params: SamplingParams) -> None:
+        self.model, self.params = model, params
+        self.waiting = deque(RequestState(number, request) for number, request in requests.items())
+        self.capacity = max(state.prompt_length + state.remaining for state in self.waiting)
+        self.on_host = is_on_host(self.waiting[0].request.prompt.device)
         self.batch: RunningBatch | None = None
 
     @property
     def busy(self) -> bool:
-        """Whether there is anything left to draw."""
+        """Whether there are tokens left to generate."""
         return self.batch is not None or bool(self.waiting)
 
     def advance(self) -> list[GeneratedToken]:
-        """Draws the next token of each text, or the next few where waiting for a device would take longer."""
+        """Generate the next token of each running request, or the next few if each read would wait for a device."""
         if self.batch is None:
-            heard = self._begin()
+            tokens = self._start_batch()
         else:
-            alive = [text.remaining for text in self.batch.texts if not text.finished]
-            for _ in range(1 if self.on_host else min(ASK_EVERY, *alive)):
+            alive = [state.remaining for state in self.batch.states if not state.finished]
+            for _ in range(1 if self.on_host else min(SYNC_EVERY, *alive)):
                 self.batch.step()
-            heard = self.batch.collect()
-        return heard + self._make_room()
+            tokens = self.batch.collect()
+        return tokens + self._refill()
 
-    def _begin(self) -> list[GeneratedToken]:
-        first, *others = _alike(self._next(self.choices.batch))
-        self.batch = RunningBatch(self.model, first, self.choices, self.capacity, growing=True)
-        heard = self.batch.collect()
+    def _start_batch(self) -> list[GeneratedToken]:
+        first, *others = _group_by_length(self._take_waiting(self.params.batch))
+        self.batch = RunningBatch(self.model, first, self.params, self.capacity, growing=True)
+        tokens = self.batch.collect()
         if others:
             start = len(first)
             self.batch.widen(sum(map(len, others)))
             for group in others:
-                heard += self._put(self.batch, group, range(start, start + len(group)))
+                tokens += self._prefill_into(self.batch, group, range(start, start + len(group)))
                 start += len(group)
             self.batch.commit()
-        return heard
+        return tokens
 
-    def _make_room(self) -> list[GeneratedToken]:
-        """Gives the places of finished texts to those that wait, or gives them up."""
-        heard: list[GeneratedToken] = []
+    def _refill(self) -> list[GeneratedToken]:
+        """Give the rows of finished requests to waiting ones, or drop them."""
+        tokens: list[GeneratedToken] = []
         batch = self.batch
-        if batch is None or not any(text.finished for text in batch.texts):
-            return heard
-        while self.waiting and (free := [at for at, text in enumerate(batch.texts) if text.finished]):
-            for group in _alike(self._next(len(free))):
-                heard += self._put(batch, group, free[: len(group)])
+        if batch is None or not any(state.finished for state in batch.states):
+            return tokens
+        while self.waiting and (free := [at for at, state in enumerate(batch.states) if state.finished]):
+            for group in _group_by_length(self._take_waiting(len(free))):
+                tokens += self._prefill_into(batch, group, free[: len(group)])
                 free = free[len(group) :]
-        alive = sum(not text.finished for text in batch.texts)
-        # On a CPU every row costs; elsewhere a smaller batch hardly costs less, and new shapes cost.
-        if self.on_host or alive <= len(batch.texts) // 2:
+        alive = sum(not state.finished for state in batch.states)
+        # On a CPU every row costs time; elsewhere a smaller batch is hardly faster, and new shapes are slow.
+        if self.on_host or alive <= len(batch.states) // 2:
             batch.compact()
-        elif alive < len(batch.texts):
-            batch.forget()
+        elif alive < len(batch.states):
+            batch.clear_finished()
         if alive:
             batch.commit()
         else:
             self.batch = None
-        return heard
+        return tokens
 
-    def _put(self, batch: RunningBatch, group: Sequence[RequestState], places: Sequence[int]) -> list[GeneratedToken]:
-        new = RunningBatch(self.model, group, self.choices, self.capacity, growing=False)
+    def _prefill_into(
+        self, batch: RunningBatch, group: Sequence[RequestState], places: Sequence[int]
+    ) -> list[GeneratedToken]:
+        new = RunningBatch(self.model, group, self.params, self.capacity, growing=False)
         batch.place(places, new)
         return new.collect()
 
-    def _next(self, most: int) -> list[RequestState]:
+    def _take_waiting(self, most: int) -> list[RequestState]:
         return [self.waiting.popleft() for _ in range(min(most, len(self.waiting)))]
 
 
-def on_host(device: torch.device) -> bool:
-    """Whether to look at a number costs nothing; elsewhere it means to wait."""
+def is_on_host(device: torch.device) -> bool:
+    """Return whether reading a tensor needs no wait for a device."""
     return device.type == "cpu"
 
 
-def _alike(texts: Sequence[RequestState]) -> list[list[RequestState]]:
-    """Texts whose prompts are read together: of about the same length, so that little is read in vain."""
+def _group_by_length(states: Sequence[RequestState]) -> list[list[RequestState]]:
+    """Group requests whose prompts have similar lengths, to waste little on padding."""
     groups: list[list[RequestState]] = []
-    for text in sorted(texts, key=lambda text: (count_soft_tokens(text.request.inputs), text.read)):
-        length, group = text.read, groups[-1] if groups else []
+    for state in sorted(states, key=lambda state: (count_soft_tokens(state.request.inputs), state.prompt_length)):
+        length, group = state.prompt_length, groups[-1] if groups else []
         fits = (
             group
-            and count_soft_tokens(group[0].request.inputs) == count_soft_tokens(text.request.inputs)
-            and 4 * (length - group[0].read) <= length + 32
-            and length * (len(group) + 1) <= READ_AT_ONCE
+            and count_soft_tokens(group[0].request.inputs) == count_soft_tokens(state.request.inputs)
+            and 4 * (length - group[0].prompt_length) <= length + 32
+            and length * (len(group) + 1) <= MAX_PREFILL_TOKENS
         )
         if fits:
-            group.append(text)
+            group.append(state)
         else:
-            groups.append([text])
+            groups.append([state])
     return groups

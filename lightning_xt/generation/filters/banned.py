@@ -6,17 +6,17 @@ from torch import Tensor
 
 from lightning_xt.generation.filters.base import Filter
 from lightning_xt.generation.filters.option_tensor import OptionTensor
-from lightning_xt.generation.filters.vocabulary_checks import check_ids, check_vocabulary, rule_out
+from lightning_xt.generation.filters.vocabulary_checks import check_ids, check_vocabulary, mask_tokens
 from lightning_xt.generation.history import History
 
 
 class Banned(Filter):
-    """Rules chosen words out.
+    """Mask given tokens.
 
-    Where no other word is left, the likeliest of them stays; so it comes before filters that keep the likeliest.
+    If no other token is left, the most likely of them stays; so place it before filters that keep the most likely.
 
     Args:
-        tokens: ids of the words.
+        tokens: ids to mask.
     """
 
     def __init__(self, tokens: Sequence[int]) -> None:
@@ -26,5 +26,5 @@ class Banned(Filter):
 
     def __call__(self, logits: Float[Tensor, "b v"], history: History) -> Float[Tensor, "b v"]:
         check_vocabulary("tokens of Banned", self.tokens, logits.shape[-1])
-        banned = torch.zeros_like(logits[:1], dtype=torch.bool).index_fill(1, self._ids.on(logits.device), True)
-        return rule_out(logits, banned)
+        banned = torch.zeros_like(logits[:1], dtype=torch.bool).index_fill(1, self._ids.to(logits.device), True)
+        return mask_tokens(logits, banned)

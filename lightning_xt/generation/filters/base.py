@@ -1,4 +1,4 @@
-"""The contract of a filter: changes the logits of the next token before one is drawn."""
+"""The contract of a filter: change the logits of the next token before it is sampled."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -10,11 +10,11 @@ from lightning_xt.generation.history import History
 
 
 class Filter(ABC):
-    """Rescales logits, or rules words out by setting theirs to minus infinity; at least one word stays."""
+    """Change of logits: rescale them, or mask tokens by minus infinity; at least one token stays."""
 
     @abstractmethod
     def __call__(self, logits: Float[Tensor, "b v"], history: History) -> Float[Tensor, "b v"]:
-        """The changed logits.
+        """Return the changed logits.
 
         Args:
             logits: of the next token, divided by the temperature.

@@ -11,12 +11,12 @@ from lightning_xt.generation.history import History
 
 
 class Forced(Filter):
-    """Makes a text begin with chosen words, in order; after them it is free.
+    """Force a completion to begin with given tokens, in order.
 
-    The word whose turn it is has a logit of 0, whatever filters before this one made of it.
+    The next forced token gets a logit of 0, whatever earlier filters did to it.
 
     Args:
-        tokens: ids of the words.
+        tokens: ids to begin with.
     """
 
     def __init__(self, tokens: Sequence[int]) -> None:
@@ -28,7 +28,7 @@ class Forced(Filter):
         check_vocabulary("tokens of Forced", self.tokens, logits.shape[-1])
         if not self.tokens:
             return logits
-        drawn = (history.lengths - history.prompts)[:, None]
-        word = self._ids.on(logits.device)[drawn.clamp(max=len(self.tokens) - 1)]
-        only = torch.full_like(logits, float("-inf")).scatter(1, word, 0.0)
-        return torch.where(drawn < len(self.tokens), only, logits)
+        generated = (history.lengths - history.prompts)[:, None]
+        token = self._ids.to(logits.device)[generated.clamp(max=len(self.tokens) - 1)]
+        only = torch.full_like(logits, float("-inf")).scatter(1, token, 0.0)
+        return torch.where(generated < len(self.tokens), only, logits)

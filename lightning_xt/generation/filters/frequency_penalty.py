@@ -2,24 +2,22 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lightning_xt.generation.filters.base import Filter
-from lightning_xt.generation.filters.vocabulary_checks import LARGEST, count
+from lightning_xt.generation.filters.vocabulary_checks import MAX_LOGIT_BIAS, count_tokens
 from lightning_xt.generation.history import History
+from lightning_xt.system.option_checks import check_option
 
 
 class FrequencyPenalty(Filter):
-    """Subtracts a penalty from the logit of a word each time that it was drawn before; the prompt does not count.
+    """Subtract a penalty from a token's logit for each time that it was generated; the prompt does not count.
 
     Args:
-        penalty: number to subtract; below 0 it makes repetition likelier.
+        penalty: number to subtract; below 0 it makes repetition more likely.
     """
 
     def __init__(self, penalty: int | float) -> None:
-        if not abs(penalty) <= LARGEST:
-            raise ValueError(
-                f"filters: FrequencyPenalty has penalty {penalty}, which must be from -{LARGEST} to {LARGEST}"
-            )
+        check_option("filters: FrequencyPenalty", "penalty", penalty, least=-MAX_LOGIT_BIAS, most=MAX_LOGIT_BIAS)
         self.penalty = penalty
 
     def __call__(self, logits: Float[Tensor, "b v"], history: History) -> Float[Tensor, "b v"]:
-        times = count(history.tokens, history.drawn, logits.shape[-1])
+        times = count_tokens(history.tokens, history.generated, logits.shape[-1])
         return logits - self.penalty * times.to(logits.dtype)

@@ -3,26 +3,26 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lightning_xt.generation.filters.base import Filter
-from lightning_xt.generation.filters.vocabulary_checks import rule_out
+from lightning_xt.generation.filters.vocabulary_checks import mask_tokens
 from lightning_xt.generation.history import History
+from lightning_xt.system.option_checks import check_option
 
 
 class MinLength(Filter):
-    """Rules the end out while a text is short; without an end it changes nothing.
+    """Mask the end token until a completion has a minimum length; do nothing without an end token.
 
-    Where no other word is left, the end stays.
+    If no other token is left, the end token stays.
 
     Args:
-        length: tokens to draw before the end may be drawn, at least 0.
+        length: tokens to generate before the end token, at least 0.
     """
 
     def __init__(self, length: int) -> None:
-        if length < 0:
-            raise ValueError(f"filters: MinLength has length {length}, which must be at least 0")
+        check_option("filters: MinLength", "length", length, least=0)
         self.length = length
 
     def __call__(self, logits: Float[Tensor, "b v"], history: History) -> Float[Tensor, "b v"]:
         if history.end is None:
             return logits
         end = torch.arange(logits.shape[-1], device=logits.device) == history.end
-        return rule_out(logits, end & (history.lengths - history.prompts < self.length)[:, None])
+        return mask_tokens(logits, end & (history.lengths - history.prompts < self.length)[:, None])

@@ -5,20 +5,20 @@ from torch import Tensor
 
 from lightning_xt.generation.filters.base import Filter
 from lightning_xt.generation.history import History
+from lightning_xt.system.option_checks import check_option
 
 
 class MinP(Filter):
-    """Keeps the words at least p times as probable as the likeliest.
+    """Keep tokens with at least `p` times the probability of the most likely.
 
     Nguyen et al., 2024. https://arxiv.org/abs/2407.01082
 
     Args:
-        p: share of the highest probability that a word must have, from 0 to 1.
+        p: fraction of the highest probability, from 0 to 1.
     """
 
     def __init__(self, p: int | float) -> None:
-        if not 0 <= p <= 1:
-            raise ValueError(f"min_p must be from 0 to 1, not {p}")
+        check_option("filters: MinP (min_p)", "p", p, least=0, most=1)
         self.p = p
 
     def __call__(self, logits: Float[Tensor, "b v"], history: History) -> Float[Tensor, "b v"]:

@@ -1,4 +1,4 @@
-"""Numbers of an option, as tensors."""
+"""Numbers of an option as tensors."""
 
 from collections.abc import Iterable
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class OptionTensor:
-    """Keeps numbers on every device that asks for them: to send them at each step would be to wait for it.
+    """Numbers kept on each device that uses them, because a transfer at each step would wait for the device.
 
     Args:
         values: the numbers.
@@ -15,11 +15,11 @@ class OptionTensor:
     """
 
     def __init__(self, values: Iterable[int | float], dtype: torch.dtype) -> None:
-        self._here = torch.tensor(list(values), dtype=dtype)
-        self._there: dict[torch.device, Tensor] = {}
+        self._on_cpu = torch.tensor(list(values), dtype=dtype)
+        self._copies: dict[torch.device, Tensor] = {}
 
-    def on(self, device: torch.device) -> Tensor:
-        """The numbers as a tensor there."""
-        if device not in self._there:
-            self._there[device] = self._here.to(device)
-        return self._there[device]
+    def to(self, device: torch.device) -> Tensor:
+        """Return the numbers on a device."""
+        if device not in self._copies:
+            self._copies[device] = self._on_cpu.to(device)
+        return self._copies[device]

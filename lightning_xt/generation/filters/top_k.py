@@ -3,20 +3,20 @@ from torch import Tensor
 
 from lightning_xt.generation.filters.base import Filter
 from lightning_xt.generation.history import History
+from lightning_xt.system.option_checks import check_option
 
 
 class TopK(Filter):
-    """Keeps the likeliest words, and all that are as likely as the last of them.
+    """Keep the `k` most likely tokens, and all that are as likely as the last of them.
 
     Fan, Lewis and Dauphin, 2018. https://arxiv.org/abs/1805.04833
 
     Args:
-        k: words to keep.
+        k: tokens to keep, at least 1.
     """
 
     def __init__(self, k: int) -> None:
-        if k < 1:
-            raise ValueError(f"top_k must be at least 1, not {k}")
+        check_option("filters: TopK (top_k)", "k", k, least=1)
         self.k = k
 
     def __call__(self, logits: Float[Tensor, "b v"], history: History) -> Float[Tensor, "b v"]:

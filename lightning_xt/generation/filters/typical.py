@@ -4,27 +4,27 @@ from torch import Tensor
 
 from lightning_xt.generation.filters.base import Filter
 from lightning_xt.generation.history import History
+from lightning_xt.system.option_checks import check_option
 
 
 class Typical(Filter):
-    """Keeps the words whose surprise is closest to the one expected, until their probability reaches p.
+    """Keep the tokens whose surprisal is closest to the entropy, until their total probability reaches `p`.
 
     Meister, Pimentel, Wiher and Cotterell, 2022. https://arxiv.org/abs/2202.00666
 
-    The likeliest word is not always among them. Of words equally close, lower ids come first.
+    The most likely token is not always among them. Of equally close tokens, lower ids come first.
 
     Args:
-        p: probability the kept words must reach together, above 0 and at most 1.
+        p: total probability of the kept tokens, above 0 and at most 1.
     """
 
     def __init__(self, p: int | float) -> None:
-        if not 0 < p <= 1:
-            raise ValueError(f"filters: Typical has p {p}, which must be above 0 and at most 1")
+        check_option("filters: Typical", "p", p, above=0, most=1)
         self.p = p
 
     def __call__(self, logits: Float[Tensor, "b v"], history: History) -> Float[Tensor, "b v"]:
         if self.p == 1:
-            # In floating point the sum may reach 1 before the last word.
+            # In floating point the sum may reach 1 before the last token.
             return logits
         log_probs = logits.log_softmax(dim=-1)
         probabilities = log_probs.exp()

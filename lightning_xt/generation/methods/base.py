@@ -1,42 +1,104 @@
-"""The contract of a method: how whole sequences are made from next-token scores."""
+"""The contract of a decoding method: make sequences from next-token scores."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Sequence
-from typing import ClassVar
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import ExitStack
+from typing import ClassVar, Protocol, runtime_checkable
 
+import torch
+
+from lightning_xt.generation.batching.request_groups import group_requests
+from lightning_xt.generation.eval_mode import eval_mode
 from lightning_xt.generation.protocol import Autoregressive
+from lightning_xt.generation.request_checks import check_requests
 from lightning_xt.generation.requests import GeneratedToken, Request, SamplingParams
 
 
-class Method(ABC):
-    """Answers requests, token by token where it can."""
-
-    ranked: ClassVar[bool] = False
-    """Whether it ranks whole sequences, none of which is certain before the end; it ignores `SamplingParams.stop`."""
-    needs_hidden_states: ClassVar[bool] = False
-    """Whether it needs the vectors that a head makes logits of, which a `Decoder` alone gives."""
-    rereads_prefix: ClassVar[bool] = True
-    """Whether it must read a text from its start to go on with it. Not so where each text is one row from its first
-    token to its last, of which it needs nothing but the model's memory."""
-    draws: bool = True
-    """Whether another seed gives another text."""
+@runtime_checkable
+class DecodingRun(Protocol):
+    """Requests that a method decodes together."""
 
     @property
-    def sequences(self) -> int:
-        """Sequences that it gives for each request, at most."""
+    def busy(self) -> bool:
+        """Whether there are tokens left to generate."""
+
+    def advance(self) -> list[GeneratedToken]:
+        """Run a decode step; return the tokens that have become certain."""
+
+
+class Method(ABC):
+    """Decoding method: generates the tokens of requests, one by one if it can."""
+
+    ranked: ClassVar[bool] = False
+    """Whether it ranks whole sequences, so that none is certain before the end; it ignores `SamplingParams.stop`."""
+    needs_hidden_states: ClassVar[bool] = False
+    """Whether it needs the hidden states before the head, which only a `Decoder` returns."""
+    rereads_prefix: ClassVar[bool] = True
+    """Whether it must prefill a sequence from its start to continue it. False if a sequence is one row of the cache
+    from its first token to its last, and the method needs nothing else."""
+    uses_seed: bool = True
+    """Whether another seed gives another sequence."""
+
+    @property
+    def num_sequences(self) -> int:
+        """Most sequences per request."""
         return 1
 
-    @abstractmethod
-    def __call__(
-        self, model: Autoregressive, requests: Sequence[Request], choices: SamplingParams
-    ) -> Generator[GeneratedToken, None, None]:
-        """Tokens of all requests as they become certain; those of one sequence in order, the last one marked.
+    @property
+    def rows_per_request(self) -> int:
+        """Rows of the model that decode one request."""
+        return 1
 
-        The model decodes in evaluation mode and is left as it was, also when the generator is closed early.
+    def __call__(
+        self, model: Autoregressive, requests: Sequence[Request], params: SamplingParams
+    ) -> Generator[GeneratedToken, None, None]:
+        """Yield the tokens of all requests once they are certain; those of a sequence in order, the last one marked.
+
+        The model decodes in evaluation mode and is left in its mode, also if the generator is closed early.
 
         Raises:
-            ValueError: choices that the method cannot make; at once, before the first token is asked for.
+            ValueError: a request or a parameter is out of range, or the method does not support it; raised by the
+                call, before the first token is requested.
         """
+        check_requests(model, requests, params)
+        self.check(model, requests, params)
+        return self._generate(model, requests, params)
+
+    def check(self, model: Autoregressive, requests: Sequence[Request], params: SamplingParams) -> None:  # noqa: B027
+        """Raise a ValueError for what this method does not support."""
+
+    def group(self, requests: Sequence[Request], params: SamplingParams) -> list[list[int]]:
+        """Return the numbers of requests to decode together, group by group."""
+        return group_requests(requests, max(1, params.batch // self.rows_per_request))
+
+    def list_models(self, model: Autoregressive) -> list[Autoregressive]:
+        """Return all models that run, to be put into evaluation mode."""
+        return [model]
+
+    @abstractmethod
+    def start(self, model: Autoregressive, requests: Mapping[int, Request], params: SamplingParams) -> DecodingRun:
+        """Prefill the prompts of a group.
+
+        Args:
+            model: in evaluation mode.
+            requests: by their numbers.
+            params: sampling parameters.
+        """
+
+    def _generate(
+        self, model: Autoregressive, requests: Sequence[Request], params: SamplingParams
+    ) -> Generator[GeneratedToken, None, None]:
+        with ExitStack() as modes:
+            for each in self.list_models(model):
+                modes.enter_context(eval_mode(each))
+            for numbers in self.group(requests, params):
+                # Entered for each step: the consumer of the tokens runs outside inference mode.
+                with torch.inference_mode():
+                    run = self.start(model, {number: requests[number] for number in numbers}, params)
+                while run.busy:
+                    with torch.inference_mode():
+                        tokens = run.advance()
+                    yield from tokens
 
 
 MethodFactory = Callable[[], Method]

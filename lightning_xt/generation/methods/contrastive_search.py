@@ -1,4 +1,4 @@
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
@@ -7,23 +7,21 @@ from torch import Tensor
 from torch.nn import functional
 
 from lightning_xt.core.inputs import Inputs
-from lightning_xt.generation.batching.prefill import read_prompts
-from lightning_xt.generation.batching.request_groups import batches
+from lightning_xt.generation.batching.prefill import prefill
 from lightning_xt.generation.batching.row_inputs import count_soft_tokens, stack_inputs, step_inputs
 from lightning_xt.generation.batching.row_state import RowState, filter_logits, upcast
-from lightning_xt.generation.eval_mode import eval_mode
 from lightning_xt.generation.methods.base import Method
 from lightning_xt.generation.protocol import Autoregressive, DecodingCache
-from lightning_xt.generation.request_checks import check_requests
 from lightning_xt.generation.requests import GeneratedToken, Request, SamplingParams
 from lightning_xt.system.option_checks import check_option
 
-Head = Callable[[Tensor], Tensor]
-
 
 @runtime_checkable
-class GivesStates(Autoregressive, Protocol):
-    """A model that also gives the vectors which its head turns into logits."""
+class ReturnsStates(Autoregressive, Protocol):
+    """Model that also returns the hidden states from which its head makes logits."""
+
+    @property
+    def head(self) -> Callable[[Tensor], Tensor]: ...
 
     def states(
         self,
@@ -37,148 +35,142 @@ class GivesStates(Autoregressive, Protocol):
 
 
 class ContrastiveSearch(Method):
-    """Goes on with the one of a few likely words that is least like what is there: it is likely, but no repetition.
+    """Contrastive search: of a few likely tokens, take the one least similar to the sequence so far.
 
     Su et al., 2022. https://arxiv.org/abs/2202.06417
-    A word's score is (1 - alpha) times its probability less alpha times the largest cosine of its vector and those of
-    all tokens before it, of the prompt too; a token's vector is what the head makes logits of. Probabilities are those
-    after temperature and filters; a temperature of 0 counts as 1, as there is nothing to draw. The rows decoded at once
-    are words times texts, one text at least.
+    A token's score is (1 - alpha) times its probability minus alpha times the largest cosine between its hidden state
+    and those of all tokens before it, prompt included; the hidden state is the input of the head. Probabilities are
+    taken after temperature and filters; a temperature of 0 counts as 1, because nothing is sampled. The batch holds `k`
+    rows per request, and at least one request.
 
     Args:
-        k: likeliest words among which one is chosen.
-        alpha: weight of likeness, from 0 to 1; 0 is greedy decoding.
+        k: most likely tokens that are compared.
+        alpha: weight of the similarity, from 0 to 1; 0 is greedy decoding.
     """
 
     needs_hidden_states: ClassVar = True
-    draws = False
+    uses_seed = False
 
     def __init__(self, *, k: int = 4, alpha: int | float = 0.6) -> None:
         check_option("method: ContrastiveSearch", "k", k, least=1)
-        if not 0 <= alpha <= 1:
-            raise ValueError(f"method: ContrastiveSearch has alpha {alpha}, which must be from 0 to 1")
+        check_option("method: ContrastiveSearch", "alpha", alpha, least=0, most=1)
         self.k, self.alpha = k, alpha
 
-    def __call__(
-        self, model: Autoregressive, requests: Sequence[Request], choices: SamplingParams
-    ) -> Generator[GeneratedToken, None, None]:
-        check_requests(model, requests, choices)
-        head = getattr(model, "head", None)
-        if not isinstance(model, GivesStates) or not callable(head):
-            raise ValueError(
-                f"method ContrastiveSearch compares the vectors of tokens, and a {type(model).__name__} gives none; "
-                "use it with a Decoder by itself, or choose another method"
-            )
-        return self._written(model, head, requests, choices)
+    @property
+    def rows_per_request(self) -> int:
+        return self.k
 
-    def _written(
-        self, model: GivesStates, head: Head, requests: Sequence[Request], choices: SamplingParams
-    ) -> Generator[GeneratedToken, None, None]:
-        with eval_mode(model):
-            for numbers in batches(requests, max(1, choices.batch // self.k)):
-                # Entered anew each time: whoever reads the tokens does so outside inference mode.
-                with torch.inference_mode():
-                    together = {number: requests[number] for number in numbers}
-                    texts = _Texts(model, head, together, choices, k=self.k, alpha=self.alpha)
-                while texts.busy:
-                    with torch.inference_mode():
-                        heard = texts.advance()
-                    yield from heard
+    def check(self, model: Autoregressive, requests: Sequence[Request], params: SamplingParams) -> None:
+        """Raise a ValueError for a model that returns no hidden states."""
+        _require_states(model)
+
+    def start(
+        self, model: Autoregressive, requests: Mapping[int, Request], params: SamplingParams
+    ) -> "_ContrastiveRun":
+        return _ContrastiveRun(_require_states(model), requests, params, k=self.k, alpha=self.alpha)
 
 
-class _Texts:
-    """Texts that are written side by side, all of which begin at once.
+class _ContrastiveRun:
+    """Sequences being decoded together.
 
-    Row r of the model's memory is of word r % k of text r // k. All words are read before one is chosen; then what is
-    remembered of that one takes the place of the others.
+    Row r of the cache is candidate r % k of sequence r // k. All candidates are run before one is chosen; then its
+    cache row replaces the others.
     """
 
     def __init__(
         self,
-        model: GivesStates,
-        head: Head,
+        model: ReturnsStates,
         requests: Mapping[int, Request],
-        choices: SamplingParams,
+        params: SamplingParams,
         *,
         k: int,
         alpha: int | float,
     ) -> None:
-        self.model, self.head, self.choices = model, head, choices
+        self.model, self.params = model, params
         self.k, self.alpha = min(k, model.vocab_size), alpha
-        self.requests, self.drawn = dict(requests), 0
+        self.requests, self.generated = dict(requests), 0
         own = list(requests.values())
         width, longest = max(len(request.prompt) for request in own), max(request.max_new_tokens for request in own)
-        self.rows = RowState.of(own, width + longest)
+        self.rows = RowState.from_requests(own, width + longest)
         capacity = count_soft_tokens(own[0].inputs) + width + longest
-        self.memory = model.new_cache(len(own), capacity, window=choices.window)
-        states = read_prompts(model.states, own, self.memory, last_only=False)
-        self.memory.repeat(self.k)
-        self._inputs = self._step_inputs()
+        self.cache = model.new_cache(len(own), capacity, window=params.window)
+        states = prefill(model.states, own, self.cache, last_only=False)
+        self.cache.repeat(self.k)
+        self._inputs = self._stack_inputs()
         self.newest = states[torch.arange(len(own), device=states.device), self.rows.prompts - 1]
-        self.past = functional.pad(_directions(states), (0, 0, 0, longest))
+        self.past = functional.pad(_normalize(states), (0, 0, 0, longest))
 
     @property
     def busy(self) -> bool:
-        """Whether there is anything left to write."""
+        """Whether there are tokens left to generate."""
         return bool(self.requests)
 
     def advance(self) -> list[GeneratedToken]:
-        """Chooses the next token of each text."""
+        """Choose the next token of each sequence."""
         rows, k = self.rows, self.k
         each = torch.arange(len(self.requests), device=rows.lengths.device)
-        logits = upcast(self.head(self.newest[:, None])[:, -1])
-        probabilities = filter_logits(logits, rows.history(self.choices.end), self.choices).softmax(dim=-1)
-        shares, words = probabilities.topk(k)
-        states = self.model.states(words.view(-1, 1), inputs=self._inputs, cache=self.memory, last_only=True)
+        logits = upcast(self.model.head(self.newest[:, None])[:, -1])
+        filtered = filter_logits(logits, rows.history(self.params.end), self.params)
+        probabilities, candidates = filtered.softmax(dim=-1).topk(k)
+        states = self.model.states(candidates.view(-1, 1), inputs=self._inputs, cache=self.cache, last_only=True)
         states = states.view(len(each), k, -1)
-        choice = self._scores(shares, _directions(states)).argmax(dim=-1)
-        token = words[each, choice]
+        choice = self._score(probabilities, _normalize(states)).argmax(dim=-1)
+        token = candidates[each, choice]
         log_probs = logits[each, token] - logits.logsumexp(dim=-1)
         self.newest = states[each, choice]
-        self.past[each, rows.lengths] = _directions(self.newest)
+        self.past[each, rows.lengths] = _normalize(self.newest)
         rows.tokens[each, rows.lengths] = token
         rows.lengths, rows.newest = rows.lengths + 1, token
-        self.drawn += 1
-        heard = self._hear(token.tolist(), log_probs.tolist())
-        self._remember(choice, [at for at, drawn in enumerate(heard) if not drawn.last])
-        return heard
+        self.generated += 1
+        tokens = self._collect(token.tolist(), log_probs.tolist())
+        self._keep(choice, [at for at, each_token in enumerate(tokens) if not each_token.last])
+        return tokens
 
-    def _scores(self, shares: Float[Tensor, "b k"], directions: Float[Tensor, "b k D"]) -> Float[Tensor, "b k"]:
+    def _score(self, probabilities: Float[Tensor, "b k"], directions: Float[Tensor, "b k D"]) -> Float[Tensor, "b k"]:
         unknown = ~self.rows.history(None).past
-        likeness = (directions @ self.past.mT).masked_fill(unknown[:, None], float("-inf")).amax(dim=-1)
-        scores = (1 - self.alpha) * shares - self.alpha * likeness
-        # What a filter rules out is no candidate, even where fewer than k are left.
-        return scores.masked_fill(shares == 0, float("-inf"))
+        similarity = (directions @ self.past.mT).masked_fill(unknown[:, None], float("-inf")).amax(dim=-1)
+        scores = (1 - self.alpha) * probabilities - self.alpha * similarity
+        # A masked token is no candidate, even if fewer than k are left.
+        return scores.masked_fill(probabilities == 0, float("-inf"))
 
-    def _hear(self, tokens: Sequence[int], log_probs: Sequence[float]) -> list[GeneratedToken]:
-        heard = []
+    def _collect(self, tokens: Sequence[int], log_probs: Sequence[float]) -> list[GeneratedToken]:
+        collected = []
         for (number, request), token, log_prob in zip(self.requests.items(), tokens, log_probs, strict=True):
-            stopped = self.choices.stop is not None and self.choices.stop(number, token)
-            last = stopped or token == self.choices.end or self.drawn == request.max_new_tokens
-            heard.append(GeneratedToken(number, token, log_prob, last))
-        return heard
+            stopped = self.params.stop is not None and self.params.stop(number, token)
+            last = stopped or token == self.params.end or self.generated == request.max_new_tokens
+            collected.append(GeneratedToken(number, token, log_prob, last))
+        return collected
 
-    def _remember(self, choice: Int[Tensor, " b"], kept: Sequence[int]) -> None:
-        """Goes on from the chosen words, with these texts alone."""
+    def _keep(self, choice: Int[Tensor, " b"], kept: Sequence[int]) -> None:
+        """Continue from the chosen candidates, with only the kept sequences."""
         fewer = len(kept) < len(self.requests)
         numbers = list(self.requests)
         self.requests = {numbers[at]: self.requests[numbers[at]] for at in kept}
         if not kept:
             return
-        texts = torch.tensor(kept, device=choice.device)
-        order = (texts * self.k + choice[texts]).repeat_interleave(self.k)
+        sequences = torch.tensor(kept, device=choice.device)
+        order = (sequences * self.k + choice[sequences]).repeat_interleave(self.k)
         if fewer:
-            self.memory.select(order)
-            self.rows.select(texts)
-            self.newest, self.past = self.newest[texts], self.past[texts]
-            self._inputs = self._step_inputs()
+            self.cache.select(order)
+            self.rows.select(sequences)
+            self.newest, self.past = self.newest[sequences], self.past[sequences]
+            self._inputs = self._stack_inputs()
         else:
-            self.memory.reorder(order)
+            self.cache.reorder(order)
 
-    def _step_inputs(self) -> Inputs | None:
+    def _stack_inputs(self) -> Inputs | None:
         return stack_inputs([step_inputs(request.inputs) for request in self.requests.values() for _ in range(self.k)])
 
 
-def _directions(states: Float[Tensor, "*b D"]) -> Float[Tensor, "*b D"]:
-    """Vectors of length 1, whose products are cosines."""
+def _require_states(model: Autoregressive) -> ReturnsStates:
+    if not isinstance(model, ReturnsStates) or not callable(model.head):
+        raise ValueError(
+            f"method ContrastiveSearch compares hidden states, and a {type(model).__name__} returns none; use it with "
+            "a Decoder, or choose another method"
+        )
+    return model
+
+
+def _normalize(states: Float[Tensor, "*b D"]) -> Float[Tensor, "*b D"]:
+    """Scale vectors to length 1, so that their products are cosines."""
     return functional.normalize(upcast(states), dim=-1)

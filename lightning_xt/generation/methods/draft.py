@@ -1,28 +1,27 @@
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from lightning_xt.generation.batching.row_state import RowState
-from lightning_xt.generation.eval_mode import eval_mode
 from lightning_xt.generation.protocol import Autoregressive
-from lightning_xt.generation.requests import GeneratedToken, Request, SamplingParams
-from lightning_xt.generation.search.speculated_rows import CachedModel, Moves, TrackedRow, draw_steps, padded
+from lightning_xt.generation.requests import Request, SamplingParams
+from lightning_xt.generation.search.speculated_rows import CachedModel, Moves, TrackedRow, pad_rows, sample_steps
 from lightning_xt.generation.search.speculation import Drafter, SpeculativeDecoding
 from lightning_xt.system.option_checks import check_option
 
 
 class Draft(SpeculativeDecoding):
-    """Lets a smaller model guess: it draws with the same random numbers as the model that decodes.
+    """Speculative decoding with a draft model that samples with the same random numbers as its target.
 
     Leviathan et al., 2022. https://arxiv.org/abs/2211.17192
-    Departs from it in that guesses are not accepted by chance: the text is that of plain decoding, token for token,
-    with the same seed, whatever the draft is. The draft is given the same inputs.
+    Departs from it in that drafts are not accepted by chance: the completion equals that of plain decoding, token for
+    token, with the same seed, whatever the draft model is. The draft model gets the same inputs.
 
     Args:
         draft: a model of the same vocabulary.
-        ahead: most tokens that it draws before they are read.
+        ahead: most tokens that it proposes before they are verified.
     """
 
     rereads_prefix: ClassVar = False
@@ -32,61 +31,52 @@ class Draft(SpeculativeDecoding):
         super().__init__(ahead)
         self.draft = draft
 
-    def check(self, model: Autoregressive, requests: Sequence[Request]) -> None:
-        """Raises a ValueError for a draft of another vocabulary, or whose positions do not reach as far."""
+    def check(self, model: Autoregressive, requests: Sequence[Request], params: SamplingParams) -> None:
+        """Raise a ValueError for a draft of another vocabulary, or with too few positions."""
         if self.draft.vocab_size != model.vocab_size:
             raise ValueError(
                 f"the draft has a vocabulary of {self.draft.vocab_size} tokens and the model one of "
                 f"{model.vocab_size}; give a draft that was trained with the same tokenizer"
             )
         limit = self.draft.max_length
-        texts = [TrackedRow(0, request) for request in requests]
-        longest = max((text.soft + text.longest for text in texts), default=0)
+        rows = [TrackedRow(0, request) for request in requests]
+        longest = max((row.soft + row.longest for row in rows), default=0)
         if limit is not None and longest > limit:
             raise ValueError(
-                f"a prompt and its answer may have {longest} tokens, but the draft's positions reach only {limit} "
+                f"a prompt and its completion may have {longest} tokens, but the draft's positions reach only {limit} "
                 "(max_length); ask for fewer tokens, or decode without the draft"
             )
 
-    def __call__(
-        self, model: Autoregressive, requests: Sequence[Request], choices: SamplingParams
-    ) -> Generator[GeneratedToken, None, None]:
-        """Tokens of all requests as they become certain, from as many rows at once as the choices allow."""
-        return self._with_draft(super().__call__(model, requests, choices))
+    def list_models(self, model: Autoregressive) -> list[Autoregressive]:
+        return [model, self.draft]
 
-    def guesser(self, texts: Sequence[TrackedRow], choices: SamplingParams) -> Drafter:
-        """What guesses for these rows, whose prompts are known."""
-        return _Drafted(CachedModel(self.draft, texts, choices.window, self.ahead + 1), choices)
-
-    def _with_draft(self, drawn: Generator[GeneratedToken, None, None]) -> Generator[GeneratedToken, None, None]:
-        with eval_mode(self.draft):
-            yield from drawn
+    def make_drafter(self, rows: Sequence[TrackedRow], params: SamplingParams) -> Drafter:
+        return _ModelDrafter(CachedModel(self.draft, rows, params.window, self.ahead + 1), params)
 
 
-class _Drafted:
-    """What a draft draws.
+class _ModelDrafter:
+    """Drafter that samples from a draft model.
 
     Args:
-        reader: the draft, which has read the prompts.
-        choices: how tokens are chosen.
+        model: draft model with the prompts prefilled.
+        params: sampling parameters.
     """
 
-    def __init__(self, reader: CachedModel, choices: SamplingParams) -> None:
-        self.reader = reader
-        self.choices = choices
+    def __init__(self, model: CachedModel, params: SamplingParams) -> None:
+        self.model, self.params = model, params
 
-    def guess(self, texts: Sequence[TrackedRow], rows: RowState, most: Sequence[int]) -> list[list[int]]:
-        """As many tokens for each row as the row that can use most wants, cut to what it can use itself."""
-        unread = self.reader.unread(texts)
-        self.reader.read(padded(unread, rows.tokens.device), [len(tokens) for tokens in unread])
-        drawn: list[Tensor] = []
+    def propose(self, rows: Sequence[TrackedRow], state: RowState, most: Sequence[int]) -> list[list[int]]:
+        """Sample as many tokens as any row can use; cut each row's to its own limit."""
+        pending = self.model.list_pending(rows)
+        self.model.extend(pad_rows(pending, state.tokens.device), [len(tokens) for tokens in pending])
+        sampled: list[Tensor] = []
         for step in range(max(most)):
             if step > 0:
-                self.reader.read(drawn[-1])
-            drawn.append(draw_steps(rows, self.reader.logits, self.choices, beyond=step))
-        tokens = torch.cat(drawn, dim=1).tolist()
+                self.model.extend(sampled[-1])
+            sampled.append(sample_steps(state, self.model.logits, self.params, offset=step))
+        tokens = torch.cat(sampled, dim=1).tolist()
         return [row[:number] for row, number in zip(tokens, most, strict=True)]
 
-    def keep(self, texts: Sequence[TrackedRow], moves: Moves) -> None:
-        """Forgets what was drawn in vain."""
-        self.reader.keep(texts, moves)
+    def keep(self, rows: Sequence[TrackedRow], moves: Moves) -> None:
+        """Roll back the tokens that were not accepted."""
+        self.model.keep(rows, moves)

@@ -9,16 +9,15 @@ from lightning_xt.system.option_checks import check_option
 
 
 class PromptLookup(SpeculativeDecoding):
-    """Guesses that a text goes on as it did after the last place where its last tokens stood before.
+    """Speculative decoding that drafts the tokens which followed the last occurrence of the newest n-gram.
 
     Saxena, 2023. https://github.com/apoorvumang/prompt-lookup-decoding
-    The text is that of plain decoding, token for token, with the same seed; where it repeats itself or its prompt it
-    takes fewer forwards. A model with a running state cannot take back wrong guesses and is refused.
+    The completion equals that of plain decoding, token for token, with the same seed; if it repeats itself or its
+    prompt, it takes fewer forwards. A model with a running state cannot roll back rejected drafts and is refused.
 
     Args:
-        ngram: last tokens that are looked for; where they are new and the last guess was of use, fewer and fewer of
-            them.
-        tokens: most tokens guessed at once.
+        ngram: newest tokens to look up; if they are new and the last draft was accepted, shorter n-grams are tried.
+        tokens: most tokens drafted at once.
     """
 
     rereads_prefix: ClassVar = False
@@ -29,43 +28,42 @@ class PromptLookup(SpeculativeDecoding):
         super().__init__(tokens)
         self.ngram = ngram
 
-    def guesser(self, texts: Sequence[TrackedRow], choices: SamplingParams) -> Drafter:
-        """What guesses for these rows, whose prompts are known."""
-        return _Lookup(self.ngram, texts)
+    def make_drafter(self, rows: Sequence[TrackedRow], params: SamplingParams) -> Drafter:
+        return _LookupDrafter(self.ngram, rows)
 
 
-class _Lookup:
-    """Where in each row what followed.
+class _LookupDrafter:
+    """Index of the n-grams of each row and the places that followed them.
 
     Args:
-        ngram: most tokens looked for.
-        texts: the rows.
+        ngram: most tokens looked up.
+        rows: the rows.
     """
 
-    def __init__(self, ngram: int, texts: Sequence[TrackedRow]) -> None:
+    def __init__(self, ngram: int, rows: Sequence[TrackedRow]) -> None:
         self.ngram = ngram
-        self.followed: dict[int, dict[tuple[int, ...], int]] = {text.number: {} for text in texts}
-        self.known = {text.number: 1 for text in texts}
+        self.followed: dict[int, dict[tuple[int, ...], int]] = {row.number: {} for row in rows}
+        self.indexed = {row.number: 1 for row in rows}
 
-    def guess(self, texts: Sequence[TrackedRow], rows: RowState, most: Sequence[int]) -> list[list[int]]:
-        """What followed the last time, as far as it is of use."""
-        return [self._guess(text, number) for text, number in zip(texts, most, strict=True)]
+    def propose(self, rows: Sequence[TrackedRow], state: RowState, most: Sequence[int]) -> list[list[int]]:
+        """Propose the tokens that followed the last time."""
+        return [self._propose(row, number) for row, number in zip(rows, most, strict=True)]
 
-    def keep(self, texts: Sequence[TrackedRow], moves: Moves) -> None:
-        """Rows are known by their numbers."""
+    def keep(self, rows: Sequence[TrackedRow], moves: Moves) -> None:
+        """Do nothing: rows are known by their numbers."""
 
-    def _guess(self, text: TrackedRow, most: int) -> list[int]:
-        tokens, followed = text.tokens, self.followed[text.number]
-        # Where nothing repeats, short matches are chance, and wrong guesses are not free.
-        shortest = self.ngram if len(tokens) == self.known[text.number] + 1 else 1
-        for place in range(self.known[text.number], len(tokens)):
+    def _propose(self, row: TrackedRow, most: int) -> list[int]:
+        tokens, followed = row.tokens, self.followed[row.number]
+        # If nothing repeats, short matches are chance, and rejected drafts cost time.
+        shortest = self.ngram if len(tokens) == self.indexed[row.number] + 1 else 1
+        for place in range(self.indexed[row.number], len(tokens)):
             for n in range(1, min(self.ngram, place) + 1):
                 followed[tuple(tokens[place - n : place])] = place
-        self.known[text.number] = len(tokens)
+        self.indexed[row.number] = len(tokens)
         for n in range(min(self.ngram, len(tokens)), shortest - 1, -1):
             then = followed.get(tuple(tokens[-n:]))
             if then is not None:
-                # What has been guessed is read on from, so a short period goes round.
+                # A draft may run into itself, so a short period repeats.
                 period = len(tokens) - then
                 return [tokens[then + step % period] for step in range(most)]
         return []

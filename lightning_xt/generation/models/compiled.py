@@ -1,4 +1,4 @@
-"""A model whose steps of decoding are compiled."""
+"""A decoder with compiled decode steps."""
 
 from types import FunctionType, MethodType
 from typing import Any
@@ -15,14 +15,13 @@ from lightning_xt.models.decoder import Decoder
 
 
 class Compiled(ModelWrapper):
-    """Decodes with a decoder, reading prompts as it does and each single token with one compiled program.
+    """Decoder whose prefill runs as it is and whose decode steps run one compiled program.
 
-    The program is made once for one row and once for several, in seconds to a minute; it serves every length, batch and
-    call. On a CPU `convert_weights(decoder, ..., compiled=True)` makes it fastest. On CUDA it uses graphs, which has
-    not been tried on any GPU yet.
+    The program is compiled once for one row and once for several, in seconds to a minute; it serves every length, batch
+    and call. On a CPU `convert_weights(decoder, ..., compiled=True)` makes it fastest. On CUDA it requests graphs.
 
     Args:
-        decoder: what is compiled; its weights may change afterwards, its parts and their types may not.
+        decoder: the decoder; its weights may change afterwards, its modules and their types may not.
     """
 
     def __init__(self, decoder: Decoder) -> None:
@@ -30,12 +29,12 @@ class Compiled(ModelWrapper):
         self._decoder = decoder
         self._on_cuda = decoder.token_embedding.weight.is_cuda
         options: dict[str, Any] = {
-            # To look whether any module has changed would take as long at each step as a layer.
+            # Guards on modules would take as long at each step as a layer.
             "guard_filter_fn": torch.compiler.skip_guard_on_all_nn_modules_unsafe,
-            # What mode="reduce-overhead" means.
+            # As mode="reduce-overhead" does.
             "triton.cudagraphs": self._on_cuda,
         }
-        self._step = torch.compile(_own(decoder), fullgraph=True, options=options)
+        self._step = torch.compile(_copy_step(decoder), fullgraph=True, options=options)
 
     def new_cache(self, batch: int, capacity: int, *, slack: int = 64, window: int | None = None) -> Cache:
         return self._decoder.new_cache(batch, capacity, slack=slack, window=window, static=True)
@@ -58,13 +57,13 @@ class Compiled(ModelWrapper):
                 torch._dynamo.maybe_mark_dynamic(tensor, 0)
         logits: Tensor = self._step(tokens, inputs, cache)
         cache.commit()
-        # The next replay of a graph writes where this one has written.
+        # The next replay of the graph overwrites this output.
         return logits.clone() if self._on_cuda else logits
 
 
-def _own(decoder: Decoder) -> MethodType:
-    """The decoder's step with code of its own: what is compiled is kept with the code, and is of one decoder alone."""
+def _copy_step(decoder: Decoder) -> MethodType:
+    """Return the decoder's step with its own code object, because torch keeps compiled programs by code object."""
     function = Decoder.step
     code = function.__code__.replace(co_name=f"step_{id(decoder)}")
-    own = FunctionType(code, function.__globals__, code.co_name, function.__defaults__)
-    return MethodType(own, decoder)
+    step = FunctionType(code, function.__globals__, code.co_name, function.__defaults__)
+    return MethodType(step, decoder)

@@ -1,4 +1,4 @@
-"""Contrastive decoding: what weaker models like too counts less."""
+"""Contrastive decoding: tokens that weaker models also like count less."""
 
 import math
 from collections.abc import Sequence
@@ -15,20 +15,19 @@ from lightning_xt.system.option_checks import check_option
 
 
 class Contrastive(ModelWrapper):
-    """Scores plausible words by (1 + strength) log p(word) - strength log q(word), q being what amateurs think.
+    """Model that scores plausible tokens by (1 + strength) log p - strength log q, with q from amateur models.
 
     O'Brien & Lewis, 2023. https://arxiv.org/abs/2309.09117
-    Of several amateurs log q is the mean. A word is plausible where the model gives it at least a share of the
-    probability of the likeliest one; all others have minus infinity. It keeps the protocol of a model, so the methods
-    of decoding work with it, but for ContrastiveSearch, which needs a Decoder's vectors and refuses it. All models are
-    given the same inputs.
+    With several amateurs log q is their mean. A token is plausible if the model gives it at least `plausibility` times
+    the highest probability; all others get minus infinity. It keeps the protocol of a model, so decoding methods work
+    with it, except ContrastiveSearch, which needs a Decoder's hidden states. All models get the same inputs.
 
     Args:
-        model: whose words are drawn.
-        amateurs: models of the same vocabulary that know less; they are put into evaluation mode and stay in it.
-        strength: 0 = the model alone, over its plausible words.
-        plausibility: share of the highest probability that a word needs; above 0, at most 1, which leaves the
-            likeliest alone.
+        model: the expert.
+        amateurs: weaker models of the same vocabulary; they are put into evaluation mode and stay in it.
+        strength: weight of the amateurs; 0 = the model's own scores of its plausible tokens.
+        plausibility: fraction of the highest probability that a token needs, above 0 and at most 1; 1 keeps only the
+            most likely.
     """
 
     def __init__(
@@ -40,12 +39,9 @@ class Contrastive(ModelWrapper):
         plausibility: int | float = 0.1,
     ) -> None:
         check_option("contrastive decoding", "strength", strength, least=0)
-        if not 0 < plausibility <= 1:
-            raise ValueError(
-                f"contrastive decoding has plausibility {plausibility}, which must be above 0 and at most 1"
-            )
+        check_option("contrastive decoding", "plausibility", plausibility, above=0, most=1)
         if not amateurs:
-            raise ValueError("contrastive decoding has no amateurs; give at least one model to hold against the other")
+            raise ValueError("contrastive decoding has no amateurs; give at least one model to compare with")
         for amateur in amateurs:
             _check_vocabulary(model, amateur)
             amateur.train(False)
@@ -63,21 +59,21 @@ class Contrastive(ModelWrapper):
         cache: DecodingCache | None = None,
         last_only: bool = False,
     ) -> Float[Tensor, "b _ v"]:
-        """Contrasted scores of the token after each of the given ones; arguments as of the models."""
+        """Return contrastive scores of the token after each given token; arguments as of the models."""
         readers = [(model, inputs) for model in (self.model, *self.amateurs)]
         own, *others = score_jointly(readers, tokens, lengths=lengths, cache=cache, last_only=last_only)
-        doubt = torch.stack(others).mean(dim=0)
+        amateur = torch.stack(others).mean(dim=0)
         least = own.amax(dim=-1, keepdim=True) + math.log(self.plausibility)
-        return (own + self.strength * (own - doubt)).masked_fill(own < least, -math.inf)
+        return (own + self.strength * (own - amateur)).masked_fill(own < least, -math.inf)
 
     @property
     def max_length(self) -> int | None:
-        """Longest sequence that all models can read, in tokens. None = any."""
+        """Longest sequence of all models, in tokens. None = any length."""
         limits = [reader.max_length for reader in (self.model, *self.amateurs)]
         return min((limit for limit in limits if limit is not None), default=None)
 
     def new_cache(self, batch: int, capacity: int, *, slack: int = 64, window: int | None = None) -> JointCache:
-        """An empty memory for decoding; arguments as of the models."""
+        """Return an empty cache; arguments as of the models."""
         readers = (self.model, *self.amateurs)
         return JointCache([each.new_cache(batch, capacity, slack=slack, window=window) for each in readers])
 

@@ -1,4 +1,4 @@
-"""Classifier-free guidance: what the context adds to a score counts more than once."""
+"""Classifier-free guidance: the effect of a context or a condition on the scores is scaled."""
 
 from dataclasses import replace
 
@@ -13,18 +13,18 @@ from lightning_xt.system.option_checks import check_option
 
 
 class Guided(ModelWrapper):
-    """Scores words by log p(word) + scale * (log p(word | given) - log p(word)).
+    """Model that scores tokens by log p(token) + scale * (log p(token | inputs) - log p(token)).
 
     Sanchez et al., 2023. https://arxiv.org/abs/2306.17806
-    It keeps the protocol of a model, so the methods of decoding work with it, but for ContrastiveSearch, which needs a
-    Decoder's vectors and refuses it. Each token is read twice.
+    It keeps the protocol of a model, so decoding methods work with it, except ContrastiveSearch, which needs a
+    Decoder's hidden states. Each token is run twice.
 
     Args:
-        model: reads the tokens, once with what each row is given and once without.
-        unconditional: one row of what stands for nothing given: its context and its condition take the place of each
-            row's. Of an encoder-decoder it is the encoding of a source that is empty but for its end token,
-            `model.encode(torch.tensor([[end]]))`, and the decoder is what is guided.
-        scale: 1 = as the model has it; above 1 words that what is given makes likelier gain, at 0 it is forgotten.
+        model: the wrapped model; it runs once with each row's inputs and once with the unconditional ones.
+        unconditional: inputs without information, one row; its context and condition replace those of each row. For an
+            encoder-decoder this is the encoding of a source with only an end token,
+            `model.encode(torch.tensor([[end]]))`, and the wrapped model is the decoder.
+        scale: 1 = the model's own scores; above 1 the inputs count more, at 0 they are ignored.
     """
 
     def __init__(self, model: Autoregressive, unconditional: Inputs, scale: int | float = 1.5) -> None:
@@ -43,16 +43,16 @@ class Guided(ModelWrapper):
         cache: DecodingCache | None = None,
         last_only: bool = False,
     ) -> Float[Tensor, "b _ v"]:
-        """Guided log-probabilities of the token after each of the given ones; arguments as of the model."""
-        readers = [(self.model, inputs), (self.model, self._without(inputs, tokens.shape[0]))]
+        """Return guided log-probabilities of the token after each given token; arguments as of the model."""
+        readers = [(self.model, inputs), (self.model, self._replace_inputs(inputs, tokens.shape[0]))]
         given, free = score_jointly(readers, tokens, lengths=lengths, cache=cache, last_only=last_only)
         return free + self.scale * (given - free)
 
     def new_cache(self, batch: int, capacity: int, *, slack: int = 64, window: int | None = None) -> JointCache:
-        """An empty memory for decoding; arguments as of the model."""
+        """Return an empty cache; arguments as of the model."""
         return JointCache([self.model.new_cache(batch, capacity, slack=slack, window=window) for _ in range(2)])
 
-    def _without(self, inputs: Inputs | None, rows: int) -> Inputs:
+    def _replace_inputs(self, inputs: Inputs | None, rows: int) -> Inputs:
         inputs, free = Inputs() if inputs is None else inputs, self.unconditional
         if free.condition is not None:
             inputs = replace(inputs, condition=free.condition.expand(rows, -1))
@@ -74,6 +74,6 @@ def _check_unconditional(unconditional: Inputs) -> None:
     for name, value in named.items():
         if value.shape[0] != 1:
             raise ValueError(
-                f"the unconditional inputs of guidance have {value.shape[0]} rows in {name}; give one, which serves "
-                "for all"
+                f"the unconditional inputs of guidance have {value.shape[0]} rows in {name}; give one, which is "
+                "used for all rows"
             )

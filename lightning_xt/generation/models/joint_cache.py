@@ -1,4 +1,4 @@
-"""The memory of several models that read the same tokens."""
+"""One cache for several models that run over the same tokens."""
 
 from collections.abc import Sequence
 
@@ -11,10 +11,10 @@ from lightning_xt.generation.protocol import Autoregressive, DecodingCache
 
 
 class JointCache:
-    """Several memories that change together, as one.
+    """Several caches that change together.
 
     Args:
-        members: one for each reader of the tokens, all of the same rows.
+        members: one per model, all with the same rows.
     """
 
     def __init__(self, members: Sequence[DecodingCache]) -> None:
@@ -22,46 +22,46 @@ class JointCache:
 
     @property
     def bound(self) -> int:
-        """No row holds more tokens than this."""
+        """Most tokens that any row holds."""
         return max(member.bound for member in self.members)
 
     def select(self, rows: Int[Tensor, " b"]) -> None:
-        """Keeps, repeats or reorders rows."""
+        """Keep, repeat or reorder rows."""
         for member in self.members:
             member.select(rows)
 
     def repeat(self, times: int) -> None:
-        """Repeats each row in place, as often."""
+        """Repeat each row in place."""
         for member in self.members:
             member.repeat(times)
 
     def reorder(self, rows: Int[Tensor, " b"]) -> None:
-        """The same as `select` among rows that share a context."""
+        """Select rows among those that share a context."""
         for member in self.members:
             member.reorder(rows)
 
     def truncate(self, length: int | Int[Tensor, " b"]) -> None:
-        """Forgets every token from a position on."""
+        """Drop every token from a position on."""
         for member in self.members:
             member.truncate(length)
 
     def retire(self, moves: Sequence[tuple[int, int]], rows: int) -> None:
-        """Lets the last rows go after some of them were moved: (from, to)."""
+        """Move some rows, (from, to), and drop the last ones."""
         for member in self.members:
             member.retire(moves, rows)
 
     def place(self, rows: Int[Tensor, " k"], other: "JointCache") -> None:
-        """Puts rows of another memory of the same readers in the place of some."""
+        """Overwrite rows by those of another cache of the same models."""
         for member, theirs in zip(self.members, other.members, strict=True):
             member.place(rows, theirs)
 
     def set_lengths(self, lengths: Sequence[int]) -> None:
-        """Tells how many tokens each row holds."""
+        """Set the number of tokens that each row holds."""
         for member in self.members:
             member.set_lengths(lengths)
 
     def clear(self, rows: Int[Tensor, " k"]) -> None:
-        """Forgets all that some rows hold."""
+        """Clear rows."""
         for member in self.members:
             member.clear(rows)
 
@@ -74,20 +74,20 @@ def score_jointly(
     cache: DecodingCache | None,
     last_only: bool,
 ) -> list[Float[Tensor, "b _ v"]]:
-    """Log-probabilities of each reader for the token after each of the given ones, in float32 or finer.
+    """Return each model's log-probabilities of the token after each given token, in at least float32.
 
     Args:
-        readers: models, and what each is given beside the tokens; as many soft tokens to all of them.
+        readers: models with their inputs besides tokens; all have the same number of soft tokens.
         tokens: ids, as of a model.
         lengths: as of a model.
-        cache: of these readers. None = none.
+        cache: joint cache of these models. None = none.
         last_only: as of a model.
 
     Raises:
-        TypeError: a cache that is not of several readers.
+        TypeError: the cache is not a joint cache.
     """
     if cache is not None and not isinstance(cache, JointCache):
-        raise TypeError(f"{len(readers)} readers need a memory each, but the cache is a {type(cache).__name__} alone")
+        raise TypeError(f"{len(readers)} models need a JointCache, but the cache is a {type(cache).__name__}")
     members = [None] * len(readers) if cache is None else cache.members
     logits = [
         model(tokens, lengths=lengths, inputs=inputs, cache=member, last_only=last_only)

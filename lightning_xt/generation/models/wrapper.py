@@ -1,4 +1,4 @@
-"""Models around a model."""
+"""The contract of a model around another model."""
 
 from abc import ABC, abstractmethod
 
@@ -10,10 +10,10 @@ from lightning_xt.generation.protocol import Autoregressive, DecodingCache
 
 
 class ModelWrapper(ABC):
-    """Keeps the protocol of a model by another one: its mode, vocabulary and greatest length.
+    """Model around another one, with its mode, vocabulary and maximum length.
 
     Args:
-        model: what reads.
+        model: the wrapped model.
     """
 
     def __init__(self, model: Autoregressive) -> None:
@@ -29,11 +29,11 @@ class ModelWrapper(ABC):
         cache: DecodingCache | None = None,
         last_only: bool = False,
     ) -> Float[Tensor, "b _ v"]:
-        """Scores of the token after each of the given ones; arguments as of the model."""
+        """Score the token after each given token; arguments as of the model."""
 
     @abstractmethod
     def new_cache(self, batch: int, capacity: int, *, slack: int = 64, window: int | None = None) -> DecodingCache:
-        """An empty memory for decoding; arguments as of the model."""
+        """Return an empty cache; arguments as of the model."""
 
     @property
     def training(self) -> bool:
@@ -41,16 +41,16 @@ class ModelWrapper(ABC):
         return self.model.training
 
     def train(self, mode: bool = True) -> "ModelWrapper":
-        """Puts the model into training or evaluation mode."""
+        """Put the model into training or evaluation mode."""
         self.model.train(mode)
         return self
 
     @property
     def vocab_size(self) -> int:
-        """Number of different tokens."""
+        """Tokens in the vocabulary."""
         return self.model.vocab_size
 
     @property
     def max_length(self) -> int | None:
-        """Longest sequence the model can read, in tokens. None = any."""
+        """Longest sequence of the model, in tokens. None = any length."""
         return self.model.max_length

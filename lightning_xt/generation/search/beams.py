@@ -1,4 +1,4 @@
-"""The search for the best texts of a batch of sentences."""
+"""Beam search over a group of requests."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -9,216 +9,238 @@ from torch import Tensor
 from torch.nn import functional
 
 from lightning_xt.core.inputs import Inputs
-from lightning_xt.generation.batching.prefill import read_prompts
+from lightning_xt.generation.batching.prefill import prefill
 from lightning_xt.generation.batching.row_inputs import count_soft_tokens, stack_inputs, step_inputs
 from lightning_xt.generation.batching.row_state import RowState, filter_logits, upcast
-from lightning_xt.generation.batching.scheduler import ASK_EVERY, on_host
+from lightning_xt.generation.batching.scheduler import SYNC_EVERY, is_on_host
 from lightning_xt.generation.history import History
-from lightning_xt.generation.noise import gumbel
+from lightning_xt.generation.noise import sample_gumbel
 from lightning_xt.generation.protocol import Autoregressive
 from lightning_xt.generation.requests import GeneratedToken, Request, SamplingParams
 from lightning_xt.generation.search.hypotheses import Hypotheses
+from lightning_xt.system.option_checks import check_option
 
 _NEVER = float("-inf")
-_SPREAD = 6364136223846793005  # Knuth's multiplier for numbers of 64 bits: paths that differ hardly meet again
+_SPREAD = 6364136223846793005  # Knuth's multiplier for 64-bit numbers: different paths rarely collide
 
 
 class Beams:
-    """The texts that are followed for each of some sentences, all of which begin at once.
+    """Hypotheses of a group of requests, which are searched together.
 
-    Row r of the model's memory is of text r % beams of sentence r // beams. What cross-attention reads is there once a
-    sentence.
+    Row r of the cache is hypothesis r % beams of request r // beams. The keys and values of cross-attention are stored
+    once per request.
 
     Args:
         model: in evaluation mode.
-        requests: by their number.
-        choices: how tokens are chosen.
-        beams: texts that are followed for each sentence.
-        n_best: texts to give.
-        length_penalty: power of the length that scores are divided by.
-        patience: times beams, the texts that must end before a search does. None = as many as may be better.
-        stochastic: whether texts are drawn.
+        requests: by their numbers.
+        params: sampling parameters.
+        beams: running hypotheses per request.
+        n_best: sequences to return per request.
+        length_penalty: power of the length by which scores are divided.
+        patience: factor of `beams`, the number of ended hypotheses that finishes a search. None = search until nothing
+            better can be found.
+        stochastic: whether hypotheses are sampled without replacement.
     """
 
     def __init__(
         self,
         model: Autoregressive,
         requests: Mapping[int, Request],
-        choices: SamplingParams,
+        params: SamplingParams,
         *,
         beams: int,
         n_best: int,
-        length_penalty: int | float,
-        patience: int | float | None,
-        stochastic: bool,
+        length_penalty: int | float = 0,
+        patience: int | float | None = None,
+        stochastic: bool = False,
     ) -> None:
-        self.model, self.requests, self.choices = model, dict(requests), choices
+        self.model, self.requests, self.params = model, dict(requests), params
         self.beams, self.n_best, self.stochastic = beams, n_best, stochastic
-        self.enough = None if stochastic or patience is None else max(patience * beams, n_best)
-        self.drawn, limits = 0, [request.max_new_tokens for request in requests.values()]
+        self.enough = None if patience is None else max(patience * beams, n_best)
+        self.generated, limits = 0, [request.max_new_tokens for request in requests.values()]
         width = max(len(request.prompt) for request in requests.values())
-        rows = RowState.of(list(requests.values()), width + max(limits))
+        rows = RowState.from_requests(list(requests.values()), width + max(limits))
         self.prompts, self.device = rows.prompts, rows.prompts.device
-        self.on_host = on_host(self.device)
+        self.on_host = is_on_host(self.device)
         self.limits = torch.tensor(limits, device=self.device)
-        self.found = torch.zeros_like(self.limits)
+        self.num_ended = torch.zeros_like(self.limits)
         self.over = torch.zeros_like(self.limits, dtype=torch.bool)
-        self._read_prompts(rows)
+        self._prefill(rows)
         dtype = self.logits.dtype
-        self.running = Hypotheses.none(rows.tokens, beams, max(limits), rows.seeds, dtype)
-        self.ended = Hypotheses.none(rows.tokens, beams, max(limits), rows.seeds, dtype)
-        # The prompt in the first place alone: all others would be the same text.
+        self.running = Hypotheses.make_empty(rows.tokens, beams, max(limits), rows.seeds, dtype)
+        self.ended = Hypotheses.make_empty(rows.tokens, beams, max(limits), rows.seeds, dtype)
+        # The prompt takes only the first place: the others would repeat it.
         self.running.totals[:, 0] = 0
         before = torch.full_like(self.prompts, -1)
-        self.running.ranks[:, 0] = gumbel(rows.seeds, before, 1)[:, 0] if stochastic else 0
-        # Of each length once, so that all that is compared is rounded alike.
-        powers = [1.0 if stochastic else float(n**length_penalty) for n in range(max(limits) + 1)]
+        self.running.ranks[:, 0] = sample_gumbel(rows.seeds, before, 1)[:, 0] if stochastic else 0
+        # Computed once per length, so that all compared scores are rounded alike.
+        powers = [float(n**length_penalty) for n in range(max(limits) + 1)]
         self.powers = torch.tensor(powers, dtype=dtype, device=self.device)
 
     @property
     def busy(self) -> bool:
-        """Whether there is anything left to find."""
+        """Whether a search is unfinished."""
         return bool(self.requests)
 
     def advance(self) -> list[GeneratedToken]:
-        """Makes all texts one token longer; gives what was found for the sentences whose search is over."""
-        grown = self._grown()
-        self._take_ended(grown)
-        self.running = grown.best(grown.ranks.masked_fill(grown.newest == self._end, _NEVER), self.beams)
-        self._finish()
-        heard: list[GeneratedToken] = []
+        """Extend all hypotheses by a token; return the best of the requests whose search is over."""
+        extended = self._extend()
+        self._keep_ended(extended)
+        self.running = extended.rank(extended.ranks.masked_fill(extended.newest == self._end, _NEVER), self.beams)
+        self._mark_over()
+        tokens: list[GeneratedToken] = []
         kept = None
-        # To ask is to wait for the device. No text may grow beyond what positions and memory were said to hold.
-        at_limit = any(request.max_new_tokens == self.drawn for request in self.requests.values())
-        if (self.on_host or self.drawn % ASK_EVERY == 0 or at_limit) and bool(self.over.any()):
-            heard, kept = self._hear(), self.over.logical_not().nonzero()[:, 0]
-            self._let_go(kept)
+        # Reading waits for the device. No hypothesis may grow beyond its request's limit, which bounds the cache.
+        at_limit = any(request.max_new_tokens == self.generated for request in self.requests.values())
+        if (self.on_host or self.generated % SYNC_EVERY == 0 or at_limit) and bool(self.over.any()):
+            tokens, kept = self._collect(), self.over.logical_not().nonzero()[:, 0]
+            self._keep_requests(kept)
         if self.busy:
-            self._read_newest(kept)
-        return heard
+            self._step(kept)
+        return tokens
 
-    def _read_prompts(self, rows: RowState) -> None:
+    def _prefill(self, rows: RowState) -> None:
         requests = list(self.requests.values())
         capacity = count_soft_tokens(requests[0].inputs) + rows.tokens.shape[1]
-        self.memory = self.model.new_cache(len(requests), capacity, window=self.choices.window)
-        logits = read_prompts(self.model, requests, self.memory)
-        self.memory.repeat(self.beams)
-        self._inputs = self._step_inputs()
+        self.cache = self.model.new_cache(len(requests), capacity, window=self.params.window)
+        logits = prefill(self.model, requests, self.cache)
+        self.cache.repeat(self.beams)
+        self._inputs = self._stack_inputs()
         self.logits = upcast(logits[:, -1]).repeat_interleave(self.beams, dim=0)
 
-    def _read_newest(self, kept: Tensor | None) -> None:
-        """Lets the model read the newest tokens, its rows put in the order of the texts that are followed now."""
-        running, sentences = self.running, len(self.running.parents)
-        came_from = torch.arange(sentences, device=self.device) if kept is None else kept
-        # Before the first token the rows of a sentence are all the same.
-        text = running.parents if self.drawn > 1 else torch.arange(self.beams, device=self.device)
-        order = (came_from[:, None] * self.beams + text).flatten()
+    def _step(self, kept: Tensor | None) -> None:
+        """Run the model over the newest tokens, with the cache's rows in the order of the running hypotheses."""
+        running, requests = self.running, len(self.running.parents)
+        came_from = torch.arange(requests, device=self.device) if kept is None else kept
+        # Before the first token the rows of a request are identical.
+        beam = running.parents if self.generated > 1 else torch.arange(self.beams, device=self.device)
+        order = (came_from[:, None] * self.beams + beam).flatten()
         if kept is not None:
-            self.memory.select(order)
+            self.cache.select(order)
         elif not self.on_host or not torch.equal(order, torch.arange(len(order))):
-            self.memory.reorder(order)
+            self.cache.reorder(order)
         tokens = running.newest.view(-1, 1)
-        logits = self.model(tokens, inputs=self._inputs, cache=self.memory, last_only=True)
+        logits = self.model(tokens, inputs=self._inputs, cache=self.cache, last_only=True)
         self.logits = upcast(logits[:, -1])
 
-    def _grown(self) -> Hypotheses:
-        """The best ways to make the texts of each sentence one token longer, in order."""
+    def _extend(self) -> Hypotheses:
+        """Return the best extensions of each request's hypotheses by one token, in order."""
         running, logits = self.running, self.logits.view(len(self.requests), self.beams, -1)
-        filtered = filter_logits(self.logits, self._history(), self.choices)
+        filtered = filter_logits(self.logits, self._history(), self.params)
         changed, size = filtered.view_as(logits), logits.shape[-1]
         own_sums = sums = logits.logsumexp(dim=-1, keepdim=True)
         if filtered is not self.logits:
             sums = changed.logsumexp(dim=-1, keepdim=True)
-        ranks = self._perturbed(changed - sums) if self.stochastic else changed
-        # Each text can end in one way. So among twice as many ways as beams, as many as beams go on.
-        wanted = self.beams if self.choices.end is None else 2 * self.beams
+        ranks = self._perturb(changed - sums) if self.stochastic else changed
+        # Each hypothesis can end in one way. So among 2 * beams extensions at least `beams` continue.
+        wanted = self.beams if self.params.end is None else 2 * self.beams
         likely = ranks.topk(min(wanted, size), dim=-1)
-        # What is added is never above 0, so that totals never rise, however they are rounded.
+        # The addend is never above 0, so totals never rise, however they are rounded.
         totals = (running.totals[..., None] + (changed.gather(2, likely.indices) - sums)).flatten(1)
         ranks = likely.values.flatten(1) if self.stochastic else totals
         best, index = ranks.topk(min(wanted, ranks.shape[1]))
         parents, tokens = index // likely.indices.shape[-1], likely.indices.flatten(1).gather(1, index)
         log_probs = logits.flatten(1).gather(1, parents * size + tokens) - own_sums[..., 0].gather(1, parents)
-        grown = running.pick(parents)
-        at = (self.prompts + self.drawn)[:, None, None].expand(-1, tokens.shape[1], 1)
-        grown.tokens.scatter_(2, at, tokens[..., None])
-        grown.log_probs[..., self.drawn] = log_probs
-        self.drawn += 1
-        grown.lengths = torch.full_like(tokens, self.drawn)
-        grown.newest, grown.parents, grown.ranks, grown.totals = tokens, parents, best, totals.gather(1, index)
-        grown.paths = grown.paths * _SPREAD + tokens + 1
-        return grown
+        extended = running.pick(parents)
+        at = (self.prompts + self.generated)[:, None, None].expand(-1, tokens.shape[1], 1)
+        extended.tokens.scatter_(2, at, tokens[..., None])
+        extended.log_probs[..., self.generated] = log_probs
+        self.generated += 1
+        extended.lengths = torch.full_like(tokens, self.generated)
+        extended.newest, extended.parents = tokens, parents
+        extended.ranks, extended.totals = best, totals.gather(1, index)
+        extended.paths = extended.paths * _SPREAD + tokens + 1
+        return extended
 
-    def _perturbed(self, log_probs: Float[Tensor, "sentences texts v"]) -> Float[Tensor, "sentences texts v"]:
-        """Log-probabilities of longer texts with Gumbel noise whose largest is that of the text they go on from."""
+    def _perturb(self, log_probs: Float[Tensor, "requests beams v"]) -> Float[Tensor, "requests beams v"]:
+        """Add Gumbel noise to the log-probabilities of extensions, so that their largest is that of their parent."""
         totals, ranks = self.running.totals[..., None], self.running.ranks[..., None]
-        drawn = torch.full_like(self.running.paths, self.drawn).flatten()
-        noise = gumbel(self.running.paths.flatten(), drawn, log_probs.shape[-1]).view_as(log_probs)
-        moved = log_probs + noise
-        # As in the appendix of Kool et al., where nothing overflows.
-        below = (-torch.expm1(moved - moved.amax(dim=-1, keepdim=True))).log()
-        perturbed = ranks - functional.softplus(ranks - totals - moved + below)
+        steps = torch.full_like(self.running.paths, self.generated).flatten()
+        noise = sample_gumbel(self.running.paths.flatten(), steps, log_probs.shape[-1]).view_as(log_probs)
+        noisy = log_probs + noise
+        # As in the appendix of Kool et al., without overflow.
+        below = (-torch.expm1(noisy - noisy.amax(dim=-1, keepdim=True))).log()
+        perturbed = ranks - functional.softplus(ranks - totals - noisy + below)
         return perturbed.masked_fill(ranks == _NEVER, _NEVER)
 
-    def _take_ended(self, grown: Hypotheses) -> None:
-        """Keeps of the best texts, as many as beams, those that have ended, and counts them."""
-        ends = (self.limits == self.drawn)[:, None] | (grown.newest == self._end)
-        ends = ends & (grown.ranks > _NEVER) & ~self.over[:, None]
+    def _keep_ended(self, extended: Hypotheses) -> None:
+        """Keep and count the ended hypotheses among the best `beams` extensions."""
+        ends = (self.limits == self.generated)[:, None] | (extended.newest == self._end)
+        ends = ends & (extended.ranks > _NEVER) & ~self.over[:, None]
         ends[:, self.beams :] = False
         if self.on_host and not bool(ends.any()):
             return
-        self.found += ends.sum(dim=1)
-        scores = (grown.ranks / self.powers[self.drawn]).masked_fill(~ends, _NEVER)
-        self.ended = self.ended.beside(grown).best(torch.cat((self.ended.ranks, scores), dim=1), self.beams)
+        self.num_ended += ends.sum(dim=1)
+        scores = (extended.ranks / self.powers[self.generated]).masked_fill(~ends, _NEVER)
+        self.ended = self.ended.join(extended).rank(torch.cat((self.ended.ranks, scores), dim=1), self.beams)
 
-    def _finish(self) -> None:
-        """Notes which sentences' search is over.
+    def _mark_over(self) -> None:
+        """Mark requests whose search is over.
 
-        Also once nothing better can be found, which changes no result. What texts are ranked by never rises as they
-        grow: log-probabilities of words are at most 0, and noise at most that of the text before. A total is at most 0
-        and is divided by a power of the length that grows with it, so that what goes on reaches at most its total of
-        now over the power of the greatest length. Noise is divided by nothing.
+        A search also ends once nothing better can be found, which changes no result. Ranks never rise as hypotheses
+        grow: log-probabilities of tokens are at most 0, and the noise of an extension at most that of its parent. A
+        total is at most 0 and is divided by a power of the length that grows with the length, so a running hypothesis
+        reaches at most its present total over the power of the greatest length. Noisy ranks are divided by 1.
         """
         best = self.running.ranks[:, 0]
-        over = (best == _NEVER) | (self.limits == self.drawn)
+        over = (best == _NEVER) | (self.limits == self.generated)
         over |= self.ended.ranks[:, self.n_best - 1] > best / self.powers[self.limits]
         if self.enough is not None:
-            over |= self.found >= self.enough
+            over |= self.num_ended >= self.enough
         self.over |= over
 
-    def _hear(self) -> list[GeneratedToken]:
-        """The best texts of the sentences whose search is over."""
+    def _collect(self) -> list[GeneratedToken]:
+        """Return the best hypotheses of the requests whose search is over."""
         over = self.over.nonzero()[:, 0]
-        ended, numbers, heard = self.ended.of(over), list(self.requests), []
+        ended, numbers, collected = self.ended.select(over), list(self.requests), []
         columns = (ended.tokens, ended.log_probs, ended.lengths, ended.ranks)
-        for at, *texts in zip(over.tolist(), *(column[:, : self.n_best].tolist() for column in columns), strict=True):
+        for at, *best in zip(over.tolist(), *(column[:, : self.n_best].tolist() for column in columns), strict=True):
             number = numbers[at]
             start = len(self.requests[number].prompt)
-            for sequence, (tokens, log_probs, length, score) in enumerate(zip(*texts, strict=True)):
+            for sequence, (tokens, log_probs, length, score) in enumerate(zip(*best, strict=True)):
                 if score > _NEVER:
-                    drawn = zip(tokens[start : start + length], log_probs[:length], strict=True)
-                    heard += [GeneratedToken(number, token, log_prob, False, sequence) for token, log_prob in drawn]
-                    heard[-1] = replace(heard[-1], last=True, score=score)
-        return heard
+                    pairs = zip(tokens[start : start + length], log_probs[:length], strict=True)
+                    collected += [GeneratedToken(number, token, log_prob, False, sequence) for token, log_prob in pairs]
+                    collected[-1] = replace(collected[-1], last=True, score=score)
+        return collected
 
-    def _let_go(self, kept: Int[Tensor, " kept"]) -> None:
-        """Forgets all sentences but these."""
-        self.running, self.ended = self.running.of(kept), self.ended.of(kept)
+    def _keep_requests(self, kept: Int[Tensor, " kept"]) -> None:
+        """Drop all requests except these."""
+        self.running, self.ended = self.running.select(kept), self.ended.select(kept)
         self.prompts, self.limits = self.prompts[kept], self.limits[kept]
-        self.found, self.over = self.found[kept], self.over[kept]
+        self.num_ended, self.over = self.num_ended[kept], self.over[kept]
         numbers = list(self.requests)
         self.requests = {numbers[at]: self.requests[numbers[at]] for at in kept.tolist()}
-        self._inputs = self._step_inputs()
+        self._inputs = self._stack_inputs()
 
-    def _step_inputs(self) -> Inputs | None:
+    def _stack_inputs(self) -> Inputs | None:
         rows = [step_inputs(request.inputs) for request in self.requests.values() for _ in range(self.beams)]
         return stack_inputs(rows) if rows else None
 
     def _history(self) -> History:
         prompts = self.prompts.repeat_interleave(self.beams)
-        return History(self.running.tokens.flatten(0, 1), prompts, prompts + self.drawn, self.choices.end)
+        return History(self.running.tokens.flatten(0, 1), prompts, prompts + self.generated, self.params.end)
 
     @property
     def _end(self) -> int:
-        """The end token, or one that no text has."""
-        return -1 if self.choices.end is None else self.choices.end
+        """The end token, or an id that no token has."""
+        return -1 if self.params.end is None else self.params.end
+
+
+def check_beams(where: str, beams: int, n_best: int) -> None:
+    """Refuse numbers of hypotheses that no search can have.
+
+    Args:
+        where: slot and class of the options.
+        beams: running hypotheses per request.
+        n_best: sequences to return per request.
+
+    Raises:
+        ValueError: a number is too small, or there are fewer beams than sequences to return.
+    """
+    check_option(where, "beams", beams, least=1)
+    check_option(where, "n_best", n_best, least=1)
+    if n_best > beams:
+        raise ValueError(
+            f"{where} has n_best {n_best}, but only {beams} beams; ask for at most as many sequences, or for more beams"
+        )

@@ -1,4 +1,4 @@
-"""Texts that a beam search holds, those that go on as well as those that have ended."""
+"""Hypotheses of a beam search, running and ended."""
 
 from dataclasses import dataclass
 
@@ -9,70 +9,70 @@ from torch import Tensor
 
 @dataclass(eq=False)
 class Hypotheses:
-    """Texts of some sentences, equally many of each.
+    """Hypotheses of several requests, the same number for each.
 
     Args:
         tokens: ids, prompt first; later slots are free.
-        log_probs: of each token drawn, under the model; later slots are free.
-        lengths: tokens drawn.
-        newest: the last of them.
-        parents: which text of the sentence each went on from.
-        totals: log-probability of each text, after temperature and filters.
-        ranks: the higher the better; minus infinity = there is no text in this place.
-        paths: a number that hardly two texts share.
+        log_probs: log-probability of each generated token under the model; later slots are free.
+        lengths: generated tokens.
+        newest: last token.
+        parents: number of the hypothesis of the request that each one extends.
+        totals: log-probability of each hypothesis, after temperature and filters.
+        ranks: higher is better; minus infinity = the place is empty.
+        paths: number that two hypotheses rarely share.
     """
 
-    tokens: Int[Tensor, "sentences texts m"]
-    log_probs: Float[Tensor, "sentences texts n"]
-    lengths: Int[Tensor, "sentences texts"]
-    newest: Int[Tensor, "sentences texts"]
-    parents: Int[Tensor, "sentences texts"]
-    totals: Float[Tensor, "sentences texts"]
-    ranks: Float[Tensor, "sentences texts"]
-    paths: Int[Tensor, "sentences texts"]
+    tokens: Int[Tensor, "requests beams m"]
+    log_probs: Float[Tensor, "requests beams n"]
+    lengths: Int[Tensor, "requests beams"]
+    newest: Int[Tensor, "requests beams"]
+    parents: Int[Tensor, "requests beams"]
+    totals: Float[Tensor, "requests beams"]
+    ranks: Float[Tensor, "requests beams"]
+    paths: Int[Tensor, "requests beams"]
 
     @classmethod
-    def none(
+    def make_empty(
         cls,
-        tokens: Int[Tensor, "sentences m"],
-        texts: int,
+        tokens: Int[Tensor, "requests m"],
+        beams: int,
         longest: int,
-        paths: Int[Tensor, " sentences"],
+        paths: Int[Tensor, " requests"],
         dtype: torch.dtype,
     ) -> "Hypotheses":
-        """Places for texts that begin with a prompt, all free."""
-        sentences, device = len(tokens), tokens.device
-        number = torch.zeros(sentences, texts, dtype=torch.long, device=device)
-        none = torch.full((sentences, texts), float("-inf"), dtype=dtype, device=device)
+        """Make empty places for hypotheses that begin with a prompt."""
+        requests, device = len(tokens), tokens.device
+        zeros = torch.zeros(requests, beams, dtype=torch.long, device=device)
+        empty = torch.full((requests, beams), float("-inf"), dtype=dtype, device=device)
         return cls(
-            tokens=tokens[:, None].repeat(1, texts, 1),
-            log_probs=torch.zeros(sentences, texts, longest, dtype=dtype, device=device),
-            lengths=number,
-            newest=number,
-            parents=number,
-            totals=none,
-            ranks=none.clone(),
-            paths=paths[:, None].repeat(1, texts),
+            tokens=tokens[:, None].repeat(1, beams, 1),
+            log_probs=torch.zeros(requests, beams, longest, dtype=dtype, device=device),
+            lengths=zeros,
+            newest=zeros,
+            parents=zeros,
+            totals=empty,
+            ranks=empty.clone(),
+            paths=paths[:, None].repeat(1, beams),
         )
 
-    def pick(self, texts: Int[Tensor, "sentences picked"]) -> "Hypotheses":
-        """Some texts of each sentence."""
-        sentence = torch.arange(len(texts), device=texts.device)[:, None]
-        return Hypotheses(*(each[sentence, texts] for each in vars(self).values()))
+    def pick(self, beams: Int[Tensor, "requests picked"]) -> "Hypotheses":
+        """Select hypotheses of each request."""
+        request = torch.arange(len(beams), device=beams.device)[:, None]
+        return Hypotheses(*(each[request, beams] for each in vars(self).values()))
 
-    def best(self, ranks: Float[Tensor, "sentences texts"], number: int) -> "Hypotheses":
-        """The best texts of each sentence, in order, once they are ranked by something else."""
+    def rank(self, ranks: Float[Tensor, "requests beams"], number: int) -> "Hypotheses":
+        """Select the best hypotheses of each request by new ranks, in order."""
         values, index = ranks.topk(number)
         picked = self.pick(index)
         picked.ranks = values
         picked.totals = picked.totals.where(values > float("-inf"), values)
         return picked
 
-    def beside(self, other: "Hypotheses") -> "Hypotheses":
-        """The texts of both."""
+    def join(self, other: "Hypotheses") -> "Hypotheses":
+        """Concatenate the hypotheses of both."""
         pairs = zip(vars(self).values(), vars(other).values(), strict=True)
         return Hypotheses(*(torch.cat(pair, dim=1) for pair in pairs))
 
-    def of(self, sentences: Int[Tensor, " kept"]) -> "Hypotheses":
-        """The texts of some sentences."""
-        return Hypotheses(*(each[sentences] for each in vars(self).values()))
+    def select(self, requests: Int[Tensor, " kept"]) -> "Hypotheses":
+        """Select the hypotheses of some requests."""
+        return Hypotheses(*(each[requests] for each in vars(self).values()))

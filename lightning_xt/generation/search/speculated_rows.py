@@ -1,4 +1,4 @@
-"""Rows that are decoded with guesses: what each has, what a model remembers of it, and how its tokens are drawn."""
+"""Rows of speculative decoding: their tokens on the host, a model with its cache, sampling at several steps at once."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -7,24 +7,24 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lightning_xt.generation.batching.prefill import read_prompts
+from lightning_xt.generation.batching.prefill import prefill
 from lightning_xt.generation.batching.row_inputs import count_soft_tokens, stack_inputs, step_inputs
-from lightning_xt.generation.batching.row_state import RowState, filter_logits, moved, upcast
+from lightning_xt.generation.batching.row_state import RowState, apply_moves, filter_logits, upcast
 from lightning_xt.generation.history import History
-from lightning_xt.generation.noise import draw
+from lightning_xt.generation.noise import sample_tokens
 from lightning_xt.generation.protocol import Autoregressive
 from lightning_xt.generation.requests import Request, SamplingParams
 
 Moves = Sequence[tuple[int, int]]
-"""Which row goes into the place of which: (from, to)."""
+"""Moves of rows: (from, to)."""
 
 
 class TrackedRow:
-    """A row whose tokens the host knows.
+    """Row whose tokens the host knows.
 
     Args:
-        number: of its request.
-        request: what it goes on with.
+        number: number of its request.
+        request: prompt and limits.
     """
 
     def __init__(self, number: int, request: Request) -> None:
@@ -37,107 +37,107 @@ class TrackedRow:
 
     @property
     def remaining(self) -> int:
-        """Tokens that may still be drawn."""
+        """Tokens that may still be generated."""
         return self.longest - len(self.tokens)
 
 
 class CachedModel:
-    """A model that reads rows, and can take back what it has read.
+    """Model with a cache of rows, which it can roll back.
 
     Args:
         model: in evaluation mode.
-        texts: the rows; their prompts are read.
-        window: tokens that each layer may look back. None = as the model has it.
-        ahead: most tokens that are read at once and may have to be taken back.
+        rows: the rows; their prompts are prefilled.
+        window: tokens that each layer can attend back to. None = the model's own.
+        ahead: most tokens that are run at once and may be rolled back.
     """
 
-    def __init__(self, model: Autoregressive, texts: Sequence[TrackedRow], window: int | None, ahead: int) -> None:
+    def __init__(self, model: Autoregressive, rows: Sequence[TrackedRow], window: int | None, ahead: int) -> None:
         self.model = model
-        self._soft = texts[0].soft
-        self._capacity = max(text.longest for text in texts)
-        self._memory = model.new_cache(len(texts), self._soft + self._capacity, slack=ahead, window=window)
-        requests = [text.request for text in texts]
-        self.logits = read_prompts(model, requests, self._memory)
-        """Scores of what follows the tokens that were read last."""
-        self._held = [len(request.prompt) for request in requests]
-        self._settle()
+        self._soft = rows[0].soft
+        self._capacity = max(row.longest for row in rows)
+        self._cache = model.new_cache(len(rows), self._soft + self._capacity, slack=ahead, window=window)
+        requests = [row.request for row in rows]
+        self.logits = prefill(model, requests, self._cache)
+        """Logits of the last forward."""
+        self._cached = [len(request.prompt) for request in requests]
+        self._set_lengths()
         self._inputs = stack_inputs([step_inputs(request.inputs) for request in requests])
-        # A model that cannot take tokens back says so before anything is drawn.
-        self._memory.truncate(self._soft + self._capacity)
+        # A model that cannot roll back raises before any token is generated.
+        self._cache.truncate(self._soft + self._capacity)
 
     @property
     def room(self) -> int:
         """Tokens that still fit into every row."""
-        return self._capacity - max(self._held)
+        return self._capacity - max(self._cached)
 
-    def unread(self, texts: Sequence[TrackedRow]) -> list[list[int]]:
-        """Tokens of each row that are still to be read."""
-        return [text.tokens[held:] for text, held in zip(texts, self._held, strict=True)]
+    def list_pending(self, rows: Sequence[TrackedRow]) -> list[list[int]]:
+        """Return the tokens of each row that are not cached yet."""
+        return [row.tokens[cached:] for row, cached in zip(rows, self._cached, strict=True)]
 
-    def read(self, tokens: Int[Tensor, "b n"], lengths: Sequence[int] | None = None) -> None:
-        """Reads more tokens of each row.
+    def extend(self, tokens: Int[Tensor, "b n"], lengths: Sequence[int] | None = None) -> None:
+        """Run the model over more tokens of each row.
 
         Args:
             tokens: ids, padded on the right.
-            lengths: real tokens of each row, of which only the last is scored. None = all are read and scored; those
-                that a row has not are to be taken back.
+            lengths: tokens of each row without padding, of which only the last is scored. None = all are run and
+                scored; padding must be rolled back.
         """
         inputs, (b, n) = self._inputs, tokens.shape
         if inputs is not None and inputs.types is not None:
             inputs = replace(inputs, types=inputs.types.expand(-1, n))
         last_only, lengths = lengths is not None, lengths or [n] * b
         real = torch.tensor(lengths, device=tokens.device) if min(lengths) < n else None
-        self.logits = self.model(tokens, lengths=real, inputs=inputs, cache=self._memory, last_only=last_only)
-        self._held = [held + more for held, more in zip(self._held, lengths, strict=True)]
+        self.logits = self.model(tokens, lengths=real, inputs=inputs, cache=self._cache, last_only=last_only)
+        self._cached = [cached + more for cached, more in zip(self._cached, lengths, strict=True)]
         if real is not None:
-            self._settle()
+            self._set_lengths()
 
-    def keep(self, texts: Sequence[TrackedRow], moves: Moves) -> None:
-        """Goes on with these rows, and forgets what they do not have; the last token of each is still to be read."""
-        if len(texts) < len(self._held):
-            self._memory.retire(moves, len(texts))
-            self._held = moved(self._held, moves, len(texts))
-            self._inputs = stack_inputs([step_inputs(text.request.inputs) for text in texts])
-        held = [min(held, len(text.tokens) - 1) for held, text in zip(self._held, texts, strict=True)]
-        lengths = [self._soft + each for each in held]
-        if held != self._held:
-            alike = min(lengths) == max(lengths)
-            self._memory.truncate(lengths[0] if alike else torch.tensor(lengths, device=self.logits.device))
-            self._held = held
-        self._memory.set_lengths(lengths)
+    def keep(self, rows: Sequence[TrackedRow], moves: Moves) -> None:
+        """Continue with these rows; roll back to before the newest token of each."""
+        if len(rows) < len(self._cached):
+            self._cache.retire(moves, len(rows))
+            self._cached = apply_moves(self._cached, moves, len(rows))
+            self._inputs = stack_inputs([step_inputs(row.request.inputs) for row in rows])
+        cached = [min(cached, len(row.tokens) - 1) for cached, row in zip(self._cached, rows, strict=True)]
+        lengths = [self._soft + each for each in cached]
+        if cached != self._cached:
+            uniform = min(lengths) == max(lengths)
+            self._cache.truncate(lengths[0] if uniform else torch.tensor(lengths, device=self.logits.device))
+            self._cached = cached
+        self._cache.set_lengths(lengths)
 
-    def _settle(self) -> None:
-        self._memory.set_lengths([self._soft + held for held in self._held])
+    def _set_lengths(self) -> None:
+        self._cache.set_lengths([self._soft + cached for cached in self._cached])
 
 
-def draw_steps(
-    rows: RowState, logits: Float[Tensor, "b n v"], choices: SamplingParams, beyond: int = 0
+def sample_steps(
+    state: RowState, logits: Float[Tensor, "b n v"], params: SamplingParams, offset: int = 0
 ) -> Int[Tensor, "b n"]:
-    """The tokens that rows draw at some steps, one after the other, whose scores are known all at once.
+    """Sample tokens at several steps of each row, whose logits are known at once.
 
-    They stand in the rows afterwards, beyond their ends.
+    The tokens are written into the rows, beyond their lengths.
 
     Args:
-        rows: the texts, and beyond their ends what the scores suppose was drawn at the steps before.
-        logits: scores at each step.
-        choices: how tokens are chosen.
-        beyond: tokens supposed before the first of the steps.
+        state: the rows; beyond their lengths they hold the tokens that the logits assume at earlier steps.
+        logits: of each step.
+        params: sampling parameters.
+        offset: assumed tokens before the first of the steps.
     """
     logits, (b, n, _) = upcast(logits), logits.shape
-    at = (rows.lengths + beyond)[:, None] + torch.arange(n, device=logits.device)
-    if choices.temperature == 0 and not choices.filters:
+    at = (state.lengths + offset)[:, None] + torch.arange(n, device=logits.device)
+    if params.temperature == 0 and not params.filters:
         tokens = logits.argmax(dim=-1)
     else:
-        prompts, seeds = rows.prompts.repeat_interleave(n), rows.seeds.repeat_interleave(n)
-        past = rows.tokens.unsqueeze(1).expand(-1, n, -1).flatten(0, 1)
-        history = History(past, prompts, at.flatten(), choices.end)
-        changed = filter_logits(logits.flatten(0, 1), history, choices)
-        tokens = draw(changed, choices.temperature, seeds, history.lengths - prompts).view(b, n)
-    rows.tokens.scatter_(1, at, tokens)
+        prompts, seeds = state.prompts.repeat_interleave(n), state.seeds.repeat_interleave(n)
+        past = state.tokens.unsqueeze(1).expand(-1, n, -1).flatten(0, 1)
+        history = History(past, prompts, at.flatten(), params.end)
+        filtered = filter_logits(logits.flatten(0, 1), history, params)
+        tokens = sample_tokens(filtered, params.temperature, seeds, history.lengths - prompts).view(b, n)
+    state.tokens.scatter_(1, at, tokens)
     return tokens
 
 
-def padded(rows: Sequence[Sequence[int]], device: torch.device) -> Int[Tensor, "b n"]:
-    """Tokens of each row, padded on the right."""
+def pad_rows(rows: Sequence[Sequence[int]], device: torch.device) -> Int[Tensor, "b n"]:
+    """Stack the tokens of rows, padded on the right."""
     longest = max(map(len, rows))
     return torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows], device=device)

@@ -1,156 +1,149 @@
-"""Speculative decoding: some tokens are guessed, the model reads them at once, and those that it draws itself are kept.
+"""Speculative decoding: draft some tokens, verify them in one forward, accept those that the model samples itself.
 
 Leviathan et al., 2022. https://arxiv.org/abs/2211.17192
 
-Nothing is rejected by chance here. What a row draws at a step is a pure function of its seed, the step and the scores
-(see `noise`). So once the model has scored the guesses, the token that it draws after each of them is known, and a
-guess is kept while it is that token. The text is therefore that of plain decoding, token for token, likeliest or
-sampled, whatever the filters are and whoever guesses. A draft that draws with the same numbers often guesses right
-(Daliri et al., 2024. https://arxiv.org/abs/2408.07978).
+No draft is rejected by chance here. A row's sample at a step is a pure function of its seed, the step and the logits
+(see `noise`). So once the model has scored the draft, the token that it samples at each place is known, and a drafted
+token is accepted if it is that token. The completion therefore equals that of plain decoding, token for token, greedy
+or sampled, whatever the filters and the drafter are. A draft model that samples with the same numbers often proposes
+what is accepted (Daliri et al., 2024. https://arxiv.org/abs/2408.07978).
 """
 
 from abc import abstractmethod
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from lightning_xt.generation.batching.request_groups import batches
-from lightning_xt.generation.batching.row_state import RowState, moved, plan_compaction, upcast
-from lightning_xt.generation.eval_mode import eval_mode
+from lightning_xt.generation.batching.row_state import RowState, apply_moves, plan_compaction, upcast
 from lightning_xt.generation.methods.base import Method
 from lightning_xt.generation.protocol import Autoregressive
-from lightning_xt.generation.request_checks import check_requests
 from lightning_xt.generation.requests import GeneratedToken, Request, SamplingParams
-from lightning_xt.generation.search.speculated_rows import CachedModel, Moves, TrackedRow, draw_steps, padded
+from lightning_xt.generation.search.speculated_rows import CachedModel, Moves, TrackedRow, pad_rows, sample_steps
 
 
 @runtime_checkable
 class Drafter(Protocol):
-    """Guesses what rows go on with."""
+    """Proposes the next tokens of rows."""
 
-    def guess(self, texts: Sequence[TrackedRow], rows: RowState, most: Sequence[int]) -> list[list[int]]:
-        """Tokens that may follow in each row.
+    def propose(self, rows: Sequence[TrackedRow], state: RowState, most: Sequence[int]) -> list[list[int]]:
+        """Return a draft for each row.
 
         Args:
-            texts: the rows.
-            rows: the same on the device; what stands beyond their ends may be changed.
-            most: guesses that each row can use, at least one of them more than none.
+            rows: the rows.
+            state: the rows on the device; tokens beyond their lengths may be overwritten.
+            most: most tokens of each draft; one of them is above 0.
         """
 
-    def keep(self, texts: Sequence[TrackedRow], moves: Moves) -> None:
-        """Goes on with these rows, which have grown by guesses that were right and a token after them."""
+    def keep(self, rows: Sequence[TrackedRow], moves: Moves) -> None:
+        """Continue with these rows, which have grown by accepted tokens and one more."""
 
 
 class SpeculativeDecoding(Method):
-    """Draws what the model draws, in fewer forwards.
+    """Sampling in fewer forwards.
 
     Args:
-        ahead: most tokens guessed at once.
+        ahead: most tokens drafted at once.
     """
 
     def __init__(self, ahead: int) -> None:
         self.ahead = ahead
         self.proposed = 0
-        """Tokens that were guessed in the last call."""
+        """Tokens drafted in the last call."""
         self.accepted = 0
-        """Those among them that the model drew too."""
+        """Drafted tokens that were accepted."""
 
     @abstractmethod
-    def guesser(self, texts: Sequence[TrackedRow], choices: SamplingParams) -> Drafter:
-        """What guesses for these rows, whose prompts are known."""
-
-    def check(self, model: Autoregressive, requests: Sequence[Request]) -> None:
-        """Raises a ValueError for what cannot be guessed."""
+    def make_drafter(self, rows: Sequence[TrackedRow], params: SamplingParams) -> Drafter:
+        """Make the drafter of rows whose prompts are known."""
 
     def __call__(
-        self, model: Autoregressive, requests: Sequence[Request], choices: SamplingParams
+        self, model: Autoregressive, requests: Sequence[Request], params: SamplingParams
     ) -> Generator[GeneratedToken, None, None]:
-        """Tokens of all requests as they become certain, from as many rows at once as the choices allow."""
-        check_requests(model, requests, choices)
-        self.check(model, requests)
+        tokens = super().__call__(model, requests, params)
         self.proposed = self.accepted = 0
-        return self._decode(model, requests, choices)
+        return tokens
 
-    def _decode(
-        self, model: Autoregressive, requests: Sequence[Request], choices: SamplingParams
-    ) -> Generator[GeneratedToken, None, None]:
-        texts = [TrackedRow(number, request) for number, request in enumerate(requests)]
-        with eval_mode(model):
-            for numbers in batches(requests, choices.batch):
-                yield from self._decode_together(model, [texts[number] for number in numbers], choices)
+    def start(self, model: Autoregressive, requests: Mapping[int, Request], params: SamplingParams) -> "_Run":
+        return _Run(self, model, [TrackedRow(number, request) for number, request in requests.items()], params)
 
-    def _decode_together(
-        self, model: Autoregressive, texts: list[TrackedRow], choices: SamplingParams
-    ) -> Generator[GeneratedToken, None, None]:
-        # Entered anew for each forward: whoever reads the tokens does so outside inference mode.
-        with torch.inference_mode():
-            reader = CachedModel(model, texts, choices.window, self.ahead + 1)
-            longest = max(text.longest for text in texts)
-            rows = RowState.of([text.request for text in texts], longest + self.ahead)
-            guesser = self.guesser(texts, choices)
-        guesses: list[list[int]] = [[] for _ in texts]
-        while texts:
-            with torch.inference_mode():
-                drawn = draw_steps(rows, reader.logits, choices)
-                tokens, log_probs = drawn.tolist(), _log_probs(reader.logits, drawn).tolist()
-            for each in zip(texts, guesses, tokens, log_probs, strict=True):
-                yield from self._take(*each, choices)
-            moves, alive = plan_compaction([text.finished for text in texts])
-            texts = moved(texts, moves, alive)
-            if texts:
-                with torch.inference_mode():
-                    for holder in (reader, guesser):
-                        holder.keep(texts, moves)
-                    _keep(rows, texts, moves)
-                    guesses = self._guess(guesser, texts, rows, reader.room)
-                    reader.read(_suppose(rows, texts, guesses))
 
-    def _guess(self, guesser: Drafter, texts: Sequence[TrackedRow], rows: RowState, room: int) -> list[list[int]]:
-        """Guesses for each row, as many as it can use and as fit beside its last token, which is read with them."""
-        most = [min(self.ahead, room - 1, text.remaining - 1) for text in texts]
-        guesses = guesser.guess(texts, rows, most) if max(most) > 0 else [[] for _ in texts]
-        self.proposed += sum(map(len, guesses))
-        return guesses
+class _Run:
+    """Rows that are decoded together by drafts."""
 
-    def _take(
-        self,
-        text: TrackedRow,
-        guess: Sequence[int],
-        tokens: Sequence[int],
-        log_probs: Sequence[float],
-        choices: SamplingParams,
-    ) -> Generator[GeneratedToken, None, None]:
-        """Takes up what was drawn, up to the first token that is not the guessed one, that one included."""
+    def __init__(
+        self, method: SpeculativeDecoding, model: Autoregressive, rows: list[TrackedRow], params: SamplingParams
+    ) -> None:
+        self.method, self.rows, self.params = method, rows, params
+        self.model = CachedModel(model, rows, params.window, method.ahead + 1)
+        longest = max(row.longest for row in rows)
+        self.state = RowState.from_requests([row.request for row in rows], longest + method.ahead)
+        self.drafter = method.make_drafter(rows, params)
+        self.drafts: list[list[int]] | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether there are tokens left to generate."""
+        return not all(row.finished for row in self.rows)
+
+    def advance(self) -> list[GeneratedToken]:
+        """Verify a draft; return the accepted tokens and the one after them."""
+        if self.drafts is None:
+            self.drafts = [[] for _ in self.rows]
+        else:
+            self._draft()
+        sampled = sample_steps(self.state, self.model.logits, self.params)
+        log_probs = _gather_log_probs(self.model.logits, sampled)
+        tokens: list[GeneratedToken] = []
+        for each in zip(self.rows, self.drafts, sampled.tolist(), log_probs.tolist(), strict=True):
+            tokens += self._accept(*each)
+        return tokens
+
+    def _draft(self) -> None:
+        """Drop finished rows, draft for the others, and score the drafts."""
+        moves, alive = plan_compaction([row.finished for row in self.rows])
+        self.rows = rows = apply_moves(self.rows, moves, alive)
+        self.model.keep(rows, moves)
+        self.drafter.keep(rows, moves)
+        device, before = self.state.lengths.device, len(self.state.lengths)
+        if len(rows) < before:
+            self.state.select(torch.tensor(apply_moves(range(before), moves, len(rows)), device=device))
+        self.state.lengths = torch.tensor([len(row.tokens) for row in rows], device=device)
+        # A draft is scored together with the row's newest token.
+        most = [min(self.method.ahead, self.model.room - 1, row.remaining - 1) for row in rows]
+        self.drafts = self.drafter.propose(rows, self.state, most) if max(most) > 0 else [[] for _ in rows]
+        self.method.proposed += sum(map(len, self.drafts))
+        self.model.extend(self._append_drafts(self.drafts))
+
+    def _append_drafts(self, drafts: Sequence[Sequence[int]]) -> Int[Tensor, "b n"]:
+        """Write drafts beyond the rows' lengths, where filters see them; return newest tokens with drafts."""
+        state = self.state
+        newest = [[row.tokens[-1], *draft] for row, draft in zip(self.rows, drafts, strict=True)]
+        tokens = pad_rows(newest, state.tokens.device)
+        at = state.lengths[:, None] - 1 + torch.arange(tokens.shape[1], device=tokens.device)
+        state.tokens.scatter_(1, at, tokens)
+        return tokens
+
+    def _accept(
+        self, row: TrackedRow, draft: Sequence[int], tokens: Sequence[int], log_probs: Sequence[float]
+    ) -> list[GeneratedToken]:
+        """Accept sampled tokens up to the first that differs from the draft, that one included."""
+        taken = []
         for place, (token, log_prob) in enumerate(zip(tokens, log_probs, strict=True)):
-            text.tokens.append(token)
-            text.finished = text.remaining == 0 or token == choices.end
-            if choices.stop is not None and choices.stop(text.number, token):
-                text.finished = True
-            right = place < len(guess) and guess[place] == token
-            self.accepted += right
-            yield GeneratedToken(text.number, token, log_prob, text.finished)
-            if text.finished or not right:
-                return
+            row.tokens.append(token)
+            row.finished = row.remaining == 0 or token == self.params.end
+            if self.params.stop is not None and self.params.stop(row.number, token):
+                row.finished = True
+            accepted = place < len(draft) and draft[place] == token
+            self.method.accepted += accepted
+            taken.append(GeneratedToken(row.number, token, log_prob, row.finished))
+            if row.finished or not accepted:
+                break
+        return taken
 
 
-def _keep(rows: RowState, texts: Sequence[TrackedRow], moves: Moves) -> None:
-    device, before = rows.lengths.device, len(rows.lengths)
-    if len(texts) < before:
-        rows.select(torch.tensor(moved(range(before), moves, len(texts)), device=device))
-    rows.lengths = torch.tensor([len(text.tokens) for text in texts], device=device)
-
-
-def _suppose(rows: RowState, texts: Sequence[TrackedRow], guesses: Sequence[Sequence[int]]) -> Int[Tensor, "b n"]:
-    """The last token of each row and its guesses, which filters are to see beyond its end."""
-    tokens = padded([[text.tokens[-1], *guess] for text, guess in zip(texts, guesses, strict=True)], rows.tokens.device)
-    at = rows.lengths[:, None] - 1 + torch.arange(tokens.shape[1], device=tokens.device)
-    rows.tokens.scatter_(1, at, tokens)
-    return tokens
-
-
-def _log_probs(logits: Tensor, tokens: Tensor) -> Tensor:
+def _gather_log_probs(logits: Tensor, tokens: Tensor) -> Tensor:
     logits = upcast(logits)
     return logits.gather(-1, tokens[..., None])[..., 0] - logits.logsumexp(dim=-1)

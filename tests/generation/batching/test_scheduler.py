@@ -16,8 +16,8 @@ from encoder_catalogue import PAIRS, SOURCES
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.generation.batching.row_state import filter_logits
 from lightning_xt.generation.batching.running_batch import RunningBatch
-from lightning_xt.generation.batching.scheduler import ASK_EVERY, Scheduler
-from lightning_xt.generation.engine import answer, generate
+from lightning_xt.generation.batching.scheduler import SYNC_EVERY, Scheduler
+from lightning_xt.generation.engine import generate, run_requests
 from lightning_xt.generation.filters.forced import Forced
 from lightning_xt.generation.filters.no_repeat_ngram import NoRepeatNgram
 from lightning_xt.generation.filters.top_k import TopK
@@ -27,7 +27,7 @@ from lightning_xt.generation.methods.beam_search import BeamSearch
 from lightning_xt.generation.methods.contrastive_search import ContrastiveSearch
 from lightning_xt.generation.methods.prompt_lookup import PromptLookup
 from lightning_xt.generation.methods.sample import Sample
-from lightning_xt.generation.noise import draw, make_seeds
+from lightning_xt.generation.noise import make_seeds, sample_tokens
 from lightning_xt.generation.requests import Request, Result, SamplingParams
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.nn.embeddings.learned_positions import LearnedPositions
@@ -53,7 +53,7 @@ EACH = pytest.mark.parametrize("name", NAMES)
 
 
 @torch.no_grad()
-def naive(model: Decoder, number: int, request: Request, choices: SamplingParams) -> Result:
+def naive(model: Decoder, number: int, request: Request, params: SamplingParams) -> Result:
     """One text, everything read anew for each token."""
     text, given = request.prompt[None], Inputs() if request.inputs is None else request.inputs
     prompt, log_probs = torch.tensor([len(request.prompt)]), []
@@ -62,11 +62,13 @@ def naive(model: Decoder, number: int, request: Request, choices: SamplingParams
         if types is not None:
             types = torch.cat((types, types[:, -1:].expand(1, n - types.shape[1])), dim=1)
         logits = model(text, inputs=replace(given, types=types))[:, -1]
-        changed = filter_logits(logits, History(text, prompt, torch.tensor([n]), choices.end), choices)
-        token = draw(changed, choices.temperature, make_seeds([request.seed], text.device), torch.tensor([step]))
+        changed = filter_logits(logits, History(text, prompt, torch.tensor([n]), params.end), params)
+        token = sample_tokens(
+            changed, params.temperature, make_seeds([request.seed], text.device), torch.tensor([step])
+        )
         log_probs.append(float(logits.log_softmax(dim=-1)[0, token]))
         text = torch.cat((text, token[:, None]), dim=1)
-        if int(token) == choices.end or (choices.stop is not None and choices.stop(number, int(token))):
+        if int(token) == params.end or (params.stop is not None and params.stop(number, int(token))):
             break
     return Result(text[0, len(request.prompt) :].tolist(), log_probs, sum(log_probs))
 
@@ -95,12 +97,12 @@ def way(on_host: bool) -> Iterator[None]:
         yield
 
 
-def agree(model: Decoder, requests: list[Request], choices: SamplingParams) -> list[Result]:
+def agree(model: Decoder, requests: list[Request], params: SamplingParams) -> list[Result]:
     """Asserts that each request is answered as if there were no other, both ways."""
-    wanted = [naive(model, number, request, choices) for number, request in enumerate(requests)]
+    wanted = [naive(model, number, request, params) for number, request in enumerate(requests)]
     for on_host in (True, False):
         with way(on_host):
-            same([result for (result,) in answer(model, requests, choices)], wanted)
+            same([result for (result,) in run_requests(model, requests, params)], wanted)
     return wanted
 
 
@@ -116,9 +118,9 @@ def same(found: list[Result], wanted: list[Result]) -> None:
 def test_each_text_is_as_if_alone(name: str, temperature: float) -> None:
     """Nine texts in three places: prompts are read into places that others gave up, and rows move together."""
     model, requests = randomised(BUILDS[name]), asked()
-    choices = SamplingParams(temperature=temperature, filters=[TopK(7), NoRepeatNgram(2), Forced([7, 5])], batch=3)
-    end = answer(model, [requests[7]], choices)[0][0].tokens[2]
-    results = agree(model, requests, replace(choices, end=end))
+    params = SamplingParams(temperature=temperature, filters=[TopK(7), NoRepeatNgram(2), Forced([7, 5])], batch=3)
+    end = run_requests(model, [requests[7]], params)[0][0].tokens[2]
+    results = agree(model, requests, replace(params, end=end))
     assert len(results[7].tokens) <= 3 and {result.tokens[-1] == end for result in results} == {True, False}
 
 
@@ -167,10 +169,10 @@ def test_a_callback_ends_the_text_it_is_told_of() -> None:
         return token % 5 == number % 5
 
     model, requests = randomised(decoder), asked()
-    choices = SamplingParams(temperature=1.5, end=END, batch=3, stop=stop)
-    results = [result.tokens for (result,) in answer(model, requests, choices)]
+    params = SamplingParams(temperature=1.5, end=END, batch=3, stop=stop)
+    results = [result.tokens for (result,) in run_requests(model, requests, params)]
     assert heard == dict(enumerate(results)), "told of each token of a text, in order, and of none after its end"
-    agree(model, requests, replace(choices, stop=lambda number, token: token % 5 == number % 5))
+    agree(model, requests, replace(params, stop=lambda number, token: token % 5 == number % 5))
     assert any(tokens[-1] != END and len(tokens) < n for tokens, n in zip(results, LENGTHS, strict=True))
 
 
@@ -180,11 +182,14 @@ def test_any_number_of_places() -> None:
     for batch in (1, 2, 8, 9):
         for on_host in (True, False):
             with way(on_host):
-                same([result for (result,) in answer(model, requests, SamplingParams(end=END, batch=batch))], wanted)
+                same(
+                    [result for (result,) in run_requests(model, requests, SamplingParams(end=END, batch=batch))],
+                    wanted,
+                )
 
 
 def test_prompts_are_read_in_pieces_where_they_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lightning_xt.generation.batching.scheduler.READ_AT_ONCE", 8)
+    monkeypatch.setattr("lightning_xt.generation.batching.scheduler.MAX_PREFILL_TOKENS", 8)
     model, read = randomised(decoder), []
     model.register_forward_pre_hook(lambda module, args: read.append(tuple(args[0].shape)))
     agree(model, asked(), SamplingParams(batch=64))
@@ -215,7 +220,7 @@ def test_texts_that_ended_cost_nothing(batch: int) -> None:
     # One token is a prompt too: of another number of tokens than steps have.
     requests = [replace(each, prompt=each.prompt.repeat(2), inputs=None) for each in requests]
     shapes = counted(model)
-    results = answer(model, requests, SamplingParams(temperature=1.5, end=END, batch=batch))
+    results = run_requests(model, requests, SamplingParams(temperature=1.5, end=END, batch=batch))
     drawn = [len(result.tokens) for (result,) in results]
     assert sum(rows for rows, n in shapes if n == 1) == sum(drawn) - len(drawn)
     assert sum(rows for rows, n in shapes if n > 1) == len(requests)
@@ -226,17 +231,17 @@ def test_prompts_of_similar_lengths_are_read_together() -> None:
     model = randomised(decoder)
     shapes = counted(model)
     requests = [Request(prompt=torch.zeros(n, dtype=torch.long), max_new_tokens=1) for n in (100, 2, 90, 3, 95, 50, 2)]
-    answer(model, requests, SamplingParams())
+    run_requests(model, requests, SamplingParams())
     assert sorted(shapes) == [(1, 50), (3, 3), (3, 100)]
 
 
-@pytest.mark.parametrize(("on_host", "asks"), [(True, 1 + 2 * ASK_EVERY + 3), (False, 1 + 2 + 1)])
+@pytest.mark.parametrize(("on_host", "asks"), [(True, 1 + 2 * SYNC_EVERY + 3), (False, 1 + 2 + 1)])
 def test_a_device_is_asked_now_and_then(on_host: bool, asks: int, monkeypatch: pytest.MonkeyPatch) -> None:
     heard, collect = [], RunningBatch.collect
-    monkeypatch.setattr(RunningBatch, "hear", lambda batch: heard.append(collect(batch)) or heard[-1])
-    request = Request(prompt=torch.tensor([1]), max_new_tokens=1 + 2 * ASK_EVERY + 3)
+    monkeypatch.setattr(RunningBatch, "collect", lambda batch: heard.append(collect(batch)) or heard[-1])
+    request = Request(prompt=torch.tensor([1]), max_new_tokens=1 + 2 * SYNC_EVERY + 3)
     with way(on_host):
-        answer(decoder(), [request] * 2, SamplingParams())
+        run_requests(decoder(), [request] * 2, SamplingParams())
     assert len(heard) == asks
 
 
@@ -245,7 +250,7 @@ def test_elsewhere_rows_are_let_go_once_half_of_them_ended() -> None:
     shapes = counted(model)
     requests = [Request(prompt=torch.tensor([1, 2]), max_new_tokens=n) for n in (2, 4, 4, 6, 8)]
     with way(False):
-        answer(model, requests, SamplingParams())
+        run_requests(model, requests, SamplingParams())
     assert [rows for rows, _ in shapes[:8]] == [5, 5, 5, 5, 2, 2, 1, 1]
 
 
@@ -257,9 +262,9 @@ def test_elsewhere_a_long_text_that_ended_takes_no_room_from_those_that_go_on() 
     model = randomised(decoder)
     shapes = counted(model)
     with way(False):
-        found = [result for (result,) in answer(model, requests, SamplingParams())]
+        found = [result for (result,) in run_requests(model, requests, SamplingParams())]
     assert [rows for rows, n in shapes if n == 1] == [3] + [4] * 39
-    same(found, [answer(model, [request], SamplingParams())[0][0] for request in requests])
+    same(found, [run_requests(model, [request], SamplingParams())[0][0] for request in requests])
 
 
 def test_elsewhere_a_text_that_ended_has_drawn_nothing_once_it_is_forgotten() -> None:
@@ -292,12 +297,12 @@ def test_a_window_slides_past_the_trained_length(options: dict[str, Any]) -> Non
         layer.window = min(layer.window or window, window)
     prompts = [torch.randint(0, VOCAB, (n,)) for n in (2, 11, 5)]
     requests = [Request(prompt=prompt, max_new_tokens=3 * window) for prompt in prompts]
-    choices = SamplingParams(temperature=0, window=window, batch=2)
-    wanted = [naive(narrow, number, request, choices) for number, request in enumerate(requests)]
+    params = SamplingParams(temperature=0, window=window, batch=2)
+    wanted = [naive(narrow, number, request, params) for number, request in enumerate(requests)]
     for on_host in (True, False):
         with way(on_host):
-            same([result for (result,) in answer(model, requests, choices)], wanted)
-    wide = [result.tokens for (result,) in answer(model, requests, replace(choices, window=None))]
+            same([result for (result,) in run_requests(model, requests, params)], wanted)
+    wide = [result.tokens for (result,) in run_requests(model, requests, replace(params, window=None))]
     assert (wide == [result.tokens for result in wanted]) == (options == SLIDING["window"])
 
 
@@ -305,7 +310,7 @@ def test_a_window_cannot_slide_over_learned_positions() -> None:
     model = decoder(embeddings=[partial(LearnedPositions, max_length=8)])
     message = (
         "a prompt of 6 tokens and 3 more make 9, but the model's positions reach only 8 (max_length); shorten the "
-        "prompt or ask for at most 2 tokens, because a window cannot slide over positions that are learnt one by one"
+        "prompt or ask for at most 2 tokens, because a window cannot slide over learned positions"
     )
     with pytest.raises(ValueError, match=re.escape(message)):
         generate(model, torch.randint(0, VOCAB, (1, 6)), 3, window=4)
@@ -316,7 +321,7 @@ def test_a_window_cannot_slide_over_learned_positions() -> None:
 
 def test_nothing_asked_is_nothing_answered() -> None:
     model = decoder().train()
-    assert answer(model, [], SamplingParams()) == []
+    assert run_requests(model, [], SamplingParams()) == []
     assert model.training
 
 
@@ -333,7 +338,7 @@ def test_the_mode_is_restored_when_closed_early(training: bool) -> None:
 def test_inputs_are_left_as_they_were() -> None:
     model, requests = randomised(BUILDS["given_context"]), asked()
     before = copy.deepcopy([vars(request.inputs) for request in requests])
-    answer(model, requests, SamplingParams(end=END, batch=3))
+    run_requests(model, requests, SamplingParams(end=END, batch=3))
     for request, was in zip(requests, before, strict=True):
         assert all(
             was[name] is value is None or torch.equal(value, was[name]) for name, value in vars(request.inputs).items()
@@ -343,9 +348,9 @@ def test_inputs_are_left_as_they_were() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch": 0}, "batch is 0; at least 1 row must be decoded at once"),
-        ({"window": 0}, "window is 0; a token must be able to look at 1 token at least, itself"),
-        ({"temperature": -1.0}, "temperature must be above 0, not -1.0; 0 itself means greedy decoding"),
+        ({"batch": 0}, "generation has batch 0, which must be at least 1"),
+        ({"window": 0}, "generation has window 0, which must be at least 1"),
+        ({"temperature": -1.0}, "generation has temperature -1.0, which must be at least 0"),
     ],
     ids=str,
 )
@@ -364,5 +369,5 @@ def test_refuses_rows_with_different_inputs_before_anything_is_read(method: Meth
     )
     with pytest.raises(ValueError, match=re.escape(message)):
         method(model, requests, SamplingParams(batch=2))
-    apart = answer(model, requests, SamplingParams(temperature=0, batch=1), method)
-    assert apart == [answer(model, [each], SamplingParams(temperature=0), method)[0] for each in requests]
+    apart = run_requests(model, requests, SamplingParams(temperature=0, batch=1), method)
+    assert apart == [run_requests(model, [each], SamplingParams(temperature=0), method)[0] for each in requests]

@@ -11,7 +11,7 @@ from catalogue import BUILDS, VOCAB, Build, attention, decoder, example, part, r
 from torch import Tensor
 
 from lightning_xt.core.inputs import Inputs
-from lightning_xt.generation.engine import answer, generate
+from lightning_xt.generation.engine import generate, run_requests
 from lightning_xt.generation.filters.top_k import TopK
 from lightning_xt.generation.methods.draft import Draft
 from lightning_xt.generation.methods.prompt_lookup import PromptLookup
@@ -134,16 +134,16 @@ def test_a_joint_memory_repeats_and_reorders_its_rows() -> None:
 
 
 @pytest.mark.parametrize(
-    "choices", [SamplingParams(temperature=0), SamplingParams(filters=[TopK(3)], end=4)], ids=["greedy", "sampled"]
+    "params", [SamplingParams(temperature=0), SamplingParams(filters=[TopK(3)], end=4)], ids=["greedy", "sampled"]
 )
-def test_a_row_alone_or_among_others_that_come_and_go(choices: SamplingParams) -> None:
+def test_a_row_alone_or_among_others_that_come_and_go(params: SamplingParams) -> None:
     wrapped = Contrastive(randomised(decoder), [amateur(1), amateur(2)])
     asked = [Request(prompt=words(1, 1 + row)[0], max_new_tokens=9 - row, seed=row) for row in range(5)]
-    together = answer(wrapped, asked, SamplingParams(**{**vars(choices), "batch": 2}))
-    alone = [answer(wrapped, [request], choices)[0] for request in asked]
+    together = run_requests(wrapped, asked, SamplingParams(**{**vars(params), "batch": 2}))
+    alone = [run_requests(wrapped, [request], params)[0] for request in asked]
     assert [result.tokens for (result,) in together] == [result.tokens for (result,) in alone]
     for method in (PromptLookup(), Draft(wrapped.model)):
-        guessed = answer(wrapped, asked, choices, method)
+        guessed = run_requests(wrapped, asked, params, method)
         assert [result.tokens for (result,) in guessed] == [result.tokens for (result,) in alone]
 
 
@@ -165,7 +165,7 @@ def test_keeps_the_protocol_and_tells_of_the_models() -> None:
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: Contrastive(decoder(), []), "contrastive decoding has no amateurs; give at least one model to hold"),
+        (lambda: Contrastive(decoder(), []), "contrastive decoding has no amateurs; give at least one model to compare with"),
         (
             lambda: Contrastive(decoder(), [decoder(), Decoder(7, dim=8, depth=1, attention=attention())]),
             "an amateur has a vocabulary of 7 tokens and the model one of 11; give amateurs that were trained with the "

@@ -10,7 +10,7 @@ from encoder_catalogue import PAIRS, companions, pair, source
 from torch import Tensor
 
 from lightning_xt.core.inputs import Inputs
-from lightning_xt.generation.engine import answer, generate
+from lightning_xt.generation.engine import generate, run_requests
 from lightning_xt.generation.filters.top_k import TopK
 from lightning_xt.generation.methods.beam_search import BeamSearch
 from lightning_xt.generation.methods.prompt_lookup import PromptLookup
@@ -105,23 +105,23 @@ def asked(model: EncoderDecoder) -> list[Request]:
 
 @torch.no_grad()
 @pytest.mark.parametrize(
-    "choices", [SamplingParams(temperature=0), SamplingParams(filters=[TopK(3)], end=4)], ids=["greedy", "sampled"]
+    "params", [SamplingParams(temperature=0), SamplingParams(filters=[TopK(3)], end=4)], ids=["greedy", "sampled"]
 )
-def test_a_row_alone_or_among_others_that_come_and_go(choices: SamplingParams) -> None:
+def test_a_row_alone_or_among_others_that_come_and_go(params: SamplingParams) -> None:
     model = randomised(pair)
     guided, requests = Guided(model.decoder, model.encode(torch.tensor([[END]])), SCALE), asked(model)
-    together = answer(guided, requests, SamplingParams(**{**vars(choices), "batch": 2}))
-    alone = [answer(guided, [request], choices)[0] for request in requests]
+    together = run_requests(guided, requests, SamplingParams(**{**vars(params), "batch": 2}))
+    alone = [run_requests(guided, [request], params)[0] for request in requests]
     assert [result.tokens for (result,) in together] == [result.tokens for (result,) in alone]
-    assert answer(guided, requests, choices, PromptLookup())[0][0].tokens == alone[0][0].tokens
+    assert run_requests(guided, requests, params, PromptLookup())[0][0].tokens == alone[0][0].tokens
 
 
 @torch.no_grad()
 def test_beams_search_among_guided_scores() -> None:
     model, (src, mask) = randomised(pair), source(5, 7)
     guided, requests = Guided(model.decoder, model.encode(torch.tensor([[END]])), SCALE), asked(model)
-    greedy = answer(guided, requests, SamplingParams(temperature=0, end=4))
-    one, three = (answer(guided, requests, SamplingParams(end=4), BeamSearch(beams=beams)) for beams in (1, 3))
+    greedy = run_requests(guided, requests, SamplingParams(temperature=0, end=4))
+    one, three = (run_requests(guided, requests, SamplingParams(end=4), BeamSearch(beams=beams)) for beams in (1, 3))
     assert [result.tokens for (result,) in one] == [result.tokens for (result,) in greedy]
     assert [result.tokens for (result,) in three] != [result.tokens for (result,) in greedy]
     for row, (request, (result,)) in enumerate(zip(requests, three, strict=True)):
@@ -170,7 +170,7 @@ def test_keeps_the_protocol_and_tells_of_the_model() -> None:
         ),
         (
             lambda: Guided(decoder(), Inputs(context=torch.zeros(2, 1, 5))),
-            "the unconditional inputs of guidance have 2 rows in context; give one, which serves for all",
+            "the unconditional inputs of guidance have 2 rows in context; give one, which is used for all rows",
         ),
     ],
     ids=["scale", "nothing", "types", "rows"],
@@ -182,5 +182,5 @@ def test_refuses(build: Callable[[], Guided], message: str) -> None:
 
 def test_a_memory_of_one_reader_is_refused() -> None:
     guided = Guided(given_context(position=None), Inputs(context=torch.zeros(1, 1, CONTEXT)))
-    with pytest.raises(TypeError, match="2 readers need a memory each, but the cache is a Cache alone"):
+    with pytest.raises(TypeError, match="2 models need a JointCache, but the cache is a Cache"):
         guided(words(1, 2), cache=guided.model.new_cache(1, 5))

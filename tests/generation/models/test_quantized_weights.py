@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.generation.engine import generate
-from lightning_xt.generation.models.quantized_weights import FEW, Int8Linear, convert_weights, measure_loss
+from lightning_xt.generation.models.quantized_weights import MAX_KERNEL_ROWS, Int8Linear, convert_weights, measure_loss
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.nn.heads.tied_head import TiedHead
 from lightning_xt.nn.projections.latent import Latent
@@ -65,7 +65,7 @@ def test_a_row_of_zeros_stays_zero() -> None:
 
 
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("rows", [1, FEW, FEW + 1, 50])
+@pytest.mark.parametrize("rows", [1, MAX_KERNEL_ROWS, MAX_KERNEL_ROWS + 1, 50])
 @pytest.mark.parametrize(("wide", "high"), [(13, 7), (32, 5), (64, 33), (1, 3), (96, 1)])
 def test_multiplies_by_the_rounded_matrix(wide: int, high: int, rows: int, bias: bool) -> None:
     """By the kernel for few rows and by a product for many; sizes that the kernel cannot read do without it."""

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.generation.batching.row_inputs import select_row
-from lightning_xt.generation.engine import answer
+from lightning_xt.generation.engine import run_requests
 from lightning_xt.generation.filters.min_length import MinLength
 from lightning_xt.generation.filters.no_repeat_ngram import NoRepeatNgram
 from lightning_xt.generation.filters.repetition_penalty import RepetitionPenalty
@@ -23,7 +23,7 @@ from lightning_xt.generation.history import History
 from lightning_xt.generation.methods.base import Method
 from lightning_xt.generation.methods.draft import Draft
 from lightning_xt.generation.methods.prompt_lookup import PromptLookup
-from lightning_xt.generation.noise import draw, make_seeds
+from lightning_xt.generation.noise import make_seeds, sample_tokens
 from lightning_xt.generation.protocol import Autoregressive
 from lightning_xt.generation.requests import Request, SamplingParams
 from lightning_xt.models.decoder import Decoder
@@ -76,9 +76,9 @@ def requests(lengths: dict[int, int], inputs: Inputs | None = None) -> list[Requ
     ]
 
 
-def same(model: Autoregressive, asked: list[Request], choices: SamplingParams, method: Method) -> list[list[int]]:
+def same(model: Autoregressive, asked: list[Request], params: SamplingParams, method: Method) -> list[list[int]]:
     """The texts of a method, once they have been found to be those of plain decoding."""
-    plain, ours = (answer(model, asked, choices, each) for each in (None, method))
+    plain, ours = (run_requests(model, asked, params, each) for each in (None, method))
     for expected, got in zip(plain, ours, strict=True):
         assert [result.tokens for result in got] == [result.tokens for result in expected]
         assert got[0].log_probs == pytest.approx(expected[0].log_probs, abs=1e-9)
@@ -112,29 +112,29 @@ def test_windows_that_have_come_round_give_tokens_back(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "choices", [SamplingParams(temperature=0, window=4), SamplingParams(window=4)], ids=["greedy", "sampled"]
+    "params", [SamplingParams(temperature=0, window=4), SamplingParams(window=4)], ids=["greedy", "sampled"]
 )
-def test_a_window_for_the_call_is_the_draft_s_too(choices: SamplingParams) -> None:
+def test_a_window_for_the_call_is_the_draft_s_too(params: SamplingParams) -> None:
     model, asked = randomised(decoder), requests({4: 19, 2: 25})
-    same(model, asked, choices, PromptLookup())
+    same(model, asked, params, PromptLookup())
     method = Draft(model)
-    same(model, asked, choices, method)
+    same(model, asked, params, method)
     assert method.accepted == method.proposed > 0
 
 
-def by_hand(model: Decoder, request: Request, choices: SamplingParams) -> list[int]:
+def by_hand(model: Decoder, request: Request, params: SamplingParams) -> list[int]:
     """One token after the other, the whole text read anew for each."""
     text = request.prompt[None]
     prompts, seeds = torch.tensor([text.shape[1]]), make_seeds([request.seed], text.device)
     for step in range(request.max_new_tokens):
         with torch.no_grad():
             logits = model(text)[:, -1]
-        logits = logits / (choices.temperature or 1)
-        for change in choices.filters:
-            logits = change(logits, History(text, prompts, prompts + step, choices.end))
-        token = draw(logits, choices.temperature, seeds, torch.tensor([step]))
+        logits = logits / (params.temperature or 1)
+        for change in params.filters:
+            logits = change(logits, History(text, prompts, prompts + step, params.end))
+        token = sample_tokens(logits, params.temperature, seeds, torch.tensor([step]))
         text = torch.cat((text, token[:, None]), dim=1)
-        if token == choices.end:
+        if token == params.end:
             break
     return text[0, len(request.prompt) :].tolist()
 
@@ -147,8 +147,8 @@ def by_hand(model: Decoder, request: Request, choices: SamplingParams) -> list[i
 )
 def test_each_token_is_the_one_drawn_by_hand(temperature: float, method: Method) -> None:
     model, asked = randomised(decoder), requests({5: 17, 2: 11, 1: 19})
-    choices = SamplingParams(temperature=temperature, filters=[NoRepeatNgram(3), MinLength(6), TopK(4)], end=7)
-    assert same(model, asked, choices, method) == [by_hand(model, each, choices) for each in asked]
+    params = SamplingParams(temperature=temperature, filters=[NoRepeatNgram(3), MinLength(6), TopK(4)], end=7)
+    assert same(model, asked, params, method) == [by_hand(model, each, params) for each in asked]
 
 
 @pytest.mark.parametrize("method", [PromptLookup(), Draft(small())], ids=["lookup", "draft"])
@@ -171,11 +171,11 @@ def test_a_stop_is_asked_of_each_token_in_order() -> None:
         heard.append((number, token))
         return len([each for each in heard if each[0] == number]) == 7 + number
 
-    choices = SamplingParams(temperature=0, stop=stop)
-    texts = [result.tokens for (result,) in answer(model, asked, choices, PromptLookup())]
+    params = SamplingParams(temperature=0, stop=stop)
+    texts = [result.tokens for (result,) in run_requests(model, asked, params, PromptLookup())]
     assert [len(text) for text in texts] == [7, 8]
     assert [[token for number, token in heard if number == row] for row in (0, 1)] == texts
-    free = [result.tokens for (result,) in answer(model, asked, GREEDY)]
+    free = [result.tokens for (result,) in run_requests(model, asked, GREEDY)]
     assert texts == [free[0][:7], free[1][:8]]
 
 
@@ -196,9 +196,9 @@ def test_an_encoder_decoder_writes_the_same_targets() -> None:
         Request(prompt=torch.tensor([1, *range(row)]), max_new_tokens=9, seed=row, inputs=encoded[row])
         for row in range(3)
     ]
-    for choices in (GREEDY, SAMPLED):
-        texts = same(model.decoder, asked, choices, PromptLookup())
-        assert same(model.decoder, asked, choices, Draft(model.decoder)) == texts
+    for params in (GREEDY, SAMPLED):
+        texts = same(model.decoder, asked, params, PromptLookup())
+        assert same(model.decoder, asked, params, Draft(model.decoder)) == texts
         assert len({tuple(text) for text in texts}) == 3
 
 
@@ -220,7 +220,7 @@ def test_a_text_may_fill_all_positions() -> None:
 
 
 def test_nothing_asked_is_nothing_drawn() -> None:
-    assert answer(decoder(), [], GREEDY, PromptLookup()) == []
+    assert run_requests(decoder(), [], GREEDY, PromptLookup()) == []
 
 
 # Fewer forwards ------------------------------------------------------------------------------------------------------
@@ -229,7 +229,7 @@ def test_nothing_asked_is_nothing_drawn() -> None:
 def test_a_text_that_goes_round_is_read_in_strides() -> None:
     model, method = Ring(), PromptLookup(ngram=3, tokens=8)
     asked = [Request(prompt=torch.tensor([0, 1, 2, 3, 4, 0]), max_new_tokens=21)]
-    ((result,),) = answer(model, asked, GREEDY, method)
+    ((result,),) = run_requests(model, asked, GREEDY, method)
     assert result.tokens == [(1 + step) % 5 for step in range(21)]
     # One from the prompt, then nine at a time: eight guesses and what follows them. The last needs no guess.
     assert model.widths == [6, 9, 9, 2]
@@ -238,7 +238,7 @@ def test_a_text_that_goes_round_is_read_in_strides() -> None:
 
 def test_where_nothing_repeats_nothing_is_guessed() -> None:
     model, method = Ring(), PromptLookup()
-    answer(model, [Request(prompt=torch.tensor([0]), max_new_tokens=4)], GREEDY, method)
+    run_requests(model, [Request(prompt=torch.tensor([0]), max_new_tokens=4)], GREEDY, method)
     assert model.widths == [1, 1, 1, 1]
     assert (method.proposed, method.accepted) == (0, 0)
 
@@ -246,21 +246,21 @@ def test_where_nothing_repeats_nothing_is_guessed() -> None:
 def test_short_matches_count_as_long_as_guesses_are_of_use() -> None:
     # The first token is 1. Of 4 0 1 only the 1 was there before, which will do as the prompt has just been read.
     model, method = Ring(), PromptLookup(tokens=2)
-    answer(model, [Request(prompt=torch.tensor([1, 2, 4, 0]), max_new_tokens=5)], GREEDY, method)
+    run_requests(model, [Request(prompt=torch.tensor([1, 2, 4, 0]), max_new_tokens=5)], GREEDY, method)
     # The guess after 1 is 2 4, of which 2 is right, and 3 comes next; after it nothing is known.
     assert model.widths == [4, 3, 1, 1]
     assert (method.proposed, method.accepted) == (2, 1)
 
 
-@pytest.mark.parametrize("choices", [GREEDY, SamplingParams(), SAMPLED], ids=["greedy", "drawn", "filtered"])
-def test_of_a_draft_that_is_the_model_every_guess_is_right(choices: SamplingParams) -> None:
+@pytest.mark.parametrize("params", [GREEDY, SamplingParams(), SAMPLED], ids=["greedy", "drawn", "filtered"])
+def test_of_a_draft_that_is_the_model_every_guess_is_right(params: SamplingParams) -> None:
     model, widths = randomised(decoder), []
     method = Draft(randomised(decoder), ahead=4)
-    (text,) = same(model, requests({5: 21}), choices, method)
+    (text,) = same(model, requests({5: 21}), params, method)
     model.register_forward_pre_hook(lambda _, args: widths.append(args[0].shape[1]))
-    answer(model, requests({5: 21}), choices, method)
+    run_requests(model, requests({5: 21}), params, method)
     assert len(widths) == 1 + math.ceil((len(text) - 1) / 5)
-    if choices.end is None:
+    if params.end is None:
         assert method.accepted == method.proposed == 16
 
 
@@ -298,7 +298,7 @@ def test_draws_follow_the_distribution(guess: str) -> None:
     method = PromptLookup(ngram=1) if guess == "lookup" else Draft(other)
     prompt = torch.tensor([0, 1, 2, 0])
     asked = [Request(prompt=prompt, max_new_tokens=length, seed=seed) for seed in range(draws)]
-    drawn = answer(model, asked, SamplingParams(batch=1000), method)
+    drawn = run_requests(model, asked, SamplingParams(batch=1000), method)
     assert 0 < method.accepted < method.proposed
     words = torch.cartesian_prod(*[torch.arange(size)] * length)
     text = torch.cat((prompt.expand(len(words), -1), words), dim=1)
@@ -320,7 +320,7 @@ def test_draws_follow_the_distribution(guess: str) -> None:
 def test_the_modes_of_model_and_draft_are_restored(mode: bool, other: bool) -> None:
     model, draft = decoder(dropout=0.5).train(mode), decoder(dropout=0.5).train(other)
     method, asked = Draft(draft), requests({3: 9})
-    assert answer(model, asked, GREEDY, method) == answer(model, asked, GREEDY)
+    assert run_requests(model, asked, GREEDY, method) == run_requests(model, asked, GREEDY)
     assert (model.training, draft.training) == (mode, other)
     drawn = method(model, asked, GREEDY)
     assert (model.training, draft.training) == (mode, other), "unread, it changes nothing"
@@ -333,9 +333,9 @@ def test_the_modes_of_model_and_draft_are_restored(mode: bool, other: bool) -> N
 
 def test_counts_are_those_of_the_last_call() -> None:
     model, method, asked = randomised(decoder), PromptLookup(), requests({5: 30})
-    answer(model, asked, GREEDY, method)
+    run_requests(model, asked, GREEDY, method)
     first = (method.proposed, method.accepted)
-    answer(model, asked, GREEDY, method)
+    run_requests(model, asked, GREEDY, method)
     assert (method.proposed, method.accepted) == first != (0, 0)
 
 
@@ -394,18 +394,18 @@ LIMITED = partial(decoder, embeddings=[partial(LearnedPositions, max_length=8)])
             Draft(LIMITED()),
             {3: 5, 2: 7},
             None,
-            "a prompt and its answer may have 9 tokens, but the draft's positions reach only 8 (max_length); ask for "
-            "fewer tokens, or decode without the draft",
+            "a prompt and its completion may have 9 tokens, but the draft's positions reach only 8 "
+            "(max_length); ask for fewer tokens, or decode without the draft",
         ),
         (
             Draft(LIMITED()),
             {2: 6, 1: 7},
             Inputs(prefix=torch.zeros(2, 4, DIM)),
-            "a prompt and its answer may have 12 tokens, but the draft's positions reach only 8 (max_length); ask for "
-            "fewer tokens, or decode without the draft",
+            "a prompt and its completion may have 12 tokens, but the draft's positions reach only 8 "
+            "(max_length); ask for fewer tokens, or decode without the draft",
         ),
         (PromptLookup(), {0: 5}, None, "the prompt is empty; give at least one token to start from"),
-        (Draft(decoder()), {3: 0}, None, "the number of tokens to generate must be at least 1, not 0"),
+        (Draft(decoder()), {3: 0}, None, "generation has max_new_tokens 0, which must be at least 1"),
     ],
     ids=["vocabulary", "positions", "soft", "empty", "length"],
 )
