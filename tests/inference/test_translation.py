@@ -163,9 +163,9 @@ def test_a_source_that_is_too_long_is_cut_and_told(model):
     network = SimpleNamespace(encoder=SimpleNamespace(max_length=4))
     numbers = Numbers(11, pad=0, start=None, end=2)
     translator = Translator(network, numbers, numbers, VOCAB)
-    assert translator._encoded("3 4 5") == ([3, 4, 5, 2], None)
+    assert translator._encode("3 4 5") == ([3, 4, 5, 2], None)
     problem = "it has 5 tokens; only the first 3 are used (max_length)"
-    assert translator._encoded("3 4 5 6 7") == ([3, 4, 5, 2], problem)
+    assert translator._encode("3 4 5 6 7") == ([3, 4, 5, 2], problem)
 
 
 def test_streaming_needs_a_source(model):
@@ -253,7 +253,7 @@ def test_sources_are_read_in_groups_of_like_lengths(model, monkeypatch):
 def test_a_row_knows_its_own_source_alone(model):
     translator, holes = model.text_generator, MASK.clone()
     holes[0, 1] = False
-    requests = translator._requests(SRC, holes, torch.ones(3, 1, dtype=torch.long), GenerationOptions(batch=2))
+    requests = translator._make_requests(SRC, holes, torch.ones(3, 1, dtype=torch.long), GenerationOptions(batch=2))
     assert [request.inputs.context.shape[:2] for request in requests] == [(1, 5), (1, 2), (1, 3)]
     assert requests[0].inputs.context_mask.tolist() == holes[:1].tolist()
     assert requests[1].inputs.context_mask is None and requests[2].inputs.context_mask is None

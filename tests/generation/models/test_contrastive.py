@@ -165,7 +165,10 @@ def test_keeps_the_protocol_and_tells_of_the_models() -> None:
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: Contrastive(decoder(), []), "contrastive decoding has no amateurs; give at least one model to compare with"),
+        (
+            lambda: Contrastive(decoder(), []),
+            "contrastive decoding has no amateurs; give at least one model to compare with",
+        ),
         (
             lambda: Contrastive(decoder(), [decoder(), Decoder(7, dim=8, depth=1, attention=attention())]),
             "an amateur has a vocabulary of 7 tokens and the model one of 11; give amateurs that were trained with the "
