@@ -92,8 +92,6 @@ BASELINE: dict[str, int] = {
     "lightning_xt/commands": 112,
     "lightning_xt/core": 48,
     "lightning_xt/data": 205,
-    "lightning_xt/generation": 204,
-    "lightning_xt/inference": 78,
     "lightning_xt/models": 41,
     "lightning_xt/nn": 46,
     "lightning_xt/objectives": 13,

@@ -127,7 +127,7 @@ def stream(
 
 
 def build_filters(*, top_k: int | None = None, top_p: float | None = None, min_p: float | None = None) -> list[Filter]:
-    """Build the filters that have options of their own, in the order in which they apply.
+    """Build the filters of these three options, in the order in which they apply.
 
     Raises:
         ValueError: a value is out of range.

@@ -14,7 +14,7 @@ from lightning_xt.generation.requests import Request
 def prefill(
     forward: Callable[..., Tensor], requests: Sequence[Request], cache: DecodingCache, *, last_only: bool = True
 ) -> Tensor:
-    """Run a model over the prompts of requests, each of its own length, with their inputs.
+    """Run a model over the prompts of requests, of any lengths, with their inputs.
 
     Args:
         forward: a model, or another callable with its arguments.

@@ -38,7 +38,7 @@ class Scheduler:
 
     @property
     def busy(self) -> bool:
-        """Whether there are tokens left to generate."""
+        """True while there are tokens left to generate."""
         return self.batch is not None or bool(self.waiting)
 
     def advance(self) -> list[GeneratedToken]:

@@ -20,7 +20,7 @@ class DecodingRun(Protocol):
 
     @property
     def busy(self) -> bool:
-        """Whether there are tokens left to generate."""
+        """True while there are tokens left to generate."""
 
     def advance(self) -> list[GeneratedToken]:
         """Run a decode step; return the tokens that have become certain."""
@@ -30,14 +30,14 @@ class Method(ABC):
     """Decoding method: generates the tokens of requests, one by one if it can."""
 
     ranked: ClassVar[bool] = False
-    """Whether it ranks whole sequences, so that none is certain before the end; it ignores `SamplingParams.stop`."""
+    """True for a method that ranks whole sequences. No sequence is certain before the end, and `stop` is ignored."""
     needs_hidden_states: ClassVar[bool] = False
-    """Whether it needs the hidden states before the head, which only a `Decoder` returns."""
+    """True for a method that needs the hidden states before the head, which only a `Decoder` returns."""
     rereads_prefix: ClassVar[bool] = True
-    """Whether it must prefill a sequence from its start to continue it. False if a sequence is one row of the cache
-    from its first token to its last, and the method needs nothing else."""
+    """False for a method that can continue a cached sequence: the sequence is one row of the cache from its first token
+    to its last, and the method needs nothing else. Otherwise the method prefills it from its start."""
     uses_seed: bool = True
-    """Whether another seed gives another sequence."""
+    """True for a method whose sequences depend on the seed."""
 
     @property
     def num_sequences(self) -> int:

@@ -102,7 +102,7 @@ class _ContrastiveRun:
 
     @property
     def busy(self) -> bool:
-        """Whether there are tokens left to generate."""
+        """True while there are tokens left to generate."""
         return bool(self.requests)
 
     def advance(self) -> list[GeneratedToken]:
@@ -130,7 +130,7 @@ class _ContrastiveRun:
         unknown = ~self.rows.history(None).past
         similarity = (directions @ self.past.mT).masked_fill(unknown[:, None], float("-inf")).amax(dim=-1)
         scores = (1 - self.alpha) * probabilities - self.alpha * similarity
-        # A masked token is no candidate, even if fewer than k are left.
+        # Masked tokens are excluded, even if fewer than k are left.
         return scores.masked_fill(probabilities == 0, float("-inf"))
 
     def _collect(self, tokens: Sequence[int], log_probs: Sequence[float]) -> list[GeneratedToken]:

@@ -37,7 +37,7 @@ class ModelWrapper(ABC):
 
     @property
     def training(self) -> bool:
-        """Whether the model is in training mode."""
+        """Training mode of the model."""
         return self.model.training
 
     def train(self, mode: bool = True) -> "ModelWrapper":

@@ -79,7 +79,7 @@ class Beams:
 
     @property
     def busy(self) -> bool:
-        """Whether a search is unfinished."""
+        """True while a search is unfinished."""
         return bool(self.requests)
 
     def advance(self) -> list[GeneratedToken]:

@@ -85,7 +85,7 @@ class _Run:
 
     @property
     def busy(self) -> bool:
-        """Whether there are tokens left to generate."""
+        """True while there are tokens left to generate."""
         return not all(row.finished for row in self.rows)
 
     def advance(self) -> list[GeneratedToken]:
