@@ -119,7 +119,7 @@ def fresh(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def finished_pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a run that translates."""
     folder, here = tmp_path_factory.mktemp("pairs"), Path.cwd()

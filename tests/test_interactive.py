@@ -136,10 +136,8 @@ def test_a_real_process_is_driven_through_a_pipe(trained, typed):
     assert done.stdout == expected
 
 
-def test_sources_are_translated_line_by_line(tmp_path, monkeypatch, typed):
-    write_pairs(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    assert main(["fit", "-c", "pairs.yaml"]) == 0
+def test_sources_are_translated_line_by_line(finished_pairs, monkeypatch, typed):
+    monkeypatch.chdir(finished_pairs)
     command = ["generate", "runs/pairs", "--interactive", "--max_new_tokens", "4"]
     alone = typed("", command=["generate", "runs/pairs", "--prompt", "a dog", "--max_new_tokens", "4"]).out
     found = typed("red man\n\na dog\n/undo\n/help\n", command=command)
