@@ -1,4 +1,4 @@
-"""Calls are checked against the shapes that their annotations state, in the tests that `checks_shapes` chooses."""
+"""Calls are checked against the shapes that their annotations state, in the tests that `shape_checks` chooses."""
 
 import os
 import sys
@@ -23,6 +23,7 @@ if not os.environ.get("LIGHTNING_XT_NO_SHAPE_CHECKS"):
 import shutil
 from collections.abc import Iterator
 
+import shape_checks
 import torch
 from tiny_pairs import write_pairs
 from tiny_run import write_inputs
@@ -35,27 +36,12 @@ import_submodules(lightning_xt)
 torch.set_num_threads(1)
 
 
-# Shapes are checked in every test of what works on tensors; in one case of each test of what is built on that; and not
-# where whole commands run, whose networks are those of the other two. `--all-shape-checks` checks them everywhere.
-CHECKED = ("core", "nn", "models", "objectives", "test_families.py", "test_encoder_families.py", "test_configs.py")
-CHECKED_ONCE = ("generation", "inference", "training")
-
-
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slice", metavar="K/N", help="run every N-th test only, from the K-th on")
     parser.addoption("--all-shape-checks", action="store_true", help="check shapes in every case of every test")
 
 
-def checks_shapes(config: pytest.Config, items: list[pytest.Item]) -> set[str]:
-    """Return the ids of the tests that check shapes."""
-    chosen, seen = set(), set()
-    for item in items:
-        room = item.path.relative_to(ROOT / "tests").parts[0]
-        test = (item.path, getattr(item, "originalname", item.name))
-        if config.getoption("--all-shape-checks") or room in CHECKED or (room in CHECKED_ONCE and test not in seen):
-            chosen.add(item.nodeid)
-        seen.add(test)
-    return chosen
+SHAPES = pytest.StashKey[set[str]]()
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -63,14 +49,11 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     jaxtyping_config.update("jaxtyping_disable", item.nodeid not in item.config.stash[SHAPES])
 
 
-SHAPES = pytest.StashKey[set[str]]()
-
-
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    config.stash[SHAPES] = checks_shapes(config, items)
-    # What takes minutes begins first, or one process would be left alone with it at the end.
-    items.sort(key=lambda item: not item.nodeid.startswith("tests/test_docs.py"))
+    config.stash[SHAPES] = shape_checks.choose(items, everywhere=config.getoption("--all-shape-checks"))
+    # What takes longest begins first, or one process would be left alone with it at the end.
+    items.sort(key=lambda item: not item.name.startswith(("test_compile", "test_a_run_that_is_disturbed")))
     if config.getoption("--slice"):
         first, step = map(int, config.getoption("--slice").split("/"))
         items[:] = items[first::step]

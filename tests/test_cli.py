@@ -331,7 +331,30 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("command", "part"), MISTAKES, ids=[command for command, _ in MISTAKES])
+# What their check says is asserted where the check is tested: here only in the slow suite that commands show it.
+AT_THE_CHECK = (
+    "heads 3",
+    "kv_heads 3",
+    "--data.seq_len 5000",
+    "--sample_text.max_new_tokens 0",
+    "--sampling.temperature -1",
+    "--sampling.top_k 0",
+    "--sample_text.top_p 2",
+    "--sample_text.min_p -1",
+    "--data.path empty.txt",
+    "--model.optimizer Muon",
+    "--model.optimizer LBFGS",
+    "--ckpt_path bad.ckpt",
+)
+
+
+@pytest.mark.parametrize(
+    ("command", "part"),
+    [
+        pytest.param(*each, id=each[0], marks=pytest.mark.slow if each[0].endswith(AT_THE_CHECK) else ())
+        for each in MISTAKES
+    ],
+)
 def test_a_mistake_is_told_in_one_sentence(command, part, fresh, capsys):
     (fresh / "bad.ckpt").write_text("no checkpoint")
     (fresh / "empty.txt").touch()

@@ -7,9 +7,11 @@ import itertools
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import docstring_parser
 import pytest
+import shape_checks
 from catalogue import FAMILIES, found
 
 import lightning_xt
@@ -184,3 +186,17 @@ def test_the_package_under_test_is_that_of_this_checkout(tmp_path: Path) -> None
     show = "import lightning_xt; print(lightning_xt.__file__)"
     done = subprocess.run([sys.executable, "-c", show], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert Path(done.stdout.strip()).parent == ROOT
+
+
+def test_shapes_are_checked_in_every_test_of_tensors_and_in_the_first_case_of_others() -> None:
+    names = ["generation/test_engine.py::test_a[1]", "generation/test_engine.py::test_a[2]"]
+    names += ["generation/test_engine.py::test_b", "nn/test_norms.py::test_a[2]", "nn/test_norms.py::test_a[3]"]
+    names += ["test_cli.py::test_a"]
+    items = []
+    for name in names:
+        file, _, test = name.partition("::")
+        items.append(
+            SimpleNamespace(nodeid=name, path=shape_checks.HERE / file, name=test, originalname=test.partition("[")[0])
+        )
+    assert shape_checks.choose(items) == {names[number] for number in (0, 2, 3, 4)}
+    assert shape_checks.choose(items, everywhere=True) == set(names)

@@ -5,7 +5,6 @@ import sys
 
 import pytest
 import warm
-from tiny_pairs import write_pairs
 
 from lightning_xt.cli import main
 from lightning_xt.commands.generation.interactive import HELP, HELP_OF_PAIRS

@@ -3,12 +3,14 @@
 import re
 from dataclasses import FrozenInstanceError
 
+import jaxtyping
 import pytest
 import torch
 
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.shapes import AttentionShape, LayerShape
 from lightning_xt.core.trace import Trace
+from lightning_xt.nn.activations.relu_squared import ReLUSquared
 
 
 class Reader:
@@ -64,3 +66,10 @@ def test_offers_a_number_of_groups_that_divides_the_heads(heads: int, kv_heads: 
         AttentionShape(dim=13, heads=heads, kv_heads=kv_heads, dim_head=5)
     assert str(e.value).endswith(f"try kv_heads {better}")
     AttentionShape(dim=13, heads=heads, kv_heads=better, dim_head=5)
+
+
+def test_a_wrong_type_is_found_in_this_folder() -> None:
+    """Elsewhere not in every test, see conftest.py."""
+    whole_numbers = torch.ones(3, dtype=torch.long)
+    with pytest.raises(jaxtyping.TypeCheckError):
+        ReLUSquared()(whole_numbers)

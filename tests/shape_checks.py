@@ -1,0 +1,26 @@
+"""Which tests check each call against the shapes that its annotations state: what works on tensors, in every test.
+
+What stands above generates or trains with the same parts, at several times the cost, so that only the first case of
+each test does; whole commands do not. `--all-shape-checks`, which `make test-slow` has, checks everywhere.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+EACH = ("core", "nn", "models", "objectives", "test_families.py", "test_encoder_families.py", "test_configs.py")
+FIRST = ("generation", "inference", "training")
+HERE = Path(__file__).parent
+
+
+def choose(items: Iterable[pytest.Item], *, everywhere: bool = False) -> set[str]:
+    """Return the ids of the tests that check shapes."""
+    chosen, seen = set(), set()
+    for item in items:
+        room = item.path.relative_to(HERE).parts[0]
+        test = (item.path, getattr(item, "originalname", item.name))
+        if everywhere or room in EACH or (room in FIRST and test not in seen):
+            chosen.add(item.nodeid)
+        seen.add(test)
+    return chosen
