@@ -41,7 +41,7 @@ class IncrementalDetokenizer:
 
     @property
     def stopped(self) -> bool:
-        """Whether the text has met a stop string; later ids are ignored."""
+        """True once the text has met a stop string; later ids are ignored."""
         return self._stops.stopped
 
     def push(self, token: int, log_prob: float = 0.0) -> list[TextPiece]:

@@ -28,8 +28,8 @@ class GenerationOptions:
         min_p: sample only from tokens with at least this fraction of the highest probability. None = any.
         method: decoding method. None = Sample, one token after the other.
         stop: strings that end a completion before their first occurrence, wherever tokens end.
-        num_return_sequences: completions per prompt; number n samples with seed + n. A method that ranks its sequences
-            has an option of its own.
+        num_return_sequences: completions per prompt; number n samples with seed + n. Methods that rank their sequences
+            have `n_best` instead.
         window: tokens that each layer can attend back to, for sequences longer than the trained length. None = the
             model's own.
         batch: most rows decoded at once; no completion depends on it.

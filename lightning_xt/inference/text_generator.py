@@ -230,7 +230,7 @@ def explain_out_of_memory(doing: str, way_out: str) -> Iterator[None]:
 
     Args:
         doing: the failed work.
-        way_out: what can be lowered besides the batch.
+        way_out: advice besides a smaller batch.
 
     Raises:
         ValueError: there is not enough memory.

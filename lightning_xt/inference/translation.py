@@ -92,7 +92,7 @@ class Translator(TextGenerator):
         """Yield the translation of a source once it is certain.
 
         Raises:
-            ValueError: the source is empty, or has words that the tokenizer does not know.
+            ValueError: the source is empty, or the tokenizer cannot encode it.
         """
         if not text.strip():
             raise ValueError('generate needs a source to translate: --prompt "..."')
