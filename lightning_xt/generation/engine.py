@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.generation.batching.row_inputs import select_row
+from lightning_xt.generation.batching.row_state import pad_rows
 from lightning_xt.generation.filters.base import Filter
 from lightning_xt.generation.filters.min_p import MinP
 from lightning_xt.generation.filters.top_k import TopK
@@ -96,10 +97,8 @@ def generate(
     """
     chosen = [*filters, *build_filters(top_k=top_k, top_p=top_p, min_p=min_p)]
     params = SamplingParams(temperature=temperature, filters=chosen, end=end, batch=max(1, len(prompt)), window=window)
-    results = run_requests(model, _make_requests(prompt, max_new_tokens, lengths, seed, inputs), params, method)
-    best = [sequences[0].tokens for sequences in results]
-    width = max(map(len, best))
-    return torch.tensor([row + [pad] * (width - len(row)) for row in best], device=prompt.device)
+    results = run_requests(model, make_requests(prompt, max_new_tokens, lengths, seed, inputs), params, method)
+    return pad_rows([sequences[0].tokens for sequences in results], prompt.device, pad)
 
 
 def stream(
@@ -122,7 +121,7 @@ def stream(
     """Yield what `generate` with Sample returns, one token per row at a time, once it is sampled."""
     chosen = [*filters, *build_filters(top_k=top_k, top_p=top_p, min_p=min_p)]
     params = SamplingParams(temperature=temperature, filters=chosen, end=end, batch=max(1, len(prompt)), window=window)
-    tokens = Sample()(model, _make_requests(prompt, max_new_tokens, lengths, seed, inputs), params)
+    tokens = Sample()(model, make_requests(prompt, max_new_tokens, lengths, seed, inputs), params)
     return _align_rows(tokens, len(prompt), pad, prompt.device)
 
 
@@ -142,9 +141,21 @@ def build_filters(*, top_k: int | None = None, top_p: float | None = None, min_p
     return filters
 
 
-def _make_requests(
-    prompt: Tensor, max_new_tokens: int, lengths: Tensor | None, seed: int, inputs: Inputs | None
+def make_requests(
+    prompt: Tensor, max_new_tokens: int, lengths: Tensor | None, seed: int, inputs: Inputs | None = None
 ) -> list[Request]:
+    """Make the request of each row; row r samples with seed + r.
+
+    Args:
+        prompt: ids; shorter rows are padded on the right.
+        max_new_tokens: most tokens to generate per row.
+        lengths: tokens of each row without padding. None = all.
+        seed: seed of the first row.
+        inputs: of all rows.
+
+    Raises:
+        ValueError: there are no rows, or a length is too large.
+    """
     rows, width = prompt.shape
     if rows == 0:
         raise ValueError("the prompt has no rows; give at least one")
@@ -153,10 +164,7 @@ def _make_requests(
     kept = [width] * rows if lengths is None else [max(0, n) for n in lengths.tolist()]
     return [
         Request(
-            prompt=prompt[row, :n],
-            max_new_tokens=max_new_tokens,
-            seed=seed + row,
-            inputs=select_row(inputs, row, n),
+            prompt=prompt[row, :n], max_new_tokens=max_new_tokens, seed=seed + row, inputs=select_row(inputs, row, n)
         )
         for row, n in enumerate(kept)
     ]

@@ -6,9 +6,13 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
 from lightning_xt.data.prompt_files import Prompt
 from lightning_xt.data.tokenizers.base import Tokenizer
+from lightning_xt.generation.batching.row_state import pad_rows
+from lightning_xt.generation.engine import make_requests
 from lightning_xt.generation.protocol import Autoregressive
 from lightning_xt.generation.requests import Request
 from lightning_xt.inference.detokenizer import TextPiece
@@ -55,6 +59,21 @@ class TextCompleter(TextGenerator):
         ids = self.tokenizer.encode_prompt(prompt) if isinstance(prompt, str) else list(prompt)
         tokens = torch.tensor(ids, dtype=torch.long, device=self.device)
         return Request(prompt=tokens, max_new_tokens=options.max_new_tokens or MAX_NEW_TOKENS, seed=options.seed)
+
+    def decode(
+        self, prompt: Int[Tensor, "b n"], lengths: Int[Tensor, " b"] | None, options: GenerationOptions
+    ) -> Int[Tensor, "b m"]:
+        """Return the ids that continue each prompt, end token included, padded after it.
+
+        Args:
+            prompt: ids; shorter rows are padded on the right.
+            lengths: tokens of each row without padding. None = all.
+            options: generation options. Row r samples with seed + r.
+        """
+        limit, tokenizer = options.max_new_tokens or MAX_NEW_TOKENS, self.tokenizer
+        requests = make_requests(prompt, limit, lengths, options.seed)
+        results = self.open_session(replace(options, batch=max(options.batch, len(prompt)))).generate(requests)
+        return pad_rows([each[0].tokens for each in results], prompt.device, tokenizer.pad or 0)
 
     def stream_text(self, text: str, options: GenerationOptions) -> Generator[TextPiece, None, None]:
         """Yield the prompt and its completion, once it is certain.

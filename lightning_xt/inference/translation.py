@@ -12,6 +12,7 @@ from lightning_xt.core.inputs import Inputs
 from lightning_xt.data.pairs.source_files import Source
 from lightning_xt.data.prompt_files import Prompt
 from lightning_xt.data.tokenizers.base import Tokenizer
+from lightning_xt.generation.batching.row_state import pad_rows
 from lightning_xt.generation.requests import Request
 from lightning_xt.inference.detokenizer import TextPiece
 from lightning_xt.inference.generation_options import GenerationOptions
@@ -80,8 +81,7 @@ class Translator(TextGenerator):
         requests = self._make_requests(src, src_mask, starts, options)
         seeded = [replace(each, seed=each.seed + row) for row, each in enumerate(requests)]
         best = [results[0].tokens for results in self.open_session(options).generate(seeded)]
-        width = max(map(len, best))
-        return torch.tensor([[*ids, *[self.pad] * (width - len(ids))] for ids in best], device=src.device)
+        return pad_rows(best, src.device, self.pad)
 
     def open_session(self, options: GenerationOptions) -> GenerationSession:
         """Make a session, greedy unless the options have a temperature."""
@@ -187,10 +187,8 @@ class Translator(TextGenerator):
 
     def _pad_rows(self, rows: list[list[int]]) -> tuple[Tensor, Tensor]:
         device = self.network.encoder.token_embedding.weight.device
-        width = max(map(len, rows))
-        src = torch.tensor([[*row, *[self.pad] * (width - len(row))] for row in rows], device=device)
-        lengths = torch.tensor([[len(row)] for row in rows], device=device)
-        return src, torch.arange(width, device=device) < lengths
+        src, lengths = pad_rows(rows, device, self.pad), torch.tensor([[len(row)] for row in rows], device=device)
+        return src, torch.arange(src.shape[1], device=device) < lengths
 
     def _make_starts(self, rows: int) -> Int[Tensor, "b 1"]:
         if self.start is None:

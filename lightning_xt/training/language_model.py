@@ -15,7 +15,6 @@ from lightning_xt.data.pairs.parallel_corpus import ParallelCorpus
 from lightning_xt.data.prompt_files import Prompt
 from lightning_xt.data.tokenizers.base import Tokenizer
 from lightning_xt.data.tokenizers.bytes import Bytes
-from lightning_xt.generation.engine import generate
 from lightning_xt.inference.completion import TextCompleter
 from lightning_xt.inference.generation_options import GenerationOptions
 from lightning_xt.models.decoder import Decoder
@@ -149,21 +148,30 @@ class LanguageModel(TransformerModule):
 
     @torch.no_grad()
     def generate(
-        self, prompt: Int[Tensor, "b n"], max_new_tokens: int = 256, *, seed: int = 0, **options: Any
-    ) -> Int[Tensor, "b m"]:
-        """Return the tokens that continue each prompt, without the prompt; fewer if all rows ended before.
+        self,
+        prompt: Int[Tensor, "b n"] | str | Sequence[str],
+        max_new_tokens: int | None = None,
+        lengths: Int[Tensor, " b"] | None = None,
+        **options: Any,
+    ) -> Any:
+        """Continue prompts: ids give ids, a text gives a text, texts give a list of texts; without the prompts.
 
         Args:
-            prompt: ids.
-            max_new_tokens: most tokens to draw for each row.
-            seed: row r draws with seed + r.
-            options: of `generation.engine.generate`, such as temperature, top_k and filters.
+            prompt: ids, whose row r samples with seed + r; or one or several texts, which share the seed.
+            max_new_tokens: most tokens to generate. None = 256.
+            lengths: tokens of each row of ids without padding on the right. None = all.
+            options: fields of `GenerationOptions`, such as temperature, top_k and seed.
 
         Raises:
-            ValueError: an option is out of range, or a token is outside the vocabulary.
+            ValueError: an option is out of range, a prompt is empty, or a token is outside the vocabulary.
         """
-        end = options.pop("end", self.tokenizer.end)
-        return generate(self.decoder, prompt, max_new_tokens, seed=seed, end=end, **options)
+        chosen = GenerationOptions(max_new_tokens=max_new_tokens, **options)
+        if isinstance(prompt, Tensor):
+            return self.text_generator.decode(prompt, lengths, chosen)
+        texts = [prompt] if isinstance(prompt, str) else prompt
+        prompts = [Prompt(id=number, prompt=text) for number, text in enumerate(texts)]
+        found = [each["text"] for each in self.text_generator.complete_as_dicts(prompts, chosen)]
+        return found[0] if isinstance(prompt, str) else found
 
     def limit_length(self, prompts: Sequence[str] | None, sampling: GenerationOptions) -> GenerationOptions:
         """The sampling of these prompts, as short as the network's positions are.

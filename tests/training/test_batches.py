@@ -80,6 +80,18 @@ def test_a_language_model_generates():
     assert greedy.shape == (3, 5)
     assert torch.equal(greedy[:, 0], model.decoder(prompt)[:, -1].argmax(-1))
     assert torch.equal(model.generate(prompt, 5, seed=3), model.generate(prompt, 5, seed=3))
+    short = model.generate(prompt, 5, lengths=torch.tensor([4, 2, 3]), temperature=0)
+    assert torch.equal(short[1], model.generate(prompt[1:2, :2], 5, temperature=0)[0])
+
+
+def test_a_language_model_continues_texts():
+    model = LanguageModel.from_config({"decoder": {"dim": 16, "depth": 1}})
+    text = model.generate("ab", 5, temperature=0)
+    ids = model.generate(torch.tensor([[97, 98]]), 5, temperature=0)
+    assert text == model.tokenizer.decode(ids[0].tolist())
+    assert model.generate(["ab", "c"], 5, temperature=0) == [text, model.generate("c", 5, temperature=0)]
+    with pytest.raises(ValueError, match="prompt 2 is empty"):
+        model.generate(["a", ""])
 
 
 def test_a_plain_trainer_trains_and_validates_a_language_model():

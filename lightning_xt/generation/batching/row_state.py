@@ -82,6 +82,12 @@ def upcast(values: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
+def pad_rows(rows: Sequence[Sequence[int]], device: torch.device, pad: int = 0) -> Int[Tensor, "b n"]:
+    """Stack the tokens of rows, padded on the right."""
+    longest = max(map(len, rows))
+    return torch.tensor([[*row, *[pad] * (longest - len(row))] for row in rows], device=device)
+
+
 def plan_compaction(finished: Sequence[bool]) -> tuple[list[tuple[int, int]], int]:
     """Plan how finished rows are dropped: return the moves of the last rows, (from, to), and the number that stays."""
     alive = len(finished) - sum(finished)

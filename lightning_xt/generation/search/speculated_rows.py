@@ -135,9 +135,3 @@ def sample_steps(
         tokens = sample_tokens(filtered, params.temperature, seeds, history.lengths - prompts).view(b, n)
     state.tokens.scatter_(1, at, tokens)
     return tokens
-
-
-def pad_rows(rows: Sequence[Sequence[int]], device: torch.device) -> Int[Tensor, "b n"]:
-    """Stack the tokens of rows, padded on the right."""
-    longest = max(map(len, rows))
-    return torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows], device=device)

@@ -17,11 +17,11 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from lightning_xt.generation.batching.row_state import RowState, apply_moves, plan_compaction, upcast
+from lightning_xt.generation.batching.row_state import RowState, apply_moves, pad_rows, plan_compaction, upcast
 from lightning_xt.generation.methods.base import Method
 from lightning_xt.generation.protocol import Autoregressive
 from lightning_xt.generation.requests import GeneratedToken, Request, SamplingParams
-from lightning_xt.generation.search.speculated_rows import CachedModel, Moves, TrackedRow, pad_rows, sample_steps
+from lightning_xt.generation.search.speculated_rows import CachedModel, Moves, TrackedRow, sample_steps
 
 
 @runtime_checkable
