@@ -378,8 +378,8 @@ def test_a_mistake_is_told_in_one_sentence(command, part, fresh, capsys):
         ("dim: 8", "dimm: 8", "unknown option of Decoder 'dimm'; did you mean dim?"),
         ("heads: 2", "heads: two", "--model.decoder.attention.heads: expected int, not 'two'"),
         ("class_path: TextFiles", "class_path: TextFile", "did you mean TextFiles?"),
-        ("heads: 2}}", "heads: 2}", "wrong.yaml is no YAML: "),
-        (TINY, "- 1", "wrong.yaml is no config: it holds a list"),
+        ("heads: 2}}", "heads: 2}", "wrong.yaml is not YAML: "),
+        (TINY, "- 1", "wrong.yaml is not a config: it holds a list"),
         ("corpus.txt", "\udcff", "wrong.yaml: byte 51 is not UTF-8"),
     ],
 )

@@ -22,6 +22,7 @@ from lightning_xt.inference.completion import TextCompleter
 from lightning_xt.inference.generation_options import GenerationOptions
 from lightning_xt.inference.translation import Translator
 from lightning_xt.models.decoder import Decoder
+from lightning_xt.system.messages import UserError
 from lightning_xt.training.language_model import LanguageModel
 
 RUN = "runs/tiny"
@@ -386,29 +387,35 @@ MISTAKES = [
     ("--prompt x --window 0", "sampling has window 0, which must be at least 1"),
     ("--prompt x --batch 0", "sampling has batch 0, which must be at least 1"),
     ("--prompt x --temperature hot", "argument --temperature: invalid float value: 'hot'"),
-    ("--prompt x --jsonl maybe", "argument --jsonl: invalid bool value: 'maybe'"),
+    ("--prompt x --jsonl maybe", "--jsonl is true, false or null, not 'maybe'"),
     ("--prompt x --weights int4", "expected one of 'float32', 'bfloat16', 'int8', not 'int4'"),
     ("--prompt x --color red", "expected one of 'auto', 'always', 'never', not 'red'"),
     ("--prompt x --stop=", "stop has an empty string"),
     ("--prompt x --stop", "generate: argument --stop: expected one argument"),
     ("--prompt x stray", "'stray' stands where an option was expected"),
     ("--prompt=", "generate needs a prompt of at least one character"),
-    ("--prompt x --prompts prompts.txt", "--prompt and --prompts prompts.txt both say what to answer"),
+    ("--prompt x --prompts prompts.txt", "--prompt and --prompts prompts.txt both give prompts"),
     ("--prompts nope.txt", "--prompts nope.txt: no such file"),
-    ("--prompts empty.txt", "--prompts empty.txt: it is empty; write one prompt per line"),
+    ("--prompts empty.txt", "--prompts empty.txt: the file is empty; write one prompt per line"),
     ("--prompts bad.txt", "--prompts bad.txt: line 2: byte 1 of the line is not UTF-8"),
     ("--prompts gap.txt", "prompt 2 is empty, and the model has no start token"),
     ("--prompts bad.jsonl", "--prompts bad.jsonl: line 1 has no field 'prompt' but 'text'"),
     ("--prompts cut.gz", "cut.gz ends too early: the download or copy was cut off"),
-    ("--prompts prompts.txt --stream", "--stream shows text as it is produced, and JSON lines hold whole answers"),
-    ("--prompt x --stream --num_return_sequences 2", "--stream shows one answer as it is produced, but 2 are asked"),
-    ("--prompt x --output no/such/out.txt", "--output no/such/out.txt: there is no such folder; make it first"),
+    (
+        "--prompts prompts.txt --stream",
+        "--stream prints text as it is generated, and JSON lines hold whole completions",
+    ),
+    (
+        "--prompt x --stream --num_return_sequences 2",
+        "--stream prints one completion as it is generated, but 2",
+    ),
+    ("--prompt x --output no/such/out.txt", "--output no/such/out.txt: there is no such folder; create it first"),
     (
         "--interactive --prompts prompts.txt",
-        "--interactive reads what you type and shows what follows; leave --prompts",
+        "--interactive reads what you type and prints what follows; omit --prompts",
     ),
-    ("--interactive --log_probs", "--interactive reads what you type and shows what follows; leave --log_probs away"),
-    ("--interactive --num_return_sequences 2", "--interactive goes on from one answer, but 2 are asked for"),
+    ("--interactive --log_probs", "--interactive reads what you type and prints what follows; omit --log_probs"),
+    ("--interactive --num_return_sequences 2", "--interactive continues one completion, but 2 are requested"),
     ("--prompt x --guidance 2", "--guidance 2.0 weighs what a source adds, but a LanguageModel has none"),
     ("--prompt x --draft nope", "nope is no run: there is no such folder or file"),
     ("--prompt x --draft runs/tiny --method PromptLookup", "a draft and method PromptLookup("),
@@ -592,12 +599,14 @@ def test_a_source_beyond_the_positions_is_told(pairs, monkeypatch, capsys):
 
 def test_a_flag_before_the_run_leaves_it_alone(trained, said):
     expected = said(RUN, "--prompt", "fox", *SHORT)
-    assert said("--stream", RUN, "--prompt", "fox", *SHORT) == expected
-    assert said("--prompt", "fox", "--stream", RUN, *SHORT) == expected
+    assert said("--prompt", "fox", RUN, "--stream", *SHORT) == expected
+    assert said("--stream=true", RUN, "--prompt", "fox", *SHORT) == expected
     assert parse(["--jsonl", "false", "x", "--prompts", "y"]).jsonl is False
     assert parse(["--prompts", "y", "--jsonl", "FALSE", "x"]).run == "x"
-    found = parse(["--log_probs", "--compile", "x", "--stop", "--stream", "--prompt", "y"])
-    assert (found.run, found.inference.compile, found.shown.stream) == ("x", True, None)
+    with pytest.raises(UserError, match="--stream is true, false or null, not 'x'; give it without a value"):
+        parse(["--stream", "x", "--prompt", "y"])
+    found = parse(["x", "--log_probs", "--compile", "--stop=--stream", "--prompt", "y"])
+    assert (found.run, found.inference.compile, found.output_options.stream) == ("x", True, None)
     assert found.sampling == GenerationOptions(stop=["--stream"], filters=[], log_probs=True)
     assert parse(["x", "--prompt", "y", "--jsonl"]).jsonl is True
 

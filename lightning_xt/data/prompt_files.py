@@ -1,10 +1,11 @@
 """Reader of prompt files."""
 
 import codecs
-from pathlib import Path
+import sys
 from typing import TypedDict
 
 from lightning_xt.data.files.json_lines import ENDINGS, decode_line, parse_field
+from lightning_xt.data.files.reading import read_whole
 
 
 class Prompt(TypedDict):
@@ -14,39 +15,39 @@ class Prompt(TypedDict):
     prompt: str
 
 
-def read_prompts(file: str | None, *, may_be_empty: bool = False) -> list[Prompt]:
+def read_prompts(
+    file: str | None,
+    option: str = "--data.predict_prompts",
+    *,
+    may_be_empty: bool = False,
+    standard_input: bool = False,
+) -> list[Prompt]:
     """Read the prompts of a UTF-8 text file, one per line; of a .jsonl file, the `prompt` of each line's object.
 
     Blank lines of a .jsonl file are skipped; blank lines of a text file are empty prompts.
 
     Args:
-        file: the value of --data.predict_prompts.
+        file: the option's value, plain or .gz.
+        option: the option that names the file.
         may_be_empty: whether the model can generate from an empty prompt.
+        standard_input: whether - names standard input.
 
     Raises:
         FileNotFoundError: the file does not exist.
-        ValueError: no file was named, it is not UTF-8, or a line has no prompt.
+        ValueError: no file was named, it cannot be read, it is not UTF-8, or a line has no prompt.
     """
     if file is None:
-        raise ValueError(
-            "predict needs prompts: give a text file with one prompt per line, --data.predict_prompts FILE"
-        )
-    path = Path(file).expanduser()
-    try:
-        if not path.is_file():
-            raise FileNotFoundError(f"--data.predict_prompts {file}: no such file; give a text file of prompts")
-        content = path.read_bytes()
-    except OSError as error:
-        if error.errno is None:
-            # The message above.
-            raise
-        raise ValueError(f"--data.predict_prompts {file}: {error.strerror}; make it readable") from error
-    of_json = path.suffix.lower() in ENDINGS
+        raise ValueError(f"predict needs prompts: give a text file with one prompt per line, {option} FILE")
+    if standard_input and file == "-":
+        content = sys.stdin.buffer.read()
+    else:
+        content = read_whole(option, file, f"a text file of prompts{', or - for standard input' * standard_input}")
+    of_json = file.lower().removesuffix(".gz").endswith(ENDINGS)
     prompts = []
     for number, line in enumerate(content.removeprefix(codecs.BOM_UTF8).splitlines()):
         if of_json and not line.strip():
             continue
-        place = f"--data.predict_prompts {file}: line {number + 1}"
+        place = f"{option} {file}: line {number + 1}"
         prompt = parse_field(line, place, "prompt", chosen=False) if of_json else decode_line(line, place)
         if not prompt and not may_be_empty:
             raise ValueError(
@@ -55,5 +56,5 @@ def read_prompts(file: str | None, *, may_be_empty: bool = False) -> list[Prompt
             )
         prompts.append(Prompt(id=number, prompt=prompt))
     if not prompts:
-        raise ValueError(f"--data.predict_prompts {file}: the file is empty; write one prompt per line")
+        raise ValueError(f"{option} {file}: the file is empty; write one prompt per line")
     return prompts

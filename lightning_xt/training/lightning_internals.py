@@ -63,6 +63,7 @@ _import_lightning()
 # After Lightning has been imported as above.
 from jsonargparse import _common, _link_arguments, _paths, _typehints  # noqa: E402
 from jsonargparse._deprecated import JsonargparseDeprecationWarning as JsonargparseDeprecationWarning  # noqa: E402
+from jsonargparse._loaders_dumpers import get_yaml_default_loader as get_yaml_default_loader  # noqa: E402
 
 PARSING_STATE = (
     _common.lenient_check,

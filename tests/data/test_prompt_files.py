@@ -1,5 +1,7 @@
 """The prompts of `predict`."""
 
+import gzip
+
 import pytest
 
 from lightning_xt.data.prompt_files import read_prompts
@@ -68,7 +70,7 @@ def test_where_a_text_is_drawn_from_nothing_a_prompt_may_be_empty(tmp_path):
     assert [prompt["prompt"] for prompt in read_prompts(str(file), may_be_empty=True)] == ["one", ""]
 
 
-@pytest.mark.parametrize("step", ["is_file", "read_bytes"])
+@pytest.mark.parametrize("step", ["is_file"])
 def test_a_file_that_cannot_be_read(tmp_path, monkeypatch, step):
     def refuse(path):
         raise PermissionError(13, "Permission denied", str(path))
@@ -78,6 +80,13 @@ def test_a_file_that_cannot_be_read(tmp_path, monkeypatch, step):
     monkeypatch.setattr(type(file), step, refuse)
     with pytest.raises(ValueError, match=rf"--data.predict_prompts {file}: Permission denied; make it readable"):
         read_prompts(str(file))
+
+
+@pytest.mark.parametrize("name", ["prompts.txt.gz", "prompts.JSONL.gz"])
+def test_compressed_files(tmp_path, name):
+    file = tmp_path / name
+    file.write_bytes(gzip.compress(b'{"prompt": "a"}\n'))
+    assert read_prompts(str(file)) == [{"id": 0, "prompt": "a" if "JSON" in name else '{"prompt": "a"}'}]
 
 
 @pytest.mark.parametrize("name", ["prompts.JSONL", "prompts.ndjson"])

@@ -16,8 +16,8 @@ def cases() -> Iterator[Case]:
     for name, content, says in _values():
         yield Case(name=f"config: {name}", command=["fit", "-c", OTHER], says=says, files={OTHER: content})
     for name, content, says in (
-        ("no YAML", "max_new_tokens: [", ["is no YAML"]),
-        ("a list", "- 1\n", ["is no config"]),
+        ("no YAML", "max_new_tokens: [", ["is not YAML"]),
+        ("a list", "- 1\n", ["is not a config"]),
         (
             "an unknown option",
             "max_new_token: 3\n",
@@ -52,38 +52,41 @@ def cases() -> Iterator[Case]:
     yield Case(
         name="config: a good one and a bad one",
         command=["fit", "-c", "tiny.yaml", "-c", OTHER],
-        says=[OTHER, "is no YAML"],
+        says=[OTHER, "is not YAML"],
         files={OTHER: "trainer: {"},
     )
 
 
 def _no_yaml() -> Iterator[tuple[str, Content, Sequence[str]]]:
-    yield "an open brace", "trainer: {max_steps: 3\n", ["is no YAML"]
-    yield "an open quote", 'name: "a\n', ["is no YAML"]
-    yield "a tab", "trainer:\n\tmax_steps: 3\n", ["is no YAML", "line 2"]
-    yield "a wrong indent", "trainer:\n    max_steps: 3\n  devices: 1\n", ["is no YAML"]
-    yield "two colons", "a: b: c\n", ["is no YAML"]
-    yield "an unknown anchor", "name: *nothing\n", ["is no YAML", "undefined alias"]
-    yield "two documents", "name: a\n---\nname: b\n", ["is no YAML"]
-    yield "a control character", "name: a\x07b\n", ["is no YAML"]
-    yield "a NUL", "name: a\0b\n", ["is no YAML"]
+    yield "an open brace", "trainer: {max_steps: 3\n", ["is not YAML"]
+    yield "an open quote", 'name: "a\n', ["is not YAML"]
+    yield "a tab", "trainer:\n\tmax_steps: 3\n", ["is not YAML", "line 2"]
+    yield "a wrong indent", "trainer:\n    max_steps: 3\n  devices: 1\n", ["is not YAML"]
+    yield "two colons", "a: b: c\n", ["is not YAML"]
+    yield "an unknown anchor", "name: *nothing\n", ["is not YAML", "undefined alias"]
+    yield "two documents", "name: a\n---\nname: b\n", ["is not YAML"]
+    yield "a control character", "name: a\x07b\n", ["is not YAML"]
+    yield "a NUL", "name: a\0b\n", ["is not YAML"]
     yield "an escaped NUL", 'name: "a\\0b"\n', ["the character NUL"]
     yield "no UTF-8", b"name: \xff\xfe\n", ["is not UTF-8"]
     yield "UTF-16", "name: a\n".encode("utf-16"), ["is not UTF-8"]
     yield "binary", bytes(range(256)) * 20, ["is not UTF-8"]
     yield "a picture", b"\x89PNG\r\n\x1a\n" + bytes(200), ["is not UTF-8"]
-    yield "a web page", "<!DOCTYPE html><html><body>404: Not Found</body></html>\n", ["is no"]
-    yield "a Python object", "name: !!python/object/apply:os.system ['touch hacked']\n", ["is no YAML", "python/object"]
-    yield "a Python name", "name: !!python/name:os.system\n", ["is no YAML", "python/name"]
-    yield "a Python module", "name: !!python/module:os\n", ["is no YAML", "python/module"]
-    yield "a new Python object", "a: !!python/object/new:subprocess.Popen [[touch, hacked]]\n", ["is no YAML"]
-    yield "an unknown tag", "name: !mine a\n", ["is no YAML"]
-    yield "a broken binary", "name: !!binary 'a'\n", ["is no YAML"]
-    yield "a date that is none", "name: 2026-99-99\n", ["is no YAML"]
+    yield "a web page", "<!DOCTYPE html><html><body>404: Not Found</body></html>\n", ["is not"]
+    yield (
+        "a Python object",
+        "name: !!python/object/apply:os.system ['touch hacked']\n",
+        ["is not YAML", "python/object"],
+    )
+    yield "a Python name", "name: !!python/name:os.system\n", ["is not YAML", "python/name"]
+    yield "a Python module", "name: !!python/module:os\n", ["is not YAML", "python/module"]
+    yield "a new Python object", "a: !!python/object/new:subprocess.Popen [[touch, hacked]]\n", ["is not YAML"]
+    yield "an unknown tag", "name: !mine a\n", ["is not YAML"]
+    yield "a broken binary", "name: !!binary 'a'\n", ["is not YAML"]
     yield "a key twice", "name: a\nname: b\n", ["the key 'name' stands twice", "line 2"]
     yield "a key twice, deep", "trainer: {max_steps: 1, max_steps: 2}\n", ["the key 'max_steps' stands twice"]
-    yield "a list as key", "? [a, b]\n: c\n", ["is no YAML"]
-    yield "a mapping as key", "? {a: b}\n: c\n", ["is no YAML"]
+    yield "a list as key", "? [a, b]\n: c\n", ["is not YAML"]
+    yield "a mapping as key", "? {a: b}\n: c\n", ["is not YAML"]
     yield "a bomb of anchors", _bomb("model"), ["more than"]
     yield "a bomb of anchors in lists", _bomb_of_lists(), ["more than"]
     yield "an anchor within itself", "model: &a {init_args: *a}\n", ["itself"]
@@ -95,10 +98,10 @@ def _no_yaml() -> Iterator[tuple[str, Content, Sequence[str]]]:
 
 
 def _no_options() -> Iterator[tuple[str, Content, Sequence[str]]]:
-    yield "a list", "- a\n- b\n", ["is no config: it holds a list"]
-    yield "a text", "fit\n", ["is no config: it holds a str"]
-    yield "a number", "7\n", ["is no config: it holds a int"]
-    yield "a set", "!!set {a, b}\n", ["is no config: it holds a set"]
+    yield "a list", "- a\n- b\n", ["is not a config: it holds a list"]
+    yield "a text", "fit\n", ["is not a config: it holds a str"]
+    yield "a number", "7\n", ["is not a config: it holds a int"]
+    yield "a set", "!!set {a, b}\n", ["is not a config: it holds a set"]
     yield "numbers as keys", "1: a\n2: b\n", ["key"]
     yield "null as key", "null: a\n", ["key"]
     yield "a truth as key", "yes: a\n", ["key"]
@@ -110,10 +113,10 @@ def _values() -> Iterator[tuple[str, Content, Sequence[str]]]:
             raise ValueError(before)
         return TINY.replace(before, after, 1)
 
-    yield "nothing", "", [OTHER, "it holds nothing"]
-    yield "comments alone", "# nothing\n", [OTHER, "it holds nothing"]
-    yield "null", "null\n", [OTHER, "it holds nothing"]
-    yield "an empty mapping", "{}\n", [OTHER, "it holds nothing"]
+    yield "nothing", "", [OTHER, "it is empty"]
+    yield "comments alone", "# nothing\n", [OTHER, "it is empty"]
+    yield "null", "null\n", [OTHER, "it is empty"]
+    yield "an empty mapping", "{}\n", [OTHER, "it is empty"]
     yield "no data", "trainer: {max_steps: 1}\n", ["there is no data"]
     yield "an unknown section", tiny("model:", "modle:"), ["'--modle'; did you mean --model"]
     yield "an unknown option", tiny("max_steps", "max_stepz"), ["max_stepz", "did you mean --trainer.max_steps"]

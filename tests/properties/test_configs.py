@@ -14,7 +14,7 @@ from tiny_run import TINY
 
 from lightning_xt.cli import main
 from lightning_xt.commands.errors.out_of_memory import not_enough_memory
-from lightning_xt.commands.options.config_files import DEEPEST, MOST_VALUES, check_values
+from lightning_xt.commands.options.config_files import DEEPEST, MOST_VALUES, load_values
 from lightning_xt.commands.options.generate_options import parse
 from lightning_xt.system.messages import UserError, sentence_for
 from lightning_xt.training.language_model import LanguageModel
@@ -141,7 +141,7 @@ def size(value: object) -> int:
 
 @holds(value=VALUES)
 def test_what_was_dumped_is_no_mistake(value: object) -> None:
-    check_values(yaml.safe_dump(value, allow_unicode=True), "file")
+    load_values(yaml.safe_dump(value, allow_unicode=True), "file")
 
 
 @holds(widths=st.lists(st.integers(1, 9), min_size=1, max_size=9), mapping=st.booleans())
@@ -157,9 +157,9 @@ def test_anchors_are_counted_as_often_as_they_stand(widths: list[int], mapping: 
     text = "\n".join(lines)
     if total > MOST_VALUES:
         with pytest.raises(UserError, match="holds more than 100,000 values where its anchors are written out"):
-            check_values(text, "file")
+            load_values(text, "file")
     else:
-        check_values(text, "file")
+        load_values(text, "file")
         assert size(yaml.safe_load(text)) == total
 
 
@@ -171,9 +171,9 @@ def test_depth_is_counted(depth: int, mapping: bool, flow: bool) -> None:
         text = "".join(f"{'  ' * level}{'a:' if mapping else '-'}\n" for level in range(depth))
     if depth > DEEPEST:
         with pytest.raises(UserError, match=f"more than {DEEPEST} lists and mappings are within each other"):
-            check_values(text, "file")
+            load_values(text, "file")
     else:
-        check_values(text, "file")
+        load_values(text, "file")
 
 
 @holds(keys=st.lists(st.sampled_from("abcd"), max_size=5))
@@ -181,6 +181,6 @@ def test_keys_stand_once(keys: list[str]) -> None:
     text = "{" + ", ".join(f"{key}: [{{{key}: 1}}]" for key in keys) + "}"
     if len(set(keys)) < len(keys):
         with pytest.raises(UserError, match="stands twice in one mapping"):
-            check_values(text, "file")
+            load_values(text, "file")
     else:
-        check_values(text, "file")
+        load_values(text, "file")

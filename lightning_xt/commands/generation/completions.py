@@ -8,11 +8,10 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from lightning_xt.commands.generation.interactive import converse
-from lightning_xt.commands.generation.prompt_lines import read
 from lightning_xt.commands.generation.rendering import painter, pieces, show
 from lightning_xt.commands.models.loading import load
-from lightning_xt.commands.options.generate_options import Asked, parse
-from lightning_xt.data.prompt_files import Prompt
+from lightning_xt.commands.options.generate_options import GenerateOptions, parse
+from lightning_xt.data.prompt_files import Prompt, read_prompts
 from lightning_xt.inference.detokenizer import TextPiece
 from lightning_xt.inference.text_generator import TextGenerator
 from lightning_xt.system.files import replacing
@@ -44,11 +43,11 @@ def generate(args: Sequence[str]) -> int:
     return 0
 
 
-def _run(options: Asked) -> None:
+def _run(options: GenerateOptions) -> None:
     module = load(options.run)
     options.inference.apply(module)
-    paint = painter(options.shown.show_probabilities, options.shown.color)
-    if options.shown.interactive:
+    paint = painter(options.output_options.show_probabilities, options.output_options.color)
+    if options.output_options.interactive:
         converse(module.text_generator, options.sampling, paint)
     elif options.streamed:
         for prompt in _prompts(options):
@@ -58,20 +57,22 @@ def _run(options: Asked) -> None:
             show("\n")
     else:
         prompts = _prompts(options)
-        with _writer(options.shown.output) as write:
+        with _writer(options.output_options.output) as write:
             _answer(module.text_generator, prompts, options, paint, write)
 
 
-def _prompts(options: Asked) -> list[Prompt]:
-    if options.shown.prompts is not None:
-        return read(options.shown.prompts)
+def _prompts(options: GenerateOptions) -> list[Prompt]:
+    file = options.output_options.prompts
+    if file is not None:
+        # The model says whether a prompt may be empty.
+        return read_prompts(file, "--prompts", may_be_empty=True, standard_input=True)
     return [Prompt(id=number, prompt=text) for number, text in enumerate(options.prompt or [""])]
 
 
 def _answer(
     text_generator: TextGenerator,
     prompts: Sequence[Prompt],
-    options: Asked,
+    options: GenerateOptions,
     paint: Callable[[TextPiece], str],
     write: Callable[[str], None],
 ) -> None:

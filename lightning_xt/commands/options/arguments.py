@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from lightning_xt.system.messages import UserError, close_matches
@@ -17,10 +18,18 @@ class Arguments(argparse.ArgumentParser):
         command: its name.
         description: text of its help.
         add_options: declares its options.
+        add_help: whether to declare --help.
     """
 
-    def __init__(self, command: str, description: str, add_options: Callable[[argparse.ArgumentParser], None]) -> None:
-        super().__init__(prog=f"lightning-xt {command}", description=description)
+    def __init__(
+        self,
+        command: str,
+        description: str,
+        add_options: Callable[[argparse.ArgumentParser], None],
+        *,
+        add_help: bool = True,
+    ) -> None:
+        super().__init__(prog=f"lightning-xt {command}", description=description, add_help=add_help)
         self.command = command
         add_options(self)
 
@@ -32,6 +41,10 @@ class Arguments(argparse.ArgumentParser):
         """
         return self.parse_args(list(args))
 
+    def read_known(self, args: Sequence[str]) -> argparse.Namespace:
+        """Parse the options that are declared; leave the others to another parser."""
+        return self.parse_known_args(list(args))[0]
+
     def _get_option_tuples(self, option_string: str) -> list[Any]:
         """Return the options that an unknown one may abbreviate: none."""
         return []
@@ -42,3 +55,25 @@ class Arguments(argparse.ArgumentParser):
         unknown = [word for word in words if word.startswith("--") and word.split("=")[0] not in known]
         close = close_matches(unknown[0], known) if unknown else []
         raise UserError(f"{self.command}: {message}" + (f"; did you mean {' or '.join(close)}?" if close else ""))
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options that say which config files and which run a command works on."""
+    parser.add_argument("-c", "--config", action="append", type=Path, default=[])
+    parser.add_argument("--ckpt_path")
+    parser.add_argument("--init_from")
+    parser.add_argument("--name")
+
+
+def read_run_options(command: str, args: Sequence[str]) -> argparse.Namespace:
+    """Read which config files and which run a command works on, before the config is known that all else depends on.
+
+    Args:
+        command: its name.
+        args: its options.
+
+    Raises:
+        UserError: one of them has no value.
+    """
+    parser = Arguments(command, "", add_run_options, add_help=False)
+    return parser.read_known(args)

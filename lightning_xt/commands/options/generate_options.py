@@ -1,10 +1,8 @@
-"""What generate can be asked for."""
+"""Options of generate."""
 
 import difflib
 import inspect
-import json
 import re
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,43 +12,43 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from lightning_xt.commands.errors.parse_errors import sentence
 from lightning_xt.commands.generation.inference import Inference
-from lightning_xt.commands.options.arguments import RUN
-from lightning_xt.commands.options.config_files import check_configs, checked_values
-from lightning_xt.commands.trainer.run_choice import config_files
+from lightning_xt.commands.options.arguments import RUN, read_run_options
+from lightning_xt.commands.options.config_files import ConfigFiles
 from lightning_xt.inference.generation_options import GenerationOptions
 from lightning_xt.system.messages import UserError, own_sentence
 from lightning_xt.training.config_parser import ConfigParser
 
-DESCRIPTION = """Continues prompts, or translates them with an encoder-decoder. A single prompt's text appears as it is
-produced; prompts of a file become JSON lines."""
-FLAGS = ("--stream", "--jsonl", "--interactive", "--show_probabilities", "--log_probs", "--compile")
-"""Options that are on where they stand without a value."""
-VALUES = ("true", "false", "null")
-"""What a flag may be given."""
-SEVERAL = ("--stop", "--amateur")
-"""Options that may be given several times."""
+DESCRIPTION = """Complete prompts, or translate them with an encoder-decoder. A single prompt's text is printed as it is
+generated; prompts of a file become JSON lines."""
+FLAGS = ("stream", "jsonl", "interactive", "show_probabilities", "log_probs", "compile")
+"""Options that are true where they are given without a value."""
+SEVERAL = {
+    "stop": "A text before which a completion ends, wherever the boundaries of its tokens are; repeatable.",
+    "amateur": "A run of a weaker model; tokens that it likes too count less (contrastive decoding); repeatable.",
+}
+"""Options that are given once for each text, whatever is in it."""
 
 VALUE = re.compile(r'key "(\w+)":.*Expected a <class \'(int|float|bool)\'>.*Given value: ([^\n]*)', re.DOTALL)
-"""What jsonargparse says of a value of another type."""
+"""Message of jsonargparse about a value of another type."""
 CHOICE = re.compile(r'key "(\w+)":.*Expected a typing\.Literal\[(.*?)\].*Given value: ([^\n]*)', re.DOTALL)
-"""What it says of a word that is none of a few."""
+"""Message of jsonargparse about a value that is not one of a few."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shown:
-    """What generate reads, and how it shows what it finds.
+class OutputOptions:
+    """Options of what generate reads and prints.
 
     Args:
         prompts: a file with a prompt on each line, or a .jsonl file whose objects have a `prompt`, each plain or .gz;
             - = standard input, a prompt on each line.
         output: the file to write. None = standard output.
         jsonl: whether to write an object of JSON for each prompt. None = where prompts come from a file or from
-            standard input, or log-probabilities are asked for.
-        stream: whether text appears as it is produced. None = where it is the only one.
-        interactive: whether to take turns: what is typed is appended to all that was read and produced before.
-        show_probabilities: whether to colour what is drawn, from green for probable to red for improbable, or to put
+            standard input, or log-probabilities are requested.
+        stream: whether to print text as it is generated. None = where there is one completion only.
+        interactive: whether to take turns: what is typed is appended to all text so far.
+        show_probabilities: whether to colour generated text, from green for probable to red for improbable, or to put
             log-probabilities into JSON lines.
-        color: whether there are colours; auto = on a terminal.
+        color: whether to print colours; auto = on a terminal.
     """
 
     prompts: str | None = None
@@ -63,108 +61,103 @@ class Shown:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
-    """The options of one call of generate.
+class GenerateOptions:
+    """Options of generate.
 
     Args:
-        run: whose checkpoint answers.
-        prompt: prompts of the command line. None = none was given.
-        shown: what is read and how the rest is shown.
-        sampling: how texts are made.
-        inference: what takes part.
+        run: whose checkpoint completes the prompts.
+        prompt: prompts of the command line. None = none.
+        output_options: what to read and print.
+        sampling: how to generate.
+        inference: what takes part besides the network.
     """
 
     run: str
     prompt: list[str] | None
-    shown: Shown
+    output_options: OutputOptions
     sampling: GenerationOptions
     inference: Inference
 
     @property
     def jsonl(self) -> bool:
         """Whether JSON lines are written."""
-        if self.shown.jsonl is not None:
-            return self.shown.jsonl
-        return self.shown.prompts is not None or self.sampling.log_probs
+        if self.output_options.jsonl is not None:
+            return self.output_options.jsonl
+        return self.output_options.prompts is not None or self.sampling.log_probs
 
     @property
     def streamed(self) -> bool:
-        """Whether texts appear as they are produced."""
-        if self.shown.stream is not None:
-            return self.shown.stream
-        single = len(self.prompt or [""]) == 1 and self.shown.prompts is None
-        return single and self.sampling.num_sequences == 1 and not self.jsonl and self.shown.output is None
+        """Whether texts are printed as they are generated."""
+        output = self.output_options
+        if output.stream is not None:
+            return output.stream
+        single = len(self.prompt or [""]) == 1 and output.prompts is None
+        return single and self.sampling.num_sequences == 1 and not self.jsonl and output.output is None
 
 
-def parse(args: Sequence[str]) -> Asked:
-    """What the arguments ask for.
+def parse(args: Sequence[str]) -> GenerateOptions:
+    """Parse the command line of generate.
 
     Raises:
-        UserError: they are mistaken, or contradict each other.
+        UserError: an option is unknown or invalid, or options contradict each other.
     """
     parser = ConfigParser(prog="lightning-xt generate", description=DESCRIPTION, exit_on_error=False)
     add_generate_options(parser)
-    args = _completed(args)
-    check_configs(config_files(args))
+    configs = ConfigFiles(read_run_options("generate", args).config, args)
     try:
-        with checked_values(args):
+        with configs.serving():
             options = parser.instantiate(parser.parse_args(args))
     except ArgumentError as error:
-        raise UserError(own_sentence(error) or _told(str(error), parser)) from error
-    found = Asked(
+        raise UserError(own_sentence(error) or _explain(str(error), parser)) from error
+    found = GenerateOptions(
         run=options.run,
         prompt=options.prompt,
-        shown=Shown(**_of(Shown, options)),
-        sampling=GenerationOptions(**_of(GenerationOptions, options)),
-        inference=Inference(**_of(Inference, options)),
+        output_options=OutputOptions(**_select(OutputOptions, options)),
+        sampling=GenerationOptions(**_select(GenerationOptions, options)),
+        inference=Inference(**_select(Inference, options)),
     )
     _check(found)
-    if found.jsonl and found.shown.show_probabilities:
+    if found.jsonl and found.output_options.show_probabilities:
         return replace(found, sampling=replace(found.sampling, log_probs=True))
     return found
 
 
-def _of(kind: type, options: Namespace) -> dict[str, Any]:
-    return {name: options[name] for name in inspect.signature(kind).parameters}
-
-
-def add_generate_options(parser: ArgumentParser) -> None:
+def add_generate_options(parser: ConfigParser) -> None:
     """Declare the options of generate."""
     parser.add_argument("run", metavar="RUN", help=RUN)
     parser.add_argument("-c", "--config", action="config", help="A YAML file of these options.")
-    parser.add_argument("--prompt", action="append", type=str, help="The text to continue or to translate; repeatable.")
-    for kind in (Shown, GenerationOptions, Inference):
-        parser.add_class_arguments(kind)
+    parser.add_argument("--prompt", action="append", type=str, help="The text to complete or to translate; repeatable.")
+    for kind in (OutputOptions, GenerationOptions, Inference):
+        parser.add_class_arguments(kind, skip=set(SEVERAL))
+    for name, text in SEVERAL.items():
+        parser.add_argument(f"--{name}", action="append", type=str, default=[], help=text)
+    for action in parser._actions:
+        if action.dest in FLAGS:
+            action.nargs, action.const = "?", True
 
 
-def _completed(args: Sequence[str]) -> list[str]:
-    """The arguments, flags with a value, and options of several texts given one text at a time, whatever is in it."""
-    given, found = deque(args), []
-    # Where RUN is yet to come, it may be what stands behind a flag.
-    run_first = not args[:1] or not args[0].startswith("-")
-    while given:
-        arg = given.popleft()
-        name, equals, value = arg.partition("=")
-        if arg in FLAGS:
-            valued = bool(given) and not given[0].startswith("-") and (run_first or given[0].lower() in VALUES)
-            found.append(f"{arg}={given.popleft() if valued else 'true'}")
-        elif name not in SEVERAL or (equals and value.startswith("[")):
-            found.append(arg)
-        elif equals or (value := given.popleft() if given else ""):
-            found.append(f"{name}+={json.dumps([value], ensure_ascii=False)}")
-        else:
-            raise UserError(f"generate: argument {name}: expected one argument")
-    return found
+def _select(kind: type, options: Namespace) -> dict[str, Any]:
+    return {name: options[name] for name in inspect.signature(kind).parameters}
 
 
-def _told(message: str, parser: ArgumentParser) -> str:
-    """What is wrong with the arguments, in a sentence."""
+def _explain(message: str, parser: ArgumentParser) -> str:
+    """Return a sentence that says what is wrong with the options.
+
+    Args:
+        message: of jsonargparse.
+        parser: the parser.
+    """
     known = [name for action in parser._actions for name in action.option_strings if name.startswith("--")]
     match = re.match(r"unrecognized arguments: (--[^\s=]+)", message)
     # Where a letter is wrong, what is so much closer than all others is meant.
     if match and (close := difflib.get_close_matches(match[1], known, n=1, cutoff=0.9)):
         return f"generate: unknown option {match[1]!r}; did you mean {close[0]}?"
-    if match := VALUE.search(message):
+    if (match := VALUE.search(message)) and match[1] in FLAGS:
+        return (
+            f"generate: --{match[1]} is true, false or null, not {match[3]!r}; give it without a value, "
+            f"--{match[1]}=false, or RUN before it"
+        )
+    if match:
         return f"generate: argument --{match[1]}: invalid {match[2]} value: {match[3]!r}"
     if match := re.match(r"unrecognized arguments: ([^-]\S*)", message):
         return f"generate: {match[1]!r} stands where an option was expected; a text of several words needs quotes"
@@ -177,24 +170,21 @@ def _told(message: str, parser: ArgumentParser) -> str:
     return f"generate: {sentence(message, known)}"
 
 
-def _check(asked: Asked) -> None:
-    """Raises a UserError for options that contradict each other."""
-    shown, sequences = asked.shown, asked.sampling.num_sequences
-    asked.inference.check(asked.sampling)
-    given = [name for name in ("prompts", "output", "jsonl", "stream") if getattr(shown, name) not in (None, False)]
-    if asked.prompt and shown.prompts is not None:
-        raise UserError(f"--prompt and --prompts {shown.prompts} both say what to answer; give one of them")
-    if shown.interactive and (given or asked.sampling.log_probs):
-        raise UserError(
-            f"--interactive reads what you type and shows what follows; leave --{[*given, 'log_probs'][0]} away"
-        )
-    if shown.interactive and sequences > 1:
-        raise UserError(f"--interactive goes on from one answer, but {sequences} are asked for; ask for one")
-    if shown.stream and asked.jsonl:
-        raise UserError("--stream shows text as it is produced, and JSON lines hold whole answers; leave one away")
-    if shown.stream and sequences > 1:
-        raise UserError(
-            f"--stream shows one answer as it is produced, but {sequences} are asked for; leave --stream away"
-        )
-    if shown.output is not None and not Path(shown.output).absolute().parent.is_dir():
-        raise UserError(f"--output {shown.output}: there is no such folder; make it first")
+def _check(options: GenerateOptions) -> None:
+    """Raise a UserError for options that contradict each other."""
+    output, sampling = options.output_options, options.sampling
+    count = sampling.num_sequences
+    options.inference.check(sampling)
+    given = [name for name in ("prompts", "output", "jsonl", "stream") if getattr(output, name) not in (None, False)]
+    if options.prompt and output.prompts is not None:
+        raise UserError(f"--prompt and --prompts {output.prompts} both give prompts; omit one of them")
+    if output.interactive and (given or sampling.log_probs):
+        raise UserError(f"--interactive reads what you type and prints what follows; omit --{[*given, 'log_probs'][0]}")
+    if output.interactive and count > 1:
+        raise UserError(f"--interactive continues one completion, but {count} are requested; request one")
+    if output.stream and options.jsonl:
+        raise UserError("--stream prints text as it is generated, and JSON lines hold whole completions; omit one")
+    if output.stream and count > 1:
+        raise UserError(f"--stream prints one completion as it is generated, but {count} are requested; omit --stream")
+    if output.output is not None and not Path(output.output).absolute().parent.is_dir():
+        raise UserError(f"--output {output.output}: there is no such folder; create it first")

@@ -2,11 +2,10 @@
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from lightning.pytorch.cli import LightningArgumentParser
 
 from lightning_xt.checkpoints.runs import find_run
@@ -64,17 +63,17 @@ def add_trainer_options(parser: LightningArgumentParser) -> None:
     parser.set_defaults({"model": {"class_path": "lightning_xt.training.language_model.LanguageModel"}})
 
 
-def set_intervals(options: Any, files: Iterable[Path]) -> None:
-    """Turns --validate_every into what the Trainer of a `fit` counts.
+def set_intervals(options: Any, configs: Mapping[Path, dict[str, Any]]) -> None:
+    """Translate --validate_every into batches, which the Trainer of a `fit` counts.
 
     Args:
         options: of the command.
-        files: the config files.
+        configs: the contents of the config files.
 
     Raises:
         UserError: the Trainer was given intervals of its own, or epochs, that would do nothing here.
     """
-    _refuse_what_is_counted_otherwise(options.trainer, files)
+    _refuse_other_intervals(options.trainer, configs)
     options.trainer.check_val_every_n_epoch = None
     # Lightning counts batches. Without an interval of ours, one longer than any run.
     batches = (options.trainer.accumulate_grad_batches or 1) * (options.validate_every or 2**40)
@@ -124,13 +123,10 @@ def _counts(devices: Any) -> bool:
     return not isinstance(devices, int) or devices == -1 or devices >= 1
 
 
-def _refuse_what_is_counted_otherwise(given: Any, files: Iterable[Path]) -> None:
-    saved: dict[str, Any] = {}
-    for file in files:
-        if find_run(file) is not None:
-            # What we wrote ourselves, from --validate_every.
-            saved = (yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("trainer") or {}
-            break
+def _refuse_other_intervals(given: Any, configs: Mapping[Path, dict[str, Any]]) -> None:
+    # Those that we have written ourselves, from --validate_every.
+    runs = (content for file, content in configs.items() if find_run(file) is not None)
+    saved = next(runs, {}).get("trainer") or {}
     for name, default in (("val_check_interval", 1.0), ("check_val_every_n_epoch", 1)):
         if given[name] not in (None, default, saved.get(name)):
             raise UserError(

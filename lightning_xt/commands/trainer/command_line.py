@@ -20,7 +20,8 @@ from lightning_xt.checkpoints.checkpoint import Checkpoint
 from lightning_xt.checkpoints.runs import checkpoint_file
 from lightning_xt.commands.errors.out_of_memory import not_enough_memory
 from lightning_xt.commands.errors.parse_errors import check_text, sentence
-from lightning_xt.commands.options.config_files import check_configs, checked_values
+from lightning_xt.commands.options.arguments import read_run_options
+from lightning_xt.commands.options.config_files import ConfigFiles
 from lightning_xt.commands.options.trainer_options import (
     TRAINER_DEFAULTS,
     check_beginning,
@@ -28,7 +29,7 @@ from lightning_xt.commands.options.trainer_options import (
     set_intervals,
 )
 from lightning_xt.commands.trainer.cluster import environments, settle
-from lightning_xt.commands.trainer.run_choice import Resolved, config_files, option, resolve
+from lightning_xt.commands.trainer.run_choice import Resolved, resolve
 from lightning_xt.commands.trainer.standard_parts import StandardParts
 from lightning_xt.commands.trainer.weight_checks import differences, load_weights, misfit
 from lightning_xt.data.base import DataModule
@@ -58,7 +59,7 @@ class CommandLine(LightningCLI):
 
     Args:
         command: name of the command.
-        args: the command and its options.
+        args: its options.
         add_options: declares the options besides the Trainer's, the model's and the data's.
     """
 
@@ -68,6 +69,9 @@ class CommandLine(LightningCLI):
         self, command: str, args: Sequence[str], add_options: Callable[[LightningArgumentParser], None]
     ) -> None:
         self._command, self._add_options = command, add_options
+        check_text(args)
+        self._given = read_run_options(command, args)
+        self._configs = ConfigFiles(self._given.config, args)
         # Reading the environment takes as long as all the rest of parsing.
         from_environment = any(name.startswith(ENV_PREFIX + "_") for name in os.environ)
         parser = {"env_prefix": ENV_PREFIX, "default_env": from_environment, "exit_on_error": False}
@@ -82,7 +86,7 @@ class CommandLine(LightningCLI):
             trainer_defaults=TRAINER_DEFAULTS,
             parser_class=ConfigParser,
             parser_kwargs={**parser, self._command: dict(parser)},
-            args=list(args),
+            args=[command, *args],
         )
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
@@ -93,18 +97,15 @@ class CommandLine(LightningCLI):
         self._add_options(parser)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        check_text(args)
-        check_configs(config_files(args))
         # Lightning warns of arguments given beside those of the process; here it is what `main` is for.
         given, sys.argv = sys.argv, sys.argv[:1]
         try:
-            with checked_values(args), no_garbage_collection():
+            with self._configs.serving(), no_garbage_collection():
                 super().parse_arguments(parser, args)
         except ArgumentError as error:
             raise UserError(own_sentence(error) or sentence(str(error), self._options(args))) from error
         finally:
             sys.argv = given
-        self.given = list(args)
         if command := self.config.get("subcommand"):
             check_beginning(self.config[command])
 
@@ -116,7 +117,7 @@ class CommandLine(LightningCLI):
         # Lightning's would let the checkpoint's options win over those of files and flags.
         command = self.config.subcommand
         options = self.config[command]
-        self.resolved = resolve(command, options, config_files(self.given), option(self.given, "--name"))
+        self.resolved = resolve(command, options, self._configs.files, self._given.name)
         for note in self.resolved.notes:
             _say(note)
         checkpoint = self.resolved.checkpoint
@@ -134,7 +135,7 @@ class CommandLine(LightningCLI):
         for name in ("model", "data"):
             refuse_null_options(plain[name], name)
         if self.subcommand == "fit":
-            set_intervals(options, config_files(self.given))
+            set_intervals(options, self._configs.contents)
 
     def instantiate_classes(self) -> None:
         try:

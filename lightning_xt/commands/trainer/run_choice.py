@@ -8,6 +8,7 @@ from typing import Any
 
 from lightning_xt.checkpoints.checkpoint import Checkpoint
 from lightning_xt.checkpoints.runs import checkpoint_file, find_checkpoint, find_newest_run, find_run
+from lightning_xt.commands.options.arguments import read_run_options
 from lightning_xt.system.messages import UserError
 from lightning_xt.training.callbacks.preemption import read_owed_validation
 
@@ -134,45 +135,23 @@ def _start(options: Any, command: str) -> Checkpoint | None:
     return _open_whole(_file("--init_from", options.init_from))[0]
 
 
-def with_config_of_run(args: list[str]) -> list[str]:
-    """The arguments, with the config of the checkpoint's or of the weights' run where no config is named."""
-    asked, start = option(args, "--ckpt_path"), option(args, "--init_from")
+def add_config_of_run(command: str, args: Sequence[str]) -> list[str]:
+    """Return the options, with the config of the checkpoint's or the weights' run where no config is named."""
+    given = read_run_options(command, args)
+    asked, start = given.ckpt_path, given.init_from
     if start is not None and asked not in (None, "best", "last"):
         raise UserError(f"--ckpt_path {asked} and --init_from {start} both say where the weights come from; give one")
-    if start is not None and asked is not None and not config_files(args):
+    if start is not None and asked is not None and not given.config:
         raise UserError(
-            f"--init_from {start} starts a run and --ckpt_path {asked} goes on with one; with both, give -c FILE or "
-            "leave one of them away"
+            f"--init_from {start} starts a run and --ckpt_path {asked} resumes one; with both, give -c FILE or omit one"
         )
     name = "--init_from" if asked in (None, "best", "last") else "--ckpt_path"
-    asked = option(args, name)
-    if asked is None or config_files(args):
-        return args
-    folder = find_run(_file(name, asked))
+    run = start if asked in (None, "best", "last") else asked
+    if run is None or given.config:
+        return list(args)
+    folder = find_run(_file(name, run))
     # Before all others, which then override it.
-    return args if folder is None else [args[0], "-c", str(folder / "config.yaml"), *args[1:]]
-
-
-def config_files(args: Sequence[str]) -> list[Path]:
-    """The files named by -c and --config, in their order."""
-    found = []
-    for number, arg in enumerate(args):
-        if arg in ("-c", "--config") and number + 1 < len(args):
-            found.append(Path(args[number + 1]))
-        elif arg.startswith("--config="):
-            found.append(Path(arg.partition("=")[2]))
-    return found
-
-
-def option(args: Sequence[str], name: str) -> str | None:
-    """What an option was given last on the command line."""
-    value = None
-    for number, arg in enumerate(args):
-        if arg == name and number + 1 < len(args):
-            value = args[number + 1]
-        elif arg.startswith(name + "="):
-            value = arg.partition("=")[2]
-    return value
+    return list(args) if folder is None else ["-c", str(folder / "config.yaml"), *args]
 
 
 def _file(name: str, asked: str) -> Path:
