@@ -121,7 +121,9 @@ def workspace(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def is_slow(section: Section) -> bool:
     """Return True for a section of the slow tests: it trains or starts processes, and is not the README's."""
     words = [words for _, words in section.commands("bash", "bash long")]
-    return section.page != "README.md" and any(w[0] == "python" or w[1] in TRAINER_COMMANDS for w in words)
+    return section.page != "README.md" and any(
+        w[0] == "python" or (w[0] == "lightning-xt" and w[1] in TRAINER_COMMANDS) for w in words
+    )
 
 
 def sections_with(*infos: str) -> list:
