@@ -11,7 +11,7 @@ from types import ModuleType
 import lightning_xt
 from lightning_xt import commands
 from lightning_xt.system.messages import OwnError, UserError, sentence_for, unknown
-from lightning_xt.system.stopping import INTERRUPTED, PREEMPTED, TERMINATED, Stopped, StopSignals, processes_of_run
+from lightning_xt.system.stopping import INTERRUPTED, PREEMPTED, TERMINATED, Stopped, StopSignals, count_processes
 
 HEAD = "usage: lightning-xt COMMAND [options]"
 FOOT = """\
@@ -35,7 +35,7 @@ def main(args: Sequence[str] | None = None) -> int:
     args = list(sys.argv[1:] if args is None else args)
     signals, numbers = _signals(args)
     try:
-        with signals.installed(*numbers):
+        with signals.install(*numbers):
             return _dispatch(args)
     except Stopped as stop:
         if _prints_for_user():
@@ -74,7 +74,7 @@ def _signals(args: list[str]) -> tuple[StopSignals, list[signal.Signals]]:
     """What stops a command, and what it does then."""
     if args[:1] != ["fit"]:
         return StopSignals(" ".join(args[:1]), TERMINATED), [signal.SIGTERM]
-    return StopSignals("fit", PREEMPTED, waits=processes_of_run() > 1), [signal.SIGTERM, signal.SIGUSR1]
+    return StopSignals("fit", PREEMPTED, waits=count_processes() > 1), [signal.SIGTERM, signal.SIGUSR1]
 
 
 def _dispatch(args: list[str]) -> int:

@@ -51,7 +51,7 @@ from lightning_xt.nn.shifts.base import Shift
 from lightning_xt.nn.shifts.token_shift import TokenShift
 from lightning_xt.nn.value_mods.base import ValueMod
 from lightning_xt.nn.value_mods.value_residual import ValueResidual
-from lightning_xt.system.discovery import variants
+from lightning_xt.system.discovery import find_variants
 
 VOCAB, DIM, DEPTH, HEADS, DIM_HEAD, CONTEXT, VECTORS, CONDITION = 11, 13, 2, 4, 6, 5, 3, 17
 
@@ -87,7 +87,7 @@ FAMILIES: dict[str, tuple[type, Callable[[Any], Options]]] = {
     "embeddings": (Embedding, lambda v: {"embeddings": [v]}),
     "context": (Context, lambda v: {"cross_attention": attention(position=None), "context": v}),
     "position": (Position, lambda v: {"attention": attention(position=v)}),
-    "rope_scaling": (RopeScaling, lambda v: {"attention": attention(position=partial(Rotary, scaling=v))}),
+    "rope_scaling": (RopeScaling, lambda v: {"attention": attention(position=partial(Rotary, rope_scaling=v))}),
     "projection": (Projection, lambda v: {"attention": attention(projection=v)}),
     "score": (Score, lambda v: {"attention": attention(score=v)}),
     "score_mods": (ScoreMod, lambda v: {"attention": attention(score_mods=[v])}),
@@ -109,7 +109,7 @@ OPTIONS: dict[type, dict[str, Any]] = {
     Attention: {"heads": HEADS, "dim_head": DIM_HEAD},
     GivenContext: {"dim": CONTEXT},
     AdaptiveRMSNorm: {"condition_dim": CONDITION},
-    **{scaling: {"factor": 3.0} for scaling in variants(RopeScaling)},
+    **{scaling: {"factor": 3.0} for scaling in find_variants(RopeScaling)},
     Cycle: {"recipes": [attention(window=3), attention(position=None)]},
 }
 
@@ -153,7 +153,7 @@ CASES: dict[str, Options] = {
 
 def found(family: type) -> list[type]:
     """The variants of a family in a fixed order."""
-    own = {variant for variant in variants(family) if variant.__module__.startswith("lightning_xt.")}
+    own = {variant for variant in find_variants(family) if variant.__module__.startswith("lightning_xt.")}
     return sorted(own, key=lambda variant: variant.__name__)
 
 

@@ -14,7 +14,7 @@ from lightning.pytorch import Callback, Trainer
 
 from lightning_xt.cli import main
 from lightning_xt.data.text.text_files import TextFiles
-from lightning_xt.system.stopping import Stopped, StopSignals, installed_signals
+from lightning_xt.system.stopping import Stopped, StopSignals, find_installed_signals
 from lightning_xt.training.callbacks.preemption import read_owed_validation, take_over_signals
 from lightning_xt.training.language_model import LanguageModel
 from lightning_xt.training.step_boundaries import is_validation_due
@@ -95,7 +95,7 @@ def test_a_signal_before_training_leaves_nothing(fresh, monkeypatch, capsys):
 def test_a_run_that_is_told_before_its_first_step_has_nothing_to_go_on_with(fresh, monkeypatch, capsys):
     def told(self, load=TextFiles.train_dataloader):
         # As where several processes start.
-        installed_signals().waits = True
+        find_installed_signals().waits = True
         os.kill(os.getpid(), signal.SIGTERM)
         return load(self)
 
@@ -108,7 +108,7 @@ def test_a_run_that_is_told_before_its_first_step_has_nothing_to_go_on_with(fres
 def test_a_signal_that_was_remembered_for_nobody_ends_the_run(fresh):
     signals = StopSignals("fit", 75, waits=True)
     quiet = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary", "enable_checkpointing"), False)
-    with signals.installed(signal.SIGTERM):
+    with signals.install(signal.SIGTERM):
         os.kill(os.getpid(), signal.SIGTERM)
         with pytest.raises(Stopped, match="143") as stopped:
             take_over_signals(Trainer(accelerator="cpu", **quiet), True)
@@ -123,20 +123,20 @@ def test_other_commands_end_at_once(trained, monkeypatch, capsys):
 
 def test_a_signal_that_waits_is_remembered_and_its_first_name_kept():
     signals = StopSignals("fit", 75, waits=True)
-    with signals.installed(signal.SIGTERM, signal.SIGUSR1):
-        assert installed_signals() is signals
+    with signals.install(signal.SIGTERM, signal.SIGUSR1):
+        assert find_installed_signals() is signals
         os.kill(os.getpid(), signal.SIGUSR1)
         os.kill(os.getpid(), signal.SIGTERM)
         assert signals.received == "SIGUSR1"
         signals.waits = False
         with pytest.raises(Stopped, match="75"):
             os.kill(os.getpid(), signal.SIGTERM)
-    assert installed_signals() is None
+    assert find_installed_signals() is None
 
 
 def test_a_process_that_was_forked_leaves_the_signal_to_the_other():
     signals = StopSignals("fit", 75)
-    with signals.installed(signal.SIGUSR1):
+    with signals.install(signal.SIGUSR1):
         child = os.fork()
         if not child:
             os.kill(os.getpid(), signal.SIGUSR1)

@@ -50,7 +50,7 @@ def config(slot: str, variant: type) -> dict[str, Any]:
     if slot == "activation":
         decoder["feedforward"] = {"class_path": "MLP", "init_args": {"activation": name}}
     elif slot == "rope_scaling":
-        decoder["attention"] = {"position": {"class_path": "Rotary", "init_args": {"scaling": name}}}
+        decoder["attention"] = {"position": {"class_path": "Rotary", "init_args": {"rope_scaling": name}}}
     elif slot in DECODER_SLOTS:
         decoder[slot] = value
     else:

@@ -19,7 +19,7 @@ from lightning_xt.data.base import DataModule
 from lightning_xt.generation.filters.base import Filter
 from lightning_xt.generation.methods.base import Method
 from lightning_xt.objectives.base import Objective
-from lightning_xt.system.discovery import init_parameters, variants
+from lightning_xt.system.discovery import find_variants, init_parameters
 
 ROOT = Path(__file__).parents[1] / "lightning_xt"
 FILES = sorted(path for path in ROOT.rglob("*.py") if path.name != "__init__.py")
@@ -81,7 +81,7 @@ def test_lives_in_a_file_of_its_name(variant: type) -> None:
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_is_final(variant: type) -> None:
     """Variants are never subclassed; what two of them share is an abstract class."""
-    assert list(variants(variant)) == []
+    assert list(find_variants(variant)) == []
 
 
 @pytest.mark.parametrize(("a", "b"), PAIRS)

@@ -9,7 +9,7 @@ from lightning_xt.cli import main
 from lightning_xt.commands.errors.out_of_memory import not_enough_memory
 from lightning_xt.inference.text_generator import GenerationSession
 from lightning_xt.models.decoder import Decoder
-from lightning_xt.system.free_memory import free_memory, within_free_memory
+from lightning_xt.system.free_memory import get_free_memory, refuse_without_memory
 from lightning_xt.training.language_model import LanguageModel
 
 
@@ -55,7 +55,7 @@ def test_a_model_that_is_too_large(fresh, capsys):
 
 def test_a_model_that_the_system_would_be_killed_for(fresh, monkeypatch, capsys):
     """Linux hands out more memory than there is."""
-    monkeypatch.setattr("lightning_xt.system.free_memory.free_memory", lambda: 10**6)
+    monkeypatch.setattr("lightning_xt.system.free_memory.get_free_memory", lambda: 10**6)
     assert told(capsys, "--model.decoder.dim", "1024").startswith(
         "there is not enough memory to begin; choose a smaller model, such as by --model.decoder.dim"
     )
@@ -69,8 +69,8 @@ def test_a_model_that_the_system_would_be_killed_for(fresh, monkeypatch, capsys)
 
 
 def test_parameters_that_share_memory_count_once(monkeypatch):
-    monkeypatch.setattr("lightning_xt.system.free_memory.free_memory", lambda: 10 * 4)
-    with within_free_memory():
+    monkeypatch.setattr("lightning_xt.system.free_memory.get_free_memory", lambda: 10 * 4)
+    with refuse_without_memory():
         first, second = torch.nn.Linear(10, 1, bias=False), torch.nn.Linear(10, 1, bias=False, device="meta")
         second.weight = first.weight
         with pytest.raises(MemoryError):
@@ -81,7 +81,7 @@ def test_parameters_that_share_memory_count_once(monkeypatch):
 @pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="reads /proc")
 def test_free_memory_is_that_of_the_machine():
     total = int(Path("/proc/meminfo").read_text().split()[1]) * 1024
-    assert 0 < free_memory() < total
+    assert 0 < get_free_memory() < total
 
 
 def test_in_validation(fresh, monkeypatch, capsys):

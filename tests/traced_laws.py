@@ -72,9 +72,9 @@ def lengths_share_a_flex_program(masks: bool) -> None:
     """One program for all lengths of a block and all layers, and one for the multiple, past torch's limit of 8."""
     programs, block_masks = [], []
     real = flex.flex_attention, where.create_block_mask
-    flex.flex_attention = flex.compiled_flex(backend=lambda graph, _: programs.append(graph) or graph.forward)
+    flex.flex_attention = flex.compile_flex(backend=lambda graph, _: programs.append(graph) or graph.forward)
     if masks:
-        where.create_block_mask = where.compiled_create_block_mask(
+        where.create_block_mask = where.compile_create_block_mask(
             backend=lambda graph, _: block_masks.append(graph) or graph.forward
         )
     model = randomised(lambda: decoder(attention=attention(position=Forgetting, window=33, memory=3, backend="flex")))

@@ -22,7 +22,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from lightning_xt.core.call_cache import CallCache
-from lightning_xt.core.fixed_context import moved
+from lightning_xt.core.fixed_context import move_rows
 
 GROWTH = 32
 """Tokens by which the shapes grow that steps of a static cache see; slots beyond a row's end are read in vain.
@@ -106,15 +106,15 @@ class Cache:
     def commit(self) -> None:
         """Makes the announced tokens part of the past."""
         # A window writes right padding too, unless more came at once than its slack.
-        reached = self.lengths + self.incoming if self.bound > 0 and self.incoming <= self.slack else self.kept()
+        reached = self.lengths + self.incoming if self.bound > 0 and self.incoming <= self.slack else self.count_kept()
         self.written = self.written.maximum(reached)
-        self.lengths = self.kept()
+        self.lengths = self.count_kept()
         self.uniform = self.uniform and self._kept is None
         self.bound += self.incoming
         self.empty = self.bound == 0
         self.incoming, self._kept = 0, None
 
-    def positions(self) -> Int[Tensor, "#b i"]:
+    def get_positions(self) -> Int[Tensor, "#b i"]:
         """Where the announced tokens stand."""
         steps = torch.arange(self.incoming, device=self.lengths.device)[None]
         return steps + (self.bound if not self.stepping and self.uniform else self.lengths[:, None])
@@ -134,7 +134,7 @@ class Cache:
         """Whether the announced tokens are of a forward that must not know how long rows are."""
         return self.static and not self.empty
 
-    def kept(self) -> Int[Tensor, " b"]:
+    def count_kept(self) -> Int[Tensor, " b"]:
         """Length of each row once the announced tokens are part of the past."""
         return self.lengths + (self.incoming if self._kept is None else self._kept)
 
@@ -157,7 +157,7 @@ class Cache:
             )
         lengths = self.lengths.clamp(max=length) if isinstance(length, int) else self.lengths.minimum(length)
         # An emptied row needs nothing that was overwritten.
-        back = int(((self.written - lengths) * (lengths > 0)).max()) if self._wrapped() else 0
+        back = int(((self.written - lengths) * (lengths > 0)).max()) if self._has_wrapped() else 0
         if back > self.slack:
             raise ValueError(
                 f"cannot take back {back} tokens: a window keeps {self.slack} beyond its width; "
@@ -215,7 +215,7 @@ class Cache:
         source = target = None
         if moves:
             source, target = torch.tensor(moves, device=self.lengths.device).T
-        self.lengths, self.written = (moved(t, source, target, rows) for t in (self.lengths, self.written))
+        self.lengths, self.written = (move_rows(t, source, target, rows) for t in (self.lengths, self.written))
         self._marked = None
         for call in self._calls:
             call.retire(source, target, rows)
@@ -263,34 +263,34 @@ class Cache:
         self.lengths, self.written = (t.index_fill(0, rows, 0) for t in (self.lengths, self.written))
         self.uniform = False
 
-    def size(self, window: int | None) -> int:
+    def count_slots(self, window: int | None) -> int:
         """Slots of a buffer whose readers look back so far."""
-        reach = self.reach(window)
-        if reach is None or not self.rolls(window):
+        reach = self.narrow_window(window)
+        if reach is None or not self.is_ring(window):
             return self.capacity
         return reach + self.slack
 
-    def rolls(self, window: int | None) -> bool:
+    def is_ring(self, window: int | None) -> bool:
         """Whether a buffer whose readers look back so far is a ring."""
-        reach = self.reach(window)
+        reach = self.narrow_window(window)
         # What is compiled must not depend on the capacity.
         return reach is not None and (self.static or reach + self.slack < self.capacity)
 
-    def reach(self, window: int | None) -> int | None:
+    def narrow_window(self, window: int | None) -> int | None:
         """How far readers with this window look back here."""
-        return narrower(window, self.window)
+        return min_window(window, self.window)
 
     def _round(self, tokens: int) -> int:
         """Round up to the next size of what steps of a static cache see."""
         graphs = self.lengths.device.type != "cpu"
         return max(GROWTH, 1 << (tokens - 1).bit_length()) if graphs else -(-tokens // GROWTH) * GROWTH
 
-    def _wrapped(self) -> bool:
+    def _has_wrapped(self) -> bool:
         return bool((self.written > min(call.smallest for call in self._calls)).any())
 
 
-def narrower(one: int | None, other: int | None) -> int | None:
-    """The narrower of two windows; None is wider than any."""
+def min_window(one: int | None, other: int | None) -> int | None:
+    """The min_window of two windows; None is wider than any."""
     if one is None or other is None:
         return other if one is None else one
     return min(one, other)

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lightning_xt.core.fixed_context import FixedContext, moved
+from lightning_xt.core.fixed_context import FixedContext, move_rows
 
 
 @runtime_checkable
@@ -28,13 +28,13 @@ class Extent(Protocol):
     @property
     def end(self) -> int: ...
 
-    def positions(self) -> Int[Tensor, "#b i"]: ...
+    def get_positions(self) -> Int[Tensor, "#b i"]: ...
 
-    def kept(self) -> Int[Tensor, " b"]: ...
+    def count_kept(self) -> Int[Tensor, " b"]: ...
 
-    def size(self, window: int | None) -> int: ...
+    def count_slots(self, window: int | None) -> int: ...
 
-    def rolls(self, window: int | None) -> bool: ...
+    def is_ring(self, window: int | None) -> bool: ...
 
 
 class CallCache:
@@ -61,17 +61,17 @@ class CallCache:
     def append(
         self, name: str, new: Float[Tensor, "b *heads n d"], *, window: int | None = None
     ) -> Float[Tensor, "b *heads j d"]:
-        """Remembers the announced tokens and returns all that their readers may look at, in the order of `keys_at`.
+        """Remembers the announced tokens and returns everything their readers may see, as `get_key_positions`.
 
         Args:
             name: what is remembered.
             new: one vector per announced token.
             window: how far back readers look, themselves included. None = to the start.
         """
-        owner, n, ring = self.owner, new.shape[-2], self.owner.rolls(window)
+        owner, n, ring = self.owner, new.shape[-2], self.owner.is_ring(window)
         if name not in self._buffers:
             # Zeros, not whatever was there: an empty slot gets weight 0, and 0 times NaN would still be NaN.
-            self._buffers[name] = new.new_zeros(*new.shape[:-2], owner.size(window), new.shape[-1])
+            self._buffers[name] = new.new_zeros(*new.shape[:-2], owner.count_slots(window), new.shape[-1])
             self._windows[name] = window
         buffer = self._buffers[name]
         if ring and (n > owner.slack or owner.empty):
@@ -82,7 +82,7 @@ class CallCache:
         if 0 <= start <= buffer.shape[-2] - n:
             buffer[..., start : start + n, :] = new
         else:
-            slots = owner.positions() % buffer.shape[-2] if ring else owner.positions()
+            slots = owner.get_positions() % buffer.shape[-2] if ring else owner.get_positions()
             rows = torch.arange(len(new), device=new.device)[:, None]
             # Not scatter_: what is compiled would copy the whole buffer for it, twice.
             buffer.movedim(-2, 1)[rows, slots] = new.movedim(-2, 1)
@@ -90,20 +90,22 @@ class CallCache:
             return new
         return buffer if ring else buffer[..., : owner.end, :]
 
-    def keys_at(self, window: int | None = None) -> Int[Tensor, "#b j"]:
+    def get_key_positions(self, window: int | None = None) -> Int[Tensor, "#b j"]:
         """Positions of what `append` returned for the announced tokens; negative where a slot is empty."""
         owner, n = self.owner, self.owner.incoming
         if owner.empty:
-            return owner.positions()
-        if not owner.rolls(window):
+            return owner.get_positions()
+        if not owner.is_ring(window):
             return owner.slots[None] if owner.stepping else torch.arange(owner.end, device=owner.lengths.device)[None]
-        size = owner.size(window)
+        size = owner.count_slots(window)
         before = owner.lengths[:1] if not owner.stepping and owner.uniform else owner.lengths
         if n > owner.slack:
-            return torch.cat((_ring(before, size), before[:, None] + torch.arange(n, device=before.device)), dim=1)
-        return _ring(before + n, size)
+            return torch.cat(
+                (_locate_ring(before, size), before[:, None] + torch.arange(n, device=before.device)), dim=1
+            )
+        return _locate_ring(before + n, size)
 
-    def last(self, name: str, like: Float[Tensor, "b *heads n d"]) -> Float[Tensor, "b *heads 1 d"]:
+    def get_last(self, name: str, like: Float[Tensor, "b *heads n d"]) -> Float[Tensor, "b *heads 1 d"]:
         """What was appended for the token right before the announced ones; zeros at the start of a row.
 
         Args:
@@ -125,8 +127,8 @@ class CallCache:
 
     def retire(self, source: Int[Tensor, " k"] | None, target: Int[Tensor, " k"] | None, rows: int) -> None:
         """Moves rows and lets go those beyond so many."""
-        self._buffers = {name: moved(buffer, source, target, rows) for name, buffer in self._buffers.items()}
-        self.running = {name: moved(tensor, source, target, rows) for name, tensor in self.running.items()}
+        self._buffers = {name: move_rows(buffer, source, target, rows) for name, buffer in self._buffers.items()}
+        self.running = {name: move_rows(tensor, source, target, rows) for name, tensor in self.running.items()}
         self.fixed = {name: context.retire(source, target, rows) for name, context in self.fixed.items()}
 
     def place(self, rows: Int[Tensor, " k"], other: "CallCache") -> None:
@@ -135,7 +137,7 @@ class CallCache:
         for name, theirs in other._buffers.items():
             if name not in self._buffers:
                 window = self._windows[name] = other._windows[name]
-                size = self.owner.size(window)
+                size = self.owner.count_slots(window)
                 self._buffers[name] = theirs.new_zeros(batch, *theirs.shape[1:-2], size, theirs.shape[-1])
             self._buffers[name][rows, ..., : theirs.shape[-2], :] = theirs
         for name, state in other.running.items():
@@ -164,13 +166,13 @@ class CallCache:
     def _keep_tail(self, name: str, new: Tensor) -> None:
         """Writes only what still fits of more new tokens than the window has slots for."""
         owner, buffer = self.owner, self._buffers[name]
-        at = _ring(owner.kept(), buffer.shape[-2]) - owner.lengths[:, None]
+        at = _locate_ring(owner.count_kept(), buffer.shape[-2]) - owner.lengths[:, None]
         shape = buffer[..., :1].expand_as(buffer)
         index = _spread(at.clamp(0, new.shape[-2] - 1), shape)
         buffer.copy_(torch.where(_spread(at, shape) >= 0, new.gather(-2, index), buffer))
 
 
-def _ring(lengths: Int[Tensor, " b"], size: int) -> Int[Tensor, "b j"]:
+def _locate_ring(lengths: Int[Tensor, " b"], size: int) -> Int[Tensor, "b j"]:
     """Position held by each slot of a ring once a row has so many tokens: the last one that falls on the slot."""
     slots = torch.arange(size, device=lengths.device)
     last = lengths[:, None] - 1

@@ -31,19 +31,19 @@ class FixedContext:
             batch: rows that the cache had.
         """
         group = batch // len(self.keys)
-        return self._each(lambda t: t[rows[::group] // group])
+        return self._map(lambda t: t[rows[::group] // group])
 
     def retire(self, source: Tensor | None, target: Tensor | None, rows: int) -> "FixedContext":
         """The contexts of the rows that stay."""
-        keys, values = (moved(t, source, target, rows) for t in (self.keys, self.values))
+        keys, values = (move_rows(t, source, target, rows) for t in (self.keys, self.values))
         # The mask is the caller's own, and one tensor for all layers.
-        mask = None if self.mask is None else moved(self.mask.clone(), source, target, rows)
+        mask = None if self.mask is None else move_rows(self.mask.clone(), source, target, rows)
         return FixedContext(keys, values, mask)
 
     def place(self, rows: Int[Tensor, " k"], other: "FixedContext") -> "FixedContext":
         """These, with others in the place of some."""
         width = max(self.keys.shape[-2], other.keys.shape[-2])
-        ours, theirs = self.padded(width), other.padded(width)
+        ours, theirs = self.pad(width), other.pad(width)
         keys = ours.keys.index_copy(0, rows, theirs.keys)
         values = ours.values.index_copy(0, rows, theirs.values)
         if ours.mask is None and theirs.mask is None:
@@ -52,11 +52,11 @@ class FixedContext:
 
     def spread(self, batch: int, rows: Int[Tensor, " k"]) -> "FixedContext":
         """As many rows, these among them; the others see vectors of zeros."""
-        empty = self._each(lambda t: t.new_zeros(batch, *t.shape[1:]))
+        empty = self._map(lambda t: t.new_zeros(batch, *t.shape[1:]))
         mask = torch.ones(batch, self.keys.shape[-2], dtype=torch.bool, device=self.keys.device)
         return FixedContext(empty.keys, empty.values, mask).place(rows, self)
 
-    def padded(self, width: int) -> "FixedContext":
+    def pad(self, width: int) -> "FixedContext":
         """The same with so many vectors, those that are added masked."""
         more = width - self.keys.shape[-2]
         if more == 0:
@@ -70,11 +70,11 @@ class FixedContext:
         shape = (self.keys.shape[0], self.keys.shape[-2])
         return torch.ones(shape, dtype=torch.bool, device=self.keys.device) if self.mask is None else self.mask
 
-    def _each(self, change: Callable[[Tensor], Tensor]) -> "FixedContext":
+    def _map(self, change: Callable[[Tensor], Tensor]) -> "FixedContext":
         return FixedContext(change(self.keys), change(self.values), None if self.mask is None else change(self.mask))
 
 
-def moved(t: Tensor, source: Int[Tensor, " k"] | None, target: Int[Tensor, " k"] | None, rows: int) -> Tensor:
+def move_rows(t: Tensor, source: Int[Tensor, " k"] | None, target: Int[Tensor, " k"] | None, rows: int) -> Tensor:
     """The first rows of a tensor after others have been written over some of them."""
     if source is not None and target is not None:
         t[target] = t[source]

@@ -51,7 +51,7 @@ class Inputs:
         return value
 
 
-def documents_of(tokens: Int[Tensor, "b n"], separator: int) -> Int[Tensor, "b n"]:
+def find_documents(tokens: Int[Tensor, "b n"], separator: int) -> Int[Tensor, "b n"]:
     """The document of each token, where a separator opens each document.
 
         tokens       a b | c d e | f          | is the separator

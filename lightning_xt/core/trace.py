@@ -19,10 +19,10 @@ class Trace:
     values: tuple[Float[Tensor, "b _ n _"], ...] = ()
     context_values: tuple[Float[Tensor, "b _ m _"], ...] = ()
 
-    def with_values(self, v: Tensor) -> "Trace":
+    def add_values(self, v: Tensor) -> "Trace":
         """The trace after one more self-attention call."""
         return replace(self, values=(*self.values, v))
 
-    def with_context_values(self, v: Tensor) -> "Trace":
+    def add_context_values(self, v: Tensor) -> "Trace":
         """The trace after one more cross-attention call."""
         return replace(self, context_values=(*self.context_values, v))

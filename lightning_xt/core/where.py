@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 from torch.nn.functional import pad
 
-from lightning_xt.core.cache import Cache, narrower
+from lightning_xt.core.cache import Cache, min_window
 from lightning_xt.core.inputs import Inputs
 
 BLOCK = 128
@@ -59,7 +59,7 @@ class Where:
     masks: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def sequence(
+    def from_sequence(
         cls, n: int, *, causal: bool, inputs: Inputs, lengths: Int[Tensor, " b"] | None, device: torch.device
     ) -> "Where":
         """Tokens that look at each other, with nothing remembered from earlier forwards.
@@ -76,8 +76,8 @@ class Where:
         if lengths is not None and not (causal and inputs.visible_prefix is None):
             real = index < lengths[:, None]
             valid = real if valid is None else valid & real
-        documents = None if inputs.documents is None else _numbered(inputs.documents)
-        at = index if documents is None else index - _document_starts(documents)
+        documents = None if inputs.documents is None else _number_documents(inputs.documents)
+        at = index if documents is None else index - _find_document_starts(documents)
         return cls(
             queries=at,
             keys=at,
@@ -90,7 +90,7 @@ class Where:
             aligned=documents is None,
         )
 
-    def across(self, m: int, valid: Bool[Tensor, "b m"] | None) -> "Where":
+    def switch_to_context(self, m: int, valid: Bool[Tensor, "b m"] | None) -> "Where":
         """The same queries looking at a context of m vectors, wherever those stand.
 
         A forward has one context, so that the cross-attention of all layers shares its masks.
@@ -98,7 +98,7 @@ class Where:
         keys, masks = torch.arange(m, device=self.queries.device)[None], self.masks.setdefault("across", {})
         return Where(queries=self.queries, keys=keys, causal=False, valid=valid, end=self.end, masks=masks)
 
-    def grouped(self, rows: int) -> "Where":
+    def group_rows(self, rows: int) -> "Where":
         """The same where rows of one query each that share keys have become the queries of one row.
 
         Args:
@@ -107,23 +107,23 @@ class Where:
         queries = self.queries.expand(rows, -1) if self.queries.shape[0] == 1 else self.queries
         return replace(self, queries=queries.reshape(-1, rows))
 
-    def over(self, keys: Int[Tensor, "#b j"], window: int | None) -> "Where":
+    def switch_to_cache(self, keys: Int[Tensor, "#b j"], window: int | None) -> "Where":
         """The same queries looking at keys kept by a cache, which are the same for all layers with this window."""
         unmasked = self.unmasked and window is None and self.reach is None
         masks = self.masks.setdefault(("over", window), {})
-        return replace(self.within(window), keys=keys, unmasked=unmasked, masks=masks)
+        return replace(self.limit_window(window), keys=keys, unmasked=unmasked, masks=masks)
 
-    def within(self, window: int | None) -> "Where":
+    def limit_window(self, window: int | None) -> "Where":
         """The same with a window; one as wide as the whole sequence is none."""
-        window = narrower(window, self.reach)
+        window = min_window(window, self.reach)
         return replace(self, window=None if window is None or self.end <= window else window)
 
-    def with_memory(self, memory: int) -> "Where":
+    def add_memory(self, memory: int) -> "Where":
         """The same with persistent keys in front."""
         return replace(self, memory=memory)
 
     @classmethod
-    def decoding(cls, cache: Cache, inputs: Inputs) -> "Where":
+    def from_cache(cls, cache: Cache, inputs: Inputs) -> "Where":
         """The tokens announced to a cache; each layer puts in the keys that its own memory returns.
 
         Raises:
@@ -134,11 +134,11 @@ class Where:
                 raise ValueError(
                     f"Inputs({name}=...) describes whole sequences; leave it away when decoding with a cache"
                 )
-        at = cache.positions()
+        at = cache.get_positions()
         return cls(
             queries=at,
             keys=at,
-            prefix=None if inputs.visible_prefix is None else inputs.visible_prefix.minimum(cache.kept()),
+            prefix=None if inputs.visible_prefix is None else inputs.visible_prefix.minimum(cache.count_kept()),
             reach=cache.window,
             end=cache.end,
             aligned=cache.empty,
@@ -163,16 +163,16 @@ class Where:
         extras = (self.window, self.valid, self.query_documents)
         return self.unmasked or (not self.causal and all(extra is None for extra in extras))
 
-    def visible(self, b: Tensor, i: Tensor, j: Tensor) -> Bool[Tensor, "..."]:
+    def is_visible(self, b: Tensor, i: Tensor, j: Tensor) -> Bool[Tensor, "..."]:
         """Whether in row b the query with index i sees the key with index j.
 
         Written elementwise: with indices that broadcast it is the dense mask, with scalars flex's mask_mod.
         """
         if self.memory:
-            return (j < self.memory) | self._sees(b, i, (j - self.memory).clamp(min=0))
-        return self._sees(b, i, j)
+            return (j < self.memory) | self._is_visible(b, i, (j - self.memory).clamp(min=0))
+        return self._is_visible(b, i, j)
 
-    def _sees(self, b: Tensor, i: Tensor, j: Tensor) -> Tensor:
+    def _is_visible(self, b: Tensor, i: Tensor, j: Tensor) -> Tensor:
         # Not by `expand`: it reads all fields, and a compiled mask would depend on numbers that change with length.
         rows = self.rows
         query, key = self.queries.expand(rows, -1)[b, i], self.keys.expand(rows, -1)[b, j]
@@ -195,7 +195,7 @@ class Where:
             return self
         return replace(self, queries=self.queries.expand(rows, -1), keys=self.keys.expand(rows, -1))
 
-    def indices(self, rows: int) -> tuple[Tensor, Tensor, Tensor]:
+    def build_indices(self, rows: int) -> tuple[Tensor, Tensor, Tensor]:
         """Broadcasting row, query and key indices (b, 1, 1, 1), (1, 1, i, 1) and (1, 1, 1, j), memory included."""
         device = self.queries.device
         b = torch.arange(rows, device=device).view(-1, 1, 1, 1)
@@ -207,8 +207,8 @@ class Where:
         """The mask as a tensor; one row where all rows share it."""
         key = ("dense", self.window, self.memory)
         if key not in self.masks:
-            b, i, j = self.indices(self.rows)
-            self.masks[key] = self.visible(b, i, j).expand(-1, -1, i.shape[2], -1)
+            b, i, j = self.build_indices(self.rows)
+            self.masks[key] = self.is_visible(b, i, j).expand(-1, -1, i.shape[2], -1)
         mask: Tensor = self.masks[key]
         return mask
 
@@ -259,9 +259,9 @@ class Where:
         shared = self.rows == 1
         # Without a compiler torch holds the mask of all pairs; with one it reads the blocks off the formula.
         eager = not self.queries.is_cuda or torch.compiler.is_compiling()
-        create = create_block_mask if eager else compiled_create_block_mask()
+        create = create_block_mask if eager else compile_create_block_mask()
         mask: BlockMask = create(
-            lambda b, h, i, j: self.visible(torch.zeros_like(b) if shared else b, i, j),
+            lambda b, h, i, j: self.is_visible(torch.zeros_like(b) if shared else b, i, j),
             B=None if shared else self.rows,
             H=None,
             Q_LEN=self.queries.shape[-1],
@@ -272,7 +272,7 @@ class Where:
 
 
 @lru_cache(maxsize=1)
-def compiled_create_block_mask(**options: Any) -> Any:
+def compile_create_block_mask(**options: Any) -> Any:
     """Return create_block_mask compiled.
 
     Args:
@@ -286,7 +286,7 @@ def _repeat_last(t: Int[Tensor, "b i"], more: int) -> Int[Tensor, "b _"]:
     return torch.cat((t, t[:, -1:].expand(-1, more)), dim=1)
 
 
-def _document_starts(documents: Int[Tensor, "b n"]) -> Int[Tensor, "b n"]:
+def _find_document_starts(documents: Int[Tensor, "b n"]) -> Int[Tensor, "b n"]:
     """Index at which the document of each token begins."""
     index = torch.arange(documents.shape[1], device=documents.device).expand_as(documents)
     begins = torch.ones_like(documents, dtype=torch.bool)
@@ -294,7 +294,7 @@ def _document_starts(documents: Int[Tensor, "b n"]) -> Int[Tensor, "b n"]:
     return torch.where(begins, index, 0).cummax(dim=1).values
 
 
-def _numbered(documents: Int[Tensor, "b n"]) -> Int[Tensor, "b n"]:
+def _number_documents(documents: Int[Tensor, "b n"]) -> Int[Tensor, "b n"]:
     """Documents numbered in order, so that a number that comes back means another document."""
     begins = documents[:, 1:] != documents[:, :-1]
     return torch.cat((torch.zeros_like(documents[:, :1]), begins.cumsum(dim=1)), dim=1)

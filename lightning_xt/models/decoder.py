@@ -126,10 +126,10 @@ class Decoder(nn.Module):
                 the next forward is given those after them.
             last_only: whether to score only what follows each row's last real token, (b, 1, v).
         """
-        states = self.states(tokens, lengths=lengths, inputs=inputs, cache=cache, last_only=last_only)
+        states = self.compute_states(tokens, lengths=lengths, inputs=inputs, cache=cache, last_only=last_only)
         return self.head(states)
 
-    def states(
+    def compute_states(
         self,
         tokens: Int[Tensor, "b n"],
         *,
@@ -142,12 +142,12 @@ class Decoder(nn.Module):
         if cache is not None:
             soft = 0 if inputs is None or inputs.prefix is None else inputs.prefix.shape[1]
             cache.begin(soft + tokens.shape[1], None if lengths is None else soft + lengths)
-        x = self.read(tokens, lengths=lengths, inputs=inputs, cache=cache, last_only=last_only)
+        x = self.run_layers(tokens, lengths=lengths, inputs=inputs, cache=cache, last_only=last_only)
         if cache is not None:
             cache.commit()
         return x
 
-    def read(
+    def run_layers(
         self,
         tokens: Int[Tensor, "b n"],
         *,
@@ -167,7 +167,7 @@ class Decoder(nn.Module):
             _check_prefix(inputs)
             x = torch.cat((inputs.prefix, x), dim=1)
             lengths = None if lengths is None else lengths + soft
-        where = self._where(x.shape[1], lengths, inputs, cache)
+        where = self._build_where(x.shape[1], lengths, inputs, cache)
         for embedding in self.embeddings:
             x = embedding(x, where, inputs)
         if self.context is not None and (cache is None or cache.empty):
@@ -181,7 +181,7 @@ class Decoder(nn.Module):
 
     def step(self, tokens: Int[Tensor, "b 1"], inputs: Inputs | None, cache: Cache) -> Float[Tensor, "b 1 v"]:
         """Logits after one more token of each row, announced to the cache; what is compiled for decoding."""
-        return self.head(self.read(tokens, inputs=inputs, cache=cache))
+        return self.head(self.run_layers(tokens, inputs=inputs, cache=cache))
 
     def new_cache(
         self, batch: int, capacity: int, *, slack: int = 64, window: int | None = None, static: bool = False
@@ -209,12 +209,12 @@ class Decoder(nn.Module):
         """Longest sequence the embeddings can tell apart, in tokens. None = any."""
         return min(self._limits, default=None)
 
-    def _where(self, n: int, lengths: Tensor | None, inputs: Inputs, cache: Cache | None) -> Where:
+    def _build_where(self, n: int, lengths: Tensor | None, inputs: Inputs, cache: Cache | None) -> Where:
         if cache is None:
-            return Where.sequence(
+            return Where.from_sequence(
                 n, causal=True, inputs=inputs, lengths=lengths, device=self.token_embedding.weight.device
             )
-        return Where.decoding(cache, inputs)
+        return Where.from_cache(cache, inputs)
 
 
 def _check_prefix(inputs: Inputs) -> None:

@@ -105,7 +105,7 @@ class Encoder(nn.Module):
             raise ValueError("Inputs(prefix=...) stands before a decoder's tokens, not a source's; leave it away")
         if mask is not None:
             inputs = replace(inputs, hidden=~mask if inputs.hidden is None else inputs.hidden | ~mask)
-        where = Where.sequence(tokens.shape[1], causal=False, inputs=inputs, lengths=None, device=tokens.device)
+        where = Where.from_sequence(tokens.shape[1], causal=False, inputs=inputs, lengths=None, device=tokens.device)
         x = self.token_embedding(tokens)
         for embedding in self.embeddings:
             x = embedding(x, where, inputs)

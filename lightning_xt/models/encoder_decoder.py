@@ -96,7 +96,7 @@ class EncoderDecoder(nn.Module):
         beside = Inputs(condition=inputs.condition) if source_inputs is None else source_inputs
         context = self.encoder(src, src_mask, inputs=beside)
         if self.training and self.context_dropout:
-            src_mask = self._thinned(src, src_mask)
+            src_mask = self._drop_positions(src, src_mask)
         return replace(inputs, context=context, context_mask=src_mask)
 
     @property
@@ -105,7 +105,7 @@ class EncoderDecoder(nn.Module):
         limits = [part.max_length for part in (self.encoder, self.decoder) if part.max_length is not None]
         return min(limits, default=None)
 
-    def _thinned(self, src: Tensor, src_mask: Tensor | None) -> Bool[Tensor, "b m"]:
+    def _drop_positions(self, src: Tensor, src_mask: Tensor | None) -> Bool[Tensor, "b m"]:
         """The mask without random positions; each row keeps one of its own at least."""
         real = torch.ones_like(src, dtype=torch.bool) if src_mask is None else src_mask
         luck = torch.rand(src.shape, device=src.device).masked_fill(~real, -1)

@@ -65,9 +65,9 @@ def outline(network: Decoder | EncoderDecoder, seq_len: int) -> Stage:
         )
     shapes, flops = _measure(network, 1, seq_len)
     others, _ = _measure(network, 2, max(1, seq_len - 1))
-    named = {path: _symbols(shape, others.get(path, shape), seq_len) for path, shape in shapes.items()}
+    named = {path: _format_shape(shape, others.get(path, shape), seq_len) for path, shape in shapes.items()}
     name = "encoder_decoder" if isinstance(network, EncoderDecoder) else "decoder"
-    return _Reader(named, flops).stage(name, "", network)
+    return _Reader(named, flops).build_stage(name, "", network)
 
 
 def _measure(
@@ -106,7 +106,7 @@ def _measure(
     return shapes, flops
 
 
-def _symbols(shape: torch.Size, other: torch.Size, seq_len: int) -> str:
+def _format_shape(shape: torch.Size, other: torch.Size, seq_len: int) -> str:
     """A shape with letters for what another number of rows and one token less have changed."""
 
     def symbol(size: int, there: int) -> str:
@@ -131,17 +131,17 @@ class _Reader:
         self.shapes, self.flops = shapes, flops
         self.counted: set[int] = set()
 
-    def stage(self, name: str, path: str, module: nn.Module) -> Stage:
-        own = self._new_parameters(module.parameters(recurse=False))
+    def build_stage(self, name: str, path: str, module: nn.Module) -> Stage:
+        own = self._count_new_parameters(module.parameters(recurse=False))
         if isinstance(module, Stack):
-            stages = list(self._stack(path, module))
+            stages = list(self._read_stack(path, module))
         else:
-            stages = [self.stage(*child) for child in _children(path, module)]
+            stages = [self.build_stage(*child) for child in _list_children(path, module)]
         inside = sum(stage.flops for stage in stages)
         flops = self.flops.get(path, 0) or inside
         if isinstance(module, Attention):
             after = [stage.name for stage in stages].index("normalizer") + 1
-            stages.insert(after, _kernel(module, flops - inside))
+            stages.insert(after, _describe_kernel(module, flops - inside))
         if isinstance(module, Sublayer):
             # What its methods compute is the residual's, which has no forward of its own.
             stages[-1] = replace(stages[-1], flops=stages[-1].flops + flops - inside)
@@ -154,28 +154,28 @@ class _Reader:
             stages=tuple(stages),
         )
 
-    def _stack(self, path: str, stack: Stack) -> Iterator[Stage]:
+    def _read_stack(self, path: str, stack: Stack) -> Iterator[Stage]:
         if stack.embedding_norm is not None:
-            yield self.stage("embedding_norm", f"{path}.embedding_norm", stack.embedding_norm)
+            yield self.build_stage("embedding_norm", f"{path}.embedding_norm", stack.embedding_norm)
         layers: dict[int, list[Stage]] = {}
         settings: dict[int, list[Any]] = {}
         for step in dict.fromkeys(stack.steps):
             key = f"{step.layer}_{step.kind}"
             module = stack.sublayers[key]
-            made = self.stage(step.kind, f"{path}.sublayers.{key}", module)
+            made = self.build_stage(step.kind, f"{path}.sublayers.{key}", module)
             layers.setdefault(step.layer, []).append(replace(made, calls=stack.steps.count(step)))
-            settings.setdefault(step.layer, []).extend(_settings(module))
-        yield from _folded(layers, settings)
+            settings.setdefault(step.layer, []).extend(_list_settings(module))
+        yield from _fold_layers(layers, settings)
         if stack.output_norm is not None:
-            yield self.stage("output_norm", f"{path}.output_norm", stack.output_norm)
+            yield self.build_stage("output_norm", f"{path}.output_norm", stack.output_norm)
 
-    def _new_parameters(self, parameters: Iterable[nn.Parameter]) -> int:
+    def _count_new_parameters(self, parameters: Iterable[nn.Parameter]) -> int:
         new = [parameter for parameter in parameters if id(parameter) not in self.counted]
         self.counted.update(map(id, new))
         return sum(parameter.numel() for parameter in new)
 
 
-def _children(path: str, module: nn.Module) -> Iterator[tuple[str, str, nn.Module]]:
+def _list_children(path: str, module: nn.Module) -> Iterator[tuple[str, str, nn.Module]]:
     """Name, path and module of each part, without those that change nothing and those that only hold others."""
     parts = dict(module.named_children())
     if isinstance(module, Sublayer):
@@ -184,18 +184,18 @@ def _children(path: str, module: nn.Module) -> Iterator[tuple[str, str, nn.Modul
     for name, part in parts.items():
         below = f"{path}.{name}" if path else name
         if isinstance(part, nn.ModuleList):
-            yield from ((f"{name}.{child}", at, each) for child, at, each in _children(below, part))
+            yield from ((f"{name}.{child}", at, each) for child, at, each in _list_children(below, part))
         elif not isinstance(part, (nn.Dropout, nn.Identity)):
             yield name, below, part
 
 
-def _settings(module: nn.Module) -> list[dict[str, Any]]:
+def _list_settings(module: nn.Module) -> list[dict[str, Any]]:
     """Plain values of a module's parts, in which parts of the same class and size may differ."""
     plain = (bool, int, float, str, type(None))
     return [{name: each for name, each in vars(part).items() if isinstance(each, plain)} for part in module.modules()]
 
 
-def _folded(layers: dict[int, list[Stage]], settings: dict[int, list[Any]]) -> Iterator[Stage]:
+def _fold_layers(layers: dict[int, list[Stage]], settings: dict[int, list[Any]]) -> Iterator[Stage]:
     """A stage for each layer, and one for all layers that are equal, where the first of them stands."""
     groups: list[list[int]] = []
     for layer in layers:
@@ -209,7 +209,7 @@ def _folded(layers: dict[int, list[Stage]], settings: dict[int, list[Any]]) -> I
     for numbers in groups:
         stages, times = layers[numbers[0]], len(numbers)
         yield Stage(
-            name=f"layer{'s' if times > 1 else ''} {_ranges(numbers)}",
+            name=f"layer{'s' if times > 1 else ''} {_format_ranges(numbers)}",
             parameters=times * sum(stage.parameters for stage in stages),
             flops=times * sum(stage.flops for stage in stages),
             times=times,
@@ -217,7 +217,7 @@ def _folded(layers: dict[int, list[Stage]], settings: dict[int, list[Any]]) -> I
         )
 
 
-def _ranges(numbers: list[int]) -> str:
+def _format_ranges(numbers: list[int]) -> str:
     """Numbers in words, such as 0-2, 4."""
     runs: list[list[int]] = []
     for number in numbers:
@@ -228,7 +228,7 @@ def _ranges(numbers: list[int]) -> str:
     return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
 
 
-def _kernel(attention: Attention, flops: int) -> Stage:
+def _describe_kernel(attention: Attention, flops: int) -> Stage:
     """What has no module: scores, weights, and the values gathered by them."""
     backends = attention.supported_backends if attention.backend == "auto" else {attention.backend}
     shape = f"b {attention.shape.heads} n {attention.shape.dim_head}"

@@ -55,12 +55,12 @@ class Stack(nn.Module):
         kinds: list[Kind] = ["attention", "feedforward"]
         if cross_attention is not None:
             kinds.insert(1, "cross_attention")
-        self.steps = tuple(layout(shape.depth).steps(kinds))
+        self.steps = tuple(layout(shape.depth).list_steps(kinds))
 
         own = replace(shape, context_dim=None)
         across = replace(shape, causal=False)
 
-        def branch(kind: Kind, layer: int) -> Mixer | Tokenwise:
+        def build_branch(kind: Kind, layer: int) -> Mixer | Tokenwise:
             if kind == "attention":
                 return attention(replace(own, layer=layer))
             if kind == "cross_attention" and cross_attention is not None:
@@ -70,14 +70,14 @@ class Stack(nn.Module):
         self.sublayers = nn.ModuleDict()
         for step in dict.fromkeys(self.steps):
             at = replace(own, layer=step.layer)
-            self.sublayers[_name(step)] = Sublayer(
-                branch(step.kind, step.layer),
+            self.sublayers[_name_step(step)] = Sublayer(
+                build_branch(step.kind, step.layer),
                 placement(at, norm),
                 residual(at, len(self.sublayers)),
                 None if shift is None else shift(at),
                 dropout,
             )
-        first = self._sublayer(self.steps[0])
+        first = self._get_sublayer(self.steps[0])
         self.embedding_norm = norm(own) if first.placement.norms_embeddings else None
         self.output_norm = norm(own) if first.placement.norms_output else None
 
@@ -86,17 +86,17 @@ class Stack(nn.Module):
     ) -> Float[Tensor, "b n D"]:
         if self.embedding_norm is not None:
             x = self.embedding_norm(x, inputs)
-        stream, trace = self._sublayer(self.steps[0]).residual.open(x), Trace()
+        stream, trace = self._get_sublayer(self.steps[0]).residual.open(x), Trace()
         for call, step in enumerate(self.steps):
             memory = None if cache is None else cache[call]
-            stream, trace = self._sublayer(step)(stream, where, inputs, trace, memory)
-        x = self._sublayer(self.steps[-1]).residual.close(stream)
+            stream, trace = self._get_sublayer(step)(stream, where, inputs, trace, memory)
+        x = self._get_sublayer(self.steps[-1]).residual.close(stream)
         return x if self.output_norm is None else self.output_norm(x, inputs)
 
-    def _sublayer(self, step: Step) -> Sublayer:
+    def _get_sublayer(self, step: Step) -> Sublayer:
         # A ModuleDict forgets the type of what it holds.
-        return cast(Sublayer, self.sublayers[_name(step)])
+        return cast(Sublayer, self.sublayers[_name_step(step)])
 
 
-def _name(step: Step) -> str:
+def _name_step(step: Step) -> str:
     return f"{step.layer}_{step.kind}"

@@ -57,9 +57,9 @@ class Sublayer(nn.Module):
         trace: Trace,
         cache: CallCache | None,
     ) -> tuple[Float[Tensor, "b n *s D"], Trace]:
-        x = self.placement.before(self.residual.read(stream), inputs)
+        x = self.placement.normalize_input(self.residual.read(stream), inputs)
         if self.shift is not None:
             x = self.shift(x, where, cache)
         out, trace = self.branch(x, where, inputs, trace, cache)
-        out = self.dropout(self.placement.after(out, inputs))
-        return self.placement.settle(self.residual.write(stream, out), inputs), trace
+        out = self.dropout(self.placement.normalize_output(out, inputs))
+        return self.placement.normalize_stream(self.residual.write(stream, out), inputs), trace

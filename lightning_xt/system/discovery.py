@@ -25,10 +25,10 @@ def init_parameters(kind: type) -> dict[str, inspect.Parameter]:
     return found
 
 
-def variants(family: type) -> Iterator[type]:
+def find_variants(family: type) -> Iterator[type]:
     """Yields the concrete classes of a family, each once, in no particular order."""
     subclasses: list[type] = family.__subclasses__()
     for subclass in dict.fromkeys(subclasses):
-        yield from variants(subclass)
+        yield from find_variants(subclass)
         if not inspect.isabstract(subclass):
             yield subclass

@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 
 @contextmanager
-def replacing(path: Path, part: Path | None = None) -> Iterator[BinaryIO]:
+def replace_file(path: Path, part: Path | None = None) -> Iterator[BinaryIO]:
     """Opens a file that takes the place of `path` when the block is left, and not if it fails.
 
     It is written in the same folder, so that it is moved in one step, and reaches the disk before that: whoever looks,

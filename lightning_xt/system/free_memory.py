@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 
-def free_memory() -> int | None:
+def get_free_memory() -> int | None:
     """Bytes that this machine has free or can free; None if it does not tell."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
@@ -18,13 +18,13 @@ def free_memory() -> int | None:
 
 
 @contextmanager
-def within_free_memory() -> Iterator[None]:
+def refuse_without_memory() -> Iterator[None]:
     """What makes the parameters of modules within here.
 
     Raises:
         MemoryError: a module's parameter is one too many; it has not been filled yet.
     """
-    free, needed = free_memory(), 0
+    free, needed = get_free_memory(), 0
     counted: set[int] = set()
 
     def count(module: nn.Module, name: str, parameter: Tensor | None) -> None:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def no_garbage_collection() -> Iterator[None]:
+def pause_garbage_collection() -> Iterator[None]:
     """Collect no garbage within the block: imports and parsing leave little, and the search costs a tenth of them."""
     was_enabled = gc.isenabled()
     gc.disable()

@@ -15,7 +15,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import is_dataclass
 from typing import Any
 
-from lightning_xt.system.own_modules import ALLOW, current_folder, is_own
+from lightning_xt.system.own_modules import ALLOW, add_current_folder, is_own
 
 PACKAGES = ("lightning_xt", "lightning", "torch", "torchmetrics")
 """Installed packages whose classes a config may name."""
@@ -145,7 +145,7 @@ def find(path: str, slot: Any = None) -> Any:
         raise NotAllowedError(f"{path} is not imported: the option takes only {takes}")
     if reason := refusal(path):
         raise NotAllowedError(reason)
-    with nullcontext() if package in PACKAGES else current_folder():
+    with nullcontext() if package in PACKAGES else add_current_folder():
         found = _load(path)
     place = path
     if isinstance(found, type) or inspect.isroutine(found):

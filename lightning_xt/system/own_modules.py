@@ -21,16 +21,16 @@ def is_own(package: str) -> bool:
     if package in sys.stdlib_module_names:
         return False
     try:
-        with current_folder():
+        with add_current_folder():
             spec = importlib.util.find_spec(package)
     except ValueError:
         # A module without a specification: the program that runs, or one that it made.
         return True
     # A module that is not there is refused by its import.
-    return spec is None or not any(map(_is_installed, _places(spec)))
+    return spec is None or not any(map(_is_installed, _list_places(spec)))
 
 
-def _places(spec: ModuleSpec) -> Iterator[Path]:
+def _list_places(spec: ModuleSpec) -> Iterator[Path]:
     found = [*(spec.submodule_search_locations or ()), *([spec.origin] if spec.has_location and spec.origin else ())]
     yield from (Path(place).resolve() for place in found)
 
@@ -42,7 +42,7 @@ def _is_installed(place: Path) -> bool:
 
 
 @contextmanager
-def current_folder() -> Iterator[None]:
+def add_current_folder() -> Iterator[None]:
     """Have Python find modules in the current folder meanwhile, after everything that is installed."""
     added: list[str] = []
     with suppress(FileNotFoundError):

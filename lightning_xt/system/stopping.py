@@ -55,14 +55,14 @@ class StopSignals:
             return
         self.received = self.received or signal.Signals(number).name
         if not self.waits:
-            raise self.stopped()
+            raise self.stop()
 
-    def stopped(self) -> Stopped:
+    def stop(self) -> Stopped:
         """What ends the command where it stands."""
         return Stopped(self.code, f"{self.command} was stopped by {self.received}; run the command again")
 
     @contextmanager
-    def installed(self, *numbers: signal.Signals) -> Iterator[None]:
+    def install(self, *numbers: signal.Signals) -> Iterator[None]:
         """Handles these signals while the block runs; only a process's main thread can."""
         before: dict[signal.Signals, Any] = {}
         try:
@@ -77,13 +77,13 @@ class StopSignals:
                 signal.signal(number, handler)
 
 
-def installed_signals() -> StopSignals | None:
+def find_installed_signals() -> StopSignals | None:
     """What handles SIGTERM in this process, if it is ours."""
     handler = signal.getsignal(signal.SIGTERM)
     return handler if isinstance(handler, StopSignals) else None
 
 
-def processes_of_run() -> int:
+def count_processes() -> int:
     """Processes that were started for this run, as the environment of this one says; 1 where it says nothing."""
     told = os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS") or "1"
     return int(told) if told.isdecimal() else 1

@@ -9,7 +9,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_xt.checkpoints.checkpoint import Checkpoint
 from lightning_xt.checkpoints.checkpoint_room import count_bytes, format_bytes, free_bytes
-from lightning_xt.system.files import replacing
+from lightning_xt.system.files import replace_file
 from lightning_xt.system.messages import system_reason
 
 
@@ -40,7 +40,7 @@ class AtomicCheckpointIO(CheckpointIO):
             free = free_bytes(file.parent)
             # What is begun and fails takes as long as what succeeds.
             if free >= size:
-                with replacing(file) as out:
+                with replace_file(file) as out:
                     torch.save(checkpoint, out)
         except (OSError, RuntimeError) as error:
             reason = system_reason(error)

@@ -15,7 +15,7 @@ from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters_c
 import lightning_xt
 from lightning_xt.data.tokenizers.base import Tokenizer
 from lightning_xt.system.discovery import import_submodules
-from lightning_xt.system.free_memory import within_free_memory
+from lightning_xt.system.free_memory import refuse_without_memory
 from lightning_xt.system.imports import NotAllowedError, find, guarded_imports
 from lightning_xt.training.null_options import refuse_null_options
 
@@ -48,7 +48,7 @@ def instantiate(module_class: type[ModuleT], options: dict[str, Any]) -> ModuleT
     """
     remembered = {"_class_path": _import_path(module_class), **options}
     instantiator = "lightning.pytorch.cli.instantiate_module"
-    with guarded_imports(), _given_hyperparameters_context(remembered, instantiator), within_free_memory():
+    with guarded_imports(), _given_hyperparameters_context(remembered, instantiator), refuse_without_memory():
         return instantiate_module(module_class, options)
 
 

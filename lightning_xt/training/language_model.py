@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from lightning_xt.core.batch import EvaluationBatch
-from lightning_xt.core.inputs import Inputs, documents_of
+from lightning_xt.core.inputs import Inputs, find_documents
 from lightning_xt.data.pairs.parallel_corpus import ParallelCorpus
 from lightning_xt.data.prompt_files import Prompt
 from lightning_xt.data.tokenizers.base import Tokenizer
@@ -99,7 +99,7 @@ class LanguageModel(TransformerModule):
     def _score(self, network: Callable[..., Any], tokens: Tensor, scored: Tensor | None) -> Loss:
         inputs = None
         if self.separator is not None:
-            inputs = Inputs(documents=documents_of(tokens[:, :-1], self.separator))
+            inputs = Inputs(documents=find_documents(tokens[:, :-1], self.separator))
         loss: Loss = self.objective(network, tokens, scored, inputs)
         return loss
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from lightning.pytorch import Trainer
 
 from lightning_xt.data.tokenizers.base import Tokenizer
-from lightning_xt.system.files import replacing
+from lightning_xt.system.files import replace_file
 
 
 def check_same(use: str, ours: Tokenizer, theirs: Tokenizer) -> None:
@@ -64,5 +64,5 @@ def write_tokenizers(folder: Path, tokenizers: dict[str, Tokenizer]) -> None:
     """Write a `<use>_tokenizer.json` for each tokenizer that has learnt something."""
     for use, tokenizer in tokenizers.items():
         if tokenizer.trained_state is not None:
-            with replacing(folder / f"{use}_tokenizer.json") as file:
+            with replace_file(folder / f"{use}_tokenizer.json") as file:
                 file.write(tokenizer.trained_state.encode("utf-8"))

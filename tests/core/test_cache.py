@@ -21,10 +21,10 @@ def tokens(rows: int, start: int, n: int) -> Tensor:
 def feed(cache: Cache, new: Tensor, window: int | None = None, lengths: list[int] | None = None) -> dict[int, Tensor]:
     """Appends new tokens, and gives for each row the numbers remembered, by position; what nobody sees is left out."""
     cache.begin(new.shape[1], None if lengths is None else torch.tensor(lengths))
-    keys = cache[0].keys_at(window)
+    keys = cache[0].get_key_positions(window)
     out = cache[0].append("x", new, window=window).squeeze(-1)
     assert keys.shape[-1] == out.shape[-1]
-    queries = cache.positions().expand(new.shape[0], -1)
+    queries = cache.get_positions().expand(new.shape[0], -1)
     keys = keys.expand(new.shape[0], -1)
     seen = {}
     for row in range(new.shape[0]):
@@ -98,7 +98,7 @@ def test_a_window_over_rows_of_different_lengths(slack: int) -> None:
 
 def test_a_window_wider_than_the_capacity_is_none() -> None:
     cache = Cache(1, 5, calls=1, slack=2)
-    assert (cache.size(None), cache.size(2), cache.size(3), cache.size(100)) == (5, 4, 5, 5)
+    assert (cache.count_slots(None), cache.count_slots(2), cache.count_slots(3), cache.count_slots(100)) == (5, 4, 5, 5)
 
 
 def test_last_is_the_token_right_before() -> None:
@@ -106,23 +106,23 @@ def test_last_is_the_token_right_before() -> None:
     call: CallCache = cache[0]
     like = tokens(2, 0, 1)
     cache.begin(3, torch.tensor([3, 1]))
-    assert call.last("x", like).flatten().tolist() == [0, 0]
+    assert call.get_last("x", like).flatten().tolist() == [0, 0]
     call.append("x", tokens(2, 0, 3), window=1)
     cache.commit()
     cache.begin(1)
-    assert call.last("x", like).flatten().tolist() == [2, 100]
+    assert call.get_last("x", like).flatten().tolist() == [2, 100]
     call.append("x", torch.tensor([[[3.0]], [[101.0]]]), window=1)
     cache.commit()
     cache.begin(1)
-    assert call.last("x", like).flatten().tolist() == [3, 101]
-    assert call.last("never appended", like).flatten().tolist() == [0, 0]
+    assert call.get_last("x", like).flatten().tolist() == [3, 101]
+    assert call.get_last("never appended", like).flatten().tolist() == [0, 0]
 
 
 def test_last_is_zero_for_a_row_taken_back_to_its_start() -> None:
     cache = Cache(2, 9, calls=1)
     feed(cache, tokens(2, 1, 9))
     cache.truncate(torch.tensor([0, 2]))
-    assert cache[0].last("x", tokens(2, 0, 1)).flatten().tolist() == [0, 102]
+    assert cache[0].get_last("x", tokens(2, 0, 1)).flatten().tolist() == [0, 102]
 
 
 def test_truncate_forgets_from_a_position_on() -> None:
@@ -360,7 +360,7 @@ def test_a_row_that_is_cleared_begins_anew() -> None:
     feed(cache, tokens(3, 0, 4))
     cache.clear(torch.tensor([0, 2]))
     assert cache.lengths.tolist() == [0, 4, 0] and cache.bound == 4 and not cache.uniform
-    assert cache[0].last("x", tokens(3, 0, 1)).flatten().tolist() == [0, 103, 0]
+    assert cache[0].get_last("x", tokens(3, 0, 1)).flatten().tolist() == [0, 103, 0]
     assert held(cache, [0, 1, 2]) == {0: {0: -1}, 1: line(1, 4, 1), 2: {0: -3}}
 
 
@@ -369,9 +369,9 @@ def test_a_row_that_is_cleared_begins_anew() -> None:
 
 def test_a_window_of_the_cache_narrows_those_of_readers() -> None:
     cache = Cache(1, 50, calls=1, slack=2, window=5)
-    assert [cache.reach(window) for window in (None, 3, 5, 9)] == [5, 3, 5, 5]
-    assert [cache.size(window) for window in (None, 3, 5, 9)] == [7, 5, 7, 7]
-    assert Cache(1, 50, calls=1).reach(None) is None
+    assert [cache.narrow_window(window) for window in (None, 3, 5, 9)] == [5, 3, 5, 5]
+    assert [cache.count_slots(window) for window in (None, 3, 5, 9)] == [7, 5, 7, 7]
+    assert Cache(1, 50, calls=1).narrow_window(None) is None
     assert Cache(1, 6, calls=1, slack=2, window=5).size(None) == 6, "what it holds is less than a ring"
 
 
@@ -398,10 +398,10 @@ def test_steps_of_a_static_cache_see_shapes_that_seldom_change() -> None:
     feed(cache, tokens(2, 0, 100), lengths=[100, 60])
     for t in range(100, 300):
         cache.begin(1)
-        positions = cache.positions()
+        positions = cache.get_positions()
         assert positions.flatten().tolist() == [t, t - 40]
         new = torch.tensor([[[float(t)]], [[60.0 + t]]])
-        out, keys = cache[0].append("x", new), cache[0].keys_at()
+        out, keys = cache[0].append("x", new), cache[0].get_key_positions()
         assert out.shape[1] == keys.shape[1] == cache.end and torch.equal(keys[0], torch.arange(cache.end))
         assert out[0, t].item() == t and out[1, t - 40].item() == 60 + t and out[1, 59].item() == 159
         seen.append(cache.end)
@@ -413,8 +413,8 @@ def test_steps_of_a_static_cache_see_shapes_that_seldom_change() -> None:
 @pytest.mark.parametrize(("asked", "holds"), [(1, 64), (128, 160), (129, 192), (300, 352)])
 def test_a_static_cache_holds_whole_steps_and_one_more(asked: int, holds: int) -> None:
     cache = Cache(1, asked, calls=1, static=True)
-    assert cache.capacity == cache.size(None) == holds
-    assert cache.size(asked + 1000) == asked + 1000 + 64, "a ring is one, however short the texts"
+    assert cache.capacity == cache.count_slots(None) == holds
+    assert cache.count_slots(asked + 1000) == asked + 1000 + 64, "a ring is one, however short the texts"
 
 
 @pytest.mark.parametrize("window", [None, 3])
@@ -450,7 +450,7 @@ def test_calls_and_names_have_memories_of_their_own() -> None:
     cache.commit()
     cache.begin(1)
     like = torch.zeros(1, 1, 1)
-    assert [cache[call].last(name, like).item() for call, name in [(0, "x"), (0, "y"), (1, "x")]] == [0, 1, 2]
+    assert [cache[call].get_last(name, like).item() for call, name in [(0, "x"), (0, "y"), (1, "x")]] == [0, 1, 2]
 
 
 def test_an_empty_slot_holds_zeros() -> None:

@@ -68,8 +68,8 @@ def test_spread_puts_rows_among_empty_ones() -> None:
 
 def test_padded_is_itself_where_nothing_is_missing() -> None:
     ours = context([0, 1], 3)
-    assert ours.padded(3) is ours
-    assert ours.padded(5).keys.shape == (2, 5, 1) and seen(ours.padded(5)) == seen(ours)
+    assert ours.pad(3) is ours
+    assert ours.pad(5).keys.shape == (2, 5, 1) and seen(ours.pad(5)) == seen(ours)
 
 
 @pytest.mark.parametrize("lengths", [None, [2, 1, 2, 1]], ids=["all real", "masked"])

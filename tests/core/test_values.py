@@ -39,8 +39,8 @@ def test_values_do_not_change(value: object) -> None:
 def test_a_trace_grows_by_replacement() -> None:
     first, second = torch.zeros(1, 2, 3, 4), torch.ones(1, 2, 3, 4)
     empty = Trace()
-    one = empty.with_values(first)
-    two = one.with_values(second).with_context_values(first)
+    one = empty.add_values(first)
+    two = one.add_values(second).add_context_values(first)
     assert (len(empty.values), len(one.values), len(two.values)) == (0, 1, 2)
     assert two.values[0] is first and two.values[1] is second and two.context_values == (first,)
 

@@ -23,7 +23,7 @@ HIDDEN = [[False, True, False, False, True, False, False], [False, False, False,
 def sequence(n: int = N, *, causal: bool = True, lengths: list[int] | None = None, **inputs: object) -> Where:
     given = {name: torch.tensor(value) for name, value in inputs.items()}
     real = None if lengths is None else torch.tensor(lengths)
-    return Where.sequence(n, causal=causal, inputs=Inputs(**given), lengths=real, device=CPU)
+    return Where.from_sequence(n, causal=causal, inputs=Inputs(**given), lengths=real, device=CPU)
 
 
 def in_document(row: int, t: int) -> int:
@@ -65,7 +65,7 @@ def test_dense_is_the_mask_in_every_combination(causal: bool, memory: int) -> No
             **({"hidden": HIDDEN} if hidden else {}),
         }
         where = sequence(causal=causal, lengths=LENGTHS if padded else None, **inputs)
-        where = where.within(window).with_memory(memory)
+        where = where.limit_window(window).add_memory(memory)
         mask = expected(causal, window, padded, documents, prefix, hidden, memory)
         dense = where.dense()
         case = f"{causal=} {window=} {padded=} {documents=} {prefix=} {hidden=} {memory=}"
@@ -84,7 +84,7 @@ def test_dense_is_the_mask_in_every_combination(causal: bool, memory: int) -> No
 
 def test_the_mask_by_hand() -> None:
     # Window of 2 over documents of 2 and 3 tokens, one persistent key in front.
-    where = sequence(5, documents=[[0, 0, 1, 1, 1]]).within(2).with_memory(1)
+    where = sequence(5, documents=[[0, 0, 1, 1, 1]]).limit_window(2).add_memory(1)
     assert where.dense()[0, 0].int().tolist() == [
         [1, 1, 0, 0, 0, 0],
         [1, 1, 1, 0, 0, 0],
@@ -110,22 +110,24 @@ def test_rows_are_shared_where_they_can_be() -> None:
 
 
 def test_a_window_as_wide_as_the_sequence_is_none() -> None:
-    assert sequence().within(7).window is None
-    assert sequence().within(6).window == 6
-    assert sequence().within(None).plain_causal
+    assert sequence().limit_window(7).window is None
+    assert sequence().limit_window(6).window == 6
+    assert sequence().limit_window(None).plain_causal
 
 
 CASES: dict[str, Callable[[], Where]] = {
     "causal": sequence,
     "full": lambda: sequence(causal=False),
-    "window": lambda: sequence().within(3),
+    "window": lambda: sequence().limit_window(3),
     "padding": lambda: sequence(causal=False, lengths=LENGTHS),
     "documents": lambda: sequence(documents=DOCUMENTS),
     "prefix": lambda: sequence(visible_prefix=PREFIX),
     "hidden": lambda: sequence(hidden=HIDDEN),
-    "memory": lambda: sequence().with_memory(3),
+    "memory": lambda: sequence().add_memory(3),
     "all": lambda: (
-        sequence(documents=DOCUMENTS, visible_prefix=PREFIX, hidden=HIDDEN, lengths=LENGTHS).within(3).with_memory(3)
+        sequence(documents=DOCUMENTS, visible_prefix=PREFIX, hidden=HIDDEN, lengths=LENGTHS)
+        .limit_window(3)
+        .add_memory(3)
     ),
 }
 
@@ -145,25 +147,25 @@ def test_block_mask_agrees_with_dense(where: Callable[[], Where]) -> None:
 
 def test_across_a_context_every_query_sees_all_that_is_real() -> None:
     real = torch.tensor([[True, False, True], [True, True, True]])
-    where = sequence(documents=DOCUMENTS).across(3, real)
+    where = sequence(documents=DOCUMENTS).switch_to_context(3, real)
     assert where.dense().int().tolist() == [[[[1, 0, 1]] * N], [[[1, 1, 1]] * N]]
     assert where.keys.tolist() == [[0, 1, 2]]
     assert not where.plain_full
-    assert sequence().across(3, None).plain_full
+    assert sequence().switch_to_context(3, None).plain_full
 
 
 def test_decoding_says_where_the_new_tokens_stand() -> None:
     cache = Cache(2, 11, calls=1)
     cache.begin(4)
-    where = Where.decoding(cache, Inputs())
+    where = Where.from_cache(cache, Inputs())
     assert where.queries.tolist() == [[0, 1, 2, 3]] and where.plain_causal and where.end == 4
     cache.commit()
     cache.begin(1)
-    where = Where.decoding(cache, Inputs())
+    where = Where.from_cache(cache, Inputs())
     assert where.queries.tolist() == [[4]] and where.plain_full and not where.plain_causal
     cache.commit()
     cache.begin(2)
-    where = Where.decoding(cache, Inputs()).over(torch.arange(7)[None], None)
+    where = Where.from_cache(cache, Inputs()).switch_to_cache(torch.arange(7)[None], None)
     assert not where.plain_full
     assert where.dense()[0, 0].int().tolist() == [[1, 1, 1, 1, 1, 1, 0], [1] * 7]
 
@@ -173,7 +175,7 @@ def test_decoding_rows_of_different_lengths() -> None:
     cache.begin(3, torch.tensor([3, 1]))
     cache.commit()
     cache.begin(1)
-    where = Where.decoding(cache, Inputs()).over(torch.arange(4)[None], None)
+    where = Where.from_cache(cache, Inputs()).switch_to_cache(torch.arange(4)[None], None)
     assert where.queries.tolist() == [[3], [1]] and not where.plain_full
     assert where.dense().int().tolist() == [[[[1, 1, 1, 1]]], [[[1, 1, 0, 0]]]]
 
@@ -182,8 +184,8 @@ def test_nobody_sees_an_empty_slot() -> None:
     cache = Cache(1, 11, calls=1)
     cache.begin(1)
     keys = torch.tensor([[0, -3, -2, -1]])
-    assert Where.decoding(cache, Inputs()).over(keys, 3).dense().int().tolist() == [[[[1, 0, 0, 0]]]]
-    prefixed = Where.decoding(cache, Inputs(visible_prefix=torch.tensor([2]))).over(keys, 3)
+    assert Where.from_cache(cache, Inputs()).switch_to_cache(keys, 3).dense().int().tolist() == [[[[1, 0, 0, 0]]]]
+    prefixed = Where.from_cache(cache, Inputs(visible_prefix=torch.tensor([2]))).switch_to_cache(keys, 3)
     assert prefixed.dense().int().tolist() == [[[[1, 0, 0, 0]]]]
 
 
@@ -194,7 +196,7 @@ def test_refuses_step_by_step_what_describes_whole_sequences(name: str) -> None:
     values = {"documents": torch.zeros(1, 2, dtype=torch.long), "hidden": torch.zeros(1, 2, dtype=torch.bool)}
     message = f"Inputs({name}=...) describes whole sequences; omit it when decoding with a cache"
     with pytest.raises(ValueError, match=re.escape(message)):
-        Where.decoding(cache, Inputs(**{name: values[name]}))
+        Where.from_cache(cache, Inputs(**{name: values[name]}))
 
 
 @pytest.mark.parametrize("where", CASES.values(), ids=CASES)
@@ -211,7 +213,7 @@ def test_padding_of_what_a_row_sees_whole_is_hidden_too() -> None:
     cache = Cache(1, 11, calls=1)
     for n in (4, 1):
         cache.begin(n)
-        where = Where.decoding(cache, Inputs()).over(torch.arange(cache.end)[None], None)
+        where = Where.from_cache(cache, Inputs()).switch_to_cache(torch.arange(cache.end)[None], None)
         cache.commit()
     assert where.plain_full and not where.pad(0, 2).plain_full
     assert where.pad(0, 2).dense().tolist() == [[[[True] * 5 + [False] * 2]]]

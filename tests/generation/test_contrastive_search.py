@@ -66,7 +66,7 @@ def states_of(model: Decoder, texts: Tensor, request: Request) -> Tensor:
         name: None if value is None else value.expand(rows, *value.shape[1:])
         for name, value in {**vars(given), "types": types}.items()
     }
-    return model.states(texts, inputs=Inputs(**repeated))
+    return model.compute_states(texts, inputs=Inputs(**repeated))
 
 
 def naive(model: Decoder, request: Request, params: SamplingParams, k: int, alpha: float) -> Result:
@@ -185,7 +185,7 @@ def test_candidates_share_their_context_and_finished_texts_cost_nothing() -> Non
     model, requests = translation("plain")
     rows: list[int] = []
     caches: list[Any] = []
-    states = model.states
+    states = model.compute_states
 
     def watched(tokens: Tensor, **given: Any) -> Tensor:
         rows.append(len(tokens))
@@ -195,7 +195,7 @@ def test_candidates_share_their_context_and_finished_texts_cost_nothing() -> Non
             assert [len(each) for each in keys] == [4] * DEPTH
         return states(tokens, **given)
 
-    model.states = watched
+    model.compute_states = watched
     run_requests(model, requests, SamplingParams(), ContrastiveSearch(k=3))
     assert rows == [4, *[12] * 4, *[9] * 2, 6, *[3] * 2]
 

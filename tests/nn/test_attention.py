@@ -33,7 +33,7 @@ NO_INPUTS = Inputs()
 
 
 def sequence(n: int, causal: bool = True, inputs: Inputs = NO_INPUTS) -> Where:
-    return Where.sequence(n, causal=causal, inputs=inputs, lengths=None, device=torch.device("cpu"))
+    return Where.from_sequence(n, causal=causal, inputs=inputs, lengths=None, device=torch.device("cpu"))
 
 
 def layer(context_dim: int | None = None, **options: object) -> Attention:
@@ -256,7 +256,7 @@ def test_the_fastest_backend_that_can_is_chosen() -> None:
     alibi = ALiBi(layer().shape)
     rotary = Rotary(layer().shape)
     assert choose_backend("auto", ALL_THREE, rotary, long, "cuda") == "fused"
-    assert choose_backend("auto", ALL_THREE, None, long.within(5), "cuda") == "flex"
+    assert choose_backend("auto", ALL_THREE, None, long.limit_window(5), "cuda") == "flex"
     assert choose_backend("auto", ALL_THREE, alibi, long, "cuda") == "flex"
     assert choose_backend("auto", ALL_THREE, alibi, short, "cuda") == "fused"
     assert choose_backend("auto", ALL_THREE, alibi, long, "cpu") == "fused"
@@ -416,5 +416,5 @@ def test_a_windowed_layer_remembers_its_window_and_the_slack() -> None:
 def test_groups_of_heads_remember_one_key_each() -> None:
     layer_, cache = layer(kv_heads=2), Cache(1, 7, calls=1)
     cache.begin(1)
-    layer_(states(1, 1), Where.decoding(cache, Inputs()), Inputs(), Trace(), cache[0])
+    layer_(states(1, 1), Where.from_cache(cache, Inputs()), Inputs(), Trace(), cache[0])
     assert cache[0]._buffers["keys"].shape == (1, 2, 7, DIM_HEAD)

@@ -15,7 +15,7 @@ from lightning_xt.nn.embeddings.type_embedding import TypeEmbedding
 
 
 def where(n: int, inputs: Inputs) -> Where:
-    return Where.sequence(n, causal=True, inputs=inputs, lengths=None, device=torch.device("cpu"))
+    return Where.from_sequence(n, causal=True, inputs=inputs, lengths=None, device=torch.device("cpu"))
 
 
 def test_learned_positions_add_the_row_of_the_position() -> None:

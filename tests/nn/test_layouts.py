@@ -16,7 +16,7 @@ KINDS: list[Kind] = ["attention", "cross_attention", "feedforward"]
 
 
 def test_standard_calls_each_layer_once() -> None:
-    assert list(Standard(2).steps(KINDS)) == [
+    assert list(Standard(2).list_steps(KINDS)) == [
         Step("attention", 0),
         Step("cross_attention", 0),
         Step("feedforward", 0),
@@ -29,8 +29,8 @@ def test_standard_calls_each_layer_once() -> None:
 def test_looped_goes_through_all_layers_again() -> None:
     attention, feedforward = "attention", "feedforward"
     once = [Step(attention, 0), Step(feedforward, 0), Step(attention, 1), Step(feedforward, 1)]
-    assert list(Looped(2, loops=3).steps([attention, feedforward])) == once * 3
-    assert list(Looped(2).steps([attention, feedforward])) == once * 2
+    assert list(Looped(2, loops=3).list_steps([attention, feedforward])) == once * 3
+    assert list(Looped(2).list_steps([attention, feedforward])) == once * 2
 
 
 def test_a_looped_model_has_the_parameters_of_one_pass() -> None:

@@ -23,12 +23,12 @@ def shape(heads: int = 3, dim_head: int = 6, causal: bool = True) -> AttentionSh
 
 
 def sequence(n: int, causal: bool = True) -> Where:
-    return Where.sequence(n, causal=causal, inputs=Inputs(), lengths=None, device=torch.device("cpu"))
+    return Where.from_sequence(n, causal=causal, inputs=Inputs(), lengths=None, device=torch.device("cpu"))
 
 
 def dense_bias(position: Position, x: Tensor, heads: int, causal: bool = True) -> Tensor:
     where = sequence(x.shape[1], causal)
-    b, i, j = where.indices(x.shape[0])
+    b, i, j = where.build_indices(x.shape[0])
     prepared = position.prepare(x, where, None, None)
     return position.bias(b if position.per_row else b * 0, torch.arange(heads).view(1, -1, 1, 1), i, j, prepared)
 

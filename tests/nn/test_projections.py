@@ -24,7 +24,7 @@ def shape(**sizes: int) -> AttentionShape:
 
 
 def sequence(n: int) -> Where:
-    return Where.sequence(n, causal=True, inputs=Inputs(), lengths=None, device=torch.device("cpu"))
+    return Where.from_sequence(n, causal=True, inputs=Inputs(), lengths=None, device=torch.device("cpu"))
 
 
 def test_multi_head_gives_head_k_the_kth_slice_of_each_map() -> None:
@@ -45,8 +45,8 @@ def test_multi_head_gives_head_k_the_kth_slice_of_each_map() -> None:
 def test_multi_head_makes_keys_of_a_context_from_its_own_width() -> None:
     projection = MultiHead(shape(kv_heads=2, context_dim=5)).double()
     x, context = torch.randn(2, 7, DIM, dtype=torch.float64), torch.randn(2, 3, 5, dtype=torch.float64)
-    q = projection.queries(x)
-    k, v = projection.keys_values(context)
+    q = projection.project_queries(x)
+    k, v = projection.project_keys_values(context)
     assert q.shape == (2, 4, 7, 6) and k.shape == v.shape == (2, 2, 3, 6)
     to_k, to_v = projection.to_kv.weight.split(2 * DIM_HEAD)
     for made, weight, source in ((q, projection.to_q.weight, x), (k, to_k, context), (v, to_v, context)):
@@ -127,7 +127,7 @@ def test_latent_remembers_one_latent_and_one_rotated_key_per_token() -> None:
     )
     cache = Cache(2, 11, calls=1)
     cache.begin(3)
-    layer(torch.randn(2, 3, DIM), Where.decoding(cache, Inputs()), Inputs(), Trace(), cache[0])
+    layer(torch.randn(2, 3, DIM), Where.from_cache(cache, Inputs()), Inputs(), Trace(), cache[0])
     kept = {name: tuple(buffer.shape) for name, buffer in cache[0]._buffers.items()}
     # Half of dim_head 6, rounded up to even, is 4.
     assert kept == {"latents": (2, 1, 11, 5 + 4)}
@@ -153,7 +153,7 @@ def test_latent_never_expands_what_it_remembers() -> None:
     cache, steps = Cache(2, 5, calls=1), []
     for piece in (x[:, :3], x[:, 3:]):
         cache.begin(piece.shape[1])
-        steps.append(layer(piece, Where.decoding(cache, Inputs()), Inputs(), Trace(), cache[0])[0])
+        steps.append(layer(piece, Where.from_cache(cache, Inputs()), Inputs(), Trace(), cache[0])[0])
         cache.commit()
     torch.testing.assert_close(torch.cat(steps, dim=1), expanded)
     own, absorbed = (DIM_HEAD + 4, HEADS, DIM_HEAD), (6 + 4, 1, 6)

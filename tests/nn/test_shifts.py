@@ -10,7 +10,7 @@ from lightning_xt.nn.shifts.token_shift import TokenShift
 
 
 def where(n: int, inputs: Inputs) -> Where:
-    return Where.sequence(n, causal=True, inputs=inputs, lengths=None, device=torch.device("cpu"))
+    return Where.from_sequence(n, causal=True, inputs=inputs, lengths=None, device=torch.device("cpu"))
 
 
 def test_the_last_features_come_from_the_token_before() -> None:
@@ -22,7 +22,7 @@ def test_the_last_features_come_from_the_token_before() -> None:
 @pytest.mark.parametrize(("share", "shifted"), [(0.25, 1), (0.01, 1), (0.75, 3), (1.0, 4)])
 def test_share_counts_features(share: float, shifted: int) -> None:
     x = torch.arange(1.0, 9.0).view(1, 2, 4)
-    out = TokenShift(LayerShape(dim=4), share=share)(x, where(2, Inputs()), None)
+    out = TokenShift(LayerShape(dim=4), fraction=share)(x, where(2, Inputs()), None)
     assert out[0, 1].tolist() == [5.0, 6.0, 7.0, 8.0][: 4 - shifted] + [1.0, 2.0, 3.0, 4.0][4 - shifted :]
 
 
@@ -35,5 +35,7 @@ def test_a_document_starts_with_zeros() -> None:
 
 @pytest.mark.parametrize("share", [0.0, -0.5, 1.5])
 def test_refuses_a_share_that_is_none(share: float) -> None:
-    with pytest.raises(ValueError, match=f"shift: TokenShift has share {share}, which must be above 0 and at most 1"):
-        TokenShift(LayerShape(dim=4), share=share)
+    with pytest.raises(
+        ValueError, match=f"shift: TokenShift has fraction {share}, which must be above 0 and at most 1"
+    ):
+        TokenShift(LayerShape(dim=4), fraction=share)

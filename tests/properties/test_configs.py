@@ -112,7 +112,7 @@ def test_any_value_of_any_option_of_a_model(option: str, value: object) -> None:
     options = {"dim": 8, "depth": 1, "attention": {"heads": 2}}
     try:
         # Not what this machine has: one that has more would fill it.
-        with mock.patch("lightning_xt.system.free_memory.free_memory", return_value=1 << 30):
+        with mock.patch("lightning_xt.system.free_memory.get_free_memory", return_value=1 << 30):
             made = LanguageModel.from_config({"decoder": {**options, option: value}})
     except MemoryError as error:
         if option != "dim" or not not_enough_memory(error, {}, None):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lightning_xt.core.cache import Cache
-from lightning_xt.core.inputs import documents_of
+from lightning_xt.core.inputs import find_documents
 from lightning_xt.data.text.text_files import TextFiles
 from lightning_xt.data.tokenizers.bytes import Bytes
 from lightning_xt.inference.completion import TextCompleter
@@ -33,7 +33,7 @@ def data(tmp_path, monkeypatch):
 
 def test_a_separator_opens_a_document():
     tokens = torch.tensor([[3, 4, 9, 5, 6, 7, 9, 8], [9, 9, 1, 1, 1, 1, 1, 9]])
-    assert documents_of(tokens, 9).tolist() == [[0, 0, 1, 1, 1, 1, 2, 2], [1, 2, 2, 2, 2, 2, 2, 3]]
+    assert find_documents(tokens, 9).tolist() == [[0, 0, 1, 1, 1, 1, 2, 2], [1, 2, 2, 2, 2, 2, 2, 3]]
 
 
 def test_the_loss_of_a_row_is_that_of_its_documents(data):

@@ -11,7 +11,7 @@ from lightning.pytorch import LightningModule
 from lightning_xt.data.base import DataModule
 from lightning_xt.generation.filters.base import Filter
 from lightning_xt.generation.methods.base import Method
-from lightning_xt.system.discovery import init_parameters, variants
+from lightning_xt.system.discovery import find_variants, init_parameters
 from lightning_xt.system.imports import imported
 from lightning_xt.system.messages import UserError, close_matches, unknown
 
@@ -89,7 +89,7 @@ def _required(name: str, message: str) -> str:
 def _unknown_class(name: str, message: str) -> str:
     slots = _slots(message)
     family = _family(slots[-1].rpartition(".")[2]) if slots else None
-    known = {each.__name__ for each in variants(family)} if family is not None else set()
+    known = {each.__name__ for each in find_variants(family)} if family is not None else set()
     close = close_matches(name, known)
     own = "" if close else "; a class of yours is named by its import path, package.Class"
     return f"{_at(message)}{unknown('class' if family is None else f'{family.__name__} class', name, known)}{own}"
@@ -103,7 +103,7 @@ def _unknown_option(name: str, message: str) -> str:
     short = found.__name__
     known = set(init_parameters(found) if inspect.isclass(found) else inspect.signature(found).parameters)
     said = unknown(f"option of {short}", name, known - {"self", "args", "kwargs", "shape", "params"})
-    owners = [each for each in variants(DataModule) if name in init_parameters(each)]
+    owners = [each for each in find_variants(DataModule) if name in init_parameters(each)]
     # Its relatives before those that serve something else.
     owners.sort(key=lambda each: each.__base__ is not found.__base__)
     other = f"; for --data.{name} give --data {owners[0].__name__}" if _slots(message) == ["data"] and owners else ""
@@ -146,7 +146,7 @@ def _made(kind: object) -> type | None:
 
 def _components() -> Iterator[type]:
     # Every part that has slots is a module.
-    return (each for each in variants(torch.nn.Module) if each.__module__.startswith("lightning_xt."))
+    return (each for each in find_variants(torch.nn.Module) if each.__module__.startswith("lightning_xt."))
 
 
 def _kind(text: str) -> str:

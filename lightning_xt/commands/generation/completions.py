@@ -14,7 +14,7 @@ from lightning_xt.commands.options.generate_options import GenerateOptions, pars
 from lightning_xt.data.prompt_files import Prompt, read_prompts
 from lightning_xt.inference.detokenizer import TextPiece
 from lightning_xt.inference.text_generator import TextGenerator
-from lightning_xt.system.files import replacing
+from lightning_xt.system.files import replace_file
 
 INTERRUPTED = 128 + 2
 """The exit code of what Ctrl-C stopped."""
@@ -96,7 +96,7 @@ def _writer(output: str | None) -> Iterator[Callable[[str], None]]:
         yield show
         return
     try:
-        with replacing(Path(output).resolve()) as file:
+        with replace_file(Path(output).resolve()) as file:
 
             def write(text: str) -> None:
                 file.write(text.encode("utf-8", "replace"))

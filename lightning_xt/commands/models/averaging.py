@@ -10,7 +10,7 @@ from lightning_xt.checkpoints.checkpoint import Checkpoint
 from lightning_xt.checkpoints.migrations import METADATA_KEY
 from lightning_xt.checkpoints.runs import find_checkpoint
 from lightning_xt.checkpoints.step_checkpoints import step_checkpoints
-from lightning_xt.system.files import replacing
+from lightning_xt.system.files import replace_file
 from lightning_xt.system.messages import UserError, system_reason
 
 
@@ -36,7 +36,7 @@ def write_average(run: str, last: int | None, output_file: str | None) -> int:
     _check_output(output)
     content = averaged(files)
     try:
-        with replacing(output) as file:
+        with replace_file(output) as file:
             torch.save(content, file)
     except (OSError, RuntimeError) as error:
         if (reason := system_reason(error)) is None:

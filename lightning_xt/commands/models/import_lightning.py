@@ -3,7 +3,7 @@
 import logging
 import warnings
 
-from lightning_xt.system.garbage import no_garbage_collection
+from lightning_xt.system.garbage import pause_garbage_collection
 
 NO_NEWS = (
     # Our loaders count samples (data/base.py); a resume is exact without a state of their own.
@@ -45,7 +45,7 @@ NO_NEWS_LINES = (
 
 def import_lightning() -> None:
     """Import Lightning and every variant; filter out warnings and log lines that are no news to the user."""
-    with no_garbage_collection():
+    with pause_garbage_collection():
         # First, for it imports Lightning without the compiler.
         from lightning_xt.training import lightning_internals
 

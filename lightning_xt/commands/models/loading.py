@@ -4,7 +4,7 @@ import torch
 
 from lightning_xt.checkpoints.checkpoint import Checkpoint
 from lightning_xt.checkpoints.runs import find_checkpoint
-from lightning_xt.system.discovery import variants
+from lightning_xt.system.discovery import find_variants
 from lightning_xt.system.messages import UserError
 from lightning_xt.training.from_config import import_class, instantiate
 from lightning_xt.training.module import TransformerModule
@@ -47,7 +47,7 @@ def find_module_class(path: str) -> type[TransformerModule]:
     Raises:
         ValueError: it cannot be imported, may not be, or is not a model.
     """
-    named = [each for each in variants(TransformerModule) if each.__name__ == path]
+    named = [each for each in find_variants(TransformerModule) if each.__name__ == path]
     if named:
         return named[0]
     found: type[TransformerModule] = import_class("the checkpoint's model", path, TransformerModule)

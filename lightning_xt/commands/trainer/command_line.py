@@ -34,9 +34,9 @@ from lightning_xt.commands.trainer.standard_parts import StandardParts
 from lightning_xt.commands.trainer.weight_checks import differences, load_weights, misfit
 from lightning_xt.data.base import DataModule
 from lightning_xt.inference.generation_options import GenerationOptions
-from lightning_xt.system.files import replacing
-from lightning_xt.system.free_memory import within_free_memory
-from lightning_xt.system.garbage import no_garbage_collection
+from lightning_xt.system.files import replace_file
+from lightning_xt.system.free_memory import refuse_without_memory
+from lightning_xt.system.garbage import pause_garbage_collection
 from lightning_xt.system.messages import OwnError, UserError, own_sentence
 from lightning_xt.training.atomic_checkpoint_io import hand_on
 from lightning_xt.training.callbacks.preemption import take_over_signals
@@ -100,7 +100,7 @@ class CommandLine(LightningCLI):
         # Lightning warns of arguments given beside those of the process; here it is what `main` is for.
         given, sys.argv = sys.argv, sys.argv[:1]
         try:
-            with self._configs.serving(), no_garbage_collection():
+            with self._configs.serving(), pause_garbage_collection():
                 super().parse_arguments(parser, args)
         except ArgumentError as error:
             raise UserError(own_sentence(error) or sentence(str(error), self._options(args))) from error
@@ -139,7 +139,7 @@ class CommandLine(LightningCLI):
 
     def instantiate_classes(self) -> None:
         try:
-            with within_free_memory():
+            with refuse_without_memory():
                 super().instantiate_classes()
         except (MemoryError, RuntimeError, ValueError) as error:
             if told := not_enough_memory(error, self._plain(), self.resolved.folder):
@@ -200,7 +200,7 @@ class CommandLine(LightningCLI):
         for name in ("val_check_interval", "check_val_every_n_epoch"):
             # Follow from validate_every.
             saved["trainer"].pop(name, None)
-        with replacing(file) as out:
+        with replace_file(file) as out:
             out.write(yaml.safe_dump(saved, sort_keys=False).encode("utf-8"))
 
     def _plain(self) -> dict[str, Any]:

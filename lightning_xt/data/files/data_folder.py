@@ -11,7 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from lightning_xt.system.files import replacing
+from lightning_xt.system.files import replace_file
 
 ABANDONED = 3600  # seconds without a write after which a part file is abandoned
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -72,7 +72,7 @@ def write_atomically(path: Path, chunks: Iterable[bytes]) -> None:
     """Write a file next to its destination, and move it there once it is safe on the disk."""
     part = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(4)}.part")
     try:
-        with replacing(path, part) as file:
+        with replace_file(path, part) as file:
             for chunk in chunks:
                 file.write(chunk)
     finally:

@@ -23,7 +23,7 @@ class ReturnsStates(Autoregressive, Protocol):
     @property
     def head(self) -> Callable[[Tensor], Tensor]: ...
 
-    def states(
+    def compute_states(
         self,
         tokens: Int[Tensor, "b n"],
         *,
@@ -94,7 +94,7 @@ class _ContrastiveRun:
         self.rows = RowState.from_requests(own, width + longest)
         capacity = count_soft_tokens(own[0].inputs) + width + longest
         self.cache = model.new_cache(len(own), capacity, window=params.window)
-        states = prefill(model.states, own, self.cache, last_only=False)
+        states = prefill(model.compute_states, own, self.cache, last_only=False)
         self.cache.repeat(self.k)
         self._inputs = self._stack_inputs()
         self.newest = states[torch.arange(len(own), device=states.device), self.rows.prompts - 1]
@@ -112,7 +112,7 @@ class _ContrastiveRun:
         logits = upcast(self.model.head(self.newest[:, None])[:, -1])
         filtered = filter_logits(logits, rows.history(self.params.end), self.params)
         probabilities, candidates = filtered.softmax(dim=-1).topk(k)
-        states = self.model.states(candidates.view(-1, 1), inputs=self._inputs, cache=self.cache, last_only=True)
+        states = self.model.compute_states(candidates.view(-1, 1), inputs=self._inputs, cache=self.cache, last_only=True)
         states = states.view(len(each), k, -1)
         choice = self._score(probabilities, _normalize(states)).argmax(dim=-1)
         token = candidates[each, choice]

@@ -79,7 +79,7 @@ class Attention(Mixer):
         backend: Backend = "auto",
     ) -> None:
         super().__init__()
-        self.shape = shape = attention_shape(shape, heads, kv_heads, dim_head)
+        self.shape = shape = build_attention_shape(shape, heads, kv_heads, dim_head)
         _check_sizes(shape, window, memory, dropout)
         self.window, self.dropout, self.backend = window, dropout, backend
 
@@ -107,21 +107,21 @@ class Attention(Mixer):
         # project
         if self.shape.context_dim is None:
             q, k, v = self.projection.project(x)
-            k, v, where, trace = self._own_keys_values(k, v, x, where, inputs, trace, cache)
+            k, v, where, trace = self._make_keys_values(k, v, x, where, inputs, trace, cache)
         else:
-            q = self.projection.queries(x)
-            k, v, where, trace = self._context_keys_values(len(x), where, inputs, trace, cache)
+            q = self.projection.project_queries(x)
+            k, v, where, trace = self._make_context_keys_values(len(x), where, inputs, trace, cache)
         if self.q_norm is not None:
             # Norms may come back wider under autocast, and the kernels want queries, keys and values of one type.
             q = self.q_norm(q, inputs).to(q.dtype)
-        q = _sharing(q, len(k))
+        q = _group_queries(q, len(k))
         # place
         prepared = None
         if self.position is not None:
             q = self.projection.rotate(q, partial(self.position.rotate_queries, at=where.queries))
             prepared = self.position.prepare(x, where, self.window, cache)
         if self.memory is not None:
-            k, v, where = _with_memory(self.memory, k, v, where)
+            k, v, where = _prepend_memory(self.memory, k, v, where)
         # score, weigh, gather
         dropout = self.dropout if self.training else 0.0
         mods = cast(Iterable[ScoreMod], self.score_mods)
@@ -152,33 +152,33 @@ class Attention(Mixer):
                 f"so it cannot be combined with {' and '.join(found)}; leave one of them away"
             )
 
-    def _own_keys_values(
+    def _make_keys_values(
         self, k: Tensor, v: Tensor, x: Tensor, where: Where, inputs: Inputs, trace: Trace, cache: CallCache | None
     ) -> tuple[Tensor, Tensor, Where, Trace]:
         """Keys and values of the row's own tokens, what the cache remembers included."""
-        earlier, trace = trace.values, trace.with_values(v)
-        k, v = self._changed(k, v, x, where.queries, inputs, earlier)
+        earlier, trace = trace.values, trace.add_values(v)
+        k, v = self._modify_keys_values(k, v, x, where.queries, inputs, earlier)
         if cache is None:
-            return k, v, where.within(self.window), trace
+            return k, v, where.limit_window(self.window), trace
         k, v = self.projection.remember(k, v, cache, self.window)
-        return k, v, where.over(cache.keys_at(self.window), self.window), trace
+        return k, v, where.switch_to_cache(cache.get_key_positions(self.window), self.window), trace
 
-    def _context_keys_values(
+    def _make_context_keys_values(
         self, rows: int, where: Where, inputs: Inputs, trace: Trace, cache: CallCache | None
     ) -> tuple[Tensor, Tensor, Where, Trace]:
         """Keys and values of the context, made in the first forward of a decoding and only read in the others."""
         if cache is not None and (kept := cache.fixed.get("context")) is not None:
-            return kept.keys, kept.values, _over_context(where, kept, rows // len(kept.keys)), trace
+            return kept.keys, kept.values, _look_at_context(where, kept, rows // len(kept.keys)), trace
         context, mask = inputs.require("context", self), inputs.context_mask
-        where = where.across(context.shape[1], mask)
-        k, v = self.projection.keys_values(context)
-        earlier, trace = trace.context_values, trace.with_context_values(v)
-        k, v = self._changed(k, v, context, where.keys, inputs, earlier)
+        where = where.switch_to_context(context.shape[1], mask)
+        k, v = self.projection.project_keys_values(context)
+        earlier, trace = trace.context_values, trace.add_context_values(v)
+        k, v = self._modify_keys_values(k, v, context, where.keys, inputs, earlier)
         if cache is not None:
             cache.fixed["context"] = FixedContext(k, v, mask)
         return k, v, where, trace
 
-    def _changed(
+    def _modify_keys_values(
         self, k: Tensor, v: Tensor, source: Tensor, at: Tensor, inputs: Inputs, earlier: tuple[Tensor, ...]
     ) -> tuple[Tensor, Tensor]:
         """Keys and values as they are remembered."""
@@ -191,7 +191,7 @@ class Attention(Mixer):
         return k, v
 
 
-def attention_shape(shape: LayerShape, heads: int, kv_heads: int | None, dim_head: int | None) -> AttentionShape:
+def build_attention_shape(shape: LayerShape, heads: int, kv_heads: int | None, dim_head: int | None) -> AttentionShape:
     """Sizes of an attention layer, defaults filled in.
 
     Raises:
@@ -208,7 +208,7 @@ def attention_shape(shape: LayerShape, heads: int, kv_heads: int | None, dim_hea
     )
 
 
-def _sharing(q: Tensor, contexts: int) -> Tensor:
+def _group_queries(q: Tensor, contexts: int) -> Tensor:
     """Queries (b h 1 d) of rows of which each group has one context, as queries (c h g d) of one row a context."""
     rows = len(q) // contexts
     if rows == 1:
@@ -216,16 +216,16 @@ def _sharing(q: Tensor, contexts: int) -> Tensor:
     return q.view(contexts, rows, *q.shape[1:3], -1).squeeze(3).transpose(1, 2)
 
 
-def _over_context(where: Where, context: FixedContext, sharing: int) -> Where:
+def _look_at_context(where: Where, context: FixedContext, sharing: int) -> Where:
     """The same queries looking at a context that so many rows share, as queries of one row a context."""
-    across = where.across(context.keys.shape[-2], None)
-    return replace(across.grouped(sharing) if sharing > 1 else across, valid=context.mask)
+    across = where.switch_to_context(context.keys.shape[-2], None)
+    return replace(across.group_rows(sharing) if sharing > 1 else across, valid=context.mask)
 
 
-def _with_memory(memory: Tensor, k: Tensor, v: Tensor, where: Where) -> tuple[Tensor, Tensor, Where]:
+def _prepend_memory(memory: Tensor, k: Tensor, v: Tensor, where: Where) -> tuple[Tensor, Tensor, Where]:
     """Persistent keys and values (2 g m d) in front of the others."""
     own_k, own_v = memory.to(k.dtype).unsqueeze(1).expand(-1, k.shape[0], -1, -1, -1)
-    return torch.cat((own_k, k), dim=-2), torch.cat((own_v, v), dim=-2), where.with_memory(memory.shape[-2])
+    return torch.cat((own_k, k), dim=-2), torch.cat((own_v, v), dim=-2), where.add_memory(memory.shape[-2])
 
 
 def _check_sizes(shape: AttentionShape, window: int | None, memory: int, dropout: float) -> None:

@@ -36,8 +36,8 @@ class GLU(FeedForward):
 
     def forward(self, x: Float[Tensor, "b n D"]) -> Float[Tensor, "b n D"]:
         gate, hidden = self.to_hidden(x).chunk(2, dim=-1)
-        return self.to_out(self.dropout(self.bend(gate) * hidden))
+        return self.to_out(self.dropout(self.activate(gate) * hidden))
 
     @abstractmethod
-    def bend(self, gate: Float[Tensor, "b n f"]) -> Float[Tensor, "b n f"]:
+    def activate(self, gate: Float[Tensor, "b n f"]) -> Float[Tensor, "b n f"]:
         """The activation of the gate."""

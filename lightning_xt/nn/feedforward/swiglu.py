@@ -18,5 +18,5 @@ class SwiGLU(GLU):
         dropout: share of the hidden features dropped in training.
     """
 
-    def bend(self, gate: Float[Tensor, "b n f"]) -> Float[Tensor, "b n f"]:
+    def activate(self, gate: Float[Tensor, "b n f"]) -> Float[Tensor, "b n f"]:
         return F.silu(gate)

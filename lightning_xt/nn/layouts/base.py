@@ -18,7 +18,7 @@ class Layout(ABC):
     """Lays a stack out in time."""
 
     @abstractmethod
-    def steps(self, kinds: Sequence[Kind]) -> Sequence[Step]:
+    def list_steps(self, kinds: Sequence[Kind]) -> Sequence[Step]:
         """The calls of one forward.
 
         Args:

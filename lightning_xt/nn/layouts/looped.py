@@ -19,5 +19,5 @@ class Looped(Layout):
         check_option("layout: Looped", "loops", loops, least=1)
         self.depth, self.loops = depth, loops
 
-    def steps(self, kinds: Sequence[Kind]) -> Sequence[Step]:
+    def list_steps(self, kinds: Sequence[Kind]) -> Sequence[Step]:
         return [Step(kind, layer) for _ in range(self.loops) for layer in range(self.depth) for kind in kinds]

@@ -13,5 +13,5 @@ class Standard(Layout):
     def __init__(self, depth: int) -> None:
         self.depth = depth
 
-    def steps(self, kinds: Sequence[Kind]) -> Sequence[Step]:
+    def list_steps(self, kinds: Sequence[Kind]) -> Sequence[Step]:
         return [Step(kind, layer) for layer in range(self.depth) for kind in kinds]

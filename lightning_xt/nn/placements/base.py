@@ -20,15 +20,15 @@ class Placement(nn.Module, ABC):
     norms_output: ClassVar[bool] = True
     """Whether the stack norms the stream after the last sublayer."""
 
-    def before(self, x: Float[Tensor, "b n D"], inputs: Inputs) -> Float[Tensor, "b n D"]:
+    def normalize_input(self, x: Float[Tensor, "b n D"], inputs: Inputs) -> Float[Tensor, "b n D"]:
         """What the sublayer reads."""
         return x
 
-    def after(self, out: Float[Tensor, "b n D"], inputs: Inputs) -> Float[Tensor, "b n D"]:
+    def normalize_output(self, out: Float[Tensor, "b n D"], inputs: Inputs) -> Float[Tensor, "b n D"]:
         """What is written to the stream."""
         return out
 
-    def settle(self, stream: Float[Tensor, "b n *s D"], inputs: Inputs) -> Float[Tensor, "b n *s D"]:
+    def normalize_stream(self, stream: Float[Tensor, "b n *s D"], inputs: Inputs) -> Float[Tensor, "b n *s D"]:
         """The stream after it was written to."""
         return stream
 

@@ -25,8 +25,8 @@ class PeriNorm(Placement):
         self.norm_before = norm(shape)
         self.norm_after = norm(shape)
 
-    def before(self, x: Float[Tensor, "b n D"], inputs: Inputs) -> Float[Tensor, "b n D"]:
+    def normalize_input(self, x: Float[Tensor, "b n D"], inputs: Inputs) -> Float[Tensor, "b n D"]:
         return self.norm_before(x, inputs)
 
-    def after(self, out: Float[Tensor, "b n D"], inputs: Inputs) -> Float[Tensor, "b n D"]:
+    def normalize_output(self, out: Float[Tensor, "b n D"], inputs: Inputs) -> Float[Tensor, "b n D"]:
         return self.norm_after(out, inputs)

@@ -23,5 +23,5 @@ class PostNorm(Placement):
         super().__init__()
         self.norm_stream = norm(shape)
 
-    def settle(self, stream: Float[Tensor, "b n *s D"], inputs: Inputs) -> Float[Tensor, "b n *s D"]:
+    def normalize_stream(self, stream: Float[Tensor, "b n *s D"], inputs: Inputs) -> Float[Tensor, "b n *s D"]:
         return self.norm_stream(stream, inputs)

@@ -21,5 +21,5 @@ class PreNorm(Placement):
         super().__init__()
         self.norm_before = norm(shape)
 
-    def before(self, x: Float[Tensor, "b n D"], inputs: Inputs) -> Float[Tensor, "b n D"]:
+    def normalize_input(self, x: Float[Tensor, "b n D"], inputs: Inputs) -> Float[Tensor, "b n D"]:
         return self.norm_before(x, inputs)

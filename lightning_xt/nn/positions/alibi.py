@@ -26,13 +26,13 @@ class ALiBi(Position):
             raise ValueError(
                 f"position: ALiBi has biased_heads {biased_heads}, which must be 1 to heads ({shape.heads})"
             )
-        self.constant("slopes", _slopes(biased_heads) + [0.0] * (shape.heads - biased_heads))
+        self.register_constant("slopes", _compute_slopes(biased_heads) + [0.0] * (shape.heads - biased_heads))
 
     def bias(self, b: Tensor, h: Tensor, i: Tensor, j: Tensor, p: Where) -> Float[Tensor, "..."]:
         return -self.slopes[h] * (p.queries[b, i] - p.keys[b, j]).abs()
 
 
-def _slopes(heads: int) -> list[float]:
+def _compute_slopes(heads: int) -> list[float]:
     """A geometric sequence from 2^(-8/heads) to 2^-8.
 
     For head counts that are no power of two the paper's rule: the sequence of the power below, then every other

@@ -32,7 +32,7 @@ class Position(nn.Module, ABC):
         cls.biased = cls.bias is not Position.bias
         cls.paired = cls.pairwise is not Position.pairwise
 
-    def constant(self, name: str, values: Sequence[float]) -> None:
+    def register_constant(self, name: str, values: Sequence[float]) -> None:
         """Registers a buffer that stays float32 when the model is cast: in bf16 position 1000 would be 1003's equal.
 
         Args:

@@ -42,7 +42,7 @@ class Forgetting(Position):
         sums = log_gates.mT.unsqueeze(-1).cumsum(dim=-2)
         if cache is None:
             return sums.squeeze(-1), sums.squeeze(-1)
-        sums = sums + cache.last("forgotten", sums)
+        sums = sums + cache.get_last("forgotten", sums)
         return sums.squeeze(-1), cache.append("forgotten", sums, window=window).squeeze(-1)
 
     def pad(self, p: Any, queries: int, keys: int) -> tuple[Float[Tensor, "b h _"], Float[Tensor, "b h _"]]:

@@ -35,16 +35,16 @@ class RelativeBias(Position):
         self.table = nn.Parameter(torch.randn(num_buckets, shape.heads) * shape.dim**-0.5)
 
     def bias(self, b: Tensor, h: Tensor, i: Tensor, j: Tensor, p: Where) -> Float[Tensor, "..."]:
-        return self.table[self._bucket(p.keys[b, j] - p.queries[b, i]), h]
+        return self.table[self._find_bucket(p.keys[b, j] - p.queries[b, i]), h]
 
-    def _bucket(self, ahead: Int[Tensor, "..."]) -> Int[Tensor, "..."]:
+    def _find_bucket(self, ahead: Int[Tensor, "..."]) -> Int[Tensor, "..."]:
         """Bucket of a key that stands so many positions after the query."""
         if self.causal:
-            return self._distance_bucket((-ahead).clamp(min=0), self.num_buckets)
+            return self._find_distance_bucket((-ahead).clamp(min=0), self.num_buckets)
         half = self.num_buckets // 2
-        return self._distance_bucket(ahead.abs(), half) + half * (ahead > 0)
+        return self._find_distance_bucket(ahead.abs(), half) + half * (ahead > 0)
 
-    def _distance_bucket(self, distance: Int[Tensor, "..."], buckets: int) -> Int[Tensor, "..."]:
+    def _find_distance_bucket(self, distance: Int[Tensor, "..."], buckets: int) -> Int[Tensor, "..."]:
         exact = buckets // 2
         grown = torch.log(distance.clamp(min=1).float() / exact) / math.log(self.max_distance / exact)
         coarse = exact + (grown * (buckets - exact)).long()

@@ -19,7 +19,7 @@ class Rotary(Position):
         shape: sizes, given by the attention layer.
         rotary_dim: features of each head that are turned, the first ones. None = all.
         base: pair k turns by base^(-2k / rotary_dim) per token; larger values turn the slow pairs more slowly.
-        scaling: how a model reaches past the length it was trained on. None = not.
+        rope_scaling: how a model reaches past the length it was trained on. None = not.
     """
 
     def __init__(
@@ -28,7 +28,7 @@ class Rotary(Position):
         *,
         rotary_dim: int | None = None,
         base: float = 10_000.0,
-        scaling: RopeScalingFactory | None = None,
+        rope_scaling: RopeScalingFactory | None = None,
     ) -> None:
         super().__init__()
         self.frequencies: Tensor
@@ -41,10 +41,10 @@ class Rotary(Position):
         self.rotary_dim = rotary_dim
         frequencies = base ** -(torch.arange(0, rotary_dim, 2, dtype=torch.float64, device="cpu") / rotary_dim)
         self.gain = 1.0
-        if scaling is not None:
-            rescale = scaling()
+        if rope_scaling is not None:
+            rescale = rope_scaling()
             frequencies, self.gain = rescale(frequencies, base), rescale.gain
-        self.constant("frequencies", frequencies.tolist())
+        self.register_constant("frequencies", frequencies.tolist())
 
     def rotate_queries(self, q: Float[Tensor, "b h i d"], at: Int[Tensor, "#b i"]) -> Float[Tensor, "b h i d"]:
         return self._rotate(q, at)

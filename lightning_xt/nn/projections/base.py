@@ -29,15 +29,17 @@ class Projection(nn.Module, ABC):
     ) -> tuple[Float[Tensor, "b h n d"], Float[Tensor, "b g n _"], Float[Tensor, "b g n e"]]:
         """Queries, keys and values of the same tokens, the latter two as they are remembered, in one product or more.
 
-        Cross-attention, which makes them of different vectors, calls `queries` and `keys_values` instead.
+        Cross-attention, with other vectors for keys, calls `project_queries` and `project_keys_values` instead.
         """
-        return self.queries(x), *self.keys_values(x)
+        return self.project_queries(x), *self.project_keys_values(x)
 
     @abstractmethod
-    def queries(self, x: Float[Tensor, "b i D"]) -> Float[Tensor, "b h i d"]: ...
+    def project_queries(self, x: Float[Tensor, "b i D"]) -> Float[Tensor, "b h i d"]: ...
 
     @abstractmethod
-    def keys_values(self, source: Float[Tensor, "b j c"]) -> tuple[Float[Tensor, "b g j d"], Float[Tensor, "b g j e"]]:
+    def project_keys_values(
+        self, source: Float[Tensor, "b j c"]
+    ) -> tuple[Float[Tensor, "b g j d"], Float[Tensor, "b g j e"]]:
         """Keys and values of new tokens, in the form in which they are remembered."""
 
     def rotate(self, x: Float[Tensor, "b h n d"], turn: Callable[[Tensor], Tensor]) -> Float[Tensor, "b h n d"]:

@@ -62,10 +62,12 @@ class Latent(Projection):
         self.to_keys = nn.Linear(self.latent_dim, self.heads * self.dim_head, bias=False)
         self.to_values = nn.Linear(self.latent_dim, self.heads * self.dim_head, bias=False)
 
-    def queries(self, x: Float[Tensor, "b i D"]) -> Float[Tensor, "b h i d"]:
+    def project_queries(self, x: Float[Tensor, "b i D"]) -> Float[Tensor, "b h i d"]:
         return rearrange(self.to_q(self.to_query_latent(x)), "b i (h d) -> b h i d", h=self.heads)
 
-    def keys_values(self, source: Float[Tensor, "b j c"]) -> tuple[Float[Tensor, "b g j d"], Float[Tensor, "b g j e"]]:
+    def project_keys_values(
+        self, source: Float[Tensor, "b j c"]
+    ) -> tuple[Float[Tensor, "b g j d"], Float[Tensor, "b g j e"]]:
         latent = self.to_latent(source)[:, None]
         return torch.cat((latent, self.to_rotated_key(source)[:, None]), dim=-1), latent
 

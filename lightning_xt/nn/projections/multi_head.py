@@ -39,9 +39,11 @@ class MultiHead(Projection):
         q, k, v = heads.split((self.heads, self.kv_heads, self.kv_heads), dim=1)
         return q, k, v
 
-    def queries(self, x: Float[Tensor, "b i D"]) -> Float[Tensor, "b h i d"]:
+    def project_queries(self, x: Float[Tensor, "b i D"]) -> Float[Tensor, "b h i d"]:
         return self.to_q(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
-    def keys_values(self, source: Float[Tensor, "b j c"]) -> tuple[Float[Tensor, "b g j d"], Float[Tensor, "b g j e"]]:
+    def project_keys_values(
+        self, source: Float[Tensor, "b j c"]
+    ) -> tuple[Float[Tensor, "b g j d"], Float[Tensor, "b g j e"]]:
         k, v = self.to_kv(source).unflatten(-1, (2, self.kv_heads, -1)).permute(2, 0, 3, 1, 4)
         return k, v

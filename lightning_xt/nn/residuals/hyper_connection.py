@@ -40,12 +40,12 @@ class HyperConnection(Residual):
         return repeat(x, "b n d -> b n s d", s=self.num_streams)
 
     def read(self, stream: Float[Tensor, "b n s D"]) -> Float[Tensor, "b n D"]:
-        dynamic = (self._normed(stream) @ self.read_dynamic.to(stream.dtype)).tanh().squeeze(-1)
+        dynamic = (self._normalize(stream) @ self.read_dynamic.to(stream.dtype)).tanh().squeeze(-1)
         weights = self.read_static.to(stream.dtype) + self.read_scale.to(stream.dtype) * dynamic
         return torch.einsum("bns,bnsd->bnd", weights, stream)
 
     def write(self, stream: Float[Tensor, "b n s D"], out: Float[Tensor, "b n D"]) -> Float[Tensor, "b n s D"]:
-        normed = self._normed(stream)
+        normed = self._normalize(stream)
         # Row s, column t: how much of stream s goes on as stream t.
         mix = (normed @ self.mix_dynamic.to(stream.dtype)).tanh() * self.read_scale.to(stream.dtype)
         mixed = torch.einsum("bnst,bnsd->bntd", self.mix_static.to(stream.dtype) + mix, stream)
@@ -55,5 +55,5 @@ class HyperConnection(Residual):
     def close(self, stream: Float[Tensor, "b n s D"]) -> Float[Tensor, "b n D"]:
         return reduce(stream, "b n s d -> b n d", "sum")
 
-    def _normed(self, stream: Float[Tensor, "b n s D"]) -> Float[Tensor, "b n s D"]:
+    def _normalize(self, stream: Float[Tensor, "b n s D"]) -> Float[Tensor, "b n s D"]:
         return F.layer_norm(stream, stream.shape[-1:], self.gain.to(stream.dtype))

@@ -20,7 +20,7 @@ class ScoreMod(nn.Module, ABC):
     def forward(self, scores: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """Scores (b h i j), scaled, before positions add their bias."""
 
-    def weights(self, weights: Float[Tensor, "b h i j"]) -> Float[Tensor, "b h i j"]:
+    def modify_weights(self, weights: Float[Tensor, "b h i j"]) -> Float[Tensor, "b h i j"]:
         """Weights, after the normalizer. Unchanged by default."""
         return weights
 

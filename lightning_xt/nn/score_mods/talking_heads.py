@@ -24,5 +24,5 @@ class TalkingHeads(ScoreMod):
     def forward(self, scores: Float[Tensor, "b h i j"]) -> Float[Tensor, "b h i j"]:
         return torch.einsum("bhij,hk->bkij", scores, self.score_mix.to(scores.dtype))
 
-    def weights(self, weights: Float[Tensor, "b h i j"]) -> Float[Tensor, "b h i j"]:
+    def modify_weights(self, weights: Float[Tensor, "b h i j"]) -> Float[Tensor, "b h i j"]:
         return torch.einsum("bhij,hk->bkij", weights, self.weight_mix.to(weights.dtype))

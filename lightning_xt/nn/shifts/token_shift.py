@@ -16,18 +16,18 @@ class TokenShift(Shift):
 
     Args:
         shape: sizes, given by the stack.
-        share: part of the features that come from the token before, 0 to 1.
+        fraction: part of the features that come from the token before, 0 to 1.
     """
 
-    def __init__(self, shape: LayerShape, *, share: float = 0.5) -> None:
+    def __init__(self, shape: LayerShape, *, fraction: float = 0.5) -> None:
         super().__init__()
-        if not 0 < share <= 1:
-            raise ValueError(f"shift: TokenShift has share {share}, which must be above 0 and at most 1")
-        self.shifted = max(1, round(share * shape.dim))
+        if not 0 < fraction <= 1:
+            raise ValueError(f"shift: TokenShift has fraction {fraction}, which must be above 0 and at most 1")
+        self.shifted = max(1, round(fraction * shape.dim))
 
     def forward(self, x: Float[Tensor, "b n D"], where: Where, cache: CallCache | None) -> Float[Tensor, "b n D"]:
         own, passed = x.split((x.shape[-1] - self.shifted, self.shifted), dim=-1)
-        first = torch.zeros_like(passed[:, :1]) if cache is None else cache.last("shifted", passed)
+        first = torch.zeros_like(passed[:, :1]) if cache is None else cache.get_last("shifted", passed)
         if cache is not None:
             cache.append("shifted", passed, window=1)
         before = torch.cat((first, passed[:, :-1]), dim=1)

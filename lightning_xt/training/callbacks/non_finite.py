@@ -9,7 +9,7 @@ from torch import Tensor
 import lightning_xt
 from lightning_xt.checkpoints.runs import checkpoint_file
 from lightning_xt.data.base import DataModule
-from lightning_xt.system.files import replacing
+from lightning_xt.system.files import replace_file
 from lightning_xt.training.callbacks.exact_resume import ExactResume
 from lightning_xt.training.callbacks.run_folder import find_run_folder
 
@@ -136,7 +136,7 @@ class NonFinite(Callback):
             found["steps"].append({"step": step, "batches": batches, "samples": samples})
         file = folder / FILE
         if trainer.is_global_zero:
-            with replacing(file) as out:
+            with replace_file(file) as out:
                 out.write((json.dumps(found, indent=2) + "\n").encode())
         # Processes end when one does; none goes before the file is there.
         trainer.strategy.barrier("non-finite")

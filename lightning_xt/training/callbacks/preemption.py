@@ -9,7 +9,7 @@ from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnect
 from lightning.pytorch.trainer.states import TrainerFn
 
 from lightning_xt.checkpoints.runs import checkpoint_file
-from lightning_xt.system.stopping import PREEMPTED, TERMINATED, Stopped, StopSignals, installed_signals
+from lightning_xt.system.stopping import PREEMPTED, TERMINATED, Stopped, StopSignals, find_installed_signals
 from lightning_xt.training.callbacks.last_checkpoint import LastCheckpoint
 from lightning_xt.training.callbacks.run_folder import find_run_folder
 from lightning_xt.training.step_boundaries import at_step_boundary, is_validation_due, log_step
@@ -47,7 +47,7 @@ class Preemption(Checkpoint):
         return self._owed is not None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._signals = installed_signals()
+        self._signals = find_installed_signals()
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if trainer.state.fn == TrainerFn.FITTING:
@@ -205,7 +205,7 @@ def take_over_signals(trainer: Trainer, trains: bool) -> None:
         trains: whether it is to fit.
     """
     trainer._signal_connector = _NoSignals(trainer)
-    signals = installed_signals()
+    signals = find_installed_signals()
     if signals is not None and trains:
         saves = any(isinstance(each, Preemption) for each in trainer.checkpoint_callbacks)
         # From here on processes stop together.
@@ -214,7 +214,7 @@ def take_over_signals(trainer: Trainer, trains: bool) -> None:
         signals.code = PREEMPTED if saves else TERMINATED
         if signals.received and not signals.waits:
             # It came while processes were being started, and nobody asks for it any more.
-            raise signals.stopped()
+            raise signals.stop()
 
 
 class _NoSignals(_SignalConnector):

@@ -9,7 +9,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning_xt.generation.filters.base import FilterFactory
 from lightning_xt.generation.methods.base import MethodFactory
 from lightning_xt.inference.generation_options import GenerationOptions
-from lightning_xt.system.files import replacing
+from lightning_xt.system.files import replace_file
 from lightning_xt.training.callbacks.preemption import owes_validation
 from lightning_xt.training.callbacks.run_folder import find_run_folder
 from lightning_xt.training.module import TransformerModule
@@ -128,7 +128,7 @@ def _drop_later_samples(file: Path, step: int) -> None:
     text = file.read_text(encoding="utf-8")
     starts = [match for match in re.finditer(r"^=== step (\d+) ===$", text, re.MULTILINE) if int(match[1]) > step]
     if starts:
-        with replacing(file) as out:
+        with replace_file(file) as out:
             out.write(text[: starts[0].start()].encode("utf-8"))
 
 

@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 
 from lightning_xt.data.files.json_lines import ENDINGS
 from lightning_xt.inference.generation_options import GenerationOptions
-from lightning_xt.system.files import replacing
+from lightning_xt.system.files import replace_file
 from lightning_xt.training.module import TransformerModule
 
 
@@ -72,7 +72,7 @@ class WritePredictions(BasePredictionWriter):
         lines = [line for part in parts for line in part.read_text(encoding="utf-8").split("\n") if line]
         results = sorted((json.loads(line) for line in lines), key=lambda result: result["id"])
         plain = cast(TransformerModule, pl_module).plain_lines and self.output.suffix.lower() not in ENDINGS
-        with self._explain_errors(), replacing(self.output.resolve()) as file:
+        with self._explain_errors(), replace_file(self.output.resolve()) as file:
             file.writelines((_format_line(result, plain) + "\n").encode("utf-8", "replace") for result in results)
         for result in results:
             if result.get("problem"):

@@ -7,7 +7,7 @@ from typing import Any, BinaryIO
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from lightning_xt.system.files import replacing
+from lightning_xt.system.files import replace_file
 
 
 class MetricsFile(Logger):
@@ -85,7 +85,7 @@ class MetricsFile(Logger):
         # What the run goes back behind is gone from here on.
         self._first_step = None
         self._columns = sorted({name for row in rows.values() for name in row})
-        with replacing(self.file) as file:
+        with replace_file(self.file) as file:
             file.write(_format_row(["step", *self._columns]))
             self._write_rows(file, rows)
 

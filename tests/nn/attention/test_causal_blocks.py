@@ -99,7 +99,7 @@ def layer(**options: object) -> Attention:
 
 
 def run(layer: nn.Module, x: Tensor) -> Tensor:
-    where = Where.sequence(x.shape[1], causal=True, inputs=Inputs(), lengths=None, device=x.device)
+    where = Where.from_sequence(x.shape[1], causal=True, inputs=Inputs(), lengths=None, device=x.device)
     out, _ = layer(x, where, Inputs(), Trace(), None)
     return out
 

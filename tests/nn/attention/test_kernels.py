@@ -42,7 +42,9 @@ def called(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
 def attend_on_cuda(dtype: torch.dtype, *, window: int | None = None, position: Any = None) -> Tensor:
     layer = Attention(LayerShape(dim=24), heads=HEADS, kv_heads=KV_HEADS, position=position)
     # Masks stay on the CPU: torch without CUDA cannot index tensors that claim to be there.
-    at = Where.sequence(N, causal=True, inputs=Inputs(), lengths=None, device=torch.device("cpu")).within(window)
+    at = Where.from_sequence(N, causal=True, inputs=Inputs(), lengths=None, device=torch.device("cpu")).limit_window(
+        window
+    )
     scoring = Scoring(layer.score, layer.position, at, (), layer.normalizer, at, 0.5, 0.0)
     q = torch.empty(2, HEADS, N, 6, dtype=dtype, device="cuda")
     kv = torch.empty(2, KV_HEADS, N, 6, dtype=dtype, device="cuda")
@@ -126,9 +128,9 @@ def test_lengths_reach_flex_attention_as_multiples_of_a_block(n: int, flex_shape
 def masks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The masks that are made, "blocks" or "dense"; the latter by every call of their formula."""
     made: list[str] = []
-    create, visible = where.create_block_mask, Where.visible
+    create, visible = where.create_block_mask, Where.is_visible
     monkeypatch.setattr(where, "create_block_mask", lambda *a, **o: made.append("blocks") or create(*a, **o))
-    monkeypatch.setattr(Where, "visible", lambda self, *at: made.append("dense") or visible(self, *at))
+    monkeypatch.setattr(Where, "is_visible", lambda self, *at: made.append("dense") or visible(self, *at))
     return made
 
 

@@ -13,12 +13,12 @@ def attend_explicit(q: Tensor, k: Tensor, v: Tensor, scoring: Scoring) -> Tensor
         scores = mod(scores)
     if scoring.position is not None and scoring.position.paired:
         own = scoring.where.memory
-        added = scoring.position.pairwise(scores[..., own:], q, scoring.where.with_memory(0))
+        added = scoring.position.pairwise(scores[..., own:], q, scoring.where.add_memory(0))
         scores = scores + nn.functional.pad(added, (own, 0))
     bias = scoring.dense_bias(q.shape[0], q.shape[1])
     if bias is not None:
         scores = scores + bias.to(scores.dtype)
     weights = scoring.normalizer(scores, scoring.where.dense())
     for mod in scoring.score_mods:
-        weights = mod.weights(weights)
+        weights = mod.modify_weights(weights)
     return nn.functional.dropout(weights, scoring.dropout) @ v

@@ -31,7 +31,7 @@ def attend_flex(q: Tensor, k: Tensor, v: Tensor, scoring: Scoring) -> Tensor:
         q = F.pad(q, (0, 0, 0, queries))
     if keys:
         k, v = (F.pad(t, (0, 0, 0, keys)) for t in (k, v))
-    run = compiled_flex() if q.is_cuda and not torch.compiler.is_compiling() else flex_attention
+    run = compile_flex() if q.is_cuda and not torch.compiler.is_compiling() else flex_attention
     out = run(
         q,
         k,
@@ -45,7 +45,7 @@ def attend_flex(q: Tensor, k: Tensor, v: Tensor, scoring: Scoring) -> Tensor:
 
 
 @lru_cache(maxsize=1)
-def compiled_flex(**options: Any) -> Any:
+def compile_flex(**options: Any) -> Any:
     """Return flex_attention compiled for fixed shapes.
 
     Args:

@@ -61,7 +61,7 @@ class Scoring:
 
     def dense_bias(self, batch: int, heads: int) -> Tensor | None:
         """Return the position's bias as a tensor (#b h i j), one row if all rows share it."""
-        b, i, j = self.where.indices(batch if self.rows_differ else 1)
+        b, i, j = self.where.build_indices(batch if self.rows_differ else 1)
         return self.bias(b, torch.arange(heads, device=b.device).view(1, -1, 1, 1), i, j)
 
     def pad_to_blocks(self) -> "Scoring":
