@@ -1,4 +1,4 @@
-"""What a data module hands to a model beside plain token tensors."""
+"""Batches that hold more than a tensor of tokens."""
 
 from typing import NamedTuple
 
@@ -7,12 +7,12 @@ from torch import Tensor
 
 
 class EvaluationBatch(NamedTuple):
-    """Windows of a split that is predicted once and no more.
+    """Windows of a split in which every token is predicted once.
 
     Args:
         tokens: ids; row w predicts `tokens[w, t + 1]` from `tokens[w, : t + 1]`, for t = 0 .. n - 1.
-        scored: True where the target `tokens[w, t + 1]` counts. The others are context that an earlier window
-            counted, or the padding (zeros) to the right of the last window. None = all count.
+        scored: True if the target `tokens[w, t + 1]` counts. The others are context that an earlier window counted, or
+            the padding (zeros) to the right of the last window. None = all count.
     """
 
     tokens: Int[Tensor, "b n+1"]
@@ -24,8 +24,8 @@ class PairBatch(NamedTuple):
 
     Args:
         src: source ids.
-        tgt: target ids, the start id first, the end id last where there is one.
-        src_mask: True where a source id is real.
+        tgt: target ids, the start id first, the end id last if there is one.
+        src_mask: True for real source ids.
     """
 
     src: Int[Tensor, "b m"]
@@ -34,14 +34,14 @@ class PairBatch(NamedTuple):
 
 
 class EvaluationPairs(NamedTuple):
-    """Pairs of a split that is measured once and no more.
+    """Pairs of a split in which every pair is measured once.
 
     Args:
         src: source ids.
-        tgt: target ids, the start id first, the end id last where there is one.
-        src_mask: True where a source id is real.
-        index: number of the pair in its split; -1 for a row that only fills up, nothing of which counts.
-        references: the targets as text, as they stand in their file. None where the pairs are no text.
+        tgt: target ids, the start id first, the end id last if there is one.
+        src_mask: True for real source ids.
+        index: number of the pair in its split; -1 for a row that only fills up and does not count.
+        references: the targets as text, as in their file. None if the pairs are not text.
     """
 
     src: Int[Tensor, "b m"]

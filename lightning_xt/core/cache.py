@@ -1,18 +1,18 @@
-"""Decoding state: what the calls of a model's layers remember from one forward to the next.
+"""Decoding state of a model's layers, from one forward to the next.
 
 A cache belongs to the caller, never to a module. There is one `CallCache` per call of a layer, so a layer that a
-looped or tied model calls several times keeps one memory for each of its calls. The parts of a layer declare what
-they remember by name when they first append it: rotated keys and values, latents, the tail of a token shift, the
-sums of forget gates, the keys and values of a fixed context.
+looped or tied model calls several times has one cache for each of its calls. The parts of a layer declare their
+buffers by name when they first append to them: rotated keys and values, latents, the tail of a token shift, the sums
+of forget gates, the keys and values of a fixed context.
 
-Rows may have different lengths. A token's slot is its position, so what right padding leaves behind in a row's slots
-is at later positions than its next query, is seen by nobody, and is overwritten by the tokens that follow.
+Rows may have different lengths. A token's slot is its position, so the right padding in a row's slots is at later
+positions than the row's next query, is seen by no query, and is overwritten by the tokens that follow.
 
     full      slot = position                       capacity slots
-    window    slot = position modulo the size       window + slack slots; slack is how far `truncate` may go back
+    window    slot = position modulo the size       window + slack slots; `truncate` removes up to slack tokens
 
-A forward stands between `begin` and `commit`. What it reads in between are tensors and numbers that seldom change, so
-that a step of decoding over a `static` cache is compiled once and serves every length.
+A forward stands between `begin` and `commit`. In between it reads only tensors and numbers that seldom change, so that
+a decode step over a `static` cache is compiled once and serves every length.
 """
 
 from collections.abc import Sequence
@@ -25,23 +25,23 @@ from lightning_xt.core.call_cache import CallCache
 from lightning_xt.core.fixed_context import move_rows
 
 GROWTH = 32
-"""Tokens by which the shapes grow that steps of a static cache see; slots beyond a row's end are read in vain.
+"""Tokens by which the shapes of a static cache grow; slots beyond a row's end are read in vain.
 
-On CUDA they double instead: a graph is recorded for each shape, and a skipped graph costs more than empty slots.
+On CUDA the shapes double instead: a graph is recorded for each, which costs more than to read empty slots.
 """
 
 
 class Cache:
-    """The memory of one batch of sequences being decoded.
+    """Cache of one batch of sequences that are decoded.
 
     Args:
-        batch: rows.
-        capacity: most tokens a row will ever hold, prompt and its right padding included.
-        calls: calls of layers in one forward.
-        device: where the row lengths live. None = the default device.
-        slack: tokens that a window keeps beyond its width, so that as many can be taken back.
-        window: tokens that every reader may look back, itself included. None = as far as each does by itself.
-        static: whether steps see shapes that change once in so many tokens rather than with each.
+        batch: number of rows.
+        capacity: most tokens that a row will ever hold, prompt and right padding included.
+        calls: number of calls of layers in one forward.
+        device: device of the row lengths. None = the default device.
+        slack: tokens that a window keeps beyond its width; `truncate` can remove as many.
+        window: tokens that every reader may look back, itself included. None = each reader's own window.
+        static: True if the shapes of decode steps change once in `GROWTH` tokens, for compiled steps.
     """
 
     def __init__(
@@ -61,18 +61,18 @@ class Cache:
             raise ValueError(f"a cache's window is {window}; it must be at least 1 token, or None for any distance")
         self.slack, self.window, self.static = slack, window, static
         self.lengths = torch.zeros(batch, dtype=torch.long, device=device)
-        # One step more, so that what steps look at is always less than all.
+        # One growth more, so that steps always see less than the whole buffer: a compiled step would distinguish both.
         self.capacity = self._round(capacity) + GROWTH if static else capacity
         self.bound = 0
-        """No row holds more tokens than this. A number of the host, so that reading it never waits for the device."""
+        """Most tokens of any row. A number of the host, so that reading it never waits for the device."""
         self.uniform = True
-        """Every row holds exactly `bound` tokens."""
+        """True if every row holds exactly `bound` tokens."""
         self.empty = True
-        """No row holds any token."""
+        """True if no row holds a token."""
         self.slots = torch.arange(0, device=device)
-        """Positions of the slots that steps of a static cache look at: all that are taken, and some more."""
+        """Positions of the slots that steps of a static cache see: all taken ones, and some empty ones."""
         self.written = torch.zeros_like(self.lengths)
-        """One past the highest position that each row's slots have ever held; taking tokens back does not lower it."""
+        """One past the highest position that each row's slots have ever held; `truncate` does not lower it."""
         self.incoming = 0
         self._kept: Int[Tensor, " b"] | None = None
         self._marked: Tensor | None = None
@@ -85,27 +85,27 @@ class Cache:
         return len(self._calls)
 
     def begin(self, n: int, lengths: Int[Tensor, " b"] | None = None) -> None:
-        """Announces a forward over n new tokens a row.
+        """Announce a forward over n new tokens a row.
 
         Args:
-            n: new tokens, right padding included.
-            lengths: how many of them are real in each row. None = all.
+            n: number of new tokens, right padding included.
+            lengths: number of real new tokens of each row. None = all.
 
         Raises:
-            ValueError: they do not fit.
+            ValueError: the tokens do not fit.
         """
         if self.bound + n > self.capacity:
             raise ValueError(
-                f"the cache holds {self.capacity} tokens a row, {self.bound} are taken and {n} more were given; "
-                f"ask for new_cache(..., capacity={self.bound + n}) or more"
+                f"the cache holds {self.capacity} tokens a row, {self.bound} are taken and {n} more were given; use "
+                f"new_cache(..., capacity={self.bound + n}) or more"
             )
         self.incoming, self._kept = n, lengths
         if self.static and not self.empty and self.bound + n > len(self.slots):
             self.slots = torch.arange(self._round(self.bound + n), device=self.lengths.device)
 
     def commit(self) -> None:
-        """Makes the announced tokens part of the past."""
-        # A window writes right padding too, unless more came at once than its slack.
+        """Count the announced tokens as cached."""
+        # A window writes right padding too, unless more tokens came at once than its slack.
         reached = self.lengths + self.incoming if self.bound > 0 and self.incoming <= self.slack else self.count_kept()
         self.written = self.written.maximum(reached)
         self.lengths = self.count_kept()
@@ -115,53 +115,53 @@ class Cache:
         self.incoming, self._kept = 0, None
 
     def get_positions(self) -> Int[Tensor, "#b i"]:
-        """Where the announced tokens stand."""
+        """Return the positions of the announced tokens."""
         steps = torch.arange(self.incoming, device=self.lengths.device)[None]
         return steps + (self.bound if not self.stepping and self.uniform else self.lengths[:, None])
 
     @property
     def end(self) -> int:
-        """One past the last position that the announced tokens see, or more."""
+        """One past the last position that the announced tokens see, or a larger number."""
         return len(self.slots) if self.stepping else self.bound + self.incoming
 
     @property
     def unmasked(self) -> bool:
-        """Whether each row sees all that a buffer without a window returns."""
+        """True if each row sees all that a buffer without a window returns."""
         return not self.stepping and self.uniform and self.incoming == 1
 
     @property
     def stepping(self) -> bool:
-        """Whether the announced tokens are of a forward that must not know how long rows are."""
+        """True for a compiled step, which must not depend on the lengths of rows."""
         return self.static and not self.empty
 
     def count_kept(self) -> Int[Tensor, " b"]:
-        """Length of each row once the announced tokens are part of the past."""
+        """Count each row's tokens, the announced ones included."""
         return self.lengths + (self.incoming if self._kept is None else self._kept)
 
     def truncate(self, length: int | Int[Tensor, " b"]) -> None:
-        """Forgets every token from a position on, as speculative decoding needs.
+        """Remove every token from a position on, for speculative decoding.
 
         Args:
-            length: tokens to keep, for all rows or for each; a row that holds fewer keeps what it has.
+            length: number of tokens to keep, for all rows or for each; a shorter row keeps all.
 
         Raises:
-            ValueError: a window has already overwritten what would be needed again.
+            ValueError: a window has overwritten tokens that would be visible again.
         """
         if isinstance(length, int) and length < 0:
             raise ValueError(f"a cache cannot keep {length} tokens; give 0 or more")
         running = sorted({name for call in self._calls for name in call.running})
         if running:
             raise ValueError(
-                f"cannot take tokens back: {', '.join(running)} is a running state that does not remember its past; "
-                "decode again from the start"
+                f"cannot remove tokens: {', '.join(running)} is a running state without a past; decode again from the "
+                "start"
             )
         lengths = self.lengths.clamp(max=length) if isinstance(length, int) else self.lengths.minimum(length)
         # An emptied row needs nothing that was overwritten.
         back = int(((self.written - lengths) * (lengths > 0)).max()) if self._has_wrapped() else 0
         if back > self.slack:
             raise ValueError(
-                f"cannot take back {back} tokens: a window keeps {self.slack} beyond its width; "
-                f"ask for new_cache(..., slack={back})"
+                f"cannot remove {back} tokens: a window keeps {self.slack} beyond its width; use "
+                f"new_cache(..., slack={back})"
             )
         self.lengths = lengths
         self.written = torch.where(lengths > 0, self.written, 0)
@@ -172,31 +172,35 @@ class Cache:
             self.bound = int(lengths.max())
         self.empty = self.bound == 0
         if self.empty:
-            # The next forward begins anew, and its context may be another.
+            # The next forward may have another context.
             for call in self._calls:
                 call.fixed.clear()
 
     def select(self, rows: Int[Tensor, " b"]) -> None:
-        """Keeps, repeats or reorders rows, as beam search needs."""
+        """Keep, repeat or reorder rows, for beam search.
+
+        Args:
+            rows: the old row of each new one.
+        """
         self._marked = None
         for call in self._calls:
             call.select(rows, len(self.lengths))
         self.lengths, self.written = self.lengths[rows], self.written[rows]
 
     def repeat(self, times: int) -> None:
-        """Repeats each row in place, as often; a fixed context is not copied but shared by the repeated rows.
+        """Repeat each row in place; the repeated rows share their fixed context without a copy.
 
         Args:
-            times: rows that come of each.
+            times: number of rows made of each.
         """
         rows = torch.arange(len(self.lengths), device=self.lengths.device).repeat_interleave(times)
         self.reorder(rows)
 
     def reorder(self, rows: Int[Tensor, " b"]) -> None:
-        """The same as `select` among rows that share a context, which stays where it is.
+        """Select rows within groups that share a context; the contexts stay in place.
 
         Args:
-            rows: which rows to keep, repeat or put elsewhere; each group of rows with one context stays whole.
+            rows: the old row of each new one; each group of rows with one context stays whole.
         """
         self._marked = None
         for call in self._calls:
@@ -204,13 +208,13 @@ class Cache:
         self.lengths, self.written = self.lengths[rows], self.written[rows]
 
     def retire(self, moves: Sequence[tuple[int, int]], rows: int) -> None:
-        """Lets the last rows go, with little to copy: those that stay are moved into the places of those that do not.
+        """Remove the last rows after moving rows that stay over rows that do not, which copies little.
 
-        call `set_lengths` afterwards.
+        Call `set_lengths` afterwards.
 
         Args:
-            moves: which row goes where: (from, to).
-            rows: how many stay.
+            moves: rows to move: (from, to).
+            rows: number of rows that stay.
         """
         source = target = None
         if moves:
@@ -221,14 +225,14 @@ class Cache:
             call.retire(source, target, rows)
 
     def place(self, rows: Int[Tensor, " k"], other: "Cache") -> None:
-        """Puts rows of another cache of the same model in the place of rows of this one.
+        """Replace rows by those of another cache of the same model.
 
         Args:
-            rows: whose places they take.
-            other: of at most the same capacity, with the same slack and window.
+            rows: the rows to replace.
+            other: a cache of at most the same capacity, with the same slack and window.
 
         Raises:
-            ValueError: a row would not fit.
+            ValueError: a row does not fit.
         """
         if other.bound > self.capacity:
             raise ValueError(f"a row of up to {other.bound} tokens does not fit into a cache of {self.capacity}")
@@ -251,10 +255,10 @@ class Cache:
             call.mark_for_compiler(several)
 
     def set_lengths(self, lengths: Sequence[int]) -> None:
-        """Tells how many tokens each row holds, so that nobody has to wait for the device to say so.
+        """Set the bound by lengths known to the host, so that nobody waits for the device.
 
         Args:
-            lengths: of each row.
+            lengths: number of tokens of each row.
         """
         self.bound, self.uniform = max(lengths), min(lengths) == max(lengths)
 
@@ -264,24 +268,24 @@ class Cache:
         self.uniform = False
 
     def count_slots(self, window: int | None) -> int:
-        """Slots of a buffer whose readers look back so far."""
+        """Count the slots of a buffer whose readers have this window."""
         reach = self.narrow_window(window)
         if reach is None or not self.is_ring(window):
             return self.capacity
         return reach + self.slack
 
     def is_ring(self, window: int | None) -> bool:
-        """Whether a buffer whose readers look back so far is a ring."""
+        """Return True if a buffer whose readers have this window is a ring."""
         reach = self.narrow_window(window)
-        # What is compiled must not depend on the capacity.
+        # A compiled step must not depend on the capacity.
         return reach is not None and (self.static or reach + self.slack < self.capacity)
 
     def narrow_window(self, window: int | None) -> int | None:
-        """How far readers with this window look back here."""
+        """Narrow a reader's window by the cache's own."""
         return min_window(window, self.window)
 
     def _round(self, tokens: int) -> int:
-        """Round up to the next size of what steps of a static cache see."""
+        """Round a number of tokens up to the next size of a static cache."""
         graphs = self.lengths.device.type != "cpu"
         return max(GROWTH, 1 << (tokens - 1).bit_length()) if graphs else -(-tokens // GROWTH) * GROWTH
 
@@ -290,7 +294,7 @@ class Cache:
 
 
 def min_window(one: int | None, other: int | None) -> int | None:
-    """The min_window of two windows; None is wider than any."""
+    """Return the narrower of two windows; None is wider than any."""
     if one is None or other is None:
         return other if one is None else one
     return min(one, other)

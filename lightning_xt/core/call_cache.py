@@ -1,4 +1,4 @@
-"""What one call of a layer remembers; see `core.cache`."""
+"""Cache of one call of a layer; see `core.cache`."""
 
 from typing import Protocol, runtime_checkable
 
@@ -11,7 +11,7 @@ from lightning_xt.core.fixed_context import FixedContext, move_rows
 
 @runtime_checkable
 class Extent(Protocol):
-    """What a call knows of the cache it is part of: which tokens are there, and which are announced."""
+    """The whole cache as a call sees it: the cached tokens and the announced ones."""
 
     capacity: int
     slack: int
@@ -38,10 +38,10 @@ class Extent(Protocol):
 
 
 class CallCache:
-    """What one call of a layer remembers. Time is the last axis but one of everything appended.
+    """Cache of one call of a layer. Time is the last axis but one of everything appended.
 
     Args:
-        owner: the cache it is part of, which knows the lengths of the rows.
+        owner: the whole cache, which knows the lengths of the rows.
     """
 
     def __init__(self, owner: Extent) -> None:
@@ -49,24 +49,27 @@ class CallCache:
         self._buffers: dict[str, Tensor] = {}
         self._windows: dict[str, int | None] = {}
         self.fixed: dict[str, FixedContext] = {}
-        """What never changes while decoding: contexts, one row for each or for as many rows in a group."""
+        """State that never changes while decoding: contexts, one for each row or for each group of rows."""
         self.running: dict[str, Tensor] = {}
-        """What each forward replaces, one row each: the state of a recurrence, the memory of a segment."""
+        """State that each forward replaces, one row each: of a recurrence, or of a segment memory."""
 
     @property
     def smallest(self) -> int:
-        """Slots of the smallest buffer."""
+        """Number of slots of the smallest buffer."""
         return min((buffer.shape[-2] for buffer in self._buffers.values()), default=self.owner.capacity)
 
     def append(
         self, name: str, new: Float[Tensor, "b *heads n d"], *, window: int | None = None
     ) -> Float[Tensor, "b *heads j d"]:
-        """Remembers the announced tokens and returns everything their readers may see, as `get_key_positions`.
+        """Cache vectors of the announced tokens and return all that these tokens may see.
 
         Args:
-            name: what is remembered.
-            new: one vector per announced token.
-            window: how far back readers look, themselves included. None = to the start.
+            name: name of the buffer.
+            new: one vector for each announced token.
+            window: tokens that readers look back, themselves included. None = to the start.
+
+        Returns:
+            Vectors in the order of `get_key_positions`.
         """
         owner, n, ring = self.owner, new.shape[-2], self.owner.is_ring(window)
         if name not in self._buffers:
@@ -84,14 +87,14 @@ class CallCache:
         else:
             slots = owner.get_positions() % buffer.shape[-2] if ring else owner.get_positions()
             rows = torch.arange(len(new), device=new.device)[:, None]
-            # Not scatter_: what is compiled would copy the whole buffer for it, twice.
+            # Not scatter_: a compiled step would copy the whole buffer for it, twice.
             buffer.movedim(-2, 1)[rows, slots] = new.movedim(-2, 1)
         if owner.empty:
             return new
         return buffer if ring else buffer[..., : owner.end, :]
 
     def get_key_positions(self, window: int | None = None) -> Int[Tensor, "#b j"]:
-        """Positions of what `append` returned for the announced tokens; negative where a slot is empty."""
+        """Return the positions of the vectors that `append` returns; negative for an empty slot."""
         owner, n = self.owner, self.owner.incoming
         if owner.empty:
             return owner.get_positions()
@@ -106,11 +109,11 @@ class CallCache:
         return _locate_ring(before + n, size)
 
     def get_last(self, name: str, like: Float[Tensor, "b *heads n d"]) -> Float[Tensor, "b *heads 1 d"]:
-        """What was appended for the token right before the announced ones; zeros at the start of a row.
+        """Return the vector of the token right before the announced ones; zeros at the start of a row.
 
         Args:
-            name: what is remembered; to be asked before the announced tokens are appended.
-            like: a tensor of the same kind, for shape and type.
+            name: name of the buffer, to which the announced tokens are not yet appended.
+            like: a tensor with the shape and type of such vectors.
         """
         if self.owner.empty or name not in self._buffers:
             return torch.zeros_like(like[..., :1, :])
@@ -119,20 +122,32 @@ class CallCache:
         return torch.where(_spread(lengths, like[..., :1, :]) > 0, buffer.gather(-2, slots), 0)
 
     def select(self, rows: Int[Tensor, " b"], batch: int, contexts: bool = True) -> None:
-        """Keeps, repeats or reorders rows of so many, and their contexts unless these are shared and stay."""
+        """Keep, repeat or reorder rows.
+
+        Args:
+            rows: the old row of each new one.
+            batch: number of old rows.
+            contexts: False if the contexts stay in place.
+        """
         self._buffers = {name: buffer[rows] for name, buffer in self._buffers.items()}
         self.running = {name: tensor[rows] for name, tensor in self.running.items()}
         if contexts:
             self.fixed = {name: context.select(rows, batch) for name, context in self.fixed.items()}
 
     def retire(self, source: Int[Tensor, " k"] | None, target: Int[Tensor, " k"] | None, rows: int) -> None:
-        """Moves rows and lets go those beyond so many."""
+        """Move rows, then keep only the first.
+
+        Args:
+            source: rows to move. None = none.
+            target: rows to overwrite. None = none.
+            rows: number of rows to keep.
+        """
         self._buffers = {name: move_rows(buffer, source, target, rows) for name, buffer in self._buffers.items()}
         self.running = {name: move_rows(tensor, source, target, rows) for name, tensor in self.running.items()}
         self.fixed = {name: context.retire(source, target, rows) for name, context in self.fixed.items()}
 
     def place(self, rows: Int[Tensor, " k"], other: "CallCache") -> None:
-        """Takes over rows of another cache."""
+        """Replace rows by those of another cache."""
         batch = len(self.owner.lengths)
         for name, theirs in other._buffers.items():
             if name not in self._buffers:
@@ -160,11 +175,11 @@ class CallCache:
         for tensor, axis in marked:
             slots = axis % tensor.dim()
             torch._dynamo.maybe_mark_dynamic(tensor, [0, slots] if several else [slots])
-            # Without a guard: another cache records graphs of its own, and compiles nothing.
+            # Without a guard: another cache records its own graphs, and compiles nothing.
             torch._dynamo.mark_static_address(tensor, guard=False)
 
     def _keep_tail(self, name: str, new: Tensor) -> None:
-        """Writes only what still fits of more new tokens than the window has slots for."""
+        """Write the last of the new tokens, as many as the window has slots."""
         owner, buffer = self.owner, self._buffers[name]
         at = _locate_ring(owner.count_kept(), buffer.shape[-2]) - owner.lengths[:, None]
         shape = buffer[..., :1].expand_as(buffer)
@@ -173,13 +188,18 @@ class CallCache:
 
 
 def _locate_ring(lengths: Int[Tensor, " b"], size: int) -> Int[Tensor, "b j"]:
-    """Position held by each slot of a ring once a row has so many tokens: the last one that falls on the slot."""
+    """Locate the position in each slot of a ring: the last one of the row that falls on the slot.
+
+    Args:
+        lengths: number of tokens of each row.
+        size: number of slots.
+    """
     slots = torch.arange(size, device=lengths.device)
     last = lengths[:, None] - 1
     return last - (last - slots) % size
 
 
 def _spread(index: Int[Tensor, "b n"], like: Tensor) -> Tensor:
-    """Spreads a number per row and time over the axes of a (b ... n d) tensor."""
+    """Spread one number per row and time over the axes of a (b ... n d) tensor."""
     middle = (1,) * (like.dim() - 3)
     return index.view(index.shape[0], *middle, index.shape[1], 1).expand_as(like)

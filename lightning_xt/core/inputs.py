@@ -1,4 +1,4 @@
-"""What a forward pass is given beside the tokens."""
+"""Inputs of a forward besides the tokens."""
 
 from dataclasses import dataclass, replace
 
@@ -9,19 +9,19 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """Optional companions of the tokens. A part that needs one that is missing says so.
+    """Optional inputs of a forward besides the tokens. A part that needs a missing one raises an error.
 
     Args:
-        condition: the vector of each row that adaptive norms read.
-        context: vectors that cross-attention reads.
-        context_mask: which context vectors are real; True = may be looked at. None = all.
-        types: a type for each token, for TypeEmbedding.
-        prefix: soft (embedded) tokens that stand before the first token.
-        documents: a document for each token; attention does not cross from one to another, positions restart.
-        visible_prefix: number of first tokens, soft ones included, that every token of the row may look at (prefix
-            language models).
-        hidden: tokens that no query may look at, as forgetful causal masking draws them. None = no token. What else
-            carries a token forward (a shift, a forget gate) still does.
+        condition: one vector a row, for adaptive norms.
+        context: vectors for cross-attention.
+        context_mask: True for real context vectors. None = all.
+        types: one type a token, for TypeEmbedding.
+        prefix: soft (embedded) tokens before the first token.
+        documents: one document number a token; attention stays within a document, positions restart.
+        visible_prefix: number of first tokens, soft ones included, that every token of the row sees (prefix language
+            models).
+        hidden: True for tokens that no query sees, as forgetful causal masking draws them. None = no token. Other parts
+            that carry a token forward (a shift, a forget gate) are not affected.
     """
 
     condition: Float[Tensor, "b _"] | None = None
@@ -34,25 +34,29 @@ class Inputs:
     hidden: Bool[Tensor, "b n"] | None = None
 
     def to(self, dtype: torch.dtype) -> "Inputs":
-        """The same with vectors of another type, such as those that an encoder of more bits has made."""
+        """Cast the vectors, such as a context from an encoder of another type, to the type of a model."""
         vectors = {name: getattr(self, name) for name in ("condition", "context", "prefix")}
         cast = {name: vector.to(dtype) for name, vector in vectors.items() if vector is not None}
         return replace(self, **cast) if cast else self
 
     def require(self, name: str, reader: object) -> Tensor:
-        """The named input.
+        """Return the named input.
+
+        Args:
+            name: name of the input.
+            reader: the part that needs it, for the message.
 
         Raises:
-            ValueError: it was not given; the message names the part that reads it.
+            ValueError: the input was not given.
         """
         value = getattr(self, name)
         if value is None:
-            raise ValueError(f"{type(reader).__name__} needs Inputs({name}=...), and this forward was given none")
+            raise ValueError(f"{type(reader).__name__} needs Inputs({name}=...), but this forward has no {name}")
         return value
 
 
 def find_documents(tokens: Int[Tensor, "b n"], separator: int) -> Int[Tensor, "b n"]:
-    """The document of each token, where a separator opens each document.
+    """Assign a document number to each token; a separator opens each document.
 
         tokens       a b | c d e | f          | is the separator
         documents    0 0 1 1 1 1 2 2

@@ -1,4 +1,4 @@
-"""Sizes that a model hands to the parts it builds, and the one legend of tensor axes.
+"""Sizes that a model hands to its parts, and the one legend of tensor axes.
 
 b  rows of the batch                D  width of the residual stream
 n  tokens of a forward              d  width of one head's queries and keys
@@ -6,7 +6,7 @@ i  queries                          e  width of one head's values
 j  keys                             h  query heads
 m  tokens of the context            g  key/value heads (h / g queries share one)
 s  streams of a hyper-connection    c  width of the context
-v  words of the vocabulary          p  soft-prefix vectors
+v  tokens of the vocabulary         p  soft-prefix vectors
 """
 
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class LayerShape:
-    """What a stack tells every part it builds.
+    """Sizes that a stack hands to every part it builds.
 
     Args:
-        dim: width of the vectors the part sees (the residual stream, unless a parent replaced it).
+        dim: width of the part's vectors (the residual stream's, unless a parent replaced it).
         layer: index of the layer, from 0.
         depth: number of layers of the stack.
-        causal: whether a token may look only at itself and at earlier tokens.
-        context_dim: width of the context that cross-attention reads; None in every other part.
+        causal: True if a token sees only itself and earlier tokens.
+        context_dim: width of the context of cross-attention; None in every other part.
     """
 
     dim: int
@@ -33,7 +33,7 @@ class LayerShape:
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionShape(LayerShape):
-    """What an attention layer tells every part it builds.
+    """Sizes that an attention layer hands to every part it builds.
 
     Args:
         heads: number of query heads.
@@ -53,11 +53,11 @@ class AttentionShape(LayerShape):
             )
         if self.heads % self.kv_heads:
             raise ValueError(
-                f"attention: heads ({self.heads}) must be a multiple of kv_heads ({self.kv_heads}), "
-                f"so that every key/value head serves as many queries; try kv_heads {_divisor_below(self)}"
+                f"attention: heads ({self.heads}) must be a multiple of kv_heads ({self.kv_heads}); "
+                f"try kv_heads {_find_divisor(self)}"
             )
 
 
-def _divisor_below(shape: AttentionShape) -> int:
-    """The largest number of key/value heads up to the one asked for that divides the heads."""
+def _find_divisor(shape: AttentionShape) -> int:
+    """Find the largest number of key/value heads up to the given one that divides the heads."""
     return max(g for g in range(1, min(shape.kv_heads, shape.heads) + 1) if shape.heads % g == 0)

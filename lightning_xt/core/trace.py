@@ -1,4 +1,4 @@
-"""What the layers of one forward pass leave for later layers of the same pass."""
+"""Results of layers for later layers of the same forward."""
 
 from dataclasses import dataclass, replace
 
@@ -8,21 +8,20 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Trace:
-    """Grows by replacement, never in place, so that activation checkpointing can run a layer twice.
+    """Immutable record of earlier layers, replaced rather than changed, so that checkpointing can run a layer twice.
 
     Args:
-        values: the values that each self-attention call projected (latents, with Latent), before any value mod, first
-            call first.
-        context_values: the same for cross-attention.
+        values: values that each self-attention call projected (latents with Latent), before any value mod, in order.
+        context_values: values that each cross-attention call projected.
     """
 
     values: tuple[Float[Tensor, "b _ n _"], ...] = ()
     context_values: tuple[Float[Tensor, "b _ m _"], ...] = ()
 
     def add_values(self, v: Tensor) -> "Trace":
-        """The trace after one more self-attention call."""
+        """Append the values of a self-attention call."""
         return replace(self, values=(*self.values, v))
 
     def add_context_values(self, v: Tensor) -> "Trace":
-        """The trace after one more cross-attention call."""
+        """Append the values of a cross-attention call."""
         return replace(self, context_values=(*self.context_values, v))

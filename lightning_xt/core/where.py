@@ -1,4 +1,4 @@
-"""Where queries and keys stand, and which query may look at which key."""
+"""Positions of queries and keys, and the mask between them."""
 
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -19,28 +19,27 @@ BLOCK = 128
 
 @dataclass(frozen=True, eq=False)
 class Where:
-    """Positions per row and a mask kept symbolic, built once per forward.
+    """Positions per row and a symbolic mask, built once per forward.
 
-    True means may look, everywhere. A key at a negative position is an empty slot that nobody sees. Tensors
-    that every row shares have one row. Rows of different lengths are padded on the right, so that a token stands
-    at its own index and causal attention never reaches the padding.
+    True means visible, everywhere. A key at a negative position is an empty slot that no query sees. Tensors that all
+    rows share have one row. Rows of different lengths are padded on the right, so that a token stands at its own index
+    and causal attention never reaches the padding.
 
     Args:
         queries: position of each query.
         keys: position of each key.
-        causal: a query sees no key at a later position.
+        causal: True if a query sees no key at a later position.
         window: a query sees only keys fewer than this many positions away. None = any distance.
-        reach: the widest that windows may be. None = any width.
-        valid: which keys are real. None = all.
-        query_documents: document of each query, where several share a row.
+        reach: upper limit of every window. None = no limit.
+        valid: True for real keys. None = all.
+        query_documents: document of each query. None = one document a row.
         key_documents: document of each key.
-        prefix: keys at positions before it are seen by every query of the row (prefix language models).
-        memory: number of persistent keys that stand before all others and are always seen.
+        prefix: every query of the row sees the keys at positions before it (prefix language models).
+        memory: number of persistent keys before all others, which are always visible.
         end: one past the last position of any row, known without waiting for the device.
-        aligned: queries and keys are the same tokens, at positions 0, 1, 2, ... in every row.
-        unmasked: every query sees every key, whatever the fields above say.
-        masks: masks made so far in this forward. All layers share them: those that look at the same keys build a mask
-            once.
+        aligned: True if queries and keys are the same tokens, at positions 0, 1, 2, ... in every row.
+        unmasked: True if every query sees every key, whatever the fields above say.
+        masks: masks built in this forward. Layers with the same keys share them, so that each mask is built once.
     """
 
     queries: Int[Tensor, "#b i"]
@@ -62,14 +61,14 @@ class Where:
     def from_sequence(
         cls, n: int, *, causal: bool, inputs: Inputs, lengths: Int[Tensor, " b"] | None, device: torch.device
     ) -> "Where":
-        """Tokens that look at each other, with nothing remembered from earlier forwards.
+        """Build the positions and mask of a forward without a cache.
 
         Args:
-            n: tokens in a row, padding and soft prefix included.
-            causal: whether a token sees only itself and earlier tokens.
-            inputs: documents, hidden tokens and the length of a visible prefix are read from it.
-            lengths: real tokens of each row. None = all.
-            device: where the tokens are.
+            n: number of tokens in a row, padding and soft prefix included.
+            causal: True if a token sees only itself and earlier tokens.
+            inputs: source of documents, hidden tokens and the length of a visible prefix.
+            lengths: number of real tokens of each row. None = all.
+            device: device of the tokens.
         """
         index = torch.arange(n, device=device)[None]
         valid = None if inputs.hidden is None else ~inputs.hidden
@@ -91,49 +90,51 @@ class Where:
         )
 
     def switch_to_context(self, m: int, valid: Bool[Tensor, "b m"] | None) -> "Where":
-        """The same queries looking at a context of m vectors, wherever those stand.
+        """Replace the keys by the m vectors of a context, all visible from everywhere.
 
         A forward has one context, so that the cross-attention of all layers shares its masks.
+
+        Args:
+            m: number of vectors.
+            valid: True for real vectors. None = all.
         """
         keys, masks = torch.arange(m, device=self.queries.device)[None], self.masks.setdefault("across", {})
         return Where(queries=self.queries, keys=keys, causal=False, valid=valid, end=self.end, masks=masks)
 
     def group_rows(self, rows: int) -> "Where":
-        """The same where rows of one query each that share keys have become the queries of one row.
+        """Turn rows of one query each, with the same keys, into the queries of one row.
 
         Args:
-            rows: that share their keys.
+            rows: number of rows with the same keys.
         """
         queries = self.queries.expand(rows, -1) if self.queries.shape[0] == 1 else self.queries
         return replace(self, queries=queries.reshape(-1, rows))
 
     def switch_to_cache(self, keys: Int[Tensor, "#b j"], window: int | None) -> "Where":
-        """The same queries looking at keys kept by a cache, which are the same for all layers with this window."""
+        """Replace the keys by those of a cache, which are the same for all layers with this window."""
         unmasked = self.unmasked and window is None and self.reach is None
         masks = self.masks.setdefault(("over", window), {})
         return replace(self.limit_window(window), keys=keys, unmasked=unmasked, masks=masks)
 
     def limit_window(self, window: int | None) -> "Where":
-        """The same with a window; one as wide as the whole sequence is none."""
+        """Set the window, or None if the window holds the whole sequence."""
         window = min_window(window, self.reach)
         return replace(self, window=None if window is None or self.end <= window else window)
 
     def add_memory(self, memory: int) -> "Where":
-        """The same with persistent keys in front."""
+        """Set the number of persistent keys in front."""
         return replace(self, memory=memory)
 
     @classmethod
     def from_cache(cls, cache: Cache, inputs: Inputs) -> "Where":
-        """The tokens announced to a cache; each layer puts in the keys that its own memory returns.
+        """Build the positions of the tokens announced to a cache; each layer adds its own keys.
 
         Raises:
-            ValueError: inputs that describe whole rows and cannot be given step by step.
+            ValueError: an input describes whole rows, which cannot be decoded step by step.
         """
         for name in ("documents", "hidden"):
             if getattr(inputs, name) is not None:
-                raise ValueError(
-                    f"Inputs({name}=...) describes whole sequences; leave it away when decoding with a cache"
-                )
+                raise ValueError(f"Inputs({name}=...) describes whole sequences; omit it when decoding with a cache")
         at = cache.get_positions()
         return cls(
             queries=at,
@@ -147,26 +148,26 @@ class Where:
 
     @property
     def rows(self) -> int:
-        """How many rows differ: 1 when all rows share positions and mask."""
+        """Number of rows that differ: 1 if all rows share positions and mask."""
         tensors = (self.queries, self.keys, self.valid, self.query_documents, self.prefix)
         return max(t.shape[0] for t in tensors if t is not None)
 
     @property
     def plain_causal(self) -> bool:
-        """Whether the mask is the lower triangle and nothing else, so that fused kernels need no mask tensor."""
+        """True if the mask is just the lower triangle, so that fused kernels need no mask tensor."""
         extras = (self.window, self.valid, self.query_documents, self.prefix)
         return self.aligned and self.causal and self.memory == 0 and all(extra is None for extra in extras)
 
     @property
     def plain_full(self) -> bool:
-        """Whether every query sees every key."""
+        """True if every query sees every key."""
         extras = (self.window, self.valid, self.query_documents)
         return self.unmasked or (not self.causal and all(extra is None for extra in extras))
 
     def is_visible(self, b: Tensor, i: Tensor, j: Tensor) -> Bool[Tensor, "..."]:
-        """Whether in row b the query with index i sees the key with index j.
+        """Return True where the query with index i sees the key with index j, in row b.
 
-        Written elementwise: with indices that broadcast it is the dense mask, with scalars flex's mask_mod.
+        Written elementwise: broadcast indices give the dense mask, scalars make it flex's mask_mod.
         """
         if self.memory:
             return (j < self.memory) | self._is_visible(b, i, (j - self.memory).clamp(min=0))
@@ -190,13 +191,13 @@ class Where:
         return seen
 
     def expand(self, rows: int) -> "Where":
-        """The same with shared tensors seen as so many rows (no copy)."""
+        """Expand shared tensors to a number of rows (without a copy)."""
         if self.queries.shape[0] == rows and self.keys.shape[0] == rows:
             return self
         return replace(self, queries=self.queries.expand(rows, -1), keys=self.keys.expand(rows, -1))
 
     def build_indices(self, rows: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Broadcasting row, query and key indices (b, 1, 1, 1), (1, 1, i, 1) and (1, 1, 1, j), memory included."""
+        """Build broadcast indices of rows (b, 1, 1, 1), queries (1, 1, i, 1) and keys (1, 1, 1, j), memory included."""
         device = self.queries.device
         b = torch.arange(rows, device=device).view(-1, 1, 1, 1)
         i = torch.arange(self.queries.shape[-1], device=device).view(1, 1, -1, 1)
@@ -204,7 +205,7 @@ class Where:
         return b, i, j
 
     def dense(self) -> Bool[Tensor, "#b 1 i j"]:
-        """The mask as a tensor; one row where all rows share it."""
+        """Return the mask as a tensor; one row if all rows share it."""
         key = ("dense", self.window, self.memory)
         if key not in self.masks:
             b, i, j = self.build_indices(self.rows)
@@ -215,8 +216,8 @@ class Where:
     def pad_to_blocks(self) -> "Where":
         """Pad to whole blocks, once a forward for all layers with this window and memory.
 
-        One object for all layers, and padded even by nothing: a compiled program expects the tensors to be the same,
-        or different, that were so when it was compiled.
+        All layers get one object, whose tensors are new even if nothing is padded: a compiled program is compiled again
+        if other tensors are the same ones than before.
         """
         key = ("padded", self.window, self.memory)
         if key not in self.masks:
@@ -226,7 +227,7 @@ class Where:
         return padded
 
     def pad(self, queries: int, keys: int) -> "Where":
-        """Append queries that repeat the last one, so that they see something, and keys that nobody sees.
+        """Append queries that repeat the last one, so that they see something, and keys that no query sees.
 
         Args:
             queries: number of queries to append.
@@ -248,7 +249,7 @@ class Where:
         )
 
     def block_mask(self) -> BlockMask:
-        """The mask as flex_attention wants it."""
+        """Return the mask in flex_attention's form."""
         key = ("blocks", self.window, self.memory)
         if key not in self.masks:
             self.masks[key] = self._make_block_mask()
@@ -257,7 +258,7 @@ class Where:
 
     def _make_block_mask(self) -> BlockMask:
         shared = self.rows == 1
-        # Without a compiler torch holds the mask of all pairs; with one it reads the blocks off the formula.
+        # Uncompiled, torch holds the mask of all pairs on the way; compiled, only the blocks.
         eager = not self.queries.is_cuda or torch.compiler.is_compiling()
         create = create_block_mask if eager else compile_create_block_mask()
         mask: BlockMask = create(
@@ -273,21 +274,26 @@ class Where:
 
 @lru_cache(maxsize=1)
 def compile_create_block_mask(**options: Any) -> Any:
-    """Return create_block_mask compiled.
+    """Compile create_block_mask.
 
     Args:
-        options: more keywords of torch.compile.
+        options: keywords of torch.compile.
     """
     return torch.compile(create_block_mask, **options)
 
 
 def _repeat_last(t: Int[Tensor, "b i"], more: int) -> Int[Tensor, "b _"]:
-    """Append the last column again, a number of times."""
+    """Append the last column, repeated.
+
+    Args:
+        t: tensor to extend.
+        more: number of columns to append.
+    """
     return torch.cat((t, t[:, -1:].expand(-1, more)), dim=1)
 
 
 def _find_document_starts(documents: Int[Tensor, "b n"]) -> Int[Tensor, "b n"]:
-    """Index at which the document of each token begins."""
+    """Find the index at which each token's document begins."""
     index = torch.arange(documents.shape[1], device=documents.device).expand_as(documents)
     begins = torch.ones_like(documents, dtype=torch.bool)
     begins[:, 1:] = documents[:, 1:] != documents[:, :-1]
@@ -295,6 +301,6 @@ def _find_document_starts(documents: Int[Tensor, "b n"]) -> Int[Tensor, "b n"]:
 
 
 def _number_documents(documents: Int[Tensor, "b n"]) -> Int[Tensor, "b n"]:
-    """Documents numbered in order, so that a number that comes back means another document."""
+    """Assign new numbers in order, so that a number that returns within a row means another document."""
     begins = documents[:, 1:] != documents[:, :-1]
     return torch.cat((torch.zeros_like(documents[:, :1]), begins.cumsum(dim=1)), dim=1)

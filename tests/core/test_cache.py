@@ -158,7 +158,7 @@ def test_a_window_cannot_take_back_more_than_its_slack(length: int | Tensor) -> 
     cache = Cache(1, 20, calls=1, slack=3)
     for t in range(11):
         feed(cache, tokens(1, t, 1), window=4)
-    message = "cannot take back 5 tokens: a window keeps 3 beyond its width; ask for new_cache(..., slack=5)"
+    message = "cannot remove 5 tokens: a window keeps 3 beyond its width; use new_cache(..., slack=5)"
     with pytest.raises(ValueError, match=re.escape(message)):
         cache.truncate(length)
     assert cache.lengths.tolist() == [11]
@@ -168,7 +168,7 @@ def test_slack_is_the_bound_itself() -> None:
     cache = Cache(1, 20, calls=1, slack=3)
     for t in range(11):
         feed(cache, tokens(1, t, 1), window=4)
-    with pytest.raises(ValueError, match="cannot take back 4 tokens: a window keeps 3"):
+    with pytest.raises(ValueError, match="cannot remove 4 tokens: a window keeps 3"):
         cache.truncate(7)
 
 
@@ -332,7 +332,7 @@ def test_a_row_that_was_placed_takes_back_no_more_than_it_could_before() -> None
     for t in range(11):
         feed(other, tokens(1, t, 1), window=4)
     cache.place(torch.tensor([1]), other)
-    with pytest.raises(ValueError, match="cannot take back 4 tokens: a window keeps 3 beyond its width"):
+    with pytest.raises(ValueError, match="cannot remove 4 tokens: a window keeps 3 beyond its width"):
         cache.truncate(7)
     cache.truncate(8)
     assert cache.lengths.tolist() == [0, 8]
@@ -372,7 +372,7 @@ def test_a_window_of_the_cache_narrows_those_of_readers() -> None:
     assert [cache.narrow_window(window) for window in (None, 3, 5, 9)] == [5, 3, 5, 5]
     assert [cache.count_slots(window) for window in (None, 3, 5, 9)] == [7, 5, 7, 7]
     assert Cache(1, 50, calls=1).narrow_window(None) is None
-    assert Cache(1, 6, calls=1, slack=2, window=5).size(None) == 6, "what it holds is less than a ring"
+    assert Cache(1, 6, calls=1, slack=2, window=5).count_slots(None) == 6, "what it holds is less than a ring"
 
 
 @pytest.mark.parametrize("static", [False, True])
@@ -471,7 +471,7 @@ def test_refuses_more_tokens_than_it_holds() -> None:
     cache = Cache(1, 5, calls=1)
     feed(cache, tokens(1, 0, 3))
     message = (
-        "the cache holds 5 tokens a row, 3 are taken and 3 more were given; ask for new_cache(..., capacity=6) or more"
+        "the cache holds 5 tokens a row, 3 are taken and 3 more were given; use new_cache(..., capacity=6) or more"
     )
     with pytest.raises(ValueError, match=re.escape(message)):
         cache.begin(3)

@@ -19,7 +19,7 @@ class Reader:
 
 @pytest.mark.parametrize("name", ["condition", "context", "types", "prefix"])
 def test_a_missing_input_is_named_with_its_reader(name: str) -> None:
-    message = f"Reader needs Inputs({name}=...), and this forward was given none"
+    message = f"Reader needs Inputs({name}=...), but this forward has no {name}"
     with pytest.raises(ValueError, match=re.escape(message)):
         Inputs().require(name, Reader())
 

@@ -252,6 +252,6 @@ def test_refuses_more_tokens_than_the_cache_holds() -> None:
     model = decoder()
     cache = model.new_cache(1, 4)
     model(words(1, 3), cache=cache)
-    message = "the cache holds 4 tokens a row, 3 are taken and 2 more were given; ask for new_cache(..., capacity=5)"
+    message = "the cache holds 4 tokens a row, 3 are taken and 2 more were given; use new_cache(..., capacity=5)"
     with pytest.raises(ValueError, match=re.escape(message)):
         model(words(1, 2), cache=cache)

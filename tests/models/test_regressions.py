@@ -31,7 +31,7 @@ def test_truncations_of_a_window_add_up(between: int) -> None:
     cache.truncate(7)
     for _ in range(between):
         fed(cache, 1, window=3)
-    with pytest.raises(ValueError, match="cannot take back"):
+    with pytest.raises(ValueError, match="cannot remove"):
         cache.truncate(6 - 1 + between - 1)
 
 
@@ -131,7 +131,7 @@ def test_a_running_state_follows_its_row_and_refuses_to_go_back() -> None:
     cache[0].running["state of a recurrence"] = torch.tensor([[1.0], [2.0]])
     cache.select(torch.tensor([1, 0]))
     assert cache[0].running["state of a recurrence"].tolist() == [[2.0], [1.0]]
-    with pytest.raises(ValueError, match="cannot take tokens back: state of a recurrence is a running state"):
+    with pytest.raises(ValueError, match="cannot remove tokens: state of a recurrence is a running state"):
         cache.truncate(0)
 
 

@@ -358,7 +358,7 @@ def test_a_running_state_is_refused_by_name_before_anything_is_drawn(who: str) -
     model = running() if who == "model" else decoder()
     method = PromptLookup() if who == "model" else Draft(running())
     drawn = method(model, requests({3: 9}), GREEDY)
-    with pytest.raises(ValueError, match="cannot take tokens back: sum of keys is a running state that does not"):
+    with pytest.raises(ValueError, match="cannot remove tokens: sum of keys is a running state without a past"):
         next(drawn)
     assert model.training
 

@@ -46,10 +46,10 @@ def attend_flex(q: Tensor, k: Tensor, v: Tensor, scoring: Scoring) -> Tensor:
 
 @lru_cache(maxsize=1)
 def compile_flex(**options: Any) -> Any:
-    """Return flex_attention compiled for fixed shapes.
+    """Compile flex_attention for fixed shapes.
 
     Args:
-        options: more keywords of torch.compile.
+        options: keywords of torch.compile.
     """
     if "recompile_limit" in signature(torch.compile).parameters:
         options["recompile_limit"] = PROGRAMS
