@@ -1,26 +1,26 @@
-"""Where weights start, as a table.
+"""Initial values of weights, as a table.
 
     weight                                   start
     token embedding, tables of embeddings    normal, standard deviation 0.02
     last linear map of a sublayer (to_out)   normal, 1 / sqrt(fan_in * sublayer calls): the stream starts calm
                                              however deep the model (Radford et al., 2019)
-    head (to_logits)                         zero: the first loss is log(vocabulary), whatever the seed
+    head (to_logits)                         zero: the first loss is log(vocabulary) for every seed
     every other linear map                   normal, 1 / sqrt(fan_in): a normed input keeps its size
     biases of linear maps                    zero
 
-A part that wants another start holds a bare parameter and sets it itself; the table touches linear maps and
-embedding tables only.
+The table covers only linear maps and embedding tables. A part that needs another start has a bare parameter and sets
+it itself.
 """
 
 from torch import nn
 
 
 def initialize(model: nn.Module, calls: int) -> None:
-    """Sets linear maps and embedding tables as the table says.
+    """Initialize linear maps and embedding tables by the table.
 
     Args:
-        model: what to initialize, in place.
-        calls: sublayer calls of one forward.
+        model: model to initialize in place.
+        calls: number of sublayer calls of one forward.
     """
     for name, module in model.named_modules():
         if isinstance(module, nn.Embedding):

@@ -127,7 +127,7 @@ def test_the_longest_source() -> None:
     model = encoder(embeddings=sizes)
     assert (model.max_length, model.vocab_size) == (8, SOURCES)
     assert model(torch.zeros(1, 8, dtype=torch.long)).shape == (1, 8, SOURCE_DIM)
-    message = "embeddings: LearnedPositions has max_length 8, and the sequence is 9 tokens long"
+    message = "embeddings: LearnedPositions has max_length 8, but the sequence is 9 tokens long"
     with pytest.raises(ValueError, match=re.escape(message)):
         model(torch.zeros(1, 9, dtype=torch.long))
 

@@ -284,7 +284,7 @@ def test_refuses_a_mask_that_is_none(mask: Tensor, given: str, monkeypatch: pyte
 
 def test_refuses_more_tokens_than_a_side_can_tell_apart() -> None:
     model, (src, mask) = pair({"embeddings": [partial(LearnedPositions, max_length=6)]}), source(2, 7)
-    with pytest.raises(ValueError, match="LearnedPositions has max_length 6, and the sequence is 7 tokens long"):
+    with pytest.raises(ValueError, match="LearnedPositions has max_length 6, but the sequence is 7 tokens long"):
         model(src, TARGETS, mask)
 
 

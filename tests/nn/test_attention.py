@@ -331,9 +331,9 @@ def test_refuses_a_window_over_a_context() -> None:
     ],
 )
 def test_refuses_parts_that_touch_heads_where_there_are_none(options: dict[str, object], named: str) -> None:
-    with pytest.raises(ValueError, match="attention: projection Latent keeps no keys and values per head") as error:
+    with pytest.raises(ValueError, match="attention: projection Latent has no keys and values per head") as error:
         layer(projection=Latent, **options)
-    assert f"so it cannot be combined with {named}; leave one of them away" in str(error.value)
+    assert f"so it cannot be combined with {named}; omit one of them" in str(error.value)
 
 
 # Single queries -------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class Activation(nn.Module, ABC):
-    """Bends each feature on its own."""
+    """Activation function of a feedforward, for each feature separately."""
 
     @abstractmethod
     def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]: ...

@@ -6,7 +6,7 @@ from lightning_xt.nn.activations.base import Activation
 
 
 class ReLUSquared(Activation):
-    """Squares what is above zero, and gives zero for the rest.
+    """Squares positive numbers and sets the others to zero.
 
     So et al., 2021 (Primer). https://arxiv.org/abs/2109.08668
     """

@@ -1,4 +1,4 @@
-"""Attention, put together from parts: project, place, score, weigh, gather."""
+"""Attention, assembled from parts: project, place, score, weigh, gather."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -33,29 +33,29 @@ from lightning_xt.nn.value_mods.base import ValueModFactory
 
 
 class Attention(Mixer):
-    """Lets every token gather values from the tokens it may see, weighed by how its query fits their keys.
+    """Gathers values from the visible tokens of each token, weighed by the fit of its query to their keys.
 
     Vaswani et al., 2017. https://arxiv.org/abs/1706.03762
     Persistent keys: Sukhbaatar et al., 2019, https://arxiv.org/abs/1907.01470. Windows: Beltagy et al., 2020,
     https://arxiv.org/abs/2004.05150. Norms on queries and keys: Henry et al., 2020, https://arxiv.org/abs/2010.04245.
 
     Args:
-        shape: sizes, given by the stack. With a context_dim this is cross-attention: keys and values come from it.
-        heads: query heads.
-        kv_heads: key/value heads, each shared by heads / kv_heads query heads. None = as many as heads.
+        shape: sizes, given by the stack. With a context_dim it is cross-attention: keys and values come from a context.
+        heads: number of query heads.
+        kv_heads: number of key/value heads, each shared by heads / kv_heads query heads. None = as many as heads.
         dim_head: width of one head. None = the stream's width divided by heads.
-        projection: how queries, keys and values are made, and what of them is remembered while decoding.
-        qk_norm: norm of queries and of keys, per head. None = none.
+        projection: makes queries, keys and values, and decides their form in the cache.
+        qk_norm: norm of queries and of keys, per head. None = no norm.
         value_mods: change the values, in order.
-        position: how tokens learn where they stand. None = not.
-        score: how a query's fit to a key is scored.
+        position: gives scores the positions of tokens. None = no positions.
+        score: scores the fit of a query to a key.
         score_mods: change the scores, in order.
-        normalizer: how scores become weights.
-        output_mods: change what each head gathered, in order.
+        normalizer: turns scores into weights.
+        output_mods: change the gathered values of each head, in order.
         window: a token sees only tokens fewer than this many positions away, itself included. None = any distance.
-        memory: learned keys and values that every token sees beside the others, a number of them.
-        dropout: share of the weights dropped in training.
-        backend: how it is computed; auto picks the fastest that all parts can run on.
+        memory: number of learned keys and values that every token sees besides the others.
+        dropout: fraction of the weights dropped in training.
+        backend: implementation; auto chooses the fastest one that all parts run on.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class Attention(Mixer):
             q = self.projection.project_queries(x)
             k, v, where, trace = self._make_context_keys_values(len(x), where, inputs, trace, cache)
         if self.q_norm is not None:
-            # Norms may come back wider under autocast, and the kernels want queries, keys and values of one type.
+            # Norms may return a wider type under autocast, and kernels need queries, keys and values of one type.
             q = self.q_norm(q, inputs).to(q.dtype)
         q = _group_queries(q, len(k))
         # place
@@ -137,7 +137,7 @@ class Attention(Mixer):
         return self.to_out(out.transpose(1, 2).flatten(2)), trace
 
     def _check_shared_keys(self) -> None:
-        """Refuses parts that read or change keys and values per head where the projection keeps none."""
+        """Refuse parts that need keys and values per head with a projection that has none."""
         clashing = {
             "qk_norm": self.q_norm is not None,
             "value_mods": len(self.value_mods) > 0,
@@ -148,14 +148,14 @@ class Attention(Mixer):
         found = [name for name, clashes in clashing.items() if clashes]
         if found:
             raise ValueError(
-                f"attention: projection {type(self.projection).__name__} keeps no keys and values per head, "
-                f"so it cannot be combined with {' and '.join(found)}; leave one of them away"
+                f"attention: projection {type(self.projection).__name__} has no keys and values per head, "
+                f"so it cannot be combined with {' and '.join(found)}; omit one of them"
             )
 
     def _make_keys_values(
         self, k: Tensor, v: Tensor, x: Tensor, where: Where, inputs: Inputs, trace: Trace, cache: CallCache | None
     ) -> tuple[Tensor, Tensor, Where, Trace]:
-        """Keys and values of the row's own tokens, what the cache remembers included."""
+        """Make keys and values of the row's own tokens, the cached ones included."""
         earlier, trace = trace.values, trace.add_values(v)
         k, v = self._modify_keys_values(k, v, x, where.queries, inputs, earlier)
         if cache is None:
@@ -166,7 +166,7 @@ class Attention(Mixer):
     def _make_context_keys_values(
         self, rows: int, where: Where, inputs: Inputs, trace: Trace, cache: CallCache | None
     ) -> tuple[Tensor, Tensor, Where, Trace]:
-        """Keys and values of the context, made in the first forward of a decoding and only read in the others."""
+        """Make keys and values of the context, only once while decoding."""
         if cache is not None and (kept := cache.fixed.get("context")) is not None:
             return kept.keys, kept.values, _look_at_context(where, kept, rows // len(kept.keys)), trace
         context, mask = inputs.require("context", self), inputs.context_mask
@@ -181,7 +181,7 @@ class Attention(Mixer):
     def _modify_keys_values(
         self, k: Tensor, v: Tensor, source: Tensor, at: Tensor, inputs: Inputs, earlier: tuple[Tensor, ...]
     ) -> tuple[Tensor, Tensor]:
-        """Keys and values as they are remembered."""
+        """Change keys and values into their cached form."""
         for mod in self.value_mods:
             v = mod(v, source, earlier)
         if self.k_norm is not None:
@@ -192,10 +192,10 @@ class Attention(Mixer):
 
 
 def build_attention_shape(shape: LayerShape, heads: int, kv_heads: int | None, dim_head: int | None) -> AttentionShape:
-    """Sizes of an attention layer, defaults filled in.
+    """Build the sizes of an attention layer, with defaults filled in.
 
     Raises:
-        ValueError: the width does not divide into heads, or the heads into groups.
+        ValueError: the width is not a multiple of the heads, or the heads are not a multiple of kv_heads.
     """
     if dim_head is None:
         if heads < 1 or shape.dim % heads:
@@ -209,7 +209,7 @@ def build_attention_shape(shape: LayerShape, heads: int, kv_heads: int | None, d
 
 
 def _group_queries(q: Tensor, contexts: int) -> Tensor:
-    """Queries (b h 1 d) of rows of which each group has one context, as queries (c h g d) of one row a context."""
+    """Group single queries (b h 1 d) of rows with the same context into queries (c h g d) of one row a context."""
     rows = len(q) // contexts
     if rows == 1:
         return q
@@ -217,13 +217,19 @@ def _group_queries(q: Tensor, contexts: int) -> Tensor:
 
 
 def _look_at_context(where: Where, context: FixedContext, sharing: int) -> Where:
-    """The same queries looking at a context that so many rows share, as queries of one row a context."""
+    """Replace the keys by those of a context.
+
+    Args:
+        where: positions of the queries.
+        context: keys and mask.
+        sharing: number of rows that share one row of the context.
+    """
     across = where.switch_to_context(context.keys.shape[-2], None)
     return replace(across.group_rows(sharing) if sharing > 1 else across, valid=context.mask)
 
 
 def _prepend_memory(memory: Tensor, k: Tensor, v: Tensor, where: Where) -> tuple[Tensor, Tensor, Where]:
-    """Persistent keys and values (2 g m d) in front of the others."""
+    """Prepend persistent keys and values (2 g m d)."""
     own_k, own_v = memory.to(k.dtype).unsqueeze(1).expand(-1, k.shape[0], -1, -1, -1)
     return torch.cat((own_k, k), dim=-2), torch.cat((own_v, v), dim=-2), where.add_memory(memory.shape[-2])
 

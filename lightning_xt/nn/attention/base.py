@@ -14,20 +14,20 @@ from lightning_xt.core.where import Where
 
 
 class Mixer(nn.Module, ABC):
-    """Attention, or anything that can stand in its place."""
+    """Attention, or another part that moves information between tokens."""
 
     @abstractmethod
     def forward(
         self, x: Float[Tensor, "b n D"], where: Where, inputs: Inputs, trace: Trace, cache: CallCache | None
     ) -> tuple[Float[Tensor, "b n D"], Trace]:
-        """Mixes the tokens of each row.
+        """Mix the tokens of each row.
 
         Args:
             x: hidden states of the new tokens.
-            where: their positions, and which of them may look at which.
-            inputs: what the forward was given beside the tokens; cross-attention reads its context there.
-            trace: what earlier layers of this forward left.
-            cache: memory of this call of the layer. None outside decoding.
+            where: positions of the tokens, and the mask.
+            inputs: inputs of the forward besides the tokens, such as the context of cross-attention.
+            trace: results of earlier layers of this forward.
+            cache: cache of this call of the layer. None outside decoding.
         """
 
 

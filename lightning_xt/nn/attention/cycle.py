@@ -12,7 +12,7 @@ from lightning_xt.nn.attention.base import Mixer, MixerFactory
 
 
 class Cycle(Mixer):
-    """Gives layer 0 the first recipe, layer 1 the second, and starts over after the last: local and global layers.
+    """Alternates between recipes: layer 0 has the first, layer 1 the second, and after the last the first follows.
 
     Args:
         shape: sizes, given by the stack.

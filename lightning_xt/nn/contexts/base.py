@@ -1,4 +1,4 @@
-"""The contract of a context: what cross-attention reads."""
+"""The contract of a context: the vectors of cross-attention."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -12,12 +12,12 @@ from lightning_xt.core.shapes import LayerShape
 
 
 class Context(nn.Module, ABC):
-    """Provides the vectors that cross-attention reads, and which of them are real."""
+    """Source of the vectors that cross-attention reads, and of their mask."""
 
     dim: int
     """Width of the vectors."""
     ordered: ClassVar[bool] = False
-    """Whether the vectors are a sequence, so that cross-attention can use the position of each."""
+    """True if the vectors are a sequence, so that cross-attention can use their positions."""
 
     @abstractmethod
     def forward(self, batch: int, inputs: Inputs) -> tuple[Float[Tensor, "b m c"], Bool[Tensor, "b m"] | None]: ...

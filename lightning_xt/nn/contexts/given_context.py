@@ -7,7 +7,7 @@ from lightning_xt.nn.contexts.base import Context
 
 
 class GivenContext(Context):
-    """Hands on the context that the caller gives with each forward, such as an encoder's output.
+    """Passes on the context that the caller gives with each forward, such as an encoder's output.
 
     Args:
         shape: sizes, given by the model.

@@ -12,10 +12,10 @@ from lightning_xt.core.where import Where
 
 
 class Embedding(nn.Module, ABC):
-    """Adds what a token's id does not tell: where it stands, of which type it is."""
+    """Embedding of a token besides its id: of its position or of its type."""
 
     max_length: int | None = None
-    """Positions it can tell apart. None = any number."""
+    """Number of positions that the embedding distinguishes. None = any number."""
 
     @abstractmethod
     def forward(self, x: Float[Tensor, "b n D"], where: Where, inputs: Inputs) -> Float[Tensor, "b n D"]: ...

@@ -15,7 +15,7 @@ class LearnedPositions(Embedding):
 
     Args:
         shape: sizes, given by the model.
-        max_length: positions in the table; no longer sequence can be read or written.
+        max_length: number of positions in the table, and so of tokens in the longest sequence.
     """
 
     def __init__(self, shape: LayerShape, *, max_length: int = 1024) -> None:
@@ -27,7 +27,7 @@ class LearnedPositions(Embedding):
     def forward(self, x: Float[Tensor, "b n D"], where: Where, inputs: Inputs) -> Float[Tensor, "b n D"]:
         if where.end > self.table.num_embeddings:
             raise ValueError(
-                f"embeddings: LearnedPositions has max_length {self.max_length}, and the sequence is "
+                f"embeddings: LearnedPositions has max_length {self.max_length}, but the sequence is "
                 f"{where.end} tokens long; shorten it, or train with a larger max_length"
             )
         return x + self.table(where.queries)

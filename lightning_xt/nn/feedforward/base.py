@@ -1,4 +1,4 @@
-"""The contract of a feedforward: changes each token on its own."""
+"""The contract of a feedforward: changes each token separately."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from lightning_xt.core.shapes import LayerShape
 
 
 class FeedForward(nn.Module, ABC):
-    """Changes each token without looking at the others."""
+    """Map of each token, independent of the other tokens."""
 
     @abstractmethod
     def forward(self, x: Float[Tensor, "b n D"]) -> Float[Tensor, "b n D"]: ...

@@ -12,10 +12,10 @@ class GEGLU(GLU):
 
     Args:
         shape: sizes, given by the stack.
-        hidden_dim: width of each half. None = 8/3 of the stream's, rounded up to a multiple of 8, which makes the
-            parameters as many as those of an MLP of four times the stream's width.
-        bias: whether the maps have biases.
-        dropout: share of the hidden features dropped in training.
+        hidden_dim: width of each half. None = 8/3 of the stream's width, rounded up to a multiple of 8, which gives as
+            many parameters as an MLP of four times the stream's width has.
+        bias: True if the maps have biases.
+        dropout: fraction of the hidden features dropped in training.
     """
 
     def activate(self, gate: Float[Tensor, "b n f"]) -> Float[Tensor, "b n f"]:

@@ -9,16 +9,16 @@ from lightning_xt.system.option_checks import check_option
 
 
 class GLU(FeedForward):
-    """The gated family: one half of the hidden features, bent, gates the other half.
+    """Gated linear unit: one half of the hidden features, after an activation, gates the other half.
 
     Shazeer, 2020. https://arxiv.org/abs/2002.05202
 
     Args:
         shape: sizes, given by the stack.
-        hidden_dim: width of each half. None = 8/3 of the stream's, rounded up to a multiple of 8, which makes the
-            parameters as many as those of an MLP of four times the stream's width.
-        bias: whether the maps have biases.
-        dropout: share of the hidden features dropped in training.
+        hidden_dim: width of each half. None = 8/3 of the stream's width, rounded up to a multiple of 8, which gives as
+            many parameters as an MLP of four times the stream's width has.
+        bias: True if the maps have biases.
+        dropout: fraction of the hidden features dropped in training.
     """
 
     def __init__(
@@ -29,7 +29,7 @@ class GLU(FeedForward):
         check_option(f"feedforward: {type(self).__name__}", "hidden_dim", hidden_dim, least=1)
         check_option(f"feedforward: {type(self).__name__}", "dropout", dropout, least=0, below=1)
         self.to_hidden = nn.Linear(shape.dim, 2 * hidden_dim, bias=bias)
-        # Two maps in one weight, which optimizers of matrices take apart.
+        # Two maps in one weight, which optimizers of matrices split.
         self.stacked_rows = {"to_hidden": (hidden_dim, hidden_dim)}
         self.dropout = nn.Dropout(dropout)
         self.to_out = nn.Linear(hidden_dim, shape.dim, bias=bias)
@@ -40,4 +40,4 @@ class GLU(FeedForward):
 
     @abstractmethod
     def activate(self, gate: Float[Tensor, "b n f"]) -> Float[Tensor, "b n f"]:
-        """The activation of the gate."""
+        """Apply the activation of the gate."""

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class Head(nn.Module, ABC):
-    """Scores every word of the vocabulary."""
+    """Map from the last hidden state to a score for every token of the vocabulary."""
 
     @abstractmethod
     def forward(self, x: Float[Tensor, "b n D"]) -> Float[Tensor, "b n v"]: ...

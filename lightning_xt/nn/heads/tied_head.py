@@ -6,7 +6,7 @@ from lightning_xt.nn.heads.base import Head
 
 
 class TiedHead(Head):
-    """Scores words by the product with their own embeddings: one table for reading and writing.
+    """Scores tokens by the product with their embeddings, so that input and output share one table.
 
     Press and Wolf, 2016. https://arxiv.org/abs/1608.05859
 

@@ -5,7 +5,7 @@ from lightning_xt.nn.heads.base import Head
 
 
 class UntiedHead(Head):
-    """Scores words by a linear map of its own.
+    """Scores tokens by a linear map.
 
     Args:
         embedding: the token embedding, given by the model; only its sizes are used.

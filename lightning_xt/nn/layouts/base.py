@@ -1,4 +1,4 @@
-"""The contract of a layout: which sublayers there are, and in which order a forward calls them."""
+"""The contract of a layout: the sublayers of a stack, and the order in which a forward calls them."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -8,21 +8,21 @@ Kind = Literal["attention", "cross_attention", "feedforward"]
 
 
 class Step(NamedTuple):
-    """One call of a sublayer. Steps that are equal call the same sublayer, with the same weights."""
+    """One call of a sublayer. Equal steps call the same sublayer, with the same weights."""
 
     kind: Kind
     layer: int
 
 
 class Layout(ABC):
-    """Lays a stack out in time."""
+    """Order of the sublayers of a stack."""
 
     @abstractmethod
     def list_steps(self, kinds: Sequence[Kind]) -> Sequence[Step]:
-        """The calls of one forward.
+        """List the calls of one forward.
 
         Args:
-            kinds: what a layer is made of, in the usual order.
+            kinds: the sublayers of a layer, in the usual order.
         """
 
 

@@ -12,7 +12,7 @@ class Looped(Layout):
 
     Args:
         depth: number of layers, given by the stack.
-        loops: how many times.
+        loops: number of times that a forward runs through all layers.
     """
 
     def __init__(self, depth: int, *, loops: int = 2) -> None:

@@ -1,4 +1,4 @@
-"""The contract of a normalizer: scores in, weights out, hidden pairs get none."""
+"""The contract of a normalizer: from scores to weights, which are 0 for hidden pairs."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -11,10 +11,10 @@ from lightning_xt.core.shapes import AttentionShape
 
 
 class Normalizer(nn.Module, ABC):
-    """Turns the scores of a query into the weights of its keys."""
+    """Map from the scores of a query to the weights of its keys."""
 
     backends: ClassVar[frozenset[str]] = frozenset({"explicit"})
-    """Ways of computing attention that give exactly these weights."""
+    """Backends that give exactly these weights."""
 
     @abstractmethod
     def forward(

@@ -6,11 +6,11 @@ from lightning_xt.nn.normalizers.base import Normalizer
 
 
 class Sigmoid(Normalizer):
-    """Weighs every key on its own, with no competition between keys.
+    """Weighs every key separately, without competition between keys.
 
     Ramapuram et al., 2024. https://arxiv.org/abs/2409.04431
-    The paper offsets scores by minus the log of the sequence length; here it is the number of keys that the query sees,
-    which is the same for full attention and keeps decoding with a cache equal to one forward.
+    The paper offsets scores by minus the log of the sequence length, this by minus the log of the number of keys that
+    the query sees. Both are equal for full attention, and decoding with a cache stays equal to one forward.
 
     Args:
         shape: sizes, given by the attention layer.

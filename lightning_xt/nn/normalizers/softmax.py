@@ -7,10 +7,10 @@ from lightning_xt.nn.normalizers.base import Normalizer
 
 
 class Softmax(Normalizer):
-    """Exponentials that sum to one over the keys, summed in float32 or better.
+    """Exponentiates scores and divides by their sum over the keys, in float32 or better.
 
     Vaswani et al., 2017. https://arxiv.org/abs/1706.03762
-    A query that sees no key gets no weight at all.
+    The weights of a query that sees no key are 0.
 
     Args:
         shape: sizes, given by the attention layer.

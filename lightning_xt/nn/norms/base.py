@@ -11,7 +11,7 @@ from lightning_xt.core.shapes import LayerShape
 
 
 class Norm(nn.Module, ABC):
-    """Rescales each vector on its own; adaptive norms read their condition from the inputs."""
+    """Rescaling of each vector; adaptive norms read their condition from the inputs."""
 
     @abstractmethod
     def forward(self, x: Float[Tensor, "... D"], inputs: Inputs) -> Float[Tensor, "... D"]: ...

@@ -16,7 +16,7 @@ class LayerNorm(Norm):
     Args:
         shape: sizes, given by the layer.
         eps: added to the variance before the root.
-        bias: whether to add a learned bias, as the paper does.
+        bias: True to add a learned bias, as the paper does.
     """
 
     def __init__(self, shape: LayerShape, *, eps: float = 1e-6, bias: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""The contract of an output mod: changes what each head gathered, before heads are joined."""
+"""The contract of an output mod: changes the gathered values of each head before heads are joined."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from lightning_xt.core.shapes import AttentionShape
 
 
 class OutputMod(nn.Module, ABC):
-    """Scales or gates the gathered values of each token and head."""
+    """Scale or gate of the gathered values of each token and head."""
 
     @abstractmethod
     def forward(self, out: Float[Tensor, "b h i e"], x: Float[Tensor, "b i D"]) -> Float[Tensor, "b h i e"]: ...

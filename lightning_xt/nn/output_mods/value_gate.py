@@ -8,7 +8,7 @@ from lightning_xt.nn.output_mods.base import OutputMod
 
 
 class ValueGate(OutputMod):
-    """Gates every gathered feature by a sigmoid of the query's own token.
+    """Gates every gathered feature by a sigmoid of the query's token.
 
     Qiu et al., 2025 (gated attention, the gate after the attention). https://arxiv.org/abs/2505.06708
     A learned bias, absent in the paper, starts the gate nearly open.

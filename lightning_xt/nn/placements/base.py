@@ -1,4 +1,4 @@
-"""The contract of a placement: where norms stand around a sublayer."""
+"""The contract of a placement: the norms around a sublayer."""
 
 from abc import ABC
 from collections.abc import Callable
@@ -13,23 +13,23 @@ from lightning_xt.nn.norms.base import NormFactory
 
 
 class Placement(nn.Module, ABC):
-    """Norms before a sublayer, on its output, and on the stream after it. None of them by default."""
+    """Norms before a sublayer, on its output, and on the stream after it; no norm by default."""
 
     norms_embeddings: ClassVar[bool] = False
-    """Whether the stack norms the embeddings before the first sublayer."""
+    """True if the stack norms the embeddings before the first sublayer."""
     norms_output: ClassVar[bool] = True
-    """Whether the stack norms the stream after the last sublayer."""
+    """True if the stack norms the stream after the last sublayer."""
 
     def normalize_input(self, x: Float[Tensor, "b n D"], inputs: Inputs) -> Float[Tensor, "b n D"]:
-        """What the sublayer reads."""
+        """Norm the input of the sublayer."""
         return x
 
     def normalize_output(self, out: Float[Tensor, "b n D"], inputs: Inputs) -> Float[Tensor, "b n D"]:
-        """What is written to the stream."""
+        """Norm the output of the sublayer."""
         return out
 
     def normalize_stream(self, stream: Float[Tensor, "b n *s D"], inputs: Inputs) -> Float[Tensor, "b n *s D"]:
-        """The stream after it was written to."""
+        """Norm the stream after the sublayer."""
         return stream
 
 

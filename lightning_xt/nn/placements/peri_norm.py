@@ -8,14 +8,14 @@ from lightning_xt.nn.placements.base import Placement
 
 
 class PeriNorm(Placement):
-    """Norms what a sublayer reads and what it writes, the embeddings and the output.
+    """Norms the input and the output of each sublayer, the embeddings and the last output.
 
     Kim et al., 2025 (Peri-LN). https://arxiv.org/abs/2502.02732
-    The norm of the embeddings is what sets it apart from SandwichNorm.
+    SandwichNorm has the same norms but for that of the embeddings.
 
     Args:
         shape: sizes, given by the stack.
-        norm: makes the norms, given by the stack.
+        norm: factory of the norms, given by the stack.
     """
 
     norms_embeddings = True

@@ -14,7 +14,7 @@ class PostNorm(Placement):
 
     Args:
         shape: sizes, given by the stack.
-        norm: makes the norms, given by the stack.
+        norm: factory of the norms, given by the stack.
     """
 
     norms_output = False

@@ -8,13 +8,13 @@ from lightning_xt.nn.placements.base import Placement
 
 
 class PreNorm(Placement):
-    """Norms what a sublayer reads and leaves the stream alone; the stack norms it once at the end.
+    """Norms the input of each sublayer but not the stream, which the stack norms once at the end.
 
     Xiong et al., 2020. https://arxiv.org/abs/2002.04745
 
     Args:
         shape: sizes, given by the stack.
-        norm: makes the norms, given by the stack.
+        norm: factory of the norms, given by the stack.
     """
 
     def __init__(self, shape: LayerShape, norm: NormFactory) -> None:

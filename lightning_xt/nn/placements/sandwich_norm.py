@@ -8,13 +8,13 @@ from lightning_xt.nn.placements.base import Placement
 
 
 class SandwichNorm(Placement):
-    """Norms what a sublayer reads and what it writes.
+    """Norms the input and the output of each sublayer.
 
     Ding et al., 2021 (CogView). https://arxiv.org/abs/2105.13290
 
     Args:
         shape: sizes, given by the stack.
-        norm: makes the norms, given by the stack.
+        norm: factory of the norms, given by the stack.
     """
 
     def __init__(self, shape: LayerShape, norm: NormFactory) -> None:

@@ -15,7 +15,7 @@ class ALiBi(Position):
 
     Args:
         shape: sizes, given by the attention layer.
-        biased_heads: number of heads that feel distance; the others see no position. None = all.
+        biased_heads: number of heads with a bias; the others see no position. None = all.
     """
 
     def __init__(self, shape: AttentionShape, *, biased_heads: int | None = None) -> None:
@@ -33,9 +33,9 @@ class ALiBi(Position):
 
 
 def _compute_slopes(heads: int) -> list[float]:
-    """A geometric sequence from 2^(-8/heads) to 2^-8.
+    """Compute a geometric sequence from 2^(-8/heads) to 2^-8.
 
-    For head counts that are no power of two the paper's rule: the sequence of the power below, then every other
+    Head counts that are not a power of two follow the paper's rule: the sequence of the power below, then every other
     slope of the sequence of the power above.
     """
     below = 2 ** math.floor(math.log2(heads))

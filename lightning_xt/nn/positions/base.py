@@ -1,4 +1,4 @@
-"""The contract of a position: how attention learns where tokens stand."""
+"""The contract of a position: the information of attention about the positions of tokens."""
 
 from abc import ABC
 from collections.abc import Callable, Mapping, Sequence
@@ -15,17 +15,17 @@ from lightning_xt.core.where import Where
 
 
 class Position(nn.Module, ABC):
-    """Turns queries and keys before they meet, or adds a bias to their scores, or both. Does nothing by default."""
+    """Rotation of queries and keys, a bias of their scores, or both; nothing by default."""
 
     _constants: Mapping[str, tuple[float, ...]] = MappingProxyType({})
     backends: ClassVar[frozenset[str]] = frozenset({"fused", "flex", "explicit"})
-    """Ways of computing attention that this part can run on."""
+    """Backends that this part runs on."""
     biased: ClassVar[bool] = False
-    """Whether a variant has a `bias`. Derived."""
+    """True if a variant has a `bias`. Derived."""
     paired: ClassVar[bool] = False
-    """Whether a variant has a `pairwise`. Derived."""
+    """True if a variant has a `pairwise`. Derived."""
     per_row: ClassVar[bool] = False
-    """Whether the bias differs between rows that share positions and mask, because it reads the tokens."""
+    """True if the bias differs between rows with the same positions and mask, because it depends on the tokens."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -33,11 +33,11 @@ class Position(nn.Module, ABC):
         cls.paired = cls.pairwise is not Position.pairwise
 
     def register_constant(self, name: str, values: Sequence[float]) -> None:
-        """Registers a buffer that stays float32 when the model is cast: in bf16 position 1000 would be 1003's equal.
+        """Register a buffer that stays float32 when the model is cast: in bf16 positions 1000 and 1003 are equal.
 
         Args:
-            name: of the buffer.
-            values: its numbers.
+            name: name of the buffer.
+            values: numbers in the buffer.
         """
         self.register_buffer(name, torch.tensor(values, dtype=torch.float32), persistent=False)
         self._constants = {**self._constants, name: tuple(values)}
@@ -49,21 +49,21 @@ class Position(nn.Module, ABC):
         return self
 
     def rotate_queries(self, q: Float[Tensor, "b h i d"], at: Int[Tensor, "#b i"]) -> Float[Tensor, "b h i r"]:
-        """Turns queries by where they stand."""
+        """Rotate queries by their positions."""
         return q
 
     def rotate_keys(self, k: Float[Tensor, "b g j d"], at: Int[Tensor, "#b j"]) -> Float[Tensor, "b g j r"]:
-        """Turns keys by where they stand, before they are remembered."""
+        """Rotate keys by their positions, before they are cached."""
         return k
 
     def prepare(self, x: Float[Tensor, "b i D"], where: Where, window: int | None, cache: CallCache | None) -> Any:
-        """What `bias` is given as `p`: computed once per forward from the new tokens and what the cache kept.
+        """Compute the argument `p` of `bias` once per forward, from the new tokens and the cache.
 
         Args:
-            x: the vectors attention was given.
+            x: input of the attention.
             where: positions of queries and of all keys.
-            window: how far back the layer looks; whatever is remembered must be kept as long as the keys are.
-            cache: memory of this call. None outside decoding.
+            window: window of the layer; anything cached must be kept as long as the keys are.
+            cache: cache of this call. None outside decoding.
         """
         return where.expand(where.rows)
 
@@ -78,20 +78,20 @@ class Position(nn.Module, ABC):
         return p.pad(queries, keys)
 
     def bias(self, b: Tensor, h: Tensor, i: Tensor, j: Tensor, p: Any) -> Float[Tensor, "..."]:
-        """What is added to the score of the query with index i and the key with index j, in row b and head h.
+        """Compute the bias of the query with index i and the key with index j, in row b and head h.
 
-        Written elementwise: with indices that broadcast it is the dense bias, with scalars flex's score_mod.
+        Written elementwise: broadcast indices give the dense bias, scalars make it flex's score_mod.
         """
         raise TypeError(f"{type(self).__name__} has no bias")
 
     def pairwise(
         self, scores: Float[Tensor, "b h i j"], q: Float[Tensor, "b h i d"], where: Where
     ) -> Float[Tensor, "b h i j"]:
-        """What is added to the scores where it depends on them, which only the explicit backend can give.
+        """Compute a bias that depends on the scores, on the explicit backend only.
 
         Args:
-            scores: scaled, after the score mods.
-            q: queries, turned.
+            scores: scaled scores after the score mods.
+            q: rotated queries.
             where: positions and mask, without persistent keys.
         """
         raise TypeError(f"{type(self).__name__} has no pairwise term")

@@ -9,7 +9,7 @@ from lightning_xt.system.option_checks import check_option
 
 
 class Contextual(Position):
-    """Counts positions by gates that each query opens for the keys it cares about (CoPE).
+    """Counts positions by gates that each query opens for the keys that fit it (CoPE).
 
     Golovneva et al., 2024. https://arxiv.org/abs/2405.18719
     The position of a key is the sum of the gates from it up to the query, a gate being the sigmoid of the score; its
@@ -17,7 +17,7 @@ class Contextual(Position):
 
     Args:
         shape: sizes, given by the attention layer.
-        max_position: positions in the table; larger ones share the last.
+        max_position: number of positions in the table; larger ones share the last.
     """
 
     backends = frozenset({"explicit"})

@@ -13,11 +13,11 @@ class RelativeBias(Position):
     """Learns a bias per head for each bucket of distances, the buckets growing with the logarithm of the distance.
 
     Raffel et al., 2019 (T5). https://arxiv.org/abs/1910.10683
-    Each layer has a table of its own, where T5 shares one among all layers.
+    Each layer has its own table; T5 shares one among all layers.
 
     Args:
         shape: sizes, given by the attention layer.
-        num_buckets: buckets; half of them hold one distance each. Bidirectional attention splits them between
+        num_buckets: number of buckets; half of them hold one distance each. Bidirectional attention splits them between
             earlier and later keys.
         max_distance: distances from here on share the last bucket, in tokens.
     """
@@ -38,7 +38,7 @@ class RelativeBias(Position):
         return self.table[self._find_bucket(p.keys[b, j] - p.queries[b, i]), h]
 
     def _find_bucket(self, ahead: Int[Tensor, "..."]) -> Int[Tensor, "..."]:
-        """Bucket of a key that stands so many positions after the query."""
+        """Find the bucket of a key by its position relative to the query."""
         if self.causal:
             return self._find_distance_bucket((-ahead).clamp(min=0), self.num_buckets)
         half = self.num_buckets // 2

@@ -1,4 +1,4 @@
-"""The contract of a projection: how queries, keys and values are made from hidden states, and what is remembered."""
+"""The contract of a projection: from hidden states to queries, keys and values, and their layout in the cache."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -11,49 +11,50 @@ from lightning_xt.core.call_cache import CallCache
 from lightning_xt.core.shapes import AttentionShape
 
 Kernel = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Queries, keys and values to gathered values: score, weigh and gather, with positions and mask already inside."""
+"""Map from queries, keys and values to gathered values, which knows positions and mask."""
 
 
 class Projection(nn.Module, ABC):
-    """Makes queries, keys and values; owns the layout of what decoding remembers of them."""
+    """Map from hidden states to queries, keys and values, which also decides their layout in the cache."""
 
     per_head: ClassVar[bool] = True
-    """Whether keys and values leave as one vector per head, so that norms, mods and extra keys can touch them."""
+    """True if keys and values are one vector per head, so that norms, mods and extra keys can change them."""
     rotated_dim: int
-    """Features of each head that positions turn."""
+    """Number of features of each head that positions rotate."""
     scale: float
     """Factor on the product of query and key."""
 
     def project(
         self, x: Float[Tensor, "b n D"]
     ) -> tuple[Float[Tensor, "b h n d"], Float[Tensor, "b g n _"], Float[Tensor, "b g n e"]]:
-        """Queries, keys and values of the same tokens, the latter two as they are remembered, in one product or more.
+        """Project tokens to queries, and to keys and values in their cached form.
 
         Cross-attention, with other vectors for keys, calls `project_queries` and `project_keys_values` instead.
         """
         return self.project_queries(x), *self.project_keys_values(x)
 
     @abstractmethod
-    def project_queries(self, x: Float[Tensor, "b i D"]) -> Float[Tensor, "b h i d"]: ...
+    def project_queries(self, x: Float[Tensor, "b i D"]) -> Float[Tensor, "b h i d"]:
+        """Project tokens to queries."""
 
     @abstractmethod
     def project_keys_values(
         self, source: Float[Tensor, "b j c"]
     ) -> tuple[Float[Tensor, "b g j d"], Float[Tensor, "b g j e"]]:
-        """Keys and values of new tokens, in the form in which they are remembered."""
+        """Project vectors to keys and values in their cached form."""
 
     def rotate(self, x: Float[Tensor, "b h n d"], turn: Callable[[Tensor], Tensor]) -> Float[Tensor, "b h n d"]:
-        """Applies positions to the features that take them."""
+        """Apply a rotation to the features that are rotated."""
         return turn(x)
 
     def remember(
         self, k: Float[Tensor, "b g i d"], v: Float[Tensor, "b g i e"], cache: CallCache, window: int | None
     ) -> tuple[Float[Tensor, "b g j d"], Float[Tensor, "b g j e"]]:
-        """Adds new keys and values to the memory and returns all of them."""
+        """Append new keys and values to the cache and return all of them."""
         return cache.append("keys", k, window=window), cache.append("values", v, window=window)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, kernel: Kernel) -> Float[Tensor, "b h i e"]:
-        """Runs attention over what is remembered."""
+        """Run a kernel over keys and values in their cached form."""
         return kernel(q, k, v)
 
 

@@ -13,17 +13,17 @@ from lightning_xt.system.option_checks import check_option
 
 
 class Latent(Projection):
-    """Compresses keys and values of all heads into one small latent vector per token, which is all that is remembered.
+    """Compresses keys and values of all heads into one small latent vector per token, the only one that is cached.
 
     DeepSeek-AI, 2024 (multi-head latent attention of DeepSeek-V2). https://arxiv.org/abs/2405.04434
-    The part of the key that positions turn is decoupled, made from the hidden state and shared by all heads. While
+    The rotated part of the key is decoupled: projected from the hidden state and shared by all heads. While
     decoding, the expansion is absorbed into queries and outputs, so that latents are never expanded to keys and values.
 
     Args:
-        shape: sizes, given by the attention layer; a head's dim_head features without position, its values as wide.
+        shape: sizes, given by the attention layer; dim_head is the width of a head without its rotated features.
         latent_dim: width of the key/value latent. None = half the model's width.
-        query_latent_dim: width of a latent for the queries too. None = queries straight from the hidden state.
-        rotary_dim: features with position, added to each head. None = half of dim_head, rounded up to even.
+        query_latent_dim: width of a latent of the queries. None = queries directly from the hidden state.
+        rotary_dim: number of rotated features, added to each head. None = half of dim_head, rounded up to even.
     """
 
     per_head = False
@@ -94,7 +94,7 @@ class Latent(Projection):
 
 
 class _Compress(nn.Module):
-    """A linear map to a latent, normed by its root mean square."""
+    """Linear map to a latent, divided by its root mean square."""
 
     def __init__(self, dim: int, latent_dim: int) -> None:
         super().__init__()

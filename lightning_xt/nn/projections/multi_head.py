@@ -22,7 +22,7 @@ class MultiHead(Projection):
         self.heads, self.kv_heads = shape.heads, shape.kv_heads
         self.rotated_dim, self.scale = shape.dim_head, shape.dim_head**-0.5
         q_rows, kv_rows = shape.heads * shape.dim_head, shape.kv_heads * shape.dim_head
-        # Maps that read the same are one product. Optimizers of matrices take them apart.
+        # Maps of the same input are one product. Optimizers of matrices split them.
         self.stacked_rows: dict[str, tuple[int, ...]]
         if shape.context_dim is None:
             self.to_qkv = nn.Linear(shape.dim, q_rows + 2 * kv_rows, bias=False)

@@ -1,4 +1,4 @@
-"""The contract of a residual: how a sublayer reads from the stream and writes back to it."""
+"""The contract of a residual: reads a sublayer's input from the stream and writes its output back."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -10,22 +10,22 @@ from lightning_xt.core.shapes import LayerShape
 
 
 class Residual(nn.Module, ABC):
-    """Joins one sublayer to the residual stream, whose shape is the residual's own affair."""
+    """Connection of one sublayer to the residual stream, whose shape only the residual knows."""
 
     def open(self, x: Float[Tensor, "b n D"]) -> Float[Tensor, "b n *s D"]:
-        """The stream before the first sublayer."""
+        """Make the stream before the first sublayer."""
         return x
 
     def read(self, stream: Float[Tensor, "b n *s D"]) -> Float[Tensor, "b n D"]:
-        """What the sublayer gets to see."""
+        """Read the input of the sublayer."""
         return stream
 
     @abstractmethod
     def write(self, stream: Float[Tensor, "b n *s D"], out: Float[Tensor, "b n D"]) -> Float[Tensor, "b n *s D"]:
-        """The stream with the sublayer's output in it."""
+        """Write the output of the sublayer to the stream."""
 
     def close(self, stream: Float[Tensor, "b n *s D"]) -> Float[Tensor, "b n D"]:
-        """The vectors after the last sublayer."""
+        """Turn the stream after the last sublayer into hidden states."""
         return stream
 
 

@@ -14,7 +14,7 @@ class GRUGate(Residual):
     Args:
         shape: sizes, given by the stack.
         index: number of sublayers before this one, given by the stack.
-        bias_init: start of the update gate's bias; the larger, the closer a fresh layer is to passing the stream on.
+        bias_init: start of the update gate's bias; the larger, the closer a fresh layer is to the identity.
     """
 
     def __init__(self, shape: LayerShape, index: int, *, bias_init: float = 2.0) -> None:
@@ -25,7 +25,7 @@ class GRUGate(Residual):
         self.update_bias = nn.Parameter(torch.full((shape.dim,), bias_init))
 
     def write(self, stream: Float[Tensor, "b n D"], out: Float[Tensor, "b n D"]) -> Float[Tensor, "b n D"]:
-        # Sums and curves of gates in float32: each layer would round the whole stream several times.
+        # Gates in float32, because otherwise each layer rounds the whole stream several times.
         precise = torch.promote_types(stream.dtype, torch.float32)
         reset_y, update_y, candidate_y = self.from_out(out).to(precise).chunk(3, dim=-1)
         reset_x, update_x = self.from_stream(stream).to(precise).chunk(2, dim=-1)

@@ -13,13 +13,13 @@ class HyperConnection(Residual):
     """Keeps several streams; each sublayer learns which mix of them to read and how to write back to each.
 
     Zhu et al., 2024 (dynamic hyper-connections). https://arxiv.org/abs/2409.19606
-    Every weight is a learned number plus a small bounded term that reads the token. At the start all streams are
+    Every weight is a learned number plus a small bounded term that depends on the token. At the start all streams are
     equal, and each behaves like one plain residual stream. The model's output is their sum.
 
     Args:
         shape: sizes, given by the stack.
         index: number of sublayers before this one, given by the stack; it first reads stream index % num_streams.
-        num_streams: streams.
+        num_streams: number of streams.
     """
 
     def __init__(self, shape: LayerShape, index: int, *, num_streams: int = 4) -> None:
@@ -46,7 +46,7 @@ class HyperConnection(Residual):
 
     def write(self, stream: Float[Tensor, "b n s D"], out: Float[Tensor, "b n D"]) -> Float[Tensor, "b n s D"]:
         normed = self._normalize(stream)
-        # Row s, column t: how much of stream s goes on as stream t.
+        # Row s, column t: weight of stream s in the new stream t.
         mix = (normed @ self.mix_dynamic.to(stream.dtype)).tanh() * self.read_scale.to(stream.dtype)
         mixed = torch.einsum("bnst,bnsd->bntd", self.mix_static.to(stream.dtype) + mix, stream)
         depth = (normed @ self.write_dynamic.to(stream.dtype)).tanh() * self.write_scale.to(stream.dtype)

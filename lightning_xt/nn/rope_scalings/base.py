@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 class RopeScaling(ABC):
-    """Changes the frequencies of rotary positions, in radians per token, fastest first."""
+    """Map of the frequencies of rotary positions, in radians per token, fastest first."""
 
     gain: float = 1.0
     """Factor on rotated queries and on rotated keys."""

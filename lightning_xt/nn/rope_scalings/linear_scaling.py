@@ -11,11 +11,11 @@ class LinearScaling(RopeScaling):
     Chen et al., 2023. https://arxiv.org/abs/2306.15595
 
     Args:
-        factor: how many times longer sequences become.
+        factor: ratio of the new length to the one of training.
     """
 
     def __init__(self, *, factor: float) -> None:
-        check_option("scaling: LinearScaling", "factor", factor, least=1)
+        check_option("rope_scaling: LinearScaling", "factor", factor, least=1)
         self.factor = factor
 
     def __call__(self, frequencies: Float[Tensor, " d"], base: float) -> Float[Tensor, " d"]:

@@ -11,11 +11,11 @@ class NTKScaling(RopeScaling):
     The "NTK-aware" rule as stated by Peng et al., 2023, section 3.1. https://arxiv.org/abs/2309.00071
 
     Args:
-        factor: how many times longer sequences become.
+        factor: ratio of the new length to the one of training.
     """
 
     def __init__(self, *, factor: float) -> None:
-        check_option("scaling: NTKScaling", "factor", factor, least=1)
+        check_option("rope_scaling: NTKScaling", "factor", factor, least=1)
         self.factor = factor
 
     def __call__(self, frequencies: Float[Tensor, " d"], base: float) -> Float[Tensor, " d"]:

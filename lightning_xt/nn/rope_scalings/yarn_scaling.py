@@ -8,23 +8,23 @@ from lightning_xt.system.option_checks import check_option
 
 
 class YarnScaling(RopeScaling):
-    """Slows pairs that turn rarely within the original length, leaves the fast ones, and sharpens the scores (YaRN).
+    """Slows pairs that turn rarely within the original length, keeps the fast ones, and sharpens the scores (YaRN).
 
     Peng et al., 2023. https://arxiv.org/abs/2309.00071
 
     Args:
-        factor: how many times longer sequences become.
-        original_length: length the model was trained on, in tokens.
-        beta_fast: pairs that turn at least so often within the original length stay as they are.
-        beta_slow: pairs that turn at most so often are slowed by the whole factor.
+        factor: ratio of the new length to the one of training.
+        original_length: length of the sequences in training, in tokens.
+        beta_fast: pairs with at least this many turns within the original length stay as they are.
+        beta_slow: pairs with at most this many turns are slowed by the whole factor.
     """
 
     def __init__(
         self, *, factor: float, original_length: int = 2048, beta_fast: float = 32.0, beta_slow: float = 1.0
     ) -> None:
-        check_option("scaling: YarnScaling", "factor", factor, least=1)
-        check_option("scaling: YarnScaling", "original_length", original_length, least=1)
-        check_option("scaling: YarnScaling", "beta_fast", beta_fast, above=beta_slow)
+        check_option("rope_scaling: YarnScaling", "factor", factor, least=1)
+        check_option("rope_scaling: YarnScaling", "original_length", original_length, least=1)
+        check_option("rope_scaling: YarnScaling", "beta_fast", beta_fast, above=beta_slow)
         self.factor, self.original_length = factor, original_length
         self.beta_fast, self.beta_slow = beta_fast, beta_slow
         self.gain = 0.1 * math.log(factor) + 1.0

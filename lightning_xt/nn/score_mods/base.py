@@ -11,17 +11,17 @@ from lightning_xt.core.shapes import AttentionShape
 
 
 class ScoreMod(nn.Module, ABC):
-    """Changes scores, and weights if it says so. The mask is applied after it."""
+    """Change of the scores, and optionally of the weights. The mask is applied afterwards."""
 
     backends: ClassVar[frozenset[str]] = frozenset({"explicit"})
-    """Ways of computing attention that this part can run on; with "flex" it must work on single scores."""
+    """Backends that this part runs on; "flex" calls it with single scores."""
 
     @abstractmethod
     def forward(self, scores: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-        """Scores (b h i j), scaled, before positions add their bias."""
+        """Change scaled scores (b h i j), before positions add their bias."""
 
     def modify_weights(self, weights: Float[Tensor, "b h i j"]) -> Float[Tensor, "b h i j"]:
-        """Weights, after the normalizer. Unchanged by default."""
+        """Change weights after the normalizer; unchanged by default."""
         return weights
 
 

@@ -13,7 +13,7 @@ class SoftCap(ScoreMod):
 
     Args:
         shape: sizes, given by the attention layer.
-        cap: no score is larger than this in size.
+        cap: upper limit of the absolute value of a score.
     """
 
     backends = frozenset({"flex", "explicit"})

@@ -7,7 +7,7 @@ from lightning_xt.nn.score_mods.base import ScoreMod
 
 
 class TalkingHeads(ScoreMod):
-    """Lets heads mix their scores before the normalizer and their weights after it. Starts as no mixing.
+    """Mixes the scores of heads before the normalizer and their weights after it; starts as the identity.
 
     Shazeer et al., 2020. https://arxiv.org/abs/2003.02436
     Both mixes are square here; the paper also lets the number of heads change between them.

@@ -1,4 +1,4 @@
-"""The contract of a score: how well a query fits a key."""
+"""The contract of a score: the fit of a query to a key."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -11,12 +11,12 @@ from lightning_xt.core.shapes import AttentionShape
 
 
 class Score(nn.Module, ABC):
-    """Scores every pair of a query and a key."""
+    """Score of every pair of a query and a key."""
 
     backends: ClassVar[frozenset[str]] = frozenset({"explicit"})
-    """Ways of computing attention that give exactly these scores."""
+    """Backends that give exactly these scores."""
     bilinear: ClassVar[bool] = False
-    """Whether a linear map of keys can be moved to the queries without changing a score."""
+    """True if a linear map of keys can be moved to the queries without changing a score."""
 
     @abstractmethod
     def forward(

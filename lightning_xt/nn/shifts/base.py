@@ -1,4 +1,4 @@
-"""The contract of a shift: mixes a little of the past into what a sublayer reads."""
+"""The contract of a shift: mixes a little of the past into the input of a sublayer."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from lightning_xt.core.where import Where
 
 
 class Shift(nn.Module, ABC):
-    """Changes the input of a sublayer by its neighbours in time."""
+    """Mix of neighbouring tokens in the input of a sublayer."""
 
     @abstractmethod
     def forward(self, x: Float[Tensor, "b n D"], where: Where, cache: CallCache | None) -> Float[Tensor, "b n D"]: ...

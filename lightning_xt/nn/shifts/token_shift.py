@@ -16,7 +16,7 @@ class TokenShift(Shift):
 
     Args:
         shape: sizes, given by the stack.
-        fraction: part of the features that come from the token before, 0 to 1.
+        fraction: fraction of the features that come from the token before, above 0 and at most 1.
     """
 
     def __init__(self, shape: LayerShape, *, fraction: float = 0.5) -> None:

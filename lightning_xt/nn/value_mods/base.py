@@ -1,4 +1,4 @@
-"""The contract of a value mod: changes values before they are remembered and weighed."""
+"""The contract of a value mod: changes values before they are cached and weighed."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -10,17 +10,17 @@ from lightning_xt.core.shapes import AttentionShape
 
 
 class ValueMod(nn.Module, ABC):
-    """Changes each value by its own token and by the values that earlier layers gave that token."""
+    """Change of each value by its token and by the values of that token in earlier layers."""
 
     @abstractmethod
     def forward(
         self, v: Float[Tensor, "b g n e"], x: Float[Tensor, "b n c"], earlier: tuple[Float[Tensor, "b _ n _"], ...]
     ) -> Float[Tensor, "b g n e"]:
-        """Values of this layer.
+        """Change the values of this layer.
 
         Args:
-            v: values as projected, or as the mod before left them.
-            x: the vectors they were projected from.
+            v: values from the projection, or from the mod before.
+            x: the vectors from which the values were projected.
             earlier: values that each earlier attention of the same kind projected in this forward, first layer first.
         """
 

@@ -6,10 +6,10 @@ from lightning_xt.nn.value_mods.base import ValueMod
 
 
 class ValueResidual(ValueMod):
-    """Mixes in the values of the first layer, by a share that each token chooses per head.
+    """Mixes in the values of the first layer, by a fraction that each token chooses per head.
 
     Zhou et al., 2024. https://arxiv.org/abs/2410.17897
-    The paper's shares are numbers, fixed or learned per layer; here they are a sigmoid of the token's hidden state.
+    The paper's fractions are numbers, fixed or learned per layer; these are a sigmoid of the token's hidden state.
 
     Args:
         shape: sizes, given by the attention layer.
