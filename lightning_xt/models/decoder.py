@@ -220,7 +220,7 @@ class Decoder(nn.Module):
 def _check_prefix(inputs: Inputs) -> None:
     for name in ("documents", "hidden", "types"):
         if getattr(inputs, name) is not None:
-            raise ValueError(f"Inputs({name}=...) says nothing of soft tokens; leave it away, or prefix")
+            raise ValueError(f"Inputs({name}=...) says nothing of soft tokens; omit it, or prefix")
 
 
 def _check_sizes(vocab_size: int, dim: int, depth: int, dropout: float) -> None:

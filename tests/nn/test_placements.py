@@ -77,4 +77,10 @@ def test_one_sublayer_by_hand() -> None:
     expected[PeriNorm] = expected[SandwichNorm]
     for placement, values in expected.items():
         made = placement(shape, Double)
-        assert tuple(step(x, Inputs()).item() for step in (made.before, made.after, made.settle)) == values
+        assert (
+            tuple(
+                step(x, Inputs()).item()
+                for step in (made.normalize_input, made.normalize_output, made.normalize_stream)
+            )
+            == values
+        )

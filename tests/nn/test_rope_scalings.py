@@ -19,7 +19,7 @@ PLAIN = [BASE ** (-2 * k / DIM) for k in range(DIM // 2)]
 
 
 def rotary(scaling: RopeScalingFactory | None, dim: int = DIM) -> Rotary:
-    return Rotary(AttentionShape(dim=dim, heads=1, kv_heads=1, dim_head=dim), base=BASE, scaling=scaling)
+    return Rotary(AttentionShape(dim=dim, heads=1, kv_heads=1, dim_head=dim), base=BASE, rope_scaling=scaling)
 
 
 def frequencies(scaling: RopeScalingFactory | None) -> list[float]:

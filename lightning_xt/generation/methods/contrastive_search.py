@@ -112,7 +112,9 @@ class _ContrastiveRun:
         logits = upcast(self.model.head(self.newest[:, None])[:, -1])
         filtered = filter_logits(logits, rows.history(self.params.end), self.params)
         probabilities, candidates = filtered.softmax(dim=-1).topk(k)
-        states = self.model.compute_states(candidates.view(-1, 1), inputs=self._inputs, cache=self.cache, last_only=True)
+        states = self.model.compute_states(
+            candidates.view(-1, 1), inputs=self._inputs, cache=self.cache, last_only=True
+        )
         states = states.view(len(each), k, -1)
         choice = self._score(probabilities, _normalize(states)).argmax(dim=-1)
         token = candidates[each, choice]
