@@ -53,14 +53,3 @@ class Inputs:
         if value is None:
             raise ValueError(f"{type(reader).__name__} needs Inputs({name}=...), but this forward has no {name}")
         return value
-
-
-def find_documents(tokens: Int[Tensor, "b n"], separator: int) -> Int[Tensor, "b n"]:
-    """Assign a document number to each token; a separator opens each document.
-
-        tokens       a b | c d e | f          | is the separator
-        documents    0 0 1 1 1 1 2 2
-
-    The end of a document is therefore predicted from within it, and its first token from the separator alone.
-    """
-    return (tokens == separator).cumsum(dim=1)

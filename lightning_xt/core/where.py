@@ -11,6 +11,7 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 from torch.nn.functional import pad
 
 from lightning_xt.core.cache import Cache, min_window
+from lightning_xt.core.documents import find_document_starts, number_documents
 from lightning_xt.core.inputs import Inputs
 
 BLOCK = 128
@@ -75,8 +76,8 @@ class Where:
         if lengths is not None and not (causal and inputs.visible_prefix is None):
             real = index < lengths[:, None]
             valid = real if valid is None else valid & real
-        documents = None if inputs.documents is None else _number_documents(inputs.documents)
-        at = index if documents is None else index - _find_document_starts(documents)
+        documents = None if inputs.documents is None else number_documents(inputs.documents)
+        at = index if documents is None else index - find_document_starts(documents)
         return cls(
             queries=at,
             keys=at,
@@ -290,17 +291,3 @@ def _repeat_last(t: Int[Tensor, "b i"], more: int) -> Int[Tensor, "b _"]:
         more: number of columns to append.
     """
     return torch.cat((t, t[:, -1:].expand(-1, more)), dim=1)
-
-
-def _find_document_starts(documents: Int[Tensor, "b n"]) -> Int[Tensor, "b n"]:
-    """Find the index at which each token's document begins."""
-    index = torch.arange(documents.shape[1], device=documents.device).expand_as(documents)
-    begins = torch.ones_like(documents, dtype=torch.bool)
-    begins[:, 1:] = documents[:, 1:] != documents[:, :-1]
-    return torch.where(begins, index, 0).cummax(dim=1).values
-
-
-def _number_documents(documents: Int[Tensor, "b n"]) -> Int[Tensor, "b n"]:
-    """Assign new numbers in order, so that a number that returns within a row means another document."""
-    begins = documents[:, 1:] != documents[:, :-1]
-    return torch.cat((torch.zeros_like(documents[:, :1]), begins.cumsum(dim=1)), dim=1)

@@ -44,7 +44,7 @@ def test_a_looped_model_is_its_layers_applied_twice() -> None:
     model = randomised(lambda: decoder(layout=Looped))
     tokens = torch.randint(0, VOCAB, (2, 7))
     inputs, x = Inputs(), model.token_embedding(tokens)
-    where = model._where(7, None, inputs, None)
+    where = model._build_where(7, None, inputs, None)
     for _ in range(2):
         for name in ("0_attention", "0_feedforward", "1_attention", "1_feedforward"):
             x, _ = model.stack.sublayers[name](x, where, inputs, Trace(), None)
