@@ -23,6 +23,7 @@ if not os.environ.get("LIGHTNING_XT_NO_SHAPE_CHECKS"):
 import shutil
 from collections.abc import Iterator
 
+import built_once
 import shape_checks
 import torch
 from tiny_pairs import write_pairs
@@ -33,6 +34,7 @@ from lightning_xt.cli import main
 from lightning_xt.system.discovery import import_submodules
 
 import_submodules(lightning_xt)
+built_once.install()
 torch.set_num_threads(1)
 
 

@@ -118,6 +118,8 @@ def fit(
             data.samples_seen,
         )
 
+    # Parsed before it is forked, and copied there.
+    model_and_data(kind, optimizer, processes)
     ranks = in_processes(train, processes, folder)
     # All processes log the same.
     assert all(rank[0] == ranks[0][0] for rank in ranks)
