@@ -1,6 +1,6 @@
 """Decoding with compiled steps, in a process without run-time checks of shapes; prints how many variants agree.
 
-python tests/compiled_steps.py [inductor]
+python tests/compiled_steps.py eager|inductor [NAME ...]
 """
 
 import sys
@@ -90,6 +90,7 @@ def main() -> None:
     if "inductor" not in sys.argv:
         context = partial(decoder, **given_options(position=None), depth=1)
         check_graphs({"context": context, "forgetting": partial(builds["forgetting-token_shift"], depth=1)})
+    builds = {name: builds[name] for name in sys.argv[2:] or builds}
     for name, build in builds.items():
         torch.manual_seed(1)
         model = randomised(build)
