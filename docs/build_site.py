@@ -140,17 +140,36 @@ def commands_page() -> str:
     """Write the help of every command."""
     lines = ["# Commands", "", "Output of `--help`. Options of a class: `lightning-xt fit --model.help CLASS`.", ""]
     lines += ["```text", _help([]), "```", ""]
+    earlier: dict[str, set[str]] = {}
     for command in re.findall(r"^  (\w+) +\S", _help([]), re.M):
         # Without the usage, which names each option once more.
-        _, _, options = _help([command]).partition("\n\n")
-        lines += [f"## {command}", "", "```text", options, "```", ""]
+        _, _, text = _help([command]).partition("\n\n")
+        options = set(re.findall(r"^  (--[\w.]+)", text, re.M))
+        like = next((name for name, others in earlier.items() if len(options & others) > 0.8 * len(options)), None)
+        lines += [
+            f"## {command}",
+            "",
+            *(_difference(options, like, earlier[like]) if like else ["```text", text, "```"]),
+            "",
+        ]
+        earlier[command] = options
     return "\n".join(lines)
+
+
+def _difference(options: set[str], like: str, others: set[str]) -> list[str]:
+    """Describe the options of a command by those of another."""
+    missing, added = (", ".join(f"`{o}`" for o in sorted(each)) for each in (others - options, options - others))
+    return [f"Takes the options of [{like}](#{like})" + (f", except {missing}" if missing else "") + "."] + (
+        ["", f"It also takes {added}."] if added else []
+    )
 
 
 def _help(command: list[str]) -> str:
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
-        main([*command, "--help"])
+        code = main([*command, "--help"])
+    if code != 0:
+        raise RuntimeError(f"{command} has no help")
     # jsonargparse hides a backspace in it.
     return re.sub(r"[\x00-\x08\x0b-\x1f]", "", printed.getvalue()).strip()
 
