@@ -39,11 +39,11 @@ def main() -> None:
     options = parse()
     rows = {}
     for task in options.tasks:
-        rows[task] = measured([f"-c={CONFIGS / 'copy.yaml'}", f"--data.task={task}"], options)
+        rows[task] = measure_row([f"-c={CONFIGS / 'copy.yaml'}", f"--data.task={task}"], options)
     with tempfile.TemporaryDirectory() as folder:
         for name in options.positions:
             recipe = [f"-c={CONFIGS / 'copy_length.yaml'}", *overlay(name, Path(folder))]
-            rows[f"length_{name}"] = measured(recipe, options)
+            rows[f"length_{name}"] = measure_row(recipe, options)
     report(rows, "cpu")
 
 
@@ -74,9 +74,9 @@ def overlay(name: str, folder: Path) -> list[str]:
     return [f"-c={file}"]
 
 
-def measured(flags: Sequence[str], options: argparse.Namespace) -> dict[str, Any]:
+def measure_row(flags: Sequence[str], options: argparse.Namespace) -> dict[str, Any]:
     """Return a row: the median over the seeds, and the result of each."""
-    found = [one(flags, seed, options.rest) for seed in range(options.seeds)]
+    found = [run_once(flags, seed, options.rest) for seed in range(options.seeds)]
     exact, seconds = zip(*found, strict=True)
     return {
         "value": round(statistics.median(exact), 4),
@@ -86,7 +86,7 @@ def measured(flags: Sequence[str], options: argparse.Namespace) -> dict[str, Any
     }
 
 
-def one(flags: Sequence[str], seed: int, rest: Sequence[str]) -> tuple[float, float]:
+def run_once(flags: Sequence[str], seed: int, rest: Sequence[str]) -> tuple[float, float]:
     """Return the fraction of exact answers, and the seconds of training."""
     with tempfile.TemporaryDirectory() as folder:
         root = f"--trainer.default_root_dir={folder}"

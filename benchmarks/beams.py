@@ -18,7 +18,7 @@ WORDS, START, END = 8000, 1, 2
 
 
 @torch.inference_mode()
-def sentences(device: str, count: int) -> tuple[EncoderDecoder, list[Request], Inputs]:
+def make_requests(device: str, count: int) -> tuple[EncoderDecoder, list[Request], Inputs]:
     """Return an untrained network of 4 + 4 layers of 128, and requests with sources of 8 to 23 tokens."""
     torch.manual_seed(0)
     attention = partial(Attention, heads=4)
@@ -34,11 +34,11 @@ def sentences(device: str, count: int) -> tuple[EncoderDecoder, list[Request], I
     src, mask = torch.randint(3, WORDS, (count, 24)), torch.arange(24) < lengths[:, None]
     known = network.encode(src.to(device), mask.to(device))
     start = torch.tensor([START], device=device)
-    asked = [
+    requests = [
         Request(prompt=start, max_new_tokens=2 * length, inputs=select_row(known, each))
         for each, length in enumerate(lengths.tolist())
     ]
-    return network, asked, known
+    return network, requests, known
 
 
 class UncachedBeams:

@@ -28,7 +28,7 @@ def interleave(legs: dict[str, Callable[[], object]], repeats: int) -> dict[str,
 
 
 def row(ours: list[float], theirs: list[float]) -> dict[str, Any]:
-    """Return the speed-up of ours: the median over the repeats of the ratio within each."""
+    """Return our speed-up: the median over the repeats of the ratio within each."""
     ratios = [b / a for a, b in zip(ours, theirs, strict=True)]
     return {
         "value": round(statistics.median(ratios), 3),

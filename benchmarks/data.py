@@ -38,7 +38,7 @@ class Memory(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-        Path("memory.json").write_text(json.dumps(sum(anonymous(process) for process in ["self", *children])))
+        Path("memory.json").write_text(json.dumps(sum(anonymous_memory(process) for process in ["self", *children])))
 
 
 class Found(Callback):
@@ -49,7 +49,7 @@ class Found(Callback):
             Path("found.json").write_text(json.dumps(float(trainer.callback_metrics["val/bits_per_byte"])))
 
 
-def anonymous(process: str) -> float:
+def anonymous_memory(process: str) -> float:
     """Return the anonymous memory of a process in MB."""
     lines = Path(f"/proc/{process}/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon:")) * 1024 / MEGABYTE
@@ -65,7 +65,7 @@ def write_words(file: Path, size: int) -> None:
             out.write(block[:size])
             size -= len(block)
         out.flush()
-        # The page cache lets go only of what is on the disk.
+        # The page cache drops only pages that are on the disk.
         os.fsync(out.fileno())
 
 
@@ -73,7 +73,7 @@ def fit(folder: Path, corpus: Path, options: list[str]) -> Path:
     """Train in a new folder, and return it."""
     work = Path(tempfile.mkdtemp(dir=folder))
     data = ["--data=TextFiles", f"--data.path={corpus}"]
-    # Config files first: what follows one wins over it.
+    # Config files first: a later option overrides them.
     configs = options[: 2 * options.count("-c")]
     command(work, "fit", [*configs, *data, *options[len(configs) :], *COMMON])
     return work
@@ -95,7 +95,7 @@ def drop_from_cache(file: Path) -> None:
         os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def memory(folder: Path, large: Path, workers: int, steps: int, repeats: int) -> dict[str, Any]:
+def measure_memory(folder: Path, large: Path, workers: int, steps: int, repeats: int) -> dict[str, Any]:
     """Return the anonymous memory in MB that the large corpus takes beyond a corpus of 1 MB."""
     tiny = folder / "tiny.txt"
     write_words(tiny, MEGABYTE)
@@ -115,7 +115,7 @@ def memory(folder: Path, large: Path, workers: int, steps: int, repeats: int) ->
     }
 
 
-def waiting(folder: Path, corpus: Path, workers: int, steps: int, repeats: int) -> dict[str, Any]:
+def measure_waiting(folder: Path, corpus: Path, workers: int, steps: int, repeats: int) -> dict[str, Any]:
     """Return the percentage of training time spent waiting for data: the worst of the medians, and each of them."""
     shares: dict[str, list[float]] = {f"{model}_{cache}": [] for model in MODELS for cache in ("warm", "cold")}
     step_times: dict[str, list[float]] = {model: [] for model in MODELS}
@@ -125,7 +125,7 @@ def waiting(folder: Path, corpus: Path, workers: int, steps: int, repeats: int) 
             drop_from_cache(corpus) if cache == "cold" else corpus.read_bytes()
             options = [*MODELS[model], f"--trainer.max_steps={steps}", f"--data.num_workers={workers}"]
             work = fit(folder, corpus, [*options, "--data.validation=0", "--validate_every=null"])
-            share, step_ms = share_of_waiting(work / "runs/data/0/metrics.csv")
+            share, step_ms = read_waiting(work / "runs/data/0/metrics.csv")
             shares[name].append(100 * share)
             step_times[model].append(step_ms)
             say(f"waiting, {workers} workers, {name}, {repeat + 1}/{repeats}: {100 * share:.3f} % of {step_ms:.1f} ms")
@@ -134,17 +134,17 @@ def waiting(folder: Path, corpus: Path, workers: int, steps: int, repeats: int) 
     return {"value": max(medians.values()), "unit": "%", **medians, **steps_ms, "repeats": repeats}
 
 
-def share_of_waiting(metrics: Path) -> tuple[float, float]:
+def read_waiting(metrics: Path) -> tuple[float, float]:
     """Return the fraction of a run's time spent waiting, and the milliseconds of its steps."""
     with metrics.open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["data_wait"]]
-    # Each row tells of as many tokens.
+    # Each row covers the same number of tokens.
     times = [1 / float(row["tokens_per_second"]) for row in rows]
     waited = sum(float(row["data_wait"]) * time for row, time in zip(rows, times, strict=True))
     return waited / sum(times), 1000 * statistics.mean(times) * TOKENS
 
 
-def validation(folder: Path) -> dict[str, Any]:
+def compare_validations(folder: Path) -> dict[str, Any]:
     """Return the largest difference in bits per byte over batch sizes and two processes."""
     corpus = folder / "validated.txt"
     write_words(corpus, 200_000)
@@ -167,10 +167,16 @@ def rows(folder: Path, size: int, steps: int, repeats: int) -> Iterator[tuple[st
     corpus = folder / "corpus.txt"
     write_words(corpus, size * MEGABYTE)
     for workers in (0, 2):
-        yield f"rss_anon_{workers}_workers", lambda workers=workers: memory(folder, corpus, workers, steps, repeats)
+        yield (
+            f"rss_anon_{workers}_workers",
+            lambda workers=workers: measure_memory(folder, corpus, workers, steps, repeats),
+        )
     for workers in (0, 2):
-        yield f"data_wait_{workers}_workers", lambda workers=workers: waiting(folder, corpus, workers, steps, repeats)
-    yield "validation_batch_sizes", lambda: validation(folder)
+        yield (
+            f"data_wait_{workers}_workers",
+            lambda workers=workers: measure_waiting(folder, corpus, workers, steps, repeats),
+        )
+    yield "validation_batch_sizes", lambda: compare_validations(folder)
 
 
 def main() -> None:

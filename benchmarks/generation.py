@@ -10,7 +10,7 @@ Both legs of a row take turns in one process; a value is the median over the rep
     ragged         64 prompts of 8 to 512 tokens and 16 to 256 more: all of them padded in one batch over ours
     beam           five beams, 4 + 4 layers of 128, 64 sentences: without a cache over ours
     speculative    plain decoding over prompt lookup, on a repetitive text
-    cached         reading everything anew for each token over ours, 256 more
+    cached         recomputing the whole prefix for each token over ours, 256 more
 """
 
 import argparse
@@ -40,7 +40,7 @@ PRODUCTS = 100  # turns of all matrices in one measurement
 
 
 class Legs:
-    """Models and prompts, made when they are first needed.
+    """Models and prompts, built on first use.
 
     Args:
         options: of the command line.
@@ -50,7 +50,7 @@ class Legs:
         self.options = options
         torch.manual_seed(0)
         self.decoder = Decoder(256, dim=options.dim, depth=options.depth).to(options.device).eval()
-        # An untrained head scores all words alike.
+        # An untrained head scores all tokens alike.
         nn.init.normal_(self.decoder.head.to_logits.weight, std=0.05)
         self._ready: dict[str, Autoregressive] = {}
 
@@ -79,26 +79,26 @@ class Legs:
         """Return random bytes."""
         return torch.randint(0, 256, (rows, n), device=self.options.device)
 
-    def against_theirs(self, rows: int, new: int, weights: Weights = "float32") -> dict[str, Any]:
+    def compare_with_theirs(self, rows: int, new: int, weights: Weights = "float32") -> dict[str, Any]:
         """Return our speed-up over x-transformers with its cache."""
         ours, theirs, prompt = self.ours(weights), self.theirs(), self.prompt(rows, PROMPT)
-        return self.compared(
+        return self.compare(
             lambda: generate(ours, prompt, new, temperature=0).cpu(),
             lambda: theirs.generate(prompt, new, temperature=0.0, cache_kv=True).cpu(),
         )
 
-    def compared(self, ours: Callable[[], object], theirs: Callable[[], object]) -> dict[str, Any]:
+    def compare(self, ours: Callable[[], object], theirs: Callable[[], object]) -> dict[str, Any]:
         """Return a row of two legs."""
         seconds = interleave({"ours": ours, "theirs": theirs}, self.options.repeats)
         return row(seconds["ours"], seconds["theirs"])
 
 
 def batch1_fp32(legs: Legs) -> dict[str, Any]:
-    return legs.against_theirs(1, legs.options.new)
+    return legs.compare_with_theirs(1, legs.options.new)
 
 
 def batch1_int8(legs: Legs) -> dict[str, Any]:
-    found = legs.against_theirs(1, legs.options.new, "int8")
+    found = legs.compare_with_theirs(1, legs.options.new, "int8")
     text = generate(legs.decoder, legs.prompt(1, PROMPT), 256, temperature=1.0)
     losses = {name: measure_loss(convert_weights(legs.decoder, name), text) for name in ("float32", "int8")}
     return found | {"loss": {name: round(loss, 4) for name, loss in losses.items()}}
@@ -121,21 +121,21 @@ def flatness(legs: Legs) -> dict[str, Any]:
 
 def limit_share(legs: Legs) -> dict[str, Any]:
     model, new = legs.ours(), legs.options.new
-    products = [bare_products(legs.decoder, transposed) for transposed in (False, True)]
+    products = [make_bare_products(legs.decoder, transposed) for transposed in (False, True)]
     steps, limits = [], []
     for repeat in range(legs.options.repeats):
-        before = [seconds(each, legs.options.device) for each in products]
+        before = [measure_seconds(each, legs.options.device) for each in products]
         start = time.perf_counter()
         generate(model, legs.prompt(1, PROMPT), new, temperature=0).cpu()
         steps.append((time.perf_counter() - start) / new)
-        after = [seconds(each, legs.options.device) for each in products]
+        after = [measure_seconds(each, legs.options.device) for each in products]
         limits.append(min((a + b) / 2 for a, b in zip(before, after, strict=True)))
         say(f"repeat {repeat + 1}: {1e3 * limits[-1]:.2f} of {1e3 * steps[-1]:.2f} ms")
     return row(steps, limits)
 
 
 @torch.inference_mode()
-def bare_products(decoder: Decoder, transposed: bool) -> Callable[[], None]:
+def make_bare_products(decoder: Decoder, transposed: bool) -> Callable[[], None]:
     """Multiply one vector by every matrix that a step reads."""
     matrices = [module.weight.detach() for module in decoder.modules() if isinstance(module, nn.Linear)]
     if transposed:
@@ -148,7 +148,7 @@ def bare_products(decoder: Decoder, transposed: bool) -> Callable[[], None]:
 
 
 @torch.inference_mode()
-def seconds(leg: Callable[[], None], device: str) -> float:
+def measure_seconds(leg: Callable[[], None], device: str) -> float:
     """Return the median seconds of a short leg."""
     taken = []
     for _ in range(PRODUCTS):
@@ -161,7 +161,7 @@ def seconds(leg: Callable[[], None], device: str) -> float:
 
 
 def batch16(legs: Legs) -> dict[str, Any]:
-    return legs.against_theirs(16, min(256, legs.options.new))
+    return legs.compare_with_theirs(16, min(256, legs.options.new))
 
 
 def ragged(legs: Legs) -> dict[str, Any]:
@@ -175,14 +175,14 @@ def ragged(legs: Legs) -> dict[str, Any]:
     requests = [
         Request(prompt=prompts[each, : int(lengths[each])], max_new_tokens=length) for each, length in enumerate(wanted)
     ]
-    return legs.compared(
+    return legs.compare(
         lambda: run_requests(model, requests, SamplingParams(temperature=0)),
-        lambda: padded(model, prompts, lengths, max(wanted)),
+        lambda: decode_padded(model, prompts, lengths, max(wanted)),
     )
 
 
 @torch.inference_mode()
-def padded(model: Autoregressive, prompts: Tensor, lengths: Tensor, new: int) -> Tensor:
+def decode_padded(model: Autoregressive, prompts: Tensor, lengths: Tensor, new: int) -> Tensor:
     """Decode one batch as wide as the longest prompt until its last row has ended."""
     cache = model.new_cache(len(prompts), prompts.shape[1] + new)
     token = model(prompts, lengths=lengths, cache=cache, last_only=True)[:, -1].argmax(-1)
@@ -197,7 +197,7 @@ def beam(legs: Legs) -> dict[str, Any]:
     network, requests, known = sentences(legs.options.device, 64 if legs.options.new >= 256 else 4)
     decoder = convert_weights(network.decoder, "float32")
     uncached = UncachedBeams(decoder, beams=5)
-    return legs.compared(
+    return legs.compare(
         lambda: run_requests(decoder, requests, SamplingParams(end=2, batch=5 * len(requests)), BeamSearch(beams=5)),
         lambda: uncached(requests, known),
     )
@@ -205,10 +205,10 @@ def beam(legs: Legs) -> dict[str, Any]:
 
 def speculative(legs: Legs) -> dict[str, Any]:
     model = legs.ours()
-    # The bytes of a text that repeats: what a random network writes soon does too, and greedily for ever.
+    # Bytes of a repetitive text: the completions of a random network repeat too, and greedy ones forever.
     start = generate(model, legs.prompt(1, PROMPT), legs.options.new, temperature=0)
     prompt, new, lookup = start[:, -min(256, legs.options.new) :], legs.options.new, PromptLookup()
-    found = legs.compared(
+    found = legs.compare(
         lambda: generate(model, prompt, new, temperature=0, method=lookup).cpu(),
         lambda: generate(model, prompt, new, temperature=0).cpu(),
     )
@@ -217,7 +217,7 @@ def speculative(legs: Legs) -> dict[str, Any]:
 
 def cached(legs: Legs) -> dict[str, Any]:
     model, prompt, new = legs.ours(), legs.prompt(1, PROMPT), min(256, legs.options.new)
-    return legs.compared(
+    return legs.compare(
         lambda: generate(model, prompt, new, temperature=0).cpu(), partial(uncached, legs.decoder, prompt, new)
     )
 
@@ -251,7 +251,7 @@ def main() -> None:
     for each in ROWS:
         if each.__name__ in options.rows:
             say(each.__name__)
-            # The same prompts whichever rows are asked for.
+            # The same prompts for any choice of rows.
             torch.manual_seed(0)
             rows[each.__name__] = each(legs)
     report(rows, options.device)

@@ -5,14 +5,14 @@
     reference_gpt    reference_gpt.py with the settings that nanoGPT has for this size
     x_transformers   the model of its train_enwik8 at that size, Adam at the same learning rate, no schedule
 
-All train on the windows of the same seed in the same order, for as many seconds, and are measured by the mean loss over
+All train on the windows of the same seed in the same order, for the same time, and are measured by the mean loss over
 the whole validation split in windows of the same length, side by side; with each seed the legs take turns. Seconds are
 those of training, without compilation (the first steps) and validation. A trial of each leg finds the number of steps
 that the seconds hold. It fills 90 % of them, because a machine that is slower afterwards must not exceed
-them. `ours` never trains more steps than its recipe's trainer.max_steps. --steps says how many instead, for every leg.
+them. `ours` never trains more steps than its recipe's trainer.max_steps. --steps sets the number for every leg.
 What follows `--` goes to our command line.
 
-`bytes_to_reference` is the share of the bytes that reference_gpt sees after which ours_half (without it, ours) is as
+`bytes_to_reference` is the fraction of the bytes that reference_gpt sees after which ours_half (without it, ours) is as
 good as reference_gpt is in the end: a rate that falls late makes a long run look slower on its way than a short one.
 """
 
@@ -168,7 +168,7 @@ class Contest:
 
     Args:
         preset: the corpus and the settings.
-        folder: where our runs go.
+        folder: the folder of our runs.
         evaluations: of each run.
         options: for our command line.
     """
@@ -251,7 +251,7 @@ class Contest:
         def loss(tokens: Tensor) -> Tensor:
             return next_token_loss(network(tokens[:, :-1]), tokens)
 
-        return self.trained(model, loss, model, optimizer, rate, 1.0, seed, steps if evaluate else -steps)
+        return self.train_in_loop(model, loss, model, optimizer, rate, 1.0, seed, steps if evaluate else -steps)
 
     def x_transformers(self, seed: int, steps: int, evaluate: bool = True) -> Run:
         """Train the model of x-transformers."""
@@ -259,11 +259,11 @@ class Contest:
         model = x_transformers(self.preset.size, self.device, flash=True)
         network = torch.compile(model) if self.preset.device == "cuda" else model
         optimizer = torch.optim.Adam(model.parameters(), lr=self.preset.lr)
-        return self.trained(
+        return self.train_in_loop(
             model, network, model.net, optimizer, lambda _: self.preset.lr, 0.5, seed, steps if evaluate else -steps
         )
 
-    def trained(
+    def train_in_loop(
         self,
         model: nn.Module,
         loss: Callable[[Tensor], Tensor],
@@ -277,14 +277,14 @@ class Contest:
         """Train in a plain loop.
 
         Args:
-            model: what is trained.
+            model: the network to train.
             loss: of a batch of windows.
             logits: of tokens, for evaluation.
             optimizer: of the model's parameters.
             rate: the learning rate of a step.
             clip: largest norm of the gradients.
             seed: of the windows.
-            steps: how many; negative for as many without evaluation.
+            steps: number of steps; negative to train without evaluation.
         """
         corpus = self.corpus()
         windows = TrainingWindows(corpus.splits.train, corpus.seq_len, seed)
@@ -310,7 +310,7 @@ class Contest:
             if last or run.steps % every == 0:
                 run.seconds += self.now() - since
                 if steps > 0:
-                    run.point(self.evaluated(model, logits, corpus))
+                    run.point(self.evaluate_loss(model, logits, corpus))
                 since = self.now()
         return run
 
@@ -325,7 +325,7 @@ class Contest:
         return time.perf_counter()
 
     @torch.no_grad()
-    def evaluated(self, model: nn.Module, logits: Callable[[Tensor], Tensor], corpus: ByteCorpus) -> float:
+    def evaluate_loss(self, model: nn.Module, logits: Callable[[Tensor], Tensor], corpus: ByteCorpus) -> float:
         """Return the mean nats over the whole validation split, as our validation counts them."""
         windows = EvaluationWindows(corpus.splits.validation, corpus.seq_len)
         total, count = 0.0, 0
@@ -341,21 +341,21 @@ class Contest:
         return total / count
 
 
-def steps_in(contest: Contest, name: str, seconds: float) -> int:
+def count_steps(contest: Contest, name: str, seconds: float) -> int:
     """Return the number of steps of a leg that the seconds hold."""
     trial = LEGS[name][1](contest, 0, FIRST + TRIAL, False)
     steps = FIRST + max(1, round(MARGIN * seconds * TRIAL / trial.seconds))
     return min(steps, contest.recipe_options()["trainer"]["max_steps"]) if name == "ours" else steps
 
 
-def half_of(reference_steps: int, contest: Contest) -> int:
+def count_half_steps(reference_steps: int, contest: Contest) -> int:
     """Return the number of our steps that see half of the bytes of the reference."""
     size = contest.preset.size
     ours = contest.recipe_options()["data"]["init_args"]["batch_size"] * size.seq_len
     return max(1, reference_steps * size.tokens // (2 * ours))
 
 
-def told(runs: list[Run]) -> dict[str, Any]:
+def summarise(runs: list[Run]) -> dict[str, Any]:
     """Return a row of all seeds: the final loss, and its curve."""
     losses = [run.curve[-1][2] for run in runs]
     first = runs[0]
@@ -380,13 +380,13 @@ def bytes_to_reference(ours: list[Run], references: list[Run]) -> dict[str, Any]
     """Return the fraction of the reference's bytes after which ours equals its final loss."""
     each = [run.bytes_to(other.curve[-1][2]) for run, other in zip(ours, references, strict=True)]
     shares = [found / other.bytes_seen for found, other in zip(each, references, strict=True) if found is not None]
-    row: dict[str, Any] = {"value": None, "unit": "share of the reference's bytes", "repeats": len(each)}
+    row: dict[str, Any] = {"value": None, "unit": "fraction of the reference's bytes", "repeats": len(each)}
     if len(shares) < len(each):
         return {**row, "note": f"{len(each) - len(shares)} of {len(each)} runs did not get there"}
     return {**row, "value": round(statistics.mean(shares), 4), "spread": [round(min(shares), 4), round(max(shares), 4)]}
 
 
-def arguments() -> argparse.Namespace:
+def parse() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", choices=list(PRESETS), default="shakespeare_cpu")
@@ -409,7 +409,7 @@ LEGS = {
 
 def main() -> None:
     """Print the rows `val_loss`, `half_val_loss`, `reference_val_loss`, `xt_val_loss` and `bytes_to_reference`."""
-    args = arguments()
+    args = parse()
     preset = PRESETS[args.preset]
     if preset.corpus == "shakespeare" and not (data_folder() / SHAKESPEARE).is_file():
         say(f"{data_folder() / SHAKESPEARE} is not there: nothing was measured; put the text there, or set the folder "
@@ -420,25 +420,25 @@ def main() -> None:
         return report({}, preset.device)
     names = list(dict.fromkeys(args.legs))
     if "x_transformers" in names and find_spec("x_transformers") is None:
-        say("x-transformers is not installed: its leg is left out; run pip install -e '.[bench]' for it")
+        say("x-transformers is not installed: its leg is skipped; run pip install -e '.[bench]' for it")
         names.remove("x_transformers")
     if "ours_half" in names and "reference_gpt" not in names:
-        say("ours_half is left out: it takes its length from reference_gpt")
+        say("ours_half is skipped: it takes its length from reference_gpt")
         names.remove("ours_half")
     runs: dict[str, list[Run]] = {name: [] for name in names}
     with tempfile.TemporaryDirectory() as folder:
         contest = Contest(preset, Path(folder), args.evaluations, args.options)
         seconds = args.seconds or preset.seconds
-        steps = {name: args.steps or steps_in(contest, name, seconds) for name in names if name != "ours_half"}
+        steps = {name: args.steps or count_steps(contest, name, seconds) for name in names if name != "ours_half"}
         if "ours_half" in names:
-            steps["ours_half"] = args.steps or half_of(steps["reference_gpt"], contest)
+            steps["ours_half"] = args.steps or count_half_steps(steps["reference_gpt"], contest)
         for seed in range(args.seeds):
             for name in names:
                 run = LEGS[name][1](contest, seed, steps[name])
                 runs[name].append(run)
                 last = run.curve[-1]
                 say(f"{name}, seed {seed}: {last[2]:.4f} nats after {last[0]:.0f} s and {last[1]:,} bytes")
-    rows = {LEGS[name][0]: told(each) for name, each in runs.items()}
+    rows = {LEGS[name][0]: summarise(each) for name, each in runs.items()}
     if (mine := runs.get("ours_half") or runs.get("ours")) and "reference_gpt" in runs:
         rows["bytes_to_reference"] = bytes_to_reference(mine, runs["reference_gpt"])
     return report(rows, preset.device)

@@ -13,7 +13,7 @@ class ReferenceLayer(nn.Module):
     Args:
         dim: width of the stream.
         heads: attention heads.
-        dropout: share of each output dropped in training.
+        dropout: fraction of each output dropped in training.
     """
 
     def __init__(self, dim: int, heads: int, dropout: float) -> None:
@@ -40,7 +40,7 @@ class ReferenceGPT(nn.Module):
         depth: number of layers.
         heads: attention heads.
         seq_len: longest row.
-        dropout: share of the embeddings and of each branch's output dropped in training.
+        dropout: fraction of the embeddings and of each branch's output dropped in training.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ def reference_optimizer(
     """Return AdamW that decays only matrices and tables.
 
     Args:
-        model: what it trains.
+        model: the model to train.
         lr: the highest learning rate.
         betas: of the moments; (0.9, 0.99) suits small batches.
         weight_decay: of matrices and tables.
@@ -94,7 +94,7 @@ def warmup_cosine(step: int, *, steps: int, warmup_steps: int, min_fraction: flo
         step: from 0.
         steps: of the run.
         warmup_steps: until the full rate.
-        min_fraction: what is left at the end.
+        min_fraction: the fraction at the end.
     """
     if step < warmup_steps:
         return (step + 1) / (warmup_steps + 1)

@@ -1,7 +1,7 @@
 """Cost of saving checkpoints. Usage: python benchmarks/saving.py [--saves 6] [--steps 20] [--rows NAME ...].
 
 Each row trains a config through the command line, in a separate process, and saves `last.ckpt` repeatedly. The fraction
-is that of the default interval: the seconds of a save over those of as many steps of the run.
+is that of the default interval: the seconds of a save over those of the same number of steps.
 """
 
 import argparse
@@ -59,7 +59,7 @@ class Seconds(Callback):
         Path("seconds.json").write_text(json.dumps({"steps": self.steps, "saves": self.saves}))
 
 
-def measured(options: list[str], steps: int, saves: int, folder: Path) -> dict[str, Any]:
+def measure_row(options: list[str], steps: int, saves: int, folder: Path) -> dict[str, Any]:
     """Train one row."""
     command = ["fit", *options, f"--trainer.max_steps={steps * saves}", f"--checkpoint_every={steps}"]
     command += ["--validate_every=null", "--sample_text.prompts=[]", "--trainer.limit_val_batches=0"]
@@ -72,7 +72,7 @@ def measured(options: list[str], steps: int, saves: int, folder: Path) -> dict[s
     if lightning_xt(command) != 0:
         raise SystemExit(f"failed: {' '.join(command)}")
     seconds = json.loads(Path("seconds.json").read_text())
-    # The first steps and the first saving do what is done once.
+    # The first steps and the first save include work that is done once.
     step, save = statistics.median(seconds["steps"][steps:]), statistics.median(seconds["saves"][1:])
     worst = max(seconds["saves"][1:])
     return {
@@ -96,7 +96,7 @@ def main() -> None:
     for name in args.rows:
         with tempfile.TemporaryDirectory() as folder:
             os.chdir(folder)
-            rows[name] = measured(ROWS[name], args.steps, args.saves, Path(folder))
+            rows[name] = measure_row(ROWS[name], args.steps, args.saves, Path(folder))
         say(f"{name}: {rows[name]['value']} % of training time")
     report(rows, "cpu")
 

@@ -7,11 +7,11 @@ child processes are counted twice a second. The warm-up, a fraction of the time,
 Slopes are those of lines through the means of 20 equal parts of the time, with their standard errors. A setting is flat
 if the mean numbers of files, threads and children in the last third of the time are not one more than in the first, and
 memory, that of the process and the mean of its children, grows by less than two standard errors or in 1,000 steps by
-less than 0.1 % of what it is. (What is on its way from a loader's worker is an open file too.)
+less than 0.1 % of its size. (A batch on its way from a loader's worker is an open file too.)
 
-Two caches of others would hide what a run holds on to, so they are kept small: oneDNN, torch's library of products on
-CPUs, keeps 1,024 of them, one for each shape that it has met, and answers of many lengths meet new shapes for hours;
-and glibc keeps what was freed between what was not.
+Two caches of libraries would hide the memory that a run keeps, so they are kept small: oneDNN, torch's library of
+products on CPUs, keeps 1,024 of them, one for each shape, and completions of many lengths bring new shapes for hours;
+and glibc keeps freed memory between blocks in use.
 """
 
 import argparse
@@ -109,7 +109,7 @@ def write_inputs(folder: Path) -> None:
             targets.write(" ".join(reversed(sentence)) + "\n")
 
 
-def look(process: int, step: int, since: float) -> Look:
+def count_resources(process: int, step: int, since: float) -> Look:
     """Count the resources of a process."""
     # A child may end meanwhile.
     memories = []
@@ -156,11 +156,11 @@ def soak(folder: Path, name: str, minutes: float) -> list[Look]:
         deadline = time.monotonic() + ENDS
         while last_step(metrics) < 0 and process.poll() is None and time.monotonic() < deadline:
             time.sleep(EVERY)
-        since = told = time.monotonic()
+        since = reported = time.monotonic()
         while process.poll() is None and time.monotonic() < since + 60 * minutes:
-            looks.append(look(process.pid, last_step(metrics), since))
-            if time.monotonic() > told + 20:
-                told = time.monotonic()
+            looks.append(count_resources(process.pid, last_step(metrics), since))
+            if time.monotonic() > reported + 20:
+                reported = time.monotonic()
                 say(f"{name}: {looks[-1]}")
             time.sleep(EVERY)
         process.send_signal(signal.SIGTERM)
@@ -233,7 +233,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10, help="of each setting")
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS), help="only these")
-    parser.add_argument("--warm_up", type=float, default=0.25, help="share of the minutes")
+    parser.add_argument("--warm_up", type=float, default=0.25, help="fraction of the minutes")
     args = parser.parse_args()
     rows = {}
     with tempfile.TemporaryDirectory() as folder:

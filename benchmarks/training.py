@@ -10,11 +10,11 @@
     gemm             only matrix products
 
 A step is forward, backward, clipping and optimizer. The Trainer runs a slice of steps, then each other leg one as long,
-and so on; steps that compile are left out. On the CPU the four slices of a repeat are 20 steps, in which values are
+and so on; steps that compile are not counted. On the CPU the four slices of a repeat are 20 steps, in which values are
 logged once. Needs the extra `bench`.
 
 The legs of x-transformers step with Adam at 1e-4, not fused, and clip the norm of the gradients to 0.5, as their script
-does; trainer, bare and reference_gpt step with fused AdamW and clip to 1.0. Some of what their script does is left out,
+does; trainer, bare and reference_gpt step with fused AdamW and clip to 1.0. Parts of their script are omitted,
 which favours theirs in speed: `attn_orthog_projected_values` and `attn_orthog_projected_values_per_head`, which double
 the output projection of attention, and cutting a step into four (xt_script has both); windows read one by one, and the
 loss of each step printed and logged.
@@ -82,7 +82,7 @@ class Race:
     """Legs in turn.
 
     Args:
-        legs: those beside the Trainer's.
+        legs: all except the Trainer's.
         device: where they train.
         rounds: slices of each leg.
         steps: of a slice.
@@ -107,7 +107,7 @@ class Race:
             say(f"{name}: ready after {time.perf_counter() - start:.1f} s")
 
     def run(self) -> None:
-        """Run a slice of each leg."""
+        """Run one slice of each leg."""
         for name, leg in self.legs.items():
             start = self.now()
             leg(self.steps)
@@ -148,7 +148,7 @@ class TrainerLeg(Callback):
             return
         now = race.now()
         if step == end + race.alone:
-            race.data_wait = (waited(loader) - self.waited) / (now - self.start)
+            race.data_wait = (waited_seconds(loader) - self.waited) / (now - self.start)
             return
         if step:
             race.note("trainer", now - self.start)
@@ -157,10 +157,10 @@ class TrainerLeg(Callback):
         if step < end:
             say(f"slice {step // race.steps + 1}/{race.rounds}")
             race.run()
-        self.waited, self.start = waited(loader), race.now()
+        self.waited, self.start = waited_seconds(loader), race.now()
 
 
-def waited(loader: Any) -> float:
+def waited_seconds(loader: Any) -> float:
     """Return the seconds of waiting for a loader."""
     return loader.waited if isinstance(loader, Loader) else 0.0
 
@@ -210,7 +210,7 @@ def batches(corpus: np.ndarray, size: Size, device: torch.device) -> Iterator[Te
     return itertools.cycle([windows.__getitems__(each).to(device) for each in rows])
 
 
-def trained(
+def make_loop(
     loss: Callable[[Tensor], Tensor],
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
@@ -220,7 +220,7 @@ def trained(
     clip: float = 1.0,
     parts: int = 1,
 ) -> Steps:
-    """Train in a plain loop.
+    """Return a leg that trains in a plain loop.
 
     Args:
         loss: of a batch.
@@ -254,7 +254,7 @@ def ours(size: Size, device: torch.device, feed: Iterator[Tensor], compile: bool
     model.to(device)
     network = torch.compile(model.decoder.forward, dynamic=False) if compile else model.decoder
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
-    return trained(lambda batch: model.objective(network, batch).mean, model, optimizer, feed, bf16=True)
+    return make_loop(lambda batch: model.objective(network, batch).mean, model, optimizer, feed, bf16=True)
 
 
 def x_transformers(size: Size, device: torch.device, flash: bool, **options: bool) -> nn.Module:
@@ -277,7 +277,7 @@ def theirs(size: Size, device: torch.device, feed: Iterator[Tensor], kind: str, 
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
     # Without flash attention a GPU has no room for all pairs of tokens of a large batch; its script cuts it in four.
     parts = 4 if script or (plain and device.type == "cuda") else 1
-    return trained(loss, model, optimizer, feed, bf16=not plain, clip=0.5, parts=parts)
+    return make_loop(loss, model, optimizer, feed, bf16=not plain, clip=0.5, parts=parts)
 
 
 def reference(size: Size, device: torch.device, feed: Iterator[Tensor], compile: bool) -> Steps:
@@ -285,7 +285,7 @@ def reference(size: Size, device: torch.device, feed: Iterator[Tensor], compile:
     model = reference_model(size).to(device)
     network = torch.compile(model) if compile else model
     optimizer = reference_optimizer(model, lr=1e-3)
-    return trained(lambda batch: next_token_loss(network(batch[:, :-1]), batch), model, optimizer, feed, bf16=True)
+    return make_loop(lambda batch: next_token_loss(network(batch[:, :-1]), batch), model, optimizer, feed, bf16=True)
 
 
 def reference_model(size: Size) -> ReferenceGPT:
@@ -392,7 +392,9 @@ LEGS_OF = {
 CUDA_ONLY = ("mfu_h100", "window_scaling")
 
 
-def legs(names: list[str], size: Size, device: torch.device, corpus: np.ndarray, compile: bool) -> dict[str, Steps]:
+def make_legs(
+    names: list[str], size: Size, device: torch.device, corpus: np.ndarray, compile: bool
+) -> dict[str, Steps]:
     """Return the legs besides the Trainer's that some rows need."""
     makers: dict[str, Callable[[Iterator[Tensor]], Steps]] = {
         "bare": lambda feed: ours(size, device, feed, compile),
@@ -408,7 +410,7 @@ def legs(names: list[str], size: Size, device: torch.device, corpus: np.ndarray,
     return {name: maker(batches(corpus, size, device)) for name, maker in makers.items() if name in needed}
 
 
-def measured(names: list[str], race: Race, size: Size, repeats: int, compile: bool) -> dict[str, dict[str, Any]]:
+def summarise(names: list[str], race: Race, size: Size, repeats: int, compile: bool) -> dict[str, dict[str, Any]]:
     """Return the rows of one race."""
     settings = f"ours: lightning-xt fit, bf16-mixed, {'compiled' if compile else 'eager'}, fused AdamW, clipping 1.0"
     rows: dict[str, dict[str, Any]] = {}
@@ -421,7 +423,11 @@ def measured(names: list[str], race: Race, size: Size, repeats: int, compile: bo
     if "trainer_overhead_ms" in names:
         rows["trainer_overhead_ms"] = overhead(race, repeats)
     if "data_wait_share" in names:
-        rows["data_wait_share"] = {"value": round(race.data_wait, 6), "unit": "share of the time", "steps": race.alone}
+        rows["data_wait_share"] = {
+            "value": round(race.data_wait, 6),
+            "unit": "fraction of the time",
+            "steps": race.alone,
+        }
     best = {}
     matrix, products = GEMM[race.device.type]
     for kind in ("fp32", "bf16"):
@@ -437,8 +443,8 @@ def measured(names: list[str], race: Race, size: Size, repeats: int, compile: bo
     flops = 3 * size.batch_size * outline(our_decoder(size), size.seq_len).flops
     achieved = [flops / seconds for seconds in race.totals("trainer", repeats)]
     peaks = {
-        "share_of_gemm": (1e9 * best.get("bf16", 0.0), "share of the FLOP/s of gemm_gflops"),
-        "mfu_h100": (H100_PEAK, "share of bf16 peak"),
+        "share_of_gemm": (1e9 * best.get("bf16", 0.0), "fraction of the FLOP/s of gemm_gflops"),
+        "mfu_h100": (H100_PEAK, "fraction of bf16 peak"),
     }
     for name, (peak, unit) in peaks.items():
         if name in names:
@@ -458,7 +464,7 @@ def tiny_overhead(folder: Path, corpus: np.ndarray, device: torch.device, repeat
     return float(overhead(race, repeats)["value"])
 
 
-def wanted(args: argparse.Namespace) -> list[str]:
+def select_rows(args: argparse.Namespace) -> list[str]:
     """Return the requested rows that can be measured here."""
     names = args.rows or [name for name in LEGS_OF if args.device == "cuda" or name not in CUDA_ONLY]
     if args.device == "cuda" and not torch.cuda.is_available():
@@ -470,12 +476,12 @@ def wanted(args: argparse.Namespace) -> list[str]:
             "other rows with --rows")  # fmt: skip
         raise SystemExit(2)
     if "mfu_h100" in names and not (args.device == "cuda" and "H100" in torch.cuda.get_device_name()):
-        say("mfu_h100 is left out: this device is not an H100")
+        say("mfu_h100 is skipped: this device is not an H100")
         return [name for name in names if name != "mfu_h100"]
     return names
 
 
-def arguments() -> argparse.Namespace:
+def parse() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=sorted(SIZES), default="cpu")
@@ -491,11 +497,11 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     """Print the rows as JSON."""
-    args = arguments()
+    args = parse()
     given = {name: value for name in Size.__dataclass_fields__ if (value := getattr(args, name)) is not None}
     size = Size(**{**vars(SIZES[args.device]), **given})
     device, compile = torch.device(args.device), not args.eager
-    names = wanted(args)
+    names = select_rows(args)
     torch.manual_seed(0)
     corpus = np.random.default_rng(0).integers(0, 256, CORPUS, dtype=np.uint8)
     rows: dict[str, dict[str, Any]] = {}
@@ -504,11 +510,11 @@ def main() -> None:
         corpus.tofile(folder / "corpus")
         if set(names) - {"window_scaling"}:
             steps = args.steps or (50 if args.device == "cuda" else 5)
-            race = Race(legs(names, size, device, corpus, compile), device, args.repeats * args.slices, steps)
+            race = Race(make_legs(names, size, device, corpus, compile), device, args.repeats * args.slices, steps)
             fit(folder, size, race, compile, [f"{TrainerLeg.__module__}.TrainerLeg"])
             for leg, seconds in race.seconds.items():
                 say(f"{leg}: {1000 * statistics.median(seconds):.2f} ms a step")
-            rows = measured(names, race, size, args.repeats, compile)
+            rows = summarise(names, race, size, args.repeats, compile)
         if "trainer_overhead_ms" in names:
             rows["trainer_overhead_ms"]["tiny_model"] = tiny_overhead(folder, corpus, device, args.repeats)
         if "window_scaling" in names:

@@ -98,7 +98,7 @@ def test_training_tells_how_time_grows_with_the_row(tmp_path):
 def test_training_tells_the_share_of_an_h100_only_on_one(tmp_path):
     done = run(tmp_path, "training.py", *SMALL, "--rows", "mfu_h100")
     assert result(done) == {}
-    assert done.stderr.splitlines()[0] == "mfu_h100 is left out: this device is not an H100"
+    assert done.stderr.splitlines()[0] == "mfu_h100 is skipped: this device is not an H100"
 
 
 @pytest.mark.slow
@@ -216,7 +216,7 @@ def test_quality_without_x_transformers_leaves_its_leg_out(tmp_path):
     legs = ["--legs", "reference_gpt", "x_transformers", "--seeds=1", "--steps=4", "--evaluations=2"]
     done = run(tmp_path, "quality.py", *legs, before=["-c", WITHOUT_X_TRANSFORMERS])
     assert set(result(done)) == {"reference_val_loss"}
-    message = "x-transformers is not installed: its leg is left out; run pip install -e '.[bench]' for it"
+    message = "x-transformers is not installed: its leg is skipped; run pip install -e '.[bench]' for it"
     assert done.stderr.splitlines()[0] == message
 
 
