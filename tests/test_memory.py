@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lightning_xt.cli import main
-from lightning_xt.commands.errors.out_of_memory import not_enough_memory
+from lightning_xt.commands.errors.out_of_memory import explain_out_of_memory
 from lightning_xt.inference.text_generator import GenerationSession
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.system.free_memory import get_free_memory, refuse_without_memory
@@ -92,7 +92,7 @@ def test_in_validation(fresh, monkeypatch, capsys):
     )
     assert told(capsys) == wanted
     # A checkpoint is there now.
-    wanted = wanted.replace("run the command again", "go on with --ckpt_path last").replace("(now 4)", "(now 2)")
+    wanted = wanted.replace("run the command again", "resume with --ckpt_path last").replace("(now 4)", "(now 2)")
     assert told(capsys, "--checkpoint_every", "2", "--data.eval_batch_size", "null") == wanted
 
 
@@ -131,56 +131,48 @@ def test_before_anything_begins(fresh, monkeypatch, capsys):
     )
 
 
-def failed(file, error=MemoryError):
-    """An error that has come through a file of this name."""
-    with pytest.raises(type(error) if isinstance(error, Exception) else error) as raised:
-        exec(compile("def fail():\n    raise error\nfail()", file, "exec"), {"error": error})
-    return raised.value
-
-
 @pytest.mark.parametrize(
     "error", [torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 MiB."), MemoryError("std::bad_alloc")]
 )
 def test_in_other_words(error):
-    told = not_enough_memory(failed("training_epoch_loop.py", error), {"trainer": {}}, None)
+    told = explain_out_of_memory(error, "training", {"trainer": {}}, None)
     assert told.startswith(
         "there is not enough memory to train a step; make the batches of the data smaller, and raise"
     )
-    assert not_enough_memory(failed("training_epoch_loop.py", RuntimeError("another")), {"trainer": {}}, None) is None
+    assert explain_out_of_memory(RuntimeError("another"), "training", {"trainer": {}}, None) is None
 
 
 PAIRS = {"class_path": "ParallelText", "init_args": {"max_tokens": 4096, "max_length": None, "path": "a"}}
 
 
 @pytest.mark.parametrize(
-    ("file", "options", "part"),
+    ("phase", "options", "part"),
     [
         (
-            "training_epoch_loop.py",
+            "training",
             {"data": PAIRS, "trainer": {"accumulate_grad_batches": 2}},
             "to train a step; lower --data.max_tokens (now 4096), and raise --trainer.accumulate_grad_batches (now 2)",
         ),
         (
-            "evaluation_loop.py",
+            "evaluation",
             {"data": PAIRS, "model": {"class_path": "Seq2Seq", "init_args": {"val_decode_pairs": 256}}},
             "to evaluate a batch; lower --data.max_tokens (now 4096) or --model.val_decode_pairs (now 256); then",
         ),
         (
-            "evaluation_loop.py",
+            "evaluation",
             {"data": {"class_path": "GeneratorPairs", "init_args": {"function": "mine.pairs"}}},
             "to evaluate a batch; make the batches of the data smaller; then run",
         ),
         (
-            "prediction_loop.py",
+            "prediction",
             {"sampling": {"batch": 64, "max_new_tokens": None}},
-            "to predict; lower --sampling.batch (now 64) or --sampling.max_new_tokens (now as long as they get); then "
-            "run",
+            "to predict; lower --sampling.batch (now 64) or --sampling.max_new_tokens (now null); then run",
         ),
     ],
     ids=["pairs", "decoded pairs", "a function", "prediction"],
 )
-def test_what_there_is_to_lower(file, options, part):
-    assert f"there is not enough memory {part}" in not_enough_memory(failed(file), options, None)
+def test_what_there_is_to_lower(phase, options, part):
+    assert f"there is not enough memory {part}" in explain_out_of_memory(MemoryError(), phase, options, None)
 
 
 def test_other_errors_are_left_alone(fresh, monkeypatch):

@@ -63,6 +63,8 @@ class TransformerModule(LightningModule, ABC):
         """How `predict` samples."""
         self.decoding = DecodingSetup()
         """What takes the place of the network, or stands beside it, where texts are answered."""
+        self.phase: str | None = None
+        """What the Trainer does with it: training, evaluation, sampling or prediction. None = nothing yet."""
         self.adds_callbacks = True
         """Whether to add the callbacks without which a run neither resumes exactly nor stops at NaN."""
         self.skipped_step: Tensor | bool = False
@@ -194,6 +196,18 @@ class TransformerModule(LightningModule, ABC):
                 "clipping; set --model.optimizer.fused false, or --trainer.precision bf16-mixed"
             )
         return optimizer
+
+    def on_train_batch_start(self, *args: Any) -> None:
+        self.phase = "training"
+
+    def on_validation_start(self) -> None:
+        self.phase = "evaluation"
+
+    def on_test_start(self) -> None:
+        self.phase = "evaluation"
+
+    def on_predict_start(self) -> None:
+        self.phase = "prediction"
 
     def on_train_start(self) -> None:
         # A checkpoint brought those of an earlier command.

@@ -13,7 +13,7 @@ from properties.holds import holds
 from tiny_run import TINY
 
 from lightning_xt.cli import main
-from lightning_xt.commands.errors.out_of_memory import not_enough_memory
+from lightning_xt.commands.errors.out_of_memory import explain_out_of_memory
 from lightning_xt.commands.options.config_files import DEEPEST, MOST_VALUES, load_values
 from lightning_xt.commands.options.generate_options import parse
 from lightning_xt.system.messages import UserError, sentence_for
@@ -115,7 +115,7 @@ def test_any_value_of_any_option_of_a_model(option: str, value: object) -> None:
         with mock.patch("lightning_xt.system.free_memory.get_free_memory", return_value=1 << 30):
             made = LanguageModel.from_config({"decoder": {**options, option: value}})
     except MemoryError as error:
-        if option != "dim" or not not_enough_memory(error, {}, None):
+        if option != "dim" or not explain_out_of_memory(error, None, {}, None):
             raise
     except ValueError as error:
         require_sentence(error)

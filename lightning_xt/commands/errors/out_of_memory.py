@@ -1,4 +1,4 @@
-"""Says which settings to lower where a machine has not enough memory."""
+"""Out-of-memory errors: a sentence that names the options to lower."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,13 +8,6 @@ from lightning_xt.checkpoints.runs import checkpoint_file
 from lightning_xt.inference.text_generator import NO_MEMORY
 from lightning_xt.system.messages import chain
 
-PHASES = {
-    "sample_text.py": "sampling",
-    "evaluation_loop.py": "evaluation",
-    "prediction_loop.py": "prediction",
-    "training_epoch_loop.py": "training",
-}
-"""By the file that an error has come through, what went on, the innermost first."""
 LOWERED = {
     "training": ("data.batch_size", "data.max_tokens", "data.seq_len", "data.max_length"),
     "evaluation": (
@@ -27,7 +20,7 @@ LOWERED = {
     "sampling": ("sample_text.batch", "sample_text.max_new_tokens"),
     "prediction": ("sampling.batch", "sampling.max_new_tokens"),
 }
-"""What takes less memory in each of them when it is lowered; a kind of data or model has some of these."""
+"""Options that take less memory in a phase when they are lowered; a kind of data or model has some of these."""
 DOING = {
     "training": "train a step",
     "evaluation": "evaluate a batch",
@@ -36,30 +29,30 @@ DOING = {
 }
 
 
-def not_enough_memory(error: BaseException, options: dict[str, Any], folder: Path | None) -> str | None:
-    """What to tell the user of an error; None if memory was enough, or another sentence tells of it already.
+def explain_out_of_memory(
+    error: BaseException, phase: str | None, options: dict[str, Any], folder: Path | None
+) -> str | None:
+    """Return a sentence about an error; None if memory was enough, or the error's own sentence is better.
 
     Args:
         error: what ended a command.
+        phase: `TransformerModule.phase` then.
         options: of the command, as plain values.
         folder: of the run. None = it has none.
     """
-    errors = list(chain(error))
-    if not any(_is_of_memory(each) for each in errors):
+    if not any(_is_of_memory(each) for each in chain(error)):
         return None
-    files = {Path(file).name for each in errors for file in _files(each)}
-    phase = next((phase for file, phase in PHASES.items() if file in files), None)
     if phase == "prediction" and isinstance(error, ValueError):
         return None
     again = "run the command again"
     if folder is not None and checkpoint_file(folder, "last").is_file():
-        again = "go on with --ckpt_path last"
+        again = "resume with --ckpt_path last"
     if phase is None:
         return (
             "there is not enough memory to begin; choose a smaller model, such as by --model.decoder.dim or "
             f"--model.decoder.depth, then {again}"
         )
-    lowered = [f"--{name} (now {value})" for name, value in _values(phase, options)]
+    lowered = [f"--{name} (now {value})" for name, value in _list_options(phase, options)]
     way = f"lower {' or '.join(lowered)}" if lowered else "make the batches of the data smaller"
     if phase == "training":
         batches = options["trainer"].get("accumulate_grad_batches") or 1
@@ -69,7 +62,7 @@ def not_enough_memory(error: BaseException, options: dict[str, Any], folder: Pat
     return f"there is not enough memory to {DOING[phase]}; {way}; then {again}"
 
 
-def _values(phase: str, options: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+def _list_options(phase: str, options: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     for name in LOWERED[phase]:
         section, option = name.split(".")
         found = options.get(section) or {}
@@ -78,7 +71,7 @@ def _values(phase: str, options: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         if option == "eval_batch_size" and value is None:
             value = values.get("batch_size")
         if option == "max_new_tokens" and value is None and section in options:
-            value = "as long as they get"
+            value = "null"
         if value is not None:
             yield name, value
 
@@ -88,10 +81,3 @@ def _is_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and any(said in str(error) for said in NO_MEMORY)
     )
-
-
-def _files(error: BaseException) -> Iterator[str]:
-    trace = error.__traceback__
-    while trace is not None:
-        yield trace.tb_frame.f_code.co_filename
-        trace = trace.tb_next

@@ -26,7 +26,7 @@ def check_text(args: Sequence[str]) -> None:
             raise UserError(f"{shown} is not UTF-8; rename the file, or set the language of your terminal") from error
 
 
-def sentence(message: str, options: Iterable[str]) -> str:
+def explain_parse_error(message: str, options: Iterable[str]) -> str:
     """What is wrong and how to put it right.
 
     Args:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
-from lightning_xt.commands.errors.parse_errors import sentence
+from lightning_xt.commands.errors.parse_errors import explain_parse_error
 from lightning_xt.commands.generation.inference import Inference
 from lightning_xt.commands.options.arguments import RUN, read_run_options
 from lightning_xt.commands.options.config_files import ConfigFiles
@@ -167,7 +167,7 @@ def _explain(message: str, parser: ArgumentParser) -> str:
         return f"generate: argument --{match[1]}: expected one of {match[2]}, not {match[3]!r}"
     if message.endswith("arguments are required: run"):
         return f"generate: RUN is required: {RUN}"
-    return f"generate: {sentence(message, known)}"
+    return f"generate: {explain_parse_error(message, known)}"
 
 
 def _check(options: GenerateOptions) -> None:

@@ -18,8 +18,8 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_xt.checkpoints.checkpoint import Checkpoint
 from lightning_xt.checkpoints.runs import checkpoint_file
-from lightning_xt.commands.errors.out_of_memory import not_enough_memory
-from lightning_xt.commands.errors.parse_errors import check_text, sentence
+from lightning_xt.commands.errors.out_of_memory import explain_out_of_memory
+from lightning_xt.commands.errors.parse_errors import check_text, explain_parse_error
 from lightning_xt.commands.options.arguments import read_run_options
 from lightning_xt.commands.options.config_files import ConfigFiles
 from lightning_xt.commands.options.trainer_options import (
@@ -103,7 +103,7 @@ class CommandLine(LightningCLI):
             with self._configs.serving(), pause_garbage_collection():
                 super().parse_arguments(parser, args)
         except ArgumentError as error:
-            raise UserError(own_sentence(error) or sentence(str(error), self._options(args))) from error
+            raise UserError(own_sentence(error) or explain_parse_error(str(error), self._options(args))) from error
         finally:
             sys.argv = given
         if command := self.config.get("subcommand"):
@@ -142,8 +142,8 @@ class CommandLine(LightningCLI):
             with refuse_without_memory():
                 super().instantiate_classes()
         except (MemoryError, RuntimeError, ValueError) as error:
-            if told := not_enough_memory(error, self._plain(), self.resolved.folder):
-                raise UserError(told) from error
+            if sentence := explain_out_of_memory(error, None, self._plain(), self.resolved.folder):
+                raise UserError(sentence) from error
             raise
 
     def before_fit(self) -> None:
@@ -223,8 +223,9 @@ class CommandLine(LightningCLI):
             with exit_together(self.trainer):
                 super()._run_subcommand(subcommand)
         except (MemoryError, RuntimeError, ValueError) as error:
-            if told := not_enough_memory(error, self._plain(), self._folder):
-                raise OwnError(told) from error
+            phase = getattr(self.model, "phase", None)
+            if sentence := explain_out_of_memory(error, phase, self._plain(), self._folder):
+                raise OwnError(sentence) from error
             checkpoint = self.resolved.checkpoint
             if checkpoint is None or "Error(s) in loading state_dict" not in str(error):
                 raise

@@ -100,7 +100,10 @@ class SampleText(Callback):
         if trainer.sanity_checking or trainer.state.fn != "fit" or not self._is_enabled:
             return
         # In all processes: a forward of a sharded model is the work of all.
-        texts = _module(pl_module).draw_samples(self.prompts, self.sampling)
+        module = _module(pl_module)
+        module.phase, before = "sampling", module.phase
+        texts = module.draw_samples(self.prompts, self.sampling)
+        module.phase = before
         if not trainer.is_global_zero:
             return
         for logger in trainer.loggers:
