@@ -14,12 +14,12 @@ import torch
 import warm
 import yaml
 from jsonargparse._deprecated import JsonargparseDeprecationWarning
-from lightning_xt.data.data_checks import require_at_least
 from tiny_run import TIMES, TINY, names, rows, weights
 
 from lightning_xt.cli import _quiet, main
 from lightning_xt.data.tokenizers.bytes import Bytes
 from lightning_xt.system.messages import sentence_for
+from lightning_xt.system.option_checks import check_option
 from lightning_xt.training.language_model import LanguageModel
 
 
@@ -466,7 +466,7 @@ def test_deprecations_of_the_users_are_shown(monkeypatch, recwarn):
 
 def test_only_what_this_package_raises_is_the_users_mistake():
     with pytest.raises(ValueError, match="at least 1") as raised:
-        require_at_least("seq_len", 0, 1)
+        check_option("data", "seq_len", 0, least=1)
     assert "data.seq_len must be at least 1" in sentence_for(raised.value)
     with pytest.raises(ValueError, match="range") as fault:
         Bytes().decode([300])

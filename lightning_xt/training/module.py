@@ -1,4 +1,4 @@
-"""What our LightningModules have in common: optimizer, schedule, clipping, logs, checkpoints, compiling."""
+"""Base class of our LightningModules: optimizer, schedule, clipping, logs, checkpoints, compiling."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
-from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch import Callback
 from lightning.pytorch.utilities.model_helpers import _restricted_classmethod
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -28,13 +28,14 @@ from lightning_xt.training.optim.build import build_optimizer
 from lightning_xt.training.optim.optimizer_options import OptimizerOptions
 from lightning_xt.training.optim.parameter_groups import OptimizerFactory, parameter_groups
 from lightning_xt.training.optim.schedules.base import ScheduleFactory
+from lightning_xt.training.phased_module import PhasedModule
 from lightning_xt.training.run_metadata import run_metadata
 from lightning_xt.training.step_boundaries import count_run_steps
 from lightning_xt.training.step_skipping import drop_first_momentum, nan_if_not_finite, skip_step, total_norm
 from lightning_xt.training.strategies.sharding import shard
 
 
-class TransformerModule(LightningModule, ABC):
+class TransformerModule(PhasedModule, ABC):
     """Trains a network; a subclass says which, on what batches, and what it does with text.
 
     Args:
@@ -63,8 +64,6 @@ class TransformerModule(LightningModule, ABC):
         """How `predict` samples."""
         self.decoding = DecodingSetup()
         """What takes the place of the network, or stands beside it, where texts are answered."""
-        self.phase: str | None = None
-        """What the Trainer does with it: training, evaluation, sampling or prediction. None = nothing yet."""
         self.adds_callbacks = True
         """Whether to add the callbacks without which a run neither resumes exactly nor stops at NaN."""
         self.skipped_step: Tensor | bool = False
@@ -196,18 +195,6 @@ class TransformerModule(LightningModule, ABC):
                 "clipping; set --model.optimizer.fused false, or --trainer.precision bf16-mixed"
             )
         return optimizer
-
-    def on_train_batch_start(self, *args: Any) -> None:
-        self.phase = "training"
-
-    def on_validation_start(self) -> None:
-        self.phase = "evaluation"
-
-    def on_test_start(self) -> None:
-        self.phase = "evaluation"
-
-    def on_predict_start(self) -> None:
-        self.phase = "prediction"
 
     def on_train_start(self) -> None:
         # A checkpoint brought those of an earlier command.
