@@ -47,7 +47,7 @@ model:
   class_path: LanguageModel
   init_args:
     decoder: {dim: 64, depth: 2, dropout: 0.1, attention: {heads: 2, position: Rotary}}
-sample_text: {max_new_tokens: 32}
+sample_text: {generation: {max_new_tokens: 32}}
 """
 TRANSLATION = """
 data:

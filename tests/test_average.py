@@ -129,7 +129,7 @@ sys.exit(any(name.split(".")[0] == "lightning" or name.startswith("lightning_xt.
 
 MISTAKES = [
     ("", "average: the following arguments are required: RUN"),
-    ("nope", "nope is no run: there is no such folder or file"),
+    ("nope", "nope is not a run: there is no such folder or file"),
     ("runs/tiny --last 0", "--last is 0; it must be at least 1 checkpoint"),
     ("runs/tiny --last 4", f"{FOLDER} has only 3 of the 4 step-N.ckpt that --last asks for; give --last 3, or train "
      "with --keep_checkpoints 4"),

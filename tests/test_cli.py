@@ -143,7 +143,7 @@ LEARNED = "--model.decoder.embeddings=[{class_path: LearnedPositions, init_args:
 
 
 def test_samples_end_where_the_positions_do(fresh):
-    options = [LEARNED % 8, "--sample_text.max_new_tokens", "100", "--sample_text.prompts", "[ab]"]
+    options = [LEARNED % 8, "--sample_text.generation.max_new_tokens", "100", "--sample_text.prompts", "[ab]"]
     assert main(["fit", "-c", "tiny.yaml", *options, "--validate_every", "6"]) == 0
     sample = Path("runs/tiny/0/samples.txt").read_text(encoding="utf-8")
     assert sample.startswith("=== step 6 ===\nab")
@@ -153,7 +153,8 @@ def test_samples_end_where_the_positions_do(fresh):
 def test_a_sample_prompt_must_leave_room(fresh, capsys):
     assert main(["fit", "-c", "tiny.yaml", LEARNED % 8, "--sample_text.prompts", "[abcdefgh]"]) == 2
     assert (
-        "sample_text.max_new_tokens, because the model's positions reach only 8 (max_length)" in capsys.readouterr().err
+        "sample_text.generation.max_new_tokens, because the model's positions reach only 8 (max_length)"
+        in capsys.readouterr().err
     )
     assert not Path("runs").exists()
 
@@ -301,22 +302,22 @@ MISTAKES = [
     ("fit -c tiny.yaml --data.path missing.txt", "--data.path missing.txt: no such file"),
     ("fit -c tiny.yaml --data.seq_len 5000", "data.seq_len 5000 needs at least 5001 tokens"),
     ("fit -c tiny.yaml --validate_every 0", "--validate_every is 0"),
-    ("fit -c tiny.yaml --sample_text.max_new_tokens 0", "sampling has max_new_tokens 0"),
+    ("fit -c tiny.yaml --sample_text.generation.max_new_tokens 0", "sampling has max_new_tokens 0"),
     ("fit -c tiny.yaml --sampling.temperature -1", "temperature is -1"),
     ("fit -c tiny.yaml --sampling.top_k 0", "filters: TopK (top_k) has k 0, which must be at least 1"),
-    ("fit -c tiny.yaml --sample_text.top_p 2", "filters: TopP (top_p) has p 2"),
-    ("fit -c tiny.yaml --sample_text.min_p -1", "filters: MinP (min_p) has p -1"),
-    ("fit -c tiny.yaml --ckpt_path nope.ckpt", "nope.ckpt is no run"),
+    ("fit -c tiny.yaml --sample_text.generation.top_p 2", "filters: TopP (top_p) has p 2"),
+    ("fit -c tiny.yaml --sample_text.generation.min_p -1", "filters: MinP (min_p) has p -1"),
+    ("fit -c tiny.yaml --ckpt_path nope.ckpt", "nope.ckpt is not a run"),
     ("fit -c tiny.yaml --ckpt_path bad.ckpt", "bad.ckpt cannot be read as a checkpoint"),
     ("validate -c tiny.yaml", "validate needs weights"),
     ("validate -c tiny.yaml --ckpt_path best", "there is no runs/tiny/0/checkpoints/best.ckpt"),
     ("predict -c tiny.yaml --ckpt_path best --output x", "there is no runs/tiny/0/checkpoints/best.ckpt"),
-    ("generate nope --prompt x", "nope is no run: there is no such folder or file"),
-    ("generate . --prompt x", ". is no run: neither it nor a numbered folder in it has"),
-    ("generate corpus.txt --prompt x", "corpus.txt is no run: it is a file, but not a checkpoint"),
+    ("generate nope --prompt x", "nope is not a run: there is no such folder or file"),
+    ("generate . --prompt x", ". is not a run: neither it nor a numbered folder in it has"),
+    ("generate corpus.txt --prompt x", "corpus.txt is not a run: it is a file, but not a checkpoint"),
     ("generate bad.ckpt --prompt x", "bad.ckpt cannot be read as a checkpoint: it is not in the format of torch.save"),
     ("generate x --promt x", "did you mean --prompt?"),
-    ("generate x", "x is no run: there is no such folder or file"),
+    ("generate x", "x is not a run: there is no such folder or file"),
     ("generate x --prompt a --max_new_tokens ten", "argument --max_new_tokens: invalid int value: 'ten'\n"),
     ("fit -c tiny.yaml --trainer.max_epochs 3", "use --trainer.max_steps"),
     ("fit -c tiny.yaml --trainer.val_check_interval 3", "use --validate_every"),
@@ -336,11 +337,11 @@ AT_THE_CHECK = (
     "heads 3",
     "kv_heads 3",
     "--data.seq_len 5000",
-    "--sample_text.max_new_tokens 0",
+    "--sample_text.generation.max_new_tokens 0",
     "--sampling.temperature -1",
     "--sampling.top_k 0",
-    "--sample_text.top_p 2",
-    "--sample_text.min_p -1",
+    "--sample_text.generation.top_p 2",
+    "--sample_text.generation.min_p -1",
     "--data.path empty.txt",
     "--model.optimizer Muon",
     "--model.optimizer LBFGS",

@@ -151,7 +151,7 @@ def test_a_stray_checkpoint_measures_and_predicts_nothing(trained, task, capsys)
 def test_lightnings_own_name_for_it_is_none_of_ours(trained, task, capsys):
     leave_strays(trained / "runs/tiny/0")
     assert main(["fit", "-c", "tiny.yaml", "--ckpt_path=hpc"]) == 2
-    assert "--ckpt_path: hpc is no run" in capsys.readouterr().err
+    assert "--ckpt_path: hpc is not a run" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("function", ["fit", "validate", "test", "predict"])

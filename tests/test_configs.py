@@ -49,7 +49,7 @@ trainer:
   limit_val_batches: 1
   enable_progress_bar: false
   logger: false
-sample_text: {max_new_tokens: 4}
+sample_text: {generation: {max_new_tokens: 4}}
 """
 
 

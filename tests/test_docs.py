@@ -28,7 +28,7 @@ from lightning_xt.nn.attention.attention import Attention
 
 TINY = {
     "fit": "--trainer.max_steps 2 --trainer.limit_val_batches 1 --trainer.enable_progress_bar false "
-    "--model.decoder.dim 16 --model.decoder.depth 2 --data.seq_len 32 --sample_text.max_new_tokens 2",
+    "--model.decoder.dim 16 --model.decoder.depth 2 --data.seq_len 32 --sample_text.generation.max_new_tokens 2",
     "generate": "--max_new_tokens 8",
 }
 TINY_PAIRS = {

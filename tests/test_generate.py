@@ -340,7 +340,13 @@ def test_predict_takes_helpers_and_tells_costs(trained, said, capsys):
 
 
 def test_samples_take_the_same_choices(fresh):
-    choices = ["--sample_text.method", "BeamSearch", "--sample_text.method.beams", "2", "--sample_text.stop=[zz]"]
+    choices = [
+        "--sample_text.generation.method",
+        "BeamSearch",
+        "--sample_text.generation.method.beams",
+        "2",
+        "--sample_text.generation.stop=[zz]",
+    ]
     assert main(["fit", "-c", "tiny.yaml", *choices, "--trainer.max_steps", "3"]) == 0
     samples = Path("runs/tiny/0/samples.txt").read_text(encoding="utf-8")
     step, text = samples.removesuffix("\n\n").split("\n", 1)
@@ -417,7 +423,7 @@ MISTAKES = [
     ("--interactive --log_probs", "--interactive reads what you type and prints what follows; omit --log_probs"),
     ("--interactive --num_return_sequences 2", "--interactive continues one completion, but 2 are requested"),
     ("--prompt x --guidance 2", "--guidance 2.0 weighs what a source adds, but a LanguageModel has none"),
-    ("--prompt x --draft nope", "nope is no run: there is no such folder or file"),
+    ("--prompt x --draft nope", "nope is not a run: there is no such folder or file"),
     ("--prompt x --draft runs/tiny --method PromptLookup", "a draft and method PromptLookup("),
     (
         "--prompt x --num_return_sequences 3 --method ContrastiveSearch",
@@ -450,10 +456,13 @@ def test_a_run_is_needed(said):
             "--sampling.method BemSearch",
             "--sampling.method: unknown Method class 'BemSearch'; did you mean BeamSearch?",
         ),
-        ("--sample_text.filters+=Bannd", "--sample_text.filters: unknown Filter class 'Bannd'; did you mean Banned?"),
+        (
+            "--sample_text.generation.filters+=Bannd",
+            "--sample_text.generation.filters: unknown Filter class 'Bannd'; did you mean Banned?",
+        ),
         ("--sampling.filters+=NoRepeatNgram", "--sampling.filters.n is required"),
         ("--sampling.stop=['']", "stop has an empty string"),
-        ("--sample_text.num_return_sequences 0", "sampling has num_return_sequences 0, which must be at least 1"),
+        ("--sample_text.generation.num_return_sequences 0", "sampling has num_return_sequences 0, which must be at least 1"),
         ("--inference.weights int4", "'float32', 'bfloat16', 'int8'"),
     ],
 )

@@ -261,9 +261,9 @@ def test_trees_that_cannot_be_drawn(trained, capsys):
 
 MISTAKES = [
     ("", "info: the following arguments are required: RUN"),
-    ("nope", "nope is no run: there is no such folder or file"),
-    (".", ". is no run: neither it nor a numbered folder in it has"),
-    ("corpus.txt", "corpus.txt is no run: it is a file, but not a checkpoint"),
+    ("nope", "nope is not a run: there is no such folder or file"),
+    (".", ". is not a run: neither it nor a numbered folder in it has"),
+    ("corpus.txt", "corpus.txt is not a run: it is a file, but not a checkpoint"),
     ("text.ckpt", "text.ckpt cannot be read as a checkpoint: it is not in the format of torch.save"),
     ("empty.ckpt", "empty.ckpt cannot be read as a checkpoint: it is empty"),
     ("zip.ckpt", "zip.ckpt cannot be read as a checkpoint: it is a zip archive of other files"),

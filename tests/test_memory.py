@@ -99,8 +99,9 @@ def test_in_validation(fresh, monkeypatch, capsys):
 def test_in_the_samples_of_a_validation(fresh, monkeypatch, capsys):
     monkeypatch.setattr(GenerationSession, "_report", out_of_memory_told)
     assert told(capsys) == (
-        "there is not enough memory to draw the samples of a validation; lower --sample_text.batch (now 64) or "
-        "--sample_text.max_new_tokens (now 4), or draw none: --sample_text.prompts []; then run the command again"
+        "there is not enough memory to draw the samples of a validation; lower --sample_text.generation.batch (now 64) "
+        "or --sample_text.generation.max_new_tokens (now 4), or draw none: --sample_text.prompts []; then run the "
+        "command again"
     )
 
 

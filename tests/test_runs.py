@@ -279,7 +279,7 @@ def test_a_run_that_was_stopped_does_not_say_that_it_is_done(fresh):
     started.send_signal(signal.SIGTERM)
     assert started.wait(60) == 75
     told = Path("told.txt").read_text()
-    assert re.search(r"stopped by SIGTERM after step \d+; go on with --ckpt_path last", told)
+    assert re.search(r"stopped by SIGTERM after step \d+; resume with --ckpt_path last", told)
 
 
 def test_predictions_replace_files_only(trained, capsys):
@@ -307,7 +307,7 @@ def test_a_run_that_goes_on_says_what_it_has_no_use_for(trained, capsys):
     resume = ["fit", "-c", "runs/tiny/0/config.yaml", "--ckpt_path", "last"]
     assert main([*resume, "--init_from", "runs/tiny"]) == 0
     told = capsys.readouterr().out
-    assert "--init_from runs/tiny is not used: the run goes on from runs/tiny/0/checkpoints/last.ckpt" in told
+    assert "--init_from runs/tiny is not used: the run resumes from runs/tiny/0/checkpoints/last.ckpt" in told
     assert "last.ckpt is at step 6 and --trainer.max_steps is 6: nothing is left to train; give a larger" in told
     assert main([*resume, "--trainer.max_steps", "7"]) == 0
     assert "nothing is left to train" not in capsys.readouterr().out
@@ -315,7 +315,7 @@ def test_a_run_that_goes_on_says_what_it_has_no_use_for(trained, capsys):
 
 def test_likely_slips_get_the_way_out(trained, capsys):
     for command, sentence in {
-        "predict -c tiny.yaml --temperature 0.5": "did you mean --sample_text.temperature or --sampling.temperature?",
+        "predict -c tiny.yaml --temperature 0.5": "did you mean --sampling.temperature",
         "fit -c runs/tiny": "runs/tiny is a folder; give a config in it, such as runs/tiny/0/config.yaml",
         "fit --data StandardLibrary --data.path corpus.txt": "for --data.path give --data TextFiles",
     }.items():

@@ -77,7 +77,7 @@ def test_a_run_reports_and_shows_what_it_translates(trained):
 
 def test_prompts_are_translated_where_some_are_given(fresh):
     command = ["fit", "-c", "pairs.yaml", "--trainer.max_steps", "3", "--validate_every", "2"]
-    assert main([*command, "--sample_text.prompts", "[a red dog]", "--sample_text.max_new_tokens", "5"]) == 0
+    assert main([*command, "--sample_text.prompts", "[a red dog]", "--sample_text.generation.max_new_tokens", "5"]) == 0
     samples = Path(RUN, "samples.txt").read_text()
     assert samples.count("=== step 2 ===\nsource      a red dog\nprediction  ") == 1
     assert "target" not in samples

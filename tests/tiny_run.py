@@ -17,7 +17,7 @@ trainer: {max_steps: 6, accelerator: cpu, devices: 1, gradient_clip_val: 1.0, lo
   enable_progress_bar: false}
 validate_every: 4
 checkpoint_every: 4
-sample_text: {max_new_tokens: 4, prompts: [a]}
+sample_text: {generation: {max_new_tokens: 4}, prompts: [a]}
 sampling: {max_new_tokens: 4}
 """
 

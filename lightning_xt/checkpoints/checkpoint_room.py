@@ -1,4 +1,4 @@
-"""How much room checkpoints need, and how much there is."""
+"""Disk space: bytes that checkpoints need, and bytes that are free."""
 
 import shutil
 from collections.abc import Mapping
@@ -9,10 +9,10 @@ from torch import Tensor
 
 
 def count_bytes(content: Any) -> int:
-    """Bytes that a checkpoint's tensors take in a file; what shares memory counts once, the rest is small.
+    """Count the bytes that a checkpoint's tensors take in a file. Tensors that share storage count once.
 
     Args:
-        content: mappings, lists and values.
+        content: mappings, lists and values, of which only tensors count.
     """
     found: dict[int, int] = {}
     _collect(content, found)
@@ -32,10 +32,10 @@ def _collect(content: Any, found: dict[int, int]) -> None:
 
 
 def free_bytes(folder: Path) -> int:
-    """Bytes that may still be written into a folder that is there."""
+    """Return the bytes that may still be written into an existing folder."""
     return shutil.disk_usage(folder).free
 
 
 def format_bytes(size: int) -> str:
-    """A number of bytes in megabytes."""
+    """Format a number of bytes in megabytes."""
     return f"{size / 1e6:,.1f} MB"

@@ -1,8 +1,8 @@
-"""Run folders, and what a command may mean by a run.
+"""Run folders, and the names by which a command finds a run.
 
     runs/<name>/<n>/   config.yaml  metrics.csv  events.*  samples.txt  checkpoints/best.ckpt  checkpoints/last.ckpt
 
-`runs` is the root, n counts the runs of a name from 0.
+`runs` is the root; n counts the runs of a name from 0.
 """
 
 import errno
@@ -12,41 +12,41 @@ from collections.abc import Iterator
 from pathlib import Path
 
 CHECKPOINTS = ("best", "last")
-"""In the order of preference."""
+"""Kinds of checkpoints, the preferred one first."""
 
 
 def find_checkpoint(run: str | Path) -> Path:
-    """The checkpoint meant by a RUN: a run folder, a folder of runs (the newest with a checkpoint), or a file.
+    """Find the checkpoint of a RUN: a run folder, a folder of runs (the newest with a checkpoint), or a file.
 
-    Of a run it is `best.ckpt`, else `last.ckpt`.
+    A run's `best.ckpt` is preferred to its `last.ckpt`.
 
     Raises:
         FileNotFoundError: there is no such run, or it has no checkpoint.
-        ValueError: it is a file, but no checkpoint.
+        ValueError: it is a file, but not a checkpoint.
     """
     path = Path(run).expanduser()
     if not is_valid_name(path):
-        raise ValueError(f"{run} is no run: no file can have this name; give runs/NAME, runs/NAME/0 or a .ckpt file")
+        raise ValueError(f"{run} is not a run: no file can have this name; give runs/NAME, runs/NAME/0 or a .ckpt file")
     if path.is_file():
         if path.suffix != ".ckpt":
-            raise ValueError(f"{run} is no run: it is a file, but not a checkpoint (.ckpt); give a run folder")
+            raise ValueError(f"{run} is not a run: it is a file, but not a checkpoint (.ckpt); give a run folder")
         return path
     if not path.is_dir():
         raise FileNotFoundError(
-            f"{run} is no run: there is no such folder or file; give runs/NAME, runs/NAME/0 or a .ckpt file"
+            f"{run} is not a run: there is no such folder or file; give runs/NAME, runs/NAME/0 or a .ckpt file"
         )
     for folder in (path, *reversed(list(list_runs(path)))):
         for kind in CHECKPOINTS:
             if (file := checkpoint_file(folder, kind)).is_file():
                 return file
     raise FileNotFoundError(
-        f"{run} is no run: neither it nor a numbered folder in it has checkpoints/best.ckpt or checkpoints/last.ckpt; "
-        "give runs/NAME, runs/NAME/0 or a .ckpt file"
+        f"{run} is not a run: neither it nor a numbered folder in it has checkpoints/best.ckpt or "
+        "checkpoints/last.ckpt; give runs/NAME, runs/NAME/0 or a .ckpt file"
     )
 
 
 def is_valid_name(path: Path) -> bool:
-    """Whether a file could be there: not where a name is too long, or there is a loop of links."""
+    """Return False for a path that no file can have: a name is too long, or its links form a loop."""
     try:
         path.stat()
     except OSError as error:
@@ -55,20 +55,20 @@ def is_valid_name(path: Path) -> bool:
 
 
 def checkpoint_file(folder: Path, kind: str) -> Path:
-    """Where a run keeps its `best` or `last` checkpoint."""
+    """Return the path of a run's `best` or `last` checkpoint."""
     return folder / "checkpoints" / f"{kind}.ckpt"
 
 
 def list_runs(runs: Path) -> Iterator[Path]:
-    """The runs of a name, in the order of their numbers."""
-    # Unlike Path.is_dir, this has an answer for a name that is too long.
+    """List the runs of a name by number."""
+    # Path.is_dir raises for a name that is too long.
     if os.path.isdir(runs):
         folders = [folder for folder in runs.iterdir() if folder.name.isdecimal() and folder.is_dir()]
         yield from sorted(folders, key=lambda folder: int(folder.name))
 
 
 def find_run(file: str | Path) -> Path | None:
-    """The run folder that a config or a checkpoint lies in; None if it lies elsewhere."""
+    """Return the run folder that holds a config or a checkpoint; None if it lies elsewhere."""
     path = Path(file)
     folder = path.parent.parent if path.suffix == ".ckpt" else path.parent
     is_run = folder.absolute().name.isdecimal() and (folder / "config.yaml").is_file()
@@ -76,16 +76,16 @@ def find_run(file: str | Path) -> Path | None:
 
 
 def find_newest_run(kind: str, runs: Path) -> Path | None:
-    """The newest run of a name that has such a checkpoint."""
+    """Return the newest run of a name that has a checkpoint of this kind."""
     found = [folder for folder in list_runs(runs) if checkpoint_file(folder, kind).is_file()]
     return found[-1] if found else None
 
 
 def create_run(runs: Path) -> Path:
-    """Makes the folder of the next run of a name; two processes that do so at once get two.
+    """Make the folder of the next run of a name. Two processes that call this at once get one each.
 
     Raises:
-        ValueError: it cannot be written.
+        ValueError: the folder cannot be made.
     """
     while True:
         last = max((int(folder.name) for folder in list_runs(runs)), default=-1)
@@ -105,10 +105,10 @@ def create_run(runs: Path) -> Path:
 
 
 def check_writable(run: Path) -> None:
-    """Makes sure that a run can be saved, before it is trained.
+    """Check that a run can be saved, before it is trained.
 
     Raises:
-        ValueError: it cannot.
+        ValueError: its folder cannot be written.
     """
     try:
         (run / "checkpoints").mkdir(exist_ok=True)

@@ -14,10 +14,10 @@ from lightning_xt.system.messages import system_reason
 
 
 class AtomicCheckpointIO(CheckpointIO):
-    """Saves checkpoints that are there whole or not at all, and loads nothing but plain values and tensors.
+    """Checkpoint plugin that replaces a file at once or not at all, and loads only plain values and tensors.
 
-    Lightning's own writes into the folder for temporary files and moves the result, which is a copy where that is on
-    another disk: a run that is killed meanwhile, or fills the disk, would have lost the checkpoint before it too.
+    Lightning writes into the folder of temporary files and moves the result, which is a copy if that is on another
+    disk: a run that is killed meanwhile, or fills the disk, would lose the previous checkpoint too.
     """
 
     def __init__(self) -> None:
@@ -29,16 +29,16 @@ class AtomicCheckpointIO(CheckpointIO):
         self._opened = checkpoint
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Writes one file.
+        """Write one file.
 
         Raises:
-            OSError: it cannot be written. The file that was there before still is.
+            OSError: it cannot be written. The previous file is untouched.
         """
         file, size = Path(path), count_bytes(checkpoint)
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             free = free_bytes(file.parent)
-            # What is begun and fails takes as long as what succeeds.
+            # A write that fails halfway takes as long as one that succeeds.
             if free >= size:
                 with replace_file(file) as out:
                     torch.save(checkpoint, out)
@@ -52,7 +52,7 @@ class AtomicCheckpointIO(CheckpointIO):
         self._warn_about_next(file, size)
 
     def _warn_about_next(self, file: Path, size: int) -> None:
-        """Says, once, that a file of this size will not fit beside this one."""
+        """Warn, once, if a second file of this size will not fit."""
         free = free_bytes(file.parent)
         if free < size and not self._warned:
             self._warned = True
@@ -82,8 +82,8 @@ def hand_on(checkpoint: Checkpoint | None, trainer: Trainer) -> None:
 
 
 def _unwritable(file: Path, reason: str) -> OSError:
-    left = f"{file} is as it was before; " if file.is_file() else ""
-    again = "go on with --ckpt_path last" if left else "run the command again"
+    left = f"{file} is unchanged; " if file.is_file() else ""
+    again = "resume with --ckpt_path last" if left else "run the command again"
     return OSError(
         f"the checkpoint {file} cannot be written ({reason}); {left}make room, or make the folder writable, then "
         f"{again}"

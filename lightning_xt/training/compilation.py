@@ -126,27 +126,27 @@ def _compile_block(block: Sublayer, keywords: dict[str, Any]) -> None:
 
 
 def _set_compiler_cache() -> None:
-    """Has torch keep it where it survives a restart of the machine, unless the user has named a place."""
+    """Let torch keep compiled code where it survives a restart of the machine, unless the user has named a place."""
     folder = cache_folder() / "compiled"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
-        # Torch's own folder for temporary files will do.
+        # Torch falls back to a temporary folder.
         return
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
 
 
 def _find_obstacle(device: torch.device) -> str | None:
-    """What keeps torch.compile from working on this device, and what to install; None if it works."""
+    """Return why torch.compile does not work on this device, and what to install; None if it works."""
     if not has_compiler(device):
         missing = "Triton" if device.type == "cuda" else "a C++ compiler (g++ or clang++, or the variable CXX)"
         return f"{missing} is not installed"
     try:
-        # A compiler may lack the headers it needs, which shows only when it is used.
+        # A compiler may lack headers, which shows only when it runs.
         torch.compile(_sine)(torch.ones(2, device=device))
     except (RuntimeError, OSError) as error:
-        mend = "install g++ and Python's headers (python3-dev), or mend the variable CXX"
-        return f"it does not work here ({_first_line(error)}); {mend}"
+        way_out = "install g++ and Python's headers (python3-dev), or correct the variable CXX"
+        return f"it does not work here ({_first_line(error)}); {way_out}"
     return None
 
 
@@ -159,7 +159,7 @@ def _sine(x: torch.Tensor) -> torch.Tensor:
 
 
 def has_compiler(device: torch.device) -> bool:
-    """Whether what torch.compile calls on this device is installed."""
+    """Return True if the compiler that torch.compile calls on this device is installed."""
     if device.type == "cuda":
         return importlib.util.find_spec("triton") is not None
     return any(shutil.which(name) for name in (os.environ.get("CXX"), "g++", "clang++") if name)

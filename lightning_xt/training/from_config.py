@@ -1,4 +1,4 @@
-"""Builds modules from configs, as the command line does."""
+"""Building of models from configs, as the command line does."""
 
 import os
 from pathlib import Path
@@ -23,7 +23,7 @@ ModuleT = TypeVar("ModuleT", bound=LightningModule)
 
 
 def build(module_class: type[ModuleT], config: dict[str, Any] | str | Path, vocab: dict[str, int | None]) -> ModuleT:
-    """The module a config describes, of the given vocabulary unless it names one; see `training.module`."""
+    """Build the model of a config, with the given vocabulary unless it names one; see `training.module`."""
     import_submodules(lightning_xt)
     options = _options(config)
     options.setdefault("vocab", dict(vocab))
@@ -72,7 +72,7 @@ def import_class(owner: str, path: str, base: type) -> Any:
     """Import a class that a checkpoint names.
 
     Args:
-        owner: what the checkpoint names it for, for messages.
+        owner: its role, for messages.
         path: its import path.
         base: the class that it must extend. A function is refused before it can be called.
 
@@ -94,7 +94,7 @@ def import_class(owner: str, path: str, base: type) -> Any:
 
 
 def _options(config: dict[str, Any] | str | Path) -> dict[str, Any]:
-    """The constructor's options in whichever of its three forms a config is."""
+    """Read the constructor's options from each of the three forms of a config."""
     if isinstance(config, (str, Path)):
         path = Path(config)
         if not path.is_file():

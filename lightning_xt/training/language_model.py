@@ -1,4 +1,4 @@
-"""Trains a decoder as a language model."""
+"""Training of a decoder as a language model."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -29,23 +29,23 @@ from lightning_xt.training.optim.schedules.base import ScheduleFactory
 from lightning_xt.training.optim.schedules.warmup_cosine import WarmupCosine
 
 PROMPTS = ("import ", "def ", "The ")
-"""What a validation continues unless told otherwise."""
+"""Prompts of a validation by default."""
 
 
 class LanguageModel(TransformerModule):
-    """Trains a decoder to predict the next token.
+    """Decoder that learns to predict the next token.
 
     `model(tokens)` is the loss. Batches are `LongTensor (b, seq_len + 1)`, for validation and test also
     `EvaluationBatch`; loaders of other data may put the tensor into a list.
 
     Args:
-        vocab: sizes and special ids; from the command line the data's. Where it has a separator, documents are kept
-            apart: attention does not cross from one to the next, and positions start anew.
-        decoder: recipe of the network.
-        objective: what is minimised.
-        optimizer: recipe of the optimizer: MuonAdamW, or a class of torch.optim that takes groups of parameters of any
-            shape, which Muon and LBFGS do not. What should not decay does not.
-        schedule: recipe of the learning rate over the run, in optimizer steps. None = it stays as it is.
+        vocab: sizes and special ids; from the command line the data's. A separator keeps documents apart: attention
+            does not cross it, and positions start again.
+        decoder: the network.
+        objective: training loss.
+        optimizer: MuonAdamW, or a class of torch.optim that takes groups of parameters of any shape, which Muon and
+            LBFGS do not. Embeddings, norms and biases do not decay.
+        schedule: learning rate over the run, in optimizer steps. None = constant.
         compile: whether training uses torch.compile; or its keywords, such as {mode: max-autotune}.
     """
 
@@ -73,7 +73,7 @@ class LanguageModel(TransformerModule):
         self.separator = vocab.get("separator")
         self.objective = objective()
         self._losses: list[Tensor] = []
-        """Of the batches of the optimizer step so far, where it logs."""
+        """Losses of the optimizer step so far, if it is logged."""
 
     @property
     def network(self) -> nn.Module:  # type: ignore[override]  # another module assigns it
@@ -88,11 +88,11 @@ class LanguageModel(TransformerModule):
         return self.loss(read_tokens(tokens, self.vocab_size), scored)
 
     def loss(self, tokens: Int[Tensor, "b m"], scored: Bool[Tensor, "b n"] | None = None) -> Float[Tensor, ""]:
-        """Mean loss of predicting each of the last n of n + 1 tokens, in nats.
+        """Return the mean loss of predicting each of the last n of n + 1 tokens, in nats.
 
         Args:
             tokens: n + 1 ids per row.
-            scored: which of the n targets count. None = all.
+            scored: True where one of the n targets counts. None = all.
         """
         network = self._compiled if self.training and self._compiled is not None else self.decoder
         return self._score(network, tokens, scored).mean
@@ -111,14 +111,14 @@ class LanguageModel(TransformerModule):
         return loss
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Logs the mean over all batches of the step, of all processes."""
+        """Log the mean over all batches of the step in all processes."""
         if self._losses:
             self.log("train/loss", torch.stack(self._losses).mean(), prog_bar=True, sync_dist=True)
             self._losses = []
 
     def on_train_start(self) -> None:
         super().on_train_start()
-        # A training before may have been stopped between two batches of a step.
+        # An earlier fit may have stopped between two batches of a step.
         self._losses = []
 
     def on_validation_epoch_start(self) -> None:
@@ -175,10 +175,10 @@ class LanguageModel(TransformerModule):
         return found[0] if isinstance(prompt, str) else found
 
     def limit_length(self, prompts: Sequence[str] | None, sampling: GenerationOptions) -> GenerationOptions:
-        """The sampling of these prompts, as short as the network's positions are.
+        """Limit the length of samples to the positions of the network.
 
         Raises:
-            ValueError: a prompt alone is too long for them.
+            ValueError: a prompt already has more tokens.
         """
         limit, prompts = self.decoder.max_length, PROMPTS if prompts is None else prompts
         sampling = sampling.resolve(max_new_tokens=128, temperature=0.8)
@@ -187,9 +187,9 @@ class LanguageModel(TransformerModule):
         longest = max(len(self.tokenizer.encode_prompt(prompt)) for prompt in prompts)
         if longest >= limit:
             raise ValueError(
-                f"sample_text.prompts: a prompt of {longest} tokens leaves no room for sample_text.max_new_tokens, "
-                f"because the model's positions reach only {limit} (max_length); shorten it, or sample nothing: "
-                "--sample_text.prompts []"
+                f"sample_text.prompts: a prompt of {longest} tokens leaves no room for "
+                f"sample_text.generation.max_new_tokens, because the model's positions reach only {limit} (max_length); "
+                "shorten it, or sample nothing: --sample_text.prompts []"
             )
         return replace(sampling, max_new_tokens=min(sampling.max_new_tokens, limit - longest))
 
@@ -200,12 +200,12 @@ class LanguageModel(TransformerModule):
 
     @property
     def text_generator(self) -> TextCompleter:
-        """What continues texts."""
+        """Generator that continues texts."""
         return TextCompleter(self.decoder, self.tokenizer, self.decoder.token_embedding.weight.device, self.decoding)
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """What turns text into this model's ids: that of the data it was trained on, else the data's, else bytes."""
+        """Tokenizer of the training data, else of the current data, else bytes."""
         return self.find_tokenizer("text", "tokenizer") or Bytes(separator=self.separator)
 
     @property
@@ -215,5 +215,5 @@ class LanguageModel(TransformerModule):
     def _report(self, split: str) -> None:
         sums = self.trainer.strategy.reduce(self._sums.sums, reduce_op="sum")
         for name, value in compute_likelihood_metrics(sums).items():
-            # Equal in all processes already; `sync_dist` tells Lightning so.
+            # Equal in all processes already; Lightning wants `sync_dist` nevertheless.
             self.log(f"{split}/{name}", value, prog_bar=name == "bits_per_byte", sync_dist=True)

@@ -1,4 +1,4 @@
-"""Base class of our LightningModules: optimizer, schedule, clipping, logs, checkpoints, compiling."""
+"""Base of the LightningModules: optimizer, schedule, clipping, logs, checkpoints, compiling."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -36,22 +36,22 @@ from lightning_xt.training.strategies.sharding import shard
 
 
 class TransformerModule(PhasedModule, ABC):
-    """Trains a network; a subclass says which, on what batches, and what it does with text.
+    """Base of the models: a LightningModule that trains a network. Subclasses add the network, batches and texts.
 
     Args:
         optimizer: recipe of the optimizer.
-        schedule: recipe of the learning rate over the run, in optimizer steps. None = it stays as it is.
+        schedule: recipe of the learning rate over the run, in optimizer steps. None = constant.
         compile: whether training uses torch.compile; or its keywords.
     """
 
     network: nn.Module
     """The network that is trained."""
     default_vocab: ClassVar[dict[str, int | None]]
-    """The vocabulary of a module that is built from a config without one."""
+    """Vocabulary for a config without one."""
     plain_lines: ClassVar[bool]
-    """Whether each prediction is a line of text, which a file can hold as it is."""
+    """True if a file holds each prediction as a line of text."""
     foreign_data: ClassVar[tuple[type[DataModule], str]]
-    """Data that it cannot read: what they serve instead, and the way out."""
+    """Data that the model cannot read: their class, and what they serve with the way out."""
 
     def __init__(
         self, *, optimizer: OptimizerFactory, schedule: ScheduleFactory | None, compile: bool | dict[str, Any]
@@ -61,41 +61,41 @@ class TransformerModule(PhasedModule, ABC):
         check_compile_options(compile)
         self.compile_options = compile
         self.sampling = GenerationOptions()
-        """How `predict` samples."""
+        """Options of `predict`."""
         self.decoding = DecodingSetup()
-        """What takes the place of the network, or stands beside it, where texts are answered."""
+        """Models that replace or help the network in generation."""
         self.adds_callbacks = True
         """Whether to add the callbacks without which a run neither resumes exactly nor stops at NaN."""
         self.skipped_step: Tensor | bool = False
-        """Whether the last optimizer step was left out, because its gradients were no finite numbers."""
+        """True if the last optimizer step was skipped because its gradients were not finite."""
         self.faulty_step: Tensor | bool = False
-        """The same but for what is usual in float16, where the scale of the loss is found by trying."""
+        """True if it was skipped for a fault, and not only because float16 was finding the scale of its loss."""
         self._lost: Tensor | None = None
-        """In float16, whether a loss of the step so far was no finite number."""
+        """In float16, True if a loss of the step so far was not finite."""
         self._compiled: Callable[..., Any] | None = None
         self._trained_with: dict[str, Tokenizer] = {}
 
     @classmethod
     def from_config(cls, config: dict[str, Any] | str | Path) -> Self:
-        """Builds a module as the command line does, so that its checkpoints load and resume as the command line's.
+        """Build a model as the command line does, so that its checkpoints load and resume as the command line's.
 
         Args:
-            config: a YAML file or what is in one: a run's, of which only `model` is read; its `model` mapping, with or
-                without class_path; or the options alone. Without `vocab` it is a model of bytes.
+            config: a YAML file or its contents: a run's config, of which only `model` is read; a `model` mapping, with
+                or without class_path; or only the options. Without `vocab` the model reads bytes.
 
         Raises:
-            ValueError: an option or a class is unknown, or a value is no good.
+            ValueError: an option or a class is unknown, or a value is invalid.
             MemoryError: its parameters are more than the machine has free.
         """
         return build(cls, config, cls.default_vocab)
 
-    # As Lightning's own, not for an instance, which would stay as it is.
+    # Like Lightning's, it refuses an instance, which it would not change.
     @_restricted_classmethod
     def load_from_checkpoint(cls, *args: Any, **kwargs: Any) -> Self:  # noqa: N805
-        """Builds a module from a checkpoint; Lightning's own documentation lists the options.
+        """Build a model from a checkpoint. Lightning's documentation lists the options.
 
         Raises:
-            ValueError: the checkpoint names what may not be imported.
+            ValueError: the checkpoint names something that may not be imported.
         """
         with guarded_imports():
             return super().load_from_checkpoint(*args, **kwargs)
@@ -103,32 +103,32 @@ class TransformerModule(PhasedModule, ABC):
     @property
     @abstractmethod
     def tokenizers(self) -> dict[str, Tokenizer]:
-        """What turns text into ids and back, by what it is for."""
+        """Tokenizers by use."""
 
     @abstractmethod
     def limit_length(self, prompts: Sequence[str] | None, sampling: GenerationOptions) -> GenerationOptions:
-        """The sampling of these prompts, as short as the network's positions are.
+        """Limit the length of samples to the positions of the network.
 
         Raises:
-            ValueError: a prompt alone is too long for them.
+            ValueError: a prompt already has more tokens.
         """
 
     @abstractmethod
     def draw_samples(self, prompts: Sequence[str] | None, sampling: GenerationOptions) -> list[str]:
-        """What a validation shows, by all processes together.
+        """Draw the samples of a validation. All processes must call it.
 
         Args:
-            prompts: what to answer. None = what suits the model.
-            sampling: how.
+            prompts: texts to complete or translate. None = the model's default.
+            sampling: their options.
         """
 
     @property
     @abstractmethod
     def text_generator(self) -> TextGenerator:
-        """What answers texts."""
+        """Generator of texts."""
 
     def setup(self, stage: str) -> None:
-        """Compiles what trains.
+        """Compile the network.
 
         Raises:
             ValueError: the data are for another kind of model.
@@ -149,17 +149,17 @@ class TransformerModule(PhasedModule, ABC):
             )
 
     def configure_model(self) -> None:
-        """Leaves each process a share of the weights, where the strategy has it so."""
+        """Shard the weights if the strategy does."""
         if self.device_mesh is not None:
             shard(self.network, self.device_mesh["data_parallel"])
 
     def teardown(self, stage: str) -> None:
-        # A compiled function neither pickles nor follows a copy of the module.
+        # A compiled function cannot be pickled, and a copy of the module would call the original.
         self._compiled = None
         release_blocks(self.network)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        # The command line's recipes lead to the Trainer, its processes and the data: a copy shares them.
+        # The command line's recipes refer to the Trainer, its processes and the data: a copy shares them.
         memo |= {id(recipe): recipe for recipe in (self.optimizer_factory, self.schedule_factory)}
         memo[id(self)] = copied = type(self).__new__(type(self))
         vars(copied).update(deepcopy(self.__getstate__(), memo))
@@ -178,7 +178,7 @@ class TransformerModule(PhasedModule, ABC):
             self._options = OptimizerOptions(optimizer, None)
             return optimizer
         schedule = self.schedule_factory(count_run_steps(self.trainer))
-        # A function, not the schedule itself: LambdaLR would restore an object's options from a checkpoint.
+        # A function, because LambdaLR would restore the options of an object from a checkpoint.
         scheduler = LambdaLR(optimizer, lambda step: schedule(step))
         self._options = OptimizerOptions(optimizer, scheduler)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
@@ -197,13 +197,13 @@ class TransformerModule(PhasedModule, ABC):
         return optimizer
 
     def on_train_start(self) -> None:
-        # A checkpoint brought those of an earlier command.
+        # A checkpoint has brought the options of an earlier command.
         self._options.apply()
-        # A training before may have been stopped between two batches of a step.
+        # An earlier fit may have stopped between two batches of a step.
         self._lost = None
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
-        """Computes gradients, which are no finite numbers where the loss is none."""
+        """Backpropagate. Gradients become NaN if the loss is not finite."""
         if getattr(self.trainer.precision_plugin, "scaler", None) is not None:
             lost = ~loss.detach().isfinite()
             self._lost = lost if self._lost is None else self._lost | lost
@@ -215,7 +215,7 @@ class TransformerModule(PhasedModule, ABC):
         gradient_clip_val: int | float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clips as the Trainer says, logs the norm as it was before, and has steps without a finite one left out."""
+        """Clip as the Trainer says, log the norm before that, and skip the step if the norm is not finite."""
         limit = float(gradient_clip_val or 0.0)
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         norm = total_norm(parameters)
@@ -225,13 +225,13 @@ class TransformerModule(PhasedModule, ABC):
         if self._lost is None:
             self.skipped_step = self.faulty_step = skip_step(optimizer, norm)
         else:
-            # The scaler of float16 leaves steps out by itself, and some only to find its scale.
+            # The scaler of float16 skips steps itself, some of them only to find its scale.
             self.skipped_step = ~norm.isfinite()
             drop_first_momentum(optimizer, self.skipped_step)
             self.faulty_step = self.trainer.strategy.reduce(self._lost.float(), reduce_op="sum") > 0
             self._lost = None
         if self.skipped_step is True:
-            # The gradients are taken away.
+            # There are no gradients any more.
             return
         if limit > 0 and gradient_clip_algorithm in (None, "norm"):
             torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
@@ -240,7 +240,7 @@ class TransformerModule(PhasedModule, ABC):
 
     @property
     def logs_this_step(self) -> bool:
-        """Whether what is logged now is written; each value costs as much time as a small kernel, or several."""
+        """True if values logged in this step are written. Each value costs the time of a small kernel or several."""
         every = max(1, self.trainer.log_every_n_steps)  # type: ignore[attr-defined]
         return bool((self.trainer.global_step + 1) % every == 0)
 
@@ -248,16 +248,16 @@ class TransformerModule(PhasedModule, ABC):
         checkpoint[METADATA_KEY] = run_metadata(self, self.tokenizers)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Takes up the tokenizers of the data it was trained on.
+        """Restore the tokenizers of the training data.
 
         Raises:
-            ValueError: a later version wrote the checkpoint, in a format that this one does not know.
+            ValueError: another version wrote the checkpoint, in a format that is not read here.
         """
-        # Once more than needed, unless Lightning read the file alone.
+        # Needed if Lightning read the file without `Checkpoint`.
         migrate(checkpoint)
         self.restore_tokenizers((checkpoint.get(METADATA_KEY) or {}).get("tokenizers") or {})
         if not self.hparams:
-            # `load_from_checkpoint` builds from live objects; the checkpoint knows what they were made of.
+            # `load_from_checkpoint` builds from live objects, and the checkpoint has their options.
             self.hparams.update(checkpoint.get("hyper_parameters", {}))
 
     def restore_tokenizers(self, configs: dict[str, dict[str, Any]]) -> None:
@@ -269,10 +269,10 @@ class TransformerModule(PhasedModule, ABC):
         self._trained_with = {use: build_tokenizer(config) for use, config in configs.items()}
 
     def find_tokenizer(self, use: str, own: str) -> Tokenizer | None:
-        """The tokenizer of the data that the module was trained on, else the data's; None where neither is known.
+        """Return the tokenizer of the training data, else of the current data; None if neither is known.
 
         Args:
-            use: what it is for, a key of `tokenizers`.
+            use: a key of `tokenizers`.
             own: the data module's attribute that holds it.
         """
         if use in self._trained_with:
@@ -282,9 +282,9 @@ class TransformerModule(PhasedModule, ABC):
         return found
 
     def remember_config(self) -> None:
-        """Has checkpoints keep the options; to be called in a constructor, right after `save_hyperparameters`."""
+        """Let checkpoints keep the options. Call it in a constructor, right after `save_hyperparameters`."""
         if "_instantiator" not in self.hparams:
-            # Built from live objects, which a checkpoint that loads with `weights_only=True` cannot hold.
+            # Live objects do not load with `weights_only=True`.
             self.hparams.clear()
 
 

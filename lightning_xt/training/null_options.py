@@ -1,4 +1,4 @@
-"""Options that are null where null says nothing: the parser takes it for any value."""
+"""Check for null in options that need a value, because the parser accepts null for any."""
 
 import inspect
 import types
@@ -11,11 +11,11 @@ from lightning_xt.system.imports import imported
 
 
 def refuse_null_options(options: Any, slot: str) -> None:
-    """Looks at the options of a class, and at those of the classes in them.
+    """Refuse null in the options of a class, and of the classes inside them, unless it is a value there.
 
     Args:
-        options: what a parser made of a config: values, lists, and mappings of which some have a class_path.
-        slot: where they stand, such as `model`.
+        options: a parsed config: values, lists, and mappings of which some have a class_path.
+        slot: their place, such as `model`.
 
     Raises:
         ValueError: an option that must have a value is null.
@@ -35,13 +35,13 @@ def refuse_null_options(options: Any, slot: str) -> None:
     for name, value in values.items():
         if value is None and name in accepted and not _takes_none(accepted[name]):
             raise ValueError(
-                f"--{slot}.{name} is null, but {found.__name__} needs a value there; give one, or leave it away"
+                f"--{slot}.{name} is null, but {found.__name__} needs a value there; give one, or omit the option"
             )
         refuse_null_options(value, f"{slot}.{name}")
 
 
 def _hints(found: Callable[..., Any]) -> dict[str, Any]:
-    """The annotations of what a class or a function takes; none where they cannot be told."""
+    """Return the annotations of the parameters of a class or a function; empty if they cannot be resolved."""
     try:
         if inspect.isclass(found):
             parameters = init_parameters(found)

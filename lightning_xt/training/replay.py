@@ -1,4 +1,4 @@
-"""The batches of the steps that stopped a run, again."""
+"""Replay of the batches that stopped a run."""
 
 import json
 from collections.abc import Iterator
@@ -10,17 +10,17 @@ from lightning_xt.data.base import DataModule
 
 
 def replay(file: str | Path, data: DataModule) -> Iterator[tuple[int, list[Any]]]:
-    """Each step that was left out, counted from 1, with the batches that all processes made it of.
+    """Yield each skipped step, counted from 1, with its batches of all processes.
 
-    It takes one process, however many the run had. Where a step took several batches of each process, first come the
-    first ones of all processes, in their order.
+    One process replays a run of any number of processes. If a step took several batches of each process, the first
+    batches of all processes come first, in the order of the processes.
 
     Args:
         file: the `non_finite.json` of a run.
         data: as the run's config has them.
 
     Raises:
-        ValueError: the data are others, or their batches begin and end elsewhere, or the file tells no samples.
+        ValueError: the data differ, or their batches begin and end elsewhere, or the file holds no sample numbers.
     """
     found = json.loads(Path(file).read_text(encoding="utf-8"))
     data.prepare_data()
@@ -34,7 +34,9 @@ def replay(file: str | Path, data: DataModule) -> Iterator[tuple[int, list[Any]]
     processes = [data.for_process(rank, found["processes"]) for rank in range(found["processes"])]
     for each in found["steps"]:
         if each["samples"] is None:
-            raise ValueError(f"{file} does not tell which samples its batches had: the run read no data module of ours")
+            raise ValueError(
+                f"{file} does not hold the samples of its batches: the run read a data module of another kind"
+            )
         first, last = each["samples"]
         count = each["batches"][1] - each["batches"][0]
         if processes[0].samples_after(first, count) != last:

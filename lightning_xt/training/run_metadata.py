@@ -13,7 +13,7 @@ from lightning_xt.data.tokenizers.base import Tokenizer
 
 
 def run_metadata(module: LightningModule, tokenizers: dict[str, Tokenizer]) -> dict[str, Any]:
-    """Collect plain values about where a checkpoint comes from and what its token ids mean.
+    """Collect plain values: where a checkpoint comes from, and its tokenizers.
 
     Args:
         module: the module to save.

@@ -99,7 +99,7 @@ class Seq2Seq(TransformerModule):
         )
         self.objective, self.val_decode_pairs = objective(), val_decode_pairs
         self._summed: Tensor | None = None
-        """Target tokens of the optimizer step so far, and the sum of their losses."""
+        """Number of target tokens of the optimizer step so far, and the sum of their losses."""
 
     def forward(
         self, src: Int[Tensor, "b m"], tgt: Int[Tensor, "b n"], mask: Bool[Tensor, "b m"] | None = None

@@ -1,4 +1,4 @@
-"""Where a run may be saved and left: between two optimizer steps, before or after the validation that is due there."""
+"""Boundaries between optimizer steps, at which a run may be saved and stopped."""
 
 import math
 
@@ -13,7 +13,7 @@ def count_run_steps(trainer: Trainer) -> int:
     """
     steps = trainer.max_steps
     if steps < 1 and (trainer.max_epochs or -1) > 0:
-        # Asked only here: it opens the training data.
+        # Only here, because it opens the training data.
         found = trainer.estimated_stepping_batches
         steps = -1 if found == math.inf else int(found)
     if steps < 1:
@@ -25,24 +25,24 @@ def count_run_steps(trainer: Trainer) -> int:
 
 
 def at_step_boundary(trainer: Trainer) -> bool:
-    """Whether the batch that ends completes an optimizer step."""
+    """Return True if the batch that ends completes an optimizer step."""
     return not trainer.fit_loop.epoch_loop._should_accumulate()
 
 
 def is_validation_due(trainer: Trainer) -> bool:
-    """Whether a validation is due after the batch that ends."""
+    """Return True if a validation follows the batch that ends."""
     interval = trainer.val_check_batch
     batches = trainer.fit_loop.epoch_loop.total_batch_idx + 1
-    # `enable_validation` is True without a single batch to validate.
+    # `enable_validation` is True even without a batch to validate.
     can = trainer.enable_validation and sum(trainer.num_val_batches) > 0
     stops = trainer.should_stop and trainer.fit_loop._can_stop_early
     return bool(can and (stops or (interval and batches % interval == 0)))
 
 
 def log_step(trainer: Trainer) -> None:
-    """Logs what the step that ends has measured, in `on_train_batch_end`.
+    """Log the metrics of the step that ends, in `on_train_batch_end`.
 
-    Lightning does so only after that hook. A run that is saved there and then killed would never log it, because it
-    goes on with the next step.
+    Lightning logs only after that hook. A run that is saved there and then killed would never log them, because it
+    resumes with the next step.
     """
     trainer._logger_connector.update_train_step_metrics()

@@ -1,4 +1,4 @@
-"""Leaves out optimizer steps whose gradients are no finite numbers."""
+"""Skipping of optimizer steps whose gradients are not finite."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,10 +9,10 @@ from torch.optim import Optimizer
 
 
 def nan_if_not_finite(loss: Tensor) -> Tensor:
-    """The same loss; one that is no finite number makes no gradient a finite number.
+    """Return the loss; a loss that is not finite makes every gradient NaN.
 
-    Gradients do not depend on the loss they come from, but on what made it. This way they tell of it wherever they go:
-    to the other processes, and into the sum of several batches.
+    Gradients depend on the operations of a loss, not on its value. With NaN they carry the news to the other processes
+    and into the sum of several batches.
 
     Args:
         loss: one number.
@@ -21,29 +21,29 @@ def nan_if_not_finite(loss: Tensor) -> Tensor:
 
 
 def total_norm(parameters: Sequence[Tensor]) -> Tensor:
-    """The norm of all gradients together, the same in all processes.
+    """Return the norm of all gradients together, the same in all processes.
 
     Args:
-        parameters: those that have none are left out.
+        parameters: their owners; those without a gradient are omitted.
     """
     norm: Any = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-    # Of shares it is a share.
+    # The norm of shards is a shard.
     whole: Tensor = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
     return whole
 
 
 def skip_step(optimizer: Optimizer, norm: Tensor) -> Tensor | bool:
-    """Has the optimizer leave out its next step where the norm of the gradients is no finite number.
+    """Let the optimizer skip its next step if the norm of the gradients is not finite.
 
-    Optimizers that can (`found_inf`, fused ones of torch among them) are told on the device, and nothing waits for it.
-    From others the gradients are taken away, which takes a look at the norm; so does a first step with momentum.
+    Optimizers with `found_inf` (the fused ones of torch among them) get a number on the device, so nothing waits for
+    it. Other optimizers lose their gradients, which reads the norm from the device; so does a first step with momentum.
 
     Args:
         optimizer: about to step.
         norm: of its gradients.
 
     Returns:
-        Whether it does, as one number on the device, or as a plain value where it had to be looked at.
+        True if the step is skipped: a number on the device, or a plain value if it had to be read.
     """
     non_finite = ~norm.isfinite()
     if getattr(optimizer, "_step_supports_amp_scaling", False) or hasattr(optimizer, "found_inf"):
@@ -59,11 +59,11 @@ def skip_step(optimizer: Optimizer, norm: Tensor) -> Tensor | bool:
 
 
 def drop_first_momentum(optimizer: Optimizer, non_finite: Tensor) -> None:
-    """Has a fused SGD of torch forget the momentum of a first step that it leaves out: it makes it, and writes nothing.
+    """Drop the momentum that a fused SGD of torch makes in a first step that it skips, without writing to it.
 
     Args:
-        optimizer: about to step; any other is left alone.
-        non_finite: whether it leaves the step out. Looked at only before a first step with momentum.
+        optimizer: about to step. Nothing is done to other optimizers.
+        non_finite: whether the step is skipped. Read from the device only before a first step with momentum.
     """
     new = [
         parameter

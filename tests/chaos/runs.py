@@ -30,7 +30,7 @@ model:
     schedule: {class_path: WarmupCosine, init_args: {warmup_steps: 10}}
 trainer: {accelerator: cpu, gradient_clip_val: 1.0, log_every_n_steps: 1, enable_progress_bar: false,
   limit_val_batches: 8}
-sample_text: {max_new_tokens: 4, prompts: [the]}
+sample_text: {generation: {max_new_tokens: 4}, prompts: [the]}
 """
 PAIRS = """
 seed_everything: 3
@@ -47,7 +47,7 @@ model:
     optimizer: {class_path: AdamW, init_args: {lr: 0.01, weight_decay: 0.1}}
     schedule: {class_path: WarmupCosine, init_args: {warmup_steps: 10}}
 trainer: {accelerator: cpu, gradient_clip_val: 1.0, log_every_n_steps: 1, enable_progress_bar: false}
-sample_text: {max_new_tokens: 4}
+sample_text: {generation: {max_new_tokens: 4}}
 """
 SAVED = 8
 """Optimizer steps between two checkpoints."""

@@ -40,13 +40,13 @@ def test_a_process_of_its_own_says_the_same(base: Path, tmp_path: Path) -> None:
 
 
 def case(*command: str, **options) -> Case:
-    return Case(name="made up", command=command, **{"says": ["nowhere is no run"], **options})
+    return Case(name="made up", command=command, **{"says": ["nowhere is not a run"], **options})
 
 
 def test_what_is_wrong_with_an_answer_is_found(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert problems(case("info", "nowhere"), base, tmp_path / "0") == []
     (missing,) = problems(case("info", "nowhere", says=["another sentence"]), base, tmp_path / "1")
-    assert missing.startswith("it does not say 'another sentence': 'lightning-xt: error: nowhere is no run")
+    assert missing.startswith("it does not say 'another sentence': 'lightning-xt: error: nowhere is not a run")
     good = problems(case("info", "runs/tiny", says=["x"]), base, tmp_path / "2")
     assert good[0] == "it ends with 0" and good[1] == "it is not told in one sentence: ''"
 
@@ -54,7 +54,7 @@ def test_what_is_wrong_with_an_answer_is_found(base: Path, tmp_path: Path, monke
         Path("new.txt").touch()
         Path("corpus.txt").write_text("gone")
         Path("prompts.txt").unlink()
-        print("lightning-xt: error: nowhere is no run", file=sys.stderr)
+        print("lightning-xt: error: nowhere is not a run", file=sys.stderr)
         return 2
 
     monkeypatch.setattr("hostile.case.main", careless)
@@ -72,7 +72,7 @@ def test_what_is_wrong_with_an_answer_is_found(base: Path, tmp_path: Path, monke
 
     def hungry(command):
         bytearray(3 << 29)[:] = b"1" * (3 << 29)
-        print("lightning-xt: error: nowhere is no run", file=sys.stderr)
+        print("lightning-xt: error: nowhere is not a run", file=sys.stderr)
         return 2
 
     monkeypatch.setattr("hostile.case.main", hungry)

@@ -51,7 +51,7 @@ def refused(last, said):
         AtomicCheckpointIO().save_checkpoint(content(2), last)
     sentence = sentence_for(raised.value)
     assert sentence is not None
-    assert f"{last} is as it was before; make room, or make the folder writable, then go on with" in sentence
+    assert f"{last} is unchanged; make room, or make the folder writable, then resume with" in sentence
     assert intact(last)
 
 
@@ -100,7 +100,7 @@ def test_a_folder_that_refuses_a_file(last, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr("builtins.open", refuse)
-        with pytest.raises(OSError, match=r"cannot be written \(Read-only file system\); .*is as it was before"):
+        with pytest.raises(OSError, match=r"cannot be written \(Read-only file system\); .*is unchanged"):
             AtomicCheckpointIO().save_checkpoint(content(2), last)
     assert intact(last)
 

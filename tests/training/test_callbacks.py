@@ -1,4 +1,3 @@
-import inspect
 import warnings
 from contextlib import nullcontext
 from functools import partial
@@ -30,7 +29,7 @@ from lightning_xt.training.loggers.tensor_board import TensorBoard
 def test_tensorboard_shows_metrics_and_samples(folder):
     options = ["--model.decoder.dim=8", "--model.decoder.depth=1", "--model.decoder.attention.heads=1"]
     options += ["--trainer.max_steps=3", "--model.schedule.warmup_steps=1", "--trainer.log_every_n_steps=1"]
-    options += ["--data.seq_len=8", "--sample_text.max_new_tokens=2", "--trainer.enable_progress_bar=false"]
+    options += ["--data.seq_len=8", "--sample_text.generation.max_new_tokens=2", "--trainer.enable_progress_bar=false"]
     assert main(["fit", "--data", "TextFiles", "--data.path", "corpus.txt", "--trainer.accelerator=cpu", *options]) == 0
     events = EventAccumulator(str(folder / "runs" / "default" / "0")).Reload()
     tags = events.Tags()
@@ -70,7 +69,7 @@ def test_the_bar_looks_up_what_was_logged_only_when_it_moves(folder, monkeypatch
     options += [
         "--trainer.max_steps=23",
         "--data.seq_len=8",
-        "--sample_text.max_new_tokens=2",
+        "--sample_text.generation.max_new_tokens=2",
         "--trainer.accelerator=cpu",
     ]
     assert main(["fit", "--data", "TextFiles", "--data.path", "corpus.txt", "--validate_every=null", *options]) == 0
@@ -86,31 +85,10 @@ def test_prompts_are_not_empty():
         SampleText(prompts=["a", ""])
 
 
-def test_samples_take_every_option_of_sampling():
-    """By name, and each reaches it."""
-    ours, theirs = inspect.signature(SampleText).parameters, inspect.signature(GenerationOptions).parameters
-    assert {name: each.default for name, each in ours.items() if name != "prompts"} == {
-        name: each.default for name, each in theirs.items()
-    }
-    assert SampleText().sampling == GenerationOptions()
-    given = {
-        "max_new_tokens": 3,
-        "temperature": 0.5,
-        "top_k": 4,
-        "top_p": 0.6,
-        "min_p": 0.1,
-        "stop": ["x"],
-        "window": 5,
-    }
-    given |= {
-        "filters": [partial(MinP, 0.2)],
-        "method": PromptLookup,
-        "num_return_sequences": 2,
-        "batch": 7,
-        "log_probs": True,
-    }
-    assert SampleText(**given, seed=8).sampling == GenerationOptions(**given, seed=8)
-    assert given.keys() | {"seed"} == set(theirs)
+def test_samples_take_the_options_of_generation_in_one_slot():
+    assert SampleText().generation == GenerationOptions()
+    options = GenerationOptions(max_new_tokens=3, filters=[partial(MinP, 0.2)], method=PromptLookup, seed=8)
+    assert SampleText(["a"], generation=options).generation == options
 
 
 def test_a_metrics_file_goes_on_where_the_run_does(tmp_path):
@@ -230,7 +208,7 @@ def test_what_a_run_means(tmp_path):
     assert find_checkpoint(runs / "0") == runs / "0" / "checkpoints" / "best.ckpt"
     assert find_checkpoint(runs) == runs / "1" / "checkpoints" / "last.ckpt"
     assert find_checkpoint(runs / "0" / "checkpoints" / "last.ckpt").name == "last.ckpt"
-    with pytest.raises(FileNotFoundError, match="is no run: neither it"):
+    with pytest.raises(FileNotFoundError, match="is not a run: neither it"):
         find_checkpoint(runs / "2")
     assert find_run(runs / "0" / "config.yaml") == find_run(runs / "0" / "checkpoints" / "best.ckpt") == runs / "0"
     assert find_run(tmp_path / "config.yaml") is None

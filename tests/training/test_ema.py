@@ -194,7 +194,7 @@ def test_going_on_without_it(folder, caplog):
     with caplog.at_level(logging.INFO, "lightning.pytorch.utilities.rank_zero"):
         fit(again, ckpt_path="training.ckpt")
     assert torch.equal(flat(whole.state_dict()), flat(again.state_dict()))
-    told = [each for each in caplog.messages if "averaged its weights, this one does not: it goes on from" in each]
+    told = [each for each in caplog.messages if "averaged its weights, this one does not: it resumes from" in each]
     assert len(told) == 1
 
 

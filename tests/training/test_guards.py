@@ -185,7 +185,7 @@ class Stopped(Callback):
 def run(tmp_path, *callbacks, **options):
     """A run with a folder, which stops; its folder and what it says."""
     folder = RunFolder(tmp_path / "runs", None, lambda file: file.touch(), ())
-    with pytest.raises(ValueError, match="was no finite number in") as raised:
+    with pytest.raises(ValueError, match="was not finite in") as raised:
         fit(*callbacks, folder, **options)
     assert sentence_for(raised.value) is not None
     return folder.folder, str(raised.value)
@@ -198,7 +198,7 @@ class Saved(Callback):
 
 @pytest.mark.parametrize(
     ("optimizer", "saved", "again"),
-    [("fused", [Saved()], "go on with --ckpt_path last"), ("not fused", [], "begin again")],
+    [("fused", [Saved()], "resume with --ckpt_path last"), ("not fused", [], "begin again")],
 )
 def test_too_many_in_a_row_stop_the_run(optimizer, saved, again, folder):
     stopped, watched = Stopped(), Watched()
@@ -206,9 +206,9 @@ def test_too_many_in_a_row_stop_the_run(optimizer, saved, again, folder):
     where, said = run(folder, NonFinite(3), stopped, watched, *saved, trained=trained, steps=20)
     assert stopped.step == 6
     assert said == (
-        "the loss or its gradient was no finite number in 3 optimizer steps one after the other, 4 to 6, the most that "
-        f"--non_finite.limit allows; {where}/non_finite.json says which batches it was; lower the learning rate or set "
-        f"--trainer.gradient_clip_val, and {again}, with --trainer.detect_anomaly true to see at which operation"
+        "the loss or its gradient was not finite in 3 optimizer steps in a row, 4 to 6, the limit of --non_finite.limit"
+        f"; {where}/non_finite.json lists their batches; lower the learning rate or set --trainer.gradient_clip_val, and "
+        f"{again}, with --trainer.detect_anomaly true to see the operation"
     )
     assert all(watched.same(2, 4))
 
@@ -219,7 +219,7 @@ def test_it_is_found_where_it_is_next_looked_at(folder):
     trained = lose(model(), 2, 3, 4)
     where, said = run(folder, NonFinite(3), stopped, trained=trained, steps=20, log_every_n_steps=8)
     assert stopped.step == 8
-    assert "3 to 5, the most" in said
+    assert "3 to 5, the limit" in said
     found = json.loads((where / "non_finite.json").read_text())
     assert [each["batches"] for each in found["steps"]] == [[2, 3], [3, 4], [4, 5]]
 
@@ -258,7 +258,7 @@ def test_other_data_are_not_taken_for_those_that_stopped_a_run(folder):
     found = json.loads(file.read_text())
     found["steps"][0]["samples"], found["data"] = None, {"hash": data_hash()}
     file.write_text(json.dumps(found))
-    with pytest.raises(ValueError, match="does not tell which samples its batches had"):
+    with pytest.raises(ValueError, match="does not hold the samples of its batches"):
         next(replay(file, data()))
 
 
@@ -286,7 +286,7 @@ def test_a_resumed_run_counts_on(folder):
     trainer = fit(NonFinite(3), trained=lose(model(), 0, 2, 3), steps=4)
     trainer.save_checkpoint("four.ckpt", weights_only=False)
     stopped = Stopped()
-    wanted = "in 3 optimizer steps one after the other, 3 to 5, the most"
+    wanted = "in 3 optimizer steps in a row, 3 to 5, the limit"
     trainer = Trainer(
         **QUIET | {"max_steps": 9, "max_epochs": -1, "log_every_n_steps": 1}, callbacks=[NonFinite(3), stopped]
     )
@@ -301,7 +301,7 @@ def test_a_module_has_a_guard_of_its_own(folder):
     trainer = Trainer(
         **QUIET | {"max_steps": 30, "max_epochs": -1, "log_every_n_steps": 1, "use_distributed_sampler": False}
     )
-    with pytest.raises(ValueError, match="in 10 optimizer steps one after the other, 1 to 10, the most"):
+    with pytest.raises(ValueError, match="in 10 optimizer steps in a row, 1 to 10, the most"):
         trainer.fit(lose(model(), *range(30)), data())
     assert trainer.global_step == 10
 

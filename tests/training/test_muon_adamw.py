@@ -78,7 +78,7 @@ def test_steps_of_matrices_by_hand(rule, nesterov):
 @pytest.mark.parametrize("nesterov", [True, False])
 @pytest.mark.parametrize("decay", [0.0, 0.3])
 def test_the_same_steps_as_torch(rule, nesterov, decay, monkeypatch):
-    # Torch's orthogonalises in bfloat16 whatever the machine.
+    # Torch's orthogonalizes in bfloat16 whatever the machine.
     monkeypatch.setattr("lightning_xt.training.optim.muon_adamw.choose_product_type", lambda _: torch.bfloat16)
     mine, theirs = matrices(), matrices()
     options = {"lr": 0.02, "momentum": 0.95, "nesterov": nesterov, "weight_decay": decay, "adjust_lr_fn": rule}

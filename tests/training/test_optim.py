@@ -67,7 +67,7 @@ def test_an_optimizer_that_refuses_all_says_why():
 
 
 def test_an_optimizer_of_sparse_gradients_is_refused_before_it_steps():
-    with pytest.raises(ValueError, match=r"SparseAdam takes sparse gradients alone, and those of stack\S+ and all"):
+    with pytest.raises(ValueError, match=r"SparseAdam takes only sparse gradients, and those of stack\S+ and all"):
         build(torch.optim.SparseAdam, Decoder(11, dim=16, depth=1))
 
 

@@ -217,9 +217,14 @@ def test_all_weights_of_a_tied_table_stay_one(inputs):
             {"data_parallel_size": 2},
             {},
             {},
-            "data_parallel_size is 2, but FSDP2 shares out .* there are 1; omit it",
+            "data_parallel_size is 2, but FSDP2 shards over .* there are 1; omit the option",
         ),
-        ({}, {"precision": "64-true"}, {}, "precision is 64-true, which FSDP2 does not know; use 32-true, bf16-mixed"),
+        (
+            {},
+            {"precision": "64-true"},
+            {},
+            "precision is 64-true, which FSDP2 does not support; use 32-true, bf16-mixed",
+        ),
         (
             {},
             {},
@@ -236,7 +241,7 @@ def test_what_does_not_go_with_shares_is_refused_at_start(inputs, options, train
 
 
 def test_processes_that_share_a_batch_are_refused():
-    with pytest.raises(ValueError, match="tensor_parallel_size is 2, but FSDP2 gives each process a batch of its own"):
+    with pytest.raises(ValueError, match="tensor_parallel_size is 2, but FSDP2 gives each process another batch"):
         FSDP2(tensor_parallel_size=2)
 
 
@@ -250,7 +255,7 @@ def test_strategies_whose_shares_nothing_knows_are_refused(strategy):
 
 def test_a_single_number_cannot_be_shared_out():
     decoder = Decoder(11, dim=64, depth=1, residual=HyperConnection)
-    with pytest.raises(ValueError, match=r"FSDP2 cannot share out stack\..*read_scale, which is a single number; use"):
+    with pytest.raises(ValueError, match=r"FSDP2 cannot shard stack\..*read_scale, which is a single number; use"):
         shard(decoder, SimpleNamespace())
 
 
@@ -335,7 +340,7 @@ def test_a_process_that_dies_ends_the_others(inputs, strategy, victim, capsys):
             os.killpg(first.pid, signal.SIGKILL)
         first.wait()
     told = [line for line in Path("err.txt").read_text().splitlines() if line.startswith("lightning-xt")]
-    assert told == [f"lightning-xt: stopped, because {SENTENCES[victim]}; go on with --ckpt_path last"]
+    assert told == [f"lightning-xt: stopped, because {SENTENCES[victim]}; resume with --ckpt_path last"]
     assert "Traceback" not in Path("err.txt").read_text()
     # One process goes on with what two have left.
     step = torch.load("runs/tiny/0/checkpoints/last.ckpt", weights_only=True)["global_step"]
@@ -356,7 +361,7 @@ def command(*args, processes=1, strategy="auto"):
 @pytest.mark.parametrize("strategy", SHARED)
 def test_the_command_line_in_two_processes(inputs, strategy):
     Path("prompts.txt").write_text("fox\nthe lazy\na\n")
-    plain = ["-c", "tiny.yaml", "--model.decoder.dropout", "0", "--sample_text.temperature", "0"]
+    plain = ["-c", "tiny.yaml", "--model.decoder.dropout", "0", "--sample_text.generation.temperature", "0"]
     one = command("fit", *plain, "--data.batch_size", "4", "--name", "one")
     two = command("fit", *plain, "--name", "two", processes=2, strategy=strategy)
     assert float(two["val/bits_per_byte"]) == pytest.approx(float(one["val/bits_per_byte"]), abs=2e-6)

@@ -17,7 +17,7 @@ LOWERED = {
         "data.max_length",
         "model.val_decode_pairs",
     ),
-    "sampling": ("sample_text.batch", "sample_text.max_new_tokens"),
+    "sampling": ("sample_text.generation.batch", "sample_text.generation.max_new_tokens"),
     "prediction": ("sampling.batch", "sampling.max_new_tokens"),
 }
 """Options that take less memory in a phase when they are lowered; a kind of data or model has some of these."""
@@ -64,13 +64,15 @@ def explain_out_of_memory(
 
 def _list_options(phase: str, options: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     for name in LOWERED[phase]:
-        section, option = name.split(".")
-        found = options.get(section) or {}
-        values = found.get("init_args", {}) if "class_path" in found else found
+        *sections, option = name.split(".")
+        values = options
+        for section in sections:
+            values = values.get(section) or {}
+            values = values.get("init_args", {}) if "class_path" in values else values
         value = values.get(option)
         if option == "eval_batch_size" and value is None:
             value = values.get("batch_size")
-        if option == "max_new_tokens" and value is None and section in options:
+        if option == "max_new_tokens" and value is None and option in values:
             value = "null"
         if value is not None:
             yield name, value

@@ -120,7 +120,7 @@ def _notes(options: Any, checkpoint: Checkpoint, step: int) -> Iterator[str]:
     for part in sorted(checkpoint.path.parent.glob(".*.ckpt.part")):
         yield f"{part} is what a process left that was stopped while it saved; it is not used"
     if options.init_from is not None:
-        yield f"--init_from {options.init_from} is not used: the run goes on from {checkpoint.path}"
+        yield f"--init_from {options.init_from} is not used: the run resumes from {checkpoint.path}"
     if 0 < options.trainer.max_steps <= step and read_owed_validation(checkpoint.contents) is None:
         yield (
             f"{checkpoint.path} is at step {step} and --trainer.max_steps is {options.trainer.max_steps}: nothing is "

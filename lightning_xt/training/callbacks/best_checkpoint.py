@@ -2,9 +2,9 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """Saves `best.ckpt` after each validation whose loss is the lowest so far.
+    """Save `best.ckpt` after each validation with the lowest loss so far.
 
-    A callback of its own, because one that saves by steps too would rank a step by the validation before it.
+    Separate from `LastCheckpoint`, because a callback that also saves by steps ranks a step by an earlier validation.
     """
 
     def __init__(self) -> None:
@@ -14,6 +14,6 @@ class BestCheckpoint(ModelCheckpoint):
             mode="min",
             save_top_k=1,
             enable_version_counter=False,
-            # Else it looks for a validation's loss where there is no validation.
+            # Otherwise it needs a validation's loss even if there is no validation.
             save_on_train_epoch_end=False,
         )

@@ -12,16 +12,16 @@ from lightning_xt.checkpoints.step_checkpoints import step_checkpoints
 from lightning_xt.training.callbacks.run_folder import find_run_folder
 
 MOMENTS = 2
-"""What an optimizer keeps of each weight, at most, as far as is known before its first step: Adam's two means."""
+"""Most values that an optimizer keeps for each weight, before its first step shows them: Adam's two means."""
 
 
 class DiskSpaceCheck(Callback):
-    """Warns when a run begins whose checkpoints will not fit on the disk.
+    """Warn when a run begins whose checkpoints will not fit on the disk.
 
-    While one is written the one before is still there. `AtomicCheckpointIO` looks again at each.
+    While a checkpoint is written, the previous one still exists. `AtomicCheckpointIO` checks again at each.
 
     Args:
-        keep: how many checkpoints of single steps the run keeps.
+        keep: number of checkpoints of single steps that the run keeps.
     """
 
     def __init__(self, keep: int = 0) -> None:
@@ -42,7 +42,7 @@ class DiskSpaceCheck(Callback):
             )
 
     def _list_missing(self, trainer: Trainer, folder: Path) -> Iterator[Any]:
-        """What will be there beside what is."""
+        """List the checkpoints that the run will add."""
         for each in trainer.checkpoint_callbacks:
             if isinstance(each, ModelCheckpoint) and not (folder / f"{each.filename}.ckpt").is_file():
                 yield each
@@ -50,11 +50,11 @@ class DiskSpaceCheck(Callback):
 
 
 def _estimate_checkpoint_bytes(trainer: Trainer, pl_module: LightningModule) -> int:
-    """Bytes of a checkpoint, about: weights, their moving average and the state of the optimizer."""
+    """Estimate the bytes of a checkpoint: weights, their moving average and the state of the optimizer."""
     weights = sum(each.numel() * each.element_size() for each in (*pl_module.parameters(), *pl_module.buffers()))
     trained = sum(each.numel() * each.element_size() for each in pl_module.parameters() if each.requires_grad)
     average = any(isinstance(each, WeightAveraging) for each in trainer.callbacks)  # type: ignore[attr-defined]
     kept = [value for each in trainer.optimizers for state in each.state.values() for value in state.values()]
     state = sum(each.numel() * each.element_size() for each in kept if isinstance(each, Tensor))
-    # A run that goes on has it already.
+    # A resumed run has its optimizer state already.
     return weights * (2 if average else 1) + (state or MOMENTS * trained)

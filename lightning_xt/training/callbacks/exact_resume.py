@@ -7,11 +7,11 @@ from lightning_xt.training.saved_paths import localize_saved_paths
 
 
 class ExactResume(Callback):
-    """Makes a resumed run draw and count what the uninterrupted one would have.
+    """Make a resumed run draw and count like the uninterrupted run.
 
-    Torch's random numbers start anew at every training batch, from the run's seed, the batch and the process, so that
-    dropout and whatever else is drawn depends on nothing that a checkpoint does not hold. The run's seed is torch's
-    when the run begins; checkpoints keep it.
+    Torch's generator is seeded again at every training batch, from the run's seed, the batch and the process. So
+    dropout and other random numbers depend only on values that a checkpoint holds. The run's seed is torch's when the
+    run begins; checkpoints keep it.
     """
 
     def __init__(self) -> None:
@@ -23,13 +23,13 @@ class ExactResume(Callback):
         fit = trainer.fit_loop
         last = fit.epoch_loop.restarted_on_train_batch_end and fit.epoch_loop.batch_progress.is_last_batch
         if fit.restarted_mid_epoch and last:
-            # Lightning has counted the epoch that ended with the checkpoint, but would not count the next as begun, and
-            # would repeat an epoch after a second resume of this kind.
+            # Lightning has counted the epoch that ended with the checkpoint, but would not count the next one as begun
+            # and would repeat an epoch after a second resume of this kind.
             fit.reset_restart_stage()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         loop = trainer.fit_loop.epoch_loop
-        # Lightning counts a step too many, in what it logs, when it resumes where a validation was due.
+        # Lightning logs a step too many when it resumes where a validation was due.
         loop._batches_that_stepped = trainer.global_step
         # `total_batch_idx` counts over the whole run, unlike `batch_idx`. A hash of integers is the same in every
         # process, and spreads neighbours over 64 bits' worth of seeds.

@@ -13,19 +13,18 @@ from lightning_xt.system.option_checks import check_option
 
 
 class ExponentialAverage(WeightAveraging):
-    """Keeps an exponential moving average of the weights, which validations, samples and checkpoints' users see.
+    """Exponential moving average of the weights, for validations, samples and the users of checkpoints.
 
-    Polyak and Juditsky, 1992, take the mean of all steps' weights, each with the same share. This is the exponential
-    form that is common in training: each optimizer step moves the average by 1 - decay of the way to the weights, so
-    that old ones fade. A step that the optimizer leaves out leaves the average as it is too. Training itself goes on
-    from the weights as they are, and is the same with and without it.
-    A checkpoint holds the average as `state_dict` and the weights as `current_model_state`, as Lightning's
-    WeightAveraging has it; whenever one is saved, in a validation or at the end too, each stands in its place. When
-    training ends the module has the average.
+    Polyak and Juditsky, 1992, average the weights of all steps equally. This exponential form is common in training:
+    each optimizer step moves the average by 1 - decay of the way to the weights. A skipped step does not move it.
+    Training uses the weights themselves and is the same with and without the average.
+    A checkpoint holds the average as `state_dict` and the weights as `current_model_state`, like Lightning's
+    WeightAveraging, also one that is saved in a validation or at the end. When training ends the module has the
+    average.
 
     Args:
-        decay: what is left of the average at each step, 0 to 1; 0.999 averages about the last thousand steps.
-        start_step: optimizer steps before the average begins; until then it is the weights.
+        decay: fraction of the average that stays at each step, 0 to 1; 0.999 averages about the last 1000 steps.
+        start_step: optimizer steps before the average begins; until then it equals the weights.
     """
 
     def __init__(self, decay: float = 0.999, start_step: int = 0) -> None:
@@ -34,20 +33,20 @@ class ExponentialAverage(WeightAveraging):
         super().__init__(use_buffers=False)
         self.decay, self.start_step = decay, start_step
         self._raw: dict[Tensor, Tensor] | None = None
-        """Each parameter's own values, while it has those of the average."""
+        """Trained values of each parameter, while it has those of the average."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Makes the average.
+        """Create the average.
 
         Raises:
-            ValueError: each process has a part of the weights only, or the weights are too coarse to be averaged.
+            ValueError: the weights are sharded, or too coarse to be averaged.
         """
         if stage != "fit":
             return
         if isinstance(trainer.strategy, (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)):
             raise ValueError(
                 f"trainer.callbacks: ExponentialAverage needs all weights in each process, and "
-                f"{type(trainer.strategy).__name__} shares them out; use --trainer.strategy ddp"
+                f"{type(trainer.strategy).__name__} shards them; use --trainer.strategy ddp"
             )
         if str(trainer.precision).endswith("16-true"):
             raise ValueError(
@@ -57,7 +56,7 @@ class ExponentialAverage(WeightAveraging):
         # The module is moved to its device later.
         self._device = trainer.strategy.root_device
         with warnings.catch_warnings():
-            # Strategies that would share the weights out are refused above.
+            # Strategies that shard the weights are refused above.
             warnings.filterwarnings("ignore", message=".*overrides the configure_model callback.*")
             super().setup(trainer, pl_module, stage)
         self._raw, self._latest_update_step = None, 0
@@ -76,7 +75,7 @@ class ExponentialAverage(WeightAveraging):
             if not self._averaging:
                 torch._foreach_copy_(average, weights)
             elif isinstance(skipped, Tensor):
-                # Known on the device alone, which is not to be waited for.
+                # Known only on the device, for which training must not wait.
                 by_type = {
                     kind: torch.full((), 1 - self.decay, dtype=kind, device=skipped.device).masked_fill(skipped, 0)
                     for kind in {each.dtype for each in average}
@@ -97,7 +96,7 @@ class ExponentialAverage(WeightAveraging):
         pass
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # Samples are drawn now, perhaps by a callback that comes later.
+        # A later callback may draw samples now.
         pass
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -119,7 +118,7 @@ class ExponentialAverage(WeightAveraging):
             return
         saved = checkpoint["state_dict"]
         if self._raw is not None:
-            # By every name of a shared parameter.
+            # Under every name of a tied parameter.
             named = pl_module.named_parameters(remove_duplicate=False)
             saved |= {name: self._raw[parameter] for name, parameter in named}
         for average, buffer in zip(self._average_model.module.buffers(), pl_module.buffers(), strict=True):
@@ -127,7 +126,7 @@ class ExponentialAverage(WeightAveraging):
         super().on_save_checkpoint(trainer, pl_module, checkpoint)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        # Elsewhere than in training the average is what counts, which is there; and a checkpoint without one begins it.
+        # Outside training the average is in place already. A checkpoint without an average begins it.
         if self._average_model is not None and "current_model_state" in checkpoint:
             super().on_load_checkpoint(trainer, pl_module, checkpoint)
             self._latest_update_step = checkpoint["global_step"]
@@ -137,7 +136,7 @@ class ExponentialAverage(WeightAveraging):
         return self._latest_update_step > 0
 
     def _show(self, pl_module: LightningModule) -> None:
-        """Gives the module the average, if there is one yet."""
+        """Put the average into the module, if there is one yet."""
         if self._average_model is None or not self._averaging or self._raw is not None:
             return
         with _in_place():
@@ -145,7 +144,7 @@ class ExponentialAverage(WeightAveraging):
             torch._foreach_copy_(list(self._raw), list(self._average_model.module.parameters()))
 
     def _restore(self) -> None:
-        """Gives the module back its own weights."""
+        """Put the trained weights back."""
         if self._raw is not None:
             with _in_place():
                 torch._foreach_copy_(list(self._raw), list(self._raw.values()))
@@ -154,6 +153,6 @@ class ExponentialAverage(WeightAveraging):
 
 @contextmanager
 def _in_place() -> Iterator[None]:
-    """Changes weights where a validation would make tensors that cannot be trained."""
+    """Allow changes of weights inside a validation, whose tensors could not be trained."""
     with torch.inference_mode(False), torch.no_grad():
         yield

@@ -9,13 +9,13 @@ from lightning_xt.training.step_boundaries import at_step_boundary, is_validatio
 
 
 class LastCheckpoint(ModelCheckpoint):
-    """Saves `last.ckpt`, from which a run resumes, every so many optimizer steps and when training ends.
+    """Save `last.ckpt`, from which a run resumes, every n optimizer steps and when training ends.
 
-    Where a validation is due at the same step it is saved after it: a run that resumes would skip it.
+    If a validation is due at the same step, the checkpoint is saved after it, because a resumed run would skip it.
 
     Args:
-        every: optimizer steps between two savings.
-        keep: how many of the newest savings to keep as `step-<n>.ckpt` too.
+        every: optimizer steps between two checkpoints.
+        keep: number of the newest checkpoints that are kept as `step-<n>.ckpt` too.
     """
 
     def __init__(self, every: int, keep: int = 0) -> None:
@@ -28,7 +28,7 @@ class LastCheckpoint(ModelCheckpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        # In the midst of a step, a run that has just gone on from a checkpoint would save half a gradient's work anew.
+        # In the middle of a step, a run that has just resumed would save half an accumulated gradient.
         if not at_step_boundary(trainer):
             return
         due = trainer.global_step % self._every == 0
@@ -49,7 +49,7 @@ class LastCheckpoint(ModelCheckpoint):
             self._save(trainer)
 
     def save_now(self, trainer: Trainer) -> None:
-        """Saves `last.ckpt`, unless this step's is there; a step that is not due is not kept."""
+        """Save `last.ckpt` unless this step has one. A step that is not due is not kept."""
         keep = self._keep
         if trainer.global_step % self._every:
             self._keep = 0
@@ -70,7 +70,7 @@ class LastCheckpoint(ModelCheckpoint):
         trainer.save_checkpoint(step_checkpoint(folder, step), self.save_weights_only)
         if trainer.is_global_zero:
             kept = step_checkpoints(folder)
-            # A run that has gone back does not keep what it once was to become.
+            # A run that has gone back drops the checkpoints of later steps.
             past = [number for number in kept if number <= step]
             for number in kept.keys() - {*past[-self._keep :]}:
                 kept[number].unlink()

@@ -17,16 +17,16 @@ FILE = "non_finite.json"
 
 
 class NonFinite(Callback):
-    """Counts optimizer steps that are left out, and stops a run that makes no others.
+    """Count skipped optimizer steps, and stop a run that skips too many in a row.
 
-    A step is left out where its loss or its gradient is no finite number: weights, the optimizer's state and a moving
-    average stay as they are, the schedule goes on. In float16, whose scale of the loss is found by trying, only a loss
-    that is no finite number is counted. `optim/skipped_steps` is their number since the run began; it is looked at when
-    it is logged and before each validation, so that no step waits for the device. A run that stops writes
-    `non_finite.json` into its folder, which says which batches it was.
+    A step is skipped if its loss or its gradient is not finite: weights, optimizer state and a moving average stay
+    unchanged, and the schedule advances. Float16 finds the scale of its loss by skipping, so that there only steps with
+    a non-finite loss count. `optim/skipped_steps` is their number since the run began. It is read from the device when
+    it is logged and before each validation, so that no step waits. A run that stops writes `non_finite.json` with its
+    batches into its folder.
 
     Args:
-        limit: optimizer steps left out one after the other at which the run stops. None = it never does.
+        limit: number of skipped steps in a row at which the run stops. None = it never stops.
     """
 
     def __init__(self, limit: int | None = 10) -> None:
@@ -38,7 +38,7 @@ class NonFinite(Callback):
         self._skipped: Tensor | int = 0
         self._in_a_row: Tensor | int = 0
         self._reached: Tensor | int = 0
-        """The step, counted from 1, that was the last of too many in a row; 0 while there is none."""
+        """Last step, counted from 1, of too many skipped ones in a row; 0 so far."""
         self._step = 0
         self._first = (0, 0)
 
@@ -56,7 +56,7 @@ class NonFinite(Callback):
         if step == self._step:
             return
         self._step = step
-        # A module of the user's own need not know.
+        # A user's module may lack it.
         self._count(getattr(pl_module, "faulty_step", False), step)
         if step % max(1, trainer.log_every_n_steps) == 0:  # type: ignore[attr-defined]
             pl_module.log("optim/skipped_steps", float(self._look(trainer)))
@@ -88,29 +88,28 @@ class NonFinite(Callback):
             self._reached = torch.where(before > 0, before, now) if isinstance(before, Tensor) else now
 
     def _look(self, trainer: Trainer) -> int:
-        """Steps left out so far.
+        """Return the number of skipped steps.
 
         Raises:
-            ValueError: there were too many in a row.
+            ValueError: too many were skipped in a row.
         """
         reached = int(self._reached)
         if reached and self.limit is not None:
             self._reached = 0
             steps = range(reached - self.limit + 1, reached + 1)
             file = self._write(trainer, steps)
-            where = "" if file is None else f"; {file} says which batches it was"
+            where = "" if file is None else f"; {file} lists their batches"
             saved = file is not None and checkpoint_file(file.parent, "last").is_file()
-            again = "go on with --ckpt_path last" if saved else "begin again"
+            again = "resume with --ckpt_path last" if saved else "begin again"
             raise ValueError(
-                f"the loss or its gradient was no finite number in {self.limit} optimizer steps one after the other, "
-                f"{steps[0]} to {steps[-1]}, the most that --non_finite.limit allows{where}; lower the learning rate "
-                f"or set --trainer.gradient_clip_val, and {again}, with --trainer.detect_anomaly true to see at which "
-                "operation"
+                f"the loss or its gradient was not finite in {self.limit} optimizer steps in a row, {steps[0]} to "
+                f"{steps[-1]}, the limit of --non_finite.limit{where}; lower the learning rate or set "
+                f"--trainer.gradient_clip_val, and {again}, with --trainer.detect_anomaly true to see the operation"
             )
         return int(self._skipped)
 
     def _write(self, trainer: Trainer, steps: range) -> Path | None:
-        """Writes which batches the steps were made of; None where the run has no folder."""
+        """Write the batches of the steps to a file; None if the run has no folder."""
         folder, data = find_run_folder(trainer), getattr(trainer, "datamodule", None)
         if folder is None:
             return None
@@ -132,13 +131,13 @@ class NonFinite(Callback):
             samples = None
             if isinstance(data, DataModule):
                 samples = [data.samples_after(seen, batch - first) for batch in batches]
-            # From the first to the one before the second.
+            # From the first number to the one before the second.
             found["steps"].append({"step": step, "batches": batches, "samples": samples})
         file = folder / FILE
         if trainer.is_global_zero:
             with replace_file(file) as out:
                 out.write((json.dumps(found, indent=2) + "\n").encode())
-        # Processes end when one does; none goes before the file is there.
+        # All processes stop when one does, so each waits for the file.
         trainer.strategy.barrier("non-finite")
         return file
 

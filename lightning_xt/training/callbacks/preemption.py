@@ -15,16 +15,15 @@ from lightning_xt.training.callbacks.run_folder import find_run_folder
 from lightning_xt.training.step_boundaries import at_step_boundary, is_validation_due, log_step
 
 SECONDS = 600
-"""The most that one process waits at a border for the others, which may still be reading their first batch."""
+"""Longest time that a process waits at a boundary for the others, which may still be reading their first batch."""
 
 
 class Preemption(Checkpoint):
-    """Has a run that gets SIGTERM or SIGUSR1 finish its step, save `last.ckpt` once and end with exit code 75.
+    """On SIGTERM or SIGUSR1, finish the step, save `last.ckpt` once and end with exit code 75.
 
     The signal may come to one process or to all. Between two steps, and between two batches of a validation, all
-    processes agree whether one of them got it, on the CPU, so that no GPU is waited for. A validation that is
-    interrupted is owed: the checkpoint says so, and the run that goes on begins with it. Samples are drawn to their
-    end before.
+    processes agree whether one of them got it; they do so on the CPU, so that no GPU is waited for. An interrupted
+    validation is owed: the checkpoint says so, and the resumed run begins with it. Samples are always finished.
 
     `cli.main` installs the handlers; without them nothing happens.
     """
@@ -33,17 +32,17 @@ class Preemption(Checkpoint):
         self._signals: StopSignals | None = None
         self._group: Any = None
         self._stops = False
-        """Whether the run ends at the border it has come to."""
+        """True if the run ends at this boundary."""
         self._owed: dict[str, float] | None = None
-        """What the step before an interrupted validation had measured; None where no validation is owed."""
+        """Metrics of the step before an interrupted validation; None if no validation is owed."""
         self._batches = 0
-        """Batches of a validation between which all processes ask each other."""
+        """Batches of a validation that all processes have, between which they agree."""
         self._step, self._limit = 0, -1
-        """The step of the checkpoint that the run goes on from, and the run's last."""
+        """Step of the checkpoint that the run resumes, and the run's last step."""
 
     @property
     def owes_validation(self) -> bool:
-        """Whether the run goes on with the validation of the step it has done."""
+        """True if the run begins with the validation of its last step."""
         return self._owed is not None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -70,7 +69,7 @@ class Preemption(Checkpoint):
             self._validate(trainer)
 
     def on_train_batch_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
-        # Here and not before, because what a step has measured is logged after its last hook.
+        # Not earlier, because the metrics of a step are logged after its last hook.
         if self._stops:
             raise self._stop_error(trainer, f"after step {trainer.global_step}")
 
@@ -101,7 +100,7 @@ class Preemption(Checkpoint):
             self._interrupt(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # The last step's validation ends the run anyway.
+        # The validation of the last step ends the run anyway.
         trains = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking and not _is_last_step(trainer)
         if trains and self._stop_requested():
             self._save(trainer)
@@ -111,13 +110,13 @@ class Preemption(Checkpoint):
         return {"owed": self._owed}
 
     def _stop_requested(self) -> bool:
-        """Whether a process of the run has been told to stop."""
+        """Return True if a process of the run has got a signal."""
         here = self._signals is not None and self._signals.received is not None
         if self._group is None:
             return here
-        told = torch.tensor([int(here)])
-        torch.distributed.all_reduce(told, group=self._group)
-        return bool(told)
+        signals = torch.tensor([int(here)])
+        torch.distributed.all_reduce(signals, group=self._group)
+        return bool(signals)
 
     def _count_common_batches(self, trainer: Trainer) -> int:
         """Return the batches of a validation that every process has."""
@@ -127,7 +126,7 @@ class Preemption(Checkpoint):
         return int(count)
 
     def _interrupt(self, trainer: Trainer) -> None:
-        """Leaves a validation, of which nothing has been logged yet."""
+        """Leave a validation, of which nothing has been logged yet."""
         if trainer.state.fn != TrainerFn.FITTING:
             raise self._stop_error(trainer, "while it was measured")
         self._owed = {name: float(value) for name, value in trainer.callback_metrics.items()}
@@ -140,7 +139,7 @@ class Preemption(Checkpoint):
                 callback.save_now(trainer)
 
     def _validate(self, trainer: Trainer) -> None:
-        """Runs the validation that is owed, as the training loop would have."""
+        """Run the owed validation like the training loop."""
         loop, connector = trainer.fit_loop.epoch_loop, trainer._logger_connector
         connector._callback_metrics.update({name: torch.tensor(value) for name, value in (self._owed or {}).items()})
         first = connector._first_loop_iter
@@ -148,43 +147,43 @@ class Preemption(Checkpoint):
         loop.val_loop.restarting = False
         progress = loop.val_loop.batch_progress
         for name, count in vars(progress.current).items():
-            # What was done of it is done again.
+            # Its batches are evaluated again.
             setattr(progress.total, name, getattr(progress.total, name) - count)
-        # Not owed any more by what is saved from here on.
+        # Checkpoints from here on do not owe it.
         self._owed = None
         loop.val_loop.run()
-        # Else an epoch that ended with this step would be taken for one that has been gone through, again and again.
+        # Otherwise an epoch that ended with this step would count as finished again and again.
         loop.val_loop._has_run = False
         trainer.training = True
         connector._first_loop_iter = first
-        # So that it is not owed twice, and logged twice.
+        # So that it is neither owed nor logged twice.
         self._save(trainer)
         if trainer.max_steps > self._limit > 0:
             trainer.fit_loop.epoch_loop.max_steps = self._limit
 
     def _allow_one_more_step(self, trainer: Trainer) -> None:
-        """Has a run that owes no more than the validation of its last step begin nevertheless."""
+        """Let a run begin that owes only the validation of its last step."""
         self._limit = trainer.max_steps
         if self._owed is not None and 0 < self._limit <= self._step:
             trainer.fit_loop.epoch_loop.max_steps = self._step + 1
 
     def _stop_error(self, trainer: Trainer, when: str) -> Stopped:
-        # Whoever launches processes takes an exit code other than 0 for a fault of theirs.
+        # A launcher takes any exit code except 0 for a fault.
         environment = getattr(trainer.strategy, "cluster_environment", None)
         launched = isinstance(environment, LightningEnvironment) and trainer.local_rank > 0
         name = None if self._signals is None else self._signals.received
         folder = find_run_folder(trainer)
-        # A run that has saved nothing does not leave its config either.
+        # A run that has saved nothing has removed its config too.
         saved = folder is not None and checkpoint_file(folder, "last").is_file()
         way = (
-            f"go on with --ckpt_path last -c {folder / 'config.yaml'}" if folder and saved else "run the command again"
+            f"resume with --ckpt_path last -c {folder / 'config.yaml'}" if folder and saved else "run the command again"
         )
         sentence = f"stopped by {name or 'a signal to another process'} {when}; {way}"
         return Stopped(0 if launched else PREEMPTED, sentence, together=trainer.world_size > 1)
 
 
 def read_owed_validation(checkpoint: dict[str, Any]) -> dict[str, float] | None:
-    """What was measured before the validation that a checkpoint's run owes; None where it owes none."""
+    """Read the metrics before the validation that a checkpoint owes; None if it owes none."""
     callbacks = checkpoint.get("callbacks")
     own = callbacks.get(Preemption.__qualname__) if isinstance(callbacks, dict) else None
     owed = own.get("owed") if isinstance(own, dict) else None
@@ -192,28 +191,28 @@ def read_owed_validation(checkpoint: dict[str, Any]) -> dict[str, float] | None:
 
 
 def owes_validation(trainer: Trainer) -> bool:
-    """Whether the run that begins starts with a validation that it owes."""
+    """Return True if the run begins with an owed validation."""
     found = (each for each in trainer.callbacks if isinstance(each, Preemption))  # type: ignore[attr-defined]
     return any(each.owes_validation for each in found)
 
 
 def take_over_signals(trainer: Trainer, trains: bool) -> None:
-    """Keeps a Trainer from handling signals itself, which waits for other processes in the middle of anything.
+    """Keep a Trainer from handling signals itself, which waits for other processes at any moment.
 
     Args:
         trainer: before it begins.
-        trains: whether it is to fit.
+        trains: whether it will fit.
     """
     trainer._signal_connector = _NoSignals(trainer)
     signals = find_installed_signals()
     if signals is not None and trains:
         saves = any(isinstance(each, Preemption) for each in trainer.checkpoint_callbacks)
-        # From here on processes stop together.
+        # From here on all processes stop together.
         signals.waits = saves and trainer.world_size > 1
-        # A run that is not saved cannot be gone on with.
+        # A run that is not saved cannot be resumed.
         signals.code = PREEMPTED if saves else TERMINATED
         if signals.received and not signals.waits:
-            # It came while processes were being started, and nobody asks for it any more.
+            # It came while processes were starting, and nothing will ask for it again.
             raise signals.stop()
 
 

@@ -6,9 +6,9 @@ from lightning.pytorch.utilities import rank_zero_info
 
 
 class RestoreTrainedWeights(Callback):
-    """Goes on from the weights that were trained where a checkpoint's run averaged them and this one does not.
+    """Resume from the trained weights if a checkpoint's run averaged them and this one does not.
 
-    The checkpoint's `state_dict` is the average, to which the state of the optimizer does not belong.
+    The checkpoint's `state_dict` is the average, which does not fit the state of the optimizer.
     """
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -17,6 +17,6 @@ class RestoreTrainedWeights(Callback):
             return
         pl_module.load_state_dict(checkpoint["current_model_state"])
         rank_zero_info(
-            "The checkpoint's run averaged its weights, this one does not: it goes on from the weights that were "
-            "trained, without their average; to average on, give the callback ExponentialAverage."
+            "The checkpoint's run averaged its weights, this one does not: it resumes from the trained weights, "
+            "without their average; to keep averaging, add the callback ExponentialAverage."
         )

@@ -20,17 +20,17 @@ ORPHANS = 10.0
 
 
 class RunFolder(Callback):
-    """Gives a run its folder: one for the config, the metrics, the samples and the checkpoints.
+    """Folder of a run, with its config, metrics, samples and checkpoints.
 
-    The folder is made when the data is known to be good. A command that fails before its first batch is done leaves
-    the disk as it was: it removes the folder it made, or the config it wrote into one that was there.
+    The folder is made once the data has been read. A command that fails before the end of its first batch leaves the
+    disk unchanged: it removes the folder that it made, or the config that it wrote into an existing one.
 
     Args:
         runs: folder of all runs of this name.
-        folder: the run that goes on. None = a new one, the next number in `runs`.
+        folder: the run to resume. None = a new one, the next number in `runs`.
         save_config: writes the config to a file.
         loggers: loggers that write into the folder, each built from it and the step that the run resumes from, if any.
-        first_step: optimizer steps the run has behind it.
+        first_step: optimizer steps that the run has done.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class RunFolder(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
             self._choose(trainer)
-        # Once: a `fit` ends with a validation.
+        # Only once, because a `fit` ends with a validation.
         if self.folder is not None and trainer.is_global_zero and self._config is None:
             config = _free_name(self.folder, _command(trainer))
             try:
@@ -62,7 +62,7 @@ class RunFolder(Callback):
                         f"{config} cannot be written ({error.strerror}); make room, or start a run elsewhere with "
                         "--trainer.default_root_dir"
                     ) from error
-                # Whoever measures a run need not be able to change it.
+                # A validation may read a run that it cannot write to.
                 rank_zero_info(
                     f"{config} cannot be written ({error.strerror}): the options of this command are not kept"
                 )
@@ -97,7 +97,7 @@ class RunFolder(Callback):
             self.folder = None
 
     def _reserve(self, folder: Path) -> None:
-        """Keeps other commands from training the run meanwhile; the system gives it free when this process ends.
+        """Lock the run against other commands; the system unlocks it when this process ends.
 
         Raises:
             ValueError: another command trains it.
@@ -107,11 +107,10 @@ class RunFolder(Callback):
             self._lock.acquire(timeout=ORPHANS)
         except Timeout as error:
             raise ValueError(
-                f"the run {folder} is being trained by another process; wait for it, or start a run of your own with "
-                "--name"
+                f"the run {folder} is being trained by another process; wait for it, or start another run with --name"
             ) from error
         except (OSError, NotImplementedError):
-            # A disk without locks.
+            # The disk has no locks.
             self._lock = None
 
     def _release(self) -> None:
@@ -120,7 +119,7 @@ class RunFolder(Callback):
             self._lock.release()
 
     def _remove(self) -> None:
-        """Takes away the folder that this command made, and those above it that it made and nobody else uses."""
+        """Remove the folder that this command made, and the parents that it made if they are empty."""
         shutil.rmtree(self._made[0], ignore_errors=True)
         for folder in self._made:
             if folder.is_dir() and not any(folder.iterdir()):
@@ -135,7 +134,7 @@ class RunFolder(Callback):
                 callback.dirpath = str(folder / "checkpoints")
 
     def _make(self, trainer: Trainer) -> Path:
-        """Makes the next folder, or makes sure of the one there is, in one process, and tells the others."""
+        """Make the next folder, or check the existing one, in one process, and send the path to the others."""
         made: Path | ValueError | None = None
         if trainer.is_global_zero:
             missing = [folder for folder in (self.runs, *self.runs.parents) if not os.path.exists(folder)]
@@ -147,7 +146,7 @@ class RunFolder(Callback):
             except ValueError as error:
                 if self._made:
                     self._remove()
-                # Raised in all processes: one that fails alone would leave the others waiting.
+                # Raised in all processes, because a single one would leave the others waiting.
                 made = error
         made = trainer.strategy.broadcast(made)
         if not isinstance(made, Path):
@@ -156,7 +155,7 @@ class RunFolder(Callback):
 
 
 def find_run_folder(trainer: Trainer) -> Path | None:
-    """The folder of the run, from when data is set up; None where there is none."""
+    """Return the folder of the run once data is set up; None if there is none."""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, RunFolder):
             return callback.folder
@@ -169,7 +168,7 @@ def _command(trainer: Trainer) -> str:
 
 
 def _free_name(folder: Path, stage: str) -> Path:
-    """`config.yaml` for the first command of a run, `config.<stage>.<k>.yaml` for those that follow."""
+    """Return `config.yaml` for the first command of a run, `config.<stage>.<k>.yaml` for later ones."""
     if not (folder / "config.yaml").exists():
         return folder / "config.yaml"
     number = 0

@@ -5,7 +5,7 @@ from lightning.pytorch.callbacks import RichProgressBar
 
 
 class StepProgressBar(RichProgressBar):
-    """Shows how far a run is in optimizer steps, and prints a line after each validation.
+    """Progress bar that counts optimizer steps, and prints a line after each validation.
 
     Args:
         refresh_rate: batches between two updates of the bar; each waits for the device.
@@ -16,7 +16,7 @@ class StepProgressBar(RichProgressBar):
 
     @property
     def total_train_batches(self) -> int | float:
-        """Batches of the whole run: there are no epochs."""
+        """Batches of the whole run, which has no epochs."""
         trainer = self.trainer
         if trainer.max_steps > 0:
             return int(trainer.max_steps * trainer.accumulate_grad_batches)
@@ -25,7 +25,7 @@ class StepProgressBar(RichProgressBar):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        # Lightning would look up what was logged after every batch, which waits for the device.
+        # Lightning would read the logged values after every batch, which waits for the device.
         done = batch_idx + 1
         if self.is_enabled and (done % self.refresh_rate == 0 or done == self.total_train_batches):
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)

@@ -8,21 +8,22 @@ from torch import Tensor
 from lightning_xt.data.loading.loader import Loader
 from lightning_xt.training.metrics.utilization import count_training_flops, find_peak_flops, measure_peak_memory
 
-SETTLED = 10.0  # seconds of training after which the use of the machine is worth the moment that it takes to find
+SETTLED = 10.0
+"""Seconds of training before the machine's limit is measured, which takes a moment."""
 
 
 class Throughput(Callback):
-    """Logs how fast training is and what it takes, validation's time left out.
+    """Log the speed and the memory of training, without the time of validations.
 
-    `tokens_per_second` are the tokens all processes together predict, padding of targets included, `step_ms` is the
-    time of an optimizer step, and `data_wait` is the share of it, 0 to 1, in which the first process waited for its
-    batches. `mfu` is the share of the machine's arithmetic that the model uses: its FLOPs, all pairs of tokens counted,
-    over those of dense matrix products in the precision of the run (a GPU's by its data sheet, a CPU's measured once;
-    left out where that is not known, and for an encoder-decoder, whose rows have other lengths in every batch).
-    `peak_memory_gb` is the most that was held: by tensors on a GPU, by the first process on a CPU.
+    `tokens_per_second` counts the tokens that all processes predict, padding of targets included. `step_ms` is the time
+    of an optimizer step, and `data_wait` the fraction of it that the first process waited for its batches. `mfu` is the
+    model FLOPs utilization: the model's FLOPs, all pairs of tokens counted, over those of dense matrix products in the
+    precision of the run (a GPU's by its data sheet, a CPU's measured once). It is omitted if the limit is unknown, and
+    for an encoder-decoder, whose rows have other lengths in every batch. `peak_memory_gb` is the most memory in use: by
+    tensors on a GPU, by the first process on a CPU.
 
-    Measured from one logged step to the next, so that no step waits for the device. The first values after a start
-    include what is done once, such as compiling.
+    Values are measured from one logged step to the next, so that no step waits for the device. The first values after a
+    start include work that is done once, such as compiling.
     """
 
     def __init__(self) -> None:
@@ -46,10 +47,10 @@ class Throughput(Callback):
     ) -> None:
         # The targets of pairs; loaders of other data may put tokens into a list.
         tokens: Tensor = batch[min(1, len(batch) - 1)] if isinstance(batch, (tuple, list)) else batch
-        # The first token of each row is predicted by nothing.
+        # Nothing predicts the first token of each row.
         self._tokens += tokens.shape[0] * (tokens.shape[1] - 1) * trainer.world_size
         steps = max(1, trainer.log_every_n_steps)  # type: ignore[attr-defined]
-        # A step may take several batches, after most of which the count stands still.
+        # A step may take several batches; most of them do not end it.
         if trainer.global_step % steps == 0 and trainer.global_step != self._measured:
             self._measured = trainer.global_step
             rates = self._measure(time.perf_counter(), trainer, pl_module, tokens.shape[1] - 1)
@@ -78,23 +79,23 @@ class Throughput(Callback):
         if self._ideal_seconds_per_token:
             rates["mfu"] = rate * self._ideal_seconds_per_token
         self._tokens, self._steps = 0, trainer.global_step
-        # Not before: finding the machine's limit is no part of a step.
+        # Not earlier, because measuring the machine's limit is not part of a step.
         self._since = time.perf_counter()
         return rates
 
 
 def _read_wait(trainer: Trainer) -> float | None:
-    """Seconds for which training has waited for batches; None where its loader does not know."""
+    """Return the seconds that training has waited for batches; None if its loader does not count them."""
     loader = trainer.train_dataloader
     return loader.waited if isinstance(loader, Loader) else None
 
 
 def _ideal_seconds_per_token(trainer: Trainer, pl_module: LightningModule, seq_len: int) -> float:
-    """Seconds that a token would take if all processes did nothing but arithmetic; 0 where that is not known."""
+    """Return the seconds of a token at the limit of all machines; 0 if the limit is unknown."""
     network = getattr(pl_module, "network", None)
     dtype = torch.bfloat16 if "bf16" in str(trainer.precision) else torch.float32
     dtype = torch.float16 if str(trainer.precision).startswith("16") else dtype
     peak = find_peak_flops(pl_module.device, dtype)
-    # A module of the user's own need not have one.
+    # A user's module may have no network.
     flops = None if network is None else count_training_flops(network, seq_len)
     return 0.0 if peak is None or flops is None else flops / (peak * trainer.world_size)

@@ -4,11 +4,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 
 class ValidateAtEnd(Callback):
-    """Has the last step of a run validated, whatever the interval is."""
+    """Validate after the last step of a run, whatever the interval."""
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        # A Trainer that was asked to stop validates before it does; one that reached `max_steps` just stops.
+        # A Trainer that should stop validates first; one that has reached `max_steps` only stops.
         if 0 < trainer.max_steps <= trainer.global_step:
             trainer.should_stop = True

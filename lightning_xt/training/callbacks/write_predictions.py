@@ -16,13 +16,13 @@ from lightning_xt.training.module import TransformerModule
 
 
 class WritePredictions(BasePredictionWriter):
-    """Writes what `predict` gives in the order of what was asked, from any number of processes.
+    """Write the results of `predict` in the order of their inputs, from any number of processes.
 
-    A translation is a line of text, unless the file's name ends in .jsonl; everything else is an object of JSON a line.
+    A translation is a line of text, unless the file's name ends in .jsonl; other results are JSON objects, one a line.
 
     Args:
         output: the file.
-        sampling: how the model is sampled.
+        sampling: options of the generation.
     """
 
     def __init__(self, output: Path, sampling: GenerationOptions) -> None:
@@ -34,12 +34,12 @@ class WritePredictions(BasePredictionWriter):
             return
         if not self.output.absolute().parent.is_dir():
             raise FileNotFoundError(f"--output {self.output}: there is no folder {self.output.parent}; make it first")
-        # A link keeps pointing to what it names.
+        # A link stays a link.
         with self._explain_errors():
             target = self.output.resolve()
             regular = not target.exists() or target.is_file()
         if not regular:
-            raise ValueError(f"--output {self.output} is no regular file; name one, new or to be replaced")
+            raise ValueError(f"--output {self.output} is not a regular file; name one, new or to be replaced")
         data = getattr(trainer, "datamodule", None)
         for option in ("predict_source", "predict_prompts"):
             read = getattr(data, option, None)
@@ -86,7 +86,7 @@ class WritePredictions(BasePredictionWriter):
 
     @contextmanager
     def _explain_errors(self) -> Iterator[None]:
-        """Says what the system refuses in terms of the option."""
+        """Raise errors of the system in terms of the option."""
         try:
             yield
         except OSError as error:
@@ -99,6 +99,6 @@ class WritePredictions(BasePredictionWriter):
 
 
 def _format_line(result: dict[str, Any], plain: bool) -> str:
-    """A result on one line."""
-    # A carriage return ends a line for many who read one.
+    """Format a result as one line."""
+    # Many readers end a line at a carriage return.
     return re.sub(r"[\r\n]", " ", result["text"]) if plain else json.dumps(result, ensure_ascii=False)

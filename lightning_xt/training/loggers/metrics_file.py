@@ -11,13 +11,13 @@ from lightning_xt.system.files import replace_file
 
 
 class MetricsFile(Logger):
-    """Writes metrics as a table, a row for each step, and goes on with the table that is there.
+    """Logger that writes metrics as a table, a row for each step, and continues an existing table.
 
-    New rows are put at the end; the file is written anew, beside the old one, where that will not do.
+    New rows are appended. If a row has new columns or an earlier step, the file is replaced.
 
     Args:
         folder: the run's folder, in which metrics.csv is written.
-        first_step: rows of the file from this step on are dropped, because the run goes back there. None = none are.
+        first_step: the run resumes from this step, and later rows of the file are dropped. None = a new run.
     """
 
     def __init__(self, folder: Path, first_step: int | None = None) -> None:
@@ -25,10 +25,10 @@ class MetricsFile(Logger):
         self.file = folder / "metrics.csv"
         self._first_step = first_step
         self._changed: dict[int, dict[str, Any]] = {}
-        """What is not in the file yet, by step. The file itself is read again where it has to be, not held."""
+        """Rows that are not in the file yet, by step. The file is not held in memory."""
         self._columns: list[str] | None = None
         self._last: tuple[int, int, dict[str, Any]] = (-1, 0, {})
-        """The last row of the file: its step, the byte it starts at, and what it says."""
+        """Last row of the file: its step, the byte it starts at, and its values."""
 
     @property
     def name(self) -> str:
@@ -74,7 +74,7 @@ class MetricsFile(Logger):
             if self._changed[step] == row:
                 del self._changed[step]
         with self.file.open("r+b") as file:
-            # The row of a step that has more to say is written over by a longer one, so that it is never gone.
+            # A row that gets more values is overwritten by a longer one, so that it is never missing.
             file.seek(start) if step in self._changed else file.seek(0, io.SEEK_END)
             self._write_rows(file, self._changed)
 
@@ -82,7 +82,7 @@ class MetricsFile(Logger):
         rows = dict(self._read_rows())
         for step, row in self._changed.items():
             rows[step] = rows.get(step, {}) | row
-        # What the run goes back behind is gone from here on.
+        # The dropped rows are gone from here on.
         self._first_step = None
         self._columns = sorted({name for row in rows.values() for name in row})
         with replace_file(self.file) as file:
@@ -96,11 +96,11 @@ class MetricsFile(Logger):
             file.write(_format_row([step, *(row.get(name, "") for name in self._columns or [])]))
 
     def _read_rows(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        """The rows of the file, but for those that the run goes back behind."""
+        """Read the rows of the file, except those from the first step on."""
         if not self.file.is_file():
             return
         with self.file.open(newline="", encoding="utf-8") as file:
-            # A crash may have cut the last row off.
+            # A crash may have cut off the last row.
             whole = (line for line in file if line.endswith("\n"))
             for row in csv.DictReader(whole):
                 step = int(row.pop("step"))

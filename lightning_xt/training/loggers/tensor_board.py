@@ -8,11 +8,11 @@ from tensorboard.compat.proto.event_pb2 import SessionLog
 
 
 class TensorBoard(TensorBoardLogger):
-    """Writes TensorBoard's event files straight into a run's folder, of each curve one point a step.
+    """TensorBoard logger that writes into a run's folder, one point a step for each curve.
 
     Args:
         folder: the run's folder.
-        first_step: what the folder shows from this step on is hidden, because the run goes back there. None = nothing.
+        first_step: the run resumes from this step, and later points of the folder are hidden. None = a new run.
     """
 
     def __init__(self, folder: Path, first_step: int | None = None) -> None:
@@ -20,13 +20,13 @@ class TensorBoard(TensorBoardLogger):
         self._folder, self._first_step = folder, first_step or 0
         self._step: int | None = None
         self._written: set[str] = set()
-        """Curves that have their point of that step."""
+        """Curves that have a point for that step."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Writes what is not there yet; what a step has measured comes twice where it is saved."""
+        """Write points that are not there yet. A step that is saved logs its metrics twice."""
         if step != self._step:
-            # A validation that is owed is of the last step that is shown.
+            # An owed validation belongs to the last step that is shown.
             shown = step is not None and step < self._first_step
             self._step, self._written = step, _list_curves(self._folder, step) if shown else set()
         new = {name: value for name, value in metrics.items() if name not in self._written}
@@ -35,16 +35,16 @@ class TensorBoard(TensorBoardLogger):
 
     @rank_zero_only
     def save(self) -> None:
-        """Writes out what is buffered; the options are in the run's config, so no `hparams.yaml` beside it."""
-        # Nothing logged, no file: a run that does not begin leaves none.
+        """Flush the events. The run's config holds the options, so there is no `hparams.yaml`."""
+        # Without a logged value there is no file, so that a run that does not begin leaves none.
         if self._experiment is not None:
             self.experiment.flush()
 
 
 def _list_curves(folder: Path, step: int | None) -> set[str]:
-    """The curves that a folder shows a point of a step for."""
+    """List the curves of a folder that have a point at a step."""
     found: set[str] = set()
-    # By name, as TensorBoard reads them: a start hides what came before it, from its step on.
+    # By name, as TensorBoard reads them: a start hides earlier points from its step on.
     for file in sorted(folder.glob("events.*")):
         for event in EventFileLoader(str(file)).Load():
             if step is not None and event.session_log.status == SessionLog.START and event.step <= step:

@@ -1,4 +1,4 @@
-"""Sums that make an evaluation's number independent of how it was cut into batches."""
+"""Likelihood metrics as sums, which do not depend on the batches of an evaluation."""
 
 import math
 
@@ -9,29 +9,29 @@ from lightning_xt.objectives.base import Loss
 
 
 class LikelihoodSums:
-    """Adds up negative log-likelihoods and counts in float64, on the device, without waiting for it.
+    """Sums of negative log-likelihoods and counts in float64, on the device, without waiting for it.
 
     Args:
         device: where the losses are computed.
     """
 
     def __init__(self, device: torch.device) -> None:
-        # Apple's GPUs know no float64.
+        # Apple's GPUs have no float64.
         precise = torch.float32 if device.type == "mps" else torch.float64
         self.sums = torch.zeros(2, dtype=precise, device=device)
-        """Nats, and the tokens they were summed over."""
+        """Nats, and the number of their tokens."""
 
     def add(self, loss: Loss) -> None:
-        """Takes up a batch."""
+        """Add a batch."""
         self.sums += torch.stack((loss.total.to(self.sums.dtype), loss.count.to(self.sums.dtype)))
 
 
 def compute_likelihood_metrics(sums: Tensor, tokens_per_byte: float = 1.0) -> dict[str, Tensor]:
-    """What is reported of the sums of all processes.
+    """Compute the metrics from the sums of all processes.
 
     Args:
         sums: nats and tokens.
-        tokens_per_byte: tokens that stand for a byte of text; 1 for models of bytes.
+        tokens_per_byte: tokens for each byte of text; 1 for models of bytes.
 
     Returns:
         loss (nats per token), bits_per_byte, perplexity (per token); float32.

@@ -1,4 +1,4 @@
-"""How much of a machine's arithmetic a model uses: its FLOPs, and those the machine could do."""
+"""Utilization: FLOPs of a model, and the most FLOPs that a machine can do."""
 
 import copy
 import re
@@ -17,10 +17,10 @@ from lightning_xt.models.outline import outline
 Network = TypeVar("Network", bound=nn.Module)
 
 BACKWARD = 2
-"""FLOPs of a backward pass in forward passes: gradients of inputs and of weights."""
+"""FLOPs of a backward pass, in forward passes: gradients of inputs and of weights."""
 
 TERAFLOPS = (
-    # Name, then bfloat16, float16 and float32 (without TF32), dense, as the data sheets have them.
+    # Name, then bfloat16, float16 and float32 (without TF32), dense, from the data sheets.
     (r"B200", 2250, 2250, None),
     (r"H200|GH200 480GB|H100 80GB HBM3", 989.4, 989.4, 66.9),
     (r"H100 NVL", 835, 835, None),
@@ -34,16 +34,16 @@ TERAFLOPS = (
     (r"V100-PCIE-\d+GB", None, 112, 14),
     (r"GeForce RTX 4090", 165.2, 165.2, 82.6),
 )
-"""What GPUs can do at most, by the whole name: a part of a GPU, or a relative of it, can do less. Lightning's own table
-lacks some of them, and has others as pairs of cards or without tensor cores."""
+"""Peak of each GPU by its full name, because a part of a GPU, or a similar one, can do less. Lightning's table lacks
+some of them, and has others as pairs of cards or without tensor cores."""
 
 
 def count_training_flops(network: nn.Module, seq_len: int) -> float | None:
-    """FLOPs of a training step per token: all pairs of tokens count, as in the literature; None if they defy counting.
+    """Count the FLOPs of a training step per token, all pairs of tokens included as in the literature.
 
     Args:
-        network: wherever it is; neither touched nor run. That of an encoder-decoder depends on two lengths, which
-            change with every batch, so it is not counted.
+        network: on any device; it is neither changed nor run. An encoder-decoder gives None, because its FLOPs depend
+            on two lengths that change with every batch.
         seq_len: tokens in a row.
     """
     if not isinstance(network, Decoder):
@@ -52,19 +52,19 @@ def count_training_flops(network: nn.Module, seq_len: int) -> float | None:
         with torch.device("meta"):
             return (1 + BACKWARD) * outline(_copy_to_meta(network), seq_len).flops / seq_len
     except (NotImplementedError, RuntimeError, ValueError):
-        # A part that needs values, or positions that end before the row does.
+        # A part needs values, or has fewer positions than the row.
         return None
 
 
 def find_peak_flops(device: torch.device, dtype: torch.dtype) -> float | None:
-    """FLOPs a second of dense matrix products: a GPU's from a table (None if it is not there), a CPU's measured."""
+    """Return the peak FLOPs a second of dense matrix products: a GPU's from a table or None, a CPU's measured."""
     if device.type == "cuda":
         return _look_up_peak(torch.cuda.get_device_name(device), dtype)
     return _measure_peak(dtype) if device.type == "cpu" else None
 
 
 def measure_peak_memory(device: torch.device) -> float:
-    """Most bytes held so far: by tensors on a GPU, by the process on a CPU."""
+    """Return the most bytes in use so far: by tensors on a GPU, by the process on a CPU."""
     if device.type == "cuda":
         return float(torch.cuda.max_memory_allocated(device))
     unit = 1 if sys.platform == "darwin" else 1024
@@ -72,7 +72,7 @@ def measure_peak_memory(device: torch.device) -> float:
 
 
 def _copy_to_meta(network: Network) -> Network:
-    """A copy without numbers."""
+    """Copy a network to the meta device."""
     memo: dict[int, object] = {}
     for parameter in network.parameters():
         memo[id(parameter)] = nn.Parameter(parameter.detach().to("meta"), requires_grad=parameter.requires_grad)
@@ -82,24 +82,24 @@ def _copy_to_meta(network: Network) -> Network:
 
 
 def _look_up_peak(name: str, dtype: torch.dtype) -> float | None:
-    """What the table has on a GPU; says so where that is nothing."""
+    """Look up a GPU in the table, and report if it is missing."""
     single = None if torch.backends.cuda.matmul.fp32_precision == "tf32" else torch.float32
     for names, *figures in TERAFLOPS:
         if re.fullmatch(rf"((NVIDIA|Tesla) )?({names})", name):
             peak = dict(zip((torch.bfloat16, torch.float16, single), figures, strict=True)).get(dtype)
             if peak is not None:
                 return peak * 1e12
-    rank_zero_info(f"mfu is left out: how many FLOPs a second {name} can do in {dtype} is not known")
+    rank_zero_info(f"mfu is omitted: the FLOPs a second of {name} in {dtype} are not known")
     return None
 
 
 def _measure_peak(dtype: torch.dtype, size: int = 1024, repeats: int = 5) -> float:
-    """The best of a few products of two matrices."""
+    """Measure the fastest of a few products of two matrices."""
     left, right = (torch.ones(size, size, dtype=dtype) for _ in range(2))
     seconds = []
     for _ in range(repeats + 1):
         start = time.perf_counter()
         left @ right
         seconds.append(time.perf_counter() - start)
-    # The first one prepares.
+    # The first product warms up.
     return 2.0 * size**3 / min(seconds[1:])

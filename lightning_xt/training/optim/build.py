@@ -1,4 +1,4 @@
-"""Builds an optimizer, and says in one sentence why it cannot be, or cannot go on from a checkpoint."""
+"""Building of optimizers, with one sentence if one cannot be built or does not fit a checkpoint."""
 
 import math
 from typing import Any
@@ -9,15 +9,15 @@ from lightning_xt.training.optim.parameter_groups import OptimizerFactory
 
 WAY_OUT = "change its options or choose another, such as --model.optimizer AdamW"
 EXTRA = {"params", "param_names", "role", "parts", "initial_lr"}
-"""What groups have beside the options of the optimizer."""
+"""Keys of groups besides the options of the optimizer."""
 
 
 def build_optimizer(factory: OptimizerFactory, groups: list[dict[str, Any]], name: str) -> Optimizer:
-    """The optimizer of a recipe, which then takes up no state but its own.
+    """Build an optimizer that refuses the state of another one.
 
     Args:
-        factory: the recipe.
-        groups: as `parameter_groups` gives them.
+        factory: its recipe.
+        groups: those of `parameter_groups`.
         name: of the optimizer, for messages.
 
     Raises:
@@ -37,20 +37,22 @@ def build_optimizer(factory: OptimizerFactory, groups: list[dict[str, Any]], nam
             ) from error
         raise ValueError(f"optimizer: {name} cannot be built for this model: {error}; {WAY_OUT}") from error
     if isinstance(optimizer, SparseAdam):
-        # It would only say so at its first step.
+        # It would raise at its first step only.
         first = groups[0]["params"][0][0]
         raise ValueError(
-            f"optimizer: {name} takes sparse gradients alone, and those of {first} and all others are dense; {WAY_OUT}"
+            f"optimizer: {name} takes only sparse gradients, and those of {first} and all others are dense; {WAY_OUT}"
         )
     for group in optimizer.param_groups:
         if not math.isfinite(group.get("lr", 0)):
-            raise ValueError(f"optimizer: {name} cannot be built with lr {group['lr']}, which is no number; {WAY_OUT}")
+            raise ValueError(
+                f"optimizer: {name} cannot be built with lr {group['lr']}, which is not a number; {WAY_OUT}"
+            )
     optimizer.register_load_state_dict_pre_hook(_match_groups)
     return optimizer
 
 
 def _accepts(factory: OptimizerFactory, groups: list[dict[str, Any]], name: str) -> bool:
-    """Whether an optimizer can be built for one parameter alone."""
+    """Return True if an optimizer can be built for one parameter by itself."""
     group = next(group for group in groups if name in dict(group["params"]))
     try:
         factory([{**group, "params": [pair for pair in group["params"] if pair[0] == name]}])
@@ -60,7 +62,7 @@ def _accepts(factory: OptimizerFactory, groups: list[dict[str, Any]], name: str)
 
 
 def _match_groups(optimizer: Optimizer, saved: dict[str, Any]) -> dict[str, Any] | None:
-    """The saved state in the groups of this optimizer; None where they are the same."""
+    """Sort a saved state into the groups of this optimizer; None if they are the same."""
     here, there = optimizer.param_groups, saved["param_groups"]
     home = {name: group for group in there for name in group.get("param_names", ())}
     names = [name for group in here for name in group["param_names"]]
@@ -80,7 +82,7 @@ def _match_groups(optimizer: Optimizer, saved: dict[str, Any]) -> dict[str, Any]
             )
     if [group.get("param_names") for group in there] == [group["param_names"] for group in here]:
         return None
-    # Grouped in another way, as by an earlier version.
+    # Another version may have grouped the parameters in another way.
     number_of = {name: number for number, name in enumerate(names)}
     groups = [{**group, "params": [number_of[name] for name in group["param_names"]]} for group in here]
     pairs = [pair for group in there for pair in zip(group["params"], group["param_names"], strict=True)]

@@ -16,27 +16,27 @@ NAME = "optimizer: MuonAdamW"
 
 
 class MuonAdamW(Optimizer):
-    """Steps hidden matrices by orthogonalised momentum (Muon), and everything else by AdamW.
+    """Muon for hidden matrices, which steps by orthogonalized momentum, and AdamW for everything else.
 
     Jordan et al., 2024, https://kellerjordan.github.io/posts/muon/; weight decay and the scale match_rms_adamw: Liu et
     al., 2025, https://arxiv.org/abs/2502.16982
-    The role of a parameter decides, see `parameter_groups`: weights of linear maps are Muon's, but for the head's;
-    embeddings, heads, norms, biases and bare parameters of any shape, those of convolutions too, are AdamW's. Maps
-    that are kept in one weight, such as keys and values, are orthogonalised apart, as if each had its own. Matrices of
-    one shape, or its transpose, take their step together.
+    The role of a parameter decides, see `parameter_groups`: Muon steps the weights of linear maps except the head;
+    AdamW steps embeddings, heads, norms, biases and bare parameters of any shape, those of convolutions too. Maps in
+    one weight, such as keys and values, are orthogonalized separately. Matrices of one shape, or its transpose, are
+    orthogonalized in one batch.
 
     Args:
-        params: groups of parameters, as `parameter_groups` gives them.
+        params: groups of `parameter_groups`.
         lr: learning rate of the matrices.
-        momentum: what is left of the momentum at each step.
+        momentum: fraction of the momentum that stays at each step.
         nesterov: whether the momentum looks a step ahead.
         ns_steps: Newton-Schulz iterations of each step.
-        weight_decay: of the matrices; the learning rate times this share of them is taken off at each step.
+        weight_decay: of the matrices: each step subtracts the learning rate times this fraction of them.
         adjust_lr_fn: how the step of a matrix depends on its shape, as in torch.optim.Muon: original multiplies it by
             max(1, rows / columns) ** 0.5; match_rms_adamw by 0.2 * max(rows, columns) ** 0.5, so that it is about as
             large as AdamW's and takes AdamW's learning rates.
         adamw_lr: learning rate of the rest.
-        adamw_betas: how much of the mean gradient and of the mean squared gradient is left at each step.
+        adamw_betas: fractions of the mean gradient and of the mean squared gradient that stay at each step.
         adamw_eps: added to the root of the mean squared gradient.
         adamw_weight_decay: of an untied head; embeddings, norms and biases do not decay.
         embedding_lr: learning rate of the embeddings. None = adamw_lr.
@@ -70,20 +70,19 @@ class MuonAdamW(Optimizer):
         _check(self._by_role, adjust_lr_fn)
         super().__init__(params, {"lr": lr})
         self.found_inf: Tensor | None = None
-        """As fused optimizers of torch have it: one number on the device, which is not 0 where a step is to be left
-        out, with gradients that are no finite numbers."""
+        """Number on the device, as in torch's fused optimizers: 1 to skip a step with gradients that are not finite."""
         self._attach_adamw()
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Takes one more group, with the options of its role where it has none of its own.
+        """Add a group. Options that it lacks are those of its role.
 
         Raises:
-            ValueError: it has no role, or is said to be of matrices and holds something else.
+            ValueError: it has no role, or the role of matrices and other parameters.
         """
         role = param_group.get("role") if isinstance(param_group, dict) else None
         if role not in self._by_role:
             raise ValueError(
-                f"{NAME} was given parameters of the role {role!r}, by which it tells matrices from the rest; give it "
+                f"{NAME} was given parameters of the role {role!r}, but needs it to find matrices; give it "
                 "parameter_groups(model)"
             )
         super().add_param_group({**self._by_role[role], **param_group})
@@ -101,7 +100,7 @@ class MuonAdamW(Optimizer):
         self._attach_adamw()
 
     def _attach_adamw(self) -> None:
-        """Lets an AdamW of torch's work on the groups and the state of this optimizer, not on copies."""
+        """Let an AdamW of torch work on the groups and the state of this optimizer, not on copies."""
         groups = [group for group in self.param_groups if group["role"] != "matrix"]
         kinds = {p.device.type for group in groups for p in group["params"] if p.is_floating_point()}
         self._fused = kinds <= {"cpu", "cuda"}
@@ -111,10 +110,10 @@ class MuonAdamW(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Takes one step; parameters without a gradient stay as they are.
+        """Take one step. Parameters without a gradient stay unchanged.
 
         Args:
-            closure: computes the gradients, and gives what is returned. None = they are there.
+            closure: computes the gradients and returns the loss. None = the gradients are there.
         """
         loss = None
         if closure is not None:
@@ -143,12 +142,12 @@ class MuonAdamW(Optimizer):
         for p in weights:
             if not self.state[p]:
                 self.state[p]["momentum_buffer"] = torch.zeros_like(p)
-        # Of a weight that is shared out over processes, this one's share.
+        # The local shard of a sharded weight.
         gradients = [_local(p.grad) for p in weights]
         buffers = [_local(self.state[p]["momentum_buffer"]) for p in weights]
         kept = 1 - group["lr"] * group["weight_decay"]
         if skip is not None:
-            # Momentum that is moved towards itself stays as it is.
+            # Momentum that moves towards itself stays unchanged.
             gradients = [torch.where(skip, buffer, g) for buffer, g in zip(buffers, gradients, strict=True)]
             kept = torch.where(skip, 1.0, torch.full_like(skip, kept, dtype=torch.float64))
         torch._foreach_lerp_(buffers, gradients, 1 - group["momentum"])
@@ -164,13 +163,13 @@ Change = tuple[Tensor, Tensor, tuple[int, ...] | None]
 
 
 def _local(tensor: Any) -> Tensor:
-    """What of a tensor is in this process."""
+    """Return the part of a tensor in this process."""
     own: Tensor = tensor.to_local() if is_sharded(tensor) else tensor
     return own
 
 
 def _step_full_matrices(changes: list[Change], group: dict[str, Any], skip: Tensor | None) -> None:
-    """Changes weights by their updates, map by map."""
+    """Step weights by their updates, map by map."""
     maps: dict[Any, list[tuple[Tensor, Tensor]]] = defaultdict(list)
     for p, update, sizes in changes:
         pairs = zip(p.split(sizes), update.split(sizes), strict=True) if sizes else [(p, update)]
@@ -181,11 +180,11 @@ def _step_full_matrices(changes: list[Change], group: dict[str, Any], skip: Tens
 
 
 def _step_shards(changes: list[Change], group: dict[str, Any], skip: Tensor | None) -> None:
-    """The same where this process has a share of each; only a whole matrix can be made orthogonal."""
+    """Step sharded weights. Their updates are gathered, because only a full matrix can be orthogonalized."""
     shapes: dict[Any, list[Change]] = defaultdict(list)
     for change in changes:
         shapes[change[0].shape].append(change)
-    # One shape after the other, so that few are whole at a time.
+    # One shape after the other, so that few are gathered at a time.
     for some in shapes.values():
         updates = [full_tensor_like(p, update) for p, update, _ in some]
         steps = [torch.zeros_like(update) for update in updates]
@@ -196,9 +195,9 @@ def _step_shards(changes: list[Change], group: dict[str, Any], skip: Tensor | No
 
 
 def _step_maps(batch: list[tuple[Tensor, Tensor]], group: dict[str, Any], skip: Tensor | None) -> None:
-    """Changes weights by their orthogonalised updates, all of one shape or its transpose."""
+    """Step weights of one shape, or its transpose, by their orthogonalized updates."""
     weights, updates = [weight for weight, _ in batch], [update for _, update in batch]
-    # On the wide side: the products are then as small as they can be.
+    # As wide matrices, whose products are smaller.
     tall = [weight.shape[0] > weight.shape[1] for weight in weights]
     wide = torch.stack([update.mT if turned else update for update, turned in zip(updates, tall, strict=True)])
     directions = orthogonalize(wide.to(choose_product_type(wide)), group["ns_steps"]).to(wide.dtype)
@@ -218,10 +217,10 @@ def _scale(rule: str, rows: int, columns: int) -> float:
 
 
 def _check(by_role: dict[str, dict[str, Any]], adjust_lr_fn: str) -> None:
-    """Raises a ValueError for an option out of range."""
+    """Raise a ValueError for an option out of range."""
     muon, adamw = by_role["matrix"], by_role["other"]
     check_option(NAME, "momentum", muon["momentum"], least=0, below=1)
-    # Newton-Schulz of more steps costs and changes nothing.
+    # More Newton-Schulz steps cost time and change nothing.
     check_option(NAME, "ns_steps", muon["ns_steps"], least=1, below=100)
     check_option(NAME, "adamw_eps", adamw["eps"], least=0)
     for name, beta in zip(("the first of adamw_betas", "the second of adamw_betas"), adamw["betas"], strict=True):
@@ -235,7 +234,7 @@ def _check(by_role: dict[str, dict[str, Any]], adjust_lr_fn: str) -> None:
 
 
 def _check_matrices(group: dict[str, Any]) -> None:
-    """Raises a ValueError that names what cannot be orthogonalised."""
+    """Raise a ValueError that names parameters that cannot be orthogonalized."""
     names = group.get("param_names") or [f"parameter {number}" for number in range(len(group["params"]))]
     others = [
         f"{name} {tuple(p.shape)}"
@@ -244,6 +243,6 @@ def _check_matrices(group: dict[str, Any]) -> None:
     ]
     if others:
         raise ValueError(
-            f"{NAME} orthogonalises matrices of real numbers, which {len(others)} of the parameters given to it as "
+            f"{NAME} orthogonalizes matrices of real numbers, which {len(others)} of the parameters given to it as "
             f"matrices are not, such as {others[0]}; give those the role 'other', which AdamW steps"
         )

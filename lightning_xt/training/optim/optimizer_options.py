@@ -1,15 +1,15 @@
-"""Which options of an optimizer hold: those of the command, not of the checkpoint it resumes."""
+"""Options of an optimizer: those of the command hold, not those of the checkpoint that it resumes."""
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 
 class OptimizerOptions:
-    """Remembers the options an optimizer was built with.
+    """Options that an optimizer was built with.
 
     Args:
-        optimizer: as it was built, before a checkpoint is loaded into it.
-        scheduler: what sets its learning rates. None = nothing does.
+        optimizer: just built, before a checkpoint is loaded into it.
+        scheduler: sets its learning rates. None = they are constant.
     """
 
     def __init__(self, optimizer: Optimizer, scheduler: LambdaLR | None) -> None:
@@ -19,7 +19,7 @@ class OptimizerOptions:
         ]
 
     def apply(self) -> None:
-        """Puts the options back, and the learning rates to where the schedule stands; what is right stays as it is."""
+        """Restore the options, and set the learning rates to those of the schedule at this step."""
         for group, built in zip(self.optimizer.param_groups, self._groups, strict=True):
             group.update(built)
         if self.scheduler is None:

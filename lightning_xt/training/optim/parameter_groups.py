@@ -1,4 +1,4 @@
-"""Sorts a model's parameters into the groups that optimizers treat differently."""
+"""Groups of a model's parameters that optimizers treat differently."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
@@ -9,29 +9,29 @@ from torch.optim import Optimizer
 from lightning_xt.nn.heads.base import Head
 
 Role = Literal["matrix", "head", "embedding", "other"]
-"""What a parameter does.
+"""Role of a parameter.
 
     matrix      the weight of a linear map: decays
     head        the weight of the linear map to the logits: decays
     embedding   a table of embeddings; a head that shares it included: does not decay
-    other       norms, biases and every bare parameter, whose start is its own affair: does not decay
+    other       norms, biases and every bare parameter: does not decay
 """
 
 OptimizerFactory = Callable[[list[dict[str, Any]]], Optimizer]
-"""Called with `parameter_groups(model)`, as the classes of torch.optim that take groups are."""
+"""Called with `parameter_groups(model)`, like the classes of torch.optim that take groups."""
 
 
 def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
-    """One group for each role and each layer kind that has parameters, every trained parameter exactly once.
+    """Return a group for each role that has parameters. Every trained parameter is in exactly one.
 
-    A group has the keys `params`, a list of (name, parameter), which torch keeps as `param_names`; `role`; and, where
-    nothing decays, `weight_decay: 0.0`. Without that key the group takes the optimizer's own weight decay. Where
-    weights hold several maps one below the other, `parts` has the rows of each by the weight's name.
+    A group has the keys `params`, a list of (name, parameter), which torch keeps as `param_names`; `role`; and
+    `weight_decay: 0.0` if nothing decays. Without that key the group takes the optimizer's weight decay. If weights
+    hold several maps one below the other, `parts` has the rows of each by the weight's name.
 
-    A module says so of its linear maps by an attribute `stacked_rows`, such as {"to_qkv": (512, 512, 512)}.
+    A module declares such maps by an attribute `stacked_rows`, such as {"to_qkv": (512, 512, 512)}.
 
     Args:
-        model: whose parameters; frozen ones are left out.
+        model: owner of the parameters. Frozen ones are omitted.
     """
     sorted_out: dict[Role, list[tuple[str, nn.Parameter]]] = {"matrix": [], "head": [], "embedding": [], "other": []}
     for name, parameter, role in _roles(model):
@@ -50,18 +50,18 @@ def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
 
 
 def list_parts(group: dict[str, Any]) -> list[tuple[int, ...] | None]:
-    """The rows of each map in each weight of an optimizer's group; None for a weight that is one map."""
+    """List the rows of each map in each weight of an optimizer's group; None for a weight that is one map."""
     parts = group.get("parts", {})
     names = group.get("param_names") or [None] * len(group["params"])
     return [parts.get(name) for name in names]
 
 
 def _roles(model: nn.Module) -> Iterator[tuple[str, nn.Parameter, Role]]:
-    # A tied head holds the table of embeddings too: whoever holds it, it is a table of embeddings.
+    # A tied head holds the embedding table too, which stays an embedding table.
     tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     matrices = {id(module.weight) for module in model.modules() if isinstance(module, nn.Linear)}
     heads = {id(p) for module in model.modules() if isinstance(module, Head) for p in module.parameters()}
-    # `named_parameters` gives a shared parameter once, under its first name.
+    # `named_parameters` yields a shared parameter once, under its first name.
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
@@ -74,7 +74,7 @@ def _roles(model: nn.Module) -> Iterator[tuple[str, nn.Parameter, Role]]:
 
 
 def _parts(model: nn.Module) -> dict[int, tuple[int, ...]]:
-    """The rows of each map in the weights that hold several, by the id of the weight."""
+    """Return the rows of each map in the weights that hold several, by the id of the weight."""
     found = {}
     for module in model.modules():
         for name, rows in getattr(module, "stacked_rows", {}).items():

@@ -11,20 +11,20 @@ from lightning_xt.training.compilation import WITH_GRAPHS
 from lightning_xt.training.strategies.sharding import full_state, gather, reshard, shard_optimizer_state
 
 PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "16-true")
-"""Those of which Lightning knows how to train shares in."""
+"""Precisions in which Lightning trains shards."""
 
 
 class FSDP2(ModelParallelStrategy):
-    """Keeps a share of the weights, their gradients and the optimizer's state in each process.
+    """Fully sharded data parallelism: each process keeps a shard of weights, gradients and optimizer state.
 
-    While a sublayer is used its weights come together. A validation, test or prediction has all weights in each
-    process, so that none waits for another while it decodes. Checkpoints are those of one process.
+    The weights of a sublayer are gathered while it runs. In a validation, test or prediction each process has all
+    weights, so that none waits for another while it decodes. Checkpoints are those of one process.
 
     Args:
-        data_parallel_size: processes with batches of their own. None = all, the only choice.
-        tensor_parallel_size: processes that share a batch; 1 is the only choice.
-        process_group_backend: what processes talk by. None = nccl on GPUs, gloo elsewhere.
-        timeout: how long one waits for the others.
+        data_parallel_size: processes with different batches. None = all, the only choice.
+        tensor_parallel_size: processes with the same batch; 1 is the only choice.
+        process_group_backend: library of communication. None = nccl on GPUs, gloo elsewhere.
+        timeout: longest time that a process waits for the others.
     """
 
     def __init__(
@@ -36,8 +36,8 @@ class FSDP2(ModelParallelStrategy):
     ) -> None:
         if tensor_parallel_size != 1:
             raise ValueError(
-                f"--trainer.strategy.tensor_parallel_size is {tensor_parallel_size}, but FSDP2 gives each process a "
-                "batch of its own; leave it away"
+                f"--trainer.strategy.tensor_parallel_size is {tensor_parallel_size}, but FSDP2 gives each process "
+                "another batch; omit the option"
             )
         super().__init__(
             tensor_parallel_size=1,
@@ -48,20 +48,20 @@ class FSDP2(ModelParallelStrategy):
         self._asked = data_parallel_size
 
     def setup_environment(self) -> None:
-        """Lets the processes meet.
+        """Connect the processes.
 
         Raises:
-            ValueError: an option does not go with shares.
+            ValueError: an option does not go with shards.
         """
         world = self.num_nodes * self.num_processes
         if self._asked not in (None, world):
             raise ValueError(
-                f"--trainer.strategy.data_parallel_size is {self._asked}, but FSDP2 shares out over all processes, of "
-                f"which there are {world}; leave it away"
+                f"--trainer.strategy.data_parallel_size is {self._asked}, but FSDP2 shards over all processes, of "
+                f"which there are {world}; omit the option"
             )
         if self.precision_plugin.precision not in PRECISIONS:
             raise ValueError(
-                f"--trainer.precision is {self.precision_plugin.precision}, which FSDP2 does not know; use "
+                f"--trainer.precision is {self.precision_plugin.precision}, which FSDP2 does not support; use "
                 f"{', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}, or --trainer.strategy ddp"
             )
         options = getattr(self._module, "compile_options", False)
@@ -71,7 +71,7 @@ class FSDP2(ModelParallelStrategy):
                 f"--model.compile.mode is {mode}, whose CUDA graphs need weights that stay in place, but FSDP2 gathers "
                 "them again and again; choose max-autotune-no-cudagraphs or omit it"
             )
-        # Lightning's choice would be the number of nodes: gradients of the processes of one would not meet.
+        # Lightning would take the number of nodes, and processes of one node would not average their gradients.
         self._data_parallel_size = world
         super().setup_environment()
 
@@ -87,7 +87,7 @@ class FSDP2(ModelParallelStrategy):
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
         for optimizer, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
-            # After those that bring the groups of another version into the order of this one.
+            # After the hooks that bring the groups of another version into the order of this one.
             handle = optimizer.register_load_state_dict_pre_hook(_load_shards)
             try:
                 optimizer.load_state_dict(state)
@@ -123,7 +123,7 @@ class FSDP2(ModelParallelStrategy):
 
     @property
     def _module(self) -> Any:
-        # Lightning says that there may be none, but not when any of these is called.
+        # None only before these hooks are called.
         return self.lightning_module
 
 
@@ -131,5 +131,5 @@ def _load_shards(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
     return shard_optimizer_state(state, optimizer.param_groups)
 
 
-# The name by which the Trainer knows it; capital letters are the same to it.
+# The Trainer finds it by this name, in capitals too.
 StrategyRegistry.register("fsdp2", FSDP2, description=FSDP2.__doc__ or "", override=True)

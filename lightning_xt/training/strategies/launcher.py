@@ -8,19 +8,19 @@ from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 
 LAUNCHED_BY = "LIGHTNING_XT_LAUNCHED_BY"
-"""The variable by which a process knows which one launched it."""
+"""Environment variable that names the process that launched this one."""
 
 
 class Launcher(_SubprocessScriptLauncher):
-    """Starts the command once more for each other process of this machine.
+    """Launcher that runs the command once for each further process of this machine.
 
-    Lightning's own looks every five seconds whether one of them has failed, and then kills all with itself, before it
-    can say why.
+    Lightning's polls every five seconds for a failed process and then kills all, itself included, before it can say
+    why.
     """
 
     @classmethod
     def replace_in(cls, strategy: Strategy) -> "Launcher | None":
-        """Takes the place of Lightning's in a strategy; None where that starts no processes, or in another way."""
+        """Replace Lightning's launcher in a strategy; None if it launches no processes, or in another way."""
         theirs = strategy.launcher
         if type(theirs) is not _SubprocessScriptLauncher:
             return None
@@ -29,7 +29,7 @@ class Launcher(_SubprocessScriptLauncher):
         return ours
 
     def call_after_start(self, watch: Callable[[], None]) -> None:
-        """What to call when the processes have been started."""
+        """Call a function once the processes have been launched."""
         self._watch = watch
 
     def launch(self, function: Callable[..., Any], *args: Any, trainer: Trainer | None = None, **kwargs: Any) -> Any:

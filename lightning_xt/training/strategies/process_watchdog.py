@@ -1,4 +1,4 @@
-"""What becomes of a process of a run when another one dies: it ends too, soon, and says so."""
+"""Watchdog: every process of a run stops soon after another one dies, with a message."""
 
 import os
 import re
@@ -21,9 +21,9 @@ from lightning_xt.training.callbacks.run_folder import find_run_folder
 from lightning_xt.training.strategies.launcher import LAUNCHED_BY, Launcher
 
 GRACE = 10.0
-"""Seconds in which a process may end by itself once another has; most do at once, because nobody answers them."""
+"""Seconds that a process has to end by itself after another one; most end at once, without an answer."""
 NOTICED = 2.0
-"""Seconds until the system tells of a process that no longer answers that it has ended."""
+"""Seconds until the system reports the end of a process that no longer answers."""
 EXIT_CODE = 1
 FIRST = "process 0 (the first) ended"
 UNKNOWN = "another process does not answer"
@@ -31,16 +31,16 @@ LOST_PEER = re.compile(
     r"connection (was likely )?(closed|reset)|broken pipe|remote process|ncclRemoteError|timed? ?out|failed to recv",
     re.IGNORECASE,
 )
-"""How gloo, NCCL and the store where processes meet say that another process does not answer."""
+"""Errors of gloo, NCCL and the rendezvous store for a process that does not answer."""
 
 
 def watch(trainer: Trainer) -> None:
-    """Has this process end when the one that launched it dies, or one that it launches.
+    """Stop this process when its launcher dies, or a process that it launches.
 
-    What else launches processes, such as torchrun, does so itself.
+    Other launchers, such as torchrun, do so themselves.
 
     Args:
-        trainer: before it launches any.
+        trainer: before it launches processes.
     """
     launcher = Launcher.replace_in(trainer.strategy)
     if launcher is not None:
@@ -51,10 +51,10 @@ def watch(trainer: Trainer) -> None:
 
 @contextmanager
 def exit_together(trainer: Trainer) -> Iterator[None]:
-    """Ends this process, with a sentence, where another one does not answer any more.
+    """Stop this process, with a sentence, when another one does not answer any more.
 
     Args:
-        trainer: what runs meanwhile.
+        trainer: runs inside the block.
     """
     try:
         yield
@@ -66,13 +66,13 @@ def exit_together(trainer: Trainer) -> Iterator[None]:
             _wait_for(lambda: _find_failure(launcher) is not None, NOTICED)
             _end_with_launched(trainer, launcher)
         lost = _was_launched() and _wait_for(_launcher_has_ended, NOTICED)
-        # One of those that are left speaks for all, as far as they know of each other.
+        # One of the remaining processes prints for all.
         speaks = trainer.local_rank == 1 if lost else not _was_launched() and trainer.local_rank < 2
         _end(trainer, FIRST if lost else UNKNOWN, speaks)
 
 
 def is_lost_peer(error: BaseException) -> bool:
-    """Whether an error, or what it was turned from, says that another process does not answer."""
+    """Return True if an error, or one that it was raised from, means that another process does not answer."""
     return any(
         LOST_PEER.search(str(each)) and (isinstance(each, torch.distributed.DistError) or "gloo" in str(each))
         for each in chain(error)
@@ -95,19 +95,19 @@ def _watch_launcher(trainer: Trainer) -> None:
 
 def _end_with_launched(trainer: Trainer, launcher: Launcher) -> NoReturn:
     failure = _find_failure(launcher)
-    # One that was still starting could not listen to the signal that told all to stop.
-    told = any(process.poll() in (-signal.SIGTERM, -signal.SIGUSR1) for process in launcher.procs)
+    # A process that was still starting could not handle the signal by which all were to stop.
+    signalled = any(process.poll() in (-signal.SIGTERM, -signal.SIGUSR1) for process in launcher.procs)
     launcher.kill(signal.SIGKILL)
-    _end(trainer, UNKNOWN if failure is None else failure, True, PREEMPTED if told else EXIT_CODE)
+    _end(trainer, UNKNOWN if failure is None else failure, True, PREEMPTED if signalled else EXIT_CODE)
 
 
 def _find_failure(launcher: Launcher) -> str | None:
-    """Which process that was launched has failed; None while none has."""
+    """Describe the launched process that failed; None while all run."""
     codes = {number: process.poll() for number, process in enumerate(launcher.procs, 1)}
     failed = {number: code for number, code in codes.items() if code}
     if not failed:
         return None
-    # Killed ones, which have negative codes, came before those that they left alone.
+    # Killed processes have negative codes; the others failed because of them.
     number = min(failed, key=lambda each: failed[each])
     code = failed[number]
     how = f"ended with exit code {code}" if code > 0 else f"was killed by {signal.Signals(-code).name}"
@@ -119,7 +119,7 @@ def _was_launched() -> bool:
 
 
 def _launcher_has_ended() -> bool:
-    # The system gives an orphan another parent.
+    # An orphan gets another parent.
     return os.environ[LAUNCHED_BY] != str(os.getppid())
 
 
@@ -131,12 +131,12 @@ def _wait_for(what: Callable[[], bool], seconds: float) -> bool:
 
 
 def _end(trainer: Trainer, why: str, speaks: bool, code: int = EXIT_CODE) -> NoReturn:
-    """Ends the process at once; what an orderly end would wait for is dead."""
+    """Exit at once, because an orderly exit would wait for a dead process."""
     if speaks:
         folder = find_run_folder(trainer) if trainer.state.fn == TrainerFn.FITTING else None
         saved = folder is not None and checkpoint_file(folder, "last").is_file()
-        mend = "go on with --ckpt_path last" if saved else "run the command again"
-        print(f"lightning-xt: stopped, because {why}; {mend}", file=sys.stderr)
+        way_out = "resume with --ckpt_path last" if saved else "run the command again"
+        print(f"lightning-xt: stopped, because {why}; {way_out}", file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

@@ -1,4 +1,4 @@
-"""Shares the weights of a network out over processes, and brings them together again."""
+"""Sharding: the weights of a network spread over processes, and gathered again."""
 
 import sys
 from collections.abc import Mapping
@@ -26,17 +26,17 @@ def is_sharded(tensor: Any) -> TypeGuard["DTensor"]:
 
 
 def shard(network: nn.Module, mesh: DeviceMesh) -> None:
-    """Leaves each process a share of every weight; all see the first one's values, as under DDP.
+    """Leave each process a shard of every weight. The values are those of the first process, as under DDP.
 
-    Sublayers come together one by one, each while it is used, and the rest, the tables of embeddings and the head,
-    with the network as a full_state: so tied weights stay one. Called again it changes nothing.
+    Each sublayer is gathered while it runs. Embedding tables and the head are gathered with the network, so that tied
+    weights stay tied. A second call changes nothing.
 
     Args:
-        network: what is trained.
+        network: the network to train.
         mesh: the processes.
 
     Raises:
-        ValueError: a parameter cannot be shared out.
+        ValueError: a parameter cannot be sharded.
     """
     from torch.distributed.fsdp import FSDPModule, fully_shard
 
@@ -45,7 +45,7 @@ def shard(network: nn.Module, mesh: DeviceMesh) -> None:
     for name, parameter in network.named_parameters():
         if parameter.dim() == 0:
             raise ValueError(
-                f"--trainer.strategy FSDP2 cannot share out {name}, which is a single number; use --trainer.strategy "
+                f"--trainer.strategy FSDP2 cannot shard {name}, which is a single number; use --trainer.strategy "
                 "ddp, or a part without it"
             )
     _broadcast_weights(network, mesh)
@@ -54,34 +54,34 @@ def shard(network: nn.Module, mesh: DeviceMesh) -> None:
     fully_shard(network, mesh=mesh, reshard_after_forward=False)
     sharded = _sharded_modules(network)
     for before, after in pairwise([*sharded, sharded[0]]):
-        # Torch would guess the order from all forwards since the last step, and processes decode differently many.
+        # Torch would infer the order from all forwards since the last step, whose number differs between processes.
         after.set_modules_to_backward_prefetch([before])
     for module in sharded:
-        # What counts FLOPs copies networks, and is prepared for those that cannot be; torch's own error is another.
+        # The FLOP counter copies networks and expects this error; torch raises another one.
         type(module).__deepcopy__ = _refuse_copy  # type: ignore[attr-defined]
     network.register_load_state_dict_pre_hook(_load_shards)
 
 
 def gather(module: nn.Module) -> None:
-    """Has each process keep all weights until `reshard`: forwards then wait for nobody.
+    """Gather all weights in each process until `reshard`, so that forwards wait for nobody.
 
     Args:
-        module: what holds the network.
+        module: holds the network.
     """
-    # Weights that are made while nothing may be trained could not be trained later.
+    # Tensors made in inference mode could not be trained later.
     with torch.inference_mode(False), torch.no_grad():
         for each in _sharded_modules(module):
-            # Else what the groups share would only be made by the first forward.
+            # Otherwise the first forward would make the state that the groups share.
             each._get_fsdp_state()._lazy_init()
             each.set_reshard_after_forward(False, recurse=False)
             each.unshard()
 
 
 def reshard(module: nn.Module) -> None:
-    """Leaves each process its share again; called without `gather` it changes nothing.
+    """Leave each process its shard again. Without an earlier `gather` it changes nothing.
 
     Args:
-        module: what holds the network.
+        module: holds the network.
     """
     with torch.inference_mode(False), torch.no_grad():
         for each in _sharded_modules(module):
@@ -90,16 +90,16 @@ def reshard(module: nn.Module) -> None:
 
 
 def full_state(state: dict[str, Any], keep: bool) -> dict[str, Any]:
-    """The same with full_state tensors on the CPU in place of shares, as one process has it; all processes must ask.
+    """Gather the shards of a state into full tensors on the CPU. All processes must call it.
 
     Args:
         state: of a module or an optimizer.
-        keep: whether this process needs it; else it gets nothing.
+        keep: whether this process needs the result; otherwise it gets nothing.
     """
     from torch.distributed.tensor import DTensor
 
-    def gather_tensor(share: DTensor) -> Tensor | None:
-        tensor = share.full_tensor()
+    def gather_tensor(shard: DTensor) -> Tensor | None:
+        tensor = shard.full_tensor()
         return tensor.cpu() if keep else None
 
     found = apply_to_collection(state, DTensor, gather_tensor)
@@ -107,48 +107,48 @@ def full_state(state: dict[str, Any], keep: bool) -> dict[str, Any]:
 
 
 def local_shard(value: Tensor, like: Tensor) -> Tensor:
-    """This process's share of a full_state tensor.
+    """Return this process's shard of a full tensor.
 
     Args:
         value: the same in all processes.
-        like: shared out as the result is to be; where it is not, neither is the result.
+        like: sharded as the result should be; if it is not sharded, neither is the result.
     """
     if not is_sharded(like) or is_sharded(value):
         return value
     from torch.distributed.tensor import distribute_tensor
 
-    # All have it: nothing is sent.
+    # All processes have it: nothing is sent.
     return distribute_tensor(value.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
 
 
-def full_tensor_like(like: Tensor, share: Tensor) -> Tensor:
-    """A full_state tensor of the shares of all processes, which all must ask for.
+def full_tensor_like(like: Tensor, shard: Tensor) -> Tensor:
+    """Gather a full tensor from the shards of all processes. All processes must call it.
 
     Args:
-        like: shared out as it is.
-        share: this process's part of it.
+        like: sharded in the same way.
+        shard: this process's shard.
     """
     if not is_sharded(like):
-        return share
+        return shard
     from torch.distributed.tensor import DTensor
 
-    shared = DTensor.from_local(share, like.device_mesh, like.placements, shape=like.shape, stride=like.stride())
-    return shared.full_tensor()
+    sharded = DTensor.from_local(shard, like.device_mesh, like.placements, shape=like.shape, stride=like.stride())
+    return sharded.full_tensor()
 
 
 def shard_optimizer_state(saved: Mapping[str, Any], groups: list[dict[str, Any]]) -> dict[str, Any]:
-    """An optimizer's full_state state as shares, as its parameters are shared out.
+    """Shard an optimizer's full state as its parameters are sharded.
 
     Args:
-        saved: as the optimizer's `state_dict` has it, its groups in the optimizer's order.
-        groups: the optimizer's.
+        saved: its `state_dict`, with the groups in the optimizer's order.
+        groups: the optimizer's groups.
     """
     state = dict(saved["state"])
     for there, here in zip(saved["param_groups"], groups, strict=True):
         for number, parameter in zip(there["params"], here["params"], strict=True):
             if number in state:
                 state[number] = {
-                    # What counts steps is no share of anything.
+                    # Counts of steps are not sharded.
                     name: local_shard(value, parameter) if getattr(value, "shape", None) == parameter.shape else value
                     for name, value in state[number].items()
                 }
@@ -156,7 +156,7 @@ def shard_optimizer_state(saved: Mapping[str, Any], groups: list[dict[str, Any]]
 
 
 def _sharded_modules(module: nn.Module) -> list["FSDPModule"]:
-    """The modules whose weights come together at once, the outermost first."""
+    """List the modules whose weights are gathered at once, the outermost first."""
     from torch.distributed.fsdp import FSDPModule
 
     return [each for each in module.modules() if isinstance(each, FSDPModule)]
@@ -173,7 +173,7 @@ def _broadcast_weights(network: nn.Module, mesh: DeviceMesh) -> None:
 
 
 def _load_shards(network: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Turns what a full_state checkpoint has for the network into shares."""
+    """Shard the full weights of a checkpoint."""
     reshard(network)
     for name, parameter in network.named_parameters(prefix.removesuffix("."), remove_duplicate=False):
         if name in state and state[name].shape == parameter.shape:
@@ -181,4 +181,4 @@ def _load_shards(network: nn.Module, state: dict[str, Any], prefix: str, *_: Any
 
 
 def _refuse_copy(*_: Any) -> NoReturn:
-    raise NotImplementedError("weights that are shared out over processes cannot be copied")
+    raise NotImplementedError("sharded weights cannot be copied")

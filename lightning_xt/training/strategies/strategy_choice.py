@@ -1,4 +1,4 @@
-"""Which of the strategies that Lightning has go with what is built here."""
+"""Check of the strategy: Lightning has some that do not work here."""
 
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy, Strategy
 
@@ -6,14 +6,14 @@ from lightning_xt.training.strategies.fsdp2 import FSDP2
 
 
 def check_strategy(strategy: Strategy) -> None:
-    """Refuses those that share weights out in a way that checkpoints, decoding and optimizers here do not know.
+    """Refuse a strategy whose shards checkpoints, decoding and optimizers here cannot use.
 
     Raises:
-        ValueError: it is one of them.
+        ValueError: the strategy is such a one.
     """
     theirs = isinstance(strategy, (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy))
     if theirs and not isinstance(strategy, FSDP2):
         raise ValueError(
-            f"--trainer.strategy is {type(strategy).__name__}, whose shares of the weights neither checkpoints nor "
-            "decoding know here; use --trainer.strategy FSDP2, or ddp"
+            f"--trainer.strategy is {type(strategy).__name__}, whose shards neither checkpoints nor decoding can "
+            "use here; use --trainer.strategy FSDP2, or ddp"
         )

@@ -242,7 +242,7 @@ data:
   init_args: {seq_len: 16, batch_size: 2, eval_batch_size: 16}
 model: {init_args: {decoder: {dim: 32, depth: 1}}}
 trainer: {max_steps: 1, accelerator: cpu, devices: 1, enable_progress_bar: false, logger: false}
-sample_text: {max_new_tokens: 4}
+sample_text: {generation: {max_new_tokens: 4}}
 """
     (tmp_path / "tiny.yaml").write_text(config)
     url = ["--data.url", f"{server.url}/enwik8.zip"]

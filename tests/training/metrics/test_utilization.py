@@ -69,7 +69,7 @@ def test_a_gpu_is_looked_up(monkeypatch, caplog, name, half, single):
         caplog.clear()
         with caplog.at_level(logging.INFO, "lightning.pytorch.utilities.rank_zero"):
             assert find_peak_flops(GPU, dtype) == (None if expected is None else expected * 1e12)
-        told = f"mfu is left out: how many FLOPs a second {name} can do in {dtype} is not known"
+        told = f"mfu is omitted: the FLOPs a second of {name} in {dtype} are not known"
         assert caplog.messages == ([told] if expected is None else [])
 
 

@@ -13,7 +13,7 @@ class Schedule(ABC):
 
 
 def resolve_warmup(schedule: Schedule, warmup_steps: int | None, total_steps: int) -> int:
-    """Return the steps of a warm-up, a twentieth of the run if none are given.
+    """Return the steps of a warm-up, by default a twentieth of the run.
 
     Raises:
         ValueError: it is not shorter than the run.

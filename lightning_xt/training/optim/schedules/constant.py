@@ -2,7 +2,7 @@ from lightning_xt.training.optim.schedules.base import Schedule, resolve_warmup
 
 
 class Constant(Schedule):
-    """Keeps the learning rate, after a warm-up in a straight line.
+    """Keep the learning rate constant after a linear warm-up.
 
     Args:
         total_steps: optimizer steps of the run, from trainer.max_steps.

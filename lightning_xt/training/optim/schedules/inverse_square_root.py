@@ -2,7 +2,7 @@ from lightning_xt.training.optim.schedules.base import Schedule, resolve_warmup
 
 
 class InverseSquareRoot(Schedule):
-    """Raises the learning rate in a straight line, then lowers it by the inverse square root of the step.
+    """Raise the learning rate linearly, then lower it by the inverse square root of the step.
 
     Vaswani et al., 2017. https://arxiv.org/abs/1706.03762
     The rate is the optimizer's at the end of the warm-up, half of it at four times as many steps. It does not depend on

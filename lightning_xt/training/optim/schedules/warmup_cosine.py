@@ -4,15 +4,15 @@ from lightning_xt.training.optim.schedules.base import Schedule, resolve_warmup
 
 
 class WarmupCosine(Schedule):
-    """Raises the learning rate in a straight line, then lowers it along half a cosine.
+    """Raise the learning rate linearly, then lower it along half a cosine.
 
     Loshchilov and Hutter, 2016. https://arxiv.org/abs/1608.03983
-    One half wave, no restarts. Step s of the warm-up uses the share (s + 1) / warmup_steps, so no step is idle.
+    One half wave, no restarts. Step s of the warm-up uses the fraction (s + 1) / warmup_steps, so no step is idle.
 
     Args:
         total_steps: optimizer steps of the run, from trainer.max_steps.
         warmup_steps: optimizer steps until the full learning rate. None = a twentieth of the run.
-        min_fraction: what is left of the learning rate at the last step, as a share of it, 0 to 1.
+        min_fraction: fraction of the learning rate that the last step uses, 0 to 1.
     """
 
     def __init__(self, total_steps: int, *, warmup_steps: int | None = None, min_fraction: float = 0.1) -> None:

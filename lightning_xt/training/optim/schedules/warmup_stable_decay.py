@@ -4,7 +4,7 @@ from lightning_xt.training.optim.schedules.base import Schedule, resolve_steps, 
 
 
 class WarmupStableDecay(Schedule):
-    """Raise the learning rate in a straight line, keep it, then lower it by 1 minus a square root.
+    """Raise the learning rate linearly, keep it, then lower it by 1 minus a square root.
 
     Hägele et al., 2024. https://arxiv.org/abs/2405.18392
     With a given warmup_steps the rate does not depend on the length of the run until the decay begins, so a run can be
