@@ -462,7 +462,10 @@ def test_a_run_is_needed(said):
         ),
         ("--sampling.filters+=NoRepeatNgram", "--sampling.filters.n is required"),
         ("--sampling.stop=['']", "stop has an empty string"),
-        ("--sample_text.generation.num_return_sequences 0", "sampling has num_return_sequences 0, which must be at least 1"),
+        (
+            "--sample_text.generation.num_return_sequences 0",
+            "sampling has num_return_sequences 0, which must be at least 1",
+        ),
         ("--inference.weights int4", "'float32', 'bfloat16', 'int8'"),
     ],
 )

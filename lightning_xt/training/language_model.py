@@ -188,8 +188,8 @@ class LanguageModel(TransformerModule):
         if longest >= limit:
             raise ValueError(
                 f"sample_text.prompts: a prompt of {longest} tokens leaves no room for "
-                f"sample_text.generation.max_new_tokens, because the model's positions reach only {limit} (max_length); "
-                "shorten it, or sample nothing: --sample_text.prompts []"
+                f"sample_text.generation.max_new_tokens, because the model's positions reach only {limit} (max_length)"
+                "; shorten it, or sample nothing: --sample_text.prompts []"
             )
         return replace(sampling, max_new_tokens=min(sampling.max_new_tokens, limit - longest))
 

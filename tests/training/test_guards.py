@@ -207,8 +207,8 @@ def test_too_many_in_a_row_stop_the_run(optimizer, saved, again, folder):
     assert stopped.step == 6
     assert said == (
         "the loss or its gradient was not finite in 3 optimizer steps in a row, 4 to 6, the limit of --non_finite.limit"
-        f"; {where}/non_finite.json lists their batches; lower the learning rate or set --trainer.gradient_clip_val, and "
-        f"{again}, with --trainer.detect_anomaly true to see the operation"
+        f"; {where}/non_finite.json lists their batches; lower the learning rate or set "
+        f"--trainer.gradient_clip_val, and {again}, with --trainer.detect_anomaly true to see the operation"
     )
     assert all(watched.same(2, 4))
 
@@ -226,7 +226,7 @@ def test_it_is_found_where_it_is_next_looked_at(folder):
 
 def test_at_the_end_it_is_looked_at_too(folder):
     _, said = run(folder, NonFinite(3), trained=lose(model(), 1, 2, 3), steps=5, log_every_n_steps=1000)
-    assert "2 to 4, the most" in said
+    assert "2 to 4, the limit" in said
 
 
 def test_what_stopped_a_run_can_be_served_again(folder):
@@ -301,7 +301,7 @@ def test_a_module_has_a_guard_of_its_own(folder):
     trainer = Trainer(
         **QUIET | {"max_steps": 30, "max_epochs": -1, "log_every_n_steps": 1, "use_distributed_sampler": False}
     )
-    with pytest.raises(ValueError, match="in 10 optimizer steps in a row, 1 to 10, the most"):
+    with pytest.raises(ValueError, match="in 10 optimizer steps in a row, 1 to 10, the limit"):
         trainer.fit(lose(model(), *range(30)), data())
     assert trainer.global_step == 10
 
