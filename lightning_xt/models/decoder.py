@@ -1,4 +1,4 @@
-"""A decoder-only language model."""
+"""Decoder: an autoregressive language model."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -34,28 +34,28 @@ from lightning_xt.nn.shifts.base import ShiftFactory
 
 
 class Decoder(nn.Module):
-    """Scores each next token from the tokens before it.
+    """Autoregressive decoder: scores each next token from the tokens before it.
 
     Radford et al., 2018 (GPT), after Liu et al., 2018, https://arxiv.org/abs/1801.10198.
 
     Args:
-        vocab_size: number of different tokens; from the command line the data's.
-        context: what cross-attention reads; of a decoder beside an encoder, what that makes. None = nothing, without
+        vocab_size: number of different tokens; on the command line, the data's.
+        context: factory of the vectors of cross-attention; in an encoder-decoder, the encoder's output. None = no
             cross-attention.
         dim: width of the residual stream.
         depth: number of layers.
-        attention: recipe of each layer's attention.
-        feedforward: recipe of each layer's feedforward.
-        cross_attention: recipe of each layer's attention over the context. None = Attention with its defaults over a
-            sequence, such as an encoder's output, and without positions over vectors in no order.
-        norm: recipe of every norm.
-        placement: where norms stand around a sublayer.
-        residual: how sublayers read and write the stream.
-        shift: mixes the token before into what each sublayer reads. None = nothing.
-        layout: the order of sublayers.
-        embeddings: what is added to token vectors before the first layer, in order.
-        head: from hidden states to logits.
-        dropout: share of the embeddings and of each sublayer's output dropped in training.
+        attention: factory of each layer's attention.
+        feedforward: factory of each layer's feedforward.
+        cross_attention: factory of each layer's attention to the context. None = Attention with its defaults over a
+            sequence, such as an encoder's output, and without positions over vectors without an order.
+        norm: factory of every norm.
+        placement: the norms around a sublayer.
+        residual: connection of sublayers to the stream.
+        shift: mixes the token before into the input of each sublayer. None = no shift.
+        layout: order of the sublayers.
+        embeddings: added to the token vectors before the first layer, in order.
+        head: factory of the map from hidden states to logits.
+        dropout: fraction of the embeddings and of each sublayer's output dropped in training.
     """
 
     def __init__(
@@ -80,9 +80,7 @@ class Decoder(nn.Module):
         super().__init__()
         _check_sizes(vocab_size, dim, depth, dropout)
         if cross_attention is not None and context is None:
-            raise ValueError(
-                "decoder: cross_attention is given without a context to read; give context too, or neither"
-            )
+            raise ValueError("decoder: cross_attention is given without a context; give context too, or omit both")
         shape = LayerShape(dim=dim, depth=depth)
         self.token_embedding = nn.Embedding(vocab_size, dim)
         added = [factory(shape) for factory in embeddings]
@@ -116,15 +114,15 @@ class Decoder(nn.Module):
         cache: Cache | None = None,
         last_only: bool = False,
     ) -> Float[Tensor, "b _ v"]:
-        """Logits of the token after each of the given ones.
+        """Compute the logits of the token after each given one.
 
         Args:
             tokens: ids; shorter rows are padded on the right with any valid id.
-            lengths: real tokens of each row. None = all.
-            inputs: what comes beside the tokens.
-            cache: what earlier forwards remembered of these rows, from `new_cache`; it takes up the given tokens, and
-                the next forward is given those after them.
-            last_only: whether to score only what follows each row's last real token, (b, 1, v).
+            lengths: number of real tokens of each row. None = all.
+            inputs: inputs besides the tokens.
+            cache: cache of earlier forwards of these rows, from `new_cache`. The given tokens are appended to it; the
+                next forward continues after them. None = no cache.
+            last_only: True to return only the logits after each row's last real token, (b, 1, v).
         """
         states = self.compute_states(tokens, lengths=lengths, inputs=inputs, cache=cache, last_only=last_only)
         return self.head(states)
@@ -138,7 +136,7 @@ class Decoder(nn.Module):
         cache: Cache | None = None,
         last_only: bool = False,
     ) -> Float[Tensor, "b _ D"]:
-        """What the head turns into logits; given the same as `forward`."""
+        """Compute the hidden states from which the head makes logits, with the arguments of `forward`."""
         if cache is not None:
             soft = 0 if inputs is None or inputs.prefix is None else inputs.prefix.shape[1]
             cache.begin(soft + tokens.shape[1], None if lengths is None else soft + lengths)
@@ -156,9 +154,9 @@ class Decoder(nn.Module):
         cache: Cache | None = None,
         last_only: bool = False,
     ) -> Float[Tensor, "b _ D"]:
-        """The same where the tokens have been announced to the cache, which still has to take them up.
+        """Compute the hidden states of tokens that are announced to the cache, without committing them.
 
-        Given a static cache, it depends on nothing that changes from token to token but tensors.
+        With a static cache, only tensors change from token to token, so that this can be compiled once.
         """
         x = self.token_embedding(tokens)
         inputs = Inputs() if inputs is None else inputs.to(x.dtype)
@@ -180,20 +178,20 @@ class Decoder(nn.Module):
         return x[:, -1:] if last is None else x.gather(1, last)
 
     def step(self, tokens: Int[Tensor, "b 1"], inputs: Inputs | None, cache: Cache) -> Float[Tensor, "b 1 v"]:
-        """Logits after one more token of each row, announced to the cache; what is compiled for decoding."""
+        """Compute the logits after one announced token of each row; compiled decoding compiles this method."""
         return self.head(self.run_layers(tokens, inputs=inputs, cache=cache))
 
     def new_cache(
         self, batch: int, capacity: int, *, slack: int = 64, window: int | None = None, static: bool = False
     ) -> Cache:
-        """An empty memory for decoding.
+        """Make an empty cache for decoding.
 
         Args:
-            batch: rows.
-            capacity: most tokens a row will hold, prompt and soft prefix included.
-            slack: tokens that windows keep beyond their width, so that as many can be taken back.
-            window: tokens that every layer may look back. None = as far as each does by itself.
-            static: whether steps see shapes that seldom change, for what is compiled.
+            batch: number of rows.
+            capacity: most tokens that a row will hold, prompt and soft prefix included.
+            slack: tokens that windows keep beyond their width; `truncate` can remove as many.
+            window: tokens that every layer may look back. None = each layer's own window.
+            static: True if the shapes of decode steps seldom change, for compiled steps.
         """
         device = self.token_embedding.weight.device
         calls = len(self.stack.steps)
@@ -206,7 +204,7 @@ class Decoder(nn.Module):
 
     @property
     def max_length(self) -> int | None:
-        """Longest sequence the embeddings can tell apart, in tokens. None = any."""
+        """Longest sequence whose positions the embeddings distinguish, in tokens. None = any."""
         return min(self._limits, default=None)
 
     def _build_where(self, n: int, lengths: Tensor | None, inputs: Inputs, cache: Cache | None) -> Where:

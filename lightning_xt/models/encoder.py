@@ -1,4 +1,4 @@
-"""Reads a source, every token in sight of every other."""
+"""Encoder: hidden states of a source, in which every token sees every other."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -29,23 +29,23 @@ from lightning_xt.system.option_checks import check_option
 
 
 class Encoder(nn.Module):
-    """Turns each token into a vector that knows of all the others.
+    """Bidirectional encoder: turns each token into a vector that depends on all tokens.
 
     The encoder of Vaswani et al., 2017. https://arxiv.org/abs/1706.03762
 
     Args:
-        vocab_size: number of different tokens; from the command line the data's.
+        vocab_size: number of different tokens; on the command line, the data's.
         dim: width of the residual stream.
         depth: number of layers.
-        attention: recipe of each layer's attention.
-        feedforward: recipe of each layer's feedforward.
-        norm: recipe of every norm.
-        placement: where norms stand around a sublayer.
-        residual: how sublayers read and write the stream.
-        shift: mixes the token before into what each sublayer reads. None = nothing.
-        layout: the order of sublayers.
-        embeddings: what is added to token vectors before the first layer, in order.
-        dropout: share of the embeddings and of each sublayer's output dropped in training.
+        attention: factory of each layer's attention.
+        feedforward: factory of each layer's feedforward.
+        norm: factory of every norm.
+        placement: the norms around a sublayer.
+        residual: connection of sublayers to the stream.
+        shift: mixes the token before into the input of each sublayer. None = no shift.
+        layout: order of the sublayers.
+        embeddings: added to the token vectors before the first layer, in order.
+        dropout: fraction of the embeddings and of each sublayer's output dropped in training.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Encoder(nn.Module):
         added = [factory(shape) for factory in embeddings]
         self.embeddings = nn.ModuleList(added)
         self.max_length = min((part.max_length for part in added if part.max_length is not None), default=None)
-        """Longest source the embeddings can tell apart, in tokens. None = any."""
+        """Longest source whose positions the embeddings distinguish, in tokens. None = any."""
         self.dropout = nn.Dropout(dropout)
         self.stack = Stack(
             shape,
@@ -93,16 +93,16 @@ class Encoder(nn.Module):
     def forward(
         self, tokens: Int[Tensor, "b m"], mask: Bool[Tensor, "b m"] | None = None, *, inputs: Inputs | None = None
     ) -> Float[Tensor, "b m D"]:
-        """One vector per token.
+        """Compute one vector per token.
 
         Args:
-            tokens: ids; what is no part of a source may be any valid id.
-            mask: True where a token is part of the source. None = all are.
-            inputs: what comes beside the tokens.
+            tokens: ids; padding may be any valid id.
+            mask: True for tokens of the source, False for padding. None = no padding.
+            inputs: inputs besides the tokens.
         """
         inputs = Inputs() if inputs is None else inputs
         if inputs.prefix is not None:
-            raise ValueError("Inputs(prefix=...) stands before a decoder's tokens, not a source's; leave it away")
+            raise ValueError("Inputs(prefix=...) belongs to a decoder's tokens, not to a source; omit it")
         if mask is not None:
             inputs = replace(inputs, hidden=~mask if inputs.hidden is None else inputs.hidden | ~mask)
         where = Where.from_sequence(tokens.shape[1], causal=False, inputs=inputs, lengths=None, device=tokens.device)

@@ -1,4 +1,4 @@
-"""An encoder and a decoder that reads what it has made of the source."""
+"""Encoder-decoder: a decoder with cross-attention to an encoder."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,21 +18,21 @@ from lightning_xt.system.option_checks import check_option
 EncoderFactory = Callable[[int], Encoder]
 """Called with the number of different source tokens."""
 CrossDecoderFactory = Callable[[int, ContextFactory], Decoder]
-"""Called with the number of different target tokens and with what its cross-attention reads."""
+"""Called with the number of different target tokens and with the context of its cross-attention."""
 
 
 class EncoderDecoder(nn.Module):
-    """Scores each next token of a target from the tokens before it and from the whole source.
+    """Encoder-decoder: scores each next token of a target from the tokens before it and from the whole source.
 
     Vaswani et al., 2017. https://arxiv.org/abs/1706.03762
 
     Args:
         source_size: number of different source tokens.
         target_size: number of different target tokens.
-        encoder: recipe of what reads the source.
-        decoder: recipe of what writes the target.
-        shared_embedding: whether source and target tokens share one table of vectors.
-        context_dropout: share of the source's positions that cross-attention does not see, whole, in training.
+        encoder: factory of the encoder.
+        decoder: factory of the decoder.
+        shared_embedding: True if source and target tokens share one table of vectors.
+        context_dropout: fraction of the source's positions that are hidden from cross-attention in training.
     """
 
     def __init__(
@@ -62,14 +62,14 @@ class EncoderDecoder(nn.Module):
         inputs: Inputs | None = None,
         source_inputs: Inputs | None = None,
     ) -> Float[Tensor, "b n v"]:
-        """Logits of the token after each of the target's.
+        """Compute the logits of the token after each target token.
 
         Args:
-            src: source ids; what is no part of a source may be any valid id.
+            src: source ids; padding may be any valid id.
             tgt: target ids, the start token first; shorter rows are padded on the right with any valid id.
-            src_mask: True where a source id is real. None = everywhere.
-            inputs: what comes beside the target's tokens.
-            source_inputs: what comes beside the source's. None = the target's condition.
+            src_mask: True for source ids, False for padding. None = no padding.
+            inputs: inputs of the decoder besides the target.
+            source_inputs: inputs of the encoder besides the source. None = the condition of `inputs`.
         """
         known = self.encode(src, src_mask, inputs=inputs, source_inputs=source_inputs)
         logits: Tensor = self.decoder(tgt, inputs=known)
@@ -83,30 +83,30 @@ class EncoderDecoder(nn.Module):
         inputs: Inputs | None = None,
         source_inputs: Inputs | None = None,
     ) -> Inputs:
-        """What the decoder needs to know of the sources, made once and read at every step.
+        """Encode sources into inputs of the decoder, once for all decode steps.
 
         Args:
             src: source ids.
-            src_mask: True where a source id is real. None = everywhere.
-            inputs: what else the decoder is given.
-            source_inputs: what comes beside the source's ids. None = the decoder's condition.
+            src_mask: True for source ids, False for padding. None = no padding.
+            inputs: other inputs of the decoder.
+            source_inputs: inputs of the encoder besides the source. None = the condition of `inputs`.
         """
         inputs = Inputs() if inputs is None else inputs
         check_mask(src, src_mask)
-        beside = Inputs(condition=inputs.condition) if source_inputs is None else source_inputs
-        context = self.encoder(src, src_mask, inputs=beside)
+        own = Inputs(condition=inputs.condition) if source_inputs is None else source_inputs
+        context = self.encoder(src, src_mask, inputs=own)
         if self.training and self.context_dropout:
             src_mask = self._drop_positions(src, src_mask)
         return replace(inputs, context=context, context_mask=src_mask)
 
     @property
     def max_length(self) -> int | None:
-        """Longest source and longest target that the embeddings can both tell apart, in tokens. None = any."""
+        """Longest source and target whose positions the embeddings distinguish, in tokens. None = any."""
         limits = [part.max_length for part in (self.encoder, self.decoder) if part.max_length is not None]
         return min(limits, default=None)
 
     def _drop_positions(self, src: Tensor, src_mask: Tensor | None) -> Bool[Tensor, "b m"]:
-        """The mask without random positions; each row keeps one of its own at least."""
+        """Hide random positions; each row keeps at least one."""
         real = torch.ones_like(src, dtype=torch.bool) if src_mask is None else src_mask
         luck = torch.rand(src.shape, device=src.device).masked_fill(~real, -1)
         kept = luck >= self.context_dropout
@@ -126,9 +126,13 @@ class EncoderDecoder(nn.Module):
 
 
 def check_mask(src: Tensor, src_mask: Tensor | None) -> None:
-    """Raises a ValueError for a mask that does not say of each source id whether it is real."""
+    """Check the type and shape of a source mask.
+
+    Raises:
+        ValueError: the mask is not boolean, or does not have the shape of the sources.
+    """
     if src_mask is not None and (src_mask.shape != src.shape or src_mask.dtype != torch.bool):
         raise ValueError(
-            f"src_mask is a {src_mask.dtype} tensor of shape {tuple(src_mask.shape)}; it must be boolean, True where "
-            f"a source id is real, and of the sources' shape {tuple(src.shape)}"
+            f"src_mask is a {src_mask.dtype} tensor of shape {tuple(src_mask.shape)}; it must be boolean, True for "
+            f"source ids and False for padding, and of the sources' shape {tuple(src.shape)}"
         )

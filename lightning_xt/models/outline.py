@@ -1,7 +1,7 @@
-"""What a network is made of: its stages in the order of computation, with shapes, parameters and FLOPs.
+"""Outline of a network: its stages in the order of computation, with shapes, parameters and FLOPs.
 
 A FLOP is one floating-point operation of a matrix product, forward: a multiplication and an addition are two. All
-pairs of tokens count, those that a mask hides too; operations on single elements do not.
+pairs of tokens count, masked ones included; operations on single elements do not.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -22,18 +22,18 @@ from lightning_xt.nn.attention.attention import Attention
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """A part of a model.
+    """Part of a model.
 
     Args:
-        name: as the module that holds it calls it.
-        kind: its class. Empty for a layer.
-        shape: of what it returns: b rows of n tokens. Empty for what is called by other means than `forward`.
-        parameters: numbers it learns; what two parts share counts in the first.
-        flops: of one forward of one row.
-        times: layers, equal in classes, sizes and settings, that this one stands for; parameters and FLOPs
-            are those of all, `stages` those of one.
-        calls: how often a forward calls it.
-        stages: what it is made of.
+        name: attribute name in the parent module.
+        kind: class of the part. Empty for a layer.
+        shape: shape of the output, for b rows of n tokens. Empty if the part is not called by `forward`.
+        parameters: number of trained numbers; shared ones count in the first part.
+        flops: FLOPs of one forward of one row.
+        times: number of layers of equal classes, sizes and settings that this one represents; parameters and FLOPs are
+            those of all, `stages` those of one.
+        calls: number of calls in a forward.
+        stages: stages of the part.
     """
 
     name: str
@@ -47,14 +47,14 @@ class Stage:
 
 
 def outline(network: Decoder | EncoderDecoder, seq_len: int) -> Stage:
-    """The stages of a network, from tokens to logits.
+    """Outline a network, from tokens to logits.
 
     Args:
-        network: on torch.device("meta"), where nothing is allocated and nothing computed, or on the CPU.
-        seq_len: tokens in a row; of an encoder-decoder those of the source, and as many of the target.
+        network: network on torch.device("meta"), where nothing is allocated or computed, or on the CPU.
+        seq_len: number of tokens in a row; for an encoder-decoder, in the source and in the target.
 
     Raises:
-        ValueError: there is no token, or the positions do not reach that far.
+        ValueError: seq_len is below 1, or above the number of positions.
     """
     if seq_len < 1:
         raise ValueError(f"seq_len is {seq_len}; it must be at least 1 token")
@@ -73,7 +73,7 @@ def outline(network: Decoder | EncoderDecoder, seq_len: int) -> Stage:
 def _measure(
     network: Decoder | EncoderDecoder, rows: int, seq_len: int
 ) -> tuple[dict[str, torch.Size], dict[str, int]]:
-    """What each module returns, and what it costs, by its path."""
+    """Measure the output shape and the FLOPs of each module, by path."""
     shapes: dict[str, torch.Size] = {}
 
     def note(path: str) -> Callable[[nn.Module, Any, Any], None]:
@@ -90,8 +90,8 @@ def _measure(
     modes = [(module, module.training) for module in network.modules()]
     counter = FlopCounterMode(display=False)
     try:
-        # Fused attention on a CPU is an operation that the counter does not know; this one is made of products. The
-        # counter's hooks want gradients: without them they fail at parameters that are expanded.
+        # The counter does not know fused attention on a CPU, but the products of the math kernel. Its hooks need
+        # gradients: without them they fail at expanded parameters.
         with sdpa_kernel(SDPBackend.MATH), counter:
             network.eval()(*read)
     finally:
@@ -107,7 +107,7 @@ def _measure(
 
 
 def _format_shape(shape: torch.Size, other: torch.Size, seq_len: int) -> str:
-    """A shape with letters for what another number of rows and one token less have changed."""
+    """Format a shape with letters for the sizes that differ with another number of rows and one token less."""
 
     def symbol(size: int, there: int) -> str:
         if (size, there) == (1, 2):
@@ -120,11 +120,11 @@ def _format_shape(shape: torch.Size, other: torch.Size, seq_len: int) -> str:
 
 
 class _Reader:
-    """Turns modules into stages.
+    """Conversion of modules into stages.
 
     Args:
-        shapes: what each module returned, by its path.
-        flops: what each module cost, by its path.
+        shapes: output shape of each module, by path.
+        flops: FLOPs of each module, by path.
     """
 
     def __init__(self, shapes: dict[str, str], flops: dict[str, int]) -> None:
@@ -143,7 +143,7 @@ class _Reader:
             after = [stage.name for stage in stages].index("normalizer") + 1
             stages.insert(after, _describe_kernel(module, flops - inside))
         if isinstance(module, Sublayer):
-            # What its methods compute is the residual's, which has no forward of its own.
+            # The residual has no forward: its methods are counted here.
             stages[-1] = replace(stages[-1], flops=stages[-1].flops + flops - inside)
         return Stage(
             name=name,
@@ -176,7 +176,7 @@ class _Reader:
 
 
 def _list_children(path: str, module: nn.Module) -> Iterator[tuple[str, str, nn.Module]]:
-    """Name, path and module of each part, without those that change nothing and those that only hold others."""
+    """List name, path and module of each part, without containers and parts that change nothing."""
     parts = dict(module.named_children())
     if isinstance(module, Sublayer):
         order = ("placement", "shift", "branch", "residual")
@@ -190,13 +190,13 @@ def _list_children(path: str, module: nn.Module) -> Iterator[tuple[str, str, nn.
 
 
 def _list_settings(module: nn.Module) -> list[dict[str, Any]]:
-    """Plain values of a module's parts, in which parts of the same class and size may differ."""
+    """List the plain attributes of a module's parts, which parts of the same class and size may differ in."""
     plain = (bool, int, float, str, type(None))
     return [{name: each for name, each in vars(part).items() if isinstance(each, plain)} for part in module.modules()]
 
 
 def _fold_layers(layers: dict[int, list[Stage]], settings: dict[int, list[Any]]) -> Iterator[Stage]:
-    """A stage for each layer, and one for all layers that are equal, where the first of them stands."""
+    """Yield a stage for each group of equal layers, in the order of their first ones."""
     groups: list[list[int]] = []
     for layer in layers:
         equal = (
@@ -218,7 +218,7 @@ def _fold_layers(layers: dict[int, list[Stage]], settings: dict[int, list[Any]])
 
 
 def _format_ranges(numbers: list[int]) -> str:
-    """Numbers in words, such as 0-2, 4."""
+    """Format numbers as ranges, such as 0-2, 4."""
     runs: list[list[int]] = []
     for number in numbers:
         if runs and number == runs[-1][-1] + 1:
@@ -229,7 +229,7 @@ def _format_ranges(numbers: list[int]) -> str:
 
 
 def _describe_kernel(attention: Attention, flops: int) -> Stage:
-    """What has no module: scores, weights, and the values gathered by them."""
+    """Describe scores, weights and gathered values, which have no module."""
     backends = attention.supported_backends if attention.backend == "auto" else {attention.backend}
     shape = f"b {attention.shape.heads} n {attention.shape.dim_head}"
     window = "" if attention.window is None else f", window {attention.window}"

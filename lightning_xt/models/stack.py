@@ -1,4 +1,4 @@
-"""Sublayers in the order of a layout."""
+"""Stack: sublayers in the order of a layout."""
 
 from dataclasses import replace
 from typing import cast
@@ -22,19 +22,19 @@ from lightning_xt.nn.shifts.base import ShiftFactory
 
 
 class Stack(nn.Module):
-    """The layers of a decoder or an encoder, from embedded tokens to hidden states.
+    """Layers of a decoder or an encoder, from embedded tokens to hidden states.
 
     Args:
         shape: width, depth, direction and, with cross-attention, the width of its context.
-        attention: recipe of each layer's attention.
-        cross_attention: recipe of each layer's attention over a context. None = no such sublayer.
-        feedforward: recipe of each layer's feedforward.
-        norm: recipe of every norm.
-        placement: where norms stand.
-        residual: how sublayers read and write the stream.
-        shift: mixes the token before into what each sublayer reads. None = nothing.
-        layout: the order of sublayers.
-        dropout: share of each sublayer's output dropped in training.
+        attention: factory of each layer's attention.
+        cross_attention: factory of each layer's attention to a context. None = no such sublayer.
+        feedforward: factory of each layer's feedforward.
+        norm: factory of every norm.
+        placement: the norms around a sublayer.
+        residual: connection of sublayers to the stream.
+        shift: mixes the token before into the input of each sublayer. None = no shift.
+        layout: order of the sublayers.
+        dropout: fraction of each sublayer's output dropped in training.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Stack(nn.Module):
         return x if self.output_norm is None else self.output_norm(x, inputs)
 
     def _get_sublayer(self, step: Step) -> Sublayer:
-        # A ModuleDict forgets the type of what it holds.
+        # A ModuleDict does not know the type of its modules.
         return cast(Sublayer, self.sublayers[_name_step(step)])
 
 

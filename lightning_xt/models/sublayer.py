@@ -1,4 +1,4 @@
-"""One branch of the residual stream: read, norm, compute, write."""
+"""Sublayer: one branch of the residual stream (read, norm, compute, write)."""
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -15,10 +15,10 @@ from lightning_xt.nn.shifts.base import Shift
 
 
 class Tokenwise(nn.Module):
-    """Lets a feedforward stand where a mixer stands.
+    """Adapter from a feedforward to the interface of a mixer.
 
     Args:
-        feedforward: what changes each token.
+        feedforward: map of each token.
     """
 
     def __init__(self, feedforward: FeedForward) -> None:
@@ -32,14 +32,14 @@ class Tokenwise(nn.Module):
 
 
 class Sublayer(nn.Module):
-    """A branch with all that stands around it.
+    """Branch with its norms, residual connection, shift and dropout.
 
     Args:
         branch: attention, cross-attention or a feedforward.
-        placement: where its norms stand.
-        residual: how it reads and writes the stream.
-        shift: mixes the token before into what it reads. None = nothing.
-        dropout: share of its output dropped in training.
+        placement: norms around the branch.
+        residual: connection to the stream.
+        shift: mixes the token before into the input. None = no shift.
+        dropout: fraction of the output dropped in training.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Finds the variants of a family: importing the package is all the registration there is."""
+"""Discovery of the variants of a family: to import the package is to register its classes."""
 
 import importlib
 import inspect
@@ -8,7 +8,7 @@ from types import ModuleType
 
 
 def import_submodules(package: ModuleType) -> None:
-    """Imports every module below a package, so that each class is known by its short name."""
+    """Import every module below a package, so that each class is known by its short name."""
     for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
@@ -26,7 +26,7 @@ def init_parameters(kind: type) -> dict[str, inspect.Parameter]:
 
 
 def find_variants(family: type) -> Iterator[type]:
-    """Yields the concrete classes of a family, each once, in no particular order."""
+    """Yield the concrete classes of a family, each once, in any order."""
     subclasses: list[type] = family.__subclasses__()
     for subclass in dict.fromkeys(subclasses):
         yield from find_variants(subclass)

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Files that are complete or absent."""
 
 import os
 from collections.abc import Iterator
@@ -9,15 +9,15 @@ from typing import BinaryIO
 
 @contextmanager
 def replace_file(path: Path, part: Path | None = None) -> Iterator[BinaryIO]:
-    """Opens a file that takes the place of `path` when the block is left, and not if it fails.
+    """Open a temporary file that replaces `path` when the block ends without an error.
 
-    It is written in the same folder, so that it is moved in one step, and reaches the disk before that: whoever looks,
-    even after a crash, finds the file of before or the new one.
+    The temporary file is in the same folder, so that it is moved in one step, and it reaches the disk before that:
+    readers find the old file or the new one, even after a crash.
 
     Args:
-        path: the file.
-        part: what it is called until it is complete, in the same folder. None = one name, so that what a killed process
-            left is written over; where several processes may write at once, each needs its own.
+        path: the file to replace.
+        part: name of the temporary file in the same folder. None = one fixed name, so that the rest of a killed process
+            is overwritten; processes that write at the same time each need another name.
     """
     part = path.with_name(f".{path.name}.part") if part is None else part
     try:

@@ -1,4 +1,4 @@
-"""Notices a model that is larger than the free memory: systems hand out more than there is, and kill who uses it."""
+"""Check of a model's size against the free memory: systems hand out more than they have, and kill who uses it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 
 def get_free_memory() -> int | None:
-    """Bytes that this machine has free or can free; None if it does not tell."""
+    """Return the bytes that this machine has free or can free; None if unknown."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:
@@ -19,21 +19,21 @@ def get_free_memory() -> int | None:
 
 @contextmanager
 def refuse_without_memory() -> Iterator[None]:
-    """What makes the parameters of modules within here.
+    """Refuse to create more parameters of modules within the block than the free memory holds.
 
     Raises:
-        MemoryError: a module's parameter is one too many; it has not been filled yet.
+        MemoryError: a parameter does not fit; nothing has been written to it yet.
     """
     free, needed = get_free_memory(), 0
     counted: set[int] = set()
 
     def count(module: nn.Module, name: str, parameter: Tensor | None) -> None:
         nonlocal needed
-        # Those of other devices are other memory; None takes none.
+        # Other devices have their own memory.
         if free is None or parameter is None or parameter.device.type != "cpu":
             return
         storage = parameter.untyped_storage()
-        # What is shared counts once.
+        # Shared storage counts once.
         if storage.data_ptr() not in counted:
             counted.add(storage.data_ptr())
             needed += storage.nbytes()

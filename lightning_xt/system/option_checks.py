@@ -15,7 +15,7 @@ def check_option(
 
     Args:
         where: slot and class of the option, such as "position: Rotary".
-        name: the option.
+        name: name of the option.
         value: its value; None is not checked.
         least: smallest valid value. None = no limit.
         most: largest valid value. None = no limit.
@@ -23,7 +23,7 @@ def check_option(
         below: smallest value that is too large. None = no limit.
 
     Raises:
-        ValueError: the value breaks a rule.
+        ValueError: the value is outside the range.
     """
     if value is None:
         return

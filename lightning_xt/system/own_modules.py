@@ -1,4 +1,4 @@
-"""Modules of the user's: in the current folder, on PYTHONPATH, or allowed by name."""
+"""The user's own modules: in the current folder, on PYTHONPATH, or allowed by name."""
 
 import importlib.util
 import os
@@ -15,7 +15,7 @@ ALLOW = "LIGHTNING_XT_ALLOW"
 
 
 def is_own(package: str) -> bool:
-    """Return whether a top-level module is the user's: neither of Python nor installed, or allowed by name."""
+    """Return True if a top-level module is the user's: neither of Python nor installed, or allowed by name."""
     if package in (name.strip() for name in os.environ.get(ALLOW, "").split(",")):
         return True
     if package in sys.stdlib_module_names:
@@ -24,9 +24,9 @@ def is_own(package: str) -> bool:
         with add_current_folder():
             spec = importlib.util.find_spec(package)
     except ValueError:
-        # A module without a specification: the program that runs, or one that it made.
+        # A module without a specification: the running program, or one that it made.
         return True
-    # A module that is not there is refused by its import.
+    # The import of a missing module raises its own error.
     return spec is None or not any(map(_is_installed, _list_places(spec)))
 
 
@@ -43,7 +43,7 @@ def _is_installed(place: Path) -> bool:
 
 @contextmanager
 def add_current_folder() -> Iterator[None]:
-    """Have Python find modules in the current folder meanwhile, after everything that is installed."""
+    """Let Python find modules in the current folder within the block, after all installed ones."""
     added: list[str] = []
     with suppress(FileNotFoundError):
         added = [] if os.getcwd() in sys.path else [os.getcwd()]

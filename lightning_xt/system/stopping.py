@@ -1,4 +1,4 @@
-"""How a command ends when it is told to by a signal. Imports nothing that takes time."""
+"""The end of a command by a signal. Imports nothing that takes time."""
 
 import os
 import signal
@@ -8,20 +8,20 @@ from types import FrameType
 from typing import Any
 
 PREEMPTED = 75
-"""The exit code of a run that was told to stop and goes on when it is started again: EX_TEMPFAIL of sysexits.h."""
+"""The exit code of a stopped run that resumes when it is started again: EX_TEMPFAIL of sysexits.h."""
 TERMINATED = 128 + signal.SIGTERM
-"""The exit code of anything else that was told to stop."""
+"""The exit code of every other stopped command."""
 INTERRUPTED = 128 + signal.SIGINT
-"""The exit code of what the user has interrupted."""
+"""The exit code of a command that the user has interrupted."""
 
 
 class Stopped(SystemExit):
-    """Ends a command that a signal has stopped.
+    """Exit of a command that a signal has stopped.
 
     Args:
         code: the exit code.
-        sentence: what to tell the user.
-        together: whether all processes of the run stop at the same place, so that they can take leave of each other.
+        sentence: message for the user.
+        together: True if all processes of the run stop at the same place, so that they can close their connections.
     """
 
     def __init__(self, code: int, sentence: str, *, together: bool = False) -> None:
@@ -30,40 +30,40 @@ class Stopped(SystemExit):
 
 
 class StopSignals:
-    """Ends a command when a signal comes, or remembers the signal while the command is to choose its moment itself.
+    """Signal handler that ends a command, or records the signal for a command that chooses its moment.
 
     Args:
-        command: what is stopped, for the message.
+        command: name of the command, for the message.
         code: the exit code.
-        waits: whether to remember only. Processes that train together must stop together.
+        waits: True to record only, because processes that train together must stop together.
     """
 
     def __init__(self, command: str, code: int, *, waits: bool = False) -> None:
         self.command, self.code, self.waits = command, code, waits
         self.received: str | None = None
-        """The name of the first signal that came."""
+        """Name of the first signal, or None."""
         self._process = os.getpid()
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        """Handles a signal.
+        """Handle a signal.
 
         Raises:
-            Stopped: the command does not choose its moment.
+            Stopped: the command does not choose its moment itself.
         """
         if os.getpid() != self._process:
-            # A worker that has just been forked: it ends with the process it works for.
+            # A worker that has just been forked ends with its parent.
             return
         self.received = self.received or signal.Signals(number).name
         if not self.waits:
             raise self.stop()
 
     def stop(self) -> Stopped:
-        """What ends the command where it stands."""
+        """Return the exception that ends the command."""
         return Stopped(self.code, f"{self.command} was stopped by {self.received}; run the command again")
 
     @contextmanager
     def install(self, *numbers: signal.Signals) -> Iterator[None]:
-        """Handles these signals while the block runs; only a process's main thread can."""
+        """Handle these signals within the block; only the main thread of a process can."""
         before: dict[signal.Signals, Any] = {}
         try:
             for number in numbers:
@@ -78,12 +78,12 @@ class StopSignals:
 
 
 def find_installed_signals() -> StopSignals | None:
-    """What handles SIGTERM in this process, if it is ours."""
+    """Return this process's handler of SIGTERM if it is a `StopSignals`."""
     handler = signal.getsignal(signal.SIGTERM)
     return handler if isinstance(handler, StopSignals) else None
 
 
 def count_processes() -> int:
-    """Processes that were started for this run, as the environment of this one says; 1 where it says nothing."""
-    told = os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS") or "1"
-    return int(told) if told.isdecimal() else 1
+    """Count the processes of this run by the environment; 1 if the environment has no number."""
+    count = os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS") or "1"
+    return int(count) if count.isdecimal() else 1

@@ -238,7 +238,7 @@ def test_a_cache_has_one_memory_per_call() -> None:
         ({"dropout": -0.5}, "decoder: dropout is -0.5; it must be at least 0 and below 1"),
         (
             {"cross_attention": Attention},
-            "decoder: cross_attention is given without a context to read; give context too, or neither",
+            "decoder: cross_attention is given without a context; give context too, or omit both",
         ),
     ],
     ids=str,

@@ -273,9 +273,8 @@ def test_refuses_to_share_tables_of_different_sizes(words: int, dim: int, counts
 def test_refuses_a_mask_that_is_none(mask: Tensor, given: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # Who runs the package has no checks at run time that would speak first.
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
-    message = (
-        f"src_mask is {given}; it must be boolean, True where a source id is real, and of the sources' shape (2, 7)"
-    )
+    rule = "it must be boolean, True for source ids and False for padding, and of the sources' shape (2, 7)"
+    message = f"src_mask is {given}; {rule}"
     model, (src, _) = pair(), source(2, 7)
     for refused in (lambda: model(src, TARGETS, mask), lambda: model.encode(src, mask)):
         with pytest.raises(ValueError, match=re.escape(message)):

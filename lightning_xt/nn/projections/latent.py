@@ -47,7 +47,7 @@ class Latent(Projection):
             ("query_latent_dim", query_latent_dim),
             ("rotary_dim", rotary_dim),
         ):
-            check_option("projection: Latent", name, 1 if width is None else width, least=1)
+            check_option("projection: Latent", name, width, least=1)
         self.heads, self.dim_head = shape.heads, shape.dim_head
         self.latent_dim = max(1, shape.dim // 2) if latent_dim is None else latent_dim
         self.rotated_dim = 2 * -(-shape.dim_head // 4) if rotary_dim is None else rotary_dim

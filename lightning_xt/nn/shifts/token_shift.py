@@ -6,6 +6,7 @@ from lightning_xt.core.call_cache import CallCache
 from lightning_xt.core.shapes import LayerShape
 from lightning_xt.core.where import Where
 from lightning_xt.nn.shifts.base import Shift
+from lightning_xt.system.option_checks import check_option
 
 
 class TokenShift(Shift):
@@ -21,8 +22,7 @@ class TokenShift(Shift):
 
     def __init__(self, shape: LayerShape, *, fraction: float = 0.5) -> None:
         super().__init__()
-        if not 0 < fraction <= 1:
-            raise ValueError(f"shift: TokenShift has fraction {fraction}, which must be above 0 and at most 1")
+        check_option("shift: TokenShift", "fraction", fraction, above=0, most=1)
         self.shifted = max(1, round(fraction * shape.dim))
 
     def forward(self, x: Float[Tensor, "b n D"], where: Where, cache: CallCache | None) -> Float[Tensor, "b n D"]:
