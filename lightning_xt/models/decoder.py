@@ -31,6 +31,7 @@ from lightning_xt.nn.placements.pre_norm import PreNorm
 from lightning_xt.nn.residuals.add import Add
 from lightning_xt.nn.residuals.base import ResidualFactory
 from lightning_xt.nn.shifts.base import ShiftFactory
+from lightning_xt.system.option_checks import check_option
 
 
 class Decoder(nn.Module):
@@ -222,11 +223,6 @@ def _check_prefix(inputs: Inputs) -> None:
 
 
 def _check_sizes(vocab_size: int, dim: int, depth: int, dropout: float) -> None:
-    sizes = (("vocab_size", vocab_size, 2**31), ("dim", dim, 1_000_000), ("depth", depth, 10_000))
-    for name, value, most in sizes:
-        if value < 1:
-            raise ValueError(f"decoder: {name} is {value}; it must be at least 1")
-        if value > most:
-            raise ValueError(f"decoder: {name} is {value}; it must be at most {most:,}")
-    if not 0 <= dropout < 1:
-        raise ValueError(f"decoder: dropout is {dropout}; it must be at least 0 and below 1")
+    for name, value, most in (("vocab_size", vocab_size, 2**31), ("dim", dim, 1_000_000), ("depth", depth, 10_000)):
+        check_option("decoder", name, value, least=1, most=most)
+    check_option("decoder", "dropout", dropout, least=0, below=1)

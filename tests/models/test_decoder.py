@@ -231,11 +231,11 @@ def test_a_cache_has_one_memory_per_call() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"vocab_size": 0}, "decoder: vocab_size is 0; it must be at least 1"),
-        ({"dim": 0}, "decoder: dim is 0; it must be at least 1"),
-        ({"depth": -1}, "decoder: depth is -1; it must be at least 1"),
-        ({"dropout": 1.0}, "decoder: dropout is 1.0; it must be at least 0 and below 1"),
-        ({"dropout": -0.5}, "decoder: dropout is -0.5; it must be at least 0 and below 1"),
+        ({"vocab_size": 0}, "decoder has vocab_size 0, which must be from 1 to 2147483648"),
+        ({"dim": 0}, "decoder has dim 0, which must be from 1 to 1000000"),
+        ({"depth": -1}, "decoder has depth -1, which must be from 1 to 10000"),
+        ({"dropout": 1.0}, "decoder has dropout 1.0, which must be at least 0 and below 1"),
+        ({"dropout": -0.5}, "decoder has dropout -0.5, which must be at least 0 and below 1"),
         (
             {"cross_attention": Attention},
             "decoder: cross_attention is given without a context; give context too, or omit both",

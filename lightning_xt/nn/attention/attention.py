@@ -30,6 +30,7 @@ from lightning_xt.nn.score_mods.base import ScoreMod, ScoreModFactory
 from lightning_xt.nn.scores.base import ScoreFactory
 from lightning_xt.nn.scores.dot_product import DotProduct
 from lightning_xt.nn.value_mods.base import ValueModFactory
+from lightning_xt.system.option_checks import check_option
 
 
 class Attention(Mixer):
@@ -235,11 +236,8 @@ def _prepend_memory(memory: Tensor, k: Tensor, v: Tensor, where: Where) -> tuple
 
 
 def _check_sizes(shape: AttentionShape, window: int | None, memory: int, dropout: float) -> None:
-    if window is not None and window < 1:
-        raise ValueError(f"attention: window is {window}; it must be at least 1, or null for any distance")
+    check_option("attention", "window", window, least=1)
     if window is not None and shape.context_dim is not None:
         raise ValueError(f"attention: window is {window}, but cross-attention has no distances; set it to null")
-    if memory < 0:
-        raise ValueError(f"attention: memory is {memory}; it must be 0 or a number of persistent keys")
-    if not 0 <= dropout < 1:
-        raise ValueError(f"attention: dropout is {dropout}; it must be at least 0 and below 1")
+    check_option("attention", "memory", memory, least=0)
+    check_option("attention", "dropout", dropout, least=0, below=1)
