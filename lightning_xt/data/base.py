@@ -4,9 +4,13 @@ from abc import ABC, abstractmethod
 from copy import copy
 from typing import Any, Self
 
+import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
+from torch.utils.data import DataLoader, Dataset
+
+from lightning_xt.data.loading.loader import Loader
 
 
 class DataModule(LightningDataModule, ABC):
@@ -14,10 +18,18 @@ class DataModule(LightningDataModule, ABC):
 
     Sample n is a pure function of the options and n. So a checkpoint stores one number, the samples trained on by all
     processes together, which is valid for any number of processes and any batch size.
+
+    Args:
+        seed: chooses the sequence of training samples.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, seed: int = 0) -> None:
         super().__init__()
+        # `logger=False`: Lightning refuses a data option with the name of a model option and another value.
+        self.save_hyperparameters(logger=False)
+        if not 0 <= seed < 2**64:
+            raise ValueError(f"--data.seed must be from 0 to 2**64 - 1, not {seed}; set --data.seed 0 or more")
+        self.seed = seed
         self._restored: int | None = None
         self._first_sample = 0
         self._first_batch = 0
@@ -105,6 +117,30 @@ class DataModule(LightningDataModule, ABC):
         if self.trainer is None or self.trainer.state.fn == TrainerFn.FITTING:
             self._restored = state_dict["samples_seen"]
 
+    @property
+    def _device(self) -> torch.device:
+        """The device of the batches; the CPU without a Trainer."""
+        return torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
+
+    @property
+    def _overfitting(self) -> bool:
+        """True if every epoch repeats the same batches (`overfit_batches`)."""
+        # The Trainer sets this attribute in a helper, which the type checker does not see.
+        return self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
+
+    def _build_loader(self, samples: Dataset[Any], **options: Any) -> Loader:
+        return Loader(
+            DataLoader(
+                samples,
+                # Datasets gather whole batches.
+                collate_fn=_keep,
+                pin_memory=self._device.type == "cuda",
+                # Its own generator: every iteration draws a number, which must not change the model's random numbers.
+                generator=torch.Generator(),
+                **options,
+            )
+        )
+
     def _count_batches(self) -> int:
         """Count the batches that this process trained on.
 
@@ -115,3 +151,7 @@ class DataModule(LightningDataModule, ABC):
             return 0
         # Lightning annotates the counters with a base class that lacks this attribute.
         return int(self.trainer.fit_loop.epoch_loop.batch_progress.total.processed)  # type: ignore[attr-defined]
+
+
+def _keep(batch: Any) -> Any:
+    return batch

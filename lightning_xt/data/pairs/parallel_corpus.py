@@ -1,12 +1,12 @@
 """Base class of data modules of pairs: tokenizers, evaluation, prediction."""
 
 from abc import abstractmethod
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from lightning_xt.core.batch import EvaluationPairs
 from lightning_xt.data.base import DataModule
@@ -44,15 +44,10 @@ class ParallelCorpus(DataModule):
     """Tokens of a source that the model reads, the end token included. None = all."""
 
     def __init__(self, *, seed: int = 0, predict_source: str | None = None) -> None:
-        super().__init__()
-        # `logger=False`: Lightning refuses a data option with the name of a model option and another value.
-        self.save_hyperparameters(logger=False)
+        super().__init__(seed=seed)
         if "_instantiator" not in self.hparams:
             # Built from live objects, which a checkpoint loaded with `weights_only=True` cannot hold.
             self.hparams.clear()
-        if not 0 <= seed < 2**64:
-            raise ValueError(f"--data.seed must be from 0 to 2**64 - 1, not {seed}; set --data.seed 0 or more")
-        self.seed = seed
         self.predict_source = predict_source
         self._sources: list[Source] = []
         self._evaluation: dict[str, EvaluationBatches] = {}
@@ -149,29 +144,6 @@ class ParallelCorpus(DataModule):
         count = -(-len(batches) // world)
         return self._build_loader(_PaddedBatches(batches), sampler=range(rank, count * world, world), batch_size=None)
 
-    def _build_loader(self, pairs: Dataset[Any], **options: Any) -> Loader:
-        return Loader(
-            DataLoader(
-                pairs,
-                collate_fn=_keep,
-                pin_memory=self._device.type == "cuda",
-                # Its own generator: every iteration draws a number, which must not change the model's random numbers.
-                generator=torch.Generator(),
-                **options,
-            )
-        )
-
-    @property
-    def _device(self) -> torch.device:
-        """The device of the batches; the CPU without a Trainer."""
-        return torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
-
-    @property
-    def _overfitting(self) -> bool:
-        """True if every epoch repeats the same batches (`overfit_batches`)."""
-        # The Trainer sets this attribute in a helper, which the type checker does not see.
-        return self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
-
 
 class _PaddedBatches(Dataset[EvaluationPairs]):
     """The batches of a split, followed by copies of the first batch that are not scored.
@@ -187,8 +159,3 @@ class _PaddedBatches(Dataset[EvaluationPairs]):
             return self.batches[number]
         first = self.batches[0]
         return first._replace(index=torch.full_like(first.index, -1))
-
-
-def _keep(batch: Any) -> Any:
-    """Return a batch unchanged: the dataset gathers whole batches."""
-    return batch

@@ -4,8 +4,7 @@ from abc import abstractmethod
 from collections.abc import Iterable
 from typing import Any, Literal
 
-import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from lightning_xt.data.base import DataModule
 from lightning_xt.data.loading.loader import Loader
@@ -53,9 +52,7 @@ class ByteCorpus(DataModule):
         resident: bool | Literal["auto"] = "auto",
         predict_prompts: str | None = None,
     ) -> None:
-        super().__init__()
-        # `logger=False`: Lightning refuses a data option with the name of a model option and another value.
-        self.save_hyperparameters(logger=False)
+        super().__init__(seed=seed)
         where = f"--data {type(self).__name__}"
         check_option(where, "seq_len", seq_len, least=1)
         check_option(where, "batch_size", batch_size, least=1)
@@ -66,13 +63,10 @@ class ByteCorpus(DataModule):
                 f"--data.stride must be from 1 to --data.seq_len ({seq_len}), not {stride}, or bytes would be skipped; "
                 f"omit --data.stride for {seq_len}"
             )
-        if not 0 <= seed < 2**64:
-            raise ValueError(f"--data.seed must be from 0 to 2**64 - 1, not {seed}; set --data.seed 0 or more")
         self.seq_len = seq_len
         self.batch_size = batch_size
         self.eval_batch_size = batch_size if eval_batch_size is None else eval_batch_size
         self.stride = stride
-        self.seed = seed
         self.num_workers = num_workers
         self.resident = resident
         self.predict_prompts = predict_prompts
@@ -147,16 +141,13 @@ class ByteCorpus(DataModule):
     def train_dataloader(self) -> Loader:
         """Return endless training batches from the last saved position."""
         self.mark_training_start()
-        # The Trainer sets this attribute in a helper, which the type checker does not see.
-        overfit = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
         rank, world = self.rank_and_world
-        # `overfit_batches` repeats the same batches every epoch.
-        start = (lambda: 0) if overfit else (lambda: self.samples_seen)
+        start = (lambda: 0) if self._overfitting else (lambda: self.samples_seen)
         batches = CounterBatchSampler(self.batch_size, start=start, rank=rank, world=world)
         tokens = self._require_split("train")
         windows = TrainingWindows(tokens, self.seq_len, self.seed)
         self._on_device = load_resident(tokens, self._device, self.resident, self.describe())
-        return self._build_loader(windows if self._on_device is None else Starts(windows), batches)
+        return self._build_window_loader(windows if self._on_device is None else Starts(windows), batches)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Gather the windows of a batch on the device if the tokens are resident."""
@@ -185,27 +176,16 @@ class ByteCorpus(DataModule):
         windows = EvaluationWindows(self._require_split(split), self.seq_len, self.stride)
         rank, world = self.rank_and_world
         batches = batch_windows_once(len(windows), self.eval_batch_size, rank=rank, world=world)
-        return self._build_loader(windows, batches)
+        return self._build_window_loader(windows, batches)
 
-    def _build_loader(self, windows: Dataset[Any], batches: Iterable[list[int]]) -> Loader:
-        return Loader(
-            DataLoader(
-                windows,
-                batch_sampler=batches,
-                collate_fn=_keep,
-                num_workers=self.num_workers,
-                persistent_workers=self.num_workers > 0,
-                pin_memory=self._device.type == "cuda",
-                # Its own generator: every iteration draws a number, which must not change the model's random numbers.
-                generator=torch.Generator(),
-                **worker_options(self.num_workers),
-            )
+    def _build_window_loader(self, windows: Dataset[Any], batches: Iterable[list[int]]) -> Loader:
+        return self._build_loader(
+            windows,
+            batch_sampler=batches,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            **worker_options(self.num_workers),
         )
-
-    @property
-    def _device(self) -> torch.device:
-        """The device of the batches; the CPU without a Trainer."""
-        return torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
 
     def _require_split(self, split: str) -> MappedBytes:
         """Return the tokens of a split; raise a ValueError if it is shorter than one window."""
@@ -219,8 +199,3 @@ class ByteCorpus(DataModule):
                 f"split of {self.describe()} has {len(tokens)}; {smaller}{self.suggestions(split)}"
             )
         return tokens
-
-
-def _keep(batch: Any) -> Any:
-    """Return a batch unchanged: the dataset gathers whole batches."""
-    return batch
