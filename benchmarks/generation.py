@@ -21,7 +21,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from beams import UncachedBeams, sentences
+from beams import UncachedBeams, make_requests
 from common import interleave, report, row, say
 from torch import Tensor, nn
 from torch.nn import functional
@@ -194,7 +194,7 @@ def decode_padded(model: Autoregressive, prompts: Tensor, lengths: Tensor, new: 
 
 
 def beam(legs: Legs) -> dict[str, Any]:
-    network, requests, known = sentences(legs.options.device, 64 if legs.options.new >= 256 else 4)
+    network, requests, known = make_requests(legs.options.device, 64 if legs.options.new >= 256 else 4)
     decoder = convert_weights(network.decoder, "float32")
     uncached = UncachedBeams(decoder, beams=5)
     return legs.compare(

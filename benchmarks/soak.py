@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from common import report, say
-from data import MEGABYTE, anonymous, write_words
+from data import MEGABYTE, anonymous_memory, write_words
 
 COMMON = """
 seed_everything: 0
@@ -116,13 +116,13 @@ def count_resources(process: int, step: int, since: float) -> Look:
     children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
     for child in children:
         try:
-            memories.append(anonymous(child))
+            memories.append(anonymous_memory(child))
         except (OSError, StopIteration):
             continue
     return Look(
         seconds=time.monotonic() - since,
         step=step,
-        memory=anonymous(str(process)),
+        memory=anonymous_memory(str(process)),
         child_memory=statistics.mean(memories) if memories else 0.0,
         files=len(os.listdir(f"/proc/{process}/fd")),
         threads=len(os.listdir(f"/proc/{process}/task")),

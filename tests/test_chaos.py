@@ -1,4 +1,4 @@
-"""Runs that are killed, preempted, and killed while they save, end as those that were left alone."""
+"""Runs that are killed, preempted, and killed while they save, end as uninterrupted runs do."""
 
 import os
 import signal
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from chaos import kills, preemptions, saves
-from chaos.compare import differences, load
+from chaos.compare import find_differences, load
 from chaos.runs import RUN, Setting
 from lightning.pytorch import Callback, Trainer
 
@@ -21,28 +21,28 @@ from lightning_xt.training.step_boundaries import is_validation_due
 
 STEPS = 48
 SLICE = saves.SETTING
-"""What the default tests disturb in every way, and leave alone once."""
+"""Setting that the default tests disturb in every way and run once without a signal."""
 
 
 def test_each_choice_is_made_in_half_of_the_settings():
     assert len(set(kills.SETTINGS)) == 8
     for name in ("pairs", "accumulate", "processes", "average", "at_epochs_end"):
         assert set(Counter(getattr(each, name) for each in kills.SETTINGS).values()) == {4}
-    # What fits into memory has no workers.
+    # A corpus in memory has no workers.
     assert Counter(each.workers for each in kills.SETTINGS if not each.pairs) == {0: 2, 2: 2}
 
 
 def test_a_run_that_is_disturbed_ends_as_if_nothing_had_been(tmp_path):
-    planned = kills.plans(SLICE, 2, STEPS, "slice")
+    planned = kills.make_plans(SLICE, 2, STEPS, "slice")
     assert kills.check(SLICE, tmp_path, planned[1:], STEPS)[1] == []
-    assert saves.check(tmp_path, saves.plans(1, STEPS, "slice"), STEPS) == (1, [])
+    assert saves.check(tmp_path, saves.make_plans(1, STEPS, "slice"), STEPS) == (1, [])
     # Validations with which an epoch ends, and the second with which the run does.
     stop = {"moment": "validation", "signal": "SIGTERM", "target": 0, "delay": 0.0, "seed": 0}
     assert preemptions.check(SLICE, tmp_path, [{**stop, "step": step} for step in (23, STEPS)], STEPS) == (2, [])
     whole, other = tmp_path / "whole" / RUN, tmp_path / "stopped" / RUN
     assert load(other / "checkpoints/last.ckpt")["TextFiles"]["samples_seen"] == STEPS * 4
     assert len((other / "metrics.csv").read_text().splitlines()) == STEPS + 1
-    # What differs is told by name.
+    # Each difference is reported by name.
     changed = load(other / "checkpoints/last.ckpt")
     changed["state_dict"]["decoder.token_embedding.weight"][0, 0] += 1e-7
     torch.save(changed, other / "checkpoints/last.ckpt")
@@ -52,14 +52,14 @@ def test_a_run_that_is_disturbed_ends_as_if_nothing_had_been(tmp_path):
     (other / "metrics.csv").write_text("\n".join([*lines[:5], ",".join(cells), *lines[6:]]) + "\n")
     with (other / "samples.txt").open("a") as file:
         file.write("=== step 48 ===\n")
-    assert [line.split(":")[0] for line in differences(whole, other)] == [
+    assert [line.split(":")[0] for line in find_differences(whole, other)] == [
         "checkpoints/last.ckpt/state_dict/decoder.token_embedding.weight",
         "metrics.csv/4/train/loss",
         "samples.txt",
     ]
 
 
-def test_two_processes_stop_together_when_one_is_told(tmp_path):
+def test_two_processes_stop_together_when_one_gets_a_signal(tmp_path):
     setting = Setting(pairs=False, workers=0, accumulate=2, processes=2, average=False)
     plan = {"moment": "step", "step": 9, "signal": "SIGUSR1", "target": 1, "delay": 0.02, "seed": 0}
     assert preemptions.check(setting, tmp_path, [plan], 16) == (1, [])
@@ -68,19 +68,19 @@ def test_two_processes_stop_together_when_one_is_told(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("setting", kills.SETTINGS, ids=str)
 def test_every_setting_is_killed(setting, tmp_path):
-    assert kills.check(setting, tmp_path, kills.plans(setting, 10, 240, str(setting)), 240)[1] == []
+    assert kills.check(setting, tmp_path, kills.make_plans(setting, 10, 240, str(setting)), 240)[1] == []
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("setting", preemptions.SETTINGS, ids=str)
 def test_every_setting_is_preempted(setting, tmp_path):
-    planned = preemptions.plans(setting, 10, 240, str(setting))
+    planned = preemptions.make_plans(setting, 10, 240, str(setting))
     assert preemptions.check(setting, tmp_path, planned, 240) == (10, [])
 
 
 @pytest.mark.slow
 def test_a_run_is_killed_while_it_saves(tmp_path):
-    assert saves.check(tmp_path, saves.plans(15, 240, "slow"), 240) == (15, [])
+    assert saves.check(tmp_path, saves.make_plans(15, 240, "slow"), 240) == (15, [])
 
 
 def test_a_signal_before_training_leaves_nothing(fresh, monkeypatch, capsys):
@@ -92,14 +92,14 @@ def test_a_signal_before_training_leaves_nothing(fresh, monkeypatch, capsys):
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_a_run_that_is_told_before_its_first_step_has_nothing_to_go_on_with(fresh, monkeypatch, capsys):
-    def told(self, load=TextFiles.train_dataloader):
+def test_a_run_that_gets_a_signal_before_its_first_step_has_nothing_to_resume(fresh, monkeypatch, capsys):
+    def signal_first(self, load=TextFiles.train_dataloader):
         # As where several processes start.
         find_installed_signals().waits = True
         os.kill(os.getpid(), signal.SIGTERM)
         return load(self)
 
-    monkeypatch.setattr(TextFiles, "train_dataloader", told)
+    monkeypatch.setattr(TextFiles, "train_dataloader", signal_first)
     assert main(["fit", "-c", "tiny.yaml"]) == 75
     assert "stopped by SIGTERM before its first step; run the command again" in capsys.readouterr().err
     assert not Path("runs").exists()
@@ -144,7 +144,7 @@ def test_a_process_that_was_forked_leaves_the_signal_to_the_other():
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
 
 
-def test_a_run_that_is_not_saved_is_not_to_be_gone_on_with(fresh, monkeypatch, capsys):
+def test_a_run_that_is_not_saved_cannot_be_resumed(fresh, monkeypatch, capsys):
     options = ["fit", "-c", "tiny.yaml", "--trainer.enable_checkpointing", "false"]
     assert main(options) == 0
     assert not list(Path("runs").rglob("*.ckpt"))
@@ -155,10 +155,10 @@ def test_a_run_that_is_not_saved_is_not_to_be_gone_on_with(fresh, monkeypatch, c
 
 
 def test_what_the_user_interrupts_ends_with_130(fresh, monkeypatch, capsys):
-    def interrupted(self):
+    def interrupt(self):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(TextFiles, "train_dataloader", interrupted)
+    monkeypatch.setattr(TextFiles, "train_dataloader", interrupt)
     # Lightning ignores the signal from then on.
     before = signal.getsignal(signal.SIGINT)
     try:
@@ -174,7 +174,7 @@ def test_a_checkpoint_may_owe_nothing(callbacks):
     assert read_owed_validation({"callbacks": {"Preemption": {"owed": {"train/loss": 1.0}}}}) == {"train/loss": 1.0}
 
 
-def test_a_stop_that_must_wait_is_no_validation(fresh):
+def test_a_stop_that_must_wait_is_not_a_validation(fresh):
     class Asks(Callback):
         def on_train_batch_end(self, trainer, *args):
             trainer.should_stop = True

@@ -1,9 +1,9 @@
-"""Kills runs, preempts them, kills them while they save, gives them broken input, and counts what they bear.
+"""Kill runs, preempt them, kill them while they save, give them broken input, and count the runs that survive.
 
     python tests/chaos/check.py [--suites kills preemptions saves malformed] [--seed 1] [--folder FOLDER]
 
-Every run is a command line of its own, in processes of its own. It is compared with one that was left alone:
-checkpoints, metrics, TensorBoard and samples must be the same, bit for bit; what measures time is left out.
+Every run is a separate command line in separate processes. It is compared with an uninterrupted run:
+checkpoints, metrics, TensorBoard and samples must be the same, bit for bit; timings are ignored.
 """
 
 import argparse
@@ -23,53 +23,53 @@ from chaos import kills, preemptions, saves
 
 STEPS = 240
 Outcome = tuple[int, int, str, list[str]]
-"""How many were good, of how many, of what, and what was wrong."""
+"""Number of good runs, number of runs, what they ran, and the problems."""
 
 
-def killed(folder: Path, seed: str) -> list[tuple[int, Callable[[], Outcome]]]:
-    """The jobs of the suite, each with the number of processes it keeps busy."""
+def plan_kills(folder: Path, seed: str) -> list[tuple[int, Callable[[], Outcome]]]:
+    """Return the jobs of the suite, each with the number of processes it keeps busy."""
 
-    def one(number: int) -> Outcome:
+    def check(number: int) -> Outcome:
         setting = kills.SETTINGS[number]
-        planned = kills.plans(setting, 10, STEPS, f"{seed} {number}")
+        planned = kills.make_plans(setting, 10, STEPS, f"{seed} {number}")
         history, found = kills.check(setting, folder / f"kills-{number}", planned, STEPS)
         return (0 if found else len(planned)), len(planned), f"{setting}: {history}", found
 
-    return [(each.processes, lambda n=n: one(n)) for n, each in enumerate(kills.SETTINGS)]
+    return [(each.processes, lambda n=n: check(n)) for n, each in enumerate(kills.SETTINGS)]
 
 
-def preempted(folder: Path, seed: str) -> list[tuple[int, Callable[[], Outcome]]]:
-    """Likewise."""
+def plan_preemptions(folder: Path, seed: str) -> list[tuple[int, Callable[[], Outcome]]]:
+    """Return the jobs of the suite, each with its number of processes."""
 
-    def one(number: int) -> Outcome:
+    def check(number: int) -> Outcome:
         setting = preemptions.SETTINGS[number]
-        planned = preemptions.plans(setting, 10, STEPS, f"{seed} {number}")
+        planned = preemptions.make_plans(setting, 10, STEPS, f"{seed} {number}")
         clean, found = preemptions.check(setting, folder / f"preemptions-{number}", planned, STEPS)
         return clean, len(planned), str(setting), found
 
-    return [(each.processes, lambda n=n: one(n)) for n, each in enumerate(preemptions.SETTINGS)]
+    return [(each.processes, lambda n=n: check(n)) for n, each in enumerate(preemptions.SETTINGS)]
 
 
-def saved(folder: Path, seed: str) -> list[tuple[int, Callable[[], Outcome]]]:
-    """Likewise."""
+def plan_saves(folder: Path, seed: str) -> list[tuple[int, Callable[[], Outcome]]]:
+    """Return the jobs of the suite, each with its number of processes."""
 
-    def one(number: int) -> Outcome:
-        planned = saves.plans(15, STEPS, f"{seed} {number}")
+    def check(number: int) -> Outcome:
+        planned = saves.make_plans(15, STEPS, f"{seed} {number}")
         intact, found = saves.check(folder / f"saves-{number}", planned, STEPS)
         return intact, len(planned), f"saves {number}", found
 
-    return [(1, lambda n=n: one(n)) for n in range(2)]
+    return [(1, lambda n=n: check(n)) for n in range(2)]
 
 
 SUITES = {
-    "kills": (killed, "identical"),
-    "preemptions": (preempted, "clean"),
-    "saves": (saved, "intact"),
+    "kills": (plan_kills, "identical"),
+    "preemptions": (plan_preemptions, "clean"),
+    "saves": (plan_saves, "intact"),
 }
 
 
 def run(suite: str, folder: Path, seed: str) -> tuple[str, bool]:
-    """Runs a suite, two processes at a time; gives its line, and whether all was good."""
+    """Run a suite, two processes at a time; return its line, and whether all runs were good."""
     jobs, word = SUITES[suite]
     good = total = 0
     made = jobs(folder, seed)
@@ -85,14 +85,14 @@ def run(suite: str, folder: Path, seed: str) -> tuple[str, bool]:
 
 
 def main() -> int:
-    """Returns 0 if everything was borne."""
+    """Return 0 if all runs were good."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--suites", nargs="+", default=[*SUITES, "malformed"], choices=[*SUITES, "malformed"])
     parser.add_argument("--seed", type=int, default=random.randrange(10**6), help="chooses the moments")
     parser.add_argument("--folder", type=Path, help="where to run and leave everything; else a temporary one")
     args = parser.parse_args()
     print(f"seed {args.seed}", flush=True)
-    lines, borne = [], True
+    lines, passed = [], True
     with tempfile.TemporaryDirectory() as temporary:
         for suite in args.suites:
             began = time.monotonic()
@@ -103,10 +103,10 @@ def main() -> int:
             else:
                 line, good = run(suite, args.folder or Path(temporary), str(args.seed))
             lines.append(line)
-            borne = borne and good
+            passed = passed and good
             print(f"  {suite}: {(time.monotonic() - began) / 60:.0f} minutes", flush=True)
     print("\n".join(lines))
-    return 0 if borne else 1
+    return 0 if passed else 1
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What two runs differ in, bit for bit; what measures time is left out."""
+"""Differences between two runs, bit for bit, timings aside."""
 
 import csv
 import logging
@@ -11,18 +11,18 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 TIMED = {"tokens_per_second", "step_ms", "data_wait", "mfu", "peak_memory_gb"}
 FORGOTTEN = {"current_score"}
-"""What Lightning saves of a ModelCheckpoint but does not restore; nothing depends on it."""
+"""Values of a ModelCheckpoint that Lightning saves but does not restore; nothing depends on them."""
 
-# TensorBoard tells that it hides what a resumed run did anew.
+# TensorBoard reports that it hides the steps that a resumed run repeated.
 logging.getLogger("tensorboard").setLevel(logging.ERROR)
 
 
 class RunError(Exception):
-    """A run did not do what it was started for."""
+    """Error: a run did not end as its plan says."""
 
 
 def last_step(run: Path) -> int:
-    """The last step in a run's metrics; -1 where there is none."""
+    """Return the last step in a run's metrics; -1 if there is none."""
     try:
         last = (run / "metrics.csv").read_bytes().splitlines(keepends=True)[-1]
     except (FileNotFoundError, IndexError):
@@ -31,33 +31,33 @@ def last_step(run: Path) -> int:
     return int(step) if last.endswith(b"\n") and step.isdigit() else -1
 
 
-def differences(whole: Path, other: Path) -> Iterator[str]:
-    """What two runs differ in, one line each."""
+def find_differences(uninterrupted: Path, other: Path) -> Iterator[str]:
+    """Yield a line for each difference between two runs."""
     for kind in ("last", "best"):
         name = f"checkpoints/{kind}.ckpt"
-        yield from unequal(load(whole / name), load(other / name), name)
-    yield from unequal(metrics(whole), metrics(other), "metrics.csv")
-    curves = scalars(other)
-    yield from unequal(scalars(whole), curves, "TensorBoard")
+        yield from compare(load(uninterrupted / name), load(other / name), name)
+    yield from compare(read_metrics(uninterrupted), read_metrics(other), "metrics.csv")
+    curves = read_scalars(other)
+    yield from compare(read_scalars(uninterrupted), curves, "TensorBoard")
     for name, points in curves.items():
         steps = [step for step, _ in points]
         # Lightning adds the epoch to whatever it logs, so twice to a step that is validated.
         if name != "epoch" and steps != sorted(set(steps)):
             yield f"TensorBoard/{name}: the steps do not increase: {steps}"
-    yield from unequal(*((run / "samples.txt").read_text() for run in (whole, other)), "samples.txt")
+    yield from compare(*((run / "samples.txt").read_text() for run in (uninterrupted, other)), "samples.txt")
 
 
-def unequal(one: Any, other: Any, name: str) -> Iterator[str]:
-    """Names the leaves in which two values differ."""
+def compare(one: Any, other: Any, name: str) -> Iterator[str]:
+    """Yield a line for each leaf in which two values differ."""
     if isinstance(one, dict) and isinstance(other, dict):
         for key in sorted((one.keys() | other.keys()) - FORGOTTEN, key=str):
             if key in one and key in other:
-                yield from unequal(one[key], other[key], f"{name}/{key}")
+                yield from compare(one[key], other[key], f"{name}/{key}")
             else:
                 yield f"{name}/{key}: only in the {'uninterrupted' if key in one else 'resumed'} run"
     elif isinstance(one, list | tuple) and isinstance(other, list | tuple) and len(one) == len(other):
         for number, (left, right) in enumerate(zip(one, other, strict=True)):
-            yield from unequal(left, right, f"{name}/{number}")
+            yield from compare(left, right, f"{name}/{number}")
     elif isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
         if one.dtype != other.dtype or not torch.equal(one, other):
             yield f"{name}: tensors differ"
@@ -66,13 +66,13 @@ def unequal(one: Any, other: Any, name: str) -> Iterator[str]:
 
 
 def load(checkpoint: Path) -> dict[str, Any]:
-    """A checkpoint's content."""
+    """Load a checkpoint's content."""
     content: dict[str, Any] = torch.load(checkpoint, weights_only=True)
     return content
 
 
-def metrics(run: Path) -> dict[str, dict[str, str]]:
-    """The values of `metrics.csv` as they are written, by step."""
+def read_metrics(run: Path) -> dict[str, dict[str, str]]:
+    """Read the values of `metrics.csv` as they are written, by step."""
     with (run / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     table = {row["step"]: {name: value for name, value in row.items() if name not in TIMED} for row in rows}
@@ -81,8 +81,8 @@ def metrics(run: Path) -> dict[str, dict[str, str]]:
     return table
 
 
-def scalars(run: Path) -> dict[str, list[tuple[int, float]]]:
-    """The points of each curve that TensorBoard shows."""
+def read_scalars(run: Path) -> dict[str, list[tuple[int, float]]]:
+    """Read the points of each curve that TensorBoard shows."""
     events = EventAccumulator(str(run), size_guidance={"scalars": 0}).Reload()
     names = [name for name in events.Tags()["scalars"] if name not in TIMED]
     return {name: [(event.step, event.value) for event in events.Scalars(name)] for name in names}

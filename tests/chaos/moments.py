@@ -1,4 +1,4 @@
-"""A callback for runs that are to be killed: it finds the moment, and sends the signal from within."""
+"""Callback that sends a signal to its own run at a planned moment."""
 
 import io
 import json
@@ -14,17 +14,17 @@ import torch
 from lightning.pytorch import Callback
 
 PLAN = "LIGHTNING_XT_CHAOS"
-"""The environment variable that holds a plan, as JSON; without it nothing happens."""
+"""Environment variable with a plan as JSON; no signal is sent without it."""
 
 
 class Moments(Callback):
-    """Sends a signal once, when a plan says so; and keeps a list of what was saved.
+    """Callback that sends a signal once, at the plan's moment, and lists the files that were saved.
 
     A plan has
 
     - `moment`: setup, step, validation, sampling, saving (while `file` is written), renaming (when it is written, but
       not yet in its place) or saved (when it is in its place)
-    - `step`: optimizer steps after which the moment is waited for
+    - `step`: optimizer steps after which the moment counts
     - `file`: name of the checkpoint that is saved
     - `signal`: its name
     - `target`: the rank it is sent to, or "all" processes of the run, loader workers included
@@ -45,11 +45,11 @@ class Moments(Callback):
         self._watch_files()
         samples = pl_module.samples
 
-        def watched(*args):
+        def watch(*args):
             self._at("sampling")
             return samples(*args)
 
-        pl_module.samples = watched
+        pl_module.samples = watch
         self._at("setup")
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
@@ -61,7 +61,7 @@ class Moments(Callback):
     def _is_due(self, moment, file=None):
         if self.sent or self.plan["moment"] != moment or self.plan.get("file") != file:
             return False
-        # Those who do not get the signal leave it to those who do.
+        # Only a process that gets the signal sends it.
         here = self.plan["target"] in (self.trainer.global_rank, "all" if self.trainer.is_global_zero else None)
         return here and self.trainer.global_step >= self.plan.get("step", 0)
 
@@ -79,15 +79,15 @@ class Moments(Callback):
         if number == signal.SIGKILL:
             os.kill(to, number)
         else:
-            # From outside: a loader's worker ends when the process that it works for tells it to.
+            # From outside: a loader's worker ends with the process that it works for.
             subprocess.run(["kill", f"-{number.value}", "--", str(to)], check=True, start_new_session=True)
 
     def _watch_files(self):
-        """Looks over the shoulder of whatever saves a checkpoint."""
+        """Replace torch.save and os.replace by versions that send the signal in between."""
         save, replace = torch.save, os.replace
 
-        def saved(content, file, *args, **kwargs):
-            name = _checkpoint(getattr(file, "name", ""))
+        def save_watched(content, file, *args, **kwargs):
+            name = _checkpoint_name(getattr(file, "name", ""))
             if name is None:
                 return save(content, file, *args, **kwargs)
             written = io.BytesIO()
@@ -103,8 +103,8 @@ class Moments(Callback):
             file.write(data)
             return None
 
-        def replaced(source, target, **kwargs):
-            name = _checkpoint(str(source))
+        def replace_watched(source, target, **kwargs):
+            name = _checkpoint_name(str(source))
             if name is not None and self._is_due("renaming", name):
                 self.sent = True
                 self._send()
@@ -116,11 +116,11 @@ class Moments(Callback):
                     self.sent = True
                     self._send()
 
-        torch.save, os.replace = saved, replaced
+        torch.save, os.replace = save_watched, replace_watched
 
 
-def _checkpoint(part):
-    """The name of the checkpoint whose unfinished file this is; of those of single steps, `step.ckpt`."""
+def _checkpoint_name(part):
+    """Return the name of an unfinished file's checkpoint; `step.ckpt` for checkpoints of single steps."""
     name = Path(part).name
     if not (name.startswith(".") and name.endswith(".ckpt.part")):
         return None

@@ -1,11 +1,24 @@
-"""Runs that are told to stop, at any moment and whichever of their processes is told, save once and go on exactly."""
+"""Runs that get a signal to stop, at any moment and in any of their processes, save once and resume exactly."""
 
 import random
 from pathlib import Path
 from typing import Any
 
-from chaos.compare import RunError, differences, load
-from chaos.runs import RESUME, RUN, SAVED, Ended, Setting, completed, fit, last_line, prepare, saves, signals, whole
+from chaos.compare import RunError, find_differences, load
+from chaos.runs import (
+    RESUME,
+    RUN,
+    SAVED,
+    Outcome,
+    Setting,
+    complete,
+    fit,
+    last_line,
+    prepare,
+    read_saves,
+    read_signals,
+    run_uninterrupted,
+)
 
 SETTINGS = [
     Setting(pairs=False, workers=2, accumulate=1, processes=1, average=True),
@@ -16,11 +29,11 @@ SETTINGS = [
 ]
 MOMENTS = ("step", "validation", "sampling", "saving", "setup")
 BOUND = 60
-"""Seconds within which a run that is told to stop must have ended."""
+"""Seconds within which a run must end after the signal."""
 
 
-def plans(setting: Setting, count: int, steps: int, seed: str) -> list[dict[str, Any]]:
-    """So many signals, spread over a run."""
+def make_plans(setting: Setting, count: int, steps: int, seed: str) -> list[dict[str, Any]]:
+    """Return `count` signals, spread over a run."""
     draw = random.Random(seed)
     made = []
     for number in range(count):
@@ -29,7 +42,7 @@ def plans(setting: Setting, count: int, steps: int, seed: str) -> list[dict[str,
         made.append(
             {
                 "moment": moment,
-                # Before its first step a run that goes on knows of none.
+                # A resumed run counts no steps before its first.
                 "step": 0 if moment == "setup" else SAVED + int((steps - 3 * SAVED) * (number + draw.random()) / count),
                 "file": "last.ckpt" if moment == "saving" else None,
                 "signal": draw.choice(["SIGTERM", "SIGUSR1"]),
@@ -45,30 +58,30 @@ def plans(setting: Setting, count: int, steps: int, seed: str) -> list[dict[str,
 
 
 def check(setting: Setting, folder: Path, stops: list[dict[str, Any]], steps: int) -> tuple[int, list[str]]:
-    """Runs a setting both ways.
+    """Run a setting with and without signals.
 
     Returns:
-        How often it stopped as it should, and what was wrong.
+        The number of correct stops, and the problems.
     """
     start = [*prepare(setting, folder), *setting.options(steps)]
     clean = 0
     stopped = folder / "stopped"
     try:
-        whole(folder, start)
+        run_uninterrupted(folder, start)
         for number, plan in enumerate(stops):
-            before = saves(stopped)
+            before = read_saves(stopped)
             ended = fit(stopped, RESUME if number else start, plan)
-            _check_end(ended, plan, stopped, saves(stopped)[len(before) :])
+            _check_end(ended, plan, stopped, read_saves(stopped)[len(before) :])
             clean += 1
-        completed(stopped, RESUME)
+        complete(stopped, RESUME)
     except RunError as error:
         return clean, [str(error)]
-    found = list(differences(folder / "whole" / RUN, stopped / RUN))
+    found = list(find_differences(folder / "whole" / RUN, stopped / RUN))
     return (0 if found else clean), found
 
 
-def _check_end(ended: Ended, plan: dict[str, Any], folder: Path, saved: list[dict[str, Any]]) -> None:
-    """Raises a RunError if a run did not stop as it should."""
+def _check_end(ended: Outcome, plan: dict[str, Any], folder: Path, saved: list[dict[str, Any]]) -> None:
+    """Raise a RunError if a run did not stop as it should."""
     if ended.code != 75:
         raise RunError(f"exit code {ended.code} in {plan}: {last_line(ended.said)}")
     if ended.seconds > BOUND:
@@ -81,12 +94,12 @@ def _check_end(ended: Ended, plan: dict[str, Any], folder: Path, saved: list[dic
         if saved:
             raise RunError(f"saves {saved}, in {plan}")
         return
-    # Told within a step, it ends with that step or, where several batches make one, with its last; a signal that comes
-    # just after the end of a step is seen at the next one's.
-    told = signals(folder)[-1]["step"]
+    # After a signal within a step, the run ends with that step or, with accumulation, with its last batch; a signal
+    # just after the end of a step is seen at the end of the next one.
+    signalled = read_signals(folder)[-1]["step"]
     last = load(folder / RUN / "checkpoints/last.ckpt")["global_step"]
-    if not told <= last <= told + 2:
-        raise RunError(f"last.ckpt is at step {last}, told at {told}, in {plan}")
+    if not signalled <= last <= signalled + 2:
+        raise RunError(f"last.ckpt is at step {last}, signalled at {signalled}, in {plan}")
     steps = [each["step"] for each in saved if each["name"] == "last.ckpt"]
     if steps.count(last) != 1 or len(set(steps)) != len(steps):
         raise RunError(f"saves last.ckpt at steps {steps}, in {plan}")

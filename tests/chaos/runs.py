@@ -1,4 +1,4 @@
-"""Runs of the command line in processes of their own, and the signals that they are to get."""
+"""Runs of the command line in separate processes, and the signals that they get."""
 
 import contextlib
 import json
@@ -52,14 +52,14 @@ sample_text: {generation: {max_new_tokens: 4}}
 SAVED = 8
 """Optimizer steps between two checkpoints."""
 SECONDS = 240
-"""A process that takes longer hangs."""
+"""Seconds after which a process counts as hanging."""
 RUN = Path("runs/chaos/0")
 RESUME = ["-c", str(RUN / "config.yaml"), "--ckpt_path", "last"]
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A way to run."""
+    """Options of a run."""
 
     pairs: bool
     workers: int
@@ -67,7 +67,7 @@ class Setting:
     processes: int
     average: bool
     at_epochs_end: bool = False
-    """Whether checkpoints are saved where epochs end."""
+    """True saves checkpoints at the ends of epochs."""
     keep: int = 0
 
     def __str__(self) -> str:
@@ -79,8 +79,8 @@ class Setting:
         )
 
     def options(self, steps: int) -> list[str]:
-        """The options of a run of so many optimizer steps."""
-        # The second is a multiple of neither, but for the end of the run.
+        """Return the options of a run of `steps` optimizer steps."""
+        # Within epochs: the epoch is not a multiple of the interval, except at the end of the run.
         epoch = SAVED if self.at_epochs_end else SAVED * 7 // 4
         options = {
             "--data.num_workers": self.workers,
@@ -95,13 +95,13 @@ class Setting:
             "--keep_checkpoints": self.keep,
         }
         if self.pairs:
-            # What fits into memory has no workers.
+            # A corpus in memory has no workers.
             options.pop("--data.num_workers")
         return [f"{name}={value}" for name, value in options.items()]
 
 
 def prepare(setting: Setting, folder: Path) -> list[str]:
-    """Writes what runs of a setting read into a folder; gives how they are told of it from a folder beside."""
+    """Write the inputs of a setting into a folder; return the options that name them from a folder within it."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "corpus.txt").write_text("".join(random.Random(0).choices("the quick brown fox\n", k=4000)))
     pairs = sentences(200)
@@ -116,25 +116,25 @@ def prepare(setting: Setting, folder: Path) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Ended:
-    """How a process ended."""
+class Outcome:
+    """Outcome of a process."""
 
     code: int
     seconds: float
-    """From the signal of the plan to the end of the last process; from the start where there was none."""
+    """Seconds from the plan's signal, or else from the start, to the end of the last process."""
     said: str
 
 
-def fit(folder: Path, options: list[str], plan: dict[str, Any] | None = None) -> Ended:
-    """Runs `fit` in a folder until the last of its processes has ended, however.
+def fit(folder: Path, options: list[str], plan: dict[str, Any] | None = None) -> Outcome:
+    """Run `fit` in a folder until the last of its processes has ended.
 
     Args:
-        folder: where.
+        folder: the current folder of the run.
         options: of the command.
-        plan: the signal that it is to get, see `Moments`.
+        plan: the signal to send, see `Moments`.
 
     Raises:
-        RunError: it hangs, or one of its processes does.
+        RunError: the run or one of its processes hangs.
     """
     folder.mkdir(exist_ok=True)
     (folder / "signals.jsonl").unlink(missing_ok=True)
@@ -144,7 +144,7 @@ def fit(folder: Path, options: list[str], plan: dict[str, Any] | None = None) ->
     environment[PLAN] = json.dumps(plan or {})
     started = time.time()
     (folder / "output.txt").write_bytes(b"")
-    # A group of its own holds the workers and the other processes too.
+    # The process group holds the workers and the other processes too.
     process = warm.Command(
         ["fit", *options], folder=folder, environment=environment, stdout=folder / "output.txt", session=True
     )
@@ -152,10 +152,10 @@ def fit(folder: Path, options: list[str], plan: dict[str, Any] | None = None) ->
     left: list[int] = []
     try:
         code = process.wait(SECONDS)
-        while (left := _group(process.pid)) and time.time() < started + SECONDS:
+        while (left := _find_group(process.pid)) and time.time() < started + SECONDS:
             time.sleep(0.02)
     except subprocess.TimeoutExpired:
-        # Has every process say where it hangs.
+        # SIGABRT makes every process print its stack.
         os.killpg(process.pid, signal.SIGABRT)
         time.sleep(5)
     finally:
@@ -167,12 +167,12 @@ def fit(folder: Path, options: list[str], plan: dict[str, Any] | None = None) ->
         raise RunError(f"hangs: not done after {SECONDS} seconds, see {folder / 'output.txt'}")
     if left:
         raise RunError(f"leaves processes behind: {len(left)} run on after {SECONDS} seconds")
-    sent = signals(folder)
-    return Ended(code, time.time() - (sent[-1]["time"] if sent else started), said)
+    sent = read_signals(folder)
+    return Outcome(code, time.time() - (sent[-1]["time"] if sent else started), said)
 
 
-def _group(number: int) -> list[int]:
-    """The processes of a group that run."""
+def _find_group(number: int) -> list[int]:
+    """Return the running processes of a group."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
@@ -182,36 +182,36 @@ def _group(number: int) -> list[int]:
     return found
 
 
-def completed(folder: Path, options: list[str]) -> None:
-    """Runs `fit` to its end.
+def complete(folder: Path, options: list[str]) -> None:
+    """Run `fit` to its end.
 
     Raises:
-        RunError: it ends with another exit code than 0.
+        RunError: the exit code is not 0.
     """
     ended = fit(folder, options)
     if ended.code != 0:
         raise RunError(f"ends with exit code {ended.code}, its last line is: {last_line(ended.said)}")
 
 
-def whole(folder: Path, options: list[str]) -> None:
-    """Runs `fit` to its end where nothing disturbs it, unless that has been done."""
+def run_uninterrupted(folder: Path, options: list[str]) -> None:
+    """Run `fit` to its end without signals, unless that has been done."""
     if not (folder / "whole").is_dir():
-        completed(folder / "whole", options)
+        complete(folder / "whole", options)
 
 
 def last_line(text: str) -> str:
     return text.rpartition("\n")[2]
 
 
-def signals(folder: Path) -> list[dict[str, Any]]:
-    """What was sent to the last process of a folder."""
-    return _lines(folder / "signals.jsonl")
+def read_signals(folder: Path) -> list[dict[str, Any]]:
+    """Read the signals that were sent to the last process of a folder."""
+    return _read_lines(folder / "signals.jsonl")
 
 
-def saves(folder: Path) -> list[dict[str, Any]]:
-    """What all processes of a folder have saved."""
-    return _lines(folder / "saves.jsonl")
+def read_saves(folder: Path) -> list[dict[str, Any]]:
+    """Read the saves of all processes of a folder."""
+    return _read_lines(folder / "saves.jsonl")
 
 
-def _lines(file: Path) -> list[dict[str, Any]]:
+def _read_lines(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []

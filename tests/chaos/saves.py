@@ -1,11 +1,11 @@
-"""A run that is killed while it saves leaves every checkpoint whole, the one of before or the new one."""
+"""A run that is killed while it saves leaves every checkpoint complete, the old one or the new one."""
 
 import random
 from pathlib import Path
 from typing import Any
 
-from chaos.compare import RunError, differences, load
-from chaos.runs import RESUME, RUN, SAVED, Setting, completed, fit, last_line, prepare, whole
+from chaos.compare import RunError, find_differences, load
+from chaos.runs import RESUME, RUN, SAVED, Setting, complete, fit, last_line, prepare, run_uninterrupted
 from lightning_xt.checkpoints.checkpoint import Checkpoint
 
 SETTING = Setting(pairs=False, workers=0, accumulate=1, processes=1, average=True, at_epochs_end=True, keep=2)
@@ -13,13 +13,13 @@ MOMENTS = ("saving", "saving", "renaming", "saved")
 FILES = ("last.ckpt", "best.ckpt", "step.ckpt")
 
 
-def plans(count: int, steps: int, seed: str) -> list[dict[str, Any]]:
-    """So many kills while something is saved, spread over a run."""
+def make_plans(count: int, steps: int, seed: str) -> list[dict[str, Any]]:
+    """Return `count` kills during saves, spread over a run."""
     draw = random.Random(seed)
     return [
         {
             "moment": MOMENTS[number % len(MOMENTS)],
-            # A loss that is the lowest so far is seldom late in a run.
+            # Late in a run the loss is seldom the lowest so far.
             "file": FILES[number % (3 if number < count // 2 else 1)],
             "step": 2 * SAVED + int((steps - 4 * SAVED) * number / count),
             "signal": "SIGKILL",
@@ -31,16 +31,16 @@ def plans(count: int, steps: int, seed: str) -> list[dict[str, Any]]:
 
 
 def check(folder: Path, kills: list[dict[str, Any]], steps: int) -> tuple[int, list[str]]:
-    """Kills a run while it saves.
+    """Kill a run while it saves.
 
     Returns:
-        How often everything was intact, and what was not.
+        The number of kills after which everything was intact, and the problems.
     """
     start = [*prepare(SETTING, folder), *SETTING.options(steps)]
     intact = 0
     into = folder / "saved"
     try:
-        whole(folder, start)
+        run_uninterrupted(folder, start)
         before = 0
         for number, plan in enumerate(kills):
             ended = fit(into, RESUME if number else start, plan)
@@ -53,8 +53,8 @@ def check(folder: Path, kills: list[dict[str, Any]], steps: int) -> tuple[int, l
                 raise RunError(f"last.ckpt is at step {step} after {plan}, and was at {before}")
             before = step
             intact += 1
-        completed(into, RESUME)
+        complete(into, RESUME)
     except (RunError, ValueError) as error:
         return intact, [str(error)]
-    found = list(differences(folder / "whole" / RUN, into / RUN))
+    found = list(find_differences(folder / "whole" / RUN, into / RUN))
     return (0 if found else intact), found

@@ -1,4 +1,4 @@
-"""What the cluster's ways to run are compared with."""
+"""Uninterrupted run that the cluster's runs are compared with."""
 
 from pathlib import Path
 
@@ -7,9 +7,9 @@ from cluster.jobs import fit, write_inputs
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run of two processes that Lightning started, and nobody stopped."""
-    folder = tmp_path_factory.mktemp("whole")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Finish a run of two processes that Lightning starts, without a signal."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
     write_inputs(folder)
     fit(folder / "two", "--name=whole", "--trainer.devices=2", "--trainer.strategy=ddp")
     return folder / "two/runs/whole/0"

@@ -1,4 +1,4 @@
-"""Starts the scripts of configs/cluster on this machine, with stand-ins for what a cluster has."""
+"""Scripts of configs/cluster run on this machine, with stand-ins for the cluster's programs."""
 
 import contextlib
 import os
@@ -17,12 +17,12 @@ from chaos.runs import LANGUAGE
 HERE = Path(__file__).parent
 SCRIPTS = HERE.parents[1] / "configs" / "cluster"
 SECONDS = 60
-"""What takes longer hangs."""
+"""Seconds after which a script counts as hanging."""
 STEPS = 120
 
 
-def free_port(first: int = 15000, last: int = 24999) -> int:
-    """A port of this machine that nothing listens at; the default range is that of Lightning under SLURM."""
+def find_free_port(first: int = 15000, last: int = 24999) -> int:
+    """Find a free port of this machine; the default range is that of Lightning under SLURM."""
     start = first + os.getpid() % (last - first)
     for port in [*range(start, last), *range(first, start)]:
         with socket.socket() as probe, contextlib.suppress(OSError):
@@ -31,8 +31,8 @@ def free_port(first: int = 15000, last: int = 24999) -> int:
     raise OSError("no port is free")
 
 
-def programs(folder: Path, lightning_xt: str | None = None) -> Path:
-    """A folder of programs to be found first: srun, scontrol, torchrun and lightning-xt, or a shell script as that."""
+def write_programs(folder: Path, lightning_xt: str | None = None) -> Path:
+    """Write a folder of programs for PATH: srun, scontrol, torchrun, and lightning-xt or a shell script for it."""
     folder.mkdir()
     modules = {
         "srun": f"{HERE}/srun.py",
@@ -50,27 +50,27 @@ def programs(folder: Path, lightning_xt: str | None = None) -> Path:
 
 
 def write_inputs(folder: Path) -> None:
-    """Writes a corpus and the config check.yaml."""
+    """Write a corpus and the config check.yaml."""
     (folder / "corpus.txt").write_text("".join(random.Random(0).choices("the quick brown fox\n", k=4000)))
     options = f"validate_every: 50\ncheckpoint_every: 30\ntrainer: {{max_steps: {STEPS}, "
     (folder / "check.yaml").write_text(LANGUAGE.replace("trainer: {", options))
 
 
 def fit(folder: Path, *options: str) -> None:
-    """Trains in a folder of its own, to the end."""
+    """Train in a new folder, to the end."""
     folder.mkdir()
     done = warm.run(["fit", "-c", "../check.yaml", *options], folder=folder, timeout=SECONDS)
     assert done.returncode == 0, done.stderr
 
 
 class Script:
-    """A script that runs, in a session of its own; `with` ends what is left of it.
+    """Running script in a separate session; `with` kills the processes that it leaves.
 
     Args:
-        name: of the script.
-        arguments: of the script.
-        folder: where it runs; output.txt is added to.
-        variables: what its environment has beside ours.
+        name: file name of the script.
+        arguments: arguments of the script.
+        folder: the current folder of the script; output.txt grows there.
+        variables: variables added to this environment.
     """
 
     def __init__(self, name: str, arguments: list[str], folder: Path, variables: dict[str, str]) -> None:
@@ -90,20 +90,20 @@ class Script:
         return self
 
     def __exit__(self, *args: object) -> None:
-        for process in reversed([self.process.pid, *descendants(self.process.pid)]):
+        for process in reversed([self.process.pid, *find_descendants(self.process.pid)]):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
         self.process.wait()
 
     def wait(self) -> int:
-        """The exit code."""
+        """Wait for the end, and return the exit code."""
         try:
             return self.process.wait(SECONDS)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"not done after {SECONDS} seconds:\n{self.output.read_text()}") from None
 
     def wait_for(self, condition: Callable[[], object]) -> None:
-        """Waits until something is so while the script runs."""
+        """Wait until a condition holds while the script runs."""
         deadline = time.monotonic() + SECONDS
         while not condition():
             assert self.process.poll() is None, f"it ended:\n{self.output.read_text()}"
@@ -111,17 +111,17 @@ class Script:
             time.sleep(0.002)
 
 
-def descendants(process: int) -> list[int]:
-    """The processes that a process started, and those that they started."""
+def find_descendants(process: int) -> list[int]:
+    """Find the processes that a process started, and those that they started."""
     try:
         children = [int(each) for each in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
     except FileNotFoundError:
         return []
-    return [each for child in children for each in (child, *descendants(child))]
+    return [each for child in children for each in (child, *find_descendants(child))]
 
 
-def command(process: int) -> list[str]:
-    """What a process runs; nothing once it has ended."""
+def read_command(process: int) -> list[str]:
+    """Read the command line of a process; empty after its end."""
     try:
         return Path(f"/proc/{process}/cmdline").read_text().split("\0")
     except FileNotFoundError:
@@ -129,23 +129,24 @@ def command(process: int) -> list[str]:
 
 
 class Job:
-    """A job of the fake SLURM: two nodes with a task each, started by the sbatch script as often as it is queued.
+    """Job of the fake SLURM: two nodes with a task each, started by the sbatch script as often as it is queued.
 
     Args:
-        folder: where it runs.
+
+        folder: the current folder of the job.
         lightning_xt: a shell script to stand in for the command. None = the command.
     """
 
     def __init__(self, folder: Path, lightning_xt: str | None = None) -> None:
         self.folder, self.place = folder, folder / "slurm"
         self.place.mkdir()
-        self.programs = programs(folder / "bin", lightning_xt)
+        self.programs = write_programs(folder / "bin", lightning_xt)
         # Lightning makes the port of the last four digits.
-        self.number = 760000 + free_port() - 15000
+        self.number = 760000 + find_free_port() - 15000
         self.state("RUNNING")
 
     def start(self, *arguments: str, **variables: str) -> Script:
-        """Starts the script as slurmd would."""
+        """Start the script as slurmd would."""
         (self.place / "tasks").unlink(missing_ok=True)
         job = {
             "PATH": f"{self.programs}:{os.environ['PATH']}",
@@ -161,17 +162,17 @@ class Job:
         return Script("slurm.sbatch", list(arguments), self.folder, {**job, **variables})
 
     def state(self, state: str) -> None:
-        """Sets what scontrol says of the job."""
+        """Set the state that scontrol shows."""
         (self.place / "state").write_text(state)
 
     @property
     def tasks(self) -> list[int]:
-        """The processes that srun started; none before it has."""
+        """Processes that srun started; none before it has."""
         file = self.place / "tasks"
         return [int(each) for each in file.read_text().split()] if file.exists() else []
 
     @property
     def requeued(self) -> list[str]:
-        """Each requeue."""
+        """Numbers of the job, one for each requeue."""
         file = self.place / "requeued"
         return file.read_text().split() if file.exists() else []

@@ -1,4 +1,4 @@
-"""A stand-in for scontrol: tells the state of the job as a file has it, and notes each requeue."""
+"""Stand-in for scontrol: shows the state that a file holds, and records each requeue."""
 
 import os
 import sys

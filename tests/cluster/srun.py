@@ -1,4 +1,4 @@
-"""A stand-in for srun: all tasks of a job run here, and their numbers are left in a file for whoever signals them.
+"""Stand-in for srun: all tasks of a job run here, and a file holds their process ids for the tests that signal them.
 
 Like srun it passes on signals, waits for all tasks, and ends with the highest code.
 """
@@ -21,7 +21,7 @@ for number in range(nodes * tasks_per_node):
         "SLURM_LOCALID": str(local),
         "SLURM_NODEID": str(node),
     }
-    # A session each, as on machines of their own.
+    # A session each, as on separate machines.
     tasks.append(subprocess.Popen(program, env={**os.environ, **variables}, start_new_session=True))
 
 

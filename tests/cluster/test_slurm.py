@@ -4,10 +4,10 @@ import os
 import signal
 
 import pytest
-from chaos.compare import differences, last_step, load
+from chaos.compare import find_differences, last_step, load
 from cluster.jobs import Job, write_inputs
 
-# Notes what it was given, and does as it is told.
+# Records its arguments, and exits with the code of the file.
 NOTES = """
 echo "$SRUN_CPUS_PER_TASK $SLURM_PROCID/$SLURM_NTASKS $SLURM_NODEID $SLURM_LOCALID|$*" > "task.$SLURM_PROCID"
 """
@@ -63,8 +63,8 @@ def test_the_shell_outlives_a_signal_to_see_how_the_tasks_end(tmp_path, state):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM], ids=["SIGUSR1", "SIGTERM"])
-def test_a_preempted_job_ends_as_one_that_was_left_alone(tmp_path, whole, number):
-    """SLURM's processes do what Lightning's own two do, and a job that is queued again goes on exactly."""
+def test_a_preempted_job_ends_as_an_uninterrupted_one(tmp_path, uninterrupted, number):
+    """SLURM's processes train as Lightning's two do, and a job that is queued again resumes exactly."""
     write_inputs(tmp_path)
     folder = tmp_path / "job"
     folder.mkdir()
@@ -84,5 +84,5 @@ def test_a_preempted_job_ends_as_one_that_was_left_alone(tmp_path, whole, number
         assert script.wait() == 0
     assert job.requeued == [str(job.number)]
     assert not list(folder.rglob("hpc_ckpt_*"))
-    assert list(differences(whole, run)) == []
+    assert list(find_differences(uninterrupted, run)) == []
     assert [each.name for each in run.parent.iterdir()] == ["0"]

@@ -1,4 +1,4 @@
-"""The soak tells what grows from what only varies."""
+"""The soak distinguishes growth from variation."""
 
 import json
 import subprocess
@@ -21,7 +21,7 @@ def soak(monkeypatch):
 
 @pytest.fixture
 def looks(soak):
-    """Ten minutes at ten steps a second, with memory and files that come and go."""
+    """Return ten minutes at ten steps a second, with memory and files that come and go."""
     return [soak.Look(k / 2, 5 * k, 300.0 + k * 7 % 23, 260.0, 20 + k * 3 % 11, 8, 4) for k in range(1200)]
 
 
@@ -39,7 +39,7 @@ def test_what_comes_and_goes_is_flat(soak, looks):
     [("memory", 1e-3), ("child_memory", 1e-3), ("files", 0.01), ("threads", 0.01), ("children", 0.01)],
 )
 def test_what_grows_is_not(soak, looks, name, leak):
-    """A kilobyte a step, or a handle in a hundred looks."""
+    """Growth is found from a kilobyte a step, or a handle in a hundred counts."""
     kind = type(getattr(looks[0], name))
     grown = [replace(each, **{name: getattr(each, name) + kind(leak * each.step)}) for each in looks]
     row = soak.row(grown)

@@ -1,4 +1,4 @@
-"""torchrun.sh as two machines, which are two agents of torchrun at the loopback address."""
+"""torchrun.sh on two machines, which are two agents of torchrun at the loopback address."""
 
 import os
 import signal
@@ -7,10 +7,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from chaos.compare import differences, last_step, load, metrics
-from cluster.jobs import STEPS, Script, command, descendants, fit, free_port, programs, write_inputs
+from chaos.compare import find_differences, last_step, load, read_metrics
+from cluster.jobs import (
+    STEPS,
+    Script,
+    find_descendants,
+    find_free_port,
+    fit,
+    read_command,
+    write_inputs,
+    write_programs,
+)
 
-# Each machine gives its exit codes in turn, one a start.
+# Each machine returns its exit codes in turn, one a start.
 CODES = """
 echo "$RANK/$WORLD_SIZE|$*" >> "said.$RANK"
 codes=($(<"codes.$RANK"))
@@ -20,20 +29,20 @@ LISTENS = "trap 'exit 75' USR1\ntouch listens.$RANK\nwhile true; do sleep 0.05; 
 
 
 class Machines:
-    """Some machines, which see one folder.
+    """Machines that share one folder.
 
     Args:
-        folder: it.
-        number: of machines.
+        folder: the folder.
+        number: number of machines.
         lightning_xt: a shell script to stand in for the command. None = the command.
     """
 
     def __init__(self, folder: Path, number: int, lightning_xt: str | None = None) -> None:
-        self.folder, self.number, self.port = folder, number, free_port(25000, 29999)
-        self.programs = programs(folder / "bin", lightning_xt)
+        self.folder, self.number, self.port = folder, number, find_free_port(25000, 29999)
+        self.programs = write_programs(folder / "bin", lightning_xt)
 
     def start(self, machine: int, *arguments: str, **variables: str) -> Script:
-        """Starts the script on one of them."""
+        """Start the script on one machine."""
         own = {
             "PATH": f"{self.programs}:{os.environ['PATH']}",
             "NODES": str(self.number),
@@ -73,14 +82,16 @@ def test_a_machine_that_is_told_ends(tmp_path):
 def test_a_machine_that_waits_for_the_others_ends_at_once(tmp_path):
     machines = Machines(tmp_path, 2, LISTENS)
     with machines.start(1) as script:
-        script.wait_for(lambda: any("--rdzv-conf" in command(each) for each in descendants(script.process.pid)))
+        script.wait_for(
+            lambda: any("--rdzv-conf" in read_command(each) for each in find_descendants(script.process.pid))
+        )
         script.process.send_signal(signal.SIGUSR1)
         assert script.wait() == 75
 
 
 @pytest.mark.slow
 def test_two_machines_are_two_processes(tmp_path):
-    """Bit for bit those that Lightning starts; and one process with twice the batch, but for the order of sums."""
+    """Two machines equal Lightning's two processes, bit for bit, and one with twice the batch up to rounding."""
     write_inputs(tmp_path)
     plain = ["--model.decoder.dropout=0", "--trainer.precision=64-true"]
     fit(tmp_path / "two", *plain, "--name=run", "--trainer.devices=2", "--trainer.strategy=ddp")
@@ -92,17 +103,17 @@ def test_two_machines_are_two_processes(tmp_path):
         scripts = [stack.enter_context(machines.start(k, "-c", "../check.yaml", *plain, "--name=run")) for k in (0, 1)]
         assert [script.wait() for script in scripts] == [0, 0]
     run = folder / "runs/run/0"
-    assert list(differences(tmp_path / "two/runs/run/0", run)) == []
+    assert list(find_differences(tmp_path / "two/runs/run/0", run)) == []
     one = tmp_path / "one/runs/run/0"
     mine, theirs = (load(each / "checkpoints/last.ckpt") for each in (run, one))
     assert mine["TextFiles"]["samples_seen"] == theirs["TextFiles"]["samples_seen"] == STEPS * 8
     torch.testing.assert_close(mine["state_dict"], theirs["state_dict"], rtol=1e-9, atol=1e-9)
-    losses = [[float(row["val/loss"]) for row in metrics(each).values() if row["val/loss"]] for each in (run, one)]
+    losses = [[float(row["val/loss"]) for row in read_metrics(each).values() if row["val/loss"]] for each in (run, one)]
     assert len(losses[0]) == 3 and losses[0] == pytest.approx(losses[1], rel=1e-9)
 
 
 @pytest.mark.slow
-def test_a_machine_leaves_and_comes_back(tmp_path, whole):
+def test_a_machine_leaves_and_comes_back(tmp_path, uninterrupted):
     write_inputs(tmp_path)
     options = ["-c", "../check.yaml", "--name=whole"]
     folder = tmp_path / "machines"
@@ -118,4 +129,4 @@ def test_a_machine_leaves_and_comes_back(tmp_path, whole):
         with machines.start(1, *options) as returns:
             assert returns.wait() == 0
         assert stays.wait() == 0
-    assert list(differences(whole, run)) == []
+    assert list(find_differences(uninterrupted, run)) == []

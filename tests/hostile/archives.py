@@ -1,4 +1,4 @@
-"""Archives that are not what they seem, or not whole."""
+"""Archives that are damaged, forged or incomplete."""
 
 import gzip
 import io
@@ -12,11 +12,11 @@ from hostile.case import Case, Content
 
 TEXT = b"the quick brown fox jumps over the lazy dog\n" * 20
 BOMB = 70 << 20
-"""Bytes that a bomb swells to, a little more than any packed file may."""
+"""Bytes that a bomb expands to, slightly more than the limit."""
 
 
 def cases() -> Iterator[Case]:
-    """All of them."""
+    """Yield all cases of archives."""
     for name, archive, says in [*_zips(), *_forged_zips()]:
         yield Case(
             name=f"archive: zip, {name}", command=_fit("in.zip"), says=["in.zip", says], files={"in.zip": archive}
@@ -70,7 +70,7 @@ def cases() -> Iterator[Case]:
     for name, content, says in (
         ("a bomb", _gzip_bomb(b"a\n"), "expands to more than"),
         ("cut off", gzip.compress(TEXT)[:-20], "ends too early"),
-        ("another checksum", _changed(gzip.compress(TEXT), -8), "damaged"),
+        ("another checksum", _change(gzip.compress(TEXT), -8), "damaged"),
     ):
         yield Case(
             name=f"archive: pairs {name}",
@@ -115,8 +115,8 @@ def _zips() -> tuple[tuple[str, Content, str], ...]:
         ("a text", TEXT, "is cut off, damaged or not a zip file"),
         ("a web page", b"<!DOCTYPE html><title>404</title>", "is cut off, damaged or not a zip file"),
         ("zeros", bytes(5000), "is cut off, damaged or not a zip file"),
-        ("bomb", _later(lambda: _zip({"zeros.txt": bytes(BOMB)})), "expands to more than 67,108,864 bytes"),
-        ("bomb of many", _later(_many), "expands to more than 67,108,864 bytes"),
+        ("bomb", _build_later(lambda: _zip({"zeros.txt": bytes(BOMB)})), "expands to more than 67,108,864 bytes"),
+        ("bomb of many", _build_later(_many), "expands to more than 67,108,864 bytes"),
     )
 
 
@@ -127,13 +127,13 @@ def _forged_zips() -> tuple[tuple[str, Content, str], ...]:
     damaged = "is cut off, damaged or not a zip file"
     return (
         ("encrypted", whole[: directory + 8] + flags + whole[directory + 10 :], "'a.txt' is encrypted"),
-        ("another checksum", _changed(whole, directory + 16), damaged),
+        ("another checksum", _change(whole, directory + 16), damaged),
         ("a lie about the size", _put(whole, directory + 24, struct.pack("<I", 10)), damaged),
         ("a lie about the packed size", _put(whole, directory + 20, struct.pack("<I", 3)), damaged),
         ("an entry far away", _put(whole, directory + 42, struct.pack("<I", 0x7FFFFFFF)), damaged),
         ("no such method", _put(whole, directory + 10, struct.pack("<H", 77)), "by another method than deflate"),
         ("another local name", whole.replace(b"a.txt", b"b.txt", 1), damaged),
-        ("a name that is no text", _put(_put(whole, directory + 8, b"\x00\x08"), directory + 46, b"\xff"), damaged),
+        ("a name that is not text", _put(_put(whole, directory + 8, b"\x00\x08"), directory + 46, b"\xff"), damaged),
         ("damaged data", _put(whole, 40, b"\xff\xff\xff\xff"), damaged),
     )
 
@@ -145,16 +145,16 @@ def _gzips() -> Iterator[tuple[str, Content, str]]:
     yield "a header alone", whole[:10], "ends too early"
     yield "half a header", whole[:5], "ends too early"
     yield "nothing", b"", "is empty; give text"
-    yield "another checksum of gzip", _changed(whole, -8), "damaged"
-    yield "another length", _changed(whole, -4), "damaged"
+    yield "another checksum of gzip", _change(whole, -8), "damaged"
+    yield "another length", _change(whole, -4), "damaged"
     yield "plain text", TEXT, "damaged or not a gz file"
-    yield "another method", _changed(whole, 2), "damaged or not a gz file"
-    yield "a tail that is no gzip", whole + b"tail", "damaged or not a gz file"
+    yield "another method", _change(whole, 2), "damaged or not a gz file"
+    yield "a tail that is not gzip", whole + b"tail", "damaged or not a gz file"
     yield "a second part that is cut", whole + whole[:-12], "ends too early"
     yield "changed data", _put(whole, 14, b"\xff\xff\xff"), "damaged"
     yield "gzip of nothing", gzip.compress(b""), "is empty; give text"
     yield "swelling", _gzip_bomb(b"\0"), "expands to more than 67,108,864 bytes"
-    yield "swelling in parts", _later(lambda: gzip.compress(bytes(BOMB // 20)) * 21), "expands to more than"
+    yield "swelling in parts", _build_later(lambda: gzip.compress(bytes(BOMB // 20)) * 21), "expands to more than"
 
 
 def _zip(files: dict[str, bytes], *, mode: int = stat.S_IFREG | 0o644, method: int = zipfile.ZIP_DEFLATED) -> bytes:
@@ -172,11 +172,11 @@ def _many() -> bytes:
 
 
 def _gzip_bomb(line: bytes, before: bytes = b"") -> Callable[[Path], None]:
-    return _later(lambda: gzip.compress(before + line * (BOMB // len(line))))
+    return _build_later(lambda: gzip.compress(before + line * (BOMB // len(line))))
 
 
-def _later(make: Callable[[], bytes]) -> Callable[[Path], None]:
-    """What is made when it is needed, because it takes a while."""
+def _build_later(make: Callable[[], bytes]) -> Callable[[Path], None]:
+    """Return a writer that builds the content on use, because that takes a while."""
 
     def write(path: Path) -> None:
         path.write_bytes(make())
@@ -184,8 +184,8 @@ def _later(make: Callable[[], bytes]) -> Callable[[Path], None]:
     return write
 
 
-def _changed(content: bytes, place: int) -> bytes:
-    """One byte is another."""
+def _change(content: bytes, place: int) -> bytes:
+    """Change one byte."""
     place %= len(content)
     return _put(content, place, bytes([content[place] ^ 1]))
 

@@ -1,4 +1,4 @@
-"""The folder that every case begins with: a finished run of each kind, their configs and their texts."""
+"""Folder that every case begins with: a finished run of each kind, their configs and their texts."""
 
 import contextlib
 import io
@@ -12,7 +12,7 @@ from lightning_xt.cli import main
 
 
 def make_base(folder: Path) -> None:
-    """Trains runs/tiny (a language model, with checkpoints to average) and runs/pairs (which translates)."""
+    """Train runs/tiny (a language model, with checkpoints to average) and runs/pairs (a translator)."""
     write_inputs(folder)
     write_pairs(folder)
     here = Path.cwd()

@@ -1,4 +1,4 @@
-"""A mistake a user may make, or a file they may have been given, and what they must be told."""
+"""Case: a mistake of a user, or a file that they were sent, and the sentence that must answer it."""
 
 import contextlib
 import hashlib
@@ -20,30 +20,30 @@ from lightning_xt.cli import main
 
 PREFIX = "lightning-xt: error: "
 SECONDS = 180
-"""A case that takes longer hangs: each takes a second or two where nothing else runs."""
+"""Seconds after which a case counts as hanging; each takes a second or two on a free machine."""
 MEMORY = 1 << 30
-"""Bytes by which a case may raise the most memory that the process ever had."""
+"""Bytes by which a case may raise the process's peak memory."""
 ADDRESSES = 16 << 30
-"""Bytes of addresses that a process of its own may have."""
+"""Bytes of addresses that a separate process may have."""
 LONGEST = 2000
-"""Characters of a sentence: what was typed may be in it, a file's content may not."""
+"""Characters of a sentence, which may quote an argument but not the content of a file."""
 
 Content = bytes | str | Callable[[Path], None]
-"""What a file holds, or what makes it."""
+"""Content of a file, or the function that makes the file."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One malformed input.
+    """Malformed input.
 
     Args:
-        name: tells it apart.
-        command: of lightning-xt, with its options.
-        says: what the sentence must hold; first the option or the file as it was typed.
-        files: what is there beside a run of each kind, by path.
-        stdin: what is piped in.
-        environment: variables that are set.
-        server: what a server answers with; its address takes the place of URL in the command.
+        name: unique name of the case.
+        command: command of lightning-xt, with its options.
+        says: parts of the sentence; first the option or the file as it was typed.
+        files: contents by path, besides a run of each kind.
+        stdin: content of standard input.
+        environment: additional variables.
+        server: server whose address takes the place of URL in the command.
     """
 
     name: str
@@ -56,17 +56,17 @@ class Case:
 
 
 class TooLongError(BaseException):
-    """The case was stopped; nothing may catch this and go on."""
+    """Error: the case was stopped. Not an Exception, so that no handler catches it."""
 
 
-def problems(case: Case, base: Path, folder: Path, *, apart: bool = False) -> list[str]:
-    """What is wrong with how a case is answered; nothing if it is as it should be.
+def find_problems(case: Case, base: Path, folder: Path, *, apart: bool = False) -> list[str]:
+    """Return the problems of a case's answer; an empty list if it is right.
 
     Args:
-        case: it.
+        case: the case to run.
         base: a folder with finished runs, which is copied.
-        folder: does not exist yet; the case runs there.
-        apart: whether it runs in a process of its own.
+        folder: a new folder in which the case runs.
+        apart: True runs the case in a separate process.
     """
     shutil.copytree(base, folder, symlinks=True)
     for name, content in case.files.items():
@@ -75,19 +75,19 @@ def problems(case: Case, base: Path, folder: Path, *, apart: bool = False) -> li
     data.mkdir()
     with case.server() if case.server else contextlib.nullcontext("") as url:
         command = [part.replace("URL", url) if url else part for part in case.command]
-        before = tree(folder)
+        before = hash_tree(folder)
         # Of all processes that have ended, the largest counts.
         who = resource.RUSAGE_CHILDREN if apart else resource.RUSAGE_SELF
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         environment = {"LIGHTNING_XT_DATA": str(data), "no_proxy": "*", **case.environment}
-        code, error = (_in_a_process if apart else _here)(command, case.stdin, environment, folder)
+        code, error = (_run_apart if apart else _run_here)(command, case.stdin, environment, folder)
         grown = (resource.getrusage(who).ru_maxrss - peak) * 1024
-        after = tree(folder)
+        after = hash_tree(folder)
     _make_removable(folder)
-    found = list(_faults(case, code, error))
-    found += [f"{name} is {_change(name, before, after)}" for name in sorted(before.keys() | after.keys())
+    found = list(_find_faults(case, code, error))
+    found += [f"{name} is {_describe_change(name, before, after)}" for name in sorted(before.keys() | after.keys())
               if before.get(name) != after.get(name)]  # fmt: skip
-    # The hashes of files that were read may be remembered there, and what has arrived of a download, nothing else.
+    # Only hashes of files and unfinished downloads may stay there.
     kept = (".memo", ".lock", ".enwik8.part", ".enwik8.tag")
     left = [path for path in data.rglob("*") if path.is_file() and not path.name.endswith(kept)]
     found += [f"{path} is left in the data folder" for path in left]
@@ -96,17 +96,17 @@ def problems(case: Case, base: Path, folder: Path, *, apart: bool = False) -> li
     return found
 
 
-def tree(folder: Path) -> dict[str, str]:
-    """Everything below a folder, with a hash of what it holds."""
+def hash_tree(folder: Path) -> dict[str, str]:
+    """Return all paths below a folder, with a hash of each content."""
     found = {}
     for root, folders, files in os.walk(folder):
         for name in [*folders, *files]:
             path = Path(root, name)
-            found[str(path.relative_to(folder))] = _state(path)
+            found[str(path.relative_to(folder))] = _describe_state(path)
     return found
 
 
-def _state(path: Path) -> str:
+def _describe_state(path: Path) -> str:
     if path.is_symlink():
         return f"link to {os.readlink(path)}"
     if path.is_file() and os.access(path, os.R_OK):
@@ -114,25 +114,27 @@ def _state(path: Path) -> str:
     return f"mode {path.stat().st_mode}"
 
 
-def _change(name: str, before: Mapping[str, str], after: Mapping[str, str]) -> str:
+def _describe_change(name: str, before: Mapping[str, str], after: Mapping[str, str]) -> str:
     return "new" if name not in before else "gone" if name not in after else "changed"
 
 
-def _faults(case: Case, code: int | str, error: str) -> Iterator[str]:
+def _find_faults(case: Case, code: int | str, error: str) -> Iterator[str]:
     if code != 2:
         yield f"it ends with {code}"
     if "Traceback" in error:
         yield "there is a traceback"
     if not error.startswith(PREFIX) or len(error.splitlines()) != 1 or not error.endswith("\n"):
-        yield f"it is not told in one sentence: {error[:LONGEST]!r}"
+        yield f"it is not one sentence: {error[:LONGEST]!r}"
     if len(error) > LONGEST:
         yield f"the sentence has {len(error)} characters"
     yield from (f"it does not say {part!r}: {error[:LONGEST]!r}" for part in case.says if part not in error)
 
 
-def _here(command: Sequence[str], stdin: bytes, environment: Mapping[str, str], folder: Path) -> tuple[int | str, str]:
-    """Exit code, or the traceback that the user would see, and standard error."""
-    told, unheard = io.StringIO(), io.StringIO()
+def _run_here(
+    command: Sequence[str], stdin: bytes, environment: Mapping[str, str], folder: Path
+) -> tuple[int | str, str]:
+    """Return the exit code, or the traceback that the user would see, and standard error."""
+    errors, output = io.StringIO(), io.StringIO()
     here = Path.cwd()
     os.chdir(folder)
     try:
@@ -140,25 +142,25 @@ def _here(command: Sequence[str], stdin: bytes, environment: Mapping[str, str], 
             mock.patch.dict(os.environ, environment),
             mock.patch.object(sys, "path", list(sys.path)),
             mock.patch.object(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin))),
-            contextlib.redirect_stderr(told),
-            contextlib.redirect_stdout(unheard),
-            _limited(),
+            contextlib.redirect_stderr(errors),
+            contextlib.redirect_stdout(output),
+            _limit_time(),
         ):
             code: int | str = main(list(command))
     except TooLongError:
         code = f"no answer within {SECONDS} s"
     except Exception:
-        # What the interpreter would print.
+        # The interpreter would print this.
         code = "a traceback"
-        told.write(traceback.format_exc())
+        errors.write(traceback.format_exc())
     finally:
         os.chdir(here)
-    # As the real standard error writes it.
-    return code, told.getvalue().encode("utf-8", "backslashreplace").decode()
+    # The real standard error escapes these characters too.
+    return code, errors.getvalue().encode("utf-8", "backslashreplace").decode()
 
 
 @contextlib.contextmanager
-def _limited() -> Iterator[None]:
+def _limit_time() -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         raise TooLongError
 
@@ -171,16 +173,16 @@ def _limited() -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def _in_a_process(
+def _run_apart(
     command: Sequence[str], stdin: bytes, environment: Mapping[str, str], folder: Path
 ) -> tuple[int | str, str]:
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (ADDRESSES, ADDRESSES))
 
-    whole = [sys.executable, "-m", "lightning_xt", *command]
+    arguments = [sys.executable, "-m", "lightning_xt", *command]
     try:
         done = subprocess.run(
-            whole,
+            arguments,
             cwd=folder,
             input=stdin,
             capture_output=True,

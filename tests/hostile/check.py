@@ -1,9 +1,9 @@
-"""Answers every malformed input of the corpus, and says which are not answered as they should be.
+"""Run every malformed input of the corpus, and print the wrong answers.
 
     python tests/hostile/check.py [--only TEXT] [--apart N] [--workers N]
 
-Each runs in a process that runs many, in a folder of its own; every N-th, 20 unless another is asked for, in a process
-of its own too. The last line is `malformed: N/N clear`.
+Each case runs in a separate folder, in a process that runs many; every N-th, by default the 20th, runs in a separate
+process too. The last line is `malformed: N/N clear`.
 """
 
 import argparse
@@ -19,23 +19,23 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from hostile.base import make_base
-from hostile.case import problems
+from hostile.case import find_problems
 from hostile.corpus import CASES
 
 
-def answered(number: int, folder: Path, apart: bool) -> tuple[list[str], float]:
-    """What is wrong with how a case is answered, and how long that took."""
+def run_case(number: int, folder: Path, apart: bool) -> tuple[list[str], float]:
+    """Return the problems of a case's answer, and its seconds."""
     begin = time.perf_counter()
-    found = problems(CASES[number], folder / "base", folder / f"{number}")
+    found = find_problems(CASES[number], folder / "base", folder / f"{number}")
     if apart:
-        found += problems(CASES[number], folder / "base", folder / f"{number}-apart", apart=True)
+        found += find_problems(CASES[number], folder / "base", folder / f"{number}-apart", apart=True)
     return found, time.perf_counter() - begin
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", default="", help="only cases with this in their name")
-    parser.add_argument("--apart", type=int, default=20, help="every so many-th in a process of its own too")
+    parser.add_argument("--apart", type=int, default=20, help="every N-th case runs in a separate process too")
     parser.add_argument("--workers", type=int, default=2, help="processes that run the cases")
     options = parser.parse_args()
     chosen = [number for number, case in enumerate(CASES) if options.only in case.name]
@@ -44,11 +44,11 @@ def main() -> int:
         folder = Path(name)
         (folder / "base").mkdir()
         make_base(folder / "base")
-        # Not forked: threads of torch would be missing.
+        # Spawned: a forked process would lack torch's threads.
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(options.workers, mp_context=context) as pool:
             apart = [place % options.apart == 0 for place in range(len(chosen))]
-            results = pool.map(answered, chosen, [folder] * len(chosen), apart)
+            results = pool.map(run_case, chosen, [folder] * len(chosen), apart)
             for number, (found, seconds) in zip(chosen, results, strict=True):
                 clear += not found
                 if found:

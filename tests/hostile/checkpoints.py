@@ -18,14 +18,14 @@ UNREADABLE = "in.ckpt cannot be read as a checkpoint: "
 
 
 class Command:
-    """Runs a command when it is unpickled."""
+    """Object that runs a command when it is unpickled."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return os.system, ("touch hacked",)
 
 
 def cases() -> Iterator[Case]:
-    """All of them."""
+    """Yield all cases of checkpoints."""
     commands = {
         "info": ["info", "in.ckpt"],
         "generate": ["generate", "in.ckpt", "--prompt", "a"],
@@ -46,14 +46,14 @@ def cases() -> Iterator[Case]:
                 name=f"checkpoint: {command}, {name}",
                 command=commands[command],
                 says=[says],
-                files={"in.ckpt": _changed(LAST, change)},
+                files={"in.ckpt": _change_file(LAST, change)},
             )
     for name, change, says in _averages():
         yield Case(
             name=f"checkpoint: average, {name}",
             command=["average", "runs/tiny"],
             says=[says],
-            files={STEP: _changed(STEP, change)},
+            files={STEP: _change_file(STEP, change)},
         )
     for name, content, _ in list(_no_checkpoints())[:6]:
         yield Case(
@@ -94,56 +94,60 @@ def cases() -> Iterator[Case]:
 
 def _no_checkpoints() -> Iterator[tuple[str, Content, str]]:
     yield "a pickle that runs a command", pickle.dumps(Command()), UNREADABLE
-    yield "a checkpoint that runs a command", _saved({"state_dict": Command()}), "loading that could run any code"
+    yield "a checkpoint that runs a command", _save({"state_dict": Command()}), "loading that could run any code"
     yield "nothing", b"", UNREADABLE
     yield "a text", b"no checkpoint\n", UNREADABLE
     yield "cut in half", _cut(lambda size: size // 2), UNREADABLE
     yield "cut at its end", _cut(lambda size: size - 30), UNREADABLE
-    yield "changed in the middle", _flipped, UNREADABLE
+    yield "changed in the middle", _flip, UNREADABLE
     yield "zeros", bytes(4096), UNREADABLE
-    yield "a zip of other things", _archive({"a.txt": b"a"}), "is a zip archive of other files"
-    yield "a zip of a broken pickle", _archive({"a/data.pkl": b"\x80\x02]q\x00(K", "a/version": b"3"}), UNREADABLE
-    yield "an empty zip", _archive({}), UNREADABLE
-    yield "a program of TorchScript", _script, "is a TorchScript program"
-    yield "a tensor", _saved(torch.zeros(3)), "holds a Tensor, not a mapping"
-    yield "a list", _saved([1, 2]), "holds a list, not a mapping"
-    yield "a whole module", _saved(torch.nn.Linear(2, 2)), "loading that could run any code"
-    yield "the old format of torch", _saved({"a": 1}, _use_new_zipfile_serialization=False), UNREADABLE
+    yield "a zip of other things", _zip({"a.txt": b"a"}), "is a zip archive of other files"
+    yield "a zip of a broken pickle", _zip({"a/data.pkl": b"\x80\x02]q\x00(K", "a/version": b"3"}), UNREADABLE
+    yield "an empty zip", _zip({}), UNREADABLE
+    yield "a program of TorchScript", _write_script, "is a TorchScript program"
+    yield "a tensor", _save(torch.zeros(3)), "holds a Tensor, not a mapping"
+    yield "a list", _save([1, 2]), "holds a list, not a mapping"
+    yield "a whole module", _save(torch.nn.Linear(2, 2)), "loading that could run any code"
+    yield "the old format of torch", _save({"a": 1}, _use_new_zipfile_serialization=False), UNREADABLE
     yield "a folder", lambda path: path.mkdir(), "in.ckpt"
 
 
 def _changes() -> Iterator[tuple[str, Callable[[dict[str, Any]], Any], str]]:
     yield "a bare state_dict", lambda content: content["state_dict"], "it has no state_dict"
-    yield "no weights", lambda content: _without(content, "state_dict"), "it has no state_dict"
-    yield "no step", lambda content: _without(content, "global_step"), "it has no global_step"
+    yield "no weights", lambda content: _remove(content, "state_dict"), "it has no state_dict"
+    yield "no step", lambda content: _remove(content, "global_step"), "it has no global_step"
     yield "a step that is a text", lambda content: {**content, "global_step": "six"}, "global_step"
     yield "weights that are a list", lambda content: {**content, "state_dict": [1]}, "state_dict"
-    yield "a weight that is a text", lambda content: _weights(content, lambda value: "a"), "in.ckpt"
-    yield "weights of another shape", lambda content: _weights(content, lambda value: value[..., :1]), "in.ckpt"
-    yield "a weight is missing", _one_less, "in.ckpt"
-    yield "a weight too many", _one_more, "in.ckpt"
-    yield "a later format", lambda content: _own(content, format=99), "format 99"
-    yield "a format that is a text", lambda content: _own(content, format="one"), "format"
+    yield "a weight that is a text", lambda content: _change_weights(content, lambda value: "a"), "in.ckpt"
+    yield "weights of another shape", lambda content: _change_weights(content, lambda value: value[..., :1]), "in.ckpt"
+    yield "a weight is missing", _remove_weight, "in.ckpt"
+    yield "a weight too many", _add_weight, "in.ckpt"
+    yield "a later format", lambda content: _change_metadata(content, format=99), "format 99"
+    yield "a format that is a text", lambda content: _change_metadata(content, format="one"), "format"
     yield "contents that are a list", lambda content: {**content, "lightning_xt": [1]}, "in.ckpt"
 
 
 def _averages() -> Iterator[tuple[str, Callable[[dict[str, Any]], Any], str]]:
-    yield "weights of no number", lambda content: _weights(content, lambda value: value * torch.nan), "step-6.ckpt"
-    yield "infinite weights", lambda content: _weights(content, lambda value: value + torch.inf), "step-6.ckpt"
+    yield (
+        "weights of no number",
+        lambda content: _change_weights(content, lambda value: value * torch.nan),
+        "step-6.ckpt",
+    )
+    yield "infinite weights", lambda content: _change_weights(content, lambda value: value + torch.inf), "step-6.ckpt"
     yield (
         "weights of another shape",
-        lambda content: _weights(content, lambda value: value[..., :1]),
+        lambda content: _change_weights(content, lambda value: value[..., :1]),
         "not of one model",
     )
-    yield "a weight that is a text", lambda content: _weights(content, lambda value: "a"), "step-6.ckpt"
-    yield "a weight is missing", _one_less, "are not of one model"
-    yield "a weight too many", _one_more, "are not of one model"
-    yield "a later format", lambda content: _own(content, format=99), "format 99"
-    yield "no weights", lambda content: _without(content, "state_dict"), "it has no state_dict"
-    yield "a stranger's", lambda content: _without(content, "lightning_xt"), "was not written by lightning-xt"
+    yield "a weight that is a text", lambda content: _change_weights(content, lambda value: "a"), "step-6.ckpt"
+    yield "a weight is missing", _remove_weight, "are not of one model"
+    yield "a weight too many", _add_weight, "are not of one model"
+    yield "a later format", lambda content: _change_metadata(content, format=99), "format 99"
+    yield "no weights", lambda content: _remove(content, "state_dict"), "it has no state_dict"
+    yield "a stranger's", lambda content: _remove(content, "lightning_xt"), "was not written by lightning-xt"
 
 
-def _changed(file: str, change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
+def _change_file(file: str, change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
     def write(path: Path) -> None:
         source = next(folder / file for folder in path.parents if (folder / file).is_file())
         torch.save(change(torch.load(source, weights_only=True)), path)
@@ -151,33 +155,33 @@ def _changed(file: str, change: Callable[[dict[str, Any]], Any]) -> Callable[[Pa
     return write
 
 
-def _weights(content: dict[str, Any], change: Callable[[torch.Tensor], Any]) -> dict[str, Any]:
+def _change_weights(content: dict[str, Any], change: Callable[[torch.Tensor], Any]) -> dict[str, Any]:
     return {**content, "state_dict": {name: change(value) for name, value in content["state_dict"].items()}}
 
 
-def _one_less(content: dict[str, Any]) -> dict[str, Any]:
+def _remove_weight(content: dict[str, Any]) -> dict[str, Any]:
     return {**content, "state_dict": dict(list(content["state_dict"].items())[1:])}
 
 
-def _one_more(content: dict[str, Any]) -> dict[str, Any]:
+def _add_weight(content: dict[str, Any]) -> dict[str, Any]:
     return {**content, "state_dict": {**content["state_dict"], "decoder.more": torch.zeros(2)}}
 
 
-def _own(content: dict[str, Any], **changed: Any) -> dict[str, Any]:
+def _change_metadata(content: dict[str, Any], **changed: Any) -> dict[str, Any]:
     return {**content, "lightning_xt": {**content["lightning_xt"], **changed}}
 
 
-def _without(content: dict[str, Any], name: str) -> dict[str, Any]:
+def _remove(content: dict[str, Any], name: str) -> dict[str, Any]:
     return {each: value for each, value in content.items() if each != name}
 
 
-def _saved(content: Any, **options: Any) -> bytes:
+def _save(content: Any, **options: Any) -> bytes:
     made = io.BytesIO()
     torch.save(content, made, **options)
     return made.getvalue()
 
 
-def _archive(files: dict[str, bytes]) -> bytes:
+def _zip(files: dict[str, bytes]) -> bytes:
     made = io.BytesIO()
     with zipfile.ZipFile(made, "w") as archive:
         for name, content in files.items():
@@ -187,24 +191,24 @@ def _archive(files: dict[str, bytes]) -> bytes:
 
 def _cut(place: Callable[[int], int]) -> Callable[[Path], None]:
     def write(path: Path) -> None:
-        content = _last(path).read_bytes()
+        content = _find_last(path).read_bytes()
         path.write_bytes(content[: place(len(content))])
 
     return write
 
 
-def _flipped(path: Path) -> None:
-    content = bytearray(_last(path).read_bytes())
+def _flip(path: Path) -> None:
+    content = bytearray(_find_last(path).read_bytes())
     middle = content.index(b"data.pkl") + 60
     content[middle : middle + 20] = bytes(byte ^ 0xFF for byte in content[middle : middle + 20])
     path.write_bytes(content)
 
 
-def _last(path: Path) -> Path:
+def _find_last(path: Path) -> Path:
     return next(folder / LAST for folder in path.parents if (folder / LAST).is_file())
 
 
-def _script(path: Path) -> None:
+def _write_script(path: Path) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         for name in ("data.pkl", "constants.pkl", "version"):
             archive.writestr(f"model/{name}", b"\x80\x02}q\x00.")

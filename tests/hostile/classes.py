@@ -1,4 +1,4 @@
-"""Import paths that lead where a config has no business."""
+"""Import paths that a config may not name."""
 
 # ruff: noqa: E501 - a row of a table is a line
 
@@ -8,7 +8,7 @@ from hostile.case import Case
 from tiny_run import TINY
 
 RULE = "configs and checkpoints may name what is in lightning_xt, lightning, torch, torchmetrics and in modules of your own"
-"""What a refusal says."""  # fmt: skip
+"""Words of a refusal."""  # fmt: skip
 SLOTS = {
     "--model": "fit",
     "--data": "fit",
@@ -27,7 +27,7 @@ TRAP = "from pathlib import Path\nPath('sprung').touch()\nclass Trap: pass\n"
 
 
 def cases() -> Iterator[Case]:
-    """All of them."""
+    """Yield all cases of classes."""
     for number, (slot, command) in enumerate(SLOTS.items()):
         # Each option, each path.
         for path in (DANGEROUS[number % len(DANGEROUS)], DANGEROUS[(number + 3) % len(DANGEROUS)]):
@@ -99,7 +99,7 @@ def cases() -> Iterator[Case]:
         )
     for name, content in {"raises": "raise RuntimeError('no')\n", "broken": "class A(:\n"}.items():
         yield Case(
-            name=f"class: of a module of one's own that {name}",
+            name=f"class: of a custom module that {name}",
             command=[*COMMANDS["fit"], "--model.optimizer", f"{name}.A"],
             says=["--model: "],
             files={f"{name}.py": content},

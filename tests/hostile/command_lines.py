@@ -1,4 +1,4 @@
-"""Commands and options that there are not, or that contradict each other."""
+"""Commands and options that do not exist, or that contradict each other."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ LONG = "x" * 100_000
 
 
 def cases() -> Iterator[Case]:
-    """All of them."""
+    """Yield all cases of command lines."""
     for number, (command, says) in enumerate(_rows()):
         yield Case(name=f"line: {number} {' '.join(command)[:60]!r}", command=command, says=says)
 

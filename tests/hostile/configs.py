@@ -1,4 +1,4 @@
-"""Configs that are no YAML, or say what no config may."""
+"""Configs that are not YAML, or hold values that are not allowed."""
 
 from collections.abc import Iterator, Sequence
 
@@ -6,11 +6,11 @@ from hostile.case import Case, Content
 from tiny_run import TINY
 
 OTHER = "mine.yaml"
-"""What files are called that a case writes."""
+"""Names of the files that a case writes."""
 
 
 def cases() -> Iterator[Case]:
-    """All of them."""
+    """Yield all cases of configs."""
     for name, content, says in [*_no_yaml(), *_no_options()]:
         yield Case(name=f"config: {name}", command=["fit", "-c", OTHER], says=[OTHER, *says], files={OTHER: content})
     for name, content, says in _values():
@@ -33,20 +33,20 @@ def cases() -> Iterator[Case]:
             files={OTHER: content},
         )
     yield Case(
-        name="config: of the trainer in a file of its own, a bomb",
+        name="config: of the trainer in a separate file, a bomb",
         command=["fit", "-c", "tiny.yaml", "--trainer", OTHER],
         says=[OTHER],
-        files={OTHER: _bomb("max_steps")},
+        files={OTHER: _make_bomb("max_steps")},
     )
     yield Case(
         name="config: a bomb that a config names",
         command=["fit", "-c", "tiny.yaml", "-c", OTHER],
         says=["the value 'a0: &a0 {x: 1}", "more than"],
-        files={OTHER: "trainer: bomb.yaml\n", "bomb.yaml": _bomb("max_steps")},
+        files={OTHER: "trainer: bomb.yaml\n", "bomb.yaml": _make_bomb("max_steps")},
     )
     yield Case(
         name="config: a bomb on the command line",
-        command=["fit", "-c", "tiny.yaml", "--trainer", _bomb("max_steps")],
+        command=["fit", "-c", "tiny.yaml", "--trainer", _make_bomb("max_steps")],
         says=["the value 'a0: &a0 {x: 1}", "more than"],
     )
     yield Case(
@@ -147,7 +147,7 @@ def _values() -> Iterator[tuple[str, Content, Sequence[str]]]:
     yield "an enormous dim", tiny("dim: 8", f"dim: 1{'0' * 400}"), ["dim"]
     yield "a dropout above one", tiny("dropout: 0.2", "dropout: 1.5"), ["dropout", "1.5"]
     yield "a dropout below zero", tiny("dropout: 0.2", "dropout: -0.1"), ["dropout", "-0.1"]
-    yield "a dropout that is no number", tiny("dropout: 0.2", "dropout: .nan"), ["dropout", "nan"]
+    yield "a dropout that is not a number", tiny("dropout: 0.2", "dropout: .nan"), ["dropout", "nan"]
     yield "a length of nothing", tiny("seq_len: 8", "seq_len: 0"), ["seq_len", "0"]
     yield "a batch of nothing", tiny("batch_size: 2", "batch_size: 0"), ["batch_size", "0"]
     yield "a batch below zero", tiny("eval_batch_size: 4", "eval_batch_size: -4"), ["eval_batch_size", "-4"]
@@ -181,21 +181,21 @@ def _values() -> Iterator[tuple[str, Content, Sequence[str]]]:
         ["temperature", "-1"],
     )
     yield (
-        "a temperature that is no number",
+        "a temperature that is not a number",
         tiny("sampling: {max_new_tokens: 4}", "sampling: {temperature: .nan}"),
         ["nan"],
     )
-    yield "a share above one", tiny("sampling: {max_new_tokens: 4}", "sampling: {top_p: 1.5}"), ["top_p", "1.5"]
+    yield "a fraction above one", tiny("sampling: {max_new_tokens: 4}", "sampling: {top_p: 1.5}"), ["top_p", "1.5"]
 
 
-def _bomb(name: str) -> str:
-    """Nine mappings, each with nine times the one before: 9 ** 9 leaves in a kilobyte."""
+def _make_bomb(name: str) -> str:
+    """Return nine mappings, each with nine times the one before: 9 ** 9 leaves in a kilobyte."""
     lines = ["a0: &a0 {x: 1}"]
     lines += [f"a{n}: &a{n} {{{', '.join(f'k{k}: *a{n - 1}' for k in range(9))}}}" for n in range(1, 10)]
     return "\n".join([*lines, f"{name}: *a9", ""])
 
 
-def _bomb_of_lists() -> str:
+def _make_bomb_of_lists() -> str:
     lines = ["a0: &a0 [lol]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 10)]
     return "\n".join([*lines, "trainer: {callbacks: *a9}", ""])

@@ -1,4 +1,4 @@
-"""All malformed inputs."""
+"""Malformed inputs of all kinds."""
 
 from hostile import (
     archives,

@@ -1,4 +1,4 @@
-"""Servers that lie, cut off, send something else or send elsewhere."""
+"""Servers that lie, cut off, send another file or redirect."""
 
 import contextlib
 import gzip
@@ -15,49 +15,49 @@ Answer = Callable[[BaseHTTPRequestHandler], None]
 
 
 def cases() -> Iterator[Case]:
-    """All of them."""
+    """Yield all cases of downloads."""
     enwik8 = ["fit", "-c", "tiny.yaml", "--data", "Enwik8", "--data.split_sizes", "[800,40,40]", "--data.url"]
     pairs = ["fit", "-c", "pairs.yaml", "--data", "Multi30k", "--data.path", "null", "--data.base_url"]
-    page = _sends(b"<!DOCTYPE html><html>please log in</html>")
+    page = _send(b"<!DOCTYPE html><html>please log in</html>")
     for name, answer, path, says in (
         (
             "longer than it is",
-            _sends(TEXT, length=len(TEXT) + 100),
+            _send(TEXT, length=len(TEXT) + 100),
             "in",
             "the connection ended after 880 of 980 bytes",
         ),
-        ("a length that is no number", _sends(TEXT, length="many"), "in", "does not say how long the file is"),
-        ("a length below zero", _sends(TEXT, length=-5), "in", "does not say how long the file is"),
-        ("no length", _sends(TEXT, length=None), "in", "does not say how long the file is"),
+        ("a length that is not a number", _send(TEXT, length="many"), "in", "does not say how long the file is"),
+        ("a length below zero", _send(TEXT, length=-5), "in", "does not say how long the file is"),
+        ("no length", _send(TEXT, length=None), "in", "does not say how long the file is"),
         ("a page in place of a zip", page, "in.zip", "is cut off, damaged or not a zip file"),
         ("a page in place of gzip", page, "in.gz", "is cut off, damaged or not a gz file"),
-        ("a zip of two files", _sends(_zip("a", "b")), "in.zip", "holds 2 files, not one"),
-        ("a zip that leads outside", _sends(_zip("../a")), "in.zip", "points outside the archive"),
-        ("a zip that is cut", _sends(_zip("a")[:-30]), "in.zip", "is cut off, damaged or not a zip file"),
-        ("a bomb", _sends(gzip.compress(bytes(70 << 20))), "in.gz", "expands to more than"),
-        ("an error", _fails(500), "in", "the server answers 500"),
-        ("no such file", _fails(404), "in", "the server answers 404"),
-        ("a file of this machine", _leads("file:///etc/passwd"), "in", "cannot download"),
-        ("another protocol", _leads("ftp://127.0.0.1:1/in"), "in", "cannot download"),
-        ("itself, for ever", _leads("/in"), "in", "cannot download"),
-        ("no address", _leads("http://[nowhere/in"), "in", "cannot download"),
+        ("a zip of two files", _send(_zip("a", "b")), "in.zip", "holds 2 files, not one"),
+        ("a zip that leads outside", _send(_zip("../a")), "in.zip", "points outside the archive"),
+        ("a zip that is cut", _send(_zip("a")[:-30]), "in.zip", "is cut off, damaged or not a zip file"),
+        ("a bomb", _send(gzip.compress(bytes(70 << 20))), "in.gz", "expands to more than"),
+        ("an error", _fail(500), "in", "the server answers 500"),
+        ("no such file", _fail(404), "in", "the server answers 404"),
+        ("a file of this machine", _redirect("file:///etc/passwd"), "in", "cannot download"),
+        ("another protocol", _redirect("ftp://127.0.0.1:1/in"), "in", "cannot download"),
+        ("itself, for ever", _redirect("/in"), "in", "cannot download"),
+        ("no address", _redirect("http://[nowhere/in"), "in", "cannot download"),
         ("no HTTP", _raw(b"SSH-2.0-OpenSSH_9.6\r\n"), "in", "cannot download"),
         ("nothing at all", _raw(b""), "in", "cannot download"),
     ):
         yield Case(
-            name=f"download: {name}", command=[*enwik8, f"URL/{path}"], says=["enwik8", says], server=_serving(answer)
+            name=f"download: {name}", command=[*enwik8, f"URL/{path}"], says=["enwik8", says], server=_serve(answer)
         )
     yield Case(
         name="download: another checksum",
         command=[*enwik8, "URL/in", "--data.md5", "0" * 32],
         says=["has the MD5 checksum", "not " + "0" * 32],
-        server=_serving(_sends(TEXT)),
+        server=_serve(_send(TEXT)),
     )
     yield Case(
         name="download: pages in place of pairs",
         command=[*pairs, "URL"],
         says=["train.en.gz", "is cut off, damaged or not a gz file"],
-        server=_serving(page),
+        server=_serve(page),
     )
     for url in (
         "file:///etc/passwd",
@@ -84,14 +84,14 @@ def cases() -> Iterator[Case]:
         )
 
 
-def _serving(answer: Answer) -> Callable[[], contextlib.AbstractContextManager[str]]:
+def _serve(answer: Answer) -> Callable[[], contextlib.AbstractContextManager[str]]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             with contextlib.suppress(ConnectionError):
                 answer(self)
 
         def log_message(self, *args: object) -> None:
-            """Says nothing."""
+            """Log nothing."""
 
     @contextlib.contextmanager
     def serving() -> Iterator[str]:
@@ -108,7 +108,7 @@ def _serving(answer: Answer) -> Callable[[], contextlib.AbstractContextManager[s
     return serving
 
 
-def _sends(content: bytes, length: int | str | None = -1) -> Answer:
+def _send(content: bytes, length: int | str | None = -1) -> Answer:
     def answer(to: BaseHTTPRequestHandler) -> None:
         to.send_response(200)
         if length is not None:
@@ -119,11 +119,11 @@ def _sends(content: bytes, length: int | str | None = -1) -> Answer:
     return answer
 
 
-def _fails(status: int) -> Answer:
+def _fail(status: int) -> Answer:
     return lambda to: to.send_error(status)
 
 
-def _leads(place: str) -> Answer:
+def _redirect(place: str) -> Answer:
     def answer(to: BaseHTTPRequestHandler) -> None:
         to.send_response(302)
         to.send_header("Location", place)

@@ -1,4 +1,4 @@
-"""Files that are not where they should be, or are none."""
+"""Paths without a file, or with something that is not a file."""
 
 import os
 import socket
@@ -8,18 +8,18 @@ from pathlib import Path
 from hostile.case import Case, Content
 
 LONG = "n" * 300
-"""More characters than the name of a file may have."""
+"""Name with more characters than a file's may have."""
 
 
 def cases() -> Iterator[Case]:
-    """All of them."""
-    for option, command in _readers().items():
+    """Yield all cases of places."""
+    for option, command in _list_readers().items():
         for name, path, content, says in _places():
             files = {} if content is None else {path: content}
             yield Case(
                 name=f"place: {option} {name}",
                 command=[path if part == "PATH" else part for part in command],
-                says=[*_shown(path), says],
+                says=[*_show(path), says],
                 files=files,
             )
     yield Case(
@@ -37,7 +37,7 @@ def cases() -> Iterator[Case]:
         name="place: a link in a folder that leads nowhere",
         command=["fit", "-c", "tiny.yaml", "--data.path", "linked"],
         says=["--data.path linked", "is broken"],
-        files={"linked/a.txt": b"a", "linked/b.txt": _link("nowhere")},
+        files={"linked/a.txt": b"a", "linked/b.txt": _make_link("nowhere")},
     )
     for name, output, says in (
         ("a folder", "runs", "runs"),
@@ -46,7 +46,7 @@ def cases() -> Iterator[Case]:
         ("nothing", "", "--output"),
         ("a long name", LONG, "name"),
     ):
-        for command in (["generate", "runs/tiny", "--prompt", "a", "--jsonl"], _predict()):
+        for command in (["generate", "runs/tiny", "--prompt", "a", "--jsonl"], _predict_options()):
             yield Case(
                 name=f"place: {command[0]} --output {name}",
                 command=[*command, "--output", output],
@@ -70,8 +70,8 @@ def cases() -> Iterator[Case]:
         )
 
 
-def _readers() -> dict[str, list[str]]:
-    """An option that names a file to be read, and a command with it."""
+def _list_readers() -> dict[str, list[str]]:
+    """Return commands that read a file, by option."""
     return {
         "--data.path": ["fit", "-c", "tiny.yaml", "--data.path", "PATH"],
         "--prompts": ["generate", "runs/tiny", "--prompts", "PATH"],
@@ -82,31 +82,31 @@ def _readers() -> dict[str, list[str]]:
     }
 
 
-def _predict() -> list[str]:
+def _predict_options() -> list[str]:
     run = ["predict", "-c", "runs/tiny/0/config.yaml", "--ckpt_path", "best"]
     return [*run, "--data.predict_prompts", "prompts.txt"]
 
 
-def _shown(path: str) -> list[str]:
-    """What of a path a sentence shows: what no line can hold is told otherwise."""
+def _show(path: str) -> list[str]:
+    """Return the part of a path that a sentence shows; other characters are escaped."""
     return [path.partition("\n")[0]] if path.isascii() else ["\\udcff.x"]
 
 
 def _places() -> Iterator[tuple[str, str, Content | None, str]]:
     yield "is not there", "nowhere.x", None, "no"
     yield "is a pipe", "pipe.x", os.mkfifo, ""
-    yield "is a socket", "socket.x", _socket, ""
-    yield "is a link to itself", "loop.x", _link("loop.x"), ""
-    yield "is a link to nothing", "dangling.x", _link("nothing"), ""
-    yield "is a link to a device", "null.x", _link("/dev/null"), ""
+    yield "is a socket", "socket.x", _make_socket, ""
+    yield "is a link to itself", "loop.x", _make_link("loop.x"), ""
+    yield "is a link to nothing", "dangling.x", _make_link("nothing"), ""
+    yield "is a link to a device", "null.x", _make_link("/dev/null"), ""
     yield "is below a file", "corpus.txt/in.x", None, ""
     yield "has a line break", "a\nb", None, ""
     yield "has a long name", LONG, None, ""
-    yield "is no UTF-8", "\udcff.x", None, ""
+    yield "is not UTF-8", "\udcff.x", None, ""
     yield "is empty", "", None, ""
 
 
-def _socket(path: Path) -> None:
+def _make_socket(path: Path) -> None:
     here = Path.cwd()
     os.chdir(path.parent)
     try:
@@ -116,7 +116,7 @@ def _socket(path: Path) -> None:
         os.chdir(here)
 
 
-def _link(target: str):
+def _make_link(target: str):
     def write(path: Path) -> None:
         path.symlink_to(target)
 

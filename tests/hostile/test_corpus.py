@@ -1,4 +1,4 @@
-"""Malformed inputs: some of them here, all of them among the slow tests and by `make chaos`."""
+"""Malformed inputs: a sample in the default suite, all of them in the slow suite and by `make chaos`."""
 
 import random
 import sys
@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 from hostile.base import make_base
-from hostile.case import Case, problems
+from hostile.case import Case, find_problems
 from hostile.corpus import CASES
 
 SHARE = 25
-"""One of so many cases is in the default suite."""
+"""One of this many cases is in the default suite."""
 CHOSEN = {case.name for case in random.Random(0).sample(CASES, len(CASES) // SHARE)}
 
 
@@ -26,7 +26,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [pytest.param(case, marks=() if case.name in CHOSEN else pytest.mark.slow, id=case.name) for case in CASES],
 )
 def test_a_malformed_input_is_told_in_one_sentence(case: Case, base: Path, tmp_path: Path) -> None:
-    assert problems(case, base, tmp_path / "case") == []
+    assert find_problems(case, base, tmp_path / "case") == []
 
 
 def test_the_corpus_is_large_and_has_no_case_twice() -> None:
@@ -36,7 +36,7 @@ def test_the_corpus_is_large_and_has_no_case_twice() -> None:
 
 def test_a_process_of_its_own_says_the_same(base: Path, tmp_path: Path) -> None:
     case = next(case for case in CASES if case.name == "checkpoint: info, a pickle that runs a command")
-    assert problems(case, base, tmp_path / "case", apart=True) == []
+    assert find_problems(case, base, tmp_path / "case", apart=True) == []
 
 
 def case(*command: str, **options) -> Case:
@@ -59,13 +59,13 @@ def test_what_is_wrong_with_an_answer_is_found(base: Path, tmp_path: Path, monke
 
     monkeypatch.setattr("hostile.case.main", careless)
     wrong = ["corpus.txt is changed", "new.txt is new", "prompts.txt is gone"]
-    assert problems(case("info", "nowhere"), base, tmp_path / "3") == wrong
+    assert find_problems(case("info", "nowhere"), base, tmp_path / "3") == wrong
 
     def broken(command):
         raise KeyError("a fault")
 
     monkeypatch.setattr("hostile.case.main", broken)
-    assert problems(case("info", "nowhere"), base, tmp_path / "4")[:2] == [
+    assert find_problems(case("info", "nowhere"), base, tmp_path / "4")[:2] == [
         "it ends with a traceback",
         "there is a traceback",
     ]
@@ -76,7 +76,7 @@ def test_what_is_wrong_with_an_answer_is_found(base: Path, tmp_path: Path, monke
         return 2
 
     monkeypatch.setattr("hostile.case.main", hungry)
-    (fault,) = problems(case("info", "nowhere"), base, tmp_path / "5")
+    (fault,) = find_problems(case("info", "nowhere"), base, tmp_path / "5")
     assert fault.endswith("MiB of memory")
 
     def slow(command):
@@ -85,4 +85,4 @@ def test_what_is_wrong_with_an_answer_is_found(base: Path, tmp_path: Path, monke
 
     monkeypatch.setattr("hostile.case.main", slow)
     monkeypatch.setattr("hostile.case.SECONDS", 1)
-    assert problems(case("info", "nowhere"), base, tmp_path / "6")[0] == "it ends with no answer within 1 s"
+    assert find_problems(case("info", "nowhere"), base, tmp_path / "6")[0] == "it ends with no answer within 1 s"

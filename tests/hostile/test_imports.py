@@ -1,4 +1,4 @@
-"""What configs, options and checkpoints may have imported."""
+"""Modules that configs, options and checkpoints may import."""
 
 import re
 import sys
@@ -41,7 +41,7 @@ def test_ours_and_the_users_own_are_allowed(path: str) -> None:
 
 
 def test_a_script_of_the_users_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Whatever runs the tests may be installed.
+    # The test runner is always installed.
     monkeypatch.setitem(sys.modules, "__main__", types.ModuleType("__main__"))
     assert refusal("__main__.Mine") is None
 
@@ -90,7 +90,7 @@ def test_nothing_is_imported_to_refuse_it(
         assert main(["fit", "-c", "tiny.yaml", slot, "trap_of_a_stranger.Trap"]) == 2
         assert f"lightning-xt: error: trap_of_a_stranger.Trap {RULE}" in capsys.readouterr().err
     assert not (site / "sprung").exists() and "trap_of_a_stranger" not in sys.modules
-    # With leave it is imported, and then refused for what it is.
+    # With permission the module is imported, and then refused by its type.
     monkeypatch.setenv("LIGHTNING_XT_ALLOW", "trap_of_a_stranger")
     assert main(["fit", "-c", "tiny.yaml", "--model.optimizer", "trap_of_a_stranger.Trap"]) == 2
     assert "expects a function or a callable class" in capsys.readouterr().err
@@ -119,7 +119,7 @@ def test_the_parser_is_as_before_outside_the_block() -> None:
 
 
 def test_a_checkpoint_of_a_stranger_has_nothing_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the command line does not stand guard."""
+    """Checkpoint refuses a stranger's class without the command line too."""
     (tmp_path / "site").mkdir()
     (tmp_path / "site/trap_of_another.py").write_text(TRAP)
     monkeypatch.syspath_prepend(tmp_path / "site")

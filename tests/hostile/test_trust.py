@@ -1,4 +1,4 @@
-"""What a config, a flag or a checkpoint of a stranger can reach: rows S1 to S5 of the list of reported cases."""
+"""Reach of a stranger's config, flag or checkpoint: rows S1 to S5 of the list of reported cases."""
 
 import importlib
 import inspect
@@ -51,14 +51,14 @@ VALUES: list[Any] = [COMMAND, PROCESS, *NAMES, *({"class_path": name} for name i
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A current folder with a module of the user's."""
+    """Return a current folder with a module of the user's."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text("import os\nimport torch\nfrom torch.hub import load\n")
     monkeypatch.delitem(sys.modules, "mine", raising=False)
     return tmp_path
 
 
-def slots() -> list[tuple[str, Any]]:
+def find_slots() -> list[tuple[str, Any]]:
     """Return every type of an option that is not made of plain values, with one option of that type."""
     places = ["callbacks", "loggers", "strategies", "plugins", "profilers", "accelerators"]
     modules = [importlib.import_module(f"lightning.pytorch.{name}") for name in places]
@@ -81,7 +81,7 @@ def slots() -> list[tuple[str, Any]]:
     ]
 
 
-def parser_of(hint: Any) -> ArgumentParser:
+def make_parser(hint: Any) -> ArgumentParser:
     """Return a parser with one option of a type; the type may be of no option."""
     parser = ArgumentParser(exit_on_error=False)
     with suppress(ValueError):
@@ -89,8 +89,8 @@ def parser_of(hint: Any) -> ArgumentParser:
     return parser
 
 
-def built(parser: ArgumentParser, value: Any) -> Any:
-    """Return what the option makes of a value; None if it refuses it."""
+def build(parser: ArgumentParser, value: Any) -> Any:
+    """Return the option's object for a value; None if it refuses the value."""
     try:
         with guarded_imports():
             return parser.instantiate(parser.parse_object({"slot": value})).slot
@@ -107,12 +107,12 @@ def is_plain(value: Any) -> bool:
 
 
 def test_cases_s1_every_slot(place: Path) -> None:
-    found = slots()
+    found = find_slots()
     assert len(found) > 100
     for option, hint in found:
-        parser = parser_of(hint)
+        parser = make_parser(hint)
         for value in VALUES:
-            made = built(parser, value)
+            made = build(parser, value)
             assert is_plain(made), f"{option}: {value} makes {made!r}"
     assert not (place / "hacked").exists()
     assert not {"mine", "antigravity"} & {name for name in sys.modules if name == "antigravity"}
@@ -208,8 +208,8 @@ def test_cases_s1_property_only_families_are_found(choice: random.Random) -> Non
                 continue
             assert isinstance(found, type) and issubclass(found, families), f"{module}.{name} for {hint}"
         for hint in (Callable[[int], Position], Callable[..., Any], Any):
-            parser = parser_of(hint)
-            assert is_plain(built(parser, choice.choice([f"{module}.{name}", {"class_path": f"{module}.{name}"}])))
+            parser = make_parser(hint)
+            assert is_plain(build(parser, choice.choice([f"{module}.{name}", {"class_path": f"{module}.{name}"}])))
 
 
 def test_cases_s2_untyped_options_take_plain_values(fresh: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -218,9 +218,9 @@ def test_cases_s2_untyped_options_take_plain_values(fresh: Path, capsys: pytest.
     assert_one_sentence(capsys)
     for option in ("ddp_comm_state", "ddp_comm_hook", "process_group_backend", "ddp_comm_wrapper", "timeout"):
         for value in (PROCESS, COMMAND, "torch.hub.load"):
-            made = built(parser_of(Strategy), {**strategy, "init_args": {option: value}})
+            made = build(make_parser(Strategy), {**strategy, "init_args": {option: value}})
             assert made is None or is_plain(vars(made)[f"_{option}"]), option
-    made = built(parser_of(Strategy), {**strategy, "init_args": {"ddp_comm_state": {"rank": 4, "names": ["a"]}}})
+    made = build(make_parser(Strategy), {**strategy, "init_args": {"ddp_comm_state": {"rank": 4, "names": ["a"]}}})
     assert made._ddp_comm_state == {"rank": 4, "names": ["a"]}
     assert not Path("hacked").exists()
 
@@ -228,10 +228,10 @@ def test_cases_s2_untyped_options_take_plain_values(fresh: Path, capsys: pytest.
 def test_cases_s2_no_class_of_the_users_either(place: Path) -> None:
     (place / "mine.py").write_text("class State: pass\n")
     assert (
-        built(parser_of(Any), {"class_path": "mine.State"}) is None
-        and built(parser_of(object), {"class_path": "mine.State"}) is None
+        build(make_parser(Any), {"class_path": "mine.State"}) is None
+        and build(make_parser(object), {"class_path": "mine.State"}) is None
     )
-    assert type(built(parser_of(Callable[..., Any]), {"class_path": "mine.State"})).__name__ == "NoneType"
+    assert type(build(make_parser(Callable[..., Any]), {"class_path": "mine.State"})).__name__ == "NoneType"
 
 
 @pytest.mark.parametrize(

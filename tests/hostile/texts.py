@@ -1,4 +1,4 @@
-"""Texts, JSON lines and pairs that hold what nobody expects."""
+"""Texts, JSON lines and pairs with unexpected content."""
 
 from collections.abc import Iterator, Sequence
 
@@ -12,9 +12,9 @@ PREDICT = ("predict", "-c", "runs/tiny/0/config.yaml", "--ckpt_path", "best", "-
 
 
 def cases() -> Iterator[Case]:
-    """All of them."""
+    """Yield all cases of texts."""
     for number, (name, content, says) in enumerate(_json_lines()):
-        # A corpus is opened by all that trains, which takes a while; prompts are read alike.
+        # Training opens a corpus in one place, which takes a while; prompts are read in one place too.
         by_fit = number % 4 == 0 or "give text" in says[-1]
         yield Case(
             name=f"text: JSON lines, {name}",
@@ -168,7 +168,7 @@ def _corpora() -> Iterator[Case]:
         ("JSON lines of no field", {"in.jsonl": LINE}, ["in.jsonl"], ["in.jsonl", "is JSON lines; name the field"]),
         ("a text as JSON lines", {}, ["corpus.txt", "--data.field", "text"], ["corpus.txt, line 1 is not JSON"]),
         ("no share to train on", {}, ["corpus.txt", "--data.test", "0.99"], ["data.test", "0.99"]),
-        ("a share below zero", {}, ["corpus.txt", "--data.validation", "-0.1"], ["data.validation", "-0.1"]),
-        ("a share that is no number", {}, ["corpus.txt", "--data.test", ".nan"], ["data.test", "nan"]),
+        ("a fraction below zero", {}, ["corpus.txt", "--data.validation", "-0.1"], ["data.validation", "-0.1"]),
+        ("a fraction that is not a number", {}, ["corpus.txt", "--data.test", ".nan"], ["data.test", "nan"]),
     ):  # fmt: skip
         yield Case(name=f"text: corpus, {name}", command=[*FIT, *more], says=says, files=files)

@@ -1,4 +1,4 @@
-"""Files of tokenizers that are none, or not ours."""
+"""Files that are not a tokenizer, or not one of lightning-xt."""
 
 import json
 from collections.abc import Iterator
@@ -12,8 +12,8 @@ FIT = ("fit", "-c", "pairs.yaml", "--data.tokenizer.file", "in.json")
 
 
 def cases() -> Iterator[Case]:
-    """All of them."""
-    good = _described()
+    """Yield all cases of tokenizer files."""
+    good = _train_library()
     text = json.dumps(good)
     no_bytes = "is not a byte-level BPE with all 256 bytes"
     none = "is not a tokenizer.json of the tokenizers library"
@@ -31,25 +31,37 @@ def cases() -> Iterator[Case]:
         ("deep brackets", "[" * 100_000, none),
         ("not a number", text.replace('"version": "1.0"', '"version": NaN'), none),
         ("another version", text.replace('"version": "1.0"', '"version": "9.0"'), none),
-        ("no model", _without(good, "model"), none),
-        ("another kind of model", _with(good, "model", {"type": "Nope"}), none),
-        ("a model of words", _with(good, "model", _words()), no_bytes),
-        ("no decoder", _with(good, "decoder", None), no_bytes),
-        ("another decoder", _with(good, "decoder", {"type": "Fuse"}), no_bytes),
-        ("another pre-tokenizer", _with(good, "pre_tokenizer", {"type": "Whitespace"}), "pre-tokenizer"),
-        ("no pre-tokenizer", _with(good, "pre_tokenizer", None), "pre-tokenizer"),
-        ("a normalizer", _with(good, "normalizer", {"type": "Lowercase"}), "normalizer"),
-        ("bytes are missing", _of_model(good, {name: n for name, n in vocab.items() if name not in "abc"}), no_bytes),
-        ("no vocabulary", _of_model(good, {}), no_bytes),
-        ("an id below zero", _of_model(good, {**vocab, "a": -1}), none),
-        ("an id that is a text", _of_model(good, {**vocab, "a": "one"}), none),
-        ("an id far away", _of_model(good, {**vocab, "zz": 2**31}), "2147483649 ids"),
-        ("two of one id", _of_model(good, {**vocab, "a": vocab["b"]}), "twice"),
-        ("no special tokens", _with(good, "added_tokens", []), specials),
-        ("special tokens elsewhere", _with(good, "added_tokens", _specials(5)), ""),
+        ("no model", _remove_part(good, "model"), none),
+        ("another kind of model", _replace_part(good, "model", {"type": "Nope"}), none),
+        ("a model of words", _replace_part(good, "model", _make_word_level()), no_bytes),
+        ("no decoder", _replace_part(good, "decoder", None), no_bytes),
+        ("another decoder", _replace_part(good, "decoder", {"type": "Fuse"}), no_bytes),
+        ("another pre-tokenizer", _replace_part(good, "pre_tokenizer", {"type": "Whitespace"}), "pre-tokenizer"),
+        ("no pre-tokenizer", _replace_part(good, "pre_tokenizer", None), "pre-tokenizer"),
+        ("a normalizer", _replace_part(good, "normalizer", {"type": "Lowercase"}), "normalizer"),
+        (
+            "bytes are missing",
+            _replace_vocab(good, {name: n for name, n in vocab.items() if name not in "abc"}),
+            no_bytes,
+        ),
+        ("no vocabulary", _replace_vocab(good, {}), no_bytes),
+        ("an id below zero", _replace_vocab(good, {**vocab, "a": -1}), none),
+        ("an id that is a text", _replace_vocab(good, {**vocab, "a": "one"}), none),
+        ("an id far away", _replace_vocab(good, {**vocab, "zz": 2**31}), "2147483649 ids"),
+        ("two of one id", _replace_vocab(good, {**vocab, "a": vocab["b"]}), "twice"),
+        ("no special tokens", _replace_part(good, "added_tokens", []), specials),
+        ("special tokens elsewhere", _replace_part(good, "added_tokens", _make_specials(5)), ""),
         ("special tokens of other names", text.replace("<start>", "<begin>"), specials),
-        ("special tokens that are not special", _with(good, "added_tokens", _specials(0, special=False)), specials),
-        ("a merge of what there is not", _with(good, "model", {**good["model"], "merges": [["qq", "zz"]]}), none),
+        (
+            "special tokens that are not special",
+            _replace_part(good, "added_tokens", _make_specials(0, special=False)),
+            specials,
+        ),
+        (
+            "a merge of what there is not",
+            _replace_part(good, "model", {**good["model"], "merges": [["qq", "zz"]]}),
+            none,
+        ),
     ):
         yield Case(
             name=f"tokenizer: {name}",
@@ -83,7 +95,7 @@ def cases() -> Iterator[Case]:
     )
 
 
-def _described() -> dict[str, Any]:
+def _train_library() -> dict[str, Any]:
     library = Library(models.BPE())
     library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     library.decoder = decoders.ByteLevel()
@@ -96,23 +108,23 @@ def _described() -> dict[str, Any]:
     return dict(json.loads(library.to_str()))
 
 
-def _with(described: dict[str, Any], part: str, value: Any) -> str:
+def _replace_part(described: dict[str, Any], part: str, value: Any) -> str:
     return json.dumps({**described, part: value})
 
 
-def _without(described: dict[str, Any], part: str) -> str:
+def _remove_part(described: dict[str, Any], part: str) -> str:
     return json.dumps({name: value for name, value in described.items() if name != part})
 
 
-def _of_model(described: dict[str, Any], vocab: dict[str, Any]) -> str:
-    return _with(described, "model", {**described["model"], "vocab": vocab, "merges": []})
+def _replace_vocab(described: dict[str, Any], vocab: dict[str, Any]) -> str:
+    return _replace_part(described, "model", {**described["model"], "vocab": vocab, "merges": []})
 
 
-def _words() -> dict[str, Any]:
+def _make_word_level() -> dict[str, Any]:
     return {"type": "WordLevel", "vocab": {"<pad>": 0, "<start>": 1, "<end>": 2}, "unk_token": "<pad>"}
 
 
-def _specials(first: int, *, special: bool = True) -> list[dict[str, Any]]:
+def _make_specials(first: int, *, special: bool = True) -> list[dict[str, Any]]:
     flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     names = ("<pad>", "<start>", "<end>")
     return [{"id": first + n, "content": name, "special": special, **flags} for n, name in enumerate(names)]

@@ -1,4 +1,4 @@
-"""Properties: what holds whatever is drawn."""
+"""Properties: laws that hold for all drawn values."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -10,19 +10,19 @@ from hypothesis.strategies import SearchStrategy
 from lightning_xt.system.messages import own_sentence
 
 DEFAULT, MANY = 50, 1500
-"""Examples of a property in the default suite, and in the slow one."""
+"""Numbers of examples in the default suite and in the slow suite."""
 Found = TypeVar("Found")
 
 
 def holds(*, default: int = DEFAULT, many: int = MANY, **drawn: SearchStrategy[Any]) -> Callable[[Any], Any]:
-    """Makes a test of a function that asserts a property: with a few examples, and slowly with many.
+    """Make a test of a function that asserts a property: with a few examples, and slowly with many.
 
     The same examples are drawn every time.
 
     Args:
         default: examples in the default suite.
         many: examples in the slow suite.
-        drawn: what each argument is drawn from.
+        drawn: strategy of each argument.
     """
 
     def decorate(check: Callable[..., None]) -> Any:
@@ -43,8 +43,8 @@ def holds(*, default: int = DEFAULT, many: int = MANY, **drawn: SearchStrategy[A
     return decorate
 
 
-def served(call: Callable[[], Found]) -> Found | None:
-    """What a call gives; None where it refuses by a sentence of ours. Any other exception is a fault."""
+def call_or_refuse(call: Callable[[], Found]) -> Found | None:
+    """Return a call's result; None if it refuses with one of our sentences. Any other exception is a fault."""
     try:
         return call()
     except (ValueError, OSError) as error:

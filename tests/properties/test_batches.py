@@ -1,4 +1,4 @@
-"""Samplers and batches: every sample once, on any number of processes, wherever a run goes on."""
+"""Samplers and batches: every sample once, on any number of processes, resumed at any step."""
 
 from itertools import islice
 
@@ -56,8 +56,8 @@ def test_windows_follow_from_seed_and_number_alone(count: int, seq_len: int, see
         assert windows[sample].tolist() == row.tolist()
 
 
-def mixed(seed: int, number: int) -> int:
-    """SplitMix64 in plain Python, as its authors write it."""
+def split_mix(seed: int, number: int) -> int:
+    """Compute SplitMix64 in plain Python, as its authors write it."""
 
     def mix(z: int) -> int:
         z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) % 2**64
@@ -69,7 +69,7 @@ def mixed(seed: int, number: int) -> int:
 
 @holds(seed=SEEDS, numbers=st.lists(SEEDS, min_size=1, max_size=5))
 def test_random_bits_are_those_of_split_mix(seed: int, numbers: list[int]) -> None:
-    assert split_mix_64(seed, np.asarray(numbers, dtype=np.uint64)).tolist() == [mixed(seed, n) for n in numbers]
+    assert split_mix_64(seed, np.asarray(numbers, dtype=np.uint64)).tolist() == [split_mix(seed, n) for n in numbers]
 
 
 @holds(lengths=LENGTHS, budget=st.integers(20, 90), seed=SEEDS, world=WORLDS, epoch=st.integers(0, 3))

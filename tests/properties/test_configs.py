@@ -47,24 +47,24 @@ VALUES = st.recursive(
 )
 
 
-def plain(value: object) -> str:
+def dump(value: object) -> str:
     return (
         yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=math.inf).removesuffix("...\n").strip()
     )
 
 
 def require_sentence(error: Exception) -> None:
-    """An error without a sentence of ours would reach the user with its traceback."""
+    """Raise an error again if we have no sentence for it, because the user would see its traceback."""
     if not sentence_for(error):
         raise error
 
 
-def answered(args: list[str]) -> int:
-    """The exit code of a command that is told to print its config; a mistake is told in one sentence."""
-    told = io.StringIO()
-    with contextlib.redirect_stderr(told), contextlib.redirect_stdout(io.StringIO()):
+def print_config(args: list[str]) -> int:
+    """Return the exit code of a command that prints its config; a mistake must give one sentence."""
+    errors = io.StringIO()
+    with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(io.StringIO()):
         code = main(args)
-    error = told.getvalue()
+    error = errors.getvalue()
     if code:
         assert error.startswith("lightning-xt: error: ") and error.count("\n") == 1 and len(error) < 2000
     return code
@@ -97,7 +97,7 @@ OPTIONS = [
 @holds(option=st.sampled_from(OPTIONS), value=VALUES)
 def test_any_value_of_any_option_of_generate(option: str, value: object) -> None:
     try:
-        found = parse(["RUN", f"--{option}={plain(value)}"])
+        found = parse(["RUN", f"--{option}={dump(value)}"])
     except (UserError, ValueError) as error:
         require_sentence(error)
     else:
@@ -128,7 +128,7 @@ TRAINED = ["data", "model", "model.decoder", "model.optimizer", "trainer", "trai
 
 @holds(option=st.sampled_from(TRAINED), value=VALUES, default=5, many=200)
 def test_any_value_of_any_option_of_fit(option: str, value: object) -> None:
-    answered(["fit", "-c", "tiny.yaml", f"--{option}={plain(value)}", "--print_config"])
+    print_config(["fit", "-c", "tiny.yaml", f"--{option}={dump(value)}", "--print_config"])
 
 
 def size(value: object) -> int:
@@ -146,7 +146,7 @@ def test_what_was_dumped_is_no_mistake(value: object) -> None:
 
 @holds(widths=st.lists(st.integers(1, 9), min_size=1, max_size=9), mapping=st.booleans())
 def test_anchors_are_counted_as_often_as_they_stand(widths: list[int], mapping: bool) -> None:
-    """As many values as there would be if anchors were written out."""
+    """An anchor counts with all its values wherever it is used."""
     lines, values = ["a0: &a0 x"], 1
     total = 1 + 2
     for number, width in enumerate(widths, start=1):

@@ -30,7 +30,7 @@ WORDS, END = 7, 2
 OUT = -math.inf
 IDS = st.lists(st.integers(0, WORDS - 1), max_size=4)
 SHARES = st.floats(0.01, 1)
-# Recipes: what checks annotations of the package draws random numbers, which no strategy may.
+# Recipes: the package's annotation checks draw random numbers, which a strategy must not.
 RECIPES = st.one_of(
     st.tuples(st.just(Banned), IDS),
     st.tuples(st.just(EpsilonCutoff), st.floats(0, 1)),
@@ -50,16 +50,16 @@ RECIPES = st.one_of(
 )
 
 
-def made(recipe: tuple[Any, ...]) -> Filter:
-    """A filter of a class and its options."""
+def build(recipe: tuple[Any, ...]) -> Filter:
+    """Build a filter from a class and its options."""
     kind, *options = recipe
     found: Filter = kind(*options)
     return found
 
 
 @st.composite
-def rows(draw: Any) -> tuple[Tensor, History]:
-    """Logits of a few rows, some words ruled out before, and what the rows have read and drawn."""
+def draw_rows(draw: Any) -> tuple[Tensor, History]:
+    """Draw logits of a few rows, with some tokens ruled out, and the prompts and tokens of the rows."""
     count, width = draw(st.integers(1, 4)), draw(st.integers(1, 6))
     number = st.floats(-30, 30, width=32)
     logits = draw(st.lists(st.lists(number, min_size=WORDS, max_size=WORDS), min_size=count, max_size=count))
@@ -76,22 +76,22 @@ def rows(draw: Any) -> tuple[Tensor, History]:
     return ruled, History(torch.tensor(tokens), torch.tensor(prompts), torch.tensor(lengths), end)
 
 
-@holds(drawn=rows(), recipe=RECIPES)
+@holds(drawn=draw_rows(), recipe=RECIPES)
 def test_a_filter_gives_numbers_and_revives_nothing(drawn: tuple[Tensor, History], recipe: Any) -> None:
-    (logits, history), apply = drawn, made(recipe)
+    (logits, history), apply = drawn, build(recipe)
     before = logits.clone()
     out = apply(logits, history)
     assert torch.equal(logits, before), "what it was given has changed"
     assert out.shape == logits.shape and out.dtype == logits.dtype
     assert not out.isnan().any() and not (out == math.inf).any()
-    assert (out > OUT).any(dim=1).all(), "a row has no word left"
+    assert (out > OUT).any(dim=1).all(), "a row has no token left"
     if not isinstance(apply, Forced):
         assert (out[before == OUT] == OUT).all()
 
 
-@holds(drawn=rows(), recipe=RECIPES, order=st.randoms(use_true_random=False))
+@holds(drawn=draw_rows(), recipe=RECIPES, order=st.randoms(use_true_random=False))
 def test_a_row_is_filtered_alike_alone_and_in_any_place(drawn: tuple[Tensor, History], recipe: Any, order: Any) -> None:
-    (logits, history), apply = drawn, made(recipe)
+    (logits, history), apply = drawn, build(recipe)
     out = apply(logits, history)
     numbers = list(range(len(logits)))
     order.shuffle(numbers)
@@ -103,18 +103,20 @@ def test_a_row_is_filtered_alike_alone_and_in_any_place(drawn: tuple[Tensor, His
         assert torch.equal(apply(logits[one], alone), out[one])
 
 
-def plainly(apply: Filter, logits: list[float], read: list[int], drawn: list[int], end: int | None) -> list[float]:
-    """What a filter makes of one row."""
+def apply_plainly(
+    apply: Filter, logits: list[float], read: list[int], drawn: list[int], end: int | None
+) -> list[float]:
+    """Apply a filter to one row in plain Python."""
     past, last = [*read, *drawn], max(logits)
     if isinstance(apply, Banned):
-        return ruled_out(logits, {*apply.tokens})
+        return rule_out(logits, {*apply.tokens})
     if isinstance(apply, MinLength):
-        return ruled_out(logits, {end} if end is not None and len(drawn) < apply.length else set())
+        return rule_out(logits, {end} if end is not None and len(drawn) < apply.length else set())
     if isinstance(apply, NoRepeatNgram):
         seen = {tuple(past[first : first + apply.n]) for first in range(len(past) - apply.n + 1)}
         ending = tuple(past[len(past) - apply.n + 1 :]) if apply.n > 1 else ()
         known = len(past) >= apply.n - 1
-        return ruled_out(logits, {word for word in range(WORDS) if known and (*ending, word) in seen})
+        return rule_out(logits, {word for word in range(WORDS) if known and (*ending, word) in seen})
     if isinstance(apply, LogitBias):
         return [each + apply.biases.get(word, 0.0) for word, each in enumerate(logits)]
     if isinstance(apply, FrequencyPenalty):
@@ -133,7 +135,7 @@ def plainly(apply: Filter, logits: list[float], read: list[int], drawn: list[int
     return logits
 
 
-def ruled_out(logits: list[float], words: set[int]) -> list[float]:
+def rule_out(logits: list[float], words: set[int]) -> list[float]:
     left = [OUT if word in words else each for word, each in enumerate(logits)]
     best = max(logits)
     return left if max(left) > OUT else [each if each == best else OUT for each in logits]
@@ -142,19 +144,19 @@ def ruled_out(logits: list[float], words: set[int]) -> list[float]:
 PLAIN = RECIPES.filter(lambda recipe: recipe[0] not in (EpsilonCutoff, MinP, Temperature, TopA, TopP, Typical))
 
 
-@holds(drawn=rows(), recipe=PLAIN)
+@holds(drawn=draw_rows(), recipe=PLAIN)
 def test_a_filter_does_what_it_says(drawn: tuple[Tensor, History], recipe: Any) -> None:
-    (logits, history), apply = drawn, made(recipe)
+    (logits, history), apply = drawn, build(recipe)
     logits = logits.double()
     out = apply(logits, history)
     for row in range(len(logits)):
         length, prompt = int(history.lengths[row]), int(history.prompts[row])
         tokens = history.tokens[row].tolist()
-        expected = plainly(apply, logits[row].tolist(), tokens[:prompt], tokens[prompt:length], history.end)
+        expected = apply_plainly(apply, logits[row].tolist(), tokens[:prompt], tokens[prompt:length], history.end)
         assert out[row].tolist() == expected
 
 
-@holds(drawn=rows(), p=SHARES)
+@holds(drawn=draw_rows(), p=SHARES)
 def test_a_nucleus_reaches_its_share_and_is_no_larger(drawn: tuple[Tensor, History], p: float) -> None:
     logits, history = drawn
     logits = logits.double()
@@ -167,7 +169,7 @@ def test_a_nucleus_reaches_its_share_and_is_no_larger(drawn: tuple[Tensor, Histo
         assert not len(outside) or outside.max() <= probabilities[stays].min()
 
 
-@holds(drawn=rows(), p=st.floats(0.01, 1))
+@holds(drawn=draw_rows(), p=st.floats(0.01, 1))
 def test_min_p_keeps_what_is_likely_enough(drawn: tuple[Tensor, History], p: float) -> None:
     logits, history = drawn
     logits = logits.double()

@@ -1,4 +1,4 @@
-"""Readers of data: what was written comes back, and what is broken is refused by a sentence of ours."""
+"""Readers of data: they return the written content, and refuse damaged files with one of our sentences."""
 
 import gzip
 import io
@@ -11,7 +11,7 @@ from unittest import mock
 
 import pytest
 from hypothesis import strategies as st
-from properties.holds import holds, served
+from properties.holds import call_or_refuse, holds
 
 from lightning_xt.data.files.archives import ARCHIVES, read_entries
 from lightning_xt.data.files.json_lines import read_texts
@@ -27,45 +27,45 @@ LINES = st.lists(
     st.text(st.characters(exclude_characters="\r\n\t", codec="utf-8"), max_size=12), min_size=1, max_size=8
 )
 CHANGES = st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), max_size=4)
-"""Places and the bytes that are put there."""
+"""Places and their new bytes."""
 CUT = st.integers(0, 10_000)
 
 
 @pytest.fixture(autouse=True, scope="module")
 def folder(tmp_path_factory):
-    """What is read lies here, and what is prepared."""
+    """Return a folder for the files and for the prepared data."""
     made = tmp_path_factory.mktemp("readers")
     with mock.patch.dict("os.environ", LIGHTNING_XT_DATA=str(made / "data")):
         yield made
 
 
-def written(name: str, content: bytes) -> Path:
-    """A file of its own for each example: files that are changed within moments look alike to caches."""
+def write(name: str, content: bytes) -> Path:
+    """Write a new file for each example: caches would not see a change within moments."""
     path = Path(tempfile.mkdtemp()) / name
     path.write_bytes(content)
     return path
 
 
-def damaged(content: bytes, changes: list[tuple[int, int]], cut: int) -> bytes:
+def damage(content: bytes, changes: list[tuple[int, int]], cut: int) -> bytes:
     made = bytearray(content)
     for place, byte in changes:
         made[place % len(made)] = byte
     return bytes(made[: len(made) - cut % len(made)] if cut % 2 else made)
 
 
-def whole(data: TextFiles) -> bytes:
+def read_all(data: TextFiles) -> bytes:
     splits = data.prepare()
     return b"".join(bytes(part[:]) for part in splits if part is not None and len(part))
 
 
 @holds(content=BYTES, validation=st.floats(0, 0.49), test=st.floats(0, 0.49))
 def test_a_text_is_cut_without_loss(content: bytes, validation: float, test: float) -> None:
-    path = written("a.txt", content)
+    path = write("a.txt", content)
     data = TextFiles(str(path), validation=validation, test=test, seq_len=1)
-    splits = served(data.prepare)
+    splits = call_or_refuse(data.prepare)
     assert (splits is None) == (not content)
     if splits is not None:
-        assert whole(data) == content
+        assert read_all(data) == content
         assert len(splits.test or b"") == int(len(content) * test)
         assert len(splits.validation or b"") == int(len(content) * validation)
 
@@ -79,7 +79,7 @@ def test_files_become_one_text(contents: list[bytes], packed: list[bool]) -> Non
     expected = b""
     for content in filter(None, contents):
         expected += b"\n" * (bool(expected) and not expected.endswith(b"\n")) + content
-    found = served(lambda: whole(TextFiles(str(folder), validation=0.2, seq_len=1)))
+    found = call_or_refuse(lambda: read_all(TextFiles(str(folder), validation=0.2, seq_len=1)))
     assert found == (expected or None)
 
 
@@ -100,21 +100,21 @@ def test_documents_are_joined_by_at_most_a_newline(contents: list[list[bytes]]) 
 
 @holds(content=BYTES)
 def test_gzip_comes_back(content: bytes) -> None:
-    assert b"".join(read_blocks(written("a.gz", gzip.compress(content)))) == content
+    assert b"".join(read_blocks(write("a.gz", gzip.compress(content)))) == content
 
 
 @holds(content=BYTES)
 def test_any_bytes_as_gzip(content: bytes) -> None:
-    assert served(lambda: b"".join(read_blocks(written("a.gz", content)))) is None
+    assert call_or_refuse(lambda: b"".join(read_blocks(write("a.gz", content)))) is None
 
 
 @holds(content=BYTES, changes=CHANGES, cut=CUT)
 def test_damaged_gzip_is_never_another_text(content: bytes, changes: list[tuple[int, int]], cut: int) -> None:
-    path = written("a.gz", damaged(gzip.compress(content), changes, cut))
-    assert served(lambda: b"".join(read_blocks(path))) in (None, content)
+    path = write("a.gz", damage(gzip.compress(content), changes, cut))
+    assert call_or_refuse(lambda: b"".join(read_blocks(path))) in (None, content)
 
 
-def zipped(files: dict[str, bytes]) -> bytes:
+def zip_files(files: dict[str, bytes]) -> bytes:
     made = io.BytesIO()
     with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in files.items():
@@ -127,11 +127,11 @@ NAMES = st.text(st.sampled_from("ab./\\:C_"), min_size=1, max_size=8)
 
 @holds(files=st.dictionaries(NAMES, BYTES, max_size=4))
 def test_a_zip_comes_back_or_leads_outside(files: dict[str, bytes]) -> None:
-    path = written("a.zip", zipped(files))
+    path = write("a.zip", zip_files(files))
     outside = any(
         name.startswith("/") or "\\" in name or re.match("[A-Za-z]:", name) or ".." in name.split("/") for name in files
     )
-    found = served(lambda: [(name, b"".join(content)) for name, content in read_entries(path)])
+    found = call_or_refuse(lambda: [(name, b"".join(content)) for name, content in read_entries(path)])
     shown = {
         name: content
         for name, content in files.items()
@@ -142,17 +142,17 @@ def test_a_zip_comes_back_or_leads_outside(files: dict[str, bytes]) -> None:
 
 @holds(files=st.dictionaries(st.sampled_from(["a.txt", "b.txt", "c"]), BYTES), changes=CHANGES, cut=CUT)
 def test_a_damaged_zip_is_never_another_text(files: dict[str, bytes], changes: list[tuple[int, int]], cut: int) -> None:
-    path = written("a.zip", damaged(zipped(files), changes, cut))
-    found = served(lambda: [b"".join(content) for _, content in read_entries(path)])
-    # A changed name may hide a file, or order them anew; what is served has its checksum.
+    path = write("a.zip", damage(zip_files(files), changes, cut))
+    found = call_or_refuse(lambda: [b"".join(content) for _, content in read_entries(path)])
+    # A changed name may hide a file or change the order; checksums guard the content.
     assert found is None or {*found} <= {*files.values()}
 
 
 @holds(content=st.binary(max_size=60), name=st.sampled_from(["a.zip", "a.gz", "a.jsonl", "a.txt", "a.jsonl.gz", "a.b"]))
 def test_any_bytes_in_any_file(content: bytes, name: str) -> None:
-    path = written(name, content)
+    path = write(name, content)
     for field in (None, "text"):
-        served(lambda field=field: [b"".join(each) for each in read_documents(path, field)])
+        call_or_refuse(lambda field=field: [b"".join(each) for each in read_documents(path, field)])
 
 
 @holds(lines=LINES, blank=st.booleans(), sizes=st.lists(st.integers(1, 20), min_size=1, max_size=9))
@@ -176,7 +176,7 @@ JSON = st.recursive(
 @holds(value=JSON)
 def test_any_json_on_a_line(value: object) -> None:
     line = json.dumps(value)
-    found = served(lambda: list(read_texts([line.encode()], "file", "text")))
+    found = call_or_refuse(lambda: list(read_texts([line.encode()], "file", "text")))
     good = isinstance(value, dict) and isinstance(value.get("text"), str) and "NaN" not in line
     if good and "Infinity" not in line:
         assert found == [value["text"].encode()]
@@ -186,13 +186,13 @@ def test_any_json_on_a_line(value: object) -> None:
 
 @holds(content=st.binary(max_size=60))
 def test_any_bytes_as_json_lines(content: bytes) -> None:
-    served(lambda: list(read_texts([content], "file", "text")))
+    call_or_refuse(lambda: list(read_texts([content], "file", "text")))
 
 
 @holds(pairs=st.lists(st.tuples(LINES.map(" ".join), LINES.map(" ".join)), min_size=1, max_size=6), gz=st.booleans())
 def test_columns_come_back(pairs: list[tuple[str, str]], gz: bool) -> None:
     content = "".join(f"{source}\t{target}\n" for source, target in pairs).encode()
-    path = written("a.tsv.gz", gzip.compress(content)) if gz else written("a.tsv", content)
+    path = write("a.tsv.gz", gzip.compress(content)) if gz else write("a.tsv", content)
     marked = pairs[0][0].removeprefix("\ufeff")
     found = read_pairs("--data.path", str(path), None, None)
     assert found == PairLines([marked, *(s for s, _ in pairs[1:])], [target for _, target in pairs])
@@ -200,7 +200,7 @@ def test_columns_come_back(pairs: list[tuple[str, str]], gz: bool) -> None:
 
 @holds(content=st.binary(max_size=60) | st.text(st.sampled_from("ab\t\n\r"), max_size=30).map(str.encode))
 def test_any_bytes_as_columns(content: bytes) -> None:
-    found = served(lambda: read_pairs("--data.path", str(written("a.tsv", content)), None, None))
+    found = call_or_refuse(lambda: read_pairs("--data.path", str(write("a.tsv", content)), None, None))
     if found is not None:
         lines = content.decode().removeprefix("\ufeff").replace("\r\n", "\n").removesuffix("\n").split("\n")
         assert [f"{source}\t{target}" for source, target in zip(*found, strict=True)] == lines
@@ -208,7 +208,7 @@ def test_any_bytes_as_columns(content: bytes) -> None:
 
 @holds(source=st.binary(max_size=40), target=st.binary(max_size=40))
 def test_any_bytes_as_two_files(source: bytes, target: bytes) -> None:
-    found = served(lambda: read_aligned(written("a.en", source), written("a.de", target)))
+    found = call_or_refuse(lambda: read_aligned(write("a.en", source), write("a.de", target)))
     if found is not None:
         assert len(found.sources) == len(found.targets)
         assert len(found.sources) == source.replace(b"\r\n", b"\n").removesuffix(b"\n").count(b"\n") + 1
@@ -216,7 +216,7 @@ def test_any_bytes_as_two_files(source: bytes, target: bytes) -> None:
 
 @holds(content=st.binary(max_size=60), name=st.sampled_from(["a.txt", "a.jsonl"]), empty=st.booleans())
 def test_any_bytes_as_prompts(content: bytes, name: str, empty: bool) -> None:
-    found = served(lambda: read_prompts(str(written(name, content)), may_be_empty=empty))
+    found = call_or_refuse(lambda: read_prompts(str(write(name, content)), may_be_empty=empty))
     if found is not None and name == "a.txt":
         lines = content.removeprefix(b"\xef\xbb\xbf").splitlines()
         assert [(each["id"], each["prompt"].encode()) for each in found] == list(enumerate(lines))
@@ -224,8 +224,8 @@ def test_any_bytes_as_prompts(content: bytes, name: str, empty: bool) -> None:
 
 @holds(content=st.binary(max_size=60), field=st.none() | st.just("en"), json_lines=st.booleans())
 def test_every_line_is_a_source(content: bytes, field: str | None, json_lines: bool) -> None:
-    path = written("a.jsonl" if json_lines else "a.en", content)
-    found = served(lambda: read_sources(str(path), field))
+    path = write("a.jsonl" if json_lines else "a.en", content)
+    found = call_or_refuse(lambda: read_sources(str(path), field))
     if found is not None:
         assert [each["id"] for each in found] == list(range(len(found)))
         assert all((each["text"] is None) == (each["problem"] is not None) for each in found)
@@ -239,5 +239,5 @@ def test_every_line_is_a_source(content: bytes, field: str | None, json_lines: b
 
 
 def test_names_of_archives_are_small() -> None:
-    """The names above must not be those of archives within archives."""
+    """The names above are not those of archives within archives."""
     assert not any(ending in "ab./\\:C_" for ending in ARCHIVES)

@@ -1,4 +1,4 @@
-"""Tokenizers and stop strings, whatever the text and wherever it is cut."""
+"""Tokenizers and stop strings, for any text and any cut."""
 
 import json
 from functools import cache
@@ -17,7 +17,7 @@ TEXTS = st.text(max_size=40) | st.text(st.sampled_from("ab <pad>é🙂\n"), max_
 
 
 @cache
-def learnt() -> BPE:
+def train_bpe() -> BPE:
     made = BPE(300)
     made.train(lambda: ["a red dog runs", "ein roter Hund läuft 🙂", "<pad><start><end>", "  tabs\tand\n lines "] * 4)
     return made
@@ -26,13 +26,13 @@ def learnt() -> BPE:
 KINDS = st.sampled_from(["bytes", "special", "bpe"])
 
 
-def made(kind: str) -> Tokenizer:
-    return {"bytes": Bytes, "special": SpecialBytes, "bpe": learnt}[kind]()
+def make(kind: str) -> Tokenizer:
+    return {"bytes": Bytes, "special": SpecialBytes, "bpe": train_bpe}[kind]()
 
 
 @holds(text=TEXTS, kind=KINDS)
 def test_a_text_comes_back(text: str, kind: str) -> None:
-    tokenizer = made(kind)
+    tokenizer = make(kind)
     ids = tokenizer.encode(text)
     assert tokenizer.decode(ids) == text
     assert tokenizer.encode_batch([text, "", text]) == [ids, [], ids]
@@ -45,12 +45,12 @@ def test_bytes_of_the_command_line_come_back(content: bytes) -> None:
     typed = content.decode("utf-8", "surrogateescape")
     assert bytes(Bytes().encode(typed)) == content
     assert SpecialBytes().encode(typed) == [byte + 3 for byte in content]
-    assert learnt().decode(learnt().encode(typed)) == content.decode("utf-8", "replace")
+    assert train_bpe().decode(train_bpe().encode(typed)) == content.decode("utf-8", "replace")
 
 
 @holds(ids=st.lists(st.integers(0, 255), max_size=30), kind=KINDS)
 def test_pieces_are_certain_and_together_the_text(ids: list[int], kind: str) -> None:
-    tokenizer = made(kind)
+    tokenizer = make(kind)
     stream, text = tokenizer.stream(), tokenizer.decode(ids)
     shown = ""
     for each in ids:
