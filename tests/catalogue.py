@@ -1,6 +1,6 @@
-"""Every variant of every family, found by discovery, each in a small decoder that the laws can be tried on.
+"""Catalogue for the laws: every variant of every family, found by discovery, each in a small decoder.
 
-Sizes are small, and prime where they can be, so that no two axes can be taken for each other.
+Sizes are small and mostly different primes, so that an exchange of two axes fails.
 """
 
 from collections.abc import Callable, Sequence
@@ -61,23 +61,23 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 def attention(**options: Any) -> Any:
-    """A recipe of small attention."""
+    """Return a recipe of small attention."""
     return partial(Attention, **{"heads": HEADS, "dim_head": DIM_HEAD, **options})
 
 
 def decoder(**options: Any) -> Decoder:
-    """A small decoder."""
+    """Build a small decoder."""
     return Decoder(VOCAB, **{"dim": DIM, "depth": DEPTH, "attention": attention(), **options})
 
 
-def given_options(**options: Any) -> Options:
-    """What makes a decoder read a context by cross-attention."""
+def context_options(**options: Any) -> Options:
+    """Return the options of a decoder that reads a context by cross-attention."""
     return {"cross_attention": attention(**options), "context": partial(GivenContext, dim=CONTEXT)}
 
 
-def given_context(**options: Any) -> Decoder:
-    """A small decoder that reads a context by cross-attention."""
-    return decoder(**given_options(**options))
+def context_decoder(**options: Any) -> Decoder:
+    """Build a small decoder that reads a context by cross-attention."""
+    return decoder(**context_options(**options))
 
 
 # Family, and the options that put one of its variants into a model. A new variant needs no row; a new family does.
@@ -104,7 +104,7 @@ FAMILIES: dict[str, tuple[type, Callable[[Any], Options]]] = {
     "head": (Head, lambda v: {"head": v}),
 }
 
-# What a variant cannot be built without, or is not worth testing without.
+# Options that a variant requires, or that its tests need.
 OPTIONS: dict[type, dict[str, Any]] = {
     Attention: {"heads": HEADS, "dim_head": DIM_HEAD},
     GivenContext: {"dim": CONTEXT},
@@ -113,7 +113,7 @@ OPTIONS: dict[type, dict[str, Any]] = {
     Cycle: {"recipes": [attention(window=3), attention(position=None)]},
 }
 
-# Choices that are options rather than classes, and pairs that share state: these are what breaks caches.
+# Choices that are options rather than classes, and pairs that share state: caches break on these.
 CASES: dict[str, Options] = {
     "plain": {},
     "kv_heads": {"attention": attention(kv_heads=2)},
@@ -143,11 +143,11 @@ CASES: dict[str, Options] = {
         "attention": attention(position=Forgetting),
     },
     "looped-value_residual": {"layout": Looped, "attention": attention(value_mods=[ValueResidual])},
-    "given_context": given_options(position=None),
-    "given_context-rotary-kv_heads": given_options(kv_heads=2),
-    "given_context-latent": given_options(position=None, projection=Latent),
-    "given_context-value_residual-memory": given_options(value_mods=[ValueResidual], memory=3),
-    "given_context-relative_bias": given_options(position=RelativeBias),
+    "given_context": context_options(position=None),
+    "given_context-rotary-kv_heads": context_options(kv_heads=2),
+    "given_context-latent": context_options(position=None, projection=Latent),
+    "given_context-value_residual-memory": context_options(value_mods=[ValueResidual], memory=3),
+    "given_context-relative_bias": context_options(position=RelativeBias),
 }
 
 
@@ -157,15 +157,15 @@ def found(family: type) -> list[type]:
     return sorted(own, key=lambda variant: variant.__name__)
 
 
-def _placed(place: Callable[[Any], Options], variant: type) -> Options:
+def _place_variant(place: Callable[[Any], Options], variant: type) -> Options:
     return place(partial(variant, **OPTIONS[variant]) if variant in OPTIONS else variant)
 
 
 RECIPES: dict[str, Options] = {
     **{
-        f"{slot}={variant.__name__}": _placed(place, variant)
+        f"{slot}={variant.__name__}": _place_variant(place, variant)
         for slot, (family, place) in FAMILIES.items()
-        for variant in found(family)
+        for variant in find_variants(family)
     },
     **CASES,
 }
@@ -173,8 +173,8 @@ BUILDS: dict[str, Build] = {name: partial(decoder, **options) for name, options 
 ALL = pytest.mark.parametrize("build", [pytest.param(build, id=name) for name, build in BUILDS.items()])
 
 
-def randomised(build: Callable[[], Model], dtype: torch.dtype = torch.float64) -> Model:
-    """A model none of whose parameters is at a start that hides what it does, in evaluation mode."""
+def randomise(build: Callable[[], Model], dtype: torch.dtype = torch.float64) -> Model:
+    """Build a model in evaluation mode, with noise on all parameters, as initial values may hide their effect."""
     torch.manual_seed(5)
     model = build().to(dtype).eval()
     with torch.no_grad():
@@ -184,7 +184,7 @@ def randomised(build: Callable[[], Model], dtype: torch.dtype = torch.float64) -
 
 
 def example(rows: int, n: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Inputs]:
-    """Tokens, and all that any part may want beside them."""
+    """Return tokens, and all inputs that a part may read besides them."""
     generator = torch.Generator().manual_seed(7)
     tokens = torch.randint(0, VOCAB, (rows, n), generator=generator)
     context = torch.randn(rows, VECTORS, CONTEXT, generator=generator).to(dtype)
@@ -195,8 +195,8 @@ def example(rows: int, n: int, dtype: torch.dtype = torch.float64) -> tuple[Tens
     return tokens, Inputs(context=context, context_mask=mask, types=types, condition=condition)
 
 
-def part(inputs: Inputs, tokens: slice, rows: slice | Tensor = slice(None)) -> Inputs:
-    """The inputs of some tokens of some rows."""
+def crop(inputs: Inputs, tokens: slice, rows: slice | Tensor = slice(None)) -> Inputs:
+    """Return the inputs of some tokens of some rows."""
 
     def cut(tensor: Tensor | None) -> Tensor | None:
         return None if tensor is None else tensor[rows]
@@ -210,6 +210,6 @@ def part(inputs: Inputs, tokens: slice, rows: slice | Tensor = slice(None)) -> I
     )
 
 
-def attentions(model: nn.Module) -> Sequence[Attention]:
-    """The attention layers of a model."""
+def attention_layers(model: nn.Module) -> Sequence[Attention]:
+    """Return the attention layers of a model."""
     return [module for module in model.modules() if isinstance(module, Attention)]

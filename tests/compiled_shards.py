@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
-from processes_fits import model_and_data
-from processes_run import QUIET, in_processes
+from processes_fits import build_training
+from processes_run import QUIET, run_in_processes
 from torch._dynamo.utils import counters
 
 from lightning_xt.models.sublayer import Sublayer
@@ -32,7 +32,7 @@ class WatchBlocks(Callback):
 def train(compile: bool | dict[str, Any]) -> tuple[dict[str, torch.Tensor], list[int]]:
     """Train four steps on two processes; return the weights and the counts of compiled frames."""
     counters.clear()
-    model, data = model_and_data("LanguageModel", "AdamW", 2)
+    model, data = build_training("LanguageModel", "AdamW", 2)
     model.compile_options = compile
     watch = WatchBlocks()
     trainer = Trainer(
@@ -52,8 +52,8 @@ def train(compile: bool | dict[str, Any]) -> tuple[dict[str, torch.Tensor], list
 def main() -> None:
     """Compare with training that is not compiled, bit for bit."""
     folder = Path(sys.argv[1])
-    (plain, none), (_, _) = in_processes(lambda: train(False), 2, folder, seconds=300)
-    (compiled, frames), (_, other) = in_processes(lambda: train({"backend": "eager"}), 2, folder, seconds=300)
+    (plain, none), (_, _) = run_in_processes(lambda: train(False), 2, folder, seconds=300)
+    (compiled, frames), (_, other) = run_in_processes(lambda: train({"backend": "eager"}), 2, folder, seconds=300)
     assert none == [0] * len(none) and len(frames) == 4, (none, frames)
     assert frames[0] > 0 and frames == other, (frames, other)
     # Nothing is compiled in a validation, nor after the first steps.

@@ -17,11 +17,11 @@ COMPILE = torch.compile
 
 
 def check_graphs(builds: dict[str, Any]) -> None:
-    """Check what would make inductor skip CUDA graphs: writes into inputs that may move, and tensors on the CPU.
+    """Check that nothing makes inductor skip CUDA graphs: no writes into inputs that may move, no tensors on the CPU.
 
     The steps are traced on the meta device, where a tensor that a step makes on the CPU shows.
     """
-    from catalogue import example, part, randomised
+    from catalogue import crop, example, randomise
 
     from lightning_xt.generation.models.compiled import Compiled
 
@@ -37,16 +37,16 @@ def check_graphs(builds: dict[str, Any]) -> None:
         return make_boxed_func(graph.forward)
 
     def compile(step: Any, options: dict[str, Any], **_: Any) -> Any:
-        # Graphs are asked for on CUDA only.
+        # CUDA graphs are requested on CUDA only.
         guards = {"guard_filter_fn": options["guard_filter_fn"]}
         return COMPILE(step, fullgraph=True, backend=aot_autograd(fw_compiler=check), options=guards)
 
     for name, build in builds.items():
         checked.clear()
-        model = randomised(build, torch.float32).to("meta")
+        model = randomise(build, torch.float32).to("meta")
         with patch("torch.compile", compile):
             compiled = Compiled(model)
-        inputs = part(example(2, 5, torch.float32)[1], slice(0, 5)) if name == "context" else None
+        inputs = crop(example(2, 5, torch.float32)[1], slice(0, 5)) if name == "context" else None
         inputs = inputs and replace(inputs, **{k: v.to("meta") for k, v in vars(inputs).items() if v is not None})
         cache = compiled.new_cache(2, 300)
         assert cache.capacity == 512 + 32
@@ -57,12 +57,12 @@ def check_graphs(builds: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Compares the tokens, and lets no call but the first of one row and the first of several compile anything."""
+    """Compare the tokens, and allow compilation only in the first call with one row and the first with several."""
     if "inductor" not in sys.argv:
         torch.compile = lambda step, fullgraph, options: COMPILE(
             step, fullgraph=fullgraph, backend="eager", options={"guard_filter_fn": options["guard_filter_fn"]}
         )
-    from catalogue import CONTEXT, VOCAB, attention, decoder, given_context, given_options, randomised
+    from catalogue import CONTEXT, VOCAB, attention, context_decoder, context_options, decoder, randomise
 
     from lightning_xt.core.inputs import Inputs
     from lightning_xt.generation.engine import generate
@@ -85,15 +85,15 @@ def main() -> None:
         "learned_positions": partial(
             decoder, attention=attention(position=None), embeddings=[partial(LearnedPositions, max_length=400)]
         ),
-        "context": partial(given_context, position=None),
+        "context": partial(context_decoder, position=None),
     }
     if "inductor" not in sys.argv:
-        context = partial(decoder, **given_options(position=None), depth=1)
+        context = partial(decoder, **context_options(position=None), depth=1)
         check_graphs({"context": context, "forgetting": partial(builds["forgetting-token_shift"], depth=1)})
     builds = {name: builds[name] for name in sys.argv[2:] or builds}
     for name, build in builds.items():
         torch.manual_seed(1)
-        model = randomised(build)
+        model = randomise(build)
         compiled, seen = Compiled(convert_weights(model, "float32", compiled=True)), set[int]()
         # Only the first call of one row, and the first of several, may compile.
         for rows, n, new, first, options in (
@@ -113,9 +113,9 @@ def main() -> None:
             seen.update(theirs.flatten().tolist())
         assert len(seen) > 4, (name, seen)
         print(f"{name} agrees", flush=True)
-    # Of the same shapes, and yet another program.
+    # The same shapes need another program.
     for cap in (50.0, 0.5):
-        soft = randomised(partial(decoder, attention=attention(score_mods=[partial(SoftCap, cap=cap)])))
+        soft = randomise(partial(decoder, attention=attention(score_mods=[partial(SoftCap, cap=cap)])))
         prompt = torch.randint(0, VOCAB, (1, 5))
         assert torch.equal(generate(Compiled(soft), prompt, 30), generate(soft, prompt, 30)), cap
     print(f"{len(builds)} variants")

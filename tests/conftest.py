@@ -4,12 +4,12 @@ import os
 import sys
 from pathlib import Path
 
-# The tests are those of this checkout, whatever is installed; so are the processes that they start.
+# Tests, and the processes that they start, use this checkout, not an installed package.
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
 
-# One thread each, in the processes that tests start too: threads that wait for a busy core slow tiny steps tenfold.
+# One thread a process: threads that wait for a busy core slow tiny steps tenfold.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
@@ -68,7 +68,7 @@ def _seed() -> None:
 
 @pytest.fixture(autouse=True)
 def _environment() -> Iterator[None]:
-    """What Lightning tells its processes of each other (LOCAL_RANK) would make a later test's wait for ever."""
+    """Restore the environment: Lightning's variables (LOCAL_RANK) would make a later test wait forever."""
     before = dict(os.environ)
     yield
     for name in os.environ.keys() - before.keys():
@@ -78,7 +78,7 @@ def _environment() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
-    """A folder with the run runs/tiny/0 in it, and what its fit printed."""
+    """Return a folder with the run runs/tiny/0."""
     folder, here = tmp_path_factory.mktemp("finished"), Path.cwd()
     write_inputs(folder)
     os.chdir(folder)
@@ -91,7 +91,7 @@ def finished(tmp_path_factory):
 
 @pytest.fixture
 def trained(finished, tmp_path, monkeypatch):
-    """A copy of it, which is the current folder."""
+    """Return a copy of the folder with runs/tiny/0, as the current folder."""
     folder = shutil.copytree(finished, tmp_path / "trained")
     monkeypatch.chdir(folder)
     return folder
@@ -106,7 +106,7 @@ def fresh(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="session")
 def finished_pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a run that translates."""
+    """Return a folder with a run of a translator."""
     folder, here = tmp_path_factory.mktemp("pairs"), Path.cwd()
     write_pairs(folder)
     os.chdir(folder)
@@ -119,7 +119,7 @@ def finished_pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A folder with a corpus, which is the current one."""
+    """Return a folder with a corpus, as the current folder."""
     (tmp_path / "corpus.txt").write_text("the quick brown fox jumps over the lazy dog\n" * 20)
     monkeypatch.chdir(tmp_path)
     return tmp_path

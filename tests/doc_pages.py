@@ -1,4 +1,4 @@
-"""The pages of the documentation, cut into sections with their fences."""
+"""Pages of the documentation, cut into sections with their fences."""
 
 import re
 import shlex

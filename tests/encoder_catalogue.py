@@ -1,4 +1,4 @@
-"""The variants of catalogue.py in small encoders, and in encoder-decoders: in the encoder, the decoder and across."""
+"""Catalogue of small encoders and encoder-decoders, with the variants of catalogue.py in encoder and decoder."""
 
 import inspect
 from collections.abc import Callable
@@ -22,39 +22,39 @@ SLOTS = inspect.signature(Encoder).parameters.keys()
 
 
 def encoder(**options: Any) -> Encoder:
-    """A small encoder, whose sizes are not those of the small decoder."""
+    """Build a small encoder, with other sizes than the small decoder."""
     return sized_encoder(SOURCES, **options)
 
 
 def sized_encoder(size: int, **options: Any) -> Encoder:
-    """The same for any number of tokens: the recipe that an encoder-decoder wants."""
+    """Build a small encoder for any number of tokens: the recipe of an encoder-decoder."""
     return Encoder(size, **{"dim": SOURCE_DIM, "depth": DEPTH, "attention": attention(), **options})
 
 
 def sized_decoder(size: int, context: ContextFactory, **options: Any) -> Decoder:
-    """A small decoder beside an encoder."""
+    """Build a small decoder that reads an encoder."""
     assert size == VOCAB
     return decoder(**{"cross_attention": attention(position=None), **options, "context": context})
 
 
-def pair(encoded: Options | None = None, decoded: Options | None = None, **options: Any) -> EncoderDecoder:
-    """A small encoder-decoder from options of its encoder and of its decoder."""
+def pair(encoder: Options | None = None, decoder: Options | None = None, **options: Any) -> EncoderDecoder:
+    """Build a small encoder-decoder from options of its encoder and of its decoder."""
     return EncoderDecoder(
         SOURCES,
         VOCAB,
-        encoder=partial(sized_encoder, **(encoded or {})),
-        decoder=partial(sized_decoder, **(decoded or {})),
+        encoder=partial(sized_encoder, **(encoder or {})),
+        decoder=partial(sized_decoder, **(decoder or {})),
         **options,
     )
 
 
 def looks_back(name: str) -> bool:
-    """Whether a recipe has a part that serves causal self-attention only."""
+    """Return whether a recipe has a part for causal self-attention only."""
     return any(word in name.lower() for word in ("forgetting", "contextual"))
 
 
-def across(name: str, options: Options) -> Options:
-    """The options of a decoder beside an encoder: its attention's recipe for cross-attention too, if that can be."""
+def decoder_options(name: str, options: Options) -> Options:
+    """Return a decoder's options, with its attention's recipe for cross-attention too if that is possible."""
     options = {slot: value for slot, value in options.items() if slot != "context"}
     recipe = options.get("attention")
     if looks_back(name) or not isinstance(recipe, partial) or recipe.func is not Attention:
@@ -64,36 +64,36 @@ def across(name: str, options: Options) -> Options:
     return {"cross_attention": recipe, **options}
 
 
-def encoded(name: str) -> Options:
-    """The options of a recipe that are an encoder's."""
+def encoder_options(name: str) -> Options:
+    """Return the options of a recipe that an encoder has."""
     return {slot: value for slot, value in RECIPES[name].items() if slot in SLOTS}
 
 
-# Recipes that change an encoder, and of an encoder-decoder all but those that say what the decoder reads.
+# Recipes that change an encoder; of an encoder-decoder, all except those that choose the decoder's context.
 ENCODERS: dict[str, Callable[[], Encoder]] = {
-    name: partial(encoder, **encoded(name)) for name in RECIPES if name == "plain" or encoded(name)
+    name: partial(encoder, **encoder_options(name)) for name in RECIPES if name == "plain" or encoder_options(name)
 }
 BACKWARD = {name: build for name, build in ENCODERS.items() if looks_back(name)}
 BOTH_WAYS = {name: build for name, build in ENCODERS.items() if not looks_back(name)}
-# An encoder-decoder hands its encoder the condition alone, no types.
+# An encoder-decoder passes its encoder only the condition, no types.
 PAIRS: dict[str, Callable[[], EncoderDecoder]] = {
     name: partial(
         pair,
-        {} if looks_back(name) or name == "embeddings=TypeEmbedding" else encoded(name),
-        across(name, options),
+        {} if looks_back(name) or name == "embeddings=TypeEmbedding" else encoder_options(name),
+        decoder_options(name, options),
     )
     for name, options in RECIPES.items()
     if not name.startswith("context=")
 }
 
 
-def each(builds: dict[str, Callable[[], Any]]) -> pytest.MarkDecorator:
-    """Runs a test with every build."""
+def parametrize(builds: dict[str, Callable[[], Any]]) -> pytest.MarkDecorator:
+    """Run a test with every build."""
     return pytest.mark.parametrize("build", [pytest.param(build, id=name) for name, build in builds.items()])
 
 
 def source(rows: int, m: int) -> tuple[Tensor, Tensor]:
-    """Source ids, and a mask whose second row ends after four."""
+    """Return source ids, and a mask whose second row ends after four."""
     generator = torch.Generator().manual_seed(11)
     tokens = torch.randint(0, SOURCES, (rows, m), generator=generator)
     mask = torch.ones(rows, m, dtype=torch.bool)
@@ -101,8 +101,8 @@ def source(rows: int, m: int) -> tuple[Tensor, Tensor]:
     return tokens, mask
 
 
-def companions(rows: int, n: int, dtype: torch.dtype = torch.float64) -> Inputs:
-    """All that any part of an encoder or of a decoder may want beside n tokens."""
+def make_inputs(rows: int, n: int, dtype: torch.dtype = torch.float64) -> Inputs:
+    """Return all inputs that a part of an encoder or of a decoder may read besides n tokens."""
     generator = torch.Generator().manual_seed(13)
     types = torch.randint(0, 2, (rows, n), generator=generator)
     return Inputs(types=types, condition=torch.randn(rows, CONDITION, generator=generator).to(dtype))

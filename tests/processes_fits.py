@@ -1,4 +1,4 @@
-"""Trainings that differ in nothing but the processes that share them."""
+"""Trainings that differ only in the processes that share them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
-from processes_run import QUIET, Logged, in_processes
+from processes_run import QUIET, Logged, run_in_processes
 from tiny_pairs import NETWORK
 
 from lightning_xt.data.pairs.parallel_text import ParallelText
@@ -20,15 +20,15 @@ from lightning_xt.training.seq2seq import Seq2Seq
 from lightning_xt.training.strategies.fsdp2 import FSDP2
 
 PLACES = {"one": 1, "ddp": 2, "FSDP2": 2}
-"""How a training may be shared, and by how many processes."""
+"""Strategies and numbers of processes of a training."""
 TIED = {"head": "TiedHead"}
 
 
 class SavesHalfway(Callback):
-    """Saves a checkpoint after the second step.
+    """Callback that saves a checkpoint after the second step.
 
     Args:
-        file: which.
+        file: path of the checkpoint.
     """
 
     def __init__(self, file: Path) -> None:
@@ -41,14 +41,14 @@ class SavesHalfway(Callback):
 
 @dataclass
 class Fit:
-    """What a training has come to.
+    """Result of a training.
 
     Args:
-        steps: what each batch logged.
-        weights: whole.
-        optimizer: its state, whole.
-        metrics: the last ones of a validation, of each process.
-        seen: samples that all processes had.
+        steps: logged values of each batch.
+        weights: full weights.
+        optimizer: full state of the optimizer.
+        metrics: metrics of the last validation, by process.
+        seen: number of samples of all processes.
     """
 
     steps: list[dict[str, float]]
@@ -58,8 +58,8 @@ class Fit:
     seen: int = 0
 
 
-def model_and_data(kind: str, optimizer: str, processes: int, dtype: torch.dtype = torch.float64) -> tuple[Any, Any]:
-    """A model that is the same everywhere, and data whose batches all processes together have one size of."""
+def build_training(kind: str, optimizer: str, processes: int, dtype: torch.dtype = torch.float64) -> tuple[Any, Any]:
+    """Build a model that is equal in all processes, and data with one total batch size for any number of processes."""
     torch.manual_seed(0)
     options = {
         "optimizer": {"class_path": optimizer, "init_args": {"lr": 0.01}},
@@ -89,11 +89,11 @@ def fit(
     resume: Path | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> Fit:
-    """Trains in so many processes, from a checkpoint where one is named."""
+    """Train in a number of processes, from a checkpoint if one is named."""
     processes = PLACES[place]
 
     def train() -> Any:
-        model, data = model_and_data(kind, optimizer, processes, dtype)
+        model, data = build_training(kind, optimizer, processes, dtype)
         logged = Logged()
         strategy: Any = {"one": "auto", "ddp": "ddp", "FSDP2": FSDP2()}[place]
         trainer = Trainer(
@@ -127,4 +127,4 @@ def fit(
 
 
 assert_close = partial(torch.testing.assert_close, rtol=0, atol=1e-11)
-"""Float64 with sums in another order; what is computed differently is off by much more."""
+"""Tolerance of float64 sums in another order; a different computation is off by much more."""

@@ -1,4 +1,4 @@
-"""Runs a function in several processes that train together, with an end to waiting for them."""
+"""Function calls in several processes that train together, with a time limit."""
 
 import os
 import pickle
@@ -14,7 +14,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 
 SECONDS = 60
-"""Processes that take longer wait for each other for ever."""
+"""Seconds after which processes count as waiting for each other forever."""
 
 QUIET = {
     "max_epochs": -1,
@@ -30,8 +30,8 @@ QUIET = {
 }
 
 
-def in_processes(function: Callable[[], Any], count: int, folder: Path, seconds: float = SECONDS) -> list[Any]:
-    """What the function gives in each of so many forked processes, which are told of each other as by a launcher."""
+def run_in_processes(function: Callable[[], Any], count: int, folder: Path, seconds: float = SECONDS) -> list[Any]:
+    """Run a function in `count` forked processes, connected as by a launcher, and return the results."""
     if count == 1:
         return [function()]
     with socket.socket() as free:
@@ -57,13 +57,13 @@ def in_processes(function: Callable[[], Any], count: int, folder: Path, seconds:
             finally:
                 os._exit(code)
         children.append(child)
-    codes = _codes(children, seconds)
+    codes = _wait_for(children, seconds)
     assert codes == [0] * count, f"exit codes {codes}"
     return [pickle.loads((folder / f"rank{rank}").read_bytes()) for rank in range(count)]
 
 
-def _codes(children: list[int], seconds: float) -> list[int | None]:
-    """The exit codes of the children; None for one that had to be killed, as are all once one has failed."""
+def _wait_for(children: list[int], seconds: float) -> list[int | None]:
+    """Wait for the exit codes of the children. None for a killed child: all are killed when one fails."""
     codes: dict[int, int | None] = {}
     end = time.monotonic() + seconds
     while len(codes) < len(children):
@@ -81,7 +81,7 @@ def _codes(children: list[int], seconds: float) -> list[int | None]:
 
 
 class Logged(Callback):
-    """Keeps what every step logs."""
+    """Callback that records the values that every step logs."""
 
     def __init__(self) -> None:
         self.steps: list[dict[str, float]] = []

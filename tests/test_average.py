@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_run import names, weights, write_inputs
+from tiny_run import list_names, load_weights, write_inputs
 
 from lightning_xt.cli import main
 from lightning_xt.training.language_model import LanguageModel
@@ -51,24 +51,24 @@ def told(capsys, *options):
 
 
 def test_a_run_keeps_the_newest(run):
-    assert names(FOLDER) == {"best.ckpt", "last.ckpt", "step-4.ckpt", "step-5.ckpt", "step-6.ckpt"}
+    assert list_names(FOLDER) == {"best.ckpt", "last.ckpt", "step-4.ckpt", "step-5.ckpt", "step-6.ckpt"}
     assert [load(f"step-{step}.ckpt")["global_step"] for step in (4, 5, 6)] == [4, 5, 6]
-    last = weights()
+    last = load_weights()
     assert all(torch.equal(last[name], value) for name, value in load("step-6.ckpt")["state_dict"].items())
 
 
 def test_a_run_goes_on_from_one_and_forgets_what_followed(run):
-    last = weights()
+    last = load_weights()
     (FOLDER / "step-99.ckpt").touch()
     (FOLDER / "step-x.ckpt").touch()
     config = "runs/tiny/0/config.yaml"
     assert main(["fit", "-c", config, "--ckpt_path", str(FOLDER / "step-4.ckpt"), "--keep_checkpoints", "2"]) == 0
-    assert names(FOLDER) == {"best.ckpt", "last.ckpt", "step-5.ckpt", "step-6.ckpt", "step-x.ckpt"}
-    assert all(torch.equal(last[name], value) for name, value in weights().items())
+    assert list_names(FOLDER) == {"best.ckpt", "last.ckpt", "step-5.ckpt", "step-6.ckpt", "step-x.ckpt"}
+    assert all(torch.equal(last[name], value) for name, value in load_weights().items())
 
 
 def test_a_run_keeps_none_unless_asked(trained):
-    assert names(FOLDER) == {"best.ckpt", "last.ckpt"}
+    assert list_names(FOLDER) == {"best.ckpt", "last.ckpt"}
 
 
 @pytest.mark.parametrize("last", [None, 2])
@@ -89,7 +89,7 @@ def test_the_mean(run, last, capsys):
     assert made["lightning_xt"] == own | {"averaged": {"steps": steps, "files": [f"step-{n}.ckpt" for n in steps]}}
     assert made.keys() == newest.keys()
     assert made["global_step"] == 6
-    assert ".average.ckpt.part" not in names(FOLDER)
+    assert ".average.ckpt.part" not in list_names(FOLDER)
 
 
 def test_what_it_writes_is_a_checkpoint_like_others(run, capsys):
@@ -143,9 +143,9 @@ MISTAKES = [
 @pytest.mark.parametrize(("options", "sentence"), MISTAKES, ids=[options for options, _ in MISTAKES])
 def test_a_mistake_is_told_in_one_sentence(options, sentence, run, capsys):
     Path("folder.ckpt").mkdir()
-    before = names(FOLDER)
+    before = list_names(FOLDER)
     assert told(capsys, *options.split()).startswith(sentence)
-    assert names(FOLDER) == before
+    assert list_names(FOLDER) == before
 
 
 def test_runs_that_cannot_be_averaged(run, capsys):

@@ -41,7 +41,7 @@ def test_a_run_folder_holds_what_it_should(finished):
 
 
 def test_the_metrics_of_a_run(trained):
-    table = rows()
+    table = read_rows()
     assert [int(row["step"]) for row in table] == [0, 1, 2, 3, 4, 5]
     assert all(row["train/loss"] and row["optim/grad_norm"] and row["tokens_per_second"] for row in table)
     assert [float(row["optim/lr"]) for row in table][:3] == pytest.approx([0.0005, 0.001, 0.001])
@@ -54,12 +54,12 @@ def test_the_last_lines_of_each_command(trained, capsys):
     assert lines[0] == "run=runs/tiny/0"
     assert [line.split("=")[0] for line in lines[1:]] == ["val/loss", "val/perplexity", "val/bits_per_byte"]
     assert float(lines[3].split("=")[1]) == pytest.approx(float(lines[1].split("=")[1]) / math.log(2), abs=2e-6)
-    best = min(float(row["val/loss"]) for row in rows() if row["val/loss"])
+    best = min(float(row["val/loss"]) for row in read_rows() if row["val/loss"])
     assert lines[1] == f"val/loss={best:.6f}"
     assert main(["test", "-c", "runs/tiny/0/config.yaml", "--ckpt_path", "last"]) == 0
     assert capsys.readouterr().out.splitlines()[-1].startswith("test/bits_per_byte=")
     # Neither fails where the run has its config, nor overwrites it.
-    assert {"config.yaml", "config.validate.0.yaml", "config.test.0.yaml"} <= names("runs/tiny/0")
+    assert {"config.yaml", "config.validate.0.yaml", "config.test.0.yaml"} <= list_names("runs/tiny/0")
     assert len(list(Path("runs/tiny/0").glob("events.*"))) == 1
 
 
@@ -73,7 +73,7 @@ def test_fit_prints_the_number_of_the_best_checkpoint(fresh, capsys):
     steps = ["--trainer.max_steps", "5", "--model.optimizer.lr", "3", "--model.schedule", "null"]
     assert main(["fit", "-c", "tiny.yaml", *steps, "--validate_every", "1"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    losses = [float(row["val/loss"]) for row in rows()]
+    losses = [float(row["val/loss"]) for row in read_rows()]
     assert losses[-1] > min(losses)
     assert f"val/loss={min(losses):.6f}" in lines
     assert any(line.startswith("sample: ") and "runs/tiny/0" in line for line in lines)
@@ -82,9 +82,9 @@ def test_fit_prints_the_number_of_the_best_checkpoint(fresh, capsys):
 def test_a_run_is_resumed_in_place_and_exactly(trained, capsys):
     assert main(["fit", "-c", "runs/tiny/0/config.yaml", "--ckpt_path", "last", "--trainer.max_steps", "9"]) == 0
     assert "run=runs/tiny/0" in capsys.readouterr().out
-    assert [int(row["step"]) for row in rows()] == list(range(9))
+    assert [int(row["step"]) for row in read_rows()] == list(range(9))
     assert Path("runs/tiny/0/config.fit.0.yaml").is_file()
-    assert sorted(names("runs/tiny")) == ["0"]
+    assert sorted(list_names("runs/tiny")) == ["0"]
 
 
 def test_stopping_and_resuming_changes_nothing(fresh):
@@ -96,9 +96,9 @@ def test_stopping_and_resuming_changes_nothing(fresh):
     assert main([*whole, "--name", "part", *stop]) == 0
     assert torch.load("runs/part/0/checkpoints/last.ckpt", weights_only=True)["global_step"] == 2
     assert main([*whole, "--name", "part", "--ckpt_path", "last"]) == 0
-    left, right = weights("runs/whole/0"), weights("runs/part/0")
+    left, right = load_weights("runs/whole/0"), load_weights("runs/part/0")
     assert all(torch.equal(left[name], right[name]) for name in left)
-    for one, other in zip(rows("runs/whole/0"), rows("runs/part/0"), strict=True):
+    for one, other in zip(read_rows("runs/whole/0"), read_rows("runs/part/0"), strict=True):
         assert one | TIMES == other | TIMES
 
 
@@ -118,9 +118,9 @@ def test_a_run_that_crashed_goes_on_from_its_last_checkpoint(fresh, monkeypatch)
             main([*options, "--name", "part"])
     assert torch.load("runs/part/0/checkpoints/last.ckpt", weights_only=True)["global_step"] == 4
     assert main([*options, "--name", "part", "--ckpt_path", "last"]) == 0
-    left, right = weights("runs/whole/0"), weights("runs/part/0")
+    left, right = load_weights("runs/whole/0"), load_weights("runs/part/0")
     assert all(torch.equal(left[name], right[name]) for name in left)
-    for one, other in zip(rows("runs/whole/0"), rows("runs/part/0"), strict=True):
+    for one, other in zip(read_rows("runs/whole/0"), read_rows("runs/part/0"), strict=True):
         assert one | TIMES == other | TIMES
 
 
@@ -194,7 +194,7 @@ def test_ckpt_path_last_starts_a_run_where_there_is_none(fresh, capsys):
     out = capsys.readouterr().out
     assert "no run in runs/tiny has one yet; starting a new run" in out
     assert main(["fit", "-c", "tiny.yaml", "--ckpt_path", "last", "--trainer.max_steps", "4"]) == 0
-    assert sorted(names("runs/tiny")) == ["0"]
+    assert sorted(list_names("runs/tiny")) == ["0"]
 
 
 def test_another_config_starts_a_run_of_its_own_from_a_checkpoint(trained, capsys):
@@ -203,20 +203,20 @@ def test_another_config_starts_a_run_of_its_own_from_a_checkpoint(trained, capsy
     checkpoint = ["--ckpt_path", "runs/tiny/0/checkpoints/last.ckpt", "--trainer.max_steps", "8"]
     assert main(["fit", "-c", "other.yaml", *checkpoint]) == 0
     assert "run=runs/other/0" in capsys.readouterr().out
-    assert [int(row["step"]) for row in rows("runs/other/0")] == [6, 7]
+    assert [int(row["step"]) for row in read_rows("runs/other/0")] == [6, 7]
     assert all(path.read_bytes() == content for path, content in before.items())
     # Without a config, or with the run's own, it goes on in place.
     assert main(["fit", *checkpoint]) == 0
     assert "run=runs/tiny/0" in capsys.readouterr().out
     assert main(["fit", "-c", str(trained / "runs" / "tiny" / "0" / "config.yaml"), *checkpoint[:-1], "9"]) == 0
     assert capsys.readouterr().out.count("tiny/0") >= 1
-    assert sorted(names("runs/tiny")) == ["0"]
+    assert sorted(list_names("runs/tiny")) == ["0"]
 
 
 def test_each_run_gets_the_next_number(trained, capsys):
     for _ in range(2):
         assert main(["fit", "-c", "tiny.yaml", "--trainer.max_steps", "3"]) == 0
-    assert sorted(names("runs/tiny")) == ["0", "1", "2"]
+    assert sorted(list_names("runs/tiny")) == ["0", "1", "2"]
     assert main(["fit", "-c", "runs/tiny/1/config.yaml", "--name", "other"]) == 0
     assert "run=runs/other/0" in capsys.readouterr().out
 
@@ -233,7 +233,7 @@ def test_flags_win_over_the_checkpoint(trained, capsys):
 def test_sampling_changes_no_training_result(fresh):
     assert main(["fit", "-c", "tiny.yaml", "--name", "with"]) == 0
     assert main(["fit", "-c", "tiny.yaml", "--name", "without", "--sample_text.prompts", "[]"]) == 0
-    left, right = weights("runs/with/0"), weights("runs/without/0")
+    left, right = load_weights("runs/with/0"), load_weights("runs/without/0")
     assert all(torch.equal(left[name], right[name]) for name in left)
     assert Path("runs/with/0/samples.txt").exists()
     assert not Path("runs/without/0/samples.txt").exists()
@@ -404,7 +404,7 @@ def test_intervals_of_a_saved_config_are_no_mistake(trained):
     Path("runs/tiny/0/config.yaml").write_text(yaml.safe_dump(config))
     resume = ["-c", "runs/tiny/0/config.yaml", "--ckpt_path", "last", "--trainer.max_steps", "8"]
     assert main(["fit", *resume, "--validate_every", "2"]) == 0
-    assert [int(row["step"]) for row in rows() if row["val/loss"]] == [3, 5, 7]
+    assert [int(row["step"]) for row in read_rows() if row["val/loss"]] == [3, 5, 7]
 
 
 POSITION = """

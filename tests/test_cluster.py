@@ -9,7 +9,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.trainer.states import TrainerFn
-from tiny_run import TIMES, rows, weights
+from tiny_run import TIMES, load_weights, read_rows
 
 from lightning_xt.cli import main
 from lightning_xt.commands.trainer.cluster import environments, settle
@@ -127,8 +127,8 @@ def test_a_stray_checkpoint_trains_nothing(trained, monkeypatch, place, root):
     assert main(["fit", "-c", "tiny.yaml", "--trainer.default_root_dir", root, "--name=other"]) == 0
     run = f"{root}/other/0"
     for kind in ("last", "best"):
-        assert all(map(torch.equal, weights(run, kind).values(), weights("runs/tiny/0", kind).values()))
-    assert [row | TIMES for row in rows(run)] == [row | TIMES for row in rows("runs/tiny/0")]
+        assert all(map(torch.equal, load_weights(run, kind).values(), load_weights("runs/tiny/0", kind).values()))
+    assert [row | TIMES for row in read_rows(run)] == [row | TIMES for row in read_rows("runs/tiny/0")]
 
 
 @pytest.mark.slow

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from catalogue import DIM, VOCAB, Build, attentions, part, randomised
+from catalogue import DIM, VOCAB, Build, attention_layers, crop, randomise
 from encoder_catalogue import (
     BACKWARD,
     BOTH_WAYS,
     PAIRS,
     SOURCES,
-    companions,
-    each,
+    make_inputs,
+    parametrize,
     sized_decoder,
     sized_encoder,
     source,
@@ -30,8 +30,8 @@ from lightning_xt.nn.attention.attention import Attention
 from lightning_xt.nn.heads.tied_head import TiedHead
 from lightning_xt.nn.shifts.base import Shift
 
-ENCODERS = each(BOTH_WAYS)
-BOTH = each(PAIRS)
+ENCODERS = parametrize(BOTH_WAYS)
+BOTH = parametrize(PAIRS)
 
 
 def close(actual: Tensor, expected: Tensor) -> None:
@@ -50,7 +50,7 @@ def other_where(mask: Tensor, tokens: Tensor, words: int = SOURCES) -> Tensor:
 # An encoder alone -----------------------------------------------------------------------------------------------------
 
 
-@each(BACKWARD)
+@parametrize(BACKWARD)
 def test_an_encoder_refuses_what_looks_back_only(build: Build) -> None:
     with pytest.raises(ValueError, match=r"position: \w+ .*, so it serves causal self-attention only; choose another"):
         build()
@@ -58,13 +58,13 @@ def test_an_encoder_refuses_what_looks_back_only(build: Build) -> None:
 
 @ENCODERS
 def test_a_padded_source_equals_the_same_source_alone(build: Build) -> None:
-    model, (tokens, mask), inputs = randomised(build), source(2, 7), companions(2, 7)
+    model, (tokens, mask), inputs = randomise(build), source(2, 7), make_inputs(2, 7)
     with torch.no_grad():
         together = model(tokens, mask, inputs=inputs)
         close(model(other_where(~mask, tokens), mask, inputs=inputs)[mask], together[mask])
         for row, length in enumerate((7, 4)):
             mine = slice(row, row + 1)
-            alone = model(tokens[mine, :length], inputs=part(inputs, slice(0, length), mine))
+            alone = model(tokens[mine, :length], inputs=crop(inputs, slice(0, length), mine))
             close(together[mine, :length], alone)
     assert together.isfinite().all()
 
@@ -72,7 +72,7 @@ def test_a_padded_source_equals_the_same_source_alone(build: Build) -> None:
 @ENCODERS
 def test_nothing_masked_is_seen_wherever_it_stands(build: Build) -> None:
     """Positions stay as they are: a hole is no shorter source. A shift hands on its neighbour, masked or not."""
-    model, (tokens, _), inputs = randomised(build), source(2, 7), companions(2, 7)
+    model, (tokens, _), inputs = randomise(build), source(2, 7), make_inputs(2, 7)
     mask = torch.tensor([[True, False, True, True, False, False, True], [False, True, True, False, True, False, False]])
     carried = any(isinstance(module, Shift) for module in model.modules())
     with torch.no_grad():
@@ -86,8 +86,8 @@ def test_nothing_masked_is_seen_wherever_it_stands(build: Build) -> None:
 
 @ENCODERS
 def test_a_token_of_a_source_sees_both_directions(build: Build) -> None:
-    model, (tokens, _), inputs = randomised(build), source(2, 7), companions(2, 7)
-    reach = max((layer.window or 7 for layer in attentions(model)), default=7)
+    model, (tokens, _), inputs = randomise(build), source(2, 7), make_inputs(2, 7)
+    reach = max((layer.window or 7 for layer in attention_layers(model)), default=7)
     embedded: list[Tensor] = []
     model.token_embedding.register_forward_hook(lambda module, args, out: embedded.append(out))
     hidden = model(tokens, inputs=inputs)
@@ -101,14 +101,14 @@ def test_a_token_of_a_source_sees_both_directions(build: Build) -> None:
 
 @BOTH
 def test_padding_of_a_source_changes_no_logits(build: Build) -> None:
-    model, (src, mask), tgt, inputs = randomised(build), source(2, 7), targets(2, 5), companions(2, 5)
+    model, (src, mask), tgt, inputs = randomise(build), source(2, 7), targets(2, 5), make_inputs(2, 5)
     with torch.no_grad():
         together = model(src, tgt, mask, inputs=inputs)
         close(model(other_where(~mask, src), tgt, mask, inputs=inputs), together)
         for row, length in enumerate((7, 4)):
             mine = slice(row, row + 1)
             close(
-                model(src[mine, :length], tgt[mine], inputs=part(inputs, slice(0, 5), mine)),
+                model(src[mine, :length], tgt[mine], inputs=crop(inputs, slice(0, 5), mine)),
                 together[mine],
             )
         assert (model(src, tgt, inputs=inputs) - together)[1].abs().max() > 1e-6, "the mask is not even read"
@@ -117,7 +117,7 @@ def test_padding_of_a_source_changes_no_logits(build: Build) -> None:
 @BOTH
 @pytest.mark.parametrize("steps", [[1, 1, 4, 1, 2], pytest.param([1] * 9, marks=pytest.mark.slow)], ids=str)
 def test_decoding_reads_the_context_once_and_equals_one_forward(build: Build, steps: list[int]) -> None:
-    model, (src, mask), tgt, inputs = randomised(build), source(2, 7), targets(2, 9), companions(2, 9)
+    model, (src, mask), tgt, inputs = randomise(build), source(2, 7), targets(2, 9), make_inputs(2, 9)
     read, cache = count_reading(model), model.decoder.new_cache(2, 9, slack=2)
     logits, start = [], 0
     with torch.no_grad():
@@ -126,7 +126,7 @@ def test_decoding_reads_the_context_once_and_equals_one_forward(build: Build, st
             piece = slice(start, start + size)
             # What was read is remembered, so that later steps need not be given it.
             known = given if start == 0 else replace(given, context=None, context_mask=None)
-            logits.append(model.decoder(tgt[:, piece], inputs=part(known, piece), cache=cache))
+            logits.append(model.decoder(tgt[:, piece], inputs=crop(known, piece), cache=cache))
             start += size
         crossings = sum(step.kind == "cross_attention" for step in model.decoder.stack.steps)
         assert len(read) == crossings
@@ -145,11 +145,11 @@ def count_reading(model: EncoderDecoder) -> list[str]:
 
 @BOTH
 def test_rows_of_different_lengths_decode_as_if_alone(build: Build) -> None:
-    model, (src, mask), tgt, inputs = randomised(build), source(2, 7), targets(2, 8), companions(2, 8)
+    model, (src, mask), tgt, inputs = randomise(build), source(2, 7), targets(2, 8), make_inputs(2, 8)
     lengths = [5, 2]
     with torch.no_grad():
         cache, given = model.decoder.new_cache(2, 8, slack=2), model.encode(src, mask, inputs=inputs)
-        first = {"lengths": torch.tensor(lengths), "inputs": part(given, slice(0, 5)), "last_only": True}
+        first = {"lengths": torch.tensor(lengths), "inputs": crop(given, slice(0, 5)), "last_only": True}
         logits = [model.decoder(tgt[:, :5], cache=cache, **first)]
         for step in range(3):
             at = torch.tensor(lengths)[:, None] + step
@@ -157,13 +157,13 @@ def test_rows_of_different_lengths_decode_as_if_alone(build: Build) -> None:
             logits.append(model.decoder(tgt.gather(1, at), inputs=known, cache=cache))
         for row, length in enumerate(lengths):
             mine, end = slice(row, row + 1), length + 3
-            alone = model(src[mine], tgt[mine, :end], mask[mine], inputs=part(inputs, slice(0, end), mine))
+            alone = model(src[mine], tgt[mine, :end], mask[mine], inputs=crop(inputs, slice(0, end), mine))
             close(torch.cat(logits, dim=1)[mine], alone[:, length - 1 :])
 
 
 @BOTH
 def test_no_target_sees_a_later_one_and_all_see_the_whole_source(build: Build) -> None:
-    model, (src, _), tgt, inputs = randomised(build), source(2, 7), targets(2, 6), companions(2, 6)
+    model, (src, _), tgt, inputs = randomise(build), source(2, 7), targets(2, 6), make_inputs(2, 6)
     seen: dict[str, Tensor] = {}
     for name in ("encoder", "decoder"):
         getattr(model, name).token_embedding.register_forward_hook(
@@ -178,7 +178,7 @@ def test_no_target_sees_a_later_one_and_all_see_the_whole_source(build: Build) -
 
 @BOTH
 def test_every_parameter_of_both_learns(build: Build) -> None:
-    model, (src, mask), tgt, inputs = randomised(build).train(), source(2, 7), targets(2, 6), companions(2, 6)
+    model, (src, mask), tgt, inputs = randomise(build).train(), source(2, 7), targets(2, 6), make_inputs(2, 6)
     model(src, tgt, mask, inputs=inputs).square().sum().backward()
     idle = [name for name, p in model.named_parameters() if p.grad is None or p.grad.abs().max() < 1e-12]
     assert idle == []
@@ -187,10 +187,10 @@ def test_every_parameter_of_both_learns(build: Build) -> None:
 
 @BOTH
 def test_the_fused_backend_agrees_with_the_explicit(build: Build) -> None:
-    model, (src, mask), tgt, inputs = randomised(build), source(2, 7), targets(2, 6), companions(2, 6)
+    model, (src, mask), tgt, inputs = randomise(build), source(2, 7), targets(2, 6), make_inputs(2, 6)
     results = []
     for backend in ("explicit", "fused"):
-        for layer in attentions(model):
+        for layer in attention_layers(model):
             layer.backend = backend if backend in layer.supported_backends else "explicit"
         with torch.no_grad():
             results.append(model(src, tgt, mask, inputs=inputs))
@@ -202,7 +202,7 @@ def test_a_table_that_is_shared_and_tied_stays_one_tensor() -> None:
         encode, decode = partial(sized_encoder, dim=DIM), partial(sized_decoder, head=TiedHead)
         return EncoderDecoder(VOCAB, VOCAB, encoder=encode, decoder=decode, shared_embedding=True)
 
-    model, (src, mask), tgt = randomised(build), source(2, 7), targets(2, 6)
+    model, (src, mask), tgt = randomise(build), source(2, 7), targets(2, 6)
     src = src % VOCAB
     fresh = build().double().eval()
     fresh.load_state_dict({name: value.clone() for name, value in model.state_dict().items()})

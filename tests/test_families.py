@@ -21,10 +21,10 @@ from catalogue import (
     VECTORS,
     VOCAB,
     Build,
-    attentions,
+    attention_layers,
+    crop,
     example,
-    part,
-    randomised,
+    randomise,
 )
 from torch import Tensor
 
@@ -38,7 +38,7 @@ def close(actual: Tensor, expected: Tensor) -> None:
 
 @ALL
 def test_no_token_sees_the_future(build: Build) -> None:
-    model = randomised(build)
+    model = randomise(build)
     tokens, inputs = example(2, 7)
     before = model(tokens, inputs=inputs)
     changed = tokens.clone()
@@ -50,7 +50,7 @@ def test_no_token_sees_the_future(build: Build) -> None:
 
 @ALL
 def test_no_gradient_comes_from_the_future(build: Build) -> None:
-    model = randomised(build)
+    model = randomise(build)
     tokens, inputs = example(2, 7)
     embedded: list[Tensor] = []
     model.token_embedding.register_forward_hook(lambda module, args, out: embedded.append(out))
@@ -66,7 +66,7 @@ def decode(model: Decoder, cache: Cache, steps: list[int]) -> Tensor:
     logits, start = [], 0
     for size in steps:
         piece = slice(start, start + size)
-        logits.append(model(tokens[:, piece], inputs=part(inputs, piece), cache=cache))
+        logits.append(model(tokens[:, piece], inputs=crop(inputs, piece), cache=cache))
         start += size
     return torch.cat(logits, dim=1)
 
@@ -75,7 +75,7 @@ def decode(model: Decoder, cache: Cache, steps: list[int]) -> Tensor:
 @pytest.mark.parametrize("steps", [[1] * 13, [5, 1, 1, 2, 1, 3], [3, 7, 1, 1, 1]], ids=str)
 def test_decoding_with_a_cache_equals_one_forward(build: Build, steps: list[int]) -> None:
     """With a slack of two, windows of three wrap around, and pieces of three overrun the ring at once."""
-    model = randomised(build)
+    model = randomise(build)
     tokens, inputs = example(2, 13)
     with torch.no_grad():
         close(decode(model, model.new_cache(2, 13, slack=2), steps), model(tokens, inputs=inputs))
@@ -83,7 +83,7 @@ def test_decoding_with_a_cache_equals_one_forward(build: Build, steps: list[int]
 
 @ALL
 def test_decoding_with_a_static_cache_equals_one_forward(build: Build) -> None:
-    model = randomised(build)
+    model = randomise(build)
     tokens, inputs = example(2, 13)
     with torch.no_grad():
         cache = model.new_cache(2, 13, slack=2, static=True)
@@ -92,10 +92,10 @@ def test_decoding_with_a_static_cache_equals_one_forward(build: Build) -> None:
 
 @ALL
 def test_a_cache_with_a_window_decodes_as_a_model_with_it(build: Build) -> None:
-    model = randomised(build)
+    model = randomise(build)
     tokens, inputs = example(2, 13)
     narrow = copy.deepcopy(model)
-    for layer in attentions(narrow):
+    for layer in attention_layers(narrow):
         if layer.shape.context_dim is None:
             layer.window = min(layer.window or 3, 3)
     with torch.no_grad():
@@ -107,37 +107,37 @@ def test_a_cache_with_a_window_decodes_as_a_model_with_it(build: Build) -> None:
 
 @ALL
 def test_a_cache_takes_back_tokens_and_reorders_rows(build: Build) -> None:
-    model = randomised(build)
+    model = randomise(build)
     tokens, inputs = example(2, 11)
     with torch.no_grad():
         cache = model.new_cache(2, 11, slack=2)
-        model(tokens[:, :7], inputs=part(inputs, slice(0, 7)), cache=cache)
+        model(tokens[:, :7], inputs=crop(inputs, slice(0, 7)), cache=cache)
         wrong = (tokens[:, 7:9] + 1) % VOCAB
-        model(wrong, inputs=part(inputs, slice(7, 9)), cache=cache)
+        model(wrong, inputs=crop(inputs, slice(7, 9)), cache=cache)
         cache.truncate(7)
         flip = torch.tensor([1, 0])
         cache.select(flip)
-        flipped, theirs = tokens[flip], part(inputs, slice(None), flip)
-        rest = [model(flipped[:, [t]], inputs=part(theirs, slice(t, t + 1)), cache=cache) for t in range(7, 11)]
+        flipped, theirs = tokens[flip], crop(inputs, slice(None), flip)
+        rest = [model(flipped[:, [t]], inputs=crop(theirs, slice(t, t + 1)), cache=cache) for t in range(7, 11)]
         close(torch.cat(rest, dim=1), model(tokens, inputs=inputs)[flip, 7:])
 
 
 @ALL
 def test_a_padded_row_equals_the_same_row_alone(build: Build) -> None:
-    model = randomised(build)
+    model = randomise(build)
     tokens, inputs = example(2, 7)
     with torch.no_grad():
         together = model(tokens, lengths=torch.tensor([7, 4]), inputs=inputs)
         for row, length in enumerate((7, 4)):
             mine = slice(row, row + 1)
-            alone = model(tokens[mine, :length], inputs=part(inputs, slice(0, length), mine))
+            alone = model(tokens[mine, :length], inputs=crop(inputs, slice(0, length), mine))
             close(together[mine, :length], alone)
 
 
 @ALL
 @pytest.mark.parametrize("slack", [2, 64])
 def test_rows_of_different_lengths_decode_as_if_alone(build: Build, slack: int) -> None:
-    model = randomised(build)
+    model = randomise(build)
     tokens, inputs = example(2, 11)
     lengths = [7, 2]
     with torch.no_grad():
@@ -145,7 +145,7 @@ def test_rows_of_different_lengths_decode_as_if_alone(build: Build, slack: int) 
         first = model(
             tokens[:, :7],
             lengths=torch.tensor(lengths),
-            inputs=part(inputs, slice(0, 7)),
+            inputs=crop(inputs, slice(0, 7)),
             cache=cache,
             last_only=True,
         )
@@ -157,14 +157,14 @@ def test_rows_of_different_lengths_decode_as_if_alone(build: Build, slack: int) 
             logits.append(model(token, inputs=replace(inputs, types=types), cache=cache))
         for row, length in enumerate(lengths):
             mine = slice(row, row + 1)
-            alone = model(tokens[mine, : length + 4], inputs=part(inputs, slice(0, length + 4), mine))
+            alone = model(tokens[mine, : length + 4], inputs=crop(inputs, slice(0, length + 4), mine))
             close(torch.cat(logits, dim=1)[mine], alone[:, length - 1 :])
 
 
 @ALL
 def test_rows_that_are_placed_and_rows_that_stay_decode_as_if_alone(build: Build) -> None:
     """Of rows x and y the second makes room for z, whose prompt was read apart; then x lets z have its place."""
-    model = randomised(build)
+    model = randomise(build)
     tokens, inputs = example(3, 11)
     inputs.context_mask[2, 1:] = False
     x, z = slice(0, 1), slice(2, 3)
@@ -174,25 +174,25 @@ def test_rows_that_are_placed_and_rows_that_stay_decode_as_if_alone(build: Build
 
     with torch.no_grad():
         cache, other = model.new_cache(2, 11, slack=2), model.new_cache(1, 3, slack=2)
-        first = part(inputs, slice(0, 5), slice(0, 2))
+        first = crop(inputs, slice(0, 5), slice(0, 2))
         model(tokens[:2, :5], lengths=torch.tensor([5, 4]), inputs=first, cache=cache)
-        model(tokens[z, :3], inputs=part(inputs, slice(0, 3), z), cache=other)
+        model(tokens[z, :3], inputs=crop(inputs, slice(0, 3), z), cache=other)
         cache.place(torch.tensor([1]), other)
         cache.set_lengths([5, 3])
         both = [torch.cat(pair) for pair in zip(step(x, 5), step(z, 3), strict=True)]
-        beside = replace(part(inputs, slice(0), torch.tensor([0, 2])), types=both[1])
+        beside = replace(crop(inputs, slice(0), torch.tensor([0, 2])), types=both[1])
         together = model(both[0], inputs=beside, cache=cache)
         cache.retire([(1, 0)], 1)
         cache.set_lengths([4])
-        rest = [model(step(z, t)[0], inputs=part(inputs, slice(t, t + 1), z), cache=cache) for t in range(4, 11)]
-        close(together[:1, 0], model(tokens[x, :6], inputs=part(inputs, slice(0, 6), x))[:, 5])
-        alone = model(tokens[z], inputs=part(inputs, slice(None), z))
+        rest = [model(step(z, t)[0], inputs=crop(inputs, slice(t, t + 1), z), cache=cache) for t in range(4, 11)]
+        close(together[:1, 0], model(tokens[x, :6], inputs=crop(inputs, slice(0, 6), x))[:, 5])
+        alone = model(tokens[z], inputs=crop(inputs, slice(None), z))
         close(torch.cat((together[1:], *rest), dim=1), alone[:, 3:])
 
 
 @ALL
 def test_every_parameter_learns(build: Build) -> None:
-    model = randomised(build).train()
+    model = randomise(build).train()
     tokens, inputs = example(2, 7)
     model(tokens, inputs=inputs).square().sum().backward()
     idle = [name for name, p in model.named_parameters() if p.grad is None or p.grad.abs().max() < 1e-12]
@@ -201,9 +201,9 @@ def test_every_parameter_learns(build: Build) -> None:
 
 @ALL
 def test_the_fused_backend_agrees_with_the_explicit(build: Build) -> None:
-    model = randomised(build)
+    model = randomise(build)
     tokens, inputs = example(2, 7)
-    layers = attentions(model)
+    layers = attention_layers(model)
     claimed = frozenset.intersection(*(layer.supported_backends for layer in layers)) if layers else frozenset()
     assert "explicit" in claimed
     with torch.no_grad():
@@ -218,7 +218,7 @@ def test_the_fused_backend_agrees_with_the_explicit(build: Build) -> None:
 
 @ALL
 def test_bf16_stays_close_to_fp32(build: Build) -> None:
-    model = randomised(build, torch.float32)
+    model = randomise(build, torch.float32)
     tokens, inputs = example(2, 7, torch.float32)
     with torch.no_grad():
         expected = model(tokens, inputs=inputs)
@@ -233,7 +233,7 @@ def test_bf16_stays_close_to_fp32(build: Build) -> None:
 
 @ALL
 def test_round_trips(build: Build) -> None:
-    model = randomised(build)
+    model = randomise(build)
     tokens, inputs = example(2, 7)
     with torch.no_grad():
         expected = model(tokens, inputs=inputs)

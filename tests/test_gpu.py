@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from catalogue import Build, attention, attentions, decoder, example, randomised
+from catalogue import Build, attention, attention_layers, decoder, example, randomise
 from lightning.pytorch import Callback, Trainer
 from torch._dynamo.utils import counters
 
@@ -45,7 +45,7 @@ FLEX: dict[str, Build] = {
 
 def gradients(model: Decoder, backend: str) -> list[torch.Tensor]:
     tokens, _ = example(2, 257, torch.float32)
-    for layer in attentions(model):
+    for layer in attention_layers(model):
         layer.backend = backend
     logits = model(tokens.cuda())
     return [logits, *torch.autograd.grad(logits.square().mean(), list(model.parameters()))]
@@ -53,13 +53,13 @@ def gradients(model: Decoder, backend: str) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("build", [pytest.param(build, id=name) for name, build in FLEX.items()])
 def test_compiled_flex_agrees_forward_and_backward(build: Build) -> None:
-    model = randomised(build, torch.float32).cuda()
+    model = randomise(build, torch.float32).cuda()
     for actual, expected in zip(gradients(model, "flex"), gradients(model, "explicit"), strict=True):
         assert (actual - expected).norm() <= 1e-2 * expected.norm() + 1e-6
 
 
 def test_decodes_what_the_cpu_decodes() -> None:
-    model = randomised(decoder)
+    model = randomise(decoder)
     tokens, _ = example(2, 7)
     expected = generate(model, tokens, 20, temperature=0)
     assert torch.equal(generate(model.cuda(), tokens.cuda(), 20, temperature=0).cpu(), expected)
@@ -68,7 +68,7 @@ def test_decodes_what_the_cpu_decodes() -> None:
 @pytest.mark.parametrize("temperature", [0.0, 1.3])
 def test_compiled_steps_decode_what_others_do(temperature: float) -> None:
     """In rows of different lengths that end at different times, among more prompts than places."""
-    model = randomised(decoder).cuda()
+    model = randomise(decoder).cuda()
     compiled = Compiled(model)
     prompts = [example(1, n)[0][0].cuda() for n in (7, 3, 5, 11, 2)]
     requests = [Request(prompt=prompt, max_new_tokens=40, seed=n) for n, prompt in enumerate(prompts)]
@@ -78,7 +78,7 @@ def test_compiled_steps_decode_what_others_do(temperature: float) -> None:
 
 
 def test_no_step_of_decoding_waits_for_the_device() -> None:
-    model = randomised(decoder).cuda()
+    model = randomise(decoder).cuda()
     requests = [Request(prompt=example(1, 5)[0][0].cuda(), max_new_tokens=40, seed=n) for n in range(3)]
     with torch.inference_mode():
         batch = RunningBatch(
@@ -101,9 +101,7 @@ def test_no_step_of_decoding_waits_for_the_device() -> None:
 @pytest.mark.parametrize("position", [Rotary, ALiBi])
 @pytest.mark.parametrize("window", [None, 33])
 def test_norms_on_queries_and_keys_go_with_every_kernel(position: PositionFactory, window: int | None) -> None:
-    model = randomised(
-        lambda: decoder(attention=wide(position=position, window=window, qk_norm=RMSNorm)), torch.float32
-    )
+    model = randomise(lambda: decoder(attention=wide(position=position, window=window, qk_norm=RMSNorm)), torch.float32)
     model, tokens = model.cuda(), example(2, 257, torch.float32)[0].cuda()
     with torch.autocast("cuda", torch.bfloat16):
         logits = model(tokens)
@@ -154,7 +152,7 @@ def test_no_step_waits_for_the_device(
 
 
 def test_trains_in_bf16() -> None:
-    model = randomised(decoder, torch.float32).cuda().train()
+    model = randomise(decoder, torch.float32).cuda().train()
     tokens, _ = example(2, 257, torch.float32)
     with torch.autocast("cuda", torch.bfloat16):
         loss = model(tokens.cuda()).float().square().mean()
@@ -187,7 +185,7 @@ def test_an_encoder_decoder_learns_to_copy(tmp_path: Path) -> None:
 
 def test_no_compiled_step_skips_its_cuda_graph() -> None:
     """A skipped graph is counted with its reason, such as an input that is written to and may move."""
-    model = randomised(decoder).cuda()
+    model = randomise(decoder).cuda()
     compiled = Compiled(model)
     counters.clear()
     for n in (3, 5, 40):
@@ -201,8 +199,8 @@ def test_gradients_of_masked_attention_are_finite(n: int) -> None:
     """At lengths where kernels are known to give NaN: cuDNN's with a mask, flex_attention's with a bias."""
     for position, backend in ((ALiBi, "fused"), (ALiBi, "flex"), (Rotary, "fused")):
         attend = wide(position=position, window=33, kv_heads=2)
-        model = randomised(lambda attend=attend: decoder(attention=attend), torch.bfloat16).cuda()
-        for layer in attentions(model):
+        model = randomise(lambda attend=attend: decoder(attention=attend), torch.bfloat16).cuda()
+        for layer in attention_layers(model):
             layer.backend = backend
         model(example(2, n)[0].cuda()).float().square().mean().backward()
         assert all(parameter.grad.isfinite().all() for parameter in model.parameters())

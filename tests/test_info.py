@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_run import rows
+from tiny_run import read_rows
 
 from lightning_xt.cli import main
 from lightning_xt.training.language_model import LanguageModel
@@ -56,7 +56,7 @@ def test_a_run_in_words(trained, capsys):
     assert start["kind"] == "LanguageModel"
     assert start["step"] == "6, 12 samples seen"
     assert start["parameters"] == "4,888 (float32), 19,552 bytes"
-    assert f"val/loss {float(rows()[-1]['val/loss']):.6f}" in start["metrics"]
+    assert f"val/loss {float(read_rows()[-1]['val/loss']):.6f}" in start["metrics"]
     assert start["data"].startswith("TextFiles: path corpus.txt, ")
     assert len(start["data hash"]) == 64
     assert start["tokenizer"] == "Bytes"
@@ -83,7 +83,7 @@ def test_a_run_for_scripts(trained, capsys):
     assert (found["kind"], found["step"], found["samples_seen"], found["format"]) == ("LanguageModel", 6, 12, 2)
     assert found["parameters"] == {"count": sum(sizes), "bytes": 4 * sum(sizes), "types": ["float32"]}
     assert found["metrics"] == checkpoint["lightning_xt"]["metrics"]
-    assert found["metrics"]["val/loss"] == pytest.approx(float(rows()[-1]["val/loss"]))
+    assert found["metrics"]["val/loss"] == pytest.approx(float(read_rows()[-1]["val/loss"]))
     assert found["data"]["class_path"].endswith("TextFiles")
     assert found["data"]["init_args"]["seq_len"] == 8
     assert found["data"]["hash"] == checkpoint["lightning_xt"]["data"]["hash"]

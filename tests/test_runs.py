@@ -15,7 +15,7 @@ import pytest
 import torch
 import warm
 from filelock import FileLock
-from tiny_run import names, rows, weights
+from tiny_run import list_names, load_weights, read_rows
 
 from lightning_xt.cli import main
 from lightning_xt.training.callbacks import run_folder
@@ -41,7 +41,7 @@ def test_a_run_starts_from_the_weights_of_another_and_nothing_else(trained, caps
     assert after["global_step"] == 3
     assert {state["step"].item() for state in after["optimizer_states"][0]["state"].values()} == {3}
     assert after["TextFiles"]["samples_seen"] == 6
-    assert [row["step"] for row in rows("runs/next/0")] == ["0", "1", "2"]
+    assert [row["step"] for row in read_rows("runs/next/0")] == ["0", "1", "2"]
 
 
 def test_without_a_config_the_weights_bring_theirs(trained, capsys):
@@ -49,7 +49,8 @@ def test_without_a_config_the_weights_bring_theirs(trained, capsys):
     assert "run=runs/tiny/1" in capsys.readouterr().out
     assert main(["fit", "--init_from", "runs/tiny/0/checkpoints/last.ckpt", "--name", "next", *STILL]) == 0
     assert "run=runs/next/0" in capsys.readouterr().out
-    assert all(torch.equal(value, weights("runs/next/0")[name]) for name, value in weights("runs/tiny/0").items())
+    before, after = (load_weights(f"runs/{name}/0") for name in ("tiny", "next"))
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
 
 
 def test_a_run_that_started_from_weights_goes_on_without_them(trained):
@@ -60,7 +61,7 @@ def test_a_run_that_started_from_weights_goes_on_without_them(trained):
     Path("start.ckpt").unlink()
     assert main([*start, "--ckpt_path", "last", "--trainer.max_steps", "4"]) == 0
     assert main(["fit", "-c", "runs/next/0/config.yaml", "--ckpt_path", "last", "--trainer.max_steps", "5"]) == 0
-    assert names("runs/next") == {"0"}
+    assert list_names("runs/next") == {"0"}
     assert saved("runs/next/0")["global_step"] == 5
 
 
@@ -83,7 +84,7 @@ def test_checkpoints_tell_where_they_come_from(trained):
     assert own["versions"]["torch"] == torch.__version__
     assert own["data"]["class_path"] == "lightning_xt.data.text.text_files.TextFiles"
     assert len(own["data"]["hash"]) == 64
-    assert own["metrics"]["val/loss"] == pytest.approx(float(rows()[-1]["val/loss"]), abs=1e-6)
+    assert own["metrics"]["val/loss"] == pytest.approx(float(read_rows()[-1]["val/loss"]), abs=1e-6)
     assert own["tokenizers"]["text"]["init_args"] == {"separator": None}
 
 
@@ -102,7 +103,7 @@ def damaged(kind):
     file = Path("runs/tiny/0/checkpoints/damaged.ckpt")
     content = whole.read_bytes()
     if kind == "weights":
-        torch.save(weights(), file)
+        torch.save(load_weights(), file)
     else:
         file.write_bytes({"truncated": content[: len(content) // 2], "text": b"no checkpoint\n", "empty": b""}[kind])
     return str(file)
@@ -174,7 +175,7 @@ def test_where_there_is_no_space_the_checkpoint_before_survives(trained):
     assert {path.name for path in last.parent.iterdir()} == {"best.ckpt", "last.ckpt"}
     # There is room again.
     assert main(resumed) == 0
-    assert [int(row["step"]) for row in rows()] == list(range(20))
+    assert [int(row["step"]) for row in read_rows()] == list(range(20))
 
 
 def test_whatever_file_is_too_large_is_told(fresh):
@@ -186,7 +187,7 @@ def test_whatever_file_is_too_large_is_told(fresh):
     done = limited(["fit", "-c", "tiny.yaml", "--name", "other"], 1000)
     assert done.returncode == 2, done.stderr
     assert "runs/other/0/config.yaml cannot be written (File too large); make room" in done.stderr
-    assert names("runs") == {"tiny"}
+    assert list_names("runs") == {"tiny"}
 
 
 def test_predictions_that_cannot_be_written_leave_the_file_before(trained):
@@ -209,7 +210,7 @@ def test_a_run_folder_that_cannot_be_written(trained, capsys, monkeypatch):
     assert main(["fit", "-c", "tiny.yaml", "--name", "other"]) == 2
     assert "the run folder runs/other/0 cannot be written" in capsys.readouterr().err
     assert contents() == before
-    assert names("runs") == {"tiny"}
+    assert list_names("runs") == {"tiny"}
 
 
 def test_a_run_that_cannot_be_written_can_be_measured(trained):
@@ -253,7 +254,7 @@ def test_a_run_is_trained_by_one_command_at_a_time(trained, capsys, monkeypatch)
     Path("runs/tiny/0/.lock").unlink(missing_ok=True)
     assert contents() == before
     assert main(resume) == 0
-    assert ".lock" not in names("runs/tiny/0")
+    assert ".lock" not in list_names("runs/tiny/0")
 
 
 def test_what_a_killed_run_leaves_running_is_waited_for(tmp_path):

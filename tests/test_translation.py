@@ -11,7 +11,7 @@ import torch
 import warm
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny_pairs import sentences, write_pairs
-from tiny_run import names, rows
+from tiny_run import list_names, read_rows
 
 from lightning_xt.cli import main
 from lightning_xt.data.tokenizers.bpe import BPE
@@ -59,7 +59,7 @@ def metrics(printed):
 
 
 def test_a_run_reports_and_shows_what_it_translates(trained):
-    found = rows(RUN)
+    found = read_rows(RUN)
     wanted = {"val/loss", "val/perplexity", "val/token_accuracy", "val/exact_match", "val/bleu", "val/chrf"}
     assert wanted | {"train/loss", "optim/grad_norm", "tokens_per_second"} <= set(found[0])
     assert [row["step"] for row in found if row["val/bleu"]] == ["3", "5"]
@@ -171,19 +171,19 @@ def test_predictions_that_cannot_be_written(trained, capsys):
     told = capsys.readouterr().err
     assert "--output none/out.de: there is no folder none; make it first" in told and told.count("\n") == 1
     Path("out.de").write_text("before\n")
-    before = names(".")
+    before = list_names(".")
     done = process(*predict, "out.de", size=100)
     assert done.returncode == 2, done.stderr
     assert "--output out.de cannot be written (File too large); make room, or name another file" in done.stderr
     assert "Traceback" not in done.stderr
     assert Path("out.de").read_text() == "before\n"
-    assert names(".") == before
+    assert list_names(".") == before
 
 
 def test_sources_that_are_not_there(trained, capsys):
     assert main(["predict", *BEST, "--data.predict_source", "new.en", "--output", "out.de"]) == 2
     assert "--data.predict_source new.en: no such file" in capsys.readouterr().err
-    assert "out.de" not in names(".")
+    assert "out.de" not in list_names(".")
 
 
 def test_info_knows_both_sides(trained, capsys):

@@ -1,4 +1,4 @@
-"""Made-up sentences with what they become, and an encoder-decoder that learns them in seconds."""
+"""Made-up sentence pairs, and an encoder-decoder that learns them in seconds."""
 
 import random
 
@@ -27,7 +27,7 @@ checkpoint_every: 4
 
 
 def sentences(count):
-    """Pairs of one to six words, the same ones every time."""
+    """Return pairs of one to six words, the same ones every time."""
     chance = random.Random(0)
     sources = [chance.choices(list(MEANINGS), k=chance.randint(1, 6)) for _ in range(count)]
     return [(" ".join(words), " ".join(MEANINGS[word] for word in reversed(words))) for words in sources]

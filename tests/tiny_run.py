@@ -1,4 +1,4 @@
-"""A run of a few steps through the command line, and how to look at it."""
+"""A run of a few steps by the command line, and readers of its files."""
 
 from pathlib import Path
 
@@ -29,17 +29,17 @@ def write_inputs(folder):
 
 
 TIMES = dict.fromkeys(("tokens_per_second", "data_wait", "step_ms", "mfu", "peak_memory_gb"), 0)
-"""What two runs that are the same differ in."""
+"""Metrics in which equal runs may differ."""
 
 
-def weights(run="runs/tiny/0", kind="last"):
+def load_weights(run="runs/tiny/0", kind="last"):
     return torch.load(f"{run}/checkpoints/{kind}.ckpt", weights_only=True)["state_dict"]
 
 
-def rows(run="runs/tiny/0"):
+def read_rows(run="runs/tiny/0"):
     header, *lines = Path(run, "metrics.csv").read_text().splitlines()
     return [dict(zip(header.split(","), line.split(","), strict=True)) for line in lines]
 
 
-def names(folder):
+def list_names(folder):
     return {path.name for path in Path(folder).iterdir()}

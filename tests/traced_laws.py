@@ -1,4 +1,4 @@
-"""The laws that need tracing, in a process without run-time checks of shapes; run by test_families.py.
+"""Laws that need tracing, in a process without run-time checks of shapes; run by test_families.py.
 
 Every variant compiles as one graph with the same result, and where flex_attention is claimed it agrees with plain
 products. On a CPU flex_attention has no backward pass, so forward results are compared. Rows of other lengths are
@@ -18,7 +18,7 @@ from lightning_xt.system.discovery import import_submodules
 
 import_submodules(lightning_xt)
 
-from catalogue import BUILDS, Build, attention, attentions, decoder, example, randomised
+from catalogue import BUILDS, Build, attention, attention_layers, decoder, example, randomise
 
 from lightning_xt.core import where
 from lightning_xt.nn.attention.kernels import flex
@@ -29,32 +29,32 @@ torch.set_num_threads(1)
 TOKENS, INPUTS = example(2, 7)
 
 
-def compiles(build: Build) -> None:
+def check_compilation(build: Build) -> None:
     torch._dynamo.reset()
-    model = randomised(build)
+    model = randomise(build)
     actual = torch.compile(model, fullgraph=True, backend="eager")(TOKENS, inputs=INPUTS)
     torch.testing.assert_close(actual, model(TOKENS, inputs=INPUTS), rtol=1e-9, atol=1e-10)
 
 
 def claims_flex(build: Build) -> bool:
-    return all("flex" in layer.supported_backends for layer in attentions(build()))
+    return all("flex" in layer.supported_backends for layer in attention_layers(build()))
 
 
 @torch.no_grad()
-def flex_agrees(build: Build) -> None:
-    model = randomised(build)
+def check_flex(build: Build) -> None:
+    model = randomise(build)
     results = []
     for backend in ("explicit", "flex"):
-        for layer in attentions(model):
+        for layer in attention_layers(model):
             layer.backend = backend
         results.append(model(TOKENS, inputs=INPUTS))
     torch.testing.assert_close(results[1], results[0], rtol=1e-6, atol=1e-6)
 
 
-def lengths_share_a_graph() -> None:
-    """Attention in blocks, as in bfloat16, is for the first length; all others share a graph without."""
+def check_shared_graph() -> None:
+    """Check that the first length compiles attention in blocks, as in bfloat16; all others share a graph without."""
     torch._dynamo.reset()
-    model, graphs = randomised(lambda: decoder(attention=attention())).bfloat16(), []
+    model, graphs = randomise(lambda: decoder(attention=attention())).bfloat16(), []
 
     def kept(graph: torch.fx.GraphModule, _: object) -> object:
         graphs.append(graph.code)
@@ -68,8 +68,8 @@ def lengths_share_a_graph() -> None:
 
 
 @torch.no_grad()
-def lengths_share_a_flex_program(masks: bool) -> None:
-    """One program for all lengths of a block and all layers, and one for the multiple, past torch's limit of 8."""
+def check_shared_flex_program(masks: bool) -> None:
+    """Check that lengths and layers share one program, and multiples of a block one more, past torch's limit of 8."""
     programs, block_masks = [], []
     real = flex.flex_attention, where.create_block_mask
     flex.flex_attention = flex.compile_flex(backend=lambda graph, _: programs.append(graph) or graph.forward)
@@ -77,19 +77,19 @@ def lengths_share_a_flex_program(masks: bool) -> None:
         where.create_block_mask = where.compile_create_block_mask(
             backend=lambda graph, _: block_masks.append(graph) or graph.forward
         )
-    model = randomised(lambda: decoder(attention=attention(position=Forgetting, window=33, memory=3, backend="flex")))
+    model = randomise(lambda: decoder(attention=attention(position=Forgetting, window=33, memory=3, backend="flex")))
     for block in range(1, 3 if masks else 6):
-        # With the persistent keys in front.
+        # The persistent keys come first.
         for n in (*(128 * block - less for less in (80, 40, 4)), 128 * block):
             tokens, _ = example(2, n)
             out = model(tokens)
-            for layer in attentions(model):
+            for layer in attention_layers(model):
                 layer.backend = "explicit"
             torch.testing.assert_close(out, model(tokens), rtol=1e-6, atol=1e-6)
-            for layer in attentions(model):
+            for layer in attention_layers(model):
                 layer.backend = "flex"
         assert len(programs) == 2 * block, (block, len(programs))
-    # The first of one shape, the others of any.
+    # The first program is for one shape, the others are for any.
     assert len(block_masks) <= 4 * masks, len(block_masks)
     flex.flex_attention, where.create_block_mask = real
 
@@ -105,8 +105,8 @@ def count(law: object, builds: dict[str, Build]) -> int:
     return len(builds) - failures
 
 
-def runs_on_inductor(build: Build) -> None:
-    model = randomised(build)
+def check_inductor(build: Build) -> None:
+    model = randomise(build)
     expected = model(TOKENS, inputs=INPUTS)
     gradients = torch.autograd.grad(expected.square().sum(), list(model.parameters()))
     actual = torch.compile(model, fullgraph=True)(TOKENS, inputs=INPUTS)
@@ -118,13 +118,13 @@ def runs_on_inductor(build: Build) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:] == ["block masks"]:
-        sys.exit(lengths_share_a_flex_program(masks=True))
+        sys.exit(check_shared_flex_program(masks=True))
     if len(sys.argv) > 1:
-        runs_on_inductor(BUILDS[sys.argv[1]])
+        check_inductor(BUILDS[sys.argv[1]])
         sys.exit()
-    lengths_share_a_graph()
-    lengths_share_a_flex_program(masks=False)
+    check_shared_graph()
+    check_shared_flex_program(masks=False)
     flex = {name: build for name, build in BUILDS.items() if claims_flex(build)}
-    agreed, compiled = count(flex_agrees, flex), count(compiles, BUILDS)
+    agreed, compiled = count(check_flex, flex), count(check_compilation, BUILDS)
     print(f"{compiled} compiled, {agreed} of {len(flex)} agree with flex")
     sys.exit(agreed < len(flex) or compiled < len(BUILDS))

@@ -1,5 +1,7 @@
-"""Whether encoder-decoders compile as one graph, in a process without run-time checks of shapes; run by
-test_encoder_families.py, which names them."""
+"""Compilation of encoder-decoders as one graph, in a process without run-time checks of shapes.
+
+test_encoder_families.py runs this file, with their names.
+"""
 
 import os
 import sys
@@ -13,16 +15,16 @@ from lightning_xt.system.discovery import import_submodules
 
 import_submodules(lightning_xt)
 
-from catalogue import randomised
-from encoder_catalogue import PAIRS, companions, source
+from catalogue import randomise
+from encoder_catalogue import PAIRS, make_inputs, source
 
 torch.set_num_threads(1)
 
 
 @torch.no_grad()
-def compiles(name: str) -> None:
+def check_compilation(name: str) -> None:
     torch._dynamo.reset()
-    model, (src, mask), inputs = randomised(PAIRS[name]), source(2, 7), companions(2, 6)
+    model, (src, mask), inputs = randomise(PAIRS[name]), source(2, 7), make_inputs(2, 6)
     tgt = torch.tensor([[1, 4, 2, 5, 3, 6], [2, 7, 1, 8, 2, 9]])
     expected = model(src, tgt, mask, inputs=inputs)
     actual = torch.compile(model, fullgraph=True, backend="eager")(src, tgt, mask, inputs=inputs)
@@ -31,5 +33,5 @@ def compiles(name: str) -> None:
 
 if __name__ == "__main__":
     for each in sys.argv[1:]:
-        compiles(each)
+        check_compilation(each)
     print(f"{len(sys.argv) - 1} compiled")

@@ -1,6 +1,6 @@
-"""Commands in processes of their own, forked from one that has imported all they need (a second or two of CPU each).
+"""Commands in separate processes, forked from one that has imported everything (saves a second or two of CPU each).
 
-What depends on how Python starts (its options, its environment, what is imported and when) must start a real process.
+Tests that depend on the start of Python (its options, its environment, its imports) must start a real process.
 """
 
 import atexit
@@ -19,16 +19,16 @@ from typing import Any
 
 
 class Command:
-    """A process that runs `lightning-xt`; looks like `subprocess.Popen`.
+    """Process that runs `lightning-xt`, with the interface of `subprocess.Popen`.
 
     Args:
         arguments: of lightning-xt.
-        stdin: file that is read.
-        stdout: file that is added to, or a named pipe.
-        stderr: the same; None = that of stdout.
-        folder: where it runs. None = here.
-        environment: its variables. None = those of this process.
-        limits: what `resource.setrlimit` sets.
+        stdin: file of standard input.
+        stdout: file to append to, or a named pipe.
+        stderr: file to append to, or a named pipe. None = that of stdout.
+        folder: current folder of the process. None = this one.
+        environment: variables of the process. None = those of this process.
+        limits: limits for `resource.setrlimit`.
         session: begin a session, whose number is the process's.
     """
 
@@ -93,7 +93,7 @@ def run(
     with tempfile.TemporaryDirectory() as name:
         stdin, stdout, stderr = (Path(name, each) for each in ("stdin", "stdout", "stderr"))
         stdin.write_bytes(content)
-        # Pipes, as a limit on the size of files holds for files of ours too.
+        # Pipes, because a limit on the size of files would hold for these files too.
         os.mkfifo(stdout)
         os.mkfifo(stderr)
         with ThreadPoolExecutor() as readers:
@@ -110,14 +110,14 @@ def run(
 
 def ask(**request: Any) -> int:
     """Send a request to the server and return its answer."""
-    process = server()
+    process = start_server()
     process.stdin.write(f"{json.dumps(request)}\n")
     process.stdin.flush()
     return int(process.stdout.readline())
 
 
 @functools.cache
-def server() -> subprocess.Popen[str]:
+def start_server() -> subprocess.Popen[str]:
     """Start the server at the first request; it ends with this process."""
     command = [sys.executable, Path(__file__).with_name("warm_server.py")]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

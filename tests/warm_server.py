@@ -1,7 +1,7 @@
-"""Forks a process for each command that it is asked for, so that Python, torch and the package are imported once.
+"""Server that forks a process for each command, so that Python, torch and the package are imported once.
 
-Reads a request a line from standard input and answers each by a line: the number of the process that a command runs in,
-or the exit code of one that has ended. See `warm`.
+Each line of standard input is a request, answered by a line: the id of a command's process, or the exit code of a
+process that has ended. See `warm`.
 """
 
 import faulthandler
@@ -51,7 +51,7 @@ def become(request: dict[str, Any]) -> None:
     os.environ.clear()
     os.environ.update(request["environment"])
     os.chdir(request["folder"])
-    # This file's folder is what Python has put first.
+    # Python has put this file's folder first.
     sys.path[:1] = [request["folder"], *filter(None, request["environment"].get("PYTHONPATH", "").split(os.pathsep))]
     sys.argv = [lightning_xt.__main__.__file__, *request["arguments"]]
     # Lightning starts further processes by this name.

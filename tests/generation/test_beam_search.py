@@ -14,13 +14,13 @@ from catalogue import (
     VECTORS,
     VOCAB,
     attention,
+    context_options,
+    crop,
     decoder,
     example,
-    given_options,
-    part,
-    randomised,
+    randomise,
 )
-from encoder_catalogue import PAIRS, companions, source
+from encoder_catalogue import PAIRS, make_inputs, source
 from torch import Tensor
 
 from lightning_xt.core.inputs import Inputs
@@ -72,7 +72,7 @@ def tiny(**options: Any) -> Decoder:
 
 
 def tiny_with_context() -> Decoder:
-    return tiny(**given_options(position=None))
+    return tiny(**context_options(position=None))
 
 
 def close(found: list[Result], wanted: list[Result]) -> None:
@@ -162,7 +162,7 @@ def penalised(texts: list[Result], length_penalty: float) -> list[Result]:
 def test_wide_enough_it_is_a_search_of_all(
     build: Callable[[], Decoder], end: int | None, length: int, number: int
 ) -> None:
-    model, orders = randomised(build), set()
+    model, orders = randomise(build), set()
     for prompt in ([1, 0], [2]):
         context = torch.randn(1, VECTORS, CONTEXT, dtype=torch.float64)
         inputs = Inputs(context=context) if build is tiny_with_context else None
@@ -180,11 +180,9 @@ def test_wide_enough_it_is_a_search_of_all(
 
 def test_gives_fewer_texts_where_no_more_are_possible() -> None:
     request = Request(prompt=torch.tensor([1]), max_new_tokens=2)
-    found = run_requests(randomised(tiny), [request], SamplingParams(end=LAST), BeamSearch(beams=20, n_best=20))[0]
+    found = run_requests(randomise(tiny), [request], SamplingParams(end=LAST), BeamSearch(beams=20, n_best=20))[0]
     assert len(found) == 7 == len({tuple(each.tokens) for each in found})
-    only = run_requests(randomised(tiny), [request], SamplingParams(filters=[TopK(1)]), BeamSearch(beams=5, n_best=5))[
-        0
-    ]
+    only = run_requests(randomise(tiny), [request], SamplingParams(filters=[TopK(1)]), BeamSearch(beams=5, n_best=5))[0]
     assert len(only) == 1
 
 
@@ -199,7 +197,7 @@ def requests_of(rows: int, tokens: Tensor, inputs: Inputs) -> list[Request]:
             prompt=tokens[row, : LENGTHS[row]],
             max_new_tokens=LIMITS[row],
             seed=row,
-            inputs=part(inputs, slice(LENGTHS[row]), slice(row, row + 1)),
+            inputs=crop(inputs, slice(LENGTHS[row]), slice(row, row + 1)),
         )
         for row in range(rows)
     ]
@@ -207,15 +205,15 @@ def requests_of(rows: int, tokens: Tensor, inputs: Inputs) -> list[Request]:
 
 def language(name: str) -> tuple[Decoder, list[Request]]:
     tokens, inputs = example(4, 5)
-    return randomised(BUILDS[name]), requests_of(4, tokens, inputs)
+    return randomise(BUILDS[name]), requests_of(4, tokens, inputs)
 
 
 def translation(name: str) -> tuple[Decoder, list[Request]]:
-    model = randomised(PAIRS[name])
+    model = randomise(PAIRS[name])
     src, mask = source(4, 7)
     tokens = torch.randint(0, VOCAB, (4, 5))
     with torch.no_grad():
-        inputs = model.encode(src, mask, inputs=companions(4, 5))
+        inputs = model.encode(src, mask, inputs=make_inputs(4, 5))
     return model.decoder, requests_of(4, tokens, inputs)
 
 
@@ -316,7 +314,7 @@ class Counted:
 @pytest.mark.parametrize("patience", [1.0, 2.5, None])
 @pytest.mark.parametrize("length_penalty", [0.0, 0.5])
 def test_finishes_early_with_what_it_would_find_anyway(length_penalty: float, patience: float | None) -> None:
-    model = Counted(randomised(tiny))
+    model = Counted(randomise(tiny))
     options = {"beams": 6, "n_best": 1, "length_penalty": length_penalty, "patience": patience}
     early = 0
     for first in range(TINY):
@@ -376,7 +374,7 @@ def test_sentences_share_their_context_which_is_never_copied(monkeypatch: pytest
 
 
 def test_patience_finds_better_texts() -> None:
-    model, better = randomised(decoder), 0
+    model, better = randomise(decoder), 0
     for first in range(VOCAB):
         request = Request(prompt=torch.tensor([first]), max_new_tokens=13)
         scores = [
@@ -415,7 +413,7 @@ def test_gives_whole_texts_the_best_first() -> None:
 
 
 def test_stochastic_beams_draw_what_the_model_says() -> None:
-    model = randomised(tiny)
+    model = randomise(tiny)
     model.float()
     request = Request(prompt=torch.tensor([1, 0]), max_new_tokens=3)
     texts = {tuple(each.tokens): sum(each.log_probs) for each in all_texts(model, request, LAST)}
@@ -458,7 +456,7 @@ def test_the_same_seed_draws_the_same_texts() -> None:
 
 def test_wide_enough_stochastic_beams_are_all_texts() -> None:
     request = Request(prompt=torch.tensor([1]), max_new_tokens=3)
-    model = randomised(tiny)
+    model = randomise(tiny)
     found = run_requests(model, [request], SamplingParams(end=LAST), StochasticBeamSearch(beams=20, n_best=20))[0]
     wanted = {tuple(each.tokens): each.log_probs for each in all_texts(model, request, LAST)}
     assert {tuple(each.tokens) for each in found} == wanted.keys()

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 import torch
-from catalogue import BUILDS, DEPTH, VOCAB, example, part, randomised
-from encoder_catalogue import PAIRS, companions, source
+from catalogue import BUILDS, DEPTH, VOCAB, crop, example, randomise
+from encoder_catalogue import PAIRS, make_inputs, source
 from torch import Tensor
 
 from lightning_xt.core.inputs import Inputs
@@ -39,20 +39,20 @@ TRANSLATION = ["plain", "kv_heads", "projection=Latent", "qk_norm=AdaptiveRMSNor
 
 def requests_of(tokens: Tensor, inputs: Inputs) -> list[Request]:
     return [
-        Request(prompt=tokens[row, :n], max_new_tokens=most, inputs=part(inputs, slice(n), slice(row, row + 1)))
+        Request(prompt=tokens[row, :n], max_new_tokens=most, inputs=crop(inputs, slice(n), slice(row, row + 1)))
         for row, (n, most) in enumerate(zip(LENGTHS, LIMITS, strict=True))
     ]
 
 
 def language(name: str) -> tuple[Decoder, list[Request]]:
-    return randomised(BUILDS[name]), requests_of(*example(4, 5))
+    return randomise(BUILDS[name]), requests_of(*example(4, 5))
 
 
 def translation(name: str) -> tuple[Decoder, list[Request]]:
-    model = randomised(PAIRS[name])
+    model = randomise(PAIRS[name])
     tokens = torch.randint(0, VOCAB, (4, 5))
     with torch.no_grad():
-        return model.decoder, requests_of(tokens, model.encode(*source(4, 7), inputs=companions(4, 5)))
+        return model.decoder, requests_of(tokens, model.encode(*source(4, 7), inputs=make_inputs(4, 5)))
 
 
 @torch.no_grad()

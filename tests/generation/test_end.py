@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from catalogue import VOCAB, decoder, randomised
+from catalogue import VOCAB, decoder, randomise
 from encoder_catalogue import pair, source
 from torch import Tensor
 
@@ -98,7 +98,7 @@ def test_a_stream_that_is_left_restores_the_mode() -> None:
 
 @pytest.mark.parametrize("temperature", [0.0, 1.5])
 def test_what_is_generated_is_cut_and_not_changed(temperature: float) -> None:
-    model, prompt = randomised(decoder), torch.randint(0, VOCAB, (4, 5))
+    model, prompt = randomise(decoder), torch.randint(0, VOCAB, (4, 5))
     options = {"lengths": torch.tensor([5, 2, 3, 1]), "temperature": temperature, "seed": 3}
     free = generate(model, prompt, 13, **options)
     widths = set()
@@ -111,7 +111,7 @@ def test_what_is_generated_is_cut_and_not_changed(temperature: float) -> None:
 
 
 def test_a_row_alone_or_among_others() -> None:
-    model, prompt = randomised(decoder), torch.randint(0, VOCAB, (4, 5))
+    model, prompt = randomise(decoder), torch.randint(0, VOCAB, (4, 5))
     together = generate(model, prompt, 13, temperature=1.5, seed=3, end=4)
     for row in range(4):
         alone = generate(model, prompt[[row]], 13, temperature=1.5, seed=3 + row, end=4)[0].tolist()
@@ -120,7 +120,7 @@ def test_a_row_alone_or_among_others() -> None:
 
 @torch.no_grad()
 def test_an_encoder_decoder_writes_its_targets_from_any_start() -> None:
-    model, (src, mask) = randomised(pair), source(2, 7)
+    model, (src, mask) = randomise(pair), source(2, 7)
     for start in ([[1], [1]], [[1, 4, 2], [1, 2, 5]]):
         text = torch.tensor(start)
         out = generate(model.decoder, text, 9, temperature=0, inputs=model.encode(src, mask))

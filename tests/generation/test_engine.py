@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 import torch
-from catalogue import CONTEXT, VOCAB, attention, decoder, given_context, randomised
+from catalogue import CONTEXT, VOCAB, attention, context_decoder, decoder, randomise
 from torch import Tensor
 
 from lightning_xt.core.inputs import Inputs
@@ -53,7 +53,7 @@ def test_a_decoder_keeps_the_protocol() -> None:
 
 @EACH
 def test_greedy_equals_reading_everything_anew(build: partial) -> None:
-    model, prompt = randomised(build), words(3, 5)
+    model, prompt = randomise(build), words(3, 5)
     out = generate(model, prompt, 11, temperature=0.0)
     assert out.dtype == torch.long and out.shape == (3, 11)
     assert torch.equal(out, by_hand(model, prompt, 11))
@@ -63,7 +63,7 @@ def test_greedy_equals_reading_everything_anew(build: partial) -> None:
 @EACH
 @pytest.mark.parametrize("temperature", [0.0, 1.3])
 def test_a_prompt_alone_or_among_others(build: partial, temperature: float) -> None:
-    model, prompt, lengths = randomised(build), words(3, 5), [5, 1, 3]
+    model, prompt, lengths = randomise(build), words(3, 5), [5, 1, 3]
     options = {"temperature": temperature, "top_k": 7}
     together = generate(model, prompt, 9, lengths=torch.tensor(lengths), seed=20, **options)
     for row, length in enumerate(lengths):
@@ -72,7 +72,7 @@ def test_a_prompt_alone_or_among_others(build: partial, temperature: float) -> N
 
 
 def test_padding_of_a_prompt_is_never_read() -> None:
-    model, prompt = randomised(decoder), words(2, 5)
+    model, prompt = randomise(decoder), words(2, 5)
     other = prompt.clone()
     other[1, 2:] = (other[1, 2:] + 1) % VOCAB
     lengths = torch.tensor([5, 2])
@@ -80,7 +80,7 @@ def test_padding_of_a_prompt_is_never_read() -> None:
 
 
 def test_the_same_seed_gives_the_same_tokens() -> None:
-    model, prompt = randomised(decoder), words(2, 5)
+    model, prompt = randomise(decoder), words(2, 5)
     first = generate(model, prompt, 13, seed=3, temperature=2.0)
     assert torch.equal(generate(model, prompt, 13, seed=3, temperature=2.0), first)
     assert not torch.equal(generate(model, prompt, 13, seed=4, temperature=2.0), first)
@@ -89,7 +89,7 @@ def test_the_same_seed_gives_the_same_tokens() -> None:
 
 
 def test_streamed_tokens_are_the_generated_ones() -> None:
-    model, prompt = randomised(decoder), words(2, 5)
+    model, prompt = randomise(decoder), words(2, 5)
     options = {"temperature": 1.5, "top_p": 0.9, "min_p": 0.01, "seed": 5}
     streamed = list(stream(model, prompt, 7, **options))
     assert [token.shape for token in streamed] == [(2,)] * 7
@@ -98,11 +98,11 @@ def test_streamed_tokens_are_the_generated_ones() -> None:
 
 @torch.no_grad()
 def test_a_soft_prefix_and_a_context_are_given_once() -> None:
-    model, text = randomised(decoder), words(2, 6)
+    model, text = randomise(decoder), words(2, 6)
     inputs = Inputs(prefix=model.token_embedding(text[:, :2]))
     out = generate(model, text[:, 2:], 9, temperature=0.0, inputs=inputs)
     assert torch.equal(out, generate(model, text, 9, temperature=0.0))
-    reader = randomised(lambda: given_context(position=None))
+    reader = randomise(lambda: context_decoder(position=None))
     contexts = torch.randn(2, 2, 3, CONTEXT, dtype=torch.float64)
     one, two = (generate(reader, text, 9, temperature=0.0, inputs=Inputs(context=each)) for each in contexts)
     assert not torch.equal(one, two)
@@ -155,7 +155,7 @@ def test_draws_follow_each_other_in_one_row() -> None:
 
 
 def test_one_word_left_is_the_likeliest() -> None:
-    model, prompt = randomised(decoder), words(2, 5)
+    model, prompt = randomise(decoder), words(2, 5)
     greedy = generate(model, prompt, 9, temperature=0.0)
     assert torch.equal(generate(model, prompt, 9, top_k=1), greedy)
     assert torch.equal(generate(model, prompt, 9, min_p=1.0), greedy)
@@ -178,7 +178,7 @@ def test_the_mode_of_the_model_is_restored(training: bool) -> None:
 
 
 def test_the_mode_is_restored_after_an_error() -> None:
-    model = given_context(position=None).train()
+    model = context_decoder(position=None).train()
     with pytest.raises(ValueError, match="needs Inputs"):
         generate(model, words(1, 3), 2)
     assert model.training

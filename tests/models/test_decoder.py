@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 import torch
-from catalogue import CONTEXT, DIM, VOCAB, attention, decoder, randomised
+from catalogue import CONTEXT, DIM, VOCAB, attention, decoder, randomise
 from torch import Tensor
 
 from lightning_xt.core.inputs import Inputs
@@ -53,7 +53,7 @@ def words(rows: int, n: int) -> Tensor:
 @EACH
 @torch.no_grad()
 def test_documents_packed_in_one_row_equal_each_alone(build: Build) -> None:
-    model, tokens = randomised(build), words(2, 11)
+    model, tokens = randomise(build), words(2, 11)
     cuts = [[0, 5, 6, 11], [0, 2, 9, 11]]
     documents = torch.tensor([[4] * 5 + [1] + [2] * 5, [0] * 2 + [1] * 7 + [2] * 2])
     packed = model(tokens, inputs=Inputs(documents=documents))
@@ -65,7 +65,7 @@ def test_documents_packed_in_one_row_equal_each_alone(build: Build) -> None:
 @EACH
 @torch.no_grad()
 def test_a_soft_prefix_equals_the_tokens_it_embeds(build: Build) -> None:
-    model, tokens = randomised(build), words(2, 7)
+    model, tokens = randomise(build), words(2, 7)
     prefix = model.token_embedding(tokens[:, :3])
     soft = model(tokens[:, 3:], inputs=Inputs(prefix=prefix))
     assert soft.shape == (2, 4, VOCAB), "logits of the tokens only"
@@ -74,7 +74,7 @@ def test_a_soft_prefix_equals_the_tokens_it_embeds(build: Build) -> None:
 
 @torch.no_grad()
 def test_a_soft_prefix_with_lengths_and_a_cache() -> None:
-    model, tokens = randomised(decoder), words(2, 8)
+    model, tokens = randomise(decoder), words(2, 8)
     inputs = Inputs(prefix=model.token_embedding(tokens[:, :3]))
     lengths = torch.tensor([4, 2])
     cache = model.new_cache(2, 8)
@@ -89,7 +89,7 @@ def test_a_soft_prefix_with_lengths_and_a_cache() -> None:
 
 @torch.no_grad()
 def test_early_tokens_see_the_whole_visible_prefix_and_nothing_more() -> None:
-    model, tokens = randomised(lambda: decoder(depth=1)), words(2, 7)
+    model, tokens = randomise(lambda: decoder(depth=1)), words(2, 7)
     inputs = Inputs(visible_prefix=torch.tensor([4, 1]))
     before = model(tokens, inputs=inputs)
     for changed in range(7):
@@ -103,13 +103,13 @@ def test_early_tokens_see_the_whole_visible_prefix_and_nothing_more() -> None:
 
 @torch.no_grad()
 def test_no_visible_prefix_is_plain_causal() -> None:
-    model, tokens = randomised(decoder), words(2, 7)
+    model, tokens = randomise(decoder), words(2, 7)
     close(model(tokens, inputs=Inputs(visible_prefix=torch.tensor([0, 1]))), model(tokens))
 
 
 @torch.no_grad()
 def test_a_visible_prefix_reads_the_same_through_a_cache() -> None:
-    model, tokens = randomised(decoder), words(2, 7)
+    model, tokens = randomise(decoder), words(2, 7)
     inputs = Inputs(visible_prefix=torch.tensor([4, 1]))
     cache = model.new_cache(2, 7)
     steps = [model(tokens[:, :5], inputs=inputs, cache=cache)]
@@ -124,7 +124,7 @@ KEYS_ONLY = {name: build for name, build in BUILDS.items() if name not in ("toke
 @pytest.mark.parametrize("build", KEYS_ONLY.values(), ids=KEYS_ONLY)
 @torch.no_grad()
 def test_hidden_tokens_have_no_influence_on_others(build: Build) -> None:
-    model, tokens = randomised(build), words(2, 7)
+    model, tokens = randomise(build), words(2, 7)
     hidden = torch.tensor([[False, False, True, False, True, False, False], [False, True, False] + [False] * 4])
     inputs = Inputs(hidden=hidden)
     other = torch.where(hidden, (tokens + 1) % VOCAB, tokens)
@@ -136,7 +136,7 @@ def test_hidden_tokens_have_no_influence_on_others(build: Build) -> None:
 
 @torch.no_grad()
 def test_last_only_scores_what_follows_each_last_token() -> None:
-    model, tokens = randomised(decoder), words(2, 7)
+    model, tokens = randomise(decoder), words(2, 7)
     every = model(tokens)
     close(model(tokens, last_only=True), every[:, 6:])
     ragged = model(tokens, lengths=torch.tensor([3, 7]), last_only=True)
@@ -155,9 +155,9 @@ def test_last_only_scores_what_follows_each_last_token() -> None:
 )
 @torch.no_grad()
 def test_dropout_in_training_only(options: dict[str, object]) -> None:
-    model, tokens = randomised(lambda: decoder(**options)), words(2, 7)
+    model, tokens = randomise(lambda: decoder(**options)), words(2, 7)
     assert torch.equal(model(tokens), model(tokens))
-    plain = randomised(decoder)
+    plain = randomise(decoder)
     plain.load_state_dict(model.state_dict())
     close(model(tokens), plain(tokens))
     model.train()
@@ -212,7 +212,7 @@ def test_a_context_alone_is_read_by_plain_cross_attention(context: ContextFactor
 def test_plain_cross_attention_distinguishes_the_order_of_a_sequence() -> None:
     given = {"context": partial(GivenContext, dim=CONTEXT), "dim": 24, "attention": attention()}
     plain, told, orderless = (
-        randomised(partial(decoder, **given, **cross))
+        randomise(partial(decoder, **given, **cross))
         for cross in ({}, {"cross_attention": Attention}, {"cross_attention": partial(Attention, position=None)})
     )
     tokens, context = words(2, 7), torch.randn(2, 5, CONTEXT, dtype=torch.float64)

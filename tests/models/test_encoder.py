@@ -5,8 +5,8 @@ from functools import partial
 
 import pytest
 import torch
-from catalogue import CONDITION, DEPTH, attention, attentions, randomised
-from encoder_catalogue import SOURCE_DIM, SOURCES, companions, encoder, source
+from catalogue import CONDITION, DEPTH, attention, attention_layers, randomise
+from encoder_catalogue import SOURCE_DIM, SOURCES, encoder, make_inputs, source
 from torch import Tensor
 
 from lightning_xt.core.inputs import Inputs
@@ -30,7 +30,7 @@ def close(actual: Tensor, expected: Tensor) -> None:
 
 @torch.no_grad()
 def test_one_layer_by_hand() -> None:
-    model = randomised(lambda: encoder(depth=1, attention=attention(heads=1, dim_head=6, position=None)))
+    model = randomise(lambda: encoder(depth=1, attention=attention(heads=1, dim_head=6, position=None)))
     tokens, mask = source(2, 7)
     weights = model.state_dict()
 
@@ -52,7 +52,7 @@ def test_one_layer_by_hand() -> None:
 @pytest.mark.parametrize("window", [1, 2, 3])
 @torch.no_grad()
 def test_a_window_looks_both_ways(window: int, backend: str) -> None:
-    model = randomised(lambda: encoder(depth=1, attention=attention(window=window, backend=backend)))
+    model = randomise(lambda: encoder(depth=1, attention=attention(window=window, backend=backend)))
     tokens, _ = source(1, 9)
     before = model(tokens)
     for changed in range(9):
@@ -68,7 +68,7 @@ def test_a_window_looks_both_ways(window: int, backend: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
 def test_windows_of_padding_alone_are_finite(options: dict[str, object], dtype: torch.dtype) -> None:
     """Tokens far in the padding see nothing at all; what comes of them must not be NaN, or it would spread backward."""
-    model = randomised(lambda: encoder(attention=attention(window=2, **options)), dtype)
+    model = randomise(lambda: encoder(attention=attention(window=2, **options)), dtype)
     tokens, mask = source(2, 11)
     hidden = model(tokens, mask)
     assert hidden.isfinite().all()
@@ -79,15 +79,15 @@ def test_windows_of_padding_alone_are_finite(options: dict[str, object], dtype: 
 @pytest.mark.parametrize("options", [{}, {"attention": attention(window=3)}, {"shift": TokenShift}], ids=str)
 @torch.no_grad()
 def test_a_mask_of_true_is_none(options: dict[str, object]) -> None:
-    model, (tokens, mask) = randomised(lambda: encoder(**options)), source(2, 7)
+    model, (tokens, mask) = randomise(lambda: encoder(**options)), source(2, 7)
     close(model(tokens, torch.ones_like(mask)), model(tokens))
     assert (model(tokens, mask) - model(tokens))[1].abs().max() > 1e-3
 
 
 @torch.no_grad()
 def test_the_condition_reaches_every_norm() -> None:
-    model, (tokens, mask), inputs = randomised(lambda: encoder(norm=ADAPTIVE)), source(2, 7), companions(2, 7)
-    other = companions(2, 7).condition + torch.tensor([[0.0], [1.0]])
+    model, (tokens, mask), inputs = randomise(lambda: encoder(norm=ADAPTIVE)), source(2, 7), make_inputs(2, 7)
+    other = make_inputs(2, 7).condition + torch.tensor([[0.0], [1.0]])
     before, after = model(tokens, mask, inputs=inputs), model(tokens, mask, inputs=Inputs(condition=other))
     close(after[0], before[0])
     assert (after[1] - before[1]).abs().max() > 1e-3
@@ -98,9 +98,9 @@ def test_the_condition_reaches_every_norm() -> None:
 @torch.no_grad()
 def test_types_are_read() -> None:
     model, (tokens, mask), inputs = (
-        randomised(lambda: encoder(embeddings=[TypeEmbedding])),
+        randomise(lambda: encoder(embeddings=[TypeEmbedding])),
         source(2, 7),
-        companions(2, 7),
+        make_inputs(2, 7),
     )
     other = Inputs(types=1 - inputs.types)
     assert (model(tokens, mask, inputs=other) - model(tokens, mask, inputs=inputs))[mask].abs().max() > 1e-3
@@ -113,8 +113,8 @@ def test_types_are_read() -> None:
 )
 @torch.no_grad()
 def test_dropout_in_training_only(options: dict[str, object]) -> None:
-    model, (tokens, mask) = randomised(lambda: encoder(**options)), source(2, 7)
-    plain = randomised(encoder)
+    model, (tokens, mask) = randomise(lambda: encoder(**options)), source(2, 7)
+    plain = randomise(encoder)
     plain.load_state_dict(model.state_dict())
     close(model(tokens, mask), plain(tokens, mask))
     model.train()
@@ -133,7 +133,7 @@ def test_the_longest_source() -> None:
 
 
 def test_it_tells_its_parts_that_they_look_both_ways() -> None:
-    for layer, part in enumerate(attentions(encoder())):
+    for layer, part in enumerate(attention_layers(encoder())):
         shape = part.shape
         assert (shape.dim, shape.layer, shape.depth, shape.causal) == (SOURCE_DIM, layer, DEPTH, False)
         assert shape.context_dim is None
@@ -143,7 +143,7 @@ def test_weights_start_as_a_decoders() -> None:
     torch.manual_seed(1)
     model = Encoder(500, dim=64, depth=8)
     assert model.token_embedding.weight.std().item() == pytest.approx(0.02, rel=0.05)
-    out = torch.stack([layer.to_out.weight for layer in attentions(model)])
+    out = torch.stack([layer.to_out.weight for layer in attention_layers(model)])
     # 16 sublayers write to the stream.
     assert out.std().item() == pytest.approx((64 * 16) ** -0.5, rel=0.05)
 

@@ -6,8 +6,8 @@ from functools import partial
 import jaxtyping
 import pytest
 import torch
-from catalogue import CONDITION, DIM, VOCAB, attention, randomised
-from encoder_catalogue import SOURCE_DIM, SOURCES, companions, pair, sized_decoder, sized_encoder, source
+from catalogue import CONDITION, DIM, VOCAB, attention, randomise
+from encoder_catalogue import SOURCE_DIM, SOURCES, make_inputs, pair, sized_decoder, sized_encoder, source
 from torch import Tensor
 
 from lightning_xt.core.inputs import Inputs
@@ -32,7 +32,7 @@ def close(actual: Tensor, expected: Tensor) -> None:
 @pytest.mark.parametrize("position", [None, Rotary])
 def test_cross_attention_of_one_head_by_hand(position: type[Rotary] | None) -> None:
     one = attention(heads=1, dim_head=6, position=position)
-    model, (src, mask) = randomised(lambda: pair(decoded={"depth": 1, "cross_attention": one})), source(2, 7)
+    model, (src, mask) = randomise(lambda: pair(decoded={"depth": 1, "cross_attention": one})), source(2, 7)
     layer = model.decoder.stack.sublayers["0_cross_attention"].branch
     seen: list[tuple[Tensor, Tensor]] = []
     layer.register_forward_hook(lambda module, args, out: seen.append((args[0], out[0])))
@@ -87,13 +87,13 @@ def test_cross_attention_knows_positions_unless_told_otherwise() -> None:
 
 @torch.no_grad()
 def test_a_mask_of_true_is_none() -> None:
-    model, (src, mask) = randomised(pair), source(2, 7)
+    model, (src, mask) = randomise(pair), source(2, 7)
     close(model(src, TARGETS, torch.ones_like(mask)), model(src, TARGETS))
 
 
 @torch.no_grad()
 def test_a_source_that_is_all_padding_gives_cross_attention_nothing() -> None:
-    model, (src, mask) = randomised(pair), source(2, 7)
+    model, (src, mask) = randomise(pair), source(2, 7)
     empty = mask & torch.tensor([[True], [False]])
     logits = model(src, TARGETS, empty)
     assert logits.isfinite().all()
@@ -104,7 +104,7 @@ def test_a_source_that_is_all_padding_gives_cross_attention_nothing() -> None:
 def test_the_condition_reaches_both_sides() -> None:
     """Gains of one side alone are learnt; the other's are 1 whatever the condition."""
     src, mask = source(2, 7)
-    inputs, adaptive = companions(2, 5), partial(AdaptiveRMSNorm, condition_dim=CONDITION)
+    inputs, adaptive = make_inputs(2, 5), partial(AdaptiveRMSNorm, condition_dim=CONDITION)
     other = Inputs(condition=inputs.condition + torch.tensor([[0.0], [1.0]]))
     for side in ("encoder", "decoder"):
         model = pair({"norm": adaptive}, {"norm": adaptive}).double().eval()
@@ -177,8 +177,8 @@ def kept(model: EncoderDecoder, mask: Tensor | None, rows: int, m: int) -> Tenso
 
 
 def test_positions_are_dropped_in_training_only() -> None:
-    model, (src, mask) = randomised(lambda: pair(context_dropout=0.5)), source(2, 7)
-    plain = randomised(pair)
+    model, (src, mask) = randomise(lambda: pair(context_dropout=0.5)), source(2, 7)
+    plain = randomise(pair)
     with torch.no_grad():
         close(model(src, TARGETS, mask), plain(src, TARGETS, mask))
         assert model.encode(src, mask).context_mask is mask
@@ -198,7 +198,7 @@ def test_a_share_of_the_positions_is_dropped(share: float) -> None:
 
 
 def test_what_is_dropped_is_seen_by_no_token() -> None:
-    model, (src, _) = randomised(lambda: pair(context_dropout=0.5)).train(), source(2, 7)
+    model, (src, _) = randomise(lambda: pair(context_dropout=0.5)).train(), source(2, 7)
     context: list[Tensor] = []
     masks: list[Tensor] = []
 
@@ -289,7 +289,7 @@ def test_refuses_more_tokens_than_a_side_can_tell_apart() -> None:
 
 @torch.no_grad()
 def test_the_source_may_have_companions_of_its_own() -> None:
-    model = randomised(lambda: pair({"embeddings": [partial(TypeEmbedding, num_types=2)]}))
+    model = randomise(lambda: pair({"embeddings": [partial(TypeEmbedding, num_types=2)]}))
     (src, mask), types = source(2, 7), torch.tensor([[0, 1, 0, 1, 1, 0, 1]] * 2)
     one, other = (model(src, TARGETS, mask, source_inputs=Inputs(types=each)) for each in (types, 1 - types))
     assert (one - other).norm() > 0.1
@@ -301,7 +301,7 @@ def test_the_source_may_have_companions_of_its_own() -> None:
 
 @torch.no_grad()
 def test_an_emptied_cache_reads_its_next_context() -> None:
-    model, (src, mask) = randomised(pair), source(2, 7)
+    model, (src, mask) = randomise(pair), source(2, 7)
     cache = model.decoder.new_cache(2, 5)
     model.decoder(TARGETS, inputs=model.encode(src.flip(1)), cache=cache)
     cache.truncate(0)

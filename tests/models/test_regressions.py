@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 import torch
-from catalogue import VOCAB, attention, decoder, example, part, randomised
+from catalogue import VOCAB, attention, crop, decoder, example, randomise
 
 from lightning_xt.core.cache import Cache
 from lightning_xt.core.inputs import Inputs
@@ -60,7 +60,7 @@ def test_a_cache_keeps_no_negative_number_of_tokens() -> None:
 
 
 def test_a_document_number_that_comes_back_is_another_document() -> None:
-    model = randomised(decoder)
+    model = randomise(decoder)
     tokens, _ = example(1, 5)
     inputs = Inputs(documents=torch.tensor([[0, 0, 1, 0, 0]]))
     changed = tokens.clone()
@@ -74,11 +74,11 @@ def test_a_soft_prefix_is_refused_beside_what_describes_tokens(name: str) -> Non
     given = {"documents": torch.zeros_like(tokens), "hidden": tokens > 99, "types": inputs.types}
     beside = Inputs(prefix=torch.zeros(1, 2, 13), **{name: given[name]})
     with pytest.raises(ValueError, match=rf"Inputs\({name}=...\) says nothing of soft tokens; omit it"):
-        randomised(decoder)(tokens, inputs=beside)
+        randomise(decoder)(tokens, inputs=beside)
 
 
 def test_new_tokens_have_the_type_of_the_last_one_read() -> None:
-    model = randomised(lambda: decoder(embeddings=[TypeEmbedding]))
+    model = randomise(lambda: decoder(embeddings=[TypeEmbedding]))
     tokens, _ = example(2, 5)
     types = torch.tensor([[0, 0, 1, 0, 0], [0, 1, 1, 0, 0]])
     lengths = torch.tensor([5, 3])
@@ -92,10 +92,10 @@ def test_new_tokens_have_the_type_of_the_last_one_read() -> None:
 
 
 def test_a_visible_prefix_beyond_a_short_row_shows_no_padding() -> None:
-    model = randomised(decoder)
+    model = randomise(decoder)
     tokens, inputs = example(2, 7)
     lengths = torch.tensor([7, 3])
-    inputs = replace(part(inputs, slice(None)), visible_prefix=torch.tensor([5, 5]))
+    inputs = replace(crop(inputs, slice(None)), visible_prefix=torch.tensor([5, 5]))
     cached = model(tokens, lengths=lengths, inputs=inputs, cache=model.new_cache(2, 7))
     plain = model(tokens, lengths=lengths, inputs=inputs)
     torch.testing.assert_close(cached[1, :3], plain[1, :3])
@@ -136,7 +136,7 @@ def test_a_running_state_follows_its_row_and_refuses_to_go_back() -> None:
 
 
 def test_an_emptied_window_starts_anew() -> None:
-    model = randomised(lambda: decoder(attention=attention(window=3)))
+    model = randomise(lambda: decoder(attention=attention(window=3)))
     tokens, _ = example(2, 9)
     cache = model.new_cache(2, 9, slack=2)
     for t in range(8):

@@ -6,7 +6,18 @@ from functools import partial
 
 import pytest
 import torch
-from catalogue import CONTEXT, DIM, DIM_HEAD, HEADS, VOCAB, attention, decoder, given_context, part, randomised
+from catalogue import (
+    CONTEXT,
+    DIM,
+    DIM_HEAD,
+    HEADS,
+    VOCAB,
+    attention,
+    context_decoder,
+    crop,
+    decoder,
+    randomise,
+)
 from torch import Tensor
 
 from lightning_xt.core.cache import Cache
@@ -158,7 +169,7 @@ def test_a_query_that_sees_no_key_gathers_nothing(backend: str) -> None:
 
 @torch.no_grad()
 def test_padding_the_context_changes_nothing() -> None:
-    model = randomised(lambda: given_context(position=None))
+    model = randomise(lambda: context_decoder(position=None))
     tokens, context = torch.randint(0, VOCAB, (2, 7)), states(2, 3, CONTEXT)
     plain = model(tokens, inputs=Inputs(context=context))
     padded = torch.cat((context, 1e3 * states(2, 4, CONTEXT)), dim=1)
@@ -168,7 +179,7 @@ def test_padding_the_context_changes_nothing() -> None:
 
 @torch.no_grad()
 def test_keys_of_the_context_are_made_once_while_decoding() -> None:
-    model = randomised(lambda: given_context(position=None))
+    model = randomise(lambda: context_decoder(position=None))
     tokens, inputs = torch.randint(0, VOCAB, (2, 7)), Inputs(context=states(2, 3, CONTEXT))
     calls = []
     for name, sublayer in model.stack.sublayers.items():
@@ -376,7 +387,7 @@ def test_decoding_in_bfloat16_agrees_with_the_explicit_backend(
         "lightning_xt.nn.attention.kernels.fused.attend_single_query",
         lambda *args: alone.append(attend_single_query(*args)) or alone[-1],
     )
-    model = randomised(lambda: decoder(attention=attention(**options)), torch.float32).bfloat16()
+    model = randomise(lambda: decoder(attention=attention(**options)), torch.float32).bfloat16()
     tokens, logits = torch.randint(0, VOCAB, (2, 9)), {}
     for backend in ("fused", "explicit"):
         for each in (module for module in model.modules() if isinstance(module, Attention)):
@@ -406,7 +417,7 @@ def test_a_windowed_layer_remembers_its_window_and_the_slack() -> None:
     model = decoder(attention=attention(window=3))
     cache = model.new_cache(2, 100, slack=5)
     tokens = torch.randint(0, VOCAB, (2, 40))
-    model(tokens[:, :11], inputs=part(Inputs(), slice(0, 11)), cache=cache)
+    model(tokens[:, :11], inputs=crop(Inputs(), slice(0, 11)), cache=cache)
     for t in range(11, 40):
         model(tokens[:, [t]], cache=cache)
     kept = {name: tuple(buffer.shape) for name, buffer in cache[0]._buffers.items()}

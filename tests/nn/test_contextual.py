@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from catalogue import attention, decoder, example, randomised
+from catalogue import attention, decoder, example, randomise
 
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.shapes import AttentionShape
@@ -33,8 +33,8 @@ def test_counts_gates_from_the_key_to_the_query_and_interpolates() -> None:
 
 def test_an_untrained_table_adds_nothing() -> None:
     tokens, inputs = example(2, 7)
-    with_positions = randomised(lambda: decoder(attention=attention(position=Contextual)))
-    without = randomised(lambda: decoder(attention=attention(position=None)))
+    with_positions = randomise(lambda: decoder(attention=attention(position=Contextual)))
+    without = randomise(lambda: decoder(attention=attention(position=None)))
     without.load_state_dict({k: v for k, v in with_positions.state_dict().items() if "position" not in k})
     for name, parameter in with_positions.named_parameters():
         if "position" in name:

@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 import torch
-from catalogue import VOCAB, decoder, randomised
+from catalogue import VOCAB, decoder, randomise
 
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.trace import Trace
@@ -41,7 +41,7 @@ def test_a_looped_model_has_the_parameters_of_one_pass() -> None:
 
 
 def test_a_looped_model_is_its_layers_applied_twice() -> None:
-    model = randomised(lambda: decoder(layout=Looped))
+    model = randomise(lambda: decoder(layout=Looped))
     tokens = torch.randint(0, VOCAB, (2, 7))
     inputs, x = Inputs(), model.token_embedding(tokens)
     where = model._build_where(7, None, inputs, None)

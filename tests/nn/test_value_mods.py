@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 import torch
-from catalogue import VOCAB, attention, decoder, randomised
+from catalogue import VOCAB, attention, decoder, randomise
 
 from lightning_xt.core.shapes import AttentionShape
 from lightning_xt.nn.attention.cycle import Cycle
@@ -39,7 +39,7 @@ def test_later_layers_mix_in_the_first_by_a_share_of_each_token_and_head() -> No
 
 
 def test_a_model_hands_on_the_values_its_first_layer_projected() -> None:
-    model = randomised(lambda: decoder(depth=3, attention=attention(value_mods=[ValueResidual])))
+    model = randomise(lambda: decoder(depth=3, attention=attention(value_mods=[ValueResidual])))
     projected, given = [], []
     for sublayer in model.stack.sublayers.values():
         branch = sublayer.branch

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from catalogue import VOCAB, decoder, randomised
+from catalogue import VOCAB, decoder, randomise
 from torch import Tensor
 
 from lightning_xt.core.inputs import Inputs
@@ -144,7 +144,7 @@ def test_refuses_smoothing_that_is_none(smoothing: float) -> None:
 
 
 def test_evaluation_of_the_forgetful_objective_is_plain() -> None:
-    model, tokens = randomised(decoder), torch.randint(0, VOCAB, (2, 8))
+    model, tokens = randomise(decoder), torch.randint(0, VOCAB, (2, 8))
     scored = torch.rand(2, 7) < 0.5
     plain = NextToken()(model, tokens, scored)
     forgetful = ForgetfulNextToken(max_fraction=0.9).eval()(model, tokens, scored)
@@ -185,7 +185,7 @@ def test_a_fraction_of_zero_hides_nothing() -> None:
 @torch.no_grad()
 def test_what_is_hidden_has_no_influence() -> None:
     """The loss of the targets after tokens that are seen does not move when a hidden token does."""
-    model, tokens = randomised(decoder), torch.randint(0, VOCAB, (4, 12))
+    model, tokens = randomise(decoder), torch.randint(0, VOCAB, (4, 12))
     objective = ForgetfulNextToken(max_fraction=0.9).train()
     drawn: list[Tensor] = []
 

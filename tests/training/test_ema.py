@@ -6,7 +6,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from lightning.pytorch.strategies import ModelParallelStrategy
-from tiny_run import weights
+from tiny_run import load_weights
 
 from lightning_xt.cli import main
 from lightning_xt.data.text.text_files import TextFiles
@@ -200,7 +200,7 @@ def test_going_on_without_it(folder, caplog):
 
 @pytest.mark.slow
 def test_through_the_command_line(trained, capsys):
-    plain = weights()
+    plain = load_weights()
     assert main(["fit", "-c", "tiny.yaml", *EMA, "--keep_checkpoints=2"]) == 0
     measured = capsys.readouterr().out.splitlines()[-1]
     run = "runs/tiny/1"
@@ -214,7 +214,7 @@ def test_through_the_command_line(trained, capsys):
         assert capsys.readouterr().out.splitlines()[-1] == measured
     step = f"{run}/checkpoints/step-4.ckpt"
     assert main(["fit", "-c", f"{run}/config.yaml", "--ckpt_path", step, "--trainer.callbacks=null"]) == 0
-    assert torch.equal(flat(weights(run)), flat(plain))
+    assert torch.equal(flat(load_weights(run)), flat(plain))
 
 
 def test_weights_are_taken_as_they_are_where_nothing_was_averaged(folder, caplog):

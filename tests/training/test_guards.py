@@ -7,7 +7,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.plugins import MixedPrecision
-from processes_run import in_processes
+from processes_run import run_in_processes
 
 from lightning_xt.data.text.text_files import TextFiles
 from lightning_xt.system.messages import sentence_for
@@ -341,7 +341,7 @@ def test_all_processes_leave_out_what_one_cannot_use(strategy, folder):
         trainer.fit(module, data())
         return [[_own(each) for each in state] for state in watched.states], [int(each) for each in watched.counts]
 
-    for states, counts in in_processes(trained, 2, folder):
+    for states, counts in run_in_processes(trained, 2, folder):
         assert counts == [0, 1, 1, 1]
         assert all(torch.equal(*pair) for pair in zip(states[0], states[1], strict=True))
         # A share of a table may have no token that occurs.

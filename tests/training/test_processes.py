@@ -16,13 +16,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 import warm
-from catalogue import BUILDS, example, part, randomised
+from catalogue import BUILDS, crop, example, randomise
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, ModelParallelStrategy
-from processes_fits import PLACES, SavesHalfway, assert_close, fit, model_and_data
-from processes_run import QUIET, in_processes
+from processes_fits import PLACES, SavesHalfway, assert_close, build_training, fit
+from processes_run import QUIET, run_in_processes
 from tiny_pairs import write_pairs
-from tiny_run import rows, weights, write_inputs
+from tiny_run import load_weights, read_rows, write_inputs
 from torch.distributed.device_mesh import init_device_mesh
 
 from lightning_xt.cli import main
@@ -160,7 +160,7 @@ def test_shares_go_on_from_the_weights_beside_an_average(inputs):
 @pytest.mark.parametrize(("name", "build"), BUILDS.items(), ids=BUILDS)
 def test_every_variant_learns_from_its_share(tmp_path, name, build):
     def gradients():
-        model = randomised(build)
+        model = randomise(build)
         share = share_of_rows()
         if any(parameter.dim() == 0 for parameter in model.parameters()):
             return None
@@ -169,7 +169,7 @@ def test_every_variant_learns_from_its_share(tmp_path, name, build):
             torch.distributed.init_process_group("gloo", rank=share, world_size=2)
             shard(model, init_device_mesh("cpu", (2,)))
             rows = slice(2 * share, 2 * share + 2)
-            tokens, inputs = tokens[rows], part(inputs, slice(None), rows)
+            tokens, inputs = tokens[rows], crop(inputs, slice(None), rows)
         model(tokens, inputs=inputs).square().mean().backward()
         return full_state({name: p.grad for name, p in model.named_parameters() if p.grad is not None}, keep=True)
 
@@ -177,7 +177,7 @@ def test_every_variant_learns_from_its_share(tmp_path, name, build):
     if alone is None:
         pytest.skip("has a single number, which is refused")
     assert alone
-    for shared in in_processes(gradients, 2, tmp_path):
+    for shared in run_in_processes(gradients, 2, tmp_path):
         torch.testing.assert_close(shared, alone, rtol=1e-9, atol=1e-11)
 
 
@@ -189,7 +189,7 @@ def share_of_rows():
 
 def test_all_weights_of_a_tied_table_stay_one(inputs):
     def shared():
-        model, data = model_and_data("Seq2Seq", "AdamW", 2)
+        model, data = build_training("Seq2Seq", "AdamW", 2)
         strategy = FSDP2()
         trainer = Trainer(max_steps=3, strategy=strategy, devices=2, limit_val_batches=0, **QUIET)
         trainer.fit(model, data)
@@ -205,7 +205,7 @@ def test_all_weights_of_a_tied_table_stay_one(inputs):
         own = [parameter.to_local().numel() for parameter in model.parameters()]
         return len(tables), sum(own), sum(parameter.numel() for parameter in model.parameters())
 
-    (tables, first, total), (_, second, _) = in_processes(shared, 2, inputs)
+    (tables, first, total), (_, second, _) = run_in_processes(shared, 2, inputs)
     assert tables == 1
     assert first + second == total and abs(first - second) < total / 10
 
@@ -367,7 +367,7 @@ def test_the_command_line_in_two_processes(inputs, strategy):
     assert float(two["val/bits_per_byte"]) == pytest.approx(float(one["val/bits_per_byte"]), abs=2e-6)
     # All sample, one writes; what is sampled takes the likeliest, of numbers that differ in their last bits.
     assert Path("runs/two/0/samples.txt").read_text() == Path("runs/one/0/samples.txt").read_text()
-    ours, theirs = rows("runs/two/0"), rows("runs/one/0")
+    ours, theirs = read_rows("runs/two/0"), read_rows("runs/one/0")
     assert [row["step"] for row in ours] == [row["step"] for row in theirs]
     for mine, other in zip(ours, theirs, strict=True):
         for name in ("optim/grad_norm", "val/loss"):
@@ -395,7 +395,7 @@ def test_another_number_of_processes_goes_on_with_the_samples_that_follow(inputs
     command("fit", *plain, *one, *longer, "--name", "whole")
     command("fit", *plain, "--name", "cut", processes=2, strategy=strategy)
     command("fit", "-c", "runs/cut/0/config.yaml", "--ckpt_path", "last", *one, *longer)
-    torch.testing.assert_close(weights("runs/cut/0"), weights("runs/whole/0"), rtol=0, atol=2e-5)
+    torch.testing.assert_close(load_weights("runs/cut/0"), load_weights("runs/whole/0"), rtol=0, atol=2e-5)
     seen = [torch.load(f"runs/{name}/0/checkpoints/last.ckpt", weights_only=True) for name in ("cut", "whole")]
     assert seen[0]["TextFiles"]["samples_seen"] == seen[1]["TextFiles"]["samples_seen"] == 36
 
@@ -406,7 +406,7 @@ def test_what_is_measured_in_inference_mode_goes_on_learning(tmp_path):
     def learns():
         rank = share_of_rows()
         torch.distributed.init_process_group("gloo", rank=rank, world_size=2)
-        decoder = randomised(BUILDS["one_kv_head"])
+        decoder = randomise(BUILDS["one_kv_head"])
         before = {name: p.detach().clone() for name, p in decoder.named_parameters()}
         shard(decoder, init_device_mesh("cpu", (2,)))
         with torch.inference_mode():
@@ -420,4 +420,4 @@ def test_what_is_measured_in_inference_mode_goes_on_learning(tmp_path):
         decoder(torch.zeros(1, 5, dtype=torch.long)).square().mean().backward()
         return all(p.grad is not None and p.grad.to_local().isfinite().all() for p in decoder.parameters())
 
-    assert in_processes(learns, 2, tmp_path) == [True, True]
+    assert run_in_processes(learns, 2, tmp_path) == [True, True]

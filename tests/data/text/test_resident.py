@@ -5,7 +5,7 @@ import logging
 import numpy as np
 import pytest
 import torch
-from tiny_run import TIMES, rows, weights
+from tiny_run import TIMES, load_weights, read_rows
 
 from lightning_xt.cli import main
 from lightning_xt.data.text import resident
@@ -39,9 +39,9 @@ def test_the_windows_are_the_same(tokens, monkeypatch):
 def test_a_run_is_the_same(fresh, workers):
     for name, options in {"file": [], "device": ["--data.resident", "true", "--data.num_workers", workers]}.items():
         assert main(["fit", "-c", "tiny.yaml", "--name", name, *options]) == 0
-    left, right = weights("runs/file/0"), weights("runs/device/0")
+    left, right = load_weights("runs/file/0"), load_weights("runs/device/0")
     assert all(torch.equal(left[name], right[name]) for name in left)
-    for one, other in zip(rows("runs/file/0"), rows("runs/device/0"), strict=True):
+    for one, other in zip(read_rows("runs/file/0"), read_rows("runs/device/0"), strict=True):
         assert one | TIMES == other | TIMES
 
 

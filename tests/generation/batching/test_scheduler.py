@@ -10,7 +10,19 @@ from typing import Any
 
 import pytest
 import torch
-from catalogue import ALL, BUILDS, CONDITION, CONTEXT, DIM, VOCAB, Build, attention, attentions, decoder, randomised
+from catalogue import (
+    ALL,
+    BUILDS,
+    CONDITION,
+    CONTEXT,
+    DIM,
+    VOCAB,
+    Build,
+    attention,
+    attention_layers,
+    decoder,
+    randomise,
+)
 from encoder_catalogue import PAIRS, SOURCES
 
 from lightning_xt.core.inputs import Inputs
@@ -117,7 +129,7 @@ def same(found: list[Result], wanted: list[Result]) -> None:
 @pytest.mark.parametrize("temperature", [0, 1.3])
 def test_each_text_is_as_if_alone(name: str, temperature: float) -> None:
     """Nine texts in three places: prompts are read into places that others gave up, and rows move together."""
-    model, requests = randomised(BUILDS[name]), asked()
+    model, requests = randomise(BUILDS[name]), asked()
     params = SamplingParams(temperature=temperature, filters=[TopK(7), NoRepeatNgram(2), Forced([7, 5])], batch=3)
     end = run_requests(model, [requests[7]], params)[0][0].tokens[2]
     results = agree(model, requests, replace(params, end=end))
@@ -126,13 +138,13 @@ def test_each_text_is_as_if_alone(name: str, temperature: float) -> None:
 
 @ALL
 def test_greedy_with_a_memory_equals_greedy_without(build: Build) -> None:
-    results = agree(randomised(build), asked(3), SamplingParams(temperature=0, batch=2))
+    results = agree(randomise(build), asked(3), SamplingParams(temperature=0, batch=2))
     assert [len(result.tokens) for result in results] == LENGTHS[:3]
 
 
 @pytest.mark.parametrize("name", ["plain", "window", "projection=Latent", "shift=TokenShift", "memory"])
 def test_sources_of_different_lengths_are_translated_together(name: str) -> None:
-    model = randomised(PAIRS[name])
+    model = randomise(PAIRS[name])
     requests = []
     for row in range(7):
         src, condition = torch.randint(0, SOURCES, (1, 1 + row)), torch.randn(1, CONDITION).double()
@@ -146,7 +158,7 @@ def test_sources_of_different_lengths_are_translated_together(name: str) -> None
 
 
 def test_soft_prefixes_of_different_lengths() -> None:
-    model, requests = randomised(decoder), asked()
+    model, requests = randomise(decoder), asked()
     for row, soft in enumerate([2, None, 3, 2, None, 5, 2, 3, 1]):
         prefix = None if soft is None else torch.randn(1, soft, DIM).double()
         requests[row] = replace(requests[row], inputs=Inputs(prefix=prefix))
@@ -158,7 +170,7 @@ def test_prompts_whose_tokens_see_each_other() -> None:
     for row, request in enumerate(requests):
         seen = Inputs(visible_prefix=torch.tensor([len(request.prompt) - row % 2]))
         requests[row] = replace(request, inputs=seen)
-    agree(randomised(decoder), requests, SamplingParams(end=END, batch=4))
+    agree(randomise(decoder), requests, SamplingParams(end=END, batch=4))
 
 
 def test_a_callback_ends_the_text_it_is_told_of() -> None:
@@ -168,7 +180,7 @@ def test_a_callback_ends_the_text_it_is_told_of() -> None:
         heard.setdefault(number, []).append(token)
         return token % 5 == number % 5
 
-    model, requests = randomised(decoder), asked()
+    model, requests = randomise(decoder), asked()
     params = SamplingParams(temperature=1.5, end=END, batch=3, stop=stop)
     results = [result.tokens for (result,) in run_requests(model, requests, params)]
     assert heard == dict(enumerate(results)), "told of each token of a text, in order, and of none after its end"
@@ -177,7 +189,7 @@ def test_a_callback_ends_the_text_it_is_told_of() -> None:
 
 
 def test_any_number_of_places() -> None:
-    model, requests = randomised(decoder), asked()
+    model, requests = randomise(decoder), asked()
     wanted = agree(model, requests, SamplingParams(end=END, batch=64))
     for batch in (1, 2, 8, 9):
         for on_host in (True, False):
@@ -190,7 +202,7 @@ def test_any_number_of_places() -> None:
 
 def test_prompts_are_read_in_pieces_where_they_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lightning_xt.generation.batching.scheduler.MAX_PREFILL_TOKENS", 8)
-    model, read = randomised(decoder), []
+    model, read = randomise(decoder), []
     model.register_forward_pre_hook(lambda module, args: read.append(tuple(args[0].shape)))
     agree(model, asked(), SamplingParams(batch=64))
     assert all(rows * n <= 8 or rows == 1 for rows, n in read if n > 1)
@@ -199,7 +211,7 @@ def test_prompts_are_read_in_pieces_where_they_are_many(monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("name", ["plain", "window", "given_context-rotary-kv_heads"])
 def test_static_memories_give_the_same(name: str) -> None:
-    model = randomised(BUILDS[name])
+    model = randomise(BUILDS[name])
     model.new_cache = partial(model.new_cache, static=True)
     agree(model, asked(), SamplingParams(end=END, batch=3))
 
@@ -216,7 +228,7 @@ def counted(model: Decoder) -> list[tuple[int, int]]:
 
 @pytest.mark.parametrize("batch", [2, 3, 64])
 def test_texts_that_ended_cost_nothing(batch: int) -> None:
-    model, requests = randomised(decoder), asked()
+    model, requests = randomise(decoder), asked()
     # One token is a prompt too: of another number of tokens than steps have.
     requests = [replace(each, prompt=each.prompt.repeat(2), inputs=None) for each in requests]
     shapes = counted(model)
@@ -228,7 +240,7 @@ def test_texts_that_ended_cost_nothing(batch: int) -> None:
 
 
 def test_prompts_of_similar_lengths_are_read_together() -> None:
-    model = randomised(decoder)
+    model = randomise(decoder)
     shapes = counted(model)
     requests = [Request(prompt=torch.zeros(n, dtype=torch.long), max_new_tokens=1) for n in (100, 2, 90, 3, 95, 50, 2)]
     run_requests(model, requests, SamplingParams())
@@ -259,7 +271,7 @@ def test_elsewhere_a_long_text_that_ended_takes_no_room_from_those_that_go_on() 
     requests = [
         Request(prompt=torch.randint(0, VOCAB, (n,)), max_new_tokens=40 if n == 1 else 2) for n in (1, 1, 1, 30)
     ]
-    model = randomised(decoder)
+    model = randomise(decoder)
     shapes = counted(model)
     with way(False):
         found = [result for (result,) in run_requests(model, requests, SamplingParams())]
@@ -270,7 +282,7 @@ def test_elsewhere_a_long_text_that_ended_takes_no_room_from_those_that_go_on() 
 def test_elsewhere_a_text_that_ended_has_drawn_nothing_once_it_is_forgotten() -> None:
     """Filters that count what was drawn see its row too."""
     requests = [Request(prompt=torch.randint(0, VOCAB, (10,)), max_new_tokens=n) for n in (2, 6, 6, 6)]
-    results = agree(randomised(decoder), requests, SamplingParams(filters=[Forced([1, 2])]))
+    results = agree(randomise(decoder), requests, SamplingParams(filters=[Forced([1, 2])]))
     assert [result.tokens[:2] for result in results] == [[1, 2]] * 4
 
 
@@ -289,11 +301,11 @@ SLIDING = {
 @pytest.mark.parametrize("options", SLIDING.values(), ids=SLIDING)
 def test_a_window_slides_past_the_trained_length(options: dict[str, Any]) -> None:
     """Three windows of tokens after prompts shorter and longer than one, and a memory with little slack."""
-    model = randomised(lambda: decoder(attention=attention(**options)))
+    model = randomise(lambda: decoder(attention=attention(**options)))
     model.new_cache = partial(model.new_cache, slack=2)
     narrow, window = copy.deepcopy(model), 5
     del narrow.new_cache
-    for layer in attentions(narrow):
+    for layer in attention_layers(narrow):
         layer.window = min(layer.window or window, window)
     prompts = [torch.randint(0, VOCAB, (n,)) for n in (2, 11, 5)]
     requests = [Request(prompt=prompt, max_new_tokens=3 * window) for prompt in prompts]
@@ -336,7 +348,7 @@ def test_the_mode_is_restored_when_closed_early(training: bool) -> None:
 
 
 def test_inputs_are_left_as_they_were() -> None:
-    model, requests = randomised(BUILDS["given_context"]), asked()
+    model, requests = randomise(BUILDS["given_context"]), asked()
     before = copy.deepcopy([vars(request.inputs) for request in requests])
     run_requests(model, requests, SamplingParams(end=END, batch=3))
     for request, was in zip(requests, before, strict=True):

@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 import torch
-from catalogue import BUILDS, VOCAB, Build, attention, decoder, example, part, randomised
+from catalogue import BUILDS, VOCAB, Build, attention, crop, decoder, example, randomise
 from torch import Tensor
 
 from lightning_xt.core.inputs import Inputs
@@ -54,7 +54,7 @@ def by_hand(models: list[Decoder], text: Tensor, strength: float, plausibility: 
 @pytest.mark.parametrize(("strength", "plausibility"), [(0.5, 0.1), (0.0, 0.1), (2.0, 0.01), (1.0, 1.0)])
 @pytest.mark.parametrize("number", [1, 2])
 def test_scores_are_those_of_the_formula(number: int, strength: float, plausibility: float) -> None:
-    models, text = [randomised(decoder), *(amateur(seed) for seed in range(number))], words(3, 5)
+    models, text = [randomise(decoder), *(amateur(seed) for seed in range(number))], words(3, 5)
     wrapped = Contrastive(models[0], models[1:], strength=strength, plausibility=plausibility)
     with torch.no_grad():
         got = wrapped(text)
@@ -64,7 +64,7 @@ def test_scores_are_those_of_the_formula(number: int, strength: float, plausibil
 
 
 def test_greedy_follows_the_formula() -> None:
-    models, text = [randomised(decoder), amateur(1), amateur(2)], words(2, 3)
+    models, text = [randomise(decoder), amateur(1), amateur(2)], words(2, 3)
     wrapped = Contrastive(models[0], models[1:], strength=2.0, plausibility=0.05)
     out = generate(wrapped, text, 9, temperature=0)
     assert not torch.equal(out, generate(models[0], text, 9, temperature=0))
@@ -75,11 +75,11 @@ def test_greedy_follows_the_formula() -> None:
 
 
 def test_nothing_against_it_is_the_model_itself() -> None:
-    model, text = randomised(decoder), words(3, 4)
+    model, text = randomise(decoder), words(3, 4)
     # Of a plausibility so small that it rules nothing out.
     for wrapped in (
         Contrastive(model, [amateur(1)], strength=0.0, plausibility=1e-30),
-        Contrastive(model, [randomised(decoder)], strength=3.0, plausibility=1e-30),
+        Contrastive(model, [randomise(decoder)], strength=3.0, plausibility=1e-30),
     ):
         for temperature in (0.0, 1.0):
             plain = generate(model, text, 9, temperature=temperature)
@@ -87,7 +87,7 @@ def test_nothing_against_it_is_the_model_itself() -> None:
 
 
 def test_implausible_words_are_never_drawn() -> None:
-    wrapped = Contrastive(randomised(decoder), [amateur(1)], strength=0.5, plausibility=1.0)
+    wrapped = Contrastive(randomise(decoder), [amateur(1)], strength=0.5, plausibility=1.0)
     text = words(3, 4)
     assert torch.equal(generate(wrapped, text, 9, temperature=5.0), generate(wrapped.model, text, 9, temperature=0.0))
 
@@ -98,14 +98,14 @@ def test_implausible_words_are_never_drawn() -> None:
 @torch.no_grad()
 def test_cached_equals_uncached(name: str) -> None:
     build: Build = BUILDS[name]
-    wrapped = Contrastive(randomised(build), [randomised(build), amateur(3)], plausibility=0.001)
+    wrapped = Contrastive(randomise(build), [randomise(build), amateur(3)], plausibility=0.001)
     with torch.no_grad():
         wrapped.amateurs[0].token_embedding.weight.mul_(-1)
     text, inputs = example(3, 9)
     lengths = torch.tensor([4, 2, 3])
     whole = wrapped(text, inputs=inputs)
     cache = wrapped.new_cache(3, 9)
-    first = wrapped(text[:, :4], lengths=lengths, inputs=part(inputs, slice(0, 4)), cache=cache, last_only=True)
+    first = wrapped(text[:, :4], lengths=lengths, inputs=crop(inputs, slice(0, 4)), cache=cache, last_only=True)
     assert torch.allclose(first[:, 0], whole[torch.arange(3), lengths - 1])
     order = torch.tensor([2, 0])
     cache.select(order)
@@ -122,7 +122,7 @@ def test_cached_equals_uncached(name: str) -> None:
 
 @torch.no_grad()
 def test_a_joint_memory_repeats_and_reorders_its_rows() -> None:
-    wrapped, text = Contrastive(randomised(decoder), [amateur(1)]), words(2, 5)
+    wrapped, text = Contrastive(randomise(decoder), [amateur(1)]), words(2, 5)
     cache = wrapped.new_cache(2, 6)
     wrapped(text, cache=cache)
     assert cache.bound == 5
@@ -137,7 +137,7 @@ def test_a_joint_memory_repeats_and_reorders_its_rows() -> None:
     "params", [SamplingParams(temperature=0), SamplingParams(filters=[TopK(3)], end=4)], ids=["greedy", "sampled"]
 )
 def test_a_row_alone_or_among_others_that_come_and_go(params: SamplingParams) -> None:
-    wrapped = Contrastive(randomised(decoder), [amateur(1), amateur(2)])
+    wrapped = Contrastive(randomise(decoder), [amateur(1), amateur(2)])
     asked = [Request(prompt=words(1, 1 + row)[0], max_new_tokens=9 - row, seed=row) for row in range(5)]
     together = run_requests(wrapped, asked, SamplingParams(**{**vars(params), "batch": 2}))
     alone = [run_requests(wrapped, [request], params)[0] for request in asked]

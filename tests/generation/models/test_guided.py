@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from catalogue import CONDITION, CONTEXT, RECIPES, VOCAB, decoder, example, given_context, part, randomised
-from encoder_catalogue import PAIRS, companions, pair, source
+from catalogue import CONDITION, CONTEXT, RECIPES, VOCAB, context_decoder, crop, decoder, example, randomise
+from encoder_catalogue import PAIRS, make_inputs, pair, source
 from torch import Tensor
 
 from lightning_xt.core.inputs import Inputs
@@ -25,7 +25,7 @@ SCALE = 2.5
 
 def empty(model: EncoderDecoder) -> Inputs:
     """What is made of a source that is empty but for its end."""
-    return model.encode(torch.tensor([[END]]), inputs=companions(1, 1))
+    return model.encode(torch.tensor([[END]]), inputs=make_inputs(1, 1))
 
 
 def words(rows: int, n: int) -> Tensor:
@@ -42,7 +42,7 @@ def by_hand(model: EncoderDecoder, src: Tensor, mask: Tensor, text: Tensor, scal
 
 @torch.no_grad()
 def test_scores_are_those_of_the_formula() -> None:
-    model, (src, mask), text = randomised(pair), source(3, 7), words(3, 5)
+    model, (src, mask), text = randomise(pair), source(3, 7), words(3, 5)
     known, nothing = model.encode(src, mask), model.encode(torch.tensor([[END]]))
     for scale in (0.0, 0.5, 1.0, SCALE):
         got = Guided(model.decoder, nothing, scale)(text, inputs=known)
@@ -54,7 +54,7 @@ def test_scores_are_those_of_the_formula() -> None:
 
 @torch.no_grad()
 def test_greedy_and_draws_follow_the_formula() -> None:
-    model, (src, mask) = randomised(pair), source(2, 7)
+    model, (src, mask) = randomise(pair), source(2, 7)
     guided, known = Guided(model.decoder, model.encode(torch.tensor([[END]])), SCALE), model.encode(src, mask)
     text = torch.tensor([[1], [1]])
     out = generate(guided, text, 9, temperature=0, inputs=known)
@@ -68,7 +68,7 @@ def test_greedy_and_draws_follow_the_formula() -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("temperature", [0, 1.0])
 def test_a_scale_of_one_is_the_model_itself(temperature: float) -> None:
-    model, (src, mask) = randomised(pair), source(3, 7)
+    model, (src, mask) = randomise(pair), source(3, 7)
     known, start = model.encode(src, mask), words(3, 2)
     plain = generate(model.decoder, start, 9, temperature=temperature, inputs=known)
     guided = Guided(model.decoder, model.encode(torch.tensor([[END]])), 1.0)
@@ -78,13 +78,13 @@ def test_a_scale_of_one_is_the_model_itself(temperature: float) -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["plain", "kv_heads", "window", "looped-token_shift", "norm=AdaptiveRMSNorm"])
 def test_cached_equals_uncached(name: str) -> None:
-    model, (src, mask) = randomised(PAIRS[name]), source(3, 7)
-    beside, text, lengths = companions(3, 9), words(3, 9), torch.tensor([4, 2, 3])
+    model, (src, mask) = randomise(PAIRS[name]), source(3, 7)
+    beside, text, lengths = make_inputs(3, 9), words(3, 9), torch.tensor([4, 2, 3])
     known = model.encode(src, mask, inputs=beside)
     guided = Guided(model.decoder, Inputs(context=empty(model).context), SCALE)
     whole = guided(text, inputs=known)
     cache = guided.new_cache(3, 9)
-    first = guided(text[:, :4], lengths=lengths, inputs=part(known, slice(0, 4)), cache=cache, last_only=True)
+    first = guided(text[:, :4], lengths=lengths, inputs=crop(known, slice(0, 4)), cache=cache, last_only=True)
     assert torch.allclose(first[:, 0], whole[torch.arange(3), lengths - 1])
     at = lengths.clone()
     for _ in range(4):
@@ -108,7 +108,7 @@ def asked(model: EncoderDecoder) -> list[Request]:
     "params", [SamplingParams(temperature=0), SamplingParams(filters=[TopK(3)], end=4)], ids=["greedy", "sampled"]
 )
 def test_a_row_alone_or_among_others_that_come_and_go(params: SamplingParams) -> None:
-    model = randomised(pair)
+    model = randomise(pair)
     guided, requests = Guided(model.decoder, model.encode(torch.tensor([[END]])), SCALE), asked(model)
     together = run_requests(guided, requests, SamplingParams(**{**vars(params), "batch": 2}))
     alone = [run_requests(guided, [request], params)[0] for request in requests]
@@ -118,7 +118,7 @@ def test_a_row_alone_or_among_others_that_come_and_go(params: SamplingParams) ->
 
 @torch.no_grad()
 def test_beams_search_among_guided_scores() -> None:
-    model, (src, mask) = randomised(pair), source(5, 7)
+    model, (src, mask) = randomise(pair), source(5, 7)
     guided, requests = Guided(model.decoder, model.encode(torch.tensor([[END]])), SCALE), asked(model)
     greedy = run_requests(guided, requests, SamplingParams(temperature=0, end=4))
     one, three = (run_requests(guided, requests, SamplingParams(end=4), BeamSearch(beams=beams)) for beams in (1, 3))
@@ -133,7 +133,7 @@ def test_beams_search_among_guided_scores() -> None:
 
 @torch.no_grad()
 def test_a_condition_can_be_guided_too() -> None:
-    model = randomised(lambda: decoder(**RECIPES["norm=AdaptiveRMSNorm"]))
+    model = randomise(lambda: decoder(**RECIPES["norm=AdaptiveRMSNorm"]))
     text, inputs = example(2, 5)
     inputs, nothing = Inputs(condition=inputs.condition), torch.zeros(1, CONDITION, dtype=torch.float64)
     got = Guided(model, Inputs(condition=nothing), SCALE)(text, inputs=inputs)
@@ -144,7 +144,7 @@ def test_a_condition_can_be_guided_too() -> None:
 
 
 def test_keeps_the_protocol_and_tells_of_the_model() -> None:
-    model = given_context(position=None)
+    model = context_decoder(position=None)
     guided = Guided(model, Inputs(context=torch.zeros(1, 1, CONTEXT)))
     assert isinstance(guided, Autoregressive)
     assert (guided.vocab_size, guided.max_length, guided.training) == (VOCAB, None, True)
@@ -181,6 +181,6 @@ def test_refuses(build: Callable[[], Guided], message: str) -> None:
 
 
 def test_a_memory_of_one_reader_is_refused() -> None:
-    guided = Guided(given_context(position=None), Inputs(context=torch.zeros(1, 1, CONTEXT)))
+    guided = Guided(context_decoder(position=None), Inputs(context=torch.zeros(1, 1, CONTEXT)))
     with pytest.raises(TypeError, match="2 models need a JointCache, but the cache is a Cache"):
         guided(words(1, 2), cache=guided.model.new_cache(1, 5))

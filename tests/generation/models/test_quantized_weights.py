@@ -6,7 +6,7 @@ from functools import partial
 import jaxtyping
 import pytest
 import torch
-from catalogue import CONTEXT, DIM, VOCAB, attention, decoder, given_context, randomised
+from catalogue import CONTEXT, DIM, VOCAB, attention, context_decoder, decoder, randomise
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -97,7 +97,7 @@ def test_takes_a_view_whose_rows_are_not_one_after_the_other() -> None:
 @EACH
 @pytest.mark.parametrize("weights", ["float32", "bfloat16", "int8"])
 def test_the_original_is_left_as_it_was(build: partial, weights: str) -> None:
-    model = randomised(build, torch.float32).train()
+    model = randomise(build, torch.float32).train()
     state, strides = copy.deepcopy(model.state_dict()), [p.stride() for p in model.parameters()]
     copied = convert_weights(model, weights)
     assert model.training and not copied.training
@@ -112,7 +112,7 @@ def test_the_original_is_left_as_it_was(build: partial, weights: str) -> None:
 @EACH
 @torch.no_grad()
 def test_float32_gives_the_same_logits(build: partial) -> None:
-    model = randomised(build, torch.float32)
+    model = randomise(build, torch.float32)
     copied, tokens = convert_weights(model, "float32"), text()
     torch.testing.assert_close(copied(tokens), model(tokens), rtol=1e-5, atol=1e-5)
     linears = [module for module in copied.modules() if isinstance(module, nn.Linear)]
@@ -123,7 +123,7 @@ def test_float32_gives_the_same_logits(build: partial) -> None:
 @pytest.mark.parametrize("weights", ["bfloat16", "int8"])
 @torch.no_grad()
 def test_low_precision_stays_close(build: partial, weights: str) -> None:
-    model, tokens = randomised(build, torch.float32), text()
+    model, tokens = randomise(build, torch.float32), text()
     copied = convert_weights(model, weights)
     logits = copied(tokens)
     assert logits.dtype == torch.bfloat16
@@ -135,7 +135,7 @@ def test_low_precision_stays_close(build: partial, weights: str) -> None:
 @EACH
 @torch.no_grad()
 def test_int8_stands_for_every_linear_map(build: partial) -> None:
-    model = randomised(build, torch.float32)
+    model = randomise(build, torch.float32)
     copied = convert_weights(model, "int8")
     assert not any(isinstance(module, nn.Linear) for module in copied.modules())
     found = {name: module for name, module in copied.named_modules() if isinstance(module, Int8Linear)}
@@ -148,7 +148,7 @@ def test_int8_stands_for_every_linear_map(build: partial) -> None:
 
 def test_a_tied_head_and_its_embedding_stay_one_table() -> None:
     for weights in ("float32", "bfloat16", "int8"):
-        copied = convert_weights(randomised(VARIANTS["tied"], torch.float32), weights)
+        copied = convert_weights(randomise(VARIANTS["tied"], torch.float32), weights)
         assert copied.head.weight is copied.token_embedding.weight
 
 
@@ -156,7 +156,7 @@ def test_a_tied_head_and_its_embedding_stay_one_table() -> None:
 @pytest.mark.parametrize("weights", ["float32", "bfloat16", "int8"])
 def test_decodes(build: partial, weights: str) -> None:
     """Prompts of different lengths: single tokens take other ways than whole prompts."""
-    copied = convert_weights(randomised(build, torch.float32), weights)
+    copied = convert_weights(randomise(build, torch.float32), weights)
     prompt, lengths = torch.randint(0, VOCAB, (3, 5)), torch.tensor([5, 1, 3])
     out = generate(copied, prompt, 7, lengths=lengths, temperature=0.0)
     assert out.shape == (3, 7)
@@ -179,12 +179,12 @@ def test_an_unknown_form_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_mean_loss_is_the_cross_entropy() -> None:
-    model, tokens = randomised(decoder), text(7)
+    model, tokens = randomise(decoder), text(7)
     with torch.no_grad():
         log_probs = model(tokens[:, :-1]).log_softmax(dim=-1)
     by_hand = -sum(float(log_probs[0, t, tokens[0, t + 1]]) for t in range(6)) / 6
     assert measure_loss(model, tokens) == pytest.approx(by_hand, rel=1e-5)
-    reader = randomised(lambda: given_context(position=None))
+    reader = randomise(lambda: context_decoder(position=None))
     inputs = Inputs(context=torch.randn(1, 3, CONTEXT, dtype=torch.float64))
     with torch.no_grad():
         logits = reader(tokens[:, :-1], inputs=inputs)[0]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from catalogue import ALL, BUILDS, DIM, VOCAB, attention, decoder, example, randomised
+from catalogue import ALL, BUILDS, DIM, VOCAB, attention, decoder, example, randomise
 from encoder_catalogue import pair, source
 from torch import Tensor
 
@@ -91,7 +91,7 @@ def same(model: Autoregressive, asked: list[Request], params: SamplingParams, me
 
 def altered(build: Callable[[], Decoder]) -> Decoder:
     """A model that often draws what a recipe's draws, and not always."""
-    model = randomised(build)
+    model = randomise(build)
     with torch.no_grad():
         model.token_embedding.weight.add_(0.2 * torch.randn_like(model.token_embedding.weight))
     return model
@@ -99,14 +99,14 @@ def altered(build: Callable[[], Decoder]) -> Decoder:
 
 @ALL
 def test_every_variant_draws_what_it_draws_without(build: Callable[[], Decoder]) -> None:
-    model, asked = randomised(build), requests({4: 7, 1: 11, 6: 3}, example(3, 6)[1])
+    model, asked = randomise(build), requests({4: 7, 1: 11, 6: 3}, example(3, 6)[1])
     same(model, asked, GREEDY, PromptLookup())
     same(model, asked, SAMPLED, Draft(altered(build)))
 
 
 @pytest.mark.parametrize("name", [name for name in BUILDS if "window" in name])
 def test_windows_that_have_come_round_give_tokens_back(name: str) -> None:
-    model, asked = randomised(BUILDS[name]), requests({4: 18, 11: 13}, example(2, 11)[1])
+    model, asked = randomise(BUILDS[name]), requests({4: 18, 11: 13}, example(2, 11)[1])
     same(model, asked, GREEDY, PromptLookup(tokens=3))
     same(model, asked, SAMPLED, Draft(altered(BUILDS[name]), ahead=2))
 
@@ -115,7 +115,7 @@ def test_windows_that_have_come_round_give_tokens_back(name: str) -> None:
     "params", [SamplingParams(temperature=0, window=4), SamplingParams(window=4)], ids=["greedy", "sampled"]
 )
 def test_a_window_for_the_call_is_the_draft_s_too(params: SamplingParams) -> None:
-    model, asked = randomised(decoder), requests({4: 19, 2: 25})
+    model, asked = randomise(decoder), requests({4: 19, 2: 25})
     same(model, asked, params, PromptLookup())
     method = Draft(model)
     same(model, asked, params, method)
@@ -146,7 +146,7 @@ def by_hand(model: Decoder, request: Request, params: SamplingParams) -> list[in
     ids=["lookup", "short", "draft"],
 )
 def test_each_token_is_the_one_drawn_by_hand(temperature: float, method: Method) -> None:
-    model, asked = randomised(decoder), requests({5: 17, 2: 11, 1: 19})
+    model, asked = randomise(decoder), requests({5: 17, 2: 11, 1: 19})
     params = SamplingParams(temperature=temperature, filters=[NoRepeatNgram(3), MinLength(6), TopK(4)], end=7)
     assert same(model, asked, params, method) == [by_hand(model, each, params) for each in asked]
 
@@ -154,7 +154,7 @@ def test_each_token_is_the_one_drawn_by_hand(temperature: float, method: Method)
 @pytest.mark.parametrize("method", [PromptLookup(), Draft(small())], ids=["lookup", "draft"])
 @pytest.mark.parametrize("batch", [1, 2, 64])
 def test_rows_end_on_their_own_and_let_the_others_go_on(method: Method, batch: int) -> None:
-    model, asked = randomised(decoder), requests({5: 9, 2: 1, 7: 8, 1: 7})
+    model, asked = randomise(decoder), requests({5: 9, 2: 1, 7: 8, 1: 7})
     widths = set()
     for end in (1, 9):
         texts = same(model, asked, SamplingParams(temperature=1.1, end=end, batch=batch), method)
@@ -164,7 +164,7 @@ def test_rows_end_on_their_own_and_let_the_others_go_on(method: Method, batch: i
 
 
 def test_a_stop_is_asked_of_each_token_in_order() -> None:
-    model, asked = randomised(decoder), requests({5: 20, 2: 20})
+    model, asked = randomise(decoder), requests({5: 20, 2: 20})
     heard: list[tuple[int, int]] = []
 
     def stop(number: int, token: int) -> bool:
@@ -181,7 +181,7 @@ def test_a_stop_is_asked_of_each_token_in_order() -> None:
 
 def test_tokens_come_in_order_and_the_last_is_marked() -> None:
     asked = requests({5: 20, 2: 9})
-    drawn = list(PromptLookup()(randomised(decoder), asked, GREEDY))
+    drawn = list(PromptLookup()(randomise(decoder), asked, GREEDY))
     for row, request in enumerate(asked):
         mine = [each for each in drawn if each.request == row]
         assert [each.last for each in mine] == [False] * (request.max_new_tokens - 1) + [True]
@@ -190,7 +190,7 @@ def test_tokens_come_in_order_and_the_last_is_marked() -> None:
 
 @torch.no_grad()
 def test_an_encoder_decoder_writes_the_same_targets() -> None:
-    model, (src, mask) = randomised(pair), source(3, 7)
+    model, (src, mask) = randomise(pair), source(3, 7)
     encoded = [model.encode(src[[row], :n], mask[[row], :n]) for row, n in enumerate((7, 5, 3))]
     asked = [
         Request(prompt=torch.tensor([1, *range(row)]), max_new_tokens=9, seed=row, inputs=encoded[row])
@@ -204,7 +204,7 @@ def test_an_encoder_decoder_writes_the_same_targets() -> None:
 
 @torch.no_grad()
 def test_soft_prefixes_of_several_lengths() -> None:
-    model, text = randomised(decoder), torch.tensor([4, 1, 6, 2, 4])
+    model, text = randomise(decoder), torch.tensor([4, 1, 6, 2, 4])
     soft = model.token_embedding(text)[None]
     inputs = [None, Inputs(prefix=soft[:, :2]), Inputs(prefix=soft[:, :4]), Inputs(prefix=soft[:, :2])]
     asked = [Request(prompt=text[:4], max_new_tokens=12, seed=5, inputs=each) for each in inputs]
@@ -214,7 +214,7 @@ def test_soft_prefixes_of_several_lengths() -> None:
 
 
 def test_a_text_may_fill_all_positions() -> None:
-    model = randomised(partial(decoder, embeddings=[partial(LearnedPositions, max_length=16)]))
+    model = randomise(partial(decoder, embeddings=[partial(LearnedPositions, max_length=16)]))
     for method in (PromptLookup(), Draft(model), Draft(model, ahead=11)):
         same(model, requests({6: 10, 1: 15, 9: 2}), GREEDY, method)
 
@@ -254,8 +254,8 @@ def test_short_matches_count_as_long_as_guesses_are_of_use() -> None:
 
 @pytest.mark.parametrize("params", [GREEDY, SamplingParams(), SAMPLED], ids=["greedy", "drawn", "filtered"])
 def test_of_a_draft_that_is_the_model_every_guess_is_right(params: SamplingParams) -> None:
-    model, widths = randomised(decoder), []
-    method = Draft(randomised(decoder), ahead=4)
+    model, widths = randomise(decoder), []
+    method = Draft(randomise(decoder), ahead=4)
     (text,) = same(model, requests({5: 21}), params, method)
     model.register_forward_pre_hook(lambda _, args: widths.append(args[0].shape[1]))
     run_requests(model, requests({5: 21}), params, method)
@@ -265,19 +265,19 @@ def test_of_a_draft_that_is_the_model_every_guess_is_right(params: SamplingParam
 
 
 def test_every_guess_is_right_in_rows_of_different_lengths_too() -> None:
-    model, method = randomised(decoder), Draft(randomised(decoder))
+    model, method = randomise(decoder), Draft(randomise(decoder))
     same(model, requests({5: 21, 3: 7, 1: 13}), SamplingParams(), method)
     assert method.accepted == method.proposed > 20
 
 
 def test_of_a_draft_that_knows_nothing_few_guesses_are_right() -> None:
-    method, model = Draft(small()), randomised(decoder)
+    method, model = Draft(small()), randomise(decoder)
     same(model, requests({5: 40}), GREEDY, method)
     assert 0 <= method.accepted < method.proposed / 2
 
 
 def test_a_draft_alike_guesses_better_with_the_same_numbers_than_with_others() -> None:
-    model, draft = randomised(decoder), randomised(decoder)
+    model, draft = randomise(decoder), randomise(decoder)
     with torch.no_grad():
         weight = draft.head.to_logits.weight
         weight.add_(0.02 * torch.randn_like(weight))
@@ -293,8 +293,8 @@ def test_a_draft_alike_guesses_better_with_the_same_numbers_than_with_others() -
 @pytest.mark.parametrize("guess", ["lookup", "draft"])
 def test_draws_follow_the_distribution(guess: str) -> None:
     size, length, draws = 3, 3, 3000
-    model = randomised(lambda: Decoder(size, dim=8, depth=1, attention=attention()))
-    other = randomised(lambda: Decoder(size, dim=7, depth=1, attention=attention()))
+    model = randomise(lambda: Decoder(size, dim=8, depth=1, attention=attention()))
+    other = randomise(lambda: Decoder(size, dim=7, depth=1, attention=attention()))
     method = PromptLookup(ngram=1) if guess == "lookup" else Draft(other)
     prompt = torch.tensor([0, 1, 2, 0])
     asked = [Request(prompt=prompt, max_new_tokens=length, seed=seed) for seed in range(draws)]
@@ -332,7 +332,7 @@ def test_the_modes_of_model_and_draft_are_restored(mode: bool, other: bool) -> N
 
 
 def test_counts_are_those_of_the_last_call() -> None:
-    model, method, asked = randomised(decoder), PromptLookup(), requests({5: 30})
+    model, method, asked = randomise(decoder), PromptLookup(), requests({5: 30})
     run_requests(model, asked, GREEDY, method)
     first = (method.proposed, method.accepted)
     run_requests(model, asked, GREEDY, method)

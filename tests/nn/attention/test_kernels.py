@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from catalogue import CONTEXT, VOCAB, attention, attentions, decoder, given_options, part, randomised
+from catalogue import CONTEXT, VOCAB, attention, attention_layers, context_options, crop, decoder, randomise
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional
@@ -85,7 +85,7 @@ def test_on_a_cpu_groups_of_heads_stay_groups(monkeypatch: pytest.MonkeyPatch) -
         "scaled_dot_product_attention",
         lambda q, k, *args, **options: seen.append((k.shape[1], options["enable_gqa"])) or real(q, k, *args, **options),
     )
-    randomised(lambda: decoder(attention=attention(kv_heads=KV_HEADS, window=3)))(torch.randint(0, VOCAB, (2, N)))
+    randomise(lambda: decoder(attention=attention(kv_heads=KV_HEADS, window=3)))(torch.randint(0, VOCAB, (2, N)))
     assert seen == [(KV_HEADS, True)] * 2
 
 
@@ -114,10 +114,10 @@ def flex_shapes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
 @pytest.mark.parametrize("n", [1, BLOCK - 3, BLOCK, BLOCK + 2])
 @torch.no_grad()
 def test_lengths_reach_flex_attention_as_multiples_of_a_block(n: int, flex_shapes: list[tuple[int, ...]]) -> None:
-    model = randomised(lambda: decoder(attention=attention(position=Forgetting, memory=3, kv_heads=KV_HEADS)))
+    model = randomise(lambda: decoder(attention=attention(position=Forgetting, memory=3, kv_heads=KV_HEADS)))
     tokens = torch.randint(0, VOCAB, (2, n))
     expected = model(tokens)
-    for layer in attentions(model):
+    for layer in attention_layers(model):
         layer.backend = "flex"
     torch.testing.assert_close(model(tokens), expected, rtol=1e-6, atol=1e-6)
     queries, keys = (BLOCK * -(-length // BLOCK) for length in (n, n + 3))
@@ -140,8 +140,8 @@ def masks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_all_layers_share_one_mask(backend: str, kind: str, masks: list[str]) -> None:
     """In self-attention and in cross-attention, with a cache and without."""
     own = attention(window=3, position=None)
-    model = randomised(lambda: decoder(**given_options(position=None), attention=own))
-    for layer in attentions(model):
+    model = randomise(lambda: decoder(**context_options(position=None), attention=own))
+    for layer in attention_layers(model):
         layer.backend = backend
     tokens = torch.randint(0, VOCAB, (2, N))
     real = torch.tensor([[True, False, True], [True, True, True]])
@@ -150,9 +150,9 @@ def test_all_layers_share_one_mask(backend: str, kind: str, masks: list[str]) ->
     assert masks.count(kind) == 2
     cache = model.new_cache(2, N)
     masks.clear()
-    first = model(tokens[:, :5], inputs=part(inputs, slice(0, 5)), cache=cache)
+    first = model(tokens[:, :5], inputs=crop(inputs, slice(0, 5)), cache=cache)
     assert masks.count(kind) == 2
     masks.clear()
-    last = model(tokens[:, 5:], inputs=part(inputs, slice(5, N)), cache=cache)
+    last = model(tokens[:, 5:], inputs=crop(inputs, slice(5, N)), cache=cache)
     assert masks.count(kind) == 2
     torch.testing.assert_close(torch.cat((first, last), dim=1), expected, rtol=1e-6, atol=1e-6)

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from tiny_run import rows
+from tiny_run import read_rows
 
 from lightning_xt.cli import main
 from lightning_xt.models.decoder import Decoder
@@ -132,4 +132,4 @@ def test_the_share_of_all_machines(monkeypatch, precision, dtype):
 def test_a_run_that_lasts_shows_its_use_of_the_machine(fresh, monkeypatch):
     monkeypatch.setattr(throughput, "SETTLED", -1.0)
     assert main(["fit", "-c", "tiny.yaml"]) == 0
-    assert all(0 < float(row["mfu"]) < 1 and float(row["step_ms"]) > 0 for row in rows("runs/tiny/0"))
+    assert all(0 < float(row["mfu"]) < 1 and float(row["step_ms"]) > 0 for row in read_rows("runs/tiny/0"))
