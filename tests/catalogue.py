@@ -152,7 +152,7 @@ CASES: dict[str, Options] = {
 
 
 def found(family: type) -> list[type]:
-    """The variants of a family in a fixed order."""
+    """Find the variants of a family, in a fixed order."""
     own = {variant for variant in find_variants(family) if variant.__module__.startswith("lightning_xt.")}
     return sorted(own, key=lambda variant: variant.__name__)
 

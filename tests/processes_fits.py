@@ -119,9 +119,9 @@ def fit(
         )
 
     # Parsed before it is forked, and copied there.
-    model_and_data(kind, optimizer, processes)
-    ranks = in_processes(train, processes, folder)
-    # All processes log the same.
+    build_training(kind, optimizer, processes)
+    ranks = run_in_processes(train, processes, folder)
+    # All processes log the same values.
     assert all(rank[0] == ranks[0][0] for rank in ranks)
     return Fit(ranks[0][0], ranks[0][1], ranks[0][2], [rank[3] for rank in ranks], ranks[0][4])
 

@@ -226,7 +226,7 @@ def test_a_run_that_makes_no_steps_stops_with_a_sentence(fresh: Path, capsys: py
     said = capsys.readouterr().err.splitlines()[-1]
     assert said.startswith("lightning-xt: error: the loss or its gradient was not finite in 3 optimizer steps")
     assert "runs/tiny/0/non_finite.json lists their batches" in said
-    assert [row["optim/skipped_steps"] for row in rows() if row["optim/skipped_steps"]][-1] == "2.0"
+    assert [row["optim/skipped_steps"] for row in read_rows() if row["optim/skipped_steps"]][-1] == "2.0"
     assert len(json.loads(Path("runs/tiny/0/non_finite.json").read_text())["steps"]) == 3
 
 

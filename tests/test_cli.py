@@ -14,7 +14,7 @@ import torch
 import warm
 import yaml
 from jsonargparse._deprecated import JsonargparseDeprecationWarning
-from tiny_run import TIMES, TINY, names, rows, weights
+from tiny_run import TIMES, TINY, list_names, load_weights, read_rows
 
 from lightning_xt.cli import _quiet, main
 from lightning_xt.data.tokenizers.bytes import Bytes

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import docstring_parser
 import pytest
 import shape_checks
-from catalogue import FAMILIES, found
+from catalogue import FAMILIES
 
 import lightning_xt
 from lightning_xt.data.base import DataModule

@@ -44,11 +44,11 @@ def case(*command: str, **options) -> Case:
 
 
 def test_what_is_wrong_with_an_answer_is_found(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert problems(case("info", "nowhere"), base, tmp_path / "0") == []
-    (missing,) = problems(case("info", "nowhere", says=["another sentence"]), base, tmp_path / "1")
+    assert find_problems(case("info", "nowhere"), base, tmp_path / "0") == []
+    (missing,) = find_problems(case("info", "nowhere", says=["another sentence"]), base, tmp_path / "1")
     assert missing.startswith("it does not say 'another sentence': 'lightning-xt: error: nowhere is not a run")
-    good = problems(case("info", "runs/tiny", says=["x"]), base, tmp_path / "2")
-    assert good[0] == "it ends with 0" and good[1] == "it is not told in one sentence: ''"
+    good = find_problems(case("info", "runs/tiny", says=["x"]), base, tmp_path / "2")
+    assert good[0] == "it ends with 0" and good[1] == "it is not one sentence: ''"
 
     def careless(command):
         Path("new.txt").touch()

@@ -111,7 +111,7 @@ SLOTS = ["dim", "depth", "dropout", "attention", "feedforward", "norm", "residua
 def test_any_value_of_any_option_of_a_model(option: str, value: object) -> None:
     options = {"dim": 8, "depth": 1, "attention": {"heads": 2}}
     try:
-        # Not what this machine has: one that has more would fill it.
+        # Independent of this machine's memory: a larger one would be filled.
         with mock.patch("lightning_xt.system.free_memory.get_free_memory", return_value=1 << 30):
             made = LanguageModel.from_config({"decoder": {**options, option: value}})
     except MemoryError as error:
@@ -140,7 +140,7 @@ def size(value: object) -> int:
 
 
 @holds(value=VALUES)
-def test_what_was_dumped_is_no_mistake(value: object) -> None:
+def test_dumped_values_are_accepted(value: object) -> None:
     load_values(yaml.safe_dump(value, allow_unicode=True), "file")
 
 
