@@ -3,11 +3,13 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from torch import nn
+
 from lightning_xt.generation.protocol import Autoregressive
 
 
 @contextmanager
-def eval_mode(model: Autoregressive) -> Iterator[None]:
+def eval_mode(model: Autoregressive | nn.Module) -> Iterator[None]:
     """Put a model into evaluation mode and restore its previous mode afterwards."""
     was_training = model.training
     model.train(False)

@@ -13,6 +13,7 @@ from lightning_xt.data.pairs.source_files import Source
 from lightning_xt.data.prompt_files import Prompt
 from lightning_xt.data.tokenizers.base import Tokenizer
 from lightning_xt.generation.batching.row_state import pad_rows
+from lightning_xt.generation.eval_mode import eval_mode
 from lightning_xt.generation.requests import Request
 from lightning_xt.inference.detokenizer import TextPiece
 from lightning_xt.inference.generation_options import GenerationOptions
@@ -159,9 +160,7 @@ class Translator(TextGenerator):
         widths = (mask * torch.arange(1, src.shape[1] + 1, device=src.device)).amax(dim=1).tolist()
         order = sorted(range(len(widths)), key=widths.__getitem__)
         encoded: dict[int, Inputs] = {}
-        was_training = self.network.training
-        self.network.train(False)
-        try:
+        with eval_mode(self.network):
             for first in range(0, len(order), batch):
                 rows = order[first : first + batch]
                 width = widths[rows[-1]]
@@ -172,8 +171,6 @@ class Translator(TextGenerator):
                 context = inputs.require("context", self)
                 for row, one in zip(rows, context, strict=True):
                     encoded[row] = _trim(one, mask[row, : widths[row]])
-        finally:
-            self.network.train(was_training)
         return [encoded[row] for row in range(len(widths))]
 
     def _encode(self, text: str) -> tuple[list[int], str | None]:

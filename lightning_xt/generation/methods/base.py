@@ -38,16 +38,10 @@ class Method(ABC):
     to its last, and the method needs nothing else. Otherwise the method prefills it from its start."""
     uses_seed: bool = True
     """True for a method whose sequences depend on the seed."""
-
-    @property
-    def num_sequences(self) -> int:
-        """Most sequences per request."""
-        return 1
-
-    @property
-    def rows_per_request(self) -> int:
-        """Rows of the model that decode one request."""
-        return 1
+    num_sequences: int = 1
+    """Most sequences per request."""
+    rows_per_request: int = 1
+    """Rows of the cache that decode one request."""
 
     def __call__(
         self, model: Autoregressive, requests: Sequence[Request], params: SamplingParams

@@ -44,16 +44,9 @@ class BeamSearch(Method):
         check_beams("method: BeamSearch", beams, n_best)
         check_option("method: BeamSearch", "length_penalty", length_penalty, least=0)
         check_option("method: BeamSearch", "patience", patience, above=0)
-        self.beams, self.n_best = beams, n_best
+        self.beams = self.rows_per_request = beams
+        self.n_best = self.num_sequences = n_best
         self.length_penalty, self.patience = length_penalty, patience
-
-    @property
-    def num_sequences(self) -> int:
-        return self.n_best
-
-    @property
-    def rows_per_request(self) -> int:
-        return self.beams
 
     def start(self, model: Autoregressive, requests: Mapping[int, Request], params: SamplingParams) -> Beams:
         return Beams(

@@ -54,11 +54,8 @@ class ContrastiveSearch(Method):
     def __init__(self, *, k: int = 4, alpha: int | float = 0.6) -> None:
         check_option("method: ContrastiveSearch", "k", k, least=1)
         check_option("method: ContrastiveSearch", "alpha", alpha, least=0, most=1)
-        self.k, self.alpha = k, alpha
-
-    @property
-    def rows_per_request(self) -> int:
-        return self.k
+        self.k = self.rows_per_request = k
+        self.alpha = alpha
 
     def check(self, model: Autoregressive, requests: Sequence[Request], params: SamplingParams) -> None:
         """Raise a ValueError for a model that returns no hidden states."""

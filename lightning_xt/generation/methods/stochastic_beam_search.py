@@ -26,15 +26,8 @@ class StochasticBeamSearch(Method):
 
     def __init__(self, *, beams: int = 4, n_best: int = 1) -> None:
         check_beams("method: StochasticBeamSearch", beams, n_best)
-        self.beams, self.n_best = beams, n_best
-
-    @property
-    def num_sequences(self) -> int:
-        return self.n_best
-
-    @property
-    def rows_per_request(self) -> int:
-        return self.beams
+        self.beams = self.rows_per_request = beams
+        self.n_best = self.num_sequences = n_best
 
     def check(self, model: Autoregressive, requests: Sequence[Request], params: SamplingParams) -> None:
         """Raise a ValueError for a temperature of 0."""
