@@ -1,4 +1,4 @@
-"""What can be said of variants by looking at them: documentation, options, files, and the imports of the package."""
+"""Contracts of variants and files: documentation, options, names, sizes, and the imports of the package."""
 
 import ast
 import collections

@@ -246,7 +246,7 @@ def test_round_trips(build: Build) -> None:
 
 
 def test_compiles_without_a_break_and_flex_agrees() -> None:
-    """In a process of its own: the run-time checks of shapes, which the tests switch on, cannot be traced."""
+    """In another process: the run-time checks of shapes, which the tests switch on, cannot be traced."""
     script = Path(__file__).with_name("traced_laws.py")
     run = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=500, check=False)
     assert run.returncode == 0, run.stdout + run.stderr

@@ -1,4 +1,4 @@
-"""What only a GPU can show: pytest -m gpu."""
+"""Tests on a GPU: pytest -m gpu."""
 
 from functools import partial
 from pathlib import Path

@@ -19,7 +19,7 @@ def tokens(rows: int, start: int, n: int) -> Tensor:
 
 
 def feed(cache: Cache, new: Tensor, window: int | None = None, lengths: list[int] | None = None) -> dict[int, Tensor]:
-    """Appends new tokens, and gives for each row the numbers remembered, by position; what nobody sees is left out."""
+    """Append new tokens, and return the cached numbers of each row that some query sees, by position."""
     cache.begin(new.shape[1], None if lengths is None else torch.tensor(lengths))
     keys = cache[0].get_key_positions(window)
     out = cache[0].append("x", new, window=window).squeeze(-1)
@@ -283,7 +283,7 @@ def test_retire_without_moves_lets_the_last_rows_go() -> None:
 @pytest.mark.parametrize("window", [None, 3])
 @pytest.mark.parametrize("capacity", [3, 20], ids=["its prompt alone", "as much"])
 def test_place_puts_rows_of_another_cache(capacity: int, window: int | None) -> None:
-    """Numbers of the other cache are 1000 more; rows go on from where they were, whatever stood in their place."""
+    """Numbers of the other cache are 1000 more; rows continue at their positions, whatever their slots held before."""
     cache, other = Cache(3, 20, calls=1, slack=2), Cache(2, capacity, calls=1, slack=2)
     feed(cache, tokens(3, 0, 7), window=window, lengths=[7, 3, 5])
     feed(other, tokens(2, 0, 3) + 1000, window=window, lengths=[3, 1])
@@ -454,7 +454,7 @@ def test_calls_and_names_have_memories_of_their_own() -> None:
 
 
 def test_an_empty_slot_holds_zeros() -> None:
-    """Its weight is zero, and zero times whatever memory held before may be NaN."""
+    """The weight of an empty slot is zero, and zero times old contents may be NaN."""
     cache = Cache(1, 9, calls=1)
     feed(cache, tokens(1, 1, 2))
     assert cache[0]._buffers["x"][0, :, 0].tolist() == [1, 2, 0, 0, 0, 0, 0, 0, 0]

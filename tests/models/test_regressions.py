@@ -1,4 +1,4 @@
-"""What was once wrong, each with the numbers that showed it."""
+"""Regressions, each with the numbers that showed the error."""
 
 from dataclasses import replace
 from functools import partial

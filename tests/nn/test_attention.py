@@ -125,7 +125,7 @@ def test_persistent_keys_are_seen_by_every_token(options: dict[str, int], backen
 
 @torch.no_grad()
 def test_persistent_keys_get_no_bias() -> None:
-    """A token that sees itself alone beside them has bias 0 with and without positions."""
+    """A token that sees only itself and the persistent keys has bias 0 with and without positions."""
     x, outs = states(2, 5), []
     for position in (None, ALiBi):
         torch.manual_seed(3)

@@ -1,4 +1,4 @@
-"""What cross-attention is given to read."""
+"""Contexts of cross-attention."""
 
 import re
 

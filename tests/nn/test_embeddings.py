@@ -1,4 +1,4 @@
-"""What is added to token vectors, row by row of the tables."""
+"""Embeddings by their tables."""
 
 import re
 from functools import partial

@@ -40,7 +40,7 @@ def test_alibi_slopes_of_eight_heads_halve() -> None:
 
 def test_alibi_slopes_of_twelve_heads_take_every_other_of_sixteen() -> None:
     eight = [2.0**-k for k in range(1, 9)]
-    # Sixteen heads would start at 2^-0.5 and go on by that ratio: the first, third, fifth and seventh of them.
+    # Sixteen heads would start at 2^-0.5 and continue by that ratio: the first, third, fifth and seventh of them.
     more = [2.0**-0.5, 2.0**-1.5, 2.0**-2.5, 2.0**-3.5]
     assert ALiBi(shape(heads=12)).slopes.tolist() == pytest.approx(eight + more)
 

@@ -104,7 +104,7 @@ def test_bfloat16_logits_are_summed_in_float32() -> None:
 
 @pytest.mark.parametrize("smoothing", [0.1, 0.75])
 def test_label_smoothing_by_hand(smoothing: float) -> None:
-    """The target of a word is 1 - s there, and s / words everywhere, the right one included."""
+    """The target is 1 - s at the right token, plus s / vocabulary everywhere, the right token included."""
     scored = torch.tensor([[False, True, True], [True, False, True]])
     loss = NextToken(label_smoothing=smoothing).train()(Recorder(LOGITS), TOKENS, scored)
     each = [
