@@ -71,7 +71,7 @@ def test_a_padded_source_equals_the_same_source_alone(build: Build) -> None:
 
 @ENCODERS
 def test_nothing_masked_is_seen_wherever_it_stands(build: Build) -> None:
-    """Positions stay as they are: a hole is no shorter source. A shift hands on its neighbour, masked or not."""
+    """Positions stay: a source with a hole is not a shorter source. A shift passes on masked neighbours too."""
     model, (tokens, _), inputs = randomise(build), source(2, 7), make_inputs(2, 7)
     mask = torch.tensor([[True, False, True, True, False, False, True], [False, True, True, False, True, False, False]])
     carried = any(isinstance(module, Shift) for module in model.modules())
@@ -215,7 +215,7 @@ def test_a_table_that_is_shared_and_tied_stays_one_tensor() -> None:
 
 
 def test_compiles_without_a_break() -> None:
-    """In a process of its own: the run-time checks of shapes, which the tests switch on, cannot be traced."""
+    """In another process: the run-time checks of shapes, which the tests switch on, cannot be traced."""
     run = traced("window", "normalizer=Sigmoid", "given_context-latent")
     assert run.returncode == 0, run.stdout + run.stderr
     assert run.stdout == "3 compiled\n"

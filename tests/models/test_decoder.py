@@ -1,4 +1,4 @@
-"""The decoder: what stands beside the tokens, dropout, and its refusals."""
+"""The decoder: inputs besides the tokens, dropout, and its refusals."""
 
 import itertools
 import re
@@ -46,14 +46,14 @@ def close(actual: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-9)
 
 
-def words(rows: int, n: int) -> Tensor:
+def sample_tokens(rows: int, n: int) -> Tensor:
     return torch.randint(0, VOCAB, (rows, n))
 
 
 @EACH
 @torch.no_grad()
 def test_documents_packed_in_one_row_equal_each_alone(build: Build) -> None:
-    model, tokens = randomise(build), words(2, 11)
+    model, tokens = randomise(build), sample_tokens(2, 11)
     cuts = [[0, 5, 6, 11], [0, 2, 9, 11]]
     documents = torch.tensor([[4] * 5 + [1] + [2] * 5, [0] * 2 + [1] * 7 + [2] * 2])
     packed = model(tokens, inputs=Inputs(documents=documents))
@@ -65,7 +65,7 @@ def test_documents_packed_in_one_row_equal_each_alone(build: Build) -> None:
 @EACH
 @torch.no_grad()
 def test_a_soft_prefix_equals_the_tokens_it_embeds(build: Build) -> None:
-    model, tokens = randomise(build), words(2, 7)
+    model, tokens = randomise(build), sample_tokens(2, 7)
     prefix = model.token_embedding(tokens[:, :3])
     soft = model(tokens[:, 3:], inputs=Inputs(prefix=prefix))
     assert soft.shape == (2, 4, VOCAB), "logits of the tokens only"
@@ -74,7 +74,7 @@ def test_a_soft_prefix_equals_the_tokens_it_embeds(build: Build) -> None:
 
 @torch.no_grad()
 def test_a_soft_prefix_with_lengths_and_a_cache() -> None:
-    model, tokens = randomise(decoder), words(2, 8)
+    model, tokens = randomise(decoder), sample_tokens(2, 8)
     inputs = Inputs(prefix=model.token_embedding(tokens[:, :3]))
     lengths = torch.tensor([4, 2])
     cache = model.new_cache(2, 8)
@@ -89,7 +89,7 @@ def test_a_soft_prefix_with_lengths_and_a_cache() -> None:
 
 @torch.no_grad()
 def test_early_tokens_see_the_whole_visible_prefix_and_nothing_more() -> None:
-    model, tokens = randomise(lambda: decoder(depth=1)), words(2, 7)
+    model, tokens = randomise(lambda: decoder(depth=1)), sample_tokens(2, 7)
     inputs = Inputs(visible_prefix=torch.tensor([4, 1]))
     before = model(tokens, inputs=inputs)
     for changed in range(7):
@@ -103,13 +103,13 @@ def test_early_tokens_see_the_whole_visible_prefix_and_nothing_more() -> None:
 
 @torch.no_grad()
 def test_no_visible_prefix_is_plain_causal() -> None:
-    model, tokens = randomise(decoder), words(2, 7)
+    model, tokens = randomise(decoder), sample_tokens(2, 7)
     close(model(tokens, inputs=Inputs(visible_prefix=torch.tensor([0, 1]))), model(tokens))
 
 
 @torch.no_grad()
 def test_a_visible_prefix_reads_the_same_through_a_cache() -> None:
-    model, tokens = randomise(decoder), words(2, 7)
+    model, tokens = randomise(decoder), sample_tokens(2, 7)
     inputs = Inputs(visible_prefix=torch.tensor([4, 1]))
     cache = model.new_cache(2, 7)
     steps = [model(tokens[:, :5], inputs=inputs, cache=cache)]
@@ -124,7 +124,7 @@ KEYS_ONLY = {name: build for name, build in BUILDS.items() if name not in ("toke
 @pytest.mark.parametrize("build", KEYS_ONLY.values(), ids=KEYS_ONLY)
 @torch.no_grad()
 def test_hidden_tokens_have_no_influence_on_others(build: Build) -> None:
-    model, tokens = randomise(build), words(2, 7)
+    model, tokens = randomise(build), sample_tokens(2, 7)
     hidden = torch.tensor([[False, False, True, False, True, False, False], [False, True, False] + [False] * 4])
     inputs = Inputs(hidden=hidden)
     other = torch.where(hidden, (tokens + 1) % VOCAB, tokens)
@@ -136,7 +136,7 @@ def test_hidden_tokens_have_no_influence_on_others(build: Build) -> None:
 
 @torch.no_grad()
 def test_last_only_scores_what_follows_each_last_token() -> None:
-    model, tokens = randomise(decoder), words(2, 7)
+    model, tokens = randomise(decoder), sample_tokens(2, 7)
     every = model(tokens)
     close(model(tokens, last_only=True), every[:, 6:])
     ragged = model(tokens, lengths=torch.tensor([3, 7]), last_only=True)
@@ -155,7 +155,7 @@ def test_last_only_scores_what_follows_each_last_token() -> None:
 )
 @torch.no_grad()
 def test_dropout_in_training_only(options: dict[str, object]) -> None:
-    model, tokens = randomise(lambda: decoder(**options)), words(2, 7)
+    model, tokens = randomise(lambda: decoder(**options)), sample_tokens(2, 7)
     assert torch.equal(model(tokens), model(tokens))
     plain = randomise(decoder)
     plain.load_state_dict(model.state_dict())
@@ -175,7 +175,7 @@ def test_dropout_takes_whole_features_of_the_embeddings() -> None:
     model.stack.output_norm = None
     seen = []
     model.head.register_forward_hook(lambda module, args, out: seen.append(args[0]))
-    tokens = words(8, 50)
+    tokens = sample_tokens(8, 50)
     model.train()(tokens)
     embedded = model.token_embedding(tokens)
     dropped = seen[0] == 0
@@ -215,7 +215,7 @@ def test_plain_cross_attention_distinguishes_the_order_of_a_sequence() -> None:
         randomise(partial(decoder, **given, **cross))
         for cross in ({}, {"cross_attention": Attention}, {"cross_attention": partial(Attention, position=None)})
     )
-    tokens, context = words(2, 7), torch.randn(2, 5, CONTEXT, dtype=torch.float64)
+    tokens, context = sample_tokens(2, 7), torch.randn(2, 5, CONTEXT, dtype=torch.float64)
     before, after = Inputs(context=context), Inputs(context=context.flip(1))
     close(told(tokens, inputs=before), plain(tokens, inputs=before))
     assert (plain(tokens, inputs=after) - plain(tokens, inputs=before)).abs().max() > 1e-3
@@ -251,7 +251,7 @@ def test_refuses(options: dict[str, object], message: str) -> None:
 def test_refuses_more_tokens_than_the_cache_holds() -> None:
     model = decoder()
     cache = model.new_cache(1, 4)
-    model(words(1, 3), cache=cache)
+    model(sample_tokens(1, 3), cache=cache)
     message = "the cache holds 4 tokens a row, 3 are taken and 2 more were given; use new_cache(..., capacity=5)"
     with pytest.raises(ValueError, match=re.escape(message)):
-        model(words(1, 2), cache=cache)
+        model(sample_tokens(1, 2), cache=cache)

@@ -1,4 +1,4 @@
-"""The encoder: by hand, both directions, what stands beside the tokens, dropout, and its refusals."""
+"""The encoder: by hand, both directions, inputs besides the tokens, dropout, and its refusals."""
 
 import re
 from functools import partial
