@@ -8,6 +8,8 @@ import traceback
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from lightning_xt.system.renamed import explain_rename
+
 MOST_NAMES = 20
 """The names a message lists where none is like the one given."""
 LONGEST, LONGEST_WORD = 1500, 400
@@ -25,8 +27,10 @@ class OwnError(UserError):
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> str:
-    """The sentence for a name that is not known: it offers those that are close, else all."""
+    """Return a sentence about an unknown name that offers its new name, else close ones, else all."""
     known = sorted(known)
+    if way := explain_rename(name, known):
+        return f"unknown {what} {name!r}; {way}"
     close = close_matches(name, known)
     more = f", and {len(known) - MOST_NAMES} more" if len(known) > MOST_NAMES else ""
     offer = f"did you mean {' or '.join(close)}?" if close else f"there is {', '.join(known[:MOST_NAMES])}{more}"

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from jsonargparse import ArgumentError, ArgumentParser
+from jsonargparse import ArgumentError
 from lightning.pytorch import LightningModule
 
 # What LightningCLI itself uses; it makes a module remember the config it was built from instead of live objects.
@@ -17,6 +17,8 @@ from lightning_xt.data.tokenizers.base import Tokenizer
 from lightning_xt.system.discovery import import_submodules
 from lightning_xt.system.free_memory import refuse_without_memory
 from lightning_xt.system.imports import NotAllowedError, find, guarded_imports
+from lightning_xt.system.renamed import find_old_names
+from lightning_xt.training.config_parser import ConfigParser
 from lightning_xt.training.null_options import refuse_null_options
 
 ModuleT = TypeVar("ModuleT", bound=LightningModule)
@@ -27,13 +29,13 @@ def build(module_class: type[ModuleT], config: dict[str, Any] | str | Path, voca
     import_submodules(lightning_xt)
     options = _options(config)
     options.setdefault("vocab", dict(vocab))
-    parser = ArgumentParser(exit_on_error=False)
+    parser = ConfigParser(exit_on_error=False)
     parser.add_class_arguments(module_class, "model", fail_untyped=False)
     try:
         with guarded_imports():
             parsed = parser.parse_object({"model": options})
     except ArgumentError as error:
-        raise ValueError(f"from_config: {error}") from error
+        raise ValueError(f"from_config: {'; '.join(find_old_names(options, 'model')) or error}") from error
     plain = yaml.safe_load(parser.dump(parsed, skip_link_targets=False, skip_none=False, format="yaml"))["model"]
     refuse_null_options({"class_path": _import_path(module_class), "init_args": plain}, "model")
     return instantiate(module_class, plain)

@@ -14,6 +14,7 @@ from lightning_xt.generation.methods.base import Method
 from lightning_xt.system.discovery import find_variants, init_parameters
 from lightning_xt.system.imports import imported
 from lightning_xt.system.messages import UserError, close_matches, unknown
+from lightning_xt.system.renamed import explain_rename
 
 
 def check_text(args: Sequence[str]) -> None:
@@ -33,6 +34,8 @@ def explain_parse_error(message: str, options: Iterable[str]) -> str:
         message: of jsonargparse; nested, the outermost slot first.
         options: the command's options, such as --trainer.max_steps.
     """
+    if match := re.match(r"unrecognized arguments: (-[^-\s])(\S+)", message):
+        return f"unknown option {match[1] + match[2]!r}; give {match[1]} {match[2]}"
     if match := re.match(r"unrecognized arguments: (\S+)", message):
         return _not_an_option(match[1].partition("=")[0], options) if match[1].startswith("-") else _stray(match[1])
     if match := re.search(r"File does not exist: '([^']*)'", message):
@@ -66,6 +69,8 @@ def explain_parse_error(message: str, options: Iterable[str]) -> str:
 def _not_an_option(name: str, options: Iterable[str]) -> str:
     """Looks at what stands before the first dot first: where that is wrong, what follows says nothing."""
     options = set(options)
+    if explain_rename(name, options):
+        return unknown("option", name, options)
     ends = sorted(option for option in options if option.rpartition(".")[2] == name.lstrip("-"))
     if name not in options and 0 < len(ends) <= 3:
         return f"unknown option {name!r}; did you mean {' or '.join(ends)}?"
@@ -96,6 +101,8 @@ def _unknown_class(name: str, message: str) -> str:
 
 
 def _unknown_option(name: str, message: str) -> str:
+    if way := explain_rename(name):
+        return f"{_at(message)}unknown option {name!r}; {way}"
     named = re.findall(r"Problem with given class_path '([\w.]+)'", message)
     named += re.findall(r"is not accepted\. Got value: Namespace\(class_path='([\w.]+)'", message)
     if not named or (found := imported(named[-1])) is None:
