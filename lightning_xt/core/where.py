@@ -11,8 +11,8 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 from torch.nn.functional import pad
 
 from lightning_xt.core.cache import Cache, min_window
-from lightning_xt.core.documents import find_document_starts, number_documents
 from lightning_xt.core.inputs import Inputs
+from lightning_xt.core.packed_documents import find_document_starts, number_documents
 
 BLOCK = 128
 """Queries and keys of a block of flex_attention; lengths are padded to multiples of it."""

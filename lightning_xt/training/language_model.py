@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from lightning_xt.core.batch import EvaluationBatch
-from lightning_xt.core.documents import find_documents
 from lightning_xt.core.inputs import Inputs
+from lightning_xt.core.packed_documents import find_documents
 from lightning_xt.data.pairs.parallel_corpus import ParallelCorpus
 from lightning_xt.data.prompt_files import Prompt
 from lightning_xt.data.tokenizers.base import Tokenizer

@@ -182,5 +182,5 @@ def test_refuses(options: dict[str, object], message: str) -> None:
 
 def test_refuses_a_soft_prefix() -> None:
     model = encoder()
-    with pytest.raises(ValueError, match=r"Inputs\(prefix=\.\.\.\) stands before a decoder's tokens, not a source's"):
+    with pytest.raises(ValueError, match=r"Inputs\(prefix=\.\.\.\) belongs to a decoder's tokens, not to a source"):
         model(torch.zeros(2, 3, dtype=torch.long), inputs=Inputs(prefix=torch.zeros(2, 1, 5)))

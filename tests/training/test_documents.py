@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lightning_xt.core.cache import Cache
-from lightning_xt.core.documents import find_documents
+from lightning_xt.core.packed_documents import find_documents
 from lightning_xt.data.text.text_files import TextFiles
 from lightning_xt.data.tokenizers.bytes import Bytes
 from lightning_xt.inference.completion import TextCompleter

@@ -1,4 +1,4 @@
-"""Documents that share a row."""
+"""Documents that are packed into one row."""
 
 import torch
 from jaxtyping import Int
