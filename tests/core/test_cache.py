@@ -1,4 +1,4 @@
-"""The cache against lists of numbers: what is written where, what comes back, and what is refused."""
+"""The cache against lists of numbers: places of writes, results of reads, and refusals."""
 
 import re
 
@@ -10,11 +10,11 @@ from lightning_xt.core.cache import Cache
 from lightning_xt.core.call_cache import CallCache
 from lightning_xt.core.fixed_context import FixedContext
 
-# What is remembered of a token is its number: row r's token t is 100 r + t.
+# The cache stores a token's number: row r's token t is 100 r + t.
 
 
 def tokens(rows: int, start: int, n: int) -> Tensor:
-    """(rows, n, 1) numbers of tokens start, start + 1, ..."""
+    """Return the (rows, n, 1) numbers of tokens start, start + 1, ..."""
     return (100 * torch.arange(rows)[:, None, None] + torch.arange(start, start + n)[None, :, None]).float()
 
 
@@ -195,18 +195,18 @@ def test_select_reorders_repeats_and_drops_rows() -> None:
     assert cache.lengths.tolist() == [3]
 
 
-def held(cache: Cache, rows: list[int], window: int | None = None) -> dict[int, dict[int, float]]:
-    """Feeds each row one more token, row r the number -1 - r, and gives what it then sees.
+def feed_one(cache: Cache, rows: list[int], window: int | None = None) -> dict[int, dict[int, float]]:
+    """Feed each row one more token, row r the number -1 - r, and return the numbers that it then sees.
 
     Args:
         rows: the numbers r.
-        window: how far back readers look.
+        window: window of the readers.
     """
     return feed(cache, torch.tensor([[[-1.0 - row]] for row in rows]), window=window)
 
 
 def line(row: int, n: int, new: int, start: int = 0) -> dict[int, float]:
-    """Row r's tokens from one on, and the one that `held` adds to the sequence."""
+    """Return row r's tokens from `start`, and the one that `feed_one` adds."""
     return {**{t: 100 * row + t for t in range(start, n)}, n: -1.0 - new}
 
 
@@ -220,7 +220,7 @@ def test_repeat_keeps_repeated_rows_side_by_side_and_shares_their_context() -> N
     assert cache.lengths.tolist() == [3, 3, 3, 2, 2, 2]
     assert cache[0].fixed["context"] is kept
     assert cache[0].running["state"].flatten().tolist() == [5, 5, 5, 6, 6, 6]
-    assert held(cache, [0, 1, 2, 3, 4, 5]) == {row: line(row // 3, 3 - row // 3, row) for row in range(6)}
+    assert feed_one(cache, [0, 1, 2, 3, 4, 5]) == {row: line(row // 3, 3 - row // 3, row) for row in range(6)}
 
 
 def test_reorder_moves_rows_and_leaves_contexts_where_they_are() -> None:
@@ -230,12 +230,12 @@ def test_reorder_moves_rows_and_leaves_contexts_where_they_are() -> None:
     cache[0].fixed["context"] = kept = FixedContext(numbers, numbers, None)
     cache[0].running["state"] = torch.tensor([[5.0], [6.0]])
     cache.repeat(2)
-    held(cache, [0, 1, 2, 3])
+    feed_one(cache, [0, 1, 2, 3])
     cache.reorder(torch.tensor([1, 1, 3, 2]))
     assert cache.lengths.tolist() == [4, 4, 3, 3]
     assert cache[0].fixed["context"] is kept
     assert cache[0].running["state"].flatten().tolist() == [5, 5, 6, 6]
-    seen = held(cache, [0, 0, 0, 0])
+    seen = feed_one(cache, [0, 0, 0, 0])
     assert seen[0] == {**line(0, 3, 1), 4: -1} and seen[3] == {**line(1, 2, 2), 3: -1}
 
 
@@ -265,7 +265,7 @@ def test_retire_moves_the_last_rows_into_the_places_of_others(window: int | None
     assert kept.keys[:, 0].flatten().tolist() == [4, 1, 3] and kept.values[:, 1].flatten().tolist() == [14, 11, 13]
     assert kept.mask.tolist() == [[False, True], [True, True], [True, True]]
     assert torch.equal(mask, given), "the caller's mask is left as it was"
-    seen = held(cache, [0, 1, 2], window)
+    seen = feed_one(cache, [0, 1, 2], window)
     for row, (old, n) in enumerate([(4, 4), (1, 3), (3, 1)]):
         expected = line(old, n, row, start=0 if window is None else max(0, n - window + 1))
         assert {t: seen[row].get(t) for t in expected} == expected
@@ -277,7 +277,7 @@ def test_retire_without_moves_lets_the_last_rows_go() -> None:
     cache.retire([], 1)
     cache.set_lengths([2])
     assert cache.lengths.tolist() == [2] and cache.bound == 2 and cache.uniform
-    assert held(cache, [0]) == {0: line(0, 2, 0)}
+    assert feed_one(cache, [0]) == {0: line(0, 2, 0)}
 
 
 @pytest.mark.parametrize("window", [None, 3])
@@ -293,7 +293,7 @@ def test_place_puts_rows_of_another_cache(capacity: int, window: int | None) -> 
     cache.set_lengths([1, 3, 3])
     assert cache.bound == 3
     assert cache[0].running["state"].flatten().tolist() == [9, 1, 8]
-    seen = held(cache, [0, 1, 2], window)
+    seen = feed_one(cache, [0, 1, 2], window)
     wanted = {0: {0: 1100, 1: -1}, 1: line(1, 3, 1), 2: {0: 1000, 1: 1001, 2: 1002, 3: -3}}
     for row, expected in wanted.items():
         visible = {t: x for t, x in expected.items() if window is None or t > max(expected) - window}
@@ -311,7 +311,7 @@ def test_place_into_an_empty_cache_makes_what_is_missing() -> None:
     assert cache.lengths.tolist() == [0, 2, 0] and cache.bound == 2 and not cache.empty
     assert cache[0].running["state"].flatten().tolist() == [0, 4, 0]
     assert cache[0].fixed["context"].keys.flatten().tolist() == [0, 7, 0]
-    assert held(cache, [0, 1, 2]) == {0: {0: -1}, 1: {0: 5, 1: 6, 2: -2}, 2: {0: -3}}
+    assert feed_one(cache, [0, 1, 2]) == {0: {0: -1}, 1: {0: 5, 1: 6, 2: -2}, 2: {0: -3}}
 
 
 def test_place_takes_contexts_of_other_widths() -> None:
@@ -352,7 +352,7 @@ def test_settle_says_how_many_tokens_there_are() -> None:
     assert cache.bound == 5 and not cache.uniform, "the host cannot know"
     cache.set_lengths([2, 2])
     assert cache.bound == 2 and cache.uniform
-    assert held(cache, [0, 1]) == {0: line(0, 2, 0), 1: line(1, 2, 1)}
+    assert feed_one(cache, [0, 1]) == {0: line(0, 2, 0), 1: line(1, 2, 1)}
 
 
 def test_a_row_that_is_cleared_begins_anew() -> None:
@@ -361,7 +361,7 @@ def test_a_row_that_is_cleared_begins_anew() -> None:
     cache.clear(torch.tensor([0, 2]))
     assert cache.lengths.tolist() == [0, 4, 0] and cache.bound == 4 and not cache.uniform
     assert cache[0].get_last("x", tokens(3, 0, 1)).flatten().tolist() == [0, 103, 0]
-    assert held(cache, [0, 1, 2]) == {0: {0: -1}, 1: line(1, 4, 1), 2: {0: -3}}
+    assert feed_one(cache, [0, 1, 2]) == {0: {0: -1}, 1: line(1, 4, 1), 2: {0: -3}}
 
 
 # Windows of the cache, and static ones --------------------------------------------------------------------------------
@@ -419,25 +419,25 @@ def test_a_static_cache_holds_whole_steps_and_one_more(asked: int, holds: int) -
 
 @pytest.mark.parametrize("window", [None, 3])
 def test_a_static_cache_remembers_what_another_does(window: int | None) -> None:
-    """Rows of different lengths, pieces of several tokens, tokens taken back, rows placed and let go."""
+    """Equal results for rows of different lengths, pieces of several tokens, truncation, placed and released rows."""
     caches = [Cache(2, 40, calls=1, slack=3, static=static) for static in (False, True)]
     for cache in caches:
         feed(cache, tokens(2, 0, 5), window=window, lengths=[5, 2])
-        held(cache, [0, 1], window)
+        feed_one(cache, [0, 1], window)
         feed(cache, tokens(2, 6, 3) + 0.5, window=window, lengths=[3, 2])
         cache.truncate(torch.tensor([8, 3]))
         other = Cache(1, 4, calls=1, slack=3, static=cache.static)
         feed(other, tokens(1, 0, 4) + 1000, window=window)
         cache.place(torch.tensor([0]), other)
         cache.set_lengths([4, 3])
-    first, second = (held(cache, [5, 6], window) for cache in caches)
+    first, second = (feed_one(cache, [5, 6], window) for cache in caches)
     for row, n in ((0, 4), (1, 3)):
         visible = range(0 if window is None else n - window + 1, n + 1)
         assert [first[row][t] for t in visible] == [second[row][t] for t in visible]
     for cache in caches:
         cache.retire([(1, 0)], 1)
         cache.set_lengths([4])
-    first, second = (held(cache, [7], window)[0] for cache in caches)
+    first, second = (feed_one(cache, [7], window)[0] for cache in caches)
     assert [first[t] for t in (2, 3, 4)] == [second[t] for t in (2, 3, 4)] == [-2, -7, -8]
 
 
@@ -498,7 +498,7 @@ def test_tensors_that_steps_write_or_read_are_marked_as_staying() -> None:
     marked = [*cache[0]._buffers.values(), context.keys, context.values, context.mask]
     assert len(marked) == 4 and all(hasattr(t, "_dynamo_static_input_type") for t in marked)
     assert not any(hasattr(t, "_dynamo_static_input_type") for t in (cache.lengths, cache.slots, cache.written))
-    # Rows that are selected are other tensors.
+    # Selected rows are new tensors.
     cache.select(torch.tensor([1, 0]))
     assert not any(hasattr(t, "_dynamo_static_input_type") for t in cache[0]._buffers.values())
     cache.mark_for_compiler()

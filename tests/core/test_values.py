@@ -1,4 +1,4 @@
-"""The plain values that travel: inputs, sizes, the trace."""
+"""Plain values that travel: inputs, sizes, the trace."""
 
 import re
 from dataclasses import FrozenInstanceError
@@ -14,7 +14,7 @@ from lightning_xt.nn.activations.relu_squared import ReLUSquared
 
 
 class Reader:
-    """Something that reads an input."""
+    """Part that reads an input."""
 
 
 @pytest.mark.parametrize("name", ["condition", "context", "types", "prefix"])
@@ -69,7 +69,7 @@ def test_offers_a_number_of_groups_that_divides_the_heads(heads: int, kv_heads: 
 
 
 def test_a_wrong_type_is_found_in_this_folder() -> None:
-    """Elsewhere not in every test, see conftest.py."""
+    """Shapes are checked in every test of this folder; see conftest.py for the others."""
     whole_numbers = torch.ones(3, dtype=torch.long)
     with pytest.raises(jaxtyping.TypeCheckError):
         ReLUSquared()(whole_numbers)

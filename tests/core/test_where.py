@@ -27,14 +27,14 @@ def sequence(n: int = N, *, causal: bool = True, lengths: list[int] | None = Non
 
 
 def in_document(row: int, t: int) -> int:
-    """Position of a token in its document."""
+    """Return the position of a token in its document."""
     documents, start = DOCUMENTS[row], t
     while start > 0 and documents[start - 1] == documents[t]:
         start -= 1
     return t - start
 
 
-def expected(
+def expected_mask(
     causal: bool, window: int | None, padded: bool, documents: bool, prefix: bool, hidden: bool, memory: int
 ) -> Tensor:
     mask = torch.zeros(ROWS, 1, N, memory + N, dtype=torch.bool)
@@ -66,7 +66,7 @@ def test_dense_is_the_mask_in_every_combination(causal: bool, memory: int) -> No
         }
         where = sequence(causal=causal, lengths=LENGTHS if padded else None, **inputs)
         where = where.limit_window(window).add_memory(memory)
-        mask = expected(causal, window, padded, documents, prefix, hidden, memory)
+        mask = expected_mask(causal, window, padded, documents, prefix, hidden, memory)
         dense = where.dense()
         case = f"{causal=} {window=} {padded=} {documents=} {prefix=} {hidden=} {memory=}"
         assert torch.equal(dense.expand(ROWS, -1, -1, -1), mask), case
@@ -74,7 +74,7 @@ def test_dense_is_the_mask_in_every_combination(causal: bool, memory: int) -> No
 
         triangle = torch.ones(N, N, dtype=torch.bool).tril()
         is_triangle = mask.shape[-1] == N and bool((mask == triangle).all())
-        # It may claim less than is true (a prefix of one token, a hidden token that is nobody's), never more.
+        # The property may miss a true case (a prefix of one token, an unused hidden token), but is never wrongly true.
         assert not where.plain_causal or is_triangle, case
         plain = not (documents or prefix or hidden or memory) and window in (None, 8)
         assert where.plain_causal == (causal and plain), case
@@ -141,7 +141,7 @@ def test_block_mask_agrees_with_dense(where: Callable[[], Where]) -> None:
     for b, i, j in itertools.product(range(it.rows), range(N), range(keys)):
         at = [torch.tensor(index) for index in (b, 0, i, j)]
         assert bool(block.mask_mod(*at)) == bool(dense[b, 0, i, j])
-    # One block of 128 by 128 holds all: it is there if anything is seen.
+    # One block of 128 by 128 holds everything, and exists if anything is seen.
     assert block.to_dense().flatten().tolist() == [1] * it.rows
 
 

@@ -1,4 +1,4 @@
-"""The prompts of `predict`."""
+"""Prompts of `predict`."""
 
 import gzip
 

@@ -1,4 +1,4 @@
-"""A run that stops and goes on takes the batches it would have taken, whatever Lightning's loops do between."""
+"""A resumed run takes the batches of an uninterrupted run, whatever Lightning's loops do between."""
 
 import warnings
 
@@ -10,11 +10,11 @@ from lightning.pytorch.callbacks import Callback
 from lightning_xt.data.text.text_files import TextFiles
 from lightning_xt.data.text.windows import TrainingWindows
 
-# Lightning 2.6 asks torch 2.13 for its pytree leaves the old way; every other warning is an error here.
+# Lightning 2.6 uses a deprecated pytree function of torch 2.13; every other warning is an error here.
 
 
 class Recorder(LightningModule):
-    """Trains one number and keeps what it was given."""
+    """Module that trains one number and records its batches."""
 
     def __init__(self):
         super().__init__()
@@ -46,7 +46,7 @@ def file(tmp_path):
 
 
 def trainer(folder, steps, **options):
-    """The loop as this package runs it: endless data, validation every 3 batches."""
+    """Build a trainer as this package does: endless data, validation every 3 batches."""
     settings = {
         "max_steps": steps,
         "max_epochs": -1,
@@ -66,7 +66,7 @@ def trainer(folder, steps, **options):
 
 
 class Saver(Callback):
-    """Saves at the moments at which `ModelCheckpoint` does, after every batch and every validation."""
+    """Callback that saves when `ModelCheckpoint` does, after every batch and every validation."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -97,7 +97,7 @@ def test_batches_after_a_resume(file, tmp_path, accumulate):
         saved = torch.load(path, weights_only=True)["TextFiles"]
         assert saved == {"samples_seen": done * 2, "hash": data.content_hash}
         trainer(tmp_path, 4, accumulate_grad_batches=accumulate).fit(rest, data, ckpt_path=path, weights_only=True)
-        # Gradients of half a step are in no checkpoint, but the batches go on where they stopped all the same.
+        # A checkpoint holds no gradients of half a step, but the batches still resume where they stopped.
         assert torch.equal(torch.stack([*whole.seen[:done], *rest.seen]), torch.stack(whole.seen)), name
         assert data.samples_seen == batches * 2
 
@@ -112,7 +112,7 @@ def test_another_batch_size_goes_on_from_the_same_sample(file, tmp_path):
 
 
 def samples(file, numbers, **options):
-    """Training samples as the windows give them, without a loader."""
+    """Return training samples of the windows, without a loader."""
     data = TextFiles(file, **options)
     return TrainingWindows(data.splits.train, data.seq_len, data.seed).__getitems__(numbers)
 
@@ -172,7 +172,7 @@ def test_the_whole_trainer_cycle(file, tmp_path):
 
 
 class Gathering(Recorder):
-    """Writes what each rank was given, since processes share no memory."""
+    """Recorder that writes each rank's batches to files, because processes share no memory."""
 
     def __init__(self, folder):
         super().__init__()

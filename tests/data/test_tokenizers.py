@@ -1,4 +1,4 @@
-"""Tokenizers: text and back, whole and in pieces, and what is learnt from text."""
+"""Tokenizers: encoding and decoding, whole and in pieces, and training."""
 
 import json
 import os
@@ -36,16 +36,16 @@ ODD = [
 ]
 
 
-def taught(vocab_size=290):
+def train(vocab_size=290):
     tokenizer = BPE(vocab_size)
     tokenizer.train(lambda: iter(LESSONS))
     return tokenizer
 
 
-LEARNT = taught()
+LEARNT = train()
 
 
-def streamed(tokenizer, ids):
+def stream(tokenizer, ids):
     stream = tokenizer.stream()
     return [stream.push(token) for token in ids], stream.finish()
 
@@ -64,9 +64,9 @@ def test_bytes_that_are_no_text():
 
 
 def test_a_character_comes_with_its_last_byte():
-    pieces, rest = streamed(Bytes(), Bytes().encode("\u20aca"))
+    pieces, rest = stream(Bytes(), Bytes().encode("\u20aca"))
     assert pieces == ["", "", "\u20ac", "a"] and rest == ""
-    pieces, rest = streamed(Bytes(), Bytes().encode("\u20ac")[:2])
+    pieces, rest = stream(Bytes(), Bytes().encode("\u20ac")[:2])
     assert pieces == ["", ""] and rest == "\ufffd"
 
 
@@ -76,7 +76,7 @@ def test_pieces_add_up_to_the_whole(tokenizer, seed):
     draw = random.Random(seed)
     ids = tokenizer.encode(TEXT * 2) + [draw.randrange(tokenizer.vocab_size) for _ in range(40)]
     draw.shuffle(ids)
-    pieces, rest = streamed(tokenizer, ids)
+    pieces, rest = stream(tokenizer, ids)
     assert "".join(pieces) + rest == tokenizer.decode(ids)
 
 
@@ -87,7 +87,7 @@ def test_a_text_comes_back(tokenizer, text):
     assert tokenizer.decode(ids) == text
     assert not {tokenizer.pad, tokenizer.start, tokenizer.end}.intersection(ids)
     assert all(0 <= token < tokenizer.vocab_size for token in ids)
-    pieces, rest = streamed(tokenizer, ids)
+    pieces, rest = stream(tokenizer, ids)
     assert "".join(pieces) + rest == text
     assert tokenizer.encode_batch([text, "x"]) == [ids, tokenizer.encode("x")]
 
@@ -100,7 +100,7 @@ def test_bytes_after_three_special_ids():
     assert tokenizer.encode_prompt("A") == [1, 68]
     assert tokenizer.decode([1, 68, 0xFF + 3, 69, 2, 0, 0]) == "A\ufffdB"
     assert tokenizer.encode("A\udcff") == [68, 0xFF + 3]
-    pieces, rest = streamed(tokenizer, [1, *tokenizer.encode("\u20ac"), 2, 68])
+    pieces, rest = stream(tokenizer, [1, *tokenizer.encode("\u20ac"), 2, 68])
     assert pieces == ["", "", "", "\u20ac", "", "A"] and rest == ""
     assert SpecialBytes(**tokenizer.init_args).vocab_size == 259
 
@@ -118,7 +118,7 @@ def test_numbers():
     assert tokenizer.encode("") == []
     assert tokenizer.encode_prompt("5") == [1, 5]
     assert tokenizer.decode([1, 5, 3, 17, 0]) == "5 3 17"
-    pieces, rest = streamed(tokenizer, [1, 5, 0, 3, 17])
+    pieces, rest = stream(tokenizer, [1, 5, 0, 3, 17])
     assert pieces == ["", "5", "", " 3", " 17"] and rest == ""
     ended = Numbers(20, pad=None, start=None, end=2)
     assert ended.decode([0, 1, 2, 3]) == "0 1 3"
@@ -154,24 +154,24 @@ def test_pieces_are_learnt():
     assert LEARNT.vocab_size == 290
     assert len(LEARNT.encode("the cat sat")) < len("the cat sat")
     assert LEARNT.decode([1, *LEARNT.encode("the"), 2, 0]) == "the"
-    # The spelling of a special id is text, in lessons too.
+    # The spelling of a special id is text, in training too.
     assert LEARNT.decode(LEARNT.encode("<pad>")) == "<pad>"
-    small = taught(vocab_size=259)
+    small = train(vocab_size=259)
     assert small.encode("the \u20ac") != LEARNT.encode("the \u20ac") and len(small.encode("the \u20ac")) == 7
 
 
 def test_ids_that_nothing_was_learnt_for():
-    large = taught(vocab_size=5000)
+    large = train(vocab_size=5000)
     assert large.vocab_size == 5000
     assert large.decode([*large.encode("the"), 4999]) == "the"
-    assert streamed(large, [4999]) == ([""], "")
+    assert stream(large, [4999]) == ([""], "")
 
 
 def test_pieces_come_in_whole_characters():
     ids = LEARNT.encode("\u20acx")
-    pieces, rest = streamed(LEARNT, ids)
+    pieces, rest = stream(LEARNT, ids)
     assert pieces == ["", "", "\u20ac", "x"] and rest == ""
-    pieces, rest = streamed(LEARNT, ids[:2])
+    pieces, rest = stream(LEARNT, ids[:2])
     assert pieces == ["", ""] and rest == "\ufffd"
 
 
@@ -231,7 +231,7 @@ def save(path, change=lambda described: None):
 
 def test_a_file_of_the_library(tmp_path, monkeypatch):
     def add(described):
-        """What a file may say of the lengths of texts."""
+        """Add the lengths of texts that a file may set."""
         described["truncation"] = {"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0}
         described["padding"] = {
             "strategy": {"Fixed": 9}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0,

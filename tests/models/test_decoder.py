@@ -117,7 +117,7 @@ def test_a_visible_prefix_reads_the_same_through_a_cache() -> None:
     close(torch.cat(steps, dim=1), model(tokens, inputs=inputs))
 
 
-# A shift and a forget gate read a neighbour as it is, hidden or not.
+# A shift and a forget gate read a neighbour, hidden or not.
 KEYS_ONLY = {name: build for name, build in BUILDS.items() if name not in ("token_shift", "forgetting")}
 
 
@@ -166,7 +166,7 @@ def test_dropout_in_training_only(options: dict[str, object]) -> None:
 
 @torch.no_grad()
 def test_dropout_takes_whole_features_of_the_embeddings() -> None:
-    """With sublayers that write nothing, the stream is the embedding: dropped or doubled."""
+    """Dropout of embeddings takes whole features: without sublayers, a feature is dropped or doubled."""
     model = decoder(dropout=0.5)
     for sublayer in model.stack.sublayers.values():
         for name, parameter in sublayer.named_parameters():

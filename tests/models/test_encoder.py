@@ -34,18 +34,18 @@ def test_one_layer_by_hand() -> None:
     tokens, mask = source(2, 7)
     weights = model.state_dict()
 
-    def normed(x: Tensor, gain: str) -> Tensor:
+    def normalize(x: Tensor, gain: str) -> Tensor:
         return x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt() * weights[gain]
 
     for row in range(2):
         x = weights["token_embedding.weight"][tokens[row][mask[row]]]
-        read = normed(x, "stack.sublayers.0_attention.placement.norm_before.gain")
+        read = normalize(x, "stack.sublayers.0_attention.placement.norm_before.gain")
         q, k, v = (read @ w.T for w in weights["stack.sublayers.0_attention.branch.projection.to_qkv.weight"].split(6))
         scores = (q @ k.T / 6**0.5).exp()
         x = x + scores / scores.sum(1, keepdim=True) @ v @ weights["stack.sublayers.0_attention.branch.to_out.weight"].T
-        read = normed(x, "stack.sublayers.0_feedforward.placement.norm_before.gain")
+        read = normalize(x, "stack.sublayers.0_feedforward.placement.norm_before.gain")
         x = x + model.stack.sublayers["0_feedforward"].branch.feedforward(read[None])[0]
-        close(model(tokens, mask)[row][mask[row]], normed(x, "stack.output_norm.gain"))
+        close(model(tokens, mask)[row][mask[row]], normalize(x, "stack.output_norm.gain"))
 
 
 @pytest.mark.parametrize("backend", ["fused", "explicit"])
@@ -67,7 +67,7 @@ def test_a_window_looks_both_ways(window: int, backend: str) -> None:
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
 def test_windows_of_padding_alone_are_finite(options: dict[str, object], dtype: torch.dtype) -> None:
-    """Tokens far in the padding see nothing at all; what comes of them must not be NaN, or it would spread backward."""
+    """Tokens far in the padding see no token; their results are finite, because NaN would spread backward."""
     model = randomise(lambda: encoder(attention=attention(window=2, **options)), dtype)
     tokens, mask = source(2, 11)
     hidden = model(tokens, mask)

@@ -1,4 +1,4 @@
-"""The encoder-decoder: cross-attention by hand, sizes of either side, dropped positions, and its refusals."""
+"""The encoder-decoder: cross-attention by hand, sizes of either side, dropped positions, and refusals."""
 
 import re
 from functools import partial
@@ -42,14 +42,14 @@ def test_cross_attention_of_one_head_by_hand(position: type[Rotary] | None) -> N
     for row, length in enumerate((7, 4)):
         context = model.encoder(src[row : row + 1, :length])[0]
         q, k = x[row] @ layer.projection.to_q.weight.T, context @ to_k.T
-        scores = (q @ k.T if position is None else rotated_products(q, k)) / 6**0.5
+        scores = (q @ k.T if position is None else rotate_and_multiply(q, k)) / 6**0.5
         weights = scores.exp() / scores.exp().sum(1, keepdim=True)
         close(out[row], weights @ (context @ to_v.T) @ layer.to_out.weight.T)
 
 
-def rotated_products(q: Tensor, k: Tensor) -> Tensor:
+def rotate_and_multiply(q: Tensor, k: Tensor) -> Tensor:
     """Return the product of each query i and key j, pairs of features as complex numbers that turn by i - j."""
-    # In float32, as Rotary keeps them.
+    # Rotary keeps them in float32.
     frequencies = torch.tensor([1.0, 10_000 ** (-1 / 3), 10_000 ** (-2 / 3)], dtype=torch.float32).double()
     queries, keys = (torch.complex(*x.split(3, dim=-1)) for x in (q, k))
     distance = torch.arange(len(q))[:, None] - torch.arange(len(k))
@@ -102,7 +102,7 @@ def test_a_source_that_is_all_padding_gives_cross_attention_nothing() -> None:
 
 @torch.no_grad()
 def test_the_condition_reaches_both_sides() -> None:
-    """Gains of one side alone are learnt; the other's are 1 whatever the condition."""
+    """The condition changes both sides, each by its own gains."""
     src, mask = source(2, 7)
     inputs, adaptive = make_inputs(2, 5), partial(AdaptiveRMSNorm, condition_dim=CONDITION)
     other = Inputs(condition=inputs.condition + torch.tensor([[0.0], [1.0]]))
@@ -130,17 +130,17 @@ def test_what_the_decoder_is_given_is_kept() -> None:
 
 @pytest.mark.parametrize(("ours", "theirs", "expected"), [(None, None, None), (9, None, 9), (None, 8, 8), (9, 6, 6)])
 def test_the_longest_row_either_side_can_tell_apart(ours: int | None, theirs: int | None, expected: int | None) -> None:
-    def limited(size: int | None) -> dict[str, object]:
+    def make_limits(size: int | None) -> dict[str, object]:
         return {} if size is None else {"embeddings": [partial(LearnedPositions, max_length=size)]}
 
-    model = pair(limited(ours), limited(theirs))
+    model = pair(make_limits(ours), make_limits(theirs))
     assert (model.encoder.max_length, model.decoder.max_length, model.max_length) == (ours, theirs, expected)
 
 
 # A shared table -------------------------------------------------------------------------------------------------------
 
 
-def shared(**options: object) -> EncoderDecoder:
+def build_shared(**options: object) -> EncoderDecoder:
     encode = partial(sized_encoder, dim=DIM)
     return EncoderDecoder(
         VOCAB, VOCAB, encoder=encode, decoder=partial(sized_decoder, **options), shared_embedding=True
@@ -149,12 +149,12 @@ def shared(**options: object) -> EncoderDecoder:
 
 def test_both_sides_learn_a_shared_table() -> None:
     for options in ({}, {"head": TiedHead}):
-        model, (src, mask) = shared(**options).double(), source(2, 7)
+        model, (src, mask) = build_shared(**options).double(), source(2, 7)
         torch.nn.init.normal_(model.decoder.head.weight if options else model.decoder.head.to_logits.weight)
         table = model.encoder.token_embedding.weight
         assert table is model.decoder.token_embedding.weight
         assert (table is model.decoder.head.weight) if options else True
-        # Sources of 9 and targets of 1 alone: each row's gradient can come from one side only, or from the head.
+        # Sources of only 9 and targets of only 1: each row's gradient can come from one side only, or from the head.
         model(torch.full_like(src, 9), torch.ones_like(TARGETS), mask)[..., 0].square().sum().backward()
         learnt = table.grad.abs().amax(1) > 0
         assert learnt.tolist() == [word in ((0, 1, 9) if options else (1, 9)) for word in range(VOCAB)]
@@ -168,8 +168,8 @@ def test_tables_are_apart_unless_told() -> None:
 # Dropped positions ----------------------------------------------------------------------------------------------------
 
 
-def kept(model: EncoderDecoder, mask: Tensor | None, rows: int, m: int) -> Tensor:
-    """The mask of cross-attention in training."""
+def read_mask(model: EncoderDecoder, mask: Tensor | None, rows: int, m: int) -> Tensor:
+    """Return the mask of cross-attention in training."""
     src = torch.zeros(rows, m, dtype=torch.long)
     thinned = model.train().encode(src, mask).context_mask
     assert thinned.dtype == torch.bool and thinned.shape == (rows, m)
@@ -184,14 +184,14 @@ def test_positions_are_dropped_in_training_only() -> None:
         assert model.encode(src, mask).context_mask is mask
         model.train()
         assert not torch.equal(model(src, TARGETS, mask), model(src, TARGETS, mask))
-        # The encoder itself reads all of the source.
+        # The encoder reads the full source.
         close(model.encode(src, mask).context, plain.encode(src, mask).context)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5])
 def test_a_share_of_the_positions_is_dropped(share: float) -> None:
     rows, m = 400, 50
-    lasting = kept(pair(encoded={"depth": 1}, context_dropout=share), None, rows, m)
+    lasting = read_mask(pair(encoded={"depth": 1}, context_dropout=share), None, rows, m)
     for counted, n in ((lasting.float().mean(), rows * m), (lasting[:, 0].float().mean(), rows)):
         assert counted.item() == pytest.approx(1 - share, abs=4 * (share * (1 - share) / n) ** 0.5)
     assert not (lasting == lasting[0]).all(), "each row drops its own"
@@ -214,21 +214,21 @@ def test_what_is_dropped_is_seen_by_no_token() -> None:
 
 
 def test_each_row_keeps_a_position_of_its_own() -> None:
-    """At 0.99 and with four real positions a row would be left with none in 96 of 100 cases."""
+    """A row keeps a position: at 0.99, 96 of 100 rows with four real positions would lose all."""
     rows, m = 500, 9
     real = torch.zeros(rows, m, dtype=torch.bool)
     real[:, 3:7] = True
-    lasting = kept(pair(encoded={"depth": 1}, context_dropout=0.99), real, rows, m)
+    lasting = read_mask(pair(encoded={"depth": 1}, context_dropout=0.99), real, rows, m)
     assert not lasting[:, :3].any() and not lasting[:, 7:].any()
     assert (lasting.sum(dim=1) >= 1).all()
     assert lasting.sum() < 600
-    # The one that is kept is any of the four.
+    # Any of the four may be kept.
     assert (lasting.sum(dim=0)[3:7] > 70).all()
 
 
 def test_a_row_without_a_real_position_keeps_none() -> None:
     real = torch.tensor([[True, False, False], [False, False, False]])
-    assert torch.equal(kept(pair(context_dropout=0.9), real, 2, 3), real)
+    assert torch.equal(read_mask(pair(context_dropout=0.9), real, 2, 3), real)
 
 
 # Refusals -------------------------------------------------------------------------------------------------------------
@@ -242,7 +242,7 @@ def test_refuses_a_share_of_positions_that_is_none(share: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "dim", "counts"),
+    ("tokens", "dim", "counts"),
     [
         (SOURCES, DIM, "the encoder embeds 23 tokens in 13 numbers and the decoder 11 in 13"),
         (VOCAB, SOURCE_DIM, "the encoder embeds 11 tokens in 19 numbers and the decoder 11 in 13"),
@@ -271,7 +271,7 @@ def test_refuses_to_share_tables_of_different_sizes(words: int, dim: int, counts
     ids=["short", "one row", "dimensions", "float", "long"],
 )
 def test_refuses_a_mask_that_is_none(mask: Tensor, given: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Who runs the package has no checks at run time that would speak first.
+    # Users run the package without the shape checks that would raise first.
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     rule = "it must be boolean, True for source ids and False for padding, and of the sources' shape (2, 7)"
     message = f"src_mask is {given}; {rule}"

@@ -65,7 +65,7 @@ def find(stage, path):
 
 
 def linear(inputs, outputs):
-    """FLOPs of a linear map of one token: twice its parameters."""
+    """Return the FLOPs of a linear map of one token: twice its parameters."""
     return 2 * inputs * outputs
 
 
@@ -83,7 +83,7 @@ def test_a_plain_decoder_by_hand():
     assert find(layer, "attention/branch/projection").flops == TOKENS * linear(DIM, 3 * DIM)
     assert find(layer, "attention/branch/projection").parameters == 3 * DIM * DIM
     assert find(layer, "feedforward/branch/feedforward/to_hidden").flops == TOKENS * linear(DIM, 4 * DIM)
-    # Gains of norms are in no product.
+    # Gains of norms are not in a product.
     norms = DIM * (2 * DEPTH + 1)
     without_embeddings = root.parameters - find(root, "token_embedding").parameters
     assert root.flops == TOKENS * (2 * (without_embeddings - norms) + DEPTH * 4 * TOKENS * DIM)
@@ -228,11 +228,11 @@ def test_lengths_that_are_no_good():
         outline(learned, 6)
 
 
-def merged(base, overlay):
-    """A config under another, as the command line lays them."""
+def merge(base, overlay):
+    """Merge a config with an overlay, as the command line does."""
     if not isinstance(base, dict) or not isinstance(overlay, dict) or "class_path" in overlay:
         return overlay
-    return {**base, **{name: merged(base.get(name), each) for name, each in overlay.items()}}
+    return {**base, **{name: merge(base.get(name), each) for name, each in overlay.items()}}
 
 
 @pytest.mark.slow
@@ -244,7 +244,7 @@ def test_every_variant_has_an_outline(variant):
     )
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--decoder", type=Callable[[int], Decoder])
-    options = {"class_path": "Decoder", "init_args": {**merged(base, overlay), "depth": 2}}
+    options = {"class_path": "Decoder", "init_args": {**merge(base, overlay), "depth": 2}}
     built = parser.instantiate_classes(parser.parse_object({"decoder": options}))
     with torch.device("meta"):
         decoder = built.decoder(256)
@@ -252,7 +252,7 @@ def test_every_variant_has_an_outline(variant):
     assert root.parameters == sum(parameter.numel() for parameter in decoder.parameters())
     assert root.shape == "b n 256"
     for stage in every(root):
-        # What a part holds itself, such as a gain, is more than its stages.
+        # A part may hold parameters besides its stages, such as a gain.
         assert stage.parameters >= stage.times * sum(part.parameters for part in stage.stages)
         assert stage.flops == stage.times * sum(part.flops for part in stage.stages) or not stage.stages
         assert stage.shape.split()[:1] in (["b"], ["1"], [])

@@ -15,7 +15,7 @@ from lightning_xt.nn.positions.alibi import ALiBi
 from lightning_xt.nn.positions.rotary import Rotary
 
 
-def fed(cache: Cache, n: int, window: int | None = None) -> None:
+def feed(cache: Cache, n: int, window: int | None = None) -> None:
     rows = cache.lengths.shape[0]
     cache.begin(n)
     cache[0].append("x", torch.zeros(rows, n, 1), window=window)
@@ -24,13 +24,13 @@ def fed(cache: Cache, n: int, window: int | None = None) -> None:
 
 @pytest.mark.parametrize("between", [0, 1])
 def test_truncations_of_a_window_add_up(between: int) -> None:
-    """Two of them took back more than the slack, unnoticed, and the keys they needed were overwritten."""
+    """Several truncations count together: two of them exceeded the slack, and needed keys were overwritten."""
     cache = Cache(1, 20, calls=1, slack=2)
     for _ in range(9):
-        fed(cache, 1, window=3)
+        feed(cache, 1, window=3)
     cache.truncate(7)
     for _ in range(between):
-        fed(cache, 1, window=3)
+        feed(cache, 1, window=3)
     with pytest.raises(ValueError, match="cannot remove"):
         cache.truncate(6 - 1 + between - 1)
 
@@ -38,18 +38,18 @@ def test_truncations_of_a_window_add_up(between: int) -> None:
 def test_taking_back_row_by_row_frees_the_capacity() -> None:
     cache = Cache(1, 8, calls=1)
     for _ in range(7):
-        fed(cache, 2)
+        feed(cache, 2)
         cache.truncate(cache.lengths - 1)
     assert cache.lengths.tolist() == [7]
 
 
 def test_short_rows_of_a_window_are_not_taken_back() -> None:
-    """A row shorter than the longest was counted as if its tokens had been taken back."""
+    """A short row is not truncated: it was counted as if its tokens had been taken back."""
     cache = Cache(2, 100, calls=1, slack=4)
     cache.begin(40, torch.tensor([40, 20]))
     cache[0].append("x", torch.zeros(2, 40, 1), window=3)
     cache.commit()
-    fed(cache, 1, window=3)
+    feed(cache, 1, window=3)
     cache.truncate(cache.lengths - 1)
     assert cache.lengths.tolist() == [40, 20]
 
@@ -103,7 +103,7 @@ def test_a_visible_prefix_beyond_a_short_row_shows_no_padding() -> None:
 
 @pytest.mark.parametrize("position", [Rotary, ALiBi])
 def test_constants_of_positions_stay_exact(position: type) -> None:
-    """Cast to bf16 they were off by up to 0.4 %; made on the meta device they could not be moved."""
+    """Constants stay in float32: bf16 changed them by up to 0.4 %, and meta tensors could not be moved."""
     model = decoder(attention=attention(position=position, heads=3))
     exact = [buffer.clone() for buffer in model.buffers()]
     assert exact

@@ -1,4 +1,4 @@
-"""Attention one query at a time, and all that its options promise."""
+"""Attention one query at a time, and the promises of its options."""
 
 import math
 import re
@@ -58,7 +58,7 @@ def states(rows: int, n: int, dim: int = DIM) -> Tensor:
 
 
 def naive(layer: Attention, x: Tensor, source: Tensor, mask: Tensor) -> Tensor:
-    """Queries of x over keys of source, one row, head and query after the other; mask (b, i, j)."""
+    """Compute queries of x over keys of source, one row, head and query after the other; mask (b, i, j)."""
     d, heads, kv_heads = layer.shape.dim_head, layer.shape.heads, layer.shape.kv_heads
     if layer.shape.context_dim is None:
         to_q, to_k, to_v = layer.projection.to_qkv.weight.split((heads * d, kv_heads * d, kv_heads * d))
@@ -187,7 +187,7 @@ def test_keys_of_the_context_are_made_once_while_decoding() -> None:
             sublayer.branch.projection.to_kv.register_forward_hook(lambda *_, name=name: calls.append(name))
     cache = model.new_cache(2, 7)
     steps = [model(tokens[:, :3], inputs=inputs, cache=cache)]
-    # Nothing of the context is given again, nor read if it is.
+    # The context is not passed again, and is not read if it is.
     steps += [model(tokens[:, [3]], cache=cache), model(tokens[:, [4]], inputs=inputs, cache=cache)]
     other = Inputs(context=states(2, 3, CONTEXT))
     steps += [model(tokens[:, 5:], inputs=other, cache=cache)]
@@ -220,7 +220,7 @@ def test_norms_of_queries_and_keys_are_per_head() -> None:
 @pytest.mark.parametrize("backend", ["fused", "explicit"])
 @torch.no_grad()
 def test_dropout_drops_weights_in_training_only(backend: str) -> None:
-    """The first token sees itself alone: in each head its only weight is dropped or doubled."""
+    """The first token sees only itself, so its one weight in each head is dropped or doubled."""
     attention = layer(heads=1, dropout=0.5, backend=backend)
     x = states(1, 2).expand(1000, -1, -1)
     kept, _ = attention(x, sequence(2), Inputs(), Trace(), None)
@@ -353,7 +353,7 @@ def test_refuses_parts_that_touch_heads_where_there_are_none(options: dict[str, 
 @pytest.mark.parametrize("mask", ["none", "boolean", "boolean of each row", "bias"])
 @pytest.mark.parametrize("kv_heads", [HEADS, 2, 1])
 def test_a_single_query_in_bfloat16_gathers_the_same(kv_heads: int, mask: str) -> None:
-    """Against plain products in float64."""
+    """A single query in bfloat16 agrees with plain products in float64."""
     q, k, v = (torch.randn(2, h, n, d).bfloat16() for h, n, d in ((HEADS, 1, 6), (kv_heads, 17, 6), (kv_heads, 17, 5)))
     given = {
         "none": None,
@@ -381,7 +381,7 @@ def test_a_single_query_in_bfloat16_gathers_the_same(kv_heads: int, mask: str) -
 def test_decoding_in_bfloat16_agrees_with_the_explicit_backend(
     options: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rows of different lengths, so that there is a mask."""
+    """Rows of different lengths need a mask and still agree."""
     alone: list[Tensor] = []
     monkeypatch.setattr(
         "lightning_xt.nn.attention.kernels.fused.attend_single_query",

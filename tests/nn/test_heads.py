@@ -1,4 +1,4 @@
-"""Heads: products by hand, and one table that stays one."""
+"""Heads: products by hand, and a tied table."""
 
 import copy
 import pickle
@@ -31,13 +31,13 @@ def test_tied_head_scores_by_the_embeddings() -> None:
     assert TiedHead(embedding)(torch.tensor([[[0.0, 2.0, 0.0]]])).tolist() == [[[2.0, 8.0, 14.0, 20.0, 26.0]]]
 
 
-def tied(model: Decoder) -> bool:
+def is_tied(model: Decoder) -> bool:
     return model.head.weight is model.token_embedding.weight
 
 
 def test_a_tied_table_is_one_parameter_and_learns_from_both_ends() -> None:
     model = decoder(head=TiedHead)
-    assert tied(model)
+    assert is_tied(model)
     untied = sum(p.numel() for p in decoder().parameters())
     assert sum(p.numel() for p in model.parameters()) == untied - VOCAB * DIM
     model(torch.zeros(1, 3, dtype=torch.long))[..., 7].sum().backward()
@@ -49,11 +49,11 @@ def test_a_tied_table_is_one_parameter_and_learns_from_both_ends() -> None:
 
 def test_a_tied_table_stays_tied() -> None:
     model = decoder(head=TiedHead)
-    assert tied(copy.deepcopy(model))
-    assert tied(pickle.loads(pickle.dumps(model)))
-    assert tied(copy.deepcopy(model).double())
+    assert is_tied(copy.deepcopy(model))
+    assert is_tied(pickle.loads(pickle.dumps(model)))
+    assert is_tied(copy.deepcopy(model).double())
     fresh = decoder(head=TiedHead)
     fresh.load_state_dict(model.state_dict())
-    assert tied(fresh)
+    assert is_tied(fresh)
     tokens = torch.randint(0, VOCAB, (2, 7))
     assert torch.equal(fresh(tokens), model(tokens))

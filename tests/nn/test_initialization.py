@@ -1,4 +1,4 @@
-"""The table of starts, row by row, on maps large enough for their standard deviation to be measured."""
+"""Initial values row by row of the table, on maps large enough to measure their standard deviation."""
 
 import math
 from functools import partial

@@ -43,12 +43,12 @@ def test_softmax_gives_a_query_that_sees_nothing_no_weight() -> None:
 
 
 def test_softmax_sums_in_float32() -> None:
-    """Added one by one in bfloat16, 1 + 1 + ... stops at 256: the next number is 258."""
+    """Softmax sums in float32: in bfloat16, 1 + 1 + ... stops at 256, because the next number is 258."""
     scores = torch.zeros(1, 1, 1, 1000, dtype=torch.bfloat16)
     weights = Softmax(SHAPE)(scores, torch.ones(1, 1, 1, 1000, dtype=torch.bool))
     assert weights.dtype == torch.bfloat16
     assert weights[0, 0, 0, 0].item() == torch.tensor(1 / 1000, dtype=torch.bfloat16).item()
-    # exp(0.5), the score rounded only once.
+    # exp(0.5): the score is rounded only once.
     pair = Softmax(SHAPE)(torch.tensor([[[[0.5, 0.0]]]], dtype=torch.bfloat16), torch.ones(1, 1, 1, 2) > 0)
     exact = math.exp(0.5) / (1 + math.exp(0.5))
     assert pair[0, 0, 0, 0].item() == torch.tensor(exact, dtype=torch.bfloat16).item()

@@ -1,4 +1,4 @@
-"""Placements: where the norms stand, recorded while a model runs."""
+"""Placements: the places of norms, recorded while a model runs."""
 
 from collections.abc import Callable
 
@@ -25,7 +25,7 @@ ORDERS = {
 
 
 class Plain(Norm):
-    """Leaves a vector as it is, so that only the order of calls matters."""
+    """Norm that returns its input, so that only the order of calls matters."""
 
     def __init__(self, shape: LayerShape) -> None:
         super().__init__()
@@ -37,11 +37,11 @@ class Plain(Norm):
 def record(module: nn.Module, method: str, word: str, words: list[str]) -> None:
     original: Callable[..., object] = getattr(module, method)
 
-    def recorded(*args: object, **options: object) -> object:
+    def call_and_record(*args: object, **options: object) -> object:
         words.append(word)
         return original(*args, **options)
 
-    setattr(module, method, recorded)
+    setattr(module, method, call_and_record)
 
 
 @pytest.mark.parametrize("placement", ORDERS)
@@ -66,7 +66,7 @@ def test_every_norm_has_a_gain_of_its_own(placement: type[Placement]) -> None:
 
 
 def test_one_sublayer_by_hand() -> None:
-    """x, out and a norm that doubles: what is read, what is written, what is left."""
+    """With a norm that doubles, each placement reads, writes and closes as its formula says."""
 
     class Double(Plain):
         def forward(self, x: Tensor, inputs: Inputs) -> Tensor:

@@ -70,8 +70,8 @@ def test_alibi_refuses_heads_it_has_not(biased_heads: int) -> None:
         ALiBi(shape(), biased_heads=biased_heads)
 
 
-def turned(x: list[float], at: int, rotary_dim: int, base: float) -> list[float]:
-    """One head of one token, turned pair by pair as complex numbers."""
+def rotate_by_hand(x: list[float], at: int, rotary_dim: int, base: float) -> list[float]:
+    """Rotate one head of one token, pair by pair as complex numbers."""
     half = rotary_dim // 2
     out = list(x)
     for k in range(half):
@@ -90,7 +90,7 @@ def test_rotary_is_multiplication_by_complex_numbers(rotary_dim: int | None, bas
         for b in range(2):
             for h in range(3):
                 for n in range(5):
-                    expected = turned(x[b, h, n].tolist(), int(at[b, n]), rotary_dim or 6, base)
+                    expected = rotate_by_hand(x[b, h, n].tolist(), int(at[b, n]), rotary_dim or 6, base)
                     assert out[b, h, n].tolist() == pytest.approx(expected, abs=1e-5)
 
 
@@ -121,7 +121,7 @@ def test_rotary_keeps_float32_angles_in_a_bfloat16_model() -> None:
     x = torch.ones(1, 1, 1, 6, dtype=torch.bfloat16)
     at = [rotary.rotate_keys(x, torch.tensor([[n]])) for n in (1000, 1003)]
     assert at[0].dtype == torch.bfloat16 and not torch.equal(*at)
-    assert at[0].flatten().tolist() == pytest.approx(turned([1.0] * 6, 1000, 6, 10_000.0), abs=0.02)
+    assert at[0].flatten().tolist() == pytest.approx(rotate_by_hand([1.0] * 6, 1000, 6, 10_000.0), abs=0.02)
 
 
 @pytest.mark.parametrize("rotary_dim", [0, 3, 8])
@@ -131,7 +131,7 @@ def test_rotary_refuses_widths_it_cannot_pair(rotary_dim: int) -> None:
 
 
 def bucket_of_t5(relative: int, bidirectional: bool, num_buckets: int, max_distance: int) -> int:
-    """`_relative_position_bucket` of the T5 release for one pair; relative = key position - query position."""
+    """Compute `_relative_position_bucket` of the T5 release for one pair; relative = key position - query position."""
     bucket = 0
     if bidirectional:
         num_buckets //= 2
@@ -160,7 +160,7 @@ def test_relative_bias_reads_the_bucket_of_t5(causal: bool, num_buckets: int, ma
 
 
 def test_relative_bias_buckets_by_hand() -> None:
-    # 16 distances alone, then 16 + 16 * log(d / 16) / log(8): 32 -> 21.3, 64 -> 26.7, 128 and more -> 31.
+    # 16 single distances, then 16 + 16 * log(d / 16) / log(8): 32 -> 21.3, 64 -> 26.7, 128 and more -> 31.
     position = RelativeBias(shape())
     with torch.no_grad():
         position.table.copy_(torch.arange(32)[:, None].expand(-1, 3))

@@ -63,31 +63,31 @@ def test_multi_head_tells_the_maps_of_each_weight(context_dim: int | None) -> No
     assert {f"{name}.weight" for name in projection.stacked_rows} <= projection.state_dict().keys()
 
 
-def turned(x: Tensor, at: int) -> Tensor:
-    """Rotary positions on one vector, pairs (f, f + half) as complex numbers."""
+def rotate(x: Tensor, at: int) -> Tensor:
+    """Apply rotary positions to one vector, pairs (f, f + half) as complex numbers."""
     half = len(x) // 2
     pairs = [complex(x[f], x[f + half]) * cmath.exp(1j * at * 10_000.0 ** (-f / half)) for f in range(half)]
     return torch.tensor([z.real for z in pairs] + [z.imag for z in pairs], dtype=x.dtype)
 
 
-def compressed(x: Tensor, weight: Tensor, gain: Tensor) -> Tensor:
+def compress(x: Tensor, weight: Tensor, gain: Tensor) -> Tensor:
     latent = weight @ x
     return latent / ((latent**2).mean() + 1e-6).sqrt() * gain
 
 
 def latent_attention(layer: Attention, x: Tensor) -> Tensor:
-    """Equations 9 to 19 of the paper (RMSNorm after each compression, as its section 3.1.2 adds), token by token."""
+    """Compute equations 9 to 19 of the paper (RMSNorm after each compression, as its section 3.1.2 adds), by token."""
     p, w = layer.projection, dict(layer.named_parameters())
     d, r, h = p.dim_head, p.rotated_dim, p.heads
     rows = []
     for row in x:
         keys, values, out = [[] for _ in range(h)], [[] for _ in range(h)], []
         for t, token in enumerate(row):
-            c_kv = compressed(token, w["projection.to_latent.linear.weight"], w["projection.to_latent.gain"])
-            k_r = turned(w["projection.to_rotated_key.weight"] @ token, t)
+            c_kv = compress(token, w["projection.to_latent.linear.weight"], w["projection.to_latent.gain"])
+            k_r = rotate(w["projection.to_rotated_key.weight"] @ token, t)
             c_q = token
             if "projection.to_query_latent.gain" in w:
-                c_q = compressed(
+                c_q = compress(
                     token, w["projection.to_query_latent.linear.weight"], w["projection.to_query_latent.gain"]
                 )
             heads = []
@@ -96,7 +96,7 @@ def latent_attention(layer: Attention, x: Tensor) -> Tensor:
                 keys[head].append(torch.cat((w["projection.to_keys.weight"][mine] @ c_kv, k_r)))
                 values[head].append(w["projection.to_values.weight"][mine] @ c_kv)
                 q = w["projection.to_q.weight"][head * (d + r) : (head + 1) * (d + r)] @ c_q
-                q = torch.cat((q[:d], turned(q[d:], t)))
+                q = torch.cat((q[:d], rotate(q[d:], t)))
                 weights = [math.exp(q @ k / math.sqrt(d + r)) for k in keys[head]]
                 heads.append(sum(a * v for a, v in zip(weights, values[head], strict=True)) / sum(weights))
             out.append(w["to_out.weight"] @ torch.cat(heads))
@@ -135,18 +135,18 @@ def test_latent_remembers_one_latent_and_one_rotated_key_per_token() -> None:
 
 
 def test_latent_never_expands_what_it_remembers() -> None:
-    """One query over many latents reads them as they are; as many queries as keys expand them. The result is one."""
+    """One query reads many latents without expansion; as many queries as keys expand them, with the same result."""
     layer = Attention(LayerShape(dim=DIM), heads=HEADS, dim_head=DIM_HEAD, projection=Latent).double()
     x = torch.randn(2, 5, DIM, dtype=torch.float64)
     widths = []
     original = layer.projection.attend
 
     def attend(q: Tensor, k: Tensor, v: Tensor, kernel: object) -> Tensor:
-        def watched(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        def watch(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             widths.append((q.shape[-1], k.shape[1], v.shape[-1]))
             return kernel(q, k, v)
 
-        return original(q, k, v, watched)
+        return original(q, k, v, watch)
 
     layer.projection.attend = attend
     expanded, _ = layer(x, sequence(5), Inputs(), Trace(), None)

@@ -67,7 +67,7 @@ def test_fresh_hyper_connections_are_copies_of_one_plain_residual(index: int) ->
 
 
 def test_a_fresh_model_with_hyper_connections_is_the_plain_model() -> None:
-    """The norm after the last layer divides the number of streams out."""
+    """A fresh model equals the plain one: the norm after the last layer divides by the number of streams."""
     plain, hyper = decoder().double(), decoder(residual=partial(HyperConnection, num_streams=3)).double()
     torch.nn.init.normal_(plain.head.to_logits.weight)
     hyper.load_state_dict(plain.state_dict(), strict=False)

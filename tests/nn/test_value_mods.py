@@ -1,4 +1,4 @@
-"""Value residual by hand, and where in a model it takes its values from."""
+"""Value residual by hand, and the source of its values in a model."""
 
 import math
 from functools import partial

@@ -1,4 +1,4 @@
-"""Losses by hand, and what forgetful masking hides."""
+"""Losses by hand, and the tokens that forgetful masking hides."""
 
 import math
 
@@ -15,7 +15,7 @@ from lightning_xt.objectives.next_token import NextToken
 
 
 class Recorder:
-    """A model that gives the same logits whatever it reads, and keeps what it was given."""
+    """Model that returns constant logits, and records its inputs."""
 
     def __init__(self, logits: Tensor) -> None:
         self.logits = logits
@@ -94,7 +94,7 @@ def test_the_gradient_is_that_of_the_mean() -> None:
 
 
 def test_bfloat16_logits_are_summed_in_float32() -> None:
-    """A bfloat16 total of 2000 times log 11 would be a multiple of 32."""
+    """Losses are summed in float32: a bfloat16 total of 2000 times log 11 would be a multiple of 32."""
     loss = cross_entropy(torch.zeros(1, 2000, 11, dtype=torch.bfloat16), torch.zeros(1, 2000, dtype=torch.long))
     assert loss.total.dtype == torch.float32
     assert loss.total.item() == pytest.approx(2000 * math.log(11), rel=1e-5)
@@ -154,14 +154,14 @@ def test_evaluation_of_the_forgetful_objective_is_plain() -> None:
     assert recorder.calls[0][1] is None
 
 
-def hidden(objective: ForgetfulNextToken, rows: int, n: int) -> Tensor:
+def find_hidden(objective: ForgetfulNextToken, rows: int, n: int) -> Tensor:
     recorder = Recorder(torch.zeros(rows, n, VOCAB))
     objective.train()(recorder, torch.randint(0, VOCAB, (rows, n + 1)))
     return recorder.calls[0][1].hidden
 
 
 def test_the_first_token_is_never_hidden() -> None:
-    drawn = hidden(ForgetfulNextToken(max_fraction=0.99), 500, 7)
+    drawn = find_hidden(ForgetfulNextToken(max_fraction=0.99), 500, 7)
     assert not drawn[:, 0].any()
     assert drawn[:, 1:].any(0).all()
 
@@ -169,7 +169,7 @@ def test_the_first_token_is_never_hidden() -> None:
 @pytest.mark.parametrize("max_fraction", [0.15, 0.6])
 def test_a_row_hides_a_fraction_uniform_up_to_the_largest(max_fraction: float) -> None:
     rows, n = 1500, 401
-    fractions = hidden(ForgetfulNextToken(max_fraction=max_fraction), rows, n)[:, 1:].float().mean(1)
+    fractions = find_hidden(ForgetfulNextToken(max_fraction=max_fraction), rows, n)[:, 1:].float().mean(1)
     # A uniform fraction has mean m / 2 and deviation m / sqrt(12); the error of the mean is that over sqrt(rows).
     assert fractions.mean().item() == pytest.approx(max_fraction / 2, abs=4 * max_fraction / math.sqrt(12 * rows))
     thirds = torch.tensor([max_fraction / 3, 2 * max_fraction / 3])
@@ -179,28 +179,28 @@ def test_a_row_hides_a_fraction_uniform_up_to_the_largest(max_fraction: float) -
 
 
 def test_a_fraction_of_zero_hides_nothing() -> None:
-    assert not hidden(ForgetfulNextToken(max_fraction=0.0), 50, 7).any()
+    assert not find_hidden(ForgetfulNextToken(max_fraction=0.0), 50, 7).any()
 
 
 @torch.no_grad()
 def test_what_is_hidden_has_no_influence() -> None:
-    """The loss of the targets after tokens that are seen does not move when a hidden token does."""
+    """The loss of targets after visible tokens does not depend on hidden tokens."""
     model, tokens = randomise(decoder), torch.randint(0, VOCAB, (4, 12))
     objective = ForgetfulNextToken(max_fraction=0.9).train()
     drawn: list[Tensor] = []
 
-    def watched(tokens: Tensor, *, inputs: Inputs | None = None) -> Tensor:
+    def watch(tokens: Tensor, *, inputs: Inputs | None = None) -> Tensor:
         drawn.append(inputs.hidden)
         return model(tokens, inputs=inputs)
 
     def loss(tokens: Tensor, scored: Tensor) -> float:
         torch.manual_seed(11)
-        return objective(watched, tokens, scored).mean.item()
+        return objective(watch, tokens, scored).mean.item()
 
     loss(tokens, torch.ones(4, 11, dtype=torch.bool))
     mask = drawn[0]
     assert mask.sum() > 5
-    # Targets that are hidden tokens themselves change when those do: score only what reads and predicts seen ones.
+    # A hidden token that is a target changes the loss, so only pairs of visible tokens are scored.
     scored = ~mask & ~torch.cat((mask[:, 1:], torch.zeros(4, 1, dtype=torch.bool)), dim=1)
     other = tokens.clone()
     other[:, :-1] = torch.where(mask, (tokens[:, :-1] + 1) % VOCAB, tokens[:, :-1])

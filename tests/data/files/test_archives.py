@@ -1,4 +1,4 @@
-"""Zip archives: what is taken, in which order, and what is refused."""
+"""Zip archives: their entries, their order, and refusals."""
 
 import io
 import stat
@@ -107,7 +107,7 @@ def test_an_archive_that_was_cut_off(path, kept):
 
 
 def test_entries_that_are_cut_off_though_the_directory_is_there(path):
-    """A directory at the end that promises more than there is."""
+    """Entries are checked against a directory that promises more than there is."""
     content = bytearray(write(path, [("a.txt", b"text")], zipfile.ZIP_STORED).read_bytes())
     start = content.index(b"PK\x01\x02")
     content[start + 20 : start + 28] = struct.pack("<II", 1000, 1000)
@@ -119,7 +119,7 @@ def test_entries_that_are_cut_off_though_the_directory_is_there(path):
 @pytest.mark.parametrize(
     ("offset", "value"),
     [(6, struct.pack("<H", 99)), (46, b"\xff")],
-    ids=["a version of the future", "a name that is none"],
+    ids=["a version of the future", "an empty name"],
 )
 def test_a_forged_directory(path, offset, value):
     content = bytearray(write(path, [("\u00e9.txt", b"text")]).read_bytes())
@@ -131,7 +131,7 @@ def test_a_forged_directory(path, offset, value):
 
 
 def test_a_bomb_of_many_entries(path, monkeypatch):
-    """Each entry is small; all of them together are not, whatever the archive says."""
+    """Entries count together: each is small, but the sum is not."""
     monkeypatch.setattr(reading, "FREE_OUTPUT", 0)
     write(path, [(f"{n:02}.txt", bytes(100_000)) for n in range(20)])
     monkeypatch.setattr(reading, "MAX_EXPANSION", 1_950_000 / path.stat().st_size)

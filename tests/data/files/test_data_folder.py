@@ -1,4 +1,4 @@
-"""The data folder: whole files or none."""
+"""The data folder: complete files or no file."""
 
 import errno
 import os
@@ -27,12 +27,12 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def elsewhere(tmp_path):
-    """The folder of the user's cache."""
+    """Return the folder of the user's cache."""
     return tmp_path / "cache" / "lightning-xt" / "prepared"
 
 
 def forbid(monkeypatch, folder, number=errno.EACCES):
-    """Makes a folder one that cannot be written, which file modes do not for root."""
+    """Make a folder read-only, which file modes do not for root."""
     opened = os.open
     Path(folder).mkdir(parents=True, exist_ok=True)
 
@@ -92,7 +92,7 @@ def test_a_data_folder_that_must_not_be_written(folder, elsewhere, monkeypatch, 
     forbid(monkeypatch, folder, number)
     assert store("x", KEY, lambda: [b"abc"]) == elsewhere / "x-0123456789abcdef.bin"
     assert store("x", KEY, lambda: pytest.fail("prepared twice")).read_bytes() == b"abc"
-    # What is there needs neither a lock nor a right to write.
+    # An existing file needs neither a lock nor a right to write.
     assert store("y", KEY, lambda: pytest.fail("prepared twice")).read_bytes() == b"there"
     forbid(monkeypatch, elsewhere, number)
     with pytest.raises(OSError, match=rf"to {elsewhere} \({os.strerror(number)}\); free it or make it writable"):
@@ -120,7 +120,7 @@ def test_sources_are_closed_with_the_first_error(folder):
         finally:
             closed.append(1)
 
-    # The error that is kept here keeps the frames that hold the stream.
+    # The kept error holds the frames with the stream.
     with pytest.raises(TypeError) as kept:
         store("x", KEY, chunks)
     assert closed == [1] and kept.traceback and os.listdir(folder) == []
@@ -155,7 +155,7 @@ print(store("x", key, chunks).read_bytes() == b"".join(bytes([n]) * 65536 for n 
 """
 
 
-def started(how):
+def start(how):
     command = [sys.executable, "-c", PROCESS, how, KEY]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "ready\n"
@@ -168,7 +168,7 @@ def go(process):
 
 
 def test_two_processes_prepare_at_once(folder):
-    processes = [started("on"), started("on")]
+    processes = [start("on"), start("on")]
     for process in processes:
         go(process)
     outputs = [process.communicate(timeout=60)[0] for process in processes]
@@ -177,7 +177,7 @@ def test_two_processes_prepare_at_once(folder):
 
 
 def test_a_writer_that_is_killed(folder):
-    process = started("stop")
+    process = start("stop")
     go(process)
     assert process.stdout.readline() == "opened\n"
     while not any(path.stat().st_size > 2**20 for path in folder.glob(".*.part")):
@@ -187,7 +187,7 @@ def test_a_writer_that_is_killed(folder):
     (part,) = folder.glob(".*.part")
     path = store("x", KEY, lambda: [b"abc"])
     assert path.read_bytes() == b"abc" and sorted(folder.iterdir()) == [path]
-    # Also where another process wrote the file meanwhile.
+    # The same holds if another process has written the file meanwhile.
     part.touch()
     other = part.with_name(part.name.replace(KEY[:16], "0" * 16))
     other.touch()
@@ -203,7 +203,7 @@ def test_a_writer_that_may_be_at_work(folder, writer):
     part.touch()
     store("x", KEY, lambda: pytest.fail("prepared twice"))
     assert sorted(folder.iterdir()) == [part, path]
-    # Nobody has written to it for an hour.
+    # An hour without a write.
     os.utime(part, (time.time() - folders.ABANDONED - 60,) * 2)
     store("x", KEY, lambda: pytest.fail("prepared twice"))
     assert sorted(folder.iterdir()) == [path]

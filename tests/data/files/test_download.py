@@ -1,4 +1,4 @@
-"""Downloads from a server of this process that cuts, lies and forgets."""
+"""Downloads from a server in this process that cuts, lies and forgets."""
 
 import errno
 import hashlib
@@ -20,7 +20,7 @@ CONTENT = bytes(range(256)) * 40  # 10,240 bytes
 
 
 class Server(ThreadingHTTPServer):
-    """Serves `content` at every path, and keeps the headers of each request."""
+    """Server of `content` at every path, which records the headers of each request."""
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
@@ -38,7 +38,7 @@ class Server(ThreadingHTTPServer):
         self.sent = []
 
     def handle_error(self, request, client_address):
-        """Says nothing: clients that hang up are what is tested."""
+        """Print nothing: the tests hang up on purpose."""
 
     @property
     def url(self):
@@ -65,7 +65,7 @@ class Handler(BaseHTTPRequestHandler):
         server.sent.append(len(body))
         self.close_connection = True
         if server.reset:
-            # To wait for nothing when it is closed: what the other side has not read is lost.
+            # Close without waiting: data that the other side has not read are lost.
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             os.close(self.connection.detach())
 
@@ -96,7 +96,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving():
+def serve():
     server = Server()
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
@@ -115,7 +115,7 @@ def _no_proxy(monkeypatch):
 
 @pytest.fixture
 def server():
-    with serving() as server:
+    with serve() as server:
         yield server
 
 
@@ -125,7 +125,7 @@ def file(tmp_path):
 
 
 def cut_off(server, file, after=4000):
-    """Begins a download that the server ends early."""
+    """Begin a download that the server ends early."""
     server.cut = after
     with pytest.raises(OSError, match="the connection ended after"):
         download(server.url, file)
@@ -266,7 +266,7 @@ def test_a_part_file_is_never_taken_for_the_file(server, file, content):
 
 
 def test_a_killed_process_leaves_what_the_next_goes_on_from(server, file):
-    # As large as no buffer between server and client is, so that the process is killed before the end.
+    # Larger than any buffer between server and client, so that the process is killed before the end.
     server.content = CONTENT * 4000
     script = f"""
 import os, signal
@@ -355,7 +355,7 @@ def test_a_server_that_refuses_for_now_costs_nothing_that_has_arrived(server, fi
 
 
 def test_nobody_answers(file):
-    with serving() as server:
+    with serve() as server:
         url = server.url
     with pytest.raises(OSError, match=rf"cannot download {url} \(Connection refused\); run the command again, or put"):
         download(url, file)

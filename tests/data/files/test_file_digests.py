@@ -30,14 +30,14 @@ def file(tmp_path):
 
 @pytest.fixture
 def reads(monkeypatch):
-    """The files that were read, in order; files are taken for old."""
+    """Record the files that were read, in order; files count as old."""
     found = []
 
-    def noted(path, blocks=file_digests.read_raw_blocks):
+    def read_and_record(path, blocks=file_digests.read_raw_blocks):
         found.append(path.name)
         return blocks(path)
 
-    monkeypatch.setattr(file_digests, "read_raw_blocks", noted)
+    monkeypatch.setattr(file_digests, "read_raw_blocks", read_and_record)
     monkeypatch.setattr(file_digests, "RECENT", -1.0)
     return found
 
@@ -81,7 +81,7 @@ def test_a_file_that_changed_is_read_again(prepared, file, reads, tmp_path, chan
 
 
 def test_a_file_of_this_moment_is_not_remembered(prepared, file, reads, monkeypatch):
-    """It may change again within the same tick of the clock, with the same size."""
+    """A new file is not remembered, because it may change again within a tick of the clock, with the same size."""
     monkeypatch.setattr(file_digests, "RECENT", 2.0)
     status = file.stat()
     for age, expected in ((1.9, False), (2.1, True)):
@@ -112,7 +112,7 @@ def test_a_memo_that_is_none(prepared, file, reads, content):
 
 
 def test_where_nothing_can_be_written(prepared, file, reads, tmp_path, monkeypatch):
-    """Memos go to the cache where the data folder is not to be written, or nowhere."""
+    """Memos go to the cache if the data folder is read-only, or nowhere."""
     (tmp_path / "data").write_text("no folder")
     assert hash_file(file) == hash_file(file) == ABC and reads == ["file"]
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "data"))

@@ -1,4 +1,4 @@
-"""JSON lines: read_texts, and every way in which a line has none."""
+"""JSON lines: read_texts, and every kind of line without a text."""
 
 import json
 

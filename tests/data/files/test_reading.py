@@ -1,4 +1,4 @@
-"""Plain and compressed files as read_blocks, and what is wrong with those that are none."""
+"""Plain and compressed files by read_blocks, and damaged ones."""
 
 import gzip
 
@@ -34,7 +34,7 @@ def test_a_gzip_file_that_was_cut_off(packed, kept):
         list(read_blocks(packed))
 
 
-def damaged(content, what):
+def damage(content, what):
     if what == "checksum":
         return content[:-8] + bytes([content[-8] ^ 1]) + content[-7:]
     if what == "middle":
@@ -44,7 +44,7 @@ def damaged(content, what):
 
 @pytest.mark.parametrize("what", ["checksum", "middle", "text", "more after it"])
 def test_a_gzip_file_that_is_damaged(packed, what):
-    packed.write_bytes(damaged(gzip.compress(TEXT), what))
+    packed.write_bytes(damage(gzip.compress(TEXT), what))
     with pytest.raises(ValueError, match=r"text.txt.GZ is cut off, damaged or not a gz file \(.+\); get it again"):
         list(read_blocks(packed))
 
@@ -61,7 +61,7 @@ def test_a_bomb(tmp_path, monkeypatch):
     size = path.stat().st_size
     monkeypatch.setattr(reading, "BLOCK", 10_000)
     assert size * 200 < 1_000_000
-    # Anything may expand to what no machine minds.
+    # Any ratio is allowed up to a harmless size.
     assert reading.FREE_OUTPUT == 64 << 20 and len(b"".join(read_blocks(path))) == 1_000_000
     monkeypatch.setattr(reading, "FREE_OUTPUT", 0)
     found = read_blocks(path)

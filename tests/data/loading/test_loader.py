@@ -1,4 +1,4 @@
-"""What Lightning is handed."""
+"""Loaders for Lightning."""
 
 import os
 import pickle
@@ -41,7 +41,7 @@ def test_only_the_time_until_a_batch_is_there_is_waiting(monkeypatch):
     batches = Loader(slow())
     stream = iter(batches)
     assert batches.waited == 0
-    # The clock counts its readings: each wait is one longer than what happens in it.
+    # The clock counts its readings: each wait is one longer than the readings in it.
     assert (next(stream), batches.waited) == (2, 3)
     for _ in range(100):
         next(clock)
@@ -69,7 +69,7 @@ def test_batches_of_a_data_loader_are_prepared_while_others_are_used(workers):
         stream = iter(batches)
         assert [next(stream).item() for _ in range(5)] == [0, 1, 2, 3, 4]
         assert len(threads()) == 1
-        # Some are prepared, and one may be on its way.
+        # Some batches are prepared, and one may be on its way.
         stream.close()
         assert threads() == []
 
@@ -94,7 +94,7 @@ def test_no_more_batches_than_asked_for_are_taken_ahead():
 
 
 def anonymous_megabytes():
-    """What this process and its children hold in memory that is no file's."""
+    """Return the anonymous memory of this process and its children."""
     processes = ["self", *Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
     lines = [line for process in processes for line in Path(f"/proc/{process}/status").read_text().splitlines()]
     return sum(int(line.split()[1]) for line in lines if line.startswith("RssAnon:")) / 1024
@@ -110,9 +110,9 @@ def test_a_large_file_takes_no_memory(workers, tmp_path):
             sparse.truncate(megabytes << 20)
         data = TextFiles(str(file), seq_len=256, batch_size=64, num_workers=workers)
         batches = data.train_dataloader()
-        # Enough of them for a window of each stretch of 16 kB.
+        # Enough windows to reach every 16 kB of the file.
         assert sum(len(batch) for batch in islice(batches, 250)) == 16_000
         held.append(anonymous_megabytes())
-        # The workers of the smaller file must not count for the larger one.
+        # The workers of the smaller file must not count for the larger file.
         del batches
     assert held[1] - held[0] < 30

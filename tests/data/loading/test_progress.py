@@ -1,4 +1,4 @@
-"""The bar: it changes nothing, and shows itself only where someone waits and looks."""
+"""The bar: it changes nothing, and is shown only on a terminal after a while."""
 
 import io
 
@@ -11,7 +11,7 @@ from lightning_xt.data.loading.progress import with_progress
 
 @pytest.fixture
 def screen(monkeypatch):
-    """What a terminal is sent; a bar is drawn at once."""
+    """Return the output to a terminal, on which a bar is drawn at once."""
     written = io.StringIO()
     console = Console(file=written, force_terminal=True, width=200)
     monkeypatch.setattr(progress, "Console", lambda stderr: console if stderr else pytest.fail("not standard error"))
@@ -32,7 +32,7 @@ def test_blocks_pass_unchanged(screen, total):
 
 
 def test_what_is_there_already_counts(screen):
-    stream = with_progress(blocks(), "going on", 20, done=10)
+    stream = with_progress(blocks(), "resuming", 20, done=10)
     assert next(stream) == b""
     stream.close()
     assert "10/20 bytes" in screen.getvalue()

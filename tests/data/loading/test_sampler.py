@@ -1,4 +1,4 @@
-"""Which samples each process gets."""
+"""Samples of each process."""
 
 from itertools import chain, islice
 

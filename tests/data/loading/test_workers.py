@@ -1,4 +1,4 @@
-"""Processes that read batches for another."""
+"""Worker processes that read batches."""
 
 import os
 import signal
@@ -24,8 +24,8 @@ if __name__ == "__main__":
 """
 
 
-def runs(process):
-    """Whether a process runs; one that has ended may wait for somebody to ask for its exit code."""
+def is_running(process):
+    """Return whether a process runs; a zombie does not."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:
@@ -42,16 +42,16 @@ def test_they_outlive_signals_but_not_the_process_they_work_for(tmp_path):
             for place, helper in enumerate(helpers):
                 status = dict(line.split(":", 1) for line in Path(f"/proc/{helper}/status").read_text().splitlines())
                 for number in (signal.SIGTERM, signal.SIGUSR1):
-                    # The first of them ignores one of them.
+                    # The first process ignores one of the signals.
                     shielded = int(status["SigBlk"], 16) | (0 if place else int(status["SigIgn"], 16))
                     assert shielded >> (number - 1) & 1, f"{number.name} ends {helper}"
                     os.kill(helper, number)
             time.sleep(0.5)
-            assert all(map(runs, helpers))
+            assert all(map(is_running, helpers))
         finally:
             script.kill()
     end = time.monotonic() + 20
-    while any(map(runs, helpers)):
+    while any(map(is_running, helpers)):
         assert time.monotonic() < end, "a process is left"
         time.sleep(0.02)
 

@@ -1,4 +1,4 @@
-"""What a model is to copy: the solve, the splits, and the stream."""
+"""The copy task: solutions, splits, and the stream."""
 
 from itertools import islice, product
 
@@ -10,12 +10,12 @@ from lightning_xt.data.pairs.copy_task import CopyTask, solve
 from lightning_xt.data.pairs.symbol_sequences import SPLITS, Symbols, SymbolSequences, assign_splits
 
 
-def taken(data, count):
+def take(data, count):
     return list(islice(data.train_dataloader(), count))
 
 
 def sources(data, split):
-    """The sources of a split as they are, in the order of their numbers."""
+    """Return the sources of a split, in the order of their numbers."""
     batches = data.test_dataloader() if split == "test" else data.val_dataloader()
     found = {}
     for batch in batches:
@@ -42,7 +42,7 @@ def test_answers(task, expected):
 
 def test_a_batch_of_the_reference_task():
     data = CopyTask(batch_size=5)
-    (batch,) = taken(data, 1)
+    (batch,) = take(data, 1)
     assert data.vocab == {"source": 19, "target": 19, "pad": 0, "start": 1, "end": 18, "separator": None}
     assert batch.src.shape == (5, 33) and batch.tgt.shape == (5, 66) and batch.src_mask.all()
     symbols = batch.src[:, :32]
@@ -54,7 +54,7 @@ def test_a_batch_of_the_reference_task():
 
 def test_shorter_sequences_are_padded():
     data = CopyTask("reverse", num_symbols=5, min_length=1, max_length=6, batch_size=50)
-    (batch,) = taken(data, 1)
+    (batch,) = take(data, 1)
     lengths = batch.src_mask.sum(1)
     assert set(lengths.tolist()) == set(range(2, 8))
     for src, tgt, mask, length in zip(*batch, lengths.tolist(), strict=True):
@@ -62,13 +62,13 @@ def test_shorter_sequences_are_padded():
         assert src[length - 1] == 7 and (src[length:] == 0).all()
         assert tgt.tolist() == [1, *src[: length - 1].flip(0).tolist(), 7] + [0] * (7 - length)
     narrow = CopyTask(min_length=1, max_length=1000, batch_size=2)
-    widths = [batch.src_mask.sum(1).max() == batch.src.shape[1] for batch in taken(narrow, 5)]
+    widths = [batch.src_mask.sum(1).max() == batch.src.shape[1] for batch in take(narrow, 5)]
     assert all(widths)
 
 
 def test_lengths_and_symbols_are_equally_likely():
     data = CopyTask(num_symbols=3, min_length=5, max_length=8, batch_size=8000)
-    (batch,) = taken(data, 1)
+    (batch,) = take(data, 1)
     counts = torch.bincount(batch.src_mask.sum(1))[6:].double()
     assert len(counts) == 4 and (counts / 8000 - 0.25).abs().max() < 0.03
     symbols = torch.bincount(batch.src.flatten())[2:5].double()
@@ -87,13 +87,13 @@ def test_no_sequence_is_in_two_splits(options):
     other = CopyTask(**options, batch_size=3000, seed=1)
     train = {
         tuple(ids[mask].tolist())
-        for batch in (*taken(data, 1), *taken(other, 1))
+        for batch in (*take(data, 1), *take(other, 1))
         for ids, mask in zip(batch.src, batch.src_mask, strict=True)
     }
     assert test and validation and train
     assert not test & validation and not test & train and not validation & train
     if "max_length" in options:
-        # Few enough that each is met somewhere.
+        # Few enough that each occurs in a split.
         every = [c for length in (1, 2, 3) for c in product(range(2, 6), repeat=length)]
         assert test | validation | train == {(*each, 6) for each in every}
 
@@ -117,10 +117,10 @@ def test_a_sequence_is_a_function_of_seed_and_number():
 
 
 def test_batches_follow_from_the_position():
-    whole = torch.cat([batch.src for batch in taken(CopyTask(batch_size=4), 6)])
+    whole = torch.cat([batch.src for batch in take(CopyTask(batch_size=4), 6)])
     data = CopyTask(batch_size=6)
     data.load_state_dict({"samples_seen": 6, "hash": data.content_hash})
-    assert torch.equal(torch.cat([batch.src for batch in taken(data, 3)]), whole[6:])
+    assert torch.equal(torch.cat([batch.src for batch in take(data, 3)]), whole[6:])
     assert data.samples_after(6, 3) == 24
 
 
@@ -179,7 +179,7 @@ def test_options_are_checked(options, message):
 
 
 def test_a_split_that_can_hold_nothing():
-    """One sequence belongs to one split, so the others are empty."""
+    """A single sequence belongs to one split, so the others are empty."""
     full = SPLITS[int(assign_splits(Symbols(np.asarray([[2]]), np.asarray([1])))[0])]
     for split in SPLITS:
         if split == full:

@@ -1,4 +1,4 @@
-"""Batches of a user's function: drawn from states of their own, checked, and drawn again."""
+"""Batches of a user's function: drawn with isolated random states, checked, and drawn again."""
 
 import random
 import sys
@@ -14,22 +14,22 @@ from lightning_xt.data.pairs.generator_pairs import GeneratorPairs
 
 
 def cycle():
-    """Draws from all three, as the copy task of the reference library draws from torch."""
+    """Draw from all three generators, as the copy task of the reference library draws from torch."""
     while True:
         src = torch.randint(2, 9, (2, 3))
         src[0, 0], src[1, 0] = 2 + int(np.random.randint(7)), random.randint(2, 8)
         yield src, torch.cat([torch.ones(2, 1).long(), src, src], 1), torch.ones(2, 3).bool()
 
 
-def made(function=cycle, **options):
+def build(function=cycle, **options):
     return GeneratorPairs(function, **{"source_vocab_size": 9, "target_vocab_size": 9, **options})
 
 
-def taken(data, count=5):
+def take(data, count=5):
     return [batch.src.tolist() for batch in islice(data.train_dataloader(), count)]
 
 
-def yielding(*batch):
+def make_function(*batch):
     def function():
         while True:
             yield batch
@@ -38,30 +38,30 @@ def yielding(*batch):
 
 
 def test_the_stream_follows_from_the_seed():
-    assert taken(made()) == taken(made())
-    assert taken(made(seed=1)) != taken(made())
-    batch = next(iter(made().train_dataloader()))
+    assert take(build()) == take(build())
+    assert take(build(seed=1)) != take(build())
+    batch = next(iter(build().train_dataloader()))
     assert [each.dtype for each in batch] == [torch.int64, torch.int64, torch.bool]
 
 
 def test_the_model_draws_as_if_there_were_no_function():
-    def drawn():
+    def draw():
         return torch.rand(2).tolist(), np.random.rand(2).tolist(), random.random()
 
-    def seeded():
+    def draw_seeded():
         torch.manual_seed(5)
         np.random.seed(5)
         random.seed(5)
 
-    seeded()
-    alone = [drawn() for _ in range(4)]
-    whole = taken(made(), 3)
-    seeded()
-    stream = iter(made().train_dataloader())
-    beside = [drawn()]
+    draw_seeded()
+    alone = [draw() for _ in range(4)]
+    whole = take(build(), 3)
+    draw_seeded()
+    stream = iter(build().train_dataloader())
+    beside = [draw()]
     for expected in whole:
         assert next(stream).src.tolist() == expected
-        beside.append(drawn())
+        beside.append(draw())
     assert beside == alone
 
 
@@ -73,11 +73,11 @@ def test_the_states_are_given_back_when_the_function_fails():
 
 
 def test_a_resume_draws_again(caplog):
-    whole = taken(made(), 8)
-    data = made()
+    whole = take(build(), 8)
+    data = build()
     data.load_state_dict({"samples_seen": 3, "hash": None})
     with caplog.at_level("INFO"):
-        assert taken(data) == whole[3:]
+        assert take(data) == whole[3:]
     assert (
         "test_generator_pairs.cycle: the 3 batches that the run has trained on are drawn again and discarded"
         in caplog.text
@@ -86,18 +86,18 @@ def test_a_resume_draws_again(caplog):
 
 
 def test_splits_have_seeds_of_their_own():
-    data = made(validation_batches=2, test_batches=3)
+    data = build(validation_batches=2, test_batches=3)
     validation, test = list(data.val_dataloader()), list(data.test_dataloader())
     assert (len(validation), len(test)) == (2, 3)
     assert [batch.index.tolist() for batch in test] == [[0, 1], [2, 3], [4, 5]]
     assert all(batch.references is None for batch in test)
     drawn = [batch.src.tolist() for batch in (*validation, *test)]
-    assert all(each not in taken(data, 3) for each in drawn) and drawn[:2] != drawn[2:4]
-    assert [batch.src.tolist() for batch in made(validation_batches=2).val_dataloader()] == drawn[:2]
+    assert all(each not in take(data, 3) for each in drawn) and drawn[:2] != drawn[2:4]
+    assert [batch.src.tolist() for batch in build(validation_batches=2).val_dataloader()] == drawn[:2]
 
 
 def test_splits_may_be_left_out():
-    data = made(validation_batches=0, test_batches=0)
+    data = build(validation_batches=0, test_batches=0)
     data.setup("fit")
     assert data.val_dataloader() == []
     for stage, split in (("validate", "validation"), ("test", "test")):
@@ -106,7 +106,7 @@ def test_splits_may_be_left_out():
 
 
 def test_the_vocabulary():
-    assert made(target_vocab_size=12, end=11).vocab == {
+    assert build(target_vocab_size=12, end=11).vocab == {
         "source": 9,
         "target": 12,
         "pad": 0,
@@ -114,7 +114,7 @@ def test_the_vocabulary():
         "end": 11,
         "separator": None,
     }
-    data = made()
+    data = build()
     assert data.source_tokenizer.encode("5 3 8") == [5, 3, 8]
     assert data.vocab["end"] is None and data.content_hash is None
 
@@ -127,9 +127,9 @@ def test_a_function_is_found_by_its_path(tmp_path, monkeypatch):
     )
     (tmp_path / "mine/broken.py").write_text("import not_installed_at_all\n")
     monkeypatch.syspath_prepend(tmp_path)
-    data = made("mine.pairs.cycle")
+    data = build("mine.pairs.cycle")
     data.setup("fit")
-    assert len(taken(data)) == 5
+    assert len(take(data)) == 5
     for path, message in {
         "cycle": "--data.function cycle is not an import path; write module and function, such as --data.function mi",
         "nowhere.pairs.cycle": "--data.function nowhere.pairs.cycle: there is no module nowhere here; start",
@@ -138,9 +138,9 @@ def test_a_function_is_found_by_its_path(tmp_path, monkeypatch):
         "mine.pairs.SIZE": "--data.function mine.pairs.SIZE: SIZE is a int, not a function, in mine.pairs; name a func",
     }.items():
         with pytest.raises(ValueError, match=message):
-            made(path).setup("fit")
+            build(path).setup("fit")
     with pytest.raises(ModuleNotFoundError, match="not_installed_at_all"):
-        made("mine.broken.cycle").setup("fit")
+        build("mine.broken.cycle").setup("fit")
     for name in ("mine", "mine.pairs"):
         sys.modules.pop(name)
 
@@ -172,18 +172,18 @@ SRC, TGT, MASK = torch.full((2, 3), 2), torch.tensor([[1, 2], [1, 2]]), torch.on
 )
 def test_batches_are_checked(batch, message):
     with pytest.raises(ValueError, match=rf"--data.function \S*yielding\S*: batch 0 of the train split: {message}"):
-        made(yielding(*batch)).setup("fit")
+        build(make_function(*batch)).setup("fit")
     with pytest.raises(ValueError, match=f"batch 0 of the test split: {message}"):
-        made(yielding(*batch)).setup("test")
+        build(make_function(*batch)).setup("test")
 
 
 def test_a_wrong_batch_is_named():
-    def turning():
+    def turn():
         for _ in range(4):
             yield SRC, TGT, MASK
         yield SRC, TGT, MASK.int()
 
-    batches = iter(made(turning).train_dataloader())
+    batches = iter(build(turn).train_dataloader())
     assert len([next(batches) for _ in range(4)]) == 4
     with pytest.raises(ValueError, match=r"turning: batch 4 of the train split: src_mask has dtype torch\.int32"):
         next(batches)
@@ -191,20 +191,20 @@ def test_a_wrong_batch_is_named():
 
 def test_a_function_that_is_no_generator():
     with pytest.raises(ValueError, match="returns a int; it must yield batches"):
-        made(lambda: 3).setup("fit")
+        build(lambda: 3).setup("fit")
     with pytest.raises(ValueError, match=r"batch 0 of the train split: it is a dict; yield three tensors"):
-        made(lambda: iter([{}])).setup("fit")
+        build(lambda: iter([{}])).setup("fit")
     with pytest.raises(ValueError, match="it is a tuple of nothing"):
-        made(lambda: iter([()])).setup("fit")
+        build(lambda: iter([()])).setup("fit")
 
 
 def test_a_function_that_ends():
-    batches = iter(made(lambda: iter([(SRC, TGT, MASK)] * 2)).train_dataloader())
+    batches = iter(build(lambda: iter([(SRC, TGT, MASK)] * 2)).train_dataloader())
     assert len([next(batches), next(batches)]) == 2
     with pytest.raises(ValueError, match=r"ended after 2 batches of the train split; .* `while True:`"):
         next(batches)
     with pytest.raises(ValueError, match="ended after 2 batches of the test split"):
-        made(lambda: iter([(SRC, TGT, MASK)] * 2)).setup("test")
+        build(lambda: iter([(SRC, TGT, MASK)] * 2)).setup("test")
 
 
 @pytest.mark.parametrize(
@@ -220,7 +220,7 @@ def test_a_function_that_ends():
 )
 def test_options_are_checked(options, message):
     with pytest.raises(ValueError, match=message):
-        made(**options)
+        build(**options)
 
 
 def test_the_state_of_a_gpu_is_kept_apart_too(monkeypatch):
@@ -245,13 +245,13 @@ def test_the_function_may_be_any_callable():
 
 
 def test_what_the_function_raises_is_told_with_its_place():
-    data = GeneratorPairs(raising, source_vocab_size=9, target_vocab_size=9)
+    data = GeneratorPairs(raise_error, source_vocab_size=9, target_vocab_size=9)
     said = r"^--data\.function .*raising raised KeyError: 'x' \(.*test_generator_pairs\.py, line \d+\); fix it there$"
     with pytest.raises(ValueError, match=said):
         data.setup("fit")
 
 
-def raising():
+def raise_error():
     yield {}["x"]
 
 

@@ -1,4 +1,4 @@
-"""Multi30k: where its files are looked for, and how those that are absent arrive."""
+"""Multi30k: the places of its files, and the download of missing ones."""
 
 import gzip
 import os
@@ -25,7 +25,7 @@ def data_folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def server(tmp_path):
-    """Serves a folder of its own, and notes the paths that were asked for."""
+    """Serve a separate folder, and record the requested paths."""
     root = tmp_path / "served"
     root.mkdir()
 
@@ -45,7 +45,7 @@ def server(tmp_path):
 
 
 def write(folder, ending="", languages=("en", "de")):
-    """Writes all files into a folder; line n of train.en is 'train.en n'."""
+    """Write all files into a folder; line n of train.en is 'train.en n'."""
     folder.mkdir(parents=True, exist_ok=True)
     for split, count in SIZES.items():
         for language in languages:
@@ -106,7 +106,7 @@ def test_a_download_of_what_is_absent(data_folder, server):
     data = Multi30k(base_url=server.url)
     assert data.lines("train") == ALL[0]
     assert server.asked == ["/raw/train.de.gz"]
-    # From now on it is there.
+    # The file exists after that.
     assert splits(data) == ALL
     assert server.asked == ["/raw/train.de.gz", "/raw/test_2016_flickr.en.gz"]
     assert sorted(os.listdir(data_folder / "multi30k")) == sorted(os.listdir(server.root / "raw"))

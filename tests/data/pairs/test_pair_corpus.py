@@ -1,4 +1,4 @@
-"""Sentence pairs: tokenizers, what is too long, what is no good, and that predicting reads no pairs."""
+"""Sentence pairs: tokenizers, long pairs, invalid pairs, and prediction without pairs."""
 
 from itertools import islice
 
@@ -16,7 +16,7 @@ PAIRS = [("ab", "xyz"), ("c", "w"), ("defg", "v"), ("h", "uuuuu"), ("ij", "tt")]
 
 
 def corpus(folder, pairs=PAIRS, held_out=None, **options):
-    """The pairs to train on, and those to validate and test on."""
+    """Return the pairs to train on, and those to validate and test on."""
     file = folder / "train.tsv"
     file.write_text("".join(f"{source}\t{target}\n" for source, target in pairs))
     paths = {"validation": 0, "test": 0}
@@ -28,7 +28,7 @@ def corpus(folder, pairs=PAIRS, held_out=None, **options):
 
 
 def epoch(data):
-    """Source and target of each pair of the first epoch, as text, in order."""
+    """Return source and target of each pair of the first epoch, as text, in order."""
     data.setup("fit")
     table = data._training_table()
     found = []
@@ -102,7 +102,7 @@ def test_tokenizers_learn_from_the_training_split(tmp_path):
     assert shared.source_tokenizer is shared.target_tokenizer
     assert [len(shared.source_tokenizer.encode(word)) for word in ("aaaa", "cccc", "eeee")] == [1, 1, 4]
     each = corpus(tmp_path, pairs, held_out, tokenizer=BPE, shared_tokenizer=False)
-    # Known before anything is learnt.
+    # The size is known before training the tokenizer.
     assert each.vocab["source"] == each.vocab["target"] == 8000
     each.setup("validate")
     each.val_dataloader()
@@ -123,7 +123,7 @@ def test_a_tokenizer_that_learns_nothing_reads_no_training_pairs(tmp_path):
 
 
 def test_tokenizers_of_a_checkpoint_are_used(tmp_path):
-    """They come before `setup`, or after it."""
+    """Tokenizers of a checkpoint may come before `setup` or after it."""
     other = SpecialBytes()
     for stage in ("fit", "test"):
         data = corpus(tmp_path, held_out=PAIRS, tokenizer=BPE)
@@ -153,14 +153,14 @@ def test_tokenizers_of_a_checkpoint_spare_a_test_the_training_pairs(tmp_path):
 
 
 def test_the_hash_is_of_pairs_and_tokenizers(tmp_path):
-    def hashed(pairs=PAIRS, **options):
+    def build_hash(pairs=PAIRS, **options):
         data = corpus(tmp_path, pairs, **options)
         assert data.content_hash is None
         data.setup("fit")
         return data.content_hash
 
-    assert hashed() == hashed(max_tokens=99, seed=4)
-    assert len({hashed(), hashed(PAIRS[::-1]), hashed(max_length=3), hashed(tokenizer=BPE)}) == 4
+    assert build_hash() == build_hash(max_tokens=99, seed=4)
+    assert len({build_hash(), build_hash(PAIRS[::-1]), build_hash(max_length=3), build_hash(tokenizer=BPE)}) == 4
 
 
 def test_epochs_are_shuffled_by_the_seed(tmp_path):
@@ -211,7 +211,7 @@ def test_no_batches_can_be_made(tmp_path):
 
 
 class Given(PairCorpus):
-    """Serves what it is given."""
+    """Corpus of the given pairs."""
 
     def __init__(self, **splits):
         options = {"shared_tokenizer": True, "max_length": None, "too_long": "drop", "max_tokens": 64}

@@ -1,4 +1,4 @@
-"""Files of pairs: every form they come in, and what makes one useless."""
+"""Files of pairs: every format, and invalid files."""
 
 import gzip
 
@@ -15,7 +15,7 @@ FIELDS = ("en", "de")
 
 @pytest.fixture(autouse=True)
 def folders(tmp_path, monkeypatch):
-    """The current folder, and a data folder beside it."""
+    """Return the current folder, and a data folder next to it."""
     (tmp_path / "here").mkdir()
     (tmp_path / "data").mkdir()
     monkeypatch.chdir(tmp_path / "here")
@@ -154,25 +154,25 @@ def test_kinds_of_files_that_are_not_read(tmp_path):
 
 
 @pytest.fixture
-def told(monkeypatch):
+def messages(monkeypatch):
     messages = []
     monkeypatch.setattr("lightning_xt.data.pairs.pair_files.rank_zero_info", messages.append)
     return messages
 
 
-def test_pairs_with_a_blank_side_are_left_out_and_counted(told):
+def test_pairs_with_a_blank_side_are_left_out_and_counted(messages):
     pairs = PairLines(["one", "", "three", "\u00a0\t"], ["eins", "zwei", " ", ""])
     assert drop_blank(pairs, "--data.path x") == (["one"], ["eins"])
-    assert told == ["--data.path x: 3 of 4 training pairs have a blank side and are dropped"]
+    assert messages == ["--data.path x: 3 of 4 training pairs have a blank side and are dropped"]
 
 
-def test_nothing_is_said_of_pairs_that_are_whole(told):
+def test_nothing_is_said_of_pairs_that_are_whole(messages):
     pairs = PairLines(["one"], ["eins"])
     assert drop_blank(pairs, "x") is pairs
-    assert told == []
+    assert messages == []
 
 
-def test_nothing_but_blank_pairs(told):
+def test_nothing_but_blank_pairs(messages):
     with pytest.raises(ValueError, match=r"^--data.path x: every pair has a blank side; give pairs with text"):
         drop_blank(PairLines(["one", ""], ["", "zwei"]), "--data.path x")
-    assert told == []
+    assert messages == []

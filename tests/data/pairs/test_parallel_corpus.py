@@ -1,4 +1,4 @@
-"""What all sources of pairs do alike: evaluation, prediction, and a run that goes on where it stopped."""
+"""Laws of all sources of pairs: evaluation, prediction, and resuming a run where it stopped."""
 
 import warnings
 from functools import partial
@@ -19,7 +19,7 @@ LINES = [f"{n}" + "abcdefgh"[: 1 + n % 8] for n in range(40)]
 
 
 class Recorder(LightningModule):
-    """Trains one number and keeps what it was given."""
+    """Module that trains one number and records its batches."""
 
     def __init__(self):
         super().__init__()
@@ -28,7 +28,7 @@ class Recorder(LightningModule):
 
     def training_step(self, batch, batch_idx):
         self.seen.append([each.tolist() for each in batch])
-        # As a model with dropout does.
+        # A random number, as a model with dropout draws.
         return self.weight * torch.rand(()) * batch.src.double().mean()
 
     def validation_step(self, batch, batch_idx):
@@ -45,7 +45,7 @@ class Recorder(LightningModule):
 
 
 class Saver(Callback):
-    """Saves after every batch and every validation, as `ModelCheckpoint` does."""
+    """Callback that saves after every batch and every validation, as `ModelCheckpoint` does."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -84,7 +84,7 @@ def cycle():
 
 @pytest.fixture
 def kinds(tmp_path):
-    """Makes the module of a run, or that of one process of two with the same batches."""
+    """Return a function that builds the module of a run, or of one process of two with the same batches."""
     file = tmp_path / "pairs.tsv"
     file.write_text("".join(f"{line}\t{line}{line}\n" for line in LINES))
     corpus = partial(ParallelText, str(file), tokenizer=SpecialBytes, validation=0.2, seed=3)
@@ -154,10 +154,10 @@ def test_the_whole_trainer_cycle(kinds, kind, tmp_path):
 
 
 def on_rank(data, rank, world):
-    """The module as a process of several has it."""
+    """Attach a module to a trainer of several processes."""
 
     class Trainer:
-        """What a module asks of it."""
+        """Trainer with the attributes that a module reads."""
 
         distributed_sampler_kwargs = {"rank": rank, "num_replicas": world}
         overfit_batches = 0
@@ -193,7 +193,7 @@ def test_evaluation_is_dealt_out_in_whole_batches(kinds, kind, world):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_training_is_shared_out(kinds, kind):
-    """Two processes take together what one takes with the budget of both."""
+    """Two processes together take the batches that one takes with the budget of both."""
     alone = list(islice(kinds[kind]().train_dataloader(), 12))
     left, right = (list(islice(on_rank(kinds[kind](2), rank, 2).train_dataloader(), 6)) for rank in range(2))
     if kind == "GeneratorPairs":
@@ -211,7 +211,7 @@ def real_pairs(batch):
 
 
 class Gathering(Recorder):
-    """Writes what each rank was given, since processes share no memory."""
+    """Recorder that writes each rank's batches to files, because processes share no memory."""
 
     def __init__(self, folder):
         super().__init__()
@@ -237,7 +237,7 @@ def test_two_processes_train_and_measure_as_one(kinds, kind, tmp_path):
         assert [len(one[0]) + len(other[0]) for one, other in zip(seen0, seen1, strict=True)] == [
             len(whole[0]) for whole in alone.seen
         ]
-    # Whole batches in turn, and fillers where one process has fewer; what a batch holds is up to one process's options.
+    # Whole batches in turn, and fillers if one process has fewer; one process's options decide the content of a batch.
     expected = [batch.index.tolist() for batch in kinds[kind](2).val_dataloader()]
     assert (real(numbers0), real(numbers1)) == (expected[::2], expected[1::2])
     assert sorted(chain(*expected)) == list(range(len(list(chain(*expected)))))
@@ -253,10 +253,10 @@ def test_prediction_keeps_every_line(kinds, tmp_path):
     file.write_bytes(b"\n".join(lines) + b"\n")
     make = partial(ParallelText, "missing.tsv", tokenizer=SpecialBytes, max_tokens=16, predict_source=str(file))
     data = make()
-    # The pairs are not looked for.
+    # The pairs are not read.
     data.setup("predict")
     batches = list(data.predict_dataloader())
-    # Two short ones fill the room that four batches of 16 have; the shortest come first.
+    # Two short pairs fill the rest of four batches of 16; the shortest come first.
     assert [[source["id"] for source in batch] for batch in batches] == [[0, 3], [5, 2], [4], [1]]
     assert [source["text"] for source in batches[1]] == ["", "ccc"]
     unread = batches[0][1]
@@ -277,5 +277,5 @@ def test_prediction_needs_sources(kinds):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_live_objects_are_not_kept(kinds, kind):
-    """A checkpoint that loads with `weights_only=True` could not hold them."""
+    """Live objects are not saved, because a checkpoint that loads with `weights_only=True` cannot hold them."""
     assert not kinds[kind]().hparams

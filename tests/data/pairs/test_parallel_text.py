@@ -1,4 +1,4 @@
-"""ParallelText: which pairs each split holds, and the options that name them."""
+"""ParallelText: the pairs of each split, and the options that name them."""
 
 import json
 
@@ -12,7 +12,7 @@ from lightning_xt.data.tokenizers.special_bytes import SpecialBytes
 
 @pytest.fixture
 def write(tmp_path, monkeypatch):
-    """Writes sources 0, 1, ... and targets -0, -1, ... into two files of the current folder."""
+    """Return a function that writes sources 0, 1, ... and targets -0, -1, ... into two files of the current folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LIGHTNING_XT_DATA", str(tmp_path / "data"))
 
@@ -70,7 +70,7 @@ def test_both_sides_in_one_file(tmp_path, write):
     (tmp_path / "test.jsonl").write_text('{"a": "-8", "b": "8"}\n')
     data = ParallelText("x.jsonl", fields=("b", "a"), validation="val.tsv", test="test.jsonl")
     assert splits(data) == [pairs(0, 1, 2, 3), pairs(7), pairs(8)]
-    # Sources to predict are read by the same name.
+    # Sources for prediction are read by the same name.
     (tmp_path / "new.jsonl").write_text('{"b": "9"}\n')
     data = ParallelText("x.jsonl", fields=("b", "a"), predict_source="new.jsonl")
     data.setup("predict")

@@ -1,4 +1,4 @@
-"""The sources of `predict`: no line is lost, and no line stops the others."""
+"""The sources of `predict`: every line gets an answer, and an invalid line does not stop the others."""
 
 import gzip
 from pathlib import Path

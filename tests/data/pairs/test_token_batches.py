@@ -1,4 +1,4 @@
-"""Every pair once an epoch, within the budget, with little padding, and on as many processes as one likes."""
+"""Token batches: every pair once an epoch, within the budget, with little padding, on any number of processes."""
 
 from itertools import islice
 
@@ -12,7 +12,7 @@ SOURCE = RANDOM.integers(4, 40, 997)
 LENGTHS = np.stack([SOURCE, np.maximum(2, SOURCE + RANDOM.integers(-4, 5, 997))], axis=1)
 
 
-def taken(count, **options):
+def take(count, **options):
     return [batch.tolist() for batch in islice(TokenBatches(LENGTHS, **options), count)]
 
 
@@ -39,42 +39,40 @@ def test_epochs_differ_and_follow_from_the_seed():
     assert len(first) == len(second) and {tuple(sorted(part)) for part in first} != {tuple(sorted(p)) for p in second}
     assert [part.tolist() for part in TokenBatches(LENGTHS, 300, seed=1).epoch(0)] == first
     assert [part.tolist() for part in TokenBatches(LENGTHS, 300, seed=2).epoch(0)] != first
-    # Long ones and short ones do not take turns.
+    # Long and short pairs do not alternate.
     assert first != sorted(first, key=len) and first != sorted(first, key=len, reverse=True)
 
 
 def test_the_stream_is_the_epochs_one_after_the_other():
     batches = TokenBatches(LENGTHS, 300, seed=1)
     whole = [part.tolist() for number in range(3) for part in batches.epoch(number)]
-    assert taken(len(whole), max_tokens=300, seed=1) == whole
+    assert take(len(whole), max_tokens=300, seed=1) == whole
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])
 def test_it_goes_on_from_every_position(world):
-    whole = taken(150, max_tokens=600 // world, seed=5, world=world)
+    whole = take(150, max_tokens=600 // world, seed=5, world=world)
     plan = TokenBatches(LENGTHS, 600 // world, seed=5, world=world)
     sizes = [len(part) for number in range(4) for part in plan.epoch(number)]
     for done in (0, 1, 10, 49, 50, 51, 52, 53, 54, 55, 56, 57, 100):
         position = plan.samples_after(0, done)
         assert position == sum(sizes[:done])
-        assert (
-            taken(20, max_tokens=600 // world, seed=5, world=world, start=lambda at=position: at) == whole[done:][:20]
-        )
-        # In two stretches as in one.
+        assert take(20, max_tokens=600 // world, seed=5, world=world, start=lambda at=position: at) == whole[done:][:20]
+        # Two parts equal one.
         assert plan.samples_after(position, 13) == sum(sizes[: done + 13])
 
 
 def test_processes_share_the_batches_of_one():
-    alone = taken(120, max_tokens=600, seed=5)
+    alone = take(120, max_tokens=600, seed=5)
     for world in (2, 3):
-        ranks = [taken(120, max_tokens=600 // world, seed=5, rank=rank, world=world) for rank in range(world)]
+        ranks = [take(120, max_tokens=600 // world, seed=5, rank=rank, world=world) for rank in range(world)]
         for pairs, *shares in zip(alone, *ranks, strict=True):
             assert shares == [pairs[rank::world] for rank in range(world)]
             assert all(shares)
 
 
 def test_a_position_within_a_batch_goes_on_with_a_batch_after_it():
-    """As after a resume with another budget."""
+    """A position within a batch occurs after a resume with another budget."""
     plan = TokenBatches(LENGTHS, 300, seed=5)
     sizes = [len(part) for part in plan.epoch(0)]
     assert plan.samples_after(1, 1) == sizes[0] + sizes[1]
@@ -85,10 +83,10 @@ def test_a_position_within_a_batch_goes_on_with_a_batch_after_it():
 
 
 def test_the_last_batch_shares_with_the_one_before():
-    # Room for six and one left, which two processes could not share.
+    # Room for six, and one pair too many, which two processes could not split.
     assert sorted(len(part) for part in TokenBatches(np.full((7, 2), 10), 30, world=2).epoch(0)) == [3, 4]
     assert sorted(len(part) for part in TokenBatches(np.full((7, 2), 10), 60).epoch(0)) == [3, 4]
-    # The one before has none to spare.
+    # The batch before is full.
     assert [len(part) for part in TokenBatches(np.full((3, 2), 10), 10, world=2).epoch(0)] == [3]
     assert [len(part) for part in TokenBatches(np.full((2, 2), 10), 30, world=2).epoch(0)] == [2]
 

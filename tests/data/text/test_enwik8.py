@@ -1,4 +1,4 @@
-"""Enwik8: where it is looked for, what it is held to, and what becomes of a bad one."""
+"""Enwik8: the places of the file, its checks, and damaged files."""
 
 import gzip
 import hashlib
@@ -31,7 +31,7 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def server(tmp_path):
-    """Serves a folder of its own, and notes the paths that were asked for."""
+    """Serve a separate folder, and record the requested paths."""
     root = tmp_path / "served"
     root.mkdir()
 
@@ -51,7 +51,7 @@ def server(tmp_path):
 
 
 def write(path, text=TEXT):
-    """Writes a text in the form that its name tells."""
+    """Write a text in the format of its name."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".zip":
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -61,12 +61,12 @@ def write(path, text=TEXT):
     return path
 
 
-def held(split):
+def read(split):
     return bytes(split[0 : len(split)])
 
 
-def prepared(folder):
-    """The texts that were unpacked into the data folder."""
+def find_prepared(folder):
+    """Return the texts that were unpacked into the data folder."""
     return sorted(path.name for path in folder.glob("prepared/enwik8*"))
 
 
@@ -75,20 +75,20 @@ def prepared(folder):
 def test_a_file_of_the_data_folder(folder, place, name):
     file = write(folder / f"{place}{name}")
     splits = Enwik8(split_sizes=SIZES, url="http://127.0.0.1:1/unused").prepare()
-    assert held(splits.train) == TEXT[:9000]
-    assert held(splits.validation) == TEXT[9000:9500]
-    assert held(splits.test) == TEXT[9500:10000]
+    assert read(splits.train) == TEXT[:9000]
+    assert read(splits.validation) == TEXT[9000:9500]
+    assert read(splits.test) == TEXT[9500:10000]
     assert (splits.train.path == file) == (name == "enwik8")
-    assert len(prepared(folder)) == (name != "enwik8")
+    assert len(find_prepared(folder)) == (name != "enwik8")
 
 
 def test_what_needs_no_unpacking_comes_first(folder):
     write(folder / "enwik8.zip", b"z" * 10_000)
     write(folder / "enwik8.gz", b"g" * 10_000)
     data = Enwik8(split_sizes=SIZES)
-    assert held(data.prepare().test) == b"g" * 500
+    assert read(data.prepare().test) == b"g" * 500
     write(folder / "enwik8", b"r" * 10_000)
-    assert held(data.prepare().test) == b"r" * 500
+    assert read(data.prepare().test) == b"r" * 500
 
 
 @pytest.mark.parametrize("name", ["enwik8.zip", "enwik8.gz", "ENWIK8.ZIP", "enwik8", "dump.txt"])
@@ -96,11 +96,11 @@ def test_a_download(folder, server, name):
     small = write(server.root / name.lower())
     small.rename(server.root / name)
     data = Enwik8(split_sizes=SIZES, url=f"{server.url}/{name}?raw=1", md5=RIGHT.upper())
-    assert held(data.prepare().validation) == TEXT[9000:9500]
+    assert read(data.prepare().validation) == TEXT[9000:9500]
     kind = name.lower().partition("enwik8")[2]
     assert os.listdir(folder / "enwik8") == [f"enwik8{kind}"]
-    # From now on it is there.
-    assert held(data.prepare().train) == TEXT[:9000]
+    # The file exists after that.
+    assert read(data.prepare().train) == TEXT[:9000]
     assert len(server.asked) == 1
 
 
@@ -113,7 +113,7 @@ def test_unpacked_once(folder, monkeypatch):
 
 def test_the_checksum_is_computed_once(folder, monkeypatch):
     write(folder / "enwik8")
-    monkeypatch.setattr("lightning_xt.data.files.file_digests.RECENT", -1e9)  # as if the file had lain there for long
+    monkeypatch.setattr("lightning_xt.data.files.file_digests.RECENT", -1e9)  # the file counts as old
     Enwik8(split_sizes=SIZES, md5=RIGHT).prepare()
     raw_blocks = "lightning_xt.data.files.file_digests.read_raw_blocks"
     monkeypatch.setattr(raw_blocks, lambda path: pytest.fail("computed again"))
@@ -126,7 +126,7 @@ def test_a_wrong_checksum_leaves_a_file_of_the_users(folder, name):
     content = file.read_bytes()
     with pytest.raises(ValueError, match=rf"{file} has the MD5 checksum {RIGHT}, not {WRONG}; put a good copy in its"):
         Enwik8(split_sizes=SIZES, md5=WRONG).prepare()
-    assert file.read_bytes() == content and prepared(folder) == []
+    assert file.read_bytes() == content and find_prepared(folder) == []
 
 
 @pytest.mark.parametrize("name", ["enwik8", "enwik8.gz", "enwik8.zip"])
@@ -136,7 +136,7 @@ def test_a_wrong_checksum_removes_a_download(folder, server, name):
     for _ in range(2):
         with pytest.raises(ValueError, match=rf"MD5 checksum {RIGHT}, not {WRONG}; it was removed, run the command"):
             data.prepare()
-        assert os.listdir(folder / "enwik8") == [] and prepared(folder) == []
+        assert os.listdir(folder / "enwik8") == [] and find_prepared(folder) == []
     assert len(server.asked) == 2
 
 
@@ -153,13 +153,13 @@ def test_a_network_that_fails_says_where_to_put_the_file(folder, server):
     with pytest.raises(OSError, match=rf"cannot download .*404 File not found.*or put the file at {place}$") as caught:
         Enwik8(url=f"{server.url}/enwik8.zip").prepare()
     assert not place.exists()
-    # What the command line tells, and not what the network's error says.
+    # The message of the command line, not that of the network.
     assert own_sentence(caught.value) == str(caught.value)
 
 
 @pytest.fixture
 def zeros(folder):
-    """A file of the right size that takes no room."""
+    """Write a sparse file of the right size."""
     file = folder / "enwik8"
     with open(file, "wb") as content:
         content.truncate(enwik8.SIZE)
@@ -193,7 +193,7 @@ def test_splits_that_are_longer_than_the_text(folder, server):
     )
     with pytest.raises(ValueError, match=sentence):
         data.prepare()
-    # The option is wrong, not the file.
+    # The option is wrong, and the file is right.
     assert os.listdir(folder / "enwik8") == ["enwik8.zip"]
     assert len(Enwik8(split_sizes=(9000, 500, 1000)).prepare().test) == 1000
 
@@ -205,7 +205,7 @@ def test_an_archive_of_another_form(folder, names):
             archive.writestr(name, TEXT)
     with pytest.raises(ValueError, match=rf"enwik8.zip holds {len(names)} files, not one; unpack enwik8 yourself"):
         Enwik8(split_sizes=SIZES).prepare()
-    assert prepared(folder) == [] and os.listdir(folder / "prepared") == []
+    assert find_prepared(folder) == [] and os.listdir(folder / "prepared") == []
 
 
 @pytest.mark.parametrize("sizes", [(9000, 0, 500), (9000, 500), (-1, 500, 500)])

@@ -1,4 +1,4 @@
-"""Windows gathered on the device are the windows of the file."""
+"""Windows gathered on the device equal the windows of the file."""
 
 import logging
 
@@ -56,7 +56,7 @@ def test_auto_asks_for_a_gpu_with_room(tokens, monkeypatch, caplog):
     assert "the text: its 0.0 GB stay in the file, because cuda:0 has 0.0 GB free" in caplog.text
 
 
-def raising(error):
+def raise_from(error):
     def empty(*args, **kwargs):
         raise error
 
@@ -66,7 +66,7 @@ def raising(error):
 def test_auto_goes_on_from_the_file_where_copying_runs_out_of_memory(tokens, monkeypatch, caplog):
     left = iter([10**9, 5 * 10**8])
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (next(left), 0))
-    monkeypatch.setattr(torch, "empty", raising(torch.OutOfMemoryError("no room")))
+    monkeypatch.setattr(torch, "empty", raise_from(torch.OutOfMemoryError("no room")))
     with caplog.at_level(logging.INFO):
         assert load_resident(tokens, torch.device("cuda", 0), "auto", "the text") is None
     assert "the text: its 0.0 GB stay in the file, because cuda:0 has 0.5 GB free" in caplog.text
@@ -76,7 +76,7 @@ def test_auto_goes_on_from_the_file_where_copying_runs_out_of_memory(tokens, mon
     "error", [torch.OutOfMemoryError("no room"), RuntimeError("[enforce] DefaultCPUAllocator: can't allocate memory")]
 )
 def test_a_device_without_room(tokens, monkeypatch, error):
-    monkeypatch.setattr(torch, "empty", raising(error))
+    monkeypatch.setattr(torch, "empty", raise_from(error))
     with pytest.raises(ValueError, match=r"--data.resident is true, but the 0.0 GB of the text do not fit on cpu"):
         load_resident(tokens, CPU, True, "the text")
 
@@ -84,6 +84,6 @@ def test_a_device_without_room(tokens, monkeypatch, error):
 @pytest.mark.parametrize("resident", ["auto", True])
 def test_other_failures_stay_what_they_are(tokens, monkeypatch, resident):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10**9, 0))
-    monkeypatch.setattr(torch, "empty", raising(RuntimeError("device-side assert")))
+    monkeypatch.setattr(torch, "empty", raise_from(RuntimeError("device-side assert")))
     with pytest.raises(RuntimeError, match="device-side assert"):
         load_resident(tokens, torch.device("cuda", 0), resident, "the text")

@@ -1,4 +1,4 @@
-"""The embedded corpus: which files, which split."""
+"""The embedded corpus: its files and splits."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from lightning_xt.data.text.standard_library import StandardLibrary, list_source
 
 @pytest.fixture
 def tree(tmp_path, monkeypatch):
-    """43 sources m00.py to m42.py over two folders, and files that must not be taken."""
+    """Write 43 sources m00.py to m42.py into two folders, and files that must not be read."""
     monkeypatch.setenv("LIGHTNING_XT_DATA", str(tmp_path / "data"))
     root = tmp_path / "lib"
     for n in range(43):

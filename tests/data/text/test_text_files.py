@@ -1,4 +1,4 @@
-"""A file, a folder, a pattern; and every way to get it wrong."""
+"""Text files: a file, a folder, a pattern, and every mistake."""
 
 import gzip
 import json
@@ -25,22 +25,22 @@ def corpus(tmp_path, monkeypatch):
     return root
 
 
-def text_of(data):
+def read_text(data):
     splits = data.prepare()
     return splits.train.path.read_bytes()
 
 
 def test_a_folder(corpus):
-    assert text_of(TextFiles(str(corpus))) == b"qq\nzzz\nbbbbb"
-    assert text_of(TextFiles(str(corpus) + "/")) == b"qq\nzzz\nbbbbb"
+    assert read_text(TextFiles(str(corpus))) == b"qq\nzzz\nbbbbb"
+    assert read_text(TextFiles(str(corpus) + "/")) == b"qq\nzzz\nbbbbb"
 
 
 def test_a_pattern(corpus, monkeypatch):
-    assert text_of(TextFiles(f"{corpus}/**/*.txt")) == b"qq\nbbbbb"
+    assert read_text(TextFiles(f"{corpus}/**/*.txt")) == b"qq\nbbbbb"
     monkeypatch.setenv("HOME", str(corpus))
-    assert text_of(TextFiles("~/**/*.txt")) == b"qq\nbbbbb"
+    assert read_text(TextFiles("~/**/*.txt")) == b"qq\nbbbbb"
     monkeypatch.chdir(corpus)
-    assert text_of(TextFiles("?.txt")) == b"bbbbb"
+    assert read_text(TextFiles("?.txt")) == b"bbbbb"
 
 
 def test_a_name_that_looks_like_a_pattern(corpus):
@@ -78,7 +78,7 @@ def test_training_without_a_validation_split(tmp_path):
 
 def test_blocks_do_not_change_the_text(corpus, monkeypatch):
     monkeypatch.setattr(reading, "BLOCK", 2)
-    assert text_of(TextFiles(str(corpus))) == b"qq\nzzz\nbbbbb"
+    assert read_text(TextFiles(str(corpus))) == b"qq\nzzz\nbbbbb"
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def json_lines():
 
 
 def forms(root):
-    """The same documents in every form there is, as `path` and other options."""
+    """Write the same documents in every format, and return `path` and other options of each."""
     for name, text in DOCUMENTS.items():
         for folder, content in (("plain", text.encode()), ("gz", gzip.compress(text.encode()))):
             path = root / folder / (name + (".gz" if folder == "gz" else ""))
@@ -140,10 +140,10 @@ def forms(root):
 def test_every_form_gives_the_same_text(corpus):
     for path, options in forms(corpus / "forms"):
         data = TextFiles(str(corpus / "forms" / path), **options)
-        assert (path, text_of(data)) == (path, JOINED)
+        assert (path, read_text(data)) == (path, JOINED)
         assert data.separator is None
         data = TextFiles(str(corpus / "forms" / path), **options, documents="separator")
-        assert (path, text_of(data)) == (path, SEPARATED)
+        assert (path, read_text(data)) == (path, SEPARATED)
         assert data.separator == 255
 
 
@@ -152,7 +152,7 @@ def test_forms_mix(corpus):
     (corpus / "forms" / "texts.zip").rename(corpus / "a" / "y" / "texts.zip")
     (corpus / "forms" / "gz" / "e.txt.gz").rename(corpus / "a" / "f.txt.gz")
     # By name: a/e.txt, a/f.txt.gz, a/y/q.txt, a/y/texts.zip, a/z.md.
-    assert text_of(TextFiles(str(corpus / "a"))) == b"three\xe2\x82\xac\nqq\n" + JOINED + b"\nzzz\n"
+    assert read_text(TextFiles(str(corpus / "a"))) == b"three\xe2\x82\xac\nqq\n" + JOINED + b"\nzzz\n"
 
 
 def test_a_separated_file_stays_where_it_lies(corpus):
@@ -227,7 +227,7 @@ def test_compressed_files_are_read_again_only_when_they_change(corpus, tmp_path,
     path = corpus / "x.gz"
     path.write_bytes(gzip.compress(b"first" * 50))
     first = TextFiles(str(path)).prepare()
-    # Its content counts, not its name; what it holds is known from its times alone.
+    # The content counts, not the name; the times of an unchanged file are enough.
     moved = path.rename(corpus / "y.gz")
     with monkeypatch.context() as patched:
         patched.setattr(reading.gzip, "open", lambda *_: pytest.fail("unpacked again"))
@@ -235,10 +235,10 @@ def test_compressed_files_are_read_again_only_when_they_change(corpus, tmp_path,
         patched.setattr(file_digests, "read_raw_blocks", lambda *_: pytest.fail("read again"))
         assert TextFiles(str(moved)).prepare().train.path == first.train.path
     moved.write_bytes(gzip.compress(b"second" * 50))
-    assert text_of(TextFiles(str(moved))) == b"second" * 50
-    # The same bytes under a name that says that they are not packed.
+    assert read_text(TextFiles(str(moved))) == b"second" * 50
+    # The same bytes with a name that is not a compressed file's.
     plain = moved.rename(corpus / "y.bin")
-    assert text_of(TextFiles(str(corpus / "[yb].*"))).endswith(plain.read_bytes())
+    assert read_text(TextFiles(str(corpus / "[yb].*"))).endswith(plain.read_bytes())
 
 
 def test_a_source_that_changes_while_it_is_read(corpus, tmp_path, monkeypatch):
@@ -272,7 +272,7 @@ def test_two_prepare_at_once(corpus, tmp_path, monkeypatch):
     monkeypatch.setattr(reading.gzip, "open", slow)
     monkeypatch.setattr(text_files, "store", store)
     found = []
-    threads = [threading.Thread(target=lambda: found.append(text_of(TextFiles(str(path))))) for _ in range(2)]
+    threads = [threading.Thread(target=lambda: found.append(read_text(TextFiles(str(path))))) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -403,7 +403,7 @@ def test_what_was_prepared_is_no_part_of_a_corpus(tmp_path, monkeypatch):
         assert len(find_files("--data.path", str(path))) == count
     assert find_files("--data.path", str(corpus)) == expected
     assert find_files("--data.path", f"{corpus}/**") == expected
-    # Named alone, such a file is what the user wants.
+    # The user may name such a file explicitly.
     (prepared, *_) = (data / "prepared").glob("*.bin")
     assert find_files("--data.path", str(prepared)) == [prepared]
 
@@ -455,8 +455,8 @@ def test_names_that_are_not_utf_8(corpus):
     (corpus / name).write_text("text")
     with pytest.raises(ValueError, match=r"^--data.path: the path .*/b\\udcff.txt is not UTF-8; rename the file$"):
         TextFiles(str(corpus / name)).setup("fit")
-    # In a folder it disturbs nothing.
-    assert text_of(TextFiles(str(corpus))) == b"qq\nzzz\nbbbbb\ntext"
+    # In a folder the file is skipped.
+    assert read_text(TextFiles(str(corpus))) == b"qq\nzzz\nbbbbb\ntext"
 
 
 def test_a_path_is_required() -> None:

@@ -10,8 +10,8 @@ from lightning_xt.data.text.mapped_bytes import MappedBytes
 from lightning_xt.data.text.windows import EvaluationWindows, TrainingWindows, split_mix_64
 
 
-def counted(tokens, seq_len, stride, batch_size):
-    """How often each token is predicted and counted, and the least context of each, found window by window."""
+def count_naively(tokens, seq_len, stride, batch_size):
+    """Count window by window how often each token is predicted and scored, and find the least context of each."""
     windows = EvaluationWindows(tokens, seq_len, stride)
     times = np.zeros(len(tokens), dtype=int)
     context = np.full(len(tokens), -1)
@@ -34,7 +34,7 @@ def counted(tokens, seq_len, stride, batch_size):
 @pytest.mark.parametrize("length", [2, 3, 5, 6, 7, 11, 12, 13, 23, 101])
 def test_every_token_but_the_first_is_predicted_once(length, stride, batch_size):
     tokens = (np.arange(length) * 89 % 251 + 1).astype(np.uint8)
-    times, context = counted(tokens, 5, stride, batch_size)
+    times, context = count_naively(tokens, 5, stride, batch_size)
     assert times.tolist() == [0] + [1] * (length - 1)
     # Past the first window, a token has at least seq_len - stride + 1 tokens before it.
     assert (context[6:] >= 5 - (stride or 5) + 1).all()

@@ -1,4 +1,4 @@
-"""Causal attention in blocks against the whole triangle at once, and where it is used."""
+"""Causal attention in blocks against the whole triangle at once, and its conditions."""
 
 import copy
 
@@ -24,20 +24,20 @@ HEADS, KV_HEADS, DIM_HEAD, DIM_VALUE, SCALE = 4, 2, 6, 5, 0.3
 LENGTHS = pytest.mark.parametrize("n", [1, LEAST - 1, LEAST, LEAST + 1, 2 * LEAST + 2, BLOCKS * LEAST + 88])
 
 
-def given(n: int, rows: int = 2) -> tuple[Tensor, Tensor, Tensor]:
+def make_qkv(n: int, rows: int = 2) -> tuple[Tensor, Tensor, Tensor]:
     sizes = ((HEADS, DIM_HEAD), (KV_HEADS, DIM_HEAD), (KV_HEADS, DIM_VALUE))
     q, k, v = (torch.randn(rows, heads, n, dim, dtype=torch.float64, requires_grad=True) for heads, dim in sizes)
     return q, k, v
 
 
 def triangle_weights(q: Tensor, k: Tensor) -> Tensor:
-    """Weights of all pairs, later tokens' 0."""
+    """Return the weights of all pairs, 0 for later tokens."""
     k = torch.stack([k[:, h // (HEADS // KV_HEADS)] for h in range(HEADS)], dim=1)
     powers = (SCALE * torch.einsum("bhid,bhjd->bhij", q, k)).exp().tril()
     return powers / powers.sum(dim=-1, keepdim=True)
 
 
-def gathered(weights: Tensor, v: Tensor) -> Tensor:
+def gather(weights: Tensor, v: Tensor) -> Tensor:
     v = torch.stack([v[:, h // (HEADS // KV_HEADS)] for h in range(HEADS)], dim=1)
     return torch.einsum("bhij,bhje->bhie", weights, v)
 
@@ -56,8 +56,8 @@ def test_blocks_compute_the_whole_triangle(n: int) -> None:
 
 @LENGTHS
 def test_blocks_let_nothing_through_from_the_future(n: int) -> None:
-    """Exactly nothing: later keys and values, however large, change no bit before them."""
-    q, k, v = (t.detach() for t in given(n))
+    """Later keys and values, however large, change no bit of earlier results."""
+    q, k, v = (t.detach() for t in make_qkv(n))
     for t in {0, n // 2, min(n, LEAST) - 1, n - 1}:
         later_k, later_v = k.clone(), v.clone()
         later_k[:, :, t + 1 :], later_v[:, :, t + 1 :] = 1e9, -1e9
@@ -67,9 +67,9 @@ def test_blocks_let_nothing_through_from_the_future(n: int) -> None:
 
 @pytest.mark.parametrize("dropout", [0.0, 0.25])
 def test_dropout_drops_its_share_of_the_weights(dropout: float) -> None:
-    """Values that are one-hot by token show each weight: it is the whole one's share, or 0."""
+    """One-hot values show each weight: it is scaled up, or 0."""
     n = LEAST + 6
-    q, k, _ = (t.detach() for t in given(n, rows=20))
+    q, k, _ = (t.detach() for t in make_qkv(n, rows=20))
     v = torch.eye(n, dtype=torch.float64).expand(20, KV_HEADS, -1, -1)
     shown, whole = attend_causal_blocks(q, k, v, SCALE, dropout), triangle_weights(q, k)
     kept = shown > 0
@@ -78,19 +78,19 @@ def test_dropout_drops_its_share_of_the_weights(dropout: float) -> None:
     assert share == pytest.approx(dropout, abs=0.005)
 
 
-# Where it is used -----------------------------------------------------------------------------------------------------
+# Conditions -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def in_blocks(monkeypatch: pytest.MonkeyPatch) -> list[torch.Size]:
-    """The shapes of queries that were computed in blocks."""
+    """Record the shapes of queries that were computed in blocks."""
     shapes: list[torch.Size] = []
 
-    def watched(q: Tensor, *others: object) -> Tensor:
+    def watch(q: Tensor, *others: object) -> Tensor:
         shapes.append(q.shape)
         return attend_causal_blocks(q, *others)
 
-    monkeypatch.setattr(fused, "attend_causal_blocks", watched)
+    monkeypatch.setattr(fused, "attend_causal_blocks", watch)
     return shapes
 
 
@@ -123,20 +123,20 @@ def test_a_bfloat16_layer_agrees_with_its_float32_twin(
     pairs = [(out, expected), (x.grad, like.grad)]
     pairs += [(mine.grad, theirs.grad) for mine, theirs in zip(half.parameters(), twin.parameters(), strict=True)]
     for mine, theirs in pairs:
-        # Of the largest: a sum's rounding is as large as its terms, not as its result.
+        # Relative to the largest: a sum rounds in proportion to its terms, not to its result.
         error = (mine.float() - theirs).abs().max()
         assert error <= 0.02 * theirs.abs().max() + 1e-6
 
 
 def out_dim(layer: Attention) -> int:
-    """Width of one head's queries."""
+    """Return the width of one head's queries."""
     return layer.shape.dim_head + (layer.projection.rotated_dim if isinstance(layer.projection, Latent) else 0)
 
 
 @pytest.mark.parametrize(("training", "share"), [(True, 0.5), (False, 0.0)])
 @torch.no_grad()
 def test_a_layer_drops_weights_in_training_only(training: bool, share: float, in_blocks: list[torch.Size]) -> None:
-    """The first token sees itself alone: its only weight is dropped or doubled."""
+    """The first token sees only itself, so its one weight is dropped or doubled."""
     dropping = layer(heads=1, kv_heads=1, position=None, dropout=0.5).bfloat16().train(training)
     first = run(dropping, torch.randn(1, 2, 48).bfloat16().expand(1000, -1, -1))[:, 0]
     assert len(in_blocks) == 1

@@ -1,4 +1,4 @@
-"""Arguments of kernels on CUDA, by tensors that only claim to be there, and the shapes that flex_attention gets."""
+"""Arguments of kernels on CUDA, by fake tensors, and the shapes that flex_attention gets."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -25,23 +25,23 @@ HEADS, KV_HEADS, N = 4, 2, 7
 
 
 @pytest.fixture
-def called(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
-    """The calls of scaled_dot_product_attention, which computes nothing."""
+def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
+    """Record the calls of scaled_dot_product_attention, which computes nothing."""
     calls: list[dict[str, Any]] = []
 
-    def watched(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *args: Any, **options: Any) -> Tensor:
+    def watch(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *args: Any, **options: Any) -> Tensor:
         cudnn = torch.backends.cuda.cudnn_sdp_enabled()
         calls.append({"kv_heads": (k.shape[1], v.shape[1]), "masked": mask is not None, "cudnn": cudnn, **options})
         return q
 
-    monkeypatch.setattr(functional, "scaled_dot_product_attention", watched)
+    monkeypatch.setattr(functional, "scaled_dot_product_attention", watch)
     with FakeTensorMode():
         yield calls
 
 
 def attend_on_cuda(dtype: torch.dtype, *, window: int | None = None, position: Any = None) -> Tensor:
     layer = Attention(LayerShape(dim=24), heads=HEADS, kv_heads=KV_HEADS, position=position)
-    # Masks stay on the CPU: torch without CUDA cannot index tensors that claim to be there.
+    # Masks stay on the CPU: torch without CUDA cannot index fake tensors.
     at = Where.from_sequence(N, causal=True, inputs=Inputs(), lengths=None, device=torch.device("cpu")).limit_window(
         window
     )
@@ -54,12 +54,12 @@ def attend_on_cuda(dtype: torch.dtype, *, window: int | None = None, position: A
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("options", [{"window": 3}, {"position": ALiBi}], ids=["mask", "bias"])
 def test_masks_on_cuda_exclude_cudnn_and_have_a_key_for_every_head(
-    called: list[dict[str, Any]], options: dict[str, Any], dtype: torch.dtype
+    calls: list[dict[str, Any]], options: dict[str, Any], dtype: torch.dtype
 ) -> None:
     before = torch.backends.cuda.cudnn_sdp_enabled()
     out = attend_on_cuda(dtype, **options)
     assert out.shape == (2, HEADS, N, 6) and out.is_cuda
-    (call,) = called
+    (call,) = calls
     assert call["masked"] and not call["cudnn"] and not call["enable_gqa"] and call["kv_heads"] == (HEADS, HEADS)
     assert torch.backends.cuda.cudnn_sdp_enabled() == before
 
@@ -68,10 +68,10 @@ def test_masks_on_cuda_exclude_cudnn_and_have_a_key_for_every_head(
     ("dtype", "heads"), [(torch.bfloat16, KV_HEADS), (torch.float16, KV_HEADS), (torch.float32, HEADS)]
 )
 def test_the_plain_triangle_on_cuda_keeps_groups_of_heads_where_flash_takes_them(
-    called: list[dict[str, Any]], dtype: torch.dtype, heads: int
+    calls: list[dict[str, Any]], dtype: torch.dtype, heads: int
 ) -> None:
     attend_on_cuda(dtype)
-    (call,) = called
+    (call,) = calls
     assert not call["masked"] and call["is_causal"] and call["kv_heads"] == (heads, heads)
     assert call["enable_gqa"] == (heads < HEADS) and call["cudnn"] == torch.backends.cuda.cudnn_sdp_enabled()
 
@@ -91,9 +91,9 @@ def test_on_a_cpu_groups_of_heads_stay_groups(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.fixture
 def flex_shapes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
-    """Lengths of queries, keys, values and of the block mask, of each call of flex_attention by its definition.
+    """Record the lengths of queries, keys, values and block mask of each call of flex_attention.
 
-    Torch's own is traced, which the run-time checks of shapes do not allow; `traced_laws.py` runs it.
+    Torch's implementation is traced, which the run-time checks of shapes do not allow; `traced_laws.py` runs it.
     """
     shapes: list[tuple[int, ...]] = []
 
@@ -126,7 +126,7 @@ def test_lengths_reach_flex_attention_as_multiples_of_a_block(n: int, flex_shape
 
 @pytest.fixture
 def masks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The masks that are made, "blocks" or "dense"; the latter by every call of their formula."""
+    """Record the masks that are built, "blocks" or "dense"; the latter by every call of their formula."""
     made: list[str] = []
     create, visible = where.create_block_mask, Where.is_visible
     monkeypatch.setattr(where, "create_block_mask", lambda *a, **o: made.append("blocks") or create(*a, **o))
@@ -138,7 +138,7 @@ def masks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @torch.no_grad()
 @pytest.mark.usefixtures("flex_shapes")
 def test_all_layers_share_one_mask(backend: str, kind: str, masks: list[str]) -> None:
-    """In self-attention and in cross-attention, with a cache and without."""
+    """One mask serves all layers, in self-attention and in cross-attention, with a cache and without."""
     own = attention(window=3, position=None)
     model = randomise(lambda: decoder(**context_options(position=None), attention=own))
     for layer in attention_layers(model):
