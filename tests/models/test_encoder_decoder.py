@@ -248,14 +248,14 @@ def test_refuses_a_share_of_positions_that_is_none(share: float) -> None:
         (VOCAB, SOURCE_DIM, "the encoder embeds 11 tokens in 19 numbers and the decoder 11 in 13"),
     ],
 )
-def test_refuses_to_share_tables_of_different_sizes(words: int, dim: int, counts: str) -> None:
+def test_refuses_to_share_tables_of_different_sizes(tokens: int, dim: int, counts: str) -> None:
     message = (
         f"model.shared_embedding is on, but {counts}; give both the same vocabulary and width, or set "
         "--model.shared_embedding false"
     )
     with pytest.raises(ValueError, match=re.escape(message)):
         EncoderDecoder(
-            words, VOCAB, encoder=partial(sized_encoder, dim=dim), decoder=sized_decoder, shared_embedding=True
+            tokens, VOCAB, encoder=partial(sized_encoder, dim=dim), decoder=sized_decoder, shared_embedding=True
         )
 
 
