@@ -45,8 +45,8 @@ def gather(weights: Tensor, v: Tensor) -> Tensor:
 @LENGTHS
 def test_blocks_compute_the_whole_triangle(n: int) -> None:
     """The weights are made in float32: float64 distinguishes the formula from its rounding, here 1e-7 of it."""
-    q, k, v = given(n)
-    out, expected = attend_causal_blocks(q, k, v, SCALE), gathered(triangle_weights(q, k), v)
+    q, k, v = make_qkv(n)
+    out, expected = attend_causal_blocks(q, k, v, SCALE), gather(triangle_weights(q, k), v)
     assert out.shape == (2, HEADS, n, DIM_VALUE) and out.dtype == torch.float64
     torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-6)
     along = torch.randn_like(out)
