@@ -171,7 +171,9 @@ SRC, TGT, MASK = torch.full((2, 3), 2), torch.tensor([[1, 2], [1, 2]]), torch.on
     ],
 )
 def test_batches_are_checked(batch, message):
-    with pytest.raises(ValueError, match=rf"--data.function \S*make_function\S*: batch 0 of the train split: {message}"):
+    with pytest.raises(
+        ValueError, match=rf"--data.function \S*make_function\S*: batch 0 of the train split: {message}"
+    ):
         build(make_function(*batch)).setup("fit")
     with pytest.raises(ValueError, match=f"batch 0 of the test split: {message}"):
         build(make_function(*batch)).setup("test")
