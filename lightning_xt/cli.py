@@ -10,7 +10,7 @@ from types import ModuleType
 
 import lightning_xt
 from lightning_xt import commands
-from lightning_xt.system.messages import OwnError, UserError, sentence_for, unknown
+from lightning_xt.system.messages import OwnError, UserError, explain_error, explain_unknown
 from lightning_xt.system.stopping import INTERRUPTED, PREEMPTED, TERMINATED, Stopped, StopSignals, count_processes
 
 HEAD = "usage: lightning-xt COMMAND [options]"
@@ -22,18 +22,18 @@ Resulting config:      lightning-xt fit -c FILE --print_config
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Runs a command.
+    """Run a command.
 
     Args:
         args: the command and its options. None = those of the process.
 
     Returns:
-        The exit code: 0 for done, 2 for a mistake of the user's, told in one sentence on standard error, 75 for a `fit`
-        that SIGTERM or SIGUSR1 has stopped, to be gone on with, 143 for another command, or a `fit` that saves nothing,
-        that SIGTERM has stopped, 130 for what the user has interrupted.
+        The exit code: 0 for done; 2 for a mistake of the user, with one sentence on standard error; 75 for a `fit`
+        that SIGTERM or SIGUSR1 has stopped and that can be resumed; 143 for another command, or a `fit` that saves
+        nothing, that SIGTERM has stopped; 130 for what the user has interrupted.
     """
     args = list(sys.argv[1:] if args is None else args)
-    signals, numbers = _signals(args)
+    signals, numbers = _choose_signals(args)
     try:
         with signals.install(*numbers):
             return _dispatch(args)
@@ -43,9 +43,9 @@ def main(args: Sequence[str] | None = None) -> int:
         return int(str(stop.code))
     except SystemExit as stop:
         if isinstance(stop.__context__, KeyboardInterrupt):
-            # Lightning's, after it has put everything in order.
+            # Raised by Lightning after its teardown.
             if _prints_for_user():
-                way = "; a run goes on with --ckpt_path last" if args[:1] == ["fit"] else ""
+                way = "; resume the run with --ckpt_path last" if args[:1] == ["fit"] else ""
                 print(f"lightning-xt: interrupted{way}", file=sys.stderr)
             return INTERRUPTED
         # --help and --print_config end like this; anything but a number is a message.
@@ -54,7 +54,7 @@ def main(args: Sequence[str] | None = None) -> int:
         print(stop.code, file=sys.stderr)
         return 1
     except Exception as error:
-        sentence = None if os.environ.get("LIGHTNING_XT_TRACEBACK") == "1" else sentence_for(error)
+        sentence = None if os.environ.get("LIGHTNING_XT_TRACEBACK") == "1" else explain_error(error)
         if sentence is None:
             raise
         if _prints_for_user():
@@ -66,12 +66,12 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _prints_for_user() -> bool:
-    """Whether this process tells the user how the command ended: one of those that share a terminal or a log."""
+    """Return whether this process, of those that share a terminal or a log, prints how the command ended."""
     return os.environ.get("LOCAL_RANK", os.environ.get("SLURM_PROCID", "0")) == "0"
 
 
-def _signals(args: list[str]) -> tuple[StopSignals, list[signal.Signals]]:
-    """What stops a command, and what it does then."""
+def _choose_signals(args: list[str]) -> tuple[StopSignals, list[signal.Signals]]:
+    """Choose the signals that stop a command, and what it does then."""
     if args[:1] != ["fit"]:
         return StopSignals(" ".join(args[:1]), TERMINATED), [signal.SIGTERM]
     return StopSignals("fit", PREEMPTED, waits=count_processes() > 1), [signal.SIGTERM, signal.SIGUSR1]
@@ -79,30 +79,30 @@ def _signals(args: list[str]) -> tuple[StopSignals, list[signal.Signals]]:
 
 def _dispatch(args: list[str]) -> int:
     if not args or args[0] in ("-h", "--help"):
-        print(_help(), end="")
+        print(_format_help(), end="")
         return 0
     if args[0] == "--version":
         print(lightning_xt.__version__)
         return 0
-    if args[0] not in _commands():
-        raise UserError(unknown("command", args[0], _commands()))
+    if args[0] not in _find_commands():
+        raise UserError(explain_unknown("command", args[0], _find_commands()))
     from lightning_xt.system.imports import guarded_imports
 
     with guarded_imports():
-        return int(_module(args[0]).run(args[1:]))
+        return int(_import_command(args[0]).run(args[1:]))
 
 
-def _commands() -> list[str]:
+def _find_commands() -> list[str]:
     """Find the commands: the modules of `commands`."""
     return [module.name for module in pkgutil.iter_modules(commands.__path__) if not module.ispkg]
 
 
-def _module(command: str) -> ModuleType:
+def _import_command(command: str) -> ModuleType:
     """Import the module of a command, which imports nothing that takes time before it runs."""
     return importlib.import_module(f"{commands.__name__}.{command}")
 
 
-def _help() -> str:
+def _format_help() -> str:
     indent = "\n" + " " * 13
-    lines = [f"  {name:10} {_module(name).SUMMARY.replace(chr(10), indent)}" for name in _commands()]
+    lines = [f"  {name:10} {_import_command(name).SUMMARY.replace(chr(10), indent)}" for name in _find_commands()]
     return "\n".join([HEAD, "", *lines, "", FOOT])

@@ -134,9 +134,9 @@ MISTAKES = [
     ("runs/tiny --last 4", f"{FOLDER} has only 3 of the 4 step-N.ckpt that --last asks for; give --last 3, or train "
      "with --keep_checkpoints 4"),
     ("runs/tiny --lats 4", "average: unrecognized arguments: --lats 4; did you mean --last?"),
-    ("runs/tiny --output mean.pt", "--output mean.pt is no name of a checkpoint; let it end in .ckpt"),
+    ("runs/tiny --output mean.pt", "--output mean.pt is not the name of a checkpoint; end it in .ckpt"),
     ("runs/tiny --output folder.ckpt", "--output folder.ckpt is a folder; name a file in it"),
-    ("runs/tiny --output no/mean.ckpt", "--output no/mean.ckpt: there is no folder no; make it first"),
+    ("runs/tiny --output no/mean.ckpt", "--output no/mean.ckpt: there is no folder no; create it first"),
 ]  # fmt: skip
 
 

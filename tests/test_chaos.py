@@ -165,7 +165,7 @@ def test_what_the_user_interrupts_ends_with_130(fresh, monkeypatch, capsys):
         assert main(["fit", "-c", "tiny.yaml"]) == 130
     finally:
         signal.signal(signal.SIGINT, before)
-    assert "lightning-xt: interrupted; a run goes on with --ckpt_path last" in capsys.readouterr().err
+    assert "lightning-xt: interrupted; resume the run with --ckpt_path last" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("callbacks", [None, [], {}, {"Preemption": None}, {"Preemption": {"owed": None}}])

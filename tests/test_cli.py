@@ -21,7 +21,7 @@ from lightning_xt import commands
 from lightning_xt.cli import main
 from lightning_xt.commands.models.import_lightning import import_lightning
 from lightning_xt.data.tokenizers.bytes import Bytes
-from lightning_xt.system.messages import sentence_for
+from lightning_xt.system.messages import explain_error
 from lightning_xt.system.option_checks import check_option
 from lightning_xt.training.language_model import LanguageModel
 
@@ -471,10 +471,10 @@ def test_deprecations_of_the_users_are_shown(monkeypatch, recwarn):
 def test_only_what_this_package_raises_is_the_users_mistake():
     with pytest.raises(ValueError, match="at least 1") as raised:
         check_option("data", "seq_len", 0, least=1)
-    assert "data has seq_len 0, which must be at least 1" in sentence_for(raised.value)
+    assert "data has seq_len 0, which must be at least 1" in explain_error(raised.value)
     with pytest.raises(ValueError, match="range") as fault:
         Bytes().decode([300])
-    assert sentence_for(fault.value) is None
+    assert explain_error(fault.value) is None
 
 
 def test_mistakes_of_a_run_that_exists(trained, capsys):

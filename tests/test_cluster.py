@@ -12,7 +12,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from tiny_run import TIMES, load_weights, read_rows
 
 from lightning_xt.cli import main
-from lightning_xt.commands.trainer.cluster import environments, settle
+from lightning_xt.commands.trainer.cluster import adopt_trainer, choose_environments
 from lightning_xt.system.messages import UserError
 
 TASK = {
@@ -47,7 +47,7 @@ def handlers():
 @pytest.mark.parametrize("whose", ["ours", "lightnings"])
 def test_lightning_requeues_nothing(task, whose):
     before = list(handlers())
-    trainer = Trainer(**QUIET, plugins=environments("auto", []) if whose == "ours" else None)
+    trainer = Trainer(**QUIET, plugins=choose_environments("auto", []) if whose == "ours" else None)
     assert type(trainer._accelerator_connector.cluster_environment) is SLURMEnvironment
     trainer._signal_connector.register_signal_handlers()
     user, term = handlers()
@@ -58,17 +58,17 @@ def test_lightning_requeues_nothing(task, whose):
 
 
 def test_an_environment_of_the_users_stays(task):
-    assert [type(each) for each in environments("ddp", [TorchCheckpointIO()])] == [SLURMEnvironment]
-    assert environments("auto", [LightningEnvironment()]) == []
-    assert environments(DDPStrategy(cluster_environment=LightningEnvironment()), []) == []
-    assert [type(each) for each in environments(DDPStrategy(), [])] == [SLURMEnvironment]
+    assert [type(each) for each in choose_environments("ddp", [TorchCheckpointIO()])] == [SLURMEnvironment]
+    assert choose_environments("auto", [LightningEnvironment()]) == []
+    assert choose_environments(DDPStrategy(cluster_environment=LightningEnvironment()), []) == []
+    assert [type(each) for each in choose_environments(DDPStrategy(), [])] == [SLURMEnvironment]
 
 
 @pytest.mark.parametrize("variables", [{}, TORCHRUN, {**TASK, **TORCHRUN}, {**TASK, "SLURM_JOB_NAME": "bash"}])
 def test_elsewhere_lightning_chooses(monkeypatch, variables):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert environments("auto", []) == []
+    assert choose_environments("auto", []) == []
     chosen = Trainer(**QUIET)._accelerator_connector.cluster_environment
     assert type(chosen) is (TorchElasticEnvironment if "RANK" in variables else LightningEnvironment)
 
@@ -77,7 +77,7 @@ def test_tasks_without_nodes_are_refused(task, monkeypatch):
     monkeypatch.setenv("SLURM_NTASKS", "2")
     monkeypatch.delenv("SLURM_NTASKS_PER_NODE")
     with pytest.raises(UserError, match=r"SLURM: You set `--ntasks=2` .* Use `--ntasks-per-node=2` instead"):
-        environments("auto", [])
+        choose_environments("auto", [])
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_processes_that_would_train_alone_are_refused(task, monkeypatch, variabl
         monkeypatch.setenv(name, value)
     trainer = Trainer(**QUIET, devices=1)
     with pytest.raises(UserError, match=f"trainer: {message}"):
-        settle(trainer)
+        adopt_trainer(trainer)
 
 
 def test_the_command_line_refuses_them(task, fresh, monkeypatch, capsys):
@@ -165,5 +165,5 @@ def test_lightning_would_take_it(tmp_path, task, function):
         return trainer._checkpoint_connector._parse_ckpt_path(TrainerFn(function), **arguments)
 
     assert chosen() == str(tmp_path / "hpc_ckpt_1.ckpt")
-    settle(trainer)
+    adopt_trainer(trainer)
     assert chosen() is None

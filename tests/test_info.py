@@ -152,7 +152,7 @@ def test_tied_tensors_count_once(trained, capsys):
 @pytest.mark.parametrize(
     ("values", "weights"),
     [
-        ({"current_model_state": {"a": torch.ones(2)}}, "moving average, beside the weights that train"),
+        ({"current_model_state": {"a": torch.ones(2)}}, "moving average, next to the weights that train"),
         ({"lightning_xt": {"format": 2, "averaged": {"steps": [4, 6]}}}, "mean of the steps 4, 6"),
     ],
 )

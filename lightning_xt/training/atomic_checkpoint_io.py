@@ -10,7 +10,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning_xt.checkpoints.checkpoint import Checkpoint
 from lightning_xt.checkpoints.checkpoint_room import count_bytes, format_bytes, free_bytes
 from lightning_xt.system.files import replace_file
-from lightning_xt.system.messages import system_reason
+from lightning_xt.system.messages import find_system_reason
 
 
 class AtomicCheckpointIO(CheckpointIO):
@@ -43,7 +43,7 @@ class AtomicCheckpointIO(CheckpointIO):
                 with replace_file(file) as out:
                     torch.save(checkpoint, out)
         except (OSError, RuntimeError) as error:
-            reason = system_reason(error)
+            reason = find_system_reason(error)
             if reason is None:
                 raise
             raise _unwritable(file, reason) from error

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lightning_xt.checkpoints.checkpoint import Checkpoint
-from lightning_xt.system.messages import sentence_for
+from lightning_xt.system.messages import explain_error
 
 
 class Program:
@@ -27,7 +27,7 @@ def whole(tmp_path):
 def told(file):
     with pytest.raises(ValueError, match="cannot be read as a checkpoint") as raised:
         Checkpoint(file)
-    sentence = sentence_for(raised.value)
+    sentence = explain_error(raised.value)
     assert sentence.startswith(f"{file} cannot be read as a checkpoint: ")
     assert len(sentence.splitlines()) == 1
     return sentence.removeprefix(f"{file} cannot be read as a checkpoint: ")

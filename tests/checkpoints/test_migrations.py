@@ -6,7 +6,7 @@ import torch
 from lightning_xt.checkpoints import migrations
 from lightning_xt.checkpoints.checkpoint import Checkpoint
 from lightning_xt.checkpoints.migrations import CHECKPOINT_FORMAT, MIGRATIONS, migrate
-from lightning_xt.system.messages import sentence_for
+from lightning_xt.system.messages import explain_error
 
 
 def test_migrations_lead_from_an_earlier_format_to_the_next():
@@ -25,7 +25,7 @@ def test_another_format_is_refused(found, tmp_path):
     torch.save({"lightning_xt": {"format": found, "version": "9.0"}}, tmp_path / "odd.ckpt")
     with pytest.raises(ValueError, match=r"it was written by version 9\.0: use that version, or train again") as raised:
         Checkpoint(tmp_path / "odd.ckpt")
-    assert sentence_for(raised.value).startswith(f"the checkpoint has format {found!r}, but lightning-xt 0.1.0 reads ")
+    assert explain_error(raised.value).startswith(f"the checkpoint has format {found!r}, but lightning-xt 0.1.0 reads ")
 
 
 def test_a_migration_has_its_place(monkeypatch):

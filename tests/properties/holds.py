@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis.strategies import SearchStrategy
 
-from lightning_xt.system.messages import own_sentence
+from lightning_xt.system.messages import find_own_sentence
 
 DEFAULT, MANY = 50, 1500
 """Numbers of examples in the default suite and in the slow suite."""
@@ -48,7 +48,7 @@ def call_or_refuse(call: Callable[[], Found]) -> Found | None:
     try:
         return call()
     except (ValueError, OSError) as error:
-        sentence = own_sentence(error)
+        sentence = find_own_sentence(error)
         if sentence is None:
             raise
         assert sentence and len(sentence) < 2000

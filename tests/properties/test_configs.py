@@ -16,7 +16,7 @@ from lightning_xt.cli import main
 from lightning_xt.commands.errors.out_of_memory import explain_out_of_memory
 from lightning_xt.commands.options.config_files import DEEPEST, MOST_VALUES, load_values
 from lightning_xt.commands.options.generate_options import parse
-from lightning_xt.system.messages import UserError, sentence_for
+from lightning_xt.system.messages import UserError, explain_error
 from lightning_xt.training.language_model import LanguageModel
 
 WORDS = st.sampled_from(
@@ -55,7 +55,7 @@ def dump(value: object) -> str:
 
 def require_sentence(error: Exception) -> None:
     """Raise an error again if we have no sentence for it, because the user would see its traceback."""
-    if not sentence_for(error):
+    if not explain_error(error):
         raise error
 
 

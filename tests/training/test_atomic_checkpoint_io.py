@@ -18,7 +18,7 @@ from lightning.pytorch import LightningModule, Trainer
 import lightning_xt
 from lightning_xt.checkpoints.checkpoint import Checkpoint
 from lightning_xt.checkpoints.checkpoint_room import count_bytes
-from lightning_xt.system.messages import sentence_for
+from lightning_xt.system.messages import explain_error
 from lightning_xt.training.atomic_checkpoint_io import AtomicCheckpointIO
 from lightning_xt.training.callbacks.disk_space_check import DiskSpaceCheck
 from lightning_xt.training.callbacks.last_checkpoint import LastCheckpoint
@@ -49,7 +49,7 @@ def intact(last):
 def refused(last, said):
     with pytest.raises(OSError, match=said) as raised:
         AtomicCheckpointIO().save_checkpoint(content(2), last)
-    sentence = sentence_for(raised.value)
+    sentence = explain_error(raised.value)
     assert sentence is not None
     assert f"{last} is unchanged; make room, or make the folder writable, then resume with" in sentence
     assert intact(last)

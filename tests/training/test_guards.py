@@ -10,7 +10,7 @@ from lightning.pytorch.plugins import MixedPrecision
 from processes_run import run_in_processes
 
 from lightning_xt.data.text.text_files import TextFiles
-from lightning_xt.system.messages import sentence_for
+from lightning_xt.system.messages import explain_error
 from lightning_xt.training.callbacks.exponential_average import ExponentialAverage
 from lightning_xt.training.callbacks.non_finite import NonFinite
 from lightning_xt.training.callbacks.run_folder import RunFolder, find_run_folder
@@ -187,7 +187,7 @@ def run(tmp_path, *callbacks, **options):
     folder = RunFolder(tmp_path / "runs", None, lambda file: file.touch(), ())
     with pytest.raises(ValueError, match="was not finite in") as raised:
         fit(*callbacks, folder, **options)
-    assert sentence_for(raised.value) is not None
+    assert explain_error(raised.value) is not None
     return folder.folder, str(raised.value)
 
 

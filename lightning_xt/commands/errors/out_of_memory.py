@@ -6,7 +6,7 @@ from typing import Any
 
 from lightning_xt.checkpoints.runs import checkpoint_file
 from lightning_xt.inference.text_generator import NO_MEMORY
-from lightning_xt.system.messages import chain
+from lightning_xt.system.messages import walk_chain
 
 LOWERED = {
     "training": ("data.batch_size", "data.max_tokens", "data.seq_len", "data.max_length"),
@@ -40,7 +40,7 @@ def explain_out_of_memory(
         options: of the command, as plain values.
         folder: of the run. None = it has none.
     """
-    if not any(_is_of_memory(each) for each in chain(error)):
+    if not any(_is_of_memory(each) for each in walk_chain(error)):
         return None
     if phase == "prediction" and isinstance(error, ValueError):
         return None

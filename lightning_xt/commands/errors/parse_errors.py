@@ -1,4 +1,4 @@
-"""Turns what jsonargparse says of a mistake into one sentence with a way out."""
+"""Messages of jsonargparse as one sentence with a way out."""
 
 import inspect
 import re
@@ -13,12 +13,12 @@ from lightning_xt.generation.filters.base import Filter
 from lightning_xt.generation.methods.base import Method
 from lightning_xt.system.discovery import find_variants, init_parameters
 from lightning_xt.system.imports import imported
-from lightning_xt.system.messages import UserError, close_matches, unknown
+from lightning_xt.system.messages import UserError, explain_unknown, find_close_matches
 from lightning_xt.system.renamed import explain_rename
 
 
 def check_text(args: Sequence[str]) -> None:
-    """Raises a UserError for a name of a file that is no text, which the parser could not write down."""
+    """Raise a UserError for an argument that is not UTF-8, which the parser could not write into a config."""
     for arg in args:
         try:
             arg.encode("utf-8")
@@ -28,7 +28,7 @@ def check_text(args: Sequence[str]) -> None:
 
 
 def explain_parse_error(message: str, options: Iterable[str]) -> str:
-    """What is wrong and how to put it right.
+    """Return a sentence that says what is wrong and what to do.
 
     Args:
         message: of jsonargparse; nested, the outermost slot first.
@@ -37,136 +37,145 @@ def explain_parse_error(message: str, options: Iterable[str]) -> str:
     if match := re.match(r"unrecognized arguments: (-[^-\s])(\S+)", message):
         return f"unknown option {match[1] + match[2]!r}; give {match[1]} {match[2]}"
     if match := re.match(r"unrecognized arguments: (\S+)", message):
-        return _not_an_option(match[1].partition("=")[0], options) if match[1].startswith("-") else _stray(match[1])
+        return (
+            _explain_option(match[1].partition("=")[0], options)
+            if match[1].startswith("-")
+            else _explain_stray_word(match[1])
+        )
     if match := re.search(r"File does not exist: '([^']*)'", message):
         return f"there is no file {match[1]}; check the path given to -c or --config"
     if match := re.search(r"arguments are required: ([\w.]+)", message):
-        return _required(match[1].rstrip("."), message)
+        return _explain_required(match[1].rstrip("."), message)
     if match := re.search(r"Expected a dot import path string: (\S+)", message):
-        return _unknown_class(match[1].rstrip("."), message)
+        return _explain_class(match[1].rstrip("."), message)
     if match := re.search(r"does not accept option '([^']+)'", message):
-        return _not_an_option(f"--{match[1]}", options)
+        return _explain_option(f"--{match[1]}", options)
     if match := re.search(r"Option '([^']+)' is not accepted", message):
-        of_command = not _at(message) and "class_path" not in message
-        return _not_an_option(f"--{match[1]}", options) if of_command else _unknown_option(match[1], message)
+        of_command = not _format_slots(message) and "class_path" not in message
+        return _explain_option(f"--{match[1]}", options) if of_command else _explain_nested_option(match[1], message)
     if match := re.search(r"Expected an? (.+?)\. Got value: (.+?)(\. Got value|\n|$)", message):
-        return f"{_at(message)}expected {_kind(match[1])}, not {match[2]!r}"
+        return f"{_format_slots(message)}expected {_format_kind(match[1])}, not {match[2]!r}"
     factory = r"expects a function or a callable class: Unexpected.*?Got value: ([^\n]*)"
     if match := re.search(factory, message, re.DOTALL):
-        return f"{_at(message)}expected a class or its options, not {match[1]!r}"
+        return f"{_format_slots(message)}expected a class or its options, not {match[1]!r}"
     if match := re.search(r"(Import path|No module named|Unexpected import|Unable to import).*?(?=\. |\n|$)", message):
-        return _at(message) + match[0]
+        return _format_slots(message) + match[0]
     if match := re.search(r"Subtypes: .*?Literal.*Given value: ([^\n]*)", message, re.DOTALL):
         choices = dict.fromkeys(re.findall(r"[\w.-]+", " ".join(re.findall(r"Literal\[([^\]]*)\]", message))))
-        return f"{_at(message)}expected one of {', '.join(map(repr, choices))}, not {match[1]!r}"
+        return f"{_format_slots(message)}expected one of {', '.join(map(repr, choices))}, not {match[1]!r}"
     classes = r"Errors:\n((?: *- Expected an? <class '[\w.]+'>\n)+).*\n *Given value: ([^\n]*?)(?:\. Got value|\n|$)"
     if match := re.search(classes, message):
         kinds = dict.fromkeys(re.findall(r"'([\w.]+)'", match[1]))
-        return f"{_at(message)}expected {' or '.join(kind for kind in kinds if kind != 'NoneType')}, not {match[2]!r}"
-    return _at(message) + _deepest(message)
+        expected = " or ".join(kind for kind in kinds if kind != "NoneType")
+        return f"{_format_slots(message)}expected {expected}, not {match[2]!r}"
+    return _format_slots(message) + _strip_frame(message)
 
 
-def _not_an_option(name: str, options: Iterable[str]) -> str:
-    """Looks at what stands before the first dot first: where that is wrong, what follows says nothing."""
+def _explain_option(name: str, options: Iterable[str]) -> str:
+    """Explain an unknown option, by the part before its first dot if that is unknown."""
     options = set(options)
     if explain_rename(name, options):
-        return unknown("option", name, options)
+        return explain_unknown("option", name, options)
     ends = sorted(option for option in options if option.rpartition(".")[2] == name.lstrip("-"))
     if name not in options and 0 < len(ends) <= 3:
         return f"unknown option {name!r}; did you mean {' or '.join(ends)}?"
     groups = {option.partition(".")[0] for option in options}
     group = name.partition(".")[0]
-    return unknown("option", name, options) if group in groups else unknown("option", group, groups)
+    return explain_unknown("option", name, options) if group in groups else explain_unknown("option", group, groups)
 
 
-def _stray(word: str) -> str:
+def _explain_stray_word(word: str) -> str:
     return f"{word!r} stands where an option was expected; options begin with --, such as --trainer.max_steps 20"
 
 
-def _required(name: str, message: str) -> str:
+def _explain_required(name: str, message: str) -> str:
     name = re.sub(r"^(fit|validate|test|predict)\.", "", name)
     if name == "data":
         return "there is no data: give -c configs/language/quickstart.yaml, or --data TextFiles --data.path FILE"
-    slots = "".join(f"{slot}." for slot in _slots(message))
+    slots = "".join(f"{slot}." for slot in _find_slots(message))
     return f"--{slots}{name} is required; give it in a config or on the command line"
 
 
-def _unknown_class(name: str, message: str) -> str:
-    slots = _slots(message)
-    family = _family(slots[-1].rpartition(".")[2]) if slots else None
+def _explain_class(name: str, message: str) -> str:
+    slots = _find_slots(message)
+    family = _find_family(slots[-1].rpartition(".")[2]) if slots else None
     known = {each.__name__ for each in find_variants(family)} if family is not None else set()
-    close = close_matches(name, known)
-    own = "" if close else "; a class of yours is named by its import path, package.Class"
-    return f"{_at(message)}{unknown('class' if family is None else f'{family.__name__} class', name, known)}{own}"
+    close = find_close_matches(name, known)
+    own = "" if close else "; name a class of your own by its import path, package.Class"
+    what = "class" if family is None else f"{family.__name__} class"
+    return f"{_format_slots(message)}{explain_unknown(what, name, known)}{own}"
 
 
-def _unknown_option(name: str, message: str) -> str:
+def _explain_nested_option(name: str, message: str) -> str:
     if way := explain_rename(name):
-        return f"{_at(message)}unknown option {name!r}; {way}"
+        return f"{_format_slots(message)}unknown option {name!r}; {way}"
     named = re.findall(r"Problem with given class_path '([\w.]+)'", message)
     named += re.findall(r"is not accepted\. Got value: Namespace\(class_path='([\w.]+)'", message)
     if not named or (found := imported(named[-1])) is None:
-        return f"{_at(message)}unknown option {name!r}; --model.help CLASS and --data.help CLASS list a class's options"
+        listed = "--model.help CLASS and --data.help CLASS list a class's options"
+        return f"{_format_slots(message)}unknown option {name!r}; {listed}"
     short = found.__name__
     known = set(init_parameters(found) if inspect.isclass(found) else inspect.signature(found).parameters)
-    said = unknown(f"option of {short}", name, known - {"self", "args", "kwargs", "shape", "params"})
+    sentence = explain_unknown(f"option of {short}", name, known - {"self", "args", "kwargs", "shape", "params"})
     owners = [each for each in find_variants(DataModule) if name in init_parameters(each)]
     # Its relatives before those that serve something else.
     owners.sort(key=lambda each: each.__base__ is not found.__base__)
-    other = f"; for --data.{name} give --data {owners[0].__name__}" if _slots(message) == ["data"] and owners else ""
-    return f"{_at(message)}{said}{other}"
+    other = (
+        f"; for --data.{name} give --data {owners[0].__name__}" if _find_slots(message) == ["data"] and owners else ""
+    )
+    return f"{_format_slots(message)}{sentence}{other}"
 
 
-def _slots(message: str) -> list[str]:
-    """The slots from the outermost to the one that is wrong, such as model, decoder, attention, position."""
+def _find_slots(message: str) -> list[str]:
+    """Return the slots from the outermost to the wrong one, such as model, decoder, attention, position."""
     return re.findall(r'Parser key "([\w.]+)"', message)
 
 
-def _at(message: str) -> str:
-    slots = _slots(message)
+def _format_slots(message: str) -> str:
+    slots = _find_slots(message)
     return f"--{'.'.join(slots)}: " if slots else ""
 
 
-def _family(slot: str) -> type | None:
-    """The base class of what a slot takes: the same wherever a slot has this name."""
+def _find_family(slot: str) -> type | None:
+    """Return the base class of a slot's values, which is the same for all slots of one name."""
     families: dict[str, type] = {"model": LightningModule, "data": DataModule, "filters": Filter, "method": Method}
     if slot in families:
         return families[slot]
-    for owner in _components():
+    for owner in _list_components():
         try:
             kind = typing.get_type_hints(owner.__init__).get(slot)  # type: ignore[misc]
         except (NameError, TypeError):
             continue
-        if (family := _made(kind)) is not None:
+        if (family := _find_product(kind)) is not None:
             return family
     return None
 
 
-def _made(kind: object) -> type | None:
-    """What a factory type makes, inside unions and sequences too."""
+def _find_product(kind: object) -> type | None:
+    """Return the class that a factory type builds, inside unions and sequences too."""
     arguments = typing.get_args(kind)
     if typing.get_origin(kind) is Callable and isinstance(arguments[-1], type):
         return arguments[-1]
-    found = (_made(argument) for argument in arguments if not isinstance(argument, list))
+    found = (_find_product(argument) for argument in arguments if not isinstance(argument, list))
     return next((family for family in found if family is not None), None)
 
 
-def _components() -> Iterator[type]:
+def _list_components() -> Iterator[type]:
     # Every part that has slots is a module.
     return (each for each in find_variants(torch.nn.Module) if each.__module__.startswith("lightning_xt."))
 
 
-def _kind(text: str) -> str:
+def _format_kind(text: str) -> str:
     text = re.sub(r"<class '([\w.]+)'>", r"\1", text)
     return re.sub(r"typing\.Literal\[(.*)\]", r"one of \1", text)
 
 
-def _deepest(message: str) -> str:
-    """What is left of a message that is of no known form, without what repeats and frames it."""
+def _strip_frame(message: str) -> str:
+    """Return a message of another form without its repetitions and frame."""
     noise = (
         "Parser key", "Does not validate", "Subtypes:", "Errors:", "Given value", "Problem with given class_path",
         "Expected a <class 'NoneType'>", "Expected a path but",
     )  # fmt: skip
     lines = [line.strip().removeprefix("- ").strip() for line in message.splitlines()]
     telling = [line for line in lines if line and not line.startswith(noise)]
-    return _kind(" ".join(telling) or " ".join(message.split()))[:400]
+    return _format_kind(" ".join(telling) or " ".join(message.split()))[:400]

@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from lightning_xt.commands.generation.interactive import converse
-from lightning_xt.commands.generation.rendering import painter, pieces, show
+from lightning_xt.commands.generation.rendering import choose_renderer, show, stream_pieces
 from lightning_xt.commands.models.loading import load
 from lightning_xt.commands.options.generate_options import GenerateOptions, parse
 from lightning_xt.data.prompt_files import Prompt, read_prompts
@@ -17,9 +17,9 @@ from lightning_xt.inference.text_generator import TextGenerator
 from lightning_xt.system.files import replace_file
 
 INTERRUPTED = 128 + 2
-"""The exit code of what Ctrl-C stopped."""
+"""Exit code after Ctrl-C."""
 AT_ONCE = 16
-"""Batches of prompts that are answered before their answers are written."""
+"""Batches of prompts that are completed before their completions are written."""
 
 
 def generate(args: Sequence[str]) -> int:
@@ -32,10 +32,10 @@ def generate(args: Sequence[str]) -> int:
     try:
         _run(options)
     except BrokenPipeError:
-        # Whoever read has enough; Python would flush once more at the end, and complain.
+        # The reader has closed the pipe; Python would flush once more at the end, and complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
-        # What was produced stays where it is.
+        # What was generated stays on the terminal.
         show("\n")
         return INTERRUPTED
     finally:
@@ -46,22 +46,22 @@ def generate(args: Sequence[str]) -> int:
 def _run(options: GenerateOptions) -> None:
     module = load(options.run)
     options.inference.apply(module)
-    paint = painter(options.output_options.show_probabilities, options.output_options.color)
+    paint = choose_renderer(options.output_options.show_probabilities, options.output_options.color)
     if options.output_options.interactive:
         converse(module.text_generator, options.sampling, paint)
     elif options.streamed:
-        for prompt in _prompts(options):
-            with closing(pieces(module.text_generator, prompt["prompt"], options.sampling)) as shown:
+        for prompt in _read_prompts(options):
+            with closing(stream_pieces(module.text_generator, prompt["prompt"], options.sampling)) as shown:
                 for piece in shown:
                     show(paint(piece))
             show("\n")
     else:
-        prompts = _prompts(options)
-        with _writer(options.output_options.output) as write:
-            _answer(module.text_generator, prompts, options, paint, write)
+        prompts = _read_prompts(options)
+        with _open_output(options.output_options.output) as write:
+            _write_completions(module.text_generator, prompts, options, paint, write)
 
 
-def _prompts(options: GenerateOptions) -> list[Prompt]:
+def _read_prompts(options: GenerateOptions) -> list[Prompt]:
     file = options.output_options.prompts
     if file is not None:
         # The model says whether a prompt may be empty.
@@ -69,14 +69,14 @@ def _prompts(options: GenerateOptions) -> list[Prompt]:
     return [Prompt(id=number, prompt=text) for number, text in enumerate(options.prompt or [""])]
 
 
-def _answer(
+def _write_completions(
     text_generator: TextGenerator,
     prompts: Sequence[Prompt],
     options: GenerateOptions,
     paint: Callable[[TextPiece], str],
     write: Callable[[str], None],
 ) -> None:
-    """Writes whole answers, in order; some are written before others are begun."""
+    """Write whole completions, in order; some are written before others are begun."""
     sampling = options.sampling
     for first in range(0, len(prompts), AT_ONCE * sampling.batch):
         for each in text_generator.complete(prompts[first : first + AT_ONCE * sampling.batch], sampling):
@@ -90,8 +90,8 @@ def _answer(
 
 
 @contextmanager
-def _writer(output: str | None) -> Iterator[Callable[[str], None]]:
-    """What writes to a file, which is there whole or not at all, or to standard output."""
+def _open_output(output: str | None) -> Iterator[Callable[[str], None]]:
+    """Yield a function that writes to standard output, or to a file that appears once it is whole."""
     if output is None:
         yield show
         return

@@ -1,4 +1,4 @@
-"""What takes part in answering beside the network that was trained."""
+"""Setup of inference: weight formats, compilation, drafts, amateurs, guidance."""
 
 import sys
 from collections.abc import Sequence
@@ -24,21 +24,21 @@ from lightning_xt.training.language_model import LanguageModel
 from lightning_xt.training.module import TransformerModule
 
 MEASURED = 16
-"""Texts by which the cost of other weights is measured."""
+"""Completions by which the cost of other weights is measured."""
 
 
 class Inference(Callback):
-    """Readies a model for answering: in what form its weights are read, and what helps it.
+    """Callback that sets a model up for inference: the format of its weights, and models that help it.
 
     Args:
         weights: form of the weights: float32 as they were trained, in the order in which a CPU reads them fastest;
-            bfloat16 in half the bytes; int8 in a quarter. What that costs is told. None = as they are.
-        compile: whether the steps of decoding are compiled, which takes up to minutes and pays for long texts.
-        draft: a run whose smaller model guesses several tokens, which the model reads at once; the text stays the
-            same. None = none.
-        amateur: runs of weaker models; what they like too counts less (contrastive decoding).
-        guidance: how often what the source adds to scores counts, of an encoder-decoder (classifier-free guidance);
-            each token is read twice. None = once.
+            bfloat16 in half the bytes; int8 in a quarter. The loss of both is reported. None = as they are.
+        compile: whether to compile decode steps, which takes up to minutes and pays for long completions.
+        draft: a run whose smaller model drafts several tokens, which the model verifies at once; the completion stays
+            the same. None = none.
+        amateur: runs of weaker models; tokens that they like too count less (contrastive decoding).
+        guidance: weight of what the source adds to scores, of an encoder-decoder (classifier-free guidance); each step
+            runs twice. None = 1.
     """
 
     def __init__(
@@ -53,17 +53,17 @@ class Inference(Callback):
         self.draft, self.amateur, self.guidance = draft, list(amateur), guidance
         given = {"weights": weights, "draft": draft, "amateur": self.amateur, "guidance": guidance}
         self.settings = {name: value for name, value in given.items() if value not in (None, [])}
-        """What results tell of it."""
+        """Settings that results report."""
         self.cost: Cost | None = None
 
     def check(self, sampling: GenerationOptions) -> None:
-        """Raises a UserError where the method of a sampling does not work with what takes part."""
+        """Raise a UserError if the generation method does not work with this setup."""
         method = sampling.build_method()
         given = [name for name in ("compile", "amateur", "guidance") if getattr(self, name) not in (None, False, [])]
         if method.needs_hidden_states and given:
             raise UserError(
                 f"--{given[0]} takes the network's place, but the method, {type(method).__name__}, compares vectors "
-                "that the network alone gives; leave it away, or choose another method"
+                "that only the network gives; omit it, or choose another method"
             )
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -76,36 +76,36 @@ class Inference(Callback):
             self.report()
 
     def apply(self, module: TransformerModule) -> None:
-        """Has a module answer with all that was asked for.
+        """Set a module up.
 
         Raises:
-            UserError: the module cannot, or a run is of no use to it.
+            UserError: the module does not support it, or a run does not fit the module.
         """
-        decoder = _decoder(module)
+        decoder = _find_decoder(module)
         model: Any = decoder
         if self.weights is not None or self.compile:
             # Only what is laid out for it compiles to products that are fast on a CPU.
             model = decoder = convert_weights(decoder, self.weights or "float32", compiled=self.compile)
         if self.weights is not None:
-            self.cost = Cost(self.weights, _decoder(module), decoder)
+            self.cost = Cost(self.weights, _find_decoder(module), decoder)
         if self.compile:
             model = Compiled(decoder)
         if self.amateur:
-            model = Contrastive(model, [_helper(run, module, "--amateur") for run in self.amateur])
+            model = Contrastive(model, [_load_helper(run, module, "--amateur") for run in self.amateur])
         if self.guidance is not None:
-            model = Guided(model, _nothing(module, self.guidance), self.guidance)
-        draft = None if self.draft is None else Draft(_helper(self.draft, module, "--draft"))
+            model = Guided(model, _encode_empty_source(module, self.guidance), self.guidance)
+        draft = None if self.draft is None else Draft(_load_helper(self.draft, module, "--draft"))
         heard = None if self.weights in (None, "float32") or self.cost is None else self.cost.add
         module.decoding = DecodingSetup(model, draft, heard, self.settings)
 
     def report(self) -> None:
-        """Says on standard error what the weights have cost, where any did."""
+        """Print the cost of other weights on standard error."""
         if self.cost is not None and self.cost.tokens:
             print(self.cost, file=sys.stderr)
 
 
 class Cost:
-    """What other weights cost: the mean loss of what was read and drawn, beside that of the weights as trained.
+    """Cost of other weights: the mean loss of prompts and completions, next to that of the weights as trained.
 
     Args:
         weights: their form.
@@ -119,7 +119,7 @@ class Cost:
         self._sums = [0.0, 0.0]
 
     def add(self, request: Request, ids: Sequence[int]) -> None:
-        """Takes up one text, of the first few."""
+        """Add a completion; only the first few count."""
         if self.texts == MEASURED:
             return
         drawn = torch.tensor([*ids], dtype=torch.long, device=request.prompt.device)
@@ -137,45 +137,45 @@ class Cost:
         return f"weights {self.weights}: loss {lowered:.4f} nats a token, {trained:.4f} with float32"
 
 
-def _decoder(module: TransformerModule) -> Decoder:
+def _find_decoder(module: TransformerModule) -> Decoder:
     network = module.network
     found = network.decoder if isinstance(network, EncoderDecoder) else network
     if not isinstance(found, Decoder):
-        raise UserError(f"a {type(module).__name__} has no decoder, which answers; give the run of another")
+        raise UserError(f"a {type(module).__name__} has no decoder, which generates; give the run of another model")
     return found
 
 
-def _language_model(module: TransformerModule, option: str) -> LanguageModel:
+def _require_language_model(module: TransformerModule, option: str) -> LanguageModel:
     if not isinstance(module, LanguageModel):
-        raise UserError(f"{option} is for language models, but this is a {type(module).__name__}; leave it away")
+        raise UserError(f"{option} is for language models, but this is a {type(module).__name__}; omit it")
     return module
 
 
-def _helper(run: str, module: TransformerModule, option: str) -> Decoder:
-    """The decoder of another run, which must read the same ids."""
-    ours, theirs = _language_model(module, option), load(run).to(module.device)
+def _load_helper(run: str, module: TransformerModule, option: str) -> Decoder:
+    """Load the decoder of another run, which must have the same vocabulary."""
+    ours, theirs = _require_language_model(module, option), load(run).to(module.device)
     if not isinstance(theirs, LanguageModel):
         raise UserError(f"{option} {run} is a {type(theirs).__name__}; give the run of a language model")
-    if _vocabulary(ours) != _vocabulary(theirs):
+    if _get_vocabulary(ours) != _get_vocabulary(theirs):
         raise UserError(
-            f"{option} {run} has another vocabulary, {_described(theirs)}, than the model, {_described(ours)}; give a "
-            "run that was trained with the same tokenizer"
+            f"{option} {run} has another vocabulary, {_describe_vocabulary(theirs)}, than the model, "
+            f"{_describe_vocabulary(ours)}; give a run that was trained with the same tokenizer"
         )
     return theirs.decoder
 
 
-def _vocabulary(module: LanguageModel) -> tuple[Any, ...]:
-    """What its ids mean."""
+def _get_vocabulary(module: LanguageModel) -> tuple[Any, ...]:
+    """Return what the ids of a model mean."""
     tokenizer = module.tokenizer
     return type(tokenizer), module.decoder.vocab_size, tokenizer.start, tokenizer.end, tokenizer.trained_state
 
 
-def _described(module: LanguageModel) -> str:
+def _describe_vocabulary(module: LanguageModel) -> str:
     return f"{module.decoder.vocab_size} tokens of {type(module.tokenizer).__name__}"
 
 
-def _nothing(module: TransformerModule, scale: float) -> Inputs:
-    """What a decoder knows of an empty source."""
+def _encode_empty_source(module: TransformerModule, scale: float) -> Inputs:
+    """Encode an empty source."""
     network = module.network
     if not isinstance(network, EncoderDecoder):
         raise UserError(
@@ -184,7 +184,7 @@ def _nothing(module: TransformerModule, scale: float) -> Inputs:
         )
     end = module.tokenizers["source"].end
     if end is None:
-        raise UserError(f"--guidance {scale} needs an empty source, but the sources have no end token; leave it away")
+        raise UserError(f"--guidance {scale} needs an empty source, but the sources have no end token; omit it")
     was_training = network.training
     network.train(False)
     try:

@@ -1,33 +1,33 @@
-"""Taking turns with a model."""
+"""Interactive generation: the user and the model take turns."""
 
 import contextlib
 import sys
 from collections.abc import Callable, Generator
 from contextlib import closing
 
-from lightning_xt.commands.generation.rendering import pieces, show
+from lightning_xt.commands.generation.rendering import show, stream_pieces
 from lightning_xt.inference.completion import TextCompleter
 from lightning_xt.inference.conversation import Conversation
 from lightning_xt.inference.detokenizer import TextPiece
 from lightning_xt.inference.generation_options import GenerationOptions
 from lightning_xt.inference.text_generator import TextGenerator
-from lightning_xt.system.messages import own_sentence
+from lightning_xt.system.messages import find_own_sentence
 
 HELP = """\
-What you type is appended to the text, and the model goes on from there; an empty line has it go on by itself.
-  /text   show the whole text       /undo   take back the last turn     /reset  begin anew
-  /help   show this                 /quit   leave, as Ctrl-D does       //...   a text that begins with /
-Ctrl-C stops an answer; what was produced stays.
+What you type is appended to the text, and the model continues it; an empty line continues it as it is.
+  /text   print the whole text      /undo   take back the last turn     /reset  begin again
+  /help   print this                /quit   leave, as Ctrl-D does       //...   a text that begins with /
+Ctrl-C stops a completion; what was generated stays.
 """
 HELP_OF_PAIRS = """\
-Each line that you type is answered by itself.
-  /help   show this                 /quit   leave, as Ctrl-D does       //...   a text that begins with /
-Ctrl-C stops an answer.
+Each line that you type is translated by itself.
+  /help   print this                /quit   leave, as Ctrl-D does       //...   a text that begins with /
+Ctrl-C stops a translation.
 """
 
 
 def converse(text_generator: TextGenerator, sampling: GenerationOptions, paint: Callable[[TextPiece], str]) -> None:
-    """Reads lines and answers them until there are no more.
+    """Read lines and complete or translate them until there are no more.
 
     Args:
         text_generator: completes or translates.
@@ -41,21 +41,21 @@ def converse(text_generator: TextGenerator, sampling: GenerationOptions, paint: 
         with contextlib.suppress(ImportError):
             import readline  # noqa: F401
         show(help_text)
-    while (line := _line()) is not None:
+    while (line := _read_line()) is not None:
         if line.startswith("/") and not line.startswith("//"):
             if line.strip() == "/quit":
                 break
-            _command(line.strip(), conversation, help_text)
+            _run_command(line.strip(), conversation, help_text)
             continue
         line = line[1:] if line.startswith("//") else line
         if conversation is not None:
             _answer(conversation.reply(line), paint)
         elif line.strip():
-            _answer(pieces(text_generator, line, sampling), paint)
+            _answer(stream_pieces(text_generator, line, sampling), paint)
 
 
-def _line() -> str | None:
-    """The next line without its end; None where there are no more."""
+def _read_line() -> str | None:
+    """Read the next line, without its end; None if there are no more."""
     while True:
         try:
             if sys.stdin.isatty():
@@ -69,19 +69,19 @@ def _line() -> str | None:
             return None
 
 
-def _command(line: str, conversation: Conversation | None, help_text: str) -> None:
+def _run_command(line: str, conversation: Conversation | None, help_text: str) -> None:
     if line == "/help":
         show(help_text)
     elif conversation is not None and line == "/text":
         show(conversation.text + "\n")
     elif conversation is not None and line == "/undo":
         if not conversation.undo():
-            _tell("there is no turn to take back")
+            _report("there is no turn to take back")
     elif conversation is not None and line == "/reset":
         conversation.reset()
     else:
         known = "/help or /quit" if conversation is None else "/text, /undo, /reset, /help or /quit"
-        _tell(f"unknown command {line.split()[0]!r}; give {known}, or // for a text that begins with /")
+        _report(f"unknown command {line.split()[0]!r}; give {known}, or // for a text that begins with /")
 
 
 def _answer(answer: Generator[TextPiece, None, None], paint: Callable[[TextPiece], str]) -> None:
@@ -90,16 +90,16 @@ def _answer(answer: Generator[TextPiece, None, None], paint: Callable[[TextPiece
             for piece in answer:
                 show(paint(piece))
     except KeyboardInterrupt:
-        # What was produced stays; the next turn goes on from there.
+        # What was generated stays; the next turn continues it.
         pass
     except ValueError as error:
-        sentence = own_sentence(error)
+        sentence = find_own_sentence(error)
         if sentence is None:
             raise
-        _tell(sentence)
+        _report(sentence)
         return
     show("\n")
 
 
-def _tell(sentence: str) -> None:
+def _report(sentence: str) -> None:
     print(f"lightning-xt: {sentence}", file=sys.stderr, flush=True)

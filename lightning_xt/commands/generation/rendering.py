@@ -1,4 +1,4 @@
-"""Writes text for people: on terminals of any language, in colours that say how probable it was."""
+"""Rendering of text for terminals, in colours that say how probable it was."""
 
 import math
 import os
@@ -14,7 +14,7 @@ COLORS = ((0.9, 40), (0.5, 148), (0.2, 220), (0.05, 208), (0.0, 196))
 
 
 def show(text: str) -> None:
-    """Writes to standard output, at once."""
+    """Write to standard output, at once."""
     # A terminal that cannot show a character shows its code; bytes of the prompt pass through as they came.
     encoding = sys.stdout.encoding or "utf-8"
     if encoding.lower().replace("-", "") == "utf8":
@@ -24,39 +24,43 @@ def show(text: str) -> None:
     sys.stdout.flush()
 
 
-def pieces(text_generator: TextGenerator, text: str, sampling: GenerationOptions) -> Generator[TextPiece, None, None]:
-    """What is shown for one text, as it becomes certain; what of it is not read is told on standard error.
+def stream_pieces(
+    text_generator: TextGenerator, text: str, sampling: GenerationOptions
+) -> Generator[TextPiece, None, None]:
+    """Yield the pieces of a completion as they become certain; report on standard error what of the prompt is not read.
 
     Args:
         text_generator: completes or translates.
-        text: what is answered.
-        sampling: how.
+        text: the prompt.
+        sampling: options of generation.
 
     Raises:
-        ValueError: the text cannot be answered.
+        ValueError: the prompt is invalid.
     """
     if problem := text_generator.find_problem(text):
         print(problem, file=sys.stderr)
     yield from text_generator.stream_text(text, sampling)
 
 
-def painter(show_probabilities: bool, color: str) -> Callable[[TextPiece], str]:
-    """What turns a piece of text into what is written.
+def choose_renderer(show_probabilities: bool, color: str) -> Callable[[TextPiece], str]:
+    """Return the function that renders a piece of text.
 
     Args:
-        show_probabilities: whether probabilities are asked for.
+        show_probabilities: whether to colour text by its probability.
         color: always, never, or auto for where standard output is a terminal and NO_COLOR is not set.
     """
     here = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    return _painted if show_probabilities and (color == "always" or (color == "auto" and here)) else _plain
+    return (
+        _render_colored if show_probabilities and (color == "always" or (color == "auto" and here)) else _render_plain
+    )
 
 
-def _plain(piece: TextPiece) -> str:
+def _render_plain(piece: TextPiece) -> str:
     return piece.text
 
 
-def _painted(piece: TextPiece) -> str:
-    """The text in the colour of its probability; what was given has none."""
+def _render_colored(piece: TextPiece) -> str:
+    """Return the text in the colour of its probability; text of the prompt has none."""
     if piece.log_prob is None:
         return piece.text
     probability = math.exp(piece.log_prob)

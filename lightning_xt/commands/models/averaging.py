@@ -11,7 +11,7 @@ from lightning_xt.checkpoints.migrations import METADATA_KEY
 from lightning_xt.checkpoints.runs import find_checkpoint
 from lightning_xt.checkpoints.step_checkpoints import step_checkpoints
 from lightning_xt.system.files import replace_file
-from lightning_xt.system.messages import UserError, system_reason
+from lightning_xt.system.messages import UserError, find_system_reason
 
 
 def write_average(run: str, last: int | None, output_file: str | None) -> int:
@@ -31,15 +31,15 @@ def write_average(run: str, last: int | None, output_file: str | None) -> int:
     if last is not None and last < 1:
         raise UserError(f"--last is {last}; it must be at least 1 checkpoint")
     folder = find_checkpoint(run).parent
-    files = _newest(folder, last)
+    files = _find_newest(folder, last)
     output = folder / "average.ckpt" if output_file is None else Path(output_file)
     _check_output(output)
-    content = averaged(files)
+    content = average(files)
     try:
         with replace_file(output) as file:
             torch.save(content, file)
     except (OSError, RuntimeError) as error:
-        if (reason := system_reason(error)) is None:
+        if (reason := find_system_reason(error)) is None:
             raise
         raise UserError(f"{output} cannot be written ({reason}); make room, or name another file: --output") from error
     print(f"averaged the weights of steps {', '.join(map(str, files))}")
@@ -47,10 +47,10 @@ def write_average(run: str, last: int | None, output_file: str | None) -> int:
     return 0
 
 
-def averaged(files: dict[int, Path]) -> dict[str, Any]:
-    """The newest checkpoint, with the mean of the weights of all.
+def average(files: dict[int, Path]) -> dict[str, Any]:
+    """Return the newest checkpoint, with the mean of the weights of all.
 
-    Sums are of 64 bits. What is no floating-point number, such as a count, is the newest's.
+    Sums are of 64 bits. Values that are not floating-point numbers, such as a count, are the newest's.
 
     Args:
         files: checkpoints by step, the newest last.
@@ -69,15 +69,15 @@ def averaged(files: dict[int, Path]) -> dict[str, Any]:
         # Names that share a tensor still do.
         place = (value.untyped_storage().data_ptr(), value.storage_offset(), value.shape, value.stride())
         if place not in made or not value.numel():
-            made[place] = _mean([state[name] for state in states])
+            made[place] = _compute_mean([state[name] for state in states])
         weights[name] = made[place]
-    # What was measured is not true of the mean.
+    # Metrics of the newest are not those of the mean.
     own = {name: value for name, value in newest[METADATA_KEY].items() if name != "metrics"}
     own["averaged"] = {"steps": list(files), "files": [file.name for file in files.values()]}
     return {**newest, "state_dict": weights, METADATA_KEY: own}
 
 
-def _mean(values: list[Tensor]) -> Tensor:
+def _compute_mean(values: list[Tensor]) -> Tensor:
     if not values[-1].is_floating_point():
         return values[-1]
     total = torch.zeros(values[-1].shape, dtype=torch.float64)
@@ -86,8 +86,8 @@ def _mean(values: list[Tensor]) -> Tensor:
     return (total / len(values)).to(values[-1].dtype)
 
 
-def _newest(folder: Path, last: int | None) -> dict[int, Path]:
-    """The checkpoints to average, by step."""
+def _find_newest(folder: Path, last: int | None) -> dict[int, Path]:
+    """Find the checkpoints to average, by step."""
     files = step_checkpoints(folder)
     if not files:
         raise UserError(
@@ -102,13 +102,13 @@ def _newest(folder: Path, last: int | None) -> dict[int, Path]:
 
 
 def _check_output(output: Path) -> None:
-    """Raises a UserError for a file that could not be written, or not be used."""
+    """Raise a UserError for a file that cannot be written, or not be used."""
     if output.suffix != ".ckpt":
-        raise UserError(f"--output {output} is no name of a checkpoint; let it end in .ckpt")
+        raise UserError(f"--output {output} is not the name of a checkpoint; end it in .ckpt")
     if output.is_dir():
         raise UserError(f"--output {output} is a folder; name a file in it")
     if not output.absolute().parent.is_dir():
-        raise UserError(f"--output {output}: there is no folder {output.parent}; make it first")
+        raise UserError(f"--output {output}: there is no folder {output.parent}; create it first")
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -124,7 +124,7 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _check_models(files: list[Path], states: list[dict[str, Tensor]]) -> None:
-    """Raises a UserError that names the first difference of a model to the newest."""
+    """Raise a UserError that names the first difference of a model to the newest."""
     newest = {name: tuple(value.shape) for name, value in states[-1].items()}
     for file, state in zip(files, states, strict=True):
         shapes = {name: tuple(value.shape) for name, value in state.items()}

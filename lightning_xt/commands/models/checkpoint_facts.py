@@ -16,9 +16,9 @@ from lightning_xt.checkpoints.runs import find_checkpoint
 from lightning_xt.system.messages import UserError
 
 WIDTH = 110
-"""Characters a line has before it is broken."""
+"""Characters of a line."""
 TOGETHER = "\u00a0"
-"""The space between an option and its value, at which no line is broken."""
+"""Space between an option and its value, at which no line is broken."""
 
 
 def print_facts(run: str, *, tree: bool, seq_len: int | None, as_json: bool) -> int:
@@ -35,7 +35,7 @@ def print_facts(run: str, *, tree: bool, seq_len: int | None, as_json: bool) -> 
     """
     checkpoint = Checkpoint(find_checkpoint(run))
     found = facts(checkpoint)
-    text = "\n".join(_lines(found))
+    text = "\n".join(_format_lines(found))
     if tree:
         # The only part that needs the model's classes, and with them Lightning.
         from lightning_xt.commands.models.import_lightning import import_lightning
@@ -46,15 +46,15 @@ def print_facts(run: str, *, tree: bool, seq_len: int | None, as_json: bool) -> 
         found["tree"], drawn = describe_tree(checkpoint, found, seq_len)
         text += f"\n\n{drawn}"
     try:
-        print(json.dumps(_plain(found), indent=2) if as_json else text, flush=True)
+        print(json.dumps(_to_plain(found), indent=2) if as_json else text, flush=True)
     except BrokenPipeError:
-        # Whoever read has enough; Python would flush once more at the end, and complain.
+        # The reader has closed the pipe; Python would flush once more at the end, and complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 
 def facts(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Collect what a checkpoint says of itself; None where it says nothing.
+    """Collect the facts that a checkpoint holds; None for those it does not.
 
     Raises:
         UserError: lightning-xt did not write it.
@@ -70,15 +70,15 @@ def facts(checkpoint: Checkpoint) -> dict[str, Any]:
         "file": str(file),
         "bytes": status.st_size,
         "written": datetime.fromtimestamp(status.st_mtime).astimezone().isoformat(timespec="seconds"),
-        "kind": None if checkpoint.module_class is None else _class_name(checkpoint.module_class),
+        "kind": None if checkpoint.module_class is None else _get_class_name(checkpoint.module_class),
         "step": contents.get("global_step"),
         "epoch": contents.get("epoch"),
         "samples_seen": progress.get("samples_seen"),
-        "parameters": _sizes(contents.get("state_dict") or {}),
-        "average": _average(contents, own),
+        "parameters": _measure_sizes(contents.get("state_dict") or {}),
+        "average": _describe_average(contents, own),
         "trainer": own.get("trainer"),
         "metrics": own.get("metrics"),
-        "data": _data(contents, own, progress),
+        "data": _describe_data(contents, own, progress),
         "tokenizers": checkpoint.tokenizers,
         "model": checkpoint.config,
         "versions": {
@@ -90,11 +90,11 @@ def facts(checkpoint: Checkpoint) -> dict[str, Any]:
     }
 
 
-def _average(contents: dict[str, Any], own: dict[str, Any]) -> str | None:
-    """What the weights are a mean of; None where they are those of one step."""
+def _describe_average(contents: dict[str, Any], own: dict[str, Any]) -> str | None:
+    """Describe what the weights are a mean of; None if they are those of one step."""
     if "averaged" in own:
         return f"mean of the steps {', '.join(map(str, own['averaged']['steps']))}"
-    return "moving average, beside the weights that train" if "current_model_state" in contents else None
+    return "moving average, next to the weights that train" if "current_model_state" in contents else None
 
 
 def _describe_foreign(contents: dict[str, Any]) -> str:
@@ -109,8 +109,8 @@ def _describe_foreign(contents: dict[str, Any]) -> str:
     return f"a mapping of {len(contents)} entries ({names}, ...)"
 
 
-def _sizes(state: dict[str, Any]) -> dict[str, Any]:
-    """How much the weights hold; tensors that share their memory count once."""
+def _measure_sizes(state: dict[str, Any]) -> dict[str, Any]:
+    """Count parameters and bytes; tensors that share their memory count once."""
     tensors = {}
     for value in state.values():
         if isinstance(value, torch.Tensor):
@@ -124,22 +124,22 @@ def _sizes(state: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _data(contents: dict[str, Any], own: dict[str, Any], progress: dict[str, Any]) -> dict[str, Any] | None:
+def _describe_data(contents: dict[str, Any], own: dict[str, Any], progress: dict[str, Any]) -> dict[str, Any] | None:
     options = contents.get("datamodule_hyper_parameters") or {}
-    told = own.get("data") or {}
-    path = told.get("class_path") or options.get("_class_path")
+    metadata = own.get("data") or {}
+    path = metadata.get("class_path") or options.get("_class_path")
     if path is None:
         return None
     return {
         "class_path": path,
         "init_args": {name: value for name, value in options.items() if not name.startswith("_")},
-        "hash": told.get("hash") or progress.get("hash"),
+        "hash": metadata.get("hash") or progress.get("hash"),
     }
 
 
-def _lines(found: dict[str, Any]) -> Iterator[str]:
-    """The facts as aligned text."""
-    rows = [(name, text) for name, text in _rows(found) if text]
+def _format_lines(found: dict[str, Any]) -> Iterator[str]:
+    """Yield the facts as aligned text."""
+    rows = [(name, text) for name, text in _list_rows(found) if text]
     indent = max(len(name) for name, _ in rows) + 2
     for name, text in rows:
         broken = textwrap.wrap(
@@ -153,8 +153,8 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
         yield from (line.replace(TOGETHER, " ") for line in broken)
 
 
-def _rows(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """A name and a text for each fact; without a text where nothing is known."""
+def _list_rows(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield a name and a text for each fact; the text of an unknown fact is empty."""
     size, data, model = found["parameters"], found["data"] or {}, found["model"]
     yield "file", f"{found['file']}, {found['bytes']:,} bytes, written {found['written'][:19].replace('T', ' ')}"
     yield "kind", found["kind"] or ""
@@ -162,25 +162,28 @@ def _rows(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "step", "" if found["step"] is None else f"{found['step']:,}{seen}"
     yield "parameters", f"{size['count']:,} ({', '.join(size['types'])}), {size['bytes']:,} bytes"
     yield "weights", found["average"] or ""
-    yield "trained", _trained(found["trainer"]) if found["trainer"] else ""
+    yield "trained", _describe_training(found["trainer"]) if found["trainer"] else ""
     yield "metrics", ", ".join(f"{name} {value:.6f}" for name, value in (found["metrics"] or {}).items())
-    yield "data", _recipe(data, ": ") if data else ""
+    yield "data", _format_recipe(data, ": ") if data else ""
     yield "data hash", data.get("hash") or ""
     for use, tokenizer in found["tokenizers"].items():
-        # What a tokenizer has learnt fills pages.
+        # The merges of a tokenizer fill pages.
         options = {name: value for name, value in tokenizer["init_args"].items() if len(str(value)) < WIDTH}
-        yield "tokenizer" if use == "text" else f"{use} tokenizer", _recipe({**tokenizer, "init_args": options}, ": ")
+        yield (
+            "tokenizer" if use == "text" else f"{use} tokenizer",
+            _format_recipe({**tokenizer, "init_args": options}, ": "),
+        )
     for name, value in model.items():
         # The parts of a network that have parts themselves stand in lines of their own.
-        deep = _deep(value) if name in ("encoder", "decoder") else {}
-        yield name, _recipe(value, ": ", deep) if value else ""
+        deep = _find_deep_parts(value) if name in ("encoder", "decoder") else {}
+        yield name, _format_recipe(value, ": ", deep) if value else ""
         for part, recipe in deep.items():
-            yield f"  {part}", _recipe(recipe, ": ")
+            yield f"  {part}", _format_recipe(recipe, ": ")
     versions = {**found["versions"], "format": found["format"]}
     yield "versions", ", ".join(f"{name} {value}" for name, value in versions.items() if value)
 
 
-def _trained(trainer: dict[str, Any]) -> str:
+def _describe_training(trainer: dict[str, Any]) -> str:
     processes, batches = trainer["processes"], trainer["accumulate_grad_batches"]
     return (
         f"{trainer['precision']}, {processes} process{'es' if processes > 1 else ''} by {trainer['strategy']} on "
@@ -188,7 +191,7 @@ def _trained(trainer: dict[str, Any]) -> str:
     )
 
 
-def _deep(value: Any) -> dict[str, Any]:
+def _find_deep_parts(value: Any) -> dict[str, Any]:
     def has_parts(part: Any) -> bool:
         return isinstance(part, dict) and any(isinstance(each, dict) for each in part.get("init_args", {}).values())
 
@@ -196,16 +199,16 @@ def _deep(value: Any) -> dict[str, Any]:
     return {name: part for name, part in options.items() if has_parts(part)}
 
 
-def _recipe(value: Any, before: str = "(", without: Any = ()) -> str:
-    """A value of a config on one line; options that are null, empty or false are left out."""
+def _format_recipe(value: Any, before: str = "(", without: Any = ()) -> str:
+    """Format a value of a config on one line, without options that are null, empty or false."""
     if isinstance(value, list):
-        return f"[{', '.join(_recipe(each) for each in value)}]"
+        return f"[{', '.join(_format_recipe(each) for each in value)}]"
     if not isinstance(value, dict):
         return str(value)
-    name = _class_name(value["class_path"]) if "class_path" in value else ""
+    name = _get_class_name(value["class_path"]) if "class_path" in value else ""
     options = value.get("init_args", {}) if name else value
     shown = ", ".join(
-        f"{option}{TOGETHER}{_recipe(each)}"
+        f"{option}{TOGETHER}{_format_recipe(each)}"
         for option, each in options.items()
         if not (each is None or each is False or each in ("", [], {}) or option in without)
     )
@@ -214,16 +217,16 @@ def _recipe(value: Any, before: str = "(", without: Any = ()) -> str:
     return f"{name}{before}{shown}" + (")" if before == "(" else "")
 
 
-def _class_name(path: str) -> str:
+def _get_class_name(path: str) -> str:
     return path.rpartition(".")[2]
 
 
-def _plain(value: Any) -> Any:
-    """The same as JSON can hold it: numbers that are none become null."""
+def _to_plain(value: Any) -> Any:
+    """Convert to values of JSON; NaN and infinity become null."""
     if isinstance(value, dict):
-        return {str(name): _plain(each) for name, each in value.items()}
+        return {str(name): _to_plain(each) for name, each in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(each) for each in value]
+        return [_to_plain(each) for each in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)

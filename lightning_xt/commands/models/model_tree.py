@@ -1,4 +1,4 @@
-"""The tree of `info --tree`: a model's stages with shapes, parameters and FLOPs, nothing of it allocated."""
+"""Tree of `info --tree`: a model's stages with shapes, parameters and FLOPs, without allocating it."""
 
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -21,16 +21,16 @@ NETWORKS = ("encoder", "decoder")
 """Stages of an encoder-decoder that have tables of their own."""
 LEGEND = """\
 b rows of n tokens; a FLOP is an operation of a matrix product, a multiplication and an addition are two;
-all pairs of tokens count, masked ones too; training is three times forward; layers that are equal stand once,
-their parameters and FLOPs are those of all, the parts below those of one"""
+all pairs of tokens count, masked ones too; training is three times forward; equal layers are listed once, with the
+parameters and FLOPs of all of them, and below them the parts of one"""
 
 
 def tree(checkpoint: Checkpoint, facts: dict[str, Any], seq_len: int | None) -> tuple[dict[str, Any], str]:
-    """The stages of a checkpoint's model.
+    """Describe the stages of a checkpoint's model.
 
     Args:
         checkpoint: of the model.
-        facts: what it says of itself.
+        facts: its facts.
         seq_len: tokens in a row. None = as many as the data's.
 
     Returns:
@@ -51,33 +51,33 @@ def tree(checkpoint: Checkpoint, facts: dict[str, Any], seq_len: int | None) -> 
         seq_len = ((facts["data"] or {}).get("init_args") or {}).get("seq_len")
     if seq_len is None:
         raise UserError(f"{file} does not say how long its rows are; give --seq_len, such as --seq_len 256")
-    root, device = _outlined(file, find_module_class(checkpoint.module_class), checkpoint.config, seq_len)
-    totals = _totals(root, seq_len, device)
-    return {**totals, "stages": asdict(root)}, "\n".join(_lines(root, totals))
+    root, device = _outline_model(file, find_module_class(checkpoint.module_class), checkpoint.config, seq_len)
+    totals = _compute_totals(root, seq_len, device)
+    return {**totals, "stages": asdict(root)}, "\n".join(_format_lines(root, totals))
 
 
-def _outlined(file: Path, kind: type[TransformerModule], model: dict[str, Any], seq_len: int) -> tuple[Stage, str]:
-    """The stages, and the device they were computed on: parts that need values cannot do without memory."""
+def _outline_model(file: Path, kind: type[TransformerModule], model: dict[str, Any], seq_len: int) -> tuple[Stage, str]:
+    """Return the stages, and the device they were computed on: some parts need values, and with them memory."""
     try:
         with torch.device("meta"):
-            return outline(_network(file, kind, model), seq_len), "meta"
+            return outline(_build_network(file, kind, model), seq_len), "meta"
     except (NotImplementedError, RuntimeError):
-        return outline(_network(file, kind, model), seq_len), "cpu"
+        return outline(_build_network(file, kind, model), seq_len), "cpu"
 
 
-def _network(file: Path, kind: type[TransformerModule], model: dict[str, Any]) -> Any:
+def _build_network(file: Path, kind: type[TransformerModule], model: dict[str, Any]) -> Any:
     try:
         return kind.from_config(model).network
     except ValueError as error:
         if not isinstance(error.__cause__, ArgumentError):
             raise
-        # Such as a class of the user's that is not where it was.
+        # Such as a class of the user's that is gone.
         raise UserError(
             f"the model of {file} cannot be built: {explain_parse_error(str(error.__cause__), ())}"
         ) from error
 
 
-def _totals(root: Stage, seq_len: int, device: str) -> dict[str, Any]:
+def _compute_totals(root: Stage, seq_len: int, device: str) -> dict[str, Any]:
     tables = ("token_embedding", "embeddings.")
     stages = [each for stage in root.stages for each in (stage, *(stage.stages if stage.name in NETWORKS else ()))]
     embedded = sum(stage.parameters for stage in stages if stage.name.startswith(tables))
@@ -91,9 +91,9 @@ def _totals(root: Stage, seq_len: int, device: str) -> dict[str, Any]:
     }
 
 
-def _lines(root: Stage, totals: dict[str, Any]) -> Iterator[str]:
+def _format_lines(root: Stage, totals: dict[str, Any]) -> Iterator[str]:
     n = totals["seq_len"]
-    rows = [("stage", "class", "output", "parameters", "FLOPs a token"), *_rows(root, n, 0)]
+    rows = [("stage", "class", "output", "parameters", "FLOPs a token"), *_list_rows(root, n, 0)]
     widths = [max(len(row[column]) for row in rows) for column in range(5)]
     for row in rows:
         left = [cell.ljust(width) for cell, width in zip(row[:3], widths, strict=False)]
@@ -106,10 +106,10 @@ def _lines(root: Stage, totals: dict[str, Any]) -> Iterator[str]:
     yield f"FLOPs a token  {forward:,.0f} forward, {training:,.0f} in training, at n = {n:,}"
     yield LEGEND
     if totals["device"] != "meta":
-        yield "a part needs values to compute with, so the forward was computed on the CPU, not on shapes alone"
+        yield "a part needs values to compute with, so the forward was computed on the CPU, not on shapes only"
 
 
-def _rows(stage: Stage, n: int, depth: int) -> Iterator[tuple[str, str, str, str, str]]:
+def _list_rows(stage: Stage, n: int, depth: int) -> Iterator[tuple[str, str, str, str, str]]:
     name = "  " * depth + stage.name
     if stage.times > 1:
         name += f" ({stage.times}x)"
@@ -123,4 +123,4 @@ def _rows(stage: Stage, n: int, depth: int) -> Iterator[tuple[str, str, str, str
         f"{stage.flops / n:,.0f}" if stage.flops else "",
     )
     for each in stage.stages:
-        yield from _rows(each, n, depth + 1)
+        yield from _list_rows(each, n, depth + 1)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from lightning_xt.system.messages import UserError, close_matches
+from lightning_xt.system.messages import UserError, find_close_matches
 
 RUN = "runs/NAME/N, runs/NAME (its newest run) or a .ckpt file"
 """Meaning of a RUN."""
@@ -53,7 +53,7 @@ class Arguments(argparse.ArgumentParser):
         known = [name for action in self._actions for name in action.option_strings if name.startswith("--")]
         words = message.split() if message.startswith("unrecognized arguments") else []
         unknown = [word for word in words if word.startswith("--") and word.split("=")[0] not in known]
-        close = close_matches(unknown[0], known) if unknown else []
+        close = find_close_matches(unknown[0], known) if unknown else []
         raise UserError(f"{self.command}: {message}" + (f"; did you mean {' or '.join(close)}?" if close else ""))
 
 

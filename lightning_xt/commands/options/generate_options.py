@@ -15,7 +15,7 @@ from lightning_xt.commands.generation.inference import Inference
 from lightning_xt.commands.options.arguments import RUN, read_run_options
 from lightning_xt.commands.options.config_files import ConfigFiles
 from lightning_xt.inference.generation_options import GenerationOptions
-from lightning_xt.system.messages import UserError, own_sentence
+from lightning_xt.system.messages import UserError, find_own_sentence
 from lightning_xt.training.config_parser import ConfigParser
 
 DESCRIPTION = """Complete prompts, or translate them with an encoder-decoder. A single prompt's text is printed as it is
@@ -108,7 +108,7 @@ def parse(args: Sequence[str]) -> GenerateOptions:
         with configs.serving():
             options = parser.instantiate(parser.parse_args(args))
     except ArgumentError as error:
-        raise UserError(own_sentence(error) or _explain(str(error), parser)) from error
+        raise UserError(find_own_sentence(error) or _explain(str(error), parser)) from error
     found = GenerateOptions(
         run=options.run,
         prompt=options.prompt,

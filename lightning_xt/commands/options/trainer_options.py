@@ -1,4 +1,4 @@
-"""The options of fit, validate, test and predict beside those of the Trainer, the model and the data."""
+"""Options of fit, validate, test and predict besides those of the Trainer, the model and the data."""
 
 import math
 import re
@@ -28,7 +28,7 @@ TRAINER_DEFAULTS: dict[str, Any] = {
 
 
 def add_trainer_options(parser: LightningArgumentParser) -> None:
-    """Declares them."""
+    """Declare the options."""
     parser.add_argument(
         "--name", type=str | None, default=None, help="Name of the run. None = the first config file's."
     )
@@ -36,7 +36,7 @@ def add_trainer_options(parser: LightningArgumentParser) -> None:
         "--init_from",
         type=str | None,
         default=None,
-        help="A run or a checkpoint whose weights a new run starts from, and nothing else of it. None = none.",
+        help="A run or a checkpoint whose weights a new run starts from, and nothing else. None = none.",
     )
     parser.add_argument(
         "--validate_every",
@@ -45,13 +45,13 @@ def add_trainer_options(parser: LightningArgumentParser) -> None:
         help="Optimizer steps between two validations; the last step is always validated. None = only that.",
     )
     parser.add_argument(
-        "--checkpoint_every", type=int, default=500, help="Optimizer steps between two savings of last.ckpt."
+        "--checkpoint_every", type=int, default=500, help="Optimizer steps between two saves of last.ckpt."
     )
     parser.add_argument(
         "--keep_checkpoints",
         type=int,
         default=0,
-        help="How many of the newest savings to keep as step-N.ckpt too, such as for average.",
+        help="How many of the newest saves to keep as step-N.ckpt too, such as for average.",
     )
     parser.add_argument("--output", type=str | None, default=None, help="The file that predict writes.")
     parser.add_class_arguments(GenerationOptions, "sampling")
@@ -81,19 +81,19 @@ def set_intervals(options: Any, configs: Mapping[Path, dict[str, Any]]) -> None:
 
 
 def check_beginning(options: Any) -> None:
-    """Raises a UserError for a seed or a name that no run can begin with."""
+    """Raise a UserError for an invalid seed or name of a run."""
     seed, name = options.seed_everything, options.name
     if not isinstance(seed, bool) and isinstance(seed, int) and not 0 <= seed < 2**32:
         raise UserError(f"--seed_everything is {seed}; it must be from 0 to 2**32 - 1")
     if name is not None and (not name.isprintable() or "/" in name or name in ("", ".", "..")):
         raise UserError(
-            f"--name {name!r} is no name of a folder; choose one without / and line breaks, and set "
+            f"--name {name!r} is not the name of a folder; choose one without / and line breaks, and set "
             "--trainer.default_root_dir for another place"
         )
 
 
 def check_options(command: str, options: Any) -> None:
-    """Raises a UserError for values that no command could work with."""
+    """Raise a UserError for invalid values."""
     for name in ("validate_every", "checkpoint_every"):
         if options[name] is not None and options[name] < 1:
             raise UserError(f"--{name} is {options[name]}; it must be at least 1 optimizer step")
@@ -117,7 +117,7 @@ def check_options(command: str, options: Any) -> None:
 
 
 def _counts(devices: Any) -> bool:
-    """Whether this says how many devices there are to be, or which."""
+    """Return whether a value says how many devices to use, or which."""
     if isinstance(devices, str):
         return devices == "auto" or re.fullmatch(r"-1|[1-9]\d*|\d+(\s*,\s*\d*)+", devices.strip()) is not None
     return not isinstance(devices, int) or devices == -1 or devices >= 1

@@ -1,4 +1,4 @@
-"""Under a cluster's launcher: what Lightning would do there beside training is off, and processes are counted."""
+"""Launchers of clusters: turn off what Lightning does there besides training, and count processes."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,8 +11,8 @@ from lightning.pytorch.trainer.connectors.checkpoint_connector import _Checkpoin
 from lightning_xt.system.messages import UserError
 
 
-def environments(strategy: Any, plugins: Sequence[Any]) -> list[ClusterEnvironment]:
-    """What to give to the Trainer: where Lightning would find SLURM, the same without Lightning's handlers of signals.
+def choose_environments(strategy: Any, plugins: Sequence[Any]) -> list[ClusterEnvironment]:
+    """Return environments for the Trainer: under SLURM, Lightning's own without its signal handlers.
 
     Those save a checkpoint of their own from within the handler, requeue the job, and train on.
 
@@ -21,7 +21,7 @@ def environments(strategy: Any, plugins: Sequence[Any]) -> list[ClusterEnvironme
         plugins: of the Trainer; so may these.
 
     Raises:
-        UserError: SLURM was asked for processes in a way that tells nobody how many a node has.
+        UserError: the job's options do not say how many processes a node has.
     """
     own = getattr(strategy, "cluster_environment", None) is not None
     if own or any(isinstance(each, ClusterEnvironment) for each in plugins):
@@ -35,8 +35,8 @@ def environments(strategy: Any, plugins: Sequence[Any]) -> list[ClusterEnvironme
         raise UserError(f"SLURM: {error}") from error
 
 
-def settle(trainer: Trainer) -> None:
-    """Lets a Trainer load nothing that it was not told to, and makes sure that all processes are its own.
+def adopt_trainer(trainer: Trainer) -> None:
+    """Keep a Trainer from loading checkpoints that were not named, and check that it counts all processes.
 
     Raises:
         UserError: the launcher started other processes than the Trainer counts on.
@@ -44,7 +44,7 @@ def settle(trainer: Trainer) -> None:
     trainer._checkpoint_connector = _NamedCheckpoints(trainer)
     environment = trainer._accelerator_connector.cluster_environment
     if environment.creates_processes_externally:
-        # Lightning asks only where it starts processes itself; each of the others would train alone.
+        # Lightning checks this only where it starts processes itself; each of the others would train alone.
         try:
             environment.validate_settings(trainer.num_devices, trainer.num_nodes)
         except ValueError as error:
@@ -59,7 +59,7 @@ def close_process_group() -> None:
 
 
 class _NamedCheckpoints(_CheckpointConnector):
-    """Lightning's, which on SLURM takes any `hpc_ckpt_*.ckpt` of the root folder where no checkpoint is named."""
+    """Connector of checkpoints that, unlike Lightning's, does not load any `hpc_ckpt_*.ckpt` of the root folder."""
 
     @property
     def _hpc_resume_path(self) -> None:

@@ -1,4 +1,4 @@
-"""fit, validate, test and predict: LightningCLI with our models, data and runs."""
+"""LightningCLI with our models, data and runs."""
 
 import os
 import sys
@@ -28,16 +28,16 @@ from lightning_xt.commands.options.trainer_options import (
     check_options,
     set_intervals,
 )
-from lightning_xt.commands.trainer.cluster import environments, settle
+from lightning_xt.commands.trainer.cluster import adopt_trainer, choose_environments
 from lightning_xt.commands.trainer.run_choice import Resolved, resolve
 from lightning_xt.commands.trainer.standard_parts import StandardParts
-from lightning_xt.commands.trainer.weight_checks import differences, load_weights, misfit
+from lightning_xt.commands.trainer.weight_checks import explain_misfit, list_differences, load_weights
 from lightning_xt.data.base import DataModule
 from lightning_xt.inference.generation_options import GenerationOptions
 from lightning_xt.system.files import replace_file
 from lightning_xt.system.free_memory import refuse_without_memory
 from lightning_xt.system.garbage import pause_garbage_collection
-from lightning_xt.system.messages import OwnError, UserError, own_sentence
+from lightning_xt.system.messages import OwnError, UserError, find_own_sentence
 from lightning_xt.training.atomic_checkpoint_io import hand_on
 from lightning_xt.training.callbacks.preemption import take_over_signals
 from lightning_xt.training.callbacks.run_folder import RunFolder
@@ -55,7 +55,7 @@ def _say(line: str) -> None:
 
 
 class CommandLine(LightningCLI):
-    """LightningCLI with runs.
+    """LightningCLI of one command, with runs.
 
     Args:
         command: name of the command.
@@ -97,13 +97,13 @@ class CommandLine(LightningCLI):
         self._add_options(parser)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        # Lightning warns of arguments given beside those of the process; here it is what `main` is for.
+        # Lightning warns of arguments given besides those of the process; here it is what `main` is for.
         given, sys.argv = sys.argv, sys.argv[:1]
         try:
             with self._configs.serving(), pause_garbage_collection():
                 super().parse_arguments(parser, args)
         except ArgumentError as error:
-            raise UserError(own_sentence(error) or explain_parse_error(str(error), self._options(args))) from error
+            raise UserError(find_own_sentence(error) or explain_parse_error(str(error), self._options(args))) from error
         finally:
             sys.argv = given
         if command := self.config.get("subcommand"):
@@ -123,7 +123,7 @@ class CommandLine(LightningCLI):
         checkpoint = self.resolved.checkpoint
         weights = checkpoint or self.resolved.start
         if weights is not None:
-            for line in differences(weights, self._plain()["model"]):
+            for line in list_differences(weights, self._plain()["model"]):
                 _say(line)
         options.ckpt_path = None if checkpoint is None else str(checkpoint.path)
         options.name = self.resolved.runs.name
@@ -165,7 +165,7 @@ class CommandLine(LightningCLI):
         self.model.adds_callbacks = False
         plugins = config["plugins"] or []
         plugins = plugins if isinstance(plugins, list) else [plugins]
-        kwargs["plugins"] = [*plugins, *environments(config["strategy"], plugins)]
+        kwargs["plugins"] = [*plugins, *choose_environments(config["strategy"], plugins)]
         if standard.checkpoint_io is not None and not any(isinstance(each, CheckpointIO) for each in plugins):
             kwargs["plugins"].append(standard.checkpoint_io())
         if config.get("enable_checkpointing") is None:
@@ -174,10 +174,10 @@ class CommandLine(LightningCLI):
         try:
             trainer = super().instantiate_trainer(**kwargs)
         except (MisconfigurationException, ValueError) as error:
-            raise UserError(own_sentence(error) or f"trainer: {error}") from error
+            raise UserError(find_own_sentence(error) or f"trainer: {error}") from error
         check_strategy(trainer.strategy)
         hand_on(self.resolved.checkpoint, trainer)
-        settle(trainer)
+        adopt_trainer(trainer)
         take_over_signals(trainer, self.subcommand == "fit")
         watch(trainer)
         return trainer
@@ -193,7 +193,7 @@ class CommandLine(LightningCLI):
         return standard.callbacks(str(self.subcommand), options, self.resolved, self._save_config)
 
     def _save_config(self, file: Path) -> None:
-        """Writes the config that repeats or resumes this run; what belongs to one command only is left out."""
+        """Write the config that repeats or resumes this run, without what belongs to one command only."""
         saved = self._plain()
         for name in ("ckpt_path", "weights_only", "verbose", "return_predictions", "config", "output"):
             saved.pop(name, None)
@@ -204,7 +204,7 @@ class CommandLine(LightningCLI):
             out.write(yaml.safe_dump(saved, sort_keys=False).encode("utf-8"))
 
     def _plain(self) -> dict[str, Any]:
-        """The command's options as plain values."""
+        """Return the command's options as plain values."""
         command = self.config.subcommand
         text = self._parser(command).dump(self.config[command], skip_none=False, format="yaml")
         plain: dict[str, Any] = yaml.safe_load(text)
@@ -229,17 +229,17 @@ class CommandLine(LightningCLI):
             checkpoint = self.resolved.checkpoint
             if checkpoint is None or "Error(s) in loading state_dict" not in str(error):
                 raise
-            raise UserError(misfit(checkpoint, self.model)) from error
+            raise UserError(explain_misfit(checkpoint, self.model)) from error
 
     def after_fit(self) -> None:
-        """Measures the best checkpoint, unless the last validation was of it, and prints what a user does next."""
+        """Validate the best checkpoint, unless the last validation was of it, and print what a user does next."""
         folder = self._folder
         best = None if folder is None else checkpoint_file(folder, "best")
         metrics = self._metrics("val/")
         if best is not None and best.is_file():
             checkpoint = Checkpoint(best)
             if checkpoint.step != self.trainer.global_step or not metrics:
-                # The logs hold what was measured on the way; this measures an earlier step.
+                # Not into the logs: this measures an earlier step.
                 self.trainer.loggers = []
                 hand_on(checkpoint, self.trainer)
                 self.trainer.validate(self.model, self.datamodule, ckpt_path=str(best), verbose=False)
@@ -271,7 +271,7 @@ class CommandLine(LightningCLI):
         return {name: float(v) for name, v in self.trainer.callback_metrics.items() if name.startswith(split)}
 
     def _report(self, metrics: dict[str, float]) -> None:
-        """The last lines of every command, for people and scripts; bits per byte are the very last."""
+        """Print the last lines of every command, for people and scripts; bits per byte come last."""
         if not self.trainer.is_global_zero:
             return
         if self._folder is not None:

@@ -1,4 +1,4 @@
-"""Which checkpoint and which run a command means."""
+"""Choice of the run and the checkpoint that a command works on."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -15,7 +15,7 @@ from lightning_xt.training.callbacks.preemption import read_owed_validation
 
 @dataclass(frozen=True, kw_only=True)
 class Resolved:
-    """What a command works on.
+    """Run and checkpoint that a command works on.
 
     Args:
         runs: folder of all runs of the name.
@@ -35,18 +35,18 @@ class Resolved:
 
 
 def resolve(command: str, options: Any, configs: Sequence[Path], name: str | None) -> Resolved:
-    """Finds the run and the checkpoint.
+    """Find the run and the checkpoint.
 
     Args:
         command: fit, validate, test or predict.
         options: the parsed options.
         configs: the config files, in their order.
-        name: what --name was given, beside the config files.
+        name: value of --name on the command line.
 
     Raises:
-        UserError: a checkpoint is asked for that is not there.
+        UserError: the checkpoint that was named does not exist.
     """
-    asked = options.ckpt_path
+    value = options.ckpt_path
     own = find_run(configs[0]) if configs else None
     if own is not None and name in (None, own.absolute().parent.name):
         runs = own.parent
@@ -54,26 +54,26 @@ def resolve(command: str, options: Any, configs: Sequence[Path], name: str | Non
         own = None
         stem = configs[0].stem if configs else "default"
         runs = Path(options.trainer.default_root_dir) / (name or options.name or stem)
-    if asked is None:
+    if value is None:
         if command != "fit":
             raise UserError(f"{command} needs weights: give --ckpt_path best, --ckpt_path last or --ckpt_path FILE")
         return Resolved(runs=runs, start=_start(options, command))
-    if asked in ("best", "last"):
-        folder = own or find_newest_run(asked, runs)
+    if value in ("best", "last"):
+        folder = own or find_newest_run(value, runs)
         if folder is None and command == "fit":
-            note = f"--ckpt_path {asked}: no run in {runs} has one yet; starting a new run"
+            note = f"--ckpt_path {value}: no run in {runs} has one yet; starting a new run"
             return Resolved(runs=runs, start=_start(options, command), notes=(note,))
-        file = checkpoint_file(folder or runs / "0", asked)
+        file = checkpoint_file(folder or runs / "0", value)
         if folder is None or not file.is_file():
-            raise UserError(f"--ckpt_path {asked}: there is no {file}; train first, or name a checkpoint file")
+            raise UserError(f"--ckpt_path {value}: there is no {file}; train first, or name a checkpoint file")
     else:
-        file = _file("--ckpt_path", asked)
+        file = _file("--ckpt_path", value)
         folder = find_run(file)
-    checkpoint, step = _open(f"--ckpt_path {asked}", file)
+    checkpoint, step = _open(f"--ckpt_path {value}", file)
     if command != "fit":
         return Resolved(runs=runs, folder=folder, checkpoint=checkpoint)
-    used = f"--ckpt_path {asked}: resuming from {file} at step {step}"
-    if asked not in ("best", "last") and not (own and folder and own.resolve() == folder.resolve()):
+    used = f"--ckpt_path {value}: resuming from {file} at step {step}"
+    if value not in ("best", "last") and not (own and folder and own.resolve() == folder.resolve()):
         # Another config, another run: this one only starts from there.
         folder = None
     return Resolved(
@@ -85,7 +85,7 @@ def resolve(command: str, options: Any, configs: Sequence[Path], name: str | Non
     )
 
 
-def _open(asked: str, file: Path) -> tuple[Checkpoint, int]:
+def _open(value: str, file: Path) -> tuple[Checkpoint, int]:
     """Open the checkpoint of a run, and count the optimizer steps behind it.
 
     Raises:
@@ -102,9 +102,9 @@ def _open(asked: str, file: Path) -> tuple[Checkpoint, int]:
                     whole[_open_whole(other)[1]] = other
         newest = max(whole, default=None)
         if newest is None:
-            raise UserError(f"{asked}: {error}") from error
+            raise UserError(f"{value}: {error}") from error
         raise UserError(
-            f"{asked}: {error}; the newest whole one of the run is at step {newest}: --ckpt_path {whole[newest]}"
+            f"{value}: {error}; the newest whole one of the run is at step {newest}: --ckpt_path {whole[newest]}"
         ) from error
 
 
@@ -116,7 +116,7 @@ def _open_whole(file: Path) -> tuple[Checkpoint, int]:
 
 
 def _notes(options: Any, checkpoint: Checkpoint, step: int) -> Iterator[str]:
-    """What of the options a run that goes on has no use for."""
+    """Yield a sentence for each option that a resumed run does not use."""
     for part in sorted(checkpoint.path.parent.glob(".*.ckpt.part")):
         yield f"{part} is what a process left that was stopped while it saved; it is not used"
     if options.init_from is not None:
@@ -124,7 +124,7 @@ def _notes(options: Any, checkpoint: Checkpoint, step: int) -> Iterator[str]:
     if 0 < options.trainer.max_steps <= step and read_owed_validation(checkpoint.contents) is None:
         yield (
             f"{checkpoint.path} is at step {step} and --trainer.max_steps is {options.trainer.max_steps}: nothing is "
-            "left to train; give a larger number to go on"
+            "left to train; give a larger number to train on"
         )
 
 
@@ -138,15 +138,15 @@ def _start(options: Any, command: str) -> Checkpoint | None:
 def add_config_of_run(command: str, args: Sequence[str]) -> list[str]:
     """Return the options, with the config of the checkpoint's or the weights' run where no config is named."""
     given = read_run_options(command, args)
-    asked, start = given.ckpt_path, given.init_from
-    if start is not None and asked not in (None, "best", "last"):
-        raise UserError(f"--ckpt_path {asked} and --init_from {start} both say where the weights come from; give one")
-    if start is not None and asked is not None and not given.config:
+    value, start = given.ckpt_path, given.init_from
+    if start is not None and value not in (None, "best", "last"):
+        raise UserError(f"--ckpt_path {value} and --init_from {start} both say where the weights come from; give one")
+    if start is not None and value is not None and not given.config:
         raise UserError(
-            f"--init_from {start} starts a run and --ckpt_path {asked} resumes one; with both, give -c FILE or omit one"
+            f"--init_from {start} starts a run and --ckpt_path {value} resumes one; with both, give -c FILE or omit one"
         )
-    name = "--init_from" if asked in (None, "best", "last") else "--ckpt_path"
-    run = start if asked in (None, "best", "last") else asked
+    name = "--init_from" if value in (None, "best", "last") else "--ckpt_path"
+    run = start if value in (None, "best", "last") else value
     if run is None or given.config:
         return list(args)
     folder = find_run(_file(name, run))
@@ -154,8 +154,8 @@ def add_config_of_run(command: str, args: Sequence[str]) -> list[str]:
     return list(args) if folder is None else ["-c", str(folder / "config.yaml"), *args]
 
 
-def _file(name: str, asked: str) -> Path:
+def _file(name: str, value: str) -> Path:
     try:
-        return find_checkpoint(asked)
+        return find_checkpoint(value)
     except (FileNotFoundError, ValueError) as error:
         raise UserError(f"{name}: {error}") from error

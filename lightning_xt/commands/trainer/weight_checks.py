@@ -1,4 +1,4 @@
-"""Whether the weights of a checkpoint are those of this command's model, and what differs."""
+"""Checks of a checkpoint's weights against this command's model."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -20,7 +20,7 @@ def load_weights(model: LightningModule, checkpoint: Checkpoint) -> None:
         UserError: they do not fit.
     """
     weights = checkpoint.weights
-    if sentence := misfit(checkpoint, model):
+    if sentence := explain_misfit(checkpoint, model):
         raise UserError(sentence)
     model.load_state_dict(weights)
     if isinstance(model, Seq2Seq):
@@ -29,15 +29,15 @@ def load_weights(model: LightningModule, checkpoint: Checkpoint) -> None:
     checkpoint.release()
 
 
-def misfit(checkpoint: Checkpoint, model: LightningModule) -> str:
+def explain_misfit(checkpoint: Checkpoint, model: LightningModule) -> str:
     """Return why the weights do not fit the model, in a sentence; empty if they do."""
     there = {name: tuple(value.shape) for name, value in checkpoint.weights.items()}
     here = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     reshaped = sorted(name for name in there.keys() & here.keys() if there[name] != here[name])
     faults = [
-        _listed("missing there", sorted(here.keys() - there.keys())),
-        _listed("unknown here", sorted(there.keys() - here.keys())),
-        _listed("of another shape", [f"{name} {there[name]} there, {here[name]} here" for name in reshaped]),
+        _format_fault("missing there", sorted(here.keys() - there.keys())),
+        _format_fault("unknown here", sorted(there.keys() - here.keys())),
+        _format_fault("of another shape", [f"{name} {there[name]} there, {here[name]} here" for name in reshaped]),
     ]
     found = "; ".join(fault for fault in faults if fault)
     if not found:
@@ -49,7 +49,7 @@ def misfit(checkpoint: Checkpoint, model: LightningModule) -> str:
     )
 
 
-def differences(checkpoint: Checkpoint, model: dict[str, Any]) -> list[str]:
+def list_differences(checkpoint: Checkpoint, model: dict[str, Any]) -> list[str]:
     """Return a line for each option of the network that differs from the checkpoint; the command's value holds.
 
     Args:
@@ -58,8 +58,8 @@ def differences(checkpoint: Checkpoint, model: dict[str, Any]) -> list[str]:
     """
     saved = checkpoint.config
     options = model.get("init_args", {})
-    there = {name: value for part in OF_NETWORK for name, value in _leaves(saved.get(part), f"model.{part}")}
-    here = {name: value for part in OF_NETWORK for name, value in _leaves(options.get(part), f"model.{part}")}
+    there = {name: value for part in OF_NETWORK for name, value in _list_leaves(saved.get(part), f"model.{part}")}
+    here = {name: value for part in OF_NETWORK for name, value in _list_leaves(options.get(part), f"model.{part}")}
     return [
         f"--{name} is {here.get(name)} here, {there.get(name)} in the checkpoint"
         for name in sorted(there.keys() | here.keys())
@@ -67,12 +67,12 @@ def differences(checkpoint: Checkpoint, model: dict[str, Any]) -> list[str]:
     ]
 
 
-def _listed(what: str, names: list[str]) -> str:
+def _format_fault(what: str, names: list[str]) -> str:
     return f"{len(names)} {what}, such as {names[0]}" if names else ""
 
 
-def _leaves(value: Any, name: str) -> Iterator[tuple[str, Any]]:
-    """The options of a config, each under the name it has on the command line."""
+def _list_leaves(value: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """Yield the options of a config, each under the name it has on the command line."""
     if not isinstance(value, dict):
         yield name, value
         return
@@ -80,4 +80,4 @@ def _leaves(value: Any, name: str) -> Iterator[tuple[str, Any]]:
         yield name, value["class_path"].rpartition(".")[2]
         value = value.get("init_args", {})
     for key, each in value.items():
-        yield from _leaves(each, f"{name}.{key}")
+        yield from _list_leaves(each, f"{name}.{key}")

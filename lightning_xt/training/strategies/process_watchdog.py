@@ -15,7 +15,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
 from lightning_xt.checkpoints.runs import checkpoint_file
-from lightning_xt.system.messages import chain
+from lightning_xt.system.messages import walk_chain
 from lightning_xt.system.stopping import PREEMPTED
 from lightning_xt.training.callbacks.run_folder import find_run_folder
 from lightning_xt.training.strategies.launcher import LAUNCHED_BY, Launcher
@@ -75,7 +75,7 @@ def is_lost_peer(error: BaseException) -> bool:
     """Return True if an error, or one that it was raised from, means that another process does not answer."""
     return any(
         LOST_PEER.search(str(each)) and (isinstance(each, torch.distributed.DistError) or "gloo" in str(each))
-        for each in chain(error)
+        for each in walk_chain(error)
     )
 
 

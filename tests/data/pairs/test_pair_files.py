@@ -5,7 +5,7 @@ import gzip
 import pytest
 
 from lightning_xt.data.pairs.pair_files import PairLines, drop_blank, read_aligned, read_pairs
-from lightning_xt.system.messages import own_sentence
+from lightning_xt.system.messages import find_own_sentence
 
 SOURCES = ["one\u2028more", " two\x85\x0c ", "", "fo\u00fcr\rx"]
 TARGETS = ["eins", "zwei", "drei", "vier"]
@@ -104,7 +104,7 @@ def test_a_line_that_is_no_pair(tmp_path, name, line, message):
     path = write(tmp_path / name, good * 2 + line + b"\n" + good)
     with pytest.raises(ValueError, match=rf"^{path}{message}") as caught:
         read_pairs("--data.path", path, None, FIELDS)
-    assert own_sentence(caught.value)
+    assert find_own_sentence(caught.value)
 
 
 def test_a_line_that_is_not_utf8(tmp_path):

@@ -13,7 +13,7 @@ import pytest
 from lightning_xt.cli import main
 from lightning_xt.data.text import enwik8
 from lightning_xt.data.text.enwik8 import Enwik8
-from lightning_xt.system.messages import own_sentence
+from lightning_xt.system.messages import find_own_sentence
 
 TEXT = b"".join(b"<page>%d</page>\n" % n for n in range(700))[:10_500]
 SIZES = (9_000, 500, 500)
@@ -145,7 +145,7 @@ def test_a_page_in_place_of_the_file_is_removed(folder, server):
     with pytest.raises(ValueError, match=r"enwik8.zip is cut off, damaged or not a zip file") as caught:
         Enwik8(url=f"{server.url}/enwik8.zip").prepare()
     assert os.listdir(folder / "enwik8") == []
-    assert own_sentence(caught.value) == str(caught.value)
+    assert find_own_sentence(caught.value) == str(caught.value)
 
 
 def test_a_network_that_fails_says_where_to_put_the_file(folder, server):
@@ -154,7 +154,7 @@ def test_a_network_that_fails_says_where_to_put_the_file(folder, server):
         Enwik8(url=f"{server.url}/enwik8.zip").prepare()
     assert not place.exists()
     # The message of the command line, not that of the network.
-    assert own_sentence(caught.value) == str(caught.value)
+    assert find_own_sentence(caught.value) == str(caught.value)
 
 
 @pytest.fixture
