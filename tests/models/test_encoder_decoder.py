@@ -32,7 +32,7 @@ def close(actual: Tensor, expected: Tensor) -> None:
 @pytest.mark.parametrize("position", [None, Rotary])
 def test_cross_attention_of_one_head_by_hand(position: type[Rotary] | None) -> None:
     one = attention(heads=1, dim_head=6, position=position)
-    model, (src, mask) = randomise(lambda: pair(decoded={"depth": 1, "cross_attention": one})), source(2, 7)
+    model, (src, mask) = randomise(lambda: pair(decoder={"depth": 1, "cross_attention": one})), source(2, 7)
     layer = model.decoder.stack.sublayers["0_cross_attention"].branch
     seen: list[tuple[Tensor, Tensor]] = []
     layer.register_forward_hook(lambda module, args, out: seen.append((args[0], out[0])))
@@ -191,7 +191,7 @@ def test_positions_are_dropped_in_training_only() -> None:
 @pytest.mark.parametrize("share", [0.1, 0.5])
 def test_a_share_of_the_positions_is_dropped(share: float) -> None:
     rows, m = 400, 50
-    lasting = read_mask(pair(encoded={"depth": 1}, context_dropout=share), None, rows, m)
+    lasting = read_mask(pair(encoder={"depth": 1}, context_dropout=share), None, rows, m)
     for counted, n in ((lasting.float().mean(), rows * m), (lasting[:, 0].float().mean(), rows)):
         assert counted.item() == pytest.approx(1 - share, abs=4 * (share * (1 - share) / n) ** 0.5)
     assert not (lasting == lasting[0]).all(), "each row drops its own"
@@ -218,7 +218,7 @@ def test_each_row_keeps_a_position_of_its_own() -> None:
     rows, m = 500, 9
     real = torch.zeros(rows, m, dtype=torch.bool)
     real[:, 3:7] = True
-    lasting = read_mask(pair(encoded={"depth": 1}, context_dropout=0.99), real, rows, m)
+    lasting = read_mask(pair(encoder={"depth": 1}, context_dropout=0.99), real, rows, m)
     assert not lasting[:, :3].any() and not lasting[:, 7:].any()
     assert (lasting.sum(dim=1) >= 1).all()
     assert lasting.sum() < 600

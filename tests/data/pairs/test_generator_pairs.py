@@ -187,7 +187,7 @@ def test_a_wrong_batch_is_named():
 
     batches = iter(build(turn).train_dataloader())
     assert len([next(batches) for _ in range(4)]) == 4
-    with pytest.raises(ValueError, match=r"turning: batch 4 of the train split: src_mask has dtype torch\.int32"):
+    with pytest.raises(ValueError, match=r"turn: batch 4 of the train split: src_mask has dtype torch\.int32"):
         next(batches)
 
 
@@ -248,7 +248,9 @@ def test_the_function_may_be_any_callable():
 
 def test_what_the_function_raises_is_told_with_its_place():
     data = GeneratorPairs(raise_error, source_vocab_size=9, target_vocab_size=9)
-    said = r"^--data\.function .*raising raised KeyError: 'x' \(.*test_generator_pairs\.py, line \d+\); fix it there$"
+    said = (
+        r"^--data\.function .*raise_error raised KeyError: 'x' \(.*test_generator_pairs\.py, line \d+\); fix it there$"
+    )
     with pytest.raises(ValueError, match=said):
         data.setup("fit")
 
