@@ -18,13 +18,13 @@ class Program:
 
 
 @pytest.fixture
-def whole(tmp_path):
+def intact(tmp_path):
     file = tmp_path / "whole.ckpt"
     torch.save({"global_step": 7, "state_dict": {"weight": torch.arange(5000)}}, file)
     return file
 
 
-def told(file):
+def refuse(file):
     with pytest.raises(ValueError, match="cannot be read as a checkpoint") as raised:
         Checkpoint(file)
     sentence = explain_error(raised.value)
@@ -33,9 +33,9 @@ def told(file):
     return sentence.removeprefix(f"{file} cannot be read as a checkpoint: ")
 
 
-def test_reads_what_was_saved(whole):
-    read = Checkpoint(str(whole))
-    assert (read.path, read.step) == (whole, 7)
+def test_reads_what_was_saved(intact):
+    read = Checkpoint(str(intact))
+    assert (read.path, read.step) == (intact, 7)
     assert torch.equal(read.weights["weight"], torch.arange(5000))
     assert (read.module_class, read.config, read.tokenizers, read.metadata) == (None, {}, {}, {})
 
@@ -51,13 +51,13 @@ def test_reads_what_a_run_saved(tmp_path):
     assert (read.module_class, read.config) == ("my.Mine", {"dim": 3})
 
 
-def test_a_released_file_is_closed_and_read_again_on_demand(whole, monkeypatch):
-    read = Checkpoint(whole)
+def test_a_released_file_is_closed_and_read_again_on_demand(intact, monkeypatch):
+    read = Checkpoint(intact)
     read.release()
     maps = f"/proc/{os.getpid()}/maps"
     if os.path.exists(maps):
         with open(maps) as file:
-            assert str(whole) not in file.read()
+            assert str(intact) not in file.read()
     assert read.step == 7
 
 
@@ -80,61 +80,61 @@ def test_a_mapping_that_is_not_of_a_run(contents, said, tmp_path):
 
 
 @pytest.mark.parametrize("share", [0.0001, 0.1, 0.5, 0.9, 0.999])
-def test_a_file_that_was_cut_off(whole, share):
-    content = whole.read_bytes()
-    whole.write_bytes(content[: max(2, int(len(content) * share))])
-    assert told(whole).startswith("its end is missing")
+def test_a_file_that_was_cut_off(intact, share):
+    content = intact.read_bytes()
+    intact.write_bytes(content[: max(2, int(len(content) * share))])
+    assert refuse(intact).startswith("its end is missing")
 
 
-def test_an_empty_file(whole):
-    whole.write_bytes(b"")
-    assert told(whole).startswith("it is empty")
+def test_an_empty_file(intact):
+    intact.write_bytes(b"")
+    assert refuse(intact).startswith("it is empty")
 
 
 @pytest.mark.parametrize("content", [b"no checkpoint\n", bytes(5000), pickle.dumps({"global_step": 7})])
-def test_a_file_of_something_else(whole, content):
-    whole.write_bytes(content)
-    assert told(whole) == "it is not in the format of torch.save; give a .ckpt file of a run"
+def test_a_file_of_something_else(intact, content):
+    intact.write_bytes(content)
+    assert refuse(intact) == "it is not in the format of torch.save; give a .ckpt file of a run"
 
 
-def test_an_archive_of_something_else(whole):
-    with zipfile.ZipFile(whole, "w") as archive:
+def test_an_archive_of_something_else(intact):
+    with zipfile.ZipFile(intact, "w") as archive:
         archive.writestr("folder/letter.txt", "hello")
-    assert told(whole).startswith("it is a zip archive of other files")
-    with zipfile.ZipFile(whole, "a") as archive:
+    assert refuse(intact).startswith("it is a zip archive of other files")
+    with zipfile.ZipFile(intact, "a") as archive:
         archive.writestr("folder/data.pkl", b"")
         archive.writestr("folder/constants.pkl", b"")
-    assert told(whole).startswith("it is a TorchScript program")
+    assert refuse(intact).startswith("it is a TorchScript program")
 
 
 def test_a_program_in_a_checkpoint(tmp_path):
     file = tmp_path / "program.ckpt"
     torch.save({"global_step": 7, "callbacks": Program()}, file)
-    assert told(file).startswith(f"it holds {os.system.__module__}.system besides tensors and plain values, and load")
+    assert refuse(file).startswith(f"it holds {os.system.__module__}.system besides tensors and plain values, and load")
 
 
 @pytest.mark.parametrize("length", [1, 10, 60])
-def test_damage_in_the_middle(whole, length):
-    content = bytearray(whole.read_bytes())
+def test_damage_in_the_middle(intact, length):
+    content = bytearray(intact.read_bytes())
     at = content.index(b"global_step")
     content[at : at + length] = b"\xff" * length
-    whole.write_bytes(content)
-    assert told(whole) == "its contents are damaged; give another checkpoint, or copy it again"
+    intact.write_bytes(content)
+    assert refuse(intact) == "its contents are damaged; give another checkpoint, or copy it again"
 
 
-def test_a_damaged_name_of_a_class(whole):
-    content = bytearray(whole.read_bytes())
+def test_a_damaged_name_of_a_class(intact):
+    content = bytearray(intact.read_bytes())
     at = content.index(b"_rebuild_tensor_v2")
     content[at : at + 8] = b"_rebuilt"
-    whole.write_bytes(content)
-    assert told(whole).startswith("its contents are damaged")
+    intact.write_bytes(content)
+    assert refuse(intact).startswith("its contents are damaged")
 
 
 @pytest.mark.parametrize("content", [[1, 2], torch.ones(3)], ids=["list", "tensor"])
 def test_a_file_without_names(tmp_path, content):
     file = tmp_path / "other.ckpt"
     torch.save(content, file)
-    assert told(file) == f"it holds a {type(content).__name__}, not a mapping; give a .ckpt file of a run"
+    assert refuse(file) == f"it holds a {type(content).__name__}, not a mapping; give a .ckpt file of a run"
 
 
 def test_any_mapping_is_read(tmp_path):
@@ -143,11 +143,11 @@ def test_any_mapping_is_read(tmp_path):
 
 
 def test_what_cannot_be_opened(tmp_path):
-    assert told(tmp_path / "nope.ckpt").startswith("No such file or directory; give")
-    assert told(tmp_path).startswith("Is a directory; give")
+    assert refuse(tmp_path / "nope.ckpt").startswith("No such file or directory; give")
+    assert refuse(tmp_path).startswith("Is a directory; give")
 
 
 def test_contents_of_another_kind(tmp_path):
     file = tmp_path / "in.ckpt"
     torch.save({"global_step": 7, "state_dict": {}, "lightning_xt": [1]}, file)
-    assert told(file) == "its lightning_xt is a list, not a mapping; give a .ckpt file that fit has saved"
+    assert refuse(file) == "its lightning_xt is a list, not a mapping; give a .ckpt file that fit has saved"

@@ -1,4 +1,4 @@
-"""Beam search against all sequences there are, and against one that remembers nothing."""
+"""Beam search against all sequences, and against a search without a cache."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -37,7 +37,7 @@ from lightning_xt.generation.requests import GeneratedToken, Request, Result, Sa
 from lightning_xt.models.decoder import Decoder
 
 END = 4  # a token with which about half of the texts end
-TINY, LAST = 3, 2  # words of a vocabulary all of whose texts can be written down, and their end
+TINY, LAST = 3, 2  # a vocabulary small enough to list all texts, and its end token
 
 LANGUAGE = [
     "plain",
@@ -84,7 +84,7 @@ def close(found: list[Result], wanted: list[Result]) -> None:
 
 @torch.no_grad()
 def next_log_probs(model: Decoder, texts: Tensor, request: Request, params: SamplingParams) -> tuple[Tensor, Tensor]:
-    """Log-probabilities of the word after each text, under the model and after temperature and filters."""
+    """Return log-probabilities of each text's next token, by the model and after temperature and filters."""
     rows, n = texts.shape
     given = Inputs() if request.inputs is None else request.inputs
     types = given.types
@@ -112,7 +112,7 @@ def naive(
     length_penalty: float,
     patience: float | None = 1.0,
 ) -> list[Result]:
-    """Beam search as it is told, without a memory and without finishing early."""
+    """Search by beams as defined, without a cache and without finishing early."""
     running: list[tuple[float, list[int], list[float]]] = [(0.0, [], [])]
     ended: list[Result] = []
     for step in range(1, request.max_new_tokens + 1):
@@ -138,8 +138,8 @@ def naive(
 
 
 @torch.no_grad()
-def all_texts(model: Decoder, request: Request, end: int | None) -> list[Result]:
-    """Every text that can be written, the likeliest first."""
+def list_texts(model: Decoder, request: Request, end: int | None) -> list[Result]:
+    """Return all possible texts, the most likely first."""
     every = torch.cartesian_prod(*[torch.arange(TINY)] * request.max_new_tokens)
     context = None if request.inputs is None else request.inputs.context
     inputs = Inputs() if context is None else Inputs(context=context.expand(len(every), -1, -1))
@@ -152,7 +152,7 @@ def all_texts(model: Decoder, request: Request, end: int | None) -> list[Result]
     return sorted(texts.values(), key=lambda result: -result.score)
 
 
-def penalised(texts: list[Result], length_penalty: float) -> list[Result]:
+def penalise(texts: list[Result], length_penalty: float) -> list[Result]:
     scored = [replace(text, score=text.score / len(text.tokens) ** length_penalty) for text in texts]
     return sorted(scored, key=lambda result: -result.score)
 
@@ -167,10 +167,10 @@ def test_wide_enough_it_is_a_search_of_all(
         context = torch.randn(1, VECTORS, CONTEXT, dtype=torch.float64)
         inputs = Inputs(context=context) if build is tiny_with_context else None
         request = Request(prompt=torch.tensor(prompt), max_new_tokens=length, inputs=inputs)
-        texts = all_texts(model, request, end)
+        texts = list_texts(model, request, end)
         assert len(texts) == number
         for alpha in (0, 0.6, 1, 3.0):
-            wanted = penalised(texts, alpha)
+            wanted = penalise(texts, alpha)
             orders.add((len(prompt), *(tuple(text.tokens) for text in wanted)))
             for n_best in (2, number):
                 method = BeamSearch(beams=number + 3, n_best=n_best, length_penalty=alpha)
@@ -186,12 +186,12 @@ def test_gives_fewer_texts_where_no_more_are_possible() -> None:
     assert len(only) == 1
 
 
-# No memory ------------------------------------------------------------------------------------------------------------
+# No cache -------------------------------------------------------------------------------------------------------------
 
 LENGTHS, LIMITS = (5, 2, 3, 1), (7, 9, 4, 6)
 
 
-def requests_of(rows: int, tokens: Tensor, inputs: Inputs) -> list[Request]:
+def make_requests(rows: int, tokens: Tensor, inputs: Inputs) -> list[Request]:
     return [
         Request(
             prompt=tokens[row, : LENGTHS[row]],
@@ -205,7 +205,7 @@ def requests_of(rows: int, tokens: Tensor, inputs: Inputs) -> list[Request]:
 
 def language(name: str) -> tuple[Decoder, list[Request]]:
     tokens, inputs = example(4, 5)
-    return randomise(BUILDS[name]), requests_of(4, tokens, inputs)
+    return randomise(BUILDS[name]), make_requests(4, tokens, inputs)
 
 
 def translation(name: str) -> tuple[Decoder, list[Request]]:
@@ -214,7 +214,7 @@ def translation(name: str) -> tuple[Decoder, list[Request]]:
     tokens = torch.randint(0, VOCAB, (4, 5))
     with torch.no_grad():
         inputs = model.encode(src, mask, inputs=make_inputs(4, 5))
-    return model.decoder, requests_of(4, tokens, inputs)
+    return model.decoder, make_requests(4, tokens, inputs)
 
 
 CASES = [
@@ -291,7 +291,7 @@ def test_a_window_is_asked_for_or_built_in() -> None:
 
 
 class Counted:
-    """A model that counts its forwards."""
+    """Model that counts its forwards."""
 
     def __init__(self, model: Decoder) -> None:
         self.model, self.forwards, self.training, self.rows = model, 0, True, []
@@ -359,14 +359,14 @@ def test_sentences_share_their_context_which_is_never_copied(monkeypatch: pytest
     model, requests = translation("plain")
     counted, call, seen = Counted(model), Counted.__call__, set()
 
-    def watched(self: Counted, tokens: Tensor, **given: Any) -> Tensor:
+    def watch(self: Counted, tokens: Tensor, **given: Any) -> Tensor:
         logits = call(self, tokens, **given)
         keys = [each.fixed["context"].keys for each in self.cache if each.fixed]
         assert [len(each) for each in keys] == [2] * DEPTH
         seen.add(tuple(each.data_ptr() for each in keys))
         return logits
 
-    monkeypatch.setattr(Counted, "__call__", watched)
+    monkeypatch.setattr(Counted, "__call__", watch)
     same = [replace(request, max_new_tokens=7) for request in requests[:2]]
     run_requests(counted, same, SamplingParams(), BeamSearch(beams=5))
     assert counted.rows == [2, *[10] * 6]
@@ -416,7 +416,7 @@ def test_stochastic_beams_draw_what_the_model_says() -> None:
     model = randomise(tiny)
     model.float()
     request = Request(prompt=torch.tensor([1, 0]), max_new_tokens=3)
-    texts = {tuple(each.tokens): sum(each.log_probs) for each in all_texts(model, request, LAST)}
+    texts = {tuple(each.tokens): sum(each.log_probs) for each in list_texts(model, request, LAST)}
     number = 2000
     requests = [Request(prompt=request.prompt, max_new_tokens=3, seed=seed) for seed in range(number)]
     method = StochasticBeamSearch(beams=2, n_best=2)
@@ -458,7 +458,7 @@ def test_wide_enough_stochastic_beams_are_all_texts() -> None:
     request = Request(prompt=torch.tensor([1]), max_new_tokens=3)
     model = randomise(tiny)
     found = run_requests(model, [request], SamplingParams(end=LAST), StochasticBeamSearch(beams=20, n_best=20))[0]
-    wanted = {tuple(each.tokens): each.log_probs for each in all_texts(model, request, LAST)}
+    wanted = {tuple(each.tokens): each.log_probs for each in list_texts(model, request, LAST)}
     assert {tuple(each.tokens) for each in found} == wanted.keys()
     assert len(found) == len(wanted)
     for each in found:

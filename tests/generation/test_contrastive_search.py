@@ -1,4 +1,4 @@
-"""Contrastive search against one that reads everything anew for every word it considers."""
+"""Contrastive search against one that recomputes the whole prefix for every candidate."""
 
 from collections.abc import Callable
 from typing import Any
@@ -37,7 +37,7 @@ LANGUAGE = [
 TRANSLATION = ["plain", "kv_heads", "projection=Latent", "qk_norm=AdaptiveRMSNorm"]
 
 
-def requests_of(tokens: Tensor, inputs: Inputs) -> list[Request]:
+def make_requests(tokens: Tensor, inputs: Inputs) -> list[Request]:
     return [
         Request(prompt=tokens[row, :n], max_new_tokens=most, inputs=crop(inputs, slice(n), slice(row, row + 1)))
         for row, (n, most) in enumerate(zip(LENGTHS, LIMITS, strict=True))
@@ -45,18 +45,18 @@ def requests_of(tokens: Tensor, inputs: Inputs) -> list[Request]:
 
 
 def language(name: str) -> tuple[Decoder, list[Request]]:
-    return randomise(BUILDS[name]), requests_of(*example(4, 5))
+    return randomise(BUILDS[name]), make_requests(*example(4, 5))
 
 
 def translation(name: str) -> tuple[Decoder, list[Request]]:
     model = randomise(PAIRS[name])
     tokens = torch.randint(0, VOCAB, (4, 5))
     with torch.no_grad():
-        return model.decoder, requests_of(tokens, model.encode(*source(4, 7), inputs=make_inputs(4, 5)))
+        return model.decoder, make_requests(tokens, model.encode(*source(4, 7), inputs=make_inputs(4, 5)))
 
 
 @torch.no_grad()
-def states_of(model: Decoder, texts: Tensor, request: Request) -> Tensor:
+def compute_states(model: Decoder, texts: Tensor, request: Request) -> Tensor:
     rows, n = texts.shape
     given = Inputs() if request.inputs is None else request.inputs
     types = given.types
@@ -70,16 +70,16 @@ def states_of(model: Decoder, texts: Tensor, request: Request) -> Tensor:
 
 
 def naive(model: Decoder, request: Request, params: SamplingParams, k: int, alpha: float) -> Result:
-    """One word after the other, the candidates read with all that stands before them."""
+    """Search one token after the other, each candidate read with its whole prefix."""
     text, log_probs = request.prompt[None], []
     while len(log_probs) < request.max_new_tokens:
-        logits = model.head(states_of(model, text, request)[:, -1:])[:, -1].detach()
+        logits = model.head(compute_states(model, text, request)[:, -1:])[:, -1].detach()
         history = History(text, torch.tensor([len(request.prompt)]), torch.tensor([text.shape[1]]), END)
         changed = logits / (params.temperature or 1)
         for apply in params.filters:
             changed = apply(changed, history)
         shares, words = changed.softmax(-1)[0].topk(k)
-        states = states_of(model, torch.cat((text.expand(k, -1), words[:, None]), dim=1), request)
+        states = compute_states(model, torch.cat((text.expand(k, -1), words[:, None]), dim=1), request)
         best = None
         for share, word, own in zip(shares.tolist(), words.tolist(), states, strict=True):
             likeness = float(torch.cosine_similarity(own[-1:], own[:-1]).max())
@@ -101,7 +101,7 @@ def close(found: list[list[Result]], wanted: list[Result]) -> None:
         assert mine.score == pytest.approx(other.score, abs=1e-9)
 
 
-# Nothing remembered ---------------------------------------------------------------------------------------------------
+# Without a cache ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_a_window_is_asked_for_or_built_in() -> None:
     assert found != run_requests(plain, requests, SamplingParams(end=END), ContrastiveSearch())
 
 
-# How it goes on -------------------------------------------------------------------------------------------------------
+# Continuation ---------------------------------------------------------------------------------------------------------
 
 
 def test_tokens_come_as_they_are_chosen_and_a_stop_ends_them() -> None:
@@ -187,7 +187,7 @@ def test_candidates_share_their_context_and_finished_texts_cost_nothing() -> Non
     caches: list[Any] = []
     states = model.compute_states
 
-    def watched(tokens: Tensor, **given: Any) -> Tensor:
+    def watch(tokens: Tensor, **given: Any) -> Tensor:
         rows.append(len(tokens))
         caches.append(given["cache"])
         if len(rows) == 2:
@@ -195,7 +195,7 @@ def test_candidates_share_their_context_and_finished_texts_cost_nothing() -> Non
             assert [len(each) for each in keys] == [4] * DEPTH
         return states(tokens, **given)
 
-    model.compute_states = watched
+    model.compute_states = watch
     run_requests(model, requests, SamplingParams(), ContrastiveSearch(k=3))
     assert rows == [4, *[12] * 4, *[9] * 2, 6, *[3] * 2]
 
@@ -228,7 +228,7 @@ def test_refuses_what_is_out_of_range(options: dict[str, Any], message: str) -> 
 
 
 class WithoutStates:
-    """A model that scores words and says nothing else."""
+    """Model that returns only logits."""
 
     vocab_size, max_length, training = VOCAB, None, False
 

@@ -1,4 +1,4 @@
-"""Decoding with an end token: each row stops on its own, and all do when the last has."""
+"""Decoding with an end token: each row stops separately, and decoding stops with the last."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from lightning_xt.generation.engine import generate, stream
 
 
 class Script:
-    """A model that writes given rows whatever it reads, and counts its forwards; its memory is which rows are left."""
+    """Model that writes given rows, and counts its forwards; its cache holds the numbers of remaining rows."""
 
     vocab_size, max_length = VOCAB, None
 
@@ -33,14 +33,14 @@ class Script:
         return torch.nn.functional.one_hot(rows[:, [self.forwards - 1]], VOCAB).double()
 
 
-def ended(free: Tensor, end: int, pad: int) -> Tensor:
-    """What is generated with an end, from what is without: one row and one token at a time."""
+def end_by_hand(free: Tensor, end: int, pad: int) -> Tensor:
+    """Cut generated rows at their ends and pad them, one row and one token at a time."""
     rows = [row[: row.index(end) + 1] if end in row else row for row in free.tolist()]
     width = max(map(len, rows))
     return torch.tensor([row + [pad] * (width - len(row)) for row in rows])
 
 
-# Rows that are written down -------------------------------------------------------------------------------------------
+# Given rows -----------------------------------------------------------------------------------------------------------
 
 ROWS = [[5, 2, 7, 2, 9], [3, 4, 4, 2, 6], [2, 2, 3, 3, 3]]
 
@@ -104,7 +104,7 @@ def test_what_is_generated_is_cut_and_not_changed(temperature: float) -> None:
     widths = set()
     for end in range(VOCAB):
         out = generate(model, prompt, 13, end=end, pad=7, **options)
-        assert torch.equal(out, ended(free, end, 7)), end
+        assert torch.equal(out, end_by_hand(free, end, 7)), end
         widths.add(out.shape[1])
         assert torch.equal(torch.stack(list(stream(model, prompt, 13, end=end, pad=7, **options)), dim=1), out)
     assert len(widths) > 2, "or little would be shown"
@@ -133,4 +133,4 @@ def test_an_encoder_decoder_writes_its_targets_from_any_start() -> None:
             again = generate(
                 model.decoder, torch.tensor(start), 9, temperature=0, inputs=model.encode(src, mask), end=end
             )
-            assert torch.equal(again, ended(free, end, 0))
+            assert torch.equal(again, end_by_hand(free, end, 0))

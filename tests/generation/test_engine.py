@@ -1,4 +1,4 @@
-"""Decoding: the same tokens however they are asked for, and draws from the right distribution."""
+"""Decoding: the same tokens for any batch, and draws from the right distribution."""
 
 import re
 from functools import partial
@@ -34,13 +34,13 @@ BUILDS = {
 EACH = pytest.mark.parametrize("build", BUILDS.values(), ids=BUILDS)
 
 
-def words(rows: int, n: int) -> Tensor:
+def draw_tokens(rows: int, n: int) -> Tensor:
     return torch.randint(0, VOCAB, (rows, n))
 
 
 @torch.no_grad()
-def by_hand(model: Decoder, prompt: Tensor, seq_len: int) -> Tensor:
-    """The likeliest next token again and again, everything read anew each time."""
+def decode_by_hand(model: Decoder, prompt: Tensor, seq_len: int) -> Tensor:
+    """Decode greedily, recomputing the prefix each time."""
     text = prompt
     for _ in range(seq_len):
         text = torch.cat((text, model(text)[:, -1].argmax(-1, keepdim=True)), dim=1)
@@ -53,17 +53,17 @@ def test_a_decoder_keeps_the_protocol() -> None:
 
 @EACH
 def test_greedy_equals_reading_everything_anew(build: partial) -> None:
-    model, prompt = randomise(build), words(3, 5)
+    model, prompt = randomise(build), draw_tokens(3, 5)
     out = generate(model, prompt, 11, temperature=0.0)
     assert out.dtype == torch.long and out.shape == (3, 11)
-    assert torch.equal(out, by_hand(model, prompt, 11))
+    assert torch.equal(out, decode_by_hand(model, prompt, 11))
     assert len(out.unique()) > 2, "a constant would prove little"
 
 
 @EACH
 @pytest.mark.parametrize("temperature", [0.0, 1.3])
 def test_a_prompt_alone_or_among_others(build: partial, temperature: float) -> None:
-    model, prompt, lengths = randomise(build), words(3, 5), [5, 1, 3]
+    model, prompt, lengths = randomise(build), draw_tokens(3, 5), [5, 1, 3]
     options = {"temperature": temperature, "top_k": 7}
     together = generate(model, prompt, 9, lengths=torch.tensor(lengths), seed=20, **options)
     for row, length in enumerate(lengths):
@@ -72,7 +72,7 @@ def test_a_prompt_alone_or_among_others(build: partial, temperature: float) -> N
 
 
 def test_padding_of_a_prompt_is_never_read() -> None:
-    model, prompt = randomise(decoder), words(2, 5)
+    model, prompt = randomise(decoder), draw_tokens(2, 5)
     other = prompt.clone()
     other[1, 2:] = (other[1, 2:] + 1) % VOCAB
     lengths = torch.tensor([5, 2])
@@ -80,16 +80,16 @@ def test_padding_of_a_prompt_is_never_read() -> None:
 
 
 def test_the_same_seed_gives_the_same_tokens() -> None:
-    model, prompt = randomise(decoder), words(2, 5)
+    model, prompt = randomise(decoder), draw_tokens(2, 5)
     first = generate(model, prompt, 13, seed=3, temperature=2.0)
     assert torch.equal(generate(model, prompt, 13, seed=3, temperature=2.0), first)
     assert not torch.equal(generate(model, prompt, 13, seed=4, temperature=2.0), first)
     same = generate(model, prompt[:1].expand(2, -1), 13, temperature=2.0)
-    assert not torch.equal(same[0], same[1]), "rows draw with seeds of their own"
+    assert not torch.equal(same[0], same[1]), "rows draw with separate seeds"
 
 
 def test_streamed_tokens_are_the_generated_ones() -> None:
-    model, prompt = randomise(decoder), words(2, 5)
+    model, prompt = randomise(decoder), draw_tokens(2, 5)
     options = {"temperature": 1.5, "top_p": 0.9, "min_p": 0.01, "seed": 5}
     streamed = list(stream(model, prompt, 7, **options))
     assert [token.shape for token in streamed] == [(2,)] * 7
@@ -98,7 +98,7 @@ def test_streamed_tokens_are_the_generated_ones() -> None:
 
 @torch.no_grad()
 def test_a_soft_prefix_and_a_context_are_given_once() -> None:
-    model, text = randomise(decoder), words(2, 6)
+    model, text = randomise(decoder), draw_tokens(2, 6)
     inputs = Inputs(prefix=model.token_embedding(text[:, :2]))
     out = generate(model, text[:, 2:], 9, temperature=0.0, inputs=inputs)
     assert torch.equal(out, generate(model, text, 9, temperature=0.0))
@@ -111,7 +111,7 @@ def test_a_soft_prefix_and_a_context_are_given_once() -> None:
 # Draws ----------------------------------------------------------------------------------------------------------------
 
 
-def frequencies(logits: Tensor, draws: int, **options: float) -> Tensor:
+def measure_frequencies(logits: Tensor, draws: int, **options: float) -> Tensor:
     temperature, first = options.pop("temperature", 1.0), torch.zeros(draws, dtype=torch.long)
     params = SamplingParams(temperature=temperature, filters=build_filters(**options))
     changed = filter_logits(logits.expand(draws, -1), History(first[:, None], first, first), params)
@@ -119,7 +119,7 @@ def frequencies(logits: Tensor, draws: int, **options: float) -> Tensor:
     return drawn.bincount(minlength=logits.shape[-1])
 
 
-# Probabilities 0.4, 0.3, 0.2, 0.1; what each request makes of them, worked out by hand.
+# Probabilities 0.4, 0.3, 0.2, 0.1, and those of each request, computed by hand.
 REQUESTS = [
     ({}, [0.4, 0.3, 0.2, 0.1]),
     ({"temperature": 0.5}, [16 / 30, 9 / 30, 4 / 30, 1 / 30]),
@@ -127,7 +127,7 @@ REQUESTS = [
     ({"top_p": 0.65}, [4 / 7, 3 / 7, 0, 0]),
     ({"top_p": 0.75}, [4 / 9, 3 / 9, 2 / 9, 0]),
     ({"min_p": 0.6}, [4 / 7, 3 / 7, 0, 0]),
-    # Squared and normed 0.53, 0.3, 0.13, 0.03: two words have 0.83, and the second more than half of the first.
+    # Squared and normalized 0.53, 0.3, 0.13, 0.03: two tokens have 0.83, and the second more than half of the first.
     ({"temperature": 0.5, "top_p": 0.8}, [16 / 25, 9 / 25, 0, 0]),
 ]
 
@@ -135,7 +135,7 @@ REQUESTS = [
 @pytest.mark.parametrize(("request_", "expected"), REQUESTS, ids=str)
 def test_draws_follow_the_distribution(request_: dict[str, float], expected: list[float]) -> None:
     draws = 4000
-    counts = frequencies(torch.tensor([[0.4, 0.3, 0.2, 0.1]]).log(), draws, **request_).tolist()
+    counts = measure_frequencies(torch.tensor([[0.4, 0.3, 0.2, 0.1]]).log(), draws, **request_).tolist()
     assert all(count == 0 for count, p in zip(counts, expected, strict=True) if p == 0)
     chi_squared = sum((count - draws * p) ** 2 / (draws * p) for count, p in zip(counts, expected, strict=True) if p)
     # With 3 degrees of freedom a right sampler exceeds 16.3 once in a thousand seeds; this seed is fixed.
@@ -143,7 +143,7 @@ def test_draws_follow_the_distribution(request_: dict[str, float], expected: lis
 
 
 def test_draws_follow_each_other_in_one_row() -> None:
-    """A row keeps its seed: its later draws are new ones, and of the same distribution."""
+    """Later draws of a row with one seed are new, and follow the same distribution."""
     logits, seed = torch.tensor([[0.5, 0.25, 0.25]]).log(), torch.tensor([9])
     drawn = torch.stack([sample_tokens(logits, 1.0, seed, torch.tensor([step]))[0] for step in range(3000)])
     counts = drawn.bincount(minlength=3).tolist()
@@ -155,7 +155,7 @@ def test_draws_follow_each_other_in_one_row() -> None:
 
 
 def test_one_word_left_is_the_likeliest() -> None:
-    model, prompt = randomise(decoder), words(2, 5)
+    model, prompt = randomise(decoder), draw_tokens(2, 5)
     greedy = generate(model, prompt, 9, temperature=0.0)
     assert torch.equal(generate(model, prompt, 9, top_k=1), greedy)
     assert torch.equal(generate(model, prompt, 9, min_p=1.0), greedy)
@@ -167,7 +167,7 @@ def test_one_word_left_is_the_likeliest() -> None:
 
 @pytest.mark.parametrize("training", [True, False])
 def test_the_mode_of_the_model_is_restored(training: bool) -> None:
-    model, prompt = decoder(dropout=0.5).train(training), words(2, 5)
+    model, prompt = decoder(dropout=0.5).train(training), draw_tokens(2, 5)
     assert torch.equal(generate(model, prompt, 9, temperature=0.0), generate(model, prompt, 9, temperature=0.0))
     assert model.training is training
     drawn = stream(model, prompt, 9)
@@ -180,25 +180,25 @@ def test_the_mode_of_the_model_is_restored(training: bool) -> None:
 def test_the_mode_is_restored_after_an_error() -> None:
     model = context_decoder(position=None).train()
     with pytest.raises(ValueError, match="needs Inputs"):
-        generate(model, words(1, 3), 2)
+        generate(model, draw_tokens(1, 3), 2)
     assert model.training
 
 
 def test_an_unread_stream_changes_nothing() -> None:
     model = decoder().train()
-    stream(model, words(1, 3), 2)
+    stream(model, draw_tokens(1, 3), 2)
     assert model.training
 
 
 def test_the_global_random_state_is_untouched() -> None:
-    model, prompt = decoder(), words(2, 5)
+    model, prompt = decoder(), draw_tokens(2, 5)
     before = torch.get_rng_state()
     generate(model, prompt, 9)
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_readers_of_a_stream_stay_outside_inference_mode() -> None:
-    for _ in stream(decoder(), words(1, 3), 2):
+    for _ in stream(decoder(), draw_tokens(1, 3), 2):
         assert torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
 
 
@@ -244,13 +244,13 @@ def test_refuses_before_anything_is_drawn(
 def test_a_soft_prefix_counts_towards_the_positions() -> None:
     model = LIMITED()
     inputs = Inputs(prefix=torch.zeros(1, 3, model.token_embedding.embedding_dim))
-    generate(model, words(1, 3), 2, inputs=inputs)
+    generate(model, draw_tokens(1, 3), 2, inputs=inputs)
     with pytest.raises(ValueError, match="a prompt of 6 tokens and 3 more make 9"):
-        generate(model, words(1, 3), 3, inputs=inputs)
+        generate(model, draw_tokens(1, 3), 3, inputs=inputs)
 
 
 def test_a_text_may_fill_all_positions() -> None:
-    assert generate(LIMITED(), words(1, 5), 3).shape == (1, 3)
+    assert generate(LIMITED(), draw_tokens(1, 5), 3).shape == (1, 3)
 
 
 def test_no_rows_are_refused() -> None:

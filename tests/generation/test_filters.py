@@ -33,39 +33,39 @@ from lightning_xt.generation.history import History
 from lightning_xt.generation.noise import sample_tokens
 
 WORDS = 11
-GARBAGE = (-7, 99)  # what may stand beyond a row's length: no ids at all
+GARBAGE = (-7, 99)  # values beyond a row's length: invalid ids
 
 
-def of(probabilities: list[float]) -> Tensor:
+def make_logits(probabilities: list[float]) -> Tensor:
     return torch.tensor([probabilities], dtype=torch.float64).log()
 
 
-def nothing(rows: int) -> History:
-    """One token read, none drawn."""
+def empty_history(rows: int) -> History:
+    """Return histories of one prompt token and no generated one."""
     ones = torch.ones(rows, dtype=torch.long)
     return History(ones[:, None], ones, ones)
 
 
-def kept(apply: Filter, logits: Tensor) -> list[list[int]]:
-    """Words that stay, row by row; what stays is as it was."""
-    out = apply(logits, nothing(len(logits)))
+def keep(apply: Filter, logits: Tensor) -> list[list[int]]:
+    """Return the tokens that a filter keeps, row by row, and assert that their logits do not change."""
+    out = apply(logits, empty_history(len(logits)))
     stays = out > -math.inf
     assert torch.equal(out[stays], logits[stays])
     return [row.nonzero().flatten().tolist() for row in stays]
 
 
-def likeliest(row: list[float]) -> list[int]:
+def sort_by_logit(row: list[float]) -> list[int]:
     return sorted(range(len(row)), key=lambda word: -row[word])
 
 
 def top_k(row: list[float], k: int) -> set[int]:
-    return set(likeliest(row)[:k])
+    return set(sort_by_logit(row)[:k])
 
 
 def top_p(row: list[float], p: float) -> set[int]:
     total, taken = sum(math.exp(x) for x in row), 0.0
     chosen: set[int] = set()
-    for word in likeliest(row):
+    for word in sort_by_logit(row):
         if taken >= p:
             break
         chosen.add(word)
@@ -122,48 +122,48 @@ def test_keeps_what_the_definition_keeps(
     apply: Filter, naive: Callable[[list[float], float], set[int]], value: float, dtype: torch.dtype
 ) -> None:
     logits = 2 * torch.randn(50, WORDS, dtype=dtype)
-    assert [set(row) for row in kept(apply, logits)] == [naive(row, value) for row in logits.tolist()]
+    assert [set(row) for row in keep(apply, logits)] == [naive(row, value) for row in logits.tolist()]
 
 
 def test_top_p_keeps_the_word_that_crosses() -> None:
-    logits = of([0.2, 0.5, 0.3])
-    assert kept(TopP(0.4), logits) == [[1]]
-    assert kept(TopP(0.55), logits) == [[1, 2]]
-    assert kept(TopP(0.85), logits) == [[0, 1, 2]]
-    assert kept(TopP(1e-9), logits) == [[1]]
+    logits = make_logits([0.2, 0.5, 0.3])
+    assert keep(TopP(0.4), logits) == [[1]]
+    assert keep(TopP(0.55), logits) == [[1, 2]]
+    assert keep(TopP(0.85), logits) == [[0, 1, 2]]
+    assert keep(TopP(1e-9), logits) == [[1]]
 
 
 def test_top_p_of_exactly_the_first_words() -> None:
-    # 0.5 and 0.25 are exact, so the sum reaches 0.75 with the second word.
-    assert kept(TopP(0.75), torch.tensor([[0.5, 0.25, 0.125, 0.125]]).log2() * math.log(2)) == [[0, 1]]
+    # 0.5 and 0.25 are exact, so the sum reaches 0.75 with the second token.
+    assert keep(TopP(0.75), torch.tensor([[0.5, 0.25, 0.125, 0.125]]).log2() * math.log(2)) == [[0, 1]]
 
 
 def test_top_p_of_one_keeps_even_what_rounding_would_drop() -> None:
     logits = torch.tensor([[0.0, -200.0]])
-    assert kept(TopP(1.0), logits) == [[0, 1]]
+    assert keep(TopP(1.0), logits) == [[0, 1]]
 
 
 def test_top_k_keeps_all_that_tie_with_the_last() -> None:
-    assert kept(TopK(2), torch.tensor([[3.0, 1.0, 1.0, 0.0, 1.0]])) == [[0, 1, 2, 4]]
+    assert keep(TopK(2), torch.tensor([[3.0, 1.0, 1.0, 0.0, 1.0]])) == [[0, 1, 2, 4]]
 
 
 def test_min_p_by_hand() -> None:
-    logits = of([0.4, 0.3, 0.2, 0.1])
-    assert kept(MinP(0.26), logits) == [[0, 1, 2]]
-    assert kept(MinP(0.76), logits) == [[0]]
+    logits = make_logits([0.4, 0.3, 0.2, 0.1])
+    assert keep(MinP(0.26), logits) == [[0, 1, 2]]
+    assert keep(MinP(0.76), logits) == [[0]]
 
 
 def test_temperature_divides() -> None:
-    assert Temperature(0.5)(torch.tensor([[1.0, -3.0]]), nothing(1)).diff().tolist() == [[-8.0]]
-    # Without moving them: what follows may ask for the sign.
-    assert Temperature(0.5)(torch.tensor([[1.0, -3.0]]), nothing(1)).tolist() == [[2.0, -6.0]]
+    assert Temperature(0.5)(torch.tensor([[1.0, -3.0]]), empty_history(1)).diff().tolist() == [[-8.0]]
+    # Logits are not shifted, because later filters may read their sign.
+    assert Temperature(0.5)(torch.tensor([[1.0, -3.0]]), empty_history(1)).tolist() == [[2.0, -6.0]]
 
 
 @pytest.mark.parametrize("temperature", [1e-30, 1e-38, 1e-45, 1e-60, 5e-324])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_tiny_temperature_is_greedy(temperature: float, dtype: torch.dtype) -> None:
     logits = torch.tensor([[1.0, 3.0, -math.inf], [-900.0, -1000.0, -1e30], [0.0, -2.0, 0.0]], dtype=dtype)
-    out = Temperature(temperature)(logits, nothing(3)).softmax(-1)
+    out = Temperature(temperature)(logits, empty_history(3)).softmax(-1)
     assert out.tolist() == [[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.5, 0.0, 0.5]]
 
 
@@ -171,19 +171,19 @@ def test_a_tiny_temperature_is_greedy(temperature: float, dtype: torch.dtype) ->
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_huge_temperature_makes_all_as_likely(temperature: float, dtype: torch.dtype) -> None:
     logits = torch.tensor([[1.0, 300.0, -math.inf]], dtype=dtype)
-    assert Temperature(temperature)(logits, nothing(1)).softmax(-1).tolist() == [[0.5, 0.5, 0.0]]
+    assert Temperature(temperature)(logits, empty_history(1)).softmax(-1).tolist() == [[0.5, 0.5, 0.0]]
 
 
 def test_filters_apply_after_the_temperature_in_a_fixed_order() -> None:
     assert [type(each) for each in build_filters(min_p=0.1, top_p=0.9, top_k=3)] == [TopK, TopP, MinP]
     assert build_filters() == []
     # At temperature 2 the first of 0.64, 0.32, 0.04 has 0.8 / (0.8 + 0.566 + 0.2) = 0.51 of the probability: with
-    # top_p 0.6 two words stay. Before the temperature the first alone would do.
-    logits = of([0.64, 0.32, 0.04])
+    # top_p 0.6 two tokens stay. Before the temperature the first would be enough.
+    logits = make_logits([0.64, 0.32, 0.04])
     for apply in (Temperature(2.0), *build_filters(top_p=0.6)):
-        logits = apply(logits, nothing(1))
+        logits = apply(logits, empty_history(1))
     assert (logits > -math.inf).tolist() == [[True, True, False]]
-    assert kept(TopP(0.6), of([0.64, 0.32, 0.04])) == [[0]]
+    assert keep(TopP(0.6), make_logits([0.64, 0.32, 0.04])) == [[0]]
 
 
 # Filters that look back -----------------------------------------------------------------------------------------------
@@ -194,7 +194,7 @@ Naive = Callable[[Row, list[int], list[int], int | None], Row]
 
 
 def histories(rows: int, width: int, words: int, end: int | None = None) -> History:
-    """Rows of every length, prompts of every share of them; what is beyond a length is no token."""
+    """Return rows of every length with prompts of every fraction of them; values beyond a length are not tokens."""
     lengths = torch.randint(1, width + 1, (rows,))
     prompts = (torch.rand(rows) * lengths).long() + 1
     tokens = torch.randint(0, words, (rows, width))
@@ -203,8 +203,8 @@ def histories(rows: int, width: int, words: int, end: int | None = None) -> Hist
     return History(torch.where(history.past, tokens, garbage), prompts, lengths, end)
 
 
-def without(row: Row, words: set[int]) -> Row:
-    """Words ruled out; where none would be left, the likeliest stays."""
+def rule_out(row: Row, words: set[int]) -> Row:
+    """Rule tokens out; keep the most likely if no other is left."""
     out = [-math.inf if word in words else x for word, x in enumerate(row)]
     return out if max(out) > -math.inf else [x if x == max(row) else -math.inf for x in row]
 
@@ -225,7 +225,7 @@ def ngram(n: int) -> Naive:
     def naive(row: Row, past: list[int], drawn: list[int], end: int | None) -> Row:
         grams = {tuple(past[start : start + n]) for start in range(len(past) - n + 1)}
         tail = past[len(past) - n + 1 :] if len(past) >= n - 1 else None
-        return row if tail is None else without(row, {w for w in range(len(row)) if (*tail, w) in grams})
+        return row if tail is None else rule_out(row, {w for w in range(len(row)) if (*tail, w) in grams})
 
     return naive
 
@@ -235,11 +235,11 @@ def bias(row: Row, past: list[int], drawn: list[int], end: int | None) -> Row:
 
 
 def minimum(row: Row, past: list[int], drawn: list[int], end: int | None) -> Row:
-    return without(row, {end}) if end is not None and len(drawn) < 5 else row
+    return rule_out(row, {end}) if end is not None and len(drawn) < 5 else row
 
 
 def banned(row: Row, past: list[int], drawn: list[int], end: int | None) -> Row:
-    return without(row, {3, 7, 10})
+    return rule_out(row, {3, 7, 10})
 
 
 def forced(row: Row, past: list[int], drawn: list[int], end: int | None) -> Row:
@@ -267,7 +267,7 @@ LOOKING_BACK: list[tuple[Filter, Naive]] = [
 def test_does_what_the_definition_does_to_each_row(apply: Filter, naive: Naive, dtype: torch.dtype, seed: int) -> None:
     torch.manual_seed(seed)
     changed = 0
-    # Of few words, rows of 19 tokens repeat many; the larger vocabulary holds the ids that options name.
+    # With few tokens, rows of 19 repeat many; the larger vocabulary holds the ids in the options.
     for words, end in itertools.product((2, 3, WORDS), (None, 1, 50)):
         history = histories(53, 19, words, end)
         logits = 2 * torch.randn(53, WORDS if words > 3 or type(apply) in (LogitBias, Banned, Forced) else words)
@@ -302,39 +302,39 @@ def test_penalties_count_what_was_drawn_and_not_the_prompt() -> None:
     assert FrequencyPenalty(0.5)(logits, history).tolist() == [[0.0, -0.5, -1.5, 0.0]]
 
 
-def kept_after(apply: Filter, logits: Tensor, history: History) -> list[int]:
+def keep_after(apply: Filter, logits: Tensor, history: History) -> list[int]:
     return (apply(logits, history)[0] > -math.inf).nonzero().flatten().tolist()
 
 
 def test_n_tokens_in_a_row_occur_once() -> None:
     logits = torch.zeros(1, 5)
     text = [1, 2, 3, 1, 2, 4, 1, 2]
-    assert kept_after(NoRepeatNgram(3), logits, look_back(text, 4)) == [0, 1, 2]
-    assert kept_after(NoRepeatNgram(2), logits, look_back(text, 4)) == [0, 1, 2]
-    assert kept_after(NoRepeatNgram(4), logits, look_back(text, 4)) == [0, 1, 2, 3, 4]
-    assert kept_after(NoRepeatNgram(1), logits, look_back(text, 4)) == [0]
+    assert keep_after(NoRepeatNgram(3), logits, look_back(text, 4)) == [0, 1, 2]
+    assert keep_after(NoRepeatNgram(2), logits, look_back(text, 4)) == [0, 1, 2]
+    assert keep_after(NoRepeatNgram(4), logits, look_back(text, 4)) == [0, 1, 2, 3, 4]
+    assert keep_after(NoRepeatNgram(1), logits, look_back(text, 4)) == [0]
     # The gram may overlap itself.
-    assert kept_after(NoRepeatNgram(3), logits, look_back([1, 1, 1], 1)) == [0, 2, 3, 4]
-    assert kept_after(NoRepeatNgram(9), logits, look_back(text, 4)) == [0, 1, 2, 3, 4]
+    assert keep_after(NoRepeatNgram(3), logits, look_back([1, 1, 1], 1)) == [0, 2, 3, 4]
+    assert keep_after(NoRepeatNgram(9), logits, look_back(text, 4)) == [0, 1, 2, 3, 4]
 
 
 def test_a_text_without_repetition_ends_up_with_the_likeliest_that_repeats() -> None:
     logits = torch.tensor([[0.1, 0.3, 0.2]])
-    assert kept_after(NoRepeatNgram(1), logits, look_back([0, 1, 2], 1)) == [1]
+    assert keep_after(NoRepeatNgram(1), logits, look_back([0, 1, 2], 1)) == [1]
 
 
 def test_the_end_waits_for_the_length() -> None:
     logits = torch.zeros(1, 4)
     for drawn, free in ((0, False), (1, False), (2, True), (3, True)):
-        out = kept_after(MinLength(2), logits, look_back([3] * (2 + drawn), 2, end=3))
+        out = keep_after(MinLength(2), logits, look_back([3] * (2 + drawn), 2, end=3))
         assert out == ([0, 1, 2, 3] if free else [0, 1, 2])
-    assert kept_after(MinLength(2), logits, look_back([3, 3], 2)) == [0, 1, 2, 3], "without an end it is harmless"
+    assert keep_after(MinLength(2), logits, look_back([3, 3], 2)) == [0, 1, 2, 3], "without an end it is harmless"
 
 
 def test_a_text_begins_with_the_forced_words_even_if_they_were_ruled_out() -> None:
     logits = torch.tensor([[5.0, -math.inf, 1.0]])
     for drawn, expected in enumerate([[1], [1], [2], [0, 2]]):
-        assert kept_after(Forced([1, 1, 2]), logits, look_back([0] * (1 + drawn), 1)) == expected
+        assert keep_after(Forced([1, 1, 2]), logits, look_back([0] * (1 + drawn), 1)) == expected
 
 
 def test_what_names_no_words_changes_nothing() -> None:
@@ -359,7 +359,7 @@ def test_no_filter_is_forgotten() -> None:
 
 @EVERY
 def test_a_row_is_its_own(apply: Filter) -> None:
-    """Neither other rows nor what stands beyond its length matter, nor how wide the table of tokens is."""
+    """A row depends on its tokens only, not on other rows, values beyond its length or the table's width."""
     logits, history = torch.randn(13, WORDS, dtype=torch.float64), histories(13, 19, 3, end=2)
     before, tokens = logits.clone(), history.tokens.clone()
     together = apply(logits, history)
@@ -376,7 +376,7 @@ def test_a_row_is_its_own(apply: Filter) -> None:
 def test_a_word_stays_whatever_was_ruled_out_before(apply: Filter, dtype: torch.dtype) -> None:
     logits, history = torch.randn(WORDS * 7, WORDS, dtype=dtype), histories(WORDS * 7, 19, 3, end=2)
     for left in (1, 2, 5):
-        # Each word is the only one left in some row.
+        # Each token is the only one left in some row.
         out_before = (torch.arange(WORDS) - torch.arange(WORDS * 7)[:, None]) % WORDS >= left
         out = apply(logits.masked_fill(out_before, -math.inf), history)
         assert not out.isnan().any()
@@ -400,7 +400,7 @@ def test_any_composition_can_be_drawn_from() -> None:
 
 @EVERY
 def test_nothing_is_asked_of_the_device(apply: Filter) -> None:
-    """Tensors of the meta device have no values: whoever asks for one, as `.item()` or `bool` do, fails."""
+    """Filters read no value on the host: on the meta device `.item()` and `bool` fail."""
     history = histories(5, 7, WORDS, end=2)
     far = History(*(t.to("meta") for t in (history.tokens, history.prompts, history.lengths)), end=2)
     assert apply(torch.randn(5, WORDS, device="meta"), far).shape == (5, WORDS)
@@ -416,11 +416,11 @@ def test_is_copied_and_shows_its_options(apply: Filter) -> None:
 
 
 def test_banned_words_come_back_only_if_nothing_else_is_left() -> None:
-    logits = of([0.4, 0.3, 0.2, 0.1])
+    logits = make_logits([0.4, 0.3, 0.2, 0.1])
     for order, expected in (((TopK(2), Banned([0, 1])), [0]), ((Banned([0, 1]), TopK(2)), [2, 3])):
         out = logits
         for apply in order:
-            out = apply(out, nothing(1))
+            out = apply(out, empty_history(1))
         assert (out[0] > -math.inf).nonzero().flatten().tolist() == expected
 
 
@@ -460,7 +460,7 @@ DRAWS = [
     # 0.4 squared is 0.16; to the power of 1.5 it is 0.253.
     (TopA(1.0, 2), [4 / 9, 3 / 9, 2 / 9, 0]),
     (TopA(1.0, 1.5), [4 / 7, 3 / 7, 0, 0]),
-    # 1.28 nats are expected; the words have 0.92, 1.20, 1.61 and 2.30.
+    # 1.28 nats are expected; the tokens have 0.92, 1.20, 1.61 and 2.30.
     (Typical(0.2), [0, 1, 0, 0]),
     (Typical(0.4), [0, 3 / 5, 2 / 5, 0]),
     (Typical(0.6), [4 / 9, 3 / 9, 2 / 9, 0]),
@@ -483,7 +483,7 @@ DRAWS = [
 
 @pytest.mark.parametrize(("apply", "expected"), DRAWS, ids=repr)
 def test_draws_follow_the_distribution(apply: Filter, expected: list[float]) -> None:
-    logits, draws = apply(of([0.4, 0.3, 0.2, 0.1]), look_back([2, 3, 1, 1, 2], 2, end=1)), 4000
+    logits, draws = apply(make_logits([0.4, 0.3, 0.2, 0.1]), look_back([2, 3, 1, 1, 2], 2, end=1)), 4000
     torch.testing.assert_close(logits.softmax(-1), torch.tensor([expected], dtype=torch.float64))
     steps = torch.full((draws,), 3)
     counts = sample_tokens(logits.expand(draws, -1), 1.0, torch.arange(draws), steps).bincount(minlength=4).tolist()
@@ -561,5 +561,5 @@ def test_refuses(build: Callable[[], Filter], message: str) -> None:
 def test_refuses_words_that_the_vocabulary_does_not_have(apply: Filter, option: str) -> None:
     message = f"filters: {option} has token 11, outside the vocabulary of 0 to 10; omit it"
     with pytest.raises(ValueError, match=re.escape(message)):
-        apply(torch.zeros(1, 11), nothing(1))
-    assert apply(torch.zeros(1, 12), nothing(1)).shape == (1, 12)
+        apply(torch.zeros(1, 11), empty_history(1))
+    assert apply(torch.zeros(1, 12), empty_history(1)).shape == (1, 12)

@@ -1,4 +1,4 @@
-"""Randomness: right distributions, nothing in common between neighbours, the same numbers in any batch."""
+"""Noise: right distributions, independent neighbours, the same numbers in any batch."""
 
 import itertools
 import math
@@ -9,17 +9,17 @@ from torch import Tensor
 
 from lightning_xt.generation.noise import make_seeds, sample_gumbel, sample_tokens
 
-# What a right sampler exceeds once in a thousand choices of seeds, by degrees of freedom; ours are fixed.
+# Chi-squared that a right sampler exceeds once in a thousand seeds, by degrees of freedom; our seeds are fixed.
 CRITICAL = {4: 18.5, 8: 26.1, 9: 27.9}
 PROBABILITIES = [0.4, 0.3, 0.2, 0.08, 0.02]
 
 
-def chi_squared(counts: list[int], expected: list[float]) -> float:
+def compute_chi_squared(counts: list[int], expected: list[float]) -> float:
     draws = sum(counts)
     return sum((count - draws * p) ** 2 / (draws * p) for count, p in zip(counts, expected, strict=True))
 
 
-def drawn(seeds: Tensor, steps: Tensor, probabilities: list[float]) -> Tensor:
+def draw(seeds: Tensor, steps: Tensor, probabilities: list[float]) -> Tensor:
     return sample_tokens(torch.tensor([probabilities]).log().expand(len(seeds), -1), 1.0, seeds, steps)
 
 
@@ -41,19 +41,19 @@ EACH = pytest.mark.parametrize(("seeds", "steps"), ROWS.values(), ids=ROWS)
 
 @EACH
 def test_draws_follow_the_distribution(seeds: Tensor, steps: Tensor) -> None:
-    counts = drawn(seeds, steps, PROBABILITIES).bincount(minlength=5).tolist()
-    assert chi_squared(counts, PROBABILITIES) < CRITICAL[4]
+    counts = draw(seeds, steps, PROBABILITIES).bincount(minlength=5).tolist()
+    assert compute_chi_squared(counts, PROBABILITIES) < CRITICAL[4]
 
 
 @EACH
 def test_noise_is_gumbel(seeds: Tensor, steps: Tensor) -> None:
-    """Ten bins of equal probability, for the first word and for one far behind."""
+    """Noise is Gumbel: ten bins of equal probability, for the first token and for a late one."""
     noise = sample_gumbel(seeds, steps, 300)
     assert noise.isfinite().all()
     for word in (0, 299):
         # exp(-exp(-x)) is uniform for such an x.
         bins = ((-(-noise[:, word].double()).exp()).exp() * 10).long().bincount(minlength=10).tolist()
-        assert chi_squared(bins, [0.1] * 10) < CRITICAL[9]
+        assert compute_chi_squared(bins, [0.1] * 10) < CRITICAL[9]
 
 
 PAIR = [0.5, 0.3, 0.2]
@@ -61,23 +61,23 @@ PAIR = [0.5, 0.3, 0.2]
 
 @EACH
 def test_neighbours_have_nothing_in_common(seeds: Tensor, steps: Tensor) -> None:
-    """Pairs of draws are as frequent as independent ones: of one row and the next, of one step and the next."""
-    first = drawn(seeds, steps, PAIR)
+    """Draws of neighbouring rows and steps are independent: pairs are as frequent as products."""
+    first = draw(seeds, steps, PAIR)
     together = [p * q for p, q in itertools.product(PAIR, PAIR)]
     for next_seeds, next_steps in ((seeds + 10**6, steps), (seeds, steps + 10**6), (seeds + 10**6, steps - 10**6)):
-        second = drawn(next_seeds, next_steps, PAIR)
-        assert chi_squared((first * 3 + second).bincount(minlength=9).tolist(), together) < CRITICAL[8]
-    # Pairs that share no draw.
+        second = draw(next_seeds, next_steps, PAIR)
+        assert compute_chi_squared((first * 3 + second).bincount(minlength=9).tolist(), together) < CRITICAL[8]
+    # Pairs without a common draw.
     pairs = first[::2] * 3 + first[1::2]
-    assert chi_squared(pairs.bincount(minlength=9).tolist(), together) < CRITICAL[8]
+    assert compute_chi_squared(pairs.bincount(minlength=9).tolist(), together) < CRITICAL[8]
 
 
 @pytest.mark.parametrize(("seed", "step"), [(1, 0), (0, 1), (1, 1), (1, -1), (2, 0), (2**32, 0)])
 def test_close_seeds_and_steps_draw_independently(seed: int, step: int) -> None:
     seeds, steps = MANY // 200 * 5, MANY % 200 * 7 + 1
-    pairs = drawn(seeds, steps, PAIR) * 3 + drawn(seeds + seed, steps + step, PAIR)
+    pairs = draw(seeds, steps, PAIR) * 3 + draw(seeds + seed, steps + step, PAIR)
     together = [p * q for p, q in itertools.product(PAIR, PAIR)]
-    assert chi_squared(pairs.bincount(minlength=9).tolist(), together) < CRITICAL[8]
+    assert compute_chi_squared(pairs.bincount(minlength=9).tolist(), together) < CRITICAL[8]
 
 
 def test_words_rows_and_steps_are_uncorrelated() -> None:
@@ -88,7 +88,7 @@ def test_words_rows_and_steps_are_uncorrelated() -> None:
         size = table.shape[axis] - distance
         products = table.narrow(axis, 0, size) * table.narrow(axis, distance, size)
         assert abs(float(products.mean())) < 4 / math.sqrt(products.numel()), (axis, distance)
-    # A seed more is not a step more.
+    # The next seed is not the next step.
     diagonal = table[1:, :-1] * table[:-1, 1:]
     assert abs(float(diagonal.mean())) < 4 / math.sqrt(diagonal.numel())
 
@@ -96,8 +96,8 @@ def test_words_rows_and_steps_are_uncorrelated() -> None:
 # The same numbers -----------------------------------------------------------------------------------------------------
 
 
-def by_hand(seed: int, step: int, word: int) -> float:
-    """The definition with whole numbers of any size."""
+def compute(seed: int, step: int, word: int) -> float:
+    """Compute the definition with integers of any size."""
     golden = 0x9E3779B97F4A7C15
 
     def mix(x: int) -> int:
@@ -115,7 +115,7 @@ SEEDS = [0, 1, -1, 2**31, 2**63 - 1, -(2**63), 2**63, 2**64 + 5, 10**30, -(10**3
 
 def test_any_whole_number_is_a_seed() -> None:
     noise = sample_gumbel(make_seeds(SEEDS, torch.device("cpu")), torch.tensor([0, 3] * 5), 7)
-    expected = [[by_hand(seed, step, word) for word in range(7)] for seed, step in zip(SEEDS, [0, 3] * 5, strict=True)]
+    expected = [[compute(seed, step, word) for word in range(7)] for seed, step in zip(SEEDS, [0, 3] * 5, strict=True)]
     torch.testing.assert_close(noise, torch.tensor(expected), rtol=1e-5, atol=1e-6)
     same = sample_gumbel(make_seeds(SEEDS, torch.device("cpu")), torch.zeros(10, dtype=torch.long), 7)
     # 2^63 and -2^63 are the same in 64 bits, and so the same seed.
@@ -123,12 +123,12 @@ def test_any_whole_number_is_a_seed() -> None:
 
 
 def test_splitmix_begins_as_published() -> None:
-    """The generator's first number for seed 0, as other implementations have it, mixes the seed."""
+    """The seed is mixed by the generator's first published number for seed 0."""
     x = 0x9E3779B97F4A7C15
     x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 % 2**64
     x = (x ^ x >> 27) * 0x94D049BB133111EB % 2**64
     assert x ^ x >> 31 == 0xE220A8397B1DCDAF
-    assert by_hand(0, 0, 0) == pytest.approx(sample_gumbel(torch.tensor([0]), torch.tensor([0]), 1).item(), rel=1e-5)
+    assert compute(0, 0, 0) == pytest.approx(sample_gumbel(torch.tensor([0]), torch.tensor([0]), 1).item(), rel=1e-5)
 
 
 def test_a_row_alone_or_among_others() -> None:
@@ -142,7 +142,7 @@ def test_a_row_alone_or_among_others() -> None:
         assert torch.equal(sample_gumbel(seeds[[row]], steps[[row]], 13), together[[row]])
         assert sample_tokens(logits[[row]], 1.0, seeds[[row]], steps[[row]]).tolist() == [tokens[row]]
     assert torch.equal(sample_gumbel(seeds, steps, 29)[:, :13], together), (
-        "a larger vocabulary adds words and changes none"
+        "a larger vocabulary adds tokens and changes none"
     )
 
 

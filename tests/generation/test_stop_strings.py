@@ -1,4 +1,4 @@
-"""Stop strings: however a text is cut into pieces, it ends where `str.find` finds the first of them."""
+"""Stop strings: for any cut into pieces, a text ends where `str.find` finds the first of them."""
 
 import itertools
 from collections.abc import Iterator
@@ -8,22 +8,22 @@ import pytest
 from lightning_xt.generation.stop_strings import StopStrings
 
 
-def before(text: str, stops: list[str]) -> str:
-    """What stands before the first of all stop strings."""
+def cut_before(text: str, stops: list[str]) -> str:
+    """Return the text before the first of all stop strings."""
     places = [text.find(stop) for stop in stops if stop in text]
     return text[: min(places, default=len(text))]
 
 
-def cuts(text: str) -> Iterator[list[str]]:
-    """Every way of cutting a text into pieces of at least one character."""
+def list_cuts(text: str) -> Iterator[list[str]]:
+    """Yield every cut of a text into pieces of at least one character."""
     for bits in range(2 ** max(0, len(text) - 1)):
         places = [0, *(i + 1 for i in range(len(text) - 1) if bits >> i & 1), len(text)]
         yield [text[a:b] for a, b in itertools.pairwise(places)]
 
 
-def given(pieces: list[str], stops: list[str]) -> tuple[str, bool]:
-    """What comes out of pieces, and whether a stop string ended it; what is shown is always the beginning of it."""
-    watch, shown, expected = StopStrings(stops), "", before("".join(pieces), stops)
+def push_all(pieces: list[str], stops: list[str]) -> tuple[str, bool]:
+    """Push pieces, and return the text and whether a stop string ended it; each output must be a prefix of the text."""
+    watch, shown, expected = StopStrings(stops), "", cut_before("".join(pieces), stops)
     for piece in pieces:
         shown += watch.push(piece)
         assert expected.startswith(shown)
@@ -54,11 +54,11 @@ TEXTS = [
 
 @pytest.mark.parametrize(("text", "stops"), TEXTS, ids=repr)
 def test_every_way_of_cutting_a_text(text: str, stops: list[str]) -> None:
-    expected = before(text, stops), any(stop in text for stop in stops)
-    for pieces in cuts(text):
-        assert given(pieces, stops) == expected, pieces
-        # As from tokens within a character of several bytes.
-        assert given([part for piece in pieces for part in ("", piece, "")], stops) == expected, pieces
+    expected = cut_before(text, stops), any(stop in text for stop in stops)
+    for pieces in list_cuts(text):
+        assert push_all(pieces, stops) == expected, pieces
+        # Tokens within a character of several bytes give empty pieces.
+        assert push_all([part for piece in pieces for part in ("", piece, "")], stops) == expected, pieces
 
 
 def test_every_short_text_of_two_letters() -> None:
@@ -66,9 +66,9 @@ def test_every_short_text_of_two_letters() -> None:
     texts = ["".join(each) for each in itertools.product("ab", repeat=5)]
     for stops in map(list, itertools.combinations(strings, 2)):
         for text in texts:
-            expected = before(text, stops), any(stop in text for stop in stops)
+            expected = cut_before(text, stops), any(stop in text for stop in stops)
             for pieces in ([text], list(text), [text[:2], text[2:]], [text[:3], text[3:]]):
-                assert given(pieces, stops) == expected, (pieces, stops)
+                assert push_all(pieces, stops) == expected, (pieces, stops)
 
 
 def test_shows_all_that_is_certain_and_no_more() -> None:
@@ -89,7 +89,7 @@ def test_no_more_is_held_than_could_be_a_stop_string(text: str) -> None:
             break
         held = text[len(shown) : end]
         assert held == "" or any(stop.startswith(held) and stop != held for stop in stops)
-    assert watch.stopped and shown == before(text, stops)
+    assert watch.stopped and shown == cut_before(text, stops)
 
 
 def test_stops_as_soon_as_it_is_certain() -> None:

@@ -1,4 +1,4 @@
-"""Continuations of prompts, conversations, and the text of what is drawn."""
+"""Completions of prompts, conversations, and the text of generated tokens."""
 
 import math
 from functools import partial
@@ -62,7 +62,7 @@ def test_pieces_belong_to_the_tokens_that_made_them():
 def test_a_piece_is_cut_where_a_stop_string_begins():
     detokenizer = IncrementalDetokenizer(Bytes(), 0, ["€é"])
     assert [piece for byte in "a€".encode() for piece in detokenizer.push(byte)] == [TextPiece("a", 0.0)]
-    # The end is no text; what was held back is.
+    # The end is not text; held-back pieces are.
     assert detokenizer.push(0) == []
     assert detokenizer.finish() == [TextPiece("€", 0.0)]
 
@@ -136,13 +136,13 @@ def test_a_conversation_reads_each_token_once(completer):
         before = conversation.model.tokens_run
         assert [*conversation.reply(text)]
         read.append(conversation.model.tokens_run - before)
-    # One id opens the text, and the last that is drawn is read by the next turn.
+    # One id opens the text, and the next turn reads the last generated one.
     assert read == [1 + 7 + 5, 1 + 3 + 5, 1 + 5, 1 + 30 + 5]
     whole = conversation.text
     assert conversation.undo()
     before = conversation.model.tokens_run
     assert [*conversation.reply("xyz")]
-    # What was there before the turn that was taken back is not read again.
+    # The prefix before the removed turn is not read again.
     assert conversation.model.tokens_run - before == 3 + 5
     assert whole.startswith(conversation.text.split("xyz")[0])
     conversation.reset()
@@ -160,7 +160,7 @@ def test_an_answer_left_early_stays_as_far_as_it_was_shown(completer):
 
 
 def test_what_cannot_go_back_is_read_again():
-    """A memory that forgot what is needed, or that was left in the middle of a forward, is given up."""
+    """A cache that lacks needed tokens, or was interrupted within a forward, is discarded."""
     torch.manual_seed(0)
     decoder = Decoder(11, dim=8, depth=1, attention=ATTENTION).double().eval()
     model = PrefixReuse(decoder)
@@ -187,7 +187,7 @@ def test_what_cannot_go_back_is_read_again():
 
 
 class Script(Method):
-    """Draws the same ids for every request, and rereads."""
+    """Method that draws the same ids for every request, and rereads."""
 
     def __init__(self, ids):
         self.ids = ids
@@ -209,14 +209,14 @@ class Script(Method):
         ]
 
 
-def scripted(tokenizer, text, end=True):
+def script(tokenizer, text, end=True):
     ids = [*tokenizer.encode(text), *([tokenizer.end] if end else [])]
     return lambda: Script(ids)
 
 
 @pytest.mark.parametrize("text", ["", "END", "END and more"])
 def test_a_prompt_is_shown_whatever_follows(completer, text):
-    sampling = GenerationOptions(method=scripted(completer.tokenizer, text), stop=["END"])
+    sampling = GenerationOptions(method=script(completer.tokenizer, text), stop=["END"])
     assert list(completer.stream_text("ab", sampling)) == [TextPiece("ab")]
 
 
@@ -240,7 +240,7 @@ def test_a_prompt_that_is_refused_is_not_shown(decoder):
 )
 def test_the_model_goes_on_from_what_is_shown(completer, said, stop, shown):
     tokenizer = completer.tokenizer
-    conversation = Conversation(completer, GenerationOptions(method=scripted(tokenizer, said), stop=[stop]))
+    conversation = Conversation(completer, GenerationOptions(method=script(tokenizer, said), stop=[stop]))
     assert "".join(piece.text for piece in conversation.reply("fox")) == shown
     assert conversation.text == "fox" + shown
     assert conversation._ids == tokenizer.encode_prompt("fox" + shown)
@@ -251,7 +251,7 @@ def test_the_model_goes_on_from_what_is_shown(completer, said, stop, shown):
 
 def test_what_is_held_back_when_an_answer_is_left_is_not_said(completer):
     tokenizer = completer.tokenizer
-    conversation = Conversation(completer, GenerationOptions(method=scripted(tokenizer, "abENd"), stop=["ENd!"]))
+    conversation = Conversation(completer, GenerationOptions(method=script(tokenizer, "abENd"), stop=["ENd!"]))
     pieces = conversation.reply("fox")
     assert [next(pieces).text, next(pieces).text] == ["a", "b"]
     pieces.close()
@@ -259,7 +259,7 @@ def test_what_is_held_back_when_an_answer_is_left_is_not_said(completer):
 
 
 def test_a_token_that_a_stop_string_cuts_is_read_as_its_first_part():
-    """Ids of several characters: what is shown of one is told to the model by others."""
+    """With ids of several characters, the shown part of one is passed to the model by other ids."""
     tokenizer = BPE(300)
     tokenizer.train(lambda: ["the fox and the dog and the end"] * 9)
     said = tokenizer.encode("dog and the end")
@@ -274,7 +274,7 @@ def test_a_token_that_a_stop_string_cuts_is_read_as_its_first_part():
 
 @pytest.mark.parametrize("method", [partial(BeamSearch, beams=3), partial(StochasticBeamSearch, beams=3)])
 def test_beams_that_end_at_once_leave_nothing_behind(decoder, method):
-    """No forward of as many rows as beams follows the prompt; the next turn finds no memory of them."""
+    """Beams that end at once run no forward after the prompt, and leave nothing in the cache."""
     completer = TextCompleter(decoder, SpecialBytes(), DEVICE)
     conversation = Conversation(completer, GenerationOptions(max_new_tokens=1, method=method))
     for turn, text in enumerate(("ab", "c", "")):
@@ -299,7 +299,7 @@ def test_methods_say_what_others_need_to_know_of_them():
     ]
     assert GenerationOptions(method=partial(BeamSearch, n_best=3)).num_sequences == 3
     assert GenerationOptions(num_return_sequences=2).num_sequences == 2
-    # Of a method that says nothing the careful answer holds.
+    # A method without a statement counts as rereading.
     assert Script([1]).rereads_prefix and not Script([1]).ranked
 
 

@@ -1,4 +1,4 @@
-"""Decoding, answers to texts and their scores."""
+"""Translation: decoding, translations of texts and their scores."""
 
 from types import SimpleNamespace
 
@@ -21,7 +21,7 @@ MASK = SRC != 0
 
 @pytest.fixture
 def model(monkeypatch):
-    """A random model whose data are numbers."""
+    """Build a random model whose data are numbers."""
     torch.manual_seed(1)
     thinned = {**NETWORK, "context_dropout": 0.5}
     thinned |= {side: {**NETWORK[side], "dropout": 0.5} for side in ("encoder", "decoder")}
@@ -32,13 +32,13 @@ def model(monkeypatch):
     return made
 
 
-def streamed(model, text, sampling):
-    """What is shown for a text, piece by piece."""
+def stream(model, text, sampling):
+    """Return the output for a text, piece by piece."""
     return (piece.text for piece in model.text_generator.stream_text(text, sampling))
 
 
 def naive(network, src, starts, most, end=2):
-    """The likeliest tokens that follow, without a cache and without padding."""
+    """Decode greedily, without a cache and without padding."""
     found = list(starts)
     with torch.no_grad():
         while len(found) < len(starts) + most and end not in found[len(starts) :]:
@@ -48,7 +48,7 @@ def naive(network, src, starts, most, end=2):
 
 @pytest.mark.parametrize("starts", [None, [[1]], [[1, 4, 3]], [[1, 2, 5]], [[6]]], ids=str)
 def test_greedy_decoding_equals_a_naive_loop(model, starts):
-    # Whether the model is training or not: what is dropped in training is not dropped here.
+    # The model may be in training mode, but nothing is dropped here.
     assert model.training
     tokens = None if starts is None else torch.tensor(starts * 3)
     found = model.generate(SRC, start_tokens=tokens, max_new_tokens=9, src_mask=MASK)
@@ -76,7 +76,7 @@ def test_without_a_length_an_answer_may_be_twice_its_source_and_32_more(model):
     assert not found[1, 2 * 2 + 32 :].any() and not found[2, 2 * 3 + 32 :].any()
     alone = naive(model.eval().network, SRC[1, :2], [1], 2 * 2 + 32, end=None)
     assert found[1, : 2 * 2 + 32].tolist() == alone
-    # Without a mask all of a source is real.
+    # Without a mask a source has no padding.
     assert model.generate(SRC[1:2]).shape == (1, 2 * 5 + 32)
 
 
@@ -140,16 +140,16 @@ def test_answers_and_their_scores(model):
         chances = model.network(src, torch.tensor([[1, *ids[:-1]]]))[0].float().log_softmax(-1)
         assert result["text"] == " ".join(str(token) for token in ids if token > 2)
         assert result["score"] == pytest.approx(sum(chances[t, i].item() for t, i in enumerate(ids)), abs=2e-4)
-    # Some end and some do not, or the scores would show less.
-    assert "".join(streamed(model, "5 3", GenerationOptions())) == results[2]["text"]
+    # Some translations end and some do not, or the scores would show less.
+    assert "".join(stream(model, "5 3", GenerationOptions())) == results[2]["text"]
 
 
 @pytest.mark.parametrize("end", [2, None])
 def test_an_answer_that_is_cut_off_scores_alike_beside_longer_ones(model, end):
-    """What fills up after the limit of a row is no part of its answer."""
+    """Padding after the limit of a row is not part of its translation."""
     torch.nn.init.zeros_(model.network.decoder.head.to_logits.weight)
     model.vocab["end"] = end
-    # All tokens are as likely, and the first, which never ends, is taken.
+    # All tokens are equally likely, and the first, which is not the end, is drawn.
     together = model.predict_step([source(0, "5 3"), source(1, "4 4 4 4 4 4 4")], 0)
     for number, result in enumerate(together):
         (alone,) = model.predict_step([source(number, result["source"])], 0)
@@ -170,9 +170,9 @@ def test_a_source_that_is_too_long_is_cut_and_told(model):
 
 def test_streaming_needs_a_source(model):
     with pytest.raises(ValueError, match=r"generate needs a source to translate: --prompt"):
-        list(streamed(model, "  ", GenerationOptions()))
+        list(stream(model, "  ", GenerationOptions()))
     with pytest.raises(ValueError, match="'x' is not one of the 11 ids"):
-        list(streamed(model, "3 x", GenerationOptions()))
+        list(stream(model, "3 x", GenerationOptions()))
 
 
 def test_what_stands_before_the_end():
@@ -182,7 +182,7 @@ def test_what_stands_before_the_end():
 
 
 def test_positions_limit_an_answer():
-    """The longest that the decoder's positions reach, instead of twice the source and 32 more."""
+    """A translation is as long as the decoder's positions at most, instead of twice the source and 32 more."""
     learned = [{"class_path": "LearnedPositions", "init_args": {"max_length": 20}}]
     config = {"encoder": NETWORK["encoder"], "decoder": {**NETWORK["decoder"], "embeddings": learned}}
     model = Seq2Seq.from_config({**config, "vocab": {**VOCAB, "end": None}})
@@ -205,7 +205,7 @@ def test_what_is_streamed_leaves_the_caller_as_it_was(model):
 
 
 class Script(Method):
-    """Draws the same ids for every request."""
+    """Method that draws the same ids for every request."""
 
     def __init__(self, ids):
         self.ids = ids
@@ -230,7 +230,7 @@ class Script(Method):
 def test_a_stream_ends_with_its_end(model):
     script = Script([3, 4, VOCAB["end"]])
     sampling = GenerationOptions(method=lambda: script)
-    assert "".join(streamed(model, "3 9 4", sampling)) == "3 4"
+    assert "".join(stream(model, "3 9 4", sampling)) == "3 4"
     (answer,) = model.text_generator.translate_texts(["3 9 4"], sampling)
     assert (answer["text"], answer["score"]) == ("3 4", -3.0)
 
@@ -287,11 +287,11 @@ def test_a_source_beyond_the_positions_is_told():
     learned = [{"class_path": "LearnedPositions", "init_args": {"max_length": 4}}]
     config = {"encoder": {**NETWORK["encoder"], "embeddings": learned}, "decoder": NETWORK["decoder"]}
     short = Seq2Seq.from_config(config)
-    # Bytes, without a data module: five and the end.
+    # Without a data module sources are bytes: five and the end.
     assert short.text_generator.find_problem("abcde") == "it has 5 tokens; only the first 3 are used (max_length)"
     assert short.text_generator.find_problem("abc") is None
-    assert list(streamed(short, "abcde", GenerationOptions(max_new_tokens=2))) == list(
-        streamed(short, "abc", GenerationOptions(max_new_tokens=2))
+    assert list(stream(short, "abcde", GenerationOptions(max_new_tokens=2))) == list(
+        stream(short, "abc", GenerationOptions(max_new_tokens=2))
     )
     assert short.draw_samples(["abcde"], GenerationOptions(max_new_tokens=2))[0].endswith(
         "\n(line 1: it has 5 tokens; only the first 3 are used (max_length))"

@@ -1,4 +1,4 @@
-"""Inputs of rows put together and told apart again: what each row had, it has."""
+"""Inputs of rows are joined and split again without change."""
 
 import re
 from dataclasses import fields
@@ -19,7 +19,7 @@ def context(m: int, real: int | None = None) -> Inputs:
     return Inputs(context=numbers(1, m, 2), context_mask=None if real is None else torch.arange(m)[None] < real)
 
 
-def given(inputs: Inputs) -> set[str]:
+def list_given(inputs: Inputs) -> set[str]:
     return {field.name for field in fields(inputs) if getattr(inputs, field.name) is not None}
 
 
@@ -38,13 +38,13 @@ def test_a_row_of_a_batch() -> None:
         visible_prefix=torch.tensor([1, 2, 3]),
     )
     row = select_row(batch, 1, 4)
-    assert given(row) == given(batch)
+    assert list_given(row) == list_given(batch)
     for name in ("condition", "context", "context_mask", "visible_prefix"):
         assert torch.equal(getattr(row, name), getattr(batch, name)[1:2])
     assert row.types.tolist() == [[7, 8, 9, 10]]
     assert select_row(batch, 1).types.tolist() == [list(range(7, 14))]
     prefix = select_row(Inputs(prefix=numbers(2, 3, 4)), 1, 2)
-    assert torch.equal(prefix.prefix, numbers(2, 3, 4)[1:]), "soft tokens are no part of a prompt's length"
+    assert torch.equal(prefix.prefix, numbers(2, 3, 4)[1:]), "soft tokens do not count in a prompt's length"
 
 
 def test_rows_of_a_batch_make_it_again() -> None:
@@ -56,8 +56,8 @@ def test_rows_of_a_batch_make_it_again() -> None:
         visible_prefix=torch.tensor([1, 2, 3]),
     )
     again = stack_inputs([select_row(batch, row) for row in range(3)])
-    assert given(again) == given(batch)
-    assert all(torch.equal(getattr(again, name), getattr(batch, name)) for name in given(batch))
+    assert list_given(again) == list_given(batch)
+    assert all(torch.equal(getattr(again, name), getattr(batch, name)) for name in list_given(batch))
 
 
 def test_contexts_of_one_width_need_no_mask() -> None:
@@ -108,9 +108,9 @@ def test_a_step_keeps_the_condition_and_the_last_type() -> None:
         visible_prefix=torch.tensor([1, 2]),
     )
     step = step_inputs(inputs)
-    assert given(step) == {"condition", "types"}
+    assert list_given(step) == {"condition", "types"}
     assert step.types.tolist() == [[2], [4]] and torch.equal(step.condition, inputs.condition)
-    assert given(step_inputs(Inputs(prefix=numbers(2, 3, 4)))) == set()
+    assert list_given(step_inputs(Inputs(prefix=numbers(2, 3, 4)))) == set()
 
 
 def test_soft_tokens_are_counted() -> None:

@@ -1,4 +1,4 @@
-"""Texts written side by side, in places they are given and give up, against each text read anew for every token."""
+"""Continuous batching against each text alone, its prefix recomputed for every token."""
 
 import copy
 import re
@@ -66,7 +66,7 @@ EACH = pytest.mark.parametrize("name", NAMES)
 
 @torch.no_grad()
 def naive(model: Decoder, number: int, request: Request, params: SamplingParams) -> Result:
-    """One text, everything read anew for each token."""
+    """Generate one text, recomputing the prefix for each token."""
     text, given = request.prompt[None], Inputs() if request.inputs is None else request.inputs
     prompt, log_probs = torch.tensor([len(request.prompt)]), []
     for step in range(request.max_new_tokens):
@@ -85,8 +85,8 @@ def naive(model: Decoder, number: int, request: Request, params: SamplingParams)
     return Result(text[0, len(request.prompt) :].tolist(), log_probs, sum(log_probs))
 
 
-def asked(count: int = len(PROMPTS)) -> list[Request]:
-    """Requests of different lengths, with contexts of different widths, masked in some rows and whole in others."""
+def make_requests(count: int = len(PROMPTS)) -> list[Request]:
+    """Return requests of different lengths, with contexts of different widths, masked in some rows."""
     requests = []
     for row in range(count):
         n, width = PROMPTS[row], 1 + row % 3
@@ -103,14 +103,14 @@ def asked(count: int = len(PROMPTS)) -> list[Request]:
 
 @contextmanager
 def way(on_host: bool) -> Iterator[None]:
-    """The way of a CPU, or on a CPU that of other devices."""
+    """Decode as on a CPU, or on a CPU as on other devices."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Scheduler, "on_host", property(lambda slots: on_host, lambda slots, value: None), raising=False)
         yield
 
 
 def agree(model: Decoder, requests: list[Request], params: SamplingParams) -> list[Result]:
-    """Asserts that each request is answered as if there were no other, both ways."""
+    """Assert that each request is answered as if there were no other, on both kinds of devices."""
     wanted = [naive(model, number, request, params) for number, request in enumerate(requests)]
     for on_host in (True, False):
         with way(on_host):
@@ -128,8 +128,8 @@ def same(found: list[Result], wanted: list[Result]) -> None:
 @EACH
 @pytest.mark.parametrize("temperature", [0, 1.3])
 def test_each_text_is_as_if_alone(name: str, temperature: float) -> None:
-    """Nine texts in three places: prompts are read into places that others gave up, and rows move together."""
-    model, requests = randomise(BUILDS[name]), asked()
+    """Nine texts in three rows: prompts are prefilled into released rows, and rows are compacted."""
+    model, requests = randomise(BUILDS[name]), make_requests()
     params = SamplingParams(temperature=temperature, filters=[TopK(7), NoRepeatNgram(2), Forced([7, 5])], batch=3)
     end = run_requests(model, [requests[7]], params)[0][0].tokens[2]
     results = agree(model, requests, replace(params, end=end))
@@ -138,7 +138,7 @@ def test_each_text_is_as_if_alone(name: str, temperature: float) -> None:
 
 @ALL
 def test_greedy_with_a_memory_equals_greedy_without(build: Build) -> None:
-    results = agree(randomise(build), asked(3), SamplingParams(temperature=0, batch=2))
+    results = agree(randomise(build), make_requests(3), SamplingParams(temperature=0, batch=2))
     assert [len(result.tokens) for result in results] == LENGTHS[:3]
 
 
@@ -158,7 +158,7 @@ def test_sources_of_different_lengths_are_translated_together(name: str) -> None
 
 
 def test_soft_prefixes_of_different_lengths() -> None:
-    model, requests = randomise(decoder), asked()
+    model, requests = randomise(decoder), make_requests()
     for row, soft in enumerate([2, None, 3, 2, None, 5, 2, 3, 1]):
         prefix = None if soft is None else torch.randn(1, soft, DIM).double()
         requests[row] = replace(requests[row], inputs=Inputs(prefix=prefix))
@@ -166,7 +166,7 @@ def test_soft_prefixes_of_different_lengths() -> None:
 
 
 def test_prompts_whose_tokens_see_each_other() -> None:
-    requests = asked()
+    requests = make_requests()
     for row, request in enumerate(requests):
         seen = Inputs(visible_prefix=torch.tensor([len(request.prompt) - row % 2]))
         requests[row] = replace(request, inputs=seen)
@@ -180,16 +180,16 @@ def test_a_callback_ends_the_text_it_is_told_of() -> None:
         heard.setdefault(number, []).append(token)
         return token % 5 == number % 5
 
-    model, requests = randomise(decoder), asked()
+    model, requests = randomise(decoder), make_requests()
     params = SamplingParams(temperature=1.5, end=END, batch=3, stop=stop)
     results = [result.tokens for (result,) in run_requests(model, requests, params)]
-    assert heard == dict(enumerate(results)), "told of each token of a text, in order, and of none after its end"
+    assert heard == dict(enumerate(results)), "called for each token of a text, in order, and not after its end"
     agree(model, requests, replace(params, stop=lambda number, token: token % 5 == number % 5))
     assert any(tokens[-1] != END and len(tokens) < n for tokens, n in zip(results, LENGTHS, strict=True))
 
 
 def test_any_number_of_places() -> None:
-    model, requests = randomise(decoder), asked()
+    model, requests = randomise(decoder), make_requests()
     wanted = agree(model, requests, SamplingParams(end=END, batch=64))
     for batch in (1, 2, 8, 9):
         for on_host in (True, False):
@@ -204,7 +204,7 @@ def test_prompts_are_read_in_pieces_where_they_are_many(monkeypatch: pytest.Monk
     monkeypatch.setattr("lightning_xt.generation.batching.scheduler.MAX_PREFILL_TOKENS", 8)
     model, read = randomise(decoder), []
     model.register_forward_pre_hook(lambda module, args: read.append(tuple(args[0].shape)))
-    agree(model, asked(), SamplingParams(batch=64))
+    agree(model, make_requests(), SamplingParams(batch=64))
     assert all(rows * n <= 8 or rows == 1 for rows, n in read if n > 1)
     assert max(rows for rows, n in read if n > 1) > 1
 
@@ -213,14 +213,14 @@ def test_prompts_are_read_in_pieces_where_they_are_many(monkeypatch: pytest.Monk
 def test_static_memories_give_the_same(name: str) -> None:
     model = randomise(BUILDS[name])
     model.new_cache = partial(model.new_cache, static=True)
-    agree(model, asked(), SamplingParams(end=END, batch=3))
+    agree(model, make_requests(), SamplingParams(end=END, batch=3))
 
 
 # Work -----------------------------------------------------------------------------------------------------------------
 
 
-def counted(model: Decoder) -> list[tuple[int, int]]:
-    """Rows and tokens of each forward from now on."""
+def count_forwards(model: Decoder) -> list[tuple[int, int]]:
+    """Record rows and tokens of each later forward."""
     shapes: list[tuple[int, int]] = []
     model.register_forward_pre_hook(lambda module, args: shapes.append(tuple(args[0].shape)))
     return shapes
@@ -228,10 +228,10 @@ def counted(model: Decoder) -> list[tuple[int, int]]:
 
 @pytest.mark.parametrize("batch", [2, 3, 64])
 def test_texts_that_ended_cost_nothing(batch: int) -> None:
-    model, requests = randomise(decoder), asked()
-    # One token is a prompt too: of another number of tokens than steps have.
+    model, requests = randomise(decoder), make_requests()
+    # One token is a prompt too, with another number of tokens than steps have.
     requests = [replace(each, prompt=each.prompt.repeat(2), inputs=None) for each in requests]
-    shapes = counted(model)
+    shapes = count_forwards(model)
     results = run_requests(model, requests, SamplingParams(temperature=1.5, end=END, batch=batch))
     drawn = [len(result.tokens) for (result,) in results]
     assert sum(rows for rows, n in shapes if n == 1) == sum(drawn) - len(drawn)
@@ -241,7 +241,7 @@ def test_texts_that_ended_cost_nothing(batch: int) -> None:
 
 def test_prompts_of_similar_lengths_are_read_together() -> None:
     model = randomise(decoder)
-    shapes = counted(model)
+    shapes = count_forwards(model)
     requests = [Request(prompt=torch.zeros(n, dtype=torch.long), max_new_tokens=1) for n in (100, 2, 90, 3, 95, 50, 2)]
     run_requests(model, requests, SamplingParams())
     assert sorted(shapes) == [(1, 50), (3, 3), (3, 100)]
@@ -259,7 +259,7 @@ def test_a_device_is_asked_now_and_then(on_host: bool, asks: int, monkeypatch: p
 
 def test_elsewhere_rows_are_let_go_once_half_of_them_ended() -> None:
     model = decoder()
-    shapes = counted(model)
+    shapes = count_forwards(model)
     requests = [Request(prompt=torch.tensor([1, 2]), max_new_tokens=n) for n in (2, 4, 4, 6, 8)]
     with way(False):
         run_requests(model, requests, SamplingParams())
@@ -267,12 +267,12 @@ def test_elsewhere_rows_are_let_go_once_half_of_them_ended() -> None:
 
 
 def test_elsewhere_a_long_text_that_ended_takes_no_room_from_those_that_go_on() -> None:
-    """It stays beside them, but from its start on: they have more to draw than it has room for."""
+    """A row that ended stays in the batch from its start: the others draw more tokens than it has room for."""
     requests = [
         Request(prompt=torch.randint(0, VOCAB, (n,)), max_new_tokens=40 if n == 1 else 2) for n in (1, 1, 1, 30)
     ]
     model = randomise(decoder)
-    shapes = counted(model)
+    shapes = count_forwards(model)
     with way(False):
         found = [result for (result,) in run_requests(model, requests, SamplingParams())]
     assert [rows for rows, n in shapes if n == 1] == [3] + [4] * 39
@@ -280,7 +280,7 @@ def test_elsewhere_a_long_text_that_ended_takes_no_room_from_those_that_go_on() 
 
 
 def test_elsewhere_a_text_that_ended_has_drawn_nothing_once_it_is_forgotten() -> None:
-    """Filters that count what was drawn see its row too."""
+    """Filters that count generated tokens see the row of a text that ended too."""
     requests = [Request(prompt=torch.randint(0, VOCAB, (10,)), max_new_tokens=n) for n in (2, 6, 6, 6)]
     results = agree(randomise(decoder), requests, SamplingParams(filters=[Forced([1, 2])]))
     assert [result.tokens[:2] for result in results] == [[1, 2]] * 4
@@ -300,7 +300,7 @@ SLIDING = {
 
 @pytest.mark.parametrize("options", SLIDING.values(), ids=SLIDING)
 def test_a_window_slides_past_the_trained_length(options: dict[str, Any]) -> None:
-    """Three windows of tokens after prompts shorter and longer than one, and a memory with little slack."""
+    """Three windows of tokens follow prompts shorter and longer than one, in a cache with little slack."""
     model = randomise(lambda: decoder(attention=attention(**options)))
     model.new_cache = partial(model.new_cache, slack=2)
     narrow, window = copy.deepcopy(model), 5
@@ -340,7 +340,7 @@ def test_nothing_asked_is_nothing_answered() -> None:
 @pytest.mark.parametrize("training", [True, False])
 def test_the_mode_is_restored_when_closed_early(training: bool) -> None:
     model = decoder(dropout=0.5).train(training)
-    drawn = Sample()(model, asked(), SamplingParams(batch=2))
+    drawn = Sample()(model, make_requests(), SamplingParams(batch=2))
     next(drawn)
     assert not model.training
     drawn.close()
@@ -348,7 +348,7 @@ def test_the_mode_is_restored_when_closed_early(training: bool) -> None:
 
 
 def test_inputs_are_left_as_they_were() -> None:
-    model, requests = randomise(BUILDS["given_context"]), asked()
+    model, requests = randomise(BUILDS["given_context"]), make_requests()
     before = copy.deepcopy([vars(request.inputs) for request in requests])
     run_requests(model, requests, SamplingParams(end=END, batch=3))
     for request, was in zip(requests, before, strict=True):
@@ -368,12 +368,12 @@ def test_inputs_are_left_as_they_were() -> None:
 )
 def test_refuses_choices_before_anything_is_drawn(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
-        Sample()(decoder(), asked(1), SamplingParams(**options))
+        Sample()(decoder(), make_requests(1), SamplingParams(**options))
 
 
 @pytest.mark.parametrize("method", [Sample(), PromptLookup(), BeamSearch(), ContrastiveSearch()], ids=type)
 def test_refuses_rows_with_different_inputs_before_anything_is_read(method: Method) -> None:
-    model, (first, second) = decoder(), [replace(each, inputs=None) for each in asked(2)]
+    model, (first, second) = decoder(), [replace(each, inputs=None) for each in make_requests(2)]
     requests = [first, replace(second, inputs=Inputs(types=torch.zeros(1, len(second.prompt), dtype=torch.long)))]
     message = (
         "rows that are decoded together need the same inputs, but one has none and another types; give all of them "

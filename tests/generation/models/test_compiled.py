@@ -1,4 +1,4 @@
-"""Compiled steps, in a process of their own: the run-time checks of shapes that tests switch on cannot be traced."""
+"""Compiled steps, in a separate process: the run-time checks of shapes in the tests cannot be traced."""
 
 import subprocess
 import sys

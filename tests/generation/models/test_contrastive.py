@@ -1,4 +1,4 @@
-"""Contrastive decoding: a formula over the models' scores, and its plausible words."""
+"""Contrastive decoding: a formula over the models' scores, and its plausible tokens."""
 
 import math
 import re
@@ -23,7 +23,7 @@ from lightning_xt.nn.embeddings.learned_positions import LearnedPositions
 
 
 def amateur(seed: int) -> Decoder:
-    """A model that knows less."""
+    """Build a weaker model."""
     torch.manual_seed(seed)
     model = decoder(depth=1).double().eval()
     with torch.no_grad():
@@ -32,13 +32,13 @@ def amateur(seed: int) -> Decoder:
     return model
 
 
-def words(rows: int, n: int) -> Tensor:
+def draw_tokens(rows: int, n: int) -> Tensor:
     return torch.randint(0, VOCAB, (rows, n))
 
 
 @torch.no_grad()
-def by_hand(models: list[Decoder], text: Tensor, strength: float, plausibility: float) -> Tensor:
-    """Scores of one word after the other."""
+def score_by_hand(models: list[Decoder], text: Tensor, strength: float, plausibility: float) -> Tensor:
+    """Compute scores of one token after the other."""
     own, *others = [model(text).softmax(-1).tolist() for model in models]
     out = torch.full((*text.shape, VOCAB), -math.inf, dtype=torch.float64)
     for row in range(text.shape[0]):
@@ -54,29 +54,29 @@ def by_hand(models: list[Decoder], text: Tensor, strength: float, plausibility: 
 @pytest.mark.parametrize(("strength", "plausibility"), [(0.5, 0.1), (0.0, 0.1), (2.0, 0.01), (1.0, 1.0)])
 @pytest.mark.parametrize("number", [1, 2])
 def test_scores_are_those_of_the_formula(number: int, strength: float, plausibility: float) -> None:
-    models, text = [randomise(decoder), *(amateur(seed) for seed in range(number))], words(3, 5)
+    models, text = [randomise(decoder), *(amateur(seed) for seed in range(number))], draw_tokens(3, 5)
     wrapped = Contrastive(models[0], models[1:], strength=strength, plausibility=plausibility)
     with torch.no_grad():
         got = wrapped(text)
-    assert torch.allclose(got, by_hand(models, text, strength, plausibility), atol=1e-12)
+    assert torch.allclose(got, score_by_hand(models, text, strength, plausibility), atol=1e-12)
     left = (got > -math.inf).sum(-1)
     assert left.min() >= 1 and (left.max() == 1) == (plausibility == 1.0)
 
 
 def test_greedy_follows_the_formula() -> None:
-    models, text = [randomise(decoder), amateur(1), amateur(2)], words(2, 3)
+    models, text = [randomise(decoder), amateur(1), amateur(2)], draw_tokens(2, 3)
     wrapped = Contrastive(models[0], models[1:], strength=2.0, plausibility=0.05)
     out = generate(wrapped, text, 9, temperature=0)
     assert not torch.equal(out, generate(models[0], text, 9, temperature=0))
     for _ in range(9):
-        text = torch.cat((text, by_hand(models, text, 2.0, 0.05)[:, -1:].argmax(-1)), dim=1)
+        text = torch.cat((text, score_by_hand(models, text, 2.0, 0.05)[:, -1:].argmax(-1)), dim=1)
     assert torch.equal(out, text[:, 3:])
     assert len(out.unique()) > 2
 
 
 def test_nothing_against_it_is_the_model_itself() -> None:
-    model, text = randomise(decoder), words(3, 4)
-    # Of a plausibility so small that it rules nothing out.
+    model, text = randomise(decoder), draw_tokens(3, 4)
+    # A plausibility so small that it rules nothing out.
     for wrapped in (
         Contrastive(model, [amateur(1)], strength=0.0, plausibility=1e-30),
         Contrastive(model, [randomise(decoder)], strength=3.0, plausibility=1e-30),
@@ -88,7 +88,7 @@ def test_nothing_against_it_is_the_model_itself() -> None:
 
 def test_implausible_words_are_never_drawn() -> None:
     wrapped = Contrastive(randomise(decoder), [amateur(1)], strength=0.5, plausibility=1.0)
-    text = words(3, 4)
+    text = draw_tokens(3, 4)
     assert torch.equal(generate(wrapped, text, 9, temperature=5.0), generate(wrapped.model, text, 9, temperature=0.0))
 
 
@@ -122,13 +122,13 @@ def test_cached_equals_uncached(name: str) -> None:
 
 @torch.no_grad()
 def test_a_joint_memory_repeats_and_reorders_its_rows() -> None:
-    wrapped, text = Contrastive(randomise(decoder), [amateur(1)]), words(2, 5)
+    wrapped, text = Contrastive(randomise(decoder), [amateur(1)]), draw_tokens(2, 5)
     cache = wrapped.new_cache(2, 6)
     wrapped(text, cache=cache)
     assert cache.bound == 5
     cache.repeat(2)
     cache.reorder(torch.tensor([1, 0, 3, 3]))
-    new = words(4, 1)
+    new = draw_tokens(4, 1)
     rows = torch.cat((text[[0, 0, 1, 1]], new), dim=1)
     assert torch.allclose(wrapped(new, cache=cache)[:, 0], wrapped(rows)[:, -1])
 
@@ -138,7 +138,7 @@ def test_a_joint_memory_repeats_and_reorders_its_rows() -> None:
 )
 def test_a_row_alone_or_among_others_that_come_and_go(params: SamplingParams) -> None:
     wrapped = Contrastive(randomise(decoder), [amateur(1), amateur(2)])
-    asked = [Request(prompt=words(1, 1 + row)[0], max_new_tokens=9 - row, seed=row) for row in range(5)]
+    asked = [Request(prompt=draw_tokens(1, 1 + row)[0], max_new_tokens=9 - row, seed=row) for row in range(5)]
     together = run_requests(wrapped, asked, SamplingParams(**{**vars(params), "batch": 2}))
     alone = [run_requests(wrapped, [request], params)[0] for request in asked]
     assert [result.tokens for (result,) in together] == [result.tokens for (result,) in alone]
@@ -147,12 +147,12 @@ def test_a_row_alone_or_among_others_that_come_and_go(params: SamplingParams) ->
         assert [result.tokens for (result,) in guessed] == [result.tokens for (result,) in alone]
 
 
-def limited(length: int) -> Decoder:
+def build_limited(length: int) -> Decoder:
     return decoder(embeddings=[partial(LearnedPositions, max_length=length)])
 
 
 def test_keeps_the_protocol_and_tells_of_the_models() -> None:
-    model, others = limited(16), [decoder(), limited(12)]
+    model, others = build_limited(16), [decoder(), build_limited(12)]
     wrapped = Contrastive(model, others)
     assert isinstance(wrapped, Autoregressive)
     assert (wrapped.vocab_size, wrapped.max_length, wrapped.training) == (VOCAB, 12, True)

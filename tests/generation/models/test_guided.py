@@ -1,4 +1,4 @@
-"""Classifier-free guidance: a formula over two readings, with and without what is given."""
+"""Classifier-free guidance: a formula over two forwards, with and without the context."""
 
 import re
 from collections.abc import Callable
@@ -23,18 +23,18 @@ END = 2
 SCALE = 2.5
 
 
-def empty(model: EncoderDecoder) -> Inputs:
-    """What is made of a source that is empty but for its end."""
+def encode_empty(model: EncoderDecoder) -> Inputs:
+    """Encode a source that is empty except for its end."""
     return model.encode(torch.tensor([[END]]), inputs=make_inputs(1, 1))
 
 
-def words(rows: int, n: int) -> Tensor:
+def draw_tokens(rows: int, n: int) -> Tensor:
     return torch.randint(0, VOCAB, (rows, n))
 
 
 @torch.no_grad()
-def by_hand(model: EncoderDecoder, src: Tensor, mask: Tensor, text: Tensor, scale: float) -> Tensor:
-    """Guided log-probabilities, from whole forwards of the encoder-decoder; not normed."""
+def score_by_hand(model: EncoderDecoder, src: Tensor, mask: Tensor, text: Tensor, scale: float) -> Tensor:
+    """Compute guided log-probabilities by full forwards of the encoder-decoder; not normalized."""
     given = model(src, text, mask).log_softmax(-1)
     free = model(torch.full((len(text), 1), END), text).log_softmax(-1)
     return (1 - scale) * free + scale * given
@@ -42,11 +42,11 @@ def by_hand(model: EncoderDecoder, src: Tensor, mask: Tensor, text: Tensor, scal
 
 @torch.no_grad()
 def test_scores_are_those_of_the_formula() -> None:
-    model, (src, mask), text = randomise(pair), source(3, 7), words(3, 5)
+    model, (src, mask), text = randomise(pair), source(3, 7), draw_tokens(3, 5)
     known, nothing = model.encode(src, mask), model.encode(torch.tensor([[END]]))
     for scale in (0.0, 0.5, 1.0, SCALE):
         got = Guided(model.decoder, nothing, scale)(text, inputs=known)
-        assert torch.allclose(got, by_hand(model, src, mask, text, scale), atol=1e-12)
+        assert torch.allclose(got, score_by_hand(model, src, mask, text, scale), atol=1e-12)
     assert torch.allclose(
         Guided(model.decoder, nothing, 1.0)(text, inputs=known), model(src, text, mask).log_softmax(-1)
     )
@@ -59,7 +59,7 @@ def test_greedy_and_draws_follow_the_formula() -> None:
     text = torch.tensor([[1], [1]])
     out = generate(guided, text, 9, temperature=0, inputs=known)
     for _ in range(9):
-        text = torch.cat((text, by_hand(model, src, mask, text, SCALE)[:, -1:].argmax(-1)), dim=1)
+        text = torch.cat((text, score_by_hand(model, src, mask, text, SCALE)[:, -1:].argmax(-1)), dim=1)
     assert torch.equal(out, text[:, 1:])
     assert len(out.unique()) > 2
     assert not torch.equal(out, generate(model.decoder, text[:, :1], 9, temperature=0, inputs=known))
@@ -69,7 +69,7 @@ def test_greedy_and_draws_follow_the_formula() -> None:
 @pytest.mark.parametrize("temperature", [0, 1.0])
 def test_a_scale_of_one_is_the_model_itself(temperature: float) -> None:
     model, (src, mask) = randomise(pair), source(3, 7)
-    known, start = model.encode(src, mask), words(3, 2)
+    known, start = model.encode(src, mask), draw_tokens(3, 2)
     plain = generate(model.decoder, start, 9, temperature=temperature, inputs=known)
     guided = Guided(model.decoder, model.encode(torch.tensor([[END]])), 1.0)
     assert torch.equal(generate(guided, start, 9, temperature=temperature, inputs=known), plain)
@@ -79,9 +79,9 @@ def test_a_scale_of_one_is_the_model_itself(temperature: float) -> None:
 @pytest.mark.parametrize("name", ["plain", "kv_heads", "window", "looped-token_shift", "norm=AdaptiveRMSNorm"])
 def test_cached_equals_uncached(name: str) -> None:
     model, (src, mask) = randomise(PAIRS[name]), source(3, 7)
-    beside, text, lengths = make_inputs(3, 9), words(3, 9), torch.tensor([4, 2, 3])
+    beside, text, lengths = make_inputs(3, 9), draw_tokens(3, 9), torch.tensor([4, 2, 3])
     known = model.encode(src, mask, inputs=beside)
-    guided = Guided(model.decoder, Inputs(context=empty(model).context), SCALE)
+    guided = Guided(model.decoder, Inputs(context=encode_empty(model).context), SCALE)
     whole = guided(text, inputs=known)
     cache = guided.new_cache(3, 9)
     first = guided(text[:, :4], lengths=lengths, inputs=crop(known, slice(0, 4)), cache=cache, last_only=True)
@@ -94,7 +94,7 @@ def test_cached_equals_uncached(name: str) -> None:
         at += 1
 
 
-def asked(model: EncoderDecoder) -> list[Request]:
+def make_requests(model: EncoderDecoder) -> list[Request]:
     src, mask = source(5, 7)
     known = [model.encode(src[[row], : 7 - row], mask[[row], : 7 - row]) for row in range(5)]
     return [
@@ -109,7 +109,7 @@ def asked(model: EncoderDecoder) -> list[Request]:
 )
 def test_a_row_alone_or_among_others_that_come_and_go(params: SamplingParams) -> None:
     model = randomise(pair)
-    guided, requests = Guided(model.decoder, model.encode(torch.tensor([[END]])), SCALE), asked(model)
+    guided, requests = Guided(model.decoder, model.encode(torch.tensor([[END]])), SCALE), make_requests(model)
     together = run_requests(guided, requests, SamplingParams(**{**vars(params), "batch": 2}))
     alone = [run_requests(guided, [request], params)[0] for request in requests]
     assert [result.tokens for (result,) in together] == [result.tokens for (result,) in alone]
@@ -119,14 +119,14 @@ def test_a_row_alone_or_among_others_that_come_and_go(params: SamplingParams) ->
 @torch.no_grad()
 def test_beams_search_among_guided_scores() -> None:
     model, (src, mask) = randomise(pair), source(5, 7)
-    guided, requests = Guided(model.decoder, model.encode(torch.tensor([[END]])), SCALE), asked(model)
+    guided, requests = Guided(model.decoder, model.encode(torch.tensor([[END]])), SCALE), make_requests(model)
     greedy = run_requests(guided, requests, SamplingParams(temperature=0, end=4))
     one, three = (run_requests(guided, requests, SamplingParams(end=4), BeamSearch(beams=beams)) for beams in (1, 3))
     assert [result.tokens for (result,) in one] == [result.tokens for (result,) in greedy]
     assert [result.tokens for (result,) in three] != [result.tokens for (result,) in greedy]
     for row, (request, (result,)) in enumerate(zip(requests, three, strict=True)):
         text = torch.cat((request.prompt, torch.tensor(result.tokens)))[None]
-        scores = by_hand(model, src[[row], : 7 - row], mask[[row], : 7 - row], text, SCALE).log_softmax(-1)
+        scores = score_by_hand(model, src[[row], : 7 - row], mask[[row], : 7 - row], text, SCALE).log_softmax(-1)
         drawn = scores[0, len(request.prompt) - 1 : -1].gather(1, torch.tensor(result.tokens)[:, None])
         assert result.log_probs == pytest.approx(drawn[:, 0].tolist())
 
@@ -183,4 +183,4 @@ def test_refuses(build: Callable[[], Guided], message: str) -> None:
 def test_a_memory_of_one_reader_is_refused() -> None:
     guided = Guided(context_decoder(position=None), Inputs(context=torch.zeros(1, 1, CONTEXT)))
     with pytest.raises(TypeError, match="2 models need a JointCache, but the cache is a Cache"):
-        guided(words(1, 2), cache=guided.model.new_cache(1, 5))
+        guided(draw_tokens(1, 2), cache=guided.model.new_cache(1, 5))

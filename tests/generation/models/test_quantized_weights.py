@@ -1,4 +1,4 @@
-"""Weights in other forms: rounded as they should be, and what that costs."""
+"""Quantized weights: their rounding and its cost."""
 
 import copy
 from functools import partial
@@ -27,7 +27,7 @@ EACH = pytest.mark.parametrize("build", VARIANTS.values(), ids=VARIANTS)
 
 
 def naive_rounding(weight: Tensor) -> tuple[list[list[int]], list[float]]:
-    """Row by row: the largest number is about 127 steps, which are as long as a bfloat16; none has more."""
+    """Round row by row: a step is a bfloat16, and the largest number is about 127 steps and at most 127."""
     scales = [float(torch.tensor(max(abs(x) for x in row) / 127).bfloat16()) for row in weight.tolist()]
     rounded = [
         [max(-127, min(127, round(x / scale))) for x in row] for row, scale in zip(weight.tolist(), scales, strict=True)
@@ -68,7 +68,7 @@ def test_a_row_of_zeros_stays_zero() -> None:
 @pytest.mark.parametrize("rows", [1, MAX_KERNEL_ROWS, MAX_KERNEL_ROWS + 1, 50])
 @pytest.mark.parametrize(("wide", "high"), [(13, 7), (32, 5), (64, 33), (1, 3), (96, 1)])
 def test_multiplies_by_the_rounded_matrix(wide: int, high: int, rows: int, bias: bool) -> None:
-    """By the kernel for few rows and by a product for many; sizes that the kernel cannot read do without it."""
+    """The kernel multiplies few rows, a product many; sizes that the kernel cannot read use the product."""
     linear = nn.Linear(wide, high, bias=bias)
     ours, x = Int8Linear(linear), torch.randn(rows, wide).bfloat16()
     exact = x.double() @ (ours.rounded.double() * ours.scale.double()[:, None]).T
@@ -155,12 +155,12 @@ def test_a_tied_head_and_its_embedding_stay_one_table() -> None:
 @EACH
 @pytest.mark.parametrize("weights", ["float32", "bfloat16", "int8"])
 def test_decodes(build: partial, weights: str) -> None:
-    """Prompts of different lengths: single tokens take other ways than whole prompts."""
+    """Prompts of different lengths decode; single tokens use another kernel than prompts."""
     copied = convert_weights(randomise(build, torch.float32), weights)
     prompt, lengths = torch.randint(0, VOCAB, (3, 5)), torch.tensor([5, 1, 3])
     out = generate(copied, prompt, 7, lengths=lengths, temperature=0.0)
     assert out.shape == (3, 7)
-    # Rounding differs with the shape of a product: each token is the likeliest but for near-ties.
+    # Rounding differs with the shape of a product: each token is the most likely except for near-ties.
     for row, length in enumerate(lengths.tolist()):
         whole = torch.cat((prompt[row, :length], out[row]))[None]
         with torch.no_grad():
@@ -192,8 +192,8 @@ def test_the_mean_loss_is_the_cross_entropy() -> None:
     assert measure_loss(reader, tokens, inputs) == pytest.approx(expected, rel=1e-5)
 
 
-def trained() -> tuple[Decoder, Tensor]:
-    """A model that has learnt a text that repeats, in a few steps."""
+def train() -> tuple[Decoder, Tensor]:
+    """Train a model on a repetitive text, in a few steps."""
     torch.manual_seed(0)
     model = decoder(dim=32, attention=attention(dim_head=8))
     tokens = torch.tensor([[3, 1, 4, 1, 5, 9, 2, 6] * 4])
@@ -206,7 +206,7 @@ def trained() -> tuple[Decoder, Tensor]:
 
 
 def test_what_rounding_costs_a_trained_model_is_little() -> None:
-    model, tokens = trained()
+    model, tokens = train()
     exact = measure_loss(model, tokens)
     assert exact < 0.5, "it has learnt something"
     assert measure_loss(convert_weights(model, "float32"), tokens) == pytest.approx(exact, abs=1e-5)

@@ -34,7 +34,7 @@ SAMPLED = SamplingParams(temperature=0.7, filters=[RepetitionPenalty(1.3), TopK(
 
 
 class Ring:
-    """A model whose next word is the one after the last, round and round; it counts the tokens of its forwards."""
+    """Model whose next token is the last plus one, modulo the vocabulary; it counts the tokens of its forwards."""
 
     vocab_size, max_length, training = 5, None, False
 
@@ -57,13 +57,13 @@ class Ring:
 
 
 def small() -> Decoder:
-    """A draft that knows nothing of any other model."""
+    """Build a draft model that is unrelated to the others."""
     torch.manual_seed(17)
     return decoder(depth=1).double().eval()
 
 
 def requests(lengths: dict[int, int], inputs: Inputs | None = None) -> list[Request]:
-    """Requests with prompts of some lengths, for so many tokens each."""
+    """Return requests with prompts of some lengths, and their numbers of tokens."""
     generator = torch.Generator().manual_seed(23)
     return [
         Request(
@@ -77,7 +77,7 @@ def requests(lengths: dict[int, int], inputs: Inputs | None = None) -> list[Requ
 
 
 def same(model: Autoregressive, asked: list[Request], params: SamplingParams, method: Method) -> list[list[int]]:
-    """The texts of a method, once they have been found to be those of plain decoding."""
+    """Return the texts of a method, and assert that plain decoding gives the same."""
     plain, ours = (run_requests(model, asked, params, each) for each in (None, method))
     for expected, got in zip(plain, ours, strict=True):
         assert [result.tokens for result in got] == [result.tokens for result in expected]
@@ -89,8 +89,8 @@ def same(model: Autoregressive, asked: list[Request], params: SamplingParams, me
 # The same text -------------------------------------------------------------------------------------------------------
 
 
-def altered(build: Callable[[], Decoder]) -> Decoder:
-    """A model that often draws what a recipe's draws, and not always."""
+def alter(build: Callable[[], Decoder]) -> Decoder:
+    """Build a model that often, but not always, draws the tokens of a recipe's model."""
     model = randomise(build)
     with torch.no_grad():
         model.token_embedding.weight.add_(0.2 * torch.randn_like(model.token_embedding.weight))
@@ -101,14 +101,14 @@ def altered(build: Callable[[], Decoder]) -> Decoder:
 def test_every_variant_draws_what_it_draws_without(build: Callable[[], Decoder]) -> None:
     model, asked = randomise(build), requests({4: 7, 1: 11, 6: 3}, example(3, 6)[1])
     same(model, asked, GREEDY, PromptLookup())
-    same(model, asked, SAMPLED, Draft(altered(build)))
+    same(model, asked, SAMPLED, Draft(alter(build)))
 
 
 @pytest.mark.parametrize("name", [name for name in BUILDS if "window" in name])
 def test_windows_that_have_come_round_give_tokens_back(name: str) -> None:
     model, asked = randomise(BUILDS[name]), requests({4: 18, 11: 13}, example(2, 11)[1])
     same(model, asked, GREEDY, PromptLookup(tokens=3))
-    same(model, asked, SAMPLED, Draft(altered(BUILDS[name]), ahead=2))
+    same(model, asked, SAMPLED, Draft(alter(BUILDS[name]), ahead=2))
 
 
 @pytest.mark.parametrize(
@@ -122,8 +122,8 @@ def test_a_window_for_the_call_is_the_draft_s_too(params: SamplingParams) -> Non
     assert method.accepted == method.proposed > 0
 
 
-def by_hand(model: Decoder, request: Request, params: SamplingParams) -> list[int]:
-    """One token after the other, the whole text read anew for each."""
+def decode_by_hand(model: Decoder, request: Request, params: SamplingParams) -> list[int]:
+    """Decode one token after the other, recomputing the whole prefix for each."""
     text = request.prompt[None]
     prompts, seeds = torch.tensor([text.shape[1]]), make_seeds([request.seed], text.device)
     for step in range(request.max_new_tokens):
@@ -148,7 +148,7 @@ def by_hand(model: Decoder, request: Request, params: SamplingParams) -> list[in
 def test_each_token_is_the_one_drawn_by_hand(temperature: float, method: Method) -> None:
     model, asked = randomise(decoder), requests({5: 17, 2: 11, 1: 19})
     params = SamplingParams(temperature=temperature, filters=[NoRepeatNgram(3), MinLength(6), TopK(4)], end=7)
-    assert same(model, asked, params, method) == [by_hand(model, each, params) for each in asked]
+    assert same(model, asked, params, method) == [decode_by_hand(model, each, params) for each in asked]
 
 
 @pytest.mark.parametrize("method", [PromptLookup(), Draft(small())], ids=["lookup", "draft"])
@@ -231,7 +231,7 @@ def test_a_text_that_goes_round_is_read_in_strides() -> None:
     asked = [Request(prompt=torch.tensor([0, 1, 2, 3, 4, 0]), max_new_tokens=21)]
     ((result,),) = run_requests(model, asked, GREEDY, method)
     assert result.tokens == [(1 + step) % 5 for step in range(21)]
-    # One from the prompt, then nine at a time: eight guesses and what follows them. The last needs no guess.
+    # One from the prompt, then nine at a time: eight drafted and the one after them. The last needs no draft.
     assert model.widths == [6, 9, 9, 2]
     assert (method.proposed, method.accepted) == (8 + 8 + 1, 8 + 8 + 1)
 
@@ -244,10 +244,10 @@ def test_where_nothing_repeats_nothing_is_guessed() -> None:
 
 
 def test_short_matches_count_as_long_as_guesses_are_of_use() -> None:
-    # The first token is 1. Of 4 0 1 only the 1 was there before, which will do as the prompt has just been read.
+    # The first token is 1. Of 4 0 1 only the 1 occurred before, which is enough right after the prompt.
     model, method = Ring(), PromptLookup(tokens=2)
     run_requests(model, [Request(prompt=torch.tensor([1, 2, 4, 0]), max_new_tokens=5)], GREEDY, method)
-    # The guess after 1 is 2 4, of which 2 is right, and 3 comes next; after it nothing is known.
+    # The draft after 1 is 2 4, of which 2 is accepted, and 3 comes next; nothing is drafted after it.
     assert model.widths == [4, 3, 1, 1]
     assert (method.proposed, method.accepted) == (2, 1)
 
@@ -290,12 +290,12 @@ def test_a_draft_alike_guesses_better_with_the_same_numbers_than_with_others() -
 # The same distribution -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("guess", ["lookup", "draft"])
-def test_draws_follow_the_distribution(guess: str) -> None:
+@pytest.mark.parametrize("source", ["lookup", "draft"])
+def test_draws_follow_the_distribution(source: str) -> None:
     size, length, draws = 3, 3, 3000
     model = randomise(lambda: Decoder(size, dim=8, depth=1, attention=attention()))
     other = randomise(lambda: Decoder(size, dim=7, depth=1, attention=attention()))
-    method = PromptLookup(ngram=1) if guess == "lookup" else Draft(other)
+    method = PromptLookup(ngram=1) if source == "lookup" else Draft(other)
     prompt = torch.tensor([0, 1, 2, 0])
     asked = [Request(prompt=prompt, max_new_tokens=length, seed=seed) for seed in range(draws)]
     drawn = run_requests(model, asked, SamplingParams(batch=1000), method)
@@ -342,21 +342,21 @@ def test_counts_are_those_of_the_last_call() -> None:
 # Refusals ------------------------------------------------------------------------------------------------------------
 
 
-def running() -> Decoder:
-    """A model whose first layer keeps a running state."""
+def build_running() -> Decoder:
+    """Build a model whose first layer has a running state."""
 
-    def remember(_: object, args: tuple[Tensor], given: dict[str, Any]) -> None:
+    def update(_: object, args: tuple[Tensor], given: dict[str, Any]) -> None:
         given["cache"][0].running["sum of keys"] = torch.zeros(len(args[0]), 1)
 
     model = decoder()
-    model.register_forward_pre_hook(remember, with_kwargs=True)
+    model.register_forward_pre_hook(update, with_kwargs=True)
     return model
 
 
 @pytest.mark.parametrize("who", ["model", "draft"])
 def test_a_running_state_is_refused_by_name_before_anything_is_drawn(who: str) -> None:
-    model = running() if who == "model" else decoder()
-    method = PromptLookup() if who == "model" else Draft(running())
+    model = build_running() if who == "model" else decoder()
+    method = PromptLookup() if who == "model" else Draft(build_running())
     drawn = method(model, requests({3: 9}), GREEDY)
     with pytest.raises(ValueError, match="cannot remove tokens: sum of keys is a running state without a past"):
         next(drawn)
