@@ -418,7 +418,7 @@ def test_a_static_cache_holds_whole_steps_and_one_more(asked: int, holds: int) -
 
 
 @pytest.mark.parametrize("window", [None, 3])
-def test_a_static_cache_remembers_what_another_does(window: int | None) -> None:
+def test_a_static_cache_holds_the_same_as_another(window: int | None) -> None:
     """Equal results for rows of different lengths, pieces of several tokens, truncation, placed and released rows."""
     caches = [Cache(2, 40, calls=1, slack=3, static=static) for static in (False, True)]
     for cache in caches:

@@ -409,11 +409,11 @@ def test_plain_products_are_for_single_queries_in_bfloat16_alone() -> None:
     )
 
 
-# Memory while decoding ------------------------------------------------------------------------------------------------
+# Cache while decoding -------------------------------------------------------------------------------------------------
 
 
 @torch.no_grad()
-def test_a_windowed_layer_remembers_its_window_and_the_slack() -> None:
+def test_a_windowed_layer_caches_its_window_and_the_slack() -> None:
     model = decoder(attention=attention(window=3))
     cache = model.new_cache(2, 100, slack=5)
     tokens = torch.randint(0, VOCAB, (2, 40))
@@ -425,7 +425,7 @@ def test_a_windowed_layer_remembers_its_window_and_the_slack() -> None:
 
 
 @torch.no_grad()
-def test_groups_of_heads_remember_one_key_each() -> None:
+def test_groups_of_heads_cache_one_key_each() -> None:
     layer_, cache = layer(kv_heads=2), Cache(1, 7, calls=1)
     cache.begin(1)
     layer_(states(1, 1), Where.from_cache(cache, Inputs()), Inputs(), Trace(), cache[0])

@@ -52,7 +52,7 @@ def test_a_looped_model_is_its_layers_applied_twice() -> None:
     torch.testing.assert_close(model(tokens), expected)
 
 
-def test_a_looped_model_remembers_each_call_apart() -> None:
+def test_a_looped_model_caches_each_call_apart() -> None:
     model = decoder(layout=partial(Looped, loops=3))
     assert len(model.new_cache(1, 7)) == 2 * 2 * 3
 

@@ -121,7 +121,7 @@ def test_latent_follows_the_equations_of_the_paper(sizes: dict[str, int]) -> Non
         torch.testing.assert_close(out, latent_attention(layer, x), rtol=1e-6, atol=1e-6)
 
 
-def test_latent_remembers_one_latent_and_one_rotated_key_per_token() -> None:
+def test_latent_caches_one_latent_and_one_rotated_key_per_token() -> None:
     layer = Attention(
         LayerShape(dim=DIM), heads=HEADS, dim_head=DIM_HEAD, projection=lambda shape: Latent(shape, latent_dim=5)
     )
@@ -134,7 +134,7 @@ def test_latent_remembers_one_latent_and_one_rotated_key_per_token() -> None:
     assert layer.projection.rotated_dim == 4
 
 
-def test_latent_never_expands_what_it_remembers() -> None:
+def test_latent_never_expands_its_cache() -> None:
     """One query reads many latents without expansion; as many queries as keys expand them, with the same result."""
     layer = Attention(LayerShape(dim=DIM), heads=HEADS, dim_head=DIM_HEAD, projection=Latent).double()
     x = torch.randn(2, 5, DIM, dtype=torch.float64)

@@ -161,7 +161,7 @@ class Attention(Mixer):
         k, v = self._modify_keys_values(k, v, x, where.queries, inputs, earlier)
         if cache is None:
             return k, v, where.limit_window(self.window), trace
-        k, v = self.projection.remember(k, v, cache, self.window)
+        k, v = self.projection.append_to_cache(k, v, cache, self.window)
         return k, v, where.switch_to_cache(cache.get_key_positions(self.window), self.window), trace
 
     def _make_context_keys_values(

@@ -47,7 +47,7 @@ class Projection(nn.Module, ABC):
         """Apply a rotation to the features that are rotated."""
         return turn(x)
 
-    def remember(
+    def append_to_cache(
         self, k: Float[Tensor, "b g i d"], v: Float[Tensor, "b g i e"], cache: CallCache, window: int | None
     ) -> tuple[Float[Tensor, "b g j d"], Float[Tensor, "b g j e"]]:
         """Append new keys and values to the cache and return all of them."""

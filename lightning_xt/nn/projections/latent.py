@@ -75,7 +75,7 @@ class Latent(Projection):
         still, turned = x.split((x.shape[-1] - self.rotated_dim, self.rotated_dim), dim=-1)
         return torch.cat((still, turn(turned)), dim=-1)
 
-    def remember(
+    def append_to_cache(
         self, k: Float[Tensor, "b g i d"], v: Float[Tensor, "b g i e"], cache: CallCache, window: int | None
     ) -> tuple[Float[Tensor, "b g j d"], Float[Tensor, "b g j e"]]:
         k = cache.append("latents", k, window=window)

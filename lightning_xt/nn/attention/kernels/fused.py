@@ -51,7 +51,7 @@ def _kernels_for_masks() -> list[SDPBackend]:
     With a mask, cuDNN's backward pass gives NaN on Hopper at lengths such as 64 and 192 (pytorch issue 196678, from
     torch 2.11 on), and torch prefers cuDNN there.
     """
-    # What is compiled does not depend on a setting of the moment.
+    # A compiled program must not depend on a global setting at the time of compiling.
     if torch.compiler.is_compiling() or torch.backends.cuda.mem_efficient_sdp_enabled():
         return [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
     return [SDPBackend.MATH]
