@@ -379,7 +379,7 @@ def test_compiled_steps_draw_the_same(trained, said):
 
 
 MISTAKES = [
-    ("--prompt x --method BemSearch", "--method: unknown Method class 'BemSearch'; did you mean BeamSearch?"),
+    ("--prompt x --method BemSearch", "--method: unknown Method class 'BemSearch'; did you mean BeamSearch or StochasticBeamSearch?"),
     ("--prompt x --filters+=RepetitionPenalti", "unknown Filter class 'RepetitionPenalti'; did you mean Repetition"),
     ("--prompt x --filters TopA", "--filters is a list; add to it with --filters+=TopA"),
     ("--prompt x --method BeamSearch --method.beam 3", "unknown option of BeamSearch 'beam'; did you mean beams?"),
@@ -388,7 +388,7 @@ MISTAKES = [
     ("--prompt x --num_return_sequences 2 --temperature 0", "at temperature 0 all would be the same"),
     ("--prompt x --num_return_sequences 0", "sampling has num_return_sequences 0, which must be at least 1"),
     ("--prompt x --top_p 1.5", "filters: TopP (top_p) has p 1.5, which must be above 0 and at most 1"),
-    ("--prompt x --top_p 0", "filters: TopP (top_p) has p 0, which must be above 0 and at most 1"),
+    ("--prompt x --top_p 0", "filters: TopP (top_p) has p 0.0, which must be above 0 and at most 1"),
     ("--prompt x --max_new_tokens -3", "sampling has max_new_tokens -3, which must be at least 1"),
     ("--prompt x --window 0", "sampling has window 0, which must be at least 1"),
     ("--prompt x --batch 0", "sampling has batch 0, which must be at least 1"),
@@ -454,7 +454,7 @@ def test_a_run_is_needed(said):
     [
         (
             "--sampling.method BemSearch",
-            "--sampling.method: unknown Method class 'BemSearch'; did you mean BeamSearch?",
+            "--sampling.method: unknown Method class 'BemSearch'; did you mean BeamSearch or StochasticBeamSearch?",
         ),
         (
             "--sample_text.generation.filters+=Bannd",
@@ -597,7 +597,7 @@ def test_a_source_beyond_the_positions_is_told(pairs, monkeypatch, capsys):
 
     def short(self, *args):
         init(self, *args)
-        self.most = 4
+        self.max_source_ids = 4
 
     monkeypatch.setattr(Translator, "__init__", short)
     source = "a red dog in the green house"
