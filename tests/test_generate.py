@@ -379,7 +379,10 @@ def test_compiled_steps_draw_the_same(trained, said):
 
 
 MISTAKES = [
-    ("--prompt x --method BemSearch", "--method: unknown Method class 'BemSearch'; did you mean BeamSearch or StochasticBeamSearch?"),
+    (
+        "--prompt x --method BemSearch",
+        "--method: unknown Method class 'BemSearch'; did you mean BeamSearch or StochasticBeamSearch?",
+    ),
     ("--prompt x --filters+=RepetitionPenalti", "unknown Filter class 'RepetitionPenalti'; did you mean Repetition"),
     ("--prompt x --filters TopA", "--filters is a list; add to it with --filters+=TopA"),
     ("--prompt x --method BeamSearch --method.beam 3", "unknown option of BeamSearch 'beam'; did you mean beams?"),
