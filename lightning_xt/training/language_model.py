@@ -180,7 +180,7 @@ class LanguageModel(TransformerModule):
         Raises:
             ValueError: a prompt already has more tokens.
         """
-        limit, prompts = self.decoder.max_length, PROMPTS if prompts is None else prompts
+        limit, prompts = self.decoder.max_length, self._choose_prompts(prompts)
         sampling = sampling.resolve(max_new_tokens=128, temperature=0.8)
         if limit is None or not prompts or sampling.max_new_tokens is None:
             return sampling
@@ -194,9 +194,18 @@ class LanguageModel(TransformerModule):
         return replace(sampling, max_new_tokens=min(sampling.max_new_tokens, limit - longest))
 
     def draw_samples(self, prompts: Sequence[str] | None, sampling: GenerationOptions) -> list[str]:
-        asked = [Prompt(id=n, prompt=prompt) for n, prompt in enumerate(PROMPTS if prompts is None else prompts)]
-        results = self.text_generator.complete_as_dicts(asked, sampling)
+        numbered = [Prompt(id=n, prompt=prompt) for n, prompt in enumerate(self._choose_prompts(prompts))]
+        results = self.text_generator.complete_as_dicts(numbered, sampling)
         return [result["prompt"] + result["text"] for result in results]
+
+    def _choose_prompts(self, prompts: Sequence[str] | None) -> Sequence[str]:
+        """Return the prompts, by default those of text if the tokenizer reads text."""
+        if prompts is not None:
+            return prompts
+        try:
+            return [prompt for prompt in PROMPTS if self.tokenizer.encode_prompt(prompt)]
+        except ValueError:
+            return ()
 
     @property
     def text_generator(self) -> TextCompleter:

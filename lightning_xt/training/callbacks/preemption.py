@@ -14,6 +14,8 @@ from lightning_xt.training.callbacks.last_checkpoint import LastCheckpoint
 from lightning_xt.training.callbacks.run_folder import find_run_folder
 from lightning_xt.training.step_boundaries import at_step_boundary, is_validation_due, log_step
 
+ENDLESS = 2**40
+"""Batches of a loader without a length."""
 SECONDS = 600
 """Longest time that a process waits at a boundary for the others, which may still be reading their first batch."""
 
@@ -120,7 +122,7 @@ class Preemption(Checkpoint):
 
     def _count_common_batches(self, trainer: Trainer) -> int:
         """Return the batches of a validation that every process has."""
-        count = torch.tensor([int(sum(trainer.num_val_batches))])
+        count = torch.tensor([int(min(sum(trainer.num_val_batches), ENDLESS))])
         if self._group is not None:
             torch.distributed.all_reduce(count, op=torch.distributed.ReduceOp.MIN, group=self._group)
         return int(count)

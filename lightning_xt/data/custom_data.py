@@ -1,0 +1,183 @@
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch.utilities import rank_zero_info
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+from lightning_xt.data.base import DataModule
+from lightning_xt.data.loading.loader import Loader
+from lightning_xt.data.loading.sampler import CounterBatchSampler
+from lightning_xt.data.loading.workers import worker_options
+from lightning_xt.data.text.windows import split_mix_64
+from lightning_xt.data.tokenizers.base import Tokenizer
+from lightning_xt.data.tokenizers.bytes import Bytes
+from lightning_xt.data.tokenizers.numbers import Numbers
+from lightning_xt.system.option_checks import check_option
+
+SourceFactory = Callable[[], Dataset[Any]] | Callable[[], DataLoader[Any]]
+"""A class of datasets or loaders, or a function that returns one."""
+
+
+class CustomData(DataModule):
+    """Your own datasets or DataLoaders, named by import path.
+
+    A language model reads items of token ids `(seq_len + 1,)`, an encoder-decoder items `(src, tgt)` or
+    `(src, tgt, src_mask)`. A dataset with a length is shuffled by the seed, resumes exactly and is split over
+    processes. A DataLoader, or a dataset without a length, is used as it is: by one process, and a resumed run begins
+    it again. Texts, as in samples, are bytes if there are 256 target ids, else ids as numbers.
+
+    Args:
+        train: dataset or loader of the training data, such as {class_path: my_data.Windows, init_args: {path: a.bin}}.
+        vocab: sizes `source` and `target`; the ids `pad`, `start`, `end` and `separator` if there are any.
+        validation: the same for validation. None = no validation.
+        test: the same for the test split. None = no test.
+        batch_size: items per training step of one process, for a dataset.
+        eval_batch_size: items per evaluation step. None = `batch_size`.
+        num_workers: processes that prepare batches of a dataset for each training process; 0 = none.
+        seed: chooses the order of training items.
+    """
+
+    def __init__(
+        self,
+        train: SourceFactory,
+        *,
+        vocab: dict[str, int | None],
+        validation: SourceFactory | None = None,
+        test: SourceFactory | None = None,
+        batch_size: int = 16,
+        eval_batch_size: int | None = None,
+        num_workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters(logger=False, ignore=["train", "validation", "test"])
+        check_option("--data CustomData", "batch_size", batch_size, least=1)
+        check_option("--data CustomData", "eval_batch_size", eval_batch_size or batch_size, least=1)
+        check_option("--data CustomData", "num_workers", num_workers, least=0)
+        sizes = {name: vocab.get(name) or vocab.get("target") for name in ("source", "target")}
+        if not all(sizes.values()):
+            raise ValueError("--data.vocab needs the number of different tokens, such as {target: 256}")
+        self._vocab = sizes | {name: vocab.get(name) for name in ("pad", "start", "end", "separator")}
+        self._factories = {"train": train, "validation": validation, "test": test}
+        self._sources: dict[str, Any] = {}
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
+        self.num_workers, self.seed = num_workers, seed
+
+    @property
+    def vocab(self) -> dict[str, int | None]:
+        return self._vocab
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self.target_tokenizer
+
+    @property
+    def source_tokenizer(self) -> Tokenizer:
+        return Numbers(self._vocab["source"] or 0, pad=self._vocab["pad"], start=None, end=None)
+
+    @property
+    def target_tokenizer(self) -> Tokenizer:
+        vocab = self._vocab
+        if vocab["target"] == 256:
+            return Bytes(separator=vocab["separator"])
+        return Numbers(vocab["target"] or 0, pad=vocab["pad"], start=vocab["start"], end=vocab["end"])
+
+    def samples_after(self, first: int, batches: int) -> int:
+        """Count items of a dataset, or batches of a loader."""
+        _, world = self.rank_and_world
+        return first + batches * (self.batch_size * world if self._is_counted("train") else 1)
+
+    def train_dataloader(self) -> Loader:
+        """Return shuffled batches of a dataset without end, from where the run stopped; or the given loader."""
+        self.mark_training_start()
+        if not self._is_counted("train"):
+            if self.samples_seen:
+                rank_zero_info("--data.train has no numbered items: it begins again, though the run resumes")
+            return self._use_as_is("train", self.batch_size)
+        rank, world = self.rank_and_world
+        batches = CounterBatchSampler(self.batch_size, start=lambda: self.samples_seen, rank=rank, world=world)
+        return self._build_loader(_Shuffled(self._source("train"), self.seed), batch_sampler=batches)
+
+    def val_dataloader(self) -> Loader | list[Loader]:
+        """Return this process's items of the validation data; no loader if there are none."""
+        return [] if self._factories["validation"] is None else self._build_evaluation_loader("validation")
+
+    def test_dataloader(self) -> Loader:
+        """Return this process's items of the test data.
+
+        Raises:
+            ValueError: there are none.
+        """
+        return self._build_evaluation_loader("test")
+
+    def predict_dataloader(self) -> Any:
+        """Refuse to predict, because there are no prompts.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError("--data CustomData has no prompts; use lightning-xt generate RUN --prompts FILE")
+
+    def _build_evaluation_loader(self, split: str) -> Loader:
+        if not self._is_counted(split):
+            return self._use_as_is(split, self.eval_batch_size)
+        rank, world = self.rank_and_world
+        items = range(rank, len(self._source(split)), world)
+        return self._build_loader(self._source(split), sampler=items, batch_size=self.eval_batch_size)
+
+    def _source(self, split: str) -> Any:
+        """Build a dataset or a loader once."""
+        factory = self._factories[split]
+        if factory is None:
+            raise ValueError(f"--data CustomData has no {split} data; set --data.{split}")
+        if split not in self._sources:
+            found: object = factory()
+            if not isinstance(found, (Dataset, DataLoader)):
+                raise ValueError(
+                    f"--data.{split} gives a {type(found).__name__}; it must be a Dataset or a DataLoader of torch"
+                )
+            self._sources[split] = found
+        return self._sources[split]
+
+    def _is_counted(self, split: str) -> bool:
+        source = self._source(split)
+        return not isinstance(source, (DataLoader, IterableDataset)) and hasattr(source, "__len__")
+
+    def _use_as_is(self, split: str, batch_size: int) -> Loader:
+        if self.rank_and_world[1] > 1:
+            raise ValueError(
+                f"--data.{split} has no numbered items, so it cannot be split over {self.rank_and_world[1]} processes; "
+                "give a Dataset with a length, or train with --trainer.devices 1"
+            )
+        source = self._source(split)
+        return Loader(source) if isinstance(source, DataLoader) else self._build_loader(source, batch_size=batch_size)
+
+    def _build_loader(self, dataset: Any, **options: Any) -> Loader:
+        return Loader(
+            DataLoader(
+                dataset,
+                num_workers=self.num_workers,
+                persistent_workers=self.num_workers > 0,
+                # Its own generator: every iteration draws a number, which must not change the model's random numbers.
+                generator=torch.Generator(),
+                **options,
+                **worker_options(self.num_workers),
+            )
+        )
+
+
+class _Shuffled(Dataset[Any]):
+    """Endless samples of a dataset: each epoch has every item once, in an order that depends on the seed alone."""
+
+    def __init__(self, items: Any, seed: int) -> None:
+        self.items, self.seed = items, seed
+        self._order: tuple[int, Any] = (-1, None)
+
+    def __getitem__(self, sample: int) -> Any:
+        epoch, place = divmod(sample, len(self.items))
+        if self._order[0] != epoch:
+            numbers = np.arange(len(self.items), dtype=np.uint64) + np.uint64(epoch * len(self.items))
+            self._order = epoch, np.argsort(split_mix_64(self.seed, numbers), kind="stable")
+        return self.items[int(self._order[1][place])]
