@@ -98,7 +98,7 @@ class CustomData(DataModule):
             return self._use_as_is("train", self.batch_size)
         rank, world = self.rank_and_world
         batches = CounterBatchSampler(self.batch_size, start=lambda: self.samples_seen, rank=rank, world=world)
-        return self._build_loader(_Shuffled(self._source("train"), self.seed), batch_sampler=batches)
+        return self._load_items(_Shuffled(self._source("train"), self.seed), batch_sampler=batches)
 
     def val_dataloader(self) -> Loader | list[Loader]:
         """Return this process's items of the validation data; no loader if there are none."""
@@ -125,7 +125,7 @@ class CustomData(DataModule):
             return self._use_as_is(split, self.eval_batch_size)
         rank, world = self.rank_and_world
         items = range(rank, len(self._source(split)), world)
-        return self._build_loader(self._source(split), sampler=items, batch_size=self.eval_batch_size)
+        return self._load_items(self._source(split), sampler=items, batch_size=self.eval_batch_size)
 
     def _source(self, split: str) -> Any:
         """Build a dataset or a loader once."""
@@ -152,9 +152,9 @@ class CustomData(DataModule):
                 "give a Dataset with a length, or train with --trainer.devices 1"
             )
         source = self._source(split)
-        return Loader(source) if isinstance(source, DataLoader) else self._build_loader(source, batch_size=batch_size)
+        return Loader(source) if isinstance(source, DataLoader) else self._load_items(source, batch_size=batch_size)
 
-    def _build_loader(self, dataset: Any, **options: Any) -> Loader:
+    def _load_items(self, dataset: Any, **options: Any) -> Loader:
         return Loader(
             DataLoader(
                 dataset,
