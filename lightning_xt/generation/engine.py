@@ -82,7 +82,7 @@ def generate(
         top_k: sample from the `top_k` most likely tokens. None = all.
         top_p: sample from the smallest set of most likely tokens with this total probability. None = all.
         min_p: sample from tokens with at least this fraction of the highest probability. None = all.
-        filters: further changes of the logits, before these three.
+        filters: further changes of the logits, before top_k, top_p and min_p.
         method: decoding method; if it ranks several sequences, the best is returned. None = Sample.
         seed: row r samples with seed + r, so the same seed gives the same tokens.
         end: end token of a row, itself included; only generated tokens are compared. None = there is none.
@@ -118,7 +118,7 @@ def stream(
     window: int | None = None,
     inputs: Inputs | None = None,
 ) -> Generator[Int[Tensor, " b"], None, None]:
-    """Yield what `generate` with Sample returns, one token per row at a time, once it is sampled."""
+    """Yield the tokens of `generate` with Sample, one per row at a time."""
     chosen = [*filters, *build_filters(top_k=top_k, top_p=top_p, min_p=min_p)]
     params = SamplingParams(temperature=temperature, filters=chosen, end=end, batch=max(1, len(prompt)), window=window)
     tokens = Sample()(model, make_requests(prompt, max_new_tokens, lengths, seed, inputs), params)
@@ -126,7 +126,7 @@ def stream(
 
 
 def build_filters(*, top_k: int | None = None, top_p: float | None = None, min_p: float | None = None) -> list[Filter]:
-    """Build the filters of these three options, in the order in which they apply.
+    """Build the filters of `top_k`, `top_p` and `min_p`, in the order in which they apply.
 
     Raises:
         ValueError: a value is out of range.

@@ -1,4 +1,4 @@
-"""Values that go into decoding and come out of it."""
+"""Inputs and outputs of decoding: requests, sampling parameters, generated tokens, results."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

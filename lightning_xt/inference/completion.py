@@ -40,7 +40,7 @@ class TextCompleter(TextGenerator):
         self.model = model if self.setup.model is None else self.setup.model
         self.tokenizer, self.device = tokenizer, device
 
-    def with_model(self, model: Autoregressive) -> "TextCompleter":
+    def replace_model(self, model: Autoregressive) -> "TextCompleter":
         """Return a completer with another model."""
         return TextCompleter(model, self.tokenizer, self.device, replace(self.setup, model=model))
 

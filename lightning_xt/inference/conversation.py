@@ -33,7 +33,7 @@ class Conversation:
     def __init__(self, completer: TextCompleter, options: GenerationOptions) -> None:
         self.model = PrefixReuse(completer.model)
         rereads = completer.open_session(options).method.rereads_prefix
-        self._completer = completer if rereads else completer.with_model(cast(Any, self.model))
+        self._completer = completer if rereads else completer.replace_model(cast(Any, self.model))
         self._options = options
         self._ids: list[int] = []
         self._turns: list[Turn] = []

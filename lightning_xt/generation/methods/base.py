@@ -59,7 +59,7 @@ class Method(ABC):
         return self._generate(model, requests, params)
 
     def check(self, model: Autoregressive, requests: Sequence[Request], params: SamplingParams) -> None:  # noqa: B027
-        """Raise a ValueError for what this method does not support."""
+        """Raise a ValueError for a model, a request or a parameter that this method does not support."""
 
     def group(self, requests: Sequence[Request], params: SamplingParams) -> list[list[int]]:
         """Return the numbers of requests to decode together, group by group."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lightning_xt.core.cache import Cache
 from lightning_xt.core.inputs import Inputs
-from lightning_xt.generation.models.wrapper import ModelWrapper
+from lightning_xt.generation.models.model_wrapper import ModelWrapper
 from lightning_xt.generation.protocol import DecodingCache
 from lightning_xt.models.decoder import Decoder
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.generation.models.joint_cache import JointCache, score_jointly
-from lightning_xt.generation.models.wrapper import ModelWrapper
+from lightning_xt.generation.models.model_wrapper import ModelWrapper
 from lightning_xt.generation.protocol import Autoregressive, DecodingCache
 from lightning_xt.system.option_checks import check_option
 

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lightning_xt.core.inputs import Inputs
-from lightning_xt.generation.models.wrapper import ModelWrapper
+from lightning_xt.generation.models.model_wrapper import ModelWrapper
 from lightning_xt.generation.protocol import Autoregressive, DecodingCache
 
 INITIAL_CAPACITY = 4096

@@ -126,7 +126,7 @@ class Beams:
     def _extend(self) -> Hypotheses:
         """Return the best extensions of each request's hypotheses by one token, in order."""
         running, logits = self.running, self.logits.view(len(self.requests), self.beams, -1)
-        filtered = filter_logits(self.logits, self._history(), self.params)
+        filtered = filter_logits(self.logits, self._make_history(), self.params)
         changed, size = filtered.view_as(logits), logits.shape[-1]
         own_sums = sums = logits.logsumexp(dim=-1, keepdim=True)
         if filtered is not self.logits:
@@ -217,7 +217,7 @@ class Beams:
         rows = [step_inputs(request.inputs) for request in self.requests.values() for _ in range(self.beams)]
         return stack_inputs(rows) if rows else None
 
-    def _history(self) -> History:
+    def _make_history(self) -> History:
         prompts = self.prompts.repeat_interleave(self.beams)
         return History(self.running.tokens.flatten(0, 1), prompts, prompts + self.generated, self.params.end)
 

@@ -6,7 +6,7 @@ No draft is rejected by chance here. A row's sample at a step is a pure function
 (see `noise`). So once the model has scored the draft, the token that it samples at each place is known, and a drafted
 token is accepted if it is that token. The completion therefore equals that of plain decoding, token for token, greedy
 or sampled, whatever the filters and the drafter are. A draft model that samples with the same numbers often proposes
-what is accepted (Daliri et al., 2024. https://arxiv.org/abs/2408.07978).
+accepted tokens (Daliri et al., 2024. https://arxiv.org/abs/2408.07978).
 """
 
 from abc import abstractmethod
