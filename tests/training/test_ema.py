@@ -230,7 +230,7 @@ def test_weights_are_taken_as_they_are_where_nothing_was_averaged(folder, caplog
 def test_weights_that_cannot_be_averaged(folder):
     strategy = ModelParallelStrategy(data_parallel_size=1, tensor_parallel_size=1)
     trainer = Trainer(accelerator="cpu", devices=1, strategy=strategy, logger=False)
-    with pytest.raises(ValueError, match="needs all weights in each process, and ModelParallelStrategy shares them"):
+    with pytest.raises(ValueError, match="needs all weights in each process, and ModelParallelStrategy shards them"):
         ExponentialAverage().setup(trainer, build(), "fit")
     with pytest.raises(ValueError, match=r"needs weights in float32, .* but trainer\.precision is bf16-true; use"):
         fit(build(), ExponentialAverage(), precision="bf16-true")
