@@ -4,15 +4,18 @@
 # make test-gpu    what needs a GPU
 # make chaos        kill runs, preempt them, kill them while they save, break their input: within an hour
 # make check        format, lint, types
+# make all          check, docs and test
 # make docs         the documentation as a site, in build/docs/site; warnings are errors
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test test-slow test-gpu chaos check docs format clean
+.PHONY: all quickstart test test-slow test-gpu chaos check docs format clean
 
 quickstart: .venv/installed
 	$(BIN)/lightning-xt fit -c configs/language/quickstart.yaml
+
+all: check docs test
 
 test: .venv/installed-dev
 	$(BIN)/python -m pytest -n 2 -m "not slow and not gpu"
