@@ -17,7 +17,7 @@ FOLDER = Path("runs/tiny/0/checkpoints")
 
 
 @pytest.fixture(scope="module")
-def kept(tmp_path_factory):
+def finished_run(tmp_path_factory):
     folder, here = tmp_path_factory.mktemp("kept"), Path.cwd()
     write_inputs(folder)
     os.chdir(folder)
@@ -29,9 +29,9 @@ def kept(tmp_path_factory):
 
 
 @pytest.fixture
-def run(kept, tmp_path, monkeypatch):
-    """A run of six steps that has kept the last three, in the current folder."""
-    monkeypatch.chdir(shutil.copytree(kept, tmp_path / "run"))
+def run(finished_run, tmp_path, monkeypatch):
+    """Return a run of six steps that has kept the last three, in the current folder."""
+    monkeypatch.chdir(shutil.copytree(finished_run, tmp_path / "run"))
 
 
 def load(name):
@@ -42,7 +42,7 @@ def change(name, **values):
     torch.save(load(name) | values, FOLDER / name)
 
 
-def told(capsys, *options):
+def fail(capsys, *options):
     capsys.readouterr()
     assert main(["average", *options]) == 2
     captured = capsys.readouterr()
@@ -144,7 +144,7 @@ MISTAKES = [
 def test_a_mistake_is_told_in_one_sentence(options, sentence, run, capsys):
     Path("folder.ckpt").mkdir()
     before = list_names(FOLDER)
-    assert told(capsys, *options.split()).startswith(sentence)
+    assert fail(capsys, *options.split()).startswith(sentence)
     assert list_names(FOLDER) == before
 
 
@@ -152,20 +152,20 @@ def test_runs_that_cannot_be_averaged(run, capsys):
     change("step-4.ckpt", state_dict={"a": torch.ones(2)})
     change("step-5.ckpt", state_dict={"a": torch.ones(3), "b": torch.ones(1)})
     change("step-6.ckpt", state_dict={"a": torch.ones(3)})
-    assert told(capsys, "runs/tiny") == (
+    assert fail(capsys, "runs/tiny") == (
         f"{FOLDER}/step-4.ckpt and step-6.ckpt are not of one model: a is (2,) in the former and (3,) in the latter; "
         "average the checkpoints of one run"
     )
-    assert "b is (1,) in the former and missing in the latter" in told(capsys, "runs/tiny", "--last", "2")
+    assert "b is (1,) in the former and missing in the latter" in fail(capsys, "runs/tiny", "--last", "2")
     change("step-6.ckpt", lightning_xt={"format": 99, "version": "7.0"})
-    assert "the checkpoint has format 99" in told(capsys, "runs/tiny")
+    assert "the checkpoint has format 99" in fail(capsys, "runs/tiny")
     change("step-5.ckpt", lightning_xt=None)
-    assert "step-5.ckpt was not written by lightning-xt; average the" in told(capsys, "runs/tiny")
+    assert "step-5.ckpt was not written by lightning-xt; average the" in fail(capsys, "runs/tiny")
     (FOLDER / "step-5.ckpt").write_text("no checkpoint")
-    assert "step-5.ckpt cannot be read as a checkpoint: it is not in" in told(capsys, "runs/tiny")
+    assert "step-5.ckpt cannot be read as a checkpoint: it is not in" in fail(capsys, "runs/tiny")
     for step in (4, 5, 6):
         (FOLDER / f"step-{step}.ckpt").unlink()
-    assert told(capsys, "runs/tiny").startswith(f"{FOLDER} has no step-N.ckpt, of which there must be some to average")
+    assert fail(capsys, "runs/tiny").startswith(f"{FOLDER} has no step-N.ckpt, of which there must be some to average")
 
 
 def test_a_file_that_cannot_be_written(run, capsys, monkeypatch):
@@ -176,7 +176,7 @@ def test_a_file_that_cannot_be_written(run, capsys, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
-    assert told(capsys, "runs/tiny") == (
+    assert fail(capsys, "runs/tiny") == (
         f"{FOLDER}/average.ckpt cannot be written (No space left on device); make room, or name another file: --output"
     )
     assert (FOLDER / "average.ckpt").read_bytes() == before

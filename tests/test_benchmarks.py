@@ -23,7 +23,7 @@ TINY = [
 
 
 SMALL = ["--dim=16", "--depth=1", "--heads=2", "--seq_len=16", "--batch_size=2"]
-# Runs a script where x-transformers is not installed.
+# Runs a script as if x-transformers were not installed.
 WITHOUT_X_TRANSFORMERS = """
 import runpy, sys
 sys.modules["x_transformers"] = None
@@ -39,7 +39,7 @@ def run(tmp_path, script, *options, before=()):
     return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
 
 
-def result(done):
+def parse_result(done):
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout.splitlines()[-1])
     assert set(said) == {"machine", "date", "versions", "rows"}
@@ -48,13 +48,13 @@ def result(done):
     return said["rows"]
 
 
-def rows(tmp_path, script, *options):
-    return result(run(tmp_path, script, *options))
+def run_rows(tmp_path, script, *options):
+    return parse_result(run(tmp_path, script, *options))
 
 
 def train(tmp_path, *names):
     slices = ["--eager", "--repeats=2", "--slices=2", "--steps=2"]
-    return rows(tmp_path, "training.py", *SMALL, *slices, "--rows", *names)
+    return run_rows(tmp_path, "training.py", *SMALL, *slices, "--rows", *names)
 
 
 def write_shakespeare(tmp_path):
@@ -97,7 +97,7 @@ def test_training_tells_how_time_grows_with_the_row(tmp_path):
 @pytest.mark.slow
 def test_training_tells_the_share_of_an_h100_only_on_one(tmp_path):
     done = run(tmp_path, "training.py", *SMALL, "--rows", "mfu_h100")
-    assert result(done) == {}
+    assert parse_result(done) == {}
     assert done.stderr.splitlines()[0] == "mfu_h100 is skipped: this device is not an H100"
 
 
@@ -120,7 +120,7 @@ def test_training_says_at_once_what_is_missing(tmp_path, before, options, messag
 
 
 def test_no_test_imports_a_folder_by_a_benchmarks_name():
-    """Once imported, `training` would be the folder of the tests for everything that runs in the process after it."""
+    """No test imports a folder named as a benchmark: `training` would then be the tests' folder in the whole process."""
     tests = Path(__file__).parent
     sources = [path.read_text() for path in tests.rglob("*.py")]
     imported = {name for source in sources for name in re.findall(r"^(?:from|import) (\w+)", source, re.MULTILINE)}
@@ -142,7 +142,7 @@ def test_a_repeat_is_the_mean_of_its_slices(monkeypatch):
 def test_quality_compares_ours_with_the_reference(tmp_path):
     write_shakespeare(tmp_path)
     legs = ["--legs", "ours", "ours_half", "reference_gpt"]
-    found = rows(tmp_path, "quality.py", "--seeds=2", "--steps=4", "--evaluations=2", *legs, "--", *TINY)
+    found = run_rows(tmp_path, "quality.py", "--seeds=2", "--steps=4", "--evaluations=2", *legs, "--", *TINY)
     assert set(found) == {"val_loss", "half_val_loss", "reference_val_loss", "bytes_to_reference"}
     for name in ("val_loss", "reference_val_loss"):
         row = found[name]
@@ -215,20 +215,20 @@ def test_quality_without_x_transformers_leaves_its_leg_out(tmp_path):
     write_shakespeare(tmp_path)
     legs = ["--legs", "reference_gpt", "x_transformers", "--seeds=1", "--steps=4", "--evaluations=2"]
     done = run(tmp_path, "quality.py", *legs, before=["-c", WITHOUT_X_TRANSFORMERS])
-    assert set(result(done)) == {"reference_val_loss"}
+    assert set(parse_result(done)) == {"reference_val_loss"}
     message = "x-transformers is not installed: its leg is skipped; run pip install -e '.[bench]' for it"
     assert done.stderr.splitlines()[0] == message
 
 
 @pytest.mark.slow
 def test_quality_without_its_corpus_says_so(tmp_path):
-    assert rows(tmp_path, "quality.py", "--preset=shakespeare_cpu") == {}
+    assert run_rows(tmp_path, "quality.py", "--preset=shakespeare_cpu") == {}
 
 
 @pytest.mark.slow
 def test_quality_without_a_gpu_says_so(tmp_path):
     done = run(tmp_path, "quality.py", "--preset=stdlib_gpu")
-    assert result(done) == {}
+    assert parse_result(done) == {}
     assert done.stderr.splitlines() == ["stdlib_gpu needs a GPU, and there is none: nothing was measured"]
 
 
@@ -245,7 +245,7 @@ def test_translation_counts_in_both_ways(tmp_path):
             (folder / f"{name}.{language}").write_text(line * 12)
     config = BENCHMARKS.parent / "configs" / "translation" / "multi30k_debug.yaml"
     small = [*SMALL_PAIRS, "--data.tokenizer.vocab_size=280"]
-    found = rows(tmp_path, "translation.py", f"--config={config}", "--", *small)
+    found = run_rows(tmp_path, "translation.py", f"--config={config}", "--", *small)
     assert set(found) == {"bleu_tokenized", "bleu", "chrf", "seconds"}
     assert "tok:none" in found["bleu_tokenized"]["signature"] and "tok:13a" in found["bleu"]["signature"]
     assert all(found[name]["sentences"] == 12 for name in ("bleu_tokenized", "bleu", "chrf"))
@@ -259,7 +259,7 @@ def test_translation_scores_what_is_right(tmp_path, monkeypatch):
     assert {name: row["value"] for name, row in scores(right, right).items()} == dict.fromkeys(
         ("bleu_tokenized", "bleu", "chrf"), 100.0
     )
-    # The published figures do not count capitals.
+    # The published figures ignore case.
     lower = scores([text.lower() for text in right], right)
     assert lower["bleu_tokenized"]["value"] == 100.0 and lower["bleu"]["value"] < 60
 
@@ -267,7 +267,7 @@ def test_translation_scores_what_is_right(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_algorithms_count_what_is_exact(tmp_path):
     rest = ["--", *SMALL_PAIRS, "--data.test_size=16", "--data.validation_size=8"]
-    found = rows(tmp_path, "algorithms.py", "--seeds=2", "--tasks=reverse", "--positions=alibi", *rest)
+    found = run_rows(tmp_path, "algorithms.py", "--seeds=2", "--tasks=reverse", "--positions=alibi", *rest)
     assert set(found) == {"reverse", "length_alibi"}
     for row in found.values():
         assert row["repeats"] == len(row["seeds"]) == len(row["seconds"]) == 2
@@ -277,7 +277,7 @@ def test_algorithms_count_what_is_exact(tmp_path):
 @pytest.mark.slow
 def test_copy_loop_is_learnt_in_no_more_steps_than_by_x_transformers(tmp_path):
     pytest.importorskip("x_transformers")
-    found = rows(tmp_path, "copy_loop.py", "--seeds=3")
+    found = run_rows(tmp_path, "copy_loop.py", "--seeds=3")
     assert found["ours"]["value"] <= found["theirs"]["value"]
     assert max(found["ours"]["seeds"]) <= 500
 
@@ -286,6 +286,6 @@ def test_copy_loop_without_x_transformers_runs_ours_alone(tmp_path):
     done = run(
         tmp_path, "copy_loop.py", "--seeds=2", "--max_steps=10", "--dim=16", before=["-c", WITHOUT_X_TRANSFORMERS]
     )
-    assert result(done) == {"ours": {"value": None, "seeds": [None, None], "repeats": 2}}
+    assert parse_result(done) == {"ours": {"value": None, "seeds": [None, None], "repeats": 2}}
     message = "x-transformers is not installed, so ours runs alone; pip install -e '.[bench]'"
     assert done.stderr.splitlines() == [message, "seed 0  ours: not learnt", "seed 1  ours: not learnt"]

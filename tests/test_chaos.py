@@ -94,7 +94,7 @@ def test_a_signal_before_training_leaves_nothing(fresh, monkeypatch, capsys):
 
 def test_a_run_that_gets_a_signal_before_its_first_step_has_nothing_to_resume(fresh, monkeypatch, capsys):
     def signal_first(self, load=TextFiles.train_dataloader):
-        # As where several processes start.
+        # Signals wait as during the start of several processes.
         find_installed_signals().waits = True
         os.kill(os.getpid(), signal.SIGTERM)
         return load(self)
@@ -187,5 +187,5 @@ def test_a_stop_that_must_wait_is_not_a_validation(fresh):
     steps = {"max_steps": 4, "min_steps": 3, "val_check_interval": 100, "check_val_every_n_epoch": None}
     trainer = Trainer(callbacks=[Asks()], accelerator="cpu", devices=1, **steps, **quiet)
     trainer.fit(model, data)
-    # With a least number of steps Lightning wants an epoch too, and these data have none.
+    # With a minimum of steps Lightning requires an epoch too, and these data have no epochs.
     assert found == [(step, False) for step in (1, 2, 3, 4)]

@@ -1,4 +1,4 @@
-"""Compositions come back from checkpoints; which checkpoint a command uses, and what it says of it."""
+"""Compositions come back from checkpoints; choice of a command's checkpoint, and its message."""
 
 import json
 import re
@@ -41,7 +41,7 @@ OPTIONS |= {scaling.__name__: {"factor": 3.0} for scaling in find_variants(RopeS
 
 
 def config(slot: str, variant: type) -> dict[str, Any]:
-    """The options of a language model that uses the variant."""
+    """Return the options of a language model that uses the variant."""
     name: Any = {"class_path": variant.__name__, "init_args": OPTIONS.get(variant.__name__, {})}
     value = [name] if slot.endswith(("mods", "embeddings")) else name
     decoder: dict[str, Any] = {"dim": 24, "depth": 2}
@@ -79,8 +79,8 @@ def test_a_checkpoint_rebuilds_the_composition(slot: str, variant: type, tmp_pat
     assert all(torch.equal(mine[name], theirs[name]) for name in mine)
 
 
-def resolved(asked: str, command: str = "fit", **given: Any) -> Resolved:
-    """What a command finds in the current folder, whose run is runs/tiny/0."""
+def resolve(asked: str, command: str = "fit", **given: Any) -> Resolved:
+    """Resolve a command's checkpoint in the current folder, whose run is runs/tiny/0."""
     options = {"ckpt_path": asked, "init_from": None, "name": None, "trainer": None, **given}
     trainer = SimpleNamespace(default_root_dir="runs", max_steps=99)
     return resolve(command, SimpleNamespace(**options | {"trainer": trainer}), [Path("tiny.yaml")], None)
@@ -89,11 +89,11 @@ def resolved(asked: str, command: str = "fit", **given: Any) -> Resolved:
 @pytest.mark.parametrize("asked", ["last", "best", "runs/tiny/0/checkpoints/best.ckpt"])
 def test_which_checkpoint_a_run_goes_on_from_and_its_step_are_told(asked: str, trained: Path) -> None:
     file = Path("runs/tiny/0/checkpoints/last.ckpt" if asked == "last" else "runs/tiny/0/checkpoints/best.ckpt")
-    found = resolved(asked)
+    found = resolve(asked)
     assert found.checkpoint is not None and found.checkpoint.path == file
     assert found.notes == (f"--ckpt_path {asked}: resuming from {file} at step 6",)
-    # What measures one says nothing before its numbers.
-    assert resolved(asked, "validate").notes == ()
+    # Commands that evaluate a checkpoint print nothing before the metrics.
+    assert resolve(asked, "validate").notes == ()
 
 
 def test_the_command_prints_it(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -107,7 +107,7 @@ FOLDER = Path("runs/tiny/0/checkpoints")
 
 @pytest.fixture
 def kept(trained: Path) -> Path:
-    """A run with checkpoints of the steps 2 and 4 too, and one after step 5 that is cut off."""
+    """Return a run with checkpoints of the steps 2 and 4 too, and one after step 5 that is cut off."""
     content = torch.load(FOLDER / "best.ckpt", weights_only=True)
     for step in (2, 4, 5):
         torch.save({**content, "global_step": step}, FOLDER / f"step-{step}.ckpt")
@@ -128,7 +128,7 @@ def test_the_newest_whole_one_is_named_where_the_last_is_damaged(damaged: bytes,
     last = FOLDER / "last.ckpt"
     last.write_bytes(damaged)
     with pytest.raises(UserError) as raised:
-        resolved("last")
+        resolve("last")
     assert str(raised.value) == (
         f"--ckpt_path last: {last} cannot be read as a checkpoint: {said}; the newest whole one of the run is at step "
         f"4: --ckpt_path {FOLDER / 'step-4.ckpt'}"
@@ -139,14 +139,14 @@ def test_none_is_named_where_none_is_whole(trained: Path) -> None:
     for kind in ("best", "last"):
         (FOLDER / f"{kind}.ckpt").write_bytes(b"")
     with pytest.raises(UserError, match=r"it is empty, .*; give another checkpoint$"):
-        resolved("last")
+        resolve("last")
 
 
 def test_what_is_no_run_names_none(trained: Path) -> None:
     Path("bad.ckpt").write_bytes(b"")
     shutil.copy(FOLDER / "best.ckpt", "good.ckpt")
     with pytest.raises(UserError, match=r"bad\.ckpt cannot be read .* give another checkpoint$"):
-        resolved("bad.ckpt")
+        resolve("bad.ckpt")
 
 
 def test_a_checkpoint_of_something_else_names_those_of_the_run(kept: Path) -> None:
@@ -154,17 +154,17 @@ def test_a_checkpoint_of_something_else_names_those_of_the_run(kept: Path) -> No
     with pytest.raises(
         UserError, match=r"is not a checkpoint of a run: it has no state_dict; .* is at step 4: --ckpt_path"
     ):
-        resolved("last")
+        resolve("last")
 
 
 def test_what_a_killed_process_left_is_told(trained: Path) -> None:
     (FOLDER / ".last.ckpt.part").write_bytes(b"half")
-    told = resolved("last").notes[1]
+    told = resolve("last").notes[1]
     assert told == f"{FOLDER}/.last.ckpt.part is what a process left that was stopped while it saved; it is not used"
 
 
-def opened(monkeypatch: pytest.MonkeyPatch, *command: str) -> list[str]:
-    """The checkpoints that a command opens, once for each time."""
+def find_opened(monkeypatch: pytest.MonkeyPatch, *command: str) -> list[str]:
+    """Return the checkpoints that a command opens, once for each time."""
     files: list[str] = []
     load = torch.load
 
@@ -179,15 +179,16 @@ def opened(monkeypatch: pytest.MonkeyPatch, *command: str) -> list[str]:
 
 
 def test_commands_open_their_checkpoint_once(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert opened(monkeypatch, "generate", "runs/tiny", "--prompt", "a", "--max_new_tokens", "2") == ["best.ckpt"]
-    assert opened(monkeypatch, "info", "runs/tiny", "--tree") == ["best.ckpt"]
+    assert find_opened(monkeypatch, "generate", "runs/tiny", "--prompt", "a", "--max_new_tokens", "2") == ["best.ckpt"]
+    assert find_opened(monkeypatch, "info", "runs/tiny", "--tree") == ["best.ckpt"]
     config = ("-c", "runs/tiny/0/config.yaml")
-    assert opened(monkeypatch, "validate", *config, "--ckpt_path", "best") == ["best.ckpt"]
+    assert find_opened(monkeypatch, "validate", *config, "--ckpt_path", "best") == ["best.ckpt"]
     more = ("--trainer.max_steps", "7")
     # The best one is another file, measured at the end.
-    assert opened(monkeypatch, "fit", *config, "--ckpt_path", "last", *more) == ["last.ckpt", "best.ckpt"]
+    assert find_opened(monkeypatch, "fit", *config, "--ckpt_path", "last", *more) == ["last.ckpt", "best.ckpt"]
     assert (
-        opened(monkeypatch, "fit", "-c", "tiny.yaml", "--init_from", "runs/tiny/0", "--name", "new")[0] == "best.ckpt"
+        find_opened(monkeypatch, "fit", "-c", "tiny.yaml", "--init_from", "runs/tiny/0", "--name", "new")[0]
+        == "best.ckpt"
     )
 
 
@@ -203,7 +204,7 @@ def test_a_model_whose_class_is_gone(trained: Path, capsys: pytest.CaptureFixtur
 
 
 def test_nothing_is_saved_in_the_midst_of_a_step(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run that is killed again before it saves would go on from half a gradient."""
+    """Nothing is saved within a step, because a resumed run would start from half a gradient."""
     assert main(["fit", "-c", "tiny.yaml", "--trainer.accumulate_grad_batches", "2", "--trainer.max_steps", "4"]) == 0
     saved = []
     write = LastCheckpoint._save_checkpoint
@@ -213,13 +214,13 @@ def test_nothing_is_saved_in_the_midst_of_a_step(fresh: Path, monkeypatch: pytes
         write(self, trainer, path)
 
     monkeypatch.setattr(LastCheckpoint, "_save_checkpoint", save)
-    # The first of its batches begins a step where the checkpoint was due.
+    # The checkpoint is due at the first batch of a step.
     assert main(["fit", "-c", "runs/tiny/0/config.yaml", "--ckpt_path", "last", "--trainer.max_steps", "8"]) == 0
     assert saved == [(8, 16)]
 
 
 def test_a_run_that_makes_no_steps_stops_with_a_sentence(fresh: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A learning rate that no training survives."""
+    """A run whose steps are all skipped stops with a sentence; the learning rate is far too high."""
     options = ["--trainer.max_steps", "40", "--model.optimizer.lr", "1e30", "--model.schedule", "null"]
     options += ["--trainer.gradient_clip_val", "null", "--validate_every", "50", "--non_finite.limit", "3"]
     assert main(["fit", "-c", "tiny.yaml", *options]) == 2

@@ -1,4 +1,4 @@
-"""The command line, from the outside: what is printed, written and told."""
+"""The command line from outside: output, files and messages."""
 
 import importlib
 import json
@@ -61,7 +61,7 @@ def test_the_last_lines_of_each_command(trained, capsys):
     assert lines[1] == f"val/loss={best:.6f}"
     assert main(["test", "-c", "runs/tiny/0/config.yaml", "--ckpt_path", "last"]) == 0
     assert capsys.readouterr().out.splitlines()[-1].startswith("test/bits_per_byte=")
-    # Neither fails where the run has its config, nor overwrites it.
+    # Neither command fails because the run has a config, nor overwrites it.
     assert {"config.yaml", "config.validate.0.yaml", "config.test.0.yaml"} <= list_names("runs/tiny/0")
     assert len(list(Path("runs/tiny/0").glob("events.*"))) == 1
 
@@ -72,7 +72,7 @@ def test_a_checkpoint_alone_is_enough_to_validate(trained, capsys):
 
 
 def test_fit_prints_the_number_of_the_best_checkpoint(fresh, capsys):
-    # The rate makes the last step worse than the validation before it.
+    # The rate makes the last step worse than the earlier validation.
     steps = ["--trainer.max_steps", "5", "--model.optimizer.lr", "3", "--model.schedule", "null"]
     assert main(["fit", "-c", "tiny.yaml", *steps, "--validate_every", "1"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -208,7 +208,7 @@ def test_another_config_starts_a_run_of_its_own_from_a_checkpoint(trained, capsy
     assert "run=runs/other/0" in capsys.readouterr().out
     assert [int(row["step"]) for row in read_rows("runs/other/0")] == [6, 7]
     assert all(path.read_bytes() == content for path, content in before.items())
-    # Without a config, or with the run's own, it goes on in place.
+    # Without a config, or with the run's config, the run resumes in place.
     assert main(["fit", *checkpoint]) == 0
     assert "run=runs/tiny/0" in capsys.readouterr().out
     assert main(["fit", "-c", str(trained / "runs" / "tiny" / "0" / "config.yaml"), *checkpoint[:-1], "9"]) == 0
@@ -335,7 +335,7 @@ MISTAKES = [
 ]
 
 
-# What their check says is asserted where the check is tested: here only in the slow suite that commands show it.
+# The checks' messages are tested with the checks; that commands show them is tested in the slow suite only.
 AT_THE_CHECK = (
     "heads 3",
     "kv_heads 3",
@@ -402,7 +402,7 @@ def test_a_mistake_in_a_config_is_told_in_one_sentence(right, wrong, part, fresh
 def test_intervals_of_a_saved_config_are_no_mistake(trained):
     config = yaml.safe_load(Path("runs/tiny/0/config.yaml").read_text())
     assert not {"val_check_interval", "check_val_every_n_epoch"} & set(config["trainer"])
-    # Runs of earlier versions have them.
+    # Runs of earlier versions have these values.
     config["trainer"] |= {"val_check_interval": 4, "check_val_every_n_epoch": None}
     Path("runs/tiny/0/config.yaml").write_text(yaml.safe_dump(config))
     resume = ["-c", "runs/tiny/0/config.yaml", "--ckpt_path", "last", "--trainer.max_steps", "8"]
@@ -420,8 +420,8 @@ class Mine(ALiBi):
 
 
 def test_a_class_of_the_current_folder_trains_and_generates(fresh):
-    # As the console script starts: Python puts the script's folder into the path, not the current one. In a process of
-    # its own, or the class would be a variant to all tests that follow.
+    # As the console script starts: Python puts the script's folder into the path, not the current one. In a separate
+    # process, or the class would be a variant in all later tests.
     script = "import sys; sys.path.remove(''); from lightning_xt.cli import main; sys.exit(main(sys.argv[1:]))"
     (fresh / "my_positions.py").write_text(POSITION)
     options = ["--model.decoder.attention.position", "my_positions.Mine", "--trainer.max_steps", "2"]
@@ -568,7 +568,7 @@ def in_two_processes(*args):
 def test_more_processes_than_prompts_or_windows(trained, capsys):
     config = ["-c", "runs/tiny/0/config.yaml", "--ckpt_path", "best"]
     Path("one.txt").write_text("fox\n")
-    # The difference is told once.
+    # The difference is reported once.
     differs = ["--model.decoder.dropout", "0.5"]
     done = in_two_processes("predict", *config, *differs, "--data.predict_prompts", "one.txt", "--output", "out.jsonl")
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""Under SLURM and torchrun: who counts the processes, who handles signals, and which checkpoints are left alone."""
+"""SLURM and torchrun: number of processes, handlers of signals, and checkpoints that are not touched."""
 
 import signal
 
@@ -25,20 +25,20 @@ TASK = {
     "SLURM_LOCALID": "0",
     "SLURM_NODEID": "0",
 }
-"""What the only task of a job finds."""
+"""Environment of the only task of a job."""
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "none", "RANK": "0", "LOCAL_RANK": "0", "GROUP_RANK": "0", "WORLD_SIZE": "1"}
 QUIET = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
 
 
 @pytest.fixture
 def task(monkeypatch):
-    """This process is the only task of a job."""
+    """Make this process the only task of a job."""
     for name, value in TASK.items():
         monkeypatch.setenv(name, value)
 
 
 def handlers():
-    """The names of what is called by each of the two signals."""
+    """Return the names of the handlers of the two signals."""
     for number in (signal.SIGUSR1, signal.SIGTERM):
         handler = signal.getsignal(number)
         yield [getattr(each, "__name__", str(each)) for each in getattr(handler, "signal_handlers", [handler])]
@@ -90,7 +90,7 @@ def test_tasks_without_nodes_are_refused(task, monkeypatch):
     ids=["devices", "nodes", "torchrun"],
 )
 def test_processes_that_would_train_alone_are_refused(task, monkeypatch, variables, message):
-    """Each would take itself for the whole run, and write the same files."""
+    """Unconnected processes are refused, because each would be a whole run and write the same files."""
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     trainer = Trainer(**QUIET, devices=1)
@@ -103,14 +103,14 @@ def test_the_command_line_refuses_them(task, fresh, monkeypatch, capsys):
     assert main(["fit", "-c", "tiny.yaml"]) == 2
     assert "lightning-xt: error: trainer: You set `devices=1`" in capsys.readouterr().err
     assert not (fresh / "runs").exists()
-    # Once in the log of all tasks.
+    # Printed once in the log of all tasks.
     monkeypatch.setenv("SLURM_PROCID", "1")
     assert main(["fit", "-c", "tiny.yaml"]) == 2
     assert capsys.readouterr().err == ""
 
 
 def leave_strays(run):
-    """Puts checkpoints of Lightning's SLURM handler wherever one could be: whole ones, with other weights."""
+    """Write intact checkpoints of Lightning's SLURM handler, with other weights, in all possible places."""
     stray = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
     for weight in stray["state_dict"].values():
         weight.add_(1)
@@ -133,15 +133,15 @@ def test_a_stray_checkpoint_trains_nothing(trained, monkeypatch, place, root):
 
 @pytest.mark.slow
 def test_a_stray_checkpoint_measures_and_predicts_nothing(trained, task, capsys):
-    def measured(command, *options):
+    def measure(command, *options):
         assert main([command, "-c", "runs/tiny/0/config.yaml", "--ckpt_path", "best", *options]) == 0
         return capsys.readouterr().out.splitlines()
 
     predict = ["--data.predict_prompts=prompts.txt", "--output=out.jsonl"]
-    plain = measured("validate"), measured("test"), measured("predict", *predict)
+    plain = measure("validate"), measure("test"), measure("predict", *predict)
     said = (trained / "out.jsonl").read_text()
     leave_strays(trained / "runs/tiny/0")
-    assert (measured("validate"), measured("test"), measured("predict", *predict)) == plain
+    assert (measure("validate"), measure("test"), measure("predict", *predict)) == plain
     assert (trained / "out.jsonl").read_text() == said
     for command in ("validate", "test"):
         assert main([command, "-c", "runs/tiny/0/config.yaml"]) == 2
@@ -156,14 +156,14 @@ def test_lightnings_own_name_for_it_is_none_of_ours(trained, task, capsys):
 
 @pytest.mark.parametrize("function", ["fit", "validate", "test", "predict"])
 def test_lightning_would_take_it(tmp_path, task, function):
-    """What the tests above are for: Lightning itself loads the file where it is told of none."""
+    """The reason for the tests above: Lightning loads the file if no checkpoint is named."""
     (tmp_path / "hpc_ckpt_1.ckpt").touch()
     trainer = Trainer(**QUIET, default_root_dir=tmp_path)
 
-    def chosen():
+    def choose():
         arguments = {"ckpt_path": None, "model_provided": True, "model_connected": True}
         return trainer._checkpoint_connector._parse_ckpt_path(TrainerFn(function), **arguments)
 
-    assert chosen() == str(tmp_path / "hpc_ckpt_1.ckpt")
+    assert choose() == str(tmp_path / "hpc_ckpt_1.ckpt")
     adopt_trainer(trainer)
-    assert chosen() is None
+    assert choose() is None

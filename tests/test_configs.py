@@ -55,30 +55,30 @@ sample_text: {generation: {max_new_tokens: 4}}
 
 @pytest.fixture
 def tiny(tmp_path, monkeypatch):
-    """Options that make any config tiny, given after the config files."""
+    """Return options that make any config tiny, for use after the config files."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "corpus.txt").write_text("the quick brown fox jumps over the lazy dog\n" * 40)
     (tmp_path / "tiny.yaml").write_text(TINY)
     return ["-c", "tiny.yaml"]
 
 
-def merged(*configs: dict) -> dict:
+def merge(*configs: dict) -> dict:
     """Return the configs laid over each other, as `-c` does."""
     result = {}
     for config in configs:
         for key, value in config.items():
             before = result.get(key)
             both = isinstance(value, dict) and isinstance(before, dict)
-            # The options of another class go.
+            # Options of another class are removed.
             both = both and value.get("class_path", before.get("class_path")) == before.get("class_path")
-            result[key] = merged(before, value) if both else value
+            result[key] = merge(before, value) if both else value
     return result
 
 
 @pytest.mark.parametrize("overlay", VARIANTS, ids=lambda file: file.stem)
 def test_a_variant_builds_and_takes_a_step(overlay):
-    """Takes a tenth of the time of a command; `test_an_overlay_trains_two_steps` runs the commands."""
-    config = merged(*(yaml.safe_load(text) for text in (QUICKSTART.read_text(), overlay.read_text(), TINY)))
+    """A variant's overlay builds and takes a step, in a tenth of a command's time; the slow suite runs the commands."""
+    config = merge(*(yaml.safe_load(text) for text in (QUICKSTART.read_text(), overlay.read_text(), TINY)))
     module = LanguageModel.from_config(config["model"]["init_args"])
     tokens = torch.randint(0, 256, (2, 17), generator=torch.Generator().manual_seed(0))
     optimizer = torch.optim.SGD(module.parameters(), lr=1e-3)
@@ -113,7 +113,7 @@ def test_an_overlay_trains_two_steps(overlay, tiny, capsys):
 
 @pytest.mark.parametrize("documents", ["joined", "separator"])
 def test_nothing_is_compiled_twice(tiny, documents):
-    # In a process of its own: the shape checks of this one do not compile. The backend makes it cheap.
+    # In a separate process: the shape checks of this one do not compile. The backend makes it cheap.
     # Steps, validation with a batch that is shorter than the others, sampling, and steps again.
     overlay = CONFIGS / "trainer" / "compile.yaml"
     options = ["fit", "-c", str(QUICKSTART), "-c", str(overlay), *tiny, "--model.compile.backend=eager"]

@@ -44,14 +44,14 @@ LAYERS: list[set[str]] = [
     {"cli"},
     {"__main__"},
 ]
-# A family that is built from another.
+# Families that are built from another.
 FAMILY_LAYERS: list[set[str]] = [{"norms", "activations", "rope_scalings"}, set(), {"attention"}]
 
 
 options = init_parameters
 
 
-def documented(variant: type) -> set[str]:
+def find_documented(variant: type) -> set[str]:
     """Return the options in the docstrings of a class and of the bases whose options it passes on."""
     found: set[str] = set()
     for kind in (kind for kind in variant.__mro__ if "__init__" in vars(kind) or kind is variant):
@@ -67,7 +67,7 @@ def documented(variant: type) -> set[str]:
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_documents_every_option(variant: type) -> None:
     documentation = docstring_parser.parse(inspect.getdoc(variant) or "")
-    assert documented(variant) == set(options(variant))
+    assert find_documented(variant) == set(options(variant))
     assert documentation.short_description
     assert documentation.short_description.endswith((".", ":")) or documentation.long_description
 
@@ -80,13 +80,13 @@ def test_lives_in_a_file_of_its_name(variant: type) -> None:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_is_final(variant: type) -> None:
-    """Variants are never subclassed; what two of them share is an abstract class."""
+    """Variants are never subclassed; common code of two is an abstract class."""
     assert list(find_variants(variant)) == []
 
 
 @pytest.mark.parametrize(("a", "b"), PAIRS)
 def test_shared_options_share_their_default(a: type, b: type) -> None:
-    """Changing only the class in YAML keeps options of the same name, defaults included, so those must not differ."""
+    """Options of one name share their default, because a changed class in YAML keeps them, defaults included."""
     mine, theirs = options(a), options(b)
     shared = mine.keys() & theirs.keys()
     assert {name: mine[name].default for name in shared} == {name: theirs[name].default for name in shared}
@@ -98,7 +98,7 @@ def test_variants_of_a_family_are_found(base: type) -> None:
     assert all(not inspect.isabstract(v) for v in find_variants(base))
 
 
-def imported(path: Path) -> list[str]:
+def find_imports(path: Path) -> list[str]:
     """Modules of the package that a file imports, as paths below its root."""
     tree = ast.parse(path.read_text())
     names = [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module]
@@ -116,7 +116,7 @@ def rank(layers: list[set[str]], name: str) -> int:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_imports_point_down(path: Path) -> None:
     parts = path.relative_to(ROOT).with_suffix("").parts
-    for name in imported(path):
+    for name in find_imports(path):
         target = name.split(".")
         if target[0] != parts[0]:
             assert rank(LAYERS, target[0]) < rank(LAYERS, parts[0]), f"must not import {name}"
@@ -125,7 +125,7 @@ def test_imports_point_down(path: Path) -> None:
 
 
 def test_no_two_files_share_a_name() -> None:
-    """So that a name alone finds its file."""
+    """File names are unique, so that a name finds its file."""
     names = collections.Counter(path.name for path in FILES if path.name != "base.py")
     assert [name for name, count in names.items() if count > 1] == []
 
@@ -138,7 +138,7 @@ def test_stays_small(path: Path) -> None:
     source = path.read_text()
     assert len(source.splitlines()) <= 300
     tree = ast.parse(source)
-    # Their parameters are slots.
+    # The parameters of assemblies are slots.
     assemblies = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name in ASSEMBLIES]
     assembled = [function for each in assemblies for function in each.body if isinstance(function, ast.FunctionDef)]
     for node in ast.walk(tree):

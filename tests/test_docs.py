@@ -1,6 +1,6 @@
-"""What README and docs say is done: every command and every snippet runs, every link leads somewhere.
+"""README and docs are true: every command and every snippet runs, every link has a target.
 
-Fences say how: `bash` runs as it stands, `bash long` runs with a tiny model and two steps, `bash cluster` is only
+The fence decides: `bash` runs as it stands, `bash long` runs with a tiny model and two steps, `bash cluster` is only
 parsed. Targets of make are looked up, not made: they would make environments within this one.
 """
 
@@ -37,11 +37,11 @@ TINY_PAIRS = {
     "--model.decoder.depth 1 --model.val_decode_pairs 2",
     "generate": "--max_new_tokens 8",
 }
-"""The same for an encoder-decoder."""
+"""Tiny options of an encoder-decoder."""
 PREPARED = [["fit", "-c", f"configs/{recipe}.yaml"] for recipe in ("language/quickstart", "translation/multi30k_cpu")]
-"""Commands whose runs the pages presuppose; each is run once, before them."""
+"""Commands of runs that the pages need; each runs once, before them."""
 TRAINER_COMMANDS = {"fit", "validate", "test", "predict"}
-# As a user would write it: pairs without end, for GeneratorPairs.
+# A user's function for GeneratorPairs: endless pairs.
 CYCLE = """
 import torch
 
@@ -54,7 +54,7 @@ def cycle():
 
 
 def tiny_options(args: list[str]) -> list[str]:
-    """Options that make a command short."""
+    """Return options that make a command short."""
     words = " ".join(args)
     pairs = "translation" in words
     options = (TINY_PAIRS if pairs else TINY).get(args[0], "")
@@ -67,7 +67,7 @@ def tiny_options(args: list[str]) -> list[str]:
 
 
 def write_inputs(folder: Path) -> None:
-    """Write the files that the pages presuppose."""
+    """Write the files that the pages need."""
     (folder / "configs").symlink_to(ROOT / "configs")
     (folder / "corpus").mkdir()
     (folder / "corpus/a.txt").write_text("All happy families are alike. " * 200)
@@ -88,7 +88,7 @@ def write_inputs(folder: Path) -> None:
 
 @pytest.fixture(scope="session")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with those files and with tiny runs, made once for all processes of the tests."""
+    """Return a folder with those files and with tiny runs, made once for all processes of the tests."""
     base = tmp_path_factory.getbasetemp()
     folder, here = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "doc_inputs", Path.cwd()
     with FileLock(f"{folder}.lock"):
@@ -109,7 +109,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def workspace(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of it, which is the current folder. The data folder is shared, as a user's is."""
+    """Return a copy of the inputs, as the current folder. The data folder is shared, like a user's."""
     folder = tmp_path / "workspace"
     shutil.copytree(inputs, folder, symlinks=True, ignore=shutil.ignore_patterns("data"))
     monkeypatch.setenv("LIGHTNING_XT_DATA", str(inputs / "data"))
@@ -180,7 +180,7 @@ def fit_arguments(words: list[str]) -> list[str] | None:
         if word.startswith("configs/cluster/"):
             assert (ROOT / word).is_file()
             assert word.endswith(".sbatch") == (program == "sbatch"), words
-            # What the script adds.
+            # Options that the script adds.
             return [*words[number + 1 :], "--ckpt_path=last", "--trainer.num_nodes=2", "--trainer.devices=8"]
     assert program in ("source", "scancel", "kill", "cat"), words
     return None

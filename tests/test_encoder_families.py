@@ -1,4 +1,4 @@
-"""The laws that every variant keeps in an encoder, and in an encoder-decoder. New variants are found, not listed."""
+"""Laws of every variant in an encoder and in an encoder-decoder. New variants are found, not listed."""
 
 import copy
 import pickle
@@ -42,8 +42,8 @@ def targets(rows: int, n: int) -> Tensor:
     return torch.randint(0, VOCAB, (rows, n), generator=torch.Generator().manual_seed(17))
 
 
-def other_where(mask: Tensor, tokens: Tensor, words: int = SOURCES) -> Tensor:
-    """The tokens, with others where the mask is True."""
+def replace_tokens(mask: Tensor, tokens: Tensor, words: int = SOURCES) -> Tensor:
+    """Return the tokens, with others where the mask is True."""
     return torch.where(mask, (tokens + 1) % words, tokens)
 
 
@@ -61,7 +61,7 @@ def test_a_padded_source_equals_the_same_source_alone(build: Build) -> None:
     model, (tokens, mask), inputs = randomise(build), source(2, 7), make_inputs(2, 7)
     with torch.no_grad():
         together = model(tokens, mask, inputs=inputs)
-        close(model(other_where(~mask, tokens), mask, inputs=inputs)[mask], together[mask])
+        close(model(replace_tokens(~mask, tokens), mask, inputs=inputs)[mask], together[mask])
         for row, length in enumerate((7, 4)):
             mine = slice(row, row + 1)
             alone = model(tokens[mine, :length], inputs=crop(inputs, slice(0, length), mine))
@@ -77,7 +77,7 @@ def test_nothing_masked_is_seen_wherever_it_stands(build: Build) -> None:
     carried = any(isinstance(module, Shift) for module in model.modules())
     with torch.no_grad():
         before = model(tokens, mask, inputs=inputs)
-        after = model(other_where(~mask, tokens), mask, inputs=inputs)
+        after = model(replace_tokens(~mask, tokens), mask, inputs=inputs)
     assert before.isfinite().all()
     difference = (after - before)[mask].abs().max()
     assert difference > 1e-6 if carried else difference < 1e-10
@@ -104,7 +104,7 @@ def test_padding_of_a_source_changes_no_logits(build: Build) -> None:
     model, (src, mask), tgt, inputs = randomise(build), source(2, 7), targets(2, 5), make_inputs(2, 5)
     with torch.no_grad():
         together = model(src, tgt, mask, inputs=inputs)
-        close(model(other_where(~mask, src), tgt, mask, inputs=inputs), together)
+        close(model(replace_tokens(~mask, src), tgt, mask, inputs=inputs), together)
         for row, length in enumerate((7, 4)):
             mine = slice(row, row + 1)
             close(
@@ -124,7 +124,7 @@ def test_decoding_reads_the_context_once_and_equals_one_forward(build: Build, st
         given = model.encode(src, mask, inputs=inputs)
         for size in steps:
             piece = slice(start, start + size)
-            # What was read is remembered, so that later steps need not be given it.
+            # The context is cached, so later steps need none.
             known = given if start == 0 else replace(given, context=None, context_mask=None)
             logits.append(model.decoder(tgt[:, piece], inputs=crop(known, piece), cache=cache))
             start += size
@@ -134,7 +134,7 @@ def test_decoding_reads_the_context_once_and_equals_one_forward(build: Build, st
 
 
 def count_reading(model: EncoderDecoder) -> list[str]:
-    """Grows by one whenever a layer of cross-attention makes keys and values of a context."""
+    """Return a list that grows whenever a layer of cross-attention computes keys and values of a context."""
     read: list[str] = []
     for name, module in model.decoder.named_modules():
         if isinstance(module, Attention) and module.shape.context_dim is not None:
@@ -216,18 +216,18 @@ def test_a_table_that_is_shared_and_tied_stays_one_tensor() -> None:
 
 def test_compiles_without_a_break() -> None:
     """In another process: the run-time checks of shapes, which the tests switch on, cannot be traced."""
-    run = traced("window", "normalizer=Sigmoid", "given_context-latent")
+    run = run_traced("window", "normalizer=Sigmoid", "given_context-latent")
     assert run.returncode == 0, run.stdout + run.stderr
     assert run.stdout == "3 compiled\n"
 
 
 @pytest.mark.slow
 def test_every_variant_compiles_without_a_break() -> None:
-    run = traced(*PAIRS)
+    run = run_traced(*PAIRS)
     assert run.returncode == 0, run.stdout + run.stderr
     assert run.stdout == f"{len(PAIRS)} compiled\n"
 
 
-def traced(*names: str) -> subprocess.CompletedProcess[str]:
+def run_traced(*names: str) -> subprocess.CompletedProcess[str]:
     script = Path(__file__).with_name("traced_pairs.py")
     return subprocess.run([sys.executable, script, *names], capture_output=True, text=True, timeout=1500, check=False)

@@ -1,4 +1,4 @@
-"""The laws that every variant of every family keeps. New variants are found, not listed."""
+"""Laws of every variant of every family. New variants are found, not listed."""
 
 import copy
 import pickle
@@ -61,7 +61,7 @@ def test_no_gradient_comes_from_the_future(build: Build) -> None:
 
 
 def decode(model: Decoder, cache: Cache, steps: list[int]) -> Tensor:
-    """Logits of a row fed to a cache in pieces of the given sizes."""
+    """Return the logits of a row fed to a cache in pieces of the given sizes."""
     tokens, inputs = example(2, sum(steps))
     logits, start = [], 0
     for size in steps:
@@ -74,7 +74,7 @@ def decode(model: Decoder, cache: Cache, steps: list[int]) -> Tensor:
 @ALL
 @pytest.mark.parametrize("steps", [[1] * 13, [5, 1, 1, 2, 1, 3], [3, 7, 1, 1, 1]], ids=str)
 def test_decoding_with_a_cache_equals_one_forward(build: Build, steps: list[int]) -> None:
-    """With a slack of two, windows of three wrap around, and pieces of three overrun the ring at once."""
+    """Decoding equals one forward; with a slack of two, windows of three wrap around, and pieces of three overrun."""
     model = randomise(build)
     tokens, inputs = example(2, 13)
     with torch.no_grad():
@@ -163,7 +163,7 @@ def test_rows_of_different_lengths_decode_as_if_alone(build: Build, slack: int) 
 
 @ALL
 def test_rows_that_are_placed_and_rows_that_stay_decode_as_if_alone(build: Build) -> None:
-    """Of rows x and y the second makes room for z, whose prompt was read apart; then x lets z have its place."""
+    """Placed rows decode as if alone: z, prefilled separately, replaces y, and then moves into the place of x."""
     model = randomise(build)
     tokens, inputs = example(3, 11)
     inputs.context_mask[2, 1:] = False
@@ -266,7 +266,7 @@ def test_block_masks_are_compiled_for_all_lengths() -> None:
 @pytest.mark.slow
 @ALL
 def test_compiles_with_inductor(build: Build) -> None:
-    """The code generator's own numbers, forward and backward, in a process without run-time checks of shapes."""
+    """Inductor's results agree, forward and backward, in a process without run-time checks of shapes."""
     name = next(name for name, known in BUILDS.items() if known is build)
     script = Path(__file__).with_name("traced_laws.py")
     run = subprocess.run([sys.executable, script, name], capture_output=True, text=True, timeout=500, check=False)

@@ -1,4 +1,4 @@
-"""generate from the command line: where prompts come from, what is shown, and what is told of mistakes."""
+"""generate from the command line: sources of prompts, output, and messages for mistakes."""
 
 import gzip
 import io
@@ -31,7 +31,7 @@ SHORT = ["--max_new_tokens", "6"]
 
 @pytest.fixture
 def pairs(finished_pairs, tmp_path, monkeypatch):
-    """A copy of it, which is the current folder."""
+    """Return a copy of the run of pairs, as the current folder."""
     folder = shutil.copytree(finished_pairs, tmp_path / "pairs")
     monkeypatch.chdir(folder)
     return folder
@@ -39,7 +39,7 @@ def pairs(finished_pairs, tmp_path, monkeypatch):
 
 @pytest.fixture
 def said(capsys):
-    """What a command prints; a mistake is one sentence."""
+    """Return a function that runs a command and returns its output; a mistake is one sentence."""
 
     def run(*args):
         capsys.readouterr()
@@ -57,7 +57,7 @@ def said(capsys):
 
 @pytest.fixture
 def typed(monkeypatch, said):
-    """What a command prints for what comes from standard input."""
+    """Return a function that runs a command with text on standard input, and returns its output."""
 
     def run(text, *args):
         content = text if isinstance(text, bytes) else text.encode()
@@ -72,7 +72,7 @@ def objects(text):
 
 
 class Scripted(torch.nn.Module):
-    """Continues any text with given ids, whatever it has read."""
+    """Model that continues any text with given ids."""
 
     max_length = None
     vocab_size = 256
@@ -95,7 +95,7 @@ class Scripted(torch.nn.Module):
 
 @pytest.fixture
 def scripted(monkeypatch):
-    """Has the run's model say something; bytes are its ids."""
+    """Return a function that makes the run's model answer with a text; bytes are its ids."""
 
     def set_up(text):
         network = Scripted(text.encode() if isinstance(text, str) else text)
@@ -214,7 +214,7 @@ def test_a_stop_string_is_found_across_tokens(trained, said, scripted):
     (found,) = objects(said(RUN, "--prompt", "x", "--stop", "END", "--log_probs"))
     assert found["text"] == "abEN-"
     assert bytes(found["tokens"]) == b"abEN-END"
-    # Nothing is drawn that nobody asked for.
+    # Nothing is drawn that was not requested.
     assert bytes(network.read) == b"xabEN-EN"
 
 
@@ -234,7 +234,7 @@ def test_probable_text_is_green_and_improbable_red(trained, said, scripted):
     said_so = said(RUN, "--prompt", "x", "--max_new_tokens", "2", "--temperature", "0", *colored)
     assert said_so == "x" + green.format("a") + green.format("b") + "\n"
     assert network.read == [*b"xa"]
-    # Standard output is no terminal here.
+    # Standard output is not a terminal here.
     for color in ("auto", "never"):
         assert "\x1b" not in said(
             RUN, "--prompt", "x", "--max_new_tokens", "2", "--show_probabilities", "--color", color
@@ -259,12 +259,12 @@ def test_an_output_file_is_there_whole_or_as_it_was(trained, said, monkeypatch):
     assert Path("out.txt").read_text(encoding="utf-8") == said(RUN, "--prompt", "fox", *SHORT)
     step = Decoder.forward
 
-    def interrupted(self, tokens, **options):
+    def interrupt(self, tokens, **options):
         if tokens.shape[1] == 1:
             raise KeyboardInterrupt
         return step(self, tokens, **options)
 
-    monkeypatch.setattr(Decoder, "forward", interrupted)
+    monkeypatch.setattr(Decoder, "forward", interrupt)
     assert main(["generate", RUN, "--prompts", "prompts.txt", "--output", "out.txt"]) == 130
     assert Path("out.txt").read_text(encoding="utf-8").startswith("fox")
     assert not list(Path().glob(".out*"))
@@ -276,12 +276,12 @@ def test_an_interrupt_leaves_what_was_produced(trained, capsys, monkeypatch):
     whole = capsys.readouterr().out
     forward = Decoder.forward
 
-    def interrupted(self, tokens, *, cache=None, **options):
+    def interrupt(self, tokens, *, cache=None, **options):
         if cache is not None and cache.bound > 9:
             raise KeyboardInterrupt
         return forward(self, tokens, cache=cache, **options)
 
-    monkeypatch.setattr(Decoder, "forward", interrupted)
+    monkeypatch.setattr(Decoder, "forward", interrupt)
     assert main(["generate", RUN, "--prompt", "fox", "--max_new_tokens", "20"]) == 130
     shown, end = capsys.readouterr().out[:-1], whole.removesuffix("\n")
     assert whole.startswith(shown) and 3 < len(shown) < len(end)
@@ -370,7 +370,7 @@ def test_samples_take_the_same_choices(fresh):
 
 @pytest.mark.slow
 def test_compiled_steps_draw_the_same(trained, said):
-    # In a process of its own: what checks shapes here does not compile.
+    # In a separate process: the shape checks of this one do not compile.
     options = [RUN, "--prompt", "fox", "--top_k", "9", *SHORT]
     command = [sys.executable, "-m", "lightning_xt", "generate", *options, "--compile"]
     done = subprocess.run(command, capture_output=True, timeout=300)
@@ -499,7 +499,7 @@ def test_helpers_must_read_the_same_ids(pairs, finished, said):
 def test_helpers_help(pairs, finished, said):
     shutil.copytree(finished / "runs" / "tiny", "runs/tiny")
     alone = said(RUN, "--prompt", "fox", *SHORT)
-    # A draft changes no text; amateurs that like the same leave only the plausible words.
+    # A draft changes no text; equal amateurs leave only the plausible tokens.
     assert said(RUN, "--prompt", "fox", "--draft", RUN, *SHORT) == alone
     greedy = ["--prompt", "fox", "--temperature", "0", *SHORT]
     assert said(RUN, *greedy, "--amateur", RUN, "--amateur", f"{RUN}/0") == said(RUN, *greedy)
@@ -559,7 +559,7 @@ def test_other_errors_are_no_lack_of_memory(trained, monkeypatch):
 
 @pytest.mark.parametrize("option", ["--compile", "--amateur runs/none", "--guidance 1.5"])
 def test_what_takes_the_networks_place_gives_no_vectors(option, said):
-    # Told before a run is looked for, of which there is none.
+    # Reported before the search for a run, which does not exist.
     told = said("runs/none", "--prompt", "x", *option.split(), "--method", "ContrastiveSearch")
     assert f"{option.split()[0]} takes the network's place, but the method, ContrastiveSearch, compares vectors" in told
 
@@ -582,7 +582,7 @@ def test_guidance_leaves_the_network_as_it_was(pairs):
 
 
 def test_steps_are_compiled_of_the_layout_for_it(trained, monkeypatch):
-    # What checks shapes here does not compile.
+    # The shape checks of this process do not compile.
     monkeypatch.setattr("lightning_xt.commands.generation.inference.Compiled", lambda decoder: ("compiled", decoder))
     module = load(RUN)
     for weights, kind in ((None, RowLinear), ("float32", RowLinear), ("int8", Int8Linear)):
@@ -590,7 +590,7 @@ def test_steps_are_compiled_of_the_layout_for_it(trained, monkeypatch):
         inference.apply(module)
         compiled, decoder = module.decoding.model
         assert compiled == "compiled" and isinstance(decoder.head.to_logits, kind)
-        # What that costs is told where it was asked for.
+        # The cost is reported if it was requested.
         assert (inference.cost is None) == (weights is None)
     assert type(module.decoder.head.to_logits) is torch.nn.Linear
 

@@ -67,7 +67,7 @@ def test_decodes_what_the_cpu_decodes() -> None:
 
 @pytest.mark.parametrize("temperature", [0.0, 1.3])
 def test_compiled_steps_decode_what_others_do(temperature: float) -> None:
-    """In rows of different lengths that end at different times, among more prompts than places."""
+    """Compiled steps decode equal tokens, in rows that end at different times, with more prompts than rows."""
     model = randomise(decoder).cuda()
     compiled = Compiled(model)
     prompts = [example(1, n)[0][0].cuda() for n in (7, 3, 5, 11, 2)]
@@ -114,13 +114,13 @@ def test_norms_on_queries_and_keys_go_with_every_kernel(position: PositionFactor
 def test_no_step_waits_for_the_device(
     compile: bool | dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Steps of the Trainer that log nothing, with Muon, tokens on the device and a moving average."""
+    """Steps of the Trainer that log nothing do not synchronize, with Muon, tokens on the device and a moving average."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "corpus.txt").write_text("the quick brown fox jumps over the lazy dog\n" * 400)
 
     class Watch(Callback):
         def on_train_batch_start(self, trainer: Trainer, *args: Any) -> None:
-            # Those before compile and allocate.
+            # The first steps compile and allocate.
             torch.cuda.set_sync_debug_mode("error" if 20 < trainer.global_step < 29 else "default")
 
         def on_train_end(self, *args: Any) -> None:
@@ -184,7 +184,7 @@ def test_an_encoder_decoder_learns_to_copy(tmp_path: Path) -> None:
 
 
 def test_no_compiled_step_skips_its_cuda_graph() -> None:
-    """A skipped graph is counted with its reason, such as an input that is written to and may move."""
+    """No CUDA graph is skipped; inductor counts skips, such as for a written input that may move."""
     model = randomise(decoder).cuda()
     compiled = Compiled(model)
     counters.clear()
@@ -196,7 +196,7 @@ def test_no_compiled_step_skips_its_cuda_graph() -> None:
 
 @pytest.mark.parametrize("n", [64, 100, 192])
 def test_gradients_of_masked_attention_are_finite(n: int) -> None:
-    """At lengths where kernels are known to give NaN: cuDNN's with a mask, flex_attention's with a bias."""
+    """Gradients are finite at lengths of known NaNs: cuDNN's with a mask, flex_attention's with a bias."""
     for position, backend in ((ALiBi, "fused"), (ALiBi, "flex"), (Rotary, "fused")):
         attend = wide(position=position, window=33, kv_heads=2)
         model = randomise(lambda attend=attend: decoder(attention=attend), torch.bfloat16).cuda()

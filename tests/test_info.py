@@ -1,4 +1,4 @@
-"""info: what it prints of a checkpoint, with and without the tree, and what it says of files that are none of ours."""
+"""info: its output for a checkpoint, with and without the tree, and its message for other files."""
 
 import json
 import math
@@ -18,7 +18,7 @@ from lightning_xt.training.language_model import LanguageModel
 BEST = Path("runs/tiny/0/checkpoints/best.ckpt")
 
 
-def printed(capsys, *options):
+def run_info(capsys, *options):
     capsys.readouterr()
     assert main(["info", *options]) == 0
     captured = capsys.readouterr()
@@ -26,8 +26,8 @@ def printed(capsys, *options):
     return captured.out
 
 
-def told(capsys, *options):
-    """The sentence of a mistake."""
+def fail(capsys, *options):
+    """Run info with a mistake, and return its sentence."""
     capsys.readouterr()
     assert main(["info", *options]) == 2
     captured = capsys.readouterr()
@@ -38,7 +38,7 @@ def told(capsys, *options):
 
 
 def change(checkpoint=BEST, **values):
-    """Writes a checkpoint again with other values; those that are None are taken away."""
+    """Write a checkpoint again with other values; None removes a value."""
     content = torch.load(checkpoint, weights_only=True) | values
     torch.save({name: value for name, value in content.items() if value is not None}, checkpoint)
 
@@ -48,7 +48,7 @@ def own(**values):
 
 
 def test_a_run_in_words(trained, capsys):
-    lines = printed(capsys, "runs/tiny").splitlines()
+    lines = run_info(capsys, "runs/tiny").splitlines()
     assert len(lines) <= 25
     assert max(map(len, lines)) <= 110
     start = {line[:14].rstrip(): line[15:] for line in lines if line[:14].strip()}
@@ -75,7 +75,7 @@ def test_a_run_in_words(trained, capsys):
 
 
 def test_a_run_for_scripts(trained, capsys):
-    found = json.loads(printed(capsys, "runs/tiny/0", "--json"))
+    found = json.loads(run_info(capsys, "runs/tiny/0", "--json"))
     checkpoint = torch.load(BEST, weights_only=True)
     sizes = [value.numel() for value in checkpoint["state_dict"].values()]
     assert found["file"] == str(BEST)
@@ -124,21 +124,21 @@ def test_what_is_missing_is_not_told(trained, capsys):
         global_step=None,
         state_dict=None,
     )
-    lines = printed(capsys, str(BEST)).splitlines()
+    lines = run_info(capsys, str(BEST)).splitlines()
     assert [line.split()[0] for line in lines] == ["file", "parameters", "versions"]
-    found = json.loads(printed(capsys, str(BEST), "--json"))
+    found = json.loads(run_info(capsys, str(BEST), "--json"))
     assert (found["kind"], found["step"], found["samples_seen"], found["metrics"], found["data"]) == (None,) * 5
     assert found["parameters"] == {"count": 0, "bytes": 0, "types": []}
 
 
 def test_a_kind_and_a_hash_that_are_not_told(trained, capsys):
     change(lightning_xt={"format": 2, "version": "0.1.0"}, TextFiles={"samples_seen": 9})
-    found = json.loads(printed(capsys, str(BEST), "--json"))
+    found = json.loads(run_info(capsys, str(BEST), "--json"))
     assert found["kind"] == "LanguageModel"
     assert found["samples_seen"] == 9
     assert found["data"]["hash"] is None
     assert found["data"]["init_args"]["path"] == "corpus.txt"
-    assert "data hash" not in printed(capsys, str(BEST))
+    assert "data hash" not in run_info(capsys, str(BEST))
 
 
 def test_tied_tensors_count_once(trained, capsys):
@@ -146,7 +146,7 @@ def test_tied_tensors_count_once(trained, capsys):
     change(
         state_dict={"table": table, "again": table, "half": torch.zeros(3, dtype=torch.bfloat16), "no": torch.ones(0)}
     )
-    assert "parameters     58 (bfloat16, float32), 226 bytes" in printed(capsys, str(BEST))
+    assert "parameters     58 (bfloat16, float32), 226 bytes" in run_info(capsys, str(BEST))
 
 
 @pytest.mark.parametrize(
@@ -158,24 +158,24 @@ def test_tied_tensors_count_once(trained, capsys):
 )
 def test_weights_that_are_a_mean(values, weights, trained, capsys):
     change(**values)
-    assert f"weights        {weights}" in printed(capsys, str(BEST)).splitlines()
+    assert f"weights        {weights}" in run_info(capsys, str(BEST)).splitlines()
 
 
 def test_how_it_was_trained(trained, capsys):
     how = {"precision": "bf16-mixed", "strategy": "DDPStrategy", "device": "cuda", "processes": 8}
     change(lightning_xt=own(trainer={**how, "accumulate_grad_batches": 2}))
     line = "trained        bf16-mixed, 8 processes by DDPStrategy on cuda, 2 batches of each a step"
-    assert line in printed(capsys, str(BEST)).splitlines()
+    assert line in run_info(capsys, str(BEST)).splitlines()
 
 
 def test_metrics_that_are_no_numbers(trained, capsys):
     change(lightning_xt=own(metrics={"val/loss": math.nan, "train/loss": math.inf}))
-    assert "val/loss nan, train/loss inf" in printed(capsys, str(BEST))
-    assert json.loads(printed(capsys, str(BEST), "--json"))["metrics"] == {"val/loss": None, "train/loss": None}
+    assert "val/loss nan, train/loss inf" in run_info(capsys, str(BEST))
+    assert json.loads(run_info(capsys, str(BEST), "--json"))["metrics"] == {"val/loss": None, "train/loss": None}
 
 
 def test_the_tree(trained, capsys):
-    lines = printed(capsys, "runs/tiny", "--tree").splitlines()
+    lines = run_info(capsys, "runs/tiny", "--tree").splitlines()
     rows = {line.split("  ")[0].strip() or line.strip().split("  ")[0]: line.split() for line in lines}
     assert lines[lines.index("") + 1].split() == ["stage", "class", "output", "parameters", "FLOPs", "a", "token"]
     assert rows["decoder"][-7:] == ["decoder", "Decoder", "b", "n", "256", "4,888", "5,888"]
@@ -187,7 +187,7 @@ def test_the_tree(trained, capsys):
 
 
 def test_the_tree_at_another_length(trained, capsys):
-    found = json.loads(printed(capsys, "runs/tiny", "--tree", "--seq_len", "100", "--json"))["tree"]
+    found = json.loads(run_info(capsys, "runs/tiny", "--tree", "--seq_len", "100", "--json"))["tree"]
     products = 2 * (4888 - 2048 - 3 * 8)
     assert found["flops_per_token"] == products + 4 * 100 * 8
     assert found["training_flops_per_token"] == 3 * found["flops_per_token"]
@@ -202,7 +202,7 @@ def test_layers_in_the_tree(trained, capsys):
         {"decoder": {"dim": 8, "depth": 3, "attention": {"heads": 2}, "layout": "Looped"}}
     )
     change(hyper_parameters=dict(model.hparams))
-    text = printed(capsys, str(BEST), "--tree")
+    text = run_info(capsys, str(BEST), "--tree")
     assert "    layers 0-2 (3x) " in text
     assert "      attention (called 2x) " in text
 
@@ -229,7 +229,7 @@ def test_a_part_that_needs_values(trained, capsys, monkeypatch):
     attention = {"heads": 2, "position": "my_reading.Reading"}
     model = LanguageModel.from_config({"decoder": {"dim": 8, "depth": 1, "attention": attention}})
     change(hyper_parameters=dict(model.hparams))
-    text = printed(capsys, str(BEST), "--tree")
+    text = run_info(capsys, str(BEST), "--tree")
     assert "FLOPs a token  5,888 forward" in text
     assert text.splitlines()[-1].startswith(
         "a part needs values to compute with, so the forward was computed on the CPU"
@@ -237,26 +237,26 @@ def test_a_part_that_needs_values(trained, capsys, monkeypatch):
     monkeypatch.delitem(sys.modules, "my_reading")
     (trained / "my_reading.py").unlink()
     reason = "--model.decoder.attention.position: No module named 'my_reading'"
-    assert told(capsys, str(BEST), "--tree") == f"the model of {BEST} cannot be built: {reason}"
-    assert "position Reading" in printed(capsys, str(BEST))
+    assert fail(capsys, str(BEST), "--tree") == f"the model of {BEST} cannot be built: {reason}"
+    assert "position Reading" in run_info(capsys, str(BEST))
 
 
 def test_trees_that_cannot_be_drawn(trained, capsys):
-    assert told(capsys, str(BEST), "--tree", "--seq_len", "0") == "seq_len is 0; it must be at least 1 token"
+    assert fail(capsys, str(BEST), "--tree", "--seq_len", "0") == "seq_len is 0; it must be at least 1 token"
     change(datamodule_hyper_parameters=None)
-    assert "does not say how long its rows are; give --seq_len" in told(capsys, str(BEST), "--tree")
-    assert "FLOPs a token  5,888 forward" in printed(capsys, str(BEST), "--tree", "--seq_len", "8")
+    assert "does not say how long its rows are; give --seq_len" in fail(capsys, str(BEST), "--tree")
+    assert "FLOPs a token  5,888 forward" in run_info(capsys, str(BEST), "--tree", "--seq_len", "8")
     options = torch.load(BEST, weights_only=True)["hyper_parameters"]
     embeddings = [{"class_path": "LearnedPositions", "init_args": {"max_length": 16}}]
     options["decoder"]["init_args"]["embeddings"] = embeddings
     change(hyper_parameters=options)
-    assert "seq_len is 17, but the model's positions reach only 16" in told(
+    assert "seq_len is 17, but the model's positions reach only 16" in fail(
         capsys, str(BEST), "--tree", "--seq_len", "17"
     )
     change(hyper_parameters=None)
-    assert "does not say what its LanguageModel is made of" in told(capsys, str(BEST), "--tree")
+    assert "does not say what its LanguageModel is made of" in fail(capsys, str(BEST), "--tree")
     change(lightning_xt=own(kind="Seq2Seq"))
-    assert "does not say what its Seq2Seq is made of" in told(capsys, str(BEST), "--tree")
+    assert "does not say what its Seq2Seq is made of" in fail(capsys, str(BEST), "--tree")
 
 
 MISTAKES = [
@@ -314,5 +314,5 @@ def test_a_mistake_is_told_in_one_sentence(options, part, fresh, capsys):
     torch.save({"lightning_xt": [1]}, "other.ckpt")
     torch.save({}, "nothing.ckpt")
     before = {path: path.read_bytes() for path in fresh.rglob("*")}
-    assert part in told(capsys, *options.split())
+    assert part in fail(capsys, *options.split())
     assert {path: path.read_bytes() for path in fresh.rglob("*")} == before

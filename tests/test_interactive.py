@@ -1,4 +1,4 @@
-"""Taking turns with a model from the command line."""
+"""Conversations with a model on the command line."""
 
 import io
 import sys
@@ -15,7 +15,7 @@ TALK = ["generate", "runs/tiny", "--interactive", "--max_new_tokens", "4", "--to
 
 @pytest.fixture
 def typed(monkeypatch, capsys):
-    """What is printed for what is typed."""
+    """Return a function that runs a conversation with typed text, and returns the output."""
 
     def run(text, *args, command=TALK):
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode()), encoding="utf-8"))
@@ -30,7 +30,7 @@ def test_each_turn_goes_on_from_all_that_was_said(trained, typed, capsys):
     printed = typed("fox\nthe \n\n/text\n").out
     text = printed.removesuffix("\n").split("\n")[-1]
     assert text.startswith("fox") and "the " in text
-    # As if each prompt had been given with what came before it.
+    # Equal to a prompt with the whole conversation.
     said = "fox"
     expected = ""
     for turn, more in enumerate(("", "the ", "")):
@@ -52,7 +52,7 @@ def test_a_turn_reads_only_what_is_new(trained, typed, monkeypatch):
 
     monkeypatch.setattr(Decoder, "forward", counted)
     typed("the quick\nfox\n\n")
-    # The last token of an answer is drawn, and read by the turn after it.
+    # The next turn reads the last token of an answer.
     assert read == [9, 1, 1, 1, 1 + 3, 1, 1, 1, 1, 1, 1, 1]
 
 
@@ -91,17 +91,17 @@ def test_an_interrupt_stops_an_answer_and_keeps_the_session(trained, typed, monk
     whole = typed("fox\n").out.removesuffix("\n")
     forward, seen = Decoder.forward, []
 
-    def interrupted(self, tokens, *, cache=None, **options):
+    def interrupt(self, tokens, *, cache=None, **options):
         seen.append(tokens.shape[1])
         if len(seen) == 3:
             raise KeyboardInterrupt
         return forward(self, tokens, cache=cache, **options)
 
-    monkeypatch.setattr(Decoder, "forward", interrupted)
+    monkeypatch.setattr(Decoder, "forward", interrupt)
     found = typed("fox\n/text\nthe\n")
     shown, text, _ = found.out.split("\n", 2)
     assert whole.startswith(shown) and text == "fox" + shown
-    # What was interrupted in the middle is read again.
+    # An interrupted forward is repeated.
     assert seen == [3, 1, 1, 3 + 2 + 3, 1, 1, 1]
 
 

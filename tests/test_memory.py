@@ -1,4 +1,4 @@
-"""What is told where a machine has not enough memory."""
+"""Messages when a machine does not have enough memory."""
 
 from pathlib import Path
 
@@ -13,56 +13,56 @@ from lightning_xt.system.free_memory import get_free_memory, refuse_without_memo
 from lightning_xt.training.language_model import LanguageModel
 
 
-def no_memory(*args, **kwargs):
-    """As torch says it on a CPU."""
+def raise_on_cpu(*args, **kwargs):
+    """Raise the error of torch on a CPU."""
     torch.empty(2**60)
 
 
-def told(capsys, *options):
+def fail_with(capsys, *options):
     capsys.readouterr()
     assert main(["fit", "-c", "tiny.yaml", *options]) == 2
     return capsys.readouterr().err.splitlines()[-1].removeprefix("lightning-xt: error: ")
 
 
 def test_in_training(fresh, monkeypatch, capsys):
-    monkeypatch.setattr(LanguageModel, "training_step", no_memory)
-    assert told(capsys) == (
+    monkeypatch.setattr(LanguageModel, "training_step", raise_on_cpu)
+    assert fail_with(capsys) == (
         "there is not enough memory to train a step; lower --data.batch_size (now 2) or --data.seq_len (now 8), and "
         "raise --trainer.accumulate_grad_batches (now 1) as much to keep the size of a step; then run the command again"
     )
-    # Nothing had begun.
+    # The run had not begun.
     assert not (fresh / "runs").exists()
 
 
 def test_of_several_processes_each_says_it_for_itself(fresh, monkeypatch, capsys):
-    monkeypatch.setattr(LanguageModel, "training_step", no_memory)
+    monkeypatch.setattr(LanguageModel, "training_step", raise_on_cpu)
     monkeypatch.setattr("lightning_xt.cli._prints_for_user", lambda: False)
     monkeypatch.setenv("RANK", "3")
-    assert told(capsys).startswith(
+    assert fail_with(capsys).startswith(
         "process 3 (the first is 0): there is not enough memory to train a step; lower --data"
     )
-    # What all of them meet, the first says for all.
+    # The first process reports a problem of all.
     assert main(["fit", "-c", "nowhere.yaml"]) == 2
     assert capsys.readouterr().err == ""
 
 
 def test_a_model_that_is_too_large(fresh, capsys):
-    assert told(capsys, "--model.decoder.feedforward.hidden_dim", f"{10**12}").startswith(
+    assert fail_with(capsys, "--model.decoder.feedforward.hidden_dim", f"{10**12}").startswith(
         "there is not enough memory to begin; choose a smaller model, such as by --model.decoder.dim"
     )
     assert not (fresh / "runs").exists()
 
 
 def test_a_model_that_the_system_would_be_killed_for(fresh, monkeypatch, capsys):
-    """Linux hands out more memory than there is."""
+    """A model larger than the memory is refused, because Linux would kill the process later."""
     monkeypatch.setattr("lightning_xt.system.free_memory.get_free_memory", lambda: 10**6)
-    assert told(capsys, "--model.decoder.dim", "1024").startswith(
+    assert fail_with(capsys, "--model.decoder.dim", "1024").startswith(
         "there is not enough memory to begin; choose a smaller model, such as by --model.decoder.dim"
     )
     assert not (fresh / "runs").exists()
     with pytest.raises(MemoryError, match=r"for the model's parameters: 0.0 GB are free"):
         LanguageModel.from_config({"decoder": {"dim": 1024, "depth": 1}})
-    # What has been refused does not count towards what is made after it; what another device holds does not either.
+    # Refused tensors do not count for later ones, and neither do tensors on other devices.
     LanguageModel.from_config({"decoder": {"dim": 64, "depth": 2}})
     with torch.device("meta"):
         LanguageModel.from_config({"decoder": {"dim": 1024, "depth": 1}})
@@ -85,36 +85,36 @@ def test_free_memory_is_that_of_the_machine():
 
 
 def test_in_validation(fresh, monkeypatch, capsys):
-    monkeypatch.setattr(LanguageModel, "validation_step", no_memory)
+    monkeypatch.setattr(LanguageModel, "validation_step", raise_on_cpu)
     wanted = (
         "there is not enough memory to evaluate a batch; lower --data.eval_batch_size (now 4) or --data.seq_len (now "
         "8); then run the command again"
     )
-    assert told(capsys) == wanted
-    # A checkpoint is there now.
+    assert fail_with(capsys) == wanted
+    # A checkpoint exists now.
     wanted = wanted.replace("run the command again", "resume with --ckpt_path last").replace("(now 4)", "(now 2)")
-    assert told(capsys, "--checkpoint_every", "2", "--data.eval_batch_size", "null") == wanted
+    assert fail_with(capsys, "--checkpoint_every", "2", "--data.eval_batch_size", "null") == wanted
 
 
 def test_in_the_samples_of_a_validation(fresh, monkeypatch, capsys):
-    monkeypatch.setattr(GenerationSession, "_report", out_of_memory_told)
-    assert told(capsys) == (
+    monkeypatch.setattr(GenerationSession, "_report", raise_out_of_memory)
+    assert fail_with(capsys) == (
         "there is not enough memory to draw the samples of a validation; lower --sample_text.generation.batch (now 64) "
         "or --sample_text.generation.max_new_tokens (now 4), or draw none: --sample_text.prompts []; then run the "
         "command again"
     )
 
 
-def out_of_memory_told(*args, **kwargs):
+def raise_out_of_memory(*args, **kwargs):
     try:
-        no_memory()
+        raise_on_cpu()
     except RuntimeError as error:
         raise ValueError("there is not enough memory to decode 1 rows; lower --batch") from error
     yield
 
 
 def test_in_prediction_and_generation_decoding_tells_it(trained, monkeypatch, capsys):
-    monkeypatch.setattr(Decoder, "forward", no_memory)
+    monkeypatch.setattr(Decoder, "forward", raise_on_cpu)
     command = ["predict", "-c", "runs/tiny/0/config.yaml", "--ckpt_path", "best", "--output", "out.jsonl"]
     assert main([*command, "--data.predict_prompts", "prompts.txt"]) == 2
     said = capsys.readouterr().err
@@ -125,8 +125,8 @@ def test_in_prediction_and_generation_decoding_tells_it(trained, monkeypatch, ca
 
 
 def test_before_anything_begins(fresh, monkeypatch, capsys):
-    monkeypatch.setattr(LanguageModel, "configure_optimizers", no_memory)
-    assert told(capsys) == (
+    monkeypatch.setattr(LanguageModel, "configure_optimizers", raise_on_cpu)
+    assert fail_with(capsys) == (
         "there is not enough memory to begin; choose a smaller model, such as by --model.decoder.dim or "
         "--model.decoder.depth, then run the command again"
     )

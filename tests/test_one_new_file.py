@@ -50,7 +50,7 @@ assert not found, found
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    """A copy of the repository with the new files in it."""
+    """Return a copy of the repository with the new files in it."""
     ignored = shutil.ignore_patterns("__pycache__", ".*", "build", "runs", "*.egg-info", "shared")
     folder = tmp_path / "copy"
     shutil.copytree(ROOT, folder, ignore=ignored)

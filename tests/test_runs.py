@@ -1,4 +1,4 @@
-"""Where runs start from, and that what is on disk survives what goes wrong."""
+"""Starting points of runs, and files on disk that survive failures."""
 
 import errno
 import os
@@ -24,18 +24,18 @@ STILL = ["--model.optimizer.init_args.lr", "0", "--trainer.max_steps", "3"]
 """Three steps that change no weight."""
 
 
-def contents(folder="runs"):
+def read_contents(folder="runs"):
     return {path: path.read_bytes() for path in sorted(Path(folder).rglob("*")) if path.is_file()}
 
 
-def saved(run, kind="last"):
+def load(run, kind="last"):
     return torch.load(f"{run}/checkpoints/{kind}.ckpt", weights_only=True)
 
 
 def test_a_run_starts_from_the_weights_of_another_and_nothing_else(trained, capsys):
     assert main(["fit", "-c", "tiny.yaml", "--name", "next", "--init_from", "runs/tiny/0", *STILL]) == 0
     assert "run=runs/next/0" in capsys.readouterr().out
-    before, after = saved("runs/tiny/0", "best"), saved("runs/next/0")
+    before, after = load("runs/tiny/0", "best"), load("runs/next/0")
     assert all(torch.equal(before["state_dict"][name], after["state_dict"][name]) for name in before["state_dict"])
     assert before["global_step"] == 6
     assert after["global_step"] == 3
@@ -56,30 +56,30 @@ def test_without_a_config_the_weights_bring_theirs(trained, capsys):
 def test_a_run_that_started_from_weights_goes_on_without_them(trained):
     start = ["fit", "-c", "tiny.yaml", "--name", "next", "--init_from", "start.ckpt"]
     Path("start.ckpt").write_bytes(Path("runs/tiny/0/checkpoints/last.ckpt").read_bytes())
-    # As a job script has it, that is run again when the job was stopped.
+    # A job script runs this command again after each stop.
     assert main([*start, "--ckpt_path", "last", "--trainer.max_steps", "3"]) == 0
     Path("start.ckpt").unlink()
     assert main([*start, "--ckpt_path", "last", "--trainer.max_steps", "4"]) == 0
     assert main(["fit", "-c", "runs/next/0/config.yaml", "--ckpt_path", "last", "--trainer.max_steps", "5"]) == 0
     assert list_names("runs/next") == {"0"}
-    assert saved("runs/next/0")["global_step"] == 5
+    assert load("runs/next/0")["global_step"] == 5
 
 
 def test_weights_of_another_shape_are_refused(trained, capsys):
-    before = contents()
+    before = read_contents()
     assert main(["fit", "-c", "tiny.yaml", "--init_from", "runs/tiny", "--model.decoder.dim", "16"]) == 2
     told = capsys.readouterr()
     assert "--model.decoder.dim is 16 here, 8 in the checkpoint" in told.out
     sentence = "best.ckpt holds a LanguageModel whose weights do not fit this command's LanguageModel: "
     assert sentence in told.err
     assert "of another shape, such as decoder.head.to_logits.weight (256, 8) there, (256, 16) here; give" in told.err
-    assert contents() == before
+    assert read_contents() == before
     assert main(["fit", "-c", "tiny.yaml", "--init_from", "runs/tiny", "--model.decoder.depth", "2"]) == 2
     assert "missing there, such as decoder.stack." in capsys.readouterr().err
 
 
 def test_checkpoints_tell_where_they_come_from(trained):
-    own = saved("runs/tiny/0")["lightning_xt"]
+    own = load("runs/tiny/0")["lightning_xt"]
     assert own["kind"] == "LanguageModel"
     assert own["versions"]["torch"] == torch.__version__
     assert own["data"]["class_path"] == "lightning_xt.data.text.text_files.TextFiles"
@@ -97,8 +97,8 @@ def test_other_data_than_the_checkpoint_saw_are_told(trained, caplog):
     assert "the data are not those of the checkpoint: their hash is " in caplog.text
 
 
-def damaged(kind):
-    """A file that looks like a checkpoint."""
+def damage(kind):
+    """Write a file that looks like a checkpoint."""
     whole = Path("runs/tiny/0/checkpoints/last.ckpt")
     file = Path("runs/tiny/0/checkpoints/damaged.ckpt")
     content = whole.read_bytes()
@@ -123,8 +123,8 @@ PARTS = {
     + [(command, "truncated") for command in ("init_from", "validate", "test", "predict", "generate")],
 )
 def test_what_is_no_checkpoint_is_told(trained, capsys, command, kind):
-    file = damaged(kind)
-    before = contents()
+    file = damage(kind)
+    before = read_contents()
     config = ["-c", "tiny.yaml"]
     arguments = {
         "fit": ["fit", *config, "--ckpt_path", file],
@@ -146,18 +146,18 @@ def test_what_is_no_checkpoint_is_told(trained, capsys, command, kind):
     assert PARTS[kind] in told
     assert told.count("\n") == 1
     assert "damaged.ckpt" in told
-    assert contents() == before
+    assert read_contents() == before
 
 
 def test_a_checkpoint_of_another_model_is_told(trained, capsys):
-    before = contents()
+    before = read_contents()
     assert main(["validate", "-c", "tiny.yaml", "--ckpt_path", "runs/tiny/0", "--model.decoder.dim", "16"]) == 2
     assert "holds a LanguageModel whose weights do not fit this command's LanguageModel" in capsys.readouterr().err
-    assert contents() == before
+    assert read_contents() == before
 
 
-def limited(arguments, size):
-    """Runs the command in a process that cannot write files beyond a size, as if the disk were full."""
+def run_limited(arguments, size):
+    """Run the command in a process that cannot write files beyond a size, as if the disk were full."""
     return warm.run(arguments, limits=[(resource.RLIMIT_FSIZE, size)])
 
 
@@ -167,24 +167,24 @@ def test_where_there_is_no_space_the_checkpoint_before_survives(trained):
     size = len(before) // 2
     resumed = ["fit", "-c", "runs/tiny/0/config.yaml", "--ckpt_path", "last", "--trainer.max_steps", "20"]
     resumed += ["--validate_every", "null"]
-    done = limited(resumed, size)
+    done = run_limited(resumed, size)
     assert done.returncode == 2, done.stderr
     assert "last.ckpt cannot be written (File too large); runs/tiny/0/checkpoints/last.ckpt is as it was" in done.stderr
     assert "Traceback" not in done.stderr
     assert last.read_bytes() == before
     assert {path.name for path in last.parent.iterdir()} == {"best.ckpt", "last.ckpt"}
-    # There is room again.
+    # The disk has room again.
     assert main(resumed) == 0
     assert [int(row["step"]) for row in read_rows()] == list(range(20))
 
 
 def test_whatever_file_is_too_large_is_told(fresh):
     # Neither the metrics nor TensorBoard's events fit.
-    done = limited(["fit", "-c", "tiny.yaml", "--trainer.max_steps", "2000", "--validate_every", "null"], 5000)
+    done = run_limited(["fit", "-c", "tiny.yaml", "--trainer.max_steps", "2000", "--validate_every", "null"], 5000)
     assert done.returncode == 2, done.stderr
     assert "cannot be written (File too large); make room" in done.stderr
     assert "Traceback" not in done.stderr
-    done = limited(["fit", "-c", "tiny.yaml", "--name", "other"], 1000)
+    done = run_limited(["fit", "-c", "tiny.yaml", "--name", "other"], 1000)
     assert done.returncode == 2, done.stderr
     assert "runs/other/0/config.yaml cannot be written (File too large); make room" in done.stderr
     assert list_names("runs") == {"tiny"}
@@ -193,7 +193,7 @@ def test_whatever_file_is_too_large_is_told(fresh):
 def test_predictions_that_cannot_be_written_leave_the_file_before(trained):
     Path("out.jsonl").write_text("before\n")
     predict = ["predict", "-c", "runs/tiny/0/config.yaml", "--ckpt_path", "last"]
-    done = limited([*predict, "--data.predict_prompts", "prompts.txt", "--output", "out.jsonl"], size=100)
+    done = run_limited([*predict, "--data.predict_prompts", "prompts.txt", "--output", "out.jsonl"], size=100)
     assert done.returncode == 2, done.stderr
     assert "--output out.jsonl cannot be written (File too large)" in done.stderr
     assert Path("out.jsonl").read_text() == "before\n"
@@ -203,22 +203,22 @@ def test_predictions_that_cannot_be_written_leave_the_file_before(trained):
 def test_a_run_folder_that_cannot_be_written(trained, capsys, monkeypatch):
     error = OSError(errno.EROFS, os.strerror(errno.EROFS))
     monkeypatch.setattr("tempfile.TemporaryFile", Mock(side_effect=error))
-    before = contents()
+    before = read_contents()
     assert main(["fit", "-c", "runs/tiny/0/config.yaml", "--ckpt_path", "last", "--trainer.max_steps", "8"]) == 2
     sentence = "the run folder runs/tiny/0 cannot be written (Read-only file system); make it writable, or start"
     assert sentence in capsys.readouterr().err
     assert main(["fit", "-c", "tiny.yaml", "--name", "other"]) == 2
     assert "the run folder runs/other/0 cannot be written" in capsys.readouterr().err
-    assert contents() == before
+    assert read_contents() == before
     assert list_names("runs") == {"tiny"}
 
 
 def test_a_run_that_cannot_be_written_can_be_measured(trained):
-    before = contents()
-    done = limited(["validate", "-c", "runs/tiny/0/config.yaml", "--ckpt_path", "last"], size=10)
+    before = read_contents()
+    done = run_limited(["validate", "-c", "runs/tiny/0/config.yaml", "--ckpt_path", "last"], size=10)
     assert done.returncode == 0, done.stderr
     assert "config.validate.0.yaml cannot be written (File too large)" in done.stderr
-    assert contents() == before
+    assert read_contents() == before
 
 
 def test_a_checkpoint_damaged_within_is_told(trained, capsys):
@@ -235,24 +235,24 @@ def test_a_checkpoint_damaged_within_is_told(trained, capsys):
 
 
 def test_where_weights_come_from_is_said_once(trained, capsys):
-    before = contents()
+    before = read_contents()
     last = "runs/tiny/0/checkpoints/last.ckpt"
     assert main(["fit", "-c", "tiny.yaml", "--init_from", "runs/tiny", "--ckpt_path", last]) == 2
     assert "both say where the weights come from; give one" in capsys.readouterr().err
     assert main(["fit", "--init_from", "runs/tiny", "--ckpt_path", "last"]) == 2
     assert "with both, give -c FILE or leave one of them away" in capsys.readouterr().err
-    assert contents() == before
+    assert read_contents() == before
 
 
 def test_a_run_is_trained_by_one_command_at_a_time(trained, capsys, monkeypatch):
     monkeypatch.setattr(run_folder, "ORPHANS", 0.1)
     resume = ["fit", "-c", "runs/tiny/0/config.yaml", "--ckpt_path", "last", "--trainer.max_steps", "8"]
-    before = contents()
+    before = read_contents()
     with FileLock("runs/tiny/0/.lock"):
         assert main(resume) == 2
         assert "the run runs/tiny/0 is being trained by another process" in capsys.readouterr().err
     Path("runs/tiny/0/.lock").unlink(missing_ok=True)
-    assert contents() == before
+    assert read_contents() == before
     assert main(resume) == 0
     assert ".lock" not in list_names("runs/tiny/0")
 
@@ -271,7 +271,7 @@ def test_what_a_killed_run_leaves_running_is_waited_for(tmp_path):
 
 
 def test_a_run_that_was_stopped_does_not_say_that_it_is_done(fresh):
-    # It would be said of a validation that it was stopped there.
+    # A validation stopped there has another message.
     options = ["--trainer.max_steps", "1000000", "--validate_every", "1000000", "--checkpoint_every", "2"]
     started = warm.Command(["fit", "-c", "tiny.yaml", *options], stderr="told.txt")
     last, deadline = Path("runs/tiny/0/checkpoints/last.ckpt"), time.monotonic() + 60

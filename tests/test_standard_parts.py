@@ -12,7 +12,7 @@ from lightning_xt.commands.trainer.command_line import CommandLine
 
 
 @pytest.fixture
-def trainer_of(fresh, monkeypatch, capsys):
+def build_trainer(fresh, monkeypatch, capsys):
     """Return the Trainer that fit would run with some options, and the config that it shows."""
 
     def build(*options):
@@ -26,7 +26,7 @@ def trainer_of(fresh, monkeypatch, capsys):
     return build
 
 
-def parts(trainer, model):
+def list_parts(trainer, model):
     model.trainer = trainer
     given = [*trainer.callbacks, *model.configure_callbacks(), trainer.strategy.checkpoint_io]
     return {type(each).__name__ for each in given}
@@ -37,7 +37,7 @@ def test_the_config_shows_all_that_runs(trainer_of):
     shown = set(re.findall(r"\w+(?=\n|$)", yaml.safe_dump(config["standard"])))
     # These have options without a class.
     shown |= {name.title().replace("_", "") for name in ("sample_text", "non_finite", "inference") if name in config}
-    running = parts(trainer, model)
+    running = list_parts(trainer, model)
     assert running <= shown
     assert {"ExactResume", "RestoreTrainedWeights", "BestCheckpoint", "AtomicCheckpointIO", "NonFinite"} <= running
 
@@ -45,10 +45,10 @@ def test_the_config_shows_all_that_runs(trainer_of):
 def test_each_is_switched_off_by_null(trainer_of):
     trainer, model, config = trainer_of()
     names = [name for name in config["standard"] if name not in ("tensor_board", "metrics_file")]
-    before = parts(trainer, model)
+    before = list_parts(trainer, model)
     trainer, model, config = trainer_of(*(f"--standard.{name}=null" for name in names))
     assert config["standard"] | dict.fromkeys(names) == config["standard"]
-    assert parts(trainer, model) == {"SampleText", "NonFinite", "Inference", "TorchCheckpointIO"}
+    assert list_parts(trainer, model) == {"SampleText", "NonFinite", "Inference", "TorchCheckpointIO"}
     assert len(before) > 12
 
 
@@ -64,5 +64,5 @@ def test_a_run_without_loggers_and_speed(fresh):
 
 def test_one_is_replaced(trainer_of):
     trainer, model, _ = trainer_of("--standard.progress_bar", "TQDMProgressBar", "--trainer.enable_progress_bar=true")
-    assert "TQDMProgressBar" in parts(trainer, model)
-    assert "StepProgressBar" not in parts(trainer, model)
+    assert "TQDMProgressBar" in list_parts(trainer, model)
+    assert "StepProgressBar" not in list_parts(trainer, model)

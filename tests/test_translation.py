@@ -23,7 +23,7 @@ BEST = ["-c", f"{RUN}/config.yaml", "--ckpt_path", "best"]
 
 @pytest.fixture
 def trained(finished_pairs, tmp_path, monkeypatch):
-    """A copy of it, which is the current folder."""
+    """Return a copy of the run of pairs, as the current folder."""
     folder = shutil.copytree(finished_pairs, tmp_path / "trained")
     monkeypatch.chdir(folder)
     return folder
@@ -38,7 +38,7 @@ def fresh(tmp_path, monkeypatch):
 
 
 def forget_training():
-    """What a translation has no need of."""
+    """Delete the files that a translation does not need."""
     for name in ("pairs.en", "pairs.de", f"{RUN}/source_tokenizer.json", f"{RUN}/target_tokenizer.json"):
         Path(name).unlink()
 
@@ -113,13 +113,13 @@ def test_every_line_of_a_source_has_a_line_of_its_own(trained, capsys):
     lines = Path("out.de").read_bytes().removesuffix(b"\n").split(b"\n")
     assert len(lines) == len(LINES)
     assert [number for number, line in enumerate(lines) if not line] == [1, 2, 3]
-    # As the module itself answers.
+    # The module answers the same.
     model = Seq2Seq.load_from_checkpoint(f"{RUN}/checkpoints/best.ckpt", weights_only=True).eval()
     for line, answer in zip(LINES, lines, strict=True):
         text = line.decode("utf-8", "ignore") if b"\xff" not in line else ""
         (expected,) = model.predict_step([{"id": 0, "text": text, "problem": None}], 0)
         assert answer.decode() == expected["text"].replace("\n", " ").replace("\r", " ")
-    # Line ends of other systems, and none at the end.
+    # Line ends of other systems, and no line end at the end.
     Path("new.en").write_bytes(b"\r\n".join(LINES))
     assert main([*predict, "windows.de"]) == 0
     assert Path("windows.de").read_bytes() == Path("out.de").read_bytes()
@@ -137,7 +137,7 @@ def test_every_line_of_a_source_has_a_line_of_its_own(trained, capsys):
 
 
 def score(model, text):
-    """Log-probability of the answer that is found without a cache, token by token."""
+    """Return the log-probability of the greedy translation, token by token without a cache."""
     src = torch.tensor([[*model.source_tokenizer.encode(text), 2]])
     ids, total = [1], 0.0
     with torch.no_grad():
@@ -209,7 +209,7 @@ def test_info_knows_both_sides(trained, capsys):
 
 
 def bad_input(name):
-    """Options of a fit that cannot be."""
+    """Return invalid options of a fit."""
     if name == "lines":
         with open("pairs.de", "a") as file:
             file.write("zuviel\n")

@@ -1,4 +1,4 @@
-"""Checkpoints that cannot be written: the one before is still there, and is found."""
+"""Checkpoints that cannot be written: the one before survives, and is found."""
 
 import ast
 import contextlib
@@ -34,34 +34,34 @@ def content(step):
 
 @pytest.fixture
 def last(tmp_path):
-    """A checkpoint of step 1."""
+    """Write a checkpoint of step 1."""
     file = tmp_path / "run" / "last.ckpt"
     AtomicCheckpointIO().save_checkpoint(content(1), file)
     return file
 
 
-def intact(last):
+def assert_intact(last):
     assert Checkpoint(last).step == 1
     assert torch.equal(Checkpoint(last).weights["weight"], torch.ones(250_000))
     return [file.name for file in last.parent.iterdir()] == ["last.ckpt"]
 
 
-def refused(last, said):
+def assert_refused(last, said):
     with pytest.raises(OSError, match=said) as raised:
         AtomicCheckpointIO().save_checkpoint(content(2), last)
     sentence = explain_error(raised.value)
     assert sentence is not None
     assert f"{last} is unchanged; make room, or make the folder writable, then resume with" in sentence
-    assert intact(last)
+    assert assert_intact(last)
 
 
 def test_a_full_disk(last, monkeypatch):
-    """The system refuses what goes beyond a size, here as it does where a disk ends."""
+    """A file beyond a size limit is refused, as on a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (MB // 2, before[1]))
     try:
-        refused(last, r"cannot be written \(File too large\)")
+        assert_refused(last, r"cannot be written \(File too large\)")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, ignored)
@@ -70,7 +70,7 @@ def test_a_full_disk(last, monkeypatch):
 def test_a_disk_without_room_is_not_begun_with(last, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: Disk(9 * MB, 9 * MB, MB - 1))
     monkeypatch.setattr(torch, "save", None)
-    refused(last, r"cannot be written \(it takes 1\.0 MB, and there is room for 1\.0 MB\)")
+    assert_refused(last, r"cannot be written \(it takes 1\.0 MB, and there is room for 1\.0 MB\)")
 
 
 def test_the_next_that_will_not_fit_is_told_once(last, monkeypatch):
@@ -87,13 +87,13 @@ def test_the_next_that_will_not_fit_is_told_once(last, monkeypatch):
 def test_a_folder_that_may_not_be_written(last):
     last.parent.chmod(0o555)
     try:
-        refused(last, r"cannot be written \(Permission denied\)")
+        assert_refused(last, r"cannot be written \(Permission denied\)")
     finally:
         last.parent.chmod(0o755)
 
 
 def test_a_folder_that_refuses_a_file(last, monkeypatch):
-    """As a read-only disk does, root or not."""
+    """A folder may refuse a file even for root, as a read-only disk does."""
 
     def refuse(path, *args):
         raise OSError(30, "Read-only file system", str(path))
@@ -102,11 +102,11 @@ def test_a_folder_that_refuses_a_file(last, monkeypatch):
         patch.setattr("builtins.open", refuse)
         with pytest.raises(OSError, match=r"cannot be written \(Read-only file system\); .*is unchanged"):
             AtomicCheckpointIO().save_checkpoint(content(2), last)
-    assert intact(last)
+    assert assert_intact(last)
 
 
 def write_slowly(last, begun):
-    """Stands still in the middle of a file."""
+    """Save a checkpoint, and stop in the middle of the file."""
     save = torch.save
 
     def half(checkpoint, out):
@@ -130,8 +130,8 @@ def test_a_process_that_is_killed_while_it_saves(last):
     assert child.exitcode == -signal.SIGKILL
     part = last.with_name(".last.ckpt.part")
     assert part.is_file()
-    assert not intact(last)
-    # What it left is in nobody's way.
+    assert not assert_intact(last)
+    # Its unfinished file disturbs nothing.
     AtomicCheckpointIO().save_checkpoint(content(3), last)
     assert Checkpoint(last).step == 3
     assert not part.exists()
@@ -166,7 +166,7 @@ class Tiny(LightningModule):
 )
 @pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:.*number of training batches")
 def test_a_run_whose_checkpoints_will_not_fit_is_told_when_it_begins(keep, free, told, tmp_path, monkeypatch):
-    """A checkpoint takes 3 MB: weights and two means. One is there when the next is written."""
+    """A run warns before its checkpoints of 3 MB (weights and two means), of which two exist while one is written."""
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: Disk(99 * MB, 0, free * MB))
     trainer = Trainer(
         max_steps=1,
@@ -181,19 +181,19 @@ def test_a_run_whose_checkpoints_will_not_fit_is_told_when_it_begins(keep, free,
             DiskSpaceCheck(keep),
         ],
     )
-    with warned(told, keep) as found:
+    with expect_warning(told, keep) as found:
         trainer.fit(Tiny(), torch.utils.data.DataLoader(torch.ones(4, 1000), batch_size=2))
     assert (found is not None) == told
 
 
-def warned(told, keep):
+def expect_warning(told, keep):
     count = 2 + keep
     wanted = rf"/runs/0 has room for .* will take about {3 * count}\.0 MB, {count} of 3\.0 MB, .* included: make room"
     return pytest.warns(UserWarning, match=wanted) if told else contextlib.nullcontext()
 
 
 def test_all_that_is_loaded_is_plain_values():
-    """Nothing in the package unpickles what could run code."""
+    """The package unpickles nothing that could run code."""
     calls = 0
     for path in Path(lightning_xt.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -202,5 +202,5 @@ def test_all_that_is_loaded_is_plain_values():
                 assert {each.arg: ast.unparse(each.value) for each in node.keywords}.get("weights_only") == "True", path
             if isinstance(node, ast.Attribute) and ast.unparse(node) == "torch.load":
                 calls -= 1
-    # Called where it is named, and nowhere handed on.
+    # The function is called where it is named, and never passed on.
     assert calls == 0

@@ -1,4 +1,4 @@
-"""Models that are called, and trained by a plain Trainer on loaders of other data."""
+"""Models called directly, and trained by a plain Trainer on custom loaders."""
 
 from types import SimpleNamespace
 
@@ -18,7 +18,7 @@ VOCAB = {"source": 11, "target": 13, "pad": 0, "start": 1, "end": None}
 
 
 def randomize(model):
-    """Heads and outputs begin at zero, which would hide what they are given."""
+    """Randomize a model: heads and outputs begin at zero, which would hide their inputs."""
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     return model
@@ -100,7 +100,7 @@ def test_a_plain_trainer_trains_and_validates_a_language_model():
     assert trainer.global_step == 4
     expected = model.eval()(tokens).item()
     assert trainer.callback_metrics["val/loss"].item() == pytest.approx(expected, rel=1e-6)
-    # A loader of bare tensors does as well.
+    # A loader of plain tensors works too.
     metrics = trainer.validate(model, DataLoader(tokens, 5), verbose=False)[0]
     assert metrics["val/loss"] == pytest.approx(expected, rel=1e-6)
 
@@ -113,7 +113,7 @@ def test_a_plain_trainer_trains_and_validates_a_translator(parts):
     metrics = trainer.callback_metrics
     assert metrics["val/loss"].item() == pytest.approx(model.eval()(*data.tensors).item(), rel=1e-6)
     assert 0 <= metrics["val/exact_match"] <= 1
-    # Every row was decoded, and the first ones are shown.
+    # Every row is decoded, and the first ones are shown.
     assert [pair.number for pair in model._scores.pairs] == [0, 1, 2, 3]
     assert model._scores.sums[3] == 6
 

@@ -23,7 +23,7 @@ from lightning_xt.training.language_model import LanguageModel
 from lightning_xt.training.loggers.metrics_file import MetricsFile
 from lightning_xt.training.loggers.tensor_board import TensorBoard
 
-# Lightning calls what version 5 of jsonargparse removes; we require an earlier one.
+# Lightning calls functions that version 5 of jsonargparse removes; we require an earlier one.
 
 
 def test_tensorboard_shows_metrics_and_samples(folder):
@@ -44,7 +44,7 @@ def test_tensorboard_shows_metrics_and_samples(folder):
 @pytest.mark.parametrize(
     ("legs", "shown"),
     [
-        # A leg that is killed before it saves, one that goes back and is stopped in a validation, one that makes it up.
+        # The run is killed before it saves, resumed, stopped in a validation, and resumed with that validation.
         ([(None, {50: 1.0}), (41, {49: 2.0}), (51, {50: 3.0})], [(49, 2.0), (50, 3.0)]),
         ([(None, {50: 1.0}), (51, {50: 2.0})], [(50, 1.0)]),
         ([(None, {50: 1.0}), (41, {50: 2.0}), (51, {50: 3.0})], [(50, 2.0)]),
@@ -109,7 +109,7 @@ def test_a_metrics_file_grows_at_its_end(tmp_path):
     logger = MetricsFile(tmp_path)
 
     def log(step, **metrics):
-        """Whether the file was written anew."""
+        """Log metrics, and return whether the file was written again."""
         before = file.stat().st_ino if file.exists() else None
         with file.open("rb") if file.exists() else nullcontext():  # keeps the number from being taken again
             logger.log_metrics(metrics, step)
@@ -126,7 +126,7 @@ def test_a_metrics_file_grows_at_its_end(tmp_path):
     assert not log(4, val=7.0)
     lines = ["step,loss,val", "0,0.0,", "1,1.5,9.0", "2,2.0,8.0", "3,3.0,", "4,,7.0"]
     assert file.read_text().splitlines() == lines
-    # A row that a crash cut off is no row.
+    # A row that a crash cut off does not count.
     with file.open("a") as cut:
         cut.write("5")
     logger = MetricsFile(tmp_path, 9)
@@ -182,7 +182,7 @@ def test_throughput_is_measured_once_a_step(monkeypatch):
             callback.on_validation_start(trainer, module)
             callback.on_validation_end(trainer, module)
         callback.on_train_batch_end(trainer, module, None, torch.zeros(2, 5), 0)
-    # The clock counts its readings, of which validation takes two and so has a second for itself.
+    # The clock counts its readings, and validation takes two, so one second.
     assert all(0 < memory < 100 for memory in logged.pop("peak_memory_gb"))
     assert logged == {"tokens_per_second": [16.0, 8.0], "step_ms": [1000.0, 2000.0], "data_wait": [0.25, 0.125]}
     logged["peak_memory_gb"] = []

@@ -21,7 +21,7 @@ import_submodules(lightning_xt)
 MODELS = {"LanguageModel": LanguageModel, "Seq2Seq": Seq2Seq}
 
 
-def parser_of(kind: type[ArgumentParser]) -> Any:
+def make_parser(kind: type[ArgumentParser]) -> Any:
     parser = kind(exit_on_error=False)
     parser.add_subclass_arguments(LightningModule, "model", skip={"vocab"})
     return parser
@@ -31,7 +31,7 @@ def plain(parser: Any, args: list[str]) -> dict[str, Any]:
     return parser.parse_args(args).model.as_dict()
 
 
-def nullable(options: dict[str, Any], slot: str = "") -> Iterator[str]:
+def find_nullable(options: dict[str, Any], slot: str = "") -> Iterator[str]:
     """Yield the options of a class, and of the classes in it, that may be null."""
     module, _, name = options["class_path"].rpartition(".")
     hints = typing.get_type_hints(getattr(importlib.import_module(module), name).__init__)
@@ -39,7 +39,7 @@ def nullable(options: dict[str, Any], slot: str = "") -> Iterator[str]:
         if option in hints and _takes_none(hints[option]):
             yield f"{slot}{option}"
         if isinstance(value, dict) and "class_path" in value:
-            yield from nullable(value, f"{slot}{option}.")
+            yield from find_nullable(value, f"{slot}{option}.")
 
 
 def at(options: dict[str, Any], slot: str) -> Any:
@@ -62,7 +62,7 @@ def test_null_on_the_command_line_is_null_in_every_slot(model):
 
 def test_what_is_set_to_null_can_be_set_again():
     slot = "--model.decoder.attention.position"
-    options = plain(parser_of(ConfigParser), ["--model", "LanguageModel", slot, "null", slot, "ALiBi"])
+    options = plain(make_parser(ConfigParser), ["--model", "LanguageModel", slot, "null", slot, "ALiBi"])
     assert at(options, "decoder.attention.position")["class_path"].endswith("ALiBi")
 
 
@@ -70,7 +70,7 @@ def test_what_is_set_to_null_can_be_set_again():
 @pytest.mark.parametrize("model", ["LanguageModel"])
 def test_it_parses_as_its_base_does(model, args):
     args = ["--model", model, *args]
-    assert plain(parser_of(ConfigParser), args) == plain(parser_of(ArgumentParser), args)
+    assert plain(make_parser(ConfigParser), args) == plain(make_parser(ArgumentParser), args)
 
 
 def test_it_parses_each_nested_class_a_few_times_only(monkeypatch):
@@ -82,18 +82,18 @@ def test_it_parses_each_nested_class_a_few_times_only(monkeypatch):
 
     monkeypatch.setattr(ArgumentParser, "validate", validate)
     for kind in calls:
-        plain(parser_of(kind), ["--model", "LanguageModel"])
+        plain(make_parser(kind), ["--model", "LanguageModel"])
     assert calls[ConfigParser] < calls[ArgumentParser] / 5
 
 
 def test_a_second_parse_knows_nothing_of_the_first():
-    parser = parser_of(ConfigParser)
+    parser = make_parser(ConfigParser)
     slot = "--model.decoder.attention.position"
     with pytest.raises(ArgumentError, match="BornLater"):
         plain(parser, ["--model", "LanguageModel", slot, "BornLater"])
 
     class BornLater(Position):
-        """A position that the first parse could not know."""
+        """Position that is defined after the first parse."""
 
     found = plain(parser, ["--model", "LanguageModel", slot, f"{__name__}.Position"])
     assert at(found, "decoder.attention.position")["class_path"] == "lightning_xt.nn.positions.base.Position"
@@ -105,4 +105,4 @@ def test_a_second_parse_knows_nothing_of_the_first():
 @pytest.mark.parametrize("args", [["--mod", "LanguageModel"], ["--model.decoder.dept", "3"]])
 def test_it_knows_no_abbreviations(args):
     with pytest.raises(ArgumentError, match=r"unrecognized arguments|not accepted"):
-        plain(parser_of(ConfigParser), ["--model", "LanguageModel", *args])
+        plain(make_parser(ConfigParser), ["--model", "LanguageModel", *args])

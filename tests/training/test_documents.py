@@ -1,4 +1,4 @@
-"""Documents that share a row are read as if each stood alone."""
+"""Documents in one row are read as if each had a row."""
 
 import pytest
 import torch
@@ -47,7 +47,7 @@ def test_the_loss_of_a_row_is_that_of_its_documents(data):
     expected = sum(network.loss(row) * count for row, count in zip(alone, counts, strict=True)) / sum(counts)
     assert sum(counts) == packed.shape[1] - 1
     assert torch.isclose(apart, expected, atol=1e-12)
-    # The vocabulary decides: without a separator the same row is one text.
+    # Without a separator in the vocabulary, the row is one text.
     joined = model({**data.vocab, "separator": None})
     joined.load_state_dict(network.state_dict())
     assert not torch.isclose(joined.loss(packed), expected, atol=1e-6)
@@ -75,7 +75,7 @@ def test_forgetting_and_documents_go_together(data):
 
 
 class Scripted(torch.nn.Module):
-    """Continues any prompt with given ids, and keeps what it was given."""
+    """Model that continues any prompt with given ids, and records its inputs."""
 
     max_length = None
     vocab_size = 256
@@ -93,8 +93,8 @@ class Scripted(torch.nn.Module):
         return torch.nn.functional.one_hot(torch.tensor([[self.ids.pop(0)]]), 256).double()
 
 
-def continued(network, tokenizer, prompt, sampling):
-    """The ids that follow a prompt, up to the end of the text or the length asked for."""
+def continue_prompt(network, tokenizer, prompt, sampling):
+    """Return the ids that follow a prompt, up to the end of the text or `max_new_tokens`."""
     completer = TextCompleter(network, tokenizer, torch.device("cpu"))
     drawn = completer.open_session(sampling).stream_tokens([completer.build_request(prompt, sampling)])
     return (each.token for each in drawn if each.token != tokenizer.end)
@@ -103,19 +103,21 @@ def continued(network, tokenizer, prompt, sampling):
 def test_a_text_begins_with_the_separator_and_ends_before_it():
     network = Scripted([*b"ab", SEPARATOR, *b"cd"]).train()
     sampling = GenerationOptions(max_new_tokens=5, temperature=0)
-    assert bytes(continued(network, Bytes(separator=SEPARATOR), "x", sampling)) == b"ab"
+    assert bytes(continue_prompt(network, Bytes(separator=SEPARATOR), "x", sampling)) == b"ab"
     assert network.given == [SEPARATOR, *b"xab"]
     assert network.training
     network = Scripted([*b"ab", SEPARATOR, *b"cd"])
-    assert bytes(continued(network, Bytes(), "x", sampling)) == b"ab\xffcd"
+    assert bytes(continue_prompt(network, Bytes(), "x", sampling)) == b"ab\xffcd"
     assert network.given == [*b"xab", SEPARATOR, *b"c"]
 
 
 def test_a_text_can_be_drawn_from_nothing():
     network = Scripted(b"abc")
     assert (
-        bytes(continued(network, Bytes(separator=SEPARATOR), "", GenerationOptions(max_new_tokens=3, temperature=0)))
+        bytes(
+            continue_prompt(network, Bytes(separator=SEPARATOR), "", GenerationOptions(max_new_tokens=3, temperature=0))
+        )
         == b"abc"
     )
     with pytest.raises(ValueError, match="the prompt is empty"):
-        next(continued(network, Bytes(), "", GenerationOptions(max_new_tokens=3)))
+        next(continue_prompt(network, Bytes(), "", GenerationOptions(max_new_tokens=3)))

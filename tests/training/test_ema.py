@@ -36,7 +36,7 @@ def fit(model, *callbacks, steps=6, ckpt_path=None, **options):
 
 
 class Watch(Callback):
-    """Remembers the weights after each step, and in the validations."""
+    """Callback that records the weights after each step, and in the validations."""
 
     def __init__(self):
         self.steps, self.seen = [], []
@@ -56,7 +56,7 @@ def flat(state):
 
 
 def averages(steps, decay, start=0):
-    """The average after each step, by hand."""
+    """Compute the average after each step, by hand."""
     found = [step.clone() for step in steps[: start + 1]]
     for step in steps[start + 1 :]:
         found.append(found[-1] * decay + step * (1 - decay))
@@ -95,7 +95,7 @@ def test_before_it_begins_the_weights_are_seen(folder):
 
 
 class Saving(Callback):
-    """Saves wherever a checkpoint could be saved."""
+    """Callback that saves at every hook that may save a checkpoint."""
 
     def on_train_batch_end(self, trainer, *_):
         if trainer.global_step == 4:
@@ -155,7 +155,7 @@ def test_a_second_fit_begins_anew(folder):
 
 
 @pytest.mark.filterwarnings("ignore:.*callbacks used to create the checkpoint need to be provided")
-# Lightning warns of any module that can share out its weights, whether it does or not.
+# Lightning warns of any module that can shard its weights, used or not.
 @pytest.mark.filterwarnings("ignore:.*WeightAveraging doesn't support sharding model layers")
 def test_a_checkpoint_of_lightnings_average_goes_on(folder):
     fit(build(), EMAWeightAveraging(decay=0.7, use_buffers=False), Saving(), Stopping())
@@ -208,7 +208,7 @@ def test_through_the_command_line(trained, capsys):
     assert torch.equal(flat(last["current_model_state"]), flat(plain))
     assert torch.equal(flat(best["state_dict"]), flat(last["state_dict"]))
     assert not torch.equal(flat(last["state_dict"]), flat(plain))
-    # With the callback, which is in the run's config, and without.
+    # With the callback of the run's config, and without it.
     for options in ([], ["--trainer.callbacks=null"]):
         assert main(["validate", "-c", f"{run}/config.yaml", "--ckpt_path", "best", *options]) == 0
         assert capsys.readouterr().out.splitlines()[-1] == measured

@@ -1,4 +1,4 @@
-"""Steps without a finite loss or gradient, memory and disk that are too small."""
+"""Steps without a finite loss or gradient, and too little memory or disk space."""
 
 import json
 import os
@@ -40,7 +40,7 @@ QUIET = {
 
 
 class Broken(Callback):
-    """Makes the gradient of some batches, numbered over the run, no finite number."""
+    """Callback that makes the gradients of some batches, numbered over the run, NaN or another value."""
 
     def __init__(self, *batches, value=float("nan")):
         self.batches, self.value = batches, value
@@ -51,7 +51,7 @@ class Broken(Callback):
 
 
 class Watched(Callback):
-    """What a step could have changed, after each batch."""
+    """Callback that records weights and optimizer state after each batch."""
 
     def __init__(self):
         self.states, self.batches, self.counts = [], [], []
@@ -99,8 +99,8 @@ def fit(*callbacks, trained=None, steps=4, **options):
     return trainer
 
 
-def lose(trained, *batches, value=float("nan")):
-    """Has some batches, numbered from 0, a loss that is no finite number, though its gradient would be one."""
+def spoil_losses(trained, *batches, value=float("nan")):
+    """Make the loss of some batches, numbered from 0, non-finite, with a finite gradient."""
     step, count = trained.training_step, iter(range(10**6))
     trained.training_step = lambda *args: step(*args) + (value if next(count) in batches else 0.0)
     return trained
@@ -129,14 +129,14 @@ def test_a_step_without_a_finite_gradient_changes_nothing(optimizer, clip, folde
 @pytest.mark.parametrize("value", [float("nan"), float("-inf")])
 def test_a_loss_that_is_no_finite_number_counts_though_its_gradient_is_one(value, folder):
     watched = Watched()
-    fit(watched, trained=lose(model(), 1, value=value))
+    fit(watched, trained=spoil_losses(model(), 1, value=value))
     assert all(watched.same(0, 1))
     assert watched.counts == [0, 1, 1, 1]
 
 
 @pytest.fixture
 def unwritten_is_nan():
-    """Memory that is not written holds no finite numbers, instead of some by chance."""
+    """Fill uninitialized memory with NaN instead of numbers by chance."""
     torch.use_deterministic_algorithms(True)
     yield
     torch.use_deterministic_algorithms(False)
@@ -166,24 +166,24 @@ def test_any_batch_of_a_step_leaves_it_out(bad, folder):
 
 
 def test_steps_that_are_not_left_out_are_what_they_were(folder):
-    """With a guard that cannot act, the same weights bit for bit."""
+    """Steps that are not skipped give the same weights bit for bit as without a guard."""
     first, second = Watched(), Watched()
     torch.manual_seed(0)
     fit(first, trained=model())
     torch.manual_seed(0)
-    fit(second, trained=lose(model()), gradient_clip_val=None)
+    fit(second, trained=spoil_losses(model()), gradient_clip_val=None)
     assert all(torch.equal(*pair) for pair in zip(first.states[-1], second.states[-1], strict=True))
 
 
 class Stopped(Callback):
-    """Where and when a run stopped."""
+    """Callback that records the exception and the step at which a run stopped."""
 
     def on_exception(self, trainer, pl_module, exception):
         self.step = trainer.global_step
 
 
 def run(tmp_path, *callbacks, **options):
-    """A run with a folder, which stops; its folder and what it says."""
+    """Fit with a folder until the run stops, and return the folder and the message."""
     folder = RunFolder(tmp_path / "runs", None, lambda file: file.touch(), ())
     with pytest.raises(ValueError, match="was not finite in") as raised:
         fit(*callbacks, folder, **options)
@@ -202,7 +202,7 @@ class Saved(Callback):
 )
 def test_too_many_in_a_row_stop_the_run(optimizer, saved, again, folder):
     stopped, watched = Stopped(), Watched()
-    trained = lose(model(optimizer), 1, 3, 4, 5, 6, 7, 8)
+    trained = spoil_losses(model(optimizer), 1, 3, 4, 5, 6, 7, 8)
     where, said = run(folder, NonFinite(3), stopped, watched, *saved, trained=trained, steps=20)
     assert stopped.step == 6
     assert said == (
@@ -214,9 +214,9 @@ def test_too_many_in_a_row_stop_the_run(optimizer, saved, again, folder):
 
 
 def test_it_is_found_where_it_is_next_looked_at(folder):
-    """A row that ended meanwhile counts too."""
+    """The limit is found at the next check, and a finished row of skipped steps counts."""
     stopped = Stopped()
-    trained = lose(model(), 2, 3, 4)
+    trained = spoil_losses(model(), 2, 3, 4)
     where, said = run(folder, NonFinite(3), stopped, trained=trained, steps=20, log_every_n_steps=8)
     assert stopped.step == 8
     assert "3 to 5, the limit" in said
@@ -225,13 +225,13 @@ def test_it_is_found_where_it_is_next_looked_at(folder):
 
 
 def test_at_the_end_it_is_looked_at_too(folder):
-    _, said = run(folder, NonFinite(3), trained=lose(model(), 1, 2, 3), steps=5, log_every_n_steps=1000)
+    _, said = run(folder, NonFinite(3), trained=spoil_losses(model(), 1, 2, 3), steps=5, log_every_n_steps=1000)
     assert "2 to 4, the limit" in said
 
 
 def test_what_stopped_a_run_can_be_served_again(folder):
     watched = Watched()
-    trained = lose(model(), *range(4, 20))
+    trained = spoil_losses(model(), *range(4, 20))
     where, _ = run(folder, NonFinite(2), watched, trained=trained, steps=20, accumulate_grad_batches=2)
     found = json.loads((where / "non_finite.json").read_text())
     assert found["steps"] == [
@@ -248,7 +248,7 @@ def test_what_stopped_a_run_can_be_served_again(folder):
 
 
 def test_other_data_are_not_taken_for_those_that_stopped_a_run(folder):
-    where, _ = run(folder, NonFinite(2), trained=lose(model(), *range(20)), steps=20)
+    where, _ = run(folder, NonFinite(2), trained=spoil_losses(model(), *range(20)), steps=20)
     file = where / "non_finite.json"
     (folder / "corpus.txt").write_text("other words than those before " * 30)
     with pytest.raises(
@@ -271,7 +271,7 @@ def data_hash():
 
 def test_without_a_limit_it_goes_on(folder):
     watched = Watched()
-    fit(NonFinite(None), watched, trained=lose(model(), *range(12)), steps=13)
+    fit(NonFinite(None), watched, trained=spoil_losses(model(), *range(12)), steps=13)
     assert watched.counts[-1] == 12
 
 
@@ -282,8 +282,8 @@ def test_a_limit_below_one(limit):
 
 
 def test_a_resumed_run_counts_on(folder):
-    """Stopped in the middle of a row, the total and the row go on."""
-    trainer = fit(NonFinite(3), trained=lose(model(), 0, 2, 3), steps=4)
+    """A resumed run continues the total and the row of skipped steps."""
+    trainer = fit(NonFinite(3), trained=spoil_losses(model(), 0, 2, 3), steps=4)
     trainer.save_checkpoint("four.ckpt", weights_only=False)
     stopped = Stopped()
     wanted = "in 3 optimizer steps in a row, 3 to 5, the limit"
@@ -291,7 +291,7 @@ def test_a_resumed_run_counts_on(folder):
         **QUIET | {"max_steps": 9, "max_epochs": -1, "log_every_n_steps": 1}, callbacks=[NonFinite(3), stopped]
     )
     with pytest.raises(ValueError, match=wanted):
-        trainer.fit(lose(model(), *range(9)), data(), ckpt_path="four.ckpt")
+        trainer.fit(spoil_losses(model(), *range(9)), data(), ckpt_path="four.ckpt")
     assert stopped.step == 5
     saved = torch.load("four.ckpt", weights_only=True)["callbacks"]["NonFinite"]
     assert saved == {"skipped": 3, "in_a_row": 2}
@@ -302,12 +302,12 @@ def test_a_module_has_a_guard_of_its_own(folder):
         **QUIET | {"max_steps": 30, "max_epochs": -1, "log_every_n_steps": 1, "use_distributed_sampler": False}
     )
     with pytest.raises(ValueError, match="in 10 optimizer steps in a row, 1 to 10, the limit"):
-        trainer.fit(lose(model(), *range(30)), data())
+        trainer.fit(spoil_losses(model(), *range(30)), data())
     assert trainer.global_step == 10
 
 
 class Scaled(MixedPrecision):
-    """float16 as on a GPU, with a scaler that works on a CPU."""
+    """Precision of float16 as on a GPU, with a scaler that works on a CPU."""
 
     def __init__(self):
         super().__init__("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=4.0))
@@ -316,7 +316,7 @@ class Scaled(MixedPrecision):
 @pytest.mark.parametrize(("callback", "counted"), [(Broken(1), 0), (None, 1)], ids=["gradient", "loss"])
 def test_in_float16_only_a_loss_is_a_fault(callback, counted, folder):
     watched = Watched()
-    trained = model("not fused") if callback else lose(model("not fused"), 1)
+    trained = model("not fused") if callback else spoil_losses(model("not fused"), 1)
     callbacks = [callback] if callback else []
     fit(*callbacks, watched, trained=trained, plugins=[Scaled()])
     assert all(watched.same(0, 1))
@@ -324,29 +324,31 @@ def test_in_float16_only_a_loss_is_a_fault(callback, counted, folder):
     assert watched.counts[-1] == counted
 
 
-# Nothing here changes what a sublayer gives in place.
+# Nothing here changes a sublayer's output in place.
 @pytest.mark.filterwarnings("ignore:FSDP2-wrapped module .* returned a view tensor")
 @pytest.mark.parametrize("strategy", [lambda: "ddp", FSDP2], ids=["DDP", "FSDP2"])
 def test_all_processes_leave_out_what_one_cannot_use(strategy, folder):
-    """A loss that is no finite number in the first of two processes; its gradient would be one."""
+    """Both processes skip a step if the first has a non-finite loss with a finite gradient."""
 
     def trained():
         torch.manual_seed(0)
         module = model()
         if os.environ["LOCAL_RANK"] == "0":
-            lose(module, 1)
+            spoil_losses(module, 1)
         watched = Watched()
         options = QUIET | {"max_steps": 4, "max_epochs": -1, "log_every_n_steps": 1, "use_distributed_sampler": False}
         trainer = Trainer(**options, callbacks=[NonFinite(), watched], strategy=strategy(), devices=2)
         trainer.fit(module, data())
-        return [[_own(each) for each in state] for state in watched.states], [int(each) for each in watched.counts]
+        return [[_read_shard(each) for each in state] for state in watched.states], [
+            int(each) for each in watched.counts
+        ]
 
     for states, counts in run_in_processes(trained, 2, folder):
         assert counts == [0, 1, 1, 1]
         assert all(torch.equal(*pair) for pair in zip(states[0], states[1], strict=True))
-        # A share of a table may have no token that occurs.
+        # A shard of a table may have no token of the batch.
         assert not all(torch.equal(*pair) for pair in zip(states[1], states[2], strict=True))
 
 
-def _own(tensor):
+def _read_shard(tensor):
     return tensor.to_local().clone() if hasattr(tensor, "to_local") else tensor

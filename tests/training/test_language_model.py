@@ -35,7 +35,7 @@ QUIET = {
 @pytest.fixture(autouse=True)
 def _quiet():
     with warnings.catch_warnings():
-        # Lightning's: version 5 of jsonargparse, and loaders without a state, which ours do not need.
+        # Warnings of Lightning: of jsonargparse 5, and of loaders without a state, which ours do not need.
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         warnings.filterwarnings("ignore", message=".*resuming from a checkpoint that ended before.*")
         warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
@@ -99,7 +99,7 @@ def test_an_instance_does_not_load_a_checkpoint(folder):
 
 
 class Shouting(Bytes):
-    """A tokenizer that is not the default one."""
+    """Tokenizer that is not the default one."""
 
     def decode(self, ids):
         return super().decode(ids).upper()
@@ -255,7 +255,7 @@ def test_refuses_cuda_graphs_where_gradients_add_up(monkeypatch):
 def test_refuses_to_clip_what_a_fused_optimizer_scales_later():
     optimizer = {"class_path": "AdamW", "init_args": {"lr": 0.01, "fused": True}}
     model = LanguageModel.from_config({**CONFIG, "optimizer": optimizer, "schedule": None})
-    # Lightning does without the scaling on a CPU.
+    # On a CPU Lightning scales no losses.
     model.trainer = SimpleNamespace(precision="16-mixed", gradient_clip_val=0.5)
     with pytest.raises(
         ValueError, match=r"trainer\.gradient_clip_val is 0\.5, but in precision 16-mixed a fused AdamW"

@@ -1,4 +1,4 @@
-"""What we use of Lightning and jsonargparse without their promise: a release that takes it away fails here first."""
+"""Canary: private names of Lightning and jsonargparse that we use; a release without them fails here first."""
 
 import argparse
 import subprocess

@@ -36,8 +36,8 @@ def give_gradients(parameters, step):
         p.grad = torch.randn(p.shape, generator=generator, dtype=torch.float64).to(p.dtype)
 
 
-def by_hand(p, gradients, *, lr, momentum, nesterov, decay, steps, scale):
-    """Muon in plain formulas, a matrix at a time."""
+def compute_by_hand(p, gradients, *, lr, momentum, nesterov, decay, steps, scale):
+    """Compute Muon in plain formulas, a matrix at a time."""
     p, buffer = p.detach().clone(), torch.zeros_like(p)
     for gradient in gradients:
         buffer = momentum * buffer + (1 - momentum) * gradient
@@ -70,7 +70,7 @@ def test_steps_of_matrices_by_hand(rule, nesterov):
         optimizer.step()
     for number, (p, first) in enumerate(zip(mine, start, strict=True)):
         own = [each[number] for each in gradients]
-        expected = by_hand(first, own, **options, decay=0.2, steps=3, scale=SCALES[rule])
+        expected = compute_by_hand(first, own, **options, decay=0.2, steps=3, scale=SCALES[rule])
         torch.testing.assert_close(p.detach(), expected, rtol=1e-12, atol=1e-12)
 
 
@@ -78,7 +78,7 @@ def test_steps_of_matrices_by_hand(rule, nesterov):
 @pytest.mark.parametrize("nesterov", [True, False])
 @pytest.mark.parametrize("decay", [0.0, 0.3])
 def test_the_same_steps_as_torch(rule, nesterov, decay, monkeypatch):
-    # Torch's orthogonalizes in bfloat16 whatever the machine.
+    # Torch's Muon orthogonalizes in bfloat16 on any machine.
     monkeypatch.setattr("lightning_xt.training.optim.muon_adamw.choose_product_type", lambda _: torch.bfloat16)
     mine, theirs = matrices(), matrices()
     options = {"lr": 0.02, "momentum": 0.95, "nesterov": nesterov, "weight_decay": decay, "adjust_lr_fn": rule}
@@ -89,7 +89,7 @@ def test_the_same_steps_as_torch(rule, nesterov, decay, monkeypatch):
             give_gradients(parameters, step)
             optimizer.step()
     for p, other, first in zip(mine, theirs, start, strict=True):
-        # Of the way gone; three digits are what bfloat16 has.
+        # Relative to the update; bfloat16 has three digits.
         assert (p - other).norm() <= 0.02 * (other - first).norm()
 
 
@@ -313,7 +313,7 @@ CONFIG = {
 }
 
 
-def trained(processes=1, accumulate=1, batch_size=4):
+def train(processes=1, accumulate=1, batch_size=4):
     torch.manual_seed(0)
     model = LanguageModel.from_config(CONFIG).double()
     trainer = Trainer(
@@ -338,13 +338,13 @@ def trained(processes=1, accumulate=1, batch_size=4):
 
 
 def test_processes_and_accumulated_batches_change_nothing(folder):
-    whole, accumulated = trained(), trained(accumulate=2, batch_size=2)
+    whole, accumulated = train(), train(accumulate=2, batch_size=2)
     torch.testing.assert_close(accumulated, whole, rtol=0, atol=1e-9)
-    torch.testing.assert_close(trained(processes=2, batch_size=2), whole, rtol=0, atol=1e-9)
+    torch.testing.assert_close(train(processes=2, batch_size=2), whole, rtol=0, atol=1e-9)
 
 
 class Calls(TorchDispatchMode):
-    """Remembers which operations ran."""
+    """Mode that records the operations that ran."""
 
     def __init__(self):
         super().__init__()

@@ -71,7 +71,7 @@ def test_an_optimizer_of_sparse_gradients_is_refused_before_it_steps():
         build(torch.optim.SparseAdam, Decoder(11, dim=16, depth=1))
 
 
-def stepped(factory, groups):
+def make_step(factory, groups):
     model = Decoder(11, dim=16, depth=1)
     optimizer = factory(groups(model))
     model(torch.zeros(1, 3, dtype=torch.long)).square().sum().backward()
@@ -80,29 +80,29 @@ def stepped(factory, groups):
 
 
 def test_the_state_of_another_optimizer_is_refused():
-    state = stepped(torch.optim.AdamW, parameter_groups).state_dict()
+    state = make_step(torch.optim.AdamW, parameter_groups).state_dict()
     with pytest.raises(ValueError, match="not this command's MuonAdamW: it has amsgrad and no adjust_lr_fn; resume"):
         build(MuonAdamW, Decoder(11, dim=16, depth=1)).load_state_dict(state)
-    state = stepped(MuonAdamW, parameter_groups).state_dict()
+    state = make_step(MuonAdamW, parameter_groups).state_dict()
     with pytest.raises(ValueError, match="not this command's AdamW: it has adjust_lr_fn and no amsgrad; resume"):
         build(torch.optim.AdamW, Decoder(11, dim=16, depth=1)).load_state_dict(state)
 
 
 def test_the_state_of_another_model_is_refused():
-    state = stepped(torch.optim.AdamW, parameter_groups).state_dict()
+    state = make_step(torch.optim.AdamW, parameter_groups).state_dict()
     with pytest.raises(ValueError, match=r"optimizer has other parameters than this command's model, 1 in all, such"):
         build(torch.optim.AdamW, Decoder(11, dim=16, depth=1, head=TiedHead)).load_state_dict(state)
 
 
 def test_state_in_other_groups_is_taken_up():
-    """As versions did that knew no role of heads."""
+    """State in other groups is taken over, as earlier versions without a role of heads wrote it."""
 
-    def merged(model):
+    def merge(model):
         matrix, head, embedding, other = parameter_groups(model)
         params = sorted(matrix["params"] + head["params"], key=lambda pair: pair[0])
         return [{"params": params, "role": "matrix"}, embedding, other]
 
-    before = stepped(torch.optim.AdamW, merged)
+    before = make_step(torch.optim.AdamW, merge)
     after = build(torch.optim.AdamW, Decoder(11, dim=16, depth=1))
     after.load_state_dict(before.state_dict())
     assert [group["role"] for group in after.param_groups] == ["matrix", "head", "embedding", "other"]

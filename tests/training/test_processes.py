@@ -1,4 +1,4 @@
-"""Several processes do what one does: trained, measured, saved, resumed."""
+"""Several processes train, evaluate, save and resume as one does."""
 
 import contextlib
 import json
@@ -38,7 +38,7 @@ from lightning_xt.training.strategies.strategy_choice import check_strategy
 
 SHARED = [place for place, processes in PLACES.items() if processes > 1]
 SLOW = pytest.mark.slow
-# As the command line does.
+# The command line does this too.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*FSDP2-wrapped module .* returned a view tensor:UserWarning"),
     pytest.mark.filterwarnings("ignore:.*callbacks used to create the checkpoint need to be provided:UserWarning"),
@@ -48,15 +48,15 @@ TINY_DECODER = {"dim": 8, "depth": 1, "attention": {"heads": 2}}
 
 @pytest.fixture
 def inputs(tmp_path, monkeypatch):
-    """A folder with text and pairs, which is the current one."""
+    """Return a folder with text and pairs, as the current folder."""
     write_inputs(tmp_path)
     write_pairs(tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-def logged(run, names):
-    """What each batch logged under some names; a step of several batches logs with the last of them."""
+def read_logged(run, names):
+    """Read the values that each batch logged under some names; a step of several batches logs with the last."""
     return [{name: torch.tensor(batch[name]) for name in names if name in batch} for batch in run.steps]
 
 
@@ -80,41 +80,41 @@ def test_two_processes_train_as_one(inputs, kind, optimizer, accumulate):
     assert {*names} <= one.steps[-1].keys()
     for place in SHARED:
         shared = run(place)
-        # Numbers that are logged have 32 bits.
-        torch.testing.assert_close(logged(shared, names), logged(one, names), rtol=3e-7, atol=0)
+        # Logged numbers have 32 bits.
+        torch.testing.assert_close(read_logged(shared, names), read_logged(one, names), rtol=3e-7, atol=0)
         assert_close(shared.weights, one.weights)
         assert shared.optimizer["param_groups"] == one.optimizer["param_groups"]
         assert_close(shared.optimizer["state"], one.optimizer["state"])
         assert shared.seen == one.seen
-        # Each token counts once; answers are decoded by one process alone, because all of them are in one batch.
+        # Each token counts once; only one process decodes, because all pairs are in one batch.
         first, second = shared.metrics
         assert first == second and first.keys() == one.metrics[0].keys()
         assert first == pytest.approx(one.metrics[0], rel=3e-7)
 
 
 def test_shares_and_copies_are_bit_for_bit_the_same(inputs):
-    # Half of a sum is a sum of halves, and without clipping nothing else differs.
+    # Half of a sum equals the sum of halves, and without clipping nothing else differs.
     runs = [fit(inputs, place, clip=None, dtype=torch.float32) for place in SHARED]
     torch.testing.assert_close(runs[0].weights, runs[1].weights, rtol=0, atol=0)
-    # In 32 bits against one process: a batch of eight rows is summed in another order than two of four.
+    # With 32 bits against one process: a batch of eight rows is summed in another order than two of four.
     one = fit(inputs, "one", clip=None, dtype=torch.float32)
     torch.testing.assert_close(runs[0].weights, one.weights, rtol=0, atol=2e-5)
 
 
 def test_shards_train_with_compiled_blocks(inputs):
-    """In processes of their own: the run-time checks of shapes, which the tests switch on, cannot be traced."""
+    """Shards train in separate processes, because the run-time checks of shapes in the tests cannot be traced."""
     script = Path(__file__).parents[1] / "compiled_shards.py"
     environment = {**os.environ, "LIGHTNING_XT_NO_SHAPE_CHECKS": "1"}
     run = subprocess.run([sys.executable, script, inputs], env=environment, capture_output=True, text=True, check=False)
     assert run.returncode == 0 and "15 weights agree" in run.stdout, run.stdout + run.stderr
 
 
-def structure(value):
-    """The keys, shapes and types of a checkpoint."""
+def describe_structure(value):
+    """Return the keys, shapes and types of a checkpoint."""
     if isinstance(value, dict):
-        return {key: structure(each) for key, each in value.items()}
+        return {key: describe_structure(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [structure(each) for each in value]
+        return [describe_structure(each) for each in value]
     return (value.shape, value.dtype, value.device) if isinstance(value, torch.Tensor) else type(value)
 
 
@@ -138,7 +138,7 @@ def test_a_checkpoint_goes_on_anywhere(inputs, first, second, kind, optimizer):
     whole = {place: run(place, callbacks=[SavesHalfway(file)]) for place, file in files.items()}
     saved, expected = (torch.load(files[place], weights_only=True) for place in (first, "one"))
     for key in ("state_dict", "optimizer_states", "lr_schedulers"):
-        assert structure(saved[key]) == structure(expected[key]), key
+        assert describe_structure(saved[key]) == describe_structure(expected[key]), key
     goes_on = run(second, resume=files[first])
     assert_close(goes_on.weights, whole["one"].weights)
     assert_close(goes_on.optimizer["state"], whole["one"].optimizer["state"])
@@ -161,7 +161,7 @@ def test_shares_go_on_from_the_weights_beside_an_average(inputs):
 def test_every_variant_learns_from_its_share(tmp_path, name, build):
     def gradients():
         model = randomise(build)
-        share = share_of_rows()
+        share = select_half()
         if any(parameter.dim() == 0 for parameter in model.parameters()):
             return None
         tokens, inputs = example(4, 7)
@@ -181,14 +181,14 @@ def test_every_variant_learns_from_its_share(tmp_path, name, build):
         torch.testing.assert_close(shared, alone, rtol=1e-9, atol=1e-11)
 
 
-def share_of_rows():
-    """Which half of the rows is this process's; None where there is but one."""
+def select_half():
+    """Return the slice of this process's half of the rows; None with one process."""
     rank = os.environ.get("LOCAL_RANK")
     return None if rank is None else int(rank)
 
 
 def test_all_weights_of_a_tied_table_stay_one(inputs):
-    def shared():
+    def train_half():
         model, data = build_training("Seq2Seq", "AdamW", 2)
         strategy = FSDP2()
         trainer = Trainer(max_steps=3, strategy=strategy, devices=2, limit_val_batches=0, **QUIET)
@@ -205,7 +205,7 @@ def test_all_weights_of_a_tied_table_stay_one(inputs):
         own = [parameter.to_local().numel() for parameter in model.parameters()]
         return len(tables), sum(own), sum(parameter.numel() for parameter in model.parameters())
 
-    (tables, first, total), (_, second, _) = run_in_processes(shared, 2, inputs)
+    (tables, first, total), (_, second, _) = run_in_processes(train_half, 2, inputs)
     assert tables == 1
     assert first + second == total and abs(first - second) < total / 10
 
@@ -285,8 +285,8 @@ SENTENCES = {
 }
 
 
-def children_of(parent):
-    """The processes that one has started."""
+def find_children(parent):
+    """Return the children of a process."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
@@ -295,8 +295,8 @@ def children_of(parent):
     return found
 
 
-def ended(process):
-    """Whether a process runs no more, though nobody has asked for its exit code yet."""
+def has_ended(process):
+    """Return whether a process has ended, a zombie included."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except OSError:
@@ -327,13 +327,13 @@ def test_a_process_that_dies_ends_the_others(inputs, strategy, victim, capsys):
     with Path("err.txt").open("w") as err:
         first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=err, start_new_session=True)
     try:
-        # To start takes a busy machine its time.
+        # A busy machine starts slowly.
         wait_for(Path("runs/tiny/0/checkpoints/last.ckpt").is_file, 150)
-        (second,) = children_of(first.pid)
+        (second,) = find_children(first.pid)
         # Any step.
         time.sleep(random.random() / 2)
         os.kill((first.pid, second)[victim], signal.SIGKILL)
-        wait_for(lambda: ended(first.pid) and ended(second), 40)
+        wait_for(lambda: has_ended(first.pid) and has_ended(second), 40)
         assert first.wait() == (-signal.SIGKILL if victim == 0 else 1)
     finally:
         with contextlib.suppress(ProcessLookupError):
@@ -342,15 +342,15 @@ def test_a_process_that_dies_ends_the_others(inputs, strategy, victim, capsys):
     told = [line for line in Path("err.txt").read_text().splitlines() if line.startswith("lightning-xt")]
     assert told == [f"lightning-xt: stopped, because {SENTENCES[victim]}; resume with --ckpt_path last"]
     assert "Traceback" not in Path("err.txt").read_text()
-    # One process goes on with what two have left.
+    # One process resumes the run of two.
     step = torch.load("runs/tiny/0/checkpoints/last.ckpt", weights_only=True)["global_step"]
     options = ["--trainer.devices", "1", "--trainer.strategy", "auto", "--trainer.max_steps", str(step + 2)]
     assert main(["fit", "-c", "runs/tiny/0/config.yaml", "--ckpt_path", "last", *options]) == 0
     assert torch.load("runs/tiny/0/checkpoints/last.ckpt", weights_only=True)["global_step"] == step + 2
 
 
-def command(*args, processes=1, strategy="auto"):
-    """The last lines of a command in so many processes."""
+def run_command(*args, processes=1, strategy="auto"):
+    """Run a command in a number of processes, and return its last lines."""
     given = [*args, "--trainer.devices", str(processes), "--trainer.strategy", strategy]
     done = warm.run(given, timeout=240)
     assert done.returncode == 0, done.stderr
@@ -362,10 +362,10 @@ def command(*args, processes=1, strategy="auto"):
 def test_the_command_line_in_two_processes(inputs, strategy):
     Path("prompts.txt").write_text("fox\nthe lazy\na\n")
     plain = ["-c", "tiny.yaml", "--model.decoder.dropout", "0", "--sample_text.generation.temperature", "0"]
-    one = command("fit", *plain, "--data.batch_size", "4", "--name", "one")
-    two = command("fit", *plain, "--name", "two", processes=2, strategy=strategy)
+    one = run_command("fit", *plain, "--data.batch_size", "4", "--name", "one")
+    two = run_command("fit", *plain, "--name", "two", processes=2, strategy=strategy)
     assert float(two["val/bits_per_byte"]) == pytest.approx(float(one["val/bits_per_byte"]), abs=2e-6)
-    # All sample, one writes; what is sampled takes the likeliest, of numbers that differ in their last bits.
+    # All sample, one writes; samples are greedy, of logits that differ in their last bits.
     assert Path("runs/two/0/samples.txt").read_text() == Path("runs/one/0/samples.txt").read_text()
     ours, theirs = read_rows("runs/two/0"), read_rows("runs/one/0")
     assert [row["step"] for row in ours] == [row["step"] for row in theirs]
@@ -375,14 +375,16 @@ def test_the_command_line_in_two_processes(inputs, strategy):
             assert not mine[name] or float(mine[name]) == pytest.approx(float(other[name]), rel=1e-5)
     best = ["-c", "runs/two/0/config.yaml", "--ckpt_path", "best"]
     for subcommand in ("validate", "test"):
-        alone, shared = (command(subcommand, *best, processes=n, strategy=s) for n, s in ((1, "auto"), (2, strategy)))
+        alone, shared = (
+            run_command(subcommand, *best, processes=n, strategy=s) for n, s in ((1, "auto"), (2, strategy))
+        )
         assert alone.keys() == shared.keys()
         numbers = [name for name in alone if name != "run"]
         assert numbers and all(float(alone[n]) == pytest.approx(float(shared[n]), rel=2e-6) for n in numbers)
-    # One process has two prompts, the other one; they decode differently many tokens.
+    # One process has two prompts, the other one, and they decode different numbers of tokens.
     predict = ["predict", *best, "--data.predict_prompts", "prompts.txt", "--sampling.temperature", "0"]
-    command(*predict, "--output", "one.jsonl")
-    command(*predict, "--output", "two.jsonl", processes=2, strategy=strategy)
+    run_command(*predict, "--output", "one.jsonl")
+    run_command(*predict, "--output", "two.jsonl", processes=2, strategy=strategy)
     texts = [[json.loads(line)["text"] for line in Path(f"{n}.jsonl").read_text().splitlines()] for n in ("one", "two")]
     assert len(texts[0]) == 3 and texts[0] == texts[1]
 
@@ -392,19 +394,19 @@ def test_the_command_line_in_two_processes(inputs, strategy):
 def test_another_number_of_processes_goes_on_with_the_samples_that_follow(inputs, strategy):
     plain = ["-c", "tiny.yaml", "--model.decoder.dropout", "0", "--model.schedule", "null", "--validate_every", "null"]
     one, longer = ["--data.batch_size", "4"], ["--trainer.max_steps", "9"]
-    command("fit", *plain, *one, *longer, "--name", "whole")
-    command("fit", *plain, "--name", "cut", processes=2, strategy=strategy)
-    command("fit", "-c", "runs/cut/0/config.yaml", "--ckpt_path", "last", *one, *longer)
+    run_command("fit", *plain, *one, *longer, "--name", "whole")
+    run_command("fit", *plain, "--name", "cut", processes=2, strategy=strategy)
+    run_command("fit", "-c", "runs/cut/0/config.yaml", "--ckpt_path", "last", *one, *longer)
     torch.testing.assert_close(load_weights("runs/cut/0"), load_weights("runs/whole/0"), rtol=0, atol=2e-5)
     seen = [torch.load(f"runs/{name}/0/checkpoints/last.ckpt", weights_only=True) for name in ("cut", "whole")]
     assert seen[0]["TextFiles"]["samples_seen"] == seen[1]["TextFiles"]["samples_seen"] == 36
 
 
 def test_what_is_measured_in_inference_mode_goes_on_learning(tmp_path):
-    """As on GPUs, where Lightning measures so; gloo keeps it from that."""
+    """Inference mode of a validation does not stop training, as on GPUs; with gloo Lightning avoids the mode."""
 
-    def learns():
-        rank = share_of_rows()
+    def train_after_validation():
+        rank = select_half()
         torch.distributed.init_process_group("gloo", rank=rank, world_size=2)
         decoder = randomise(BUILDS["one_kv_head"])
         before = {name: p.detach().clone() for name, p in decoder.named_parameters()}
@@ -413,11 +415,11 @@ def test_what_is_measured_in_inference_mode_goes_on_learning(tmp_path):
             gather(decoder)
             measured = {name: p.clone() for name, p in decoder.named_parameters()}
             if rank == 0:
-                # Alone: nobody else answers.
+                # Only one process calls, so no other answers.
                 decoder(torch.zeros(1, 5, dtype=torch.long))
             reshard(decoder)
         torch.testing.assert_close(measured, before, rtol=0, atol=0)
         decoder(torch.zeros(1, 5, dtype=torch.long)).square().mean().backward()
         return all(p.grad is not None and p.grad.to_local().isfinite().all() for p in decoder.parameters())
 
-    assert run_in_processes(learns, 2, tmp_path) == [True, True]
+    assert run_in_processes(train_after_validation, 2, tmp_path) == [True, True]

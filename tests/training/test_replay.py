@@ -1,4 +1,4 @@
-"""Steps that stopped a run, served again to one process."""
+"""Replay of the steps that stopped a run, in one process."""
 
 import json
 from itertools import islice
@@ -28,7 +28,7 @@ def pairs(max_tokens=64):
 @pytest.mark.parametrize("processes", [1, 2, 3])
 @pytest.mark.parametrize("kind", [text, pairs])
 def test_one_process_serves_again_what_several_had(kind, processes, folder, monkeypatch):
-    """Two steps of two batches of each process, in the second epoch of the pairs."""
+    """One process reads the batches of two: two steps of two batches each, in the second epoch of the pairs."""
     had = []
     for rank in range(processes):
         served = kind()

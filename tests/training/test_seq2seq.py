@@ -38,7 +38,7 @@ PLAIN = {
     "optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 1.0, "weight_decay": 0}},
     "schedule": None,
 }
-"""Each step takes the gradient away from the weights."""
+"""Optimizer whose step subtracts the gradient from the weights."""
 THINNED = {
     "encoder": {**NETWORK["encoder"], "dropout": 0.2},
     "decoder": {**NETWORK["decoder"], "dropout": 0.2},
@@ -51,7 +51,7 @@ THINNED = {
 @pytest.fixture(autouse=True)
 def _quiet():
     with warnings.catch_warnings():
-        # Lightning's: version 5 of jsonargparse, forks, and loaders without a state, which ours do not need.
+        # Warnings of Lightning: of jsonargparse 5, forks, and loaders without a state, which ours do not need.
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         warnings.filterwarnings("ignore", message=".*resuming from a checkpoint that ended before.*")
         yield
@@ -59,7 +59,7 @@ def _quiet():
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A folder with pairs of sentences, which is the current one."""
+    """Return a folder with pairs of sentences, as the current folder."""
     write_pairs(tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -78,7 +78,7 @@ def numbers(**options):
 def build(config, data, seed=3):
     torch.manual_seed(seed)
     model = Seq2Seq.from_config({**config, "vocab": data.vocab})
-    # A head that begins at zero would pass no gradient on.
+    # A head of zeros would pass no gradient.
     torch.nn.init.normal_(model.network.decoder.head.to_logits.weight, std=0.5)
     return model
 
@@ -94,17 +94,17 @@ def fit(model, data, steps, *, processes=1, callbacks=(), ckpt_path=None, **opti
     return trainer
 
 
-def alone(batch):
-    """The pairs of a batch one by one, each without its padding."""
+def split_rows(batch):
+    """Yield the pairs of a batch one by one, each without its padding."""
     for src, tgt, mask in zip(batch.src, batch.tgt, batch.src_mask, strict=True):
         yield src[mask][None], tgt[tgt != 0][None]
 
 
-def likelihood(model, batches):
-    """Nats and number of the target tokens, pair by pair."""
+def sum_likelihood(model, batches):
+    """Return nats and number of the target tokens, pair by pair."""
     total, count = torch.zeros(()), 0
     for batch in batches:
-        for src, tgt in alone(batch):
+        for src, tgt in split_rows(batch):
             chances = model.network(src, tgt[:, :-1])[0].softmax(dim=-1)
             total = total - sum(chances[t, token].log() for t, token in enumerate(tgt[0, 1:].tolist()))
             count += tgt.shape[1] - 1
@@ -121,10 +121,10 @@ def test_the_loss_is_the_mean_over_real_target_tokens(folder):
     model = build(NETWORK, data).double().eval()
     (batch,) = first_batches(data, 1)
     assert not batch.src_mask.all() and (batch.tgt == 0).any()
-    nats, count = likelihood(model, [batch])
+    nats, count = sum_likelihood(model, [batch])
     torch.testing.assert_close(model.loss(*batch), nats / count)
-    # Without a mask everything is real.
-    src, tgt = next(alone(batch))
+    # Without a mask there is no padding.
+    src, tgt = next(split_rows(batch))
     torch.testing.assert_close(model.loss(src, tgt), model.loss(src, tgt, torch.ones_like(src, dtype=torch.bool)))
 
 
@@ -152,7 +152,7 @@ def test_a_step_takes_the_gradient_of_the_mean_over_all_its_tokens(folder, accum
     sizes = {int((batch.tgt[:, 1:] != 0).sum()) for batch in batches}
     assert len(sizes) == accumulate
     model = build(PLAIN, data).double()
-    nats, count = likelihood(model, batches)
+    nats, count = sum_likelihood(model, batches)
     names, parameters = zip(*model.named_parameters(), strict=True)
     gradients = torch.autograd.grad(nats / count, parameters)
     before, norms = weights(model), Norms()
@@ -325,12 +325,12 @@ def test_scores_of_a_model_in_16_bits_are_counted_in_32(folder):
     torch.testing.assert_close(metrics[0].compute(), one.compute())
 
 
-# What is measured.
+# Metrics.
 
 
 @pytest.fixture(scope="module")
 def learnt(tmp_path_factory):
-    """Weights that translate some of the sentences."""
+    """Train weights that translate some of the sentences."""
     folder = tmp_path_factory.mktemp("learnt")
     write_pairs(folder)
     data = ParallelText(
@@ -345,18 +345,18 @@ def learnt(tmp_path_factory):
 
 
 def split(data):
-    """The validation pairs in their order, without their padding."""
+    """Return the validation pairs in their order, without their padding."""
     data.setup("validate")
     pairs = {}
     for batch in data.val_dataloader():
-        for row, (src, tgt) in enumerate(alone(batch)):
+        for row, (src, tgt) in enumerate(split_rows(batch)):
             if (number := int(batch.index[row])) >= 0:
                 pairs[number] = (src, tgt, None if batch.references is None else batch.references[row])
     return [pairs[number] for number in sorted(pairs)]
 
 
-def greedily(model, src, most):
-    """The likeliest token again and again, without a cache."""
+def decode_greedily(model, src, most):
+    """Decode greedily, without a cache."""
     found = [1]
     while len(found) <= most and found[-1] != 2:
         found.append(int(model.network(src, torch.tensor([found]))[0, -1].argmax()))
@@ -365,7 +365,7 @@ def greedily(model, src, most):
 
 @pytest.fixture(scope="module")
 def naive(learnt, tmp_path_factory):
-    """Each validation pair's nats, right tokens, tokens, whether its answer is exact, the answer and the reference."""
+    """Return each validation pair's nats, right tokens, tokens, exactness, translation and reference."""
     folder = tmp_path_factory.mktemp("naive")
     write_pairs(folder)
     paths = {"path": str(folder / "pairs.en"), "target_path": str(folder / "pairs.de")}
@@ -378,20 +378,20 @@ def naive(learnt, tmp_path_factory):
             logits, target = model.network(src, tgt[:, :-1])[0], tgt[0, 1:]
             nats = -sum(logits.log_softmax(-1)[t, token].item() for t, token in enumerate(target.tolist()))
             correct = int((logits.argmax(-1) == target).sum())
-            answer = greedily(model, src, 2 * src.shape[1] + 32)
+            answer = decode_greedily(model, src, 2 * src.shape[1] + 32)
             text = data.target_tokenizer.decode(answer)
             found.append((nats, correct, len(target), answer == target.tolist(), text, reference))
     return found
 
 
-def measured(model, data, processes=1, test=False):
+def measure(model, data, processes=1, test=False):
     strategy = {"devices": processes, "strategy": "auto" if processes == 1 else "ddp_fork"}
     trainer = Trainer(**{**QUIET, **strategy}, precision="64-true")
     (metrics,) = (trainer.test if test else trainer.validate)(model, data, verbose=False)
     return metrics
 
 
-def validated(options, config):
+def validate(options, config):
     data = text(**options)
     model = Seq2Seq.from_config({**NETWORK, **config, "vocab": data.vocab}).double()
     return model, data
@@ -408,9 +408,9 @@ def test_validation_equals_a_naive_loop(folder, learnt, naive, val_decode_pairs,
     expected["exact_match"] = sum(exact) / len(exact)
     assert 0 < expected["exact_match"] < 1 and 0.5 < expected["token_accuracy"] < 1
     options = {"max_tokens": max_tokens, "validation": 0.4}
-    model, data = validated(options, {"val_decode_pairs": val_decode_pairs})
+    model, data = validate(options, {"val_decode_pairs": val_decode_pairs})
     model.load_state_dict(learnt)
-    metrics = measured(model, data, processes)
+    metrics = measure(model, data, processes)
     assert {name for name in metrics if name.startswith("val/")} == {
         f"val/{name}" for name in (*expected, "perplexity", "bleu", "chrf")
     }
@@ -425,7 +425,7 @@ def test_validation_equals_a_naive_loop(folder, learnt, naive, val_decode_pairs,
 
 
 def test_the_test_split_is_decoded_whole(folder, learnt):
-    model, data = validated({"test": 0.4, "validation": 0.2}, {"val_decode_pairs": 1})
+    model, data = validate({"test": 0.4, "validation": 0.2}, {"val_decode_pairs": 1})
     model.load_state_dict(learnt)
     data.setup("test")
     references = [text for batch in data.test_dataloader() for text in batch.references]
@@ -434,17 +434,17 @@ def test_the_test_split_is_decoded_whole(folder, learnt):
         patch.setattr(
             Translator, "decode", lambda self, src, *a, **k: rows.append(len(src)) or decode(self, src, *a, **k)
         )
-        metrics = measured(model, data, test=True)
+        metrics = measure(model, data, test=True)
         assert sum(rows) == len(references) == 24
         rows.clear()
-        measured(model, data)
+        measure(model, data)
         assert sum(rows) == 1
     assert {"test/loss", "test/token_accuracy", "test/exact_match", "test/bleu", "test/chrf"} <= set(metrics)
 
 
 def test_nothing_is_decoded_where_nothing_is_asked_for(folder):
-    model, data = validated({}, {"val_decode_pairs": 0})
-    assert set(measured(model, data)) == {"val/loss", "val/perplexity", "val/token_accuracy"}
+    model, data = validate({}, {"val_decode_pairs": 0})
+    assert set(measure(model, data)) == {"val/loss", "val/perplexity", "val/token_accuracy"}
 
 
 @pytest.mark.parametrize("processes", [1, 2])
@@ -453,7 +453,7 @@ def test_sequences_of_numbers_have_no_scores_of_text(processes):
     torch.manual_seed(0)
     model = Seq2Seq.from_config({**NETWORK, "vocab": data.vocab}).double()
     torch.nn.init.normal_(model.network.decoder.head.to_logits.weight, std=0.5)
-    metrics = measured(model, data, processes)
+    metrics = measure(model, data, processes)
     assert set(metrics) == {"val/loss", "val/perplexity", "val/token_accuracy", "val/exact_match"}
-    nats, count = likelihood(model, list(numbers().val_dataloader()))
+    nats, count = sum_likelihood(model, list(numbers().val_dataloader()))
     assert metrics["val/loss"] == pytest.approx(nats.item() / count, rel=1e-6)

@@ -1,4 +1,4 @@
-"""Optimizer steps without a finite gradient, and that no device is waited for to leave them out."""
+"""Optimizer steps without a finite gradient are skipped without waiting for the device."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ def test_a_finite_loss_is_not_poisoned(value):
 
 
 def test_momentum_begins_with_the_first_step_that_is_made():
-    """Fused and not, with dampening, which the step that begins does not have."""
+    """Momentum begins with the first step that is taken, fused or not; dampening starts with the second."""
     ends = []
     for fused in (True, False):
         weight = torch.nn.Parameter(torch.ones(3))
@@ -28,7 +28,7 @@ def test_momentum_begins_with_the_first_step_that_is_made():
 
 
 def test_it_waits_for_no_device():
-    """On a device without values a look at one would fail."""
+    """Skipping reads no value on the host: on the meta device that would fail."""
     weight = torch.nn.Parameter(torch.ones(3, device="meta"))
     for optimizer in (torch.optim.AdamW([weight], fused=False), torch.optim.SGD([weight], fused=False)):
         optimizer.found_inf = None

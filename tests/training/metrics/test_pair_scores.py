@@ -1,4 +1,4 @@
-"""What is counted of decoded pairs, by hand."""
+"""Counts of decoded pairs, by hand."""
 
 from types import SimpleNamespace
 
@@ -78,23 +78,23 @@ def test_likelihoods_add_up():
     )
 
 
-def encoded(text):
+def encode(text):
     return [1, *SpecialBytes().encode(text), 2]
 
 
 def test_scores_of_text_are_those_of_sacrebleu():
     sacrebleu = pytest.importorskip("sacrebleu")
-    # Not as the ids have it: a reference may have been cut for the model.
+    # The reference is the text, not the ids, which may be cut for the model.
     references = [
         "Ein Mann mit einem orangefarbenen Hut, der etwas anstarrt.",
         "Zwei junge weiße Männer sind im Freien -- „nahe“ 3,5 Büschen!",
     ]
     answers = ["Ein Mann mit einem roten Hut, der etwas anstarrt.", "Zwei junge Männer sind im Freien in 3,5 Büschen."]
-    pairs = batch([encoded("Ein"), encoded("Zwei")], references=references)
+    pairs = batch([encode("Ein"), encode("Zwei")], references=references)
     found = scores(SpecialBytes())
     found.add(pairs, NOTHING, torch.tensor(0))
     for row, answer in enumerate(answers):
-        found.compare(pairs, [row], torch.tensor([encoded(answer)[1:]]), SpecialBytes())
+        found.compare(pairs, [row], torch.tensor([encode(answer)[1:]]), SpecialBytes())
     metrics = found.compute(TRAINER)
     bleu, chrf = sacrebleu.corpus_bleu(answers, [references]), sacrebleu.corpus_chrf(answers, [references])
     assert metrics["bleu"].item() == pytest.approx(bleu.score, rel=1e-5)

@@ -1,4 +1,4 @@
-"""The arithmetic of a model, and of a machine."""
+"""FLOPs of a model, and peaks of a machine."""
 
 import logging
 from functools import partial
@@ -57,7 +57,7 @@ GPU = torch.device("cuda", 0)
         ("NVIDIA A100-SXM4-80GB", 312, 19.5),
         ("A100-PCIE-40GB", 312, 19.5),
         ("NVIDIA B200", 2250, None),
-        # None of ours, though each begins with one of ours.
+        # Unknown devices whose names begin with a known one.
         ("NVIDIA A10G", None, None),
         ("NVIDIA H100 80GB HBM3 MIG 1g.10gb", None, None),
         ("NVIDIA GeForce RTX 4090 D", None, None),
