@@ -1,4 +1,4 @@
-"""Modules that tests build from a config are parsed once and copied: a parse costs ten times what a short fit does."""
+"""Modules that tests build from a config are parsed once and copied: a parse costs ten times a short fit."""
 
 import copy
 from typing import Any
@@ -9,11 +9,11 @@ from lightning_xt.training import module
 from lightning_xt.training.from_config import build
 
 BUILT: dict[Any, tuple[Any, torch.Tensor]] = {}
-"""What was built, and the state of the random numbers after that, by all that they depend on."""
+"""Built modules, and the states of the random numbers after building, by all inputs of the build."""
 
 
 def build_once(module_class: type, config: Any, vocab: dict[str, int | None]) -> Any:
-    """Return what `from_config.build` does; a copy of it where it has been built with the same random numbers."""
+    """Return the module of `from_config.build`; a copy if it has been built with the same random numbers."""
     if not isinstance(config, dict):
         return build(module_class, config, vocab)
     key = module_class, repr(config), repr(vocab), torch.get_rng_state().numpy().tobytes()

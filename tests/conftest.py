@@ -54,7 +54,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     config.stash[SHAPES] = shape_checks.choose(items, everywhere=config.getoption("--all-shape-checks"))
-    # What takes longest begins first, or one process would be left alone with it at the end.
+    # The longest tests begin first, or one process would still run them when the others are done.
     items.sort(key=lambda item: not item.name.startswith(("test_compile", "test_a_run_that_is_disturbed")))
     if config.getoption("--slice"):
         first, step = map(int, config.getoption("--slice").split("/"))

@@ -1,7 +1,7 @@
-"""Which tests check each call against the shapes that its annotations state: what works on tensors, in every test.
+"""Tests that check each call against the shapes of its annotations: every test of tensor code.
 
-What stands above generates or trains with the same parts, at several times the cost, so that only the first case of
-each test does; whole commands do not. `--all-shape-checks`, which `make test-slow` has, checks everywhere.
+Generation and training use the same parts, at several times the cost, so only the first case of each of their tests
+does; whole commands do not. `--all-shape-checks`, which `make test-slow` has, checks everywhere.
 """
 
 from collections.abc import Iterable

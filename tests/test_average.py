@@ -57,7 +57,7 @@ def test_a_run_keeps_the_newest(run):
     assert all(torch.equal(last[name], value) for name, value in load("step-6.ckpt")["state_dict"].items())
 
 
-def test_a_run_goes_on_from_one_and_forgets_what_followed(run):
+def test_a_run_resumes_from_an_average_and_forgets_what_followed(run):
     last = load_weights()
     (FOLDER / "step-99.ckpt").touch()
     (FOLDER / "step-x.ckpt").touch()
@@ -141,7 +141,7 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("options", "sentence"), MISTAKES, ids=[options for options, _ in MISTAKES])
-def test_a_mistake_is_told_in_one_sentence(options, sentence, run, capsys):
+def test_a_mistake_gives_one_sentence(options, sentence, run, capsys):
     Path("folder.ckpt").mkdir()
     before = list_names(FOLDER)
     assert fail(capsys, *options.split()).startswith(sentence)

@@ -64,7 +64,7 @@ def write_shakespeare(tmp_path):
 
 
 @pytest.mark.slow
-def test_training_tells_the_trainer_from_the_bare_loop(tmp_path):
+def test_training_compares_the_trainer_with_the_bare_loop(tmp_path):
     names = ["trainer_vs_bare", "data_wait_share", "reference_gpt", "gemm_gflops", "share_of_gemm"]
     found = train(tmp_path, *names)
     assert set(found) == set(names)
@@ -86,7 +86,7 @@ def test_training_measures_x_transformers(tmp_path):
 
 
 @pytest.mark.slow
-def test_training_tells_how_time_grows_with_the_row(tmp_path):
+def test_training_measures_how_time_grows_with_the_row(tmp_path):
     found = train(tmp_path, "window_scaling")["window_scaling"]
     keys = {"value", "spread", "repeats", "unit", "step_ms", "window", "size", "parameters"}
     assert set(found) == keys
@@ -95,7 +95,7 @@ def test_training_tells_how_time_grows_with_the_row(tmp_path):
 
 
 @pytest.mark.slow
-def test_training_tells_the_share_of_an_h100_only_on_one(tmp_path):
+def test_training_measures_the_fraction_of_an_h100_only_on_one(tmp_path):
     done = run(tmp_path, "training.py", *SMALL, "--rows", "mfu_h100")
     assert parse_result(done) == {}
     assert done.stderr.splitlines()[0] == "mfu_h100 is skipped: this device is not an H100"
@@ -120,7 +120,7 @@ def test_training_says_at_once_what_is_missing(tmp_path, before, options, messag
 
 
 def test_no_test_imports_a_folder_by_a_benchmarks_name():
-    """No test imports a folder named as a benchmark: `training` would then be the tests' folder in the whole process."""
+    """No test imports a folder named as a benchmark: `training` would then be the tests' everywhere."""
     tests = Path(__file__).parent
     sources = [path.read_text() for path in tests.rglob("*.py")]
     imported = {name for source in sources for name in re.findall(r"^(?:from|import) (\w+)", source, re.MULTILINE)}

@@ -79,7 +79,7 @@ def test_a_checkpoint_rebuilds_the_composition(slot: str, variant: type, tmp_pat
     assert all(torch.equal(mine[name], theirs[name]) for name in mine)
 
 
-def resolve(asked: str, command: str = "fit", **given: Any) -> Resolved:
+def choose(asked: str, command: str = "fit", **given: Any) -> Resolved:
     """Resolve a command's checkpoint in the current folder, whose run is runs/tiny/0."""
     options = {"ckpt_path": asked, "init_from": None, "name": None, "trainer": None, **given}
     trainer = SimpleNamespace(default_root_dir="runs", max_steps=99)
@@ -87,13 +87,13 @@ def resolve(asked: str, command: str = "fit", **given: Any) -> Resolved:
 
 
 @pytest.mark.parametrize("asked", ["last", "best", "runs/tiny/0/checkpoints/best.ckpt"])
-def test_which_checkpoint_a_run_goes_on_from_and_its_step_are_told(asked: str, trained: Path) -> None:
+def test_the_checkpoint_and_step_of_a_resumed_run_are_reported(asked: str, trained: Path) -> None:
     file = Path("runs/tiny/0/checkpoints/last.ckpt" if asked == "last" else "runs/tiny/0/checkpoints/best.ckpt")
-    found = resolve(asked)
+    found = choose(asked)
     assert found.checkpoint is not None and found.checkpoint.path == file
     assert found.notes == (f"--ckpt_path {asked}: resuming from {file} at step 6",)
     # Commands that evaluate a checkpoint print nothing before the metrics.
-    assert resolve(asked, "validate").notes == ()
+    assert choose(asked, "validate").notes == ()
 
 
 def test_the_command_prints_it(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -128,25 +128,25 @@ def test_the_newest_whole_one_is_named_where_the_last_is_damaged(damaged: bytes,
     last = FOLDER / "last.ckpt"
     last.write_bytes(damaged)
     with pytest.raises(UserError) as raised:
-        resolve("last")
+        choose("last")
     assert str(raised.value) == (
         f"--ckpt_path last: {last} cannot be read as a checkpoint: {said}; the newest whole one of the run is at step "
         f"4: --ckpt_path {FOLDER / 'step-4.ckpt'}"
     )
 
 
-def test_none_is_named_where_none_is_whole(trained: Path) -> None:
+def test_no_checkpoint_is_named_if_all_are_damaged(trained: Path) -> None:
     for kind in ("best", "last"):
         (FOLDER / f"{kind}.ckpt").write_bytes(b"")
     with pytest.raises(UserError, match=r"it is empty, .*; give another checkpoint$"):
-        resolve("last")
+        choose("last")
 
 
-def test_what_is_no_run_names_none(trained: Path) -> None:
+def test_a_path_that_is_not_a_run_names_no_checkpoint(trained: Path) -> None:
     Path("bad.ckpt").write_bytes(b"")
     shutil.copy(FOLDER / "best.ckpt", "good.ckpt")
     with pytest.raises(UserError, match=r"bad\.ckpt cannot be read .* give another checkpoint$"):
-        resolve("bad.ckpt")
+        choose("bad.ckpt")
 
 
 def test_a_checkpoint_of_something_else_names_those_of_the_run(kept: Path) -> None:
@@ -154,12 +154,12 @@ def test_a_checkpoint_of_something_else_names_those_of_the_run(kept: Path) -> No
     with pytest.raises(
         UserError, match=r"is not a checkpoint of a run: it has no state_dict; .* is at step 4: --ckpt_path"
     ):
-        resolve("last")
+        choose("last")
 
 
-def test_what_a_killed_process_left_is_told(trained: Path) -> None:
+def test_files_of_a_killed_process_are_reported(trained: Path) -> None:
     (FOLDER / ".last.ckpt.part").write_bytes(b"half")
-    told = resolve("last").notes[1]
+    told = choose("last").notes[1]
     assert told == f"{FOLDER}/.last.ckpt.part is what a process left that was stopped while it saved; it is not used"
 
 

@@ -105,7 +105,7 @@ def test_stopping_and_resuming_changes_nothing(fresh):
         assert one | TIMES == other | TIMES
 
 
-def test_a_run_that_crashed_goes_on_from_its_last_checkpoint(fresh, monkeypatch):
+def test_a_run_that_crashed_resumes_from_its_last_checkpoint(fresh, monkeypatch):
     options = ["fit", "-c", "tiny.yaml", "--trainer.max_steps", "8", "--validate_every", "2", "--checkpoint_every", "2"]
     assert main([*options, "--name", "whole"]) == 0
     step = LanguageModel.training_step
@@ -192,7 +192,7 @@ def test_epochs_count_where_their_length_is_limited(fresh):
     assert torch.load("runs/tiny/0/checkpoints/last.ckpt", weights_only=True)["global_step"] == 3
 
 
-def test_ckpt_path_last_starts_a_run_where_there_is_none(fresh, capsys):
+def test_ckpt_path_last_starts_a_run_without_a_checkpoint(fresh, capsys):
     assert main(["fit", "-c", "tiny.yaml", "--ckpt_path", "last", "--trainer.max_steps", "3"]) == 0
     out = capsys.readouterr().out
     assert "no run in runs/tiny has one yet; starting a new run" in out
@@ -200,7 +200,7 @@ def test_ckpt_path_last_starts_a_run_where_there_is_none(fresh, capsys):
     assert sorted(list_names("runs/tiny")) == ["0"]
 
 
-def test_another_config_starts_a_run_of_its_own_from_a_checkpoint(trained, capsys):
+def test_another_config_starts_a_separate_run_from_a_checkpoint(trained, capsys):
     before = {path: path.read_bytes() for path in Path("runs").rglob("*") if path.is_file()}
     shutil.copy("tiny.yaml", "other.yaml")
     checkpoint = ["--ckpt_path", "runs/tiny/0/checkpoints/last.ckpt", "--trainer.max_steps", "8"]
@@ -359,7 +359,7 @@ AT_THE_CHECK = (
         for each in MISTAKES
     ],
 )
-def test_a_mistake_is_told_in_one_sentence(command, part, fresh, capsys):
+def test_a_mistake_gives_one_sentence(command, part, fresh, capsys):
     (fresh / "bad.ckpt").write_text("no checkpoint")
     (fresh / "empty.txt").touch()
     before = sorted(fresh.rglob("*"))
@@ -387,7 +387,7 @@ def test_a_mistake_is_told_in_one_sentence(command, part, fresh, capsys):
         ("corpus.txt", "\udcff", "wrong.yaml: byte 51 is not UTF-8"),
     ],
 )
-def test_a_mistake_in_a_config_is_told_in_one_sentence(right, wrong, part, fresh, capsys):
+def test_a_mistake_in_a_config_gives_one_sentence(right, wrong, part, fresh, capsys):
     text = TINY.replace(right, wrong, 1)
     assert text != TINY
     (fresh / "wrong.yaml").write_bytes(text.encode("utf-8", "surrogateescape"))
@@ -399,7 +399,7 @@ def test_a_mistake_in_a_config_is_told_in_one_sentence(right, wrong, part, fresh
     assert not Path("runs").exists()
 
 
-def test_intervals_of_a_saved_config_are_no_mistake(trained):
+def test_intervals_of_a_saved_config_are_accepted(trained):
     config = yaml.safe_load(Path("runs/tiny/0/config.yaml").read_text())
     assert not {"val_check_interval", "check_val_every_n_epoch"} & set(config["trainer"])
     # Runs of earlier versions have these values.
@@ -450,7 +450,7 @@ def test_a_reader_that_has_enough_ends_generate_quietly(trained):
     assert done.stderr == b""
 
 
-def test_what_ends_the_process_with_a_text_is_told(monkeypatch, capsys):
+def test_an_exit_with_a_text_is_reported(monkeypatch, capsys):
     def stop(args):
         raise SystemExit("no more")
 

@@ -148,7 +148,7 @@ def test_a_stray_checkpoint_measures_and_predicts_nothing(trained, task, capsys)
         assert f"{command} needs weights: give --ckpt_path" in capsys.readouterr().err
 
 
-def test_lightnings_own_name_for_it_is_none_of_ours(trained, task, capsys):
+def test_lightnings_name_for_requeueing_is_not_ours(trained, task, capsys):
     leave_strays(trained / "runs/tiny/0")
     assert main(["fit", "-c", "tiny.yaml", "--ckpt_path=hpc"]) == 2
     assert "--ckpt_path: hpc is not a run" in capsys.readouterr().err

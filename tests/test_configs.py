@@ -126,7 +126,7 @@ def test_nothing_is_compiled_twice(tiny, documents):
     assert "val/bits_per_byte=" in done.stdout.splitlines()[-1]
 
 
-def test_a_compiler_that_does_not_work_is_told_once(tiny, tmp_path):
+def test_a_compiler_that_does_not_work_is_reported_once(tiny, tmp_path):
     options = ["fit", "-c", str(QUICKSTART), *tiny, "--model.compile=true"]
     environment = {**os.environ, "CXX": "/bin/false", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "compiled")}
     command = [sys.executable, "-m", "lightning_xt", *options]

@@ -326,7 +326,7 @@ def test_predict_takes_the_same_choices(trained, said):
     assert len(expected[0]["sequences"]) == 2
 
 
-def test_predict_takes_helpers_and_tells_costs(trained, said, capsys):
+def test_predict_takes_helpers_and_reports_costs(trained, said, capsys):
     expected = objects(said(RUN, "--prompts", "prompts.txt", "--weights", "bfloat16", *SHORT))
     assert expected[0]["settings"]["weights"] == "bfloat16"
     predict = ["predict", "-c", "runs/tiny/0/config.yaml", "--ckpt_path", "best", "--data.predict_prompts"]
@@ -437,7 +437,7 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("command", "part"), MISTAKES, ids=[command for command, _ in MISTAKES])
-def test_a_mistake_is_told_in_one_sentence(command, part, trained, said):
+def test_a_mistake_gives_one_sentence(command, part, trained, said):
     Path("empty.txt").touch()
     Path("bad.txt").write_bytes(b"fox\na\xff\n")
     Path("gap.txt").write_bytes(b"fox\n\nthe\n")
@@ -472,7 +472,7 @@ def test_a_run_is_needed(said):
         ("--inference.weights int4", "'float32', 'bfloat16', 'int8'"),
     ],
 )
-def test_the_other_commands_tell_mistakes_of_the_same_choices(options, part, fresh, capsys):
+def test_the_other_commands_report_mistakes_of_the_same_choices(options, part, fresh, capsys):
     before = sorted(fresh.rglob("*"))
     assert main(["fit", "-c", "tiny.yaml", *options.split()]) == 2
     told = capsys.readouterr().err
@@ -515,7 +515,7 @@ def test_helpers_help(pairs, finished, said):
     assert objects(strong)[0]["tokens"] == [int((free + 9 * (given - free)).argmax())]
 
 
-def test_other_weights_tell_what_they_cost(pairs, finished, capsys):
+def test_other_weights_report_their_cost(pairs, finished, capsys):
     shutil.copytree(finished / "runs" / "tiny", "runs/tiny")
     for run in (RUN, "runs/pairs"):
         for weights in ("bfloat16", "int8"):
@@ -548,7 +548,7 @@ def test_what_does_not_fit_into_memory(trained, said, monkeypatch, error):
     assert "or --max_new_tokens" in told
 
 
-def test_other_errors_are_no_lack_of_memory(trained, monkeypatch):
+def test_other_errors_are_not_a_lack_of_memory(trained, monkeypatch):
     def broken(self, batch, capacity, **options):
         raise RuntimeError("shapes do not match")
 
@@ -595,7 +595,7 @@ def test_steps_are_compiled_of_the_layout_for_it(trained, monkeypatch):
     assert type(module.decoder.head.to_logits) is torch.nn.Linear
 
 
-def test_a_source_beyond_the_positions_is_told(pairs, monkeypatch, capsys):
+def test_a_source_beyond_the_positions_is_reported(pairs, monkeypatch, capsys):
     init = Translator.__init__
 
     def short(self, *args):

@@ -114,7 +114,7 @@ def test_norms_on_queries_and_keys_go_with_every_kernel(position: PositionFactor
 def test_no_step_waits_for_the_device(
     compile: bool | dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Steps of the Trainer that log nothing do not synchronize, with Muon, tokens on the device and a moving average."""
+    """Steps of the Trainer without logging do not wait, with Muon, tokens on the device and a moving average."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "corpus.txt").write_text("the quick brown fox jumps over the lazy dog\n" * 400)
 

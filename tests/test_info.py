@@ -115,7 +115,7 @@ def test_a_reader_that_has_enough_ends_it_quietly(trained):
     assert (done.returncode, done.stderr) == (0, b"")
 
 
-def test_what_is_missing_is_not_told(trained, capsys):
+def test_missing_values_are_not_shown(trained, capsys):
     change(
         lightning_xt={"format": 2, "version": "0.1.0"},
         TextFiles=None,
@@ -131,7 +131,7 @@ def test_what_is_missing_is_not_told(trained, capsys):
     assert found["parameters"] == {"count": 0, "bytes": 0, "types": []}
 
 
-def test_a_kind_and_a_hash_that_are_not_told(trained, capsys):
+def test_a_kind_and_a_hash_that_are_not_shown(trained, capsys):
     change(lightning_xt={"format": 2, "version": "0.1.0"}, TextFiles={"samples_seen": 9})
     found = json.loads(run_info(capsys, str(BEST), "--json"))
     assert found["kind"] == "LanguageModel"
@@ -168,7 +168,7 @@ def test_how_it_was_trained(trained, capsys):
     assert line in run_info(capsys, str(BEST)).splitlines()
 
 
-def test_metrics_that_are_no_numbers(trained, capsys):
+def test_metrics_that_are_not_numbers(trained, capsys):
     change(lightning_xt=own(metrics={"val/loss": math.nan, "train/loss": math.inf}))
     assert "val/loss nan, train/loss inf" in run_info(capsys, str(BEST))
     assert json.loads(run_info(capsys, str(BEST), "--json"))["metrics"] == {"val/loss": None, "train/loss": None}
@@ -298,7 +298,7 @@ class Program:
 
 
 @pytest.mark.parametrize(("options", "part"), MISTAKES, ids=[options for options, _ in MISTAKES])
-def test_a_mistake_is_told_in_one_sentence(options, part, fresh, capsys):
+def test_a_mistake_gives_one_sentence(options, part, fresh, capsys):
     (fresh / "text.ckpt").write_text("no checkpoint")
     (fresh / "empty.ckpt").touch()
     with zipfile.ZipFile("zip.ckpt", "w") as archive:

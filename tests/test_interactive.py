@@ -26,7 +26,7 @@ def typed(monkeypatch, capsys):
     return run
 
 
-def test_each_turn_goes_on_from_all_that_was_said(trained, typed, capsys):
+def test_each_turn_continues_the_whole_conversation(trained, typed, capsys):
     printed = typed("fox\nthe \n\n/text\n").out
     text = printed.removesuffix("\n").split("\n")[-1]
     assert text.startswith("fox") and "the " in text
@@ -122,7 +122,7 @@ def test_a_terminal_asks_for_lines(trained, typed, monkeypatch, capsys):
     assert capsys.readouterr().out == f"{HELP}{first}\n\n{second}\n\n"
 
 
-def test_ends_of_other_systems_and_a_byte_that_is_no_text(trained, monkeypatch, capsys):
+def test_line_ends_of_other_systems_and_a_byte_that_is_not_text(trained, monkeypatch, capsys):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"fox\r\na\xff"), encoding="utf-8"))
     assert main(TALK) == 0
     assert len(capsys.readouterr().out.splitlines()) >= 2

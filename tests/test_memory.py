@@ -113,7 +113,7 @@ def raise_out_of_memory(*args, **kwargs):
     yield
 
 
-def test_in_prediction_and_generation_decoding_tells_it(trained, monkeypatch, capsys):
+def test_prediction_and_generation_name_decoding(trained, monkeypatch, capsys):
     monkeypatch.setattr(Decoder, "forward", raise_on_cpu)
     command = ["predict", "-c", "runs/tiny/0/config.yaml", "--ckpt_path", "best", "--output", "out.jsonl"]
     assert main([*command, "--data.predict_prompts", "prompts.txt"]) == 2
@@ -176,7 +176,7 @@ def test_what_there_is_to_lower(phase, options, part):
     assert f"there is not enough memory {part}" in explain_out_of_memory(MemoryError(), phase, options, None)
 
 
-def test_other_errors_are_left_alone(fresh, monkeypatch):
+def test_other_errors_are_not_changed(fresh, monkeypatch):
     def fail(*args):
         raise RuntimeError("another")
 

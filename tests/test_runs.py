@@ -53,7 +53,7 @@ def test_without_a_config_the_weights_bring_theirs(trained, capsys):
     assert all(torch.equal(value, after[name]) for name, value in before.items())
 
 
-def test_a_run_that_started_from_weights_goes_on_without_them(trained):
+def test_a_run_that_started_from_weights_resumes_without_them(trained):
     start = ["fit", "-c", "tiny.yaml", "--name", "next", "--init_from", "start.ckpt"]
     Path("start.ckpt").write_bytes(Path("runs/tiny/0/checkpoints/last.ckpt").read_bytes())
     # A job script runs this command again after each stop.
@@ -78,7 +78,7 @@ def test_weights_of_another_shape_are_refused(trained, capsys):
     assert "missing there, such as decoder.stack." in capsys.readouterr().err
 
 
-def test_checkpoints_tell_where_they_come_from(trained):
+def test_checkpoints_name_their_origin(trained):
     own = load("runs/tiny/0")["lightning_xt"]
     assert own["kind"] == "LanguageModel"
     assert own["versions"]["torch"] == torch.__version__
@@ -88,7 +88,7 @@ def test_checkpoints_tell_where_they_come_from(trained):
     assert own["tokenizers"]["text"]["init_args"] == {"separator": None}
 
 
-def test_other_data_than_the_checkpoint_saw_are_told(trained, caplog):
+def test_other_data_than_the_checkpoint_saw_are_reported(trained, caplog):
     same = ["validate", "-c", "runs/tiny/0/config.yaml", "--ckpt_path", "last"]
     assert main(same) == 0
     assert "the data are not those of the checkpoint" not in caplog.text
@@ -122,7 +122,7 @@ PARTS = {
     [("fit", kind) for kind in PARTS]
     + [(command, "truncated") for command in ("init_from", "validate", "test", "predict", "generate")],
 )
-def test_what_is_no_checkpoint_is_told(trained, capsys, command, kind):
+def test_a_file_that_is_not_a_checkpoint_is_refused(trained, capsys, command, kind):
     file = damage(kind)
     before = read_contents()
     config = ["-c", "tiny.yaml"]
@@ -149,7 +149,7 @@ def test_what_is_no_checkpoint_is_told(trained, capsys, command, kind):
     assert read_contents() == before
 
 
-def test_a_checkpoint_of_another_model_is_told(trained, capsys):
+def test_a_checkpoint_of_another_model_is_refused(trained, capsys):
     before = read_contents()
     assert main(["validate", "-c", "tiny.yaml", "--ckpt_path", "runs/tiny/0", "--model.decoder.dim", "16"]) == 2
     assert "holds a LanguageModel whose weights do not fit this command's LanguageModel" in capsys.readouterr().err
@@ -161,7 +161,7 @@ def run_limited(arguments, size):
     return warm.run(arguments, limits=[(resource.RLIMIT_FSIZE, size)])
 
 
-def test_where_there_is_no_space_the_checkpoint_before_survives(trained):
+def test_without_space_the_checkpoint_before_survives(trained):
     last = Path("runs/tiny/0/checkpoints/last.ckpt")
     before = last.read_bytes()
     size = len(before) // 2
@@ -178,7 +178,7 @@ def test_where_there_is_no_space_the_checkpoint_before_survives(trained):
     assert [int(row["step"]) for row in read_rows()] == list(range(20))
 
 
-def test_whatever_file_is_too_large_is_told(fresh):
+def test_any_file_that_is_too_large_is_reported(fresh):
     # Neither the metrics nor TensorBoard's events fit.
     done = run_limited(["fit", "-c", "tiny.yaml", "--trainer.max_steps", "2000", "--validate_every", "null"], 5000)
     assert done.returncode == 2, done.stderr
@@ -221,7 +221,7 @@ def test_a_run_that_cannot_be_written_can_be_measured(trained):
     assert read_contents() == before
 
 
-def test_a_checkpoint_damaged_within_is_told(trained, capsys):
+def test_a_checkpoint_damaged_within_is_refused(trained, capsys):
     file = Path("runs/tiny/0/checkpoints/last.ckpt")
     with zipfile.ZipFile(file) as archive:
         largest = max(archive.infolist(), key=lambda entry: entry.file_size)
@@ -273,13 +273,13 @@ def test_what_a_killed_run_leaves_running_is_waited_for(tmp_path):
 def test_a_run_that_was_stopped_does_not_say_that_it_is_done(fresh):
     # A validation stopped there has another message.
     options = ["--trainer.max_steps", "1000000", "--validate_every", "1000000", "--checkpoint_every", "2"]
-    started = warm.Command(["fit", "-c", "tiny.yaml", *options], stderr="told.txt")
+    started = warm.Command(["fit", "-c", "tiny.yaml", *options], stderr="errors.txt")
     last, deadline = Path("runs/tiny/0/checkpoints/last.ckpt"), time.monotonic() + 60
     while not last.is_file() and time.monotonic() < deadline:
         time.sleep(0.05)
     started.send_signal(signal.SIGTERM)
     assert started.wait(60) == 75
-    told = Path("told.txt").read_text()
+    told = Path("errors.txt").read_text()
     assert re.search(r"stopped by SIGTERM after step \d+; resume with --ckpt_path last", told)
 
 
@@ -299,12 +299,12 @@ def test_predictions_replace_files_only(trained, capsys):
     assert {path.name for path in Path().glob(".*part*")} == set()
 
 
-def test_a_name_that_is_no_text(fresh, capsys):
+def test_a_name_that_is_not_text(fresh, capsys):
     assert main(["fit", "-c", "tiny.yaml", "--data.path", "b\udcff.txt"]) == 2
     assert "b\\udcff.txt is not UTF-8; rename the file" in capsys.readouterr().err
 
 
-def test_a_run_that_goes_on_says_what_it_has_no_use_for(trained, capsys):
+def test_a_resumed_run_names_the_values_it_ignores(trained, capsys):
     resume = ["fit", "-c", "runs/tiny/0/config.yaml", "--ckpt_path", "last"]
     assert main([*resume, "--init_from", "runs/tiny"]) == 0
     told = capsys.readouterr().out

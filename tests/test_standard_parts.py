@@ -12,7 +12,7 @@ from lightning_xt.commands.trainer.command_line import CommandLine
 
 
 @pytest.fixture
-def build_trainer(fresh, monkeypatch, capsys):
+def prepare(fresh, monkeypatch, capsys):
     """Return the Trainer that fit would run with some options, and the config that it shows."""
 
     def build(*options):
@@ -32,8 +32,8 @@ def list_parts(trainer, model):
     return {type(each).__name__ for each in given}
 
 
-def test_the_config_shows_all_that_runs(trainer_of):
-    trainer, model, config = trainer_of()
+def test_the_config_shows_all_that_runs(prepare):
+    trainer, model, config = prepare()
     shown = set(re.findall(r"\w+(?=\n|$)", yaml.safe_dump(config["standard"])))
     # These have options without a class.
     shown |= {name.title().replace("_", "") for name in ("sample_text", "non_finite", "inference") if name in config}
@@ -42,11 +42,11 @@ def test_the_config_shows_all_that_runs(trainer_of):
     assert {"ExactResume", "RestoreTrainedWeights", "BestCheckpoint", "AtomicCheckpointIO", "NonFinite"} <= running
 
 
-def test_each_is_switched_off_by_null(trainer_of):
-    trainer, model, config = trainer_of()
+def test_each_is_switched_off_by_null(prepare):
+    trainer, model, config = prepare()
     names = [name for name in config["standard"] if name not in ("tensor_board", "metrics_file")]
     before = list_parts(trainer, model)
-    trainer, model, config = trainer_of(*(f"--standard.{name}=null" for name in names))
+    trainer, model, config = prepare(*(f"--standard.{name}=null" for name in names))
     assert config["standard"] | dict.fromkeys(names) == config["standard"]
     assert list_parts(trainer, model) == {"SampleText", "NonFinite", "Inference", "TorchCheckpointIO"}
     assert len(before) > 12
@@ -62,7 +62,7 @@ def test_a_run_without_loggers_and_speed(fresh):
     assert yaml.safe_load((run / "config.yaml").read_text())["standard"]["throughput"] is None
 
 
-def test_one_is_replaced(trainer_of):
-    trainer, model, _ = trainer_of("--standard.progress_bar", "TQDMProgressBar", "--trainer.enable_progress_bar=true")
+def test_one_is_replaced(prepare):
+    trainer, model, _ = prepare("--standard.progress_bar", "TQDMProgressBar", "--trainer.enable_progress_bar=true")
     assert "TQDMProgressBar" in list_parts(trainer, model)
     assert "StepProgressBar" not in list_parts(trainer, model)

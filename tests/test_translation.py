@@ -101,7 +101,7 @@ def test_a_checkpoint_alone_translates(trained, capsys):
 LINES = [b"a red dog runs", b"", b"old \xff man", b"  ", b"\xc3\xa9 man sits", b"a", b"dog dog dog dog dog dog dog dog"]
 
 
-def test_every_line_of_a_source_has_a_line_of_its_own(trained, capsys):
+def test_every_line_of_a_source_has_a_line_of_output(trained, capsys):
     forget_training()
     predict = ["predict", *BEST, "--data.predict_source", "new.en", "--output"]
     Path("new.en").write_bytes(b"\n".join(LINES) + b"\n")
@@ -282,7 +282,7 @@ def test_positions_must_reach_as_far_as_the_texts(fresh, capsys):
     assert main(["fit", "-c", "pairs.yaml", "-c", "short.yaml", "--data.max_length", "5"]) == 0
 
 
-def test_a_source_that_is_too_long_is_cut_and_told(trained, capsys):
+def test_a_source_that_is_too_long_is_cut_and_reported(trained, capsys):
     Path("new.en").write_text("a dog\n" + "a red old dog runs " * 60 + "\n")
     predict = ["predict", *BEST, "--data.predict_source", "new.en", "--output", "out.de", "--data.max_length", "20"]
     assert main(predict) == 0

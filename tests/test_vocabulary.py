@@ -1,4 +1,4 @@
-"""One language: the package, the configs and the pages use the field's words, and docstrings name their subject.
+"""One language: package, configs, pages, benchmarks and tests use the field's words; docstrings name their subject.
 
 `python tests/test_vocabulary.py` prints what is refused, with its place; a folder as an argument limits it.
 """
@@ -95,6 +95,10 @@ BASELINE: dict[str, int] = {
 """Findings that each folder may still have. Numbers only go down; an absent folder has none."""
 
 
+QUOTING = ("test_vocabulary.py", "test_renamed.py")
+"""Tests that quote refused words."""
+
+
 class Finding(NamedTuple):
     """A place with a refused phrase."""
 
@@ -104,8 +108,9 @@ class Finding(NamedTuple):
 
 
 def find_all(within: str = "") -> Iterator[Finding]:
-    """Yield every finding of the package, the configs and the pages."""
-    files = [*(ROOT / "lightning_xt").rglob("*.py"), *(ROOT / "docs").glob("*.py")]
+    """Yield every finding of the package, the configs, the pages, the benchmarks and the tests."""
+    folders = [ROOT / name for name in ("lightning_xt", "docs", "benchmarks", "tests")]
+    files = {file for folder in folders for file in folder.rglob("*.py") if file.name not in QUOTING}
     for path in sorted(file for file in files if str(file.relative_to(ROOT)).startswith(within)):
         yield from find_in_code(path)
     pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "configs").rglob("*.*")]
@@ -126,8 +131,10 @@ def find_in_code(path: Path) -> Iterator[Finding]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
             yield from find_opening(path, node)
-        if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name in NAMES:
-            yield Finding(place(path), node.lineno, f"{node.name} is an old name")
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            yield from find_phrases(path, node.lineno, node.name.replace("_", " "))
+            if node.name in NAMES:
+                yield Finding(place(path), node.lineno, f"{node.name} is an old name")
     for body in (node.body for node in ast.walk(tree) if isinstance(node, ast.Module | ast.ClassDef)):
         for before, node in itertools.pairwise(body):
             described = isinstance(before, ast.Assign | ast.AnnAssign) and isinstance(node, ast.Expr)
@@ -168,7 +175,7 @@ FINDINGS = list(find_all())
 COUNTS = Counter(map(folder, FINDINGS))
 
 
-@pytest.mark.parametrize("where", sorted({*COUNTS, *BASELINE, "README.md", "docs", "configs"}))
+@pytest.mark.parametrize("where", sorted({*COUNTS, *BASELINE, "README.md", "docs", "configs", "benchmarks", "tests"}))
 def test_no_refused_phrase(where: str) -> None:
     found = [f"{f.path}:{f.line}: {f.problem}" for f in FINDINGS if folder(f) == where]
     assert len(found) <= BASELINE.get(where, 0), "\n".join(found)

@@ -158,7 +158,7 @@ class LanguageModel(TransformerModule):
         """Continue prompts: ids give ids, a text gives a text, texts give a list of texts; without the prompts.
 
         Args:
-            prompt: ids, whose row r samples with seed + r; or one or several texts, which share the seed.
+            prompt: ids, whose row r samples with seed + r; or one or several texts, all with one seed.
             max_new_tokens: most tokens to generate. None = 256.
             lengths: tokens of each row of ids without padding on the right. None = all.
             options: fields of `GenerationOptions`, such as temperature, top_k and seed.

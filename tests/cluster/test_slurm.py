@@ -41,7 +41,7 @@ def test_each_task_gets_the_arguments_and_what_slurm_knows(tmp_path):
         ((143, 75), "RUNNING", False),
     ],
 )
-def test_only_what_is_to_go_on_is_queued_again(tmp_path, codes, state, requeues):
+def test_only_a_resumable_job_is_queued_again(tmp_path, codes, state, requeues):
     job = Job(tmp_path, f"codes=({codes[0]} {codes[1]})\nexit ${{codes[$SLURM_PROCID]}}\n")
     job.state(state)
     with job.start() as script:

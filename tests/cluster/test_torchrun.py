@@ -70,7 +70,7 @@ def test_one_machine_starts_again_after_a_preemption_only(tmp_path, codes, ends,
     assert not list(tmp_path.glob("tmp.*"))
 
 
-def test_a_machine_that_is_told_ends(tmp_path):
+def test_a_machine_that_gets_a_signal_ends(tmp_path):
     machine = Machines(tmp_path, 1, LISTENS)
     with machine.start(0) as script:
         script.wait_for((tmp_path / "listens.0").exists)

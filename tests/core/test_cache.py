@@ -96,7 +96,7 @@ def test_a_window_over_rows_of_different_lengths(slack: int) -> None:
     assert cache.lengths.tolist() == have
 
 
-def test_a_window_wider_than_the_capacity_is_none() -> None:
+def test_a_window_wider_than_the_capacity_is_ignored() -> None:
     cache = Cache(1, 5, calls=1, slack=2)
     assert (cache.count_slots(None), cache.count_slots(2), cache.count_slots(3), cache.count_slots(100)) == (5, 4, 5, 5)
 
@@ -355,7 +355,7 @@ def test_settle_says_how_many_tokens_there_are() -> None:
     assert feed_one(cache, [0, 1]) == {0: line(0, 2, 0), 1: line(1, 2, 1)}
 
 
-def test_a_row_that_is_cleared_begins_anew() -> None:
+def test_a_row_that_is_cleared_begins_again() -> None:
     cache = Cache(3, 9, calls=1)
     feed(cache, tokens(3, 0, 4))
     cache.clear(torch.tensor([0, 2]))
@@ -441,7 +441,7 @@ def test_a_static_cache_holds_the_same_as_another(window: int | None) -> None:
     assert [first[t] for t in (2, 3, 4)] == [second[t] for t in (2, 3, 4)] == [-2, -7, -8]
 
 
-def test_calls_and_names_have_memories_of_their_own() -> None:
+def test_calls_and_names_have_separate_buffers() -> None:
     cache = Cache(1, 9, calls=2)
     assert len(cache) == 2
     cache.begin(1)

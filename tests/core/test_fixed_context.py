@@ -30,7 +30,7 @@ def test_all_vectors_are_real_without_a_mask() -> None:
     assert read_vectors(context([0, 1], 3, [2, 3])) == [[0, 1], [10, 11, 12]]
 
 
-def test_selects_rows_of_their_own() -> None:
+def test_selects_rows_with_separate_contexts() -> None:
     assert read_vectors(context([0, 1, 2], 2, [1, 2, 2]).select(index(2, 0, 0), 3)) == [[20, 21], [0], [0]]
     assert context([0, 1], 2).select(index(1), 2).mask is None
 

@@ -109,7 +109,7 @@ def test_rows_are_shared_where_they_can_be() -> None:
     assert sequence(visible_prefix=PREFIX).rows == 2
 
 
-def test_a_window_as_wide_as_the_sequence_is_none() -> None:
+def test_a_window_as_wide_as_the_sequence_is_ignored() -> None:
     assert sequence().limit_window(7).window is None
     assert sequence().limit_window(6).window == 6
     assert sequence().limit_window(None).plain_causal

@@ -100,7 +100,7 @@ def test_json_lines_are_read_as_a_corpus_of_them_is(tmp_path, name):
         read_prompts(str(file))
 
 
-def test_a_mark_of_the_encoding_is_no_part_of_a_prompt(tmp_path):
+def test_a_mark_of_the_encoding_is_not_part_of_a_prompt(tmp_path):
     file = tmp_path / "prompts.txt"
     file.write_bytes(b"\xef\xbb\xbfone\n")
     assert read_prompts(str(file)) == [{"id": 0, "prompt": "one"}]

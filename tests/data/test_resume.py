@@ -102,7 +102,7 @@ def test_batches_after_a_resume(file, tmp_path, accumulate):
         assert data.samples_seen == batches * 2
 
 
-def test_another_batch_size_goes_on_from_the_same_sample(file, tmp_path):
+def test_another_batch_size_resumes_from_the_same_sample(file, tmp_path):
     options = {"seq_len": 7, "seed": 5}
     trainer(tmp_path, 3, callbacks=[Saver(tmp_path)]).fit(Recorder(), TextFiles(file, batch_size=4, **options))
     data, rest = TextFiles(file, batch_size=3, **options), Recorder()
@@ -117,7 +117,7 @@ def samples(file, numbers, **options):
     return TrainingWindows(data.splits.train, data.seq_len, data.seed).__getitems__(numbers)
 
 
-def test_epochs_go_on_but_overfitting_repeats(file, tmp_path):
+def test_epochs_continue_but_overfitting_repeats(file, tmp_path):
     options = {"seq_len": 7, "batch_size": 2}
     epochs = {"max_epochs": 2, "val_check_interval": 1.0, "check_val_every_n_epoch": 1}
     going_on, repeating = Recorder(), Recorder()

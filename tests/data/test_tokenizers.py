@@ -58,7 +58,7 @@ def test_ids_are_the_utf8_bytes():
     assert tokenizer.decode(tokenizer.encode(TEXT)) == TEXT
 
 
-def test_bytes_that_are_no_text():
+def test_bytes_that_are_not_text():
     assert Bytes().decode([65, 0xFF, 66]) == "A\ufffdB"
     assert Bytes().encode(bytes([65, 0xFF]).decode("utf-8", errors="surrogateescape")) == [65, 0xFF]
 
@@ -127,7 +127,7 @@ def test_numbers():
 
 
 @pytest.mark.parametrize("word", ["x", "20", "-1", "+1", "1.0", "1_0", "\u0663", "\u00b2", "9" * 5000])
-def test_words_that_are_no_ids(word):
+def test_words_that_are_not_ids(word):
     rule = r"is not one of the 20 ids; write numbers from 0 to 19, separated by spaces, such as '5 3 17'$"
     with pytest.raises(ValueError, match=rule) as caught:
         Numbers(20).encode(f"5 {word} 3")
@@ -175,7 +175,7 @@ def test_pieces_come_in_whole_characters():
     assert pieces == ["", ""] and rest == "\ufffd"
 
 
-def test_what_was_no_text_on_the_command_line():
+def test_bytes_on_the_command_line_that_are_not_text():
     assert LEARNT.decode(LEARNT.encode("a\udcffb")) == "a\ufffdb"
     assert LEARNT.encode_batch(["a\udcffb"]) == [LEARNT.encode("a\udcffb")]
 

@@ -119,7 +119,7 @@ def test_equals_a_search_without_a_memory(make: Callable[[str], tuple[Decoder, l
 
 
 @pytest.mark.parametrize(("k", "alpha"), [(1, 1), (2, 0.3), (4, 0.6), (5, 1.0), (VOCAB, 0.8), (40, 0.8)])
-def test_any_number_of_words_and_any_weight(k: int, alpha: int | float) -> None:
+def test_any_number_of_tokens_and_any_weight(k: int, alpha: int | float) -> None:
     model, requests = language("plain")
     found = run_requests(model, requests, SamplingParams(), ContrastiveSearch(k=k, alpha=alpha))
     close(found, [naive(model, request, SamplingParams(), min(k, VOCAB), alpha) for request in requests])

@@ -52,7 +52,7 @@ def test_a_decoder_keeps_the_protocol() -> None:
 
 
 @EACH
-def test_greedy_equals_reading_everything_anew(build: partial) -> None:
+def test_greedy_equals_recomputing_the_prefix(build: partial) -> None:
     model, prompt = randomise(build), draw_tokens(3, 5)
     out = generate(model, prompt, 11, temperature=0.0)
     assert out.dtype == torch.long and out.shape == (3, 11)
@@ -154,7 +154,7 @@ def test_draws_follow_each_other_in_one_row() -> None:
     assert again == pytest.approx(0.375 * 2999, abs=4 * (2999 * 0.375 * 0.625) ** 0.5)
 
 
-def test_one_word_left_is_the_likeliest() -> None:
+def test_one_remaining_token_is_the_most_likely() -> None:
     model, prompt = randomise(decoder), draw_tokens(2, 5)
     greedy = generate(model, prompt, 9, temperature=0.0)
     assert torch.equal(generate(model, prompt, 9, top_k=1), greedy)

@@ -125,7 +125,7 @@ def test_keeps_what_the_definition_keeps(
     assert [set(row) for row in keep(apply, logits)] == [naive(row, value) for row in logits.tolist()]
 
 
-def test_top_p_keeps_the_word_that_crosses() -> None:
+def test_top_p_keeps_the_token_that_crosses() -> None:
     logits = make_logits([0.2, 0.5, 0.3])
     assert keep(TopP(0.4), logits) == [[1]]
     assert keep(TopP(0.55), logits) == [[1, 2]]
@@ -133,7 +133,7 @@ def test_top_p_keeps_the_word_that_crosses() -> None:
     assert keep(TopP(1e-9), logits) == [[1]]
 
 
-def test_top_p_of_exactly_the_first_words() -> None:
+def test_top_p_of_exactly_the_first_tokens() -> None:
     # 0.5 and 0.25 are exact, so the sum reaches 0.75 with the second token.
     assert keep(TopP(0.75), torch.tensor([[0.5, 0.25, 0.125, 0.125]]).log2() * math.log(2)) == [[0, 1]]
 
@@ -290,7 +290,7 @@ def look_back(tokens: list[int], prompt: int, end: int | None = None) -> History
     return History(torch.tensor([tokens]), torch.tensor([prompt]), torch.tensor([len(tokens)]), end)
 
 
-def test_a_repeated_word_is_divided_above_zero_and_multiplied_below() -> None:
+def test_a_repeated_token_is_divided_above_zero_and_multiplied_below() -> None:
     logits = torch.tensor([[3.0, -3.0, 3.0, -3.0, 0.0]])
     out = RepetitionPenalty(2)(logits, look_back([0, 1, 4], 2))
     assert out.tolist() == [[1.5, -6.0, 3.0, -3.0, 0.0]]
@@ -318,7 +318,7 @@ def test_n_tokens_in_a_row_occur_once() -> None:
     assert keep_after(NoRepeatNgram(9), logits, look_back(text, 4)) == [0, 1, 2, 3, 4]
 
 
-def test_a_text_without_repetition_ends_up_with_the_likeliest_that_repeats() -> None:
+def test_a_text_without_repetition_ends_up_with_the_most_likely_repetition() -> None:
     logits = torch.tensor([[0.1, 0.3, 0.2]])
     assert keep_after(NoRepeatNgram(1), logits, look_back([0, 1, 2], 1)) == [1]
 
@@ -331,13 +331,13 @@ def test_the_end_waits_for_the_length() -> None:
     assert keep_after(MinLength(2), logits, look_back([3, 3], 2)) == [0, 1, 2, 3], "without an end it is harmless"
 
 
-def test_a_text_begins_with_the_forced_words_even_if_they_were_ruled_out() -> None:
+def test_a_text_begins_with_the_forced_tokens_even_if_they_were_ruled_out() -> None:
     logits = torch.tensor([[5.0, -math.inf, 1.0]])
     for drawn, expected in enumerate([[1], [1], [2], [0, 2]]):
         assert keep_after(Forced([1, 1, 2]), logits, look_back([0] * (1 + drawn), 1)) == expected
 
 
-def test_what_names_no_words_changes_nothing() -> None:
+def test_what_names_no_tokens_changes_nothing() -> None:
     logits, history = torch.randn(5, WORDS), histories(5, 7, WORDS)
     for apply in (Banned([]), Forced([]), LogitBias({}), MinLength(0), RepetitionPenalty(1), PresencePenalty(0)):
         assert torch.equal(apply(logits, history), logits)
@@ -373,7 +373,7 @@ def test_a_row_is_its_own(apply: Filter) -> None:
 
 @EVERY
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_a_word_stays_whatever_was_ruled_out_before(apply: Filter, dtype: torch.dtype) -> None:
+def test_a_token_stays_whatever_was_ruled_out_before(apply: Filter, dtype: torch.dtype) -> None:
     logits, history = torch.randn(WORDS * 7, WORDS, dtype=dtype), histories(WORDS * 7, 19, 3, end=2)
     for left in (1, 2, 5):
         # Each token is the only one left in some row.
@@ -415,7 +415,7 @@ def test_is_copied_and_shows_its_options(apply: Filter) -> None:
     assert repr(again) == repr(apply) and "_" not in repr(apply)
 
 
-def test_banned_words_come_back_only_if_nothing_else_is_left() -> None:
+def test_banned_tokens_come_back_only_if_nothing_else_is_left() -> None:
     logits = make_logits([0.4, 0.3, 0.2, 0.1])
     for order, expected in (((TopK(2), Banned([0, 1])), [0]), ((Banned([0, 1]), TopK(2)), [2, 3])):
         out = logits
@@ -558,7 +558,7 @@ def test_refuses(build: Callable[[], Filter], message: str) -> None:
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Filter) else "",
 )
-def test_refuses_words_that_the_vocabulary_does_not_have(apply: Filter, option: str) -> None:
+def test_refuses_tokens_that_the_vocabulary_does_not_have(apply: Filter, option: str) -> None:
     message = f"filters: {option} has token 11, outside the vocabulary of 0 to 10; omit it"
     with pytest.raises(ValueError, match=re.escape(message)):
         apply(torch.zeros(1, 11), empty_history(1))

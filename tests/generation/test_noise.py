@@ -80,7 +80,7 @@ def test_close_seeds_and_steps_draw_independently(seed: int, step: int) -> None:
     assert compute_chi_squared(pairs.bincount(minlength=9).tolist(), together) < CRITICAL[8]
 
 
-def test_words_rows_and_steps_are_uncorrelated() -> None:
+def test_tokens_rows_and_steps_are_uncorrelated() -> None:
     noise = sample_gumbel(torch.arange(100).repeat_interleave(50), torch.arange(50).repeat(100), 11)
     table = noise.double().view(100, 50, 11)
     table = (table - table.mean()) / table.std()
@@ -157,7 +157,7 @@ def test_no_generator_is_used() -> None:
 # Draws ----------------------------------------------------------------------------------------------------------------
 
 
-def test_temperature_zero_takes_the_likeliest() -> None:
+def test_temperature_zero_takes_the_most_likely() -> None:
     logits = torch.randn(200, 11)
     seeds = steps = torch.arange(200)
     assert torch.equal(sample_tokens(logits, 0, seeds, steps), logits.argmax(dim=-1))
@@ -166,7 +166,7 @@ def test_temperature_zero_takes_the_likeliest() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_words_that_are_ruled_out_are_never_drawn(dtype: torch.dtype) -> None:
+def test_tokens_that_are_ruled_out_are_never_drawn(dtype: torch.dtype) -> None:
     logits = torch.tensor([[-math.inf, 0.0, -math.inf, -1.0, -math.inf]], dtype=dtype).expand(2000, -1)
     assert sample_tokens(logits, 1.0, torch.arange(2000), torch.zeros(2000, dtype=torch.long)).unique().tolist() == [
         1,

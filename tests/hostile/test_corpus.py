@@ -25,7 +25,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     "case",
     [pytest.param(case, marks=() if case.name in CHOSEN else pytest.mark.slow, id=case.name) for case in CASES],
 )
-def test_a_malformed_input_is_told_in_one_sentence(case: Case, base: Path, tmp_path: Path) -> None:
+def test_a_malformed_input_gives_one_sentence(case: Case, base: Path, tmp_path: Path) -> None:
     assert find_problems(case, base, tmp_path / "case") == []
 
 
@@ -34,7 +34,7 @@ def test_the_corpus_is_large_and_has_no_case_twice() -> None:
     assert all(case.says for case in CASES)
 
 
-def test_a_process_of_its_own_says_the_same(base: Path, tmp_path: Path) -> None:
+def test_a_separate_process_says_the_same(base: Path, tmp_path: Path) -> None:
     case = next(case for case in CASES if case.name == "checkpoint: info, a pickle that runs a command")
     assert find_problems(case, base, tmp_path / "case", apart=True) == []
 

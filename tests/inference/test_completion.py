@@ -238,7 +238,7 @@ def test_a_prompt_that_is_refused_is_not_shown(decoder):
         ("abcEN", "END", "abcEN"),
     ],
 )
-def test_the_model_goes_on_from_what_is_shown(completer, said, stop, shown):
+def test_the_model_continues_the_shown_text(completer, said, stop, shown):
     tokenizer = completer.tokenizer
     conversation = Conversation(completer, GenerationOptions(method=script(tokenizer, said), stop=[stop]))
     assert "".join(piece.text for piece in conversation.reply("fox")) == shown

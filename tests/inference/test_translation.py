@@ -145,7 +145,7 @@ def test_answers_and_their_scores(model):
 
 
 @pytest.mark.parametrize("end", [2, None])
-def test_an_answer_that_is_cut_off_scores_alike_beside_longer_ones(model, end):
+def test_an_answer_that_is_cut_off_scores_alike_next_to_longer_ones(model, end):
     """Padding after the limit of a row is not part of its translation."""
     torch.nn.init.zeros_(model.network.decoder.head.to_logits.weight)
     model.vocab["end"] = end
@@ -159,7 +159,7 @@ def test_an_answer_that_is_cut_off_scores_alike_beside_longer_ones(model, end):
     assert [result["score"] for result in together] == pytest.approx(expected, abs=1e-3)
 
 
-def test_a_source_that_is_too_long_is_cut_and_told(model):
+def test_a_source_that_is_too_long_is_cut_and_reported(model):
     network = SimpleNamespace(encoder=SimpleNamespace(max_length=4))
     numbers = Numbers(11, pad=0, start=None, end=2)
     translator = Translator(network, numbers, numbers, VOCAB)
@@ -283,7 +283,7 @@ def test_start_tokens_that_leave_no_room(model):
         short.generate(SRC, start_tokens=starts, src_mask=MASK)
 
 
-def test_a_source_beyond_the_positions_is_told():
+def test_a_source_beyond_the_positions_is_reported():
     learned = [{"class_path": "LearnedPositions", "init_args": {"max_length": 4}}]
     config = {"encoder": {**NETWORK["encoder"], "embeddings": learned}, "decoder": NETWORK["decoder"]}
     short = Seq2Seq.from_config(config)

@@ -183,7 +183,7 @@ def test_dropout_takes_whole_features_of_the_embeddings() -> None:
     torch.testing.assert_close(seen[0][~dropped], 2 * embedded[~dropped])
 
 
-def test_a_stack_tells_its_parts_what_they_are() -> None:
+def test_a_stack_passes_shapes_to_its_parts() -> None:
     model = decoder(
         cross_attention=attention(position=RelativeBias), context=partial(GivenContext, dim=CONTEXT), depth=3
     )

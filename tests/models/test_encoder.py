@@ -78,7 +78,7 @@ def test_windows_of_padding_alone_are_finite(options: dict[str, object], dtype: 
 
 @pytest.mark.parametrize("options", [{}, {"attention": attention(window=3)}, {"shift": TokenShift}], ids=str)
 @torch.no_grad()
-def test_a_mask_of_true_is_none(options: dict[str, object]) -> None:
+def test_a_mask_of_true_equals_no_mask(options: dict[str, object]) -> None:
     model, (tokens, mask) = randomise(lambda: encoder(**options)), source(2, 7)
     close(model(tokens, torch.ones_like(mask)), model(tokens))
     assert (model(tokens, mask) - model(tokens))[1].abs().max() > 1e-3
@@ -132,7 +132,7 @@ def test_the_longest_source() -> None:
         model(torch.zeros(1, 9, dtype=torch.long))
 
 
-def test_it_tells_its_parts_that_they_look_both_ways() -> None:
+def test_the_parts_are_built_bidirectional() -> None:
     for layer, part in enumerate(attention_layers(encoder())):
         shape = part.shape
         assert (shape.dim, shape.layer, shape.depth, shape.causal) == (SOURCE_DIM, layer, DEPTH, False)

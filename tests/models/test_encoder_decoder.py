@@ -79,14 +79,14 @@ def test_sides_of_different_width_depth_and_vocabulary() -> None:
     assert model(src, TARGETS, mask).shape == (2, 5, VOCAB)
 
 
-def test_cross_attention_knows_positions_unless_told_otherwise() -> None:
+def test_cross_attention_knows_positions_by_default() -> None:
     model = EncoderDecoder(SOURCES, VOCAB, encoder=partial(Encoder, dim=16), decoder=partial(Decoder, dim=24))
     layer = model.decoder.stack.sublayers["0_cross_attention"].branch
     assert type(layer.position) is Rotary and layer.shape.heads == 8
 
 
 @torch.no_grad()
-def test_a_mask_of_true_is_none() -> None:
+def test_a_mask_of_true_equals_no_mask() -> None:
     model, (src, mask) = randomise(pair), source(2, 7)
     close(model(src, TARGETS, torch.ones_like(mask)), model(src, TARGETS))
 
@@ -129,7 +129,7 @@ def test_what_the_decoder_is_given_is_kept() -> None:
 
 
 @pytest.mark.parametrize(("ours", "theirs", "expected"), [(None, None, None), (9, None, 9), (None, 8, 8), (9, 6, 6)])
-def test_the_longest_row_either_side_can_tell_apart(ours: int | None, theirs: int | None, expected: int | None) -> None:
+def test_the_longest_row_of_either_side(ours: int | None, theirs: int | None, expected: int | None) -> None:
     def make_limits(size: int | None) -> dict[str, object]:
         return {} if size is None else {"embeddings": [partial(LearnedPositions, max_length=size)]}
 
@@ -160,7 +160,7 @@ def test_both_sides_learn_a_shared_table() -> None:
         assert learnt.tolist() == [word in ((0, 1, 9) if options else (1, 9)) for word in range(VOCAB)]
 
 
-def test_tables_are_apart_unless_told() -> None:
+def test_tables_are_separate_by_default() -> None:
     model = EncoderDecoder(VOCAB, VOCAB, encoder=partial(sized_encoder, dim=DIM), decoder=sized_decoder)
     assert model.encoder.token_embedding.weight is not model.decoder.token_embedding.weight
 
@@ -189,7 +189,7 @@ def test_positions_are_dropped_in_training_only() -> None:
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5])
-def test_a_share_of_the_positions_is_dropped(share: float) -> None:
+def test_a_fraction_of_the_positions_is_dropped(share: float) -> None:
     rows, m = 400, 50
     lasting = read_mask(pair(encoder={"depth": 1}, context_dropout=share), None, rows, m)
     for counted, n in ((lasting.float().mean(), rows * m), (lasting[:, 0].float().mean(), rows)):
@@ -213,7 +213,7 @@ def test_what_is_dropped_is_seen_by_no_token() -> None:
     assert torch.equal(gradient.abs().amax(-1) > 0, masks[0])
 
 
-def test_each_row_keeps_a_position_of_its_own() -> None:
+def test_each_row_keeps_a_position() -> None:
     """A row keeps a position: at 0.99, 96 of 100 rows with four real positions would lose all."""
     rows, m = 500, 9
     real = torch.zeros(rows, m, dtype=torch.bool)
@@ -235,7 +235,7 @@ def test_a_row_without_a_real_position_keeps_none() -> None:
 
 
 @pytest.mark.parametrize("share", [1.0, -0.1, 2.0])
-def test_refuses_a_share_of_positions_that_is_none(share: float) -> None:
+def test_refuses_an_invalid_fraction_of_positions(share: float) -> None:
     message = f"model has context_dropout {share}, which must be at least 0 and below 1"
     with pytest.raises(ValueError, match=re.escape(message)):
         pair(context_dropout=share)
@@ -270,7 +270,7 @@ def test_refuses_to_share_tables_of_different_sizes(tokens: int, dim: int, count
     ],
     ids=["short", "one row", "dimensions", "float", "long"],
 )
-def test_refuses_a_mask_that_is_none(mask: Tensor, given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refuses_an_invalid_mask(mask: Tensor, given: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # Users run the package without the shape checks that would raise first.
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     rule = "it must be boolean, True for source ids and False for padding, and of the sources' shape (2, 7)"
@@ -281,14 +281,14 @@ def test_refuses_a_mask_that_is_none(mask: Tensor, given: str, monkeypatch: pyte
             refused()
 
 
-def test_refuses_more_tokens_than_a_side_can_tell_apart() -> None:
+def test_refuses_more_tokens_than_a_side_has_positions() -> None:
     model, (src, mask) = pair({"embeddings": [partial(LearnedPositions, max_length=6)]}), source(2, 7)
     with pytest.raises(ValueError, match="LearnedPositions has max_length 6, but the sequence is 7 tokens long"):
         model(src, TARGETS, mask)
 
 
 @torch.no_grad()
-def test_the_source_may_have_companions_of_its_own() -> None:
+def test_the_source_may_have_separate_inputs() -> None:
     model = randomise(lambda: pair({"embeddings": [partial(TypeEmbedding, num_types=2)]}))
     (src, mask), types = source(2, 7), torch.tensor([[0, 1, 0, 1, 1, 0, 1]] * 2)
     one, other = (model(src, TARGETS, mask, source_inputs=Inputs(types=each)) for each in (types, 1 - types))

@@ -108,13 +108,13 @@ def test_shapes_and_order():
 
 
 @pytest.mark.parametrize("tokens", [1, 2, DIM, WORDS])
-def test_tokens_are_told_from_other_sizes(tokens):
+def test_tokens_are_distinguished_from_other_sizes(tokens):
     root = outline(small(), tokens)
     assert find(root, "token_embedding").shape == (f"b n {DIM}" if tokens > 1 else f"b 1 {DIM}")
     assert root.shape == (f"b n {WORDS}" if tokens > 1 else f"b 1 {WORDS}")
 
 
-def test_memory_stands_beside_the_tokens():
+def test_memory_stands_next_to_the_tokens():
     root = outline(small(attention=heads(memory=5, score=NegativeDistance)), TOKENS)
     branch = find(root, "stack/layers 0-2/attention/branch")
     assert find(branch, "normalizer").shape == f"b {HEADS} n n+5"
@@ -190,7 +190,7 @@ def test_only_equal_layers_are_folded():
     assert names(heads(), heads(dropout=0.5)) == ["layers 0, 2", "layers 1, 3", "output_norm"]
 
 
-def test_a_window_is_told():
+def test_a_window_is_shown():
     root = outline(small(attention=heads(window=3)), TOKENS)
     assert find(root, "stack/layers 0-2/attention/branch/kernel").kind == "explicit/flex/fused, window 3"
 
@@ -219,7 +219,7 @@ def test_it_is_the_same_with_memory_and_changes_nothing():
     assert not real.head.training
 
 
-def test_lengths_that_are_no_good():
+def test_invalid_lengths():
     with pytest.raises(ValueError, match="seq_len is 0; it must be at least 1 token"):
         outline(small(), 0)
     learned = small(embeddings=[lambda shape: LearnedPositions(shape, max_length=5)])

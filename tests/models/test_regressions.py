@@ -69,7 +69,7 @@ def test_a_document_number_that_comes_back_is_another_document() -> None:
 
 
 @pytest.mark.parametrize("name", ["documents", "hidden", "types"])
-def test_a_soft_prefix_is_refused_beside_what_describes_tokens(name: str) -> None:
+def test_a_soft_prefix_is_refused_with_inputs_by_token(name: str) -> None:
     tokens, inputs = example(1, 5)
     given = {"documents": torch.zeros_like(tokens), "hidden": tokens > 99, "types": inputs.types}
     beside = Inputs(prefix=torch.zeros(1, 2, 13), **{name: given[name]})
@@ -135,7 +135,7 @@ def test_a_running_state_follows_its_row_and_refuses_to_go_back() -> None:
         cache.truncate(0)
 
 
-def test_an_emptied_window_starts_anew() -> None:
+def test_an_emptied_window_starts_again() -> None:
     model = randomise(lambda: decoder(attention=attention(window=3)))
     tokens, _ = example(2, 9)
     cache = model.new_cache(2, 9, slack=2)

@@ -105,7 +105,7 @@ def test_causal_attention_with_groups_of_heads(kv_heads: int, backend: str) -> N
 @BACKENDS
 @pytest.mark.parametrize("window", [1, 2, 3, 5, 8])
 @torch.no_grad()
-def test_a_window_sees_so_many_tokens_itself_included(window: int, backend: str) -> None:
+def test_a_window_counts_the_token_itself(window: int, backend: str) -> None:
     attention, x = layer(window=window, backend=backend), states(2, 7)
     out, _ = attention(x, sequence(7), Inputs(), Trace(), None)
     mask = torch.tensor([[[i - window < j <= i for j in range(7)] for i in range(7)]] * 2)
@@ -341,7 +341,7 @@ def test_refuses_a_window_over_a_context() -> None:
         ({"position": Contextual}, "position Contextual"),
     ],
 )
-def test_refuses_parts_that_touch_heads_where_there_are_none(options: dict[str, object], named: str) -> None:
+def test_refuses_parts_that_need_heads_without_heads(options: dict[str, object], named: str) -> None:
     with pytest.raises(ValueError, match="attention: projection Latent has no keys and values per head") as error:
         layer(projection=Latent, **options)
     assert f"so it cannot be combined with {named}; omit one of them" in str(error.value)

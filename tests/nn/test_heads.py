@@ -13,7 +13,7 @@ from lightning_xt.nn.heads.tied_head import TiedHead
 from lightning_xt.nn.heads.untied_head import UntiedHead
 
 
-def test_untied_head_scores_by_a_map_of_its_own() -> None:
+def test_untied_head_scores_by_a_separate_map() -> None:
     head = UntiedHead(nn.Embedding(5, 3))
     assert head.to_logits.weight.shape == (5, 3) and head.to_logits.bias is None
     x = torch.randn(1, 2, 3)

@@ -54,7 +54,7 @@ def test_a_tied_table_starts_as_an_embedding() -> None:
     assert build(head=TiedHead).token_embedding.weight.std().item() == pytest.approx(0.02, rel=0.02)
 
 
-def test_bare_parameters_are_left_alone() -> None:
+def test_bare_parameters_are_not_initialized() -> None:
     model = nn.Module()
     model.own = nn.Parameter(torch.full((3,), 7.0))
     model.to_hidden = nn.Linear(3, 3)

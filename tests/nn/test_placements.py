@@ -59,7 +59,7 @@ def test_order_of_operations(placement: type[Placement]) -> None:
 
 
 @pytest.mark.parametrize("placement", ORDERS)
-def test_every_norm_has_a_gain_of_its_own(placement: type[Placement]) -> None:
+def test_every_norm_has_a_separate_gain(placement: type[Placement]) -> None:
     model = decoder(depth=1, placement=placement)
     gains = [p for name, p in model.named_parameters() if name.endswith("gain")]
     assert len(gains) == ORDERS[placement].split().count("norm")

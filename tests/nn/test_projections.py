@@ -56,7 +56,7 @@ def test_multi_head_makes_keys_of_a_context_from_its_own_width() -> None:
 
 
 @pytest.mark.parametrize("context_dim", [None, 5])
-def test_multi_head_tells_the_maps_of_each_weight(context_dim: int | None) -> None:
+def test_multi_head_names_the_maps_of_each_weight(context_dim: int | None) -> None:
     projection = MultiHead(shape(kv_heads=2, context_dim=context_dim))
     own, across = {"to_qkv": (24, 12, 12)}, {"to_kv": (12, 12)}
     assert projection.stacked_rows == (own if context_dim is None else across)

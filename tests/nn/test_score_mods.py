@@ -23,7 +23,7 @@ def test_soft_cap_is_fifty_by_default() -> None:
 
 
 @pytest.mark.parametrize("cap", [0.0, -2.0])
-def test_soft_cap_refuses_a_cap_that_is_none(cap: float) -> None:
+def test_soft_cap_refuses_an_invalid_cap(cap: float) -> None:
     with pytest.raises(ValueError, match=f"score_mods: SoftCap has cap {cap}, which must be above 0"):
         SoftCap(SHAPE, cap=cap)
 

@@ -34,7 +34,7 @@ def test_a_document_starts_with_zeros() -> None:
 
 
 @pytest.mark.parametrize("share", [0.0, -0.5, 1.5])
-def test_refuses_a_share_that_is_none(share: float) -> None:
+def test_refuses_an_invalid_fraction(share: float) -> None:
     with pytest.raises(
         ValueError, match=f"shift: TokenShift has fraction {share}, which must be above 0 and at most 1"
     ):

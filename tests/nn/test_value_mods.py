@@ -23,7 +23,7 @@ def test_the_first_layer_keeps_its_values() -> None:
     assert mod(v, torch.randn(2, 7, 3), (torch.randn_like(v),)) is v  # called again by a looped model
 
 
-def test_later_layers_mix_in_the_first_by_a_share_of_each_token_and_head() -> None:
+def test_later_layers_mix_in_the_first_by_a_fraction_of_each_token_and_head() -> None:
     mod = ValueResidual(shape(2)).double()
     v, first, second = torch.randn(3, 2, 2, 7, 5, dtype=torch.float64)
     x = torch.randn(2, 7, 3, dtype=torch.float64)

@@ -65,7 +65,7 @@ def test_targets_of_minus_one_hundred_never_count() -> None:
 
 
 @pytest.mark.parametrize("objective", [NextToken(), ForgetfulNextToken(max_fraction=0.0).train()], ids=["next", "fcm"])
-def test_minus_one_hundred_inside_a_row_is_no_target_and_is_read_as_zero(objective: Objective) -> None:
+def test_minus_one_hundred_inside_a_row_is_not_a_target_and_is_read_as_zero(objective: Objective) -> None:
     tokens, model = TOKENS.clone(), Recorder(LOGITS)
     tokens[0, 1:3] = tokens[1, 0] = -100
     loss = objective(model, tokens)
@@ -137,7 +137,7 @@ def test_evaluation_is_not_smoothed() -> None:
 
 
 @pytest.mark.parametrize("smoothing", [-0.1, 1.0])
-def test_refuses_smoothing_that_is_none(smoothing: float) -> None:
+def test_refuses_invalid_smoothing(smoothing: float) -> None:
     message = f"objective: NextToken has label_smoothing {smoothing}, which must be at least 0 and below 1"
     with pytest.raises(ValueError, match=message):
         NextToken(label_smoothing=smoothing)

@@ -88,7 +88,7 @@ def test_an_epoch_takes_every_pair_once(lengths: np.ndarray, budget: int, seed: 
 
 
 @holds(lengths=LENGTHS, budget=st.integers(20, 90), seed=SEEDS, world=WORLDS, done=st.integers(0, 40))
-def test_a_run_goes_on_with_the_batches_that_follow(
+def test_a_run_resumes_with_the_batches_that_follow(
     lengths: np.ndarray, budget: int, seed: int, world: int, done: int
 ) -> None:
     for rank in range(world):

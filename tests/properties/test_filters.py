@@ -157,7 +157,7 @@ def test_a_filter_does_what_it_says(drawn: tuple[Tensor, History], recipe: Any) 
 
 
 @holds(drawn=draw_rows(), p=SHARES)
-def test_a_nucleus_reaches_its_share_and_is_no_larger(drawn: tuple[Tensor, History], p: float) -> None:
+def test_a_nucleus_reaches_its_fraction_and_is_minimal(drawn: tuple[Tensor, History], p: float) -> None:
     logits, history = drawn
     logits = logits.double()
     kept = TopP(p)(logits, history) > OUT

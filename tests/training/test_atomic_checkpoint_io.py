@@ -73,7 +73,7 @@ def test_a_disk_without_room_is_not_begun_with(last, monkeypatch):
     assert_refused(last, r"cannot be written \(it takes 1\.0 MB, and there is room for 1\.0 MB\)")
 
 
-def test_the_next_that_will_not_fit_is_told_once(last, monkeypatch):
+def test_the_next_that_will_not_fit_is_reported_once(last, monkeypatch):
     free = iter([MB, MB - 1, MB, MB - 1])
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: Disk(9 * MB, 0, next(free)))
     plugin = AtomicCheckpointIO()
@@ -162,10 +162,10 @@ class Tiny(LightningModule):
 
 
 @pytest.mark.parametrize(
-    ("keep", "free", "told"), [(0, 6, False), (0, 5, True), (3, 15, False), (3, 14, True)], ids=str
+    ("keep", "free", "warns"), [(0, 6, False), (0, 5, True), (3, 15, False), (3, 14, True)], ids=str
 )
 @pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:.*number of training batches")
-def test_a_run_whose_checkpoints_will_not_fit_is_told_when_it_begins(keep, free, told, tmp_path, monkeypatch):
+def test_a_run_whose_checkpoints_will_not_fit_warns_when_it_begins(keep, free, warns, tmp_path, monkeypatch):
     """A run warns before its checkpoints of 3 MB (weights and two means), of which two exist while one is written."""
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: Disk(99 * MB, 0, free * MB))
     trainer = Trainer(
@@ -181,15 +181,15 @@ def test_a_run_whose_checkpoints_will_not_fit_is_told_when_it_begins(keep, free,
             DiskSpaceCheck(keep),
         ],
     )
-    with expect_warning(told, keep) as found:
+    with expect_warning(warns, keep) as found:
         trainer.fit(Tiny(), torch.utils.data.DataLoader(torch.ones(4, 1000), batch_size=2))
-    assert (found is not None) == told
+    assert (found is not None) == warns
 
 
-def expect_warning(told, keep):
+def expect_warning(warns, keep):
     count = 2 + keep
     wanted = rf"/runs/0 has room for .* will take about {3 * count}\.0 MB, {count} of 3\.0 MB, .* included: make room"
-    return pytest.warns(UserWarning, match=wanted) if told else contextlib.nullcontext()
+    return pytest.warns(UserWarning, match=wanted) if warns else contextlib.nullcontext()
 
 
 def test_all_that_is_loaded_is_plain_values():

@@ -91,7 +91,7 @@ def test_samples_take_the_options_of_generation_in_one_slot():
     assert SampleText(["a"], generation=options).generation == options
 
 
-def test_a_metrics_file_goes_on_where_the_run_does(tmp_path):
+def test_a_metrics_file_resumes_with_the_run(tmp_path):
     file = tmp_path / "metrics.csv"
     for first_step, steps in ((None, (0, 1, 2, 3)), (2, (2, 3, 4))):
         logger = MetricsFile(tmp_path, first_step)

@@ -147,7 +147,7 @@ def test_a_validation_that_fails_saves_nothing_swapped(folder, before):
     assert torch.equal(flat(model.state_dict()), watch.steps[-1])
 
 
-def test_a_second_fit_begins_anew(folder):
+def test_a_second_fit_begins_again(folder):
     average, model, watch = ExponentialAverage(0.7), build(), Watch()
     fit(model, average)
     fit(model, average, watch, steps=3, val_check_interval=100)
@@ -157,7 +157,7 @@ def test_a_second_fit_begins_anew(folder):
 @pytest.mark.filterwarnings("ignore:.*callbacks used to create the checkpoint need to be provided")
 # Lightning warns of any module that can shard its weights, used or not.
 @pytest.mark.filterwarnings("ignore:.*WeightAveraging doesn't support sharding model layers")
-def test_a_checkpoint_of_lightnings_average_goes_on(folder):
+def test_a_checkpoint_of_lightnings_average_resumes(folder):
     fit(build(), EMAWeightAveraging(decay=0.7, use_buffers=False), Saving(), Stopping())
     watch, model = Watch(), build()
     fit(model, ExponentialAverage(0.7), watch, ckpt_path="training.ckpt")
@@ -187,7 +187,7 @@ def test_a_run_resumes_exactly(folder, optimizer):
 
 
 @pytest.mark.filterwarnings("ignore:.*callbacks used to create the checkpoint need to be provided")
-def test_going_on_without_it(folder, caplog):
+def test_resuming_without_the_average(folder, caplog):
     fit(build(), ExponentialAverage(0.7), Saving())
     whole, again = build(), build()
     fit(whole)
@@ -248,7 +248,7 @@ def test_options_out_of_range(options, rule):
         ExponentialAverage(**options)
 
 
-def test_a_copy_of_the_module_is_none_of_the_trainer(trained, monkeypatch):
+def test_a_copy_of_the_module_is_not_the_trainers(trained, monkeypatch):
     seen = []
     monkeypatch.setattr(ExponentialAverage, "on_train_start", lambda self, trainer, module: seen.append((self, module)))
     assert main(["fit", "-c", "tiny.yaml", *EMA]) == 0

@@ -127,7 +127,7 @@ def test_a_step_without_a_finite_gradient_changes_nothing(optimizer, clip, folde
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("-inf")])
-def test_a_loss_that_is_no_finite_number_counts_though_its_gradient_is_one(value, folder):
+def test_a_non_finite_loss_counts_though_its_gradient_is_finite(value, folder):
     watched = Watched()
     fit(watched, trained=spoil_losses(model(), 1, value=value))
     assert all(watched.same(0, 1))
@@ -146,7 +146,7 @@ def unwritten_is_nan():
     ("optimizer", "precision"),
     [*((each, "32") for each in OPTIMIZERS), ("fused", "16"), ("fused momentum", "16")],
 )
-def test_the_first_step_may_be_left_out(optimizer, precision, folder, unwritten_is_nan):
+def test_the_first_step_may_be_skipped(optimizer, precision, folder, unwritten_is_nan):
     watched, trained = Watched(), model(optimizer)
     before = [p.detach().clone() for p in trained.parameters()]
     fit(Broken(0), watched, trained=trained, steps=3, plugins=[Scaled()] if precision == "16" else [])
@@ -157,7 +157,7 @@ def test_the_first_step_may_be_left_out(optimizer, precision, folder, unwritten_
 
 
 @pytest.mark.parametrize("bad", [2, 3])
-def test_any_batch_of_a_step_leaves_it_out(bad, folder):
+def test_any_batch_of_a_step_skips_it(bad, folder):
     watched = Watched()
     trainer = fit(Broken(bad), watched, accumulate_grad_batches=2)
     assert all(watched.same(1, 3))
@@ -165,7 +165,7 @@ def test_any_batch_of_a_step_leaves_it_out(bad, folder):
     assert (trainer.global_step, watched.counts[-1]) == (4, 1)
 
 
-def test_steps_that_are_not_left_out_are_what_they_were(folder):
+def test_steps_that_are_not_skipped_do_not_change(folder):
     """Steps that are not skipped give the same weights bit for bit as without a guard."""
     first, second = Watched(), Watched()
     torch.manual_seed(0)
@@ -269,7 +269,7 @@ def data_hash():
     return served.content_hash
 
 
-def test_without_a_limit_it_goes_on(folder):
+def test_without_a_limit_training_continues(folder):
     watched = Watched()
     fit(NonFinite(None), watched, trained=spoil_losses(model(), *range(12)), steps=13)
     assert watched.counts[-1] == 12
@@ -297,7 +297,7 @@ def test_a_resumed_run_counts_on(folder):
     assert saved == {"skipped": 3, "in_a_row": 2}
 
 
-def test_a_module_has_a_guard_of_its_own(folder):
+def test_a_module_has_a_separate_guard(folder):
     trainer = Trainer(
         **QUIET | {"max_steps": 30, "max_epochs": -1, "log_every_n_steps": 1, "use_distributed_sampler": False}
     )
@@ -327,7 +327,7 @@ def test_in_float16_only_a_loss_is_a_fault(callback, counted, folder):
 # Nothing here changes a sublayer's output in place.
 @pytest.mark.filterwarnings("ignore:FSDP2-wrapped module .* returned a view tensor")
 @pytest.mark.parametrize("strategy", [lambda: "ddp", FSDP2], ids=["DDP", "FSDP2"])
-def test_all_processes_leave_out_what_one_cannot_use(strategy, folder):
+def test_all_processes_skip_a_step_that_one_cannot_use(strategy, folder):
     """Both processes skip a step if the first has a non-finite loss with a finite gradient."""
 
     def trained():

@@ -163,7 +163,7 @@ def test_mistakes_in_a_config_are_named(tmp_path):
         LanguageModel.from_config([])
 
 
-def test_the_first_loss_is_that_of_guessing():
+def test_the_first_loss_is_that_of_uniform_predictions():
     loss = build().eval().loss(torch.randint(256, (2, 9)))
     assert loss.item() == pytest.approx(math.log(256), rel=1e-5)  # the head starts at zero
 
@@ -229,7 +229,7 @@ def test_bf16_and_compiling_train(folder):
     assert not any("_orig_mod" in name for name in model.state_dict())
 
 
-def test_without_a_compiler_training_goes_on(folder, monkeypatch):
+def test_without_a_compiler_training_continues(folder, monkeypatch):
     monkeypatch.setattr("lightning_xt.training.compilation.has_compiler", lambda device: False)
     model = LanguageModel.from_config({**CONFIG, "compile": True})
     with pytest.warns(UserWarning, match="a C\\+\\+ compiler .* is not installed"):

@@ -216,7 +216,7 @@ def through_a_file(state):
     return torch.load(file, weights_only=True)
 
 
-def test_a_saved_state_goes_on_bit_for_bit():
+def test_a_saved_state_resumes_bit_for_bit():
     model = decoder()
     optimizer = MuonAdamW(parameter_groups(model))
     scheduler = LambdaLR(optimizer, lambda number: 1 / (1 + number))

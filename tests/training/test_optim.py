@@ -42,7 +42,7 @@ def test_optimizers_take_the_groups_and_keep_the_names():
     assert optimizer.param_groups[2]["param_names"] == ["token_embedding.weight"]
 
 
-def test_frozen_parameters_are_left_out():
+def test_frozen_parameters_are_omitted():
     model = Decoder(11, dim=16, depth=1)
     model.token_embedding.requires_grad_(False)
     assert {group["role"] for group in parameter_groups(model)} == {"matrix", "head", "other"}

@@ -132,7 +132,7 @@ def describe_structure(value):
         ),
     ],
 )
-def test_a_checkpoint_goes_on_anywhere(inputs, first, second, kind, optimizer):
+def test_a_checkpoint_resumes_anywhere(inputs, first, second, kind, optimizer):
     run = partial(fit, inputs, kind=kind, optimizer=optimizer)
     files = {place: inputs / f"{place}.ckpt" for place in ("one", first)}
     whole = {place: run(place, callbacks=[SavesHalfway(file)]) for place, file in files.items()}
@@ -146,7 +146,7 @@ def test_a_checkpoint_goes_on_anywhere(inputs, first, second, kind, optimizer):
 
 
 @SLOW
-def test_shares_go_on_from_the_weights_beside_an_average(inputs):
+def test_shards_resume_from_the_weights_next_to_an_average(inputs):
     file = inputs / "last.ckpt"
     whole = fit(inputs, "one", callbacks=[SavesHalfway(file)])
     averaged = inputs / "averaged.ckpt"
@@ -253,13 +253,13 @@ def test_strategies_whose_shares_nothing_knows_are_refused(strategy):
     check_strategy(FSDP2())
 
 
-def test_a_single_number_cannot_be_shared_out():
+def test_a_single_number_cannot_be_sharded():
     decoder = Decoder(11, dim=64, depth=1, residual=HyperConnection)
     with pytest.raises(ValueError, match=r"FSDP2 cannot shard stack\..*read_scale, which is a single number; use"):
         shard(decoder, SimpleNamespace())
 
 
-def test_what_another_process_leaves_is_told_from_other_errors():
+def test_errors_of_a_lost_process_are_distinguished_from_others():
     gloo = "[/gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:3452"
     assert is_lost_peer(RuntimeError(gloo))
     assert is_lost_peer(torch.distributed.DistBackendError("NCCL error: remote process exited or a network error"))
@@ -273,7 +273,7 @@ def test_what_another_process_leaves_is_told_from_other_errors():
         raise RuntimeError("sizes must match")
 
 
-def test_a_strategy_that_is_none_is_told(inputs, capsys):
+def test_an_invalid_strategy_is_reported(inputs, capsys):
     assert main(["fit", "-c", "tiny.yaml", "--trainer.strategy", "nonsense"]) == 2
     assert "lightning-xt: error: trainer: You selected an invalid strategy name" in capsys.readouterr().err
     assert not Path("runs").exists()
@@ -391,7 +391,7 @@ def test_the_command_line_in_two_processes(inputs, strategy):
 
 @SLOW
 @pytest.mark.parametrize("strategy", SHARED)
-def test_another_number_of_processes_goes_on_with_the_samples_that_follow(inputs, strategy):
+def test_another_number_of_processes_resumes_with_the_samples_that_follow(inputs, strategy):
     plain = ["-c", "tiny.yaml", "--model.decoder.dropout", "0", "--model.schedule", "null", "--validate_every", "null"]
     one, longer = ["--data.batch_size", "4"], ["--trainer.max_steps", "9"]
     run_command("fit", *plain, *one, *longer, "--name", "whole")
@@ -402,7 +402,7 @@ def test_another_number_of_processes_goes_on_with_the_samples_that_follow(inputs
     assert seen[0]["TextFiles"]["samples_seen"] == seen[1]["TextFiles"]["samples_seen"] == 36
 
 
-def test_what_is_measured_in_inference_mode_goes_on_learning(tmp_path):
+def test_measuring_in_inference_mode_does_not_stop_learning(tmp_path):
     """Inference mode of a validation does not stop training, as on GPUs; with gloo Lightning avoids the mode."""
 
     def train_after_validation():

@@ -79,7 +79,7 @@ def test_an_error_leaves_nothing_behind(folder):
     assert os.listdir(folder) == []
 
 
-def test_a_folder_that_is_none(folder, tmp_path):
+def test_a_folder_that_is_not_one(folder, tmp_path):
     (tmp_path / "data").write_text("")
     with pytest.raises(OSError, match=r"cannot write prepared data to .*data.prepared \(.*LIGHTNING_XT_DATA to a fold"):
         store("x", KEY, lambda: [b"abc"])

@@ -140,7 +140,7 @@ def test_a_whole_file(server, file):
     assert "Range" not in server.requests[0]
 
 
-def test_a_file_that_is_there_is_left_alone(server, file):
+def test_an_existing_file_is_kept(server, file):
     file.parent.mkdir()
     file.write_bytes(b"mine")
     assert download(server.url, file) == file
@@ -227,7 +227,7 @@ def test_a_file_that_changed_between_starts_over(server, file):
     assert server.requests[1]["If-Range"] == '"1"' and "Range" not in server.requests[2]
 
 
-def test_a_server_that_does_not_tell_versions_starts_over(server, file):
+def test_a_server_without_versions_starts_over(server, file):
     server.etag, server.cut = 'W/"1"', 4000
     with pytest.raises(OSError, match=r"10,240 bytes\); run the command again, or put"):
         download(server.url, file)
@@ -265,7 +265,7 @@ def test_a_part_file_is_never_taken_for_the_file(server, file, content):
     assert len(server.requests) == 3
 
 
-def test_a_killed_process_leaves_what_the_next_goes_on_from(server, file):
+def test_a_download_resumes_after_a_killed_process(server, file):
     # Larger than any buffer between server and client, so that the process is killed before the end.
     server.content = CONTENT * 4000
     script = f"""
@@ -313,7 +313,7 @@ print(file.stat().st_size)
     assert len(server.requests) == 1 and os.listdir(file.parent) == ["file.bin"]
 
 
-def test_a_chunked_answer_tells_its_end(server, file):
+def test_a_chunked_answer_has_an_end(server, file):
     server.chunked = True
     download(server.url, file)
     assert file.read_bytes() == CONTENT

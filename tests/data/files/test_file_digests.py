@@ -103,7 +103,7 @@ def test_a_file_that_changes_while_it_is_read(prepared, file, reads, monkeypatch
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff", b"one two", b"a b c d"])
-def test_a_memo_that_is_none(prepared, file, reads, content):
+def test_a_memo_that_is_malformed(prepared, file, reads, content):
     hash_file(file)
     (memo,) = prepared.iterdir()
     memo.write_bytes(content)
@@ -125,7 +125,7 @@ def test_a_file_that_is_not_there(prepared, tmp_path):
         hash_file(tmp_path / "none")
 
 
-def test_splits_are_told_apart_by_what_they_hold(prepared, reads, tmp_path):
+def test_splits_are_distinguished_by_content(prepared, reads, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     one.write_bytes(b"0123456789")
     two.write_bytes(b"0123456789")

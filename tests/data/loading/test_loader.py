@@ -20,7 +20,7 @@ def test_a_loader_has_a_length_only_if_its_batches_end():
         len(Loader(iter([])))
 
 
-def test_a_loader_gives_its_batches_anew():
+def test_a_loader_gives_its_batches_again():
     batches = Loader([1, 2])
     first, second = iter(batches), iter(batches)
     assert [next(first), next(second), next(first), next(second)] == [1, 1, 2, 2]

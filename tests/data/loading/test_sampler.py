@@ -11,7 +11,7 @@ def first_batches(count, **kwargs):
     return list(islice(CounterBatchSampler(**kwargs), count))
 
 
-def test_the_ranks_share_out_the_batches_of_one_process():
+def test_the_ranks_split_the_batches_of_one_process():
     alone = first_batches(5, batch_size=6, start=lambda: 7)
     assert alone[0] == [7, 8, 9, 10, 11, 12] and alone[4][-1] == 7 + 5 * 6 - 1
     ranks = [first_batches(5, batch_size=2, start=lambda: 7, rank=rank, world=3) for rank in range(3)]

@@ -85,7 +85,7 @@ def test_a_resume_draws_again(caplog):
     assert data.samples_after(3, 5) == 8
 
 
-def test_splits_have_seeds_of_their_own():
+def test_splits_have_separate_seeds():
     data = build(validation_batches=2, test_batches=3)
     validation, test = list(data.val_dataloader()), list(data.test_dataloader())
     assert (len(validation), len(test)) == (2, 3)
@@ -96,7 +96,7 @@ def test_splits_have_seeds_of_their_own():
     assert [batch.src.tolist() for batch in build(validation_batches=2).val_dataloader()] == drawn[:2]
 
 
-def test_splits_may_be_left_out():
+def test_splits_may_be_omitted():
     data = build(validation_batches=0, test_batches=0)
     data.setup("fit")
     assert data.val_dataloader() == []
@@ -191,7 +191,7 @@ def test_a_wrong_batch_is_named():
         next(batches)
 
 
-def test_a_function_that_is_no_generator():
+def test_a_function_that_is_not_a_generator():
     with pytest.raises(ValueError, match="returns a int; it must yield batches"):
         build(lambda: 3).setup("fit")
     with pytest.raises(ValueError, match=r"batch 0 of the train split: it is a dict; yield three tensors"):
@@ -246,7 +246,7 @@ def test_the_function_may_be_any_callable():
     assert "partial" in data.describe()
 
 
-def test_what_the_function_raises_is_told_with_its_place():
+def test_an_exception_of_the_function_is_reported_with_its_place():
     data = GeneratorPairs(raise_error, source_vocab_size=9, target_vocab_size=9)
     said = (
         r"^--data\.function .*raise_error raised KeyError: 'x' \(.*test_generator_pairs\.py, line \d+\); fix it there$"

@@ -168,7 +168,7 @@ def test_files_of_different_line_counts(data_folder):
         Multi30k(base_url=UNUSED).lines("validation")
 
 
-def test_blank_sides_are_left_out_of_training_alone(data_folder, monkeypatch):
+def test_blank_sides_are_skipped_in_training_only(data_folder, monkeypatch):
     told = []
     monkeypatch.setattr("lightning_xt.data.pairs.pair_files.rank_zero_info", told.append)
     folder = write(data_folder / "multi30k")

@@ -57,7 +57,7 @@ def test_ids(tmp_path):
     assert data.vocab == {"source": 259, "target": 259, "pad": 0, "start": 1, "end": 2, "separator": None}
 
 
-def test_what_is_too_long_is_left_out_or_cut_and_told(tmp_path, caplog):
+def test_long_pairs_are_skipped_or_cut_and_reported(tmp_path, caplog):
     with caplog.at_level("INFO"):
         assert epoch(corpus(tmp_path, max_length=3)) == [("ab", "xyz"), ("c", "w"), ("ij", "tt")]
     told = "2 of 5 training pairs have more than 3 tokens on a side; they are dropped (--data.too_long drop)"
@@ -79,7 +79,7 @@ def test_without_a_limit_texts_fit_into_a_batch(tmp_path, caplog):
 
 
 @pytest.mark.parametrize("too_long", ["drop", "truncate"])
-def test_evaluation_leaves_out_none_and_keeps_the_references(tmp_path, caplog, too_long):
+def test_evaluation_skips_no_pair_and_keeps_the_references(tmp_path, caplog, too_long):
     held_out = [("abcdef", "x"), ("", "yyyyyy"), ("z", "")]
     data = corpus(tmp_path, held_out=held_out, max_length=4, too_long=too_long)
     with caplog.at_level("INFO"):

@@ -99,7 +99,7 @@ def test_empty_files(tmp_path, content):
         ("x.tsv", b"", ", line 3 has 1 column, not 2; write a source"),
     ],
 )
-def test_a_line_that_is_no_pair(tmp_path, name, line, message):
+def test_a_line_that_is_not_a_pair(tmp_path, name, line, message):
     good = b'{"en": "a", "de": "b"}\n' if "jsonl" in name else b"a\tb\n"
     path = write(tmp_path / name, good * 2 + line + b"\n" + good)
     with pytest.raises(ValueError, match=rf"^{path}{message}") as caught:
@@ -160,7 +160,7 @@ def messages(monkeypatch):
     return messages
 
 
-def test_pairs_with_a_blank_side_are_left_out_and_counted(messages):
+def test_pairs_with_a_blank_side_are_skipped_and_counted(messages):
     pairs = PairLines(["one", "", "three", "\u00a0\t"], ["eins", "zwei", " ", ""])
     assert drop_blank(pairs, "--data.path x") == (["one"], ["eins"])
     assert messages == ["--data.path x: 3 of 4 training pairs have a blank side and are dropped"]

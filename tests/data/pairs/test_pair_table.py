@@ -36,7 +36,7 @@ def test_lengths():
     assert table().lengths.tolist() == [[2, 3], [1, 2], [3, 2]]
 
 
-def test_the_hash_tells_content_apart():
+def test_the_hash_distinguishes_content():
     assert table().content_hash == table(["a", "b", "c"]).content_hash
     # The same ids in other rows.
     assert (

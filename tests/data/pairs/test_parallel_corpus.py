@@ -102,7 +102,7 @@ KINDS = ["CopyTask", "GeneratorPairs", "ParallelText"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_run_goes_on_where_it_stopped(kinds, kind, tmp_path):
+def test_a_run_resumes_where_it_stopped(kinds, kind, tmp_path):
     whole = Recorder()
     trainer(tmp_path, 12, callbacks=[Saver(tmp_path)]).fit(whole, kinds[kind]())
     assert len(whole.seen) == 12 and all(one != other for one, other in pairwise(whole.seen))
@@ -192,7 +192,7 @@ def test_evaluation_is_dealt_out_in_whole_batches(kinds, kind, world):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_training_is_shared_out(kinds, kind):
+def test_training_is_split_over_processes(kinds, kind):
     """Two processes together take the batches that one takes with the budget of both."""
     alone = list(islice(kinds[kind]().train_dataloader(), 12))
     left, right = (list(islice(on_rank(kinds[kind](2), rank, 2).train_dataloader(), 6)) for rank in range(2))

@@ -39,7 +39,7 @@ def test_shares_are_cut_from_the_end(write):
     assert splits(ParallelText("x.en", target_path="x.de")) == [pairs(*range(36)), pairs(36, 37), pairs(38, 39)]
 
 
-def test_a_share_of_few_pairs_is_one(write):
+def test_a_fraction_of_few_pairs_is_one(write):
     write("x", 3)
     assert splits(ParallelText("x.en", target_path="x.de")) == [pairs(0), pairs(1), pairs(2)]
     data = ParallelText("x.en", target_path="x.de", validation=0, test=0)
@@ -54,7 +54,7 @@ def test_a_share_of_few_pairs_is_one(write):
             ParallelText("x.en", target_path="x.de").lines(split)
 
 
-def test_splits_with_files_of_their_own(write):
+def test_splits_with_separate_files(write):
     for name, first in (("x", 0), ("val", 100), ("test", 200)):
         write(name, 4, first)
     own = {"validation": "val.en", "validation_target_path": "val.de"}
@@ -78,7 +78,7 @@ def test_both_sides_in_one_file(tmp_path, write):
     assert batches == [[{"id": 0, "text": "9", "problem": None}]]
 
 
-def test_blank_sides_are_left_out_of_training_alone(tmp_path, write, monkeypatch):
+def test_blank_sides_are_skipped_in_training_only(tmp_path, write, monkeypatch):
     told = []
     monkeypatch.setattr("lightning_xt.data.pairs.pair_files.rank_zero_info", told.append)
     (tmp_path / "x.tsv").write_text("0\t-0\n\t-1\n2\t \n3\t\n\t-4\n")

@@ -50,7 +50,7 @@ def test_the_stream_is_the_epochs_one_after_the_other():
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])
-def test_it_goes_on_from_every_position(world):
+def test_batches_resume_from_every_position(world):
     whole = take(150, max_tokens=600 // world, seed=5, world=world)
     plan = TokenBatches(LENGTHS, 600 // world, seed=5, world=world)
     sizes = [len(part) for number in range(4) for part in plan.epoch(number)]
@@ -71,7 +71,7 @@ def test_processes_share_the_batches_of_one():
             assert all(shares)
 
 
-def test_a_position_within_a_batch_goes_on_with_a_batch_after_it():
+def test_a_position_within_a_batch_resumes_with_a_batch_after_it():
     """A position within a batch occurs after a resume with another budget."""
     plan = TokenBatches(LENGTHS, 300, seed=5)
     sizes = [len(part) for part in plan.epoch(0)]

@@ -209,7 +209,7 @@ def test_an_archive_of_another_form(folder, names):
 
 
 @pytest.mark.parametrize("sizes", [(9000, 0, 500), (9000, 500), (-1, 500, 500)])
-def test_sizes_that_are_none(sizes):
+def test_sizes_that_are_invalid(sizes):
     with pytest.raises(
         ValueError, match=r"--data.split_sizes must be three numbers of at least 1, not \[.*--data.split"
     ):
@@ -217,7 +217,7 @@ def test_sizes_that_are_none(sizes):
 
 
 @pytest.mark.parametrize("md5", ["", "a1fa", "g" * 32])
-def test_a_checksum_that_is_none(md5):
+def test_a_checksum_that_is_malformed(md5):
     with pytest.raises(ValueError, match=rf"--data.md5 must be 32 hexadecimal digits, not '{md5}'; .*omit --data.md5"):
         Enwik8(md5=md5)
 

@@ -63,7 +63,7 @@ def raise_from(error):
     return empty
 
 
-def test_auto_goes_on_from_the_file_where_copying_runs_out_of_memory(tokens, monkeypatch, caplog):
+def test_auto_reads_the_file_where_copying_runs_out_of_memory(tokens, monkeypatch, caplog):
     left = iter([10**9, 5 * 10**8])
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (next(left), 0))
     monkeypatch.setattr(torch, "empty", raise_from(torch.OutOfMemoryError("no room")))

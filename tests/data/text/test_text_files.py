@@ -162,7 +162,7 @@ def test_a_separated_file_stays_where_it_lies(corpus):
     assert splits.train.path == file
 
 
-def test_splits_of_their_own(corpus, tmp_path):
+def test_splits_with_separate_texts(corpus, tmp_path):
     train = corpus / "b.txt"
     (corpus / "test.txt.gz").write_bytes(gzip.compress(b"test"))
     data = TextFiles(str(train), validation=str(corpus / "a"), test=str(corpus / "test.txt.gz"))
@@ -385,7 +385,7 @@ def test_what_is_not_here_is_looked_for_in_the_data_folder(tmp_path, monkeypatch
     assert bytes(TextFiles("books", validation=0, test=0).splits.train[:]) == b"from here"
 
 
-def test_what_was_prepared_is_no_part_of_a_corpus(tmp_path, monkeypatch):
+def test_prepared_data_are_not_part_of_a_corpus(tmp_path, monkeypatch):
     monkeypatch.setattr(file_digests, "RECENT", -1.0)
     corpus, data = tmp_path / "corpus", tmp_path / "corpus" / "data"
     data.mkdir(parents=True)
@@ -408,7 +408,7 @@ def test_what_was_prepared_is_no_part_of_a_corpus(tmp_path, monkeypatch):
     assert find_files("--data.path", str(prepared)) == [prepared]
 
 
-def test_what_may_not_be_read_is_not_left_out(corpus, monkeypatch):
+def test_unreadable_files_are_not_skipped(corpus, monkeypatch):
     def refuse(path):
         raise PermissionError(13, "Permission denied", str(path))
 

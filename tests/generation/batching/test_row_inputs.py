@@ -74,7 +74,7 @@ def test_contexts_of_different_widths_are_masked_where_they_are_padded() -> None
 
 
 @pytest.mark.parametrize("masked_first", [True, False])
-def test_a_row_with_a_mask_beside_one_without(masked_first: bool) -> None:
+def test_a_row_with_a_mask_next_to_one_without(masked_first: bool) -> None:
     rows, masks = [context(3, 1), context(2)], [[True, False, False], [True, True, False]]
     if not masked_first:
         rows, masks = rows[::-1], masks[::-1]

@@ -173,7 +173,7 @@ def test_prompts_whose_tokens_see_each_other() -> None:
     agree(randomise(decoder), requests, SamplingParams(end=END, batch=4))
 
 
-def test_a_callback_ends_the_text_it_is_told_of() -> None:
+def test_a_callback_ends_its_text() -> None:
     heard: dict[int, list[int]] = {}
 
     def stop(number: int, token: int) -> bool:
@@ -266,7 +266,7 @@ def test_elsewhere_rows_are_let_go_once_half_of_them_ended() -> None:
     assert [rows for rows, _ in shapes[:8]] == [5, 5, 5, 5, 2, 2, 1, 1]
 
 
-def test_elsewhere_a_long_text_that_ended_takes_no_room_from_those_that_go_on() -> None:
+def test_elsewhere_a_long_text_that_ended_takes_no_room_from_the_others() -> None:
     """A row that ended stays in the batch from its start: the others draw more tokens than it has room for."""
     requests = [
         Request(prompt=torch.randint(0, VOCAB, (n,)), max_new_tokens=40 if n == 1 else 2) for n in (1, 1, 1, 30)

@@ -86,7 +86,7 @@ def test_nothing_against_it_is_the_model_itself() -> None:
             assert torch.equal(generate(wrapped, text, 9, temperature=temperature), plain)
 
 
-def test_implausible_words_are_never_drawn() -> None:
+def test_implausible_tokens_are_never_drawn() -> None:
     wrapped = Contrastive(randomise(decoder), [amateur(1)], strength=0.5, plausibility=1.0)
     text = draw_tokens(3, 4)
     assert torch.equal(generate(wrapped, text, 9, temperature=5.0), generate(wrapped.model, text, 9, temperature=0.0))
@@ -151,7 +151,7 @@ def build_limited(length: int) -> Decoder:
     return decoder(embeddings=[partial(LearnedPositions, max_length=length)])
 
 
-def test_keeps_the_protocol_and_tells_of_the_models() -> None:
+def test_keeps_the_protocol_and_describes_the_models() -> None:
     model, others = build_limited(16), [decoder(), build_limited(12)]
     wrapped = Contrastive(model, others)
     assert isinstance(wrapped, Autoregressive)

@@ -143,7 +143,7 @@ def test_a_condition_can_be_guided_too() -> None:
     assert not torch.allclose(given, free)
 
 
-def test_keeps_the_protocol_and_tells_of_the_model() -> None:
+def test_keeps_the_protocol_and_describes_the_model() -> None:
     model = context_decoder(position=None)
     guided = Guided(model, Inputs(context=torch.zeros(1, 1, CONTEXT)))
     assert isinstance(guided, Autoregressive)

@@ -153,7 +153,7 @@ def test_each_token_is_the_one_drawn_by_hand(temperature: float, method: Method)
 
 @pytest.mark.parametrize("method", [PromptLookup(), Draft(small())], ids=["lookup", "draft"])
 @pytest.mark.parametrize("batch", [1, 2, 64])
-def test_rows_end_on_their_own_and_let_the_others_go_on(method: Method, batch: int) -> None:
+def test_rows_end_separately_and_the_others_continue(method: Method, batch: int) -> None:
     model, asked = randomise(decoder), requests({5: 9, 2: 1, 7: 8, 1: 7})
     widths = set()
     for end in (1, 9):
@@ -236,14 +236,14 @@ def test_a_text_that_goes_round_is_read_in_strides() -> None:
     assert (method.proposed, method.accepted) == (8 + 8 + 1, 8 + 8 + 1)
 
 
-def test_where_nothing_repeats_nothing_is_guessed() -> None:
+def test_without_repetition_nothing_is_drafted() -> None:
     model, method = Ring(), PromptLookup()
     run_requests(model, [Request(prompt=torch.tensor([0]), max_new_tokens=4)], GREEDY, method)
     assert model.widths == [1, 1, 1, 1]
     assert (method.proposed, method.accepted) == (0, 0)
 
 
-def test_short_matches_count_as_long_as_guesses_are_of_use() -> None:
+def test_short_matches_count_while_drafts_are_accepted() -> None:
     # The first token is 1. Of 4 0 1 only the 1 occurred before, which is enough right after the prompt.
     model, method = Ring(), PromptLookup(tokens=2)
     run_requests(model, [Request(prompt=torch.tensor([1, 2, 4, 0]), max_new_tokens=5)], GREEDY, method)
@@ -253,7 +253,7 @@ def test_short_matches_count_as_long_as_guesses_are_of_use() -> None:
 
 
 @pytest.mark.parametrize("params", [GREEDY, SamplingParams(), SAMPLED], ids=["greedy", "drawn", "filtered"])
-def test_of_a_draft_that_is_the_model_every_guess_is_right(params: SamplingParams) -> None:
+def test_every_token_of_a_draft_by_the_model_is_accepted(params: SamplingParams) -> None:
     model, widths = randomise(decoder), []
     method = Draft(randomise(decoder), ahead=4)
     (text,) = same(model, requests({5: 21}), params, method)
@@ -264,19 +264,19 @@ def test_of_a_draft_that_is_the_model_every_guess_is_right(params: SamplingParam
         assert method.accepted == method.proposed == 16
 
 
-def test_every_guess_is_right_in_rows_of_different_lengths_too() -> None:
+def test_every_draft_is_accepted_in_rows_of_different_lengths_too() -> None:
     model, method = randomise(decoder), Draft(randomise(decoder))
     same(model, requests({5: 21, 3: 7, 1: 13}), SamplingParams(), method)
     assert method.accepted == method.proposed > 20
 
 
-def test_of_a_draft_that_knows_nothing_few_guesses_are_right() -> None:
+def test_few_tokens_of_a_random_draft_are_accepted() -> None:
     method, model = Draft(small()), randomise(decoder)
     same(model, requests({5: 40}), GREEDY, method)
     assert 0 <= method.accepted < method.proposed / 2
 
 
-def test_a_draft_alike_guesses_better_with_the_same_numbers_than_with_others() -> None:
+def test_a_similar_draft_is_accepted_more_often_with_the_same_noise() -> None:
     model, draft = randomise(decoder), randomise(decoder)
     with torch.no_grad():
         weight = draft.head.to_logits.weight

@@ -66,7 +66,7 @@ def test_blocks_let_nothing_through_from_the_future(n: int) -> None:
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.25])
-def test_dropout_drops_its_share_of_the_weights(dropout: float) -> None:
+def test_dropout_drops_its_fraction_of_the_weights(dropout: float) -> None:
     """One-hot values show each weight: it is scaled up, or 0."""
     n = LEAST + 6
     q, k, _ = (t.detach() for t in make_qkv(n, rows=20))

@@ -91,7 +91,7 @@ def test_float32_in_tf32_has_no_figure(monkeypatch):
     assert find_peak_flops(GPU, torch.float32) == pytest.approx(66.9e12)
 
 
-def test_an_unknown_gpu_is_told_of_once(monkeypatch, caplog):
+def test_an_unknown_gpu_is_reported_once(monkeypatch, caplog):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Graphics 9000")
     monkeypatch.setattr(throughput, "SETTLED", -1.0)
     monkeypatch.setattr(throughput, "measure_peak_memory", lambda device: 0.0)
@@ -113,7 +113,7 @@ def test_an_unknown_gpu_is_told_of_once(monkeypatch, caplog):
         ("16-mixed", torch.float16),
     ],
 )
-def test_the_share_of_all_machines(monkeypatch, precision, dtype):
+def test_the_fraction_of_all_machines(monkeypatch, precision, dtype):
     asked = []
 
     def peak(device, kind):
