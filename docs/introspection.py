@@ -17,7 +17,7 @@ from typing import Any
 import docstring_parser
 
 import lightning_xt
-from lightning_xt.system.discovery import import_submodules, variants
+from lightning_xt.system.discovery import find_variants, import_submodules
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = "lightning_xt"
@@ -38,7 +38,7 @@ def families() -> dict[str, type]:
 
 def members(base: type) -> list[type]:
     """Return the public variants of a family that belong to the package, by name."""
-    own = (v for v in variants(base) if v.__module__.startswith(PACKAGE + ".") and not v.__name__.startswith("_"))
+    own = (v for v in find_variants(base) if v.__module__.startswith(PACKAGE + ".") and not v.__name__.startswith("_"))
     return sorted(own, key=lambda variant: variant.__name__)
 
 

@@ -151,8 +151,8 @@ CASES: dict[str, Options] = {
 }
 
 
-def found(family: type) -> list[type]:
-    """Find the variants of a family, in a fixed order."""
+def list_variants(family: type) -> list[type]:
+    """List the variants of a family, in a fixed order."""
     own = {variant for variant in find_variants(family) if variant.__module__.startswith("lightning_xt.")}
     return sorted(own, key=lambda variant: variant.__name__)
 
@@ -165,7 +165,7 @@ RECIPES: dict[str, Options] = {
     **{
         f"{slot}={variant.__name__}": _place_variant(place, variant)
         for slot, (family, place) in FAMILIES.items()
-        for variant in find_variants(family)
+        for variant in list_variants(family)
     },
     **CASES,
 }

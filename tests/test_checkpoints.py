@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from catalogue import DIM, FAMILIES, find_variants
+from catalogue import DIM, FAMILIES, list_variants
 from lightning.pytorch import Trainer
 from tiny_run import read_rows
 
@@ -37,7 +37,7 @@ DECODER_SLOTS |= {"head"}
 ATTENTION = {"class_path": "Attention", "init_args": {"heads": 4, "dim_head": 6}}
 OPTIONS: dict[str, dict[str, Any]] = {"Cycle": {"recipes": [ATTENTION, ATTENTION]}, "GivenContext": {"dim": DIM}}
 OPTIONS |= {"AdaptiveRMSNorm": {"condition_dim": 5}}
-OPTIONS |= {scaling.__name__: {"factor": 3.0} for scaling in find_variants(RopeScaling)}
+OPTIONS |= {scaling.__name__: {"factor": 3.0} for scaling in list_variants(RopeScaling)}
 
 
 def config(slot: str, variant: type) -> dict[str, Any]:
@@ -61,7 +61,7 @@ def config(slot: str, variant: type) -> dict[str, Any]:
 CASES = [
     pytest.param(slot, variant, id=f"{slot}={variant.__name__}")
     for slot, (family, _) in FAMILIES.items()
-    for variant in find_variants(family)
+    for variant in list_variants(family)
 ]
 
 

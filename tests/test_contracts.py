@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import docstring_parser
 import pytest
 import shape_checks
-from catalogue import FAMILIES
+from catalogue import FAMILIES, list_variants
 
 import lightning_xt
 from lightning_xt.data.base import DataModule
@@ -24,11 +24,11 @@ from lightning_xt.system.discovery import find_variants, init_parameters
 ROOT = Path(__file__).parents[1] / "lightning_xt"
 FILES = sorted(path for path in ROOT.rglob("*.py") if path.name != "__init__.py")
 BASES = list(dict.fromkeys([*(family for family, _ in FAMILIES.values()), Objective, Filter, Method, DataModule]))
-VARIANTS = [pytest.param(v, id=v.__name__) for base in BASES for v in find_variants(base)]
+VARIANTS = [pytest.param(v, id=v.__name__) for base in BASES for v in list_variants(base)]
 PAIRS = [
     pytest.param(a, b, id=f"{a.__name__}-{b.__name__}")
     for base in BASES
-    for a, b in itertools.combinations(find_variants(base), 2)
+    for a, b in itertools.combinations(list_variants(base), 2)
 ]
 
 # Imports point down this list, and never sideways; within nn, attention stands on the other families, those on norms.
@@ -94,8 +94,8 @@ def test_shared_options_share_their_default(a: type, b: type) -> None:
 
 @pytest.mark.parametrize("base", [pytest.param(base, id=base.__name__) for base in BASES])
 def test_variants_of_a_family_are_found(base: type) -> None:
-    assert len(find_variants(base)) >= 1
-    assert all(not inspect.isabstract(v) for v in find_variants(base))
+    assert len(list_variants(base)) >= 1
+    assert all(not inspect.isabstract(v) for v in list_variants(base))
 
 
 def find_imports(path: Path) -> list[str]:

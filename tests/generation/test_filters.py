@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 import torch
-from catalogue import find_variants
+from catalogue import list_variants
 from jsonargparse import ArgumentParser
 from torch import Tensor
 
@@ -354,7 +354,7 @@ EVERY = pytest.mark.parametrize("apply", ALL, ids=repr)
 
 
 def test_no_filter_is_forgotten() -> None:
-    assert {type(apply) for apply in ALL} == set(find_variants(Filter))
+    assert {type(apply) for apply in ALL} == set(list_variants(Filter))
 
 
 @EVERY
