@@ -50,8 +50,8 @@ def at(options: dict[str, Any], slot: str) -> Any:
 
 @pytest.mark.parametrize("model", MODELS)
 def test_null_on_the_command_line_is_null_in_every_slot(model):
-    parser = parser_of(ConfigParser)
-    slots = list(nullable(plain(parser, ["--model", model])))
+    parser = make_parser(ConfigParser)
+    slots = list(find_nullable(plain(parser, ["--model", model])))
     assert len(slots) >= 15
     assert any(slot.count(".") == 3 for slot in slots)
     parts = {slot.rpartition(".")[0] for slot in slots}
