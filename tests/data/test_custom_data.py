@@ -115,7 +115,7 @@ def test_pairs_are_read_by_a_translator(folder):
     assert read_rows("runs/mine/0")[-1]["val/exact_match"]
 
 
-def test_what_is_no_data_is_refused(folder, capsys):
+def test_a_class_that_is_not_data_is_refused(folder, capsys):
     write(train="my_data.text")
     assert main(["fit", "-c", "mine.yaml"]) == 2
     assert "--data.train gives a str; it must be a Dataset or a DataLoader of torch" in capsys.readouterr().err
