@@ -126,7 +126,7 @@ def test_answers_and_their_scores(model):
     assert [result["id"] for result in results] == [*range(4, 12)]
     assert [result["source"] for result in results] == [text or "" for text in texts]
     assert {n: result["problem"] for n, result in enumerate(results) if result["problem"]} == {
-        5: "line 10: 'eleven' is not one of the 11 ids; write numbers from 0 to 10 with spaces between them, such as "
+        5: "line 10: 'eleven' is not one of the 11 ids; write numbers from 0 to 10, separated by spaces, such as "
         "'5 3 17'",
         6: "no UTF-8",
     }
