@@ -235,5 +235,5 @@ def test_a_run_that_makes_no_steps_stops_with_a_sentence(fresh: Path, capsys: py
     "path", ["torch.utils.collect_env.run", "torch.nn.Linear", "lightning_xt.system.messages.unknown"]
 )
 def test_a_checkpoint_calls_nothing_but_tokenizers(path):
-    with pytest.raises(ValueError, match=f"the checkpoint's tokenizer {re.escape(path)} is not a Tokenizer"):
+    with pytest.raises(ValueError, match=rf"the checkpoint's tokenizer.*{re.escape(path)} is not a"):
         build_tokenizer({"class_path": path, "init_args": {"command": "exit 1"}})

@@ -94,7 +94,7 @@ def test_other_data_than_the_checkpoint_saw_are_reported(trained, caplog):
     assert "the data are not those of the checkpoint" not in caplog.text
     Path("corpus.txt").write_text("the quick brown fox jumps over the lazy cat\n" * 20)
     assert main(same) == 0
-    assert "the data are not those of the checkpoint: their hash is " in caplog.text
+    assert "the data differ from the checkpoint's: their hash is " in caplog.text
 
 
 def damage(kind):
@@ -169,7 +169,7 @@ def test_without_space_the_checkpoint_before_survives(trained):
     resumed += ["--validate_every", "null"]
     done = run_limited(resumed, size)
     assert done.returncode == 2, done.stderr
-    assert "last.ckpt cannot be written (File too large); runs/tiny/0/checkpoints/last.ckpt is as it was" in done.stderr
+    assert "last.ckpt cannot be written (File too large); runs/tiny/0/checkpoints/last.ckpt is unchanged" in done.stderr
     assert "Traceback" not in done.stderr
     assert last.read_bytes() == before
     assert {path.name for path in last.parent.iterdir()} == {"best.ckpt", "last.ckpt"}
@@ -240,7 +240,7 @@ def test_where_weights_come_from_is_said_once(trained, capsys):
     assert main(["fit", "-c", "tiny.yaml", "--init_from", "runs/tiny", "--ckpt_path", last]) == 2
     assert "both say where the weights come from; give one" in capsys.readouterr().err
     assert main(["fit", "--init_from", "runs/tiny", "--ckpt_path", "last"]) == 2
-    assert "with both, give -c FILE or leave one of them away" in capsys.readouterr().err
+    assert "with both, give -c FILE or omit one" in capsys.readouterr().err
     assert read_contents() == before
 
 
@@ -316,7 +316,7 @@ def test_a_resumed_run_names_the_values_it_ignores(trained, capsys):
 
 def test_likely_slips_get_the_way_out(trained, capsys):
     for command, sentence in {
-        "predict -c tiny.yaml --temperature 0.5": "did you mean --sampling.temperature",
+        "predict -c tiny.yaml --temperature 0.5": "did you mean --sample_text.generation.temperature",
         "fit -c runs/tiny": "runs/tiny is a folder; give a config in it, such as runs/tiny/0/config.yaml",
         "fit --data StandardLibrary --data.path corpus.txt": "for --data.path give --data TextFiles",
     }.items():

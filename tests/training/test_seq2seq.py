@@ -269,7 +269,9 @@ def test_from_config_without_a_vocabulary_reads_bytes():
 
 
 def test_options_out_of_range():
-    with pytest.raises(ValueError, match=r"model\.decoded is -1; it must be at least 0 pairs, or null for all"):
+    with pytest.raises(
+        ValueError, match=r"model\.val_decode_pairs is -1; it must be at least 0 pairs, or null for all"
+    ):
         Seq2Seq.from_config({**NETWORK, "val_decode_pairs": -1})
     with pytest.raises(ValueError, match=r"model\.vocab: source is None; it must be the number of different tokens"):
         Seq2Seq({"source": None, "target": 5})
