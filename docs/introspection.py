@@ -99,10 +99,22 @@ def made_by(hint: Any) -> Iterator[type]:
 
 def hints(cls: type) -> dict[str, Any]:
     """Return the annotations of a constructor, resolved if they can be."""
-    try:
-        return typing.get_type_hints(cls.__init__)
-    except (NameError, TypeError):
-        return {name: p.annotation for name, p in inspect.signature(cls).parameters.items()}
+    found: dict[str, Any] = {}
+    for each in (each for each in reversed(cls.__mro__) if "__init__" in vars(each) and each is not object):
+        try:
+            found |= typing.get_type_hints(vars(each)["__init__"])
+        except (NameError, TypeError):
+            found |= {name: p.annotation for name, p in inspect.signature(each).parameters.items()}
+    return found
+
+
+def descriptions(cls: type) -> dict[str, str]:
+    """Return the descriptions of a class's options, from its docstring and those of its bases."""
+    found: dict[str, str] = {}
+    for each in reversed(cls.__mro__):
+        parsed = docstring_parser.parse(inspect.getdoc(each) or "") if each.__module__.startswith(PACKAGE) else None
+        found |= {p.arg_name: (p.description or "").replace("\n", " ") for p in (parsed.params if parsed else ())}
+    return found
 
 
 def source(item: Any) -> str:

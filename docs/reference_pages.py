@@ -7,15 +7,17 @@ import ast
 import inspect
 import json
 import re
+import types
 import typing
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import docstring_parser
-from introspection import PACKAGE, ROOT, families, hints, made_by, members, overlays, own_items, source
+from introspection import PACKAGE, ROOT, descriptions, families, hints, made_by, members, overlays, own_items, source
 
 import lightning_xt
+from lightning_xt.system.discovery import init_parameters
 
 GROUPS = {
     "models": ("Networks", "models", "Networks in pure PyTorch. They need no Trainer and no Lightning."),
@@ -27,7 +29,7 @@ GROUPS = {
         "Optimizers besides those of `torch.optim`, which can be named too.",
     ),
 }
-"""Pages of classes that form no family: their heading, their folder and their first sentence."""
+"""Pages of classes that belong to no family: their heading, their folder and their first sentence."""
 
 
 def family_page(folder: str, base: type, places: list[str]) -> str:
@@ -50,13 +52,15 @@ def class_section(cls: type) -> list[str]:
     lines = [f"## {cls.__name__}", "", prose(parsed.short_description or ""), ""]
     if parsed.long_description:
         lines += [prose(parsed.long_description), ""]
-    described = {p.arg_name: (p.description or "").replace("\n", " ") for p in parsed.params}
-    parameters = [p for p in _parameters(cls) if p.name in described and "given by" not in described[p.name]]
+    described = descriptions(cls)
+    parameters = [p for n, p in init_parameters(cls).items() if n in described and "given by" not in described[n]]
+    # Options of a base come last.
+    parameters.sort(key=lambda p: p.name not in inspect.signature(cls).parameters)
     if parameters:
-        types = hints(cls)
+        annotations = hints(cls)
         lines += ["| option | type | default | |", "|---|---|---|---|"]
         for p in parameters:
-            kind, default = cell(spell_type(types.get(p.name, p.annotation))), cell(spell_default(p.default))
+            kind, default = cell(spell_type(annotations.get(p.name, p.annotation))), cell(spell_default(p.default))
             lines.append(f"| `{p.name}` | {kind} | {default} | {cell(prose(described[p.name]))} |")
         lines.append("")
     for file in overlays(cls):
@@ -81,15 +85,14 @@ def python_page() -> str:
     """Write the page of the names that `lightning_xt` itself offers, variants of families aside."""
     lines = ["# Python names", "", "Names that `lightning_xt` itself offers. Each is loaded when it is first used.", ""]
     bases = tuple(families().values())
-    for name in dir(lightning_xt):
+    for name in sorted(set(dir(lightning_xt)) - set(vars(lightning_xt))):
         item = getattr(lightning_xt, name)
-        if name.startswith("_") or not getattr(item, "__module__", "").startswith(PACKAGE):
-            continue
         if inspect.isclass(item) and not issubclass(item, bases):
-            lines += [*class_section(item), ""]
+            *section, defined = class_section(item)
+            lines += [*section, *_contract(item), "", defined, ""]
         elif inspect.isfunction(item):
             lines += [*function_section(item), ""]
-    return "\n".join(lines)
+    return "\n".join(lines) + "\n"
 
 
 def function_section(function: Callable[..., Any]) -> list[str]:
@@ -174,16 +177,24 @@ def cell(text: str) -> str:
 
 def spell_type(hint: Any) -> str:
     """Return a type as a reader of YAML wants it: a slot is the family it takes."""
-    if isinstance(hint, str):
-        return f"`{hint}`"
     made = list(made_by(hint))
     if made:
         names = " or ".join(f"[{m.__name__}]({link})" if (link := _link(m)) else f"`{m.__name__}`" for m in made)
-        listed = "list of " if typing.get_origin(hint) not in (None, typing.Union) and "Sequence" in str(hint) else ""
+        listed = "list of " if "Sequence" in str(hint) else ""
         return listed + names + (" or null" if type(None) in typing.get_args(hint) else "")
-    text = hint.__name__ if inspect.isclass(hint) and not typing.get_args(hint) else str(hint).replace(" | ", " or ")
-    text = re.sub(r"\b(?:typing|collections\.abc|torch|pathlib|[\w.]+\.)\.?(?=\w)", "", text)
-    return f"`{text.replace('NoneType', 'null').replace('None', 'null')}`"
+    return f"`{_spell(hint)}`"
+
+
+def _spell(hint: Any) -> str:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(map(_spell, args))
+    if origin is typing.Literal:
+        return " or ".join(map(str, args))
+    if hint in (None, type(None)):
+        return "null"
+    name = getattr(origin or hint, "__name__", str(hint))
+    return name + (f"[{', '.join(_spell(a) for a in args if not isinstance(a, list))}]" if args else "")
 
 
 def spell_default(value: Any) -> str:
@@ -206,24 +217,19 @@ def _link(made: type) -> str | None:
     return None
 
 
-def _contract(base: type) -> list[str]:
-    """List the methods that a variant of a family may write."""
+def _contract(cls: type) -> list[str]:
+    """List the documented methods of a class: for a family, those that a variant may write."""
     lines = []
-    for name, method in vars(base).items():
-        if inspect.isfunction(method) and (not name.startswith("_") or name == "__call__") and name != "__init__":
-            first = docstring_parser.parse(inspect.getdoc(method) or "").short_description or ""
-            needed = " (required)" if getattr(method, "__isabstractmethod__", False) else ""
-            names = [p for p in inspect.signature(method).parameters if p != "self"]
-            lines.append(
-                f"- `{name}({', '.join(names)})`{needed}: {prose(first)}"
-                if first
-                else f"- `{name}({', '.join(names)})`{needed}"
-            )
+    classes = [each for each in cls.__mro__ if each.__module__.startswith(PACKAGE)]
+    foreign = {name for each in cls.__mro__ if each not in classes for name in vars(each)} - {"forward", "__call__"}
+    for name, method in {n: m for each in reversed(classes) for n, m in vars(each).items()}.items():
+        function = method.__func__ if isinstance(method, classmethod) else method
+        private = name.startswith("_") and name != "__call__"
+        if private or name in foreign or not inspect.isfunction(function):
+            continue
+        first = docstring_parser.parse(inspect.cleandoc(function.__doc__ or "")).short_description
+        needed = " (required)" if getattr(function, "__isabstractmethod__", False) else ""
+        names = ", ".join(p for p in inspect.signature(function).parameters if p not in ("self", "cls"))
+        if first or needed or name in ("forward", "__call__"):
+            lines.append(f"- `{name}({names})`{needed}" + (f": {prose(first)}" if first else ""))
     return lines
-
-
-def _parameters(cls: type) -> list[inspect.Parameter]:
-    try:
-        return list(inspect.signature(cls).parameters.values())
-    except ValueError:
-        return []
