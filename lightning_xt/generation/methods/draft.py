@@ -5,10 +5,10 @@ import torch
 from torch import Tensor
 
 from lightning_xt.generation.batching.row_state import RowState, pad_rows
+from lightning_xt.generation.methods.speculative_decoding import Drafter, SpeculativeDecoding
 from lightning_xt.generation.protocol import Autoregressive
 from lightning_xt.generation.requests import Request, SamplingParams
 from lightning_xt.generation.search.speculated_rows import CachedModel, Moves, TrackedRow, sample_steps
-from lightning_xt.generation.search.speculation import Drafter, SpeculativeDecoding
 from lightning_xt.system.option_checks import check_option
 
 

@@ -2,9 +2,9 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from lightning_xt.generation.batching.row_state import RowState
+from lightning_xt.generation.methods.speculative_decoding import Drafter, SpeculativeDecoding
 from lightning_xt.generation.requests import SamplingParams
 from lightning_xt.generation.search.speculated_rows import Moves, TrackedRow
-from lightning_xt.generation.search.speculation import Drafter, SpeculativeDecoding
 from lightning_xt.system.option_checks import check_option
 
 
