@@ -64,7 +64,7 @@ def read_logged(run, names):
     ("kind", "optimizer", "accumulate"),
     [
         ("LanguageModel", "AdamW", 2),
-        ("Seq2Seq", "MuonAdamW", 1),
+        pytest.param("Seq2Seq", "MuonAdamW", 1, marks=SLOW),
         pytest.param("LanguageModel", "MuonAdamW", 1, marks=SLOW),
         pytest.param("LanguageModel", "MuonAdamW", 2, marks=SLOW),
         pytest.param("LanguageModel", "AdamW", 1, marks=SLOW),
@@ -122,7 +122,7 @@ def describe_structure(value):
     ("first", "second", "kind", "optimizer"),
     [
         ("FSDP2", "one", "LanguageModel", "MuonAdamW"),
-        ("one", "FSDP2", "LanguageModel", "MuonAdamW"),
+        pytest.param("one", "FSDP2", "LanguageModel", "MuonAdamW", marks=SLOW),
         *(
             pytest.param(first, second, kind, optimizer, marks=SLOW)
             for first in PLACES
