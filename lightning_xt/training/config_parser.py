@@ -12,9 +12,9 @@ from typing import Any
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
-from lightning_xt.training.lightning_internals import PARSING_STATE
+from lightning_xt.training.lightning_internals import PARSING_STATE, ActionTypeHint, recreate_branches
 
-_PARSED: ContextVar[dict[Any, Namespace] | None] = ContextVar("_PARSED", default=None)
+_PARSED: ContextVar[dict[Any, Any] | None] = ContextVar("_PARSED", default=None)
 """Options of nested classes that the running parse has parsed already, by everything that they depend on."""
 
 
@@ -47,6 +47,19 @@ class ConfigParser(LightningArgumentParser):
                     parsed[key] = found.clone()
             return found.clone()
 
+    def _check_value_key(self, action: Any, value: Any, key: str, cfg: Namespace | None, append: bool = False) -> Any:
+        """Parse one option; of the others, a typed one reads its own former value only."""
+        if not isinstance(action, ActionTypeHint):
+            return super()._check_value_key(action, value, key, cfg, append=append)
+        with _one_parse() as parsed:
+            lookup = _key(self, action, value, key, cfg.get(action.dest) if cfg else None, bool(cfg), append)
+            if lookup is None or lookup not in parsed:
+                found = super()._check_value_key(action, value, key, cfg, append=append)
+                if lookup is None:
+                    return found
+                parsed[lookup] = recreate_branches(found)
+            return recreate_branches(parsed[lookup])
+
     def _get_option_tuples(self, option_string: str) -> list[Any]:
         """Return the options that an unknown one may abbreviate: none."""
         return []
@@ -57,7 +70,7 @@ def _is_of_nested_class(parser: ConfigParser) -> bool:
 
 
 @contextmanager
-def _one_parse() -> Iterator[dict[Any, Namespace]]:
+def _one_parse() -> Iterator[dict[Any, Any]]:
     """Yield what the running parse has parsed; the outermost call begins with nothing."""
     parsed = _PARSED.get()
     if parsed is not None:
@@ -94,6 +107,6 @@ def _comparable(value: Any) -> Any:
         return kind, tuple(map(_comparable, value))
     if kind is float:
         return kind, repr(value)
-    if kind not in (str, int, bool, type(None), type, ABCMeta, FunctionType):
+    if kind not in (str, int, bool, type(None), type, ABCMeta, FunctionType, ActionTypeHint):
         raise TypeError(f"a {kind.__name__} may change")
     return kind, value

@@ -64,6 +64,8 @@ _import_lightning()
 from jsonargparse import _common, _link_arguments, _paths, _typehints  # noqa: E402
 from jsonargparse._deprecated import JsonargparseDeprecationWarning as JsonargparseDeprecationWarning  # noqa: E402
 from jsonargparse._loaders_dumpers import get_yaml_default_loader as get_yaml_default_loader  # noqa: E402
+from jsonargparse._namespace import recreate_branches as recreate_branches  # noqa: E402
+from jsonargparse._typehints import ActionTypeHint as ActionTypeHint  # noqa: E402
 
 PARSING_STATE = (
     _common.lenient_check,

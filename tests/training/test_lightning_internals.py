@@ -6,13 +6,24 @@ import sys
 
 import pytest
 import torch
-from jsonargparse import ArgumentParser, _actions, _common, _deprecated, _link_arguments, _paths, _typehints
+from jsonargparse import (
+    ArgumentParser,
+    _actions,
+    _common,
+    _deprecated,
+    _link_arguments,
+    _loaders_dumpers,
+    _namespace,
+    _paths,
+    _typehints,
+)
 from lightning.fabric import wrappers
 from lightning.pytorch import LightningModule, Trainer, cli
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.core.mixins import hparams_mixin
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.trainer.connectors import checkpoint_connector
 from lightning.pytorch.trainer.connectors.logger_connector.logger_connector import _LoggerConnector
 from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
 from lightning.pytorch.utilities import compile, model_helpers
@@ -48,6 +59,12 @@ from lightning_xt.data.base import DataModule
         (_paths, "_current_path_dir"),
         *((_common, name) for name in ("lenient_check", "load_value_mode", "nested_links", "parsing_defaults")),
         (_common, "validating_defaults"),
+        (ArgumentParser, "_check_value_key"),
+        (_typehints, "ActionTypeHint"),
+        (_namespace, "recreate_branches"),
+        (_loaders_dumpers, "get_yaml_default_loader"),
+        (checkpoint_connector, "_CheckpointConnector"),
+        (checkpoint_connector._CheckpointConnector, "_hpc_resume_path"),
         (argparse.ArgumentParser, "_get_option_tuples"),
         (wrappers, "OptimizedModule"),
         (compile, "OptimizedModule"),

@@ -3,8 +3,6 @@ from pathlib import Path
 
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
-from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
-from tensorboard.compat.proto.event_pb2 import SessionLog
 
 
 class TensorBoard(TensorBoardLogger):
@@ -43,6 +41,10 @@ class TensorBoard(TensorBoardLogger):
 
 def _list_curves(folder: Path, step: int | None) -> set[str]:
     """List the curves of a folder that have a point at a step."""
+    # Here, for it takes long to import.
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+    from tensorboard.compat.proto.event_pb2 import SessionLog
+
     found: set[str] = set()
     # By name, as TensorBoard reads them: a start hides earlier points from its step on.
     for file in sorted(folder.glob("events.*")):

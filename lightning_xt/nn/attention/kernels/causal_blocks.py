@@ -3,7 +3,6 @@
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.fx.experimental.symbolic_shapes import has_static_value
 
 LEAST = 64
 """Smallest number of queries in a block; smaller products are slow."""
@@ -22,10 +21,13 @@ def blocks_are_faster(q: Float[Tensor, "b h n d"]) -> bool:
     """
     if q.device.type != "cpu" or q.dtype != torch.bfloat16:
         return False
+    if not torch.compiler.is_compiling():
+        return torch.backends.cuda.flash_sdp_enabled() and q.shape[-2] <= LONGEST
+    # Here, for it takes long to import.
+    from torch.fx.experimental.symbolic_shapes import has_static_value
+
     # A program for rows of any length cannot hold the blocks of each; blocks would compile one program per length.
-    known = has_static_value(q.shape[-2])
-    flash = torch.compiler.is_compiling() or torch.backends.cuda.flash_sdp_enabled()
-    return known and flash and q.shape[-2] <= LONGEST
+    return has_static_value(q.shape[-2]) and q.shape[-2] <= LONGEST
 
 
 def attend_causal_blocks(
