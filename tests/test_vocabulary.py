@@ -86,16 +86,11 @@ OPENINGS = re.compile(
 )
 """First words of a docstring that hide its subject."""
 
-BASELINE: dict[str, int] = {
-    "lightning_xt/cli.py": 6,
-    "lightning_xt/commands": 112,
-    "lightning_xt/data": 205,
-    "lightning_xt/system": 14,
-}
+BASELINE: dict[str, int] = {}
 """Findings that each folder may still have. Numbers only go down; an absent folder has none."""
 
 
-QUOTING = ("test_vocabulary.py", "test_renamed.py")
+QUOTING = ("test_vocabulary.py", "test_renamed.py", "renamed.py")
 """Tests that quote refused words."""
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from lightning_xt.system.renamed import explain_rename
 
 MOST_NAMES = 20
-"""Names that a message lists where none is close."""
+"""Names that a message lists if no name is close."""
 LONGEST, LONGEST_WORD = 1500, 400
 """Most characters of a sentence, and of a word in it."""
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -68,7 +68,7 @@ def walk_chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def find_system_reason(error: BaseException) -> str | None:
-    """Find the system's reason; torch raises an error of its own on top of the system's."""
+    """Find the system's reason; torch raises another error on top of the system's."""
     systems = (each for each in walk_chain(error) if isinstance(each, OSError))
     return next((each.strerror or str(each) for each in systems), None)
 
@@ -89,7 +89,7 @@ def _explain_full_disk(error: BaseException) -> str | None:
 
 
 def _is_raised_here(error: BaseException) -> bool:
-    """Return whether a `raise` of this package made the error; one from its `zip` or `int` is a bug of ours."""
+    """Return whether a `raise` of this package made the error; one from its `zip` or `int` is a bug here."""
     frames = traceback.extract_tb(error.__traceback__)
     package = Path(__file__).resolve().parents[1]
     if not frames or not Path(frames[-1].filename).resolve().is_relative_to(package):

@@ -49,7 +49,7 @@ def read_pairs(batch: Any, vocab: dict[str, int | None]) -> PairBatch:
 
 
 def number_pairs(pairs: PairBatch, first: int, trainer: Trainer) -> EvaluationPairs:
-    """Number the rows of an evaluation batch whose loader does not number them.
+    """Assign numbers to the rows of an evaluation batch whose loader does not number them.
 
     Args:
         pairs: the batch.

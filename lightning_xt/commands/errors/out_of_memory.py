@@ -35,7 +35,7 @@ def explain_out_of_memory(
     """Return a sentence about an error; None if memory was enough, or the error's own sentence is better.
 
     Args:
-        error: what ended a command.
+        error: the error that ended a command.
         phase: `TransformerModule.phase` then.
         options: of the command, as plain values.
         folder: of the run. None = it has none.

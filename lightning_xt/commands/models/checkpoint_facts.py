@@ -1,4 +1,4 @@
-"""Facts about a checkpoint, read from its file alone."""
+"""Facts about a checkpoint, read only from its file."""
 
 import json
 import math
@@ -174,7 +174,7 @@ def _list_rows(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
             _format_recipe({**tokenizer, "init_args": options}, ": "),
         )
     for name, value in model.items():
-        # The parts of a network that have parts themselves stand in lines of their own.
+        # Parts of a network that have parts themselves get separate lines.
         deep = _find_deep_parts(value) if name in ("encoder", "decoder") else {}
         yield name, _format_recipe(value, ": ", deep) if value else ""
         for part, recipe in deep.items():

@@ -6,7 +6,7 @@ import warnings
 from lightning_xt.system.garbage import pause_garbage_collection
 
 NO_NEWS = (
-    # Our loaders count samples (data/base.py); a resume is exact without a state of their own.
+    # Our loaders count samples (data/base.py); a resume is exact without a separate state.
     ".*resuming from a checkpoint that ended before the epoch ended.*",
     ".*dataloader.*does not have many workers.*",
     # Runs share nothing; the folder is ours.
@@ -27,7 +27,7 @@ NO_NEWS = (
     ".*isinstance\\(treespec, LeafSpec\\).*",
     ".*lr_scheduler.step\\(\\).*before.*optimizer.step\\(\\).*",
 )
-"""Warnings of other libraries that are no news to the user."""
+"""Warnings of other libraries without use for the user."""
 NO_NEWS_LINES = (
     "Tip:",
     "TPU available",
@@ -40,11 +40,11 @@ NO_NEWS_LINES = (
     "Loaded model weights",
     "callbacks returned in `LightningModule.configure_callbacks`",
 )
-"""Beginnings of Lightning's log lines that are no news to the user, or advertise."""
+"""First words of Lightning's log lines without use for the user, or of advertisements."""
 
 
 def import_lightning() -> None:
-    """Import Lightning and every variant; filter out warnings and log lines that are no news to the user."""
+    """Import Lightning and every variant; filter out warnings and log lines without use for the user."""
     with pause_garbage_collection():
         # First, for it imports Lightning without the compiler.
         from lightning_xt.training import lightning_internals

@@ -18,7 +18,7 @@ from lightning_xt.system.messages import UserError
 from lightning_xt.training.module import TransformerModule
 
 NETWORKS = ("encoder", "decoder")
-"""Stages of an encoder-decoder that have tables of their own."""
+"""Stages of an encoder-decoder that have separate tables."""
 LEGEND = """\
 b rows of n tokens; a FLOP is an operation of a matrix product, a multiplication and an addition are two;
 all pairs of tokens count, masked ones too; training is three times forward; equal layers are listed once, with the

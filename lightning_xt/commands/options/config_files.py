@@ -26,7 +26,7 @@ class ConfigLoader(get_yaml_default_loader()):  # type: ignore[misc]
     """YAML loader of jsonargparse that refuses a text whose values could fill memory, or are given twice."""
 
     place = ""
-    """What messages call the text."""
+    """Name of the text in messages."""
 
     def get_single_node(self) -> Any:
         node = super().get_single_node()
@@ -48,7 +48,7 @@ class ConfigLoader(get_yaml_default_loader()):  # type: ignore[misc]
         if len(inside) == DEEPEST and isinstance(node, yaml.CollectionNode):
             raise UserError(
                 f"{self.place} is too deep: in line {line} more than {DEEPEST} lists and mappings are within each "
-                "other; no option needs so many"
+                "other; no option needs that many"
             )
         if node in counts:
             return counts[node]
@@ -90,7 +90,7 @@ def load_values(text: str, place: str) -> Any:
 
     Args:
         text: the YAML.
-        place: what messages call it.
+        place: the name of the text in messages.
 
     Raises:
         UserError: it holds too much, too deep or itself, a key twice, or the character NUL.

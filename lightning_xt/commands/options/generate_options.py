@@ -67,9 +67,9 @@ class GenerateOptions:
     Args:
         run: whose checkpoint completes the prompts.
         prompt: prompts of the command line. None = none.
-        output_options: what to read and print.
+        output_options: input and output.
         sampling: how to generate.
-        inference: what takes part besides the network.
+        inference: parts besides the network.
     """
 
     run: str
@@ -80,14 +80,14 @@ class GenerateOptions:
 
     @property
     def jsonl(self) -> bool:
-        """Whether JSON lines are written."""
+        """Return True if JSON lines are written."""
         if self.output_options.jsonl is not None:
             return self.output_options.jsonl
         return self.output_options.prompts is not None or self.sampling.log_probs
 
     @property
     def streamed(self) -> bool:
-        """Whether texts are printed as they are generated."""
+        """Return True if texts are printed as they are generated."""
         output = self.output_options
         if output.stream is not None:
             return output.stream

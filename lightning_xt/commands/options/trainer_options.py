@@ -71,11 +71,11 @@ def set_intervals(options: Any, configs: Mapping[Path, dict[str, Any]]) -> None:
         configs: the contents of the config files.
 
     Raises:
-        UserError: the Trainer was given intervals of its own, or epochs, that would do nothing here.
+        UserError: the Trainer was given intervals or epochs, which would do nothing here.
     """
     _refuse_other_intervals(options.trainer, configs)
     options.trainer.check_val_every_n_epoch = None
-    # Lightning counts batches. Without an interval of ours, one longer than any run.
+    # Lightning counts batches. Without our interval, one longer than any run.
     batches = (options.trainer.accumulate_grad_batches or 1) * (options.validate_every or 2**40)
     options.trainer.val_check_interval = batches
 

@@ -14,7 +14,7 @@ from lightning_xt.system.messages import UserError
 def choose_environments(strategy: Any, plugins: Sequence[Any]) -> list[ClusterEnvironment]:
     """Return environments for the Trainer: under SLURM, Lightning's own without its signal handlers.
 
-    Those save a checkpoint of their own from within the handler, requeue the job, and train on.
+    Those save another checkpoint from within the handler, requeue the job, and train on.
 
     Args:
         strategy: of the Trainer; an object may bring an environment.

@@ -169,7 +169,7 @@ class CommandLine(LightningCLI):
         if standard.checkpoint_io is not None and not any(isinstance(each, CheckpointIO) for each in plugins):
             kwargs["plugins"].append(standard.checkpoint_io())
         if config.get("enable_checkpointing") is None:
-            # Lightning would add a callback of its own where there is none.
+            # Lightning would add its own callback if there is none.
             kwargs["enable_checkpointing"] = any(isinstance(each, CheckpointCallback) for each in kwargs["callbacks"])
         try:
             trainer = super().instantiate_trainer(**kwargs)

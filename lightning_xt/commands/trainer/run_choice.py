@@ -23,7 +23,7 @@ class Resolved:
         checkpoint: the checkpoint to resume. None = none.
         start: the checkpoint whose weights a new run starts from. None = none.
         step: optimizer steps that `fit` finds done in the checkpoint.
-        notes: what the user should know.
+        notes: messages for the user.
     """
 
     runs: Path
@@ -110,7 +110,7 @@ def _open(value: str, file: Path) -> tuple[Checkpoint, int]:
 
 def _open_whole(file: Path) -> tuple[Checkpoint, int]:
     checkpoint = Checkpoint(file)
-    # Raises where there are none.
+    # Raises if there are none.
     _ = checkpoint.weights
     return checkpoint, checkpoint.step
 
