@@ -43,13 +43,13 @@ class Moments(Callback):
             return
         self.trainer = trainer
         self._watch_files()
-        samples = pl_module.samples
+        draw_samples = pl_module.draw_samples
 
         def watch(*args):
             self._at("sampling")
-            return samples(*args)
+            return draw_samples(*args)
 
-        pl_module.samples = watch
+        pl_module.draw_samples = watch
         self._at("setup")
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
