@@ -16,7 +16,8 @@ def build_once(module_class: type, config: Any, vocab: dict[str, int | None]) ->
     """Return the module of `from_config.build`; a copy if it has been built with the same random numbers."""
     if not isinstance(config, dict):
         return build(module_class, config, vocab)
-    key = module_class, repr(config), repr(vocab), torch.get_rng_state().numpy().tobytes()
+    device = torch.empty(0).device
+    key = module_class, repr(config), repr(vocab), str(device), torch.get_rng_state().numpy().tobytes()
     if key not in BUILT:
         made = build(module_class, config, vocab)
         BUILT[key] = made, torch.get_rng_state()
