@@ -11,6 +11,8 @@ v  tokens of the vocabulary         p  soft-prefix vectors
 
 from dataclasses import dataclass
 
+from lightning_xt.system.option_checks import check_option
+
 
 @dataclass(frozen=True, kw_only=True)
 class LayerShape:
@@ -46,11 +48,8 @@ class AttentionShape(LayerShape):
     dim_head: int
 
     def __post_init__(self) -> None:
-        if self.heads < 1 or self.kv_heads < 1 or self.dim_head < 1:
-            raise ValueError(
-                f"attention: heads ({self.heads}), kv_heads ({self.kv_heads}) and dim_head ({self.dim_head}) "
-                "must be at least 1"
-            )
+        for name in ("heads", "kv_heads", "dim_head"):
+            check_option("attention", name, getattr(self, name), least=1)
         if self.heads % self.kv_heads:
             raise ValueError(
                 f"attention: heads ({self.heads}) must be a multiple of kv_heads ({self.kv_heads}); "

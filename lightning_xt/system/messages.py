@@ -34,7 +34,7 @@ def explain_unknown(what: str, name: str, known: Iterable[str]) -> str:
     close = find_close_matches(name, known)
     more = f", and {len(known) - MOST_NAMES} more" if len(known) > MOST_NAMES else ""
     offer = f"did you mean {' or '.join(close)}?" if close else f"there is {', '.join(known[:MOST_NAMES])}{more}"
-    return f"unknown {what} {name!r}; {offer}"
+    return f"unknown {what} {name!r}" + (f"; {offer}" if known else "")
 
 
 def find_close_matches(name: str, known: Iterable[str]) -> list[str]:

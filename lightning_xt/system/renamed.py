@@ -1,10 +1,10 @@
 """Old names of options and classes, for messages about configs, checkpoints and command lines that use them."""
 
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable
 
 RENAMED = {
     "length": "max_new_tokens",
+    "seq_len": "max_new_tokens",
     "share": "fraction",
     "min_share": "min_fraction",
     "max_share": "max_fraction",
@@ -28,34 +28,15 @@ REPLACED = {
 """Ways out for options that are gone."""
 
 
-def explain_rename(name: str, known: Iterable[str] | None = None) -> str | None:
+def explain_rename(name: str, known: Iterable[str]) -> str | None:
     """Return what to use in place of an old name; None if it is not an old name.
 
     Args:
         name: an option or a class, such as `--sampling.length`.
-        known: the names of today, of which the new one must be one. None = any.
+        known: the names of today, of which the new one must be one.
     """
     place, dot, leaf = name.rpartition(".")
     bare = leaf.lstrip("-")
-    if bare in RENAMED and (known is None or RENAMED[bare] in {each.rpartition(".")[2].lstrip("-") for each in known}):
+    if RENAMED.get(bare) in {each.rpartition(".")[2].lstrip("-") for each in known}:
         return f"it is called {place}{dot}{leaf.removesuffix(bare)}{RENAMED[bare]} now"
     return f"it is gone: {REPLACED[bare]}" if bare in REPLACED else None
-
-
-def find_old_names(options: Any, slot: str = "") -> Iterator[str]:
-    """Yield a clause for each old name in the options of a config or a checkpoint.
-
-    Args:
-        options: plain values.
-        slot: where they stand.
-    """
-    if isinstance(options, list):
-        for each in options:
-            yield from find_old_names(each, slot)
-    if not isinstance(options, dict):
-        return
-    for name, value in options.items():
-        old = str(value).rpartition(".")[2] if name == "class_path" else str(name)
-        if way := explain_rename(old):
-            yield f"{slot or 'it'} has {old!r}: {way}"
-        yield from find_old_names(value, slot if name == "init_args" else f"{slot}.{name}".lstrip("."))

@@ -14,12 +14,13 @@ from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters_c
 
 import lightning_xt
 from lightning_xt.data.tokenizers.base import Tokenizer
-from lightning_xt.system.discovery import import_submodules
+from lightning_xt.system.discovery import import_submodules, init_parameters
 from lightning_xt.system.free_memory import refuse_without_memory
 from lightning_xt.system.imports import NotAllowedError, find, guarded_imports
-from lightning_xt.system.renamed import find_old_names
+from lightning_xt.system.messages import find_own_sentence
 from lightning_xt.training.config_parser import ConfigParser
 from lightning_xt.training.null_options import refuse_null_options
+from lightning_xt.training.parse_errors import explain_class_option, explain_parse_error
 
 ModuleT = TypeVar("ModuleT", bound=LightningModule)
 
@@ -28,6 +29,9 @@ def build(module_class: type[ModuleT], config: dict[str, Any] | str | Path, voca
     """Build the model of a config, with the given vocabulary unless it names one; see `training.module`."""
     import_submodules(lightning_xt)
     options = _options(config)
+    for name in options:
+        if name.partition(".")[0] not in init_parameters(module_class):
+            raise ValueError(f"--model: {explain_class_option(name, module_class)}")
     options.setdefault("vocab", dict(vocab))
     parser = ConfigParser(exit_on_error=False)
     parser.add_class_arguments(module_class, "model", fail_untyped=False)
@@ -35,7 +39,7 @@ def build(module_class: type[ModuleT], config: dict[str, Any] | str | Path, voca
         with guarded_imports():
             parsed = parser.parse_object({"model": options})
     except ArgumentError as error:
-        raise ValueError(f"from_config: {'; '.join(find_old_names(options, 'model')) or error}") from error
+        raise ValueError(find_own_sentence(error) or explain_parse_error(str(error), ())) from error
     plain = yaml.safe_load(parser.dump(parsed, skip_link_targets=False, skip_none=False, format="yaml"))["model"]
     refuse_null_options({"class_path": _import_path(module_class), "init_args": plain}, "model")
     return instantiate(module_class, plain)

@@ -168,10 +168,6 @@ def test_weights_start_as_a_decoders() -> None:
             {"attention": attention(position=Contextual)},
             "position: Contextual counts back from each query, so it serves causal self-attention only; choose another",
         ),
-        (
-            {"norm": AdaptiveRMSNorm},
-            "norm: AdaptiveRMSNorm has condition_dim null, which must be the width of the condition it reads",
-        ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -1,14 +1,15 @@
 """Modules of runs, built from their checkpoints alone."""
 
 import torch
+from jsonargparse import ArgumentError
 
 from lightning_xt.checkpoints.checkpoint import Checkpoint
 from lightning_xt.checkpoints.runs import find_checkpoint
 from lightning_xt.system.discovery import find_variants
 from lightning_xt.system.messages import UserError
-from lightning_xt.system.renamed import find_old_names
 from lightning_xt.training.from_config import import_class, instantiate
 from lightning_xt.training.module import TransformerModule
+from lightning_xt.training.parse_errors import explain_parse_error
 
 
 def load(run: str) -> TransformerModule:
@@ -34,8 +35,9 @@ def load(run: str) -> TransformerModule:
         model.on_load_checkpoint(checkpoint.contents)
         model.load_state_dict(weights)
     except Exception as error:
-        old = "; ".join(find_old_names(checkpoint.config, found.__name__))
-        reason = old or " ".join(str(error).split())[:200]
+        reason = " ".join(str(error).split())[:200]
+        if isinstance(error, ArgumentError):
+            reason = explain_parse_error(str(error).replace('"module.', '"model.'), ())
         raise UserError(f"{checkpoint.path} cannot be read as a checkpoint of a {found.__name__}: {reason}") from error
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 

@@ -10,7 +10,6 @@ from jsonargparse import ArgumentError
 
 import lightning_xt
 from lightning_xt.checkpoints.checkpoint import Checkpoint
-from lightning_xt.commands.errors.parse_errors import explain_parse_error
 from lightning_xt.commands.models.loading import find_module_class
 from lightning_xt.models.outline import Stage, outline
 from lightning_xt.system.discovery import import_submodules
@@ -72,9 +71,7 @@ def _build_network(file: Path, kind: type[TransformerModule], model: dict[str, A
         if not isinstance(error.__cause__, ArgumentError):
             raise
         # Such as a class of the user's that is gone.
-        raise UserError(
-            f"the model of {file} cannot be built: {explain_parse_error(str(error.__cause__), ())}"
-        ) from error
+        raise UserError(f"the model of {file} cannot be built: {error}") from error
 
 
 def _compute_totals(root: Stage, seq_len: int, device: str) -> dict[str, Any]:

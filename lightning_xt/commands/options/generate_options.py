@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
-from lightning_xt.commands.errors.parse_errors import explain_parse_error
+from lightning_xt.training.parse_errors import explain_parse_error
 from lightning_xt.commands.generation.inference import Inference
 from lightning_xt.commands.options.arguments import RUN, read_run_options
 from lightning_xt.commands.options.config_files import ConfigFiles

@@ -198,15 +198,15 @@ def build_attention_shape(shape: LayerShape, heads: int, kv_heads: int | None, d
     Raises:
         ValueError: the width is not a multiple of the heads, or the heads are not a multiple of kv_heads.
     """
-    if dim_head is None:
-        if heads < 1 or shape.dim % heads:
-            raise ValueError(
-                f"attention: dim ({shape.dim}) must be a multiple of heads ({heads}), or dim_head must be given"
-            )
-        dim_head = shape.dim // heads
-    return AttentionShape(
-        **vars(shape), heads=heads, kv_heads=heads if kv_heads is None else kv_heads, dim_head=dim_head
-    )
+    check_option("attention", "heads", heads, least=1)
+    width = max(1, shape.dim // heads) if dim_head is None else dim_head
+    kv_heads = heads if kv_heads is None else kv_heads
+    found = AttentionShape(**vars(shape), heads=heads, kv_heads=kv_heads, dim_head=width)
+    if dim_head is None and shape.dim % heads:
+        raise ValueError(
+            f"attention: dim ({shape.dim}) must be a multiple of heads ({heads}), or dim_head must be given"
+        )
+    return found
 
 
 def _group_queries(q: Tensor, contexts: int) -> Tensor:

@@ -6,6 +6,7 @@ from torch.nn import functional as F
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.shapes import LayerShape
 from lightning_xt.nn.norms.base import Norm
+from lightning_xt.system.option_checks import check_option
 
 
 class AdaptiveRMSNorm(Norm):
@@ -16,17 +17,13 @@ class AdaptiveRMSNorm(Norm):
 
     Args:
         shape: sizes, given by the layer.
-        condition_dim: width of the condition, which is given with the inputs of a forward. None is refused.
+        condition_dim: width of the condition, which is given with the inputs of a forward.
         eps: added to the mean square before the root.
     """
 
-    def __init__(self, shape: LayerShape, *, condition_dim: int | None = None, eps: float = 1e-6) -> None:
+    def __init__(self, shape: LayerShape, *, condition_dim: int, eps: float = 1e-6) -> None:
         super().__init__()
-        if condition_dim is None or condition_dim < 1:
-            raise ValueError(
-                f"norm: AdaptiveRMSNorm has condition_dim {'null' if condition_dim is None else condition_dim}, which "
-                "must be the width of the condition it reads, at least 1"
-            )
+        check_option("norm: AdaptiveRMSNorm", "condition_dim", condition_dim, least=1)
         self.eps = eps
         self.to_gain = nn.Parameter(torch.zeros(condition_dim, shape.dim))
 

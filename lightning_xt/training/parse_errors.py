@@ -4,6 +4,7 @@ import inspect
 import re
 import typing
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
@@ -53,11 +54,11 @@ def explain_parse_error(message: str, options: Iterable[str]) -> str:
     if match := re.search(r"Option '([^']+)' is not accepted", message):
         of_command = not _format_slots(message) and "class_path" not in message
         return _explain_option(f"--{match[1]}", options) if of_command else _explain_nested_option(match[1], message)
-    if match := re.search(r"Expected an? (.+?)\. Got value: (.+?)(\. Got value|\n|$)", message):
-        return f"{_format_slots(message)}expected {_format_kind(match[1])}, not {match[2]!r}"
-    factory = r"expects a function or a callable class: Unexpected.*?Got value: ([^\n]*)"
+    factory = r"expects a function or a callable class: (?:Unexpected.*?Got value: |Expected an import path.*? got )([^\n]*?)(?:\. |\n|$)"
     if match := re.search(factory, message, re.DOTALL):
         return f"{_format_slots(message)}expected a class or its options, not {match[1]!r}"
+    if match := re.search(r"Expected an? (.+?)\. Got value: (.+?)(\. Got value|\n|$)", message):
+        return f"{_format_slots(message)}expected {_format_kind(match[1])}, not {match[2]!r}"
     if match := re.search(r"(Import path|No module named|Unexpected import|Unable to import).*?(?=\. |\n|$)", message):
         return _format_slots(message) + match[0]
     if match := re.search(r"Subtypes: .*?Literal.*Given value: ([^\n]*)", message, re.DOTALL):
@@ -74,14 +75,31 @@ def explain_parse_error(message: str, options: Iterable[str]) -> str:
 def _explain_option(name: str, options: Iterable[str]) -> str:
     """Explain an unknown option, by the part before its first dot if that is unknown."""
     options = set(options)
+    groups = {option.partition(".")[0] for option in options}
+    known = name.partition(".")[0] in groups
+    name = name if known else name.partition(".")[0]
+    ends = {each for each in _list_tree(options) if each.rpartition(".")[2] == name.lstrip("-")}
+    if ends and name not in options:
+        shallowest = sorted(ends, key=lambda each: (each.count("."), each))[:3]
+        return f"unknown option {name!r}; did you mean {' or '.join(shallowest)}?"
     if explain_rename(name, options):
         return explain_unknown("option", name, options)
-    ends = sorted(option for option in options if option.rpartition(".")[2] == name.lstrip("-"))
-    if name not in options and 0 < len(ends) <= 3:
-        return f"unknown option {name!r}; did you mean {' or '.join(ends)}?"
-    groups = {option.partition(".")[0] for option in options}
-    group = name.partition(".")[0]
-    return explain_unknown("option", name, options) if group in groups else explain_unknown("option", group, groups)
+    return explain_unknown("option", name, options if known else groups)
+
+
+def _list_tree(options: set[str]) -> Iterator[str]:
+    """Yield the options of a command, and those of the classes that it builds unless others are named."""
+    yield from options
+    for slot, family in (("--model", LightningModule), ("--data", DataModule)):
+        for each in find_variants(family) if slot in options else ():
+            yield from _list_defaults(each, slot)
+
+
+def _list_defaults(kind: type, slot: str) -> Iterator[str]:
+    for name, option in init_parameters(kind).items():
+        yield f"{slot}.{name}"
+        if inspect.isclass(option.default):
+            yield from _list_defaults(option.default, f"{slot}.{name}")
 
 
 def _explain_stray_word(word: str) -> str:
@@ -107,16 +125,12 @@ def _explain_class(name: str, message: str) -> str:
 
 
 def _explain_nested_option(name: str, message: str) -> str:
-    if way := explain_rename(name):
-        return f"{_format_slots(message)}unknown option {name!r}; {way}"
     named = re.findall(r"Problem with given class_path '([\w.]+)'", message)
-    named += re.findall(r"is not accepted\. Got value: Namespace\(class_path='([\w.]+)'", message)
+    named += re.findall(r"is not accepted\. Got value: Namespace\(.*?class_path='([\w.]+)'", message)
     if not named or (found := imported(named[-1])) is None:
         listed = "--model.help CLASS and --data.help CLASS list a class's options"
         return f"{_format_slots(message)}unknown option {name!r}; {listed}"
-    short = found.__name__
-    known = set(init_parameters(found) if inspect.isclass(found) else inspect.signature(found).parameters)
-    sentence = explain_unknown(f"option of {short}", name, known - {"self", "args", "kwargs", "shape", "params"})
+    sentence = explain_class_option(name, found)
     owners = [each for each in find_variants(DataModule) if name in init_parameters(each)]
     # Its relatives before those that serve something else.
     owners.sort(key=lambda each: each.__base__ is not found.__base__)
@@ -124,6 +138,14 @@ def _explain_nested_option(name: str, message: str) -> str:
         f"; for --data.{name} give --data {owners[0].__name__}" if _find_slots(message) == ["data"] and owners else ""
     )
     return f"{_format_slots(message)}{sentence}{other}"
+
+
+def explain_class_option(name: str, found: Callable[..., Any]) -> str:
+    """Return a sentence about an unknown option of a class, or of a function that makes its objects."""
+    known = set(init_parameters(found) if inspect.isclass(found) else inspect.signature(found).parameters)
+    known -= {"self", "args", "kwargs", "shape", "params"}
+    sentence = explain_unknown(f"option of {found.__name__}", name, known)
+    return sentence if known else f"{sentence}; it has no options"
 
 
 def _find_slots(message: str) -> list[str]:
