@@ -33,7 +33,9 @@ def test_in_a_config(fresh, capsys):
     assert main(["fit", "-c", "old.yaml"]) == 2
     sentence = "--model.schedule: unknown option of WarmupCosine 'min_share'; it is called min_fraction now"
     assert sentence in capsys.readouterr().err
-    with pytest.raises(ValueError, match=r"--model.decoder.shift: unknown option of TokenShift 'share'; it is called fraction now"):
+    with pytest.raises(
+        ValueError, match=r"--model.decoder.shift: unknown option of TokenShift 'share'; it is called fraction now"
+    ):
         LanguageModel.from_config({"decoder": {"shift": {"class_path": "TokenShift", "init_args": {"share": 0.5}}}})
 
 

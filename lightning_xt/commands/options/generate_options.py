@@ -10,13 +10,13 @@ from typing import Any, Literal
 
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
-from lightning_xt.training.parse_errors import explain_parse_error
 from lightning_xt.commands.generation.inference import Inference
 from lightning_xt.commands.options.arguments import RUN, read_run_options
 from lightning_xt.commands.options.config_files import ConfigFiles
 from lightning_xt.inference.generation_options import GenerationOptions
 from lightning_xt.system.messages import UserError, find_own_sentence
 from lightning_xt.training.config_parser import ConfigParser
+from lightning_xt.training.parse_errors import explain_parse_error
 
 DESCRIPTION = """Complete prompts, or translate them with an encoder-decoder. A single prompt's text is printed as it is
 generated; prompts of a file become JSON lines."""

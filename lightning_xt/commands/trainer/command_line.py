@@ -19,7 +19,6 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning_xt.checkpoints.checkpoint import Checkpoint
 from lightning_xt.checkpoints.runs import checkpoint_file
 from lightning_xt.commands.errors.out_of_memory import explain_out_of_memory
-from lightning_xt.training.parse_errors import check_text, explain_parse_error
 from lightning_xt.commands.options.arguments import read_run_options
 from lightning_xt.commands.options.config_files import ConfigFiles
 from lightning_xt.commands.options.trainer_options import (
@@ -43,6 +42,7 @@ from lightning_xt.training.callbacks.preemption import take_over_signals
 from lightning_xt.training.callbacks.run_folder import RunFolder
 from lightning_xt.training.config_parser import ConfigParser
 from lightning_xt.training.null_options import refuse_null_options
+from lightning_xt.training.parse_errors import check_text, explain_parse_error
 from lightning_xt.training.strategies.process_watchdog import exit_together, watch
 from lightning_xt.training.strategies.strategy_choice import check_strategy
 
