@@ -54,7 +54,8 @@ def explain_parse_error(message: str, options: Iterable[str]) -> str:
     if match := re.search(r"Option '([^']+)' is not accepted", message):
         of_command = not _format_slots(message) and "class_path" not in message
         return _explain_option(f"--{match[1]}", options) if of_command else _explain_nested_option(match[1], message)
-    factory = r"expects a function or a callable class: (?:Unexpected.*?Got value: |Expected an import path.*? got )([^\n]*?)(?:\. |\n|$)"
+    factory = r"expects a function or a callable class: "
+    factory += r"(?:Unexpected.*?Got value: |Expected an import path.*? got )([^\n]*?)(?:\. |\n|$)"
     if match := re.search(factory, message, re.DOTALL):
         return f"{_format_slots(message)}expected a class or its options, not {match[1]!r}"
     if match := re.search(r"Expected an? (.+?)\. Got value: (.+?)(\. Got value|\n|$)", message):

@@ -59,7 +59,7 @@ def test_an_adaptive_norm_scales_by_the_condition_of_the_row() -> None:
 
 
 def test_an_adaptive_norm_says_what_it_needs() -> None:
-    with pytest.raises(ValueError, match="^norm: AdaptiveRMSNorm has condition_dim 0, which must be at least 1$"):
+    with pytest.raises(ValueError, match=r"^norm: AdaptiveRMSNorm has condition_dim 0, which must be at least 1$"):
         AdaptiveRMSNorm(LayerShape(dim=3), condition_dim=0)
     with pytest.raises(ValueError, match=re.escape("AdaptiveRMSNorm needs Inputs(condition=...)")):
         AdaptiveRMSNorm(LayerShape(dim=3), condition_dim=2)(torch.ones(1, 1, 3), Inputs())
