@@ -18,6 +18,7 @@ from lightning_xt.generation.methods.base import Method
 from lightning_xt.generation.methods.sample import Sample
 from lightning_xt.generation.protocol import Autoregressive
 from lightning_xt.generation.requests import GeneratedToken, Request, Result, SamplingParams
+from lightning_xt.system.option_checks import refuse_unknown
 
 
 def run_requests(
@@ -53,6 +54,7 @@ def _make_result(tokens: Sequence[GeneratedToken]) -> Result:
     return Result([each.token for each in tokens], log_probs, sum(log_probs) if score is None else score)
 
 
+@refuse_unknown()
 def generate(
     model: Autoregressive,
     prompt: Int[Tensor, "b n"],
@@ -101,6 +103,7 @@ def generate(
     return pad_rows([sequences[0].tokens for sequences in results], prompt.device, pad)
 
 
+@refuse_unknown()
 def stream(
     model: Autoregressive,
     prompt: Int[Tensor, "b n"],

@@ -1,4 +1,37 @@
-"""Range checks of options."""
+"""Checks of options: their names and ranges."""
+
+import inspect
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+from lightning_xt.system.discovery import init_parameters
+from lightning_xt.system.messages import explain_unknown
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def refuse_unknown(*kinds: type) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Have a function raise a TypeError that offers the right name for an unknown option.
+
+    Args:
+        kinds: classes whose options the function takes besides its own.
+    """
+
+    def decorate(call: Callable[P, T]) -> Callable[P, T]:
+        own = {name for name, each in inspect.signature(call).parameters.items() if each.kind is not each.VAR_KEYWORD}
+        known = own.union(*map(init_parameters, kinds)) - {"self"}
+
+        @wraps(call)
+        def checked(*args: P.args, **options: P.kwargs) -> T:
+            for name in options.keys() - known:
+                raise TypeError(f"{call.__name__}: {explain_unknown('option', name, known)}")
+            return call(*args, **options)
+
+        return checked
+
+    return decorate
 
 
 def check_option(

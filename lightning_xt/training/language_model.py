@@ -21,6 +21,7 @@ from lightning_xt.inference.generation_options import GenerationOptions
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.objectives.base import Loss, ObjectiveFactory
 from lightning_xt.objectives.next_token import NextToken
+from lightning_xt.system.option_checks import refuse_unknown
 from lightning_xt.training.batches import read_tokens
 from lightning_xt.training.metrics.likelihood import LikelihoodSums, compute_likelihood_metrics
 from lightning_xt.training.module import TransformerModule, require_size
@@ -148,6 +149,7 @@ class LanguageModel(TransformerModule):
         return self.text_generator.complete_as_dicts(batch, self.sampling)
 
     @torch.no_grad()
+    @refuse_unknown(GenerationOptions)
     def generate(
         self,
         prompt: Int[Tensor, "b n"] | str | Sequence[str],

@@ -23,6 +23,7 @@ from lightning_xt.models.encoder_decoder import CrossDecoderFactory, EncoderDeco
 from lightning_xt.objectives.base import Loss, ObjectiveFactory
 from lightning_xt.objectives.cross_entropy import cross_entropy
 from lightning_xt.objectives.next_token import NextToken
+from lightning_xt.system.option_checks import refuse_unknown
 from lightning_xt.training.batches import number_pairs, read_pairs
 from lightning_xt.training.callbacks.run_folder import find_run_folder
 from lightning_xt.training.metrics.pair_scores import PairScores
@@ -43,8 +44,7 @@ class Seq2Seq(TransformerModule):
 
     `model(src, tgt, mask=src_mask)` is the loss. Batches are `(src, tgt)` or `(src, tgt, src_mask)`, with `src_mask`
     True where a source id is real and `tgt` beginning with the start token, for validation and test also
-    `EvaluationPairs`. The loss of an optimizer step is the mean over
-    the target tokens of all its batches in all processes; padding does not count.
+    `EvaluationPairs`. A step's loss is the mean over the target tokens of all processes; padding does not count.
 
     Args:
         vocab: sizes and special ids; from the command line the data's.
@@ -235,6 +235,7 @@ class Seq2Seq(TransformerModule):
         return self.text_generator.complete_as_dicts(batch, self.sampling)
 
     @torch.no_grad()
+    @refuse_unknown(GenerationOptions)
     def generate(
         self,
         src: Int[Tensor, "b m"],
@@ -255,11 +256,10 @@ class Seq2Seq(TransformerModule):
         Raises:
             ValueError: an option is out of range, a source is empty, or a token is outside its vocabulary.
         """
-        sampling = GenerationOptions(max_new_tokens=max_new_tokens, **choices)
-        return self.text_generator.decode(
-            src, src_mask, starts=start_tokens, max_new_tokens=max_new_tokens, options=sampling
-        )
+        chosen, decode = GenerationOptions(max_new_tokens=max_new_tokens, **choices), self.text_generator.decode
+        return decode(src, src_mask, starts=start_tokens, max_new_tokens=max_new_tokens, options=chosen)
 
+    @refuse_unknown(GenerationOptions)
     def translate(self, texts: Sequence[str], **choices: Any) -> list[str]:
         """Translate texts by `GenerationOptions`; the translation of an empty or unreadable text is empty."""
         return [each["text"] for each in self.text_generator.translate_texts(texts, GenerationOptions(**choices))]

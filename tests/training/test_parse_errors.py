@@ -4,9 +4,13 @@ import re
 from typing import Any
 
 import pytest
+import torch
 
 from lightning_xt.cli import main
+from lightning_xt.generation.engine import generate
+from lightning_xt.models.decoder import Decoder
 from lightning_xt.training.language_model import LanguageModel
+from lightning_xt.training.seq2seq import Seq2Seq
 
 MISTAKES: list[tuple[dict[str, Any], str, str]] = [
     (
@@ -46,3 +50,31 @@ def test_python_reads_the_sentence_of_the_command_line(config, option, sentence,
 def test_a_number_is_not_a_class(slot: str) -> None:
     with pytest.raises(ValueError, match=f"^--model.{slot}: expected a class or its options, not '3'$"):
         LanguageModel.from_config({slot: 3})
+
+
+SMALL = {"dim": 16, "depth": 1}
+CALLS = {
+    "LanguageModel": lambda **options: LanguageModel.from_config({"decoder": SMALL}).generate("a", **options),
+    "Seq2Seq": lambda **options: Seq2Seq.from_config({"encoder": SMALL, "decoder": SMALL}).generate(IDS, **options),
+    "generate": lambda **options: generate(Decoder(9, **SMALL), IDS, 3, **options),
+}
+IDS = torch.ones(1, 2, dtype=torch.long)
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+@pytest.mark.parametrize(
+    ("name", "way"),
+    [
+        ("seq_len", "it is called max_new_tokens now"),
+        ("length", "it is called max_new_tokens now"),
+        ("temprature", "did you mean temperature?"),
+    ],
+)
+def test_an_unknown_option_of_generate_offers_the_right_one(call, name: str, way: str) -> None:
+    with pytest.raises(TypeError, match=rf"^generate: unknown option '{name}'; {re.escape(way)}$"):
+        call(**{name: 1})
+
+
+def test_an_unknown_option_of_translate_offers_the_right_one() -> None:
+    with pytest.raises(TypeError, match=r"^translate: unknown option 'see'; did you mean seed\?$"):
+        Seq2Seq.from_config({"encoder": SMALL, "decoder": SMALL}).translate(["a"], see=1)
