@@ -326,7 +326,7 @@ MISTAKES = [
     ("generate bad.ckpt --prompt x", "bad.ckpt cannot be read as a checkpoint: it is not in the format of torch.save"),
     ("generate x --promt x", "did you mean --prompt?"),
     ("generate x", "x is not a run: there is no such folder or file"),
-    ("generate x --prompt a --max_new_tokens ten", "argument --max_new_tokens: invalid int value: 'ten'\n"),
+    ("generate x --prompt a --max_new_tokens ten", "--max_new_tokens: expected int, not 'ten'\n"),
     ("fit -c tiny.yaml --trainer.max_epochs 3", "use --trainer.max_steps"),
     ("fit -c tiny.yaml --trainer.val_check_interval 3", "use --validate_every"),
     ("fit -c tiny.yaml --trainer.check_val_every_n_epoch 2", "use --validate_every"),

@@ -395,7 +395,7 @@ MISTAKES = [
     ("--prompt x --max_new_tokens -3", "sampling has max_new_tokens -3, which must be at least 1"),
     ("--prompt x --window 0", "sampling has window 0, which must be at least 1"),
     ("--prompt x --batch 0", "sampling has batch 0, which must be at least 1"),
-    ("--prompt x --temperature hot", "argument --temperature: invalid float value: 'hot'"),
+    ("--prompt x --temperature hot", "--temperature: expected float, not 'hot'"),
     ("--prompt x --jsonl maybe", "--jsonl is true, false or null, not 'maybe'"),
     ("--prompt x --weights int4", "expected one of 'float32', 'bfloat16', 'int8', not 'int4'"),
     ("--prompt x --color red", "expected one of 'auto', 'always', 'never', not 'red'"),

@@ -28,10 +28,8 @@ SEVERAL = {
 }
 """Options that are given once for each text, whatever is in it."""
 
-VALUE = re.compile(r'key "(\w+)":.*Expected a <class \'(int|float|bool)\'>.*Given value: ([^\n]*)', re.DOTALL)
-"""Message of jsonargparse about a value of another type."""
-CHOICE = re.compile(r'key "(\w+)":.*Expected a typing\.Literal\[(.*?)\].*Given value: ([^\n]*)', re.DOTALL)
-"""Message of jsonargparse about a value that is not one of a few."""
+VALUE = re.compile(r'key "(\w+)":.*Expected a <class \'bool\'>.*Given value: ([^\n]*)', re.DOTALL)
+"""Message of jsonargparse about a value that is neither true nor false."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,17 +152,13 @@ def _explain(message: str, parser: ArgumentParser) -> str:
         return f"generate: unknown option {match[1]!r}; did you mean {close[0]}?"
     if (match := VALUE.search(message)) and match[1] in FLAGS:
         return (
-            f"generate: --{match[1]} is true, false or null, not {match[3]!r}; give it without a value, "
+            f"generate: --{match[1]} is true, false or null, not {match[2]!r}; give it without a value, "
             f"--{match[1]}=false, or RUN before it"
         )
-    if match:
-        return f"generate: argument --{match[1]}: invalid {match[2]} value: {match[3]!r}"
     if match := re.match(r"unrecognized arguments: ([^-]\S*)", message):
         return f"generate: {match[1]!r} stands where an option was expected; a text of several words needs quotes"
     if match := re.search(r"Sequence'>\. Got value: (\w+)$", message):
         return f"generate: --filters is a list; add to it with --filters+={match[1]}"
-    if match := CHOICE.search(message):
-        return f"generate: argument --{match[1]}: expected one of {match[2]}, not {match[3]!r}"
     if message.endswith("arguments are required: run"):
         return f"generate: RUN is required: {RUN}"
     return f"generate: {explain_parse_error(message, known)}"
