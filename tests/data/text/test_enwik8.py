@@ -229,7 +229,7 @@ def test_a_url_of_another_kind(folder):
 
 def test_a_split_shorter_than_a_window(folder):
     write(folder / "enwik8")
-    with pytest.raises(ValueError, match=r"but the test split of --data Enwik8 has 500; .*raise what --data.split_si"):
+    with pytest.raises(ValueError, match=r"but the test split of --data Enwik8 has 500; .*raise its size in --data.s"):
         Enwik8(split_sizes=SIZES, seq_len=500).setup("test")
 
 
