@@ -232,7 +232,7 @@ def test_a_run_that_makes_no_steps_stops_with_a_sentence(fresh: Path, capsys: py
 
 
 @pytest.mark.parametrize(
-    "path", ["torch.utils.collect_env.run", "torch.nn.Linear", "lightning_xt.system.messages.unknown"]
+    "path", ["torch.utils.collect_env.run", "torch.nn.Linear", "lightning_xt.system.messages.explain_unknown"]
 )
 def test_a_checkpoint_calls_nothing_but_tokenizers(path):
     with pytest.raises(ValueError, match=rf"the checkpoint's tokenizer.*{re.escape(path)} is not a"):

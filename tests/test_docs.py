@@ -52,6 +52,14 @@ def cycle():
         yield src, torch.cat((start, src, src), 1), torch.ones(4, 6, dtype=torch.bool)
 """
 
+ROWS = """
+from torch.utils.data import Dataset
+
+class Rows(Dataset):
+    def __init__(self, path: str) -> None:
+        self.path = path
+"""
+
 
 def tiny_options(args: list[str]) -> list[str]:
     """Return options that make a command short."""
@@ -84,6 +92,7 @@ def write_inputs(folder: Path) -> None:
     pair = json.dumps({"en": "a dog", "de": "ein Hund"})
     (folder / "pairs.jsonl.gz").write_bytes(gzip.compress(f"{pair}\n".encode() * 40))
     (folder / "my_task.py").write_text(CYCLE)
+    (folder / "my_data.py").write_text(ROWS)
 
 
 @pytest.fixture(scope="session")
@@ -208,7 +217,9 @@ def test_every_yaml_parses(section: Section, workspace: Path, capfd: pytest.Capt
         file = workspace / f"{number}.yaml"
         file.write_text(text)
         assert main(["fit", "-c", "configs/language/quickstart.yaml", "-c", str(file), "--print_config"]) == 0
-        assert "HyperConnection" in capfd.readouterr().out
+        printed = capfd.readouterr().out
+        # Every class that the page names.
+        assert {name for name in re.findall(r"\b[A-Z]\w+", text) if name not in printed} == set()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -101,7 +101,7 @@ def scripted(monkeypatch):
         network = Scripted(text.encode() if isinstance(text, str) else text)
         monkeypatch.setattr(
             LanguageModel,
-            "answering",
+            "text_generator",
             property(lambda self: TextCompleter(network, self.tokenizer, torch.device("cpu"), None)),
         )
         return network

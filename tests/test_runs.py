@@ -180,7 +180,7 @@ def test_without_space_the_checkpoint_before_survives(trained):
 
 def test_any_file_that_is_too_large_is_reported(fresh):
     # Neither the metrics nor TensorBoard's events fit.
-    done = run_limited(["fit", "-c", "tiny.yaml", "--trainer.max_steps", "2000", "--validate_every", "null"], 5000)
+    done = run_limited(["fit", "-c", "tiny.yaml", "--trainer.max_steps", "2000", "--validate_every", "null"], 20_000)
     assert done.returncode == 2, done.stderr
     assert "cannot be written (File too large); make room" in done.stderr
     assert "Traceback" not in done.stderr

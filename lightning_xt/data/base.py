@@ -25,8 +25,6 @@ class DataModule(LightningDataModule, ABC):
 
     def __init__(self, *, seed: int = 0) -> None:
         super().__init__()
-        # `logger=False`: Lightning refuses a data option with the name of a model option and another value.
-        self.save_hyperparameters(logger=False)
         if not 0 <= seed < 2**64:
             raise ValueError(f"--data.seed must be from 0 to 2**64 - 1, not {seed}; set --data.seed 0 or more")
         self.seed = seed

@@ -29,10 +29,10 @@ class CustomData(DataModule):
     it again. Texts, as in samples, are bytes if there are 256 target ids, else ids as numbers.
 
     Args:
-        train: dataset or loader of the training data, such as {class_path: my_data.Windows, init_args: {path: a.bin}}.
+        train_set: dataset or loader of the training data, such as {class_path: my_data.Windows, init_args: {path: a.bin}}.
         vocab: sizes `source` and `target`; the ids `pad`, `start`, `end` and `separator` if there are any.
-        validation: the same for validation. None = no validation.
-        test: the same for the test split. None = no test.
+        validation_set: the same for validation. None = no validation.
+        test_set: the same for the test split. None = no test.
         batch_size: items per training step of one process, for a dataset.
         eval_batch_size: items per evaluation step. None = `batch_size`.
         num_workers: processes that prepare batches of a dataset for each training process; 0 = none.
@@ -41,18 +41,18 @@ class CustomData(DataModule):
 
     def __init__(
         self,
-        train: SourceFactory,
+        train_set: SourceFactory,
         *,
         vocab: dict[str, int | None],
-        validation: SourceFactory | None = None,
-        test: SourceFactory | None = None,
+        validation_set: SourceFactory | None = None,
+        test_set: SourceFactory | None = None,
         batch_size: int = 16,
         eval_batch_size: int | None = None,
         num_workers: int = 0,
         seed: int = 0,
     ) -> None:
-        super().__init__()
-        self.save_hyperparameters(logger=False, ignore=["train", "validation", "test"])
+        super().__init__(seed=seed)
+        self.save_hyperparameters(logger=False, ignore=["train_set", "validation_set", "test_set"])
         check_option("--data CustomData", "batch_size", batch_size, least=1)
         check_option("--data CustomData", "eval_batch_size", eval_batch_size or batch_size, least=1)
         check_option("--data CustomData", "num_workers", num_workers, least=0)
@@ -60,10 +60,10 @@ class CustomData(DataModule):
         if not all(sizes.values()):
             raise ValueError("--data.vocab needs the number of different tokens, such as {target: 256}")
         self._vocab = sizes | {name: vocab.get(name) for name in ("pad", "start", "end", "separator")}
-        self._factories = {"train": train, "validation": validation, "test": test}
+        self._factories = {"train": train_set, "validation": validation_set, "test": test_set}
         self._sources: dict[str, Any] = {}
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
-        self.num_workers, self.seed = num_workers, seed
+        self.num_workers = num_workers
 
     @property
     def vocab(self) -> dict[str, int | None]:
@@ -94,7 +94,7 @@ class CustomData(DataModule):
         self.mark_training_start()
         if not self._is_counted("train"):
             if self.samples_seen:
-                rank_zero_info("--data.train has no numbered items: it begins again, though the run resumes")
+                rank_zero_info("--data.train_set has no numbered items: it begins again, though the run resumes")
             return self._use_as_is("train", self.batch_size)
         rank, world = self.rank_and_world
         batches = CounterBatchSampler(self.batch_size, start=lambda: self.samples_seen, rank=rank, world=world)
@@ -136,7 +136,7 @@ class CustomData(DataModule):
             found: object = factory()
             if not isinstance(found, (Dataset, DataLoader)):
                 raise ValueError(
-                    f"--data.{split} gives a {type(found).__name__}; it must be a Dataset or a DataLoader of torch"
+                    f"--data.{split}_set gives a {type(found).__name__}; it must be a Dataset or a DataLoader of torch"
                 )
             self._sources[split] = found
         return self._sources[split]
@@ -148,7 +148,7 @@ class CustomData(DataModule):
     def _use_as_is(self, split: str, batch_size: int) -> Loader:
         if self.rank_and_world[1] > 1:
             raise ValueError(
-                f"--data.{split} has no numbered items, so it cannot be split over {self.rank_and_world[1]} processes; "
+                f"--data.{split}_set has no numbered items, so it cannot be split over {self.rank_and_world[1]} processes; "
                 "give a Dataset with a length, or train with --trainer.devices 1"
             )
         source = self._source(split)

@@ -44,7 +44,7 @@ def text() -> Dataset:
     return "text"
 '''
 CONFIG = {
-    "data": {"class_path": "CustomData", "init_args": {"train": "my_data.Rows", "validation": "my_data.Rows"}},
+    "data": {"class_path": "CustomData", "init_args": {"train_set": "my_data.Rows", "validation_set": "my_data.Rows"}},
     "model": {
         "class_path": "LanguageModel",
         "init_args": {"decoder": {"dim": 8, "depth": 1, "attention": {"heads": 2}}, "schedule": None},
@@ -99,7 +99,7 @@ def test_a_dataset_is_named_and_resumes_exactly(folder, capsys):
 
 
 def test_a_loader_is_named(folder, capsys):
-    write(train="my_data.loader", validation="my_data.Stream")
+    write(train_set="my_data.loader", validation_set="my_data.Stream")
     assert main(["fit", "-c", "mine.yaml"]) == 0
     assert len([row for row in read_rows("runs/mine/0") if row["train/loss"]]) == 5
     assert main(["validate", "-c", "runs/mine/0/config.yaml", "--ckpt_path", "best"]) == 0
@@ -108,7 +108,7 @@ def test_a_loader_is_named(folder, capsys):
 
 def test_pairs_are_read_by_a_translator(folder):
     source = {"class_path": "my_data.Rows", "init_args": {"pairs": True}}
-    write(train=source, validation=source, vocab={"source": 11, "target": 11, "pad": 0, "start": 1})
+    write(train_set=source, validation_set=source, vocab={"source": 11, "target": 11, "pad": 0, "start": 1})
     network = "{dim: 16, depth: 1, attention: {heads: 2}}"
     model = ["--model", "Seq2Seq", "--model.encoder", network, "--model.decoder", network]
     assert main(["fit", "-c", "mine.yaml", *model]) == 0
@@ -116,9 +116,9 @@ def test_pairs_are_read_by_a_translator(folder):
 
 
 def test_a_class_that_is_not_data_is_refused(folder, capsys):
-    write(train="my_data.text")
+    write(train_set="my_data.text")
     assert main(["fit", "-c", "mine.yaml"]) == 2
-    assert "--data.train gives a str; it must be a Dataset or a DataLoader of torch" in capsys.readouterr().err
+    assert "--data.train_set gives a str; it must be a Dataset or a DataLoader of torch" in capsys.readouterr().err
 
 
 def test_every_epoch_has_each_item_once_in_another_order():
@@ -133,7 +133,7 @@ def test_every_epoch_has_each_item_once_in_another_order():
 
 @pytest.mark.parametrize("split", ["train", "validation"])
 def test_processes_split_the_items(split):
-    parts = [data(validation=items).for_process(rank, 2) for rank in range(2)]
+    parts = [data(validation_set=items).for_process(rank, 2) for rank in range(2)]
     if split == "train":
         first, second = (next(iter(part.train_dataloader()))[0][:, 0].tolist() for part in parts)
         batches = iter(data().train_dataloader())

@@ -66,7 +66,7 @@ def test_numbers_come_back(ids: list[int], specials: list[int]) -> None:
     plain = [each for each in ids if each not in specials]
     assert numbers.encode(numbers.decode(ids)) == plain
     stream = numbers.stream()
-    assert "".join(map(stream.feed, ids)) + stream.finish() == numbers.decode(ids)
+    assert "".join(map(stream.push, ids)) + stream.finish() == numbers.decode(ids)
 
 
 @holds(texts=st.lists(TEXTS, min_size=1, max_size=4), size=st.integers(259, 290), text=TEXTS, default=25, many=300)

@@ -247,7 +247,7 @@ def test_processes_that_share_a_batch_are_refused():
 
 @pytest.mark.parametrize("strategy", [ModelParallelStrategy, FSDPStrategy])
 def test_strategies_whose_shares_nothing_knows_are_refused(strategy):
-    with pytest.raises(ValueError, match=f"is {strategy.__name__}, whose shares .* use --trainer.strategy FSDP2, or"):
+    with pytest.raises(ValueError, match=f"is {strategy.__name__}, whose shards .* use --trainer.strategy FSDP2, or"):
         check_strategy(strategy())
     check_strategy(DDPStrategy())
     check_strategy(FSDP2())

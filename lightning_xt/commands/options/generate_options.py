@@ -128,10 +128,15 @@ def add_generate_options(parser: ConfigParser) -> None:
     for kind in (OutputOptions, GenerationOptions, Inference):
         parser.add_class_arguments(kind, skip=set(SEVERAL))
     for name, text in SEVERAL.items():
-        parser.add_argument(f"--{name}", action="append", type=str, default=[], help=text)
+        parser.add_argument(f"--{name}", action="append", type=_parse_texts, default=[], help=text)
     for action in parser._actions:
         if action.dest in FLAGS:
             action.nargs, action.const = "?", True
+
+
+def _parse_texts(value: Any) -> Any:
+    """Return a text of the command line, or the texts of a config."""
+    return [str(each) for each in value] if isinstance(value, list) else str(value)
 
 
 def _select(kind: type, options: Namespace) -> dict[str, Any]:

@@ -45,6 +45,8 @@ class ParallelCorpus(DataModule):
 
     def __init__(self, *, seed: int = 0, predict_source: str | None = None) -> None:
         super().__init__(seed=seed)
+        # `logger=False`: Lightning refuses a data option with the name of a model option and another value.
+        self.save_hyperparameters(logger=False)
         if "_instantiator" not in self.hparams:
             # Built from live objects, which a checkpoint loaded with `weights_only=True` cannot hold.
             self.hparams.clear()

@@ -53,6 +53,8 @@ class ByteCorpus(DataModule):
         predict_prompts: str | None = None,
     ) -> None:
         super().__init__(seed=seed)
+        # `logger=False`: Lightning refuses a data option with the name of a model option and another value.
+        self.save_hyperparameters(logger=False)
         where = f"--data {type(self).__name__}"
         check_option(where, "seq_len", seq_len, least=1)
         check_option(where, "batch_size", batch_size, least=1)

@@ -200,7 +200,7 @@ def test_no_batches_can_be_made(tmp_path):
         r"set --data.max_tokens 12 or more, or --data.max_length 6 or less",
     ):
         corpus(tmp_path, [("a", "b" * 10)], max_tokens=8, max_length=20).setup("fit")
-    with pytest.raises(ValueError, match=r"all 5 training pairs of .* more than 1 tokens on a side, so none"):
+    with pytest.raises(ValueError, match=r"all 5 training pairs of .* more than 1 tokens on a side, so no pair"):
         corpus(tmp_path, [("ab", "cd")] * 5, max_length=1).setup("fit")
     data = corpus(tmp_path)
     data.trainer = on(6)
