@@ -29,7 +29,7 @@ class CustomData(DataModule):
     it again. Texts, as in samples, are bytes if there are 256 target ids, else ids as numbers.
 
     Args:
-        train_set: dataset or loader of the training data, such as {class_path: my_data.Windows, init_args: {path: a.bin}}.
+        train_set: dataset or loader of the training data, such as {class_path: my_data.Rows, init_args: {path: a}}.
         vocab: sizes `source` and `target`; the ids `pad`, `start`, `end` and `separator` if there are any.
         validation_set: the same for validation. None = no validation.
         test_set: the same for the test split. None = no test.
@@ -148,8 +148,8 @@ class CustomData(DataModule):
     def _use_as_is(self, split: str, batch_size: int) -> Loader:
         if self.rank_and_world[1] > 1:
             raise ValueError(
-                f"--data.{split}_set has no numbered items, so it cannot be split over {self.rank_and_world[1]} processes; "
-                "give a Dataset with a length, or train with --trainer.devices 1"
+                f"--data.{split}_set has no numbered items, so it cannot be split over "
+                f"{self.rank_and_world[1]} processes; give a Dataset with a length, or train with --trainer.devices 1"
             )
         source = self._source(split)
         return Loader(source) if isinstance(source, DataLoader) else self._load_items(source, batch_size=batch_size)

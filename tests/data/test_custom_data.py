@@ -156,7 +156,7 @@ def test_a_loader_that_begins_again_is_reported(caplog):
     resumed.load_state_dict({"samples_seen": 3})
     with caplog.at_level("INFO"):
         assert len(resumed.train_dataloader()) == 5
-    assert "--data.train has no numbered items: it begins again" in caplog.text
+    assert "--data.train_set has no numbered items: it begins again" in caplog.text
 
 
 def test_missing_parts_are_named():
