@@ -53,9 +53,9 @@ class CustomData(DataModule):
     ) -> None:
         super().__init__(seed=seed)
         self.save_hyperparameters(logger=False, ignore=["train_set", "validation_set", "test_set"])
-        check_option("--data CustomData", "batch_size", batch_size, least=1)
-        check_option("--data CustomData", "eval_batch_size", eval_batch_size or batch_size, least=1)
-        check_option("--data CustomData", "num_workers", num_workers, least=0)
+        check_option("CustomData", "--data.batch_size", batch_size, least=1)
+        check_option("CustomData", "--data.eval_batch_size", eval_batch_size or batch_size, least=1)
+        check_option("CustomData", "--data.num_workers", num_workers, least=0)
         sizes = {name: vocab.get(name) or vocab.get("target") for name in ("source", "target")}
         if not all(sizes.values()):
             raise ValueError("--data.vocab needs the number of different tokens, such as {target: 256}")
@@ -131,7 +131,7 @@ class CustomData(DataModule):
         """Build a dataset or a loader once."""
         factory = self._factories[split]
         if factory is None:
-            raise ValueError(f"--data CustomData has no {split} data; set --data.{split}")
+            raise ValueError(f"--data CustomData has no {split} data; set --data.{split}_set")
         if split not in self._sources:
             found: object = factory()
             if not isinstance(found, (Dataset, DataLoader)):

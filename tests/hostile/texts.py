@@ -155,7 +155,12 @@ def _pairs() -> Iterator[tuple[str, dict[str, Content], Sequence[str], Sequence[
     yield "nothing", {"in.en": b"", "in.de": b""}, ["in.en", "--data.target_path", "in.de"], ["in.en is empty"]
     one = "a " * 300 + "\n"
     files: dict[str, Content] = {"in.en": one * 60, "in.de": one * 60}
-    yield "too long", files, ["in.en", "--data.target_path", "in.de"], ["each of the", "a larger --data.max_length"]
+    yield (
+        "too long",
+        files,
+        ["in.en", "--data.target_path", "in.de"],
+        ["training pairs of", "a larger --data.max_length"],
+    )
 
 
 def _corpora() -> Iterator[Case]:

@@ -59,11 +59,11 @@ class CopyTask(ParallelCorpus):
         **pairs: Any,
     ) -> None:
         super().__init__(**pairs)
-        check_option("--data CopyTask", "validation_size", validation_size, least=0)
+        check_option("CopyTask", "--data.validation_size", validation_size, least=0)
         positive: dict[str, int | None] = {"num_symbols": num_symbols, "min_length": min_length, "test_size": test_size}
         positive |= {"batch_size": batch_size, "eval_batch_size": eval_batch_size, "test_length": test_length}
         for option, value in positive.items():
-            check_option("--data CopyTask", option, value, least=1)
+            check_option("CopyTask", f"--data.{option}", value, least=1)
         self.lengths = (min_length, min_length if max_length is None else max_length)
         if self.lengths[1] < min_length:
             raise ValueError(

@@ -69,7 +69,7 @@ class GeneratorPairs(ParallelCorpus):
         sizes = {"source_vocab_size": source_vocab_size, "target_vocab_size": target_vocab_size}
         counts = {"validation_batches": validation_batches, "test_batches": test_batches}
         for option, value in {**sizes, **counts}.items():
-            check_option("--data GeneratorPairs", option, value, least=1 if option in sizes else 0)
+            check_option("GeneratorPairs", f"--data.{option}", value, least=1 if option in sizes else 0)
         _check_special_ids({"pad": pad, "start": start, "end": end}, sizes)
         self.function = function
         self.name = function if isinstance(function, str) else _describe_function(function)

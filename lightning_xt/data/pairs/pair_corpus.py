@@ -57,8 +57,8 @@ class PairCorpus(ParallelCorpus):
         predict_source: str | None = None,
     ) -> None:
         super().__init__(seed=seed, predict_source=predict_source)
-        check_option(f"--data {type(self).__name__}", "max_tokens", max_tokens, least=8)
-        check_option(f"--data {type(self).__name__}", "max_length", max_length, least=1)
+        check_option(type(self).__name__, "--data.max_tokens", max_tokens, least=8)
+        check_option(type(self).__name__, "--data.max_length", max_length, least=1)
         self.max_length = max_tokens - 2 if max_length is None else max_length
         self.max_source_ids = self.max_length + 1
         self.too_long = too_long

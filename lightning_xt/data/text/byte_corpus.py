@@ -55,11 +55,11 @@ class ByteCorpus(DataModule):
         super().__init__(seed=seed)
         # `logger=False`: Lightning refuses a data option with the name of a model option and another value.
         self.save_hyperparameters(logger=False)
-        where = f"--data {type(self).__name__}"
-        check_option(where, "seq_len", seq_len, least=1)
-        check_option(where, "batch_size", batch_size, least=1)
-        check_option(where, "num_workers", num_workers, least=0)
-        check_option(where, "eval_batch_size", eval_batch_size, least=1)
+        where = type(self).__name__
+        check_option(where, "--data.seq_len", seq_len, least=1)
+        check_option(where, "--data.batch_size", batch_size, least=1)
+        check_option(where, "--data.num_workers", num_workers, least=0)
+        check_option(where, "--data.eval_batch_size", eval_batch_size, least=1)
         if stride is not None and not 1 <= stride <= seq_len:
             raise ValueError(
                 f"--data.stride must be from 1 to --data.seq_len ({seq_len}), not {stride}, or bytes would be skipped; "

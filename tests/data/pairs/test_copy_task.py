@@ -162,14 +162,14 @@ def test_the_hash_is_of_what_is_trained_on():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_symbols": 0}, "has num_symbols 0, which must be at least 1"),
-        ({"min_length": 0}, "has min_length 0, which must be at least 1"),
+        ({"num_symbols": 0}, "has --data.num_symbols 0, which must be at least 1"),
+        ({"min_length": 0}, "has --data.min_length 0, which must be at least 1"),
         ({"min_length": 5, "max_length": 4}, r"--data.max_length must be at least --data.min_length \(5\), not 4"),
-        ({"validation_size": -1}, "has validation_size -1, which must be at least 0"),
-        ({"test_size": 0}, "has test_size 0, which must be at least 1"),
-        ({"test_length": 0}, "has test_length 0, which must be at least 1"),
-        ({"batch_size": 0}, "has batch_size 0, which must be at least 1"),
-        ({"eval_batch_size": 0}, "has eval_batch_size 0, which must be at least 1"),
+        ({"validation_size": -1}, "has --data.validation_size -1, which must be at least 0"),
+        ({"test_size": 0}, "has --data.test_size 0, which must be at least 1"),
+        ({"test_length": 0}, "has --data.test_length 0, which must be at least 1"),
+        ({"batch_size": 0}, "has --data.batch_size 0, which must be at least 1"),
+        ({"eval_batch_size": 0}, "has --data.eval_batch_size 0, which must be at least 1"),
         ({"seed": -1}, r"--data.seed must be from 0 to 2\*\*64 - 1, not -1"),
     ],
 )

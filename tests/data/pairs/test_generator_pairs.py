@@ -212,8 +212,8 @@ def test_a_function_that_ends():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"source_vocab_size": 0}, "has source_vocab_size 0, which must be at least 1"),
-        ({"validation_batches": -1}, "has validation_batches -1, which must be at least 0"),
+        ({"source_vocab_size": 0}, "has --data.source_vocab_size 0, which must be at least 1"),
+        ({"validation_batches": -1}, "has --data.validation_batches -1, which must be at least 0"),
         ({"pad": 9}, "--data.pad 9 is not one of the ids 0 to 8; set another --data.pad or a larger vocabulary"),
         ({"end": 9}, "--data.end 9 is not one of the ids 0 to 8"),
         ({"start": 0}, "--data.pad 0, --data.start 0: special ids must be different"),

@@ -182,8 +182,8 @@ def on(world):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"max_tokens": 7}, "has max_tokens 7, which must be at least 8"),
-        ({"max_length": 0}, "has max_length 0, which must be at least 1"),
+        ({"max_tokens": 7}, "has --data.max_tokens 7, which must be at least 8"),
+        ({"max_length": 0}, "has --data.max_length 0, which must be at least 1"),
         ({"seed": -1}, "--data.seed must be from 0"),
         ({"tokenizer": Bytes}, "--data.tokenizer Bytes has no pad, start and end token; set --data.tokenizer"),
     ],
