@@ -159,7 +159,7 @@ def test_cases_s1_checkpoints_and_python(trained: Path, capsys: pytest.CaptureFi
     with pytest.raises(Exception, match="instantiate_class is not a class"):
         LanguageModel.load_from_checkpoint("theirs.ckpt", weights_only=True)
     for config in (checkpoint["hyper_parameters"], {"optimizer": "torch.hub.load"}):
-        with pytest.raises(ValueError, match="is not a class|unknown option of LanguageModel"):
+        with pytest.raises(ValueError, match=r"is not a class|unknown option of LanguageModel"):
             LanguageModel.from_config(config)
     Path("theirs.yaml").write_text(yaml.safe_dump({"model": {"optimizer": COMMAND}}))
     with pytest.raises(ValueError, match="instantiate_class is not a class"):
