@@ -65,7 +65,7 @@ class TransformerModule(PhasedModule, ABC):
         self.decoding = DecodingSetup()
         """Models that replace or help the network in generation."""
         self.adds_callbacks = True
-        """Whether to add the callbacks without which a run neither resumes exactly nor stops at NaN."""
+        """True to add the callbacks without which a run neither resumes exactly nor stops at NaN."""
         self.skipped_step: Tensor | bool = False
         """True if the last optimizer step was skipped because its gradients were not finite."""
         self.faulty_step: Tensor | bool = False

@@ -34,7 +34,7 @@ class PrefixReuse(ModelWrapper):
         self._segments: list[tuple[int, Tensor]] = []
         """Position and ids of each forward into the cache."""
         self._intact = True
-        """Whether every forward has completed, over one row."""
+        """True if every forward has completed, over one row."""
         self._next: Sequence[int] = ()
         self._reused = 0
         """Tokens at the start of the next forward that are cached."""
