@@ -130,7 +130,7 @@ def find_in_code(path: Path) -> Iterator[Finding]:
             yield from find_phrases(path, node.lineno, node.name.replace("_", " "))
             if node.name in NAMES:
                 yield Finding(place(path), node.lineno, f"{node.name} is an old name")
-    for body in (node.body for node in ast.walk(tree) if isinstance(node, ast.Module | ast.ClassDef)):
+    for body in (node.body for node in ast.walk(tree) if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)):
         for before, node in itertools.pairwise(body):
             described = isinstance(before, ast.Assign | ast.AnnAssign) and isinstance(node, ast.Expr)
             if described and isinstance(node.value, ast.Constant) and OPENINGS.match(str(node.value.value)):
