@@ -47,6 +47,12 @@ def explain_parse_error(message: str, options: Iterable[str]) -> str:
         return f"there is no file {match[1]}; check the path given to -c or --config"
     if match := re.search(r"arguments are required: ([\w.]+)", message):
         return _explain_required(match[1].rstrip("."), message)
+    unknown = r"unrecognized arguments: --(\w+)\S*?(?:\. Got value: .*?class_path='([\w.]+)'|\n|$)"
+    if match := re.search(unknown, message):
+        return _explain_nested_option(match[1], message, match[2])
+    number = r"Subtypes: \[<class '(float|int|bool)'>(?:(?!Subtypes).)*Expected a dot import path string: (\S+)"
+    if match := re.search(number, message, re.DOTALL):
+        return f"{_format_slots(message)}expected {match[1]}, not {match[2].rstrip('.')!r}"
     if match := re.search(r"Expected a dot import path string: (\S+)", message):
         return _explain_class(match[1].rstrip("."), message)
     if match := re.search(r"does not accept option '([^']+)'", message):
@@ -125,9 +131,12 @@ def _explain_class(name: str, message: str) -> str:
     return f"{_format_slots(message)}{explain_unknown(what, name, known)}{own}"
 
 
-def _explain_nested_option(name: str, message: str) -> str:
+def _explain_nested_option(name: str, message: str, kind: str | None = None) -> str:
+    """Explain an unknown option of a class: of `kind`, or else of the innermost class that the message names."""
+    name = name.partition(".")[0]
     named = re.findall(r"Problem with given class_path '([\w.]+)'", message)
     named += re.findall(r"is not accepted\. Got value: Namespace\(.*?class_path='([\w.]+)'", message)
+    named += [] if kind is None else [kind]
     if not named or (found := imported(named[-1])) is None:
         listed = "--model.help CLASS and --data.help CLASS list a class's options"
         return f"{_format_slots(message)}unknown option {name!r}; {listed}"

@@ -29,6 +29,26 @@ MISTAKES: list[tuple[dict[str, Any], str, str]] = [
         "--model.decodr 3",
         "--model: unknown option of LanguageModel 'decodr'; did you mean decoder?",
     ),
+    (
+        {"decoder": {"atention": {"heads": 2}}},
+        "--model.decoder.atention.heads 2",
+        "--model.decoder: unknown option of Decoder 'atention'; did you mean attention or cross_attention?",
+    ),
+    (
+        {"decoder": {"attention": {"positon": {"base": 2}}}},
+        "--model.decoder.attention.positon.base 2",
+        "--model.decoder.attention: unknown option of Attention 'positon'; did you mean position or projection?",
+    ),
+    (
+        {"optmizer": {"lr": 2}},
+        "--model.optmizer.lr 2",
+        "--model: unknown option of LanguageModel 'optmizer'; did you mean optimizer?",
+    ),
+    (
+        {"optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": "abc"}}},
+        "--model.optimizer.lr abc",
+        "--model.optimizer.lr: expected float, not 'abc'",
+    ),
     ({"compile": 3}, "--model.compile 3", "--model.compile: expected bool or dict, not '3'"),
     (
         {"decoder": {"norm": "AdaptiveRMSNorm"}},
