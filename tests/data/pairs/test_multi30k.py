@@ -2,9 +2,6 @@
 
 import gzip
 import os
-import threading
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -21,27 +18,6 @@ def data_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("LIGHTNING_XT_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("no_proxy", "*")
     return tmp_path / "data"
-
-
-@pytest.fixture
-def server(tmp_path):
-    """Serve a separate folder, and record the requested paths."""
-    root = tmp_path / "served"
-    root.mkdir()
-
-    class Handler(SimpleHTTPRequestHandler):
-        def log_message(self, form, *args):
-            server.asked.append(self.path)
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(root)))
-    server.asked, server.root = [], root
-    server.url = f"http://127.0.0.1:{server.server_address[1]}/raw/"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
 
 
 def write(folder, ending="", languages=("en", "de")):
@@ -103,7 +79,7 @@ def test_a_download_of_what_is_absent(data_folder, server):
     write(data_folder / "multi30k", ".gz")
     for name in ("train.de.gz", "test_2016_flickr.en.gz"):
         (data_folder / "multi30k" / name).unlink()
-    data = Multi30k(base_url=server.url)
+    data = Multi30k(base_url=f"{server.url}/raw/")
     assert data.lines("train") == ALL[0]
     assert server.asked == ["/raw/train.de.gz"]
     # The file exists after that.
@@ -114,7 +90,7 @@ def test_a_download_of_what_is_absent(data_folder, server):
 
 def test_a_download_of_all(data_folder, server):
     write(server.root / "raw", ".gz")
-    data = Multi30k(base_url=server.url, tokenizer=SpecialBytes)
+    data = Multi30k(base_url=f"{server.url}/raw/", tokenizer=SpecialBytes)
     assert not data_folder.exists()
     data.setup("fit")
     assert sorted(server.asked) == [f"/raw/{split}.{side}.gz" for split in ("train", "val") for side in ("de", "en")]
@@ -130,8 +106,10 @@ def test_the_public_source():
 
 def test_what_the_server_does_not_have(data_folder, server):
     write(server.root / "raw", ".gz")
-    with pytest.raises(OSError, match=rf"^cannot download {server.url}train.cs.gz \(the server answers 404 .*\); run"):
-        Multi30k(base_url=server.url, languages=("en", "cs")).lines("train")
+    with pytest.raises(
+        OSError, match=rf"^cannot download {server.url}/raw/train.cs.gz \(the server answers 404 .*\); run"
+    ):
+        Multi30k(base_url=f"{server.url}/raw/", languages=("en", "cs")).lines("train")
     assert [path.name for path in (data_folder / "multi30k").glob("[!.]*")] == ["train.en.gz"]
 
 
@@ -139,7 +117,7 @@ def test_a_folder_of_ones_own_that_lacks_a_file(data_folder, server, tmp_path):
     write(server.root / "raw", ".gz")
     folder = write(tmp_path / "own")
     (folder / "val.de").unlink()
-    data = Multi30k(path=str(folder), base_url=server.url)
+    data = Multi30k(path=str(folder), base_url=f"{server.url}/raw/")
     assert data.lines("train") == ALL[0]
     message = (
         rf"^--data.path {folder} has neither val.de nor val.de.gz; put train.en, train.de, val.en, val.de, "
