@@ -476,7 +476,7 @@ def test_deprecations_of_the_users_are_shown(monkeypatch, recwarn):
 def test_only_what_this_package_raises_is_the_users_mistake():
     with pytest.raises(ValueError, match="at least 1") as raised:
         check_option("data", "seq_len", 0, least=1)
-    assert "data has --data.seq_len 0, which must be at least 1" in explain_error(raised.value)
+    assert "data has seq_len 0, which must be at least 1" in explain_error(raised.value)
     with pytest.raises(ValueError, match="range") as fault:
         Bytes().decode([300])
     assert explain_error(fault.value) is None

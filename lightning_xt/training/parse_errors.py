@@ -60,6 +60,11 @@ def explain_parse_error(message: str, options: Iterable[str]) -> str:
     if match := re.search(r"Option '([^']+)' is not accepted", message):
         of_command = not _format_slots(message) and "class_path" not in message
         return _explain_option(f"--{match[1]}", options) if of_command else _explain_nested_option(match[1], message)
+    return _explain_value(message)
+
+
+def _explain_value(message: str) -> str:
+    """Explain a value that its slot does not take."""
     factory = r"expects a function or a callable class: "
     factory += r"(?:Unexpected.*?Got value: |Expected an import path.*? got )([^\n]*?)(?:\. |\n|$)"
     if match := re.search(factory, message, re.DOTALL):
