@@ -66,9 +66,8 @@ def find_slots() -> dict[type, list[str]]:
 
 
 def _is_option(owner: type, name: str) -> bool:
-    """Tell a slot of a class from what its parent hands to it."""
-    parsed = docstring_parser.parse(inspect.getdoc(owner) or "")
-    return not any(p.arg_name == name and "given by" in (p.description or "") for p in parsed.params)
+    """Distinguish a slot of a class from an argument of its parent, which the class does not describe."""
+    return name in descriptions(owner)
 
 
 def overlays(cls: type) -> list[Path]:

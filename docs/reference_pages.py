@@ -53,7 +53,7 @@ def class_section(cls: type) -> list[str]:
     if parsed.long_description:
         lines += [prose(parsed.long_description), ""]
     described = descriptions(cls)
-    parameters = [p for n, p in init_parameters(cls).items() if n in described and "given by" not in described[n]]
+    parameters = [p for n, p in init_parameters(cls).items() if n in described]
     # Options of a base come last.
     parameters.sort(key=lambda p: p.name not in inspect.signature(cls).parameters)
     if parameters:

@@ -11,7 +11,7 @@ from lightning_xt.system.option_checks import check_option
 
 
 class ForgetfulNextToken(Objective):
-    """Predicts each next token while a random part of the past is hidden, in training only (FCM).
+    """Predict each next token while a random part of the past is hidden, in training only (FCM).
 
     Liu et al., 2022. https://arxiv.org/abs/2210.13432
     Each row draws a fraction, and each of its tokens is hidden from all queries with that probability. The first token

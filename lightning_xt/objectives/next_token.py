@@ -8,7 +8,7 @@ from lightning_xt.system.option_checks import check_option
 
 
 class NextToken(Objective):
-    """Minimises the mean negative log-likelihood of each next token.
+    """Minimise the mean negative log-likelihood of each next token.
 
     Label smoothing: Szegedy et al., 2015, https://arxiv.org/abs/1512.00567
 

@@ -22,7 +22,7 @@ PAD, START = 0, 1
 
 
 class CopyTask(ParallelCorpus):
-    """Generates random sequences of symbols, whose target is the sequence copied, reversed or sorted.
+    """Generate random sequences of symbols, whose target is the sequence copied, reversed or sorted.
 
     The symbols are the ids from 2 up; id 1 is the start token, and the id after the last symbol is the end token of
     sources and targets. Sequence n is a pure function of the seed and n. The content of a sequence decides its split,

@@ -31,7 +31,7 @@ SPLITS = ("train", "validation", "test")
 
 
 class GeneratorPairs(ParallelCorpus):
-    """Draws batches from a user's function that yields `(src, tgt, src_mask)` endlessly.
+    """Draw batches from a user's function that yields `(src, tgt, src_mask)` endlessly.
 
     `src (b, m)` and `tgt (b, n)` are ids padded on the right, `src_mask (b, m)` is boolean and False at padding, and
     every target begins with the start id. The function may draw from the global random number generators of torch,

@@ -14,7 +14,7 @@ NAMES = {"train": "train", "validation": "val", "test": "test_2016_flickr"}
 
 
 class Multi30k(PairCorpus):
-    """Serves descriptions of photographs with their translations (Elliott et al., 2016): Multi30K, task 1.
+    """Serve descriptions of photographs with their translations (Elliott et al., 2016): Multi30K, task 1.
 
     https://github.com/multi30k/dataset. English and German, French or Czech: 29,000 pairs to train on, 1,014 for
     validation, and the 1,000 of test_2016_flickr. The files are `train`, `val` and `test_2016_flickr`, each with the

@@ -9,7 +9,7 @@ from lightning_xt.data.pairs.pair_files import PairLines, drop_blank, read_pairs
 
 
 class ParallelText(PairCorpus):
-    """Serves pairs of texts from files: a source and its target, such as a translation.
+    """Serve pairs of texts from files: a source and its target, such as a translation.
 
     The pairs are the same lines of two files, the two columns of a `.tsv` file, or two fields of the objects in a file
     of JSON lines (`.jsonl`); each plain or `.gz`. They are split into training | validation | test, in this order,

@@ -23,7 +23,7 @@ CANONICAL = (90_000_000, 5_000_000, 5_000_000)
 
 
 class Enwik8(ByteCorpus):
-    """Serves the first 100,000,000 bytes of the English Wikipedia of 3 March 2006 (Matt Mahoney).
+    """Serve the first 100,000,000 bytes of the English Wikipedia of 3 March 2006 (Matt Mahoney).
 
     http://mattmahoney.net/dc/textdata.html. The data folder, which is `$LIGHTNING_XT_DATA` or `lightning-xt` in the
     user's cache folder, is searched for `enwik8`, `enwik8.gz` and `enwik8.zip`, then its subfolder `enwik8`. If none

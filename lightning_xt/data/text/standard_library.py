@@ -15,7 +15,7 @@ from lightning_xt.data.text.splits import Splits
 
 
 class StandardLibrary(ByteCorpus):
-    """Serves the standard-library sources of the running interpreter as bytes, without a network.
+    """Serve the standard-library sources of the running interpreter as bytes, without a network.
 
     The `.py` files are sorted by path, without the folders `site-packages`, `dist-packages`, `test`, `tests`,
     `idlelib` and `lib2to3`. Every 20th file is held out for validation; the test split is the validation split. The

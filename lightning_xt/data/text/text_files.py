@@ -26,7 +26,7 @@ SEPARATOR = 255
 
 
 class TextFiles(ByteCorpus):
-    """Serves text files as bytes: plain, `.gz`, `.zip`, or JSON lines; one, or many in the order of their paths.
+    """Serve text files as bytes: plain, `.gz`, `.zip`, or JSON lines; one, or many in the order of their paths.
 
     Each file is a document, and so is each file in a `.zip` (sorted by name, hidden files omitted) and each line of
     JSON lines. The text is split into training | validation | test, in this order, unless a split has files of its

@@ -18,7 +18,7 @@ PROBE = "Two  spaces,\ttabs\nand ÄÖ é 日本 🙂 don't 0123\x01"
 
 
 class BPE(Tokenizer):
-    """Splits text into learned sub-words: byte-level byte-pair encoding (Sennrich et al., 2016).
+    """Split text into learned sub-words: byte-level byte-pair encoding (Sennrich et al., 2016).
 
     Ids 0, 1 and 2 are the pad, start and end ids. Every byte has an id, so every text can be encoded and is decoded
     unchanged. The `tokenizers` library does the work.

@@ -8,7 +8,7 @@ from lightning_xt.data.tokenizers.base import TextStream, Tokenizer
 
 
 class Bytes(Tokenizer):
-    """Encodes text as UTF-8 bytes: the 256 byte values are the ids.
+    """Encode text as UTF-8 bytes: the 256 byte values are the ids.
 
     Args:
         separator: the byte before each document, which also ends the one before; the only special id. None = none.

@@ -9,7 +9,7 @@ MAX_DIGITS = 18  # longest number that is parsed; Python refuses thousands of di
 
 
 class Numbers(Tokenizer):
-    """Encodes decimal numbers separated by spaces: '5 3 17' is the ids 5, 3 and 17.
+    """Encode decimal numbers separated by spaces: '5 3 17' is the ids 5, 3 and 17.
 
     Args:
         vocab_size: number of ids; every number is below it.

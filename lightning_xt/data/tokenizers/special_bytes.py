@@ -9,7 +9,7 @@ SPECIALS = 3  # pad, start and end
 
 
 class SpecialBytes(Tokenizer):
-    """Encodes text as UTF-8 bytes, byte b as id b + 3; ids 0, 1 and 2 are the pad, start and end ids."""
+    """Encode text as UTF-8 bytes, byte b as id b + 3; ids 0, 1 and 2 are the pad, start and end ids."""
 
     pad, start, end = 0, 1, 2
 

@@ -8,12 +8,15 @@ from torch import Tensor
 
 from lightning_xt.generation.history import History
 
+Logits = Float[Tensor, "b v"]
+"""Scores of the next token of each row, for every token of the vocabulary."""
+
 
 class Filter(ABC):
     """Change of logits: rescale them, or mask tokens by minus infinity; at least one token stays."""
 
     @abstractmethod
-    def __call__(self, logits: Float[Tensor, "b v"], history: History) -> Float[Tensor, "b v"]:
+    def __call__(self, logits: Logits, history: History) -> Logits:
         """Return the changed logits.
 
         Args:

@@ -1,9 +1,6 @@
 import math
 
-from jaxtyping import Float
-from torch import Tensor
-
-from lightning_xt.generation.filters.base import Filter
+from lightning_xt.generation.filters.base import Filter, Logits
 from lightning_xt.generation.filters.vocabulary_checks import mask_tokens
 from lightning_xt.generation.history import History
 from lightning_xt.system.option_checks import check_option
@@ -22,7 +19,7 @@ class EpsilonCutoff(Filter):
         check_option("filters: EpsilonCutoff", "epsilon", epsilon, least=0, most=1)
         self.epsilon = epsilon
 
-    def __call__(self, logits: Float[Tensor, "b v"], history: History) -> Float[Tensor, "b v"]:
+    def __call__(self, logits: Logits, history: History) -> Logits:
         if self.epsilon == 0:
             return logits
         return mask_tokens(logits, logits.log_softmax(dim=-1) < math.log(self.epsilon))

@@ -1,10 +1,8 @@
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from lightning_xt.generation.filters.base import Filter
+from lightning_xt.generation.filters.base import Filter, Logits
 from lightning_xt.generation.filters.option_tensor import OptionTensor
 from lightning_xt.generation.filters.vocabulary_checks import check_ids, check_vocabulary
 from lightning_xt.generation.history import History
@@ -24,7 +22,7 @@ class Forced(Filter):
         self.tokens = list(tokens)
         self._ids = OptionTensor(self.tokens, torch.long)
 
-    def __call__(self, logits: Float[Tensor, "b v"], history: History) -> Float[Tensor, "b v"]:
+    def __call__(self, logits: Logits, history: History) -> Logits:
         check_vocabulary("tokens of Forced", self.tokens, logits.shape[-1])
         if not self.tokens:
             return logits

@@ -1,8 +1,6 @@
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from lightning_xt.generation.filters.base import Filter
+from lightning_xt.generation.filters.base import Filter, Logits
 from lightning_xt.generation.filters.option_tensor import OptionTensor
 from lightning_xt.generation.filters.vocabulary_checks import MAX_LOGIT_BIAS, check_ids, check_vocabulary
 from lightning_xt.generation.history import History
@@ -24,7 +22,7 @@ class LogitBias(Filter):
         self._ids = OptionTensor(self.biases.keys(), torch.long)
         self._values = OptionTensor(self.biases.values(), torch.double)
 
-    def __call__(self, logits: Float[Tensor, "b v"], history: History) -> Float[Tensor, "b v"]:
+    def __call__(self, logits: Logits, history: History) -> Logits:
         check_vocabulary("biases of LogitBias", self.biases, logits.shape[-1])
         values = self._values.to(logits.device).to(logits.dtype)
         return logits.index_add(1, self._ids.to(logits.device), values.expand(logits.shape[0], -1))

@@ -1,8 +1,6 @@
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from lightning_xt.generation.filters.base import Filter
+from lightning_xt.generation.filters.base import Filter, Logits
 from lightning_xt.generation.filters.vocabulary_checks import mask_tokens
 from lightning_xt.generation.history import History
 from lightning_xt.system.option_checks import check_option
@@ -21,7 +19,7 @@ class MinLength(Filter):
         check_option("filters: MinLength", "length", length, least=0)
         self.length = length
 
-    def __call__(self, logits: Float[Tensor, "b v"], history: History) -> Float[Tensor, "b v"]:
+    def __call__(self, logits: Logits, history: History) -> Logits:
         if history.end is None:
             return logits
         end = torch.arange(logits.shape[-1], device=logits.device) == history.end

@@ -1,9 +1,6 @@
 import math
 
-from jaxtyping import Float
-from torch import Tensor
-
-from lightning_xt.generation.filters.base import Filter
+from lightning_xt.generation.filters.base import Filter, Logits
 from lightning_xt.generation.history import History
 from lightning_xt.system.option_checks import check_option
 
@@ -21,7 +18,7 @@ class MinP(Filter):
         check_option("filters: MinP (min_p)", "p", p, least=0, most=1)
         self.p = p
 
-    def __call__(self, logits: Float[Tensor, "b v"], history: History) -> Float[Tensor, "b v"]:
+    def __call__(self, logits: Logits, history: History) -> Logits:
         if self.p == 0:
             return logits
         return logits.masked_fill(logits < logits.amax(dim=-1, keepdim=True) + math.log(self.p), float("-inf"))

@@ -1,8 +1,6 @@
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from lightning_xt.generation.filters.base import Filter
+from lightning_xt.generation.filters.base import Filter, Logits
 from lightning_xt.generation.filters.vocabulary_checks import count_tokens, mask_tokens
 from lightning_xt.generation.history import History
 from lightning_xt.system.option_checks import check_option
@@ -23,7 +21,7 @@ class NoRepeatNgram(Filter):
         check_option("filters: NoRepeatNgram", "n", n, least=1)
         self.n = n
 
-    def __call__(self, logits: Float[Tensor, "b v"], history: History) -> Float[Tensor, "b v"]:
+    def __call__(self, logits: Logits, history: History) -> Logits:
         tokens, n = history.tokens, self.n
         if tokens.shape[1] < n:
             return logits

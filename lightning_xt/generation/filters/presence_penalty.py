@@ -1,7 +1,4 @@
-from jaxtyping import Float
-from torch import Tensor
-
-from lightning_xt.generation.filters.base import Filter
+from lightning_xt.generation.filters.base import Filter, Logits
 from lightning_xt.generation.filters.vocabulary_checks import MAX_LOGIT_BIAS, count_tokens
 from lightning_xt.generation.history import History
 from lightning_xt.system.option_checks import check_option
@@ -18,6 +15,6 @@ class PresencePenalty(Filter):
         check_option("filters: PresencePenalty", "penalty", penalty, least=-MAX_LOGIT_BIAS, most=MAX_LOGIT_BIAS)
         self.penalty = penalty
 
-    def __call__(self, logits: Float[Tensor, "b v"], history: History) -> Float[Tensor, "b v"]:
+    def __call__(self, logits: Logits, history: History) -> Logits:
         present = count_tokens(history.tokens, history.generated, logits.shape[-1]) > 0
         return logits - self.penalty * present.to(logits.dtype)

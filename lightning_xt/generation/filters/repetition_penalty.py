@@ -1,8 +1,6 @@
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from lightning_xt.generation.filters.base import Filter
+from lightning_xt.generation.filters.base import Filter, Logits
 from lightning_xt.generation.filters.vocabulary_checks import count_tokens
 from lightning_xt.generation.history import History
 from lightning_xt.system.option_checks import check_option
@@ -21,7 +19,7 @@ class RepetitionPenalty(Filter):
         check_option("filters: RepetitionPenalty", "factor", factor, least=0.001, most=1000)
         self.factor = factor
 
-    def __call__(self, logits: Float[Tensor, "b v"], history: History) -> Float[Tensor, "b v"]:
+    def __call__(self, logits: Logits, history: History) -> Logits:
         repeated = count_tokens(history.tokens, history.past, logits.shape[-1]) > 0
         penalized = torch.where(logits > 0, logits / self.factor, logits * self.factor)
         return torch.where(repeated, penalized, logits)

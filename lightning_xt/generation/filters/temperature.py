@@ -1,7 +1,4 @@
-from jaxtyping import Float
-from torch import Tensor
-
-from lightning_xt.generation.filters.base import Filter
+from lightning_xt.generation.filters.base import Filter, Logits
 from lightning_xt.generation.history import History
 from lightning_xt.system.option_checks import check_option
 
@@ -19,7 +16,7 @@ class Temperature(Filter):
         check_option("filters: Temperature", "temperature", temperature, above=0)
         self.temperature = temperature
 
-    def __call__(self, logits: Float[Tensor, "b v"], history: History) -> Float[Tensor, "b v"]:
+    def __call__(self, logits: Logits, history: History) -> Logits:
         # Beyond these limits float32 overflows, and within them one token is certain or all are equally likely. Logits
         # are not shifted, because later filters use their sign.
         return logits / min(max(self.temperature, SMALLEST), LARGEST)

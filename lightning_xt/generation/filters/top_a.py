@@ -1,9 +1,6 @@
 import math
 
-from jaxtyping import Float
-from torch import Tensor
-
-from lightning_xt.generation.filters.base import Filter
+from lightning_xt.generation.filters.base import Filter, Logits
 from lightning_xt.generation.filters.vocabulary_checks import mask_tokens
 from lightning_xt.generation.history import History
 from lightning_xt.system.option_checks import check_option
@@ -25,7 +22,7 @@ class TopA(Filter):
         check_option("filters: TopA", "power", power, least=0, below=math.inf)
         self.ratio, self.power = ratio, power
 
-    def __call__(self, logits: Float[Tensor, "b v"], history: History) -> Float[Tensor, "b v"]:
+    def __call__(self, logits: Logits, history: History) -> Logits:
         if self.ratio == 0:
             return logits
         log_probs = logits.log_softmax(dim=-1)

@@ -1,7 +1,4 @@
-from jaxtyping import Float
-from torch import Tensor
-
-from lightning_xt.generation.filters.base import Filter
+from lightning_xt.generation.filters.base import Filter, Logits
 from lightning_xt.generation.history import History
 from lightning_xt.system.option_checks import check_option
 
@@ -19,6 +16,6 @@ class TopK(Filter):
         check_option("filters: TopK (top_k)", "k", k, least=1)
         self.k = k
 
-    def __call__(self, logits: Float[Tensor, "b v"], history: History) -> Float[Tensor, "b v"]:
+    def __call__(self, logits: Logits, history: History) -> Logits:
         least = logits.topk(min(self.k, logits.shape[-1]), dim=-1).values[:, -1:]
         return logits.masked_fill(logits < least, float("-inf"))

@@ -1,7 +1,4 @@
-from jaxtyping import Float
-from torch import Tensor
-
-from lightning_xt.generation.filters.base import Filter
+from lightning_xt.generation.filters.base import Filter, Logits
 from lightning_xt.generation.history import History
 from lightning_xt.system.option_checks import check_option
 
@@ -19,7 +16,7 @@ class TopP(Filter):
         check_option("filters: TopP (top_p)", "p", p, above=0, most=1)
         self.p = p
 
-    def __call__(self, logits: Float[Tensor, "b v"], history: History) -> Float[Tensor, "b v"]:
+    def __call__(self, logits: Logits, history: History) -> Logits:
         if self.p == 1:
             # In floating point the sum may reach 1 before the last token.
             return logits

@@ -11,7 +11,7 @@ from lightning_xt.generation.batching.prefill import prefill
 from lightning_xt.generation.batching.row_inputs import count_soft_tokens, stack_inputs, step_inputs
 from lightning_xt.generation.batching.row_state import RowState, filter_logits, upcast
 from lightning_xt.generation.methods.base import Method
-from lightning_xt.generation.protocol import Autoregressive, DecodingCache
+from lightning_xt.generation.protocol import Autoregressive
 from lightning_xt.generation.requests import GeneratedToken, Request, SamplingParams
 from lightning_xt.system.option_checks import check_option
 
@@ -23,15 +23,9 @@ class ReturnsStates(Autoregressive, Protocol):
     @property
     def head(self) -> Callable[[Tensor], Tensor]: ...
 
-    def compute_states(
-        self,
-        tokens: Int[Tensor, "b n"],
-        *,
-        lengths: Int[Tensor, " b"] | None = None,
-        inputs: Inputs | None = None,
-        cache: DecodingCache | None = None,
-        last_only: bool = False,
-    ) -> Float[Tensor, "b _ D"]: ...
+    @property
+    def compute_states(self) -> Callable[..., Float[Tensor, "b _ D"]]:
+        """Method that returns hidden states, with the arguments of the model."""
 
 
 class ContrastiveSearch(Method):

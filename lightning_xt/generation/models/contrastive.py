@@ -4,23 +4,20 @@ import math
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from lightning_xt.core.inputs import Inputs
-from lightning_xt.generation.models.joint_cache import JointCache, score_jointly
-from lightning_xt.generation.models.model_wrapper import ModelWrapper
-from lightning_xt.generation.protocol import Autoregressive, DecodingCache
+from lightning_xt.generation.models.joint_cache import JointModel
+from lightning_xt.generation.protocol import Autoregressive
 from lightning_xt.system.option_checks import check_option
 
 
-class Contrastive(ModelWrapper):
+class Contrastive(JointModel):
     """Model that scores plausible tokens by (1 + strength) log p - strength log q, with q from amateur models.
 
     O'Brien & Lewis, 2023. https://arxiv.org/abs/2309.09117
     With several amateurs log q is their mean. A token is plausible if the model gives it at least `plausibility` times
-    the highest probability; all others get minus infinity. It keeps the protocol of a model, so decoding methods work
-    with it, except ContrastiveSearch, which needs a Decoder's hidden states. All models get the same inputs.
+    the highest probability; all others get minus infinity. All models get the same inputs.
 
     Args:
         model: the expert.
@@ -45,37 +42,15 @@ class Contrastive(ModelWrapper):
         for amateur in amateurs:
             _check_vocabulary(model, amateur)
             amateur.train(False)
-        super().__init__(model)
-        self.amateurs = list(amateurs)
+        super().__init__(model, *amateurs)
         self.strength = strength
         self.plausibility = plausibility
 
-    def __call__(
-        self,
-        tokens: Int[Tensor, "b n"],
-        *,
-        lengths: Int[Tensor, " b"] | None = None,
-        inputs: Inputs | None = None,
-        cache: DecodingCache | None = None,
-        last_only: bool = False,
-    ) -> Float[Tensor, "b _ v"]:
-        """Return contrastive scores of the token after each given token; arguments as of the models."""
-        readers = [(model, inputs) for model in (self.model, *self.amateurs)]
-        own, *others = score_jointly(readers, tokens, lengths=lengths, cache=cache, last_only=last_only)
+    def combine(self, log_probs: list[Float[Tensor, "b _ v"]]) -> Float[Tensor, "b _ v"]:
+        own, *others = log_probs
         amateur = torch.stack(others).mean(dim=0)
         least = own.amax(dim=-1, keepdim=True) + math.log(self.plausibility)
         return (own + self.strength * (own - amateur)).masked_fill(own < least, -math.inf)
-
-    @property
-    def max_length(self) -> int | None:
-        """Longest sequence of all models, in tokens. None = any length."""
-        limits = [reader.max_length for reader in (self.model, *self.amateurs)]
-        return min((limit for limit in limits if limit is not None), default=None)
-
-    def new_cache(self, batch: int, capacity: int, *, slack: int = 64, window: int | None = None) -> JointCache:
-        """Return an empty cache; arguments as of the models."""
-        readers = (self.model, *self.amateurs)
-        return JointCache([each.new_cache(batch, capacity, slack=slack, window=window) for each in readers])
 
 
 def _check_vocabulary(model: Autoregressive, amateur: Autoregressive) -> None:

@@ -2,22 +2,20 @@
 
 from dataclasses import replace
 
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from lightning_xt.core.inputs import Inputs
-from lightning_xt.generation.models.joint_cache import JointCache, score_jointly
-from lightning_xt.generation.models.model_wrapper import ModelWrapper
-from lightning_xt.generation.protocol import Autoregressive, DecodingCache
+from lightning_xt.generation.models.joint_cache import JointModel
+from lightning_xt.generation.protocol import Autoregressive
 from lightning_xt.system.option_checks import check_option
 
 
-class Guided(ModelWrapper):
+class Guided(JointModel):
     """Model that scores tokens by log p(token) + scale * (log p(token | inputs) - log p(token)).
 
     Sanchez et al., 2023. https://arxiv.org/abs/2306.17806
-    It keeps the protocol of a model, so decoding methods work with it, except ContrastiveSearch, which needs a
-    Decoder's hidden states. Each token is run twice.
+    Each token is run twice.
 
     Args:
         model: the wrapped model; it runs once with each row's inputs and once with the unconditional ones.
@@ -30,36 +28,22 @@ class Guided(ModelWrapper):
     def __init__(self, model: Autoregressive, unconditional: Inputs, scale: int | float = 1.5) -> None:
         check_option("guidance", "scale", scale, least=0)
         _check_unconditional(unconditional)
-        super().__init__(model)
+        super().__init__(model, model)
         self.unconditional = unconditional
         self.scale = scale
 
-    def __call__(
-        self,
-        tokens: Int[Tensor, "b n"],
-        *,
-        lengths: Int[Tensor, " b"] | None = None,
-        inputs: Inputs | None = None,
-        cache: DecodingCache | None = None,
-        last_only: bool = False,
-    ) -> Float[Tensor, "b _ v"]:
-        """Return guided log-probabilities of the token after each given token; arguments as of the model."""
-        readers = [(self.model, inputs), (self.model, self._replace_inputs(inputs, tokens.shape[0]))]
-        given, free = score_jointly(readers, tokens, lengths=lengths, cache=cache, last_only=last_only)
+    def combine(self, log_probs: list[Float[Tensor, "b _ v"]]) -> Float[Tensor, "b _ v"]:
+        given, free = log_probs
         return free + self.scale * (given - free)
 
-    def new_cache(self, batch: int, capacity: int, *, slack: int = 64, window: int | None = None) -> JointCache:
-        """Return an empty cache; arguments as of the model."""
-        return JointCache([self.model.new_cache(batch, capacity, slack=slack, window=window) for _ in range(2)])
-
-    def _replace_inputs(self, inputs: Inputs | None, rows: int) -> Inputs:
-        inputs, free = Inputs() if inputs is None else inputs, self.unconditional
+    def list_inputs(self, inputs: Inputs | None, rows: int) -> list[Inputs | None]:
+        replaced, free = Inputs() if inputs is None else inputs, self.unconditional
         if free.condition is not None:
-            inputs = replace(inputs, condition=free.condition.expand(rows, -1))
+            replaced = replace(replaced, condition=free.condition.expand(rows, -1))
         if free.context is not None:
             mask = None if free.context_mask is None else free.context_mask.expand(rows, -1)
-            inputs = replace(inputs, context=free.context.expand(rows, -1, -1), context_mask=mask)
-        return inputs
+            replaced = replace(replaced, context=free.context.expand(rows, -1, -1), context_mask=mask)
+        return [inputs, replaced]
 
 
 def _check_unconditional(unconditional: Inputs) -> None:

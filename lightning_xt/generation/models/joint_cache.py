@@ -1,5 +1,6 @@
-"""One cache for several models that run over the same tokens."""
+"""Several models that run over the same tokens, and their cache."""
 
+from abc import abstractmethod
 from collections.abc import Sequence
 
 from jaxtyping import Float, Int
@@ -7,6 +8,7 @@ from torch import Tensor
 
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.generation.batching.row_state import upcast
+from lightning_xt.generation.models.model_wrapper import ModelWrapper
 from lightning_xt.generation.protocol import Autoregressive, DecodingCache
 
 
@@ -66,31 +68,59 @@ class JointCache:
             member.clear(rows)
 
 
-def score_jointly(
-    readers: Sequence[tuple[Autoregressive, Inputs | None]],
-    tokens: Int[Tensor, "b n"],
-    *,
-    lengths: Int[Tensor, " b"] | None,
-    cache: DecodingCache | None,
-    last_only: bool,
-) -> list[Float[Tensor, "b _ v"]]:
-    """Return each model's log-probabilities of the token after each given token, in at least float32.
+class JointModel(ModelWrapper):
+    """Model that combines the scores of several readers of the same tokens.
+
+    It keeps the protocol of a model, so decoding methods work with it, except ContrastiveSearch, which needs a
+    Decoder's hidden states.
 
     Args:
-        readers: models with their inputs besides tokens; all have the same number of soft tokens.
-        tokens: ids, as of a model.
-        lengths: as of a model.
-        cache: joint cache of these models. None = none.
-        last_only: as of a model.
-
-    Raises:
-        TypeError: the cache is not a joint cache.
+        model: the first reader, whose mode and vocabulary count.
+        others: the other readers.
     """
-    if cache is not None and not isinstance(cache, JointCache):
-        raise TypeError(f"{len(readers)} models need a JointCache, but the cache is a {type(cache).__name__}")
-    members = [None] * len(readers) if cache is None else cache.members
-    logits = [
-        model(tokens, lengths=lengths, inputs=inputs, cache=member, last_only=last_only)
-        for (model, inputs), member in zip(readers, members, strict=True)
-    ]
-    return [upcast(each).log_softmax(dim=-1) for each in logits]
+
+    def __init__(self, model: Autoregressive, *others: Autoregressive) -> None:
+        super().__init__(model)
+        self.readers = (model, *others)
+
+    @abstractmethod
+    def combine(self, log_probs: list[Float[Tensor, "b _ v"]]) -> Float[Tensor, "b _ v"]:
+        """Combine the readers' log-probabilities of the token after each given token, in at least float32."""
+
+    def list_inputs(self, inputs: Inputs | None, rows: int) -> list[Inputs | None]:
+        """Return the inputs of each reader besides the tokens; all have the same number of soft tokens."""
+        return [inputs] * len(self.readers)
+
+    def __call__(
+        self,
+        tokens: Int[Tensor, "b n"],
+        *,
+        lengths: Int[Tensor, " b"] | None = None,
+        inputs: Inputs | None = None,
+        cache: DecodingCache | None = None,
+        last_only: bool = False,
+    ) -> Float[Tensor, "b _ v"]:
+        """Score the token after each given token; arguments as of the models.
+
+        Raises:
+            TypeError: the cache is not a joint cache.
+        """
+        count = len(self.readers)
+        if cache is not None and not isinstance(cache, JointCache):
+            raise TypeError(f"{count} models need a JointCache, but the cache is a {type(cache).__name__}")
+        members = [None] * count if cache is None else cache.members
+        reading = zip(self.readers, self.list_inputs(inputs, len(tokens)), members, strict=True)
+        logits = [
+            model(tokens, lengths=lengths, inputs=own, cache=member, last_only=last_only)
+            for model, own, member in reading
+        ]
+        return self.combine([upcast(each).log_softmax(dim=-1) for each in logits])
+
+    @property
+    def max_length(self) -> int | None:
+        """Longest sequence of all models, in tokens. None = any length."""
+        return min((each.max_length for each in self.readers if each.max_length is not None), default=None)
+
+    def new_cache(self, batch: int, capacity: int, *, slack: int = 64, window: int | None = None) -> JointCache:
+        """Return an empty cache; arguments as of the models."""
+        return JointCache([each.new_cache(batch, capacity, slack=slack, window=window) for each in self.readers])

@@ -1,16 +1,10 @@
-"""The contract of a model around another model."""
+"""Base class of a model around another model."""
 
-from abc import ABC, abstractmethod
-
-from jaxtyping import Float, Int
-from torch import Tensor
-
-from lightning_xt.core.inputs import Inputs
-from lightning_xt.generation.protocol import Autoregressive, DecodingCache
+from lightning_xt.generation.protocol import Autoregressive
 
 
-class ModelWrapper(ABC):
-    """Model around another one, with its mode, vocabulary and maximum length.
+class ModelWrapper(Autoregressive):
+    """Model around another one, with its mode, vocabulary and maximum length; a subclass scores and makes caches.
 
     Args:
         model: the wrapped model.
@@ -18,22 +12,6 @@ class ModelWrapper(ABC):
 
     def __init__(self, model: Autoregressive) -> None:
         self.model = model
-
-    @abstractmethod
-    def __call__(
-        self,
-        tokens: Int[Tensor, "b n"],
-        *,
-        lengths: Int[Tensor, " b"] | None = None,
-        inputs: Inputs | None = None,
-        cache: DecodingCache | None = None,
-        last_only: bool = False,
-    ) -> Float[Tensor, "b _ v"]:
-        """Score the token after each given token; arguments as of the model."""
-
-    @abstractmethod
-    def new_cache(self, batch: int, capacity: int, *, slack: int = 64, window: int | None = None) -> DecodingCache:
-        """Return an empty cache; arguments as of the model."""
 
     @property
     def training(self) -> bool:

@@ -6,7 +6,7 @@ from lightning_xt.nn.activations.base import Activation
 
 
 class GELU(Activation):
-    """Multiplies x by the normal distribution function of x.
+    """Multiply x by the normal distribution function of x.
 
     Hendrycks and Gimpel, 2016. https://arxiv.org/abs/1606.08415
     """

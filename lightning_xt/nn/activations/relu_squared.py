@@ -6,7 +6,7 @@ from lightning_xt.nn.activations.base import Activation
 
 
 class ReLUSquared(Activation):
-    """Squares positive numbers and sets the others to zero.
+    """Square positive numbers and set the others to zero.
 
     So et al., 2021 (Primer). https://arxiv.org/abs/2109.08668
     """

@@ -6,7 +6,7 @@ from lightning_xt.nn.activations.base import Activation
 
 
 class SiLU(Activation):
-    """Multiplies x by the sigmoid of x.
+    """Multiply x by the sigmoid of x.
 
     Elfwing, Uchibe and Doya, 2017. https://arxiv.org/abs/1702.03118
     """

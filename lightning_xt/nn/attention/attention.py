@@ -34,14 +34,14 @@ from lightning_xt.system.option_checks import check_option
 
 
 class Attention(Mixer):
-    """Gathers values from the visible tokens of each token, weighed by the fit of its query to their keys.
+    """Gather values from the visible tokens of each token, weighed by the fit of its query to their keys.
 
     Vaswani et al., 2017. https://arxiv.org/abs/1706.03762
     Persistent keys: Sukhbaatar et al., 2019, https://arxiv.org/abs/1907.01470. Windows: Beltagy et al., 2020,
     https://arxiv.org/abs/2004.05150. Norms on queries and keys: Henry et al., 2020, https://arxiv.org/abs/2010.04245.
+    With a `context_dim` in its sizes it is cross-attention: keys and values come from a context.
 
     Args:
-        shape: sizes, given by the stack. With a context_dim it is cross-attention: keys and values come from a context.
         heads: number of query heads.
         kv_heads: number of key/value heads, each shared by heads / kv_heads query heads. None = as many as heads.
         dim_head: width of one head. None = the stream's width divided by heads.

@@ -32,3 +32,4 @@ class Mixer(nn.Module, ABC):
 
 
 MixerFactory = Callable[[LayerShape], Mixer]
+"""Called with the sizes of the layer."""

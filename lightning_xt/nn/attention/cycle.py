@@ -12,10 +12,9 @@ from lightning_xt.nn.attention.base import Mixer, MixerFactory
 
 
 class Cycle(Mixer):
-    """Alternates between recipes: layer 0 has the first, layer 1 the second, and after the last the first follows.
+    """Alternate between recipes: layer 0 has the first, layer 1 the second, and after the last the first follows.
 
     Args:
-        shape: sizes, given by the stack.
         recipes: one mixer per layer of the pattern.
     """
 

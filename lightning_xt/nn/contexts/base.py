@@ -24,3 +24,4 @@ class Context(nn.Module, ABC):
 
 
 ContextFactory = Callable[[LayerShape], Context]
+"""Called with the sizes of the model."""

@@ -7,10 +7,9 @@ from lightning_xt.nn.contexts.base import Context
 
 
 class GivenContext(Context):
-    """Passes on the context that the caller gives with each forward, such as an encoder's output.
+    """Pass on the context that the caller gives with each forward, such as an encoder's output.
 
     Args:
-        shape: sizes, given by the model.
         dim: width of the context. None = the model's own width.
     """
 

@@ -9,13 +9,12 @@ from lightning_xt.system.option_checks import check_option
 
 
 class LearnedContext(Context):
-    """Learns a bank of vectors that every token can read, the same for every input.
+    """Learn a bank of vectors that every token can read, the same for every input.
 
     The learned array of the Perceiver (Jaegle et al., 2021, https://arxiv.org/abs/2103.03206) in the opposite role:
     there the array reads the input, here the input reads the array.
 
     Args:
-        shape: sizes, given by the model.
         num_vectors: number of vectors in the bank.
     """
 

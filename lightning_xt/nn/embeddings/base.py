@@ -22,3 +22,4 @@ class Embedding(nn.Module, ABC):
 
 
 EmbeddingFactory = Callable[[LayerShape], Embedding]
+"""Called with the sizes of the model."""

@@ -9,12 +9,11 @@ from lightning_xt.system.option_checks import check_option
 
 
 class LearnedPositions(Embedding):
-    """Adds a learned vector for each absolute position.
+    """Add a learned vector for each absolute position.
 
     Gehring et al., 2017. https://arxiv.org/abs/1705.03122
 
     Args:
-        shape: sizes, given by the model.
         max_length: number of positions in the table, and so of tokens in the longest sequence.
     """
 

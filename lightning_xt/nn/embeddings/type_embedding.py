@@ -9,12 +9,11 @@ from lightning_xt.system.option_checks import check_option
 
 
 class TypeEmbedding(Embedding):
-    """Adds a learned vector for the type of each token (speaker, segment, language), read from `Inputs.types`.
+    """Add a learned vector for the type of each token (speaker, segment, language), read from `Inputs.types`.
 
     The segment embedding of Devlin et al., 2018. https://arxiv.org/abs/1810.04805
 
     Args:
-        shape: sizes, given by the model.
         num_types: number of types.
     """
 

@@ -17,3 +17,4 @@ class FeedForward(nn.Module, ABC):
 
 
 FeedForwardFactory = Callable[[LayerShape], FeedForward]
+"""Called with the sizes of the layer."""

@@ -14,7 +14,6 @@ class GLU(FeedForward):
     Shazeer, 2020. https://arxiv.org/abs/2002.05202
 
     Args:
-        shape: sizes, given by the stack.
         hidden_dim: width of each half. None = 8/3 of the stream's width, rounded up to a multiple of 8, which gives as
             many parameters as an MLP of four times the stream's width has.
         bias: True if the maps have biases.

@@ -9,12 +9,11 @@ from lightning_xt.system.option_checks import check_option
 
 
 class MLP(FeedForward):
-    """Widens each token, applies an activation and narrows the token again.
+    """Widen each token, apply an activation and narrow the token again.
 
     Vaswani et al., 2017. https://arxiv.org/abs/1706.03762
 
     Args:
-        shape: sizes, given by the stack.
         hidden_dim: width between the two maps. None = four times the stream's width.
         activation: activation function between the two maps.
         bias: True if the two maps have biases.

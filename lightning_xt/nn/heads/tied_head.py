@@ -6,12 +6,9 @@ from lightning_xt.nn.heads.base import Head
 
 
 class TiedHead(Head):
-    """Scores tokens by the product with their embeddings, so that input and output share one table.
+    """Score tokens by the product with their embeddings, so that input and output share one table.
 
     Press and Wolf, 2016. https://arxiv.org/abs/1608.05859
-
-    Args:
-        embedding: the token embedding, given by the model, whose parameter is shared.
     """
 
     def __init__(self, embedding: nn.Embedding) -> None:

@@ -5,11 +5,7 @@ from lightning_xt.nn.heads.base import Head
 
 
 class UntiedHead(Head):
-    """Scores tokens by a linear map.
-
-    Args:
-        embedding: the token embedding, given by the model; only its sizes are used.
-    """
+    """Score tokens by a linear map."""
 
     def __init__(self, embedding: nn.Embedding) -> None:
         super().__init__()

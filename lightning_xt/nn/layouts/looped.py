@@ -5,13 +5,12 @@ from lightning_xt.system.option_checks import check_option
 
 
 class Looped(Layout):
-    """Runs through all layers several times with the same weights: depth without parameters.
+    """Run through all layers several times with the same weights: depth without parameters.
 
     Dehghani et al., 2018 (Universal Transformers), https://arxiv.org/abs/1807.03819; at scale Zhu et al., 2025
     (looped language models), https://arxiv.org/abs/2510.25741. The number of loops is fixed: no halting, no exit gate.
 
     Args:
-        depth: number of layers, given by the stack.
         loops: number of times that a forward runs through all layers.
     """
 

@@ -4,11 +4,7 @@ from lightning_xt.nn.layouts.base import Kind, Layout, Step
 
 
 class Standard(Layout):
-    """Calls every layer once, its sublayers in the usual order.
-
-    Args:
-        depth: number of layers, given by the stack.
-    """
+    """Call every layer once, its sublayers in the usual order."""
 
     def __init__(self, depth: int) -> None:
         self.depth = depth

@@ -23,3 +23,4 @@ class Normalizer(nn.Module, ABC):
 
 
 NormalizerFactory = Callable[[AttentionShape], Normalizer]
+"""Called with the sizes of the attention layer."""

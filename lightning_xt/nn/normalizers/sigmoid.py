@@ -6,14 +6,13 @@ from lightning_xt.nn.normalizers.base import Normalizer
 
 
 class Sigmoid(Normalizer):
-    """Weighs every key separately, without competition between keys.
+    """Weigh every key separately, without competition between keys.
 
     Ramapuram et al., 2024. https://arxiv.org/abs/2409.04431
     The paper offsets scores by minus the log of the sequence length, this by minus the log of the number of keys that
     the query sees. Both are equal for full attention, and decoding with a cache stays equal to one forward.
 
     Args:
-        shape: sizes, given by the attention layer.
         offset: added to every score. None = minus the log of the number of keys that the query sees.
     """
 

@@ -7,13 +7,10 @@ from lightning_xt.nn.normalizers.base import Normalizer
 
 
 class Softmax(Normalizer):
-    """Exponentiates scores and divides by their sum over the keys, in float32 or better.
+    """Exponentiate scores and divide by their sum over the keys, in float32 or better.
 
     Vaswani et al., 2017. https://arxiv.org/abs/1706.03762
     The weights of a query that sees no key are 0.
-
-    Args:
-        shape: sizes, given by the attention layer.
     """
 
     backends = frozenset({"fused", "flex", "explicit"})

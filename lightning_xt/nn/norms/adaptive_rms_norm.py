@@ -10,13 +10,12 @@ from lightning_xt.system.option_checks import check_option
 
 
 class AdaptiveRMSNorm(Norm):
-    """Divides each vector by its root mean square and scales by a gain made from the row's condition.
+    """Divide each vector by its root mean square and scale by a gain made from the row's condition.
 
     The adaptive norm of Peebles and Xie, 2022 (DiT, https://arxiv.org/abs/2212.09748) with RMSNorm in place of
     LayerNorm and without its shift. The gain is 1 + W condition, with W zero at the start.
 
     Args:
-        shape: sizes, given by the layer.
         condition_dim: width of the condition, which is given with the inputs of a forward.
         eps: added to the mean square before the root.
     """

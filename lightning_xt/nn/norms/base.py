@@ -18,3 +18,4 @@ class Norm(nn.Module, ABC):
 
 
 NormFactory = Callable[[LayerShape], Norm]
+"""Called with the sizes of the layer, `dim` being the width of the normed vectors."""

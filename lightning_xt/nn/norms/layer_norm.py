@@ -9,12 +9,11 @@ from lightning_xt.nn.norms.base import Norm
 
 
 class LayerNorm(Norm):
-    """Gives each vector mean 0 and variance 1, then scales by a learned gain; no bias by default.
+    """Give each vector mean 0 and variance 1, then scale by a learned gain; no bias by default.
 
     Ba, Kiros and Hinton, 2016. https://arxiv.org/abs/1607.06450
 
     Args:
-        shape: sizes, given by the layer.
         eps: added to the variance before the root.
         bias: True to add a learned bias, as the paper does.
     """

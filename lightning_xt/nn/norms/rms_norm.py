@@ -9,12 +9,11 @@ from lightning_xt.nn.norms.base import Norm
 
 
 class RMSNorm(Norm):
-    """Divides each vector by its root mean square and scales by a learned gain.
+    """Divide each vector by its root mean square and scale by a learned gain.
 
     Zhang and Sennrich, 2019. https://arxiv.org/abs/1910.07467
 
     Args:
-        shape: sizes, given by the layer.
         eps: added to the mean square before the root.
     """
 

@@ -17,3 +17,4 @@ class OutputMod(nn.Module, ABC):
 
 
 OutputModFactory = Callable[[AttentionShape], OutputMod]
+"""Called with the sizes of the attention layer."""

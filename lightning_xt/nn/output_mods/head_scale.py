@@ -7,12 +7,9 @@ from lightning_xt.nn.output_mods.base import OutputMod
 
 
 class HeadScale(OutputMod):
-    """Scales the output of each head by a learned number.
+    """Scale the output of each head by a learned number.
 
     Shleifer, Weston and Ott, 2021 (NormFormer). https://arxiv.org/abs/2110.09456
-
-    Args:
-        shape: sizes, given by the attention layer.
     """
 
     def __init__(self, shape: AttentionShape) -> None:

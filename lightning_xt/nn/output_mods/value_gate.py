@@ -8,13 +8,12 @@ from lightning_xt.nn.output_mods.base import OutputMod
 
 
 class ValueGate(OutputMod):
-    """Gates every gathered feature by a sigmoid of the query's token.
+    """Gate every gathered feature by a sigmoid of the query's token.
 
     Qiu et al., 2025 (gated attention, the gate after the attention). https://arxiv.org/abs/2505.06708
     A learned bias, absent in the paper, starts the gate nearly open.
 
     Args:
-        shape: sizes, given by the attention layer.
         bias_init: start of the gate's bias; sigmoid(2) = 0.88 of each feature passes.
     """
 

@@ -9,12 +9,11 @@ from lightning_xt.nn.positions.base import Position
 
 
 class ALiBi(Position):
-    """Lowers each score in proportion to the distance between query and key, head by head at its own fixed rate.
+    """Lower each score in proportion to the distance between query and key, head by head at its own fixed rate.
 
     Press, Smith and Lewis, 2021. https://arxiv.org/abs/2108.12409
 
     Args:
-        shape: sizes, given by the attention layer.
         biased_heads: number of heads with a bias; the others see no position. None = all.
     """
 

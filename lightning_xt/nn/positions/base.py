@@ -98,3 +98,4 @@ class Position(nn.Module, ABC):
 
 
 PositionFactory = Callable[[AttentionShape], Position]
+"""Called with the sizes of the attention layer."""

@@ -9,14 +9,13 @@ from lightning_xt.system.option_checks import check_option
 
 
 class Contextual(Position):
-    """Counts positions by gates that each query opens for the keys that fit it (CoPE).
+    """Count positions by gates that each query opens for the keys that fit it (CoPE).
 
     Golovneva et al., 2024. https://arxiv.org/abs/2405.18719
     The position of a key is the sum of the gates from it up to the query, a gate being the sigmoid of the score; its
     embedding is interpolated between the two whole positions around it. The table is shared by the heads of a layer.
 
     Args:
-        shape: sizes, given by the attention layer.
         max_position: number of positions in the table; larger ones share the last.
     """
 

@@ -12,14 +12,13 @@ from lightning_xt.nn.positions.base import Position
 
 
 class Forgetting(Position):
-    """Lowers scores by forget gates: every token decides, per head, how much of its past to forget (FoX).
+    """Lower scores by forget gates: every token decides, per head, how much of its past to forget (FoX).
 
     Lin et al., 2025. https://arxiv.org/abs/2503.02130
     The bias of query i and key j is the sum of log f over the tokens after j up to i, with the forget gate
     f = sigmoid(w x + b). Running sums are in float32, and cached while decoding.
 
     Args:
-        shape: sizes, given by the attention layer.
         bias_init: start of b. 0, as in the paper, forgets half at each token; larger values remember longer.
     """
 

@@ -10,13 +10,12 @@ from lightning_xt.nn.positions.base import Position
 
 
 class RelativeBias(Position):
-    """Learns a bias per head for each bucket of distances, the buckets growing with the logarithm of the distance.
+    """Learn a bias per head for each bucket of distances, the buckets growing with the logarithm of the distance.
 
     Raffel et al., 2019 (T5). https://arxiv.org/abs/1910.10683
     Each layer has its own table; T5 shares one among all layers.
 
     Args:
-        shape: sizes, given by the attention layer.
         num_buckets: number of buckets; half of them hold one distance each. Bidirectional attention splits them between
             earlier and later keys.
         max_distance: distances from here on share the last bucket, in tokens.

@@ -9,14 +9,13 @@ from lightning_xt.system.option_checks import check_option
 
 
 class Rotary(Position):
-    """Rotates pairs of features of queries and keys by angles proportional to position (RoPE).
+    """Rotate pairs of features of queries and keys by angles proportional to position (RoPE).
 
     Su et al., 2021. https://arxiv.org/abs/2104.09864
     Feature d is paired with feature d + rotary_dim / 2, as in Llama checkpoints; the paper pairs neighbours. Angles are
     computed in float32, or in float64 in a float64 model.
 
     Args:
-        shape: sizes, given by the attention layer.
         rotary_dim: number of features of each head that are rotated, the first ones. None = all.
         base: pair k rotates by base^(-2k / rotary_dim) per token; larger values slow down the slow pairs.
         rope_scaling: change of the frequencies for sequences longer than in training. None = no change.

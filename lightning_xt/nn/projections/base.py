@@ -59,3 +59,4 @@ class Projection(nn.Module, ABC):
 
 
 ProjectionFactory = Callable[[AttentionShape], Projection]
+"""Called with the sizes of the attention layer."""

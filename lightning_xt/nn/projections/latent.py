@@ -13,14 +13,14 @@ from lightning_xt.system.option_checks import check_option
 
 
 class Latent(Projection):
-    """Compresses keys and values of all heads into one small latent vector per token, the only one that is cached.
+    """Compress keys and values of all heads into one small latent vector per token, the only one that is cached.
 
     DeepSeek-AI, 2024 (multi-head latent attention of DeepSeek-V2). https://arxiv.org/abs/2405.04434
     The rotated part of the key is decoupled: projected from the hidden state and shared by all heads. While
     decoding, the expansion is absorbed into queries and outputs, so that latents are never expanded to keys and values.
+    The heads are `dim_head` wide without their rotated features.
 
     Args:
-        shape: sizes, given by the attention layer; dim_head is the width of a head without its rotated features.
         latent_dim: width of the key/value latent. None = half the model's width.
         query_latent_dim: width of a latent of the queries. None = queries directly from the hidden state.
         rotary_dim: number of rotated features, added to each head. None = half of dim_head, rounded up to even.

@@ -6,15 +6,12 @@ from lightning_xt.nn.projections.base import Projection
 
 
 class MultiHead(Projection):
-    """Projects hidden states to one query per head and to one key and value per group of heads.
+    """Project hidden states to one query per head and to one key and value per group of heads.
 
     Vaswani et al., 2017. https://arxiv.org/abs/1706.03762
     Fewer key/value heads than query heads: Ainslie et al., 2023 (GQA), https://arxiv.org/abs/2305.13245; a single
     one: Shazeer, 2019 (MQA), https://arxiv.org/abs/1911.02150. Query head k reads key/value head k // (h / g), as in
     Llama checkpoints.
-
-    Args:
-        shape: sizes, given by the attention layer.
     """
 
     def __init__(self, shape: AttentionShape) -> None:

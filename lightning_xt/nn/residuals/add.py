@@ -6,13 +6,9 @@ from lightning_xt.nn.residuals.base import Residual
 
 
 class Add(Residual):
-    """Adds the sublayer's output to the stream.
+    """Add the sublayer's output to the stream.
 
     He et al., 2015. https://arxiv.org/abs/1512.03385
-
-    Args:
-        shape: sizes, given by the stack.
-        index: number of sublayers before this one, given by the stack.
     """
 
     def __init__(self, shape: LayerShape, index: int) -> None:

@@ -7,13 +7,11 @@ from lightning_xt.nn.residuals.base import Residual
 
 
 class GRUGate(Residual):
-    """Merges the sublayer's output into the stream through the gates of a recurrent unit.
+    """Merge the sublayer's output into the stream through the gates of a recurrent unit.
 
     Parisotto et al., 2019 (GTrXL). https://arxiv.org/abs/1910.06764
 
     Args:
-        shape: sizes, given by the stack.
-        index: number of sublayers before this one, given by the stack.
         bias_init: start of the update gate's bias; the larger, the closer a fresh layer is to the identity.
     """
 

@@ -10,15 +10,14 @@ from lightning_xt.system.option_checks import check_option
 
 
 class HyperConnection(Residual):
-    """Keeps several streams; each sublayer learns which mix of them to read and how to write back to each.
+    """Keep several streams; each sublayer learns which mix of them to read and how to write back to each.
 
     Zhu et al., 2024 (dynamic hyper-connections). https://arxiv.org/abs/2409.19606
     Every weight is a learned number plus a small bounded term that depends on the token. At the start all streams are
-    equal, and each behaves like one plain residual stream. The model's output is their sum.
+    equal, sublayer k reads stream k % num_streams, and each stream behaves like one plain residual stream. The model's
+    output is their sum.
 
     Args:
-        shape: sizes, given by the stack.
-        index: number of sublayers before this one, given by the stack; it first reads stream index % num_streams.
         num_streams: number of streams.
     """
 

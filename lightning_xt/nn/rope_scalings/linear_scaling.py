@@ -6,7 +6,7 @@ from lightning_xt.system.option_checks import check_option
 
 
 class LinearScaling(RopeScaling):
-    """Divides every frequency by one factor (position interpolation).
+    """Divide every frequency by one factor (position interpolation).
 
     Chen et al., 2023. https://arxiv.org/abs/2306.15595
 

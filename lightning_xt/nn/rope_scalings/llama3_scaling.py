@@ -8,7 +8,7 @@ from lightning_xt.system.option_checks import check_option
 
 
 class Llama3Scaling(RopeScaling):
-    """Slows pairs whose wavelength exceeds a part of the original length, with a smooth transition.
+    """Slow pairs whose wavelength exceeds a part of the original length, with a smooth transition.
 
     Grattafiori et al., 2024 (Llama 3). https://arxiv.org/abs/2407.21783
     The formula is that of the released Llama 3.1 models; the report gives the enlarged base only.

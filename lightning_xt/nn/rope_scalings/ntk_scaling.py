@@ -6,7 +6,7 @@ from lightning_xt.system.option_checks import check_option
 
 
 class NTKScaling(RopeScaling):
-    """Raises the base so that the slowest pair is slowed by the whole factor and the fastest not at all.
+    """Raise the base so that the slowest pair is slowed by the whole factor and the fastest not at all.
 
     The "NTK-aware" rule as stated by Peng et al., 2023, section 3.1. https://arxiv.org/abs/2309.00071
 

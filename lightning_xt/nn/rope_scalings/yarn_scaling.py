@@ -8,7 +8,7 @@ from lightning_xt.system.option_checks import check_option
 
 
 class YarnScaling(RopeScaling):
-    """Slows pairs that turn rarely within the original length, keeps the fast ones, and sharpens the scores (YaRN).
+    """Slow pairs that turn rarely within the original length, keep the fast ones, and sharpen the scores (YaRN).
 
     Peng et al., 2023. https://arxiv.org/abs/2309.00071
 

@@ -26,3 +26,4 @@ class ScoreMod(nn.Module, ABC):
 
 
 ScoreModFactory = Callable[[AttentionShape], ScoreMod]
+"""Called with the sizes of the attention layer."""

@@ -7,12 +7,11 @@ from lightning_xt.system.option_checks import check_option
 
 
 class SoftCap(ScoreMod):
-    """Bounds scores smoothly to plus or minus a cap: cap * tanh(score / cap).
+    """Bound scores smoothly to plus or minus a cap: cap * tanh(score / cap).
 
     Gemma Team, 2024 (Gemma 2). https://arxiv.org/abs/2408.00118
 
     Args:
-        shape: sizes, given by the attention layer.
         cap: upper limit of the absolute value of a score.
     """
 

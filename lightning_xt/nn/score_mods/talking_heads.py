@@ -7,13 +7,10 @@ from lightning_xt.nn.score_mods.base import ScoreMod
 
 
 class TalkingHeads(ScoreMod):
-    """Mixes the scores of heads before the normalizer and their weights after it; starts as the identity.
+    """Mix the scores of heads before the normalizer and their weights after it; the start is the identity.
 
     Shazeer et al., 2020. https://arxiv.org/abs/2003.02436
     Both mixes are square here; the paper also lets the number of heads change between them.
-
-    Args:
-        shape: sizes, given by the attention layer.
     """
 
     def __init__(self, shape: AttentionShape) -> None:

@@ -25,3 +25,4 @@ class Score(nn.Module, ABC):
 
 
 ScoreFactory = Callable[[AttentionShape], Score]
+"""Called with the sizes of the attention layer."""

@@ -6,12 +6,9 @@ from lightning_xt.nn.scores.base import Score
 
 
 class DotProduct(Score):
-    """Multiplies query and key, scaled by the root of their width.
+    """Multiply query and key, scaled by the root of their width.
 
     Vaswani et al., 2017. https://arxiv.org/abs/1706.03762
-
-    Args:
-        shape: sizes, given by the attention layer.
     """
 
     backends = frozenset({"fused", "flex", "explicit"})

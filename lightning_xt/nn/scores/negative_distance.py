@@ -6,13 +6,10 @@ from lightning_xt.nn.scores.base import Score
 
 
 class NegativeDistance(Score):
-    """Scores a pair by minus the squared distance between query and key, scaled by the root of their width.
+    """Score a pair by minus the squared distance between query and key, scaled by the root of their width.
 
     Kim, Papamakarios and Mnih, 2020. https://arxiv.org/abs/2006.04710
     The paper also projects queries and keys by one matrix, for its Lipschitz bound; here each has its own.
-
-    Args:
-        shape: sizes, given by the attention layer.
     """
 
     def __init__(self, shape: AttentionShape) -> None:

@@ -19,3 +19,4 @@ class Shift(nn.Module, ABC):
 
 
 ShiftFactory = Callable[[LayerShape], Shift]
+"""Called with the sizes of the layer."""

@@ -10,13 +10,12 @@ from lightning_xt.system.option_checks import check_option
 
 
 class TokenShift(Shift):
-    """Takes a part of each token's features from the token before it.
+    """Take a part of each token's features from the token before it.
 
     Peng, 2021 (RWKV-LM). https://doi.org/10.5281/zenodo.5196578
     The last features are the shifted ones. The first token of a row, and of a document, gets zeros.
 
     Args:
-        shape: sizes, given by the stack.
         fraction: fraction of the features that come from the token before, above 0 and at most 1.
     """
 

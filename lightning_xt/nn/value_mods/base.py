@@ -26,3 +26,4 @@ class ValueMod(nn.Module, ABC):
 
 
 ValueModFactory = Callable[[AttentionShape], ValueMod]
+"""Called with the sizes of the attention layer."""

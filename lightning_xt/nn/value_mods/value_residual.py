@@ -6,13 +6,10 @@ from lightning_xt.nn.value_mods.base import ValueMod
 
 
 class ValueResidual(ValueMod):
-    """Mixes in the values of the first layer, by a fraction that each token chooses per head.
+    """Mix in the values of the first layer, by a fraction that each token chooses per head.
 
     Zhou et al., 2024. https://arxiv.org/abs/2410.17897
     The paper's fractions are numbers, fixed or learned per layer; these are a sigmoid of the token's hidden state.
-
-    Args:
-        shape: sizes, given by the attention layer.
     """
 
     def __init__(self, shape: AttentionShape) -> None:

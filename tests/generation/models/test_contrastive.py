@@ -100,7 +100,7 @@ def test_cached_equals_uncached(name: str) -> None:
     build: Build = BUILDS[name]
     wrapped = Contrastive(randomise(build), [randomise(build), amateur(3)], plausibility=0.001)
     with torch.no_grad():
-        wrapped.amateurs[0].token_embedding.weight.mul_(-1)
+        wrapped.readers[1].token_embedding.weight.mul_(-1)
     text, inputs = example(3, 9)
     lengths = torch.tensor([4, 2, 3])
     whole = wrapped(text, inputs=inputs)
