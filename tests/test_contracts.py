@@ -2,6 +2,7 @@
 
 import ast
 import collections
+import graphlib
 import inspect
 import itertools
 import subprocess
@@ -130,6 +131,22 @@ def test_imports_point_down(path: Path) -> None:
             assert rank(LAYERS, target[0]) < rank(LAYERS, parts[0]), f"must not import {name}"
         elif parts[0] == "nn" and len(parts) > 2 and target[1] != parts[1]:
             assert rank(FAMILY_LAYERS, target[1]) < rank(FAMILY_LAYERS, parts[1]), f"must not import {name}"
+
+
+def find_folder(module: str) -> str:
+    """Return the folder of its room that a module is in, or the module itself if it is in none."""
+    room, *inner = module.split(".")
+    return f"{room}.{inner[0]}" if len(inner) > 1 else module
+
+
+def test_folders_of_a_room_import_each_other_in_one_direction() -> None:
+    modules = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in FILES}
+    graph: dict[str, set[str]] = collections.defaultdict(set)
+    for module, path in modules.items():
+        targets = {find_folder(name) for name in find_imports(path) if name in modules}
+        graph[find_folder(module)] |= targets - {find_folder(module)}
+    # Raises CycleError, which names the circle.
+    graphlib.TopologicalSorter(graph).prepare()
 
 
 def test_no_two_files_share_a_name() -> None:

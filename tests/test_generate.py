@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from lightning_xt.cli import main
-from lightning_xt.commands.generation.inference import Inference
+from lightning_xt.commands.generation.generate_options import parse
+from lightning_xt.commands.models.inference import Inference
 from lightning_xt.commands.models.loading import load
-from lightning_xt.commands.options.generate_options import parse
 from lightning_xt.core.cache import Cache
 from lightning_xt.generation.models.quantized_weights import Int8Linear, RowLinear
 from lightning_xt.inference.completion import TextCompleter
@@ -583,7 +583,7 @@ def test_guidance_leaves_the_network_as_it_was(pairs):
 
 def test_steps_are_compiled_of_the_layout_for_it(trained, monkeypatch):
     # The shape checks of this process do not compile.
-    monkeypatch.setattr("lightning_xt.commands.generation.inference.Compiled", lambda decoder: ("compiled", decoder))
+    monkeypatch.setattr("lightning_xt.commands.models.inference.Compiled", lambda decoder: ("compiled", decoder))
     module = load(RUN)
     for weights, kind in ((None, RowLinear), ("float32", RowLinear), ("int8", Int8Linear)):
         inference = Inference(weights=weights, compile=True)

@@ -8,7 +8,7 @@ SUMMARY = "train a model:  lightning-xt fit -c configs/language/quickstart.yaml 
 
 def add_options(parser: Any) -> None:
     """Declare the options of the command."""
-    from lightning_xt.commands.options.trainer_options import add_trainer_options
+    from lightning_xt.commands.trainer.trainer_options import add_trainer_options
 
     add_trainer_options(parser)
 

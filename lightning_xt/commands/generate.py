@@ -9,7 +9,7 @@ of a file or in turns:  ... --prompts prompts.txt    ... --interactive"""
 
 def add_options(parser: Any) -> None:
     """Declare the options of the command."""
-    from lightning_xt.commands.options.generate_options import add_generate_options
+    from lightning_xt.commands.generation.generate_options import add_generate_options
 
     add_generate_options(parser)
 

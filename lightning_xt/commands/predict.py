@@ -10,7 +10,7 @@ lightning-xt predict -c runs/NAME/N/config.yaml --ckpt_path best --data.predict_
 
 def add_options(parser: Any) -> None:
     """Declare the options of the command."""
-    from lightning_xt.commands.options.trainer_options import add_trainer_options
+    from lightning_xt.commands.trainer.trainer_options import add_trainer_options
 
     add_trainer_options(parser)
 

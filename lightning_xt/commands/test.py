@@ -8,7 +8,7 @@ SUMMARY = "measure on the test split:  lightning-xt test -c runs/NAME/N/config.y
 
 def add_options(parser: Any) -> None:
     """Declare the options of the command."""
-    from lightning_xt.commands.options.trainer_options import add_trainer_options
+    from lightning_xt.commands.trainer.trainer_options import add_trainer_options
 
     add_trainer_options(parser)
 

@@ -52,6 +52,7 @@ class LanguageModel(TransformerModule):
 
     default_vocab: ClassVar = {"source": 256, "target": 256, "pad": None, "start": None, "end": None, "separator": None}
     plain_lines: ClassVar = False
+    shown_metrics: ClassVar = ("bits_per_byte",)
     foreign_data: ClassVar = (
         ParallelCorpus,
         "pairs of a source and its target; set --model Seq2Seq, or --data TextFiles or other text",
@@ -122,28 +123,17 @@ class LanguageModel(TransformerModule):
         # An earlier fit may have stopped between two batches of a step.
         self._losses = []
 
-    def on_validation_epoch_start(self) -> None:
+    def begin_evaluation(self, split: str) -> None:
         self._sums = LikelihoodSums(self.device)
 
-    def on_test_epoch_start(self) -> None:
-        self._sums = LikelihoodSums(self.device)
-
-    def validation_step(self, batch: EvaluationBatch | Tensor, batch_idx: int) -> None:
-        self._evaluate(batch)
-
-    def test_step(self, batch: EvaluationBatch | Tensor, batch_idx: int) -> None:
-        self._evaluate(batch)
-
-    def _evaluate(self, batch: Any) -> None:
+    def evaluate(self, batch: Any) -> None:
         if not isinstance(batch, EvaluationBatch):
             batch = EvaluationBatch(read_tokens(batch, self.vocab_size), None)
         self._sums.add(self._score(self.decoder, batch.tokens, batch.scored))
 
-    def on_validation_epoch_end(self) -> None:
-        self._report("val")
-
-    def on_test_epoch_end(self) -> None:
-        self._report("test")
+    def compute_metrics(self) -> dict[str, Tensor]:
+        sums = self.trainer.strategy.reduce(self._sums.sums, reduce_op="sum")
+        return compute_likelihood_metrics(sums)
 
     def predict_step(self, batch: list[Prompt], batch_idx: int) -> list[dict[str, Any]]:
         return self.text_generator.complete_as_dicts(batch, self.sampling)
@@ -222,9 +212,3 @@ class LanguageModel(TransformerModule):
     @property
     def tokenizers(self) -> dict[str, Tokenizer]:
         return {"text": self.tokenizer}
-
-    def _report(self, split: str) -> None:
-        sums = self.trainer.strategy.reduce(self._sums.sums, reduce_op="sum")
-        for name, value in compute_likelihood_metrics(sums).items():
-            # Equal in all processes already; Lightning wants `sync_dist` nevertheless.
-            self.log(f"{split}/{name}", value, prog_bar=name == "bits_per_byte", sync_dist=True)

@@ -1,7 +1,7 @@
 """Base of the LightningModules: optimizer, schedule, clipping, logs, checkpoints, compiling."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from abc import abstractmethod
+from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -16,8 +16,6 @@ from torch.optim.lr_scheduler import LambdaLR
 from lightning_xt.checkpoints.migrations import METADATA_KEY, migrate
 from lightning_xt.data.base import DataModule
 from lightning_xt.data.tokenizers.base import Tokenizer
-from lightning_xt.inference.generation_options import GenerationOptions
-from lightning_xt.inference.text_generator import DecodingSetup, TextGenerator
 from lightning_xt.system.imports import guarded_imports
 from lightning_xt.training.callbacks.exact_resume import ExactResume
 from lightning_xt.training.callbacks.non_finite import NonFinite
@@ -28,14 +26,14 @@ from lightning_xt.training.optim.build import build_optimizer
 from lightning_xt.training.optim.optimizer_options import OptimizerOptions
 from lightning_xt.training.optim.parameter_groups import OptimizerFactory, parameter_groups
 from lightning_xt.training.optim.schedules.base import ScheduleFactory
-from lightning_xt.training.phased_module import PhasedModule
 from lightning_xt.training.run_metadata import run_metadata
 from lightning_xt.training.step_boundaries import count_run_steps
 from lightning_xt.training.step_skipping import drop_first_momentum, nan_if_not_finite, skip_step, total_norm
 from lightning_xt.training.strategies.sharding import shard
+from lightning_xt.training.text_module import TextModule
 
 
-class TransformerModule(PhasedModule, ABC):
+class TransformerModule(TextModule):
     """Base of the models: a LightningModule that trains a network. Subclasses add the network, batches and texts.
 
     Args:
@@ -48,8 +46,6 @@ class TransformerModule(PhasedModule, ABC):
     """The network that is trained."""
     default_vocab: ClassVar[dict[str, int | None]]
     """Vocabulary for a config without one."""
-    plain_lines: ClassVar[bool]
-    """True if a file holds each prediction as a line of text."""
     foreign_data: ClassVar[tuple[type[DataModule], str]]
     """Data that the model cannot read: their class, and what they serve with the way out."""
 
@@ -60,10 +56,6 @@ class TransformerModule(PhasedModule, ABC):
         self.optimizer_factory, self.schedule_factory = optimizer, schedule
         check_compile_options(compile)
         self.compile_options = compile
-        self.sampling = GenerationOptions()
-        """Options of `predict`."""
-        self.decoding = DecodingSetup()
-        """Models that replace or help the network in generation."""
         self.adds_callbacks = True
         """True to add the callbacks without which a run neither resumes exactly nor stops at NaN."""
         self.skipped_step: Tensor | bool = False
@@ -105,28 +97,6 @@ class TransformerModule(PhasedModule, ABC):
     def tokenizers(self) -> dict[str, Tokenizer]:
         """Tokenizers by use."""
 
-    @abstractmethod
-    def limit_length(self, prompts: Sequence[str] | None, sampling: GenerationOptions) -> GenerationOptions:
-        """Limit the length of samples to the positions of the network.
-
-        Raises:
-            ValueError: a prompt already has more tokens.
-        """
-
-    @abstractmethod
-    def draw_samples(self, prompts: Sequence[str] | None, sampling: GenerationOptions) -> list[str]:
-        """Draw the samples of a validation. All processes must call it.
-
-        Args:
-            prompts: texts to complete or translate. None = the model's default.
-            sampling: their options.
-        """
-
-    @property
-    @abstractmethod
-    def text_generator(self) -> TextGenerator:
-        """Generator of texts."""
-
     def setup(self, stage: str) -> None:
         """Compile the network.
 
@@ -134,7 +104,7 @@ class TransformerModule(PhasedModule, ABC):
             ValueError: the data are for another kind of model.
         """
         kind, instead = self.foreign_data
-        data = getattr(self.trainer, "datamodule", None)
+        data = self.data_module
         if isinstance(data, kind):
             raise ValueError(
                 f"--model {type(self).__name__} cannot read --data {type(data).__name__}, which serves {instead}"
@@ -277,8 +247,7 @@ class TransformerModule(PhasedModule, ABC):
         """
         if use in self._trained_with:
             return self._trained_with[use]
-        data = None if self._trainer is None else getattr(self._trainer, "datamodule", None)
-        found: Tokenizer | None = getattr(data, own, None)
+        found: Tokenizer | None = getattr(self.data_module, own, None)
         return found
 
     def remember_config(self) -> None:

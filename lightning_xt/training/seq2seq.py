@@ -63,6 +63,7 @@ class Seq2Seq(TransformerModule):
     network: EncoderDecoder
     default_vocab: ClassVar = {"source": 259, "target": 259, "pad": 0, "start": 1, "end": 2, "separator": None}
     plain_lines: ClassVar = True
+    shown_metrics: ClassVar = ("loss", "exact_match", "bleu")
     foreign_data: ClassVar = (
         ByteCorpus,
         "text without targets; set --model LanguageModel, or --data ParallelText or other pairs",
@@ -146,7 +147,7 @@ class Seq2Seq(TransformerModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
-        data = None if self._trainer is None else getattr(self._trainer, "datamodule", None)
+        data = self.data_module
         if isinstance(data, ParallelCorpus) and not self.trainer.training:
             # An evaluation reads its texts as training did, even if the training text has changed since.
             data.use_tokenizers(self.source_tokenizer, self.target_tokenizer)
@@ -161,9 +162,8 @@ class Seq2Seq(TransformerModule):
             write_tokenizers(folder, self.tokenizers)
 
     def _check_tokenizers(self) -> None:
-        data = getattr(self.trainer, "datamodule", None)
         for use, ours in self._trained_with.items():
-            check_same(use, ours, getattr(data, f"{use}_tokenizer", ours))
+            check_same(use, ours, getattr(self.data_module, f"{use}_tokenizer", ours))
 
     def training_step(self, batch: PairBatch, batch_idx: int) -> Float[Tensor, ""]:
         src, tgt, src_mask = read_pairs(batch, self.vocab)
@@ -188,27 +188,12 @@ class Seq2Seq(TransformerModule):
         # An earlier fit may have stopped between two batches of a step.
         self._summed = None
 
-    def on_validation_epoch_start(self) -> None:
+    def begin_evaluation(self, split: str) -> None:
         self._check_tokenizers()
-        self._scores = PairScores(self.device, self.target_tokenizer, self.val_decode_pairs, EXAMPLES)
+        decoded, shown = (self.val_decode_pairs, EXAMPLES) if split == "val" else (None, 0)
+        self._scores = PairScores(self.device, self.target_tokenizer, decoded, shown)
 
-    def on_test_epoch_start(self) -> None:
-        self._check_tokenizers()
-        self._scores = PairScores(self.device, self.target_tokenizer, None, 0)
-
-    def validation_step(self, batch: EvaluationPairs | PairBatch, batch_idx: int) -> None:
-        self._evaluate(batch)
-
-    def test_step(self, batch: EvaluationPairs | PairBatch, batch_idx: int) -> None:
-        self._evaluate(batch)
-
-    def on_validation_epoch_end(self) -> None:
-        self._report("val")
-
-    def on_test_epoch_end(self) -> None:
-        self._report("test")
-
-    def _evaluate(self, batch: EvaluationPairs | PairBatch) -> None:
+    def evaluate(self, batch: EvaluationPairs | PairBatch) -> None:
         if not isinstance(batch, EvaluationPairs):
             batch = number_pairs(read_pairs(batch, self.vocab), self._scores.rows, self.trainer)
         src, tgt, src_mask, index, _ = batch
@@ -226,10 +211,8 @@ class Seq2Seq(TransformerModule):
             found = self.text_generator.decode(src[chosen], src_mask[chosen], starts=starts, max_new_tokens=limit)
             self._scores.compare(batch, chosen, found, self.source_tokenizer)
 
-    def _report(self, split: str) -> None:
-        for name, value in self._scores.compute(self.trainer).items():
-            # Equal in all processes already; Lightning wants `sync_dist` nevertheless.
-            self.log(f"{split}/{name}", value, prog_bar=name in ("loss", "exact_match", "bleu"), sync_dist=True)
+    def compute_metrics(self) -> dict[str, Tensor]:
+        return self._scores.compute(self.trainer)
 
     def predict_step(self, batch: Sequence[Source], batch_idx: int) -> list[dict[str, Any]]:
         return self.text_generator.complete_as_dicts(batch, self.sampling)
@@ -295,6 +278,5 @@ class Seq2Seq(TransformerModule):
     @property
     def text_generator(self) -> Translator:
         """Translator of texts."""
-        data = None if self._trainer is None else getattr(self._trainer, "datamodule", None)
-        most = getattr(data, "max_source_ids", None)
+        most = getattr(self.data_module, "max_source_ids", None)
         return Translator(self.network, self.source_tokenizer, self.target_tokenizer, self.vocab, most, self.decoding)

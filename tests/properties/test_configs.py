@@ -14,8 +14,8 @@ from tiny_run import TINY
 
 from lightning_xt.cli import main
 from lightning_xt.commands.errors.out_of_memory import explain_out_of_memory
+from lightning_xt.commands.generation.generate_options import parse
 from lightning_xt.commands.options.config_files import DEEPEST, MOST_VALUES, load_values
-from lightning_xt.commands.options.generate_options import parse
 from lightning_xt.system.messages import UserError, explain_error
 from lightning_xt.training.language_model import LanguageModel
 

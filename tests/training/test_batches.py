@@ -150,7 +150,7 @@ def test_a_language_model_is_given_something_else(batch, said):
     with pytest.raises(ValueError, match=said + rule):
         language_model()(batch)
     with pytest.raises(ValueError, match=said + rule):
-        language_model()._evaluate(batch)
+        language_model().evaluate(batch)
 
 
 @pytest.mark.parametrize("token", [11, -1])

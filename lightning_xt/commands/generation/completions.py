@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from lightning_xt.commands.generation.generate_options import GenerateOptions, parse
 from lightning_xt.commands.generation.interactive import converse
 from lightning_xt.commands.generation.rendering import choose_renderer, show, stream_pieces
 from lightning_xt.commands.models.loading import load
-from lightning_xt.commands.options.generate_options import GenerateOptions, parse
 from lightning_xt.data.prompt_files import Prompt, read_prompts
 from lightning_xt.inference.detokenizer import TextPiece
 from lightning_xt.inference.text_generator import TextGenerator

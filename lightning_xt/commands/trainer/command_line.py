@@ -21,15 +21,15 @@ from lightning_xt.checkpoints.runs import checkpoint_file
 from lightning_xt.commands.errors.out_of_memory import explain_out_of_memory
 from lightning_xt.commands.options.arguments import read_run_options
 from lightning_xt.commands.options.config_files import ConfigFiles
-from lightning_xt.commands.options.trainer_options import (
+from lightning_xt.commands.trainer.cluster import adopt_trainer, choose_environments
+from lightning_xt.commands.trainer.run_choice import Resolved, resolve
+from lightning_xt.commands.trainer.standard_parts import StandardParts
+from lightning_xt.commands.trainer.trainer_options import (
     TRAINER_DEFAULTS,
     check_beginning,
     check_options,
     set_intervals,
 )
-from lightning_xt.commands.trainer.cluster import adopt_trainer, choose_environments
-from lightning_xt.commands.trainer.run_choice import Resolved, resolve
-from lightning_xt.commands.trainer.standard_parts import StandardParts
 from lightning_xt.commands.trainer.weight_checks import explain_misfit, list_differences, load_weights
 from lightning_xt.data.base import DataModule
 from lightning_xt.inference.generation_options import GenerationOptions

@@ -1,7 +1,6 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -10,7 +9,7 @@ from lightning_xt.inference.generation_options import GenerationOptions
 from lightning_xt.system.files import replace_file
 from lightning_xt.training.callbacks.preemption import owes_validation
 from lightning_xt.training.callbacks.run_folder import find_run_folder
-from lightning_xt.training.module import TransformerModule
+from lightning_xt.training.text_module import TextModule
 
 
 class SampleText(Callback):
@@ -33,14 +32,14 @@ class SampleText(Callback):
             raise ValueError("sample_text.prompts: a prompt is empty; give at least one character, or no prompts: []")
         self.prompts, self.generation = prompts, generation
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def setup(self, trainer: Trainer, pl_module: TextModule, stage: str) -> None:  # type: ignore[override]
         """Limit the texts to the positions of the model.
 
         Raises:
             ValueError: a prompt has more tokens than that.
         """
         if stage == "fit" and self._is_enabled:
-            self.generation = _module(pl_module).limit_length(self.prompts, self.generation)
+            self.generation = pl_module.limit_length(self.prompts, self.generation)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         folder = find_run_folder(trainer)
@@ -48,14 +47,13 @@ class SampleText(Callback):
             # An owed validation samples again for the step that was saved.
             _drop_later_samples(folder / "samples.txt", trainer.global_step - owes_validation(trainer))
 
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: TextModule) -> None:  # type: ignore[override]
         if trainer.sanity_checking or trainer.state.fn != "fit" or not self._is_enabled:
             return
         # In all processes, because a sharded model runs on all together.
-        module = _module(pl_module)
-        module.phase, before = "sampling", module.phase
-        texts = module.draw_samples(self.prompts, self.generation)
-        module.phase = before
+        pl_module.phase, before = "sampling", pl_module.phase
+        texts = pl_module.draw_samples(self.prompts, self.generation)
+        pl_module.phase = before
         if not trainer.is_global_zero:
             return
         for logger in trainer.loggers:
@@ -69,11 +67,6 @@ class SampleText(Callback):
     @property
     def _is_enabled(self) -> bool:
         return self.prompts is None or len(self.prompts) > 0
-
-
-def _module(pl_module: LightningModule) -> TransformerModule:
-    # Lightning annotates any module.
-    return cast(TransformerModule, pl_module)
 
 
 def _drop_later_samples(file: Path, step: int) -> None:

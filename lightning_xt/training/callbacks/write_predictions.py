@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning_xt.data.files.json_lines import ENDINGS
 from lightning_xt.inference.generation_options import GenerationOptions
 from lightning_xt.system.files import replace_file
-from lightning_xt.training.module import TransformerModule
+from lightning_xt.training.text_module import TextModule
 
 
 class WritePredictions(BasePredictionWriter):
@@ -29,7 +29,7 @@ class WritePredictions(BasePredictionWriter):
         super().__init__(write_interval="batch")
         self.output, self.sampling = output, sampling
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def setup(self, trainer: Trainer, pl_module: TextModule, stage: str) -> None:  # type: ignore[override]
         if stage != "predict":
             return
         if not self.output.absolute().parent.is_dir():
@@ -45,7 +45,7 @@ class WritePredictions(BasePredictionWriter):
             read = getattr(data, option, None)
             if read is not None and Path(read).expanduser().resolve() == target:
                 raise ValueError(f"--output {self.output} is --data.{option} too; name another file")
-        pl_module.sampling = self.sampling  # type: ignore[assignment]
+        pl_module.sampling = self.sampling
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         with self._explain_errors():
@@ -64,14 +64,14 @@ class WritePredictions(BasePredictionWriter):
         with self._explain_errors(), self._part_file(trainer.global_rank).open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(result, ensure_ascii=False) + "\n" for result in prediction)
 
-    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_predict_end(self, trainer: Trainer, pl_module: TextModule) -> None:  # type: ignore[override]
         trainer.strategy.barrier("predictions")
         if not trainer.is_global_zero:
             return
         parts = [self._part_file(rank) for rank in range(trainer.world_size)]
         lines = [line for part in parts for line in part.read_text(encoding="utf-8").split("\n") if line]
         results = sorted((json.loads(line) for line in lines), key=lambda result: result["id"])
-        plain = cast(TransformerModule, pl_module).plain_lines and self.output.suffix.lower() not in ENDINGS
+        plain = pl_module.plain_lines and self.output.suffix.lower() not in ENDINGS
         with self._explain_errors(), replace_file(self.output.resolve()) as file:
             file.writelines((_format_line(result, plain) + "\n").encode("utf-8", "replace") for result in results)
         for result in results:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
-from lightning_xt.commands.generation.inference import Inference
+from lightning_xt.commands.models.inference import Inference
 from lightning_xt.commands.options.arguments import RUN, read_run_options
 from lightning_xt.commands.options.config_files import ConfigFiles
 from lightning_xt.inference.generation_options import GenerationOptions

@@ -9,7 +9,7 @@ from typing import Any
 from lightning.pytorch.cli import LightningArgumentParser
 
 from lightning_xt.checkpoints.runs import find_run
-from lightning_xt.commands.generation.inference import Inference
+from lightning_xt.commands.models.inference import Inference
 from lightning_xt.commands.trainer.standard_parts import StandardParts
 from lightning_xt.inference.generation_options import GenerationOptions
 from lightning_xt.system.messages import UserError

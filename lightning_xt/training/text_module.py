@@ -1,0 +1,105 @@
+"""Interface of the models for callbacks and commands: phases, evaluations and texts."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from lightning.pytorch import LightningModule
+
+from lightning_xt.inference.generation_options import GenerationOptions
+from lightning_xt.inference.text_generator import DecodingSetup, TextGenerator
+
+
+class TextModule(LightningModule, ABC):
+    """LightningModule that generates texts, evaluates a validation as it does a test, and knows its phase.
+
+    Lightning's own record of the phase is gone once an error has passed.
+    """
+
+    phase: str | None = None
+    """training, evaluation, sampling or prediction. None = nothing has begun."""
+    plain_lines: ClassVar[bool]
+    """True if a file holds each prediction as a line of text."""
+    shown_metrics: ClassVar[tuple[str, ...]]
+    """Metrics of an evaluation that the progress bar shows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sampling = GenerationOptions()
+        """Options of `predict`."""
+        self.decoding = DecodingSetup()
+        """Models that replace or help the network in generation."""
+
+    @property
+    def data_module(self) -> Any:
+        """Data module of the current Trainer; None if there is none."""
+        return None if self._trainer is None else getattr(self._trainer, "datamodule", None)
+
+    @property
+    @abstractmethod
+    def text_generator(self) -> TextGenerator:
+        """Generator of texts."""
+
+    @abstractmethod
+    def limit_length(self, prompts: Sequence[str] | None, sampling: GenerationOptions) -> GenerationOptions:
+        """Limit the length of samples to the positions of the network.
+
+        Raises:
+            ValueError: a prompt already has more tokens.
+        """
+
+    @abstractmethod
+    def draw_samples(self, prompts: Sequence[str] | None, sampling: GenerationOptions) -> list[str]:
+        """Draw the samples of a validation. All processes must call it.
+
+        Args:
+            prompts: texts to complete or translate. None = the model's default.
+            sampling: their options.
+        """
+
+    @abstractmethod
+    def begin_evaluation(self, split: str) -> None:
+        """Begin the metrics of `val` or `test`."""
+
+    @abstractmethod
+    def evaluate(self, batch: Any) -> None:
+        """Add a batch to the metrics."""
+
+    @abstractmethod
+    def compute_metrics(self) -> dict[str, Any]:
+        """Compute the metrics of all processes, equal in each."""
+
+    def on_train_batch_start(self, *args: Any) -> None:
+        self.phase = "training"
+
+    def on_validation_start(self) -> None:
+        self.phase = "evaluation"
+
+    def on_test_start(self) -> None:
+        self.phase = "evaluation"
+
+    def on_predict_start(self) -> None:
+        self.phase = "prediction"
+
+    def on_validation_epoch_start(self) -> None:
+        self.begin_evaluation("val")
+
+    def on_test_epoch_start(self) -> None:
+        self.begin_evaluation("test")
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.evaluate(batch)
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        self.evaluate(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_metrics("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._log_metrics("test")
+
+    def _log_metrics(self, split: str) -> None:
+        for name, value in self.compute_metrics().items():
+            # Lightning wants `sync_dist` although they are equal already.
+            self.log(f"{split}/{name}", value, prog_bar=name in self.shown_metrics, sync_dist=True)
