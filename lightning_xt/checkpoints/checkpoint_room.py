@@ -9,11 +9,7 @@ from torch import Tensor
 
 
 def count_bytes(content: Any) -> int:
-    """Count the bytes that a checkpoint's tensors take in a file. Tensors that share storage count once.
-
-    Args:
-        content: mappings, lists and values, of which only tensors count.
-    """
+    """Count the bytes that the tensors of nested mappings and lists take in a file. Shared storage counts once."""
     found: dict[int, int] = {}
     _collect(content, found)
     return sum(found.values())

@@ -20,9 +20,6 @@ It must not change tensors, which may lie in the file. No format has been releas
 def migrate(contents: dict[str, Any]) -> None:
     """Bring a checkpoint's contents to today's format, in place. Contents of other programs stay as they are.
 
-    Args:
-        contents: everything in a checkpoint file.
-
     Raises:
         ValueError: another version wrote the checkpoint, in a format that is not read here.
     """

@@ -1,6 +1,6 @@
 """Run folders, and the names by which a command finds a run.
 
-    runs/<name>/<n>/   config.yaml  metrics.csv  events.*  samples.txt  checkpoints/best.ckpt  checkpoints/last.ckpt
+    runs/<name>/<n>/   config.yaml  metrics.csv  events.*  samples.txt  checkpoints/{best,last,step-<s>}.ckpt
 
 `runs` is the root; n counts the runs of a name from 0.
 """
@@ -57,6 +57,23 @@ def is_valid_name(path: Path) -> bool:
 def checkpoint_file(folder: Path, kind: str) -> Path:
     """Return the path of a run's `best` or `last` checkpoint."""
     return folder / "checkpoints" / f"{kind}.ckpt"
+
+
+def explain_restart(folder: Path | None, without: str = "run the command again") -> str:
+    """Return the way out for a run that has stopped: to resume it, or another if it has no folder or saved nothing."""
+    saved = folder is not None and checkpoint_file(folder, "last").is_file()
+    return "resume with --ckpt_path last" if saved else without
+
+
+def step_checkpoint(checkpoints: Path, step: int) -> Path:
+    """Return the path for the checkpoint of an optimizer step, which a run keeps besides its best and its last."""
+    return checkpoints / f"step-{step}.ckpt"
+
+
+def step_checkpoints(checkpoints: Path) -> dict[int, Path]:
+    """List the existing checkpoints of single steps by step, in order."""
+    found = {path.stem.removeprefix("step-"): path for path in checkpoints.glob("step-*.ckpt")}
+    return {int(step): found[step] for step in sorted((each for each in found if each.isdecimal()), key=int)}
 
 
 def list_runs(runs: Path) -> Iterator[Path]:

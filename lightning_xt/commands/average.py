@@ -19,7 +19,7 @@ def add_options(parser: ArgumentParser) -> None:
 
 def run(args: Sequence[str]) -> int:
     """Run the command; see `cli.main`."""
-    options = Arguments("average", DESCRIPTION, add_options).read(args)
+    options = Arguments("average", DESCRIPTION, add_options).parse_args(args)
     from lightning_xt.commands.models.averaging import write_average
 
     return write_average(options.run, options.last, options.output)

@@ -7,6 +7,7 @@ from lightning_xt.commands.options.arguments import RUN, Arguments
 from lightning_xt.system.messages import UserError
 
 SUMMARY = "describe a checkpoint:  lightning-xt info RUN [--tree] [--json]"
+DESCRIPTION = "Print what a checkpoint holds, without building its model."
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -19,7 +20,7 @@ def add_options(parser: ArgumentParser) -> None:
 
 def run(args: Sequence[str]) -> int:
     """Run the command; see `cli.main`."""
-    options = Arguments("info", "Print what a checkpoint holds, without building its model.", add_options).read(args)
+    options = Arguments("info", DESCRIPTION, add_options).parse_args(args)
     if options.seq_len is not None and not options.tree:
         raise UserError(f"--seq_len {options.seq_len} is for the tree; add --tree")
     from lightning_xt.commands.models.checkpoint_facts import print_facts

@@ -1,23 +1,13 @@
 """test: measure a model on the test split."""
 
 from collections.abc import Sequence
-from typing import Any
+
+from lightning_xt.commands.trainer.run_trainer import add_options as add_options
+from lightning_xt.commands.trainer.run_trainer import run_trainer
 
 SUMMARY = "measure on the test split:  lightning-xt test -c runs/NAME/N/config.yaml --ckpt_path best"
 
 
-def add_options(parser: Any) -> None:
-    """Declare the options of the command."""
-    from lightning_xt.commands.trainer.trainer_options import add_trainer_options
-
-    add_trainer_options(parser)
-
-
 def run(args: Sequence[str]) -> int:
     """Run the command; see `cli.main`."""
-    from lightning_xt.commands.models.import_lightning import import_lightning
-
-    import_lightning()
-    from lightning_xt.commands.trainer.run_trainer import run_trainer
-
-    return run_trainer("test", args, add_options)
+    return run_trainer("test", args)

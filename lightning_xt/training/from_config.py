@@ -46,12 +46,7 @@ def build(module_class: type[ModuleT], config: dict[str, Any] | str | Path, voca
 
 
 def instantiate(module_class: type[ModuleT], options: dict[str, Any]) -> ModuleT:
-    """Build a module that remembers its options, as the command line does.
-
-    Args:
-        module_class: its class.
-        options: plain values for all of its parameters, as a checkpoint's `config` has them.
-    """
+    """Build a module that remembers its options, plain values for all of its parameters, as the command line does."""
     remembered = {"_class_path": _import_path(module_class), **options}
     instantiator = "lightning.pytorch.cli.instantiate_module"
     with guarded_imports(), _given_hyperparameters_context(remembered, instantiator), refuse_without_memory():

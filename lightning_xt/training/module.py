@@ -231,11 +231,7 @@ class TransformerModule(TextModule):
             self.hparams.update(checkpoint.get("hyper_parameters", {}))
 
     def restore_tokenizers(self, configs: dict[str, dict[str, Any]]) -> None:
-        """Build the tokenizers that the weights were trained with.
-
-        Args:
-            configs: of a checkpoint, by use.
-        """
+        """Build the tokenizers that the weights were trained with, from their configs by use."""
         self._trained_with = {use: build_tokenizer(config) for use, config in configs.items()}
 
     def find_tokenizer(self, use: str, own: str) -> Tokenizer | None:

@@ -11,11 +11,6 @@ from lightning_xt.system.files import replace_file
 def check_same(use: str, ours: Tokenizer, theirs: Tokenizer) -> None:
     """Refuse data whose ids mean something else than those that the weights were trained on.
 
-    Args:
-        use: source or target.
-        ours: tokenizer of the weights.
-        theirs: tokenizer of the data.
-
     Raises:
         ValueError: they differ.
     """

@@ -13,12 +13,7 @@ from lightning_xt.data.tokenizers.base import Tokenizer
 
 
 def run_metadata(module: LightningModule, tokenizers: dict[str, Tokenizer]) -> dict[str, Any]:
-    """Collect plain values: where a checkpoint comes from, and its tokenizers.
-
-    Args:
-        module: the module to save.
-        tokenizers: those of its training data, by use.
-    """
+    """Collect plain values: where a checkpoint comes from, and its tokenizers."""
     contents: dict[str, Any] = {
         "format": CHECKPOINT_FORMAT,
         "version": lightning_xt.__version__,

@@ -13,19 +13,12 @@ def nan_if_not_finite(loss: Tensor) -> Tensor:
 
     Gradients depend on the operations of a loss, not on its value. With NaN they carry the news to the other processes
     and into the sum of several batches.
-
-    Args:
-        loss: one number.
     """
     return loss * (loss.detach() * 0 + 1)
 
 
 def total_norm(parameters: Sequence[Tensor]) -> Tensor:
-    """Return the norm of all gradients together, the same in all processes.
-
-    Args:
-        parameters: their owners; those without a gradient are omitted.
-    """
+    """Return the norm of all gradients together, the same in all processes."""
     norm: Any = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
     # The norm of shards is a shard.
     whole: Tensor = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
@@ -37,10 +30,6 @@ def skip_step(optimizer: Optimizer, norm: Tensor) -> Tensor | bool:
 
     Optimizers with `found_inf` (the fused ones of torch among them) get a number on the device, so nothing waits for
     it. Other optimizers lose their gradients, which reads the norm from the device; so does a first step with momentum.
-
-    Args:
-        optimizer: about to step.
-        norm: of its gradients.
 
     Returns:
         True if the step is skipped: a number on the device, or a plain value if it had to be read.

@@ -75,8 +75,7 @@ class TextModule(LightningModule, ABC):
     def on_validation_start(self) -> None:
         self.phase = "evaluation"
 
-    def on_test_start(self) -> None:
-        self.phase = "evaluation"
+    on_test_start = on_validation_start
 
     def on_predict_start(self) -> None:
         self.phase = "prediction"
@@ -90,8 +89,7 @@ class TextModule(LightningModule, ABC):
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         self.evaluate(batch)
 
-    def test_step(self, batch: Any, batch_idx: int) -> None:
-        self.evaluate(batch)
+    test_step = validation_step
 
     def on_validation_epoch_end(self) -> None:
         self._log_metrics("val")

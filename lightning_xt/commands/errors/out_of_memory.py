@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lightning_xt.checkpoints.runs import checkpoint_file
+from lightning_xt.checkpoints.runs import explain_restart
 from lightning_xt.inference.text_generator import NO_MEMORY
 from lightning_xt.system.messages import walk_chain
 
@@ -44,9 +44,7 @@ def explain_out_of_memory(
         return None
     if phase == "prediction" and isinstance(error, ValueError):
         return None
-    again = "run the command again"
-    if folder is not None and checkpoint_file(folder, "last").is_file():
-        again = "resume with --ckpt_path last"
+    again = explain_restart(folder)
     if phase is None:
         return (
             "there is not enough memory to begin; choose a smaller model, such as by --model.decoder.dim or "

@@ -144,12 +144,7 @@ def _select(kind: type, options: Namespace) -> dict[str, Any]:
 
 
 def _explain(message: str, parser: ArgumentParser) -> str:
-    """Return a sentence that says what is wrong with the options.
-
-    Args:
-        message: of jsonargparse.
-        parser: the parser.
-    """
+    """Return a sentence that says what is wrong with the options, from a message of jsonargparse."""
     known = [name for action in parser._actions for name in action.option_strings if name.startswith("--")]
     match = re.match(r"unrecognized arguments: (--[^\s=]+)", message)
     # Where a letter is wrong, what is so much closer than all others is meant.

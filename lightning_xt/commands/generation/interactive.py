@@ -27,13 +27,7 @@ Ctrl-C stops a translation.
 
 
 def converse(text_generator: TextGenerator, sampling: GenerationOptions, paint: Callable[[TextPiece], str]) -> None:
-    """Read lines and complete or translate them until there are no more.
-
-    Args:
-        text_generator: completes or translates.
-        sampling: how.
-        paint: how an answer is shown.
-    """
+    """Read lines and complete or translate them until there are no more."""
     conversation = Conversation(text_generator, sampling) if isinstance(text_generator, TextCompleter) else None
     help_text = HELP_OF_PAIRS if conversation is None else HELP
     if sys.stdin.isatty():

@@ -29,11 +29,6 @@ def stream_pieces(
 ) -> Generator[TextPiece, None, None]:
     """Yield the pieces of a completion as they become certain; report on standard error what of the prompt is not read.
 
-    Args:
-        text_generator: completes or translates.
-        text: the prompt.
-        sampling: options of generation.
-
     Raises:
         ValueError: the prompt is invalid.
     """

@@ -8,8 +8,7 @@ from torch import Tensor
 
 from lightning_xt.checkpoints.checkpoint import Checkpoint
 from lightning_xt.checkpoints.migrations import METADATA_KEY
-from lightning_xt.checkpoints.runs import find_checkpoint
-from lightning_xt.checkpoints.step_checkpoints import step_checkpoints
+from lightning_xt.checkpoints.runs import find_checkpoint, step_checkpoints
 from lightning_xt.system.files import replace_file
 from lightning_xt.system.messages import UserError, find_system_reason
 

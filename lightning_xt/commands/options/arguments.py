@@ -12,7 +12,7 @@ RUN = "runs/NAME/N, runs/NAME (its newest run) or a .ckpt file"
 
 
 class Arguments(argparse.ArgumentParser):
-    """Parser of the options of one command that raises mistakes as a sentence, and knows no abbreviations.
+    """Parser of the options of one command that raises mistakes as a `UserError`, and knows no abbreviations.
 
     Args:
         command: its name.
@@ -32,18 +32,6 @@ class Arguments(argparse.ArgumentParser):
         super().__init__(prog=f"lightning-xt {command}", description=description, add_help=add_help)
         self.command = command
         add_options(self)
-
-    def read(self, args: Sequence[str]) -> argparse.Namespace:
-        """Parse the options.
-
-        Raises:
-            UserError: one is unknown or invalid, or a required one is missing.
-        """
-        return self.parse_args(list(args))
-
-    def read_known(self, args: Sequence[str]) -> argparse.Namespace:
-        """Parse the options that are declared; leave the others to another parser."""
-        return self.parse_known_args(list(args))[0]
 
     def _get_option_tuples(self, option_string: str) -> list[Any]:
         """Return the options that an unknown one may abbreviate: none."""
@@ -68,12 +56,8 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
 def read_run_options(command: str, args: Sequence[str]) -> argparse.Namespace:
     """Read which config files and which run a command works on, before the config is known that all else depends on.
 
-    Args:
-        command: its name.
-        args: its options.
-
     Raises:
         UserError: one of them has no value.
     """
-    parser = Arguments(command, "", add_run_options, add_help=False)
-    return parser.read_known(args)
+    # Other options are left to another parser.
+    return Arguments(command, "", add_run_options, add_help=False).parse_known_args(args)[0]

@@ -35,13 +35,7 @@ class ConfigLoader(get_yaml_default_loader()):  # type: ignore[misc]
         return node
 
     def _count(self, node: yaml.Node, counts: dict[yaml.Node, int], inside: tuple[yaml.Node, ...]) -> int:
-        """Return the number of values of a node, those of its anchors as often as they are named.
-
-        Args:
-            node: a value.
-            counts: those of other nodes.
-            inside: the nodes that the node is in.
-        """
+        """Return the number of values of a node, those of its anchors as often as they are named."""
         line = node.start_mark.line + 1
         if node in inside:
             raise UserError(f"{self.place}: the anchor in line {line} holds itself; write it out")
@@ -86,11 +80,7 @@ class ConfigLoader(get_yaml_default_loader()):  # type: ignore[misc]
 
 
 def load_values(text: str, place: str) -> Any:
-    """Parse a YAML text.
-
-    Args:
-        text: the YAML.
-        place: the name of the text in messages.
+    """Parse a YAML text; messages name it by its place.
 
     Raises:
         UserError: it holds too much, too deep or itself, a key twice, or the character NUL.

@@ -16,10 +16,6 @@ def choose_environments(strategy: Any, plugins: Sequence[Any]) -> list[ClusterEn
 
     Those save another checkpoint from within the handler, requeue the job, and train on.
 
-    Args:
-        strategy: of the Trainer; an object may bring an environment.
-        plugins: of the Trainer; so may these.
-
     Raises:
         UserError: the job's options do not say how many processes a node has.
     """

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from lightning_xt.commands.trainer.run_choice import Resolved, resolve
 from lightning_xt.commands.trainer.standard_parts import StandardParts
 from lightning_xt.commands.trainer.trainer_options import (
     TRAINER_DEFAULTS,
+    add_trainer_options,
     check_beginning,
     check_options,
     set_intervals,
@@ -39,12 +40,12 @@ from lightning_xt.system.garbage import pause_garbage_collection
 from lightning_xt.system.messages import OwnError, UserError, find_own_sentence
 from lightning_xt.training.atomic_checkpoint_io import hand_on
 from lightning_xt.training.callbacks.preemption import take_over_signals
-from lightning_xt.training.callbacks.run_folder import RunFolder
+from lightning_xt.training.callbacks.run_folder import find_run_folder
 from lightning_xt.training.config_parser import ConfigParser
 from lightning_xt.training.null_options import refuse_null_options
 from lightning_xt.training.parse_errors import check_text, explain_parse_error
+from lightning_xt.training.strategies.fsdp2 import check_strategy
 from lightning_xt.training.strategies.process_watchdog import exit_together, watch
-from lightning_xt.training.strategies.strategy_choice import check_strategy
 
 ENV_PREFIX = "LXT"
 
@@ -60,15 +61,12 @@ class CommandLine(LightningCLI):
     Args:
         command: name of the command.
         args: its options.
-        add_options: declares the options besides the Trainer's, the model's and the data's.
     """
 
     resolved: Resolved
 
-    def __init__(
-        self, command: str, args: Sequence[str], add_options: Callable[[LightningArgumentParser], None]
-    ) -> None:
-        self._command, self._add_options = command, add_options
+    def __init__(self, command: str, args: Sequence[str]) -> None:
+        self._command = command
         check_text(args)
         self._given = read_run_options(command, args)
         self._configs = ConfigFiles(self._given.config, args)
@@ -94,7 +92,7 @@ class CommandLine(LightningCLI):
         return {self._command: LightningCLI.subcommands()[self._command]}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        self._add_options(parser)
+        add_trainer_options(parser)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         # Lightning warns of arguments given besides those of the process; here it is what `main` is for.
@@ -262,10 +260,7 @@ class CommandLine(LightningCLI):
 
     @property
     def _folder(self) -> Path | None:
-        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, RunFolder):
-                return callback.folder
-        return self.resolved.folder if self.subcommand != "fit" else None
+        return find_run_folder(self.trainer) if self.subcommand == "fit" else self.resolved.folder
 
     def _metrics(self, split: str) -> dict[str, float]:
         return {name: float(v) for name, v in self.trainer.callback_metrics.items() if name.startswith(split)}

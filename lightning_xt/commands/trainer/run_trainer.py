@@ -1,25 +1,29 @@
-"""Run of fit, validate, test or predict."""
+"""Commands that run a Trainer: fit, validate, test and predict. Imports nothing that takes time before one runs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
-from lightning.pytorch.cli import LightningArgumentParser
-
-from lightning_xt.commands.trainer.cluster import close_process_group
-from lightning_xt.commands.trainer.command_line import CommandLine
-from lightning_xt.commands.trainer.run_choice import add_config_of_run
 from lightning_xt.system.stopping import Stopped
 
 
-def run_trainer(command: str, args: Sequence[str], add_options: Callable[[LightningArgumentParser], None]) -> int:
-    """Run fit, validate, test or predict; see `cli.main`.
+def add_options(parser: Any) -> None:
+    """Declare the options of these commands."""
+    from lightning_xt.commands.trainer.trainer_options import add_trainer_options
 
-    Args:
-        command: its name.
-        args: its options.
-        add_options: declares those besides the Trainer's, the model's and the data's.
-    """
+    add_trainer_options(parser)
+
+
+def run_trainer(command: str, args: Sequence[str]) -> int:
+    """Run one of these commands; see `cli.main`."""
+    from lightning_xt.commands.models.import_lightning import import_lightning
+
+    import_lightning()
+    from lightning_xt.commands.trainer.cluster import close_process_group
+    from lightning_xt.commands.trainer.command_line import CommandLine
+    from lightning_xt.commands.trainer.run_choice import add_config_of_run
+
     try:
-        CommandLine(command, add_config_of_run(command, args), add_options)
+        CommandLine(command, add_config_of_run(command, args))
     except Stopped as stop:
         if stop.together:
             close_process_group()

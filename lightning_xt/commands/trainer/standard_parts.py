@@ -67,14 +67,7 @@ class StandardParts:
     checkpoint_io: Callable[[], CheckpointIO] | None = AtomicCheckpointIO
 
     def callbacks(self, command: str, options: Any, resolved: Resolved, save_config: SaveConfig) -> list[Callback]:
-        """Build the callbacks of a command.
-
-        Args:
-            command: its name.
-            options: its options.
-            resolved: the run it works on.
-            save_config: writes the config to a file.
-        """
+        """Build the callbacks of a command for the run it works on."""
         trainer, keep = options.trainer, options.keep_checkpoints
         folder, last, space = self.run_folder, self.last_checkpoint, self.disk_space_check
         found: list[Callback | None] = []

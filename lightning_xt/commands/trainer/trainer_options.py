@@ -66,10 +66,6 @@ def add_trainer_options(parser: LightningArgumentParser) -> None:
 def set_intervals(options: Any, configs: Mapping[Path, dict[str, Any]]) -> None:
     """Translate --validate_every into batches, which the Trainer of a `fit` counts.
 
-    Args:
-        options: of the command.
-        configs: the contents of the config files.
-
     Raises:
         UserError: the Trainer was given intervals or epochs, which would do nothing here.
     """

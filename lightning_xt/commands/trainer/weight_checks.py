@@ -50,12 +50,7 @@ def explain_misfit(checkpoint: Checkpoint, model: LightningModule) -> str:
 
 
 def list_differences(checkpoint: Checkpoint, model: dict[str, Any]) -> list[str]:
-    """Return a line for each option of the network that differs from the checkpoint; the command's value holds.
-
-    Args:
-        checkpoint: of another command.
-        model: this command's `model` section.
-    """
+    """Return a line for each option of the network whose value in this `model` section, which holds, is another."""
     saved = checkpoint.config
     options = model.get("init_args", {})
     there = {name: value for part in OF_NETWORK for name, value in _list_leaves(saved.get(part), f"model.{part}")}

@@ -8,7 +8,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lightning_xt.checkpoints.checkpoint_room import format_bytes, free_bytes
-from lightning_xt.checkpoints.step_checkpoints import step_checkpoints
+from lightning_xt.checkpoints.runs import step_checkpoints
 from lightning_xt.training.callbacks.run_folder import find_run_folder
 
 MOMENTS = 2

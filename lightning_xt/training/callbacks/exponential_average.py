@@ -61,9 +61,7 @@ class ExponentialAverage(WeightAveraging):
             super().setup(trainer, pl_module, stage)
         self._raw, self._latest_update_step = None, 0
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
         step = trainer.global_step
         # A step may take several batches.
         if self._average_model is None or step <= max(self._latest_update_step, self.start_step):

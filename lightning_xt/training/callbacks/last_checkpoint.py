@@ -4,7 +4,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from lightning_xt.checkpoints.step_checkpoints import step_checkpoint, step_checkpoints
+from lightning_xt.checkpoints.runs import step_checkpoint, step_checkpoints
 from lightning_xt.training.step_boundaries import at_step_boundary, is_validation_due, log_step
 
 
@@ -25,9 +25,7 @@ class LastCheckpoint(ModelCheckpoint):
         self._every, self._keep = every, keep
         self._due = False
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
         # In the middle of a step, a run that has just resumed would save half an accumulated gradient.
         if not at_step_boundary(trainer):
             return
@@ -35,7 +33,7 @@ class LastCheckpoint(ModelCheckpoint):
         if not is_validation_due(trainer):
             if due and self._last_global_step_saved != trainer.global_step:
                 log_step(trainer)
-            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+            super().on_train_batch_end(trainer, pl_module, *args, **kwargs)
         elif due:
             self._due = True
 

@@ -2,12 +2,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 import lightning_xt
-from lightning_xt.checkpoints.runs import checkpoint_file
+from lightning_xt.checkpoints.runs import explain_restart
 from lightning_xt.data.base import DataModule
 from lightning_xt.system.files import replace_file
 from lightning_xt.training.callbacks.exact_resume import ExactResume
@@ -48,9 +47,7 @@ class NonFinite(Callback):
         seen = data.samples_seen if isinstance(data, DataModule) else 0
         self._first = (trainer.fit_loop.epoch_loop.total_batch_idx + 1, seen)
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
         step = trainer.global_step
         # A step may take several batches.
         if step == self._step:
@@ -74,18 +71,11 @@ class NonFinite(Callback):
         self._skipped, self._in_a_row = state_dict["skipped"], state_dict["in_a_row"]
 
     def _count(self, faulty: Tensor | bool, step: int) -> None:
-        if isinstance(faulty, bool):
-            self._skipped += faulty
-            self._in_a_row = (self._in_a_row + 1) * faulty
-            if self.limit is not None and not self._reached and self._in_a_row >= self.limit:
-                self._reached = step
-            return
         self._skipped = self._skipped + faulty
         self._in_a_row = (self._in_a_row + 1) * faulty
         if self.limit is not None:
-            now = (self._in_a_row >= self.limit) * step
-            before = self._reached
-            self._reached = torch.where(before > 0, before, now) if isinstance(before, Tensor) else now
+            # The first stays: it is 0 until it is reached.
+            self._reached = self._reached + (self._reached == 0) * (self._in_a_row >= self.limit) * step
 
     def _look(self, trainer: Trainer) -> int:
         """Return the number of skipped steps.
@@ -99,8 +89,7 @@ class NonFinite(Callback):
             steps = range(reached - self.limit + 1, reached + 1)
             file = self._write(trainer, steps)
             where = "" if file is None else f"; {file} lists their batches"
-            saved = file is not None and checkpoint_file(file.parent, "last").is_file()
-            again = "resume with --ckpt_path last" if saved else "begin again"
+            again = explain_restart(find_run_folder(trainer), without="begin again")
             raise ValueError(
                 f"the loss or its gradient was not finite in {self.limit} optimizer steps in a row, {steps[0]} to "
                 f"{steps[-1]}, the limit of --non_finite.limit{where}; lower the learning rate or set "

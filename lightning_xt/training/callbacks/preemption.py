@@ -8,7 +8,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
 from lightning.pytorch.trainer.states import TrainerFn
 
-from lightning_xt.checkpoints.runs import checkpoint_file
+from lightning_xt.checkpoints.runs import checkpoint_file, explain_restart
 from lightning_xt.system.stopping import PREEMPTED, TERMINATED, Stopped, StopSignals, find_installed_signals
 from lightning_xt.training.callbacks.last_checkpoint import LastCheckpoint
 from lightning_xt.training.callbacks.run_folder import find_run_folder
@@ -177,9 +177,8 @@ class Preemption(Checkpoint):
         folder = find_run_folder(trainer)
         # A run that has saved nothing has removed its config too.
         saved = folder is not None and checkpoint_file(folder, "last").is_file()
-        way = (
-            f"resume with --ckpt_path last -c {folder / 'config.yaml'}" if folder and saved else "run the command again"
-        )
+        config = f" -c {folder / 'config.yaml'}" if folder and saved else ""
+        way = f"{explain_restart(folder)}{config}"
         sentence = f"stopped by {name or 'a signal to another process'} {when}; {way}"
         return Stopped(0 if launched else PREEMPTED, sentence, together=trainer.world_size > 1)
 

@@ -75,11 +75,10 @@ class RunFolder(Callback):
     def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
         self._begun = True
 
+    on_test_batch_end = on_train_batch_end
+
     def on_validation_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         self._begun = self._begun or not trainer.sanity_checking
-
-    def on_test_batch_end(self, *args: Any, **kwargs: Any) -> None:
-        self._begun = True
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._release()

@@ -26,16 +26,15 @@ class LikelihoodSums:
         self.sums += torch.stack((loss.total.to(self.sums.dtype), loss.count.to(self.sums.dtype)))
 
 
-def compute_likelihood_metrics(sums: Tensor, tokens_per_byte: float = 1.0) -> dict[str, Tensor]:
+def compute_likelihood_metrics(sums: Tensor) -> dict[str, Tensor]:
     """Compute the metrics from the sums of all processes.
 
     Args:
         sums: nats and tokens.
-        tokens_per_byte: tokens for each byte of text; 1 for models of bytes.
 
     Returns:
-        loss (nats per token), bits_per_byte, perplexity (per token); float32.
+        loss (nats per token), bits_per_byte, perplexity (per token); float32. Tokens are bytes.
     """
     loss = sums[0] / sums[1].clamp(min=1)
-    metrics = {"loss": loss, "bits_per_byte": loss / math.log(2) * tokens_per_byte, "perplexity": loss.exp()}
+    metrics = {"loss": loss, "bits_per_byte": loss / math.log(2), "perplexity": loss.exp()}
     return {name: value.float() for name, value in metrics.items()}

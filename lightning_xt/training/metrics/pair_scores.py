@@ -67,14 +67,7 @@ class PairScores:
     def compare(
         self, batch: EvaluationPairs, rows: Sequence[int], found: Int[Tensor, "r n"], source_tokenizer: Tokenizer
     ) -> None:
-        """Compare predictions with the targets of some rows of a batch.
-
-        Args:
-            batch: the batch.
-            rows: the rows.
-            found: predicted ids of each.
-            source_tokenizer: decodes sources for the shown pairs.
-        """
+        """Compare the predicted ids of some rows of a batch with their targets."""
         end, pad = self.tokenizer.end, self.tokenizer.pad
         for row, ids in zip(rows, found.tolist(), strict=True):
             target = cut_at_end(_strip_padding(batch.tgt[row, 1:].tolist(), pad), end)

@@ -15,11 +15,6 @@ EXTRA = {"params", "param_names", "role", "parts", "initial_lr"}
 def build_optimizer(factory: OptimizerFactory, groups: list[dict[str, Any]], name: str) -> Optimizer:
     """Build an optimizer that refuses the state of another one.
 
-    Args:
-        factory: its recipe.
-        groups: those of `parameter_groups`.
-        name: of the optimizer, for messages.
-
     Raises:
         ValueError: it cannot be built, or takes only some of the parameters; the message names them.
     """

@@ -4,7 +4,13 @@ from typing import Any
 
 from lightning.fabric.plugins.collectives.torch_collective import default_pg_timeout
 from lightning.pytorch.core.optimizer import LightningOptimizer
-from lightning.pytorch.strategies import ModelParallelStrategy, StrategyRegistry
+from lightning.pytorch.strategies import (
+    DeepSpeedStrategy,
+    FSDPStrategy,
+    ModelParallelStrategy,
+    Strategy,
+    StrategyRegistry,
+)
 from torch.optim import Optimizer
 
 from lightning_xt.training.compilation import WITH_GRAPHS
@@ -109,22 +115,27 @@ class FSDP2(ModelParallelStrategy):
     def on_validation_end(self) -> None:
         reshard(self._module)
 
-    def on_test_start(self) -> None:
-        gather(self._module)
-
-    def on_test_end(self) -> None:
-        reshard(self._module)
-
-    def on_predict_start(self) -> None:
-        gather(self._module)
-
-    def on_predict_end(self) -> None:
-        reshard(self._module)
+    on_test_start = on_predict_start = on_validation_start
+    on_test_end = on_predict_end = on_validation_end
 
     @property
     def _module(self) -> Any:
         # None only before these hooks are called.
         return self.lightning_module
+
+
+def check_strategy(strategy: Strategy) -> None:
+    """Refuse a strategy of Lightning whose shards checkpoints, decoding and optimizers here cannot use.
+
+    Raises:
+        ValueError: the strategy is such a one.
+    """
+    theirs = isinstance(strategy, (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy))
+    if theirs and not isinstance(strategy, FSDP2):
+        raise ValueError(
+            f"--trainer.strategy is {type(strategy).__name__}, whose shards neither checkpoints nor decoding can "
+            "use here; use --trainer.strategy FSDP2, or ddp"
+        )
 
 
 def _load_shards(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
-from lightning_xt.checkpoints.runs import checkpoint_file
+from lightning_xt.checkpoints.runs import explain_restart
 from lightning_xt.system.messages import walk_chain
 from lightning_xt.system.stopping import PREEMPTED
 from lightning_xt.training.callbacks.run_folder import find_run_folder
@@ -35,12 +35,9 @@ LOST_PEER = re.compile(
 
 
 def watch(trainer: Trainer) -> None:
-    """Stop this process when its launcher dies, or a process that it launches.
+    """Stop this process when its launcher dies, or a process that it will launch.
 
     Other launchers, such as torchrun, do so themselves.
-
-    Args:
-        trainer: before it launches processes.
     """
     launcher = Launcher.replace_in(trainer.strategy)
     if launcher is not None:
@@ -51,11 +48,7 @@ def watch(trainer: Trainer) -> None:
 
 @contextmanager
 def exit_together(trainer: Trainer) -> Iterator[None]:
-    """Stop this process, with a sentence, when another one does not answer any more.
-
-    Args:
-        trainer: runs inside the block.
-    """
+    """Stop this process, with a sentence, when another one does not answer any more."""
     try:
         yield
     except RuntimeError as error:
@@ -134,9 +127,7 @@ def _end(trainer: Trainer, why: str, speaks: bool, code: int = EXIT_CODE) -> NoR
     """Exit at once, because an orderly exit would wait for a dead process."""
     if speaks:
         folder = find_run_folder(trainer) if trainer.state.fn == TrainerFn.FITTING else None
-        saved = folder is not None and checkpoint_file(folder, "last").is_file()
-        way_out = "resume with --ckpt_path last" if saved else "run the command again"
-        print(f"lightning-xt: stopped, because {why}; {way_out}", file=sys.stderr)
+        print(f"lightning-xt: stopped, because {why}; {explain_restart(folder)}", file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

@@ -31,10 +31,6 @@ def shard(network: nn.Module, mesh: DeviceMesh) -> None:
     Each sublayer is gathered while it runs. Embedding tables and the head are gathered with the network, so that tied
     weights stay tied. A second call changes nothing.
 
-    Args:
-        network: the network to train.
-        mesh: the processes.
-
     Raises:
         ValueError: a parameter cannot be sharded.
     """
@@ -63,11 +59,7 @@ def shard(network: nn.Module, mesh: DeviceMesh) -> None:
 
 
 def gather(module: nn.Module) -> None:
-    """Gather all weights in each process until `reshard`, so that forwards wait for nobody.
-
-    Args:
-        module: holds the network.
-    """
+    """Gather all weights of a module in each process until `reshard`, so that forwards wait for nobody."""
     # Tensors made in inference mode could not be trained later.
     with torch.inference_mode(False), torch.no_grad():
         for each in _sharded_modules(module):
@@ -78,11 +70,7 @@ def gather(module: nn.Module) -> None:
 
 
 def reshard(module: nn.Module) -> None:
-    """Leave each process its shard again. Without an earlier `gather` it changes nothing.
-
-    Args:
-        module: holds the network.
-    """
+    """Leave each process its shard of a module again. Without an earlier `gather` it changes nothing."""
     with torch.inference_mode(False), torch.no_grad():
         for each in _sharded_modules(module):
             each.set_reshard_after_forward(isinstance(each, Sublayer), recurse=False)
@@ -122,12 +110,7 @@ def local_shard(value: Tensor, like: Tensor) -> Tensor:
 
 
 def full_tensor_like(like: Tensor, shard: Tensor) -> Tensor:
-    """Gather a full tensor from the shards of all processes. All processes must call it.
-
-    Args:
-        like: sharded in the same way.
-        shard: this process's shard.
-    """
+    """Gather a full tensor, sharded as `like` is, from the shards of all processes. All processes must call it."""
     if not is_sharded(like):
         return shard
     from torch.distributed.tensor import DTensor

@@ -1,5 +1,6 @@
 import math
 
+from lightning_xt.system.option_checks import check_option
 from lightning_xt.training.optim.schedules.base import Schedule, resolve_warmup
 
 
@@ -16,8 +17,7 @@ class WarmupCosine(Schedule):
     """
 
     def __init__(self, total_steps: int, *, warmup_steps: int | None = None, min_fraction: float = 0.1) -> None:
-        if not 0 <= min_fraction <= 1:
-            raise ValueError(f"schedule: WarmupCosine has min_fraction {min_fraction}, which must be from 0 to 1")
+        check_option("schedule: WarmupCosine", "min_fraction", min_fraction, least=0, most=1)
         self.total_steps, self.min_fraction = total_steps, min_fraction
         self.warmup_steps = resolve_warmup(self, warmup_steps, total_steps)
 

@@ -1,5 +1,6 @@
 import math
 
+from lightning_xt.system.option_checks import check_option
 from lightning_xt.training.optim.schedules.base import Schedule, resolve_steps, resolve_warmup
 
 
@@ -26,8 +27,7 @@ class WarmupStableDecay(Schedule):
         decay: int | float = 0.4,
         min_fraction: float = 0.1,
     ) -> None:
-        if not 0 <= min_fraction <= 1:
-            raise ValueError(f"schedule: WarmupStableDecay has min_fraction {min_fraction}, which must be from 0 to 1")
+        check_option("schedule: WarmupStableDecay", "min_fraction", min_fraction, least=0, most=1)
         self.min_fraction = min_fraction
         self.warmup_steps = resolve_warmup(self, warmup_steps, total_steps)
         self.decay_steps = resolve_steps(self, "decay", decay, total_steps)
