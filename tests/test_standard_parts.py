@@ -9,6 +9,7 @@ import yaml
 
 from lightning_xt.cli import main
 from lightning_xt.commands.trainer.command_line import CommandLine
+from lightning_xt.commands.trainer.trainer_options import CALLBACKS
 
 
 @pytest.fixture
@@ -35,8 +36,7 @@ def list_parts(trainer, model):
 def test_the_config_shows_all_that_runs(prepare):
     trainer, model, config = prepare()
     shown = set(re.findall(r"\w+(?=\n|$)", yaml.safe_dump(config["standard"])))
-    # These have options without a class.
-    shown |= {name.title().replace("_", "") for name in ("sample_text", "non_finite", "inference") if name in config}
+    shown |= {config[name]["class_path"].rpartition(".")[2] for name in CALLBACKS}
     running = list_parts(trainer, model)
     assert running <= shown
     assert {"ExactResume", "RestoreTrainedWeights", "BestCheckpoint", "AtomicCheckpointIO", "NonFinite"} <= running
@@ -46,10 +46,15 @@ def test_each_is_switched_off_by_null(prepare):
     trainer, model, config = prepare()
     names = [name for name in config["standard"] if name not in ("tensor_board", "metrics_file")]
     before = list_parts(trainer, model)
-    trainer, model, config = prepare(*(f"--standard.{name}=null" for name in names))
+    off = [*(f"--standard.{name}" for name in names), *(f"--{name}" for name in CALLBACKS)]
+    trainer, model, config = prepare(*(f"{option}=null" for option in off))
     assert config["standard"] | dict.fromkeys(names) == config["standard"]
-    assert list_parts(trainer, model) == {"SampleText", "NonFinite", "Inference", "TorchCheckpointIO"}
+    assert config | dict.fromkeys(CALLBACKS) == config
+    assert list_parts(trainer, model) == {"TorchCheckpointIO"}
     assert len(before) > 12
+    Path("off.yaml").write_text("sample_text: null\nnon_finite: null\n")
+    trainer, model, config = prepare("-c", "off.yaml")
+    assert list_parts(trainer, model) == before - {"SampleText", "NonFinite"}
 
 
 def test_a_run_without_loggers_and_speed(fresh):

@@ -56,8 +56,8 @@ class TransformerModule(TextModule):
         self.optimizer_factory, self.schedule_factory = optimizer, schedule
         check_compile_options(compile)
         self.compile_options = compile
-        self.adds_callbacks = True
-        """True to add the callbacks without which a run neither resumes exactly nor stops at NaN."""
+        self.own_callbacks: tuple[type[Callback], ...] = (ExactResume, RestoreTrainedWeights, NonFinite)
+        """Callbacks without which a run neither resumes exactly nor stops at NaN, for a Trainer without them."""
         self.skipped_step: Tensor | bool = False
         """True if the last optimizer step was skipped because its gradients were not finite."""
         self.faulty_step: Tensor | bool = False
@@ -136,11 +136,8 @@ class TransformerModule(TextModule):
         return copied
 
     def configure_callbacks(self) -> list[Callback]:
-        if not self.adds_callbacks:
-            return []
         given: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
-        guard = [] if any(isinstance(each, NonFinite) for each in given) else [NonFinite()]
-        return [ExactResume(), RestoreTrainedWeights(), *guard]
+        return [kind() for kind in self.own_callbacks if not any(isinstance(each, kind) for each in given)]
 
     def configure_optimizers(self) -> Any:
         optimizer = self._build_optimizer()

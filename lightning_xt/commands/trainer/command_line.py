@@ -25,6 +25,7 @@ from lightning_xt.commands.trainer.cluster import adopt_trainer, choose_environm
 from lightning_xt.commands.trainer.run_choice import Resolved, resolve
 from lightning_xt.commands.trainer.standard_parts import StandardParts
 from lightning_xt.commands.trainer.trainer_options import (
+    CALLBACKS,
     TRAINER_DEFAULTS,
     add_trainer_options,
     check_beginning,
@@ -81,7 +82,7 @@ class CommandLine(LightningCLI):
             auto_configure_optimizers=False,
             save_config_callback=None,
             seed_everything_default=0,
-            trainer_defaults=TRAINER_DEFAULTS,
+            trainer_defaults=dict(TRAINER_DEFAULTS),
             parser_class=ConfigParser,
             parser_kwargs={**parser, self._command: dict(parser)},
             args=[command, *args],
@@ -159,8 +160,9 @@ class CommandLine(LightningCLI):
         bar = None if any(isinstance(each, ProgressBar) for each in given) else standard.progress_bar
         if config["enable_progress_bar"] is not False and bar is not None:
             callbacks.append(bar())
-        kwargs["callbacks"] = [*given, *callbacks, *standard.model_callbacks()]
-        self.model.adds_callbacks = False
+        named = [each for name in CALLBACKS if (each := self._get(self.config_init, name)) is not None]
+        kwargs["callbacks"] = [*given, *callbacks, *standard.model_callbacks(), *named]
+        self.model.own_callbacks = ()
         plugins = config["plugins"] or []
         plugins = plugins if isinstance(plugins, list) else [plugins]
         kwargs["plugins"] = [*plugins, *choose_environments(config["strategy"], plugins)]

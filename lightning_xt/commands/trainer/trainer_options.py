@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from lightning.pytorch.cli import LightningArgumentParser
@@ -16,15 +17,19 @@ from lightning_xt.system.messages import UserError
 from lightning_xt.training.callbacks.non_finite import NonFinite
 from lightning_xt.training.callbacks.sample_text import SampleText
 
-TRAINER_DEFAULTS: dict[str, Any] = {
-    "max_epochs": -1,
-    "default_root_dir": "runs",
-    "log_every_n_steps": 20,
-    # The data splits itself over processes, and a resume must find the samples that follow.
-    "use_distributed_sampler": False,
-    "num_sanity_val_steps": 0,
-    "enable_model_summary": False,
-}
+TRAINER_DEFAULTS = MappingProxyType(
+    {
+        "max_epochs": -1,
+        "default_root_dir": "runs",
+        "log_every_n_steps": 20,
+        # The data splits itself over processes, and a resume must find the samples that follow.
+        "use_distributed_sampler": False,
+        "num_sanity_val_steps": 0,
+        "enable_model_summary": False,
+    }
+)
+CALLBACKS = MappingProxyType({"sample_text": SampleText, "non_finite": NonFinite, "inference": Inference})
+"""Callbacks whose options stand at the top of a config."""
 
 
 def add_trainer_options(parser: LightningArgumentParser) -> None:
@@ -56,9 +61,9 @@ def add_trainer_options(parser: LightningArgumentParser) -> None:
     parser.add_argument("--output", type=str | None, default=None, help="The file that predict writes.")
     parser.add_class_arguments(GenerationOptions, "sampling")
     parser.add_class_arguments(StandardParts, "standard")
-    parser.add_lightning_class_args(SampleText, "sample_text")
-    parser.add_lightning_class_args(NonFinite, "non_finite")
-    parser.add_lightning_class_args(Inference, "inference")
+    for name, kind in CALLBACKS.items():
+        default, text = {"class_path": kind.__name__}, "Callback of all commands. null = none."
+        parser.add_argument(f"--{name}", type=kind | None, default=default, help=text)
     parser.link_arguments("data.vocab", "model.init_args.vocab", apply_on="instantiate")
     parser.set_defaults({"model": {"class_path": "lightning_xt.training.language_model.LanguageModel"}})
 
