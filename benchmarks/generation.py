@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lightning_xt import Decoder, generate
+from lightning_xt.generation.engine import make_requests as prompt_requests
 from lightning_xt.generation.engine import run_requests, stream
 from lightning_xt.generation.methods.beam_search import BeamSearch
 from lightning_xt.generation.methods.prompt_lookup import PromptLookup
@@ -109,7 +110,8 @@ def flatness(legs: Legs) -> dict[str, Any]:
     model, few = legs.ours(), min(100, legs.options.new // 2)
     for repeat in range(legs.options.repeats):
         times = [time.perf_counter()]
-        for token in stream(model, legs.prompt(1, PROMPT), legs.options.new + 1, temperature=0):
+        requests = prompt_requests(legs.prompt(1, PROMPT), legs.options.new + 1)
+        for token in stream(model, requests, SamplingParams(temperature=0)):
             token.cpu()
             times.append(time.perf_counter())
         # The first token is the prompt's.

@@ -177,24 +177,14 @@ class Cache:
                 call.fixed.clear()
 
     def select(self, rows: Int[Tensor, " b"]) -> None:
-        """Keep, repeat or reorder rows, for beam search.
-
-        Args:
-            rows: the old row of each new one.
-        """
-        self._marked = None
+        """Keep, repeat or reorder rows, for beam search; `rows` has the old row of each new one."""
         for call in self._calls:
-            call.select(rows, len(self.lengths))
-        self.lengths, self.written = self.lengths[rows], self.written[rows]
+            call.select_contexts(rows, len(self.lengths))
+        self.reorder(rows)
 
     def repeat(self, times: int) -> None:
-        """Repeat each row in place; the repeated rows share their fixed context without a copy.
-
-        Args:
-            times: number of rows made of each.
-        """
-        rows = torch.arange(len(self.lengths), device=self.lengths.device).repeat_interleave(times)
-        self.reorder(rows)
+        """Repeat each row in place `times` times; the repeated rows share their fixed context without a copy."""
+        self.reorder(torch.arange(len(self.lengths), device=self.lengths.device).repeat_interleave(times))
 
     def reorder(self, rows: Int[Tensor, " b"]) -> None:
         """Select rows within groups that share a context; the contexts stay in place.
@@ -204,7 +194,7 @@ class Cache:
         """
         self._marked = None
         for call in self._calls:
-            call.select(rows, len(self.lengths), contexts=False)
+            call.reorder(rows)
         self.lengths, self.written = self.lengths[rows], self.written[rows]
 
     def retire(self, moves: Sequence[tuple[int, int]], rows: int) -> None:
@@ -255,11 +245,7 @@ class Cache:
             call.mark_for_compiler(several)
 
     def set_lengths(self, lengths: Sequence[int]) -> None:
-        """Set the bound by lengths known to the host, so that nobody waits for the device.
-
-        Args:
-            lengths: number of tokens of each row.
-        """
+        """Set the bound by each row's number of tokens, which the host knows, so that nobody waits for the device."""
         self.bound, self.uniform = max(lengths), min(lengths) == max(lengths)
 
     def clear(self, rows: Int[Tensor, " k"]) -> None:

@@ -20,7 +20,7 @@ class Extent(Protocol):
     uniform: bool
     empty: bool
     lengths: Int[Tensor, " b"]
-    slots: Int[Tensor, " s"]
+    slots: Int[Tensor, " slots"]
 
     @property
     def stepping(self) -> bool: ...
@@ -121,27 +121,17 @@ class CallCache:
         slots = _spread((lengths - 1) % buffer.shape[-2], like[..., :1, :])
         return torch.where(_spread(lengths, like[..., :1, :]) > 0, buffer.gather(-2, slots), 0)
 
-    def select(self, rows: Int[Tensor, " b"], batch: int, contexts: bool = True) -> None:
-        """Keep, repeat or reorder rows.
-
-        Args:
-            rows: the old row of each new one.
-            batch: number of old rows.
-            contexts: False if the contexts stay in place.
-        """
+    def reorder(self, rows: Int[Tensor, " b"]) -> None:
+        """Keep, repeat or reorder rows, whose contexts stay in place."""
         self._buffers = {name: buffer[rows] for name, buffer in self._buffers.items()}
         self.running = {name: tensor[rows] for name, tensor in self.running.items()}
-        if contexts:
-            self.fixed = {name: context.select(rows, batch) for name, context in self.fixed.items()}
+
+    def select_contexts(self, rows: Int[Tensor, " b"], batch: int) -> None:
+        """Keep, repeat or reorder the contexts of rows, of which there were `batch`."""
+        self.fixed = {name: context.select(rows, batch) for name, context in self.fixed.items()}
 
     def retire(self, source: Int[Tensor, " k"] | None, target: Int[Tensor, " k"] | None, rows: int) -> None:
-        """Move rows, then keep only the first.
-
-        Args:
-            source: rows to move. None = none.
-            target: rows to overwrite. None = none.
-            rows: number of rows to keep.
-        """
+        """Move the rows `source`, if any, over the rows `target`, then keep only the first `rows`."""
         self._buffers = {name: move_rows(buffer, source, target, rows) for name, buffer in self._buffers.items()}
         self.running = {name: move_rows(tensor, source, target, rows) for name, tensor in self.running.items()}
         self.fixed = {name: context.retire(source, target, rows) for name, context in self.fixed.items()}
@@ -188,12 +178,7 @@ class CallCache:
 
 
 def _locate_ring(lengths: Int[Tensor, " b"], size: int) -> Int[Tensor, "b j"]:
-    """Locate the position in each slot of a ring: the last one of the row that falls on the slot.
-
-    Args:
-        lengths: number of tokens of each row.
-        size: number of slots.
-    """
+    """Locate the position in each slot of a ring of `size` slots: the row's last one that falls on the slot."""
     slots = torch.arange(size, device=lengths.device)
     last = lengths[:, None] - 1
     return last - (last - slots) % size

@@ -19,9 +19,9 @@ class FixedContext:
         mask: True for the real vectors of the context. None = all.
     """
 
-    keys: Float[Tensor, "c *heads m d"]
-    values: Float[Tensor, "c *heads m e"]
-    mask: Bool[Tensor, "c m"] | None
+    keys: Float[Tensor, "contexts *heads m d"]
+    values: Float[Tensor, "contexts *heads m e"]
+    mask: Bool[Tensor, "contexts m"] | None
 
     def select(self, rows: Int[Tensor, " b"], batch: int) -> "FixedContext":
         """Select the contexts of some rows.
@@ -65,7 +65,7 @@ class FixedContext:
         return FixedContext(keys, values, functional.pad(self.real, (0, more)))
 
     @property
-    def real(self) -> Bool[Tensor, "c m"]:
+    def real(self) -> Bool[Tensor, "contexts m"]:
         """True for real vectors."""
         shape = (self.keys.shape[0], self.keys.shape[-2])
         return torch.ones(shape, dtype=torch.bool, device=self.keys.device) if self.mask is None else self.mask

@@ -20,8 +20,8 @@ class Inputs:
         documents: one document number a token; attention stays within a document, positions restart.
         visible_prefix: number of first tokens, soft ones included, that every token of the row sees (prefix language
             models).
-        hidden: True for tokens that no query sees, as forgetful causal masking draws them. None = no token. Other parts
-            that carry a token forward (a shift, a forget gate) are not affected.
+        hidden_tokens: True for tokens that no query sees, as forgetful causal masking draws them. None = no token.
+            Other parts that carry a token forward (a shift, a forget gate) are not affected.
     """
 
     condition: Float[Tensor, "b _"] | None = None
@@ -31,7 +31,7 @@ class Inputs:
     prefix: Float[Tensor, "b p D"] | None = None
     documents: Int[Tensor, "b n"] | None = None
     visible_prefix: Int[Tensor, " b"] | None = None
-    hidden: Bool[Tensor, "b n"] | None = None
+    hidden_tokens: Bool[Tensor, "b n"] | None = None
 
     def to(self, dtype: torch.dtype) -> "Inputs":
         """Cast the vectors, such as a context from an encoder of another type, to the type of a model."""
@@ -40,11 +40,7 @@ class Inputs:
         return replace(self, **cast) if cast else self
 
     def require(self, name: str, reader: object) -> Tensor:
-        """Return the named input.
-
-        Args:
-            name: name of the input.
-            reader: the part that needs it, for the message.
+        """Return the named input, which `reader` needs.
 
         Raises:
             ValueError: the input was not given.

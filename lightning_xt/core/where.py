@@ -35,7 +35,7 @@ class Where:
         valid: True for real keys. None = all.
         query_documents: document of each query. None = one document a row.
         key_documents: document of each key.
-        prefix: every query of the row sees the keys at positions before it (prefix language models).
+        visible_prefix: every query of the row sees the keys at positions before it (prefix language models).
         memory: number of persistent keys before all others, which are always visible.
         end: one past the last position of any row, known without waiting for the device.
         aligned: True if queries and keys are the same tokens, at positions 0, 1, 2, ... in every row.
@@ -51,7 +51,7 @@ class Where:
     valid: Bool[Tensor, "#b j"] | None = None
     query_documents: Int[Tensor, "b i"] | None = None
     key_documents: Int[Tensor, "b j"] | None = None
-    prefix: Int[Tensor, " b"] | None = None
+    visible_prefix: Int[Tensor, " b"] | None = None
     memory: int = 0
     end: int = 0
     aligned: bool = False
@@ -72,7 +72,7 @@ class Where:
             device: device of the tokens.
         """
         index = torch.arange(n, device=device)[None]
-        valid = None if inputs.hidden is None else ~inputs.hidden
+        valid = None if inputs.hidden_tokens is None else ~inputs.hidden_tokens
         if lengths is not None and not (causal and inputs.visible_prefix is None):
             real = index < lengths[:, None]
             valid = real if valid is None else valid & real
@@ -85,29 +85,21 @@ class Where:
             valid=valid,
             query_documents=documents,
             key_documents=documents,
-            prefix=inputs.visible_prefix,
+            visible_prefix=inputs.visible_prefix,
             end=n,
             aligned=documents is None,
         )
 
     def switch_to_context(self, m: int, valid: Bool[Tensor, "b m"] | None) -> "Where":
-        """Replace the keys by the m vectors of a context, all visible from everywhere.
+        """Replace the keys by the m vectors of a context, all visible from everywhere if they are real (`valid`).
 
         A forward has one context, so that the cross-attention of all layers shares its masks.
-
-        Args:
-            m: number of vectors.
-            valid: True for real vectors. None = all.
         """
         keys, masks = torch.arange(m, device=self.queries.device)[None], self.masks.setdefault("across", {})
         return Where(queries=self.queries, keys=keys, causal=False, valid=valid, end=self.end, masks=masks)
 
     def group_rows(self, rows: int) -> "Where":
-        """Turn rows of one query each, with the same keys, into the queries of one row.
-
-        Args:
-            rows: number of rows with the same keys.
-        """
+        """Turn `rows` rows of one query each, with the same keys, into the queries of one row."""
         queries = self.queries.expand(rows, -1) if self.queries.shape[0] == 1 else self.queries
         return replace(self, queries=queries.reshape(-1, rows))
 
@@ -133,14 +125,14 @@ class Where:
         Raises:
             ValueError: an input describes whole rows, which cannot be decoded step by step.
         """
-        for name in ("documents", "hidden"):
+        for name in ("documents", "hidden_tokens"):
             if getattr(inputs, name) is not None:
                 raise ValueError(f"Inputs({name}=...) describes whole sequences; omit it when decoding with a cache")
         at = cache.get_positions()
         return cls(
             queries=at,
             keys=at,
-            prefix=None if inputs.visible_prefix is None else inputs.visible_prefix.minimum(cache.count_kept()),
+            visible_prefix=None if inputs.visible_prefix is None else inputs.visible_prefix.minimum(cache.count_kept()),
             reach=cache.window,
             end=cache.end,
             aligned=cache.empty,
@@ -150,13 +142,13 @@ class Where:
     @property
     def rows(self) -> int:
         """Number of rows that differ: 1 if all rows share positions and mask."""
-        tensors = (self.queries, self.keys, self.valid, self.query_documents, self.prefix)
+        tensors = (self.queries, self.keys, self.valid, self.query_documents, self.visible_prefix)
         return max(t.shape[0] for t in tensors if t is not None)
 
     @property
     def plain_causal(self) -> bool:
         """True if the mask is just the lower triangle, so that fused kernels need no mask tensor."""
-        extras = (self.window, self.valid, self.query_documents, self.prefix)
+        extras = (self.window, self.valid, self.query_documents, self.visible_prefix)
         return self.aligned and self.causal and self.memory == 0 and all(extra is None for extra in extras)
 
     @property
@@ -179,11 +171,11 @@ class Where:
         rows = self.rows
         query, key = self.queries.expand(rows, -1)[b, i], self.keys.expand(rows, -1)[b, j]
         seen = key <= query if self.causal else key >= 0
-        if self.prefix is not None:
-            seen = seen | (key < self.prefix[b])
+        if self.visible_prefix is not None:
+            seen = seen | (key < self.visible_prefix[b])
         if self.window is not None:
             seen = seen & ((query - key).abs() < self.window)
-        if self.causal or self.prefix is not None:
+        if self.causal or self.visible_prefix is not None:
             seen = seen & (key >= 0)
         if self.valid is not None:
             seen = seen & self.valid.expand(rows, -1)[b, j]
@@ -228,12 +220,7 @@ class Where:
         return padded
 
     def pad(self, queries: int, keys: int) -> "Where":
-        """Append queries that repeat the last one, so that they see something, and keys that no query sees.
-
-        Args:
-            queries: number of queries to append.
-            keys: number of keys to append.
-        """
+        """Append queries that repeat the last one, so that they see something, and keys that no query sees."""
         valid = self.valid
         if valid is None and not self.causal and keys:
             valid = torch.ones_like(self.keys, dtype=torch.bool)
@@ -275,19 +262,10 @@ class Where:
 
 @lru_cache(maxsize=1)
 def compile_create_block_mask(**options: Any) -> Any:
-    """Compile create_block_mask.
-
-    Args:
-        options: keywords of torch.compile.
-    """
+    """Compile create_block_mask; the options are those of torch.compile."""
     return torch.compile(create_block_mask, **options)
 
 
 def _repeat_last(t: Int[Tensor, "b i"], more: int) -> Int[Tensor, "b _"]:
-    """Append the last column, repeated.
-
-    Args:
-        t: tensor to extend.
-        more: number of columns to append.
-    """
+    """Append `more` copies of the last column."""
     return torch.cat((t, t[:, -1:].expand(-1, more)), dim=1)

@@ -2,6 +2,7 @@
 
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
+from dataclasses import replace
 
 import torch
 from jaxtyping import Int
@@ -72,7 +73,7 @@ def generate(
     pad: int = 0,
     window: int | None = None,
     inputs: Inputs | None = None,
-) -> Int[Tensor, "b m"]:
+) -> Int[Tensor, "b t"]:
     """Continue each prompt; return (batch, max_new_tokens) tokens without the prompt, fewer if all rows ended before.
 
     Args:
@@ -99,33 +100,17 @@ def generate(
     """
     chosen = [*filters, *build_filters(top_k=top_k, top_p=top_p, min_p=min_p)]
     params = SamplingParams(temperature=temperature, filters=chosen, end=end, batch=max(1, len(prompt)), window=window)
-    results = run_requests(model, make_requests(prompt, max_new_tokens, lengths, seed, inputs), params, method)
+    requests = make_requests(prompt, max_new_tokens, lengths=lengths, seed=seed, inputs=inputs)
+    results = run_requests(model, requests, params, method)
     return pad_rows([sequences[0].tokens for sequences in results], prompt.device, pad)
 
 
-@refuse_unknown()
 def stream(
-    model: Autoregressive,
-    prompt: Int[Tensor, "b n"],
-    max_new_tokens: int,
-    *,
-    lengths: Int[Tensor, " b"] | None = None,
-    temperature: int | float = 1.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    min_p: float | None = None,
-    filters: Sequence[Filter] = (),
-    seed: int = 0,
-    end: int | None = None,
-    pad: int = 0,
-    window: int | None = None,
-    inputs: Inputs | None = None,
+    model: Autoregressive, requests: Sequence[Request], params: SamplingParams, *, pad: int = 0
 ) -> Generator[Int[Tensor, " b"], None, None]:
-    """Yield the tokens of `generate` with Sample, one per row at a time."""
-    chosen = [*filters, *build_filters(top_k=top_k, top_p=top_p, min_p=min_p)]
-    params = SamplingParams(temperature=temperature, filters=chosen, end=end, batch=max(1, len(prompt)), window=window)
-    tokens = Sample()(model, make_requests(prompt, max_new_tokens, lengths, seed, inputs), params)
-    return _align_rows(tokens, len(prompt), pad, prompt.device)
+    """Yield the tokens of `run_requests` with Sample: one per request at a time, `pad` after the end of a request."""
+    together = replace(params, batch=max(1, len(requests)))
+    return _align_rows(Sample()(model, requests, together), len(requests), pad, requests[0].prompt.device)
 
 
 def build_filters(*, top_k: int | None = None, top_p: float | None = None, min_p: float | None = None) -> list[Filter]:
@@ -145,16 +130,14 @@ def build_filters(*, top_k: int | None = None, top_p: float | None = None, min_p
 
 
 def make_requests(
-    prompt: Tensor, max_new_tokens: int, lengths: Tensor | None, seed: int, inputs: Inputs | None = None
+    prompt: Int[Tensor, "b n"],
+    max_new_tokens: int,
+    *,
+    lengths: Int[Tensor, " b"] | None = None,
+    seed: int = 0,
+    inputs: Inputs | None = None,
 ) -> list[Request]:
-    """Make the request of each row; row r samples with seed + r.
-
-    Args:
-        prompt: ids; shorter rows are padded on the right.
-        max_new_tokens: most tokens to generate per row.
-        lengths: tokens of each row without padding. None = all.
-        seed: seed of the first row.
-        inputs: of all rows.
+    """Make the request of each row of a prompt, with the arguments of `generate`.
 
     Raises:
         ValueError: there are no rows, or a length is too large.

@@ -18,21 +18,21 @@ class History:
         end: end token. None = there is none.
     """
 
-    tokens: Int[Tensor, "b m"]
+    tokens: Int[Tensor, "b t"]
     prompts: Int[Tensor, " b"]
     lengths: Int[Tensor, " b"]
     end: int | None = None
 
     @property
-    def past(self) -> Bool[Tensor, "b m"]:
+    def past(self) -> Bool[Tensor, "b t"]:
         """True for every token of a row, prompt included."""
         return self._index < self.lengths[:, None]
 
     @property
-    def generated(self) -> Bool[Tensor, "b m"]:
+    def generated(self) -> Bool[Tensor, "b t"]:
         """True for the tokens that a row has generated."""
         return self.past & (self._index >= self.prompts[:, None])
 
     @property
-    def _index(self) -> Int[Tensor, "1 m"]:
+    def _index(self) -> Int[Tensor, "1 t"]:
         return torch.arange(self.tokens.shape[1], device=self.tokens.device)[None]

@@ -38,13 +38,9 @@ def sample_gumbel(seeds: Int[Tensor, " b"], steps: Int[Tensor, " b"], size: int)
 def sample_tokens(
     logits: Float[Tensor, "b v"], temperature: int | float, seeds: Int[Tensor, " b"], steps: Int[Tensor, " b"]
 ) -> Int[Tensor, " b"]:
-    """Sample one token per row.
+    """Sample one token per row from logits after temperature and filters; temperature 0 takes the most likely.
 
-    Args:
-        logits: after temperature and filters.
-        temperature: 0 takes the most likely token.
-        seeds: seed of each row.
-        steps: tokens that each row has generated before.
+    The seeds and steps of the rows are those of `sample_gumbel`.
     """
     if temperature == 0:
         return logits.argmax(dim=-1)

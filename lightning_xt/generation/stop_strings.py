@@ -26,11 +26,7 @@ class StopStrings:
         self._held = ""
 
     def push(self, piece: str) -> str:
-        """Add a piece and return the text that has become certain.
-
-        Args:
-            piece: next text, possibly empty. After a stop string it is ignored.
-        """
+        """Add the next text, possibly empty, and return the text that has become certain; none after a stop string."""
         if self.stopped:
             return ""
         self._held += piece

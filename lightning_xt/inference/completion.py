@@ -50,28 +50,23 @@ class TextCompleter(TextGenerator):
         return GenerationSession(self.model, self.tokenizer, self.tokenizer.end, options, self.setup)
 
     def build_request(self, prompt: str | Sequence[int], options: GenerationOptions) -> Request:
-        """Build the request of a prompt. All prompts get the same seed, so that none depends on the others.
-
-        Args:
-            prompt: text, or ids.
-            options: generation options.
-        """
+        """Build the request of a prompt, text or ids; all get the same seed, so that none depends on the others."""
         ids = self.tokenizer.encode_prompt(prompt) if isinstance(prompt, str) else list(prompt)
         tokens = torch.tensor(ids, dtype=torch.long, device=self.device)
         return Request(prompt=tokens, max_new_tokens=options.max_new_tokens or MAX_NEW_TOKENS, seed=options.seed)
 
     def decode(
         self, prompt: Int[Tensor, "b n"], lengths: Int[Tensor, " b"] | None, options: GenerationOptions
-    ) -> Int[Tensor, "b m"]:
-        """Return the ids that continue each prompt, end token included, padded after it.
+    ) -> Int[Tensor, "b t"]:
+        """Return the ids that continue each prompt, end token included, padded after it; row r samples with seed + r.
 
         Args:
             prompt: ids; shorter rows are padded on the right.
             lengths: tokens of each row without padding. None = all.
-            options: generation options. Row r samples with seed + r.
+            options: generation options.
         """
         limit, tokenizer = options.max_new_tokens or MAX_NEW_TOKENS, self.tokenizer
-        requests = make_requests(prompt, limit, lengths, options.seed)
+        requests = make_requests(prompt, limit, lengths=lengths, seed=options.seed)
         results = self.open_session(replace(options, batch=max(options.batch, len(prompt)))).generate(requests)
         return pad_rows([each[0].tokens for each in results], prompt.device, tokenizer.pad or 0)
 

@@ -90,11 +90,9 @@ class GenerationOptions:
         return resolved
 
     def build_params(self, *, end: int | None = None, stop: Callable[[int, int], bool] | None = None) -> SamplingParams:
-        """Build the parameters of a method; each request has its own `max_new_tokens` and seed.
+        """Build the parameters of a method, with `end` and `stop` as in `SamplingParams`.
 
-        Args:
-            end: end token of a sequence. None = there is none.
-            stop: see `SamplingParams`.
+        Each request has its own `max_new_tokens` and seed.
         """
         return SamplingParams(
             temperature=1.0 if self.temperature is None else self.temperature,

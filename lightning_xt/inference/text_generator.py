@@ -59,11 +59,7 @@ class Completion:
         return "".join(piece.text for piece in self.pieces)
 
     def as_dict(self, log_probs: bool) -> dict[str, Any]:
-        """Convert to plain values.
-
-        Args:
-            log_probs: whether to include the ids and their log-probabilities.
-        """
+        """Convert to plain values, with the ids and their log-probabilities if requested."""
         plain: dict[str, Any] = {"text": self.text, "score": round(self.score, 4)}
         if log_probs:
             plain |= {"tokens": self.tokens, "log_probs": [round(each, 4) for each in self.log_probs]}
@@ -226,11 +222,7 @@ class TextGenerator(ABC):
 
 @contextmanager
 def explain_out_of_memory(doing: str, way_out: str) -> Iterator[None]:
-    """Turn an out-of-memory error into a sentence.
-
-    Args:
-        doing: the failed work.
-        way_out: advice besides a smaller batch.
+    """Turn an out-of-memory error of the work `doing` into a sentence with a way out besides a smaller batch.
 
     Raises:
         ValueError: there is not enough memory.

@@ -62,7 +62,7 @@ class Translator(TextGenerator):
         src: Int[Tensor, "b m"],
         src_mask: Bool[Tensor, "b m"] | None,
         *,
-        starts: Int[Tensor, "b s"] | None = None,
+        starts: Int[Tensor, "b starts"] | None = None,
         max_new_tokens: int | None = None,
         options: GenerationOptions = GREEDY,
     ) -> Int[Tensor, "b n"]:

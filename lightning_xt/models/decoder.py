@@ -217,7 +217,7 @@ class Decoder(nn.Module):
 
 
 def _check_prefix(inputs: Inputs) -> None:
-    for name in ("documents", "hidden", "types"):
+    for name in ("documents", "hidden_tokens", "types"):
         if getattr(inputs, name) is not None:
             raise ValueError(f"Inputs({name}=...) says nothing of soft tokens; omit it, or prefix")
 

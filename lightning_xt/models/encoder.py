@@ -104,13 +104,14 @@ class Encoder(nn.Module):
         if inputs.prefix is not None:
             raise ValueError("Inputs(prefix=...) belongs to a decoder's tokens, not to a source; omit it")
         if mask is not None:
-            inputs = replace(inputs, hidden=~mask if inputs.hidden is None else inputs.hidden | ~mask)
+            hidden = inputs.hidden_tokens
+            inputs = replace(inputs, hidden_tokens=~mask if hidden is None else hidden | ~mask)
         where = Where.from_sequence(tokens.shape[1], causal=False, inputs=inputs, lengths=None, device=tokens.device)
         x = self.token_embedding(tokens)
         for embedding in self.embeddings:
             x = embedding(x, where, inputs)
-        hidden: Tensor = self.stack(self.dropout(x), where, inputs, None)
-        return hidden
+        states: Tensor = self.stack(self.dropout(x), where, inputs, None)
+        return states
 
     @property
     def vocab_size(self) -> int:

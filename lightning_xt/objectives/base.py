@@ -40,7 +40,7 @@ class Objective(nn.Module, ABC):
     def forward(
         self,
         model: LanguageModelLike,
-        tokens: Int[Tensor, "b m"],
+        tokens: Int[Tensor, "b t"],
         scored: Bool[Tensor, "b n"] | None = None,
         inputs: Inputs | None = None,
     ) -> Loss:

@@ -11,7 +11,7 @@ IGNORED = -100
 """Target that does not count, as in torch and Hugging Face's libraries."""
 
 
-def split_targets(tokens: Int[Tensor, "b m"]) -> tuple[Int[Tensor, "b n"], Int[Tensor, "b n"]]:
+def split_targets(tokens: Int[Tensor, "b t"]) -> tuple[Int[Tensor, "b n"], Int[Tensor, "b n"]]:
     """Split n + 1 tokens into n that the model reads and n targets.
 
     Args:

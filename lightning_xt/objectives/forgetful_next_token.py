@@ -29,7 +29,7 @@ class ForgetfulNextToken(Objective):
     def forward(
         self,
         model: LanguageModelLike,
-        tokens: Int[Tensor, "b m"],
+        tokens: Int[Tensor, "b t"],
         scored: Bool[Tensor, "b n"] | None = None,
         inputs: Inputs | None = None,
     ) -> Loss:
@@ -39,5 +39,5 @@ class ForgetfulNextToken(Objective):
         fraction = self.max_fraction * torch.rand(read.shape[0], 1, device=read.device)
         hidden = torch.rand(read.shape, device=read.device) < fraction
         hidden[:, 0] = False
-        inputs = replace(inputs or Inputs(), hidden=hidden)
+        inputs = replace(inputs or Inputs(), hidden_tokens=hidden)
         return cross_entropy(model(read, inputs=inputs), targets, scored)

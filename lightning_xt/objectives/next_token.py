@@ -24,7 +24,7 @@ class NextToken(Objective):
     def forward(
         self,
         model: LanguageModelLike,
-        tokens: Int[Tensor, "b m"],
+        tokens: Int[Tensor, "b t"],
         scored: Bool[Tensor, "b n"] | None = None,
         inputs: Inputs | None = None,
     ) -> Loss:

@@ -62,7 +62,7 @@ def test_dense_is_the_mask_in_every_combination(causal: bool, memory: int) -> No
         inputs = {
             **({"documents": DOCUMENTS} if documents else {}),
             **({"visible_prefix": PREFIX} if prefix else {}),
-            **({"hidden": HIDDEN} if hidden else {}),
+            **({"hidden_tokens": HIDDEN} if hidden else {}),
         }
         where = sequence(causal=causal, lengths=LENGTHS if padded else None, **inputs)
         where = where.limit_window(window).add_memory(memory)
@@ -105,7 +105,7 @@ def test_rows_are_shared_where_they_can_be() -> None:
     assert sequence().rows == 1
     assert sequence(lengths=LENGTHS).rows == 1, "causal attention never reaches padding on the right"
     assert sequence(causal=False, lengths=LENGTHS).rows == 2
-    assert sequence(hidden=HIDDEN).rows == 2
+    assert sequence(hidden_tokens=HIDDEN).rows == 2
     assert sequence(visible_prefix=PREFIX).rows == 2
 
 
@@ -122,10 +122,10 @@ CASES: dict[str, Callable[[], Where]] = {
     "padding": lambda: sequence(causal=False, lengths=LENGTHS),
     "documents": lambda: sequence(documents=DOCUMENTS),
     "prefix": lambda: sequence(visible_prefix=PREFIX),
-    "hidden": lambda: sequence(hidden=HIDDEN),
+    "hidden": lambda: sequence(hidden_tokens=HIDDEN),
     "memory": lambda: sequence().add_memory(3),
     "all": lambda: (
-        sequence(documents=DOCUMENTS, visible_prefix=PREFIX, hidden=HIDDEN, lengths=LENGTHS)
+        sequence(documents=DOCUMENTS, visible_prefix=PREFIX, hidden_tokens=HIDDEN, lengths=LENGTHS)
         .limit_window(3)
         .add_memory(3)
     ),
@@ -189,11 +189,11 @@ def test_nobody_sees_an_empty_slot() -> None:
     assert prefixed.dense().int().tolist() == [[[[1, 0, 0, 0]]]]
 
 
-@pytest.mark.parametrize("name", ["documents", "hidden"])
+@pytest.mark.parametrize("name", ["documents", "hidden_tokens"])
 def test_refuses_step_by_step_what_describes_whole_sequences(name: str) -> None:
     cache = Cache(1, 11, calls=1)
     cache.begin(2)
-    values = {"documents": torch.zeros(1, 2, dtype=torch.long), "hidden": torch.zeros(1, 2, dtype=torch.bool)}
+    values = {"documents": torch.zeros(1, 2, dtype=torch.long), "hidden_tokens": torch.zeros(1, 2, dtype=torch.bool)}
     message = f"Inputs({name}=...) describes whole sequences; omit it when decoding with a cache"
     with pytest.raises(ValueError, match=re.escape(message)):
         Where.from_cache(cache, Inputs(**{name: values[name]}))

@@ -7,7 +7,8 @@ from encoder_catalogue import pair, source
 from torch import Tensor
 
 from lightning_xt.core.cache import Cache
-from lightning_xt.generation.engine import generate, stream
+from lightning_xt.generation.engine import generate, make_requests, stream
+from lightning_xt.generation.requests import SamplingParams
 
 
 class Script:
@@ -78,14 +79,16 @@ def test_an_end_at_once_is_one_token() -> None:
 
 def test_a_stream_stops_when_all_rows_have_ended() -> None:
     model = Script(ROWS)
-    steps = stream(model, torch.ones(3, 2, dtype=torch.long), 5, temperature=0, end=2, pad=9)
+    requests = make_requests(torch.ones(3, 2, dtype=torch.long), 5)
+    steps = stream(model, requests, SamplingParams(temperature=0, end=2), pad=9)
     assert [step.tolist() for step in steps] == [[5, 3, 2], [2, 4, 9], [9, 4, 9], [9, 2, 9]]
     assert model.training, "the mode is restored as soon as it stops"
 
 
 def test_a_stream_that_is_left_restores_the_mode() -> None:
     model = Script(ROWS)
-    steps = stream(model, torch.ones(3, 2, dtype=torch.long), 5, temperature=0, end=2)
+    requests = make_requests(torch.ones(3, 2, dtype=torch.long), 5)
+    steps = stream(model, requests, SamplingParams(temperature=0, end=2))
     assert model.training, "an unread stream changes nothing"
     next(steps)
     assert not model.training
@@ -99,14 +102,16 @@ def test_a_stream_that_is_left_restores_the_mode() -> None:
 @pytest.mark.parametrize("temperature", [0.0, 1.5])
 def test_what_is_generated_is_cut_and_not_changed(temperature: float) -> None:
     model, prompt = randomise(decoder), torch.randint(0, VOCAB, (4, 5))
-    options = {"lengths": torch.tensor([5, 2, 3, 1]), "temperature": temperature, "seed": 3}
-    free = generate(model, prompt, 13, **options)
+    rows = {"lengths": torch.tensor([5, 2, 3, 1]), "seed": 3}
+    free = generate(model, prompt, 13, temperature=temperature, **rows)
     widths = set()
     for end in range(VOCAB):
-        out = generate(model, prompt, 13, end=end, pad=7, **options)
+        out = generate(model, prompt, 13, temperature=temperature, end=end, pad=7, **rows)
         assert torch.equal(out, end_by_hand(free, end, 7)), end
         widths.add(out.shape[1])
-        assert torch.equal(torch.stack(list(stream(model, prompt, 13, end=end, pad=7, **options)), dim=1), out)
+        params = SamplingParams(temperature=temperature, end=end)
+        steps = list(stream(model, make_requests(prompt, 13, **rows), params, pad=7))
+        assert torch.equal(torch.stack(steps, dim=1), out)
     assert len(widths) > 2, "or little would be shown"
 
 

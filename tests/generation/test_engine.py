@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.generation.batching.row_state import filter_logits
-from lightning_xt.generation.engine import build_filters, generate, stream
+from lightning_xt.generation.engine import build_filters, generate, make_requests, stream
 from lightning_xt.generation.history import History
 from lightning_xt.generation.noise import sample_tokens
 from lightning_xt.generation.protocol import Autoregressive
@@ -90,10 +90,11 @@ def test_the_same_seed_gives_the_same_tokens() -> None:
 
 def test_streamed_tokens_are_the_generated_ones() -> None:
     model, prompt = randomise(decoder), draw_tokens(2, 5)
-    options = {"temperature": 1.5, "top_p": 0.9, "min_p": 0.01, "seed": 5}
-    streamed = list(stream(model, prompt, 7, **options))
+    filters = {"top_p": 0.9, "min_p": 0.01}
+    params = SamplingParams(temperature=1.5, filters=build_filters(**filters))
+    streamed = list(stream(model, make_requests(prompt, 7, seed=5), params))
     assert [token.shape for token in streamed] == [(2,)] * 7
-    assert torch.equal(torch.stack(streamed, dim=1), generate(model, prompt, 7, **options))
+    assert torch.equal(torch.stack(streamed, dim=1), generate(model, prompt, 7, temperature=1.5, seed=5, **filters))
 
 
 @torch.no_grad()
@@ -170,7 +171,7 @@ def test_the_mode_of_the_model_is_restored(training: bool) -> None:
     model, prompt = decoder(dropout=0.5).train(training), draw_tokens(2, 5)
     assert torch.equal(generate(model, prompt, 9, temperature=0.0), generate(model, prompt, 9, temperature=0.0))
     assert model.training is training
-    drawn = stream(model, prompt, 9)
+    drawn = stream(model, make_requests(prompt, 9), SamplingParams())
     next(drawn)
     assert model.training is False
     drawn.close()
@@ -186,7 +187,7 @@ def test_the_mode_is_restored_after_an_error() -> None:
 
 def test_an_unread_stream_changes_nothing() -> None:
     model = decoder().train()
-    stream(model, draw_tokens(1, 3), 2)
+    stream(model, make_requests(draw_tokens(1, 3), 2), SamplingParams())
     assert model.training
 
 
@@ -198,7 +199,7 @@ def test_the_global_random_state_is_untouched() -> None:
 
 
 def test_readers_of_a_stream_stay_outside_inference_mode() -> None:
-    for _ in stream(decoder(), draw_tokens(1, 3), 2):
+    for _ in stream(decoder(), make_requests(draw_tokens(1, 3), 2), SamplingParams()):
         assert torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
 
 

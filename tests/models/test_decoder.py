@@ -126,7 +126,7 @@ KEYS_ONLY = {name: build for name, build in BUILDS.items() if name not in ("toke
 def test_hidden_tokens_have_no_influence_on_others(build: Build) -> None:
     model, tokens = randomise(build), sample_tokens(2, 7)
     hidden = torch.tensor([[False, False, True, False, True, False, False], [False, True, False] + [False] * 4])
-    inputs = Inputs(hidden=hidden)
+    inputs = Inputs(hidden_tokens=hidden)
     other = torch.where(hidden, (tokens + 1) % VOCAB, tokens)
     before, after = model(tokens, inputs=inputs), model(other, inputs=inputs)
     close(after[~hidden], before[~hidden])

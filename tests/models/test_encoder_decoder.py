@@ -294,7 +294,7 @@ def test_the_source_may_have_separate_inputs() -> None:
     one, other = (model(src, TARGETS, mask, source_inputs=Inputs(types=each)) for each in (types, 1 - types))
     assert (one - other).norm() > 0.1
     hidden = torch.arange(7).expand(2, -1) == 2
-    read = model.encoder(src, mask, inputs=Inputs(types=types, hidden=hidden))
+    read = model.encoder(src, mask, inputs=Inputs(types=types, hidden_tokens=hidden))
     close(read, model.encoder(src, mask & ~hidden, inputs=Inputs(types=types)))
     assert (read - model.encoder(src, mask, inputs=Inputs(types=types))).norm() > 0.1
 

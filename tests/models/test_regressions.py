@@ -68,10 +68,10 @@ def test_a_document_number_that_comes_back_is_another_document() -> None:
     torch.testing.assert_close(model(tokens, inputs=inputs)[:, :3], model(changed, inputs=inputs)[:, :3])
 
 
-@pytest.mark.parametrize("name", ["documents", "hidden", "types"])
+@pytest.mark.parametrize("name", ["documents", "hidden_tokens", "types"])
 def test_a_soft_prefix_is_refused_with_inputs_by_token(name: str) -> None:
     tokens, inputs = example(1, 5)
-    given = {"documents": torch.zeros_like(tokens), "hidden": tokens > 99, "types": inputs.types}
+    given = {"documents": torch.zeros_like(tokens), "hidden_tokens": tokens > 99, "types": inputs.types}
     beside = Inputs(prefix=torch.zeros(1, 2, 13), **{name: given[name]})
     with pytest.raises(ValueError, match=rf"Inputs\({name}=...\) says nothing of soft tokens; omit it"):
         randomise(decoder)(tokens, inputs=beside)

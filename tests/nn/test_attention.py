@@ -162,7 +162,7 @@ def test_cross_attention(masked: bool, backend: str) -> None:
 def test_a_query_that_sees_no_key_gathers_nothing(backend: str) -> None:
     hidden = torch.tensor([[False, True, False]])
     attention, x = layer(window=1, backend=backend), states(1, 3)
-    out, _ = attention(x, sequence(3, inputs=Inputs(hidden=hidden)), Inputs(), Trace(), None)
+    out, _ = attention(x, sequence(3, inputs=Inputs(hidden_tokens=hidden)), Inputs(), Trace(), None)
     assert out[0, 1].tolist() == [0.0] * DIM
     assert out[0, 0].abs().max() > 0
 

@@ -157,7 +157,7 @@ def test_evaluation_of_the_forgetful_objective_is_plain() -> None:
 def find_hidden(objective: ForgetfulNextToken, rows: int, n: int) -> Tensor:
     recorder = Recorder(torch.zeros(rows, n, VOCAB))
     objective.train()(recorder, torch.randint(0, VOCAB, (rows, n + 1)))
-    return recorder.calls[0][1].hidden
+    return recorder.calls[0][1].hidden_tokens
 
 
 def test_the_first_token_is_never_hidden() -> None:
@@ -190,7 +190,7 @@ def test_what_is_hidden_has_no_influence() -> None:
     drawn: list[Tensor] = []
 
     def watch(tokens: Tensor, *, inputs: Inputs | None = None) -> Tensor:
-        drawn.append(inputs.hidden)
+        drawn.append(inputs.hidden_tokens)
         return model(tokens, inputs=inputs)
 
     def loss(tokens: Tensor, scored: Tensor) -> float:

@@ -11,13 +11,7 @@ from lightning_xt.core.inputs import Inputs
 
 
 def select_row(inputs: Inputs | None, row: int, length: int | None = None) -> Inputs | None:
-    """Return the inputs of one row.
-
-    Args:
-        inputs: of a batch.
-        row: number of the row.
-        length: tokens of the row. None = as many as its types.
-    """
+    """Return the inputs of one row, whose types are cut to `length` tokens if that is given."""
     if inputs is None:
         return None
     present = {name: value[row : row + 1] for name, value in _list_fields(inputs).items()}
@@ -27,12 +21,7 @@ def select_row(inputs: Inputs | None, row: int, length: int | None = None) -> In
 
 
 def check_same_fields(rows: Sequence[Inputs | None], *, ignore: str | None = None) -> None:
-    """Raise a ValueError if a row has a field that another lacks.
-
-    Args:
-        rows: inputs of each row.
-        ignore: field in which rows may differ. None = none.
-    """
+    """Raise a ValueError if a row has a field that another lacks, unless it is `ignore`."""
     # A row whose context has no padding needs no mask, while its neighbour may need one.
     optional = {"context_mask", ignore}
     first, *others = ({} if row is None else _list_fields(row) for row in rows)
@@ -45,10 +34,7 @@ def check_same_fields(rows: Sequence[Inputs | None], *, ignore: str | None = Non
 
 
 def stack_inputs(rows: Sequence[Inputs | None]) -> Inputs | None:
-    """Stack the inputs of rows into those of a batch.
-
-    Args:
-        rows: inputs of each row; all have the same fields, and soft prefixes have the same length.
+    """Stack the inputs of rows, with soft prefixes of the same length, into those of a batch.
 
     Raises:
         ValueError: a row has a field that another lacks.

@@ -28,7 +28,7 @@ class RowState:
         seeds: start of each row's random numbers.
     """
 
-    tokens: Int[Tensor, "b m"]
+    tokens: Int[Tensor, "b t"]
     prompts: Int[Tensor, " b"]
     lengths: Int[Tensor, " b"]
     newest: Int[Tensor, " b"]

@@ -7,12 +7,7 @@ from torch import Tensor
 
 
 class OptionTensor:
-    """Numbers kept on each device that uses them, because a transfer at each step would wait for the device.
-
-    Args:
-        values: the numbers.
-        dtype: of the tensors.
-    """
+    """Numbers kept on each device that uses them, because a transfer at each step would wait for the device."""
 
     def __init__(self, values: Iterable[int | float], dtype: torch.dtype) -> None:
         self._on_cpu = torch.tensor(list(values), dtype=dtype)

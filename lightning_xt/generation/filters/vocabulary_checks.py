@@ -17,7 +17,7 @@ def mask_tokens(logits: Float[Tensor, "b v"], tokens: Bool[Tensor, "#b v"]) -> F
     return torch.where(none_left & (logits == logits.amax(dim=-1, keepdim=True)), logits, masked)
 
 
-def count_tokens(tokens: Int[Tensor, "b m"], mask: Bool[Tensor, "b m"], size: int) -> Int[Tensor, "b v"]:
+def count_tokens(tokens: Int[Tensor, "b t"], mask: Bool[Tensor, "b t"], size: int) -> Int[Tensor, "b v"]:
     """Count each token of a vocabulary where the mask is True; elsewhere ids may be invalid."""
     return tokens.new_zeros(tokens.shape[0], size).scatter_add(1, tokens.masked_fill(~mask, 0), mask.to(tokens.dtype))
 
@@ -25,12 +25,8 @@ def count_tokens(tokens: Int[Tensor, "b m"], mask: Bool[Tensor, "b m"], size: in
 def check_ids(option: str, ids: Iterable[int]) -> None:
     """Refuse ids that are in no vocabulary.
 
-    Args:
-        option: option and filter, for the message.
-        ids: value of the option.
-
     Raises:
-        ValueError: an id is below 0.
+        ValueError: an id is below 0; the message names the option and its filter.
     """
     lowest = min(ids, default=0)
     if lowest < 0:
@@ -38,15 +34,10 @@ def check_ids(option: str, ids: Iterable[int]) -> None:
 
 
 def check_vocabulary(option: str, ids: Iterable[int], size: int) -> None:
-    """Refuse ids outside this vocabulary.
-
-    Args:
-        option: option and filter, for the message.
-        ids: value of the option.
-        size: tokens in the vocabulary.
+    """Refuse ids outside a vocabulary of `size` tokens.
 
     Raises:
-        ValueError: an id is outside.
+        ValueError: an id is outside; the message names the option and its filter.
     """
     highest = max(ids, default=0)
     if highest >= size:

@@ -3,11 +3,12 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack
+from itertools import groupby
 from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 
-from lightning_xt.generation.batching.request_groups import group_requests
+from lightning_xt.generation.batching.row_inputs import count_soft_tokens
 from lightning_xt.generation.eval_mode import eval_mode
 from lightning_xt.generation.protocol import Autoregressive
 from lightning_xt.generation.request_checks import check_requests
@@ -62,8 +63,18 @@ class Method(ABC):
         """Raise a ValueError for a model, a request or a parameter that this method does not support."""
 
     def group(self, requests: Sequence[Request], params: SamplingParams) -> list[list[int]]:
-        """Return the numbers of requests to decode together, group by group."""
-        return group_requests(requests, max(1, params.batch // self.rows_per_request))
+        """Return the numbers of requests to decode together: of similar lengths, to waste little on padding."""
+        size = max(1, params.batch // self.rows_per_request)
+
+        def sort_key(number: int) -> tuple[int, int, int]:
+            request = requests[number]
+            return count_soft_tokens(request.inputs), len(request.prompt), request.max_new_tokens
+
+        groups = []
+        for _, same in groupby(sorted(range(len(requests)), key=sort_key), lambda number: sort_key(number)[0]):
+            numbers = list(same)
+            groups += [numbers[start : start + size] for start in range(0, len(numbers), size)]
+        return groups
 
     def list_models(self, model: Autoregressive) -> list[Autoregressive]:
         """Return all models that run, to be put into evaluation mode."""
@@ -71,13 +82,7 @@ class Method(ABC):
 
     @abstractmethod
     def start(self, model: Autoregressive, requests: Mapping[int, Request], params: SamplingParams) -> DecodingRun:
-        """Prefill the prompts of a group.
-
-        Args:
-            model: in evaluation mode.
-            requests: by their numbers.
-            params: sampling parameters.
-        """
+        """Prefill the prompts of a group of requests, by their numbers; the model is in evaluation mode."""
 
     def _generate(
         self, model: Autoregressive, requests: Sequence[Request], params: SamplingParams

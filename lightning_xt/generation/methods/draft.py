@@ -55,12 +55,7 @@ class Draft(SpeculativeDecoding):
 
 
 class _ModelDrafter:
-    """Drafter that samples from a draft model.
-
-    Args:
-        model: draft model with the prompts prefilled.
-        params: sampling parameters.
-    """
+    """Drafter that samples from a draft model with the prompts prefilled."""
 
     def __init__(self, model: CachedModel, params: SamplingParams) -> None:
         self.model, self.params = model, params

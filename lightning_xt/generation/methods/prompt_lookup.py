@@ -33,12 +33,7 @@ class PromptLookup(SpeculativeDecoding):
 
 
 class _LookupDrafter:
-    """Index of the n-grams of each row and the places that followed them.
-
-    Args:
-        ngram: most tokens looked up.
-        rows: the rows.
-    """
+    """Index of the n-grams of each row, of at most `ngram` tokens, and the places that followed them."""
 
     def __init__(self, ngram: int, rows: Sequence[TrackedRow]) -> None:
         self.ngram = ngram

@@ -18,9 +18,6 @@ class PrefixReuse(ModelWrapper):
     """Model that keeps the cache of one sequence between decodings, and runs only over tokens after the shared prefix.
 
     It keeps the protocol of a model, so every method that does not reread the prefix works with it.
-
-    Args:
-        model: the wrapped model.
     """
 
     def __init__(self, model: Autoregressive) -> None:
@@ -40,21 +37,13 @@ class PrefixReuse(ModelWrapper):
         """Tokens at the start of the next forward that are cached."""
 
     def expect(self, sequence: Sequence[int]) -> None:
-        """Announce the sequence that is decoded next.
-
-        Args:
-            sequence: ids from its start, at least one.
-        """
+        """Announce the ids of the sequence that is decoded next, from its start, at least one."""
         self._next = sequence
 
     def new_cache(self, batch: int, capacity: int, *, slack: int = 64, window: int | None = None) -> DecodingCache:
         """Return the present cache, cut to the shared prefix, if it can be reused; otherwise an empty one.
 
-        Args:
-            batch: rows; a cache of several rows is not reused.
-            capacity: most tokens of a row.
-            slack: as of the model.
-            window: as of the model.
+        A cache of several rows is not reused. Arguments as of the model.
         """
         arguments = (batch, slack, window)
         fits = self._intact and arguments == self._arguments and capacity <= self._capacity

@@ -28,17 +28,13 @@ MAX_KERNEL_ROWS = 8
 
 
 class RowLinear(nn.Module):
-    """Linear layer whose product with one vector a compiled step on a CPU computes row by row.
-
-    Args:
-        linear: the layer that it replaces.
-    """
+    """Linear layer, made from another, whose product with one vector a compiled step on a CPU computes row by row."""
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         self.weight, self.bias = linear.weight, linear.bias
 
-    def forward(self, x: Float[Tensor, "*b i"]) -> Float[Tensor, "*b o"]:
+    def forward(self, x: Float[Tensor, "*b in"]) -> Float[Tensor, "*b out"]:
         if not _is_one_vector(x):
             return functional.linear(x, self.weight, self.bias)
         out = _multiply_by_rows(self.weight, x).to(x.dtype)
@@ -46,12 +42,9 @@ class RowLinear(nn.Module):
 
 
 class Int8Linear(nn.Module):
-    """Linear layer with an int8 matrix and a scale per row.
+    """Linear layer, made from another, with an int8 matrix and a scale per row.
 
     Dettmers et al., 2022 (rounding by the largest of each row). https://arxiv.org/abs/2208.07339
-
-    Args:
-        linear: the layer that it replaces.
     """
 
     def __init__(self, linear: nn.Linear) -> None:
@@ -66,11 +59,11 @@ class Int8Linear(nn.Module):
         self.bias = None if linear.bias is None else nn.Parameter(linear.bias.detach().to(torch.bfloat16))
 
     @property
-    def weight(self) -> Float[Tensor, "o i"]:
+    def weight(self) -> Float[Tensor, "out in"]:
         """The rounded matrix."""
         return self.rounded.to(self.scale.dtype) * self.scale[:, None]
 
-    def forward(self, x: Float[Tensor, "*b i"]) -> Float[Tensor, "*b o"]:
+    def forward(self, x: Float[Tensor, "*b in"]) -> Float[Tensor, "*b out"]:
         if _is_one_vector(x):
             out = (_multiply_by_rows(self.rounded, x) * self.scale).to(x.dtype)
             return out if self.bias is None else out + self.bias
@@ -111,13 +104,7 @@ def convert_weights(network: Network, weights: Weights, *, compiled: bool = Fals
 
 @torch.no_grad()
 def measure_loss(model: Autoregressive, tokens: Int[Tensor, "1 n"], inputs: Inputs | None = None) -> float:
-    """Return the mean loss of the tokens of a sequence except the first, in nats.
-
-    Args:
-        model: in evaluation mode.
-        tokens: at least two.
-        inputs: model inputs besides tokens.
-    """
+    """Return the mean loss of the tokens of a sequence except the first, in nats; the model is in evaluation mode."""
     logits = model(tokens[:, :-1], inputs=inputs)[0].float()
     return float(functional.cross_entropy(logits, tokens[0, 1:]))
 

@@ -230,11 +230,6 @@ class Beams:
 def check_beams(where: str, beams: int, n_best: int) -> None:
     """Refuse numbers of hypotheses that no search can have.
 
-    Args:
-        where: slot and class of the options.
-        beams: running hypotheses per request.
-        n_best: sequences to return per request.
-
     Raises:
         ValueError: a number is too small, or there are fewer beams than sequences to return.
     """

@@ -22,7 +22,7 @@ class Hypotheses:
         paths: number that two hypotheses rarely share.
     """
 
-    tokens: Int[Tensor, "requests beams m"]
+    tokens: Int[Tensor, "requests beams t"]
     log_probs: Float[Tensor, "requests beams n"]
     lengths: Int[Tensor, "requests beams"]
     newest: Int[Tensor, "requests beams"]
@@ -34,7 +34,7 @@ class Hypotheses:
     @classmethod
     def make_empty(
         cls,
-        tokens: Int[Tensor, "requests m"],
+        tokens: Int[Tensor, "requests t"],
         beams: int,
         longest: int,
         paths: Int[Tensor, " requests"],

@@ -20,12 +20,7 @@ Moves = Sequence[tuple[int, int]]
 
 
 class TrackedRow:
-    """Row whose tokens the host knows.
-
-    Args:
-        number: number of its request.
-        request: prompt and limits.
-    """
+    """Row of a numbered request whose tokens the host knows."""
 
     def __init__(self, number: int, request: Request) -> None:
         self.number = number

@@ -48,11 +48,11 @@ class Position(nn.Module, ABC):
             setattr(self, name, torch.tensor(values, dtype=torch.float32, device=getattr(self, name).device))
         return self
 
-    def rotate_queries(self, q: Float[Tensor, "b h i d"], at: Int[Tensor, "#b i"]) -> Float[Tensor, "b h i r"]:
+    def rotate_queries(self, q: Float[Tensor, "b h i d"], at: Int[Tensor, "#b i"]) -> Float[Tensor, "b h i _"]:
         """Rotate queries by their positions."""
         return q
 
-    def rotate_keys(self, k: Float[Tensor, "b g j d"], at: Int[Tensor, "#b j"]) -> Float[Tensor, "b g j r"]:
+    def rotate_keys(self, k: Float[Tensor, "b g j d"], at: Int[Tensor, "#b j"]) -> Float[Tensor, "b g j _"]:
         """Rotate keys by their positions, before they are cached."""
         return k
 
