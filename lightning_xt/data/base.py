@@ -68,12 +68,7 @@ class DataModule(LightningDataModule, ABC):
         return (0, 1) if kwargs is None else (kwargs["rank"], kwargs["num_replicas"])
 
     def for_process(self, rank: int, world: int) -> Self:
-        """Return a copy, without a Trainer, that serves the batches of one of several processes.
-
-        Args:
-            rank: number of the process, from 0.
-            world: number of processes.
-        """
+        """Return a copy, without a Trainer, that serves the batches of process `rank`, from 0, of `world` processes."""
         data = copy(self)
         data.trainer, data._process = None, (rank, world)
         return data

@@ -16,11 +16,7 @@ class HeldOut(NamedTuple):
 
 
 def parse_held_out(validation: float | str, test: float | str) -> HeldOut:
-    """Separate fractions from paths.
-
-    Args:
-        validation: a fraction of the corpus, at least 0 and below 1, or a path.
-        test: likewise.
+    """Separate fractions of the corpus, at least 0 and below 1, from paths.
 
     Raises:
         ValueError: a fraction is out of range, or the fractions leave nothing to train on.

@@ -83,14 +83,7 @@ class EncoderDecoder(nn.Module):
         inputs: Inputs | None = None,
         source_inputs: Inputs | None = None,
     ) -> Inputs:
-        """Encode sources into inputs of the decoder, once for all decode steps.
-
-        Args:
-            src: source ids.
-            src_mask: True for source ids, False for padding. None = no padding.
-            inputs: other inputs of the decoder.
-            source_inputs: inputs of the encoder besides the source. None = the condition of `inputs`.
-        """
+        """Encode sources into inputs of the decoder, once for all decode steps, with the arguments of `forward`."""
         inputs = Inputs() if inputs is None else inputs
         check_mask(src, src_mask)
         own = Inputs(condition=inputs.condition) if source_inputs is None else source_inputs

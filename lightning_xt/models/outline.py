@@ -120,12 +120,7 @@ def _format_shape(shape: torch.Size, other: torch.Size, seq_len: int) -> str:
 
 
 class _Reader:
-    """Conversion of modules into stages.
-
-    Args:
-        shapes: output shape of each module, by path.
-        flops: FLOPs of each module, by path.
-    """
+    """Conversion of modules into stages, with the output shape and the FLOPs of each module by path."""
 
     def __init__(self, shapes: dict[str, str], flops: dict[str, int]) -> None:
         self.shapes, self.flops = shapes, flops

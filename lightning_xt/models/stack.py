@@ -24,17 +24,8 @@ from lightning_xt.nn.shifts.base import ShiftFactory
 class Stack(nn.Module):
     """Layers of a decoder or an encoder, from embedded tokens to hidden states.
 
-    Args:
-        shape: width, depth, direction and, with cross-attention, the width of its context.
-        attention: factory of each layer's attention.
-        cross_attention: factory of each layer's attention to a context. None = no such sublayer.
-        feedforward: factory of each layer's feedforward.
-        norm: factory of every norm.
-        placement: the norms around a sublayer.
-        residual: connection of sublayers to the stream.
-        shift: mixes the token before into the input of each sublayer. None = no shift.
-        layout: order of the sublayers.
-        dropout: fraction of each sublayer's output dropped in training.
+    The factories and the dropout are the options of `Decoder`, with the sizes in `shape`; without a cross_attention
+    there is no such sublayer.
     """
 
     def __init__(

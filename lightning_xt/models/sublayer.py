@@ -15,11 +15,7 @@ from lightning_xt.nn.shifts.base import Shift
 
 
 class Tokenwise(nn.Module):
-    """Adapter from a feedforward to the interface of a mixer.
-
-    Args:
-        feedforward: map of each token.
-    """
+    """Adapter from a feedforward to the interface of a mixer."""
 
     def __init__(self, feedforward: FeedForward) -> None:
         super().__init__()

@@ -16,12 +16,7 @@ from torch import nn
 
 
 def initialize(model: nn.Module, calls: int) -> None:
-    """Initialize linear maps and embedding tables by the table.
-
-    Args:
-        model: model to initialize in place.
-        calls: number of sublayer calls of one forward.
-    """
+    """Initialize linear maps and embedding tables by the table, for a number of sublayer calls in one forward."""
     for name, module in model.named_modules():
         if isinstance(module, nn.Embedding):
             nn.init.normal_(module.weight, std=0.02)

@@ -14,8 +14,7 @@ IGNORED = -100
 def split_targets(tokens: Int[Tensor, "b t"]) -> tuple[Int[Tensor, "b n"], Int[Tensor, "b n"]]:
     """Split n + 1 tokens into n that the model reads and n targets.
 
-    Args:
-        tokens: ids; -100 is read as id 0, because no embedding has a vector for -100.
+    -100 is read as id 0, because no embedding has a vector for -100.
     """
     return tokens[:, :-1].masked_fill(tokens[:, :-1] == IGNORED, 0), tokens[:, 1:]
 

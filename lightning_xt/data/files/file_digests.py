@@ -30,9 +30,7 @@ def hash_file(path: Path, algorithm: str = "sha256") -> str:
 def hash_files(paths: Sequence[Path], algorithm: str = "sha256") -> list[str]:
     """Return the hex digest of each file, cached in the data folder until one of the files changes.
 
-    Args:
-        paths: the files.
-        algorithm: a name for `hashlib.new`.
+    The algorithm is a name for `hashlib.new`.
 
     Raises:
         ValueError: a file cannot be read.

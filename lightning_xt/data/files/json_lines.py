@@ -38,12 +38,7 @@ DECODER = json.JSONDecoder(object_pairs_hook=_reject_duplicates, parse_constant=
 
 
 def read_texts(blocks: Iterable[bytes], name: str, field: str) -> Iterator[bytes]:
-    """Yield one field of every line, as UTF-8; blank lines are skipped.
-
-    Args:
-        blocks: the content of the file.
-        name: name of the file in messages.
-        field: the field of the text.
+    """Yield one field of every line of a file called `name`, as UTF-8; blank lines are skipped.
 
     Raises:
         ValueError: a line is not UTF-8, is not a JSON object, is too long, or has no such field with a string.

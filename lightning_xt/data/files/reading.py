@@ -69,11 +69,7 @@ def read_rest(file: IO[bytes] | gzip.GzipFile) -> Iterator[bytes]:
 
 
 class ExpansionLimit:
-    """Limit on the expanded size of a compressed file, whose header may lie about it.
-
-    Args:
-        path: the compressed file.
-    """
+    """Limit on the expanded size of a compressed file, whose header may lie about it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -14,13 +14,10 @@ SIGNALS = {signal.SIGTERM, signal.SIGUSR1}
 
 
 def worker_options(workers: int) -> dict[str, Any]:
-    """Return the options of a DataLoader for its workers.
+    """Return the options of a DataLoader with a number of workers.
 
     Workers are forked from a server process without threads: a fork next to the threads of distributed training hangs
     now and then.
-
-    Args:
-        workers: number of workers.
     """
     # macOS does not report the sender of a signal; Windows has no such signals.
     if not workers or not hasattr(signal, "sigwaitinfo"):
@@ -42,13 +39,9 @@ def worker_options(workers: int) -> dict[str, Any]:
 def survive_signals(parent: int, worker: int) -> None:
     """Keep a loader worker alive if a signal goes to every process of a run; for `worker_init_fn`.
 
-    The training process finishes its step and saves first; it may need another batch, and a dead worker is an error to
-    it. SIGTERM from the training process still ends the worker, and so does that process's end, which torch's own
-    watchdog misses: it watches the process that forked the worker.
-
-    Args:
-        parent: id of the training process.
-        worker: number of the worker.
+    The training process, `parent`, finishes its step and saves first; it may need another batch, and a dead worker is
+    an error to it. SIGTERM from the training process still ends the worker, and so does that process's end, which
+    torch's own watchdog misses: it watches the process that forked the worker.
     """
     # A blocked signal can be waited for, with the id of its sender.
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)

@@ -75,11 +75,7 @@ def read_aligned(source_file: Path, target_file: Path) -> PairLines:
 
 
 def drop_blank(pairs: PairLines, name: str) -> PairLines:
-    """Drop pairs with a blank side, and report how many.
-
-    Args:
-        pairs: the pairs.
-        name: their name in messages.
+    """Drop pairs with a blank side, and report how many; `name` names the pairs in messages.
 
     Raises:
         ValueError: no pair is left.

@@ -36,12 +36,7 @@ class RaggedIds(NamedTuple):
         return np.diff(self.offsets)
 
     def pad(self, numbers: NDArray[np.int64], pad: int) -> tuple[Int[Tensor, "b n"], Bool[Tensor, "b n"]]:
-        """Gather rows, padded on the right to the longest, and the mask of the ids that are not padding.
-
-        Args:
-            numbers: the rows to gather.
-            pad: the padding id.
-        """
+        """Gather numbered rows, padded on the right to the longest, and the mask of the ids that are not padding."""
         lengths = self.lengths[numbers]
         columns = np.arange(lengths.max())
         real = columns < lengths[:, None]
@@ -96,12 +91,7 @@ class PairTable(Dataset[PairBatch]):
 
 
 class TableBatches(Dataset[EvaluationPairs]):
-    """Evaluation batches of a table, by number.
-
-    Args:
-        table: the pairs.
-        batches: numbers of the pairs of each batch.
-    """
+    """Evaluation batches of a table, by number; each is an array of the numbers of its pairs."""
 
     def __init__(self, table: PairTable, batches: Sequence[NDArray[np.int64]]) -> None:
         self.table = table

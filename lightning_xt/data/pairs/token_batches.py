@@ -94,9 +94,7 @@ class TokenBatches(Sampler[NDArray[np.int64]]):
 def cut_by_count(lengths: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
     """Cut sequences, shortest first, into batches of `size`; return the numbers of the sequences of each batch.
 
-    Args:
-        lengths: tokens of the sequences, (sequences,) or (sequences, 2).
-        size: sequences a batch.
+    The lengths are in tokens: (sequences,) or (sequences, 2).
     """
     order = _sort_by_length(lengths)
     return [order[first : first + size] for first in range(0, len(order), size)]
@@ -105,9 +103,8 @@ def cut_by_count(lengths: NDArray[np.int64], size: int) -> list[NDArray[np.int64
 def cut_by_budget(lengths: NDArray[np.int64], max_tokens: int) -> list[NDArray[np.int64]]:
     """Cut sequences, shortest first, into batches within a token budget; return the numbers of each batch.
 
-    Args:
-        lengths: tokens of the sequences, (sequences,) or (sequences, 2).
-        max_tokens: tokens of the larger side of a batch, padding included; a longer sequence is a batch alone.
+    The lengths are in tokens: (sequences,) or (sequences, 2). The budget `max_tokens` is for the larger side of a
+    batch, padding included; a longer sequence is a batch by itself.
     """
     order = _sort_by_length(lengths)
     widths = np.atleast_2d(lengths.T).max(axis=0, initial=LEAST_WIDTH)

@@ -30,14 +30,9 @@ class TokenizedPairs(NamedTuple):
 def tokenize(
     lines: PairLines, source: Tokenizer, target: Tokenizer, max_length: int, too_long: Literal["drop", "truncate"]
 ) -> TokenizedPairs:
-    """Tokenize pairs of texts.
+    """Tokenize pairs of texts; the target's tokenizer has a start and an end id.
 
-    Args:
-        lines: the texts.
-        source: tokenizer of the sources.
-        target: tokenizer of the targets, with a start and an end id.
-        max_length: longest text in tokens, special tokens excluded.
-        too_long: whether a pair with a longer text is dropped or its texts are cut.
+    A pair with a text of more than `max_length` tokens, special tokens excluded, is dropped or its texts are cut.
     """
     sides = [_Side(source, [], _as_list(source.end)), _Side(target, _as_list(target.start), _as_list(target.end))]
     longer = 0

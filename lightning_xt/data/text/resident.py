@@ -24,11 +24,7 @@ class WindowStarts(NamedTuple):
 
 
 class Starts(Dataset[WindowStarts]):
-    """The starts of training windows, in place of the windows.
-
-    Args:
-        windows: the training windows.
-    """
+    """The starts of training windows, in place of the windows."""
 
     def __init__(self, windows: TrainingWindows) -> None:
         self.windows = windows
@@ -45,9 +41,7 @@ class Starts(Dataset[WindowStarts]):
 class ResidentTokens:
     """The tokens of a split as a tensor of uint8 on a device.
 
-    Args:
-        tokens: the split; it is copied in blocks, so that host memory never holds all of it.
-        device: the device.
+    They are copied in blocks, so that host memory never holds all of them.
     """
 
     def __init__(self, tokens: MappedBytes, device: torch.device) -> None:
@@ -65,16 +59,12 @@ class ResidentTokens:
 def load_resident(
     tokens: MappedBytes, device: torch.device, resident: bool | Literal["auto"], what: str
 ) -> ResidentTokens | None:
-    """Copy the tokens to the device; return None if they stay in their file.
+    """Copy the tokens of a split to the device of training; return None if they stay in their file.
 
-    Args:
-        tokens: the split.
-        device: the device of training.
-        resident: the option `resident`.
-        what: name of the corpus in messages.
+    The corpus is called `what` in messages.
 
     Raises:
-        ValueError: `resident` is true and the device has no room.
+        ValueError: the option `resident` is true and the device has no room.
     """
     if resident is False or (resident == "auto" and device.type != "cuda"):
         return None

@@ -218,13 +218,7 @@ def _group_queries(q: Tensor, contexts: int) -> Tensor:
 
 
 def _look_at_context(where: Where, context: FixedContext, sharing: int) -> Where:
-    """Replace the keys by those of a context.
-
-    Args:
-        where: positions of the queries.
-        context: keys and mask.
-        sharing: number of rows that share one row of the context.
-    """
+    """Replace the keys by those of a context, each row of which `sharing` rows share."""
     across = where.switch_to_context(context.keys.shape[-2], None)
     return replace(across.group_rows(sharing) if sharing > 1 else across, valid=context.mask)
 

@@ -33,12 +33,7 @@ class Position(nn.Module, ABC):
         cls.paired = cls.pairwise is not Position.pairwise
 
     def register_constant(self, name: str, values: Sequence[float]) -> None:
-        """Register a buffer that stays float32 when the model is cast: in bf16 positions 1000 and 1003 are equal.
-
-        Args:
-            name: name of the buffer.
-            values: numbers in the buffer.
-        """
+        """Register a buffer that stays float32 when the model is cast: in bf16 positions 1000 and 1003 are equal."""
         self.register_buffer(name, torch.tensor(values, dtype=torch.float32), persistent=False)
         self._constants = {**self._constants, name: tuple(values)}
 
@@ -70,10 +65,7 @@ class Position(nn.Module, ABC):
     def pad(self, p: Any, queries: int, keys: int) -> Any:
         """Append to what `prepare` returned for queries and keys whose results are discarded; block kernels need it.
 
-        Args:
-            p: as `prepare` returned it.
-            queries: number of queries to append.
-            keys: number of keys to append; no query sees them.
+        No query sees the appended keys.
         """
         return p.pad(queries, keys)
 

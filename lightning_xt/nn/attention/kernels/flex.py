@@ -46,11 +46,7 @@ def attend_flex(q: Tensor, k: Tensor, v: Tensor, scoring: Scoring) -> Tensor:
 
 @lru_cache(maxsize=1)
 def compile_flex(**options: Any) -> Any:
-    """Compile flex_attention for fixed shapes.
-
-    Args:
-        options: keywords of torch.compile.
-    """
+    """Compile flex_attention for fixed shapes; the options are those of torch.compile."""
     if "recompile_limit" in signature(torch.compile).parameters:
         options["recompile_limit"] = PROGRAMS
     return torch.compile(flex_attention, dynamic=False, **options)

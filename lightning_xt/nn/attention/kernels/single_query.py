@@ -23,12 +23,7 @@ def attend_single_query(
 ) -> Float[Tensor, "b h 1 e"]:
     """Compute softmax attention of one query a row, the weights in float32.
 
-    Args:
-        q: queries.
-        k: keys, one head for each head or group of heads of the queries.
-        v: values.
-        mask: True for visible keys, or a bias. None = all visible.
-        scale: factor on the products.
+    A key head serves one or several query heads. The mask is True for visible keys, or a bias. None = all visible.
     """
     b, h, _, d = q.shape
     g, j = k.shape[1:3]
