@@ -49,6 +49,11 @@ class SamplingParams:
     batch: int = 64
     window: int | None = None
 
+    def ends(self, request: int, token: int) -> bool:
+        """Return True if the next token of a request ends its sequence: the end token, or one that `stop` ends at."""
+        stopped = self.stop is not None and self.stop(request, token)
+        return stopped or token == self.end
+
 
 @dataclass(frozen=True)
 class GeneratedToken:

@@ -166,7 +166,10 @@ class Decoder(nn.Module):
             _check_prefix(inputs)
             x = torch.cat((inputs.prefix, x), dim=1)
             lengths = None if lengths is None else lengths + soft
-        where = self._build_where(x.shape[1], lengths, inputs, cache)
+        if cache is None:
+            where = Where.from_sequence(x.shape[1], causal=True, inputs=inputs, lengths=lengths, device=x.device)
+        else:
+            where = Where.from_cache(cache, inputs)
         for embedding in self.embeddings:
             x = embedding(x, where, inputs)
         if self.context is not None and (cache is None or cache.empty):
@@ -207,13 +210,6 @@ class Decoder(nn.Module):
     def max_length(self) -> int | None:
         """Longest sequence whose positions the embeddings distinguish, in tokens. None = any."""
         return min(self._limits, default=None)
-
-    def _build_where(self, n: int, lengths: Tensor | None, inputs: Inputs, cache: Cache | None) -> Where:
-        if cache is None:
-            return Where.from_sequence(
-                n, causal=True, inputs=inputs, lengths=lengths, device=self.token_embedding.weight.device
-            )
-        return Where.from_cache(cache, inputs)
 
 
 def _check_prefix(inputs: Inputs) -> None:

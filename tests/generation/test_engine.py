@@ -1,7 +1,9 @@
 """Decoding: the same tokens for any batch, and draws from the right distribution."""
 
 import re
+from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -205,6 +207,21 @@ def test_readers_of_a_stream_stay_outside_inference_mode() -> None:
 
 # Refusals -------------------------------------------------------------------------------------------------------------
 
+
+def stream_rows(
+    model: Decoder,
+    prompt: Tensor,
+    max_new_tokens: int,
+    *,
+    lengths: Tensor | None = None,
+    temperature: float = 1.0,
+    **filters: Any,
+) -> Iterator[Tensor]:
+    """Stream the tokens that `generate` returns for the same arguments."""
+    requests = make_requests(prompt, max_new_tokens, lengths=lengths)
+    return stream(model, requests, SamplingParams(temperature=temperature, filters=build_filters(**filters)))
+
+
 LIMITED = partial(decoder, embeddings=[partial(LearnedPositions, max_length=8)])
 
 
@@ -237,7 +254,7 @@ def test_refuses_before_anything_is_drawn(
 ) -> None:
     if "lengths" in options:
         options = {"lengths": torch.tensor(options["lengths"])}
-    for ask in (generate, stream):
+    for ask in (generate, stream_rows):
         with pytest.raises(ValueError, match=re.escape(message)):
             ask(LIMITED(), torch.tensor(prompt, dtype=torch.long), seq_len, **options)
 
@@ -255,6 +272,6 @@ def test_a_text_may_fill_all_positions() -> None:
 
 
 def test_no_rows_are_refused() -> None:
-    for ask in (generate, stream):
+    for ask in (generate, stream_rows):
         with pytest.raises(ValueError, match="the prompt has no rows; give at least one"):
             ask(decoder(), torch.zeros(0, 3, dtype=torch.long), 2)

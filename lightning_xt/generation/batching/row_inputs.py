@@ -1,6 +1,6 @@
 """Inputs of single rows: stacked for a batch and split again."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import fields
 
 import torch
@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from lightning_xt.core.inputs import Inputs
+from lightning_xt.generation.requests import Request
 
 
 def select_row(inputs: Inputs | None, row: int, length: int | None = None) -> Inputs | None:
@@ -63,6 +64,12 @@ def step_inputs(inputs: Inputs | None) -> Inputs | None:
     if inputs is None:
         return None
     return Inputs(condition=inputs.condition, types=None if inputs.types is None else inputs.types[:, -1:])
+
+
+def stack_step_inputs(requests: Collection[Request], copies: int = 1) -> Inputs | None:
+    """Stack the inputs of a decode step of requests, each for `copies` rows."""
+    rows = [step_inputs(request.inputs) for request in requests for _ in range(copies)]
+    return stack_inputs(rows) if rows else None
 
 
 def count_soft_tokens(inputs: Inputs | None) -> int:

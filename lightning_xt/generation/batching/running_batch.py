@@ -7,9 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lightning_xt.core.inputs import Inputs
 from lightning_xt.generation.batching.prefill import prefill
-from lightning_xt.generation.batching.row_inputs import count_soft_tokens, stack_inputs, step_inputs
+from lightning_xt.generation.batching.row_inputs import count_soft_tokens, stack_step_inputs
 from lightning_xt.generation.batching.row_state import RowState, apply_moves, plan_compaction
 from lightning_xt.generation.protocol import Autoregressive
 from lightning_xt.generation.requests import GeneratedToken, Request, SamplingParams
@@ -73,7 +72,7 @@ class RunningBatch:
         room = capacity if growing else max(state.prompt_length for state in states)
         self.cache = model.new_cache(len(states), room, window=params.window)
         logits = prefill(model, requests, self.cache)
-        self._inputs = self._stack_inputs()
+        self._inputs = stack_step_inputs(requests)
         self._sample(logits[:, -1])
 
     def step(self) -> None:
@@ -92,8 +91,7 @@ class RunningBatch:
                 if state.finished:
                     continue
                 state.generated += 1
-                stopped = self.params.stop is not None and self.params.stop(state.number, token)
-                state.finished = stopped or state.remaining == 0 or token == self.params.end
+                state.finished = self.params.ends(state.number, token) or state.remaining == 0
                 collected.append(GeneratedToken(state.number, token, log_prob, state.finished))
         return collected
 
@@ -131,10 +129,7 @@ class RunningBatch:
     def commit(self) -> None:
         """Complete changes of rows: set the cache's lengths and the inputs of steps."""
         self.cache.set_lengths([state.cached for state in self.states])
-        self._inputs = self._stack_inputs()
-
-    def _stack_inputs(self) -> Inputs | None:
-        return stack_inputs([step_inputs(state.request.inputs) for state in self.states])
+        self._inputs = stack_step_inputs([state.request for state in self.states])
 
     def _sample(self, logits: Float[Tensor, "b v"]) -> None:
         self._sampled.append(self.rows.sample(logits, self.params))

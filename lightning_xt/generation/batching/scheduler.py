@@ -38,7 +38,6 @@ class Scheduler:
 
     @property
     def busy(self) -> bool:
-        """True while there are tokens left to generate."""
         return self.batch is not None or bool(self.waiting)
 
     def advance(self) -> list[GeneratedToken]:

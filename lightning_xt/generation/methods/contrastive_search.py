@@ -6,9 +6,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from lightning_xt.core.inputs import Inputs
 from lightning_xt.generation.batching.prefill import prefill
-from lightning_xt.generation.batching.row_inputs import count_soft_tokens, stack_inputs, step_inputs
+from lightning_xt.generation.batching.row_inputs import count_soft_tokens, stack_step_inputs
 from lightning_xt.generation.batching.row_state import RowState, filter_logits, upcast
 from lightning_xt.generation.methods.base import Method
 from lightning_xt.generation.protocol import Autoregressive
@@ -87,13 +86,12 @@ class _ContrastiveRun:
         self.cache = model.new_cache(len(own), capacity, window=params.window)
         states = prefill(model.compute_states, own, self.cache, last_only=False)
         self.cache.repeat(self.k)
-        self._inputs = self._stack_inputs()
+        self._inputs = stack_step_inputs(self.requests.values(), self.k)
         self.newest = states[torch.arange(len(own), device=states.device), self.rows.prompts - 1]
         self.past = functional.pad(_normalize(states), (0, 0, 0, longest))
 
     @property
     def busy(self) -> bool:
-        """True while there are tokens left to generate."""
         return bool(self.requests)
 
     def advance(self) -> list[GeneratedToken]:
@@ -129,8 +127,7 @@ class _ContrastiveRun:
     def _collect(self, tokens: Sequence[int], log_probs: Sequence[float]) -> list[GeneratedToken]:
         collected = []
         for (number, request), token, log_prob in zip(self.requests.items(), tokens, log_probs, strict=True):
-            stopped = self.params.stop is not None and self.params.stop(number, token)
-            last = stopped or token == self.params.end or self.generated == request.max_new_tokens
+            last = self.params.ends(number, token) or self.generated == request.max_new_tokens
             collected.append(GeneratedToken(number, token, log_prob, last))
         return collected
 
@@ -147,12 +144,9 @@ class _ContrastiveRun:
             self.cache.select(order)
             self.rows.select(sequences)
             self.newest, self.past = self.newest[sequences], self.past[sequences]
-            self._inputs = self._stack_inputs()
+            self._inputs = stack_step_inputs(self.requests.values(), self.k)
         else:
             self.cache.reorder(order)
-
-    def _stack_inputs(self) -> Inputs | None:
-        return stack_inputs([step_inputs(request.inputs) for request in self.requests.values() for _ in range(self.k)])
 
 
 def _require_states(model: Autoregressive) -> ReturnsStates:

@@ -85,7 +85,6 @@ class _Run:
 
     @property
     def busy(self) -> bool:
-        """True while there are tokens left to generate."""
         return not all(row.finished for row in self.rows)
 
     def advance(self) -> list[GeneratedToken]:
@@ -133,9 +132,7 @@ class _Run:
         taken = []
         for place, (token, log_prob) in enumerate(zip(tokens, log_probs, strict=True)):
             row.tokens.append(token)
-            row.finished = row.remaining == 0 or token == self.params.end
-            if self.params.stop is not None and self.params.stop(row.number, token):
-                row.finished = True
+            row.finished = self.params.ends(row.number, token) or row.remaining == 0
             accepted = place < len(draft) and draft[place] == token
             self.method.accepted += accepted
             taken.append(GeneratedToken(row.number, token, log_prob, row.finished))

@@ -64,12 +64,11 @@ class Int8Linear(nn.Module):
         return self.rounded.to(self.scale.dtype) * self.scale[:, None]
 
     def forward(self, x: Float[Tensor, "*b in"]) -> Float[Tensor, "*b out"]:
+        rows = x.reshape(-1, x.shape[-1])
         if _is_one_vector(x):
             out = (_multiply_by_rows(self.rounded, x) * self.scale).to(x.dtype)
-            return out if self.bias is None else out + self.bias
-        rows = x.reshape(-1, x.shape[-1])
         # The kernel reads beyond the end of rows of other widths.
-        if x.device.type == "cpu" and rows.shape[0] <= MAX_KERNEL_ROWS and rows.shape[1] % 32 == 0:
+        elif x.device.type == "cpu" and rows.shape[0] <= MAX_KERNEL_ROWS and rows.shape[1] % 32 == 0:
             out = torch._weight_int8pack_mm(rows.to(torch.bfloat16).contiguous(), self.rounded, self.scale)
             out = out.view(*x.shape[:-1], -1)
         else:

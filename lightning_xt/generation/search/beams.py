@@ -8,9 +8,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from lightning_xt.core.inputs import Inputs
 from lightning_xt.generation.batching.prefill import prefill
-from lightning_xt.generation.batching.row_inputs import count_soft_tokens, stack_inputs, step_inputs
+from lightning_xt.generation.batching.row_inputs import count_soft_tokens, stack_step_inputs
 from lightning_xt.generation.batching.row_state import RowState, filter_logits, upcast
 from lightning_xt.generation.batching.scheduler import SYNC_EVERY, is_on_host
 from lightning_xt.generation.history import History
@@ -79,7 +78,6 @@ class Beams:
 
     @property
     def busy(self) -> bool:
-        """True while a search is unfinished."""
         return bool(self.requests)
 
     def advance(self) -> list[GeneratedToken]:
@@ -105,7 +103,7 @@ class Beams:
         self.cache = self.model.new_cache(len(requests), capacity, window=self.params.window)
         logits = prefill(self.model, requests, self.cache)
         self.cache.repeat(self.beams)
-        self._inputs = self._stack_inputs()
+        self._inputs = stack_step_inputs(self.requests.values(), self.beams)
         self.logits = upcast(logits[:, -1]).repeat_interleave(self.beams, dim=0)
 
     def _step(self, kept: Tensor | None) -> None:
@@ -211,11 +209,7 @@ class Beams:
         self.num_ended, self.over = self.num_ended[kept], self.over[kept]
         numbers = list(self.requests)
         self.requests = {numbers[at]: self.requests[numbers[at]] for at in kept.tolist()}
-        self._inputs = self._stack_inputs()
-
-    def _stack_inputs(self) -> Inputs | None:
-        rows = [step_inputs(request.inputs) for request in self.requests.values() for _ in range(self.beams)]
-        return stack_inputs(rows) if rows else None
+        self._inputs = stack_step_inputs(self.requests.values(), self.beams)
 
     def _make_history(self) -> History:
         prompts = self.prompts.repeat_interleave(self.beams)

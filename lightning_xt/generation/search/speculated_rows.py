@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lightning_xt.generation.batching.prefill import prefill
-from lightning_xt.generation.batching.row_inputs import count_soft_tokens, stack_inputs, step_inputs
+from lightning_xt.generation.batching.row_inputs import count_soft_tokens, stack_step_inputs
 from lightning_xt.generation.batching.row_state import RowState, apply_moves, filter_logits, upcast
 from lightning_xt.generation.history import History
 from lightning_xt.generation.noise import sample_tokens
@@ -56,7 +56,7 @@ class CachedModel:
         """Logits of the last forward."""
         self._cached = [len(request.prompt) for request in requests]
         self._set_lengths()
-        self._inputs = stack_inputs([step_inputs(request.inputs) for request in requests])
+        self._inputs = stack_step_inputs(requests)
         # A model that cannot roll back raises before any token is generated.
         self._cache.truncate(self._soft + self._capacity)
 
@@ -92,7 +92,7 @@ class CachedModel:
         if len(rows) < len(self._cached):
             self._cache.retire(moves, len(rows))
             self._cached = apply_moves(self._cached, moves, len(rows))
-            self._inputs = stack_inputs([step_inputs(row.request.inputs) for row in rows])
+            self._inputs = stack_step_inputs([row.request for row in rows])
         cached = [min(cached, len(row.tokens) - 1) for cached, row in zip(self._cached, rows, strict=True)]
         lengths = [self._soft + each for each in cached]
         if cached != self._cached:
