@@ -187,11 +187,7 @@ class Cache:
         self.reorder(torch.arange(len(self.lengths), device=self.lengths.device).repeat_interleave(times))
 
     def reorder(self, rows: Int[Tensor, " b"]) -> None:
-        """Select rows within groups that share a context; the contexts stay in place.
-
-        Args:
-            rows: the old row of each new one; each group of rows with one context stays whole.
-        """
+        """Select rows within groups that share a context, each of which stays whole; the contexts stay in place."""
         self._marked = None
         for call in self._calls:
             call.reorder(rows)

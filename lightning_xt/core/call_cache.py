@@ -40,8 +40,7 @@ class Extent(Protocol):
 class CallCache:
     """Cache of one call of a layer. Time is the last axis but one of everything appended.
 
-    Args:
-        owner: the whole cache, which knows the lengths of the rows.
+    The owner is the whole cache, which knows the lengths of the rows.
     """
 
     def __init__(self, owner: Extent) -> None:

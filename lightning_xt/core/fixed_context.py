@@ -24,12 +24,7 @@ class FixedContext:
     mask: Bool[Tensor, "contexts m"] | None
 
     def select(self, rows: Int[Tensor, " b"], batch: int) -> "FixedContext":
-        """Select the contexts of some rows.
-
-        Args:
-            rows: rows of the cache; whole groups, if rows share contexts.
-            batch: number of rows of the cache before.
-        """
+        """Select the contexts of some of `batch` rows: of whole groups, if rows share contexts."""
         group = batch // len(self.keys)
         return self._map(lambda t: t[rows[::group] // group])
 

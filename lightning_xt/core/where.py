@@ -1,8 +1,9 @@
 """Positions of queries and keys, and the mask between them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Bool, Int
@@ -13,6 +14,8 @@ from torch.nn.functional import pad
 from lightning_xt.core.cache import Cache, min_window
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.packed_documents import find_document_starts, number_documents
+
+T = TypeVar("T")
 
 BLOCK = 128
 """Queries and keys of a block of flex_attention; lengths are padded to multiples of it."""
@@ -199,12 +202,12 @@ class Where:
 
     def dense(self) -> Bool[Tensor, "#b 1 i j"]:
         """Return the mask as a tensor; one row if all rows share it."""
-        key = ("dense", self.window, self.memory)
-        if key not in self.masks:
+
+        def make() -> Tensor:
             b, i, j = self.build_indices(self.rows)
-            self.masks[key] = self.is_visible(b, i, j).expand(-1, -1, i.shape[2], -1)
-        mask: Tensor = self.masks[key]
-        return mask
+            return self.is_visible(b, i, j).expand(-1, -1, i.shape[2], -1)
+
+        return self._make_once("dense", make)
 
     def pad_to_blocks(self) -> "Where":
         """Pad to whole blocks, once a forward for all layers with this window and memory.
@@ -212,12 +215,8 @@ class Where:
         All layers get one object, whose tensors are new even if nothing is padded: a compiled program is compiled again
         if other tensors are the same ones than before.
         """
-        key = ("padded", self.window, self.memory)
-        if key not in self.masks:
-            queries, keys = self.queries.shape[-1], self.memory + self.keys.shape[-1]
-            self.masks[key] = self.pad(-queries % BLOCK, -keys % BLOCK)
-        padded: Where = self.masks[key]
-        return padded
+        queries, keys = self.queries.shape[-1], self.memory + self.keys.shape[-1]
+        return self._make_once("padded", lambda: self.pad(-queries % BLOCK, -keys % BLOCK))
 
     def pad(self, queries: int, keys: int) -> "Where":
         """Append queries that repeat the last one, so that they see something, and keys that no query sees."""
@@ -238,11 +237,15 @@ class Where:
 
     def block_mask(self) -> BlockMask:
         """Return the mask in flex_attention's form."""
-        key = ("blocks", self.window, self.memory)
+        return self._make_once("blocks", self._make_block_mask)
+
+    def _make_once(self, form: str, make: Callable[[], T]) -> T:
+        """Make one form of the mask, which layers with this window and memory share."""
+        key = (form, self.window, self.memory)
         if key not in self.masks:
-            self.masks[key] = self._make_block_mask()
-        mask: BlockMask = self.masks[key]
-        return mask
+            self.masks[key] = make()
+        made: T = self.masks[key]
+        return made
 
     def _make_block_mask(self) -> BlockMask:
         shared = self.rows == 1

@@ -44,12 +44,7 @@ class DataModule(LightningDataModule, ABC):
 
     @abstractmethod
     def samples_after(self, first: int, batches: int) -> int:
-        """Return the samples trained on by all processes together after further batches.
-
-        Args:
-            first: samples before these batches.
-            batches: training batches of each process.
-        """
+        """Return the samples trained on by all processes together, `first` of them before further batches of each."""
 
     @property
     def content_hash(self) -> str | None:

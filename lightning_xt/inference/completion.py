@@ -24,14 +24,7 @@ MAX_NEW_TOKENS = 256
 
 
 class TextCompleter(TextGenerator):
-    """Completer of prompts.
-
-    Args:
-        model: scores the next token.
-        tokenizer: turns text into ids and back.
-        device: device of the model.
-        setup: replacements of the model and the method. None = none.
-    """
+    """Completer of prompts by a model on a device; the setup may replace the model and the method."""
 
     def __init__(
         self, model: Autoregressive, tokenizer: Tokenizer, device: torch.device, setup: DecodingSetup | None = None

@@ -23,12 +23,9 @@ class TextPiece:
 
 
 class IncrementalDetokenizer:
-    """Text of one sequence while its ids are generated.
+    """Text of one sequence while its ids are generated, until a stop string begins.
 
-    Args:
-        tokenizer: turns ids into text.
-        end: end token of a sequence, which has no text. None = there is none.
-        stops: strings that end the text before they begin.
+    The token `end`, if there is one, ends a sequence and has no text.
     """
 
     def __init__(self, tokenizer: Tokenizer, end: int | None, stops: Sequence[str]) -> None:

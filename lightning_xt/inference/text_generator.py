@@ -94,12 +94,8 @@ class PromptCompletions:
 class GenerationSession:
     """Decoding of requests, with detokenization.
 
-    Args:
-        model: scores the next token.
-        tokenizer: turns ids into text.
-        end: end token of a sequence. None = there is none.
-        options: generation options, resolved.
-        setup: replacements of the model and the method.
+    A sequence ends at the token `end`, if there is one. The options are resolved; the setup may replace the model and
+    the method.
     """
 
     def __init__(

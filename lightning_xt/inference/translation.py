@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from lightning_xt.core.inputs import Inputs
@@ -76,7 +76,7 @@ class Translator(TextGenerator):
             options: generation options; greedy unless they have a temperature. Row r samples with seed + r.
         """
         self.check(src, src_mask)
-        starts = (self._make_starts(len(src)) if starts is None else starts).to(src.device)
+        starts = self._make_starts(src) if starts is None else starts.to(src.device)
         # Memory that holds the sources' rows at once holds their targets too.
         options = replace(options, max_new_tokens=max_new_tokens, batch=max(options.batch, len(src)))
         requests = self._make_requests(src, src_mask, starts, options)
@@ -99,7 +99,7 @@ class Translator(TextGenerator):
             raise ValueError('generate needs a source to translate: --prompt "..."')
         ids, _ = self._encode(text)
         src, src_mask = self._pad_rows([ids])
-        (request,) = self._make_requests(src, src_mask, self._make_starts(1).to(src.device), options)
+        (request,) = self._make_requests(src, src_mask, self._make_starts(src), options)
         return self.open_session(options).stream_text(request)
 
     def find_problem(self, text: str) -> str | None:
@@ -137,7 +137,7 @@ class Translator(TextGenerator):
             found[number].metadata["problem"] = problem and f"line {source['id'] + 1}: {problem}"
         if readable:
             src, src_mask = self._pad_rows(list(readable.values()))
-            requests = self._make_requests(src, src_mask, self._make_starts(len(src)).to(src.device), options)
+            requests = self._make_requests(src, src_mask, self._make_starts(src), options)
             for number, completions in zip(readable, self.open_session(options).complete(requests), strict=True):
                 found[number].completions.extend(completions)
         return found
@@ -170,7 +170,9 @@ class Translator(TextGenerator):
                     inputs = self.network.encode(src[rows, :width], None if bool(real.all()) else real)
                 context = inputs.require("context", self)
                 for row, one in zip(rows, context, strict=True):
-                    encoded[row] = _trim(one, mask[row, : widths[row]])
+                    own = mask[row, : widths[row]]
+                    known = None if bool(own.all()) else own[None]
+                    encoded[row] = Inputs(context=one[None, : len(own)], context_mask=known)
         return [encoded[row] for row in range(len(widths))]
 
     def _encode(self, text: str) -> tuple[list[int], str | None]:
@@ -187,10 +189,10 @@ class Translator(TextGenerator):
         src, lengths = pad_rows(rows, device, self.pad), torch.tensor([[len(row)] for row in rows], device=device)
         return src, torch.arange(src.shape[1], device=device) < lengths
 
-    def _make_starts(self, rows: int) -> Int[Tensor, "b 1"]:
+    def _make_starts(self, src: Tensor) -> Int[Tensor, "b 1"]:
         if self.start is None:
             raise ValueError("the vocabulary has no start token; give generate its start_tokens")
-        return torch.full((rows, 1), self.start)
+        return torch.full((len(src), 1), self.start, device=src.device)
 
     def _limit_targets(
         self, src: Tensor, src_mask: Tensor | None, starts: int, max_new_tokens: int | None
@@ -218,11 +220,6 @@ class Translator(TextGenerator):
         if low < 0 or high >= size:
             wrong = low if low < 0 else high
             raise ValueError(f"a source has token {wrong}, outside the vocabulary of 0 to {size - 1}")
-
-
-def _trim(context: Float[Tensor, "m c"], mask: Bool[Tensor, " n"]) -> Inputs:
-    """Return the inputs of one source without its padding."""
-    return Inputs(context=context[None, : len(mask)], context_mask=None if bool(mask.all()) else mask[None])
 
 
 def cut_at_end(ids: Sequence[int], end: int | None) -> list[int]:

@@ -28,15 +28,7 @@ class Tokenwise(nn.Module):
 
 
 class Sublayer(nn.Module):
-    """Branch with its norms, residual connection, shift and dropout.
-
-    Args:
-        branch: attention, cross-attention or a feedforward.
-        placement: norms around the branch.
-        residual: connection to the stream.
-        shift: mixes the token before into the input. None = no shift.
-        dropout: fraction of the output dropped in training.
-    """
+    """Branch (attention, cross-attention or a feedforward) with its norms, residual connection, shift and dropout."""
 
     def __init__(
         self, branch: Mixer | Tokenwise, placement: Placement, residual: Residual, shift: Shift | None, dropout: float

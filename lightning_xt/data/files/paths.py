@@ -21,14 +21,10 @@ def require_path(path: str | None) -> str:
 
 
 def find_files(option: str, path: str) -> list[Path]:
-    """Find the files named by an option, sorted; relative paths are looked up here, then in the data folder.
+    """Find the files of an option, sorted: a file, a folder or a pattern, looked up here, then in the data folder.
 
     Files that this package prepared in the data folder are omitted from folders and patterns. Linked folders are
     followed, each once.
-
-    Args:
-        option: the option as typed, such as `--data.path`.
-        path: a file, a folder or a pattern.
 
     Raises:
         FileNotFoundError: nothing exists at the path, no file matches, the folder is empty, or a link is broken.

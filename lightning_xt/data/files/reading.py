@@ -28,12 +28,9 @@ def read_blocks(path: Path) -> Iterator[bytes]:
 
 
 def read_whole(option: str, file: str, wanted: str) -> bytes:
-    """Read a whole file, decompressed if its name ends in .gz.
+    """Read the whole file that an option names, decompressed if its name ends in .gz.
 
-    Args:
-        option: the option that names the file.
-        file: the option's value.
-        wanted: the kind of file that the option takes, for messages.
+    Messages say the kind of file that is wanted.
 
     Raises:
         FileNotFoundError: the file does not exist.

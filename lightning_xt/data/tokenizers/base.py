@@ -12,9 +12,9 @@ class TextStream(ABC):
     def push(self, token: int) -> str:
         """Add one id; return the text that is now complete, empty in the middle of a character."""
 
-    @abstractmethod
     def finish(self) -> str:
-        """Return the rest of the text. All returned texts together equal the result of `decode`."""
+        """Return the rest of the text, if any. All returned texts together equal the result of `decode`."""
+        return ""
 
 
 class Tokenizer(ABC):
@@ -42,11 +42,7 @@ class Tokenizer(ABC):
         """Number of ids, special ids included."""
 
     def train(self, texts: Callable[[], Iterable[str]]) -> None:  # noqa: B027 - most tokenizers do not learn
-        """Train on texts; by default, do nothing.
-
-        Args:
-            texts: opens the texts from the start; may be called several times.
-        """
+        """Train on texts, which may be opened several times; by default, do nothing."""
 
     @abstractmethod
     def encode(self, text: str) -> list[int]:

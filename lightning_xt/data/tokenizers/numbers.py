@@ -73,6 +73,3 @@ class _NumberStream(TextStream):
             text = f" {text}"
         self._has_text = self._has_text or bool(text)
         return text
-
-    def finish(self) -> str:
-        return ""

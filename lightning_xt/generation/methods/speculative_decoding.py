@@ -42,11 +42,7 @@ class Drafter(Protocol):
 
 
 class SpeculativeDecoding(Method):
-    """Sampling in fewer forwards.
-
-    Args:
-        ahead: most tokens drafted at once.
-    """
+    """Sampling in fewer forwards, by drafts of at most `ahead` tokens."""
 
     def __init__(self, ahead: int) -> None:
         self.ahead = ahead

@@ -13,11 +13,7 @@ from lightning_xt.generation.protocol import Autoregressive, DecodingCache
 
 
 class JointCache:
-    """Several caches that change together.
-
-    Args:
-        members: one per model, all with the same rows.
-    """
+    """Caches of several models, with the same rows, that change together."""
 
     def __init__(self, members: Sequence[DecodingCache]) -> None:
         self.members = list(members)

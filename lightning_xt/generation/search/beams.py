@@ -27,18 +27,8 @@ class Beams:
     """Hypotheses of a group of requests, which are searched together.
 
     Row r of the cache is hypothesis r % beams of request r // beams. The keys and values of cross-attention are stored
-    once per request.
-
-    Args:
-        model: in evaluation mode.
-        requests: by their numbers.
-        params: sampling parameters.
-        beams: running hypotheses per request.
-        n_best: sequences to return per request.
-        length_penalty: power of the length by which scores are divided.
-        patience: factor of `beams`, the number of ended hypotheses that finishes a search. None = search until nothing
-            better can be found.
-        stochastic: whether hypotheses are sampled without replacement.
+    once per request. The model is in evaluation mode, and requests are known by their numbers. The other options are
+    those of `BeamSearch`; if it is stochastic, hypotheses are sampled without replacement.
     """
 
     def __init__(

@@ -17,6 +17,9 @@ class Step(NamedTuple):
 class Layout(ABC):
     """Order of the sublayers of a stack."""
 
+    def __init__(self, depth: int) -> None:
+        self.depth = depth
+
     @abstractmethod
     def list_steps(self, kinds: Sequence[Kind]) -> Sequence[Step]:
         """List the calls of one forward.

@@ -15,8 +15,9 @@ class Looped(Layout):
     """
 
     def __init__(self, depth: int, *, loops: int = 2) -> None:
+        super().__init__(depth)
         check_option("layout: Looped", "loops", loops, least=1)
-        self.depth, self.loops = depth, loops
+        self.loops = loops
 
     def list_steps(self, kinds: Sequence[Kind]) -> Sequence[Step]:
         return [Step(kind, layer) for _ in range(self.loops) for layer in range(self.depth) for kind in kinds]

@@ -16,6 +16,9 @@ class Normalizer(nn.Module, ABC):
     backends: ClassVar[frozenset[str]] = frozenset({"explicit"})
     """Backends that give exactly these weights."""
 
+    def __init__(self, shape: AttentionShape) -> None:
+        super().__init__()
+
     @abstractmethod
     def forward(
         self, scores: Float[Tensor, "b h i j"], mask: Bool[Tensor, "#b #h i j"]

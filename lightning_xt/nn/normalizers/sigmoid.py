@@ -17,7 +17,7 @@ class Sigmoid(Normalizer):
     """
 
     def __init__(self, shape: AttentionShape, *, offset: float | None = None) -> None:
-        super().__init__()
+        super().__init__(shape)
         self.offset = offset
 
     def forward(self, scores: Float[Tensor, "b h i j"], mask: Bool[Tensor, "#b #h i j"]) -> Float[Tensor, "b h i j"]:

@@ -2,7 +2,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from lightning_xt.core.shapes import AttentionShape
 from lightning_xt.nn.normalizers.base import Normalizer
 
 
@@ -14,9 +13,6 @@ class Softmax(Normalizer):
     """
 
     backends = frozenset({"fused", "flex", "explicit"})
-
-    def __init__(self, shape: AttentionShape) -> None:
-        super().__init__()
 
     def forward(self, scores: Float[Tensor, "b h i j"], mask: Bool[Tensor, "#b #h i j"]) -> Float[Tensor, "b h i j"]:
         hidden = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)

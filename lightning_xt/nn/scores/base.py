@@ -18,6 +18,9 @@ class Score(nn.Module, ABC):
     bilinear: ClassVar[bool] = False
     """True if a linear map of keys can be moved to the queries without changing a score."""
 
+    def __init__(self, shape: AttentionShape) -> None:
+        super().__init__()
+
     @abstractmethod
     def forward(
         self, q: Float[Tensor, "b h i d"], k: Float[Tensor, "b h j d"], scale: float

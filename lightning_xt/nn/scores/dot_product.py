@@ -1,7 +1,6 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from lightning_xt.core.shapes import AttentionShape
 from lightning_xt.nn.scores.base import Score
 
 
@@ -13,9 +12,6 @@ class DotProduct(Score):
 
     backends = frozenset({"fused", "flex", "explicit"})
     bilinear = True
-
-    def __init__(self, shape: AttentionShape) -> None:
-        super().__init__()
 
     def forward(
         self, q: Float[Tensor, "b h i d"], k: Float[Tensor, "b h j d"], scale: float

@@ -1,7 +1,6 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from lightning_xt.core.shapes import AttentionShape
 from lightning_xt.nn.scores.base import Score
 
 
@@ -11,9 +10,6 @@ class NegativeDistance(Score):
     Kim, Papamakarios and Mnih, 2020. https://arxiv.org/abs/2006.04710
     The paper also projects queries and keys by one matrix, for its Lipschitz bound; here each has its own.
     """
-
-    def __init__(self, shape: AttentionShape) -> None:
-        super().__init__()
 
     def forward(
         self, q: Float[Tensor, "b h i d"], k: Float[Tensor, "b h j d"], scale: float
