@@ -177,7 +177,7 @@ def test_rows_that_are_placed_and_rows_that_stay_decode_as_if_alone(build: Build
         first = crop(inputs, slice(0, 5), slice(0, 2))
         model(tokens[:2, :5], lengths=torch.tensor([5, 4]), inputs=first, cache=cache)
         model(tokens[z, :3], inputs=crop(inputs, slice(0, 3), z), cache=other)
-        cache.place(torch.tensor([1]), other)
+        cache.overwrite(torch.tensor([1]), other)
         cache.set_lengths([5, 3])
         both = [torch.cat(pair) for pair in zip(step(x, 5), step(z, 3), strict=True)]
         beside = replace(crop(inputs, slice(0), torch.tensor([0, 2])), types=both[1])

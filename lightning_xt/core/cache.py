@@ -210,11 +210,11 @@ class Cache:
         for call in self._calls:
             call.retire(source, target, rows)
 
-    def place(self, rows: Int[Tensor, " k"], other: "Cache") -> None:
-        """Replace rows by those of another cache of the same model.
+    def overwrite(self, rows: Int[Tensor, " k"], other: "Cache") -> None:
+        """Overwrite rows by those of another cache of the same model.
 
         Args:
-            rows: the rows to replace.
+            rows: the rows to overwrite.
             other: a cache of at most the same capacity, with the same slack and window.
 
         Raises:
@@ -228,7 +228,7 @@ class Cache:
         self.empty = self.bound == 0
         self._marked = None
         for ours, theirs in zip(self._calls, other._calls, strict=True):
-            ours.place(rows, theirs)
+            ours.overwrite(rows, theirs)
 
     def mark_for_compiler(self) -> None:
         """Tell torch.compile which sizes change between steps, and which tensors stay in their place."""

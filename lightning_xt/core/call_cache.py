@@ -135,8 +135,8 @@ class CallCache:
         self.running = {name: move_rows(tensor, source, target, rows) for name, tensor in self.running.items()}
         self.fixed = {name: context.retire(source, target, rows) for name, context in self.fixed.items()}
 
-    def place(self, rows: Int[Tensor, " k"], other: "CallCache") -> None:
-        """Replace rows by those of another cache."""
+    def overwrite(self, rows: Int[Tensor, " k"], other: "CallCache") -> None:
+        """Overwrite rows by those of another cache."""
         batch = len(self.owner.lengths)
         for name, theirs in other._buffers.items():
             if name not in self._buffers:
@@ -149,7 +149,7 @@ class CallCache:
             self.running[name] = ours.index_copy(0, rows, state)
         for name, context in other.fixed.items():
             mine = self.fixed.get(name)
-            self.fixed[name] = context.spread(batch, rows) if mine is None else mine.place(rows, context)
+            self.fixed[name] = context.spread(batch, rows) if mine is None else mine.overwrite(rows, context)
 
     def mark_for_compiler(self, several: bool) -> None:
         """Mark the slots, and the rows if there are several, as sizes that change, and the tensors as staying in place.

@@ -35,8 +35,8 @@ class FixedContext:
         mask = None if self.mask is None else move_rows(self.mask.clone(), source, target, rows)
         return FixedContext(keys, values, mask)
 
-    def place(self, rows: Int[Tensor, " k"], other: "FixedContext") -> "FixedContext":
-        """Replace the contexts of some rows by those of another cache."""
+    def overwrite(self, rows: Int[Tensor, " k"], other: "FixedContext") -> "FixedContext":
+        """Overwrite the contexts of some rows by those of another cache."""
         width = max(self.keys.shape[-2], other.keys.shape[-2])
         ours, theirs = self.pad(width), other.pad(width)
         keys = ours.keys.index_copy(0, rows, theirs.keys)
@@ -49,7 +49,7 @@ class FixedContext:
         """Make contexts for a whole batch: these at some rows, zeros at the others."""
         empty = self._map(lambda t: t.new_zeros(batch, *t.shape[1:]))
         mask = torch.ones(batch, self.keys.shape[-2], dtype=torch.bool, device=self.keys.device)
-        return FixedContext(empty.keys, empty.values, mask).place(rows, self)
+        return FixedContext(empty.keys, empty.values, mask).overwrite(rows, self)
 
     def pad(self, width: int) -> "FixedContext":
         """Append masked vectors up to a width."""

@@ -10,7 +10,7 @@ v  tokens of the vocabulary         p  soft-prefix vectors
 t  slots for all tokens of a row    f  hidden features of a feedforward
 k  chosen rows, or candidates
 
-A word is an axis of its own, such as `requests`, `beams`, `heads` or `slots`; `_` is any size.
+A word names a further axis, such as `requests`, `beams`, `heads` or `slots`; `_` is any size.
 """
 
 from dataclasses import dataclass

@@ -31,7 +31,7 @@ from lightning_xt.nn.placements.pre_norm import PreNorm
 from lightning_xt.nn.residuals.add import Add
 from lightning_xt.nn.residuals.base import ResidualFactory
 from lightning_xt.nn.shifts.base import ShiftFactory
-from lightning_xt.system.option_checks import check_option
+from lightning_xt.system.option_checks import check_option, refuse_names
 
 
 class Decoder(nn.Module):
@@ -59,6 +59,7 @@ class Decoder(nn.Module):
         dropout: fraction of the embeddings and of each sublayer's output dropped in training.
     """
 
+    @refuse_names
     def __init__(
         self,
         vocab_size: int,

@@ -1,6 +1,7 @@
 """Checks of options: their names and ranges."""
 
 import inspect
+import typing
 from collections.abc import Callable
 from functools import wraps
 from typing import ParamSpec, TypeVar
@@ -32,6 +33,31 @@ def refuse_unknown(*kinds: type) -> Callable[[Callable[P, T]], Callable[P, T]]:
         return checked
 
     return decorate
+
+
+def refuse_names(init: Callable[P, T]) -> Callable[P, T]:
+    """Have a constructor raise a ValueError for a name in a slot, such as `position="ALiBi"`, which only YAML takes."""
+    parameters = inspect.signature(init).parameters.values()
+    slots = {each.name for each in parameters if _takes_factory(each.annotation)}
+
+    @wraps(init)
+    def checked(*args: P.args, **options: P.kwargs) -> T:
+        for slot in slots & options.keys():
+            value = options[slot]
+            for name in value if isinstance(value, list | tuple) else [value]:
+                if isinstance(name, str):
+                    raise ValueError(
+                        f"{slot} has the name {name!r}; from Python pass the class {name} itself, or "
+                        f"partial({name}, ...) for other options"
+                    )
+        return init(*args, **options)
+
+    return checked
+
+
+def _takes_factory(hint: object) -> bool:
+    """Return True for the annotation of a slot: a factory, an optional one, or several."""
+    return typing.get_origin(hint) is Callable or any(map(_takes_factory, typing.get_args(hint)))
 
 
 def check_option(

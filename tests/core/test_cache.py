@@ -288,7 +288,7 @@ def test_place_puts_rows_of_another_cache(capacity: int, window: int | None) -> 
     feed(cache, tokens(3, 0, 7), window=window, lengths=[7, 3, 5])
     feed(other, tokens(2, 0, 3) + 1000, window=window, lengths=[3, 1])
     cache[0].running["state"], other[0].running["state"] = torch.arange(3.0)[:, None], torch.tensor([[8.0], [9.0]])
-    cache.place(torch.tensor([2, 0]), other)
+    cache.overwrite(torch.tensor([2, 0]), other)
     assert cache.lengths.tolist() == [1, 3, 3] and cache.bound == 7 and not cache.uniform and not cache.empty
     cache.set_lengths([1, 3, 3])
     assert cache.bound == 3
@@ -307,7 +307,7 @@ def test_place_into_an_empty_cache_makes_what_is_missing() -> None:
     numbers = torch.tensor([7.0])[:, None, None]
     other[0].fixed["context"] = FixedContext(numbers, numbers, None)
     other[0].running["state"] = torch.tensor([[4.0]])
-    cache.place(torch.tensor([1]), other)
+    cache.overwrite(torch.tensor([1]), other)
     assert cache.lengths.tolist() == [0, 2, 0] and cache.bound == 2 and not cache.empty
     assert cache[0].running["state"].flatten().tolist() == [0, 4, 0]
     assert cache[0].fixed["context"].keys.flatten().tolist() == [0, 7, 0]
@@ -321,7 +321,7 @@ def test_place_takes_contexts_of_other_widths() -> None:
     numbers = torch.tensor([[1.0, 2.0], [3.0, 4.0]])[..., None]
     cache[0].fixed["context"] = FixedContext(numbers, numbers, None)
     other[0].fixed["context"] = FixedContext(torch.full((1, 3, 1), 9.0), torch.full((1, 3, 1), 9.0), None)
-    cache.place(torch.tensor([0]), other)
+    cache.overwrite(torch.tensor([0]), other)
     kept = cache[0].fixed["context"]
     assert kept.keys.squeeze(-1).tolist() == [[9, 9, 9], [3, 4, 0]]
     assert kept.mask.tolist() == [[True, True, True], [True, True, False]]
@@ -331,7 +331,7 @@ def test_a_row_that_was_placed_takes_back_no_more_than_it_could_before() -> None
     cache, other = Cache(2, 20, calls=1, slack=3), Cache(1, 20, calls=1, slack=3)
     for t in range(11):
         feed(other, tokens(1, t, 1), window=4)
-    cache.place(torch.tensor([1]), other)
+    cache.overwrite(torch.tensor([1]), other)
     with pytest.raises(ValueError, match="cannot remove 4 tokens: a window keeps 3 beyond its width"):
         cache.truncate(7)
     cache.truncate(8)
@@ -342,7 +342,7 @@ def test_place_refuses_rows_that_do_not_fit() -> None:
     cache, other = Cache(2, 3, calls=1), Cache(1, 9, calls=1)
     feed(other, tokens(1, 0, 4))
     with pytest.raises(ValueError, match="a row of up to 4 tokens does not fit into a cache of 3"):
-        cache.place(torch.tensor([0]), other)
+        cache.overwrite(torch.tensor([0]), other)
     assert cache.lengths.tolist() == [0, 0] and cache.empty
 
 
@@ -428,7 +428,7 @@ def test_a_static_cache_holds_the_same_as_another(window: int | None) -> None:
         cache.truncate(torch.tensor([8, 3]))
         other = Cache(1, 4, calls=1, slack=3, static=cache.static)
         feed(other, tokens(1, 0, 4) + 1000, window=window)
-        cache.place(torch.tensor([0]), other)
+        cache.overwrite(torch.tensor([0]), other)
         cache.set_lengths([4, 3])
     first, second = (feed_one(cache, [5, 6], window) for cache in caches)
     for row, n in ((0, 4), (1, 3)):

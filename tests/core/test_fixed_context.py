@@ -44,15 +44,19 @@ def test_selects_whole_groups_of_rows_that_share() -> None:
 
 def test_places_a_narrower_and_a_wider_one() -> None:
     ours = context([0, 1, 2], 3)
-    assert read_vectors(ours.place(index(1), context([7], 2))) == [[0, 1, 2], [70, 71], [20, 21, 22]]
-    assert read_vectors(ours.place(index(2, 0), context([7, 8], 4, [4, 1]))) == [[80], [10, 11, 12], [70, 71, 72, 73]]
+    assert read_vectors(ours.overwrite(index(1), context([7], 2))) == [[0, 1, 2], [70, 71], [20, 21, 22]]
+    assert read_vectors(ours.overwrite(index(2, 0), context([7, 8], 4, [4, 1]))) == [
+        [80],
+        [10, 11, 12],
+        [70, 71, 72, 73],
+    ]
     assert read_vectors(ours) == [[0, 1, 2], [10, 11, 12], [20, 21, 22]], "what was there is not written over"
 
 
 def test_needs_no_mask_where_none_had_one_and_widths_agree() -> None:
-    assert context([0, 1], 3).place(index(0), context([5], 3)).mask is None
-    assert context([0, 1], 3).place(index(0), context([5], 3, [2])).mask is not None
-    assert context([0, 1], 3, [1, 2]).place(index(0), context([5], 3)).mask.tolist() == [
+    assert context([0, 1], 3).overwrite(index(0), context([5], 3)).mask is None
+    assert context([0, 1], 3).overwrite(index(0), context([5], 3, [2])).mask is not None
+    assert context([0, 1], 3, [1, 2]).overwrite(index(0), context([5], 3)).mask.tolist() == [
         [True] * 3,
         [True, True, False],
     ]

@@ -1,8 +1,17 @@
 """One sentence for a number that an option cannot have."""
 
+import inspect
+import typing
+from collections.abc import Callable
+
 import pytest
+from catalogue import FAMILIES, list_variants
 
 from lightning_xt.core.shapes import AttentionShape, LayerShape
+from lightning_xt.models.decoder import Decoder
+from lightning_xt.models.encoder import Encoder
+from lightning_xt.models.encoder_decoder import EncoderDecoder
+from lightning_xt.nn.attention.attention import Attention
 from lightning_xt.nn.contexts.learned_context import LearnedContext
 from lightning_xt.nn.embeddings.learned_positions import LearnedPositions
 from lightning_xt.nn.embeddings.type_embedding import TypeEmbedding
@@ -15,6 +24,9 @@ from lightning_xt.nn.rope_scalings.ntk_scaling import NTKScaling
 from lightning_xt.nn.rope_scalings.yarn_scaling import YarnScaling
 from lightning_xt.system.option_checks import check_option
 
+PARTS = [
+    variant for family in dict.fromkeys(family for family, _ in FAMILIES.values()) for variant in list_variants(family)
+]
 LAYER = LayerShape(dim=12)
 HEADS = AttentionShape(dim=12, heads=2, kv_heads=2, dim_head=6)
 
@@ -48,3 +60,27 @@ def test_names_every_rule() -> None:
 def test_options_say_what_they_may_be(build: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build()
+
+
+def holds_factories(hint: object) -> bool:
+    return typing.get_origin(hint) is Callable or any(map(holds_factories, typing.get_args(hint)))
+
+
+def test_a_name_in_a_slot_is_refused_with_the_way_out() -> None:
+    message = (
+        r"^attention has the name 'ALiBi'; from Python pass the class ALiBi itself, or partial\(ALiBi, \.\.\.\) for"
+    )
+    with pytest.raises(ValueError, match=message):
+        Decoder(11, attention="ALiBi")
+    with pytest.raises(
+        ValueError, match=r"^score_mods has the name 'SoftCap'; from Python pass the class SoftCap itself"
+    ):
+        Attention(LAYER, score_mods=["SoftCap"])
+
+
+@pytest.mark.parametrize("kind", [Decoder, Encoder, EncoderDecoder, *PARTS], ids=lambda kind: kind.__name__)
+def test_every_slot_of_a_network_refuses_a_name(kind: type) -> None:
+    options = [each for each in inspect.signature(kind).parameters.values() if each.kind is each.KEYWORD_ONLY]
+    for slot in (each.name for each in options if holds_factories(each.annotation)):
+        with pytest.raises(ValueError, match=f"^{slot} has the name 'Name'; from Python pass the class Name itself"):
+            kind(**{slot: "Name"})

@@ -61,7 +61,7 @@ class RowState:
         """Return the tokens so far, for filters."""
         return History(self.tokens, self.prompts, self.lengths, end)
 
-    def place(self, at: Int[Tensor, " k"], other: "RowState") -> None:
+    def overwrite(self, at: Int[Tensor, " k"], other: "RowState") -> None:
         """Overwrite some rows by those of another state."""
         for name, ours in vars(self).items():
             setattr(self, name, ours.index_copy(0, at, getattr(other, name)))

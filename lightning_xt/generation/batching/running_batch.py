@@ -95,11 +95,11 @@ class RunningBatch:
                 collected.append(GeneratedToken(state.number, token, log_prob, state.finished))
         return collected
 
-    def place(self, at: Sequence[int], other: "RunningBatch") -> None:
+    def overwrite(self, at: Sequence[int], other: "RunningBatch") -> None:
         """Overwrite some rows by those of another batch."""
         rows = torch.tensor(at, device=self.rows.lengths.device)
-        self.rows.place(rows, other.rows)
-        self.cache.place(rows, other.cache)
+        self.rows.overwrite(rows, other.rows)
+        self.cache.overwrite(rows, other.cache)
         for place, state in zip(at, other.states, strict=True):
             self.states[place] = state
 

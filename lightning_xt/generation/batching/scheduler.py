@@ -90,7 +90,7 @@ class Scheduler:
         self, batch: RunningBatch, group: Sequence[RequestState], places: Sequence[int]
     ) -> list[GeneratedToken]:
         new = RunningBatch(self.model, group, self.params, self.capacity, growing=False)
-        batch.place(places, new)
+        batch.overwrite(places, new)
         return new.collect()
 
     def _take_waiting(self, most: int) -> list[RequestState]:

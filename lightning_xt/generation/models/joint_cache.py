@@ -48,10 +48,10 @@ class JointCache:
         for member in self.members:
             member.retire(moves, rows)
 
-    def place(self, rows: Int[Tensor, " k"], other: "JointCache") -> None:
+    def overwrite(self, rows: Int[Tensor, " k"], other: "JointCache") -> None:
         """Overwrite rows by those of another cache of the same models."""
         for member, theirs in zip(self.members, other.members, strict=True):
-            member.place(rows, theirs)
+            member.overwrite(rows, theirs)
 
     def set_lengths(self, lengths: Sequence[int]) -> None:
         """Set the number of tokens that each row holds."""

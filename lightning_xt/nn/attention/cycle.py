@@ -9,6 +9,7 @@ from lightning_xt.core.shapes import LayerShape
 from lightning_xt.core.trace import Trace
 from lightning_xt.core.where import Where
 from lightning_xt.nn.attention.base import Mixer, MixerFactory
+from lightning_xt.system.option_checks import refuse_names
 
 
 class Cycle(Mixer):
@@ -18,6 +19,7 @@ class Cycle(Mixer):
         recipes: one mixer per layer of the pattern.
     """
 
+    @refuse_names
     def __init__(self, shape: LayerShape, *, recipes: Sequence[MixerFactory]) -> None:
         super().__init__()
         if not recipes:

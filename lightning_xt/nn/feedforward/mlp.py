@@ -5,7 +5,7 @@ from lightning_xt.core.shapes import LayerShape
 from lightning_xt.nn.activations.base import ActivationFactory
 from lightning_xt.nn.activations.gelu import GELU
 from lightning_xt.nn.feedforward.base import FeedForward
-from lightning_xt.system.option_checks import check_option
+from lightning_xt.system.option_checks import check_option, refuse_names
 
 
 class MLP(FeedForward):
@@ -20,6 +20,7 @@ class MLP(FeedForward):
         dropout: fraction of the hidden features dropped in training.
     """
 
+    @refuse_names
     def __init__(
         self,
         shape: LayerShape,
