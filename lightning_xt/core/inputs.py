@@ -33,6 +33,11 @@ class Inputs:
     visible_prefix: Int[Tensor, " b"] | None = None
     hidden_tokens: Bool[Tensor, "b n"] | None = None
 
+    @property
+    def num_soft_tokens(self) -> int:
+        """Number of soft tokens before the first token."""
+        return 0 if self.prefix is None else self.prefix.shape[1]
+
     def to(self, dtype: torch.dtype) -> "Inputs":
         """Cast the vectors, such as a context from an encoder of another type, to the type of a model."""
         vectors = {name: getattr(self, name) for name in ("condition", "context", "prefix")}

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from lightning_xt.generation.batching.row_inputs import check_same_fields, count_soft_tokens
+from lightning_xt.generation.batching.row_inputs import check_same_fields
 from lightning_xt.generation.protocol import Autoregressive
 from lightning_xt.generation.requests import Request, SamplingParams
 from lightning_xt.system.option_checks import check_option
@@ -32,11 +32,10 @@ def _check_request(model: Autoregressive, request: Request) -> None:
     check_option("generation", "max_new_tokens", request.max_new_tokens, least=1)
     if len(request.prompt) == 0:
         raise ValueError("the prompt is empty; give at least one token to start from")
-    n, limit = len(request.prompt) + count_soft_tokens(request.inputs), model.max_length
-    total = n + request.max_new_tokens
-    if limit is not None and total > limit:
+    n, limit = request.prompt_length, model.max_length
+    if limit is not None and request.total_length > limit:
         raise ValueError(
-            f"a prompt of {n} tokens and {request.max_new_tokens} more make {total}, but the model's positions reach "
-            f"only {limit} (max_length); shorten the prompt or ask for at most {max(0, limit - n)} tokens, because a "
-            "window cannot slide over learned positions"
+            f"a prompt of {n} tokens and {request.max_new_tokens} more make {request.total_length}, but the model's "
+            f"positions reach only {limit} (max_length); shorten the prompt or ask for at most {max(0, limit - n)} "
+            "tokens, because a window cannot slide over learned positions"
         )

@@ -26,6 +26,21 @@ class Request:
     seed: int = 0
     inputs: Inputs | None = None
 
+    @property
+    def num_soft_tokens(self) -> int:
+        """Number of soft tokens before the prompt."""
+        return 0 if self.inputs is None else self.inputs.num_soft_tokens
+
+    @property
+    def prompt_length(self) -> int:
+        """Number of tokens of the prompt, soft ones included."""
+        return self.num_soft_tokens + len(self.prompt)
+
+    @property
+    def total_length(self) -> int:
+        """Most tokens of the prompt and its completion, soft ones included."""
+        return self.prompt_length + self.max_new_tokens
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class SamplingParams:

@@ -140,7 +140,7 @@ class Decoder(nn.Module):
     ) -> Float[Tensor, "b _ D"]:
         """Compute the hidden states from which the head makes logits, with the arguments of `forward`."""
         if cache is not None:
-            soft = 0 if inputs is None or inputs.prefix is None else inputs.prefix.shape[1]
+            soft = 0 if inputs is None else inputs.num_soft_tokens
             cache.begin(soft + tokens.shape[1], None if lengths is None else soft + lengths)
         x = self.run_layers(tokens, lengths=lengths, inputs=inputs, cache=cache, last_only=last_only)
         if cache is not None:
@@ -162,7 +162,7 @@ class Decoder(nn.Module):
         """
         x = self.token_embedding(tokens)
         inputs = Inputs() if inputs is None else inputs.to(x.dtype)
-        soft = 0 if inputs.prefix is None else inputs.prefix.shape[1]
+        soft = inputs.num_soft_tokens
         if inputs.prefix is not None:
             _check_prefix(inputs)
             x = torch.cat((inputs.prefix, x), dim=1)

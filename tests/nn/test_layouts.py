@@ -8,6 +8,7 @@ from catalogue import VOCAB, decoder, randomise
 
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.trace import Trace
+from lightning_xt.core.where import Where
 from lightning_xt.nn.layouts.base import Kind, Step
 from lightning_xt.nn.layouts.looped import Looped
 from lightning_xt.nn.layouts.standard import Standard
@@ -44,7 +45,7 @@ def test_a_looped_model_is_its_layers_applied_twice() -> None:
     model = randomise(lambda: decoder(layout=Looped))
     tokens = torch.randint(0, VOCAB, (2, 7))
     inputs, x = Inputs(), model.token_embedding(tokens)
-    where = model._build_where(7, None, inputs, None)
+    where = Where.from_sequence(7, causal=True, inputs=inputs, lengths=None, device=x.device)
     for _ in range(2):
         for name in ("0_attention", "0_feedforward", "1_attention", "1_feedforward"):
             x, _ = model.stack.sublayers[name](x, where, inputs, Trace(), None)

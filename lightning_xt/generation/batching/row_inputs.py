@@ -72,11 +72,6 @@ def stack_step_inputs(requests: Collection[Request], copies: int = 1) -> Inputs 
     return stack_inputs(rows) if rows else None
 
 
-def count_soft_tokens(inputs: Inputs | None) -> int:
-    """Return the number of soft tokens before a prompt."""
-    return 0 if inputs is None or inputs.prefix is None else inputs.prefix.shape[1]
-
-
 def _list_fields(inputs: Inputs) -> dict[str, Tensor]:
     named = {field.name: getattr(inputs, field.name) for field in fields(inputs)}
     return {name: value for name, value in named.items() if value is not None}

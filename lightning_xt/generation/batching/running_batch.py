@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lightning_xt.generation.batching.prefill import prefill
-from lightning_xt.generation.batching.row_inputs import count_soft_tokens, stack_step_inputs
+from lightning_xt.generation.batching.row_inputs import stack_step_inputs
 from lightning_xt.generation.batching.row_state import RowState, apply_moves, plan_compaction
 from lightning_xt.generation.protocol import Autoregressive
 from lightning_xt.generation.requests import GeneratedToken, Request, SamplingParams
@@ -36,14 +36,9 @@ class RequestState:
         return self.request.max_new_tokens - self.generated
 
     @property
-    def prompt_length(self) -> int:
-        """Tokens of the prompt, soft ones included."""
-        return count_soft_tokens(self.request.inputs) + len(self.request.prompt)
-
-    @property
     def cached(self) -> int:
         """Tokens in the cache: all but the newest; none once the request is finished."""
-        return 0 if self.finished else self.prompt_length + self.generated - 1
+        return 0 if self.finished else self.request.prompt_length + self.generated - 1
 
 
 class RunningBatch:
@@ -69,7 +64,7 @@ class RunningBatch:
         requests = [state.request for state in states]
         self.rows = RowState.from_requests(requests, capacity)
         self._sampled: list[tuple[Tensor, Tensor]] = []
-        room = capacity if growing else max(state.prompt_length for state in states)
+        room = capacity if growing else max(request.prompt_length for request in requests)
         self.cache = model.new_cache(len(states), room, window=params.window)
         logits = prefill(model, requests, self.cache)
         self._inputs = stack_step_inputs(requests)

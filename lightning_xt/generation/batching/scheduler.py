@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from lightning_xt.generation.batching.row_inputs import count_soft_tokens
 from lightning_xt.generation.batching.running_batch import RequestState, RunningBatch
 from lightning_xt.generation.protocol import Autoregressive
 from lightning_xt.generation.requests import GeneratedToken, Request, SamplingParams
@@ -32,7 +31,7 @@ class Scheduler:
     def __init__(self, model: Autoregressive, requests: Mapping[int, Request], params: SamplingParams) -> None:
         self.model, self.params = model, params
         self.waiting = deque(RequestState(number, request) for number, request in requests.items())
-        self.capacity = max(state.prompt_length + state.remaining for state in self.waiting)
+        self.capacity = max(request.total_length for request in requests.values())
         self.on_host = is_on_host(self.waiting[0].request.prompt.device)
         self.batch: RunningBatch | None = None
 
@@ -105,12 +104,12 @@ def is_on_host(device: torch.device) -> bool:
 def _group_by_length(states: Sequence[RequestState]) -> list[list[RequestState]]:
     """Group requests whose prompts have similar lengths, to waste little on padding."""
     groups: list[list[RequestState]] = []
-    for state in sorted(states, key=lambda state: (count_soft_tokens(state.request.inputs), state.prompt_length)):
-        length, group = state.prompt_length, groups[-1] if groups else []
+    for state in sorted(states, key=lambda state: (state.request.num_soft_tokens, state.request.prompt_length)):
+        length, group = state.request.prompt_length, groups[-1] if groups else []
         fits = (
             group
-            and count_soft_tokens(group[0].request.inputs) == count_soft_tokens(state.request.inputs)
-            and 4 * (length - group[0].prompt_length) <= length + 32
+            and group[0].request.num_soft_tokens == state.request.num_soft_tokens
+            and 4 * (length - group[0].request.prompt_length) <= length + 32
             and length * (len(group) + 1) <= MAX_PREFILL_TOKENS
         )
         if fits:

@@ -8,7 +8,6 @@ from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 
-from lightning_xt.generation.batching.row_inputs import count_soft_tokens
 from lightning_xt.generation.eval_mode import eval_mode
 from lightning_xt.generation.protocol import Autoregressive
 from lightning_xt.generation.request_checks import check_requests
@@ -68,7 +67,7 @@ class Method(ABC):
 
         def sort_key(number: int) -> tuple[int, int, int]:
             request = requests[number]
-            return count_soft_tokens(request.inputs), len(request.prompt), request.max_new_tokens
+            return request.num_soft_tokens, len(request.prompt), request.max_new_tokens
 
         groups = []
         for _, same in groupby(sorted(range(len(requests)), key=sort_key), lambda number: sort_key(number)[0]):

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from lightning_xt.generation.batching.prefill import prefill
-from lightning_xt.generation.batching.row_inputs import count_soft_tokens, stack_step_inputs
+from lightning_xt.generation.batching.row_inputs import stack_step_inputs
 from lightning_xt.generation.batching.row_state import RowState, filter_logits, upcast
 from lightning_xt.generation.methods.base import Method
 from lightning_xt.generation.protocol import Autoregressive
@@ -82,7 +82,7 @@ class _ContrastiveRun:
         own = list(requests.values())
         width, longest = max(len(request.prompt) for request in own), max(request.max_new_tokens for request in own)
         self.rows = RowState.from_requests(own, width + longest)
-        capacity = count_soft_tokens(own[0].inputs) + width + longest
+        capacity = own[0].num_soft_tokens + width + longest
         self.cache = model.new_cache(len(own), capacity, window=params.window)
         states = prefill(model.compute_states, own, self.cache, last_only=False)
         self.cache.repeat(self.k)

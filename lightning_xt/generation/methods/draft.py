@@ -39,8 +39,7 @@ class Draft(SpeculativeDecoding):
                 f"{model.vocab_size}; give a draft that was trained with the same tokenizer"
             )
         limit = self.draft.max_length
-        rows = [TrackedRow(0, request) for request in requests]
-        longest = max((row.soft + row.longest for row in rows), default=0)
+        longest = max((request.total_length for request in requests), default=0)
         if limit is not None and longest > limit:
             raise ValueError(
                 f"a prompt and its completion may have {longest} tokens, but the draft's positions reach only {limit} "

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from lightning_xt.generation.batching.prefill import prefill
-from lightning_xt.generation.batching.row_inputs import count_soft_tokens, stack_step_inputs
+from lightning_xt.generation.batching.row_inputs import stack_step_inputs
 from lightning_xt.generation.batching.row_state import RowState, filter_logits, upcast
 from lightning_xt.generation.batching.scheduler import SYNC_EVERY, is_on_host
 from lightning_xt.generation.history import History
@@ -89,7 +89,7 @@ class Beams:
 
     def _prefill(self, rows: RowState) -> None:
         requests = list(self.requests.values())
-        capacity = count_soft_tokens(requests[0].inputs) + rows.tokens.shape[1]
+        capacity = requests[0].num_soft_tokens + rows.tokens.shape[1]
         self.cache = self.model.new_cache(len(requests), capacity, window=self.params.window)
         logits = prefill(self.model, requests, self.cache)
         self.cache.repeat(self.beams)

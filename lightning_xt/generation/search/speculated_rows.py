@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lightning_xt.generation.batching.prefill import prefill
-from lightning_xt.generation.batching.row_inputs import count_soft_tokens, stack_step_inputs
+from lightning_xt.generation.batching.row_inputs import stack_step_inputs
 from lightning_xt.generation.batching.row_state import RowState, apply_moves, filter_logits, upcast
 from lightning_xt.generation.history import History
 from lightning_xt.generation.noise import sample_tokens
@@ -26,7 +26,7 @@ class TrackedRow:
         self.number = number
         self.request = request
         self.tokens: list[int] = request.prompt.tolist()
-        self.soft = count_soft_tokens(request.inputs)
+        self.soft = request.num_soft_tokens
         self.longest = len(self.tokens) + request.max_new_tokens
         self.finished = False
 

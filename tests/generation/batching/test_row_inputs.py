@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from lightning_xt.core.inputs import Inputs
-from lightning_xt.generation.batching.row_inputs import count_soft_tokens, select_row, stack_inputs, step_inputs
+from lightning_xt.generation.batching.row_inputs import select_row, stack_inputs, step_inputs
+from lightning_xt.generation.requests import Request
 
 
 def numbers(*shape: int) -> Tensor:
@@ -24,9 +25,10 @@ def list_given(inputs: Inputs) -> set[str]:
 
 
 def test_nothing_stays_nothing() -> None:
-    assert select_row(None, 3) is None and step_inputs(None) is None and count_soft_tokens(None) == 0
+    assert select_row(None, 3) is None and step_inputs(None) is None
+    assert Request(prompt=torch.tensor([1]), max_new_tokens=1).num_soft_tokens == 0
     assert stack_inputs([None, None]) is None and stack_inputs([Inputs(), None]) is None
-    assert count_soft_tokens(Inputs()) == 0
+    assert Inputs().num_soft_tokens == 0
 
 
 def test_a_row_of_a_batch() -> None:
@@ -114,7 +116,14 @@ def test_a_step_keeps_the_condition_and_the_last_type() -> None:
 
 
 def test_soft_tokens_are_counted() -> None:
-    assert count_soft_tokens(Inputs(prefix=numbers(2, 3, 4))) == 3
+    inputs = Inputs(prefix=numbers(2, 3, 4))
+    request = Request(prompt=torch.tensor([1, 2]), max_new_tokens=5, inputs=inputs)
+    assert (inputs.num_soft_tokens, request.num_soft_tokens, request.prompt_length, request.total_length) == (
+        3,
+        3,
+        5,
+        10,
+    )
 
 
 @pytest.mark.parametrize(
