@@ -34,10 +34,9 @@ class ForgetfulNextToken(Objective):
         inputs: Inputs | None = None,
     ) -> Loss:
         read, targets = split_targets(tokens)
-        if not self.training:
-            return cross_entropy(model(read, inputs=inputs), targets, scored)
-        fraction = self.max_fraction * torch.rand(read.shape[0], 1, device=read.device)
-        hidden = torch.rand(read.shape, device=read.device) < fraction
-        hidden[:, 0] = False
-        inputs = replace(inputs or Inputs(), hidden_tokens=hidden)
+        if self.training:
+            fraction = self.max_fraction * torch.rand(read.shape[0], 1, device=read.device)
+            hidden = torch.rand(read.shape, device=read.device) < fraction
+            hidden[:, 0] = False
+            inputs = replace(inputs or Inputs(), hidden_tokens=hidden)
         return cross_entropy(model(read, inputs=inputs), targets, scored)

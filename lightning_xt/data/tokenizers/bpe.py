@@ -2,17 +2,19 @@
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 from tokenizers import Tokenizer as Library
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
+from lightning_xt.data.files.reading import read_whole
 from lightning_xt.data.tokenizers.base import TextStream, Tokenizer
 
 SPECIALS = ("<pad>", "<start>", "<end>")
 SMALLEST = 256 + len(SPECIALS)
 MIN_COUNT = 2  # a pair of pieces that occurs once gets no id
+WANTED = "a tokenizer.json, or omit the option to train a tokenizer"
 PROBE = "Two  spaces,\ttabs\nand ÄÖ é 日本 🙂 don't 0123\x01"
 """A text with everything that tokenizers are known to alter."""
 
@@ -48,7 +50,7 @@ class BPE(Tokenizer):
         self._is_given = file is not None or model is not None
         self._library: Library | None = None
         if file is not None:
-            self._library = _load(f"--data.tokenizer.file {file}", _read(file))
+            self._library = _load(f"--data.tokenizer.file {file}", read_whole("--data.tokenizer.file", file, WANTED))
             self._vocab_size = max(vocab_size, _count_ids(self._library))
         if model is not None:
             self._library = _load("--data.tokenizer.model", model.encode("utf-8"))
@@ -110,7 +112,7 @@ class BPE(Tokenizer):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # The library loses settings when it is pickled.
-        return (_rebuild, (self.init_args,))
+        return (partial(BPE, **self.init_args), ())
 
     def _require_trained(self) -> Library:
         if self._library is None:
@@ -140,24 +142,6 @@ class _PieceStream(TextStream):
     def _flush(self, text: str) -> str:
         self._held = []
         return text
-
-
-def _read(file: str) -> bytes:
-    """Read a tokenizer.json.
-
-    Raises:
-        FileNotFoundError: the file does not exist.
-        ValueError: the file cannot be read.
-    """
-    path = Path(file).expanduser()
-    try:
-        if path.is_file():
-            return path.read_bytes()
-    except OSError as error:
-        raise ValueError(f"--data.tokenizer.file {file}: {error.strerror}; make it readable") from error
-    raise FileNotFoundError(
-        f"--data.tokenizer.file {file}: no such file; name a tokenizer.json, or omit the option to train a tokenizer"
-    )
 
 
 def _load(place: str, content: bytes) -> Library:
@@ -220,7 +204,3 @@ def _count_ids(library: Library) -> int:
 def _replace_surrogates(text: str) -> str:
     """Replace lone surrogates by U+FFFD: Python's form of command-line bytes that are not UTF-8."""
     return text if text.isascii() else text.encode("utf-8", errors="surrogateescape").decode("utf-8", errors="replace")
-
-
-def _rebuild(init_args: dict[str, Any]) -> BPE:
-    return BPE(**init_args)
