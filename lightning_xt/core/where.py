@@ -94,7 +94,7 @@ class Where:
         )
 
     def switch_to_context(self, m: int, valid: Bool[Tensor, "b m"] | None) -> "Where":
-        """Replace the keys by the m vectors of a context, all visible from everywhere if they are real (`valid`).
+        """Replace the keys by the m vectors of a context, all visible from everywhere, or only the `valid` ones.
 
         A forward has one context, so that the cross-attention of all layers shares its masks.
         """

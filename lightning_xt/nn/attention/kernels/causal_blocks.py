@@ -39,8 +39,8 @@ def attend_causal_blocks(
 ) -> Float[Tensor, "b h n e"]:
     """Compute softmax attention of tokens to themselves and to earlier tokens.
 
-    The products are rounded to the type of the queries, then scaled by `scale`; the weights are computed in float32. A
-    key head serves one or several query heads.
+    The products are rounded to the type of the queries, then multiplied by `scale`; the weights are computed in
+    float32, and the fraction `dropout` of them is dropped. A key head serves one or several query heads.
     """
     n = q.shape[-2]
     k, v = (t.repeat_interleave(q.shape[1] // t.shape[1], dim=1) for t in (k, v))

@@ -21,7 +21,7 @@ def attend_single_query(
     mask: Float[Tensor, "#b #h 1 j"] | Bool[Tensor, "#b #h 1 j"] | None,
     scale: float,
 ) -> Float[Tensor, "b h 1 e"]:
-    """Compute softmax attention of one query a row, the weights in float32.
+    """Compute softmax attention of one query a row, the weights in float32, from products multiplied by `scale`.
 
     A key head serves one or several query heads. The mask is True for visible keys, or a bias. None = all visible.
     """
