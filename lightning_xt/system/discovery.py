@@ -14,6 +14,11 @@ def import_submodules(package: ModuleType) -> None:
             importlib.import_module(module.name)
 
 
+def import_path(kind: type) -> str:
+    """Return the path by which a config names a class."""
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
 def init_parameters(kind: type) -> dict[str, inspect.Parameter]:
     """Return a class's options: the parameters of its constructor, and of its bases' where it passes options on."""
     found: dict[str, inspect.Parameter] = {}

@@ -15,11 +15,12 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import is_dataclass
 from typing import Any
 
+from lightning_xt.system.discovery import import_path
 from lightning_xt.system.own_modules import ALLOW, add_current_folder, is_own
 
 PACKAGES = ("lightning_xt", "lightning", "torch", "torchmetrics")
 """Installed packages whose classes a config may name."""
-FAMILIES = {
+FAMILIES = (
     "torch.nn.modules.module.Module",
     "torch.optim.optimizer.Optimizer",
     "torch.optim.lr_scheduler.LRScheduler",
@@ -36,7 +37,7 @@ FAMILIES = {
     "lightning.pytorch.plugins.layer_sync.LayerSync",
     "lightning.pytorch.profilers.profiler.Profiler",
     "lightning.pytorch.strategies.strategy.Strategy",
-}
+)
 """Base classes of slots, besides those of this package. An option of another type names no installed class."""
 
 PARSER_FUNCTIONS = ("import_object", "adapt_typehints", "cached_get_class_parser")
@@ -61,7 +62,7 @@ def guarded_imports() -> Iterator[None]:
     from jsonargparse import _actions, _typehints
 
     parser: Any = _typehints
-    original = {name: getattr(parser, name) for name in ("import_object", "adapt_typehints", "cached_get_class_parser")}
+    original = {name: getattr(parser, name) for name in PARSER_FUNCTIONS}
     slots: list[Any] = [None]  # the types of the values that are being read, the innermost last
 
     def within(name: str, place: Callable[..., Any]) -> Callable[..., Any]:
@@ -200,5 +201,5 @@ def _families(slot: Any) -> tuple[type, ...]:
     base = origin or slot
     if not isinstance(base, type):
         return ()
-    names = {f"{each.__module__}.{each.__qualname__}" for each in base.__mro__}
-    return (base,) if names & FAMILIES or base.__module__.startswith("lightning_xt.") else ()
+    names = set(map(import_path, base.__mro__))
+    return (base,) if names.intersection(FAMILIES) or base.__module__.startswith("lightning_xt.") else ()

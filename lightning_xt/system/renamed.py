@@ -1,30 +1,35 @@
 """Old names of options and classes, for messages about configs, checkpoints and command lines that use them."""
 
 from collections.abc import Iterable
+from types import MappingProxyType
 
-RENAMED = {
-    "length": "max_new_tokens",
-    "seq_len": "max_new_tokens",
-    "share": "fraction",
-    "min_share": "min_fraction",
-    "max_share": "max_fraction",
-    "decay_share": "decay",
-    "decay_steps": "decay",
-    "scaling": "rope_scaling",
-    "decoded": "val_decode_pairs",
-    "validation_path": "validation",
-    "validation_fraction": "validation",
-    "test_path": "test",
-    "test_fraction": "test",
-    "Epsilon": "EpsilonCutoff",
-    "Progress": "StepProgressBar",
-}
+RENAMED = MappingProxyType(
+    {
+        "length": "max_new_tokens",
+        "seq_len": "max_new_tokens",
+        "share": "fraction",
+        "min_share": "min_fraction",
+        "max_share": "max_fraction",
+        "decay_share": "decay",
+        "decay_steps": "decay",
+        "scaling": "rope_scaling",
+        "decoded": "val_decode_pairs",
+        "validation_path": "validation",
+        "validation_fraction": "validation",
+        "test_path": "test",
+        "test_fraction": "test",
+        "Epsilon": "EpsilonCutoff",
+        "Progress": "StepProgressBar",
+    }
+)
 """New names, by old ones."""
-REPLACED = {
-    "stochastic": "choose the method StochasticBeamSearch",
-    "stable_steps": "the other phases, warmup_steps and decay, say how many steps are left",
-    "condition_dim": "set it in norm: {class_path: AdaptiveRMSNorm, init_args: {condition_dim: 64}}",
-}
+REPLACED = MappingProxyType(
+    {
+        "stochastic": "choose the method StochasticBeamSearch",
+        "stable_steps": "the other phases, warmup_steps and decay, say how many steps are left",
+        "condition_dim": "set it in norm: {class_path: AdaptiveRMSNorm, init_args: {condition_dim: 64}}",
+    }
+)
 """Ways out for options that are gone."""
 
 

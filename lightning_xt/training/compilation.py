@@ -4,6 +4,7 @@ import importlib.util
 import os
 import shutil
 from collections.abc import Callable
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -16,13 +17,15 @@ from lightning_xt.models.sublayer import Sublayer
 WITH_GRAPHS = ("reduce-overhead", "max-autotune")
 """Modes of torch.compile that record CUDA graphs."""
 
-KEYWORDS: dict[str, tuple[object, ...]] = {
-    "mode": (None, "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"),
-    "dynamic": (None, True, False),
-    "fullgraph": (True, False),
-    "disable": (True, False),
-    "backend": ("inductor", "eager", "aot_eager", "cudagraphs"),
-}
+KEYWORDS = MappingProxyType(
+    {
+        "mode": (None, "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"),
+        "dynamic": (None, True, False),
+        "fullgraph": (True, False),
+        "disable": (True, False),
+        "backend": ("inductor", "eager", "aot_eager", "cudagraphs"),
+    }
+)
 """Keywords of torch.compile, besides `options`, and their values."""
 OPTIONS = (
     "aggressive_fusion", "combo_kernels", "coordinate_descent_tuning", "cpp.simdlen", "cpp.threads", "epilogue_fusion",

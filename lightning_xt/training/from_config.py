@@ -14,7 +14,7 @@ from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters_c
 
 import lightning_xt
 from lightning_xt.data.tokenizers.base import Tokenizer
-from lightning_xt.system.discovery import import_submodules, init_parameters
+from lightning_xt.system.discovery import import_path, import_submodules, init_parameters
 from lightning_xt.system.free_memory import refuse_without_memory
 from lightning_xt.system.imports import NotAllowedError, find, guarded_imports
 from lightning_xt.system.messages import find_own_sentence
@@ -41,20 +41,16 @@ def build(module_class: type[ModuleT], config: dict[str, Any] | str | Path, voca
     except ArgumentError as error:
         raise ValueError(find_own_sentence(error) or explain_parse_error(str(error), ())) from error
     plain = yaml.safe_load(parser.dump(parsed, skip_link_targets=False, skip_none=False, format="yaml"))["model"]
-    refuse_null_options({"class_path": _import_path(module_class), "init_args": plain}, "model")
+    refuse_null_options({"class_path": import_path(module_class), "init_args": plain}, "model")
     return instantiate(module_class, plain)
 
 
 def instantiate(module_class: type[ModuleT], options: dict[str, Any]) -> ModuleT:
     """Build a module that remembers its options, plain values for all of its parameters, as the command line does."""
-    remembered = {"_class_path": _import_path(module_class), **options}
+    remembered = {"_class_path": import_path(module_class), **options}
     instantiator = "lightning.pytorch.cli.instantiate_module"
     with guarded_imports(), _given_hyperparameters_context(remembered, instantiator), refuse_without_memory():
         return instantiate_module(module_class, options)
-
-
-def _import_path(module_class: type) -> str:
-    return f"{module_class.__module__}.{module_class.__qualname__}"
 
 
 def build_tokenizer(config: dict[str, Any]) -> Tokenizer:

@@ -167,11 +167,6 @@ class LanguageModel(TransformerModule):
         return found[0] if isinstance(prompt, str) else found
 
     def limit_length(self, prompts: Sequence[str] | None, sampling: GenerationOptions) -> GenerationOptions:
-        """Limit the length of samples to the positions of the network.
-
-        Raises:
-            ValueError: a prompt already has more tokens.
-        """
         limit, prompts = self.decoder.max_length, self._choose_prompts(prompts)
         sampling = sampling.resolve(max_new_tokens=128, temperature=0.8)
         if limit is None or not prompts or sampling.max_new_tokens is None:

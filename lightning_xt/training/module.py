@@ -34,13 +34,7 @@ from lightning_xt.training.text_module import TextModule
 
 
 class TransformerModule(TextModule):
-    """Base of the models: a LightningModule that trains a network. Subclasses add the network, batches and texts.
-
-    Args:
-        optimizer: recipe of the optimizer.
-        schedule: recipe of the learning rate over the run, in optimizer steps. None = constant.
-        compile: whether training uses torch.compile; or its keywords.
-    """
+    """Base of the models: a LightningModule that trains a network. Subclasses add the network, batches and texts."""
 
     network: nn.Module
     """The network that is trained."""

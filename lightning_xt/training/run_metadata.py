@@ -10,6 +10,7 @@ from lightning.pytorch import LightningModule
 import lightning_xt
 from lightning_xt.checkpoints.migrations import CHECKPOINT_FORMAT
 from lightning_xt.data.tokenizers.base import Tokenizer
+from lightning_xt.system.discovery import import_path
 
 
 def run_metadata(module: LightningModule, tokenizers: dict[str, Tokenizer]) -> dict[str, Any]:
@@ -19,7 +20,8 @@ def run_metadata(module: LightningModule, tokenizers: dict[str, Tokenizer]) -> d
         "version": lightning_xt.__version__,
         "kind": type(module).__name__,
         "tokenizers": {
-            use: {"class_path": _path(each), "init_args": each.init_args} for use, each in tokenizers.items()
+            use: {"class_path": import_path(type(each)), "init_args": each.init_args}
+            for use, each in tokenizers.items()
         },
         "versions": {
             "python": platform.python_version(),
@@ -40,9 +42,5 @@ def run_metadata(module: LightningModule, tokenizers: dict[str, Tokenizer]) -> d
         contents["metrics"] = {name: float(value) for name, value in shown if name.startswith(("train/", "val/"))}
         data = getattr(trainer, "datamodule", None)
         if data is not None:
-            contents["data"] = {"class_path": _path(data), "hash": getattr(data, "content_hash", None)}
+            contents["data"] = {"class_path": import_path(type(data)), "hash": getattr(data, "content_hash", None)}
     return contents
-
-
-def _path(value: object) -> str:
-    return f"{type(value).__module__}.{type(value).__qualname__}"

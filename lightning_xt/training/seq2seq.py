@@ -248,7 +248,6 @@ class Seq2Seq(TransformerModule):
         return [each["text"] for each in self.text_generator.translate_texts(texts, GenerationOptions(**choices))]
 
     def limit_length(self, prompts: Sequence[str] | None, sampling: GenerationOptions) -> GenerationOptions:
-        """Limit the length to the positions of the network."""
         limit = self.network.decoder.max_length
         if limit is None or sampling.max_new_tokens is None:
             return sampling

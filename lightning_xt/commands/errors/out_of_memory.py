@@ -2,31 +2,36 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from lightning_xt.checkpoints.runs import explain_restart
 from lightning_xt.inference.text_generator import NO_MEMORY
 from lightning_xt.system.messages import walk_chain
 
-LOWERED = {
-    "training": ("data.batch_size", "data.max_tokens", "data.seq_len", "data.max_length"),
-    "evaluation": (
-        "data.eval_batch_size",
-        "data.max_tokens",
-        "data.seq_len",
-        "data.max_length",
-        "model.val_decode_pairs",
-    ),
-    "sampling": ("sample_text.generation.batch", "sample_text.generation.max_new_tokens"),
-    "prediction": ("sampling.batch", "sampling.max_new_tokens"),
-}
+LOWERED = MappingProxyType(
+    {
+        "training": ("data.batch_size", "data.max_tokens", "data.seq_len", "data.max_length"),
+        "evaluation": (
+            "data.eval_batch_size",
+            "data.max_tokens",
+            "data.seq_len",
+            "data.max_length",
+            "model.val_decode_pairs",
+        ),
+        "sampling": ("sample_text.generation.batch", "sample_text.generation.max_new_tokens"),
+        "prediction": ("sampling.batch", "sampling.max_new_tokens"),
+    }
+)
 """Options that take less memory in a phase when they are lowered; a kind of data or model has some of these."""
-DOING = {
-    "training": "train a step",
-    "evaluation": "evaluate a batch",
-    "sampling": "draw the samples of a validation",
-    "prediction": "predict",
-}
+DOING = MappingProxyType(
+    {
+        "training": "train a step",
+        "evaluation": "evaluate a batch",
+        "sampling": "draw the samples of a validation",
+        "prediction": "predict",
+    }
+)
 
 
 def explain_out_of_memory(

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
@@ -22,10 +23,12 @@ DESCRIPTION = """Complete prompts, or translate them with an encoder-decoder. A 
 generated; prompts of a file become JSON lines."""
 FLAGS = ("stream", "jsonl", "interactive", "show_probabilities", "log_probs", "compile")
 """Options that are true where they are given without a value."""
-SEVERAL = {
-    "stop": "A text before which a completion ends, wherever the boundaries of its tokens are; repeatable.",
-    "amateur": "A run of a weaker model; tokens that it likes too count less (contrastive decoding); repeatable.",
-}
+SEVERAL = MappingProxyType(
+    {
+        "stop": "A text before which a completion ends, wherever the boundaries of its tokens are; repeatable.",
+        "amateur": "A run of a weaker model; tokens that it likes too count less (contrastive decoding); repeatable.",
+    }
+)
 """Options that are given once for each text, whatever is in it."""
 
 VALUE = re.compile(r'key "(\w+)":.*Expected a <class \'bool\'>.*Given value: ([^\n]*)', re.DOTALL)
@@ -60,15 +63,7 @@ class OutputOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class GenerateOptions:
-    """Options of generate.
-
-    Args:
-        run: whose checkpoint completes the prompts.
-        prompt: prompts of the command line. None = none.
-        output_options: input and output.
-        sampling: how to generate.
-        inference: parts besides the network.
-    """
+    """Options of generate; `prompt` holds those of the command line, None if there are none."""
 
     run: str
     prompt: list[str] | None

@@ -105,13 +105,7 @@ class Inference(Callback):
 
 
 class Cost:
-    """Cost of other weights: the mean loss of prompts and completions, next to that of the weights as trained.
-
-    Args:
-        weights: their form.
-        trained: the network as it was trained.
-        lowered: the one with other weights.
-    """
+    """Cost of other weights: the mean loss of prompts and completions, next to that of the weights as trained."""
 
     def __init__(self, weights: str, trained: Decoder, lowered: Decoder) -> None:
         self.weights, self.trained, self.lowered = weights, trained, lowered

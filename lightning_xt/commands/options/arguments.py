@@ -12,14 +12,7 @@ RUN = "runs/NAME/N, runs/NAME (its newest run) or a .ckpt file"
 
 
 class Arguments(argparse.ArgumentParser):
-    """Parser of the options of one command that raises mistakes as a `UserError`, and knows no abbreviations.
-
-    Args:
-        command: its name.
-        description: text of its help.
-        add_options: declares its options.
-        add_help: whether to declare --help.
-    """
+    """Parser of the options of one command that raises mistakes as a `UserError`, and knows no abbreviations."""
 
     def __init__(
         self,

@@ -34,7 +34,6 @@ from lightning_xt.commands.trainer.trainer_options import (
 )
 from lightning_xt.commands.trainer.weight_checks import explain_misfit, list_differences, load_weights
 from lightning_xt.data.base import DataModule
-from lightning_xt.inference.generation_options import GenerationOptions
 from lightning_xt.system.files import replace_file
 from lightning_xt.system.free_memory import refuse_without_memory
 from lightning_xt.system.garbage import pause_garbage_collection
@@ -57,12 +56,7 @@ def _say(line: str) -> None:
 
 
 class CommandLine(LightningCLI):
-    """LightningCLI of one command, with runs.
-
-    Args:
-        command: name of the command.
-        args: its options.
-    """
+    """LightningCLI of one command, with runs."""
 
     resolved: Resolved
 
@@ -184,13 +178,9 @@ class CommandLine(LightningCLI):
 
     def _callbacks(self, standard: StandardParts) -> list[Callback]:
         options, write = self.config[self.subcommand], standard.write_predictions
-        if self.subcommand == "predict":
-            return (
-                []
-                if write is None
-                else [write(Path(options.output), GenerationOptions(**vars(self._get(self.config_init, "sampling"))))]
-            )
-        return standard.callbacks(str(self.subcommand), options, self.resolved, self._save_config)
+        if self.subcommand != "predict":
+            return standard.callbacks(str(self.subcommand), options, self.resolved, self._save_config)
+        return [] if write is None else [write(Path(options.output), self._get(self.config_init, "sampling"))]
 
     def _save_config(self, file: Path) -> None:
         """Write the config that repeats or resumes this run, without what belongs to one command only."""

@@ -9,11 +9,7 @@ from lightning_xt.objectives.base import Loss
 
 
 class LikelihoodSums:
-    """Sums of negative log-likelihoods and counts in float64, on the device, without waiting for it.
-
-    Args:
-        device: where the losses are computed.
-    """
+    """Sums of negative log-likelihoods and counts in float64, on the device of the losses, without waiting for it."""
 
     def __init__(self, device: torch.device) -> None:
         # Apple's GPUs have no float64.

@@ -8,7 +8,7 @@ from torch.optim import Optimizer, SparseAdam
 from lightning_xt.training.optim.parameter_groups import OptimizerFactory
 
 WAY_OUT = "change its options or choose another, such as --model.optimizer AdamW"
-EXTRA = {"params", "param_names", "role", "parts", "initial_lr"}
+EXTRA = frozenset({"params", "param_names", "role", "parts", "initial_lr"})
 """Keys of groups besides the options of the optimizer."""
 
 

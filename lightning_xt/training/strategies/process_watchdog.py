@@ -41,9 +41,13 @@ def watch(trainer: Trainer) -> None:
     """
     launcher = Launcher.replace_in(trainer.strategy)
     if launcher is not None:
-        launcher.call_after_start(lambda: Thread(target=_watch_launched, args=(trainer, launcher), daemon=True).start())
+
+        def watch_launched() -> None:
+            _end_after(lambda: _find_failure(launcher) is not None, lambda: _end_with_launched(trainer, launcher))
+
+        launcher.call_after_start(watch_launched)
     elif _was_launched():
-        Thread(target=_watch_launcher, args=(trainer,), daemon=True).start()
+        _end_after(_launcher_has_ended, lambda: _end(trainer, FIRST, trainer.local_rank == 1))
 
 
 @contextmanager
@@ -72,18 +76,16 @@ def is_lost_peer(error: BaseException) -> bool:
     )
 
 
-def _watch_launched(trainer: Trainer, launcher: Launcher) -> None:
-    while _find_failure(launcher) is None:
-        time.sleep(0.2)
-    time.sleep(GRACE)
-    _end_with_launched(trainer, launcher)
+def _end_after(other_has_ended: Callable[[], bool], end: Callable[[], NoReturn]) -> None:
+    """End this process, from a thread, if it has not ended by itself some time after another one."""
 
+    def watch_other() -> None:
+        while not other_has_ended():
+            time.sleep(0.2)
+        time.sleep(GRACE)
+        end()
 
-def _watch_launcher(trainer: Trainer) -> None:
-    while not _launcher_has_ended():
-        time.sleep(0.2)
-    time.sleep(GRACE)
-    _end(trainer, FIRST, trainer.local_rank == 1)
+    Thread(target=watch_other, daemon=True).start()
 
 
 def _end_with_launched(trainer: Trainer, launcher: Launcher) -> NoReturn:
