@@ -1,11 +1,11 @@
-"""Modules that tests build from a config are parsed once and copied: a parse costs ten times a short fit."""
+"""What tests build from a config is parsed once and copied: a parse costs ten times a short fit."""
 
 import copy
 from typing import Any
 
 import torch
 
-from lightning_xt.training import module
+from lightning_xt.training import config_parser, module
 from lightning_xt.training.from_config import build
 
 BUILT: dict[Any, tuple[Any, torch.Tensor]] = {}
@@ -27,5 +27,6 @@ def build_once(module_class: type, config: Any, vocab: dict[str, int | None]) ->
 
 
 def install() -> None:
-    """Have `from_config` use it."""
+    """Have `from_config` use it, and the commands of one process share the nested options that they parse."""
     module.build = build_once
+    config_parser._PARSED.set({})
