@@ -111,7 +111,7 @@ def test_an_overlay_trains_two_steps(overlay, tiny, capsys):
     assert bits.startswith("val/bits_per_byte=")
 
 
-@pytest.mark.parametrize("documents", ["joined", "separator"])
+@pytest.mark.parametrize("documents", [pytest.param("joined", marks=pytest.mark.slow), "separator"])
 def test_nothing_is_compiled_twice(tiny, documents):
     # In a separate process: the shape checks of this one do not compile. The backend makes it cheap.
     # Steps, validation with a batch that is shorter than the others, sampling, and steps again.

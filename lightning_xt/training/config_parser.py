@@ -47,6 +47,10 @@ class ConfigParser(LightningArgumentParser):
                     parsed[key] = found.clone()
             return found.clone()
 
+    def dump(self, *args: Any, **options: Any) -> str:
+        """Return options as text; they were validated where they were parsed."""
+        return str(super().dump(*args, **{"skip_validation": True, **options}))
+
     def _check_value_key(self, action: Any, value: Any, key: str, cfg: Namespace | None, append: bool = False) -> Any:
         """Parse one option; of the others, a typed one reads its own former value only."""
         if not isinstance(action, ActionTypeHint):

@@ -100,6 +100,7 @@ def test_shares_and_copies_are_bit_for_bit_the_same(inputs):
     torch.testing.assert_close(runs[0].weights, one.weights, rtol=0, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_shards_train_with_compiled_blocks(inputs):
     """Shards train in separate processes, because the run-time checks of shapes in the tests cannot be traced."""
     script = Path(__file__).parents[1] / "compiled_shards.py"

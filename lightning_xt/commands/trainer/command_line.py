@@ -1,5 +1,6 @@
 """LightningCLI with our models, data and runs."""
 
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -196,8 +197,8 @@ class CommandLine(LightningCLI):
     def _plain(self) -> dict[str, Any]:
         """Return the command's options as plain values."""
         command = self.config.subcommand
-        text = self._parser(command).dump(self.config[command], skip_none=False, format="yaml")
-        plain: dict[str, Any] = yaml.safe_load(text)
+        text = self._parser(command).dump(self.config[command], skip_none=False, format="json")
+        plain: dict[str, Any] = json.loads(text)
         return plain
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ SCRIPT = Path(__file__).parents[2] / "compiled_steps.py"
 @pytest.mark.parametrize(
     ("backend", "names"),
     [
-        ("eager", ["rotary", "context"]),
+        ("eager", ["context"]),
         pytest.param("eager", [], marks=pytest.mark.slow),
         pytest.param("inductor", [], marks=pytest.mark.slow),
     ],
