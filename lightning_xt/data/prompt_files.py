@@ -24,6 +24,7 @@ def read_prompts(
 ) -> list[Prompt]:
     """Read the prompts of a UTF-8 text file, one per line; of a .jsonl file, the `prompt` of each line's object.
 
+    A line ends in a newline, or a carriage return and a newline, as in files of pairs.
     Blank lines of a .jsonl file are skipped; blank lines of a text file are empty prompts.
 
     Args:
@@ -44,7 +45,8 @@ def read_prompts(
         content = read_whole(option, file, f"a text file of prompts{', or - for standard input' * standard_input}")
     of_json = file.lower().removesuffix(".gz").endswith(ENDINGS)
     prompts = []
-    for number, line in enumerate(content.removeprefix(codecs.BOM_UTF8).splitlines()):
+    content = content.removeprefix(codecs.BOM_UTF8).replace(b"\r\n", b"\n")
+    for number, line in enumerate(content.removesuffix(b"\n").split(b"\n") if content else []):
         if of_json and not line.strip():
             continue
         place = f"{option} {file}: line {number + 1}"

@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from lightning_xt.system.renamed import explain_rename
+from lightning_xt.system.renamed import explain_rename, find_old_names
 
 MOST_NAMES = 20
 """Names that a message lists if no name is close."""
@@ -38,10 +38,12 @@ def explain_unknown(what: str, name: str, known: Iterable[str]) -> str:
 
 
 def find_close_matches(name: str, known: Iterable[str]) -> list[str]:
-    """Find names close to the one given, closest first; case does not matter."""
+    """Find names that are close to the one given, or were called so, closest first; case does not matter."""
     by_lower = {each.lower(): each for each in known}
-    found = difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.55)
-    return [by_lower[each] for each in found]
+    old = find_old_names(by_lower.values())
+    found = [old[each] for each in difflib.get_close_matches(name.lower(), old, n=1, cutoff=0.8)]
+    found += [by_lower[each] for each in difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.55)]
+    return list(dict.fromkeys(found))
 
 
 def explain_error(error: BaseException) -> str | None:

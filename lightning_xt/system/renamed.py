@@ -45,3 +45,13 @@ def explain_rename(name: str, known: Iterable[str]) -> str | None:
     if RENAMED.get(bare) in {each.rpartition(".")[2].lstrip("-") for each in known}:
         return f"it is called {place}{dot}{leaf.removesuffix(bare)}{RENAMED[bare]} now"
     return f"it is gone: {REPLACED[bare]}" if bare in REPLACED else None
+
+
+def find_old_names(known: Iterable[str]) -> dict[str, str]:
+    """Return the names of today, by their old names in lower case."""
+    return {
+        (each.removesuffix(new) + old).lower(): each
+        for each in known
+        for old, new in RENAMED.items()
+        if each.rpartition(".")[2].lstrip("-") == new
+    }

@@ -10,11 +10,11 @@ from lightning_xt.data.text.standard_library import StandardLibrary
 
 def test_one_prompt_a_line(tmp_path):
     file = tmp_path / "prompts.txt"
-    file.write_bytes("def main(\r\n \u20ac\u2028x\nlast".encode())
-    expected = ["def main(", " \u20ac\u2028x", "last"]
+    file.write_bytes("def main(\r\n \u20ac\u2028x\na\rb\nlast".encode())
+    expected = ["def main(", " \u20ac\u2028x", "a\rb", "last"]
     assert read_prompts(str(file)) == [{"id": n, "prompt": text} for n, text in enumerate(expected)]
     file.write_bytes(file.read_bytes() + b"\n")
-    assert len(read_prompts(str(file))) == 3
+    assert len(read_prompts(str(file))) == 4
 
 
 def test_each_process_takes_its_share_and_needs_no_corpus(tmp_path, monkeypatch):

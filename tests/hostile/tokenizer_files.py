@@ -91,7 +91,7 @@ def cases() -> Iterator[Case]:
     yield Case(
         name="tokenizer: one without special ids",
         command=["fit", "-c", "pairs.yaml", "--data.tokenizer", "Bytes"],
-        says=["--data.tokenizer Bytes has no ids that pad, open and end a text"],
+        says=["--data.tokenizer Bytes has no pad, start and end token; set --data.tokenizer SpecialBytes or BPE"],
     )
 
 
