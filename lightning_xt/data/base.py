@@ -75,6 +75,10 @@ class DataModule(LightningDataModule, ABC):
             return self._restored
         return self.samples_after(self._first_sample, self._count_batches() - self._first_batch)
 
+    def next_sample(self) -> int:
+        """Return the sample from which an iteration trains: 0 if every epoch repeats the same batches."""
+        return 0 if self._overfitting else self.samples_seen
+
     def mark_training_start(self) -> None:
         """Set the sample from which the Trainer's batches are counted; every `train_dataloader` calls it.
 

@@ -115,8 +115,7 @@ class CopyTask(ParallelCorpus):
         """Return endless training batches from the last saved position."""
         self.mark_training_start()
         rank, world = self.rank_and_world
-        start = (lambda: 0) if self._overfitting else (lambda: self.samples_seen)
-        batches = CounterBatchSampler(self.batch_size, start=start, rank=rank, world=world)
+        batches = CounterBatchSampler(self.batch_size, start=self.next_sample, rank=rank, world=world)
         pairs = _TrainingPairs(self._open_sequences("train"), self.task, self.end)
         return self._build_loader(pairs, batch_sampler=batches)
 

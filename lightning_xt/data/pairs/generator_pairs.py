@@ -116,7 +116,7 @@ class GeneratorPairs(ParallelCorpus):
     def training_batches(self) -> Iterator[PairBatch]:
         """Return this process's training batches from the last saved position: rank, rank + world, ..."""
         rank, world = self.rank_and_world
-        seen = 0 if self._overfitting else self.samples_seen
+        seen = self.next_sample()
         if seen:
             rank_zero_info(
                 f"{self.describe()}: the {seen:,} batches that the run has trained on are drawn again and discarded"

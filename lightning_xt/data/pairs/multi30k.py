@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from lightning_xt.data.files.data_folder import data_folder
@@ -10,7 +11,7 @@ from lightning_xt.data.files.reading import read_blocks
 from lightning_xt.data.pairs.pair_corpus import PairCorpus
 from lightning_xt.data.pairs.pair_files import PairLines, drop_blank, read_aligned
 
-NAMES = {"train": "train", "validation": "val", "test": "test_2016_flickr"}
+NAMES = MappingProxyType({"train": "train", "validation": "val", "test": "test_2016_flickr"})
 
 
 class Multi30k(PairCorpus):

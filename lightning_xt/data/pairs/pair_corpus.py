@@ -142,7 +142,7 @@ class PairCorpus(ParallelCorpus):
         """Return endless training batches from the last saved position."""
         batches = copy(self._training_batches())
         self.mark_training_start()
-        batches.start = (lambda: 0) if self._overfitting else (lambda: self.samples_seen)
+        batches.start = self.next_sample
         return self._build_loader(self._training_table(), batch_sampler=batches)
 
     def _training_batches(self) -> TokenBatches:

@@ -144,8 +144,7 @@ class ByteCorpus(DataModule):
         """Return endless training batches from the last saved position."""
         self.mark_training_start()
         rank, world = self.rank_and_world
-        start = (lambda: 0) if self._overfitting else (lambda: self.samples_seen)
-        batches = CounterBatchSampler(self.batch_size, start=start, rank=rank, world=world)
+        batches = CounterBatchSampler(self.batch_size, start=self.next_sample, rank=rank, world=world)
         tokens = self._require_split("train")
         windows = TrainingWindows(tokens, self.seq_len, self.seed)
         self._on_device = load_resident(tokens, self._device, self.resident, self.describe())
