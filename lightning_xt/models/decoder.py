@@ -139,34 +139,30 @@ class Decoder(nn.Module):
         last_only: bool = False,
     ) -> Float[Tensor, "b _ D"]:
         """Compute the hidden states from which the head makes logits, with the arguments of `forward`."""
+        soft = 0 if inputs is None else inputs.num_soft_tokens
+        lengths = None if lengths is None else soft + lengths
         if cache is not None:
-            soft = 0 if inputs is None else inputs.num_soft_tokens
-            cache.begin(soft + tokens.shape[1], None if lengths is None else soft + lengths)
-        x = self.run_layers(tokens, lengths=lengths, inputs=inputs, cache=cache, last_only=last_only)
+            cache.begin(soft + tokens.shape[1], lengths)
+        x = self.run_layers(tokens, lengths, inputs, cache)
         if cache is not None:
             cache.commit()
-        return x
+        if not last_only:
+            return x[:, soft:]
+        last = None if lengths is None else (lengths - 1).view(-1, 1, 1).expand(-1, 1, x.shape[-1])
+        return x[:, -1:] if last is None else x.gather(1, last)
 
     def run_layers(
-        self,
-        tokens: Int[Tensor, "b n"],
-        *,
-        lengths: Int[Tensor, " b"] | None = None,
-        inputs: Inputs | None = None,
-        cache: Cache | None = None,
-        last_only: bool = False,
+        self, tokens: Int[Tensor, "b n"], lengths: Int[Tensor, " b"] | None, inputs: Inputs | None, cache: Cache | None
     ) -> Float[Tensor, "b _ D"]:
-        """Compute the hidden states of tokens that are announced to the cache, without committing them.
+        """Compute the hidden states of soft and other tokens that are announced to the cache, without committing them.
 
         With a static cache, only tensors change from token to token, so that this can be compiled once.
         """
         x = self.token_embedding(tokens)
         inputs = Inputs() if inputs is None else inputs.to(x.dtype)
-        soft = inputs.num_soft_tokens
         if inputs.prefix is not None:
             _check_prefix(inputs)
             x = torch.cat((inputs.prefix, x), dim=1)
-            lengths = None if lengths is None else lengths + soft
         if cache is None:
             where = Where.from_sequence(x.shape[1], causal=True, inputs=inputs, lengths=lengths, device=x.device)
         else:
@@ -176,15 +172,12 @@ class Decoder(nn.Module):
         if self.context is not None and (cache is None or cache.empty):
             context, mask = self.context(x.shape[0], inputs)
             inputs = replace(inputs, context=context, context_mask=mask)
-        x = self.stack(self.dropout(x), where, inputs, cache)
-        if not last_only:
-            return x[:, soft:]
-        last = None if lengths is None else (lengths - 1).view(-1, 1, 1).expand(-1, 1, x.shape[-1])
-        return x[:, -1:] if last is None else x.gather(1, last)
+        states: Tensor = self.stack(self.dropout(x), where, inputs, cache)
+        return states
 
     def step(self, tokens: Int[Tensor, "b 1"], inputs: Inputs | None, cache: Cache) -> Float[Tensor, "b 1 v"]:
         """Compute the logits after one announced token of each row; compiled decoding compiles this method."""
-        return self.head(self.run_layers(tokens, inputs=inputs, cache=cache))
+        return self.head(self.run_layers(tokens, None, inputs, cache))
 
     def new_cache(
         self, batch: int, capacity: int, *, slack: int = 64, window: int | None = None, static: bool = False
