@@ -1,8 +1,6 @@
-"""Disk space: bytes that checkpoints need, and bytes that are free."""
+"""Disk space that checkpoints need."""
 
-import shutil
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -25,11 +23,6 @@ def _collect(content: Any, found: dict[int, int]) -> None:
     elif isinstance(content, (list, tuple)):
         for each in content:
             _collect(each, found)
-
-
-def free_bytes(folder: Path) -> int:
-    """Return the bytes that may still be written into an existing folder."""
-    return shutil.disk_usage(folder).free
 
 
 def format_bytes(size: int) -> str:

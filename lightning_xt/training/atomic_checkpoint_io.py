@@ -1,3 +1,4 @@
+import shutil
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_xt.checkpoints.checkpoint import Checkpoint
-from lightning_xt.checkpoints.checkpoint_room import count_bytes, format_bytes, free_bytes
+from lightning_xt.checkpoints.checkpoint_room import count_bytes, format_bytes
 from lightning_xt.system.files import replace_file
 from lightning_xt.system.messages import find_system_reason
 
@@ -37,7 +38,7 @@ class AtomicCheckpointIO(CheckpointIO):
         file, size = Path(path), count_bytes(checkpoint)
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            free = free_bytes(file.parent)
+            free = shutil.disk_usage(file.parent).free
             # A write that fails halfway takes as long as one that succeeds.
             if free >= size:
                 with replace_file(file) as out:
@@ -53,7 +54,7 @@ class AtomicCheckpointIO(CheckpointIO):
 
     def _warn_about_next(self, file: Path, size: int) -> None:
         """Warn, once, if a second file of this size will not fit."""
-        free = free_bytes(file.parent)
+        free = shutil.disk_usage(file.parent).free
         if free < size and not self._warned:
             self._warned = True
             rank_zero_warn(

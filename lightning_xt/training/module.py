@@ -22,8 +22,7 @@ from lightning_xt.training.callbacks.non_finite import NonFinite
 from lightning_xt.training.callbacks.restore_trained_weights import RestoreTrainedWeights
 from lightning_xt.training.compilation import check_compile_options, compile_forward, release_blocks
 from lightning_xt.training.from_config import build, build_tokenizer
-from lightning_xt.training.optim.build import build_optimizer
-from lightning_xt.training.optim.optimizer_options import OptimizerOptions
+from lightning_xt.training.optim.build import OptimizerOptions, build_optimizer
 from lightning_xt.training.optim.parameter_groups import OptimizerFactory, parameter_groups
 from lightning_xt.training.optim.schedules.base import ScheduleFactory
 from lightning_xt.training.run_metadata import run_metadata

@@ -74,7 +74,7 @@ def _write_completions(
     prompts: Sequence[Prompt],
     options: GenerateOptions,
     paint: Callable[[TextPiece], str],
-    write: Callable[[str], None],
+    write: Callable[[str], object],
 ) -> None:
     """Write whole completions, in order; some are written before others are begun."""
     sampling = options.sampling
@@ -90,18 +90,14 @@ def _write_completions(
 
 
 @contextmanager
-def _open_output(output: str | None) -> Iterator[Callable[[str], None]]:
+def _open_output(output: str | None) -> Iterator[Callable[[str], object]]:
     """Yield a function that writes to standard output, or to a file that appears once it is whole."""
     if output is None:
         yield show
         return
     try:
         with replace_file(Path(output).resolve()) as file:
-
-            def write(text: str) -> None:
-                file.write(text.encode("utf-8", "replace"))
-
-            yield write
+            yield lambda text: file.write(text.encode("utf-8", "replace"))
     except OSError as error:
         raise OSError(
             f"--output {output} cannot be written ({error.strerror or error}); make room, or name another file"

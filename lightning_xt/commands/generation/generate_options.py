@@ -12,7 +12,7 @@ from typing import Any, Literal
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from lightning_xt.commands.models.inference import Inference
-from lightning_xt.commands.options.arguments import RUN, read_run_options
+from lightning_xt.commands.options.arguments import RUN, list_options, read_run_options
 from lightning_xt.commands.options.config_files import ConfigFiles
 from lightning_xt.inference.generation_options import GenerationOptions
 from lightning_xt.system.messages import UserError, find_own_sentence
@@ -140,7 +140,7 @@ def _select(kind: type, options: Namespace) -> dict[str, Any]:
 
 def _explain(message: str, parser: ArgumentParser) -> str:
     """Return a sentence that says what is wrong with the options, from a message of jsonargparse."""
-    known = [name for action in parser._actions for name in action.option_strings if name.startswith("--")]
+    known = list_options(parser)
     match = re.match(r"unrecognized arguments: (--[^\s=]+)", message)
     # Where a letter is wrong, what is so much closer than all others is meant.
     if match and (close := difflib.get_close_matches(match[1], known, n=1, cutoff=0.9)):

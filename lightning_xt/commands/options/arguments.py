@@ -31,11 +31,16 @@ class Arguments(argparse.ArgumentParser):
         return []
 
     def error(self, message: str) -> NoReturn:
-        known = [name for action in self._actions for name in action.option_strings if name.startswith("--")]
+        known = list_options(self)
         words = message.split() if message.startswith("unrecognized arguments") else []
         unknown = [word for word in words if word.startswith("--") and word.split("=")[0] not in known]
         close = find_close_matches(unknown[0], known) if unknown else []
         raise UserError(f"{self.command}: {message}" + (f"; did you mean {' or '.join(close)}?" if close else ""))
+
+
+def list_options(parser: argparse.ArgumentParser) -> list[str]:
+    """List the long names of the options of a parser."""
+    return [name for action in parser._actions for name in action.option_strings if name.startswith("--")]
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:

@@ -20,7 +20,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning_xt.checkpoints.checkpoint import Checkpoint
 from lightning_xt.checkpoints.runs import checkpoint_file
 from lightning_xt.commands.errors.out_of_memory import explain_out_of_memory
-from lightning_xt.commands.options.arguments import read_run_options
+from lightning_xt.commands.options.arguments import list_options, read_run_options
 from lightning_xt.commands.options.config_files import ConfigFiles
 from lightning_xt.commands.trainer.cluster import adopt_trainer, choose_environments
 from lightning_xt.commands.trainer.run_choice import Resolved, resolve
@@ -97,15 +97,12 @@ class CommandLine(LightningCLI):
             with self._configs.serving(), pause_garbage_collection():
                 super().parse_arguments(parser, args)
         except ArgumentError as error:
-            raise UserError(find_own_sentence(error) or explain_parse_error(str(error), self._options(args))) from error
+            options = list_options(self._parser(self._command))
+            raise UserError(find_own_sentence(error) or explain_parse_error(str(error), options)) from error
         finally:
             sys.argv = given
         if command := self.config.get("subcommand"):
             check_beginning(self.config[command])
-
-    def _options(self, args: Sequence[str]) -> list[str]:
-        actions = self._parser(args[0])._actions
-        return [name for action in actions for name in action.option_strings if name.startswith("--")]
 
     def _parse_ckpt_path(self) -> None:
         # Lightning's would let the checkpoint's options win over those of files and flags.

@@ -1,3 +1,4 @@
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from lightning_xt.checkpoints.checkpoint_room import format_bytes, free_bytes
+from lightning_xt.checkpoints.checkpoint_room import format_bytes
 from lightning_xt.checkpoints.runs import step_checkpoints
 from lightning_xt.training.callbacks.run_folder import find_run_folder
 
@@ -33,7 +34,7 @@ class DiskSpaceCheck(Callback):
             return
         one = _estimate_checkpoint_bytes(trainer, pl_module)
         count = len([*self._list_missing(trainer, folder / "checkpoints")]) + 1
-        free = free_bytes(folder)
+        free = shutil.disk_usage(folder).free
         if free < one * count:
             rank_zero_warn(
                 f"{folder} has room for {format_bytes(free)}, but the run's checkpoints will take about "

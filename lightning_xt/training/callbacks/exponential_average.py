@@ -84,18 +84,14 @@ class ExponentialAverage(WeightAveraging):
         self._average_model.n_averaged.add_(1)
         self._latest_update_step = step
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        pass
-
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._show(pl_module)
-
-    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        pass
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # A later callback may draw samples now.
         pass
+
+    on_train_epoch_end = on_validation_epoch_start = on_validation_epoch_end
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._restore()

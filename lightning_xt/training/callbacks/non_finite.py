@@ -61,8 +61,7 @@ class NonFinite(Callback):
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._look(trainer)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._look(trainer)
+    on_train_end = on_validation_start
 
     def state_dict(self) -> dict[str, Any]:
         return {"skipped": int(self._skipped), "in_a_row": int(self._in_a_row)}

@@ -8,18 +8,22 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Thread
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
+from lightning.fabric.utilities.distributed import _set_num_threads_if_needed
 from lightning.pytorch import Trainer
+from lightning.pytorch.strategies import Strategy
+from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from lightning.pytorch.trainer.states import TrainerFn
 
 from lightning_xt.checkpoints.runs import explain_restart
 from lightning_xt.system.messages import walk_chain
 from lightning_xt.system.stopping import PREEMPTED
 from lightning_xt.training.callbacks.run_folder import find_run_folder
-from lightning_xt.training.strategies.launcher import LAUNCHED_BY, Launcher
 
+LAUNCHED_BY = "LIGHTNING_XT_LAUNCHED_BY"
+"""Environment variable that names the process that launched this one."""
 GRACE = 10.0
 """Seconds that a process has to end by itself after another one; most end at once, without an answer."""
 NOTICED = 2.0
@@ -32,6 +36,37 @@ LOST_PEER = re.compile(
     re.IGNORECASE,
 )
 """Errors of gloo, NCCL and the rendezvous store for a process that does not answer."""
+
+
+class Launcher(_SubprocessScriptLauncher):
+    """Launcher that runs the command once for each further process of this machine.
+
+    Lightning's polls every five seconds for a failed process and then kills all, itself included, before it can say
+    why.
+    """
+
+    @classmethod
+    def replace_in(cls, strategy: Strategy) -> "Launcher | None":
+        """Replace Lightning's launcher in a strategy; None if it launches no processes, or in another way."""
+        theirs = strategy.launcher
+        if type(theirs) is not _SubprocessScriptLauncher:
+            return None
+        ours = cls(theirs.cluster_environment, theirs.num_processes, theirs.num_nodes)
+        strategy._launcher = ours
+        return ours
+
+    def call_after_start(self, watch: Callable[[], None]) -> None:
+        """Call a function once the processes have been launched."""
+        self._watch = watch
+
+    def launch(self, function: Callable[..., Any], *args: Any, trainer: Trainer | None = None, **kwargs: Any) -> Any:
+        self.cluster_environment.validate_settings(num_devices=self.num_processes, num_nodes=self.num_nodes)
+        if not self.cluster_environment.creates_processes_externally:
+            os.environ[LAUNCHED_BY] = str(os.getpid())
+            self._call_children_scripts()
+            self._watch()
+        _set_num_threads_if_needed(num_processes=self.num_processes)
+        return function(*args, **kwargs)
 
 
 def watch(trainer: Trainer) -> None:
