@@ -111,7 +111,7 @@ def test_a_signal_that_was_remembered_for_nobody_ends_the_run(fresh):
     with signals.install(signal.SIGTERM):
         os.kill(os.getpid(), signal.SIGTERM)
         with pytest.raises(Stopped, match="143") as stopped:
-            take_over_signals(Trainer(accelerator="cpu", **quiet), True)
+            take_over_signals(Trainer(accelerator="cpu", **quiet))
     assert stopped.value.sentence == "fit was stopped by SIGTERM; run the command again"
 
 

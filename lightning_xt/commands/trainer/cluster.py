@@ -7,6 +7,7 @@ import torch
 from lightning.fabric.plugins.environments import ClusterEnvironment, SLURMEnvironment, TorchElasticEnvironment
 from lightning.pytorch import Trainer
 from lightning.pytorch.trainer.connectors.checkpoint_connector import _CheckpointConnector
+from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
 
 from lightning_xt.system.messages import UserError
 
@@ -32,11 +33,12 @@ def choose_environments(strategy: Any, plugins: Sequence[Any]) -> list[ClusterEn
 
 
 def adopt_trainer(trainer: Trainer) -> None:
-    """Keep a Trainer from loading checkpoints that were not named, and check that it counts all processes.
+    """Keep a Trainer from handling signals, and from checkpoints that were not named; check its count of processes.
 
     Raises:
         UserError: the launcher started other processes than the Trainer counts on.
     """
+    trainer._signal_connector = _NoSignals(trainer)
     trainer._checkpoint_connector = _NamedCheckpoints(trainer)
     environment = trainer._accelerator_connector.cluster_environment
     if environment.creates_processes_externally:
@@ -52,6 +54,13 @@ def close_process_group() -> None:
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
+
+
+class _NoSignals(_SignalConnector):
+    """Connector that handles no signals: Lightning's handlers wait for other processes at any moment."""
+
+    def register_signal_handlers(self) -> None:
+        self.received_sigterm = False
 
 
 class _NamedCheckpoints(_CheckpointConnector):

@@ -170,7 +170,8 @@ class CommandLine(LightningCLI):
         check_strategy(trainer.strategy)
         hand_on(self.resolved.checkpoint, trainer)
         adopt_trainer(trainer)
-        take_over_signals(trainer, self.subcommand == "fit")
+        if self.subcommand == "fit":
+            take_over_signals(trainer)
         watch(trainer)
         return trainer
 

@@ -5,7 +5,6 @@ import torch
 from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
-from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
 from lightning.pytorch.trainer.states import TrainerFn
 
 from lightning_xt.checkpoints.runs import checkpoint_file, explain_restart
@@ -197,16 +196,10 @@ def owes_validation(trainer: Trainer) -> bool:
     return any(each.owes_validation for each in found)
 
 
-def take_over_signals(trainer: Trainer, trains: bool) -> None:
-    """Keep a Trainer from handling signals itself, which waits for other processes at any moment.
-
-    Args:
-        trainer: before it begins.
-        trains: whether it will fit.
-    """
-    trainer._signal_connector = _NoSignals(trainer)
+def take_over_signals(trainer: Trainer) -> None:
+    """Let a Trainer that is about to fit choose the moment at which a signal stops it."""
     signals = find_installed_signals()
-    if signals is not None and trains:
+    if signals is not None:
         saves = any(isinstance(each, Preemption) for each in trainer.checkpoint_callbacks)
         # From here on all processes stop together.
         signals.waits = saves and trainer.world_size > 1
@@ -215,11 +208,6 @@ def take_over_signals(trainer: Trainer, trains: bool) -> None:
         if signals.received and not signals.waits:
             # It came while processes were starting, and nothing will ask for it again.
             raise signals.stop()
-
-
-class _NoSignals(_SignalConnector):
-    def register_signal_handlers(self) -> None:
-        self.received_sigterm = False
 
 
 def _is_last_step(trainer: Trainer) -> bool:
