@@ -1,4 +1,4 @@
-"""What tests build from a config is parsed once and copied: a parse costs ten times a short fit."""
+"""Models that tests build from a config are parsed once and copied: a parse costs ten times a short fit."""
 
 import copy
 from typing import Any
