@@ -29,4 +29,10 @@ def build_once(module_class: type, config: Any, vocab: dict[str, int | None]) ->
 def install() -> None:
     """Have `from_config` use it, and the commands of one process share the nested options that they parse."""
     module.build = build_once
+    share_parses()
+
+
+def share_parses() -> None:
+    """Keep parsed options from one parse to the next, in any folder."""
     config_parser._PARSED.set({})
+    config_parser.getcwd = lambda: ""

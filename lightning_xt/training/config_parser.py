@@ -1,11 +1,11 @@
 """Parser of command lines and configs."""
 
-import os
 import re
 from abc import ABCMeta
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from os import getcwd
 from types import FunctionType
 from typing import Any
 
@@ -91,7 +91,7 @@ def _key(parser: ConfigParser, *given: Any) -> Any:
     """Return all that the outcome of a parse depends on, to look it up; None if that cannot be compared."""
     state = [each.get() for each in PARSING_STATE]
     try:
-        return parser, os.getcwd(), _comparable([*given, state])
+        return parser, getcwd(), _comparable([*given, state])
     except TypeError:
         return None
 
