@@ -316,7 +316,7 @@ def test_a_resumed_run_names_the_values_it_ignores(trained, capsys):
 
 def test_likely_slips_get_the_way_out(trained, capsys):
     for command, sentence in {
-        "predict -c tiny.yaml --temperature 0.5": "did you mean --sampling.temperature or",
+        "predict -c tiny.yaml --temperature 0.5": "did you mean --sampling.temperature?",
         "fit -c runs/tiny": "runs/tiny is a folder; give a config in it, such as runs/tiny/0/config.yaml",
         "fit --data StandardLibrary --data.path corpus.txt": "for --data.path give --data TextFiles",
     }.items():
