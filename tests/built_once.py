@@ -34,5 +34,10 @@ def install() -> None:
 
 def share_parses() -> None:
     """Keep parsed options from one parse to the next, in any folder."""
-    config_parser._PARSED.set({})
+    forget_parses()
     config_parser.getcwd = lambda: ""
+
+
+def forget_parses() -> None:
+    """Forget parsed options, for a test in which a module changes."""
+    config_parser._PARSED.set({})

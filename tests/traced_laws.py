@@ -19,7 +19,7 @@ from lightning_xt.system.discovery import import_submodules
 
 import_submodules(lightning_xt)
 
-from catalogue import BUILDS, Build, attention, attention_layers, decoder, example, randomise
+from catalogue import BUILDS, CASES, Build, attention, attention_layers, decoder, example, randomise
 
 from lightning_xt.core import where
 from lightning_xt.nn.attention.kernels import flex
@@ -127,6 +127,8 @@ if __name__ == "__main__":
     check_shared_graph()
     check_shared_flex_program(masks=False)
     flex = {name: build for name, build in BUILDS.items() if claims_flex(build)}
-    agreed, compiled = count(check_flex, flex), count(check_compilation, BUILDS)
+    # check_inductor compiles the cases too.
+    variants = {name: build for name, build in BUILDS.items() if name not in CASES}
+    agreed, compiled = count(check_flex, flex), count(check_compilation, variants)
     print(f"{compiled} compiled, {agreed} of {len(flex)} agree with flex")
-    sys.exit(agreed < len(flex) or compiled < len(BUILDS))
+    sys.exit(agreed < len(flex) or compiled < len(variants))

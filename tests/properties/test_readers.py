@@ -218,7 +218,7 @@ def test_any_bytes_as_two_files(source: bytes, target: bytes) -> None:
 def test_any_bytes_as_prompts(content: bytes, name: str, empty: bool) -> None:
     found = call_or_refuse(lambda: read_prompts(str(write(name, content)), may_be_empty=empty))
     if found is not None and name == "a.txt":
-        lines = content.removeprefix(b"\xef\xbb\xbf").splitlines()
+        lines = content.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").removesuffix(b"\n").split(b"\n")
         assert [(each["id"], each["prompt"].encode()) for each in found] == list(enumerate(lines))
 
 
