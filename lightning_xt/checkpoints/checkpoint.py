@@ -47,11 +47,7 @@ class Checkpoint:
 
     @property
     def step(self) -> int:
-        """Optimizer steps behind the weights.
-
-        Raises:
-            ValueError: the file holds no checkpoint of a run.
-        """
+        """Optimizer steps behind the weights; ValueError if the file holds no checkpoint of a run."""
         step = self._entry("global_step")
         if not isinstance(step, int) or step < 0:
             raise ValueError(
@@ -62,11 +58,7 @@ class Checkpoint:
 
     @property
     def weights(self) -> dict[str, Tensor]:
-        """Weights by name.
-
-        Raises:
-            ValueError: the file holds no checkpoint of a run.
-        """
+        """Weights by name; ValueError if the file holds no checkpoint of a run."""
         weights = self._entry("state_dict")
         if not isinstance(weights, dict) or not all(isinstance(each, Tensor) for each in weights.values()):
             raise ValueError(

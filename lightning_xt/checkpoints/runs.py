@@ -99,11 +99,7 @@ def find_newest_run(kind: str, runs: Path) -> Path | None:
 
 
 def create_run(runs: Path) -> Path:
-    """Make the folder of the next run of a name. Two processes that call this at once get one each.
-
-    Raises:
-        ValueError: the folder cannot be made.
-    """
+    """Make the folder of a name's next run, another for each process; ValueError if it cannot be made."""
     while True:
         last = max((int(folder.name) for folder in list_runs(runs)), default=-1)
         folder = runs / str(last + 1)
@@ -122,11 +118,7 @@ def create_run(runs: Path) -> Path:
 
 
 def check_writable(run: Path) -> None:
-    """Check that a run can be saved, before it is trained.
-
-    Raises:
-        ValueError: its folder cannot be written.
-    """
+    """Check that a run can be saved, before it is trained; ValueError if its folder cannot be written."""
     try:
         (run / "checkpoints").mkdir(exist_ok=True)
         for folder in (run, run / "checkpoints"):

@@ -196,11 +196,7 @@ class Cache:
     def retire(self, moves: Sequence[tuple[int, int]], rows: int) -> None:
         """Remove the last rows after moving rows that stay over rows that do not, which copies little.
 
-        Call `set_lengths` afterwards.
-
-        Args:
-            moves: rows to move: (from, to).
-            rows: number of rows that stay.
+        Moves are (from, to), and `rows` is the number of rows that stay. Call `set_lengths` afterwards.
         """
         source = target = None
         if moves:

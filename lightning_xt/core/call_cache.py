@@ -110,9 +110,7 @@ class CallCache:
     def get_last(self, name: str, like: Float[Tensor, "b *heads n d"]) -> Float[Tensor, "b *heads 1 d"]:
         """Return the vector of the token right before the announced ones; zeros at the start of a row.
 
-        Args:
-            name: name of the buffer, to which the announced tokens are not yet appended.
-            like: a tensor with the shape and type of such vectors.
+        The announced tokens are not yet appended to the named buffer. `like` has the shape and type of such vectors.
         """
         if self.owner.empty or name not in self._buffers:
             return torch.zeros_like(like[..., :1, :])

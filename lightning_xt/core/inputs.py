@@ -45,11 +45,7 @@ class Inputs:
         return replace(self, **cast) if cast else self
 
     def require(self, name: str, reader: object) -> Tensor:
-        """Return the named input, which `reader` needs.
-
-        Raises:
-            ValueError: the input was not given.
-        """
+        """Return the named input, which `reader` needs; ValueError if it was not given."""
         value = getattr(self, name)
         if value is None:
             raise ValueError(f"{type(reader).__name__} needs Inputs({name}=...), but this forward has no {name}")

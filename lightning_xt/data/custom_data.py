@@ -105,19 +105,11 @@ class CustomData(DataModule):
         return [] if self._factories["validation"] is None else self._build_evaluation_loader("validation")
 
     def test_dataloader(self) -> Loader:
-        """Return this process's items of the test data.
-
-        Raises:
-            ValueError: there are none.
-        """
+        """Return this process's items of the test data; ValueError if there are none."""
         return self._build_evaluation_loader("test")
 
     def predict_dataloader(self) -> Any:
-        """Refuse to predict, because there are no prompts.
-
-        Raises:
-            ValueError: always.
-        """
+        """Refuse to predict by a ValueError, because there are no prompts."""
         raise ValueError("--data CustomData has no prompts; use lightning-xt generate RUN --prompts FILE")
 
     def _build_evaluation_loader(self, split: str) -> Loader:

@@ -16,11 +16,7 @@ class HeldOut(NamedTuple):
 
 
 def parse_held_out(validation: float | str, test: float | str) -> HeldOut:
-    """Separate fractions of the corpus, at least 0 and below 1, from paths.
-
-    Raises:
-        ValueError: a fraction is out of range, or the fractions leave nothing to train on.
-    """
+    """Separate fractions of the corpus from paths; ValueError for one outside [0, 1), or if all is held out."""
     splits = {"validation": validation, "test": test}
     fractions = {name: 0.0 if isinstance(value, str) else float(value) for name, value in splits.items()}
     for name, value in fractions.items():

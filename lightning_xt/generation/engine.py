@@ -114,11 +114,7 @@ def stream(
 
 
 def build_filters(*, top_k: int | None = None, top_p: float | None = None, min_p: float | None = None) -> list[Filter]:
-    """Build the filters of `top_k`, `top_p` and `min_p`, in the order in which they apply.
-
-    Raises:
-        ValueError: a value is out of range.
-    """
+    """Build the filters of `top_k`, `top_p` and `min_p`, in the order in which they apply; ValueError if invalid."""
     filters: list[Filter] = []
     if top_k is not None:
         filters.append(TopK(top_k))
@@ -137,11 +133,7 @@ def make_requests(
     seed: int = 0,
     inputs: Inputs | None = None,
 ) -> list[Request]:
-    """Make the request of each row of a prompt, with the arguments of `generate`.
-
-    Raises:
-        ValueError: there are no rows, or a length is too large.
-    """
+    """Make each row's request from arguments of `generate`; ValueError without rows, or if a length is too large."""
     rows, width = prompt.shape
     if rows == 0:
         raise ValueError("the prompt has no rows; give at least one")

@@ -64,11 +64,7 @@ class TextCompleter(TextGenerator):
         return pad_rows([each[0].tokens for each in results], prompt.device, tokenizer.pad or 0)
 
     def stream_text(self, text: str, options: GenerationOptions) -> Generator[TextPiece, None, None]:
-        """Yield the prompt and its completion, once it is certain.
-
-        Raises:
-            ValueError: the prompt is empty and the tokenizer has no start token, or it is too long.
-        """
+        """Yield the prompt and its completion, once certain; ValueError if too long, or empty without a start token."""
         if not self.tokenizer.encode_prompt(text):
             raise ValueError('generate needs a prompt of at least one character: --prompt "..."')
         session = self.open_session(options)
@@ -79,11 +75,7 @@ class TextCompleter(TextGenerator):
             yield from pieces
 
     def complete_as_dicts(self, prompts: Sequence[Prompt], options: GenerationOptions) -> list[dict[str, Any]]:
-        """Return each prompt's id, the prompt, its completion with score, and the settings.
-
-        Raises:
-            ValueError: a prompt is empty and the tokenizer has no start token, or one is too long.
-        """
+        """Return each prompt's id, prompt, completion with score, and settings; errors as in `stream_text`."""
         return [each.as_dict(options) for each in self.complete(prompts, options)]
 
     def complete(self, prompts: Sequence[Prompt], options: GenerationOptions) -> list[PromptCompletions]:

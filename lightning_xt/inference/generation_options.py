@@ -72,11 +72,7 @@ class GenerationOptions:
             )
 
     def resolve(self, *, temperature: float, max_new_tokens: int | None = None) -> "GenerationOptions":
-        """Replace unset options by defaults.
-
-        Raises:
-            ValueError: several sequences would all be the same.
-        """
+        """Replace unset options by defaults; ValueError if several sequences would all be the same."""
         resolved = replace(
             self,
             max_new_tokens=max_new_tokens if self.max_new_tokens is None else self.max_new_tokens,

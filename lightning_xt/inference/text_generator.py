@@ -114,11 +114,7 @@ class GenerationSession:
         self.on_complete = setup.on_complete
 
     def stream_tokens(self, requests: Sequence[Request]) -> Generator[GeneratedToken, None, None]:
-        """Yield tokens once they are certain; invalid requests are refused by the call itself.
-
-        Raises:
-            ValueError: a request is invalid, or, while decoding, there is not enough memory.
-        """
+        """Yield tokens once certain; ValueError by the call for an invalid request, later for too little memory."""
         params = self.options.build_params(end=self.end, stop=self._make_stop(len(requests)))
         return self._report(requests, self.method(self.model, requests, params))
 
@@ -193,36 +189,20 @@ class TextGenerator(ABC):
 
     @abstractmethod
     def stream_text(self, text: str, options: GenerationOptions) -> Generator[TextPiece, None, None]:
-        """Yield the text to show for one prompt, once it is certain.
-
-        Raises:
-            ValueError: the prompt is invalid.
-        """
+        """Yield the text to show for one prompt, once it is certain; ValueError if the prompt is invalid."""
 
     @abstractmethod
     def complete(self, prompts: Sequence[Prompt], options: GenerationOptions) -> list[PromptCompletions]:
-        """Return the completions of each prompt; the metadata hold its `id`.
-
-        Raises:
-            ValueError: a prompt is invalid.
-        """
+        """Return the completions of each prompt, whose `id` the metadata hold; ValueError if a prompt is invalid."""
 
     def find_problem(self, text: str) -> str | None:
-        """Return a sentence about the ignored part of a prompt, None if all of it is used.
-
-        Raises:
-            ValueError: the prompt is invalid.
-        """
+        """Return a sentence about the ignored part of a prompt, None if all is used; ValueError if it is invalid."""
         return None
 
 
 @contextmanager
 def explain_out_of_memory(doing: str, way_out: str) -> Iterator[None]:
-    """Turn an out-of-memory error of the work `doing` into a sentence with a way out besides a smaller batch.
-
-    Raises:
-        ValueError: there is not enough memory.
-    """
+    """Turn an out-of-memory error of the work `doing` into a ValueError with a way out besides a smaller batch."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:

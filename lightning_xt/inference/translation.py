@@ -90,11 +90,7 @@ class Translator(TextGenerator):
         return GenerationSession(self.network.decoder, self.target_tokenizer, self.end, options, self.setup)
 
     def stream_text(self, text: str, options: GenerationOptions) -> Generator[TextPiece, None, None]:
-        """Yield the translation of a source once it is certain.
-
-        Raises:
-            ValueError: the source is empty, or the tokenizer cannot encode it.
-        """
+        """Yield the translation of a source once it is certain; ValueError if it is empty, or cannot be encoded."""
         if not text.strip():
             raise ValueError('generate needs a source to translate: --prompt "..."')
         ids, _ = self._encode(text)

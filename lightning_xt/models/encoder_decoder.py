@@ -120,11 +120,7 @@ class EncoderDecoder(nn.Module):
 
 
 def check_mask(src: Tensor, src_mask: Tensor | None) -> None:
-    """Check the type and shape of a source mask.
-
-    Raises:
-        ValueError: the mask is not boolean, or does not have the shape of the sources.
-    """
+    """Refuse a source mask that is not boolean, or does not have the shape of the sources, by a ValueError."""
     if src_mask is not None and (src_mask.shape != src.shape or src_mask.dtype != torch.bool):
         raise ValueError(
             f"src_mask is a {src_mask.dtype} tensor of shape {tuple(src_mask.shape)}; it must be boolean, True for "

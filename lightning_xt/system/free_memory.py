@@ -19,11 +19,7 @@ def get_free_memory() -> int | None:
 
 @contextmanager
 def refuse_without_memory() -> Iterator[None]:
-    """Refuse to create more parameters of modules within the block than the free memory holds.
-
-    Raises:
-        MemoryError: a parameter does not fit; nothing has been written to it yet.
-    """
+    """Refuse to create more parameters than the free memory holds: a MemoryError before they are written."""
     free, needed = get_free_memory(), 0
     counted: set[int] = set()
 

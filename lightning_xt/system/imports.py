@@ -54,11 +54,7 @@ class _Refused(BaseException):
 
 @contextmanager
 def guarded_imports() -> Iterator[None]:
-    """Have the parser ask `find` for every class and function that a value names.
-
-    Raises:
-        ValueError: a value names what it may not.
-    """
+    """Have the parser ask `find` for every class and function that a value names; ValueError if it may not name one."""
     from jsonargparse import _actions, _typehints
 
     parser: Any = _typehints
@@ -110,11 +106,7 @@ def _guard(original: Callable[..., Any], slots: list[Any]) -> Callable[..., Any]
 
 
 def refusal(path: str) -> str | None:
-    """Return why a name is not imported, with the way out; None if it may be. Nothing is imported for the answer.
-
-    Args:
-        path: as typed, such as `mine.Position`.
-    """
+    """Return why a name, as typed, is not imported, with the way out; None if it may be. Nothing is imported here."""
     package, *rest = path.split(".")
     if package in PACKAGES and any(name.startswith("_") for name in rest):
         return f"{path} is not imported: it is private; name a public class of {package}"

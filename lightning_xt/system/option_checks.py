@@ -14,11 +14,7 @@ T = TypeVar("T")
 
 
 def refuse_unknown(*kinds: type) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """Have a function raise a TypeError that offers the right name for an unknown option.
-
-    Args:
-        kinds: classes whose options the function takes besides its own.
-    """
+    """Have a function raise a TypeError that offers the right name for an option unknown to it and to some classes."""
 
     def decorate(call: Callable[P, T]) -> Callable[P, T]:
         own = {name for name, each in inspect.signature(call).parameters.items() if each.kind is not each.VAR_KEYWORD}

@@ -34,12 +34,7 @@ REPLACED = MappingProxyType(
 
 
 def explain_rename(name: str, known: Iterable[str]) -> str | None:
-    """Return what to use in place of an old name; None if it is not an old name.
-
-    Args:
-        name: an option or a class, such as `--sampling.length`.
-        known: the names of today, of which the new one must be one.
-    """
+    """Return what to use in place of an old option or class, if that is `known` today; None for any other name."""
     place, dot, leaf = name.rpartition(".")
     bare = leaf.lstrip("-")
     if RENAMED.get(bare) in {each.rpartition(".")[2].lstrip("-") for each in known}:

@@ -45,11 +45,7 @@ class StopSignals:
         self._process = os.getpid()
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        """Handle a signal.
-
-        Raises:
-            Stopped: the command does not choose its moment itself.
-        """
+        """Handle a signal; raise Stopped unless the command chooses its moment itself."""
         if os.getpid() != self._process:
             # A worker that has just been forked ends with its parent.
             return

@@ -30,11 +30,7 @@ class AtomicCheckpointIO(CheckpointIO):
         self._opened = checkpoint
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write one file.
-
-        Raises:
-            OSError: it cannot be written. The previous file is untouched.
-        """
+        """Write one file; if it cannot be written, raise an OSError and leave the previous file untouched."""
         file, size = Path(path), count_bytes(checkpoint)
         try:
             file.parent.mkdir(parents=True, exist_ok=True)

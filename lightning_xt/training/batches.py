@@ -17,11 +17,7 @@ PAIRS = (
 
 
 def read_tokens(batch: Any, vocab_size: int) -> Tensor:
-    """Return the token ids of a batch: a tensor, or a list that holds nothing else, as of a `TensorDataset`.
-
-    Raises:
-        ValueError: it holds something else, or an id outside the vocabulary.
-    """
+    """Return a batch's ids, a tensor or a list of one; ValueError for anything else, or ids outside the vocabulary."""
     if isinstance(batch, (list, tuple)) and len(batch) == 1:
         batch = batch[0]
     _check_ids("tokens", batch, vocab_size, 2, TOKENS)
@@ -30,11 +26,7 @@ def read_tokens(batch: Any, vocab_size: int) -> Tensor:
 
 
 def read_pairs(batch: Any, vocab: dict[str, int | None]) -> PairBatch:
-    """Return the sources, targets and source mask of a batch. Without a mask every source id is real.
-
-    Raises:
-        ValueError: it holds something else, or an id outside its vocabulary.
-    """
+    """Return sources, targets and source mask, by default all True; ValueError for anything else, or unknown ids."""
     if not isinstance(batch, (list, tuple)) or len(batch) not in (2, 3):
         raise ValueError(f"a batch is {_describe(batch)}; {PAIRS}")
     src, tgt, *mask = batch
@@ -51,10 +43,7 @@ def read_pairs(batch: Any, vocab: dict[str, int | None]) -> PairBatch:
 def number_pairs(pairs: PairBatch, first: int, trainer: Trainer) -> EvaluationPairs:
     """Assign numbers to the rows of an evaluation batch whose loader does not number them.
 
-    Args:
-        pairs: the batch.
-        first: rows that this process has evaluated before.
-        trainer: of its n processes each evaluates every n-th row of the data.
+    This process has evaluated `first` rows before; each of the n processes evaluates every n-th row of the data.
     """
     rows = torch.arange(first, first + len(pairs.src), device=pairs.src.device)
     return EvaluationPairs(*pairs, rows * trainer.world_size + trainer.global_rank, None)

@@ -97,11 +97,7 @@ def _key(parser: ConfigParser, *given: Any) -> Any:
 
 
 def _comparable(value: Any) -> Any:
-    """Return a hashable value that is equal for equal values, of which 1, 1.0 and True are not.
-
-    Raises:
-        TypeError: it may change, such as an object that a default has made.
-    """
+    """Return a hashable value, equal for equal values, of which 1, 1.0 and True are not; TypeError if it may change."""
     kind = type(value)
     if kind is Namespace:
         return kind, _comparable(vars(value))

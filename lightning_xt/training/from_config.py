@@ -54,11 +54,7 @@ def instantiate(module_class: type[ModuleT], options: dict[str, Any]) -> ModuleT
 
 
 def build_tokenizer(config: dict[str, Any]) -> Tokenizer:
-    """Build a tokenizer that a checkpoint names.
-
-    Raises:
-        ValueError: its class cannot be imported, may not be, or is not a tokenizer.
-    """
+    """Build a tokenizer that a checkpoint names; ValueError if its class may not be imported, or is not a tokenizer."""
     made: Tokenizer = import_class("the checkpoint's tokenizer", config["class_path"], Tokenizer)(
         **config.get("init_args", {})
     )
@@ -66,15 +62,9 @@ def build_tokenizer(config: dict[str, Any]) -> Tokenizer:
 
 
 def import_class(owner: str, path: str, base: type) -> Any:
-    """Import a class that a checkpoint names.
+    """Import the class of an owner that a checkpoint names; ValueError if it may not be, or does not extend the base.
 
-    Args:
-        owner: its role, for messages.
-        path: its import path.
-        base: the class that it must extend. A function is refused before it can be called.
-
-    Raises:
-        ValueError: it cannot be imported, may not be, or does not extend the base.
+    A function is refused before it can be called.
     """
     try:
         found = find(path)

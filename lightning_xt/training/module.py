@@ -91,11 +91,7 @@ class TransformerModule(TextModule):
         """Tokenizers by use."""
 
     def setup(self, stage: str) -> None:
-        """Compile the network.
-
-        Raises:
-            ValueError: the data are for another kind of model.
-        """
+        """Compile the network; ValueError if the data are for another kind of model."""
         kind, instead = self.foreign_data
         data = self.data_module
         if isinstance(data, kind):
@@ -208,11 +204,7 @@ class TransformerModule(TextModule):
         checkpoint[METADATA_KEY] = run_metadata(self, self.tokenizers)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the tokenizers of the training data.
-
-        Raises:
-            ValueError: another version wrote the checkpoint, in a format that is not read here.
-        """
+        """Restore the tokenizers of the training data; ValueError for a checkpoint of a format that is not read."""
         # Needed if Lightning read the file without `Checkpoint`.
         migrate(checkpoint)
         self.restore_tokenizers((checkpoint.get(METADATA_KEY) or {}).get("tokenizers") or {})
@@ -225,12 +217,7 @@ class TransformerModule(TextModule):
         self._trained_with = {use: build_tokenizer(config) for use, config in configs.items()}
 
     def find_tokenizer(self, use: str, own: str) -> Tokenizer | None:
-        """Return the tokenizer of the training data, else of the current data; None if neither is known.
-
-        Args:
-            use: a key of `tokenizers`.
-            own: the data module's attribute that holds it.
-        """
+        """Return the tokenizer of the training data for a use, else attribute `own` of the current data; or None."""
         if use in self._trained_with:
             return self._trained_with[use]
         found: Tokenizer | None = getattr(self.data_module, own, None)
@@ -244,11 +231,7 @@ class TransformerModule(TextModule):
 
 
 def require_size(vocab: dict[str, int | None], name: str) -> int:
-    """Return a size of a vocabulary.
-
-    Raises:
-        ValueError: it is missing.
-    """
+    """Return a size of a vocabulary; ValueError if it is missing."""
     size = vocab.get(name)
     if size is None:
         raise ValueError(f"model.vocab: {name} is None; it must be the number of different tokens")

@@ -11,14 +11,9 @@ from lightning_xt.system.imports import imported
 
 
 def refuse_null_options(options: Any, slot: str) -> None:
-    """Refuse null in the options of a class, and of the classes inside them, unless it is a value there.
+    """Refuse null (ValueError) in the options of a class, and of the classes inside them, unless it is a value there.
 
-    Args:
-        options: a parsed config: values, lists, and mappings of which some have a class_path.
-        slot: their place, such as `model`.
-
-    Raises:
-        ValueError: an option that must have a value is null.
+    The options are values, lists, and mappings of which some have a class_path; their place is a slot, as `model`.
     """
     if isinstance(options, list):
         for each in options:

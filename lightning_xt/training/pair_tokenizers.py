@@ -9,11 +9,7 @@ from lightning_xt.system.files import replace_file
 
 
 def check_same(use: str, ours: Tokenizer, theirs: Tokenizer) -> None:
-    """Refuse data whose ids mean something else than those that the weights were trained on.
-
-    Raises:
-        ValueError: they differ.
-    """
+    """Refuse data whose ids mean something else than those that the weights were trained on, by a ValueError."""
     same = theirs.trained_state == ours.trained_state if ours.trained_state else theirs.init_args == ours.init_args
     if type(theirs) is not type(ours) or not same:
         raise ValueError(
@@ -23,11 +19,7 @@ def check_same(use: str, ours: Tokenizer, theirs: Tokenizer) -> None:
 
 
 def check_shared(source: Tokenizer, target: Tokenizer) -> None:
-    """Refuse one table of vectors for ids that mean different things.
-
-    Raises:
-        ValueError: the tokenizers differ.
-    """
+    """Refuse one table of vectors for ids that mean different things, by a ValueError."""
     if source.trained_state != target.trained_state:
         raise ValueError(
             "model.shared_embedding is on, but the ids of source and target mean different things; set "
@@ -36,16 +28,7 @@ def check_shared(source: Tokenizer, target: Tokenizer) -> None:
 
 
 def check_positions(trainer: Trainer, encoder: int | None, decoder: int | None) -> None:
-    """Refuse training data with pairs that are longer than the network has positions for.
-
-    Args:
-        trainer: its data module knows the longest pair, or there is nothing to check.
-        encoder: positions of the encoder. None = any number.
-        decoder: positions of the decoder.
-
-    Raises:
-        ValueError: a pair is too long.
-    """
+    """Refuse training data with pairs beyond the positions (None = any) of encoder or decoder by a ValueError."""
     longest = getattr(getattr(trainer, "datamodule", None), "longest", None) or (0, 0)
     for side, ids, most in zip(("encoder", "decoder"), longest, (encoder, decoder), strict=True):
         if most is not None and ids > most:

@@ -29,12 +29,7 @@ def check_text(args: Sequence[str]) -> None:
 
 
 def explain_parse_error(message: str, options: Iterable[str]) -> str:
-    """Return a sentence that says what is wrong and what to do.
-
-    Args:
-        message: of jsonargparse; nested, the outermost slot first.
-        options: the command's options, such as --trainer.max_steps.
-    """
+    """Return what is wrong and what to do, for a message of jsonargparse (nested, the outermost slot first)."""
     if match := re.match(r"unrecognized arguments: (-[^-\s])(\S+)", message):
         return f"unknown option {match[1] + match[2]!r}; give {match[1]} {match[2]}"
     if match := re.match(r"unrecognized arguments: (\S+)", message):

@@ -10,14 +10,10 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 
 def localize_saved_paths(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
-    """Replace the paths of checkpoint callbacks by those of the files in the run's own folder.
+    """Replace the paths of checkpoint callbacks, in place, by those of the files in the run's own folder.
 
     A path whose name the callback does not give to its files is dropped, and so is the path of a missing file. The
     best score is dropped with the path of its file, however the folder is spelled.
-
-    Args:
-        trainer: its callbacks have their folders.
-        checkpoint: changed in place.
     """
     states = checkpoint.get("callbacks")
     if not isinstance(states, dict):

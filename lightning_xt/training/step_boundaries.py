@@ -6,11 +6,7 @@ from lightning.pytorch import Trainer
 
 
 def count_run_steps(trainer: Trainer) -> int:
-    """Return the optimizer steps of a run: max_steps, or those of its epochs.
-
-    Raises:
-        ValueError: the run has no end.
-    """
+    """Return the optimizer steps of a run: max_steps, or those of its epochs; ValueError if the run has no end."""
     steps = trainer.max_steps
     if steps < 1 and (trainer.max_epochs or -1) > 0:
         # Only here, because it opens the training data.

@@ -50,9 +50,7 @@ def skip_step(optimizer: Optimizer, norm: Tensor) -> Tensor | bool:
 def drop_first_momentum(optimizer: Optimizer, non_finite: Tensor) -> None:
     """Drop the momentum that a fused SGD of torch makes in a first step that it skips, without writing to it.
 
-    Args:
-        optimizer: about to step. Nothing is done to other optimizers.
-        non_finite: whether the step is skipped. Read from the device only before a first step with momentum.
+    Nothing is done to other optimizers. `non_finite` is read from the device only before a first step with momentum.
     """
     new = [
         parameter

@@ -42,20 +42,11 @@ class TextModule(LightningModule, ABC):
 
     @abstractmethod
     def limit_length(self, prompts: Sequence[str] | None, sampling: GenerationOptions) -> GenerationOptions:
-        """Limit the length of samples to the positions of the network.
-
-        Raises:
-            ValueError: a prompt already has more tokens.
-        """
+        """Limit the length of samples to the positions of the network; ValueError if a prompt has more tokens."""
 
     @abstractmethod
     def draw_samples(self, prompts: Sequence[str] | None, sampling: GenerationOptions) -> list[str]:
-        """Draw the samples of a validation. All processes must call it.
-
-        Args:
-            prompts: texts to complete or translate. None = the model's default.
-            sampling: their options.
-        """
+        """Draw the samples of a validation, by default for the model's own prompts. All processes must call it."""
 
     @abstractmethod
     def begin_evaluation(self, split: str) -> None:

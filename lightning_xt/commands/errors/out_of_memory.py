@@ -37,13 +37,9 @@ DOING = MappingProxyType(
 def explain_out_of_memory(
     error: BaseException, phase: str | None, options: dict[str, Any], folder: Path | None
 ) -> str | None:
-    """Return a sentence about an error; None if memory was enough, or the error's own sentence is better.
+    """Return a sentence about an error that ended a command; None if memory was enough, or its own sentence is better.
 
-    Args:
-        error: the error that ended a command.
-        phase: `TransformerModule.phase` then.
-        options: of the command, as plain values.
-        folder: of the run. None = it has none.
+    The phase is `TransformerModule.phase` then, the options are plain values, and the folder is the run's, if any.
     """
     if not any(_is_of_memory(each) for each in walk_chain(error)):
         return None

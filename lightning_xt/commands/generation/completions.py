@@ -23,11 +23,7 @@ AT_ONCE = 16
 
 
 def generate(args: Sequence[str]) -> int:
-    """Complete or translate the prompts that the options name.
-
-    Returns:
-        The exit code.
-    """
+    """Complete or translate the prompts that the options name; return the exit code."""
     options = parse(args)
     try:
         _run(options)

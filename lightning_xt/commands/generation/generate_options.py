@@ -89,11 +89,7 @@ class GenerateOptions:
 
 
 def parse(args: Sequence[str]) -> GenerateOptions:
-    """Parse the command line of generate.
-
-    Raises:
-        UserError: an option is unknown or invalid, or options contradict each other.
-    """
+    """Parse the command line; UserError if an option is unknown or invalid, or options contradict each other."""
     parser = ConfigParser(prog="lightning-xt generate", description=DESCRIPTION, exit_on_error=False)
     add_generate_options(parser)
     configs = ConfigFiles(read_run_options("generate", args).config, args)

@@ -27,22 +27,16 @@ def show(text: str) -> None:
 def stream_pieces(
     text_generator: TextGenerator, text: str, sampling: GenerationOptions
 ) -> Generator[TextPiece, None, None]:
-    """Yield the pieces of a completion as they become certain; report on standard error what of the prompt is not read.
-
-    Raises:
-        ValueError: the prompt is invalid.
-    """
+    """Yield pieces of a completion as they become certain; report on standard error what of the prompt is ignored."""
     if problem := text_generator.find_problem(text):
         print(problem, file=sys.stderr)
     yield from text_generator.stream_text(text, sampling)
 
 
 def choose_renderer(show_probabilities: bool, color: str) -> Callable[[TextPiece], str]:
-    """Return the function that renders a piece of text.
+    """Return the function that renders a piece of text, coloured by its probability if `show_probabilities`.
 
-    Args:
-        show_probabilities: whether to colour text by its probability.
-        color: always, never, or auto for where standard output is a terminal and NO_COLOR is not set.
+    `color` is always, never, or auto for where standard output is a terminal and NO_COLOR is not set.
     """
     here = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     return (

@@ -14,18 +14,10 @@ from lightning_xt.system.messages import UserError, find_system_reason
 
 
 def write_average(run: str, last: int | None, output_file: str | None) -> int:
-    """Average the weights of the last checkpoints of a run, and print what was written.
+    """Average the weights of the `last` newest checkpoints of a run, None = all, and print what was written.
 
-    Args:
-        run: of the checkpoints.
-        last: how many of the newest. None = all.
-        output_file: the file to write. None = average.ckpt next to them.
-
-    Returns:
-        The exit code.
-
-    Raises:
-        UserError: there are too few, or the file cannot be written.
+    Return the exit code. Without a file, the average goes to average.ckpt next to the checkpoints. UserError if there
+    are too few, or the file cannot be written.
     """
     if last is not None and last < 1:
         raise UserError(f"--last is {last}; it must be at least 1 checkpoint")
@@ -47,16 +39,10 @@ def write_average(run: str, last: int | None, output_file: str | None) -> int:
 
 
 def average(files: dict[int, Path]) -> dict[str, Any]:
-    """Return the newest checkpoint, with the mean of the weights of all.
+    """Return the newest checkpoint, with the mean of the weights of all; UserError if they are not of one model.
 
-    Sums are of 64 bits. Values that are not floating-point numbers, such as a count, are the newest's.
-
-    Args:
-        files: checkpoints by step, the newest last.
-
-    Raises:
-        UserError: they are not of one model.
-        ValueError: one cannot be read, or a later version wrote it.
+    Files are given by step, the newest last. Sums are of 64 bits. Values that are not floating-point numbers, such as a
+    count, are the newest's. ValueError if a file cannot be read, or a later version wrote it.
     """
     contents = [_read(file) for file in files.values()]
     newest = contents[-1]

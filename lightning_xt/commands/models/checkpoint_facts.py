@@ -22,16 +22,9 @@ TOGETHER = "\u00a0"
 
 
 def print_facts(run: str, *, tree: bool, seq_len: int | None, as_json: bool) -> int:
-    """Print what a checkpoint holds.
+    """Print what a checkpoint holds, and with `tree` the stages of its model; return the exit code.
 
-    Args:
-        run: of the checkpoint.
-        tree: whether to print the model's stages too.
-        seq_len: tokens in a row of the tree. None = those of the run's data.
-        as_json: whether to print one JSON object.
-
-    Returns:
-        The exit code.
+    Rows of the tree have `seq_len` tokens. None = those of the run's data.
     """
     checkpoint = Checkpoint(find_checkpoint(run))
     found = facts(checkpoint)
@@ -54,11 +47,7 @@ def print_facts(run: str, *, tree: bool, seq_len: int | None, as_json: bool) -> 
 
 
 def facts(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Collect the facts that a checkpoint holds; None for those it does not.
-
-    Raises:
-        UserError: lightning-xt did not write it.
-    """
+    """Collect the facts that a checkpoint holds, None for others; UserError if lightning-xt did not write it."""
     file, own, contents = checkpoint.path, checkpoint.metadata, checkpoint.contents
     if not own:
         raise UserError(

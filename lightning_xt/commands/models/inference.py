@@ -76,11 +76,7 @@ class Inference(Callback):
             self.report()
 
     def apply(self, module: TransformerModule) -> None:
-        """Set a module up.
-
-        Raises:
-            UserError: the module does not support it, or a run does not fit the module.
-        """
+        """Set a module up; UserError if the module does not support it, or a run does not fit the module."""
         decoder = _find_decoder(module)
         model: Any = decoder
         if self.weights is not None or self.compile:

@@ -13,12 +13,7 @@ from lightning_xt.training.parse_errors import explain_parse_error
 
 
 def load(run: str) -> TransformerModule:
-    """Build the module of a RUN on the fastest device there is.
-
-    Raises:
-        UserError: it is not a run, or its checkpoint does not hold a model that can be built.
-        ValueError: the file cannot be read.
-    """
+    """Build the module of a RUN on the fastest device there is; UserError or ValueError if there is no such module."""
     try:
         checkpoint = Checkpoint(find_checkpoint(run))
     except FileNotFoundError as error:
@@ -43,14 +38,7 @@ def load(run: str) -> TransformerModule:
 
 
 def find_module_class(path: str) -> type[TransformerModule]:
-    """Find the class of a checkpoint's model.
-
-    Args:
-        path: its import path, or the bare name of a class that is imported.
-
-    Raises:
-        ValueError: it cannot be imported, may not be, or is not a model.
-    """
+    """Find a model's class by import path, or by bare name if it is imported; ValueError if there is no such model."""
     named = [each for each in find_variants(TransformerModule) if each.__name__ == path]
     if named:
         return named[0]

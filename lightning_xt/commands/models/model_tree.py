@@ -25,19 +25,10 @@ parameters and FLOPs of all of them, and below them the parts of one"""
 
 
 def tree(checkpoint: Checkpoint, facts: dict[str, Any], seq_len: int | None) -> tuple[dict[str, Any], str]:
-    """Describe the stages of a checkpoint's model.
+    """Return the stages of a checkpoint's model and their totals, as plain values and as text.
 
-    Args:
-        checkpoint: of the model.
-        facts: its facts.
-        seq_len: tokens in a row. None = as many as the data's.
-
-    Returns:
-        The stages and their totals as plain values, and as text.
-
-    Raises:
-        UserError: it does not say what its model or its length is, or the model cannot be built from what it says.
-        ValueError: the model has no positions for that many tokens.
+    Rows have `seq_len` tokens. None = as many as the data's. UserError if the checkpoint does not say what its model or
+    its length is, or the model cannot be built; ValueError if it has no positions for that many tokens.
     """
     import_submodules(lightning_xt)
     file = checkpoint.path

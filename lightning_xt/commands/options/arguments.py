@@ -52,10 +52,6 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
 
 
 def read_run_options(command: str, args: Sequence[str]) -> argparse.Namespace:
-    """Read which config files and which run a command works on, before the config is known that all else depends on.
-
-    Raises:
-        UserError: one of them has no value.
-    """
+    """Read the configs and the run that a command works on, before its options are known; UserError without a value."""
     # Other options are left to another parser.
     return Arguments(command, "", add_run_options, add_help=False).parse_known_args(args)[0]

@@ -142,11 +142,7 @@ class ConfigFiles:
 
 
 def _parse(text: str, file: Path) -> dict[str, Any]:
-    """Parse the text of a config.
-
-    Raises:
-        UserError: it is not YAML, or not a config.
-    """
+    """Parse the text of a config; UserError if it is not YAML, or not a config."""
     try:
         content = load_values(text, str(file))
     except yaml.MarkedYAMLError as error:
@@ -172,11 +168,7 @@ def _parse(text: str, file: Path) -> dict[str, Any]:
 
 
 def _read(file: Path) -> str | None:
-    """Return the text of a file; None if there is none.
-
-    Raises:
-        UserError: it cannot be read as text.
-    """
+    """Return the text of a file, None if there is none; UserError if it cannot be read as text."""
     try:
         if file.is_dir():
             raise UserError(f"{file} is a folder; give a config in it, such as {_config_in(file)}")

@@ -15,10 +15,8 @@ from lightning_xt.system.messages import UserError
 def choose_environments(strategy: Any, plugins: Sequence[Any]) -> list[ClusterEnvironment]:
     """Return environments for the Trainer: under SLURM, Lightning's own without its signal handlers.
 
-    Those save another checkpoint from within the handler, requeue the job, and train on.
-
-    Raises:
-        UserError: the job's options do not say how many processes a node has.
+    Those save another checkpoint from within the handler, requeue the job, and train on. UserError if the job's options
+    do not say how many processes a node has.
     """
     own = getattr(strategy, "cluster_environment", None) is not None
     if own or any(isinstance(each, ClusterEnvironment) for each in plugins):
@@ -33,11 +31,7 @@ def choose_environments(strategy: Any, plugins: Sequence[Any]) -> list[ClusterEn
 
 
 def adopt_trainer(trainer: Trainer) -> None:
-    """Keep a Trainer from handling signals, and from checkpoints that were not named; check its count of processes.
-
-    Raises:
-        UserError: the launcher started other processes than the Trainer counts on.
-    """
+    """Keep a Trainer from handling signals, and from checkpoints that were not named; check its count of processes."""
     trainer._signal_connector = _NoSignals(trainer)
     trainer._checkpoint_connector = _NamedCheckpoints(trainer)
     environment = trainer._accelerator_connector.cluster_environment

@@ -35,16 +35,9 @@ class Resolved:
 
 
 def resolve(command: str, options: Any, configs: Sequence[Path], name: str | None) -> Resolved:
-    """Find the run and the checkpoint.
+    """Find the run and the checkpoint of a command; UserError if the checkpoint that was named does not exist.
 
-    Args:
-        command: fit, validate, test or predict.
-        options: the parsed options.
-        configs: the config files, in their order.
-        name: value of --name on the command line.
-
-    Raises:
-        UserError: the checkpoint that was named does not exist.
+    The configs are in their order; `name` is the value of --name on the command line.
     """
     value = options.ckpt_path
     own = find_run(configs[0]) if configs else None
@@ -86,11 +79,7 @@ def resolve(command: str, options: Any, configs: Sequence[Path], name: str | Non
 
 
 def _open(value: str, file: Path) -> tuple[Checkpoint, int]:
-    """Open the checkpoint of a run, and count the optimizer steps behind it.
-
-    Raises:
-        UserError: it cannot be used; the message names the newest of the same run that can.
-    """
+    """Open a run's checkpoint, and count the optimizer steps behind it; UserError names the newest that can be used."""
     try:
         return _open_whole(file)
     except ValueError as error:

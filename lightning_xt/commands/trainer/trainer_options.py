@@ -69,11 +69,7 @@ def add_trainer_options(parser: LightningArgumentParser) -> None:
 
 
 def set_intervals(options: Any, configs: Mapping[Path, dict[str, Any]]) -> None:
-    """Translate --validate_every into batches, which the Trainer of a `fit` counts.
-
-    Raises:
-        UserError: the Trainer was given intervals or epochs, which would do nothing here.
-    """
+    """Translate --validate_every into batches, which the Trainer counts; UserError if it was given intervals itself."""
     _refuse_other_intervals(options.trainer, configs)
     options.trainer.check_val_every_n_epoch = None
     # Lightning counts batches. Without our interval, one longer than any run.

@@ -14,11 +14,7 @@ OF_NETWORK = ("encoder", "decoder", "shared_embedding", "context_dropout")
 
 
 def load_weights(model: LightningModule, checkpoint: Checkpoint) -> None:
-    """Load the weights of a checkpoint into a model, and nothing else of it.
-
-    Raises:
-        UserError: they do not fit.
-    """
+    """Load the weights of a checkpoint into a model, and nothing else of it; UserError if they do not fit."""
     weights = checkpoint.weights
     if sentence := explain_misfit(checkpoint, model):
         raise UserError(sentence)

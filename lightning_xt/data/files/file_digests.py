@@ -30,10 +30,7 @@ def hash_file(path: Path, algorithm: str = "sha256") -> str:
 def hash_files(paths: Sequence[Path], algorithm: str = "sha256") -> list[str]:
     """Return the hex digest of each file, cached in the data folder until one of the files changes.
 
-    The algorithm is a name for `hashlib.new`.
-
-    Raises:
-        ValueError: a file cannot be read.
+    The algorithm is a name for `hashlib.new`. ValueError if a file cannot be read.
     """
     begin = time.time()
     before = stat_files(paths)
@@ -51,11 +48,7 @@ def hash_files(paths: Sequence[Path], algorithm: str = "sha256") -> list[str]:
 
 
 def stat_files(paths: Iterable[Path]) -> list[tuple[int, ...]]:
-    """Return size, times of the last change (ns) and inode number of each file; a change of the file shows in them.
-
-    Raises:
-        ValueError: a file cannot be read.
-    """
+    """Return size, times of change (ns) and inode of each file, which show a change; ValueError if unreadable."""
     found: list[tuple[int, ...]] = []
     for path in paths:
         with named_errors(path):

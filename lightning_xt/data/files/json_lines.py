@@ -12,11 +12,7 @@ MAX_LINE = 256 << 20  # bytes of a line, which is held in memory
 
 
 def _reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Build a JSON object.
-
-    Raises:
-        ValueError: a field occurs twice (Python takes the last, other readers the first).
-    """
+    """Build a JSON object; ValueError if a field occurs twice (Python takes the last, other readers the first)."""
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
@@ -26,11 +22,7 @@ def _reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _reject_constant(name: str) -> float:
-    """Refuse NaN and Infinity, which Python reads as numbers.
-
-    Raises:
-        ValueError: always.
-    """
+    """Refuse NaN and Infinity, which Python reads as numbers."""
     raise ValueError(f"it has {name}, which is not JSON")
 
 
@@ -91,11 +83,7 @@ def parse_field(line: bytes, place: str, field: str, *, chosen: bool = True) -> 
 
 
 def decode_line(line: bytes, place: str) -> str:
-    """Decode a line as UTF-8.
-
-    Raises:
-        ValueError: it is not UTF-8.
-    """
+    """Decode a line as UTF-8; ValueError if it is not."""
     try:
         return line.decode("utf-8")
     except UnicodeDecodeError as error:

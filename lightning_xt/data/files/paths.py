@@ -10,11 +10,7 @@ from lightning_xt.data.files.data_folder import data_folder, prepared_folders
 
 
 def require_path(path: str | None) -> str:
-    """Return the value of `--data.path`.
-
-    Raises:
-        ValueError: the option is missing.
-    """
+    """Return the value of `--data.path`; ValueError if it is missing."""
     if path is None:
         raise ValueError("--data.path is required; give it in a config or on the command line")
     return path

@@ -19,11 +19,7 @@ FORGED = (struct.error, NotImplementedError, UnicodeDecodeError)
 
 
 def read_blocks(path: Path) -> Iterator[bytes]:
-    """Yield the content of one file, decompressed if its name ends in `.gz`.
-
-    Raises:
-        ValueError: the file cannot be read, is cut off or damaged, or expands beyond the limit.
-    """
+    """Yield a file's content, a `.gz` file's decompressed; ValueError if it is unreadable, damaged or too large."""
     return _read_gzip(path) if path.suffix.lower() == ".gz" else read_raw_blocks(path)
 
 
@@ -50,11 +46,7 @@ def read_whole(option: str, file: str, wanted: str) -> bytes:
 
 
 def read_raw_blocks(path: Path) -> Iterator[bytes]:
-    """Yield the bytes of one file, unchanged.
-
-    Raises:
-        ValueError: the file cannot be read.
-    """
+    """Yield the bytes of one file, unchanged; ValueError if it cannot be read."""
     with named_errors(path), open(path, "rb") as file:
         yield from read_rest(file)
 
@@ -91,11 +83,7 @@ class ExpansionLimit:
 
 @contextmanager
 def named_errors(path: Path) -> Iterator[None]:
-    """Turn errors of reading or unpacking a file into one message that names it.
-
-    Raises:
-        ValueError: with that message.
-    """
+    """Turn errors of reading or unpacking a file into one ValueError that names it."""
     try:
         yield
     except EOFError as error:

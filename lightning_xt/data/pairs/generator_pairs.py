@@ -124,11 +124,7 @@ class GeneratorPairs(ParallelCorpus):
         return islice(self.stream("train", first=seen + rank), 0, None, world)
 
     def stream(self, split: str, first: int = 0) -> Iterator[PairBatch]:
-        """Yield the checked batches of a split from number `first` on.
-
-        Raises:
-            ValueError: the function does not exist, raises an error, or yields something other than batches.
-        """
+        """Yield the checked batches of a split from number `first` on; ValueError if the function fails."""
         function = import_function(self.function) if isinstance(self.function, str) else self.function
         seed = int(split_mix_64(self.seed, [SPLITS.index(split)])[0])
         rng = IsolatedRng(seed, cuda=self._device.type == "cuda")
@@ -155,11 +151,7 @@ class GeneratorPairs(ParallelCorpus):
 
     @contextmanager
     def _named_errors(self) -> Iterator[None]:
-        """Turn an error of the function into a message with its place.
-
-        Raises:
-            ValueError: the function raised an error.
-        """
+        """Turn an error of the function into a ValueError with its place."""
         try:
             yield
         except Exception as error:
@@ -170,11 +162,7 @@ class GeneratorPairs(ParallelCorpus):
             ) from error
 
     def _check_batch(self, batch: Any, place: str) -> PairBatch:
-        """Return the batch with ids as int64.
-
-        Raises:
-            ValueError: it is malformed.
-        """
+        """Return the batch with ids as int64; ValueError if it is malformed."""
         if problem := _find_form_problem(batch) or self._find_content_problem(*batch):
             raise ValueError(f"{place}: {problem}")
         src, tgt, src_mask = batch
@@ -212,11 +200,7 @@ class _TrainingBatches:
 
 
 def import_function(path: str) -> BatchFunction:
-    """Import a function.
-
-    Raises:
-        ValueError: there is no such function, or its module may not be imported.
-    """
+    """Import a function; ValueError if there is no such function, or its module may not be imported."""
     module, _, name = path.rpartition(".")
     place = f"--data.function {path}"
     if not module:

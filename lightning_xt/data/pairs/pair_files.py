@@ -60,11 +60,7 @@ def read_pairs(option: str, path: str, target_path: str | None, fields: tuple[st
 
 
 def read_aligned(source_file: Path, target_file: Path) -> PairLines:
-    """Read two files; line n of one is the target of line n of the other.
-
-    Raises:
-        ValueError: a file is empty or cannot be read, or one has more lines.
-    """
+    """Read two files, whose lines n are source and target; ValueError if one is empty, unreadable or has more lines."""
     pairs = PairLines(_read_lines(source_file), _read_lines(target_file))
     if len(pairs.sources) != len(pairs.targets):
         raise ValueError(
@@ -75,11 +71,7 @@ def read_aligned(source_file: Path, target_file: Path) -> PairLines:
 
 
 def drop_blank(pairs: PairLines, name: str) -> PairLines:
-    """Drop pairs with a blank side, and report how many; `name` names the pairs in messages.
-
-    Raises:
-        ValueError: no pair is left.
-    """
+    """Drop pairs with a blank side, and report how many of `name` they are; ValueError if no pair is left."""
     kept = [bool(source.strip() and target.strip()) for source, target in zip(*pairs, strict=True)]
     dropped = kept.count(False)
     if not dropped:
@@ -99,11 +91,7 @@ def _find_one(option: str, path: str) -> Path:
 
 
 def _select_reader(file: Path, fields: tuple[str, str] | None) -> Callable[[Path], PairLines] | None:
-    """Return the reader of a file with both sides; None for plain lines, which hold one side.
-
-    Raises:
-        ValueError: the file is an archive, or JSON lines without `fields`.
-    """
+    """Return the reader of a file with both sides; None for plain lines, which hold one side."""
     name = (file.stem if file.suffix.lower() == ".gz" else file.name).lower()
     if name.endswith(ARCHIVES):
         raise ValueError(f"{file} is an archive, which is not read here; unpack it and name one of its files")
@@ -142,11 +130,7 @@ def _read_objects(file: Path, fields: tuple[str, str]) -> PairLines:
 
 
 def _read_lines(file: Path) -> list[str]:
-    """Read the lines of a file. A line ends in a newline, or a carriage return and a newline.
-
-    Raises:
-        ValueError: the file cannot be read, is empty or is not UTF-8.
-    """
+    """Read the lines of a UTF-8 file. A line ends in a newline, or a carriage return and a newline."""
     content = b"".join(read_blocks(file))
     try:
         text = content.decode("utf-8")

@@ -70,8 +70,7 @@ class ParallelCorpus(DataModule):
     def cut_batches(self, lengths: NDArray[np.int64]) -> list[NDArray[np.int64]]:
         """Cut sequences into batches for evaluation or prediction; return the numbers of the sequences of each batch.
 
-        Args:
-            lengths: tokens of the sequences, (sequences,) or (sequences, sides).
+        The lengths are in tokens: (sequences,) or (sequences, sides).
         """
 
     @abstractmethod

@@ -85,11 +85,7 @@ class ParallelText(PairCorpus):
 
 
 def _require_two(fields: tuple[str, str]) -> tuple[str, str]:
-    """Return the fields.
-
-    Raises:
-        ValueError: there are not two different ones.
-    """
+    """Return the fields; ValueError unless they are two different ones."""
     if len(fields) != 2 or fields[0] == fields[1]:
         raise ValueError(
             f"--data.fields must be two different names, not {list(fields)}; name the source first, such as "

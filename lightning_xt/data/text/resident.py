@@ -61,10 +61,7 @@ def load_resident(
 ) -> ResidentTokens | None:
     """Copy the tokens of a split to the device of training; return None if they stay in their file.
 
-    The corpus is called `what` in messages.
-
-    Raises:
-        ValueError: the option `resident` is true and the device has no room.
+    The corpus is called `what` in messages. ValueError if the option `resident` is true and the device has no room.
     """
     if resident is False or (resident == "auto" and device.type != "cuda"):
         return None

@@ -151,11 +151,7 @@ def _describe_empty(option: str, path: str, files: list[Path]) -> str:
 
 
 def _separator_byte(documents: str) -> int | None:
-    """Return the byte before each document; None if documents are joined.
-
-    Raises:
-        ValueError: the option has another value.
-    """
+    """Return the byte before each document, None if documents are joined; ValueError for another option."""
     if documents not in ("joined", "separator"):
         raise ValueError(
             f"--data.documents must be joined or separator, not {documents}; set --data.documents separator"

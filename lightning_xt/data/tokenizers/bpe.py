@@ -145,11 +145,7 @@ class _PieceStream(TextStream):
 
 
 def _load(place: str, content: bytes) -> Library:
-    """Load the tokenizer of a tokenizer.json.
-
-    Raises:
-        ValueError: the file is malformed or describes an unsupported tokenizer.
-    """
+    """Load the tokenizer of a tokenizer.json; ValueError if it is malformed or unsupported."""
     try:
         library = Library.from_buffer(content)
     except Exception as error:  # the library has no exception class

@@ -14,13 +14,9 @@ from lightning_xt.generation.requests import Request
 def prefill(
     forward: Callable[..., Tensor], requests: Sequence[Request], cache: DecodingCache, *, last_only: bool = True
 ) -> Tensor:
-    """Run a model over the prompts of requests, of any lengths, with their inputs.
+    """Run a model over the prompts of requests, of any lengths, with their inputs, into an empty cache.
 
-    Args:
-        forward: a model, or another callable with its arguments.
-        requests: one per row; their soft prefixes have the same length.
-        cache: empty.
-        last_only: whether to return only the last token of each prompt.
+    The soft prefixes of all rows have one length. With `last_only`, only the last token of each prompt is returned.
     """
     lengths = [len(request.prompt) for request in requests]
     prompts = pad_sequence([request.prompt for request in requests], batch_first=True)

@@ -35,11 +35,7 @@ def check_same_fields(rows: Sequence[Inputs | None], *, ignore: str | None = Non
 
 
 def stack_inputs(rows: Sequence[Inputs | None]) -> Inputs | None:
-    """Stack the inputs of rows, with soft prefixes of the same length, into those of a batch.
-
-    Raises:
-        ValueError: a row has a field that another lacks.
-    """
+    """Stack the inputs of rows, with soft prefixes of one length; ValueError for a field that only some rows have."""
     check_same_fields(rows)
     together: dict[str, list[Tensor]] = {}
     for row in rows:

@@ -17,12 +17,7 @@ class Filter(ABC):
 
     @abstractmethod
     def __call__(self, logits: Logits, history: History) -> Logits:
-        """Return the changed logits.
-
-        Args:
-            logits: of the next token, divided by the temperature.
-            history: the tokens before it.
-        """
+        """Return the changed logits of the next token, which are divided by the temperature; `history` is before it."""
 
     def __repr__(self) -> str:
         options = ", ".join(f"{name}={value!r}" for name, value in vars(self).items() if name[0] != "_")

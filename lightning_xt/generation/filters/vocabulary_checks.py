@@ -23,22 +23,14 @@ def count_tokens(tokens: Int[Tensor, "b t"], mask: Bool[Tensor, "b t"], size: in
 
 
 def check_ids(option: str, ids: Iterable[int]) -> None:
-    """Refuse ids that are in no vocabulary.
-
-    Raises:
-        ValueError: an id is below 0; the message names the option and its filter.
-    """
+    """Refuse ids below 0 by a ValueError that names the option and its filter."""
     lowest = min(ids, default=0)
     if lowest < 0:
         raise ValueError(f"filters: {option} has token {lowest}, but ids start at 0; omit it")
 
 
 def check_vocabulary(option: str, ids: Iterable[int], size: int) -> None:
-    """Refuse ids outside a vocabulary of `size` tokens.
-
-    Raises:
-        ValueError: an id is outside; the message names the option and its filter.
-    """
+    """Refuse ids outside a vocabulary of `size` tokens by a ValueError that names the option and its filter."""
     highest = max(ids, default=0)
     if highest >= size:
         raise ValueError(f"filters: {option} has token {highest}, outside the vocabulary of 0 to {size - 1}; omit it")

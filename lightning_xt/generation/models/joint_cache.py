@@ -96,11 +96,7 @@ class JointModel(ModelWrapper):
         cache: DecodingCache | None = None,
         last_only: bool = False,
     ) -> Float[Tensor, "b _ v"]:
-        """Score the token after each given token; arguments as of the models.
-
-        Raises:
-            TypeError: the cache is not a joint cache.
-        """
+        """Score the token after each given one; arguments as of the models, but TypeError for another cache."""
         count = len(self.readers)
         if cache is not None and not isinstance(cache, JointCache):
             raise TypeError(f"{count} models need a JointCache, but the cache is a {type(cache).__name__}")

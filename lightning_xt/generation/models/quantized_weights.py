@@ -77,16 +77,7 @@ class Int8Linear(nn.Module):
 
 
 def convert_weights(network: Network, weights: Weights, *, compiled: bool = False) -> Network:
-    """Copy a network for decoding, in evaluation mode.
-
-    Args:
-        network: the network.
-        weights: format of the copy.
-        compiled: whether its steps will be compiled.
-
-    Raises:
-        ValueError: the format is unknown.
-    """
+    """Copy a network for decoding, in evaluation mode, to a format of weights; ValueError if the format is unknown."""
     if weights not in get_args(Weights):
         raise ValueError(f"weights is {weights!r}; it must be one of {', '.join(get_args(Weights))}")
     network = copy.deepcopy(network).eval().requires_grad_(False)
@@ -103,10 +94,7 @@ def convert_weights(network: Network, weights: Weights, *, compiled: bool = Fals
 
 @torch.no_grad()
 def measure_loss(model: Autoregressive, tokens: Int[Tensor, "1 n"], inputs: Inputs | None = None) -> float:
-    """Return the mean loss in nats of a sequence's tokens except the first, at least one.
-
-    The model is in evaluation mode.
-    """
+    """Return the mean loss in nats of a sequence's tokens except the first, by a model in evaluation mode."""
     logits = model(tokens[:, :-1], inputs=inputs)[0].float()
     return float(functional.cross_entropy(logits, tokens[0, 1:]))
 

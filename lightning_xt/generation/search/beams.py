@@ -212,11 +212,7 @@ class Beams:
 
 
 def check_beams(where: str, beams: int, n_best: int) -> None:
-    """Refuse numbers of hypotheses that no search can have.
-
-    Raises:
-        ValueError: a number is too small, or there are fewer beams than sequences to return.
-    """
+    """Refuse numbers that are too small, or fewer beams than sequences to return, by a ValueError."""
     check_option(where, "beams", beams, least=1)
     check_option(where, "n_best", n_best, least=1)
     if n_best > beams:

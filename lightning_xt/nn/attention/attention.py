@@ -194,11 +194,7 @@ class Attention(Mixer):
 
 
 def build_attention_shape(shape: LayerShape, heads: int, kv_heads: int | None, dim_head: int | None) -> AttentionShape:
-    """Build the sizes of an attention layer, with defaults filled in.
-
-    Raises:
-        ValueError: the width is not a multiple of the heads, or the heads are not a multiple of kv_heads.
-    """
+    """Build sizes of attention, with defaults filled in; ValueError if dim, heads and kv_heads do not divide."""
     check_option("attention", "heads", heads, least=1)
     width = max(1, shape.dim // heads) if dim_head is None else dim_head
     kv_heads = heads if kv_heads is None else kv_heads

@@ -22,11 +22,7 @@ class Layout(ABC):
 
     @abstractmethod
     def list_steps(self, kinds: Sequence[Kind]) -> Sequence[Step]:
-        """List the calls of one forward.
-
-        Args:
-            kinds: the sublayers of a layer, in the usual order.
-        """
+        """List the calls of one forward, from the kinds of the sublayers of a layer in the usual order."""
 
 
 LayoutFactory = Callable[[int], Layout]

@@ -36,11 +36,7 @@ class ExponentialAverage(WeightAveraging):
         """Trained values of each parameter, while it has those of the average."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Create the average.
-
-        Raises:
-            ValueError: the weights are sharded, or too coarse to be averaged.
-        """
+        """Create the average; ValueError if the weights are sharded, or too coarse to be averaged."""
         if stage != "fit":
             return
         if isinstance(trainer.strategy, (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)):

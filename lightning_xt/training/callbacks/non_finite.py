@@ -77,11 +77,7 @@ class NonFinite(Callback):
             self._reached = self._reached + (self._reached == 0) * (self._in_a_row >= self.limit) * step
 
     def _look(self, trainer: Trainer) -> int:
-        """Return the number of skipped steps.
-
-        Raises:
-            ValueError: too many were skipped in a row.
-        """
+        """Return the number of skipped steps; ValueError if too many were skipped in a row."""
         reached = int(self._reached)
         if reached and self.limit is not None:
             self._reached = 0

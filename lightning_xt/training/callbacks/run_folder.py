@@ -96,11 +96,7 @@ class RunFolder(Callback):
             self.folder = None
 
     def _reserve(self, folder: Path) -> None:
-        """Lock the run against other commands; the system unlocks it when this process ends.
-
-        Raises:
-            ValueError: another command trains it.
-        """
+        """Lock the run, ValueError if another command trains it; the system unlocks it when this process ends."""
         self._lock = FileLock(folder / ".lock")
         try:
             self._lock.acquire(timeout=ORPHANS)

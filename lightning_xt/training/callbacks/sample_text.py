@@ -33,11 +33,7 @@ class SampleText(Callback):
         self.prompts, self.generation = prompts, generation
 
     def setup(self, trainer: Trainer, pl_module: TextModule, stage: str) -> None:  # type: ignore[override]
-        """Limit the texts to the positions of the model.
-
-        Raises:
-            ValueError: a prompt has more tokens than that.
-        """
+        """Limit the texts to the positions of the model; ValueError if a prompt has more tokens than that."""
         if stage == "fit" and self._is_enabled:
             self.generation = pl_module.limit_length(self.prompts, self.generation)
 

@@ -23,14 +23,7 @@ class LikelihoodSums:
 
 
 def compute_likelihood_metrics(sums: Tensor) -> dict[str, Tensor]:
-    """Compute the metrics from the sums of all processes.
-
-    Args:
-        sums: nats and tokens.
-
-    Returns:
-        loss (nats per token), bits_per_byte, perplexity (per token); float32. Tokens are bytes.
-    """
+    """Compute loss (nats per token), bits_per_byte and perplexity (per token), float32, from sums of nats and bytes."""
     loss = sums[0] / sums[1].clamp(min=1)
     metrics = {"loss": loss, "bits_per_byte": loss / math.log(2), "perplexity": loss.exp()}
     return {name: value.float() for name, value in metrics.items()}

@@ -41,10 +41,8 @@ some of them, and has others as pairs of cards or without tensor cores."""
 def count_training_flops(network: nn.Module, seq_len: int) -> float | None:
     """Count the FLOPs of a training step per token, all pairs of tokens included as in the literature.
 
-    Args:
-        network: on any device; it is neither changed nor run. An encoder-decoder gives None, because its FLOPs depend
-            on two lengths that change with every batch.
-        seq_len: tokens in a row.
+    The network, on any device, is neither changed nor run. An encoder-decoder gives None, because its FLOPs depend on
+    two lengths that change with every batch.
     """
     if not isinstance(network, Decoder):
         return None

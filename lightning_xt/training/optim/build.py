@@ -14,11 +14,7 @@ EXTRA = frozenset({"params", "param_names", "role", "parts", "initial_lr"})
 
 
 def build_optimizer(factory: OptimizerFactory, groups: list[dict[str, Any]], name: str) -> Optimizer:
-    """Build an optimizer that refuses the state of another one.
-
-    Raises:
-        ValueError: it cannot be built, or takes only some of the parameters; the message names them.
-    """
+    """Build an optimizer that refuses the state of another one; ValueError names parameters that it does not take."""
     try:
         optimizer = factory([dict(group) for group in groups])
     except (TypeError, ValueError, RuntimeError) as error:

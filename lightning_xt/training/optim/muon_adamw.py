@@ -74,11 +74,7 @@ class MuonAdamW(Optimizer):
         self._attach_adamw()
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group. Options that it lacks are those of its role.
-
-        Raises:
-            ValueError: it has no role, or the role of matrices and other parameters.
-        """
+        """Add a group, by default with the options of its role; ValueError if it has no role, or a wrong one."""
         role = param_group.get("role") if isinstance(param_group, dict) else None
         if role not in self._by_role:
             raise ValueError(
@@ -110,11 +106,7 @@ class MuonAdamW(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Take one step. Parameters without a gradient stay unchanged.
-
-        Args:
-            closure: computes the gradients and returns the loss. None = the gradients are there.
-        """
+        """Take one step, after the closure if there is one. Parameters without a gradient stay unchanged."""
         loss = None
         if closure is not None:
             with torch.enable_grad():

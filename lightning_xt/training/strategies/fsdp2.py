@@ -54,11 +54,7 @@ class FSDP2(ModelParallelStrategy):
         self._asked = data_parallel_size
 
     def setup_environment(self) -> None:
-        """Connect the processes.
-
-        Raises:
-            ValueError: an option does not go with shards.
-        """
+        """Connect the processes; ValueError if an option does not go with shards."""
         world = self.num_nodes * self.num_processes
         if self._asked not in (None, world):
             raise ValueError(
@@ -125,11 +121,7 @@ class FSDP2(ModelParallelStrategy):
 
 
 def check_strategy(strategy: Strategy) -> None:
-    """Refuse a strategy of Lightning whose shards checkpoints, decoding and optimizers here cannot use.
-
-    Raises:
-        ValueError: the strategy is such a one.
-    """
+    """Refuse a strategy of Lightning whose shards checkpoints, decoding and optimizers here cannot use (ValueError)."""
     theirs = isinstance(strategy, (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy))
     if theirs and not isinstance(strategy, FSDP2):
         raise ValueError(

@@ -78,11 +78,9 @@ def reshard(module: nn.Module) -> None:
 
 
 def full_state(state: dict[str, Any], keep: bool) -> dict[str, Any]:
-    """Gather the shards of a state into full tensors on the CPU. All processes must call it.
+    """Gather the shards of a module's or an optimizer's state into full tensors on the CPU. All processes must call it.
 
-    Args:
-        state: of a module or an optimizer.
-        keep: whether this process needs the result; otherwise it gets nothing.
+    A process that does not `keep` the result gets nothing.
     """
     from torch.distributed.tensor import DTensor
 
@@ -95,12 +93,7 @@ def full_state(state: dict[str, Any], keep: bool) -> dict[str, Any]:
 
 
 def local_shard(value: Tensor, like: Tensor) -> Tensor:
-    """Return this process's shard of a full tensor.
-
-    Args:
-        value: the same in all processes.
-        like: sharded as the result should be; if it is not sharded, neither is the result.
-    """
+    """Return this process's shard of a full tensor, which all processes have, sharded as `like` is, if at all."""
     if not is_sharded(like) or is_sharded(value):
         return value
     from torch.distributed.tensor import distribute_tensor
@@ -120,12 +113,7 @@ def full_tensor_like(like: Tensor, shard: Tensor) -> Tensor:
 
 
 def shard_optimizer_state(saved: Mapping[str, Any], groups: list[dict[str, Any]]) -> dict[str, Any]:
-    """Shard an optimizer's full state as its parameters are sharded.
-
-    Args:
-        saved: its `state_dict`, with the groups in the optimizer's order.
-        groups: the optimizer's groups.
-    """
+    """Shard an optimizer's full `state_dict` as its parameters are sharded; both have the groups in one order."""
     state = dict(saved["state"])
     for there, here in zip(saved["param_groups"], groups, strict=True):
         for number, parameter in zip(there["params"], here["params"], strict=True):

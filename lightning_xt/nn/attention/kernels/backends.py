@@ -26,11 +26,7 @@ Backend = Literal["auto", "fused", "flex", "explicit"]
 def supported_backends(
     backend: Backend, parts: Sequence[Score | Position | ScoreMod | Normalizer], dropout: float
 ) -> frozenset[str]:
-    """Return the backends that all parts of an attention can run on.
-
-    Raises:
-        ValueError: a part cannot run on the requested backend.
-    """
+    """Return the backends that all parts of an attention can run on; ValueError if one cannot run on the requested."""
     if backend not in ("auto", "explicit"):
         for part in parts:
             if backend not in part.backends:

@@ -13,11 +13,7 @@ class Schedule(ABC):
 
 
 def resolve_warmup(schedule: Schedule, warmup_steps: int | None, total_steps: int) -> int:
-    """Return the steps of a warm-up, by default a twentieth of the run.
-
-    Raises:
-        ValueError: it is not shorter than the run.
-    """
+    """Return the steps of a warm-up, by default a twentieth of the run; ValueError unless shorter than the run."""
     if warmup_steps is None:
         return total_steps // 20
     if not 0 <= warmup_steps < total_steps:
@@ -29,17 +25,7 @@ def resolve_warmup(schedule: Schedule, warmup_steps: int | None, total_steps: in
 
 
 def resolve_steps(schedule: Schedule, name: str, length: int | float, total_steps: int) -> int:
-    """Return the steps of a phase.
-
-    Args:
-        schedule: for messages.
-        name: of the option.
-        length: steps, or as a float a fraction of the run.
-        total_steps: of the run.
-
-    Raises:
-        ValueError: it is negative, or more than the run.
-    """
+    """Return the steps of a phase: a number, or as a float a fraction of the run; ValueError if out of range."""
     fraction = isinstance(length, float)
     if not 0 <= length <= (1 if fraction else total_steps):
         limit = "as a fraction of the run from 0.0 to 1.0" if fraction else f"from 0 to {total_steps} optimizer steps"
