@@ -23,6 +23,7 @@ from catalogue import (
 from encoder_catalogue import PAIRS, make_inputs, source
 from torch import Tensor
 
+from lightning_xt.core.cache import Cache
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.generation.engine import run_requests
 from lightning_xt.generation.filters.base import Filter
@@ -129,9 +130,13 @@ def naive(
             if tokens[-1] == params.end or step == request.max_new_tokens:
                 ended.append(Result(tokens, own, total / step**length_penalty))
         running = [text for text in grown if text[1][-1] != params.end][:beams]
-        if (patience is not None and len(ended) >= max(patience * beams, n_best)) or not running:
+        ended.sort(key=lambda result: -result.score)
+        if not running:
             break
-    return sorted(ended, key=lambda result: -result.score)[:n_best]
+        enough = patience is not None and len(ended) >= max(patience * beams, n_best)
+        if enough and ended[n_best - 1].score >= running[0][0] / step**length_penalty:
+            break
+    return ended[:n_best]
 
 
 # All sequences --------------------------------------------------------------------------------------------------------
@@ -407,6 +412,63 @@ def test_gives_whole_texts_the_best_first() -> None:
         assert [each.sequence for each in lasts] == [0, 1, 2]
         assert [each.score for each in lasts] == sorted((each.score for each in lasts), reverse=True)
         assert all(each.score is None for each in own if not each.last)
+
+
+# A sure model ---------------------------------------------------------------------------------------------------------
+
+
+class Sure:
+    """Model that writes the row that a prompt names, and is sure of it: other tokens are thousands of times rarer."""
+
+    vocab_size, max_length, training = 11, None, False
+
+    def __init__(self, rows: list[list[int]]) -> None:
+        torch.manual_seed(0)
+        self.logits = 2 * torch.rand(len(rows), 64, self.vocab_size, dtype=torch.double)
+        for row, tokens in enumerate(rows):
+            for step, token in enumerate(tokens):
+                self.logits[row, step, token] = 12
+        self.steps = 0
+
+    def train(self, mode: bool = True) -> "Sure":
+        return self
+
+    def new_cache(self, batch: int, capacity: int, *, slack: int = 64, window: int | None = None) -> Cache:
+        self.steps = 0
+        return Cache(batch, capacity, calls=1)
+
+    def __call__(self, tokens: Tensor, *, cache: Cache, **given: object) -> Tensor:
+        if self.steps == 0:
+            cache[0].running["row"] = tokens[:, 0]
+        self.steps += 1
+        return self.logits[cache[0].running["row"], self.steps - 1][:, None]
+
+
+def copy_rows() -> tuple[list[list[int]], list[Request]]:
+    """Return rows of 1 to 20 tokens that end, and requests of them with unlike limits, the last of which cut its row."""
+    torch.manual_seed(1)
+    rows = [[*(torch.randint(0, END, (n,)).tolist()), END] for n in (0, 3, 7, 12, 19, 19)]
+    limits = [30, 9, 40, 13, 20, 6]
+    return rows, [Request(prompt=torch.tensor([row]), max_new_tokens=limit) for row, limit in enumerate(limits)]
+
+
+@pytest.mark.parametrize("asked_every", [None, 16])
+@pytest.mark.parametrize("patience", [0.25, 1.0, None])
+def test_cases_d1_a_sure_model_is_never_cut_off(
+    monkeypatch: pytest.MonkeyPatch, patience: float | None, asked_every: int | None
+) -> None:
+    if asked_every is not None:
+        monkeypatch.setattr("lightning_xt.generation.search.beams.is_on_host", lambda device: False)
+    rows, requests = copy_rows()
+    greedy = run_requests(Sure(rows), requests, SamplingParams(temperature=0, end=END), Sample())
+    assert [each[0].tokens for each in greedy] == [row[:limit] for row, limit in zip(rows, (99,) * 5 + (6,), strict=True)]
+    for beams in range(1, 9):
+        for penalty in (0.0, 0.6, 1.0, 2.0):
+            method = BeamSearch(beams=beams, n_best=min(2, beams), length_penalty=penalty, patience=patience)
+            found = run_requests(Sure(rows), requests, SamplingParams(end=END), method)
+            for (best, *_), (own, *_) in zip(found, greedy, strict=True):
+                assert best.tokens == own.tokens, (beams, penalty)
+                assert best.score >= own.score / len(own.tokens) ** penalty - 1e-12
 
 
 # Stochastic beams -----------------------------------------------------------------------------------------------------

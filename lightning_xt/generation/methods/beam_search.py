@@ -15,8 +15,8 @@ class BeamSearch(Method):
     (5 + length) / 6. Patience: Kasai et al., 2022, https://arxiv.org/abs/2204.05424.
 
     A hypothesis that ends among the best leaves the beam and is kept. A search finishes once enough hypotheses have
-    ended, or no running hypothesis can become better than those. A hypothesis that reaches `max_new_tokens` counts as
-    ended. With one beam this is greedy decoding. Probabilities are taken after temperature and filters and sum to 1 at
+    ended and no running hypothesis scores better than the `n_best` of them, or once none can become better. A
+    hypothesis that reaches `max_new_tokens` counts as ended. With one beam this is greedy decoding. Probabilities are taken after temperature and filters and sum to 1 at
     each step; a temperature of 0 counts as 1, because nothing is sampled. The batch holds `beams` rows per request, and
     at least one request. A hypothesis is not certain before its search finishes, so it is returned whole;
     `SamplingParams.stop` is ignored.
@@ -26,8 +26,8 @@ class BeamSearch(Method):
         length_penalty: a hypothesis's score is the sum of its log-probabilities divided by its length, end included,
             to this power. 0 = the sum, which favours short sequences; 1 = the mean.
         n_best: sequences to return, best first; fewer if there are no more.
-        patience: factor of `beams`, the number of ended hypotheses that finishes a search. None = search until nothing
-            better can be found, which is slower.
+        patience: factor of `beams`, the number of ended hypotheses that is enough. None = search until nothing better
+            can be found, which is slower.
     """
 
     ranked: ClassVar = True

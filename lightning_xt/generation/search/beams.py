@@ -169,12 +169,15 @@ class Beams:
         grow: log-probabilities of tokens are at most 0, and the noise of an extension at most that of its parent. A
         total is at most 0 and is divided by a power of the length that grows with the length, so a running hypothesis
         reaches at most its present total over the power of the greatest length. Noisy ranks are divided by 1.
+
+        Enough ended hypotheses finish a search only if the best running one scores no better: a model that is sure has
+        hypotheses that end at once, and they are bad.
         """
-        best = self.running.ranks[:, 0]
+        best, worst_kept = self.running.ranks[:, 0], self.ended.ranks[:, self.n_best - 1]
         over = (best == _NEVER) | (self.limits == self.generated)
-        over |= self.ended.ranks[:, self.n_best - 1] > best / self.powers[self.limits]
+        over |= worst_kept > best / self.powers[self.limits]
         if self.enough is not None:
-            over |= self.num_ended >= self.enough
+            over |= (self.num_ended >= self.enough) & (worst_kept >= best / self.powers[self.generated])
         self.over |= over
 
     def _collect(self) -> list[GeneratedToken]:
