@@ -445,7 +445,7 @@ class Sure:
 
 
 def copy_rows() -> tuple[list[list[int]], list[Request]]:
-    """Return rows of 1 to 20 tokens that end, and requests of them with unlike limits, the last of which cut its row."""
+    """Return rows that end, and requests of them with unlike limits, the last of which cuts its row."""
     torch.manual_seed(1)
     rows = [[*(torch.randint(0, END, (n,)).tolist()), END] for n in (0, 3, 7, 12, 19, 19)]
     limits = [30, 9, 40, 13, 20, 6]
@@ -461,7 +461,9 @@ def test_cases_d1_a_sure_model_is_never_cut_off(
         monkeypatch.setattr("lightning_xt.generation.search.beams.is_on_host", lambda device: False)
     rows, requests = copy_rows()
     greedy = run_requests(Sure(rows), requests, SamplingParams(temperature=0, end=END), Sample())
-    assert [each[0].tokens for each in greedy] == [row[:limit] for row, limit in zip(rows, (99,) * 5 + (6,), strict=True)]
+    assert [each[0].tokens for each in greedy] == [
+        row[:limit] for row, limit in zip(rows, (99,) * 5 + (6,), strict=True)
+    ]
     for beams in range(1, 9):
         for penalty in (0.0, 0.6, 1.0, 2.0):
             method = BeamSearch(beams=beams, n_best=min(2, beams), length_penalty=penalty, patience=patience)

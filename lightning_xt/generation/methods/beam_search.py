@@ -15,11 +15,11 @@ class BeamSearch(Method):
     (5 + length) / 6. Patience: Kasai et al., 2022, https://arxiv.org/abs/2204.05424.
 
     A hypothesis that ends among the best leaves the beam and is kept. A search finishes once enough hypotheses have
-    ended and no running hypothesis scores better than the `n_best` of them, or once none can become better. A
-    hypothesis that reaches `max_new_tokens` counts as ended. With one beam this is greedy decoding. Probabilities are taken after temperature and filters and sum to 1 at
-    each step; a temperature of 0 counts as 1, because nothing is sampled. The batch holds `beams` rows per request, and
-    at least one request. A hypothesis is not certain before its search finishes, so it is returned whole;
-    `SamplingParams.stop` is ignored.
+    ended and no running hypothesis scores better than the best `n_best` of them, or once none can become better. A
+    hypothesis that reaches `max_new_tokens` counts as ended. With one beam this is greedy decoding. Probabilities
+    are taken after temperature and filters and sum to 1 at each step; a temperature of 0 counts as 1, because
+    nothing is sampled. The batch holds `beams` rows per request, and at least one request. A hypothesis is not
+    certain before its search finishes, so it is returned whole; `SamplingParams.stop` is ignored.
 
     Args:
         beams: running hypotheses per request.
