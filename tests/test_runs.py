@@ -4,6 +4,7 @@ import errno
 import os
 import re
 import resource
+import shutil
 import signal
 import time
 import zipfile
@@ -14,9 +15,11 @@ from unittest.mock import Mock
 import pytest
 import torch
 import warm
+import yaml
 from filelock import FileLock
 from tiny_run import list_names, load_weights, read_rows
 
+from lightning_xt.checkpoints.runs import find_run
 from lightning_xt.cli import main
 from lightning_xt.training.callbacks import run_folder
 
@@ -322,3 +325,74 @@ def test_likely_slips_get_the_way_out(trained, capsys):
     }.items():
         assert main(command.split()) == 2
         assert sentence in capsys.readouterr().err
+
+
+SPELLINGS = {
+    "absolute": lambda run: run.absolute(),
+    "moved": lambda run: run.rename("elsewhere"),
+    "copied": lambda run: Path(shutil.copytree(run, "runs/tiny/copy")),
+    "linked": lambda run: link("linked", run),
+}
+
+
+def link(name, target):
+    Path(name).symlink_to(target.absolute())
+    return Path(name)
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_cases_s6_the_best_is_known_however_the_run_is_spelled(spelling, trained):
+    best = Path("runs/tiny/0/checkpoints/best.ckpt").read_bytes()
+    run = SPELLINGS[spelling](Path("runs/tiny/0"))
+    # Every validation from here on is worse.
+    worse = ["--trainer.max_steps", "8", "--validate_every", "1", "--model.optimizer.lr", "30"]
+    worse += ["--model.schedule", "null", "--trainer.gradient_clip_val", "null"]
+    assert main(["fit", "-c", f"{run}/config.yaml", "--ckpt_path", "last", *worse]) == 0
+    assert load(run)["global_step"] == 8
+    assert (run / "checkpoints/best.ckpt").read_bytes() == best
+    losses = [float(row["val/loss"]) for row in read_rows(run) if row["val/loss"]]
+    assert len(losses) == 4 and min(losses[-2:]) > min(losses)
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_cases_r1_a_run_is_the_same_under_any_name_of_its_folder(spelling, trained, capsys):
+    shutil.copytree("runs/tiny/0", "runs/tiny/7")
+    newest = read_contents("runs/tiny/7")
+    run = SPELLINGS[spelling](Path("runs/tiny/0"))
+    last = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
+    # Weights that tell the run from the newest of its name.
+    last["state_dict"] = {name: torch.zeros_like(value) for name, value in last["state_dict"].items()}
+    torch.save(last, run / "checkpoints/last.ckpt")
+    for given in (["-c", f"{run}/config.yaml", "--ckpt_path", "last"], ["--ckpt_path", f"{run}/checkpoints/last.ckpt"]):
+        assert main(["validate", *given]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[0] == f"run={run}" and lines[-1].startswith("val/bits_per_byte=8.00000")
+    assert main(["fit", "-c", f"{run}/config.yaml", "--ckpt_path", "last", "--trainer.max_steps", "7"]) == 0
+    assert f"run={run}" in capsys.readouterr().out.splitlines()
+    assert load(run)["global_step"] == 7
+    assert yaml.safe_load((run / "config.fit.0.yaml").read_text())["name"] == "tiny"
+    assert read_contents("runs/tiny/7") == newest
+
+
+def test_cases_r1_what_belongs_to_a_run(trained, monkeypatch):
+    run = Path("runs/tiny/0").rename("keep")
+    best = run / "checkpoints/best.ckpt"
+    assert find_run(run / "config.yaml") == find_run(best) == run
+    assert find_run(link("best.ckpt", best)) == find_run(link("here", best.parent) / "last.ckpt") == run.absolute()
+    assert find_run(link("own.yaml", run / "config.yaml")) == run.absolute()
+    monkeypatch.chdir(run / "checkpoints")
+    assert find_run("best.ckpt") == find_run("../config.yaml").resolve() == (trained / "keep")
+    monkeypatch.chdir("..")
+    shutil.copy("checkpoints/best.ckpt", "stray.ckpt")
+    assert find_run("stray.ckpt") is None
+    # A project with a number for its name.
+    Path("../exp/7").mkdir(parents=True)
+    Path("../exp/7/config.yaml").touch()
+    assert find_run("../exp/7/config.yaml") is None
+
+
+def test_cases_r1_a_new_run_of_a_renamed_one_is_among_those_of_its_name(trained, capsys):
+    run = Path("runs/tiny/0").rename("keep")
+    assert main(["fit", "-c", f"{run}/config.yaml", "--trainer.max_steps", "3"]) == 0
+    assert "run=runs/tiny/0" in capsys.readouterr().out.splitlines()
+    assert list_names(".") >= {"keep", "runs"} and list_names("runs") == {"tiny"}

@@ -85,11 +85,20 @@ def list_runs(runs: Path) -> Iterator[Path]:
 
 
 def find_run(file: str | Path) -> Path | None:
-    """Return the run folder that holds a config or a checkpoint; None if it lies elsewhere."""
-    path = Path(file)
-    folder = path.parent.parent if path.suffix == ".ckpt" else path.parent
-    is_run = folder.absolute().name.isdecimal() and (folder / "config.yaml").is_file()
-    return folder if is_run else None
+    """Return the run folder that holds a config or a checkpoint, whatever its name; None if it lies elsewhere.
+
+    A link to such a file, or to the folder that holds it, belongs to the run of its target.
+    """
+    for path in (Path(file), Path(file).resolve()):
+        if path.suffix != ".ckpt":
+            folder = path.parent
+        elif path.parent.name == "checkpoints":
+            folder = path.parent.parent
+        else:
+            continue
+        if (folder / "config.yaml").is_file() and (folder / "checkpoints").is_dir():
+            return folder
+    return None
 
 
 def find_newest_run(kind: str, runs: Path) -> Path | None:

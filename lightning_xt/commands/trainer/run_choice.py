@@ -41,10 +41,11 @@ def resolve(command: str, options: Any, configs: Sequence[Path], name: str | Non
     """
     value = options.ckpt_path
     own = find_run(configs[0]) if configs else None
-    if own is not None and name in (None, own.absolute().parent.name):
+    if own is not None and name not in (None, own.absolute().parent.name):
+        own = None
+    if own is not None and own.absolute().name.isdecimal():
         runs = own.parent
     else:
-        own = None
         stem = configs[0].stem if configs else "default"
         runs = Path(options.trainer.default_root_dir) / (name or options.name or stem)
     if value is None:
@@ -70,7 +71,7 @@ def resolve(command: str, options: Any, configs: Sequence[Path], name: str | Non
         # Another config, another run: this one only starts from there.
         folder = None
     return Resolved(
-        runs=runs if folder is None else folder.parent,
+        runs=runs,
         folder=folder,
         checkpoint=checkpoint,
         step=step,
