@@ -20,8 +20,8 @@ class Inputs:
         documents: one document number a token; attention stays within a document, positions restart.
         visible_prefix: number of first tokens, soft ones included, that every token of the row sees (prefix language
             models).
-        hidden_tokens: True for tokens that no query sees, as forgetful causal masking draws them. None = no token.
-            Other parts that carry a token forward (a shift, a forget gate) are not affected.
+        hidden_tokens: True for tokens that no other token sees, as forgetful causal masking draws them, nor a shift or
+            a forget gate. None = no token.
     """
 
     condition: Float[Tensor, "b _"] | None = None

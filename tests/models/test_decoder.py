@@ -117,13 +117,9 @@ def test_a_visible_prefix_reads_the_same_through_a_cache() -> None:
     close(torch.cat(steps, dim=1), model(tokens, inputs=inputs))
 
 
-# A shift and a forget gate read a neighbour, hidden or not.
-KEYS_ONLY = {name: build for name, build in BUILDS.items() if name not in ("token_shift", "forgetting")}
-
-
-@pytest.mark.parametrize("build", KEYS_ONLY.values(), ids=KEYS_ONLY)
+@EACH
 @torch.no_grad()
-def test_hidden_tokens_have_no_influence_on_others(build: Build) -> None:
+def test_cases_p3_hidden_tokens_have_no_influence_on_others(build: Build) -> None:
     model, tokens = randomise(build), sample_tokens(2, 7)
     hidden = torch.tensor([[False, False, True, False, True, False, False], [False, True, False] + [False] * 4])
     inputs = Inputs(hidden_tokens=hidden)

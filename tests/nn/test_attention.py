@@ -373,6 +373,20 @@ def test_a_single_query_in_bfloat16_gathers_the_same(kv_heads: int, mask: str) -
     torch.testing.assert_close(out.double(), expected, rtol=2**-6, atol=2**-6)
 
 
+@pytest.mark.parametrize("biased", [False, True], ids=["boolean", "bias"])
+def test_cases_p1_a_single_query_in_bfloat16_that_sees_no_key_gathers_0(biased: bool) -> None:
+    q, k, v = (torch.randn(2, HEADS, n, 6, dtype=torch.bfloat16, requires_grad=True) for n in (1, 7, 7))
+    mask = torch.tensor([True, False]).view(2, 1, 1, 1).expand(-1, -1, -1, 7)
+    given = torch.zeros(2, 1, 1, 7).bfloat16().masked_fill(~mask, -math.inf) if biased else mask
+    out = attend_single_query(q, k, v, given, 0.3)
+    assert out[1].abs().max() == 0 and out[0].abs().min() > 0
+    for gradient in torch.autograd.grad(out.float().square().sum(), (q, k, v)):
+        assert gradient[1].abs().max() == 0 and gradient[0].norm() > 0
+    with torch.no_grad():
+        q[0, 0, 0, 0] = math.nan
+    assert attend_single_query(q, k, v, given, 0.3)[0, 0].isnan().all(), "NaN is not hidden"
+
+
 @pytest.mark.parametrize(
     "options",
     [{}, {"kv_heads": 2}, {"window": 3}, {"position": ALiBi, "kv_heads": 2}, {"memory": 3}, {"projection": Latent}],

@@ -33,6 +33,13 @@ def test_a_document_starts_with_zeros() -> None:
     assert out.tolist() == [[[1.0, 0.0], [3.0, 2.0], [5.0, 0.0], [7.0, 6.0]]]
 
 
+def test_cases_p3_a_masked_token_passes_nothing_on() -> None:
+    x = torch.arange(1.0, 9.0).view(1, 4, 2)
+    inputs = Inputs(hidden_tokens=torch.tensor([[True, False, True, False]]))
+    out = TokenShift(LayerShape(dim=2))(x, where(4, inputs), None)
+    assert out.tolist() == [[[1.0, 0.0], [3.0, 0.0], [5.0, 4.0], [7.0, 0.0]]]
+
+
 @pytest.mark.parametrize("share", [0.0, -0.5, 1.5])
 def test_refuses_an_invalid_fraction(share: float) -> None:
     with pytest.raises(

@@ -16,7 +16,7 @@ class Forgetting(Position):
 
     Lin et al., 2025. https://arxiv.org/abs/2503.02130
     The bias of query i and key j is the sum of log f over the tokens after j up to i, with the forget gate
-    f = sigmoid(w x + b). Running sums are in float32, and cached while decoding.
+    f = sigmoid(w x + b). A masked token forgets nothing. Running sums are in float32, and cached while decoding.
 
     Args:
         bias_init: start of b. 0, as in the paper, forgets half at each token; larger values remember longer.
@@ -38,6 +38,8 @@ class Forgetting(Position):
     ) -> tuple[Float[Tensor, "b h i"], Float[Tensor, "b h j"]]:
         logits = self.to_gate(x) + self.gate_bias
         log_gates = F.logsigmoid(logits if logits.dtype == torch.float64 else logits.float())
+        if where.valid is not None:
+            log_gates = log_gates.masked_fill(~where.valid[..., None], 0.0)
         sums = log_gates.mT.unsqueeze(-1).cumsum(dim=-2)
         if cache is None:
             return sums.squeeze(-1), sums.squeeze(-1)

@@ -15,7 +15,8 @@ class Shift(nn.Module, ABC):
     """Mix of neighbouring tokens in the input of a sublayer."""
 
     @abstractmethod
-    def forward(self, x: Float[Tensor, "b n D"], where: Where, cache: CallCache | None) -> Float[Tensor, "b n D"]: ...
+    def forward(self, x: Float[Tensor, "b n D"], where: Where, cache: CallCache | None) -> Float[Tensor, "b n D"]:
+        """Mix the tokens of each row; those that `where.valid` masks change no other token."""
 
 
 ShiftFactory = Callable[[LayerShape], Shift]

@@ -13,7 +13,8 @@ class TokenShift(Shift):
     """Take a part of each token's features from the token before it.
 
     Peng, 2021 (RWKV-LM). https://doi.org/10.5281/zenodo.5196578
-    The last features are the shifted ones. The first token of a row, and of a document, gets zeros.
+    The last features are the shifted ones. The first token of a row or of a document gets zeros, and so does the token
+    after a masked one.
 
     Args:
         fraction: fraction of the features that come from the token before, above 0 and at most 1.
@@ -26,6 +27,8 @@ class TokenShift(Shift):
 
     def forward(self, x: Float[Tensor, "b n D"], where: Where, cache: CallCache | None) -> Float[Tensor, "b n D"]:
         own, passed = x.split((x.shape[-1] - self.shifted, self.shifted), dim=-1)
+        if where.valid is not None:
+            passed = passed.masked_fill(~where.valid[..., None], 0.0)
         first = torch.zeros_like(passed[:, :1]) if cache is None else cache.get_last("shifted", passed)
         if cache is not None:
             cache.append("shifted", passed, window=1)

@@ -23,13 +23,18 @@ def attend_single_query(
 ) -> Float[Tensor, "b h 1 e"]:
     """Compute softmax attention of one query a row, the weights in float32, from products multiplied by `scale`.
 
-    A key head serves one or several query heads. The mask is True for visible keys, or a bias. None = all visible.
+    A key head serves one or several query heads. The mask is True for visible keys, or a bias. None = all visible. A
+    query that sees no key gathers 0.
     """
     b, h, _, d = q.shape
     g, j = k.shape[1:3]
     # Heads that share keys become queries of one head, so that no key or value is copied.
     scores = scale * (q.reshape(b, g, h // g, d) @ k.mT).float().view(b, h, 1, j)
-    if mask is not None:
+    if mask is None:
+        weights = scores.softmax(dim=-1)
+    else:
         scores = scores.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else scores + mask.float()
-    weights = scores.softmax(dim=-1).to(v.dtype).view(b, g, h // g, j)
-    return (weights @ v).reshape(b, h, 1, v.shape[-1])
+        blind = scores.amax(dim=-1, keepdim=True) == float("-inf")
+        # Before the softmax too, whose gradient would be NaN.
+        weights = scores.masked_fill(blind, 0.0).softmax(dim=-1).masked_fill(blind, 0.0)
+    return (weights.to(v.dtype).view(b, g, h // g, j) @ v).reshape(b, h, 1, v.shape[-1])
