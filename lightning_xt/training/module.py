@@ -57,6 +57,8 @@ class TransformerModule(TextModule):
         """True if it was skipped for a fault, and not only because float16 was finding the scale of its loss."""
         self._lost: Tensor | None = None
         """In float16, True if a loss of the step so far was not finite."""
+        self.step_batches = 0
+        """Batches of the optimizer step so far; an epoch may end with fewer than `accumulate_grad_batches`."""
         self._compiled: Callable[..., Any] | None = None
         self._trained_with: dict[str, Tokenizer] = {}
 
@@ -156,13 +158,14 @@ class TransformerModule(TextModule):
         # A checkpoint has brought the options of an earlier command.
         self._options.apply()
         # An earlier fit may have stopped between two batches of a step.
-        self._lost = None
+        self._lost, self.step_batches = None, 0
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """Backpropagate. Gradients become NaN if the loss is not finite."""
         if getattr(self.trainer.precision_plugin, "scaler", None) is not None:
             lost = ~loss.detach().isfinite()
             self._lost = lost if self._lost is None else self._lost | lost
+        self.step_batches += 1
         super().backward(nan_if_not_finite(loss), *args, **kwargs)
 
     def configure_gradient_clipping(
@@ -174,6 +177,11 @@ class TransformerModule(TextModule):
         """Clip as the Trainer says, log the norm before that, and skip the step if the norm is not finite."""
         limit = float(gradient_clip_val or 0.0)
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        if self.step_batches not in (0, full := self.trainer.accumulate_grad_batches):
+            # Lightning has divided by the batches of a full step.
+            gradients = [each.grad for each in parameters if each.grad is not None]
+            torch._foreach_mul_(gradients, full / self.step_batches)
+        self.step_batches = 0
         norm = total_norm(parameters)
         if self.logs_this_step:
             self.log("optim/grad_norm", norm)

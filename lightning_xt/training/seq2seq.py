@@ -173,12 +173,12 @@ class Seq2Seq(TransformerModule):
         return loss.mean * loss.count / NEUTRAL
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Scale gradients of sums, which Lightning divided by batches and processes, to those of the mean."""
+        """Scale gradients of sums, which were divided by batches and processes, to those of the mean."""
         trainer = self.trainer
         count, total = trainer.strategy.reduce(self._summed, reduce_op="sum")
         if self.logs_this_step:
             self.log("train/loss", total / count.clamp(min=1), prog_bar=True)
-        parts = NEUTRAL * trainer.accumulate_grad_batches * trainer.world_size
+        parts = NEUTRAL * self.step_batches * trainer.world_size
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         torch._foreach_mul_(gradients, parts / count.clamp(min=1))
         self._summed = None

@@ -39,7 +39,7 @@ class StandardParts:
         tensor_board: logs to TensorBoard, in fit where trainer.logger is not set.
         metrics_file: logs to metrics.csv, likewise.
         throughput: logs speed and memory, in fit.
-        validate_at_end: validates at the last step, in fit.
+        validate_at_end: validates every --validate_every steps and at the end, in fit.
         best_checkpoint: saves best.ckpt, in fit.
         last_checkpoint: saves last.ckpt, every --checkpoint_every steps of fit.
         disk_space_check: warns where the disk is too small for the checkpoints of fit.

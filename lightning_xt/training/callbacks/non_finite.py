@@ -40,12 +40,18 @@ class NonFinite(Callback):
         """Last step, counted from 1, of too many skipped ones in a row; 0 so far."""
         self._step = 0
         self._first = (0, 0)
+        self._ends: dict[int, int] = {}
+        """Batches that the run had done after each of its latest steps."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._step, self._reached = trainer.global_step, 0
         data = getattr(trainer, "datamodule", None)
         seen = data.samples_seen if isinstance(data, DataModule) else 0
         self._first = (trainer.fit_loop.epoch_loop.total_batch_idx + 1, seen)
+        self._ends = {
+            self._step - back: self._first[0] - back * trainer.accumulate_grad_batches
+            for back in range(self.limit or 1)
+        }
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
         step = trainer.global_step
@@ -53,6 +59,7 @@ class NonFinite(Callback):
         if step == self._step:
             return
         self._step = step
+        self._ends[step] = trainer.fit_loop.epoch_loop.total_batch_idx + 1
         # A user's module may lack it.
         self._count(getattr(pl_module, "faulty_step", False), step)
         if step % max(1, trainer.log_every_n_steps) == 0:  # type: ignore[attr-defined]
@@ -90,6 +97,7 @@ class NonFinite(Callback):
                 f"{steps[-1]}, the limit of --non_finite.limit{where}; lower the learning rate or set "
                 f"--trainer.gradient_clip_val, and {again}, with --trainer.detect_anomaly true to see the operation"
             )
+        self._ends = {step: end for step, end in self._ends.items() if step >= self._step - (self.limit or 0)}
         return int(self._skipped)
 
     def _write(self, trainer: Trainer, steps: range) -> Path | None:
@@ -97,8 +105,6 @@ class NonFinite(Callback):
         folder, data = find_run_folder(trainer), getattr(trainer, "datamodule", None)
         if folder is None:
             return None
-        size = trainer.accumulate_grad_batches
-        done = trainer.fit_loop.epoch_loop.total_batch_idx + 1
         found: dict[str, Any] = {
             "version": lightning_xt.__version__,
             "seed": next((each.seed for each in _callbacks(trainer) if isinstance(each, ExactResume)), None),
@@ -110,8 +116,7 @@ class NonFinite(Callback):
             found["data"] = {"class_path": type(data).__name__, "hash": data.content_hash}
         first, seen = self._first
         for step in steps:
-            last = done - (self._step - step) * size
-            batches = [last - size, last]
+            batches = [self._ends[step - 1], self._ends[step]]
             samples = None
             if isinstance(data, DataModule):
                 samples = [data.samples_after(seen, batch - first) for batch in batches]

@@ -16,10 +16,10 @@ class StepProgressBar(RichProgressBar):
 
     @property
     def total_train_batches(self) -> int | float:
-        """Batches of the whole run, which has no epochs."""
+        """Batches of the whole run if it has no epochs, else of an epoch."""
         trainer = self.trainer
         if trainer.max_steps > 0:
-            return int(trainer.max_steps * trainer.accumulate_grad_batches)
+            return int(min(trainer.max_steps * trainer.accumulate_grad_batches, trainer.num_training_batches))
         return super().total_train_batches
 
     def on_train_batch_end(

@@ -2,11 +2,47 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from lightning_xt.training.step_boundaries import at_step_boundary
+
 
 class ValidateAtEnd(Callback):
-    """Validate after the last step of a run, whatever the interval."""
+    """Validate by optimizer steps, never between the batches of one, and always at the end of a run.
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
-        # A Trainer that should stop validates first; one that has reached `max_steps` only stops.
-        if 0 < trainer.max_steps <= trainer.global_step:
+    Lightning counts batches. The steps between two validations are `val_check_interval`, if it is a whole number and
+    `check_val_every_n_epoch` is None, divided by the batches of a full step; an epoch may end with a shorter step.
+    """
+
+    def __init__(self) -> None:
+        self._min_steps: int | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._min_steps = trainer.min_steps
+        # Lightning looks whether the checkpoint was saved before the validation of its step.
+        self._set_due(trainer, self._is_multiple(trainer))
+
+    def on_train_batch_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        # A Trainer that should stop, such as after `max_time`, finishes its step.
+        trainer.fit_loop.epoch_loop.min_steps = max(self._min_steps or 0, trainer.global_step + 1)
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        fit = trainer.fit_loop
+        last_epoch = 0 < (trainer.max_epochs or -1) <= fit.epoch_progress.current.processed + 1
+        ends = 0 < trainer.max_steps <= trainer.global_step
+        ends |= last_epoch and fit.epoch_loop._num_ready_batches_reached()
+        if ends:
+            # A Trainer that should stop validates first; one that has reached its limit only stops.
             trainer.should_stop = True
+        self._set_due(trainer, at_step_boundary(trainer) and (ends or self._is_multiple(trainer)))
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        trainer.fit_loop.epoch_loop.min_steps = self._min_steps
+
+    def _is_multiple(self, trainer: Trainer) -> bool:
+        every = max(1, int(trainer.val_check_interval) // trainer.accumulate_grad_batches)  # type: ignore[arg-type]
+        return trainer.global_step % every == 0
+
+    def _set_due(self, trainer: Trainer, due: bool) -> None:
+        """Let Lightning, which validates after multiples of a number of batches, do so now or not."""
+        if isinstance(trainer.val_check_interval, int) and trainer.check_val_every_n_epoch is None:
+            batches = trainer.fit_loop.epoch_loop.total_batch_idx + 1
+            trainer.val_check_batch = batches if due else 2 * batches + 1

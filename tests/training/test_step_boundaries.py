@@ -1,0 +1,145 @@
+"""Optimizer steps of fewer batches, at the end of an epoch: gradients, validations, checkpoints."""
+
+import json
+import math
+from itertools import islice
+
+import pytest
+import torch
+from lightning.pytorch import Callback, Trainer
+from tiny_run import read_rows
+
+from lightning_xt.cli import main
+from lightning_xt.data.text.text_files import TextFiles
+from lightning_xt.training.callbacks.non_finite import NonFinite
+from lightning_xt.training.callbacks.step_progress_bar import StepProgressBar
+from lightning_xt.training.callbacks.validate_at_end import ValidateAtEnd
+from lightning_xt.training.language_model import LanguageModel
+
+CONFIG = {
+    "decoder": {"dim": 8, "depth": 1, "attention": {"heads": 2}},
+    "optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.5, "weight_decay": 0.0}},
+    "schedule": None,
+}
+
+
+def text():
+    return TextFiles("corpus.txt", seq_len=8, batch_size=2)
+
+
+class Watch(Callback):
+    def __init__(self):
+        self.batches, self.validated = [], []
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.batches.append(batch.clone())
+
+    def on_validation_start(self, trainer, pl_module):
+        self.validated.append((len(self.batches), trainer.global_step))
+
+
+def fit(model, *callbacks, **options):
+    quiet = {"accelerator": "cpu", "devices": 1, "logger": False, "enable_progress_bar": False}
+    quiet |= {"enable_model_summary": False, "enable_checkpointing": False, "num_sanity_val_steps": 0}
+    options = quiet | {"precision": "64-true", "max_epochs": -1, "use_distributed_sampler": False} | options
+    trainer = Trainer(callbacks=list(callbacks), **options)
+    trainer.fit(model, text())
+    return trainer
+
+
+def build():
+    torch.manual_seed(0)
+    return LanguageModel.from_config(CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("options", "sizes"),
+    [
+        ({"limit_train_batches": 3, "accumulate_grad_batches": 2}, [2, 1]),
+        ({"overfit_batches": 1, "accumulate_grad_batches": 4}, [1]),
+        ({"limit_train_batches": 5, "accumulate_grad_batches": 3}, [3, 2]),
+        ({"limit_train_batches": 4, "accumulate_grad_batches": 2}, [2, 2]),
+    ],
+)
+def test_cases_r5_a_gradient_is_divided_by_the_batches_of_its_step(folder, options, sizes):
+    watch, model = Watch(), build()
+    fit(model, watch, max_steps=4, limit_val_batches=0, **options)
+    plain = build().double()
+    optimizer = torch.optim.SGD(plain.parameters(), lr=0.5)
+    batches, sizes = iter(watch.batches), (sizes * 4)[:4]
+    assert len(watch.batches) == sum(sizes)
+    for size in sizes:
+        optimizer.zero_grad()
+        (sum(plain.loss(batch) for batch in islice(batches, size)) / size).backward()
+        optimizer.step()
+    for ours, theirs in zip(model.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2, 4])
+def test_cases_r5_validations_count_steps(folder, accumulate):
+    watch, limits = Watch(), {"limit_train_batches": 3, "max_epochs": 4, "limit_val_batches": 1}
+    every = {"val_check_interval": 3 * accumulate, "check_val_every_n_epoch": None}
+    trainer = fit(build(), watch, ValidateAtEnd(), accumulate_grad_batches=accumulate, **limits, **every)
+    last = 4 * math.ceil(3 / accumulate)
+    assert trainer.global_step == last
+    assert [step for _, step in watch.validated] == sorted({*range(3, last + 1, 3), last})
+    # After the last batch of an epoch or the last of a full step.
+    assert all(seen % 3 == 0 or seen % 3 % accumulate == 0 for seen, _ in watch.validated)
+
+
+def test_cases_r5_a_trainer_that_should_stop_finishes_its_step(folder):
+    class Stop(Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            trainer.should_stop = trainer.should_stop or batch_idx == 2
+
+    watch = Watch()
+    trainer = fit(build(), watch, Stop(), ValidateAtEnd(), max_steps=9, accumulate_grad_batches=2, limit_val_batches=1)
+    assert watch.validated == [(4, 2)]
+    assert trainer.global_step == 2
+    assert trainer.min_steps is None
+
+
+def test_cases_r5_epochs_end_with_a_validation_and_resume_exactly(fresh):
+    options = ["--trainer.limit_train_batches", "3", "--trainer.accumulate_grad_batches", "2", "--validate_every", "3"]
+    whole = ["fit", "-c", "tiny.yaml", *options, "--trainer.max_steps=-1", "--model.schedule", "null"]
+    assert main([*whole, "--name", "whole", "--trainer.max_epochs", "4"]) == 0
+    assert [int(row["step"]) for row in read_rows("runs/whole/0") if row["val/loss"]] == [2, 5, 7]
+    assert main([*whole, "--name", "part", "--trainer.max_epochs", "1"]) == 0
+    best = torch.load("runs/part/0/checkpoints/best.ckpt", weights_only=True)
+    assert best["global_step"] == 2
+    assert main([*whole, "--name", "part", "--ckpt_path", "last", "--trainer.max_epochs", "4"]) == 0
+    left, right = (torch.load(f"runs/{name}/0/checkpoints/last.ckpt", weights_only=True) for name in ("whole", "part"))
+    assert left["global_step"] == right["global_step"] == 8
+    torch.testing.assert_close(left["state_dict"], right["state_dict"], rtol=0, atol=0)
+
+
+def test_cases_r5_a_resume_with_larger_steps(fresh):
+    fit = ["fit", "-c", "tiny.yaml", "--validate_every", "4", "--model.schedule", "null", "--trainer.max_steps"]
+    assert main([*fit, "3", "--trainer.accumulate_grad_batches", "2"]) == 0
+    assert main([*fit, "9", "--trainer.accumulate_grad_batches", "4", "--ckpt_path", "last"]) == 0
+    assert [int(row["step"]) for row in read_rows() if row["val/loss"]] == [2, 3, 7, 8]
+
+
+def test_cases_r5_the_batches_of_skipped_steps(folder):
+    class Broken(LanguageModel):
+        def training_step(self, batch, batch_idx):
+            return super().training_step(batch, batch_idx) * math.nan
+
+    torch.manual_seed(0)
+    model = Broken({"target": 256})
+    watch = NonFinite(4)
+    found = []
+    watch._write = lambda trainer, steps: found.extend([watch._ends[step - 1], watch._ends[step]] for step in steps)
+    with pytest.raises(ValueError, match="in 4 optimizer steps in a row, 1 to 4"):
+        fit(model, watch, max_steps=9, limit_train_batches=3, accumulate_grad_batches=2, limit_val_batches=0)
+    assert json.dumps(found) == "[[0, 2], [2, 3], [3, 5], [5, 6]]"
+
+
+def test_cases_r5_the_bar_counts_an_epoch(folder):
+    class Look(Callback):
+        def on_train_batch_end(self, trainer, *_):
+            assert trainer.progress_bar_callback.total_train_batches == 3
+
+    options = {"limit_train_batches": 3, "accumulate_grad_batches": 2, "limit_val_batches": 0}
+    fit(build(), StepProgressBar(), Look(), enable_progress_bar=True, max_steps=3, **options)
