@@ -26,9 +26,10 @@ class ValidateAtEnd(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         fit = trainer.fit_loop
-        last_epoch = 0 < (trainer.max_epochs or -1) <= fit.epoch_progress.current.processed + 1
+        # Lightning annotates the counters with a base class that lacks this attribute.
+        epochs = fit.epoch_progress.current.processed + 1  # type: ignore[attr-defined]
         ends = 0 < trainer.max_steps <= trainer.global_step
-        ends |= last_epoch and fit.epoch_loop._num_ready_batches_reached()
+        ends |= 0 < (trainer.max_epochs or -1) <= epochs and fit.epoch_loop._num_ready_batches_reached()
         if ends:
             # A Trainer that should stop validates first; one that has reached its limit only stops.
             trainer.should_stop = True
@@ -38,7 +39,7 @@ class ValidateAtEnd(Callback):
         trainer.fit_loop.epoch_loop.min_steps = self._min_steps
 
     def _is_multiple(self, trainer: Trainer) -> bool:
-        every = max(1, int(trainer.val_check_interval) // trainer.accumulate_grad_batches)  # type: ignore[arg-type]
+        every = max(1, int(trainer.val_check_interval) // trainer.accumulate_grad_batches)
         return trainer.global_step % every == 0
 
     def _set_due(self, trainer: Trainer, due: bool) -> None:
