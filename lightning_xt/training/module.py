@@ -18,7 +18,7 @@ from lightning_xt.data.base import DataModule
 from lightning_xt.data.tokenizers.base import Tokenizer
 from lightning_xt.system.imports import guarded_imports
 from lightning_xt.training.callbacks.exact_resume import ExactResume
-from lightning_xt.training.callbacks.non_finite import NonFinite
+from lightning_xt.training.callbacks.non_finite import NonFinite, check_weights
 from lightning_xt.training.callbacks.restore_trained_weights import RestoreTrainedWeights
 from lightning_xt.training.compilation import check_compile_options, compile_forward, release_blocks
 from lightning_xt.training.from_config import build, build_tokenizer
@@ -159,6 +159,7 @@ class TransformerModule(TextModule):
         self._options.apply()
         # An earlier fit may have stopped between two batches of a step.
         self._lost, self.step_batches = None, 0
+        check_weights(self.trainer, dict(self.named_parameters()), starts=True)
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """Backpropagate. Gradients become NaN if the loss is not finite."""
@@ -209,6 +210,11 @@ class TransformerModule(TextModule):
         return bool((self.trainer.global_step + 1) % every == 0)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self._trainer is not None:
+            weights = dict(self.named_parameters())
+            # An average has their names.
+            saved = {f"saved {name}": each for name, each in checkpoint["state_dict"].items() if name in weights}
+            check_weights(self._trainer, weights | saved)
         checkpoint[METADATA_KEY] = run_metadata(self, self.tokenizers)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

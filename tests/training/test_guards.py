@@ -1,7 +1,10 @@
 """Steps without a finite loss or gradient, and too little memory or disk space."""
 
 import json
+import math
 import os
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,8 +12,10 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.plugins import MixedPrecision
 from processes_run import run_in_processes
 
+from lightning_xt.cli import main
 from lightning_xt.data.text.text_files import TextFiles
 from lightning_xt.system.messages import explain_error
+from lightning_xt.training.callbacks.best_checkpoint import BestCheckpoint
 from lightning_xt.training.callbacks.exponential_average import ExponentialAverage
 from lightning_xt.training.callbacks.non_finite import NonFinite
 from lightning_xt.training.callbacks.run_folder import RunFolder, find_run_folder
@@ -352,3 +357,71 @@ def test_all_processes_skip_a_step_that_one_cannot_use(strategy, folder):
 
 def _read_shard(tensor):
     return tensor.to_local().clone() if hasattr(tensor, "to_local") else tensor
+
+
+SPOIL = """
+import torch
+from lightning.pytorch import Callback
+
+
+class Spoil(Callback):
+    def __init__(self, step: int):
+        self.step = step
+
+    def on_train_batch_end(self, trainer, pl_module, *_):
+        # As arithmetic in 16 bits may, with finite gradients.
+        if trainer.global_step == self.step:
+            with torch.no_grad():
+                next(pl_module.parameters()).fill_(float("nan"))
+"""
+
+
+def test_cases_r9_weights_that_are_not_finite_are_neither_saved_nor_recommended(fresh, capsys):
+    (fresh / "spoil.py").write_text(SPOIL)
+    command = ["fit", "-c", "tiny.yaml", "--trainer.callbacks+=spoil.Spoil", "--trainer.callbacks.step"]
+    for name, step in (("early", 1), ("late", 5), ("end", 6)):
+        assert main([*command, str(step), "--name", name]) == 2
+        said = capsys.readouterr().err
+        assert f"the weights are not finite after step {4 if step == 1 else 6}, so they are neither saved" in said
+        assert ("resume with --ckpt_path last" in said) == (name != "early")
+        for file in Path("runs", name).rglob("*.ckpt"):
+            weights = torch.load(file, weights_only=True)["state_dict"]
+            assert all(each.isfinite().all() for each in weights.values())
+    assert not [*Path("runs", "early").rglob("*.ckpt")]
+    # Without a checkpoint too.
+    assert main([*command, "1", "--trainer.enable_checkpointing", "false", "--validate_every", "null"]) == 2
+
+
+def test_cases_r9_a_run_does_not_start_from_weights_that_are_not_finite(trained, capsys):
+    file = Path("runs/tiny/0/checkpoints/last.ckpt")
+    contents = torch.load(file, weights_only=True)
+    next(iter(contents["state_dict"].values())).fill_(float("inf"))
+    torch.save(contents, "bad.ckpt")
+    for option in ("--ckpt_path", "--init_from"):
+        assert main(["fit", "-c", "tiny.yaml", "--trainer.max_steps", "9", option, "bad.ckpt", "--name", "n"]) == 2
+        assert "the weights that the run starts from are not finite; start from another" in capsys.readouterr().err
+
+
+def test_cases_r9_a_loss_that_is_not_finite_is_not_the_best(folder):
+    best = BestCheckpoint()
+    trainer = SimpleNamespace(strategy=SimpleNamespace(reduce_boolean_decision=bool))
+    assert [best.check_monitor_top_k(trainer, torch.tensor(each)) for each in (math.nan, math.inf, 2.0)] == [0, 0, 1]
+
+
+def with_optimizer(name, **options):
+    decoder = {"dim": 8, "depth": 1, "attention": {"heads": 2}}
+    optimizer = {"class_path": name, "init_args": options}
+    return LanguageModel.from_config({"decoder": decoder, "optimizer": optimizer, "schedule": None})
+
+
+@pytest.mark.parametrize("optimizer", ["AdamW", "torch.optim.RMSprop", "torch.optim.Adagrad", "MuonAdamW"])
+def test_cases_r9_an_eps_that_rounds_to_zero_is_refused(optimizer, folder):
+    with pytest.raises(ValueError, match=r"divides by eps 1e-\d+ where .* in float16, .* use --trainer"):
+        fit(trained=with_optimizer(optimizer), precision="16-true")
+
+
+def test_cases_r9_a_larger_eps_trains_in_16_bits(folder):
+    trained = with_optimizer("AdamW", eps=1e-4)
+    fit(trained=trained, precision="16-true")
+    assert all(each.isfinite().all() for each in trained.parameters())
+    fit(trained=model(), precision="bf16-true")

@@ -1,4 +1,6 @@
+from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor
 
 
 class BestCheckpoint(ModelCheckpoint):
@@ -17,3 +19,7 @@ class BestCheckpoint(ModelCheckpoint):
             # Otherwise it needs a validation's loss even if there is no validation.
             save_on_train_epoch_end=False,
         )
+
+    def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
+        # Lightning's takes the first loss of all, whatever it is.
+        return current is not None and bool(current.isfinite()) and bool(super().check_monitor_top_k(trainer, current))

@@ -2,7 +2,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 import lightning_xt
@@ -67,6 +69,8 @@ class NonFinite(Callback):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._look(trainer)
+        if trainer.state.fn == TrainerFn.FITTING:
+            check_weights(trainer, dict(pl_module.named_parameters()))
 
     on_train_end = on_validation_start
 
@@ -129,6 +133,22 @@ class NonFinite(Callback):
         # All processes stop when one does, so each waits for the file.
         trainer.strategy.barrier("non-finite")
         return file
+
+
+def check_weights(trainer: Trainer, weights: dict[str, Tensor], starts: bool = False) -> None:
+    """Raise a ValueError if weights are not finite in any process; all processes must call it."""
+    shards = [each.to_local() if hasattr(each, "to_local") else each.detach() for each in weights.values()]
+    with torch.inference_mode(False), torch.no_grad():
+        lost = sum((~each.isfinite().all()).float() for each in shards if each.is_floating_point())
+    if not float(trainer.strategy.reduce(torch.as_tensor(lost), reduce_op="sum")):
+        return
+    if starts:
+        raise ValueError("the weights that the run starts from are not finite; start from another checkpoint")
+    again = explain_restart(find_run_folder(trainer), without="begin again")
+    raise ValueError(
+        f"the weights are not finite after step {trainer.global_step}, so they are neither saved nor measured; lower "
+        f"the learning rate, set --trainer.gradient_clip_val or --trainer.precision bf16-mixed, and {again}"
+    )
 
 
 def _callbacks(trainer: Trainer) -> list[Callback]:

@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import torch
 from torch.optim import Optimizer, SparseAdam
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -38,6 +39,13 @@ def build_optimizer(factory: OptimizerFactory, groups: list[dict[str, Any]], nam
         if not math.isfinite(group.get("lr", 0)):
             raise ValueError(
                 f"optimizer: {name} cannot be built with lr {group['lr']}, which is not a number; {WAY_OUT}"
+            )
+        kinds, eps = {p.dtype for p in group["params"]}, group.get("eps")
+        if isinstance(eps, float) and eps and (lost := [k for k in kinds if not torch.tensor(eps, dtype=k)]):
+            raise ValueError(
+                f"optimizer: {name} divides by eps {eps} where a gradient is 0, and in {str(lost[0])[6:]}, the type of "
+                "the weights, that rounds to 0; use --trainer.precision bf16-mixed or bf16-true, or a larger eps such "
+                "as 1e-4"
             )
     optimizer.register_load_state_dict_pre_hook(_match_groups)
     return optimizer
