@@ -636,3 +636,31 @@ def test_flags_stand_alone_or_with_a_value():
     assert parse(["x", "--prompt", "y", "--method", "BeamSearch", "--method.n_best", "2"]).streamed is False
     assert parse(["x", "--stop", "a", "--stop=b"]).sampling == GenerationOptions(stop=["a", "b"], filters=[])
     assert parse(["x", "--prompt", "[1, 2]", "--prompt", "null"]).prompt == ["[1, 2]", "null"]
+
+
+# Scores that are not finite -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def broken(trained):
+    """Return the run with a NaN among its weights, as the current folder."""
+    file = Path(RUN, "0/checkpoints/best.ckpt")
+    checkpoint = torch.load(file, weights_only=True)
+    list(checkpoint["state_dict"].values())[-1].view(-1)[0] = float("nan")
+    torch.save(checkpoint, file)
+    return trained
+
+
+@pytest.mark.parametrize("method", ["Sample", "BeamSearch", "StochasticBeamSearch", "ContrastiveSearch"])
+def test_cases_d9_weights_that_are_not_finite_end_in_a_sentence(broken, said, method):
+    found = said(RUN, "--prompt", "the", "--prompt", "a", "--method", method, *SHORT)
+    assert "the model's scores of the next token are not finite" in found
+
+
+def test_cases_d9_an_evaluation_that_is_not_finite_ends_in_a_sentence(broken, capsys):
+    for command, split in (("validate", "val"), ("test", "test")):
+        capsys.readouterr()
+        assert main([command, "-c", f"{RUN}/0/config.yaml", "--ckpt_path", "best"]) == 2
+        captured = capsys.readouterr()
+        assert f"{split}/loss is nan: the model's scores are not finite" in captured.err
+        assert f"{split}/loss=" not in captured.out

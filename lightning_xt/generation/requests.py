@@ -1,5 +1,6 @@
 """Inputs and outputs of decoding: requests, sampling parameters, generated tokens, results."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -89,6 +90,23 @@ class GeneratedToken:
     last: bool
     sequence: int = 0
     score: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a token that was sampled from scores that are not finite.
+
+        Raises:
+            ValueError: the log-probability has a mark of `row_state.mark_lost`.
+        """
+        if math.isnan(self.log_prob):
+            raise ValueError(
+                "the model's scores of the next token are not finite, so there is no token to choose; its weights may "
+                "hold NaN or infinity (use another checkpoint), or the guidance or the contrast is too large (lower it)"
+            )
+        if self.log_prob == math.inf:
+            raise ValueError(
+                "the filters leave no token with a finite score, but each filter must keep at least one; change your "
+                "own filter, or omit it"
+            )
 
 
 @dataclass(frozen=True)

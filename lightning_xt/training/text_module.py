@@ -1,5 +1,6 @@
 """Interface of the models for callbacks and commands: phases, evaluations and texts."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -89,6 +90,18 @@ class TextModule(LightningModule, ABC):
         self._log_metrics("test")
 
     def _log_metrics(self, split: str) -> None:
-        for name, value in self.compute_metrics().items():
+        """Log the metrics.
+
+        Raises:
+            ValueError: the loss of an evaluation without training is not finite.
+        """
+        metrics = self.compute_metrics()
+        # In training the guards of steps decide.
+        if self.trainer.state.fn != "fit" and not math.isfinite(loss := float(metrics.get("loss", 0))):
+            raise ValueError(
+                f"{split}/loss is {loss}: the model's scores are not finite, because its weights may "
+                "hold NaN or infinity; use another checkpoint, or train again with a lower learning rate"
+            )
+        for name, value in metrics.items():
             # Lightning wants `sync_dist` although they are equal already.
             self.log(f"{split}/{name}", value, prog_bar=name in self.shown_metrics, sync_dist=True)

@@ -13,7 +13,16 @@ from torch import Tensor
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.generation.batching.row_state import filter_logits
 from lightning_xt.generation.engine import build_filters, generate, make_requests, stream
+from lightning_xt.generation.filters.base import Filter
 from lightning_xt.generation.history import History
+from lightning_xt.generation.methods.base import Method
+from lightning_xt.generation.methods.beam_search import BeamSearch
+from lightning_xt.generation.methods.contrastive_search import ContrastiveSearch
+from lightning_xt.generation.methods.draft import Draft
+from lightning_xt.generation.methods.prompt_lookup import PromptLookup
+from lightning_xt.generation.methods.sample import Sample
+from lightning_xt.generation.methods.stochastic_beam_search import StochasticBeamSearch
+from lightning_xt.generation.models.guided import Guided
 from lightning_xt.generation.noise import sample_tokens
 from lightning_xt.generation.protocol import Autoregressive
 from lightning_xt.generation.requests import SamplingParams
@@ -275,3 +284,69 @@ def test_no_rows_are_refused() -> None:
     for ask in (generate, stream_rows):
         with pytest.raises(ValueError, match="the prompt has no rows; give at least one"):
             ask(decoder(), torch.zeros(0, 3, dtype=torch.long), 2)
+
+
+# Scores that are not finite -------------------------------------------------------------------------------------------
+
+METHODS = {
+    "sample": Sample(),
+    "beams": BeamSearch(beams=3, n_best=2),
+    "stochastic": StochasticBeamSearch(beams=3),
+    "contrastive": ContrastiveSearch(k=3),
+    "lookup": PromptLookup(),
+    "draft": Draft(decoder()),
+}
+
+
+class AllMasked(Filter):
+    """Filter that masks all tokens of rows with as many generated tokens."""
+
+    def __init__(self, generated: int, value: float) -> None:
+        self.generated, self.value = generated, value
+
+    def __call__(self, logits: Tensor, history: History) -> Tensor:
+        lost = history.lengths - history.prompts == self.generated
+        return logits.masked_fill(lost[:, None], self.value)
+
+
+@pytest.fixture(params=[True, False], ids=["cpu", "asked_now_and_then"])
+def on_host(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decode as on a CPU, or as on a device that is read every few steps."""
+    for module in ("search.beams", "batching.scheduler"):
+        monkeypatch.setattr(f"lightning_xt.generation.{module}.is_on_host", lambda device: request.param)
+
+
+@pytest.mark.usefixtures("on_host")
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+def test_cases_d9_a_weight_that_is_not_finite(method: Method, value: float) -> None:
+    model = randomise(decoder)
+    with torch.no_grad():
+        next(model.head.parameters())[3] = value
+    with pytest.raises(ValueError, match="the model's scores of the next token are not finite, so there is no token"):
+        generate(model, draw_tokens(3, 5), 20, method=method)
+
+
+@pytest.mark.usefixtures("on_host")
+@pytest.mark.parametrize(("generated", "value"), [(0, float("-inf")), (3, float("-inf")), (3, float("nan"))])
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+def test_cases_d9_a_filter_that_leaves_no_token(method: Method, generated: int, value: float) -> None:
+    model = randomise(decoder)
+    with pytest.raises(ValueError, match="the filters leave no token with a finite score, but each filter must keep"):
+        generate(model, draw_tokens(3, 5), 20, method=method, filters=[AllMasked(generated, value)])
+
+
+@pytest.mark.usefixtures("on_host")
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+def test_cases_d9_rows_that_have_ended_may_have_any_scores(method: Method) -> None:
+    model, prompt = randomise(decoder), draw_tokens(3, 5)
+    wanted = generate(model, prompt, 6, method=method)
+    assert torch.equal(generate(model, prompt, 6, method=method, filters=[AllMasked(6, float("nan"))]), wanted)
+
+
+@pytest.mark.parametrize("name", ["sample", "beams", "stochastic", "lookup"])
+def test_cases_d9_a_guidance_that_overflows(name: str) -> None:
+    guided = Guided(randomise(context_decoder).float(), Inputs(context=torch.randn(1, 2, CONTEXT)), 1e39)
+    inputs = Inputs(context=torch.randn(3, 4, CONTEXT))
+    with pytest.raises(ValueError, match=r"or the guidance or the contrast is too large \(lower it\)"):
+        generate(guided, draw_tokens(3, 5), 4, method=METHODS[name], inputs=inputs)

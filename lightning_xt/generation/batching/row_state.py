@@ -52,7 +52,7 @@ class RowState:
         logits = upcast(logits)
         filtered = filter_logits(logits, self.make_history(params.end), params)
         token = sample_tokens(filtered, params.temperature, self.seeds, self.lengths - self.prompts)
-        log_prob = logits.gather(1, token[:, None])[:, 0] - logits.logsumexp(dim=-1)
+        log_prob = compute_log_probs(logits, filtered, token)
         self.tokens.scatter_(1, self.lengths[:, None], token[:, None])
         self.lengths, self.newest = self.lengths + 1, token
         return token, log_prob
@@ -75,6 +75,29 @@ class RowState:
         """Clear rows that have finished but are still in the batch."""
         # Prompts too: a row must not have generated fewer than 0 tokens.
         self.prompts, self.lengths = (t.index_fill(0, rows, 0) for t in (self.prompts, self.lengths))
+
+
+def compute_log_probs(
+    logits: Float[Tensor, "*b v"], filtered: Float[Tensor, "*b v"], tokens: Int[Tensor, "*b"]
+) -> Float[Tensor, "*b"]:
+    """Return the log-probability of each token before temperature and filters, marked as by `mark_lost`."""
+    at = tokens[..., None]
+    own = logits.gather(-1, at)[..., 0]
+    return mark_lost(own, logits.logsumexp(dim=-1), own if filtered is logits else filtered.gather(-1, at)[..., 0])
+
+
+def mark_lost(
+    logits: Float[Tensor, "*b"], sums: Float[Tensor, "*b"], filtered: Float[Tensor, "*b"]
+) -> Float[Tensor, "*b"]:
+    """Return log-probabilities, marked for `GeneratedToken`, which refuses them once the host reads them.
+
+    Args:
+        logits: of the tokens.
+        sums: logsumexp of all logits; if it is not finite, the mark is NaN.
+        filtered: logits of the tokens after temperature and filters; if they are not finite, the mark is infinity.
+    """
+    # The difference is 0 or NaN.
+    return (logits - sums).where(filtered.isfinite(), float("inf")) + (sums - sums)
 
 
 def upcast(values: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:

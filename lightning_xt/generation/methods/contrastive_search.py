@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from lightning_xt.generation.batching.prefill import prefill
 from lightning_xt.generation.batching.row_inputs import stack_step_inputs
-from lightning_xt.generation.batching.row_state import RowState, filter_logits, upcast
+from lightning_xt.generation.batching.row_state import RowState, compute_log_probs, filter_logits, upcast
 from lightning_xt.generation.methods.base import Method
 from lightning_xt.generation.protocol import Autoregressive
 from lightning_xt.generation.requests import GeneratedToken, Request, SamplingParams
@@ -107,7 +107,7 @@ class _ContrastiveRun:
         states = states.view(len(each), k, -1)
         choice = self._score(probabilities, _normalize(states)).argmax(dim=-1)
         token = candidates[each, choice]
-        log_probs = logits[each, token] - logits.logsumexp(dim=-1)
+        log_probs = compute_log_probs(logits, filtered, token)
         self.newest = states[each, choice]
         self.past[each, rows.lengths] = _normalize(self.newest)
         rows.tokens[each, rows.lengths] = token

@@ -67,7 +67,7 @@ class _ModelDrafter:
         for step in range(max(most)):
             if step > 0:
                 self.model.extend(sampled[-1])
-            sampled.append(sample_steps(state, self.model.logits, self.params, offset=step))
+            sampled.append(sample_steps(state, self.model.logits, self.params, offset=step)[0])
         tokens = torch.cat(sampled, dim=1).tolist()
         return [row[:number] for row, number in zip(tokens, most, strict=True)]
 

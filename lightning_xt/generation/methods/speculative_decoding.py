@@ -17,7 +17,14 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from lightning_xt.generation.batching.row_state import RowState, apply_moves, pad_rows, plan_compaction, upcast
+from lightning_xt.generation.batching.row_state import (
+    RowState,
+    apply_moves,
+    compute_log_probs,
+    pad_rows,
+    plan_compaction,
+    upcast,
+)
 from lightning_xt.generation.methods.base import Method
 from lightning_xt.generation.protocol import Autoregressive
 from lightning_xt.generation.requests import GeneratedToken, Request, SamplingParams
@@ -89,8 +96,8 @@ class _Run:
             self.drafts = [[] for _ in self.rows]
         else:
             self._draft()
-        sampled = sample_steps(self.state, self.model.logits, self.params)
-        log_probs = _gather_log_probs(self.model.logits, sampled)
+        sampled, filtered = sample_steps(self.state, self.model.logits, self.params)
+        log_probs = compute_log_probs(upcast(self.model.logits), filtered, sampled)
         tokens: list[GeneratedToken] = []
         for each in zip(self.rows, self.drafts, sampled.tolist(), log_probs.tolist(), strict=True):
             tokens += self._accept(*each)
@@ -136,7 +143,3 @@ class _Run:
                 break
         return taken
 
-
-def _gather_log_probs(logits: Tensor, tokens: Tensor) -> Tensor:
-    logits = upcast(logits)
-    return logits.gather(-1, tokens[..., None])[..., 0] - logits.logsumexp(dim=-1)

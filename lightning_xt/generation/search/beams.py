@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from lightning_xt.generation.batching.prefill import prefill
 from lightning_xt.generation.batching.row_inputs import stack_step_inputs
-from lightning_xt.generation.batching.row_state import RowState, filter_logits, upcast
+from lightning_xt.generation.batching.row_state import RowState, filter_logits, mark_lost, upcast
 from lightning_xt.generation.batching.scheduler import SYNC_EVERY, is_on_host
 from lightning_xt.generation.history import History
 from lightning_xt.generation.noise import sample_gumbel
@@ -19,7 +19,7 @@ from lightning_xt.generation.requests import GeneratedToken, Request, SamplingPa
 from lightning_xt.generation.search.hypotheses import Hypotheses
 from lightning_xt.system.option_checks import check_option
 
-_NEVER = float("-inf")
+_NEVER, _LOST = float("-inf"), float("inf")
 _SPREAD = 6364136223846793005  # Knuth's multiplier for 64-bit numbers: different paths rarely collide
 
 
@@ -124,11 +124,14 @@ class Beams:
         wanted = self.beams if self.params.end is None else 2 * self.beams
         likely = ranks.topk(min(wanted, size), dim=-1)
         # The addend is never above 0, so totals never rise, however they are rounded.
-        totals = (running.totals[..., None] + (changed.gather(2, likely.indices) - sums)).flatten(1)
+        totals = running.totals[..., None] + (changed.gather(2, likely.indices) - sums)
+        # Rows without a hypothesis may have any scores.
+        totals = totals.masked_fill(running.ranks[..., None] == _NEVER, _NEVER).flatten(1)
         ranks = likely.values.flatten(1) if self.stochastic else totals
         best, index = ranks.topk(min(wanted, ranks.shape[1]))
         parents, tokens = index // likely.indices.shape[-1], likely.indices.flatten(1).gather(1, index)
-        log_probs = logits.flatten(1).gather(1, parents * size + tokens) - own_sums[..., 0].gather(1, parents)
+        own, kept = (each.flatten(1).gather(1, parents * size + tokens) for each in (logits, changed))
+        log_probs = mark_lost(own, own_sums[..., 0].gather(1, parents), kept)
         extended = running.pick(parents)
         at = (self.prompts + self.generated)[:, None, None].expand(-1, tokens.shape[1], 1)
         extended.tokens.scatter_(2, at, tokens[..., None])
@@ -152,14 +155,18 @@ class Beams:
         return perturbed.masked_fill(ranks == _NEVER, _NEVER)
 
     def _keep_ended(self, extended: Hypotheses) -> None:
-        """Keep and count the ended hypotheses among the best `beams` extensions."""
-        ends = (self.limits == self.generated)[:, None] | (extended.newest == self._end)
-        ends = ends & (extended.ranks > _NEVER) & ~self.over[:, None]
+        """Keep and count the ended hypotheses among the best `beams` extensions.
+
+        A hypothesis whose rank is NaN has ended too, as the best of all, and `_collect` refuses its marked tokens.
+        """
+        ends = (self.limits == self.generated)[:, None] | (extended.newest == self._end) | extended.ranks.isnan()
+        ends = ends & (extended.ranks != _NEVER) & ~self.over[:, None]
         ends[:, self.beams :] = False
         if self.on_host and not bool(ends.any()):
             return
         self.num_ended += ends.sum(dim=1)
         scores = (extended.ranks / self.powers[self.generated]).masked_fill(~ends, _NEVER)
+        scores = scores.masked_fill(scores.isnan(), _LOST)
         self.ended = self.ended.join(extended).rank(torch.cat((self.ended.ranks, scores), dim=1), self.beams)
 
     def _mark_over(self) -> None:
@@ -174,7 +181,7 @@ class Beams:
         hypotheses that end at once, and they are bad.
         """
         best, worst_kept = self.running.ranks[:, 0], self.ended.ranks[:, self.n_best - 1]
-        over = (best == _NEVER) | (self.limits == self.generated)
+        over = (best == _NEVER) | (self.limits == self.generated) | (self.ended.ranks[:, 0] == _LOST)
         over |= worst_kept > best / self.powers[self.limits]
         if self.enough is not None:
             over |= (self.num_ended >= self.enough) & (worst_kept >= best / self.powers[self.generated])

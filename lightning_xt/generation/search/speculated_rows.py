@@ -107,8 +107,8 @@ class CachedModel:
 
 def sample_steps(
     state: RowState, logits: Float[Tensor, "b n v"], params: SamplingParams, offset: int = 0
-) -> Int[Tensor, "b n"]:
-    """Sample tokens at several steps of each row, whose logits are known at once.
+) -> tuple[Int[Tensor, "b n"], Float[Tensor, "b n v"]]:
+    """Sample tokens at several steps of each row, whose logits are known at once; return them with filtered logits.
 
     The tokens are written into the rows, beyond their lengths.
 
@@ -121,12 +121,13 @@ def sample_steps(
     logits, (b, n, _) = upcast(logits), logits.shape
     at = (state.lengths + offset)[:, None] + torch.arange(n, device=logits.device)
     if params.temperature == 0 and not params.filters:
-        tokens = logits.argmax(dim=-1)
+        tokens, filtered = logits.argmax(dim=-1), logits
     else:
         prompts, seeds = state.prompts.repeat_interleave(n), state.seeds.repeat_interleave(n)
         past = state.tokens.unsqueeze(1).expand(-1, n, -1).flatten(0, 1)
         history = History(past, prompts, at.flatten(), params.end)
-        filtered = filter_logits(logits.flatten(0, 1), history, params)
-        tokens = sample_tokens(filtered, params.temperature, seeds, history.lengths - prompts).view(b, n)
+        flat = filter_logits(logits.flatten(0, 1), history, params)
+        tokens = sample_tokens(flat, params.temperature, seeds, history.lengths - prompts).view(b, n)
+        filtered = flat.view_as(logits)
     state.tokens.scatter_(1, at, tokens)
-    return tokens
+    return tokens, filtered
