@@ -142,4 +142,3 @@ class _Run:
             if row.finished or not accepted:
                 break
         return taken
-
