@@ -67,6 +67,16 @@ def _seed() -> None:
 
 
 @pytest.fixture(autouse=True)
+def _modules(tmp_path_factory) -> Iterator[None]:
+    """Forget the modules of a test's folder: a later test has others of these names."""
+    before, folder = set(sys.modules), str(tmp_path_factory.getbasetemp())
+    yield
+    for name in sys.modules.keys() - before:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(folder):
+            del sys.modules[name]
+
+
+@pytest.fixture(autouse=True)
 def _environment() -> Iterator[None]:
     """Restore the environment: Lightning's variables (LOCAL_RANK) would make a later test wait forever."""
     before = dict(os.environ)

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from built_once import forget_parses
 from tiny_run import read_rows
 
 from lightning_xt.cli import main
@@ -236,7 +235,6 @@ def test_a_part_that_needs_values(trained, capsys, monkeypatch):
         "a part needs values to compute with, so the forward was computed on the CPU"
     )
     monkeypatch.delitem(sys.modules, "my_reading")
-    forget_parses()
     (trained / "my_reading.py").unlink()
     reason = "--model.decoder.attention.position: No module named 'my_reading'"
     assert fail(capsys, str(BEST), "--tree") == f"the model of {BEST} cannot be built: {reason}"
