@@ -58,8 +58,10 @@ class _NoSignals(_SignalConnector):
 
 
 class _NamedCheckpoints(_CheckpointConnector):
-    """Connector of checkpoints that, unlike Lightning's, does not load any `hpc_ckpt_*.ckpt` of the root folder."""
+    """Connector that loads the checkpoint that was named, and never another file that lies about.
 
-    @property
-    def _hpc_resume_path(self) -> None:
-        return None
+    Lightning's replaces None by a `hpc_ckpt_*.ckpt` of the root folder or an `on_exception.ckpt`.
+    """
+
+    def _parse_ckpt_path(self, state_fn: Any, ckpt_path: Any, **_: bool) -> Any:
+        return ckpt_path
