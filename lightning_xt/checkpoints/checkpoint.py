@@ -32,14 +32,24 @@ class Checkpoint:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self._version = _file_version(self.path)
         self._contents: dict[str, Any] | None = _read(self.path)
 
     @property
     def contents(self) -> dict[str, Any]:
         """Everything in the file, in today's format."""
         if self._contents is None:
+            # Before the file is read, so that it is never taken for a newer one.
+            self._version = _file_version(self.path)
             self._contents = _read(self.path)
         return self._contents
+
+    def refresh(self) -> bool:
+        """Read the file again at the next use if it has been replaced since; return whether it has."""
+        changed = self._version != _file_version(self.path)
+        if changed:
+            self.release()
+        return changed
 
     def release(self) -> None:
         """Close the file. A file that stays open takes room on the disk even after a newer one has replaced it."""
@@ -93,6 +103,15 @@ class Checkpoint:
         if name not in self.contents:
             raise ValueError(f"{self.path} is not a checkpoint of a run: it has no {name}; {WAY_OUT}")
         return self.contents[name]
+
+
+def _file_version(file: Path) -> tuple[int, ...]:
+    """Return numbers that change when a file is replaced; none if there is no file."""
+    try:
+        stat = file.stat()
+    except OSError:
+        return ()
+    return stat.st_dev, stat.st_ino, stat.st_mtime_ns, stat.st_size
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -22,7 +22,6 @@ class Resolved:
         folder: the run that exists already. None = none does.
         checkpoint: the checkpoint to resume. None = none.
         start: the checkpoint whose weights a new run starts from. None = none.
-        step: optimizer steps that `fit` finds done in the checkpoint.
         notes: messages for the user.
     """
 
@@ -30,7 +29,6 @@ class Resolved:
     folder: Path | None = None
     checkpoint: Checkpoint | None = None
     start: Checkpoint | None = None
-    step: int = 0
     notes: tuple[str, ...] = ()
 
 
@@ -74,7 +72,6 @@ def resolve(command: str, options: Any, configs: Sequence[Path], name: str | Non
         runs=runs,
         folder=folder,
         checkpoint=checkpoint,
-        step=step,
         notes=(used, *_notes(options, checkpoint, step)),
     )
 

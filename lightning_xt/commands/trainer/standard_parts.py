@@ -9,6 +9,7 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.plugins.io import CheckpointIO
 
+from lightning_xt.checkpoints.checkpoint import Checkpoint
 from lightning_xt.commands.trainer.run_choice import Resolved
 from lightning_xt.inference.generation_options import GenerationOptions
 from lightning_xt.training.atomic_checkpoint_io import AtomicCheckpointIO
@@ -51,7 +52,9 @@ class StandardParts:
         checkpoint_io: writes and reads checkpoint files.
     """
 
-    run_folder: Callable[[Path, Path | None, SaveConfig, list[LoggerFactory], int], Callback] | None = RunFolder
+    run_folder: Callable[[Path, Path | None, SaveConfig, list[LoggerFactory], Checkpoint | None], Callback] | None = (
+        RunFolder
+    )
     tensor_board: LoggerFactory | None = TensorBoard
     metrics_file: LoggerFactory | None = MetricsFile
     throughput: CallbackFactory | None = Throughput
@@ -74,7 +77,7 @@ class StandardParts:
         if folder is not None and (command == "fit" or resolved.folder is not None):
             logs = command == "fit" and trainer.logger in (None, True)
             loggers = [build for build in (self.tensor_board, self.metrics_file) if logs and build is not None]
-            found += [folder(resolved.runs, resolved.folder, save_config, loggers, resolved.step)]
+            found += [folder(resolved.runs, resolved.folder, save_config, loggers, resolved.checkpoint)]
         if command != "fit":
             return [each for each in found if each is not None]
         found += [_build(self.throughput), _build(self.validate_at_end)]

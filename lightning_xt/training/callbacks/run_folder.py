@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_info
 
+from lightning_xt.checkpoints.checkpoint import Checkpoint
 from lightning_xt.checkpoints.runs import check_writable, create_run
 from lightning_xt.training.saved_paths import localize_saved_paths
 
@@ -30,7 +31,7 @@ class RunFolder(Callback):
         folder: the run to resume. None = a new one, the next number in `runs`.
         save_config: writes the config to a file.
         loggers: loggers that write into the folder, each built from it and the step that the run resumes from, if any.
-        first_step: optimizer steps that the run has done.
+        checkpoint: the checkpoint to resume. None = none.
     """
 
     def __init__(
@@ -39,10 +40,10 @@ class RunFolder(Callback):
         folder: Path | None,
         save_config: Callable[[Path], None],
         loggers: Sequence[LoggerFactory],
-        first_step: int = 0,
+        checkpoint: Checkpoint | None = None,
     ) -> None:
         self.runs, self.folder, self.save_config = runs, folder, save_config
-        self.loggers, self.first_step = loggers, first_step
+        self.loggers, self.checkpoint = loggers, checkpoint
         self._made: list[Path] = []
         self._config: Path | None = None
         self._begun = False
@@ -122,11 +123,21 @@ class RunFolder(Callback):
 
     def _choose(self, trainer: Trainer) -> None:
         folder = self.folder = self._make(trainer)
+        step = self._read_step()
         if self.loggers:
-            trainer.loggers = [build(folder, self.first_step or None) for build in self.loggers]
+            trainer.loggers = [build(folder, step or None) for build in self.loggers]
         for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
                 callback.dirpath = str(folder / "checkpoints")
+
+    def _read_step(self) -> int:
+        """Return the step that the run resumes from, as the last process that held the lock has left it."""
+        if self.checkpoint is None:
+            return 0
+        changed, step = self.checkpoint.refresh(), self.checkpoint.step
+        if changed:
+            rank_zero_info(f"{self.checkpoint.path} was saved meanwhile by another process: resuming at step {step}")
+        return step
 
     def _make(self, trainer: Trainer) -> Path:
         """Make the next folder, or check the existing one, in one process, and send the path to the others."""
