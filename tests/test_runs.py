@@ -396,3 +396,101 @@ def test_cases_r1_a_new_run_of_a_renamed_one_is_among_those_of_its_name(trained,
     assert main(["fit", "-c", f"{run}/config.yaml", "--trainer.max_steps", "3"]) == 0
     assert "run=runs/tiny/0" in capsys.readouterr().out.splitlines()
     assert list_names(".") >= {"keep", "runs"} and list_names("runs") == {"tiny"}
+
+
+DAMAGE = {
+    "cut in a character": lambda content: content[:-3] + b"\xc3",
+    "zeros at the end": lambda content: content[:-9] + bytes(9),
+    "zeros": lambda content: bytes(len(content)),
+    "no start": lambda content: content[5:],
+    "binary": lambda content: b'\x80\xff"' + content[:20] + b"\xfe\r" + content[20:],
+    "empty": lambda content: b"",
+    "a folder": None,
+    "a link to nothing": None,
+}
+SILENT = {
+    # A row that a crash cut off is ordinary.
+    "metrics.csv": ("empty", "cut in a character", "zeros at the end"),
+    "samples.txt": ("empty", "no start"),
+}
+"""Kinds without a line about them."""
+
+
+def damage_log(file, kind):
+    content = file.read_bytes()
+    file.unlink()
+    if kind == "a folder":
+        file.mkdir()
+    elif kind == "a link to nothing":
+        file.symlink_to("nothing")
+    else:
+        file.write_bytes(DAMAGE[kind](content))
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_cases_s7_a_damaged_log_stops_no_resume(kind, trained, caplog):
+    run = Path("runs/tiny/0")
+    before = {name: (run / name).read_bytes() for name in ("metrics.csv", "samples.txt")}
+    for file in (*map(run.joinpath, before), *run.glob("events.*")):
+        damage_log(file, kind)
+    with caplog.at_level("INFO"):
+        assert main(["fit", "-c", f"{run}/config.yaml", "--ckpt_path", "last", "--trainer.max_steps", "8"]) == 0
+    for name in before:
+        lines = [line for line in caplog.messages if name in line]
+        assert len(lines) == (0 if kind in SILENT[name] else 1), caplog.messages
+    assert [int(row["step"]) for row in read_rows(run)][-2:] == [6, 7]
+    assert (run / "samples.txt").read_bytes().decode("utf-8").count("=== step 8 ===") == 1
+    # What can still be read is kept, in the file or next to it.
+    if kind == "cut in a character":
+        assert before["metrics.csv"].splitlines()[:-1] == (run / "metrics.csv").read_bytes().splitlines()[:-2]
+        assert (run / "samples.txt").read_bytes().startswith(before["samples.txt"][:-3])
+    if kind == "no start":
+        assert (run / "metrics.csv.damaged.0").read_bytes() == before["metrics.csv"][5:]
+
+
+def test_cases_s8_the_step_of_a_resume_is_read_under_the_lock(trained, monkeypatch, caplog):
+    """The process before saves and logs while its successor waits for the lock."""
+    run = Path("runs/tiny/0")
+    resume = ["fit", "-c", f"{run}/config.yaml", "--ckpt_path", "last", "--trainer.max_steps"]
+    early = read_contents(run)
+    assert main([*resume, "8"]) == 0
+    late, rows = read_contents(run), read_rows(run)
+    for file in run.rglob("*"):
+        if file.is_file():
+            file.unlink()
+    for file, content in early.items():
+        file.write_bytes(content)
+
+    def end_before(self, folder, reserve=run_folder.RunFolder._reserve):
+        for file, content in late.items():
+            file.with_suffix(".new").write_bytes(content)
+            file.with_suffix(".new").replace(file)
+        reserve(self, folder)
+
+    monkeypatch.setattr(run_folder.RunFolder, "_reserve", end_before)
+    with caplog.at_level("INFO"):
+        assert main([*resume, "9"]) == 0
+    assert "last.ckpt was saved meanwhile by another process: resuming at step 8" in caplog.text
+    after = read_rows(run)
+    # With the times that were measured: no step was trained again.
+    assert after[:8] == rows and [int(row["step"]) for row in after] == list(range(9))
+
+
+def test_cases_r3_a_stray_checkpoint_is_not_loaded(fresh, monkeypatch, capsys):
+    once = ["fit", "-c", "tiny.yaml", "--trainer.max_steps", "3"]
+    assert main(once) == 0
+    stray = Path("runs/tiny/0/checkpoints/last.ckpt")
+    other = torch.load(stray, weights_only=True)
+    other["state_dict"] = {name: torch.zeros_like(value) for name, value in other["state_dict"].items()}
+    Path("stray").mkdir()
+    for file in ("stray/on_exception.ckpt", "stray/last.ckpt", "runs/hpc_ckpt_1.ckpt", "hpc_ckpt_1.ckpt"):
+        torch.save(other, file)
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    monkeypatch.setenv("SLURM_NTASKS", "1")
+    monkeypatch.setenv("SLURM_JOB_NAME", "bash")
+    keeps = ["--trainer.callbacks+=OnExceptionCheckpoint", "--trainer.callbacks.dirpath=stray"]
+    keeps += ["--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.dirpath=stray"]
+    assert main([*once, *keeps, "--trainer.callbacks.save_last=true"]) == 0
+    assert "Restoring" not in capsys.readouterr().err
+    left, right = load_weights("runs/tiny/0"), load_weights("runs/tiny/1")
+    assert all(torch.equal(left[name], right[name]) for name in left)

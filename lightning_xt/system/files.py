@@ -1,4 +1,4 @@
-"""Files that are complete or absent."""
+"""Files that are complete or absent, and logs that may be neither."""
 
 import os
 from collections.abc import Iterator
@@ -28,3 +28,29 @@ def replace_file(path: Path, part: Path | None = None) -> Iterator[BinaryIO]:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def read_log(file: Path) -> tuple[bytes, str | None]:
+    """Read a log, of which a crash or a full disk may have left anything; absent or empty ones are empty.
+
+    A path that cannot be read as a file is set aside.
+
+    Returns:
+        The contents, and a sentence about a path that was set aside.
+    """
+    if not os.path.lexists(file):
+        return b"", None
+    try:
+        # Another kind of file, such as a pipe, might wait for ever.
+        return (file.read_bytes(), None) if file.is_file() else (b"", set_aside(file, "it is not a regular file"))
+    except OSError as error:
+        return b"", set_aside(file, str(error.strerror))
+
+
+def set_aside(file: Path, reason: str) -> str:
+    """Rename a log that cannot be continued, so that a new one can begin; return a sentence that says so."""
+    number = 0
+    while os.path.lexists(kept := file.with_name(f"{file.name}.damaged.{number}")):
+        number += 1
+    file.rename(kept)
+    return f"{file} cannot be continued ({reason}): it is kept as {kept.name}, and a new one begins"

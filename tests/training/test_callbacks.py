@@ -1,3 +1,4 @@
+import random
 import warnings
 from contextlib import nullcontext
 from functools import partial
@@ -58,6 +59,43 @@ def test_a_curve_has_one_point_a_step_where_a_run_goes_back(legs, shown, tmp_pat
         logger.finalize("success")
     events = EventAccumulator(str(tmp_path)).Reload()
     assert [(event.step, event.value) for event in events.Scalars("val/loss")] == shown
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda file: file.mkdir(), lambda file: file.symlink_to("nothing"), lambda file: None]
+)
+def test_cases_s7_events_that_cannot_be_read_stop_no_curve(damage, tmp_path):
+    damage(tmp_path / "events.out.tfevents.0")
+    (tmp_path / "events.out.tfevents.1").write_bytes(bytes(99))
+    logger = TensorBoard(tmp_path, 51)
+    logger.log_metrics({"val/loss": 1.0}, 50)
+    logger.finalize("success")
+    (written,) = [file for file in tmp_path.glob("events.*.*.*.*") if file.is_file()]
+    assert [event.value for event in EventAccumulator(str(written)).Reload().Scalars("val/loss")] == [1.0]
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_cases_s7_any_damage_leaves_the_whole_rows(seed, tmp_path):
+    file, draw = tmp_path / "metrics.csv", random.Random(seed)
+    logger = MetricsFile(tmp_path)
+    for step in range(12):
+        logger.log_metrics({"loss": step + 0.5, 'a "name", odd': 1.0}, step)
+    logger.save()
+    lines = file.read_bytes().splitlines(keepends=True)
+    harmed = draw.sample(range(1, len(lines)), 3)
+    for number in harmed:
+        at, size = draw.randrange(len(lines[number])), draw.randrange(5)
+        noise = draw.choice([draw.randbytes(size), bytes(size), b"\xff", b'"', b"\r", b",", b"x" * 200_000])
+        lines[number] = lines[number][:at] + noise + lines[number][at + draw.randrange(3) :]
+    file.write_bytes(b"".join(lines))
+    logger = MetricsFile(tmp_path, 12)
+    logger.log_metrics({"loss": 12.5}, 12)
+    logger.save()
+    whole = [line for number, line in enumerate(lines) if number not in harmed]
+    # A harmed last row, or one whose end is gone, may take its neighbour along.
+    kept = file.read_bytes().splitlines(keepends=True)
+    assert len(set(whole) - set(kept)) <= sum(not lines[number].endswith(b"\r\n") for number in harmed)
+    assert kept[-1].startswith(b"12,") and not (tmp_path / "metrics.csv.damaged.0").exists()
 
 
 def test_the_bar_looks_up_what_was_logged_only_when_it_moves(folder, monkeypatch):

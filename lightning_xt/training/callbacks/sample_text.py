@@ -4,12 +4,16 @@ from pathlib import Path
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_xt.inference.generation_options import GenerationOptions
-from lightning_xt.system.files import replace_file
+from lightning_xt.system.files import read_log, replace_file
 from lightning_xt.training.callbacks.preemption import owes_validation
 from lightning_xt.training.callbacks.run_folder import find_run_folder
 from lightning_xt.training.text_module import TextModule
+
+MOST_DIGITS = 18
+"""Digits of a step that are read."""
 
 
 class SampleText(Callback):
@@ -66,14 +70,20 @@ class SampleText(Callback):
 
 
 def _drop_later_samples(file: Path, step: int) -> None:
-    """Remove the samples after the step that the run resumes from."""
-    if not file.is_file():
-        return
-    text = file.read_text(encoding="utf-8")
-    starts = [match for match in re.finditer(r"^=== step (\d+) ===$", text, re.MULTILINE) if int(match[1]) > step]
-    if starts:
+    """Remove the samples after the step that the run resumes from, and repair those before it."""
+    content, sentence = read_log(file)
+    headers = re.finditer(rb"^=== step (\d+) ===$", content, re.MULTILINE)
+    end = next((match.start() for match in headers if int(match[1][:MOST_DIGITS]) > step), len(content))
+    text = content[:end].decode("utf-8", errors="replace")
+    # A full disk or a crash cuts the last sample anywhere.
+    repaired = text if not text or text.endswith("\n\n") else f"{text}\n\n"
+    if repaired.encode("utf-8") != content[:end]:
+        sentence = f"{file} was damaged: bytes that are not UTF-8 are replaced, and a cut sample is ended"
+    if sentence is not None:
+        rank_zero_info(sentence)
+    if repaired.encode("utf-8") != content:
         with replace_file(file) as out:
-            out.write(text[: starts[0].start()].encode("utf-8"))
+            out.write(repaired.encode("utf-8"))
 
 
 def _append_samples(file: Path, step: int, texts: Sequence[str]) -> None:

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
-from lightning_xt.system.files import replace_file
+from lightning_xt.system.files import read_log, replace_file, set_aside
 
 
 class MetricsFile(Logger):
@@ -97,15 +97,39 @@ class MetricsFile(Logger):
 
     def _read_rows(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """Read the rows of the file, except those from the first step on."""
-        if not self.file.is_file():
-            return
-        with self.file.open(newline="", encoding="utf-8") as file:
-            # A crash may have cut off the last row.
-            whole = (line for line in file if line.endswith("\n"))
-            for row in csv.DictReader(whole):
-                step = int(row.pop("step"))
-                if self._first_step is None or step < self._first_step:
-                    yield step, {name: value for name, value in row.items() if value != ""}
+        content, sentence = read_log(self.file)
+        # A crash may have cut off the last row.
+        header, *lines = content.split(b"\n")[:-1] or [b""]
+        columns = _parse_row(header)
+        if content and (columns[:1] != ["step"] or not all(map(str.isprintable, columns)) or "" in columns):
+            sentence, lines = set_aside(self.file, "its first line does not name columns"), []
+        rows = [_parse_row(line) for line in lines]
+        whole = [row for row in rows if _is_whole(row, columns)]
+        if len(whole) < len(rows):
+            sentence = f"{self.file} was damaged: {len(rows) - len(whole)} of its rows cannot be read and are dropped"
+        if sentence is not None:
+            rank_zero_info(sentence)
+        for step, *values in whole:
+            if self._first_step is None or int(step) < self._first_step:
+                yield int(step), {name: value for name, value in zip(columns[1:], values, strict=True) if value != ""}
+
+
+def _parse_row(line: bytes) -> list[str]:
+    """Split a line; a line that is not one of a table has no values."""
+    try:
+        return next(csv.reader([line.decode("utf-8")], strict=True), [])
+    except (UnicodeDecodeError, csv.Error):
+        return []
+
+
+def _is_whole(row: list[str], columns: list[str]) -> bool:
+    """Return whether a row has a step, and a number or nothing in each other column."""
+    try:
+        for value in (row[0], *filter(None, row[1:])):
+            float(value)
+        return len(row) == len(columns) and int(row[0]) >= -1
+    except (IndexError, ValueError):
+        return False
 
 
 def _format_row(values: Iterable[Any]) -> bytes:

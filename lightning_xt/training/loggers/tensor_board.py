@@ -48,7 +48,8 @@ def _list_curves(folder: Path, step: int | None) -> set[str]:
     found: set[str] = set()
     # By name, as TensorBoard reads them: a start hides earlier points from its step on.
     for file in sorted(folder.glob("events.*")):
-        for event in EventFileLoader(str(file)).Load():
+        # The loader stops where a file is damaged.
+        for event in EventFileLoader(str(file)).Load() if file.is_file() else ():
             if step is not None and event.session_log.status == SessionLog.START and event.step <= step:
                 found.clear()
             if event.step == step:
