@@ -64,7 +64,7 @@ from lightning_xt.data.base import DataModule
         (_namespace, "recreate_branches"),
         (_loaders_dumpers, "get_yaml_default_loader"),
         (checkpoint_connector, "_CheckpointConnector"),
-        (checkpoint_connector._CheckpointConnector, "_hpc_resume_path"),
+        (checkpoint_connector._CheckpointConnector, "_parse_ckpt_path"),
         (argparse.ArgumentParser, "_get_option_tuples"),
         (wrappers, "OptimizedModule"),
         (compile, "OptimizedModule"),

@@ -63,5 +63,5 @@ class _NamedCheckpoints(_CheckpointConnector):
     Lightning's replaces None by a `hpc_ckpt_*.ckpt` of the root folder or an `on_exception.ckpt`.
     """
 
-    def _parse_ckpt_path(self, state_fn: Any, ckpt_path: Any, **_: bool) -> Any:
+    def _parse_ckpt_path(self, state_fn: Any, ckpt_path: Any, *args: Any, **kwargs: Any) -> Any:
         return ckpt_path
