@@ -60,9 +60,9 @@ class Completion:
 
     def as_dict(self, log_probs: bool) -> dict[str, Any]:
         """Convert to plain values, with the ids and their log-probabilities if requested."""
-        plain: dict[str, Any] = {"text": self.text, "score": round(self.score, 4)}
+        plain: dict[str, Any] = {"text": self.text, "score": _round(self.score)}
         if log_probs:
-            plain |= {"tokens": self.tokens, "log_probs": [round(each, 4) for each in self.log_probs]}
+            plain |= {"tokens": self.tokens, "log_probs": [_round(each) for each in self.log_probs]}
         return plain
 
 
@@ -198,6 +198,11 @@ class TextGenerator(ABC):
     def find_problem(self, text: str) -> str | None:
         """Return a sentence about the ignored part of a prompt, None if all is used; ValueError if it is invalid."""
         return None
+
+
+def _round(value: float) -> float:
+    """Round to 4 decimals, or a small number to 4 digits: with a high length penalty all scores are small."""
+    return round(value, 4) if abs(value) >= 0.1 else float(f"{value:.4g}") + 0.0
 
 
 @contextmanager

@@ -537,12 +537,14 @@ def test_wide_enough_stochastic_beams_are_all_texts() -> None:
     [
         ({"beams": 0}, "method: BeamSearch has beams 0, which must be at least 1"),
         ({"n_best": 0}, "method: BeamSearch has n_best 0, which must be at least 1"),
-        ({"length_penalty": -0.5}, "method: BeamSearch has length_penalty -0.5, which must be at least 0"),
+        ({"length_penalty": -0.5}, "method: BeamSearch has length_penalty -0.5, which must be from 0 to 3"),
+        ({"length_penalty": 1000}, "method: BeamSearch has length_penalty 1000, which must be from 0 to 3"),
+        ({"length_penalty": float("nan")}, "method: BeamSearch has length_penalty nan, which must be from 0 to 3"),
         ({"patience": 0}, "method: BeamSearch has patience 0, which must be above 0"),
         ({"beams": 2, "n_best": 3}, "method: BeamSearch has n_best 3, but only 2 beams; ask for at most as many"),
     ],
 )
-def test_refuses_what_no_search_can_do(options: dict[str, Any], message: str) -> None:
+def test_cases_d17_refuses_what_no_search_can_do(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         BeamSearch(**options)
 

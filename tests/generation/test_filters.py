@@ -386,6 +386,16 @@ def test_a_token_stays_whatever_was_ruled_out_before(apply: Filter, dtype: torch
             assert not (out > -math.inf)[out_before].any(), "what was ruled out stays so"
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("least", [1e-50, 5e-324])
+def test_cases_d16_the_first_token_stays_however_small_the_option(least: float, dtype: torch.dtype) -> None:
+    logits = torch.tensor([[1.0, 3.0, 2.0], [9.0, -9.0, 0.0]], dtype=dtype)
+    for apply in (TopP(least), Typical(least), MinP(least), EpsilonCutoff(least), TopA(least), Temperature(least)):
+        out = apply(logits, empty_history(2))
+        assert (out > -math.inf).any(dim=1).all(), apply
+    assert keep(TopP(least), logits) == [[1], [0]]
+
+
 def test_any_composition_can_be_drawn_from() -> None:
     logits, history = 3 * torch.randn(17, WORDS), histories(17, 19, WORDS, end=2)
     for first, second in itertools.permutations(ALL, 2):

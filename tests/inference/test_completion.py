@@ -22,6 +22,7 @@ from lightning_xt.inference.completion import TextCompleter
 from lightning_xt.inference.conversation import Conversation
 from lightning_xt.inference.detokenizer import IncrementalDetokenizer, TextPiece
 from lightning_xt.inference.generation_options import GenerationOptions
+from lightning_xt.inference.text_generator import Completion
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.nn.attention.attention import Attention
 from lightning_xt.nn.embeddings.learned_positions import LearnedPositions
@@ -307,6 +308,15 @@ def test_copies_are_refused():
     said = r"num_return_sequences is 3, but the method, ContrastiveSearch\(k=4, alpha=0.6\), samples nothing, so all"
     with pytest.raises(ValueError, match=said):
         GenerationOptions(method=ContrastiveSearch, num_return_sequences=3)
+
+
+def test_cases_d17_the_greatest_length_penalty_still_shows_scores(completer):
+    method = partial(BeamSearch, beams=3, n_best=3, length_penalty=3.0)
+    options = GenerationOptions(method=method, max_new_tokens=100)
+    scores = [each["score"] for each in completer.complete_as_dicts(prompts("ab"), options)[0]["sequences"]]
+    assert len(set(scores)) == 3 and max(scores) < 0
+    near_zero = [Completion([], value, [], []).as_dict(False)["score"] for value in (-0.0, -1.23456e-7, -0.123456, -7.0)]
+    assert list(map(repr, near_zero)) == ["0.0", "-1.235e-07", "-0.1235", "-7.0"]
 
 
 def test_settings_are_plain():

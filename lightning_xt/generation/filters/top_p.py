@@ -1,4 +1,5 @@
 from lightning_xt.generation.filters.base import Filter, Logits
+from lightning_xt.generation.filters.vocabulary_checks import drop_after
 from lightning_xt.generation.history import History
 from lightning_xt.system.option_checks import check_option
 
@@ -23,5 +24,4 @@ class TopP(Filter):
         ordered, order = logits.sort(dim=-1, descending=True)
         probabilities = ordered.softmax(dim=-1)
         before = probabilities.cumsum(dim=-1) - probabilities
-        drop = (before >= self.p).scatter(-1, order, before >= self.p)
-        return logits.masked_fill(drop, float("-inf"))
+        return drop_after(logits, order, before >= self.p)

@@ -1,6 +1,7 @@
 import torch
 
 from lightning_xt.generation.filters.base import Filter, Logits
+from lightning_xt.generation.filters.vocabulary_checks import drop_after
 from lightning_xt.generation.history import History
 from lightning_xt.system.option_checks import check_option
 
@@ -30,4 +31,4 @@ class Typical(Filter):
         order = (log_probs + entropy).abs().sort(dim=-1, stable=True).indices
         ordered = probabilities.gather(-1, order)
         before = ordered.cumsum(dim=-1) - ordered
-        return logits.masked_fill((before >= self.p).scatter(-1, order, before >= self.p), float("-inf"))
+        return drop_after(logits, order, before >= self.p)

@@ -17,6 +17,14 @@ def mask_tokens(logits: Float[Tensor, "b v"], tokens: Bool[Tensor, "#b v"]) -> F
     return torch.where(none_left & (logits == logits.amax(dim=-1, keepdim=True)), logits, masked)
 
 
+def drop_after(
+    logits: Float[Tensor, "b v"], order: Int[Tensor, "b v"], drop: Bool[Tensor, "b v"]
+) -> Float[Tensor, "b v"]:
+    """Set tokens to minus infinity; `drop` is in an order whose first token always stays, as an option may round to 0."""
+    drop = drop.index_fill(-1, order.new_zeros(1), False)
+    return logits.masked_fill(drop.scatter(-1, order, drop), float("-inf"))
+
+
 def count_tokens(tokens: Int[Tensor, "b t"], mask: Bool[Tensor, "b t"], size: int) -> Int[Tensor, "b v"]:
     """Count each token of a vocabulary where the mask is True; elsewhere ids may be invalid."""
     return tokens.new_zeros(tokens.shape[0], size).scatter_add(1, tokens.masked_fill(~mask, 0), mask.to(tokens.dtype))

@@ -24,7 +24,7 @@ class BeamSearch(Method):
     Args:
         beams: running hypotheses per request.
         length_penalty: a hypothesis's score is the sum of its log-probabilities divided by its length, end included,
-            to this power. 0 = the sum, which favours short sequences; 1 = the mean.
+            to this power, from 0 to 3. 0 = the sum, which favours short sequences; 1 = the mean.
         n_best: sequences to return, best first; fewer if there are no more.
         patience: factor of `beams`, the number of ended hypotheses that is enough. None = search until nothing better
             can be found, which is slower.
@@ -42,7 +42,7 @@ class BeamSearch(Method):
         patience: int | float | None = 1.0,
     ) -> None:
         check_beams("method: BeamSearch", beams, n_best)
-        check_option("method: BeamSearch", "length_penalty", length_penalty, least=0)
+        check_option("method: BeamSearch", "length_penalty", length_penalty, least=0, most=3)
         check_option("method: BeamSearch", "patience", patience, above=0)
         self.beams = self.rows_per_request = beams
         self.n_best = self.num_sequences = n_best
