@@ -315,7 +315,9 @@ def test_cases_d17_the_greatest_length_penalty_still_shows_scores(completer):
     options = GenerationOptions(method=method, max_new_tokens=100)
     scores = [each["score"] for each in completer.complete_as_dicts(prompts("ab"), options)[0]["sequences"]]
     assert len(set(scores)) == 3 and max(scores) < 0
-    near_zero = [Completion([], value, [], []).as_dict(False)["score"] for value in (-0.0, -1.23456e-7, -0.123456, -7.0)]
+    near_zero = [
+        Completion([], value, [], []).as_dict(False)["score"] for value in (-0.0, -1.23456e-7, -0.123456, -7.0)
+    ]
     assert list(map(repr, near_zero)) == ["0.0", "-1.235e-07", "-0.1235", "-7.0"]
 
 

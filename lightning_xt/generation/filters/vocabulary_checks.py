@@ -20,7 +20,7 @@ def mask_tokens(logits: Float[Tensor, "b v"], tokens: Bool[Tensor, "#b v"]) -> F
 def drop_after(
     logits: Float[Tensor, "b v"], order: Int[Tensor, "b v"], drop: Bool[Tensor, "b v"]
 ) -> Float[Tensor, "b v"]:
-    """Set tokens to minus infinity; `drop` is in an order whose first token always stays, as an option may round to 0."""
+    """Set tokens to minus infinity. `drop` is in an order whose first token always stays: options may round to 0."""
     drop = drop.index_fill(-1, order.new_zeros(1), False)
     return logits.masked_fill(drop.scatter(-1, order, drop), float("-inf"))
 
