@@ -1,5 +1,6 @@
 """Completions of prompts, conversations, and the text of generated tokens."""
 
+import json
 import math
 from functools import partial
 
@@ -10,12 +11,14 @@ from lightning_xt.data.prompt_files import Prompt
 from lightning_xt.data.tokenizers.bpe import BPE
 from lightning_xt.data.tokenizers.bytes import Bytes
 from lightning_xt.data.tokenizers.special_bytes import SpecialBytes
+from lightning_xt.generation.filters.forced import Forced
 from lightning_xt.generation.methods.base import Method
 from lightning_xt.generation.methods.beam_search import BeamSearch
 from lightning_xt.generation.methods.contrastive_search import ContrastiveSearch
 from lightning_xt.generation.methods.prompt_lookup import PromptLookup
 from lightning_xt.generation.methods.sample import Sample
 from lightning_xt.generation.methods.stochastic_beam_search import StochasticBeamSearch
+from lightning_xt.generation.models.contrastive import Contrastive
 from lightning_xt.generation.models.prefix_reuse import PrefixReuse
 from lightning_xt.generation.requests import GeneratedToken
 from lightning_xt.inference.completion import TextCompleter
@@ -26,6 +29,7 @@ from lightning_xt.inference.text_generator import Completion
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.nn.attention.attention import Attention
 from lightning_xt.nn.embeddings.learned_positions import LearnedPositions
+from lightning_xt.system.json_text import to_json
 
 DEVICE = torch.device("cpu")
 ATTENTION = partial(Attention, heads=2)
@@ -319,6 +323,20 @@ def test_cases_d17_the_greatest_length_penalty_still_shows_scores(completer):
         Completion([], value, [], []).as_dict(False)["score"] for value in (-0.0, -1.23456e-7, -0.123456, -7.0)
     ]
     assert list(map(repr, near_zero)) == ["0.0", "-1.235e-07", "-0.1235", "-7.0"]
+
+
+def test_cases_d13_a_token_that_the_model_rules_out_has_no_score(decoder):
+    torch.manual_seed(2)
+    amateur = Decoder(259, dim=8, depth=1, attention=ATTENTION).double()
+    contrasted = TextCompleter(Contrastive(decoder, [amateur], plausibility=1.0), SpecialBytes(), DEVICE)
+    for method in (Sample, partial(BeamSearch, beams=3)):
+        options = GenerationOptions(
+            method=method, filters=[partial(Forced, [70, 71, 72])], max_new_tokens=3, log_probs=True
+        )
+        (found,) = contrasted.complete_as_dicts(prompts("ab"), options)
+        assert found["text"] == "CDE" and found["score"] in (-math.inf, 0.0)
+        read = json.loads(to_json(found), parse_constant=pytest.fail)
+        assert None in read["log_probs"]
 
 
 def test_settings_are_plain():

@@ -1,6 +1,5 @@
 """Completions and translations of prompts by the checkpoint of a run."""
 
-import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +14,7 @@ from lightning_xt.data.prompt_files import Prompt, read_prompts
 from lightning_xt.inference.detokenizer import TextPiece
 from lightning_xt.inference.text_generator import TextGenerator
 from lightning_xt.system.files import replace_file
+from lightning_xt.system.json_text import to_json
 
 INTERRUPTED = 128 + 2
 """Exit code after Ctrl-C."""
@@ -77,7 +77,7 @@ def _write_completions(
     for first in range(0, len(prompts), AT_ONCE * sampling.batch):
         for each in text_generator.complete(prompts[first : first + AT_ONCE * sampling.batch], sampling):
             if options.jsonl:
-                write(json.dumps(each.as_dict(sampling), ensure_ascii=False) + "\n")
+                write(to_json(each.as_dict(sampling)) + "\n")
             else:
                 for answer in each.completions:
                     write(each.leading_text + "".join(map(paint, answer.pieces)) + "\n")

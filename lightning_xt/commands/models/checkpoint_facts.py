@@ -1,7 +1,5 @@
 """Facts about a checkpoint, read only from its file."""
 
-import json
-import math
 import os
 import sys
 import textwrap
@@ -13,6 +11,7 @@ import torch
 
 from lightning_xt.checkpoints.checkpoint import Checkpoint
 from lightning_xt.checkpoints.runs import find_checkpoint
+from lightning_xt.system.json_text import to_json
 from lightning_xt.system.messages import UserError
 
 WIDTH = 110
@@ -39,7 +38,7 @@ def print_facts(run: str, *, tree: bool, seq_len: int | None, as_json: bool) -> 
         found["tree"], drawn = describe_tree(checkpoint, found, seq_len)
         text += f"\n\n{drawn}"
     try:
-        print(json.dumps(_to_plain(found), indent=2) if as_json else text, flush=True)
+        print(to_json(found, indent=2, ascii_only=True) if as_json else text, flush=True)
     except BrokenPipeError:
         # The reader has closed the pipe; Python would flush once more at the end, and complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -208,14 +207,3 @@ def _format_recipe(value: Any, before: str = "(", without: Any = ()) -> str:
 
 def _get_class_name(path: str) -> str:
     return path.rpartition(".")[2]
-
-
-def _to_plain(value: Any) -> Any:
-    """Convert to values of JSON; NaN and infinity become null."""
-    if isinstance(value, dict):
-        return {str(name): _to_plain(each) for name, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_to_plain(each) for each in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)

@@ -1,4 +1,3 @@
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import lightning_xt
 from lightning_xt.checkpoints.runs import explain_restart
 from lightning_xt.data.base import DataModule
 from lightning_xt.system.files import replace_file
+from lightning_xt.system.json_text import to_json
 from lightning_xt.training.callbacks.exact_resume import ExactResume
 from lightning_xt.training.callbacks.run_folder import find_run_folder
 
@@ -129,7 +129,7 @@ class NonFinite(Callback):
         file = folder / FILE
         if trainer.is_global_zero:
             with replace_file(file) as out:
-                out.write((json.dumps(found, indent=2) + "\n").encode())
+                out.write((to_json(found, indent=2, ascii_only=True) + "\n").encode())
         # All processes stop when one does, so each waits for the file.
         trainer.strategy.barrier("non-finite")
         return file

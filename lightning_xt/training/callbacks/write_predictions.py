@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning_xt.data.files.json_lines import ENDINGS
 from lightning_xt.inference.generation_options import GenerationOptions
 from lightning_xt.system.files import replace_file
+from lightning_xt.system.json_text import to_json
 from lightning_xt.training.text_module import TextModule
 
 
@@ -55,7 +56,7 @@ class WritePredictions(BasePredictionWriter):
         self, trainer: Trainer, pl_module: LightningModule, prediction: Any, *args: Any, **kwargs: Any
     ) -> None:
         with self._explain_errors(), self._part_file(trainer.global_rank).open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(result, ensure_ascii=False) + "\n" for result in prediction)
+            file.writelines(to_json(result) + "\n" for result in prediction)
 
     def on_predict_end(self, trainer: Trainer, pl_module: TextModule) -> None:  # type: ignore[override]
         trainer.strategy.barrier("predictions")
@@ -94,4 +95,4 @@ class WritePredictions(BasePredictionWriter):
 def _format_line(result: dict[str, Any], plain: bool) -> str:
     """Format a result as one line."""
     # Many readers end a line at a carriage return.
-    return re.sub(r"[\r\n]", " ", result["text"]) if plain else json.dumps(result, ensure_ascii=False)
+    return re.sub(r"[\r\n]", " ", result["text"]) if plain else to_json(result)
