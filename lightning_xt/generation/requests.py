@@ -51,6 +51,7 @@ class SamplingParams:
         temperature: divides the logits before the filters; 0 always takes the most likely token.
         filters: changes of the logits, in order.
         end: end token of a sequence, itself included; only generated tokens are compared. None = there is none.
+        control: further ids that stand for no text, such as pad and start; filters about repetition exempt them.
         stop: called with the number of a request and each of its generated tokens, in order; True ends the sequence.
             None = only `end` and `max_new_tokens` end it.
         batch: most rows decoded at once.
@@ -61,6 +62,7 @@ class SamplingParams:
     temperature: int | float = 1.0
     filters: Sequence[Filter] = ()
     end: int | None = None
+    control: Sequence[int] = ()
     stop: Callable[[int, int], bool] | None = None
     batch: int = 64
     window: int | None = None

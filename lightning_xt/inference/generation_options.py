@@ -85,8 +85,14 @@ class GenerationOptions:
             )
         return resolved
 
-    def build_params(self, *, end: int | None = None, stop: Callable[[int, int], bool] | None = None) -> SamplingParams:
-        """Build the parameters of a method, with `end` and `stop` as in `SamplingParams`.
+    def build_params(
+        self,
+        *,
+        end: int | None = None,
+        control: Sequence[int] = (),
+        stop: Callable[[int, int], bool] | None = None,
+    ) -> SamplingParams:
+        """Build the parameters of a method, with `end`, `control` and `stop` as in `SamplingParams`.
 
         Each request has its own `max_new_tokens` and seed.
         """
@@ -94,6 +100,7 @@ class GenerationOptions:
             temperature=1.0 if self.temperature is None else self.temperature,
             filters=self._build_filters(),
             end=end,
+            control=control,
             stop=stop,
             batch=self.batch,
             window=self.window,

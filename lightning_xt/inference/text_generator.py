@@ -115,7 +115,8 @@ class GenerationSession:
 
     def stream_tokens(self, requests: Sequence[Request]) -> Generator[GeneratedToken, None, None]:
         """Yield tokens once certain; ValueError by the call for an invalid request, later for too little memory."""
-        params = self.options.build_params(end=self.end, stop=self._make_stop(len(requests)))
+        control = [each for each in (self.tokenizer.pad, self.tokenizer.start) if each is not None]
+        params = self.options.build_params(end=self.end, control=control, stop=self._make_stop(len(requests)))
         return self._report(requests, self.method(self.model, requests, params))
 
     def _report(

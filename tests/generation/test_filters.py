@@ -210,20 +210,21 @@ def rule_out(row: Row, words: set[int]) -> Row:
 
 
 def repetition(row: Row, past: list[int], drawn: list[int], end: int | None) -> Row:
-    return [(x / 1.7 if x > 0 else x * 1.7) if word in past else x for word, x in enumerate(row)]
+    return [(x / 1.7 if x > 0 else x * 1.7) if word in past and word != end else x for word, x in enumerate(row)]
 
 
 def presence(row: Row, past: list[int], drawn: list[int], end: int | None) -> Row:
-    return [x - 0.7 if word in drawn else x for word, x in enumerate(row)]
+    return [x - 0.7 if word in drawn and word != end else x for word, x in enumerate(row)]
 
 
 def frequency(row: Row, past: list[int], drawn: list[int], end: int | None) -> Row:
-    return [x + 0.3 * drawn.count(word) for word, x in enumerate(row)]
+    return [x + 0.3 * drawn.count(word) * (word != end) for word, x in enumerate(row)]
 
 
 def ngram(n: int) -> Naive:
     def naive(row: Row, past: list[int], drawn: list[int], end: int | None) -> Row:
         grams = {tuple(past[start : start + n]) for start in range(len(past) - n + 1)}
+        grams = {gram for gram in grams if end not in gram}
         tail = past[len(past) - n + 1 :] if len(past) >= n - 1 else None
         return row if tail is None else rule_out(row, {w for w in range(len(row)) if (*tail, w) in grams})
 
@@ -321,6 +322,24 @@ def test_n_tokens_in_a_row_occur_once() -> None:
 def test_a_text_without_repetition_ends_up_with_the_most_likely_repetition() -> None:
     logits = torch.tensor([[0.1, 0.3, 0.2]])
     assert keep_after(NoRepeatNgram(1), logits, look_back([0, 1, 2], 1)) == [1]
+
+
+@pytest.mark.parametrize("end", [2, None])
+@pytest.mark.parametrize("apply", [RepetitionPenalty(3), PresencePenalty(2), FrequencyPenalty(2), NoRepeatNgram(1)])
+def test_cases_d10_control_ids_are_no_repetition(apply: Filter, end: int | None) -> None:
+    logits = torch.full((1, 5), -1.0)
+    tokens = [0, 1, 2, 3, 1, 2, 0, 3]
+    history = History(torch.tensor([tokens]), torch.tensor([1]), torch.tensor([8]), end, (0, 1))
+    out = apply(logits, history)
+    assert (out == logits)[0].tolist() == [True, True, end is not None, False, True]
+
+
+def test_cases_d10_no_ngram_reaches_over_a_control_id() -> None:
+    text = [1, 4, 2, 1, 3, 4, 2, 1]
+    assert keep_after(NoRepeatNgram(2), torch.zeros(1, 5), look_back(text, 4)) == [0, 1, 2]
+    assert keep_after(NoRepeatNgram(2), torch.zeros(1, 5), look_back([*text, 4], 4)) == [0, 1, 3, 4]
+    assert keep_after(NoRepeatNgram(2), torch.zeros(1, 5), look_back([*text, 4], 4, end=2)) == [0, 1, 2, 3, 4]
+    assert keep_after(NoRepeatNgram(2), torch.zeros(1, 5), look_back([*text, 4, 2], 4, end=2)) == [0, 1, 2, 3, 4]
 
 
 def test_the_end_waits_for_the_length() -> None:
@@ -461,7 +480,7 @@ def test_filters_are_read_from_yaml_and_the_command_line() -> None:
 
 # Draws ----------------------------------------------------------------------------------------------------------------
 
-# Probabilities 0.4, 0.3, 0.2, 0.1 after the prompt 2 3 and the drawn 1 1 2, the end being 1; all worked out by hand.
+# Probabilities 0.4, 0.3, 0.2, 0.1 after the prompt 2 3 and the drawn 1 1 2, all by hand; the end of MinLength is 1.
 DRAWS = [
     (Temperature(0.5), [16 / 30, 9 / 30, 4 / 30, 1 / 30]),
     (TopK(3), [4 / 9, 3 / 9, 2 / 9, 0]),
@@ -493,7 +512,8 @@ DRAWS = [
 
 @pytest.mark.parametrize(("apply", "expected"), DRAWS, ids=repr)
 def test_draws_follow_the_distribution(apply: Filter, expected: list[float]) -> None:
-    logits, draws = apply(make_logits([0.4, 0.3, 0.2, 0.1]), look_back([2, 3, 1, 1, 2], 2, end=1)), 4000
+    history = look_back([2, 3, 1, 1, 2], 2, end=1 if isinstance(apply, MinLength) else None)
+    logits, draws = apply(make_logits([0.4, 0.3, 0.2, 0.1]), history), 4000
     torch.testing.assert_close(logits.softmax(-1), torch.tensor([expected], dtype=torch.float64))
     steps = torch.full((draws,), 3)
     counts = sample_tokens(logits.expand(draws, -1), 1.0, torch.arange(draws), steps).bincount(minlength=4).tolist()

@@ -12,6 +12,9 @@ from lightning_xt.data.tokenizers.bpe import BPE
 from lightning_xt.data.tokenizers.bytes import Bytes
 from lightning_xt.data.tokenizers.special_bytes import SpecialBytes
 from lightning_xt.generation.filters.forced import Forced
+from lightning_xt.generation.filters.logit_bias import LogitBias
+from lightning_xt.generation.filters.no_repeat_ngram import NoRepeatNgram
+from lightning_xt.generation.filters.repetition_penalty import RepetitionPenalty
 from lightning_xt.generation.methods.base import Method
 from lightning_xt.generation.methods.beam_search import BeamSearch
 from lightning_xt.generation.methods.contrastive_search import ContrastiveSearch
@@ -337,6 +340,18 @@ def test_cases_d13_a_token_that_the_model_rules_out_has_no_score(decoder):
         assert found["text"] == "CDE" and found["score"] in (-math.inf, 0.0)
         read = json.loads(to_json(found), parse_constant=pytest.fail)
         assert None in read["log_probs"]
+
+
+@pytest.mark.parametrize(
+    "method", [Sample, partial(BeamSearch, beams=3), PromptLookup, partial(ContrastiveSearch, alpha=0)]
+)
+@pytest.mark.parametrize("apply", [partial(RepetitionPenalty, 100), partial(NoRepeatNgram, 1)])
+def test_cases_d10_an_end_that_is_the_start_too_is_no_repetition(decoder, method, apply):
+    completer = TextCompleter(decoder, Bytes(separator=10), DEVICE)
+    filters = (partial(LogitBias, {10: 60.0}), apply)
+    options = GenerationOptions(method=method, temperature=0.0, filters=filters, max_new_tokens=20, log_probs=True)
+    found = completer.complete_as_dicts(prompts("ab", "c"), options)
+    assert [each["tokens"] for each in found] == [[10], [10]]
 
 
 def test_settings_are_plain():

@@ -114,18 +114,19 @@ def apply_plainly(
         return rule_out(logits, {end} if end is not None and len(drawn) < apply.length else set())
     if isinstance(apply, NoRepeatNgram):
         seen = {tuple(past[first : first + apply.n]) for first in range(len(past) - apply.n + 1)}
+        seen = {gram for gram in seen if end not in gram}
         ending = tuple(past[len(past) - apply.n + 1 :]) if apply.n > 1 else ()
         known = len(past) >= apply.n - 1
         return rule_out(logits, {word for word in range(WORDS) if known and (*ending, word) in seen})
     if isinstance(apply, LogitBias):
         return [each + apply.biases.get(word, 0.0) for word, each in enumerate(logits)]
     if isinstance(apply, FrequencyPenalty):
-        return [each - apply.penalty * drawn.count(word) for word, each in enumerate(logits)]
+        return [each - apply.penalty * drawn.count(word) * (word != end) for word, each in enumerate(logits)]
     if isinstance(apply, PresencePenalty):
-        return [each - apply.penalty * (word in drawn) for word, each in enumerate(logits)]
+        return [each - apply.penalty * (word in drawn and word != end) for word, each in enumerate(logits)]
     if isinstance(apply, RepetitionPenalty):
         scaled = [each / apply.factor if each > 0 else each * apply.factor for each in logits]
-        return [scaled[word] if word in past else each for word, each in enumerate(logits)]
+        return [scaled[word] if word in past and word != end else each for word, each in enumerate(logits)]
     if isinstance(apply, TopK):
         least = sorted(logits, reverse=True)[min(apply.k, WORDS) - 1]
         return [each if each >= least else OUT for each in logits]

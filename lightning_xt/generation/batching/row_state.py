@@ -50,16 +50,16 @@ class RowState:
     ) -> tuple[Int[Tensor, " b"], Float[Tensor, " b"]]:
         """Append a sampled token to each row; return it with its log-probability before temperature and filters."""
         logits = upcast(logits)
-        filtered = filter_logits(logits, self.make_history(params.end), params)
+        filtered = filter_logits(logits, self.make_history(params), params)
         token = sample_tokens(filtered, params.temperature, self.seeds, self.lengths - self.prompts)
         log_prob = compute_log_probs(logits, filtered, token)
         self.tokens.scatter_(1, self.lengths[:, None], token[:, None])
         self.lengths, self.newest = self.lengths + 1, token
         return token, log_prob
 
-    def make_history(self, end: int | None) -> History:
+    def make_history(self, params: SamplingParams) -> History:
         """Return the tokens so far, for filters."""
-        return History(self.tokens, self.prompts, self.lengths, end)
+        return History(self.tokens, self.prompts, self.lengths, params.end, params.control)
 
     def overwrite(self, at: Int[Tensor, " k"], other: "RowState") -> None:
         """Overwrite some rows by those of another state."""

@@ -7,6 +7,8 @@ from lightning_xt.system.option_checks import check_option
 class FrequencyPenalty(Filter):
     """Subtract a penalty from a token's logit for each time that it was generated; the prompt does not count.
 
+    Control ids, such as the end, are exempt.
+
     Args:
         penalty: number to subtract; below 0 it makes repetition more likely.
     """
@@ -16,5 +18,5 @@ class FrequencyPenalty(Filter):
         self.penalty = penalty
 
     def __call__(self, logits: Logits, history: History) -> Logits:
-        times = count_tokens(history.tokens, history.generated, logits.shape[-1])
+        times = count_tokens(history.tokens, history.generated & history.text, logits.shape[-1])
         return logits - self.penalty * times.to(logits.dtype)

@@ -11,7 +11,7 @@ class NoRepeatNgram(Filter):
 
     Paulus, Xiong and Socher, 2017. https://arxiv.org/abs/1705.04304
 
-    If no other token is left, the most likely of them stays.
+    If no other token is left, the most likely of them stays. Control ids are never masked, and no n-gram holds one.
 
     Args:
         n: tokens of an n-gram, at least 1.
@@ -28,6 +28,8 @@ class NoRepeatNgram(Filter):
         step = torch.arange(n - 1, device=tokens.device) - (n - 1)
         last = tokens.gather(1, (history.lengths[:, None] + step).clamp(min=0))
         grams = tokens.unfold(1, n, 1)
-        # With n = 1 there is nothing to compare: every past token is masked. N-grams that reach beyond it do not count.
-        same = (grams[..., :-1] == last[:, None]).all(dim=-1) & history.past[:, n - 1 :]
+        # N-grams that reach beyond the past, or hold a control id, do not count.
+        counts = (history.past & history.text).unfold(1, n, 1).all(dim=-1)
+        # With n = 1 there is nothing to compare: every past token is masked.
+        same = (grams[..., :-1] == last[:, None]).all(dim=-1) & counts
         return mask_tokens(logits, count_tokens(grams[..., -1], same, logits.shape[-1]) > 0)

@@ -7,6 +7,8 @@ from lightning_xt.system.option_checks import check_option
 class PresencePenalty(Filter):
     """Subtract a penalty from the logits of tokens that were generated before; the prompt does not count.
 
+    Control ids, such as the end, are exempt.
+
     Args:
         penalty: number to subtract; below 0 it makes repetition more likely.
     """
@@ -16,5 +18,5 @@ class PresencePenalty(Filter):
         self.penalty = penalty
 
     def __call__(self, logits: Logits, history: History) -> Logits:
-        present = count_tokens(history.tokens, history.generated, logits.shape[-1]) > 0
+        present = count_tokens(history.tokens, history.generated & history.text, logits.shape[-1]) > 0
         return logits - self.penalty * present.to(logits.dtype)

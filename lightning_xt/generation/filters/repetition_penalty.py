@@ -10,6 +10,7 @@ class RepetitionPenalty(Filter):
     """Divide the positive logits of earlier tokens, prompt included, by a factor; multiply the negative ones.
 
     Keskar et al., 2019. https://arxiv.org/abs/1909.05858
+    Departs from it in that control ids, such as the end, are exempt: they are no repetition of the text.
 
     Args:
         factor: 1 changes nothing, above 1 repetition is less likely, below 1 more; from 0.001 to 1000.
@@ -20,6 +21,6 @@ class RepetitionPenalty(Filter):
         self.factor = factor
 
     def __call__(self, logits: Logits, history: History) -> Logits:
-        repeated = count_tokens(history.tokens, history.past, logits.shape[-1]) > 0
+        repeated = count_tokens(history.tokens, history.past & history.text, logits.shape[-1]) > 0
         penalized = torch.where(logits > 0, logits / self.factor, logits * self.factor)
         return torch.where(repeated, penalized, logits)

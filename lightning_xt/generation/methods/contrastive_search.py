@@ -99,7 +99,7 @@ class _ContrastiveRun:
         rows, k = self.rows, self.k
         each = torch.arange(len(self.requests), device=rows.lengths.device)
         logits = upcast(self.model.head(self.newest[:, None])[:, -1])
-        filtered = filter_logits(logits, rows.make_history(self.params.end), self.params)
+        filtered = filter_logits(logits, rows.make_history(self.params), self.params)
         probabilities, candidates = filtered.softmax(dim=-1).topk(k)
         states = self.model.compute_states(
             candidates.view(-1, 1), inputs=self._inputs, cache=self.cache, last_only=True
@@ -118,7 +118,7 @@ class _ContrastiveRun:
         return tokens
 
     def _score(self, probabilities: Float[Tensor, "b k"], directions: Float[Tensor, "b k D"]) -> Float[Tensor, "b k"]:
-        unknown = ~self.rows.make_history(None).past
+        unknown = ~self.rows.make_history(self.params).past
         similarity = (directions @ self.past.mT).masked_fill(unknown[:, None], float("-inf")).amax(dim=-1)
         scores = (1 - self.alpha) * probabilities - self.alpha * similarity
         # Masked tokens are excluded, even if fewer than k are left.

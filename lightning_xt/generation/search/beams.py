@@ -212,8 +212,9 @@ class Beams:
         self._inputs = stack_step_inputs(self.requests.values(), self.beams)
 
     def _make_history(self) -> History:
-        prompts = self.prompts.repeat_interleave(self.beams)
-        return History(self.running.tokens.flatten(0, 1), prompts, prompts + self.generated, self.params.end)
+        prompts, params = self.prompts.repeat_interleave(self.beams), self.params
+        tokens = self.running.tokens.flatten(0, 1)
+        return History(tokens, prompts, prompts + self.generated, params.end, params.control)
 
     @property
     def _end(self) -> int:

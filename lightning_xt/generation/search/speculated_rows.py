@@ -125,7 +125,7 @@ def sample_steps(
     else:
         prompts, seeds = state.prompts.repeat_interleave(n), state.seeds.repeat_interleave(n)
         past = state.tokens.unsqueeze(1).expand(-1, n, -1).flatten(0, 1)
-        history = History(past, prompts, at.flatten(), params.end)
+        history = History(past, prompts, at.flatten(), params.end, params.control)
         flat = filter_logits(logits.flatten(0, 1), history, params)
         tokens = sample_tokens(flat, params.temperature, seeds, history.lengths - prompts).view(b, n)
         filtered = flat.view_as(logits)
