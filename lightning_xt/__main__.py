@@ -9,7 +9,7 @@ def main() -> None:
     _leave_current_folder()
     from lightning_xt.cli import main as run
 
-    sys.exit(run())
+    sys.exit(run(last=True))
 
 
 def _leave_current_folder() -> None:

@@ -11,7 +11,15 @@ from types import ModuleType
 import lightning_xt
 from lightning_xt import commands
 from lightning_xt.system.messages import OwnError, UserError, explain_error, explain_unknown
-from lightning_xt.system.stopping import INTERRUPTED, PREEMPTED, TERMINATED, Stopped, StopSignals, count_processes
+from lightning_xt.system.stopping import (
+    INTERRUPTED,
+    PREEMPTED,
+    TERMINATED,
+    Stopped,
+    StopSignals,
+    count_processes,
+    prints_for_user,
+)
 
 HEAD = "usage: lightning-xt COMMAND [options]"
 FOOT = """\
@@ -21,11 +29,12 @@ Resulting config:      lightning-xt fit -c FILE --print_config
 """
 
 
-def main(args: Sequence[str] | None = None) -> int:
+def main(args: Sequence[str] | None = None, *, last: bool = False) -> int:
     """Run a command.
 
     Args:
         args: the command and its options. None = those of the process.
+        last: True if the process ends afterwards, which then ignores SIGTERM.
 
     Returns:
         The exit code: 0 for done; 2 for a mistake of the user, with one sentence on standard error; 75 for a `fit`
@@ -35,18 +44,17 @@ def main(args: Sequence[str] | None = None) -> int:
     args = list(sys.argv[1:] if args is None else args)
     signals, numbers = _choose_signals(args)
     try:
-        with signals.install(*numbers):
+        with signals.install(*numbers, last=last):
             return _dispatch(args)
     except Stopped as stop:
-        if _prints_for_user():
+        if prints_for_user():
             print(f"lightning-xt: {stop.sentence}", file=sys.stderr)
         return int(str(stop.code))
-    except SystemExit as stop:
-        if isinstance(stop.__context__, KeyboardInterrupt):
-            # Raised by Lightning after its teardown.
-            if _prints_for_user():
-                way = "; resume the run with --ckpt_path last" if args[:1] == ["fit"] else ""
-                print(f"lightning-xt: interrupted{way}", file=sys.stderr)
+    except (KeyboardInterrupt, SystemExit) as stop:
+        # Lightning exits after its teardown.
+        if isinstance(stop, KeyboardInterrupt) or isinstance(stop.__context__, KeyboardInterrupt):
+            if prints_for_user():
+                print("lightning-xt: interrupted", file=sys.stderr)
             return INTERRUPTED
         # --help and --print_config end like this; anything but a number is a message.
         if stop.code is None or isinstance(stop.code, int):
@@ -57,7 +65,7 @@ def main(args: Sequence[str] | None = None) -> int:
         sentence = None if os.environ.get("LIGHTNING_XT_TRACEBACK") == "1" else explain_error(error)
         if sentence is None:
             raise
-        if _prints_for_user():
+        if prints_for_user():
             print(f"lightning-xt: error: {sentence}", file=sys.stderr)
         elif isinstance(error, OwnError):
             number = os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or os.environ["SLURM_PROCID"]
@@ -65,16 +73,15 @@ def main(args: Sequence[str] | None = None) -> int:
         return 2
 
 
-def _prints_for_user() -> bool:
-    """Return whether this process, of those that share a terminal or a log, prints how the command ended."""
-    return os.environ.get("LOCAL_RANK", os.environ.get("SLURM_PROCID", "0")) == "0"
-
-
 def _choose_signals(args: list[str]) -> tuple[StopSignals, list[signal.Signals]]:
     """Choose the signals that stop a command, and what it does then."""
     if args[:1] != ["fit"]:
         return StopSignals(" ".join(args[:1]), TERMINATED), [signal.SIGTERM]
-    return StopSignals("fit", PREEMPTED, waits=count_processes() > 1), [signal.SIGTERM, signal.SIGUSR1]
+    return StopSignals("fit", PREEMPTED, waits=count_processes() > 1), [
+        signal.SIGTERM,
+        signal.SIGUSR1,
+        signal.SIGINT,
+    ]
 
 
 def _dispatch(args: list[str]) -> int:

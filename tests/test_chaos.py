@@ -1,20 +1,24 @@
 """Runs that are killed, preempted, and killed while they save, end as uninterrupted runs do."""
 
 import os
+import re
 import signal
+import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
+import warm
 from chaos import kills, preemptions, saves
 from chaos.compare import find_differences, load
 from chaos.runs import RUN, Setting
 from lightning.pytorch import Callback, Trainer
+from tiny_run import read_rows
 
 from lightning_xt.cli import main
 from lightning_xt.data.text.text_files import TextFiles
-from lightning_xt.system.stopping import Stopped, StopSignals, find_installed_signals
+from lightning_xt.system.stopping import FORWARDED, Stopped, StopSignals, find_installed_signals
 from lightning_xt.training.callbacks.preemption import read_owed_validation, take_over_signals
 from lightning_xt.training.language_model import LanguageModel
 from lightning_xt.training.step_boundaries import is_validation_due
@@ -154,18 +158,100 @@ def test_a_run_that_is_not_saved_cannot_be_resumed(fresh, monkeypatch, capsys):
     assert "fit was stopped by SIGTERM; run the command again" in capsys.readouterr().err
 
 
-def test_what_the_user_interrupts_ends_with_130(fresh, monkeypatch, capsys):
-    def interrupt(self):
+def test_what_the_user_interrupts_ends_with_130(trained, monkeypatch, capsys):
+    def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(TextFiles, "train_dataloader", interrupt)
+    monkeypatch.setattr(TextFiles, "setup", interrupt)
     # Lightning ignores the signal from then on.
     before = signal.getsignal(signal.SIGINT)
     try:
-        assert main(["fit", "-c", "tiny.yaml"]) == 130
+        assert main(["validate", "-c", "runs/tiny/0/config.yaml", "--ckpt_path", "last"]) == 130
     finally:
         signal.signal(signal.SIGINT, before)
-    assert "lightning-xt: interrupted; resume the run with --ckpt_path last" in capsys.readouterr().err
+    assert capsys.readouterr().err.splitlines()[-1] == "lightning-xt: interrupted"
+    monkeypatch.setattr("lightning_xt.commands.info.run", interrupt)
+    assert main(["info", "runs/tiny"]) == 130
+    assert capsys.readouterr().err == "lightning-xt: interrupted\n"
+
+
+LONG = ["--trainer.max_steps", "1000000", "--validate_every", "1000000", "--checkpoint_every", "20"]
+LAST = Path("runs/tiny/0/checkpoints/last.ckpt")
+
+
+def wait_until(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert condition()
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_cases_n1_ctrl_c_finishes_the_step_and_saves_once(processes, fresh):
+    several = ["--trainer.devices", "2", "--trainer.strategy", "ddp"] if processes > 1 else []
+    run = warm.Command(["fit", "-c", "tiny.yaml", *LONG, *several], stderr="errors.txt", session=True)
+    wait_until(LAST.is_file)
+    # As a terminal does: to all processes of the group.
+    os.killpg(run.pid, signal.SIGINT)
+    assert run.wait(60) == 130
+    said = Path("errors.txt").read_text()
+    assert said.count("press it again to leave at once") == 1 and "Traceback" not in said
+    found = re.search(r"interrupted after step (\d+); resume with --ckpt_path last -c runs/tiny/0/config.yaml\n", said)
+    step = torch.load(LAST, weights_only=True)["global_step"]
+    assert int(found[1]) == step >= 20
+    if processes == 1:
+        resume = ["fit", "-c", "runs/tiny/0/config.yaml", "--ckpt_path", "last", "--trainer.max_steps", str(step + 2)]
+        assert main([*resume, "--validate_every", "null"]) == 0
+        assert [int(row["step"]) for row in read_rows()] == list(range(step + 2))
+
+
+def test_cases_n1_a_second_ctrl_c_leaves_at_once(fresh):
+    slow = "import time\nfrom lightning.pytorch import Callback\n\n\nclass Slow(Callback):\n"
+    slow += "    def on_train_batch_end(self, trainer, *args):\n        if trainer.global_step == 4:\n"
+    slow += "            open('slow', 'w').close()\n            for _ in range(600):\n                time.sleep(0.1)\n"
+    Path("slow_steps.py").write_text(slow)
+    options = [*LONG[:-1], "3", "--trainer.callbacks+=slow_steps.Slow"]
+    run = warm.Command(["fit", "-c", "tiny.yaml", *options], stderr="errors.txt")
+    wait_until(Path("slow").is_file)
+    run.send_signal(signal.SIGINT)
+    wait_until(lambda: "press it again" in Path("errors.txt").read_text())
+    # A launcher forwards the first one.
+    run.send_signal(signal.SIGINT)
+    time.sleep(2 * FORWARDED)
+    assert run.poll() is None
+    run.send_signal(signal.SIGINT)
+    assert run.wait(5) == 130
+    way = "interrupted at once; last.ckpt is of step 3; resume with --ckpt_path last -c runs/tiny/0/config.yaml"
+    assert Path("errors.txt").read_text().splitlines()[-1] == f"lightning-xt: {way}"
+    assert torch.load(LAST, weights_only=True)["global_step"] == 3
+
+
+def test_cases_n1_before_the_first_step_nothing_is_promised(fresh, monkeypatch, capsys):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    monkeypatch.setattr(TextFiles, "prepare_data", lambda self: os.kill(os.getpid(), signal.SIGINT))
+    assert main(["fit", "-c", "tiny.yaml"]) == 130
+    assert capsys.readouterr().err.splitlines()[-1] == "lightning-xt: fit was interrupted; run the command again"
+    assert not Path("runs").exists()
+    assert signal.signal(signal.SIGINT, before) is signal.default_int_handler
+
+
+def test_cases_n1_an_ignored_ctrl_c_stays_ignored():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with StopSignals("fit", 75).install(signal.SIGINT):
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_cases_s10_further_signals_change_no_exit_code(number, fresh):
+    run = warm.Command(["fit", "-c", "tiny.yaml", *LONG], stderr="errors.txt")
+    wait_until(LAST.is_file)
+    # All through the stop, the closing sentence and the end of Python.
+    while run.poll() is None:
+        run.send_signal(number)
+        time.sleep(0.001)
+    assert run.wait() == 75
+    assert f"stopped by {number.name} after step" in Path("errors.txt").read_text()
 
 
 @pytest.mark.parametrize("callbacks", [None, [], {}, {"Preemption": None}, {"Preemption": {"owed": None}}])

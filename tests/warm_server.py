@@ -11,6 +11,7 @@ import json
 import os
 import random
 import resource
+import signal
 import sys
 import warnings
 from typing import Any
@@ -34,7 +35,7 @@ def main() -> int:
             if not answer:
                 warnings.filters[:] = filters
                 become(request)
-                return importlib.import_module("lightning_xt.cli").main()
+                return importlib.import_module("lightning_xt.cli").main(last=True)
         print(answer, flush=True)
     return 0
 
@@ -57,6 +58,8 @@ def become(request: dict[str, Any]) -> None:
     # Lightning starts further processes by this name.
     sys.modules["__main__"].__spec__ = importlib.util.find_spec("lightning_xt.__main__")
     random.seed()
+    # Ignored in a shell's background.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if request["environment"].get("PYTHONFAULTHANDLER"):
         faulthandler.enable()
     for number, size in request["limits"]:

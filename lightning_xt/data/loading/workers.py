@@ -10,7 +10,7 @@ from multiprocessing import forkserver, resource_tracker
 from types import TracebackType
 from typing import Any
 
-SIGNALS = frozenset({signal.SIGTERM, signal.SIGUSR1})
+SIGNALS = frozenset({signal.SIGTERM, signal.SIGUSR1, signal.SIGINT})
 
 
 def worker_options(workers: int) -> dict[str, Any]:

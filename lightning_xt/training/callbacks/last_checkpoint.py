@@ -46,6 +46,11 @@ class LastCheckpoint(ModelCheckpoint):
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
             self._save(trainer)
 
+    @property
+    def saved_step(self) -> int:
+        """Step of the file that this process has saved; 0 if it has saved none."""
+        return int(self._last_global_step_saved)
+
     def save_now(self, trainer: Trainer) -> None:
         """Save `last.ckpt` unless this step has one. A step that is not due is not kept."""
         keep = self._keep

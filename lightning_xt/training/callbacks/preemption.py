@@ -1,4 +1,5 @@
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import torch
@@ -8,7 +9,15 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
 from lightning_xt.checkpoints.runs import checkpoint_file, explain_restart
-from lightning_xt.system.stopping import PREEMPTED, TERMINATED, Stopped, StopSignals, find_installed_signals
+from lightning_xt.system.stopping import (
+    INTERRUPTED,
+    PREEMPTED,
+    TERMINATED,
+    Stopped,
+    StopSignals,
+    describe_signal,
+    find_installed_signals,
+)
 from lightning_xt.training.callbacks.last_checkpoint import LastCheckpoint
 from lightning_xt.training.callbacks.run_folder import find_run_folder
 from lightning_xt.training.step_boundaries import at_step_boundary, is_validation_due, log_step
@@ -20,7 +29,7 @@ SECONDS = 600
 
 
 class Preemption(Checkpoint):
-    """On SIGTERM or SIGUSR1, finish the step, save `last.ckpt` once and end with exit code 75.
+    """On SIGTERM, SIGUSR1 or Ctrl-C, finish the step, save `last.ckpt` once and end with exit code 75 (Ctrl-C: 130).
 
     The signal may come to one process or to all. Between two steps, and between two batches of a validation, all
     processes agree whether one of them got it; they do so on the CPU, so that no GPU is waited for. An interrupted
@@ -34,6 +43,8 @@ class Preemption(Checkpoint):
         self._group: Any = None
         self._stops = False
         """True if the run ends at this boundary."""
+        self._interrupted = False
+        """True if a process of the run has got a Ctrl-C."""
         self._owed: dict[str, float] | None = None
         """Metrics of the step before an interrupted validation; None if no validation is owed."""
         self._batches = 0
@@ -64,6 +75,7 @@ class Preemption(Checkpoint):
             self._group = torch.distributed.new_group(backend="gloo", timeout=timedelta(seconds=SECONDS))
         if self._signals is not None:
             self._signals.waits = True
+            self._signals.describe_way_out = partial(_describe_saved, trainer)
         if self._stop_requested():
             raise self._stop_error(trainer, "before its first step")
         if self._owed is not None:
@@ -112,12 +124,14 @@ class Preemption(Checkpoint):
 
     def _stop_requested(self) -> bool:
         """Return True if a process of the run has got a signal."""
-        here = self._signals is not None and self._signals.received is not None
-        if self._group is None:
-            return here
-        signals = torch.tensor([int(here)])
-        torch.distributed.all_reduce(signals, group=self._group)
-        return bool(signals)
+        name = None if self._signals is None else self._signals.received
+        kind = 0 if name is None else 2 if name == "SIGINT" else 1
+        if self._group is not None:
+            kinds = torch.tensor([kind])
+            torch.distributed.all_reduce(kinds, op=torch.distributed.ReduceOp.MAX, group=self._group)
+            kind = int(kinds)
+        self._interrupted = kind == 2
+        return kind > 0
 
     def _count_common_batches(self, trainer: Trainer) -> int:
         """Return the batches of a validation that every process has."""
@@ -173,13 +187,10 @@ class Preemption(Checkpoint):
         environment = getattr(trainer.strategy, "cluster_environment", None)
         launched = isinstance(environment, LightningEnvironment) and trainer.local_rank > 0
         name = None if self._signals is None else self._signals.received
-        folder = find_run_folder(trainer)
-        # A run that has saved nothing has removed its config too.
-        saved = folder is not None and checkpoint_file(folder, "last").is_file()
-        config = f" -c {folder / 'config.yaml'}" if folder and saved else ""
-        way = f"{explain_restart(folder)}{config}"
-        sentence = f"stopped by {name or 'a signal to another process'} {when}; {way}"
-        return Stopped(0 if launched else PREEMPTED, sentence, together=trainer.world_size > 1)
+        how = describe_signal("SIGINT" if self._interrupted else name)
+        code = INTERRUPTED if self._interrupted else PREEMPTED
+        sentence = f"{how} {when}; {_describe_way_out(trainer)}"
+        return Stopped(0 if launched else code, sentence, together=trainer.world_size > 1)
 
 
 def read_owed_validation(checkpoint: dict[str, Any]) -> dict[str, float] | None:
@@ -208,6 +219,19 @@ def take_over_signals(trainer: Trainer) -> None:
         if signals.received and not signals.waits:
             # It came while processes were starting, and nothing will ask for it again.
             raise signals.stop()
+
+
+def _describe_way_out(trainer: Trainer) -> str:
+    folder = find_run_folder(trainer)
+    # A run that has saved nothing has removed its config too.
+    saved = folder is not None and checkpoint_file(folder, "last").is_file()
+    return f"{explain_restart(folder)}{f' -c {folder}/config.yaml' if saved else ''}"
+
+
+def _describe_saved(trainer: Trainer) -> str:
+    steps = [each.saved_step for each in trainer.checkpoint_callbacks if isinstance(each, LastCheckpoint)]
+    saved = f"last.ckpt is of step {max(steps)}" if any(steps) else "this command has saved nothing"
+    return f"{saved}; {_describe_way_out(trainer)}"
 
 
 def _is_last_step(trainer: Trainer) -> bool:

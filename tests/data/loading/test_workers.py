@@ -41,8 +41,8 @@ def test_they_outlive_signals_but_not_the_process_they_work_for(tmp_path):
             assert len(helpers) == 4
             for place, helper in enumerate(helpers):
                 status = dict(line.split(":", 1) for line in Path(f"/proc/{helper}/status").read_text().splitlines())
-                for number in (signal.SIGTERM, signal.SIGUSR1):
-                    # The first process ignores one of the signals.
+                for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+                    # The first process ignores some of the signals.
                     shielded = int(status["SigBlk"], 16) | (0 if place else int(status["SigIgn"], 16))
                     assert shielded >> (number - 1) & 1, f"{number.name} ends {helper}"
                     os.kill(helper, number)
