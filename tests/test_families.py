@@ -136,6 +136,28 @@ def test_a_padded_row_equals_the_same_row_alone(build: Build) -> None:
 
 
 @ALL
+@torch.no_grad()
+def test_cases_p2_a_visible_prefix_is_seen_and_decoded_or_refused(build: Build) -> None:
+    model, (tokens, inputs) = randomise(build), example(2, 7)
+    inputs = replace(inputs, visible_prefix=torch.tensor([4, 2]))
+    if any(layer.position is not None and layer.position.looks_back for layer in attention_layers(model)):
+        with pytest.raises(ValueError, match=r"position: \w+ looks back only, .* or omit visible_prefix$"):
+            model(tokens, inputs=inputs)
+        return
+    expected = model(tokens, inputs=inputs)
+    later = torch.arange(7) >= torch.tensor([[4], [2]])
+    after = model(torch.where(later, (tokens + 1) % VOCAB, tokens), inputs=inputs)
+    close(after[~later], expected[~later])
+    second = torch.arange(7).expand(2, -1) == 1
+    after = model(torch.where(second, (tokens + 1) % VOCAB, tokens), inputs=inputs)
+    assert ((after - expected)[:, 0].abs().amax(dim=-1) > 1e-6).all(), "the first token does not see the second"
+    cache = model.new_cache(2, 7)
+    pieces = [model(tokens[:, :5], inputs=crop(inputs, slice(0, 5)), cache=cache)]
+    pieces += [model(tokens[:, [t]], inputs=crop(inputs, slice(t, t + 1)), cache=cache) for t in (5, 6)]
+    close(torch.cat(pieces, dim=1), expected)
+
+
+@ALL
 @pytest.mark.parametrize("slack", [2, 64])
 def test_rows_of_different_lengths_decode_as_if_alone(build: Build, slack: int) -> None:
     model = randomise(build)

@@ -88,6 +88,9 @@ class EncoderDecoder(nn.Module):
         inputs = Inputs() if inputs is None else inputs
         check_mask(src, src_mask)
         own = Inputs(condition=inputs.condition) if source_inputs is None else source_inputs
+        if own.hidden_tokens is not None:
+            # Cross-attention does not see them either.
+            src_mask = ~own.hidden_tokens if src_mask is None else src_mask & ~own.hidden_tokens
         context = self.encoder(src, src_mask, inputs=own)
         if self.training and self.context_dropout:
             src_mask = self._drop_positions(src, src_mask)

@@ -299,6 +299,18 @@ def test_the_source_may_have_separate_inputs() -> None:
     assert (read - model.encoder(src, mask, inputs=Inputs(types=types))).norm() > 0.1
 
 
+@pytest.mark.parametrize("masked", [False, True], ids=["whole", "padded"])
+@torch.no_grad()
+def test_cases_p4_no_layer_reads_a_hidden_token_of_the_source(masked: bool) -> None:
+    model, (src, mask) = randomise(pair), source(2, 7)
+    hidden = torch.arange(7).expand(2, -1) % 3 == 2
+    inputs, given = Inputs(hidden_tokens=hidden), mask if masked else None
+    found = model(src, TARGETS, given, source_inputs=inputs)
+    close(found, model(src, TARGETS, mask & ~hidden if masked else ~hidden))
+    close(found, model(torch.where(hidden, (src + 1) % SOURCES, src), TARGETS, given, source_inputs=inputs))
+    assert (found - model(src, TARGETS, given)).norm() > 0.1
+
+
 @torch.no_grad()
 def test_an_emptied_cache_reads_its_next_context() -> None:
     model, (src, mask) = randomise(pair), source(2, 7)

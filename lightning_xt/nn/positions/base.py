@@ -24,6 +24,8 @@ class Position(nn.Module, ABC):
     """True if a variant has a `bias`. Derived."""
     paired: ClassVar[bool] = False
     """True if a variant has a `pairwise`. Derived."""
+    looks_back: ClassVar[bool] = False
+    """True if a variant counts from a query back to its keys, so that no query may see a later key."""
     per_row: ClassVar[bool] = False
     """True if the bias differs between rows with the same positions and mask, because it depends on the tokens."""
 

@@ -20,6 +20,7 @@ class Contextual(Position):
     """
 
     backends = frozenset({"explicit"})
+    looks_back = True
 
     def __init__(self, shape: AttentionShape, *, max_position: int = 64) -> None:
         super().__init__()

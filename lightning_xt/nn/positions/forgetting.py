@@ -22,6 +22,7 @@ class Forgetting(Position):
         bias_init: start of b. 0, as in the paper, forgets half at each token; larger values remember longer.
     """
 
+    looks_back = True
     per_row = True
 
     def __init__(self, shape: AttentionShape, *, bias_init: float = 0.0) -> None:
