@@ -18,17 +18,12 @@ a decode step over a `static` cache is compiled once and serves every length.
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lightning_xt.core.call_cache import CallCache
+from lightning_xt.core.extent import Extent, check_lengths, project_context
 from lightning_xt.core.fixed_context import move_rows
-
-GROWTH = 32
-"""Tokens by which the shapes of a static cache grow; slots beyond a row's end are read in vain.
-
-On CUDA the shapes double instead: a graph is recorded for each, which costs more than to read empty slots.
-"""
 
 
 class Cache:
@@ -59,24 +54,9 @@ class Cache:
             raise ValueError(f"a cache needs at least one row and one token, not batch {batch}, capacity {capacity}")
         if window is not None and window < 1:
             raise ValueError(f"a cache's window is {window}; it must be at least 1 token, or None for any distance")
-        self.slack, self.window, self.static = slack, window, static
-        self.lengths = torch.zeros(batch, dtype=torch.long, device=device)
-        # One growth more, so that steps always see less than the whole buffer: a compiled step would distinguish both.
-        self.capacity = self._round(capacity) + GROWTH if static else capacity
-        self.bound = 0
-        """Most tokens of any row. A number of the host, so that reading it never waits for the device."""
-        self.uniform = True
-        """True if every row holds exactly `bound` tokens."""
-        self.empty = True
-        """True if no row holds a token."""
-        self.slots = torch.arange(0, device=device)
-        """Positions of the slots that steps of a static cache see: all taken ones, and some empty ones."""
-        self.written = torch.zeros_like(self.lengths)
-        """One past the highest position that each row's slots have ever held; `truncate` does not lower it."""
-        self.incoming = 0
-        self._kept: Int[Tensor, " b"] | None = None
+        self.extent = Extent(batch, capacity, device=device, slack=slack, window=window, static=static)
         self._marked: Tensor | None = None
-        self._calls = [CallCache(self) for _ in range(calls)]
+        self._calls = [CallCache(self.extent) for _ in range(calls)]
 
     def __getitem__(self, call: int) -> "CallCache":
         return self._calls[call]
@@ -84,59 +64,71 @@ class Cache:
     def __len__(self) -> int:
         return len(self._calls)
 
-    def begin(self, n: int, lengths: Int[Tensor, " b"] | None = None) -> None:
+    @property
+    def lengths(self) -> Int[Tensor, " b"]:
+        """Number of tokens of each row."""
+        return self.extent.lengths
+
+    @property
+    def bound(self) -> int:
+        """Most tokens of any row."""
+        return self.extent.bound
+
+    @property
+    def empty(self) -> bool:
+        """True if no row holds a token."""
+        return self.extent.empty
+
+    @property
+    def capacity(self) -> int:
+        """Most tokens that a row can hold."""
+        return self.extent.capacity
+
+    def begin(self, n: int, lengths: Int[Tensor, "_"] | None = None, *, rows: int | None = None) -> None:
         """Announce a forward over n new tokens a row.
 
         Args:
             n: number of new tokens, right padding included.
             lengths: number of real new tokens of each row. None = all.
+            rows: number of rows of the tokens. None = those of the cache.
 
         Raises:
-            ValueError: the tokens do not fit.
+            ValueError: the tokens do not fit, or the lengths are not theirs.
         """
-        if self.bound + n > self.capacity:
+        held, bound = len(self.lengths), self.bound
+        if rows is not None and rows != held:
             raise ValueError(
-                f"the cache holds {self.capacity} tokens a row, {self.bound} are taken and {n} more were given; use "
-                f"new_cache(..., capacity={self.bound + n}) or more"
+                f"the cache has {held} row(s), but {rows} were given; use new_cache({rows}, ...), or repeat or select "
+                "its rows first"
             )
-        self.incoming, self._kept = n, lengths
-        if self.static and not self.empty and self.bound + n > len(self.slots):
-            self.slots = torch.arange(self._round(self.bound + n), device=self.lengths.device)
+        if bound + n > self.capacity:
+            raise ValueError(
+                f"the cache holds {self.capacity} tokens a row, {bound} are taken and {n} more were given; use "
+                f"new_cache(..., capacity={bound + n}) or more"
+            )
+        check_lengths(lengths, held, n)
+        self.extent.begin(n, lengths)
 
     def commit(self) -> None:
         """Count the announced tokens as cached."""
-        # A window writes right padding too, unless more tokens came at once than its slack.
-        reached = self.lengths + self.incoming if self.bound > 0 and self.incoming <= self.slack else self.count_kept()
-        self.written = self.written.maximum(reached)
-        self.lengths = self.count_kept()
-        self.uniform = self.uniform and self._kept is None
-        self.bound += self.incoming
-        self.empty = self.bound == 0
-        self.incoming, self._kept = 0, None
+        self.extent.commit()
 
-    def get_positions(self) -> Int[Tensor, "#b i"]:
-        """Return the positions of the announced tokens."""
-        steps = torch.arange(self.incoming, device=self.lengths.device)[None]
-        return steps + (self.bound if not self.stepping and self.uniform else self.lengths[:, None])
+    def set_context(self, context: Float[Tensor, "b m c"], mask: Bool[Tensor, "b m"] | None) -> None:
+        """Remember which context the rows begin with."""
+        self.extent.contexts = project_context(context, mask)
 
-    @property
-    def end(self) -> int:
-        """One past the last position that the announced tokens see, or a larger number."""
-        return len(self.slots) if self.stepping else self.bound + self.incoming
+    def check_context(self, context: Float[Tensor, "b m c"], mask: Bool[Tensor, "b m"] | None) -> None:
+        """Refuse another context than the rows began with, whose keys and values are cached.
 
-    @property
-    def unmasked(self) -> bool:
-        """True if each row sees all that a buffer without a window returns."""
-        return not self.stepping and self.uniform and self.incoming == 1
-
-    @property
-    def stepping(self) -> bool:
-        """True for a compiled step, which must not depend on the lengths of rows."""
-        return self.static and not self.empty
-
-    def count_kept(self) -> Int[Tensor, " b"]:
-        """Count each row's tokens, the announced ones included."""
-        return self.lengths + (self.incoming if self._kept is None else self._kept)
+        Raises:
+            ValueError: a row has another context.
+        """
+        given, known = project_context(context, mask), self.extent.contexts
+        if not torch.allclose(given, known, rtol=0.0, atol=1e-4, equal_nan=True):
+            raise ValueError(
+                "the cached rows began with another context, and cross-attention reads a context only once; give the "
+                "same one or none, or begin again with an empty cache"
+            )
 
     def truncate(self, length: int | Int[Tensor, " b"]) -> None:
         """Remove every token from a position on, for speculative decoding.
@@ -155,23 +147,24 @@ class Cache:
                 f"cannot remove tokens: {', '.join(running)} is a running state without a past; decode again from the "
                 "start"
             )
-        lengths = self.lengths.clamp(max=length) if isinstance(length, int) else self.lengths.minimum(length)
+        extent = self.extent
+        lengths = extent.lengths.clamp(max=length) if isinstance(length, int) else extent.lengths.minimum(length)
         # An emptied row needs nothing that was overwritten.
-        back = int(((self.written - lengths) * (lengths > 0)).max()) if self._has_wrapped() else 0
-        if back > self.slack:
+        back = int(((extent.written - lengths) * (lengths > 0)).max()) if self._has_wrapped() else 0
+        if back > extent.slack:
             raise ValueError(
-                f"cannot remove {back} tokens: a window keeps {self.slack} beyond its width; use "
+                f"cannot remove {back} tokens: a window keeps {extent.slack} beyond its width; use "
                 f"new_cache(..., slack={back})"
             )
-        self.lengths = lengths
-        self.written = torch.where(lengths > 0, self.written, 0)
+        extent.lengths = lengths
+        extent.written = torch.where(lengths > 0, extent.written, 0)
         if isinstance(length, int):
-            self.bound = min(self.bound, length)
+            extent.bound = min(extent.bound, length)
         else:
-            self.uniform = False
-            self.bound = int(lengths.max())
-        self.empty = self.bound == 0
-        if self.empty:
+            extent.uniform = False
+            extent.bound = int(lengths.max())
+        extent.empty = extent.bound == 0
+        if extent.empty:
             # The next forward may have another context.
             for call in self._calls:
                 call.fixed.clear()
@@ -191,7 +184,7 @@ class Cache:
         self._marked = None
         for call in self._calls:
             call.reorder(rows)
-        self.lengths, self.written = self.lengths[rows], self.written[rows]
+        self.extent.change_rows(lambda t: t[rows])
 
     def retire(self, moves: Sequence[tuple[int, int]], rows: int) -> None:
         """Remove the last rows after moving rows that stay over rows that do not, which copies little.
@@ -201,7 +194,7 @@ class Cache:
         source = target = None
         if moves:
             source, target = torch.tensor(moves, device=self.lengths.device).T
-        self.lengths, self.written = (move_rows(t, source, target, rows) for t in (self.lengths, self.written))
+        self.extent.change_rows(lambda t: move_rows(t, source, target, rows))
         self._marked = None
         for call in self._calls:
             call.retire(source, target, rows)
@@ -216,63 +209,38 @@ class Cache:
         Raises:
             ValueError: a row does not fit.
         """
-        if other.bound > self.capacity:
-            raise ValueError(f"a row of up to {other.bound} tokens does not fit into a cache of {self.capacity}")
-        self.lengths = self.lengths.index_copy(0, rows, other.lengths)
-        self.written = self.written.index_copy(0, rows, other.written)
-        self.bound, self.uniform = max(self.bound, other.bound), False
-        self.empty = self.bound == 0
+        extent, theirs = self.extent, other.extent
+        if theirs.bound > extent.capacity:
+            raise ValueError(f"a row of up to {theirs.bound} tokens does not fit into a cache of {extent.capacity}")
+        extent.lengths = extent.lengths.index_copy(0, rows, theirs.lengths)
+        extent.written = extent.written.index_copy(0, rows, theirs.written)
+        extent.contexts = extent.contexts.index_copy(0, rows, theirs.contexts)
+        extent.bound, extent.uniform = max(extent.bound, theirs.bound), False
+        extent.empty = extent.bound == 0
         self._marked = None
-        for ours, theirs in zip(self._calls, other._calls, strict=True):
-            ours.overwrite(rows, theirs)
+        for call, new in zip(self._calls, other._calls, strict=True):
+            call.overwrite(rows, new)
 
     def mark_for_compiler(self) -> None:
         """Tell torch.compile which sizes change between steps, and which tensors stay in their place."""
-        if self._marked is self.slots:
+        extent = self.extent
+        if self._marked is extent.slots:
             return
-        self._marked = self.slots
-        several = len(self.lengths) > 1
-        torch._dynamo.maybe_mark_dynamic(self.slots, 0)
+        self._marked = extent.slots
+        several = len(extent.lengths) > 1
+        torch._dynamo.maybe_mark_dynamic(extent.slots, 0)
         for call in self._calls:
             call.mark_for_compiler(several)
 
     def set_lengths(self, lengths: Sequence[int]) -> None:
         """Set the bound by each row's number of tokens, which the host knows, so that nobody waits for the device."""
-        self.bound, self.uniform = max(lengths), min(lengths) == max(lengths)
+        self.extent.bound, self.extent.uniform = max(lengths), min(lengths) == max(lengths)
 
     def clear(self, rows: Int[Tensor, " k"]) -> None:
         """Clear rows that have finished but are still in the batch. Call `set_lengths` afterwards."""
-        self.lengths, self.written = (t.index_fill(0, rows, 0) for t in (self.lengths, self.written))
-        self.uniform = False
-
-    def count_slots(self, window: int | None) -> int:
-        """Count the slots of a buffer whose readers have this window."""
-        reach = self.narrow_window(window)
-        if reach is None or not self.is_ring(window):
-            return self.capacity
-        return reach + self.slack
-
-    def is_ring(self, window: int | None) -> bool:
-        """Return True if a buffer whose readers have this window is a ring."""
-        reach = self.narrow_window(window)
-        # A compiled step must not depend on the capacity.
-        return reach is not None and (self.static or reach + self.slack < self.capacity)
-
-    def narrow_window(self, window: int | None) -> int | None:
-        """Narrow a reader's window by the cache's own."""
-        return min_window(window, self.window)
-
-    def _round(self, tokens: int) -> int:
-        """Round a number of tokens up to the next size of a static cache."""
-        graphs = self.lengths.device.type != "cpu"
-        return max(GROWTH, 1 << (tokens - 1).bit_length()) if graphs else -(-tokens // GROWTH) * GROWTH
+        extent = self.extent
+        extent.lengths, extent.written = (t.index_fill(0, rows, 0) for t in (extent.lengths, extent.written))
+        extent.uniform = False
 
     def _has_wrapped(self) -> bool:
-        return bool((self.written > min(call.smallest for call in self._calls)).any())
-
-
-def min_window(one: int | None, other: int | None) -> int | None:
-    """Return the narrower of two windows; None is wider than any."""
-    if one is None or other is None:
-        return other if one is None else one
-    return min(one, other)
+        return bool((self.extent.written > min(call.smallest for call in self._calls)).any())

@@ -1,50 +1,21 @@
 """Cache of one call of a layer; see `core.cache`."""
 
-from typing import Protocol, runtime_checkable
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from lightning_xt.core.extent import Extent
 from lightning_xt.core.fixed_context import FixedContext, move_rows
-
-
-@runtime_checkable
-class Extent(Protocol):
-    """The whole cache as a call sees it: the cached tokens and the announced ones."""
-
-    capacity: int
-    slack: int
-    bound: int
-    incoming: int
-    uniform: bool
-    empty: bool
-    lengths: Int[Tensor, " b"]
-    slots: Int[Tensor, " slots"]
-
-    @property
-    def stepping(self) -> bool: ...
-
-    @property
-    def end(self) -> int: ...
-
-    def get_positions(self) -> Int[Tensor, "#b i"]: ...
-
-    def count_kept(self) -> Int[Tensor, " b"]: ...
-
-    def count_slots(self, window: int | None) -> int: ...
-
-    def is_ring(self, window: int | None) -> bool: ...
 
 
 class CallCache:
     """Cache of one call of a layer. Time is the last axis but one of everything appended.
 
-    The owner is the whole cache, which knows the lengths of the rows.
+    The extent is that of the whole cache.
     """
 
-    def __init__(self, owner: Extent) -> None:
-        self.owner = owner
+    def __init__(self, extent: Extent) -> None:
+        self.extent = extent
         self._buffers: dict[str, Tensor] = {}
         self._windows: dict[str, int | None] = {}
         self.fixed: dict[str, FixedContext] = {}
@@ -55,7 +26,7 @@ class CallCache:
     @property
     def smallest(self) -> int:
         """Number of slots of the smallest buffer."""
-        return min((buffer.shape[-2] for buffer in self._buffers.values()), default=self.owner.capacity)
+        return min((buffer.shape[-2] for buffer in self._buffers.values()), default=self.extent.capacity)
 
     def append(
         self, name: str, new: Float[Tensor, "b *heads n d"], *, window: int | None = None
@@ -70,38 +41,40 @@ class CallCache:
         Returns:
             Vectors in the order of `get_key_positions`.
         """
-        owner, n, ring = self.owner, new.shape[-2], self.owner.is_ring(window)
+        extent, n, ring = self.extent, new.shape[-2], self.extent.is_ring(window)
         if name not in self._buffers:
             # Zeros, not whatever was there: an empty slot gets weight 0, and 0 times NaN would still be NaN.
-            self._buffers[name] = new.new_zeros(*new.shape[:-2], owner.count_slots(window), new.shape[-1])
+            self._buffers[name] = new.new_zeros(*new.shape[:-2], extent.count_slots(window), new.shape[-1])
             self._windows[name] = window
         buffer = self._buffers[name]
-        if ring and (n > owner.slack or owner.empty):
-            seen = new if owner.empty else torch.cat((buffer, new), dim=-2)
+        if ring and (n > extent.slack or extent.empty):
+            seen = new if extent.empty else torch.cat((buffer, new), dim=-2)
             self._keep_tail(name, new)
             return seen
-        start = owner.bound % buffer.shape[-2] if not owner.stepping and owner.uniform else -1
+        start = extent.bound % buffer.shape[-2] if not extent.stepping and extent.uniform else -1
         if 0 <= start <= buffer.shape[-2] - n:
             buffer[..., start : start + n, :] = new
         else:
-            slots = owner.get_positions() % buffer.shape[-2] if ring else owner.get_positions()
+            slots = extent.get_positions() % buffer.shape[-2] if ring else extent.get_positions()
             rows = torch.arange(len(new), device=new.device)[:, None]
             # Not scatter_: a compiled step would copy the whole buffer for it, twice.
             buffer.movedim(-2, 1)[rows, slots] = new.movedim(-2, 1)
-        if owner.empty:
+        if extent.empty:
             return new
-        return buffer if ring else buffer[..., : owner.end, :]
+        return buffer if ring else buffer[..., : extent.end, :]
 
     def get_key_positions(self, window: int | None = None) -> Int[Tensor, "#b j"]:
         """Return the positions of the vectors that `append` returns; negative for an empty slot."""
-        owner, n = self.owner, self.owner.incoming
-        if owner.empty:
-            return owner.get_positions()
-        if not owner.is_ring(window):
-            return owner.slots[None] if owner.stepping else torch.arange(owner.end, device=owner.lengths.device)[None]
-        size = owner.count_slots(window)
-        before = owner.lengths[:1] if not owner.stepping and owner.uniform else owner.lengths
-        if n > owner.slack:
+        extent, n = self.extent, self.extent.incoming
+        if extent.empty:
+            return extent.get_positions()
+        if not extent.is_ring(window):
+            return (
+                extent.slots[None] if extent.stepping else torch.arange(extent.end, device=extent.lengths.device)[None]
+            )
+        size = extent.count_slots(window)
+        before = extent.lengths[:1] if not extent.stepping and extent.uniform else extent.lengths
+        if n > extent.slack:
             return torch.cat(
                 (_locate_ring(before, size), before[:, None] + torch.arange(n, device=before.device)), dim=1
             )
@@ -112,9 +85,9 @@ class CallCache:
 
         The announced tokens are not yet appended to the named buffer. `like` has the shape and type of such vectors.
         """
-        if self.owner.empty or name not in self._buffers:
+        if self.extent.empty or name not in self._buffers:
             return torch.zeros_like(like[..., :1, :])
-        buffer, lengths = self._buffers[name], self.owner.lengths[:, None]
+        buffer, lengths = self._buffers[name], self.extent.lengths[:, None]
         slots = _spread((lengths - 1) % buffer.shape[-2], like[..., :1, :])
         return torch.where(_spread(lengths, like[..., :1, :]) > 0, buffer.gather(-2, slots), 0)
 
@@ -135,11 +108,11 @@ class CallCache:
 
     def overwrite(self, rows: Int[Tensor, " k"], other: "CallCache") -> None:
         """Overwrite rows by those of another cache."""
-        batch = len(self.owner.lengths)
+        batch = len(self.extent.lengths)
         for name, theirs in other._buffers.items():
             if name not in self._buffers:
                 window = self._windows[name] = other._windows[name]
-                size = self.owner.count_slots(window)
+                size = self.extent.count_slots(window)
                 self._buffers[name] = theirs.new_zeros(batch, *theirs.shape[1:-2], size, theirs.shape[-1])
             self._buffers[name][rows, ..., : theirs.shape[-2], :] = theirs
         for name, state in other.running.items():
@@ -167,8 +140,8 @@ class CallCache:
 
     def _keep_tail(self, name: str, new: Tensor) -> None:
         """Write the last of the new tokens, as many as the window has slots."""
-        owner, buffer = self.owner, self._buffers[name]
-        at = _locate_ring(owner.count_kept(), buffer.shape[-2]) - owner.lengths[:, None]
+        extent, buffer = self.extent, self._buffers[name]
+        at = _locate_ring(extent.count_kept(), buffer.shape[-2]) - extent.lengths[:, None]
         shape = buffer[..., :1].expand_as(buffer)
         index = _spread(at.clamp(0, new.shape[-2] - 1), shape)
         buffer.copy_(torch.where(_spread(at, shape) >= 0, new.gather(-2, index), buffer))

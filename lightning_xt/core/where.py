@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 from torch.nn.functional import pad
 
-from lightning_xt.core.cache import Cache, min_window
+from lightning_xt.core.cache import Cache
+from lightning_xt.core.extent import min_window
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.packed_documents import find_document_starts, number_documents
 
@@ -131,15 +132,16 @@ class Where:
         for name in ("documents", "hidden_tokens"):
             if getattr(inputs, name) is not None:
                 raise ValueError(f"Inputs({name}=...) describes whole sequences; omit it when decoding with a cache")
-        at = cache.get_positions()
+        extent, prefix = cache.extent, inputs.visible_prefix
+        at = extent.get_positions()
         return cls(
             queries=at,
             keys=at,
-            visible_prefix=None if inputs.visible_prefix is None else inputs.visible_prefix.minimum(cache.count_kept()),
-            reach=cache.window,
-            end=cache.end,
-            aligned=cache.empty,
-            unmasked=cache.unmasked,
+            visible_prefix=None if prefix is None else prefix.minimum(extent.count_kept()),
+            reach=extent.window,
+            end=extent.end,
+            aligned=extent.empty,
+            unmasked=extent.unmasked,
         )
 
     @property

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from lightning_xt.core.cache import Cache
+from lightning_xt.core.extent import check_lengths
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.shapes import LayerShape
 from lightning_xt.core.where import Where
@@ -139,10 +140,11 @@ class Decoder(nn.Module):
         last_only: bool = False,
     ) -> Float[Tensor, "b _ D"]:
         """Compute the hidden states from which the head makes logits, with the arguments of `forward`."""
+        check_lengths(lengths, *tokens.shape)
         soft = 0 if inputs is None else inputs.num_soft_tokens
         lengths = None if lengths is None else soft + lengths
         if cache is not None:
-            cache.begin(soft + tokens.shape[1], lengths)
+            self.announce(tokens, lengths, inputs, cache)
         x = self.run_layers(tokens, lengths, inputs, cache)
         if cache is not None:
             cache.commit()
@@ -150,6 +152,19 @@ class Decoder(nn.Module):
             return x[:, soft:]
         last = None if lengths is None else (lengths - 1).view(-1, 1, 1).expand(-1, 1, x.shape[-1])
         return x[:, -1:] if last is None else x.gather(1, last)
+
+    def announce(
+        self, tokens: Int[Tensor, "b n"], lengths: Int[Tensor, " b"] | None, inputs: Inputs | None, cache: Cache
+    ) -> None:
+        """Announce soft and other tokens, of which `lengths` are real, to a cache.
+
+        Raises:
+            ValueError: the tokens do not fit, or come with another context than the cached ones.
+        """
+        rows, n = tokens.shape
+        cache.begin(n if inputs is None else inputs.num_soft_tokens + n, lengths, rows=rows)
+        if self.context is not None and not cache.empty and inputs is not None and inputs.context is not None:
+            cache.check_context(*self.context(rows, inputs.to(self.token_embedding.weight.dtype)))
 
     def run_layers(
         self, tokens: Int[Tensor, "b n"], lengths: Int[Tensor, " b"] | None, inputs: Inputs | None, cache: Cache | None
@@ -171,6 +186,8 @@ class Decoder(nn.Module):
             x = embedding(x, where, inputs)
         if self.context is not None and (cache is None or cache.empty):
             context, mask = self.context(x.shape[0], inputs)
+            if cache is not None:
+                cache.set_context(context, mask)
             inputs = replace(inputs, context=context, context_mask=mask)
         states: Tensor = self.stack(self.dropout(x), where, inputs, cache)
         return states

@@ -1,6 +1,9 @@
 """The cache against lists of numbers: places of writes, results of reads, and refusals."""
 
+import copy
+import gc
 import re
+import weakref
 
 import pytest
 import torch
@@ -8,6 +11,7 @@ from torch import Tensor
 
 from lightning_xt.core.cache import Cache
 from lightning_xt.core.call_cache import CallCache
+from lightning_xt.core.extent import min_window
 from lightning_xt.core.fixed_context import FixedContext
 
 # The cache stores a token's number: row r's token t is 100 r + t.
@@ -24,7 +28,7 @@ def feed(cache: Cache, new: Tensor, window: int | None = None, lengths: list[int
     keys = cache[0].get_key_positions(window)
     out = cache[0].append("x", new, window=window).squeeze(-1)
     assert keys.shape[-1] == out.shape[-1]
-    queries = cache.get_positions().expand(new.shape[0], -1)
+    queries = cache.extent.get_positions().expand(new.shape[0], -1)
     keys = keys.expand(new.shape[0], -1)
     seen = {}
     for row in range(new.shape[0]):
@@ -41,7 +45,7 @@ def test_appended_tokens_come_back_in_order() -> None:
     assert feed(cache, tokens(2, 0, 3)) == {0: {0: 0, 1: 1, 2: 2}, 1: {0: 100, 1: 101, 2: 102}}
     assert feed(cache, tokens(2, 3, 1))[1] == {0: 100, 1: 101, 2: 102, 3: 103}
     assert feed(cache, tokens(2, 4, 3))[0] == {t: t for t in range(7)}
-    assert cache.lengths.tolist() == [7, 7] and cache.bound == 7 and cache.uniform
+    assert cache.lengths.tolist() == [7, 7] and cache.bound == 7 and cache.extent.uniform
 
 
 def test_tensors_with_heads_keep_them() -> None:
@@ -60,7 +64,7 @@ def test_rows_of_different_lengths_overwrite_their_padding() -> None:
     padded = tokens(2, 0, 4)
     padded[1, 2:] = -1
     feed(cache, padded, lengths=[4, 2])
-    assert cache.lengths.tolist() == [4, 2] and not cache.uniform
+    assert cache.lengths.tolist() == [4, 2] and not cache.extent.uniform
     new = torch.tensor([[[4.0], [5.0]], [[102.0], [103.0]]])
     assert feed(cache, new) == {0: {t: t for t in range(6)}, 1: {t: 100 + t for t in range(4)}}
     assert cache.lengths.tolist() == [6, 4] and cache.bound == 6
@@ -98,7 +102,12 @@ def test_a_window_over_rows_of_different_lengths(slack: int) -> None:
 
 def test_a_window_wider_than_the_capacity_is_ignored() -> None:
     cache = Cache(1, 5, calls=1, slack=2)
-    assert (cache.count_slots(None), cache.count_slots(2), cache.count_slots(3), cache.count_slots(100)) == (5, 4, 5, 5)
+    assert (
+        cache.extent.count_slots(None),
+        cache.extent.count_slots(2),
+        cache.extent.count_slots(3),
+        cache.extent.count_slots(100),
+    ) == (5, 4, 5, 5)
 
 
 def test_last_is_the_token_right_before() -> None:
@@ -129,7 +138,7 @@ def test_truncate_forgets_from_a_position_on() -> None:
     cache = Cache(2, 9, calls=1)
     feed(cache, tokens(2, 0, 6))
     cache.truncate(4)
-    assert cache.lengths.tolist() == [4, 4] and cache.bound == 4 and cache.uniform
+    assert cache.lengths.tolist() == [4, 4] and cache.bound == 4 and cache.extent.uniform
     assert feed(cache, tokens(2, 4, 1)) == {row: {t: 100 * row + t for t in range(5)} for row in (0, 1)}
     cache.truncate(100)
     assert cache.lengths.tolist() == [5, 5]
@@ -259,7 +268,7 @@ def test_retire_moves_the_last_rows_into_the_places_of_others(window: int | None
     cache[0].running["state"] = torch.arange(5.0)[:, None]
     cache.retire([(4, 0), (3, 2)], 3)
     cache.set_lengths([4, 3, 1])
-    assert cache.lengths.tolist() == [4, 3, 1] and cache.bound == 4 and not cache.uniform
+    assert cache.lengths.tolist() == [4, 3, 1] and cache.bound == 4 and not cache.extent.uniform
     assert cache[0].running["state"].flatten().tolist() == [4, 1, 3]
     kept = cache[0].fixed["context"]
     assert kept.keys[:, 0].flatten().tolist() == [4, 1, 3] and kept.values[:, 1].flatten().tolist() == [14, 11, 13]
@@ -276,7 +285,7 @@ def test_retire_without_moves_lets_the_last_rows_go() -> None:
     feed(cache, tokens(3, 0, 4), lengths=[2, 4, 3])
     cache.retire([], 1)
     cache.set_lengths([2])
-    assert cache.lengths.tolist() == [2] and cache.bound == 2 and cache.uniform
+    assert cache.lengths.tolist() == [2] and cache.bound == 2 and cache.extent.uniform
     assert feed_one(cache, [0]) == {0: line(0, 2, 0)}
 
 
@@ -289,7 +298,7 @@ def test_place_puts_rows_of_another_cache(capacity: int, window: int | None) -> 
     feed(other, tokens(2, 0, 3) + 1000, window=window, lengths=[3, 1])
     cache[0].running["state"], other[0].running["state"] = torch.arange(3.0)[:, None], torch.tensor([[8.0], [9.0]])
     cache.overwrite(torch.tensor([2, 0]), other)
-    assert cache.lengths.tolist() == [1, 3, 3] and cache.bound == 7 and not cache.uniform and not cache.empty
+    assert cache.lengths.tolist() == [1, 3, 3] and cache.bound == 7 and not cache.extent.uniform and not cache.empty
     cache.set_lengths([1, 3, 3])
     assert cache.bound == 3
     assert cache[0].running["state"].flatten().tolist() == [9, 1, 8]
@@ -349,9 +358,9 @@ def test_place_refuses_rows_that_do_not_fit() -> None:
 def test_settle_says_how_many_tokens_there_are() -> None:
     cache = Cache(2, 9, calls=1)
     feed(cache, tokens(2, 0, 5), lengths=[2, 2])
-    assert cache.bound == 5 and not cache.uniform, "the host cannot know"
+    assert cache.bound == 5 and not cache.extent.uniform, "the host cannot know"
     cache.set_lengths([2, 2])
-    assert cache.bound == 2 and cache.uniform
+    assert cache.bound == 2 and cache.extent.uniform
     assert feed_one(cache, [0, 1]) == {0: line(0, 2, 0), 1: line(1, 2, 1)}
 
 
@@ -359,7 +368,7 @@ def test_a_row_that_is_cleared_begins_again() -> None:
     cache = Cache(3, 9, calls=1)
     feed(cache, tokens(3, 0, 4))
     cache.clear(torch.tensor([0, 2]))
-    assert cache.lengths.tolist() == [0, 4, 0] and cache.bound == 4 and not cache.uniform
+    assert cache.lengths.tolist() == [0, 4, 0] and cache.bound == 4 and not cache.extent.uniform
     assert cache[0].get_last("x", tokens(3, 0, 1)).flatten().tolist() == [0, 103, 0]
     assert feed_one(cache, [0, 1, 2]) == {0: {0: -1}, 1: line(1, 4, 1), 2: {0: -3}}
 
@@ -369,10 +378,9 @@ def test_a_row_that_is_cleared_begins_again() -> None:
 
 def test_a_window_of_the_cache_narrows_those_of_readers() -> None:
     cache = Cache(1, 50, calls=1, slack=2, window=5)
-    assert [cache.narrow_window(window) for window in (None, 3, 5, 9)] == [5, 3, 5, 5]
-    assert [cache.count_slots(window) for window in (None, 3, 5, 9)] == [7, 5, 7, 7]
-    assert Cache(1, 50, calls=1).narrow_window(None) is None
-    assert Cache(1, 6, calls=1, slack=2, window=5).count_slots(None) == 6, "what it holds is less than a ring"
+    assert [cache.extent.count_slots(window) for window in (None, 3, 5, 9)] == [7, 5, 7, 7]
+    assert [min_window(window, 5) for window in (None, 3, 5, 9)] == [5, 3, 5, 5] and min_window(None, None) is None
+    assert Cache(1, 6, calls=1, slack=2, window=5).extent.count_slots(None) == 6, "what it holds is less than a ring"
 
 
 @pytest.mark.parametrize("static", [False, True])
@@ -398,13 +406,15 @@ def test_steps_of_a_static_cache_see_shapes_that_seldom_change() -> None:
     feed(cache, tokens(2, 0, 100), lengths=[100, 60])
     for t in range(100, 300):
         cache.begin(1)
-        positions = cache.get_positions()
+        positions = cache.extent.get_positions()
         assert positions.flatten().tolist() == [t, t - 40]
         new = torch.tensor([[[float(t)]], [[60.0 + t]]])
         out, keys = cache[0].append("x", new), cache[0].get_key_positions()
-        assert out.shape[1] == keys.shape[1] == cache.end and torch.equal(keys[0], torch.arange(cache.end))
+        assert out.shape[1] == keys.shape[1] == cache.extent.end and torch.equal(
+            keys[0], torch.arange(cache.extent.end)
+        )
         assert out[0, t].item() == t and out[1, t - 40].item() == 60 + t and out[1, 59].item() == 159
-        seen.append(cache.end)
+        seen.append(cache.extent.end)
         cache.commit()
     whole = [size for size in (160, 192, 224, 256, 288) for _ in range(32)]
     assert seen == [128] * 28 + whole + [320] * 12
@@ -413,8 +423,8 @@ def test_steps_of_a_static_cache_see_shapes_that_seldom_change() -> None:
 @pytest.mark.parametrize(("asked", "holds"), [(1, 64), (128, 160), (129, 192), (300, 352)])
 def test_a_static_cache_holds_whole_steps_and_one_more(asked: int, holds: int) -> None:
     cache = Cache(1, asked, calls=1, static=True)
-    assert cache.capacity == cache.count_slots(None) == holds
-    assert cache.count_slots(asked + 1000) == asked + 1000 + 64, "a ring is one, however short the texts"
+    assert cache.capacity == cache.extent.count_slots(None) == holds
+    assert cache.extent.count_slots(asked + 1000) == asked + 1000 + 64, "a ring is one, however short the texts"
 
 
 @pytest.mark.parametrize("window", [None, 3])
@@ -426,7 +436,7 @@ def test_a_static_cache_holds_the_same_as_another(window: int | None) -> None:
         feed_one(cache, [0, 1], window)
         feed(cache, tokens(2, 6, 3) + 0.5, window=window, lengths=[3, 2])
         cache.truncate(torch.tensor([8, 3]))
-        other = Cache(1, 4, calls=1, slack=3, static=cache.static)
+        other = Cache(1, 4, calls=1, slack=3, static=cache.extent.static)
         feed(other, tokens(1, 0, 4) + 1000, window=window)
         cache.overwrite(torch.tensor([0]), other)
         cache.set_lengths([4, 3])
@@ -478,6 +488,45 @@ def test_refuses_more_tokens_than_it_holds() -> None:
     assert feed(cache, tokens(1, 3, 2))[0] == {t: t for t in range(5)}
 
 
+@pytest.mark.parametrize(
+    ("lengths", "rows", "said"),
+    [
+        (
+            [5, 2],
+            2,
+            r"lengths is \[5, 2\], but 2 rows of 3 tokens were given; it must have one whole number from 0 to 3",
+        ),
+        ([-1, 2], 2, r"lengths is \[-1, 2\], but 2 rows of 3 tokens"),
+        ([3], 2, r"lengths is \[3\], but 2 rows"),
+        (
+            None,
+            3,
+            r"the cache has 2 row\(s\), but 3 were given; use new_cache\(3, \.\.\.\), or repeat or select its rows",
+        ),
+    ],
+)
+def test_cases_p5_refuses_tokens_of_other_lengths_or_rows(lengths: list[int] | None, rows: int, said: str) -> None:
+    cache = Cache(2, 9, calls=1)
+    feed(cache, tokens(2, 0, 4), lengths=[4, 0])
+    with pytest.raises(ValueError, match=said):
+        cache.begin(3, None if lengths is None else torch.tensor(lengths), rows=rows)
+    assert feed(cache, tokens(2, 4, 1))[0] == {t: t for t in range(5)}, "nothing changed"
+
+
+def test_cases_s17_a_cache_dies_with_its_last_user() -> None:
+    """It holds its calls, which do not hold it: otherwise its memory waits for Python's collector."""
+    cache = Cache(2, 9, calls=3)
+    feed(cache, tokens(2, 0, 4))
+    call, watched, copied = cache[1], weakref.ref(cache), copy.deepcopy(cache)
+    assert copied[0].extent is copied.extent is not cache.extent
+    gc.disable()
+    try:
+        del cache
+        assert watched() is None and call.extent.bound == 4
+    finally:
+        gc.enable()
+
+
 @pytest.mark.parametrize(("asked", "holds"), [(1, 32), (32, 32), (33, 64), (300, 512), (512, 512)])
 def test_on_a_gpu_a_static_cache_grows_by_powers_of_two(asked: int, holds: int) -> None:
     cache = Cache(1, asked, calls=1, device=torch.device("meta"), static=True)
@@ -485,7 +534,7 @@ def test_on_a_gpu_a_static_cache_grows_by_powers_of_two(asked: int, holds: int) 
     cache.begin(1)
     cache.commit()
     cache.begin(max(1, asked - 1))
-    assert len(cache.slots) == holds
+    assert len(cache.extent.slots) == holds
 
 
 def test_tensors_that_steps_write_or_read_are_marked_as_staying() -> None:
@@ -497,7 +546,9 @@ def test_tensors_that_steps_write_or_read_are_marked_as_staying() -> None:
     cache.mark_for_compiler()
     marked = [*cache[0]._buffers.values(), context.keys, context.values, context.mask]
     assert len(marked) == 4 and all(hasattr(t, "_dynamo_static_input_type") for t in marked)
-    assert not any(hasattr(t, "_dynamo_static_input_type") for t in (cache.lengths, cache.slots, cache.written))
+    assert not any(
+        hasattr(t, "_dynamo_static_input_type") for t in (cache.lengths, cache.extent.slots, cache.extent.written)
+    )
     # Selected rows are new tensors.
     cache.select(torch.tensor([1, 0]))
     assert not any(hasattr(t, "_dynamo_static_input_type") for t in cache[0]._buffers.values())

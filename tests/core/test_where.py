@@ -213,7 +213,7 @@ def test_padding_of_what_a_row_sees_whole_is_hidden_too() -> None:
     cache = Cache(1, 11, calls=1)
     for n in (4, 1):
         cache.begin(n)
-        where = Where.from_cache(cache, Inputs()).switch_to_cache(torch.arange(cache.end)[None], None)
+        where = Where.from_cache(cache, Inputs()).switch_to_cache(torch.arange(cache.extent.end)[None], None)
         cache.commit()
     assert where.plain_full and not where.pad(0, 2).plain_full
     assert where.pad(0, 2).dense().tolist() == [[[[True] * 5 + [False] * 2]]]

@@ -130,6 +130,25 @@ def test_cases_p3_hidden_tokens_have_no_influence_on_others(build: Build) -> Non
     assert (model(tokens) - before)[:, 2:].abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("cached", [False, True])
+@pytest.mark.parametrize("soft", [0, 3])
+@pytest.mark.parametrize("lengths", [[5, 2], [-1, 3]], ids=str)
+@torch.no_grad()
+def test_cases_p5_refuses_lengths_beyond_the_tokens(lengths: list[int], soft: int, cached: bool) -> None:
+    model = decoder()
+    cache = model.new_cache(2, 9) if cached else None
+    inputs = Inputs(prefix=torch.randn(2, soft, DIM)) if soft else None
+    with pytest.raises(ValueError, match=f"lengths is {re.escape(str(lengths))}, but 2 rows of 3 tokens were given"):
+        model(sample_tokens(2, 3), lengths=torch.tensor(lengths), inputs=inputs, cache=cache)
+
+
+@torch.no_grad()
+def test_cases_p5_refuses_other_rows_than_the_cache_has() -> None:
+    model = decoder()
+    with pytest.raises(ValueError, match=r"the cache has 1 row\(s\), but 2 were given; use new_cache\(2, "):
+        model(sample_tokens(2, 3), cache=model.new_cache(1, 9))
+
+
 @torch.no_grad()
 def test_last_only_scores_what_follows_each_last_token() -> None:
     model, tokens = randomise(decoder), sample_tokens(2, 7)
@@ -221,7 +240,7 @@ def test_plain_cross_attention_distinguishes_the_order_of_a_sequence() -> None:
 
 def test_a_cache_has_one_memory_per_call() -> None:
     cache = decoder(depth=3, layout=partial(Looped, loops=2)).new_cache(2, 7, slack=5)
-    assert (len(cache), cache.capacity, cache.slack, cache.lengths.tolist()) == (12, 7, 5, [0, 0])
+    assert (len(cache), cache.capacity, cache.extent.slack, cache.lengths.tolist()) == (12, 7, 5, [0, 0])
 
 
 @pytest.mark.parametrize(

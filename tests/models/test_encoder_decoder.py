@@ -1,6 +1,7 @@
 """The encoder-decoder: cross-attention by hand, sizes of either side, dropped positions, and refusals."""
 
 import re
+from dataclasses import replace
 from functools import partial
 
 import jaxtyping
@@ -9,6 +10,7 @@ import torch
 from catalogue import CONDITION, DIM, VOCAB, attention, randomise
 from encoder_catalogue import SOURCE_DIM, SOURCES, make_inputs, pair, sized_decoder, sized_encoder, source
 from torch import Tensor
+from torch.nn import functional
 
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.models.decoder import Decoder
@@ -309,6 +311,30 @@ def test_cases_p4_no_layer_reads_a_hidden_token_of_the_source(masked: bool) -> N
     close(found, model(src, TARGETS, mask & ~hidden if masked else ~hidden))
     close(found, model(torch.where(hidden, (src + 1) % SOURCES, src), TARGETS, given, source_inputs=inputs))
     assert (found - model(src, TARGETS, given)).norm() > 0.1
+
+
+@torch.no_grad()
+def test_cases_p5_refuses_another_context_in_the_middle_of_decoding() -> None:
+    """The same context may be given again, for the rows that are there, with other padding too."""
+    model, (src, mask) = randomise(pair), source(2, 7)
+    cache, given = model.decoder.new_cache(2, 5), model.encode(src, mask)
+    expected = model(src, TARGETS, mask)
+    model.decoder(TARGETS[:, :1], inputs=given, cache=cache)
+    for context in (given.context.flip(0), given.context + 0.1 * torch.randn_like(given.context)):
+        with pytest.raises(ValueError, match=r"^the cached rows began with another context, .* with an empty cache$"):
+            model.decoder(TARGETS[:, 1:2], inputs=replace(given, context=context), cache=cache)
+    with pytest.raises(ValueError, match="another context"):
+        model.decoder(TARGETS[:, 1:2], inputs=replace(given, context_mask=None), cache=cache)
+    close(model.decoder(TARGETS[:, 1:2], inputs=given, cache=cache), expected[:, 1:2])
+    cache.select(torch.tensor([1, 1, 0]))
+    rows = model.encode(src[[1, 1, 0]], mask[[1, 1, 0]])
+    close(model.decoder(TARGETS[[1, 1, 0], 2:3], inputs=rows, cache=cache), expected[[1, 1, 0], 2:3])
+    cache.retire([(2, 0)], 1)
+    cache.set_lengths([3])
+    wide = replace(
+        given, context=functional.pad(given.context[:1], (0, 0, 0, 2)), context_mask=torch.arange(9)[None] < 7
+    )
+    close(model.decoder(TARGETS[:1, 3:4], inputs=wide, cache=cache), expected[:1, 3:4])
 
 
 @torch.no_grad()

@@ -50,10 +50,10 @@ class Compiled(ModelWrapper):
     ) -> Float[Tensor, "b _ v"]:
         if not isinstance(cache, Cache) or cache.empty or tokens.shape[1] > 1:
             return self._decoder(tokens, lengths=lengths, inputs=inputs, cache=cache, last_only=last_only)
-        cache.begin(1, lengths)
+        self._decoder.announce(tokens, lengths, inputs, cache)
         cache.mark_for_compiler()
         if len(tokens) > 1:
-            for tensor in (tokens, cache.lengths, cache.written):
+            for tensor in (tokens, cache.lengths, cache.extent.written):
                 torch._dynamo.maybe_mark_dynamic(tensor, 0)
         logits: Tensor = self._step(tokens, inputs, cache)
         cache.commit()

@@ -40,7 +40,8 @@ class Guided(JointModel):
         replaced, free = Inputs() if inputs is None else inputs, self.unconditional
         if free.condition is not None:
             replaced = replace(replaced, condition=free.condition.expand(rows, -1))
-        if free.context is not None:
+        # Decode steps come without a context, which is cached.
+        if free.context is not None and replaced.context is not None:
             mask = None if free.context_mask is None else free.context_mask.expand(rows, -1)
             replaced = replace(replaced, context=free.context.expand(rows, -1, -1), context_mask=mask)
         return [inputs, replaced]
