@@ -1,7 +1,9 @@
 """Decoding: the same tokens for any batch, and draws from the right distribution."""
 
+import gc
 import re
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -10,6 +12,7 @@ import torch
 from catalogue import CONTEXT, VOCAB, attention, context_decoder, decoder, randomise
 from torch import Tensor
 
+from lightning_xt.core.cache import Cache
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.generation.batching.row_state import filter_logits
 from lightning_xt.generation.engine import build_filters, generate, make_requests, stream
@@ -56,6 +59,41 @@ def decode_by_hand(model: Decoder, prompt: Tensor, seq_len: int) -> Tensor:
     for _ in range(seq_len):
         text = torch.cat((text, model(text)[:, -1].argmax(-1, keepdim=True)), dim=1)
     return text[:, prompt.shape[1] :]
+
+
+METHODS: dict[str, Callable[[Decoder], Method]] = {
+    "sample": lambda draft: Sample(),
+    "beams": lambda draft: BeamSearch(beams=3),
+    "contrastive": lambda draft: ContrastiveSearch(k=2),
+    "draft": lambda draft: Draft(draft, ahead=2),
+    "lookup": lambda draft: PromptLookup(),
+}
+
+
+@pytest.mark.parametrize("choose", METHODS.values(), ids=METHODS)
+def test_cases_s17_no_generation_leaves_a_cache(
+    choose: Callable[[Decoder], Method], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing that decodes waits for Python's collector, which would come when the memory is long full."""
+    made, new_cache = list[weakref.ref[Cache]](), Decoder.new_cache
+
+    def watch(*args: Any, **options: Any) -> Cache:
+        cache = new_cache(*args, **options)
+        made.append(weakref.ref(cache))
+        return cache
+
+    monkeypatch.setattr(Decoder, "new_cache", watch)
+    build = partial(context_decoder, position=None)
+    model, method, inputs = build(), choose(build()), Inputs(context=torch.randn(2, 3, CONTEXT))
+    gc.collect()
+    gc.disable()
+    try:
+        for seed in range(10):
+            generate(model, draw_tokens(2, 3), 3, method=method, seed=seed, inputs=inputs)
+        alive = sum(ref() is not None for ref in made)
+    finally:
+        gc.enable()
+    assert len(made) >= 10 and alive == 0
 
 
 def test_a_decoder_keeps_the_protocol() -> None:
