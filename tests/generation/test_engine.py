@@ -3,7 +3,7 @@
 import gc
 import re
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -59,41 +59,6 @@ def decode_by_hand(model: Decoder, prompt: Tensor, seq_len: int) -> Tensor:
     for _ in range(seq_len):
         text = torch.cat((text, model(text)[:, -1].argmax(-1, keepdim=True)), dim=1)
     return text[:, prompt.shape[1] :]
-
-
-METHODS: dict[str, Callable[[Decoder], Method]] = {
-    "sample": lambda draft: Sample(),
-    "beams": lambda draft: BeamSearch(beams=3),
-    "contrastive": lambda draft: ContrastiveSearch(k=2),
-    "draft": lambda draft: Draft(draft, ahead=2),
-    "lookup": lambda draft: PromptLookup(),
-}
-
-
-@pytest.mark.parametrize("choose", METHODS.values(), ids=METHODS)
-def test_cases_s17_no_generation_leaves_a_cache(
-    choose: Callable[[Decoder], Method], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Nothing that decodes waits for Python's collector, which would come when the memory is long full."""
-    made, new_cache = list[weakref.ref[Cache]](), Decoder.new_cache
-
-    def watch(*args: Any, **options: Any) -> Cache:
-        cache = new_cache(*args, **options)
-        made.append(weakref.ref(cache))
-        return cache
-
-    monkeypatch.setattr(Decoder, "new_cache", watch)
-    build = partial(context_decoder, position=None)
-    model, method, inputs = build(), choose(build()), Inputs(context=torch.randn(2, 3, CONTEXT))
-    gc.collect()
-    gc.disable()
-    try:
-        for seed in range(10):
-            generate(model, draw_tokens(2, 3), 3, method=method, seed=seed, inputs=inputs)
-        alive = sum(ref() is not None for ref in made)
-    finally:
-        gc.enable()
-    assert len(made) >= 10 and alive == 0
 
 
 def test_a_decoder_keeps_the_protocol() -> None:
@@ -388,3 +353,29 @@ def test_cases_d9_a_guidance_that_overflows(name: str) -> None:
     inputs = Inputs(context=torch.randn(3, 4, CONTEXT))
     with pytest.raises(ValueError, match=r"or the guidance or the contrast is too large \(lower it\)"):
         generate(guided, draw_tokens(3, 5), 4, method=METHODS[name], inputs=inputs)
+
+
+# Memory ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+def test_cases_s17_no_generation_leaves_a_cache(method: Method, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing that decodes waits for Python's collector, which would come when the memory is long full."""
+    made, new_cache = list[weakref.ref[Cache]](), Decoder.new_cache
+
+    def watch(*args: Any, **options: Any) -> Cache:
+        cache = new_cache(*args, **options)
+        made.append(weakref.ref(cache))
+        return cache
+
+    monkeypatch.setattr(Decoder, "new_cache", watch)
+    model, inputs = context_decoder(position=None), Inputs(context=torch.randn(2, 3, CONTEXT))
+    gc.collect()
+    gc.disable()
+    try:
+        for seed in range(10):
+            generate(model, draw_tokens(2, 3), 3, method=method, seed=seed, inputs=inputs)
+        alive = sum(ref() is not None for ref in made)
+    finally:
+        gc.enable()
+    assert len(made) >= 10 and alive == 0
