@@ -160,8 +160,8 @@ class Attention(Mixer):
         """Make keys and values of the row's own tokens, the cached ones included."""
         if where.visible_prefix is not None and self.position is not None and self.position.looks_back:
             raise ValueError(
-                f"position: {type(self.position).__name__} looks back only, but with Inputs(visible_prefix=...) the first "
-                "tokens see later ones; choose another position, or omit visible_prefix"
+                f"position: {type(self.position).__name__} looks back only, but with Inputs(visible_prefix=...) the "
+                "first tokens see later ones; choose another position, or omit visible_prefix"
             )
         earlier, trace = trace.values, trace.add_values(v)
         k, v = self._modify_keys_values(k, v, x, where.queries, inputs, earlier)
