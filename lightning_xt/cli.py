@@ -77,11 +77,8 @@ def _choose_signals(args: list[str]) -> tuple[StopSignals, list[signal.Signals]]
     """Choose the signals that stop a command, and what it does then."""
     if args[:1] != ["fit"]:
         return StopSignals(" ".join(args[:1]), TERMINATED), [signal.SIGTERM]
-    return StopSignals("fit", PREEMPTED, waits=count_processes() > 1), [
-        signal.SIGTERM,
-        signal.SIGUSR1,
-        signal.SIGINT,
-    ]
+    signals = StopSignals("fit", PREEMPTED, waits=count_processes() > 1)
+    return signals, [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT]
 
 
 def _dispatch(args: list[str]) -> int:

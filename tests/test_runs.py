@@ -360,7 +360,7 @@ def test_cases_r1_a_run_is_the_same_under_any_name_of_its_folder(spelling, train
     newest = read_contents("runs/tiny/7")
     run = SPELLINGS[spelling](Path("runs/tiny/0"))
     last = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
-    # Weights that tell the run from the newest of its name.
+    # Weights that distinguish the run from the newest of its name.
     last["state_dict"] = {name: torch.zeros_like(value) for name, value in last["state_dict"].items()}
     torch.save(last, run / "checkpoints/last.ckpt")
     for given in (["-c", f"{run}/config.yaml", "--ckpt_path", "last"], ["--ckpt_path", f"{run}/checkpoints/last.ckpt"]):

@@ -48,7 +48,7 @@ class StopSignals:
         self.received: str | None = None
         """Name of the first signal, or None."""
         self.describe_way_out: Callable[[], str] = lambda: "run the command again"
-        """Says, when the process leaves at once, how the command goes on."""
+        """Returns the way out for the message of a process that leaves at once."""
         self._process = os.getpid()
         self._interrupted: float | None = None
 
