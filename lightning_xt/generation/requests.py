@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.generation.filters.base import Filter
+from lightning_xt.generation.stop_strings import TailStop
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -53,7 +54,9 @@ class SamplingParams:
         end: end token of a sequence, itself included; only generated tokens are compared. None = there is none.
         control: further ids that stand for no text, such as pad and start; filters about repetition exempt them.
         stop: called with the number of a request and each of its generated tokens, in order; True ends the sequence.
-            None = only `end` and `max_new_tokens` end it.
+            None = only `end` and `max_new_tokens` end it. Methods that rank sequences ignore it.
+        tail_stop: ends hypotheses of methods that rank sequences. A search calls it at each step. None = only `end` and
+            `max_new_tokens` end them.
         batch: most rows decoded at once.
         window: tokens that each layer can attend back to, for sequences longer than the trained length. None = the
             model's own.
@@ -64,6 +67,7 @@ class SamplingParams:
     end: int | None = None
     control: Sequence[int] = ()
     stop: Callable[[int, int], bool] | None = None
+    tail_stop: TailStop | None = None
     batch: int = 64
     window: int | None = None
 

@@ -1,6 +1,20 @@
 """Stop strings: a text ends where the first of them begins."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class TailStop:
+    """Condition that ends a hypothesis.
+
+    Args:
+        tokens: most tokens to look at.
+        met: called with the last generated tokens of a hypothesis, newest last; True ends it.
+    """
+
+    tokens: int
+    met: Callable[[Sequence[int]], bool]
 
 
 class StopStrings:

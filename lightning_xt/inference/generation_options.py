@@ -10,7 +10,7 @@ from lightning_xt.generation.filters.base import Filter, FilterFactory
 from lightning_xt.generation.methods.base import Method, MethodFactory
 from lightning_xt.generation.methods.sample import Sample
 from lightning_xt.generation.requests import SamplingParams
-from lightning_xt.generation.stop_strings import StopStrings
+from lightning_xt.generation.stop_strings import StopStrings, TailStop
 from lightning_xt.system.option_checks import check_option
 
 
@@ -91,8 +91,9 @@ class GenerationOptions:
         end: int | None = None,
         control: Sequence[int] = (),
         stop: Callable[[int, int], bool] | None = None,
+        tail_stop: TailStop | None = None,
     ) -> SamplingParams:
-        """Build the parameters of a method, with `end`, `control` and `stop` as in `SamplingParams`.
+        """Build the parameters of a method, with the arguments of `SamplingParams`.
 
         Each request has its own `max_new_tokens` and seed.
         """
@@ -102,6 +103,7 @@ class GenerationOptions:
             end=end,
             control=control,
             stop=stop,
+            tail_stop=tail_stop,
             batch=self.batch,
             window=self.window,
         )

@@ -13,6 +13,7 @@ from lightning_xt.generation.engine import collect_results
 from lightning_xt.generation.methods.base import Method
 from lightning_xt.generation.protocol import Autoregressive
 from lightning_xt.generation.requests import GeneratedToken, Request, Result
+from lightning_xt.generation.stop_strings import TailStop
 from lightning_xt.inference.detokenizer import IncrementalDetokenizer, TextPiece
 from lightning_xt.inference.generation_options import GenerationOptions
 
@@ -116,7 +117,8 @@ class GenerationSession:
     def stream_tokens(self, requests: Sequence[Request]) -> Generator[GeneratedToken, None, None]:
         """Yield tokens once certain; ValueError by the call for an invalid request, later for too little memory."""
         control = [each for each in (self.tokenizer.pad, self.tokenizer.start) if each is not None]
-        params = self.options.build_params(end=self.end, control=control, stop=self._make_stop(len(requests)))
+        stop = self._make_stop(len(requests))
+        params = self.options.build_params(end=self.end, control=control, stop=stop, tail_stop=self._make_tail_stop())
         return self._report(requests, self.method(self.model, requests, params))
 
     def _report(
@@ -148,8 +150,14 @@ class GenerationSession:
         yield from detokenizer.finish()
 
     def complete(self, requests: Sequence[Request]) -> list[list[Completion]]:
-        """Return the completions of each request: best first if the method ranks them, else in the order of seeds."""
-        return [[self._make_completion(result) for result in results] for results in self.generate(requests)]
+        """Return the completions of each request: best first if the method ranks them, else in the order of seeds.
+
+        With stop strings, ranked completions of one text are one: their stop strings have different tokens.
+        """
+        completed = [[self._make_completion(result) for result in results] for results in self.generate(requests)]
+        if not self.options.stop or not self.method.ranked:
+            return completed
+        return [list({each.text: each for each in reversed(some)}.values())[::-1] for some in completed]
 
     def generate(self, requests: Sequence[Request]) -> list[list[Result]]:
         """Return the sequences of each request without detokenization, in the order of `complete`."""
@@ -161,7 +169,7 @@ class GenerationSession:
     def _make_completion(self, result: Result) -> Completion:
         detokenizer, used = self.new_detokenizer(), 0
         pieces: list[TextPiece] = []
-        # A method that ranks whole sequences ignores stop strings.
+        # Your own method may ignore stop strings.
         while used < len(result.tokens) and not detokenizer.stopped:
             pieces += detokenizer.push(result.tokens[used], result.log_probs[used])
             used += 1
@@ -183,6 +191,21 @@ class GenerationSession:
             return detokenizers[request].stopped
 
         return stop
+
+
+    def _make_tail_stop(self) -> TailStop | None:
+        """Make the condition that ends a hypothesis at a stop string."""
+        if not self.options.stop or not self.method.ranked:
+            return None
+
+        def meets_stop(tokens: Sequence[int]) -> bool:
+            detokenizer = self.new_detokenizer()
+            for token in tokens:
+                detokenizer.push(token)
+            return detokenizer.stopped
+
+        # A character may take 4 tokens, its bytes; the earliest may lack its first ones.
+        return TailStop(4 * max(map(len, self.options.stop)) + 4, meets_stop)
 
 
 class TextGenerator(ABC):

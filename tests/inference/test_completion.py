@@ -7,10 +7,13 @@ from functools import partial
 import pytest
 import torch
 
+from lightning_xt.core.cache import Cache
 from lightning_xt.data.prompt_files import Prompt
 from lightning_xt.data.tokenizers.bpe import BPE
 from lightning_xt.data.tokenizers.bytes import Bytes
 from lightning_xt.data.tokenizers.special_bytes import SpecialBytes
+from lightning_xt.generation.engine import run_requests
+from lightning_xt.generation.filters.banned import Banned
 from lightning_xt.generation.filters.forced import Forced
 from lightning_xt.generation.filters.logit_bias import LogitBias
 from lightning_xt.generation.filters.no_repeat_ngram import NoRepeatNgram
@@ -23,7 +26,7 @@ from lightning_xt.generation.methods.sample import Sample
 from lightning_xt.generation.methods.stochastic_beam_search import StochasticBeamSearch
 from lightning_xt.generation.models.contrastive import Contrastive
 from lightning_xt.generation.models.prefix_reuse import PrefixReuse
-from lightning_xt.generation.requests import GeneratedToken
+from lightning_xt.generation.requests import GeneratedToken, SamplingParams
 from lightning_xt.inference.completion import TextCompleter
 from lightning_xt.inference.conversation import Conversation
 from lightning_xt.inference.detokenizer import IncrementalDetokenizer, TextPiece
@@ -352,6 +355,62 @@ def test_cases_d10_an_end_that_is_the_start_too_is_no_repetition(decoder, method
     options = GenerationOptions(method=method, temperature=0.0, filters=filters, max_new_tokens=20, log_probs=True)
     found = completer.complete_as_dicts(prompts("ab", "c"), options)
     assert [each["tokens"] for each in found] == [[10], [10]]
+
+
+@pytest.mark.parametrize("on_host", [True, False])
+@pytest.mark.parametrize("kind", [BeamSearch, StochasticBeamSearch])
+def test_cases_d11_a_stop_string_ends_a_hypothesis_as_an_end_token_does(kind, on_host, monkeypatch):
+    decoder = Decoder(256, dim=8, depth=1, attention=ATTENTION).double().eval()
+    torch.nn.init.normal_(decoder.head.to_logits.weight, std=0.5)
+    monkeypatch.setattr("lightning_xt.generation.search.beams.is_on_host", lambda device: on_host)
+    method, stopped = partial(kind, beams=4, n_best=4), 0
+    for byte in (97, 110):
+        # Different invalid bytes would be the same text.
+        filters = (partial(Banned, range(128, 256)), partial(LogitBias, {byte: 3.0}))
+        options = GenerationOptions(
+            method=method, max_new_tokens=40, stop=[chr(byte)], filters=filters, temperature=1.0
+        )
+        completer = TextCompleter(decoder, Bytes(), DEVICE)
+        session = completer.open_session(options)
+        requests = [completer.build_request(text, session.options) for text in ("ab", "c", "defg")]
+        wanted = run_requests(decoder, requests, SamplingParams(end=byte, filters=[make() for make in filters]), method())
+        found = session.complete(requests)
+        for mine, other in zip(found, wanted, strict=True):
+            assert [each.tokens for each in mine] == [each.tokens for each in other]
+            assert [each.score for each in mine] == pytest.approx([each.score for each in other])
+            stopped += sum(each.tokens[-1] == byte for each in mine)
+    assert stopped > 8, "or little would be shown"
+
+
+@pytest.mark.parametrize("stop", ["END", "\u20ac", "xyx"])
+def test_cases_d11_a_search_stops_where_greedy_decoding_does(stop):
+    class Sure:
+        """Model that writes the stop string after two letters, again and again, and is nearly sure of it."""
+
+        vocab_size, max_length, training, forwards = 256, None, False, 0
+        text = [120, 121, *stop.encode()]
+
+        def train(self, mode=True):
+            return self
+
+        def new_cache(self, batch, capacity, **given):
+            self.forwards = 0
+            return Cache(batch, capacity, calls=1)
+
+        def __call__(self, tokens, **given):
+            logits = torch.zeros(len(tokens), 1, 256)
+            logits[..., self.text[self.forwards % len(self.text)]] = 12
+            self.forwards += 1
+            return logits
+
+    model, texts = Sure(), {}
+    for method in (Sample, partial(BeamSearch, beams=1), partial(BeamSearch, beams=4, n_best=4, length_penalty=0)):
+        options = GenerationOptions(method=method, temperature=0.0, stop=[stop], max_new_tokens=200, log_probs=True)
+        (found,) = TextCompleter(model, Bytes(), DEVICE).complete_as_dicts(prompts("a"), options)
+        texts[method] = found["text"], found["tokens"]
+        assert model.forwards < 12
+    assert len(set(map(repr, texts.values()))) == 1
+    assert len({each["text"] for each in found["sequences"]}) == len(found["sequences"]) > 1
 
 
 def test_settings_are_plain():

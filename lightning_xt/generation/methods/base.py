@@ -30,7 +30,7 @@ class Method(ABC):
     """Decoding method: generates the tokens of requests, one by one if it can."""
 
     ranked: ClassVar[bool] = False
-    """True for a method that ranks whole sequences. No sequence is certain before the end, and `stop` is ignored."""
+    """True for a method that ranks whole sequences, none of which is certain before the end: `tail_stop` ends them."""
     needs_hidden_states: ClassVar[bool] = False
     """True for a method that needs the hidden states before the head, which only a `Decoder` returns."""
     rereads_prefix: ClassVar[bool] = True

@@ -19,7 +19,7 @@ class BeamSearch(Method):
     hypothesis that reaches `max_new_tokens` counts as ended. With one beam this is greedy decoding. Probabilities
     are taken after temperature and filters and sum to 1 at each step; a temperature of 0 counts as 1, because
     nothing is sampled. The batch holds `beams` rows per request, and at least one request. A hypothesis is not
-    certain before its search finishes, so it is returned whole; `SamplingParams.stop` is ignored.
+    certain before its search finishes, so it is returned whole; one that meets a stop string has ended.
 
     Args:
         beams: running hypotheses per request.

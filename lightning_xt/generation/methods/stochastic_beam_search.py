@@ -15,7 +15,7 @@ class StochasticBeamSearch(Method):
     The first sequence is a sample from the model, the second a sample from the remaining sequences, and so on. The
     score of a sequence is its log-probability with Gumbel noise. Probabilities are taken after temperature and filters.
     The batch holds `beams` rows per request, and at least one request. A sequence is not certain before its search
-    finishes, so it is returned whole; `SamplingParams.stop` is ignored.
+    finishes, so it is returned whole; one that meets a stop string has ended.
 
     Args:
         beams: running hypotheses per request.

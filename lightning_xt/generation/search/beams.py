@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
 
@@ -73,8 +73,9 @@ class Beams:
     def advance(self) -> list[GeneratedToken]:
         """Extend all hypotheses by a token; return the best of the requests whose search is over."""
         extended = self._extend()
-        self._keep_ended(extended)
-        self.running = extended.rank(extended.ranks.masked_fill(extended.newest == self._end, _NEVER), self.beams)
+        ends = self._find_ends(extended)
+        self._keep_ended(extended, ends)
+        self.running = extended.rank(extended.ranks.masked_fill(ends, _NEVER), self.beams)
         self._mark_over()
         tokens: list[GeneratedToken] = []
         kept = None
@@ -120,8 +121,9 @@ class Beams:
         if filtered is not self.logits:
             sums = changed.logsumexp(dim=-1, keepdim=True)
         ranks = self._perturb(changed - sums) if self.stochastic else changed
-        # Each hypothesis can end in one way. So among 2 * beams extensions at least `beams` continue.
-        wanted = self.beams if self.params.end is None else 2 * self.beams
+        # Each hypothesis has one end token. So among 2 * beams extensions at least `beams` continue.
+        ending = self.params.end is not None or self.params.tail_stop is not None
+        wanted = 2 * self.beams if ending else self.beams
         likely = ranks.topk(min(wanted, size), dim=-1)
         # The addend is never above 0, so totals never rise, however they are rounded.
         totals = running.totals[..., None] + (changed.gather(2, likely.indices) - sums)
@@ -154,12 +156,22 @@ class Beams:
         perturbed = ranks - functional.softplus(ranks - totals - noisy + below)
         return perturbed.masked_fill(ranks == _NEVER, _NEVER)
 
-    def _keep_ended(self, extended: Hypotheses) -> None:
+    def _find_ends(self, extended: Hypotheses) -> Bool[Tensor, "requests beams"]:
+        """Return which hypotheses end with their newest token."""
+        ends, stop = extended.newest == self._end, self.params.tail_stop
+        if stop is None:
+            return ends
+        number = min(stop.tokens, self.generated)
+        at = (self.prompts + self.generated - number)[:, None] + torch.arange(number, device=self.device)
+        tails = extended.tokens.gather(2, at[:, None].expand(-1, ends.shape[1], -1)).tolist()
+        return ends | torch.tensor([[stop.met(tail) for tail in each] for each in tails], device=self.device)
+
+    def _keep_ended(self, extended: Hypotheses, ends: Bool[Tensor, "requests beams"]) -> None:
         """Keep and count the ended hypotheses among the best `beams` extensions.
 
         A hypothesis whose rank is NaN has ended too, as the best of all, and `_collect` refuses its marked tokens.
         """
-        ends = (self.limits == self.generated)[:, None] | (extended.newest == self._end) | extended.ranks.isnan()
+        ends = (self.limits == self.generated)[:, None] | ends | extended.ranks.isnan()
         ends = ends & (extended.ranks != _NEVER) & ~self.over[:, None]
         ends[:, self.beams :] = False
         if self.on_host and not bool(ends.any()):
