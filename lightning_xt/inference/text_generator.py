@@ -192,7 +192,6 @@ class GenerationSession:
 
         return stop
 
-
     def _make_tail_stop(self) -> TailStop | None:
         """Make the condition that ends a hypothesis at a stop string."""
         if not self.options.stop or not self.method.ranked:

@@ -373,7 +373,9 @@ def test_cases_d11_a_stop_string_ends_a_hypothesis_as_an_end_token_does(kind, on
         completer = TextCompleter(decoder, Bytes(), DEVICE)
         session = completer.open_session(options)
         requests = [completer.build_request(text, session.options) for text in ("ab", "c", "defg")]
-        wanted = run_requests(decoder, requests, SamplingParams(end=byte, filters=[make() for make in filters]), method())
+        wanted = run_requests(
+            decoder, requests, SamplingParams(end=byte, filters=[make() for make in filters]), method()
+        )
         found = session.complete(requests)
         for mine, other in zip(found, wanted, strict=True):
             assert [each.tokens for each in mine] == [each.tokens for each in other]
