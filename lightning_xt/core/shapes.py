@@ -28,6 +28,7 @@ class LayerShape:
         depth: number of layers of the stack.
         causal: True if a token sees only itself and earlier tokens.
         context_dim: width of the context of cross-attention; None in every other part.
+        calls: number of times that a forward calls each layer.
     """
 
     dim: int
@@ -35,6 +36,7 @@ class LayerShape:
     depth: int = 1
     causal: bool = True
     context_dim: int | None = None
+    calls: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -48,6 +48,7 @@ class Stack(nn.Module):
             kinds.insert(1, "cross_attention")
         self.steps = tuple(layout(shape.depth).list_steps(kinds))
 
+        shape = replace(shape, calls=len(self.steps) // len(set(self.steps)))
         own = replace(shape, context_dim=None)
         across = replace(shape, causal=False)
 

@@ -243,6 +243,13 @@ def test_cycle_refuses_an_empty_list() -> None:
         Cycle(LayerShape(dim=DIM), recipes=[])
 
 
+def test_cases_p11_refuses_more_recipes_than_layers() -> None:
+    recipes = [attention(), attention(window=3), attention(position=None)]
+    message = r"^attention: Cycle has 3 recipes, but there are only 2 layer\(s\); remove recipes, or raise depth$"
+    with pytest.raises(ValueError, match=message):
+        decoder(depth=2, attention=partial(Cycle, recipes=recipes))
+
+
 # Choosing a backend ---------------------------------------------------------------------------------------------------
 
 ALL_THREE = frozenset({"fused", "flex", "explicit"})

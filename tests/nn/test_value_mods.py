@@ -9,6 +9,7 @@ from catalogue import VOCAB, attention, decoder, randomise
 
 from lightning_xt.core.shapes import AttentionShape
 from lightning_xt.nn.attention.cycle import Cycle
+from lightning_xt.nn.layouts.looped import Looped
 from lightning_xt.nn.value_mods.value_residual import ValueResidual
 
 
@@ -62,3 +63,11 @@ def test_refuses_layers_of_different_shapes(later: dict[str, int], theirs: str) 
     with pytest.raises(ValueError, match=r"value_mods: ValueResidual .* 4 heads of width 6") as error:
         model(torch.zeros(1, 3, dtype=torch.long))
     assert f"this layer has {theirs}; give both layers the same kv_heads and dim_head" in str(error.value)
+
+
+def test_cases_p11_refuses_one_layer_that_is_looped() -> None:
+    message = (
+        r"^value_mods: ValueResidual mixes .*, but one layer is called 2 times; raise depth, or omit ValueResidual$"
+    )
+    with pytest.raises(ValueError, match=message):
+        decoder(depth=1, layout=Looped, attention=attention(value_mods=[ValueResidual]))

@@ -24,6 +24,11 @@ class Cycle(Mixer):
         super().__init__()
         if not recipes:
             raise ValueError("attention: Cycle has an empty list of recipes; give at least one")
+        if len(recipes) > shape.depth:
+            raise ValueError(
+                f"attention: Cycle has {len(recipes)} recipes, but there are only {shape.depth} layer(s); remove "
+                "recipes, or raise depth"
+            )
         self.mixer = recipes[shape.layer % len(recipes)](shape)
 
     def forward(

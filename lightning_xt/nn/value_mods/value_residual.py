@@ -14,6 +14,11 @@ class ValueResidual(ValueMod):
 
     def __init__(self, shape: AttentionShape) -> None:
         super().__init__()
+        if shape.depth == 1 and shape.calls > 1:
+            raise ValueError(
+                f"value_mods: ValueResidual mixes the first layer's values into other layers, but one layer is called "
+                f"{shape.calls} times; raise depth, or omit ValueResidual"
+            )
         source_dim = shape.dim if shape.context_dim is None else shape.context_dim
         self.to_share = nn.Linear(source_dim, shape.kv_heads) if shape.layer > 0 else None
 

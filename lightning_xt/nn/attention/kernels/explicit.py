@@ -21,4 +21,5 @@ def attend_explicit(q: Tensor, k: Tensor, v: Tensor, scoring: Scoring) -> Tensor
     weights = scoring.normalizer(scores, scoring.where.dense())
     for mod in scoring.score_mods:
         weights = mod.modify_weights(weights)
-    return nn.functional.dropout(weights, scoring.dropout) @ v
+    # A score may be of a wider type.
+    return nn.functional.dropout(weights.to(v.dtype), scoring.dropout) @ v
