@@ -83,7 +83,7 @@ def choose(asked: str, command: str = "fit", **given: Any) -> Resolved:
     """Resolve a command's checkpoint in the current folder, whose run is runs/tiny/0."""
     options = {"ckpt_path": asked, "init_from": None, "name": None, "trainer": None, **given}
     trainer = SimpleNamespace(default_root_dir="runs", max_steps=99)
-    return resolve(command, SimpleNamespace(**options | {"trainer": trainer}), [Path("tiny.yaml")], None)
+    return resolve(command, SimpleNamespace(**options | {"trainer": trainer}), {Path("tiny.yaml"): {}}, None)
 
 
 @pytest.mark.parametrize("asked", ["last", "best", "runs/tiny/0/checkpoints/best.ckpt"])

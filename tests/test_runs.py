@@ -374,7 +374,7 @@ def test_cases_r1_a_run_is_the_same_under_any_name_of_its_folder(spelling, train
     assert read_contents("runs/tiny/7") == newest
 
 
-def test_cases_r1_what_belongs_to_a_run(trained, monkeypatch):
+def test_cases_r1_what_belongs_to_a_run(trained, monkeypatch, capsys):
     run = Path("runs/tiny/0").rename("keep")
     best = run / "checkpoints/best.ckpt"
     assert find_run(run / "config.yaml") == find_run(best) == run
@@ -389,6 +389,27 @@ def test_cases_r1_what_belongs_to_a_run(trained, monkeypatch):
     Path("../exp/7").mkdir(parents=True)
     Path("../exp/7/config.yaml").touch()
     assert find_run("../exp/7/config.yaml") is None
+    # A config of a user's next to that of a run, and a project with the checkpoints of another program.
+    Path("lr.yaml").write_text("model: {optimizer: {lr: 1.0}}")
+    assert find_run("lr.yaml") is None
+    Path("config.yaml").write_text("name: mine\ntrainer: {val_check_interval: 7}\n")
+    assert find_run("config.yaml") is find_run("checkpoints/best.ckpt") is None
+    assert main(["fit", "-c", "config.yaml", "-c", "../tiny.yaml", "--data.path", "../corpus.txt"]) == 2
+    assert "--trainer.val_check_interval is 7, but" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("place", "names"), [("keep", ["tiny"]), ("other/0", ["tiny", "other"])])
+def test_cases_r1_a_renamed_run_resumes_under_its_name(place, names, trained, capsys):
+    shutil.copytree("runs/tiny/0", "runs/tiny/7")
+    Path(place).parent.mkdir(exist_ok=True)
+    Path("runs/tiny/0").rename(place)
+    fit = ["fit", "-c", f"{place}/config.yaml", "--ckpt_path", "last", "--trainer.max_steps"]
+    for number, name in enumerate(names):
+        assert main([*fit, str(7 + number), "--name", name]) == 0
+        assert f"run={place}" in capsys.readouterr().out.splitlines()
+    # Another name is that of another run.
+    assert main([*fit, "9", "--name", "new"]) == 0
+    assert "run=runs/new/0" in capsys.readouterr().out.splitlines()
 
 
 def test_cases_r1_a_new_run_of_a_renamed_one_is_among_those_of_its_name(trained, capsys):

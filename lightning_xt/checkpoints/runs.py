@@ -13,6 +13,8 @@ from pathlib import Path
 
 CHECKPOINTS = ("best", "last")
 """Kinds of checkpoints, the preferred one first."""
+MARKS = ("name", "init_from", "keep_checkpoints", "standard")
+"""Options that the config of every run states and that of another program does not."""
 
 
 def find_checkpoint(run: str | Path) -> Path:
@@ -96,9 +98,20 @@ def find_run(file: str | Path) -> Path | None:
             folder = path.parent.parent
         else:
             continue
-        if (folder / "config.yaml").is_file() and (folder / "checkpoints").is_dir():
+        if not (folder / "config.yaml").is_file() or not (folder / "checkpoints").is_dir():
+            continue
+        if _is_of_run(folder / "config.yaml") and (path.suffix == ".ckpt" or _is_of_run(path)):
             return folder
     return None
+
+
+def _is_of_run(config: Path) -> bool:
+    """Return True for a config that a command has written for a run, with all options."""
+    try:
+        keys = {line.partition(":")[0] for line in config.read_text(encoding="utf-8").splitlines()}
+    except (OSError, UnicodeDecodeError):
+        return False
+    return keys.issuperset(MARKS)
 
 
 def find_newest_run(kind: str, runs: Path) -> Path | None:

@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import Trainer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from lightning_xt.checkpoints.runs import create_run, find_checkpoint, find_run
+from lightning_xt.checkpoints.runs import MARKS, create_run, find_checkpoint, find_run
 from lightning_xt.cli import main
 from lightning_xt.data.loading.loader import Loader
 from lightning_xt.data.text.text_files import TextFiles
@@ -240,7 +240,7 @@ def test_what_a_run_means(tmp_path):
         run = create_run(runs)
         assert run.name == str(number)
         (run / "checkpoints").mkdir()
-        (run / "config.yaml").touch()
+        (run / "config.yaml").write_text("".join(f"{each}: null\n" for each in MARKS))
         for kind in kinds:
             torch.save({}, run / "checkpoints" / f"{kind}.ckpt")
     assert find_checkpoint(runs / "0") == runs / "0" / "checkpoints" / "best.ckpt"

@@ -108,7 +108,7 @@ class CommandLine(LightningCLI):
         # Lightning's would let the checkpoint's options win over those of files and flags.
         command = self.config.subcommand
         options = self.config[command]
-        self.resolved = resolve(command, options, self._configs.files, self._given.name)
+        self.resolved = resolve(command, options, self._configs.contents, self._given.name)
         for note in self.resolved.notes:
             _say(note)
         checkpoint = self.resolved.checkpoint

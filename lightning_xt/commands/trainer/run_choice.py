@@ -1,6 +1,6 @@
 """Choice of the run and the checkpoint that a command works on."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,19 +32,23 @@ class Resolved:
     notes: tuple[str, ...] = ()
 
 
-def resolve(command: str, options: Any, configs: Sequence[Path], name: str | None) -> Resolved:
+def resolve(command: str, options: Any, configs: Mapping[Path, dict[str, Any]], name: str | None) -> Resolved:
     """Find the run and the checkpoint of a command; UserError if the checkpoint that was named does not exist.
 
-    The configs are in their order; `name` is the value of --name on the command line.
+    The contents of the configs are in their order; `name` is the value of --name on the command line.
     """
     value = options.ckpt_path
-    own = find_run(configs[0]) if configs else None
-    if own is not None and name not in (None, own.absolute().parent.name):
-        own = None
-    if own is not None and own.absolute().name.isdecimal():
+    first = next(iter(configs), None)
+    own = find_run(first) if first is not None else None
+    numbered = own is not None and own.absolute().name.isdecimal()
+    if own is not None and first is not None:
+        # A renamed run keeps the name in its config; a numbered one has that of its folder too.
+        names = {None, configs[first].get("name"), own.absolute().parent.name if numbered else None}
+        own = own if name in names else None
+    if own is not None and numbered:
         runs = own.parent
     else:
-        stem = configs[0].stem if configs else "default"
+        stem = first.stem if first is not None else "default"
         runs = Path(options.trainer.default_root_dir) / (name or options.name or stem)
     if value is None:
         if command != "fit":
