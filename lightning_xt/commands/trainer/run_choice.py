@@ -38,17 +38,11 @@ def resolve(command: str, options: Any, configs: Mapping[Path, dict[str, Any]], 
     The contents of the configs are in their order; `name` is the value of --name on the command line.
     """
     value = options.ckpt_path
-    first = next(iter(configs), None)
-    own = find_run(first) if first is not None else None
-    numbered = own is not None and own.absolute().name.isdecimal()
-    if own is not None and first is not None:
-        # A renamed run keeps the name in its config; a numbered one has that of its folder too.
-        names = {None, configs[first].get("name"), own.absolute().parent.name if numbered else None}
-        own = own if name in names else None
-    if own is not None and numbered:
+    own = _find_own_run(configs, name)
+    if own is not None and own.absolute().name.isdecimal():
         runs = own.parent
     else:
-        stem = first.stem if first is not None else "default"
+        stem = next((file.stem for file in configs), "default")
         runs = Path(options.trainer.default_root_dir) / (name or options.name or stem)
     if value is None:
         if command != "fit":
@@ -78,6 +72,18 @@ def resolve(command: str, options: Any, configs: Mapping[Path, dict[str, Any]], 
         checkpoint=checkpoint,
         notes=(used, *_notes(options, checkpoint, step)),
     )
+
+
+def _find_own_run(configs: Mapping[Path, dict[str, Any]], name: str | None) -> Path | None:
+    """Return the run that the first config belongs to; None if it is not a run's, or of another name."""
+    first = next(iter(configs), None)
+    own = None if first is None else find_run(first)
+    if own is None or first is None:
+        return None
+    names = {None, configs[first].get("name")}
+    if own.absolute().name.isdecimal():
+        names.add(own.absolute().parent.name)
+    return own if name in names else None
 
 
 def _open(value: str, file: Path) -> tuple[Checkpoint, int]:
