@@ -9,10 +9,14 @@ from os import getcwd
 from types import FunctionType
 from typing import Any
 
+import yaml
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
 from lightning_xt.training.lightning_internals import PARSING_STATE, ActionTypeHint, recreate_branches
+
+# Texts of an Enum, such as a default of Lightning's Timer, are written as texts.
+yaml.SafeDumper.add_multi_representer(str, lambda dumper, text: dumper.represent_str(str.__str__(text)))
 
 _PARSED: ContextVar[dict[Any, Any] | None] = ContextVar("_PARSED", default=None)
 """Options of nested classes that the running parse has parsed already, by everything that they depend on."""

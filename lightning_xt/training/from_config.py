@@ -19,7 +19,7 @@ from lightning_xt.system.free_memory import refuse_without_memory
 from lightning_xt.system.imports import NotAllowedError, find, guarded_imports
 from lightning_xt.system.messages import find_own_sentence
 from lightning_xt.training.config_parser import ConfigParser
-from lightning_xt.training.null_options import refuse_null_options
+from lightning_xt.training.option_values import check_values
 from lightning_xt.training.parse_errors import explain_class_option, explain_parse_error
 
 ModuleT = TypeVar("ModuleT", bound=LightningModule)
@@ -41,7 +41,7 @@ def build(module_class: type[ModuleT], config: dict[str, Any] | str | Path, voca
     except ArgumentError as error:
         raise ValueError(find_own_sentence(error) or explain_parse_error(str(error), ())) from error
     plain = yaml.safe_load(parser.dump(parsed, skip_link_targets=False, skip_none=False, format="yaml"))["model"]
-    refuse_null_options({"class_path": import_path(module_class), "init_args": plain}, "model")
+    check_values({"class_path": import_path(module_class), "init_args": plain}, "model")
     return instantiate(module_class, plain)
 
 

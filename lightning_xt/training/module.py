@@ -17,6 +17,7 @@ from lightning_xt.checkpoints.migrations import METADATA_KEY, migrate
 from lightning_xt.data.base import DataModule
 from lightning_xt.data.tokenizers.base import Tokenizer
 from lightning_xt.system.imports import guarded_imports
+from lightning_xt.training.callback_checks import check_callbacks
 from lightning_xt.training.callbacks.exact_resume import ExactResume
 from lightning_xt.training.callbacks.non_finite import NonFinite, check_weights
 from lightning_xt.training.callbacks.restore_trained_weights import RestoreTrainedWeights
@@ -128,6 +129,7 @@ class TransformerModule(TextModule):
 
     def configure_callbacks(self) -> list[Callback]:
         given: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+        check_callbacks(given, self.trainer)
         return [kind() for kind in self.own_callbacks if not any(isinstance(each, kind) for each in given)]
 
     def configure_optimizers(self) -> Any:

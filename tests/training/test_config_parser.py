@@ -3,6 +3,7 @@
 import importlib
 import typing
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,11 +11,13 @@ from jsonargparse import ArgumentError, ArgumentParser
 from lightning.pytorch import LightningModule
 
 import lightning_xt
+from lightning_xt.cli import main
+from lightning_xt.commands.trainer.command_line import CommandLine
 from lightning_xt.nn.positions.base import Position
 from lightning_xt.system.discovery import import_submodules
 from lightning_xt.training.config_parser import ConfigParser
 from lightning_xt.training.language_model import LanguageModel
-from lightning_xt.training.null_options import _takes_none
+from lightning_xt.training.option_values import _takes_none
 from lightning_xt.training.seq2seq import Seq2Seq
 
 import_submodules(lightning_xt)
@@ -106,3 +109,44 @@ def test_a_second_parse_knows_nothing_of_the_first():
 def test_it_knows_no_abbreviations(args):
     with pytest.raises(ArgumentError, match=r"unrecognized arguments|not accepted"):
         plain(make_parser(ConfigParser), ["--model", "LanguageModel", *args])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("trainer:\n", "over.yaml: trainer is empty; give it a value, or remove it"),
+        ("data:\n", "over.yaml: data is empty"),
+        ("sampling:\n", "over.yaml: sampling is empty"),
+        ("standard:\n", "over.yaml: standard is empty"),
+        ("model: {init_args: }", "over.yaml: init_args is empty"),
+        ("model: {init_args: {optimizer: {class_path: }}}", "over.yaml: class_path is empty"),
+        ("trainer: {max_steps: }", "--trainer.max_steps is null, but it needs a value; give one, or omit the option"),
+        ("trainer: {accumulate_grad_batches: }", "--trainer.accumulate_grad_batches is null, but"),
+        ("trainer: {strategy: }", "--trainer.strategy is null, but"),
+        ("sampling: {seed: }", "--sampling.seed is null, but"),
+        ("keep_checkpoints:\n", "--keep_checkpoints is null, but"),
+        ("model: {init_args: {decoder: {attention: {heads: }}}}", "--model.decoder.attention.heads is null, but"),
+        ("sample_text: {generation: }", "--sample_text.generation is null, but SampleText needs"),
+        ("sample_text: {generation: {seed: }}", "--sample_text.generation.seed is null, but GenerationOptions needs"),
+    ],
+)
+def test_cases_r11_needs_a_value(text: str, said: str, fresh: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("over.yaml").write_text(text)
+    assert main(["fit", "-c", "tiny.yaml", "-c", "over.yaml"]) == 2
+    assert said in capsys.readouterr().err
+    assert not Path("runs").exists()
+
+
+def test_cases_r11_null_switches_off_what_may_be_off(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = ["sample_text:", "non_finite:", "inference:", "standard: {throughput: }", "validate_every:", "name:"]
+    Path("over.yaml").write_text("\n".join([*texts, "trainer: {callbacks: , profiler: , max_epochs: }"]))
+    ran: list[str] = []
+    monkeypatch.setattr(CommandLine, "_run_subcommand", lambda self, name: ran.append(name))
+    assert main(["fit", "-c", "tiny.yaml", "-c", "over.yaml"]) == 0
+    assert ran == ["fit"]
+
+
+@pytest.mark.parametrize("section", ["sampling", "standard"])
+def test_cases_r11_flags_too(section: str, fresh: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", "-c", "tiny.yaml", f"--{section}", "null"]) == 2
+    assert f"--{section}" in capsys.readouterr().err

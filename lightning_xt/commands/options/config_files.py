@@ -18,6 +18,8 @@ MOST_BYTES = 8 << 20
 """Bytes of a config; that of a run has some thousand."""
 MOST_VALUES = 100_000
 """Values of a config where each anchor is written out as often as it is named."""
+SECTIONS = ("trainer", "model", "data", "sampling", "standard")
+CLASS = ("class_path", "init_args")
 DEEPEST = 64
 """Lists and mappings within each other."""
 
@@ -162,9 +164,19 @@ def _parse(text: str, file: Path) -> dict[str, Any]:
     for name in content:
         if not isinstance(name, str) or not re.fullmatch(r"\w[\w.+]*", name):
             raise UserError(f"{file} is not a config: its key {name!r} is not an option; begin as 'name: mine'")
+    _refuse_empty(content, str(file), SECTIONS)
     if isinstance(content.get("trainer"), list):
         raise UserError(f"{file}: --trainer is a list; it takes options by name, such as 'trainer: {{max_steps: 20}}'")
     return dict(content)
+
+
+def _refuse_empty(content: Any, place: str, names: tuple[str, ...]) -> None:
+    """Raise a UserError for a section of options, or a class and its options, with nothing in it."""
+    for name, value in content.items() if isinstance(content, dict) else enumerate(content):
+        if value is None and name in names:
+            raise UserError(f"{place}: {name} is empty; give it a value, or remove it")
+        if isinstance(value, (dict, list)):
+            _refuse_empty(value, place, CLASS)
 
 
 def _read(file: Path) -> str | None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ import yaml
 from jsonargparse import ArgumentError
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint as CheckpointCallback
-from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.callbacks import ProgressBar, WeightAveraging
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
@@ -38,17 +39,21 @@ from lightning_xt.data.base import DataModule
 from lightning_xt.system.files import replace_file
 from lightning_xt.system.free_memory import refuse_without_memory
 from lightning_xt.system.garbage import pause_garbage_collection
+from lightning_xt.system.imports import guarded_imports, imported
 from lightning_xt.system.messages import OwnError, UserError, find_own_sentence
 from lightning_xt.training.atomic_checkpoint_io import hand_on
+from lightning_xt.training.callback_checks import check_callback_class
 from lightning_xt.training.callbacks.preemption import take_over_signals
 from lightning_xt.training.callbacks.run_folder import find_run_folder
 from lightning_xt.training.config_parser import ConfigParser
-from lightning_xt.training.null_options import refuse_null_options
+from lightning_xt.training.option_values import PLAIN_JSON, check_values, refuse_nulls
 from lightning_xt.training.parse_errors import check_text, explain_parse_error
 from lightning_xt.training.strategies.fsdp2 import check_strategy
 from lightning_xt.training.strategies.process_watchdog import exit_together, watch
 
 ENV_PREFIX = "LXT"
+OUR_PLACES = ("lightning_xt.", "torch.")
+"""Modules whose classes have only defaults that a config can hold."""
 
 
 @rank_zero_only
@@ -121,12 +126,29 @@ class CommandLine(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         options = self.config[self.subcommand]
+        refuse_nulls(self._parser(str(self.subcommand))._actions, options)
         check_options(str(self.subcommand), options)
-        plain = self._plain()
-        for name in ("model", "data"):
-            refuse_null_options(plain[name], name)
+        callbacks = options.trainer.callbacks or []
+        for each in callbacks if isinstance(callbacks, list) else [callbacks]:
+            check_callback_class(imported(each.class_path) or Callback)
+        for name, value in (plain := self._plain()).items():
+            check_values(value, name)
+        if any(not path.startswith(OUR_PLACES) for path in re.findall(r'"class_path": "([^"]*)', json.dumps(plain))):
+            self._check_config(plain)
         if self.subcommand == "fit":
             set_intervals(options, self._configs.contents)
+
+    def _check_config(self, plain: dict[str, Any]) -> None:
+        """Raise a UserError if the config of the run could not be read back."""
+        try:
+            with guarded_imports():
+                self._parser(str(self.subcommand)).parse_object(plain)
+        except (ArgumentError, ValueError) as error:
+            sentence = find_own_sentence(error) or explain_parse_error(str(error), ())
+            raise UserError(
+                f"the run's config.yaml could not be read back: {sentence}; let the class have a text, a "
+                "number or null there by default"
+            ) from error
 
     def instantiate_classes(self) -> None:
         try:
@@ -148,7 +170,9 @@ class CommandLine(LightningCLI):
         if config["logger"] in (None, True):
             kwargs["logger"] = False
         callbacks = [] if config.get("fast_dev_run") else self._callbacks(standard)
-        given = config["callbacks"] or []
+        # An overlay appends its average to the callbacks; the last of several holds.
+        single = {type(each) if isinstance(each, WeightAveraging) else each: each for each in config["callbacks"] or []}
+        given = list(single.values())
         bar = None if any(isinstance(each, ProgressBar) for each in given) else standard.progress_bar
         if config["enable_progress_bar"] is not False and bar is not None:
             callbacks.append(bar())
@@ -195,7 +219,7 @@ class CommandLine(LightningCLI):
     def _plain(self) -> dict[str, Any]:
         """Return the command's options as plain values."""
         command = self.config.subcommand
-        text = self._parser(command).dump(self.config[command], skip_none=False, format="json")
+        text = self._parser(command).dump(self.config[command], skip_none=False, format=PLAIN_JSON)
         plain: dict[str, Any] = json.loads(text)
         return plain
 

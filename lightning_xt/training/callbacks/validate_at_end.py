@@ -46,4 +46,4 @@ class ValidateAtEnd(Callback):
         """Let Lightning, which validates after multiples of a number of batches, do so now or not."""
         if isinstance(trainer.val_check_interval, int) and trainer.check_val_every_n_epoch is None:
             batches = trainer.fit_loop.epoch_loop.total_batch_idx + 1
-            trainer.val_check_batch = batches if due else 2 * batches + 1
+            trainer.val_check_batch = max(1, batches if due else 2 * batches + 1)

@@ -1,0 +1,59 @@
+"""Callbacks of Lightning that would silently do something else in a run, or nothing."""
+
+from collections.abc import Sequence
+from types import MappingProxyType
+
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, Timer
+
+REFUSED = MappingProxyType(
+    {
+        "BackboneFinetuning": "counts epochs, of which a run has one; train from the weights of a run: --init_from RUN",
+        "BatchSizeFinder": "restores a checkpoint in the middle of a fit, which then counts its samples from 0; set "
+        "--data.batch_size, and raise it while the memory lasts",
+        "GradientAccumulationScheduler": "counts epochs, of which a run has one; set --trainer.accumulate_grad_batches",
+        "LearningRateFinder": "restores a checkpoint in the middle of a fit, which then counts its samples from 0; "
+        "compare short runs with --model.optimizer.lr",
+        "ModelPruning": "renames the weights, so that no checkpoint loads without it; train a smaller model, or use "
+        "--inference.weights int8",
+        "SpikeDetection": "cannot resume with its run; set --non_finite.limit and --trainer.gradient_clip_val",
+        "StochasticWeightAveraging": "counts epochs, of which a run has one, and averages nothing; use "
+        "ExponentialAverage, or --keep_checkpoints 10 and lightning-xt average",
+    }
+)
+"""Reason and way out by the name of a class; those of a subclass too."""
+
+
+def check_callback_class(found: type) -> None:
+    """Raise a ValueError for a class of callbacks that cannot do its work in a run."""
+    for kind in found.__mro__:
+        if kind.__name__ in REFUSED and kind.__module__.startswith("lightning.pytorch."):
+            raise ValueError(f"trainer.callbacks: {found.__name__} {REFUSED[kind.__name__]}")
+
+
+def check_callbacks(callbacks: Sequence[Callback], trainer: Trainer) -> None:
+    """Raise a ValueError for a callback that cannot do its work in this run.
+
+    Args:
+        callbacks: of the Trainer.
+        trainer: with batches as limited as in the run.
+    """
+    for each in callbacks:
+        check_callback_class(type(each))
+        limited = trainer.limit_train_batches not in (None, 1.0) or trainer.overfit_batches  # type: ignore[attr-defined]
+        if (option := _find_epochs(each)) and trainer.max_epochs == -1 and not limited:
+            raise ValueError(
+                f"trainer.callbacks: {type(each).__name__} has {option}, but the training data has no end, so it has "
+                "no epochs; count steps there"
+            )
+
+
+def _find_epochs(callback: Callback) -> str | None:
+    """Return the option by which a callback waits for the end of epochs, None if it does not."""
+    if isinstance(callback, Timer) and callback._interval == "epoch":
+        return "interval epoch"
+    if isinstance(callback, LearningRateMonitor) and callback.logging_interval == "epoch":
+        return "logging_interval epoch"
+    if isinstance(callback, ModelCheckpoint) and callback._every_n_epochs > 1:
+        return f"every_n_epochs {callback._every_n_epochs}"
+    return None

@@ -1,0 +1,145 @@
+"""Callbacks of Lightning and your own: refused with the way out, or written into a config that is read back."""
+
+from pathlib import Path
+
+import lightning.pytorch.callbacks
+import pytest
+import yaml
+from lightning.pytorch import Trainer
+
+from lightning_xt.cli import main
+from lightning_xt.commands.trainer.command_line import CommandLine
+from lightning_xt.training.callback_checks import REFUSED, check_callbacks
+from lightning_xt.training.callbacks.exponential_average import ExponentialAverage
+
+OPTIONS = {
+    "EarlyStopping": {"monitor": "val/loss"},
+    "GradientAccumulationScheduler": {"scheduling": {0: 2}},
+    "LambdaCallback": {},
+    "ModelPruning": {"pruning_fn": "l1_unstructured"},
+    "OnExceptionCheckpoint": {"dirpath": "saved"},
+    "StochasticWeightAveraging": {"swa_lrs": 0.1},
+    "ThroughputMonitor": {"batch_size_fn": "own.size"},
+}
+ABSTRACT = {"BaseFinetuning", "BasePredictionWriter", "Callback", "Checkpoint", "ProgressBar", "WeightAveraging"}
+# Its default is a function, which the gate of names refuses before.
+NAMEABLE = sorted({*lightning.pytorch.callbacks.__all__} - ABSTRACT - {"BackboneFinetuning"})
+OWN = """
+import enum
+import torch
+from lightning.pytorch import Callback
+
+
+class Kind(enum.Enum):
+    fast = 1
+
+
+class Plain(Callback):
+    def __init__(self, kind=Kind.fast, sizes=(1, 2)):
+        self.kind = kind
+
+
+class Device(Callback):
+    def __init__(self, device=torch.device("cpu")):
+        self.device = device
+
+
+class Type(Callback):
+    def __init__(self, dtype=torch.float32):
+        self.dtype = dtype
+
+
+def size(batch):
+    return len(batch)
+"""
+
+
+class StopError(Exception):
+    pass
+
+
+@pytest.fixture
+def written(fresh, monkeypatch, capsys):
+    """Return a function that returns the error of a config, else its callbacks as a run writes them."""
+    (fresh / "own.py").write_text(OWN)
+    found = []
+
+    def stop(self):
+        found.append(self._plain()["trainer"]["callbacks"])
+        raise StopError
+
+    monkeypatch.setattr(CommandLine, "instantiate_classes", stop)
+
+    def write(callbacks):
+        Path("callbacks.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks": callbacks}}))
+        try:
+            assert main(["fit", "-c", "tiny.yaml", "-c", "callbacks.yaml"]) == 2
+        except StopError:
+            return found[-1]
+        return capsys.readouterr().err
+
+    return write
+
+
+@pytest.mark.parametrize("name", NAMEABLE)
+def test_cases_r6_every_callback_is_read_back_or_refused(written, name):
+    first = written([{"class_path": name, "init_args": OPTIONS.get(name, {})}])
+    if name in REFUSED:
+        assert first == f"lightning-xt: error: trainer.callbacks: {name} {REFUSED[name]}\n"
+    else:
+        assert written(first) == first
+        assert first[0]["class_path"].endswith(name)
+
+
+def test_cases_r6_objects_that_no_config_holds(written, capsys):
+    assert "--trainer.callbacks.device is cpu, an object that " in written([{"class_path": "own.Device"}])
+    assert main(["fit", "-c", "tiny.yaml", "--trainer.callbacks+=own.Device"]) == 2
+    assert "--trainer.callbacks.device is cpu, an object that config.yaml" in capsys.readouterr().err
+    assert "could not be read back: torch.float32 is not imported" in written([{"class_path": "own.Type"}])
+    first = written([{"class_path": "own.Plain"}])
+    assert written(first) == first
+
+
+def test_cases_r8_the_default_of_a_timer(written):
+    assert written([{"class_path": "Timer"}])[0]["init_args"]["interval"] == "step"
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_cases_r4_r7_callbacks_are_refused_in_python_too(name):
+    kind = getattr(lightning.pytorch.callbacks, name)
+    child = type("Mine", (kind,), {})
+    with pytest.raises(ValueError, match=r"trainer\.callbacks: Mine .*; "):
+        check_callbacks([child.__new__(child)], None)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("Timer", {"interval": "epoch"}),
+        ("LearningRateMonitor", {"logging_interval": "epoch"}),
+        ("ModelCheckpoint", {"every_n_epochs": 2}),
+    ],
+)
+def test_cases_r4_callbacks_that_wait_for_epochs(name, options):
+    callback = getattr(lightning.pytorch.callbacks, name)(**options)
+    quiet = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False, "enable_model_summary": False}
+    with pytest.raises(ValueError, match=rf"{name} has {next(iter(options))}.*no epochs; count steps there"):
+        check_callbacks([callback], Trainer(max_epochs=-1, **quiet))
+    check_callbacks([callback], Trainer(max_epochs=-1, limit_train_batches=3, **quiet))
+    check_callbacks([callback], Trainer(max_epochs=2, **quiet))
+
+
+def test_cases_r12_a_shipped_average_keeps_your_callbacks(fresh, monkeypatch):
+    early = {"class_path": "EarlyStopping", "init_args": {"monitor": "val/loss"}}
+    Path("early.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks": [early]}}))
+    trainers = []
+    monkeypatch.setattr(CommandLine, "_run_subcommand", lambda self, _: trainers.append(self.trainer))
+    configs = Path(__file__).parents[2] / "configs"
+    ema = ["-c", str(configs / "trainer" / "ema.yaml")]
+    for files in ([*ema], ["-c", "early.yaml", *ema], ["-c", "early.yaml", *ema, *ema]):
+        assert main(["fit", "-c", "tiny.yaml", *files]) == 0
+    names = [[type(each).__name__ for each in trainer.callbacks] for trainer in trainers]
+    assert [each.count("EarlyStopping") for each in names] == [0, 1, 1]
+    assert [each.count(ExponentialAverage.__name__) for each in names] == [1, 1, 1]
+    # A list of callbacks would replace those of the files before it.
+    assert not [file for file in configs.rglob("*.yaml") if "  callbacks:" in file.read_text()]
