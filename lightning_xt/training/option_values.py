@@ -44,7 +44,7 @@ def check_values(options: Any, slot: str, hint: Any = None) -> None:
         return
     path, values = options.get("class_path"), options.get("init_args")
     found = imported(path) if isinstance(path, str) else None
-    if found is None and is_dataclass(hint):
+    if found is None and isinstance(hint, type) and is_dataclass(hint):
         found, values = hint, options
     if found is None or not isinstance(values, dict):
         for name, value in options.items():
