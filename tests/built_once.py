@@ -33,7 +33,12 @@ def install() -> None:
     share_parses()
 
 
+def has_modules() -> bool:
+    """Return whether the current folder has modules or packages."""
+    return any(any(Path().glob(name)) for name in ("*.py", "*/__init__.py"))
+
+
 def share_parses() -> None:
     """Keep parsed options from one parse to the next, in all folders without modules of their own."""
     config_parser._PARSED.set({})
-    config_parser.getcwd = lambda: str(Path.cwd()) if any(Path().glob("*.py")) else ""
+    config_parser.getcwd = lambda: str(Path.cwd()) if has_modules() else ""

@@ -73,6 +73,17 @@ def list_given(variant: type) -> set[str]:
     return set(itertools.islice(options(variant), len(typing.get_args(factory)[0]) if factory else 0))
 
 
+@pytest.mark.parametrize("base", BASES, ids=lambda base: base.__name__)
+def test_a_factory_says_what_it_is_called_with(base: type) -> None:
+    module = sys.modules[base.__module__]
+    factory = getattr(module, f"{base.__name__}Factory", None)
+    if factory is None or not typing.get_args(factory)[0]:
+        return
+    tree = ast.parse(inspect.getsource(module)).body
+    (at,) = [n for n, node in enumerate(tree) if ast.unparse(node).startswith(f"{base.__name__}Factory = ")]
+    assert at + 1 < len(tree) and ast.unparse(tree[at + 1]).startswith(('"""Called with', "'Called with"))
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_documents_every_option(variant: type) -> None:
     documentation = docstring_parser.parse(inspect.getdoc(variant) or "")

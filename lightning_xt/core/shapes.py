@@ -7,7 +7,7 @@ j  keys                             h  query heads
 m  tokens of the context            g  key/value heads (h / g queries share one)
 s  streams of a hyper-connection    c  width of the context
 v  tokens of the vocabulary         p  soft-prefix vectors
-t  slots for all tokens of a row    f  hidden features of a feedforward
+t  tokens of whole or new texts     f  hidden features of a feedforward
 k  chosen rows, or candidates
 
 A word names a further axis, such as `requests`, `beams`, `heads` or `slots`; `_` is any size.

@@ -108,8 +108,13 @@ def generate(
 def stream(
     model: Autoregressive, requests: Sequence[Request], params: SamplingParams, *, pad: int = 0
 ) -> Generator[Int[Tensor, " b"], None, None]:
-    """Yield the tokens of `run_requests` with Sample: one per request at a time, `pad` after the end of a request."""
-    together = replace(params, batch=max(1, len(requests)))
+    """Yield the tokens of `run_requests` with Sample: one per request at a time, `pad` after the end of a request.
+
+    All requests decode together, whatever `params.batch` says; ValueError if there are none.
+    """
+    if not requests:
+        raise ValueError("stream has no requests; give at least one")
+    together = replace(params, batch=len(requests))
     return _align_rows(Sample()(model, requests, together), len(requests), pad, requests[0].prompt.device)
 
 

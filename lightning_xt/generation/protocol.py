@@ -1,5 +1,6 @@
 """Protocols through which decoding knows a model and its cache."""
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -46,10 +47,12 @@ class Autoregressive(Protocol):
     @property
     def max_length(self) -> int | None: ...
 
+    @abstractmethod
     def new_cache(self, batch: int, capacity: int, *, slack: int = 64, window: int | None = None) -> DecodingCache: ...
 
     def train(self, mode: bool = True) -> object: ...
 
+    @abstractmethod
     def __call__(
         self,
         tokens: Int[Tensor, "b n"],

@@ -24,8 +24,8 @@ from lightning_xt.nn.shifts.base import ShiftFactory
 class Stack(nn.Module):
     """Layers of a decoder or an encoder, from embedded tokens to hidden states.
 
-    The factories and the dropout are the options of `Decoder`, with the sizes in `shape`; without a cross_attention
-    there is no such sublayer.
+    The factories and the dropout are the options of `Decoder`. `shape` holds the stream's width, the depth, whether it
+    is causal, and the context's width. Without a cross_attention there is no such sublayer.
     """
 
     def __init__(

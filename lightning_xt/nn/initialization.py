@@ -16,7 +16,7 @@ from torch import nn
 
 
 def initialize(model: nn.Module, calls: int) -> None:
-    """Initialize linear maps and embedding tables by the table, for a number of sublayer calls in one forward."""
+    """Initialize linear maps and embedding tables in place by the table; `calls` counts the sublayers of a forward."""
     for name, module in model.named_modules():
         if isinstance(module, nn.Embedding):
             nn.init.normal_(module.weight, std=0.02)

@@ -26,6 +26,7 @@ from lightning_xt.generation.methods.prompt_lookup import PromptLookup
 from lightning_xt.generation.methods.sample import Sample
 from lightning_xt.generation.methods.stochastic_beam_search import StochasticBeamSearch
 from lightning_xt.generation.models.guided import Guided
+from lightning_xt.generation.models.model_wrapper import ModelWrapper
 from lightning_xt.generation.noise import sample_tokens
 from lightning_xt.generation.protocol import Autoregressive
 from lightning_xt.generation.requests import SamplingParams
@@ -379,3 +380,13 @@ def test_cases_s17_no_generation_leaves_a_cache(method: Method, monkeypatch: pyt
     finally:
         gc.enable()
     assert len(made) >= 10 and alive == 0
+
+
+def test_a_stream_needs_a_request() -> None:
+    with pytest.raises(ValueError, match=r"^stream has no requests; give at least one$"):
+        stream(decoder(), [], SamplingParams())
+
+
+def test_a_wrapper_must_score_and_make_caches() -> None:
+    with pytest.raises(TypeError, match="abstract"):
+        type("Forgetful", (ModelWrapper,), {})(decoder())

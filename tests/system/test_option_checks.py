@@ -78,9 +78,21 @@ def test_a_name_in_a_slot_is_refused_with_the_way_out() -> None:
         Attention(LAYER, score_mods=["SoftCap"])
 
 
-@pytest.mark.parametrize("kind", [Decoder, Encoder, EncoderDecoder, *PARTS], ids=lambda kind: kind.__name__)
-def test_every_slot_of_a_network_refuses_a_name(kind: type) -> None:
-    options = [each for each in inspect.signature(kind).parameters.values() if each.kind is each.KEYWORD_ONLY]
-    for slot in (each.name for each in options if holds_factories(each.annotation)):
-        with pytest.raises(ValueError, match=f"^{slot} has the name 'Name'; from Python pass the class Name itself"):
-            kind(**{slot: "Name"})
+SLOTS = [
+    (kind, option.name)
+    for kind in (Decoder, Encoder, EncoderDecoder, *PARTS)
+    for option in inspect.signature(kind).parameters.values()
+    if option.kind is option.KEYWORD_ONLY and holds_factories(option.annotation)
+]
+
+
+def test_networks_have_slots() -> None:
+    assert {("Decoder", "norm"), ("Encoder", "attention"), ("Attention", "position"), ("MLP", "activation")} <= {
+        (kind.__name__, slot) for kind, slot in SLOTS
+    }
+
+
+@pytest.mark.parametrize(("kind", "slot"), SLOTS)
+def test_every_slot_of_a_network_refuses_a_name(kind: type, slot: str) -> None:
+    with pytest.raises(ValueError, match=f"^{slot} has the name 'Name'; from Python pass the class Name itself"):
+        kind(**{slot: "Name"})

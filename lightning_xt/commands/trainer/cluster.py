@@ -31,7 +31,10 @@ def choose_environments(strategy: Any, plugins: Sequence[Any]) -> list[ClusterEn
 
 
 def adopt_trainer(trainer: Trainer) -> None:
-    """Keep a Trainer from handling signals, and from checkpoints that were not named; check its count of processes."""
+    """Keep a Trainer from handling signals, and from checkpoints that were not named.
+
+    UserError if its count of processes is not that of the machines.
+    """
     trainer._signal_connector = _NoSignals(trainer)
     trainer._checkpoint_connector = _NamedCheckpoints(trainer)
     environment = trainer._accelerator_connector.cluster_environment

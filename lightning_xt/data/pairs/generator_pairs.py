@@ -124,7 +124,10 @@ class GeneratorPairs(ParallelCorpus):
         return islice(self.stream("train", first=seen + rank), 0, None, world)
 
     def stream(self, split: str, first: int = 0) -> Iterator[PairBatch]:
-        """Yield the checked batches of a split from number `first` on; ValueError if the function fails."""
+        """Yield the checked batches of a split from number `first` on.
+
+        ValueError if the function is missing, fails or ends, or a batch is malformed.
+        """
         function = import_function(self.function) if isinstance(self.function, str) else self.function
         seed = int(split_mix_64(self.seed, [SPLITS.index(split)])[0])
         rng = IsolatedRng(seed, cuda=self._device.type == "cuda")

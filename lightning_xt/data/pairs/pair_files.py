@@ -91,7 +91,10 @@ def _find_one(option: str, path: str) -> Path:
 
 
 def _select_reader(file: Path, fields: tuple[str, str] | None) -> Callable[[Path], PairLines] | None:
-    """Return the reader of a file with both sides; None for plain lines, which hold one side."""
+    """Return the reader of a file with both sides; None for plain lines, which hold one side.
+
+    ValueError for an archive, and for JSON lines without the names of their fields.
+    """
     name = (file.stem if file.suffix.lower() == ".gz" else file.name).lower()
     if name.endswith(ARCHIVES):
         raise ValueError(f"{file} is an archive, which is not read here; unpack it and name one of its files")
@@ -130,7 +133,10 @@ def _read_objects(file: Path, fields: tuple[str, str]) -> PairLines:
 
 
 def _read_lines(file: Path) -> list[str]:
-    """Read the lines of a UTF-8 file. A line ends in a newline, or a carriage return and a newline."""
+    """Read the lines of a UTF-8 file; ValueError if it cannot be read, is empty or is not UTF-8.
+
+    A line ends in a newline, or a carriage return and a newline.
+    """
     content = b"".join(read_blocks(file))
     try:
         text = content.decode("utf-8")

@@ -94,7 +94,7 @@ def convert_weights(network: Network, weights: Weights, *, compiled: bool = Fals
 
 @torch.no_grad()
 def measure_loss(model: Autoregressive, tokens: Int[Tensor, "1 n"], inputs: Inputs | None = None) -> float:
-    """Return the mean loss in nats of a sequence's tokens except the first, by a model in evaluation mode."""
+    """Return the mean loss in nats of all but the first of at least two tokens, by a model in evaluation mode."""
     logits = model(tokens[:, :-1], inputs=inputs)[0].float()
     return float(functional.cross_entropy(logits, tokens[0, 1:]))
 

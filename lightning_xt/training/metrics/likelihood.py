@@ -23,7 +23,10 @@ class LikelihoodSums:
 
 
 def compute_likelihood_metrics(sums: Tensor) -> dict[str, Tensor]:
-    """Compute loss (nats per token), bits_per_byte and perplexity (per token), float32, from sums of nats and bytes."""
+    """Compute loss (nats per token), bits_per_byte and perplexity (per token), float32, from sums of nats and tokens.
+
+    bits_per_byte are those of a model whose tokens are bytes.
+    """
     loss = sums[0] / sums[1].clamp(min=1)
     metrics = {"loss": loss, "bits_per_byte": loss / math.log(2), "perplexity": loss.exp()}
     return {name: value.float() for name, value in metrics.items()}

@@ -15,7 +15,10 @@ EXTRA = frozenset({"params", "param_names", "role", "parts", "initial_lr"})
 
 
 def build_optimizer(factory: OptimizerFactory, groups: list[dict[str, Any]], name: str) -> Optimizer:
-    """Build an optimizer that refuses the state of another one; ValueError names parameters that it does not take."""
+    """Build an optimizer that refuses the state of another one.
+
+    ValueError if it cannot be built, takes only some of the parameters, or has an option that cannot train.
+    """
     try:
         optimizer = factory([dict(group) for group in groups])
     except (TypeError, ValueError, RuntimeError) as error:
