@@ -218,13 +218,15 @@ def test_a_stop_string_is_found_across_tokens(trained, said, scripted):
     assert bytes(network.read) == b"xabEN-EN"
 
 
-def test_the_text_of_beams_is_cut_at_a_stop_string(trained, said):
-    beams = ["--prompt", "fox", "--log_probs", "--method", "BeamSearch", "--max_new_tokens", "9"]
+def test_cases_d11_beams_end_at_a_stop_string(trained, said):
+    beams = ["--prompt", "fox", "--log_probs", "--method", "BeamSearch", "--method.n_best", "4", "--max_new_tokens", "9"]
     (whole,) = objects(said(RUN, *beams))
     stop = whole["text"][2:4]
     (cut,) = objects(said(RUN, *beams, "--stop", stop))
-    assert cut["text"] == whole["text"][: whole["text"].index(stop)]
-    assert cut["tokens"] == whole["tokens"][: len(cut["tokens"])]
+    texts = [each["text"] for each in cut["sequences"]]
+    assert len(set(texts)) == len(texts) and not any(stop in text for text in texts)
+    ends = [bytes(each["tokens"]).decode().removeprefix(each["text"]) for each in cut["sequences"]]
+    assert stop in ends and set(ends) <= {"", stop}
 
 
 def test_probable_text_is_green_and_improbable_red(trained, said, scripted):

@@ -326,7 +326,7 @@ def test_a_text_without_repetition_ends_up_with_the_most_likely_repetition() -> 
 
 @pytest.mark.parametrize("end", [2, None])
 @pytest.mark.parametrize("apply", [RepetitionPenalty(3), PresencePenalty(2), FrequencyPenalty(2), NoRepeatNgram(1)])
-def test_cases_d10_control_ids_are_no_repetition(apply: Filter, end: int | None) -> None:
+def test_cases_d10_control_ids_are_exempt(apply: Filter, end: int | None) -> None:
     logits = torch.full((1, 5), -1.0)
     tokens = [0, 1, 2, 3, 1, 2, 0, 3]
     history = History(torch.tensor([tokens]), torch.tensor([1]), torch.tensor([8]), end, (0, 1))
@@ -334,7 +334,7 @@ def test_cases_d10_control_ids_are_no_repetition(apply: Filter, end: int | None)
     assert (out == logits)[0].tolist() == [True, True, end is not None, False, True]
 
 
-def test_cases_d10_no_ngram_reaches_over_a_control_id() -> None:
+def test_cases_d10_ngrams_end_at_a_control_id() -> None:
     text = [1, 4, 2, 1, 3, 4, 2, 1]
     assert keep_after(NoRepeatNgram(2), torch.zeros(1, 5), look_back(text, 4)) == [0, 1, 2]
     assert keep_after(NoRepeatNgram(2), torch.zeros(1, 5), look_back([*text, 4], 4)) == [0, 1, 3, 4]

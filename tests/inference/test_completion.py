@@ -349,7 +349,7 @@ def test_cases_d13_a_token_that_the_model_rules_out_has_no_score(decoder):
     "method", [Sample, partial(BeamSearch, beams=3), PromptLookup, partial(ContrastiveSearch, alpha=0)]
 )
 @pytest.mark.parametrize("apply", [partial(RepetitionPenalty, 100), partial(NoRepeatNgram, 1)])
-def test_cases_d10_an_end_that_is_the_start_too_is_no_repetition(decoder, method, apply):
+def test_cases_d10_an_end_that_is_the_start_too_is_exempt(decoder, method, apply):
     completer = TextCompleter(decoder, Bytes(separator=10), DEVICE)
     filters = (partial(LogitBias, {10: 60.0}), apply)
     options = GenerationOptions(method=method, temperature=0.0, filters=filters, max_new_tokens=20, log_probs=True)

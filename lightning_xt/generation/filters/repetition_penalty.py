@@ -10,7 +10,7 @@ class RepetitionPenalty(Filter):
     """Divide the positive logits of earlier tokens, prompt included, by a factor; multiply the negative ones.
 
     Keskar et al., 2019. https://arxiv.org/abs/1909.05858
-    Departs from it in that control ids, such as the end, are exempt: they are no repetition of the text.
+    Departs from it in that control ids, such as the end, are exempt.
 
     Args:
         factor: 1 changes nothing, above 1 repetition is less likely, below 1 more; from 0.001 to 1000.
