@@ -219,7 +219,17 @@ def test_a_stop_string_is_found_across_tokens(trained, said, scripted):
 
 
 def test_cases_d11_beams_end_at_a_stop_string(trained, said):
-    beams = ["--prompt", "fox", "--log_probs", "--method", "BeamSearch", "--method.n_best", "4", "--max_new_tokens", "9"]
+    beams = [
+        "--prompt",
+        "fox",
+        "--log_probs",
+        "--method",
+        "BeamSearch",
+        "--method.n_best",
+        "4",
+        "--max_new_tokens",
+        "9",
+    ]
     (whole,) = objects(said(RUN, *beams))
     stop = whole["text"][2:4]
     (cut,) = objects(said(RUN, *beams, "--stop", stop))
