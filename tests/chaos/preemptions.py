@@ -19,6 +19,7 @@ from chaos.runs import (
     read_signals,
     run_uninterrupted,
 )
+from lightning_xt.system.stopping import describe_signal
 
 SETTINGS = [
     Setting(pairs=False, workers=2, accumulate=1, processes=1, average=True),
@@ -26,6 +27,7 @@ SETTINGS = [
     Setting(pairs=False, workers=0, accumulate=1, processes=2, average=True, keep=2),
     Setting(pairs=True, workers=0, accumulate=2, processes=1, average=False, at_epochs_end=True),
     Setting(pairs=True, workers=0, accumulate=1, processes=2, average=True),
+    Setting(pairs=False, workers=2, accumulate=1, processes=2, average=True, signals=("SIGINT",)),
 ]
 MOMENTS = ("step", "validation", "sampling", "saving", "setup")
 BOUND = 60
@@ -45,7 +47,7 @@ def make_plans(setting: Setting, count: int, steps: int, seed: str) -> list[dict
                 # A resumed run counts no steps before its first.
                 "step": 0 if moment == "setup" else SAVED + int((steps - 3 * SAVED) * (number + draw.random()) / count),
                 "file": "last.ckpt" if moment == "saving" else None,
-                "signal": draw.choice(["SIGTERM", "SIGUSR1"]),
+                "signal": draw.choice(setting.signals),
                 "target": 0 if moment == "saving" else targets[number % len(targets)],
                 "delay": 0.02,
                 "seed": draw.random(),
@@ -82,13 +84,12 @@ def check(setting: Setting, folder: Path, stops: list[dict[str, Any]], steps: in
 
 def _check_end(ended: Outcome, plan: dict[str, Any], folder: Path, saved: list[dict[str, Any]]) -> None:
     """Raise a RunError if a run did not stop as it should."""
-    if ended.code != 75:
+    if ended.code != (130 if plan["signal"] == "SIGINT" else 75):
         raise RunError(f"exit code {ended.code} in {plan}: {last_line(ended.said)}")
     if ended.seconds > BOUND:
         raise RunError(f"takes {ended.seconds:.0f} seconds to stop, in {plan}")
-    if "Traceback" in ended.said or f"stopped by {plan['signal']}" not in ended.said.replace(
-        "a signal to another process", plan["signal"]
-    ):
+    said = ended.said.replace("a signal to another process", plan["signal"])
+    if "Traceback" in said or describe_signal(plan["signal"]) not in said:
         raise RunError(f"says {ended.said!r}, in {plan}")
     if plan["moment"] == "setup":
         if saved:

@@ -69,13 +69,16 @@ class Setting:
     at_epochs_end: bool = False
     """True saves checkpoints at the ends of epochs."""
     keep: int = 0
+    signals: tuple[str, ...] = ("SIGTERM", "SIGUSR1")
+    """Signals that stop the run, one of them each time."""
 
     def __str__(self) -> str:
         kind = "sequence-to-sequence" if self.pairs else "language model"
         place = "at the end of epochs" if self.at_epochs_end else "within epochs"
+        by = ", stopped by Ctrl-C" if "SIGINT" in self.signals else ""
         return (
             f"{kind}, workers {self.workers}, accumulation {self.accumulate}, processes {self.processes}, "
-            f"average {'on' if self.average else 'off'}, saved {place}"
+            f"average {'on' if self.average else 'off'}, saved {place}{by}"
         )
 
     def options(self, steps: int) -> list[str]:
