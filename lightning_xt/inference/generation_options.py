@@ -56,6 +56,8 @@ class GenerationOptions:
         for name in ("max_new_tokens", "window", "num_return_sequences", "batch"):
             check_option("sampling", name, getattr(self, name), least=1)
         check_option("sampling", "temperature", self.temperature, least=0, below=float("inf"))
+        if isinstance(self.stop, str):
+            raise ValueError(f"sampling: stop is the text {self.stop!r}; give a list of texts, such as [{self.stop!r}]")
         StopStrings(self.stop)
         self._build_filters()
         method = self.build_method()

@@ -1,7 +1,7 @@
 """Texts in, completions out: the base of completion and translation."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -221,6 +221,23 @@ class TextGenerator(ABC):
     def find_problem(self, text: str) -> str | None:
         """Return a sentence about the ignored part of a prompt, None if all is used; ValueError if it is invalid."""
         return None
+
+
+def list_texts(texts: object) -> list[str]:
+    """Return one or several texts as a list.
+
+    Raises:
+        TypeError: it is not a text, nor a list of texts.
+    """
+    several = isinstance(texts, Iterable) and not isinstance(texts, str | bytes | Mapping)
+    listed: list[Any] = list(texts) if several else [texts]  # type: ignore[call-overload]  # known to be iterable
+    for each in listed:
+        if not isinstance(each, str):
+            raise TypeError(
+                f"a text was expected, or a list of texts, but there is {each!r:.40}, of type {type(each).__name__}; "
+                "give text, and ids as a tensor to generate"
+            )
+    return listed
 
 
 def _round(value: float) -> float:

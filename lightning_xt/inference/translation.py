@@ -23,6 +23,7 @@ from lightning_xt.inference.text_generator import (
     PromptCompletions,
     TextGenerator,
     explain_out_of_memory,
+    list_texts,
 )
 from lightning_xt.models.encoder_decoder import EncoderDecoder, check_mask
 
@@ -108,9 +109,9 @@ class Translator(TextGenerator):
         """
         return [each.as_dict(options) for each in self._translate(sources, options)]
 
-    def translate_texts(self, texts: Sequence[str], options: GenerationOptions) -> list[dict[str, Any]]:
-        """Return the translations of plain texts, as `complete_as_dicts` does for sources."""
-        sources = [Source(id=number, text=text, problem=None) for number, text in enumerate(texts)]
+    def translate_texts(self, texts: str | Sequence[str], options: GenerationOptions) -> list[dict[str, Any]]:
+        """Return the translations of one or several texts, as `complete_as_dicts` does for sources."""
+        sources = [Source(id=number, text=text, problem=None) for number, text in enumerate(list_texts(texts))]
         return self.complete_as_dicts(sources, options)
 
     def complete(self, prompts: Sequence[Prompt], options: GenerationOptions) -> list[PromptCompletions]:

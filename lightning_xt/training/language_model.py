@@ -18,6 +18,7 @@ from lightning_xt.data.tokenizers.base import Tokenizer
 from lightning_xt.data.tokenizers.bytes import Bytes
 from lightning_xt.inference.completion import TextCompleter
 from lightning_xt.inference.generation_options import GenerationOptions
+from lightning_xt.inference.text_generator import list_texts
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.objectives.base import Loss, ObjectiveFactory
 from lightning_xt.objectives.next_token import NextToken
@@ -161,8 +162,7 @@ class LanguageModel(TransformerModule):
         chosen = GenerationOptions(max_new_tokens=max_new_tokens, **options)
         if isinstance(prompt, Tensor):
             return self.text_generator.decode(prompt, lengths, chosen)
-        texts = [prompt] if isinstance(prompt, str) else prompt
-        prompts = [Prompt(id=number, prompt=text) for number, text in enumerate(texts)]
+        prompts = [Prompt(id=number, prompt=text) for number, text in enumerate(list_texts(prompt))]
         found = [each["text"] for each in self.text_generator.complete_as_dicts(prompts, chosen)]
         return found[0] if isinstance(prompt, str) else found
 

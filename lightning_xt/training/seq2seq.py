@@ -243,9 +243,10 @@ class Seq2Seq(TransformerModule):
         return decode(src, src_mask, starts=start_tokens, max_new_tokens=max_new_tokens, options=chosen)
 
     @refuse_unknown(GenerationOptions)
-    def translate(self, texts: Sequence[str], **choices: Any) -> list[str]:
-        """Translate texts by `GenerationOptions`; the translation of an empty or unreadable text is empty."""
-        return [each["text"] for each in self.text_generator.translate_texts(texts, GenerationOptions(**choices))]
+    def translate(self, texts: str | Sequence[str], **choices: Any) -> Any:
+        """Translate by `GenerationOptions`: a text gives a text, texts give a list; an empty one gives an empty one."""
+        found = [each["text"] for each in self.text_generator.translate_texts(texts, GenerationOptions(**choices))]
+        return found[0] if isinstance(texts, str) else found
 
     def limit_length(self, prompts: Sequence[str] | None, sampling: GenerationOptions) -> GenerationOptions:
         limit = self.network.decoder.max_length

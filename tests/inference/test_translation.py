@@ -298,6 +298,25 @@ def test_a_source_beyond_the_positions_is_reported():
     )
 
 
+def test_cases_n2_a_text_gives_a_text(model):
+    text = "3 9 4 10 3"
+    assert model.translate(text) == model.translate([text])[0] == model.translate((text,))[0] != ""
+    assert model.translate("") == "" and model.translate([]) == []
+
+
+@pytest.mark.parametrize("wrong", [None, 7, b"3 9", [3, 9], ["3 9", None], {"text": "3 9"}, torch.tensor([[3, 9]])])
+def test_cases_n2_refuses_other_types(model, wrong):
+    with pytest.raises(TypeError, match=r"^a text was expected, or a list of texts, but there is "):
+        model.translate(wrong)
+
+
+def test_cases_n2_a_stop_string_is_not_a_list_of_letters():
+    with pytest.raises(
+        ValueError, match=r"^sampling: stop is the text 'end'; give a list of texts, such as \['end'\]$"
+    ):
+        GenerationOptions(stop="end")
+
+
 def test_texts_are_translated_from_python(model):
     texts = ["3 9 4 10 3", "", "5 eleven"]
     expected = model.predict_step([source(n, text) for n, text in enumerate(texts)], 0)

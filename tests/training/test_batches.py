@@ -92,6 +92,11 @@ def test_a_language_model_continues_texts():
     assert model.generate(["ab", "c"], 5, temperature=0) == [text, model.generate("c", 5, temperature=0)]
     with pytest.raises(ValueError, match="prompt 2 is empty"):
         model.generate(["a", ""])
+    for wrong in (7, b"ab", [97, 98], [[97, 98]], None):
+        with pytest.raises(
+            TypeError, match=r"^a text was expected, or a list of texts, .* ids as a tensor to generate$"
+        ):
+            model.generate(wrong)
 
 
 def test_a_plain_trainer_trains_and_validates_a_language_model():
