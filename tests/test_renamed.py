@@ -16,6 +16,7 @@ OLD = [
     ("fit -c tiny.yaml --model.schedule.min_share 0.1", "'min_share'; it is called min_fraction now"),
     ("fit -c tiny.yaml --model.decoder.shift TokenShift --model.decoder.shift.share 0.1", "it is called fraction now"),
     ("fit -c tiny.yaml --model.decoder.attention.position.scaling YaRN", "it is called rope_scaling now"),
+    ("fit -c tiny.yaml --standard.validate_at_end null", "it is called --standard.validation_schedule now"),
     ("fit -c tiny.yaml --model.decoder.condition_dim 8", "it is gone: set it in norm"),
     ("generate RUN --filters+=Epsilon", "'Epsilon'; it is called EpsilonCutoff now"),
     ("generate RUN --method BeamSearch --method.stochastic true", "choose the method StochasticBeamSearch"),

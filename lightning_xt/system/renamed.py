@@ -18,6 +18,8 @@ RENAMED = MappingProxyType(
         "validation_fraction": "validation",
         "test_path": "test",
         "test_fraction": "test",
+        "validate_at_end": "validation_schedule",
+        "ValidateAtEnd": "ValidationSchedule",
         "Epsilon": "EpsilonCutoff",
         "Progress": "StepProgressBar",
     }

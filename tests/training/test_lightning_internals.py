@@ -115,6 +115,8 @@ def test_objects_have_them(tmp_path):
     assert connector._first_loop_iter is None
     assert loop.max_steps == trainer.max_steps == -1
     assert loop._should_accumulate() is False
+    assert loop._num_ready_batches_reached() is loop.batch_progress.is_last_batch is False
+    assert trainer.fit_loop._can_stop_early is True
     assert loop.val_loop.restarting is loop.val_loop._has_run is False
     assert set(vars(loop.val_loop.batch_progress.current)) == {"ready", "started", "processed", "completed"}
     assert ModelCheckpoint()._last_global_step_saved == 0

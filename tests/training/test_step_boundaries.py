@@ -1,6 +1,7 @@
 """Optimizer steps of fewer batches, at the end of an epoch: gradients, validations, checkpoints."""
 
 import json
+import logging
 import math
 from itertools import islice
 
@@ -13,7 +14,7 @@ from lightning_xt.cli import main
 from lightning_xt.data.text.text_files import TextFiles
 from lightning_xt.training.callbacks.non_finite import NonFinite
 from lightning_xt.training.callbacks.step_progress_bar import StepProgressBar
-from lightning_xt.training.callbacks.validate_at_end import ValidateAtEnd
+from lightning_xt.training.callbacks.validation_schedule import ValidationSchedule
 from lightning_xt.training.language_model import LanguageModel
 
 CONFIG = {
@@ -38,13 +39,27 @@ class Watch(Callback):
         self.validated.append((len(self.batches), trainer.global_step))
 
 
-def fit(model, *callbacks, **options):
+def fit(model, *callbacks, resume=None, **options):
     quiet = {"accelerator": "cpu", "devices": 1, "logger": False, "enable_progress_bar": False}
     quiet |= {"enable_model_summary": False, "enable_checkpointing": False, "num_sanity_val_steps": 0}
     options = quiet | {"precision": "64-true", "max_epochs": -1, "use_distributed_sampler": False} | options
     trainer = Trainer(callbacks=list(callbacks), **options)
-    trainer.fit(model, text())
+    trainer.fit(model, text(), ckpt_path=resume)
     return trainer
+
+
+STOP = """
+from lightning.pytorch import Callback
+
+
+class Stop(Callback):
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        trainer.should_stop = trainer.should_stop or batch_idx == 2
+"""
+
+
+def load_step():
+    return torch.load("runs/tiny/0/checkpoints/last.ckpt", weights_only=True)["global_step"]
 
 
 def build():
@@ -80,7 +95,7 @@ def test_cases_r5_a_gradient_is_divided_by_the_batches_of_its_step(folder, optio
 def test_cases_r5_validations_count_steps(folder, accumulate):
     watch, limits = Watch(), {"limit_train_batches": 3, "max_epochs": 4, "limit_val_batches": 1}
     every = {"val_check_interval": 3 * accumulate, "check_val_every_n_epoch": None}
-    trainer = fit(build(), watch, ValidateAtEnd(), accumulate_grad_batches=accumulate, **limits, **every)
+    trainer = fit(build(), watch, ValidationSchedule(), accumulate_grad_batches=accumulate, **limits, **every)
     last = 4 * math.ceil(3 / accumulate)
     assert trainer.global_step == last
     assert [step for _, step in watch.validated] == sorted({*range(3, last + 1, 3), last})
@@ -94,10 +109,49 @@ def test_cases_r5_a_trainer_that_should_stop_finishes_its_step(folder):
             trainer.should_stop = trainer.should_stop or batch_idx == 2
 
     watch = Watch()
-    trainer = fit(build(), watch, Stop(), ValidateAtEnd(), max_steps=9, accumulate_grad_batches=2, limit_val_batches=1)
+    trainer = fit(build(), watch, Stop(), ValidationSchedule(), max_steps=9, accumulate_grad_batches=2, limit_val_batches=1)
     assert watch.validated == [(4, 2)]
     assert trainer.global_step == 2
     assert trainer.min_steps is None
+
+
+@pytest.mark.parametrize(("given", "said"), [([], False), (["--trainer.min_steps", "6"], True)])
+def test_cases_r5_only_a_users_min_steps_are_reported(given, said, fresh, monkeypatch):
+    (fresh / "stop.py").write_text(STOP)
+    lines = []
+    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    monkeypatch.setattr(logger, "callHandlers", lambda record: lines.append(record.getMessage()))
+    command = ["fit", "-c", "tiny.yaml", "--trainer.callbacks+=stop.Stop", "--trainer.accumulate_grad_batches", "2"]
+    assert main([*command, "--trainer.max_steps", "9", *given]) == 0
+    assert load_step() == (9 if said else 2)
+    assert any("min_steps" in each for each in lines) == said
+
+
+def test_cases_r5_min_steps_stay_where_a_step_fails(folder):
+    class Fail(Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            assert trainer.min_steps == (1 if batch_idx % 2 == 0 else trainer.global_step + 1)
+            if batch_idx == 5:
+                self.trainer = trainer
+                raise RuntimeError("in a step")
+
+    failed = Fail()
+    options = {"max_steps": 9, "min_steps": 1, "accumulate_grad_batches": 2, "limit_val_batches": 1}
+    with pytest.raises(RuntimeError, match="in a step"):
+        fit(build(), failed, ValidationSchedule(), **options)
+    assert failed.trainer.min_steps == 1
+
+
+def test_cases_r5_a_resume_from_the_checkpoint_of_step_0(folder):
+    class Save(Callback):
+        def on_train_start(self, trainer, pl_module):
+            trainer.save_checkpoint("zero.ckpt", weights_only=False)
+
+    every = {"val_check_interval": 2, "check_val_every_n_epoch": None, "limit_val_batches": 1, "max_steps": 2}
+    fit(build(), Save(), **every)
+    watch = Watch()
+    fit(build(), watch, ValidationSchedule(), resume="zero.ckpt", **every)
+    assert watch.validated == [(2, 2)]
 
 
 def test_cases_r5_epochs_end_with_a_validation_and_resume_exactly(fresh):

@@ -35,6 +35,8 @@ NO_NEWS_LINES = (
     "GPU available: False",
     "Seed set to",
     "`Trainer.fit` stopped",
+    # A step is finished first. With a `min_steps` of the user's, `min_epochs` is 1.
+    "Trainer was signaled to stop but the required `min_epochs=0`",
     "Restoring states from",
     "Restored all states",
     "Loaded model weights",

@@ -22,7 +22,7 @@ from lightning_xt.training.callbacks.restore_trained_weights import RestoreTrain
 from lightning_xt.training.callbacks.run_folder import LoggerFactory, RunFolder
 from lightning_xt.training.callbacks.step_progress_bar import StepProgressBar
 from lightning_xt.training.callbacks.throughput import Throughput
-from lightning_xt.training.callbacks.validate_at_end import ValidateAtEnd
+from lightning_xt.training.callbacks.validation_schedule import ValidationSchedule
 from lightning_xt.training.callbacks.write_predictions import WritePredictions
 from lightning_xt.training.loggers.metrics_file import MetricsFile
 from lightning_xt.training.loggers.tensor_board import TensorBoard
@@ -40,7 +40,7 @@ class StandardParts:
         tensor_board: logs to TensorBoard, in fit where trainer.logger is not set.
         metrics_file: logs to metrics.csv, likewise.
         throughput: logs speed and memory, in fit.
-        validate_at_end: validates every --validate_every steps and at the end, in fit.
+        validation_schedule: validates every --validate_every steps and at the end, in fit.
         best_checkpoint: saves best.ckpt, in fit.
         last_checkpoint: saves last.ckpt, every --checkpoint_every steps of fit.
         disk_space_check: warns where the disk is too small for the checkpoints of fit.
@@ -58,7 +58,7 @@ class StandardParts:
     tensor_board: LoggerFactory | None = TensorBoard
     metrics_file: LoggerFactory | None = MetricsFile
     throughput: CallbackFactory | None = Throughput
-    validate_at_end: CallbackFactory | None = ValidateAtEnd
+    validation_schedule: CallbackFactory | None = ValidationSchedule
     best_checkpoint: CallbackFactory | None = BestCheckpoint
     last_checkpoint: Callable[[int, int], Callback] | None = LastCheckpoint
     disk_space_check: Callable[[int], Callback] | None = DiskSpaceCheck
@@ -80,7 +80,7 @@ class StandardParts:
             found += [folder(resolved.runs, resolved.folder, save_config, loggers, resolved.checkpoint)]
         if command != "fit":
             return [each for each in found if each is not None]
-        found += [_build(self.throughput), _build(self.validate_at_end)]
+        found += [_build(self.throughput), _build(self.validation_schedule)]
         if trainer.enable_checkpointing is not False:
             found += [_build(self.best_checkpoint), last and last(options.checkpoint_every, keep)]
             # Preemption after them, so that what is due at a step is saved once.

@@ -72,7 +72,7 @@ def set_intervals(options: Any, configs: Mapping[Path, dict[str, Any]]) -> None:
     """Translate --validate_every into batches, which the Trainer counts; UserError if it was given intervals itself."""
     _refuse_other_intervals(options.trainer, configs)
     options.trainer.check_val_every_n_epoch = None
-    # Lightning counts batches, and `ValidateAtEnd` steps. Without our interval, one longer than any run.
+    # Lightning counts batches, and `ValidationSchedule` steps. Without our interval, one longer than any run.
     batches = (options.trainer.accumulate_grad_batches or 1) * (options.validate_every or 2**40)
     options.trainer.val_check_interval = batches
 

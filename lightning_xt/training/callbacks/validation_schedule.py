@@ -5,7 +5,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning_xt.training.step_boundaries import at_step_boundary
 
 
-class ValidateAtEnd(Callback):
+class ValidationSchedule(Callback):
     """Validate by optimizer steps, never between the batches of one, and always at the end of a run.
 
     Lightning counts batches. The steps between two validations are `val_check_interval`, if it is a whole number and
@@ -14,15 +14,11 @@ class ValidateAtEnd(Callback):
 
     def __init__(self) -> None:
         self._min_steps: int | None = None
+        self._required = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._min_steps = trainer.min_steps
         # Lightning looks whether the checkpoint was saved before the validation of its step.
-        self._set_due(trainer, self._is_multiple(trainer))
-
-    def on_train_batch_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
-        # A Trainer that should stop, such as after `max_time`, finishes its step.
-        trainer.fit_loop.epoch_loop.min_steps = max(self._min_steps or 0, trainer.global_step + 1)
+        self._set_due(trainer, trainer.global_step > 0 and self._is_multiple(trainer))
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         fit = trainer.fit_loop
@@ -33,10 +29,24 @@ class ValidateAtEnd(Callback):
         if ends:
             # A Trainer that should stop validates first; one that has reached its limit only stops.
             trainer.should_stop = True
-        self._set_due(trainer, at_step_boundary(trainer) and (ends or self._is_multiple(trainer)))
+        whole = at_step_boundary(trainer)
+        self._require_step(trainer, not whole)
+        self._set_due(trainer, whole and (ends or self._is_multiple(trainer)))
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        trainer.fit_loop.epoch_loop.min_steps = self._min_steps
+    def on_train_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        self._require_step(trainer, False)
+
+    on_exception = on_train_end
+
+    def _require_step(self, trainer: Trainer, required: bool) -> None:
+        """Let a Trainer that should stop between the batches of a step, such as after `max_time`, finish the step."""
+        loop = trainer.fit_loop.epoch_loop
+        if required != self._required:
+            # Another number only between the batches of a step.
+            self._min_steps, loop.min_steps = loop.min_steps, self._min_steps
+            self._required = required
+        if required:
+            loop.min_steps = max(self._min_steps or 0, trainer.global_step + 1)
 
     def _is_multiple(self, trainer: Trainer) -> bool:
         every = max(1, int(trainer.val_check_interval) // trainer.accumulate_grad_batches)
