@@ -109,7 +109,9 @@ def test_cases_r5_a_trainer_that_should_stop_finishes_its_step(folder):
             trainer.should_stop = trainer.should_stop or batch_idx == 2
 
     watch = Watch()
-    trainer = fit(build(), watch, Stop(), ValidationSchedule(), max_steps=9, accumulate_grad_batches=2, limit_val_batches=1)
+    trainer = fit(
+        build(), watch, Stop(), ValidationSchedule(), max_steps=9, accumulate_grad_batches=2, limit_val_batches=1
+    )
     assert watch.validated == [(4, 2)]
     assert trainer.global_step == 2
     assert trainer.min_steps is None
