@@ -39,6 +39,6 @@ def has_modules() -> bool:
 
 
 def share_parses() -> None:
-    """Keep parsed options from one parse to the next, in all folders without modules of their own."""
+    """Keep parsed options from one parse to the next, in all folders without modules."""
     config_parser._PARSED.set({})
     config_parser.getcwd = lambda: str(Path.cwd()) if has_modules() else ""

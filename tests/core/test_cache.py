@@ -514,7 +514,7 @@ def test_cases_p5_refuses_tokens_of_other_lengths_or_rows(lengths: list[int] | N
 
 
 def test_cases_s17_a_cache_dies_with_its_last_user() -> None:
-    """It holds its calls, which do not hold it: otherwise its memory waits for Python's collector."""
+    """A cache holds its calls, which do not hold it: otherwise its memory waits for Python's collector."""
     cache = Cache(2, 9, calls=3)
     feed(cache, tokens(2, 0, 4))
     call, watched, copied = cache[1], weakref.ref(cache), copy.deepcopy(cache)

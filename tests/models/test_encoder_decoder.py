@@ -315,7 +315,7 @@ def test_cases_p4_no_layer_reads_a_hidden_token_of_the_source(masked: bool) -> N
 
 @torch.no_grad()
 def test_cases_p5_refuses_another_context_in_the_middle_of_decoding() -> None:
-    """The same context may be given again, for the rows that are there, with other padding too."""
+    """Accept the same context again, for the rows that are there, with other padding too."""
     model, (src, mask) = randomise(pair), source(2, 7)
     cache, given = model.decoder.new_cache(2, 5), model.encode(src, mask)
     expected = model(src, TARGETS, mask)
