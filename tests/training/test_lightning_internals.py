@@ -19,7 +19,7 @@ from jsonargparse import (
 )
 from lightning.fabric import wrappers
 from lightning.pytorch import LightningModule, Trainer, cli
-from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar, Timer
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.core.mixins import hparams_mixin
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -117,9 +117,12 @@ def test_objects_have_them(tmp_path):
     assert loop._should_accumulate() is False
     assert loop._num_ready_batches_reached() is loop.batch_progress.is_last_batch is False
     assert trainer.fit_loop._can_stop_early is True
+    assert loop.min_steps is trainer.min_steps is None
     assert loop.val_loop.restarting is loop.val_loop._has_run is False
     assert set(vars(loop.val_loop.batch_progress.current)) == {"ready", "started", "processed", "completed"}
     assert ModelCheckpoint()._last_global_step_saved == 0
+    assert ModelCheckpoint()._every_n_epochs == 1
+    assert Timer()._interval == "step"
     assert LightningModule()._trainer is None
     assert TensorBoardLogger(tmp_path)._experiment is None
     bar = RichProgressBar()
