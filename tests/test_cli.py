@@ -528,6 +528,13 @@ assert not sys.modules.keys() & {{"torch", "lightning", "jsonargparse", "numpy",
     assert len(done.stdout.splitlines()) < 22
 
 
+def test_callbacks_of_all_commands_have_a_help_of_their_own(capsys, fresh):
+    assert main(["fit", "-c", "tiny.yaml", "--help"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Count skipped optimizer steps, and stop a run that skips too many in a row. null = none." in said
+    assert "Callback that sets a model up for inference: " in said
+
+
 def test_a_command_is_a_module(monkeypatch, tmp_path, capsys):
     (tmp_path / "count.py").write_text(
         'SUMMARY = "count to a number"\ndef run(args):\n    print(*range(int(args[0])))\n    return 0'

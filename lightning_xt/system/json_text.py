@@ -2,11 +2,17 @@
 
 import json
 import math
+from pathlib import PurePath
 from typing import Any
+
+import torch
+
+TEXTS = (PurePath, torch.dtype, torch.device)
+"""Types that are written as their text."""
 
 
 def to_json(value: Any, *, indent: int | None = None, ascii_only: bool = False) -> str:
-    """Return a value as JSON: NaN and infinity become null, other objects than JSON has become their text.
+    """Return a value as JSON: NaN and infinity become null; TypeError for an object that is not data.
 
     Args:
         value: the value.
@@ -18,9 +24,13 @@ def to_json(value: Any, *, indent: int | None = None, ascii_only: bool = False) 
 
 def _to_plain(value: Any) -> Any:
     if isinstance(value, dict):
-        return {str(name): _to_plain(each) for name, each in value.items()}
-    if isinstance(value, (list, tuple)):
+        return {_to_plain(name): _to_plain(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
         return [_to_plain(each) for each in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
-    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
+    # Others than these that JSON lacks raise a TypeError there.
+    if isinstance(value, TEXTS):
+        return str(value)
+    # Numbers and arrays of NumPy and torch.
+    return _to_plain(value.tolist()) if hasattr(value, "tolist") else value

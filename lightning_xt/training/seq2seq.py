@@ -178,6 +178,7 @@ class Seq2Seq(TransformerModule):
         count, total = trainer.strategy.reduce(self._summed, reduce_op="sum")
         if self.logs_this_step:
             self.log("train/loss", total / count.clamp(min=1), prog_bar=True)
+        # `configure_gradient_clipping` then turns Lightning's division, by a full step's batches, into one by these.
         parts = NEUTRAL * self.step_batches * trainer.world_size
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         torch._foreach_mul_(gradients, parts / count.clamp(min=1))

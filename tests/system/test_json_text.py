@@ -4,6 +4,10 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
+import pytest
+import torch
+
 import lightning_xt
 from lightning_xt.system.json_text import to_json
 
@@ -25,6 +29,35 @@ def test_cases_d13_numbers_that_json_lacks_become_null():
     }
     assert "ü" in found and "\n" not in found
     assert to_json(["ü"], indent=2, ascii_only=True) == '[\n  "\\u00fc"\n]'
+
+
+def test_cases_d13_numbers_of_other_libraries_are_numbers():
+    value = {
+        "loss": torch.tensor(1.5),
+        "nan": torch.tensor(math.nan),
+        "steps": np.int64(3),
+        "rows": np.array([[1, 2], [3, 4]]),
+        "right": np.bool_(True),
+        np.int64(7): {torch.float16},
+        True: None,
+        None: torch.device("cpu"),
+    }
+    assert json.loads(to_json(value), parse_constant=refuse) == {
+        "loss": 1.5,
+        "nan": None,
+        "steps": 3,
+        "rows": [[1, 2], [3, 4]],
+        "right": True,
+        "7": ["torch.float16"],
+        "true": None,
+        "null": "cpu",
+    }
+
+
+@pytest.mark.parametrize("value", [object(), b"x", 1j, {("a", 1): 2}])
+def test_cases_d13_objects_that_are_not_data_are_refused(value):
+    with pytest.raises(TypeError):
+        to_json(value)
 
 
 def test_cases_d13_all_json_of_the_package_is_written_there():

@@ -299,7 +299,7 @@ def test_a_resumed_run_counts_on(folder):
         trainer.fit(spoil_losses(model(), *range(9)), data(), ckpt_path="four.ckpt")
     assert stopped.step == 5
     saved = torch.load("four.ckpt", weights_only=True)["callbacks"]["NonFinite"]
-    assert saved == {"skipped": 3, "in_a_row": 2}
+    assert saved == {"skipped": 3, "in_a_row": 2, "ends": {1: 1, 2: 2, 3: 3, 4: 4}}
 
 
 def test_a_module_has_a_separate_guard(folder):
@@ -390,6 +390,7 @@ def test_cases_r9_weights_that_are_not_finite_are_neither_saved_nor_recommended(
     assert not [*Path("runs", "early").rglob("*.ckpt")]
     # Without a checkpoint too.
     assert main([*command, "1", "--trainer.enable_checkpointing", "false", "--validate_every", "null"]) == 2
+    assert "the weights are not finite after step 6, so they are neither saved nor measured" in capsys.readouterr().err
 
 
 def test_cases_r9_a_run_does_not_start_from_weights_that_are_not_finite(trained, capsys):

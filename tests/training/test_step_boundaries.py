@@ -8,14 +8,17 @@ from itertools import islice
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
+from tiny_pairs import NETWORK
 from tiny_run import read_rows
 
 from lightning_xt.cli import main
+from lightning_xt.data.pairs.copy_task import CopyTask
 from lightning_xt.data.text.text_files import TextFiles
 from lightning_xt.training.callbacks.non_finite import NonFinite
 from lightning_xt.training.callbacks.step_progress_bar import StepProgressBar
 from lightning_xt.training.callbacks.validation_schedule import ValidationSchedule
 from lightning_xt.training.language_model import LanguageModel
+from lightning_xt.training.seq2seq import Seq2Seq
 
 CONFIG = {
     "decoder": {"dim": 8, "depth": 1, "attention": {"heads": 2}},
@@ -39,12 +42,12 @@ class Watch(Callback):
         self.validated.append((len(self.batches), trainer.global_step))
 
 
-def fit(model, *callbacks, resume=None, **options):
+def fit(model, *callbacks, data=None, resume=None, **options):
     quiet = {"accelerator": "cpu", "devices": 1, "logger": False, "enable_progress_bar": False}
     quiet |= {"enable_model_summary": False, "enable_checkpointing": False, "num_sanity_val_steps": 0}
     options = quiet | {"precision": "64-true", "max_epochs": -1, "use_distributed_sampler": False} | options
     trainer = Trainer(callbacks=list(callbacks), **options)
-    trainer.fit(model, text(), ckpt_path=resume)
+    trainer.fit(model, data or text(), ckpt_path=resume)
     return trainer
 
 
@@ -89,6 +92,34 @@ def test_cases_r5_a_gradient_is_divided_by_the_batches_of_its_step(folder, optio
         optimizer.step()
     for ours, theirs in zip(model.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
+
+
+def test_cases_r5_a_gradient_of_pairs_is_divided_by_the_tokens_of_its_step(folder):
+    class Pairs(Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            found.append([each.clone() for each in batch])
+
+    def build_pairs():
+        torch.manual_seed(0)
+        options = {"optimizer": CONFIG["optimizer"], "schedule": None, "vocab": data.vocab}
+        return Seq2Seq.from_config({**NETWORK, **options})
+
+    data, found = CopyTask(min_length=1, max_length=9, batch_size=2, validation_size=2, test_size=2, seed=3), []
+    data.prepare_data()
+    model = build_pairs()
+    options = {"limit_train_batches": 3, "accumulate_grad_batches": 2, "limit_val_batches": 0, "max_steps": 2}
+    fit(model, Pairs(), data=data, **options)
+    assert len(found) == 3
+    plain = build_pairs().double()
+    optimizer = torch.optim.SGD(plain.parameters(), lr=0.5)
+    for batches in (found[:2], found[2:]):
+        optimizer.zero_grad()
+        counts = [int((tgt[:, 1:] != 0).sum()) for _, tgt, *_ in batches]
+        losses = [plain(*batch[:2], mask=batch[2]) * count for batch, count in zip(batches, counts, strict=True)]
+        (sum(losses) / sum(counts)).backward()
+        optimizer.step()
+    for ours, theirs in zip(model.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-7)
 
 
 @pytest.mark.parametrize("accumulate", [1, 2, 4])
@@ -190,6 +221,22 @@ def test_cases_r5_the_batches_of_skipped_steps(folder):
     with pytest.raises(ValueError, match="in 4 optimizer steps in a row, 1 to 4"):
         fit(model, watch, max_steps=9, limit_train_batches=3, accumulate_grad_batches=2, limit_val_batches=0)
     assert json.dumps(found) == "[[0, 2], [2, 3], [3, 5], [5, 6]]"
+
+
+def test_cases_r5_the_batches_of_skipped_steps_before_a_resume(folder):
+    class Broken(LanguageModel):
+        def training_step(self, batch, batch_idx):
+            return super().training_step(batch, batch_idx) * math.nan
+
+    options = {"limit_train_batches": 3, "accumulate_grad_batches": 2, "limit_val_batches": 0}
+    limit, found = 4, []
+    trainer = fit(Broken({"target": 256}), NonFinite(limit), max_steps=2, **options)
+    trainer.save_checkpoint("two.ckpt", weights_only=False)
+    watch = NonFinite(limit)
+    watch._write = lambda trainer, steps: found.extend([watch._ends[step - 1], watch._ends[step]] for step in steps)
+    with pytest.raises(ValueError, match="in 4 optimizer steps in a row, 1 to 4"):
+        fit(Broken({"target": 256}), watch, max_steps=9, resume="two.ckpt", **options)
+    assert found[:2] == [[0, 2], [2, 3]]
 
 
 def test_cases_r5_the_bar_counts_an_epoch(folder):

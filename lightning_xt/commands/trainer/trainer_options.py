@@ -62,7 +62,7 @@ def add_trainer_options(parser: LightningArgumentParser) -> None:
     parser.add_class_arguments(GenerationOptions, "sampling")
     parser.add_class_arguments(StandardParts, "standard")
     for name, kind in CALLBACKS.items():
-        default, text = {"class_path": kind.__name__}, "Callback of all commands. null = none."
+        default, text = {"class_path": kind.__name__}, f"{(kind.__doc__ or '').partition(chr(10))[0]} null = none."
         parser.add_argument(f"--{name}", type=kind | None, default=default, help=text)
     parser.link_arguments("data.vocab", "model.init_args.vocab", apply_on="instantiate")
     parser.set_defaults({"model": {"class_path": "lightning_xt.training.language_model.LanguageModel"}})

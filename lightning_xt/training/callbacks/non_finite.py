@@ -44,6 +44,7 @@ class NonFinite(Callback):
         self._first = (0, 0)
         self._ends: dict[int, int] = {}
         """Batches that the run had done after each of its latest steps."""
+        self._saved_ends: dict[int, int] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._step, self._reached = trainer.global_step, 0
@@ -53,7 +54,8 @@ class NonFinite(Callback):
         self._ends = {
             self._step - back: self._first[0] - back * trainer.accumulate_grad_batches
             for back in range(self.limit or 1)
-        }
+        } | self._saved_ends
+        self._saved_ends = {}
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
         step = trainer.global_step
@@ -75,10 +77,15 @@ class NonFinite(Callback):
     on_train_end = on_validation_start
 
     def state_dict(self) -> dict[str, Any]:
-        return {"skipped": int(self._skipped), "in_a_row": int(self._in_a_row)}
+        return {"skipped": int(self._skipped), "in_a_row": int(self._in_a_row), "ends": self._latest_ends()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._skipped, self._in_a_row = state_dict["skipped"], state_dict["in_a_row"]
+        # Checkpoints of earlier versions lack them.
+        self._saved_ends = state_dict.get("ends", {})
+
+    def _latest_ends(self) -> dict[int, int]:
+        return {step: end for step, end in self._ends.items() if step >= self._step - (self.limit or 0)}
 
     def _count(self, faulty: Tensor | bool, step: int) -> None:
         self._skipped = self._skipped + faulty
@@ -101,7 +108,7 @@ class NonFinite(Callback):
                 f"{steps[-1]}, the limit of --non_finite.limit{where}; lower the learning rate or set "
                 f"--trainer.gradient_clip_val, and {again}, with --trainer.detect_anomaly true to see the operation"
             )
-        self._ends = {step: end for step, end in self._ends.items() if step >= self._step - (self.limit or 0)}
+        self._ends = self._latest_ends()
         return int(self._skipped)
 
     def _write(self, trainer: Trainer, steps: range) -> Path | None:
