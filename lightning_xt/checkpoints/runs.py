@@ -98,7 +98,9 @@ def find_run(file: str | Path) -> Path | None:
             folder = path.parent.parent
         else:
             continue
-        if not (folder / "config.yaml").is_file() or not (folder / "checkpoints").is_dir():
+        # A numbered folder without checkpoints is a run that has lost them.
+        has_checkpoints = (folder / "checkpoints").is_dir() or folder.name.isdecimal()
+        if not (folder / "config.yaml").is_file() or not has_checkpoints:
             continue
         if _is_of_run(folder / "config.yaml") and (path.suffix == ".ckpt" or _is_of_run(path)):
             return folder
