@@ -39,6 +39,7 @@ from lightning_xt.data.base import DataModule
 from lightning_xt.system.files import replace_file
 from lightning_xt.system.free_memory import refuse_without_memory
 from lightning_xt.system.garbage import pause_garbage_collection
+from lightning_xt.system.json_text import to_json
 from lightning_xt.system.imports import guarded_imports, imported
 from lightning_xt.system.messages import OwnError, UserError, find_own_sentence
 from lightning_xt.training.atomic_checkpoint_io import hand_on
@@ -133,7 +134,7 @@ class CommandLine(LightningCLI):
             check_callback_class(imported(each.class_path) or Callback)
         for name, value in (plain := self._plain()).items():
             check_values(value, name)
-        if any(not path.startswith(OUR_PLACES) for path in re.findall(r'"class_path": "([^"]*)', json.dumps(plain))):
+        if any(not path.startswith(OUR_PLACES) for path in re.findall(r'"class_path": "([^"]*)', to_json(plain))):
             self._check_config(plain)
         if self.subcommand == "fit":
             set_intervals(options, self._configs.contents)
