@@ -39,8 +39,8 @@ from lightning_xt.data.base import DataModule
 from lightning_xt.system.files import replace_file
 from lightning_xt.system.free_memory import refuse_without_memory
 from lightning_xt.system.garbage import pause_garbage_collection
-from lightning_xt.system.json_text import to_json
 from lightning_xt.system.imports import guarded_imports, imported
+from lightning_xt.system.json_text import to_json
 from lightning_xt.system.messages import OwnError, UserError, find_own_sentence
 from lightning_xt.training.atomic_checkpoint_io import hand_on
 from lightning_xt.training.callback_checks import check_callback_class
