@@ -53,7 +53,7 @@ class NonFinite(Callback):
         self._first = (trainer.fit_loop.epoch_loop.total_batch_idx + 1, seen)
         self._ends = {
             self._step - back: self._first[0] - back * trainer.accumulate_grad_batches
-            for back in range(self.limit or 1)
+            for back in range(min(self.limit or 1, self._step + 1))
         } | self._saved_ends
         self._saved_ends = {}
 
