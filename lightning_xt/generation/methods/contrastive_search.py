@@ -17,10 +17,10 @@ from lightning_xt.system.option_checks import check_option
 
 @runtime_checkable
 class ReturnsStates(Autoregressive, Protocol):
-    """Model that also returns the hidden states from which its head makes logits."""
+    """Model that also returns the hidden states from which its `head` makes logits.
 
-    @property
-    def head(self) -> Callable[[Tensor], Tensor]: ...
+    `head` is no member: from Python 3.12 on, isinstance with a protocol overlooks submodules.
+    """
 
     @property
     def compute_states(self) -> Callable[..., Float[Tensor, "b _ D"]]:
@@ -77,6 +77,7 @@ class _ContrastiveRun:
         alpha: int | float,
     ) -> None:
         self.model, self.params = model, params
+        self.head: Callable[[Tensor], Tensor] = model.head  # type: ignore[attr-defined]
         self.k, self.alpha = min(k, model.vocab_size), alpha
         self.requests, self.generated = dict(requests), 0
         own = list(requests.values())
@@ -98,7 +99,7 @@ class _ContrastiveRun:
         """Choose the next token of each sequence."""
         rows, k = self.rows, self.k
         each = torch.arange(len(self.requests), device=rows.lengths.device)
-        logits = upcast(self.model.head(self.newest[:, None])[:, -1])
+        logits = upcast(self.head(self.newest[:, None])[:, -1])
         filtered = filter_logits(logits, rows.make_history(self.params), self.params)
         probabilities, candidates = filtered.softmax(dim=-1).topk(k)
         states = self.model.compute_states(
@@ -150,7 +151,7 @@ class _ContrastiveRun:
 
 
 def _require_states(model: Autoregressive) -> ReturnsStates:
-    if not isinstance(model, ReturnsStates) or not callable(model.head):
+    if not isinstance(model, ReturnsStates) or not callable(getattr(model, "head", None)):
         raise ValueError(
             f"method ContrastiveSearch compares hidden states, and a {type(model).__name__} returns none; use it with "
             "a Decoder, or choose another method"
