@@ -528,7 +528,7 @@ assert not sys.modules.keys() & {{"torch", "lightning", "jsonargparse", "numpy",
     assert len(done.stdout.splitlines()) < 22
 
 
-def test_callbacks_of_all_commands_have_a_help_of_their_own(capsys, fresh):
+def test_callbacks_of_all_commands_have_a_help(capsys, fresh):
     assert main(["fit", "-c", "tiny.yaml", "--help"]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "Count skipped optimizer steps, and stop a run that skips too many in a row. null = none." in said

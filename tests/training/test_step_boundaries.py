@@ -95,7 +95,7 @@ def test_cases_r5_a_gradient_is_divided_by_the_batches_of_its_step(folder, optio
 
 
 def test_cases_r5_a_gradient_of_pairs_is_divided_by_the_tokens_of_its_step(folder):
-    class Pairs(Callback):
+    class KeepsBatches(Callback):
         def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
             found.append([each.clone() for each in batch])
 
@@ -108,7 +108,7 @@ def test_cases_r5_a_gradient_of_pairs_is_divided_by_the_tokens_of_its_step(folde
     data.prepare_data()
     model = build_pairs()
     options = {"limit_train_batches": 3, "accumulate_grad_batches": 2, "limit_val_batches": 0, "max_steps": 2}
-    fit(model, Pairs(), data=data, **options)
+    fit(model, KeepsBatches(), data=data, **options)
     assert len(found) == 3
     plain = build_pairs().double()
     optimizer = torch.optim.SGD(plain.parameters(), lr=0.5)

@@ -19,7 +19,7 @@ from lightning_xt.system.option_checks import check_option
 class ReturnsStates(Autoregressive, Protocol):
     """Model that also returns the hidden states from which its `head` makes logits.
 
-    `head` is no member: from Python 3.12 on, isinstance with a protocol overlooks submodules.
+    `head` is not a member: from Python 3.12 on, isinstance with a protocol overlooks submodules.
     """
 
     @property
