@@ -187,10 +187,11 @@ def test_keys_of_the_context_are_made_once_while_decoding() -> None:
             sublayer.branch.projection.to_kv.register_forward_hook(lambda *_, name=name: calls.append(name))
     cache = model.new_cache(2, 7)
     steps = [model(tokens[:, :3], inputs=inputs, cache=cache)]
-    # The context is not passed again, and is not read if it is.
+    # The context need not be passed again, and is not read if it is.
     steps += [model(tokens[:, [3]], cache=cache), model(tokens[:, [4]], inputs=inputs, cache=cache)]
-    other = Inputs(context=states(2, 3, CONTEXT))
-    steps += [model(tokens[:, 5:], inputs=other, cache=cache)]
+    with pytest.raises(ValueError, match="the cached rows began with another context"):
+        model(tokens[:, 5:], inputs=Inputs(context=states(2, 3, CONTEXT)), cache=cache)
+    steps += [model(tokens[:, 5:], cache=cache)]
     assert calls == ["0_cross_attention", "1_cross_attention"]
     torch.testing.assert_close(torch.cat(steps, dim=1), model(tokens, inputs=inputs))
 
