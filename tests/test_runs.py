@@ -398,6 +398,28 @@ def test_cases_r1_what_belongs_to_a_run(trained, monkeypatch, capsys):
     assert "--trainer.val_check_interval is 7, but" in capsys.readouterr().err
 
 
+def test_cases_r2_a_command_line_has_one_reading(fresh, capsys):
+    for args, sentence in {
+        "-c tiny.yaml --nam b": "unknown option '--nam'; did you mean --name?",
+        "-ctiny.yaml": "unknown option '-ctiny.yaml'; give -c tiny.yaml",
+        "--conf tiny.yaml": "unknown option '--conf'; did you mean --config or",
+    }.items():
+        assert main(["fit", *args.split()]) == 2
+        assert sentence in capsys.readouterr().err
+        assert not Path("runs").exists()
+    Path("twice.yaml").write_text("model:\n  init_args:\n    decoder: {dim: 8, dim: 16}\n")
+    assert main(["fit", "-c", "tiny.yaml", "--config", "twice.yaml"]) == 2
+    assert "twice.yaml: the key 'dim' stands twice in one mapping, again in line 3" in capsys.readouterr().err
+
+
+def test_a_single_callback_needs_no_list(fresh, capsys):
+    options = ["--trainer.max_steps", "2", "--model.schedule", "null"]
+    assert main(["fit", "-c", "tiny.yaml", "--trainer.callbacks", "ExponentialAverage", *options]) == 0
+    assert "averaging_state" in torch.load("runs/tiny/0/checkpoints/last.ckpt", weights_only=True)
+    assert main(["fit", "-c", "tiny.yaml", "--trainer.callbacks", "BatchSizeFinder", *options]) == 2
+    assert "trainer.callbacks: BatchSizeFinder restores a checkpoint" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("place", "names"), [("keep", ["tiny"]), ("other/0", ["tiny", "other"])])
 def test_cases_r1_a_renamed_run_resumes_under_its_name(place, names, trained, capsys):
     shutil.copytree("runs/tiny/0", "runs/tiny/7")

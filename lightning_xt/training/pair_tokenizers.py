@@ -28,7 +28,10 @@ def check_shared(source: Tokenizer, target: Tokenizer) -> None:
 
 
 def check_positions(trainer: Trainer, encoder: int | None, decoder: int | None) -> None:
-    """Refuse training data with pairs beyond the positions (None = any) of encoder or decoder by a ValueError."""
+    """Refuse training data with pairs beyond the positions (None = any) of encoder or decoder by a ValueError.
+
+    Nothing is checked if the data module does not know its longest pair.
+    """
     longest = getattr(getattr(trainer, "datamodule", None), "longest", None) or (0, 0)
     for side, ids, most in zip(("encoder", "decoder"), longest, (encoder, decoder), strict=True):
         if most is not None and ids > most:

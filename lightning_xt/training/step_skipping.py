@@ -18,7 +18,7 @@ def nan_if_not_finite(loss: Tensor) -> Tensor:
 
 
 def total_norm(parameters: Sequence[Tensor]) -> Tensor:
-    """Return the norm of all gradients together, the same in all processes."""
+    """Return the norm of all gradients together, the same in all processes; parameters without one are omitted."""
     norm: Any = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
     # The norm of shards is a shard.
     whole: Tensor = norm.full_tensor() if hasattr(norm, "full_tensor") else norm

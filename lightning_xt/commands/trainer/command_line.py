@@ -62,6 +62,11 @@ def _say(line: str) -> None:
     print(line, flush=True)
 
 
+def _as_list(value: Any) -> list[Any]:
+    """Return the values of an option of the Trainer that takes none, one or several."""
+    return value if isinstance(value, list) else [] if value is None else [value]
+
+
 class CommandLine(LightningCLI):
     """LightningCLI of one command, with runs."""
 
@@ -129,8 +134,7 @@ class CommandLine(LightningCLI):
         options = self.config[self.subcommand]
         refuse_nulls(self._parser(str(self.subcommand))._actions, options)
         check_options(str(self.subcommand), options)
-        callbacks = options.trainer.callbacks or []
-        for each in callbacks if isinstance(callbacks, list) else [callbacks]:
+        for each in _as_list(options.trainer.callbacks):
             check_callback_class(imported(each.class_path) or Callback)
         for name, value in (plain := self._plain()).items():
             check_values(value, name)
@@ -172,7 +176,8 @@ class CommandLine(LightningCLI):
             kwargs["logger"] = False
         callbacks = [] if config.get("fast_dev_run") else self._callbacks(standard)
         # An overlay appends its average to the callbacks; the last of several holds.
-        single = {type(each) if isinstance(each, WeightAveraging) else each: each for each in config["callbacks"] or []}
+        given = _as_list(config["callbacks"])
+        single = {type(each) if isinstance(each, WeightAveraging) else each: each for each in given}
         given = list(single.values())
         bar = None if any(isinstance(each, ProgressBar) for each in given) else standard.progress_bar
         if config["enable_progress_bar"] is not False and bar is not None:
@@ -180,8 +185,7 @@ class CommandLine(LightningCLI):
         named = [each for name in CALLBACKS if (each := self._get(self.config_init, name)) is not None]
         kwargs["callbacks"] = [*given, *callbacks, *standard.model_callbacks(), *named]
         self.model.own_callbacks = ()
-        plugins = config["plugins"] or []
-        plugins = plugins if isinstance(plugins, list) else [plugins]
+        plugins = _as_list(config["plugins"])
         kwargs["plugins"] = [*plugins, *choose_environments(config["strategy"], plugins)]
         if standard.checkpoint_io is not None and not any(isinstance(each, CheckpointIO) for each in plugins):
             kwargs["plugins"].append(standard.checkpoint_io())

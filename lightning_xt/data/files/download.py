@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.error import HTTPError, URLError
-from urllib.request import Request, urlopen
+from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from filelock import FileLock
 
@@ -130,12 +130,24 @@ def _request(url: str, headers: dict[str, str], timeout: float) -> HTTPResponse 
     """Return the server's answer, errors included; the caller closes it."""
     with _network_errors():
         try:
-            answer: HTTPResponse = urlopen(
-                Request(url, headers={"User-Agent": "lightning-xt", **headers}), timeout=timeout
-            )
+            request = Request(url, headers={"User-Agent": "lightning-xt", **headers})
+            answer: HTTPResponse = build_opener(_Redirects).open(request, timeout=timeout)
         except HTTPError as error:
             return error
         return answer
+
+
+class _Redirects(HTTPRedirectHandler):
+    """Redirects that close the connection where the new address is malformed, which the library leaves open."""
+
+    def http_error_302(self, req: Request, fp: Any, *answer: Any) -> Any:
+        try:
+            return super().http_error_302(req, fp, *answer)
+        except ValueError:
+            fp.close()
+            raise
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
 
 
 def _read_body(answer: HTTPResponse | HTTPError) -> Iterator[bytes]:

@@ -1,6 +1,7 @@
 """Downloads from a server in this process that cuts, lies and forgets."""
 
 import errno
+import gc
 import hashlib
 import os
 import re
@@ -33,6 +34,7 @@ class Server(ThreadingHTTPServer):
         self.lengthless = False
         self.chunked = False
         self.status = None
+        self.place = None  # address of a redirect
         self.wrong_range = False
         self.requests = []
         self.sent = []
@@ -49,6 +51,11 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         server = self.server
         server.requests.append(dict(self.headers))
+        if server.place:
+            self.send_response(302)
+            self.send_header("Location", server.place)
+            self.end_headers()
+            return
         if server.status:
             self.send_error(server.status)
             return
@@ -130,6 +137,14 @@ def cut_off(server, file, after=4000):
     with pytest.raises(OSError, match="the connection ended after"):
         download(server.url, file)
     server.cut = None
+
+
+def test_a_redirect_to_a_malformed_address_leaves_no_connection_open(server, file, recwarn):
+    server.place = "http://[nowhere/in"
+    with pytest.raises(OSError, match="cannot download"):
+        download(server.url, file)
+    gc.collect()
+    assert [each.message for each in recwarn] == []
 
 
 def test_a_whole_file(server, file):
