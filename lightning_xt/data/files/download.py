@@ -140,9 +140,9 @@ def _request(url: str, headers: dict[str, str], timeout: float) -> HTTPResponse 
 class _Redirects(HTTPRedirectHandler):
     """Redirects that close the connection where the new address is malformed, which the library leaves open."""
 
-    def http_error_302(self, req: Request, fp: Any, *answer: Any) -> Any:
+    def http_error_302(self, req: Request, fp: Any, code: int, msg: str, headers: Any) -> Any:
         try:
-            return super().http_error_302(req, fp, *answer)
+            return super().http_error_302(req, fp, code, msg, headers)
         except ValueError:
             fp.close()
             raise
