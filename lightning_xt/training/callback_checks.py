@@ -4,31 +4,42 @@ from collections.abc import Sequence
 from types import MappingProxyType
 
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, Timer
+from lightning.pytorch.callbacks import (
+    BackboneFinetuning,
+    BatchSizeFinder,
+    GradientAccumulationScheduler,
+    LearningRateFinder,
+    LearningRateMonitor,
+    ModelCheckpoint,
+    ModelPruning,
+    SpikeDetection,
+    StochasticWeightAveraging,
+    Timer,
+)
 
 REFUSED = MappingProxyType(
     {
-        "BackboneFinetuning": "counts epochs, of which a run has one; train from the weights of a run: --init_from RUN",
-        "BatchSizeFinder": "restores a checkpoint in the middle of a fit, which then counts its samples from 0; set "
+        BackboneFinetuning: "counts epochs, of which a run has one; train from the weights of a run: --init_from RUN",
+        BatchSizeFinder: "restores a checkpoint in the middle of a fit, which then counts its samples from 0; set "
         "--data.batch_size, and raise it while the memory lasts",
-        "GradientAccumulationScheduler": "counts epochs, of which a run has one; set --trainer.accumulate_grad_batches",
-        "LearningRateFinder": "restores a checkpoint in the middle of a fit, which then counts its samples from 0; "
+        GradientAccumulationScheduler: "counts epochs, of which a run has one; set --trainer.accumulate_grad_batches",
+        LearningRateFinder: "restores a checkpoint in the middle of a fit, which then counts its samples from 0; "
         "compare short runs with --model.optimizer.lr",
-        "ModelPruning": "renames the weights, so that no checkpoint loads without it; train a smaller model, or use "
+        ModelPruning: "renames the weights, so that no checkpoint loads without it; train a smaller model, or use "
         "--inference.weights int8",
-        "SpikeDetection": "cannot resume with its run; set --non_finite.limit and --trainer.gradient_clip_val",
-        "StochasticWeightAveraging": "counts epochs, of which a run has one, and averages nothing; use "
+        SpikeDetection: "cannot resume with its run; set --non_finite.limit and --trainer.gradient_clip_val",
+        StochasticWeightAveraging: "counts epochs, of which a run has one, and averages nothing; use "
         "ExponentialAverage, or --keep_checkpoints 10 and lightning-xt average",
     }
 )
-"""Reason and way out by the name of a class; those of a subclass too."""
+"""Reason and way out by class; those of a subclass too."""
 
 
 def check_callback_class(found: type) -> None:
     """Raise a ValueError for a class of callbacks that cannot do its work in a run."""
-    for kind in found.__mro__:
-        if kind.__name__ in REFUSED and kind.__module__.startswith("lightning.pytorch."):
-            raise ValueError(f"trainer.callbacks: {found.__name__} {REFUSED[kind.__name__]}")
+    for kind, reason in REFUSED.items():
+        if issubclass(found, kind):
+            raise ValueError(f"trainer.callbacks: {found.__name__} {reason}")
 
 
 def check_callbacks(callbacks: Sequence[Callback], trainer: Trainer) -> None:
