@@ -319,3 +319,9 @@ def test_options_that_cannot_be(tmp_path):
         ValueError, match=r"^--data.tokenizer.model has 290 ids, but --data.tokenizer.vocab_size is 289"
     ):
         BPE(289, model=LEARNT.init_args["model"])
+
+
+def test_cases_r15_a_prompt_cannot_contain_the_separator():
+    assert Bytes().encode("a\udcff") == [97, 255]
+    with pytest.raises(ValueError, match=r"byte 1 of a text is 255, which separates documents; remove it"):
+        Bytes(separator=255).encode_prompt("a\udcff")

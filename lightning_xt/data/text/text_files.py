@@ -12,12 +12,18 @@ from lightning_xt.data.files.reading import read_raw_blocks
 from lightning_xt.data.held_out import parse_held_out
 from lightning_xt.data.loading.progress import with_progress
 from lightning_xt.data.text.byte_corpus import ByteCorpus
-from lightning_xt.data.text.documents import join_documents, read_documents, require_text, separate_documents
+from lightning_xt.data.text.documents import (
+    join_documents,
+    read_documents,
+    require_separated_utf8,
+    require_text,
+    separate_documents,
+)
 from lightning_xt.data.text.mapped_bytes import MappedBytes
 from lightning_xt.data.text.splits import Splits
 from lightning_xt.data.tokenizers.bytes import Bytes
 
-RECIPE = 1  # raised when the same files and options give other bytes
+RECIPE = 2  # raised when the same files and options give other bytes, or are refused
 
 PACKED = (".gz", ".zip")
 
@@ -45,7 +51,8 @@ class TextFiles(ByteCorpus):
             plain text.
         documents: `joined` concatenates documents, with a newline after each that does not end in one. `separator`
             puts byte 255, which UTF-8 text never contains, before each; attention does not cross it, and positions
-            start again there. A single plain file is used as it is: a byte 255 in it separates documents too.
+            start again there. Text that contains it is refused. A single plain file is used as it is: a byte 255 in
+            it separates documents too, if the file is UTF-8 otherwise.
         windows: the options of `ByteCorpus`.
     """
 
@@ -119,6 +126,8 @@ class TextFiles(ByteCorpus):
         if len(files) == 1 and not packed and self.field is None:
             # Read the first block: an unreadable file fails here with a clearer message than mapping gives.
             next(read_raw_blocks(files[0]))
+            if self.separator is not None:
+                require_separated_utf8(files[0], self.separator)
             return MappedBytes(files[0].absolute())
 
         def text() -> Iterator[bytes]:
@@ -135,7 +144,7 @@ class TextFiles(ByteCorpus):
         return MappedBytes(store("text_files", self._hash_sources(files), text))
 
     def _join(self, files: list[Path]) -> Iterator[bytes]:
-        found = (document for file in files for document in read_documents(file, self.field))
+        found = (document for file in files for document in read_documents(file, self.field, self.separator))
         return join_documents(found) if self.separator is None else separate_documents(found, self.separator)
 
     def _hash_sources(self, files: list[Path]) -> str:

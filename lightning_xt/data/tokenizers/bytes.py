@@ -27,7 +27,12 @@ class Bytes(Tokenizer):
 
     def encode(self, text: str) -> list[int]:
         # Command-line bytes that are not UTF-8 reach Python as lone surrogates; this restores them.
-        return list(text.encode("utf-8", errors="surrogateescape"))
+        ids = text.encode("utf-8", errors="surrogateescape")
+        if self.end is not None and self.end in ids:
+            raise ValueError(
+                f"byte {ids.index(self.end)} of a text is {self.end}, which separates documents; remove it"
+            )
+        return list(ids)
 
     def decode(self, ids: Sequence[int]) -> str:
         return bytes(ids).decode("utf-8", errors="replace")

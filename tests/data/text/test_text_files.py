@@ -162,6 +162,47 @@ def test_a_separated_file_stays_where_it_lies(corpus):
     assert splits.train.path == file
 
 
+WORDS = "\u043c\u043e\u044f \u0432\u043e\u043b\u044f"
+"""Two Russian words that end in the letter of byte 255 of windows-1251."""
+
+
+@pytest.mark.parametrize("packed", ["x.txt", "x.txt.gz", "x.zip"])
+@pytest.mark.parametrize(("encoding", "text", "place"), [("cp1251", WORDS, 2), ("latin-1", "L'Ha\xff", 4)])
+def test_cases_r15_a_text_that_contains_the_separator_is_refused(corpus, packed, encoding, text, place, monkeypatch):
+    monkeypatch.setattr(reading, "BLOCK", 2)
+    content, file = text.encode(encoding), corpus / packed
+    if packed == "x.zip":
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr("in.txt", content)
+    else:
+        file.write_bytes(gzip.compress(content) if packed.endswith(".gz") else content)
+    message = (
+        rf"{packed}: byte {place} is 255, which separates documents and never occurs in UTF-8; save the file as UTF-"
+    )
+    with pytest.raises(ValueError, match=message):
+        TextFiles(str(corpus / "[bx].*"), documents="separator").prepare()
+    assert content in read_text(TextFiles(str(corpus / "[bx].*")))
+    file.write_text(text, encoding="utf-8")
+    if packed == "x.txt":
+        whole = read_text(TextFiles(str(corpus / "[bx].*"), documents="separator"))
+        assert whole == b"\xffbbbbb\xff" + text.encode()
+
+
+@pytest.mark.parametrize("block", [3, 1 << 20])
+def test_cases_r15_a_single_file_is_utf8_between_its_separators(tmp_path, monkeypatch, block):
+    monkeypatch.setattr(reading, "BLOCK", block)
+    file = tmp_path / "x.txt"
+    for content, place in ((WORDS.encode("cp1251"), 0), (b"one\xff" + WORDS.encode()[:5] + b"\xff", 8)):
+        file.write_bytes(content)
+        with pytest.raises(
+            ValueError, match=rf"x.txt: byte {place} is not UTF-8, so a byte 255 in this file may be text"
+        ):
+            TextFiles(str(file), documents="separator").prepare()
+        assert TextFiles(str(file)).prepare().train.path == file
+    file.write_bytes(b"\xff".join([WORDS.encode()] * 3))
+    assert TextFiles(str(file), documents="separator").prepare().train.path == file
+
+
 def test_splits_with_separate_texts(corpus, tmp_path):
     train = corpus / "b.txt"
     (corpus / "test.txt.gz").write_bytes(gzip.compress(b"test"))
