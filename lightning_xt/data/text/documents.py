@@ -77,7 +77,7 @@ def require_separated_utf8(path: Path, separator: int) -> None:
         except UnicodeDecodeError as error:
             raise ValueError(
                 f"{path}: byte {offset + error.start} is not UTF-8, so a byte {separator} in this file may be text "
-                f"instead of a border between documents; {WAY_OUT}"
+                f"instead of a boundary between documents; {WAY_OUT}"
             ) from None
         held, offset = text[used:], offset + used
 
