@@ -142,7 +142,13 @@ def create_run(runs: Path) -> Path:
 
 
 def check_writable(run: Path) -> None:
-    """Check that a run can be saved, before it is trained; ValueError if its folder cannot be written."""
+    """Check that a run can be saved, in its own folder, before it is trained; ValueError if it cannot."""
+    for name in ("checkpoints", ".lock"):
+        if (run / name).is_symlink():
+            raise ValueError(
+                f"{run / name} is a link, and a run writes into its own folder only; replace it by what it points to, "
+                f"or link the whole folder {run}"
+            )
     try:
         (run / "checkpoints").mkdir(exist_ok=True)
         for folder in (run, run / "checkpoints"):

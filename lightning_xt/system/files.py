@@ -21,7 +21,7 @@ def replace_file(path: Path, part: Path | None = None) -> Iterator[BinaryIO]:
     """
     part = path.with_name(f".{path.name}.part") if part is None else part
     try:
-        with open(part, "wb") as file:
+        with open_new(part) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -30,10 +30,16 @@ def replace_file(path: Path, part: Path | None = None) -> Iterator[BinaryIO]:
         part.unlink(missing_ok=True)
 
 
+def open_new(path: Path) -> BinaryIO:
+    """Open a new file in place of what has its path; a link there is removed and not followed."""
+    path.unlink(missing_ok=True)
+    return open(path, "xb")
+
+
 def read_log(file: Path) -> tuple[bytes, str | None]:
     """Read a log, of which a crash or a full disk may have left anything; absent or empty ones are empty.
 
-    A path that cannot be read as a file is set aside.
+    A path that cannot be read as a file is set aside; so is a link, through which a log would continue elsewhere.
 
     Returns:
         The contents, and a sentence about a path that was set aside.
@@ -41,6 +47,8 @@ def read_log(file: Path) -> tuple[bytes, str | None]:
     if not os.path.lexists(file):
         return b"", None
     try:
+        if file.is_symlink():
+            return b"", set_aside(file, "it is a link")
         # Another kind of file, such as a pipe, might wait for ever.
         return (file.read_bytes(), None) if file.is_file() else (b"", set_aside(file, "it is not a regular file"))
     except OSError as error:

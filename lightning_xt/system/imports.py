@@ -40,8 +40,12 @@ FAMILIES = (
 )
 """Base classes of slots, besides those of this package. An option of another type names no installed class."""
 
-PARSER_FUNCTIONS = ("import_object", "adapt_typehints", "cached_get_class_parser")
+PARSER_FUNCTIONS = (
+    "import_object", "adapt_typehints", "cached_get_class_parser", "parse_value_or_config", "adapt_subconfig_path",
+)  # fmt: skip
 """Functions of the parser that are replaced while it is guarded."""
+SUB_CONFIGS = (".yaml", ".yml", ".json")
+"""Ends of values that are files with the options of one class or section. Other values are never opened."""
 
 
 class NotAllowedError(ImportError):
@@ -71,8 +75,17 @@ def guarded_imports() -> Iterator[None]:
 
         return call
 
+    def parse_value_or_config(value: Any, enable_path: bool = True, **options: Any) -> Any:
+        return original["parse_value_or_config"](value, enable_path and is_sub_config(value), **options)
+
+    def adapt_subconfig_path(value: Any, slot: Any, options: dict[str, Any]) -> Any:
+        options = {**options, "enable_path": options.get("enable_path") and is_sub_config(value)}
+        return original["adapt_subconfig_path"](value, slot, options)
+
     try:
         parser.import_object = _actions.import_object = _guard(original["import_object"], slots)
+        parser.parse_value_or_config = _actions.parse_value_or_config = parse_value_or_config
+        parser.adapt_subconfig_path = adapt_subconfig_path
         parser.adapt_typehints = within("adapt_typehints", lambda value, slot, *args, **options: slot)
         # Reads signatures only, for a slot further down.
         parser.cached_get_class_parser = within("cached_get_class_parser", lambda **options: None)
@@ -83,6 +96,12 @@ def guarded_imports() -> Iterator[None]:
         for name, function in original.items():
             setattr(parser, name, function)
         _actions.import_object = original["import_object"]
+        _actions.parse_value_or_config = original["parse_value_or_config"]
+
+
+def is_sub_config(value: Any) -> bool:
+    """Return True for a value that names a file of options. A file called as a class is never taken for it."""
+    return isinstance(value, str) and value.endswith(SUB_CONFIGS)
 
 
 def _guard(original: Callable[..., Any], slots: list[Any]) -> Callable[..., Any]:

@@ -10,11 +10,13 @@ from types import FunctionType
 from typing import Any
 
 import yaml
-from jsonargparse import Namespace
+from jsonargparse import Namespace, set_parsing_settings
 from lightning.pytorch.cli import LightningArgumentParser
 
 from lightning_xt.training.lightning_internals import PARSING_STATE, ActionTypeHint, recreate_branches
 
+# Lightning has values of options fetched from addresses.
+set_parsing_settings(config_read_mode_fsspec_enabled=False)
 # Texts of an Enum, such as a default of Lightning's Timer, are written as texts.
 yaml.SafeDumper.add_multi_representer(str, lambda dumper, text: dumper.represent_str(str.__str__(text)))
 

@@ -13,6 +13,7 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 from filelock import FileLock
 
 from lightning_xt.data.loading.progress import with_progress
+from lightning_xt.system.files import open_new
 
 BLOCK = 1 << 18  # most bytes read at once
 
@@ -81,7 +82,7 @@ class _PartialFile(NamedTuple):
 
     def read_version(self, url: str) -> str | None:
         """Return the version of the partial download of `url`; None if there is nothing to resume."""
-        if not self.tag.exists() or not self.part.exists() or self.size == 0:
+        if any(file.is_symlink() or not file.exists() for file in (self.tag, self.part)) or self.size == 0:
             return None
         lines = self.tag.read_text(encoding="utf-8", errors="replace").split("\n")
         # An incomplete tag has fewer lines.
@@ -89,12 +90,13 @@ class _PartialFile(NamedTuple):
 
     def begin(self, url: str, answer: HTTPResponse) -> None:
         """Start a new download: empty the part and write its tag."""
-        self.part.write_bytes(b"")
+        open_new(self.part).close()
         version, date = answer.headers.get("ETag", ""), answer.headers.get("Last-Modified", "")
         if not version.startswith('"'):
             # A weak ETag, W/"...", does not promise the same bytes.
             version = date
-        self.tag.write_text(f"{url}\n{version}\n" if version else "", encoding="utf-8")
+        with open_new(self.tag) as file:
+            file.write(f"{url}\n{version}\n".encode() if version else b"")
 
     def append(self, answer: HTTPResponse | HTTPError, total: int | None) -> None:
         """Append an answer's body; with `total` known, the file must then have `total` bytes."""

@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 
 from lightning_xt.data.files.json_lines import ENDINGS
 from lightning_xt.inference.generation_options import GenerationOptions
-from lightning_xt.system.files import replace_file
+from lightning_xt.system.files import open_new, replace_file
 from lightning_xt.system.json_text import to_json
 from lightning_xt.training.text_module import TextModule
 
@@ -50,7 +50,7 @@ class WritePredictions(BasePredictionWriter):
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         with self._explain_errors():
-            self._part_file(trainer.global_rank).write_text("", encoding="utf-8")
+            open_new(self._part_file(trainer.global_rank)).close()
 
     def write_on_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, prediction: Any, *args: Any, **kwargs: Any
