@@ -70,5 +70,3 @@ def test_cases_s13_files_of_options_have_their_ending(fresh: Path) -> None:
 @pytest.mark.parametrize("value", ["AdamW", "torch.optim.AdamW", "optimizer.txt", "yaml", 3, None])
 def test_cases_s13_other_values_are_no_files(value: object) -> None:
     assert not is_sub_config(value)
-
-
