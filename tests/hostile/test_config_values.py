@@ -28,7 +28,8 @@ def test_cases_s13_nothing_is_fetched(fresh: Path, capsys: pytest.CaptureFixture
             self.end_headers()
             self.wfile.write(OPTIMIZER.encode())
 
-        do_HEAD = do_GET
+        def do_HEAD(self) -> None:
+            self.do_GET()
 
         def log_message(self, *args: object) -> None:
             pass
@@ -68,5 +69,5 @@ def test_cases_s13_files_of_options_have_their_ending(fresh: Path) -> None:
 
 
 @pytest.mark.parametrize("value", ["AdamW", "torch.optim.AdamW", "optimizer.txt", "yaml", 3, None])
-def test_cases_s13_other_values_are_no_files(value: object) -> None:
+def test_cases_s13_other_values_are_not_files(value: object) -> None:
     assert not is_sub_config(value)
