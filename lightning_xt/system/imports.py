@@ -62,6 +62,7 @@ def guarded_imports() -> Iterator[None]:
     from jsonargparse import _actions, _typehints
 
     parser: Any = _typehints
+    actions: Any = _actions
     original = {name: getattr(parser, name) for name in PARSER_FUNCTIONS}
     slots: list[Any] = [None]  # the types of the values that are being read, the innermost last
 
@@ -83,8 +84,8 @@ def guarded_imports() -> Iterator[None]:
         return original["adapt_subconfig_path"](value, slot, options)
 
     try:
-        parser.import_object = _actions.import_object = _guard(original["import_object"], slots)
-        parser.parse_value_or_config = _actions.parse_value_or_config = parse_value_or_config
+        parser.import_object = actions.import_object = _guard(original["import_object"], slots)
+        parser.parse_value_or_config = actions.parse_value_or_config = parse_value_or_config
         parser.adapt_subconfig_path = adapt_subconfig_path
         parser.adapt_typehints = within("adapt_typehints", lambda value, slot, *args, **options: slot)
         # Reads signatures only, for a slot further down.
@@ -95,8 +96,8 @@ def guarded_imports() -> Iterator[None]:
     finally:
         for name, function in original.items():
             setattr(parser, name, function)
-        _actions.import_object = original["import_object"]
-        _actions.parse_value_or_config = original["parse_value_or_config"]
+        actions.import_object = original["import_object"]
+        actions.parse_value_or_config = original["parse_value_or_config"]
 
 
 def is_sub_config(value: Any) -> bool:
