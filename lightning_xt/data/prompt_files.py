@@ -2,7 +2,9 @@
 
 import codecs
 import sys
-from typing import TypedDict
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any, NotRequired, TypedDict
 
 from lightning_xt.data.files.json_lines import ENDINGS, decode_line, parse_field
 from lightning_xt.data.files.reading import read_whole
@@ -13,6 +15,24 @@ class Prompt(TypedDict):
 
     id: int
     prompt: str
+    repeat: NotRequired[int]
+    """Number of equal prompts before it, by which their random numbers differ; none = 0."""
+
+
+def number_prompts(texts: Iterable[str]) -> list[Prompt]:
+    """Return texts as prompts."""
+    prompts = [Prompt(id=number, prompt=text) for number, text in enumerate(texts)]
+    count_repeats(prompts, "prompt")
+    return prompts
+
+
+def count_repeats(items: Iterable[Any], key: str) -> None:
+    """Set the `repeat` of prompts or sources whose text, at a key, has come before."""
+    seen: Counter[str | None] = Counter()
+    for each in items:
+        if repeat := seen[each[key]]:
+            each["repeat"] = repeat
+        seen[each[key]] += 1
 
 
 def read_prompts(
@@ -59,4 +79,5 @@ def read_prompts(
         prompts.append(Prompt(id=number, prompt=prompt))
     if not prompts:
         raise ValueError(f"{option} {file}: the file is empty; write one prompt per line")
+    count_repeats(prompts, "prompt")
     return prompts

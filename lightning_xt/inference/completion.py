@@ -13,6 +13,7 @@ from lightning_xt.data.prompt_files import Prompt
 from lightning_xt.data.tokenizers.base import Tokenizer
 from lightning_xt.generation.batching.row_state import pad_rows
 from lightning_xt.generation.engine import make_requests
+from lightning_xt.generation.noise import derive_seed
 from lightning_xt.generation.protocol import Autoregressive
 from lightning_xt.generation.requests import Request
 from lightning_xt.inference.detokenizer import TextPiece
@@ -42,11 +43,12 @@ class TextCompleter(TextGenerator):
         options = options.resolve(max_new_tokens=MAX_NEW_TOKENS, temperature=1.0)
         return GenerationSession(self.model, self.tokenizer, self.tokenizer.end, options, self.setup)
 
-    def build_request(self, prompt: str | Sequence[int], options: GenerationOptions) -> Request:
-        """Build the request of a prompt, text or ids; all get the same seed, so that none depends on the others."""
+    def build_request(self, prompt: str | Sequence[int], options: GenerationOptions, repeat: int = 0) -> Request:
+        """Build the request of a prompt, text or ids; its random numbers depend on its ids, seed and `repeat` only."""
         ids = self.tokenizer.encode_prompt(prompt) if isinstance(prompt, str) else list(prompt)
         tokens = torch.tensor(ids, dtype=torch.long, device=self.device)
-        return Request(prompt=tokens, max_new_tokens=options.max_new_tokens or MAX_NEW_TOKENS, seed=options.seed)
+        limit, seed = options.max_new_tokens or MAX_NEW_TOKENS, derive_seed(options.seed, ids, repeat)
+        return Request(prompt=tokens, max_new_tokens=limit, seed=seed)
 
     def decode(
         self, prompt: Int[Tensor, "b n"], lengths: Int[Tensor, " b"] | None, options: GenerationOptions
@@ -63,13 +65,13 @@ class TextCompleter(TextGenerator):
         results = self.open_session(replace(options, batch=max(options.batch, len(prompt)))).generate(requests)
         return pad_rows([each[0].tokens for each in results], prompt.device, tokenizer.pad or 0)
 
-    def stream_text(self, text: str, options: GenerationOptions) -> Generator[TextPiece, None, None]:
+    def stream_text(self, text: str, options: GenerationOptions, repeat: int = 0) -> Generator[TextPiece, None, None]:
         """Yield the prompt and its completion, once certain; ValueError if too long, or empty without a start token."""
         if not self.tokenizer.encode_prompt(text):
             raise ValueError('generate needs a prompt of at least one character: --prompt "..."')
         session = self.open_session(options)
         # An invalid prompt is refused before any of it is shown.
-        with closing(session.stream_text(self.build_request(text, session.options))) as pieces:
+        with closing(session.stream_text(self.build_request(text, session.options, repeat))) as pieces:
             if text:
                 yield TextPiece(text)
             yield from pieces
@@ -80,7 +82,7 @@ class TextCompleter(TextGenerator):
 
     def complete(self, prompts: Sequence[Prompt], options: GenerationOptions) -> list[PromptCompletions]:
         session = self.open_session(options)
-        requests = [self.build_request(each["prompt"], session.options) for each in prompts]
+        requests = [self.build_request(each["prompt"], session.options, each.get("repeat", 0)) for each in prompts]
         for prompt, request in zip(prompts, requests, strict=True):
             if len(request.prompt) == 0:
                 raise ValueError(

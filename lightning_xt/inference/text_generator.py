@@ -211,8 +211,14 @@ class TextGenerator(ABC):
     """Generator of texts from texts: completes or translates them."""
 
     @abstractmethod
-    def stream_text(self, text: str, options: GenerationOptions) -> Generator[TextPiece, None, None]:
-        """Yield the text to show for one prompt, once it is certain; ValueError if the prompt is invalid."""
+    def stream_text(self, text: str, options: GenerationOptions, repeat: int = 0) -> Generator[TextPiece, None, None]:
+        """Yield the text to show for one prompt, once it is certain; ValueError if the prompt is invalid.
+
+        Args:
+            text: the prompt.
+            options: generation options.
+            repeat: number of equal prompts before it, by which their random numbers differ.
+        """
 
     @abstractmethod
     def complete(self, prompts: Sequence[Prompt], options: GenerationOptions) -> list[PromptCompletions]:

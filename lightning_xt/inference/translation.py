@@ -10,10 +10,11 @@ from torch import Tensor
 
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.data.pairs.source_files import Source
-from lightning_xt.data.prompt_files import Prompt
+from lightning_xt.data.prompt_files import Prompt, number_prompts
 from lightning_xt.data.tokenizers.base import Tokenizer
 from lightning_xt.generation.batching.row_state import pad_rows
 from lightning_xt.generation.eval_mode import eval_mode
+from lightning_xt.generation.noise import derive_seed
 from lightning_xt.generation.requests import Request
 from lightning_xt.inference.detokenizer import TextPiece
 from lightning_xt.inference.generation_options import GenerationOptions
@@ -80,9 +81,9 @@ class Translator(TextGenerator):
         starts = self._make_starts(src) if starts is None else starts.to(src.device)
         # Memory that holds the sources' rows at once holds their targets too.
         options = replace(options, max_new_tokens=max_new_tokens, batch=max(options.batch, len(src)))
-        requests = self._make_requests(src, src_mask, starts, options)
-        seeded = [replace(each, seed=each.seed + row) for row, each in enumerate(requests)]
-        best = [results[0].tokens for results in self.open_session(options).generate(seeded)]
+        seeds = range(options.seed, options.seed + len(src))
+        requests = self._make_requests(src, src_mask, starts, seeds, options)
+        best = [results[0].tokens for results in self.open_session(options).generate(requests)]
         return pad_rows(best, src.device, self.pad)
 
     def open_session(self, options: GenerationOptions) -> GenerationSession:
@@ -90,13 +91,14 @@ class Translator(TextGenerator):
         options = options.resolve(temperature=0.0)
         return GenerationSession(self.network.decoder, self.target_tokenizer, self.end, options, self.setup)
 
-    def stream_text(self, text: str, options: GenerationOptions) -> Generator[TextPiece, None, None]:
+    def stream_text(self, text: str, options: GenerationOptions, repeat: int = 0) -> Generator[TextPiece, None, None]:
         """Yield the translation of a source once it is certain; ValueError if it is empty, or cannot be encoded."""
         if not text.strip():
             raise ValueError('generate needs a source to translate: --prompt "..."')
         ids, _ = self._encode(text)
         src, src_mask = self._pad_rows([ids])
-        (request,) = self._make_requests(src, src_mask, self._make_starts(src), options)
+        seeds = [derive_seed(options.seed, ids, repeat)]
+        (request,) = self._make_requests(src, src_mask, self._make_starts(src), seeds, options)
         return self.open_session(options).stream_text(request)
 
     def find_problem(self, text: str) -> str | None:
@@ -111,11 +113,12 @@ class Translator(TextGenerator):
 
     def translate_texts(self, texts: str | Sequence[str], options: GenerationOptions) -> list[dict[str, Any]]:
         """Return the translations of one or several texts, as `complete_as_dicts` does for sources."""
-        sources = [Source(id=number, text=text, problem=None) for number, text in enumerate(list_texts(texts))]
-        return self.complete_as_dicts(sources, options)
+        return [each.as_dict(options) for each in self.complete(number_prompts(list_texts(texts)), options)]
 
     def complete(self, prompts: Sequence[Prompt], options: GenerationOptions) -> list[PromptCompletions]:
-        sources = [Source(id=each["id"], text=each["prompt"], problem=None) for each in prompts]
+        sources = [
+            Source(id=each["id"], text=each["prompt"], problem=None, repeat=each.get("repeat", 0)) for each in prompts
+        ]
         return self._translate(sources, options)
 
     def _translate(self, sources: Sequence[Source], options: GenerationOptions) -> list[PromptCompletions]:
@@ -134,20 +137,21 @@ class Translator(TextGenerator):
             found[number].metadata["problem"] = problem and f"line {source['id'] + 1}: {problem}"
         if readable:
             src, src_mask = self._pad_rows(list(readable.values()))
-            requests = self._make_requests(src, src_mask, self._make_starts(src), options)
+            seeds = [derive_seed(options.seed, ids, sources[n].get("repeat", 0)) for n, ids in readable.items()]
+            requests = self._make_requests(src, src_mask, self._make_starts(src), seeds, options)
             for number, completions in zip(readable, self.open_session(options).complete(requests), strict=True):
                 found[number].completions.extend(completions)
         return found
 
     def _make_requests(
-        self, src: Tensor, src_mask: Tensor | None, starts: Tensor, options: GenerationOptions
+        self, src: Tensor, src_mask: Tensor | None, starts: Tensor, seeds: Sequence[int], options: GenerationOptions
     ) -> list[Request]:
-        """Make the requests of decoding. All get the same seed, so that no translation depends on the others."""
+        """Make the requests of decoding."""
         limits = self._limit_targets(src, src_mask, starts.shape[1], options.max_new_tokens)
         encoded = self._encode_sources(src, src_mask, options.batch)
         return [
-            Request(prompt=start, max_new_tokens=limit, seed=options.seed, inputs=inputs)
-            for start, limit, inputs in zip(starts, limits.tolist(), encoded, strict=True)
+            Request(prompt=start, max_new_tokens=limit, seed=seed, inputs=inputs)
+            for start, limit, seed, inputs in zip(starts, limits.tolist(), seeds, encoded, strict=True)
         ]
 
     def _encode_sources(self, src: Tensor, src_mask: Tensor | None, batch: int) -> list[Inputs]:

@@ -13,7 +13,7 @@ from lightning_xt.core.batch import EvaluationBatch
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.packed_documents import find_documents
 from lightning_xt.data.pairs.parallel_corpus import ParallelCorpus
-from lightning_xt.data.prompt_files import Prompt
+from lightning_xt.data.prompt_files import Prompt, number_prompts
 from lightning_xt.data.tokenizers.base import Tokenizer
 from lightning_xt.data.tokenizers.bytes import Bytes
 from lightning_xt.inference.completion import TextCompleter
@@ -151,7 +151,7 @@ class LanguageModel(TransformerModule):
         """Continue prompts: ids give ids, a text gives a text, texts give a list of texts; without the prompts.
 
         Args:
-            prompt: ids, whose row r samples with seed + r; or one or several texts, all with one seed.
+            prompt: ids, whose row r samples with seed + r; or one or several texts, each with its own random numbers.
             max_new_tokens: most tokens to generate. None = 256.
             lengths: tokens of each row of ids without padding on the right. None = all.
             options: fields of `GenerationOptions`, such as temperature, top_k and seed.
@@ -162,7 +162,7 @@ class LanguageModel(TransformerModule):
         chosen = GenerationOptions(max_new_tokens=max_new_tokens, **options)
         if isinstance(prompt, Tensor):
             return self.text_generator.decode(prompt, lengths, chosen)
-        prompts = [Prompt(id=number, prompt=text) for number, text in enumerate(list_texts(prompt))]
+        prompts = number_prompts(list_texts(prompt))
         found = [each["text"] for each in self.text_generator.complete_as_dicts(prompts, chosen)]
         return found[0] if isinstance(prompt, str) else found
 
@@ -181,8 +181,7 @@ class LanguageModel(TransformerModule):
         return replace(sampling, max_new_tokens=min(sampling.max_new_tokens, limit - longest))
 
     def draw_samples(self, prompts: Sequence[str] | None, sampling: GenerationOptions) -> list[str]:
-        numbered = [Prompt(id=n, prompt=prompt) for n, prompt in enumerate(self._choose_prompts(prompts))]
-        results = self.text_generator.complete_as_dicts(numbered, sampling)
+        results = self.text_generator.complete_as_dicts(number_prompts(self._choose_prompts(prompts)), sampling)
         return [result["prompt"] + result["text"] for result in results]
 
     def _choose_prompts(self, prompts: Sequence[str] | None) -> Sequence[str]:

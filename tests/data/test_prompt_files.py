@@ -4,6 +4,7 @@ import gzip
 
 import pytest
 
+from lightning_xt.data.pairs.source_files import read_sources
 from lightning_xt.data.prompt_files import read_prompts
 from lightning_xt.data.text.standard_library import StandardLibrary
 
@@ -128,3 +129,13 @@ def test_json_lines_without_a_prompt(tmp_path, line, message):
     file.write_text(f'{{"prompt": "a"}}\n{line}\n', encoding="utf-8")
     with pytest.raises(ValueError, match=rf"^--data.predict_prompts {file}: line 2{message}"):
         read_prompts(str(file))
+
+
+def test_cases_d5_repeats_are_counted_over_the_file(tmp_path):
+    """Processes and batches have parts of a file, so the reader counts equal prompts."""
+    file = tmp_path / "prompts.txt"
+    file.write_text("a\nb\na\n\na\n\n")
+    repeats = [each.get("repeat", 0) for each in read_prompts(str(file), may_be_empty=True)]
+    assert repeats == [0, 0, 1, 0, 2, 1]
+    # Blank sources are not decoded.
+    assert [each.get("repeat", 0) for each in read_sources(str(file))] == [0, 0, 1, 0, 2, 0]

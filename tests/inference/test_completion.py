@@ -3,12 +3,13 @@
 import json
 import math
 from functools import partial
+from itertools import combinations
 
 import pytest
 import torch
 
 from lightning_xt.core.cache import Cache
-from lightning_xt.data.prompt_files import Prompt
+from lightning_xt.data.prompt_files import Prompt, number_prompts
 from lightning_xt.data.tokenizers.bpe import BPE
 from lightning_xt.data.tokenizers.bytes import Bytes
 from lightning_xt.data.tokenizers.special_bytes import SpecialBytes
@@ -424,3 +425,40 @@ def test_settings_are_plain():
         GenerationOptions(batch=0)
     with pytest.raises(ValueError, match="sampling has temperature nan, which must be at least 0"):
         GenerationOptions(temperature=math.nan)
+
+
+@pytest.fixture
+def uniform(decoder):
+    """Build a completer of a model for which all tokens are equally likely."""
+    torch.nn.init.zeros_(decoder.head.to_logits.weight)
+    return TextCompleter(decoder, SpecialBytes(), DEVICE)
+
+
+@pytest.mark.parametrize("texts", [[f"prompt {n}" for n in range(40)], ["equal"] * 40], ids=["unlike", "equal"])
+def test_cases_d5_prompts_draw_independently(uniform, texts):
+    """Completions of different and of equal prompts agree as often as chance has it, in 1 of 259 places."""
+    options = GenerationOptions(max_new_tokens=60, seed=1)
+    found = [row.tokens for each in uniform.complete(number_prompts(texts), options) for row in each.completions]
+    pairs = [places for one, other in combinations(found, 2) for places in zip(one, other, strict=False)]
+    equal = sum(one == other for one, other in pairs) / len(pairs)
+    assert equal == pytest.approx(1 / 259, abs=5 * (258 / 259**2 / len(pairs)) ** 0.5)
+
+
+def test_cases_d5_draws_depend_on_no_order_and_no_batch(uniform):
+    options = GenerationOptions(max_new_tokens=12, num_return_sequences=2)
+    numbered = number_prompts(["a", "b", "a", "c", "a"])
+    assert [each.get("repeat", 0) for each in numbered] == [0, 0, 1, 0, 2]
+
+    def complete(some, options):
+        return {each.metadata["id"]: [one.text for one in each.completions] for each in uniform.complete(some, options)}
+
+    found = complete(numbered, options)
+    assert len({text for texts in found.values() for text in texts}) == 10
+    # Parts of a file, as several processes have them.
+    assert complete(numbered[::-2], GenerationOptions(max_new_tokens=12, num_return_sequences=2, batch=3)) == {
+        number: found[number] for number in (4, 2, 0)
+    }
+    assert complete(numbered, GenerationOptions(max_new_tokens=12, seed=1)) == {n: found[n][1:] for n in range(5)}
+    streamed = [list(uniform.stream_text("a", GenerationOptions(max_new_tokens=12), repeat)) for repeat in range(3)]
+    texts = ["".join(piece.text for piece in pieces) for pieces in streamed]
+    assert texts == ["a" + found[n][0] for n in (0, 2, 4)]

@@ -253,7 +253,8 @@ def test_sources_are_read_in_groups_of_like_lengths(model, monkeypatch):
 def test_a_row_knows_its_own_source_alone(model):
     translator, holes = model.text_generator, MASK.clone()
     holes[0, 1] = False
-    requests = translator._make_requests(SRC, holes, torch.ones(3, 1, dtype=torch.long), GenerationOptions(batch=2))
+    starts = torch.ones(3, 1, dtype=torch.long)
+    requests = translator._make_requests(SRC, holes, starts, (0, 0, 0), GenerationOptions(batch=2))
     assert [request.inputs.context.shape[:2] for request in requests] == [(1, 5), (1, 2), (1, 3)]
     assert requests[0].inputs.context_mask.tolist() == holes[:1].tolist()
     assert requests[1].inputs.context_mask is None and requests[2].inputs.context_mask is None
@@ -323,3 +324,19 @@ def test_texts_are_translated_from_python(model):
     assert model.translate(texts) == [result["text"] for result in expected]
     assert model.translate(texts)[1:] == ["", ""]
     assert all(len(text.split()) <= 2 for text in model.translate(texts, max_new_tokens=2))
+
+
+def test_cases_d5_sources_draw_independently(model):
+    """A translation depends on its source, its seed and the number of equal sources before it."""
+    torch.nn.init.zeros_(model.network.decoder.head.to_logits.weight)
+    texts, sampling = ["3 4", "5 6", "3 4", "7", "", "3 4"], {"temperature": 1.0, "max_new_tokens": 40, "seed": 3}
+    found = model.translate(texts, **sampling)
+    assert found[4] == "" and len(set(found)) == len(texts)
+    order = [3, 5, 1, 4, 0, 2]
+    again = dict(zip(order, model.translate([texts[n] for n in order], batch=2, **sampling), strict=True))
+    assert [again[n] for n in (1, 3, 4)] == [found[n] for n in (1, 3, 4)]
+    # Equal sources are numbered in the order in which they come.
+    assert [again[n] for n in (5, 0, 2)] == [found[n] for n in (0, 2, 5)]
+    assert model.translate("3 4", **sampling) == found[0]
+    drawn = stream(model, "3 4", GenerationOptions(**sampling))
+    assert "".join(drawn) == found[0]

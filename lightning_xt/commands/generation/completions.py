@@ -10,7 +10,7 @@ from lightning_xt.commands.generation.generate_options import GenerateOptions, p
 from lightning_xt.commands.generation.interactive import converse
 from lightning_xt.commands.generation.rendering import choose_renderer, show, stream_pieces
 from lightning_xt.commands.models.loading import load
-from lightning_xt.data.prompt_files import Prompt, read_prompts
+from lightning_xt.data.prompt_files import Prompt, number_prompts, read_prompts
 from lightning_xt.inference.detokenizer import TextPiece
 from lightning_xt.inference.text_generator import TextGenerator
 from lightning_xt.system.files import replace_file
@@ -47,7 +47,7 @@ def _run(options: GenerateOptions) -> None:
         converse(module.text_generator, options.sampling, paint)
     elif options.streamed:
         for prompt in _read_prompts(options):
-            with closing(stream_pieces(module.text_generator, prompt["prompt"], options.sampling)) as shown:
+            with closing(stream_pieces(module.text_generator, prompt, options.sampling)) as shown:
                 for piece in shown:
                     show(paint(piece))
             show("\n")
@@ -62,7 +62,7 @@ def _read_prompts(options: GenerateOptions) -> list[Prompt]:
     if file is not None:
         # The model says whether a prompt may be empty.
         return read_prompts(file, "--prompts", may_be_empty=True, standard_input=True)
-    return [Prompt(id=number, prompt=text) for number, text in enumerate(options.prompt or [""])]
+    return number_prompts(options.prompt or [""])
 
 
 def _write_completions(

@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator
 from contextlib import closing
 
 from lightning_xt.commands.generation.rendering import show, stream_pieces
+from lightning_xt.data.prompt_files import Prompt
 from lightning_xt.inference.completion import TextCompleter
 from lightning_xt.inference.conversation import Conversation
 from lightning_xt.inference.detokenizer import TextPiece
@@ -45,7 +46,7 @@ def converse(text_generator: TextGenerator, sampling: GenerationOptions, paint: 
         if conversation is not None:
             _answer(conversation.reply(line), paint)
         elif line.strip():
-            _answer(stream_pieces(text_generator, line, sampling), paint)
+            _answer(stream_pieces(text_generator, Prompt(id=0, prompt=line), sampling), paint)
 
 
 def _read_line() -> str | None:

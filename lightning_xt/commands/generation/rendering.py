@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Generator
 
+from lightning_xt.data.prompt_files import Prompt
 from lightning_xt.inference.detokenizer import TextPiece
 from lightning_xt.inference.generation_options import GenerationOptions
 from lightning_xt.inference.text_generator import TextGenerator
@@ -25,12 +26,12 @@ def show(text: str) -> None:
 
 
 def stream_pieces(
-    text_generator: TextGenerator, text: str, sampling: GenerationOptions
+    text_generator: TextGenerator, prompt: Prompt, sampling: GenerationOptions
 ) -> Generator[TextPiece, None, None]:
     """Yield pieces of a completion as they become certain; report on standard error what of the prompt is ignored."""
-    if problem := text_generator.find_problem(text):
+    if problem := text_generator.find_problem(prompt["prompt"]):
         print(problem, file=sys.stderr)
-    yield from text_generator.stream_text(text, sampling)
+    yield from text_generator.stream_text(prompt["prompt"], sampling, prompt.get("repeat", 0))
 
 
 def choose_renderer(show_probabilities: bool, color: str) -> Callable[[TextPiece], str]:

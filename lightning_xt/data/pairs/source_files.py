@@ -2,10 +2,11 @@
 
 import codecs
 from pathlib import Path
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 from lightning_xt.data.files.json_lines import ENDINGS, decode_line, parse_field
 from lightning_xt.data.files.reading import read_whole
+from lightning_xt.data.prompt_files import count_repeats
 
 OPTION = "--data.predict_source"
 
@@ -19,6 +20,8 @@ class Source(TypedDict):
     id: int
     text: str | None
     problem: str | None
+    repeat: NotRequired[int]
+    """Number of equal sources before it, by which their random numbers differ; none = 0."""
 
 
 def read_sources(file: str | None, field: str | None = None) -> list[Source]:
@@ -52,6 +55,7 @@ def read_sources(file: str | None, field: str | None = None) -> list[Source]:
     for number, line in enumerate(lines):
         place = f"{OPTION} {file}: line {number + 1}"
         sources.append(_parse_source(number, line.removesuffix(b"\r"), place, field if of_json else None))
+    count_repeats((each for each in sources if each["text"]), "text")
     return sources
 
 
