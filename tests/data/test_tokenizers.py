@@ -288,11 +288,113 @@ def test_files_that_cannot_be_used(tmp_path):
         described["pre_tokenizer"]["add_prefix_space"] = True
 
     for change in (lower, no_pre_tokenizer, a_space_first):
-        with pytest.raises(ValueError, match=rf"{place} does not decode a text unchanged; train it with"):
+        with pytest.raises(ValueError, match=rf"{place} does not decode every text unchanged: [^;]*; train it with"):
             BPE(file=save(file, change))
     tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0}, unk_token="a")).save(str(file))
     with pytest.raises(ValueError, match=rf"{place} is not a byte-level BPE"):
         BPE(file=str(file))
+
+
+@pytest.mark.parametrize("dropout", [0.1, 1.0])
+def test_cases_d7_a_tokenizer_that_draws_is_refused(tmp_path, dropout):
+    file = tmp_path / "tokenizer.json"
+    with pytest.raises(
+        ValueError, match=rf"has dropout {dropout:g}, which encodes .* set dropout in its model to null$"
+    ):
+        BPE(file=save(file, lambda described: described["model"].update(dropout=dropout)))
+    with pytest.raises(ValueError, match=rf"^--data.tokenizer.model has dropout {dropout:g}"):
+        BPE(model=file.read_text(encoding="utf-8"))
+    save(file, lambda described: described["model"].update(dropout=0.0))
+    assert all(BPE(file=str(file)).encode(LESSONS[0]) == LEARNT.encode(LESSONS[0]) for _ in range(5))
+
+
+def step(kind, **options):
+    return {"type": kind, **options}
+
+
+IN_BYTES = step("ByteLevel", add_prefix_space=False, trim_offsets=True, use_regex=False)
+PIECES = {"pattern": {"Regex": r"\s+|\S+"}, "invert": False}
+
+
+def before(*steps):
+    """Return the change that puts steps before the bytes."""
+    return {"pre_tokenizer": step("Sequence", pretokenizers=[*steps, IN_BYTES])}
+
+
+def add_token(content, **options):
+    defaults = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": False}
+    tokens = json.loads(LEARNT.init_args["model"])["added_tokens"]
+    return {"added_tokens": [*tokens, {"id": 290, "content": content, **defaults, **options}]}
+
+
+SOUND = {
+    "bytes": before(),
+    "GPT-4": before(step("Split", behavior="Isolated", **PIECES)),
+    "nested": before(step("Sequence", pretokenizers=[step("Digits", individual_digits=True)])),
+    "punctuation": before(step("Punctuation", behavior="MergedWithNext")),
+    "no steps": {"normalizer": step("Sequence", normalizers=[])},
+    "normalizer": {**before(), "normalizer": step("ByteLevel"), "pre_tokenizer": None},
+    "added": add_token("<mask>"),
+    "added with a space": add_token("a b"),
+    "added special": add_token("caf\u00e9 ", special=True, lstrip=True),
+}
+LOSING = {
+    **{kind: {"normalizer": step(kind)} for kind in ("NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents", "Nmt")},
+    "late normalizer": {"normalizer": step("Sequence", normalizers=[step("NFC")])},
+    "replace": {"normalizer": step("Replace", pattern={"String": "qx"}, content="q")},
+    "strip": {"normalizer": step("Strip", strip_left=False, strip_right=True)},
+    "removed": before(step("Split", behavior="Removed", pattern={"String": "qx"}, invert=False)),
+    "removed too": before(step("Punctuation", behavior="Removed")),
+    "white space": before(step("WhitespaceSplit")),
+    "delimiter": before(step("CharDelimiterSplit", delimiter="\u00e9")),
+    "metaspace": before(step("Metaspace", replacement="\u2581", prepend_scheme="never", split=False)),
+    "scripts": before(step("UnicodeScripts")),
+    "twice": before(IN_BYTES),
+    "no bytes": {"pre_tokenizer": step("Digits", individual_digits=True)},
+    "added": add_token("caf\u00e9"),
+    "added, strips": add_token("<mask>", rstrip=True),
+}
+
+
+def many_texts():
+    """Draw texts of all kinds of characters, and of those that the files above remove."""
+    draw = random.Random(0)
+    characters = [chr(code) for code in [*range(0x3000), *range(0xAC00, 0xAC80), *range(0xF900, 0xFA00), 0x1F600]]
+    yield from ODD
+    yield from ("".join(characters), "qx a b caf\u00e9 <mask>  <pad> \u2581", "x <mask> \n y", "caf\u00e9  ")
+    yield from ("".join(draw.choices(characters, k=20)) for _ in range(200))
+
+
+@pytest.mark.parametrize("kind", SOUND)
+def test_cases_d14_an_accepted_file_loses_no_text(tmp_path, kind):
+    tokenizer = BPE(file=save(tmp_path / "tokenizer.json", lambda described: described.update(SOUND[kind])))
+    for text in many_texts():
+        ids = tokenizer.encode(text)
+        assert tokenizer.decode(ids) == text and not {0, 1, 2}.intersection(ids)
+
+
+@pytest.mark.parametrize("kind", LOSING)
+def test_cases_d14_a_file_that_loses_text_is_refused(tmp_path, kind):
+    file = save(tmp_path / "tokenizer.json", lambda described: described.update(LOSING[kind]))
+    library = tokenizers.Tokenizer.from_file(file)
+    library.encode_special_tokens = True
+    pieces = ((text, map(library.id_to_token, library.encode(text).ids)) for text in many_texts())
+    assert any(library.decoder.decode(list(each)) != text for text, each in pieces), "this file loses nothing"
+    with pytest.raises(ValueError, match=r"does not decode every text unchanged: it[^;]*; train it with the pre-token"):
+        BPE(file=file)
+
+
+def test_cases_d14_merges_that_make_a_special_token(tmp_path):
+    def merge(described):
+        described["pre_tokenizer"] = IN_BYTES
+        described["model"]["vocab"] |= {"<p": 290, "<pa": 291, "<pad": 292}
+        described["model"]["merges"] = [["<", "p"], ["<p", "a"], ["<pa", "d"], ["<pad", ">"]]
+
+    with pytest.raises(ValueError, match="unchanged: its merges make text a special token, <pad>; train it"):
+        BPE(file=save(tmp_path / "tokenizer.json", merge))
+    for mark in ("continuing_subword_prefix", "end_of_word_suffix"):
+        with pytest.raises(ValueError, match=f"unchanged: its model has a {mark}; train it"):
+            BPE(file=save(tmp_path / "tokenizer.json", lambda described, m=mark: described["model"].update({m: "@@"})))
 
 
 def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):

@@ -10,13 +10,14 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from lightning_xt.data.files.reading import read_whole
 from lightning_xt.data.tokenizers.base import TextStream, Tokenizer
+from lightning_xt.data.tokenizers.lossless import find_loss, find_mark
 
 SPECIALS = ("<pad>", "<start>", "<end>")
 SMALLEST = 256 + len(SPECIALS)
 MIN_COUNT = 2  # a pair of pieces that occurs once gets no id
 WANTED = "a tokenizer.json, or omit the option to train a tokenizer"
-PROBE = "Two  spaces,\ttabs\nand ÄÖ é 日本 🙂 don't 0123\x01"
-"""A text with everything that tokenizers are known to alter."""
+PROBE = "Two  spaces,\ttabs\nand ÄÖ é e\u0301 ﬁ 日本 🙂 don't 0123\x01 <pad><start><end> <pad> "
+"""A text with everything that tokenizers are known to alter: a second proof."""
 
 
 class BPE(Tokenizer):
@@ -29,8 +30,8 @@ class BPE(Tokenizer):
         vocab_size: number of ids, at least 259: the bytes and three special ids. A short text may give fewer
             sub-words; the remaining ids are unused.
         file: a `tokenizer.json` of the `tokenizers` library to use instead of training; if it has more ids than
-            `vocab_size`, its number of ids counts. It must be a byte-level BPE whose ids 0, 1 and 2 are the special
-            tokens <pad>, <start> and <end>.
+            `vocab_size`, its number of ids counts. It must be a byte-level BPE without dropout that decodes every text
+            unchanged, and whose ids 0, 1 and 2 are the special tokens <pad>, <start> and <end>.
         model: the content of such a file; a checkpoint stores the trained tokenizer this way.
     """
 
@@ -147,12 +148,15 @@ class _PieceStream(TextStream):
 def _load(place: str, content: bytes) -> Library:
     """Load the tokenizer of a tokenizer.json; ValueError if it is malformed or unsupported."""
     try:
-        library = Library.from_buffer(content)
+        described = json.loads(content)
+        loss = find_mark(described)
+        library = Library.from_buffer(content) if loss is None else Library(models.BPE())
     except Exception as error:  # the library has no exception class
         raise ValueError(
             f"{place} is not a tokenizer.json of the tokenizers library ({error}); save one with its Tokenizer.save"
         ) from error
-    described = json.loads(content)
+    if loss is not None:
+        raise _refuse_loss(place, loss)
     kinds = [(described.get(part) or {}).get("type") for part in ("model", "decoder")]
     if kinds != ["BPE", "ByteLevel"] or set(pre_tokenizers.ByteLevel.alphabet()) - library.get_vocab().keys():
         raise ValueError(f"{place} is not a byte-level BPE with all 256 bytes; train one, or omit the option")
@@ -168,12 +172,32 @@ def _load(place: str, content: bytes) -> Library:
     library.no_truncation()
     library.no_padding()
     _treat_specials_as_text(library)
-    if library.decoder.decode(library.encode(PROBE, add_special_tokens=False).tokens) != PROBE:
-        raise ValueError(
-            f"{place} does not decode a text unchanged; train it with the pre-tokenizer ByteLevel, without a space "
-            "before the first word, and without a normalizer"
-        )
+    _check_encoding(place, described, library)
     return library
+
+
+def _check_encoding(place: str, described: dict[str, Any], library: Library) -> None:
+    """Raise a ValueError for a tokenizer that draws random numbers or loses text."""
+    dropout = described["model"].get("dropout")
+    if dropout:
+        raise ValueError(
+            f"{place} has dropout {dropout:g}, which encodes a text differently each time, so that no run could be "
+            "repeated or resumed; set dropout in its model to null"
+        )
+    loss = find_loss(described, library, SPECIALS)
+    encoded = library.encode(PROBE, add_special_tokens=False).ids
+    pieces = [library.id_to_token(token) for token in encoded]
+    if loss is None and (library.decoder.decode(pieces) != PROBE or set(encoded).intersection(range(len(SPECIALS)))):
+        loss = f"it fails on {PROBE!r}"
+    if loss is not None:
+        raise _refuse_loss(place, loss)
+
+
+def _refuse_loss(place: str, loss: str) -> ValueError:
+    return ValueError(
+        f"{place} does not decode every text unchanged: {loss}; train it with the pre-tokenizer ByteLevel, without "
+        "a space before the first word, without a normalizer and without more added tokens"
+    )
 
 
 def _check_ids(place: str, vocab: dict[str, int]) -> None:

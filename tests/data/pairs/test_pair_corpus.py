@@ -1,5 +1,6 @@
 """Sentence pairs: tokenizers, long pairs, invalid pairs, and prediction without pairs."""
 
+import random
 from itertools import islice
 
 import pytest
@@ -242,3 +243,18 @@ def test_splits_that_are_missing(tmp_path):
     assert data.val_dataloader() == []
     with pytest.raises(ValueError, match=r"--data.path \S+ has no test split; give one with --data.test"):
         data.setup("test")
+
+
+class Drawing(SpecialBytes):
+    """Tokenizer that draws random numbers."""
+
+    def encode(self, text: str) -> list[int]:
+        return [random.randrange(3, 259) for _ in text]
+
+
+def test_cases_d7_a_tokenizer_of_your_own_that_draws_is_refused(tmp_path):
+    data = corpus(tmp_path, tokenizer=Drawing)
+    with pytest.raises(
+        ValueError, match=r"^--data.tokenizer Drawing encodes a text differently each time, so that no r"
+    ):
+        data.setup("fit")
