@@ -4,6 +4,7 @@ import difflib
 import errno
 import os
 import re
+import sys
 import traceback
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -50,13 +51,13 @@ def explain_error(error: BaseException) -> str | None:
     """Return the sentence for an error of the user; None for other errors, which need their traceback."""
     # What was typed may have line breaks, a sentence has none.
     own = _shorten(" ".join(str(error).split())) if isinstance(error, UserError) else find_own_sentence(error)
-    return own or _explain_full_disk(error)
+    return own or _explain_full_disk(error) or _find_lightning_sentence(error)
 
 
 def find_own_sentence(error: BaseException) -> str | None:
     """Find this package's message in an error or its causes; None if there is none."""
     for each in walk_chain(error):
-        if isinstance(each, (ValueError, OSError)) and _is_raised_here(each):
+        if isinstance(each, (ValueError, OSError)) and _is_raised_in(each, Path(__file__).resolve().parents[1]):
             return _shorten(" ".join(str(each).split()))
     return None
 
@@ -90,10 +91,18 @@ def _explain_full_disk(error: BaseException) -> str | None:
     return None
 
 
-def _is_raised_here(error: BaseException) -> bool:
-    """Return whether a `raise` of this package made the error; one from its `zip` or `int` is a bug here."""
+def _find_lightning_sentence(error: BaseException) -> str | None:
+    """Find Lightning's refusal in an error or its causes, wherever it came; None if there is none."""
+    place = getattr(sys.modules.get("lightning"), "__file__", None)
+    for each in walk_chain(error) if place else ():
+        if isinstance(each, Exception) and _is_raised_in(each, Path(place).resolve().parent):
+            return f"trainer: {_shorten(' '.join(str(each).split()))}"
+    return None
+
+
+def _is_raised_in(error: BaseException, package: Path) -> bool:
+    """Return whether a `raise` of a package made the error; one from its `zip` or `int` is a bug there."""
     frames = traceback.extract_tb(error.__traceback__)
-    package = Path(__file__).resolve().parents[1]
     if not frames or not Path(frames[-1].filename).resolve().is_relative_to(package):
         return False
     # Unknown in an installation without sources.

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from types import MappingProxyType
 
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import (
     BackboneFinetuning,
     BatchSizeFinder,
@@ -16,6 +16,8 @@ from lightning.pytorch.callbacks import (
     StochasticWeightAveraging,
     Timer,
 )
+
+from lightning_xt.system.messages import explain_unknown
 
 REFUSED = MappingProxyType(
     {
@@ -56,6 +58,30 @@ def check_callbacks(callbacks: Sequence[Callback], trainer: Trainer) -> None:
             raise ValueError(
                 f"trainer.callbacks: {type(each).__name__} has {option}, but the training data has no end, so it has "
                 "no epochs; count steps there"
+            )
+
+
+def check_monitors(callbacks: Sequence[Callback], model: LightningModule) -> None:
+    """Raise a ValueError for a metric that a callback waits for and that no part of the run logs.
+
+    If there is a custom part that does not list its metrics in `logged`, nothing is known.
+    """
+    parts, names = (model, *callbacks), set[str]()
+    for kind in map(type, parts):
+        if kind.__module__.partition(".")[0] not in ("lightning", "lightning_xt") and "logged" not in vars(kind):
+            return
+        names.update(getattr(kind, "logged", ()))
+    if not model.trainer.limit_val_batches:
+        names = {name for name in names if not name.startswith("val/")}
+    for each in parts[1:]:
+        monitor = getattr(each, "monitor", None)
+        own = type(each).__module__.startswith("lightning_xt.")
+        # Of `LearningRateMonitor`.
+        if monitor is None or monitor.startswith("lr-") or own or not getattr(each, "strict", True):
+            continue
+        if monitor not in names | ({"step", "epoch"} if isinstance(each, ModelCheckpoint) else set()):
+            raise ValueError(
+                f"trainer.callbacks: {explain_unknown(f'monitor of {type(each).__name__}', monitor, names)}"
             )
 
 

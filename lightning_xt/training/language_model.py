@@ -54,6 +54,7 @@ class LanguageModel(TransformerModule):
     default_vocab: ClassVar = {"source": 256, "target": 256, "pad": None, "start": None, "end": None, "separator": None}
     plain_lines: ClassVar = False
     shown_metrics: ClassVar = ("bits_per_byte",)
+    logged: ClassVar = (*TransformerModule.logged, "val/loss", "val/bits_per_byte", "val/perplexity")
     foreign_data: ClassVar = (
         ParallelCorpus,
         "pairs of a source and its target; set --model Seq2Seq, or --data TextFiles or other text",

@@ -17,7 +17,7 @@ from lightning_xt.checkpoints.migrations import METADATA_KEY, migrate
 from lightning_xt.data.base import DataModule
 from lightning_xt.data.tokenizers.base import Tokenizer
 from lightning_xt.system.imports import guarded_imports
-from lightning_xt.training.callback_checks import check_callbacks
+from lightning_xt.training.callback_checks import check_callbacks, check_monitors
 from lightning_xt.training.callbacks.exact_resume import ExactResume
 from lightning_xt.training.callbacks.non_finite import NonFinite, check_weights
 from lightning_xt.training.callbacks.restore_trained_weights import RestoreTrainedWeights
@@ -42,6 +42,8 @@ class TransformerModule(TextModule):
     """Vocabulary for a config without one."""
     foreign_data: ClassVar[tuple[type[DataModule], str]]
     """Data that the model cannot read: their class, and what they serve with the way out."""
+    logged: ClassVar[tuple[str, ...]] = ("train/loss", "optim/grad_norm", "optim/lr")
+    """Metrics that a fit logs, which callbacks may monitor."""
 
     def __init__(
         self, *, optimizer: OptimizerFactory, schedule: ScheduleFactory | None, compile: bool | dict[str, Any]
@@ -130,7 +132,9 @@ class TransformerModule(TextModule):
     def configure_callbacks(self) -> list[Callback]:
         given: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
         check_callbacks(given, self.trainer)
-        return [kind() for kind in self.own_callbacks if not any(isinstance(each, kind) for each in given)]
+        added = [kind() for kind in self.own_callbacks if not any(isinstance(each, kind) for each in given)]
+        check_monitors([*given, *added], self)
+        return added
 
     def configure_optimizers(self) -> Any:
         optimizer = self._build_optimizer()

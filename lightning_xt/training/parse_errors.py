@@ -7,7 +7,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.profilers import Profiler
+from lightning.pytorch.strategies import Strategy
 
 from lightning_xt.data.base import DataModule
 from lightning_xt.generation.filters.base import Filter
@@ -56,6 +59,13 @@ def explain_parse_error(message: str, options: Iterable[str]) -> str:
         of_command = not _format_slots(message) and "class_path" not in message
         return _explain_option(f"--{match[1]}", options) if of_command else _explain_nested_option(match[1], message)
     return _explain_value(message)
+
+
+def explain_failed_class(message: str) -> str | None:
+    """Return why a class in a list cannot be built, for a message of jsonargparse; None for another message."""
+    reasons = r"Problem with given class_path '([\w.]+)':\n +(.*?)(?=\n +- |\n *Given value|$)"
+    found = [each for each in re.findall(reasons, message, re.DOTALL) if "not correspond to a subclass" not in each[1]]
+    return f"{found[-1][0].rpartition('.')[2]}: {' '.join(found[-1][1].split())}" if found else None
 
 
 def _explain_value(message: str) -> str:
@@ -171,6 +181,7 @@ def _format_slots(message: str) -> str:
 def _find_family(slot: str) -> type | None:
     """Return the base class of a slot's values, which is the same for all slots of one name."""
     families: dict[str, type] = {"model": LightningModule, "data": DataModule, "filters": Filter, "method": Method}
+    families |= {"callbacks": Callback, "logger": Logger, "profiler": Profiler, "strategy": Strategy}
     if slot in families:
         return families[slot]
     for owner in _list_components():

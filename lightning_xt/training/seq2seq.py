@@ -64,6 +64,10 @@ class Seq2Seq(TransformerModule):
     default_vocab: ClassVar = {"source": 259, "target": 259, "pad": 0, "start": 1, "end": 2, "separator": None}
     plain_lines: ClassVar = True
     shown_metrics: ClassVar = ("loss", "exact_match", "bleu")
+    logged: ClassVar = (
+        *TransformerModule.logged,
+        *("val/loss", "val/perplexity", "val/token_accuracy", "val/exact_match", "val/bleu", "val/chrf"),
+    )
     foreign_data: ClassVar = (
         ByteCorpus,
         "text without targets; set --model LanguageModel, or --data ParallelText or other pairs",

@@ -1,5 +1,6 @@
 """Callbacks of Lightning and your own: refused with the way out, or written into a config that is read back."""
 
+import csv
 from pathlib import Path
 
 import lightning.pytorch.callbacks
@@ -11,6 +12,10 @@ from lightning_xt.cli import main
 from lightning_xt.commands.trainer.command_line import CommandLine
 from lightning_xt.training.callback_checks import REFUSED, check_callbacks
 from lightning_xt.training.callbacks.exponential_average import ExponentialAverage
+from lightning_xt.training.callbacks.non_finite import NonFinite
+from lightning_xt.training.callbacks.throughput import Throughput
+from lightning_xt.training.language_model import LanguageModel
+from lightning_xt.training.seq2seq import Seq2Seq
 
 OPTIONS = {
     "EarlyStopping": {"monitor": "val/loss"},
@@ -143,3 +148,80 @@ def test_cases_r12_a_shipped_average_keeps_your_callbacks(fresh, monkeypatch):
     assert [each.count(ExponentialAverage.__name__) for each in names] == [1, 1, 1]
     # A list of callbacks would replace those of the files before it.
     assert not [file for file in configs.rglob("*.yaml") if "  callbacks:" in file.read_text()]
+
+
+MONITOR = "--trainer.callbacks+=EarlyStopping --trainer.callbacks.monitor"
+REFUSALS = [
+    (f"{MONITOR} val/los", "unknown monitor of EarlyStopping 'val/los'; did you mean val/loss or train/loss?"),
+    (f"{MONITOR} val/loss --trainer.limit_val_batches 0", "unknown monitor of EarlyStopping 'val/loss'"),
+    (f"{MONITOR} val/loss --trainer.callbacks.mode up", "trainer: `mode` can be min, max, got up"),
+    (
+        "--trainer.callbacks+=ModelCheckpoint --trainer.callbacks.monitor a/b",
+        "unknown monitor of ModelCheckpoint 'a/b'",
+    ),
+    ("--trainer.logger+=WandbLogger", "WandbLogger: Requirement 'wandb>=0.12.10' not met."),
+    ("--trainer.logger WandbLogger", "WandbLogger: Requirement 'wandb>=0.12.10' not met."),
+    ("--trainer.logger csv", "--trainer.logger: unknown Logger class 'csv'; there is CSVLogger, CometLogger"),
+    ("--trainer.plugins+=XLACheckpointIO", "XLACheckpointIO: Requirement 'torch_xla>=1.13' not met."),
+    (
+        "--trainer.limit_train_batches 0.5",
+        "trainer: When using an `IterableDataset`, `Trainer(limit_train_batches)` must",
+    ),
+    ("--trainer.strategy deepspeed", "trainer: To use the `DeepSpeedStrategy`, you must have DeepSpeed installed."),
+]
+
+
+@pytest.mark.parametrize(("options", "part"), REFUSALS, ids=[options for options, _ in REFUSALS])
+def test_cases_r10_a_refusal_of_lightning_is_a_sentence(options, part, fresh, capsys):
+    assert main(["fit", "-c", "tiny.yaml", *options.split()]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("lightning-xt: error: ") and part in error
+    assert len(error.splitlines()) == 1
+    assert not Path("runs").exists()
+
+
+def test_cases_r10_a_metric_of_a_custom_part_may_be_monitored(fresh, capsys):
+    (fresh / "own.py").write_text(
+        "from lightning.pytorch import Callback\n\n\nclass Own(Callback):\n"
+        "    def on_validation_epoch_end(self, trainer, pl_module):\n        pl_module.log('own/value', 1.0)\n"
+    )
+    early = ["--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=own/value"]
+    run = ["fit", "-c", "tiny.yaml", "--trainer.callbacks+=own.Own"]
+    assert main([*run, *early]) == 0
+    # It is found missing at the first validation only.
+    early[1] += "s"
+    assert main([*run, *early]) == 2
+    assert "error: trainer: Early stopping conditioned on metric `own/values`" in capsys.readouterr().err
+
+
+def test_cases_r10_the_metrics_that_may_be_monitored_are_those_that_are_logged(finished, finished_pairs):
+    for run, model in ((finished / "runs/tiny/0", LanguageModel), (finished_pairs / "runs/pairs/0", Seq2Seq)):
+        with (run / "metrics.csv").open() as file:
+            logged = set(next(csv.reader(file))) - {"step"}
+        # The limit of the machine is measured in long runs only.
+        assert {*model.logged, *Throughput.logged, *NonFinite.logged} - logged <= {"mfu"}
+        assert logged <= {*model.logged, *Throughput.logged, *NonFinite.logged}
+
+
+def test_cases_r10_the_loggers_of_a_run_exist_before_callbacks_look(fresh, monkeypatch):
+    monkeypatch.setattr("lightning.pytorch.accelerators.cpu._PSUTIL_AVAILABLE", True)
+    monkeypatch.setattr("lightning.pytorch.callbacks.device_stats_monitor._PSUTIL_AVAILABLE", True)
+    monkeypatch.setattr("lightning.pytorch.accelerators.cpu.get_cpu_stats", lambda: {"cpu_percent": 50.0})
+    assert main(["fit", "-c", "tiny.yaml", "--trainer.callbacks+=DeviceStatsMonitor"]) == 0
+    assert "cpu_percent" in Path("runs/tiny/0/metrics.csv").read_text()
+
+
+def test_cases_n5_a_logger_is_added_to_those_of_the_run(fresh, capsys):
+    logger = ["--trainer.logger+=CSVLogger", "--trainer.logger.save_dir=own"]
+    assert main(["fit", "-c", "tiny.yaml", *logger]) == 0
+    rows = [
+        Path(file).read_text().count("\n")
+        for file in ("runs/tiny/0/metrics.csv", "own/lightning_logs/version_0/metrics.csv")
+    ]
+    assert min(rows) > 6
+    assert list(Path("runs/tiny/0").glob("events.*"))
+    assert (
+        main(["fit", "-c", "tiny.yaml", *logger, "--standard.metrics_file=null", "--standard.tensor_board=null"]) == 0
+    )
+    assert not [*Path("runs/tiny/1").glob("events.*"), *Path("runs/tiny/1").glob("metrics.csv")]
+    assert Path("own/lightning_logs/version_1/metrics.csv").is_file()

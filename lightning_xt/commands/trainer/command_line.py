@@ -16,7 +16,6 @@ from lightning.pytorch.callbacks import ProgressBar, WeightAveraging
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_xt.checkpoints.checkpoint import Checkpoint
 from lightning_xt.checkpoints.runs import checkpoint_file
@@ -48,7 +47,7 @@ from lightning_xt.training.callbacks.preemption import take_over_signals
 from lightning_xt.training.callbacks.run_folder import find_run_folder
 from lightning_xt.training.config_parser import ConfigParser
 from lightning_xt.training.option_values import PLAIN_JSON, check_values, refuse_nulls
-from lightning_xt.training.parse_errors import check_text, explain_parse_error
+from lightning_xt.training.parse_errors import check_text, explain_failed_class, explain_parse_error
 from lightning_xt.training.strategies.fsdp2 import check_strategy
 from lightning_xt.training.strategies.process_watchdog import exit_together, watch
 
@@ -160,7 +159,8 @@ class CommandLine(LightningCLI):
             with refuse_without_memory():
                 super().instantiate_classes()
         except (MemoryError, RuntimeError, ValueError) as error:
-            if sentence := explain_out_of_memory(error, None, self._plain(), self.resolved.folder):
+            sentence = explain_out_of_memory(error, None, self._plain(), self.resolved.folder)
+            if sentence := sentence or find_own_sentence(error) or explain_failed_class(str(error)):
                 raise UserError(sentence) from error
             raise
 
@@ -183,7 +183,8 @@ class CommandLine(LightningCLI):
         if config["enable_progress_bar"] is not False and bar is not None:
             callbacks.append(bar())
         named = [each for name in CALLBACKS if (each := self._get(self.config_init, name)) is not None]
-        kwargs["callbacks"] = [*given, *callbacks, *standard.model_callbacks(), *named]
+        # The run folder first: the run's loggers exist when other callbacks look for them.
+        kwargs["callbacks"] = [*callbacks[:1], *given, *callbacks[1:], *standard.model_callbacks(), *named]
         self.model.own_callbacks = ()
         plugins = _as_list(config["plugins"])
         kwargs["plugins"] = [*plugins, *choose_environments(config["strategy"], plugins)]
@@ -192,10 +193,7 @@ class CommandLine(LightningCLI):
         if config.get("enable_checkpointing") is None:
             # Lightning would add its own callback if there is none.
             kwargs["enable_checkpointing"] = any(isinstance(each, CheckpointCallback) for each in kwargs["callbacks"])
-        try:
-            trainer = super().instantiate_trainer(**kwargs)
-        except (MisconfigurationException, ValueError) as error:
-            raise UserError(find_own_sentence(error) or f"trainer: {error}") from error
+        trainer = super().instantiate_trainer(**kwargs)
         check_strategy(trainer.strategy)
         hand_on(self.resolved.checkpoint, trainer)
         adopt_trainer(trainer)

@@ -37,7 +37,7 @@ class StandardParts:
 
     Args:
         run_folder: makes the folder of a run.
-        tensor_board: logs to TensorBoard, in fit where trainer.logger is not set.
+        tensor_board: logs to TensorBoard, in fit unless trainer.logger is false.
         metrics_file: logs to metrics.csv, likewise.
         throughput: logs speed and memory, in fit.
         validation_schedule: validates every --validate_every steps and at the end, in fit.
@@ -75,7 +75,7 @@ class StandardParts:
         folder, last, space = self.run_folder, self.last_checkpoint, self.disk_space_check
         found: list[Callback | None] = []
         if folder is not None and (command == "fit" or resolved.folder is not None):
-            logs = command == "fit" and trainer.logger in (None, True)
+            logs = command == "fit" and trainer.logger is not False
             loggers = [build for build in (self.tensor_board, self.metrics_file) if logs and build is not None]
             found += [folder(resolved.runs, resolved.folder, save_config, loggers, resolved.checkpoint)]
         if command != "fit":

@@ -30,6 +30,8 @@ class NonFinite(Callback):
         limit: number of skipped steps in a row at which the run stops. None = it never stops.
     """
 
+    logged = ("optim/skipped_steps",)
+
     def __init__(self, limit: int | None = 10) -> None:
         if limit is not None and limit < 1:
             raise ValueError(

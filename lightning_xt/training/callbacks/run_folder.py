@@ -125,7 +125,7 @@ class RunFolder(Callback):
         folder = self.folder = self._make(trainer)
         step = self._read_step()
         if self.loggers:
-            trainer.loggers = [build(folder, step or None) for build in self.loggers]
+            trainer.loggers = [*(build(folder, step or None) for build in self.loggers), *trainer.loggers]
         for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
                 callback.dirpath = str(folder / "checkpoints")

@@ -26,6 +26,8 @@ class Throughput(Callback):
     start include work that is done once, such as compiling.
     """
 
+    logged = ("tokens_per_second", "step_ms", "peak_memory_gb", "data_wait", "mfu")
+
     def __init__(self) -> None:
         self._begun = 0.0
         self._since = 0.0
