@@ -93,7 +93,7 @@ def _explain_full_disk(error: BaseException) -> str | None:
 
 def _find_lightning_sentence(error: BaseException) -> str | None:
     """Find Lightning's refusal in an error or its causes, wherever it came; None if there is none."""
-    place = getattr(sys.modules.get("lightning"), "__file__", None)
+    place = str(getattr(sys.modules.get("lightning"), "__file__", ""))
     for each in walk_chain(error) if place else ():
         if isinstance(each, Exception) and _is_raised_in(each, Path(place).resolve().parent):
             return f"trainer: {_shorten(' '.join(str(each).split()))}"
