@@ -1,6 +1,5 @@
 """Metrics of the pairs of a split, which do not depend on batches and processes."""
 
-import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -8,13 +7,12 @@ import torch
 from jaxtyping import Int
 from lightning.pytorch import Trainer
 from torch import Tensor
-from torchmetrics import Metric
-from torchmetrics.text import CHRFScore, SacreBLEUScore
 
 from lightning_xt.core.batch import EvaluationPairs
 from lightning_xt.data.tokenizers.base import Tokenizer
 from lightning_xt.inference.translation import cut_at_end
 from lightning_xt.objectives.base import Loss
+from lightning_xt.training.metrics.text_scores import TextScores, compute_scores
 
 
 class ShownPair(NamedTuple):
@@ -44,17 +42,15 @@ class PairScores:
         """Nats, tokens, correct tokens; decoded pairs, exact matches."""
         self.rows = 0
         """Number of rows of this process so far."""
-        self.of_text: tuple[Metric, ...] | None = None
+        self.text_scores: TextScores | None = None
         self.pairs: list[ShownPair] = []
 
     def add(self, batch: EvaluationPairs, loss: Loss, correct: Int[Tensor, ""]) -> None:
         """Add the likelihoods of a batch."""
         self.rows += len(batch.src)
         self.sums[:3] += torch.stack([value.to(self.sums.dtype) for value in (loss.total, loss.count, correct)])
-        if batch.references is not None and self.of_text is None:
-            # As sacrebleu: 13a tokens; characters only. Counts in 16 bits would stop growing.
-            metrics = SacreBLEUScore(), CHRFScore(n_word_order=0)
-            self.of_text = tuple(metric.to(self.device).set_dtype(torch.float32) for metric in metrics)
+        if batch.references is not None and self.text_scores is None:
+            self.text_scores = TextScores()
 
     def select_rows(self, index: Int[Tensor, " b"]) -> list[int]:
         """Select the rows of a batch to decode."""
@@ -77,9 +73,8 @@ class PairScores:
             self.sums[4] += answer == target and (end is None or end in ids)
             text = self.tokenizer.decode(answer)
             reference = self.tokenizer.decode(target) if batch.references is None else batch.references[row]
-            if self.of_text is not None:
-                for metric in self.of_text:
-                    metric.update([text], [[reference]])
+            if self.text_scores is not None:
+                self.text_scores.add(text, reference)
             if (number := int(batch.index[row])) < self.show:
                 source = source_tokenizer.decode(batch.src[row][batch.src_mask[row]].tolist())
                 self.pairs.append(ShownPair(number, source, reference, text))
@@ -91,11 +86,9 @@ class PairScores:
         found = {"loss": loss, "perplexity": loss.exp(), "token_accuracy": correct / tokens.clamp(min=1)}
         if decoded:
             found["exact_match"] = exact / decoded
-            if self.of_text is not None:
-                with warnings.catch_warnings():
-                    # One of several processes may have decoded nothing.
-                    warnings.filterwarnings("ignore", ".*was called before the ``update`` method", UserWarning)
-                    found["bleu"], found["chrf"] = (100 * metric.compute() for metric in self.of_text)
+            if self.text_scores is not None:
+                counts = trainer.strategy.reduce(self.text_scores.counts.to(self.device), reduce_op="sum")
+                found["bleu"], found["chrf"] = torch.tensor(compute_scores(counts), device=self.device)
         return {name: value.float() for name, value in found.items()}
 
     def collect_examples(self, trainer: Trainer) -> list[str]:
