@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -113,6 +114,30 @@ def test_counts_are_the_newest_and_shared_tensors_stay_shared(run):
     assert state["count"] == 6 and state["count"].dtype == torch.int64
     assert torch.equal(state["table"], torch.full((2, 3), 5.0, dtype=torch.bfloat16))
     assert state["table"].data_ptr() == state["again"].data_ptr()
+
+
+def test_cases_d2_means_of_odd_values_are_those_of_fractions(run):
+    """Large, small and opposite values, of few bits, and of one checkpoint."""
+    values = {
+        4: [3e38, 65504.0, 1e-45, 1.0, 0.0],
+        5: [3e38, 65504.0, 0.0, -1.0, -0.0],
+        6: [3e38, 65472.0, 0.0, 1e-8, 0.0],
+    }
+    kinds = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+    for step, row in values.items():
+        state = {
+            str(kind): torch.tensor([min(each, torch.finfo(kind).max) for each in row], dtype=kind) for kind in kinds
+        }
+        change(f"step-{step}.ckpt", state_dict=state | {"empty": torch.zeros(0), "flag": torch.tensor(step > 4)})
+    for steps in ([4, 5, 6], [6]):
+        assert main(["average", "runs/tiny", "--last", str(len(steps))]) == 0
+        made = load("average.ckpt")["state_dict"]
+        rows = [load(f"step-{step}.ckpt")["state_dict"] for step in steps]
+        assert made["empty"].shape == (0,) and bool(made["flag"])
+        for kind in kinds:
+            columns = zip(*(row[str(kind)].tolist() for row in rows), strict=True)
+            exact = [float(sum(map(Fraction, column)) / len(steps)) for column in columns]
+            torch.testing.assert_close(made[str(kind)], torch.tensor(exact, dtype=kind), rtol=1e-15, atol=0)
 
 
 def test_it_needs_no_lightning(run):

@@ -142,3 +142,12 @@ def test_sources_are_translated_line_by_line(finished_pairs, monkeypatch, typed)
     found = typed("red man\n\na dog\n/undo\n/help\n", command=command)
     assert found.out.endswith(alone + HELP_OF_PAIRS)
     assert found.err.startswith("lightning-xt: unknown command '/undo'; give /help or /quit, or //")
+
+
+def test_cases_d5_a_line_typed_again_draws_again(finished_pairs, monkeypatch, typed):
+    monkeypatch.chdir(finished_pairs)
+    command = ["generate", "runs/pairs", "--interactive", "--temperature", "1"]
+    first, second = typed("a dog\na dog\n", command=command).out.splitlines()
+    assert first != second
+    alone = ["generate", "runs/pairs", "--temperature", "1", "--prompt", "a dog", "--prompt", "a dog"]
+    assert typed("", command=alone).out.splitlines() == [first, second]

@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 
 from lightning_xt.training.optim.schedules.constant import Constant
@@ -78,3 +79,27 @@ def test_inverse_square_root_by_hand():
     assert [schedule(step) for step in range(4)] == [0.25, 0.5, 0.75, 1.0]
     assert [schedule(15), schedule(35), schedule(63)] == pytest.approx([1 / 2, 1 / 3, 1 / 4])
     assert [InverseSquareRoot(9, warmup_steps=0)(step) for step in (0, 3, 8)] == pytest.approx([1, 1 / 2, 1 / 3])
+
+
+@pytest.mark.parametrize("total", [1, 2, 3, 7, 20])
+def test_cases_d2_schedules_of_short_runs_are_those_of_numpy(total):
+    """Every step of every warm-up that fits, computed a phase at a time."""
+    for warmup in range(total):
+        rising, rest = np.linspace(0, 1, warmup + 1)[1:], total - warmup
+        cosine = 0.2 + 0.8 * (1 + np.cos(np.linspace(0, np.pi, rest))) / 2
+        decay = rest // 2
+        falling = 0.2 + 0.8 * (1 - np.sqrt(np.linspace(0, 1, decay + 1)[1:]))
+        peak = max(1, warmup)
+        later = np.sqrt(peak / np.arange(warmup + 1, total + 1))
+        for schedule, expected in (
+            (Constant(total, warmup_steps=warmup), np.ones(rest)),
+            (WarmupCosine(total, warmup_steps=warmup, min_fraction=0.2), cosine),
+            (InverseSquareRoot(total, warmup_steps=warmup), later),
+            (
+                WarmupStableDecay(total, warmup_steps=warmup, decay=decay, min_fraction=0.2),
+                np.concatenate([np.ones(rest - decay), falling]),
+            ),
+        ):
+            found = [schedule(step) for step in range(total)]
+            np.testing.assert_allclose(found, np.concatenate([rising, expected]), rtol=1e-12)
+            assert all(0 < each <= 1 for each in found)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator
 from contextlib import closing
 
 from lightning_xt.commands.generation.rendering import show, stream_pieces
-from lightning_xt.data.prompt_files import Prompt
+from lightning_xt.data.prompt_files import number_prompts
 from lightning_xt.inference.completion import TextCompleter
 from lightning_xt.inference.conversation import Conversation
 from lightning_xt.inference.detokenizer import TextPiece
@@ -36,6 +36,7 @@ def converse(text_generator: TextGenerator, sampling: GenerationOptions, paint: 
         with contextlib.suppress(ImportError):
             import readline  # noqa: F401
         show(help_text)
+    lines: list[str] = []
     while (line := _read_line()) is not None:
         if line.startswith("/") and not line.startswith("//"):
             if line.strip() == "/quit":
@@ -46,7 +47,8 @@ def converse(text_generator: TextGenerator, sampling: GenerationOptions, paint: 
         if conversation is not None:
             _answer(conversation.reply(line), paint)
         elif line.strip():
-            _answer(stream_pieces(text_generator, Prompt(id=0, prompt=line), sampling), paint)
+            lines.append(line)
+            _answer(stream_pieces(text_generator, number_prompts(lines)[-1], sampling), paint)
 
 
 def _read_line() -> str | None:
