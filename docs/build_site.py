@@ -179,13 +179,13 @@ def configs_page() -> str:
     lines = [
         "# Configs",
         "",
-        "Files in `configs/`, each with its first line. Layer them with `-c`; the last one wins.",
+        "The shipped configs, each with its first line. Layer them with `-c`; the last one wins.",
         "",
     ]
     for folder in sorted(path for path in (ROOT / "configs").iterdir() if any(path.glob("*.yaml"))):
         lines += [f"## {title(folder.name)}", "", "| file | |", "|---|---|"]
         for file in sorted(folder.glob("*.yaml")):
-            lines.append(f"| `configs/{folder.name}/{file.name}` | {file.read_text().splitlines()[0].lstrip('# ')} |")
+            lines.append(f"| `{folder.name}/{file.name}` | {file.read_text().splitlines()[0].lstrip('# ')} |")
         lines.append("")
     return "\n".join(lines)
 

@@ -278,8 +278,11 @@ def test_predict_writes_json_lines_in_order(trained, capsys):
 
 MISTAKES = [
     ("fot", "unknown command 'fot'; did you mean fit or info?"),
-    ("fit", "there is no data: give"),
-    ("fit -c nope.yaml", "nope.yaml; check the path"),
+    ("fit", "fit needs a config, such as -c language/quickstart.yaml"),
+    ("fit --name mine", "there is no data: give -c language/quickstart.yaml"),
+    ("fit --data TextFiles --data.path corpus.txt", "fit would train its default model"),
+    ("fit -c nope.yaml", "nope.yaml; check the path given to -c or --config (lightning-xt fit without options lists"),
+    ("fit -c quikstart.yaml", "quikstart.yaml; did you mean language/quickstart.yaml? check the path"),
     ("fit -c tiny.yaml stray", "stray"),
     (
         "fit -c tiny.yaml --model.decoder.attention.position ALiBii",

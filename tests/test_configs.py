@@ -165,3 +165,35 @@ def test_a_translation_recipe_trains_two_steps(config, tmp_path, monkeypatch, ca
     assert values.pop("run") == f"runs/{config.stem}/0"
     of_text = set() if config.stem.startswith("copy") else {"val/bleu", "val/chrf"}
     assert set(values) == {"val/loss", "val/perplexity", "val/token_accuracy", "val/exact_match"} | of_text
+
+
+def test_cases_n3_a_shipped_config_is_named_from_any_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    shown = []
+    for name in ("language/quickstart.yaml", "configs/language/quickstart.yaml", str(QUICKSTART)):
+        assert main(["fit", f"--config={name}", "-c", "variants/alibi.yaml", "--print_config"]) == 0
+        shown.append(yaml.safe_load(capsys.readouterr().out))
+    assert shown[0] == shown[1] == shown[2]
+    assert shown[0]["model"]["init_args"]["decoder"]["init_args"]["attention"]["init_args"]["position"]["class_path"].endswith("ALiBi")
+    assert shown[0]["trainer"]["max_steps"] == yaml.safe_load(QUICKSTART.read_text())["trainer"]["max_steps"]
+    small = LanguageModel.from_config("language/quickstart.yaml")
+    assert sum(each.numel() for each in small.parameters()) == pytest.approx(0.9e6, rel=0.1)
+    # A file of the user's comes first.
+    (tmp_path / "language").mkdir()
+    (tmp_path / "language" / "quickstart.yaml").write_text("trainer: {max_steps: 77}\n")
+    assert main(["fit", "-c", "language/quickstart.yaml", "--data", "StandardLibrary", "--print_config"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out)["trainer"]["max_steps"] == 77
+
+
+def test_cases_n3_a_bare_fit_says_how_to_start(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["fit"]) == 2
+    out, error = capsys.readouterr()
+    assert error == "lightning-xt: error: fit needs a config, such as -c language/quickstart.yaml\n"
+    assert "\n  lightning-xt fit -c language/quickstart.yaml\n" in out
+    assert max(map(len, out.splitlines())) <= 80
+    for file in (*BASES, *TRANSLATION):
+        first = file.read_text().splitlines()[0].removeprefix("# ")
+        assert first.endswith(".")
+        assert f"  {file.parent.name}/{file.name}\n      {first[:40]}" in out
+    assert all(overlay.name in out for overlay in OVERLAYS)

@@ -10,9 +10,10 @@ from types import FunctionType
 from typing import Any
 
 import yaml
-from jsonargparse import Namespace, set_parsing_settings
+from jsonargparse import ActionConfigFile, Namespace, set_parsing_settings
 from lightning.pytorch.cli import LightningArgumentParser
 
+from lightning_xt.system.shipped_configs import find_config
 from lightning_xt.training.lightning_internals import PARSING_STATE, ActionTypeHint, recreate_branches
 
 # Lightning has values of options fetched from addresses.
@@ -24,12 +25,25 @@ _PARSED: ContextVar[dict[Any, Any] | None] = ContextVar("_PARSED", default=None)
 """Options of nested classes that the running parse has parsed already, by everything that they depend on."""
 
 
+class ConfigFile(ActionConfigFile):
+    """Option that names a config, which may be a shipped one."""
+
+    @staticmethod
+    def apply_config(parser: Any, cfg: Namespace, dest: str, value: Any) -> None:
+        ActionConfigFile.apply_config(parser, cfg, dest, str(find_config(value)))
+
+
 class ConfigParser(LightningArgumentParser):
     """LightningArgumentParser that parses the options of each nested class once, and knows no abbreviations.
 
     jsonargparse parses the options of a class again for defaults, for each config and option, and to validate, and at
     each of these again those of the classes in it: the same work up to hundreds of times for what is four classes deep.
     """
+
+    def add_argument(self, *args: Any, **options: Any) -> Any:
+        if options.get("action") is ActionConfigFile:
+            options["action"] = ConfigFile
+        return super().add_argument(*args, **options)
 
     def parse_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: Namespace | None = None, *rest: Any, **options: Any

@@ -18,6 +18,7 @@ from lightning_xt.system.discovery import import_path, import_submodules, init_p
 from lightning_xt.system.free_memory import refuse_without_memory
 from lightning_xt.system.imports import NotAllowedError, find, guarded_imports
 from lightning_xt.system.messages import find_own_sentence
+from lightning_xt.system.shipped_configs import find_config
 from lightning_xt.training.config_parser import ConfigParser
 from lightning_xt.training.option_values import check_values
 from lightning_xt.training.parse_errors import explain_class_option, explain_parse_error
@@ -83,7 +84,7 @@ def import_class(owner: str, path: str, base: type) -> Any:
 def _options(config: dict[str, Any] | str | Path) -> dict[str, Any]:
     """Read the constructor's options from each of the three forms of a config."""
     if isinstance(config, (str, Path)):
-        path = Path(config)
+        path = find_config(config)
         if not path.is_file():
             raise FileNotFoundError(f"from_config: {path}: there is no such file; give a YAML file or a dict")
         config = yaml.safe_load(path.read_text(encoding="utf-8"))

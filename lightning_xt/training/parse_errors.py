@@ -19,6 +19,7 @@ from lightning_xt.system.discovery import find_variants, init_parameters
 from lightning_xt.system.imports import imported
 from lightning_xt.system.messages import UserError, explain_unknown, find_close_matches
 from lightning_xt.system.renamed import explain_rename
+from lightning_xt.system.shipped_configs import LISTED, explain_missing_config
 
 
 def check_text(args: Sequence[str]) -> None:
@@ -42,7 +43,7 @@ def explain_parse_error(message: str, options: Iterable[str]) -> str:
             else _explain_stray_word(match[1])
         )
     if match := re.search(r"File does not exist: '([^']*)'", message):
-        return f"there is no file {match[1]}; check the path given to -c or --config"
+        return explain_missing_config(match[1])
     if match := re.search(r"arguments are required: ([\w.]+)", message):
         return _explain_required(match[1].rstrip("."), message)
     unknown = r"unrecognized arguments: --(\w+)\S*?(?:\. Got value: .*?class_path='([\w.]+)'|\n|$)"
@@ -126,7 +127,7 @@ def _explain_stray_word(word: str) -> str:
 def _explain_required(name: str, message: str) -> str:
     name = re.sub(r"^(fit|validate|test|predict)\.", "", name)
     if name == "data":
-        return "there is no data: give -c configs/language/quickstart.yaml, or --data TextFiles --data.path FILE"
+        return f"there is no data: give -c language/quickstart.yaml, or --data TextFiles --data.path FILE; {LISTED}"
     slots = "".join(f"{slot}." for slot in _find_slots(message))
     return f"--{slots}{name} is required; give it in a config or on the command line"
 

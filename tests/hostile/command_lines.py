@@ -19,7 +19,8 @@ def _rows() -> Iterator[tuple[list[str], list[str]]]:
     prompt = [*generate, "--prompt", "a"]
     for command in ("fti", "FIT ", "--fit", "-x", "", "fit\n", "трен", "\udcff", LONG, "help", "../fit"):
         yield [command], ["unknown command"]
-    yield ["fit"], ["there is no data"]
+    yield ["fit"], ["fit needs a config, such as -c language/quickstart.yaml"]
+    yield ["fit", "--name", "mine"], ["there is no data: give -c language/quickstart.yaml"]
     yield ["fit", "-c"], ["-c", "expected"]
     yield [*fit, "--trainer.max_steps"], ["--trainer.max_steps", "expected"]
     yield [*fit, "--trainer.max_steps="], ["--trainer.max_steps"]

@@ -2,10 +2,10 @@
 
 import argparse
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
 from lightning_xt.system.messages import UserError, find_close_matches
+from lightning_xt.system.shipped_configs import find_config
 
 RUN = "runs/NAME/N, runs/NAME (its newest run) or a .ckpt file"
 """Meaning of a RUN."""
@@ -45,7 +45,7 @@ def list_options(parser: argparse.ArgumentParser) -> list[str]:
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     """Declare the options that say which config files and which run a command works on."""
-    parser.add_argument("-c", "--config", action="append", type=Path, default=[])
+    parser.add_argument("-c", "--config", action="append", type=find_config, default=[])
     parser.add_argument("--ckpt_path")
     parser.add_argument("--init_from")
     parser.add_argument("--name")

@@ -30,6 +30,7 @@ from lightning_xt.commands.trainer.trainer_options import (
     TRAINER_DEFAULTS,
     add_trainer_options,
     check_beginning,
+    check_model_given,
     check_options,
     set_intervals,
 )
@@ -113,6 +114,8 @@ class CommandLine(LightningCLI):
             sys.argv = given
         if command := self.config.get("subcommand"):
             check_beginning(self.config[command])
+            if command == "fit":
+                check_model_given(self.config[command], args)
 
     def _parse_ckpt_path(self) -> None:
         # Lightning's would let the checkpoint's options win over those of files and flags.

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from lightning_xt.system.messages import UserError
+from lightning_xt.system.shipped_configs import explain_start
 from lightning_xt.system.stopping import Stopped
 
 
@@ -15,6 +17,9 @@ def add_options(parser: Any) -> None:
 
 def run_trainer(command: str, args: Sequence[str]) -> int:
     """Run one of these commands; see `cli.main`."""
+    if command == "fit" and not args:
+        print(explain_start())
+        raise UserError("fit needs a config, such as -c language/quickstart.yaml")
     from lightning_xt.commands.models.import_lightning import import_lightning
 
     import_lightning()

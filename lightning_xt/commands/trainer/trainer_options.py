@@ -1,8 +1,9 @@
 """Options of fit, validate, test and predict besides those of the Trainer, the model and the data."""
 
 import math
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -14,6 +15,7 @@ from lightning_xt.commands.models.inference import Inference
 from lightning_xt.commands.trainer.standard_parts import StandardParts
 from lightning_xt.inference.generation_options import GenerationOptions
 from lightning_xt.system.messages import UserError
+from lightning_xt.system.shipped_configs import LISTED
 from lightning_xt.training.callbacks.non_finite import NonFinite
 from lightning_xt.training.callbacks.sample_text import SampleText
 
@@ -86,6 +88,17 @@ def check_beginning(options: Any) -> None:
         raise UserError(
             f"--name {name!r} is not the name of a folder; choose one without / and line breaks, and set "
             "--trainer.default_root_dir for another place"
+        )
+
+
+def check_model_given(options: Any, args: Sequence[str]) -> None:
+    """Raise a UserError for a `fit` of the default model that nobody has asked for."""
+    if options.config or any(arg.startswith(("--model", "--print")) for arg in args):
+        return
+    if not any(name.startswith("LXT_FIT__MODEL") for name in os.environ):
+        raise UserError(
+            "fit would train its default model, which is too large for most CPUs: give a recipe, such as "
+            f"-c language/quickstart.yaml, or options of the model, such as --model.decoder.dim 128; {LISTED}"
         )
 
 
