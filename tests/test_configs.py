@@ -178,7 +178,7 @@ def test_cases_n3_a_shipped_config_is_named_from_any_folder(tmp_path, monkeypatc
     assert shown[0]["trainer"]["max_steps"] == yaml.safe_load(QUICKSTART.read_text())["trainer"]["max_steps"]
     small = LanguageModel.from_config("language/quickstart.yaml")
     assert sum(each.numel() for each in small.parameters()) == pytest.approx(0.9e6, rel=0.1)
-    # A file of the user's comes first.
+    # A local file comes first.
     (tmp_path / "language").mkdir()
     (tmp_path / "language" / "quickstart.yaml").write_text("trainer: {max_steps: 77}\n")
     assert main(["fit", "-c", "language/quickstart.yaml", "--data", "StandardLibrary", "--print_config"]) == 0
