@@ -174,7 +174,9 @@ def test_cases_n3_a_shipped_config_is_named_from_any_folder(tmp_path, monkeypatc
         assert main(["fit", f"--config={name}", "-c", "variants/alibi.yaml", "--print_config"]) == 0
         shown.append(yaml.safe_load(capsys.readouterr().out))
     assert shown[0] == shown[1] == shown[2]
-    assert shown[0]["model"]["init_args"]["decoder"]["init_args"]["attention"]["init_args"]["position"]["class_path"].endswith("ALiBi")
+    assert shown[0]["model"]["init_args"]["decoder"]["init_args"]["attention"]["init_args"]["position"][
+        "class_path"
+    ].endswith("ALiBi")
     assert shown[0]["trainer"]["max_steps"] == yaml.safe_load(QUICKSTART.read_text())["trainer"]["max_steps"]
     small = LanguageModel.from_config("language/quickstart.yaml")
     assert sum(each.numel() for each in small.parameters()) == pytest.approx(0.9e6, rel=0.1)

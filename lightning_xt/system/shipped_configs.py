@@ -50,7 +50,9 @@ def explain_start() -> str:
             overlays.setdefault(f"{folder}/", []).append(own)
     text += f"\n{OVERLAYS}\n"
     for folder, names in overlays.items():
-        text += textwrap.fill(" ".join(names), WIDTH, initial_indent=f"  {folder:10}", subsequent_indent=12 * " ") + "\n"
+        text += (
+            textwrap.fill(" ".join(names), WIDTH, initial_indent=f"  {folder:10}", subsequent_indent=12 * " ") + "\n"
+        )
     return text
 
 
