@@ -46,6 +46,10 @@ class DataModule(LightningDataModule, ABC):
     def samples_after(self, first: int, batches: int) -> int:
         """Return the samples trained on by all processes together, `first` of them before further batches of each."""
 
+    def describe_size(self, batches: int) -> str:
+        """Describe the size of the opened training data, and of a step with this number of batches in each process."""
+        return ""
+
     @property
     def content_hash(self) -> str | None:
         """Hash of the data's content, equal on every machine; None if unknown."""

@@ -89,6 +89,11 @@ class CustomData(DataModule):
         _, world = self.rank_and_world
         return first + batches * (self.batch_size * world if self._is_counted("train") else 1)
 
+    def describe_size(self, batches: int) -> str:
+        if not self._is_counted("train"):
+            return ""
+        return f"{len(self._source('train')):,} items, {self.samples_after(0, batches):,} items a step"
+
     def train_dataloader(self) -> Loader:
         """Return shuffled batches of a dataset without end, from where the run stopped; or the given loader."""
         self.mark_training_start()

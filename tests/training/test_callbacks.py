@@ -100,6 +100,7 @@ def test_cases_s7_any_damage_leaves_the_whole_rows(seed, tmp_path):
 
 def test_the_bar_looks_up_what_was_logged_only_when_it_moves(folder, monkeypatch):
     looks = []
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
     monkeypatch.setattr(
         StepProgressBar, "get_metrics", lambda self, trainer, pl_module: looks.append(trainer.global_step) or {}
     )

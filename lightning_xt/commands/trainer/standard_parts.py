@@ -20,6 +20,7 @@ from lightning_xt.training.callbacks.last_checkpoint import LastCheckpoint
 from lightning_xt.training.callbacks.preemption import Preemption
 from lightning_xt.training.callbacks.restore_trained_weights import RestoreTrainedWeights
 from lightning_xt.training.callbacks.run_folder import LoggerFactory, RunFolder
+from lightning_xt.training.callbacks.start_banner import StartBanner
 from lightning_xt.training.callbacks.step_progress_bar import StepProgressBar
 from lightning_xt.training.callbacks.throughput import Throughput
 from lightning_xt.training.callbacks.validation_schedule import ValidationSchedule
@@ -37,6 +38,7 @@ class StandardParts:
 
     Args:
         run_folder: makes the folder of a run.
+        start_banner: prints four lines before a fit.
         tensor_board: logs to TensorBoard, in fit unless trainer.logger is false.
         metrics_file: logs to metrics.csv, likewise.
         throughput: logs speed and memory, in fit.
@@ -55,6 +57,7 @@ class StandardParts:
     run_folder: Callable[[Path, Path | None, SaveConfig, list[LoggerFactory], Checkpoint | None], Callback] | None = (
         RunFolder
     )
+    start_banner: CallbackFactory | None = StartBanner
     tensor_board: LoggerFactory | None = TensorBoard
     metrics_file: LoggerFactory | None = MetricsFile
     throughput: CallbackFactory | None = Throughput
@@ -80,7 +83,7 @@ class StandardParts:
             found += [folder(resolved.runs, resolved.folder, save_config, loggers, resolved.checkpoint)]
         if command != "fit":
             return [each for each in found if each is not None]
-        found += [_build(self.throughput), _build(self.validation_schedule)]
+        found += [_build(self.start_banner), _build(self.throughput), _build(self.validation_schedule)]
         if trainer.enable_checkpointing is not False:
             found += [_build(self.best_checkpoint), last and last(options.checkpoint_every, keep)]
             # Preemption after them, so that what is due at a step is saved once.

@@ -84,6 +84,10 @@ class CopyTask(ParallelCorpus):
         _, world = self.rank_and_world
         return first + batches * self.batch_size * world
 
+    def describe_size(self, batches: int) -> str:
+        answer = self.lengths[1] * (2 if self.task == "copy_twice" else 1) + 1
+        return f"endless pairs, at most {self.samples_after(0, batches) * answer:,} target tokens a step"
+
     @property
     def content_hash(self) -> str:
         """SHA-256 of the options that determine the training pairs."""

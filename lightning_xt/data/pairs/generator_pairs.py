@@ -88,6 +88,10 @@ class GeneratorPairs(ParallelCorpus):
         _, world = self.rank_and_world
         return first + batches * world
 
+    def describe_size(self, batches: int) -> str:
+        step = self.samples_after(0, batches)
+        return f"endless pairs, {step:,} {'batch' if step == 1 else 'batches'} of the function a step"
+
     def open_training(self) -> None:
         next(self.stream("train"))
 

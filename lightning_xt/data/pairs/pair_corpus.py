@@ -98,6 +98,10 @@ class PairCorpus(ParallelCorpus):
     def longest(self) -> tuple[int, int] | None:
         return self._longest
 
+    def describe_size(self, batches: int) -> str:
+        most = batches * self.max_tokens * self.rank_and_world[1]
+        return f"{len(self._training_table().lengths):,} pairs, at most {most:,} tokens a step on each side"
+
     @property
     def content_hash(self) -> str | None:
         """SHA-256 of the training pairs and the tokenizers; None before `open_training`."""

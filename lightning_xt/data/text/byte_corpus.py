@@ -104,6 +104,10 @@ class ByteCorpus(DataModule):
         _, world = self.rank_and_world
         return first + batches * self.batch_size * world
 
+    def describe_size(self, batches: int) -> str:
+        step = self.samples_after(0, batches) * self.seq_len
+        return f"{len(self._require_split('train')):,} tokens, {step:,} tokens a step"
+
     @property
     def content_hash(self) -> str:
         """SHA-256 of the splits."""

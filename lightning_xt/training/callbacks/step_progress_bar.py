@@ -2,10 +2,27 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.callbacks.progress.rich_progress import (
+    BatchesProcessedColumn,
+    CustomBarColumn,
+    CustomTimeColumn,
+)
+from rich import get_console
+from rich.progress import TextColumn
+
+from lightning_xt.training.step_boundaries import at_step_boundary
+
+NAMES = {"train/loss": "loss", "tokens_per_second": "tokens/s"}
+"""Shorter names of the metrics that come first beside a bar."""
+TEXT_WIDTH = len("Validation") + len("0:00:00 • 0:00:00") + 4
+"""Columns of a bar's words, its times and the spaces between its parts."""
 
 
 class StepProgressBar(RichProgressBar):
     """Progress bar that counts optimizer steps, and prints a line after each validation.
+
+    A bar and its metrics fit the terminal. Without a terminal there is no bar: a line is printed every
+    `trainer.log_every_n_steps` steps.
 
     Args:
         refresh_rate: batches between two updates of the bar; each waits for the device.
@@ -13,6 +30,12 @@ class StepProgressBar(RichProgressBar):
 
     def __init__(self, refresh_rate: int = 10) -> None:
         super().__init__(refresh_rate=refresh_rate)
+        self._draws = get_console().is_terminal or get_console().is_jupyter
+
+    @property
+    def is_enabled(self) -> bool:
+        """True if bars are drawn."""
+        return self._draws and super().is_enabled
 
     @property
     def total_train_batches(self) -> int | float:
@@ -29,32 +52,68 @@ class StepProgressBar(RichProgressBar):
         done = batch_idx + 1
         if self.is_enabled and (done % self.refresh_rate == 0 or done == self.total_train_batches):
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        elif not self._draws and self._is_logged(trainer):
+            self._print_step("train/loss")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_validation_end(trainer, pl_module)
-        if trainer.sanity_checking or trainer.state.fn != "fit":
-            return
-        shown = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        parts = [
-            f"{name} {shown[name]:.4f}" for name in ("train/loss", "val/loss", "val/bits_per_byte") if name in shown
+        if not trainer.sanity_checking and trainer.state.fn == "fit":
+            self._print_step("train/loss", "val/loss", "val/bits_per_byte")
+
+    def configure_columns(self, trainer: Trainer) -> list[Any]:
+        theme = self.theme
+        return [
+            TextColumn("{task.description}"),
+            CustomBarColumn(
+                bar_width=self._bar_width,
+                complete_style=theme.progress_bar,
+                finished_style=theme.progress_bar_finished,
+                pulse_style=theme.progress_bar_pulse,
+            ),
+            BatchesProcessedColumn(style=theme.batch_progress),
+            CustomTimeColumn(style=theme.time),
         ]
-        if "tokens_per_second" in shown:
-            parts.append(f"{shown['tokens_per_second']:,.0f} tokens/s")
-        steps = f"{trainer.global_step}/{trainer.max_steps}" if trainer.max_steps > 0 else str(trainer.global_step)
-        self._print(f"step {steps}  " + "  ".join(parts))
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        """Return the metrics that fit the line of the bar, the loss and the speed first."""
         items = super().get_metrics(trainer, pl_module)
         items.pop("v_num", None)
-        return dict(items)
+        room = get_console().width - TEXT_WIDTH - self._bar_width - 2 * len(str(self.total_train_batches)) - 1
+        shown = {}
+        for name in sorted(items, key=lambda name: list(NAMES).index(name) if name in NAMES else len(NAMES)):
+            value = items[name]
+            if isinstance(value, float):
+                value = f"{value:,.0f}" if name == "tokens_per_second" else f"{value:.3f}"
+            room -= len(f" {NAMES.get(name, name)}: {value}")
+            if room < 0:
+                break
+            shown[NAMES.get(name, name)] = value
+        return shown
+
+    @property
+    def _bar_width(self) -> int:
+        return max(8, min(40, get_console().width - 92))
 
     def _get_train_description(self, current_epoch: int) -> str:
         return "Training  "
 
-    def _print(self, line: str) -> None:
-        if self.trainer.is_global_zero:
-            console = getattr(self, "_console", None)
-            if self.progress is not None and console is not None:
-                console.print(line, highlight=False, markup=False, soft_wrap=True)
-            else:
-                print(line, flush=True)
+    def _is_logged(self, trainer: Trainer) -> bool:
+        every = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        return bool(every and trainer.global_step % every == 0 and at_step_boundary(trainer))
+
+    def _print_step(self, *names: str) -> None:
+        """Print a line with the steps done, metrics and the speed."""
+        trainer = self.trainer
+        shown = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        parts = [f"{name} {shown[name]:.4f}" for name in names if name in shown]
+        if "tokens_per_second" in shown:
+            parts.append(f"{shown['tokens_per_second']:,.0f} tokens/s")
+        steps = f"{trainer.global_step}/{trainer.max_steps}" if trainer.max_steps > 0 else str(trainer.global_step)
+        line = f"step {steps}  " + "  ".join(parts)
+        if not trainer.is_global_zero:
+            return
+        console = getattr(self, "_console", None)
+        if self.progress is not None and console is not None:
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
+        else:
+            print(line, flush=True)
