@@ -30,7 +30,6 @@ from lightning_xt.commands.trainer.trainer_options import (
     TRAINER_DEFAULTS,
     add_trainer_options,
     check_beginning,
-    check_model_given,
     check_options,
     set_intervals,
 )
@@ -46,7 +45,7 @@ from lightning_xt.training.atomic_checkpoint_io import hand_on
 from lightning_xt.training.callback_checks import check_callback_class
 from lightning_xt.training.callbacks.preemption import take_over_signals
 from lightning_xt.training.callbacks.run_folder import find_run_folder
-from lightning_xt.training.callbacks.start_banner import StartBanner
+from lightning_xt.training.callbacks.start_banner import announce
 from lightning_xt.training.config_parser import ConfigParser
 from lightning_xt.training.option_values import PLAIN_JSON, check_values, refuse_nulls
 from lightning_xt.training.parse_errors import check_text, explain_failed_class, explain_parse_error
@@ -114,9 +113,7 @@ class CommandLine(LightningCLI):
         finally:
             sys.argv = given
         if command := self.config.get("subcommand"):
-            check_beginning(self.config[command])
-            if command == "fit":
-                check_model_given(self.config[command], args)
+            check_beginning(command, self.config[command], args)
 
     def _parse_ckpt_path(self) -> None:
         # Lightning's would let the checkpoint's options win over those of files and flags.
@@ -172,9 +169,7 @@ class CommandLine(LightningCLI):
         start = self.resolved.start
         if start is not None:
             load_weights(self.model, start)
-        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, StartBanner):
-                callback.announce(self.trainer, self.model)
+        announce(self.trainer, self.model)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = dict(self._get(self.config_init, "trainer"))

@@ -79,8 +79,8 @@ def set_intervals(options: Any, configs: Mapping[Path, dict[str, Any]]) -> None:
     options.trainer.val_check_interval = batches
 
 
-def check_beginning(options: Any) -> None:
-    """Raise a UserError for an invalid seed or name of a run."""
+def check_beginning(command: str, options: Any, args: Sequence[str]) -> None:
+    """Raise a UserError for an invalid seed or name of a run, or a `fit` of a model that nobody has asked for."""
     seed, name = options.seed_everything, options.name
     if not isinstance(seed, bool) and isinstance(seed, int) and not 0 <= seed < 2**32:
         raise UserError(f"--seed_everything is {seed}; it must be from 0 to 2**32 - 1")
@@ -89,17 +89,8 @@ def check_beginning(options: Any) -> None:
             f"--name {name!r} is not the name of a folder; choose one without / and line breaks, and set "
             "--trainer.default_root_dir for another place"
         )
-
-
-def check_model_given(options: Any, args: Sequence[str]) -> None:
-    """Raise a UserError for a `fit` of the default model that nobody has asked for."""
-    if options.config or any(arg.startswith(("--model", "--print")) for arg in args):
-        return
-    if not any(name.startswith("LXT_FIT__MODEL") for name in os.environ):
-        raise UserError(
-            "fit would train its default model, which is too large for most CPUs: give a recipe, such as "
-            f"-c language/quickstart.yaml, or options of the model, such as --model.decoder.dim 128; {LISTED}"
-        )
+    if command == "fit":
+        _check_model_given(options, args)
 
 
 def check_options(command: str, options: Any) -> None:
@@ -149,4 +140,15 @@ def _refuse_other_intervals(given: Any, configs: Mapping[Path, dict[str, Any]]) 
         raise UserError(
             f"--trainer.max_epochs is {given.max_epochs}, but the training data has no end, so it has no epochs; "
             "use --trainer.max_steps"
+        )
+
+
+def _check_model_given(options: Any, args: Sequence[str]) -> None:
+    """Raise a UserError for a `fit` of the default model that nobody has asked for."""
+    if options.config or any(arg.startswith(("--model", "--print")) for arg in args):
+        return
+    if not any(name.startswith("LXT_FIT__MODEL") for name in os.environ):
+        raise UserError(
+            "fit would train its default model, which is too large for most CPUs: give a recipe, such as "
+            f"-c language/quickstart.yaml, or options of the model, such as --model.decoder.dim 128; {LISTED}"
         )

@@ -38,6 +38,13 @@ class StartBanner(Callback):
         _print("run", str(find_run_folder(trainer) or "not saved"))
 
 
+def announce(trainer: Trainer, pl_module: LightningModule) -> None:
+    """Print the banner's first lines, before the data are read."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, StartBanner):
+            callback.announce(trainer, pl_module)
+
+
 @rank_zero_only
 def _print(name: str, text: str) -> None:
     print(f"{f'{name}:':8}{text}", flush=True)

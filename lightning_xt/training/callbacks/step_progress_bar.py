@@ -13,7 +13,7 @@ from rich.progress import TextColumn
 from lightning_xt.training.step_boundaries import at_step_boundary
 
 NAMES = {"train/loss": "loss", "tokens_per_second": "tokens/s"}
-"""Shorter names of the metrics that come first beside a bar."""
+"""Shorter names of the metrics that come first."""
 TEXT_WIDTH = len("Validation") + len("0:00:00 • 0:00:00") + 4
 """Columns of a bar's words, its times and the spaces between its parts."""
 
