@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lightning_xt.generation.engine import build_filters
+from lightning_xt.generation.filters.banned import Banned
 from lightning_xt.generation.filters.base import Filter, FilterFactory
 from lightning_xt.generation.methods.base import Method, MethodFactory
 from lightning_xt.generation.methods.sample import Sample
@@ -90,18 +91,19 @@ class GenerationOptions:
     def build_params(
         self,
         *,
+        banned: Sequence[int] = (),
         end: int | None = None,
         control: Sequence[int] = (),
         stop: Callable[[int, int], bool] | None = None,
         tail_stop: TailStop | None = None,
     ) -> SamplingParams:
-        """Build the parameters of a method, with the arguments of `SamplingParams`.
+        """Build the parameters of a method, with banned ids and the arguments of `SamplingParams`.
 
         Each request has its own `max_new_tokens` and seed.
         """
         return SamplingParams(
             temperature=1.0 if self.temperature is None else self.temperature,
-            filters=self._build_filters(),
+            filters=[*([Banned(banned)] if banned else []), *self._build_filters()],
             end=end,
             control=control,
             stop=stop,

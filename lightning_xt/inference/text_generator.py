@@ -118,7 +118,14 @@ class GenerationSession:
         """Yield tokens once certain; ValueError by the call for an invalid request, later for too little memory."""
         control = [each for each in (self.tokenizer.pad, self.tokenizer.start) if each is not None]
         stop = self._make_stop(len(requests))
-        params = self.options.build_params(end=self.end, control=control, stop=stop, tail_stop=self._make_tail_stop())
+        known = self.tokenizer.vocab_size == self.model.vocab_size
+        params = self.options.build_params(
+            banned=self.tokenizer.unused if known else (),
+            end=self.end,
+            control=control,
+            stop=stop,
+            tail_stop=self._make_tail_stop(),
+        )
         return self._report(requests, self.method(self.model, requests, params))
 
     def _report(

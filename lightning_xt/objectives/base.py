@@ -1,7 +1,7 @@
 """The contract of an objective: from a model and a batch to a loss."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -35,6 +35,9 @@ class Loss:
 
 class Objective(nn.Module, ABC):
     """Loss of a model on a batch of tokens."""
+
+    def exclude(self, ids: Sequence[int]) -> None:
+        """Exclude ids that no target has from what training spreads over the vocabulary; by default, do nothing."""
 
     @abstractmethod
     def forward(

@@ -24,6 +24,7 @@ def cross_entropy(
     targets: Int[Tensor, "b n"],
     scored: Bool[Tensor, "b n"] | None = None,
     label_smoothing: float = 0.0,
+    unused: Int[Tensor, " u"] | None = None,
 ) -> Loss:
     """Compute the negative log-likelihood of the targets in nats, in float32 or better; targets of -100 never count.
 
@@ -32,16 +33,19 @@ def cross_entropy(
         targets: ids of the right tokens.
         scored: True for each target that counts. None = all.
         label_smoothing: fraction of the target's weight that is spread over the vocabulary, the target included.
+        unused: ids over which nothing is spread. None = there are none.
     """
     if scored is not None:
         targets = targets.masked_fill(~scored, IGNORED)
     precise = torch.promote_types(logits.dtype, torch.float32)
-    total = F.cross_entropy(
-        logits.flatten(0, 1).to(precise),
-        targets.flatten(),
-        ignore_index=IGNORED,
-        reduction="sum",
-        label_smoothing=label_smoothing,
-    )
+    flat, ids = logits.flatten(0, 1).to(precise), targets.flatten()
+    if not label_smoothing or unused is None or not len(unused):
+        total = F.cross_entropy(flat, ids, ignore_index=IGNORED, reduction="sum", label_smoothing=label_smoothing)
+    else:
+        log_probs = flat.log_softmax(dim=-1)
+        spread = log_probs.index_fill(-1, unused, 0.0).sum(dim=-1) / (flat.shape[-1] - len(unused))
+        smooth = -spread.masked_fill(ids == IGNORED, 0.0).sum()
+        sharp = F.nll_loss(log_probs, ids, ignore_index=IGNORED, reduction="sum")
+        total = (1 - label_smoothing) * sharp + label_smoothing * smooth
     count = (targets != IGNORED).sum()
     return Loss(total / count.clamp(min=1), total.detach(), count)

@@ -1,7 +1,11 @@
+from collections.abc import Sequence
+
+import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
 from lightning_xt.core.inputs import Inputs
+from lightning_xt.core.option_tensor import OptionTensor
 from lightning_xt.objectives.base import LanguageModelLike, Loss, Objective
 from lightning_xt.objectives.cross_entropy import cross_entropy, split_targets
 from lightning_xt.system.option_checks import check_option
@@ -13,13 +17,18 @@ class NextToken(Objective):
     Label smoothing: Szegedy et al., 2015, https://arxiv.org/abs/1512.00567
 
     Args:
-        label_smoothing: fraction of each target's weight that is spread evenly over the vocabulary, in training only.
+        label_smoothing: fraction of each target's weight that is spread evenly over the vocabulary, in training only;
+            not over the pad and start ids, nor ids that no text has.
     """
 
     def __init__(self, *, label_smoothing: float = 0.0) -> None:
         super().__init__()
         check_option("objective: NextToken", "label_smoothing", label_smoothing, least=0, below=1)
         self.label_smoothing = label_smoothing
+        self._unused = OptionTensor([], torch.long)
+
+    def exclude(self, ids: Sequence[int]) -> None:
+        self._unused = OptionTensor(ids, torch.long)
 
     def forward(
         self,
@@ -30,4 +39,5 @@ class NextToken(Objective):
     ) -> Loss:
         smoothing = self.label_smoothing if self.training else 0.0
         read, targets = split_targets(tokens)
-        return cross_entropy(model(read, inputs=inputs), targets, scored, smoothing)
+        logits = model(read, inputs=inputs)
+        return cross_entropy(logits, targets, scored, smoothing, self._unused.to(logits.device))

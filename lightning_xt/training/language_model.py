@@ -122,6 +122,8 @@ class LanguageModel(TransformerModule):
 
     def on_train_start(self) -> None:
         super().on_train_start()
+        if self.tokenizer.vocab_size == self.vocab_size:
+            self.objective.exclude(self.tokenizer.unused)
         # An earlier fit may have stopped between two batches of a step.
         self._losses = []
 

@@ -103,6 +103,7 @@ class Seq2Seq(TransformerModule):
             context_dropout=context_dropout,
         )
         self.objective, self.val_decode_pairs = objective(), val_decode_pairs
+        self.objective.exclude([each for each in (self.vocab["pad"], self.vocab["start"]) if each is not None])
         self._summed: Tensor | None = None
         """Number of target tokens of the optimizer step so far, and the sum of their losses."""
 
@@ -190,6 +191,8 @@ class Seq2Seq(TransformerModule):
 
     def on_train_start(self) -> None:
         super().on_train_start()
+        if self.target_tokenizer.vocab_size == self.vocab["target"]:
+            self.objective.exclude(self.target_tokenizer.unused)
         # An earlier fit may have stopped between two batches of a step.
         self._summed = None
 

@@ -427,3 +427,13 @@ def test_cases_r15_a_prompt_cannot_contain_the_separator():
     assert Bytes().encode("a\udcff") == [97, 255]
     with pytest.raises(ValueError, match=r"byte 1 of a text is 255, which separates documents; remove it"):
         Bytes(separator=255).encode_prompt("a\udcff")
+
+
+def test_cases_d8_ids_that_no_text_has(tmp_path):
+    assert [list(each.unused) for each in (Bytes(), Bytes(separator=255), SpecialBytes())] == [[], [], [0, 1]]
+    # A sequence of numbers may contain the start id.
+    assert Numbers(9, pad=3, start=4).unused == [3] and Numbers(9, pad=None).unused == []
+    assert BPE().unused == [0, 1] == LEARNT.unused
+    assert train(5000).unused == [0, 1, *range(len(json.loads(train(5000).trained_state)["model"]["vocab"]), 5000)]
+    file = save(tmp_path / "x.json", lambda described: described.update(add_token("<mask>", special=True)))
+    assert BPE(295, file=file).unused == [0, 1, 290, 291, 292, 293, 294]

@@ -1,19 +1,30 @@
 """Translation: decoding, translations of texts and their scores."""
 
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 import torch
 from tiny_pairs import NETWORK
 
+from lightning_xt.data.pairs.source_files import Source
+from lightning_xt.data.prompt_files import number_prompts
+from lightning_xt.data.tokenizers.bpe import BPE
 from lightning_xt.data.tokenizers.numbers import Numbers
 from lightning_xt.generation.methods.base import Method
+from lightning_xt.generation.methods.beam_search import BeamSearch
+from lightning_xt.generation.methods.prompt_lookup import PromptLookup
+from lightning_xt.generation.methods.sample import Sample
+from lightning_xt.generation.methods.stochastic_beam_search import StochasticBeamSearch
 from lightning_xt.generation.requests import GeneratedToken
+from lightning_xt.inference.completion import TextCompleter
 from lightning_xt.inference.generation_options import GenerationOptions
 from lightning_xt.inference.translation import Translator, cut_at_end
+from lightning_xt.models.decoder import Decoder
 from lightning_xt.models.encoder_decoder import EncoderDecoder
 from lightning_xt.training.seq2seq import Seq2Seq
 
+METHODS = [Sample, PromptLookup, partial(BeamSearch, beams=3), partial(StochasticBeamSearch, beams=3, n_best=3)]
 VOCAB = {"source": 11, "target": 7, "pad": 0, "start": 1, "end": 2}
 SRC = torch.tensor([[3, 9, 4, 10, 3], [5, 3, 0, 0, 0], [8, 8, 8, 0, 0]])
 MASK = SRC != 0
@@ -37,12 +48,14 @@ def stream(model, text, sampling):
     return (piece.text for piece in model.text_generator.stream_text(text, sampling))
 
 
-def naive(network, src, starts, most, end=2):
-    """Decode greedily, without a cache and without padding."""
+def naive(network, src, starts, most, end=2, pad=0):
+    """Decode greedily, without a cache and without padding, which is never an answer."""
     found = list(starts)
     with torch.no_grad():
         while len(found) < len(starts) + most and end not in found[len(starts) :]:
-            found.append(int(network(src[None], torch.tensor([found]))[0, -1].argmax()))
+            scores = network(src[None], torch.tensor([found]))[0, -1]
+            scores[pad] = -torch.inf
+            found.append(int(scores.argmax()))
     return found[len(starts) :]
 
 
@@ -329,7 +342,7 @@ def test_texts_are_translated_from_python(model):
 def test_cases_d5_sources_draw_independently(model):
     """A translation depends on its source, its seed and the number of equal sources before it."""
     torch.nn.init.zeros_(model.network.decoder.head.to_logits.weight)
-    texts, sampling = ["3 4", "5 6", "3 4", "7", "", "3 4"], {"temperature": 1.0, "max_new_tokens": 40, "seed": 3}
+    texts, sampling = ["3 4", "5 6", "3 4", "7", "", "3 4"], {"temperature": 1.0, "max_new_tokens": 40, "seed": 9}
     found = model.translate(texts, **sampling)
     assert found[4] == "" and len(set(found)) == len(texts)
     order = [3, 5, 1, 4, 0, 2]
@@ -340,3 +353,30 @@ def test_cases_d5_sources_draw_independently(model):
     assert model.translate("3 4", **sampling) == found[0]
     drawn = stream(model, "3 4", GenerationOptions(**sampling))
     assert "".join(drawn) == found[0]
+
+
+@pytest.fixture
+def learnt():
+    """Train a tokenizer whose vocabulary is larger than its meaning, on text with one pair that repeats."""
+    tokenizer = BPE(300)
+    tokenizer.train(lambda: ["abab", "ab c"] * 3)
+    assert len(tokenizer.unused) > 30
+    return tokenizer
+
+
+@pytest.mark.parametrize("method", METHODS, ids=str)
+def test_cases_d8_ids_that_stand_for_nothing_are_not_generated(learnt, method):
+    torch.manual_seed(0)
+    special = {"pad": 0, "start": 1, "end": 2}
+    model = Seq2Seq.from_config({**NETWORK, "vocab": {"source": 300, "target": 300, **special}})
+    torch.nn.init.zeros_(model.network.decoder.head.to_logits.weight)
+    model._trained_with = {"source": learnt, "target": learnt}
+    wanted = GenerationOptions(method=method, temperature=1.0, max_new_tokens=40, log_probs=True)
+    sources = [Source(id=n, text=text, problem=None) for n, text in enumerate(["ab", "c", "abc"] * 4)]
+    drawn = {token for each in model.text_generator.complete_as_dicts(sources, wanted) for token in each["tokens"]}
+    assert drawn and drawn <= {2, *range(3, 300)}.difference(learnt.unused)
+    decoder = Decoder(300, dim=16, depth=1)
+    torch.nn.init.zeros_(decoder.head.to_logits.weight)
+    found = TextCompleter(decoder, learnt, torch.device("cpu")).complete_as_dicts(number_prompts(["ab"] * 9), wanted)
+    drawn = {token for each in found for token in each["tokens"]}
+    assert drawn and drawn <= {2, *range(3, 300)}.difference(learnt.unused)

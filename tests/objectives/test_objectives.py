@@ -213,3 +213,22 @@ def test_refuses_an_invalid_fraction(max_fraction: float) -> None:
     message = f"objective: ForgetfulNextToken has max_fraction {max_fraction}, which must be at least 0 and below 1"
     with pytest.raises(ValueError, match=message):
         ForgetfulNextToken(max_fraction=max_fraction)
+
+
+@pytest.mark.parametrize("unused", [[], [0, 1], [0, 7, 10]])
+def test_cases_d8_nothing_is_spread_over_ids_that_no_text_has(unused: list[int]) -> None:
+    logits = LOGITS.double().requires_grad_()
+    objective = NextToken(label_smoothing=0.3)
+    objective.exclude(unused)
+    scored = torch.tensor([[True, True, False], [True, False, True]])
+    loss = objective(Recorder(logits), TOKENS, scored)
+    used = [each for each in range(VOCAB) if each not in unused]
+    expected = 0.7 * torch.nn.functional.one_hot(TOKENS[:, 1:], VOCAB).double()
+    expected[..., used] += 0.3 / len(used)
+    each = -(expected * logits.log_softmax(dim=-1)).sum(dim=-1)[scored]
+    torch.testing.assert_close(loss.mean, each.mean())
+    (gradient,) = torch.autograd.grad(loss.mean, logits)
+    torch.testing.assert_close(gradient, torch.autograd.grad(each.mean(), logits)[0])
+    assert objective.eval()(Recorder(logits), TOKENS, scored).total.item() == pytest.approx(
+        float(cross_entropy(logits, TOKENS[:, 1:], scored).total)
+    )

@@ -21,6 +21,9 @@ from lightning_xt.data.tokenizers.base import Tokenizer
 from lightning_xt.data.tokenizers.bpe import BPE
 from lightning_xt.system.option_checks import check_option
 
+MOSTLY_USED = 0.9
+"""Fraction of `vocab_size` below which the number of ids that stand for something is reported."""
+
 TokenizerFactory = Callable[[], Tokenizer]
 
 EVALUATION_FACTOR = 4
@@ -214,6 +217,13 @@ class PairCorpus(ParallelCorpus):
             self.source_tokenizer.train(lambda: self._read_training_texts()[0])
             self.target_tokenizer.train(lambda: self._read_training_texts()[1])
         self._is_trained = True
+        for each in dict.fromkeys((self.source_tokenizer, self.target_tokenizer)):
+            size, needed = each.vocab_size, 1 + max(set(range(each.vocab_size)).difference(each.unused))
+            if needed < MOSTLY_USED * size:
+                rank_zero_info(
+                    f"{self.describe()}: the tokenizer has {needed} ids, but --data.tokenizer.vocab_size is {size}; "
+                    f"the others are never generated, and --data.tokenizer.vocab_size {needed} makes the model smaller"
+                )
 
     def _read_training_texts(self) -> tuple[Iterable[str], Iterable[str]]:
         lines = self._read_once("train")

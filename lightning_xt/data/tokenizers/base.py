@@ -41,6 +41,11 @@ class Tokenizer(ABC):
     def vocab_size(self) -> int:
         """Number of ids, special ids included."""
 
+    @property
+    def unused(self) -> Sequence[int]:
+        """Ids that no text has before its end: pad, start, and ids that stand for nothing. They are not generated."""
+        return [each for each in (self.pad, self.start) if each is not None and each != self.end]
+
     def train(self, texts: Callable[[], Iterable[str]]) -> None:  # noqa: B027 - most tokenizers do not learn
         """Train on texts, which may be opened several times; by default, do nothing."""
 

@@ -28,7 +28,7 @@ class BPE(Tokenizer):
 
     Args:
         vocab_size: number of ids, at least 259: the bytes and three special ids. A short text may give fewer
-            sub-words; the remaining ids are unused.
+            sub-words; the remaining ids are unused and never generated.
         file: a `tokenizer.json` of the `tokenizers` library to use instead of training; if it has more ids than
             `vocab_size`, its number of ids counts. It must be a byte-level BPE without dropout that decodes every text
             unchanged, and whose ids 0, 1 and 2 are the special tokens <pad>, <start> and <end>.
@@ -72,6 +72,16 @@ class BPE(Tokenizer):
     @property
     def vocab_size(self) -> int:
         return self._vocab_size
+
+    @property
+    def unused(self) -> Sequence[int]:
+        if self._library is None:
+            return super().unused
+        library = self._library
+        # The spelling of an added special token is encoded as text.
+        special = {token for token, added in library.get_added_tokens_decoder().items() if added.special}
+        used = set(library.get_vocab().values()) - (special - {self.end})
+        return [token for token in range(self._vocab_size) if token not in used]
 
     def train(self, texts: Callable[[], Iterable[str]]) -> None:
         """Learn the sub-words from texts, unless a file or a model was given."""

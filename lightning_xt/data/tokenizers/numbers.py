@@ -38,6 +38,11 @@ class Numbers(Tokenizer):
     def vocab_size(self) -> int:
         return self._vocab_size
 
+    @property
+    def unused(self) -> Sequence[int]:
+        # Sequences of numbers may contain the start id.
+        return [] if self.pad is None else [self.pad]
+
     def encode(self, text: str) -> list[int]:
         return [self._parse(word) for word in text.split()]
 

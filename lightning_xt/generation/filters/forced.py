@@ -2,8 +2,8 @@ from collections.abc import Sequence
 
 import torch
 
+from lightning_xt.core.option_tensor import OptionTensor
 from lightning_xt.generation.filters.base import Filter, Logits
-from lightning_xt.generation.filters.option_tensor import OptionTensor
 from lightning_xt.generation.filters.vocabulary_checks import check_ids, check_vocabulary
 from lightning_xt.generation.history import History
 

@@ -1,7 +1,7 @@
 import torch
 
+from lightning_xt.core.option_tensor import OptionTensor
 from lightning_xt.generation.filters.base import Filter, Logits
-from lightning_xt.generation.filters.option_tensor import OptionTensor
 from lightning_xt.generation.filters.vocabulary_checks import MAX_LOGIT_BIAS, check_ids, check_vocabulary
 from lightning_xt.generation.history import History
 from lightning_xt.system.option_checks import check_option

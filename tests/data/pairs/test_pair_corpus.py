@@ -1,6 +1,8 @@
 """Sentence pairs: tokenizers, long pairs, invalid pairs, and prediction without pairs."""
 
 import random
+import re
+from functools import partial
 from itertools import islice
 
 import pytest
@@ -258,3 +260,16 @@ def test_cases_d7_a_tokenizer_of_your_own_that_draws_is_refused(tmp_path):
         ValueError, match=r"^--data.tokenizer Drawing encodes a text differently each time, so that no r"
     ):
         data.setup("fit")
+
+
+def test_cases_d8_a_vocabulary_larger_than_its_meaning_is_reported(tmp_path, caplog):
+    with caplog.at_level("INFO"):
+        epoch(corpus(tmp_path, [("aaaa bbbb", "cccc dddd")] * 9, tokenizer=partial(BPE, 400)))
+    (said,) = [each for each in caplog.messages if "vocab_size" in each]
+    found = re.search(r"has ([0-9]+) ids, but --data.tokenizer.vocab_size is 400; the others are never generated", said)
+    caplog.clear()
+    data = corpus(tmp_path, [("aaaa bbbb", "cccc dddd")] * 9, tokenizer=partial(BPE, int(found[1])))
+    with caplog.at_level("INFO"):
+        epoch(data)
+    assert "vocab_size" not in caplog.text
+    assert list(data.target_tokenizer.unused) == [0, 1]
