@@ -412,7 +412,7 @@ MISTAKES = [
     ("--prompt x --weights int4", "expected one of 'float32', 'bfloat16', 'int8', not 'int4'"),
     ("--prompt x --color red", "expected one of 'auto', 'always', 'never', not 'red'"),
     ("--prompt x --stop=", "stop has an empty string"),
-    ("--prompt x --stop", "generate: argument --stop: expected one argument"),
+    ("--prompt x --stop", "generate: --stop needs a value; one that begins with - is written as --stop=VALUE"),
     ("--prompt x stray", "'stray' stands where an option was expected"),
     ("--prompt=", "generate needs a prompt of at least one character"),
     ("--prompt x --prompts prompts.txt", "--prompt and --prompts prompts.txt both give prompts"),
@@ -636,6 +636,27 @@ def test_a_flag_before_the_run_leaves_it_alone(trained, said):
     assert (found.run, found.inference.compile, found.output_options.stream) == ("x", True, None)
     assert found.sampling == GenerationOptions(stop=["--stream"], filters=[], log_probs=True)
     assert parse(["x", "--prompt", "y", "--jsonl"]).jsonl is True
+
+
+@pytest.mark.parametrize("option", ["--stop", "--prompt", "--prompts", "--draft", "--top_k", "-c"])
+def test_cases_d15_an_option_is_not_the_value_of_another(option):
+    name = "--config" if option == "-c" else option
+    with pytest.raises(
+        UserError, match=f"^generate: {name} needs a value; one that begins with - is written as {name}="
+    ):
+        parse(["x", option, "--log_probs"])
+
+
+@pytest.mark.parametrize("text", ["[INST]", "--log_probs", "{a: b}", "null", "1", "~", "# x", "a: b", "", " ", "- a"])
+def test_cases_d15_texts_are_taken_as_they_are(text):
+    assert parse(["x", f"--prompt={text}"]).prompt == [text]
+    if text:
+        assert parse(["x", f"--stop={text}", "--stop=b"]).sampling.stop == [text, "b"]
+    else:
+        with pytest.raises(ValueError, match="stop has an empty string, which would end every text at once; omit it"):
+            parse(["x", "--stop", text])
+    if not text.startswith("-"):
+        assert parse(["x", "--prompt", text]).prompt == [text]
 
 
 def test_flags_stand_alone_or_with_a_value():

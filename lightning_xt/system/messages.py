@@ -47,6 +47,12 @@ def find_close_matches(name: str, known: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def explain_missing_value(message: str) -> str | None:
+    """Return the sentence for argparse's message about an option without its value; None for another message."""
+    match = re.search(r"argument (?:-\w/)?(-[\w.+-]+): expected one argument", message)
+    return match and f"{match[1]} needs a value; one that begins with - is written as {match[1]}=VALUE"
+
+
 def explain_error(error: BaseException) -> str | None:
     """Return the sentence for an error of the user; None for other errors, which need their traceback."""
     # What was typed may have line breaks, a sentence has none.

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from lightning_xt.system.messages import UserError, find_close_matches
+from lightning_xt.system.messages import UserError, explain_missing_value, find_close_matches
 from lightning_xt.system.shipped_configs import find_config
 
 RUN = "runs/NAME/N, runs/NAME (its newest run) or a .ckpt file"
@@ -32,6 +32,7 @@ class Arguments(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         known = list_options(self)
+        message = explain_missing_value(message) or message
         words = message.split() if message.startswith("unrecognized arguments") else []
         unknown = [word for word in words if word.startswith("--") and word.split("=")[0] not in known]
         close = find_close_matches(unknown[0], known) if unknown else []
