@@ -492,7 +492,7 @@ def test_the_other_commands_report_mistakes_of_the_same_choices(options, part, f
     assert sorted(fresh.rglob("*")) == before
 
 
-def test_helpers_must_read_the_same_ids(pairs, finished, said):
+def test_cases_d19_helpers_must_read_the_same_ids(pairs, finished, said):
     shutil.copytree(finished / "runs" / "tiny", "runs/tiny")
     assert "--draft is for language models, but this is a Seq2Seq" in said(
         "runs/pairs", "--prompt", "a", "--draft", RUN
@@ -505,7 +505,8 @@ def test_helpers_must_read_the_same_ids(pairs, finished, said):
     assert main(["fit", "-c", str(finished / "tiny.yaml"), "--name", "apart", "--trainer.max_steps", "3", *other]) == 0
     for option in ("--amateur", "--draft"):
         told = said(RUN, "--prompt", "a", option, "runs/apart")
-        assert f"{option} runs/apart has another vocabulary, 256 tokens of Bytes, than the model" in told
+        said_so = "has another vocabulary than the model: Bytes with separator 255 instead of None; give a run that was"
+        assert f"{option} runs/apart {said_so}" in told
 
 
 def test_helpers_help(pairs, finished, said):

@@ -5,16 +5,17 @@ from pathlib import Path
 from lightning.pytorch import Trainer
 
 from lightning_xt.data.tokenizers.base import Tokenizer
+from lightning_xt.data.tokenizers.difference import describe_difference
 from lightning_xt.system.files import replace_file
 
 
 def check_same(use: str, ours: Tokenizer, theirs: Tokenizer) -> None:
     """Refuse data whose ids mean something else than those that the weights were trained on, by a ValueError."""
-    same = theirs.trained_state == ours.trained_state if ours.trained_state else theirs.init_args == ours.init_args
-    if type(theirs) is not type(ours) or not same:
+    if difference := describe_difference(theirs, ours):
         raise ValueError(
-            f"the data's {use} tokenizer is not the one that the weights were trained with; use the data of their run, "
-            "train again or, if both sides share it, name its source_tokenizer.json with --data.tokenizer.file"
+            f"the data's {use} tokenizer is not the one that the weights were trained with, but {difference}; use the "
+            "data of their run, train again or, if both sides share it, name its source_tokenizer.json with "
+            "--data.tokenizer.file"
         )
 
 
@@ -22,8 +23,9 @@ def check_shared(source: Tokenizer, target: Tokenizer) -> None:
     """Refuse one table of vectors for ids that mean different things, by a ValueError."""
     if source.trained_state != target.trained_state:
         raise ValueError(
-            "model.shared_embedding is on, but the ids of source and target mean different things; set "
-            "--data.shared_tokenizer true, or --model.shared_embedding false"
+            "model.shared_embedding is on, but the ids of source and target mean different things: the source has "
+            f"{describe_difference(source, target)}; set --data.shared_tokenizer true, or --model.shared_embedding "
+            "false"
         )
 
 

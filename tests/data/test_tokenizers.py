@@ -12,6 +12,7 @@ import tokenizers
 
 from lightning_xt.data.tokenizers.bpe import BPE
 from lightning_xt.data.tokenizers.bytes import Bytes
+from lightning_xt.data.tokenizers.difference import describe_difference
 from lightning_xt.data.tokenizers.numbers import Numbers
 from lightning_xt.data.tokenizers.special_bytes import SpecialBytes
 
@@ -437,3 +438,29 @@ def test_cases_d8_ids_that_no_text_has(tmp_path):
     assert train(5000).unused == [0, 1, *range(len(json.loads(train(5000).trained_state)["model"]["vocab"]), 5000)]
     file = save(tmp_path / "x.json", lambda described: described.update(add_token("<mask>", special=True)))
     assert BPE(295, file=file).unused == [0, 1, 290, 291, 292, 293, 294]
+
+
+def learn(*texts, vocab_size=300):
+    tokenizer = BPE(vocab_size)
+    tokenizer.train(lambda: iter(texts))
+    return tokenizer
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "said"),
+    [
+        (SpecialBytes(), Bytes(), "SpecialBytes instead of Bytes"),
+        (Bytes(), Bytes(separator=255), "Bytes with separator None instead of 255"),
+        (Numbers(9, end=2), Numbers(9), "Numbers with end 2 instead of None"),
+        (Numbers(9), Numbers(8), "Numbers with vocab_size 9 instead of 8"),
+        (learn("abab", "abab"), learn("acac", "acac"), "id 259 is 'ab' instead of 'ac'"),
+        (learn("abab", "abab"), learn("abab", "abab", "xyxy", "xyxy"), "259 ids with a meaning instead of 261"),
+        (BPE(300), learn("abab", "abab"), "a BPE that has not learned"),
+        (learn("abab", "abab"), BPE(300), "a BPE that has learned"),
+        (Numbers(9), Numbers(9), None),
+        (learn("abab", "abab"), learn("abab", "abab"), None),
+        (learn("abab", "abab", vocab_size=400), learn("abab", "abab"), None),
+    ],
+)
+def test_cases_d19_a_difference_is_named(theirs, ours, said):
+    assert describe_difference(theirs, ours) == said

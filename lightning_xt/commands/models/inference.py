@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_xt.commands.models.loading import load
 from lightning_xt.core.inputs import Inputs
+from lightning_xt.data.tokenizers.difference import describe_difference
 from lightning_xt.generation.methods.draft import Draft
 from lightning_xt.generation.models.compiled import Compiled
 from lightning_xt.generation.models.contrastive import Contrastive
@@ -146,22 +147,15 @@ def _load_helper(run: str, module: TransformerModule, option: str) -> Decoder:
     ours, theirs = _require_language_model(module, option), load(run).to(module.device)
     if not isinstance(theirs, LanguageModel):
         raise UserError(f"{option} {run} is a {type(theirs).__name__}; give the run of a language model")
-    if _get_vocabulary(ours) != _get_vocabulary(theirs):
+    difference = describe_difference(theirs.tokenizer, ours.tokenizer)
+    if theirs.decoder.vocab_size != ours.decoder.vocab_size:
+        difference = f"{theirs.decoder.vocab_size} tokens instead of {ours.decoder.vocab_size}"
+    if difference:
         raise UserError(
-            f"{option} {run} has another vocabulary, {_describe_vocabulary(theirs)}, than the model, "
-            f"{_describe_vocabulary(ours)}; give a run that was trained with the same tokenizer"
+            f"{option} {run} has another vocabulary than the model: {difference}; give a run that was trained with the "
+            "same tokenizer"
         )
     return theirs.decoder
-
-
-def _get_vocabulary(module: LanguageModel) -> tuple[Any, ...]:
-    """Return what the ids of a model mean."""
-    tokenizer = module.tokenizer
-    return type(tokenizer), module.decoder.vocab_size, tokenizer.start, tokenizer.end, tokenizer.trained_state
-
-
-def _describe_vocabulary(module: LanguageModel) -> str:
-    return f"{module.decoder.vocab_size} tokens of {type(module.tokenizer).__name__}"
 
 
 def _encode_empty_source(module: TransformerModule, scale: float) -> Inputs:
