@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_xt.checkpoints.migrations import METADATA_KEY, migrate
+from lightning_xt.checkpoints.schema import find_misfit
 
 ARCHIVE = b"PK\x03\x04"
 """First bytes of every file that torch.save writes: it is a zip archive."""
@@ -138,6 +139,8 @@ def _read(file: Path) -> dict[str, Any]:
         raise _unreadable(
             file, f"its {METADATA_KEY} is a {type(contents[METADATA_KEY]).__name__}, not a mapping; {WAY_OUT}"
         )
+    if reason := find_misfit(contents):
+        raise _unreadable(file, f"{reason}; {WAY_OUT}")
     migrate(contents)
     return contents
 

@@ -15,6 +15,8 @@ MOST_NAMES = 20
 """Names that a message lists if no name is close."""
 LONGEST, LONGEST_WORD = 1500, 400
 """Most characters of a sentence, and of a word in it."""
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""Characters that change a terminal or the order of its text, but for tabs and line breaks."""
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Errors of a full disk."""
 
@@ -25,6 +27,11 @@ class UserError(Exception):
 
 class OwnError(UserError):
     """UserError of one process of several, which that process prints itself."""
+
+
+def make_visible(text: str) -> str:
+    """Return text for a terminal, on which its control characters are shown instead of obeyed."""
+    return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def explain_unknown(what: str, name: str, known: Iterable[str]) -> str:
@@ -57,7 +64,8 @@ def explain_error(error: BaseException) -> str | None:
     """Return the sentence for an error of the user; None for other errors, which need their traceback."""
     # What was typed may have line breaks, a sentence has none.
     own = _shorten(" ".join(str(error).split())) if isinstance(error, UserError) else find_own_sentence(error)
-    return own or _explain_full_disk(error) or _find_lightning_sentence(error)
+    sentence = own or _explain_full_disk(error) or _find_lightning_sentence(error)
+    return None if sentence is None else make_visible(sentence)
 
 
 def find_own_sentence(error: BaseException) -> str | None:

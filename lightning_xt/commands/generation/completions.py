@@ -15,6 +15,7 @@ from lightning_xt.inference.detokenizer import TextPiece
 from lightning_xt.inference.text_generator import TextGenerator
 from lightning_xt.system.files import replace_file
 from lightning_xt.system.json_text import to_json
+from lightning_xt.system.messages import make_visible
 
 INTERRUPTED = 128 + 2
 """Exit code after Ctrl-C."""
@@ -42,8 +43,10 @@ def generate(args: Sequence[str]) -> int:
 def _run(options: GenerateOptions) -> None:
     module = load(options.run)
     options.inference.apply(module)
-    paint = choose_renderer(options.output_options.show_probabilities, options.output_options.color)
-    if options.output_options.interactive:
+    output = options.output_options
+    terminal = output.output is None and sys.stdout.isatty()
+    paint = choose_renderer(output.show_probabilities, output.color, terminal=terminal)
+    if output.interactive:
         converse(module.text_generator, options.sampling, paint)
     elif options.streamed:
         for prompt in _read_prompts(options):
@@ -53,7 +56,7 @@ def _run(options: GenerateOptions) -> None:
             show("\n")
     else:
         prompts = _read_prompts(options)
-        with _open_output(options.output_options.output) as write:
+        with _open_output(output.output) as write:
             _write_completions(module.text_generator, prompts, options, paint, write)
 
 
@@ -82,7 +85,7 @@ def _write_completions(
                 for answer in each.completions:
                     write(each.leading_text + "".join(map(paint, answer.pieces)) + "\n")
             if problem := each.metadata.get("problem"):
-                print(problem, file=sys.stderr)
+                print(make_visible(problem), file=sys.stderr)
 
 
 @contextmanager

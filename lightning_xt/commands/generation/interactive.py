@@ -12,7 +12,7 @@ from lightning_xt.inference.conversation import Conversation
 from lightning_xt.inference.detokenizer import TextPiece
 from lightning_xt.inference.generation_options import GenerationOptions
 from lightning_xt.inference.text_generator import TextGenerator
-from lightning_xt.system.messages import find_own_sentence
+from lightning_xt.system.messages import find_own_sentence, make_visible
 
 HELP = """\
 What you type is appended to the text, and the model continues it; an empty line continues it as it is.
@@ -99,4 +99,4 @@ def _answer(answer: Generator[TextPiece, None, None], paint: Callable[[TextPiece
 
 
 def _report(sentence: str) -> None:
-    print(f"lightning-xt: {sentence}", file=sys.stderr, flush=True)
+    print(f"lightning-xt: {make_visible(sentence)}", file=sys.stderr, flush=True)

@@ -12,7 +12,7 @@ import torch
 from lightning_xt.checkpoints.checkpoint import Checkpoint
 from lightning_xt.checkpoints.runs import find_checkpoint
 from lightning_xt.system.json_text import to_json
-from lightning_xt.system.messages import UserError
+from lightning_xt.system.messages import UserError, make_visible
 
 WIDTH = 110
 """Characters of a line."""
@@ -27,7 +27,7 @@ def print_facts(run: str, *, tree: bool, seq_len: int | None, as_json: bool) -> 
     """
     checkpoint = Checkpoint(find_checkpoint(run))
     found = facts(checkpoint)
-    text = "\n".join(_format_lines(found))
+    text = make_visible("\n".join(_format_lines(found)))
     if tree:
         # The only part that needs the model's classes, and with them Lightning.
         from lightning_xt.commands.models.import_lightning import import_lightning

@@ -10,6 +10,7 @@ from lightning.pytorch.trainer.connectors.checkpoint_connector import _Checkpoin
 from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
 
 from lightning_xt.system.messages import UserError
+from lightning_xt.training.restoring import check_loops, check_moments, explain_misfits
 
 
 def choose_environments(strategy: Any, plugins: Sequence[Any]) -> list[ClusterEnvironment]:
@@ -63,8 +64,26 @@ class _NoSignals(_SignalConnector):
 class _NamedCheckpoints(_CheckpointConnector):
     """Connector that loads the checkpoint that was named, and never another file that lies about.
 
-    Lightning's replaces None by a `hpc_ckpt_*.ckpt` of the root folder or an `on_exception.ckpt`.
+    Lightning's replaces None by a `hpc_ckpt_*.ckpt` of the root folder or an `on_exception.ckpt`. What in the
+    checkpoint cannot be restored is told in one sentence.
     """
 
     def _parse_ckpt_path(self, state_fn: Any, ckpt_path: Any, *args: Any, **kwargs: Any) -> Any:
         return ckpt_path
+
+    def _restore_modules_and_callbacks(self, checkpoint_path: Any, *args: Any, **kwargs: Any) -> None:
+        with explain_misfits(checkpoint_path):
+            super()._restore_modules_and_callbacks(checkpoint_path, *args, **kwargs)
+
+    def restore_training_state(self) -> None:
+        with explain_misfits(self.trainer.ckpt_path):
+            super().restore_training_state()
+
+    def restore_loops(self) -> None:
+        if self._loaded_checkpoint:
+            check_loops(self._loaded_checkpoint.get("loops", {}), self._get_loops_state_dict())
+        super().restore_loops()
+
+    def restore_optimizers(self) -> None:
+        super().restore_optimizers()
+        check_moments(self.trainer.optimizers)

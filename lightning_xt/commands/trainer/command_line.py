@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,7 +41,7 @@ from lightning_xt.system.free_memory import refuse_without_memory
 from lightning_xt.system.garbage import pause_garbage_collection
 from lightning_xt.system.imports import guarded_imports, imported
 from lightning_xt.system.json_text import to_json
-from lightning_xt.system.messages import OwnError, UserError, find_own_sentence
+from lightning_xt.system.messages import OwnError, UserError, find_own_sentence, make_visible
 from lightning_xt.training.atomic_checkpoint_io import hand_on
 from lightning_xt.training.callback_checks import check_callback_class
 from lightning_xt.training.callbacks.preemption import take_over_signals
@@ -59,7 +60,7 @@ OUR_PLACES = ("lightning_xt.", "torch.")
 
 @rank_zero_only
 def _say(line: str) -> None:
-    print(line, flush=True)
+    print(make_visible(line), flush=True)
 
 
 def _as_list(value: Any) -> list[Any]:
@@ -263,8 +264,9 @@ class CommandLine(LightningCLI):
                 self.trainer.validate(self.model, self.datamodule, ckpt_path=str(best), verbose=False)
                 metrics = self._metrics("val/")
         if folder is not None and self.trainer.is_global_zero:
-            print(f'sample:      lightning-xt generate {folder} --prompt "..."')
-            print(f"tensorboard: tensorboard --logdir {folder}")
+            quoted = shlex.quote(str(folder))
+            print(f'sample:      lightning-xt generate {quoted} --prompt "..."')
+            print(f"tensorboard: tensorboard --logdir {quoted}")
         self._report(metrics)
 
     def after_validate(self) -> None:

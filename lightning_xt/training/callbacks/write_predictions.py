@@ -13,6 +13,7 @@ from lightning_xt.data.files.json_lines import ENDINGS
 from lightning_xt.inference.generation_options import GenerationOptions
 from lightning_xt.system.files import open_new, replace_file
 from lightning_xt.system.json_text import to_json
+from lightning_xt.system.messages import make_visible
 from lightning_xt.training.text_module import TextModule
 
 
@@ -70,7 +71,7 @@ class WritePredictions(BasePredictionWriter):
             file.writelines((_format_line(result, plain) + "\n").encode("utf-8", "replace") for result in results)
         for result in results:
             if result.get("problem"):
-                print(result["problem"], file=sys.stderr)
+                print(make_visible(result["problem"]), file=sys.stderr)
         for part in parts:
             part.unlink()
 

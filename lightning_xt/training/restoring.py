@@ -1,0 +1,68 @@
+"""What Lightning restores from a checkpoint: misfits are told in one sentence, before the first step."""
+
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lightning_xt.system.messages import UserError, find_own_sentence
+
+MOMENTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer")
+"""Entries of an optimizer's state that have the shape of their parameter."""
+STEP_OF_LIGHTNING = "restore_"
+"""Start of the names of Lightning's functions that restore one part each."""
+
+
+class _MisfitError(Exception):
+    """Raised for a part of a checkpoint that the run cannot go on with."""
+
+
+@contextmanager
+def explain_misfits(path: Any) -> Iterator[None]:
+    """Turn what goes wrong while a checkpoint is restored into a UserError that names the file and the part."""
+    try:
+        yield
+    except (MemoryError, UserError):
+        raise
+    except Exception as error:
+        # Weights that do not fit have a sentence of their own, as have all errors of this package.
+        if find_own_sentence(error) or "Error(s) in loading state_dict" in str(error) or "memory" in str(error):
+            raise
+        names = [frame.name for frame in traceback.extract_tb(error.__traceback__)]
+        part = next((name for name in reversed(names) if name.startswith(STEP_OF_LIGHTNING)), "restore_state")
+        reason = str(error) if isinstance(error, _MisfitError) else f"{type(error).__name__}: {error}"
+        raise UserError(
+            f"{path} cannot be resumed from: its {part.removeprefix(STEP_OF_LIGHTNING)} do not fit this run "
+            f"({' '.join(reason.split())[:200]}); give another checkpoint, or start a new run from its weights with "
+            f"--init_from {path}"
+        ) from error
+
+
+def check_loops(saved: Any, own: Any, place: str = "loops") -> None:
+    """Raise an error unless the saved counters of the Trainer's loops have the form of its own."""
+    if isinstance(own, Mapping):
+        if not isinstance(saved, Mapping):
+            raise _MisfitError(f"{place} is {saved!r}, not a mapping")
+        for name, value in own.items():
+            # Lightning would count from 0 again.
+            if name not in saved:
+                raise _MisfitError(f"{place} has no {name}")
+            check_loops(saved[name], value, f"{place}.{name}")
+    elif isinstance(own, bool):
+        if not isinstance(saved, bool):
+            raise _MisfitError(f"{place} is {saved!r}, not true or false")
+    elif isinstance(own, int) and (not isinstance(saved, int) or isinstance(saved, bool) or saved < 0):
+        raise _MisfitError(f"{place} is {saved!r}, not a count")
+
+
+def check_moments(optimizers: Sequence[Optimizer]) -> None:
+    """Raise an error unless the restored moments of the gradients have the shapes of their parameters."""
+    for optimizer in optimizers:
+        for parameter, state in optimizer.state.items():
+            for name in MOMENTS:
+                moment = state.get(name)
+                if isinstance(moment, Tensor) and isinstance(parameter, Tensor) and moment.shape != parameter.shape:
+                    raise _MisfitError(f"{name} has shape {tuple(moment.shape)}, its parameter {tuple(parameter.shape)}")
