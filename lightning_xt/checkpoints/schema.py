@@ -88,6 +88,7 @@ GROUP = {
 SCHEDULE = {"last_epoch?": COUNT, "_step_count?": COUNT, "base_lrs?": Each(VALUE), "_last_lr?": Each(VALUE)}
 FILE = {
     "epoch?": COUNT,
+    "global_step?": COUNT,
     "pytorch-lightning_version?": TEXT,
     "hyper_parameters?": OPTIONS,
     "datamodule_hyper_parameters?": OPTIONS,

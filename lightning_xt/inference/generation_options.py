@@ -12,7 +12,7 @@ from lightning_xt.generation.methods.base import Method, MethodFactory
 from lightning_xt.generation.methods.sample import Sample
 from lightning_xt.generation.requests import SamplingParams
 from lightning_xt.generation.stop_strings import StopStrings, TailStop
-from lightning_xt.system.option_checks import check_option
+from lightning_xt.system.option_checks import check_factory, check_option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +59,10 @@ class GenerationOptions:
         check_option("sampling", "temperature", self.temperature, least=0, below=float("inf"))
         if isinstance(self.stop, str):
             raise ValueError(f"sampling: stop is the text {self.stop!r}; give a list of texts, such as [{self.stop!r}]")
+        for make in self.filters:
+            check_factory("filters", make, (Filter,))
+        if self.method is not None:
+            check_factory("method", self.method, (Method,))
         StopStrings(self.stop)
         self._build_filters()
         method = self.build_method()

@@ -32,7 +32,7 @@ from lightning_xt.nn.placements.pre_norm import PreNorm
 from lightning_xt.nn.residuals.add import Add
 from lightning_xt.nn.residuals.base import ResidualFactory
 from lightning_xt.nn.shifts.base import ShiftFactory
-from lightning_xt.system.option_checks import check_option, refuse_names
+from lightning_xt.system.option_checks import check_option, check_slots
 
 
 class Decoder(nn.Module):
@@ -60,7 +60,7 @@ class Decoder(nn.Module):
         dropout: fraction of the embeddings and of each sublayer's output dropped in training.
     """
 
-    @refuse_names
+    @check_slots
     def __init__(
         self,
         vocab_size: int,

@@ -13,7 +13,7 @@ from lightning_xt.models.decoder import Decoder
 from lightning_xt.models.encoder import Encoder
 from lightning_xt.nn.contexts.base import ContextFactory
 from lightning_xt.nn.contexts.given_context import GivenContext
-from lightning_xt.system.option_checks import check_option, refuse_names
+from lightning_xt.system.option_checks import check_option, check_slots
 
 EncoderFactory = Callable[[int], Encoder]
 """Called with the number of different source tokens."""
@@ -35,7 +35,7 @@ class EncoderDecoder(nn.Module):
         context_dropout: fraction of the source's positions that are hidden from cross-attention in training.
     """
 
-    @refuse_names
+    @check_slots
     def __init__(
         self,
         source_size: int,

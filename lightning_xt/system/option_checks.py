@@ -3,8 +3,10 @@
 import inspect
 import typing
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from typing import ParamSpec, TypeVar
+
+import torch
 
 from lightning_xt.system.discovery import init_parameters
 from lightning_xt.system.messages import explain_unknown
@@ -31,29 +33,55 @@ def refuse_unknown(*kinds: type) -> Callable[[Callable[P, T]], Callable[P, T]]:
     return decorate
 
 
-def refuse_names(init: Callable[P, T]) -> Callable[P, T]:
-    """Have a constructor raise a ValueError for a name in a slot, such as `position="ALiBi"`, which only YAML takes."""
+def check_slots(init: Callable[P, T]) -> Callable[P, T]:
+    """Have a constructor raise a ValueError for a value in a slot that builds no part of its family.
+
+    Such as the name of a class, `position="ALiBi"`, which only YAML takes, a part that is built already, or a class of
+    another family.
+    """
     parameters = inspect.signature(init).parameters.values()
-    slots = {each.name for each in parameters if _takes_factory(each.annotation)}
+    names = [each.name for each in parameters]
+    slots = {each.name: families for each in parameters if (families := _list_families(each.annotation))}
 
     @wraps(init)
     def checked(*args: P.args, **options: P.kwargs) -> T:
-        for slot in slots & options.keys():
-            value = options[slot]
-            for name in value if isinstance(value, list | tuple) else [value]:
-                if isinstance(name, str):
-                    raise ValueError(
-                        f"{slot} has the name {name!r}; from Python pass the class {name} itself, or "
-                        f"partial({name}, ...) for other options"
-                    )
+        given = {**dict(zip(names, args, strict=False)), **options}
+        for slot in slots.keys() & given.keys():
+            value = given[slot]
+            for each in value if isinstance(value, list | tuple) else [value]:
+                if each is not None:
+                    check_factory(slot, each, slots[slot])
         return init(*args, **options)
 
     return checked
 
 
-def _takes_factory(hint: object) -> bool:
-    """Return True for the annotation of a slot: a factory, an optional one, or several."""
-    return typing.get_origin(hint) is Callable or any(map(_takes_factory, typing.get_args(hint)))
+def check_factory(slot: str, value: object, families: tuple[type, ...]) -> None:
+    """Raise a ValueError unless a value is a function, or a class of one of the families, perhaps with options."""
+    if isinstance(value, str):
+        raise ValueError(
+            f"{slot} has the name {value!r}; from Python pass the class {value} itself, or "
+            f"partial({value}, ...) for other options"
+        )
+    if not callable(value) or isinstance(value, torch.nn.Module):
+        raise ValueError(
+            f"{slot} is an object of {type(value).__name__}; pass the class that builds it, or partial(Class, ...) "
+            "for other options"
+        )
+    built = value.func if isinstance(value, partial) else value
+    if isinstance(built, type) and not issubclass(built, families):
+        raise ValueError(
+            f"{slot} is {built.__name__}, which is not a {' or '.join(each.__name__ for each in families)}; derive "
+            f"your class from {families[0].__module__}.{families[0].__name__}"
+        )
+
+
+def _list_families(hint: object) -> tuple[type, ...]:
+    """Return the classes that the factories of a slot's annotation build; none if it is not a slot."""
+    arguments = typing.get_args(hint)
+    if typing.get_origin(hint) is Callable:
+        return (arguments[-1],) if isinstance(arguments[-1], type) else ()
+    return tuple(family for each in arguments for family in _list_families(each))
 
 
 def check_option(

@@ -22,7 +22,7 @@ from lightning_xt.inference.text_generator import list_texts
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.objectives.base import Loss, ObjectiveFactory
 from lightning_xt.objectives.next_token import NextToken
-from lightning_xt.system.option_checks import refuse_unknown
+from lightning_xt.system.option_checks import check_slots, refuse_unknown
 from lightning_xt.training.batches import read_tokens
 from lightning_xt.training.metrics.likelihood import LikelihoodSums, compute_likelihood_metrics
 from lightning_xt.training.module import TransformerModule, require_size
@@ -60,6 +60,7 @@ class LanguageModel(TransformerModule):
         "pairs of a source and its target; set --model Seq2Seq, or --data TextFiles or other text",
     )
 
+    @check_slots
     def __init__(
         self,
         vocab: dict[str, int | None],

@@ -48,7 +48,7 @@ def explain_parse_error(message: str, options: Iterable[str]) -> str:
         return explain_missing_config(match[1])
     if match := re.search(r"arguments are required: ([\w.]+)", message):
         return _explain_required(match[1].rstrip("."), message)
-    unknown = r"unrecognized arguments: --(\w+)\S*?(?:\. Got value: .*?class_path='([\w.]+)'|\n|$)"
+    unknown = r"unrecognized arguments: --([\w.]+)\S*?(?:\. Got value: .*?class_path='([\w.]+)'|\n|$)"
     if match := re.search(unknown, message):
         return _explain_nested_option(match[1], message, match[2])
     number = r"Subtypes: \[<class '(float|int|bool)'>(?:(?!Subtypes).)*Expected a dot import path string: (\S+)"
@@ -73,6 +73,15 @@ def explain_failed_class(message: str) -> str | None:
 
 def _explain_value(message: str) -> str:
     """Explain a value that its slot does not take."""
+    subclass = r"(?:Expected '|Import path )([\w.]*)'? ?(?:to be|does not correspond to) a subclass of (?:<class ')?(\w+)"
+    if match := re.search(subclass, message):
+        given = match[1] or message.rpartition("Given value: ")[2].split("\n")[0]
+        return f"{_format_slots(message)}{given} is not a {match[2]}; derive your class from {match[2]}"
+    if match := re.search(r"Expected '([\w.]+)' to be a function that returns <class '(\w+)'>", message):
+        return (
+            f"{_format_slots(message)}the function {match[1]} does not say that it returns a {match[2]}; annotate it, "
+            f"as in def make(...) -> {match[2]}"
+        )
     factory = r"expects a function or a callable class: "
     factory += r"(?:Unexpected.*?Got value: |Expected an import path.*? got )([^\n]*?)(?:\. |\n|$)"
     if match := re.search(factory, message, re.DOTALL):
@@ -146,20 +155,27 @@ def _explain_class(name: str, message: str) -> str:
 
 def _explain_nested_option(name: str, message: str, kind: str | None = None) -> str:
     """Explain an unknown option of a class: of `kind`, or else of the innermost class that the message names."""
-    name = name.partition(".")[0]
+    name, _, rest = name.rstrip(".").partition(".")
     named = re.findall(r"Problem with given class_path '([\w.]+)'", message)
     named += re.findall(r"is not accepted\. Got value: Namespace\(.*?class_path='([\w.]+)'", message)
     named += [] if kind is None else [kind]
     if not named or (found := imported(named[-1])) is None:
         listed = "--model.help CLASS and --data.help CLASS list a class's options"
         return f"{_format_slots(message)}unknown option {name!r}; {listed}"
+    slots = _format_slots(message).removesuffix(": ") or "--model"
+    deeper = [each for each in _list_defaults(found, slots) if each.rpartition(".")[2] == name]
+    if deeper and not explain_rename(name, init_parameters(found)):
+        nearest = sorted(deeper, key=lambda each: (each.count("."), each))[:3]
+        offers = [f"{each}.{rest}" if rest else each for each in nearest]
+        return (
+            f"{_format_slots(message)}unknown option of {found.__name__} {name!r}; did you mean {' or '.join(offers)}?"
+        )
     sentence = explain_class_option(name, found)
     owners = [each for each in find_variants(DataModule) if name in init_parameters(each)]
     # Its relatives before those that serve something else.
-    owners.sort(key=lambda each: each.__base__ is not found.__base__)
-    other = (
-        f"; for --data.{name} give --data {owners[0].__name__}" if _find_slots(message) == ["data"] and owners else ""
-    )
+    owners.sort(key=lambda each: (each.__base__ is not found.__base__, each.__name__))
+    listed = " or ".join(f"--data {each.__name__}" for each in owners)
+    other = f"; for --data.{name} give {listed}" if _find_slots(message) == ["data"] and owners else ""
     return f"{_format_slots(message)}{sentence}{other}"
 
 

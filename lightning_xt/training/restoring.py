@@ -59,8 +59,15 @@ def check_loops(saved: Any, own: Any, place: str = "loops") -> None:
 
 
 def check_moments(optimizers: Sequence[Optimizer]) -> None:
-    """Raise an error unless the restored moments of the gradients have the shapes of their parameters."""
+    """Raise an error unless parameters alike have the same entries, and moments the shapes of their parameters."""
     for optimizer in optimizers:
+        entries: dict[Any, set[str]] = {}
+        for group in optimizer.param_groups:
+            # Matrices may be updated by another rule than the rest.
+            alike = frozenset(group), group.get("role") == "matrix"
+            for state in (optimizer.state[each] for each in group["params"] if each in optimizer.state):
+                if entries.setdefault(alike, set(state)) != set(state):
+                    raise _MisfitError(f"some parameters have {sorted(entries[alike])}, others {sorted(state)}")
         for parameter, state in optimizer.state.items():
             for name in MOMENTS:
                 moment = state.get(name)

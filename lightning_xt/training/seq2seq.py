@@ -23,7 +23,7 @@ from lightning_xt.models.encoder_decoder import CrossDecoderFactory, EncoderDeco
 from lightning_xt.objectives.base import Loss, ObjectiveFactory
 from lightning_xt.objectives.cross_entropy import cross_entropy
 from lightning_xt.objectives.next_token import NextToken
-from lightning_xt.system.option_checks import refuse_unknown
+from lightning_xt.system.option_checks import check_slots, refuse_unknown
 from lightning_xt.training.batches import number_pairs, read_pairs
 from lightning_xt.training.callbacks.run_folder import find_run_folder
 from lightning_xt.training.metrics.pair_scores import PairScores
@@ -73,6 +73,7 @@ class Seq2Seq(TransformerModule):
         "text without targets; set --model LanguageModel, or --data ParallelText or other pairs",
     )
 
+    @check_slots
     def __init__(
         self,
         vocab: dict[str, int | None],

@@ -1,13 +1,17 @@
 """One sentence for a number that an option cannot have."""
 
 import inspect
+import re
 import typing
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 from catalogue import FAMILIES, list_variants
+from torch import nn
 
 from lightning_xt.core.shapes import AttentionShape, LayerShape
+from lightning_xt.inference.generation_options import GenerationOptions
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.models.encoder import Encoder
 from lightning_xt.models.encoder_decoder import EncoderDecoder
@@ -23,6 +27,8 @@ from lightning_xt.nn.rope_scalings.llama3_scaling import Llama3Scaling
 from lightning_xt.nn.rope_scalings.ntk_scaling import NTKScaling
 from lightning_xt.nn.rope_scalings.yarn_scaling import YarnScaling
 from lightning_xt.system.option_checks import check_option
+from lightning_xt.training.language_model import LanguageModel
+from lightning_xt.training.seq2seq import Seq2Seq
 
 PARTS = [
     variant for family in dict.fromkeys(family for family, _ in FAMILIES.values()) for variant in list_variants(family)
@@ -96,3 +102,27 @@ def test_networks_have_slots() -> None:
 def test_every_slot_of_a_network_refuses_a_name(kind: type, slot: str) -> None:
     with pytest.raises(ValueError, match=f"^{slot} has the name 'Name'; from Python pass the class Name itself"):
         kind(**{slot: "Name"})
+
+
+class Plain(nn.Module):
+    """A module of no family."""
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: Decoder(11, feedforward=Plain), "feedforward is Plain, which is not a FeedForward; derive your class "
+         "from lightning_xt.nn.feedforward.base.FeedForward"),
+        (lambda: Decoder(11, feedforward=partial(Plain)), "feedforward is Plain, which is not a FeedForward"),
+        (lambda: Decoder(11, feedforward=MLP(LAYER)), "feedforward is an object of MLP; pass the class that builds it"),
+        (lambda: Decoder(11, attention={"heads": 2}), "attention is an object of dict; pass the class that builds it"),
+        (lambda: LanguageModel({"target": 11}, Plain), "decoder is Plain, which is not a Decoder"),
+        (lambda: LanguageModel({"target": 11}, optimizer="AdamW"), "optimizer has the name 'AdamW'; from Python pass"),
+        (lambda: Seq2Seq({"source": 11, "target": 11}, encoder=Decoder), "encoder is Decoder, which is not a Encoder"),
+        (lambda: GenerationOptions(method="BeamSearch"), "method has the name 'BeamSearch'; from Python pass the class"),
+        (lambda: GenerationOptions(filters=[MLP]), "filters is MLP, which is not a Filter"),
+    ],
+)  # fmt: skip
+def test_cases_n7_a_slot_from_python_takes_what_builds_its_part(build: Callable[[], object], message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        build()

@@ -1,6 +1,7 @@
 """A mistake in a config is explained to Python as to the command line."""
 
 import re
+import sys
 from typing import Any
 
 import pytest
@@ -55,6 +56,22 @@ MISTAKES: list[tuple[dict[str, Any], str, str]] = [
         "--model.decoder.norm AdaptiveRMSNorm",
         "--model.decoder.norm.condition_dim is required; give it in a config or on the command line",
     ),
+    (
+        {"decoder": {"position": "ALiBi"}},
+        "--model.decoder.position ALiBi",
+        "--model.decoder: unknown option of Decoder 'position'; did you mean --model.decoder.attention.position?",
+    ),
+    (
+        {"decoder": {"attention": {"rotary_dim": 2}}},
+        "--model.decoder.attention.rotary_dim 2",
+        "--model.decoder.attention: unknown option of Attention 'rotary_dim'; did you mean "
+        "--model.decoder.attention.position.rotary_dim?",
+    ),
+    (
+        {"decoder": {"feedforward": "torch.nn.Linear"}},
+        "--model.decoder.feedforward torch.nn.Linear",
+        "--model.decoder.feedforward: torch.nn.Linear is not a FeedForward; derive your class from FeedForward",
+    ),
 ]
 
 
@@ -98,3 +115,41 @@ def test_an_unknown_option_of_generate_offers_the_right_one(call, name: str, way
 def test_an_unknown_option_of_translate_offers_the_right_one() -> None:
     with pytest.raises(TypeError, match=r"^translate: unknown option 'see'; did you mean seed\?$"):
         Seq2Seq.from_config({"encoder": SMALL, "decoder": SMALL}).translate(["a"], see=1)
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        ("--lr 0.001", "unknown option '--lr'; did you mean --model.optimizer.lr?"),
+        ("--model.lr 1", "--model: unknown option of LanguageModel 'lr'; did you mean --model.optimizer.lr?"),
+        ("--model.attention.heads 2", "--model: unknown option of LanguageModel 'attention'; did you mean "
+         "--model.decoder.attention.heads?"),
+        ("--model.decoder.heads 2", "--model.decoder: unknown option of Decoder 'heads'; did you mean "
+         "--model.decoder.attention.heads?"),
+        ("--trainer.callbacks+=EarlyStoping", "--trainer.callbacks: unknown Callback class 'EarlyStoping'; did you mean "
+         "EarlyStopping?"),
+        ("--data.tokenizer BPE", "for --data.tokenizer give --data Multi30k or --data ParallelText"),
+        ("--data torch.nn.Linear", "--data: torch.nn.Linear is not a DataModule; derive your class from DataModule"),
+    ],
+)  # fmt: skip
+def test_cases_n6_the_option_that_was_meant_is_found(flags: str, sentence: str, fresh, capsys) -> None:
+    assert main(["fit", "-c", "tiny.yaml", *flags.split()]) == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_cases_n7_a_plain_module_or_function_says_what_is_missing(fresh, capsys, monkeypatch) -> None:
+    (fresh / "plain.py").write_text(
+        "from torch import nn\n"
+        "class Plain(nn.Module):\n"
+        "    pass\n"
+        "def make(shape):\n"
+        "    return Plain()\n"
+    )  # fmt: skip
+    monkeypatch.delitem(sys.modules, "plain", raising=False)
+    for name, sentence in (
+        ("plain.Plain", "plain.Plain is not a FeedForward; derive your class from FeedForward"),
+        ("plain.make", "the function plain.make does not say that it returns a FeedForward; annotate it, as in "
+         "def make(...) -> FeedForward"),
+    ):  # fmt: skip
+        assert main(["fit", "-c", "tiny.yaml", "--model.decoder.feedforward", name]) == 2
+        assert capsys.readouterr().err == f"lightning-xt: error: --model.decoder.feedforward: {sentence}\n"

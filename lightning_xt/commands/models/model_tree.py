@@ -39,7 +39,7 @@ def tree(checkpoint: Checkpoint, facts: dict[str, Any], seq_len: int | None) -> 
         )
     if seq_len is None:
         seq_len = ((facts["data"] or {}).get("init_args") or {}).get("seq_len")
-    if seq_len is None:
+    if not isinstance(seq_len, int):
         raise UserError(f"{file} does not say how long its rows are; give --seq_len, such as --seq_len 256")
     root, device = _outline_model(file, find_module_class(checkpoint.module_class), checkpoint.config, seq_len)
     totals = _compute_totals(root, seq_len, device)

@@ -30,7 +30,7 @@ from lightning_xt.nn.score_mods.base import ScoreMod, ScoreModFactory
 from lightning_xt.nn.scores.base import ScoreFactory
 from lightning_xt.nn.scores.dot_product import DotProduct
 from lightning_xt.nn.value_mods.base import ValueModFactory
-from lightning_xt.system.option_checks import check_option, refuse_names
+from lightning_xt.system.option_checks import check_option, check_slots
 
 
 class Attention(Mixer):
@@ -59,7 +59,7 @@ class Attention(Mixer):
         backend: implementation; auto chooses the fastest one that all parts run on.
     """
 
-    @refuse_names
+    @check_slots
     def __init__(
         self,
         shape: LayerShape,

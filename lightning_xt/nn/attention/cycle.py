@@ -9,7 +9,7 @@ from lightning_xt.core.shapes import LayerShape
 from lightning_xt.core.trace import Trace
 from lightning_xt.core.where import Where
 from lightning_xt.nn.attention.base import Mixer, MixerFactory
-from lightning_xt.system.option_checks import refuse_names
+from lightning_xt.system.option_checks import check_slots
 
 
 class Cycle(Mixer):
@@ -19,7 +19,7 @@ class Cycle(Mixer):
         recipes: one mixer per layer of the pattern.
     """
 
-    @refuse_names
+    @check_slots
     def __init__(self, shape: LayerShape, *, recipes: Sequence[MixerFactory]) -> None:
         super().__init__()
         if not recipes:

@@ -5,7 +5,7 @@ from lightning_xt.core.shapes import LayerShape
 from lightning_xt.nn.activations.base import ActivationFactory
 from lightning_xt.nn.activations.gelu import GELU
 from lightning_xt.nn.feedforward.base import FeedForward
-from lightning_xt.system.option_checks import check_option, refuse_names
+from lightning_xt.system.option_checks import check_option, check_slots
 
 
 class MLP(FeedForward):
@@ -20,7 +20,7 @@ class MLP(FeedForward):
         dropout: fraction of the hidden features dropped in training.
     """
 
-    @refuse_names
+    @check_slots
     def __init__(
         self,
         shape: LayerShape,

@@ -5,7 +5,7 @@ from torch import Tensor
 from lightning_xt.core.shapes import AttentionShape
 from lightning_xt.nn.positions.base import Position
 from lightning_xt.nn.rope_scalings.base import RopeScalingFactory
-from lightning_xt.system.option_checks import check_option, refuse_names
+from lightning_xt.system.option_checks import check_option, check_slots
 
 
 class Rotary(Position):
@@ -21,7 +21,7 @@ class Rotary(Position):
         rope_scaling: change of the frequencies for sequences longer than in training. None = no change.
     """
 
-    @refuse_names
+    @check_slots
     def __init__(
         self,
         shape: AttentionShape,
