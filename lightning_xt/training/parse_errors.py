@@ -73,7 +73,9 @@ def explain_failed_class(message: str) -> str | None:
 
 def _explain_value(message: str) -> str:
     """Explain a value that its slot does not take."""
-    subclass = r"(?:Expected '|Import path )([\w.]*)'? ?(?:to be|does not correspond to) a subclass of (?:<class ')?(\w+)"
+    subclass = (
+        r"(?:Expected '|Import path )([\w.]*)'? ?(?:to be|does not correspond to) a subclass of (?:<class ')?(\w+)"
+    )
     if match := re.search(subclass, message):
         given = match[1] or message.rpartition("Given value: ")[2].split("\n")[0]
         return f"{_format_slots(message)}{given} is not a {match[2]}; derive your class from {match[2]}"

@@ -72,4 +72,6 @@ def check_moments(optimizers: Sequence[Optimizer]) -> None:
             for name in MOMENTS:
                 moment = state.get(name)
                 if isinstance(moment, Tensor) and isinstance(parameter, Tensor) and moment.shape != parameter.shape:
-                    raise _MisfitError(f"{name} has shape {tuple(moment.shape)}, its parameter {tuple(parameter.shape)}")
+                    raise _MisfitError(
+                        f"{name} has shape {tuple(moment.shape)}, its parameter {tuple(parameter.shape)}"
+                    )
