@@ -26,7 +26,7 @@ class Kind(NamedTuple):
 
 
 class Each(NamedTuple):
-    """The same for each value of a list, or of a mapping with keys of one kind."""
+    """List of values of one kind, or mapping with keys and values of one kind each."""
 
     value: Any
     key: Kind | None = None

@@ -1,4 +1,4 @@
-"""What Lightning restores from a checkpoint: misfits are told in one sentence, before the first step."""
+"""Checks of a checkpoint while Lightning restores it: a misfit is one sentence, before the first step."""
 
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +17,7 @@ STEP_OF_LIGHTNING = "restore_"
 
 
 class _MisfitError(Exception):
-    """Raised for a part of a checkpoint that the run cannot go on with."""
+    """Raised for a part of a checkpoint that the run cannot continue from."""
 
 
 @contextmanager
@@ -28,7 +28,7 @@ def explain_misfits(path: Any) -> Iterator[None]:
     except (MemoryError, UserError):
         raise
     except Exception as error:
-        # Weights that do not fit have a sentence of their own, as have all errors of this package.
+        # Errors of this package are sentences already, and weights that do not fit become one later.
         if find_own_sentence(error) or "Error(s) in loading state_dict" in str(error) or "memory" in str(error):
             raise
         names = [frame.name for frame in traceback.extract_tb(error.__traceback__)]
@@ -42,7 +42,7 @@ def explain_misfits(path: Any) -> Iterator[None]:
 
 
 def check_loops(saved: Any, own: Any, place: str = "loops") -> None:
-    """Raise an error unless the saved counters of the Trainer's loops have the form of its own."""
+    """Raise an error unless the saved counters of the loops have the form of the Trainer's."""
     if isinstance(own, Mapping):
         if not isinstance(saved, Mapping):
             raise _MisfitError(f"{place} is {saved!r}, not a mapping")

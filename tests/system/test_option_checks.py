@@ -119,7 +119,7 @@ class Plain(nn.Module):
         (lambda: LanguageModel({"target": 11}, Plain), "decoder is Plain, which is not a Decoder"),
         (lambda: LanguageModel({"target": 11}, optimizer="AdamW"), "optimizer has the name 'AdamW'; from Python pass"),
         (lambda: Seq2Seq({"source": 11, "target": 11}, encoder=Decoder), "encoder is Decoder, which is not a Encoder"),
-        (lambda: GenerationOptions(method="BeamSearch"), "method has the name 'BeamSearch'; from Python pass the class"),
+        (lambda: GenerationOptions(method="BeamSearch"), "method has the name 'BeamSearch'; from Python pass the"),
         (lambda: GenerationOptions(filters=[MLP]), "filters is MLP, which is not a Filter"),
     ],
 )  # fmt: skip

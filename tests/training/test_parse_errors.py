@@ -126,9 +126,9 @@ def test_an_unknown_option_of_translate_offers_the_right_one() -> None:
          "--model.decoder.attention.heads?"),
         ("--model.decoder.heads 2", "--model.decoder: unknown option of Decoder 'heads'; did you mean "
          "--model.decoder.attention.heads?"),
-        ("--trainer.callbacks+=EarlyStoping", "--trainer.callbacks: unknown Callback class 'EarlyStoping'; did you mean "
-         "EarlyStopping?"),
-        ("--data.tokenizer BPE", "for --data.tokenizer give --data Multi30k or --data ParallelText"),
+        ("--trainer.callbacks+=EarlyStoping", "--trainer.callbacks: unknown Callback class 'EarlyStoping'; did you "
+         "mean EarlyStopping"),
+        ("--data.tokenizer BPE", "--data Multi30k or --data ParallelText"),
         ("--data torch.nn.Linear", "--data: torch.nn.Linear is not a DataModule; derive your class from DataModule"),
     ],
 )  # fmt: skip

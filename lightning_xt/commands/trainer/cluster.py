@@ -64,8 +64,8 @@ class _NoSignals(_SignalConnector):
 class _NamedCheckpoints(_CheckpointConnector):
     """Connector that loads the checkpoint that was named, and never another file that lies about.
 
-    Lightning's replaces None by a `hpc_ckpt_*.ckpt` of the root folder or an `on_exception.ckpt`. What in the
-    checkpoint cannot be restored is told in one sentence.
+    Lightning's replaces None by a `hpc_ckpt_*.ckpt` of the root folder or an `on_exception.ckpt`. An entry
+    that cannot be restored is a UserError.
     """
 
     def _parse_ckpt_path(self, state_fn: Any, ckpt_path: Any, *args: Any, **kwargs: Any) -> Any:
