@@ -71,9 +71,9 @@ class _NamedCheckpoints(_CheckpointConnector):
     def _parse_ckpt_path(self, state_fn: Any, ckpt_path: Any, *args: Any, **kwargs: Any) -> Any:
         return ckpt_path
 
-    def _restore_modules_and_callbacks(self, checkpoint_path: Any, *args: Any, **kwargs: Any) -> None:
+    def _restore_modules_and_callbacks(self, checkpoint_path: Any = None, weights_only: bool | None = None) -> None:
         with explain_misfits(checkpoint_path):
-            super()._restore_modules_and_callbacks(checkpoint_path, *args, **kwargs)
+            super()._restore_modules_and_callbacks(checkpoint_path, weights_only)
 
     def restore_training_state(self) -> None:
         with explain_misfits(self.trainer.ckpt_path):
