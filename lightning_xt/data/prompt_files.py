@@ -1,12 +1,11 @@
 """Reader of prompt files."""
 
-import codecs
 import sys
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any, NotRequired, TypedDict
 
-from lightning_xt.data.files.json_lines import ENDINGS, decode_line, parse_field
+from lightning_xt.data.files.json_lines import decode_line, is_json_lines, parse_field, split_lines
 from lightning_xt.data.files.reading import read_whole
 
 
@@ -63,10 +62,8 @@ def read_prompts(
         content = sys.stdin.buffer.read()
     else:
         content = read_whole(option, file, f"a text file of prompts{', or - for standard input' * standard_input}")
-    of_json = file.lower().removesuffix(".gz").endswith(ENDINGS)
-    prompts = []
-    content = content.removeprefix(codecs.BOM_UTF8).replace(b"\r\n", b"\n")
-    for number, line in enumerate(content.removesuffix(b"\n").split(b"\n") if content else []):
+    of_json, prompts = is_json_lines(file), []
+    for number, line in enumerate(split_lines(content)):
         if of_json and not line.strip():
             continue
         place = f"{option} {file}: line {number + 1}"

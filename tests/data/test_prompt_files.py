@@ -1,6 +1,7 @@
 """Prompts of `predict`."""
 
 import gzip
+import json
 
 import pytest
 
@@ -16,6 +17,19 @@ def test_one_prompt_a_line(tmp_path):
     assert read_prompts(str(file)) == [{"id": n, "prompt": text} for n, text in enumerate(expected)]
     file.write_bytes(file.read_bytes() + b"\n")
     assert len(read_prompts(str(file))) == 4
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r", b""])
+@pytest.mark.parametrize("name", ["x.txt", "x.gz", "x.TXT.GZ", "x.jsonl", "x.JSONL.gz", "x.ndjson"])
+def test_cases_r14_every_option_reads_the_same_prompts(tmp_path, name, end):
+    texts = ["the", "\u00e9 fox ", "a\tb"]
+    lines = [json.dumps({"prompt": text}) if "j" in name.lower() else text for text in texts]
+    content = b"\xef\xbb\xbf" + "\r\n".join(lines).encode() + end
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.lower().endswith("gz") else content)
+    file = str(tmp_path / name)
+    assert [each["prompt"] for each in read_prompts(file)] == texts
+    assert read_prompts(file, "--prompts", may_be_empty=True, standard_input=True) == read_prompts(file)
+    assert [each["text"] for each in read_sources(file, "prompt")] == texts
 
 
 def test_each_process_takes_its_share_and_needs_no_corpus(tmp_path, monkeypatch):

@@ -29,6 +29,19 @@ def _reject_constant(name: str) -> float:
 DECODER = json.JSONDecoder(object_pairs_hook=_reject_duplicates, parse_constant=_reject_constant)
 
 
+def is_json_lines(file: str) -> bool:
+    """Return True for the name of a file of JSON lines, plain or `.gz`."""
+    return file.lower().removesuffix(".gz").endswith(ENDINGS)
+
+
+def split_lines(content: bytes) -> list[bytes]:
+    """Split a file into lines, which end in a newline, or a carriage return and a newline; an empty file has none."""
+    # Some Windows programs start a file with a byte order mark.
+    content = content.removeprefix(codecs.BOM_UTF8)
+    lines = content.removesuffix(b"\n").split(b"\n") if content else []
+    return [line.removesuffix(b"\r") for line in lines]
+
+
 def read_texts(blocks: Iterable[bytes], name: str, field: str) -> Iterator[bytes]:
     """Yield one field of every line of a file called `name`, as UTF-8; blank lines are skipped.
 

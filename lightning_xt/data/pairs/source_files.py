@@ -1,10 +1,8 @@
 """Reader of the sources for `predict`."""
 
-import codecs
-from pathlib import Path
 from typing import NotRequired, TypedDict
 
-from lightning_xt.data.files.json_lines import ENDINGS, decode_line, parse_field
+from lightning_xt.data.files.json_lines import decode_line, is_json_lines, parse_field, split_lines
 from lightning_xt.data.files.reading import read_whole
 from lightning_xt.data.prompt_files import count_repeats
 
@@ -40,21 +38,19 @@ def read_sources(file: str | None, field: str | None = None) -> list[Source]:
     """
     if file is None:
         raise ValueError(f"predict needs sources: give a text file with one source per line, {OPTION} FILE")
-    path = Path(file).expanduser()
-    of_json = (path.stem if path.suffix.lower() == ".gz" else path.name).lower().endswith(ENDINGS)
+    of_json = is_json_lines(file)
     if of_json and field is None:
         raise ValueError(
             f"{OPTION} {file} is JSON lines, but the field of the source is not known; name it with --data.fields "
             "if the data have this option, or give a text file with one source per line"
         )
-    content = read_whole(OPTION, file, "a text file with one source per line").removeprefix(codecs.BOM_UTF8)
-    if not content:
+    lines = split_lines(read_whole(OPTION, file, "a text file with one source per line"))
+    if not lines:
         raise ValueError(f"{OPTION} {file}: the file is empty; write one source per line")
-    lines = content.removesuffix(b"\n").split(b"\n")
     sources = []
     for number, line in enumerate(lines):
         place = f"{OPTION} {file}: line {number + 1}"
-        sources.append(_parse_source(number, line.removesuffix(b"\r"), place, field if of_json else None))
+        sources.append(_parse_source(number, line, place, field if of_json else None))
     count_repeats((each for each in sources if each["text"]), "text")
     return sources
 
