@@ -19,6 +19,8 @@ def require_path(path: str | None) -> str:
 def find_files(option: str, path: str) -> list[Path]:
     """Find the files of an option, sorted: a file, a folder or a pattern, looked up here, then in the data folder.
 
+    Brackets in the name of a folder that exists do not belong to a pattern.
+
     Files that this package prepared in the data folder are omitted from folders and patterns. Linked folders are
     followed, each once.
 
@@ -74,12 +76,23 @@ def _find(option: str, path: str) -> list[Path]:
 
 
 def _exists(root: Path) -> bool:
-    return root.exists() or (glob.has_magic(str(root)) and bool(glob.glob(str(root), recursive=True)))
+    return root.exists() or (glob.has_magic(str(root)) and bool(_expand_pattern(root)))
+
+
+def _expand_pattern(pattern: Path) -> set[Path]:
+    """Expand a pattern. Folders at its beginning that exist are literal; so are all brackets if nothing matches."""
+    parts = pattern.parts
+    known = next((n for n in range(len(parts), 0, -1) if Path(*parts[:n]).exists()), 0)
+    folder, rest = glob.escape(str(Path(*parts[:known]))), parts[known:]
+    for each in (rest, [part.replace("[", "[[]") for part in rest]):
+        if found := glob.glob(os.path.join(folder, *each), recursive=True):
+            return {Path(match) for match in found}
+    return set()
 
 
 def _match_pattern(pattern: Path) -> list[Path]:
     """Match a pattern; omit prepared files, and repeat no file that several links reach."""
-    matches = {Path(match) for match in glob.glob(str(pattern), recursive=True)}
+    matches = _expand_pattern(pattern)
     found: dict[tuple[str, str], Path] = {}
     prepared, real = _resolve_prepared(), cache(os.path.realpath)
     # Shortest path first; `**` follows a link to a parent folder many times.

@@ -48,6 +48,35 @@ def test_a_name_that_looks_like_a_pattern(corpus):
     assert find_files("--data.path", str(corpus / "a[1].txt")) == [corpus / "a[1].txt"]
 
 
+@pytest.mark.parametrize("where", ["here", "data folder", "home"])
+def test_cases_r13_brackets_of_a_folder_that_exists_are_no_pattern(tmp_path, monkeypatch, where):
+    root = tmp_path / "[a] root?"
+    for name in ("odd [1]/a.txt", "odd [1]/deep [x]/b.txt", "odd 1/c.txt", "even/d[2].txt", "even/d2.txt"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(name)
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(root if where == "here" else tmp_path / "other")
+    monkeypatch.setenv("LIGHTNING_XT_DATA" if where == "data folder" else "HOME", str(root))
+    begin = "~/" if where == "home" else ""
+    expected = {
+        "odd [1]/*.txt": ["odd [1]/a.txt"],
+        "odd [1]/**/*.txt": ["odd [1]/a.txt", "odd [1]/deep [x]/b.txt"],
+        "odd [1]/*/*.txt": ["odd [1]/deep [x]/b.txt"],
+        "odd [1]/[a-c].txt": ["odd [1]/a.txt"],
+        "odd [0-9]/*.txt": ["odd 1/c.txt"],
+        "*/deep [x]/*": ["odd [1]/deep [x]/b.txt"],
+        "even/d[2]*": ["even/d2.txt"],
+        "even/d[2].txt": ["even/d[2].txt"],
+        "?dd [1]/a.*": ["odd [1]/a.txt"],
+        "odd*/a.txt": ["odd [1]/a.txt"],
+    }
+    for pattern, names in expected.items():
+        found = [file.resolve() for file in find_files("--data.path", begin + pattern)]
+        assert (pattern, found) == (pattern, [root / name for name in names])
+    with pytest.raises(FileNotFoundError, match=r"no file matches this pattern"):
+        find_files("--data.path", begin + "odd [1]/*.md")
+
+
 def test_a_single_file_is_not_copied(corpus, tmp_path):
     splits = TextFiles(str(corpus / "b.txt")).prepare()
     assert splits.train.path == corpus / "b.txt"
