@@ -1,6 +1,7 @@
 """Starting points of runs, and files on disk that survive failures."""
 
 import errno
+import json
 import os
 import re
 import resource
@@ -537,3 +538,62 @@ def test_cases_r3_a_stray_checkpoint_is_not_loaded(fresh, monkeypatch, capsys):
     assert "Restoring" not in capsys.readouterr().err
     left, right = load_weights("runs/tiny/0"), load_weights("runs/tiny/1")
     assert all(torch.equal(left[name], right[name]) for name in left)
+
+
+def test_cases_n13_a_run_stands_for_its_config_and_checkpoint(trained, capsys):
+    def measure(*command):
+        assert main(list(command)) == 0
+        return capsys.readouterr().out.splitlines()
+
+    config, output = ["-c", "runs/tiny/0/config.yaml"], ["--data.predict_prompts=prompts.txt", "--output=out.jsonl"]
+    long = measure("validate", *config, "--ckpt_path", "best")
+    assert measure("validate", "runs/tiny") == measure("validate", "runs/tiny/0") == long
+    assert measure("validate", "runs/tiny/0/checkpoints/best.ckpt") == long
+    assert measure("validate", "runs/tiny", "--ckpt_path", "last") == measure(
+        "validate", *config, "--ckpt_path", "last"
+    )
+    assert measure("test", "runs/tiny") == measure("test", *config, "--ckpt_path", "best")
+    # Options after it override the run's, those of further files too.
+    Path("more.yaml").write_text("sampling: {max_new_tokens: 2}\n")
+    assert measure("predict", "runs/tiny", "-c", "more.yaml", *output)[-1] == "run=runs/tiny/0"
+    assert json.loads(Path("out.jsonl").read_text().splitlines()[0])["settings"]["max_new_tokens"] == 2
+
+
+@pytest.mark.parametrize("words", ["runs/tiny --resume MORE", "--resume runs/tiny/0 MORE", "runs/tiny MORE --resume"])
+def test_cases_n13_a_run_resumes_by_its_name(words, trained, capsys):
+    # Its newest checkpoint, not its best.
+    best = Path("runs/tiny/0/checkpoints/best.ckpt")
+    contents = load("runs/tiny/0", "best")
+    contents["global_step"] = 1
+    torch.save(contents, best)
+    assert main(["fit", *words.replace("MORE", "--trainer.max_steps 8").split()]) == 0
+    out = capsys.readouterr().out
+    assert "resuming from runs/tiny/0/checkpoints/last.ckpt at step 6" in out
+    assert "run=runs/tiny/0\n" in out
+    assert [row["step"] for row in read_rows()] == [str(step) for step in range(8)]
+    assert load("runs/tiny/0")["global_step"] == 8
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        (
+            "fit runs/tiny",
+            "fit runs/tiny: add --resume to train this run further, or give -c FILE --init_from runs/tiny",
+        ),
+        ("fit --resume", "--resume needs a run: lightning-xt fit RUN --resume"),
+        ("fit -c tiny.yaml --resume", "--resume needs a run"),
+        ("fit runs/tiny --resume --ckpt_path last", "--resume and --ckpt_path last both say where the run resumes"),
+        ("fit tiny.yaml", "fit tiny.yaml: a config is given with -c, as -c tiny.yaml"),
+        ("validate runs/tiny --resume", "--resume trains a run further, which validate does not; omit it"),
+        ("validate runs/other", "validate: runs/other is not a run: there is no such folder or file"),
+        ("validate moved.ckpt", "validate moved.ckpt: no run's config.yaml is there; give -c FILE --ckpt_path moved"),
+        ("validate --verbose true runs/tiny", "'runs/tiny' stands where an option was expected; options begin with"),
+    ],
+)
+def test_cases_n13_other_uses_are_refused(command, says, trained, capsys):
+    shutil.copy("runs/tiny/0/checkpoints/best.ckpt", "moved.ckpt")
+    before = read_contents()
+    assert main(command.split()) == 2
+    assert says in capsys.readouterr().err
+    assert read_contents() == before

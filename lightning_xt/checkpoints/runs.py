@@ -8,7 +8,7 @@
 import errno
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 CHECKPOINTS = ("best", "last")
@@ -17,10 +17,10 @@ MARKS = ("name", "init_from", "keep_checkpoints", "standard")
 """Options that the config of every run states and that of another program does not."""
 
 
-def find_checkpoint(run: str | Path) -> Path:
+def find_checkpoint(run: str | Path, kinds: Sequence[str] = CHECKPOINTS) -> Path:
     """Find the checkpoint of a RUN: a run folder, a folder of runs (the newest with a checkpoint), or a file.
 
-    A run's `best.ckpt` is preferred to its `last.ckpt`.
+    Of a run's checkpoints the first of these kinds is preferred.
 
     Raises:
         FileNotFoundError: there is no such run, or it has no checkpoint.
@@ -38,7 +38,7 @@ def find_checkpoint(run: str | Path) -> Path:
             f"{run} is not a run: there is no such folder or file; give runs/NAME, runs/NAME/0 or a .ckpt file"
         )
     for folder in (path, *reversed(list(list_runs(path)))):
-        for kind in CHECKPOINTS:
+        for kind in kinds:
             if (file := checkpoint_file(folder, kind)).is_file():
                 return file
     raise FileNotFoundError(

@@ -6,8 +6,8 @@ from lightning_xt.commands.trainer.run_trainer import add_options as add_options
 from lightning_xt.commands.trainer.run_trainer import run_trainer
 
 SUMMARY = """complete the prompts of a file, or translate its lines, on any number of devices:
-lightning-xt predict -c runs/NAME/N/config.yaml --ckpt_path best --data.predict_prompts FILE --output out.jsonl
-lightning-xt predict -c runs/NAME/N/config.yaml --ckpt_path best --data.predict_source FILE --output out.de"""
+lightning-xt predict RUN --data.predict_prompts FILE --output out.jsonl
+lightning-xt predict RUN --data.predict_source FILE --output out.de"""
 
 
 def run(args: Sequence[str]) -> int:

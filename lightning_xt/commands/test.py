@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from lightning_xt.commands.trainer.run_trainer import add_options as add_options
 from lightning_xt.commands.trainer.run_trainer import run_trainer
 
-SUMMARY = "measure on the test split:  lightning-xt test -c runs/NAME/N/config.yaml --ckpt_path best"
+SUMMARY = "measure on the test split:  lightning-xt test RUN"
 
 
 def run(args: Sequence[str]) -> int:

@@ -134,7 +134,10 @@ def _list_defaults(kind: type, slot: str) -> Iterator[str]:
 
 
 def _explain_stray_word(word: str) -> str:
-    return f"{word!r} stands where an option was expected; options begin with --, such as --trainer.max_steps 20"
+    return (
+        f"{word!r} stands where an option was expected; options begin with --, such as --trainer.max_steps 20, and a "
+        "RUN comes first"
+    )
 
 
 def _explain_required(name: str, message: str) -> str:

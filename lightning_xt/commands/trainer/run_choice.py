@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_xt.checkpoints.checkpoint import Checkpoint
-from lightning_xt.checkpoints.runs import checkpoint_file, find_checkpoint, find_newest_run, find_run
+from lightning_xt.checkpoints.runs import CHECKPOINTS, checkpoint_file, find_checkpoint, find_newest_run, find_run
 from lightning_xt.commands.options.arguments import read_run_options
 from lightning_xt.system.messages import UserError
 from lightning_xt.training.callbacks.preemption import read_owed_validation
@@ -46,7 +46,10 @@ def resolve(command: str, options: Any, configs: Mapping[Path, dict[str, Any]], 
         runs = Path(options.trainer.default_root_dir) / (name or options.name or stem)
     if value is None:
         if command != "fit":
-            raise UserError(f"{command} needs weights: give --ckpt_path best, --ckpt_path last or --ckpt_path FILE")
+            raise UserError(
+                f"{command} needs weights: give --ckpt_path best, --ckpt_path last or --ckpt_path FILE, or the run "
+                f"alone: lightning-xt {command} RUN"
+            )
         return Resolved(runs=runs, start=_start(options, command))
     if value in ("best", "last"):
         folder = own or find_newest_run(value, runs)
@@ -132,6 +135,35 @@ def _start(options: Any, command: str) -> Checkpoint | None:
     return _open_whole(_file("--init_from", options.init_from))[0]
 
 
+def replace_run(command: str, args: Sequence[str]) -> list[str]:
+    """Return the options, with `-c` and `--ckpt_path` in place of a RUN, which stands first, and of --resume."""
+    rest = [arg for arg in args if arg != "--resume"]
+    resumes = len(rest) < len(args)
+    if resumes and command != "fit":
+        raise UserError(f"--resume trains a run further, which {command} does not; omit it")
+    if not rest or rest[0].startswith("-"):
+        if resumes:
+            raise UserError("--resume needs a run: lightning-xt fit RUN --resume")
+        return rest
+    run, *rest = rest
+    if run.endswith((".yaml", ".yml")):
+        raise UserError(f"{command} {run}: a config is given with -c, as -c {run}")
+    given = read_run_options(command, rest).ckpt_path
+    if resumes and given is not None:
+        raise UserError(f"--resume and --ckpt_path {given} both say where the run resumes; give one")
+    # A run is trained further from where it stopped, and used at its best.
+    file = _file(command, run, CHECKPOINTS[::-1] if resumes else CHECKPOINTS)
+    if command == "fit" and not resumes:
+        raise UserError(
+            f"fit {run}: add --resume to train this run further, or give -c FILE --init_from {run} to start another "
+            "from its weights"
+        )
+    if (folder := find_run(file)) is None:
+        raise UserError(f"{command} {run}: no run's config.yaml is there; give -c FILE --ckpt_path {file}")
+    checkpoint = ["--ckpt_path", str(file)] if given is None else []
+    return ["-c", str(folder / "config.yaml"), *checkpoint, *rest]
+
+
 def add_config_of_run(command: str, args: Sequence[str]) -> list[str]:
     """Return the options, with the config of the checkpoint's or the weights' run where no config is named."""
     given = read_run_options(command, args)
@@ -151,8 +183,8 @@ def add_config_of_run(command: str, args: Sequence[str]) -> list[str]:
     return list(args) if folder is None else ["-c", str(folder / "config.yaml"), *args]
 
 
-def _file(name: str, value: str) -> Path:
+def _file(name: str, value: str, kinds: Sequence[str] = CHECKPOINTS) -> Path:
     try:
-        return find_checkpoint(value)
+        return find_checkpoint(value, kinds)
     except (FileNotFoundError, ValueError) as error:
         raise UserError(f"{name}: {error}") from error

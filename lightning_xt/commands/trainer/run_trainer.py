@@ -25,10 +25,10 @@ def run_trainer(command: str, args: Sequence[str]) -> int:
     import_lightning()
     from lightning_xt.commands.trainer.cluster import close_process_group
     from lightning_xt.commands.trainer.command_line import CommandLine
-    from lightning_xt.commands.trainer.run_choice import add_config_of_run
+    from lightning_xt.commands.trainer.run_choice import add_config_of_run, replace_run
 
     try:
-        CommandLine(command, add_config_of_run(command, args))
+        CommandLine(command, add_config_of_run(command, replace_run(command, args)))
     except Stopped as stop:
         if stop.together:
             close_process_group()
