@@ -698,3 +698,20 @@ def test_cases_d9_an_evaluation_that_is_not_finite_ends_in_a_sentence(broken, ca
         captured = capsys.readouterr()
         assert f"{split}/loss is nan: the model's scores are not finite" in captured.err
         assert f"{split}/loss=" not in captured.out
+
+
+def test_cases_d4_a_language_model_is_measured_without_decoding(trained, capsys):
+    best = ["-c", "runs/tiny/0/config.yaml", "--ckpt_path", "best"]
+    for command in ("validate", "test"):
+        for option in ("--sampling.top_k=5", "--sampling.filters+=NoRepeatNgram", "--inference.weights=int8"):
+            more = ["--sampling.filters.n=2"] if "filters" in option else []
+            assert main([command, *best, option, *more]) == 2
+            assert capsys.readouterr().err.splitlines()[-1] == (
+                f"lightning-xt: error: {command} does not use {option.partition('=')[0]}: a LanguageModel is measured "
+                "without decoding; omit it, or give it to predict"
+            )
+
+
+def test_cases_d18_log_probabilities_need_json(trained, said):
+    message = "--log_probs are written as JSON lines, which --jsonl=false switches off; omit one"
+    assert message in said(RUN, "--prompt", "fox", "--log_probs", "--jsonl=false")

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import sacrebleu
 import torch
 import warm
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -298,3 +299,111 @@ def test_pairs_of_many_lengths_compile(fresh):
     done = process("fit", "-c", "pairs.yaml", "--model.compile.backend=eager", "--model.compile.dynamic=true")
     assert done.returncode == 0, done.stderr
     assert "val/bleu=" in done.stdout
+
+
+WAYS = {
+    "greedy": [],
+    "beams": [
+        *["--sampling.method", "BeamSearch", "--sampling.method.beams", "3", "--sampling.batch", "4"],
+        "--inference.weights=int8",
+    ],
+    "sampled": [
+        *["--sampling.temperature", "1", "--sampling.seed", "3", "--sampling.max_new_tokens", "9"],
+        "--sampling.stop=[e]",
+    ],
+    "guided": ["--inference.guidance", "1.5", "--sampling.max_new_tokens", "9"],
+}
+CUT = ["--data.max_length", "20"]
+
+
+@pytest.fixture
+def odd_pairs(trained):
+    """Write a test split with blank, equal and long sources."""
+    sources = ["a red dog", "", "a red dog", " \t\u3000", "dog " * 30, "a red dog", "old man"]
+    targets = ["roter Hund", "", "ein Hund", "", "Hund", "ein roter Hund", "alter Mann"]
+    Path("odd.en").write_text("".join(f"{line}\n" for line in sources), encoding="utf-8")
+    Path("odd.de").write_text("".join(f"{line}\n" for line in targets), encoding="utf-8")
+    return targets
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_cases_d3_d4_what_is_measured_is_what_predict_writes(odd_pairs, capsys, way):
+    pairs = ["--data.test", "odd.en", "--data.test_target_path", "odd.de", *CUT]
+    assert main(["test", *BEST, *pairs, *WAYS[way]]) == 0
+    printed = dict(line.split("=") for line in capsys.readouterr().out.splitlines() if line.startswith("test/"))
+    predict = ["predict", *BEST, "--data.predict_source", "odd.en", "--output", "out.jsonl", *CUT, *WAYS[way]]
+    assert main(predict) == 0
+    texts = [json.loads(line)["text"] for line in Path("out.jsonl").read_text().splitlines()]
+    assert texts[1] == texts[3] == ""
+    bleu, chrf = (each(texts, [odd_pairs]) for each in (sacrebleu.corpus_bleu, sacrebleu.corpus_chrf))
+    assert float(printed["test/bleu"]) == pytest.approx(bleu.score, abs=1e-5)
+    assert float(printed["test/chrf"]) == pytest.approx(chrf.score, abs=1e-5)
+    # A blank source is matched by a blank target.
+    assert float(printed["test/exact_match"]) == pytest.approx(2 / 7, abs=1e-6)
+    if way == "greedy":
+        pairs = [option.replace("test", "validation") for option in pairs]
+        assert main(["validate", *BEST, *pairs]) == 0
+        measured = dict(line.split("=") for line in metrics(capsys.readouterr().out))
+        assert measured == {name.replace("test/", "val/"): value for name, value in printed.items()}
+    else:
+        assert texts != predicted_greedily(predict)
+
+
+def predicted_greedily(predict):
+    assert main(predict[:11]) == 0
+    return [json.loads(line)["text"] for line in Path("out.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (["fit", "-c", "pairs.yaml", "--sampling.temperature", "1"], "fit does not use --sampling.temperature, an"),
+        (["fit", "-c", "pairs.yaml", "--inference.weights=int8"], "of predict and validate and test; omit it"),
+        (["fit", "-c", "pairs.yaml", "--output", "x"], "fit does not use --output, an option of predict; omit it"),
+        (["validate", *BEST, "--output=x"], "validate does not use --output, an option of predict; omit it"),
+        (["test", *BEST, "--checkpoint_every", "3"], "test does not use --checkpoint_every, an option of fit; omit it"),
+        (["predict", *BEST, "--output", "x", "--init_from", "runs/pairs"], "predict does not use --init_from"),
+        (["test", *BEST, "--sample_text", "null"], "test does not use --sample_text, an option of fit; omit it"),
+        (
+            ["test", *BEST, "--sampling.method", "BeamSearch", "--sampling.method.n_best", "2"],
+            "sampling: test measures one sequence of each prompt or source, but 2 are requested (num_return_sequences, "
+            "or n_best of the method); request one",
+        ),
+    ],
+)  # fmt: skip
+def test_cases_d4_options_that_a_command_does_not_use_are_refused(trained, capsys, command, said):
+    capsys.readouterr()
+    assert main(command) == 2
+    (line,) = capsys.readouterr().err.splitlines()[-1:]
+    assert said in line
+    assert list_names("runs/pairs") == {"0"}
+
+
+def test_cases_d4_a_config_serves_all_commands(trained, capsys):
+    """Options of generation in a config are those of later commands; a fit validates greedily."""
+    options = "sampling: {method: {class_path: BeamSearch, init_args: {n_best: 2}}}\ninference: {weights: int8}\n"
+    Path("decoding.yaml").write_text(options + "output: out.de\n")
+    command = ["fit", "-c", "pairs.yaml", "-c", "decoding.yaml"]
+    assert main(command) == 0
+    assert [row["val/chrf"] for row in read_rows("runs/pairs/1")] == [row["val/chrf"] for row in read_rows(RUN)]
+
+
+@pytest.mark.parametrize(
+    ("option", "lost"),
+    [
+        (["--sampling.method", "BeamSearch", "--sampling.method.n_best", "3"], "3 sequences of each source"),
+        (["--sampling.num_return_sequences=2", "--sampling.temperature=1"], "2 sequences of each source"),
+        (["--sampling.log_probs", "true"], "log_probs"),
+    ],
+)
+def test_cases_d18_results_that_a_line_does_not_hold_are_refused(odd_pairs, capsys, option, lost):
+    predict = ["predict", *BEST, "--data.predict_source", "odd.en", *CUT, *option, "--output"]
+    assert main([*predict, "x.txt"]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f"lightning-xt: error: --output x.txt holds one line of text for each source, but {lost} are requested; name a "
+        "file that ends in .jsonl, or omit them"
+    )
+    assert not Path("x.txt").exists()
+    assert main([*predict, "x.jsonl"]) == 0
+    first = json.loads(Path("x.jsonl").read_text().splitlines()[0])
+    assert len(first.get("sequences", [])) == (0 if lost == "log_probs" else int(lost[0]))

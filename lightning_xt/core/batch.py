@@ -42,6 +42,8 @@ class EvaluationPairs(NamedTuple):
         src_mask: True for real source ids.
         index: number of the pair in its split; -1 for a row that only fills up and does not count.
         references: the targets as text, as in their file. None if the pairs are not text.
+        sources: the sources likewise.
+        repeats: number of equal sources before each in the split, if they are text.
     """
 
     src: Int[Tensor, "b m"]
@@ -49,3 +51,5 @@ class EvaluationPairs(NamedTuple):
     src_mask: Bool[Tensor, "b m"]
     index: Int[Tensor, " b"]  # type: ignore[assignment]  # a tuple has a method of this name
     references: list[str] | None
+    sources: list[str] | None = None
+    repeats: list[int] | None = None

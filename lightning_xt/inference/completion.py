@@ -62,7 +62,7 @@ class TextCompleter(TextGenerator):
         """
         limit, tokenizer = options.max_new_tokens or MAX_NEW_TOKENS, self.tokenizer
         requests = make_requests(prompt, limit, lengths=lengths, seed=options.seed)
-        results = self.open_session(replace(options, batch=max(options.batch, len(prompt)))).generate(requests)
+        results = self.open_session(options.widen(len(prompt))).generate(requests)
         return pad_rows([each[0].tokens for each in results], prompt.device, tokenizer.pad or 0)
 
     def stream_text(self, text: str, options: GenerationOptions, repeat: int = 0) -> Generator[TextPiece, None, None]:

@@ -92,6 +92,19 @@ class GenerationOptions:
             )
         return resolved
 
+    def require_single(self, doing: str) -> "GenerationOptions":
+        """Return the options; ValueError if several sequences are requested, of which all but one would be lost."""
+        if self.num_sequences > 1:
+            raise ValueError(
+                f"sampling: {doing} one sequence of each prompt or source, but {self.num_sequences} are requested "
+                "(num_return_sequences, or n_best of the method); request one"
+            )
+        return self
+
+    def widen(self, rows: int) -> "GenerationOptions":
+        """Decode as many rows at once as are given together, unless `batch` is set."""
+        return replace(self, batch=max(self.batch, rows)) if self.batch == type(self).batch else self
+
     def build_params(
         self,
         *,

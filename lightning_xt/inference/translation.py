@@ -67,6 +67,7 @@ class Translator(TextGenerator):
         starts: Int[Tensor, "b starts"] | None = None,
         max_new_tokens: int | None = None,
         options: GenerationOptions = GREEDY,
+        seeds: Sequence[int] | None = None,
     ) -> Int[Tensor, "b n"]:
         """Return the ids of each translation, end token included, padded after it.
 
@@ -75,13 +76,14 @@ class Translator(TextGenerator):
             src_mask: True at source ids that are not padding. None = everywhere.
             starts: first ids of each target. None = the start token.
             max_new_tokens: most tokens to generate. None = twice the source's tokens plus 32.
-            options: generation options; greedy unless they have a temperature. Row r samples with seed + r.
+            options: generation options; greedy unless they have a temperature.
+            seeds: seed of each row. None = row r samples with seed + r.
         """
         self.check(src, src_mask)
         starts = self._make_starts(src) if starts is None else starts.to(src.device)
         # Memory that holds the sources' rows at once holds their targets too.
-        options = replace(options, max_new_tokens=max_new_tokens, batch=max(options.batch, len(src)))
-        seeds = range(options.seed, options.seed + len(src))
+        options = replace(options, max_new_tokens=max_new_tokens).widen(len(src))
+        seeds = range(options.seed, options.seed + len(src)) if seeds is None else seeds
         requests = self._make_requests(src, src_mask, starts, seeds, options)
         best = [results[0].tokens for results in self.open_session(options).generate(requests)]
         return pad_rows(best, src.device, self.pad)

@@ -163,7 +163,7 @@ class LanguageModel(TransformerModule):
         Raises:
             ValueError: an option is out of range, a prompt is empty, or a token is outside the vocabulary.
         """
-        chosen = GenerationOptions(max_new_tokens=max_new_tokens, **options)
+        chosen = GenerationOptions(max_new_tokens=max_new_tokens, **options).require_single("generate returns")
         if isinstance(prompt, Tensor):
             return self.text_generator.decode(prompt, lengths, chosen)
         prompts = number_prompts(list_texts(prompt))

@@ -31,6 +31,7 @@ from lightning_xt.training.module import TransformerModule, require_size
 from lightning_xt.training.optim.parameter_groups import OptimizerFactory
 from lightning_xt.training.optim.schedules.base import ScheduleFactory
 from lightning_xt.training.optim.schedules.warmup_cosine import WarmupCosine
+from lightning_xt.training.pair_decoding import decode_pairs
 from lightning_xt.training.pair_tokenizers import check_positions, check_same, check_shared, write_tokenizers
 
 NEUTRAL = 4096.0
@@ -63,6 +64,7 @@ class Seq2Seq(TransformerModule):
     network: EncoderDecoder
     default_vocab: ClassVar = {"source": 259, "target": 259, "pad": 0, "start": 1, "end": 2, "separator": None}
     plain_lines: ClassVar = True
+    decodes_evaluations: ClassVar = True
     shown_metrics: ClassVar = ("loss", "exact_match", "bleu")
     logged: ClassVar = (
         *TransformerModule.logged,
@@ -205,7 +207,7 @@ class Seq2Seq(TransformerModule):
     def evaluate(self, batch: EvaluationPairs | PairBatch) -> None:
         if not isinstance(batch, EvaluationPairs):
             batch = number_pairs(read_pairs(batch, self.vocab), self._scores.rows, self.trainer)
-        src, tgt, src_mask, index, _ = batch
+        src, tgt, src_mask, index = batch[:4]
         logits = self.network(src, tgt[:, :-1], src_mask)
         scored = (index >= 0)[:, None].expand(-1, tgt.shape[1] - 1)
         real = self._mask_padding(tgt)
@@ -214,11 +216,8 @@ class Seq2Seq(TransformerModule):
         self._scores.add(batch, loss, ((logits.argmax(-1) == tgt[:, 1:]) & scored).sum())
         chosen = self._scores.select_rows(index)
         if len(chosen):
-            # Without an end token as long as the targets; otherwise the length must not depend on them.
-            limit = tgt.shape[1] - 1 if self.vocab["end"] is None else None
-            starts = tgt[chosen, :1]
-            found = self.text_generator.decode(src[chosen], src_mask[chosen], starts=starts, max_new_tokens=limit)
-            self._scores.compare(batch, chosen, found, self.source_tokenizer)
+            found, texts = decode_pairs(self.text_generator, batch, chosen, self.sampling)
+            self._scores.compare(batch, chosen, found, self.source_tokenizer, texts)
 
     def compute_metrics(self) -> dict[str, Tensor]:
         return self._scores.compute(self.trainer)
@@ -248,13 +247,15 @@ class Seq2Seq(TransformerModule):
         Raises:
             ValueError: an option is out of range, a source is empty, or a token is outside its vocabulary.
         """
-        chosen, decode = GenerationOptions(max_new_tokens=max_new_tokens, **choices), self.text_generator.decode
+        chosen = GenerationOptions(max_new_tokens=max_new_tokens, **choices).require_single("generate returns")
+        decode = self.text_generator.decode
         return decode(src, src_mask, starts=start_tokens, max_new_tokens=max_new_tokens, options=chosen)
 
     @refuse_unknown(GenerationOptions)
     def translate(self, texts: str | Sequence[str], **choices: Any) -> Any:
         """Translate by `GenerationOptions`: a text gives a text, texts give a list; an empty one gives an empty one."""
-        found = [each["text"] for each in self.text_generator.translate_texts(texts, GenerationOptions(**choices))]
+        options = GenerationOptions(**choices).require_single("translate returns")
+        found = [each["text"] for each in self.text_generator.translate_texts(texts, options)]
         return found[0] if isinstance(texts, str) else found
 
     def limit_length(self, prompts: Sequence[str] | None, sampling: GenerationOptions) -> GenerationOptions:

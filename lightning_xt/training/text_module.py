@@ -23,11 +23,13 @@ class TextModule(LightningModule, ABC):
     """True if a file holds each prediction as a line of text."""
     shown_metrics: ClassVar[tuple[str, ...]]
     """Metrics of an evaluation that the progress bar shows."""
+    decodes_evaluations: ClassVar[bool] = False
+    """True if an evaluation decodes: besides a fit by the options of `sampling`."""
 
     def __init__(self) -> None:
         super().__init__()
         self.sampling = GenerationOptions()
-        """Options of `predict`."""
+        """Options of `predict`, and of evaluations that decode."""
         self.decoding = DecodingSetup()
         """Models that replace or help the network in generation."""
 

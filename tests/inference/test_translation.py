@@ -380,3 +380,11 @@ def test_cases_d8_ids_that_stand_for_nothing_are_not_generated(learnt, method):
     found = TextCompleter(decoder, learnt, torch.device("cpu")).complete_as_dicts(number_prompts(["ab"] * 9), wanted)
     drawn = {token for each in found for token in each["tokens"]}
     assert drawn and drawn <= {2, *range(3, 300)}.difference(learnt.unused)
+
+
+def test_cases_d18_python_returns_one_sequence_or_refuses(model):
+    for call in (lambda **options: model.translate("3 9", **options), lambda **options: model.generate(SRC, **options)):
+        with pytest.raises(
+            ValueError, match=r"returns one sequence of each prompt or source, but 3 are requested \(num"
+        ):
+            call(num_return_sequences=3, temperature=1.0)

@@ -167,6 +167,8 @@ def _check(options: GenerateOptions) -> None:
         raise UserError(f"--interactive reads what you type and prints what follows; omit --{[*given, 'log_probs'][0]}")
     if output.interactive and count > 1:
         raise UserError(f"--interactive continues one completion, but {count} are requested; request one")
+    if output.jsonl is False and sampling.log_probs:
+        raise UserError("--log_probs are written as JSON lines, which --jsonl=false switches off; omit one")
     if output.stream and options.jsonl:
         raise UserError("--stream prints text as it is generated, and JSON lines hold whole completions; omit one")
     if output.stream and count > 1:

@@ -56,6 +56,7 @@ class Inference(Callback):
         self.settings = {name: value for name, value in given.items() if value not in (None, [])}
         """Settings that results report."""
         self.cost: Cost | None = None
+        self._fits = False
 
     def check(self, sampling: GenerationOptions) -> None:
         """Raise a UserError if the generation method does not work with this setup."""
@@ -67,14 +68,26 @@ class Inference(Callback):
                 "that only the network gives; omit it, or choose another method"
             )
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        # A fit validates the network as it is, its best weights at the end too.
+        self._fits = self._fits or stage == "fit"
+
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if isinstance(pl_module, TransformerModule):
+        if isinstance(pl_module, TransformerModule) and not self._fits:
             self.check(pl_module.sampling)
             self.apply(pl_module)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if getattr(pl_module, "decodes_evaluations", False):
+            self.on_predict_start(trainer, pl_module)
+
+    on_test_start = on_validation_start
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
             self.report()
+
+    on_validation_end = on_test_end = on_predict_end
 
     def apply(self, module: TransformerModule) -> None:
         """Set a module up; UserError if the module does not support it, or a run does not fit the module."""

@@ -24,6 +24,7 @@ from lightning_xt.commands.errors.out_of_memory import explain_out_of_memory
 from lightning_xt.commands.options.arguments import list_options, read_run_options
 from lightning_xt.commands.options.config_files import ConfigFiles
 from lightning_xt.commands.trainer.cluster import adopt_trainer, choose_environments
+from lightning_xt.commands.trainer.decoding_options import choose_decoding
 from lightning_xt.commands.trainer.run_choice import Resolved, resolve
 from lightning_xt.commands.trainer.standard_parts import StandardParts
 from lightning_xt.commands.trainer.trainer_options import (
@@ -74,7 +75,7 @@ class CommandLine(LightningCLI):
     resolved: Resolved
 
     def __init__(self, command: str, args: Sequence[str]) -> None:
-        self._command = command
+        self._command, self._args = command, args
         check_text(args)
         self._given = read_run_options(command, args)
         self._configs = ConfigFiles(self._given.config, args)
@@ -238,6 +239,7 @@ class CommandLine(LightningCLI):
         return kwargs
 
     def _run_subcommand(self, subcommand: str) -> None:
+        choose_decoding(subcommand, self._args, self.model, self._get(self.config_init, "sampling"))
         try:
             with exit_together(self.trainer):
                 super()._run_subcommand(subcommand)

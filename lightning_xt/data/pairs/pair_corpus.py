@@ -137,7 +137,7 @@ class PairCorpus(ParallelCorpus):
             )
         table = self._build_table(found, lines.targets)
         self._lines.clear()
-        return TableBatches(table, self.cut_batches(table.lengths))
+        return TableBatches(table, self.cut_batches(table.lengths), lines.sources)
 
     def cut_batches(self, lengths: NDArray[np.int64]) -> list[NDArray[np.int64]]:
         return cut_by_budget(lengths, EVALUATION_FACTOR * self.max_tokens)

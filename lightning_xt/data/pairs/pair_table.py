@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from lightning_xt.core.batch import EvaluationPairs, PairBatch
+from lightning_xt.data.prompt_files import number_prompts
 
 
 class RaggedIds(NamedTuple):
@@ -91,11 +92,20 @@ class PairTable(Dataset[PairBatch]):
 
 
 class TableBatches(Dataset[EvaluationPairs]):
-    """Evaluation batches of a table, by number; each is an array of the numbers of its pairs."""
+    """Evaluation batches of a table, by number; each is an array of the numbers of its pairs.
 
-    def __init__(self, table: PairTable, batches: Sequence[NDArray[np.int64]]) -> None:
+    Args:
+        table: the pairs.
+        batches: the numbers of each batch.
+        sources: the sources as text, unchanged from their file. None if the pairs are not text.
+    """
+
+    def __init__(
+        self, table: PairTable, batches: Sequence[NDArray[np.int64]], sources: Sequence[str] | None = None
+    ) -> None:
         self.table = table
         self.batches = batches
+        self.sources = None if sources is None else number_prompts(sources)
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -103,6 +113,11 @@ class TableBatches(Dataset[EvaluationPairs]):
     def __getitem__(self, number: int) -> EvaluationPairs:
         """Gather batch `number`."""
         pairs = self.batches[number]
-        texts = self.table.references
-        references = None if texts is None else [texts[pair] for pair in pairs]
-        return EvaluationPairs(*self.table.__getitems__(pairs), torch.from_numpy(pairs.copy()), references)
+        texts, sources = self.table.references, self.sources
+        return EvaluationPairs(
+            *self.table.__getitems__(pairs),
+            torch.from_numpy(pairs.copy()),
+            None if texts is None else [texts[pair] for pair in pairs],
+            None if sources is None else [sources[pair]["prompt"] for pair in pairs],
+            None if sources is None else [sources[pair].get("repeat", 0) for pair in pairs],
+        )

@@ -42,6 +42,12 @@ class WritePredictions(BasePredictionWriter):
             regular = not target.exists() or target.is_file()
         if not regular:
             raise ValueError(f"--output {self.output} is not a regular file; name one, new or to be replaced")
+        if self._writes_lines(pl_module) and (self.sampling.num_sequences > 1 or self.sampling.log_probs):
+            lost = "log_probs" if self.sampling.log_probs else f"{self.sampling.num_sequences} sequences of each source"
+            raise ValueError(
+                f"--output {self.output} holds one line of text for each source, but {lost} are requested; name a file "
+                "that ends in .jsonl, or omit them"
+            )
         data = getattr(trainer, "datamodule", None)
         for option in ("predict_source", "predict_prompts"):
             read = getattr(data, option, None)
@@ -66,7 +72,7 @@ class WritePredictions(BasePredictionWriter):
         parts = [self._part_file(rank) for rank in range(trainer.world_size)]
         lines = [line for part in parts for line in part.read_text(encoding="utf-8").split("\n") if line]
         results = sorted((json.loads(line) for line in lines), key=lambda result: result["id"])
-        plain = pl_module.plain_lines and self.output.suffix.lower() not in ENDINGS
+        plain = self._writes_lines(pl_module)
         with self._explain_errors(), replace_file(self.output.resolve()) as file:
             file.writelines((_format_line(result, plain) + "\n").encode("utf-8", "replace") for result in results)
         for result in results:
@@ -78,6 +84,10 @@ class WritePredictions(BasePredictionWriter):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         with suppress(OSError):
             self._part_file(trainer.global_rank).unlink(missing_ok=True)
+
+    def _writes_lines(self, module: TextModule) -> bool:
+        """Return True if a result is a line of text, and not an object."""
+        return module.plain_lines and self.output.suffix.lower() not in ENDINGS
 
     @contextmanager
     def _explain_errors(self) -> Iterator[None]:

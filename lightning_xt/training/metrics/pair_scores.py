@@ -61,17 +61,22 @@ class PairScores:
         ]
 
     def compare(
-        self, batch: EvaluationPairs, rows: Sequence[int], found: Int[Tensor, "r n"], source_tokenizer: Tokenizer
+        self,
+        batch: EvaluationPairs,
+        rows: Sequence[int],
+        found: Int[Tensor, "r n"],
+        source_tokenizer: Tokenizer,
+        texts: Sequence[str] | None = None,
     ) -> None:
-        """Compare the predicted ids of some rows of a batch with their targets."""
+        """Compare the predicted ids of some rows of a batch with their targets, and their texts (None = of the ids)."""
         end, pad = self.tokenizer.end, self.tokenizer.pad
-        for row, ids in zip(rows, found.tolist(), strict=True):
+        for place, (row, ids) in enumerate(zip(rows, found.tolist(), strict=True)):
             target = cut_at_end(_strip_padding(batch.tgt[row, 1:].tolist(), pad), end)
             answer = cut_at_end(ids, end) if end is not None else ids[: len(target)]
             self.sums[3] += 1
             # A prediction without its end does not match.
             self.sums[4] += answer == target and (end is None or end in ids)
-            text = self.tokenizer.decode(answer)
+            text = self.tokenizer.decode(answer) if texts is None else texts[place]
             reference = self.tokenizer.decode(target) if batch.references is None else batch.references[row]
             if self.text_scores is not None:
                 self.text_scores.add(text, reference)

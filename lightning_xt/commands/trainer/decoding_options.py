@@ -1,0 +1,46 @@
+"""Options that only some of the Trainer's commands use."""
+
+from collections.abc import Sequence
+from types import MappingProxyType
+from typing import Any
+
+from lightning_xt.inference.generation_options import GenerationOptions
+from lightning_xt.system.messages import UserError
+
+USERS = MappingProxyType(
+    {
+        "output": ("predict",),
+        "sampling": ("predict", "validate", "test"),
+        "inference": ("predict", "validate", "test"),
+        "init_from": ("fit",),
+        "validate_every": ("fit",),
+        "checkpoint_every": ("fit",),
+        "keep_checkpoints": ("fit",),
+        "sample_text": ("fit",),
+        "non_finite": ("fit",),
+    }
+)
+"""Commands that use an option. In a config, which serves all commands, the others ignore it."""
+
+
+def choose_decoding(command: str, args: Sequence[str], model: Any, sampling: GenerationOptions) -> None:
+    """Let an evaluation that decodes do so by the options of generation.
+
+    Raises:
+        UserError: the command line has an option that the command does not use.
+        ValueError: an evaluation would lose sequences.
+    """
+    decodes = command == "predict" or getattr(model, "decodes_evaluations", False)
+    for typed in args:
+        option = typed.partition("=")[0]
+        name = option.removeprefix("--").partition(".")[0].removesuffix("+")
+        users = USERS.get(name, (command,)) if option.startswith("--") else (command,)
+        if command not in users:
+            raise UserError(f"{command} does not use {option}, an option of {' and '.join(users)}; omit it")
+        if name in ("sampling", "inference") and not decodes:
+            raise UserError(
+                f"{command} does not use {option}: a {type(model).__name__} is measured without decoding; omit it, or "
+                "give it to predict"
+            )
+    if command in ("validate", "test") and decodes:
+        model.sampling = sampling.require_single(f"{command} measures")
