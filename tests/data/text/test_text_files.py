@@ -49,7 +49,7 @@ def test_a_name_that_looks_like_a_pattern(corpus):
 
 
 @pytest.mark.parametrize("where", ["here", "data folder", "home"])
-def test_cases_r13_brackets_of_a_folder_that_exists_are_no_pattern(tmp_path, monkeypatch, where):
+def test_cases_r13_brackets_of_a_folder_that_exists_are_literal(tmp_path, monkeypatch, where):
     root = tmp_path / "[a] root?"
     for name in ("odd [1]/a.txt", "odd [1]/deep [x]/b.txt", "odd 1/c.txt", "even/d[2].txt", "even/d2.txt"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
