@@ -87,6 +87,10 @@ PAIRS: dict[str, Callable[[], EncoderDecoder]] = {
 }
 
 
+# Those with another cross-attention than the plain one.
+ACROSS = {name: build for name, build in PAIRS.items() if "cross_attention" in decoder_options(name, RECIPES[name])}
+
+
 def parametrize(builds: dict[str, Callable[[], Any]]) -> pytest.MarkDecorator:
     """Run a test with every build."""
     return pytest.mark.parametrize("build", [pytest.param(build, id=name) for name, build in builds.items()])

@@ -12,6 +12,7 @@ import pytest
 import torch
 from catalogue import DIM, VOCAB, Build, attention_layers, crop, randomise
 from encoder_catalogue import (
+    ACROSS,
     BACKWARD,
     BOTH_WAYS,
     PAIRS,
@@ -177,6 +178,28 @@ def test_rows_of_different_lengths_decode_as_if_alone(build: Build) -> None:
             mine, end = slice(row, row + 1), length + 3
             alone = model(src[mine], tgt[mine, :end], mask[mine], inputs=crop(inputs, slice(0, end), mine))
             close(torch.cat(logits, dim=1)[mine], alone[:, length - 1 :])
+
+
+@parametrize(ACROSS)
+def test_cases_p6_rows_that_share_a_source_read_several_tokens_at_once(build: Build) -> None:
+    """As speculation with beams does: two rows of each source continue differently, by 3 tokens and then by 2."""
+    model, (src, mask), inputs, lengths = randomise(build), source(2, 7), make_inputs(2, 10), [5, 2]
+    tgt = targets(4, 10)
+    tgt[1, :5], tgt[3, :2] = tgt[0, :5], tgt[2, :2]
+    owner, start = torch.tensor([0, 0, 1, 1]), torch.tensor([5, 5, 2, 2])[:, None]
+    with torch.no_grad():
+        cache, given = model.decoder.new_cache(2, 10, slack=3), model.encode(src, mask, inputs=inputs)
+        known = crop(given, slice(0, 5))
+        logits = [model.decoder(tgt[::2, :5], lengths=torch.tensor(lengths), inputs=known, cache=cache, last_only=True)]
+        logits[0] = logits[0][owner]
+        cache.repeat(2)
+        for at in (start + torch.arange(3), start + torch.arange(3, 5)):
+            known = Inputs(condition=inputs.condition[owner], types=inputs.types[owner].gather(1, at))
+            logits.append(model.decoder(tgt.gather(1, at), inputs=known, cache=cache))
+        for row, length in enumerate(start[:, 0].tolist()):
+            mine, end = slice(int(owner[row]), int(owner[row]) + 1), length + 5
+            alone = model(src[mine], tgt[row : row + 1, :end], mask[mine], inputs=crop(inputs, slice(0, end), mine))
+            close(torch.cat(logits, dim=1)[row : row + 1], alone[:, length - 1 :])
 
 
 @BOTH

@@ -103,9 +103,9 @@ class Where:
         return Where(queries=self.queries, keys=keys, causal=False, valid=valid, end=self.end, masks=masks)
 
     def group_rows(self, rows: int) -> "Where":
-        """Turn `rows` rows of one query each, with the same keys, into the queries of one row."""
+        """Turn the queries of each `rows` rows, which have the same keys, into the queries of one row."""
         queries = self.queries.expand(rows, -1) if self.queries.shape[0] == 1 else self.queries
-        return replace(self, queries=queries.reshape(-1, rows))
+        return replace(self, queries=queries.reshape(-1, rows * queries.shape[1]))
 
     def switch_to_cache(self, keys: Int[Tensor, "#b j"], window: int | None) -> "Where":
         """Replace the keys by those of a cache, which are the same for all layers with this window."""

@@ -133,7 +133,7 @@ class Attention(Mixer):
         backend = choose_backend(self.backend, self.supported_backends, self.position, where, x.device.type)
         out = self.projection.attend(q, k, v, partial(attend, backend, scoring=scoring))
         if len(out) < len(x):
-            out = out.transpose(1, 2).reshape(len(x), 1, out.shape[1], -1).transpose(1, 2)
+            out = _ungroup_queries(out, len(x))
         for mod in self.output_mods:
             out = mod(out, x)
         return self.to_out(out.transpose(1, 2).flatten(2)), trace
@@ -212,11 +212,16 @@ def build_attention_shape(shape: LayerShape, heads: int, kv_heads: int | None, d
 
 
 def _group_queries(q: Tensor, contexts: int) -> Tensor:
-    """Group single queries (b h 1 d) of rows with the same context into queries (c h g d) of one row a context."""
+    """Group queries (b h n d) of g rows with the same context into queries (c h g*n d) of one row a context."""
     rows = len(q) // contexts
     if rows == 1:
         return q
-    return q.view(contexts, rows, *q.shape[1:3], -1).squeeze(3).transpose(1, 2)
+    return q.view(contexts, rows, *q.shape[1:]).transpose(1, 2).flatten(2, 3)
+
+
+def _ungroup_queries(out: Tensor, rows: int) -> Tensor:
+    """Return what grouped queries (c h g*n e) gather to their rows (b h n e)."""
+    return out.unflatten(2, (rows // len(out), -1)).transpose(1, 2).flatten(0, 1)
 
 
 def _look_at_context(where: Where, context: FixedContext, sharing: int) -> Where:
