@@ -182,7 +182,7 @@ def test_rows_of_different_lengths_decode_as_if_alone(build: Build) -> None:
 
 @parametrize(ACROSS)
 def test_cases_p6_rows_that_share_a_source_read_several_tokens_at_once(build: Build) -> None:
-    """As speculation with beams does: two rows of each source continue differently, by 3 tokens and then by 2."""
+    """Two rows of each source continue differently, by 3 tokens and then by 2: speculation with beams."""
     model, (src, mask), inputs, lengths = randomise(build), source(2, 7), make_inputs(2, 10), [5, 2]
     tgt = targets(4, 10)
     tgt[1, :5], tgt[3, :2] = tgt[0, :5], tgt[2, :2]
