@@ -23,8 +23,8 @@ from lightning_xt.system.stopping import (
 
 HEAD = "usage: lightning-xt COMMAND [options]"
 FOOT = """\
-Options of a command:  lightning-xt COMMAND --help
-Options of a class:    lightning-xt fit --model.help LanguageModel     lightning-xt fit --data.help TextFiles
+Options of a command:  lightning-xt COMMAND --help     (all of fit's: --help_all)
+Options of a class:    lightning-xt fit --data.help TextFiles     lightning-xt fit --model.decoder.attention.help
 Resulting config:      lightning-xt fit -c FILE --print_config
 """
 

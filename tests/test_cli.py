@@ -532,7 +532,7 @@ assert not sys.modules.keys() & {{"torch", "lightning", "jsonargparse", "numpy",
 
 
 def test_callbacks_of_all_commands_have_a_help(capsys, fresh):
-    assert main(["fit", "-c", "tiny.yaml", "--help"]) == 0
+    assert main(["fit", "-c", "tiny.yaml", "--help_all"]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "Count skipped optimizer steps, and stop a run that skips too many in a row. null = none." in said
     assert "Callback that sets a model up for inference: " in said

@@ -1,5 +1,6 @@
 """LightningCLI with our models, data and runs."""
 
+import importlib
 import json
 import os
 import re
@@ -23,6 +24,7 @@ from lightning_xt.checkpoints.runs import checkpoint_file
 from lightning_xt.commands.errors.out_of_memory import explain_out_of_memory
 from lightning_xt.commands.options.arguments import list_options, read_run_options
 from lightning_xt.commands.options.config_files import ConfigFiles
+from lightning_xt.commands.options.option_help import OptionHelp
 from lightning_xt.commands.trainer.cluster import adopt_trainer, choose_environments
 from lightning_xt.commands.trainer.decoding_options import choose_decoding
 from lightning_xt.commands.trainer.run_choice import Resolved, resolve
@@ -104,6 +106,7 @@ class CommandLine(LightningCLI):
         add_trainer_options(parser)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        self._print_help(args[1:])
         # Lightning warns of arguments given besides those of the process; here it is what `main` is for.
         given, sys.argv = sys.argv, sys.argv[:1]
         try:
@@ -116,6 +119,17 @@ class CommandLine(LightningCLI):
             sys.argv = given
         if command := self.config.get("subcommand"):
             check_beginning(command, self.config[command], args)
+
+    def _print_help(self, args: Sequence[str]) -> None:
+        """Print the help that a command line asks for, and end."""
+        parser = self._parser(self._command)
+        summary = importlib.import_module(f"lightning_xt.commands.{self._command}").SUMMARY
+        text = parser.format_help() if "--help_all" in args else None
+        if text is None:
+            text = OptionHelp(self._command, summary.partition(":")[0], parser).find_request(args)
+        if text is not None:
+            print(text)
+            raise SystemExit(0)
 
     def _parse_ckpt_path(self) -> None:
         # Lightning's would let the checkpoint's options win over those of files and flags.
