@@ -38,7 +38,7 @@ COMMON = (
 )  # fmt: skip
 """Options that people change most, by subject."""
 FIRST = {"data": "TextFiles", "model": "LanguageModel"}
-"""Classes whose options stand for those of their family where none is named."""
+"""Classes whose options stand for those of their family until one is named."""
 LINKED = {"vocab"}
 """Options of models that the data sets."""
 
@@ -48,7 +48,7 @@ class OptionHelp:
 
     Args:
         command: name of the command.
-        summary: what it does.
+        summary: one line about the command.
         parser: the parser of all of its options.
     """
 
