@@ -138,7 +138,12 @@ def for_site(text: str, source: str) -> str:
 
 def commands_page() -> str:
     """Write the help of every command."""
-    lines = ["# Commands", "", "Output of `--help`. Options of a class: `lightning-xt fit --model.help CLASS`; all options: `--help_all`.", ""]
+    lines = [
+        "# Commands",
+        "",
+        "Output of `--help`. Options of a class: `lightning-xt fit --model.help CLASS`; all options: `--help_all`.",
+        "",
+    ]
     lines += ["```text", _help([]), "```", ""]
     earlier: dict[str, set[str]] = {}
     for command in re.findall(r"^  (\w+) +\S", _help([]), re.M):
