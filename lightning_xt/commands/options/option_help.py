@@ -100,8 +100,7 @@ class OptionHelp:
         families, default, given = self._find_slot(path)
         if not families:
             option = self._find(path)
-            assert option is not None
-            return "\n".join(format_option(option))
+            return "" if option is None else "\n".join(format_option(option))
         variants = _list_variants(families)
         chosen = default if name is None else _find_class(path, name, families, variants)
         lines = [] if name else [*_list_classes(path, families, variants, default), ""]
