@@ -4,7 +4,6 @@ import importlib
 import json
 import os
 import re
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,6 +26,7 @@ from lightning_xt.commands.options.config_files import ConfigFiles
 from lightning_xt.commands.options.option_help import OptionHelp
 from lightning_xt.commands.trainer.cluster import adopt_trainer, choose_environments
 from lightning_xt.commands.trainer.decoding_options import choose_decoding
+from lightning_xt.commands.trainer.results import collect_metrics, print_results
 from lightning_xt.commands.trainer.run_choice import Resolved, resolve
 from lightning_xt.commands.trainer.standard_parts import StandardParts
 from lightning_xt.commands.trainer.trainer_options import (
@@ -270,7 +270,7 @@ class CommandLine(LightningCLI):
         """Validate the best checkpoint, unless the last validation was of it, and print what a user does next."""
         folder = self._folder
         best = None if folder is None else checkpoint_file(folder, "best")
-        metrics = self._metrics("val/")
+        metrics = collect_metrics(self.trainer, "val/")
         if best is not None and best.is_file():
             checkpoint = Checkpoint(best)
             if checkpoint.step != self.trainer.global_step or not metrics:
@@ -278,18 +278,14 @@ class CommandLine(LightningCLI):
                 self.trainer.loggers = []
                 hand_on(checkpoint, self.trainer)
                 self.trainer.validate(self.model, self.datamodule, ckpt_path=str(best), verbose=False)
-                metrics = self._metrics("val/")
-        if folder is not None and self.trainer.is_global_zero:
-            quoted = shlex.quote(str(folder))
-            print(f'sample:      lightning-xt generate {quoted} --prompt "..."')
-            print(f"tensorboard: tensorboard --logdir {quoted}")
+                metrics = collect_metrics(self.trainer, "val/")
         self._report(metrics)
 
     def after_validate(self) -> None:
-        self._report(self._metrics("val/"))
+        self._report(collect_metrics(self.trainer, "val/"))
 
     def after_test(self) -> None:
-        self._report(self._metrics("test/"))
+        self._report(collect_metrics(self.trainer, "test/"))
 
     def after_predict(self) -> None:
         if self.trainer.is_global_zero:
@@ -300,15 +296,5 @@ class CommandLine(LightningCLI):
     def _folder(self) -> Path | None:
         return find_run_folder(self.trainer) if self.subcommand == "fit" else self.resolved.folder
 
-    def _metrics(self, split: str) -> dict[str, float]:
-        return {name: float(v) for name, v in self.trainer.callback_metrics.items() if name.startswith(split)}
-
     def _report(self, metrics: dict[str, float]) -> None:
-        """Print the last lines of every command, for people and scripts; bits per byte come last."""
-        if not self.trainer.is_global_zero:
-            return
-        if self._folder is not None:
-            print(f"run={self._folder}")
-        for name in sorted(metrics, key=lambda name: (name.endswith("bits_per_byte"), name)):
-            print(f"{name}={metrics[name]:.6f}")
-        sys.stdout.flush()
+        print_results(str(self.subcommand), self.trainer, self._folder, metrics)
