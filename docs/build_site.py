@@ -21,7 +21,17 @@ from reference_pages import GROUPS, family_page, group_page, python_page, title,
 
 from lightning_xt.cli import main
 
-GUIDES = ("own-data", "composing", "training-fast", "generating", "translating", "reliability", "trust", "cluster")
+GUIDES = (
+    "own-data",
+    "composing",
+    "training-fast",
+    "generating",
+    "translating",
+    "reliability",
+    "lightning",
+    "trust",
+    "cluster",
+)
 PAGES = {
     "README.md": "index.md",
     **{f"docs/guides/{guide}.md": f"guides/{guide}.md" for guide in GUIDES},

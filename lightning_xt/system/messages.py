@@ -110,7 +110,7 @@ def _find_lightning_sentence(error: BaseException) -> str | None:
     place = str(getattr(sys.modules.get("lightning"), "__file__", ""))
     for each in walk_chain(error) if place else ():
         if isinstance(each, Exception) and _is_raised_in(each, Path(place).resolve().parent):
-            return f"trainer: {_shorten(' '.join(str(each).split()))}"
+            return f"trainer: {_shorten(' '.join(str(each).split())) or repr(each)}"
     return None
 
 

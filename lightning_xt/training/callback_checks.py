@@ -1,12 +1,13 @@
 """Callbacks of Lightning that would silently do something else in a run, or nothing."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import (
-    BackboneFinetuning,
+    BaseFinetuning,
     BatchSizeFinder,
+    EMAWeightAveraging,
     GradientAccumulationScheduler,
     LearningRateFinder,
     LearningRateMonitor,
@@ -15,13 +16,14 @@ from lightning.pytorch.callbacks import (
     SpikeDetection,
     StochasticWeightAveraging,
     Timer,
+    WeightAveraging,
 )
 
 from lightning_xt.system.messages import explain_unknown
 
 REFUSED = MappingProxyType(
     {
-        BackboneFinetuning: "counts epochs, of which a run has one; train from the weights of a run: --init_from RUN",
+        BaseFinetuning: "counts epochs, of which a run has one; train from the weights of a run: --init_from RUN",
         BatchSizeFinder: "restores a checkpoint in the middle of a fit, which then counts its samples from 0; set "
         "--data.batch_size, and raise it while the memory lasts",
         GradientAccumulationScheduler: "counts epochs, of which a run has one; set --trainer.accumulate_grad_batches",
@@ -35,10 +37,15 @@ REFUSED = MappingProxyType(
     }
 )
 """Reason and way out by class; those of a subclass too."""
+SWAPS = "exchanges trained and averaged weights in a checkpoint that a stopped validation saves; use ExponentialAverage"
+AVERAGES = MappingProxyType({EMAWeightAveraging: SWAPS, WeightAveraging: SWAPS})
+"""Reason and way out for a command's callbacks, whose validations signals may stop; not those of a subclass."""
 
 
-def check_callback_class(found: type) -> None:
-    """Raise a ValueError for a class of callbacks that cannot do its work in a run."""
+def check_callback_class(found: type, exactly: Mapping[type, str] = MappingProxyType({})) -> None:
+    """Raise a ValueError for a class of callbacks that cannot do its work in a run, or is `exactly` one of these."""
+    if found in exactly:
+        raise ValueError(f"trainer.callbacks: {found.__name__} {exactly[found]}")
     for kind, reason in REFUSED.items():
         if issubclass(found, kind):
             raise ValueError(f"trainer.callbacks: {found.__name__} {reason}")

@@ -65,10 +65,15 @@ def explain_parse_error(message: str, options: Iterable[str]) -> str:
 
 
 def explain_failed_class(message: str) -> str | None:
-    """Return why a class in a list cannot be built, for a message of jsonargparse; None for another message."""
-    reasons = r"Problem with given class_path '([\w.]+)':\n +(.*?)(?=\n +- |\n *Given value|$)"
-    found = [each for each in re.findall(reasons, message, re.DOTALL) if "not correspond to a subclass" not in each[1]]
-    return f"{found[-1][0].rpartition('.')[2]}: {' '.join(found[-1][1].split())}" if found else None
+    """Return why a class of a list cannot be built, for a message of jsonargparse; None for another message."""
+    name = re.search(r"class_path='(?:\w+\.)*(\w+)'", message)
+    if name is None or not message.startswith("Does not validate"):
+        return None
+    forms = (
+        r"Expected a|Not a valid subclass|Subclass types expect|a class path|a dict with|Import path .* not correspond"
+    )
+    reasons = [line for line in _list_reasons(message) if not re.match(forms, line)]
+    return f"{name[1]}: {' '.join(reasons)}"
 
 
 def _explain_value(message: str) -> str:
@@ -239,10 +244,13 @@ def _format_kind(text: str) -> str:
 
 def _strip_frame(message: str) -> str:
     """Return a message of another form without its repetitions and frame."""
+    return _format_kind(" ".join(_list_reasons(message)) or " ".join(message.split()))[:400]
+
+
+def _list_reasons(message: str) -> list[str]:
     noise = (
         "Parser key", "Does not validate", "Subtypes:", "Errors:", "Given value", "Problem with given class_path",
         "Expected a <class 'NoneType'>", "Expected a path but",
     )  # fmt: skip
     lines = [line.strip().removeprefix("- ").strip() for line in message.splitlines()]
-    telling = [line for line in lines if line and not line.startswith(noise)]
-    return _format_kind(" ".join(telling) or " ".join(message.split()))[:400]
+    return [line for line in lines if line and not line.startswith(noise)]

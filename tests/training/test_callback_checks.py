@@ -10,7 +10,7 @@ from lightning.pytorch import Trainer
 
 from lightning_xt.cli import main
 from lightning_xt.commands.trainer.command_line import CommandLine
-from lightning_xt.training.callback_checks import REFUSED, check_callbacks
+from lightning_xt.training.callback_checks import AVERAGES, REFUSED, check_callbacks
 from lightning_xt.training.callbacks.exponential_average import ExponentialAverage
 from lightning_xt.training.callbacks.non_finite import NonFinite
 from lightning_xt.training.callbacks.throughput import Throughput
@@ -90,8 +90,8 @@ def written(fresh, monkeypatch, capsys):
 def test_cases_r6_every_callback_is_read_back_or_refused(written, name):
     first = written([{"class_path": name, "init_args": OPTIONS.get(name, {})}])
     kind = getattr(lightning.pytorch.callbacks, name, None)
-    if kind in REFUSED:
-        assert first == f"lightning-xt: error: trainer.callbacks: {name} {REFUSED[kind]}\n"
+    if reason := (REFUSED | AVERAGES).get(kind):
+        assert first == f"lightning-xt: error: trainer.callbacks: {name} {reason}\n"
     else:
         assert written(first) == first
         assert first[0]["class_path"].endswith(name)

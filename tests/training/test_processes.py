@@ -31,9 +31,10 @@ from lightning_xt.models.decoder import Decoder
 from lightning_xt.nn.residuals.hyper_connection import HyperConnection
 from lightning_xt.training.callbacks.exponential_average import ExponentialAverage
 from lightning_xt.training.language_model import LanguageModel
-from lightning_xt.training.strategies.fsdp2 import FSDP2, check_strategy
+from lightning_xt.training.strategies.fsdp2 import FSDP2
 from lightning_xt.training.strategies.process_watchdog import exit_together, is_lost_peer
 from lightning_xt.training.strategies.sharding import full_state, gather, reshard, shard
+from lightning_xt.training.strategies.strategy_checks import check_strategy
 
 SHARED = [place for place, processes in PLACES.items() if processes > 1]
 SLOW = pytest.mark.slow

@@ -4,7 +4,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from lightning.fabric.plugins.environments import ClusterEnvironment, SLURMEnvironment, TorchElasticEnvironment
+from lightning.fabric.plugins.environments import (
+    ClusterEnvironment,
+    KubeflowEnvironment,
+    LightningEnvironment,
+    SLURMEnvironment,
+    TorchElasticEnvironment,
+)
 from lightning.pytorch import Trainer
 from lightning.pytorch.trainer.connectors.checkpoint_connector import _CheckpointConnector
 from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
@@ -17,10 +23,17 @@ def choose_environments(strategy: Any, plugins: Sequence[Any]) -> list[ClusterEn
     """Return environments for the Trainer: under SLURM, Lightning's own without its signal handlers.
 
     Those save another checkpoint from within the handler, requeue the job, and train on. UserError if the job's options
-    do not say how many processes a node has.
+    do not say how many processes a node has, or the launcher of a given one has not started it.
     """
-    own = getattr(strategy, "cluster_environment", None) is not None
-    if own or any(isinstance(each, ClusterEnvironment) for each in plugins):
+    given = [each for each in plugins if isinstance(each, ClusterEnvironment)]
+    for each in given:
+        # Kubeflow cannot be detected.
+        theirs = type(each).__module__.startswith("lightning.") and not isinstance(
+            each, (LightningEnvironment, KubeflowEnvironment)
+        )
+        if theirs and not each.detect():
+            raise UserError(f"trainer.plugins: no launcher of {type(each).__name__} has started this process; omit it")
+    if given or getattr(strategy, "cluster_environment", None) is not None:
         return []
     # The order in which Lightning looks: torchrun may run within SLURM.
     if TorchElasticEnvironment.detect() or not SLURMEnvironment.detect():

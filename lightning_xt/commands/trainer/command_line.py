@@ -46,15 +46,15 @@ from lightning_xt.system.imports import guarded_imports, imported
 from lightning_xt.system.json_text import to_json
 from lightning_xt.system.messages import OwnError, UserError, find_own_sentence, make_visible
 from lightning_xt.training.atomic_checkpoint_io import hand_on
-from lightning_xt.training.callback_checks import check_callback_class
+from lightning_xt.training.callback_checks import AVERAGES, check_callback_class
 from lightning_xt.training.callbacks.preemption import take_over_signals
 from lightning_xt.training.callbacks.run_folder import find_run_folder
 from lightning_xt.training.callbacks.start_banner import announce
 from lightning_xt.training.config_parser import ConfigParser
 from lightning_xt.training.option_values import PLAIN_JSON, check_values, refuse_nulls
 from lightning_xt.training.parse_errors import check_text, explain_failed_class, explain_parse_error
-from lightning_xt.training.strategies.fsdp2 import check_strategy
 from lightning_xt.training.strategies.process_watchdog import exit_together, watch
+from lightning_xt.training.strategies.strategy_checks import check_plugins, check_strategy_option
 
 ENV_PREFIX = "LXT"
 OUR_PLACES = ("lightning_xt.", "torch.")
@@ -151,7 +151,8 @@ class CommandLine(LightningCLI):
         refuse_nulls(self._parser(str(self.subcommand))._actions, options)
         check_options(str(self.subcommand), options)
         for each in _as_list(options.trainer.callbacks):
-            check_callback_class(imported(each.class_path) or Callback)
+            check_callback_class(imported(each.class_path) or Callback, AVERAGES)
+        check_strategy_option(options.trainer.strategy)
         for name, value in (plain := self._plain()).items():
             check_values(value, name)
         if any(not path.startswith(OUR_PLACES) for path in re.findall(r'"class_path": "([^"]*)', to_json(plain))):
@@ -204,7 +205,7 @@ class CommandLine(LightningCLI):
         # The run folder first: the run's loggers exist when other callbacks look for them.
         kwargs["callbacks"] = [*callbacks[:1], *given, *callbacks[1:], *standard.model_callbacks(), *named]
         self.model.own_callbacks = ()
-        plugins = _as_list(config["plugins"])
+        check_plugins(plugins := _as_list(config["plugins"]))
         kwargs["plugins"] = [*plugins, *choose_environments(config["strategy"], plugins)]
         if standard.checkpoint_io is not None and not any(isinstance(each, CheckpointIO) for each in plugins):
             kwargs["plugins"].append(standard.checkpoint_io())
@@ -212,7 +213,6 @@ class CommandLine(LightningCLI):
             # Lightning would add its own callback if there is none.
             kwargs["enable_checkpointing"] = any(isinstance(each, CheckpointCallback) for each in kwargs["callbacks"])
         trainer = super().instantiate_trainer(**kwargs)
-        check_strategy(trainer.strategy)
         hand_on(self.resolved.checkpoint, trainer)
         adopt_trainer(trainer)
         if self.subcommand == "fit":

@@ -113,8 +113,22 @@ def check_options(command: str, options: Any) -> None:
         raise UserError(
             f"--trainer.devices is {devices}; it must be auto, a number of at least 1, or a list of numbers"
         )
+    _refuse_idle_options(options.trainer)
     if command == "predict" and options.output is None:
         raise UserError("predict needs a file to write: --output out.jsonl")
+
+
+def _refuse_idle_options(given: Any) -> None:
+    """Raise a UserError for options of the Trainer that would do nothing here, or harm."""
+    if given.limit_train_batches is not None and given.limit_train_batches == 0:
+        raise UserError("--trainer.limit_train_batches is 0, so nothing would be trained; give at least 1 batch")
+    for name, instead in (
+        ("barebones", "omit it: a run logs its own speed, and --standard.NAME null switches its parts off"),
+        ("use_distributed_sampler", "omit it: the data split themselves over processes"),
+        ("model_registry", "omit it: checkpoints lie in the run's folder, and no registry is read or written"),
+    ):
+        if given[name]:
+            raise UserError(f"--trainer.{name} is {str(given[name]).lower()}; {instead}")
 
 
 def _counts(devices: Any) -> bool:
@@ -136,11 +150,12 @@ def _refuse_other_intervals(given: Any, configs: Mapping[Path, dict[str, Any]]) 
             )
     # With such a limit there are epochs.
     limited = given.get("overfit_batches") or given.get("limit_train_batches") is not None
-    if given.max_epochs not in (None, -1) and not limited:
-        raise UserError(
-            f"--trainer.max_epochs is {given.max_epochs}, but the training data has no end, so it has no epochs; "
-            "use --trainer.max_steps"
-        )
+    for name, instead in (("max_epochs", "max_steps"), ("min_epochs", "min_steps")):
+        if given[name] not in (None, -1) and not limited:
+            raise UserError(
+                f"--trainer.{name} is {given[name]}, but the training data has no end, so it has no epochs; "
+                f"use --trainer.{instead}"
+            )
 
 
 def _check_model_given(options: Any, args: Sequence[str]) -> None:

@@ -4,13 +4,7 @@ from typing import Any
 
 from lightning.fabric.plugins.collectives.torch_collective import default_pg_timeout
 from lightning.pytorch.core.optimizer import LightningOptimizer
-from lightning.pytorch.strategies import (
-    DeepSpeedStrategy,
-    FSDPStrategy,
-    ModelParallelStrategy,
-    Strategy,
-    StrategyRegistry,
-)
+from lightning.pytorch.strategies import ModelParallelStrategy, StrategyRegistry
 from torch.optim import Optimizer
 
 from lightning_xt.training.compilation import WITH_GRAPHS
@@ -118,16 +112,6 @@ class FSDP2(ModelParallelStrategy):
     def _module(self) -> Any:
         # None only before these hooks are called.
         return self.lightning_module
-
-
-def check_strategy(strategy: Strategy) -> None:
-    """Refuse a strategy of Lightning whose shards checkpoints, decoding and optimizers here cannot use (ValueError)."""
-    theirs = isinstance(strategy, (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy))
-    if theirs and not isinstance(strategy, FSDP2):
-        raise ValueError(
-            f"--trainer.strategy is {type(strategy).__name__}, whose shards neither checkpoints nor decoding can "
-            "use here; use --trainer.strategy FSDP2, or ddp"
-        )
 
 
 def _load_shards(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
