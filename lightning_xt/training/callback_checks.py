@@ -38,7 +38,7 @@ REFUSED = MappingProxyType(
 )
 """Reason and way out by class; those of a subclass too."""
 SWAPS = "exchanges trained and averaged weights in a checkpoint that a stopped validation saves; use ExponentialAverage"
-AVERAGES = MappingProxyType({EMAWeightAveraging: SWAPS, WeightAveraging: SWAPS})
+AVERAGES: Mapping[type, str] = MappingProxyType({EMAWeightAveraging: SWAPS, WeightAveraging: SWAPS})
 """Reason and way out for a command's callbacks, whose validations signals may stop; not those of a subclass."""
 
 
