@@ -53,3 +53,23 @@ class EvaluationPairs(NamedTuple):
     references: list[str] | None
     sources: list[str] | None = None
     repeats: list[int] | None = None
+
+
+def find_inner_padding(tgt: Int[Tensor, "b n"], pad: int | None) -> str | None:
+    """Describe the first pad id that stands between other ids of a target, after its start id; None if there is none.
+
+    A loss leaves out pad ids, so that such a token would be learnt by nothing.
+    """
+    if pad is None:
+        return None
+    padding = tgt[:, 1:] == pad
+    # A negative id is one that a user has taken out of the loss.
+    followed = (~padding & (tgt[:, 1:] >= 0)).flip(1).cumsum(1).flip(1) > 0
+    inner = (padding & followed).nonzero()
+    if not len(inner):
+        return None
+    row, place = (int(each) for each in inner[0])
+    return (
+        f"target {row} has the padding id {pad} at place {place + 1}, before other ids; the loss leaves out padding, "
+        "so no model would learn it"
+    )

@@ -6,7 +6,7 @@ import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
 
-from lightning_xt.core.batch import EvaluationPairs, PairBatch
+from lightning_xt.core.batch import EvaluationPairs, PairBatch, find_inner_padding
 from lightning_xt.objectives.cross_entropy import IGNORED
 
 TOKENS = "a LanguageModel reads token ids, an integer tensor (rows, tokens) of at least two tokens a row"
@@ -37,6 +37,8 @@ def read_pairs(batch: Any, vocab: dict[str, int | None]) -> PairBatch:
         raise ValueError(f"src_mask is {_describe(src_mask)} and src {_describe(src)}; {PAIRS}")
     if len(src) != len(tgt):
         raise ValueError(f"src has {len(src)} rows and tgt {len(tgt)}; give each source its target")
+    if tgt.device.type == "cpu" and (problem := find_inner_padding(tgt, vocab["pad"])):
+        raise ValueError(f"{problem}; set vocab.pad to an id that only fills up, or to null if there is none")
     return PairBatch(src, tgt, src_mask)
 
 

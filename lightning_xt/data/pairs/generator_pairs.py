@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lightning_xt.core.batch import EvaluationPairs, PairBatch
+from lightning_xt.core.batch import EvaluationPairs, PairBatch, find_inner_padding
 from lightning_xt.data.loading.isolated_rng import IsolatedRng
 from lightning_xt.data.loading.loader import Loader
 from lightning_xt.data.pairs.parallel_corpus import ParallelCorpus
@@ -44,7 +44,7 @@ class GeneratorPairs(ParallelCorpus):
             itself. It takes no arguments.
         source_vocab_size: number of source ids.
         target_vocab_size: number of target ids.
-        pad: the padding id.
+        pad: the padding id, which stands to the right of a target only. None = targets have no padding.
         start: the start id of targets.
         end: the end id of targets; None means that targets have no end id.
         validation_batches: number of batches of the validation split, drawn with another seed; 0 means no validation.
@@ -58,7 +58,7 @@ class GeneratorPairs(ParallelCorpus):
         *,
         source_vocab_size: int,
         target_vocab_size: int,
-        pad: int = 0,
+        pad: int | None = 0,
         start: int = 1,
         end: int | None = None,
         validation_batches: int = 8,
@@ -193,6 +193,8 @@ class GeneratorPairs(ParallelCorpus):
                 f"target {row} begins with the id {opening[row]}; it must begin with the start id, "
                 f"--data.start {self.target_tokenizer.start}"
             )
+        if problem := find_inner_padding(tgt, self.target_tokenizer.pad):
+            return f"{problem}; set --data.pad to an id that only fills up, or to null if there is none"
         return None
 
 

@@ -73,6 +73,12 @@ class _Side:
 
     def add(self, texts: Sequence[list[int]]) -> None:
         """Append the ids of texts."""
+        pad = self.tokenizer.pad
+        if text := next((text for text in texts if pad in text), None):
+            raise ValueError(
+                f"--data.tokenizer {type(self.tokenizer).__name__} gives the padding id {pad} at place "
+                f"{text.index(pad)} of a text, but the loss leaves out padding; let its encode give other ids"
+            )
         rows = [[*self.before, *text, *self.after] for text in texts]
         self._ids.append(np.asarray([each for row in rows for each in row], dtype=np.int32))
         self._lengths.append(np.asarray([len(row) for row in rows], dtype=np.int64))

@@ -1,6 +1,7 @@
 """Batches of a user's function: drawn with isolated random states, checked, and drawn again."""
 
 import random
+import re
 import sys
 from functools import partial
 from itertools import islice
@@ -262,3 +263,24 @@ def raise_error():
 def batches_of_one(symbol):
     while True:
         yield torch.tensor([[symbol]]), torch.tensor([[1, symbol]]), torch.tensor([[True]])
+
+
+def test_cases_d6_a_pad_id_between_others_is_refused():
+    """Rows that use the padding id for a symbol would be learnt without it, by a loss that leaves it out."""
+    src = torch.tensor([[3, 4, 5], [3, 0, 5]])
+    tgt = torch.cat([torch.ones(2, 1).long(), src, torch.full((2, 1), 2)], dim=1)
+    batch = (src, tgt, torch.ones_like(src, dtype=torch.bool))
+    said = (
+        "batch 0 of the train split: target 1 has the padding id 0 at place 2, before other ids; the loss leaves out "
+        "padding, so no model would learn it; set --data.pad to an id that only fills up, or to null if there is none"
+    )
+    with pytest.raises(ValueError, match=re.escape(said)):
+        next(build(make_function(*batch), end=2).stream("train"))
+    for pad in (8, None):
+        data = build(make_function(*batch), end=2, pad=pad)
+        found = next(data.stream("train"))
+        assert found.tgt.tolist() == tgt.tolist() and data.vocab["pad"] == pad
+        assert data.target_tokenizer.decode(tgt[1].tolist()) == "3 0 5"
+    # Padding on the right, and a row of nothing else.
+    right = torch.tensor([[1, 5, 2, 0, 0], [1, 0, 0, 0, 0]])
+    assert next(build(make_function(src, right, batch[2]), end=2).stream("train")).tgt.tolist() == right.tolist()

@@ -254,6 +254,19 @@ class Drawing(SpecialBytes):
         return [random.randrange(3, 259) for _ in text]
 
 
+class Padding(SpecialBytes):
+    """Tokenizer that encodes an x as the padding id."""
+
+    def encode(self, text: str) -> list[int]:
+        return [0 if byte == ord("x") + 3 else byte for byte in super().encode(text)]
+
+
+def test_cases_d6_a_tokenizer_of_your_own_that_gives_padding_is_refused(tmp_path):
+    data = corpus(tmp_path, [("a", "b"), ("a", "box")], tokenizer=Padding)
+    with pytest.raises(ValueError, match=r"^--data.tokenizer Padding gives the padding id 0 at place 2 of a text, but"):
+        data.setup("fit")
+
+
 def test_cases_d7_a_tokenizer_of_your_own_that_draws_is_refused(tmp_path):
     data = corpus(tmp_path, tokenizer=Drawing)
     with pytest.raises(
