@@ -74,7 +74,7 @@ class _Side:
     def add(self, texts: Sequence[list[int]]) -> None:
         """Append the ids of texts."""
         pad = self.tokenizer.pad
-        if text := next((text for text in texts if pad in text), None):
+        if pad is not None and (text := next((text for text in texts if pad in text), None)):
             raise ValueError(
                 f"--data.tokenizer {type(self.tokenizer).__name__} gives the padding id {pad} at place "
                 f"{text.index(pad)} of a text, but the loss leaves out padding; let its encode give other ids"
