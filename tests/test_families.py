@@ -30,6 +30,7 @@ from catalogue import (
 from torch import Tensor
 
 from lightning_xt.core.cache import Cache
+from lightning_xt.core.inputs import Inputs, ReadsInput
 from lightning_xt.models.decoder import Decoder
 
 
@@ -298,3 +299,18 @@ def test_compiles_with_inductor(build: Build) -> None:
 
 def test_sizes_are_distinct() -> None:
     assert len({VOCAB, DIM, DIM_HEAD, HEADS, CONTEXT, VECTORS, CONDITION, 2, 7}) == 9
+
+
+def test_cases_p7_a_part_says_which_input_it_needs() -> None:
+    """Every variant that cannot compute from tokens alone declares why, so that a model can refuse it before data."""
+    for name, build in BUILDS.items():
+        model, (tokens, inputs) = build(), example(2, 4, torch.float32)
+        declared = {part.needed_input for part in model.modules() if isinstance(part, ReadsInput)} - {None}
+        try:
+            model(tokens)
+            found = set()
+        except ValueError as error:
+            found = set(re.findall(r"needs Inputs\((\w+)=", str(error)))
+        assert (name, declared) == (name, found)
+        needed = {"context": inputs.context} if model.context is not None else {}
+        model(tokens, inputs=Inputs(**needed, **{each: getattr(inputs, each) for each in declared - {"context"}}))

@@ -1,6 +1,7 @@
 """Inputs of a forward besides the tokens."""
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -48,5 +49,15 @@ class Inputs:
         """Return the named input, which `reader` needs; ValueError if it was not given."""
         value = getattr(self, name)
         if value is None:
-            raise ValueError(f"{type(reader).__name__} needs Inputs({name}=...), but this forward has no {name}")
+            raise ValueError(
+                f"{type(reader).__name__} needs Inputs({name}=...), but this forward has no {name}; give it when you "
+                "call the network from Python, or choose another part"
+            )
         return value
+
+
+class ReadsInput:
+    """Part of a network that reads inputs besides the tokens."""
+
+    needed_input: ClassVar[str | None] = None
+    """Field of `Inputs` without which the part cannot compute. None = it needs none."""

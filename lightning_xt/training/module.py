@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from lightning_xt.checkpoints.migrations import METADATA_KEY, migrate
+from lightning_xt.core.inputs import ReadsInput
 from lightning_xt.data.base import DataModule
 from lightning_xt.data.tokenizers.base import Tokenizer
 from lightning_xt.system.imports import guarded_imports
@@ -42,6 +43,8 @@ class TransformerModule(TextModule):
     """Vocabulary for a config without one."""
     foreign_data: ClassVar[tuple[type[DataModule], str]]
     """Data that the model cannot read: their class, and what they serve with the way out."""
+    given_inputs: ClassVar[tuple[str, ...]] = ()
+    """Inputs besides the tokens that the model gives its network."""
     logged: ClassVar[tuple[str, ...]] = ("train/loss", "optim/grad_norm", "optim/lr")
     """Metrics that a fit logs, which callbacks may monitor."""
 
@@ -96,13 +99,20 @@ class TransformerModule(TextModule):
         """Tokenizers by use."""
 
     def setup(self, stage: str) -> None:
-        """Compile the network; ValueError if the data are for another kind of model."""
+        """Compile the network; ValueError if the data are for another kind of model, or a part needs other inputs."""
         kind, instead = self.foreign_data
         data = self.data_module
         if isinstance(data, kind):
             raise ValueError(
                 f"--model {type(self).__name__} cannot read --data {type(data).__name__}, which serves {instead}"
             )
+        for part in self.network.modules():
+            if isinstance(part, ReadsInput) and part.needed_input not in (None, *self.given_inputs):
+                raise ValueError(
+                    f"--model: {type(part).__name__} needs the input {part.needed_input}, which no data of a command "
+                    "have; choose another part, or train the network from Python with Inputs"
+                    f"({part.needed_input}=...)"
+                )
         if stage == "fit":
             self._compiled = compile_forward(
                 self.network,

@@ -64,6 +64,7 @@ class Seq2Seq(TransformerModule):
     network: EncoderDecoder
     default_vocab: ClassVar = {"source": 259, "target": 259, "pad": 0, "start": 1, "end": 2, "separator": None}
     plain_lines: ClassVar = True
+    given_inputs: ClassVar = ("context",)
     decodes_evaluations: ClassVar = True
     shown_metrics: ClassVar = ("loss", "exact_match", "bleu")
     logged: ClassVar = (

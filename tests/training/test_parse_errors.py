@@ -2,6 +2,7 @@
 
 import re
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -153,3 +154,20 @@ def test_cases_n7_a_plain_module_or_function_says_what_is_missing(fresh, capsys,
     ):  # fmt: skip
         assert main(["fit", "-c", "tiny.yaml", "--model.decoder.feedforward", name]) == 2
         assert capsys.readouterr().err == f"lightning-xt: error: --model.decoder.feedforward: {sentence}\n"
+
+
+@pytest.mark.parametrize(
+    ("part", "options"),
+    [
+        ("AdaptiveRMSNorm", ["norm", "AdaptiveRMSNorm", "norm.condition_dim", "3"]),
+        ("TypeEmbedding", ["embeddings+", "TypeEmbedding"]),
+        ("GivenContext", ["dim", "16", "context", "GivenContext"]),
+    ],
+)
+def test_cases_p7_a_part_that_no_data_serve_is_refused_before_training(part, options, fresh, capsys):
+    given = [f"--model.decoder.{name}={value}" for name, value in zip(options[::2], options[1::2], strict=True)]
+    assert main(["fit", "-c", "tiny.yaml", *given]) == 2
+    said = capsys.readouterr().err
+    assert f"--model: {part} needs the input " in said and said.count("\n") == 1
+    assert "which no data of a command have; choose another part, or train the network from Python with Inputs(" in said
+    assert not Path("runs").exists()

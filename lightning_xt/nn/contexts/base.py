@@ -7,11 +7,11 @@ from typing import ClassVar
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from lightning_xt.core.inputs import Inputs
+from lightning_xt.core.inputs import Inputs, ReadsInput
 from lightning_xt.core.shapes import LayerShape
 
 
-class Context(nn.Module, ABC):
+class Context(ReadsInput, nn.Module, ABC):
     """Source of the vectors that cross-attention reads, and of their mask."""
 
     dim: int

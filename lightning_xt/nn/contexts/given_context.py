@@ -14,6 +14,7 @@ class GivenContext(Context):
     """
 
     ordered = True
+    needed_input = "context"
 
     def __init__(self, shape: LayerShape, *, dim: int | None = None) -> None:
         super().__init__()

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lightning_xt.core.inputs import Inputs
+from lightning_xt.core.inputs import Inputs, ReadsInput
 from lightning_xt.core.shapes import LayerShape
 from lightning_xt.core.where import Where
 
 
-class Embedding(nn.Module, ABC):
+class Embedding(ReadsInput, nn.Module, ABC):
     """Embedding of a token besides its id: of its position or of its type."""
 
     max_length: int | None = None

@@ -16,9 +16,12 @@ class AdaptiveRMSNorm(Norm):
     LayerNorm and without its shift. The gain is 1 + W condition, with W zero at the start.
 
     Args:
-        condition_dim: width of the condition, which is given with the inputs of a forward.
+        condition_dim: width of the condition, which is given with the inputs of a forward; from Python, because no data
+            of a command have one.
         eps: added to the mean square before the root.
     """
+
+    needed_input = "condition"
 
     def __init__(self, shape: LayerShape, *, condition_dim: int, eps: float = 1e-6) -> None:
         super().__init__()

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lightning_xt.core.inputs import Inputs
+from lightning_xt.core.inputs import Inputs, ReadsInput
 from lightning_xt.core.shapes import LayerShape
 
 
-class Norm(nn.Module, ABC):
+class Norm(ReadsInput, nn.Module, ABC):
     """Rescaling of each vector; adaptive norms read their condition from the inputs."""
 
     @abstractmethod
