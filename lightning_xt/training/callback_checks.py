@@ -1,7 +1,9 @@
 """Callbacks of Lightning that would silently do something else in a run, or nothing."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import (
@@ -19,6 +21,7 @@ from lightning.pytorch.callbacks import (
     WeightAveraging,
 )
 
+from lightning_xt.system.discovery import find_variants
 from lightning_xt.system.messages import explain_unknown
 
 REFUSED = MappingProxyType(
@@ -49,6 +52,21 @@ def check_callback_class(found: type, exactly: Mapping[type, str] = MappingProxy
     for kind, reason in REFUSED.items():
         if issubclass(found, kind):
             raise ValueError(f"trainer.callbacks: {found.__name__} {reason}")
+
+
+def check_callback_names(args: Sequence[str], configs: Iterable[Mapping[str, Any]]) -> None:
+    """Raise a ValueError for a refused class among the names of callbacks, before its options are parsed."""
+    named = re.findall(r"--trainer\.callbacks[^\s=]*[=\s](\S+)", " ".join(args))
+    trainers = (config.get("trainer") for config in configs)
+    named += [
+        str(value)
+        for trainer in trainers if isinstance(trainer, Mapping)
+        for option, value in trainer.items() if str(option).startswith("callbacks")
+    ]  # fmt: skip
+    words = set(re.findall(r"\w+", " ".join(named)))
+    for kind in find_variants(Callback):
+        if kind.__name__ in words and kind.__module__.startswith("lightning."):
+            check_callback_class(kind)
 
 
 def check_callbacks(callbacks: Sequence[Callback], trainer: Trainer) -> None:

@@ -82,7 +82,7 @@ def _explain_value(message: str) -> str:
         r"(?:Expected '|Import path )([\w.]*)'? ?(?:to be|does not correspond to) a subclass of (?:<class ')?(\w+)"
     )
     if match := re.search(subclass, message):
-        given = match[1] or message.rpartition("Given value: ")[2].split("\n")[0]
+        given = match[1] or re.findall(r"Given value: (?:NestedArg\(.*val=')?([^\n']*)", message)[-1]
         return f"{_format_slots(message)}{given} is not a {match[2]}; derive your class from {match[2]}"
     if match := re.search(r"Expected '([\w.]+)' to be a function that returns <class '(\w+)'>", message):
         return (
@@ -115,6 +115,7 @@ def _explain_option(name: str, options: Iterable[str]) -> str:
     known = name.partition(".")[0] in groups
     name = name if known else name.partition(".")[0]
     ends = {each for each in _list_tree(options) if each.rpartition(".")[2] == name.lstrip("-")}
+    ends |= {each for each in options if each.startswith(f"{name}_")}
     if ends and name not in options:
         shallowest = sorted(ends, key=lambda each: (each.count("."), each))[:3]
         return f"unknown option {name!r}; did you mean {' or '.join(shallowest)}?"

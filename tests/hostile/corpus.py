@@ -8,9 +8,12 @@ from hostile import (
     configs,
     downloads,
     places,
+    reports,
     texts,
     tokenizer_files,
 )
 
-FAMILIES = (archives, checkpoints, classes, command_lines, configs, downloads, places, texts, tokenizer_files)
+FAMILIES = (
+    archives, checkpoints, classes, command_lines, configs, downloads, places, reports, texts, tokenizer_files,
+)  # fmt: skip
 CASES = tuple(case for family in FAMILIES for case in family.cases())

@@ -7,6 +7,7 @@ import lightning.pytorch.callbacks
 import pytest
 import yaml
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import BaseFinetuning
 
 from lightning_xt.cli import main
 from lightning_xt.commands.trainer.command_line import CommandLine
@@ -225,3 +226,12 @@ def test_cases_n5_a_logger_is_added_to_those_of_the_run(fresh, capsys):
     )
     assert not [*Path("runs/tiny/1").glob("events.*"), *Path("runs/tiny/1").glob("metrics.csv")]
     assert Path("own/lightning_logs/version_1/metrics.csv").is_file()
+
+
+@pytest.mark.parametrize("name", [kind.__name__ for kind in REFUSED if kind is not BaseFinetuning])
+def test_cases_r4_a_callback_is_refused_before_its_options_are_parsed(name, fresh, capsys):
+    Path("mine.yaml").write_text(f"trainer: {{callbacks: [{name}]}}\n")
+    for flags in (["-c", "mine.yaml"], [f"--trainer.callbacks+={name}"], ["--trainer.callbacks", name]):
+        assert main(["fit", "-c", "tiny.yaml", *flags]) == 2
+        assert f"trainer.callbacks: {name} " in capsys.readouterr().err
+    assert not Path("runs").exists()

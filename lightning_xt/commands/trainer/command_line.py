@@ -46,7 +46,7 @@ from lightning_xt.system.imports import guarded_imports, imported
 from lightning_xt.system.json_text import to_json
 from lightning_xt.system.messages import OwnError, UserError, find_own_sentence, make_visible
 from lightning_xt.training.atomic_checkpoint_io import hand_on
-from lightning_xt.training.callback_checks import AVERAGES, check_callback_class
+from lightning_xt.training.callback_checks import AVERAGES, check_callback_class, check_callback_names
 from lightning_xt.training.callbacks.preemption import take_over_signals
 from lightning_xt.training.callbacks.run_folder import find_run_folder
 from lightning_xt.training.callbacks.start_banner import announce
@@ -107,6 +107,7 @@ class CommandLine(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         self._print_help(args[1:])
+        check_callback_names(args, self._configs.contents.values())
         # Lightning warns of arguments given besides those of the process; here it is what `main` is for.
         given, sys.argv = sys.argv, sys.argv[:1]
         try:
@@ -268,8 +269,7 @@ class CommandLine(LightningCLI):
 
     def after_fit(self) -> None:
         """Validate the best checkpoint, unless the last validation was of it, and print what a user does next."""
-        folder = self._folder
-        best = None if folder is None else checkpoint_file(folder, "best")
+        best = None if self._folder is None else checkpoint_file(self._folder, "best")
         metrics = collect_metrics(self.trainer, "val/")
         if best is not None and best.is_file():
             checkpoint = Checkpoint(best)
