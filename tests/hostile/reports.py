@@ -23,7 +23,11 @@ FAMILIES = {
     "--data": "DataModule", "--model": "LightningModule",
 }  # fmt: skip
 """Options that take a class, and their family."""
-STRANGERS = ("torch.nn.Linear", "lightning.pytorch.callbacks.EarlyStopping", "lightning_xt.generation.filters.top_k.TopK")
+STRANGERS = (
+    "torch.nn.Linear",
+    "lightning.pytorch.callbacks.EarlyStopping",
+    "lightning_xt.generation.filters.top_k.TopK",
+)
 
 
 def cases() -> Iterator[Case]:
