@@ -155,7 +155,7 @@ MONITOR = "--trainer.callbacks+=EarlyStopping --trainer.callbacks.monitor"
 REFUSALS = [
     (f"{MONITOR} val/los", "unknown monitor of EarlyStopping 'val/los'; did you mean val/loss or train/loss?"),
     (f"{MONITOR} val/loss --trainer.limit_val_batches 0", "unknown monitor of EarlyStopping 'val/loss'"),
-    (f"{MONITOR} val/loss --trainer.callbacks.mode up", "trainer: `mode` can be min, max, got up"),
+    (f"{MONITOR} val/loss --trainer.callbacks.mode up", "EarlyStopping: `mode` can be min, max, got up"),
     (
         "--trainer.callbacks+=ModelCheckpoint --trainer.callbacks.monitor a/b",
         "unknown monitor of ModelCheckpoint 'a/b'",
@@ -168,7 +168,7 @@ REFUSALS = [
         "--trainer.limit_train_batches 0.5",
         "trainer: When using an `IterableDataset`, `Trainer(limit_train_batches)` must",
     ),
-    ("--trainer.strategy deepspeed", "trainer: To use the `DeepSpeedStrategy`, you must have DeepSpeed installed."),
+    ("--trainer.accelerator tpu", "trainer: Requirement 'torch_xla>=1.13' not met."),
 ]
 
 
