@@ -71,3 +71,19 @@ def test_one_is_replaced(prepare):
     trainer, model, _ = prepare("--standard.progress_bar", "TQDMProgressBar", "--trainer.enable_progress_bar=true")
     assert "TQDMProgressBar" in list_parts(trainer, model)
     assert "StepProgressBar" not in list_parts(trainer, model)
+
+
+def test_cases_r16_a_trial_has_the_schedule_of_the_whole_run(trained, monkeypatch, capsys):
+    rates = []
+    monkeypatch.setattr(
+        CommandLine, "after_fit", lambda line: rates.append(line.trainer.optimizers[0].param_groups[0]["lr"])
+    )
+    before = {path: path.stat().st_mtime_ns for path in trained.rglob("*")}
+    whole = ["fit", "-c", "tiny.yaml", "--trainer.max_steps", "100", "--model.schedule.warmup_steps", "50"]
+    for batches, options in ((1, []), (3, []), (3, ["--init_from", "runs/tiny/0"])):
+        assert main([*whole, f"--trainer.fast_dev_run={batches}", *options]) == 0
+        # A linear warm-up from 1 / 50.
+        assert rates[-1] == pytest.approx(1e-3 * (batches + 1) / 50)
+    assert main(["fit", "-c", "runs/tiny/0/config.yaml", "--ckpt_path=last", "--trainer.fast_dev_run=true"]) == 2
+    assert "fast_dev_run is true, which tries first batches and resumes no run;" in capsys.readouterr().err
+    assert {path: path.stat().st_mtime_ns for path in trained.rglob("*")} == before

@@ -63,6 +63,8 @@ class TransformerModule(TextModule):
         """True if it was skipped for a fault, and not only because float16 was finding the scale of its loss."""
         self._lost: Tensor | None = None
         """In float16, True if a loss of the step so far was not finite."""
+        self.planned_steps: int | None = None
+        """Optimizer steps of the run, for the schedule. None = those of the Trainer, fewer in a `fast_dev_run`."""
         self.step_batches = 0
         """Batches of the optimizer step so far; an epoch may end with fewer than `accumulate_grad_batches`."""
         self._compiled: Callable[..., Any] | None = None
@@ -151,7 +153,7 @@ class TransformerModule(TextModule):
         if self.schedule_factory is None:
             self._options = OptimizerOptions(optimizer, None)
             return optimizer
-        schedule = self.schedule_factory(count_run_steps(self.trainer))
+        schedule = self.schedule_factory(count_run_steps(self.trainer, self.planned_steps))
         # A function, because LambdaLR would restore the options of an object from a checkpoint.
         scheduler = LambdaLR(optimizer, lambda step: schedule(step))
         self._options = OptimizerOptions(optimizer, scheduler)

@@ -5,16 +5,19 @@ import math
 from lightning.pytorch import Trainer
 
 
-def count_run_steps(trainer: Trainer) -> int:
-    """Return the optimizer steps of a run: max_steps, or those of its epochs; ValueError if the run has no end."""
-    steps = trainer.max_steps
+def count_run_steps(trainer: Trainer, planned: int | None = None) -> int:
+    """Return the optimizer steps of a run: max_steps, or those of its epochs; ValueError if the run has no end.
+
+    `planned` is the max_steps that was asked for: the Trainer has another in a `fast_dev_run`. None = the Trainer's.
+    """
+    steps = trainer.max_steps if planned is None else planned
     if steps < 1 and (trainer.max_epochs or -1) > 0:
         # Only here, because it opens the training data.
         found = trainer.estimated_stepping_batches
         steps = -1 if found == math.inf else int(found)
     if steps < 1:
         raise ValueError(
-            f"trainer.max_steps is {trainer.max_steps}, but the learning rate's schedule needs the length of the run "
+            f"trainer.max_steps is {steps}, but the learning rate's schedule needs the length of the run "
             "in optimizer steps; set --trainer.max_steps, or --model.schedule null for a constant learning rate"
         )
     return steps

@@ -205,7 +205,7 @@ class CommandLine(LightningCLI):
         named = [each for name in CALLBACKS if (each := self._get(self.config_init, name)) is not None]
         # The run folder first: the run's loggers exist when other callbacks look for them.
         kwargs["callbacks"] = [*callbacks[:1], *given, *callbacks[1:], *standard.model_callbacks(), *named]
-        self.model.own_callbacks = ()
+        self.model.own_callbacks, self.model.planned_steps = (), config["max_steps"]
         check_plugins(plugins := _as_list(config["plugins"]))
         kwargs["plugins"] = [*plugins, *choose_environments(config["strategy"], plugins)]
         if standard.checkpoint_io is not None and not any(isinstance(each, CheckpointIO) for each in plugins):

@@ -114,6 +114,12 @@ def check_options(command: str, options: Any) -> None:
             f"--trainer.devices is {devices}; it must be auto, a number of at least 1, or a list of numbers"
         )
     _refuse_idle_options(options.trainer)
+    trial = options.trainer.fast_dev_run
+    if command == "fit" and trial and options.ckpt_path is not None:
+        raise UserError(
+            f"--trainer.fast_dev_run is {str(trial).lower()}, which tries first batches and resumes no run; omit "
+            "--ckpt_path, or give its weights: --init_from RUN"
+        )
     if command == "predict" and options.output is None:
         raise UserError("predict needs a file to write: --output out.jsonl")
 
