@@ -12,10 +12,13 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+
+LOCK = threading.Lock()
 
 
 class Command:
@@ -110,10 +113,12 @@ def run(
 
 def ask(**request: Any) -> int:
     """Send a request to the server and return its answer."""
-    process = start_server()
-    process.stdin.write(f"{json.dumps(request)}\n")
-    process.stdin.flush()
-    return int(process.stdout.readline())
+    # Threads share one server, whose answers have the order of its requests.
+    with LOCK:
+        process = start_server()
+        process.stdin.write(f"{json.dumps(request)}\n")
+        process.stdin.flush()
+        return int(process.stdout.readline())
 
 
 @functools.cache
