@@ -16,6 +16,7 @@ from lightning.pytorch.trainer.connectors.checkpoint_connector import _Checkpoin
 from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
 
 from lightning_xt.system.messages import UserError
+from lightning_xt.training.steps_done import StepsDone
 from lightning_xt.training.restoring import check_loops, check_moments, explain_misfits
 
 
@@ -45,12 +46,13 @@ def choose_environments(strategy: Any, plugins: Sequence[Any]) -> list[ClusterEn
 
 
 def adopt_trainer(trainer: Trainer) -> None:
-    """Keep a Trainer from handling signals, and from checkpoints that were not named.
+    """Keep a Trainer from handling signals and from checkpoints that were not named; have it log at the steps done.
 
     UserError if its count of processes is not that of the machines.
     """
     trainer._signal_connector = _NoSignals(trainer)
     trainer._checkpoint_connector = _NamedCheckpoints(trainer)
+    trainer._logger_connector = StepsDone(trainer)
     environment = trainer._accelerator_connector.cluster_environment
     if environment.creates_processes_externally:
         # Lightning checks this only where it starts processes itself; each of the others would train alone.

@@ -4,6 +4,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_xt.training.saved_paths import localize_saved_paths
+from lightning_xt.training.steps_done import StepsDone
 
 
 class ExactResume(Callback):
@@ -29,8 +30,9 @@ class ExactResume(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         loop = trainer.fit_loop.epoch_loop
-        # Lightning logs a step too many when it resumes where a validation was due.
-        loop._batches_that_stepped = trainer.global_step
+        if not isinstance(trainer._logger_connector, StepsDone):
+            # Lightning logs a step too many when it resumes where a validation was due.
+            loop._batches_that_stepped = trainer.global_step
         # `total_batch_idx` counts over the whole run, unlike `batch_idx`. A hash of integers is the same in every
         # process, and spreads neighbours over 64 bits' worth of seeds.
         seed = hash((self.seed, loop.total_batch_idx, trainer.global_rank))

@@ -17,13 +17,13 @@ class MetricsFile(Logger):
 
     Args:
         folder: the run's folder, in which metrics.csv is written.
-        first_step: the run resumes from this step, and later rows of the file are dropped. None = a new run.
+        resumed: step from which the run resumes; later rows of the file are dropped. None = a new run.
     """
 
-    def __init__(self, folder: Path, first_step: int | None = None) -> None:
+    def __init__(self, folder: Path, resumed: int | None = None) -> None:
         super().__init__()
         self.file = folder / "metrics.csv"
-        self._first_step = first_step
+        self._resumed = resumed
         self._changed: dict[int, dict[str, Any]] = {}
         """Rows that are not in the file yet, by step. The file is not held in memory."""
         self._columns: list[str] | None = None
@@ -83,7 +83,7 @@ class MetricsFile(Logger):
         for step, row in self._changed.items():
             rows[step] = rows.get(step, {}) | row
         # The dropped rows are gone from here on.
-        self._first_step = None
+        self._resumed = None
         self._columns = sorted({name for row in rows.values() for name in row})
         with replace_file(self.file) as file:
             file.write(_format_row(["step", *self._columns]))
@@ -96,7 +96,7 @@ class MetricsFile(Logger):
             file.write(_format_row([step, *(row.get(name, "") for name in self._columns or [])]))
 
     def _read_rows(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Read the rows of the file, except those from the first step on."""
+        """Read the rows of the file, except those after the step from which the run resumes."""
         content, sentence = read_log(self.file)
         # A crash may have cut off the last row.
         header, *lines = content.split(b"\n")[:-1] or [b""]
@@ -110,7 +110,7 @@ class MetricsFile(Logger):
         if sentence is not None:
             rank_zero_info(sentence)
         for step, *values in whole:
-            if self._first_step is None or int(step) < self._first_step:
+            if self._resumed is None or int(step) <= self._resumed:
                 yield int(step), {name: value for name, value in zip(columns[1:], values, strict=True) if value != ""}
 
 

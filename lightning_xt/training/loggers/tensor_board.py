@@ -10,12 +10,14 @@ class TensorBoard(TensorBoardLogger):
 
     Args:
         folder: the run's folder.
-        first_step: the run resumes from this step, and later points of the folder are hidden. None = a new run.
+        resumed: step from which the run resumes; later points of the folder are hidden. None = a new run.
     """
 
-    def __init__(self, folder: Path, first_step: int | None = None) -> None:
-        super().__init__(str(folder), name="", version="", default_hp_metric=False, purge_step=first_step)
-        self._folder, self._first_step = folder, first_step or 0
+    def __init__(self, folder: Path, resumed: int | None = None) -> None:
+        # TensorBoard hides the points from a step on.
+        purge = None if resumed is None else resumed + 1
+        super().__init__(str(folder), name="", version="", default_hp_metric=False, purge_step=purge)
+        self._folder, self._resumed = folder, resumed or 0
         self._step: int | None = None
         self._written: set[str] = set()
         """Curves that have a point for that step."""
@@ -24,8 +26,8 @@ class TensorBoard(TensorBoardLogger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Write points that are not there yet. A step that is saved logs its metrics twice."""
         if step != self._step:
-            # An owed validation belongs to the last step that is shown.
-            shown = step is not None and step < self._first_step
+            # An owed validation belongs to the step from which the run resumes.
+            shown = step is not None and step <= self._resumed
             self._step, self._written = step, _list_curves(self._folder, step) if shown else set()
         new = {name: value for name, value in metrics.items() if name not in self._written}
         self._written |= new.keys()

@@ -1,0 +1,45 @@
+"""Steps in logs: the optimizer steps done, as the console, samples and checkpoints count them."""
+
+from typing import Any
+
+from lightning.pytorch.trainer.connectors.logger_connector.logger_connector import _LoggerConnector
+
+
+class StepsDone(_LoggerConnector):
+    """Connector that logs a step's metrics and its validation at the steps done; Lightning's logs at one less.
+
+    Callbacks that log by themselves read the same counter, `_batches_that_stepped`: here it is the step in progress from
+    the start of its first batch.
+    """
+
+    def on_batch_start(self, *args: Any, **kwargs: Any) -> None:
+        super().on_batch_start(*args, **kwargs)
+        if self.trainer.training:
+            self._count(self.trainer.global_step + 1)
+
+    @property
+    def should_update_logs(self) -> bool:
+        # Lightning's counter is one less.
+        step = self._count(self._step - 1)
+        try:
+            return super().should_update_logs
+        finally:
+            self._count(step)
+
+    def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
+        """Log metrics, at the steps done unless another step is given."""
+        before = self._count(self.trainer.global_step)
+        try:
+            super().log_metrics(metrics, step)
+        finally:
+            self._count(before)
+
+    @property
+    def _step(self) -> int:
+        return self.trainer.fit_loop.epoch_loop._batches_that_stepped
+
+    def _count(self, step: int) -> int:
+        """Set Lightning's counter, and return its value before."""
+        before = self._step
+        self.trainer.fit_loop.epoch_loop._batches_that_stepped = step
+        return before
