@@ -45,10 +45,10 @@ def test_a_run_folder_holds_what_it_should(finished):
 
 def test_the_metrics_of_a_run(trained):
     table = read_rows()
-    assert [int(row["step"]) for row in table] == [0, 1, 2, 3, 4, 5]
+    assert [int(row["step"]) for row in table] == [1, 2, 3, 4, 5, 6]
     assert all(row["train/loss"] and row["optim/grad_norm"] and row["tokens_per_second"] for row in table)
     assert [float(row["optim/lr"]) for row in table][:3] == pytest.approx([0.0005, 0.001, 0.001])
-    assert [int(row["step"]) for row in table if row["val/loss"]] == [3, 5]  # every 4, and the last
+    assert [int(row["step"]) for row in table if row["val/loss"]] == [4, 6]  # every 4, and the last
 
 
 def test_the_last_lines_of_each_command(trained, capsys):
@@ -85,7 +85,7 @@ def test_fit_prints_the_number_of_the_best_checkpoint(fresh, capsys):
 def test_a_run_is_resumed_in_place_and_exactly(trained, capsys):
     assert main(["fit", "-c", "runs/tiny/0/config.yaml", "--ckpt_path", "last", "--trainer.max_steps", "9"]) == 0
     assert "run=runs/tiny/0" in capsys.readouterr().out
-    assert [int(row["step"]) for row in read_rows()] == list(range(9))
+    assert [int(row["step"]) for row in read_rows()] == list(range(1, 10))
     assert Path("runs/tiny/0/config.fit.0.yaml").is_file()
     assert sorted(list_names("runs/tiny")) == ["0"]
 
@@ -206,7 +206,7 @@ def test_another_config_starts_a_separate_run_from_a_checkpoint(trained, capsys)
     checkpoint = ["--ckpt_path", "runs/tiny/0/checkpoints/last.ckpt", "--trainer.max_steps", "8"]
     assert main(["fit", "-c", "other.yaml", *checkpoint]) == 0
     assert "run=runs/other/0" in capsys.readouterr().out
-    assert [int(row["step"]) for row in read_rows("runs/other/0")] == [6, 7]
+    assert [int(row["step"]) for row in read_rows("runs/other/0")] == [7, 8]
     assert all(path.read_bytes() == content for path, content in before.items())
     # Without a config, or with the run's config, the run resumes in place.
     assert main(["fit", *checkpoint]) == 0
@@ -415,7 +415,7 @@ def test_intervals_of_a_saved_config_are_accepted(trained):
     Path("runs/tiny/0/config.yaml").write_text(yaml.safe_dump(config))
     resume = ["-c", "runs/tiny/0/config.yaml", "--ckpt_path", "last", "--trainer.max_steps", "8"]
     assert main(["fit", *resume, "--validate_every", "2"]) == 0
-    assert [int(row["step"]) for row in read_rows() if row["val/loss"]] == [3, 5, 7]
+    assert [int(row["step"]) for row in read_rows() if row["val/loss"]] == [4, 6, 8]
 
 
 POSITION = """

@@ -45,7 +45,7 @@ def test_a_run_starts_from_the_weights_of_another_and_nothing_else(trained, caps
     assert after["global_step"] == 3
     assert {state["step"].item() for state in after["optimizer_states"][0]["state"].values()} == {3}
     assert after["TextFiles"]["samples_seen"] == 6
-    assert [row["step"] for row in read_rows("runs/next/0")] == ["0", "1", "2"]
+    assert [row["step"] for row in read_rows("runs/next/0")] == ["1", "2", "3"]
 
 
 def test_without_a_config_the_weights_bring_theirs(trained, capsys):
@@ -179,7 +179,7 @@ def test_without_space_the_checkpoint_before_survives(trained):
     assert {path.name for path in last.parent.iterdir()} == {"best.ckpt", "last.ckpt"}
     # The disk has room again.
     assert main(resumed) == 0
-    assert [int(row["step"]) for row in read_rows()] == list(range(20))
+    assert [int(row["step"]) for row in read_rows()] == list(range(1, 21))
 
 
 def test_any_file_that_is_too_large_is_reported(fresh):
@@ -482,7 +482,7 @@ def test_cases_s7_a_damaged_log_stops_no_resume(kind, trained, caplog):
     for name in before:
         lines = [line for line in caplog.messages if name in line]
         assert len(lines) == (0 if kind in SILENT[name] else 1), caplog.messages
-    assert [int(row["step"]) for row in read_rows(run)][-2:] == [6, 7]
+    assert [int(row["step"]) for row in read_rows(run)][-2:] == [7, 8]
     assert (run / "samples.txt").read_bytes().decode("utf-8").count("=== step 8 ===") == 1
     # What can still be read is kept, in the file or next to it.
     if kind == "cut in a character":
@@ -517,7 +517,7 @@ def test_cases_s8_the_step_of_a_resume_is_read_under_the_lock(trained, monkeypat
     assert "last.ckpt was saved meanwhile by another process: resuming at step 8" in caplog.text
     after = read_rows(run)
     # With the times that were measured: no step was trained again.
-    assert after[:8] == rows and [int(row["step"]) for row in after] == list(range(9))
+    assert after[:8] == rows and [int(row["step"]) for row in after] == list(range(1, 10))
 
 
 def test_cases_r3_a_stray_checkpoint_is_not_loaded(fresh, monkeypatch, capsys):
@@ -570,7 +570,7 @@ def test_cases_n13_a_run_resumes_by_its_name(words, trained, capsys):
     out = capsys.readouterr().out
     assert "resuming from runs/tiny/0/checkpoints/last.ckpt at step 6" in out
     assert "run=runs/tiny/0\n" in out
-    assert [row["step"] for row in read_rows()] == [str(step) for step in range(8)]
+    assert [row["step"] for row in read_rows()] == [str(step) for step in range(1, 9)]
     assert load("runs/tiny/0")["global_step"] == 8
 
 

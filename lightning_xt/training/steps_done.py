@@ -8,8 +8,8 @@ from lightning.pytorch.trainer.connectors.logger_connector.logger_connector impo
 class StepsDone(_LoggerConnector):
     """Connector that logs a step's metrics and its validation at the steps done; Lightning's logs at one less.
 
-    Callbacks that log by themselves read the same counter, `_batches_that_stepped`: here it is the step in progress from
-    the start of its first batch.
+    Callbacks that log by themselves read Lightning's counter, `_batches_that_stepped`, which is here the step in
+    progress from the start of its first batch.
     """
 
     def on_batch_start(self, *args: Any, **kwargs: Any) -> None:

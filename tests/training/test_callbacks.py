@@ -37,8 +37,8 @@ def test_tensorboard_shows_metrics_and_samples(folder):
     wanted = {"train/loss", "val/loss", "val/bits_per_byte", "val/perplexity", "optim/lr", "optim/grad_norm"}
     assert wanted | {"tokens_per_second", "data_wait"} <= set(tags["scalars"])
     assert {f"Sample/{number}/text_summary" for number in range(3)} <= set(tags["tensors"])
-    assert [event.step for event in events.Scalars("train/loss")] == [0, 1, 2]
-    assert [event.step for event in events.Scalars("data_wait")] == [0, 1, 2]
+    assert [event.step for event in events.Scalars("train/loss")] == [1, 2, 3]
+    assert [event.step for event in events.Scalars("data_wait")] == [1, 2, 3]
     assert all(0 < event.value < 1 for event in events.Scalars("data_wait"))
 
 
@@ -46,14 +46,14 @@ def test_tensorboard_shows_metrics_and_samples(folder):
     ("legs", "shown"),
     [
         # The run is killed before it saves, resumed, stopped in a validation, and resumed with that validation.
-        ([(None, {50: 1.0}), (41, {49: 2.0}), (51, {50: 3.0})], [(49, 2.0), (50, 3.0)]),
-        ([(None, {50: 1.0}), (51, {50: 2.0})], [(50, 1.0)]),
-        ([(None, {50: 1.0}), (41, {50: 2.0}), (51, {50: 3.0})], [(50, 2.0)]),
+        ([(None, {51: 1.0}), (41, {50: 2.0}), (51, {51: 3.0})], [(50, 2.0), (51, 3.0)]),
+        ([(None, {51: 1.0}), (51, {51: 2.0})], [(51, 1.0)]),
+        ([(None, {51: 1.0}), (41, {51: 2.0}), (51, {51: 3.0})], [(51, 2.0)]),
     ],
 )
 def test_a_curve_has_one_point_a_step_where_a_run_goes_back(legs, shown, tmp_path):
-    for first_step, points in legs:
-        logger = TensorBoard(tmp_path, first_step)
+    for resumed, points in legs:
+        logger = TensorBoard(tmp_path, resumed)
         for step, value in points.items():
             logger.log_metrics({"val/loss": value}, step)
         logger.finalize("success")
@@ -132,10 +132,10 @@ def test_samples_take_the_options_of_generation_in_one_slot():
 
 def test_a_metrics_file_resumes_with_the_run(tmp_path):
     file = tmp_path / "metrics.csv"
-    for first_step, steps in ((None, (0, 1, 2, 3)), (2, (2, 3, 4))):
-        logger = MetricsFile(tmp_path, first_step)
+    for resumed, steps in ((None, (0, 1, 2, 3)), (1, (2, 3, 4))):
+        logger = MetricsFile(tmp_path, resumed)
         for step in steps:
-            logger.log_metrics({"loss": float(step) if first_step is None else step + 0.5, "epoch": 0}, step)
+            logger.log_metrics({"loss": float(step) if resumed is None else step + 0.5, "epoch": 0}, step)
         logger.log_metrics({"val": 7.0}, steps[-1])
         logger.save()
     lines = file.read_text().splitlines()

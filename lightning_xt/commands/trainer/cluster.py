@@ -16,8 +16,8 @@ from lightning.pytorch.trainer.connectors.checkpoint_connector import _Checkpoin
 from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
 
 from lightning_xt.system.messages import UserError
-from lightning_xt.training.steps_done import StepsDone
 from lightning_xt.training.restoring import check_loops, check_moments, explain_misfits
+from lightning_xt.training.steps_done import StepsDone
 
 
 def choose_environments(strategy: Any, plugins: Sequence[Any]) -> list[ClusterEnvironment]:
