@@ -7,9 +7,14 @@ import sys
 def main() -> None:
     """Run the command line and end the process with its exit code."""
     _leave_current_folder()
+    from lightning_xt.system.output import finish_output, open_closed_streams
+
+    open_closed_streams()
     from lightning_xt.cli import main as run
 
-    sys.exit(run(last=True))
+    code = run(last=True)
+    finish_output()
+    sys.exit(code)
 
 
 def _leave_current_folder() -> None:

@@ -1,8 +1,11 @@
 """The command line from outside: output, files and messages."""
 
+import errno
 import importlib
+import io
 import json
 import math
+import os
 import pkgutil
 import shutil
 import subprocess
@@ -456,6 +459,47 @@ def test_a_reader_that_has_enough_ends_generate_quietly(trained):
     done = subprocess.run(["bash", "-c", command], capture_output=True, timeout=120)
     assert done.stdout == b"a"
     assert done.stderr == b""
+
+
+class Gone(io.StringIO):
+    """Standard output that cannot be written."""
+
+    def __init__(self, reason):
+        super().__init__()
+        self.reason = reason
+
+    def write(self, text):
+        raise OSError(self.reason, os.strerror(self.reason))
+
+
+def test_cases_r17_a_run_does_not_end_for_its_output(fresh, monkeypatch, capsys):
+    bar = ["--trainer.enable_progress_bar=true"]
+    for number, (reason, options) in enumerate(((errno.EPIPE, []), (errno.EPIPE, bar), (errno.ENOSPC, []))):
+        monkeypatch.setattr(sys, "stdout", Gone(reason))
+        assert main(["fit", "-c", "tiny.yaml", *options]) == 0
+        assert list_names(f"runs/tiny/{number}/checkpoints") >= {"best.ckpt", "last.ckpt"}
+        lost = "the output cannot be written (No space left on device); its rest is lost"
+        assert (lost in capsys.readouterr().err) == (reason == errno.ENOSPC)
+    assert main(["validate", "-c", "runs/tiny/0/config.yaml", "--ckpt_path=best"]) == 0
+    assert main(["info", "runs/tiny"]) == 2
+    assert "error: a file or the output cannot be written (No space left on device)" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "stdout", Gone(errno.EPIPE))
+    for command in (["info", "runs/tiny"], ["generate", "runs/tiny", "--prompt", "a"], ["--help"]):
+        assert main(command) == 141
+    assert capsys.readouterr().err == ""
+
+
+def test_cases_r17_a_closed_output_is_quiet(tmp_path):
+    command = f"{sys.executable} -m lightning_xt"
+    for line, code in ((f"{command} --help | head -0; exit ${{PIPESTATUS[0]}}", 141), (f"{command} --help >&-", 0)):
+        done = subprocess.run(["bash", "-c", line], capture_output=True, timeout=120, cwd=tmp_path)
+        assert (done.returncode, done.stdout, done.stderr) == (code, b"", b"")
+    # A file that is opened later does not get the number of a closed stream, or texts would be written into it.
+    script = (
+        "from lightning_xt.system.output import open_closed_streams as run; run(); print(open('a', 'w').fileno() > 2)"
+    )
+    line = f'{sys.executable} -c "{script}" 2>&- <&-'
+    assert subprocess.run(["bash", "-c", line], capture_output=True, cwd=tmp_path).stdout == b"True\n"
 
 
 def test_an_exit_with_a_text_is_reported(monkeypatch, capsys):

@@ -100,8 +100,8 @@ def _explain_full_disk(error: BaseException) -> str | None:
     """Return a sentence about a full disk, whoever wrote to it; None if the disk is not full."""
     for each in walk_chain(error):
         if isinstance(each, OSError) and each.errno in FULL:
-            what = f"{each.filename} cannot be written" if each.filename else "a file cannot be written"
-            return f"{what} ({os.strerror(each.errno)}); make room, then resume with --ckpt_path last"
+            what = each.filename or "a file or the output"
+            return f"{what} cannot be written ({os.strerror(each.errno)}); make room, then resume with --ckpt_path last"
     return None
 
 

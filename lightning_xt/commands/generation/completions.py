@@ -1,6 +1,5 @@
 """Completions and translations of prompts by the checkpoint of a run."""
 
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -28,9 +27,6 @@ def generate(args: Sequence[str]) -> int:
     options = parse(args)
     try:
         _run(options)
-    except BrokenPipeError:
-        # The reader has closed the pipe; Python would flush once more at the end, and complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         # What was generated stays on the terminal.
         show("\n")

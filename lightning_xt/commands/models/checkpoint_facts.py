@@ -1,7 +1,5 @@
 """Facts about a checkpoint, read only from its file."""
 
-import os
-import sys
 import textwrap
 from collections.abc import Iterator
 from datetime import datetime
@@ -37,11 +35,7 @@ def print_facts(run: str, *, tree: bool, seq_len: int | None, as_json: bool) -> 
 
         found["tree"], drawn = describe_tree(checkpoint, found, seq_len)
         text += f"\n\n{drawn}"
-    try:
-        print(to_json(found, indent=2, ascii_only=True) if as_json else text, flush=True)
-    except BrokenPipeError:
-        # The reader has closed the pipe; Python would flush once more at the end, and complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    print(to_json(found, indent=2, ascii_only=True) if as_json else text, flush=True)
     return 0
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lightning_xt.system.messages import UserError
+from lightning_xt.system.output import optional_output
 from lightning_xt.system.shipped_configs import explain_start
 from lightning_xt.system.stopping import Stopped
 
@@ -28,7 +29,8 @@ def run_trainer(command: str, args: Sequence[str]) -> int:
     from lightning_xt.commands.trainer.run_choice import add_config_of_run, replace_run
 
     try:
-        CommandLine(command, add_config_of_run(command, replace_run(command, args)))
+        with optional_output():
+            CommandLine(command, add_config_of_run(command, replace_run(command, args)))
     except Stopped as stop:
         if stop.together:
             close_process_group()
