@@ -11,7 +11,7 @@ from types import ModuleType
 import lightning_xt
 from lightning_xt import commands
 from lightning_xt.system.messages import OwnError, UserError, explain_error, explain_unknown
-from lightning_xt.system.output import BROKEN_PIPE, silence
+from lightning_xt.system.output import silence
 from lightning_xt.system.stopping import (
     INTERRUPTED,
     PREEMPTED,
@@ -40,7 +40,7 @@ def main(args: Sequence[str] | None = None, *, last: bool = False) -> int:
     Returns:
         The exit code: 0 for done; 2 for a mistake of the user, with one sentence on standard error; 75 for a `fit`
         that SIGTERM or SIGUSR1 has stopped and that can be resumed; 143 for another command, or a `fit` that saves
-        nothing, that SIGTERM has stopped; 130 for what the user has interrupted; 141 if nobody reads the output.
+        nothing, that SIGTERM has stopped; 130 for what the user has interrupted.
     """
     args = list(sys.argv[1:] if args is None else args)
     signals, numbers = _choose_signals(args)
@@ -50,8 +50,9 @@ def main(args: Sequence[str] | None = None, *, last: bool = False) -> int:
             sys.stdout.flush()
             return code
     except BrokenPipeError:
+        # Nobody reads the output any more.
         silence(sys.stdout)
-        return BROKEN_PIPE
+        return 0
     except Stopped as stop:
         if prints_for_user():
             print(f"lightning-xt: {stop.sentence}", file=sys.stderr)

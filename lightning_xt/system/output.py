@@ -1,14 +1,10 @@
 """Standard output whose reader has gone, or that was never open. Imports nothing that takes time."""
 
 import os
-import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
-
-BROKEN_PIPE = 128 + signal.SIGPIPE
-"""The exit code of a command whose output nobody reads any more."""
 
 
 class OptionalOutput:
@@ -43,9 +39,9 @@ class OptionalOutput:
 
 @contextmanager
 def optional_output() -> Iterator[None]:
-    """Let the block go on where standard output or standard error cannot be written."""
+    """Continue the block where standard output or standard error cannot be written."""
     before: Any = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = map(OptionalOutput, before)  # type: ignore[assignment]
+    sys.stdout, sys.stderr = map(OptionalOutput, before)
     try:
         yield
     finally:
