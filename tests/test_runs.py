@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import os
 import re
 import resource
@@ -11,6 +12,7 @@ import time
 import zipfile
 from pathlib import Path
 from threading import Timer
+from types import SimpleNamespace
 from unittest.mock import Mock
 
 import pytest
@@ -23,6 +25,7 @@ from tiny_run import list_names, load_weights, read_rows
 from lightning_xt.checkpoints.runs import find_run
 from lightning_xt.cli import main
 from lightning_xt.training.callbacks import run_folder
+from lightning_xt.training.callbacks.preemption import _describe_saved
 
 STILL = ["--model.optimizer.init_args.lr", "0", "--trainer.max_steps", "3"]
 """Three steps that change no weight."""
@@ -597,3 +600,36 @@ def test_cases_n13_other_uses_are_refused(command, says, trained, capsys):
     assert main(command.split()) == 2
     assert says in capsys.readouterr().err
     assert read_contents() == before
+
+
+def test_cases_r18_profiles_are_files_of_their_run(fresh):
+    profile = ["--trainer.profiler=SimpleProfiler", "--trainer.profiler.filename=times"]
+    for _ in range(2):
+        assert main(["fit", "-c", "tiny.yaml", *profile]) == 0
+    assert sorted(fresh.rglob("*times*")) == [fresh / f"runs/tiny/{number}/fit-times.txt" for number in (0, 1)]
+    assert main(["fit", "-c", "tiny.yaml", *profile, "--trainer.profiler.dirpath=own"]) == 0
+    assert (fresh / "own/fit-times.txt").is_file()
+
+
+def test_cases_r18_hints_are_true_and_quoted(fresh, capsys):
+    assert main(["fit", "-c", "tiny.yaml", "--name", "it's"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    quoted = """'runs/it'"'"'s/0'"""
+    assert [f"tensorboard: tensorboard --logdir {quoted}", "run=runs/it's/0"] == printed[-5:-3]
+    folder = run_folder.RunFolder(Path("runs"), Path("runs/it's/0"), Mock(), loggers=())
+    trainer = SimpleNamespace(callbacks=[folder], checkpoint_callbacks=[])
+    assert _describe_saved(trainer).endswith(f"resume with --ckpt_path last -c {quoted}/config.yaml")
+    assert main(["fit", "-c", "tiny.yaml", "--standard.tensor_board=null"]) == 0
+    printed = capsys.readouterr().out
+    assert "sample: " in printed and "tensorboard" not in printed
+
+
+def test_cases_r18_another_schedule_of_a_resume_is_reported(trained, caplog):
+    resume = ["fit", "-c", "runs/tiny/0/config.yaml", "--ckpt_path", "last"]
+    caplog.set_level("INFO")
+    assert main(resume) == 0
+    assert "learning rate" not in caplog.text
+    assert main([*resume, "--trainer.max_steps", "12"]) == 0
+    # A cosine to a tenth, from step 2 on: at its end here, and at 4 of 9 steps there.
+    assert f"{1e-3 * (0.1 + 0.9 * (1 + math.cos(4 / 9 * math.pi)) / 2):.3g}" == "0.000628"
+    assert "the learning rate of step 6 is 0.000628 by this schedule and 0.0001 in the checkpoint: " in caplog.text

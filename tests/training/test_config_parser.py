@@ -146,6 +146,12 @@ def test_cases_r11_null_switches_off_what_may_be_off(fresh: Path, monkeypatch: p
     assert ran == ["fit"]
 
 
+def test_cases_r18_options_under_the_name_of_a_command(fresh: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("over.yaml").write_text("fit: {trainer: {max_steps: 3}}")
+    assert main(["fit", "-c", "tiny.yaml", "-c", "over.yaml"]) == 2
+    assert "over.yaml: its options stand under fit:, where only configs of several" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("section", ["sampling", "standard"])
 def test_cases_r11_flags_too(section: str, fresh: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fit", "-c", "tiny.yaml", f"--{section}", "null"]) == 2

@@ -19,6 +19,7 @@ MOST_BYTES = 8 << 20
 MOST_VALUES = 100_000
 """Values of a config where each anchor is written out as often as it is named."""
 SECTIONS = ("trainer", "model", "data", "sampling", "standard")
+COMMANDS = ("fit", "validate", "test", "predict")
 CLASS = ("class_path", "init_args")
 DEEPEST = 64
 """Lists and mappings within each other."""
@@ -164,6 +165,11 @@ def _parse(text: str, file: Path) -> dict[str, Any]:
     for name in content:
         if not isinstance(name, str) or not re.fullmatch(r"\w[\w.+]*", name):
             raise UserError(f"{file} is not a config: its key {name!r} is not an option; begin as 'name: mine'")
+    if command := next((name for name in COMMANDS if isinstance(content.get(name), dict)), None):
+        raise UserError(
+            f"{file}: its options stand under {command}:, where only configs of several commands have them; remove "
+            "that line, and move the others to the left"
+        )
     _refuse_empty(content, str(file), SECTIONS)
     if isinstance(content.get("trainer"), list):
         raise UserError(f"{file}: --trainer is a list; it takes options by name, such as 'trainer: {{max_steps: 20}}'")

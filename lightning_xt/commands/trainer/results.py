@@ -19,7 +19,8 @@ def print_results(command: str, trainer: Trainer, folder: Path | None, metrics: 
     if command == "fit" and folder is not None:
         quoted = shlex.quote(str(folder))
         print(f'sample:      lightning-xt generate {quoted} --prompt "..."')
-        print(f"tensorboard: tensorboard --logdir {quoted}")
+        if any(folder.glob("events.*")):
+            print(f"tensorboard: tensorboard --logdir {quoted}")
     if folder is not None:
         print(f"run={folder}")
     for name in sorted(metrics, key=lambda name: (name.endswith("bits_per_byte"), name)):

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from lightning_xt.checkpoints.checkpoint import Checkpoint
@@ -104,7 +105,8 @@ def _open(value: str, file: Path) -> tuple[Checkpoint, int]:
         if newest is None:
             raise UserError(f"{value}: {error}") from error
         raise UserError(
-            f"{value}: {error}; the newest whole one of the run is at step {newest}: --ckpt_path {whole[newest]}"
+            f"{value}: {error}; the newest whole one of the run is at step {newest}: --ckpt_path "
+            f"{quote(str(whole[newest]))}"
         ) from error
 
 
@@ -147,7 +149,7 @@ def replace_run(command: str, args: Sequence[str]) -> list[str]:
         return rest
     run, *rest = rest
     if run.endswith((".yaml", ".yml")):
-        raise UserError(f"{command} {run}: a config is given with -c, as -c {run}")
+        raise UserError(f"{command} {run}: a config is given with -c, as -c {quote(run)}")
     given = read_run_options(command, rest).ckpt_path
     if resumes and given is not None:
         raise UserError(f"--resume and --ckpt_path {given} both say where the run resumes; give one")
@@ -155,11 +157,11 @@ def replace_run(command: str, args: Sequence[str]) -> list[str]:
     file = _file(command, run, CHECKPOINTS[::-1] if resumes else CHECKPOINTS)
     if command == "fit" and not resumes:
         raise UserError(
-            f"fit {run}: add --resume to train this run further, or give -c FILE --init_from {run} to start another "
-            "from its weights"
+            f"fit {quote(run)}: add --resume to train this run further, or give -c FILE --init_from {quote(run)} to "
+            "start another from its weights"
         )
     if (folder := find_run(file)) is None:
-        raise UserError(f"{command} {run}: no run's config.yaml is there; give -c FILE --ckpt_path {file}")
+        raise UserError(f"{command} {run}: no run's config.yaml is there; give -c FILE --ckpt_path {quote(str(file))}")
     checkpoint = ["--ckpt_path", str(file)] if given is None else []
     return ["-c", str(folder / "config.yaml"), *checkpoint, *rest]
 

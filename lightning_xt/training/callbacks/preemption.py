@@ -1,5 +1,6 @@
 from datetime import timedelta
 from functools import partial
+from shlex import quote
 from typing import Any
 
 import torch
@@ -225,7 +226,7 @@ def _describe_way_out(trainer: Trainer) -> str:
     folder = find_run_folder(trainer)
     # A run that has saved nothing has removed its config too.
     saved = folder is not None and checkpoint_file(folder, "last").is_file()
-    return f"{explain_restart(folder)}{f' -c {folder}/config.yaml' if saved else ''}"
+    return explain_restart(folder) + (f" -c {quote(str(folder))}/config.yaml" if saved else "")
 
 
 def _describe_saved(trainer: Trainer) -> str:

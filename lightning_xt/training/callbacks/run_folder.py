@@ -124,6 +124,10 @@ class RunFolder(Callback):
     def _choose(self, trainer: Trainer) -> None:
         folder = self.folder = self._make(trainer)
         step = self._read_step()
+        profiler = trainer.profiler  # type: ignore[attr-defined]
+        if profiler.dirpath == trainer.log_dir:
+            # Lightning's choice, where the profiles of the next run would replace those of this one.
+            profiler.dirpath = folder
         if self.loggers:
             trainer.loggers = [*(build(folder, step or None) for build in self.loggers), *trainer.loggers]
         for callback in trainer.checkpoint_callbacks:

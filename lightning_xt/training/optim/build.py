@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 from torch.optim import Optimizer, SparseAdam
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -69,7 +70,8 @@ class OptimizerOptions:
         ]
 
     def apply(self) -> None:
-        """Restore the options, and set the learning rates to those of the schedule at this step."""
+        """Restore the options, and set the learning rates to those of the schedule at this step; report other ones."""
+        before = self.optimizer.param_groups[0]["lr"]
         for group, built in zip(self.optimizer.param_groups, self._groups, strict=True):
             group.update(built)
         if self.scheduler is None:
@@ -78,6 +80,12 @@ class OptimizerOptions:
         shares = [share(self.scheduler.last_epoch) for share in self.scheduler.lr_lambdas]
         for group, base, share in zip(self.optimizer.param_groups, self.scheduler.base_lrs, shares, strict=True):
             group["lr"] = base * share
+        step, now = self.scheduler.last_epoch, self.optimizer.param_groups[0]["lr"]
+        if step and not math.isclose(before, now, rel_tol=1e-6):
+            rank_zero_info(
+                f"the learning rate of step {step} is {now:.3g} by this schedule and {before:.3g} in the checkpoint: "
+                "--trainer.max_steps, --model.schedule or the optimizer's lr has changed"
+            )
 
 
 def _accepts(factory: OptimizerFactory, groups: list[dict[str, Any]], name: str) -> bool:
