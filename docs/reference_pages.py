@@ -63,6 +63,7 @@ def class_section(cls: type) -> list[str]:
             kind, default = cell(spell_type(annotations.get(p.name, p.annotation))), cell(spell_default(p.default))
             lines.append(f"| `{p.name}` | {kind} | {default} | {cell(prose(described[p.name]))} |")
         lines.append("")
+    lines += example(parsed)
     for file in overlays(cls):
         head, *rest = file.read_text().splitlines()
         lines += [f"`-c {file.relative_to(ROOT)}`: {prose(head.lstrip('# '))}", "", "```yaml", *rest, "```", ""]
@@ -83,11 +84,17 @@ def group_page(name: str) -> str:
 
 def python_page() -> str:
     """Write the page of the names that `lightning_xt` itself offers, variants of families aside."""
-    lines = ["# Python names", "", "Names that `lightning_xt` itself offers. Each is loaded when it is first used.", ""]
+    lines = [
+        "# Python names",
+        "",
+        "Names that `lightning_xt` itself offers besides the classes of the other pages.",
+        "",
+    ]
     bases = tuple(families().values())
-    for name in sorted(set(dir(lightning_xt)) - set(vars(lightning_xt))):
+    for name in lightning_xt.__all__:
         item = getattr(lightning_xt, name)
-        if inspect.isclass(item) and not issubclass(item, bases):
+        shown = docstring_parser.parse(inspect.getdoc(item) or "").examples
+        if inspect.isclass(item) and not issubclass(item, bases) and shown:
             *section, defined = class_section(item)
             lines += [*section, *_contract(item), "", defined, ""]
         elif inspect.isfunction(item):
@@ -106,7 +113,13 @@ def function_section(function: Callable[..., Any]) -> list[str]:
         lines += [f"| `{p.arg_name}` | {cell(prose(p.description or ''))} |" for p in parsed.params] + [""]
     if parsed.returns and parsed.returns.description:
         lines += [f"Returns: {prose(parsed.returns.description)}", ""]
+    lines += example(parsed)
     return [*lines, f"Defined in `{source(function)}`."]
+
+
+def example(parsed: docstring_parser.Docstring) -> list[str]:
+    """Write the examples of a docstring."""
+    return [line for each in parsed.examples for line in ("```pycon", each.description or "", "```", "")]
 
 
 def tree_page() -> str:

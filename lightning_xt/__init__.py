@@ -1,6 +1,7 @@
 """Transformers from torch upwards, every idea a small class named in YAML, trained by PyTorch Lightning.
 
-The names below are loaded when they are first used, so that importing one of them does not import Lightning.
+A class whose file is named for it, such as `ALiBi` of `nn/positions/alibi.py`, is a name of this package. It is
+imported when it is first used, so that importing one of them does not import Lightning.
 """
 
 TYPE_CHECKING = False
@@ -8,31 +9,25 @@ if TYPE_CHECKING:
     # A module of that name in the current folder comes first until __main__ has removed the folder from the path.
     from typing import Any
 
-__version__ = "0.1.0"
+    from lightning_xt.core.inputs import Inputs as Inputs
+    from lightning_xt.data.text.text_files import TextFiles as TextFiles
+    from lightning_xt.generation.engine import generate as generate
+    from lightning_xt.models.decoder import Decoder as Decoder
+    from lightning_xt.models.encoder import Encoder as Encoder
+    from lightning_xt.models.encoder_decoder import EncoderDecoder as EncoderDecoder
+    from lightning_xt.training.language_model import LanguageModel as LanguageModel
+    from lightning_xt.training.seq2seq import Seq2Seq as Seq2Seq
 
-_HOMES = {
-    "CopyTask": "lightning_xt.data.pairs.copy_task",
-    "Decoder": "lightning_xt.models.decoder",
-    "Encoder": "lightning_xt.models.encoder",
-    "EncoderDecoder": "lightning_xt.models.encoder_decoder",
-    "Inputs": "lightning_xt.core.inputs",
-    "LanguageModel": "lightning_xt.training.language_model",
-    "Multi30k": "lightning_xt.data.pairs.multi30k",
-    "ParallelText": "lightning_xt.data.pairs.parallel_text",
-    "Seq2Seq": "lightning_xt.training.seq2seq",
-    "StandardLibrary": "lightning_xt.data.text.standard_library",
-    "TextFiles": "lightning_xt.data.text.text_files",
-    "generate": "lightning_xt.generation.engine",
-}
+__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> "Any":
-    import importlib
+    if name.startswith("_") and name != "__all__":
+        raise AttributeError(name)
+    from lightning_xt.system.public_names import find_public, list_public
 
-    if name not in _HOMES:
-        raise AttributeError(f"lightning_xt has no {name!r}; it has {', '.join(sorted(_HOMES))}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    return list_public() if name == "__all__" else globals().setdefault(name, find_public(name))
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+    return sorted({*globals(), *__getattr__("__all__")})

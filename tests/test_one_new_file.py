@@ -70,8 +70,8 @@ def run(folder: Path, *args: str) -> str:
 
 def test_the_command_line_and_the_reference_find_it(copy: Path) -> None:
     printed = run(copy, "-c", LOOK)
-    assert "lightning_xt.nn.activations.mish.Mish" in printed
-    assert "lightning_xt.nn.positions.distance_cost.DistanceCost" in printed
+    assert "lightning_xt.Mish" in printed
+    assert "lightning_xt.DistanceCost" in printed
     for family, variant in zip(("activations", "positions"), CLASSES, strict=True):
         page = (copy / f"site/pages/reference/{family}.md").read_text()
         assert f"| [{variant}](#{variant.lower()}) | " in page

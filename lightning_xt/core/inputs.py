@@ -23,6 +23,14 @@ class Inputs:
             models).
         hidden_tokens: True for tokens that no other token sees, as forgetful causal masking draws them, nor a shift or
             a forget gate. None = no token.
+
+    Examples:
+        >>> import torch
+        >>> from lightning_xt import Decoder, Inputs
+        >>> tokens = torch.zeros(1, 6, dtype=torch.long)
+        >>> two_documents = Inputs(documents=torch.tensor([[0, 0, 0, 1, 1, 1]]))
+        >>> Decoder(256, dim=64, depth=2)(tokens, inputs=two_documents).shape
+        torch.Size([1, 6, 256])
     """
 
     condition: Float[Tensor, "b _"] | None = None

@@ -97,6 +97,13 @@ def generate(
     Raises:
         ValueError: an argument is out of range, a prompt is empty, a token is outside the vocabulary, or a sequence is
             longer than the model's positions allow.
+
+    Examples:
+        >>> import torch
+        >>> from lightning_xt import Decoder, generate
+        >>> model = Decoder(256, dim=64, depth=2)
+        >>> generate(model, torch.zeros(2, 5, dtype=torch.long), max_new_tokens=8, top_k=40).shape
+        torch.Size([2, 8])
     """
     chosen = [*filters, *build_filters(top_k=top_k, top_p=top_p, min_p=min_p)]
     params = SamplingParams(temperature=temperature, filters=chosen, end=end, batch=max(1, len(prompt)), window=window)

@@ -58,6 +58,14 @@ class Decoder(nn.Module):
         embeddings: added to the token vectors before the first layer, in order.
         head: factory of the map from hidden states to logits.
         dropout: fraction of the embeddings and of each sublayer's output dropped in training.
+
+    Examples:
+        >>> import torch
+        >>> from functools import partial
+        >>> from lightning_xt import ALiBi, Attention, Decoder
+        >>> model = Decoder(256, dim=64, depth=2, attention=partial(Attention, heads=4, position=ALiBi))
+        >>> model(torch.zeros(2, 10, dtype=torch.long)).shape
+        torch.Size([2, 10, 256])
     """
 
     @check_slots

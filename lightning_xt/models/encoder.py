@@ -46,6 +46,13 @@ class Encoder(nn.Module):
         layout: order of the sublayers.
         embeddings: added to the token vectors before the first layer, in order.
         dropout: fraction of the embeddings and of each sublayer's output dropped in training.
+
+    Examples:
+        >>> import torch
+        >>> from lightning_xt import Encoder
+        >>> model = Encoder(256, dim=64, depth=2)
+        >>> model(torch.zeros(2, 10, dtype=torch.long)).shape
+        torch.Size([2, 10, 64])
     """
 
     @check_slots

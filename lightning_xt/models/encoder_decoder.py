@@ -33,6 +33,16 @@ class EncoderDecoder(nn.Module):
         decoder: factory of the decoder.
         shared_embedding: True if source and target tokens share one table of vectors.
         context_dropout: fraction of the source's positions that are hidden from cross-attention in training.
+
+    Examples:
+        >>> import torch
+        >>> from functools import partial
+        >>> from lightning_xt import Decoder, Encoder, EncoderDecoder
+        >>> sizes = {"dim": 64, "depth": 2}
+        >>> model = EncoderDecoder(100, 120, encoder=partial(Encoder, **sizes), decoder=partial(Decoder, **sizes))
+        >>> src, tgt = torch.zeros(2, 9, dtype=torch.long), torch.zeros(2, 7, dtype=torch.long)
+        >>> model(src, tgt).shape
+        torch.Size([2, 7, 120])
     """
 
     @check_slots

@@ -49,6 +49,15 @@ class LanguageModel(TransformerModule):
             LBFGS do not. Embeddings, norms and biases do not decay.
         schedule: learning rate over the run, in optimizer steps. None = constant.
         compile: whether training uses torch.compile; or its keywords, such as {mode: max-autotune}.
+
+    Examples:
+        >>> import torch
+        >>> from lightning_xt import LanguageModel
+        >>> model = LanguageModel.from_config({"decoder": {"dim": 64, "depth": 2, "attention": {"position": "ALiBi"}}})
+        >>> tokens = torch.zeros(2, 17, dtype=torch.long)
+        >>> model(tokens).backward()
+        >>> model.generate(tokens[:, :5], max_new_tokens=8).shape
+        torch.Size([2, 8])
     """
 
     default_vocab: ClassVar = {"source": 256, "target": 256, "pad": None, "start": None, "end": None, "separator": None}

@@ -59,6 +59,16 @@ class Seq2Seq(TransformerModule):
         schedule: learning rate over the run, in optimizer steps. None = constant.
         val_decode_pairs: pairs of the validation split, from its first, that are also decoded and compared. None = all.
         compile: whether training uses torch.compile; or its keywords, such as {mode: max-autotune}.
+
+    Examples:
+        >>> import torch
+        >>> from lightning_xt import Seq2Seq
+        >>> sizes = {"dim": 64, "depth": 2}
+        >>> model = Seq2Seq.from_config({"encoder": sizes, "decoder": sizes})
+        >>> src, tgt = torch.full((2, 9), 70), torch.full((2, 7), 71)
+        >>> model(src, tgt).backward()
+        >>> len(model.generate(src, start_tokens=tgt[:, :1], max_new_tokens=8))
+        2
     """
 
     network: EncoderDecoder

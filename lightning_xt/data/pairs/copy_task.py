@@ -42,6 +42,13 @@ class CopyTask(ParallelCorpus):
         eval_batch_size: pairs per evaluation step of one process; None means `batch_size`.
         pairs: the options of `ParallelCorpus`; the seed chooses the pairs of all splits, and the sources for `predict`
             are ids as numbers, separated by spaces.
+
+    Examples:
+        >>> from lightning_xt import CopyTask
+        >>> data = CopyTask("reverse", num_symbols=9, min_length=5, batch_size=4)
+        >>> src, tgt, src_mask = next(iter(data.train_dataloader()))
+        >>> src.shape, tgt.shape
+        (torch.Size([4, 6]), torch.Size([4, 7]))
     """
 
     def __init__(

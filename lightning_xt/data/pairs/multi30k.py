@@ -29,6 +29,12 @@ class Multi30k(PairCorpus):
         languages: source and target language, as in the endings of the files: en, de, fr or cs.
         base_url: URL of the folder from which missing files are downloaded.
         pairs: the options of `PairCorpus`.
+
+    Examples:
+        >>> from lightning_xt import Multi30k
+        >>> data = Multi30k(languages=("en", "fr"), max_tokens=2048)
+        >>> data.vocab["pad"], data.vocab["start"], data.vocab["end"]
+        (0, 1, 2)
     """
 
     def __init__(

@@ -9,7 +9,7 @@ from lightning_xt.data.pairs.pair_files import PairLines, drop_blank, read_pairs
 
 
 class ParallelText(PairCorpus):
-    """Serve pairs of texts from files: a source and its target, such as a translation.
+    r"""Serve pairs of texts from files: a source and its target, such as a translation.
 
     The pairs are the same lines of two files, the two columns of a `.tsv` file, or two fields of the objects in a file
     of JSON lines (`.jsonl`); each plain or `.gz`. They are split into training | validation | test, in this order,
@@ -27,6 +27,16 @@ class ParallelText(PairCorpus):
         test_target_path: file of the targets if `test` is a file of sources. None means that it holds both sides.
         fields: names of the source and the target in the objects of JSON lines, such as [en, de].
         pairs: the options of `PairCorpus`.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from lightning_xt import ParallelText, SpecialBytes
+        >>> written = Path("pairs.tsv").write_text("a dog\tein Hund\n" * 40)
+        >>> data = ParallelText("pairs.tsv", tokenizer=SpecialBytes, max_tokens=64)
+        >>> data.setup("fit")
+        >>> src, tgt, src_mask = next(iter(data.train_dataloader()))
+        >>> src.shape, tgt.shape
+        (torch.Size([6, 6]), torch.Size([6, 10]))
     """
 
     def __init__(

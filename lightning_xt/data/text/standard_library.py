@@ -20,6 +20,12 @@ class StandardLibrary(ByteCorpus):
     The `.py` files are sorted by path, without the folders `site-packages`, `dist-packages`, `test`, `tests`,
     `idlelib` and `lib2to3`. Every 20th file is held out for validation; the test split is the validation split. The
     text differs between Python versions, so compare results within one version only.
+
+    Examples:
+        >>> from lightning_xt import StandardLibrary
+        >>> data = StandardLibrary(seq_len=16, batch_size=4)
+        >>> next(iter(data.train_dataloader())).shape
+        torch.Size([4, 17])
     """
 
     def prepare(self) -> Splits:

@@ -54,6 +54,14 @@ class TextFiles(ByteCorpus):
             start again there. Text that contains it is refused. A single plain file is used as it is: a byte 255 in
             it separates documents too, if the file is UTF-8 otherwise.
         windows: the options of `ByteCorpus`.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from lightning_xt import TextFiles
+        >>> written = Path("corpus.txt").write_text("the quick brown fox" * 50)
+        >>> data = TextFiles("corpus.txt", seq_len=16, batch_size=4)
+        >>> next(iter(data.train_dataloader())).shape
+        torch.Size([4, 17])
     """
 
     def __init__(
