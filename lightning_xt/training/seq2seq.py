@@ -63,12 +63,8 @@ class Seq2Seq(TransformerModule):
     Examples:
         >>> import torch
         >>> from lightning_xt import Seq2Seq
-        >>> sizes = {"dim": 64, "depth": 2}
-        >>> model = Seq2Seq.from_config({"encoder": sizes, "decoder": sizes})
-        >>> src, tgt = torch.full((2, 9), 70), torch.full((2, 7), 71)
-        >>> model(src, tgt).backward()
-        >>> len(model.generate(src, start_tokens=tgt[:, :1], max_new_tokens=8))
-        2
+        >>> model = Seq2Seq.from_config({"encoder": {"dim": 64, "depth": 2}, "decoder": {"dim": 64, "depth": 2}})
+        >>> model(torch.full((2, 9), 70), torch.full((2, 7), 71)).backward()
     """
 
     network: EncoderDecoder
