@@ -61,6 +61,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = items[first::step]
 
 
+@pytest.fixture
+def no_shape_checks() -> None:
+    """Check no annotations: a user's calls meet the checks of the package only."""
+    jaxtyping_config.update("jaxtyping_disable", True)
+
+
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)

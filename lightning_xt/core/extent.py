@@ -113,18 +113,17 @@ def min_window(one: int | None, other: int | None) -> int | None:
     return min(one, other)
 
 
-def check_lengths(lengths: Int[Tensor, "_"] | None, rows: int, n: int) -> None:
-    """Refuse lengths that are not one number from 0 to n for each row.
-
-    Raises:
-        ValueError: there are more or fewer lengths than rows, or one is negative or above n.
-    """
+def check_lengths(lengths: Int[Tensor, "_"] | None, rows: int, n: int, least: int = 0) -> None:
+    """Refuse lengths that are not a tensor of one whole number from `least` to n for each row by a ValueError."""
     if lengths is None or torch.compiler.is_compiling():
         return
-    if lengths.shape != (rows,) or bool(((lengths < 0) | (lengths > n)).any()):
+    whole = isinstance(lengths, Tensor) and not (lengths.is_floating_point() or lengths.dtype == torch.bool)
+    if not whole or lengths.shape != (rows,) or bool(((lengths < least) | (lengths > n)).any()):
+        given = lengths.tolist() if isinstance(lengths, Tensor) else lengths
+        why = " (last_only reads the last token of each)" if least else ""
         raise ValueError(
-            f"lengths is {lengths.tolist()}, but {rows} rows of {n} tokens were given; it must have one whole number "
-            f"from 0 to {n} for each row"
+            f"lengths is {given}, but {rows} rows of {n} tokens were given; it must be a tensor of one whole number "
+            f"from {least} to {n} for each row{why}"
         )
 
 

@@ -64,6 +64,46 @@ class Inputs:
         return value
 
 
+def check_inputs(tokens: Tensor, inputs: Inputs | None) -> None:
+    """Raise a ValueError for tokens, or inputs besides them, of another type or shape than their annotations say."""
+    if torch.compiler.is_compiling():
+        return
+    if tokens.dim() != 2 or len(tokens) == 0 or _describe_kind(tokens) != "whole":
+        raise ValueError(
+            f"tokens is a {tokens.dtype} tensor of shape {tuple(tokens.shape)}; it must be whole numbers of shape "
+            "(rows, tokens), with at least one row"
+        )
+    if inputs is None:
+        return
+    (rows, n), context = tokens.shape, inputs.context
+    vectors = -1 if context is None or context.dim() != 3 else context.shape[1]
+    for name, kind, shape in (
+        ("condition", "real", (rows, -1)),
+        ("context_mask", "boolean", (rows, vectors)),
+        ("types", "whole", (rows, n)),
+        ("prefix", "real", (rows, -1, -1)),
+        ("documents", "whole", (rows, n)),
+        ("visible_prefix", "whole", (rows,)),
+        ("hidden_tokens", "boolean", (rows, n)),
+    ):
+        value: Tensor | None = getattr(inputs, name)
+        if value is None:
+            continue
+        fits = value.dim() == len(shape) and all(b in (-1, a) for a, b in zip(value.shape, shape, strict=True))
+        if not fits or _describe_kind(value) != kind:
+            sizes = ", ".join("any" if size == -1 else str(size) for size in shape)
+            raise ValueError(
+                f"Inputs({name}=...) is a {value.dtype} tensor of shape {tuple(value.shape)}; for {rows} rows of {n} "
+                f"tokens it must be {kind} numbers of shape ({sizes})".replace("boolean numbers", "boolean")
+            )
+
+
+def _describe_kind(tensor: Tensor) -> str:
+    if tensor.dtype == torch.bool:
+        return "boolean"
+    return "real" if tensor.is_floating_point() else "whole"
+
+
 class ReadsInput:
     """Part of a network that reads inputs besides the tokens."""
 

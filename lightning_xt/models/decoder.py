@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lightning_xt.core.cache import Cache
 from lightning_xt.core.extent import check_lengths
-from lightning_xt.core.inputs import Inputs
+from lightning_xt.core.inputs import Inputs, check_inputs
 from lightning_xt.core.shapes import LayerShape
 from lightning_xt.core.where import Where
 from lightning_xt.models.stack import Stack
@@ -148,14 +148,18 @@ class Decoder(nn.Module):
         last_only: bool = False,
     ) -> Float[Tensor, "b _ D"]:
         """Compute the hidden states from which the head makes logits, with the arguments of `forward`."""
-        check_lengths(lengths, *tokens.shape)
+        check_inputs(tokens, inputs)
         soft = 0 if inputs is None else inputs.num_soft_tokens
+        rows, n = tokens.shape
+        check_lengths(lengths, rows, n, least=1 if last_only and not soft else 0)
         lengths = None if lengths is None else soft + lengths
         if cache is not None:
             self.announce(tokens, lengths, inputs, cache)
         x = self.run_layers(tokens, lengths, inputs, cache)
         if cache is not None:
             cache.commit()
+            if x.requires_grad:
+                x.register_hook(_refuse_training)
         if not last_only:
             return x[:, soft:]
         last = None if lengths is None else (lengths - 1).view(-1, 1, 1).expand(-1, 1, x.shape[-1])
@@ -184,7 +188,7 @@ class Decoder(nn.Module):
         x = self.token_embedding(tokens)
         inputs = Inputs() if inputs is None else inputs.to(x.dtype)
         if inputs.prefix is not None:
-            _check_prefix(inputs)
+            _check_prefix(inputs, x.shape[-1])
             x = torch.cat((inputs.prefix, x), dim=1)
         if cache is None:
             where = Where.from_sequence(x.shape[1], causal=True, inputs=inputs, lengths=lengths, device=x.device)
@@ -231,7 +235,18 @@ class Decoder(nn.Module):
         return min(self._limits, default=None)
 
 
-def _check_prefix(inputs: Inputs) -> None:
+def _refuse_training(gradient: Tensor) -> None:
+    raise ValueError(
+        "a cache is overwritten in place, so nothing can be trained through it; train without a cache, or decode under "
+        "torch.no_grad()"
+    )
+
+
+def _check_prefix(inputs: Inputs, dim: int) -> None:
+    if inputs.prefix is not None and inputs.prefix.shape[-1] != dim:
+        raise ValueError(
+            f"Inputs(prefix=...) has vectors {inputs.prefix.shape[-1]} wide, but dim is {dim}; give both the same width"
+        )
     for name in ("documents", "hidden_tokens", "types"):
         if getattr(inputs, name) is not None:
             raise ValueError(f"Inputs({name}=...) says nothing of soft tokens; omit it, or prefix")

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from lightning_xt.core.inputs import Inputs
+from lightning_xt.core.inputs import Inputs, check_inputs
 from lightning_xt.core.shapes import LayerShape
 from lightning_xt.core.where import Where
 from lightning_xt.models.stack import Stack
@@ -109,9 +110,15 @@ class Encoder(nn.Module):
             inputs: inputs besides the tokens.
         """
         inputs = Inputs() if inputs is None else inputs
+        check_inputs(tokens, inputs)
         if inputs.prefix is not None:
             raise ValueError("Inputs(prefix=...) belongs to a decoder's tokens, not to a source; omit it")
         if mask is not None:
+            if mask.shape != tokens.shape or mask.dtype != torch.bool:
+                raise ValueError(
+                    f"mask is a {mask.dtype} tensor of shape {tuple(mask.shape)}; it must be boolean, of the tokens' "
+                    f"shape {tuple(tokens.shape)}"
+                )
             hidden = inputs.hidden_tokens
             inputs = replace(inputs, hidden_tokens=~mask if hidden is None else hidden | ~mask)
         where = Where.from_sequence(tokens.shape[1], causal=False, inputs=inputs, lengths=None, device=tokens.device)

@@ -1,5 +1,6 @@
 """Stack: sublayers in the order of a layout."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import cast
 
@@ -69,6 +70,8 @@ class Stack(nn.Module):
                 None if shift is None else shift(at),
                 dropout,
             )
+        for mixes in ("attention", "cross_attention"):
+            _check_values([self._get_sublayer(step).branch for step in self.steps if step.kind == mixes])
         first = self._get_sublayer(self.steps[0])
         self.embedding_norm = norm(own) if first.placement.norms_embeddings else None
         self.output_norm = norm(own) if first.placement.norms_output else None
@@ -88,6 +91,14 @@ class Stack(nn.Module):
     def _get_sublayer(self, step: Step) -> Sublayer:
         # A ModuleDict does not know the type of its modules.
         return cast(Sublayer, self.sublayers[_name_step(step)])
+
+
+def _check_values(branches: Sequence[Mixer | Tokenwise]) -> None:
+    """Raise a ValueError if a mixer cannot use the values of the first that adds some to the trace."""
+    mixers = [each for each in branches if isinstance(each, Mixer)]
+    shapes = [each.value_shape for each in mixers if each.value_shape is not None]
+    for each in mixers if shapes else ():
+        each.check_first_values(shapes[0])
 
 
 def _name_step(step: Step) -> str:

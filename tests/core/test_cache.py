@@ -494,7 +494,7 @@ def test_refuses_more_tokens_than_it_holds() -> None:
         (
             [5, 2],
             2,
-            r"lengths is \[5, 2\], but 2 rows of 3 tokens were given; it must have one whole number from 0 to 3",
+            r"lengths is \[5, 2\], but 2 rows of 3 tokens were given; it must be a tensor of one whole number from 0",
         ),
         ([-1, 2], 2, r"lengths is \[-1, 2\], but 2 rows of 3 tokens"),
         ([3], 2, r"lengths is \[3\], but 2 rows"),

@@ -3,7 +3,7 @@
 import gc
 import re
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -25,6 +25,7 @@ from lightning_xt.generation.methods.draft import Draft
 from lightning_xt.generation.methods.prompt_lookup import PromptLookup
 from lightning_xt.generation.methods.sample import Sample
 from lightning_xt.generation.methods.stochastic_beam_search import StochasticBeamSearch
+from lightning_xt.generation.models.contrastive import Contrastive
 from lightning_xt.generation.models.guided import Guided
 from lightning_xt.generation.models.model_wrapper import ModelWrapper
 from lightning_xt.generation.noise import sample_tokens
@@ -191,6 +192,16 @@ def test_the_mode_of_the_model_is_restored(training: bool) -> None:
     assert model.training is False
     drawn.close()
     assert model.training is training and model.stack.training is training
+
+
+@pytest.mark.parametrize("wrap", [lambda model: model, lambda model: Contrastive(model, [decoder()])])
+def test_cases_p8_frozen_parts_keep_their_mode(wrap: Callable[[Decoder], Any]) -> None:
+    model = decoder(dropout=0.5).train()
+    model.token_embedding.eval()
+    model.stack.sublayers["0_attention"].eval()
+    before = [part.training for part in model.modules()]
+    generate(wrap(model), draw_tokens(2, 5), 3)
+    assert [part.training for part in model.modules()] == before
 
 
 def test_the_mode_is_restored_after_an_error() -> None:

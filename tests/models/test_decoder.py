@@ -8,6 +8,7 @@ from functools import partial
 import pytest
 import torch
 from catalogue import CONTEXT, DIM, VOCAB, attention, decoder, randomise
+from encoder_catalogue import encoder
 from torch import Tensor
 
 from lightning_xt.core.inputs import Inputs
@@ -17,8 +18,10 @@ from lightning_xt.nn.contexts.base import ContextFactory
 from lightning_xt.nn.contexts.given_context import GivenContext
 from lightning_xt.nn.contexts.learned_context import LearnedContext
 from lightning_xt.nn.embeddings.learned_positions import LearnedPositions
+from lightning_xt.nn.embeddings.type_embedding import TypeEmbedding
 from lightning_xt.nn.feedforward.mlp import MLP
 from lightning_xt.nn.layouts.looped import Looped
+from lightning_xt.nn.norms.adaptive_rms_norm import AdaptiveRMSNorm
 from lightning_xt.nn.positions.alibi import ALiBi
 from lightning_xt.nn.positions.forgetting import Forgetting
 from lightning_xt.nn.positions.relative_bias import RelativeBias
@@ -270,3 +273,73 @@ def test_refuses_more_tokens_than_the_cache_holds() -> None:
     message = "the cache holds 4 tokens a row, 3 are taken and 2 more were given; use new_cache(..., capacity=5)"
     with pytest.raises(ValueError, match=re.escape(message)):
         model(sample_tokens(1, 2), cache=cache)
+
+
+WRONG_INPUTS = [
+    ({"documents": torch.zeros(2, 4, dtype=torch.long)}, "whole numbers of shape (2, 5)"),
+    ({"documents": torch.zeros(1, 5, dtype=torch.long)}, "whole numbers of shape (2, 5)"),
+    ({"documents": torch.zeros(2, 5)}, "whole numbers of shape (2, 5)"),
+    ({"types": torch.zeros(5, dtype=torch.long)}, "whole numbers of shape (2, 5)"),
+    ({"hidden_tokens": torch.zeros(2, 5, dtype=torch.long)}, "boolean of shape (2, 5)"),
+    ({"visible_prefix": torch.ones(2, 1, dtype=torch.long)}, "whole numbers of shape (2)"),
+    ({"condition": torch.ones(3)}, "real numbers of shape (2, any)"),
+    ({"condition": torch.ones(5, 3)}, "real numbers of shape (2, any)"),
+    ({"prefix": torch.ones(2, 16)}, "real numbers of shape (2, any, any)"),
+    ({"context": torch.ones(2, 3, 4), "context_mask": torch.ones(2, 4, dtype=torch.bool)}, "boolean of shape (2, 3)"),
+]
+
+
+@pytest.mark.parametrize(("given", "said"), WRONG_INPUTS)
+def test_cases_p8_refuses_inputs_of_other_shapes(given: dict[str, Tensor], said: str, no_shape_checks: None) -> None:
+    name, value = list(given.items())[-1]
+    message = (
+        f"Inputs({name}=...) is a {value.dtype} tensor of shape {tuple(value.shape)}; for 2 rows of 5 tokens it must"
+    )
+    for model in (decoder(), encoder()):
+        with pytest.raises(ValueError, match=re.escape(f"{message} be {said}")):
+            model(torch.zeros(2, 5, dtype=torch.long), inputs=Inputs(**given))
+
+
+@pytest.mark.parametrize("tokens", [torch.zeros(5, dtype=torch.long), torch.zeros(2, 5), torch.zeros(0, 5).long()])
+def test_cases_p8_refuses_tokens_of_other_shapes(tokens: Tensor, no_shape_checks: None) -> None:
+    message = r"^tokens is a .*; it must be whole numbers of shape \(rows, tokens\), with at least one row$"
+    for model in (decoder(), encoder()):
+        with pytest.raises(ValueError, match=message):
+            model(tokens)
+
+
+def test_cases_p8_refuses_inputs_of_other_widths(no_shape_checks: None) -> None:
+    tokens = torch.zeros(2, 5, dtype=torch.long)
+    with pytest.raises(ValueError, match=r"prefix=...\) has vectors 12 wide, but dim is 13; give both the same width"):
+        decoder()(tokens, inputs=Inputs(prefix=torch.ones(2, 3, 12)))
+    adaptive, given = decoder(norm=partial(AdaptiveRMSNorm, condition_dim=3)), Inputs(condition=torch.ones(2, 4))
+    with pytest.raises(ValueError, match="AdaptiveRMSNorm has condition_dim 3, but the condition is 4 wide; give both"):
+        adaptive(tokens, inputs=given)
+    with pytest.raises(
+        ValueError, match="TypeEmbedding has num_types 2, but there is type 7; raise num_types, or change"
+    ):
+        decoder(embeddings=[TypeEmbedding])(tokens, inputs=Inputs(types=tokens + 7))
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_cases_p8_a_row_without_a_token_has_no_last_one(cached: bool) -> None:
+    model, tokens, lengths = decoder(), torch.zeros(2, 5, dtype=torch.long), torch.tensor([0, 3])
+    cache = model.new_cache(2, 9) if cached else None
+    with (
+        torch.no_grad(),
+        pytest.raises(ValueError, match=r"lengths is \[0, 3\], .* from 1 to 5 for each row \(last_only "),
+    ):
+        model(tokens, lengths=lengths, cache=cache, last_only=True)
+    soft = Inputs(prefix=torch.ones(2, 1, 13))
+    with torch.no_grad():
+        assert model(tokens, lengths=lengths, inputs=soft, cache=cache, last_only=True).shape == (2, 1, VOCAB)
+        assert model(tokens, lengths=lengths).shape == (2, 5, VOCAB)
+
+
+def test_cases_p8_nothing_is_trained_through_a_cache() -> None:
+    model, tokens = decoder(), torch.zeros(2, 5, dtype=torch.long)
+    cache = model.new_cache(2, 9)
+    for part in (tokens, tokens[:, :1], tokens[:, :1]):
+        logits = model(part, cache=cache)
+    with pytest.raises(ValueError, match=r"^a cache is overwritten in place, so nothing can be trained through it;"):
+        logits.sum().backward()

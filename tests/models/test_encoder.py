@@ -180,3 +180,12 @@ def test_refuses_a_soft_prefix() -> None:
     model = encoder()
     with pytest.raises(ValueError, match=r"Inputs\(prefix=\.\.\.\) belongs to a decoder's tokens, not to a source"):
         model(torch.zeros(2, 3, dtype=torch.long), inputs=Inputs(prefix=torch.zeros(2, 1, 5)))
+
+
+@pytest.mark.parametrize("mask", [torch.ones(2, 4, dtype=torch.bool), torch.ones(2, 5, dtype=torch.long)])
+def test_cases_p8_refuses_another_mask(mask: Tensor, no_shape_checks: None) -> None:
+    message = (
+        rf"^mask is a {mask.dtype} tensor of shape \(2, {mask.shape[1]}\); it must be boolean, of the tokens' shape"
+    )
+    with pytest.raises(ValueError, match=message):
+        encoder()(torch.zeros(2, 5, dtype=torch.long), mask)

@@ -9,7 +9,9 @@ from catalogue import VOCAB, attention, decoder, randomise
 
 from lightning_xt.core.shapes import AttentionShape
 from lightning_xt.nn.attention.cycle import Cycle
+from lightning_xt.nn.contexts.given_context import GivenContext
 from lightning_xt.nn.layouts.looped import Looped
+from lightning_xt.nn.projections.latent import Latent
 from lightning_xt.nn.value_mods.value_residual import ValueResidual
 
 
@@ -57,12 +59,20 @@ def test_a_model_hands_on_the_values_its_first_layer_projected() -> None:
 @pytest.mark.parametrize(
     ("later", "theirs"), [({"kv_heads": 2}, "2 of width 6"), ({"dim_head": 3}, "4 of width 3")], ids=str
 )
-def test_refuses_layers_of_different_shapes(later: dict[str, int], theirs: str) -> None:
+def test_cases_p8_refuses_layers_of_different_shapes_at_build(later: dict[str, int], theirs: str) -> None:
     recipes = [attention(value_mods=[ValueResidual]), attention(value_mods=[ValueResidual], position=None, **later)]
-    model = decoder(attention=partial(Cycle, recipes=recipes))
     with pytest.raises(ValueError, match=r"value_mods: ValueResidual .* 4 heads of width 6") as error:
-        model(torch.zeros(1, 3, dtype=torch.long))
-    assert f"this layer has {theirs}; give both layers the same kv_heads and dim_head" in str(error.value)
+        decoder(attention=partial(Cycle, recipes=recipes))
+    assert f"layer 1 has {theirs}; give both layers the same kv_heads and dim_head" in str(error.value)
+    across = {"context": partial(GivenContext, dim=5), "cross_attention": partial(Cycle, recipes=recipes)}
+    with pytest.raises(ValueError, match=r"value_mods: ValueResidual .* 4 heads of width 6"):
+        decoder(**across)
+    # Only layers that mix need the first one's shape.
+    model = decoder(attention=partial(Cycle, recipes=[recipes[0], attention(**later)]))
+    assert model(torch.zeros(1, 3, dtype=torch.long)).isfinite().all()
+    latent = [attention(projection=Latent), recipes[0]]
+    with pytest.raises(ValueError, match=r"values, 1 heads of width 6, but layer 1 has 4 of width 6"):
+        decoder(attention=partial(Cycle, recipes=latent))
 
 
 def test_cases_p11_refuses_one_layer_that_is_looped() -> None:

@@ -10,6 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning_xt.commands.models.loading import load
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.data.tokenizers.difference import describe_difference
+from lightning_xt.generation.eval_mode import eval_mode
 from lightning_xt.generation.methods.draft import Draft
 from lightning_xt.generation.models.compiled import Compiled
 from lightning_xt.generation.models.contrastive import Contrastive
@@ -128,11 +129,9 @@ class Cost:
             return
         drawn = torch.tensor([*ids], dtype=torch.long, device=request.prompt.device)
         tokens = torch.cat((request.prompt, drawn))[None]
-        was_training = self.trained.training
-        self.trained.train(False)
-        for number, network in enumerate((self.lowered, self.trained)):
-            self._sums[number] += (tokens.shape[1] - 1) * measure_loss(network, tokens, request.inputs)
-        self.trained.train(was_training)
+        with eval_mode(self.trained):
+            for number, network in enumerate((self.lowered, self.trained)):
+                self._sums[number] += (tokens.shape[1] - 1) * measure_loss(network, tokens, request.inputs)
         self.tokens += tokens.shape[1] - 1
         self.texts += 1
 
@@ -182,10 +181,5 @@ def _encode_empty_source(module: TransformerModule, scale: float) -> Inputs:
     end = module.tokenizers["source"].end
     if end is None:
         raise UserError(f"--guidance {scale} needs an empty source, but the sources have no end token; omit it")
-    was_training = network.training
-    network.train(False)
-    try:
-        with torch.no_grad():
-            return network.encode(torch.tensor([[end]], device=module.device))
-    finally:
-        network.train(was_training)
+    with eval_mode(network), torch.no_grad():
+        return network.encode(torch.tensor([[end]], device=module.device))

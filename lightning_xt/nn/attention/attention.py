@@ -29,7 +29,7 @@ from lightning_xt.nn.projections.multi_head import MultiHead
 from lightning_xt.nn.score_mods.base import ScoreMod, ScoreModFactory
 from lightning_xt.nn.scores.base import ScoreFactory
 from lightning_xt.nn.scores.dot_product import DotProduct
-from lightning_xt.nn.value_mods.base import ValueModFactory
+from lightning_xt.nn.value_mods.base import ValueMod, ValueModFactory
 from lightning_xt.system.option_checks import check_option, check_slots
 
 
@@ -102,6 +102,14 @@ class Attention(Mixer):
             self._check_shared_keys()
         parts = [part for part in (self.score, self.position, *self.score_mods, self.normalizer) if part is not None]
         self.supported_backends = supported_backends(backend, parts, dropout)
+
+    @property
+    def value_shape(self) -> tuple[int, int] | None:
+        return self.projection.value_shape
+
+    def check_first_values(self, shape: tuple[int, int]) -> None:
+        for mod in cast(Iterable[ValueMod], self.value_mods):
+            mod.check_first_values(shape)
 
     def forward(
         self, x: Float[Tensor, "b n D"], where: Where, inputs: Inputs, trace: Trace, cache: CallCache | None

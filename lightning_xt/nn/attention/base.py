@@ -16,6 +16,14 @@ from lightning_xt.core.where import Where
 class Mixer(nn.Module, ABC):
     """Attention, or another part that moves information between tokens."""
 
+    @property
+    def value_shape(self) -> tuple[int, int] | None:
+        """Heads and width of the values that a forward adds to the trace. None = it adds none."""
+        return None
+
+    def check_first_values(self, shape: tuple[int, int]) -> None:
+        """Raise a ValueError if the first values of the trace, of this shape, cannot be used."""
+
     @abstractmethod
     def forward(
         self, x: Float[Tensor, "b n D"], where: Where, inputs: Inputs, trace: Trace, cache: CallCache | None

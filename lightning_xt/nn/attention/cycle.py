@@ -31,6 +31,13 @@ class Cycle(Mixer):
             )
         self.mixer = recipes[shape.layer % len(recipes)](shape)
 
+    @property
+    def value_shape(self) -> tuple[int, int] | None:
+        return self.mixer.value_shape
+
+    def check_first_values(self, shape: tuple[int, int]) -> None:
+        self.mixer.check_first_values(shape)
+
     def forward(
         self, x: Float[Tensor, "b n D"], where: Where, inputs: Inputs, trace: Trace, cache: CallCache | None
     ) -> tuple[Float[Tensor, "b n D"], Trace]:

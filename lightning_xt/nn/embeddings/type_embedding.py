@@ -1,3 +1,4 @@
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -26,4 +27,13 @@ class TypeEmbedding(Embedding):
         self.table = nn.Embedding(num_types, shape.dim)
 
     def forward(self, x: Float[Tensor, "b n D"], where: Where, inputs: Inputs) -> Float[Tensor, "b n D"]:
-        return x + self.table(inputs.require("types", self))
+        types = inputs.require("types", self)
+        # Elsewhere the look would wait for the device.
+        if types.device.type == "cpu" and not torch.compiler.is_compiling() and types.numel():
+            low, high = (int(each) for each in types.aminmax())
+            if low < 0 or high >= self.table.num_embeddings:
+                raise ValueError(
+                    f"embeddings: TypeEmbedding has num_types {self.table.num_embeddings}, but there is type "
+                    f"{low if low < 0 else high}; raise num_types, or change the types"
+                )
+        return x + self.table(types)

@@ -31,5 +31,10 @@ class AdaptiveRMSNorm(Norm):
 
     def forward(self, x: Float[Tensor, "... D"], inputs: Inputs) -> Float[Tensor, "... D"]:
         condition = inputs.require("condition", self).to(x.dtype)
+        if condition.shape[-1] != len(self.to_gain):
+            raise ValueError(
+                f"norm: AdaptiveRMSNorm has condition_dim {len(self.to_gain)}, but the condition is "
+                f"{condition.shape[-1]} wide; give both the same width"
+            )
         gain = 1 + condition @ self.to_gain.to(x.dtype)
         return F.rms_norm(x, x.shape[-1:], eps=self.eps) * gain.view(-1, *(1,) * (x.dim() - 2), x.shape[-1])

@@ -23,6 +23,8 @@ class Projection(nn.Module, ABC):
     """Number of features of each head that positions rotate."""
     scale: float
     """Factor on the product of query and key."""
+    value_shape: tuple[int, int]
+    """Heads and width of values in their cached form."""
 
     def project(
         self, x: Float[Tensor, "b n D"]

@@ -51,6 +51,7 @@ class Latent(Projection):
         self.heads, self.dim_head = shape.heads, shape.dim_head
         self.latent_dim = max(1, shape.dim // 2) if latent_dim is None else latent_dim
         self.rotated_dim = 2 * -(-shape.dim_head // 4) if rotary_dim is None else rotary_dim
+        self.value_shape = 1, self.latent_dim
         self.scale = (shape.dim_head + self.rotated_dim) ** -0.5
         source_dim = shape.dim if shape.context_dim is None else shape.context_dim
         self.to_query_latent = nn.Identity() if query_latent_dim is None else _Compress(shape.dim, query_latent_dim)

@@ -18,6 +18,7 @@ class MultiHead(Projection):
         super().__init__()
         self.heads, self.kv_heads = shape.heads, shape.kv_heads
         self.rotated_dim, self.scale = shape.dim_head, shape.dim_head**-0.5
+        self.value_shape = shape.kv_heads, shape.dim_head
         q_rows, kv_rows = shape.heads * shape.dim_head, shape.kv_heads * shape.dim_head
         # Maps of the same input are one product. Optimizers of matrices split them.
         self.stacked_rows: dict[str, tuple[int, ...]]

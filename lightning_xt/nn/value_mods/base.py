@@ -12,6 +12,9 @@ from lightning_xt.core.shapes import AttentionShape
 class ValueMod(nn.Module, ABC):
     """Change of each value by its token and by the values of that token in earlier layers."""
 
+    def check_first_values(self, shape: tuple[int, int]) -> None:
+        """Raise a ValueError if the first layer's values, of these heads and this width, cannot be used."""
+
     @abstractmethod
     def forward(
         self, v: Float[Tensor, "b g n e"], x: Float[Tensor, "b n c"], earlier: tuple[Float[Tensor, "b _ n _"], ...]

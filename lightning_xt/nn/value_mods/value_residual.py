@@ -19,8 +19,18 @@ class ValueResidual(ValueMod):
                 f"value_mods: ValueResidual mixes the first layer's values into other layers, but one layer is called "
                 f"{shape.calls} times; raise depth, or omit ValueResidual"
             )
+        self.shape = shape
         source_dim = shape.dim if shape.context_dim is None else shape.context_dim
         self.to_share = nn.Linear(source_dim, shape.kv_heads) if shape.layer > 0 else None
+
+    def check_first_values(self, shape: tuple[int, int]) -> None:
+        own = self.shape.kv_heads, self.shape.dim_head
+        if self.to_share is not None and shape != own:
+            raise ValueError(
+                f"value_mods: ValueResidual mixes in the first layer's values, {shape[0]} heads of width {shape[1]}, "
+                f"but layer {self.shape.layer} has {own[0]} of width {own[1]}; give both layers the same kv_heads and "
+                "dim_head"
+            )
 
     def forward(
         self, v: Float[Tensor, "b g n e"], x: Float[Tensor, "b n c"], earlier: tuple[Float[Tensor, "b _ n _"], ...]
@@ -28,11 +38,5 @@ class ValueResidual(ValueMod):
         if self.to_share is None or not earlier:
             return v
         first = earlier[0]
-        if first.shape != v.shape:
-            raise ValueError(
-                f"value_mods: ValueResidual mixes in the first layer's values, {first.shape[1]} heads of width "
-                f"{first.shape[3]}, but this layer has {v.shape[1]} of width {v.shape[3]}; give both layers the same "
-                "kv_heads and dim_head"
-            )
         own = self.to_share(x).sigmoid().mT.unsqueeze(-1)
         return first + own * (v - first)
