@@ -12,6 +12,7 @@ import lightning_xt
 from lightning_xt import commands
 from lightning_xt.system.messages import OwnError, UserError, explain_error, explain_unknown
 from lightning_xt.system.output import silence
+from lightning_xt.system.shared_errors import claim_report
 from lightning_xt.system.stopping import (
     INTERRUPTED,
     PREEMPTED,
@@ -72,9 +73,10 @@ def main(args: Sequence[str] | None = None, *, last: bool = False) -> int:
         sentence = None if os.environ.get("LIGHTNING_XT_TRACEBACK") == "1" else explain_error(error)
         if sentence is None:
             raise
+        alone = claim_report(sentence)
         if prints_for_user():
             print(f"lightning-xt: error: {sentence}", file=sys.stderr)
-        elif isinstance(error, OwnError):
+        elif alone or isinstance(error, OwnError):
             number = os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or os.environ["SLURM_PROCID"]
             print(f"lightning-xt: error: process {number} (the first is 0): {sentence}", file=sys.stderr)
         return 2

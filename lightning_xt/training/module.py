@@ -30,6 +30,7 @@ from lightning_xt.training.optim.schedules.base import ScheduleFactory
 from lightning_xt.training.run_metadata import run_metadata
 from lightning_xt.training.step_boundaries import count_run_steps
 from lightning_xt.training.step_skipping import drop_first_momentum, nan_if_not_finite, skip_step, total_norm
+from lightning_xt.training.strategies.same_processes import compare_processes
 from lightning_xt.training.strategies.sharding import shard
 from lightning_xt.training.text_module import TextModule
 
@@ -115,6 +116,7 @@ class TransformerModule(TextModule):
                     "have; choose another part, or train the network from Python with Inputs"
                     f"({part.needed_input}=...)"
                 )
+        compare_processes(self.trainer, {"the hash of the data": str(getattr(data, "content_hash", None))[:16]})
         if stage == "fit":
             self._compiled = compile_forward(
                 self.network,

@@ -1,6 +1,7 @@
 """Launchers of clusters: turn off what Lightning does there besides training, and count processes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -15,9 +16,11 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.trainer.connectors.checkpoint_connector import _CheckpointConnector
 from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
 
+from lightning_xt.commands.trainer.weight_checks import list_leaves
 from lightning_xt.system.messages import UserError
 from lightning_xt.training.restoring import check_loops, check_moments, explain_misfits
 from lightning_xt.training.steps_done import StepsDone
+from lightning_xt.training.strategies.same_processes import compare_when_connected
 
 
 def choose_environments(strategy: Any, plugins: Sequence[Any]) -> list[ClusterEnvironment]:
@@ -45,11 +48,13 @@ def choose_environments(strategy: Any, plugins: Sequence[Any]) -> list[ClusterEn
         raise UserError(f"SLURM: {error}") from error
 
 
-def adopt_trainer(trainer: Trainer) -> None:
+def adopt_trainer(trainer: Trainer, options: Mapping[str, Any] = MappingProxyType({})) -> None:
     """Keep a Trainer from handling signals and from checkpoints that were not named; have it log at the steps done.
 
-    UserError if its count of processes is not that of the machines.
+    UserError if its count of processes is not that of the machines. The run ends if a process has other `options`, the
+    plain values of the command.
     """
+    compare_when_connected(trainer, _list_common_options(options))
     trainer._signal_connector = _NoSignals(trainer)
     trainer._checkpoint_connector = _NamedCheckpoints(trainer)
     trainer._logger_connector = StepsDone(trainer)
@@ -60,6 +65,17 @@ def adopt_trainer(trainer: Trainer) -> None:
             environment.validate_settings(trainer.num_devices, trainer.num_nodes)
         except ValueError as error:
             raise UserError(f"trainer: {error}") from error
+
+
+def _list_common_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that all processes have. Paths of data may be others on each machine; their text is not."""
+    leaves = dict(list_leaves({name: value for name, value in options.items() if name != "config"}, ""))
+    found = {f"-{name.replace('.', '-', 1)}": value for name, value in leaves.items()}
+    return {
+        name: value
+        for name, value in found.items()
+        if not name.startswith("--data.") or value is None or isinstance(value, int | float)
+    }
 
 
 def close_process_group() -> None:

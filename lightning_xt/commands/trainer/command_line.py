@@ -215,7 +215,7 @@ class CommandLine(LightningCLI):
             kwargs["enable_checkpointing"] = any(isinstance(each, CheckpointCallback) for each in kwargs["callbacks"])
         trainer = super().instantiate_trainer(**kwargs)
         hand_on(self.resolved.checkpoint, trainer)
-        adopt_trainer(trainer)
+        adopt_trainer(trainer, self._plain())
         if self.subcommand == "fit":
             take_over_signals(trainer)
         watch(trainer)

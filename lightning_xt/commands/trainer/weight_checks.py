@@ -49,8 +49,8 @@ def list_differences(checkpoint: Checkpoint, model: dict[str, Any]) -> list[str]
     """Return a line for each option of the network whose value in this `model` section, which holds, is another."""
     saved = checkpoint.config
     options = model.get("init_args", {})
-    there = {name: value for part in OF_NETWORK for name, value in _list_leaves(saved.get(part), f"model.{part}")}
-    here = {name: value for part in OF_NETWORK for name, value in _list_leaves(options.get(part), f"model.{part}")}
+    there = {name: value for part in OF_NETWORK for name, value in list_leaves(saved.get(part), f"model.{part}")}
+    here = {name: value for part in OF_NETWORK for name, value in list_leaves(options.get(part), f"model.{part}")}
     return [
         f"--{name} is {here.get(name)} here, {there.get(name)} in the checkpoint"
         for name in sorted(there.keys() | here.keys())
@@ -62,7 +62,7 @@ def _format_fault(what: str, names: list[str]) -> str:
     return f"{len(names)} {what}, such as {names[0]}" if names else ""
 
 
-def _list_leaves(value: Any, name: str) -> Iterator[tuple[str, Any]]:
+def list_leaves(value: Any, name: str) -> Iterator[tuple[str, Any]]:
     """Yield the options of a config, each under the name it has on the command line."""
     if not isinstance(value, dict):
         yield name, value
@@ -71,4 +71,4 @@ def _list_leaves(value: Any, name: str) -> Iterator[tuple[str, Any]]:
         yield name, value["class_path"].rpartition(".")[2]
         value = value.get("init_args", {})
     for key, each in value.items():
-        yield from _list_leaves(each, f"{name}.{key}")
+        yield from list_leaves(each, f"{name}.{key}")

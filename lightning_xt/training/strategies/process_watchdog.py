@@ -19,11 +19,10 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from lightning_xt.checkpoints.runs import explain_restart
 from lightning_xt.system.messages import walk_chain
+from lightning_xt.system.shared_errors import LAUNCHED_BY
 from lightning_xt.system.stopping import PREEMPTED
 from lightning_xt.training.callbacks.run_folder import find_run_folder
 
-LAUNCHED_BY = "LIGHTNING_XT_LAUNCHED_BY"
-"""Environment variable that names the process that launched this one."""
 GRACE = 10.0
 """Seconds that a process has to end by itself after another one; most end at once, without an answer."""
 NOTICED = 2.0
