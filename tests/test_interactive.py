@@ -10,6 +10,8 @@ from lightning_xt.cli import main
 from lightning_xt.commands.generation.interactive import HELP, HELP_OF_PAIRS
 from lightning_xt.models.decoder import Decoder
 
+SEED = "2"
+"""Seed with which all completions here are text."""
 TALK = ["generate", "runs/tiny", "--interactive", "--max_new_tokens", "4", "--top_k", "20"]
 
 
@@ -27,7 +29,8 @@ def typed(monkeypatch, capsys):
 
 
 def test_each_turn_continues_the_whole_conversation(trained, typed, capsys):
-    printed = typed("fox\nthe \n\n/text\n").out
+    printed = typed("fox\nthe \n\n/text\n", "--seed", SEED).out
+    assert "\ufffd" not in printed
     text = printed.removesuffix("\n").split("\n")[-1]
     assert text.startswith("fox") and "the " in text
     # Equal to a prompt with the whole conversation.
@@ -36,7 +39,7 @@ def test_each_turn_continues_the_whole_conversation(trained, typed, capsys):
     for turn, more in enumerate(("", "the ", "")):
         said += more
         capsys.readouterr()
-        assert main(["generate", "runs/tiny", "--prompt", said, *TALK[3:], "--seed", str(turn)]) == 0
+        assert main(["generate", "runs/tiny", "--prompt", said, *TALK[3:], "--seed", str(int(SEED) + turn)]) == 0
         whole = capsys.readouterr().out.removesuffix("\n")
         expected += whole.removeprefix(said) + "\n"
         said = whole
@@ -88,7 +91,7 @@ def test_a_mistake_of_a_turn_does_not_end_the_session(fresh, typed):
 
 
 def test_an_interrupt_stops_an_answer_and_keeps_the_session(trained, typed, monkeypatch):
-    whole = typed("fox\n").out.removesuffix("\n")
+    whole = typed("fox\n", "--seed", SEED).out.removesuffix("\n")
     forward, seen = Decoder.forward, []
 
     def interrupt(self, tokens, *, cache=None, **options):
@@ -98,7 +101,7 @@ def test_an_interrupt_stops_an_answer_and_keeps_the_session(trained, typed, monk
         return forward(self, tokens, cache=cache, **options)
 
     monkeypatch.setattr(Decoder, "forward", interrupt)
-    found = typed("fox\n/text\nthe\n")
+    found = typed("fox\n/text\nthe\n", "--seed", SEED)
     shown, text, _ = found.out.split("\n", 2)
     assert whole.startswith(shown) and text == "fox" + shown
     # An interrupted forward is repeated.

@@ -407,3 +407,27 @@ def test_cases_d18_results_that_a_line_does_not_hold_are_refused(odd_pairs, caps
     assert main([*predict, "x.jsonl"]) == 0
     first = json.loads(Path("x.jsonl").read_text().splitlines()[0])
     assert len(first.get("sequences", [])) == (0 if lost == "log_probs" else int(lost[0]))
+
+
+def test_cases_d12_a_long_source_is_cut_alike_by_all_commands(trained, capsys, caplog):
+    """The checkpoint knows how long a source the model was trained on, whatever the batches of a later command."""
+    own = torch.load(f"{RUN}/checkpoints/best.ckpt", weights_only=True)["lightning_xt"]
+    assert own["trained_length"] == 255
+    text = "x" * 300
+    said = "it has 300 tokens; only the first 254 are used (max_length)"
+    Path("long.en").write_text(f"a dog\n{text}\n")
+    forget_training()
+    predict = ["predict", *BEST, "--data.predict_source", "long.en", "--output", "out.de"]
+    assert main([*predict, "--sampling.max_new_tokens", "6", "--data.max_tokens", "64"]) == 0
+    assert capsys.readouterr().err == f"line 2: {said}\n"
+    expected = Path("out.de").read_text().splitlines()[1]
+    assert main(["generate", RUN, "--prompt", text, "--max_new_tokens", "6"]) == 0
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err) == (f"{expected}\n", f"{said}\n")
+    model = Seq2Seq.load_from_checkpoint(f"{RUN}/checkpoints/best.ckpt", weights_only=True).eval()
+    caplog.clear()
+    with caplog.at_level("INFO"):
+        assert model.translate(text, max_new_tokens=6) == expected
+    assert caplog.messages == [f"line 1: {said}"]
+    # A source beyond the limit differs in what is read only.
+    assert model.translate("x" * 254, max_new_tokens=6) == expected

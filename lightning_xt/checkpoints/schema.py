@@ -99,6 +99,7 @@ FILE = {
     METADATA_KEY: {
         "version?": TEXT,
         "kind?": TEXT,
+        "trained_length?": COUNT_OR_NONE,
         "tokenizers?": Each({"class_path": TEXT, "init_args": OPTIONS}, TEXT),
         "versions?": Each(TEXT, TEXT),
         "trainer?": {"precision": TEXT, "strategy": TEXT, "device": TEXT, "processes": COUNT,

@@ -23,6 +23,10 @@ class DataModule(LightningDataModule, ABC):
         seed: chooses the sequence of training samples.
     """
 
+    trained_length: int | None = None
+    """Tokens of the longest sequence that a model reads in training: a window, or a source and its end token. None =
+    unknown."""
+
     def __init__(self, *, seed: int = 0) -> None:
         super().__init__()
         if not 0 <= seed < 2**64:

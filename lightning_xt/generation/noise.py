@@ -4,7 +4,6 @@ No generator holds a state. A row samples the same tokens alone and in any batch
 have been retired or reordered. A draft model that uses the same numbers often proposes what its target samples.
 """
 
-from collections.abc import Iterable
 from hashlib import blake2b
 
 import torch
@@ -23,16 +22,16 @@ def make_seeds(seeds: list[int], device: torch.device) -> Int[Tensor, " b"]:
     return torch.tensor([(seed + 2**63) % 2**64 - 2**63 for seed in seeds], dtype=torch.long, device=device)
 
 
-def derive_seed(seed: int, ids: Iterable[int], repeat: int = 0) -> int:
+def derive_seed(seed: int, prompt: str, repeat: int = 0) -> int:
     """Return the seed of a prompt, unrelated to those of other prompts; seed + n gives the result + n.
 
     Args:
         seed: seed of the caller.
-        ids: tokens of the prompt, or of its source.
+        prompt: text of the prompt, or of its source.
         repeat: number of equal prompts before it.
     """
-    content = " ".join(map(str, (repeat, *ids)))
-    return seed + int.from_bytes(blake2b(content.encode(), digest_size=8).digest(), "little")
+    content = f"{repeat} {prompt}".encode("utf-8", "surrogatepass")
+    return seed + int.from_bytes(blake2b(content, digest_size=8).digest(), "little")
 
 
 def sample_gumbel(seeds: Int[Tensor, " b"], steps: Int[Tensor, " b"], size: int) -> Float[Tensor, "b v"]:

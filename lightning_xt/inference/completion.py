@@ -25,18 +25,41 @@ MAX_NEW_TOKENS = 256
 
 
 class TextCompleter(TextGenerator):
-    """Completer of prompts by a model on a device; the setup may replace the model and the method."""
+    """Completer of prompts by a model on a device; the setup may replace the model and the method.
+
+    `trained_length` is the number of tokens of the sequences that the model was trained on. None = unknown.
+    """
 
     def __init__(
-        self, model: Autoregressive, tokenizer: Tokenizer, device: torch.device, setup: DecodingSetup | None = None
+        self,
+        model: Autoregressive,
+        tokenizer: Tokenizer,
+        device: torch.device,
+        setup: DecodingSetup | None = None,
+        trained_length: int | None = None,
     ) -> None:
         self.setup = DecodingSetup() if setup is None else setup
         self.model = model if self.setup.model is None else self.setup.model
-        self.tokenizer, self.device = tokenizer, device
+        self.tokenizer, self.device, self.trained_length = tokenizer, device, trained_length
 
     def replace_model(self, model: Autoregressive) -> "TextCompleter":
         """Return a completer with another model."""
-        return TextCompleter(model, self.tokenizer, self.device, replace(self.setup, model=model))
+        setup = replace(self.setup, model=model)
+        return TextCompleter(model, self.tokenizer, self.device, setup, self.trained_length)
+
+    def find_excess(self, texts: Sequence[str], options: GenerationOptions) -> str | None:
+        trained, prompt = (
+            self.trained_length,
+            max((len(self.tokenizer.encode_prompt(text)) for text in texts), default=0),
+        )
+        length = prompt + (options.max_new_tokens or MAX_NEW_TOKENS)
+        # A few tokens more cost too little to be measured.
+        if trained is None or length <= trained * 9 // 8 or (options.window or length) <= trained:
+            return None
+        return (
+            f"completions may reach {length} tokens, but the model was trained on sequences of {trained}, and text "
+            f"beyond that gets worse; give a smaller --max_new_tokens, or --window {trained}"
+        )
 
     def open_session(self, options: GenerationOptions) -> GenerationSession:
         """Make a session, with the defaults of a language model for unset options."""
@@ -44,10 +67,13 @@ class TextCompleter(TextGenerator):
         return GenerationSession(self.model, self.tokenizer, self.tokenizer.end, options, self.setup)
 
     def build_request(self, prompt: str | Sequence[int], options: GenerationOptions, repeat: int = 0) -> Request:
-        """Build the request of a prompt, text or ids; its random numbers depend on its ids, seed and `repeat` only."""
+        """Build the request of a prompt, text or ids; its random numbers depend on its text, seed and `repeat` only."""
         ids = self.tokenizer.encode_prompt(prompt) if isinstance(prompt, str) else list(prompt)
         tokens = torch.tensor(ids, dtype=torch.long, device=self.device)
-        limit, seed = options.max_new_tokens or MAX_NEW_TOKENS, derive_seed(options.seed, ids, repeat)
+        limit, seed = (
+            options.max_new_tokens or MAX_NEW_TOKENS,
+            derive_seed(options.seed, self.tokenizer.decode(ids), repeat),
+        )
         return Request(prompt=tokens, max_new_tokens=limit, seed=seed)
 
     def decode(

@@ -231,6 +231,10 @@ class TextGenerator(ABC):
     def complete(self, prompts: Sequence[Prompt], options: GenerationOptions) -> list[PromptCompletions]:
         """Return the completions of each prompt, whose `id` the metadata hold; ValueError if a prompt is invalid."""
 
+    def find_excess(self, texts: Sequence[str], options: GenerationOptions) -> str | None:
+        """Return a sentence about completions that become longer than the training data; None if none does."""
+        return None
+
     def find_problem(self, text: str) -> str | None:
         """Return a sentence about the ignored part of a prompt, None if all is used; ValueError if it is invalid."""
         return None

@@ -99,7 +99,7 @@ class Translator(TextGenerator):
             raise ValueError('generate needs a source to translate: --prompt "..."')
         ids, _ = self._encode(text)
         src, src_mask = self._pad_rows([ids])
-        seeds = [derive_seed(options.seed, ids, repeat)]
+        seeds = [derive_seed(options.seed, text, repeat)]
         (request,) = self._make_requests(src, src_mask, self._make_starts(src), seeds, options)
         return self.open_session(options).stream_text(request)
 
@@ -139,7 +139,8 @@ class Translator(TextGenerator):
             found[number].metadata["problem"] = problem and f"line {source['id'] + 1}: {problem}"
         if readable:
             src, src_mask = self._pad_rows(list(readable.values()))
-            seeds = [derive_seed(options.seed, ids, sources[n].get("repeat", 0)) for n, ids in readable.items()]
+            chosen = [sources[number] for number in readable]
+            seeds = [derive_seed(options.seed, each["text"] or "", each.get("repeat", 0)) for each in chosen]
             requests = self._make_requests(src, src_mask, self._make_starts(src), seeds, options)
             for number, completions in zip(readable, self.open_session(options).complete(requests), strict=True):
                 found[number].completions.extend(completions)

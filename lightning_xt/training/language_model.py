@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
@@ -88,6 +89,8 @@ class LanguageModel(TransformerModule):
         self.objective = objective()
         self._losses: list[Tensor] = []
         """Losses of the optimizer step so far, if it is logged."""
+        self._excess: str | None = None
+        """Sentence about predictions that become longer than the training data."""
 
     @property
     def network(self) -> nn.Module:  # type: ignore[override]  # another module assigns it
@@ -150,7 +153,14 @@ class LanguageModel(TransformerModule):
         return compute_likelihood_metrics(sums)
 
     def predict_step(self, batch: list[Prompt], batch_idx: int) -> list[dict[str, Any]]:
-        return self.text_generator.complete_as_dicts(batch, self.sampling)
+        completer = self.text_generator
+        if note := completer.find_excess([prompt["prompt"] for prompt in batch], self.sampling):
+            self._excess = note
+        return completer.complete_as_dicts(batch, self.sampling)
+
+    def on_predict_end(self) -> None:
+        if self._excess is not None:
+            rank_zero_info(self._excess)
 
     @torch.no_grad()
     @refuse_unknown(GenerationOptions)
@@ -209,7 +219,8 @@ class LanguageModel(TransformerModule):
     @property
     def text_generator(self) -> TextCompleter:
         """Generator that continues texts."""
-        return TextCompleter(self.decoder, self.tokenizer, self.decoder.token_embedding.weight.device, self.decoding)
+        device, limit = self.decoder.token_embedding.weight.device, self.trained_length
+        return TextCompleter(self.decoder, self.tokenizer, device, self.decoding, limit)
 
     @property
     def tokenizer(self) -> Tokenizer:

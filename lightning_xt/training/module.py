@@ -70,6 +70,7 @@ class TransformerModule(TextModule):
         """Batches of the optimizer step so far; an epoch may end with fewer than `accumulate_grad_batches`."""
         self._compiled: Callable[..., Any] | None = None
         self._trained_with: dict[str, Tokenizer] = {}
+        self._trained_length: int | None = None
 
     @classmethod
     def from_config(cls, config: dict[str, Any] | str | Path) -> Self:
@@ -235,13 +236,15 @@ class TransformerModule(TextModule):
             # An average has their names.
             saved = {f"saved {name}": each for name, each in checkpoint["state_dict"].items() if name in weights}
             check_weights(self._trainer, weights | saved)
-        checkpoint[METADATA_KEY] = run_metadata(self, self.tokenizers)
+        checkpoint[METADATA_KEY] = run_metadata(self, self.tokenizers) | {"trained_length": self.trained_length}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the tokenizers of the training data; ValueError for a checkpoint of a format that is not read."""
         # Needed if Lightning read the file without `Checkpoint`.
         migrate(checkpoint)
-        self.restore_tokenizers((checkpoint.get(METADATA_KEY) or {}).get("tokenizers") or {})
+        metadata = checkpoint.get(METADATA_KEY) or {}
+        self.restore_tokenizers(metadata.get("tokenizers") or {})
+        self._trained_length = metadata.get("trained_length")
         if not self.hparams:
             # `load_from_checkpoint` builds from live objects, and the checkpoint has their options.
             self.hparams.update(checkpoint.get("hyper_parameters", {}))
@@ -256,6 +259,12 @@ class TransformerModule(TextModule):
             return self._trained_with[use]
         found: Tokenizer | None = getattr(self.data_module, own, None)
         return found
+
+    @property
+    def trained_length(self) -> int | None:
+        """Tokens of the longest sequence of the current data, else of those that the weights were trained on."""
+        found: int | None = getattr(self.data_module, "trained_length", None)
+        return self._trained_length if found is None else found
 
     def remember_config(self) -> None:
         """Let checkpoints keep the options. Call it in a constructor, right after `save_hyperparameters`."""

@@ -28,7 +28,7 @@ def decode_pairs(
         return pad_rows(ids, batch.src.device, translator.pad), ["" if each is None else each.text for each in best]
     src, src_mask, numbers = batch.src[rows], batch.src_mask[rows], batch.index[rows].tolist()
     seeds = [
-        derive_seed(options.seed, row[real].tolist(), number)
+        derive_seed(options.seed, " ".join(map(str, row[real].tolist())), number)
         for row, real, number in zip(src, src_mask, numbers, strict=True)
     ]
     # Without an end token as long as the targets; otherwise the length must not depend on them.

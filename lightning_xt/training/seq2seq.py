@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
@@ -165,7 +166,7 @@ class Seq2Seq(TransformerModule):
         data = self.data_module
         if isinstance(data, ParallelCorpus) and not self.trainer.training:
             # An evaluation reads its texts as training did, even if the training text has changed since.
-            data.use_tokenizers(self.source_tokenizer, self.target_tokenizer)
+            data.use_tokenizers(self.source_tokenizer, self.target_tokenizer, self._trained_length)
 
     def on_fit_start(self) -> None:
         self._check_tokenizers()
@@ -260,10 +261,16 @@ class Seq2Seq(TransformerModule):
 
     @refuse_unknown(GenerationOptions)
     def translate(self, texts: str | Sequence[str], **choices: Any) -> Any:
-        """Translate by `GenerationOptions`: a text gives a text, texts give a list; an empty one gives an empty one."""
+        """Translate by `GenerationOptions`: a text gives a text, texts give a list; an empty one gives an empty one.
+
+        What is ignored of a text is reported.
+        """
         options = GenerationOptions(**choices).require_single("translate returns")
-        found = [each["text"] for each in self.text_generator.translate_texts(texts, options)]
-        return found[0] if isinstance(texts, str) else found
+        found = self.text_generator.translate_texts(texts, options)
+        for problem in filter(None, (each["problem"] for each in found)):
+            rank_zero_info(problem)
+        translated = [each["text"] for each in found]
+        return translated[0] if isinstance(texts, str) else translated
 
     def limit_length(self, prompts: Sequence[str] | None, sampling: GenerationOptions) -> GenerationOptions:
         limit = self.network.decoder.max_length
@@ -295,5 +302,5 @@ class Seq2Seq(TransformerModule):
     @property
     def text_generator(self) -> Translator:
         """Translator of texts."""
-        most = getattr(self.data_module, "max_source_ids", None)
-        return Translator(self.network, self.source_tokenizer, self.target_tokenizer, self.vocab, most, self.decoding)
+        tokenizers, limit = (self.source_tokenizer, self.target_tokenizer), self.trained_length
+        return Translator(self.network, *tokenizers, self.vocab, limit, self.decoding)

@@ -44,16 +44,19 @@ def _run(options: GenerateOptions) -> None:
     paint = choose_renderer(output.show_probabilities, output.color, terminal=terminal)
     if output.interactive:
         converse(module.text_generator, options.sampling, paint)
-    elif options.streamed:
-        for prompt in _read_prompts(options):
+        return
+    prompts = _read_prompts(options)
+    if options.streamed:
+        for prompt in prompts:
             with closing(stream_pieces(module.text_generator, prompt, options.sampling)) as shown:
                 for piece in shown:
                     show(paint(piece))
             show("\n")
     else:
-        prompts = _read_prompts(options)
         with _open_output(output.output) as write:
             _write_completions(module.text_generator, prompts, options, paint, write)
+    if note := module.text_generator.find_excess([prompt["prompt"] for prompt in prompts], options.sampling):
+        print(note, file=sys.stderr)
 
 
 def _read_prompts(options: GenerateOptions) -> list[Prompt]:

@@ -37,6 +37,7 @@ def converse(text_generator: TextGenerator, sampling: GenerationOptions, paint: 
             import readline  # noqa: F401
         show(help_text)
     lines: list[str] = []
+    warned = False
     while (line := _read_line()) is not None:
         if line.startswith("/") and not line.startswith("//"):
             if line.strip() == "/quit":
@@ -46,6 +47,10 @@ def converse(text_generator: TextGenerator, sampling: GenerationOptions, paint: 
         line = line[1:] if line.startswith("//") else line
         if conversation is not None:
             _answer(conversation.reply(line), paint)
+            excess = text_generator.find_excess([conversation.text], sampling)
+            if excess and not warned and sys.stdin.isatty():
+                print(excess, file=sys.stderr, flush=True)
+            warned = warned or excess is not None
         elif line.strip():
             lines.append(line)
             _answer(stream_pieces(text_generator, number_prompts(lines)[-1], sampling), paint)

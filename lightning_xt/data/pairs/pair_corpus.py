@@ -63,7 +63,8 @@ class PairCorpus(ParallelCorpus):
         check_option(type(self).__name__, "--data.max_tokens", max_tokens, least=8)
         check_option(type(self).__name__, "--data.max_length", max_length, least=1)
         self.max_length = max_tokens - 2 if max_length is None else max_length
-        self.max_source_ids = self.max_length + 1
+        self._cuts_as_trained = max_length is None
+        self.trained_length = self.max_length + 1
         self.too_long = too_long
         self.max_tokens = max_tokens
         self.source_tokenizer = tokenizer()
@@ -86,13 +87,15 @@ class PairCorpus(ParallelCorpus):
     def lines(self, split: str) -> PairLines | None:
         """Read the texts of the train, validation or test split; None if there is no such split."""
 
-    def use_tokenizers(self, source: Tokenizer, target: Tokenizer) -> None:
-        """Use trained tokenizers, such as those of a checkpoint.
+    def use_tokenizers(self, source: Tokenizer, target: Tokenizer, trained_length: int | None = None) -> None:
+        """Use trained tokenizers, such as those of a checkpoint, and its `trained_length` unless an option sets one.
 
         Call this before `setup`, or between `setup` and the loaders; validation and test then do not read the
         training split.
         """
         self.source_tokenizer, self.target_tokenizer = source, target
+        if trained_length is not None and self._cuts_as_trained:
+            self.max_length, self.trained_length = trained_length - 1, trained_length
         self._is_trained = True
         self._training = self._batches = self._hash = None
         self._evaluation.clear()

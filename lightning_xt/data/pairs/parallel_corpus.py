@@ -40,9 +40,6 @@ class ParallelCorpus(DataModule):
     source_field: str | None = None
     """Field of the source if the file of sources is JSON lines."""
 
-    max_source_ids: int | None = None
-    """Tokens of a source that the model reads, the end token included. None = all."""
-
     def __init__(self, *, seed: int = 0, predict_source: str | None = None) -> None:
         super().__init__(seed=seed)
         # `logger=False`: Lightning refuses a data option with the name of a model option and another value.
@@ -77,8 +74,8 @@ class ParallelCorpus(DataModule):
     def describe(self) -> str:
         """Name the pairs in messages, with the option that chose them."""
 
-    def use_tokenizers(self, source: Tokenizer, target: Tokenizer) -> None:
-        """Use trained tokenizers, such as those of a checkpoint."""
+    def use_tokenizers(self, source: Tokenizer, target: Tokenizer, trained_length: int | None = None) -> None:
+        """Use trained tokenizers, such as those of a checkpoint, and its `trained_length` unless an option sets one."""
 
     @property
     def longest(self) -> tuple[int, int] | None:

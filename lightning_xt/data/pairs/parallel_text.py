@@ -1,11 +1,18 @@
 """Pairs of texts from the user's files."""
 
+from pathlib import Path
 from typing import Any
 
-from lightning_xt.data.files.paths import require_path
+import numpy as np
+from lightning.pytorch.utilities import rank_zero_info
+
+from lightning_xt.data.files.paths import find_files, require_path
 from lightning_xt.data.held_out import parse_held_out
 from lightning_xt.data.pairs.pair_corpus import PairCorpus
 from lightning_xt.data.pairs.pair_files import PairLines, drop_blank, read_pairs
+
+SEVERAL, UNLIKE = 20, 1.5
+"""Held-out pairs whose lengths are compared, and the ratio of means from which they are reported."""
 
 
 class ParallelText(PairCorpus):
@@ -69,6 +76,8 @@ class ParallelText(PairCorpus):
         if split != "train" and not self.held_out.fractions[split]:
             return None
         pairs = self._read("train")
+        if split == "train":
+            self._refuse_held_out()
         count = len(pairs.sources)
         # A split with a fraction has at least one pair, however few there are.
         sizes = {
@@ -83,15 +92,42 @@ class ParallelText(PairCorpus):
                 "--data.test 0"
             )
         begin, end = {"train": (0, validation), "validation": (validation, test), "test": (test, count)}[split]
+        if split == "train":
+            self._report_sorted(pairs.sources, validation)
         cut = PairLines(pairs.sources[begin:end], pairs.targets[begin:end])
         return drop_blank(cut, self.describe()) if split == "train" else cut
 
     def describe(self) -> str:
         return f"--data.path {self.paths['train']}"
 
+    def _refuse_held_out(self) -> None:
+        """Raise a ValueError if the training pairs are those of another split."""
+        trained = _resolve("--data.path", str(self.paths["train"]))
+        for split in ("validation", "test"):
+            path = self.paths[split]
+            if path is not None and not trained.isdisjoint(_resolve(f"--data.{split}", path)):
+                raise ValueError(
+                    f"--data.{split} {path} is the file of {self.describe()} too, and pairs that are measured are not "
+                    f"trained on, so none are left; give other pairs, or a fraction such as --data.{split} 0.05"
+                )
+
+    def _report_sorted(self, sources: list[str], first: int) -> None:
+        """Report held-out sources, from the first on, whose lengths differ from those of the others."""
+        means = [np.mean([*map(len, part)] or [0]) for part in (sources[:first], sources[first:])]
+        if len(sources) - first >= SEVERAL and max(means) > UNLIKE * min(means):
+            rank_zero_info(
+                f"{self.describe()}: its last {len(sources) - first:,} sources, which are held out, have "
+                f"{means[1]:.0f} characters on average and the others {means[0]:.0f}; if the pairs are sorted, shuffle "
+                "them, or give files for --data.validation and --data.test"
+            )
+
     def _read(self, split: str) -> PairLines:
         option = "--data.path" if split == "train" else f"--data.{split}"
         return read_pairs(option, str(self.paths[split]), self.target_paths[split], self.fields)
+
+
+def _resolve(option: str, path: str) -> set[Path]:
+    return {file.resolve() for file in find_files(option, path)}
 
 
 def _require_two(fields: tuple[str, str]) -> tuple[str, str]:

@@ -65,7 +65,7 @@ class ByteCorpus(DataModule):
                 f"--data.stride must be from 1 to --data.seq_len ({seq_len}), not {stride}, or bytes would be skipped; "
                 f"omit --data.stride for {seq_len}"
             )
-        self.seq_len = seq_len
+        self.seq_len = self.trained_length = seq_len
         self.batch_size = batch_size
         self.eval_batch_size = batch_size if eval_batch_size is None else eval_batch_size
         self.stride = stride

@@ -155,3 +155,31 @@ def test_files_of_different_line_counts(tmp_path, write):
 def test_options_that_cannot_be(options, message):
     with pytest.raises(ValueError, match=message):
         ParallelText("x.en", **options)
+
+
+def test_cases_d20_pairs_that_are_measured_are_not_trained_on(write, tmp_path):
+    write("x", 40)
+    (tmp_path / "link.en").symlink_to("x.en")
+    for split in ("validation", "test"):
+        for path in ("x.en", "link.en", str(tmp_path / "x.en")):
+            given = {split: path, f"{split}_target_path": "x.de"}
+            data = ParallelText("x.en", target_path="x.de", **given)
+            with pytest.raises(
+                ValueError, match=rf"--data.{split} \S+ is the file of --data.path x.en too, and pairs th"
+            ):
+                data.lines("train")
+            # They can be measured.
+            assert data.lines(split) == pairs(*range(40))
+
+
+@pytest.mark.parametrize(("lengths", "said"), [(range(1, 401), True), ([*range(1, 21)] * 20, False)])
+def test_cases_d20_sorted_pairs_are_reported(tmp_path, caplog, lengths, said):
+    file = tmp_path / "pairs.tsv"
+    file.write_text("".join(f"{'a' * length}\tb\n" for length in lengths))
+    with caplog.at_level("INFO"):
+        ParallelText(str(file)).lines("train")
+    expected = (
+        f"--data.path {file}: its last 40 sources, which are held out, have 380 characters on average and the others "
+        "180; if the pairs are sorted, shuffle them, or give files for --data.validation and --data.test"
+    )
+    assert caplog.messages == [expected] * said
