@@ -58,7 +58,7 @@ class EvaluationPairs(NamedTuple):
 def find_inner_padding(tgt: Int[Tensor, "b n"], pad: int | None) -> str | None:
     """Describe the first pad id that stands between other ids of a target, after its start id; None if there is none.
 
-    A loss leaves out pad ids, so that such a token would be learnt by nothing.
+    A loss skips pad ids, so that no model would learn such a token.
     """
     if pad is None:
         return None
@@ -70,6 +70,6 @@ def find_inner_padding(tgt: Int[Tensor, "b n"], pad: int | None) -> str | None:
         return None
     row, place = (int(each) for each in inner[0])
     return (
-        f"target {row} has the padding id {pad} at place {place + 1}, before other ids; the loss leaves out padding, "
+        f"target {row} has the padding id {pad} at place {place + 1}, before other ids; the loss skips padding, "
         "so no model would learn it"
     )

@@ -1,5 +1,9 @@
-"""Decoding of the pairs of an evaluation."""
+"""Decoding of the pairs of an evaluation, and texts of results."""
 
+from collections.abc import Iterable
+from typing import Any
+
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from lightning_xt.core.batch import EvaluationPairs
@@ -35,3 +39,13 @@ def decode_pairs(
     limit = batch.tgt.shape[1] - 1 if translator.end is None else None
     most, starts = options.max_new_tokens or limit, batch.tgt[rows, :1]
     return translator.decode(src, src_mask, starts=starts, max_new_tokens=most, options=options, seeds=seeds), None
+
+
+def read_texts(results: Iterable[dict[str, Any]]) -> list[str]:
+    """Return the texts of results, and report what of their sources is ignored."""
+    texts = []
+    for each in results:
+        if each["problem"]:
+            rank_zero_info(each["problem"])
+        texts.append(each["text"])
+    return texts

@@ -6,7 +6,6 @@ from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
-from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
@@ -32,7 +31,7 @@ from lightning_xt.training.module import TransformerModule, require_size
 from lightning_xt.training.optim.parameter_groups import OptimizerFactory
 from lightning_xt.training.optim.schedules.base import ScheduleFactory
 from lightning_xt.training.optim.schedules.warmup_cosine import WarmupCosine
-from lightning_xt.training.pair_decoding import decode_pairs
+from lightning_xt.training.pair_decoding import decode_pairs, read_texts
 from lightning_xt.training.pair_tokenizers import check_positions, check_same, check_shared, write_tokenizers
 
 NEUTRAL = 4096.0
@@ -222,8 +221,7 @@ class Seq2Seq(TransformerModule):
         scored = scored if real is None else scored & real
         loss = cross_entropy(logits, tgt[:, 1:], scored)
         self._scores.add(batch, loss, ((logits.argmax(-1) == tgt[:, 1:]) & scored).sum())
-        chosen = self._scores.select_rows(index)
-        if len(chosen):
+        if chosen := self._scores.select_rows(index):
             found, texts = decode_pairs(self.text_generator, batch, chosen, self.sampling)
             self._scores.compare(batch, chosen, found, self.source_tokenizer, texts)
 
@@ -261,15 +259,9 @@ class Seq2Seq(TransformerModule):
 
     @refuse_unknown(GenerationOptions)
     def translate(self, texts: str | Sequence[str], **choices: Any) -> Any:
-        """Translate by `GenerationOptions`: a text gives a text, texts give a list; an empty one gives an empty one.
-
-        What is ignored of a text is reported.
-        """
+        """Translate by `GenerationOptions`: a text gives a text, texts give a list; an empty one gives an empty one."""
         options = GenerationOptions(**choices).require_single("translate returns")
-        found = self.text_generator.translate_texts(texts, options)
-        for problem in filter(None, (each["problem"] for each in found)):
-            rank_zero_info(problem)
-        translated = [each["text"] for each in found]
+        translated = read_texts(self.text_generator.translate_texts(texts, options))
         return translated[0] if isinstance(texts, str) else translated
 
     def limit_length(self, prompts: Sequence[str] | None, sampling: GenerationOptions) -> GenerationOptions:
@@ -302,5 +294,5 @@ class Seq2Seq(TransformerModule):
     @property
     def text_generator(self) -> Translator:
         """Translator of texts."""
-        tokenizers, limit = (self.source_tokenizer, self.target_tokenizer), self.trained_length
-        return Translator(self.network, *tokenizers, self.vocab, limit, self.decoding)
+        both = self.source_tokenizer, self.target_tokenizer
+        return Translator(self.network, *both, self.vocab, self.trained_length, self.decoding)

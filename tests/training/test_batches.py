@@ -194,7 +194,7 @@ def test_a_translator_is_given_sources_without_their_targets():
 
 
 def test_cases_d6_targets_without_padding_are_learnt_whole():
-    """Where id 0 is a symbol and pad is null, every target token counts, in training and in evaluation."""
+    """Every target token counts if id 0 is a symbol and pad is null, in training and in evaluation."""
     model = randomize(Seq2Seq.from_config({"encoder": NETWORK, "decoder": NETWORK, "vocab": {**VOCAB, "pad": None}}))
     src, tgt = torch.tensor([[3, 0, 5]]), torch.tensor([[1, 3, 0, 5, 0]])
     logits = model.network(src, tgt[:, :-1])
@@ -202,7 +202,7 @@ def test_cases_d6_targets_without_padding_are_learnt_whole():
     torch.testing.assert_close(model(src, tgt), expected)
     with pytest.raises(ValueError, match=r"^target 0 has the padding id 0 at place 2, .*; set vocab.pad to an id that"):
         translator()(src, tgt)
-    # A T5 decoder starts with its padding id; ids of -100 are left out by the user.
+    # A T5 decoder starts with its padding id; ids of -100 are those that the user has masked.
     read_pairs((src, torch.tensor([[0, 3, 4, 0, 0]]), None), VOCAB)
     read_pairs((src, torch.tensor([[1, 3, 0, -100, -100]]), None), VOCAB)
     with pytest.raises(ValueError, match="at place 2"):

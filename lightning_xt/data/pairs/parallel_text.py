@@ -108,7 +108,7 @@ class ParallelText(PairCorpus):
             if path is not None and not trained.isdisjoint(_resolve(f"--data.{split}", path)):
                 raise ValueError(
                     f"--data.{split} {path} is the file of {self.describe()} too, and pairs that are measured are not "
-                    f"trained on, so none are left; give other pairs, or a fraction such as --data.{split} 0.05"
+                    f"trained on, which leaves nothing to train on; give other pairs, or a fraction, --data.{split} 0.1"
                 )
 
     def _report_sorted(self, sources: list[str], first: int) -> None:

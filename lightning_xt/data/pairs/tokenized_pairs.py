@@ -77,7 +77,7 @@ class _Side:
         if pad is not None and (text := next((text for text in texts if pad in text), None)):
             raise ValueError(
                 f"--data.tokenizer {type(self.tokenizer).__name__} gives the padding id {pad} at place "
-                f"{text.index(pad)} of a text, but the loss leaves out padding; let its encode give other ids"
+                f"{text.index(pad)} of a text, but the loss skips padding; let its encode give other ids"
             )
         rows = [[*self.before, *text, *self.after] for text in texts]
         self._ids.append(np.asarray([each for row in rows for each in row], dtype=np.int32))

@@ -266,12 +266,12 @@ def batches_of_one(symbol):
 
 
 def test_cases_d6_a_pad_id_between_others_is_refused():
-    """Rows that use the padding id for a symbol would be learnt without it, by a loss that leaves it out."""
+    """Rows that use the padding id for a symbol would be learnt without it, by a loss that skips it."""
     src = torch.tensor([[3, 4, 5], [3, 0, 5]])
     tgt = torch.cat([torch.ones(2, 1).long(), src, torch.full((2, 1), 2)], dim=1)
     batch = (src, tgt, torch.ones_like(src, dtype=torch.bool))
     said = (
-        "batch 0 of the train split: target 1 has the padding id 0 at place 2, before other ids; the loss leaves out "
+        "batch 0 of the train split: target 1 has the padding id 0 at place 2, before other ids; the loss skips "
         "padding, so no model would learn it; set --data.pad to an id that only fills up, or to null if there is none"
     )
     with pytest.raises(ValueError, match=re.escape(said)):
