@@ -1,6 +1,7 @@
 """Starting points of runs, and files on disk that survive failures."""
 
 import errno
+import fcntl
 import json
 import math
 import os
@@ -262,6 +263,36 @@ def test_a_run_is_trained_by_one_command_at_a_time(trained, capsys, monkeypatch)
     assert read_contents() == before
     assert main(resume) == 0
     assert ".lock" not in list_names("runs/tiny/0")
+
+
+def test_cases_s11_the_holder_of_a_lock_on_a_disk_without_locks(trained, capsys, caplog, monkeypatch):
+    caplog.set_level("INFO")
+    monkeypatch.setattr(run_folder, "ORPHANS", 0.1)
+    resume = ["fit", "-c", "runs/tiny/0/config.yaml", "--ckpt_path", "last", "--trainer.max_steps"]
+
+    def refuse(*_, **__):
+        raise OSError(errno.ENOSYS, "no locks")
+
+    lock = Path("runs/tiny/0/.lock")
+    with monkeypatch.context() as patch:
+        patch.setattr(fcntl, "flock", refuse)
+        assert main([*resume, "7"]) == 0
+        assert not lock.exists()
+        lock.write_text("4711\nnode\x1b[2J\n")
+        os.utime(lock, (time.time() - 600, time.time() - 600))
+        assert main([*resume, "8"]) == 2
+        error = capsys.readouterr().err
+        assert (
+            "the run runs/tiny/0 is being trained by process 4711 of the machine node\\x1b[2J, for 10 minutes so far, "
+            in error
+        )
+        assert "as runs/tiny/0/.lock states; wait for it, or if it has ended there, remove that file" in error
+        lock.unlink()
+        assert main([*resume, "8"]) == 0
+    # Other versions of the lock do not try the file.
+    monkeypatch.setattr(run_folder.FileLock, "acquire", refuse)
+    assert main([*resume, "9"]) == 0
+    assert "runs/tiny/0/.lock cannot be locked ([Errno 38] no locks): train this run by one command" in caplog.text
 
 
 def test_what_a_killed_run_leaves_running_is_waited_for(tmp_path):

@@ -1,5 +1,7 @@
 import os
 import shutil
+import time
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_xt.checkpoints.checkpoint import Checkpoint
 from lightning_xt.checkpoints.runs import check_writable, create_run
+from lightning_xt.system.messages import make_visible
 from lightning_xt.training.saved_paths import localize_saved_paths
 
 LoggerFactory = Callable[[Path, int | None], Logger]
@@ -100,13 +103,14 @@ class RunFolder(Callback):
         """Lock the run, ValueError if another command trains it; the system unlocks it when this process ends."""
         self._lock = FileLock(folder / ".lock")
         try:
-            self._lock.acquire(timeout=ORPHANS)
+            with warnings.catch_warnings():
+                # On a disk without the system's locks the file itself is the lock, and names its holder.
+                warnings.filterwarnings("ignore", ".*falling back to SoftFileLock", UserWarning)
+                self._lock.acquire(timeout=ORPHANS)
         except Timeout as error:
-            raise ValueError(
-                f"the run {folder} is being trained by another process; wait for it, or start another run with --name"
-            ) from error
-        except (OSError, NotImplementedError):
-            # The disk has no locks.
+            raise ValueError(f"the run {folder} is being trained by {_describe_holder(folder / '.lock')}") from error
+        except (OSError, NotImplementedError) as error:
+            rank_zero_info(f"{folder / '.lock'} cannot be locked ({error}): train this run by one command at a time")
             self._lock = None
 
     def _release(self) -> None:
@@ -162,6 +166,19 @@ class RunFolder(Callback):
         if not isinstance(made, Path):
             raise made if made is not None else ValueError("no process made the run folder")
         return made
+
+
+def _describe_holder(lock: Path) -> str:
+    """Return who holds a lock, with the way out; its file names the process where nothing else unlocks it."""
+    try:
+        process, host = lock.read_text(encoding="utf-8").splitlines()[:2]
+        minutes = (time.time() - lock.stat().st_mtime) / 60
+    except (OSError, ValueError):
+        return "another process; wait for it, or start another run with --name"
+    return (
+        f"process {make_visible(process)} of the machine {make_visible(host)}, for {minutes:.0f} minutes so far, as "
+        f"{lock} states; wait for it, or if it has ended there, remove that file"
+    )
 
 
 def find_run_folder(trainer: Trainer) -> Path | None:
