@@ -1,4 +1,6 @@
+import gc
 import random
+import time
 import warnings
 from contextlib import nullcontext
 from functools import partial
@@ -9,6 +11,11 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator as PluginEventAccumulator
+from tensorboard.context import RequestContext
+from tensorboard.data.provider import RunTagFilter
+from tensorboard.data.server_ingester import NoDataServerError, SubprocessServerDataIngester, get_server_binary
+from tensorboard.util import grpc_util
 
 from lightning_xt.checkpoints.runs import MARKS, create_run, find_checkpoint, find_run
 from lightning_xt.cli import main
@@ -59,6 +66,49 @@ def test_a_curve_has_one_point_a_step_where_a_run_goes_back(legs, shown, tmp_pat
         logger.finalize("success")
     events = EventAccumulator(str(tmp_path)).Reload()
     assert [(event.step, event.value) for event in events.Scalars("val/loss")] == shown
+
+
+def read_slowly(folder, curve):
+    """Read a curve as TensorBoard does without its data server."""
+    events = PluginEventAccumulator(str(folder)).Reload()
+    return [(each.step, float(each.tensor_proto.float_val[0])) for each in events.Tensors(curve)]
+
+
+def read_by_server(folder, curve):
+    """Read a curve as TensorBoard does with its data server, by default."""
+    try:
+        server = get_server_binary()
+    except NoDataServerError:
+        pytest.skip("TensorBoard has no data server here")
+    kind = grpc_util.ChannelCredsType.LOCAL
+    found = SubprocessServerDataIngester(server, str(folder), reload_interval=0, channel_creds_type=kind)
+    found.start()
+    provider, context = found.data_provider, RequestContext()
+    scalars = provider.read_scalars(
+        context, experiment_id="", plugin_name="scalars", downsample=1000, run_tag_filter=RunTagFilter(tags=[curve])
+    )
+    points = [(each.step, each.value) for each in scalars["."][curve]]
+    # The server ends when its input is closed.
+    del found, provider
+    gc.collect()
+    return points
+
+
+# TensorBoard leaves files of its server open.
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.parametrize("clock", ["forward", "back", "still"])
+@pytest.mark.parametrize("read", [read_slowly, read_by_server])
+def test_cases_s12_both_readers_show_each_step_once(read, clock, tmp_path, monkeypatch):
+    begin = time.time()
+    for number, resumed in enumerate((None, 2, 4)):
+        moved = begin + {"forward": 1, "back": -1, "still": 0}[clock] * 100 * number
+        monkeypatch.setattr("time.time", lambda moved=moved: moved)
+        logger = TensorBoard(tmp_path, resumed)
+        for step in range((resumed or 0) + 1, 8):
+            logger.log_metrics({"val/loss": float(number)}, step)
+        logger.finalize("success")
+    monkeypatch.undo()
+    assert read(tmp_path, "val/loss") == [(1, 0.0), (2, 0.0), (3, 1.0), (4, 1.0), (5, 2.0), (6, 2.0), (7, 2.0)]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,9 @@
+import re
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
@@ -14,13 +18,20 @@ class TensorBoard(TensorBoardLogger):
     """
 
     def __init__(self, folder: Path, resumed: int | None = None) -> None:
-        # TensorBoard hides the points from a step on.
-        purge = None if resumed is None else resumed + 1
+        # TensorBoard hides the points from a step on, but without its server at no first start, which a new run is.
+        purge = 0 if resumed is None else resumed + 1
         super().__init__(str(folder), name="", version="", default_hp_metric=False, purge_step=purge)
         self._folder, self._resumed = folder, resumed or 0
         self._step: int | None = None
         self._written: set[str] = set()
         """Curves that have a point for that step."""
+
+    @property
+    def experiment(self) -> Any:
+        """Writer of the events."""
+        if self._experiment is None and rank_zero_only.rank == 0:
+            _sort_before_now(self._folder)
+        return super().experiment
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -39,6 +50,15 @@ class TensorBoard(TensorBoardLogger):
         # Without a logged value there is no file, so that a run that does not begin leaves none.
         if self._experiment is not None:
             self.experiment.flush()
+
+
+def _sort_before_now(folder: Path) -> None:
+    """Rename files of events that the clock names as of now or later: they are read by name, the newest last."""
+    files, now = sorted(folder.glob("events.out.tfevents.*")), int(time.time())
+    if files and files[-1].name >= f"events.out.tfevents.{now:010d}":
+        for back, file in enumerate(reversed(files), 1):
+            with suppress(OSError):
+                file.rename(file.with_name(re.sub(r"\d+", f"{now - back:010d}", file.name, count=1)))
 
 
 def _list_curves(folder: Path, step: int | None) -> set[str]:
