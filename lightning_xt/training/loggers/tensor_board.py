@@ -29,7 +29,7 @@ class TensorBoard(TensorBoardLogger):
     @property
     def experiment(self) -> Any:
         """Writer of the events."""
-        if self._experiment is None and rank_zero_only.rank == 0:
+        if self._experiment is None and not getattr(rank_zero_only, "rank", 0):
             _sort_before_now(self._folder)
         return super().experiment
 
