@@ -1,6 +1,9 @@
 """Leaks of a long run. Usage: python benchmarks/soak.py [--minutes 10] [--settings NAME ...] [--warm_up 0.25].
 
-Each setting trains through the command line, in a separate process, for the given minutes, with a validation, samples
+Each of the first three settings is a run, as follows. The last two are one process each that generates and validates
+300 times with Python's collector disabled; see `uncollected.py`.
+
+A run trains through the command line, in a separate process, for the given minutes, with a validation, samples
 and saved checkpoints every few seconds, and then gets SIGTERM. Meanwhile its anonymous memory, open files, threads and
 child processes are counted twice a second. The warm-up, a fraction of the time, is not counted.
 
@@ -15,6 +18,7 @@ and glibc keeps freed memory between blocks in use.
 """
 
 import argparse
+import json
 import os
 import random
 import signal
@@ -65,6 +69,8 @@ SETTINGS = {
     "language_2_workers": (LANGUAGE, ["--data.num_workers=2"]),
     "translation": (TRANSLATION, []),
 }
+UNCOLLECTED = {f"{kind}_uncollected": kind for kind in ("language", "translation")}
+"""Settings that do not train, with their kind of model."""
 SMALL_CACHES = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "16", "MALLOC_MMAP_THRESHOLD_": "65536"}
 EVERY = 0.5
 """Seconds between two counts."""
@@ -173,6 +179,14 @@ def soak(folder: Path, name: str, minutes: float) -> list[Look]:
     return looks
 
 
+def count_uncollected(kind: str, times: int) -> dict[str, Any]:
+    """Return the row of generations and validations without Python's collector."""
+    command = [sys.executable, str(Path(__file__).with_name("uncollected.py")), kind, "--times", str(times)]
+    done = subprocess.run(command, env={**os.environ, **SMALL_CACHES}, stdout=subprocess.PIPE, text=True, check=True)
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
 def slope(xs: list[float], ys: list[float]) -> list[float]:
     """Return the slope of y over x and its standard error, of the line through the means of equal parts."""
     borders = [round(part * len(xs) / PARTS) for part in range(PARTS + 1)]
@@ -232,15 +246,20 @@ def main() -> None:
     """Print the rows as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10, help="of each setting")
-    parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS), help="only these")
+    names = [*SETTINGS, *UNCOLLECTED]
+    parser.add_argument("--settings", nargs="+", choices=names, default=names, help="only these")
+    parser.add_argument("--times", type=int, default=300, help="generations and validations without the collector")
     parser.add_argument("--warm_up", type=float, default=0.25, help="fraction of the minutes")
     args = parser.parse_args()
     rows = {}
     with tempfile.TemporaryDirectory() as folder:
         write_inputs(Path(folder))
         for name in args.settings:
-            looks = soak(Path(folder), name, args.minutes)
-            rows[name] = row([each for each in looks if each.seconds >= 60 * args.warm_up * args.minutes])
+            if name in UNCOLLECTED:
+                rows[name] = count_uncollected(UNCOLLECTED[name], args.times)
+            else:
+                looks = soak(Path(folder), name, args.minutes)
+                rows[name] = row([each for each in looks if each.seconds >= 60 * args.warm_up * args.minutes])
             say(f"{name}: {rows[name]}")
     report(rows, "cpu")
 

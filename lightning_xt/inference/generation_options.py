@@ -1,8 +1,9 @@
 """Generation options that commands, models and callbacks share."""
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 from lightning_xt.generation.engine import build_filters
@@ -153,11 +154,17 @@ class GenerationOptions:
         return [*(make() for make in self.filters), *own]
 
 
+@cache
+def _list_parameters(kind: type) -> Mapping[str, inspect.Parameter]:
+    """List the parameters of a method's class, once: `inspect` leaves objects that wait for the collector."""
+    return inspect.signature(kind).parameters
+
+
 def _describe_method(make: MethodFactory) -> str:
     """Return a method's name with its options."""
     method, given = make(), getattr(make, "keywords", {})
     options = {
         name: getattr(method, name, given.get(name, option.default))
-        for name, option in inspect.signature(type(method)).parameters.items()
+        for name, option in _list_parameters(type(method)).items()
     }
     return f"{type(method).__name__}({', '.join(f'{name}={value!r}' for name, value in options.items())})"

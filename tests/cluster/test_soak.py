@@ -1,5 +1,6 @@
 """The soak distinguishes growth from variation."""
 
+import gc
 import json
 import subprocess
 import sys
@@ -7,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -49,6 +51,48 @@ def test_what_grows_is_not(soak, looks, name, leak):
     ]
     if "memory" in name:
         assert row[f"{name}_mb"]["per_1000_steps"][0] == pytest.approx(1, abs=0.1)
+
+
+@pytest.mark.parametrize("kind", ["language", "translation"])
+def test_cases_s17_nothing_waits_for_the_collector(kind, soak, tmp_path, monkeypatch):
+    """Neither a generation by any kind of method nor a validation leaves a tensor that refers to itself."""
+    import uncollected
+
+    def count_tensors(work, times):
+        counts = []
+        for number in range(2 * times):
+            work(number)
+            if number in (times - 1, 2 * times - 1):
+                counts.append(sum(issubclass(type(each), torch.Tensor) for each in gc.get_objects()))
+        return counts
+
+    monkeypatch.setenv("LIGHTNING_XT_DATA", str(tmp_path))
+    monkeypatch.setattr(uncollected, "repeat", count_tensors)
+    monkeypatch.setattr(uncollected, "PROMPTS", ["a"])
+    try:
+        # Once with each method, and once again.
+        counts = uncollected.measure(kind, len(uncollected.METHODS), tmp_path)
+    finally:
+        gc.enable()
+    for name, (first, last) in counts.items():
+        assert first == last, name
+
+
+def test_growth_is_of_the_memory_after_the_tenth_time(soak, monkeypatch):
+    import uncollected
+
+    looks = [100 + n for n in range(9)] + [200.0, 210, 205, 209]
+    monkeypatch.setattr(uncollected, "anonymous_memory", lambda process: looks.pop(0))
+    assert uncollected.repeat(lambda number: None, 13) == {"after_10": 200.0, "most": 210.0, "growth": 5.0}
+
+
+@pytest.mark.slow
+def test_it_counts_without_the_collector(tmp_path):
+    command = [sys.executable, str(BENCHMARKS / "soak.py"), "--times=12", "--settings", "translation_uncollected"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    row = json.loads(done.stdout.splitlines()[-1])["rows"]["translation_uncollected"]
+    assert row["flat"] is True and row["times"] == 12 and row["validations"]["after_10"] > 0
 
 
 @pytest.mark.slow
