@@ -358,7 +358,7 @@ def predicted_greedily(predict):
     ("command", "said"),
     [
         (["fit", "-c", "pairs.yaml", "--sampling.temperature", "1"], "fit does not use --sampling.temperature, an"),
-        (["fit", "-c", "pairs.yaml", "--inference.weights=int8"], "of predict and validate and test; omit it"),
+        (["fit", "-c", "pairs.yaml", "--inference.weights=int8"], "of predict, validate and test; omit it"),
         (["fit", "-c", "pairs.yaml", "--output", "x"], "fit does not use --output, an option of predict; omit it"),
         (["validate", *BEST, "--output=x"], "validate does not use --output, an option of predict; omit it"),
         (["test", *BEST, "--checkpoint_every", "3"], "test does not use --checkpoint_every, an option of fit; omit it"),

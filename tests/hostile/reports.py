@@ -109,7 +109,7 @@ def _numbers() -> Iterator[tuple[list[str], list[str]]]:
         yield [*GENERATE, "--method", "BeamSearch", f"--method.{option}={value}"], [option]
     for option, value in (
         ("trainer.max_steps", "x"), ("trainer.gradient_clip_val", "nan"), ("trainer.precision", "bf15"),
-        ("trainer.limit_train_batches", "0"), ("model.optimizer.lr", "fast"), ("model.schedule.warmup_steps", "-1"),
+        ("trainer.limit_train_batches", "0"), ("trainer.devices", "99"), ("model.optimizer.lr", "fast"), ("model.schedule.warmup_steps", "-1"),
         ("data.seq_len", "0"), ("data.batch_size", "-1"), ("data.validation", "1.5"), ("checkpoint_every", "0"),
     ):  # fmt: skip
         yield [*FIT, f"--{option}={value}"], [option.rpartition(".")[2]]

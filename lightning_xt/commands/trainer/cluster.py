@@ -1,5 +1,6 @@
 """Launchers of clusters: turn off what Lightning does there besides training, and count processes."""
 
+import os
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -13,6 +14,7 @@ from lightning.fabric.plugins.environments import (
     TorchElasticEnvironment,
 )
 from lightning.pytorch import Trainer
+from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.trainer.connectors.checkpoint_connector import _CheckpointConnector
 from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
 
@@ -21,6 +23,9 @@ from lightning_xt.system.messages import UserError
 from lightning_xt.training.restoring import check_loops, check_moments, explain_misfits
 from lightning_xt.training.steps_done import StepsDone
 from lightning_xt.training.strategies.same_processes import compare_when_connected
+
+MOST_PROCESSES = 8
+"""Processes that every machine may be asked to run."""
 
 
 def choose_environments(strategy: Any, plugins: Sequence[Any]) -> list[ClusterEnvironment]:
@@ -51,9 +56,10 @@ def choose_environments(strategy: Any, plugins: Sequence[Any]) -> list[ClusterEn
 def adopt_trainer(trainer: Trainer, options: Mapping[str, Any] = MappingProxyType({})) -> None:
     """Keep a Trainer from handling signals and from checkpoints that were not named; have it log at the steps done.
 
-    UserError if its count of processes is not that of the machines. The run ends if a process has other `options`, the
+    UserError if its count of processes is not that of the machines, or more than a machine can run. The run ends if a process has other `options`, the
     plain values of the command.
     """
+    _check_processes(trainer)
     compare_when_connected(trainer, _list_common_options(options))
     trainer._signal_connector = _NoSignals(trainer)
     trainer._checkpoint_connector = _NamedCheckpoints(trainer)
@@ -65,6 +71,16 @@ def adopt_trainer(trainer: Trainer, options: Mapping[str, Any] = MappingProxyTyp
             environment.validate_settings(trainer.num_devices, trainer.num_nodes)
         except ValueError as error:
             raise UserError(f"trainer: {error}") from error
+
+
+def _check_processes(trainer: Trainer) -> None:
+    """Raise a UserError for more processes on a CPU than it can run at all."""
+    cores = os.cpu_count() or 1
+    if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > (most := max(MOST_PROCESSES, 2 * cores)):
+        raise UserError(
+            f"--trainer.devices is {trainer.num_devices}, a process each, but this machine has {cores} CPU cores; give "
+            f"at most {most}"
+        )
 
 
 def _list_common_options(options: Mapping[str, Any]) -> dict[str, Any]:

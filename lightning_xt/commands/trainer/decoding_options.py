@@ -36,7 +36,8 @@ def choose_decoding(command: str, args: Sequence[str], model: Any, sampling: Gen
         name = option.removeprefix("--").partition(".")[0].removesuffix("+")
         users = USERS.get(name, (command,)) if option.startswith("--") else (command,)
         if command not in users:
-            raise UserError(f"{command} does not use {option}, an option of {' and '.join(users)}; omit it")
+            listed = " and ".join(filter(None, (", ".join(users[:-1]), users[-1])))
+            raise UserError(f"{command} does not use {option}, an option of {listed}; omit it")
         if name in ("sampling", "inference") and not decodes:
             raise UserError(
                 f"{command} does not use {option}: a {type(model).__name__} is measured without decoding; omit it, or "
