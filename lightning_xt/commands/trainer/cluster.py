@@ -76,7 +76,9 @@ def adopt_trainer(trainer: Trainer, options: Mapping[str, Any] = MappingProxyTyp
 def _check_processes(trainer: Trainer) -> None:
     """Raise a UserError for more processes on a CPU than it can run at all."""
     cores = os.cpu_count() or 1
-    if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > (most := max(MOST_PROCESSES, 2 * cores)):
+    if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > (
+        most := max(MOST_PROCESSES, 2 * cores)
+    ):
         raise UserError(
             f"--trainer.devices is {trainer.num_devices}, a process each, but this machine has {cores} CPU cores; give "
             f"at most {most}"
