@@ -21,7 +21,7 @@ def _rows() -> Iterator[tuple[list[str], list[str]]]:
         yield [command], ["unknown command"]
     yield ["fit"], ["fit needs a config, such as -c language/quickstart.yaml"]
     yield ["fit", "--name", "mine"], ["there is no data: give -c language/quickstart.yaml"]
-    yield ["fit", "-c"], ["-c needs a value"]
+    yield ["fit", "-c"], ["--config needs a value"]
     yield [*fit, "--trainer.max_steps"], ["--trainer.max_steps needs a value"]
     yield [*fit, "--trainer.max_steps="], ["--trainer.max_steps"]
     yield [*fit, "--trainer.max_steps", "--trainer.devices", "1"], ["--trainer.max_steps needs a value"]

@@ -56,8 +56,8 @@ def choose_environments(strategy: Any, plugins: Sequence[Any]) -> list[ClusterEn
 def adopt_trainer(trainer: Trainer, options: Mapping[str, Any] = MappingProxyType({})) -> None:
     """Keep a Trainer from handling signals and from checkpoints that were not named; have it log at the steps done.
 
-    UserError if its count of processes is not that of the machines, or more than a machine can run. The run ends if a process has other `options`, the
-    plain values of the command.
+    UserError if its count of processes is not that of the machines, or more than a machine can run. The run ends if a
+    process has other `options`, the plain values of the command.
     """
     _check_processes(trainer)
     compare_when_connected(trainer, _list_common_options(options))
