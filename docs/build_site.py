@@ -22,6 +22,7 @@ from reference_pages import GROUPS, family_page, group_page, python_page, title,
 from lightning_xt.cli import main
 
 GUIDES = (
+    "first-ten-minutes",
     "own-data",
     "composing",
     "training-fast",
