@@ -36,21 +36,15 @@ PLAY = [
     ("", "python -c \"open('corpus/a.txt', 'w').write('All happy families are alike. ' * 2000)\""),
     ("", f"lightning-xt fit -c language/quickstart.yaml --data TextFiles --data.path corpus --name mine {SHORT}"),
     ("What a checkpoint holds", "lightning-xt info runs/mine"),
-    ("From Python", "python -c 'from lightning_xt import Decoder; print(Decoder.__doc__)'"),
+    ("From Python", "python -c 'import inspect, lightning_xt; print(inspect.getdoc(lightning_xt.Decoder))'"),
 ]
 """Headings and commands."""
 HEAD = """\
 # The first ten minutes
 
-What a new user sees: the package alone, in an empty folder, on a CPU. A test plays these commands and compares this page
-with their output, numbers and times aside. The runs are short, so their models know little: omit the options after the
-recipe for the five minutes that quickstart takes.
-
-```bash cluster
-python -m venv .venv
-source .venv/bin/activate
-pip install lightning_xt-0.1.0-py3-none-any.whl
-```
+What a new user sees after `pip install` of the wheel, in an empty folder, on a CPU. A test plays these commands and
+compares this page with their output, numbers and times aside. The runs are short, so their models know little: omit the
+options after the recipe for the five minutes that quickstart takes.
 """
 TAIL = """
 ## Next
