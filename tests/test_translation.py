@@ -431,3 +431,16 @@ def test_cases_d12_a_long_source_is_cut_alike_by_all_commands(trained, capsys, c
     assert caplog.messages == [f"line 1: {said}"]
     # A source beyond the limit differs in what is read only.
     assert model.translate("x" * 254, max_new_tokens=6) == expected
+
+
+def test_cases_n12_messages_offer_what_helps(trained, capsys):
+    predict = ["predict", *BEST, "--data.predict_prompts", "p.txt", "--output", "out.de"]
+    for command, said in (
+        (predict, "--data: unknown option of ParallelText 'predict_prompts'; did you mean predict_source?"),
+        (
+            ["fit", "-c", "pairs.yaml", "--trainer.max_steps", "0"],
+            "--trainer.max_steps is 0, so nothing would be trained; give at least 1 optimizer step",
+        ),
+    ):
+        assert main(command) == 2
+        assert capsys.readouterr().err == f"lightning-xt: error: {said}\n"

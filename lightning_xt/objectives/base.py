@@ -36,6 +36,9 @@ class Loss:
 class Objective(nn.Module, ABC):
     """Loss of a model on a batch of tokens."""
 
+    training_only: str | None = None
+    """Name of what the loss includes in training only. None = nothing."""
+
     def exclude(self, ids: Sequence[int]) -> None:
         """Exclude ids that no target has from what training spreads over the vocabulary; by default, do nothing."""
 

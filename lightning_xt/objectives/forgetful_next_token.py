@@ -25,6 +25,7 @@ class ForgetfulNextToken(Objective):
         super().__init__()
         check_option("objective: ForgetfulNextToken", "max_fraction", max_fraction, least=0, below=1)
         self.max_fraction = max_fraction
+        self.training_only = f"hidden tokens (max_fraction {max_fraction:g})" if max_fraction else None
 
     def forward(
         self,

@@ -25,6 +25,7 @@ class NextToken(Objective):
         super().__init__()
         check_option("objective: NextToken", "label_smoothing", label_smoothing, least=0, below=1)
         self.label_smoothing = label_smoothing
+        self.training_only = f"label_smoothing {label_smoothing:g}" if label_smoothing else None
         self._unused = OptionTensor([], torch.long)
 
     def exclude(self, ids: Sequence[int]) -> None:

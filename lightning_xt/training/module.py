@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Self
 
 import torch
 from lightning.pytorch import Callback
+from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.model_helpers import _restricted_classmethod
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -17,6 +18,7 @@ from lightning_xt.checkpoints.migrations import METADATA_KEY, migrate
 from lightning_xt.core.inputs import ReadsInput
 from lightning_xt.data.base import DataModule
 from lightning_xt.data.tokenizers.base import Tokenizer
+from lightning_xt.objectives.base import Objective
 from lightning_xt.system.imports import guarded_imports
 from lightning_xt.training.callback_checks import check_callbacks, check_monitors
 from lightning_xt.training.callbacks.exact_resume import ExactResume
@@ -40,6 +42,8 @@ class TransformerModule(TextModule):
 
     network: nn.Module
     """The network that is trained."""
+    objective: Objective
+    """The loss of training."""
     default_vocab: ClassVar[dict[str, int | None]]
     """Vocabulary for a config without one."""
     foreign_data: ClassVar[tuple[type[DataModule], str]]
@@ -181,6 +185,11 @@ class TransformerModule(TextModule):
         # An earlier fit may have stopped between two batches of a step.
         self._lost, self.step_batches = None, 0
         check_weights(self.trainer, dict(self.named_parameters()), starts=True)
+        if self.objective.training_only is not None:
+            rank_zero_info(
+                f"train/loss includes {self.objective.training_only}, which val/loss does not; compare it with "
+                "train/loss of other runs only"
+            )
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """Backpropagate. Gradients become NaN if the loss is not finite."""

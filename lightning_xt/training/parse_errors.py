@@ -183,6 +183,10 @@ def _explain_nested_option(name: str, message: str, kind: str | None = None) -> 
         )
     sentence = explain_class_option(name, found)
     owners = [each for each in find_variants(DataModule) if name in init_parameters(each)]
+    if "did you mean" in sentence:
+        # Its relatives only: others serve what another kind of model reads.
+        kinds = tuple(kind for kind in found.__mro__ if issubclass(kind, DataModule) and kind is not DataModule)
+        owners = [each for each in owners if issubclass(each, kinds)]
     # Its relatives before those that serve something else.
     owners.sort(key=lambda each: (each.__base__ is not found.__base__, each.__name__))
     listed = " or ".join(f"--data {each.__name__}" for each in owners)

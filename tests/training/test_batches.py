@@ -207,3 +207,26 @@ def test_cases_d6_targets_without_padding_are_learnt_whole():
     read_pairs((src, torch.tensor([[1, 3, 0, -100, -100]]), None), VOCAB)
     with pytest.raises(ValueError, match="at place 2"):
         read_pairs((src, torch.tensor([[1, 3, 0, -100, 4]]), None), VOCAB)
+
+
+@pytest.mark.parametrize(
+    ("objective", "said"),
+    [
+        ({"class_path": "NextToken", "init_args": {"label_smoothing": 0.1}}, "label_smoothing 0.1"),
+        ({"class_path": "ForgetfulNextToken"}, "hidden tokens (max_fraction 0.15)"),
+        ({"class_path": "NextToken"}, None),
+    ],
+)
+def test_cases_n11_a_loss_of_training_only_is_reported(caplog, objective, said):
+    config = {
+        "decoder": NETWORK,
+        "vocab": {"target": 11},
+        "schedule": {"class_path": "Constant"},
+        "objective": objective,
+    }
+    with caplog.at_level("INFO"):
+        rows = DataLoader(torch.randint(11, (4, 7)))
+        fit(LanguageModel.from_config(config), rows, rows, max_steps=1)
+    found = [each for each in caplog.messages if each.startswith("train/loss includes")]
+    expected = f"train/loss includes {said}, which val/loss does not; compare it with train/loss of other runs only"
+    assert found == ([] if said is None else [expected])

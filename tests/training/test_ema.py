@@ -261,3 +261,14 @@ def test_a_copy_of_the_module_is_not_the_trainers(trained, monkeypatch):
     assert all(
         mine.data_ptr() != own.data_ptr() for mine, own in zip(copied.parameters(), module.parameters(), strict=True)
     )
+
+
+@pytest.mark.parametrize(
+    ("decay", "start", "said"), [(0.999, 0, True), (0.9, 2, True), (0.5, 0, False), (0.9, 99, False)]
+)
+def test_cases_n11_an_average_that_is_longer_than_its_run_is_reported(folder, caplog, decay, start, said):
+    with caplog.at_level("INFO"):
+        fit(build(), ExponentialAverage(decay, start))
+    found = [each for each in caplog.messages if "ExponentialAverage" in each]
+    advice = f"averages only {6 - start}, so validations measure mostly its first weights; lower the decay, such as to"
+    assert len(found) == said and all(advice in each for each in found)

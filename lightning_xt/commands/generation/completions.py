@@ -81,7 +81,9 @@ def _write_completions(
             if options.jsonl:
                 write(to_json(each.as_dict(sampling)) + "\n")
             else:
-                for answer in each.completions:
+                for number, answer in enumerate(each.completions, 1):
+                    if sampling.num_sequences > 1:
+                        write(f"=== sequence {number} of {len(each.completions)} ===\n")
                     write(each.leading_text + "".join(map(paint, answer.pieces)) + "\n")
             if problem := each.metadata.get("problem"):
                 print(make_visible(problem), file=sys.stderr)

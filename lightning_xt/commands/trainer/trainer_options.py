@@ -126,6 +126,8 @@ def check_options(command: str, options: Any) -> None:
 
 def _refuse_idle_options(given: Any) -> None:
     """Raise a UserError for options of the Trainer that would do nothing here, or harm."""
+    if given.max_steps == 0:
+        raise UserError("--trainer.max_steps is 0, so nothing would be trained; give at least 1 optimizer step")
     if given.limit_train_batches is not None and given.limit_train_batches == 0:
         raise UserError("--trainer.limit_train_batches is 0, so nothing would be trained; give at least 1 batch")
     for name, instead in (

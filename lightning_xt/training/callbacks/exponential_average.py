@@ -7,6 +7,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from lightning_xt.system.option_checks import check_option
@@ -56,6 +57,13 @@ class ExponentialAverage(WeightAveraging):
             warnings.filterwarnings("ignore", message=".*overrides the configure_model callback.*")
             super().setup(trainer, pl_module, stage)
         self._raw, self._latest_update_step = None, 0
+        steps, span = trainer.max_steps - self.start_step, 1 / (1 - self.decay)
+        if 0 < steps < span:
+            rank_zero_info(
+                f"trainer.callbacks: ExponentialAverage with decay {self.decay:g} averages about {span:,.0f} steps, "
+                f"but the run averages only {steps:,}, so validations measure mostly its first weights; lower the "
+                f"decay, such as to {max(0.0, 1 - 5 / steps):.2g}, or train for longer"
+            )
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
         step = trainer.global_step
