@@ -6,6 +6,15 @@ import sys
 
 def main() -> None:
     """Run the command line and end the process with its exit code."""
+    try:
+        sys.exit(_run())
+    except KeyboardInterrupt:
+        # While the command line itself was imported.
+        print("lightning-xt: interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def _run() -> int:
     _leave_current_folder()
     from lightning_xt.system.output import finish_output, open_closed_streams
 
@@ -14,7 +23,7 @@ def main() -> None:
 
     code = run(last=True)
     finish_output()
-    sys.exit(code)
+    return code
 
 
 def _leave_current_folder() -> None:
@@ -25,7 +34,9 @@ def _leave_current_folder() -> None:
     try:
         folder = os.getcwd()
     except FileNotFoundError:
-        folder = ""
+        # Libraries that torch loads end the process.
+        print("lightning-xt: error: the current folder has been deleted; change to another one", file=sys.stderr)
+        sys.exit(2)
     if not sys.flags.safe_path and sys.path[:1] in ([""], [folder]):
         del sys.path[0]
     if os.path.dirname(os.path.dirname(os.path.abspath(__file__))) != folder:

@@ -502,6 +502,36 @@ def test_cases_r17_a_closed_output_is_quiet(tmp_path):
     assert subprocess.run(["bash", "-c", line], capture_output=True, cwd=tmp_path).stdout == b"True\n"
 
 
+def test_cases_s18_a_deleted_folder_and_an_early_interrupt(tmp_path):
+    (tmp_path / "gone").mkdir()
+    line = f"cd gone; rmdir ../gone; {sys.executable} -m lightning_xt info x"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    said = "lightning-xt: error: the current folder has been deleted; change to another one\n"
+    assert (done.returncode, done.stderr) == (2, said)
+    # Before the command line has handlers.
+    script = "import sys; sys.modules['lightning_xt.cli'] = None; import lightning_xt.__main__ as own; "
+    script += "own._leave_current_folder = lambda: (_ for _ in ()).throw(KeyboardInterrupt); own.main()"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (130, "lightning-xt: interrupted\n")
+
+
+def test_cases_s18_an_interrupted_info(trained, monkeypatch, capsys):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lightning_xt.commands.models.checkpoint_facts.facts", interrupt)
+    assert main(["info", "runs/tiny"]) == 130
+    assert capsys.readouterr().err == "lightning-xt: interrupted\n"
+
+
+def test_cases_s18_a_folder_with_a_number_is_not_a_run(fresh, capsys):
+    (fresh / "exp/7").mkdir(parents=True)
+    (fresh / "exp/7/config.yaml").write_text(TINY)
+    assert main(["fit", "-c", "exp/7/config.yaml", "--trainer.max_steps=3"]) == 0
+    assert "run=runs/config/0\n" in capsys.readouterr().out
+    assert list_names("exp/7") == {"config.yaml"}
+
+
 def test_an_exit_with_a_text_is_reported(monkeypatch, capsys):
     def stop(args):
         raise SystemExit("no more")

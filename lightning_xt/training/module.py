@@ -122,6 +122,9 @@ class TransformerModule(TextModule):
                     f"({part.needed_input}=...)"
                 )
         compare_processes(self.trainer, {"the hash of the data": str(getattr(data, "content_hash", None))[:16]})
+        if self.trainer.precision == "64-true":
+            # Lightning does so after it has loaded a checkpoint's weights, which would lose half their bits.
+            self.double()
         if stage == "fit":
             self._compiled = compile_forward(
                 self.network,

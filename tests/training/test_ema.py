@@ -186,6 +186,21 @@ def test_a_run_resumes_exactly(folder, optimizer):
     assert not torch.equal(flat(plain.state_dict()), flat(whole.state_dict()))
 
 
+def test_cases_s18_64_bit_weights_resume_exactly(folder):
+    whole, again = build(), build()
+    fit(whole, Saving(), precision="64-true")
+    fit(again, Saving(), ckpt_path="training.ckpt", precision="64-true")
+    assert torch.equal(flat(whole.state_dict()), flat(again.state_dict()))
+
+
+def test_cases_s18_an_average_of_64_bit_weights_has_64_bits(folder):
+    whole, again, watch = build(), build(), Watch()
+    fit(whole, ExponentialAverage(0.7), Saving(), watch, precision="64-true")
+    torch.testing.assert_close(flat(whole.state_dict()), averages(watch.steps, 0.7)[-1], rtol=1e-14, atol=1e-14)
+    fit(again, ExponentialAverage(0.7), Saving(), ckpt_path="training.ckpt", precision="64-true")
+    assert torch.equal(flat(whole.state_dict()), flat(again.state_dict()))
+
+
 @pytest.mark.filterwarnings("ignore:.*callbacks used to create the checkpoint need to be provided")
 def test_resuming_without_the_average(folder, caplog):
     fit(build(), ExponentialAverage(0.7), Saving())

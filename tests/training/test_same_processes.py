@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import socket
 import tempfile
 import time
 
@@ -12,6 +13,7 @@ from processes_run import run_in_processes
 
 from lightning_xt.cli import main
 from lightning_xt.system import shared_errors
+from lightning_xt.training.strategies import same_processes
 
 
 @pytest.mark.parametrize(
@@ -82,3 +84,23 @@ def test_cases_s9_an_error_of_one_process_is_printed_by_it(run_as, fresh):
         os.utime(mark, (time.time() - 100, time.time() - 100))
     assert run_as(1, mistake) == f"lightning-xt: error: process 1 (the first is 0): {said}"
     assert run_as(0, mistake) == f"lightning-xt: error: {said}"
+
+
+@pytest.mark.parametrize(
+    ("address", "rule"),
+    [
+        ("host.invalid", "MASTER_ADDR is host.invalid, a machine that is unknown here ("),
+        ("127.0.0.1", "the processes cannot connect at 127.0.0.1, port "),
+    ],
+)
+def test_cases_s18_processes_that_cannot_connect(address, rule, fresh, monkeypatch, capsys):
+    monkeypatch.setattr(same_processes, "UNKNOWN", 0.0)
+    monkeypatch.setattr(tempfile, "tempdir", str(fresh))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        connection = {"MASTER_ADDR": address, "MASTER_PORT": taken.getsockname()[1], "NODE_RANK": 0, "LOCAL_RANK": 0}
+        for name, value in {**connection, "WORLD_SIZE": 2}.items():
+            monkeypatch.setenv(name, str(value))
+        assert main(["fit", "-c", "tiny.yaml", "--trainer.devices=2", "--trainer.strategy=ddp"]) == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"lightning-xt: error: {rule}")

@@ -187,6 +187,8 @@ def _refuse_empty(content: Any, place: str, names: tuple[str, ...]) -> None:
 
 def _read(file: Path) -> str | None:
     """Return the text of a file, None if there is none; UserError if it cannot be read as text."""
+    if str(file) == "-":
+        raise UserError("-c -: a config is a file, by which its run is named; save it in one first")
     try:
         if file.is_dir():
             raise UserError(f"{file} is a folder; give a config in it, such as {_config_in(file)}")
