@@ -57,7 +57,8 @@ class ExponentialAverage(WeightAveraging):
             warnings.filterwarnings("ignore", message=".*overrides the configure_model callback.*")
             super().setup(trainer, pl_module, stage)
         # Of the weights' type, which they get later: a checkpoint's average is loaded before.
-        trainer.precision_plugin.convert_module(self._average_model)
+        if self._average_model is not None:
+            trainer.precision_plugin.convert_module(self._average_model)
         self._raw, self._latest_update_step = None, 0
         steps, span = trainer.max_steps - self.start_step, 1 / (1 - self.decay)
         if 0 < steps < span:
