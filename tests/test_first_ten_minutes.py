@@ -101,7 +101,7 @@ def mask(text: str) -> str:
     """Replace numbers, hashes, names of machines, and the completions of the models."""
     text = re.sub(r"^(def main\().*?(?=^#)", r"\1\n", text, flags=re.M | re.S)
     text = re.sub(r"\b[0-9a-f]{12,}\b", "HASH", text)
-    text = re.sub(r"tfevents\S+|\+cpu\b", "", text)
+    text = re.sub(r"tfevents\S+|\+c(pu|u\d+)\b", "", text)
     return re.sub(r"\d[\d.,]*|\binf\b", "#", text).replace("threads", "thread")
 
 
