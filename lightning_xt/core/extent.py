@@ -39,12 +39,15 @@ class Extent:
         """One past the highest position that each row's slots have ever held; `truncate` does not lower it."""
         self.contexts = torch.zeros(batch, device=device)
         """One number for each row's context, which another context does not have."""
-        self.incoming = 0
+        self.incoming = self._most = 0
         self._kept: Int[Tensor, " b"] | None = None
 
     def begin(self, n: int, lengths: Int[Tensor, " b"] | None) -> None:
         """Announce n new tokens a row, of which `lengths` are real."""
-        self.incoming, self._kept = n, lengths
+        self.incoming, self._kept, self._most = n, lengths, n
+        if lengths is not None and not torch.compiler.is_compiling():
+            # Padding takes no room: later tokens overwrite it.
+            self._most = int(lengths.max())
         if self.static and not self.empty and self.bound + n > len(self.slots):
             self.slots = torch.arange(self._round(self.bound + n), device=self.lengths.device)
 
@@ -55,7 +58,7 @@ class Extent:
         self.written = self.written.maximum(reached)
         self.lengths = self.count_kept()
         self.uniform = self.uniform and self._kept is None
-        self.bound += self.incoming
+        self.bound += self._most
         self.empty = self.bound == 0
         self.incoming, self._kept = 0, None
 
@@ -72,6 +75,11 @@ class Extent:
     def end(self) -> int:
         """One past the last position that the announced tokens see, or a larger number."""
         return len(self.slots) if self.stepping else self.bound + self.incoming
+
+    @property
+    def real_end(self) -> int:
+        """One past the last position of the announced tokens, without padding."""
+        return self.bound + self._most
 
     @property
     def unmasked(self) -> bool:

@@ -41,7 +41,8 @@ class Where:
         key_documents: document of each key.
         visible_prefix: every query of the row sees the keys at positions before it (prefix language models).
         memory: number of persistent keys before all others, which are always visible.
-        end: one past the last position of any row, known without waiting for the device.
+        end: one past the last position of any row, or a larger number, known without waiting for the device.
+        cached: True if the positions continue those of a cache, whose owner knows how far they reach.
         aligned: True if queries and keys are the same tokens, at positions 0, 1, 2, ... in every row.
         unmasked: True if every query sees every key, whatever the fields above say.
         masks: masks built in this forward. Layers with the same keys share them, so that each mask is built once.
@@ -58,6 +59,7 @@ class Where:
     visible_prefix: Int[Tensor, " b"] | None = None
     memory: int = 0
     end: int = 0
+    cached: bool = False
     aligned: bool = False
     unmasked: bool = False
     masks: dict[Any, Any] = field(default_factory=dict, repr=False)
@@ -140,6 +142,7 @@ class Where:
             visible_prefix=None if prefix is None else prefix.minimum(extent.count_kept()),
             reach=extent.window,
             end=extent.end,
+            cached=True,
             aligned=extent.empty,
             unmasked=extent.unmasked,
         )

@@ -1,8 +1,9 @@
 """Decoder: an autoregressive language model."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import cast
 
 import torch
 from jaxtyping import Float, Int
@@ -17,7 +18,7 @@ from lightning_xt.models.stack import Stack
 from lightning_xt.nn.attention.attention import Attention
 from lightning_xt.nn.attention.base import MixerFactory
 from lightning_xt.nn.contexts.base import ContextFactory
-from lightning_xt.nn.embeddings.base import EmbeddingFactory
+from lightning_xt.nn.embeddings.base import Embedding, EmbeddingFactory
 from lightning_xt.nn.feedforward.base import FeedForwardFactory
 from lightning_xt.nn.feedforward.mlp import MLP
 from lightning_xt.nn.heads.base import HeadFactory
@@ -175,6 +176,8 @@ class Decoder(nn.Module):
         """
         rows, n = tokens.shape
         cache.begin(n if inputs is None else inputs.num_soft_tokens + n, lengths, rows=rows)
+        for embedding in cast(Iterable[Embedding], self.embeddings):
+            embedding.check_end(cache.extent.real_end)
         if self.context is not None and not cache.empty and inputs is not None and inputs.context is not None:
             cache.check_context(*self.context(rows, inputs.to(self.token_embedding.weight.dtype)))
 

@@ -358,10 +358,26 @@ def test_place_refuses_rows_that_do_not_fit() -> None:
 def test_settle_says_how_many_tokens_there_are() -> None:
     cache = Cache(2, 9, calls=1)
     feed(cache, tokens(2, 0, 5), lengths=[2, 2])
-    assert cache.bound == 5 and not cache.extent.uniform, "the host cannot know"
+    assert cache.bound == 2 and not cache.extent.uniform
     cache.set_lengths([2, 2])
     assert cache.bound == 2 and cache.extent.uniform
     assert feed_one(cache, [0, 1]) == {0: line(0, 2, 0), 1: line(1, 2, 1)}
+
+
+@pytest.mark.parametrize("window", [None, 3])
+def test_cases_p10_padding_of_earlier_pieces_takes_no_room(window: int | None) -> None:
+    cache = Cache(2, 9, calls=1, slack=4)
+    for piece in range(6):
+        # One real token a row and 3 of padding, of which 9 slots would hold two pieces only.
+        piece_tokens = torch.cat((tokens(2, piece, 1), tokens(2, 50, 3)), dim=1)
+        seen = feed(cache, piece_tokens, window, lengths=[1, 1])
+        first = 0 if window is None else max(0, piece - window + 1)
+        for row in range(2):
+            kept = {at: value for at, value in seen[row].items() if at >= first}
+            assert kept == {t: 100 * row + t for t in range(first, piece + 1)}
+    assert cache.bound == 6 and cache.lengths.tolist() == [6, 6]
+    with pytest.raises(ValueError, match="the cache holds 9 tokens a row, 6 are taken and 4 more were given"):
+        cache.begin(4, torch.tensor([1, 1]))
 
 
 def test_a_row_that_is_cleared_begins_again() -> None:

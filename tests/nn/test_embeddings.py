@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 import torch
-from catalogue import decoder
+from catalogue import VOCAB, decoder, randomise
 
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.shapes import LayerShape
@@ -70,3 +70,42 @@ def test_type_embedding_adds_the_row_of_the_type() -> None:
 def test_type_embedding_asks_for_types() -> None:
     with pytest.raises(ValueError, match=re.escape("TypeEmbedding needs Inputs(types=...)")):
         TypeEmbedding(LayerShape(dim=3))(torch.randn(2, 3, 3), where(3, Inputs()), Inputs())
+
+
+def test_cases_p10_documents_may_be_longer_together_than_the_table() -> None:
+    model = randomise(lambda: decoder(embeddings=[partial(LearnedPositions, max_length=4)]))
+    tokens = torch.randint(0, VOCAB, (1, 9), generator=torch.Generator().manual_seed(3))
+    documents = torch.tensor([[0, 0, 0, 0, 1, 1, 2, 2, 2]])
+    with torch.no_grad():
+        packed = model(tokens, inputs=Inputs(documents=documents))
+        for each in (slice(0, 4), slice(4, 6), slice(6, 9)):
+            torch.testing.assert_close(packed[:, each], model(tokens[:, each]))
+        with pytest.raises(ValueError, match=r"LearnedPositions has max_length 4, but the sequence is 5 tokens long"):
+            model(tokens, inputs=Inputs(documents=torch.tensor([[0] * 5 + [1] * 4])))
+
+
+@pytest.mark.parametrize("length", [37, 40, 64])
+def test_cases_p10_compiled_steps_reach_the_end_of_a_table(length: int) -> None:
+    """Steps over a static cache, which compiled decoding has, go as far as others."""
+    model = randomise(lambda: decoder(embeddings=[partial(LearnedPositions, max_length=length)]))
+    tokens = torch.randint(0, VOCAB, (2, length + 1), generator=torch.Generator().manual_seed(3))
+    cache = model.new_cache(2, length + 1, static=True)
+    with torch.no_grad():
+        logits = [model(tokens[:, : length - 4], cache=cache)]
+        logits += [model(tokens[:, at : at + 1], cache=cache) for at in range(length - 4, length)]
+        torch.testing.assert_close(torch.cat(logits, dim=1), model(tokens[:, :length]))
+        with pytest.raises(
+            ValueError, match=rf"LearnedPositions has max_length {length}, but .* is {length + 1} tokens"
+        ):
+            model(tokens[:, length:], cache=cache)
+
+
+def test_cases_p10_positions_are_counted_by_real_tokens() -> None:
+    model = randomise(lambda: decoder(embeddings=[partial(LearnedPositions, max_length=6)]))
+    tokens = torch.randint(0, VOCAB, (2, 6), generator=torch.Generator().manual_seed(3))
+    cache, logits = model.new_cache(2, 12), []
+    with torch.no_grad():
+        for at in range(0, 6, 2):
+            padded = torch.cat((tokens[:, at : at + 2], torch.zeros(2, 3, dtype=torch.long)), dim=1)
+            logits.append(model(padded, lengths=torch.tensor([2, 2]), cache=cache)[:, :2])
+        torch.testing.assert_close(torch.cat(logits, dim=1), model(tokens))

@@ -17,6 +17,9 @@ class Embedding(ReadsInput, nn.Module, ABC):
     max_length: int | None = None
     """Number of positions that the embedding distinguishes. None = any number."""
 
+    def check_end(self, end: int) -> None:
+        """Raise a ValueError for positions up to `end`, exclusive, that the embedding does not have."""
+
     @abstractmethod
     def forward(self, x: Float[Tensor, "b n D"], where: Where, inputs: Inputs) -> Float[Tensor, "b n D"]: ...
 

@@ -1,3 +1,4 @@
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -23,10 +24,19 @@ class LearnedPositions(Embedding):
         self.max_length = max_length
         self.table = nn.Embedding(max_length, shape.dim)
 
-    def forward(self, x: Float[Tensor, "b n D"], where: Where, inputs: Inputs) -> Float[Tensor, "b n D"]:
-        if where.end > self.table.num_embeddings:
+    def check_end(self, end: int) -> None:
+        if end > self.table.num_embeddings:
             raise ValueError(
                 f"embeddings: LearnedPositions has max_length {self.max_length}, but the sequence is "
-                f"{where.end} tokens long; shorten it, or train with a larger max_length"
+                f"{end} tokens long; shorten it, or train with a larger max_length"
             )
-        return x + self.table(where.queries)
+
+    def forward(self, x: Float[Tensor, "b n D"], where: Where, inputs: Inputs) -> Float[Tensor, "b n D"]:
+        end = where.end
+        if end > self.table.num_embeddings and where.query_documents is not None and not torch.compiler.is_compiling():
+            # Positions restart at each document.
+            end = int(where.queries.max()) + 1
+        if not where.cached:
+            self.check_end(end)
+        # Padding may reach beyond the table.
+        return x + self.table(where.queries.clamp(max=self.table.num_embeddings - 1))
