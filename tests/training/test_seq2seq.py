@@ -17,7 +17,7 @@ from lightning_xt.data.tokenizers.special_bytes import SpecialBytes
 from lightning_xt.inference.translation import Translator
 from lightning_xt.objectives.base import Loss
 from lightning_xt.training.metrics.pair_scores import PairScores
-from lightning_xt.training.metrics.text_scores import TextScores, compute_scores
+from lightning_xt.training.metrics.text_scores import TextScores
 from lightning_xt.training.seq2seq import Seq2Seq
 from lightning_xt.training.step_boundaries import at_step_boundary
 
@@ -316,13 +316,13 @@ def test_scores_of_a_model_in_16_bits_are_counted_in_32(folder):
         pairs = EvaluationPairs(ids, ids, ids > 0, torch.tensor([0]), ["word " * 8])
         scores.add(pairs, loss, torch.tensor(3))
         for _ in range(100):
-            scores.text_scores.add("one two three four five", "one two three four six")
+            scores.text_scores.update(["one two three four five"], ["one two three four six"])
     finally:
         torch.set_default_dtype(torch.float32)
     assert scores.text_scores.counts[0].tolist() == [500, 500, 400]
     one = TextScores()
-    one.add("one two three four five", "one two three four six")
-    assert compute_scores(scores.text_scores.counts) == compute_scores(one.counts)
+    one.update(["one two three four five"], ["one two three four six"])
+    assert scores.text_scores.compute() == one.compute()
 
 
 # Metrics.

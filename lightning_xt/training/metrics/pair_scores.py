@@ -12,7 +12,7 @@ from lightning_xt.core.batch import EvaluationPairs
 from lightning_xt.data.tokenizers.base import Tokenizer
 from lightning_xt.inference.translation import cut_at_end
 from lightning_xt.objectives.base import Loss
-from lightning_xt.training.metrics.text_scores import TextScores, compute_scores
+from lightning_xt.training.metrics.text_scores import TextScores
 
 
 class ShownPair(NamedTuple):
@@ -50,7 +50,9 @@ class PairScores:
         self.rows += len(batch.src)
         self.sums[:3] += torch.stack([value.to(self.sums.dtype) for value in (loss.total, loss.count, correct)])
         if batch.references is not None and self.text_scores is None:
-            self.text_scores = TextScores()
+            self.text_scores = TextScores().to(self.device)
+            # A process may have nothing to decode.
+            self.text_scores.update([], [])
 
     def select_rows(self, index: Int[Tensor, " b"]) -> list[int]:
         """Select the rows of a batch to decode."""
@@ -79,7 +81,7 @@ class PairScores:
             text = self.tokenizer.decode(answer) if texts is None else texts[place]
             reference = self.tokenizer.decode(target) if batch.references is None else batch.references[row]
             if self.text_scores is not None:
-                self.text_scores.add(text, reference)
+                self.text_scores.update([text], [reference])
             if (number := int(batch.index[row])) < self.show:
                 source = source_tokenizer.decode(batch.src[row][batch.src_mask[row]].tolist())
                 self.pairs.append(ShownPair(number, source, reference, text))
@@ -92,8 +94,7 @@ class PairScores:
         if decoded:
             found["exact_match"] = exact / decoded
             if self.text_scores is not None:
-                counts = trainer.strategy.reduce(self.text_scores.counts.to(self.device), reduce_op="sum")
-                found["bleu"], found["chrf"] = torch.tensor(compute_scores(counts), device=self.device)
+                found |= {name: torch.tensor(value) for name, value in self.text_scores.compute().items()}
         return {name: value.float() for name, value in found.items()}
 
     def collect_examples(self, trainer: Trainer) -> list[str]:

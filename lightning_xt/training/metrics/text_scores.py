@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Int
 from torch import Tensor
+from torchmetrics import Metric
 
 WORD_ORDER, CHARACTER_ORDER = 4, 6
 """Longest n-grams of BLEU and of chrF."""
@@ -27,26 +28,33 @@ SPLITS = (
 """Punctuation stands by itself; full stops and commas within numbers do not."""
 
 
-class TextScores:
-    """Sums of n-gram counts of predictions and their references."""
+class TextScores(Metric):
+    """BLEU and chrF of predictions and their references, from 0 to 100, over all processes."""
+
+    full_state_update = False
+    counts: Int[Tensor, "n 3"]
+    """N-grams of each order of words, then of characters: in predictions, in references, in both."""
 
     def __init__(self) -> None:
-        self.counts: Int[Tensor, "n 3"] = torch.zeros(WORD_ORDER + CHARACTER_ORDER, 3, dtype=torch.int64)
-        """N-grams of each order of words, then of characters: in predictions, in references, in both."""
+        super().__init__()
+        counts = torch.zeros(WORD_ORDER + CHARACTER_ORDER, 3, dtype=torch.int64)
+        self.add_state("counts", counts, dist_reduce_fx="sum")
 
-    def add(self, prediction: str, reference: str) -> None:
-        """Add a sentence."""
-        words = _count_ngrams(_split_words(prediction), _split_words(reference), WORD_ORDER)
-        characters = _count_ngrams("".join(prediction.split()), "".join(reference.split()), CHARACTER_ORDER)
-        # sacrebleu omits characters of a prediction where the reference is too short to have n-grams.
-        some = [[found if wanted else 0, wanted, both] for found, wanted, both in characters]
-        self.counts += torch.tensor([*words, *some])
+    def update(self, predictions: Sequence[str], references: Sequence[str]) -> None:
+        """Add sentences."""
+        counted = [self.counts.new_tensor(_count(*pair)) for pair in zip(predictions, references, strict=True)]
+        self.counts += sum(counted)
+
+    def compute(self) -> dict[str, float]:
+        table: list[list[int]] = self.counts.tolist()
+        return {"bleu": _compute_bleu(table[:WORD_ORDER]), "chrf": _compute_chrf(table[WORD_ORDER:])}
 
 
-def compute_scores(counts: Int[Tensor, "n 3"]) -> tuple[float, float]:
-    """Compute BLEU and chrF, from 0 to 100."""
-    table: list[list[int]] = counts.tolist()
-    return _compute_bleu(table[:WORD_ORDER]), _compute_chrf(table[WORD_ORDER:])
+def _count(prediction: str, reference: str) -> list[list[int]]:
+    words = _count_ngrams(_split_words(prediction), _split_words(reference), WORD_ORDER)
+    characters = _count_ngrams("".join(prediction.split()), "".join(reference.split()), CHARACTER_ORDER)
+    # sacrebleu omits characters of a prediction where the reference is too short to have n-grams.
+    return [*words, *([found if wanted else 0, wanted, both] for found, wanted, both in characters)]
 
 
 def _compute_bleu(counts: list[list[int]]) -> float:
