@@ -70,9 +70,10 @@ def check_factory(slot: str, value: object, families: tuple[type, ...]) -> None:
         )
     built = value.func if isinstance(value, partial) else value
     if isinstance(built, type) and not issubclass(built, families):
+        names = " or ".join(each.__name__ for each in families)
         raise ValueError(
-            f"{slot} is {built.__name__}, which is not a {' or '.join(each.__name__ for each in families)}; derive "
-            f"your class from {families[0].__module__}.{families[0].__name__}"
+            f"{slot} is {built.__name__}, which is not a subclass of {names}; derive your class from "
+            f"{families[0].__module__}.{families[0].__name__}"
         )
 
 

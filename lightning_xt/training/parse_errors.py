@@ -83,7 +83,7 @@ def _explain_value(message: str) -> str:
     )
     if match := re.search(subclass, message):
         given = match[1] or re.findall(r"Given value: (?:NestedArg\(.*val=')?([^\n']*)", message)[-1]
-        return f"{_format_slots(message)}{given} is not a {match[2]}; derive your class from {match[2]}"
+        return f"{_format_slots(message)}{given} is not a subclass of {match[2]}; derive your class from it"
     if match := re.search(r"Expected '([\w.]+)' to be a function that returns <class '(\w+)'>", message):
         return (
             f"{_format_slots(message)}the function {match[1]} does not say that it returns a {match[2]}; annotate it, "

@@ -54,7 +54,7 @@ def cases() -> Iterator[Case]:
 def _classes() -> Iterator[tuple[list[str], list[str]]]:
     for number, (slot, family) in enumerate(FAMILIES.items()):
         for stranger in (STRANGERS[number % 3], STRANGERS[(number + 1) % 3]):
-            yield [*FIT, f"{slot}={stranger}"], [slot, f"{stranger} is not a {family}"]
+            yield [*FIT, f"{slot}={stranger}"], [slot, f"{stranger} is not a subclass of {family}"]
 
 
 def _options() -> Iterator[tuple[list[str], list[str]]]:

@@ -93,7 +93,7 @@ def test_nothing_is_imported_to_refuse_it(
     # With permission the module is imported, and then refused by its type.
     monkeypatch.setenv("LIGHTNING_XT_ALLOW", "trap_of_a_stranger")
     assert main(["fit", "-c", "tiny.yaml", "--model.optimizer", "trap_of_a_stranger.Trap"]) == 2
-    assert "expects a function or a callable class" in capsys.readouterr().err
+    assert "trap_of_a_stranger.Trap is not a subclass of Optimizer" in capsys.readouterr().err
     assert (site / "sprung").exists()
 
 

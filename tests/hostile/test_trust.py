@@ -307,7 +307,10 @@ def test_cases_s5(trained: Path) -> None:
         if "Checkpoint" in name:
             climb = f"{state['dirpath']}/../../../../victim.txt"
             state.update(
-                best_model_path=climb, last_model_path=climb, kth_best_model_path=climb, best_k_models={climb: 1.0}
+                best_model_path=climb,
+                last_model_path=climb,
+                kth_best_model_path=climb,
+                best_k_models={climb: torch.tensor(1.0)},
             )
         if name.startswith("LastCheckpoint"):
             state["best_model_path"] = str(neighbour)

@@ -111,16 +111,16 @@ class Plain(nn.Module):
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: Decoder(11, feedforward=Plain), "feedforward is Plain, which is not a FeedForward; derive your class "
-         "from lightning_xt.nn.feedforward.base.FeedForward"),
-        (lambda: Decoder(11, feedforward=partial(Plain)), "feedforward is Plain, which is not a FeedForward"),
+        (lambda: Decoder(11, feedforward=Plain), "feedforward is Plain, which is not a subclass of FeedForward; "
+         "derive your class from lightning_xt.nn.feedforward.base.FeedForward"),
+        (lambda: Decoder(11, feedforward=partial(Plain)), "feedforward is Plain, which is not a subclass of FeedF"),
         (lambda: Decoder(11, feedforward=MLP(LAYER)), "feedforward is an object of MLP; pass the class that builds it"),
         (lambda: Decoder(11, attention={"heads": 2}), "attention is an object of dict; pass the class that builds it"),
-        (lambda: LanguageModel({"target": 11}, Plain), "decoder is Plain, which is not a Decoder"),
+        (lambda: LanguageModel({"target": 11}, Plain), "decoder is Plain, which is not a subclass of Decoder"),
         (lambda: LanguageModel({"target": 11}, optimizer="AdamW"), "optimizer has the name 'AdamW'; from Python pass"),
-        (lambda: Seq2Seq({"source": 11, "target": 11}, encoder=Decoder), "encoder is Decoder, which is not a Encoder"),
+        (lambda: Seq2Seq({"source": 11, "target": 11}, encoder=Decoder), "encoder is Decoder, which is not a"),
         (lambda: GenerationOptions(method="BeamSearch"), "method has the name 'BeamSearch'; from Python pass the"),
-        (lambda: GenerationOptions(filters=[MLP]), "filters is MLP, which is not a Filter"),
+        (lambda: GenerationOptions(filters=[MLP]), "filters is MLP, which is not a subclass of Filter"),
     ],
 )  # fmt: skip
 def test_cases_n7_a_slot_from_python_takes_what_builds_its_part(build: Callable[[], object], message: str) -> None:

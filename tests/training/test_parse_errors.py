@@ -71,7 +71,7 @@ MISTAKES: list[tuple[dict[str, Any], str, str]] = [
     (
         {"decoder": {"feedforward": "torch.nn.Linear"}},
         "--model.decoder.feedforward torch.nn.Linear",
-        "--model.decoder.feedforward: torch.nn.Linear is not a FeedForward; derive your class from FeedForward",
+        "--model.decoder.feedforward: torch.nn.Linear is not a subclass of FeedForward; derive your class from it",
     ),
 ]
 
@@ -130,7 +130,7 @@ def test_an_unknown_option_of_translate_offers_the_right_one() -> None:
         ("--trainer.callbacks+=EarlyStoping", "--trainer.callbacks: unknown Callback class 'EarlyStoping'; did you "
          "mean EarlyStopping"),
         ("--data.tokenizer BPE", "--data Multi30k or --data ParallelText"),
-        ("--data torch.nn.Linear", "--data: torch.nn.Linear is not a DataModule; derive your class from DataModule"),
+        ("--data torch.nn.Linear", "--data: torch.nn.Linear is not a subclass of DataModule; derive your class"),
     ],
 )  # fmt: skip
 def test_cases_n6_the_option_that_was_meant_is_found(flags: str, sentence: str, fresh, capsys) -> None:
@@ -148,7 +148,7 @@ def test_cases_n7_a_plain_module_or_function_says_what_is_missing(fresh, capsys,
     )  # fmt: skip
     monkeypatch.delitem(sys.modules, "plain", raising=False)
     for name, sentence in (
-        ("plain.Plain", "plain.Plain is not a FeedForward; derive your class from FeedForward"),
+        ("plain.Plain", "plain.Plain is not a subclass of FeedForward; derive your class from it"),
         ("plain.make", "the function plain.make does not say that it returns a FeedForward; annotate it, as in "
          "def make(...) -> FeedForward"),
     ):  # fmt: skip
