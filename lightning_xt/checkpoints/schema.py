@@ -1,6 +1,6 @@
 """Schema of checkpoints: what a file must hold before anything in it is used. Needs no Lightning."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -40,6 +40,10 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def _as_sequence(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list | tuple) else [value]
+
+
 def _is_recipe(value: Any) -> bool:
     """Return True if each class in a value has a name, and options by name."""
     if isinstance(value, list | tuple):
@@ -56,6 +60,8 @@ TEXT_OR_NONE = Kind("a text", lambda value: value is None or isinstance(value, s
 COUNT = Kind("a whole number of at least 0", _is_count)
 COUNT_OR_NONE = Kind("a whole number of at least 0", lambda value: value is None or _is_count(value))
 NUMBER = Kind("a number", _is_number)
+EPS = Kind("a number", lambda value: all(each is None or _is_number(each) for each in _as_sequence(value)))
+"""Adafactor has two, of which the first may be None."""
 SCORE = Kind(
     "a tensor of one number", lambda value: value is None or (isinstance(value, Tensor) and value.numel() == 1)
 )
@@ -81,8 +87,12 @@ STATES: dict[str, Any] = {
     "ModelCheckpoint": CHECKPOINT_CALLBACK,
 }
 """States of callbacks, by the name before the options."""
+MOMENTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer")
+"""Entries of an optimizer's state that have the shape of their parameter."""
+STATE = {f"{name}?": VALUE for name in ("step", *MOMENTS)}
+"""State of a parameter. Optimizers such as SOAP add lists of their own."""
 GROUP = {
-    "params": Each(COUNT), "lr?": VALUE, "initial_lr?": VALUE, "eps?": NUMBER, "weight_decay?": NUMBER,
+    "params": Each(COUNT), "lr?": VALUE, "initial_lr?": VALUE, "eps?": EPS, "weight_decay?": NUMBER,
     "betas?": Each(VALUE), "momentum?": NUMBER,
 }  # fmt: skip
 SCHEDULE = {"last_epoch?": COUNT, "_step_count?": COUNT, "base_lrs?": Each(VALUE), "_last_lr?": Each(VALUE)}
@@ -94,7 +104,7 @@ FILE = {
     "datamodule_hyper_parameters?": OPTIONS,
     "loops?": Each(MAPPING, TEXT),
     "callbacks?": Each(MAPPING, TEXT),
-    "optimizer_states?": Each({"state": Each(Each(VALUE, TEXT), COUNT), "param_groups": Each(GROUP)}),
+    "optimizer_states?": Each({"state": Each(STATE, COUNT), "param_groups": Each(GROUP)}),
     "lr_schedulers?": Each(SCHEDULE),
     METADATA_KEY: {
         "version?": TEXT,

@@ -8,10 +8,9 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lightning_xt.checkpoints.schema import MOMENTS
 from lightning_xt.system.messages import UserError, find_own_sentence
 
-MOMENTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer")
-"""Entries of an optimizer's state that have the shape of their parameter."""
 STEP_OF_LIGHTNING = "restore_"
 """Start of the names of Lightning's functions that restore one part each."""
 
@@ -67,7 +66,7 @@ def check_moments(optimizers: Sequence[Optimizer]) -> None:
             alike = frozenset(group), group.get("role") == "matrix"
             for state in (optimizer.state[each] for each in group["params"] if each in optimizer.state):
                 if entries.setdefault(alike, set(state)) != set(state):
-                    raise _MisfitError(f"some parameters have {sorted(entries[alike])}, others {sorted(state)}")
+                    raise _MisfitError(f"some parameters have {sorted(entries[alike], key=str)}, others {sorted(state, key=str)}")
         for parameter, state in optimizer.state.items():
             for name in MOMENTS:
                 moment = state.get(name)

@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from lightning_xt.checkpoints.checkpoint import Checkpoint
+from lightning_xt.checkpoints.migrations import METADATA_KEY
+from lightning_xt.checkpoints.schema import find_misfit
 from lightning_xt.cli import main
 
 LAST = "runs/tiny/0/checkpoints/last.ckpt"
@@ -147,3 +149,21 @@ def test_cases_s15_what_cannot_be_restored_is_one_sentence(
     assert "bad.ckpt cannot be resumed from: " in error
     assert says in error
     assert "start a new run from its weights with --init_from bad.ckpt" in error
+
+
+@pytest.mark.parametrize("kind", [torch.optim.Adafactor, torch.optim.AdamW, torch.optim.LBFGS, torch.optim.SGD])
+def test_the_states_of_other_optimizers_fit(kind: type[torch.optim.Optimizer]) -> None:
+    model = torch.nn.Linear(3, 2)
+    optimizer: Any = kind(model.parameters())
+
+    def compute_loss() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss: torch.Tensor = model(torch.ones(5, 3)).square().sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(compute_loss)
+    contents = {METADATA_KEY: {"version": "0.1.0"}, "optimizer_states": [optimizer.state_dict()]}
+    assert find_misfit(contents) is None
+    contents["optimizer_states"][0]["param_groups"][0]["eps"] = "x"
+    assert find_misfit(contents) == "its optimizer_states[0].param_groups[0].eps is 'x', not a number"
