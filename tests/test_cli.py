@@ -387,7 +387,7 @@ def test_a_mistake_gives_one_sentence(command, part, fresh, capsys):
     ("right", "wrong", "part"),
     [
         ("model:", "modle:", "unknown option '--modle'; did you mean --model"),
-        ("model:", "zzzzzz:", "unknown option '--zzzzzz'; there is --checkpoint_every"),
+        ("model:", "zzz:", "unknown option '--zzzzzz'; there is --checkpoint_every"),
         ("validate_every", "validate_evry", "did you mean --validate_every?"),
         ("max_steps", "max_stepss", "did you mean --trainer.max_steps"),
         ("dim: 8", "dimm: 8", "unknown option of Decoder 'dimm'; did you mean dim?"),
@@ -487,6 +487,15 @@ def test_cases_r17_a_run_does_not_end_for_its_output(fresh, monkeypatch, capsys)
     for command in (["info", "runs/tiny"], ["generate", "runs/tiny", "--prompt", "a"], ["--help"]):
         assert main(command) == 0
     assert capsys.readouterr().err == ""
+
+
+def test_a_broken_pipe_to_another_process_is_not_the_end_of_the_output(fresh, monkeypatch):
+    def break_pipe(*_):
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr(LanguageModel, "training_step", break_pipe)
+    with pytest.raises(RuntimeError, match="the connection to another process broke"):
+        main(["fit", "-c", "tiny.yaml"])
 
 
 def test_cases_r17_a_closed_output_is_quiet(tmp_path):

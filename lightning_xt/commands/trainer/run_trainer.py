@@ -31,6 +31,9 @@ def run_trainer(command: str, args: Sequence[str]) -> int:
     try:
         with optional_output():
             CommandLine(command, add_config_of_run(command, replace_run(command, args)))
+    except BrokenPipeError as error:
+        # Not of the output, which is optional here, and after whose end other commands end quietly.
+        raise RuntimeError("the connection to another process broke") from error
     except Stopped as stop:
         if stop.together:
             close_process_group()
