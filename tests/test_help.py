@@ -55,6 +55,10 @@ def test_cases_n8_the_help_of_a_command_shows_what_people_change(
                    "data.batch_size", "name", "config"):  # fmt: skip
         assert f"  --{option} " in said, option
     assert f"lightning-xt {command} --help_all" in said
+    assert f"lightning-xt {command} RUN" in said
+    for option in ("init_from", "validate_every", "keep_checkpoints"):
+        assert (f"  --{option} " in said) == (command == "fit"), option
+    assert (f"lightning-xt {command} --sampling.help" in said) == (command != "fit")
 
 
 def test_cases_n8_all_options_are_one_flag_away(capsys: pytest.CaptureFixture[str]) -> None:

@@ -619,6 +619,7 @@ def test_cases_n13_a_run_resumes_by_its_name(words, trained, capsys):
         ("fit -c tiny.yaml --resume", "--resume needs a run"),
         ("fit runs/tiny --resume --ckpt_path last", "--resume and --ckpt_path last both say where the run resumes"),
         ("fit tiny.yaml", "fit tiny.yaml: a config is given with -c, as -c tiny.yaml"),
+        ("fit tiny.json", "fit tiny.json: a config is given with -c, as -c tiny.json"),
         ("validate runs/tiny --resume", "--resume trains a run further, which validate does not; omit it"),
         ("validate runs/other", "validate: runs/other is not a run: there is no such folder or file"),
         ("validate moved.ckpt", "validate moved.ckpt: no run's config.yaml is there; give -c FILE --ckpt_path moved"),

@@ -82,14 +82,14 @@ def describe_parameter(path: str, owner: type) -> Option:
 def describe_action(action: Any) -> Option:
     text = TEXTS.get(action.dest) or re.sub(r"\s*\(type: .*\)$|%\(\w+\)s", "", " ".join((action.help or "").split()))
     default = "" if action.dest in TEXTS and not action.default else _format_default(action.default)
-    return Option(action.dest, _format_kind(getattr(action, "_typehint", str)), default.strip("="), text.strip())
+    return Option(action.dest, _format_kind(getattr(action, "_typehint", str)), default, text.strip())
 
 
 def _format_kind(hint: Any) -> str:
     """Return the type of an option as help texts show it: CLASS where it takes a class, TEXT for a text."""
     annotation = inspect.formatannotation(hint)
     if read_hint(hint)[0]:
-        return "NAME|CLASS" if re.search(r"\bstr\b", annotation.partition("[")[0] + annotation) else "CLASS"
+        return "NAME|CLASS" if re.search(r"\bstr\b", annotation) else "CLASS"
     kind = re.sub(r"typing\.|collections\.abc\.|[a-z_]+\.(?=[A-Za-z])", "", annotation).replace("'", "")
     kind = re.sub(r"Literal\[([^]]*)\]", lambda match: match[1].replace(", ", "|"), kind)
     kind = re.sub(r"Optional\[(.*)\]$|Union\[(.*)\]$", lambda match: (match[1] or match[2]).replace(", ", " | "), kind)

@@ -3,7 +3,7 @@
 import inspect
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from jsonargparse import ArgumentParser
 from lightning.pytorch import LightningModule
@@ -48,12 +48,13 @@ class OptionHelp:
 
     Args:
         command: name of the command.
-        summary: one line about the command.
+        summary: lines about the command.
         parser: the parser of all of its options.
+        unused: options and sections that it refuses, of which its page is silent.
     """
 
-    def __init__(self, command: str, summary: str, parser: ArgumentParser) -> None:
-        self._command, self._summary = command, summary
+    def __init__(self, command: str, summary: str, parser: ArgumentParser, unused: Collection[str] = ()) -> None:
+        self._command, self._summary, self._unused = command, summary, unused
         self._actions = {each.dest: each for each in parser._actions if each.option_strings}
 
     def find_request(self, args: Sequence[str]) -> str | None:
@@ -72,10 +73,11 @@ class OptionHelp:
         import_submodules(lightning_xt)
         lines = [f"usage: lightning-xt {self._command} -c FILE [-c FILE ...] [--OPTION VALUE ...]", "", self._summary]
         for title, names in COMMON:
-            found = [option for name in names if (option := self._find(name)) is not None]
+            used = [name for name in names if name not in self._unused]
+            found = [option for name in used if (option := self._find(name)) is not None]
             lines += ["", f"{title}:", *(line for each in found for line in format_option(each, short=True))]
         groups = dict.fromkeys(name.partition(".")[0] for name in self._actions if "." in name)
-        slots = [name for name in ("model", "data", *groups) if name in self._actions or name in groups]
+        slots = [name for name in ("model", "data", *groups) if name not in self._unused]
         lines += [
             "", "All options:",
             *(f"  lightning-xt {self._command} --{name}.help" for name in dict.fromkeys(slots)),

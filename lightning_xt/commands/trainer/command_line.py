@@ -25,7 +25,7 @@ from lightning_xt.commands.options.arguments import list_options, read_run_optio
 from lightning_xt.commands.options.config_files import ConfigFiles
 from lightning_xt.commands.options.option_help import OptionHelp
 from lightning_xt.commands.trainer.cluster import adopt_trainer, choose_environments
-from lightning_xt.commands.trainer.decoding_options import choose_decoding
+from lightning_xt.commands.trainer.decoding_options import choose_decoding, list_unused
 from lightning_xt.commands.trainer.results import collect_metrics, print_results
 from lightning_xt.commands.trainer.run_choice import Resolved, resolve
 from lightning_xt.commands.trainer.standard_parts import StandardParts
@@ -127,7 +127,7 @@ class CommandLine(LightningCLI):
         summary = importlib.import_module(f"lightning_xt.commands.{self._command}").SUMMARY
         text = parser.format_help() if "--help_all" in args else None
         if text is None:
-            text = OptionHelp(self._command, summary.partition(":")[0], parser).find_request(args)
+            text = OptionHelp(self._command, summary, parser, list_unused(self._command)).find_request(args)
         if text is not None:
             print(text)
             raise SystemExit(0)

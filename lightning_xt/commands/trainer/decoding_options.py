@@ -23,6 +23,11 @@ USERS = MappingProxyType(
 """Commands that use an option. In a config, which serves all commands, the others ignore it."""
 
 
+def list_unused(command: str) -> list[str]:
+    """List the options that a command does not use."""
+    return [name for name, users in USERS.items() if command not in users]
+
+
 def choose_decoding(command: str, args: Sequence[str], model: Any, sampling: GenerationOptions) -> None:
     """Let an evaluation that decodes do so by the options of generation.
 

@@ -10,6 +10,7 @@ from typing import Any
 from lightning_xt.checkpoints.checkpoint import Checkpoint
 from lightning_xt.checkpoints.runs import CHECKPOINTS, checkpoint_file, find_checkpoint, find_newest_run, find_run
 from lightning_xt.commands.options.arguments import read_run_options
+from lightning_xt.system.imports import is_sub_config
 from lightning_xt.system.messages import UserError
 from lightning_xt.training.callbacks.preemption import read_owed_validation
 
@@ -148,7 +149,7 @@ def replace_run(command: str, args: Sequence[str]) -> list[str]:
             raise UserError("--resume needs a run: lightning-xt fit RUN --resume")
         return rest
     run, *rest = rest
-    if run.endswith((".yaml", ".yml")):
+    if is_sub_config(run):
         raise UserError(f"{command} {run}: a config is given with -c, as -c {quote(run)}")
     given = read_run_options(command, rest).ckpt_path
     if resumes and given is not None:
