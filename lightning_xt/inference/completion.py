@@ -48,11 +48,9 @@ class TextCompleter(TextGenerator):
         return TextCompleter(model, self.tokenizer, self.device, setup, self.trained_length)
 
     def find_excess(self, texts: Sequence[str], options: GenerationOptions) -> str | None:
-        trained, prompt = (
-            self.trained_length,
-            max((len(self.tokenizer.encode_prompt(text)) for text in texts), default=0),
-        )
-        length = prompt + (options.max_new_tokens or MAX_NEW_TOKENS)
+        trained = self.trained_length
+        longest = max((len(self.tokenizer.encode_prompt(text)) for text in texts), default=0)
+        length = longest + (options.max_new_tokens or MAX_NEW_TOKENS)
         # A few tokens more cost too little to be measured.
         if trained is None or length <= trained * 9 // 8 or (options.window or length) <= trained:
             return None
@@ -70,10 +68,8 @@ class TextCompleter(TextGenerator):
         """Build the request of a prompt, text or ids; its random numbers depend on its text, seed and `repeat` only."""
         ids = self.tokenizer.encode_prompt(prompt) if isinstance(prompt, str) else list(prompt)
         tokens = torch.tensor(ids, dtype=torch.long, device=self.device)
-        limit, seed = (
-            options.max_new_tokens or MAX_NEW_TOKENS,
-            derive_seed(options.seed, self.tokenizer.decode(ids), repeat),
-        )
+        limit = options.max_new_tokens or MAX_NEW_TOKENS
+        seed = derive_seed(options.seed, self.tokenizer.decode(ids), repeat)
         return Request(prompt=tokens, max_new_tokens=limit, seed=seed)
 
     def decode(

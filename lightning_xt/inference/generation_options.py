@@ -36,7 +36,7 @@ class GenerationOptions:
             model's own.
         batch: most rows decoded at once; no completion depends on it.
         log_probs: whether results hold the generated ids and their log-probabilities in nats.
-        seed: start of the random numbers, which are other ones for each prompt.
+        seed: start of the random numbers, which differ between prompts.
     """
 
     max_new_tokens: int | None = None
