@@ -66,7 +66,9 @@ def check_moments(optimizers: Sequence[Optimizer]) -> None:
             alike = frozenset(group), group.get("role") == "matrix"
             for state in (optimizer.state[each] for each in group["params"] if each in optimizer.state):
                 if entries.setdefault(alike, set(state)) != set(state):
-                    raise _MisfitError(f"some parameters have {sorted(entries[alike], key=str)}, others {sorted(state, key=str)}")
+                    raise _MisfitError(
+                        f"some parameters have {sorted(entries[alike], key=str)}, others {sorted(state, key=str)}"
+                    )
         for parameter, state in optimizer.state.items():
             for name in MOMENTS:
                 moment = state.get(name)
