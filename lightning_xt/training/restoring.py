@@ -3,6 +3,7 @@
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from shlex import quote
 from typing import Any
 
 from torch import Tensor
@@ -36,7 +37,7 @@ def explain_misfits(path: Any) -> Iterator[None]:
         raise UserError(
             f"{path} cannot be resumed from: its {part.removeprefix(STEP_OF_LIGHTNING)} do not fit this run "
             f"({' '.join(reason.split())[:200]}); give another checkpoint, or start a new run from its weights with "
-            f"--init_from {path}"
+            f"--init_from {quote(str(path))}"
         ) from error
 
 

@@ -94,7 +94,7 @@ def _format_kind(hint: Any) -> str:
     kind = re.sub(r"Literal\[([^]]*)\]", lambda match: match[1].replace(", ", "|"), kind)
     kind = re.sub(r"Optional\[(.*)\]$|Union\[(.*)\]$", lambda match: (match[1] or match[2]).replace(", ", " | "), kind)
     parts = [part for part in kind.split(" | ") if part not in ("None", "NoneType")]
-    plain = all(part in ("int", "float", "str", "bool") for part in parts)
+    plain = all(part in ("int", "float", "str", "bool", "Path") for part in parts)
     return ("|".join(parts).upper() if plain else "|".join(parts)).replace("STR", "TEXT")
 
 
