@@ -38,7 +38,7 @@ TINY_PAIRS = {
     "generate": "--max_new_tokens 8",
 }
 """Tiny options of an encoder-decoder."""
-PREPARED = [["fit", "-c", f"configs/{recipe}.yaml"] for recipe in ("language/quickstart", "translation/multi30k_cpu")]
+PREPARED = [["fit", "-c", f"{recipe}.yaml"] for recipe in ("language/quickstart", "translation/multi30k_cpu")]
 """Commands of runs that the pages need; each runs once, before them."""
 TRAINER_COMMANDS = {"fit", "validate", "test", "predict"}
 # A user's function for GeneratorPairs: endless pairs.
