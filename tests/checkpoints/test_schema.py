@@ -167,3 +167,9 @@ def test_the_states_of_other_optimizers_fit(kind: type[torch.optim.Optimizer]) -
     assert find_misfit(contents) is None
     contents["optimizer_states"][0]["param_groups"][0]["eps"] = "x"
     assert find_misfit(contents) == "its optimizer_states[0].param_groups[0].eps is 'x', not a number"
+
+
+def test_a_run_with_adafactor_resumes(fresh: Path) -> None:
+    options = ["--model.optimizer", "Adafactor", "--trainer.max_steps"]
+    assert main(["fit", "-c", "tiny.yaml", *options, "3"]) == 0
+    assert main(["fit", "runs/tiny", "--resume", *options, "5"]) == 0
