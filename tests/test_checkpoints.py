@@ -91,14 +91,14 @@ def test_the_checkpoint_and_step_of_a_resumed_run_are_reported(asked: str, train
     file = Path("runs/tiny/0/checkpoints/last.ckpt" if asked == "last" else "runs/tiny/0/checkpoints/best.ckpt")
     found = choose(asked)
     assert found.checkpoint is not None and found.checkpoint.path == file
-    assert found.notes == (f"--ckpt_path {asked}: resuming from {file} at step 6",)
+    assert found.notes == (f"resuming from {file} at step 6",)
     # Commands that evaluate a checkpoint print nothing before the metrics.
     assert choose(asked, "validate").notes == ()
 
 
 def test_the_command_prints_it(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fit", "-c", "runs/tiny/0/config.yaml", "--ckpt_path", "last", "--trainer.max_steps", "7"]) == 0
-    line = "--ckpt_path last: resuming from runs/tiny/0/checkpoints/last.ckpt at step 6"
+    line = "resuming from runs/tiny/0/checkpoints/last.ckpt at step 6"
     assert capsys.readouterr().out.splitlines()[0] == line
 
 

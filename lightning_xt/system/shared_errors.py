@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import tempfile
 import time
 from contextlib import suppress
@@ -15,6 +16,8 @@ LATER = 1.0
 """Seconds that the other processes leave to the first one, which prints the errors of all."""
 OLD = 60.0
 """Seconds after which a mark is of another run."""
+MARK = re.compile(r"lightning-xt-\d+-[0-9a-f]{16}")
+"""Names of marks."""
 
 
 def claim_report(sentence: str) -> bool:
@@ -27,10 +30,12 @@ def claim_report(sentence: str) -> bool:
     # Processes of a run have one parent on a machine, if it is not one of them.
     parent = os.environ.get(LAUNCHED_BY) or os.getppid()
     number = hashlib.sha256(sentence.encode("utf-8", "replace")).hexdigest()[:16]
-    mark = Path(tempfile.gettempdir(), f"lightning-xt-{parent}-{number}")
-    with suppress(OSError):
-        if time.time() - mark.stat().st_mtime > OLD:
-            mark.unlink()
+    folder = Path(tempfile.gettempdir())
+    for old in folder.glob("lightning-xt-*"):
+        with suppress(OSError):
+            if MARK.fullmatch(old.name) and time.time() - old.stat().st_mtime > OLD:
+                old.unlink()
+    mark = folder / f"lightning-xt-{parent}-{number}"
     try:
         os.close(os.open(mark, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     except OSError:

@@ -117,8 +117,8 @@ class TransformerModule(TextModule):
         for part in self.network.modules():
             if isinstance(part, ReadsInput) and part.needed_input not in (None, *self.given_inputs):
                 raise ValueError(
-                    f"--model: {type(part).__name__} needs the input {part.needed_input}, which no data of a command "
-                    "have; choose another part, or train the network from Python with Inputs"
+                    f"--model: {type(part).__name__} needs the input {part.needed_input}, which no data module "
+                    "gives; choose another part, or train the network from Python with Inputs"
                     f"({part.needed_input}=...)"
                 )
         compare_processes(self.trainer, {"the hash of the data": str(getattr(data, "content_hash", None))[:16]})

@@ -73,7 +73,7 @@ def explain_failed_class(message: str) -> str | None:
         r"Expected a|Not a valid subclass|Subclass types expect|a class path|a dict with|Import path .* not correspond"
     )
     reasons = [line for line in _list_reasons(message) if not re.match(forms, line)]
-    return f"{name[1]}: {' '.join(reasons)}"
+    return f"{name[1]}: {' '.join(reasons)}" if reasons else None
 
 
 def _explain_value(message: str) -> str:
@@ -82,7 +82,8 @@ def _explain_value(message: str) -> str:
         r"(?:Expected '|Import path )([\w.]*)'? ?(?:to be|does not correspond to) a subclass of (?:<class ')?(\w+)"
     )
     if match := re.search(subclass, message):
-        given = match[1] or re.findall(r"Given value: (?:NestedArg\(.*val=')?([^\n']*)", message)[-1]
+        values = re.findall(r"Given value: (?:NestedArg\(.*val=')?([^\n']*)", message)
+        given = match[1] or (values[-1] if values else "the value")
         return f"{_format_slots(message)}{given} is not a subclass of {match[2]}; derive your class from it"
     if match := re.search(r"Expected '([\w.]+)' to be a function that returns <class '(\w+)'>", message):
         return (

@@ -1,5 +1,6 @@
 """Checks of a checkpoint while Lightning restores it: a misfit is one sentence, before the first step."""
 
+import re
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ from lightning_xt.system.messages import UserError, find_own_sentence
 
 KNOWN = frozenset(("step", *MOMENTS))
 """Entries that all parameters alike have, or none."""
+NO_MEMORY = re.compile("out of memory|allocate memory|enough memory")
+"""Words of errors that another handler explains."""
 STEP_OF_LIGHTNING = "restore_"
 """Start of the names of Lightning's functions that restore one part each."""
 
@@ -31,13 +34,13 @@ def explain_misfits(path: Any) -> Iterator[None]:
         raise
     except Exception as error:
         # Errors of this package are sentences already, and weights that do not fit become one later.
-        if find_own_sentence(error) or "Error(s) in loading state_dict" in str(error) or "memory" in str(error):
+        if find_own_sentence(error) or "Error(s) in loading state_dict" in str(error) or NO_MEMORY.search(str(error)):
             raise
         names = [frame.name for frame in traceback.extract_tb(error.__traceback__)]
         part = next((name for name in reversed(names) if name.startswith(STEP_OF_LIGHTNING)), "restore_state")
         reason = str(error) if isinstance(error, _MisfitError) else f"{type(error).__name__}: {error}"
         raise UserError(
-            f"{path} cannot be resumed from: its {part.removeprefix(STEP_OF_LIGHTNING)} do not fit this run "
+            f"{path} cannot be resumed from: its {part.removeprefix(STEP_OF_LIGHTNING)} cannot be restored "
             f"({' '.join(reason.split())[:200]}); give another checkpoint, or start a new run from its weights with "
             f"--init_from {quote(str(path))}"
         ) from error

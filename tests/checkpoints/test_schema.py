@@ -131,11 +131,11 @@ def test_cases_s15_the_schema_is_checked_before_anything_is_used(change: Any, sa
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (counter, "its loops do not fit this run (loops.fit_loop.epoch_loop.batch_progress.total.ready is '6', not a"),
-        (moment, "its optimizers do not fit this run (exp_avg has shape (3,), its parameter ("),
-        (set_entry("loops", "fit_loop", value={}), "its loops do not fit this run (loops.fit_loop has no state_dict)"),
-        (set_entry("loops", value={}), "its loops do not fit this run (loops has no fit_loop)"),
-        (lambda contents: contents.pop("optimizer_states"), "its optimizers_and_schedulers do not fit this run"),
+        (counter, "its loops cannot be restored (loops.fit_loop.epoch_loop.batch_progress.total.ready is '6', not a"),
+        (moment, "its optimizers cannot be restored (exp_avg has shape (3,), its parameter ("),
+        (set_entry("loops", "fit_loop", value={}), "its loops cannot be restored (loops.fit_loop has no state_dict)"),
+        (set_entry("loops", value={}), "its loops cannot be restored (loops has no fit_loop)"),
+        (lambda contents: contents.pop("optimizer_states"), "its optimizers_and_schedulers cannot be restored"),
     ],
 )
 def test_cases_s15_what_cannot_be_restored_is_one_sentence(

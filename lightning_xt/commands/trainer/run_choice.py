@@ -67,7 +67,7 @@ def resolve(command: str, options: Any, configs: Mapping[Path, dict[str, Any]], 
     checkpoint, step = _open(f"--ckpt_path {value}", file)
     if command != "fit":
         return Resolved(runs=runs, folder=folder, checkpoint=checkpoint)
-    used = f"--ckpt_path {value}: resuming from {file} at step {step}"
+    used = f"resuming from {file} at step {step}"
     if value not in ("best", "last") and not (own and folder and own.resolve() == folder.resolve()):
         # Another config, another run: this one only starts from there.
         folder = None

@@ -12,7 +12,7 @@ from lightning_xt.system.option_checks import check_option
 class TypeEmbedding(Embedding):
     """Add a learned vector for the type of each token (speaker, segment, language), read from `Inputs.types`.
 
-    No data of a command have types; they are given from Python.
+    No data module gives types; they come from Python.
     The segment embedding of Devlin et al., 2018. https://arxiv.org/abs/1810.04805
 
     Args:

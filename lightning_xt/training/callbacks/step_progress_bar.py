@@ -58,7 +58,8 @@ class StepProgressBar(RichProgressBar):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_validation_end(trainer, pl_module)
         if not trainer.sanity_checking and trainer.state.fn == "fit":
-            self._print_step("train/loss", "val/loss", "val/bits_per_byte")
+            newest = ("train/loss",) if self._is_logged(trainer) else ()
+            self._print_step(*newest, "val/loss", "val/bits_per_byte")
 
     def configure_columns(self, trainer: Trainer) -> list[Any]:
         theme = self.theme
