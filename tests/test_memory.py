@@ -36,7 +36,8 @@ def test_in_training(fresh, monkeypatch, capsys):
 
 def test_of_several_processes_each_says_it_for_itself(fresh, monkeypatch, capsys):
     monkeypatch.setattr(LanguageModel, "training_step", raise_on_cpu)
-    monkeypatch.setattr("lightning_xt.cli.prints_for_user", lambda: False)
+    for module in ("cli", "system.shared_errors"):
+        monkeypatch.setattr(f"lightning_xt.{module}.prints_for_user", lambda: False)
     monkeypatch.setenv("RANK", "3")
     assert fail_with(capsys).startswith(
         "process 3 (the first is 0): there is not enough memory to train a step; lower --data"

@@ -209,7 +209,7 @@ class Seq2Seq(TransformerModule):
     def begin_evaluation(self, split: str) -> None:
         self._check_tokenizers()
         decoded, shown = (self.val_decode_pairs, EXAMPLES) if split == "val" else (None, 0)
-        self._scores = PairScores(self.device, self.target_tokenizer, decoded, shown)
+        self._scores = PairScores(self.device, self.target_tokenizer, decoded, shown, getattr(self, "_scores", None))
 
     def evaluate(self, batch: EvaluationPairs | PairBatch) -> None:
         if not isinstance(batch, EvaluationPairs):

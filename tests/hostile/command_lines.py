@@ -67,7 +67,7 @@ def _rows() -> Iterator[tuple[list[str], list[str]]]:
     yield ["validate", "--ckpt_path", "nowhere"], ["--ckpt_path", "nowhere is not a run"]
     yield ["test", "-c", "tiny.yaml", "--ckpt_path", "first"], ["--ckpt_path", "first"]
     yield ["predict", "-c", "runs/tiny/0/config.yaml", "--ckpt_path", "best"], ["--output"]
-    yield [*generate, "--max_new_tokens"], ["--max_new_tokens", "expected"]
+    yield [*generate, "--max_new_tokens"], ["--max_new_tokens needs a value"]
     for option, value in (
         ("--max_new_tokens", "0"), ("--max_new_tokens", "-5"), ("--max_new_tokens", "x"),
         ("--max_new_tokens", "1e400"), ("--max_new_tokens", ""),

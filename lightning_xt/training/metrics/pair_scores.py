@@ -32,9 +32,18 @@ class PairScores:
         tokenizer: target tokenizer.
         limit: number of pairs to decode, from the first. None = all.
         show: number of pairs to show, from the first.
+        previous: those of an earlier validation, whose metric is used again: a Metric refers to itself, so that its
+            memory would wait for Python's collector. None = none.
     """
 
-    def __init__(self, device: torch.device, tokenizer: Tokenizer, limit: int | None, show: int) -> None:
+    def __init__(
+        self,
+        device: torch.device,
+        tokenizer: Tokenizer,
+        limit: int | None,
+        show: int,
+        previous: "PairScores | None" = None,
+    ) -> None:
         self.device, self.tokenizer, self.limit, self.show = device, tokenizer, limit, show
         # Apple's GPUs have no float64.
         upcast = torch.float32 if device.type == "mps" else torch.float64
@@ -43,6 +52,7 @@ class PairScores:
         self.rows = 0
         """Number of rows of this process so far."""
         self.text_scores: TextScores | None = None
+        self._text_metric = TextScores() if previous is None else previous._text_metric
         self.pairs: list[ShownPair] = []
 
     def add(self, batch: EvaluationPairs, loss: Loss, correct: Int[Tensor, ""]) -> None:
@@ -50,7 +60,8 @@ class PairScores:
         self.rows += len(batch.src)
         self.sums[:3] += torch.stack([value.to(self.sums.dtype) for value in (loss.total, loss.count, correct)])
         if batch.references is not None and self.text_scores is None:
-            self.text_scores = TextScores().to(self.device)
+            self.text_scores = self._text_metric.to(self.device)
+            self.text_scores.reset()
             # A process may have nothing to decode.
             self.text_scores.update([], [])
 
