@@ -90,7 +90,7 @@ STATES: dict[str, Any] = {
 MOMENTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer")
 """Entries of an optimizer's state that have the shape of their parameter."""
 STATE = {f"{name}?": VALUE for name in ("step", *MOMENTS)}
-"""State of a parameter. Optimizers such as SOAP add lists of their own."""
+"""State of a parameter. Optimizers such as SOAP add lists that only they have."""
 GROUP = {
     "params": Each(COUNT), "lr?": VALUE, "initial_lr?": VALUE, "eps?": EPS, "weight_decay?": NUMBER,
     "betas?": Each(VALUE), "momentum?": NUMBER,

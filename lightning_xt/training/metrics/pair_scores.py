@@ -52,7 +52,7 @@ class PairScores:
         self.rows = 0
         """Number of rows of this process so far."""
         self.text_scores: TextScores | None = None
-        self._text_metric = TextScores() if previous is None else previous._text_metric
+        self._text_metric: TextScores = TextScores() if previous is None else previous._text_metric
         self.pairs: list[ShownPair] = []
 
     def add(self, batch: EvaluationPairs, loss: Loss, correct: Int[Tensor, ""]) -> None:
