@@ -387,7 +387,7 @@ def test_a_mistake_gives_one_sentence(command, part, fresh, capsys):
     ("right", "wrong", "part"),
     [
         ("model:", "modle:", "unknown option '--modle'; did you mean --model"),
-        ("model:", "zzz:", "unknown option '--zzzzzz'; there is --checkpoint_every"),
+        ("model:", "zzzzzz:", "unknown option '--zzzzzz'; there is --checkpoint_every"),
         ("validate_every", "validate_evry", "did you mean --validate_every?"),
         ("max_steps", "max_stepss", "did you mean --trainer.max_steps"),
         ("dim: 8", "dimm: 8", "unknown option of Decoder 'dimm'; did you mean dim?"),
