@@ -66,7 +66,6 @@ SCORE = Kind(
     "a tensor of one number", lambda value: value is None or (isinstance(value, Tensor) and value.numel() == 1)
 )
 VALUE = Kind("a tensor or a number", lambda value: value is None or isinstance(value, Tensor | bool | int | float))
-RECIPE = Kind("a class and its options", _is_recipe)
 OPTIONS = Kind(
     "a mapping of options",
     lambda value: isinstance(value, Mapping) and all(isinstance(name, str) for name in value) and _is_recipe(value),

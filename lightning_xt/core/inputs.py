@@ -7,6 +7,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+BOOLEAN, REAL, WHOLE = "boolean", "real numbers", "whole numbers"
+"""Kinds of tensors, as messages name them."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
@@ -68,7 +71,7 @@ def check_inputs(tokens: Tensor, inputs: Inputs | None) -> None:
     """Raise a ValueError for tokens, or inputs besides them, of another type or shape than their annotations say."""
     if torch.compiler.is_compiling():
         return
-    if tokens.dim() != 2 or len(tokens) == 0 or _describe_kind(tokens) != "whole":
+    if tokens.dim() != 2 or len(tokens) == 0 or _describe_kind(tokens) != WHOLE:
         raise ValueError(
             f"tokens is a {tokens.dtype} tensor of shape {tuple(tokens.shape)}; it must be whole numbers of shape "
             "(rows, tokens), with at least one row"
@@ -78,13 +81,13 @@ def check_inputs(tokens: Tensor, inputs: Inputs | None) -> None:
     (rows, n), context = tokens.shape, inputs.context
     vectors = -1 if context is None or context.dim() != 3 else context.shape[1]
     for name, kind, shape in (
-        ("condition", "real", (rows, -1)),
-        ("context_mask", "boolean", (rows, vectors)),
-        ("types", "whole", (rows, n)),
-        ("prefix", "real", (rows, -1, -1)),
-        ("documents", "whole", (rows, n)),
-        ("visible_prefix", "whole", (rows,)),
-        ("hidden_tokens", "boolean", (rows, n)),
+        ("condition", REAL, (rows, -1)),
+        ("context_mask", BOOLEAN, (rows, vectors)),
+        ("types", WHOLE, (rows, n)),
+        ("prefix", REAL, (rows, -1, -1)),
+        ("documents", WHOLE, (rows, n)),
+        ("visible_prefix", WHOLE, (rows,)),
+        ("hidden_tokens", BOOLEAN, (rows, n)),
     ):
         value: Tensor | None = getattr(inputs, name)
         if value is None:
@@ -94,14 +97,14 @@ def check_inputs(tokens: Tensor, inputs: Inputs | None) -> None:
             sizes = ", ".join("any" if size == -1 else str(size) for size in shape)
             raise ValueError(
                 f"Inputs({name}=...) is a {value.dtype} tensor of shape {tuple(value.shape)}; for {rows} rows of {n} "
-                f"tokens it must be {kind} numbers of shape ({sizes})".replace("boolean numbers", "boolean")
+                f"tokens it must be {kind} of shape ({sizes})"
             )
 
 
 def _describe_kind(tensor: Tensor) -> str:
     if tensor.dtype == torch.bool:
-        return "boolean"
-    return "real" if tensor.is_floating_point() else "whole"
+        return BOOLEAN
+    return REAL if tensor.is_floating_point() else WHOLE
 
 
 class ReadsInput:

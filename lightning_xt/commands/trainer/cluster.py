@@ -88,7 +88,7 @@ def _check_processes(trainer: Trainer) -> None:
 def _list_common_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options that all processes have. Paths of data may be others on each machine; their text is not."""
     leaves = dict(list_leaves({name: value for name, value in options.items() if name != "config"}, ""))
-    found = {f"-{name.replace('.', '-', 1)}": value for name, value in leaves.items()}
+    found = {f"--{name.removeprefix('.')}": value for name, value in leaves.items()}
     return {
         name: value
         for name, value in found.items()

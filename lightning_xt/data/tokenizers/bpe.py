@@ -160,13 +160,14 @@ def _load(place: str, content: bytes) -> Library:
     try:
         described = json.loads(content)
         loss = find_mark(described)
-        library = Library.from_buffer(content) if loss is None else Library(models.BPE())
+        # Of a model with such a mark, which is refused, the library may panic.
+        library = None if loss else Library.from_buffer(content)
     except Exception as error:  # the library has no exception class
         raise ValueError(
             f"{place} is not a tokenizer.json of the tokenizers library ({error}); save one with its Tokenizer.save"
         ) from error
-    if loss is not None:
-        raise _refuse_loss(place, loss)
+    if library is None:
+        raise _refuse_loss(place, str(loss))
     kinds = [(described.get(part) or {}).get("type") for part in ("model", "decoder")]
     if kinds != ["BPE", "ByteLevel"] or set(pre_tokenizers.ByteLevel.alphabet()) - library.get_vocab().keys():
         raise ValueError(f"{place} is not a byte-level BPE with all 256 bytes; train one, or omit the option")

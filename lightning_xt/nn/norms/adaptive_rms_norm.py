@@ -17,7 +17,7 @@ class AdaptiveRMSNorm(Norm):
 
     Args:
         condition_dim: width of the condition, which is given with the inputs of a forward; from Python, because no data
-            of a command have one.
+            module gives one.
         eps: added to the mean square before the root.
     """
 
