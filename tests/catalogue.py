@@ -35,6 +35,7 @@ from lightning_xt.nn.output_mods.base import OutputMod
 from lightning_xt.nn.placements.base import Placement
 from lightning_xt.nn.positions.alibi import ALiBi
 from lightning_xt.nn.positions.base import Position
+from lightning_xt.nn.positions.combined import Combined
 from lightning_xt.nn.positions.contextual import Contextual
 from lightning_xt.nn.positions.forgetting import Forgetting
 from lightning_xt.nn.positions.relative_bias import RelativeBias
@@ -110,6 +111,7 @@ OPTIONS: dict[type, dict[str, Any]] = {
     GivenContext: {"dim": CONTEXT},
     AdaptiveRMSNorm: {"condition_dim": CONDITION},
     **{scaling: {"factor": 3.0} for scaling in find_variants(RopeScaling)},
+    Combined: {"positions": [Rotary, RelativeBias]},
     Cycle: {"recipes": [attention(window=3), attention(position=None)]},
 }
 
@@ -126,6 +128,9 @@ CASES: dict[str, Options] = {
     "window-forgetting": {"attention": attention(window=3, position=Forgetting)},
     "partial_rotary": {"attention": attention(position=partial(Rotary, rotary_dim=4))},
     "alibi-biased_heads": {"attention": attention(position=partial(ALiBi, biased_heads=3))},
+    "combined-forgetting-window": {
+        "attention": attention(position=partial(Combined, positions=[Forgetting, ALiBi, Rotary, Forgetting]), window=3)
+    },
     "contextual-window-memory": {"attention": attention(position=Contextual, window=3, memory=3)},
     "no_position": {"attention": attention(position=None)},
     "soft_cap-relative_bias": {"attention": attention(score_mods=[SoftCap], position=RelativeBias)},

@@ -1,7 +1,7 @@
 """Catalogue of small encoders and encoder-decoders, with the variants of catalogue.py in encoder and decoder."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -50,7 +50,20 @@ def pair(encoder: Options | None = None, decoder: Options | None = None, **optio
 
 def looks_back(name: str) -> bool:
     """Return whether a recipe has a part for causal self-attention only."""
-    return any(word in name.lower() for word in ("forgetting", "contextual"))
+    return any(getattr(each, "looks_back", False) for each in list_classes(RECIPES[name]))
+
+
+def list_classes(recipe: Any) -> Iterator[type]:
+    """List the classes that a recipe names, those of nested recipes included."""
+    if isinstance(recipe, type):
+        yield recipe
+    elif isinstance(recipe, partial):
+        yield from list_classes([recipe.func, recipe.keywords])
+    elif isinstance(recipe, dict):
+        yield from list_classes(list(recipe.values()))
+    elif isinstance(recipe, list):
+        for each in recipe:
+            yield from list_classes(each)
 
 
 def decoder_options(name: str, options: Options) -> Options:

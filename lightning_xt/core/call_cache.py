@@ -14,8 +14,8 @@ class CallCache:
     The extent is that of the whole cache.
     """
 
-    def __init__(self, extent: Extent) -> None:
-        self.extent = extent
+    def __init__(self, extent: Extent, prefix: str = "") -> None:
+        self.extent, self._prefix = extent, prefix
         self._buffers: dict[str, Tensor] = {}
         self._windows: dict[str, int | None] = {}
         self.fixed: dict[str, FixedContext] = {}
@@ -27,6 +27,16 @@ class CallCache:
     def smallest(self) -> int:
         """Number of slots of the smallest buffer."""
         return min((buffer.shape[-2] for buffer in self._buffers.values()), default=self.extent.capacity)
+
+    def scope(self, name: str) -> "CallCache":
+        """Return a view of this cache for one of several parts that may use the same names of buffers.
+
+        A view lasts one forward. It shares all but the names.
+        """
+        view = CallCache(self.extent, f"{self._prefix}{name}.")
+        view._buffers, view._windows = self._buffers, self._windows
+        view.fixed, view.running = self.fixed, self.running
+        return view
 
     def append(
         self, name: str, new: Float[Tensor, "b *heads n d"], *, window: int | None = None
@@ -42,6 +52,7 @@ class CallCache:
             Vectors in the order of `get_key_positions`.
         """
         extent, n, ring = self.extent, new.shape[-2], self.extent.is_ring(window)
+        name = self._prefix + name
         if name not in self._buffers:
             # Zeros, not whatever was there: an empty slot gets weight 0, and 0 times NaN would still be NaN.
             self._buffers[name] = new.new_zeros(*new.shape[:-2], extent.count_slots(window), new.shape[-1])
@@ -49,7 +60,7 @@ class CallCache:
         buffer = self._buffers[name]
         if ring and (n > extent.slack or extent.empty):
             seen = new if extent.empty else torch.cat((buffer, new), dim=-2)
-            self._keep_tail(name, new)
+            self._keep_tail(buffer, new)
             return seen
         start = extent.bound % buffer.shape[-2] if not extent.stepping and extent.uniform else -1
         if 0 <= start <= buffer.shape[-2] - n:
@@ -85,6 +96,7 @@ class CallCache:
 
         The announced tokens are not yet appended to the named buffer. `like` has the shape and type of such vectors.
         """
+        name = self._prefix + name
         if self.extent.empty or name not in self._buffers:
             return torch.zeros_like(like[..., :1, :])
         buffer, lengths = self._buffers[name], self.extent.lengths[:, None]
@@ -138,9 +150,9 @@ class CallCache:
             # Without a guard: another cache records its own graphs, and compiles nothing.
             torch._dynamo.mark_static_address(tensor, guard=False)
 
-    def _keep_tail(self, name: str, new: Tensor) -> None:
+    def _keep_tail(self, buffer: Tensor, new: Tensor) -> None:
         """Write the last of the new tokens, as many as the window has slots."""
-        extent, buffer = self.extent, self._buffers[name]
+        extent = self.extent
         at = _locate_ring(extent.count_kept(), buffer.shape[-2]) - extent.lengths[:, None]
         shape = buffer[..., :1].expand_as(buffer)
         index = _spread(at.clamp(0, new.shape[-2] - 1), shape)

@@ -13,6 +13,8 @@ from lightning_xt.core.shapes import AttentionShape
 from lightning_xt.core.where import Where
 from lightning_xt.nn.positions.alibi import ALiBi
 from lightning_xt.nn.positions.base import Position
+from lightning_xt.nn.positions.combined import Combined
+from lightning_xt.nn.positions.contextual import Contextual
 from lightning_xt.nn.positions.forgetting import Forgetting
 from lightning_xt.nn.positions.relative_bias import RelativeBias
 from lightning_xt.nn.positions.rotary import Rotary
@@ -214,3 +216,32 @@ def test_a_position_without_bias_says_so() -> None:
     index = torch.zeros(1, dtype=torch.long)
     with pytest.raises(TypeError, match="Rotary has no bias"):
         partial(Rotary, rotary_dim=2)(shape()).bias(index, index, index, index, None)
+
+
+def test_combined_rotates_in_order_and_adds_biases() -> None:
+    turn = partial(Rotary, rotary_dim=2, base=7.0)
+    position = Combined(shape(), positions=[Rotary, ALiBi, Forgetting, turn]).double()
+    alibi, forgetting = position.parts[1:3]
+    x, at = torch.randn(2, 5, 13, dtype=torch.float64), torch.arange(5)[None]
+    expected = dense_bias(alibi, x, 3) + dense_bias(forgetting, x, 3)
+    torch.testing.assert_close(dense_bias(position, x, 3), expected, check_dtype=False)
+    q = torch.randn(2, 3, 5, 6, dtype=torch.float64)
+    for rotate in ("rotate_queries", "rotate_keys"):
+        once = getattr(Rotary(shape()), rotate)(q, at)
+        torch.testing.assert_close(getattr(position, rotate)(q, at), getattr(turn(shape()), rotate)(once, at))
+
+
+def test_combined_is_what_its_parts_are() -> None:
+    def describe(*positions: type[Position]) -> tuple[bool, bool, bool, bool, int]:
+        made = Combined(shape(), positions=positions)
+        return made.biased, made.paired, made.looks_back, made.per_row, len(made.backends)
+
+    assert describe(Rotary) == (False, False, False, False, 3)
+    assert describe(Rotary, ALiBi) == (True, False, False, False, 3)
+    assert describe(ALiBi, Forgetting) == (True, False, True, True, 3)
+    assert describe(Contextual, ALiBi) == (True, True, True, False, 1)
+
+
+def test_combined_refuses_an_empty_list() -> None:
+    with pytest.raises(ValueError, match="position: Combined has an empty list of positions; give at least one"):
+        Combined(shape(), positions=[])

@@ -3,7 +3,7 @@
 from abc import ABC
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -18,15 +18,16 @@ class Position(nn.Module, ABC):
     """Rotation of queries and keys, a bias of their scores, or both; nothing by default."""
 
     _constants: Mapping[str, tuple[float, ...]] = MappingProxyType({})
-    backends: ClassVar[frozenset[str]] = frozenset({"fused", "flex", "explicit"})
+    # Of the class, or of an object whose parts decide.
+    backends: frozenset[str] = frozenset({"fused", "flex", "explicit"})
     """Backends that this part runs on."""
-    biased: ClassVar[bool] = False
-    """True if a variant has a `bias`. Derived."""
-    paired: ClassVar[bool] = False
-    """True if a variant has a `pairwise`. Derived."""
-    looks_back: ClassVar[bool] = False
-    """True if a variant counts from a query back to its keys, so that no query may see a later key."""
-    per_row: ClassVar[bool] = False
+    biased: bool = False
+    """True if it has a `bias`. Derived."""
+    paired: bool = False
+    """True if it has a `pairwise`. Derived."""
+    looks_back: bool = False
+    """True if it counts from a query back to its keys, so that no query may see a later key."""
+    per_row: bool = False
     """True if the bias differs between rows with the same positions and mask, because it depends on the tokens."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
