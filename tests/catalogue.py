@@ -26,6 +26,9 @@ from lightning_xt.nn.feedforward.mlp import MLP
 from lightning_xt.nn.heads.base import Head
 from lightning_xt.nn.layouts.base import Layout
 from lightning_xt.nn.layouts.looped import Looped
+from lightning_xt.nn.links.backout import Backout
+from lightning_xt.nn.links.base import Link
+from lightning_xt.nn.links.input_lambdas import InputLambdas
 from lightning_xt.nn.normalizers.base import Normalizer
 from lightning_xt.nn.norms.adaptive_rms_norm import AdaptiveRMSNorm
 from lightning_xt.nn.norms.base import Norm
@@ -45,6 +48,7 @@ from lightning_xt.nn.projections.latent import Latent
 from lightning_xt.nn.residuals.base import Residual
 from lightning_xt.nn.residuals.hyper_connection import HyperConnection
 from lightning_xt.nn.rope_scalings.base import RopeScaling
+from lightning_xt.nn.scales.base import Scale
 from lightning_xt.nn.score_mods.base import ScoreMod
 from lightning_xt.nn.score_mods.soft_cap import SoftCap
 from lightning_xt.nn.scores.base import Score
@@ -101,6 +105,8 @@ FAMILIES: dict[str, tuple[type, Callable[[Any], Options]]] = {
     "shift": (Shift, lambda v: {"shift": v}),
     "residual": (Residual, lambda v: {"residual": v}),
     "placement": (Placement, lambda v: {"placement": v}),
+    "scale": (Scale, lambda v: {"scale": v}),
+    "links": (Link, lambda v: {"links": [v]}),
     "layout": (Layout, lambda v: {"layout": v}),
     "head": (Head, lambda v: {"head": v}),
 }
@@ -146,6 +152,11 @@ CASES: dict[str, Options] = {
         "layout": Looped,
         "residual": HyperConnection,
         "attention": attention(position=Forgetting),
+    },
+    "looped-links-hyper_connection": {
+        "layout": Looped,
+        "residual": HyperConnection,
+        "links": [InputLambdas, Backout],
     },
     "looped-value_residual": {"layout": Looped, "attention": attention(value_mods=[ValueResidual])},
     "given_context": context_options(position=None),

@@ -19,12 +19,14 @@ from lightning_xt.nn.feedforward.mlp import MLP
 from lightning_xt.nn.initialization import initialize
 from lightning_xt.nn.layouts.base import LayoutFactory
 from lightning_xt.nn.layouts.standard import Standard
+from lightning_xt.nn.links.base import LinkFactory
 from lightning_xt.nn.norms.base import NormFactory
 from lightning_xt.nn.norms.rms_norm import RMSNorm
 from lightning_xt.nn.placements.base import PlacementFactory
 from lightning_xt.nn.placements.pre_norm import PreNorm
 from lightning_xt.nn.residuals.add import Add
 from lightning_xt.nn.residuals.base import ResidualFactory
+from lightning_xt.nn.scales.base import ScaleFactory
 from lightning_xt.nn.shifts.base import ShiftFactory
 from lightning_xt.system.option_checks import check_option, check_slots
 
@@ -44,6 +46,8 @@ class Encoder(nn.Module):
         placement: the norms around a sublayer.
         residual: connection of sublayers to the stream.
         shift: mixes the token before into the input of each sublayer. None = no shift.
+        scale: factor of each sublayer's output. None = no factor.
+        links: connections across depth, from the inputs of earlier sublayers to each later one, in order.
         layout: order of the sublayers.
         embeddings: added to the token vectors before the first layer, in order.
         dropout: fraction of the embeddings and of each sublayer's output dropped in training.
@@ -69,6 +73,8 @@ class Encoder(nn.Module):
         placement: PlacementFactory = PreNorm,
         residual: ResidualFactory = Add,
         shift: ShiftFactory | None = None,
+        scale: ScaleFactory | None = None,
+        links: Sequence[LinkFactory] = (),
         layout: LayoutFactory = Standard,
         embeddings: Sequence[EmbeddingFactory] = (),
         dropout: float = 0.0,
@@ -94,6 +100,8 @@ class Encoder(nn.Module):
             placement=placement,
             residual=residual,
             shift=shift,
+            scale=scale,
+            links=links,
             layout=layout,
             dropout=dropout,
         )

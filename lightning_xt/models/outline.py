@@ -6,7 +6,7 @@ pairs of tokens count, masked ones included; operations on single elements do no
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -161,6 +161,11 @@ class _Reader:
             layers.setdefault(step.layer, []).append(replace(made, calls=stack.steps.count(step)))
             settings.setdefault(step.layer, []).extend(_list_settings(module))
         yield from _fold_layers(layers, settings)
+        if len(stack.links):
+            kinds = dict.fromkeys(type(link).__name__ for link in cast(nn.ModuleList, stack.links[0]))
+            yield Stage(
+                name="links", kind=", ".join(kinds), parameters=self._count_new_parameters(stack.links.parameters())
+            )
         if stack.output_norm is not None:
             yield self.build_stage("output_norm", f"{path}.output_norm", stack.output_norm)
 
@@ -174,7 +179,7 @@ def _list_children(path: str, module: nn.Module) -> Iterator[tuple[str, str, nn.
     """List name, path and module of each part, without containers and parts that change nothing."""
     parts = dict(module.named_children())
     if isinstance(module, Sublayer):
-        order = ("placement", "shift", "branch", "residual")
+        order = ("placement", "shift", "branch", "scale", "residual")
         parts = {name: parts[name] for name in order if name in parts}
     for name, part in parts.items():
         below = f"{path}.{name}" if path else name

@@ -1,6 +1,6 @@
 """Stack: sublayers in the order of a layout."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import cast
 
@@ -12,13 +12,15 @@ from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.shapes import LayerShape
 from lightning_xt.core.trace import Trace
 from lightning_xt.core.where import Where
-from lightning_xt.models.sublayer import Sublayer, Tokenwise
+from lightning_xt.models.sublayer import Sublayer, Tokenwise, extend_stream, mix_input
 from lightning_xt.nn.attention.base import Mixer, MixerFactory
 from lightning_xt.nn.feedforward.base import FeedForwardFactory
 from lightning_xt.nn.layouts.base import Kind, LayoutFactory, Step
+from lightning_xt.nn.links.base import Link, LinkFactory
 from lightning_xt.nn.norms.base import NormFactory
 from lightning_xt.nn.placements.base import PlacementFactory
 from lightning_xt.nn.residuals.base import ResidualFactory
+from lightning_xt.nn.scales.base import ScaleFactory
 from lightning_xt.nn.shifts.base import ShiftFactory
 
 
@@ -40,6 +42,8 @@ class Stack(nn.Module):
         placement: PlacementFactory,
         residual: ResidualFactory,
         shift: ShiftFactory | None,
+        scale: ScaleFactory | None,
+        links: Sequence[LinkFactory],
         layout: LayoutFactory,
         dropout: float,
     ) -> None:
@@ -68,8 +72,10 @@ class Stack(nn.Module):
                 placement(at, norm),
                 residual(at, len(self.sublayers)),
                 None if shift is None else shift(at),
+                None if scale is None else scale(at),
                 dropout,
             )
+        self.links = _build_links(own, self.steps, links)
         for mixes in ("attention", "cross_attention"):
             _check_values([self._get_sublayer(step).branch for step in self.steps if step.kind == mixes])
         first = self._get_sublayer(self.steps[0])
@@ -81,16 +87,31 @@ class Stack(nn.Module):
     ) -> Float[Tensor, "b n D"]:
         if self.embedding_norm is not None:
             x = self.embedding_norm(x, inputs)
-        stream, trace = self._get_sublayer(self.steps[0]).residual.open(x), Trace()
+        stream = self._get_sublayer(self.steps[0]).residual.open(x)
+        trace = Trace(hidden=() if len(self.links) else None)
         for call, step in enumerate(self.steps):
             memory = None if cache is None else cache[call]
-            stream, trace = self._get_sublayer(step)(stream, where, inputs, trace, memory)
-        x = self._get_sublayer(self.steps[-1]).residual.close(stream)
+            stream, trace = self._get_sublayer(step)(stream, where, inputs, trace, memory, self._get_links(call))
+        links = self._get_links(len(self.steps))
+        x = self._get_sublayer(self.steps[-1]).residual.close(extend_stream(stream, links, trace))
+        x = mix_input(x, links, trace)
         return x if self.output_norm is None else self.output_norm(x, inputs)
 
     def _get_sublayer(self, step: Step) -> Sublayer:
         # A ModuleDict does not know the type of its modules.
         return cast(Sublayer, self.sublayers[_name_step(step)])
+
+    def _get_links(self, call: int) -> Iterable[Link]:
+        return cast(Iterable[Link], self.links[call]) if len(self.links) else ()
+
+
+def _build_links(shape: LayerShape, steps: Sequence[Step], links: Sequence[LinkFactory]) -> nn.ModuleList:
+    """Build the links of each call and of the output; an empty list if there are none."""
+    if not links:
+        return nn.ModuleList()
+    calls = len(steps)
+    shapes = [replace(shape, layer=step.layer) for step in (*steps, steps[-1])]
+    return nn.ModuleList(nn.ModuleList(link(at, index, calls) for link in links) for index, at in enumerate(shapes))
 
 
 def _check_values(branches: Sequence[Mixer | Tokenwise]) -> None:

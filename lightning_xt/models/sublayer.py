@@ -1,5 +1,7 @@
 """Sublayer: one branch of the residual stream (read, norm, compute, write)."""
 
+from collections.abc import Iterable
+
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -9,8 +11,10 @@ from lightning_xt.core.trace import Trace
 from lightning_xt.core.where import Where
 from lightning_xt.nn.attention.base import Mixer
 from lightning_xt.nn.feedforward.base import FeedForward
+from lightning_xt.nn.links.base import Link
 from lightning_xt.nn.placements.base import Placement
 from lightning_xt.nn.residuals.base import Residual
+from lightning_xt.nn.scales.base import Scale
 from lightning_xt.nn.shifts.base import Shift
 
 
@@ -28,13 +32,19 @@ class Tokenwise(nn.Module):
 
 
 class Sublayer(nn.Module):
-    """Branch (attention, cross-attention or a feedforward) with its norms, residual connection, shift and dropout."""
+    """Branch (attention, cross-attention or a feedforward) with its norms, residual, shift, scale and dropout."""
 
     def __init__(
-        self, branch: Mixer | Tokenwise, placement: Placement, residual: Residual, shift: Shift | None, dropout: float
+        self,
+        branch: Mixer | Tokenwise,
+        placement: Placement,
+        residual: Residual,
+        shift: Shift | None,
+        scale: Scale | None,
+        dropout: float,
     ) -> None:
         super().__init__()
-        self.branch, self.placement, self.residual, self.shift = branch, placement, residual, shift
+        self.branch, self.placement, self.residual, self.shift, self.scale = branch, placement, residual, shift, scale
         self.dropout = nn.Dropout(dropout)
 
     def forward(
@@ -44,10 +54,31 @@ class Sublayer(nn.Module):
         inputs: Inputs,
         trace: Trace,
         cache: CallCache | None,
+        links: Iterable[Link] = (),
     ) -> tuple[Float[Tensor, "b n *s D"], Trace]:
-        x = self.placement.normalize_input(self.residual.read(stream), inputs)
+        stream = extend_stream(stream, links, trace)
+        x = self.residual.read(stream)
+        earlier, trace = trace, trace.add_hidden(x)
+        x = self.placement.normalize_input(mix_input(x, links, earlier), inputs)
         if self.shift is not None:
             x = self.shift(x, where, cache)
         out, trace = self.branch(x, where, inputs, trace, cache)
-        out = self.dropout(self.placement.normalize_output(out, inputs))
+        out = self.placement.normalize_output(out, inputs)
+        if self.scale is not None:
+            out = self.scale(out, inputs)
+        out = self.dropout(out)
         return self.placement.normalize_stream(self.residual.write(stream, out), inputs), trace
+
+
+def extend_stream(stream: Float[Tensor, "b n *s D"], links: Iterable[Link], trace: Trace) -> Float[Tensor, "b n *s D"]:
+    """Let the links of a call change the stream, in order."""
+    for link in links:
+        stream = link.extend_stream(stream, trace.hidden or ())
+    return stream
+
+
+def mix_input(x: Float[Tensor, "b n D"], links: Iterable[Link], trace: Trace) -> Float[Tensor, "b n D"]:
+    """Let the links of a call change the vectors that it has read, in order."""
+    for link in links:
+        x = link.mix_input(x, trace.hidden or ())
+    return x

@@ -1,0 +1,125 @@
+"""Links: what they are given, and each by hand."""
+
+from functools import partial
+
+import pytest
+import torch
+from catalogue import VOCAB, decoder, randomise
+from torch import Tensor, nn
+
+from lightning_xt.core.shapes import LayerShape
+from lightning_xt.nn.layouts.looped import Looped
+from lightning_xt.nn.links.backout import Backout
+from lightning_xt.nn.links.base import Earlier, Link
+from lightning_xt.nn.links.input_lambdas import InputLambdas
+from lightning_xt.nn.residuals.hyper_connection import HyperConnection
+
+SHAPE = LayerShape(dim=3)
+
+
+class Watch(Link):
+    """Link that changes nothing and records what it is given."""
+
+    def __init__(self, shape: LayerShape, index: int, calls: int) -> None:
+        super().__init__()
+        self.built = (shape.layer, index, calls)
+        self.streams: list[Tensor] = []
+        self.inputs: list[Tensor] = []
+        self.earlier: list[Earlier] = []
+
+    def extend_stream(self, stream: Tensor, earlier: Earlier) -> Tensor:
+        self.streams.append(stream)
+        return stream
+
+    def mix_input(self, x: Tensor, earlier: Earlier) -> Tensor:
+        self.inputs.append(x)
+        self.earlier.append(earlier)
+        return x
+
+
+def watches(model: nn.Module) -> list[Watch]:
+    return [module for module in model.modules() if isinstance(module, Watch)]
+
+
+def test_each_call_and_the_output_have_a_link_that_is_given_what_earlier_calls_read() -> None:
+    model, tokens = randomise(lambda: decoder(links=[Watch], layout=Looped)), torch.randint(0, VOCAB, (2, 7))
+    model(tokens)
+    found = watches(model)
+    assert [each.built for each in found] == [(i // 2 % 2, i, 8) for i in range(8)] + [(1, 8, 8)]
+    read = [each.inputs[0] for each in found]
+    torch.testing.assert_close(read[0], model.token_embedding(tokens))
+    for index, each in enumerate(found):
+        assert len(each.earlier[0]) == index
+        assert all(mine is theirs for mine, theirs in zip(each.earlier[0], read, strict=False))
+
+
+def test_what_a_link_adds_to_the_stream_stays_and_what_it_mixes_into_the_input_does_not() -> None:
+    class Add(Link):
+        def __init__(self, shape: LayerShape, index: int, calls: int, place: str) -> None:
+            super().__init__()
+            self.place = place if index == 1 else ""
+
+        def extend_stream(self, stream: Tensor, earlier: Earlier) -> Tensor:
+            return stream + (self.place == "stream")
+
+        def mix_input(self, x: Tensor, earlier: Earlier) -> Tensor:
+            return x + (self.place == "input")
+
+    tokens, states = torch.randint(0, VOCAB, (2, 7)), {}
+    for place in ("", "stream", "input"):
+        model = randomise(lambda place=place: decoder(depth=1, links=[partial(Add, place=place), Watch]))
+        model.stack.sublayers["0_feedforward"].branch.register_forward_hook(
+            lambda module, args, out: (out[0] * 0, out[1])
+        )
+        model(tokens)
+        _, second, output = watches(model)
+        states[place] = second.inputs[0], output.inputs[0]
+    torch.testing.assert_close(states["stream"][0], states[""][0] + 1)
+    torch.testing.assert_close(states["stream"][1], states[""][1] + 1)
+    torch.testing.assert_close(states["input"][0], states[""][0] + 1)
+    torch.testing.assert_close(states["input"][1], states[""][1])
+
+
+def test_streams_of_hyper_connections_are_extended() -> None:
+    model = randomise(lambda: decoder(links=[Watch], residual=partial(HyperConnection, num_streams=3)))
+    model(torch.randint(0, VOCAB, (2, 7)))
+    assert {each.streams[0].shape[1:-1] for each in watches(model)} == {(7, 3)}
+    assert {each.inputs[0].dim() for each in watches(model)} == {3}
+
+
+def test_nothing_is_kept_without_links() -> None:
+    model, kept = decoder(), []
+    for sublayer in model.stack.sublayers.values():
+        sublayer.register_forward_hook(lambda module, args, out: kept.append(out[1].hidden))
+    model(torch.randint(0, VOCAB, (2, 7)))
+    assert kept == [None] * 4
+
+
+def test_input_lambdas_add_the_embeddings_to_every_stream() -> None:
+    link = InputLambdas(SHAPE, 1, 4, first=0.5)
+    x, stream = torch.tensor([[[1.0, 2.0, 4.0]]]), torch.ones(1, 1, 2, 3)
+    assert link.extend_stream(stream, (x, 9 * x)).tolist() == [[[[1.5, 2.0, 3.0]] * 2]]
+    assert link.extend_stream(x, (x,)).tolist() == [[[1.5, 3.0, 6.0]]]
+
+
+def test_input_lambdas_fall_over_depth() -> None:
+    links = [InputLambdas(SHAPE, index, 4, first=0.4, last=0.1) for index in range(5)]
+    assert links[0].factor is None
+    assert [each.factor.item() for each in links[1:]] == pytest.approx([0.4, 0.3, 0.2, 0.1])
+
+
+def test_backout_subtracts_the_middle_from_the_output_alone() -> None:
+    earlier = tuple(torch.full((1, 1, 3), float(index)) for index in range(12))
+    links = [Backout(SHAPE, index, 12, fraction=2 / 3, init=0.5) for index in range(13)]
+    x = torch.full((1, 1, 3), 10.0)
+    assert all(link.mix_input(x, earlier[:index]) is x for index, link in enumerate(links[:-1]))
+    # Two thirds of 12 calls: the ninth one, whose input is 8.
+    assert links[-1].mix_input(x, earlier).tolist() == [[[6.0] * 3]]
+
+
+@pytest.mark.parametrize("fraction", [-0.1, 1.0])
+def test_backout_refuses_a_place_outside_the_stack(fraction: float) -> None:
+    with pytest.raises(
+        ValueError, match=f"^links: Backout has fraction {fraction}, which must be at least 0 and below 1$"
+    ):
+        Backout(SHAPE, 0, 4, fraction=fraction)
