@@ -1,9 +1,9 @@
-"""Decoding state of a model's layers, from one forward to the next.
+"""Decoding state of a model's layers and embeddings, from one forward to the next.
 
 A cache belongs to the caller, never to a module. There is one `CallCache` per call of a layer, so a layer that a
-looped or tied model calls several times has one cache for each of its calls. The parts of a layer declare their
-buffers by name when they first append to them: rotated keys and values, latents, the tail of a token shift, the sums
-of forget gates, the keys and values of a fixed context.
+looped or tied model calls several times has one cache for each of its calls, and one per embedding, after those of the
+layers. The parts of a layer declare their buffers by name when they first append to them: rotated keys and values,
+latents, the tail of a token shift, the sums of forget gates, the keys and values of a fixed context.
 
 Rows may have different lengths. A token's slot is its position, so the right padding in a row's slots is at later
 positions than the row's next query, is seen by no query, and is overwritten by the tokens that follow.
@@ -32,7 +32,7 @@ class Cache:
     Args:
         batch: number of rows.
         capacity: most tokens that a row will ever hold, prompt and right padding included.
-        calls: number of calls of layers in one forward.
+        calls: number of calls of layers and embeddings in one forward.
         device: device of the row lengths. None = the default device.
         slack: tokens that a window keeps beyond its width; `truncate` can remove as many.
         window: tokens that every reader may look back, itself included. None = each reader's own window.

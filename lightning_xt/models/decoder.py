@@ -205,8 +205,9 @@ class Decoder(nn.Module):
             where = Where.from_sequence(x.shape[1], causal=True, inputs=inputs, lengths=lengths, device=x.device)
         else:
             where = Where.from_cache(cache, inputs)
-        for embedding in self.embeddings:
-            x = embedding(x, where, inputs)
+        for index, embedding in enumerate(self.embeddings):
+            # Behind the calls of the layers.
+            x = embedding(x, where, inputs, None if cache is None else cache[len(self.stack.steps) + index])
         if self.context is not None and (cache is None or cache.empty):
             context, mask = self.context(x.shape[0], inputs)
             if cache is not None:
@@ -232,7 +233,7 @@ class Decoder(nn.Module):
             static: True if the shapes of decode steps seldom change, for compiled steps.
         """
         device = self.token_embedding.weight.device
-        calls = len(self.stack.steps)
+        calls = len(self.stack.steps) + len(self.embeddings)
         return Cache(batch, capacity, calls=calls, device=device, slack=slack, window=window, static=static)
 
     @property

@@ -1,5 +1,6 @@
 """Embeddings by their tables."""
 
+import math
 import re
 from functools import partial
 
@@ -11,6 +12,7 @@ from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.shapes import LayerShape
 from lightning_xt.core.where import Where
 from lightning_xt.nn.embeddings.learned_positions import LearnedPositions
+from lightning_xt.nn.embeddings.smear import Smear
 from lightning_xt.nn.embeddings.type_embedding import TypeEmbedding
 
 
@@ -109,3 +111,38 @@ def test_cases_p10_positions_are_counted_by_real_tokens() -> None:
             padded = torch.cat((tokens[:, at : at + 2], torch.zeros(2, 3, dtype=torch.long)), dim=1)
             logits.append(model(padded, lengths=torch.tensor([2, 2]), cache=cache)[:, :2])
         torch.testing.assert_close(torch.cat(logits, dim=1), model(tokens))
+
+
+def smear(dim: int) -> Smear:
+    """Build a Smear whose gate is 2 sigmoid(x_0)."""
+    embedding = Smear(LayerShape(dim=dim))
+    with torch.no_grad():
+        embedding.strength.fill_(2.0)
+        embedding.gate[0] = 1.0
+    return embedding
+
+
+def test_smear_adds_a_gated_part_of_the_token_before() -> None:
+    x = torch.tensor([[[0.0, 1.0], [math.log(3.0), 5.0], [0.0, 7.0]]])
+    added = smear(2)(x, where(3, Inputs()), Inputs()) - x
+    # Sigmoids of 0 and of log 3: 1/2 and 3/4.
+    torch.testing.assert_close(added, torch.tensor([[[0.0, 0.0], [0.0, 1.5], [math.log(3.0), 5.0]]]))
+
+
+def test_smear_stays_within_documents_and_reads_no_masked_token() -> None:
+    x = torch.tensor([[[0.0, 1.0], [0.0, 2.0], [0.0, 3.0], [0.0, 4.0]]])
+    for inputs, expected in (
+        (Inputs(documents=torch.tensor([[3, 3, 5, 5]])), [0.0, 1.0, 0.0, 3.0]),
+        (Inputs(hidden_tokens=torch.tensor([[False, True, False, False]])), [0.0, 1.0, 0.0, 3.0]),
+    ):
+        added = smear(2)(x, where(4, inputs), inputs) - x
+        assert added[0, :, 1].tolist() == expected
+
+
+def test_smear_starts_as_the_identity_and_reads_the_first_twelve_features() -> None:
+    x = torch.randn(1, 3, 17)
+    embedding = Smear(LayerShape(dim=17))
+    assert torch.equal(embedding(x, where(3, Inputs()), Inputs()), x)
+    assert embedding.gate.shape == (12,) and Smear(LayerShape(dim=5)).gate.shape == (5,)
+    with pytest.raises(ValueError, match="embeddings: Smear has gate_features 0, which must be at least 1"):
+        Smear(LayerShape(dim=5), gate_features=0)

@@ -1,4 +1,4 @@
-"""The contract of an embedding: adds to the token vectors before the first layer."""
+"""The contract of an embedding: changes the token vectors before the first layer."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lightning_xt.core.call_cache import CallCache
 from lightning_xt.core.inputs import Inputs, ReadsInput
 from lightning_xt.core.shapes import LayerShape
 from lightning_xt.core.where import Where
@@ -21,7 +22,17 @@ class Embedding(ReadsInput, nn.Module, ABC):
         """Raise a ValueError for positions up to `end`, exclusive, that the embedding does not have."""
 
     @abstractmethod
-    def forward(self, x: Float[Tensor, "b n D"], where: Where, inputs: Inputs) -> Float[Tensor, "b n D"]: ...
+    def forward(
+        self, x: Float[Tensor, "b n D"], where: Where, inputs: Inputs, cache: CallCache | None = None
+    ) -> Float[Tensor, "b n D"]:
+        """Change the token vectors.
+
+        Args:
+            x: vectors of the new tokens.
+            where: positions of the tokens.
+            inputs: inputs of the forward besides the tokens.
+            cache: cache of this embedding. None outside decoding.
+        """
 
 
 EmbeddingFactory = Callable[[LayerShape], Embedding]

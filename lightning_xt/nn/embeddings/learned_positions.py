@@ -2,6 +2,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lightning_xt.core.call_cache import CallCache
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.shapes import LayerShape
 from lightning_xt.core.where import Where
@@ -31,7 +32,9 @@ class LearnedPositions(Embedding):
                 f"{end} tokens long; shorten it, or train with a larger max_length"
             )
 
-    def forward(self, x: Float[Tensor, "b n D"], where: Where, inputs: Inputs) -> Float[Tensor, "b n D"]:
+    def forward(
+        self, x: Float[Tensor, "b n D"], where: Where, inputs: Inputs, cache: CallCache | None = None
+    ) -> Float[Tensor, "b n D"]:
         end = where.end
         if end > self.table.num_embeddings and where.query_documents is not None and not torch.compiler.is_compiling():
             # Positions restart at each document.

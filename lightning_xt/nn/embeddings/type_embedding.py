@@ -2,6 +2,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lightning_xt.core.call_cache import CallCache
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.shapes import LayerShape
 from lightning_xt.core.where import Where
@@ -26,7 +27,9 @@ class TypeEmbedding(Embedding):
         check_option("embeddings: TypeEmbedding", "num_types", num_types, least=1)
         self.table = nn.Embedding(num_types, shape.dim)
 
-    def forward(self, x: Float[Tensor, "b n D"], where: Where, inputs: Inputs) -> Float[Tensor, "b n D"]:
+    def forward(
+        self, x: Float[Tensor, "b n D"], where: Where, inputs: Inputs, cache: CallCache | None = None
+    ) -> Float[Tensor, "b n D"]:
         types = inputs.require("types", self)
         # Elsewhere the look would wait for the device.
         if types.device.type == "cpu" and not torch.compiler.is_compiling() and types.numel():

@@ -3,6 +3,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lightning_xt.core.call_cache import CallCache
+from lightning_xt.core.previous_tokens import get_previous
 from lightning_xt.core.shapes import LayerShape
 from lightning_xt.core.where import Where
 from lightning_xt.nn.shifts.base import Shift
@@ -27,12 +28,5 @@ class TokenShift(Shift):
 
     def forward(self, x: Float[Tensor, "b n D"], where: Where, cache: CallCache | None) -> Float[Tensor, "b n D"]:
         own, passed = x.split((x.shape[-1] - self.shifted, self.shifted), dim=-1)
-        if where.valid is not None:
-            passed = passed.masked_fill(~where.valid[..., None], 0.0)
-        first = torch.zeros_like(passed[:, :1]) if cache is None else cache.get_last("shifted", passed)
-        if cache is not None:
-            cache.append("shifted", passed, window=1)
-        before = torch.cat((first, passed[:, :-1]), dim=1)
-        if where.query_documents is not None:
-            before = before.masked_fill((where.queries == 0)[..., None], 0.0)
+        (before,) = get_previous(passed, where, cache, "shifted")
         return torch.cat((own, before), dim=-1)
