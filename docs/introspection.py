@@ -46,7 +46,7 @@ def find_slots() -> dict[type, list[str]]:
     """Return the YAML paths at which each family is chosen, found by walking the signatures of both models."""
     bases = tuple(families().values())
     found: dict[type, list[str]] = {}
-    for kind in ("language_model.LanguageModel", "seq2seq.Seq2Seq"):
+    for kind in ("language_model.LanguageModel", "masked_language_model.MaskedLanguageModel", "seq2seq.Seq2Seq"):
         module, name = kind.split(".")
         start = getattr(importlib.import_module(f"{PACKAGE}.training.{module}"), name)
         waiting, seen = deque([("model", start, "")]), {start}

@@ -38,6 +38,7 @@ TINY_PAIRS = {
     "generate": "--max_new_tokens 8",
 }
 """Tiny options of an encoder-decoder."""
+TINY_MASKED = {**TINY, "fit": TINY["fit"].replace("decoder", "encoder")}
 PREPARED = [["fit", "-c", f"{recipe}.yaml"] for recipe in ("language/quickstart", "translation/multi30k_cpu")]
 """Commands of runs that the pages need; each runs once, before them."""
 TRAINER_COMMANDS = {"fit", "validate", "test", "predict"}
@@ -65,7 +66,7 @@ def tiny_options(args: list[str]) -> list[str]:
     """Return options that make a command short."""
     words = " ".join(args)
     pairs = "translation" in words
-    options = (TINY_PAIRS if pairs else TINY).get(args[0], "")
+    options = (TINY_PAIRS if pairs else TINY_MASKED if "masked" in words else TINY).get(args[0], "")
     if args[0] == "fit" and pairs:
         if "copy.yaml" not in words:
             options += " --data.tokenizer.vocab_size 280"
@@ -83,6 +84,7 @@ def write_inputs(folder: Path) -> None:
     story = json.dumps({"text": "Everything was in confusion in the house. " * 4})
     (folder / "stories.jsonl").write_text(f"{story}\n" * 40)
     (folder / "prompts.txt").write_text("def\nimport\n")
+    (folder / "gaps.txt").write_text("de[MASK] main\nimport [MASK]s\n")
     (folder / "new.en").write_text("a dog\n\na cat\n")
     for name in ("train", "val", "test_2016_flickr"):
         for language, lines in (("en", "a dog runs\na cat\n" * 20), ("de", "ein Hund rennt\neine Katze\n" * 20)):
@@ -161,7 +163,7 @@ def test_every_command_runs(section: Section, workspace: Path, capfd: pytest.Cap
 
 def check_output(args: list[str]) -> None:
     """Check that a prediction has a line for each line of its input."""
-    for source, prompts in (("prompts.txt", 2), ("new.en", 3)):
+    for source, prompts in (("prompts.txt", 2), ("gaps.txt", 2), ("new.en", 3)):
         if args[0] == "predict" and source in args:
             assert len(Path(args[args.index("--output") + 1]).read_text().splitlines()) == prompts
 

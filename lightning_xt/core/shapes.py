@@ -63,6 +63,23 @@ class AttentionShape(LayerShape):
             )
 
 
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveShape:
+    """Sizes and special ids that a model hands to its objective.
+
+    Args:
+        dim: width of the hidden states from which the head makes logits.
+        vocab_size: number of different tokens that a text has.
+        mask: id that stands for a hidden token. None = there is none.
+        special: ids that stand for no part of a text, such as padding and separators.
+    """
+
+    dim: int
+    vocab_size: int
+    mask: int | None = None
+    special: tuple[int, ...] = ()
+
+
 def _find_divisor(shape: AttentionShape) -> int:
     """Find the largest number of key/value heads up to the given one that divides the heads."""
     return max(g for g in range(1, min(shape.kv_heads, shape.heads) + 1) if shape.heads % g == 0)

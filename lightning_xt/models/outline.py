@@ -4,6 +4,7 @@ A FLOP is one floating-point operation of a matrix product, forward: a multiplic
 pairs of tokens count, masked ones included; operations on single elements do not.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -15,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.models.encoder_decoder import EncoderDecoder
+from lightning_xt.models.encoder_with_head import EncoderWithHead
 from lightning_xt.models.stack import Stack
 from lightning_xt.models.sublayer import Sublayer
 from lightning_xt.nn.attention.attention import Attention
@@ -46,7 +48,10 @@ class Stage:
     stages: tuple["Stage", ...] = ()
 
 
-def outline(network: Decoder | EncoderDecoder, seq_len: int) -> Stage:
+Network = Decoder | EncoderDecoder | EncoderWithHead
+
+
+def outline(network: Network, seq_len: int) -> Stage:
     """Outline a network, from tokens to logits.
 
     Args:
@@ -66,13 +71,11 @@ def outline(network: Decoder | EncoderDecoder, seq_len: int) -> Stage:
     shapes, flops = _measure(network, 1, seq_len)
     others, _ = _measure(network, 2, max(1, seq_len - 1))
     named = {path: _format_shape(shape, others.get(path, shape), seq_len) for path, shape in shapes.items()}
-    name = "encoder_decoder" if isinstance(network, EncoderDecoder) else "decoder"
+    name = re.sub(r"(?<=.)([A-Z])", r"_\1", type(network).__name__).lower()
     return _Reader(named, flops).build_stage(name, "", network)
 
 
-def _measure(
-    network: Decoder | EncoderDecoder, rows: int, seq_len: int
-) -> tuple[dict[str, torch.Size], dict[str, int]]:
+def _measure(network: Network, rows: int, seq_len: int) -> tuple[dict[str, torch.Size], dict[str, int]]:
     """Measure the output shape and the FLOPs of each module, by path."""
     shapes: dict[str, torch.Size] = {}
 

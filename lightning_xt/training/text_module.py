@@ -23,6 +23,8 @@ class TextModule(LightningModule, ABC):
     """True if a file holds each prediction as a line of text."""
     shown_metrics: ClassVar[tuple[str, ...]]
     """Metrics of an evaluation that the progress bar shows."""
+    no_generation: ClassVar[str | None] = None
+    """Reason for which the model does not generate, with the way out. None = it generates."""
     decodes_evaluations: ClassVar[bool] = False
     """True if an evaluation decodes: besides a fit by the options of `sampling`."""
 

@@ -74,7 +74,8 @@ class Inference(Callback):
         self._fits = self._fits or stage == "fit"
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if isinstance(pl_module, TransformerModule) and not self._fits:
+        given = self.settings or self.compile
+        if isinstance(pl_module, TransformerModule) and not self._fits and (given or pl_module.no_generation is None):
             self.check(pl_module.sampling)
             self.apply(pl_module)
 
@@ -141,6 +142,8 @@ class Cost:
 
 
 def _find_decoder(module: TransformerModule) -> Decoder:
+    if module.no_generation is not None:
+        raise UserError(module.no_generation)
     network = module.network
     found = network.decoder if isinstance(network, EncoderDecoder) else network
     if not isinstance(found, Decoder):

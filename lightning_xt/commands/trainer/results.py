@@ -18,7 +18,10 @@ def print_results(command: str, trainer: Trainer, folder: Path | None, metrics: 
         return
     if command == "fit" and folder is not None:
         quoted = shlex.quote(str(folder))
-        print(f'sample:      lightning-xt generate {quoted} --prompt "..."')
+        if getattr(trainer.lightning_module, "no_generation", None) is None:
+            print(f'sample:      lightning-xt generate {quoted} --prompt "..."')
+        else:
+            print(f"fill gaps:   lightning-xt predict {quoted} --data.predict_prompts prompts.txt --output gaps.jsonl")
         if any(folder.glob("events.*")):
             print(f"tensorboard: tensorboard --logdir {quoted}")
     if folder is not None:

@@ -9,7 +9,7 @@ from lightning_xt.checkpoints.checkpoint import Checkpoint
 from lightning_xt.system.messages import UserError
 from lightning_xt.training.seq2seq import Seq2Seq
 
-OF_NETWORK = ("encoder", "decoder", "shared_embedding", "context_dropout")
+OF_NETWORK = ("encoder", "decoder", "head", "shared_embedding", "context_dropout")
 """Options of a module that make its network."""
 
 

@@ -1,0 +1,96 @@
+"""Base of the models that train on rows of a corpus."""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lightning_xt.core.batch import EvaluationBatch
+from lightning_xt.data.pairs.parallel_corpus import ParallelCorpus
+from lightning_xt.data.tokenizers.base import Tokenizer
+from lightning_xt.data.tokenizers.bytes import Bytes
+from lightning_xt.objectives.base import Loss
+from lightning_xt.training.batches import read_tokens
+from lightning_xt.training.module import TransformerModule
+
+
+class CorpusModule(TransformerModule):
+    """Base of the models that read rows of tokens. Subclasses add the network, the loss, the metrics and texts.
+
+    `model(tokens)` is the loss. Batches are `LongTensor (b, seq_len + 1)`, for validation and test also
+    `EvaluationBatch`; loaders of other data may put the tensor into a list.
+    """
+
+    vocab_size: int
+    """Number of different tokens."""
+    separator: int | None
+    """Id that opens each document of a row. None = rows are not of several documents."""
+    default_vocab: ClassVar = {"source": 256, "target": 256, "pad": None, "start": None, "end": None, "separator": None}
+    plain_lines: ClassVar = False
+    foreign_data: ClassVar = (
+        ParallelCorpus,
+        "pairs of a source and its target; set --model Seq2Seq, or --data TextFiles or other text",
+    )
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._losses: list[Tensor] = []
+        """Losses of the optimizer step so far, if it is logged."""
+
+    @abstractmethod
+    def score(self, network: Callable[..., Any], tokens: Tensor, scored: Tensor | None) -> Loss:
+        """Return the loss of a network on rows of n + 1 tokens; `scored` is True where one of the last n counts."""
+
+    def forward(self, tokens: Int[Tensor, "b m"], scored: Bool[Tensor, "b n"] | None = None) -> Float[Tensor, ""]:
+        """Return the loss, as `loss` does; `network(tokens)` gives the logits.
+
+        Raises:
+            ValueError: the tokens are not ids of the vocabulary, or fewer than two a row.
+        """
+        return self.loss(read_tokens(tokens, self.vocab_size), scored)
+
+    def loss(self, tokens: Int[Tensor, "b m"], scored: Bool[Tensor, "b n"] | None = None) -> Float[Tensor, ""]:
+        """Return the mean loss of the predicted tokens, in nats.
+
+        Args:
+            tokens: n + 1 ids per row.
+            scored: True where one of the last n tokens counts. None = all.
+        """
+        network = self._compiled if self.training and self._compiled is not None else self.network
+        return self.score(network, tokens, scored).mean
+
+    def training_step(self, batch: Int[Tensor, "b m"], batch_idx: int) -> Float[Tensor, ""]:
+        loss = self.loss(read_tokens(batch, self.vocab_size))
+        if self.logs_this_step:
+            self._losses.append(loss.detach())
+        return loss
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Log the mean over all batches of the step in all processes."""
+        if self._losses:
+            self.log("train/loss", torch.stack(self._losses).mean(), prog_bar=True, sync_dist=True)
+            self._losses = []
+
+    def on_train_start(self) -> None:
+        super().on_train_start()
+        # An earlier fit may have stopped between two batches of a step.
+        self._losses = []
+
+    def read_evaluation(self, batch: Any) -> EvaluationBatch:
+        """Return a batch of an evaluation with its mask; ValueError if it is malformed."""
+        if isinstance(batch, EvaluationBatch):
+            return batch
+        return EvaluationBatch(read_tokens(batch, self.vocab_size), None)
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Tokenizer of the training data, else of the current data, else bytes."""
+        return self.find_tokenizer("text", "tokenizer") or Bytes(separator=self.separator)
+
+    @property
+    def tokenizers(self) -> dict[str, Tokenizer]:
+        return {"text": self.tokenizer}
