@@ -30,6 +30,7 @@ from lightning_xt.nn.links.backout import Backout
 from lightning_xt.nn.links.base import Link
 from lightning_xt.nn.links.input_lambdas import InputLambdas
 from lightning_xt.nn.normalizers.base import Normalizer
+from lightning_xt.nn.normalizers.top_k_softmax import TopKSoftmax
 from lightning_xt.nn.norms.adaptive_rms_norm import AdaptiveRMSNorm
 from lightning_xt.nn.norms.base import Norm
 from lightning_xt.nn.norms.layer_norm import LayerNorm
@@ -118,6 +119,7 @@ OPTIONS: dict[type, dict[str, Any]] = {
     AdaptiveRMSNorm: {"condition_dim": CONDITION},
     **{scaling: {"factor": 3.0} for scaling in find_variants(RopeScaling)},
     Combined: {"positions": [Rotary, RelativeBias]},
+    TopKSoftmax: {"num_keys": 3},
     Cycle: {"recipes": [attention(window=3), attention(position=None)]},
 }
 

@@ -6,8 +6,11 @@ import pytest
 import torch
 
 from lightning_xt.nn.activations.gelu import GELU
+from lightning_xt.nn.activations.leaky_relu_squared import LeakyReLUSquared
+from lightning_xt.nn.activations.relu import ReLU
 from lightning_xt.nn.activations.relu_squared import ReLUSquared
 from lightning_xt.nn.activations.silu import SiLU
+from lightning_xt.nn.activations.solu import SoLU
 
 POINTS = [-2.0, -0.5, 0.0, 0.5, 3.0]
 
@@ -24,3 +27,24 @@ def test_silu_is_x_times_its_sigmoid() -> None:
 
 def test_relu_squared() -> None:
     assert ReLUSquared()(torch.tensor(POINTS)).tolist() == [0.0, 0.0, 0.0, 0.25, 9.0]
+
+
+def test_relu() -> None:
+    assert ReLU()(torch.tensor(POINTS)).tolist() == [0.0, 0.0, 0.0, 0.5, 3.0]
+
+
+def test_leaky_relu_squared() -> None:
+    assert LeakyReLUSquared()(torch.tensor(POINTS)).tolist() == [1.0, 0.0625, 0.0, 0.25, 9.0]
+    assert LeakyReLUSquared(negative_slope=0.1)(torch.tensor([-2.0])).item() == pytest.approx(0.04)
+
+
+@pytest.mark.parametrize("slope", [0.0, 1.5])
+def test_leaky_relu_squared_refuses_an_invalid_slope(slope: float) -> None:
+    with pytest.raises(ValueError, match=f"activation: LeakyReLUSquared has negative_slope {slope}, which must be"):
+        LeakyReLUSquared(negative_slope=slope)
+
+
+def test_solu_is_x_times_the_softmax_over_the_features() -> None:
+    total = sum(math.exp(x) for x in POINTS)
+    expected = [x * math.exp(x) / total for x in POINTS]
+    assert SoLU()(torch.tensor([POINTS, POINTS]))[1].tolist() == pytest.approx(expected, abs=1e-6)

@@ -9,9 +9,12 @@ from torch import Tensor
 
 from lightning_xt.core.shapes import LayerShape
 from lightning_xt.nn.activations.relu_squared import ReLUSquared
+from lightning_xt.nn.feedforward.gated_mlp import GatedMLP
 from lightning_xt.nn.feedforward.geglu import GEGLU
 from lightning_xt.nn.feedforward.glu import GLU
 from lightning_xt.nn.feedforward.mlp import MLP
+from lightning_xt.nn.feedforward.reglu import ReGLU
+from lightning_xt.nn.feedforward.situ_glu import SiTUGLU
 from lightning_xt.nn.feedforward.swiglu import SwiGLU
 
 SHAPE = LayerShape(dim=5)
@@ -45,7 +48,7 @@ def test_mlp(bias: bool) -> None:
 
 
 @pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize(("variant", "bend"), [(GEGLU, gelu), (SwiGLU, silu)])
+@pytest.mark.parametrize(("variant", "bend"), [(GEGLU, gelu), (SwiGLU, silu), (ReGLU, lambda x: max(x, 0.0))])
 def test_gated(variant: type[GLU], bend: Callable[[float], float], bias: bool) -> None:
     glu = variant(SHAPE, hidden_dim=7, bias=bias).double()
     x = torch.randn(2, 3, 5, dtype=torch.float64)
@@ -76,3 +79,55 @@ def test_dropout_drops_hidden_features_in_training_only(variant: type[MLP | GLU]
     zero = (dropped == 0).all(-1)
     assert 400 < int(zero.sum()) < 600
     torch.testing.assert_close(dropped[~zero], 2 * kept[~zero])
+
+
+def build_identity(variant: type[GLU], **options: object) -> GLU:
+    """Return a gated feedforward of one feature, whose gate is x, the gated half -2 x and the output the product."""
+    layer = variant(LayerShape(dim=1), hidden_dim=1, **options)
+    with torch.no_grad():
+        layer.to_hidden.weight.copy_(torch.tensor([[1.0], [-2.0]]))
+        layer.to_out.weight.fill_(1.0)
+    return layer
+
+
+def test_a_gated_mlp_has_any_activation() -> None:
+    layer = build_identity(GatedMLP, activation=ReLUSquared)
+    assert layer(torch.tensor([[[3.0], [-3.0]]])).flatten().tolist() == [9.0 * -6.0, 0.0]
+
+
+def test_situ_glu_bounds_both_factors() -> None:
+    layer = build_identity(SiTUGLU)
+    for x in (0.5, -1.0, 30.0):
+        expected = 4 * math.tanh(x / 4) / (1 + math.exp(-x)) * 25 * math.tanh(-2 * x / 25)
+        assert layer(torch.tensor([[[x]]])).item() == pytest.approx(expected, rel=1e-5)
+    assert layer(torch.tensor([[[1e6]]])).item() == pytest.approx(-100.0)
+
+
+def test_a_hidden_gain_multiplies_the_gated_features() -> None:
+    layer = build_identity(ReGLU, hidden_gain=True)
+    assert layer(torch.tensor([[[3.0]]])).item() == -18.0
+    with torch.no_grad():
+        layer.gain.fill_(0.5)
+    assert layer(torch.tensor([[[3.0]]])).item() == -9.0
+
+
+def test_an_mlp_bounds_its_features_before_the_activation() -> None:
+    layer = MLP(LayerShape(dim=1), hidden_dim=1, activation=ReLUSquared, hidden_cap=2.0)
+    with torch.no_grad():
+        layer.to_hidden.weight.fill_(1.0)
+        layer.to_out.weight.fill_(1.0)
+    assert layer(torch.tensor([[[3.0]]])).item() == pytest.approx((2 * math.tanh(1.5)) ** 2)
+
+
+@pytest.mark.parametrize(
+    ("build", "rule"),
+    [
+        (lambda: SiTUGLU(SHAPE, gate_cap=0.0), "SiTUGLU has gate_cap 0.0, which must be above 0"),
+        (lambda: SiTUGLU(SHAPE, gated_cap=-1.0), "SiTUGLU has gated_cap -1.0, which must be above 0"),
+        (lambda: MLP(SHAPE, hidden_cap=0.0), "MLP has hidden_cap 0.0, which must be above 0"),
+        (lambda: GatedMLP(SHAPE, hidden_dim=0), "GatedMLP has hidden_dim 0, which must be at least 1"),
+    ],
+)
+def test_options_outside_their_range_are_refused(build: Callable[[], object], rule: str) -> None:
+    with pytest.raises(ValueError, match=f"feedforward: {rule}"):
+        build()

@@ -1,14 +1,23 @@
 """Normalizers against sums over the visible keys."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor
 
 from lightning_xt.core.shapes import AttentionShape
+from lightning_xt.nn.normalizers.base import Normalizer
+from lightning_xt.nn.normalizers.entmax15 import Entmax15
+from lightning_xt.nn.normalizers.gumbel_softmax import GumbelSoftmax
+from lightning_xt.nn.normalizers.hard import Hard
 from lightning_xt.nn.normalizers.sigmoid import Sigmoid
+from lightning_xt.nn.normalizers.signed import Signed
 from lightning_xt.nn.normalizers.softmax import Softmax
+from lightning_xt.nn.normalizers.softpick import Softpick
+from lightning_xt.nn.normalizers.sparsemax import Sparsemax
+from lightning_xt.nn.normalizers.top_k_softmax import TopKSoftmax
 
 SHAPE = AttentionShape(dim=13, heads=3, kv_heads=3, dim_head=6)
 
@@ -73,3 +82,136 @@ def test_sigmoid_with_a_given_offset() -> None:
         seen = visible(scores, mask, 1, 2, i)
         expected = [1 / (1 + math.exp(2.5 - seen[j])) if j in seen else 0.0 for j in range(5)]
         assert weights[1, 2, i].tolist() == pytest.approx(expected)
+
+
+def row(*scores: float) -> Tensor:
+    return torch.tensor(scores, dtype=torch.float64).view(1, 1, 1, -1)
+
+
+def weigh(normalizer: Normalizer, *scores: float) -> list[float]:
+    """Return the weights of keys that a query sees, and check that a hidden key with the highest score changes none."""
+    alone, seen = normalizer(row(*scores), row(*scores) < math.inf), row(*scores, 9999.0) < 9999
+    assert normalizer(row(*scores, 9999.0), seen).flatten().tolist() == [*alone.flatten().tolist(), 0.0]
+    return alone.flatten().tolist()
+
+
+def find_gradient(normalizer: Normalizer, scores: list[float], key: int) -> list[float]:
+    """Return the derivative of one key's weight with respect to each score."""
+    given = row(*scores).requires_grad_()
+    (gradient,) = torch.autograd.grad(normalizer(given, given < math.inf)[..., key].sum(), given)
+    return gradient.flatten().tolist()
+
+
+@pytest.mark.parametrize("normalizer", [TopKSoftmax, Hard, GumbelSoftmax, Signed, Softpick, Sparsemax, Entmax15])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_a_query_that_sees_nothing_weighs_nothing(normalizer: type[Normalizer], dtype: torch.dtype) -> None:
+    scores, mask = (t.requires_grad_() if t.is_floating_point() else t for t in problem())
+    weights = normalizer(SHAPE)(scores.to(dtype), mask)
+    assert weights.dtype == dtype
+    assert weights[0, :, 1].tolist() == [[0.0] * 5] * 3
+    assert (weights.masked_select(~mask) == 0).all()
+    weights.square().sum().backward()
+    assert scores.grad.isfinite().all()
+
+
+def test_top_k_softmax_weighs_the_highest_scores() -> None:
+    total = math.exp(2) + math.exp(1)
+    weights = weigh(TopKSoftmax(SHAPE, num_keys=2), 1.0, -3.0, 2.0, 0.5)
+    assert weights == pytest.approx([math.exp(1) / total, 0.0, math.exp(2) / total, 0.0])
+    assert weigh(TopKSoftmax(SHAPE), 0.0, 0.0, 0.0) == pytest.approx([1 / 3] * 3), "fewer keys than num_keys"
+    assert weigh(TopKSoftmax(SHAPE, num_keys=1), 1.0, 1.0, 0.0) == [0.5, 0.5, 0.0], "a tie"
+
+
+def test_top_k_softmax_gives_other_keys_a_gradient_straight_through() -> None:
+    scores = [1.0, -3.0, 2.0]
+    assert find_gradient(TopKSoftmax(SHAPE, num_keys=2), scores, 2)[1] == 0
+    through = TopKSoftmax(SHAPE, num_keys=2, straight_through=True)
+    assert weigh(through, *scores) == weigh(TopKSoftmax(SHAPE, num_keys=2), *scores)
+    assert find_gradient(through, scores, 2) == pytest.approx(find_gradient(Softmax(SHAPE), scores, 2))
+
+
+def test_hard_weighs_one_key_and_learns_as_a_softmax() -> None:
+    assert weigh(Hard(SHAPE), 1.0, -3.0, 2.0) == [0.0, 0.0, 1.0]
+    halved = find_gradient(Softmax(SHAPE), [0.5, -1.5, 1.0], 0)
+    assert find_gradient(Hard(SHAPE, temperature=2.0), [1.0, -3.0, 2.0], 0) == pytest.approx([g / 2 for g in halved])
+
+
+def test_gumbel_softmax_draws_in_training_only() -> None:
+    drawn = GumbelSoftmax(SHAPE, temperature=0.5)
+    assert weigh(drawn.eval(), 1.0, 0.0) == pytest.approx([1 / (1 + math.exp(-2)), 1 / (1 + math.exp(2))])
+    hard = GumbelSoftmax(SHAPE, hard=True)
+    scores = torch.tensor([1.0, 0.0, -1.0]).expand(1, 1, 9000, 3)
+    # The highest noisy score is a draw from the softmax (Gumbel-max).
+    found = hard(scores, scores < 9).mean(dim=-2).flatten().tolist()
+    total = sum(math.exp(score) for score in (1, 0, -1))
+    assert found == pytest.approx([math.exp(score) / total for score in (1, 0, -1)], abs=0.02)
+    assert weigh(hard.eval(), 1.0, 0.0) == [1.0, 0.0]
+    assert find_gradient(hard, [1.0, 0.0], 0) == pytest.approx(find_gradient(Softmax(SHAPE), [1.0, 0.0], 0))
+
+
+def test_signed_keeps_the_signs_of_scores() -> None:
+    total = math.exp(2) + math.exp(1) + 1
+    assert weigh(Signed(SHAPE), -2.0, 1.0, 0.0) == pytest.approx([-math.exp(2) / total, math.exp(1) / total, 0.0])
+
+
+def test_softpick_rectifies() -> None:
+    up, down = math.exp(1) - 1, 1 - math.exp(-2)
+    total = up + down
+    assert weigh(Softpick(SHAPE), 1.0, -2.0) == pytest.approx([up / total, 0.0], abs=1e-6)
+    assert weigh(Softpick(SHAPE), -1.0, -2.0) == [0.0, 0.0]
+    assert weigh(Softpick(SHAPE), 2000.0, 2000.0, -3000.0) == pytest.approx([0.5, 0.5, 0.0], abs=1e-6)
+
+
+def bisect(scores: list[float], power: int) -> list[float]:
+    """Return max(score - t, 0) ** power with the t at which they add up to 1, found by halving."""
+    below, above = max(scores) - 1, max(scores)
+    for _ in range(60):
+        t = (below + above) / 2
+        if sum(max(score - t, 0) ** power for score in scores) > 1:
+            below = t
+        else:
+            above = t
+    return [max(score - t, 0) ** power for score in scores]
+
+
+SPARSE = [(Sparsemax, 1.0, 1), (Entmax15, 0.5, 2)]
+
+
+@pytest.mark.parametrize(("normalizer", "factor", "power"), SPARSE)
+def test_sparse_weights_add_up_to_one(normalizer: type[Normalizer], factor: float, power: int) -> None:
+    for _ in range(7):
+        scores = (3 * torch.randn(9)).tolist()
+        expected = bisect([factor * score for score in scores], power)
+        assert weigh(normalizer(SHAPE), *scores) == pytest.approx(expected, abs=1e-9)
+    assert weigh(normalizer(SHAPE), 1.0, 1.0, 1.0, 1.0) == pytest.approx([0.25] * 4)
+    assert weigh(normalizer(SHAPE), 900.0, 0.0, -900.0) == [1.0, 0.0, 0.0]
+
+
+def test_sparsemax_by_hand() -> None:
+    # Both get weight: the threshold is (1.2 + 0.8 - 1) / 2 = 0.5.
+    assert weigh(Sparsemax(SHAPE), 1.2, 0.8, -0.1) == pytest.approx([0.7, 0.3, 0.0])
+
+
+@pytest.mark.parametrize("normalizer", [Sparsemax, Entmax15])
+def test_sparse_weights_have_the_gradient_of_their_projection(normalizer: type[Normalizer]) -> None:
+    scores = (2 * torch.randn(1, 1, 3, 5, dtype=torch.float64)).requires_grad_()
+    mask = torch.ones(1, 1, 3, 5, dtype=torch.bool)
+    mask[..., 2, 3] = False
+    assert torch.autograd.gradcheck(lambda t: normalizer(SHAPE)(t, mask), scores)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: TopKSoftmax(SHAPE, num_keys=0), "normalizer: TopKSoftmax has num_keys 0, which must be at least 1"),
+        (lambda: Hard(SHAPE, temperature=0.0), "normalizer: Hard has temperature 0.0, which must be above 0"),
+        (
+            lambda: GumbelSoftmax(SHAPE, temperature=-1.0),
+            "normalizer: GumbelSoftmax has temperature -1.0, which must be above 0",
+        ),
+        (lambda: Softpick(SHAPE, eps=0.0), "normalizer: Softpick has eps 0.0, which must be above 0"),
+    ],
+)
+def test_options_outside_their_range_are_refused(build: Callable[[], Normalizer], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build()

@@ -1,4 +1,4 @@
-"""The contract of an activation: one number in, one number out."""
+"""The contract of an activation: the nonlinearity between the maps of a feedforward."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 
 class Activation(nn.Module, ABC):
-    """Activation function of a feedforward, for each feature separately."""
+    """Activation function of the hidden features of each token."""
 
     @abstractmethod
-    def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]: ...
+    def forward(self, x: Float[Tensor, "... f"]) -> Float[Tensor, "... f"]: ...
 
 
 ActivationFactory = Callable[[], Activation]

@@ -11,5 +11,5 @@ class GELU(Activation):
     Hendrycks and Gimpel, 2016. https://arxiv.org/abs/1606.08415
     """
 
-    def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    def forward(self, x: Float[Tensor, "... f"]) -> Float[Tensor, "... f"]:
         return F.gelu(x)

@@ -9,7 +9,8 @@ class ReLUSquared(Activation):
     """Square positive numbers and set the others to zero.
 
     So et al., 2021 (Primer). https://arxiv.org/abs/2109.08668
+    In x-transformers: ff_relu_squared.
     """
 
-    def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    def forward(self, x: Float[Tensor, "... f"]) -> Float[Tensor, "... f"]:
         return F.relu(x).square()

@@ -9,7 +9,8 @@ class SiLU(Activation):
     """Multiply x by the sigmoid of x.
 
     Elfwing, Uchibe and Doya, 2017. https://arxiv.org/abs/1702.03118
+    In x-transformers: ff_swish.
     """
 
-    def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    def forward(self, x: Float[Tensor, "... f"]) -> Float[Tensor, "... f"]:
         return F.silu(x)

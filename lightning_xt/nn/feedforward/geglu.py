@@ -9,6 +9,7 @@ class GEGLU(GLU):
     """Gate one half of the hidden features by the GELU of the other.
 
     Shazeer, 2020. https://arxiv.org/abs/2002.05202
+    In x-transformers: ff_glu, ff_glu_mult_bias.
     """
 
     def activate(self, gate: Float[Tensor, "b n f"]) -> Float[Tensor, "b n f"]:

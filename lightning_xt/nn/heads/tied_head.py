@@ -9,6 +9,7 @@ class TiedHead(Head):
     """Score tokens by the product with their embeddings, so that input and output share one table.
 
     Press and Wolf, 2016. https://arxiv.org/abs/1608.05859
+    In x-transformers: tie_embedding.
     """
 
     def __init__(self, embedding: nn.Embedding) -> None:

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import ClassVar
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
@@ -23,6 +24,20 @@ class Normalizer(nn.Module, ABC):
     def forward(
         self, scores: Float[Tensor, "b h i j"], mask: Bool[Tensor, "#b #h i j"]
     ) -> Float[Tensor, "b h i j"]: ...
+
+
+def softmax_over_visible(
+    scores: Float[Tensor, "b h i j"], mask: Bool[Tensor, "#b #h i j"]
+) -> Float[Tensor, "b h i j"]:
+    """Compute the softmax of each query over the keys that it sees, in float32 or better; 0 if it sees none."""
+    precise = torch.promote_types(scores.dtype, torch.float32)
+    hidden = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    return hidden.softmax(dim=-1, dtype=precise).masked_fill(~mask, 0.0)
+
+
+def replace_gradient(value: Float[Tensor, "..."], surrogate: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """Return a value whose gradient is that of a surrogate of the same shape (straight-through)."""
+    return value.detach() + (surrogate - surrogate.detach())
 
 
 NormalizerFactory = Callable[[AttentionShape], Normalizer]

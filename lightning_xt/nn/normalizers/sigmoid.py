@@ -11,6 +11,7 @@ class Sigmoid(Normalizer):
     Ramapuram et al., 2024. https://arxiv.org/abs/2409.04431
     The paper offsets scores by minus the log of the sequence length, this by minus the log of the number of keys that
     the query sees. Both are equal for full attention, and decoding with a cache stays equal to one forward.
+    In x-transformers: attn_sigmoid; without the paper's offset.
 
     Args:
         offset: added to every score. None = minus the log of the number of keys that the query sees.

@@ -1,8 +1,7 @@
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from lightning_xt.nn.normalizers.base import Normalizer
+from lightning_xt.nn.normalizers.base import Normalizer, softmax_over_visible
 
 
 class Softmax(Normalizer):
@@ -15,6 +14,4 @@ class Softmax(Normalizer):
     backends = frozenset({"fused", "flex", "explicit"})
 
     def forward(self, scores: Float[Tensor, "b h i j"], mask: Bool[Tensor, "#b #h i j"]) -> Float[Tensor, "b h i j"]:
-        hidden = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-        precise = torch.promote_types(scores.dtype, torch.float32)
-        return hidden.softmax(dim=-1, dtype=precise).masked_fill(~mask, 0.0).to(scores.dtype)
+        return softmax_over_visible(scores, mask).to(scores.dtype)
