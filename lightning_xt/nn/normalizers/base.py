@@ -26,9 +26,7 @@ class Normalizer(nn.Module, ABC):
     ) -> Float[Tensor, "b h i j"]: ...
 
 
-def softmax_over_visible(
-    scores: Float[Tensor, "b h i j"], mask: Bool[Tensor, "#b #h i j"]
-) -> Float[Tensor, "b h i j"]:
+def softmax_over_visible(scores: Float[Tensor, "b h i j"], mask: Bool[Tensor, "#b #h i j"]) -> Float[Tensor, "b h i j"]:
     """Compute the softmax of each query over the keys that it sees, in float32 or better; 0 if it sees none."""
     precise = torch.promote_types(scores.dtype, torch.float32)
     hidden = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
