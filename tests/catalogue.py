@@ -31,12 +31,15 @@ from lightning_xt.nn.links.base import Link
 from lightning_xt.nn.links.input_lambdas import InputLambdas
 from lightning_xt.nn.normalizers.base import Normalizer
 from lightning_xt.nn.normalizers.top_k_softmax import TopKSoftmax
+from lightning_xt.nn.norms.adaptive_layer_norm import AdaptiveLayerNorm
 from lightning_xt.nn.norms.adaptive_rms_norm import AdaptiveRMSNorm
 from lightning_xt.nn.norms.base import Norm
 from lightning_xt.nn.norms.layer_norm import LayerNorm
 from lightning_xt.nn.norms.rms_norm import RMSNorm
+from lightning_xt.nn.norms.unit_norm import UnitNorm
 from lightning_xt.nn.output_mods.base import OutputMod
 from lightning_xt.nn.placements.base import Placement
+from lightning_xt.nn.placements.post_norm import PostNorm
 from lightning_xt.nn.positions.alibi import ALiBi
 from lightning_xt.nn.positions.base import Position
 from lightning_xt.nn.positions.combined import Combined
@@ -49,6 +52,7 @@ from lightning_xt.nn.projections.latent import Latent
 from lightning_xt.nn.residuals.base import Residual
 from lightning_xt.nn.residuals.hyper_connection import HyperConnection
 from lightning_xt.nn.rope_scalings.base import RopeScaling
+from lightning_xt.nn.scales.adaptive_layer_scale import AdaptiveLayerScale
 from lightning_xt.nn.scales.base import Scale
 from lightning_xt.nn.score_mods.base import ScoreMod
 from lightning_xt.nn.score_mods.soft_cap import SoftCap
@@ -116,7 +120,7 @@ FAMILIES: dict[str, tuple[type, Callable[[Any], Options]]] = {
 OPTIONS: dict[type, dict[str, Any]] = {
     Attention: {"heads": HEADS, "dim_head": DIM_HEAD},
     GivenContext: {"dim": CONTEXT},
-    AdaptiveRMSNorm: {"condition_dim": CONDITION},
+    **{each: {"condition_dim": CONDITION} for each in (AdaptiveRMSNorm, AdaptiveLayerNorm, AdaptiveLayerScale)},
     **{scaling: {"factor": 3.0} for scaling in find_variants(RopeScaling)},
     Combined: {"positions": [Rotary, RelativeBias]},
     TopKSoftmax: {"num_keys": 3},
@@ -149,6 +153,12 @@ CASES: dict[str, Options] = {
     "latent-alibi": {"attention": attention(projection=Latent, position=ALiBi)},
     "value_residual-kv_heads": {"attention": attention(value_mods=[ValueResidual], kv_heads=2)},
     "layer_norm-bias": {"norm": partial(LayerNorm, bias=True)},
+    "adaptive_norm-mlp-post_norm-hyper_connection": {
+        "norm": partial(AdaptiveLayerNorm, condition_dim=CONDITION, mlp_expansion=0.5),
+        "placement": PostNorm,
+        "residual": HyperConnection,
+    },
+    "qk_unit_norm-groups": {"attention": attention(qk_norm=partial(UnitNorm, groups=2, gain="feature"))},
     "looped-token_shift": {"layout": partial(Looped, loops=3), "shift": TokenShift},
     "looped-forgetting-hyper_connection": {
         "layout": Looped,

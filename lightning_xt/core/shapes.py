@@ -38,6 +38,11 @@ class LayerShape:
     context_dim: int | None = None
     calls: int = 1
 
+    @property
+    def token_axis(self) -> int:
+        """Axis of the tokens in the vectors that a part with these sizes gets."""
+        return 1
+
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionShape(LayerShape):
@@ -52,6 +57,10 @@ class AttentionShape(LayerShape):
     heads: int
     kv_heads: int
     dim_head: int
+
+    @property
+    def token_axis(self) -> int:
+        return 2
 
     def __post_init__(self) -> None:
         for name in ("heads", "kv_heads", "dim_head"):

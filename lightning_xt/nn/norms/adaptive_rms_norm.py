@@ -6,35 +6,30 @@ from torch.nn import functional as F
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.shapes import LayerShape
 from lightning_xt.nn.norms.base import Norm
-from lightning_xt.system.option_checks import check_option
+from lightning_xt.nn.norms.condition import ReadsCondition
 
 
-class AdaptiveRMSNorm(Norm):
-    """Divide each vector by its root mean square and scale by a gain made from the row's condition.
+class AdaptiveRMSNorm(ReadsCondition, Norm):
+    """Divide each vector by its root mean square and scale by a gain made from the condition.
 
     The adaptive norm of Peebles and Xie, 2022 (DiT, https://arxiv.org/abs/2212.09748) with RMSNorm in place of
     LayerNorm and without its shift. The gain is 1 + W condition, with W zero at the start.
+    In x-transformers: use_adaptive_rmsnorm, dim_condition, adaptive_condition_mlp, adaptive_condition_mlp_expansion;
+    one MLP for all norms there.
 
     Args:
-        condition_dim: width of the condition, which is given with the inputs of a forward; from Python, because no data
-            module gives one.
+        condition_dim: width of the condition, which is given with the inputs of a forward, for each row or token.
         eps: added to the mean square before the root.
+        mlp_expansion: hidden width of an MLP on the condition, as a multiple of condition_dim. None = no MLP.
     """
 
-    needed_input = "condition"
-
-    def __init__(self, shape: LayerShape, *, condition_dim: int, eps: float = 1e-6) -> None:
-        super().__init__()
-        check_option("norm: AdaptiveRMSNorm", "condition_dim", condition_dim, least=1)
+    def __init__(
+        self, shape: LayerShape, *, condition_dim: int, eps: float = 1e-6, mlp_expansion: float | None = None
+    ) -> None:
+        super().__init__("norm: AdaptiveRMSNorm", shape, condition_dim, mlp_expansion)
         self.eps = eps
-        self.to_gain = nn.Parameter(torch.zeros(condition_dim, shape.dim))
+        self.to_gain = nn.Parameter(torch.zeros(self.features, shape.dim))
 
     def forward(self, x: Float[Tensor, "... D"], inputs: Inputs) -> Float[Tensor, "... D"]:
-        condition = inputs.require("condition", self).to(x.dtype)
-        if condition.shape[-1] != len(self.to_gain):
-            raise ValueError(
-                f"norm: AdaptiveRMSNorm has condition_dim {len(self.to_gain)}, but the condition is "
-                f"{condition.shape[-1]} wide; give both the same width"
-            )
-        gain = 1 + condition @ self.to_gain.to(x.dtype)
-        return F.rms_norm(x, x.shape[-1:], eps=self.eps) * gain.view(-1, *(1,) * (x.dim() - 2), x.shape[-1])
+        gain = 1 + self.read_condition(x, inputs) @ self.to_gain.to(x.dtype)
+        return F.rms_norm(x, x.shape[-1:], eps=self.eps) * gain
