@@ -5,7 +5,7 @@ Sizes are small and mostly different primes, so that an exchange of two axes fai
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import Any, TypeVar
 
 import pytest
@@ -209,6 +209,12 @@ def randomise(build: Callable[[], Model], dtype: torch.dtype = torch.float64) ->
         for parameter in model.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
     return model
+
+
+@cache
+def shared(build: Build, dtype: torch.dtype = torch.float64) -> Any:
+    """Return the one randomised model of a build, for laws that leave it as it is."""
+    return randomise(build, dtype)
 
 
 def example(rows: int, n: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Inputs]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from catalogue import DIM, VOCAB, Build, attention_layers, crop, randomise
+from catalogue import DIM, VOCAB, Build, attention_layers, crop, randomise, shared
 from encoder_catalogue import (
     ACROSS,
     BACKWARD,
@@ -30,6 +30,7 @@ from lightning_xt.models.encoder_decoder import EncoderDecoder
 from lightning_xt.nn.attention.attention import Attention
 from lightning_xt.nn.heads.tied_head import TiedHead
 
+CHECKS_SHAPES = pytest.mark.checks_shapes
 ENCODERS = parametrize(BOTH_WAYS)
 BOTH = parametrize(PAIRS)
 
@@ -58,7 +59,7 @@ def test_an_encoder_refuses_what_looks_back_only(build: Build) -> None:
 
 @ENCODERS
 def test_a_padded_source_equals_the_same_source_alone(build: Build) -> None:
-    model, (tokens, mask), inputs = randomise(build), source(2, 7), make_inputs(2, 7)
+    model, (tokens, mask), inputs = shared(build), source(2, 7), make_inputs(2, 7)
     with torch.no_grad():
         together = model(tokens, mask, inputs=inputs)
         close(model(replace_tokens(~mask, tokens), mask, inputs=inputs)[mask], together[mask])
@@ -70,10 +71,11 @@ def test_a_padded_source_equals_the_same_source_alone(build: Build) -> None:
 
 
 @ENCODERS
+@CHECKS_SHAPES
 @torch.no_grad()
 def test_cases_p3_nothing_masked_is_read_wherever_it_stands(build: Build) -> None:
     """Left padding and holes. Positions stay: a source with a hole is not a shorter source."""
-    model, (tokens, _), inputs = randomise(build), source(3, 7), make_inputs(3, 7)
+    model, (tokens, _), inputs = shared(build), source(3, 7), make_inputs(3, 7)
     mask = torch.tensor([[True, False, True, True, False, False, True], [False, True, True, False, True, False, False]])
     mask = torch.cat((mask, torch.arange(7)[None] > 2))
     before = model(tokens, mask, inputs=inputs)
@@ -100,7 +102,7 @@ def test_a_token_of_a_source_sees_both_directions(build: Build) -> None:
 
 @BOTH
 def test_padding_of_a_source_changes_no_logits(build: Build) -> None:
-    model, (src, mask), tgt, inputs = randomise(build), source(2, 7), targets(2, 5), make_inputs(2, 5)
+    model, (src, mask), tgt, inputs = shared(build), source(2, 7), targets(2, 5), make_inputs(2, 5)
     with torch.no_grad():
         together = model(src, tgt, mask, inputs=inputs)
         close(model(replace_tokens(~mask, src), tgt, mask, inputs=inputs), together)
@@ -117,8 +119,8 @@ def test_padding_of_a_source_changes_no_logits(build: Build) -> None:
 @pytest.mark.parametrize("autocast", [False, True], ids=["bfloat16", "autocast"])
 def test_cases_p1_a_source_that_is_all_padding_is_0_in_any_type(build: Build, autocast: bool) -> None:
     """The kernels of 16-bit numbers differ: for one query or several, in the encoder as in the decoder."""
-    model, dtype = randomise(build, torch.float32), torch.float32 if autocast else torch.bfloat16
-    low = copy.deepcopy(model).to(dtype)
+    model, dtype = shared(build, torch.float32), torch.float32 if autocast else torch.bfloat16
+    low, total = copy.deepcopy(model).to(dtype), 0.0
     for m, n in ((1, 1), (7, 3)):
         (src, mask), tgt, inputs = source(2, m), targets(2, n), make_inputs(2, n, torch.float32)
         mask[1] = False
@@ -129,7 +131,8 @@ def test_cases_p1_a_source_that_is_all_padding_is_0_in_any_type(build: Build, au
         assert torch.equal(*found), "padding was read"
         error = (found[0].float() - expected)[1].norm() / expected[1].norm()
         assert error < 0.15, f"relative error {error:.3f}"
-        found[0].float().square().sum().backward()
+        total = total + found[0].float().square().sum()
+    total.backward()
     assert all(parameter.grad is None or parameter.grad.isfinite().all() for parameter in low.parameters())
 
 
@@ -163,8 +166,9 @@ def count_reading(model: EncoderDecoder) -> list[str]:
 
 
 @BOTH
+@CHECKS_SHAPES
 def test_rows_of_different_lengths_decode_as_if_alone(build: Build) -> None:
-    model, (src, mask), tgt, inputs = randomise(build), source(2, 7), targets(2, 8), make_inputs(2, 8)
+    model, (src, mask), tgt, inputs = shared(build), source(2, 7), targets(2, 8), make_inputs(2, 8)
     lengths = [5, 2]
     with torch.no_grad():
         cache, given = model.decoder.new_cache(2, 8, slack=2), model.encode(src, mask, inputs=inputs)
@@ -181,9 +185,10 @@ def test_rows_of_different_lengths_decode_as_if_alone(build: Build) -> None:
 
 
 @parametrize(ACROSS)
+@CHECKS_SHAPES
 def test_cases_p6_rows_that_share_a_source_read_several_tokens_at_once(build: Build) -> None:
     """Two rows of each source continue differently, by 3 tokens and then by 2: speculation with beams."""
-    model, (src, mask), inputs, lengths = randomise(build), source(2, 7), make_inputs(2, 10), [5, 2]
+    model, (src, mask), inputs, lengths = shared(build), source(2, 7), make_inputs(2, 10), [5, 2]
     tgt = targets(4, 10)
     tgt[1, :5], tgt[3, :2] = tgt[0, :5], tgt[2, :2]
     owner, start = torch.tensor([0, 0, 1, 1]), torch.tensor([5, 5, 2, 2])[:, None]

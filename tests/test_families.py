@@ -26,6 +26,7 @@ from catalogue import (
     crop,
     example,
     randomise,
+    shared,
 )
 from torch import Tensor
 
@@ -34,13 +35,16 @@ from lightning_xt.core.inputs import Inputs, ReadsInput
 from lightning_xt.models.decoder import Decoder
 
 
+CHECKS_SHAPES = pytest.mark.checks_shapes
+
+
 def close(actual: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-10)
 
 
 @ALL
 def test_no_token_sees_the_future(build: Build) -> None:
-    model = randomise(build)
+    model = shared(build)
     tokens, inputs = example(2, 7)
     before = model(tokens, inputs=inputs)
     changed = tokens.clone()
@@ -77,15 +81,16 @@ def decode(model: Decoder, cache: Cache, steps: list[int]) -> Tensor:
 @pytest.mark.parametrize("steps", [[1] * 13, [5, 1, 1, 2, 1, 3], [3, 7, 1, 1, 1]], ids=str)
 def test_decoding_with_a_cache_equals_one_forward(build: Build, steps: list[int]) -> None:
     """Decoding equals one forward; with a slack of two, windows of three wrap around, and pieces of three overrun."""
-    model = randomise(build)
+    model = shared(build)
     tokens, inputs = example(2, 13)
     with torch.no_grad():
         close(decode(model, model.new_cache(2, 13, slack=2), steps), model(tokens, inputs=inputs))
 
 
 @ALL
+@CHECKS_SHAPES
 def test_decoding_with_a_static_cache_equals_one_forward(build: Build) -> None:
-    model = randomise(build)
+    model = shared(build)
     tokens, inputs = example(2, 13)
     with torch.no_grad():
         cache = model.new_cache(2, 13, slack=2, static=True)
@@ -94,7 +99,7 @@ def test_decoding_with_a_static_cache_equals_one_forward(build: Build) -> None:
 
 @ALL
 def test_a_cache_with_a_window_decodes_as_a_model_with_it(build: Build) -> None:
-    model = randomise(build)
+    model = shared(build)
     tokens, inputs = example(2, 13)
     narrow = copy.deepcopy(model)
     for layer in attention_layers(narrow):
@@ -108,8 +113,9 @@ def test_a_cache_with_a_window_decodes_as_a_model_with_it(build: Build) -> None:
 
 
 @ALL
+@CHECKS_SHAPES
 def test_a_cache_takes_back_tokens_and_reorders_rows(build: Build) -> None:
-    model = randomise(build)
+    model = shared(build)
     tokens, inputs = example(2, 11)
     with torch.no_grad():
         cache = model.new_cache(2, 11, slack=2)
@@ -125,8 +131,9 @@ def test_a_cache_takes_back_tokens_and_reorders_rows(build: Build) -> None:
 
 
 @ALL
+@CHECKS_SHAPES
 def test_a_padded_row_equals_the_same_row_alone(build: Build) -> None:
-    model = randomise(build)
+    model = shared(build)
     tokens, inputs = example(2, 7)
     with torch.no_grad():
         together = model(tokens, lengths=torch.tensor([7, 4]), inputs=inputs)
@@ -139,7 +146,7 @@ def test_a_padded_row_equals_the_same_row_alone(build: Build) -> None:
 @ALL
 @torch.no_grad()
 def test_cases_p2_a_visible_prefix_is_seen_and_decoded_or_refused(build: Build) -> None:
-    model, (tokens, inputs) = randomise(build), example(2, 7)
+    model, (tokens, inputs) = shared(build), example(2, 7)
     inputs = replace(inputs, visible_prefix=torch.tensor([4, 2]))
     if any(layer.position is not None and layer.position.looks_back for layer in attention_layers(model)):
         with pytest.raises(ValueError, match=r"position: \w+ looks back only, .* or omit visible_prefix$"):
@@ -161,7 +168,7 @@ def test_cases_p2_a_visible_prefix_is_seen_and_decoded_or_refused(build: Build) 
 @ALL
 @pytest.mark.parametrize("slack", [2, 64])
 def test_rows_of_different_lengths_decode_as_if_alone(build: Build, slack: int) -> None:
-    model = randomise(build)
+    model = shared(build)
     tokens, inputs = example(2, 11)
     lengths = [7, 2]
     with torch.no_grad():
@@ -188,7 +195,7 @@ def test_rows_of_different_lengths_decode_as_if_alone(build: Build, slack: int) 
 @ALL
 def test_rows_that_are_placed_and_rows_that_stay_decode_as_if_alone(build: Build) -> None:
     """Placed rows decode as if alone: z, prefilled separately, replaces y, and then moves into the place of x."""
-    model = randomise(build)
+    model = shared(build)
     tokens, inputs = example(3, 11)
     inputs.context_mask[2, 1:] = False
     x, z = slice(0, 1), slice(2, 3)
@@ -215,6 +222,7 @@ def test_rows_that_are_placed_and_rows_that_stay_decode_as_if_alone(build: Build
 
 
 @ALL
+@CHECKS_SHAPES
 def test_every_parameter_learns(build: Build) -> None:
     model = randomise(build).train()
     tokens, inputs = example(2, 7)
@@ -224,6 +232,7 @@ def test_every_parameter_learns(build: Build) -> None:
 
 
 @ALL
+@CHECKS_SHAPES
 def test_the_fused_backend_agrees_with_the_explicit(build: Build) -> None:
     model = randomise(build)
     tokens, inputs = example(2, 7)
@@ -242,7 +251,7 @@ def test_the_fused_backend_agrees_with_the_explicit(build: Build) -> None:
 
 @ALL
 def test_bf16_stays_close_to_fp32(build: Build) -> None:
-    model = randomise(build, torch.float32)
+    model = shared(build, torch.float32)
     tokens, inputs = example(2, 7, torch.float32)
     with torch.no_grad():
         expected = model(tokens, inputs=inputs)
@@ -257,7 +266,7 @@ def test_bf16_stays_close_to_fp32(build: Build) -> None:
 
 @ALL
 def test_round_trips(build: Build) -> None:
-    model = randomise(build)
+    model = shared(build)
     tokens, inputs = example(2, 7)
     with torch.no_grad():
         expected = model(tokens, inputs=inputs)
