@@ -2,7 +2,8 @@
 
 Generation and training use the same parts, at several times the cost, so only the first case of each of their tests
 does; whole commands do not. Of the laws of variants, those marked `checks_shapes` do, which call every path of a part
-between them: a checked call costs several times one that is not. `--all-shape-checks`, which `make test-slow` has, checks everywhere.
+between them: a checked call costs several times one that is not. `--all-shape-checks`, which `make test-slow` has,
+checks everywhere.
 """
 
 from collections.abc import Iterable

@@ -3,71 +3,42 @@
 import json
 import re
 import shutil
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from catalogue import DIM, FAMILIES, list_variants
+from catalogue import FAMILIES, RECIPES, list_variants
 from lightning.pytorch import Trainer
 from tiny_run import read_rows
 
 from lightning_xt.cli import main
 from lightning_xt.commands.trainer.run_choice import Resolved, resolve
-from lightning_xt.nn.rope_scalings.base import RopeScaling
 from lightning_xt.system.messages import UserError
 from lightning_xt.training.callbacks.last_checkpoint import LastCheckpoint
 from lightning_xt.training.from_config import build_tokenizer
 from lightning_xt.training.language_model import LanguageModel
 
-# Where the slot of a family stands in a decoder's config; families not named here are slots of attention.
-DECODER_SLOTS = {
-    "norm",
-    "embeddings",
-    "context",
-    "attention",
-    "feedforward",
-    "shift",
-    "residual",
-    "placement",
-    "layout",
-}
-DECODER_SLOTS |= {"head"}
-ATTENTION = {"class_path": "Attention", "init_args": {"heads": 4, "dim_head": 6}}
-OPTIONS: dict[str, dict[str, Any]] = {"Cycle": {"recipes": [ATTENTION, ATTENTION]}, "GivenContext": {"dim": DIM}}
-OPTIONS |= {"AdaptiveRMSNorm": {"condition_dim": 5}}
-OPTIONS |= {scaling.__name__: {"factor": 3.0} for scaling in list_variants(RopeScaling)}
+
+def describe(recipe: Any) -> Any:
+    """Return a recipe of the catalogue as YAML spells it."""
+    if isinstance(recipe, partial):
+        options = {name: describe(value) for name, value in recipe.keywords.items()}
+        return {"class_path": recipe.func.__name__, "init_args": options}
+    if isinstance(recipe, type):
+        return {"class_path": recipe.__name__}
+    return [describe(each) for each in recipe] if isinstance(recipe, list | tuple) else recipe
 
 
-def config(slot: str, variant: type) -> dict[str, Any]:
-    """Return the options of a language model that uses the variant."""
-    name: Any = {"class_path": variant.__name__, "init_args": OPTIONS.get(variant.__name__, {})}
-    value = [name] if slot.endswith(("mods", "embeddings")) else name
-    decoder: dict[str, Any] = {"dim": 24, "depth": 2}
-    if slot == "context":
-        decoder["cross_attention"] = ATTENTION
-    if slot == "activation":
-        decoder["feedforward"] = {"class_path": "MLP", "init_args": {"activation": name}}
-    elif slot == "rope_scaling":
-        decoder["attention"] = {"position": {"class_path": "Rotary", "init_args": {"rope_scaling": name}}}
-    elif slot in DECODER_SLOTS:
-        decoder[slot] = value
-    else:
-        decoder["attention"] = {slot: value}
-    return {"decoder": decoder}
+CASES = [f"{slot}={variant.__name__}" for slot, (family, _) in FAMILIES.items() for variant in list_variants(family)]
 
 
-CASES = [
-    pytest.param(slot, variant, id=f"{slot}={variant.__name__}")
-    for slot, (family, _) in FAMILIES.items()
-    for variant in list_variants(family)
-]
-
-
-@pytest.mark.parametrize(("slot", "variant"), CASES)
-def test_a_checkpoint_rebuilds_the_composition(slot: str, variant: type, tmp_path: Path) -> None:
-    model = LanguageModel.from_config(config(slot, variant))
+@pytest.mark.parametrize("name", CASES)
+def test_a_checkpoint_rebuilds_the_composition(name: str, tmp_path: Path) -> None:
+    options = {slot: describe(recipe) for slot, recipe in RECIPES[name].items()}
+    model = LanguageModel.from_config({"decoder": {"dim": 24, "depth": 2, **options}})
     trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu", enable_progress_bar=False)
     trainer.strategy.connect(model)
     trainer.save_checkpoint(tmp_path / "model.ckpt", weights_only=True)

@@ -34,7 +34,6 @@ from lightning_xt.core.cache import Cache
 from lightning_xt.core.inputs import Inputs, ReadsInput
 from lightning_xt.models.decoder import Decoder
 
-
 CHECKS_SHAPES = pytest.mark.checks_shapes
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 from jsonargparse import ActionConfigFile, Namespace, set_parsing_settings
+from lightning.pytorch import cli
 from lightning.pytorch.cli import LightningArgumentParser
 
 from lightning_xt.system.shipped_configs import find_config
@@ -87,6 +88,10 @@ class ConfigParser(LightningArgumentParser):
     def _get_option_tuples(self, option_string: str) -> list[Any]:
         """Return the options that an unknown one may abbreviate: none."""
         return []
+
+
+# `instantiate_module` of Lightning, which builds the module of a config or a checkpoint, parses with this class.
+cli.ArgumentParser = ConfigParser  # type: ignore[misc]
 
 
 def _is_of_nested_class(parser: ConfigParser) -> bool:

@@ -2,13 +2,14 @@
 
 import os
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import yaml
 from jsonargparse import ArgumentError
 from lightning.pytorch import LightningModule
 
 # What LightningCLI itself uses; it makes a module remember the config it was built from instead of live objects.
+from lightning.pytorch.cli import instantiate_module
 from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters_context
 
 import lightning_xt
@@ -50,10 +51,7 @@ def instantiate(module_class: type[ModuleT], options: dict[str, Any]) -> ModuleT
     remembered = {"_class_path": import_path(module_class), **options}
     instantiator = "lightning.pytorch.cli.instantiate_module"
     with guarded_imports(), _given_hyperparameters_context(remembered, instantiator), refuse_without_memory():
-        # As instantiate_module of Lightning, with a parser that parses each nested class once.
-        parser = ConfigParser(exit_on_error=False)
-        parser.add_class_arguments(module_class, "model", fail_untyped=False)
-        return cast(ModuleT, parser.instantiate_classes(parser.parse_object({"model": options})).model)
+        return instantiate_module(module_class, options)
 
 
 def build_tokenizer(config: dict[str, Any]) -> Tokenizer:

@@ -46,6 +46,7 @@ from lightning_xt.data.base import DataModule
         (_SignalConnector, "register_signal_handlers"),
         (_LoggerConnector, "update_train_step_metrics"),
         (cli, "instantiate_module"),
+        (cli, "ArgumentParser"),
         (model_helpers, "_restricted_classmethod"),
         (hparams_mixin, "_given_hyperparameters_context"),
         (_deprecated, "JsonargparseDeprecationWarning"),
