@@ -91,7 +91,7 @@ class ConfigParser(LightningArgumentParser):
 
 
 # `instantiate_module` of Lightning, which builds the module of a config or a checkpoint, parses with this class.
-cli.ArgumentParser = ConfigParser  # type: ignore[assignment]
+cli.ArgumentParser = ConfigParser  # type: ignore[assignment, misc]
 
 
 def _is_of_nested_class(parser: ConfigParser) -> bool:
