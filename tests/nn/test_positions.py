@@ -16,8 +16,12 @@ from lightning_xt.nn.positions.base import Position
 from lightning_xt.nn.positions.combined import Combined
 from lightning_xt.nn.positions.contextual import Contextual
 from lightning_xt.nn.positions.forgetting import Forgetting
+from lightning_xt.nn.positions.hard_alibi import HardALiBi
+from lightning_xt.nn.positions.polar import Polar
 from lightning_xt.nn.positions.relative_bias import RelativeBias
+from lightning_xt.nn.positions.relative_projection import RelativeProjection
 from lightning_xt.nn.positions.rotary import Rotary
+from lightning_xt.nn.positions.xpos import XPos
 
 
 def shape(heads: int = 3, dim_head: int = 6, causal: bool = True) -> AttentionShape:
@@ -70,6 +74,17 @@ def test_alibi_leaves_the_other_heads_without_position() -> None:
 def test_alibi_refuses_heads_it_has_not(biased_heads: int) -> None:
     with pytest.raises(ValueError, match=rf"position: ALiBi has biased_heads {biased_heads}.*1 to heads \(3\)"):
         ALiBi(shape(), biased_heads=biased_heads)
+
+
+def test_alibi_takes_slopes_of_the_caller() -> None:
+    assert ALiBi(shape(heads=4), slopes=[0.5, 2.0]).slopes.tolist() == [0.5, 2.0, 0.0, 0.0]
+    assert ALiBi(shape(heads=2), slopes=[1.0, 0.0], biased_heads=2).slopes.tolist() == [1.0, 0.0]
+    with pytest.raises(ValueError, match="position: ALiBi has 1 slopes for 2 biased_heads; give one for each"):
+        ALiBi(shape(), slopes=[1.0], biased_heads=2)
+    with pytest.raises(ValueError, match="position: ALiBi has slope -1.0, which must be at least 0"):
+        ALiBi(shape(), slopes=[-1.0])
+    with pytest.raises(ValueError, match=r"position: ALiBi has biased_heads 4, which must be 1 to heads \(3\)"):
+        ALiBi(shape(), slopes=[1.0] * 4)
 
 
 def rotate_by_hand(x: list[float], at: int, rotary_dim: int, base: float) -> list[float]:
@@ -130,6 +145,61 @@ def test_rotary_keeps_float32_angles_in_a_bfloat16_model() -> None:
 def test_rotary_refuses_widths_it_cannot_pair(rotary_dim: int) -> None:
     with pytest.raises(ValueError, match=rf"position: Rotary has rotary_dim {rotary_dim}.*even .* dim_head \(6\)"):
         Rotary(shape(), rotary_dim=rotary_dim)
+
+
+def test_rotary_rotates_the_last_heads_and_the_keys_they_read() -> None:
+    sizes = AttentionShape(dim=13, heads=6, kv_heads=3, dim_head=6)
+    rotary, whole, at = Rotary(sizes, rotated_heads=4), Rotary(sizes), torch.arange(5)[None]
+    q, k = torch.randn(2, 6, 5, 6), torch.randn(2, 3, 5, 6)
+    for still, x, name in ((2, q, "rotate_queries"), (1, k, "rotate_keys")):
+        out, expected = getattr(rotary, name)(x, at), getattr(whole, name)(x, at)
+        assert torch.equal(out[:, :still], x[:, :still]) and torch.equal(out[:, still:], expected[:, still:])
+    for wrong in (0, 3, 8):
+        with pytest.raises(ValueError, match=rf"rotated_heads {wrong}, .* heads \(6\), and a multiple of .* \(2\)"):
+            Rotary(sizes, rotated_heads=wrong)
+
+
+@pytest.mark.parametrize("scale_base", [2.0, 512.0])
+def test_xpos_products_are_those_of_rotary_with_a_decay_for_each_pair(scale_base: float) -> None:
+    xpos, rotary = XPos(shape(dim_head=4), scale_base=scale_base), Rotary(shape(dim_head=4))
+    assert xpos.frequencies.tolist() == rotary.frequencies.tolist()
+    q, k = torch.randn(2, 1, 1, 1, 4, dtype=torch.float64).unbind()
+    for i, j in ((5, 5), (7, 2), (107, 102)):
+        at, other = torch.tensor([[i]]), torch.tensor([[j]])
+        product = xpos.rotate_queries(q, at) * xpos.rotate_keys(k, other)
+        plain = rotary.rotate_queries(q, at) * rotary.rotate_keys(k, other)
+        # Of the two pairs: (0 + 0.4) / 1.4 and (1 / 2 + 0.4) / 1.4.
+        decay = torch.tensor([2 / 7, 9 / 14] * 2, dtype=torch.float64) ** ((i - j) / scale_base)
+        torch.testing.assert_close(product, plain * decay, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("given", [{"causal": False}, {"causal": False, "context_dim": 5}])
+def test_xpos_refuses_later_keys(given: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"position: XPos .*, so it serves causal self-attention only; choose another"):
+        XPos(AttentionShape(dim=13, heads=3, kv_heads=3, dim_head=6, **given))
+
+
+@pytest.mark.parametrize("kv_heads", [1, 2, 4])
+def test_polar_scores_are_a_sum_of_cosines(kv_heads: int) -> None:
+    position = Polar(AttentionShape(dim=13, heads=4, kv_heads=kv_heads, dim_head=3), phase_init="uniform").double()
+    q, k = torch.randn(1, 4, 1, 3, dtype=torch.float64), torch.randn(1, kv_heads, 1, 3, dtype=torch.float64)
+    turned = position.rotate_queries(q, torch.tensor([[9]]))
+    keys = position.rotate_keys(k, torch.tensor([[4]]))
+    assert turned.shape == (1, 4, 1, 6) and keys.shape == (1, kv_heads, 1, 6)
+    for h in range(4):
+        g = h // (4 // kv_heads)
+        expected = 0.0
+        for d in range(3):
+            angle = (4 - 9) * 10_000.0 ** (-d / 3) + position.phase[g, 0, d].item()
+            length = math.log1p(math.exp(q[0, h, 0, d].item())) * math.log1p(math.exp(k[0, g, 0, d].item()))
+            expected += length * math.cos(angle)
+        assert (turned[0, h, 0] * keys[0, g, 0]).sum().item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_polar_phases_start_at_zero_or_between_their_limits() -> None:
+    assert Polar(shape()).phase.abs().max() == 0
+    phase = Polar(shape(), phase_init="uniform").phase
+    assert -2 * math.pi <= phase.min() < phase.max() <= 0
 
 
 def bucket_of_t5(relative: int, bidirectional: bool, num_buckets: int, max_distance: int) -> int:
@@ -216,6 +286,45 @@ def test_a_position_without_bias_says_so() -> None:
     index = torch.zeros(1, dtype=torch.long)
     with pytest.raises(TypeError, match="Rotary has no bias"):
         partial(Rotary, rotary_dim=2)(shape()).bias(index, index, index, index, None)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_hard_alibi_hides_what_is_outside_the_window_of_a_head(causal: bool) -> None:
+    bias = dense_bias(HardALiBi(shape(heads=4), windows=[1, 3]), torch.zeros(1, 7, 13), 4, causal)
+    seen = bias == 0
+    assert seen[0, 0].equal(torch.eye(7, dtype=torch.bool))
+    assert seen[0, 1, 4].tolist() == [False, False, True, True, True, True, True]
+    assert seen[0, 2:].all() and set(bias.unique().tolist()) == {0.0, -1e4}
+
+
+def test_hard_alibi_gives_half_of_the_heads_a_window_by_default() -> None:
+    assert HardALiBi(shape(heads=5)).windows.tolist() == [1.0, 2.0, math.inf, math.inf, math.inf]
+    with pytest.raises(ValueError, match="position: HardALiBi has 4 windows, but there are only 3 heads"):
+        HardALiBi(shape(), windows=[1, 1, 1, 1])
+    with pytest.raises(ValueError, match="position: HardALiBi has window 0, which must be at least 1"):
+        HardALiBi(shape(), windows=[0])
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_relative_projection_mixes_curves_by_the_token_of_the_query(causal: bool) -> None:
+    position = RelativeProjection(shape(causal=causal), num_curves=2, max_distance=4)
+    x = torch.randn(2, 7, 13)
+    bias = dense_bias(position, x, 3, causal)
+    weights = (x @ position.to_weights.weight.T).unflatten(-1, (3, 2))
+    ahead = 0 if causal else 3
+    for b in range(2):
+        for h in range(3):
+            for i in range(7):
+                for j in range(i + 1 if causal else 7):
+                    far = i - j >= 4 or j - i > ahead
+                    expected = 0.0 if far else (weights[b, i, h] @ position.curves[:, i - j + ahead]).item()
+                    assert bias[b, h, i, j].item() == pytest.approx(expected, abs=1e-6), (i, j)
+
+
+@pytest.mark.parametrize("option", ["num_curves", "max_distance"])
+def test_relative_projection_refuses_empty_curves(option: str) -> None:
+    with pytest.raises(ValueError, match=f"position: RelativeProjection has {option} 0, which must be at least 1"):
+        RelativeProjection(shape(), **{option: 0})
 
 
 def test_combined_rotates_in_order_and_adds_biases() -> None:

@@ -1,4 +1,5 @@
 import math
+from collections.abc import Sequence
 
 from jaxtyping import Float
 from torch import Tensor
@@ -6,6 +7,7 @@ from torch import Tensor
 from lightning_xt.core.shapes import AttentionShape
 from lightning_xt.core.where import Where
 from lightning_xt.nn.positions.base import Position
+from lightning_xt.system.option_checks import check_option
 
 
 class ALiBi(Position):
@@ -13,19 +15,33 @@ class ALiBi(Position):
 
     Press, Smith and Lewis, 2021. https://arxiv.org/abs/2108.12409
 
+    In x-transformers: alibi_pos_bias, alibi_num_heads, rel_pos_kwargs.
+
     Args:
-        biased_heads: number of heads with a bias; the others see no position. None = all.
+        biased_heads: number of heads with a bias; the others see no position. None = all, or those with a slope.
+        slopes: rate of each biased head, in score per token. None = the geometric sequence of the paper.
     """
 
-    def __init__(self, shape: AttentionShape, *, biased_heads: int | None = None) -> None:
+    def __init__(
+        self, shape: AttentionShape, *, biased_heads: int | None = None, slopes: Sequence[float] | None = None
+    ) -> None:
         super().__init__()
         self.slopes: Tensor
-        biased_heads = shape.heads if biased_heads is None else biased_heads
+        if biased_heads is None:
+            biased_heads = shape.heads if slopes is None else len(slopes)
         if not 0 < biased_heads <= shape.heads:
             raise ValueError(
                 f"position: ALiBi has biased_heads {biased_heads}, which must be 1 to heads ({shape.heads})"
             )
-        self.register_constant("slopes", _compute_slopes(biased_heads) + [0.0] * (shape.heads - biased_heads))
+        slopes = _compute_slopes(biased_heads) if slopes is None else list(slopes)
+        if len(slopes) != biased_heads:
+            raise ValueError(
+                f"position: ALiBi has {len(slopes)} slopes for {biased_heads} biased_heads; give one for each, or omit "
+                "one of the two options"
+            )
+        for slope in slopes:
+            check_option("position: ALiBi", "slope", slope, least=0)
+        self.register_constant("slopes", slopes + [0.0] * (shape.heads - biased_heads))
 
     def bias(self, b: Tensor, h: Tensor, i: Tensor, j: Tensor, p: Where) -> Float[Tensor, "..."]:
         return -self.slopes[h] * (p.queries[b, i] - p.keys[b, j]).abs()

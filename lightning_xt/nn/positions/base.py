@@ -1,23 +1,21 @@
 """The contract of a position: the information of attention about the positions of tokens."""
 
 from abc import ABC
-from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Callable
 from typing import Any
 
-import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from lightning_xt.core.call_cache import CallCache
+from lightning_xt.core.float32_constants import KeepsConstants
 from lightning_xt.core.shapes import AttentionShape
 from lightning_xt.core.where import Where
 
 
-class Position(nn.Module, ABC):
+class Position(KeepsConstants, ABC):
     """Rotation of queries and keys, a bias of their scores, or both; nothing by default."""
 
-    _constants: Mapping[str, tuple[float, ...]] = MappingProxyType({})
     # Of the class, or of an object whose parts decide.
     backends: frozenset[str] = frozenset({"fused", "flex", "explicit"})
     """Backends that this part runs on."""
@@ -29,22 +27,13 @@ class Position(nn.Module, ABC):
     """True if it counts from a query back to its keys, so that no query may see a later key."""
     per_row: bool = False
     """True if the bias differs between rows with the same positions and mask, because it depends on the tokens."""
+    rotates_alike: bool = True
+    """True if rotations are the same for all heads and keep their width, so that heads may share a rotated key."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls.biased = cls.bias is not Position.bias
         cls.paired = cls.pairwise is not Position.pairwise
-
-    def register_constant(self, name: str, values: Sequence[float]) -> None:
-        """Register a buffer that stays float32 when the model is cast: in bf16 positions 1000 and 1003 are equal."""
-        self.register_buffer(name, torch.tensor(values, dtype=torch.float32), persistent=False)
-        self._constants = {**self._constants, name: tuple(values)}
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Position":
-        super()._apply(fn, recurse)
-        for name, values in self._constants.items():
-            setattr(self, name, torch.tensor(values, dtype=torch.float32, device=getattr(self, name).device))
-        return self
 
     def rotate_queries(self, q: Float[Tensor, "b h i d"], at: Int[Tensor, "#b i"]) -> Float[Tensor, "b h i _"]:
         """Rotate queries by their positions."""

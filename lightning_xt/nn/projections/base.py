@@ -45,7 +45,7 @@ class Projection(nn.Module, ABC):
     ) -> tuple[Float[Tensor, "b g j d"], Float[Tensor, "b g j e"]]:
         """Project vectors to keys and values in their cached form."""
 
-    def rotate(self, x: Float[Tensor, "b h n d"], turn: Callable[[Tensor], Tensor]) -> Float[Tensor, "b h n d"]:
+    def rotate(self, x: Float[Tensor, "b h n d"], turn: Callable[[Tensor], Tensor]) -> Float[Tensor, "b h n _"]:
         """Apply a rotation to the features that are rotated."""
         return turn(x)
 

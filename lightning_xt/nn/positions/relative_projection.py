@@ -1,0 +1,60 @@
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lightning_xt.core.call_cache import CallCache
+from lightning_xt.core.shapes import AttentionShape
+from lightning_xt.core.where import Where
+from lightning_xt.nn.positions.base import Position
+from lightning_xt.system.option_checks import check_option
+
+
+class RelativeProjection(Position):
+    """Mix learned curves over the distance into a bias, by weights that each query's token chooses per head.
+
+    The relative attention of Inkling, Thinking Machines Lab, 2026. https://thinkingmachines.ai/news/introducing-inkling/
+    The curves are shared by the heads of a layer; distances beyond them have no bias. Attention that looks ahead has
+    curves for later keys too.
+    In x-transformers: attn_use_rel_proj_pos_bias, attn_rel_proj_num_distance_basis, attn_rel_proj_max_dist.
+
+    Args:
+        num_curves: number of curves.
+        max_distance: number of distances of a curve, in tokens.
+    """
+
+    per_row = True
+
+    def __init__(self, shape: AttentionShape, *, num_curves: int = 16, max_distance: int = 1024) -> None:
+        super().__init__()
+        check_option("position: RelativeProjection", "num_curves", num_curves, least=1)
+        check_option("position: RelativeProjection", "max_distance", max_distance, least=1)
+        self.heads, self.max_distance = shape.heads, max_distance
+        self.ahead = 0 if shape.causal and shape.context_dim is None else max_distance - 1
+        """Largest distance to a later key."""
+        self.to_weights = nn.Linear(shape.dim, shape.heads * num_curves, bias=False)
+        self.curves = nn.Parameter(0.02 * torch.randn(num_curves, self.ahead + max_distance))
+
+    def prepare(
+        self, x: Float[Tensor, "b i D"], where: Where, window: int | None, cache: CallCache | None
+    ) -> tuple[Where, Float[Tensor, "b h i _"], int]:
+        # In cross-attention the queries of rows that share a context are those of one row.
+        x = x.reshape(-1, where.queries.shape[-1], x.shape[-1])
+        weights = self.to_weights(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        # No distance is longer than the sequence.
+        reach = max(where.end, where.keys.shape[-1])
+        ahead, back = min(self.ahead, reach), min(self.max_distance, reach)
+        curves = self.curves[:, self.ahead - ahead : self.ahead + back].to(weights.dtype)
+        return where.expand(len(x)), weights @ curves, ahead
+
+    def pad(self, p: Any, queries: int, keys: int) -> tuple[Where, Float[Tensor, "b h _ _"], int]:
+        where, curves, ahead = p
+        return where.pad(queries, keys), F.pad(curves, (0, 0, 0, queries)), ahead
+
+    def bias(self, b: Tensor, h: Tensor, i: Tensor, j: Tensor, p: Any) -> Float[Tensor, "..."]:
+        where, curves, ahead = p
+        column = where.queries[b, i] - where.keys[b, j] + ahead
+        inside = (column >= 0) & (column < curves.shape[-1])
+        return torch.where(inside, curves[b, h, i, column.clamp(0, curves.shape[-1] - 1)], 0.0)
