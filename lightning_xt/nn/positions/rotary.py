@@ -66,7 +66,9 @@ class Rotary(Position):
     def rotate_keys(self, k: Float[Tensor, "b g j d"], at: Int[Tensor, "#b j"]) -> Float[Tensor, "b g j d"]:
         return self._rotate_last(k, at, self.still_keys)
 
-    def _rotate_last(self, x: Float[Tensor, "b h n d"], at: Int[Tensor, "#b n"], still: int) -> Float[Tensor, "b h n d"]:
+    def _rotate_last(
+        self, x: Float[Tensor, "b h n d"], at: Int[Tensor, "#b n"], still: int
+    ) -> Float[Tensor, "b h n d"]:
         """Rotate all heads except the first `still` ones."""
         angles = at[:, None, :, None].to(torch.promote_types(x.dtype, torch.float32)) * self.frequencies
         if still == 0:
