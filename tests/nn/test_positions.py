@@ -81,7 +81,7 @@ def test_alibi_takes_slopes_of_the_caller() -> None:
     assert ALiBi(shape(heads=2), slopes=[1.0, 0.0], biased_heads=2).slopes.tolist() == [1.0, 0.0]
     with pytest.raises(ValueError, match="position: ALiBi has 1 slopes for 2 biased_heads; give one for each"):
         ALiBi(shape(), slopes=[1.0], biased_heads=2)
-    with pytest.raises(ValueError, match="position: ALiBi has slope -1.0, which must be at least 0"):
+    with pytest.raises(ValueError, match=r"position: ALiBi has slope -1\.0, which must be at least 0"):
         ALiBi(shape(), slopes=[-1.0])
     with pytest.raises(ValueError, match=r"position: ALiBi has biased_heads 4, which must be 1 to heads \(3\)"):
         ALiBi(shape(), slopes=[1.0] * 4)

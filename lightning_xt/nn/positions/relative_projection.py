@@ -39,7 +39,7 @@ class RelativeProjection(Position):
 
     def prepare(
         self, x: Float[Tensor, "b i D"], where: Where, window: int | None, cache: CallCache | None
-    ) -> tuple[Where, Float[Tensor, "b h i _"], int]:
+    ) -> tuple[Where, Float[Tensor, "_ h _ _"], int]:
         # In cross-attention the queries of rows that share a context are those of one row.
         x = x.reshape(-1, where.queries.shape[-1], x.shape[-1])
         weights = self.to_weights(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
