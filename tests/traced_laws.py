@@ -21,7 +21,6 @@ import_submodules(lightning_xt)
 
 from catalogue import BUILDS, CASES, Build, attention, attention_layers, decoder, example, randomise
 
-from lightning_xt.core import where
 from lightning_xt.nn.attention.cycle import Cycle
 from lightning_xt.nn.attention.kernels import flex
 from lightning_xt.nn.positions.forgetting import Forgetting
@@ -85,10 +84,10 @@ def check_shared_graph() -> None:
 def check_shared_flex_program(masks: bool) -> None:
     """Check that lengths and layers share one program, and multiples of a block one more, past torch's limit of 8."""
     programs, block_masks = [], []
-    real = flex.flex_attention, where.create_block_mask
+    real = flex.flex_attention, block_masks.create_block_mask
     flex.flex_attention = flex.compile_flex(backend=lambda graph, _: programs.append(graph) or graph.forward)
     if masks:
-        where.create_block_mask = where.compile_create_block_mask(
+        block_masks.create_block_mask = block_masks.compile_create_block_mask(
             backend=lambda graph, _: block_masks.append(graph) or graph.forward
         )
     model = randomise(lambda: decoder(attention=attention(position=Forgetting, window=33, memory=3, backend="flex")))
@@ -105,7 +104,7 @@ def check_shared_flex_program(masks: bool) -> None:
         assert len(programs) == 2 * block, (block, len(programs))
     # The first program is for one shape, the others are for any.
     assert len(block_masks) <= 4 * masks, len(block_masks)
-    flex.flex_attention, where.create_block_mask = real
+    flex.flex_attention, block_masks.create_block_mask = real
 
 
 def count(law: object, builds: dict[str, Build]) -> int:

@@ -1,5 +1,6 @@
 """Inputs of a forward besides the tokens."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -11,12 +12,31 @@ BOOLEAN, REAL, WHOLE = "boolean", "real numbers", "whole numbers"
 """Kinds of tensors, as messages name them."""
 
 
+WHOLE_SEQUENCES = ("documents", "hidden_tokens", "mask", "bias", "positions")
+"""Inputs that describe whole sequences, which cannot be decoded step by step."""
+
+
+@dataclass(frozen=True, eq=False)
+class KeysValues:
+    """Keys and values of another model for one layer, in their cached form: normed and rotated.
+
+    Args:
+        keys: one vector for each key/value head.
+        values: the values of the keys.
+        mask: True for real ones. None = all.
+    """
+
+    keys: Float[Tensor, "b g m d"]
+    values: Float[Tensor, "b g m e"]
+    mask: Bool[Tensor, "b m"] | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
     """Optional inputs of a forward besides the tokens. A part that needs a missing one raises an error.
 
     Args:
-        condition: one vector a row, for adaptive norms.
+        condition: one vector a row or a token, for adaptive norms.
         context: vectors for cross-attention.
         context_mask: True for real context vectors. None = all.
         types: one type a token, for TypeEmbedding.
@@ -26,6 +46,14 @@ class Inputs:
             models).
         hidden_tokens: True for tokens that no other token sees, as forgetful causal masking draws them, nor a shift or
             a forget gate. None = no token.
+        mask: True where the token of the second axis may be seen by that of the first, besides the other rules.
+        bias: added to the scores of every self-attention, for all rows and heads or for each; queries, then keys.
+        positions: position of each token, in place of its index, such as for shuffled orders. Earlier and later stay
+            those of the index; documents, if given, too.
+        keys_values: keys and values of another model for each self-attention layer, from the first, which every token
+            sees. None in the sequence = none for this layer.
+        scored: True for tokens that count in auxiliary losses of parts; an objective sets it. None = all.
+        tokens: ids of the tokens; the model sets it, for tables by token.
 
     Examples:
         >>> import torch
@@ -36,7 +64,7 @@ class Inputs:
         torch.Size([1, 6, 256])
     """
 
-    condition: Float[Tensor, "b _"] | None = None
+    condition: Float[Tensor, "b *n _"] | None = None
     context: Float[Tensor, "b m c"] | None = None
     context_mask: Bool[Tensor, "b m"] | None = None
     types: Int[Tensor, "b n"] | None = None
@@ -44,21 +72,38 @@ class Inputs:
     documents: Int[Tensor, "b n"] | None = None
     visible_prefix: Int[Tensor, " b"] | None = None
     hidden_tokens: Bool[Tensor, "b n"] | None = None
+    mask: Bool[Tensor, "b n n"] | None = None
+    bias: Float[Tensor, "_ _ n n"] | None = None
+    positions: Int[Tensor, "b n"] | None = None
+    keys_values: Sequence[KeysValues | None] | None = None
+    scored: Bool[Tensor, "b n"] | None = None
+    tokens: Int[Tensor, "b n"] | None = None
 
     @property
     def num_soft_tokens(self) -> int:
         """Number of soft tokens before the first token."""
         return 0 if self.prefix is None else self.prefix.shape[1]
 
+    def find_counted(self, valid: Tensor | None) -> Bool[Tensor, "#b n"] | None:
+        """Find the tokens, of the `valid` ones, that count in auxiliary losses of parts. None = all."""
+        if valid is None or self.scored is None:
+            return self.scored if valid is None else valid
+        return valid & self.scored
+
     def to(self, dtype: torch.dtype) -> "Inputs":
         """Cast the vectors, such as a context from an encoder of another type, to the type of a model."""
-        vectors = {name: getattr(self, name) for name in ("condition", "context", "prefix")}
+        vectors = {name: getattr(self, name) for name in ("condition", "context", "prefix", "bias")}
         cast = {name: vector.to(dtype) for name, vector in vectors.items() if vector is not None}
         return replace(self, **cast) if cast else self
 
     def require(self, name: str, reader: object) -> Tensor:
         """Return the named input, which `reader` needs; ValueError if it was not given."""
         value = getattr(self, name)
+        if value is None and name == "tokens":
+            raise ValueError(
+                f"{type(reader).__name__} reads token ids, which soft tokens do not have; omit Inputs(prefix=...), or "
+                "choose another part"
+            )
         if value is None:
             raise ValueError(
                 f"{type(reader).__name__} needs Inputs({name}=...), but this forward has no {name}; give it when you "
@@ -78,16 +123,20 @@ def check_inputs(tokens: Tensor, inputs: Inputs | None) -> None:
         )
     if inputs is None:
         return
-    (rows, n), context = tokens.shape, inputs.context
+    (rows, n), context, condition = tokens.shape, inputs.context, inputs.condition
     vectors = -1 if context is None or context.dim() != 3 else context.shape[1]
     for name, kind, shape in (
-        ("condition", REAL, (rows, -1)),
+        ("condition", REAL, (rows, -1) if condition is None or condition.dim() != 3 else (rows, n, -1)),
         ("context_mask", BOOLEAN, (rows, vectors)),
         ("types", WHOLE, (rows, n)),
         ("prefix", REAL, (rows, -1, -1)),
         ("documents", WHOLE, (rows, n)),
         ("visible_prefix", WHOLE, (rows,)),
         ("hidden_tokens", BOOLEAN, (rows, n)),
+        ("mask", BOOLEAN, (rows, n, n)),
+        ("bias", REAL, (-1, -1, n, n)),
+        ("positions", WHOLE, (rows, n)),
+        ("scored", BOOLEAN, (rows, n)),
     ):
         value: Tensor | None = getattr(inputs, name)
         if value is None:

@@ -51,18 +51,22 @@ class AttentionShape(LayerShape):
     Args:
         heads: number of query heads.
         kv_heads: number of key/value heads.
-        dim_head: width of one head.
+        dim_head: width of one head of queries and keys.
+        value_dim: width of one head of values; dim_head if it is 0.
     """
 
     heads: int
     kv_heads: int
     dim_head: int
+    value_dim: int = 0
 
     @property
     def token_axis(self) -> int:
         return 2
 
     def __post_init__(self) -> None:
+        if self.value_dim == 0:
+            object.__setattr__(self, "value_dim", self.dim_head)
         for name in ("heads", "kv_heads", "dim_head"):
             check_option("attention", name, getattr(self, name), least=1)
         if self.heads % self.kv_heads:

@@ -1,24 +1,77 @@
-"""Results of layers for later layers of the same forward."""
+"""Results of layers for later layers of the same forward, for the loss, and for the caller."""
 
 from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
 
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
+
+
+class AuxiliaryLoss(NamedTuple):
+    """Term that a part adds to the loss in training.
+
+    Args:
+        name: name in the logs.
+        value: the term, a mean over tokens.
+        weight: factor of the term in the loss.
+    """
+
+    name: str
+    value: Float[Tensor, ""]
+    weight: float
+
+
+class AttentionMap(NamedTuple):
+    """One call of attention, kept for the caller.
+
+    Args:
+        kind: self-attention, or attention to a context.
+        layer: index of the layer.
+        keys: keys in their cached form, persistent ones first.
+        values: values in their cached form.
+        scores: scores after the score mods and the bias, hidden pairs included.
+        weights: weights of the keys, 0 for hidden pairs.
+        mask: True for visible pairs.
+    """
+
+    kind: Literal["attention", "cross_attention"]
+    layer: int
+    keys: Float[Tensor, "b g j _"]
+    values: Float[Tensor, "b g j _"]
+    scores: Float[Tensor, "b h i j"]
+    weights: Float[Tensor, "b h i j"]
+    mask: Bool[Tensor, "#b #h i j"]
 
 
 @dataclass(frozen=True)
 class Trace:
-    """Immutable record of earlier layers, replaced rather than changed, so that checkpointing can run a layer twice.
+    """Immutable record of a forward, replaced rather than changed, so that checkpointing can run a layer twice.
+
+    A caller who wants to see inside a forward hands in an empty one that says what to keep.
 
     Args:
+        keeps_hidden: True to keep the input that each sublayer reads from the stream.
+        keeps_maps: True to keep keys, values, scores and weights of each attention, in plain products.
         values: values that each self-attention call projected (latents with Latent), before any value mod, in order.
         context_values: values that each cross-attention call projected.
+        scores: scores of each self-attention call whose score mods record them, before the bias of positions.
         hidden: vectors that each sublayer call read from the stream, before links and norms. None = not recorded.
+        losses: terms for the loss.
+        maps: calls of attention, in order.
+        states: hidden states that the head reads; None before the end of the forward.
+        source: trace of the encoder, in that of an encoder-decoder.
     """
 
+    keeps_hidden: bool = False
+    keeps_maps: bool = False
     values: tuple[Float[Tensor, "b _ n _"], ...] = ()
     context_values: tuple[Float[Tensor, "b _ m _"], ...] = ()
+    scores: tuple[Float[Tensor, "b h i j"], ...] = ()
     hidden: tuple[Float[Tensor, "b n D"], ...] | None = None
+    losses: tuple[AuxiliaryLoss, ...] = ()
+    maps: tuple[AttentionMap, ...] = ()
+    states: Float[Tensor, "b _ D"] | None = None
+    source: "Trace | None" = None
 
     def add_values(self, v: Tensor) -> "Trace":
         """Append the values of a self-attention call."""
@@ -28,6 +81,32 @@ class Trace:
         """Append the values of a cross-attention call."""
         return replace(self, context_values=(*self.context_values, v))
 
+    def add_scores(self, scores: Tensor) -> "Trace":
+        """Append the scores of a self-attention call."""
+        return replace(self, scores=(*self.scores, scores))
+
     def add_hidden(self, x: Tensor) -> "Trace":
         """Append the vectors that a sublayer call read, if they are recorded."""
-        return self if self.hidden is None else replace(self, hidden=(*self.hidden, x))
+        if self.hidden is None and not self.keeps_hidden:
+            return self
+        return replace(self, hidden=(*(self.hidden or ()), x))
+
+    def add_loss(self, name: str, value: Tensor, weight: float) -> "Trace":
+        """Append a term for the loss."""
+        return replace(self, losses=(*self.losses, AuxiliaryLoss(name, value, weight)))
+
+    def add_map(self, made: AttentionMap) -> "Trace":
+        """Append a call of attention."""
+        return replace(self, maps=(*self.maps, made))
+
+    def finish(self, states: Tensor) -> "Trace":
+        """Set the hidden states, and drop what only layers read."""
+        hidden = self.hidden if self.keeps_hidden else None
+        return replace(self, values=(), context_values=(), scores=(), hidden=hidden, states=states)
+
+    def sum_losses(self) -> dict[str, Tensor]:
+        """Sum the weighted terms by name, those of the encoder included."""
+        found: dict[str, Tensor] = {} if self.source is None else self.source.sum_losses()
+        for name, value, weight in self.losses:
+            found[name] = weight * value + found[name] if name in found else weight * value
+        return found

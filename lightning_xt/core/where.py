@@ -2,24 +2,21 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
-from torch.nn.attention.flex_attention import BlockMask, create_block_mask
+from torch.nn.attention.flex_attention import BlockMask
 from torch.nn.functional import pad
 
+from lightning_xt.core.block_masks import BLOCK, make_block_mask
 from lightning_xt.core.cache import Cache
 from lightning_xt.core.extent import min_window
-from lightning_xt.core.inputs import Inputs
+from lightning_xt.core.inputs import WHOLE_SEQUENCES, Inputs
 from lightning_xt.core.packed_documents import find_document_starts, number_documents
 
 T = TypeVar("T")
-
-BLOCK = 128
-"""Queries and keys of a block of flex_attention; lengths are padded to multiples of it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +37,10 @@ class Where:
         query_documents: document of each query. None = one document a row.
         key_documents: document of each key.
         visible_prefix: every query of the row sees the keys at positions before it (prefix language models).
-        memory: number of persistent keys before all others, which are always visible.
+        memory: number of persistent keys before all others, which every query sees.
+        valid_memory: True for persistent keys that are seen. None = all.
+        own_mask: True for pairs that the caller lets see. None = all.
+        order: indices by which tokens are earlier or later, if positions are not in order. None = the positions.
         end: one past the last position of any row, or a larger number, known without waiting for the device.
         cached: True if the positions continue those of a cache, whose owner knows how far they reach.
         aligned: True if queries and keys are the same tokens, at positions 0, 1, 2, ... in every row.
@@ -58,6 +58,9 @@ class Where:
     key_documents: Int[Tensor, "b j"] | None = None
     visible_prefix: Int[Tensor, " b"] | None = None
     memory: int = 0
+    valid_memory: Bool[Tensor, "b _"] | None = None
+    own_mask: Bool[Tensor, "b i j"] | None = None
+    order: Int[Tensor, "1 i"] | None = None
     end: int = 0
     cached: bool = False
     aligned: bool = False
@@ -84,6 +87,7 @@ class Where:
             valid = real if valid is None else valid & real
         documents = None if inputs.documents is None else number_documents(inputs.documents)
         at = index if documents is None else index - find_document_starts(documents)
+        at = at if inputs.positions is None else inputs.positions
         return cls(
             queries=at,
             keys=at,
@@ -92,8 +96,10 @@ class Where:
             query_documents=documents,
             key_documents=documents,
             visible_prefix=inputs.visible_prefix,
+            own_mask=inputs.mask,
+            order=None if inputs.positions is None else index,
             end=n,
-            aligned=documents is None,
+            aligned=documents is None and inputs.positions is None,
         )
 
     def switch_to_context(self, m: int, valid: Bool[Tensor, "b m"] | None) -> "Where":
@@ -118,11 +124,23 @@ class Where:
     def limit_window(self, window: int | None) -> "Where":
         """Set the window, or None if the window holds the whole sequence."""
         window = min_window(window, self.reach)
-        return replace(self, window=None if window is None or self.end <= window else window)
+        reached = window is not None and self.order is None and self.end <= window
+        return replace(self, window=None if reached else window)
 
-    def add_memory(self, memory: int) -> "Where":
-        """Set the number of persistent keys in front."""
-        return replace(self, memory=memory)
+    def add_memory(self, memory: int, valid: Bool[Tensor, "b _"] | None = None) -> "Where":
+        """Put more persistent keys in front, of which the `valid` ones are seen."""
+        if valid is None and self.valid_memory is None:
+            return replace(self, memory=memory + self.memory)
+        ones = torch.ones(1, memory + self.memory, dtype=torch.bool, device=self.keys.device)
+        new = ones[:, :memory] if valid is None else valid
+        old = ones[:, memory:] if self.valid_memory is None else self.valid_memory
+        rows = max(len(new), len(old))
+        seen = torch.cat((new.expand(rows, -1), old.expand(rows, -1)), dim=1)
+        return replace(self, memory=memory + self.memory, valid_memory=seen, masks={})
+
+    def drop_memory(self) -> "Where":
+        """Remove the persistent keys."""
+        return replace(self, memory=0, valid_memory=None)
 
     @classmethod
     def from_cache(cls, cache: Cache, inputs: Inputs) -> "Where":
@@ -131,7 +149,7 @@ class Where:
         Raises:
             ValueError: an input describes whole rows, which cannot be decoded step by step.
         """
-        for name in ("documents", "hidden_tokens"):
+        for name in WHOLE_SEQUENCES:
             if getattr(inputs, name) is not None:
                 raise ValueError(f"Inputs({name}=...) describes whole sequences; omit it when decoding with a cache")
         extent, prefix = cache.extent, inputs.visible_prefix
@@ -150,19 +168,20 @@ class Where:
     @property
     def rows(self) -> int:
         """Number of rows that differ: 1 if all rows share positions and mask."""
-        tensors = (self.queries, self.keys, self.valid, self.query_documents, self.visible_prefix)
+        masks = (self.valid, self.valid_memory, self.own_mask)
+        tensors = (self.queries, self.keys, self.query_documents, self.visible_prefix, *masks)
         return max(t.shape[0] for t in tensors if t is not None)
 
     @property
     def plain_causal(self) -> bool:
         """True if the mask is just the lower triangle, so that fused kernels need no mask tensor."""
-        extras = (self.window, self.valid, self.query_documents, self.visible_prefix)
+        extras = (self.window, self.valid, self.query_documents, self.visible_prefix, self.own_mask)
         return self.aligned and self.causal and self.memory == 0 and all(extra is None for extra in extras)
 
     @property
     def plain_full(self) -> bool:
         """True if every query sees every key."""
-        extras = (self.window, self.valid, self.query_documents)
+        extras = (self.window, self.valid, self.query_documents, self.valid_memory, self.own_mask)
         return self.unmasked or (not self.causal and all(extra is None for extra in extras))
 
     def is_visible(self, b: Tensor, i: Tensor, j: Tensor) -> Bool[Tensor, "..."]:
@@ -171,14 +190,20 @@ class Where:
         Written elementwise: broadcast indices give the dense mask, scalars make it flex's mask_mod.
         """
         if self.memory:
-            return (j < self.memory) | self._is_visible(b, i, (j - self.memory).clamp(min=0))
+            own = self._is_visible(b, i, (j - self.memory).clamp(min=0))
+            if self.valid_memory is None:
+                return (j < self.memory) | own
+            return torch.where(j < self.memory, self.valid_memory[b, j.clamp(max=self.memory - 1)], own)
         return self._is_visible(b, i, j)
 
     def _is_visible(self, b: Tensor, i: Tensor, j: Tensor) -> Tensor:
         # Not by `expand`: it reads all fields, and a compiled mask would depend on numbers that change with length.
         rows = self.rows
         query, key = self.queries.expand(rows, -1)[b, i], self.keys.expand(rows, -1)[b, j]
-        seen = key <= query if self.causal else key >= 0
+        if self.causal and self.order is not None:
+            seen = self.order[0, j] <= self.order[0, i]
+        else:
+            seen = key <= query if self.causal else key >= 0
         if self.visible_prefix is not None:
             seen = seen | (key < self.visible_prefix[b])
         if self.window is not None:
@@ -189,6 +214,8 @@ class Where:
             seen = seen & self.valid.expand(rows, -1)[b, j]
         if self.query_documents is not None and self.key_documents is not None:
             seen = seen & (self.query_documents[b, i] == self.key_documents[b, j])
+        if self.own_mask is not None:
+            seen = seen & self.own_mask[b, i, j]
         return seen
 
     def expand(self, rows: int) -> "Where":
@@ -235,6 +262,8 @@ class Where:
             valid=None if valid is None else pad(valid, (0, keys), value=False),
             query_documents=None if self.query_documents is None else _repeat_last(self.query_documents, queries),
             key_documents=None if self.key_documents is None else pad(self.key_documents, (0, keys), value=-1),
+            own_mask=None if self.own_mask is None else pad(self.own_mask, (0, keys, 0, queries), value=False),
+            order=None if self.order is None else _repeat_last(self.order, max(queries, keys)),
             aligned=False,
             unmasked=False,
             masks={},
@@ -242,7 +271,10 @@ class Where:
 
     def block_mask(self) -> BlockMask:
         """Return the mask in flex_attention's form."""
-        return self._make_once("blocks", self._make_block_mask)
+        lengths = self.queries.shape[-1], self.memory + self.keys.shape[-1]
+        return self._make_once(
+            "blocks", lambda: make_block_mask(self.is_visible, self.rows, lengths, self.queries.device)
+        )
 
     def _make_once(self, form: str, make: Callable[[], T]) -> T:
         """Make one form of the mask, which layers with this window and memory share."""
@@ -251,27 +283,6 @@ class Where:
             self.masks[key] = make()
         made: T = self.masks[key]
         return made
-
-    def _make_block_mask(self) -> BlockMask:
-        shared = self.rows == 1
-        # Uncompiled, torch holds the mask of all pairs on the way; compiled, only the blocks.
-        eager = not self.queries.is_cuda or torch.compiler.is_compiling()
-        create = create_block_mask if eager else compile_create_block_mask()
-        mask: BlockMask = create(
-            lambda b, h, i, j: self.is_visible(torch.zeros_like(b) if shared else b, i, j),
-            B=None if shared else self.rows,
-            H=None,
-            Q_LEN=self.queries.shape[-1],
-            KV_LEN=self.memory + self.keys.shape[-1],
-            device=str(self.queries.device),
-        )
-        return mask
-
-
-@lru_cache(maxsize=1)
-def compile_create_block_mask(**options: Any) -> Any:
-    """Compile create_block_mask; the options are those of torch.compile."""
-    return torch.compile(create_block_mask, **options)
 
 
 def _repeat_last(t: Int[Tensor, "b i"], more: int) -> Int[Tensor, "b _"]:

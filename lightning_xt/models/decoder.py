@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from lightning_xt.core.cache import Cache
 from lightning_xt.core.extent import check_lengths
-from lightning_xt.core.inputs import Inputs, check_inputs
+from lightning_xt.core.inputs import WHOLE_SEQUENCES, Inputs, check_inputs
 from lightning_xt.core.shapes import LayerShape
+from lightning_xt.core.trace import Trace
 from lightning_xt.core.where import Where
 from lightning_xt.models.stack import Stack
 from lightning_xt.nn.attention.attention import Attention
@@ -133,8 +134,9 @@ class Decoder(nn.Module):
         inputs: Inputs | None = None,
         cache: Cache | None = None,
         last_only: bool = False,
-    ) -> Float[Tensor, "b _ v"]:
-        """Compute the logits of the token after each given one.
+        trace: Trace | None = None,
+    ) -> Any:
+        """Compute the logits of the token after each given one, (b, n, v).
 
         Args:
             tokens: ids; shorter rows are padded on the right with any valid id.
@@ -143,9 +145,11 @@ class Decoder(nn.Module):
             cache: cache of earlier forwards of these rows, from `new_cache`. The given tokens are appended to it; the
                 next forward continues after them. None = no cache.
             last_only: True to return only the logits after each row's last real token, (b, 1, v).
+            trace: empty trace that says what to keep; the filled one is then returned after the logits.
         """
-        states = self.compute_states(tokens, lengths=lengths, inputs=inputs, cache=cache, last_only=last_only)
-        return self.head(states)
+        states, made = self._compute(tokens, lengths, inputs, cache, last_only, Trace() if trace is None else trace)
+        logits = self.head(states)
+        return logits if trace is None else (logits, made.finish(states))
 
     def compute_states(
         self,
@@ -157,6 +161,18 @@ class Decoder(nn.Module):
         last_only: bool = False,
     ) -> Float[Tensor, "b _ D"]:
         """Compute the hidden states from which the head makes logits, with the arguments of `forward`."""
+        return self._compute(tokens, lengths, inputs, cache, last_only, Trace())[0]
+
+    def _compute(
+        self,
+        tokens: Int[Tensor, "b n"],
+        lengths: Int[Tensor, " b"] | None,
+        inputs: Inputs | None,
+        cache: Cache | None,
+        last_only: bool,
+        trace: Trace,
+    ) -> tuple[Float[Tensor, "b _ D"], Trace]:
+        """Compute the hidden states and the trace."""
         check_inputs(tokens, inputs)
         soft = 0 if inputs is None else inputs.num_soft_tokens
         rows, n = tokens.shape
@@ -164,15 +180,15 @@ class Decoder(nn.Module):
         lengths = None if lengths is None else soft + lengths
         if cache is not None:
             self.announce(tokens, lengths, inputs, cache)
-        x = self.run_layers(tokens, lengths, inputs, cache)
+        x, trace = self.run_layers(tokens, lengths, inputs, cache, trace)
         if cache is not None:
             cache.commit()
             if x.requires_grad:
                 x.register_hook(_refuse_training)
         if not last_only:
-            return x[:, soft:]
+            return x[:, soft:], trace
         last = None if lengths is None else (lengths - 1).view(-1, 1, 1).expand(-1, 1, x.shape[-1])
-        return x[:, -1:] if last is None else x.gather(1, last)
+        return x[:, -1:] if last is None else x.gather(1, last), trace
 
     def announce(
         self, tokens: Int[Tensor, "b n"], lengths: Int[Tensor, " b"] | None, inputs: Inputs | None, cache: Cache
@@ -190,8 +206,13 @@ class Decoder(nn.Module):
             cache.check_context(*self.context(rows, inputs.to(self.token_embedding.weight.dtype)))
 
     def run_layers(
-        self, tokens: Int[Tensor, "b n"], lengths: Int[Tensor, " b"] | None, inputs: Inputs | None, cache: Cache | None
-    ) -> Float[Tensor, "b _ D"]:
+        self,
+        tokens: Int[Tensor, "b n"],
+        lengths: Int[Tensor, " b"] | None,
+        inputs: Inputs | None,
+        cache: Cache | None,
+        trace: Trace,
+    ) -> tuple[Float[Tensor, "b _ D"], Trace]:
         """Compute the hidden states of soft and other tokens that are announced to the cache, without committing them.
 
         With a static cache, only tensors change from token to token, so that this can be compiled once.
@@ -201,6 +222,8 @@ class Decoder(nn.Module):
         if inputs.prefix is not None:
             _check_prefix(inputs, x.shape[-1])
             x = torch.cat((inputs.prefix, x), dim=1)
+        else:
+            inputs = replace(inputs, tokens=tokens)
         if cache is None:
             where = Where.from_sequence(x.shape[1], causal=True, inputs=inputs, lengths=lengths, device=x.device)
         else:
@@ -213,12 +236,12 @@ class Decoder(nn.Module):
             if cache is not None:
                 cache.set_context(context, mask)
             inputs = replace(inputs, context=context, context_mask=mask)
-        states: Tensor = self.stack(self.dropout(x), where, inputs, cache)
-        return states
+        found: tuple[Tensor, Trace] = self.stack(self.dropout(x), where, inputs, trace, cache)
+        return found
 
     def step(self, tokens: Int[Tensor, "b 1"], inputs: Inputs | None, cache: Cache) -> Float[Tensor, "b 1 v"]:
         """Compute the logits after one announced token of each row; compiled decoding compiles this method."""
-        return self.head(self.run_layers(tokens, None, inputs, cache))
+        return self.head(self.run_layers(tokens, None, inputs, cache, Trace())[0])
 
     def new_cache(
         self, batch: int, capacity: int, *, slack: int = 64, window: int | None = None, static: bool = False
@@ -259,7 +282,7 @@ def _check_prefix(inputs: Inputs, dim: int) -> None:
         raise ValueError(
             f"Inputs(prefix=...) has vectors {inputs.prefix.shape[-1]} wide, but dim is {dim}; give both the same width"
         )
-    for name in ("documents", "hidden_tokens", "types"):
+    for name in (*WHOLE_SEQUENCES, "types"):
         if getattr(inputs, name) is not None:
             raise ValueError(f"Inputs({name}=...) says nothing of soft tokens; omit it, or prefix")
 

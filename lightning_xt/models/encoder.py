@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
 from lightning_xt.core.inputs import Inputs, check_inputs
 from lightning_xt.core.shapes import LayerShape
+from lightning_xt.core.trace import Trace
 from lightning_xt.core.where import Where
 from lightning_xt.models.stack import Stack
 from lightning_xt.nn.attention.attention import Attention
@@ -108,14 +110,20 @@ class Encoder(nn.Module):
         initialize(self, calls=len(self.stack.steps))
 
     def forward(
-        self, tokens: Int[Tensor, "b m"], mask: Bool[Tensor, "b m"] | None = None, *, inputs: Inputs | None = None
-    ) -> Float[Tensor, "b m D"]:
-        """Compute one vector per token.
+        self,
+        tokens: Int[Tensor, "b m"],
+        mask: Bool[Tensor, "b m"] | None = None,
+        *,
+        inputs: Inputs | None = None,
+        trace: Trace | None = None,
+    ) -> Any:
+        """Compute one vector per token, (b, m, D).
 
         Args:
             tokens: ids; padding may be any valid id.
             mask: True for tokens of the source, False for padding. None = no padding.
             inputs: inputs besides the tokens.
+            trace: empty trace that says what to keep; the filled one is then returned after the vectors.
         """
         inputs = Inputs() if inputs is None else inputs
         check_inputs(tokens, inputs)
@@ -130,11 +138,12 @@ class Encoder(nn.Module):
             hidden = inputs.hidden_tokens
             inputs = replace(inputs, hidden_tokens=~mask if hidden is None else hidden | ~mask)
         where = Where.from_sequence(tokens.shape[1], causal=False, inputs=inputs, lengths=None, device=tokens.device)
+        inputs = replace(inputs, tokens=tokens)
         x = self.token_embedding(tokens)
         for embedding in self.embeddings:
             x = embedding(x, where, inputs)
-        states: Tensor = self.stack(self.dropout(x), where, inputs, None)
-        return states
+        states, made = self.stack(self.dropout(x), where, inputs, Trace() if trace is None else trace, None)
+        return states if trace is None else (states, made.finish(states))
 
     @property
     def vocab_size(self) -> int:

@@ -3,12 +3,14 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
 from lightning_xt.core.inputs import Inputs
+from lightning_xt.core.trace import Trace
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.models.encoder import Encoder
 from lightning_xt.nn.contexts.base import ContextFactory
@@ -24,25 +26,26 @@ CrossDecoderFactory = Callable[[int, ContextFactory], Decoder]
 class EncoderDecoder(nn.Module):
     """Encoder-decoder: scores each next token of a target from the tokens before it and from the whole source.
 
-    Vaswani et al., 2017. https://arxiv.org/abs/1706.03762
+        Vaswani et al., 2017. https://arxiv.org/abs/1706.03762
 
     Args:
-        source_size: number of different source tokens.
-        target_size: number of different target tokens.
-        encoder: factory of the encoder.
-        decoder: factory of the decoder.
-        shared_embedding: True if source and target tokens share one table of vectors.
-        context_dropout: fraction of the source's positions that are hidden from cross-attention in training.
+            source_size: number of different source tokens.
+            target_size: number of different target tokens.
+            encoder: factory of the encoder.
+            decoder: factory of the decoder.
+            shared_embedding: True if source and target tokens share one table of vectors.
+            context_dropout: fraction of the source's positions that are hidden from cross-attention in training.
 
     Examples:
-        >>> import torch
-        >>> from functools import partial
-        >>> from lightning_xt import Decoder, Encoder, EncoderDecoder
-        >>> sizes = {"dim": 64, "depth": 2}
-        >>> model = EncoderDecoder(100, 120, encoder=partial(Encoder, **sizes), decoder=partial(Decoder, **sizes))
-        >>> src, tgt = torch.zeros(2, 9, dtype=torch.long), torch.zeros(2, 7, dtype=torch.long)
-        >>> model(src, tgt).shape
-        torch.Size([2, 7, 120])
+            >>> import torch
+            >>> from functools import partial
+    from typing import Any
+            >>> from lightning_xt import Decoder, Encoder, EncoderDecoder
+            >>> sizes = {"dim": 64, "depth": 2}
+            >>> model = EncoderDecoder(100, 120, encoder=partial(Encoder, **sizes), decoder=partial(Decoder, **sizes))
+            >>> src, tgt = torch.zeros(2, 9, dtype=torch.long), torch.zeros(2, 7, dtype=torch.long)
+            >>> model(src, tgt).shape
+            torch.Size([2, 7, 120])
     """
 
     @check_slots
@@ -72,8 +75,9 @@ class EncoderDecoder(nn.Module):
         *,
         inputs: Inputs | None = None,
         source_inputs: Inputs | None = None,
-    ) -> Float[Tensor, "b n v"]:
-        """Compute the logits of the token after each target token.
+        trace: Trace | None = None,
+    ) -> Any:
+        """Compute the logits of the token after each target token, (b, n, v).
 
         Args:
             src: source ids; padding may be any valid id.
@@ -81,10 +85,14 @@ class EncoderDecoder(nn.Module):
             src_mask: True for source ids, False for padding. None = no padding.
             inputs: inputs of the decoder besides the target.
             source_inputs: inputs of the encoder besides the source. None = the condition of `inputs`.
+            trace: empty trace that says what to keep; the decoder's filled one, which holds the encoder's as `source`,
+                is then returned after the logits.
         """
-        known = self.encode(src, src_mask, inputs=inputs, source_inputs=source_inputs)
-        logits: Tensor = self.decoder(tgt, inputs=known)
-        return logits
+        if trace is None:
+            return self.decoder(tgt, inputs=self.encode(src, src_mask, inputs=inputs, source_inputs=source_inputs))
+        known, source = self._encode(src, src_mask, inputs, source_inputs, trace)
+        logits, made = self.decoder(tgt, inputs=known, trace=trace)
+        return logits, replace(made, source=source)
 
     def encode(
         self,
@@ -95,16 +103,28 @@ class EncoderDecoder(nn.Module):
         source_inputs: Inputs | None = None,
     ) -> Inputs:
         """Encode sources into inputs of the decoder, once for all decode steps, with the arguments of `forward`."""
+        return self._encode(src, src_mask, inputs, source_inputs, Trace())[0]
+
+    def _encode(
+        self,
+        src: Int[Tensor, "b m"],
+        src_mask: Bool[Tensor, "b m"] | None,
+        inputs: Inputs | None,
+        source_inputs: Inputs | None,
+        trace: Trace,
+    ) -> tuple[Inputs, Trace]:
         inputs = Inputs() if inputs is None else inputs
         check_mask(src, src_mask)
-        own = Inputs(condition=inputs.condition) if source_inputs is None else source_inputs
+        # A condition of each target token says nothing of source tokens.
+        shared = inputs.condition if inputs.condition is not None and inputs.condition.dim() == 2 else None
+        own = Inputs(condition=shared) if source_inputs is None else source_inputs
         if own.hidden_tokens is not None:
             # Cross-attention does not see them either.
             src_mask = ~own.hidden_tokens if src_mask is None else src_mask & ~own.hidden_tokens
-        context = self.encoder(src, src_mask, inputs=own)
+        context, made = self.encoder(src, src_mask, inputs=own, trace=trace)
         if self.training and self.context_dropout:
             src_mask = self._drop_positions(src, src_mask)
-        return replace(inputs, context=context, context_mask=src_mask)
+        return replace(inputs, context=context, context_mask=src_mask), made
 
     @property
     def max_length(self) -> int | None:

@@ -83,19 +83,20 @@ class Stack(nn.Module):
         self.output_norm = norm(own) if first.placement.norms_output else None
 
     def forward(
-        self, x: Float[Tensor, "b n D"], where: Where, inputs: Inputs, cache: Cache | None
-    ) -> Float[Tensor, "b n D"]:
+        self, x: Float[Tensor, "b n D"], where: Where, inputs: Inputs, trace: Trace, cache: Cache | None
+    ) -> tuple[Float[Tensor, "b n D"], Trace]:
         if self.embedding_norm is not None:
             x = self.embedding_norm(x, inputs)
         stream = self._get_sublayer(self.steps[0]).residual.open(x)
-        trace = Trace(hidden=() if len(self.links) else None)
+        if len(self.links):
+            trace = replace(trace, hidden=())
         for call, step in enumerate(self.steps):
             memory = None if cache is None else cache[call]
             stream, trace = self._get_sublayer(step)(stream, where, inputs, trace, memory, self._get_links(call))
         links = self._get_links(len(self.steps))
         x = self._get_sublayer(self.steps[-1]).residual.close(extend_stream(stream, links, trace))
         x = mix_input(x, links, trace)
-        return x if self.output_norm is None else self.output_norm(x, inputs)
+        return x if self.output_norm is None else self.output_norm(x, inputs), trace
 
     def _get_sublayer(self, step: Step) -> Sublayer:
         # A ModuleDict does not know the type of its modules.

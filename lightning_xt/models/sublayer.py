@@ -28,7 +28,7 @@ class Tokenwise(nn.Module):
     def forward(
         self, x: Float[Tensor, "b n D"], where: Where, inputs: Inputs, trace: Trace, cache: CallCache | None
     ) -> tuple[Float[Tensor, "b n D"], Trace]:
-        return self.feedforward(x), trace
+        return self.feedforward.transform(x, where, inputs, trace)
 
 
 class Sublayer(nn.Module):

@@ -1,21 +1,24 @@
 """The contract of an objective: from a model and a batch to a loss."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from lightning_xt.core.inputs import Inputs
+from lightning_xt.core.trace import Trace
 
 
 @runtime_checkable
 class LanguageModelLike(Protocol):
     """A model as objectives call it."""
 
-    def __call__(self, tokens: Int[Tensor, "b n"], *, inputs: Inputs | None = None) -> Float[Tensor, "b n v"]: ...
+    def __call__(
+        self, tokens: Int[Tensor, "b n"], *, inputs: Inputs | None = None, trace: Trace
+    ) -> tuple[Float[Tensor, "b n v"], Trace]: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,14 +26,21 @@ class Loss:
     """The negative log-likelihood of a batch, in nats.
 
     Args:
-        mean: mean over the targets that count, which training minimises.
+        mean: mean over the targets that count.
         total: sum over the targets that count.
         count: number of targets that count.
+        terms: weighted auxiliary terms by name, in training.
     """
 
     mean: Float[Tensor, ""]
     total: Float[Tensor, ""]
     count: Int[Tensor, ""]
+    terms: Mapping[str, Float[Tensor, ""]] = field(default_factory=dict)
+
+    @property
+    def minimised(self) -> Float[Tensor, ""]:
+        """The mean and the auxiliary terms, which training minimises."""
+        return self.mean + sum(self.terms.values()) if self.terms else self.mean
 
 
 class Objective(nn.Module, ABC):
@@ -53,7 +63,7 @@ class Objective(nn.Module, ABC):
         """Compute the loss of predicting each token from those before it.
 
         Args:
-            model: from n tokens to logits of the token after each.
+            model: from n tokens to logits of the token after each, and to the trace of the forward.
             tokens: n + 1 ids per row; the shift by one happens here. -100 is not a target, and the model reads id 0 in
                 its place.
             scored: True for each of the n targets that counts. None = all.

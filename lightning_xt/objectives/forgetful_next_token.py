@@ -5,6 +5,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from lightning_xt.core.inputs import Inputs
+from lightning_xt.core.trace import Trace
 from lightning_xt.objectives.base import LanguageModelLike, Loss, Objective
 from lightning_xt.objectives.cross_entropy import cross_entropy, split_targets
 from lightning_xt.system.option_checks import check_option
@@ -39,5 +40,6 @@ class ForgetfulNextToken(Objective):
             fraction = self.max_fraction * torch.rand(read.shape[0], 1, device=read.device)
             hidden = torch.rand(read.shape, device=read.device) < fraction
             hidden[:, 0] = False
-            inputs = replace(inputs or Inputs(), hidden_tokens=hidden)
-        return cross_entropy(model(read, inputs=inputs), targets, scored)
+            inputs = replace(inputs or Inputs(), hidden_tokens=hidden, scored=scored)
+        logits, trace = model(read, inputs=inputs, trace=Trace())
+        return replace(cross_entropy(logits, targets, scored), terms=trace.sum_losses())

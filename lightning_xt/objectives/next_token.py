@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Bool, Int
@@ -6,6 +7,7 @@ from torch import Tensor
 
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.option_tensor import OptionTensor
+from lightning_xt.core.trace import Trace
 from lightning_xt.objectives.base import LanguageModelLike, Loss, Objective
 from lightning_xt.objectives.cross_entropy import cross_entropy, split_targets
 from lightning_xt.system.option_checks import check_option
@@ -40,5 +42,8 @@ class NextToken(Objective):
     ) -> Loss:
         smoothing = self.label_smoothing if self.training else 0.0
         read, targets = split_targets(tokens)
-        logits = model(read, inputs=inputs)
-        return cross_entropy(logits, targets, scored, smoothing, self._unused.to(logits.device))
+        if self.training and scored is not None:
+            inputs = replace(inputs or Inputs(), scored=scored)
+        logits, trace = model(read, inputs=inputs, trace=Trace())
+        loss = cross_entropy(logits, targets, scored, smoothing, self._unused.to(logits.device))
+        return replace(loss, terms=trace.sum_losses())

@@ -107,12 +107,17 @@ class LanguageModel(TransformerModule):
     def loss(self, tokens: Int[Tensor, "b m"], scored: Bool[Tensor, "b n"] | None = None) -> Float[Tensor, ""]:
         """Return the mean loss of predicting each of the last n of n + 1 tokens, in nats.
 
+        In training the auxiliary terms of parts are added.
+
         Args:
             tokens: n + 1 ids per row.
             scored: True where one of the n targets counts. None = all.
         """
+        return self._score_training(tokens, scored).minimised
+
+    def _score_training(self, tokens: Tensor, scored: Tensor | None) -> Loss:
         network = self._compiled if self.training and self._compiled is not None else self.decoder
-        return self._score(network, tokens, scored).mean
+        return self._score(network, tokens, scored)
 
     def _score(self, network: Callable[..., Any], tokens: Tensor, scored: Tensor | None) -> Loss:
         inputs = None
@@ -122,16 +127,18 @@ class LanguageModel(TransformerModule):
         return loss
 
     def training_step(self, batch: Int[Tensor, "b m"], batch_idx: int) -> Float[Tensor, ""]:
-        loss = self.loss(read_tokens(batch, self.vocab_size))
+        loss = self._score_training(read_tokens(batch, self.vocab_size), None)
         if self.logs_this_step:
-            self._losses.append(loss.detach())
-        return loss
+            self._losses.append(loss.mean.detach())
+            self.loss_terms.add(loss)
+        return loss.minimised
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Log the mean over all batches of the step in all processes."""
         if self._losses:
             self.log("train/loss", torch.stack(self._losses).mean(), prog_bar=True, sync_dist=True)
             self._losses = []
+        self.loss_terms.log(self)
 
     def on_train_start(self) -> None:
         super().on_train_start()

@@ -26,6 +26,7 @@ from lightning_xt.training.callbacks.non_finite import NonFinite, check_weights
 from lightning_xt.training.callbacks.restore_trained_weights import RestoreTrainedWeights
 from lightning_xt.training.compilation import check_compile_options, compile_forward, release_blocks
 from lightning_xt.training.from_config import build, build_tokenizer
+from lightning_xt.training.loss_terms import LossTerms
 from lightning_xt.training.optim.build import OptimizerOptions, build_optimizer
 from lightning_xt.training.optim.parameter_groups import OptimizerFactory, parameter_groups
 from lightning_xt.training.optim.schedules.base import ScheduleFactory
@@ -73,6 +74,8 @@ class TransformerModule(TextModule):
         self.step_batches = 0
         """Batches of the optimizer step so far; an epoch may end with fewer than `accumulate_grad_batches`."""
         self._compiled: Callable[..., Any] | None = None
+        self.loss_terms = LossTerms()
+        """Auxiliary terms of the optimizer step so far, if it is logged."""
         self._trained_with: dict[str, Tokenizer] = {}
         self._trained_length: int | None = None
 
@@ -186,7 +189,7 @@ class TransformerModule(TextModule):
         # A checkpoint has brought the options of an earlier command.
         self._options.apply()
         # An earlier fit may have stopped between two batches of a step.
-        self._lost, self.step_batches = None, 0
+        self._lost, self.step_batches, self.loss_terms = None, 0, LossTerms()
         check_weights(self.trainer, dict(self.named_parameters()), starts=True)
         if self.objective.training_only is not None:
             rank_zero_info(

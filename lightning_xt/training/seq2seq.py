@@ -142,16 +142,15 @@ class Seq2Seq(TransformerModule):
             ValueError: a source is empty or all padding, or has an id outside the vocabulary.
         """
         self.text_generator.check(src, src_mask)
-        return self._score(src, tgt, src_mask).mean
+        return self._score(src, tgt, src_mask).minimised
 
     def _score(self, src: Tensor, tgt: Tensor, src_mask: Tensor | None) -> Loss:
         network: Callable[..., Any] = self.network
         if self.training and self._compiled is not None:
             network = self._compiled
 
-        def answer(tokens: Tensor, *, inputs: Any = None) -> Tensor:
-            logits: Tensor = network(src, tokens, src_mask, inputs=inputs)
-            return logits
+        def answer(tokens: Tensor, **options: Any) -> Any:
+            return network(src, tokens, src_mask, **options)
 
         loss: Loss = self.objective(answer, tgt, self._mask_padding(tgt))
         return loss
@@ -185,7 +184,9 @@ class Seq2Seq(TransformerModule):
         loss = self._score(src, tgt, src_mask)
         sums = torch.stack((loss.count.float(), loss.total.detach().float()))
         self._summed = sums if self._summed is None else self._summed + sums
-        return loss.mean * loss.count / NEUTRAL
+        if self.logs_this_step:
+            self.loss_terms.add(loss)
+        return loss.minimised * loss.count / NEUTRAL
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Scale gradients of sums, which were divided by batches and processes, to those of the mean."""
@@ -195,6 +196,7 @@ class Seq2Seq(TransformerModule):
             self.log("train/loss", total / count.clamp(min=1), prog_bar=True)
         # `configure_gradient_clipping` then turns Lightning's division, by a full step's batches, into one by these.
         parts = NEUTRAL * self.step_batches * trainer.world_size
+        self.loss_terms.log(self)
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         torch._foreach_mul_(gradients, parts / count.clamp(min=1))
         self._summed = None

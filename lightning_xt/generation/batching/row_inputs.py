@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ def select_row(inputs: Inputs | None, row: int, length: int | None = None) -> In
     """Return the inputs of one row, whose types are cut to `length` tokens if that is given."""
     if inputs is None:
         return None
-    present = {name: value[row : row + 1] for name, value in _list_fields(inputs).items()}
+    present: dict[str, Any] = {name: value[row : row + 1] for name, value in _list_fields(inputs).items()}
     if "types" in present:
         present["types"] = present["types"][:, :length]
     return Inputs(**present)
@@ -52,13 +53,18 @@ def stack_inputs(rows: Sequence[Inputs | None]) -> Inputs | None:
     widths = {value.shape[1] for value in together.get("context", [])}
     if not masked and len(widths) == 1:
         together.pop("context_mask")
-    return Inputs(**{name: _concatenate(values) for name, values in together.items()})
+    joined: dict[str, Any] = {name: _concatenate(values) for name, values in together.items()}
+    return Inputs(**joined)
 
 
 def step_inputs(inputs: Inputs | None) -> Inputs | None:
     """Return the inputs of a decode step: the condition, and the type of the prompt's last token."""
     if inputs is None:
         return None
+    if inputs.condition is not None and inputs.condition.dim() == 3:
+        raise ValueError(
+            "Inputs(condition=...) has one vector a token, but new tokens have none; give one vector a row to decode"
+        )
     return Inputs(condition=inputs.condition, types=None if inputs.types is None else inputs.types[:, -1:])
 
 
@@ -69,6 +75,8 @@ def stack_step_inputs(requests: Collection[Request], copies: int = 1) -> Inputs 
 
 
 def _list_fields(inputs: Inputs) -> dict[str, Tensor]:
+    if inputs.keys_values is not None:
+        raise ValueError("Inputs(keys_values=...) is for whole forwards; omit it to decode")
     named = {field.name: getattr(inputs, field.name) for field in fields(inputs)}
     return {name: value for name, value in named.items() if value is not None}
 

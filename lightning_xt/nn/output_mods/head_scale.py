@@ -16,5 +16,7 @@ class HeadScale(OutputMod):
         super().__init__()
         self.scale = nn.Parameter(torch.ones(shape.heads, 1, 1))
 
-    def forward(self, out: Float[Tensor, "b h i e"], x: Float[Tensor, "b i D"]) -> Float[Tensor, "b h i e"]:
+    def forward(
+        self, out: Float[Tensor, "b h i e"], x: Float[Tensor, "b i D"], own: Float[Tensor, "b g i e"] | None
+    ) -> Float[Tensor, "b h i e"]:
         return out * self.scale.to(out.dtype)

@@ -20,9 +20,11 @@ class ValueGate(OutputMod):
     def __init__(self, shape: AttentionShape, *, bias_init: float = 2.0) -> None:
         super().__init__()
         self.heads = shape.heads
-        self.to_gate = nn.Linear(shape.dim, shape.heads * shape.dim_head, bias=False)
-        self.gate_bias = nn.Parameter(torch.full((shape.heads * shape.dim_head,), bias_init))
+        self.to_gate = nn.Linear(shape.dim, shape.heads * shape.value_dim, bias=False)
+        self.gate_bias = nn.Parameter(torch.full((shape.heads * shape.value_dim,), bias_init))
 
-    def forward(self, out: Float[Tensor, "b h i e"], x: Float[Tensor, "b i D"]) -> Float[Tensor, "b h i e"]:
+    def forward(
+        self, out: Float[Tensor, "b h i e"], x: Float[Tensor, "b i D"], own: Float[Tensor, "b g i e"] | None
+    ) -> Float[Tensor, "b h i e"]:
         gate = (self.to_gate(x) + self.gate_bias.to(x.dtype)).sigmoid()
         return out * rearrange(gate, "b i (h e) -> b h i e", h=self.heads)

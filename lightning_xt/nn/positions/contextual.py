@@ -39,7 +39,8 @@ class Contextual(Position):
         precise = torch.promote_types(scores.dtype, torch.float32)
         gates = scores.to(precise).sigmoid().masked_fill(~where.dense(), 0.0)
         # A window's cache is a ring: its slots are not in the order of positions.
-        order = where.keys.argsort(dim=-1)[:, None, None].expand_as(gates)
+        times = where.keys if where.order is None else where.order
+        order = times.argsort(dim=-1)[:, None, None].expand_as(gates)
         counted = gates.gather(-1, order).flip(-1).cumsum(dim=-1).flip(-1).clamp(max=self.max_position - 1)
         known = q.to(precise) @ self.table.to(precise)
         below, above = (known.gather(-1, whole.long()) for whole in (counted.floor(), counted.ceil()))

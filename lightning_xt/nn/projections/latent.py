@@ -61,7 +61,7 @@ class Latent(Projection):
         self.to_latent = _Compress(source_dim, self.latent_dim)
         self.to_rotated_key = nn.Linear(source_dim, self.rotated_dim, bias=False)
         self.to_keys = nn.Linear(self.latent_dim, self.heads * self.dim_head, bias=False)
-        self.to_values = nn.Linear(self.latent_dim, self.heads * self.dim_head, bias=False)
+        self.to_values = nn.Linear(self.latent_dim, self.heads * shape.value_dim, bias=False)
 
     def project_queries(self, x: Float[Tensor, "b i D"]) -> Float[Tensor, "b h i d"]:
         return rearrange(self.to_q(self.to_query_latent(x)), "b i (h d) -> b h i d", h=self.heads)

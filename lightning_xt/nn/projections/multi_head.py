@@ -18,30 +18,34 @@ class MultiHead(Projection):
         super().__init__()
         self.heads, self.kv_heads = shape.heads, shape.kv_heads
         self.rotated_dim, self.scale = shape.dim_head, shape.dim_head**-0.5
-        self.value_shape = shape.kv_heads, shape.dim_head
-        q_rows, kv_rows = shape.heads * shape.dim_head, shape.kv_heads * shape.dim_head
+        self.value_shape = shape.kv_heads, shape.value_dim
+        q_rows, k_rows = shape.heads * shape.dim_head, shape.kv_heads * shape.dim_head
+        v_rows = shape.kv_heads * shape.value_dim
         # Maps of the same input are one product. Optimizers of matrices split them.
         self.stacked_rows: dict[str, tuple[int, ...]]
         if shape.context_dim is None:
-            self.to_qkv = nn.Linear(shape.dim, q_rows + 2 * kv_rows, bias=False)
-            self.stacked_rows = {"to_qkv": (q_rows, kv_rows, kv_rows)}
+            self.to_qkv = nn.Linear(shape.dim, q_rows + k_rows + v_rows, bias=False)
+            self.stacked_rows = {"to_qkv": (q_rows, k_rows, v_rows)}
         else:
             self.to_q = nn.Linear(shape.dim, q_rows, bias=False)
-            self.to_kv = nn.Linear(shape.context_dim, 2 * kv_rows, bias=False)
-            self.stacked_rows = {"to_kv": (kv_rows, kv_rows)}
+            self.to_kv = nn.Linear(shape.context_dim, k_rows + v_rows, bias=False)
+            self.stacked_rows = {"to_kv": (k_rows, v_rows)}
 
     def project(
         self, x: Float[Tensor, "b n D"]
     ) -> tuple[Float[Tensor, "b h n d"], Float[Tensor, "b g n d"], Float[Tensor, "b g n e"]]:
-        heads = self.to_qkv(x).unflatten(-1, (self.heads + 2 * self.kv_heads, -1)).transpose(1, 2)
-        q, k, v = heads.split((self.heads, self.kv_heads, self.kv_heads), dim=1)
-        return q, k, v
+        q, k, v = self.to_qkv(x).split(self.stacked_rows["to_qkv"], dim=-1)
+        return _split_heads(q, self.heads), _split_heads(k, self.kv_heads), _split_heads(v, self.kv_heads)
 
     def project_queries(self, x: Float[Tensor, "b i D"]) -> Float[Tensor, "b h i d"]:
-        return self.to_q(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return _split_heads(self.to_q(x), self.heads)
 
     def project_keys_values(
         self, source: Float[Tensor, "b j c"]
     ) -> tuple[Float[Tensor, "b g j d"], Float[Tensor, "b g j e"]]:
-        k, v = self.to_kv(source).unflatten(-1, (2, self.kv_heads, -1)).permute(2, 0, 3, 1, 4)
-        return k, v
+        k, v = self.to_kv(source).split(self.stacked_rows["to_kv"], dim=-1)
+        return _split_heads(k, self.kv_heads), _split_heads(v, self.kv_heads)
+
+
+def _split_heads(x: Float[Tensor, "b n _"], heads: int) -> Float[Tensor, "b heads n _"]:
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)

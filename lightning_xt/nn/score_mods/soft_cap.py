@@ -22,5 +22,5 @@ class SoftCap(ScoreMod):
         check_option("score_mods: SoftCap", "cap", cap, above=0)
         self.cap = cap
 
-    def forward(self, scores: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    def forward(self, scores: Float[Tensor, "..."], p: None = None) -> Float[Tensor, "..."]:
         return self.cap * (scores / self.cap).tanh()

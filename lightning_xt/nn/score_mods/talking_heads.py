@@ -18,8 +18,8 @@ class TalkingHeads(ScoreMod):
         self.score_mix = nn.Parameter(torch.eye(shape.heads))
         self.weight_mix = nn.Parameter(torch.eye(shape.heads))
 
-    def forward(self, scores: Float[Tensor, "b h i j"]) -> Float[Tensor, "b h i j"]:
+    def forward(self, scores: Float[Tensor, "b h i j"], p: None = None) -> Float[Tensor, "b h i j"]:
         return torch.einsum("bhij,hk->bkij", scores, self.score_mix.to(scores.dtype))
 
-    def modify_weights(self, weights: Float[Tensor, "b h i j"]) -> Float[Tensor, "b h i j"]:
+    def modify_weights(self, weights: Float[Tensor, "b h i j"], p: None) -> Float[Tensor, "b h i j"]:
         return torch.einsum("bhij,hk->bkij", weights, self.weight_mix.to(weights.dtype))

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lightning_xt.core.shapes import AttentionShape
+from lightning_xt.core.where import Where
 
 
 class Score(nn.Module, ABC):
@@ -20,6 +21,10 @@ class Score(nn.Module, ABC):
 
     def __init__(self, shape: AttentionShape) -> None:
         super().__init__()
+
+    def scale_queries(self, q: Float[Tensor, "b h i d"], where: Where) -> Float[Tensor, "b h i d"]:
+        """Scale rotated queries, which the kernels then multiply with the keys; unchanged by default."""
+        return q
 
     @abstractmethod
     def forward(

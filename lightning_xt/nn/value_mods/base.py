@@ -6,6 +6,7 @@ from collections.abc import Callable
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.shapes import AttentionShape
 
 
@@ -17,7 +18,11 @@ class ValueMod(nn.Module, ABC):
 
     @abstractmethod
     def forward(
-        self, v: Float[Tensor, "b g n e"], x: Float[Tensor, "b n c"], earlier: tuple[Float[Tensor, "b _ n _"], ...]
+        self,
+        v: Float[Tensor, "b g n e"],
+        x: Float[Tensor, "b n c"],
+        earlier: tuple[Float[Tensor, "b _ n _"], ...],
+        inputs: Inputs,
     ) -> Float[Tensor, "b g n e"]:
         """Change the values of this layer.
 
@@ -25,7 +30,12 @@ class ValueMod(nn.Module, ABC):
             v: values from the projection, or from the mod before.
             x: the vectors from which the values were projected.
             earlier: values that each earlier attention of the same kind projected in this forward, first layer first.
+            inputs: inputs of the forward besides the hidden states.
         """
+
+    def restore(self, out: Float[Tensor, "b h i e"]) -> Float[Tensor, "b h i e"]:
+        """Change the gathered values, by default not at all; the mods of a list restore in reverse order."""
+        return out
 
 
 ValueModFactory = Callable[[AttentionShape], ValueMod]

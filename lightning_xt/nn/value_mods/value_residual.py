@@ -1,6 +1,7 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.shapes import AttentionShape
 from lightning_xt.nn.value_mods.base import ValueMod
 
@@ -24,16 +25,20 @@ class ValueResidual(ValueMod):
         self.to_share = nn.Linear(source_dim, shape.kv_heads) if shape.layer > 0 else None
 
     def check_first_values(self, shape: tuple[int, int]) -> None:
-        own = self.shape.kv_heads, self.shape.dim_head
+        own = self.shape.kv_heads, self.shape.value_dim
         if self.to_share is not None and shape != own:
             raise ValueError(
                 f"value_mods: ValueResidual mixes in the first layer's values, {shape[0]} heads of width {shape[1]}, "
                 f"but layer {self.shape.layer} has {own[0]} of width {own[1]}; give both layers the same kv_heads and "
-                "dim_head"
+                "width of values"
             )
 
     def forward(
-        self, v: Float[Tensor, "b g n e"], x: Float[Tensor, "b n c"], earlier: tuple[Float[Tensor, "b _ n _"], ...]
+        self,
+        v: Float[Tensor, "b g n e"],
+        x: Float[Tensor, "b n c"],
+        earlier: tuple[Float[Tensor, "b _ n _"], ...],
+        inputs: Inputs,
     ) -> Float[Tensor, "b g n e"]:
         if self.to_share is None or not earlier:
             return v

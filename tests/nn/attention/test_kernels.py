@@ -10,7 +10,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional
 
-from lightning_xt.core import where
+from lightning_xt.core import block_masks
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.shapes import LayerShape
 from lightning_xt.core.where import BLOCK, Where
@@ -128,7 +128,7 @@ def test_lengths_reach_flex_attention_as_multiples_of_a_block(n: int, flex_shape
 def masks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Record the masks that are built, "blocks" or "dense"; the latter by every call of their formula."""
     made: list[str] = []
-    create, visible = where.create_block_mask, Where.is_visible
+    create, visible = block_masks.create_block_mask, Where.is_visible
     monkeypatch.setattr(where, "create_block_mask", lambda *a, **o: made.append("blocks") or create(*a, **o))
     monkeypatch.setattr(Where, "is_visible", lambda self, *at: made.append("dense") or visible(self, *at))
     return made

@@ -10,7 +10,6 @@ from typing import Literal
 
 from torch import Tensor
 
-from lightning_xt.core.where import Where
 from lightning_xt.nn.attention.kernels.explicit import attend_explicit
 from lightning_xt.nn.attention.kernels.flex import attend_flex
 from lightning_xt.nn.attention.kernels.fused import attend_fused
@@ -42,14 +41,15 @@ def supported_backends(
     return everything.intersection(*(part.backends for part in parts))
 
 
-def choose_backend(
-    backend: Backend, supported: frozenset[str], position: Position | None, where: Where, device: str
-) -> str:
+def choose_backend(backend: Backend, supported: frozenset[str], scoring: Scoring, device: str) -> str:
     """Choose the backend of one forward: the requested one, else the fastest supported one."""
+    if scoring.record is not None:
+        return "explicit"
     if backend != "auto":
         return backend
+    where, position = scoring.where, scoring.position
     simple = where.plain_causal or where.plain_full
-    needs_dense = not simple or (position is not None and position.biased)
+    needs_dense = not simple or scoring.own_bias is not None or (position is not None and position.biased)
     long = where.queries.shape[-1] >= 128
     if "flex" in supported and device == "cuda" and long and (needs_dense or "fused" not in supported):
         return "flex"

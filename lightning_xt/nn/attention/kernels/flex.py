@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention.flex_attention import flex_attention
 
-from lightning_xt.core.where import BLOCK
+from lightning_xt.core.block_masks import BLOCK
 from lightning_xt.nn.attention.kernels.scoring import Scoring
 
 PROGRAMS = 64

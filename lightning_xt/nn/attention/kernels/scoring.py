@@ -1,17 +1,32 @@
 """The parts and positions by which attention scores queries against keys."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from lightning_xt.core.where import Where
 from lightning_xt.nn.normalizers.base import Normalizer
 from lightning_xt.nn.positions.base import Position
 from lightning_xt.nn.score_mods.base import ScoreMod
 from lightning_xt.nn.scores.base import Score
+
+
+class Recorded(NamedTuple):
+    """Scores and weights of all pairs.
+
+    Args:
+        unbiased: scores after the score mods, before the bias of positions.
+        scores: scores before the normalizer.
+        weights: weights, before dropout.
+    """
+
+    unbiased: Float[Tensor, "b h i j"]
+    scores: Float[Tensor, "b h i j"]
+    weights: Float[Tensor, "b h i j"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +42,9 @@ class Scoring:
         where: positions and mask.
         scale: factor on the products.
         dropout: fraction of the weights that is dropped; 0 outside training.
+        mods_prepared: the preparations of the score mods, in order.
+        own_bias: bias of the caller, for all rows and heads or for each. None = none.
+        record: list to which plain products append what they compute. None = nothing is recorded.
     """
 
     score: Score
@@ -37,15 +55,23 @@ class Scoring:
     where: Where
     scale: float
     dropout: float
+    mods_prepared: Sequence[Any] = ()
+    own_bias: Float[Tensor, "#b #h i j"] | None = None
+    record: "list[Recorded] | None" = None
 
     def bias(self, b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor | None:
-        """Return the position's bias elementwise; persistent keys get none."""
-        if self.position is None or not self.position.biased:
-            return None
-        if not self.where.memory:
-            return self.position.bias(b, h, i, j, self.prepared)
-        inside = self.position.bias(b, h, i, (j - self.where.memory).clamp(min=0), self.prepared)
-        return torch.where(j < self.where.memory, 0.0, inside)
+        """Return the bias of the position and of the caller elementwise; persistent keys get none."""
+        own = (j - self.where.memory).clamp(min=0) if self.where.memory else j
+        inside = None
+        if self.position is not None and self.position.biased:
+            inside = self.position.bias(b, h, i, own, self.prepared)
+        if self.own_bias is not None:
+            rows, heads = self.own_bias.shape[:2]
+            given = self.own_bias[
+                b if rows > 1 else torch.zeros_like(b), h if heads > 1 else torch.zeros_like(h), i, own
+            ]
+            inside = given if inside is None else inside + given
+        return inside if inside is None or not self.where.memory else torch.where(j < self.where.memory, 0.0, inside)
 
     def modify(self, score: Tensor, b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
         """Modify one scaled product; flex_attention's score_mod."""
@@ -57,7 +83,8 @@ class Scoring:
     @property
     def rows_differ(self) -> bool:
         """True if the bias differs between rows."""
-        return self.where.rows > 1 or (self.position is not None and self.position.per_row)
+        own = self.own_bias is not None and len(self.own_bias) > 1
+        return own or self.where.rows > 1 or (self.position is not None and self.position.per_row)
 
     def dense_bias(self, batch: int, heads: int) -> Tensor | None:
         """Return the position's bias as a tensor (#b h i j), one row if all rows share it."""
@@ -70,4 +97,11 @@ class Scoring:
         if self.position is not None and self.position.biased:
             queries = where.queries.shape[-1] - self.where.queries.shape[-1]
             prepared = self.position.pad(prepared, queries, where.keys.shape[-1] - self.where.keys.shape[-1])
-        return replace(self, where=where, prepared=prepared)
+        own_bias = self.own_bias
+        if own_bias is not None:
+            more = [
+                new.shape[-1] - old.shape[-1]
+                for new, old in ((where.keys, self.where.keys), (where.queries, self.where.queries))
+            ]
+            own_bias = nn.functional.pad(own_bias, (0, more[0], 0, more[1]))
+        return replace(self, where=where, prepared=prepared, own_bias=own_bias)
