@@ -38,6 +38,7 @@ from lightning_xt.nn.norms.layer_norm import LayerNorm
 from lightning_xt.nn.norms.rms_norm import RMSNorm
 from lightning_xt.nn.norms.unit_norm import UnitNorm
 from lightning_xt.nn.output_mods.base import OutputMod
+from lightning_xt.nn.output_projections.base import OutputProjection
 from lightning_xt.nn.placements.base import Placement
 from lightning_xt.nn.placements.post_norm import PostNorm
 from lightning_xt.nn.positions.alibi import ALiBi
@@ -104,6 +105,7 @@ FAMILIES: dict[str, tuple[type, Callable[[Any], Options]]] = {
     "normalizer": (Normalizer, lambda v: {"attention": attention(normalizer=v)}),
     "value_mods": (ValueMod, lambda v: {"attention": attention(value_mods=[v])}),
     "output_mods": (OutputMod, lambda v: {"attention": attention(output_mods=[v])}),
+    "output_projection": (OutputProjection, lambda v: {"attention": attention(output_projection=v)}),
     "attention": (Mixer, lambda v: {"attention": v}),
     "activation": (Activation, lambda v: {"feedforward": partial(MLP, activation=v)}),
     "feedforward": (FeedForward, lambda v: {"feedforward": v}),
@@ -145,6 +147,8 @@ CASES: dict[str, Options] = {
     },
     "contextual-window-memory": {"attention": attention(position=Contextual, window=3, memory=3)},
     "no_position": {"attention": attention(position=None)},
+    "value_dim-memory-kv_heads": {"attention": attention(value_dim=3, memory=3, kv_heads=2, k_norm=RMSNorm)},
+    "value_dim-latent": {"attention": attention(value_dim=3, projection=Latent)},
     "soft_cap-relative_bias": {"attention": attention(score_mods=[SoftCap], position=RelativeBias)},
     "latent-query_latent-window": {
         "attention": attention(projection=partial(Latent, query_latent_dim=7, latent_dim=5, rotary_dim=4), window=3)

@@ -21,6 +21,7 @@ import_submodules(lightning_xt)
 
 from catalogue import BUILDS, CASES, Build, attention, attention_layers, decoder, example, randomise
 
+from lightning_xt.core.inputs import Inputs, KeysValues
 from lightning_xt.nn.attention.cycle import Cycle
 from lightning_xt.nn.attention.kernels import flex
 from lightning_xt.nn.positions.forgetting import Forgetting
@@ -62,6 +63,28 @@ def check_flex(name: str, build: Build) -> None:
             layer.backend = backend
         results.append(model(TOKENS, inputs=INPUTS))
     torch.testing.assert_close(results[1], results[0], rtol=1e-6, atol=1e-6)
+
+
+@torch.no_grad()
+def check_flex_access() -> None:
+    """Check own masks and biases, persistent keys and keys of another model on flex_attention."""
+    model = randomise(lambda: decoder(attention=attention(position=Forgetting, memory=3)))
+    generator = torch.Generator().manual_seed(3)
+    for rows, heads in ((1, 1), (2, 1), (1, 4), (2, 4)):
+        draw = partial(torch.randn, generator=generator, dtype=torch.float64)
+        seen = draw(2, 5) > 0
+        inputs = Inputs(
+            mask=(draw(2, 7, 7) > 0) | torch.eye(7, dtype=torch.bool),
+            bias=draw(rows, heads, 7, 7),
+            keys_values=[KeysValues(draw(2, 4, 5, 6), draw(2, 4, 5, 6), seen), None],
+        )
+        results = []
+        for backend in ("explicit", "fused", "flex"):
+            for layer in attention_layers(model):
+                layer.backend = backend
+            results.append(model(TOKENS, inputs=inputs))
+        torch.testing.assert_close(results[1], results[0], rtol=1e-9, atol=1e-10)
+        torch.testing.assert_close(results[2], results[0], rtol=1e-6, atol=1e-6)
 
 
 def check_shared_graph() -> None:
@@ -137,6 +160,7 @@ if __name__ == "__main__":
         sys.exit()
     check_shared_graph()
     check_shared_flex_program(masks=False)
+    check_flex_access()
     flex = {name: build for name, build in BUILDS.items() if claims_flex(build)}
     agreed, compiled = count(check_flex, flex), count(check_compilation, COMPILED)
     print(f"{compiled} compiled, {agreed} of {len(flex)} agree with flex")

@@ -28,15 +28,19 @@ from lightning_xt.core.where import Where
 from lightning_xt.nn.attention.attention import Attention
 from lightning_xt.nn.attention.cycle import Cycle
 from lightning_xt.nn.attention.kernels.backends import choose_backend
+from lightning_xt.nn.attention.kernels.scoring import Scoring
 from lightning_xt.nn.attention.kernels.single_query import attend_single_query, single_query_is_faster
 from lightning_xt.nn.normalizers.sigmoid import Sigmoid
+from lightning_xt.nn.normalizers.softmax import Softmax
 from lightning_xt.nn.norms.rms_norm import RMSNorm
 from lightning_xt.nn.positions.alibi import ALiBi
+from lightning_xt.nn.positions.base import Position
 from lightning_xt.nn.positions.contextual import Contextual
 from lightning_xt.nn.positions.rotary import Rotary
 from lightning_xt.nn.projections.latent import Latent
 from lightning_xt.nn.score_mods.soft_cap import SoftCap
 from lightning_xt.nn.score_mods.talking_heads import TalkingHeads
+from lightning_xt.nn.scores.dot_product import DotProduct
 from lightning_xt.nn.scores.negative_distance import NegativeDistance
 from lightning_xt.nn.value_mods.value_residual import ValueResidual
 
@@ -51,6 +55,11 @@ def layer(context_dim: int | None = None, **options: object) -> Attention:
     shape = LayerShape(dim=DIM, causal=context_dim is None, context_dim=context_dim)
     options = {"heads": HEADS, "dim_head": DIM_HEAD, "position": None, **options}
     return Attention(shape, **options).double().eval()
+
+
+def scoring(position: Position | None, where: Where) -> Scoring:
+    shape = layer().shape
+    return Scoring(DotProduct(shape), position, None, [], Softmax(shape), where, 1.0, 0.0)
 
 
 def states(rows: int, n: int, dim: int = DIM) -> Tensor:
@@ -276,14 +285,14 @@ def test_the_fastest_backend_that_can_is_chosen() -> None:
     long, short = sequence(128), sequence(127)
     alibi = ALiBi(layer().shape)
     rotary = Rotary(layer().shape)
-    assert choose_backend("auto", ALL_THREE, rotary, long, "cuda") == "fused"
-    assert choose_backend("auto", ALL_THREE, None, long.limit_window(5), "cuda") == "flex"
-    assert choose_backend("auto", ALL_THREE, alibi, long, "cuda") == "flex"
-    assert choose_backend("auto", ALL_THREE, alibi, short, "cuda") == "fused"
-    assert choose_backend("auto", ALL_THREE, alibi, long, "cpu") == "fused"
-    assert choose_backend("auto", frozenset({"flex", "explicit"}), rotary, long, "cuda") == "flex"
-    assert choose_backend("auto", frozenset({"flex", "explicit"}), rotary, long, "cpu") == "explicit"
-    assert choose_backend("explicit", ALL_THREE, rotary, long, "cuda") == "explicit"
+    assert choose_backend("auto", ALL_THREE, scoring(rotary, long), "cuda") == "fused"
+    assert choose_backend("auto", ALL_THREE, scoring(None, long.limit_window(5)), "cuda") == "flex"
+    assert choose_backend("auto", ALL_THREE, scoring(alibi, long), "cuda") == "flex"
+    assert choose_backend("auto", ALL_THREE, scoring(alibi, short), "cuda") == "fused"
+    assert choose_backend("auto", ALL_THREE, scoring(alibi, long), "cpu") == "fused"
+    assert choose_backend("auto", frozenset({"flex", "explicit"}), scoring(rotary, long), "cuda") == "flex"
+    assert choose_backend("auto", frozenset({"flex", "explicit"}), scoring(rotary, long), "cpu") == "explicit"
+    assert choose_backend("explicit", ALL_THREE, scoring(rotary, long), "cuda") == "explicit"
 
 
 @pytest.mark.parametrize("part", [{"score_mods": [TalkingHeads]}, {"normalizer": Sigmoid}, {"score_mods": [SoftCap]}])

@@ -31,7 +31,7 @@ def test_soft_cap_refuses_an_invalid_cap(cap: float) -> None:
 def test_talking_heads_starts_as_no_mixing() -> None:
     talking, scores = TalkingHeads(SHAPE), torch.randn(2, 2, 3, 5)
     assert torch.equal(talking(scores), scores)
-    assert torch.equal(talking.modify_weights(scores), scores)
+    assert torch.equal(talking.modify_weights(scores, None), scores)
 
 
 def test_talking_heads_mixes_scores_and_weights_by_a_matrix_each() -> None:
@@ -42,4 +42,4 @@ def test_talking_heads_mixes_scores_and_weights_by_a_matrix_each() -> None:
     scores = torch.tensor([10.0, 1.0]).view(1, 2, 1, 1)
     # From head h (row) to head k (column): 10 * 1 + 1 * 3 and 10 * 2 + 1 * 4.
     assert talking(scores).flatten().tolist() == [13.0, 24.0]
-    assert talking.modify_weights(scores).flatten().tolist() == [-1.0, 10.5]
+    assert talking.modify_weights(scores, None).flatten().tolist() == [-1.0, 10.5]

@@ -7,6 +7,7 @@ import pytest
 import torch
 from catalogue import VOCAB, attention, decoder, randomise
 
+from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.shapes import AttentionShape
 from lightning_xt.nn.attention.cycle import Cycle
 from lightning_xt.nn.contexts.given_context import GivenContext
@@ -22,15 +23,15 @@ def shape(layer: int) -> AttentionShape:
 def test_the_first_layer_keeps_its_values() -> None:
     mod, v = ValueResidual(shape(0)), torch.randn(2, 2, 7, 5)
     assert list(mod.parameters()) == []
-    assert mod(v, torch.randn(2, 7, 3), ()) is v
-    assert mod(v, torch.randn(2, 7, 3), (torch.randn_like(v),)) is v  # called again by a looped model
+    assert mod(v, torch.randn(2, 7, 3), (), Inputs()) is v
+    assert mod(v, torch.randn(2, 7, 3), (torch.randn_like(v),), Inputs()) is v  # called again by a looped model
 
 
 def test_later_layers_mix_in_the_first_by_a_fraction_of_each_token_and_head() -> None:
     mod = ValueResidual(shape(2)).double()
     v, first, second = torch.randn(3, 2, 2, 7, 5, dtype=torch.float64)
     x = torch.randn(2, 7, 3, dtype=torch.float64)
-    out = mod(v, x, (first, second))
+    out = mod(v, x, (first, second), Inputs())
     for b in range(2):
         for g in range(2):
             for n in range(7):
@@ -63,7 +64,7 @@ def test_cases_p8_refuses_layers_of_different_shapes_at_build(later: dict[str, i
     recipes = [attention(value_mods=[ValueResidual]), attention(value_mods=[ValueResidual], position=None, **later)]
     with pytest.raises(ValueError, match=r"value_mods: ValueResidual .* 4 heads of width 6") as error:
         decoder(attention=partial(Cycle, recipes=recipes))
-    assert f"layer 1 has {theirs}; give both layers the same kv_heads and dim_head" in str(error.value)
+    assert f"layer 1 has {theirs}; give both layers the same kv_heads, dim_head and value_dim" in str(error.value)
     across = {"context": partial(GivenContext, dim=5), "cross_attention": partial(Cycle, recipes=recipes)}
     with pytest.raises(ValueError, match=r"value_mods: ValueResidual .* 4 heads of width 6"):
         decoder(**across)

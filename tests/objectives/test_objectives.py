@@ -8,6 +8,7 @@ from catalogue import VOCAB, decoder, randomise
 from torch import Tensor
 
 from lightning_xt.core.inputs import Inputs
+from lightning_xt.core.trace import Trace
 from lightning_xt.objectives.base import LanguageModelLike, Objective
 from lightning_xt.objectives.cross_entropy import cross_entropy
 from lightning_xt.objectives.forgetful_next_token import ForgetfulNextToken
@@ -21,9 +22,9 @@ class Recorder:
         self.logits = logits
         self.calls: list[tuple[Tensor, Inputs | None]] = []
 
-    def __call__(self, tokens: Tensor, *, inputs: Inputs | None = None) -> Tensor:
+    def __call__(self, tokens: Tensor, *, inputs: Inputs | None = None, trace: Trace) -> tuple[Tensor, Trace]:
         self.calls.append((tokens, inputs))
-        return self.logits[: tokens.shape[0], : tokens.shape[1]]
+        return self.logits[: tokens.shape[0], : tokens.shape[1]], trace
 
 
 def surprise(logits: Tensor, target: int) -> float:
@@ -189,9 +190,9 @@ def test_what_is_hidden_has_no_influence() -> None:
     objective = ForgetfulNextToken(max_fraction=0.9).train()
     drawn: list[Tensor] = []
 
-    def watch(tokens: Tensor, *, inputs: Inputs | None = None) -> Tensor:
+    def watch(tokens: Tensor, *, inputs: Inputs | None = None, trace: Trace) -> tuple[Tensor, Trace]:
         drawn.append(inputs.hidden_tokens)
-        return model(tokens, inputs=inputs)
+        return model(tokens, inputs=inputs, trace=trace)
 
     def loss(tokens: Tensor, scored: Tensor) -> float:
         torch.manual_seed(11)

@@ -30,7 +30,7 @@ class Scored:
 
     x: Float[Tensor, "b i D"]
     queries: Float[Tensor, "_ h _ d"]
-    keys: Float[Tensor, "_ g j d"]
+    keys: Float[Tensor, "_ g j _"]
     where: Where
     trace: Trace
     window: int | None

@@ -29,8 +29,8 @@ class ValueResidual(ValueMod):
         if self.to_share is not None and shape != own:
             raise ValueError(
                 f"value_mods: ValueResidual mixes in the first layer's values, {shape[0]} heads of width {shape[1]}, "
-                f"but layer {self.shape.layer} has {own[0]} of width {own[1]}; give both layers the same kv_heads and "
-                "width of values"
+                f"but layer {self.shape.layer} has {own[0]} of width {own[1]}; give both layers the same kv_heads, "
+                "dim_head and value_dim"
             )
 
     def forward(

@@ -11,9 +11,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional
 
 from lightning_xt.core import block_masks
+from lightning_xt.core.block_masks import BLOCK
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.shapes import LayerShape
-from lightning_xt.core.where import BLOCK, Where
+from lightning_xt.core.where import Where
 from lightning_xt.nn.attention.attention import Attention
 from lightning_xt.nn.attention.kernels import flex
 from lightning_xt.nn.attention.kernels.backends import attend
@@ -129,7 +130,7 @@ def masks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Record the masks that are built, "blocks" or "dense"; the latter by every call of their formula."""
     made: list[str] = []
     create, visible = block_masks.create_block_mask, Where.is_visible
-    monkeypatch.setattr(where, "create_block_mask", lambda *a, **o: made.append("blocks") or create(*a, **o))
+    monkeypatch.setattr(block_masks, "create_block_mask", lambda *a, **o: made.append("blocks") or create(*a, **o))
     monkeypatch.setattr(Where, "is_visible", lambda self, *at: made.append("dense") or visible(self, *at))
     return made
 

@@ -64,7 +64,7 @@ class Scoring:
         own = (j - self.where.memory).clamp(min=0) if self.where.memory else j
         inside = None
         if self.position is not None and self.position.biased:
-            inside = self.position.bias(b, h, i, own, self.prepared)
+            inside = self.position.bias(b if self._positions_differ else torch.zeros_like(b), h, i, own, self.prepared)
         if self.own_bias is not None:
             rows, heads = self.own_bias.shape[:2]
             given = self.own_bias[
@@ -83,8 +83,11 @@ class Scoring:
     @property
     def rows_differ(self) -> bool:
         """True if the bias differs between rows."""
-        own = self.own_bias is not None and len(self.own_bias) > 1
-        return own or self.where.rows > 1 or (self.position is not None and self.position.per_row)
+        return self._positions_differ or (self.own_bias is not None and len(self.own_bias) > 1)
+
+    @property
+    def _positions_differ(self) -> bool:
+        return self.where.rows > 1 or (self.position is not None and self.position.per_row)
 
     def dense_bias(self, batch: int, heads: int) -> Tensor | None:
         """Return the position's bias as a tensor (#b h i j), one row if all rows share it."""
