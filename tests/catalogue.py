@@ -29,6 +29,10 @@ from lightning_xt.nn.layouts.looped import Looped
 from lightning_xt.nn.links.backout import Backout
 from lightning_xt.nn.links.base import Link
 from lightning_xt.nn.links.input_lambdas import InputLambdas
+from lightning_xt.nn.mixers.delta_net import DeltaNet
+from lightning_xt.nn.mixers.gated_delta_net import GatedDeltaNet
+from lightning_xt.nn.mixers.hybrid import Hybrid
+from lightning_xt.nn.mixers.mamba2 import Mamba2
 from lightning_xt.nn.normalizers.base import Normalizer
 from lightning_xt.nn.normalizers.top_k_softmax import TopKSoftmax
 from lightning_xt.nn.norms.adaptive_layer_norm import AdaptiveLayerNorm
@@ -91,6 +95,11 @@ def context_decoder(**options: Any) -> Decoder:
     return decoder(**context_options(**options))
 
 
+def delta_net(**options: Any) -> Any:
+    """Return a recipe of a small recurrence."""
+    return partial(DeltaNet, **{"heads": HEADS, "dim_head": DIM_HEAD, "chunk": 4, **options})
+
+
 # Family, and the options that put one of its variants into a model. A new variant needs no row; a new family does.
 FAMILIES: dict[str, tuple[type, Callable[[Any], Options]]] = {
     "norm": (Norm, lambda v: {"norm": v}),
@@ -127,6 +136,10 @@ OPTIONS: dict[type, dict[str, Any]] = {
     Combined: {"positions": [Rotary, RelativeBias]},
     TopKSoftmax: {"num_keys": 3},
     Cycle: {"recipes": [attention(window=3), attention(position=None)]},
+    GatedDeltaNet: delta_net(value_expansion=2).keywords,
+    DeltaNet: delta_net(max_beta=2.0).keywords,
+    Mamba2: {"heads": HEADS, "dim_head": DIM_HEAD, "state_dim": 3, "groups": 2, "chunk": 4},
+    Hybrid: {"recipes": [attention(window=3), delta_net()]},
 }
 
 # Choices that are options rather than classes, and pairs that share state: caches break on these.
@@ -175,6 +188,18 @@ CASES: dict[str, Options] = {
         "links": [InputLambdas, Backout],
     },
     "looped-value_residual": {"layout": Looped, "attention": attention(value_mods=[ValueResidual])},
+    "hybrid-two_attentions": {
+        "attention": partial(Hybrid, recipes=[attention(window=3), attention(memory=3, position=Forgetting)])
+    },
+    "cycle-recurrence-attention-token_shift": {
+        "attention": partial(Cycle, recipes=[delta_net(conv_width=1), attention()]),
+        "shift": TokenShift,
+    },
+    "looped-recurrence": {
+        "layout": Looped,
+        "attention": partial(Mamba2, heads=HEADS, dim_head=DIM_HEAD, state_dim=3, chunk=4),
+    },
+    "given_context-recurrence": {**context_options(position=None), "attention": delta_net()},
     "given_context": context_options(position=None),
     "given_context-rotary-kv_heads": context_options(kv_heads=2),
     "given_context-latent": context_options(position=None, projection=Latent),
@@ -251,3 +276,14 @@ def crop(inputs: Inputs, tokens: slice, rows: slice | Tensor = slice(None)) -> I
 def attention_layers(model: nn.Module) -> Sequence[Attention]:
     """Return the attention layers of a model."""
     return [module for module in model.modules() if isinstance(module, Attention)]
+
+
+def recurrences(model: nn.Module) -> Sequence[Mixer]:
+    """Return the mixers of a model that carry a running state."""
+    return [module for module in model.modules() if isinstance(module, Mixer) and module.recurrent]
+
+
+def looks_back(model: nn.Module) -> bool:
+    """Return whether a model has a part for causal self-attention only."""
+    positions = [layer.position for layer in attention_layers(model) if layer.position is not None]
+    return bool(recurrences(model)) or any(position.looks_back for position in positions)

@@ -50,7 +50,9 @@ def pair(encoder: Options | None = None, decoder: Options | None = None, **optio
 
 def looks_back(name: str) -> bool:
     """Return whether a recipe has a part for causal self-attention only."""
-    return any(getattr(each, "looks_back", False) for each in list_classes(RECIPES[name]))
+    return any(
+        getattr(each, "looks_back", False) or getattr(each, "recurrent", False) for each in list_classes(RECIPES[name])
+    )
 
 
 def list_classes(recipe: Any) -> Iterator[type]:

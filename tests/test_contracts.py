@@ -33,7 +33,8 @@ PAIRS = [
     for a, b in itertools.combinations(list_variants(base), 2)
 ]
 
-# Imports point down this list, and never sideways; within nn, attention stands on the other families, those on norms.
+# Imports point down this list, and never sideways; within nn, mixers stand on attention, attention on the other
+# families, those on norms.
 LAYERS: list[set[str]] = [
     {"system"},
     {"core"},
@@ -47,7 +48,7 @@ LAYERS: list[set[str]] = [
     {"__main__"},
 ]
 # Families that are built from another.
-FAMILY_LAYERS: list[set[str]] = [{"norms", "activations", "rope_scalings"}, set(), {"attention"}]
+FAMILY_LAYERS: list[set[str]] = [{"norms", "activations", "rope_scalings"}, set(), {"attention"}, {"mixers"}]
 
 
 options = init_parameters

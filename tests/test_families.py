@@ -25,7 +25,9 @@ from catalogue import (
     attention_layers,
     crop,
     example,
+    looks_back,
     randomise,
+    recurrences,
     shared,
 )
 from torch import Tensor
@@ -104,6 +106,10 @@ def test_a_cache_with_a_window_decodes_as_a_model_with_it(build: Build) -> None:
     for layer in attention_layers(narrow):
         if layer.shape.context_dim is None:
             layer.window = min(layer.window or 3, 3)
+    if recurrences(model):
+        with pytest.raises(ValueError, match=r"window is 3, but .*\w+ is a recurrence, .*; omit the window$"):
+            model.new_cache(2, 13, window=3)
+        return
     with torch.no_grad():
         expected = narrow(tokens, inputs=inputs)
         for static in (False, True):
@@ -119,9 +125,13 @@ def test_a_cache_takes_back_tokens_and_reorders_rows(build: Build) -> None:
     with torch.no_grad():
         cache = model.new_cache(2, 11, slack=2)
         model(tokens[:, :7], inputs=crop(inputs, slice(0, 7)), cache=cache)
-        wrong = (tokens[:, 7:9] + 1) % VOCAB
-        model(wrong, inputs=crop(inputs, slice(7, 9)), cache=cache)
-        cache.truncate(7)
+        if recurrences(model):
+            with pytest.raises(ValueError, match=r"cannot remove tokens: .*\w+ is a running state without a past"):
+                cache.truncate(7)
+        else:
+            wrong = (tokens[:, 7:9] + 1) % VOCAB
+            model(wrong, inputs=crop(inputs, slice(7, 9)), cache=cache)
+            cache.truncate(7)
         flip = torch.tensor([1, 0])
         cache.select(flip)
         flipped, theirs = tokens[flip], crop(inputs, slice(None), flip)
@@ -147,8 +157,8 @@ def test_a_padded_row_equals_the_same_row_alone(build: Build) -> None:
 def test_cases_p2_a_visible_prefix_is_seen_and_decoded_or_refused(build: Build) -> None:
     model, (tokens, inputs) = shared(build), example(2, 7)
     inputs = replace(inputs, visible_prefix=torch.tensor([4, 2]))
-    if any(layer.position is not None and layer.position.looks_back for layer in attention_layers(model)):
-        with pytest.raises(ValueError, match=r"position: \w+ looks back only, .* or omit visible_prefix$"):
+    if looks_back(model):
+        with pytest.raises(ValueError, match=r"(position|attention): \w+ looks back only, .* or omit visible_prefix$"):
             model(tokens, inputs=inputs)
         return
     expected = model(tokens, inputs=inputs)
@@ -236,7 +246,10 @@ def test_the_fused_backend_agrees_with_the_explicit(build: Build) -> None:
     model = randomise(build)
     tokens, inputs = example(2, 7)
     layers = attention_layers(model)
-    claimed = frozenset.intersection(*(layer.supported_backends for layer in layers)) if layers else frozenset()
+    if not layers:
+        assert recurrences(model), "neither attention nor a recurrence"
+        return
+    claimed = frozenset.intersection(*(layer.supported_backends for layer in layers))
     assert "explicit" in claimed
     with torch.no_grad():
         for layer in layers:

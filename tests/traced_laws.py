@@ -51,7 +51,8 @@ def needs_layers(build: Build) -> bool:
 
 
 def claims_flex(build: Build) -> bool:
-    return all("flex" in layer.supported_backends for layer in attention_layers(build()))
+    layers = attention_layers(build())
+    return bool(layers) and all("flex" in layer.supported_backends for layer in layers)
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ A forward stands between `begin` and `commit`. In between it reads only tensors 
 a decode step over a `static` cache is compiled once and serves every length.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -37,6 +37,7 @@ class Cache:
         slack: tokens that a window keeps beyond its width; `truncate` can remove as many.
         window: tokens that every reader may look back, itself included. None = each reader's own window.
         static: True if the shapes of decode steps change once in `GROWTH` tokens, for compiled steps.
+        recurrent: names of the parts with a running state, from which `truncate` cannot remove tokens.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Cache:
         slack: int = 64,
         window: int | None = None,
         static: bool = False,
+        recurrent: Sequence[str] = (),
     ) -> None:
         if batch < 1 or capacity < 1:
             raise ValueError(f"a cache needs at least one row and one token, not batch {batch}, capacity {capacity}")
@@ -56,6 +58,7 @@ class Cache:
             raise ValueError(f"a cache's window is {window}; it must be at least 1 token, or None for any distance")
         self.extent = Extent(batch, capacity, device=device, slack=slack, window=window, static=static)
         self._marked: Tensor | None = None
+        self._recurrent = frozenset(recurrent)
         self._calls = [CallCache(self.extent) for _ in range(calls)]
 
     def __getitem__(self, call: int) -> "CallCache":
@@ -137,11 +140,11 @@ class Cache:
             length: number of tokens to keep, for all rows or for each; a shorter row keeps all.
 
         Raises:
-            ValueError: a window has overwritten tokens that would be visible again.
+            ValueError: a window has overwritten tokens that would be visible again, or a part has a running state.
         """
         if isinstance(length, int) and length < 0:
             raise ValueError(f"a cache cannot keep {length} tokens; give 0 or more")
-        running = sorted({name for call in self._calls for name in call.running})
+        running = sorted(self._recurrent or {name for call in self._walk() for name in call.running})
         if running:
             raise ValueError(
                 f"cannot remove tokens: {', '.join(running)} is a running state without a past; decode again from the "
@@ -166,12 +169,12 @@ class Cache:
         extent.empty = extent.bound == 0
         if extent.empty:
             # The next forward may have another context.
-            for call in self._calls:
+            for call in self._walk():
                 call.fixed.clear()
 
     def select(self, rows: Int[Tensor, " b"]) -> None:
         """Keep, repeat or reorder rows, for beam search; `rows` has the old row of each new one."""
-        for call in self._calls:
+        for call in self._walk():
             call.select_contexts(rows, len(self.lengths))
         self.reorder(rows)
 
@@ -182,7 +185,7 @@ class Cache:
     def reorder(self, rows: Int[Tensor, " b"]) -> None:
         """Select rows within groups that share a context, each of which stays whole; the contexts stay in place."""
         self._marked = None
-        for call in self._calls:
+        for call in self._walk():
             call.reorder(rows)
         self.extent.change_rows(lambda t: t[rows])
 
@@ -196,7 +199,7 @@ class Cache:
             source, target = torch.tensor(moves, device=self.lengths.device).T
         self.extent.change_rows(lambda t: move_rows(t, source, target, rows))
         self._marked = None
-        for call in self._calls:
+        for call in self._walk():
             call.retire(source, target, rows)
 
     def overwrite(self, rows: Int[Tensor, " k"], other: "Cache") -> None:
@@ -229,7 +232,7 @@ class Cache:
         self._marked = extent.slots
         several = len(extent.lengths) > 1
         torch._dynamo.maybe_mark_dynamic(extent.slots, 0)
-        for call in self._calls:
+        for call in self._walk():
             call.mark_for_compiler(several)
 
     def set_lengths(self, lengths: Sequence[int]) -> None:
@@ -241,6 +244,13 @@ class Cache:
         extent = self.extent
         extent.lengths, extent.written = (t.index_fill(0, rows, 0) for t in (extent.lengths, extent.written))
         extent.uniform = False
+        for call in self._walk():
+            call.clear(rows)
+
+    def _walk(self) -> Iterator[CallCache]:
+        """Yield the cache of each call, those of branches included."""
+        for call in self._calls:
+            yield from call.walk()
 
     def _has_wrapped(self) -> bool:
-        return bool((self.extent.written > min(call.smallest for call in self._calls)).any())
+        return bool((self.extent.written > min(call.smallest for call in self._walk())).any())

@@ -1,5 +1,7 @@
 """Cache of one call of a layer; see `core.cache`."""
 
+from collections.abc import Iterator
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -22,6 +24,26 @@ class CallCache:
         """State that never changes while decoding: contexts, one for each row or for each group of rows."""
         self.running: dict[str, Tensor] = {}
         """State that each forward replaces, one row each: of a recurrence, or of a segment memory."""
+        self._branches: dict[str, CallCache] = {}
+
+    def branch(self, name: str) -> "CallCache":
+        """Return the cache of one of several mixers in this call, whose names it keeps apart from the others'."""
+        if name not in self._branches:
+            self._branches[name] = CallCache(self.extent)
+        return self._branches[name]
+
+    def walk(self) -> "Iterator[CallCache]":
+        """Yield this cache and those of its branches."""
+        yield self
+        for each in self._branches.values():
+            yield from each.walk()
+
+    def set_running(self, name: str, state: Float[Tensor, "b ..."]) -> None:
+        """Replace a running state, in place if there is one: a recorded graph reads and writes the same tensor."""
+        if name in self.running:
+            self.running[name].copy_(state.detach())
+        else:
+            self.running[name] = state.detach().clone()
 
     @property
     def smallest(self) -> int:
@@ -128,11 +150,19 @@ class CallCache:
                 self._buffers[name] = theirs.new_zeros(batch, *theirs.shape[1:-2], size, theirs.shape[-1])
             self._buffers[name][rows, ..., : theirs.shape[-2], :] = theirs
         for name, state in other.running.items():
-            ours = self.running.get(name, state.new_zeros(batch, *state.shape[1:]))
-            self.running[name] = ours.index_copy(0, rows, state)
+            if name not in self.running:
+                self.running[name] = state.new_zeros(batch, *state.shape[1:])
+            self.running[name][rows] = state
         for name, context in other.fixed.items():
             mine = self.fixed.get(name)
             self.fixed[name] = context.spread(batch, rows) if mine is None else mine.overwrite(rows, context)
+        for name, branch in other._branches.items():
+            self.branch(name).overwrite(rows, branch)
+
+    def clear(self, rows: Int[Tensor, " k"]) -> None:
+        """Let rows begin again: with running states of 0."""
+        for state in self.running.values():
+            state.index_fill_(0, rows, 0)
 
     def mark_for_compiler(self, several: bool) -> None:
         """Mark the slots, and the rows if there are several, as sizes that change, and the tensors as staying in place.
@@ -149,6 +179,10 @@ class CallCache:
             torch._dynamo.maybe_mark_dynamic(tensor, [0, slots] if several else [slots])
             # Without a guard: another cache records its own graphs, and compiles nothing.
             torch._dynamo.mark_static_address(tensor, guard=False)
+        for state in self.running.values():
+            if several:
+                torch._dynamo.maybe_mark_dynamic(state, 0)
+            torch._dynamo.mark_static_address(state, guard=False)
 
     def _keep_tail(self, buffer: Tensor, new: Tensor) -> None:
         """Write the last of the new tokens, as many as the window has slots."""

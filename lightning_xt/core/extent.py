@@ -91,6 +91,13 @@ class Extent:
         """True for a compiled step, which must not depend on the lengths of rows."""
         return self.static and not self.empty
 
+    @property
+    def real(self) -> Bool[Tensor, "b n"] | None:
+        """True for announced tokens that are not padding. None = all."""
+        if self._kept is None:
+            return None
+        return torch.arange(self.incoming, device=self.lengths.device) < self._kept[:, None]
+
     def count_kept(self) -> Int[Tensor, " b"]:
         """Count each row's tokens, the announced ones included."""
         return self.lengths + (self.incoming if self._kept is None else self._kept)

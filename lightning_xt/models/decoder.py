@@ -17,7 +17,7 @@ from lightning_xt.core.trace import Trace
 from lightning_xt.core.where import Where
 from lightning_xt.models.stack import Stack
 from lightning_xt.nn.attention.attention import Attention
-from lightning_xt.nn.attention.base import MixerFactory
+from lightning_xt.nn.attention.base import Mixer, MixerFactory
 from lightning_xt.nn.contexts.base import ContextFactory
 from lightning_xt.nn.embeddings.base import Embedding, EmbeddingFactory
 from lightning_xt.nn.feedforward.base import FeedForwardFactory
@@ -254,10 +254,28 @@ class Decoder(nn.Module):
             slack: tokens that windows keep beyond their width; `truncate` can remove as many.
             window: tokens that every layer may look back. None = each layer's own window.
             static: True if the shapes of decode steps seldom change, for compiled steps.
+
+        Raises:
+            ValueError: a recurrence under a window.
         """
+        recurrent = sorted({type(m).__name__ for m in self.modules() if isinstance(m, Mixer) and m.recurrent})
+        if recurrent and window is not None:
+            raise ValueError(
+                f"window is {window}, but {' and '.join(recurrent)} is a recurrence, whose state remembers tokens of "
+                "any distance, so no window can slide over it; omit the window"
+            )
         device = self.token_embedding.weight.device
         calls = len(self.stack.steps) + len(self.embeddings)
-        return Cache(batch, capacity, calls=calls, device=device, slack=slack, window=window, static=static)
+        return Cache(
+            batch,
+            capacity,
+            calls=calls,
+            device=device,
+            slack=slack,
+            window=window,
+            static=static,
+            recurrent=recurrent,
+        )
 
     @property
     def vocab_size(self) -> int:

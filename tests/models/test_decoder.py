@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 import torch
-from catalogue import CONTEXT, DIM, VOCAB, attention, decoder, randomise
+from catalogue import CONTEXT, DIM, VOCAB, attention, decoder, delta_net, randomise
 from encoder_catalogue import encoder
 from torch import Tensor
 
@@ -21,6 +21,9 @@ from lightning_xt.nn.embeddings.learned_positions import LearnedPositions
 from lightning_xt.nn.embeddings.type_embedding import TypeEmbedding
 from lightning_xt.nn.feedforward.mlp import MLP
 from lightning_xt.nn.layouts.looped import Looped
+from lightning_xt.nn.mixers.gated_delta_net import GatedDeltaNet
+from lightning_xt.nn.mixers.hybrid import Hybrid
+from lightning_xt.nn.mixers.mamba2 import Mamba2
 from lightning_xt.nn.norms.adaptive_rms_norm import AdaptiveRMSNorm
 from lightning_xt.nn.positions.alibi import ALiBi
 from lightning_xt.nn.positions.forgetting import Forgetting
@@ -41,6 +44,10 @@ BUILDS: dict[str, Build] = {
     "token_shift": lambda: decoder(shift=TokenShift),
     "window": lambda: decoder(attention=attention(window=2)),
     "memory": lambda: decoder(attention=attention(memory=3)),
+    "delta_net": lambda: decoder(attention=delta_net()),
+    "gated_delta_net": lambda: decoder(attention=partial(GatedDeltaNet, heads=4, dim_head=6, chunk=3)),
+    "mamba2": lambda: decoder(attention=partial(Mamba2, heads=4, dim_head=6, groups=2, state_dim=3, chunk=3)),
+    "hybrid": lambda: decoder(attention=partial(Hybrid, recipes=[attention(position=Forgetting), delta_net()])),
 }
 EACH = pytest.mark.parametrize("build", BUILDS.values(), ids=BUILDS)
 

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -15,6 +16,9 @@ from lightning_xt.core.where import Where
 
 class Mixer(nn.Module, ABC):
     """Attention, or another part that moves information between tokens."""
+
+    recurrent: ClassVar[bool] = False
+    """True for a mixer with a running state: no window limits it, and no token can be taken back from it."""
 
     @property
     def value_shape(self) -> tuple[int, int] | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from catalogue import ALL, BUILDS, DIM, VOCAB, attention, decoder, example, randomise
+from catalogue import ALL, BUILDS, DIM, VOCAB, attention, decoder, example, randomise, recurrences
 from encoder_catalogue import pair, source
 from torch import Tensor
 
@@ -100,6 +100,16 @@ def alter(build: Callable[[], Decoder]) -> Decoder:
 @ALL
 def test_every_variant_draws_what_it_draws_without(build: Callable[[], Decoder]) -> None:
     model, asked = randomise(build), requests({4: 7, 1: 11, 6: 3}, example(3, 6)[1])
+    if recurrences(model):
+        model.token_embedding.register_forward_hook(lambda *_: pytest.fail("a token was run"))
+        for method in (PromptLookup(), Draft(model)):
+            with pytest.raises(
+                ValueError,
+                match=r"^speculative decoding cannot remove tokens: .*\w+ is a running state without a past; choose a "
+                r"method without drafts$",
+            ):
+                run_requests(model, asked, GREEDY, method)
+        return
     same(model, asked, GREEDY, PromptLookup())
     same(model, asked, SAMPLED, Draft(alter(build)))
 

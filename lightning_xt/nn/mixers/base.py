@@ -1,0 +1,91 @@
+"""The contract of a recurrence: a mixer that carries a state of fixed size from token to token."""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from lightning_xt.core.call_cache import CallCache
+from lightning_xt.core.inputs import Inputs
+from lightning_xt.core.shapes import LayerShape
+from lightning_xt.core.trace import Trace
+from lightning_xt.core.where import Where
+from lightning_xt.nn.attention.base import Mixer
+from lightning_xt.nn.mixers.chunked_rule import run_rule
+
+
+@dataclass(frozen=True, eq=False)
+class Carry:
+    """What a state carries over in a forward.
+
+    Args:
+        real: True for tokens that change the state; padding and hidden tokens do not. None = all.
+        documents: document of each token, in ascending order; each begins with an empty state. None = one a row.
+        cache: cache of this call. None outside decoding.
+    """
+
+    real: Bool[Tensor, "#b n"] | None
+    documents: Int[Tensor, "b n"] | None
+    cache: CallCache | None
+
+    def mask(self, x: Float[Tensor, "b n *_"]) -> Float[Tensor, "b n *_"]:
+        """Replace the features of tokens that do not change the state by 0."""
+        if self.real is None:
+            return x
+        return x.masked_fill(~self.real.view(*self.real.shape, *[1] * (x.dim() - 2)), 0.0)
+
+
+class Recurrence(Mixer):
+    """Mixer with a running state, in float32 or better, instead of keys and values of all tokens."""
+
+    recurrent: ClassVar = True
+
+    def __init__(self, shape: LayerShape) -> None:
+        super().__init__()
+        if not shape.causal or shape.context_dim is not None:
+            raise ValueError(
+                f"attention: {type(self).__name__} carries a state forward, so it serves causal self-attention only; "
+                "choose another"
+            )
+
+    def forward(
+        self, x: Float[Tensor, "b n D"], where: Where, inputs: Inputs, trace: Trace, cache: CallCache | None
+    ) -> tuple[Float[Tensor, "b n D"], Trace]:
+        if where.visible_prefix is not None:
+            raise ValueError(
+                f"attention: {type(self).__name__} looks back only, but with Inputs(visible_prefix=...) the first "
+                "tokens see later ones; choose another mixer, or omit visible_prefix"
+            )
+        real = where.valid if cache is None else cache.extent.real
+        return self.mix(x, Carry(real, where.query_documents, cache)), trace
+
+    @abstractmethod
+    def mix(self, x: Float[Tensor, "b n D"], carry: Carry) -> Float[Tensor, "b n D"]:
+        """Mix the tokens of each row; those that are not real leave the state alone."""
+
+
+def carry_rule(
+    q: Float[Tensor, "b g #r n d"],
+    k: Float[Tensor, "b g #r n d"],
+    v: Float[Tensor, "b g r n e"],
+    log_decay: Float[Tensor, "b g r n"],
+    beta: Float[Tensor, "b g r n"] | None,
+    carry: Carry,
+    chunk: int,
+) -> Float[Tensor, "b g r n e"]:
+    """Run a rule from the cached state, and cache the new one; see `run_rule`."""
+    cache = carry.cache
+    state = None if cache is None else cache.running.get("state")
+    with _full_precision(v.device.type):
+        out, state = run_rule(q, k, v, log_decay, beta, state, carry.documents, chunk)
+    if cache is not None:
+        cache.set_running("state", state)
+    return out
+
+
+def _full_precision(device: str) -> torch.autocast:
+    """Turn autocast off, which would round the products of the state."""
+    return torch.autocast(device if torch.amp.is_autocast_available(device) else "cpu", enabled=False)
