@@ -136,7 +136,7 @@ OPTIONS: dict[type, dict[str, Any]] = {
     Combined: {"positions": [Rotary, RelativeBias]},
     TopKSoftmax: {"num_keys": 3},
     Cycle: {"recipes": [attention(window=3), attention(position=None)]},
-    GatedDeltaNet: delta_net(value_expansion=2).keywords,
+    GatedDeltaNet: delta_net(value_dim=7).keywords,
     DeltaNet: delta_net(max_beta=2.0).keywords,
     Mamba2: {"heads": HEADS, "dim_head": DIM_HEAD, "state_dim": 3, "groups": 2, "chunk": 4},
     Hybrid: {"recipes": [attention(window=3), delta_net()]},

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from lightning_xt.core.cache import Cache
 from lightning_xt.core.call_cache import CallCache
-from lightning_xt.core.inputs import Inputs
+from lightning_xt.core.inputs import Inputs, KeysValues
 from lightning_xt.core.shapes import LayerShape
 from lightning_xt.core.trace import Trace
 from lightning_xt.core.where import Where
@@ -34,7 +34,7 @@ from lightning_xt.training.optim.parameter_groups import parameter_groups
 
 SMALL = {"heads": 4, "dim_head": 6, "chunk": 3}
 RECIPES: dict[str, Any] = {
-    "GatedDeltaNet": partial(GatedDeltaNet, **SMALL, value_expansion=2),
+    "GatedDeltaNet": partial(GatedDeltaNet, **SMALL, value_dim=7),
     "DeltaNet": partial(DeltaNet, **SMALL, max_beta=2.0),
     "Mamba2": partial(Mamba2, **SMALL, state_dim=5, groups=2),
 }
@@ -376,7 +376,7 @@ ONE_SHAPE = LayerShape(dim=8)
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: GatedDeltaNet(ONE_SHAPE, value_expansion=0), "attention: GatedDeltaNet has value_expansion 0, which"),
+        (lambda: GatedDeltaNet(ONE_SHAPE, value_dim=0), "attention has value_dim 0, which must be at least 1"),
         (lambda: DeltaNet(ONE_SHAPE, conv_width=0), "attention: DeltaNet has conv_width 0, which must be at least 1"),
         (lambda: DeltaNet(ONE_SHAPE, chunk=0), "attention: DeltaNet has chunk 0, which must be at least 1"),
         (lambda: DeltaNet(ONE_SHAPE, max_beta=0.0), "attention: DeltaNet has max_beta 0.0, which must be above 0 and"),
@@ -393,6 +393,21 @@ ONE_SHAPE = LayerShape(dim=8)
 def test_refuses(build: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         build()
+
+
+@EACH
+def test_refuses_inputs_about_pairs_of_tokens(recipe: Any) -> None:
+    model, tokens = decoder(attention=recipe), sample_tokens(2, 5)
+    shared = KeysValues(torch.zeros(2, 4, 3, 6), torch.zeros(2, 4, 3, 6))
+    model(tokens, inputs=Inputs(positions=torch.arange(5).expand(2, -1)))
+    for name, value in (
+        ("mask", torch.ones(2, 5, 5, dtype=torch.bool)),
+        ("bias", torch.zeros(1, 1, 5, 5)),
+        ("keys_values", [None, shared]),
+    ):
+        said = f"has no scores of pairs of tokens, which Inputs({name}=...) is about; choose another mixer, or omit"
+        with pytest.raises(ValueError, match=re.escape(said)):
+            model(tokens, inputs=Inputs(**{name: value}))
 
 
 @EACH

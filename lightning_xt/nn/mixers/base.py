@@ -50,17 +50,30 @@ class Recurrence(Mixer):
                 f"attention: {type(self).__name__} carries a state forward, so it serves causal self-attention only; "
                 "choose another"
             )
+        self.layer = shape.layer
 
     def forward(
         self, x: Float[Tensor, "b n D"], where: Where, inputs: Inputs, trace: Trace, cache: CallCache | None
     ) -> tuple[Float[Tensor, "b n D"], Trace]:
-        if where.visible_prefix is not None:
-            raise ValueError(
-                f"attention: {type(self).__name__} looks back only, but with Inputs(visible_prefix=...) the first "
-                "tokens see later ones; choose another mixer, or omit visible_prefix"
-            )
+        self._check_inputs(inputs)
         real = where.valid if cache is None else cache.extent.real
         return self.mix(x, Carry(real, where.query_documents, cache)), trace
+
+    def _check_inputs(self, inputs: Inputs) -> None:
+        """Raise a ValueError for inputs about pairs of tokens, which a recurrence does not have."""
+        name = type(self).__name__
+        if inputs.visible_prefix is not None:
+            raise ValueError(
+                f"attention: {name} looks back only, but with Inputs(visible_prefix=...) the first tokens see later "
+                "ones; choose another mixer, or omit visible_prefix"
+            )
+        layers = () if inputs.keys_values is None else inputs.keys_values[self.layer : self.layer + 1]
+        given = {"mask": inputs.mask, "bias": inputs.bias, "keys_values": next(iter(layers), None)}
+        for field in (field for field, value in given.items() if value is not None):
+            raise ValueError(
+                f"attention: {name} has no scores of pairs of tokens, which Inputs({field}=...) is about; choose "
+                f"another mixer, or omit {field}"
+            )
 
     @abstractmethod
     def mix(self, x: Float[Tensor, "b n D"], carry: Carry) -> Float[Tensor, "b n D"]:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_xt.core.shapes import LayerShape
-from lightning_xt.nn.attention.attention import build_attention_shape
+from lightning_xt.nn.attention.sizes import build_attention_shape
 from lightning_xt.nn.mixers.base import Carry, Recurrence, carry_rule
 from lightning_xt.nn.mixers.short_convolution import ShortConvolution
 from lightning_xt.nn.mixers.step_decay import StepDecay
@@ -21,7 +21,7 @@ class DeltaRule(Recurrence):
     Args:
         heads: number of heads, each with its own memory.
         dim_head: width of one head's queries and keys. None = the stream's width divided by heads.
-        value_expansion: width of one head's values, in widths of its keys.
+        value_dim: width of one head's values. None = dim_head.
         conv_width: tokens that the short convolutions sum over, the token itself included; 1 = no convolution.
         max_beta: largest fraction of the value at its key that a token replaces. Up to 2, where a state can change its
             sign (Grazzi et al., 2024, https://arxiv.org/abs/2411.12537).
@@ -39,26 +39,26 @@ class DeltaRule(Recurrence):
         *,
         heads: int = 8,
         dim_head: int | None = None,
-        value_expansion: int = 1,
+        value_dim: int | None = None,
         conv_width: int = 4,
         max_beta: float = 1.0,
         chunk: int = 64,
     ) -> None:
         super().__init__(shape)
         where = f"attention: {type(self).__name__}"
-        for name, value in (("value_expansion", value_expansion), ("conv_width", conv_width), ("chunk", chunk)):
+        for name, value in (("conv_width", conv_width), ("chunk", chunk)):
             check_option(where, name, value, least=1)
         check_option(where, "max_beta", max_beta, above=0, most=2)
-        width = build_attention_shape(shape, heads, None, dim_head).dim_head
+        head = build_attention_shape(shape, heads, None, dim_head, value_dim)
         self.heads, self.max_beta, self.chunk = heads, max_beta, chunk
-        keys, values = heads * width, heads * width * value_expansion
+        keys, values = heads * head.dim_head, heads * head.value_dim
         self.sizes = (keys, keys, values, heads, *((heads, values) if self.gated else ()))
         # Maps of the same input are one product. Optimizers of matrices split them.
         self.to_inputs = nn.Linear(shape.dim, sum(self.sizes), bias=False)
         self.stacked_rows = {"to_inputs": self.sizes}
         self.convolution = ShortConvolution(2 * keys + values, conv_width)
         self.decay = StepDecay(heads) if self.gated else None
-        self.gain = nn.Parameter(torch.ones(width * value_expansion))
+        self.gain = nn.Parameter(torch.ones(head.value_dim))
         self.to_out = nn.Linear(values, shape.dim, bias=False)
 
     def mix(self, x: Float[Tensor, "b n D"], carry: Carry) -> Float[Tensor, "b n D"]:

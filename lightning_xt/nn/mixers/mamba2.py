@@ -4,7 +4,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_xt.core.shapes import LayerShape
-from lightning_xt.nn.attention.attention import build_attention_shape
+from lightning_xt.nn.attention.sizes import build_attention_shape
 from lightning_xt.nn.mixers.base import Carry, Recurrence, carry_rule
 from lightning_xt.nn.mixers.short_convolution import ShortConvolution
 from lightning_xt.nn.mixers.step_decay import StepDecay
@@ -41,7 +41,7 @@ class Mamba2(Recurrence):
         super().__init__(shape)
         for name, value in (("state_dim", state_dim), ("groups", groups), ("conv_width", conv_width), ("chunk", chunk)):
             check_option("attention: Mamba2", name, value, least=1)
-        width = build_attention_shape(shape, heads, None, dim_head).dim_head
+        width = build_attention_shape(shape, heads, None, dim_head, None).dim_head
         if heads % groups:
             raise ValueError(f"attention: Mamba2 has heads {heads}, which must be a multiple of groups ({groups})")
         inner = heads * (2 * width if dim_head is None else width)
