@@ -17,7 +17,7 @@ from lightning_xt.core.trace import Trace
 from lightning_xt.core.where import Where
 from lightning_xt.models.stack import Stack
 from lightning_xt.nn.attention.attention import Attention
-from lightning_xt.nn.attention.base import Mixer, MixerFactory
+from lightning_xt.nn.attention.base import MixerFactory, find_recurrences
 from lightning_xt.nn.contexts.base import ContextFactory
 from lightning_xt.nn.embeddings.base import Embedding, EmbeddingFactory
 from lightning_xt.nn.feedforward.base import FeedForwardFactory
@@ -258,24 +258,10 @@ class Decoder(nn.Module):
         Raises:
             ValueError: a recurrence under a window.
         """
-        recurrent = sorted({type(m).__name__ for m in self.modules() if isinstance(m, Mixer) and m.recurrent})
-        if recurrent and window is not None:
-            raise ValueError(
-                f"window is {window}, but {' and '.join(recurrent)} is a recurrence, whose state remembers tokens of "
-                "any distance, so no window can slide over it; omit the window"
-            )
-        device = self.token_embedding.weight.device
-        calls = len(self.stack.steps) + len(self.embeddings)
-        return Cache(
-            batch,
-            capacity,
-            calls=calls,
-            device=device,
-            slack=slack,
-            window=window,
-            static=static,
-            recurrent=recurrent,
-        )
+        recurrent = find_recurrences(self, window)
+        calls, device = len(self.stack.steps) + len(self.embeddings), self.token_embedding.weight.device
+        sizes = partial(Cache, batch, capacity, calls=calls, device=device, slack=slack, window=window)
+        return sizes(static=static, recurrent=recurrent)
 
     @property
     def vocab_size(self) -> int:

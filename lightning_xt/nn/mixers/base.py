@@ -19,7 +19,7 @@ from lightning_xt.nn.mixers.chunked_rule import run_rule
 
 @dataclass(frozen=True, eq=False)
 class Carry:
-    """What a state carries over in a forward.
+    """Limits and cache of a state in a forward.
 
     Args:
         real: True for tokens that change the state; padding and hidden tokens do not. None = all.
