@@ -49,6 +49,7 @@ from lightning_xt.nn.positions.alibi import ALiBi
 from lightning_xt.nn.positions.base import Position
 from lightning_xt.nn.positions.combined import Combined
 from lightning_xt.nn.positions.contextual import Contextual
+from lightning_xt.nn.positions.dynamic_bias import DynamicBias
 from lightning_xt.nn.positions.forgetting import Forgetting
 from lightning_xt.nn.positions.relative_bias import RelativeBias
 from lightning_xt.nn.positions.rotary import Rotary
@@ -63,6 +64,8 @@ from lightning_xt.nn.score_mods.base import ScoreMod
 from lightning_xt.nn.score_mods.soft_cap import SoftCap
 from lightning_xt.nn.scores.base import Score
 from lightning_xt.nn.shifts.base import Shift
+from lightning_xt.nn.shifts.canon import Canon
+from lightning_xt.nn.shifts.shift_cycle import ShiftCycle
 from lightning_xt.nn.shifts.token_shift import TokenShift
 from lightning_xt.nn.value_mods.base import ValueMod
 from lightning_xt.nn.value_mods.value_residual import ValueResidual
@@ -135,6 +138,7 @@ OPTIONS: dict[type, dict[str, Any]] = {
     **{scaling: {"factor": 3.0} for scaling in find_variants(RopeScaling)},
     Combined: {"positions": [Rotary, RelativeBias]},
     TopKSoftmax: {"num_keys": 3},
+    ShiftCycle: {"shifts": [None, TokenShift]},
     Cycle: {"recipes": [attention(window=3), attention(position=None)]},
     GatedDeltaNet: delta_net(value_dim=7).keywords,
     DeltaNet: delta_net(max_beta=2.0).keywords,
@@ -177,6 +181,9 @@ CASES: dict[str, Options] = {
     },
     "qk_unit_norm-groups": {"attention": attention(qk_norm=partial(UnitNorm, groups=2, gain="feature"))},
     "looped-token_shift": {"layout": partial(Looped, loops=3), "shift": TokenShift},
+    "looped-canon-window_2": {"layout": Looped, "shift": Canon, "attention": attention(window=2)},
+    "token_shift-max_distance": {"shift": partial(TokenShift, fraction=0.8, max_distance=3)},
+    "dynamic_bias-norm": {"attention": attention(position=partial(DynamicBias, norm=LayerNorm, log_distance=False))},
     "looped-forgetting-hyper_connection": {
         "layout": Looped,
         "residual": HyperConnection,

@@ -1,0 +1,44 @@
+"""Small MLP from a distance to a bias for each head."""
+
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lightning_xt.core.inputs import Inputs
+from lightning_xt.core.shapes import AttentionShape
+from lightning_xt.nn.norms.base import NormFactory
+
+
+class DistanceMLP(nn.Module):
+    """MLP with ReLU, in float32 or better: the distance 301 does not exist in bf16.
+
+    Args:
+        shape: sizes of the attention.
+        width: width of the hidden layers.
+        depth: number of hidden layers.
+        norm: norm before each activation. None = no norm.
+    """
+
+    def __init__(self, shape: AttentionShape, width: int, depth: int, norm: NormFactory | None = None) -> None:
+        super().__init__()
+        # A line for each feature, with kinks at different distances.
+        self.slope = nn.Parameter(torch.empty(width).uniform_(-1, 1))
+        self.offset = nn.Parameter(torch.empty(width).uniform_(-1, 1))
+        sizes = replace(shape, dim=width)
+        self.norms = nn.ModuleList(nn.Identity() if norm is None else norm(sizes) for _ in range(depth))
+        self.hidden = nn.ModuleList(nn.Linear(width, width) for _ in range(depth - 1))
+        # A constant would change no weight.
+        self.to_bias = nn.Linear(width, shape.heads, bias=False)
+        self.normed = norm is not None
+
+    def forward(self, distance: Float[Tensor, "..."]) -> Float[Tensor, "... h"]:
+        precise = torch.promote_types(self.slope.dtype, torch.float32)
+        with torch.autocast(distance.device.type, enabled=False):
+            x = distance.to(precise)[..., None] * self.slope.to(precise) + self.offset.to(precise)
+            for norm, linear in zip(self.norms, [*self.hidden, self.to_bias], strict=True):
+                x = F.relu(norm(x, Inputs()).to(precise) if self.normed else x)
+                x = F.linear(x, linear.weight.to(precise), None if linear.bias is None else linear.bias.to(precise))
+        return x
