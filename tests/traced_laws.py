@@ -25,6 +25,7 @@ from lightning_xt.core.inputs import Inputs, KeysValues
 from lightning_xt.nn.attention.cycle import Cycle
 from lightning_xt.nn.attention.kernels import flex
 from lightning_xt.nn.positions.forgetting import Forgetting
+from lightning_xt.nn.shifts.shift_cycle import ShiftCycle
 from lightning_xt.nn.value_mods.value_residual import ValueResidual
 
 warnings.filterwarnings("ignore", message="flex_attention called without torch.compile")
@@ -47,7 +48,7 @@ def check_compilation(name: str, build: Build) -> None:
 
 def needs_layers(build: Build) -> bool:
     """Return whether a build has a part that is refused, or does nothing, in a single layer."""
-    return any(isinstance(module, Cycle | ValueResidual) for module in build().modules())
+    return any(isinstance(module, Cycle | ShiftCycle | ValueResidual) for module in build().modules())
 
 
 def claims_flex(build: Build) -> bool:

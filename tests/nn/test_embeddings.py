@@ -11,9 +11,13 @@ from catalogue import VOCAB, decoder, randomise
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.shapes import LayerShape
 from lightning_xt.core.where import Where
+from lightning_xt.nn.embeddings.embedding_norm import EmbeddingNorm
+from lightning_xt.nn.embeddings.gradient_fraction import GradientFraction
 from lightning_xt.nn.embeddings.learned_positions import LearnedPositions
+from lightning_xt.nn.embeddings.sinusoidal_positions import SinusoidalPositions
 from lightning_xt.nn.embeddings.smear import Smear
 from lightning_xt.nn.embeddings.type_embedding import TypeEmbedding
+from lightning_xt.nn.norms.layer_norm import LayerNorm
 
 
 def where(n: int, inputs: Inputs) -> Where:
@@ -146,3 +150,46 @@ def test_smear_starts_as_the_identity_and_reads_the_first_twelve_features() -> N
     assert embedding.gate.shape == (12,) and Smear(LayerShape(dim=5)).gate.shape == (5,)
     with pytest.raises(ValueError, match="embeddings: Smear has gate_features 0, which must be at least 1"):
         Smear(LayerShape(dim=5), gate_features=0)
+
+
+@pytest.mark.parametrize("dim", [4, 5])
+def test_sinusoidal_positions_are_those_of_the_paper_with_sines_first(dim: int) -> None:
+    embedding = SinusoidalPositions(LayerShape(dim=dim), learned_scale=False)
+    inputs = Inputs(documents=torch.tensor([[0, 0, 0, 1, 1]]))
+    added = embedding(torch.zeros(1, 5, dim, dtype=torch.float64), where(5, inputs), inputs)
+    pairs = (dim + 1) // 2
+    for n, position in enumerate([0, 1, 2, 0, 1]):
+        for d in range(dim):
+            angle = position * 10_000.0 ** (-2 * (d % pairs) / dim)
+            expected = math.sin(angle) if d < pairs else math.cos(angle)
+            assert added[0, n, d].item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_sinusoidal_positions_have_a_learned_scale_and_precise_angles() -> None:
+    embedding = SinusoidalPositions(LayerShape(dim=16))
+    assert embedding.scale.item() == pytest.approx(1 / 4)
+    low = SinusoidalPositions(LayerShape(dim=16), learned_scale=False).bfloat16()
+    added = low(torch.zeros(1, 1001, 16, dtype=torch.bfloat16), where(1001, Inputs()), Inputs())
+    assert added[0, 1000, 0].item() == pytest.approx(math.sin(1000), abs=0.01)
+    with pytest.raises(ValueError, match="embeddings: SinusoidalPositions has base 0, which must be above 0"):
+        SinusoidalPositions(LayerShape(dim=16), base=0)
+
+
+def test_embedding_norm_norms_what_stands_before_it() -> None:
+    x = torch.tensor([[[3.0, 4.0]]])
+    embedding = EmbeddingNorm(LayerShape(dim=2))
+    rms = (12.5) ** 0.5
+    torch.testing.assert_close(embedding(x, where(1, Inputs()), Inputs()), x / rms)
+    other = EmbeddingNorm(LayerShape(dim=2), norm=LayerNorm)
+    torch.testing.assert_close(other(x, where(1, Inputs()), Inputs()), torch.tensor([[[-1.0, 1.0]]]), atol=1e-4, rtol=0)
+
+
+def test_gradient_fraction_changes_the_gradient_alone() -> None:
+    x = torch.randn(2, 3, 4, requires_grad=True)
+    out = GradientFraction(LayerShape(dim=4), fraction=0.25)(x, where(3, Inputs()), Inputs())
+    assert out.equal(x)
+    out.sum().backward()
+    assert x.grad.unique().tolist() == [0.25]
+    for fraction in (0, 1.5):
+        with pytest.raises(ValueError, match=f"GradientFraction has fraction {fraction}, which must be above 0 and at"):
+            GradientFraction(LayerShape(dim=4), fraction=fraction)

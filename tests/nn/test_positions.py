@@ -11,10 +11,14 @@ from torch import Tensor
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.shapes import AttentionShape
 from lightning_xt.core.where import Where
+from lightning_xt.nn.norms.layer_norm import LayerNorm
 from lightning_xt.nn.positions.alibi import ALiBi
 from lightning_xt.nn.positions.base import Position
 from lightning_xt.nn.positions.combined import Combined
 from lightning_xt.nn.positions.contextual import Contextual
+from lightning_xt.nn.positions.distance_mlp import DistanceMLP
+from lightning_xt.nn.positions.dynamic_bias import DynamicBias
+from lightning_xt.nn.positions.fire import FIRE
 from lightning_xt.nn.positions.forgetting import Forgetting
 from lightning_xt.nn.positions.hard_alibi import HardALiBi
 from lightning_xt.nn.positions.polar import Polar
@@ -319,6 +323,72 @@ def test_relative_projection_mixes_curves_by_the_token_of_the_query(causal: bool
                     far = i - j >= 4 or j - i > ahead
                     expected = 0.0 if far else (weights[b, i, h] @ position.curves[:, i - j + ahead]).item()
                     assert bias[b, h, i, j].item() == pytest.approx(expected, abs=1e-6), (i, j)
+
+
+def mlp_by_hand(mlp: DistanceMLP, number: float) -> list[float]:
+    """Compute a bias for each head feature by feature, with SiLU."""
+    x = [number * s + o for s, o in zip(mlp.slope.tolist(), mlp.offset.tolist(), strict=True)]
+    layers = [(linear.weight.tolist(), linear.bias.tolist()) for linear in mlp.hidden]
+    layers.append((mlp.to_bias.weight.tolist(), [0.0] * mlp.to_bias.out_features))
+    for weight, bias in layers:
+        active = [each / (1 + math.exp(-each)) for each in x]
+        x = [sum(w * a for w, a in zip(row, active, strict=True)) + b for row, b in zip(weight, bias, strict=True)]
+    return x
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("log_distance", [True, False])
+def test_dynamic_bias_is_an_mlp_of_the_signed_distance(causal: bool, log_distance: bool) -> None:
+    position = DynamicBias(shape(causal=causal), hidden_dim=5, log_distance=log_distance)
+    bias = dense_bias(position, torch.zeros(1, 7, 13), 3, causal)
+    for i, j in ((6, 1), (4, 4), (3, 2)) if causal else ((6, 1), (1, 6), (3, 3)):
+        read = math.copysign(math.log(1 + abs(i - j)), i - j) if log_distance else i - j
+        assert bias[0, :, i, j].tolist() == pytest.approx(mlp_by_hand(position.mlp, read), abs=1e-5)
+
+
+def test_dynamic_bias_reads_positions_of_the_caller() -> None:
+    position = DynamicBias(shape(causal=False), hidden_dim=5, norm=LayerNorm)
+    inputs = Inputs(positions=torch.tensor([[5, 900, 2]]))
+    where = Where.from_sequence(3, causal=False, inputs=inputs, lengths=None, device=torch.device("cpu"))
+    prepared = position.prepare(torch.zeros(1, 3, 13), where, None, None)
+    read = torch.tensor([5.0 - 900.0, 900.0 - 2.0])
+    expected = position.mlp(read.sign() * read.abs().log1p())
+    torch.testing.assert_close(prepared[0, :, [0, 1], [1, 2]].T, expected)
+    assert position.pad(prepared, 2, 1).shape == (1, 3, 5, 4)
+
+
+def test_dynamic_bias_distinguishes_far_distances_in_bfloat16() -> None:
+    position = DynamicBias(shape(), hidden_dim=5, log_distance=False).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        far = position.prepare(torch.zeros(1, 400, 13), sequence(400), None, None)[1]
+    assert far.dtype == torch.float32 and not far[300].equal(far[301])
+    assert DynamicBias(shape()).mlp.to_bias.in_features == 3
+
+
+@pytest.mark.parametrize("option", ["hidden_dim", "hidden_layers"])
+def test_dynamic_bias_refuses_an_empty_mlp(option: str) -> None:
+    with pytest.raises(ValueError, match=f"position: DynamicBias has {option} 0, which must be at least 1"):
+        DynamicBias(shape(), **{option: 0})
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_fire_reads_the_distance_relative_to_the_query(causal: bool) -> None:
+    position = FIRE(shape(causal=causal), threshold=4.0)
+    with torch.no_grad():
+        position.c.fill_(0.3)
+    bias = dense_bias(position, torch.zeros(1, 9, 13), 3, causal)
+    # Below the threshold of 4, the distance is relative to 4.
+    for i, j, relative_to in ((2, 1, 4), (8, 1, 8), (5, 5, 5)):
+        read = math.log(1 + 0.3 * (i - j)) / math.log(1 + 0.3 * relative_to)
+        assert bias[0, :, i, j].tolist() == pytest.approx(mlp_by_hand(position.mlp, read), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("option", "rule"), [("hidden_dim", "at least 1"), ("c_init", "above 0"), ("threshold", "above 0")]
+)
+def test_fire_refuses_options_out_of_range(option: str, rule: str) -> None:
+    with pytest.raises(ValueError, match=f"position: FIRE has {option} 0, which must be {rule}"):
+        FIRE(shape(), **{option: 0})
 
 
 @pytest.mark.parametrize("option", ["num_curves", "max_distance"])

@@ -14,7 +14,7 @@ from lightning_xt.system.option_checks import check_slots
 class EmbeddingNorm(Embedding):
     """Normalize the sum of the token vectors and of the embeddings before this one in the list.
 
-    The embedding norm of Le Scao et al., 2022, in the training of BLOOM. https://arxiv.org/abs/2210.15424
+    The embedding norm of Le Scao et al., 2022 (BLOOM). https://arxiv.org/abs/2211.05100
     In x-transformers: post_emb_norm, l2norm_embed; the latter norms token vectors and positions apart.
 
     Args:

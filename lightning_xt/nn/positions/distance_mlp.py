@@ -13,7 +13,9 @@ from lightning_xt.nn.norms.base import NormFactory
 
 
 class DistanceMLP(nn.Module):
-    """MLP with ReLU, in float32 or better: the distance 301 does not exist in bf16.
+    """MLP with SiLU, in float32 or better: the distance 301 does not exist in bf16.
+
+    With ReLU the offset of a feature would not learn while no distance reaches its kink.
 
     Args:
         shape: sizes of the attention.
@@ -24,7 +26,7 @@ class DistanceMLP(nn.Module):
 
     def __init__(self, shape: AttentionShape, width: int, depth: int, norm: NormFactory | None = None) -> None:
         super().__init__()
-        # A line for each feature, with kinks at different distances.
+        # A line for each feature, with a bend at its own distance.
         self.slope = nn.Parameter(torch.empty(width).uniform_(-1, 1))
         self.offset = nn.Parameter(torch.empty(width).uniform_(-1, 1))
         sizes = replace(shape, dim=width)
@@ -39,6 +41,6 @@ class DistanceMLP(nn.Module):
         with torch.autocast(distance.device.type, enabled=False):
             x = distance.to(precise)[..., None] * self.slope.to(precise) + self.offset.to(precise)
             for norm, linear in zip(self.norms, [*self.hidden, self.to_bias], strict=True):
-                x = F.relu(norm(x, Inputs()).to(precise) if self.normed else x)
+                x = F.silu(norm(x, Inputs()).to(precise) if self.normed else x)
                 x = F.linear(x, linear.weight.to(precise), None if linear.bias is None else linear.bias.to(precise))
         return x

@@ -3,6 +3,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional as F
 
 from lightning_xt.core.call_cache import CallCache
 from lightning_xt.core.shapes import AttentionShape
@@ -18,7 +19,7 @@ class DynamicBias(Position):
 
     Wang et al., 2021 (CrossFormer). https://arxiv.org/abs/2108.00154
     The MLP reads the position of the query minus that of the key, once for each distance. The paper reads two
-    coordinates of an image, of at most 13 steps; here the logarithm of the distance is the default.
+    coordinates of an image, of at most 13 steps; here the logarithm of the distance is the default. SiLU replaces ReLU.
     In x-transformers: dynamic_pos_bias, dynamic_pos_bias_log_distance, dynamic_pos_bias_mlp_depth,
     dynamic_pos_bias_norm.
 
@@ -47,17 +48,24 @@ class DynamicBias(Position):
 
     def prepare(
         self, x: Float[Tensor, "b i D"], where: Where, window: int | None, cache: CallCache | None
-    ) -> tuple[Where, Float[Tensor, "_ h"], int]:
+    ) -> tuple[Where, Float[Tensor, "_ h"], int] | Float[Tensor, "#b h i j"]:
+        if where.order is not None:
+            # Positions of the caller have no largest distance that the host knows.
+            return self._compute(where.queries[:, :, None] - where.keys[:, None]).movedim(-1, 1)
         reach = max(where.end, where.keys.shape[-1])
         ahead = 0 if self.backward_only else reach - 1
         table = self._compute(torch.arange(-ahead, reach, device=x.device))
         return where.expand(where.rows), table, ahead
 
-    def pad(self, p: Any, queries: int, keys: int) -> tuple[Where, Float[Tensor, "_ h"], int]:
+    def pad(self, p: Any, queries: int, keys: int) -> Any:
+        if isinstance(p, Tensor):
+            return F.pad(p, (0, keys, 0, queries))
         where, table, ahead = p
         return where.pad(queries, keys), table, ahead
 
     def bias(self, b: Tensor, h: Tensor, i: Tensor, j: Tensor, p: Any) -> Float[Tensor, "..."]:
+        if isinstance(p, Tensor):
+            return p[b, h, i, j]
         where, table, ahead = p
         row = where.queries[b, i] - where.keys[b, j] + ahead
         return table[row.clamp(0, len(table) - 1), h]

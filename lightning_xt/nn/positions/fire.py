@@ -18,7 +18,8 @@ class FIRE(Position):
 
     Li et al., 2023. https://arxiv.org/abs/2310.04418
     The MLP of query i and key j reads log(1 + c |i - j|) / log(1 + c max(i, L)), with a learned c and a learned
-    threshold L. Attention that looks ahead reads it with the sign of i - j, where the paper is causal.
+    threshold L. Attention that looks ahead reads it with the sign of i - j, where the paper is causal. SiLU replaces
+    ReLU.
 
     Args:
         hidden_dim: width of the MLP, which has one hidden layer.

@@ -43,9 +43,11 @@ class RelativeProjection(Position):
         # In cross-attention the queries of rows that share a context are those of one row.
         x = x.reshape(-1, where.queries.shape[-1], x.shape[-1])
         weights = self.to_weights(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-        # No distance is longer than the sequence.
-        reach = max(where.end, where.keys.shape[-1])
-        ahead, back = min(self.ahead, reach), min(self.max_distance, reach)
+        ahead, back = self.ahead, self.max_distance
+        if where.order is None:
+            # No distance is longer than the sequence.
+            reach = max(where.end, where.keys.shape[-1])
+            ahead, back = min(ahead, reach), min(back, reach)
         curves = self.curves[:, self.ahead - ahead : self.ahead + back].to(weights.dtype)
         return where.expand(len(x)), weights @ curves, ahead
 
