@@ -14,8 +14,12 @@ A word names a further axis, such as `requests`, `beams`, `heads` or `slots`; `_
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 from lightning_xt.system.option_checks import check_option
+
+Kind = Literal["attention", "cross_attention", "feedforward"]
+"""Kind of a sublayer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +33,7 @@ class LayerShape:
         causal: True if a token sees only itself and earlier tokens.
         context_dim: width of the context of cross-attention; None in every other part.
         calls: number of times that a forward calls each layer.
+        kind: kind of the sublayer that the part belongs to.
     """
 
     dim: int
@@ -37,6 +42,7 @@ class LayerShape:
     causal: bool = True
     context_dim: int | None = None
     calls: int = 1
+    kind: Kind = "attention"
 
     @property
     def token_axis(self) -> int:

@@ -158,9 +158,9 @@ class _Reader:
         layers: dict[int, list[Stage]] = {}
         settings: dict[int, list[Any]] = {}
         for step in dict.fromkeys(stack.steps):
-            key = f"{step.layer}_{step.kind}"
-            module = stack.sublayers[key]
-            made = self.build_stage(step.kind, f"{path}.sublayers.{key}", module)
+            module = stack.sublayers[step.name]
+            name = step.name.partition("_")[2]
+            made = self.build_stage(name, f"{path}.sublayers.{step.name}", module)
             layers.setdefault(step.layer, []).append(replace(made, calls=stack.steps.count(step)))
             settings.setdefault(step.layer, []).extend(_list_settings(module))
         yield from _fold_layers(layers, settings)

@@ -51,28 +51,30 @@ class Stack(nn.Module):
         kinds: list[Kind] = ["attention", "feedforward"]
         if cross_attention is not None:
             kinds.insert(1, "cross_attention")
-        self.steps = tuple(layout(shape.depth).list_steps(kinds))
+        order = layout(shape.depth)
+        self.steps = tuple(order.list_steps(kinds))
 
-        shape = replace(shape, calls=len(self.steps) // len(set(self.steps)))
+        depth = 1 + max(step.layer for step in self.steps)
+        shape = replace(shape, depth=depth, calls=len(self.steps) // len(set(self.steps)))
         own = replace(shape, context_dim=None)
-        across = replace(shape, causal=False)
 
-        def build_branch(kind: Kind, layer: int) -> Mixer | Tokenwise:
-            if kind == "attention":
-                return attention(replace(own, layer=layer))
-            if kind == "cross_attention" and cross_attention is not None:
-                return cross_attention(replace(across, layer=layer))
-            return Tokenwise(feedforward(replace(own, layer=layer)))
+        def build_branch(at: LayerShape) -> Mixer | Tokenwise:
+            if at.kind == "attention":
+                return attention(at)
+            if at.kind == "cross_attention" and cross_attention is not None:
+                return cross_attention(replace(at, causal=False, context_dim=shape.context_dim))
+            return Tokenwise(feedforward(at))
 
         self.sublayers = nn.ModuleDict()
         for step in dict.fromkeys(self.steps):
-            at = replace(own, layer=step.layer)
-            self.sublayers[_name_step(step)] = Sublayer(
-                build_branch(step.kind, step.layer),
+            at = replace(own, layer=step.layer, kind=step.kind)
+            self.sublayers[step.name] = Sublayer(
+                build_branch(at),
                 placement(at, norm),
                 residual(at, len(self.sublayers)),
                 None if shift is None else shift(at),
                 None if scale is None else scale(at),
+                order.get_factor(step.kind),
                 dropout,
             )
         self.links = _build_links(own, self.steps, links)
@@ -100,7 +102,7 @@ class Stack(nn.Module):
 
     def _get_sublayer(self, step: Step) -> Sublayer:
         # A ModuleDict does not know the type of its modules.
-        return cast(Sublayer, self.sublayers[_name_step(step)])
+        return cast(Sublayer, self.sublayers[step.name])
 
     def _get_links(self, call: int) -> Iterable[Link]:
         return cast(Iterable[Link], self.links[call]) if len(self.links) else ()
@@ -111,7 +113,7 @@ def _build_links(shape: LayerShape, steps: Sequence[Step], links: Sequence[LinkF
     if not links:
         return nn.ModuleList()
     calls = len(steps)
-    shapes = [replace(shape, layer=step.layer) for step in (*steps, steps[-1])]
+    shapes = [replace(shape, layer=step.layer, kind=step.kind) for step in (*steps, steps[-1])]
     return nn.ModuleList(nn.ModuleList(link(at, index, calls) for link in links) for index, at in enumerate(shapes))
 
 
@@ -121,7 +123,3 @@ def _check_values(branches: Sequence[Mixer | Tokenwise]) -> None:
     shapes = [each.value_shape for each in mixers if each.value_shape is not None]
     for each in mixers if shapes else ():
         each.check_first_values(shapes[0])
-
-
-def _name_step(step: Step) -> str:
-    return f"{step.layer}_{step.kind}"

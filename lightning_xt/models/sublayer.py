@@ -41,9 +41,11 @@ class Sublayer(nn.Module):
         residual: Residual,
         shift: Shift | None,
         scale: Scale | None,
+        factor: float,
         dropout: float,
     ) -> None:
         super().__init__()
+        self.factor = factor
         self.branch, self.placement, self.residual, self.shift, self.scale = branch, placement, residual, shift, scale
         self.dropout = nn.Dropout(dropout)
 
@@ -66,6 +68,8 @@ class Sublayer(nn.Module):
         out = self.placement.normalize_output(out, inputs)
         if self.scale is not None:
             out = self.scale(out, inputs)
+        if self.factor != 1:
+            out = self.factor * out
         out = self.dropout(out)
         return self.placement.normalize_stream(self.residual.write(stream, out), inputs), trace
 

@@ -1,6 +1,7 @@
 """Placements: the places of norms, recorded while a model runs."""
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -11,8 +12,12 @@ from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.shapes import LayerShape
 from lightning_xt.nn.norms.base import Norm
 from lightning_xt.nn.placements.base import Placement
+from lightning_xt.nn.placements.hybrid_norm import HybridNorm
+from lightning_xt.nn.placements.layer_norm_scaling import LayerNormScaling
+from lightning_xt.nn.placements.no_norm import NoNorm
 from lightning_xt.nn.placements.peri_norm import PeriNorm
 from lightning_xt.nn.placements.post_norm import PostNorm
+from lightning_xt.nn.placements.pre_and_post_norm import PreAndPostNorm
 from lightning_xt.nn.placements.pre_norm import PreNorm
 from lightning_xt.nn.placements.sandwich_norm import SandwichNorm
 
@@ -21,6 +26,10 @@ ORDERS = {
     PostNorm: "attention add norm feedforward add norm",
     SandwichNorm: "norm attention norm add norm feedforward norm add norm",
     PeriNorm: "norm norm attention norm add norm feedforward norm add norm",
+    PreAndPostNorm: "norm attention add norm norm feedforward add norm",
+    LayerNormScaling: "norm attention add norm feedforward add norm",
+    HybridNorm: "attention add norm feedforward add norm",
+    NoNorm: "attention add feedforward add",
 }
 
 
@@ -75,6 +84,7 @@ def test_one_sublayer_by_hand() -> None:
     x, shape = torch.tensor([[[3.0]]]), LayerShape(dim=1)
     expected = {PreNorm: (6.0, 3.0, 3.0), PostNorm: (3.0, 3.0, 6.0), SandwichNorm: (6.0, 6.0, 3.0)}
     expected[PeriNorm] = expected[SandwichNorm]
+    expected |= {PreAndPostNorm: (6.0, 3.0, 6.0), HybridNorm: (3.0, 3.0, 6.0), NoNorm: (3.0, 3.0, 3.0)}
     for placement, values in expected.items():
         made = placement(shape, Double)
         assert (
@@ -84,3 +94,21 @@ def test_one_sublayer_by_hand() -> None:
             )
             == values
         )
+
+
+def test_hybrid_norm_leaves_the_stream_after_feedforwards() -> None:
+    made = HybridNorm(LayerShape(dim=1, kind="feedforward"), Plain)
+    assert [made.norm_before, made.norm_after, made.norm_stream] == [None, None, None]
+
+
+def test_layer_norm_scaling_divides_by_the_root_of_the_layer() -> None:
+    x = torch.tensor([[[3.0]]])
+    made = [LayerNormScaling(LayerShape(dim=1, layer=layer, depth=4), Plain) for layer in range(4)]
+    scaled = [each.normalize_input(x, Inputs()).item() for each in made]
+    assert scaled == pytest.approx([3.0, 3 / 2**0.5, 3 / 3**0.5, 1.5])
+
+
+def test_pre_norm_without_the_norm_at_the_end() -> None:
+    model = decoder(depth=1, placement=partial(PreNorm, final_norm=False))
+    assert model.stack.output_norm is None
+    assert decoder(depth=1).stack.output_norm is not None

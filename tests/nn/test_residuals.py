@@ -12,6 +12,11 @@ from lightning_xt.core.shapes import LayerShape
 from lightning_xt.nn.residuals.add import Add
 from lightning_xt.nn.residuals.gru_gate import GRUGate
 from lightning_xt.nn.residuals.hyper_connection import HyperConnection
+from lightning_xt.nn.residuals.manifold_hyper_connection import ManifoldHyperConnection
+from lightning_xt.nn.residuals.orthogonal_update import OrthogonalUpdate
+from lightning_xt.nn.residuals.resi_dual import ResiDual
+from lightning_xt.nn.residuals.residual_lambdas import ResidualLambdas
+from lightning_xt.nn.residuals.scaled_add import ScaledAdd
 
 SHAPE = LayerShape(dim=3)
 
@@ -122,3 +127,98 @@ def test_the_output_of_a_model_is_the_sum_of_its_streams() -> None:
 def test_refuses_no_streams() -> None:
     with pytest.raises(ValueError, match="residual: HyperConnection has num_streams 0, which must be at least 1"):
         HyperConnection(SHAPE, 0, num_streams=0)
+
+
+def test_scaled_add_multiplies_the_stream() -> None:
+    stream, out = torch.tensor([[[1.0, 2.0, 3.0]]]), torch.tensor([[[10.0, 10.0, 10.0]]])
+    learned = ScaledAdd(SHAPE, 0, constant=2.0)
+    with torch.no_grad():
+        learned.gain[2] = 5.0
+    assert learned.write(stream, out).tolist() == [[[12.0, 14.0, 40.0]]]
+    fixed = ScaledAdd(SHAPE, 0, constant=0.5, learned=False)
+    assert list(fixed.parameters()) == []
+    assert fixed.write(stream, out).tolist() == [[[10.5, 11.0, 11.5]]]
+
+
+def test_residual_lambdas_change_over_depth() -> None:
+    made = [ResidualLambdas(LayerShape(dim=3, layer=layer, depth=3), 0, first=1.4, last=1.0) for layer in range(3)]
+    assert [each.factor.item() for each in made] == pytest.approx([1.4, 1.2, 1.0])
+    out = made[0].write(torch.tensor([[[1.0, 2.0, 3.0]]]), torch.ones(1, 1, 3))
+    assert out[0, 0].tolist() == pytest.approx([2.4, 3.8, 5.2])
+
+
+def test_orthogonal_update_drops_what_points_along_the_stream() -> None:
+    update = OrthogonalUpdate(LayerShape(dim=2), 0, eps=0.0)
+    # Each token by itself: (3, 4) of length 5, and 10 + 20 along it.
+    stream, out = torch.tensor([[[3.0, 4.0], [1.0, 0.0]]]), torch.tensor([[[10.0, 0.0], [7.0, 9.0]]])
+    along = 30.0 / 25.0
+    expected = torch.tensor([[[13.0 - along * 3, 4.0 - along * 4], [1.0, 9.0]]])
+    torch.testing.assert_close(update.write(stream, out), expected)
+
+
+def test_residual_streams_of_resi_dual() -> None:
+    """x_ln' = norm(x_ln + f), x_d' = x_d + f, and the output is x_ln + norm(x_d)."""
+    dual = ResiDual(LayerShape(dim=2), 0).double()
+    torch.nn.init.constant_(dual.gain, 2.0)
+    x = torch.tensor([[[3.0, 4.0]]], dtype=torch.float64)
+    stream = dual.open(x)
+    assert dual.read(stream).tolist() == x.tolist()
+    stream = dual.write(stream, torch.tensor([[[-2.0, 3.0]]], dtype=torch.float64))
+    # The root mean square of (1, 7) is 5.
+    assert dual.read(stream)[0, 0].tolist() == pytest.approx([0.4, 2.8], abs=1e-6)
+    assert stream[0, 0, 1].tolist() == [1.0, 7.0]
+    assert dual.close(stream)[0, 0].tolist() == pytest.approx([0.6, 4.2], abs=1e-6)
+
+
+def test_a_fresh_model_with_manifold_hyper_connections_is_the_plain_model() -> None:
+    plain, hyper = decoder().double(), decoder(residual=partial(ManifoldHyperConnection, num_streams=3)).double()
+    torch.nn.init.normal_(plain.head.to_logits.weight)
+    hyper.load_state_dict(plain.state_dict(), strict=False)
+    tokens = torch.randint(0, VOCAB, (2, 7))
+    # Parameters are started in float32.
+    torch.testing.assert_close(hyper(tokens), plain(tokens), rtol=1e-6, atol=1e-6)
+
+
+def test_manifold_hyper_connections_follow_their_equations() -> None:
+    hyper = ManifoldHyperConnection(SHAPE, 1, num_streams=2, sinkhorn_iterations=50).double()
+    with torch.no_grad():
+        for parameter in hyper.parameters():
+            parameter.add_(torch.randn_like(parameter))
+        # Far from the identity, where the iterations converge sooner.
+        hyper.mix_static.normal_()
+    stream, out = torch.randn(1, 2, 2, 3, dtype=torch.float64), torch.randn(1, 2, 3, dtype=torch.float64)
+    read, written = hyper.read(stream), hyper.write(stream, out)
+    a, b, c = hyper.gains.tolist()
+    for n in range(2):
+        flat = stream[0, n].flatten().tolist()
+        scale = math.sqrt(sum(f * f for f in flat) / 6 + 1e-6)
+        normed = [f / scale for f in flat]
+        pre = [
+            a * p + s for p, s in zip(product(hyper.read_dynamic.mT, normed), hyper.read_static.tolist(), strict=True)
+        ]
+        post = [
+            b * p + s for p, s in zip(product(hyper.write_dynamic.mT, normed), hyper.write_static.tolist(), strict=True)
+        ]
+        mix = [
+            c * p + s
+            for p, s in zip(product(hyper.mix_dynamic.mT, normed), hyper.mix_static.flatten().tolist(), strict=True)
+        ]
+        # A doubly stochastic matrix of two streams has one number: its logit is half the logits' alternating sum.
+        stay = sigmoid((mix[0] - mix[1] - mix[2] + mix[3]) / 2)
+        for f in range(3):
+            x, y = stream[0, n, 0, f].item(), stream[0, n, 1, f].item()
+            assert read[0, n, f].item() == pytest.approx(sigmoid(pre[0]) * x + sigmoid(pre[1]) * y)
+            first = stay * x + (1 - stay) * y + 2 * sigmoid(post[0]) * out[0, n, f].item()
+            second = (1 - stay) * x + stay * y + 2 * sigmoid(post[1]) * out[0, n, f].item()
+            assert written[0, n, :, f].tolist() == pytest.approx([first, second], rel=1e-5)
+
+
+def test_each_manifold_hyper_connection_first_reads_mostly_the_next_stream() -> None:
+    for index, stream in ((0, 0), (1, 1), (5, 2)):
+        weights = ManifoldHyperConnection(SHAPE, index, num_streams=3).read_static.sigmoid()
+        assert weights.argmax() == stream
+        assert weights.sum().item() == pytest.approx(1.0)
+    with pytest.raises(ValueError, match="ManifoldHyperConnection has num_streams 1, which must be at least 2"):
+        ManifoldHyperConnection(SHAPE, 0, num_streams=1)
+    with pytest.raises(ValueError, match="ManifoldHyperConnection has sinkhorn_iterations 0, which must be at least 1"):
+        ManifoldHyperConnection(SHAPE, 0, sinkhorn_iterations=0)

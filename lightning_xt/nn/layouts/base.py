@@ -2,9 +2,9 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-Kind = Literal["attention", "cross_attention", "feedforward"]
+from lightning_xt.core.shapes import Kind
 
 
 class Step(NamedTuple):
@@ -12,6 +12,13 @@ class Step(NamedTuple):
 
     kind: Kind
     layer: int
+    copy: int = 0
+    """Number of the sublayer among those of its kind in the layer."""
+
+    @property
+    def name(self) -> str:
+        """Name of the sublayer."""
+        return f"{self.layer}_{self.kind}" + (f"_{self.copy + 1}" if self.copy else "")
 
 
 class Layout(ABC):
@@ -23,6 +30,10 @@ class Layout(ABC):
     @abstractmethod
     def list_steps(self, kinds: Sequence[Kind]) -> Sequence[Step]:
         """List the calls of one forward, from the kinds of the sublayers of a layer in the usual order."""
+
+    def get_factor(self, kind: Kind) -> float:
+        """Return the factor of the outputs of the sublayers of a kind."""
+        return 1.0
 
 
 LayoutFactory = Callable[[int], Layout]

@@ -10,14 +10,15 @@ class InputLambdas(Link):
     """Add the embeddings to the stream before each sublayer, times a learned number.
 
     Public speedruns of small GPTs. https://github.com/KellerJordan/modded-nanogpt
-    The number of the stream itself, which the speedruns learn too, is residual: ResidualLambdas.
+    They have one number a layer, from 0.2 to 0.05 over depth; two sublayers here start at half of it each. The number
+    of the stream itself, which they learn too, is residual: ResidualLambdas.
 
     Args:
         first: start of the number at the second sublayer; it falls linearly over depth.
         last: start of the number at the output.
     """
 
-    def __init__(self, shape: LayerShape, index: int, calls: int, *, first: float = 0.2, last: float = 0.05) -> None:
+    def __init__(self, shape: LayerShape, index: int, calls: int, *, first: float = 0.1, last: float = 0.025) -> None:
         super().__init__()
         start = first + (last - first) * (index - 1) / max(1, calls - 1)
         self.factor = nn.Parameter(torch.full((1,), start)) if index else None

@@ -2,7 +2,6 @@
 
 from abc import ABC
 from collections.abc import Callable
-from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -21,9 +20,9 @@ class Placement(nn.Module, ABC):
         stream: norm of the stream after the sublayer.
     """
 
-    norms_embeddings: ClassVar[bool] = False
+    norms_embeddings: bool = False
     """True if the stack norms the embeddings before the first sublayer."""
-    norms_output: ClassVar[bool] = True
+    norms_output: bool = True
     """True if the stack norms the stream after the last sublayer."""
 
     def __init__(self, before: Norm | None = None, after: Norm | None = None, stream: Norm | None = None) -> None:
