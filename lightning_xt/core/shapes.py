@@ -13,8 +13,11 @@ k  chosen rows, or candidates
 A word names a further axis, such as `requests`, `beams`, `heads` or `slots`; `_` is any size.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
+
+from torch import nn
 
 from lightning_xt.system.option_checks import check_option
 
@@ -84,19 +87,41 @@ class AttentionShape(LayerShape):
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectiveShape:
-    """Sizes and special ids that a model hands to its objective.
+    """Vocabulary and ends of a model, which it hands to its objective.
 
     Args:
-        dim: width of the hidden states from which the head makes logits.
         vocab_size: number of different tokens that a text has.
+        token_embedding: the model's table of token vectors.
+        head: the model's map from hidden states to logits.
         mask: id that stands for a hidden token. None = there is none.
         special: ids that stand for no part of a text, such as padding and separators.
     """
 
-    dim: int
     vocab_size: int
+    token_embedding: nn.Embedding
+    head: nn.Module
     mask: int | None = None
     special: tuple[int, ...] = ()
+
+    @classmethod
+    def from_vocab(
+        cls, vocab: Mapping[str, int | None], token_embedding: nn.Embedding, head: nn.Module, mask: int | None = None
+    ) -> "ObjectiveShape":
+        """Build the shape from sizes and special ids by name: target, pad, start, end and separator."""
+        ids = (vocab.get(name) for name in ("pad", "start", "end", "separator"))
+        special = tuple(sorted({token for token in ids if token is not None}))
+        return cls(
+            vocab_size=vocab.get("target") or token_embedding.num_embeddings,
+            token_embedding=token_embedding,
+            head=head,
+            mask=mask,
+            special=special,
+        )
+
+    @property
+    def dim(self) -> int:
+        """Width of the hidden states from which the head makes logits."""
+        return self.token_embedding.embedding_dim
 
 
 def _find_divisor(shape: AttentionShape) -> int:

@@ -1,9 +1,12 @@
 """Encoder with a head: a masked language model."""
 
+from typing import Any
+
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from lightning_xt.core.inputs import Inputs
+from lightning_xt.core.trace import Trace
 from lightning_xt.models.encoder import Encoder
 from lightning_xt.models.encoder_decoder import EncoderFactory
 from lightning_xt.nn.heads.base import HeadFactory
@@ -41,20 +44,26 @@ class EncoderWithHead(nn.Module):
         initialize(self.head, calls=1)
 
     def forward(
-        self, tokens: Int[Tensor, "b n"], *, places: Int[Tensor, "b k"] | None = None, inputs: Inputs | None = None
-    ) -> Float[Tensor, "b _ v"]:
-        """Compute the logits of the tokens at some places.
+        self,
+        tokens: Int[Tensor, "b n"],
+        *,
+        places: Int[Tensor, "b k"] | None = None,
+        inputs: Inputs | None = None,
+        trace: Trace | None = None,
+    ) -> Any:
+        """Compute the logits of the tokens at some places, (b, k, v).
 
         Args:
             tokens: ids, the mask token's included.
             places: index in its row of each token to score. None = all tokens, in order.
             inputs: inputs besides the tokens; padding is given as `hidden_tokens`.
+            trace: empty trace that says what to keep; the filled one is then returned after the logits.
         """
-        states = self.encoder(tokens, inputs=inputs)
+        states, made = self.encoder(tokens, inputs=inputs, trace=Trace() if trace is None else trace)
         if places is not None:
             states = states.gather(1, places[..., None].expand(-1, -1, states.shape[-1]))
-        logits: Tensor = self.head(states)
-        return logits[..., : self.mask_token]
+        logits: Float[Tensor, "b k v"] = self.head(states)[..., : self.mask_token]
+        return logits if trace is None else (logits, made)
 
     @property
     def vocab_size(self) -> int:

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from lightning_xt.core.inputs import Inputs
+from lightning_xt.core.shapes import ObjectiveShape
 from lightning_xt.core.trace import Trace
 
 
@@ -30,12 +31,14 @@ class Loss:
         total: sum over the targets that count.
         count: number of targets that count.
         terms: weighted auxiliary terms by name, in training.
+        logits: logits from which it was computed, if the objective keeps them.
     """
 
     mean: Float[Tensor, ""]
     total: Float[Tensor, ""]
     count: Int[Tensor, ""]
     terms: Mapping[str, Float[Tensor, ""]] = field(default_factory=dict)
+    logits: Float[Tensor, "b _ v"] | None = None
 
     @property
     def minimised(self) -> Float[Tensor, ""]:
@@ -71,4 +74,5 @@ class Objective(nn.Module, ABC):
         """
 
 
-ObjectiveFactory = Callable[[], Objective]
+ObjectiveFactory = Callable[[ObjectiveShape], Objective]
+"""Called with the sizes, the special ids and the ends of the model."""

@@ -49,3 +49,15 @@ def cross_entropy(
         total = (1 - label_smoothing) * sharp + label_smoothing * smooth
     count = (targets != IGNORED).sum()
     return Loss(total / count.clamp(min=1), total.detach(), count)
+
+
+def compute_z_loss(logits: Float[Tensor, "b n v"], targets: Int[Tensor, "b n"]) -> Float[Tensor, ""]:
+    """Compute the mean squared logarithm of the softmax's normalizer, in float32 or better.
+
+    Args:
+        logits: scores of each token of the vocabulary.
+        targets: ids; where they are -100, logits do not count.
+    """
+    counted = targets != IGNORED
+    normalizers = logits.to(torch.promote_types(logits.dtype, torch.float32)).logsumexp(dim=-1)
+    return normalizers.square().masked_fill(~counted, 0.0).sum() / counted.sum().clamp(min=1)

@@ -5,6 +5,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from lightning_xt.core.inputs import Inputs
+from lightning_xt.core.shapes import ObjectiveShape
 from lightning_xt.core.trace import Trace
 from lightning_xt.objectives.base import LanguageModelLike, Loss, Objective
 from lightning_xt.objectives.cross_entropy import cross_entropy, split_targets
@@ -22,7 +23,7 @@ class ForgetfulNextToken(Objective):
         max_fraction: largest fraction of hidden tokens; a row's fraction is uniform between 0 and this.
     """
 
-    def __init__(self, *, max_fraction: float = 0.15) -> None:
+    def __init__(self, shape: ObjectiveShape, *, max_fraction: float = 0.15) -> None:
         super().__init__()
         check_option("objective: ForgetfulNextToken", "max_fraction", max_fraction, least=0, below=1)
         self.max_fraction = max_fraction
@@ -42,4 +43,4 @@ class ForgetfulNextToken(Objective):
             hidden[:, 0] = False
             inputs = replace(inputs or Inputs(), hidden_tokens=hidden, scored=scored)
         logits, trace = model(read, inputs=inputs, trace=Trace())
-        return replace(cross_entropy(logits, targets, scored), terms=trace.sum_losses())
+        return replace(cross_entropy(logits, targets, scored), terms=trace.sum_losses(), logits=logits)

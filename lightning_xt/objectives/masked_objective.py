@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.shapes import ObjectiveShape
+from lightning_xt.core.trace import Trace
 from lightning_xt.objectives.base import Loss, Objective
 from lightning_xt.objectives.cross_entropy import IGNORED, cross_entropy
 
@@ -20,8 +21,8 @@ class MaskedModelLike(Protocol):
     """A masked language model as objectives call it."""
 
     def __call__(
-        self, tokens: Int[Tensor, "b n"], *, places: Int[Tensor, "b k"], inputs: Inputs | None = None
-    ) -> Float[Tensor, "b k v"]: ...
+        self, tokens: Int[Tensor, "b n"], *, places: Int[Tensor, "b k"], inputs: Inputs | None = None, trace: Trace
+    ) -> tuple[Float[Tensor, "b k v"], Trace]: ...
 
 
 class Corruption(NamedTuple):
@@ -59,8 +60,8 @@ class MaskedObjective(Objective):
         tokens: Int[Tensor, "b t"],
         scored: Bool[Tensor, "b n"] | None = None,
         inputs: Inputs | None = None,
-    ) -> tuple[Float[Tensor, "b k v"], Int[Tensor, "b k"]]:
-        """Return logits and targets, -100 for those that do not count; the arguments are those of `forward`."""
+    ) -> tuple[Float[Tensor, "b k v"], Int[Tensor, "b k"], Trace]:
+        """Return logits, targets (-100 if they do not count) and the trace; the arguments are those of `forward`."""
         read = tokens[:, 1:]
         known = read != IGNORED
         real = known if scored is None else known & _find_real(scored)
@@ -68,7 +69,8 @@ class MaskedObjective(Objective):
         if scored is not None:
             targets = targets.masked_fill(~scored.gather(1, places), IGNORED)
             inputs = replace(inputs or Inputs(), hidden_tokens=~_find_real(scored))
-        return model(corrupted, places=places, inputs=inputs), targets
+        logits, trace = model(corrupted, places=places, inputs=inputs, trace=Trace())
+        return logits, targets, trace
 
     def forward(  # type: ignore[override]  # a masked language model also reads places
         self,
@@ -80,14 +82,15 @@ class MaskedObjective(Objective):
         """Compute the loss of predicting the chosen tokens.
 
         Args:
-            model: from n tokens and the places of k of them to logits of those k.
+            model: from n tokens and the places of k of them to logits of those k, and to the trace of the forward.
             tokens: n + 1 ids per row; the first one is not read. -100 is not a target, and the model reads id 0 in its
                 place.
             scored: True for each of the n tokens that counts if it is chosen; those after the last one are padding.
                 None = all count.
             inputs: the model's inputs besides the n tokens.
         """
-        return cross_entropy(*self.predict(model, tokens, scored, inputs))
+        logits, targets, trace = self.predict(model, tokens, scored, inputs)
+        return replace(cross_entropy(logits, targets), terms=trace.sum_losses(), logits=logits)
 
 
 def _find_real(scored: Bool[Tensor, "b n"]) -> Bool[Tensor, "b n"]:
@@ -98,4 +101,4 @@ def _find_real(scored: Bool[Tensor, "b n"]) -> Bool[Tensor, "b n"]:
 
 
 MaskedObjectiveFactory = Callable[[ObjectiveShape], MaskedObjective]
-"""Called with the sizes and the special ids of the model."""
+"""Called with the sizes, the special ids and the ends of the model."""

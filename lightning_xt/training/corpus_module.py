@@ -6,10 +6,12 @@ from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_xt.core.batch import EvaluationBatch
+from lightning_xt.core.inputs import Inputs
 from lightning_xt.data.pairs.parallel_corpus import ParallelCorpus
 from lightning_xt.data.tokenizers.base import Tokenizer
 from lightning_xt.data.tokenizers.bytes import Bytes
@@ -40,10 +42,17 @@ class CorpusModule(TransformerModule):
         super().__init__(**options)
         self._losses: list[Tensor] = []
         """Losses of the optimizer step so far, if it is logged."""
+        self._excess: str | None = None
+        """Sentence about prompts that are longer than the training data, or become so."""
 
     @abstractmethod
+    def find_inputs(self, tokens: Int[Tensor, "b m"]) -> Inputs | None:
+        """Return the network's inputs besides n of n + 1 tokens of each row."""
+
     def score(self, network: Callable[..., Any], tokens: Tensor, scored: Tensor | None) -> Loss:
         """Return the loss of a network on rows of n + 1 tokens; `scored` is True where one of the last n counts."""
+        loss: Loss = self.objective(network, tokens, scored, self.find_inputs(tokens))
+        return loss
 
     def forward(self, tokens: Int[Tensor, "b m"], scored: Bool[Tensor, "b n"] | None = None) -> Float[Tensor, ""]:
         """Return the loss, as `loss` does; `network(tokens)` gives the logits.
@@ -56,27 +65,45 @@ class CorpusModule(TransformerModule):
     def loss(self, tokens: Int[Tensor, "b m"], scored: Bool[Tensor, "b n"] | None = None) -> Float[Tensor, ""]:
         """Return the mean loss of the predicted tokens, in nats.
 
+        In training the auxiliary terms of parts and of the objective are added.
+
         Args:
             tokens: n + 1 ids per row.
             scored: True where one of the last n tokens counts. None = all.
         """
+        return self._score_training(tokens, scored).minimised
+
+    def loss_with_logits(
+        self, tokens: Int[Tensor, "b m"], scored: Bool[Tensor, "b n"] | None = None
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, "b _ v"]]:
+        """Return the loss, as `loss` does, and the logits of the predicted tokens, from one forward."""
+        found = self._score_training(tokens, scored)
+        if found.logits is None:
+            raise ValueError(f"objective: {type(self.objective).__name__} keeps no logits; set them in its Loss")
+        return found.minimised, found.logits
+
+    def _score_training(self, tokens: Tensor, scored: Tensor | None) -> Loss:
         network = self._compiled if self.training and self._compiled is not None else self.network
-        return self.score(network, tokens, scored).mean
+        return self.score(network, tokens, scored)
 
     def training_step(self, batch: Int[Tensor, "b m"], batch_idx: int) -> Float[Tensor, ""]:
-        loss = self.loss(read_tokens(batch, self.vocab_size))
+        loss = self._score_training(read_tokens(batch, self.vocab_size), None)
         if self.logs_this_step:
-            self._losses.append(loss.detach())
-        return loss
+            self._losses.append(loss.mean.detach())
+            self.loss_terms.add(loss)
+        return loss.minimised
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Log the mean over all batches of the step in all processes."""
         if self._losses:
             self.log("train/loss", torch.stack(self._losses).mean(), prog_bar=True, sync_dist=True)
             self._losses = []
+        self.loss_terms.log(self)
 
     def on_train_start(self) -> None:
         super().on_train_start()
+        if self.tokenizer.vocab_size == self.vocab_size:
+            self.objective.exclude(self.tokenizer.unused)
         # An earlier fit may have stopped between two batches of a step.
         self._losses = []
 
@@ -85,6 +112,10 @@ class CorpusModule(TransformerModule):
         if isinstance(batch, EvaluationBatch):
             return batch
         return EvaluationBatch(read_tokens(batch, self.vocab_size), None)
+
+    def on_predict_end(self) -> None:
+        if self._excess is not None:
+            rank_zero_info(self._excess)
 
     @property
     def tokenizer(self) -> Tokenizer:

@@ -5,26 +5,22 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Bool, Float, Int
-from lightning.pytorch.utilities import rank_zero_info
+from jaxtyping import Int
 from torch import Tensor, nn
-from torch.optim import AdamW, Optimizer
+from torch.optim import AdamW
 
-from lightning_xt.core.batch import EvaluationBatch
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.packed_documents import find_documents
-from lightning_xt.data.pairs.parallel_corpus import ParallelCorpus
+from lightning_xt.core.shapes import ObjectiveShape
 from lightning_xt.data.prompt_files import Prompt, number_prompts
-from lightning_xt.data.tokenizers.base import Tokenizer
-from lightning_xt.data.tokenizers.bytes import Bytes
 from lightning_xt.inference.completion import TextCompleter
 from lightning_xt.inference.generation_options import GenerationOptions
 from lightning_xt.inference.text_generator import list_texts
 from lightning_xt.models.decoder import Decoder
-from lightning_xt.objectives.base import Loss, ObjectiveFactory
+from lightning_xt.objectives.base import ObjectiveFactory
 from lightning_xt.objectives.next_token import NextToken
 from lightning_xt.system.option_checks import check_slots, refuse_unknown
-from lightning_xt.training.batches import read_tokens
+from lightning_xt.training.corpus_module import CorpusModule
 from lightning_xt.training.metrics.likelihood import LikelihoodSums, compute_likelihood_metrics
 from lightning_xt.training.module import TransformerModule, require_size
 from lightning_xt.training.optim.parameter_groups import OptimizerFactory
@@ -35,7 +31,7 @@ PROMPTS = ("import ", "def ", "The ")
 """Prompts of a validation by default."""
 
 
-class LanguageModel(TransformerModule):
+class LanguageModel(CorpusModule):
     """Decoder that learns to predict the next token.
 
     `model(tokens)` is the loss. Batches are `LongTensor (b, seq_len + 1)`, for validation and test also
@@ -61,14 +57,8 @@ class LanguageModel(TransformerModule):
         torch.Size([2, 8])
     """
 
-    default_vocab: ClassVar = {"source": 256, "target": 256, "pad": None, "start": None, "end": None, "separator": None}
-    plain_lines: ClassVar = False
     shown_metrics: ClassVar = ("bits_per_byte",)
     logged: ClassVar = (*TransformerModule.logged, "val/loss", "val/bits_per_byte", "val/perplexity")
-    foreign_data: ClassVar = (
-        ParallelCorpus,
-        "pairs of a source and its target; set --model Seq2Seq, or --data TextFiles or other text",
-    )
 
     @check_slots
     def __init__(
@@ -86,74 +76,22 @@ class LanguageModel(TransformerModule):
         self.vocab_size = require_size(vocab, "target")
         self.decoder = decoder(self.vocab_size)
         self.separator = vocab.get("separator")
-        self.objective = objective()
-        self._losses: list[Tensor] = []
-        """Losses of the optimizer step so far, if it is logged."""
-        self._excess: str | None = None
-        """Sentence about predictions that become longer than the training data."""
+        self.objective = objective(ObjectiveShape.from_vocab(vocab, self.decoder.token_embedding, self.decoder.head))
 
     @property
     def network(self) -> nn.Module:  # type: ignore[override]  # another module assigns it
         return self.decoder
 
-    def forward(self, tokens: Int[Tensor, "b m"], scored: Bool[Tensor, "b n"] | None = None) -> Float[Tensor, ""]:
-        """Return the loss, as `loss` does; `decoder(tokens)` gives the logits.
-
-        Raises:
-            ValueError: the tokens are not ids of the vocabulary, or fewer than two a row.
-        """
-        return self.loss(read_tokens(tokens, self.vocab_size), scored)
-
-    def loss(self, tokens: Int[Tensor, "b m"], scored: Bool[Tensor, "b n"] | None = None) -> Float[Tensor, ""]:
-        """Return the mean loss of predicting each of the last n of n + 1 tokens, in nats.
-
-        In training the auxiliary terms of parts are added.
-
-        Args:
-            tokens: n + 1 ids per row.
-            scored: True where one of the n targets counts. None = all.
-        """
-        return self._score_training(tokens, scored).minimised
-
-    def _score_training(self, tokens: Tensor, scored: Tensor | None) -> Loss:
-        network = self._compiled if self.training and self._compiled is not None else self.decoder
-        return self._score(network, tokens, scored)
-
-    def _score(self, network: Callable[..., Any], tokens: Tensor, scored: Tensor | None) -> Loss:
-        inputs = None
-        if self.separator is not None:
-            inputs = Inputs(documents=find_documents(tokens[:, :-1], self.separator))
-        loss: Loss = self.objective(network, tokens, scored, inputs)
-        return loss
-
-    def training_step(self, batch: Int[Tensor, "b m"], batch_idx: int) -> Float[Tensor, ""]:
-        loss = self._score_training(read_tokens(batch, self.vocab_size), None)
-        if self.logs_this_step:
-            self._losses.append(loss.mean.detach())
-            self.loss_terms.add(loss)
-        return loss.minimised
-
-    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Log the mean over all batches of the step in all processes."""
-        if self._losses:
-            self.log("train/loss", torch.stack(self._losses).mean(), prog_bar=True, sync_dist=True)
-            self._losses = []
-        self.loss_terms.log(self)
-
-    def on_train_start(self) -> None:
-        super().on_train_start()
-        if self.tokenizer.vocab_size == self.vocab_size:
-            self.objective.exclude(self.tokenizer.unused)
-        # An earlier fit may have stopped between two batches of a step.
-        self._losses = []
+    def find_inputs(self, tokens: Tensor) -> Inputs | None:
+        if self.separator is None:
+            return None
+        return Inputs(documents=find_documents(tokens[:, :-1], self.separator))
 
     def begin_evaluation(self, split: str) -> None:
         self._sums = LikelihoodSums(self.device)
 
     def evaluate(self, batch: Any) -> None:
-        if not isinstance(batch, EvaluationBatch):
-            batch = EvaluationBatch(read_tokens(batch, self.vocab_size), None)
-        self._sums.add(self._score(self.decoder, batch.tokens, batch.scored))
+        self._sums.add(self.score(self.decoder, *self.read_evaluation(batch)))
 
     def compute_metrics(self) -> dict[str, Tensor]:
         sums = self.trainer.strategy.reduce(self._sums.sums, reduce_op="sum")
@@ -164,10 +102,6 @@ class LanguageModel(TransformerModule):
         if note := completer.find_excess([prompt["prompt"] for prompt in batch], self.sampling):
             self._excess = note
         return completer.complete_as_dicts(batch, self.sampling)
-
-    def on_predict_end(self) -> None:
-        if self._excess is not None:
-            rank_zero_info(self._excess)
 
     @torch.no_grad()
     @refuse_unknown(GenerationOptions)
@@ -228,12 +162,3 @@ class LanguageModel(TransformerModule):
         """Generator that continues texts."""
         device, limit = self.decoder.token_embedding.weight.device, self.trained_length
         return TextCompleter(self.decoder, self.tokenizer, device, self.decoding, limit)
-
-    @property
-    def tokenizer(self) -> Tokenizer:
-        """Tokenizer of the training data, else of the current data, else bytes."""
-        return self.find_tokenizer("text", "tokenizer") or Bytes(separator=self.separator)
-
-    @property
-    def tokenizers(self) -> dict[str, Tokenizer]:
-        return {"text": self.tokenizer}

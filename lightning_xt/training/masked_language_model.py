@@ -1,10 +1,9 @@
 """Training of an encoder as a masked language model."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, NoReturn
 
 import torch
-from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.optim import AdamW
 
@@ -20,7 +19,6 @@ from lightning_xt.models.encoder_decoder import EncoderFactory
 from lightning_xt.models.encoder_with_head import EncoderWithHead
 from lightning_xt.nn.heads.base import HeadFactory
 from lightning_xt.nn.heads.tied_head import TiedHead
-from lightning_xt.objectives.base import Loss
 from lightning_xt.objectives.cross_entropy import IGNORED, cross_entropy
 from lightning_xt.objectives.masked_objective import MaskedObjective, MaskedObjectiveFactory
 from lightning_xt.objectives.masked_tokens import MaskedTokens
@@ -87,24 +85,10 @@ class MaskedLanguageModel(CorpusModule):
         self.remember_config()
         self.vocab_size, self.separator = require_size(vocab, "target"), vocab.get("separator")
         self.network = EncoderWithHead(self.vocab_size, encoder=encoder, head=head)
-        ids = (vocab.get(name) for name in ("pad", "start", "end", "separator"))
-        special = {token for token in ids if token is not None}
-        self.objective = objective(
-            ObjectiveShape(
-                dim=self.network.encoder.dim,
-                vocab_size=self.vocab_size,
-                mask=self.network.mask_token,
-                special=tuple(sorted(special)),
-            )
-        )
-        self._excess: str | None = None
-        """Sentence about prompts that are longer than the training data."""
+        ends = self.network.encoder.token_embedding, self.network.head
+        self.objective = objective(ObjectiveShape.from_vocab(vocab, *ends, mask=self.network.mask_token))
 
-    def score(self, network: Callable[..., Any], tokens: Tensor, scored: Tensor | None) -> Loss:
-        loss: Loss = self.objective(network, tokens, scored, self._find_inputs(tokens))
-        return loss
-
-    def _find_inputs(self, tokens: Tensor) -> Inputs | None:
+    def find_inputs(self, tokens: Tensor) -> Inputs | None:
         if self.separator is None:
             return None
         return Inputs(documents=find_documents(tokens[:, 1:], self.separator))
@@ -115,7 +99,7 @@ class MaskedLanguageModel(CorpusModule):
 
     def evaluate(self, batch: Any) -> None:
         tokens, scored = self.read_evaluation(batch)
-        logits, targets = self.objective.predict(self.network, tokens, scored, self._find_inputs(tokens))
+        logits, targets, _ = self.objective.predict(self.network, tokens, scored, self.find_inputs(tokens))
         self._sums.add(cross_entropy(logits, targets))
         self._correct += ((logits.argmax(dim=-1) == targets) & (targets != IGNORED)).sum()
 
@@ -131,10 +115,6 @@ class MaskedLanguageModel(CorpusModule):
         if note := self.gap_filler.find_excess([prompt["prompt"] for prompt in batch]):
             self._excess = note
         return self.gap_filler.fill(batch, self.sampling.top_k, self.sampling.batch)
-
-    def on_predict_end(self) -> None:
-        if self._excess is not None:
-            rank_zero_info(self._excess)
 
     def fill(self, texts: str | Sequence[str], candidates: int | None = None) -> Any:
         """Fill gaps: `[MASK]` in a text stands for one token. A text gives a dict, texts give a list of dicts.

@@ -34,7 +34,7 @@ from lightning_xt.training.run_metadata import run_metadata
 from lightning_xt.training.step_boundaries import count_run_steps
 from lightning_xt.training.step_skipping import drop_first_momentum, nan_if_not_finite, skip_step, total_norm
 from lightning_xt.training.strategies.same_processes import compare_processes
-from lightning_xt.training.strategies.sharding import shard
+from lightning_xt.training.strategies.sharding import refuse_parameters, shard
 from lightning_xt.training.text_module import TextModule
 
 
@@ -140,6 +140,7 @@ class TransformerModule(TextModule):
     def configure_model(self) -> None:
         """Shard the weights if the strategy does."""
         if self.device_mesh is not None:
+            refuse_parameters(self.objective)
             shard(self.network, self.device_mesh["data_parallel"])
 
     def teardown(self, stage: str) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
 from lightning_xt.core.batch import EvaluationPairs, PairBatch
+from lightning_xt.core.shapes import ObjectiveShape
 from lightning_xt.data.pairs.parallel_corpus import ParallelCorpus
 from lightning_xt.data.pairs.source_files import Source
 from lightning_xt.data.text.byte_corpus import ByteCorpus
@@ -112,7 +113,8 @@ class Seq2Seq(TransformerModule):
             shared_embedding=shared_embedding,
             context_dropout=context_dropout,
         )
-        self.objective, self.val_decode_pairs = objective(), val_decode_pairs
+        self.val_decode_pairs, decoded = val_decode_pairs, self.network.decoder
+        self.objective = objective(ObjectiveShape.from_vocab(vocab, decoded.token_embedding, decoded.head))
         self.objective.exclude([each for each in (self.vocab["pad"], self.vocab["start"]) if each is not None])
         self._summed: Tensor | None = None
         """Number of target tokens of the optimizer step so far, and the sum of their losses."""

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from lightning_xt.core.shapes import ObjectiveShape
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.nn.attention.attention import Attention
 from lightning_xt.nn.feedforward.mlp import MLP
@@ -46,7 +47,9 @@ def test_standard_deviations(layout: dict[str, object], calls: int) -> None:
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_first_loss_is_the_log_of_the_vocabulary(seed: int) -> None:
     torch.manual_seed(seed)
-    loss = NextToken()(build(), torch.randint(0, VOCAB, (2, 12)))
+    model = build()
+    shape = ObjectiveShape(vocab_size=VOCAB, token_embedding=model.token_embedding, head=model.head)
+    loss = NextToken(shape)(model, torch.randint(0, VOCAB, (2, 12)))
     assert loss.mean.item() == pytest.approx(math.log(VOCAB), rel=1e-6)
 
 

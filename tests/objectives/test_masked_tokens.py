@@ -8,11 +8,13 @@ from torch import Tensor
 
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.shapes import ObjectiveShape
+from lightning_xt.core.trace import Trace
 from lightning_xt.objectives.content_draws import draw_by_content
 from lightning_xt.objectives.masked_tokens import MaskedTokens
 
 MASK = 11
-SHAPE = ObjectiveShape(dim=8, vocab_size=11, mask=MASK, special=(0, 3))
+SIZES = {"vocab_size": 11, "token_embedding": torch.nn.Embedding(12, 8), "head": torch.nn.Identity()}
+SHAPE = ObjectiveShape(**SIZES, mask=MASK, special=(0, 3))
 
 
 def corrupt(tokens: Tensor, **options: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -122,9 +124,13 @@ class Recorder:
     def __init__(self) -> None:
         self.logits = torch.randn(2, 10, 11)
 
-    def __call__(self, tokens: Tensor, *, places: Tensor, inputs: Inputs | None = None) -> Tensor:
+    def __call__(
+        self, tokens: Tensor, *, places: Tensor, inputs: Inputs | None = None, trace: Trace
+    ) -> tuple[Tensor, Trace]:
         self.tokens, self.places, self.inputs = tokens, places, inputs
-        return self.logits.gather(1, places[..., None].expand(-1, -1, 11))
+        return self.logits.gather(1, places[..., None].expand(-1, -1, 11)), trace.add_loss(
+            "balance", torch.ones(()), 0.5
+        )
 
 
 def surprise(logits: Tensor, target: int) -> float:
@@ -144,6 +150,7 @@ def test_the_loss_is_the_mean_over_what_is_chosen(training: bool) -> None:
     assert loss.mean.item() == pytest.approx(sum(each) / 6, rel=1e-6)
     assert loss.total.item() == pytest.approx(sum(each), rel=1e-6)
     assert loss.count.item() == 6
+    assert loss.terms == {"balance": 0.5} and loss.minimised.item() == pytest.approx(sum(each) / 6 + 0.5, rel=1e-6)
 
 
 def test_only_scored_tokens_count_and_padding_is_hidden() -> None:
@@ -195,4 +202,4 @@ def test_refuses_a_model_without_a_mask_token() -> None:
     with pytest.raises(
         ValueError, match=r"^objective: MaskedTokens needs a model with a mask token; set --model Masked"
     ):
-        MaskedTokens(ObjectiveShape(dim=8, vocab_size=11))
+        MaskedTokens(ObjectiveShape(**SIZES))

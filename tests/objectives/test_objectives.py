@@ -8,6 +8,7 @@ from catalogue import VOCAB, decoder, randomise
 from torch import Tensor
 
 from lightning_xt.core.inputs import Inputs
+from lightning_xt.core.shapes import ObjectiveShape
 from lightning_xt.core.trace import Trace
 from lightning_xt.objectives.base import LanguageModelLike, Objective
 from lightning_xt.objectives.cross_entropy import cross_entropy
@@ -31,6 +32,7 @@ def surprise(logits: Tensor, target: int) -> float:
     return math.log(sum(math.exp(x) for x in logits.tolist())) - logits[target].item()
 
 
+SHAPE = ObjectiveShape(vocab_size=VOCAB, token_embedding=torch.nn.Embedding(VOCAB, 8), head=torch.nn.Linear(8, VOCAB))
 TOKENS = torch.tensor([[3, 1, 4, 1], [5, 9, 2, 6]])
 LOGITS = torch.randn(2, 3, VOCAB, generator=torch.Generator().manual_seed(3))
 
@@ -38,7 +40,7 @@ LOGITS = torch.randn(2, 3, VOCAB, generator=torch.Generator().manual_seed(3))
 def test_next_token_by_hand() -> None:
     model = Recorder(LOGITS)
     assert isinstance(model, LanguageModelLike)
-    loss = NextToken()(model, TOKENS)
+    loss = NextToken(SHAPE)(model, TOKENS)
     read, inputs = model.calls[0]
     assert read.tolist() == [[3, 1, 4], [5, 9, 2]] and inputs is None
     each = [surprise(LOGITS[b, t], int(TOKENS[b, t + 1])) for b in range(2) for t in range(3)]
@@ -49,7 +51,7 @@ def test_next_token_by_hand() -> None:
 
 def test_only_scored_targets_count() -> None:
     scored = torch.tensor([[False, True, True], [False, False, True]])
-    loss = NextToken()(Recorder(LOGITS), TOKENS, scored)
+    loss = NextToken(SHAPE)(Recorder(LOGITS), TOKENS, scored)
     each = [surprise(LOGITS[b, t], int(TOKENS[b, t + 1])) for b, t in [(0, 1), (0, 2), (1, 2)]]
     assert loss.total.item() == pytest.approx(sum(each), rel=1e-6)
     assert loss.mean.item() == pytest.approx(sum(each) / 3, rel=1e-6)
@@ -59,13 +61,15 @@ def test_only_scored_targets_count() -> None:
 def test_targets_of_minus_one_hundred_never_count() -> None:
     tokens = TOKENS.clone()
     tokens[:, 3] = -100
-    loss = NextToken()(Recorder(LOGITS), tokens, torch.tensor([[True, True, True], [True, False, True]]))
+    loss = NextToken(SHAPE)(Recorder(LOGITS), tokens, torch.tensor([[True, True, True], [True, False, True]]))
     each = [surprise(LOGITS[b, t], int(TOKENS[b, t + 1])) for b, t in [(0, 0), (0, 1), (1, 0)]]
     assert loss.mean.item() == pytest.approx(sum(each) / 3, rel=1e-6)
     assert loss.count.item() == 3
 
 
-@pytest.mark.parametrize("objective", [NextToken(), ForgetfulNextToken(max_fraction=0.0).train()], ids=["next", "fcm"])
+@pytest.mark.parametrize(
+    "objective", [NextToken(SHAPE), ForgetfulNextToken(SHAPE, max_fraction=0.0).train()], ids=["next", "fcm"]
+)
 def test_minus_one_hundred_inside_a_row_is_not_a_target_and_is_read_as_zero(objective: Objective) -> None:
     tokens, model = TOKENS.clone(), Recorder(LOGITS)
     tokens[0, 1:3] = tokens[1, 0] = -100
@@ -79,7 +83,7 @@ def test_minus_one_hundred_inside_a_row_is_not_a_target_and_is_read_as_zero(obje
 
 def test_where_nothing_counts_the_loss_is_zero() -> None:
     logits = LOGITS.clone().requires_grad_()
-    loss = NextToken()(Recorder(logits), TOKENS, torch.zeros(2, 3, dtype=torch.bool))
+    loss = NextToken(SHAPE)(Recorder(logits), TOKENS, torch.zeros(2, 3, dtype=torch.bool))
     assert (loss.mean.item(), loss.total.item(), loss.count.item()) == (0, 0, 0)
     loss.mean.backward()
     assert logits.grad.abs().max() == 0
@@ -87,7 +91,7 @@ def test_where_nothing_counts_the_loss_is_zero() -> None:
 
 def test_the_gradient_is_that_of_the_mean() -> None:
     logits = LOGITS.clone().requires_grad_()
-    loss = NextToken()(Recorder(logits), TOKENS)
+    loss = NextToken(SHAPE)(Recorder(logits), TOKENS)
     assert not loss.total.requires_grad
     loss.mean.backward()
     one_hot = torch.nn.functional.one_hot(TOKENS[:, 1:], VOCAB)
@@ -107,7 +111,7 @@ def test_bfloat16_logits_are_summed_in_float32() -> None:
 def test_label_smoothing_by_hand(smoothing: float) -> None:
     """The target is 1 - s at the right token, plus s / vocabulary everywhere, the right token included."""
     scored = torch.tensor([[False, True, True], [True, False, True]])
-    loss = NextToken(label_smoothing=smoothing).train()(Recorder(LOGITS), TOKENS, scored)
+    loss = NextToken(SHAPE, label_smoothing=smoothing).train()(Recorder(LOGITS), TOKENS, scored)
     each = [
         (1 - smoothing) * surprise(LOGITS[b, t], int(TOKENS[b, t + 1]))
         + smoothing / VOCAB * sum(surprise(LOGITS[b, t], word) for word in range(VOCAB))
@@ -121,7 +125,7 @@ def test_label_smoothing_by_hand(smoothing: float) -> None:
 def test_targets_that_do_not_count_are_not_smoothed_either() -> None:
     tokens, logits = TOKENS.clone(), LOGITS.clone().requires_grad_()
     tokens[:, 3] = -100
-    NextToken(label_smoothing=0.3).train()(
+    NextToken(SHAPE, label_smoothing=0.3).train()(
         Recorder(logits), tokens, torch.tensor([[True] * 3, [False] * 3])
     ).mean.backward()
     assert (logits.grad.abs().amax(-1) > 0).tolist() == [[True, True, False], [False] * 3]
@@ -131,9 +135,9 @@ def test_targets_that_do_not_count_are_not_smoothed_either() -> None:
 
 def test_evaluation_is_not_smoothed() -> None:
     model = Recorder(LOGITS)
-    plain, smooth = NextToken()(model, TOKENS), NextToken(label_smoothing=0.4).eval()(model, TOKENS)
+    plain, smooth = NextToken(SHAPE)(model, TOKENS), NextToken(SHAPE, label_smoothing=0.4).eval()(model, TOKENS)
     assert torch.equal(smooth.mean, plain.mean) and torch.equal(smooth.total, plain.total)
-    none = NextToken(label_smoothing=0.0).train()(model, TOKENS)
+    none = NextToken(SHAPE, label_smoothing=0.0).train()(model, TOKENS)
     assert torch.equal(none.mean, plain.mean)
 
 
@@ -141,17 +145,17 @@ def test_evaluation_is_not_smoothed() -> None:
 def test_refuses_invalid_smoothing(smoothing: float) -> None:
     message = f"objective: NextToken has label_smoothing {smoothing}, which must be at least 0 and below 1"
     with pytest.raises(ValueError, match=message):
-        NextToken(label_smoothing=smoothing)
+        NextToken(SHAPE, label_smoothing=smoothing)
 
 
 def test_evaluation_of_the_forgetful_objective_is_plain() -> None:
     model, tokens = randomise(decoder), torch.randint(0, VOCAB, (2, 8))
     scored = torch.rand(2, 7) < 0.5
-    plain = NextToken()(model, tokens, scored)
-    forgetful = ForgetfulNextToken(max_fraction=0.9).eval()(model, tokens, scored)
+    plain = NextToken(SHAPE)(model, tokens, scored)
+    forgetful = ForgetfulNextToken(SHAPE, max_fraction=0.9).eval()(model, tokens, scored)
     assert torch.equal(forgetful.mean, plain.mean) and torch.equal(forgetful.total, plain.total)
     recorder = Recorder(LOGITS)
-    ForgetfulNextToken().eval()(recorder, TOKENS)
+    ForgetfulNextToken(SHAPE).eval()(recorder, TOKENS)
     assert recorder.calls[0][1] is None
 
 
@@ -162,7 +166,7 @@ def find_hidden(objective: ForgetfulNextToken, rows: int, n: int) -> Tensor:
 
 
 def test_the_first_token_is_never_hidden() -> None:
-    drawn = find_hidden(ForgetfulNextToken(max_fraction=0.99), 500, 7)
+    drawn = find_hidden(ForgetfulNextToken(SHAPE, max_fraction=0.99), 500, 7)
     assert not drawn[:, 0].any()
     assert drawn[:, 1:].any(0).all()
 
@@ -170,7 +174,7 @@ def test_the_first_token_is_never_hidden() -> None:
 @pytest.mark.parametrize("max_fraction", [0.15, 0.6])
 def test_a_row_hides_a_fraction_uniform_up_to_the_largest(max_fraction: float) -> None:
     rows, n = 1500, 401
-    fractions = find_hidden(ForgetfulNextToken(max_fraction=max_fraction), rows, n)[:, 1:].float().mean(1)
+    fractions = find_hidden(ForgetfulNextToken(SHAPE, max_fraction=max_fraction), rows, n)[:, 1:].float().mean(1)
     # A uniform fraction has mean m / 2 and deviation m / sqrt(12); the error of the mean is that over sqrt(rows).
     assert fractions.mean().item() == pytest.approx(max_fraction / 2, abs=4 * max_fraction / math.sqrt(12 * rows))
     thirds = torch.tensor([max_fraction / 3, 2 * max_fraction / 3])
@@ -180,14 +184,14 @@ def test_a_row_hides_a_fraction_uniform_up_to_the_largest(max_fraction: float) -
 
 
 def test_a_fraction_of_zero_hides_nothing() -> None:
-    assert not find_hidden(ForgetfulNextToken(max_fraction=0.0), 50, 7).any()
+    assert not find_hidden(ForgetfulNextToken(SHAPE, max_fraction=0.0), 50, 7).any()
 
 
 @torch.no_grad()
 def test_what_is_hidden_has_no_influence() -> None:
     """The loss of targets after visible tokens does not depend on hidden tokens."""
     model, tokens = randomise(decoder), torch.randint(0, VOCAB, (4, 12))
-    objective = ForgetfulNextToken(max_fraction=0.9).train()
+    objective = ForgetfulNextToken(SHAPE, max_fraction=0.9).train()
     drawn: list[Tensor] = []
 
     def watch(tokens: Tensor, *, inputs: Inputs | None = None, trace: Trace) -> tuple[Tensor, Trace]:
@@ -213,13 +217,13 @@ def test_what_is_hidden_has_no_influence() -> None:
 def test_refuses_an_invalid_fraction(max_fraction: float) -> None:
     message = f"objective: ForgetfulNextToken has max_fraction {max_fraction}, which must be at least 0 and below 1"
     with pytest.raises(ValueError, match=message):
-        ForgetfulNextToken(max_fraction=max_fraction)
+        ForgetfulNextToken(SHAPE, max_fraction=max_fraction)
 
 
 @pytest.mark.parametrize("unused", [[], [0, 1], [0, 7, 10]])
 def test_cases_d8_nothing_is_spread_over_ids_that_no_text_has(unused: list[int]) -> None:
     logits = LOGITS.double().requires_grad_()
-    objective = NextToken(label_smoothing=0.3)
+    objective = NextToken(SHAPE, label_smoothing=0.3)
     objective.exclude(unused)
     scored = torch.tensor([[True, True, False], [True, False, True]])
     loss = objective(Recorder(logits), TOKENS, scored)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from lightning.pytorch import LightningModule
+from torch import Tensor
 
 from lightning_xt.checkpoints.checkpoint import Checkpoint
 from lightning_xt.system.messages import UserError
@@ -13,22 +14,31 @@ OF_NETWORK = ("encoder", "decoder", "head", "shared_embedding", "context_dropout
 """Options of a module that make its network."""
 
 
+OF_OBJECTIVE = "objective."
+"""Prefix of the names of an objective's parameters."""
+
+
 def load_weights(model: LightningModule, checkpoint: Checkpoint) -> None:
     """Load the weights of a checkpoint into a model, and nothing else of it; UserError if they do not fit."""
-    weights = checkpoint.weights
-    if sentence := explain_misfit(checkpoint, model):
+    if sentence := explain_misfit(checkpoint, model, without=OF_OBJECTIVE):
         raise UserError(sentence)
-    model.load_state_dict(weights)
+    there = checkpoint.weights
+    # Parameters of an objective that the checkpoint's run did not have start afresh.
+    here = {name: value for name, value in model.state_dict().items() if name.startswith(OF_OBJECTIVE)}
+    own = {name: there[name] if _same_shape(there.get(name), value) else value for name, value in here.items()}
+    model.load_state_dict({name: value for name, value in there.items() if not name.startswith(OF_OBJECTIVE)} | own)
     if isinstance(model, Seq2Seq):
         # Weights are worthless for ids that meant something else.
         model.restore_tokenizers(checkpoint.tokenizers)
     checkpoint.release()
 
 
-def explain_misfit(checkpoint: Checkpoint, model: LightningModule) -> str:
-    """Return why the weights do not fit the model, in a sentence; empty if they do."""
-    there = {name: tuple(value.shape) for name, value in checkpoint.weights.items()}
-    here = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+def explain_misfit(checkpoint: Checkpoint, model: LightningModule, *, without: str | None = None) -> str:
+    """Return why the weights do not fit the model, `without` names that begin so, in a sentence; empty if they do."""
+    there, here = (
+        {name: tuple(value.shape) for name, value in weights.items() if without is None or not name.startswith(without)}
+        for weights in (checkpoint.weights, model.state_dict())
+    )
     reshaped = sorted(name for name in there.keys() & here.keys() if there[name] != here[name])
     faults = [
         _format_fault("missing there", sorted(here.keys() - there.keys())),
@@ -56,6 +66,10 @@ def list_differences(checkpoint: Checkpoint, model: dict[str, Any]) -> list[str]
         for name in sorted(there.keys() | here.keys())
         if saved and there.get(name) != here.get(name)
     ]
+
+
+def _same_shape(value: Tensor | None, other: Tensor) -> bool:
+    return value is not None and value.shape == other.shape
 
 
 def _format_fault(what: str, names: list[str]) -> str:

@@ -58,6 +58,15 @@ def shard(network: nn.Module, mesh: DeviceMesh) -> None:
     network.register_load_state_dict_pre_hook(_load_shards)
 
 
+def refuse_parameters(objective: nn.Module) -> None:
+    """Raise a ValueError if an objective has parameters, which are not sharded, so that processes would differ."""
+    if any(True for _ in objective.parameters()):
+        raise ValueError(
+            f"--trainer.strategy FSDP2 shards the network only, but the objective, {type(objective).__name__}, has "
+            "parameters too; use --trainer.strategy ddp, or omit its auxiliaries"
+        )
+
+
 def gather(module: nn.Module) -> None:
     """Gather all weights of a module in each process until `reshard`, so that forwards wait for nobody."""
     # Tensors made in inference mode could not be trained later.

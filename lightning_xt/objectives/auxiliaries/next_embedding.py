@@ -1,0 +1,44 @@
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lightning_xt.core.inputs import Inputs
+from lightning_xt.core.shapes import ObjectiveShape
+from lightning_xt.nn.initialization import initialize
+from lightning_xt.objectives.auxiliaries.base import Auxiliary
+from lightning_xt.objectives.cross_entropy import IGNORED
+from lightning_xt.system.option_checks import check_option
+
+
+class NextEmbedding(Auxiliary):
+    """Predict the embedding of the next token from the hidden state, by the mean absolute difference.
+
+    The continuous head of x-transformers, which names no paper. Two linear maps with a SiLU between them make the
+    prediction. The embeddings get no gradient from it. There they include positions, and the last token has none.
+
+    In x-transformers: add_continuous_pred_head, next_embed_loss_weight.
+
+    Args:
+        weight: factor of the loss.
+    """
+
+    name = "next_embedding"
+
+    def __init__(self, shape: ObjectiveShape, *, weight: float = 0.1) -> None:
+        super().__init__()
+        check_option("auxiliaries: NextEmbedding", "weight", weight, above=0)
+        self.weight = weight
+        # A tuple, because the table is the model's.
+        self._table = (shape.token_embedding,)
+        self.to_hidden = nn.Linear(shape.dim, shape.dim, bias=False)
+        self.to_embedding = nn.Linear(shape.dim, shape.dim, bias=False)
+        initialize(self, calls=1)
+
+    def forward(
+        self, states: Float[Tensor, "b n D"], targets: Int[Tensor, "b n"], inputs: Inputs | None
+    ) -> Float[Tensor, ""]:
+        counted = targets != IGNORED
+        predicted = self.to_embedding(F.silu(self.to_hidden(states))).float()
+        wanted = self._table[0](targets.masked_fill(~counted, 0)).detach().float()
+        distances = (predicted - wanted).abs().mean(dim=-1).masked_fill(~counted, 0.0)
+        return self.weight * distances.sum() / counted.sum().clamp(min=1)
