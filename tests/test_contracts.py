@@ -20,12 +20,15 @@ import lightning_xt
 from lightning_xt.data.base import DataModule
 from lightning_xt.generation.filters.base import Filter
 from lightning_xt.generation.methods.base import Method
+from lightning_xt.objectives.auxiliaries.base import Auxiliary
 from lightning_xt.objectives.base import Objective
 from lightning_xt.system.discovery import find_variants, init_parameters
 
 ROOT = Path(__file__).parents[1] / "lightning_xt"
 FILES = sorted(path for path in ROOT.rglob("*.py") if path.name != "__init__.py")
-BASES = list(dict.fromkeys([*(family for family, _ in FAMILIES.values()), Objective, Filter, Method, DataModule]))
+BASES = list(
+    dict.fromkeys([*(family for family, _ in FAMILIES.values()), Objective, Auxiliary, Filter, Method, DataModule])
+)
 VARIANTS = [pytest.param(v, id=v.__name__) for base in BASES for v in list_variants(base)]
 PAIRS = [
     pytest.param(a, b, id=f"{a.__name__}-{b.__name__}")

@@ -15,11 +15,21 @@ from lightning_xt.data.base import DataModule
 from lightning_xt.data.tokenizers.base import Tokenizer
 from lightning_xt.generation.filters.base import Filter
 from lightning_xt.generation.methods.base import Method
+from lightning_xt.objectives.auxiliaries.base import Auxiliary
 from lightning_xt.objectives.base import Objective
 from lightning_xt.system.public_names import list_public
 from lightning_xt.training.optim.schedules.base import Schedule
 
-BASES = [*(family for family, _ in FAMILIES.values()), DataModule, Tokenizer, Filter, Method, Objective, Schedule]
+BASES = [
+    *(family for family, _ in FAMILIES.values()),
+    DataModule,
+    Tokenizer,
+    Filter,
+    Method,
+    Objective,
+    Auxiliary,
+    Schedule,
+]
 WITH_EXAMPLES = [name for name in list_public() if ">>> " in (inspect.getdoc(getattr(lightning_xt, name)) or "")]
 
 

@@ -15,7 +15,7 @@ A word names a further axis, such as `requests`, `beams`, `heads` or `slots`; `_
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 from torch import nn
 
@@ -85,6 +85,17 @@ class AttentionShape(LayerShape):
             )
 
 
+@runtime_checkable
+class HasEnds(Protocol):
+    """Model that begins with a table of token vectors and ends with a head."""
+
+    @property
+    def token_embedding(self) -> nn.Embedding: ...
+
+    @property
+    def head(self) -> nn.Module: ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class ObjectiveShape:
     """Vocabulary and ends of a model, which it hands to its objective.
@@ -104,16 +115,16 @@ class ObjectiveShape:
     special: tuple[int, ...] = ()
 
     @classmethod
-    def from_vocab(
-        cls, vocab: Mapping[str, int | None], token_embedding: nn.Embedding, head: nn.Module, mask: int | None = None
+    def from_model(
+        cls, model: HasEnds, vocab: Mapping[str, int | None], *, mask: int | None = None
     ) -> "ObjectiveShape":
-        """Build the shape from sizes and special ids by name: target, pad, start, end and separator."""
+        """Build the shape of a model with a vocabulary: sizes and ids by target, pad, start, end and separator."""
         ids = (vocab.get(name) for name in ("pad", "start", "end", "separator"))
         special = tuple(sorted({token for token in ids if token is not None}))
         return cls(
-            vocab_size=vocab.get("target") or token_embedding.num_embeddings,
-            token_embedding=token_embedding,
-            head=head,
+            vocab_size=vocab.get("target") or model.token_embedding.num_embeddings,
+            token_embedding=model.token_embedding,
+            head=model.head,
             mask=mask,
             special=special,
         )

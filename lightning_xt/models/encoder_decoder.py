@@ -26,26 +26,25 @@ CrossDecoderFactory = Callable[[int, ContextFactory], Decoder]
 class EncoderDecoder(nn.Module):
     """Encoder-decoder: scores each next token of a target from the tokens before it and from the whole source.
 
-        Vaswani et al., 2017. https://arxiv.org/abs/1706.03762
+    Vaswani et al., 2017. https://arxiv.org/abs/1706.03762
 
     Args:
-            source_size: number of different source tokens.
-            target_size: number of different target tokens.
-            encoder: factory of the encoder.
-            decoder: factory of the decoder.
-            shared_embedding: True if source and target tokens share one table of vectors.
-            context_dropout: fraction of the source's positions that are hidden from cross-attention in training.
+        source_size: number of different source tokens.
+        target_size: number of different target tokens.
+        encoder: factory of the encoder.
+        decoder: factory of the decoder.
+        shared_embedding: True if source and target tokens share one table of vectors.
+        context_dropout: fraction of the source's positions that are hidden from cross-attention in training.
 
     Examples:
-            >>> import torch
-            >>> from functools import partial
-    from typing import Any
-            >>> from lightning_xt import Decoder, Encoder, EncoderDecoder
-            >>> sizes = {"dim": 64, "depth": 2}
-            >>> model = EncoderDecoder(100, 120, encoder=partial(Encoder, **sizes), decoder=partial(Decoder, **sizes))
-            >>> src, tgt = torch.zeros(2, 9, dtype=torch.long), torch.zeros(2, 7, dtype=torch.long)
-            >>> model(src, tgt).shape
-            torch.Size([2, 7, 120])
+        >>> import torch
+        >>> from functools import partial
+        >>> from lightning_xt import Decoder, Encoder, EncoderDecoder
+        >>> sizes = {"dim": 64, "depth": 2}
+        >>> model = EncoderDecoder(100, 120, encoder=partial(Encoder, **sizes), decoder=partial(Decoder, **sizes))
+        >>> src, tgt = torch.zeros(2, 9, dtype=torch.long), torch.zeros(2, 7, dtype=torch.long)
+        >>> model(src, tgt).shape
+        torch.Size([2, 7, 120])
     """
 
     @check_slots

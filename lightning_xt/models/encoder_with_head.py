@@ -66,6 +66,11 @@ class EncoderWithHead(nn.Module):
         return logits if trace is None else (logits, made)
 
     @property
+    def token_embedding(self) -> nn.Embedding:
+        """Table of token vectors, the mask token's last."""
+        return self.encoder.token_embedding
+
+    @property
     def vocab_size(self) -> int:
         """Number of different tokens, without the mask token."""
         return self.mask_token

@@ -8,7 +8,8 @@ from typing import Any
 
 PACKAGE = Path(__file__).parents[1]
 PLACES = (
-    "core/inputs", "core/cache", "models/*", "nn/*/*", "objectives/*", "generation/filters/*", "generation/methods/*",
+    "core/inputs", "core/cache", "models/*", "nn/*/*", "objectives/*", "objectives/auxiliaries/*",
+    "generation/filters/*", "generation/methods/*",
     "data/*", "data/text/*", "data/pairs/*", "data/tokenizers/*", "training/language_model",
     "training/masked_language_model", "training/seq2seq", "training/callbacks/*", "training/loggers/*",
     "training/optim/*", "training/optim/schedules/*", "training/strategies/*",

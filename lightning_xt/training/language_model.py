@@ -76,7 +76,7 @@ class LanguageModel(CorpusModule):
         self.vocab_size = require_size(vocab, "target")
         self.decoder = decoder(self.vocab_size)
         self.separator = vocab.get("separator")
-        self.objective = objective(ObjectiveShape.from_vocab(vocab, self.decoder.token_embedding, self.decoder.head))
+        self.objective = objective(ObjectiveShape.from_model(self.decoder, vocab))
 
     @property
     def network(self) -> nn.Module:  # type: ignore[override]  # another module assigns it
@@ -91,7 +91,8 @@ class LanguageModel(CorpusModule):
         self._sums = LikelihoodSums(self.device)
 
     def evaluate(self, batch: Any) -> None:
-        self._sums.add(self.score(self.decoder, *self.read_evaluation(batch)))
+        tokens, scored = self.read_evaluation(batch)
+        self._sums.add(self.score(self.decoder, tokens, scored))
 
     def compute_metrics(self) -> dict[str, Tensor]:
         sums = self.trainer.strategy.reduce(self._sums.sums, reduce_op="sum")

@@ -85,8 +85,7 @@ class MaskedLanguageModel(CorpusModule):
         self.remember_config()
         self.vocab_size, self.separator = require_size(vocab, "target"), vocab.get("separator")
         self.network = EncoderWithHead(self.vocab_size, encoder=encoder, head=head)
-        ends = self.network.encoder.token_embedding, self.network.head
-        self.objective = objective(ObjectiveShape.from_vocab(vocab, *ends, mask=self.network.mask_token))
+        self.objective = objective(ObjectiveShape.from_model(self.network, vocab, mask=self.network.mask_token))
 
     def find_inputs(self, tokens: Tensor) -> Inputs | None:
         if self.separator is None:

@@ -182,7 +182,9 @@ def test_terms_add_up() -> None:
     model, objective = build(SMALL, NextEmbedding, z_loss=0.1, label_smoothing=0.1)
     loss = objective(model, TOKENS)
     assert loss.terms.keys() == {"multi_token", "next_embedding", "logit_z_loss"}
-    assert loss.minimised.item() == pytest.approx(loss.mean.item() + sum(each.item() for each in loss.terms.values()), rel=1e-6)
+    assert loss.minimised.item() == pytest.approx(
+        loss.mean.item() + sum(each.item() for each in loss.terms.values()), rel=1e-6
+    )
     assert loss.logits.shape == (2, 7, VOCAB)
 
 

@@ -32,7 +32,7 @@ class MultiTokenPrediction(Auxiliary):
 
     Args:
         num_tokens: number of tokens predicted from each place, the next one included.
-        weight: factor of the sum of the further tokens' losses.
+        weight: factor of the sum of the further tokens' losses. None = 1, as in the paper.
         attention: factory of each layer's attention.
         feedforward: factory of each layer's feedforward.
     """
@@ -44,7 +44,7 @@ class MultiTokenPrediction(Auxiliary):
         shape: ObjectiveShape,
         *,
         num_tokens: int = 4,
-        weight: float = 1.0,
+        weight: float | None = None,
         attention: MixerFactory = Attention,
         feedforward: FeedForwardFactory = MLP,
     ) -> None:
@@ -52,7 +52,7 @@ class MultiTokenPrediction(Auxiliary):
         where = "auxiliaries: MultiTokenPrediction"
         check_option(where, "num_tokens", num_tokens, least=2)
         check_option(where, "weight", weight, above=0)
-        self.weight = weight
+        self.weight = 1.0 if weight is None else weight
         # A tuple, because the head is the model's.
         self._head = (shape.head,)
         self.layers = nn.ModuleList(

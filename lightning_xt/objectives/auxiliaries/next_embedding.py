@@ -19,15 +19,15 @@ class NextEmbedding(Auxiliary):
     In x-transformers: add_continuous_pred_head, next_embed_loss_weight.
 
     Args:
-        weight: factor of the loss.
+        weight: factor of the loss. None = 0.1, as in x-transformers.
     """
 
     name = "next_embedding"
 
-    def __init__(self, shape: ObjectiveShape, *, weight: float = 0.1) -> None:
+    def __init__(self, shape: ObjectiveShape, *, weight: float | None = None) -> None:
         super().__init__()
         check_option("auxiliaries: NextEmbedding", "weight", weight, above=0)
-        self.weight = weight
+        self.weight = 0.1 if weight is None else weight
         # A tuple, because the table is the model's.
         self._table = (shape.token_embedding,)
         self.to_hidden = nn.Linear(shape.dim, shape.dim, bias=False)
