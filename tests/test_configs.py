@@ -85,7 +85,8 @@ def test_a_variant_builds_and_takes_a_step(overlay):
     before = module.loss(tokens)
     before.backward()
     optimizer.step()
-    assert 0 < before.item() < 20
+    # Several tokens may be predicted at once.
+    assert 0 < before.item() < 30
     assert module.loss(tokens) < before
 
 
