@@ -29,7 +29,7 @@ class NextToken(Objective):
             not over the pad and start ids, nor ids that no text has.
         z_loss: weight, in the training loss, of the squared logarithm of the softmax's normalizer, a mean over the
             targets. It keeps logits near 0.
-        auxiliaries: further losses of training, each with parameters of its own.
+        auxiliaries: further losses of training, each with trained parameters.
     """
 
     def __init__(

@@ -140,7 +140,7 @@ def test_gradients_reach_the_model_and_all_own_parameters(kind: type[Auxiliary])
 
 
 @pytest.mark.parametrize("kind", list_variants(Auxiliary))
-def test_evaluation_and_parameters_of_the_model_are_left_alone(kind: type[Auxiliary]) -> None:
+def test_evaluation_and_parameters_of_the_model_stay_as_they_are(kind: type[Auxiliary]) -> None:
     model, objective = build(MAKERS[kind], z_loss=0.1)
     names = {name for name, _ in objective.named_parameters()}
     # The head and the table belong to the model.

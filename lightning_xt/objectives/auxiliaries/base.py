@@ -1,4 +1,4 @@
-"""The contract of an auxiliary loss: trains hidden states for more than the next token, by parameters of its own."""
+"""The contract of an auxiliary loss: trains hidden states for more than the next token, with trained parameters."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable

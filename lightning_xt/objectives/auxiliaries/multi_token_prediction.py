@@ -24,7 +24,7 @@ from lightning_xt.system.option_checks import check_option
 
 
 class MultiTokenPrediction(Auxiliary):
-    """Predict further tokens from each hidden state, each by a layer of its own before the model's head.
+    """Predict further tokens from each hidden state, each by a separate layer before the model's head.
 
     Gloeckle et al., 2024. https://arxiv.org/abs/2404.19737
     The model itself predicts the next token, without a further layer; in the paper each token has one, and the trunk
