@@ -113,8 +113,8 @@ class Seq2Seq(TransformerModule):
             shared_embedding=shared_embedding,
             context_dropout=context_dropout,
         )
-        self.val_decode_pairs = val_decode_pairs
-        self.objective = objective(ObjectiveShape.from_model(self.network.decoder, vocab))
+        shape, self.val_decode_pairs = ObjectiveShape.from_model(self.network.decoder, vocab), val_decode_pairs
+        self.objective = objective(shape)
         self.objective.exclude([each for each in (self.vocab["pad"], self.vocab["start"]) if each is not None])
         self._summed: Tensor | None = None
         """Number of target tokens of the optimizer step so far, and the sum of their losses."""
@@ -147,8 +147,7 @@ class Seq2Seq(TransformerModule):
         return self._score(src, tgt, src_mask).minimised
 
     def _score(self, src: Tensor, tgt: Tensor, src_mask: Tensor | None) -> Loss:
-        compiled = self._compiled if self.training else None
-        network: Callable[..., Any] = self.network if compiled is None else compiled
+        network: Callable[..., Any] = (self._compiled if self.training else None) or self.network
 
         def answer(tokens: Tensor, **options: Any) -> Any:
             return network(src, tokens, src_mask, **options)
