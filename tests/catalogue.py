@@ -25,6 +25,8 @@ from lightning_xt.nn.feedforward.base import FeedForward
 from lightning_xt.nn.feedforward.mlp import MLP
 from lightning_xt.nn.heads.base import Head
 from lightning_xt.nn.layouts.base import Layout
+from lightning_xt.nn.layouts.custom_order import CustomOrder
+from lightning_xt.nn.layouts.layer_order import LayerOrder
 from lightning_xt.nn.layouts.looped import Looped
 from lightning_xt.nn.links.backout import Backout
 from lightning_xt.nn.links.base import Link
@@ -139,6 +141,8 @@ OPTIONS: dict[type, dict[str, Any]] = {
     Combined: {"positions": [Rotary, RelativeBias]},
     TopKSoftmax: {"num_keys": 3},
     ShiftCycle: {"shifts": [None, TokenShift]},
+    CustomOrder: {"order": "aaff"},
+    LayerOrder: {"order": [1, 0, 1]},
     Cycle: {"recipes": [attention(window=3), attention(position=None)]},
     GatedDeltaNet: delta_net(value_dim=7).keywords,
     DeltaNet: delta_net(max_beta=2.0).keywords,

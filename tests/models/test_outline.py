@@ -244,7 +244,7 @@ def test_every_variant_has_an_outline(variant):
     )
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--decoder", type=Callable[[int], Decoder])
-    options = {"class_path": "Decoder", "init_args": {**merge(base, overlay), "depth": 2}}
+    options = {"class_path": "Decoder", "init_args": merge({**base, "depth": 2}, overlay)}
     built = parser.instantiate_classes(parser.parse_object({"decoder": options}))
     with torch.device("meta"):
         decoder = built.decoder(256)

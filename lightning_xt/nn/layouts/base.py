@@ -38,3 +38,15 @@ class Layout(ABC):
 
 LayoutFactory = Callable[[int], Layout]
 """Called with the number of layers."""
+
+
+def build_steps(order: str, kinds: Sequence[Kind]) -> Sequence[Step]:
+    """Build steps from letters: a is attention, c cross-attention, f a feedforward.
+
+    Each letter counts by itself, so the third f is the feedforward of layer 2. Without a c, the cross-attention of a
+    stack that has some follows each a.
+    """
+    if "c" not in order and "cross_attention" in kinds:
+        order = order.replace("a", "ac")
+    names: dict[str, Kind] = {"a": "attention", "c": "cross_attention", "f": "feedforward"}
+    return [Step(names[letter], order[:at].count(letter)) for at, letter in enumerate(order)]
