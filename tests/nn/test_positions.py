@@ -387,8 +387,9 @@ def test_fire_reads_the_distance_relative_to_the_query(causal: bool) -> None:
     ("option", "rule"), [("hidden_dim", "at least 1"), ("c_init", "above 0"), ("threshold", "above 0")]
 )
 def test_fire_refuses_options_out_of_range(option: str, rule: str) -> None:
-    with pytest.raises(ValueError, match=f"position: FIRE has {option} 0, which must be {rule}"):
-        FIRE(shape(), **{option: 0})
+    value = 0 if option == "hidden_dim" else 0.0
+    with pytest.raises(ValueError, match=rf"position: FIRE has {option} {value}, which must be {rule}"):
+        FIRE(shape(), **{option: value})
 
 
 @pytest.mark.parametrize("option", ["num_curves", "max_distance"])

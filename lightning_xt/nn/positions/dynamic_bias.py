@@ -48,7 +48,7 @@ class DynamicBias(Position):
 
     def prepare(
         self, x: Float[Tensor, "b i D"], where: Where, window: int | None, cache: CallCache | None
-    ) -> tuple[Where, Float[Tensor, "_ h"], int] | Float[Tensor, "#b h i j"]:
+    ) -> tuple[Where, Float[Tensor, "_ h"], int] | Float[Tensor, "_ h i j"]:
         if where.order is not None:
             # Positions of the caller have no largest distance that the host knows.
             return self._compute(where.queries[:, :, None] - where.keys[:, None]).movedim(-1, 1)

@@ -41,7 +41,7 @@ class FIRE(Position):
 
     def prepare(
         self, x: Float[Tensor, "b i D"], where: Where, window: int | None, cache: CallCache | None
-    ) -> Float[Tensor, "#b h i j"]:
+    ) -> Float[Tensor, "_ h _ j"]:
         where = where.expand(where.rows)
         precise = torch.promote_types(self.c.dtype, torch.float32)
         queries, keys = where.queries[:, :, None].to(precise), where.keys[:, None].to(precise)
@@ -51,7 +51,7 @@ class FIRE(Position):
         read = (c * distance).abs().log1p() / ((c * queries.maximum(threshold)).abs().log1p() + 1e-6)
         return self.mlp(distance.sign() * read).movedim(-1, 1)
 
-    def pad(self, p: Any, queries: int, keys: int) -> Float[Tensor, "#b h _ _"]:
+    def pad(self, p: Any, queries: int, keys: int) -> Float[Tensor, "_ h _ _"]:
         return F.pad(p, (0, keys, 0, queries))
 
     def bias(self, b: Tensor, h: Tensor, i: Tensor, j: Tensor, p: Any) -> Float[Tensor, "..."]:
