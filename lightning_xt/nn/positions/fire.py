@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from lightning_xt.core.call_cache import CallCache
 from lightning_xt.core.shapes import AttentionShape
+from lightning_xt.core.trace import Trace
 from lightning_xt.core.where import Where
 from lightning_xt.nn.positions.base import Position
 from lightning_xt.nn.positions.distance_mlp import DistanceMLP
@@ -40,7 +41,7 @@ class FIRE(Position):
         self.mlp = DistanceMLP(shape, hidden_dim, 1)
 
     def prepare(
-        self, x: Float[Tensor, "b i D"], where: Where, window: int | None, cache: CallCache | None
+        self, x: Float[Tensor, "b i D"], where: Where, window: int | None, cache: CallCache | None, trace: Trace
     ) -> Float[Tensor, "_ h _ j"]:
         where = where.expand(where.rows)
         precise = torch.promote_types(self.c.dtype, torch.float32)
