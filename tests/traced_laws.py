@@ -21,7 +21,8 @@ import_submodules(lightning_xt)
 
 from catalogue import BUILDS, CASES, Build, attention, attention_layers, decoder, example, randomise
 
-from lightning_xt.core.inputs import Inputs, KeysValues
+from lightning_xt.core.inputs import Inputs
+from lightning_xt.core.keys_values import KeysValues
 from lightning_xt.nn.attention.kernels import flex
 from lightning_xt.nn.links.base import Link
 from lightning_xt.nn.positions.forgetting import Forgetting

@@ -8,27 +8,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from lightning_xt.core.keys_values import KeysValues
+
 BOOLEAN, REAL, WHOLE = "boolean", "real numbers", "whole numbers"
 """Kinds of tensors, as messages name them."""
 
 
 WHOLE_SEQUENCES = ("documents", "hidden_tokens", "mask", "bias", "positions")
 """Inputs that describe whole sequences, which cannot be decoded step by step."""
-
-
-@dataclass(frozen=True, eq=False)
-class KeysValues:
-    """Keys and values of another model for one layer, in their cached form: normed and rotated.
-
-    Args:
-        keys: one vector for each key/value head.
-        values: the values of the keys.
-        mask: True for real ones. None = all.
-    """
-
-    keys: Float[Tensor, "b g m d"]
-    values: Float[Tensor, "b g m e"]
-    mask: Bool[Tensor, "b m"] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

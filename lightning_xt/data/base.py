@@ -1,6 +1,7 @@
 """Base class of data modules."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from copy import copy
 from typing import Any, Self
 
@@ -26,6 +27,8 @@ class DataModule(LightningDataModule, ABC):
     trained_length: int | None = None
     """Tokens of the longest sequence that a model reads in training: a window, or a source and its end token. None =
     unknown."""
+    given_inputs: Sequence[str] = ()
+    """Inputs of a network besides the tokens that batches bring: names of fields of `Inputs`."""
 
     def __init__(self, *, seed: int = 0) -> None:
         super().__init__()

@@ -1,5 +1,5 @@
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -28,6 +28,10 @@ class CustomData(DataModule):
     processes. A DataLoader, or a dataset without a length, is used as it is: by one process, and a resumed run begins
     it again. Texts, as in samples, are bytes if there are 256 target ids, else ids as numbers.
 
+    With `inputs` an item is a dict of `tokens`, or of `src`, `tgt` and perhaps `src_mask`, and of the named inputs: a
+    `condition` (width,), or (seq_len + 1, width) with one a token, for adaptive norms; `types` (seq_len + 1,) for
+    TypeEmbedding; a `context` (vectors, width) and `context_mask` (vectors,) for cross-attention of a language model.
+
     Args:
         train_set: dataset or loader of the training data, such as {class_path: my_data.Rows, init_args: {path: a}}.
         vocab: sizes `source` and `target`; the ids `pad`, `start`, `end` and `separator` if there are any.
@@ -37,6 +41,7 @@ class CustomData(DataModule):
         eval_batch_size: items per evaluation step. None = `batch_size`.
         num_workers: processes that prepare batches of a dataset for each training process; 0 = none.
         seed: chooses the order of training items.
+        inputs: names of the inputs besides ids that every item has.
     """
 
     def __init__(
@@ -50,6 +55,7 @@ class CustomData(DataModule):
         eval_batch_size: int | None = None,
         num_workers: int = 0,
         seed: int = 0,
+        inputs: Sequence[Literal["condition", "types", "context", "context_mask"]] = (),
     ) -> None:
         super().__init__(seed=seed)
         self.save_hyperparameters(logger=False, ignore=["train_set", "validation_set", "test_set"])
@@ -63,7 +69,7 @@ class CustomData(DataModule):
         self._factories = {"train": train_set, "validation": validation_set, "test": test_set}
         self._sources: dict[str, Any] = {}
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
-        self.num_workers = num_workers
+        self.num_workers, self.given_inputs = num_workers, inputs
 
     @property
     def vocab(self) -> dict[str, int | None]:

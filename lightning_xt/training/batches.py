@@ -1,5 +1,6 @@
 """Batches of any loader, read in the shape that the models train on."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -7,6 +8,7 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 
 from lightning_xt.core.batch import EvaluationPairs, PairBatch, find_inner_padding
+from lightning_xt.core.inputs import Inputs
 from lightning_xt.objectives.cross_entropy import IGNORED
 
 TOKENS = "a LanguageModel reads token ids, an integer tensor (rows, tokens) of at least two tokens a row"
@@ -23,6 +25,38 @@ def read_tokens(batch: Any, vocab_size: int) -> Tensor:
     _check_ids("tokens", batch, vocab_size, 2, TOKENS)
     tokens: Tensor = batch
     return tokens
+
+
+def read_inputs(batch: Any, expected: Sequence[str], first: int = 0) -> tuple[Any, Inputs | None]:
+    """Return a batch without the inputs besides ids that the data said it has, and these inputs.
+
+    Args:
+        batch: batch of any loader.
+        expected: names of the inputs. None of them, and the batch is returned as it is.
+        first: index of the first of n + 1 tokens that the network reads; inputs of other tokens are dropped.
+
+    Raises:
+        ValueError: the batch is not a dict of ids and just these inputs.
+    """
+    named = isinstance(batch, Mapping) and ("tokens" in batch or {"src", "tgt"} <= batch.keys())
+    if not expected and not named:
+        return batch, None
+    given = batch.keys() - {"tokens", "src", "tgt", "src_mask"} if named else set()
+    if not named or given != set(expected):
+        names = ", ".join(expected) or "nothing"
+        found = f"a dict of {', '.join(map(str, batch))}" if isinstance(batch, Mapping) else _describe(batch)
+        raise ValueError(
+            f"a batch is {found}, but --data.inputs names {names}; items must be dicts of ids and of all inputs that "
+            "it names"
+        )
+    inputs = {name: batch[name] for name in expected}
+    for name, value in inputs.items():
+        if not isinstance(value, Tensor):
+            raise ValueError(f"the input {name} of a batch is {_describe(value)}; it must be a tensor")
+        if name == "types" or (name == "condition" and value.dim() == 3):
+            inputs[name] = value[:, first : first + value.shape[1] - 1]
+    ids = [batch[name] for name in ("src", "tgt", "src_mask") if name in batch]
+    return batch.get("tokens", ids), Inputs(**inputs)
 
 
 def read_pairs(batch: Any, vocab: dict[str, int | None]) -> PairBatch:

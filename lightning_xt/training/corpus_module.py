@@ -1,7 +1,7 @@
 """Base of the models that train on rows of a corpus."""
 
-from abc import abstractmethod
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -12,11 +12,12 @@ from torch.optim import Optimizer
 
 from lightning_xt.core.batch import EvaluationBatch
 from lightning_xt.core.inputs import Inputs
+from lightning_xt.core.packed_documents import find_documents
 from lightning_xt.data.pairs.parallel_corpus import ParallelCorpus
 from lightning_xt.data.tokenizers.base import Tokenizer
 from lightning_xt.data.tokenizers.bytes import Bytes
 from lightning_xt.objectives.base import Loss
-from lightning_xt.training.batches import read_tokens
+from lightning_xt.training.batches import read_inputs, read_tokens
 from lightning_xt.training.module import TransformerModule
 
 
@@ -24,11 +25,13 @@ class CorpusModule(TransformerModule):
     """Base of the models that read rows of tokens. Subclasses add the network, the loss, the metrics and texts.
 
     `model(tokens)` is the loss. Batches are `LongTensor (b, seq_len + 1)`, for validation and test also
-    `EvaluationBatch`; loaders of other data may put the tensor into a list.
+    `EvaluationBatch`; loaders of other data may put the tensor into a list, or into a dict with other inputs.
     """
 
     vocab_size: int
     """Number of different tokens."""
+    first_read: ClassVar[int] = 0
+    """Index of the first of n + 1 tokens that the network reads."""
     separator: int | None
     """Id that opens each document of a row. None = rows are not of several documents."""
     default_vocab: ClassVar = {"source": 256, "target": 256, "pad": None, "start": None, "end": None, "separator": None}
@@ -45,24 +48,33 @@ class CorpusModule(TransformerModule):
         self._excess: str | None = None
         """Sentence about prompts that are longer than the training data, or become so."""
 
-    @abstractmethod
-    def find_inputs(self, tokens: Int[Tensor, "b m"]) -> Inputs | None:
-        """Return the network's inputs besides n of n + 1 tokens of each row."""
+    def add_documents(self, tokens: Int[Tensor, "b m"], inputs: Inputs | None) -> Inputs | None:
+        """Add the documents of the n tokens that the network reads, of n + 1, to its inputs."""
+        if self.separator is None:
+            return inputs
+        documents = find_documents(tokens[:, self.first_read :], self.separator)
+        return replace(inputs or Inputs(), documents=documents[:, : tokens.shape[1] - 1])
 
-    def score(self, network: Callable[..., Any], tokens: Tensor, scored: Tensor | None) -> Loss:
+    def score(
+        self, network: Callable[..., Any], tokens: Tensor, scored: Tensor | None, inputs: Inputs | None = None
+    ) -> Loss:
         """Return the loss of a network on rows of n + 1 tokens; `scored` is True where one of the last n counts."""
-        loss: Loss = self.objective(network, tokens, scored, self.find_inputs(tokens))
+        loss: Loss = self.objective(network, tokens, scored, self.add_documents(tokens, inputs))
         return loss
 
-    def forward(self, tokens: Int[Tensor, "b m"], scored: Bool[Tensor, "b n"] | None = None) -> Float[Tensor, ""]:
+    def forward(
+        self, tokens: Int[Tensor, "b m"], scored: Bool[Tensor, "b n"] | None = None, inputs: Inputs | None = None
+    ) -> Float[Tensor, ""]:
         """Return the loss, as `loss` does; `network(tokens)` gives the logits.
 
         Raises:
             ValueError: the tokens are not ids of the vocabulary, or fewer than two a row.
         """
-        return self.loss(read_tokens(tokens, self.vocab_size), scored)
+        return self.loss(read_tokens(tokens, self.vocab_size), scored, inputs)
 
-    def loss(self, tokens: Int[Tensor, "b m"], scored: Bool[Tensor, "b n"] | None = None) -> Float[Tensor, ""]:
+    def loss(
+        self, tokens: Int[Tensor, "b m"], scored: Bool[Tensor, "b n"] | None = None, inputs: Inputs | None = None
+    ) -> Float[Tensor, ""]:
         """Return the mean loss of the predicted tokens, in nats.
 
         In training the auxiliary terms of parts and of the objective are added.
@@ -70,8 +82,9 @@ class CorpusModule(TransformerModule):
         Args:
             tokens: n + 1 ids per row.
             scored: True where one of the last n tokens counts. None = all.
+            inputs: inputs of the network besides the n tokens that it reads.
         """
-        return self._score_training(tokens, scored).minimised
+        return self._score_training(tokens, scored, inputs).minimised
 
     def loss_with_logits(
         self, tokens: Int[Tensor, "b m"], scored: Bool[Tensor, "b n"] | None = None
@@ -82,12 +95,13 @@ class CorpusModule(TransformerModule):
             raise ValueError(f"objective: {type(self.objective).__name__} keeps no logits; set them in its Loss")
         return found.minimised, found.logits
 
-    def _score_training(self, tokens: Tensor, scored: Tensor | None) -> Loss:
+    def _score_training(self, tokens: Tensor, scored: Tensor | None, inputs: Inputs | None = None) -> Loss:
         network = self._compiled if self.training and self._compiled is not None else self.network
-        return self.score(network, tokens, scored)
+        return self.score(network, tokens, scored, inputs)
 
-    def training_step(self, batch: Int[Tensor, "b m"], batch_idx: int) -> Float[Tensor, ""]:
-        loss = self._score_training(read_tokens(batch, self.vocab_size), None)
+    def training_step(self, batch: Any, batch_idx: int) -> Float[Tensor, ""]:
+        ids, inputs = read_inputs(batch, self.data_inputs, self.first_read)
+        loss = self._score_training(read_tokens(ids, self.vocab_size), None, inputs)
         if self.logs_this_step:
             self._losses.append(loss.mean.detach())
             self.loss_terms.add(loss)
@@ -107,11 +121,12 @@ class CorpusModule(TransformerModule):
         # An earlier fit may have stopped between two batches of a step.
         self._losses = []
 
-    def read_evaluation(self, batch: Any) -> EvaluationBatch:
-        """Return a batch of an evaluation with its mask; ValueError if it is malformed."""
+    def read_evaluation(self, batch: Any) -> tuple[Tensor, Tensor | None, Inputs | None]:
+        """Return ids, mask and inputs of a batch of an evaluation; ValueError if it is malformed."""
         if isinstance(batch, EvaluationBatch):
-            return batch
-        return EvaluationBatch(read_tokens(batch, self.vocab_size), None)
+            return *batch, None
+        ids, inputs = read_inputs(batch, self.data_inputs, self.first_read)
+        return read_tokens(ids, self.vocab_size), None, inputs
 
     def on_predict_end(self) -> None:
         if self._excess is not None:

@@ -9,8 +9,6 @@ from jaxtyping import Int
 from torch import Tensor, nn
 from torch.optim import AdamW
 
-from lightning_xt.core.inputs import Inputs
-from lightning_xt.core.packed_documents import find_documents
 from lightning_xt.core.shapes import ObjectiveShape
 from lightning_xt.data.prompt_files import Prompt, number_prompts
 from lightning_xt.inference.completion import TextCompleter
@@ -82,17 +80,12 @@ class LanguageModel(CorpusModule):
     def network(self) -> nn.Module:  # type: ignore[override]  # another module assigns it
         return self.decoder
 
-    def find_inputs(self, tokens: Tensor) -> Inputs | None:
-        if self.separator is None:
-            return None
-        return Inputs(documents=find_documents(tokens[:, :-1], self.separator))
-
     def begin_evaluation(self, split: str) -> None:
         self._sums = LikelihoodSums(self.device)
 
     def evaluate(self, batch: Any) -> None:
-        tokens, scored = self.read_evaluation(batch)
-        self._sums.add(self.score(self.decoder, tokens, scored))
+        given = self.read_evaluation(batch)
+        self._sums.add(self.score(self.decoder, *given))
 
     def compute_metrics(self) -> dict[str, Tensor]:
         sums = self.trainer.strategy.reduce(self._sums.sums, reduce_op="sum")

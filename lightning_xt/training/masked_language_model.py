@@ -7,8 +7,6 @@ import torch
 from torch import Tensor
 from torch.optim import AdamW
 
-from lightning_xt.core.inputs import Inputs
-from lightning_xt.core.packed_documents import find_documents
 from lightning_xt.core.shapes import ObjectiveShape
 from lightning_xt.data.prompt_files import Prompt, number_prompts
 from lightning_xt.inference.gap_filling import GAP, GapFiller
@@ -62,6 +60,7 @@ class MaskedLanguageModel(CorpusModule):
 
     network: EncoderWithHead
     objective: MaskedObjective
+    first_read: ClassVar = 1
     shown_metrics: ClassVar = ("loss", "token_accuracy")
     logged: ClassVar = (*TransformerModule.logged, "val/loss", "val/token_accuracy", "val/perplexity")
     no_generation: ClassVar = (
@@ -87,18 +86,14 @@ class MaskedLanguageModel(CorpusModule):
         self.network = EncoderWithHead(self.vocab_size, encoder=encoder, head=head)
         self.objective = objective(ObjectiveShape.from_model(self.network, vocab, mask=self.network.mask_token))
 
-    def find_inputs(self, tokens: Tensor) -> Inputs | None:
-        if self.separator is None:
-            return None
-        return Inputs(documents=find_documents(tokens[:, 1:], self.separator))
-
     def begin_evaluation(self, split: str) -> None:
         self._sums = LikelihoodSums(self.device)
         self._correct = torch.zeros_like(self._sums.sums[:1])
 
     def evaluate(self, batch: Any) -> None:
-        tokens, scored = self.read_evaluation(batch)
-        logits, targets, _ = self.objective.predict(self.network, tokens, scored, self.find_inputs(tokens))
+        tokens, scored, inputs = self.read_evaluation(batch)
+        inputs = self.add_documents(tokens, inputs)
+        logits, targets, _ = self.objective.predict(self.network, tokens, scored, inputs)
         self._sums.add(cross_entropy(logits, targets))
         self._correct += ((logits.argmax(dim=-1) == targets) & (targets != IGNORED)).sum()
 

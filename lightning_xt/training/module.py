@@ -44,7 +44,6 @@ class TransformerModule(TextModule):
     network: nn.Module
     """The network that is trained."""
     objective: Objective
-    """The loss of training."""
     default_vocab: ClassVar[dict[str, int | None]]
     """Vocabulary for a config without one."""
     foreign_data: ClassVar[tuple[type[DataModule], str]]
@@ -75,7 +74,6 @@ class TransformerModule(TextModule):
         """Batches of the optimizer step so far; an epoch may end with fewer than `accumulate_grad_batches`."""
         self._compiled: Callable[..., Any] | None = None
         self.loss_terms = LossTerms()
-        """Auxiliary terms of the optimizer step so far, if it is logged."""
         self._trained_with: dict[str, Tokenizer] = {}
         self._trained_length: int | None = None
 
@@ -109,6 +107,12 @@ class TransformerModule(TextModule):
     def tokenizers(self) -> dict[str, Tokenizer]:
         """Tokenizers by use."""
 
+    @property
+    def needed_inputs(self) -> dict[str, str]:
+        parts = [part for part in self.network.modules() if isinstance(part, ReadsInput)]
+        needed = {each.needed_input: type(each).__name__ for each in parts}
+        return {name: part for name, part in needed.items() if name is not None and name not in self.given_inputs}
+
     def setup(self, stage: str) -> None:
         """Compile the network; ValueError if the data are for another kind of model, or a part needs other inputs."""
         kind, instead = self.foreign_data
@@ -117,12 +121,11 @@ class TransformerModule(TextModule):
             raise ValueError(
                 f"--model {type(self).__name__} cannot read --data {type(data).__name__}, which serves {instead}"
             )
-        for part in self.network.modules():
-            if isinstance(part, ReadsInput) and part.needed_input not in (None, *self.given_inputs):
+        for name, part in self.needed_inputs.items():
+            if name not in self.data_inputs:
                 raise ValueError(
-                    f"--model: {type(part).__name__} needs the input {part.needed_input}, which no data module "
-                    "gives; choose another part, or train the network from Python with Inputs"
-                    f"({part.needed_input}=...)"
+                    f"--model: {part} needs the input {name}, which these data do not give; choose another part, or "
+                    f"bring it with --data CustomData and --data.inputs '[{name}]'"
                 )
         compare_processes(self.trainer, {"the hash of the data": str(getattr(data, "content_hash", None))[:16]})
         if self.trainer.precision == "64-true":

@@ -49,3 +49,12 @@ def read_texts(results: Iterable[dict[str, Any]]) -> list[str]:
             rank_zero_info(each["problem"])
         texts.append(each["text"])
     return texts
+
+
+def describe_results(results: Iterable[dict[str, Any]]) -> list[str]:
+    """Describe results as samples: the source, the prediction, and what of the source is ignored."""
+    texts = []
+    for each in results:
+        problem = f"\n({each['problem']})" if each["problem"] else ""
+        texts.append(f"source      {each['source']}\nprediction  {each['text']}{problem}")
+    return texts

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
 from lightning_xt.core.batch import EvaluationPairs, PairBatch
+from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.shapes import ObjectiveShape
 from lightning_xt.data.pairs.parallel_corpus import ParallelCorpus
 from lightning_xt.data.pairs.source_files import Source
@@ -25,14 +26,14 @@ from lightning_xt.objectives.base import Loss, ObjectiveFactory
 from lightning_xt.objectives.cross_entropy import cross_entropy
 from lightning_xt.objectives.next_token import NextToken
 from lightning_xt.system.option_checks import check_slots, refuse_unknown
-from lightning_xt.training.batches import number_pairs, read_pairs
+from lightning_xt.training.batches import number_pairs, read_inputs, read_pairs
 from lightning_xt.training.callbacks.run_folder import find_run_folder
 from lightning_xt.training.metrics.pair_scores import PairScores
 from lightning_xt.training.module import TransformerModule, require_size
 from lightning_xt.training.optim.parameter_groups import OptimizerFactory
 from lightning_xt.training.optim.schedules.base import ScheduleFactory
 from lightning_xt.training.optim.schedules.warmup_cosine import WarmupCosine
-from lightning_xt.training.pair_decoding import decode_pairs, read_texts
+from lightning_xt.training.pair_decoding import decode_pairs, describe_results, read_texts
 from lightning_xt.training.pair_tokenizers import check_positions, check_same, check_shared, write_tokenizers
 
 NEUTRAL = 4096.0
@@ -127,8 +128,7 @@ class Seq2Seq(TransformerModule):
         Raises:
             ValueError: a source or a target is not of ids of its vocabulary, or a source is empty or all padding.
         """
-        pairs = read_pairs((src, tgt, mask), self.vocab)
-        return self.loss(*pairs)
+        return self.loss(*read_pairs((src, tgt, mask), self.vocab))
 
     def loss(
         self, src: Int[Tensor, "b m"], tgt: Int[Tensor, "b n"], src_mask: Bool[Tensor, "b m"] | None = None
@@ -146,13 +146,11 @@ class Seq2Seq(TransformerModule):
         self.text_generator.check(src, src_mask)
         return self._score(src, tgt, src_mask).minimised
 
-    def _score(self, src: Tensor, tgt: Tensor, src_mask: Tensor | None) -> Loss:
+    def _score(self, src: Tensor, tgt: Tensor, src_mask: Tensor | None, inputs: Inputs | None = None) -> Loss:
         network: Callable[..., Any] = (self._compiled if self.training else None) or self.network
-
-        def answer(tokens: Tensor, **options: Any) -> Any:
-            return network(src, tokens, src_mask, **options)
-
-        loss: Loss = self.objective(answer, tgt, self._mask_padding(tgt))
+        loss: Loss = self.objective(
+            lambda tokens, **options: network(src, tokens, src_mask, **options), tgt, self._mask_padding(tgt), inputs
+        )
         return loss
 
     def _mask_padding(self, tgt: Tensor) -> Tensor | None:
@@ -180,8 +178,8 @@ class Seq2Seq(TransformerModule):
             check_same(use, ours, getattr(self.data_module, f"{use}_tokenizer", ours))
 
     def training_step(self, batch: PairBatch, batch_idx: int) -> Float[Tensor, ""]:
-        src, tgt, src_mask = read_pairs(batch, self.vocab)
-        loss = self._score(src, tgt, src_mask)
+        ids, inputs = read_inputs(batch, self.data_inputs)
+        loss = self._score(*read_pairs(ids, self.vocab), inputs)
         sums = torch.stack((loss.count.float(), loss.total.detach().float()))
         self._summed = sums if self._summed is None else self._summed + sums
         if self.logs_this_step:
@@ -211,13 +209,16 @@ class Seq2Seq(TransformerModule):
     def begin_evaluation(self, split: str) -> None:
         self._check_tokenizers()
         decoded, shown = (self.val_decode_pairs, EXAMPLES) if split == "val" else (None, 0)
+        decoded = 0 if self.needed_inputs else decoded
         self._scores = PairScores(self.device, self.target_tokenizer, decoded, shown, getattr(self, "_scores", None))
 
     def evaluate(self, batch: EvaluationPairs | PairBatch) -> None:
+        inputs = None
         if not isinstance(batch, EvaluationPairs):
-            batch = number_pairs(read_pairs(batch, self.vocab), self._scores.rows, self.trainer)
+            ids, inputs = read_inputs(batch, self.data_inputs)
+            batch = number_pairs(read_pairs(ids, self.vocab), self._scores.rows, self.trainer)
         src, tgt, src_mask, index = batch[:4]
-        logits = self.network(src, tgt[:, :-1], src_mask)
+        logits = self.network(src, tgt[:, :-1], src_mask, inputs=inputs)
         scored = (index >= 0)[:, None].expand(-1, tgt.shape[1] - 1)
         real = self._mask_padding(tgt)
         scored = scored if real is None else scored & real
@@ -275,9 +276,7 @@ class Seq2Seq(TransformerModule):
     def draw_samples(self, prompts: Sequence[str] | None, sampling: GenerationOptions) -> list[str]:
         if prompts is None:
             return self._scores.collect_examples(self.trainer)
-        answers = self.text_generator.translate_texts(prompts, sampling)
-        texts = [f"source      {answer['source']}\nprediction  {answer['text']}" for answer in answers]
-        return [text + f"\n({a['problem']})" * bool(a["problem"]) for text, a in zip(texts, answers, strict=True)]
+        return describe_results(self.text_generator.translate_texts(prompts, sampling))
 
     @property
     def source_tokenizer(self) -> Tokenizer:

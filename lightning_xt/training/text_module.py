@@ -41,6 +41,16 @@ class TextModule(LightningModule, ABC):
         return None if self._trainer is None else getattr(self._trainer, "datamodule", None)
 
     @property
+    def data_inputs(self) -> Sequence[str]:
+        """Inputs of the network besides ids that the current data bring."""
+        return getattr(self.data_module, "given_inputs", ())
+
+    @property
+    def needed_inputs(self) -> dict[str, str]:
+        """Inputs of the network that only data can give, each with the class of a part that needs it."""
+        return {}
+
+    @property
     @abstractmethod
     def text_generator(self) -> TextGenerator:
         """Generator of texts."""

@@ -169,5 +169,5 @@ def test_cases_p7_a_part_that_no_data_serve_is_refused_before_training(part, opt
     assert main(["fit", "-c", "tiny.yaml", *given]) == 2
     said = capsys.readouterr().err
     assert f"--model: {part} needs the input " in said and said.count("\n") == 1
-    assert "which no data module gives; choose another part, or train the network from Python with Inputs(" in said
+    assert "which these data do not give; choose another part, or bring it with --data CustomData and --data" in said
     assert not Path("runs").exists()

@@ -38,6 +38,9 @@ class SampleText(Callback):
 
     def setup(self, trainer: Trainer, pl_module: TextModule, stage: str) -> None:  # type: ignore[override]
         """Limit the texts to the positions of the model; ValueError if a prompt has more tokens than that."""
+        for name, part in pl_module.needed_inputs.items() if stage == "fit" and self._is_enabled else ():
+            rank_zero_info(f"sample_text generates nothing, because {part} needs the input {name}, which prompts lack")
+            self.prompts = ()
         if stage == "fit" and self._is_enabled:
             self.generation = pl_module.limit_length(self.prompts, self.generation)
 

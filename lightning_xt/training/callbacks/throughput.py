@@ -47,6 +47,8 @@ class Throughput(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        if isinstance(batch, dict):
+            batch = batch["tokens"] if "tokens" in batch else batch["tgt"]
         # The targets of pairs; loaders of other data may put tokens into a list.
         tokens: Tensor = batch[min(1, len(batch) - 1)] if isinstance(batch, (tuple, list)) else batch
         # Nothing predicts the first token of each row.

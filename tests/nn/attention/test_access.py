@@ -6,6 +6,7 @@ from functools import partial
 import pytest
 import torch
 from catalogue import (
+    CONDITION,
     DEPTH,
     DIM,
     HEADS,
@@ -19,7 +20,8 @@ from catalogue import (
 from encoder_catalogue import pair, source
 from torch import Tensor
 
-from lightning_xt.core.inputs import Inputs, KeysValues
+from lightning_xt.core.inputs import Inputs
+from lightning_xt.core.keys_values import KeysValues
 from lightning_xt.core.trace import Trace
 from lightning_xt.nn.output_mods.head_scale import HeadScale
 from lightning_xt.nn.positions.alibi import ALiBi
@@ -111,6 +113,19 @@ def test_whole_sequences_are_refused_while_decoding() -> None:
         soft = Inputs(prefix=torch.zeros(2, 1, DIM), **{name: value})
         with pytest.raises(ValueError, match=rf"Inputs\({name}=...\) says nothing of soft tokens"):
             model(TOKENS, inputs=soft)
+
+
+@torch.no_grad()
+def test_a_condition_of_a_token_reaches_this_token_only() -> None:
+    model = randomise(partial(decoder, norm=partial(AdaptiveRMSNorm, condition_dim=CONDITION)))
+    row = torch.randn(2, CONDITION, dtype=torch.float64)
+    each = row[:, None].expand(-1, 7, -1).clone()
+    expected = model(TOKENS, inputs=Inputs(condition=row))
+    close(model(TOKENS, inputs=Inputs(condition=each)), expected)
+    each[:, 4] += 1
+    changed = model(TOKENS, inputs=Inputs(condition=each))
+    close(changed[:, :4], expected[:, :4])
+    assert (changed - expected)[:, 4].abs().max() > 1e-6
 
 
 @torch.no_grad()
