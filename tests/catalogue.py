@@ -28,9 +28,10 @@ from lightning_xt.nn.layouts.base import Layout
 from lightning_xt.nn.layouts.custom_order import CustomOrder
 from lightning_xt.nn.layouts.layer_order import LayerOrder
 from lightning_xt.nn.layouts.looped import Looped
-from lightning_xt.nn.links.backout import Backout
 from lightning_xt.nn.links.base import Link
-from lightning_xt.nn.links.input_lambdas import InputLambdas
+from lightning_xt.nn.links.depth_attention import DepthAttention
+from lightning_xt.nn.links.reinjection import Reinjection
+from lightning_xt.nn.links.u_net_skips import UNetSkips
 from lightning_xt.nn.mixers.delta_net import DeltaNet
 from lightning_xt.nn.mixers.gated_delta_net import GatedDeltaNet
 from lightning_xt.nn.mixers.hybrid import Hybrid
@@ -196,7 +197,7 @@ CASES: dict[str, Options] = {
     "looped-links-hyper_connection": {
         "layout": Looped,
         "residual": HyperConnection,
-        "links": [InputLambdas, Backout],
+        "links": [UNetSkips, DepthAttention, partial(Reinjection, gated=True)],
     },
     "looped-value_residual": {"layout": Looped, "attention": attention(value_mods=[ValueResidual])},
     "hybrid-two_attentions": {

@@ -1,5 +1,6 @@
 """Links: what they are given, and each by hand."""
 
+import math
 from functools import partial
 
 import pytest
@@ -11,7 +12,12 @@ from lightning_xt.core.shapes import LayerShape
 from lightning_xt.nn.layouts.looped import Looped
 from lightning_xt.nn.links.backout import Backout
 from lightning_xt.nn.links.base import Earlier, Link
+from lightning_xt.nn.links.depth_attention import DepthAttention
 from lightning_xt.nn.links.input_lambdas import InputLambdas
+from lightning_xt.nn.links.layer_mixture import LayerMixture
+from lightning_xt.nn.links.output_soft_cap import OutputSoftCap
+from lightning_xt.nn.links.reinjection import Reinjection
+from lightning_xt.nn.links.u_net_skips import UNetSkips
 from lightning_xt.nn.residuals.hyper_connection import HyperConnection
 
 SHAPE = LayerShape(dim=3)
@@ -123,3 +129,90 @@ def test_backout_refuses_a_place_outside_the_stack(fraction: float) -> None:
         ValueError, match=f"^links: Backout has fraction {fraction}, which must be at least 0 and below 1$"
     ):
         Backout(SHAPE, 0, 4, fraction=fraction)
+
+
+def inputs(*values: float) -> Earlier:
+    """Return inputs of sublayers with three features, each of which has the given value times 1, 2, 3."""
+    return tuple(value * torch.tensor([[[1.0, 2.0, 3.0]]]) for value in values)
+
+
+def test_u_net_skips_join_mirror_images() -> None:
+    links = [UNetSkips(SHAPE, index, 6) for index in range(7)]
+    assert [each.weight is not None for each in links] == [False] * 4 + [True, True, False]
+    earlier, stream = inputs(1.0, 10.0, 100.0, 1000.0, 5.0), torch.ones(1, 1, 2, 3)
+    for link, seen in ((links[4], earlier[2]), (links[5], earlier[1])):
+        assert link.extend_stream(stream, earlier).tolist() == stream.tolist()
+        with torch.no_grad():
+            link.weight.copy_(torch.cat((2 * torch.eye(3), torch.eye(3).flip(0)), dim=1))
+        expected = 2 * stream + seen.flip(-1).unsqueeze(-2)
+        assert link.extend_stream(stream, earlier).tolist() == expected.tolist()
+
+
+def test_u_net_skips_need_two_halves() -> None:
+    with pytest.raises(
+        ValueError, match=r"^links: UNetSkips joins two halves .* calls only 2 sublayer\(s\); raise depth$"
+    ):
+        decoder(links=[UNetSkips], depth=1)
+
+
+@pytest.mark.parametrize("gated", [False, True])
+def test_reinjection_adds_a_map_of_the_embeddings(gated: bool) -> None:
+    link, (x0, x1, x) = Reinjection(SHAPE, 2, 4, gated=gated), inputs(1.0, 7.0, 10.0)
+    assert link.mix_input(x, (x0, x1)).tolist() == x.tolist()
+    with torch.no_grad():
+        link.weight.copy_(torch.tensor([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]))
+        if gated:
+            link.to_gate.weight.copy_(torch.tensor([[1.0, 1.0, -1.0]]))
+    # The gate of 1 + 2 - 3 is a half.
+    factor = 0.5 if gated else 1.0
+    assert link.mix_input(x, (x0, x1))[0, 0].tolist() == pytest.approx([10 + 3 * factor, 20 + factor, 30.0])
+    assert [Reinjection(SHAPE, index, 4).weight is None for index in range(5)] == [True, False, False, False, True]
+
+
+def test_layer_mixture_weighs_all_inputs() -> None:
+    link, (x0, x1, x) = LayerMixture(SHAPE, 2, 4), inputs(1.0, 10.0, 100.0)
+    assert link.mix_input(x, (x0, x1)).tolist() == x.tolist()
+    with torch.no_grad():
+        link.bias.copy_(torch.tensor([2.0, 3.0, 0.0]))
+        link.to_weights[0, 0] = 14**0.5
+    # The normed input is (1, 2, 3) / sqrt(14 / 3), of which the first weight gets sqrt(3) more.
+    assert link.mix_input(x, (x0, x1))[0, 0, 0].item() == pytest.approx(2 + 3**0.5 + 30)
+
+
+def test_depth_attention_weighs_the_outputs_of_sublayers() -> None:
+    link = DepthAttention(SHAPE, 3, 4).double()
+    points = [torch.randn(1, 2, 3, dtype=torch.float64) for _ in range(4)]
+    values = [points[0], *(points[i] - points[i - 1] for i in (1, 2, 3))]
+    torch.testing.assert_close(link.mix_input(points[3], tuple(points[:3])), sum(values) / 4)
+    torch.nn.init.normal_(link.query)
+    mixed = link.mix_input(points[3], tuple(points[:3]))
+    for n in range(2):
+        scores = [
+            math.exp(
+                sum(q * f for q, f in zip(link.query.tolist(), v[0, n].tolist(), strict=True))
+                / math.sqrt(v[0, n].square().mean().item() + 1e-6)
+            )
+            for v in values
+        ]
+        expected = sum(score * v[0, n] for score, v in zip(scores, values, strict=True)) / sum(scores)
+        torch.testing.assert_close(mixed[0, n], expected)
+
+
+def test_depth_attention_sums_blocks() -> None:
+    """Of five outputs in blocks of two, the fifth is a block alone."""
+    points = inputs(1.0, 2.0, 4.0, 7.0, 11.0, 16.0)
+    link = DepthAttention(SHAPE, 5, 8, block_size=2)
+    assert link.mix_input(points[5], points[:5])[0, 0, 0].item() == pytest.approx(
+        (1 + (4 - 1) + (11 - 4) + (16 - 11)) / 4
+    )
+    with pytest.raises(ValueError, match=r"^links: DepthAttention has block_size 0, which must be at least 1$"):
+        DepthAttention(SHAPE, 5, 8, block_size=0)
+
+
+def test_output_soft_cap_limits_the_output_alone() -> None:
+    x = torch.tensor([[[1.0, -20.0, 0.0]]])
+    assert OutputSoftCap(SHAPE, 3, 4, cap=10.0).mix_input(x, (x,) * 3) is x
+    capped = OutputSoftCap(SHAPE, 4, 4, cap=10.0).mix_input(x, (x,) * 4)
+    assert capped[0, 0].tolist() == pytest.approx([10 * math.tanh(0.1), -10 * math.tanh(2.0), 0.0])
+    with pytest.raises(ValueError, match=r"^links: OutputSoftCap has cap 0, which must be above 0$"):
+        OutputSoftCap(SHAPE, 4, 4, cap=0)

@@ -36,3 +36,12 @@ The link of the output has as many calls before it as there are."""
 def spread_over_streams(x: Float[Tensor, "b n D"], stream: Float[Tensor, "b n *s D"]) -> Float[Tensor, "b n *_ D"]:
     """Give a vector of each token the number of axes of the stream."""
     return x if stream.dim() == x.dim() else x.unsqueeze(-2)
+
+
+def sum_weighted(parts: Earlier, weights: Float[Tensor, "b n _"]) -> Float[Tensor, "b n D"]:
+    """Sum vectors of each token by its weights, without a copy of all vectors side by side."""
+    first, *others = zip(parts, weights.unsqueeze(-1).unbind(dim=-2), strict=True)
+    total = first[0] * first[1]
+    for part, weight in others:
+        total = total + part * weight
+    return total
