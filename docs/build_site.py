@@ -16,10 +16,11 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-from introspection import ROOT, families, find_slots
+from introspection import ROOT, find_places
 from reference_pages import GROUPS, family_page, group_page, python_page, title, tree_page
 
 from lightning_xt.cli import main
+from lightning_xt.commands.catalogue.families import find_families
 
 GUIDES = (
     "first-ten-minutes",
@@ -101,8 +102,8 @@ def build(folder: Path) -> None:
 
 def write_reference(pages: Path) -> list[object]:
     """Write a page for each family and each group; return their menu."""
-    places, menu = find_slots(), defaultdict(list)
-    for folder, base in families().items():
+    places, menu = find_places(), defaultdict(list)
+    for folder, base in find_families().items():
         write(pages / f"reference/{folder}.md", family_page(folder, base, places.get(base, [])))
         room = base.__module__.split(".")[1]
         menu[ROOMS.get(room, title(room))].append({title(folder): f"reference/{folder}.md"})
@@ -134,7 +135,7 @@ def for_site(text: str, source: str) -> str:
         family = Path(file).name if (ROOT / file / "base.py").is_file() else None
         if file.startswith("docs/assets/"):
             there = file.removeprefix("docs/")
-        elif family in families():
+        elif family in find_families():
             there = f"reference/{family}.md"
         elif file in PAGES:
             there = PAGES[file]

@@ -14,10 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import docstring_parser
-from introspection import PACKAGE, ROOT, descriptions, families, hints, made_by, members, overlays, own_items, source
+from introspection import ROOT, get_file, own_items
 
 import lightning_xt
+from lightning_xt.commands.catalogue.families import find_families, find_made, find_overlays, get_hints, list_members
 from lightning_xt.system.discovery import init_parameters
+from lightning_xt.system.docstrings import (
+    COUNTERPARTS,
+    PACKAGE,
+    describe_options,
+    find_counterparts,
+    get_docstring,
+    get_summary,
+)
 
 GROUPS = {
     "models": ("Networks", "models", "Networks in pure PyTorch. They need no Trainer and no Lightning."),
@@ -39,35 +48,41 @@ def family_page(folder: str, base: type, places: list[str]) -> str:
     if places:
         lines += [f"Slots: {', '.join(places)}.", ""]
     lines += ["| variant | | paper |", "|---|---|---|"]
-    lines += [f"| [{v.__name__}](#{v.__name__.lower()}) | {cell(summary(v))} | {paper(v)} |" for v in members(base)]
-    lines += ["", f"Contract: `{base.__name__}` in `{source(base)}`.", "", *_contract(base)]
-    for variant in members(base):
+    lines += [
+        f"| [{v.__name__}](#{v.__name__.lower()}) | {cell(prose(get_summary(v)))} | {paper(v)} |"
+        for v in list_members(base)
+    ]
+    lines += ["", f"Contract: `{base.__name__}` in `{get_file(base)}`.", "", *_contract(base)]
+    for variant in list_members(base):
         lines += ["", *class_section(variant)]
     return "\n".join(lines) + "\n"
 
 
 def class_section(cls: type) -> list[str]:
     """Write a class: its docstring, its options, the overlays that choose it, and its file."""
-    parsed = docstring_parser.parse(inspect.getdoc(cls) or "")
+    parsed, (counterparts, remark) = get_docstring(cls), find_counterparts(cls)
     lines = [f"## {cls.__name__}", "", prose(parsed.short_description or ""), ""]
-    if parsed.long_description:
-        lines += [prose(parsed.long_description), ""]
-    described = descriptions(cls)
+    if text := COUNTERPARTS.sub("", parsed.long_description or "").strip():
+        lines += [prose(text), ""]
+    if counterparts:
+        names = ", ".join(f"`{name}`" for name in counterparts)
+        lines += [f"In x-transformers: {names}{f'; {prose(remark)}' if remark else ''}.", ""]
+    described = describe_options(cls)
     parameters = [p for n, p in init_parameters(cls).items() if n in described]
     # Options of a base come last.
     parameters.sort(key=lambda p: p.name not in inspect.signature(cls).parameters)
     if parameters:
-        annotations = hints(cls)
+        annotations = get_hints(cls)
         lines += ["| option | type | default | |", "|---|---|---|---|"]
         for p in parameters:
             kind, default = cell(spell_type(annotations.get(p.name, p.annotation))), cell(spell_default(p.default))
             lines.append(f"| `{p.name}` | {kind} | {default} | {cell(prose(described[p.name]))} |")
         lines.append("")
     lines += example(parsed)
-    for file in overlays(cls):
-        head, *rest = file.read_text().splitlines()
-        lines += [f"`-c {file.relative_to(ROOT)}`: {prose(head.lstrip('# '))}", "", "```yaml", *rest, "```", ""]
-    return [*lines, f"Defined in `{source(cls)}`."]
+    for name, text in find_overlays(cls).items():
+        head, *rest = text.splitlines()
+        lines += [f"`-c {name}`: {prose(head.lstrip('# '))}", "", "```yaml", *rest, "```", ""]
+    return [*lines, f"Defined in `{get_file(cls)}`."]
 
 
 def group_page(name: str) -> str:
@@ -90,7 +105,7 @@ def python_page() -> str:
         "Names that `lightning_xt` itself offers besides the classes of the other pages.",
         "",
     ]
-    bases = tuple(families().values())
+    bases = tuple(find_families().values())
     for name in lightning_xt.__all__:
         item = getattr(lightning_xt, name)
         shown = docstring_parser.parse(inspect.getdoc(item) or "").examples
@@ -114,7 +129,7 @@ def function_section(function: Callable[..., Any]) -> list[str]:
     if parsed.returns and parsed.returns.description:
         lines += [f"Returns: {prose(parsed.returns.description)}", ""]
     lines += example(parsed)
-    return [*lines, f"Defined in `{source(function)}`."]
+    return [*lines, f"Defined in `{get_file(function)}`."]
 
 
 def example(parsed: docstring_parser.Docstring) -> list[str]:
@@ -160,11 +175,6 @@ def title(folder: str) -> str:
     return folder.replace("_", " ").capitalize()
 
 
-def summary(cls: type) -> str:
-    """Return the first sentence of a class's docstring."""
-    return prose(docstring_parser.parse(inspect.getdoc(cls) or "").short_description or "")
-
-
 def paper(cls: type) -> str:
     """Return a link to the first paper that a class's docstring names, "" if there is none."""
     text = inspect.getdoc(cls) or ""
@@ -190,7 +200,7 @@ def cell(text: str) -> str:
 
 def spell_type(hint: Any) -> str:
     """Return a type as a reader of YAML wants it: a slot is the family it takes."""
-    made = list(made_by(hint))
+    made = list(find_made(hint))
     if made:
         names = " or ".join(f"[{m.__name__}]({link})" if (link := _link(m)) else f"`{m.__name__}`" for m in made)
         listed = "list of " if "Sequence" in str(hint) else ""
@@ -224,7 +234,7 @@ def spell_default(value: Any) -> str:
 
 
 def _link(made: type) -> str | None:
-    for folder, base in families().items():
+    for folder, base in find_families().items():
         if made is base:
             return f"{folder}.md"
     return None

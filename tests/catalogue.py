@@ -54,8 +54,10 @@ from lightning_xt.nn.positions.combined import Combined
 from lightning_xt.nn.positions.contextual import Contextual
 from lightning_xt.nn.positions.dynamic_bias import DynamicBias
 from lightning_xt.nn.positions.forgetting import Forgetting
+from lightning_xt.nn.positions.polar import Polar
 from lightning_xt.nn.positions.relative_bias import RelativeBias
 from lightning_xt.nn.positions.rotary import Rotary
+from lightning_xt.nn.positions.shared_relative_bias import SharedRelativeBias
 from lightning_xt.nn.projections.base import Projection
 from lightning_xt.nn.projections.latent import Latent
 from lightning_xt.nn.residuals.base import Residual
@@ -168,6 +170,12 @@ CASES: dict[str, Options] = {
         "attention": attention(position=partial(Combined, positions=[Forgetting, ALiBi, Rotary, Forgetting]), window=3)
     },
     "contextual-window-memory": {"attention": attention(position=Contextual, window=3, memory=3)},
+    "polar-kv_heads-memory-value_dim": {"attention": attention(position=Polar, kv_heads=2, memory=3, value_dim=5)},
+    "rotary-rotated_heads-memory": {"attention": attention(position=partial(Rotary, rotated_heads=2), memory=3)},
+    "looped-shared_relative_bias-window": {
+        "layout": Looped,
+        "attention": attention(position=SharedRelativeBias, window=3),
+    },
     "no_position": {"attention": attention(position=None)},
     "value_dim-memory-kv_heads": {"attention": attention(value_dim=3, memory=3, kv_heads=2, k_norm=RMSNorm)},
     "value_dim-latent": {"attention": attention(value_dim=3, projection=Latent)},

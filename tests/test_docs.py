@@ -19,11 +19,11 @@ import build_site
 import pytest
 from doc_pages import PAGES, ROOT, SECTIONS, Section
 from filelock import FileLock
-from introspection import families, members
 from torch.distributed.run import get_args_parser
 
 from lightning_xt import Decoder
 from lightning_xt.cli import main
+from lightning_xt.commands.catalogue.families import find_families, list_members
 from lightning_xt.nn.attention.attention import Attention
 
 TINY = {
@@ -255,9 +255,9 @@ def test_the_site_has_a_page_for_everything(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("COLUMNS", "100")
     build_site.build(tmp_path / "docs")
     pages = tmp_path / "docs/pages"
-    for folder, base in families().items():
+    for folder, base in find_families().items():
         text = (pages / f"reference/{folder}.md").read_text()
-        for variant in members(base):
+        for variant in list_members(base):
             assert f"\n## {variant.__name__}\n" in text
     tree = (pages / "reference/the-tree-of-files.md").read_text()
     for path in (ROOT / "lightning_xt").rglob("*.py"):

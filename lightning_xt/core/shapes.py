@@ -14,7 +14,7 @@ A word names a further axis, such as `requests`, `beams`, `heads` or `slots`; `_
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
 
 from torch import nn
@@ -37,6 +37,7 @@ class LayerShape:
         context_dim: width of the context of cross-attention; None in every other part.
         calls: number of times that a forward calls each layer.
         kind: kind of the sublayer that the part belongs to.
+        owners: the layer that owns a parameter of all layers, by name; one dict for all parts of a stack.
     """
 
     dim: int
@@ -46,6 +47,11 @@ class LayerShape:
     context_dim: int | None = None
     calls: int = 1
     kind: Kind = "attention"
+    owners: dict[str, int] = field(default_factory=dict, compare=False, repr=False)
+
+    def owns(self, name: str) -> bool:
+        """Return True in the first layer that asks by this name, whose parameter the other layers read."""
+        return self.owners.setdefault(name, self.layer) == self.layer
 
     @property
     def token_axis(self) -> int:

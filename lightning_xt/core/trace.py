@@ -1,6 +1,7 @@
 """Results of layers for later layers of the same forward, for the loss, and for the caller."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
 from jaxtyping import Bool, Float
@@ -56,6 +57,7 @@ class Trace:
         context_values: values that each cross-attention call projected.
         scores: scores of each self-attention call whose score mods record them, before the bias of positions.
         hidden: vectors that each sublayer call read from the stream, before links and norms. None = not recorded.
+        shared: what one layer owns and all others read, by name.
         losses: terms for the loss.
         maps: calls of attention, in order.
         states: hidden states that the head reads; None before the end of the forward.
@@ -68,6 +70,7 @@ class Trace:
     context_values: tuple[Float[Tensor, "b _ m _"], ...] = ()
     scores: tuple[Float[Tensor, "b h i j"], ...] = ()
     hidden: tuple[Float[Tensor, "b n D"], ...] | None = None
+    shared: Mapping[str, Tensor] = field(default_factory=dict)
     losses: tuple[AuxiliaryLoss, ...] = ()
     maps: tuple[AttentionMap, ...] = ()
     states: Float[Tensor, "b _ D"] | None = None
@@ -91,6 +94,10 @@ class Trace:
             return self
         return replace(self, hidden=(*(self.hidden or ()), x))
 
+    def share(self, name: str, value: Tensor) -> "Trace":
+        """Leave a value for the same part of later layers."""
+        return replace(self, shared={**self.shared, name: value})
+
     def add_loss(self, name: str, value: Tensor, weight: float) -> "Trace":
         """Append a term for the loss."""
         return replace(self, losses=(*self.losses, AuxiliaryLoss(name, value, weight)))
@@ -102,7 +109,7 @@ class Trace:
     def finish(self, states: Tensor) -> "Trace":
         """Set the hidden states, and drop what only layers read."""
         hidden = self.hidden if self.keeps_hidden else None
-        return replace(self, values=(), context_values=(), scores=(), hidden=hidden, states=states)
+        return replace(self, values=(), context_values=(), scores=(), hidden=hidden, shared={}, states=states)
 
     def sum_losses(self) -> dict[str, Tensor]:
         """Sum the weighted terms by name, those of the encoder included."""

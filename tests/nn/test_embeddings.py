@@ -171,8 +171,8 @@ def test_sinusoidal_positions_have_a_learned_scale_and_precise_angles() -> None:
     low = SinusoidalPositions(LayerShape(dim=16), learned_scale=False).bfloat16()
     added = low(torch.zeros(1, 1001, 16, dtype=torch.bfloat16), where(1001, Inputs()), Inputs())
     assert added[0, 1000, 0].item() == pytest.approx(math.sin(1000), abs=0.01)
-    with pytest.raises(ValueError, match="embeddings: SinusoidalPositions has base 0, which must be above 0"):
-        SinusoidalPositions(LayerShape(dim=16), base=0)
+    with pytest.raises(ValueError, match=r"embeddings: SinusoidalPositions has base 0\.0, which must be above 0"):
+        SinusoidalPositions(LayerShape(dim=16), base=0.0)
 
 
 def test_embedding_norm_norms_what_stands_before_it() -> None:
@@ -190,6 +190,6 @@ def test_gradient_fraction_changes_the_gradient_alone() -> None:
     assert out.equal(x)
     out.sum().backward()
     assert x.grad.unique().tolist() == [0.25]
-    for fraction in (0, 1.5):
+    for fraction in (0.0, 1.5):
         with pytest.raises(ValueError, match=f"GradientFraction has fraction {fraction}, which must be above 0 and at"):
             GradientFraction(LayerShape(dim=4), fraction=fraction)

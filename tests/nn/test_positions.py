@@ -2,15 +2,19 @@
 
 import cmath
 import math
+from collections.abc import Callable
 from functools import partial
 
 import pytest
 import torch
+from catalogue import attention, decoder
 from torch import Tensor
 
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.shapes import AttentionShape
+from lightning_xt.core.trace import Trace
 from lightning_xt.core.where import Where
+from lightning_xt.nn.attention.cycle import Cycle
 from lightning_xt.nn.norms.layer_norm import LayerNorm
 from lightning_xt.nn.positions.alibi import ALiBi
 from lightning_xt.nn.positions.base import Position
@@ -25,7 +29,9 @@ from lightning_xt.nn.positions.polar import Polar
 from lightning_xt.nn.positions.relative_bias import RelativeBias
 from lightning_xt.nn.positions.relative_projection import RelativeProjection
 from lightning_xt.nn.positions.rotary import Rotary
+from lightning_xt.nn.positions.shared_relative_bias import SharedRelativeBias
 from lightning_xt.nn.positions.xpos import XPos
+from lightning_xt.nn.projections.latent import Latent
 
 
 def shape(heads: int = 3, dim_head: int = 6, causal: bool = True) -> AttentionShape:
@@ -39,7 +45,7 @@ def sequence(n: int, causal: bool = True) -> Where:
 def dense_bias(position: Position, x: Tensor, heads: int, causal: bool = True) -> Tensor:
     where = sequence(x.shape[1], causal)
     b, i, j = where.build_indices(x.shape[0])
-    prepared = position.prepare(x, where, None, None)
+    prepared = position.prepare(x, where, None, None, Trace())
     return position.bias(b if position.per_row else b * 0, torch.arange(heads).view(1, -1, 1, 1), i, j, prepared)
 
 
@@ -257,6 +263,50 @@ def test_relative_bias_refuses_buckets_that_cannot_grow(
     assert f"at least {buckets} buckets and a max_distance above {above}" in str(error.value)
 
 
+def test_shared_relative_bias_has_one_table_for_all_layers() -> None:
+    model = decoder(depth=3, attention=attention(position=SharedRelativeBias))
+    names = [name for name, _ in model.named_parameters() if "position" in name]
+    assert names == ["stack.sublayers.0_attention.branch.position.table"]
+    with torch.no_grad():
+        model.get_parameter(names[0]).normal_()
+    own = decoder(depth=3, attention=attention(position=RelativeBias))
+    state = model.state_dict()
+    table = state.pop(names[0])
+    tables = {f"stack.sublayers.{layer}_attention.branch.position.table": table for layer in range(3)}
+    own.load_state_dict({**state, **tables})
+    tokens = torch.arange(7)[None]
+    torch.nn.init.normal_(model.head.to_logits.weight)
+    own.head.load_state_dict(model.head.state_dict())
+    torch.testing.assert_close(model(tokens), own(tokens))
+
+
+def test_shared_relative_bias_belongs_to_the_first_layer_that_has_it() -> None:
+    recipes = [attention(position=None), attention(position=SharedRelativeBias)]
+    model = decoder(depth=4, attention=partial(Cycle, recipes=recipes))
+    names = [name for name, _ in model.named_parameters() if "position" in name]
+    assert names == ["stack.sublayers.1_attention.branch.mixer.position.table"]
+    model(torch.arange(5)[None])
+
+
+def test_shared_relative_bias_refuses_tables_of_several_sizes() -> None:
+    recipes = [attention(position=partial(SharedRelativeBias, num_buckets=each)) for each in (32, 16)]
+    model = decoder(attention=partial(Cycle, recipes=recipes))
+    with pytest.raises(
+        ValueError, match="SharedRelativeBias has 16 buckets for 4 heads, but the table of the first layer"
+    ):
+        model(torch.arange(5)[None])
+
+
+@pytest.mark.parametrize(
+    "position", [Polar, partial(Rotary, rotated_heads=1), partial(Combined, positions=[ALiBi, Polar])]
+)
+def test_positions_that_need_keys_per_head_refuse_latents(position: Callable[[AttentionShape], Position]) -> None:
+    with pytest.raises(
+        ValueError, match=r"Latent has no keys and values per head, .* combined with position (Polar|Rot|C)"
+    ):
+        decoder(attention=attention(position=position, projection=Latent))
+
+
 def test_forgetting_sums_the_log_of_the_gates_between() -> None:
     position = Forgetting(shape(), bias_init=0.7).double()
     x = torch.randn(2, 5, 13, dtype=torch.float64)
@@ -350,7 +400,7 @@ def test_dynamic_bias_reads_positions_of_the_caller() -> None:
     position = DynamicBias(shape(causal=False), hidden_dim=5, norm=LayerNorm)
     inputs = Inputs(positions=torch.tensor([[5, 900, 2]]))
     where = Where.from_sequence(3, causal=False, inputs=inputs, lengths=None, device=torch.device("cpu"))
-    prepared = position.prepare(torch.zeros(1, 3, 13), where, None, None)
+    prepared = position.prepare(torch.zeros(1, 3, 13), where, None, None, Trace())
     read = torch.tensor([5.0 - 900.0, 900.0 - 2.0])
     expected = position.mlp(read.sign() * read.abs().log1p())
     torch.testing.assert_close(prepared[0, :, [0, 1], [1, 2]].T, expected)
@@ -360,7 +410,7 @@ def test_dynamic_bias_reads_positions_of_the_caller() -> None:
 def test_dynamic_bias_distinguishes_far_distances_in_bfloat16() -> None:
     position = DynamicBias(shape(), hidden_dim=5, log_distance=False).bfloat16()
     with torch.autocast("cpu", torch.bfloat16):
-        far = position.prepare(torch.zeros(1, 400, 13), sequence(400), None, None)[1]
+        far = position.prepare(torch.zeros(1, 400, 13), sequence(400), None, None, Trace())[1]
     assert far.dtype == torch.float32 and not far[300].equal(far[301])
     assert DynamicBias(shape()).mlp.to_bias.in_features == 3
 
@@ -387,8 +437,9 @@ def test_fire_reads_the_distance_relative_to_the_query(causal: bool) -> None:
     ("option", "rule"), [("hidden_dim", "at least 1"), ("c_init", "above 0"), ("threshold", "above 0")]
 )
 def test_fire_refuses_options_out_of_range(option: str, rule: str) -> None:
-    with pytest.raises(ValueError, match=f"position: FIRE has {option} 0, which must be {rule}"):
-        FIRE(shape(), **{option: 0})
+    value = 0 if option == "hidden_dim" else 0.0
+    with pytest.raises(ValueError, match=rf"position: FIRE has {option} {value}, which must be {rule}"):
+        FIRE(shape(), **{option: value})
 
 
 @pytest.mark.parametrize("option", ["num_curves", "max_distance"])

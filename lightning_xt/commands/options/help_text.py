@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-import docstring_parser
 import torch
 
 from lightning_xt.system.discovery import init_parameters
+from lightning_xt.system.docstrings import get_docstring
 
 WIDTH = 100
 COLUMN = 34
@@ -64,10 +64,6 @@ def get_class(default: Any, variants: Sequence[type] = ()) -> type | None:
         return next((each for each in variants if each.__name__ == name), None)
     built = default.func if isinstance(default, partial) else default
     return built if inspect.isclass(built) else variants[0] if len(variants) == 1 else None
-
-
-def get_docstring(kind: type) -> docstring_parser.Docstring:
-    return docstring_parser.parse(inspect.getdoc(kind) or "")
 
 
 def describe_parameter(path: str, owner: type) -> Option:

@@ -16,12 +16,12 @@ from lightning_xt.commands.options.help_text import (
     describe_parameter,
     format_option,
     get_class,
-    get_docstring,
     read_hint,
     wrap,
 )
 from lightning_xt.data.base import DataModule
 from lightning_xt.system.discovery import find_variants, import_submodules, init_parameters
+from lightning_xt.system.docstrings import get_docstring
 from lightning_xt.system.imports import find
 from lightning_xt.system.messages import UserError, explain_unknown
 

@@ -132,6 +132,7 @@ class Attention(Mixer):
         # project
         if self.shape.context_dim is None:
             q, k, v = self.projection.project(x)
+            k, v = self.projection.shift(k, v, where, cache)
             k, own, trace = self._make_keys_values(k, v, x, where, inputs, trace)
             k, v, where = self._append_to_cache(k, own, where, cache)
         else:
@@ -144,8 +145,9 @@ class Attention(Mixer):
         # place
         prepared = None
         if self.position is not None:
-            q = self.projection.rotate(q, partial(self.position.rotate_queries, at=where.queries))
-            prepared = self.position.prepare(x, where, self.window, cache)
+            trace, placed = self.position.share(trace), self.position.place(where)
+            q = self.projection.rotate(q, partial(self.position.rotate_queries, at=placed.queries))
+            prepared = self.position.prepare(x, placed, self.window, cache, trace)
         keys, values, where = self._prepend_persistent(k, v, where, inputs)
         # score, weigh, gather
         q = self.score.scale_queries(q, where)
@@ -179,7 +181,8 @@ class Attention(Mixer):
             "value_mods": len(self.value_mods) > 0,
             "memory": self.memory is not None,
             f"score {type(self.score).__name__}": not self.score.bilinear,
-            f"position {type(self.position).__name__}": self.position is not None and self.position.paired,
+            f"position {type(self.position).__name__}": self.position is not None
+            and (self.position.paired or not self.position.rotates_alike),
             **{f"output_mods {name}": True for name in reading},
         }
         found = [name for name, clashes in clashing.items() if clashes]
@@ -199,7 +202,7 @@ class Attention(Mixer):
                 "first tokens see later ones; choose another position, or omit visible_prefix"
             )
         earlier, trace = trace.values, trace.add_values(v)
-        return *self._modify_keys_values(k, v, x, where.queries, inputs, earlier), trace
+        return *self._modify_keys_values(k, v, x, where, inputs, earlier), trace
 
     def _append_to_cache(
         self, k: Tensor, v: Tensor, where: Where, cache: CallCache | None
@@ -218,15 +221,15 @@ class Attention(Mixer):
             return kept.keys, kept.values, look_at_context(where, kept, rows // len(kept.keys)), trace
         context, mask = inputs.require("context", self), inputs.context_mask
         where = where.switch_to_context(context.shape[1], mask)
-        k, v = self.projection.project_keys_values(context)
+        k, v = self.projection.shift(*self.projection.project_keys_values(context), where, None)
         earlier, trace = trace.context_values, trace.add_context_values(v)
-        k, v = self._modify_keys_values(k, v, context, where.keys, inputs, earlier)
+        k, v = self._modify_keys_values(k, v, context, where, inputs, earlier)
         if cache is not None:
             cache.fixed["context"] = FixedContext(k, v, mask)
         return k, v, where, trace
 
     def _modify_keys_values(
-        self, k: Tensor, v: Tensor, source: Tensor, at: Tensor, inputs: Inputs, earlier: tuple[Tensor, ...]
+        self, k: Tensor, v: Tensor, source: Tensor, where: Where, inputs: Inputs, earlier: tuple[Tensor, ...]
     ) -> tuple[Tensor, Tensor]:
         """Change keys and values into their cached form."""
         for mod in self.value_mods:
@@ -234,14 +237,16 @@ class Attention(Mixer):
         if self.k_norm is not None:
             k = self.k_norm(k, inputs).to(k.dtype)
         if self.position is not None:
-            k = self.projection.rotate(k, partial(self.position.rotate_keys, at=at))
+            k = self.projection.rotate(k, partial(self.position.rotate_keys, at=self.position.place(where).keys))
         return k, v
 
     def _prepend_persistent(self, k: Tensor, v: Tensor, where: Where, inputs: Inputs) -> tuple[Tensor, Tensor, Where]:
         """Prepend learned keys and values, and those of another model."""
         if self.shape.context_dim is None and inputs.keys_values is not None:
             k, v, where = prepend_given(self.shape, self.projection.per_head, inputs.keys_values, k, v, where)
-        return (k, v, where) if self.memory is None else prepend_memory(self.memory, k, v, where)
+        if self.memory is None:
+            return k, v, where
+        return prepend_memory(self.memory, self.shape, self.position, k, v, where)
 
     def _prepare_scoring(self, call: Scored, prepared: Any, inputs: Inputs) -> Scoring:
         mods = cast(Sequence[ScoreMod], self.score_mods)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from lightning_xt.core.keys_values import KeysValues
 from lightning_xt.core.shapes import AttentionShape
 from lightning_xt.core.where import Where
+from lightning_xt.nn.positions.base import Position
 
 
 def make_memory(shape: AttentionShape, memory: int) -> nn.Parameter:
@@ -19,11 +20,20 @@ def make_memory(shape: AttentionShape, memory: int) -> nn.Parameter:
 
 
 def prepend_memory(
-    memory: Float[Tensor, "..."], k: Float[Tensor, "b g j d"], v: Float[Tensor, "b g j e"], where: Where
+    memory: Float[Tensor, "..."],
+    shape: AttentionShape,
+    position: Position | None,
+    k: Float[Tensor, "b g j d"],
+    v: Float[Tensor, "b g j e"],
+    where: Where,
 ) -> tuple[Float[Tensor, "b g _ d"], Float[Tensor, "b g _ e"], Where]:
     """Prepend learned keys and values."""
-    widths = (k.shape[-1], v.shape[-1])
+    widths = (shape.dim_head, shape.value_dim)
     keys, values = memory.unbind() if memory.dim() == 4 else memory.split(widths, dim=-1)
+    if position is not None and not position.rotates_alike:
+        # Keys without a position, in the form of those with one.
+        at = torch.zeros(1, keys.shape[-2], dtype=torch.long, device=keys.device)
+        keys = position.rotate_keys(keys[None], at)[0]
     k, v = (
         torch.cat((own.to(each.dtype).expand(len(each), -1, -1, -1), each), dim=-2)
         for own, each in ((keys, k), (values, v))

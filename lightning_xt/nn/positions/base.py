@@ -10,6 +10,7 @@ from torch import Tensor
 from lightning_xt.core.call_cache import CallCache
 from lightning_xt.core.float32_constants import KeepsConstants
 from lightning_xt.core.shapes import AttentionShape
+from lightning_xt.core.trace import Trace
 from lightning_xt.core.where import Where
 
 
@@ -43,7 +44,17 @@ class Position(KeepsConstants, ABC):
         """Rotate keys by their positions, before they are cached."""
         return k
 
-    def prepare(self, x: Float[Tensor, "b i D"], where: Where, window: int | None, cache: CallCache | None) -> Any:
+    def place(self, where: Where) -> Where:
+        """Return other positions for rotations and biases; the given ones by default. The mask stays."""
+        return where
+
+    def share(self, trace: Trace) -> Trace:
+        """Leave what the same position of later layers reads in the trace; nothing by default."""
+        return trace
+
+    def prepare(
+        self, x: Float[Tensor, "b i D"], where: Where, window: int | None, cache: CallCache | None, trace: Trace
+    ) -> Any:
         """Compute the argument `p` of `bias` once per forward, from the new tokens and the cache.
 
         Args:
@@ -51,6 +62,7 @@ class Position(KeepsConstants, ABC):
             where: positions of queries and of all keys.
             window: window of the layer; anything cached must be kept as long as the keys are.
             cache: cache of this call. None outside decoding.
+            trace: results of earlier layers.
         """
         return where.expand(where.rows)
 

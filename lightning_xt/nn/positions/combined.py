@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from lightning_xt.core.call_cache import CallCache
 from lightning_xt.core.shapes import AttentionShape
+from lightning_xt.core.trace import Trace
 from lightning_xt.core.where import Where
 from lightning_xt.nn.positions.base import Position, PositionFactory
 from lightning_xt.system.option_checks import check_slots
@@ -31,6 +32,7 @@ class Combined(Position):
         self.paired = any(part.paired for part in parts)
         self.looks_back = any(part.looks_back for part in parts)
         self.per_row = any(part.per_row for part in parts)
+        self.rotates_alike = all(part.rotates_alike for part in parts)
 
     @property
     def parts(self) -> list[Position]:
@@ -47,12 +49,22 @@ class Combined(Position):
             k = part.rotate_keys(k, at)
         return k
 
+    def place(self, where: Where) -> Where:
+        for part in self.parts:
+            where = part.place(where)
+        return where
+
+    def share(self, trace: Trace) -> Trace:
+        for part in self.parts:
+            trace = part.share(trace)
+        return trace
+
     def prepare(
-        self, x: Float[Tensor, "b i D"], where: Where, window: int | None, cache: CallCache | None
+        self, x: Float[Tensor, "b i D"], where: Where, window: int | None, cache: CallCache | None, trace: Trace
     ) -> tuple[bool, tuple[Any, ...]]:
         parts = enumerate(self.parts)
         scopes = [(part, None if cache is None else cache.scope(str(index))) for index, part in parts]
-        return where.rows > 1, tuple(part.prepare(x, where, window, scope) for part, scope in scopes)
+        return where.rows > 1, tuple(part.prepare(x, where, window, scope, trace) for part, scope in scopes)
 
     def pad(self, p: Any, queries: int, keys: int) -> tuple[bool, tuple[Any, ...]]:
         rows_differ, parts = p

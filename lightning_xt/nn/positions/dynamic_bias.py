@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from lightning_xt.core.call_cache import CallCache
 from lightning_xt.core.shapes import AttentionShape
+from lightning_xt.core.trace import Trace
 from lightning_xt.core.where import Where
 from lightning_xt.nn.norms.base import NormFactory
 from lightning_xt.nn.positions.base import Position
@@ -47,8 +48,8 @@ class DynamicBias(Position):
         self.mlp = DistanceMLP(shape, max(1, shape.dim // 4) if hidden_dim is None else hidden_dim, hidden_layers, norm)
 
     def prepare(
-        self, x: Float[Tensor, "b i D"], where: Where, window: int | None, cache: CallCache | None
-    ) -> tuple[Where, Float[Tensor, "_ h"], int] | Float[Tensor, "#b h i j"]:
+        self, x: Float[Tensor, "b i D"], where: Where, window: int | None, cache: CallCache | None, trace: Trace
+    ) -> tuple[Where, Float[Tensor, "_ h"], int] | Float[Tensor, "_ h i j"]:
         if where.order is not None:
             # Positions of the caller have no largest distance that the host knows.
             return self._compute(where.queries[:, :, None] - where.keys[:, None]).movedim(-1, 1)

@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from lightning_xt.core.call_cache import CallCache
 from lightning_xt.core.shapes import AttentionShape
+from lightning_xt.core.trace import Trace
 from lightning_xt.core.where import Where
 from lightning_xt.nn.positions.base import Position
 from lightning_xt.nn.positions.distance_mlp import DistanceMLP
@@ -40,8 +41,8 @@ class FIRE(Position):
         self.mlp = DistanceMLP(shape, hidden_dim, 1)
 
     def prepare(
-        self, x: Float[Tensor, "b i D"], where: Where, window: int | None, cache: CallCache | None
-    ) -> Float[Tensor, "#b h i j"]:
+        self, x: Float[Tensor, "b i D"], where: Where, window: int | None, cache: CallCache | None, trace: Trace
+    ) -> Float[Tensor, "_ h _ j"]:
         where = where.expand(where.rows)
         precise = torch.promote_types(self.c.dtype, torch.float32)
         queries, keys = where.queries[:, :, None].to(precise), where.keys[:, None].to(precise)
@@ -51,7 +52,7 @@ class FIRE(Position):
         read = (c * distance).abs().log1p() / ((c * queries.maximum(threshold)).abs().log1p() + 1e-6)
         return self.mlp(distance.sign() * read).movedim(-1, 1)
 
-    def pad(self, p: Any, queries: int, keys: int) -> Float[Tensor, "#b h _ _"]:
+    def pad(self, p: Any, queries: int, keys: int) -> Float[Tensor, "_ h _ _"]:
         return F.pad(p, (0, keys, 0, queries))
 
     def bias(self, b: Tensor, h: Tensor, i: Tensor, j: Tensor, p: Any) -> Float[Tensor, "..."]:

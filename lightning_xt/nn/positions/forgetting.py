@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from lightning_xt.core.call_cache import CallCache
 from lightning_xt.core.shapes import AttentionShape
+from lightning_xt.core.trace import Trace
 from lightning_xt.core.where import Where
 from lightning_xt.nn.positions.base import Position
 
@@ -35,7 +36,7 @@ class Forgetting(Position):
         self.gate_bias = nn.Parameter(torch.full((shape.heads,), bias_init))
 
     def prepare(
-        self, x: Float[Tensor, "b i D"], where: Where, window: int | None, cache: CallCache | None
+        self, x: Float[Tensor, "b i D"], where: Where, window: int | None, cache: CallCache | None, trace: Trace
     ) -> tuple[Float[Tensor, "b h i"], Float[Tensor, "b h j"]]:
         logits = self.to_gate(x) + self.gate_bias
         log_gates = F.logsigmoid(logits if logits.dtype == torch.float64 else logits.float())

@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from lightning_xt.core.call_cache import CallCache
 from lightning_xt.core.shapes import AttentionShape
+from lightning_xt.core.trace import Trace
 from lightning_xt.core.where import Where
 from lightning_xt.nn.positions.base import Position
 from lightning_xt.system.option_checks import check_option
@@ -38,7 +39,7 @@ class RelativeProjection(Position):
         self.curves = nn.Parameter(0.02 * torch.randn(num_curves, self.ahead + max_distance))
 
     def prepare(
-        self, x: Float[Tensor, "b i D"], where: Where, window: int | None, cache: CallCache | None
+        self, x: Float[Tensor, "b i D"], where: Where, window: int | None, cache: CallCache | None, trace: Trace
     ) -> tuple[Where, Float[Tensor, "_ h _ _"], int]:
         # In cross-attention the queries of rows that share a context are those of one row.
         x = x.reshape(-1, where.queries.shape[-1], x.shape[-1])

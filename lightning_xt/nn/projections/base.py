@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lightning_xt.core.call_cache import CallCache
 from lightning_xt.core.shapes import AttentionShape
+from lightning_xt.core.where import Where
 
 Kernel = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Map from queries, keys and values to gathered values, which knows positions and mask."""
@@ -44,6 +45,19 @@ class Projection(nn.Module, ABC):
         self, source: Float[Tensor, "b j c"]
     ) -> tuple[Float[Tensor, "b g j d"], Float[Tensor, "b g j e"]]:
         """Project vectors to keys and values in their cached form."""
+
+    def shift(
+        self, k: Float[Tensor, "b g n _"], v: Float[Tensor, "b g n e"], where: Where, cache: CallCache | None
+    ) -> tuple[Float[Tensor, "b g n _"], Float[Tensor, "b g n e"]]:
+        """Mix keys and values of neighbouring tokens, before mods, norms and rotations; unchanged by default.
+
+        Args:
+            k: keys of the new tokens, or of a context.
+            v: their values.
+            where: positions; `valid` masks some of the tokens.
+            cache: cache of this call. None outside decoding, and for a context.
+        """
+        return k, v
 
     def rotate(self, x: Float[Tensor, "b h n d"], turn: Callable[[Tensor], Tensor]) -> Float[Tensor, "b h n _"]:
         """Apply a rotation to the features that are rotated."""

@@ -1,0 +1,96 @@
+"""Combinations of variants that a model refuses, found by building small models."""
+
+from collections.abc import Iterator, Mapping
+from functools import cache
+from inspect import Parameter
+from typing import Any, NamedTuple
+
+import yaml
+
+from lightning_xt.commands.catalogue.families import PARTS, Slot, find_families, find_overlays, list_members
+from lightning_xt.commands.catalogue.recipes import make_recipe, merge
+from lightning_xt.models.decoder import Decoder
+from lightning_xt.models.encoder import Encoder
+from lightning_xt.system.discovery import init_parameters
+from lightning_xt.system.docstrings import describe_options
+
+MODELS: dict[str, type] = {"decoder": Decoder, "encoder": Encoder}
+VOCAB = 256
+SIZES = {"dim": 128, "depth": 2}
+"""Sizes of the quickstart's model, which the overlays are written for, with its four heads."""
+HEADS = {"attention": {"heads": 4}}
+
+
+class Conflict(NamedTuple):
+    """Variant that a variant cannot stand next to.
+
+    Args:
+        family: its family.
+        name: its name.
+        reason: the message of the model that was to have both.
+    """
+
+    family: str
+    name: str
+    reason: str
+
+
+@cache
+def choose(kind: type, slot: Slot) -> dict[str, Any]:
+    """Return the options of a decoder or encoder that choose a variant: its own overlay, else its name in its slot."""
+    own, known = f"variants/{kind.__module__.rpartition('.')[2]}.yaml", describe_options(kind)
+    required = [p for p in init_parameters(kind).values() if p.default is Parameter.empty and p.name in known]
+    for name, text in find_overlays(kind).items():
+        options = yaml.safe_load(text)["model"]["init_args"]
+        if "decoder" in options and (required or name == own):
+            return dict(options["decoder"])
+    value: Any = kind.__name__
+    if required:
+        # Numbers that any model takes: widths, and factors.
+        value = {"class_path": value, "init_args": {p.name: 8 if p.annotation is int else 2.0 for p in required}}
+    names = slot.path.split(".")[2:]
+    value = {names.pop(): [value] if slot.listed else value}
+    if slot.owner is not None:
+        value = {"class_path": slot.owner.__name__, "init_args": value}
+        value = {names.pop(): value}
+    for name in reversed(names):
+        value = {name: value}
+    return dict(value)
+
+
+def build(model: str, options: Mapping[str, Any]) -> str | None:
+    """Build a model without memory for its weights; return why it is refused, None if it is not."""
+    kind = MODELS[model]
+    options = merge(
+        merge(SIZES, HEADS), {name: value for name, value in options.items() if name in init_parameters(kind)}
+    )
+    try:
+        make_recipe(kind, options)(VOCAB)
+    except ValueError as error:
+        return " ".join(str(error).split())
+    return None
+
+
+def find_refusals(kind: type, slot: Slot) -> dict[str, str]:
+    """Return why a variant is refused by itself, by the model that refuses it."""
+    chosen = choose(kind, slot)
+    return {model: reason for model in MODELS if (reason := build(model, chosen)) is not None}
+
+
+def find_conflicts(kind: type, slots: Mapping[type, Slot]) -> Iterator[Conflict]:
+    """Yield the variants of other slots that a model refuses next to a variant, each of which it takes without it."""
+    family = next(base for base in slots if issubclass(kind, base))
+    chosen = choose(kind, slots[family])
+    model = next((each for each in MODELS if build(each, chosen) is None), None)
+    if model is None:
+        return
+    for base in find_families(PARTS).values():
+        slot = slots.get(base)
+        # A slot with one class has no room for two; a list has.
+        if slot is None or (base is family and not slot.listed):
+            continue
+        for other in list_members(base):
+            added = choose(other, slot)
+            reason = None if other is kind else build(model, merge(chosen, added))
+            if reason is not None and build(model, added) is None:
+                yield Conflict(slot.path.rpartition(".")[2], other.__name__, reason)

@@ -1,0 +1,28 @@
+"""variants: list the classes of every family, or describe one."""
+
+from argparse import ArgumentParser
+from collections.abc import Sequence
+
+from lightning_xt.commands.options.arguments import Arguments
+
+SUMMARY = "list what a model is composed of:  lightning-xt variants [NAME] [--json]"
+DESCRIPTION = """\
+List every family and its variants: parts of a network, objectives, filters and decoding methods. With the name of a
+variant, print its options, its overlay and the classes that it cannot be combined with.
+"""
+
+
+def add_options(parser: ArgumentParser) -> None:
+    """Declare the options of the command."""
+    parser.add_argument(
+        "name", metavar="NAME", nargs="?", help="a variant, such as ALiBi, or a family, such as position"
+    )
+    parser.add_argument("--json", action="store_true", help="the same as JSON: a list of objects, or one object")
+
+
+def run(args: Sequence[str]) -> int:
+    """Run the command; see `cli.main`."""
+    options = Arguments("variants", DESCRIPTION, add_options).parse_args(args)
+    from lightning_xt.commands.catalogue.variant_list import print_family, print_variants
+
+    return print_variants(as_json=options.json) if options.name is None else print_family(options.name, options.json)
