@@ -37,6 +37,8 @@ from lightning_xt.nn.mixers.gated_delta_net import GatedDeltaNet
 from lightning_xt.nn.mixers.hybrid import Hybrid
 from lightning_xt.nn.mixers.mamba2 import Mamba2
 from lightning_xt.nn.normalizers.base import Normalizer
+from lightning_xt.nn.normalizers.sink_softmax import SinkSoftmax
+from lightning_xt.nn.normalizers.stick_breaking import StickBreaking
 from lightning_xt.nn.normalizers.top_k_softmax import TopKSoftmax
 from lightning_xt.nn.norms.adaptive_layer_norm import AdaptiveLayerNorm
 from lightning_xt.nn.norms.adaptive_rms_norm import AdaptiveRMSNorm
@@ -162,6 +164,10 @@ CASES: dict[str, Options] = {
     "window_2": {"attention": attention(window=2)},
     "memory": {"attention": attention(memory=3)},
     "memory-window-kv_heads-alibi": {"attention": attention(memory=3, window=3, kv_heads=2, position=ALiBi)},
+    "sink-memory-window-kv_heads": {"attention": attention(normalizer=SinkSoftmax, memory=3, window=3, kv_heads=2)},
+    "stick_breaking-window-memory": {
+        "attention": attention(normalizer=StickBreaking, position=None, window=3, memory=3)
+    },
     "memory-forgetting": {"attention": attention(memory=3, position=Forgetting)},
     "window-forgetting": {"attention": attention(window=3, position=Forgetting)},
     "partial_rotary": {"attention": attention(position=partial(Rotary, rotary_dim=4))},
@@ -305,5 +311,4 @@ def recurrences(model: nn.Module) -> Sequence[Mixer]:
 
 def looks_back(model: nn.Module) -> bool:
     """Return whether a model has a part for causal self-attention only."""
-    positions = [layer.position for layer in attention_layers(model) if layer.position is not None]
-    return bool(recurrences(model)) or any(position.looks_back for position in positions)
+    return bool(recurrences(model)) or any(layer.looking_back is not None for layer in attention_layers(model))

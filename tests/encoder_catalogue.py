@@ -55,6 +55,12 @@ def looks_back(name: str) -> bool:
     )
 
 
+def serves_itself_only(name: str) -> bool:
+    """Return whether a recipe has a part that is refused in cross-attention."""
+    flags = ("self_attention_only", "reads_values")
+    return any(getattr(each, flag, False) for each in list_classes(RECIPES[name]) for flag in flags)
+
+
 def list_classes(recipe: Any) -> Iterator[type]:
     """List the classes that a recipe names, those of nested recipes included."""
     if isinstance(recipe, type):
@@ -72,7 +78,7 @@ def decoder_options(name: str, options: Options) -> Options:
     """Return a decoder's options, with its attention's recipe for cross-attention too if that is possible."""
     options = {slot: value for slot, value in options.items() if slot != "context"}
     recipe = options.get("attention")
-    if looks_back(name) or not isinstance(recipe, partial) or recipe.func is not Attention:
+    if looks_back(name) or serves_itself_only(name) or not isinstance(recipe, partial) or recipe.func is not Attention:
         return options
     if recipe.keywords.get("window") is not None:
         return options

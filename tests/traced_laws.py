@@ -27,6 +27,7 @@ from lightning_xt.nn.attention.kernels import flex
 from lightning_xt.nn.links.base import Link
 from lightning_xt.nn.positions.forgetting import Forgetting
 from lightning_xt.nn.value_mods.value_residual import ValueResidual
+from lightning_xt.nn.value_mods.weighted_value_residual import WeightedValueResidual
 
 warnings.filterwarnings("ignore", message="flex_attention called without torch.compile")
 torch.set_num_threads(1)
@@ -48,7 +49,7 @@ def check_compilation(name: str, build: Build) -> None:
 
 def shrink(build: Build) -> Build:
     """Return a build with a single layer, unless a part is refused there or does nothing."""
-    if any(isinstance(module, ValueResidual | Link) for module in build().modules()):
+    if any(isinstance(module, ValueResidual | WeightedValueResidual | Link) for module in build().modules()):
         return build
     single = partial(build, depth=1)
     try:

@@ -41,6 +41,7 @@ class Inputs:
             sees. None in the sequence = none for this layer.
         scored: True for tokens that count in auxiliary losses of parts; an objective sets it. None = all.
         tokens: ids of the tokens; the model sets it, for tables by token.
+        embedded: vectors that the first layer reads; the model sets it, for parts of later layers that read them too.
 
     Examples:
         >>> import torch
@@ -65,6 +66,7 @@ class Inputs:
     keys_values: Sequence[KeysValues | None] | None = None
     scored: Bool[Tensor, "b n"] | None = None
     tokens: Int[Tensor, "b n"] | None = None
+    embedded: Float[Tensor, "b n D"] | None = None
 
     @property
     def num_soft_tokens(self) -> int:

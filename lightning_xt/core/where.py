@@ -175,8 +175,14 @@ class Where:
     @property
     def plain_causal(self) -> bool:
         """True if the mask is just the lower triangle, so that fused kernels need no mask tensor."""
-        extras = (self.window, self.valid, self.query_documents, self.visible_prefix, self.own_mask)
-        return self.aligned and self.causal and self.memory == 0 and all(extra is None for extra in extras)
+        return self.causal_after_memory and self.memory == 0
+
+    @property
+    def causal_after_memory(self) -> bool:
+        """True if the mask is just the lower triangle besides the persistent keys, which every query sees."""
+        masks = (self.valid, self.valid_memory, self.own_mask)
+        extras = (self.window, self.query_documents, self.visible_prefix, *masks)
+        return self.aligned and self.causal and all(extra is None for extra in extras)
 
     @property
     def plain_full(self) -> bool:

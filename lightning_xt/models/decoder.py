@@ -100,7 +100,7 @@ class Decoder(nn.Module):
         _check_sizes(vocab_size, dim, depth, dropout)
         if cross_attention is not None and context is None:
             raise ValueError("decoder: cross_attention is given without a context; give context too, or omit both")
-        shape = LayerShape(dim=dim, depth=depth)
+        shape = LayerShape(dim=dim, depth=depth, vocab_size=vocab_size)
         self.token_embedding = nn.Embedding(vocab_size, dim)
         added = [factory(shape) for factory in embeddings]
         self.embeddings = nn.ModuleList(added)

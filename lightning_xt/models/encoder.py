@@ -86,7 +86,7 @@ class Encoder(nn.Module):
             check_option("encoder", name, value, least=1)
         check_option("encoder", "dropout", dropout, least=0, below=1)
         self.dim = dim
-        shape = LayerShape(dim=dim, depth=depth, causal=False)
+        shape = LayerShape(dim=dim, depth=depth, causal=False, vocab_size=vocab_size)
         self.token_embedding = nn.Embedding(vocab_size, dim)
         added = [factory(shape) for factory in embeddings]
         self.embeddings = nn.ModuleList(added)

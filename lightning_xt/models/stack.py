@@ -89,6 +89,7 @@ class Stack(nn.Module):
     ) -> tuple[Float[Tensor, "b n D"], Trace]:
         if self.embedding_norm is not None:
             x = self.embedding_norm(x, inputs)
+        inputs = replace(inputs, embedded=x)
         stream = self._get_sublayer(self.steps[0]).residual.open(x)
         if len(self.links):
             trace = replace(trace, hidden=())

@@ -5,20 +5,31 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from catalogue import VOCAB, attention, attention_layers, decoder, randomise
 from torch import Tensor
 
+from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.shapes import AttentionShape
+from lightning_xt.core.where import Where
 from lightning_xt.nn.normalizers.base import Normalizer
 from lightning_xt.nn.normalizers.entmax15 import Entmax15
 from lightning_xt.nn.normalizers.gumbel_softmax import GumbelSoftmax
 from lightning_xt.nn.normalizers.hard import Hard
+from lightning_xt.nn.normalizers.quiet_softmax import QuietSoftmax
 from lightning_xt.nn.normalizers.sigmoid import Sigmoid
 from lightning_xt.nn.normalizers.signed import Signed
+from lightning_xt.nn.normalizers.sink_softmax import SinkSoftmax
 from lightning_xt.nn.normalizers.softmax import Softmax
 from lightning_xt.nn.normalizers.softpick import Softpick
 from lightning_xt.nn.normalizers.sparsemax import Sparsemax
+from lightning_xt.nn.normalizers.stick_breaking import StickBreaking
 from lightning_xt.nn.normalizers.top_k_softmax import TopKSoftmax
+from lightning_xt.nn.positions.alibi import ALiBi
 
+NORMALIZERS = [
+    *(TopKSoftmax, Hard, GumbelSoftmax, Signed, Softpick, Sparsemax, Entmax15),
+    *(SinkSoftmax, QuietSoftmax, StickBreaking),
+]
 SHAPE = AttentionShape(dim=13, heads=3, kv_heads=3, dim_head=6)
 
 
@@ -91,7 +102,7 @@ def row(*scores: float) -> Tensor:
 def weigh(normalizer: Normalizer, *scores: float) -> list[float]:
     """Return the weights of keys that a query sees, and check that a hidden key with the highest score changes none."""
     alone, seen = normalizer(row(*scores), row(*scores) < math.inf), row(*scores, 9999.0) < 9999
-    assert normalizer(row(*scores, 9999.0), seen).flatten().tolist() == [*alone.flatten().tolist(), 0.0]
+    assert normalizer(row(*scores, 9999.0), seen).flatten().tolist() == pytest.approx([*alone.flatten().tolist(), 0.0])
     return alone.flatten().tolist()
 
 
@@ -102,7 +113,7 @@ def find_gradient(normalizer: Normalizer, scores: list[float], key: int) -> list
     return gradient.flatten().tolist()
 
 
-@pytest.mark.parametrize("normalizer", [TopKSoftmax, Hard, GumbelSoftmax, Signed, Softpick, Sparsemax, Entmax15])
+@pytest.mark.parametrize("normalizer", NORMALIZERS)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 def test_a_query_that_sees_nothing_weighs_nothing(normalizer: type[Normalizer], dtype: torch.dtype) -> None:
     scores, mask = (t.requires_grad_() if t.is_floating_point() else t for t in problem())
@@ -215,3 +226,50 @@ def test_sparse_weights_have_the_gradient_of_their_projection(normalizer: type[N
 def test_options_outside_their_range_are_refused(build: Callable[[], Normalizer], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build()
+
+
+def test_quiet_softmax_adds_one_to_the_sum() -> None:
+    total = math.exp(2) + math.exp(-1) + 1
+    quiet = QuietSoftmax(AttentionShape(dim=13, heads=1, kv_heads=1, dim_head=6))
+    assert weigh(quiet, 2.0, -1.0) == pytest.approx([math.exp(2) / total, math.exp(-1) / total])
+
+
+def test_sink_softmax_gives_weight_to_a_score_per_head() -> None:
+    normalizer, scores = SinkSoftmax(SHAPE), torch.tensor([2.0, -1.0]).expand(1, 3, 1, 2)
+    with torch.no_grad():
+        normalizer.sinks.copy_(torch.tensor([0.0, 3.0, -50.0]))
+    for weights, sink in zip(normalizer(scores, scores < 9)[0, :, 0].tolist(), (0.0, 3.0, -50.0), strict=True):
+        total = math.exp(2) + math.exp(-1) + math.exp(sink)
+        assert weights == pytest.approx([math.exp(2) / total, math.exp(-1) / total])
+
+
+@pytest.mark.parametrize("options", [{}, {"memory": 3, "kv_heads": 2}, {"window": 3}, {"position": ALiBi}], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_sink_keeps_the_fused_kernel(options: dict[str, object], dtype: torch.dtype) -> None:
+    """For rows and single queries; blocks and single queries in bfloat16 are plain products."""
+    model = randomise(lambda: decoder(attention=attention(normalizer=SinkSoftmax, **options)), torch.float32).to(dtype)
+    tokens = torch.randint(0, VOCAB, (2, 70))
+    for n in (1, 70):
+        found = []
+        for backend in ("explicit", "fused"):
+            for layer in attention_layers(model):
+                layer.backend = backend
+            with torch.no_grad():
+                found.append(model(tokens[:, :n]).double())
+        error = (found[1] - found[0]).norm() / found[0].norm()
+        assert error < (1e-9 if dtype == torch.float64 else 0.02)
+
+
+def test_stick_breaking_takes_what_later_keys_leave() -> None:
+    normalizer = StickBreaking(AttentionShape(dim=13, heads=1, kv_heads=1, dim_head=6))
+    kept = [1 / (1 + math.exp(-score)) for score in (1.0, -2.0, 0.5)]
+    expected = [kept[0] * (1 - kept[1]) * (1 - kept[2]), kept[1] * (1 - kept[2]), kept[2]]
+    assert weigh(normalizer, 1.0, -2.0, 0.5) == pytest.approx(expected)
+    where = Where.from_sequence(3, causal=True, inputs=Inputs(), lengths=None, device=torch.device("cpu"))
+    scores = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64).expand(1, 1, 3, 3)
+    alone = normalizer.weigh(scores, where)
+    assert alone[0, 0, 0].tolist() == [0.0, 0.0, 0.0]
+    assert alone[0, 0, 2].tolist() == pytest.approx([kept[0] * (1 - kept[1]), kept[1], 0.0])
+    itself = StickBreaking(SHAPE, sees_itself=True).weigh(scores, where)
+    assert itself[0, 0, 2].tolist() == pytest.approx(expected)
+    assert normalizer.weigh(scores[..., :1].expand(1, 1, 3, 5), where.add_memory(2))[0, 0, 0].sum().item() > 0

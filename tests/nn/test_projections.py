@@ -13,6 +13,7 @@ from lightning_xt.core.shapes import AttentionShape, LayerShape
 from lightning_xt.core.trace import Trace
 from lightning_xt.core.where import Where
 from lightning_xt.nn.attention.attention import Attention
+from lightning_xt.nn.projections.interleaved_heads import InterleavedHeads
 from lightning_xt.nn.projections.latent import Latent
 from lightning_xt.nn.projections.multi_head import MultiHead
 
@@ -169,3 +170,17 @@ def test_latent_sizes_by_default() -> None:
 def test_latent_refuses_groups_of_heads() -> None:
     with pytest.raises(ValueError, match=r"projection: Latent .* kv_heads \(2\) must be heads \(4\) or null"):
         Latent(shape(kv_heads=2))
+
+
+def test_interleaved_heads_mixes_heads_from_the_identity() -> None:
+    projection, x = InterleavedHeads(shape(kv_heads=2)), torch.randn(2, 3, DIM)
+    plain = projection.unmixed.project(x)
+    for mixed, own in zip(projection.project(x), plain, strict=True):
+        torch.testing.assert_close(mixed, own)
+    with torch.no_grad():
+        projection.query_mix[0, 3] = 2.0
+        projection.value_mix.copy_(torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
+    q, k, v = projection.project(x)
+    torch.testing.assert_close(q[:, 3], plain[0][:, 3] + 2 * plain[0][:, 0])
+    torch.testing.assert_close(k, plain[1])
+    torch.testing.assert_close(v, plain[2].flip(1))

@@ -1,11 +1,25 @@
 """Score mods on small tables of scores."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
+from catalogue import VOCAB, attention, decoder, randomise
+from torch import Tensor
 
+from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.shapes import AttentionShape
+from lightning_xt.core.trace import Trace
+from lightning_xt.core.where import Where
+from lightning_xt.nn.attention.cycle import Cycle
+from lightning_xt.nn.contexts.given_context import GivenContext
+from lightning_xt.nn.positions.alibi import ALiBi
+from lightning_xt.nn.projections.latent import Latent
+from lightning_xt.nn.score_mods.base import Scored
+from lightning_xt.nn.score_mods.dynamic_heads import DynamicHeads
+from lightning_xt.nn.score_mods.residual_scores import ResidualScores
+from lightning_xt.nn.score_mods.selective import Selective
 from lightning_xt.nn.score_mods.soft_cap import SoftCap
 from lightning_xt.nn.score_mods.talking_heads import TalkingHeads
 
@@ -43,3 +57,96 @@ def test_talking_heads_mixes_scores_and_weights_by_a_matrix_each() -> None:
     # From head h (row) to head k (column): 10 * 1 + 1 * 3 and 10 * 2 + 1 * 4.
     assert talking(scores).flatten().tolist() == [13.0, 24.0]
     assert talking.modify_weights(scores, None).flatten().tolist() == [-1.0, 10.5]
+
+
+def call(x: Tensor, q: Tensor, k: Tensor, **inputs: Tensor) -> Scored:
+    """Return a call of causal self-attention over whole rows, without a cache."""
+    device = torch.device("cpu")
+    where = Where.from_sequence(q.shape[-2], causal=True, inputs=Inputs(**inputs), lengths=None, device=device)
+    return Scored(x, q, k, where, Trace(), None, None)
+
+
+def test_selective_subtracts_what_earlier_tokens_have_deselected() -> None:
+    q, k = torch.randn(1, 2, 5, 6, dtype=torch.float64), torch.randn(1, 2, 5, 6, dtype=torch.float64)
+    mod, scores = Selective(SHAPE), torch.randn(1, 2, 5, 5, dtype=torch.float64)
+    out = mod(scores, mod.prepare(call(torch.zeros(1, 5, 13), q, k)))
+    for i in range(5):
+        for j in range(i + 1):
+            # Of the tokens after the key and before the query; the first token stays.
+            deselected = [(q[0, 0, t] @ k[0, 0, j]).item() / math.sqrt(6) for t in range(j + 1, i)] if j > 0 else []
+            expected = scores[0, 1, i, j].item() - sum(max(score, 0.0) for score in deselected)
+            assert out[0, 1, i, j].item() == pytest.approx(expected)
+
+
+def test_selective_counts_no_masked_token_and_no_other_document() -> None:
+    q, k, x = torch.ones(1, 2, 5, 6), torch.ones(1, 2, 5, 6), torch.zeros(1, 5, 13)
+    mod, score = Selective(SHAPE), math.sqrt(6)
+    hidden = mod.prepare(call(x, q, k, hidden_tokens=torch.tensor([[False, False, True, False, False]])))
+    assert hidden[0, 0, 4].tolist() == pytest.approx([0.0, score, 0.0, 0.0, 0.0])
+    documents = mod.prepare(call(x, q, k, documents=torch.tensor([[0, 0, 1, 1, 1]])))
+    assert documents[0, 0, 4].tolist() == pytest.approx([0.0] * 5)
+
+
+def test_selective_refuses_a_projection_without_keys_per_head() -> None:
+    with pytest.raises(ValueError, match=r"projection Latent .* cannot be combined with score_mods Selective"):
+        decoder(attention=attention(projection=Latent, score_mods=[Selective]))
+
+
+def test_residual_scores_hand_on_sums_without_biases() -> None:
+    recipe = attention(position=ALiBi, score_mods=[ResidualScores])
+    model = randomise(lambda: decoder(depth=3, attention=recipe))
+    tokens = torch.randint(0, VOCAB, (2, 7))
+    maps = model(tokens, trace=Trace(keeps_maps=True))[1].maps
+    bias = next(layer.position for layer in model.modules() if hasattr(layer, "position"))
+    at = torch.arange(7)
+    slopes = bias.bias(*(torch.zeros(1).long(), torch.arange(4).view(4, 1, 1), at.view(7, 1), at), sequence(7))
+    own = [made.scores - slopes for made in maps]
+    # What a layer without the mod would score is the difference to the layer before.
+    queries: list[Tensor] = []
+    for layer in model.modules():
+        if hasattr(layer, "score_mods"):
+            layer.score.register_forward_hook(lambda module, args, out: queries.append(out))
+    model(tokens)
+    torch.testing.assert_close(own[0], queries[0])
+    torch.testing.assert_close(own[1], queries[0] + queries[1])
+    torch.testing.assert_close(own[2], queries[0] + queries[1] + queries[2])
+
+
+def sequence(n: int) -> Where:
+    return Where.from_sequence(n, causal=True, inputs=Inputs(), lengths=None, device=torch.device("cpu"))
+
+
+def test_residual_scores_refuse_a_single_layer_and_other_keys() -> None:
+    with pytest.raises(ValueError, match="ResidualScores adds the scores of the layer before, but there is one layer"):
+        decoder(depth=1, attention=attention(score_mods=[ResidualScores]))
+    recipes = [attention(score_mods=[ResidualScores]), attention(score_mods=[ResidualScores], memory=2)]
+    model = decoder(attention=partial(Cycle, recipes=recipes))
+    with pytest.raises(ValueError, match="4 heads over 7 keys, but this layer has 4 heads over 9; give both the same"):
+        model(torch.zeros(1, 7, dtype=torch.long))
+    recipe = attention(score_mods=[ResidualScores])
+    with pytest.raises(ValueError, match="score_mods: ResidualScores serves self-attention only"):
+        decoder(cross_attention=recipe, context=partial(GivenContext, dim=5))
+
+
+def test_dynamic_heads_adds_mixes_of_query_and_key() -> None:
+    mod = DynamicHeads(SHAPE, rank=1).double()
+    x, scores = torch.randn(1, 3, 13, dtype=torch.float64), torch.randn(1, 2, 3, 3, dtype=torch.float64)
+    torch.testing.assert_close(mod(scores, mod.prepare(call(x, scores, scores))), scores)
+    with torch.no_grad():
+        mod.to_mixes.normal_()
+    q, k = mod.prepare(call(x, scores, scores))
+    out, weights = mod(scores, (q, k)), mod.modify_weights(scores, (q, k))
+    for found, at in ((out, 0), (weights, 1)):
+        for i in range(3):
+            for j in range(3):
+                expected = scores[0, :, i, j].clone()
+                for mixes in (q[0, at, i], k[0, at, j]):
+                    down, up, gate = mixes.split((2, 2, 2))
+                    down = down / down.square().mean().sqrt()
+                    expected += (scores[0, :, i, j] @ down) * up + scores[0, :, i, j] * gate.tanh()
+                torch.testing.assert_close(found[0, :, i, j], expected)
+
+
+def test_dynamic_heads_refuses_an_invalid_rank() -> None:
+    with pytest.raises(ValueError, match="score_mods: DynamicHeads has rank 0, which must be at least 1"):
+        DynamicHeads(SHAPE, rank=0)

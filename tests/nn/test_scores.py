@@ -1,12 +1,19 @@
 """Scores, term by term."""
 
+import math
+
 import pytest
 import torch
 from catalogue import DIM_HEAD
 
+from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.shapes import AttentionShape
+from lightning_xt.core.visible_keys import count_visible
+from lightning_xt.core.where import Where
 from lightning_xt.nn.scores.dot_product import DotProduct
+from lightning_xt.nn.scores.log_length_scale import LogLengthScale
 from lightning_xt.nn.scores.negative_distance import NegativeDistance
+from lightning_xt.nn.scores.scalable_softmax import ScalableSoftmax
 
 SHAPE = AttentionShape(dim=12, heads=2, kv_heads=2, dim_head=DIM_HEAD)
 
@@ -38,3 +45,60 @@ def test_cases_p9_distances_are_exact_for_16_bit_queries_and_keys(autocast: bool
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         scores = NegativeDistance(SHAPE)(q, k, 0.5)
     torch.testing.assert_close(scores.double(), exact, rtol=1e-4, atol=1e-4)
+
+
+def sequence(n: int, *, causal: bool = True, **inputs: torch.Tensor) -> Where:
+    return Where.from_sequence(n, causal=causal, inputs=Inputs(**inputs), lengths=None, device=torch.device("cpu"))
+
+
+def test_log_length_scale_grows_with_the_number_of_keys() -> None:
+    q, k = pairs()
+    score = LogLengthScale(SHAPE, length=8)
+    scores = score(score.scale_queries(q, sequence(3)), k, 0.5)
+    for i in range(3):
+        expected = math.log(i + 1) / math.log(8) * DotProduct(SHAPE)(q, k, 0.5)[0, 1, i, 4].item()
+        assert scores[0, 1, i, 4].item() == pytest.approx(expected)
+
+
+def test_scalable_softmax_multiplies_by_a_number_per_head() -> None:
+    q, k = pairs()
+    score = ScalableSoftmax(SHAPE)
+    with torch.no_grad():
+        score.factor.copy_(torch.tensor([[0.5], [2.0]]))
+    scores = score(score.scale_queries(q, sequence(3, causal=False)), k, 0.5)
+    expected = math.log(3) * DotProduct(SHAPE)(q, k, 0.5)
+    torch.testing.assert_close(scores[:, 1], 2 * expected[:, 1])
+    torch.testing.assert_close(scores[:, 0], 0.5 * expected[:, 0])
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        sequence(7),
+        sequence(7).limit_window(3),
+        sequence(7).limit_window(3).add_memory(2),
+        sequence(7, causal=False),
+        sequence(7, causal=False).limit_window(3),
+        sequence(7, documents=torch.tensor([[4, 4, 4, 9, 9, 9, 9], [1, 2, 2, 2, 2, 2, 2]])),
+        sequence(7, hidden_tokens=torch.tensor([[False, True, False, False, True, False, False]])),
+        sequence(7, visible_prefix=torch.tensor([4, 1])),
+        sequence(7, positions=torch.tensor([[3, 1, 0, 2, 6, 5, 4]])),
+        sequence(7).add_memory(2, torch.tensor([[True, False], [True, True]])),
+    ],
+)
+def test_visible_keys_are_counted_as_in_the_mask(where: Where) -> None:
+    counted = count_visible(where)
+    expected = where.dense()[:, 0].sum(dim=-1)
+    assert counted.expand(len(expected), -1).tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize(
+    ("build", "rule"),
+    [
+        (lambda: LogLengthScale(SHAPE, length=1), "LogLengthScale has length 1, which must be at least 2"),
+        (lambda: ScalableSoftmax(SHAPE, scale_init=0.0), "ScalableSoftmax has scale_init 0.0, which must be above 0"),
+    ],
+)
+def test_options_outside_their_range_are_refused(build, rule: str) -> None:
+    with pytest.raises(ValueError, match=f"score: {rule}"):
+        build()

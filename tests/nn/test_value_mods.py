@@ -13,7 +13,12 @@ from lightning_xt.nn.attention.cycle import Cycle
 from lightning_xt.nn.contexts.given_context import GivenContext
 from lightning_xt.nn.layouts.looped import Looped
 from lightning_xt.nn.projections.latent import Latent
+from lightning_xt.nn.value_mods.laser import Laser
+from lightning_xt.nn.value_mods.value_embedding import ValueEmbedding
+from lightning_xt.nn.value_mods.value_from_input import ValueFromInput
+from lightning_xt.nn.value_mods.value_norm import ValueNorm
 from lightning_xt.nn.value_mods.value_residual import ValueResidual
+from lightning_xt.nn.value_mods.weighted_value_residual import WeightedValueResidual
 
 
 def shape(layer: int) -> AttentionShape:
@@ -82,3 +87,90 @@ def test_cases_p11_refuses_one_layer_that_is_looped() -> None:
     )
     with pytest.raises(ValueError, match=message):
         decoder(depth=1, layout=Looped, attention=attention(value_mods=[ValueResidual]))
+
+
+def test_laser_takes_the_logarithm_of_gathered_exponentials() -> None:
+    mod, v = Laser(shape(0), cap=3.0), torch.tensor([1.0, -2.0, 50.0]).view(1, 1, 3, 1)
+    exponentials = mod(v, torch.zeros(1, 3, 3), (), Inputs())
+    bounded = [3 * math.tanh(x / 3) for x in (1.0, -2.0, 50.0)]
+    assert exponentials.flatten().tolist() == pytest.approx([math.exp(x) for x in bounded])
+    gathered = torch.tensor([0.25, 0.25, 0.5]).view(1, 1, 1, 3) @ exponentials
+    expected = math.log(0.25 * math.exp(bounded[0]) + 0.25 * math.exp(bounded[1]) + 0.5 * math.exp(bounded[2]))
+    assert mod.restore(gathered).item() == pytest.approx(expected)
+    assert mod.restore(torch.zeros(1, 1, 1, 1)).item() == 0.0, "a query that sees nothing"
+
+
+def test_value_norm_norms_each_head() -> None:
+    v = torch.tensor([[3.0, 4.0], [0.0, 5.0]]).view(1, 2, 1, 2)
+    mod = ValueNorm(AttentionShape(dim=3, heads=2, kv_heads=2, dim_head=7, value_dim=2))
+    root = math.sqrt(12.5)
+    expected = [3 / root, 4 / root, 0.0, 5 / root]
+    assert mod(v, torch.zeros(1, 1, 3), (), Inputs()).flatten().tolist() == pytest.approx(expected)
+
+
+def test_value_embedding_adds_a_vector_of_each_token_through_a_gate() -> None:
+    mod = ValueEmbedding(AttentionShape(dim=3, heads=2, kv_heads=2, dim_head=2, vocab_size=11), num_features=2)
+    v, x = torch.zeros(1, 2, 2, 2), torch.tensor([[[1.0, -2.0, 9.0], [0.0, 0.5, 9.0]]])
+    inputs = Inputs(tokens=torch.tensor([[3, 10]]))
+    plain = mod(v, x, (), inputs)
+    for n, token in enumerate((3, 10)):
+        assert plain[0, :, n].flatten().tolist() == mod.table.weight[token].tolist()
+    with torch.no_grad():
+        mod.to_gate.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
+    gates = [[2 / (1 + math.exp(-logit)) for logit in logits] for logits in ((1.0, -2.0), (0.0, 0.5))]
+    for n, token in enumerate((3, 10)):
+        expected = [gates[n][f // 2] * mod.table.weight[token, f].item() for f in range(4)]
+        assert mod(v, x, (), inputs)[0, :, n].flatten().tolist() == pytest.approx(expected)
+
+
+def test_value_embedding_needs_tokens_and_refuses_cross_attention() -> None:
+    model = decoder(attention=attention(value_mods=[ValueEmbedding]))
+    with pytest.raises(ValueError, match=r"ValueEmbedding reads token ids, which soft tokens do not have; omit"):
+        model(torch.zeros(1, 3, dtype=torch.long), inputs=Inputs(prefix=torch.zeros(1, 2, 13)))
+    recipe = attention(value_mods=[ValueEmbedding])
+    with pytest.raises(
+        ValueError, match="value_mods: ValueEmbedding serves self-attention only, but this is cross-att"
+    ):
+        decoder(cross_attention=recipe, context=partial(GivenContext, dim=5))
+
+
+def test_value_from_input_maps_the_vector_that_the_first_layer_read() -> None:
+    model = randomise(lambda: decoder(depth=2, attention=attention(value_mods=[ValueFromInput])))
+    tokens, seen = torch.randint(0, VOCAB, (2, 7)), []
+    mods = [mod for mod in model.modules() if isinstance(mod, ValueFromInput)]
+    for mod in mods:
+        mod.register_forward_hook(lambda module, args, out: seen.append((args[0], args[1], out)))
+    model(tokens)
+    for mod, (v, x, out) in zip(mods, seen, strict=True):
+        added = (model.token_embedding(tokens) @ mod.to_values.weight.T).unflatten(-1, (4, 6)).transpose(1, 2)
+        gate = 2 * (x[..., :12] @ mod.to_gate).sigmoid()
+        torch.testing.assert_close(out, v + gate.mT[..., None] * added)
+
+
+@pytest.mark.parametrize("learned", [False, True])
+def test_weighted_value_residual_mixes_by_two_numbers(learned: bool) -> None:
+    mod = WeightedValueResidual(shape(1), own_weight=0.25, first_weight=2.0, learned=learned)
+    assert len(list(mod.parameters())) == learned
+    v, first = torch.tensor(4.0).view(1, 1, 1, 1), torch.tensor(3.0).view(1, 1, 1, 1)
+    assert mod(v, torch.zeros(1, 1, 3), (first,), Inputs()).item() == 7.0
+    assert WeightedValueResidual(shape(0))(v, torch.zeros(1, 1, 3), (first,), Inputs()) is v
+
+
+@pytest.mark.parametrize(
+    ("build", "rule"),
+    [
+        (lambda: Laser(shape(0), cap=0.0), "Laser has cap 0.0, which must be above 0 and at most 80"),
+        (lambda: Laser(shape(0), cap=90.0), "Laser has cap 90.0, which must be above 0 and at most 80"),
+        (
+            lambda: ValueEmbedding(shape(0), num_features=0),
+            "ValueEmbedding has num_features 0, which must be at least 1",
+        ),
+        (
+            lambda: ValueFromInput(shape(0), num_features=0),
+            "ValueFromInput has num_features 0, which must be at least 1",
+        ),
+    ],
+)
+def test_options_outside_their_range_are_refused(build, rule: str) -> None:
+    with pytest.raises(ValueError, match=f"value_mods: {rule}"):
+        build()

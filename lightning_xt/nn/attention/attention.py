@@ -17,6 +17,7 @@ from lightning_xt.core.where import Where
 from lightning_xt.nn.attention.base import Mixer
 from lightning_xt.nn.attention.kernels.backends import Backend, attend, choose_backend, supported_backends
 from lightning_xt.nn.attention.kernels.scoring import Scoring
+from lightning_xt.nn.attention.part_checks import check_cross_attention, check_projection, find_looking_back
 from lightning_xt.nn.attention.persistent_keys import make_memory, prepend_given, prepend_memory
 from lightning_xt.nn.attention.shared_contexts import group_queries, look_at_context, ungroup_queries
 from lightning_xt.nn.attention.sizes import build_attention_shape, check_sizes
@@ -24,7 +25,7 @@ from lightning_xt.nn.attention.z_loss import compute_z_loss
 from lightning_xt.nn.normalizers.base import NormalizerFactory
 from lightning_xt.nn.normalizers.softmax import Softmax
 from lightning_xt.nn.norms.base import NormFactory
-from lightning_xt.nn.output_mods.base import OutputModFactory
+from lightning_xt.nn.output_mods.base import OutputMod, OutputModFactory
 from lightning_xt.nn.output_projections.base import OutputProjectionFactory
 from lightning_xt.nn.positions.base import PositionFactory
 from lightning_xt.nn.positions.rotary import Rotary
@@ -166,15 +167,12 @@ class Attention(Mixer):
         return out, self._record(trace, scoring, k, v, inputs)
 
     def _check_parts(self) -> None:
-        """Refuse parts that need values of the token itself, or keys and values per head, where there are none."""
-        reading = [type(mod).__name__ for mod in self.output_mods if mod.reads_values]
-        if reading and self.shape.context_dim is not None:
-            raise ValueError(
-                f"output_mods: {reading[0]} reads the values of the token itself, which cross-attention does not have; "
-                "use it in self-attention only"
-            )
-        if self.projection.per_head:
-            return
+        """Refuse parts that do not fit together."""
+        value_mods = list(cast(Iterable[ValueMod], self.value_mods))
+        score_mods = list(cast(Iterable[ScoreMod], self.score_mods))
+        output_mods = list(cast(Iterable[OutputMod], self.output_mods))
+        check_cross_attention(self.shape, {"value_mods": value_mods, "score_mods": score_mods}, output_mods)
+        self.looking_back = find_looking_back(self.position, self.normalizer, score_mods)
         clashing = {
             "qk_norm": self.q_norm is not None,
             "k_norm": self.q_norm is None and self.k_norm is not None,
@@ -183,23 +181,20 @@ class Attention(Mixer):
             f"score {type(self.score).__name__}": not self.score.bilinear,
             f"position {type(self.position).__name__}": self.position is not None
             and (self.position.paired or not self.position.rotates_alike),
-            **{f"output_mods {name}": True for name in reading},
+            **{f"score_mods {type(mod).__name__}": mod.reads_keys for mod in score_mods},
+            **{f"output_mods {type(mod).__name__}": mod.reads_values for mod in output_mods},
         }
-        found = [name for name, clashes in clashing.items() if clashes]
-        if found:
-            raise ValueError(
-                f"attention: projection {type(self.projection).__name__} has no keys and values per head, "
-                f"so it cannot be combined with {' and '.join(found)}; omit one of them"
-            )
+        check_projection(self.projection, clashing)
 
     def _make_keys_values(
         self, k: Tensor, v: Tensor, x: Tensor, where: Where, inputs: Inputs, trace: Trace
     ) -> tuple[Tensor, Tensor, Trace]:
         """Make keys and values of the new tokens."""
-        if where.visible_prefix is not None and self.position is not None and self.position.looks_back:
+        if where.visible_prefix is not None and self.looking_back is not None:
+            slot, name = self.looking_back
             raise ValueError(
-                f"position: {type(self.position).__name__} looks back only, but with Inputs(visible_prefix=...) the "
-                "first tokens see later ones; choose another position, or omit visible_prefix"
+                f"{slot}: {name} looks back only, but with Inputs(visible_prefix=...) the first tokens see later ones; "
+                f"choose another {slot.removesuffix('s')}, or omit visible_prefix"
             )
         earlier, trace = trace.values, trace.add_values(v)
         return *self._modify_keys_values(k, v, x, where, inputs, earlier), trace

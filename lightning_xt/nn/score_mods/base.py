@@ -45,6 +45,13 @@ class ScoreMod(nn.Module, ABC):
     records_scores: ClassVar[bool] = False
     """True if the scores after the mods are added to the trace, for the same mod in later layers."""
 
+    looks_back: ClassVar[bool] = False
+    """True if a variant counts over earlier queries, so that no query may see a later key."""
+    reads_keys: ClassVar[bool] = False
+    """True if a variant compares queries with keys itself, one vector per head."""
+    self_attention_only: ClassVar[bool] = False
+    """True if a variant cannot serve cross-attention."""
+
     def prepare(self, call: Scored) -> Any:
         """Compute the argument `p` of the other methods, once per forward; nothing by default."""
         return None

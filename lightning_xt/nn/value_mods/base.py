@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -12,6 +13,9 @@ from lightning_xt.core.shapes import AttentionShape
 
 class ValueMod(nn.Module, ABC):
     """Change of each value by its token and by the values of that token in earlier layers."""
+
+    self_attention_only: ClassVar[bool] = False
+    """True if a variant cannot serve cross-attention."""
 
     def check_first_values(self, shape: tuple[int, int]) -> None:
         """Raise a ValueError if the first layer's values, of these heads and this width, cannot be used."""

@@ -4,34 +4,26 @@ from torch import Tensor, nn
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.shapes import AttentionShape
 from lightning_xt.nn.value_mods.base import ValueMod
+from lightning_xt.nn.value_mods.first_values import check_first, check_layers
 
 
 class ValueResidual(ValueMod):
     """Mix in the values of the first layer, by a fraction that each token chooses per head.
 
     Zhou et al., 2024. https://arxiv.org/abs/2410.17897
-    The paper's fractions are numbers, fixed or learned per layer; these are a sigmoid of the token's hidden state.
+    The paper's fractions are numbers, as in WeightedValueResidual; these are a sigmoid of the token's hidden state.
+    In x-transformers: add_value_residual, attn_learned_value_residual_mix; fails there with fewer key/value heads.
     """
 
     def __init__(self, shape: AttentionShape) -> None:
         super().__init__()
-        if shape.depth == 1 and shape.calls > 1:
-            raise ValueError(
-                f"value_mods: ValueResidual mixes the first layer's values into other layers, but one layer is called "
-                f"{shape.calls} times; raise depth, or omit ValueResidual"
-            )
+        check_layers("ValueResidual", shape)
         self.shape = shape
         source_dim = shape.dim if shape.context_dim is None else shape.context_dim
         self.to_share = nn.Linear(source_dim, shape.kv_heads) if shape.layer > 0 else None
 
     def check_first_values(self, shape: tuple[int, int]) -> None:
-        own = self.shape.kv_heads, self.shape.value_dim
-        if self.to_share is not None and shape != own:
-            raise ValueError(
-                f"value_mods: ValueResidual mixes in the first layer's values, {shape[0]} heads of width {shape[1]}, "
-                f"but layer {self.shape.layer} has {own[0]} of width {own[1]}; give both layers the same kv_heads, "
-                "dim_head and value_dim"
-            )
+        check_first("ValueResidual", self.shape, shape)
 
     def forward(
         self,

@@ -48,7 +48,7 @@ def choose_backend(backend: Backend, supported: frozenset[str], scoring: Scoring
     if backend != "auto":
         return backend
     where, position = scoring.where, scoring.position
-    simple = where.plain_causal or where.plain_full
+    simple = where.causal_after_memory or where.plain_full
     needs_dense = not simple or scoring.own_bias is not None or (position is not None and position.biased)
     long = where.queries.shape[-1] >= 128
     if "flex" in supported and device == "cuda" and long and (needs_dense or "fused" not in supported):

@@ -20,7 +20,7 @@ def attend_explicit(q: Tensor, k: Tensor, v: Tensor, scoring: Scoring) -> Tensor
     bias = scoring.dense_bias(q.shape[0], q.shape[1])
     if bias is not None:
         scores = scores + bias.to(scores.dtype)
-    weights = scoring.normalizer(scores, scoring.where.dense())
+    weights = scoring.normalizer.weigh(scores, scoring.where)
     for mod, p in mods:
         weights = mod.modify_weights(weights, p)
     if scoring.record is not None:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.nn.attention.flex_attention import flex_attention
+from torch.nn.attention.flex_attention import AuxRequest, flex_attention
 
 from lightning_xt.core.block_masks import BLOCK
 from lightning_xt.nn.attention.kernels.scoring import Scoring
@@ -31,6 +31,8 @@ def attend_flex(q: Tensor, k: Tensor, v: Tensor, scoring: Scoring) -> Tensor:
         q = F.pad(q, (0, 0, 0, queries))
     if keys:
         k, v = (F.pad(t, (0, 0, 0, keys)) for t in (k, v))
+    sinks = scoring.normalizer.get_sinks()
+    more = {} if sinks is None else {"return_aux": AuxRequest(lse=True)}
     run = compile_flex() if q.is_cuda and not torch.compiler.is_compiling() else flex_attention
     out = run(
         q,
@@ -40,8 +42,16 @@ def attend_flex(q: Tensor, k: Tensor, v: Tensor, scoring: Scoring) -> Tensor:
         block_mask=None if scoring.where.plain_full else scoring.where.block_mask(),
         scale=scoring.scale,
         enable_gqa=q.shape[1] != k.shape[1],
+        **more,
     )
-    return (out if isinstance(out, Tensor) else out[0])[..., :n, :]
+    if isinstance(out, Tensor):
+        return out[..., :n, :]
+    gathered, aux = out
+    if sinks is not None and aux.lse is not None:
+        # A softmax over one more key leaves sigmoid(lse - sink) of the weight to the others.
+        kept = (aux.lse - sinks.to(aux.lse.dtype)[:, None]).sigmoid()
+        gathered = gathered * kept.unsqueeze(-1).to(gathered.dtype)
+    return gathered[..., :n, :]
 
 
 @lru_cache(maxsize=1)

@@ -11,18 +11,30 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from lightning_xt.nn.attention.kernels.causal_blocks import attend_causal_blocks, blocks_are_faster
 from lightning_xt.nn.attention.kernels.scoring import Scoring
 from lightning_xt.nn.attention.kernels.single_query import attend_single_query, single_query_is_faster
+from lightning_xt.nn.attention.kernels.sinks import prepend_sink
 
 
 def attend_fused(q: Tensor, k: Tensor, v: Tensor, scoring: Scoring) -> Tensor:
     """Gather values (b h i e) for queries (b h i d) from keys (b g j d) and values (b g j e)."""
+    queries, width, sinks = q.shape[-2], v.shape[-1], scoring.normalizer.get_sinks()
+    if sinks is not None:
+        q, k, v, scoring = prepend_sink(q, k, v, sinks, scoring)
     where, mask = scoring.where, scoring.dense_bias(q.shape[0], q.shape[1])
     # Flash kernels take the triangle as a flag; any mask tensor excludes them.
-    triangle = mask is None and where.plain_causal
+    triangle = mask is None and where.causal_after_memory
+    if triangle and where.memory:
+        # The triangle begins at the first key: queries that are discarded stand before those of tokens.
+        q = F.pad(q, (0, 0, where.memory, 0))
     if mask is not None:
         mask = mask.to(q.dtype)
         mask = mask if where.plain_full else mask.masked_fill(~where.dense(), float("-inf"))
     elif not (triangle or where.plain_full):
         mask = where.dense()
+    out = _run_kernel(q, k, v, mask, triangle, scoring)
+    return out if out.shape[-2:] == (queries, width) else out[..., -queries:, :width]
+
+
+def _run_kernel(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, triangle: bool, scoring: Scoring) -> Tensor:
     if triangle and blocks_are_faster(q):
         return attend_causal_blocks(q, k, v, scoring.scale, scoring.dropout)
     if single_query_is_faster(q, scoring.dropout):

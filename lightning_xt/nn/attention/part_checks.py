@@ -1,0 +1,53 @@
+"""Checks that the parts of an attention fit together."""
+
+from collections.abc import Mapping, Sequence
+
+from lightning_xt.core.shapes import AttentionShape
+from lightning_xt.nn.normalizers.base import Normalizer
+from lightning_xt.nn.output_mods.base import OutputMod
+from lightning_xt.nn.positions.base import Position
+from lightning_xt.nn.projections.base import Projection
+from lightning_xt.nn.score_mods.base import ScoreMod
+from lightning_xt.nn.value_mods.base import ValueMod
+
+
+def check_cross_attention(
+    shape: AttentionShape, mods: Mapping[str, Sequence[ValueMod | ScoreMod]], output_mods: Sequence[OutputMod]
+) -> None:
+    """Refuse parts of cross-attention that need something of which only self-attention has some."""
+    if shape.context_dim is None:
+        return
+    reading = [type(mod).__name__ for mod in output_mods if mod.reads_values]
+    if reading:
+        raise ValueError(
+            f"output_mods: {reading[0]} reads the values of the token itself, which cross-attention does not have; "
+            "use it in self-attention only"
+        )
+    for slot, parts in mods.items():
+        for part in parts:
+            if part.self_attention_only:
+                raise ValueError(
+                    f"{slot}: {type(part).__name__} serves self-attention only, but this is cross-attention; omit it "
+                    "there"
+                )
+
+
+def check_projection(projection: Projection, clashing: Mapping[str, bool]) -> None:
+    """Refuse parts, by name, that need keys and values per head with a projection that has none."""
+    found = [name for name, clashes in clashing.items() if clashes]
+    if not projection.per_head and found:
+        raise ValueError(
+            f"attention: projection {type(projection).__name__} has no keys and values per head, "
+            f"so it cannot be combined with {' and '.join(found)}; omit one of them"
+        )
+
+
+def find_looking_back(
+    position: Position | None, normalizer: Normalizer, score_mods: Sequence[ScoreMod]
+) -> tuple[str, str] | None:
+    """Find slot and class of a part that looks back only, so that no query may see a later key."""
+    if position is not None and position.looks_back:
+        return "position", type(position).__name__
+    if normalizer.looks_back:
+        return "normalizer", type(normalizer).__name__
+    return next((("score_mods", type(mod).__name__) for mod in score_mods if mod.looks_back), None)
