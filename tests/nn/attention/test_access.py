@@ -23,6 +23,7 @@ from torch import Tensor
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.keys_values import KeysValues
 from lightning_xt.core.trace import Trace
+from lightning_xt.nn.norms.adaptive_rms_norm import AdaptiveRMSNorm
 from lightning_xt.nn.output_mods.head_scale import HeadScale
 from lightning_xt.nn.positions.alibi import ALiBi
 from lightning_xt.nn.positions.contextual import Contextual
