@@ -61,7 +61,9 @@ from lightning_xt.nn.positions.relative_bias import RelativeBias
 from lightning_xt.nn.positions.rotary import Rotary
 from lightning_xt.nn.positions.shared_relative_bias import SharedRelativeBias
 from lightning_xt.nn.projections.base import Projection
+from lightning_xt.nn.projections.kv_shift import KVShift
 from lightning_xt.nn.projections.latent import Latent
+from lightning_xt.nn.projections.partial_key_offset import PartialKeyOffset
 from lightning_xt.nn.residuals.base import Residual
 from lightning_xt.nn.residuals.hyper_connection import HyperConnection
 from lightning_xt.nn.rope_scalings.base import RopeScaling
@@ -186,6 +188,9 @@ CASES: dict[str, Options] = {
     "value_dim-memory-kv_heads": {"attention": attention(value_dim=3, memory=3, kv_heads=2, k_norm=RMSNorm)},
     "value_dim-latent": {"attention": attention(value_dim=3, projection=Latent)},
     "soft_cap-relative_bias": {"attention": attention(score_mods=[SoftCap], position=RelativeBias)},
+    "kv_shift-partial_key_offset-kv_heads-window": {
+        "attention": attention(projection=partial(KVShift, projection=PartialKeyOffset), kv_heads=2, window=3)
+    },
     "latent-query_latent-window": {
         "attention": attention(projection=partial(Latent, query_latent_dim=7, latent_dim=5, rotary_dim=4), window=3)
     },

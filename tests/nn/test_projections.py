@@ -14,8 +14,10 @@ from lightning_xt.core.trace import Trace
 from lightning_xt.core.where import Where
 from lightning_xt.nn.attention.attention import Attention
 from lightning_xt.nn.projections.interleaved_heads import InterleavedHeads
+from lightning_xt.nn.projections.kv_shift import KVShift
 from lightning_xt.nn.projections.latent import Latent
 from lightning_xt.nn.projections.multi_head import MultiHead
+from lightning_xt.nn.projections.partial_key_offset import PartialKeyOffset
 
 DIM, HEADS, DIM_HEAD = 13, 4, 6
 
@@ -184,3 +186,51 @@ def test_interleaved_heads_mixes_heads_from_the_identity() -> None:
     torch.testing.assert_close(q[:, 3], plain[0][:, 3] + 2 * plain[0][:, 0])
     torch.testing.assert_close(k, plain[1])
     torch.testing.assert_close(v, plain[2].flip(1))
+
+
+def test_kv_shift_weighs_each_key_and_value_with_the_one_before() -> None:
+    sizes = AttentionShape(dim=13, heads=4, kv_heads=2, dim_head=3)
+    projection = KVShift(sizes)
+    assert projection.key_weights.sum(dim=0).flatten().tolist() == pytest.approx([1.0, 1.0])
+    assert projection.value_weights.min() >= 0 and projection.value_weights.max() <= 1
+    _, k, v = projection.project(torch.randn(1, 4, 13))
+    mixed_k, mixed_v = projection.shift(k, v, sequence(4), None)
+    for g in range(2):
+        for n in range(4):
+            for mixed, own, (a, b) in (
+                (mixed_k, k, projection.key_weights[:, g].flatten().tolist()),
+                (mixed_v, v, projection.value_weights[:, g].flatten().tolist()),
+            ):
+                before = own[0, g, n - 1] if n else torch.zeros(3)
+                torch.testing.assert_close(mixed[0, g, n], a * own[0, g, n] + b * before)
+
+
+def test_partial_key_offset_takes_the_last_features_from_the_token_before() -> None:
+    projection = PartialKeyOffset(AttentionShape(dim=13, heads=1, kv_heads=1, dim_head=3), offset_dim=2)
+    k, v = torch.arange(1.0, 10.0).view(1, 1, 3, 3), torch.randn(1, 1, 3, 3)
+    mixed, same = projection.shift(k, v, sequence(3), None)
+    assert mixed[0, 0].tolist() == [[1.0, 0.0, 0.0], [4.0, 2.0, 3.0], [7.0, 5.0, 6.0]]
+    assert same.equal(v)
+
+
+def test_partial_key_offset_finds_in_one_layer_what_followed_a_token() -> None:
+    """With offset keys, the query of b matches the key of the token after the earlier b."""
+    projection = PartialKeyOffset(AttentionShape(dim=2, heads=1, kv_heads=1, dim_head=2), offset_dim=2)
+    a, b, c = torch.eye(3)
+    keys = torch.stack((a, b, c, b))[None, None, :, :2]
+    mixed, _ = projection.shift(keys, keys, sequence(4), None)
+    assert (mixed[0, 0] @ b[:2]).tolist() == [0.0, 0.0, 1.0, 0.0]
+
+
+@pytest.mark.parametrize("kind", [KVShift, PartialKeyOffset])
+def test_mixed_neighbours_need_keys_per_head(kind: type) -> None:
+    with pytest.raises(
+        ValueError, match=f"projection: {kind.__name__} mixes keys and values per head, which Latent does"
+    ):
+        kind(AttentionShape(dim=13, heads=2, kv_heads=2, dim_head=4), projection=Latent)
+
+
+@pytest.mark.parametrize("offset_dim", [0, 4])
+def test_partial_key_offset_refuses_features_it_has_not(offset_dim: int) -> None:
+    with pytest.raises(ValueError, match=f"projection: PartialKeyOffset has offset_dim {offset_dim}, .* from 1 to 3"):
+        PartialKeyOffset(AttentionShape(dim=13, heads=1, kv_heads=1, dim_head=3), offset_dim=offset_dim)
