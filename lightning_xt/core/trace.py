@@ -56,6 +56,7 @@ class Trace:
         values: values that each self-attention call projected (latents with Latent), before any value mod, in order.
         context_values: values that each cross-attention call projected.
         scores: scores of each self-attention call whose score mods record them, before the bias of positions.
+        context_scores: scores of each cross-attention call likewise.
         hidden: vectors that each sublayer call read from the stream, before links and norms. None = not recorded.
         shared: what one layer owns and all others read, by name.
         losses: terms for the loss.
@@ -69,6 +70,7 @@ class Trace:
     values: tuple[Float[Tensor, "b _ n _"], ...] = ()
     context_values: tuple[Float[Tensor, "b _ m _"], ...] = ()
     scores: tuple[Float[Tensor, "b h i j"], ...] = ()
+    context_scores: tuple[Float[Tensor, "_ h _ m"], ...] = ()
     hidden: tuple[Float[Tensor, "b n D"], ...] | None = None
     shared: Mapping[str, Tensor] = field(default_factory=dict)
     losses: tuple[AuxiliaryLoss, ...] = ()
@@ -87,6 +89,10 @@ class Trace:
     def add_scores(self, scores: Tensor) -> "Trace":
         """Append the scores of a self-attention call."""
         return replace(self, scores=(*self.scores, scores))
+
+    def add_context_scores(self, scores: Tensor) -> "Trace":
+        """Append the scores of a cross-attention call."""
+        return replace(self, context_scores=(*self.context_scores, scores))
 
     def add_hidden(self, x: Tensor) -> "Trace":
         """Append the vectors that a sublayer call read, if they are recorded."""
@@ -109,7 +115,9 @@ class Trace:
     def finish(self, states: Tensor) -> "Trace":
         """Set the hidden states, and drop what only layers read."""
         hidden = self.hidden if self.keeps_hidden else None
-        return replace(self, values=(), context_values=(), scores=(), hidden=hidden, shared={}, states=states)
+        return replace(
+            self, values=(), context_values=(), scores=(), context_scores=(), hidden=hidden, shared={}, states=states
+        )
 
     def sum_losses(self) -> dict[str, Tensor]:
         """Sum the weighted terms by name, those of the encoder included."""

@@ -277,8 +277,8 @@ class Attention(Mixer):
         if scoring.record is None:
             return trace
         made, mask, across = scoring.record[0], scoring.where.dense(), self.shape.context_dim is not None
-        if not across and any(mod.records_scores for mod in scoring.score_mods):
-            trace = trace.add_scores(made.unbiased)
+        if any(mod.records_scores for mod in scoring.score_mods):
+            trace = trace.add_context_scores(made.unbiased) if across else trace.add_scores(made.unbiased)
         if self._adds_z_loss:
             counted = inputs.scored if across else inputs.find_counted(scoring.where.valid)
             value = compute_z_loss(made.scores, mask, counted)
