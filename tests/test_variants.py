@@ -110,7 +110,7 @@ def test_what_is_not_part_of_a_network_conflicts_with_nothing(name, capsys):
 
 
 def test_a_variant_without_options_says_so(capsys):
-    assert "\nNo options of its own.\n" in show(capsys, "Sample")
+    assert "\nNo options.\n" in show(capsys, "Sample")
 
 
 @pytest.mark.parametrize(

@@ -110,7 +110,7 @@ def get_hints(kind: type) -> dict[str, Any]:
 
 
 def find_overlays(kind: type) -> dict[str, str]:
-    """Return the texts of the overlays in `configs/variants` that name a class, the one of its own first."""
+    """Return the texts of the overlays in `configs/variants` that name a class, the one named for it first."""
     word, own = re.compile(rf"\b{kind.__name__}\b"), f"variants/{kind.__module__.rpartition('.')[2]}.yaml"
     named = [name for name, text in _read_overlays().items() if word.search(re.sub(r"#.*", "", text))]
     return {name: _read_overlays()[name] for name in sorted(named, key=lambda name: (name != own, name))}

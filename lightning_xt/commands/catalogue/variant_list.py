@@ -115,7 +115,7 @@ def _print_variant(family: str, kind: type, *, as_json: bool) -> int:
     doc = get_docstring(kind)
     print(f"{kind.__name__} ({family}): {doc.short_description}\n\n{doc.long_description or ''}".rstrip())
     print(f"\nOption: --{slot.path}" if slot is not None else "")
-    print("\nIts options:" if _list_options(kind) else "\nNo options of its own.")
+    print("\nIts options:" if _list_options(kind) else "\nNo options.")
     for name in _list_options(kind):
         print("\n".join(format_option(describe_parameter(name, kind))))
     for name, text in overlays.items():
