@@ -18,6 +18,7 @@ class ForgetfulNextToken(Objective):
     Liu et al., 2022. https://arxiv.org/abs/2210.13432
     Each row draws a fraction, and each of its tokens is hidden from all queries with that probability. The first token
     is never hidden.
+    In x-transformers: mask_prob; it hides a part in evaluation too.
 
     Args:
         max_fraction: largest fraction of hidden tokens; a row's fraction is uniform between 0 and this.

@@ -16,6 +16,7 @@ class MaskedTokens(MaskedObjective):
     Devlin et al., 2018. https://arxiv.org/abs/1810.04805
     Each row has a new choice at every step. Evaluation chooses by the tokens of the row alone, so that all evaluations
     of a text choose the same. Special tokens are never chosen.
+    In x-transformers: NonAutoregressiveWrapper.
 
     Args:
         fraction: fraction of a row's tokens to predict, rounded to whole tokens, at least one.

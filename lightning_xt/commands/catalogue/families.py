@@ -20,7 +20,8 @@ from lightning_xt.system.shipped_configs import list_configs
 ROOT = Path(__file__).parents[2]
 PARTS = "nn"
 """Room of the families that a network is composed of."""
-ROOMS = (PARTS, "models", "objectives", "generation.filters", "generation.methods")
+OBJECTIVES = "objectives"
+ROOMS = (PARTS, "models", OBJECTIVES, "generation.filters", "generation.methods")
 """Rooms of the catalogue: the parts of a network, what trains it, and what decodes with it."""
 
 

@@ -5,6 +5,7 @@ from functools import cache
 from typing import Any
 
 from lightning_xt.commands.catalogue.families import (
+    OBJECTIVES,
     PARTS,
     ROOMS,
     Slot,
@@ -30,15 +31,24 @@ def list_slots() -> dict[type, Slot]:
     return {base: slots[0] for base, slots in find_slots(find_families(*ROOMS), STARTS).items()}
 
 
+@cache
 def name_family(base: type) -> str:
-    """Return the word for a family: its slot in a config, or for a family that a network does not have, its class."""
+    """Return the word for a family: its slot in a config, or for a family that has none there, its class."""
     slot = list_slots().get(base)
+    # An objective has slots too.
+    for family in find_families(OBJECTIVES).values() if slot is None else ():
+        for kind in list_members(family):
+            slot = next(iter(find_slots(find_families(OBJECTIVES), {"": kind}).get(base, [])), slot)
     return base.__name__.lower() if slot is None else slot.path.rpartition(".")[2]
 
 
 def list_variants() -> list[tuple[str, type]]:
-    """Return every variant with the word for its family, in the order of the families."""
-    return [(name_family(base), kind) for base in find_families(*ROOMS).values() for kind in list_members(base)]
+    """Return every variant with the word for its family, in the order of the families; one of two is in the first."""
+    found: dict[type, str] = {}
+    for base in find_families(*ROOMS).values():
+        for kind in list_members(base):
+            found.setdefault(kind, name_family(base))
+    return [(family, kind) for kind, family in found.items()]
 
 
 def describe(family: str, kind: type) -> dict[str, Any]:
@@ -61,7 +71,7 @@ def print_variants(*, as_json: bool) -> int:
         return 0
     for family in dict.fromkeys(family for family, _ in found):
         _print_members(family)
-    parts = sum(len(list_members(base)) for base in find_families(PARTS).values())
+    parts = sum(any(issubclass(kind, base) for base in find_families(PARTS).values()) for _, kind in found)
     print("One variant: lightning-xt variants NAME. In a config: variants/NAME.yaml after a recipe.")
     print(f"variants={len(found)}\nparts_of_a_network={parts}")
     return 0

@@ -9,6 +9,7 @@ class MinP(Filter):
     """Keep tokens with at least `p` times the probability of the most likely.
 
     Nguyen et al., 2024. https://arxiv.org/abs/2407.01082
+    In x-transformers: filter_logits_fn, filter_kwargs.
 
     Args:
         p: fraction of the highest probability, from 0 to 1.

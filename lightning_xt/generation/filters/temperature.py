@@ -8,6 +8,8 @@ SMALLEST, LARGEST = 1e-20, 1e20
 class Temperature(Filter):
     """Divide logits by a temperature: below 1 the distribution sharpens, above 1 it flattens.
 
+    In x-transformers: temperature; it divides after the filters there.
+
     Args:
         temperature: divisor, above 0.
     """

@@ -11,6 +11,7 @@ class TopA(Filter):
 
     Proposed in https://github.com/BlinkDL/RWKV-LM, with a ratio of 0.2. The more certain the model is of its most
     likely token, the fewer others stay. If none would stay, as can happen with a power below 1, the most likely does.
+    In x-transformers: filter_logits_fn, filter_kwargs.
 
     Args:
         ratio: factor of the power, from 0 to 1.

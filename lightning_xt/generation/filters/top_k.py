@@ -7,6 +7,7 @@ class TopK(Filter):
     """Keep the `k` most likely tokens, and all that are as likely as the last of them.
 
     Fan, Lewis and Dauphin, 2018. https://arxiv.org/abs/1805.04833
+    In x-transformers: filter_logits_fn, filter_kwargs.
 
     Args:
         k: tokens to keep, at least 1.

@@ -8,6 +8,7 @@ class TopP(Filter):
     """Keep the smallest set of most likely tokens whose total probability reaches `p` (nucleus sampling).
 
     Holtzman et al., 2019. https://arxiv.org/abs/1904.09751
+    In x-transformers: filter_logits_fn, filter_kwargs.
 
     Args:
         p: total probability of the kept tokens, above 0 and at most 1.

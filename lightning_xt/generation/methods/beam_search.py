@@ -20,6 +20,7 @@ class BeamSearch(Method):
     are taken after temperature and filters and sum to 1 at each step; a temperature of 0 counts as 1, because
     nothing is sampled. The batch holds `beams` rows per request, and at least one request. A hypothesis is not
     certain before its search finishes, so it is returned whole; one that meets a stop string has ended.
+    In x-transformers: beams, return_beams_and_scores.
 
     Args:
         beams: running hypotheses per request.

@@ -16,6 +16,7 @@ class StochasticBeamSearch(Method):
     score of a sequence is its log-probability with Gumbel noise. Probabilities are taken after temperature and filters.
     The batch holds `beams` rows per request, and at least one request. A sequence is not certain before its search
     finishes, so it is returned whole; one that meets a stop string has ended.
+    In x-transformers: stochastic.
 
     Args:
         beams: running hypotheses per request.

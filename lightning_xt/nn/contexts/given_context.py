@@ -9,6 +9,8 @@ from lightning_xt.nn.contexts.base import Context
 class GivenContext(Context):
     """Pass on the context that the caller gives with each forward, such as an encoder's output.
 
+    In x-transformers: cross_attend, cross_attn_dim_context.
+
     Args:
         dim: width of the context. None = the model's own width.
     """

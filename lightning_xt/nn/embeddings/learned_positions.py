@@ -14,6 +14,7 @@ class LearnedPositions(Embedding):
     """Add a learned vector for each absolute position.
 
     Gehring et al., 2017. https://arxiv.org/abs/1705.03122
+    In x-transformers: use_abs_pos_emb.
 
     Args:
         max_length: number of positions in the table, and so of tokens in the longest sequence.

@@ -15,6 +15,7 @@ class TypeEmbedding(Embedding):
 
     No data module gives types; they come from Python.
     The segment embedding of Devlin et al., 2018. https://arxiv.org/abs/1810.04805
+    In x-transformers: embed_num_tokens, embed_ids.
 
     Args:
         num_types: number of types.

@@ -12,6 +12,7 @@ class RMSNorm(Norm):
     """Divide each vector by its root mean square and scale by a learned gain.
 
     Zhang and Sennrich, 2019. https://arxiv.org/abs/1910.07467
+    In x-transformers: use_rmsnorm, attn_qk_rmsnorm.
 
     Args:
         eps: added to the mean square before the root.

@@ -10,6 +10,7 @@ class HeadScale(OutputMod):
     """Scale the output of each head by a learned number.
 
     Shleifer, Weston and Ott, 2021 (NormFormer). https://arxiv.org/abs/2110.09456
+    In x-transformers: attn_head_scale.
     """
 
     def __init__(self, shape: AttentionShape) -> None:

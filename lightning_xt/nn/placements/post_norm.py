@@ -7,6 +7,7 @@ class PostNorm(Placement):
     """Normalize the stream after each sublayer, as the first transformer did.
 
     Vaswani et al., 2017. https://arxiv.org/abs/1706.03762
+    In x-transformers: pre_norm; it is false there.
     """
 
     norms_output = False

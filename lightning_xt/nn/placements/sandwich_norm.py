@@ -7,6 +7,7 @@ class SandwichNorm(Placement):
     """Normalize the input and the output of each sublayer.
 
     Ding et al., 2021 (CogView). https://arxiv.org/abs/2105.13290
+    In x-transformers: sandwich_norm.
     """
 
     def __init__(self, shape: LayerShape, norm: NormFactory) -> None:

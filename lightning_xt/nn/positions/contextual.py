@@ -14,6 +14,7 @@ class Contextual(Position):
     Golovneva et al., 2024. https://arxiv.org/abs/2405.18719
     The position of a key is the sum of the gates from it up to the query, a gate being the sigmoid of the score; its
     embedding is interpolated between the two whole positions around it. The table is shared by the heads of a layer.
+    In x-transformers: attn_use_cope, attn_cope_max_pos.
 
     Args:
         max_position: number of positions in the table; larger ones share the last.

@@ -18,6 +18,7 @@ class Forgetting(Position):
     Lin et al., 2025. https://arxiv.org/abs/2503.02130
     The bias of query i and key j is the sum of log f over the tokens after j up to i, with the forget gate
     f = sigmoid(w x + b). A masked token forgets nothing. Running sums are in float32, and cached while decoding.
+    In x-transformers: attn_data_dependent_alibi, attn_data_dependent_alibi_kwargs; wrong there with a cache.
 
     Args:
         bias_init: start of b. 0, as in the paper, forgets half at each token; larger values remember longer.

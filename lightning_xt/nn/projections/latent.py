@@ -19,6 +19,8 @@ class Latent(Projection):
     The rotated part of the key is decoupled: projected from the hidden state and shared by all heads. While
     decoding, the expansion is absorbed into queries and outputs, so that latents are never expanded to keys and values.
     The heads are `dim_head` wide without their rotated features.
+    In x-transformers: attn_use_latent_q, attn_dim_latent_q, attn_use_latent_kv, attn_dim_latent_kv,
+    attn_latent_rope_subheads; without the norms of the latent vectors.
 
     Args:
         latent_dim: width of the key/value latent. None = half the model's width.

@@ -10,6 +10,7 @@ class GRUGate(Residual):
     """Merge the sublayer's output into the stream through the gates of a recurrent unit.
 
     Parisotto et al., 2019 (GTrXL). https://arxiv.org/abs/1910.06764
+    In x-transformers: gate_residual; its gates start half open.
 
     Args:
         bias_init: start of the update gate's bias; the larger, the closer a fresh layer is to the identity.

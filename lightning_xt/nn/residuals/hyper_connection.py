@@ -16,6 +16,7 @@ class HyperConnection(Residual):
     Every weight is a learned number plus a small bounded term that depends on the token. At the start all streams are
     equal, sublayer k reads stream k % num_streams, and each stream behaves like one plain residual stream. The model's
     output is their sum.
+    In x-transformers: num_residual_streams.
 
     Args:
         num_streams: number of streams.

@@ -9,6 +9,7 @@ class LinearScaling(RopeScaling):
     """Divide every frequency by one factor (position interpolation).
 
     Chen et al., 2023. https://arxiv.org/abs/2306.15595
+    In x-transformers: rotary_interpolation_factor.
 
     Args:
         factor: ratio of the new length to the one of training.

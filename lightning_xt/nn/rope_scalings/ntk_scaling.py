@@ -9,6 +9,7 @@ class NTKScaling(RopeScaling):
     """Raise the base so that the slowest pair is slowed by the whole factor and the fastest not at all.
 
     The "NTK-aware" rule as stated by Peng et al., 2023, section 3.1. https://arxiv.org/abs/2309.00071
+    In x-transformers: rotary_base_rescale_factor.
 
     Args:
         factor: ratio of the new length to the one of training.

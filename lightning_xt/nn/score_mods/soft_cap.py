@@ -10,6 +10,7 @@ class SoftCap(ScoreMod):
     """Bound scores smoothly to plus or minus a cap: cap * tanh(score / cap).
 
     Gemma Team, 2024 (Gemma 2). https://arxiv.org/abs/2408.00118
+    In x-transformers: attn_softclamp_logits, attn_logit_softclamp_value.
 
     Args:
         cap: upper limit of the absolute value of a score.

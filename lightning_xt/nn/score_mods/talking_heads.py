@@ -11,6 +11,7 @@ class TalkingHeads(ScoreMod):
 
     Shazeer et al., 2020. https://arxiv.org/abs/2003.02436
     Both mixes are square here; the paper also lets the number of heads change between them.
+    In x-transformers: attn_pre_talking_heads, attn_post_talking_heads.
     """
 
     def __init__(self, shape: AttentionShape) -> None:

@@ -11,6 +11,7 @@ class NegativeDistance(Score):
     Kim, Papamakarios and Mnih, 2020. https://arxiv.org/abs/2006.04710
     The paper also projects queries and keys by one matrix, for its Lipschitz bound; here each has its own. Scores are
     computed in float32 or better, because they are small differences of large numbers.
+    In x-transformers: attn_l2_distance.
     """
 
     def forward(

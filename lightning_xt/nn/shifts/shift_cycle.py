@@ -13,7 +13,7 @@ from lightning_xt.system.option_checks import check_slots
 class ShiftCycle(Shift):
     """Alternate between shifts: layer 0 has the first, layer 1 the second, and after the last the first follows.
 
-    In x-transformers: shift_tokens, as a list.
+    In x-transformers: shift_tokens; as a list.
 
     Args:
         shifts: one shift per layer of the pattern; null = no shift.

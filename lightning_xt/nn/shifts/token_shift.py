@@ -16,8 +16,8 @@ class TokenShift(Shift):
     Peng, 2021 (RWKV-LM). https://doi.org/10.5281/zenodo.5196578
     The last features are the shifted ones. The first token of a row or of a document gets zeros, and so does the token
     after a masked one.
-    In x-transformers: shift_tokens, whose k is a max_distance of k and a fraction of k / (k + 1); in an encoder it also
-    takes features from later tokens.
+    In x-transformers: shift_tokens; its k is a max_distance of k and a fraction of k / (k + 1), and in an encoder it
+    also takes features from later tokens.
 
     Args:
         fraction: fraction of the features that come from tokens before, above 0 and at most 1.
