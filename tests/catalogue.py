@@ -21,9 +21,11 @@ from lightning_xt.nn.attention.cycle import Cycle
 from lightning_xt.nn.contexts.base import Context
 from lightning_xt.nn.contexts.given_context import GivenContext
 from lightning_xt.nn.embeddings.base import Embedding
+from lightning_xt.nn.embeddings.bigram_table import BigramTable
 from lightning_xt.nn.feedforward.base import FeedForward
 from lightning_xt.nn.feedforward.mlp import MLP
 from lightning_xt.nn.heads.base import Head
+from lightning_xt.nn.heads.tied_head import TiedHead
 from lightning_xt.nn.layouts.base import Layout
 from lightning_xt.nn.layouts.custom_order import CustomOrder
 from lightning_xt.nn.layouts.layer_order import LayerOrder
@@ -197,6 +199,8 @@ CASES: dict[str, Options] = {
     "latent-forgetting": {"attention": attention(projection=Latent, position=Forgetting)},
     "latent-alibi": {"attention": attention(projection=Latent, position=ALiBi)},
     "value_residual-kv_heads": {"attention": attention(value_mods=[ValueResidual], kv_heads=2)},
+    "embedding_dim-tied_head": {"embedding_dim": 5, "head": TiedHead},
+    "bigram_table-hashed": {"embeddings": [partial(BigramTable, max_rows=17)]},
     "layer_norm-bias": {"norm": partial(LayerNorm, bias=True)},
     "adaptive_norm-mlp-post_norm-hyper_connection": {
         "norm": partial(AdaptiveLayerNorm, condition_dim=CONDITION, mlp_expansion=0.5),

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 from torch import Tensor
 
 from lightning_xt.core.extent import Extent
@@ -61,8 +61,8 @@ class CallCache:
         return view
 
     def append(
-        self, name: str, new: Float[Tensor, "b *heads n d"], *, window: int | None = None
-    ) -> Float[Tensor, "b *heads j d"]:
+        self, name: str, new: Num[Tensor, "b *heads n d"], *, window: int | None = None
+    ) -> Num[Tensor, "b *heads j d"]:
         """Cache vectors of the announced tokens and return all that these tokens may see.
 
         Args:
@@ -113,7 +113,7 @@ class CallCache:
             )
         return _locate_ring(before + n, size)
 
-    def get_last(self, name: str, like: Float[Tensor, "b *heads n d"]) -> Float[Tensor, "b *heads 1 d"]:
+    def get_last(self, name: str, like: Num[Tensor, "b *heads n d"]) -> Num[Tensor, "b *heads 1 d"]:
         """Return the vector of the token right before the announced ones; zeros at the start of a row.
 
         The announced tokens are not yet appended to the named buffer. `like` has the shape and type of such vectors.

@@ -1,7 +1,7 @@
 """The tokens before each token, for parts that mix neighbours."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Num
 from torch import Tensor
 
 from lightning_xt.core.call_cache import CallCache
@@ -9,8 +9,8 @@ from lightning_xt.core.where import Where
 
 
 def get_previous(
-    x: Float[Tensor, "b *heads n d"], where: Where, cache: CallCache | None, name: str, count: int = 1
-) -> tuple[Float[Tensor, "b *heads n d"], ...]:
+    x: Num[Tensor, "b *heads n d"], where: Where, cache: CallCache | None, name: str, count: int = 1
+) -> tuple[Num[Tensor, "b *heads n d"], ...]:
     """Return the vectors 1, 2, ... `count` tokens before each token, those of earlier forwards included.
 
     A vector is zero where there is no such token in the row or document, and where that token is masked.
@@ -24,7 +24,7 @@ def get_previous(
     """
     n = x.shape[-2]
     if where.valid is not None:
-        x = x.masked_fill(~_spread(where.valid, x), 0.0)
+        x = x.masked_fill(~_spread(where.valid, x), 0)
     # One buffer entry holds all that the next token looks back to, so that even a window of one token keeps it.
     kept = x.new_empty(()).expand(*x.shape[:-2], 1, count * x.shape[-1])
     tail = torch.zeros_like(kept) if cache is None else cache.get_last(name, kept)
@@ -41,7 +41,7 @@ def _mask_documents(before: Tensor, back: int, documents: Tensor) -> Tensor:
     """Replace vectors of other documents by zeros."""
     other = torch.ones_like(documents, dtype=torch.bool)
     other[:, back:] = documents[:, back:] != documents[:, : documents.shape[1] - back]
-    return before.masked_fill(_spread(other, before), 0.0)
+    return before.masked_fill(_spread(other, before), 0)
 
 
 def _spread(mask: Tensor, x: Tensor) -> Tensor:

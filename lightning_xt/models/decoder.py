@@ -16,6 +16,7 @@ from lightning_xt.core.shapes import LayerShape
 from lightning_xt.core.trace import Trace
 from lightning_xt.core.where import Where
 from lightning_xt.models.stack import Stack
+from lightning_xt.models.token_embedding import TokenEmbedding
 from lightning_xt.nn.attention.attention import Attention
 from lightning_xt.nn.attention.base import MixerFactory, find_recurrences
 from lightning_xt.nn.contexts.base import ContextFactory
@@ -63,6 +64,7 @@ class Decoder(nn.Module):
         layout: order of the sublayers.
         embeddings: added to the token vectors before the first layer, in order.
         head: factory of the map from hidden states to logits.
+        embedding_dim: width of the token vectors, which a linear map takes to dim. None = dim.
         dropout: fraction of the embeddings and of each sublayer's output dropped in training.
 
     Examples:
@@ -94,6 +96,7 @@ class Decoder(nn.Module):
         layout: LayoutFactory = Standard,
         embeddings: Sequence[EmbeddingFactory] = (),
         head: HeadFactory = UntiedHead,
+        embedding_dim: int | None = None,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
@@ -101,7 +104,7 @@ class Decoder(nn.Module):
         if cross_attention is not None and context is None:
             raise ValueError("decoder: cross_attention is given without a context; give context too, or omit both")
         shape = LayerShape(dim=dim, depth=depth, vocab_size=vocab_size)
-        self.token_embedding = nn.Embedding(vocab_size, dim)
+        self.token_embedding = TokenEmbedding(vocab_size, dim, embedding_dim, "decoder")
         added = [factory(shape) for factory in embeddings]
         self.embeddings = nn.ModuleList(added)
         self._limits = [part.max_length for part in added if part.max_length is not None]
@@ -236,8 +239,8 @@ class Decoder(nn.Module):
             if cache is not None:
                 cache.set_context(context, mask)
             inputs = replace(inputs, context=context, context_mask=mask)
-        found: tuple[Tensor, Trace] = self.stack(self.dropout(x), where, inputs, trace, cache)
-        return found
+        states, trace = self.stack(self.dropout(x), where, inputs, trace, cache)
+        return self.token_embedding.map_back(states), trace
 
     def step(self, tokens: Int[Tensor, "b 1"], inputs: Inputs | None, cache: Cache) -> Float[Tensor, "b 1 v"]:
         """Compute the logits after one announced token of each row; compiled decoding compiles this method."""

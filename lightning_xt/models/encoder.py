@@ -13,6 +13,7 @@ from lightning_xt.core.shapes import LayerShape
 from lightning_xt.core.trace import Trace
 from lightning_xt.core.where import Where
 from lightning_xt.models.stack import Stack
+from lightning_xt.models.token_embedding import TokenEmbedding
 from lightning_xt.nn.attention.attention import Attention
 from lightning_xt.nn.attention.base import MixerFactory
 from lightning_xt.nn.embeddings.base import EmbeddingFactory
@@ -52,6 +53,7 @@ class Encoder(nn.Module):
         links: connections across depth, from the inputs of earlier sublayers to each later one, in order.
         layout: order of the sublayers.
         embeddings: added to the token vectors before the first layer, in order.
+        embedding_dim: width of the token vectors, which a linear map takes to dim. None = dim.
         dropout: fraction of the embeddings and of each sublayer's output dropped in training.
 
     Examples:
@@ -79,6 +81,7 @@ class Encoder(nn.Module):
         links: Sequence[LinkFactory] = (),
         layout: LayoutFactory = Standard,
         embeddings: Sequence[EmbeddingFactory] = (),
+        embedding_dim: int | None = None,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
@@ -87,7 +90,7 @@ class Encoder(nn.Module):
         check_option("encoder", "dropout", dropout, least=0, below=1)
         self.dim = dim
         shape = LayerShape(dim=dim, depth=depth, causal=False, vocab_size=vocab_size)
-        self.token_embedding = nn.Embedding(vocab_size, dim)
+        self.token_embedding = TokenEmbedding(vocab_size, dim, embedding_dim, "encoder")
         added = [factory(shape) for factory in embeddings]
         self.embeddings = nn.ModuleList(added)
         self.max_length = min((part.max_length for part in added if part.max_length is not None), default=None)

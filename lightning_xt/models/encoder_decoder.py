@@ -141,11 +141,12 @@ class EncoderDecoder(nn.Module):
 
     def _share_embedding(self) -> None:
         ours, theirs = self.encoder.token_embedding, self.decoder.token_embedding
-        if ours.weight.shape != theirs.weight.shape:
+        widths = [None if each.projection is None else each.projection.out_features for each in (ours, theirs)]
+        if ours.weight.shape != theirs.weight.shape or widths[0] != widths[1]:
             raise ValueError(
                 f"model.shared_embedding is on, but the encoder embeds {ours.num_embeddings} tokens in "
                 f"{ours.embedding_dim} numbers and the decoder {theirs.num_embeddings} in {theirs.embedding_dim}; give "
-                "both the same vocabulary and width, or set --model.shared_embedding false"
+                "both the same vocabulary, dim and embedding_dim, or set --model.shared_embedding false"
             )
         # The decoder's: its head may be tied to it.
         self.encoder.token_embedding = theirs

@@ -62,6 +62,7 @@ class EncoderWithHead(nn.Module):
         states, made = self.encoder(tokens, inputs=inputs, trace=Trace() if trace is None else trace)
         if places is not None:
             states = states.gather(1, places[..., None].expand(-1, -1, states.shape[-1]))
+        states = self.encoder.token_embedding.map_back(states)
         logits: Float[Tensor, "b k v"] = self.head(states)[..., : self.mask_token]
         return logits if trace is None else (logits, made)
 

@@ -252,7 +252,7 @@ def test_refuses_an_invalid_fraction_of_positions(share: float) -> None:
 )
 def test_refuses_to_share_tables_of_different_sizes(tokens: int, dim: int, counts: str) -> None:
     message = (
-        f"model.shared_embedding is on, but {counts}; give both the same vocabulary and width, or set "
+        f"model.shared_embedding is on, but {counts}; give both the same vocabulary, dim and embedding_dim, or set "
         "--model.shared_embedding false"
     )
     with pytest.raises(ValueError, match=re.escape(message)):

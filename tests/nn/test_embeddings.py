@@ -11,6 +11,7 @@ from catalogue import VOCAB, decoder, randomise
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.shapes import LayerShape
 from lightning_xt.core.where import Where
+from lightning_xt.nn.embeddings.bigram_table import BigramTable
 from lightning_xt.nn.embeddings.embedding_norm import EmbeddingNorm
 from lightning_xt.nn.embeddings.gradient_fraction import GradientFraction
 from lightning_xt.nn.embeddings.learned_positions import LearnedPositions
@@ -193,3 +194,37 @@ def test_gradient_fraction_changes_the_gradient_alone() -> None:
     for fraction in (0.0, 1.5):
         with pytest.raises(ValueError, match=f"GradientFraction has fraction {fraction}, which must be above 0 and at"):
             GradientFraction(LayerShape(dim=4), fraction=fraction)
+
+
+def test_bigram_table_adds_the_row_of_the_pair() -> None:
+    embedding = BigramTable(LayerShape(dim=3, vocab_size=5))
+    assert embedding.table.shape == (25, 3) and embedding.table.abs().max() == 0
+    torch.nn.init.normal_(embedding.table)
+    tokens, documents = torch.tensor([[4, 0, 3, 3, 1]]), torch.tensor([[7, 7, 7, 9, 9]])
+    inputs = Inputs(tokens=tokens, documents=documents)
+    added = embedding(torch.zeros(1, 5, 3), where(5, inputs), inputs)
+    assert added[0, [0, 3]].abs().max() == 0, "no token before the first one of a document"
+    for n, row in ((1, 4 * 5 + 0), (2, 0 * 5 + 3), (4, 3 * 5 + 1)):
+        torch.testing.assert_close(added[0, n], 0.1 * embedding.table[row])
+
+
+def test_bigram_table_hashes_the_pairs_of_a_large_vocabulary() -> None:
+    assert BigramTable(LayerShape(dim=3, vocab_size=256)).exact
+    embedding = BigramTable(LayerShape(dim=1, vocab_size=5000), max_rows=97)
+    with torch.no_grad():
+        embedding.table.copy_(torch.arange(97.0)[:, None])
+        embedding.strength.fill_(1.0)
+    inputs = Inputs(tokens=torch.tensor([[4999, 1234, 4999]]))
+    added = embedding(torch.zeros(1, 3, 1), where(3, inputs), inputs)[0, :, 0]
+    assert added.tolist() == [0, ((36_313 * 1234) ^ (27_191 * 4999)) % 97, ((36_313 * 4999) ^ (27_191 * 1234)) % 97]
+    with pytest.raises(ValueError, match="embeddings: BigramTable has max_rows 0, which must be at least 1"):
+        BigramTable(LayerShape(dim=1, vocab_size=5), max_rows=0)
+
+
+def test_bigram_table_has_no_pairs_of_soft_tokens() -> None:
+    model = decoder(embeddings=[BigramTable])
+    with pytest.raises(ValueError, match="BigramTable reads token ids, which soft tokens do not have"):
+        model(
+            torch.zeros(1, 3, dtype=torch.long),
+            inputs=Inputs(prefix=torch.zeros(1, 2, model.token_embedding.weight.shape[1])),
+        )
