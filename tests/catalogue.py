@@ -23,7 +23,9 @@ from lightning_xt.nn.contexts.given_context import GivenContext
 from lightning_xt.nn.embeddings.base import Embedding
 from lightning_xt.nn.embeddings.bigram_table import BigramTable
 from lightning_xt.nn.feedforward.base import FeedForward
+from lightning_xt.nn.feedforward.mixture_of_experts import MixtureOfExperts
 from lightning_xt.nn.feedforward.mlp import MLP
+from lightning_xt.nn.feedforward.swiglu import SwiGLU
 from lightning_xt.nn.heads.base import Head
 from lightning_xt.nn.heads.tied_head import TiedHead
 from lightning_xt.nn.layouts.base import Layout
@@ -149,6 +151,7 @@ OPTIONS: dict[type, dict[str, Any]] = {
     **{scaling: {"factor": 3.0} for scaling in find_variants(RopeScaling)},
     Combined: {"positions": [Rotary, RelativeBias]},
     TopKSoftmax: {"num_keys": 3},
+    MixtureOfExperts: {"num_experts": 3, "expert": partial(SwiGLU, hidden_dim=5)},
     ShiftCycle: {"shifts": [None, TokenShift]},
     CustomOrder: {"order": "aaff"},
     LayerOrder: {"order": [1, 0, 1]},
@@ -201,6 +204,7 @@ CASES: dict[str, Options] = {
     "value_residual-kv_heads": {"attention": attention(value_mods=[ValueResidual], kv_heads=2)},
     "embedding_dim-tied_head": {"embedding_dim": 5, "head": TiedHead},
     "bigram_table-hashed": {"embeddings": [partial(BigramTable, max_rows=17)]},
+    "hidden_norm": {"feedforward": partial(SwiGLU, hidden_norm=LayerNorm, hidden_gain=True)},
     "layer_norm-bias": {"norm": partial(LayerNorm, bias=True)},
     "adaptive_norm-mlp-post_norm-hyper_connection": {
         "norm": partial(AdaptiveLayerNorm, condition_dim=CONDITION, mlp_expansion=0.5),
@@ -253,12 +257,15 @@ def _place_variant(place: Callable[[Any], Options], variant: type) -> Options:
     return place(partial(variant, **OPTIONS[variant]) if variant in OPTIONS else variant)
 
 
+PLACED: dict[str, tuple[type, Options]] = {
+    f"{slot}={variant.__name__}": (variant, _place_variant(place, variant))
+    for slot, (family, place) in FAMILIES.items()
+    for variant in list_variants(family)
+}
+ENCODERS_ONLY = {name: options for name, (variant, options) in PLACED.items() if getattr(variant, "sees_ahead", False)}
+"""Recipes that a decoder refuses, because a token would depend on later ones."""
 RECIPES: dict[str, Options] = {
-    **{
-        f"{slot}={variant.__name__}": _place_variant(place, variant)
-        for slot, (family, place) in FAMILIES.items()
-        for variant in list_variants(family)
-    },
+    **{name: options for name, (_, options) in PLACED.items() if name not in ENCODERS_ONLY},
     **CASES,
 }
 BUILDS: dict[str, Build] = {name: partial(decoder, **options) for name, options in RECIPES.items()}

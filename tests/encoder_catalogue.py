@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from catalogue import CONDITION, DEPTH, RECIPES, VOCAB, Options, attention, decoder
+from catalogue import CONDITION, DEPTH, ENCODERS_ONLY, RECIPES, VOCAB, Options, attention, decoder
 from torch import Tensor
 
 from lightning_xt.core.inputs import Inputs
@@ -19,6 +19,7 @@ from lightning_xt.nn.contexts.base import ContextFactory
 
 SOURCES, SOURCE_DIM = 23, 19
 SLOTS = inspect.signature(Encoder).parameters.keys()
+EVERY = {**RECIPES, **ENCODERS_ONLY}
 
 
 def encoder(**options: Any) -> Encoder:
@@ -51,14 +52,14 @@ def pair(encoder: Options | None = None, decoder: Options | None = None, **optio
 def looks_back(name: str) -> bool:
     """Return whether a recipe has a part for causal self-attention only."""
     return any(
-        getattr(each, "looks_back", False) or getattr(each, "recurrent", False) for each in list_classes(RECIPES[name])
+        getattr(each, "looks_back", False) or getattr(each, "recurrent", False) for each in list_classes(EVERY[name])
     )
 
 
 def serves_itself_only(name: str) -> bool:
     """Return whether a recipe has a part that is refused in cross-attention."""
     flags = ("self_attention_only", "reads_values")
-    return any(getattr(each, flag, False) for each in list_classes(RECIPES[name]) for flag in flags)
+    return any(getattr(each, flag, False) for each in list_classes(EVERY[name]) for flag in flags)
 
 
 def list_classes(recipe: Any) -> Iterator[type]:
@@ -87,12 +88,12 @@ def decoder_options(name: str, options: Options) -> Options:
 
 def encoder_options(name: str) -> Options:
     """Return the options of a recipe that an encoder has."""
-    return {slot: value for slot, value in RECIPES[name].items() if slot in SLOTS}
+    return {slot: value for slot, value in EVERY[name].items() if slot in SLOTS}
 
 
 # Recipes that change an encoder; of an encoder-decoder, all except those that choose the decoder's context.
 ENCODERS: dict[str, Callable[[], Encoder]] = {
-    name: partial(encoder, **encoder_options(name)) for name in RECIPES if name == "plain" or encoder_options(name)
+    name: partial(encoder, **encoder_options(name)) for name in EVERY if name == "plain" or encoder_options(name)
 }
 BACKWARD = {name: build for name, build in ENCODERS.items() if looks_back(name)}
 BOTH_WAYS = {name: build for name, build in ENCODERS.items() if not looks_back(name)}
@@ -101,15 +102,19 @@ PAIRS: dict[str, Callable[[], EncoderDecoder]] = {
     name: partial(
         pair,
         {} if looks_back(name) or name == "embeddings=TypeEmbedding" else encoder_options(name),
-        decoder_options(name, options),
+        decoder_options(name, options) if name in RECIPES else {},
     )
-    for name, options in RECIPES.items()
+    for name, options in EVERY.items()
     if not name.startswith("context=")
 }
 
 
 # Those with another cross-attention than the plain one.
-ACROSS = {name: build for name, build in PAIRS.items() if "cross_attention" in decoder_options(name, RECIPES[name])}
+ACROSS = {
+    name: build
+    for name, build in PAIRS.items()
+    if name in RECIPES and "cross_attention" in decoder_options(name, RECIPES[name])
+}
 
 
 def parametrize(builds: dict[str, Callable[[], Any]]) -> pytest.MarkDecorator:

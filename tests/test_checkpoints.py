@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from catalogue import FAMILIES, RECIPES, list_variants
+from catalogue import PLACED, RECIPES
 from lightning.pytorch import Trainer
 from tiny_run import read_rows
 
@@ -32,7 +32,7 @@ def describe(recipe: Any) -> Any:
     return [describe(each) for each in recipe] if isinstance(recipe, list | tuple) else recipe
 
 
-CASES = [f"{slot}={variant.__name__}" for slot, (family, _) in FAMILIES.items() for variant in list_variants(family)]
+CASES = [name for name in PLACED if name in RECIPES]
 
 
 @pytest.mark.parametrize("name", CASES)

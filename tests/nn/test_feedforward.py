@@ -2,20 +2,30 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
+from catalogue import CONDITION, decoder, example
 from torch import Tensor
 
+from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.shapes import LayerShape
+from lightning_xt.core.trace import Trace
+from lightning_xt.core.where import Where
 from lightning_xt.nn.activations.relu_squared import ReLUSquared
+from lightning_xt.nn.feedforward.deep_embed import DeepEmbed
+from lightning_xt.nn.feedforward.expert_blocks import ExpertBlocks
 from lightning_xt.nn.feedforward.gated_mlp import GatedMLP
 from lightning_xt.nn.feedforward.geglu import GEGLU
 from lightning_xt.nn.feedforward.glu import GLU
+from lightning_xt.nn.feedforward.mixture_of_experts import MixtureOfExperts
 from lightning_xt.nn.feedforward.mlp import MLP
 from lightning_xt.nn.feedforward.reglu import ReGLU
 from lightning_xt.nn.feedforward.situ_glu import SiTUGLU
 from lightning_xt.nn.feedforward.swiglu import SwiGLU
+from lightning_xt.nn.norms.adaptive_rms_norm import AdaptiveRMSNorm
+from lightning_xt.nn.norms.rms_norm import RMSNorm
 
 SHAPE = LayerShape(dim=5)
 
@@ -125,9 +135,105 @@ def test_an_mlp_bounds_its_features_before_the_activation() -> None:
         (lambda: SiTUGLU(SHAPE, gate_cap=0.0), "SiTUGLU has gate_cap 0.0, which must be above 0"),
         (lambda: SiTUGLU(SHAPE, gated_cap=-1.0), "SiTUGLU has gated_cap -1.0, which must be above 0"),
         (lambda: MLP(SHAPE, hidden_cap=0.0), "MLP has hidden_cap 0.0, which must be above 0"),
+        (
+            lambda: MixtureOfExperts(SHAPE, num_experts=1),
+            "MixtureOfExperts has num_experts 1, which must be at least 2",
+        ),
+        (lambda: MixtureOfExperts(SHAPE, top_k=9), "MixtureOfExperts has top_k 9, which must be from 1 to 8"),
+        (
+            lambda: MixtureOfExperts(SHAPE, balance_weight=-1.0),
+            "MixtureOfExperts has balance_weight -1.0, which must be at least 0",
+        ),
+        (
+            lambda: MixtureOfExperts(SHAPE, router_z_weight=-1.0),
+            "MixtureOfExperts has router_z_weight -1.0, which must be at least 0",
+        ),
         (lambda: GatedMLP(SHAPE, hidden_dim=0), "GatedMLP has hidden_dim 0, which must be at least 1"),
     ],
 )
 def test_options_outside_their_range_are_refused(build: Callable[[], object], rule: str) -> None:
     with pytest.raises(ValueError, match=f"feedforward: {rule}"):
         build()
+
+
+@pytest.mark.parametrize("variant", [MLP, SwiGLU])
+def test_hidden_features_are_normed_before_the_last_map(variant: type[MLP | GLU]) -> None:
+    plain, normed = (variant(SHAPE, hidden_dim=7, **options) for options in ({}, {"hidden_norm": RMSNorm}))
+    normed.load_state_dict(plain.state_dict(), strict=False)
+    hidden: list[Tensor] = []
+    plain.to_out.register_forward_hook(lambda module, args, out: hidden.append(args[0]))
+    x = torch.randn(2, 3, 5)
+    plain(x)
+    root = hidden[0].square().mean(dim=-1, keepdim=True).add(1e-6).sqrt()
+    torch.testing.assert_close(normed(x), plain.to_out(hidden[0] / root))
+
+
+def test_a_hidden_norm_may_read_the_inputs() -> None:
+    recipe = partial(SwiGLU, hidden_dim=7, hidden_norm=partial(AdaptiveRMSNorm, condition_dim=CONDITION))
+    tokens, inputs = example(2, 4, torch.float32)
+    assert decoder(feedforward=recipe)(tokens, inputs=inputs).shape == (2, 4, 11)
+    with pytest.raises(ValueError, match=r"AdaptiveRMSNorm needs Inputs\(condition=...\)"):
+        decoder(feedforward=recipe)(tokens)
+
+
+def sequence(n: int, hidden: Tensor | None = None) -> Where:
+    inputs = Inputs(hidden_tokens=hidden)
+    return Where.from_sequence(n, causal=True, inputs=inputs, lengths=None, device=torch.device("cpu"))
+
+
+@pytest.mark.parametrize("top_k", [1, 2, 5])
+def test_experts_are_mixed_by_their_probabilities(top_k: int) -> None:
+    recipe = partial(SwiGLU, hidden_dim=7, bias=True)
+    layer = MixtureOfExperts(SHAPE, expert=recipe, num_experts=5, top_k=top_k).double()
+    x = torch.randn(2, 9, 5, dtype=torch.float64)
+    out = layer(x)
+    for b in range(2):
+        for n in range(9):
+            probabilities = (layer.router.weight @ x[b, n]).softmax(dim=-1)
+            best = probabilities.argsort(descending=True)[:top_k].tolist()
+            total = 1.0 if top_k == 1 else sum(probabilities[e] for e in best)
+            expected = sum(probabilities[e] / total * layer.experts[e](x[b, [n]][None])[0, 0] for e in best)
+            torch.testing.assert_close(out[b, n], expected)
+
+
+def test_any_number_of_tokens_may_choose_an_expert() -> None:
+    for chosen in ([[2], [2], [2], [2], [2], [2], [2]], [[0], [3], [3], [1], [0], [3], [3]], [[1]]):
+        assigned = torch.tensor(chosen)
+        blocks = ExpertBlocks.sort(assigned, 4)
+        x = torch.arange(1.0, len(chosen) + 1).unsqueeze(-1)
+        spread = blocks.spread(x)
+        assert torch.equal(blocks.collect(spread)[:, 0], x)
+        assert len(blocks.places.unique()) == len(chosen)
+        assert torch.equal(blocks.owners[blocks.places // blocks.rows], assigned)
+
+
+def test_experts_of_equal_use_have_a_balance_loss_of_one() -> None:
+    layer = MixtureOfExperts(LayerShape(dim=2), expert=partial(MLP, hidden_dim=3), num_experts=2, top_k=1)
+    with torch.no_grad():
+        layer.router.weight.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
+    x = torch.tensor([[[2.0, 0.0], [0.0, 2.0], [9.0, 0.0], [9.0, 0.0]]])
+    high, low = math.exp(2) / (math.exp(2) + 1), 1 / (math.exp(2) + 1)
+    hidden = torch.tensor([[False, False, True, True]])
+    for where, inputs in (
+        (sequence(4, hidden), Inputs(hidden_tokens=hidden)),
+        (sequence(4), Inputs(scored=~hidden)),
+    ):
+        losses = {loss.name: loss for loss in layer.transform(x, where, inputs, Trace())[1].losses}
+        assert losses["balance_loss"].value.item() == pytest.approx(2 * (0.5 * (high + low) / 2 * 2))
+        assert losses["router_z_loss"].value.item() == pytest.approx(math.log(math.exp(2) + 1) ** 2)
+        assert (losses["balance_loss"].weight, losses["router_z_loss"].weight) == (0.01, 0.001)
+    # All four: the first expert has three of four tokens.
+    losses = {loss.name: loss for loss in layer.transform(x, sequence(4), Inputs(), Trace())[1].losses}
+    sure = math.exp(9) / (math.exp(9) + 1)
+    first = (high + low + 2 * sure) / 4
+    assert losses["balance_loss"].value.item() == pytest.approx(2 * (0.75 * first + 0.25 * (1 - first)))
+    assert layer.eval().transform(x, sequence(4), Inputs(), Trace())[1].losses == ()
+
+
+def test_a_deep_embedding_multiplies_the_output_by_the_gain_of_the_token() -> None:
+    layer = DeepEmbed(LayerShape(dim=5, vocab_size=11), feedforward=partial(MLP, hidden_dim=7))
+    x, tokens = torch.randn(1, 2, 5), torch.tensor([[3, 10]])
+    out, _ = layer.transform(x, sequence(2), Inputs(tokens=tokens), Trace())
+    torch.testing.assert_close(out, layer.feedforward(x) * (1 + layer.table.weight[[3, 10]]))
+    with pytest.raises(TypeError, match="DeepEmbed reads token ids, so it cannot be called with vectors only"):
+        layer(x)

@@ -15,6 +15,7 @@ from lightning_xt.nn.normalizers.base import Normalizer
 from lightning_xt.nn.normalizers.entmax15 import Entmax15
 from lightning_xt.nn.normalizers.gumbel_softmax import GumbelSoftmax
 from lightning_xt.nn.normalizers.hard import Hard
+from lightning_xt.nn.normalizers.inverted import Inverted
 from lightning_xt.nn.normalizers.quiet_softmax import QuietSoftmax
 from lightning_xt.nn.normalizers.sigmoid import Sigmoid
 from lightning_xt.nn.normalizers.signed import Signed
@@ -273,3 +274,21 @@ def test_stick_breaking_takes_what_later_keys_leave() -> None:
     itself = StickBreaking(SHAPE, sees_itself=True).weigh(scores, where)
     assert itself[0, 0, 2].tolist() == pytest.approx(expected)
     assert normalizer.weigh(scores[..., :1].expand(1, 1, 3, 5), where.add_memory(2))[0, 0, 0].sum().item() > 0
+
+
+def test_inverted_lets_queries_compete_for_keys() -> None:
+    normalizer = Inverted(AttentionShape(dim=13, heads=1, kv_heads=1, dim_head=6, causal=False))
+    scores = torch.tensor([[1.0, 0.0], [-1.0, 2.0], [9.0, 9.0]], dtype=torch.float64).view(1, 1, 3, 2)
+    mask = torch.tensor([[True, True], [True, True], [False, False]]).view(1, 1, 3, 2)
+    first = [1 / (1 + math.exp(-2)), 1 / (1 + math.exp(2))]
+    second = [1 / (1 + math.exp(2)), 1 / (1 + math.exp(-2))]
+    expected = [[a / (a + b), b / (a + b)] for a, b in zip(first, second, strict=True)]
+    weights = normalizer(scores, mask)[0, 0]
+    assert weights[:2].flatten().tolist() == pytest.approx(expected[0] + expected[1])
+    assert weights[2].tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("shape", [{"causal": True}, {"causal": False, "context_dim": 5}])
+def test_inverted_serves_encoders_only(shape: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match=r"normalizer: Inverted lets all queries compete, .*; choose another"):
+        Inverted(AttentionShape(dim=13, heads=1, kv_heads=1, dim_head=6, **shape))

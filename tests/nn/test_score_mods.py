@@ -59,6 +59,19 @@ def test_talking_heads_mixes_scores_and_weights_by_a_matrix_each() -> None:
     assert talking.modify_weights(scores, None).flatten().tolist() == [-1.0, 10.5]
 
 
+def test_talking_heads_mixes_one_of_both_or_is_refused() -> None:
+    scores = torch.tensor([10.0, 1.0]).view(1, 2, 1, 1)
+    for options, names in (({"mix_weights": False}, ["score_mix"]), ({"mix_scores": False}, ["weight_mix"])):
+        talking = TalkingHeads(SHAPE, **options)
+        assert [name for name, _ in talking.named_parameters()] == names
+        with torch.no_grad():
+            next(talking.parameters()).copy_(torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
+        found = talking(scores, None).flatten().tolist(), talking.modify_weights(scores, None).flatten().tolist()
+        assert sorted(found) == [[1.0, 10.0], [10.0, 1.0]]
+    with pytest.raises(ValueError, match="score_mods: TalkingHeads has mix_scores and mix_weights false, so it mixes"):
+        TalkingHeads(SHAPE, mix_scores=False, mix_weights=False)
+
+
 def call(x: Tensor, q: Tensor, k: Tensor, **inputs: Tensor) -> Scored:
     """Return a call of causal self-attention over whole rows, without a cache."""
     device = torch.device("cpu")

@@ -5,6 +5,7 @@ from lightning_xt.core.shapes import LayerShape
 from lightning_xt.nn.activations.base import ActivationFactory
 from lightning_xt.nn.activations.gelu import GELU
 from lightning_xt.nn.feedforward.glu import GLU
+from lightning_xt.nn.norms.base import NormFactory
 from lightning_xt.system.option_checks import check_slots
 
 
@@ -19,6 +20,7 @@ class GatedMLP(GLU):
         hidden_dim: width of each half. None = 8/3 of the stream's width, rounded up to a multiple of 8.
         bias: True if the maps have biases.
         dropout: fraction of the hidden features dropped in training.
+        hidden_norm: norm of the gated features. None = no norm.
         hidden_gain: True for a learned gain of each gated feature, 1 at the start.
     """
 
@@ -31,9 +33,12 @@ class GatedMLP(GLU):
         hidden_dim: int | None = None,
         bias: bool = False,
         dropout: float = 0.0,
+        hidden_norm: NormFactory | None = None,
         hidden_gain: bool = False,
     ) -> None:
-        super().__init__(shape, hidden_dim=hidden_dim, bias=bias, dropout=dropout, hidden_gain=hidden_gain)
+        super().__init__(
+            shape, hidden_dim=hidden_dim, bias=bias, dropout=dropout, hidden_norm=hidden_norm, hidden_gain=hidden_gain
+        )
         self.activation = activation()
 
     def activate(self, gate: Float[Tensor, "b n f"]) -> Float[Tensor, "b n f"]:

@@ -3,7 +3,8 @@ from torch import Tensor
 
 from lightning_xt.core.shapes import LayerShape
 from lightning_xt.nn.feedforward.glu import GLU
-from lightning_xt.system.option_checks import check_option
+from lightning_xt.nn.norms.base import NormFactory
+from lightning_xt.system.option_checks import check_option, check_slots
 
 
 class SiTUGLU(GLU):
@@ -17,11 +18,13 @@ class SiTUGLU(GLU):
         hidden_dim: width of each half. None = 8/3 of the stream's width, rounded up to a multiple of 8.
         bias: True if the maps have biases.
         dropout: fraction of the hidden features dropped in training.
+        hidden_norm: norm of the gated features. None = no norm.
         hidden_gain: True for a learned gain of each gated feature, 1 at the start.
         gate_cap: limit of the linear factor of the gate.
         gated_cap: limit of the half that is gated.
     """
 
+    @check_slots
     def __init__(
         self,
         shape: LayerShape,
@@ -29,11 +32,14 @@ class SiTUGLU(GLU):
         hidden_dim: int | None = None,
         bias: bool = False,
         dropout: float = 0.0,
+        hidden_norm: NormFactory | None = None,
         hidden_gain: bool = False,
         gate_cap: float = 4.0,
         gated_cap: float = 25.0,
     ) -> None:
-        super().__init__(shape, hidden_dim=hidden_dim, bias=bias, dropout=dropout, hidden_gain=hidden_gain)
+        super().__init__(
+            shape, hidden_dim=hidden_dim, bias=bias, dropout=dropout, hidden_norm=hidden_norm, hidden_gain=hidden_gain
+        )
         for name, cap in (("gate_cap", gate_cap), ("gated_cap", gated_cap)):
             check_option("feedforward: SiTUGLU", name, cap, above=0)
         self.gate_cap, self.gated_cap = gate_cap, gated_cap

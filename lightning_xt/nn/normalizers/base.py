@@ -21,6 +21,9 @@ class Normalizer(nn.Module, ABC):
     looks_back: ClassVar[bool] = False
     """True if a variant counts from a query back to its keys, so that no query may see a later key."""
 
+    sees_ahead: ClassVar[bool] = False
+    """True if the weights of a token depend on later tokens, so that a variant serves encoders only."""
+
     def __init__(self, shape: AttentionShape) -> None:
         super().__init__()
 
