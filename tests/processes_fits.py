@@ -16,6 +16,7 @@ from lightning_xt.data.text.text_files import TextFiles
 from lightning_xt.data.tokenizers.special_bytes import SpecialBytes
 from lightning_xt.training.atomic_checkpoint_io import AtomicCheckpointIO
 from lightning_xt.training.language_model import LanguageModel
+from lightning_xt.training.masked_language_model import MaskedLanguageModel
 from lightning_xt.training.seq2seq import Seq2Seq
 from lightning_xt.training.strategies.fsdp2 import FSDP2
 
@@ -69,6 +70,10 @@ def build_training(kind: str, optimizer: str, processes: int, dtype: torch.dtype
         data: Any = TextFiles("corpus.txt", seq_len=8, batch_size=8 // processes, eval_batch_size=3)
         decoder = {"dim": 10, "depth": 2, "attention": {"heads": 2}, **TIED}
         return LanguageModel.from_config({"decoder": decoder, **options}).to(dtype), data
+    if kind == "MaskedLanguageModel":
+        data = TextFiles("corpus.txt", seq_len=8, batch_size=8 // processes, eval_batch_size=3)
+        encoder = {"dim": 10, "depth": 2, "attention": {"heads": 2}}
+        return MaskedLanguageModel.from_config({"encoder": encoder, **options}).to(dtype), data
     given = {"tokenizer": SpecialBytes, "validation": 0.2, "max_tokens": 256 // processes}
     data = ParallelText("pairs.en", target_path="pairs.de", **given)
     decoder = {**NETWORK["decoder"], **TIED}

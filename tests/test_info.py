@@ -64,7 +64,7 @@ def test_a_run_in_words(trained, capsys):
     assert start["decoder"].startswith("Decoder: dim 8, depth 1, norm RMSNorm(eps 1e-06), placement PreNorm")
     assert start["  attention"].startswith("Attention: heads 2, projection MultiHead, position Rotary(base 10000.0)")
     assert start["  feedforward"].startswith("MLP: activation GELU")
-    assert start["objective"] == "NextToken: label_smoothing 0.0"
+    assert start["objective"] == "NextToken: label_smoothing 0.0, z_loss 0.0"
     assert start["optimizer"] == "AdamW: lr 0.001, betas [0.9, 0.999], eps 1e-08, weight_decay 0.01"
     assert start["schedule"] == "WarmupCosine: warmup_steps 2, min_fraction 0.1"
     assert start["versions"].startswith("lightning_xt 0.1.0, lightning 2.6")

@@ -5,8 +5,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 
-def draw_by_content(tokens: Int[Tensor, "b n"], count: int) -> Float[Tensor, "count b n"]:
-    """Draw uniform numbers from 0, inclusive, to 1 for each token, as a pure function of its row.
+def draw_by_content(tokens: Int[Tensor, "b n"], count: int, seed: int = 0) -> Float[Tensor, "count b n"]:
+    """Draw uniform numbers from 0, inclusive, to 1 for each token, as a pure function of its row and a seed.
 
     The numbers are outputs of SplitMix64 (Steele, Lea and Flood, 2014, https://doi.org/10.1145/2660193.2660195) that
     starts at a hash of the row's tokens and their places. So they depend neither on the batch nor on the process.
@@ -14,9 +14,10 @@ def draw_by_content(tokens: Int[Tensor, "b n"], count: int) -> Float[Tensor, "co
     Args:
         tokens: ids.
         count: numbers for each token.
+        seed: any integer of 64 bits with a sign.
     """
     place = torch.arange(1, tokens.shape[1] + 1, device=tokens.device)
-    row = _mix(_mix(tokens.long() + _GOLDEN * place).sum(dim=1))[:, None]
+    row = _mix(_mix(tokens.long() + _GOLDEN * place).sum(dim=1) + seed)[:, None]
     counter = place + tokens.shape[1] * torch.arange(count, device=tokens.device)[:, None, None]
     # 24 bits are all that a float32 below 1 can hold.
     return _shift(_mix(row + _GOLDEN * counter), 40).float() / 2**24

@@ -45,6 +45,9 @@ class MaskedObjective(Objective):
     The model reads the last n of n + 1 tokens, as many as a decoder reads.
     """
 
+    step_seed: int | None = None
+    """Seed of the random choices of a training step, equal in all processes. None = they use torch's generator."""
+
     @abstractmethod
     def corrupt(self, tokens: Int[Tensor, "b n"], real: Bool[Tensor, "b n"]) -> Corruption:
         """Choose the tokens to predict, and hide them.
@@ -68,7 +71,9 @@ class MaskedObjective(Objective):
         corrupted, places, targets = self.corrupt(read.masked_fill(~known, 0), real)
         if scored is not None:
             targets = targets.masked_fill(~scored.gather(1, places), IGNORED)
-            inputs = replace(inputs or Inputs(), hidden_tokens=~_find_real(scored))
+            inputs, padding = inputs or Inputs(), ~_find_real(scored)
+            hidden = padding if inputs.hidden_tokens is None else inputs.hidden_tokens | padding
+            inputs = replace(inputs, hidden_tokens=hidden, scored=scored)
         logits, trace = model(corrupted, places=places, inputs=inputs, trace=Trace())
         return logits, targets, trace
 

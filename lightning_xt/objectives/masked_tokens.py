@@ -14,8 +14,8 @@ class MaskedTokens(MaskedObjective):
     """Predict some tokens of each row, most of which the model reads as a mask token (BERT).
 
     Devlin et al., 2018. https://arxiv.org/abs/1810.04805
-    Each row has a new choice at every step. Evaluation chooses by the tokens of the row alone, so that all evaluations
-    of a text choose the same. Special tokens are never chosen.
+    Each row has a new choice at every step, whichever process trains on it. Evaluation chooses by the tokens of the row
+    alone, so that all evaluations of a text choose the same. Special tokens are never chosen.
     In x-transformers: NonAutoregressiveWrapper.
 
     Args:
@@ -53,7 +53,10 @@ class MaskedTokens(MaskedObjective):
 
     def corrupt(self, tokens: Int[Tensor, "b n"], real: Bool[Tensor, "b n"]) -> Corruption:
         device = tokens.device
-        draws = torch.rand(3, *tokens.shape, device=device) if self.training else draw_by_content(tokens, 3)
+        if self.training and self.step_seed is None:
+            draws = torch.rand(3, *tokens.shape, device=device)
+        else:
+            draws = draw_by_content(tokens, 3, self.step_seed if self.training and self.step_seed else 0)
         eligible = real & ~torch.isin(tokens, self._special.to(device))
         most = max(1, round(self.fraction * tokens.shape[1]))
         # The eligible tokens with the smallest numbers; stable, so that every device chooses the same.

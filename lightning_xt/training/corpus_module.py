@@ -87,10 +87,10 @@ class CorpusModule(TransformerModule):
         return self._score_training(tokens, scored, inputs).minimised
 
     def loss_with_logits(
-        self, tokens: Int[Tensor, "b m"], scored: Bool[Tensor, "b n"] | None = None
+        self, tokens: Int[Tensor, "b m"], scored: Bool[Tensor, "b n"] | None = None, inputs: Inputs | None = None
     ) -> tuple[Float[Tensor, ""], Float[Tensor, "b _ v"]]:
         """Return the loss, as `loss` does, and the logits of the predicted tokens, from one forward."""
-        found = self._score_training(tokens, scored)
+        found = self._score_training(tokens, scored, inputs)
         if found.logits is None:
             raise ValueError(f"objective: {type(self.objective).__name__} keeps no logits; set them in its Loss")
         return found.minimised, found.logits

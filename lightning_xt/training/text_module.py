@@ -19,6 +19,8 @@ class TextModule(LightningModule, ABC):
 
     phase: str | None = None
     """training, evaluation, sampling or prediction. None = nothing has begun."""
+    step_seed: int | None = None
+    """Seed of the batch that trains, equal in all processes. None = there is none."""
     plain_lines: ClassVar[bool]
     """True if a file holds each prediction as a line of text."""
     shown_metrics: ClassVar[tuple[str, ...]]

@@ -76,6 +76,22 @@ def test_each_step_draws_other_masks_by_the_seed_of_torch() -> None:
     assert torch.equal(corrupt(tokens)[0], first)
 
 
+def test_a_seed_of_the_step_makes_the_masks_of_a_row() -> None:
+    """A row has the same masks in any batch of the step, so in any process; each step has others."""
+    objective, tokens, real = MaskedTokens(SHAPE), torch.randint(4, 11, (6, 40)), torch.ones(6, 40, dtype=torch.bool)
+    found = []
+    for seed in (-3, 2**61, 0):
+        objective.step_seed = seed
+        whole, half = objective.corrupt(tokens, real), objective.corrupt(tokens[3:], real[3:])
+        assert all(torch.equal(one[3:], other) for one, other in zip(whole, half, strict=True))
+        found.append(whole.tokens)
+    assert not torch.equal(found[0], found[1]) and not torch.equal(found[1], found[2])
+    # Evaluation does not depend on it.
+    before = objective.eval().corrupt(tokens, real).tokens
+    objective.step_seed = 5
+    assert torch.equal(objective.corrupt(tokens, real).tokens, before)
+
+
 def test_evaluation_chooses_by_the_tokens_of_the_row() -> None:
     objective, tokens = MaskedTokens(SHAPE).eval(), torch.randint(4, 11, (6, 40))
     real, state = torch.ones(6, 40, dtype=torch.bool), torch.get_rng_state()

@@ -10,7 +10,6 @@ from lightning.pytorch import Callback, Trainer
 from tiny_run import load_weights, read_rows
 
 from lightning_xt.cli import main
-from lightning_xt.core.batch import EvaluationBatch
 from lightning_xt.core.packed_documents import find_documents
 from lightning_xt.data.text.text_files import TextFiles
 from lightning_xt.training.language_model import LanguageModel
@@ -209,8 +208,6 @@ def test_bf16_and_compiling_train(folder):
 def test_a_batch_that_it_cannot_read_is_refused():
     with pytest.raises(ValueError, match=r"^tokens has token 256, outside the vocabulary of 0 to 255"):
         build()(torch.full((2, 9), 256))
-    batch = EvaluationBatch(torch.zeros(2, 9, dtype=torch.long), None)
-    assert build().read_evaluation(batch) is batch
 
 
 def test_the_command_line_trains_resumes_evaluates_and_fills(folder, capsys):

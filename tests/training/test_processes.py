@@ -68,6 +68,7 @@ def read_logged(run, names):
         pytest.param("LanguageModel", "MuonAdamW", 1, marks=SLOW),
         pytest.param("LanguageModel", "MuonAdamW", 2, marks=SLOW),
         pytest.param("LanguageModel", "AdamW", 1, marks=SLOW),
+        pytest.param("MaskedLanguageModel", "AdamW", 1, marks=SLOW),
         pytest.param("Seq2Seq", "AdamW", 1, marks=SLOW),
         pytest.param("Seq2Seq", "AdamW", 2, marks=SLOW),
         pytest.param("Seq2Seq", "MuonAdamW", 2, marks=SLOW),

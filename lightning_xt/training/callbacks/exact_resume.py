@@ -5,6 +5,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_xt.training.saved_paths import localize_saved_paths
 from lightning_xt.training.steps_done import StepsDone
+from lightning_xt.training.text_module import TextModule
 
 
 class ExactResume(Callback):
@@ -28,7 +29,9 @@ class ExactResume(Callback):
             # and would repeat an epoch after a second resume of this kind.
             fit.reset_restart_stage()
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(  # type: ignore[override]
+        self, trainer: Trainer, pl_module: TextModule, batch: Any, batch_idx: int
+    ) -> None:
         loop = trainer.fit_loop.epoch_loop
         if not isinstance(trainer._logger_connector, StepsDone):
             # Lightning logs a step too many when it resumes where a validation was due.
@@ -36,6 +39,7 @@ class ExactResume(Callback):
         # `total_batch_idx` counts over the whole run, unlike `batch_idx`. A hash of integers is the same in every
         # process, and spreads neighbours over 64 bits' worth of seeds.
         seed = hash((self.seed, loop.total_batch_idx, trainer.global_rank))
+        pl_module.step_seed = hash((self.seed, loop.total_batch_idx))
         # `torch.manual_seed` does no more, but looks for every kind of device there may be, which takes half a
         # millisecond.
         torch.default_generator.manual_seed(seed)
