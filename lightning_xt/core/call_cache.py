@@ -16,8 +16,8 @@ class CallCache:
     The extent is that of the whole cache.
     """
 
-    def __init__(self, extent: Extent, prefix: str = "") -> None:
-        self.extent, self._prefix = extent, prefix
+    def __init__(self, extent: Extent) -> None:
+        self.extent = extent
         self._buffers: dict[str, Tensor] = {}
         self._windows: dict[str, int | None] = {}
         self.fixed: dict[str, FixedContext] = {}
@@ -27,7 +27,7 @@ class CallCache:
         self._branches: dict[str, CallCache] = {}
 
     def branch(self, name: str) -> "CallCache":
-        """Return the cache of one of several mixers in this call, whose names it keeps apart from the others'."""
+        """Return the cache of one of several parts of this call that may use the same names."""
         if name not in self._branches:
             self._branches[name] = CallCache(self.extent)
         return self._branches[name]
@@ -50,16 +50,6 @@ class CallCache:
         """Number of slots of the smallest buffer."""
         return min((buffer.shape[-2] for buffer in self._buffers.values()), default=self.extent.capacity)
 
-    def scope(self, name: str) -> "CallCache":
-        """Return a view of this cache for one of several parts that may use the same names of buffers.
-
-        A view lasts one forward. It shares all but the names.
-        """
-        view = CallCache(self.extent, f"{self._prefix}{name}.")
-        view._buffers, view._windows = self._buffers, self._windows
-        view.fixed, view.running = self.fixed, self.running
-        return view
-
     def append(
         self, name: str, new: Num[Tensor, "b *heads n d"], *, window: int | None = None
     ) -> Num[Tensor, "b *heads j d"]:
@@ -74,7 +64,6 @@ class CallCache:
             Vectors in the order of `get_key_positions`.
         """
         extent, n, ring = self.extent, new.shape[-2], self.extent.is_ring(window)
-        name = self._prefix + name
         if name not in self._buffers:
             # Zeros, not whatever was there: an empty slot gets weight 0, and 0 times NaN would still be NaN.
             self._buffers[name] = new.new_zeros(*new.shape[:-2], extent.count_slots(window), new.shape[-1])
@@ -118,7 +107,6 @@ class CallCache:
 
         The announced tokens are not yet appended to the named buffer. `like` has the shape and type of such vectors.
         """
-        name = self._prefix + name
         if self.extent.empty or name not in self._buffers:
             return torch.zeros_like(like[..., :1, :])
         buffer, lengths = self._buffers[name], self.extent.lengths[:, None]

@@ -35,7 +35,7 @@ class NeighbourMixing(Projection, ABC):
     def shift(
         self, k: Float[Tensor, "b g n d"], v: Float[Tensor, "b g n e"], where: Where, cache: CallCache | None
     ) -> tuple[Float[Tensor, "b g n d"], Float[Tensor, "b g n e"]]:
-        k, v = self.inner.shift(k, v, where, None if cache is None else cache.scope("inner"))
+        k, v = self.inner.shift(k, v, where, None if cache is None else cache.branch("inner"))
         return self.mix(k, v, where, cache)
 
     def project(
