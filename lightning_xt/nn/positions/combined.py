@@ -63,8 +63,8 @@ class Combined(Position):
         self, x: Float[Tensor, "b i D"], where: Where, window: int | None, cache: CallCache | None, trace: Trace
     ) -> tuple[bool, tuple[Any, ...]]:
         parts = enumerate(self.parts)
-        scopes = [(part, None if cache is None else cache.scope(str(index))) for index, part in parts]
-        return where.rows > 1, tuple(part.prepare(x, where, window, scope, trace) for part, scope in scopes)
+        branches = [(part, None if cache is None else cache.branch(str(index))) for index, part in parts]
+        return where.rows > 1, tuple(part.prepare(x, where, window, branch, trace) for part, branch in branches)
 
     def pad(self, p: Any, queries: int, keys: int) -> tuple[bool, tuple[Any, ...]]:
         rows_differ, parts = p
