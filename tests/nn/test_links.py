@@ -15,6 +15,7 @@ from lightning_xt.nn.links.base import Earlier, Link
 from lightning_xt.nn.links.depth_attention import DepthAttention
 from lightning_xt.nn.links.input_lambdas import InputLambdas
 from lightning_xt.nn.links.layer_mixture import LayerMixture
+from lightning_xt.nn.links.mudd import MUDD
 from lightning_xt.nn.links.output_soft_cap import OutputSoftCap
 from lightning_xt.nn.links.reinjection import Reinjection
 from lightning_xt.nn.links.u_net_skips import UNetSkips
@@ -216,3 +217,29 @@ def test_output_soft_cap_limits_the_output_alone() -> None:
     assert capped[0, 0].tolist() == pytest.approx([10 * math.tanh(0.1), -10 * math.tanh(2.0), 0.0])
     with pytest.raises(ValueError, match=r"^links: OutputSoftCap has cap 0, which must be above 0$"):
         OutputSoftCap(SHAPE, 4, 4, cap=0)
+
+
+@torch.no_grad()
+def test_mudd_sums_earlier_inputs_into_the_stream_and_into_the_input_of_attention() -> None:
+    link, earlier, stream = MUDD(SHAPE, 2, 4), inputs(1.0, 10.0), torch.ones(1, 1, 2, 3)
+    x = inputs(100.0)[0]
+    assert link.extend_stream(stream, earlier).tolist() == stream.tolist()
+    assert link.mix_input(x, earlier).tolist() == x.tolist()
+    link.to_stream.static.copy_(torch.tensor([3.0, 0.5, 2.0]))
+    # Hidden features are the normed stream's first, 1, for the first weight.
+    link.to_stream.to_hidden.weight.copy_(torch.eye(3))
+    link.to_stream.from_hidden[0, 0] = 1.0
+    gelu = 0.5 * (1 + math.erf(2**-0.5))
+    first = 3 + gelu + 0.5 * 10
+    expected = [2 + first, 2 + 2 * first, 2 + 3 * first]
+    for each in link.extend_stream(stream, earlier)[0, 0].tolist():
+        assert each == pytest.approx(expected, rel=1e-5)
+    link.to_input.static.copy_(torch.tensor([5.0, 0.0, 0.1]))
+    assert link.mix_input(x, earlier)[0, 0, 0].item() == pytest.approx(5 + 10)
+
+
+def test_mudd_has_weights_before_attention_and_at_the_output() -> None:
+    feedforward = LayerShape(dim=3, kind="feedforward")
+    links = [MUDD(feedforward if index % 2 else SHAPE, index, 4) for index in range(4)] + [MUDD(feedforward, 4, 4)]
+    assert [each.to_stream is not None for each in links] == [False, False, True, False, True]
+    assert [each.to_input is not None for each in links] == [False, False, True, False, False]
