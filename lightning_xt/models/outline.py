@@ -140,6 +140,9 @@ class _Reader:
         if isinstance(module, Attention):
             after = [stage.name for stage in stages].index("normalizer") + 1
             stages.insert(after, _describe_kernel(module, flops - inside))
+        if isinstance(module, Stack) and flops > inside:
+            # The last residual and the links of the output have no forward either.
+            stages.append(Stage(name="output", flops=flops - inside))
         if isinstance(module, Sublayer):
             # The residual has no forward: its methods are counted here.
             stages[-1] = replace(stages[-1], flops=stages[-1].flops + flops - inside)

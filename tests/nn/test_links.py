@@ -215,8 +215,8 @@ def test_output_soft_cap_limits_the_output_alone() -> None:
     assert OutputSoftCap(SHAPE, 3, 4, cap=10.0).mix_input(x, (x,) * 3) is x
     capped = OutputSoftCap(SHAPE, 4, 4, cap=10.0).mix_input(x, (x,) * 4)
     assert capped[0, 0].tolist() == pytest.approx([10 * math.tanh(0.1), -10 * math.tanh(2.0), 0.0])
-    with pytest.raises(ValueError, match=r"^links: OutputSoftCap has cap 0, which must be above 0$"):
-        OutputSoftCap(SHAPE, 4, 4, cap=0)
+    with pytest.raises(ValueError, match=r"^links: OutputSoftCap has cap 0.0, which must be above 0$"):
+        OutputSoftCap(SHAPE, 4, 4, cap=0.0)
 
 
 @torch.no_grad()

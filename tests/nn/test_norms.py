@@ -109,8 +109,8 @@ def test_an_adaptive_norm_reads_its_condition_through_an_mlp() -> None:
     out = norm(torch.ones(1, 1, 1), Inputs(condition=torch.tensor([[1.0, 1.0]])))
     # Three features, each 2 sigmoid(2).
     assert out.item() == pytest.approx(1 + 3 * 2 / (1 + math.exp(-2)))
-    with pytest.raises(ValueError, match=r"^norm: AdaptiveRMSNorm has mlp_expansion 0, which must be above 0$"):
-        AdaptiveRMSNorm(LayerShape(dim=1), condition_dim=2, mlp_expansion=0)
+    with pytest.raises(ValueError, match=r"^norm: AdaptiveRMSNorm has mlp_expansion 0.0, which must be above 0$"):
+        AdaptiveRMSNorm(LayerShape(dim=1), condition_dim=2, mlp_expansion=0.0)
 
 
 def test_simple_rms_norm_has_no_gain() -> None:
@@ -165,6 +165,6 @@ def test_unit_norm_of_groups() -> None:
     ],
     ids=lambda each: str(each),
 )
-def test_unit_norm_refuses_invalid_options(options: dict[str, Any], problem: str) -> None:
+def test_unit_norm_refuses_invalid_options(options: dict[str, Any], problem: str, no_shape_checks: None) -> None:
     with pytest.raises(ValueError, match=f"^norm: UnitNorm has {re.escape(problem)}$"):
         UnitNorm(LayerShape(dim=4), **options)

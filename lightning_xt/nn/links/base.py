@@ -33,7 +33,7 @@ LinkFactory = Callable[[LayerShape, int, int], Link]
 The link of the output has as many calls before it as there are."""
 
 
-def spread_over_streams(x: Float[Tensor, "b n D"], stream: Float[Tensor, "b n *s D"]) -> Float[Tensor, "b n *_ D"]:
+def spread_over_streams(x: Float[Tensor, "b n w"], stream: Float[Tensor, "b n *s D"]) -> Float[Tensor, "b n *_ w"]:
     """Give a vector of each token the number of axes of the stream."""
     return x if stream.dim() == x.dim() else x.unsqueeze(-2)
 
