@@ -63,13 +63,16 @@ def main() -> None:
         torch.compile = lambda step, fullgraph, options: COMPILE(
             step, fullgraph=fullgraph, backend="eager", options={"guard_filter_fn": options["guard_filter_fn"]}
         )
-    from catalogue import CONTEXT, VOCAB, attention, context_decoder, context_options, decoder, randomise
+    from catalogue import CONTEXT, VOCAB, attention, context_decoder, context_options, decoder, delta_net, randomise
 
     from lightning_xt.core.inputs import Inputs
     from lightning_xt.generation.engine import generate
     from lightning_xt.generation.models.compiled import Compiled
     from lightning_xt.generation.models.quantized_weights import convert_weights
     from lightning_xt.nn.embeddings.learned_positions import LearnedPositions
+    from lightning_xt.nn.attention.cycle import Cycle
+    from lightning_xt.nn.mixers.hybrid import Hybrid
+    from lightning_xt.nn.mixers.mamba2 import Mamba2
     from lightning_xt.nn.positions.alibi import ALiBi
     from lightning_xt.nn.positions.forgetting import Forgetting
     from lightning_xt.nn.projections.latent import Latent
@@ -87,10 +90,21 @@ def main() -> None:
             decoder, attention=attention(position=None), embeddings=[partial(LearnedPositions, max_length=400)]
         ),
         "context": partial(context_decoder, position=None),
+        "recurrences": partial(
+            decoder,
+            attention=partial(
+                Cycle,
+                recipes=[
+                    partial(Mamba2, heads=4, dim_head=6, state_dim=3),
+                    partial(Hybrid, recipes=[attention(), delta_net()]),
+                ],
+            ),
+        ),
     }
     if "inductor" not in sys.argv:
         context = partial(decoder, **context_options(position=None), depth=1)
-        check_graphs({"context": context, "forgetting": partial(builds["forgetting-token_shift"], depth=1)})
+        forgetting = partial(builds["forgetting-token_shift"], depth=1)
+        check_graphs({"context": context, "forgetting": forgetting, "recurrences": builds["recurrences"]})
     builds = {name: builds[name] for name in sys.argv[2:] or builds}
     for name, build in builds.items():
         torch.manual_seed(1)

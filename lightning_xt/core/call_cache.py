@@ -43,7 +43,7 @@ class CallCache:
         if name in self.running:
             self.running[name].copy_(state.detach())
         else:
-            self.running[name] = state.detach().clone()
+            self.running[name] = state.detach().clone(memory_format=torch.contiguous_format)
 
     @property
     def smallest(self) -> int:

@@ -263,8 +263,9 @@ class Decoder(nn.Module):
         """
         recurrent = find_recurrences(self, window)
         calls, device = len(self.stack.steps) + len(self.embeddings), self.token_embedding.weight.device
-        sizes = partial(Cache, batch, capacity, calls=calls, device=device, slack=slack, window=window)
-        return sizes(static=static, recurrent=recurrent)
+        return Cache(
+            batch, capacity, calls=calls, device=device, slack=slack, window=window, static=static, recurrent=recurrent
+        )
 
     @property
     def vocab_size(self) -> int:

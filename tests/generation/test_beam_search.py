@@ -42,6 +42,8 @@ TINY, LAST = 3, 2  # a vocabulary small enough to list all texts, and its end to
 
 LANGUAGE = [
     "plain",
+    "attention=Mamba2",
+    "attention=Hybrid",
     "kv_heads",
     "window",
     "memory-window-kv_heads-alibi",

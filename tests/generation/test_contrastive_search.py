@@ -23,6 +23,8 @@ END = 4  # a token with which about half of the texts end
 LENGTHS, LIMITS = (5, 2, 3, 1), (7, 9, 4, 6)
 LANGUAGE = [
     "plain",
+    "attention=GatedDeltaNet",
+    "attention=Hybrid",
     "kv_heads",
     "window_2",
     "memory-window-kv_heads-alibi",

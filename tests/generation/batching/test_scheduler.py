@@ -51,6 +51,8 @@ LENGTHS = [5, 2, 7, 1, 3, 2, 1, 6, 2]
 END = 4  # a token with which about half of the texts end
 
 NAMES = [
+    "attention=GatedDeltaNet",
+    "attention=Hybrid",
     "plain",
     "window",
     "memory-forgetting",
@@ -209,7 +211,7 @@ def test_prompts_are_read_in_pieces_where_they_are_many(monkeypatch: pytest.Monk
     assert max(rows for rows, n in read if n > 1) > 1
 
 
-@pytest.mark.parametrize("name", ["plain", "window", "given_context-rotary-kv_heads"])
+@pytest.mark.parametrize("name", ["plain", "window", "given_context-rotary-kv_heads", "attention=Hybrid", "attention=Mamba2"])
 def test_static_memories_give_the_same(name: str) -> None:
     model = randomise(BUILDS[name])
     model.new_cache = partial(model.new_cache, static=True)
