@@ -69,8 +69,8 @@ def main() -> None:
     from lightning_xt.generation.engine import generate
     from lightning_xt.generation.models.compiled import Compiled
     from lightning_xt.generation.models.quantized_weights import convert_weights
-    from lightning_xt.nn.embeddings.learned_positions import LearnedPositions
     from lightning_xt.nn.attention.cycle import Cycle
+    from lightning_xt.nn.embeddings.learned_positions import LearnedPositions
     from lightning_xt.nn.mixers.hybrid import Hybrid
     from lightning_xt.nn.mixers.mamba2 import Mamba2
     from lightning_xt.nn.positions.alibi import ALiBi

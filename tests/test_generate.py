@@ -740,3 +740,19 @@ def test_cases_d20_completions_beyond_the_trained_length_are_reported(trained, c
     assert caplog.messages.count(beyond(38).rstrip("\n")) == 1
     # Without the data the checkpoint says so.
     assert torch.load("runs/tiny/0/checkpoints/best.ckpt", weights_only=True)["lightning_xt"]["trained_length"] == 8
+
+
+def test_a_recurrence_refuses_windows_and_drafts_before_any_text(fresh, said, capsys):
+    """One sentence before anything is read, typed or trained."""
+    fit = ["fit", "-c", "tiny.yaml", "--model.decoder.attention=DeltaNet", "--model.decoder.attention.heads=2"]
+    fit += ["--trainer.max_steps=3", "--sample_text.prompts=[]"]
+    assert main([*fit, "--name=window", "--sample_text.prompts=[a]", "--sample_text.generation.window=4"]) == 2
+    assert "window is 4, but DeltaNet is a recurrence" in capsys.readouterr().err
+    assert main([*fit, "--name=tiny"]) == 0
+    for given in (["--prompt", "fox"], ["--interactive"], ["--prompts", "prompts.txt"]):
+        window = said(RUN, *given, "--window", "4")
+        assert "window is 4, but DeltaNet is a recurrence, whose state remembers tokens of any distance" in window
+        draft = said(RUN, *given, "--method", "PromptLookup")
+        assert "method PromptLookup removes rejected drafts from a cache, but DeltaNet is a running state" in draft
+    assert "method Draft removes rejected drafts" in said(RUN, "--prompt", "fox", "--draft", RUN)
+    assert said(RUN, "--prompt", "fox", "--method", "BeamSearch")

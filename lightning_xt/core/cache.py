@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lightning_xt.core.call_cache import CallCache
-from lightning_xt.core.extent import Extent, check_lengths, project_context
+from lightning_xt.core.extent import Extent, check_lengths, check_reach, project_context
 from lightning_xt.core.fixed_context import move_rows
 
 
@@ -56,6 +56,7 @@ class Cache:
             raise ValueError(f"a cache needs at least one row and one token, not batch {batch}, capacity {capacity}")
         if window is not None and window < 1:
             raise ValueError(f"a cache's window is {window}; it must be at least 1 token, or None for any distance")
+        check_reach(window, recurrent)
         self.extent = Extent(batch, capacity, device=device, slack=slack, window=window, static=static)
         self._marked: Tensor | None = None
         self._recurrent = frozenset(recurrent)

@@ -1,6 +1,6 @@
 """Extent of a cache: the tokens of its rows, cached and announced."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -126,6 +126,15 @@ def min_window(one: int | None, other: int | None) -> int | None:
     if one is None or other is None:
         return other if one is None else one
     return min(one, other)
+
+
+def check_reach(window: int | None, recurrent: Sequence[str]) -> None:
+    """Refuse a window over parts with a running state, such as recurrences, by a ValueError."""
+    if window is not None and recurrent:
+        raise ValueError(
+            f"window is {window}, but {' and '.join(recurrent)} is a recurrence, whose state remembers tokens of any "
+            "distance, so no window can slide over it; omit the window"
+        )
 
 
 def check_lengths(lengths: Int[Tensor, "_"] | None, rows: int, n: int, least: int = 0) -> None:

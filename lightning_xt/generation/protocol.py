@@ -47,6 +47,11 @@ class Autoregressive(Protocol):
     @property
     def max_length(self) -> int | None: ...
 
+    @property
+    def recurrences(self) -> Sequence[str]:
+        """Names of the parts with a running state, which no window limits, and from which no token can be removed."""
+        return ()
+
     @abstractmethod
     def new_cache(self, batch: int, capacity: int, *, slack: int = 64, window: int | None = None) -> DecodingCache: ...
 

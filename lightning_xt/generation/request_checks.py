@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
+from lightning_xt.core.extent import check_reach
 from lightning_xt.generation.batching.row_inputs import check_same_fields
 from lightning_xt.generation.protocol import Autoregressive
 from lightning_xt.generation.requests import Request, SamplingParams
@@ -15,6 +16,7 @@ def check_requests(model: Autoregressive, requests: Sequence[Request], params: S
     check_option("generation", "temperature", params.temperature, least=0)
     check_option("generation", "batch", params.batch, least=1)
     check_option("generation", "window", params.window, least=1)
+    check_reach(params.window, model.recurrences)
     for request in requests:
         _check_request(model, request)
     if requests:

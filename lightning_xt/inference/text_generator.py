@@ -12,6 +12,7 @@ from lightning_xt.data.tokenizers.base import Tokenizer
 from lightning_xt.generation.engine import collect_results
 from lightning_xt.generation.methods.base import Method
 from lightning_xt.generation.protocol import Autoregressive
+from lightning_xt.generation.request_checks import check_requests
 from lightning_xt.generation.requests import GeneratedToken, Request, Result
 from lightning_xt.generation.stop_strings import TailStop
 from lightning_xt.inference.detokenizer import IncrementalDetokenizer, TextPiece
@@ -113,6 +114,9 @@ class GenerationSession:
         self.tokenizer, self.end, self.options = tokenizer, end, options
         self.method = options.build_method() if setup.method is None else setup.method
         self.on_complete = setup.on_complete
+        # Before any text is read: a model that the window or the method does not support.
+        check_requests(self.model, (), options.build_params())
+        self.method.check(self.model, (), options.build_params())
 
     def stream_tokens(self, requests: Sequence[Request]) -> Generator[GeneratedToken, None, None]:
         """Yield tokens once certain; ValueError by the call for an invalid request, later for too little memory."""

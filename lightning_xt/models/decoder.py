@@ -255,17 +255,19 @@ class Decoder(nn.Module):
             batch: number of rows.
             capacity: most tokens that a row will hold, prompt and soft prefix included.
             slack: tokens that windows keep beyond their width; `truncate` can remove as many.
-            window: tokens that every layer may look back. None = each layer's own window.
+            window: tokens that every layer may look back, not for recurrences. None = each layer's own window.
             static: True if the shapes of decode steps seldom change, for compiled steps.
-
-        Raises:
-            ValueError: a recurrence under a window.
         """
-        recurrent = find_recurrences(self, window)
-        calls, device = len(self.stack.steps) + len(self.embeddings), self.token_embedding.weight.device
+        device, recurrent = self.token_embedding.weight.device, self.recurrences
+        calls = len(self.stack.steps) + len(self.embeddings)
         return Cache(
             batch, capacity, calls=calls, device=device, slack=slack, window=window, static=static, recurrent=recurrent
         )
+
+    @property
+    def recurrences(self) -> list[str]:
+        """Names of the parts with a running state."""
+        return find_recurrences(self)
 
     @property
     def vocab_size(self) -> int:

@@ -127,6 +127,8 @@ class LanguageModel(CorpusModule):
     def limit_length(self, prompts: Sequence[str] | None, sampling: GenerationOptions) -> GenerationOptions:
         limit, prompts = self.decoder.max_length, self._choose_prompts(prompts)
         sampling = sampling.resolve(max_new_tokens=128, temperature=0.8)
+        # Refuses a window or a method that the network does not support.
+        self.text_generator.open_session(sampling)
         if limit is None or not prompts or sampling.max_new_tokens is None:
             return sampling
         longest = max(len(self.tokenizer.encode_prompt(prompt)) for prompt in prompts)

@@ -268,10 +268,10 @@ class Seq2Seq(TransformerModule):
         return translated[0] if isinstance(texts, str) else translated
 
     def limit_length(self, prompts: Sequence[str] | None, sampling: GenerationOptions) -> GenerationOptions:
-        limit = self.network.decoder.max_length
-        if limit is None or sampling.max_new_tokens is None:
-            return sampling
-        return replace(sampling, max_new_tokens=min(limit - 1, sampling.max_new_tokens))
+        # Refuses a window or a method that the network does not support.
+        self.text_generator.open_session(sampling)
+        limit, most = self.network.decoder.max_length, sampling.max_new_tokens
+        return sampling if limit is None or most is None else replace(sampling, max_new_tokens=min(limit - 1, most))
 
     def draw_samples(self, prompts: Sequence[str] | None, sampling: GenerationOptions) -> list[str]:
         if prompts is None:

@@ -302,7 +302,7 @@ class Counted:
 
     def __init__(self, model: Decoder) -> None:
         self.model, self.forwards, self.training, self.rows = model, 0, True, []
-        self.vocab_size, self.max_length = model.vocab_size, model.max_length
+        self.vocab_size, self.max_length, self.recurrences = model.vocab_size, model.max_length, ()
 
     def new_cache(self, batch: int, capacity: int, *, slack: int = 64, window: int | None = None) -> Any:
         self.cache = self.model.new_cache(batch, capacity, slack=slack, window=window)
@@ -422,7 +422,7 @@ def test_gives_whole_texts_the_best_first() -> None:
 class Sure:
     """Model that writes the row that a prompt names, and is sure of it: other tokens are thousands of times rarer."""
 
-    vocab_size, max_length, training = 11, None, False
+    vocab_size, max_length, recurrences, training = 11, None, (), False
 
     def __init__(self, rows: list[list[int]]) -> None:
         torch.manual_seed(0)

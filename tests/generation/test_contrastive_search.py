@@ -232,7 +232,7 @@ def test_refuses_what_is_out_of_range(options: dict[str, Any], message: str) -> 
 class WithoutStates:
     """Model that returns only logits."""
 
-    vocab_size, max_length, training = VOCAB, None, False
+    vocab_size, max_length, recurrences, training = VOCAB, None, (), False
 
     def train(self, mode: bool = True) -> None: ...
 

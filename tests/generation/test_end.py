@@ -14,7 +14,7 @@ from lightning_xt.generation.requests import SamplingParams
 class Script:
     """Model that writes given rows, and counts its forwards; its cache holds the numbers of remaining rows."""
 
-    vocab_size, max_length = VOCAB, None
+    vocab_size, max_length, recurrences = VOCAB, None, ()
 
     def __init__(self, rows: list[list[int]]) -> None:
         self.rows, self.training, self.forwards = torch.tensor(rows), True, 0

@@ -390,7 +390,7 @@ def test_cases_d11_a_search_stops_where_greedy_decoding_does(stop):
     class Sure:
         """Model that writes the stop string after two letters, again and again, and is nearly sure of it."""
 
-        vocab_size, max_length, training, forwards = 256, None, False, 0
+        vocab_size, max_length, recurrences, training, forwards = 256, None, (), False, 0
         text = [120, 121, *stop.encode()]
 
         def train(self, mode=True):

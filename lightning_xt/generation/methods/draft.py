@@ -32,7 +32,8 @@ class Draft(SpeculativeDecoding):
         self.draft = draft
 
     def check(self, model: Autoregressive, requests: Sequence[Request], params: SamplingParams) -> None:
-        """Raise a ValueError for a draft of another vocabulary, or with too few positions."""
+        """Raise a ValueError for a draft of another vocabulary, with too few positions, or that cannot roll back."""
+        super().check(model, requests, params)
         if self.draft.vocab_size != model.vocab_size:
             raise ValueError(
                 f"the draft has a vocabulary of {self.draft.vocab_size} tokens and the model one of "

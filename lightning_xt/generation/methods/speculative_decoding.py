@@ -69,6 +69,16 @@ class SpeculativeDecoding(Method):
         self.proposed = self.accepted = 0
         return tokens
 
+    def check(self, model: Autoregressive, requests: Sequence[Request], params: SamplingParams) -> None:
+        """Raise a ValueError for a model that cannot remove rejected drafts from its cache."""
+        for each in self.list_models(model):
+            if each.recurrences:
+                raise ValueError(
+                    f"method {type(self).__name__} removes rejected drafts from a cache, but "
+                    f"{' and '.join(each.recurrences)} is a running state without a past; choose a method without "
+                    "drafts"
+                )
+
     def start(self, model: Autoregressive, requests: Mapping[int, Request], params: SamplingParams) -> "_Run":
         return _Run(self, model, [TrackedRow(number, request) for number, request in requests.items()], params)
 

@@ -113,6 +113,11 @@ class JointModel(ModelWrapper):
         """Longest sequence of all models, in tokens. None = any length."""
         return min((each.max_length for each in self.readers if each.max_length is not None), default=None)
 
+    @property
+    def recurrences(self) -> Sequence[str]:
+        """Parts of all models with a running state."""
+        return sorted({name for each in self.readers for name in each.recurrences})
+
     def new_cache(self, batch: int, capacity: int, *, slack: int = 64, window: int | None = None) -> JointCache:
         """Return an empty cache; arguments as of the models."""
         return JointCache([each.new_cache(batch, capacity, slack=slack, window=window) for each in self.readers])

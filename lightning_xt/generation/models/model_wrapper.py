@@ -1,5 +1,7 @@
 """Base class of a model around another model."""
 
+from collections.abc import Sequence
+
 from lightning_xt.generation.protocol import Autoregressive
 
 
@@ -32,3 +34,8 @@ class ModelWrapper(Autoregressive):
     def max_length(self) -> int | None:
         """Longest sequence of the model, in tokens. None = any length."""
         return self.model.max_length
+
+    @property
+    def recurrences(self) -> Sequence[str]:
+        """Parts of the model with a running state."""
+        return self.model.recurrences

@@ -51,15 +51,14 @@ class CachedModel:
         self._soft = rows[0].soft
         self._capacity = max(row.longest for row in rows)
         self._cache = model.new_cache(len(rows), self._soft + self._capacity, slack=ahead, window=window)
-        # A model that says that it cannot roll back raises before its prompts are prefilled, another before any step.
-        self._check_rollback()
         requests = [row.request for row in rows]
         self.logits = prefill(model, requests, self._cache)
         """Logits of the last forward."""
         self._cached = [len(request.prompt) for request in requests]
         self._set_lengths()
         self._inputs = stack_step_inputs(requests)
-        self._check_rollback()
+        # A model that cannot roll back raises before any token is generated.
+        self._cache.truncate(self._soft + self._capacity)
 
     @property
     def room(self) -> int:
@@ -101,14 +100,6 @@ class CachedModel:
             self._cache.truncate(lengths[0] if uniform else torch.tensor(lengths, device=self.logits.device))
             self._cached = cached
         self._cache.set_lengths(lengths)
-
-    def _check_rollback(self) -> None:
-        """Raise a ValueError if the cache can remove no tokens."""
-        try:
-            self._cache.truncate(self._soft + self._capacity)
-        except ValueError as error:
-            reason = str(error).partition(";")[0]
-            raise ValueError(f"speculative decoding {reason}; choose a method without drafts") from None
 
     def _set_lengths(self) -> None:
         self._cache.set_lengths([self._soft + cached for cached in self._cached])

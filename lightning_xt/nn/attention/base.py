@@ -47,12 +47,6 @@ MixerFactory = Callable[[LayerShape], Mixer]
 """Called with the sizes of the layer."""
 
 
-def find_recurrences(model: nn.Module, window: int | None) -> list[str]:
-    """Return the classes of a model's mixers with a running state; ValueError if decoding limits them to a window."""
-    found = sorted({type(part).__name__ for part in model.modules() if isinstance(part, Mixer) and part.recurrent})
-    if found and window is not None:
-        raise ValueError(
-            f"window is {window}, but {' and '.join(found)} is a recurrence, whose state remembers tokens of any "
-            "distance, so no window can slide over it; omit the window"
-        )
-    return found
+def find_recurrences(model: nn.Module) -> list[str]:
+    """Return the names of the classes of a model's mixers with a running state."""
+    return sorted({type(part).__name__ for part in model.modules() if isinstance(part, Mixer) and part.recurrent})

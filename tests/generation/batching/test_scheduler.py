@@ -211,7 +211,9 @@ def test_prompts_are_read_in_pieces_where_they_are_many(monkeypatch: pytest.Monk
     assert max(rows for rows, n in read if n > 1) > 1
 
 
-@pytest.mark.parametrize("name", ["plain", "window", "given_context-rotary-kv_heads", "attention=Hybrid", "attention=Mamba2"])
+@pytest.mark.parametrize(
+    "name", ["plain", "window", "given_context-rotary-kv_heads", "attention=Hybrid", "attention=Mamba2"]
+)
 def test_static_memories_give_the_same(name: str) -> None:
     model = randomise(BUILDS[name])
     model.new_cache = partial(model.new_cache, static=True)

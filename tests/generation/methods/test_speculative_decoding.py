@@ -36,7 +36,7 @@ SAMPLED = SamplingParams(temperature=0.7, filters=[RepetitionPenalty(1.3), TopK(
 class Ring:
     """Model whose next token is the last plus one, modulo the vocabulary; it counts the tokens of its forwards."""
 
-    vocab_size, max_length, training = 5, None, False
+    vocab_size, max_length, recurrences, training = 5, None, (), False
 
     def __init__(self) -> None:
         self.widths: list[int] = []
@@ -105,8 +105,8 @@ def test_every_variant_draws_what_it_draws_without(build: Callable[[], Decoder])
         for method in (PromptLookup(), Draft(model)):
             with pytest.raises(
                 ValueError,
-                match=r"^speculative decoding cannot remove tokens: .*\w+ is a running state without a past; choose a "
-                r"method without drafts$",
+                match=rf"^method {type(method).__name__} removes rejected drafts from a cache, but .*\w+ is a running "
+                r"state without a past; choose a method without drafts$",
             ):
                 run_requests(model, asked, GREEDY, method)
         return
