@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from lightning_xt.core.cache import Cache
 from lightning_xt.core.extent import check_lengths
-from lightning_xt.core.inputs import WHOLE_SEQUENCES, Inputs, check_inputs
+from lightning_xt.core.inputs import Inputs, check_inputs
 from lightning_xt.core.shapes import LayerShape
 from lightning_xt.core.trace import Trace
 from lightning_xt.core.where import Where
+from lightning_xt.models.decoder_checks import check_prefix, check_sizes, refuse_training
 from lightning_xt.models.stack import Stack
 from lightning_xt.models.token_embedding import TokenEmbedding
 from lightning_xt.nn.attention.attention import Attention
@@ -37,7 +38,7 @@ from lightning_xt.nn.residuals.add import Add
 from lightning_xt.nn.residuals.base import ResidualFactory
 from lightning_xt.nn.scales.base import ScaleFactory
 from lightning_xt.nn.shifts.base import ShiftFactory
-from lightning_xt.system.option_checks import check_option, check_slots
+from lightning_xt.system.option_checks import check_slots
 
 
 class Decoder(nn.Module):
@@ -100,7 +101,7 @@ class Decoder(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        _check_sizes(vocab_size, dim, depth, dropout)
+        check_sizes(vocab_size, dim, depth, dropout)
         if cross_attention is not None and context is None:
             raise ValueError("decoder: cross_attention is given without a context; give context too, or omit both")
         shape = LayerShape(dim=dim, depth=depth, vocab_size=vocab_size)
@@ -187,7 +188,7 @@ class Decoder(nn.Module):
         if cache is not None:
             cache.commit()
             if x.requires_grad:
-                x.register_hook(_refuse_training)
+                x.register_hook(refuse_training)
         if not last_only:
             return x[:, soft:], trace
         last = None if lengths is None else (lengths - 1).view(-1, 1, 1).expand(-1, 1, x.shape[-1])
@@ -223,7 +224,7 @@ class Decoder(nn.Module):
         x = self.token_embedding(tokens)
         inputs = Inputs() if inputs is None else inputs.to(x.dtype)
         if inputs.prefix is not None:
-            _check_prefix(inputs, x.shape[-1])
+            check_prefix(inputs, x.shape[-1])
             x = torch.cat((inputs.prefix, x), dim=1)
         else:
             inputs = replace(inputs, tokens=tokens)
@@ -278,26 +279,3 @@ class Decoder(nn.Module):
     def max_length(self) -> int | None:
         """Longest sequence whose positions the embeddings distinguish, in tokens. None = any."""
         return min(self._limits, default=None)
-
-
-def _refuse_training(gradient: Tensor) -> None:
-    raise ValueError(
-        "a cache is overwritten in place, so nothing can be trained through it; train without a cache, or decode under "
-        "torch.no_grad()"
-    )
-
-
-def _check_prefix(inputs: Inputs, dim: int) -> None:
-    if inputs.prefix is not None and inputs.prefix.shape[-1] != dim:
-        raise ValueError(
-            f"Inputs(prefix=...) has vectors {inputs.prefix.shape[-1]} wide, but dim is {dim}; give both the same width"
-        )
-    for name in (*WHOLE_SEQUENCES, "types"):
-        if getattr(inputs, name) is not None:
-            raise ValueError(f"Inputs({name}=...) says nothing of soft tokens; omit it, or prefix")
-
-
-def _check_sizes(vocab_size: int, dim: int, depth: int, dropout: float) -> None:
-    for name, value, most in (("vocab_size", vocab_size, 2**31), ("dim", dim, 1_000_000), ("depth", depth, 10_000)):
-        check_option("decoder", name, value, least=1, most=most)
-    check_option("decoder", "dropout", dropout, least=0, below=1)
