@@ -12,6 +12,7 @@ from lightning_xt.core.shapes import AttentionShape
 from lightning_xt.nn.attention.cycle import Cycle
 from lightning_xt.nn.contexts.given_context import GivenContext
 from lightning_xt.nn.layouts.looped import Looped
+from lightning_xt.nn.normalizers.signed import Signed
 from lightning_xt.nn.projections.latent import Latent
 from lightning_xt.nn.value_mods.laser import Laser
 from lightning_xt.nn.value_mods.value_embedding import ValueEmbedding
@@ -98,6 +99,16 @@ def test_laser_takes_the_logarithm_of_gathered_exponentials() -> None:
     expected = math.log(0.25 * math.exp(bounded[0]) + 0.25 * math.exp(bounded[1]) + 0.5 * math.exp(bounded[2]))
     assert mod.restore(gathered).item() == pytest.approx(expected)
     assert mod.restore(torch.zeros(1, 1, 1, 1)).item() == 0.0, "a query that sees nothing"
+
+
+@pytest.mark.parametrize(
+    ("options", "other"), [({"memory": 2}, "memory"), ({"normalizer": Signed}, "normalizer Signed")], ids=str
+)
+def test_laser_refuses_what_may_be_negative(options: dict[str, object], other: str) -> None:
+    with pytest.raises(
+        ValueError, match=f"value_mods: Laser gathers numbers above 0 only, but those of {other} may be"
+    ):
+        decoder(attention=attention(value_mods=[Laser], **options))
 
 
 def test_value_norm_norms_each_head() -> None:

@@ -17,7 +17,12 @@ from lightning_xt.core.where import Where
 from lightning_xt.nn.attention.base import Mixer
 from lightning_xt.nn.attention.kernels.backends import Backend, attend, choose_backend, supported_backends
 from lightning_xt.nn.attention.kernels.scoring import Scoring
-from lightning_xt.nn.attention.part_checks import check_cross_attention, check_projection, find_looking_back
+from lightning_xt.nn.attention.part_checks import (
+    check_cross_attention,
+    check_projection,
+    check_signs,
+    find_looking_back,
+)
 from lightning_xt.nn.attention.persistent_keys import make_memory, prepend_given, prepend_memory
 from lightning_xt.nn.attention.shared_contexts import group_queries, look_at_context, ungroup_queries
 from lightning_xt.nn.attention.sizes import build_attention_shape, check_sizes
@@ -174,6 +179,7 @@ class Attention(Mixer):
         score_mods = list(cast(Iterable[ScoreMod], self.score_mods))
         output_mods = list(cast(Iterable[OutputMod], self.output_mods))
         check_cross_attention(self.shape, {"value_mods": value_mods, "score_mods": score_mods}, output_mods)
+        check_signs(value_mods, self.normalizer, self.memory is not None)
         self.looking_back = find_looking_back(self.position, self.normalizer, score_mods)
         clashing = {
             "qk_norm": self.q_norm is not None,

@@ -42,6 +42,17 @@ def check_projection(projection: Projection, clashing: Mapping[str, bool]) -> No
         )
 
 
+def check_signs(value_mods: Sequence[ValueMod], normalizer: Normalizer, memory: bool) -> None:
+    """Refuse values or weights that may be negative next to a value mod that needs positive ones."""
+    for mod in value_mods:
+        if mod.needs_positive and (memory or normalizer.signed):
+            other = "memory" if memory else f"normalizer {type(normalizer).__name__}"
+            raise ValueError(
+                f"value_mods: {type(mod).__name__} gathers numbers above 0 only, but those of {other} may be negative; "
+                "omit one of them"
+            )
+
+
 def find_looking_back(
     position: Position | None, normalizer: Normalizer, score_mods: Sequence[ScoreMod]
 ) -> tuple[str, str] | None:

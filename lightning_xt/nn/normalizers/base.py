@@ -21,6 +21,8 @@ class Normalizer(nn.Module, ABC):
     looks_back: ClassVar[bool] = False
     """True if a variant counts from a query back to its keys, so that no query may see a later key."""
 
+    signed: ClassVar[bool] = False
+    """True if weights may be negative."""
     sees_ahead: ClassVar[bool] = False
     """True if the weights of a token depend on later tokens, so that a variant serves encoders only."""
 

@@ -11,5 +11,7 @@ class Signed(Normalizer):
     In x-transformers: attn_cog_signed.
     """
 
+    signed = True
+
     def forward(self, scores: Float[Tensor, "b h i j"], mask: Bool[Tensor, "#b #h i j"]) -> Float[Tensor, "b h i j"]:
         return (softmax_over_visible(scores.abs(), mask) * scores.sign()).to(scores.dtype)

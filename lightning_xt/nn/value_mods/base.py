@@ -17,6 +17,9 @@ class ValueMod(nn.Module, ABC):
     self_attention_only: ClassVar[bool] = False
     """True if a variant cannot serve cross-attention."""
 
+    needs_positive: ClassVar[bool] = False
+    """True if a variant gathers numbers above 0 only, so that neither values nor weights may be negative."""
+
     def check_first_values(self, shape: tuple[int, int]) -> None:
         """Raise a ValueError if the first layer's values, of these heads and this width, cannot be used."""
 

@@ -13,12 +13,15 @@ class Laser(ValueMod):
 
     Duvvuri and Dhillon, 2024. https://arxiv.org/abs/2411.03493
     The paper subtracts the largest value of the sequence before the exponential, which a causal model does not know
-    while decoding; here values are bounded smoothly to plus or minus a cap. Weights must not be negative.
+    while decoding; here values are bounded smoothly to plus or minus a cap. It cannot stand next to persistent keys,
+    whose values are not exponentials, nor next to Signed, whose weights may be negative.
     In x-transformers: attn_laser, attn_laser_softclamp_value.
 
     Args:
         cap: limit of the absolute value of a feature; float16 holds exponentials up to 11, other types up to 80.
     """
+
+    needs_positive = True
 
     def __init__(self, shape: AttentionShape, *, cap: float = 10.0) -> None:
         super().__init__()

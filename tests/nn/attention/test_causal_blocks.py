@@ -153,7 +153,7 @@ def test_a_layer_drops_weights_in_training_only(training: bool, share: float, in
         ({"window": 3}, 7, torch.bfloat16, 0),
         ({"window": 7}, 7, torch.bfloat16, 1),
         ({"position": ALiBi}, 7, torch.bfloat16, 0),
-        ({"memory": 2}, 7, torch.bfloat16, 0),
+        ({"memory": 2}, 7, torch.bfloat16, 1),
         ({"backend": "explicit"}, 7, torch.bfloat16, 0),
     ],
     ids=str,

@@ -17,21 +17,28 @@ from lightning_xt.nn.attention.kernels.sinks import prepend_sink
 def attend_fused(q: Tensor, k: Tensor, v: Tensor, scoring: Scoring) -> Tensor:
     """Gather values (b h i e) for queries (b h i d) from keys (b g j d) and values (b g j e)."""
     queries, width, sinks = q.shape[-2], v.shape[-1], scoring.normalizer.get_sinks()
+    if sinks is not None and queries == 1 and scoring.dropout == 0:
+        # One more key would copy the cache at each decode step.
+        return attend_single_query(q, k, v, _make_mask(q, scoring), scoring.scale, sinks)
     if sinks is not None:
         q, k, v, scoring = prepend_sink(q, k, v, sinks, scoring)
-    where, mask = scoring.where, scoring.dense_bias(q.shape[0], q.shape[1])
+    mask = _make_mask(q, scoring)
     # Flash kernels take the triangle as a flag; any mask tensor excludes them.
-    triangle = mask is None and where.causal_after_memory
-    if triangle and where.memory:
+    triangle, memory = mask is None and scoring.where.causal_after_memory, scoring.where.memory
+    if triangle and memory:
         # The triangle begins at the first key: queries that are discarded stand before those of tokens.
-        q = F.pad(q, (0, 0, where.memory, 0))
-    if mask is not None:
-        mask = mask.to(q.dtype)
-        mask = mask if where.plain_full else mask.masked_fill(~where.dense(), float("-inf"))
-    elif not (triangle or where.plain_full):
-        mask = where.dense()
+        q = F.pad(q, (0, 0, memory, 0))
     out = _run_kernel(q, k, v, mask, triangle, scoring)
     return out if out.shape[-2:] == (queries, width) else out[..., -queries:, :width]
+
+
+def _make_mask(q: Tensor, scoring: Scoring) -> Tensor | None:
+    """Make a mask, or a bias, of all pairs; None if every query sees every key, or the triangle is a flag."""
+    where, bias = scoring.where, scoring.dense_bias(q.shape[0], q.shape[1])
+    if bias is not None:
+        bias = bias.to(q.dtype)
+        return bias if where.plain_full else bias.masked_fill(~where.dense(), float("-inf"))
+    return None if where.causal_after_memory or where.plain_full else where.dense()
 
 
 def _run_kernel(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, triangle: bool, scoring: Scoring) -> Tensor:

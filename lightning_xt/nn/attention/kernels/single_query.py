@@ -20,20 +20,26 @@ def attend_single_query(
     v: Float[Tensor, "b g j e"],
     mask: Float[Tensor, "#b #h 1 j"] | Bool[Tensor, "#b #h 1 j"] | None,
     scale: float,
+    sinks: Float[Tensor, " h"] | None = None,
 ) -> Float[Tensor, "b h 1 e"]:
-    """Compute softmax attention of one query a row, the weights in float32, from products multiplied by `scale`.
+    """Compute softmax attention of one query a row, the weights in float32 or better, from products times `scale`.
 
     A key head serves one or several query heads. The mask is True for visible keys, or a bias. None = all visible. A
-    query that sees no key gathers 0.
+    query that sees no key gathers 0. The sinks are the scores, per head, of one more key, whose value is 0.
     """
     b, h, _, d = q.shape
     g, j = k.shape[1:3]
     # Heads that share keys become queries of one head, so that no key or value is copied.
-    scores = scale * (q.reshape(b, g, h // g, d) @ k.mT).float().view(b, h, 1, j)
-    if mask is None:
+    precise = torch.promote_types(q.dtype, torch.float32)
+    scores = scale * (q.reshape(b, g, h // g, d) @ k.mT).to(precise).view(b, h, 1, j)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else scores + mask.to(precise)
+    if sinks is not None:
+        more = sinks.to(precise).view(1, h, 1, 1).expand(b, -1, -1, -1)
+        weights = torch.cat((more, scores), dim=-1).softmax(dim=-1)[..., 1:]
+    elif mask is None:
         weights = scores.softmax(dim=-1)
     else:
-        scores = scores.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else scores + mask.float()
         blind = scores.amax(dim=-1, keepdim=True) == float("-inf")
         # Before the softmax too, whose gradient would be NaN.
         weights = scores.masked_fill(blind, 0.0).softmax(dim=-1).masked_fill(blind, 0.0)
