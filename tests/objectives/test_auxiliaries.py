@@ -132,6 +132,14 @@ def test_embeddings_get_no_gradient_as_targets() -> None:
 
 
 @pytest.mark.parametrize("kind", list_variants(Auxiliary))
+def test_token_vectors_may_be_narrower_than_the_stream(kind: type[Auxiliary]) -> None:
+    model = decoder(embedding_dim=6)
+    objective = NextToken(shape_of(model), auxiliaries=[MAKERS[kind]])
+    objective(model, TOKENS).minimised.backward()
+    assert all(each.grad is not None for each in objective.parameters())
+
+
+@pytest.mark.parametrize("kind", list_variants(Auxiliary))
 def test_gradients_reach_the_model_and_all_own_parameters(kind: type[Auxiliary]) -> None:
     model, objective = build(MAKERS[kind])
     objective(model, TOKENS).terms[kind.name].backward()

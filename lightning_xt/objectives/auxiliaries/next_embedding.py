@@ -14,9 +14,8 @@ class NextEmbedding(Auxiliary):
     """Predict the embedding of the next token from the hidden state, by the mean absolute difference.
 
     The continuous head of x-transformers, which names no paper. Two linear maps with a SiLU between them make the
-    prediction. The embeddings get no gradient from it. There they include positions, and the last token has none.
-
-    In x-transformers: add_continuous_pred_head, next_embed_loss_weight.
+    prediction, and the embeddings get no gradient from it.
+    In x-transformers: add_continuous_pred_head, next_embed_loss_weight; the embeddings include positions there.
 
     Args:
         weight: factor of the loss. None = 0.1, as in x-transformers.
@@ -39,6 +38,6 @@ class NextEmbedding(Auxiliary):
     ) -> Float[Tensor, ""]:
         counted = targets != IGNORED
         predicted = self.to_embedding(F.silu(self.to_hidden(states))).float()
-        wanted = self._table[0](targets.masked_fill(~counted, 0)).detach().float()
+        wanted = F.embedding(targets.masked_fill(~counted, 0), self._table[0].weight.detach()).float()
         distances = (predicted - wanted).abs().mean(dim=-1).masked_fill(~counted, 0.0)
         return self.weight * distances.sum() / counted.sum().clamp(min=1)
