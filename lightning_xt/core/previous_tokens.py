@@ -13,7 +13,7 @@ def get_previous(
 ) -> tuple[Num[Tensor, "b *heads n d"], ...]:
     """Return the vectors 1, 2, ... `count` tokens before each token, those of earlier forwards included.
 
-    A vector is zero where there is no such token in the row or document, and where that token is masked.
+    A vector is zero if the row or document has no such token, or a masked one.
 
     Args:
         x: one vector for each token of this forward.

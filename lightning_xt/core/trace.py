@@ -58,7 +58,7 @@ class Trace:
         scores: scores of each self-attention call whose score mods record them, before the bias of positions.
         context_scores: scores of each cross-attention call likewise.
         hidden: vectors that each sublayer call read from the stream, before links and norms. None = not recorded.
-        shared: what one layer owns and all others read, by name.
+        shared: values of parameters that one layer owns and later layers read, by name.
         losses: terms for the loss.
         maps: calls of attention, in order.
         states: hidden states that the head reads; None before the end of the forward.

@@ -20,7 +20,7 @@ from lightning_xt.nn.positions.randomized_positions import RandomizedPositions
 from lightning_xt.nn.positions.relative_bias import RelativeBias
 from lightning_xt.nn.positions.rotary import Rotary
 
-RANDOMIZED = partial(RandomizedPositions, max_length=100)
+RANDOMIZED = partial(RandomizedPositions, num_positions=100)
 
 
 def where(n: int, inputs: Inputs) -> Where:
@@ -45,16 +45,20 @@ def test_documents_restart_and_positions_of_the_caller_stay() -> None:
 
 
 def test_more_tokens_than_positions_are_refused() -> None:
-    model = decoder(attention=attention(position=partial(RandomizedPositions, max_length=4))).train()
+    model = decoder(attention=attention(position=partial(RandomizedPositions, num_positions=4))).train()
     tokens, _ = example(1, 5)
     with pytest.raises(
-        ValueError, match="position: RandomizedPositions has max_length 4, but the sequence is 5 tokens"
+        ValueError, match="position: RandomizedPositions has num_positions 4, but the sequence is 5 tokens"
     ):
         model(tokens)
     assert model.eval()(tokens).isfinite().all()
-    with pytest.raises(ValueError, match="embeddings: RandomizedEmbedding has max_length 9, but LearnedPositions dist"):
+    with pytest.raises(
+        ValueError, match="embeddings: RandomizedEmbedding has num_positions 9, but LearnedPositions dist"
+    ):
         decoder(
-            embeddings=[partial(RandomizedEmbedding, max_length=9, embedding=partial(LearnedPositions, max_length=8))]
+            embeddings=[
+                partial(RandomizedEmbedding, num_positions=9, embedding=partial(LearnedPositions, max_length=8))
+            ]
         )
 
 
@@ -78,7 +82,7 @@ def test_training_has_drawn_positions_and_evaluation_plain_ones(inner: type) -> 
 def test_one_forward_draws_once() -> None:
     """In a model of several layers, with an embedding, products are those of one set of draws given by the caller."""
     learned = partial(LearnedPositions, max_length=100)
-    embedding = partial(RandomizedEmbedding, max_length=100, embedding=learned)
+    embedding = partial(RandomizedEmbedding, num_positions=100, embedding=learned)
     model = randomise(
         lambda: decoder(
             depth=3, attention=attention(position=partial(Combined, positions=[RANDOMIZED])), embeddings=[embedding]

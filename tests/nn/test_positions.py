@@ -361,7 +361,7 @@ def test_hard_alibi_gives_half_of_the_heads_a_window_by_default() -> None:
 
 @pytest.mark.parametrize("causal", [True, False])
 def test_relative_projection_mixes_curves_by_the_token_of_the_query(causal: bool) -> None:
-    position = RelativeProjection(shape(causal=causal), num_curves=2, max_distance=4)
+    position = RelativeProjection(shape(causal=causal), num_curves=2, num_distances=4)
     x = torch.randn(2, 7, 13)
     bias = dense_bias(position, x, 3, causal)
     weights = (x @ position.to_weights.weight.T).unflatten(-1, (3, 2))
@@ -442,7 +442,7 @@ def test_fire_refuses_options_out_of_range(option: str, rule: str) -> None:
         FIRE(shape(), **{option: value})
 
 
-@pytest.mark.parametrize("option", ["num_curves", "max_distance"])
+@pytest.mark.parametrize("option", ["num_curves", "num_distances"])
 def test_relative_projection_refuses_empty_curves(option: str) -> None:
     with pytest.raises(ValueError, match=f"position: RelativeProjection has {option} 0, which must be at least 1"):
         RelativeProjection(shape(), **{option: 0})

@@ -15,28 +15,28 @@ class RandomizedEmbedding(Embedding):
     """Give another embedding sorted draws from a longer range as positions in training.
 
     Ruoss et al., 2023. https://arxiv.org/abs/2305.16843
-    As RandomizedPositions for attention; with the same max_length both have the same draws. In evaluation positions
+    As RandomizedPositions for attention; with the same num_positions both have the same draws. In evaluation positions
     are 0, 1, 2, ...
 
     Args:
         embedding: the embedding of positions.
-        max_length: number of positions to draw from, at least the length of the longest sequence in evaluation.
+        num_positions: number of positions to draw from, at least the length of the longest sequence in evaluation.
     """
 
     @check_slots
     def __init__(
-        self, shape: LayerShape, *, embedding: EmbeddingFactory = SinusoidalPositions, max_length: int = 2048
+        self, shape: LayerShape, *, embedding: EmbeddingFactory = SinusoidalPositions, num_positions: int = 2048
     ) -> None:
         super().__init__()
-        check_option("embeddings: RandomizedEmbedding", "max_length", max_length, least=1)
+        check_option("embeddings: RandomizedEmbedding", "num_positions", num_positions, least=1)
         self.inner = embedding(shape)
         known = self.inner.max_length
-        if known is not None and known < max_length:
+        if known is not None and known < num_positions:
             raise ValueError(
-                f"embeddings: RandomizedEmbedding has max_length {max_length}, but {type(self.inner).__name__} "
-                f"distinguishes {known} positions; give both the same max_length"
+                f"embeddings: RandomizedEmbedding has num_positions {num_positions}, but {type(self.inner).__name__} "
+                f"distinguishes {known}; give it a max_length of as many"
             )
-        self.drawn_length, self.max_length = max_length, known
+        self.num_positions, self.max_length = num_positions, known
 
     def check_end(self, end: int) -> None:
         self.inner.check_end(end)
@@ -45,6 +45,6 @@ class RandomizedEmbedding(Embedding):
         self, x: Float[Tensor, "b n D"], where: Where, inputs: Inputs, cache: CallCache | None = None
     ) -> Float[Tensor, "b n D"]:
         if self.training and not where.cached:
-            where = draw_positions(where, self.drawn_length, "embeddings: RandomizedEmbedding")
+            where = draw_positions(where, self.num_positions, "embeddings: RandomizedEmbedding")
         added: Tensor = self.inner(x, where, inputs, cache)
         return added

@@ -23,13 +23,13 @@ class FIRE(Position):
     ReLU.
 
     Args:
-        hidden_dim: width of the MLP, which has one hidden layer.
+        hidden_dim: width of the MLP, which has one hidden layer. None = 32, as in the paper.
         c_init: start of c.
         threshold: start of L, in tokens; earlier queries are normalized as if they stood there.
     """
 
     def __init__(
-        self, shape: AttentionShape, *, hidden_dim: int = 32, c_init: float = 0.1, threshold: float = 512.0
+        self, shape: AttentionShape, *, hidden_dim: int | None = None, c_init: float = 0.1, threshold: float = 512.0
     ) -> None:
         super().__init__()
         check_option("position: FIRE", "hidden_dim", hidden_dim, least=1)
@@ -38,7 +38,7 @@ class FIRE(Position):
         self.threshold = threshold
         self.c = nn.Parameter(torch.tensor(c_init))
         self.threshold_gain = nn.Parameter(torch.ones(()))
-        self.mlp = DistanceMLP(shape, hidden_dim, 1)
+        self.mlp = DistanceMLP(shape, 32 if hidden_dim is None else hidden_dim, 1)
 
     def prepare(
         self, x: Float[Tensor, "b i D"], where: Where, window: int | None, cache: CallCache | None, trace: Trace

@@ -15,7 +15,7 @@ HIDDEN = -1e4
 
 
 class HardALiBi(Position):
-    """Give the first heads a window of their own each; the other heads see everything, without positions.
+    """Limit each of the first heads to a window; the other heads see everything, without positions.
 
     Jelassi et al., 2024. https://arxiv.org/abs/2402.01032
     A query without a key in its window, such as in cross-attention, sees all keys.

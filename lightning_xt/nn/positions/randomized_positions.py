@@ -21,14 +21,14 @@ class RandomizedPositions(Position):
 
     Args:
         position: the position that reads them.
-        max_length: number of positions to draw from, at least the length of the longest sequence in evaluation.
+        num_positions: number of positions to draw from, at least the length of the longest sequence in evaluation.
     """
 
     @check_slots
-    def __init__(self, shape: AttentionShape, *, position: PositionFactory = Rotary, max_length: int = 2048) -> None:
+    def __init__(self, shape: AttentionShape, *, position: PositionFactory = Rotary, num_positions: int = 2048) -> None:
         super().__init__()
-        check_option("position: RandomizedPositions", "max_length", max_length, least=1)
-        self.max_length = max_length
+        check_option("position: RandomizedPositions", "num_positions", num_positions, least=1)
+        self.num_positions = num_positions
         self.inner = inner = position(shape)
         self.backends, self.biased, self.paired = inner.backends, inner.biased, inner.paired
         self.looks_back, self.per_row, self.rotates_alike = inner.looks_back, inner.per_row, inner.rotates_alike
@@ -37,7 +37,7 @@ class RandomizedPositions(Position):
         where = self.inner.place(where)
         if not self.training or where.cached:
             return where
-        return draw_positions(where, self.max_length, "position: RandomizedPositions")
+        return draw_positions(where, self.num_positions, "position: RandomizedPositions")
 
     def share(self, trace: Trace) -> Trace:
         return self.inner.share(trace)

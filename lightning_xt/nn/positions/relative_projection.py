@@ -23,20 +23,20 @@ class RelativeProjection(Position):
 
     Args:
         num_curves: number of curves.
-        max_distance: number of distances of a curve, in tokens.
+        num_distances: number of distances that a curve covers, in tokens.
     """
 
     per_row = True
 
-    def __init__(self, shape: AttentionShape, *, num_curves: int = 16, max_distance: int = 1024) -> None:
+    def __init__(self, shape: AttentionShape, *, num_curves: int = 16, num_distances: int = 1024) -> None:
         super().__init__()
         check_option("position: RelativeProjection", "num_curves", num_curves, least=1)
-        check_option("position: RelativeProjection", "max_distance", max_distance, least=1)
-        self.heads, self.max_distance = shape.heads, max_distance
-        self.ahead = 0 if shape.causal and shape.context_dim is None else max_distance - 1
+        check_option("position: RelativeProjection", "num_distances", num_distances, least=1)
+        self.heads, self.num_distances = shape.heads, num_distances
+        self.ahead = 0 if shape.causal and shape.context_dim is None else num_distances - 1
         """Largest distance to a later key."""
         self.to_weights = nn.Linear(shape.dim, shape.heads * num_curves, bias=False)
-        self.curves = nn.Parameter(0.02 * torch.randn(num_curves, self.ahead + max_distance))
+        self.curves = nn.Parameter(0.02 * torch.randn(num_curves, self.ahead + num_distances))
 
     def prepare(
         self, x: Float[Tensor, "b i D"], where: Where, window: int | None, cache: CallCache | None, trace: Trace
@@ -44,7 +44,7 @@ class RelativeProjection(Position):
         # In cross-attention the queries of rows that share a context are those of one row.
         x = x.reshape(-1, where.queries.shape[-1], x.shape[-1])
         weights = self.to_weights(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-        ahead, back = self.ahead, self.max_distance
+        ahead, back = self.ahead, self.num_distances
         if where.order is None:
             # No distance is longer than the sequence.
             reach = max(where.end, where.keys.shape[-1])
