@@ -289,3 +289,15 @@ def test_copy_loop_without_x_transformers_runs_ours_alone(tmp_path):
     assert parse_result(done) == {"ours": {"value": None, "seeds": [None, None], "repeats": 2}}
     message = "x-transformers is not installed, so ours runs alone; pip install -e '.[bench]'"
     assert done.stderr.splitlines() == [message, "seed 0  ours: not learnt", "seed 1  ours: not learnt"]
+
+
+def test_variants_measures_overlays_next_to_the_plain_decoder(tmp_path):
+    small = ["--dim=16", "--depth=2", "--heads=4", "--seq_len=16", "--batch_size=2", "--repeats=2"]
+    found = run_rows(tmp_path, "variants.py", "--only", "alibi", "multi_token_prediction", *small)
+    assert set(found) == {"share_within_1.25x", "plain", "alibi", "multi_token_prediction"}
+    share = found["share_within_1.25x"]
+    assert share["of"] == 2 and share["value"] == share["within"] / 2
+    assert found["plain"]["seq_len"] == 16 and found["plain"]["megabytes"] > 0
+    assert found["alibi"]["value"] > 0 and found["alibi"]["repeats"] == 2
+    # A bias has no parameters, and another prediction's layers have some.
+    assert 0.9 < found["alibi"]["memory"] < found["multi_token_prediction"]["memory"]
