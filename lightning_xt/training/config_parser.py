@@ -1,6 +1,7 @@
 """Parser of command lines and configs."""
 
 import re
+import warnings
 from abc import ABCMeta
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -70,7 +71,13 @@ class ConfigParser(LightningArgumentParser):
 
     def dump(self, *args: Any, **options: Any) -> str:
         """Return options as text; they were validated where they were parsed."""
-        return str(super().dump(*args, **{"skip_validation": True, **options}))
+        options = {"skip_validation": True, **options}
+        try:
+            # A null in a list of classes is else written as an object that cannot be written.
+            with warnings.catch_warnings(action="error", category=UserWarning):
+                return str(super().dump(*args, **options))
+        except UserWarning:
+            return str(super().dump(*args, **options))
 
     def _check_value_key(self, action: Any, value: Any, key: str, cfg: Namespace | None, append: bool = False) -> Any:
         """Parse one option; of the others, a typed one reads its own former value only."""

@@ -2,6 +2,7 @@
 
 import importlib
 import typing
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -156,3 +157,13 @@ def test_cases_r18_options_under_the_name_of_a_command(fresh: Path, capsys: pyte
 def test_cases_r11_flags_too(section: str, fresh: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fit", "-c", "tiny.yaml", f"--{section}", "null"]) == 2
     assert f"--{section}" in capsys.readouterr().err
+
+
+def test_null_in_a_list_of_classes_stays_null():
+    shifts = {"class_path": "ShiftCycle", "init_args": {"shifts": ["TokenShift", None]}}
+    # The tests make warnings errors; users do not.
+    with warnings.catch_warnings(action="ignore"):
+        model = LanguageModel.from_config({"decoder": {"dim": 24, "depth": 2, "shift": shifts}})
+    found = model.hparams["decoder"]["init_args"]["shift"]["init_args"]["shifts"]
+    assert found[0]["class_path"] == "lightning_xt.TokenShift"
+    assert found[1] is None
