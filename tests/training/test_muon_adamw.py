@@ -15,7 +15,7 @@ from lightning_xt.data.text.text_files import TextFiles
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.training.language_model import LanguageModel
 from lightning_xt.training.optim.muon_adamw import MuonAdamW
-from lightning_xt.training.optim.orthogonal import choose_product_type, orthogonalize
+from lightning_xt.training.optim.orthogonalization import choose_product_type, orthogonalize
 from lightning_xt.training.optim.parameter_groups import parameter_groups
 
 SHAPES = [(7, 7), (5, 11), (11, 5), (13, 3), (3, 13), (5, 11), (1, 6), (6, 1)]

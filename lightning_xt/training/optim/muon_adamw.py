@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
 from lightning_xt.system.option_checks import check_option
-from lightning_xt.training.optim.orthogonal import choose_product_type, orthogonalize
+from lightning_xt.training.optim.orthogonalization import choose_product_type, orthogonalize
 from lightning_xt.training.optim.parameter_groups import list_parts
 from lightning_xt.training.strategies.sharding import full_tensor_like, is_sharded, local_shard
 
