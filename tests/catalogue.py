@@ -74,6 +74,8 @@ from lightning_xt.nn.rope_scalings.base import RopeScaling
 from lightning_xt.nn.scales.adaptive_layer_scale import AdaptiveLayerScale
 from lightning_xt.nn.scales.base import Scale
 from lightning_xt.nn.score_mods.base import ScoreMod
+from lightning_xt.nn.score_mods.multi_token import MultiToken
+from lightning_xt.nn.score_mods.selective import Selective
 from lightning_xt.nn.score_mods.soft_cap import SoftCap
 from lightning_xt.nn.scores.base import Score
 from lightning_xt.nn.shifts.base import Shift
@@ -151,6 +153,7 @@ OPTIONS: dict[type, dict[str, Any]] = {
     **{scaling: {"factor": 3.0} for scaling in find_variants(RopeScaling)},
     Combined: {"positions": [Rotary, RelativeBias]},
     TopKSoftmax: {"num_keys": 3},
+    MultiToken: {"num_queries": 3, "num_keys": 4},
     MixtureOfExperts: {"num_experts": 3, "expert": partial(SwiGLU, hidden_dim=5)},
     ShiftCycle: {"shifts": [None, TokenShift]},
     CustomOrder: {"order": "aaff"},
@@ -174,6 +177,9 @@ CASES: dict[str, Options] = {
     "sink-memory-window-kv_heads": {"attention": attention(normalizer=SinkSoftmax, memory=3, window=3, kv_heads=2)},
     "stick_breaking-window-memory": {
         "attention": attention(normalizer=StickBreaking, position=None, window=3, memory=3)
+    },
+    "multi_token-selective-window-memory": {
+        "attention": attention(score_mods=[partial(MultiToken, num_keys=3), Selective], window=3, memory=3, kv_heads=2)
     },
     "memory-forgetting": {"attention": attention(memory=3, position=Forgetting)},
     "window-forgetting": {"attention": attention(window=3, position=Forgetting)},

@@ -18,6 +18,7 @@ from lightning_xt.nn.positions.alibi import ALiBi
 from lightning_xt.nn.projections.latent import Latent
 from lightning_xt.nn.score_mods.base import Scored
 from lightning_xt.nn.score_mods.dynamic_heads import DynamicHeads
+from lightning_xt.nn.score_mods.multi_token import MultiToken
 from lightning_xt.nn.score_mods.residual_scores import ResidualScores
 from lightning_xt.nn.score_mods.selective import Selective
 from lightning_xt.nn.score_mods.soft_cap import SoftCap
@@ -163,3 +164,34 @@ def test_dynamic_heads_adds_mixes_of_query_and_key() -> None:
 def test_dynamic_heads_refuses_an_invalid_rank() -> None:
     with pytest.raises(ValueError, match="score_mods: DynamicHeads has rank 0, which must be at least 1"):
         DynamicHeads(SHAPE, rank=0)
+
+
+def test_multi_token_convolves_over_queries_and_keys() -> None:
+    mod = MultiToken(SHAPE, num_queries=2, num_keys=4).double()
+    q, k = torch.randn(1, 2, 5, 6, dtype=torch.float64), torch.randn(1, 2, 5, 6, dtype=torch.float64)
+    scores = q @ k.mT / math.sqrt(6)
+    torch.testing.assert_close(mod(scores, mod.prepare(call(torch.zeros(1, 5, 13), q, k))), scores)
+    with torch.no_grad():
+        mod.kernel.normal_()
+    out = mod(scores, mod.prepare(call(torch.zeros(1, 5, 13), q, k)))
+    for i in range(5):
+        for j in range(i + 1):
+            expected = 0.0
+            for back in range(2):
+                for at, key in enumerate(range(j - 2, j + 2)):
+                    if 0 <= key <= i - back:
+                        expected += (mod.kernel[1, back, at] * scores[0, 1, i - back, key]).item()
+            assert out[0, 1, i, j].item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", ["num_queries", "num_keys"])
+def test_multi_token_refuses_an_empty_kernel(name: str) -> None:
+    with pytest.raises(ValueError, match=f"score_mods: MultiToken has {name} 0, which must be at least 1"):
+        MultiToken(SHAPE, **{name: 0})
+
+
+@pytest.mark.parametrize("mod", [Selective, MultiToken])
+def test_mods_of_earlier_queries_refuse_an_encoder(mod: type) -> None:
+    shape = AttentionShape(dim=13, heads=2, kv_heads=2, dim_head=6, causal=False)
+    with pytest.raises(ValueError, match=f"score_mods: {mod.__name__} .*, so it serves causal self-attention only"):
+        mod(shape)
