@@ -65,6 +65,7 @@ from lightning_xt.nn.positions.relative_bias import RelativeBias
 from lightning_xt.nn.positions.rotary import Rotary
 from lightning_xt.nn.positions.shared_relative_bias import SharedRelativeBias
 from lightning_xt.nn.projections.base import Projection
+from lightning_xt.nn.projections.differential import Differential
 from lightning_xt.nn.projections.kv_shift import KVShift
 from lightning_xt.nn.projections.latent import Latent
 from lightning_xt.nn.projections.partial_key_offset import PartialKeyOffset
@@ -233,6 +234,11 @@ CASES: dict[str, Options] = {
         "links": [UNetSkips, DepthAttention, partial(Reinjection, gated=True)],
     },
     "looped-value_residual": {"layout": Looped, "attention": attention(value_mods=[ValueResidual])},
+    "differential-kv_heads-memory-window-relative_bias": {
+        "attention": attention(
+            projection=Differential, kv_heads=2, memory=3, window=3, position=RelativeBias, value_mods=[ValueResidual]
+        )
+    },
     "hybrid-two_attentions": {
         "attention": partial(Hybrid, recipes=[attention(window=3), attention(memory=3, position=Forgetting)])
     },

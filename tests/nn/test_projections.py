@@ -2,6 +2,9 @@
 
 import cmath
 import math
+import re
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -13,11 +16,13 @@ from lightning_xt.core.shapes import AttentionShape, LayerShape
 from lightning_xt.core.trace import Trace
 from lightning_xt.core.where import Where
 from lightning_xt.nn.attention.attention import Attention
+from lightning_xt.nn.projections.differential import Differential
 from lightning_xt.nn.projections.interleaved_heads import InterleavedHeads
 from lightning_xt.nn.projections.kv_shift import KVShift
 from lightning_xt.nn.projections.latent import Latent
 from lightning_xt.nn.projections.multi_head import MultiHead
 from lightning_xt.nn.projections.partial_key_offset import PartialKeyOffset
+from lightning_xt.nn.value_mods.laser import Laser
 
 DIM, HEADS, DIM_HEAD = 13, 4, 6
 
@@ -234,3 +239,53 @@ def test_mixed_neighbours_need_keys_per_head(kind: type) -> None:
 def test_partial_key_offset_refuses_features_it_has_not(offset_dim: int) -> None:
     with pytest.raises(ValueError, match=f"projection: PartialKeyOffset has offset_dim {offset_dim}, .* from 1 to 3"):
         PartialKeyOffset(AttentionShape(dim=13, heads=1, kv_heads=1, dim_head=3), offset_dim=offset_dim)
+
+
+# Differential ---------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def test_differential_is_its_formula() -> None:
+    """(softmax1 - lambda softmax2) V over values of two heads, normed, for pairs of heads; as in the paper's code."""
+    layer = Attention(
+        LayerShape(dim=8, layer=2), heads=4, kv_heads=2, dim_head=3, value_dim=5, projection=Differential, position=None
+    ).double()
+    projection, x = layer.projection, torch.randn(2, 7, 8).double()
+    projection.gain.copy_(torch.rand(10))
+    joined: list[Tensor] = []
+    layer.to_out.register_forward_pre_hook(lambda _, args: joined.append(args[0]))
+    where = Where.from_sequence(7, causal=True, inputs=Inputs(), lengths=None, device=torch.device("cpu"))
+    layer(x, where, Inputs(), Trace(), None)
+    q, k, v = projection.project(x)
+    start = 0.8 - 0.6 * math.exp(-0.6)
+    assert projection.lambda_init == pytest.approx(start)
+    (q1, k1), (q2, k2) = projection.lambdas
+    weight = (q1 * k1).sum().exp() - (q2 * k2).sum().exp() + start
+    scores = q @ k.repeat_interleave(2, dim=1).mT / 3**0.5
+    weights = scores.masked_fill(torch.ones(7, 7).triu(1) > 0, float("-inf")).softmax(dim=-1).view(2, 2, 2, 7, 7)
+    # Two pairs of heads share the one pair of key heads.
+    values = v.transpose(1, 2).flatten(2)[:, None]
+    out = (weights[:, :, 0] - weight * weights[:, :, 1]) @ values
+    out = out / (out.square().mean(dim=-1, keepdim=True) + 1e-5).sqrt() * projection.gain * (1 - start)
+    torch.testing.assert_close(joined[0], out.transpose(1, 2).flatten(2))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"heads": 3}, "projection: Differential makes pairs of heads, so heads (3) and kv_heads (3) must be even"),
+        ({"kv_heads": 1}, "so heads (4) and kv_heads (1) must be even"),
+        ({"projection": partial(Differential, lambda_init=1.0)}, "projection: Differential has lambda_init 1.0, which"),
+        (
+            {"value_mods": [Laser]},
+            "numbers above 0 only, but those of projection Differential may be negative; omit one",
+        ),
+        (
+            {"value_mods": [Laser], "projection": partial(KVShift, projection=Differential)},
+            "those of projection KVShift may be negative; omit one of them",
+        ),
+    ],
+)
+def test_differential_refuses(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Attention(LayerShape(dim=12), **{"heads": 4, "projection": Differential, **options})

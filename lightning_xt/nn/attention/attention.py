@@ -179,7 +179,7 @@ class Attention(Mixer):
         score_mods = list(cast(Iterable[ScoreMod], self.score_mods))
         output_mods = list(cast(Iterable[OutputMod], self.output_mods))
         check_cross_attention(self.shape, {"value_mods": value_mods, "score_mods": score_mods}, output_mods)
-        check_signs(value_mods, self.normalizer, self.memory is not None)
+        check_signs(value_mods, self.projection, self.normalizer, self.memory is not None)
         self.looking_back = find_looking_back(self.position, self.normalizer, score_mods)
         clashing = {
             "qk_norm": self.q_norm is not None,

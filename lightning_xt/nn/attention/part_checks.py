@@ -42,11 +42,16 @@ def check_projection(projection: Projection, clashing: Mapping[str, bool]) -> No
         )
 
 
-def check_signs(value_mods: Sequence[ValueMod], normalizer: Normalizer, memory: bool) -> None:
+def check_signs(value_mods: Sequence[ValueMod], projection: Projection, normalizer: Normalizer, memory: bool) -> None:
     """Refuse values or weights that may be negative next to a value mod that needs positive ones."""
+    others = {
+        "memory": memory,
+        f"normalizer {type(normalizer).__name__}": normalizer.signed,
+        f"projection {type(projection).__name__}": projection.signed,
+    }
+    other = next((name for name, negative in others.items() if negative), None)
     for mod in value_mods:
-        if mod.needs_positive and (memory or normalizer.signed):
-            other = "memory" if memory else f"normalizer {type(normalizer).__name__}"
+        if mod.needs_positive and other is not None:
             raise ValueError(
                 f"value_mods: {type(mod).__name__} gathers numbers above 0 only, but those of {other} may be negative; "
                 "omit one of them"

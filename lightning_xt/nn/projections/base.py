@@ -20,6 +20,8 @@ class Projection(nn.Module, ABC):
 
     per_head: ClassVar[bool] = True
     """True if keys and values are one vector per head, so that norms, mods and extra keys can change them."""
+    signed: bool = False
+    """True if gathered values are differences of means of values."""
     rotated_dim: int
     """Number of features of each head that positions rotate."""
     scale: float

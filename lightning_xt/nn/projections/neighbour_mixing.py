@@ -23,6 +23,7 @@ class NeighbourMixing(Projection, ABC):
                 f"projection: {type(self).__name__} mixes keys and values per head, which {type(self.inner).__name__} "
                 "does not have; give it another projection"
             )
+        self.signed = self.inner.signed
         self.rotated_dim, self.scale = self.inner.rotated_dim, self.inner.scale
         self.value_shape = self.inner.value_shape
 
