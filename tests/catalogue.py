@@ -60,6 +60,7 @@ from lightning_xt.nn.positions.combined import Combined
 from lightning_xt.nn.positions.contextual import Contextual
 from lightning_xt.nn.positions.dynamic_bias import DynamicBias
 from lightning_xt.nn.positions.forgetting import Forgetting
+from lightning_xt.nn.positions.path import PaTH
 from lightning_xt.nn.positions.polar import Polar
 from lightning_xt.nn.positions.relative_bias import RelativeBias
 from lightning_xt.nn.positions.rotary import Rotary
@@ -190,6 +191,7 @@ CASES: dict[str, Options] = {
         "attention": attention(position=partial(Combined, positions=[Forgetting, ALiBi, Rotary, Forgetting]), window=3)
     },
     "contextual-window-memory": {"attention": attention(position=Contextual, window=3, memory=3)},
+    "path-kv_heads-memory-window": {"attention": attention(position=PaTH, kv_heads=2, memory=3, window=3)},
     "polar-kv_heads-memory-value_dim": {"attention": attention(position=Polar, kv_heads=2, memory=3, value_dim=5)},
     "rotary-rotated_heads-memory": {"attention": attention(position=partial(Rotary, rotated_heads=2), memory=3)},
     "looped-shared_relative_bias-window": {

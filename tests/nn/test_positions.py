@@ -25,6 +25,7 @@ from lightning_xt.nn.positions.dynamic_bias import DynamicBias
 from lightning_xt.nn.positions.fire import FIRE
 from lightning_xt.nn.positions.forgetting import Forgetting
 from lightning_xt.nn.positions.hard_alibi import HardALiBi
+from lightning_xt.nn.positions.path import PaTH
 from lightning_xt.nn.positions.polar import Polar
 from lightning_xt.nn.positions.relative_bias import RelativeBias
 from lightning_xt.nn.positions.relative_projection import RelativeProjection
@@ -373,6 +374,33 @@ def test_relative_projection_mixes_curves_by_the_token_of_the_query(causal: bool
                     far = i - j >= 4 or j - i > ahead
                     expected = 0.0 if far else (weights[b, i, h] @ position.curves[:, i - j + ahead]).item()
                     assert bias[b, h, i, j].item() == pytest.approx(expected, abs=1e-6), (i, j)
+
+
+@pytest.mark.parametrize("kv_heads", [1, 2])
+def test_path_reflects_each_key_by_the_tokens_after_it(kv_heads: int) -> None:
+    sizes = AttentionShape(dim=13, heads=2, kv_heads=kv_heads, dim_head=3)
+    position, x = PaTH(sizes).double(), torch.randn(1, 6, 13, dtype=torch.float64)
+    q, k = torch.randn(2, 1, 2, 6, 3, dtype=torch.float64).unbind()
+    where = sequence(6)
+    added = position.pairwise(q @ k.mT, q, k, where, position.prepare(x, where, None, None, Trace()))
+    directions = (x @ position.to_direction.weight.T).view(6, kv_heads, 3)
+    betas = 2 * position.to_beta(x)[0].sigmoid()
+    for h in range(2):
+        g = h // (2 // kv_heads)
+        for j in range(6):
+            key = k[0, h, j]
+            for i in range(j, 6):
+                if i > j:
+                    w = directions[i, g] / directions[i, g].norm()
+                    key = key - betas[i, g] * w * (w @ key)
+                expected = (q[0, h, i] @ (key - k[0, h, j])).item() / 3**0.5
+                assert added[0, h, i, j].item() == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("given", [{"causal": False}, {"causal": False, "context_dim": 5}])
+def test_path_refuses_later_keys(given: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"position: PaTH .*, so it serves causal self-attention only; choose another"):
+        PaTH(AttentionShape(dim=13, heads=3, kv_heads=3, dim_head=6, **given))
 
 
 def mlp_by_hand(mlp: DistanceMLP, number: float) -> list[float]:

@@ -81,14 +81,21 @@ class Position(KeepsConstants, ABC):
         raise TypeError(f"{type(self).__name__} has no bias")
 
     def pairwise(
-        self, scores: Float[Tensor, "b h i j"], q: Float[Tensor, "b h i d"], where: Where
+        self,
+        scores: Float[Tensor, "b h i j"],
+        q: Float[Tensor, "b h i d"],
+        k: Float[Tensor, "b h j d"],
+        where: Where,
+        p: Any,
     ) -> Float[Tensor, "b h i j"]:
         """Compute a bias that depends on the scores, on the explicit backend only.
 
         Args:
             scores: scaled scores after the score mods.
             q: rotated queries.
+            k: rotated keys, one for each query head.
             where: positions and mask, without persistent keys.
+            p: result of `prepare`.
         """
         raise TypeError(f"{type(self).__name__} has no pairwise term")
 

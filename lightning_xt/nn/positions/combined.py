@@ -79,7 +79,13 @@ class Combined(Position):
         return sum(biases[1:], biases[0])
 
     def pairwise(
-        self, scores: Float[Tensor, "b h i j"], q: Float[Tensor, "b h i d"], where: Where
+        self,
+        scores: Float[Tensor, "b h i j"],
+        q: Float[Tensor, "b h i d"],
+        k: Float[Tensor, "b h j d"],
+        where: Where,
+        p: Any,
     ) -> Float[Tensor, "b h i j"]:
-        added = [part.pairwise(scores, q, where) for part in self.parts if part.paired]
+        pairs = [(part, own) for part, own in zip(self.parts, p[1], strict=True) if part.paired]
+        added = [part.pairwise(scores, q, k, where, own) for part, own in pairs]
         return sum(added[1:], added[0])

@@ -1,3 +1,5 @@
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -35,7 +37,12 @@ class Contextual(Position):
         self.table = nn.Parameter(torch.zeros(shape.dim_head, max_position))
 
     def pairwise(
-        self, scores: Float[Tensor, "b h i j"], q: Float[Tensor, "b h i d"], where: Where
+        self,
+        scores: Float[Tensor, "b h i j"],
+        q: Float[Tensor, "b h i d"],
+        k: Float[Tensor, "b h j d"],
+        where: Where,
+        p: Any,
     ) -> Float[Tensor, "b h i j"]:
         precise = torch.promote_types(scores.dtype, torch.float32)
         gates = scores.to(precise).sigmoid().masked_fill(~where.dense(), 0.0)

@@ -60,6 +60,11 @@ class RandomizedPositions(Position):
         return self.inner.bias(b, h, i, j, p)
 
     def pairwise(
-        self, scores: Float[Tensor, "b h i j"], q: Float[Tensor, "b h i d"], where: Where
+        self,
+        scores: Float[Tensor, "b h i j"],
+        q: Float[Tensor, "b h i d"],
+        k: Float[Tensor, "b h j d"],
+        where: Where,
+        p: Any,
     ) -> Float[Tensor, "b h i j"]:
-        return self.inner.pairwise(scores, q, where)
+        return self.inner.pairwise(scores, q, k, where, p)

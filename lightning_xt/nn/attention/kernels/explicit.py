@@ -15,7 +15,8 @@ def attend_explicit(q: Tensor, k: Tensor, v: Tensor, scoring: Scoring) -> Tensor
     unbiased = scores
     if scoring.position is not None and scoring.position.paired:
         own = scoring.where.memory
-        added = scoring.position.pairwise(scores[..., own:], q, scoring.where.drop_memory())
+        where = scoring.where.drop_memory()
+        added = scoring.position.pairwise(scores[..., own:], q, k[..., own:, :], where, scoring.prepared)
         scores = scores + nn.functional.pad(added, (own, 0))
     bias = scoring.dense_bias(q.shape[0], q.shape[1])
     if bias is not None:
