@@ -245,7 +245,7 @@ CASES: dict[str, Options] = {
         "attention": partial(Hybrid, recipes=[attention(window=3), attention(memory=3, position=Forgetting)])
     },
     "cycle-recurrence-attention-token_shift": {
-        "attention": partial(Cycle, recipes=[delta_net(conv_width=1), attention()]),
+        "attention": partial(Cycle, recipes=[delta_net(conv_width=1), attention(value_mods=[ValueResidual])]),
         "shift": TokenShift,
     },
     "looped-recurrence": {

@@ -37,6 +37,7 @@ class LayerShape:
         context_dim: width of the context of cross-attention; None in every other part.
         calls: number of times that a forward calls each layer.
         kind: kind of the sublayer that the part belongs to.
+        earlier_values: True if a layer before gives its values to later ones. None = every layer but the first does.
         vocab_size: number of different tokens, for tables by token.
         owners: the layer that owns a parameter of all layers, by name; one dict for all parts of a stack.
     """
@@ -48,6 +49,7 @@ class LayerShape:
     context_dim: int | None = None
     calls: int = 1
     kind: Kind = "attention"
+    earlier_values: bool | None = None
     vocab_size: int = 0
     owners: dict[str, int] = field(default_factory=dict, compare=False, repr=False)
 

@@ -65,11 +65,14 @@ class Stack(nn.Module):
                 return cross_attention(replace(at, causal=False, context_dim=shape.context_dim))
             return Tokenwise(feedforward(at))
 
-        self.sublayers = nn.ModuleDict()
+        self.sublayers, giving = nn.ModuleDict(), set[Kind]()
         for step in dict.fromkeys(self.steps):
-            at = replace(own, layer=step.layer, kind=step.kind)
+            at = replace(own, layer=step.layer, kind=step.kind, earlier_values=step.kind in giving)
+            branch = build_branch(at)
+            if isinstance(branch, Mixer) and branch.value_shape is not None:
+                giving.add(step.kind)
             self.sublayers[step.name] = Sublayer(
-                build_branch(at),
+                branch,
                 placement(at, norm),
                 residual(at, len(self.sublayers)),
                 None if shift is None else shift(at),

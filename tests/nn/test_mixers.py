@@ -21,6 +21,7 @@ from lightning_xt.core.where import Where
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.models.encoder import Encoder
 from lightning_xt.nn.attention.base import Mixer
+from lightning_xt.nn.attention.cycle import Cycle
 from lightning_xt.nn.mixers.base import Carry
 from lightning_xt.nn.mixers.chunked_rule import run_rule
 from lightning_xt.nn.mixers.delta_net import DeltaNet
@@ -366,6 +367,18 @@ def test_value_residuals_of_a_hybrid() -> None:
     two = partial(Hybrid, recipes=[attention(kv_heads=2), attention(value_mods=[ValueResidual])])
     with pytest.raises(ValueError, match="value_mods: ValueResidual mixes in the first layer's values, 2 heads"):
         decoder(attention=two)
+
+
+@torch.no_grad()
+def test_value_residuals_across_recurrences() -> None:
+    """The values of the first attention are mixed into later ones, whatever layer it is in."""
+    recipe = partial(Cycle, recipes=[delta_net(), attention(value_mods=[ValueResidual])])
+    model, tokens = randomise(lambda: decoder(depth=4, attention=recipe)), sample_tokens(2, 7)
+    mods = [module for module in model.modules() if isinstance(module, ValueResidual)]
+    assert [mod.to_share is None for mod in mods] == [True, False]
+    expected = model(tokens)
+    mods[1].to_share.bias.fill_(50.0)
+    assert (model(tokens) - expected).abs().max() > 1e-6, "the first values are not mixed in"
 
 
 # Refusals -------------------------------------------------------------------------------------------------------------

@@ -12,10 +12,15 @@ def check_layers(name: str, shape: AttentionShape) -> None:
         )
 
 
+def follows_first(shape: AttentionShape) -> bool:
+    """Return True if there are values of a first layer; recurrences before the first attention have none."""
+    return shape.layer > 0 if shape.earlier_values is None else shape.earlier_values
+
+
 def check_first(name: str, shape: AttentionShape, first: tuple[int, int]) -> None:
     """Refuse first values of other heads or of another width than a later layer has."""
     own = shape.kv_heads, shape.value_dim
-    if shape.layer > 0 and first != own:
+    if follows_first(shape) and first != own:
         raise ValueError(
             f"value_mods: {name} mixes in the first layer's values, {first[0]} heads of width {first[1]}, "
             f"but layer {shape.layer} has {own[0]} of width {own[1]}; give both layers the same kv_heads, "

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.shapes import AttentionShape
 from lightning_xt.nn.value_mods.base import ValueMod
-from lightning_xt.nn.value_mods.first_values import check_first, check_layers
+from lightning_xt.nn.value_mods.first_values import check_first, check_layers, follows_first
 
 
 class ValueResidual(ValueMod):
@@ -20,7 +20,7 @@ class ValueResidual(ValueMod):
         check_layers("ValueResidual", shape)
         self.shape = shape
         source_dim = shape.dim if shape.context_dim is None else shape.context_dim
-        self.to_share = nn.Linear(source_dim, shape.kv_heads) if shape.layer > 0 else None
+        self.to_share = nn.Linear(source_dim, shape.kv_heads) if follows_first(shape) else None
 
     def check_first_values(self, shape: tuple[int, int]) -> None:
         check_first("ValueResidual", self.shape, shape)

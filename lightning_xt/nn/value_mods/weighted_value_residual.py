@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.shapes import AttentionShape
 from lightning_xt.nn.value_mods.base import ValueMod
-from lightning_xt.nn.value_mods.first_values import check_first, check_layers
+from lightning_xt.nn.value_mods.first_values import check_first, check_layers, follows_first
 
 
 class WeightedValueResidual(ValueMod):
@@ -31,7 +31,7 @@ class WeightedValueResidual(ValueMod):
         super().__init__()
         check_layers("WeightedValueResidual", shape)
         self.shape, self.weights = shape, (own_weight, first_weight)
-        self.trained = nn.Parameter(torch.tensor(self.weights)) if learned and shape.layer > 0 else None
+        self.trained = nn.Parameter(torch.tensor(self.weights)) if learned and follows_first(shape) else None
 
     def check_first_values(self, shape: tuple[int, int]) -> None:
         check_first("WeightedValueResidual", self.shape, shape)
@@ -43,7 +43,7 @@ class WeightedValueResidual(ValueMod):
         earlier: tuple[Float[Tensor, "b _ n _"], ...],
         inputs: Inputs,
     ) -> Float[Tensor, "b g n e"]:
-        if self.shape.layer == 0 or not earlier:
+        if not follows_first(self.shape) or not earlier:
             return v
         if self.trained is None:
             return self.weights[0] * v + self.weights[1] * earlier[0]
