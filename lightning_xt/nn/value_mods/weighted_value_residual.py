@@ -12,7 +12,7 @@ class WeightedValueResidual(ValueMod):
     """Mix in the values of the first layer, by two numbers per layer.
 
     Zhou et al., 2024 (ResFormer). https://arxiv.org/abs/2410.17897
-    In x-transformers: add_value_residual with attn_learned_value_residual_mix false; halves of both there.
+    In x-transformers: add_value_residual, attn_learned_value_residual_mix; false, and halves of both.
 
     Args:
         own_weight: factor of the layer's own values.

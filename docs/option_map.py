@@ -1,0 +1,70 @@
+"""The table of every option of x-transformers, in docs/coming-from-x-transformers.md.
+
+Usage: python docs/option_map.py     writes the table again; the site always has today's
+
+A class names its counterparts in its docstring (`In x-transformers: ...`). Other options stand in
+docs/x_transformers_options.yaml.
+"""
+
+import re
+from collections import defaultdict
+from pathlib import Path
+
+import yaml
+
+from lightning_xt.commands.catalogue.variant_list import list_variants
+from lightning_xt.system.docstrings import find_counterparts
+
+HERE = Path(__file__).parent
+PAGE = HERE / "coming-from-x-transformers.md"
+PREFIXES = {"Attention": "attn_", "FeedForward": "ff_"}
+"""What a user of x-transformers types before the options of a class."""
+BEGIN, END = "<!-- table: python docs/option_map.py -->", "<!-- end of the table -->"
+
+
+def read_options() -> dict[str, dict[str, str | None]]:
+    """Read the options by class, with the text of each; None if a docstring says all of it."""
+    found: dict[str, dict[str, str | None]] = yaml.safe_load((HERE / "x_transformers_options.yaml").read_text("utf-8"))
+    return found
+
+
+def type_option(owner: str, option: str) -> str:
+    """Return an option as a user of x-transformers types it."""
+    return PREFIXES.get(owner, "") + option
+
+
+def join_attention(option: str) -> str:
+    """Return an option of cross-attention as that of any attention."""
+    return re.sub("^cross_attn_", "attn_", option)
+
+
+def find_classes() -> dict[str, list[str]]:
+    """Return what the docstrings say about each option, as typed: the slot and the class, with its remark."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for family, kind in list_variants():
+        options, remark = find_counterparts(kind)
+        for option in options:
+            text = f"`{family}: {kind.__name__}`" + (f" (there: {remark})" if remark else "")
+            found[join_attention(option)].append(text)
+    return found
+
+
+def write_table() -> str:
+    """Write a table for each class of x-transformers."""
+    classes, lines = find_classes(), [BEGIN]
+    for owner, options in read_options().items():
+        lines += ["", f"### {owner}", "", "| x-transformers | lightning-xt |", "|---|---|"]
+        for option, text in options.items():
+            typed = type_option(owner, option)
+            answers = [*classes.get(typed, []), *([text] if text else [])]
+            lines.append(f"| `{typed}` | {'; '.join(answers)} |")
+    return "\n".join([*lines, "", END])
+
+
+def fill(page: str) -> str:
+    """Return the text of the page with today's table."""
+    return re.sub(f"{re.escape(BEGIN)}.*{re.escape(END)}", lambda _: write_table(), page, flags=re.S)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(fill(PAGE.read_text("utf-8")), "utf-8")
