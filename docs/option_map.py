@@ -18,7 +18,7 @@ from lightning_xt.system.docstrings import find_counterparts
 HERE = Path(__file__).parent
 PAGE = HERE / "coming-from-x-transformers.md"
 PREFIXES = {"Attention": "attn_", "FeedForward": "ff_"}
-"""What a user of x-transformers types before the options of a class."""
+"""Prefixes of the options of a class, as a user of x-transformers types them."""
 BEGIN, END = "<!-- table: python docs/option_map.py -->", "<!-- end of the table -->"
 
 
