@@ -13,6 +13,7 @@ from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.shapes import LayerShape
 from lightning_xt.core.trace import Trace
 from lightning_xt.core.where import Where
+from lightning_xt.generation.models.quantized_weights import convert_weights
 from lightning_xt.nn.activations.relu_squared import ReLUSquared
 from lightning_xt.nn.feedforward.deep_embed import DeepEmbed
 from lightning_xt.nn.feedforward.expert_blocks import ExpertBlocks
@@ -187,6 +188,9 @@ def test_experts_are_mixed_by_their_probabilities(top_k: int) -> None:
     layer = MixtureOfExperts(SHAPE, expert=recipe, num_experts=5, top_k=top_k).double()
     x = torch.randn(2, 9, 5, dtype=torch.float64)
     out = layer(x)
+    torch.testing.assert_close(layer.eval()(x), out)
+    # Few tokens are read by all experts.
+    torch.testing.assert_close(layer(x[:1, :3]), out[:1, :3])
     for b in range(2):
         for n in range(9):
             probabilities = (layer.router.weight @ x[b, n]).softmax(dim=-1)
@@ -194,6 +198,15 @@ def test_experts_are_mixed_by_their_probabilities(top_k: int) -> None:
             total = 1.0 if top_k == 1 else sum(probabilities[e] for e in best)
             expected = sum(probabilities[e] / total * layer.experts[e](x[b, [n]][None])[0, 0] for e in best)
             torch.testing.assert_close(out[b, n], expected)
+
+
+def test_experts_of_int8_matrices_run_one_by_one() -> None:
+    model = decoder(dim=32, feedforward=partial(MixtureOfExperts, num_experts=3))
+    tokens = torch.randint(0, 11, (2, 9))
+    torch.nn.init.normal_(model.head.to_logits.weight)
+    expected = model.eval()(tokens)
+    error = (convert_weights(model, "int8")(tokens).float() - expected).norm() / expected.norm()
+    assert error < 0.1
 
 
 def test_any_number_of_tokens_may_choose_an_expert() -> None:

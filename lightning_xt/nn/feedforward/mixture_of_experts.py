@@ -14,6 +14,9 @@ from lightning_xt.nn.feedforward.expert_blocks import ExpertBlocks
 from lightning_xt.nn.feedforward.mlp import MLP
 from lightning_xt.system.option_checks import check_option, check_slots
 
+FEW = 8
+"""Tokens that all experts read: copies of the weights of some, for blocks of tokens, would take longer."""
+
 
 class Routing(NamedTuple):
     """Experts of each token.
@@ -89,6 +92,12 @@ class MixtureOfExperts(FeedForward):
         return Routing(scores, chosen, gates)
 
     def _gather(self, x: Float[Tensor, "b n D"], routing: Routing) -> Float[Tensor, "b n D"]:
+        # Kernels of quantized matrices do not run for several experts at once.
+        quantized = next(self.experts.buffers(), None) is not None
+        if quantized or (not self.training and x.shape[0] * x.shape[1] <= FEW):
+            gates = torch.zeros_like(routing.scores).scatter(-1, routing.chosen, routing.gates).to(x.dtype)
+            made = [each(x) * gates[..., e, None] for e, each in enumerate(self.experts)]
+            return torch.stack(made).sum(dim=0)
         blocks = ExpertBlocks.sort(routing.chosen.flatten(0, 1), len(self.experts))
         made = blocks.collect(self._run_experts(blocks.spread(x.flatten(0, 1)), blocks.owners))
         return (made * routing.gates.flatten(0, 1).to(made.dtype).unsqueeze(-1)).sum(dim=1).view_as(x)
