@@ -96,8 +96,7 @@ class MixtureOfExperts(FeedForward):
         quantized = next(self.experts.buffers(), None) is not None
         if quantized or (not self.training and x.shape[0] * x.shape[1] <= FEW):
             gates = torch.zeros_like(routing.scores).scatter(-1, routing.chosen, routing.gates).to(x.dtype)
-            made = [each(x) * gates[..., e, None] for e, each in enumerate(self.experts)]
-            return torch.stack(made).sum(dim=0)
+            return torch.stack([each(x) * gates[..., e, None] for e, each in enumerate(self.experts)]).sum(dim=0)
         blocks = ExpertBlocks.sort(routing.chosen.flatten(0, 1), len(self.experts))
         made = blocks.collect(self._run_experts(blocks.spread(x.flatten(0, 1)), blocks.owners))
         return (made * routing.gates.flatten(0, 1).to(made.dtype).unsqueeze(-1)).sum(dim=1).view_as(x)
