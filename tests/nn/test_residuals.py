@@ -191,23 +191,26 @@ def test_manifold_hyper_connections_follow_their_equations() -> None:
     a, b, c = hyper.gains.tolist()
     for n in range(2):
         flat = stream[0, n].flatten().tolist()
-        scale = math.sqrt(sum(f * f for f in flat) / 6 + 1e-6)
+        scale = math.sqrt(sum(f * f for f in flat) / 6)
         normed = [f / scale for f in flat]
         pre = [
             a * p + s for p, s in zip(product(hyper.read_dynamic.mT, normed), hyper.read_static.tolist(), strict=True)
         ]
         post = [
-            b * p + s for p, s in zip(product(hyper.write_dynamic.mT, normed), hyper.write_static.tolist(), strict=True)
+            b * p + s
+            for p, s in zip(product(hyper.write_dynamic[:, :2].mT, normed), hyper.write_static.tolist(), strict=True)
         ]
         mix = [
             c * p + s
-            for p, s in zip(product(hyper.mix_dynamic.mT, normed), hyper.mix_static.flatten().tolist(), strict=True)
+            for p, s in zip(
+                product(hyper.write_dynamic[:, 2:].mT, normed), hyper.mix_static.flatten().tolist(), strict=True
+            )
         ]
         # A doubly stochastic matrix of two streams has one number: its logit is half the logits' alternating sum.
         stay = sigmoid((mix[0] - mix[1] - mix[2] + mix[3]) / 2)
         for f in range(3):
             x, y = stream[0, n, 0, f].item(), stream[0, n, 1, f].item()
-            assert read[0, n, f].item() == pytest.approx(sigmoid(pre[0]) * x + sigmoid(pre[1]) * y)
+            assert read[0, n, f].item() == pytest.approx(sigmoid(pre[0]) * x + sigmoid(pre[1]) * y, rel=1e-5)
             first = stay * x + (1 - stay) * y + 2 * sigmoid(post[0]) * out[0, n, f].item()
             second = (1 - stay) * x + stay * y + 2 * sigmoid(post[1]) * out[0, n, f].item()
             assert written[0, n, :, f].tolist() == pytest.approx([first, second], rel=1e-5)

@@ -7,6 +7,7 @@ class Macaron(Layout):
     """Put a feedforward before and after the attention of each layer, each with half its output.
 
     Lu et al., 2019. https://arxiv.org/abs/1906.02762
+    The paper halves the width of the feedforwards, so that a layer has as many weights as usual: set their hidden_dim.
     In x-transformers: macaron.
     """
 

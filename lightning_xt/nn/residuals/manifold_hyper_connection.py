@@ -2,7 +2,6 @@ import torch
 from einops import repeat
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from lightning_xt.core.shapes import LayerShape
 from lightning_xt.nn.residuals.base import Residual
@@ -39,32 +38,36 @@ class ManifoldHyperConnection(Residual):
         self.write_static = nn.Parameter(torch.zeros(s))
         self.mix_static = nn.Parameter(torch.full((s, s), APART).fill_diagonal_(0.0))
         self.read_dynamic = nn.Parameter(torch.zeros(s * shape.dim, s))
-        self.write_dynamic = nn.Parameter(torch.zeros(s * shape.dim, s))
-        self.mix_dynamic = nn.Parameter(torch.zeros(s * shape.dim, s * s))
+        self.write_dynamic = nn.Parameter(torch.zeros(s * shape.dim, s + s * s))
         self.gains = nn.Parameter(torch.full((3,), 0.01))
 
     def open(self, x: Float[Tensor, "b n D"]) -> Float[Tensor, "b n s D"]:
         return repeat(x, "b n d -> b n s d", s=self.num_streams)
 
     def read(self, stream: Float[Tensor, "b n s D"]) -> Float[Tensor, "b n D"]:
-        logits = self._project(stream, self.read_dynamic, 0) + self.read_static
-        return torch.einsum("bns,bnsd->bnd", logits.sigmoid().to(stream.dtype), stream)
+        logits = self.gains[0] * _project(stream, self.read_dynamic) + self.read_static
+        return (logits.sigmoid().to(stream.dtype).unsqueeze(-1) * stream).sum(dim=-2)
 
     def write(self, stream: Float[Tensor, "b n s D"], out: Float[Tensor, "b n D"]) -> Float[Tensor, "b n s D"]:
-        weights = 2 * (self._project(stream, self.write_dynamic, 1) + self.write_static).sigmoid()
-        logits = self._project(stream, self.mix_dynamic, 2).unflatten(-1, (self.num_streams, -1)) + self.mix_static
-        mixed = torch.einsum("bnts,bnsd->bntd", _balance(logits, self.iterations).to(stream.dtype), stream)
-        return mixed + weights.to(stream.dtype).unsqueeze(-1) * out.unsqueeze(-2)
+        s = self.num_streams
+        to_write, to_mix = _project(stream, self.write_dynamic).split((s, s * s), dim=-1)
+        weights = 2 * (self.gains[1] * to_write + self.write_static).sigmoid()
+        # Row t, column s: weight of stream s in the new stream t.
+        mix = _balance(self.gains[2] * to_mix.unflatten(-1, (s, s)) + self.mix_static, self.iterations)
+        mixed = mix.to(stream.dtype) @ stream
+        return torch.addcmul(mixed, weights.to(stream.dtype).unsqueeze(-1), out.unsqueeze(-2))
 
     def close(self, stream: Float[Tensor, "b n s D"]) -> Float[Tensor, "b n D"]:
         return self.read(stream)
 
-    def _project(self, stream: Float[Tensor, "b n s D"], weight: Tensor, which: int) -> Float[Tensor, "b n _"]:
-        """Map all streams of a token, normed, to numbers in float32 or better."""
-        flat = stream.flatten(-2)
-        normed = F.rms_norm(flat, flat.shape[-1:], eps=1e-6)
-        projected = normed @ weight.to(stream.dtype)
-        return self.gains[which] * projected.to(torch.promote_types(stream.dtype, torch.float32))
+
+def _project(stream: Float[Tensor, "b n s D"], weight: Float[Tensor, "_ w"]) -> Float[Tensor, "b n w"]:
+    """Map all streams of a token, divided by their root mean square, to numbers in float32 or better."""
+    flat = stream.flatten(-2)
+    precise = torch.promote_types(stream.dtype, torch.float32)
+    # The division after the map: the streams are several times as wide as its result.
+    length = torch.linalg.vector_norm(flat, dim=-1, keepdim=True, dtype=precise)
+    return (flat @ weight.to(stream.dtype)).to(precise) * (flat.shape[-1] ** 0.5 / (length + 1e-6))
 
 
 def _balance(logits: Float[Tensor, "b n s _"], iterations: int) -> Float[Tensor, "b n s _"]:
