@@ -11,7 +11,8 @@ class Derf(Norm):
     """Squash each feature by an error function of learned steepness and place, then scale and shift it.
 
     Chen et al., 2025. https://arxiv.org/abs/2512.10938
-    It computes gain * erf(alpha x + s) + shift, without statistics of the vector.
+    It computes gain * erf(alpha x + s) + shift, without statistics of the vector. Token vectors start too small for it:
+    put EmbeddingNorm among the embeddings.
     In x-transformers: use_derf.
 
     Args:

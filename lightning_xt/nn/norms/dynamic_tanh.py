@@ -11,7 +11,8 @@ class DynamicTanh(Norm):
     """Squash each feature by a tanh of learned steepness, then scale and shift it.
 
     Zhu et al., 2025. https://arxiv.org/abs/2503.10622
-    It computes gain * tanh(alpha x) + shift, without statistics of the vector.
+    It computes gain * tanh(alpha x) + shift, without statistics of the vector. Token vectors start too small for it:
+    put EmbeddingNorm among the embeddings, where the paper's language models multiply them by a learned number.
     In x-transformers: use_dynamic_tanh, dynamic_tanh_init_alpha.
 
     Args:
