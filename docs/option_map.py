@@ -44,7 +44,10 @@ def find_classes() -> dict[str, list[str]]:
     for family, kind in list_variants():
         options, remark = find_counterparts(kind)
         for option in options:
-            text = f"`{family}: {kind.__name__}`" + (f" (there: {remark})" if remark else "")
+            # A remark is about x-transformers unless it says otherwise.
+            if remark and not re.search(r"\bt?here\b", remark):
+                remark = f"there: {remark}"
+            text = f"`{family}: {kind.__name__}`" + (f" ({remark})" if remark else "")
             found[join_attention(option)].append(text)
     return found
 

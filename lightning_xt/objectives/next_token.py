@@ -21,7 +21,7 @@ class NextToken(Objective):
 
     Label smoothing: Szegedy et al., 2015, https://arxiv.org/abs/1512.00567
     Z-loss: Chowdhery et al., 2022 (PaLM), https://arxiv.org/abs/2204.02311, with a weight of 1e-4.
-    In x-transformers: ignore_index; it is always -100.
+    In x-transformers: ignore_index; always -100 here.
 
     Args:
         label_smoothing: fraction of each target's weight that is spread evenly over the vocabulary, in training only;

@@ -9,7 +9,7 @@ class Looped(Layout):
 
     Dehghani et al., 2018 (Universal Transformers), https://arxiv.org/abs/1807.03819; at scale Zhu et al., 2025
     (looped language models), https://arxiv.org/abs/2510.25741. The number of loops is fixed: no halting, no exit gate.
-    In x-transformers: weight_tie_layers, looped, max_looped_steps; with depth 1 for weight_tie_layers.
+    In x-transformers: weight_tie_layers, looped, max_looped_steps; weight_tie_layers is a depth of 1 here.
 
     Args:
         loops: number of times that a forward runs through all layers.
