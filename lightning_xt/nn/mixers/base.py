@@ -87,11 +87,14 @@ def carry_rule(
     log_decay: Float[Tensor, "b g r n"],
     beta: Float[Tensor, "b g r n"] | None,
     carry: Carry,
-    chunk: int,
+    chunk: int | None,
 ) -> Float[Tensor, "b g r n e"]:
     """Run a rule from the cached state, and cache the new one; see `run_rule`."""
     cache = carry.cache
     state = None if cache is None else cache.running.get("state")
+    if chunk is None:
+        # A device that computes in parallel waits less for fewer chunks.
+        chunk = 32 if v.device.type == "cpu" else 64
     with _full_precision(v.device.type):
         out, state = run_rule(q, k, v, log_decay, beta, state, carry.documents, chunk)
     if cache is not None:

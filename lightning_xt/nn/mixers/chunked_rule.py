@@ -55,7 +55,8 @@ def run_rule(
     else:
         beta = _split(beta[..., None], size)
         keys = beta * k
-        system = (keys @ k.mT * fading.between).tril(-1)
+        # The solver reads what is below the diagonal, and takes that for ones.
+        system = keys @ k.mT * fading.between
         known = torch.cat((beta * v, keys * fading.from_start[..., None]), dim=-1)
         solved = torch.linalg.solve_triangular(system, known, upper=False, unitriangular=True)
         solved_values, solved_keys = solved.split((v.shape[-1], k.shape[-1]), dim=-1)
@@ -109,7 +110,9 @@ class _Fading:
 
 def _split(t: Float[Tensor, "*c n d"], size: int) -> Float[Tensor, "*c chunks i d"]:
     """Split tokens into chunks; the last is filled up with zeros, which leave the state alone."""
-    return pad(t, (0, 0, 0, -t.shape[-2] % size)).unflatten(-2, (-1, size))
+    missing = -t.shape[-2] % size
+    # Contiguous once, for the products would each make a copy.
+    return (pad(t, (0, 0, 0, missing)) if missing else t.contiguous()).unflatten(-2, (-1, size))
 
 
 def _carry_linear(

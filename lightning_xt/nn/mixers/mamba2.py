@@ -17,14 +17,15 @@ class Mamba2(Recurrence):
     Dao and Gu, 2024. https://arxiv.org/abs/2405.21060
     S_t = a_t S_(t-1) + d_t B_t x_t^T and y_t = C_t^T S_t + D x_t, with the step d_t = softplus(w u_t + bias) and the
     decay a_t = exp(-A d_t) of each head. x, B and C pass a short convolution and SiLU; y is gated, then normed.
+    The paper's heads are together twice as wide as the stream, for its layers have no feedforward.
 
     Args:
         heads: number of heads, each with its own decay.
-        dim_head: width of one head's x. None = twice the stream's width, divided by heads.
+        dim_head: width of one head's x. None = the stream's width divided by heads.
         state_dim: width of B and C, by which a head's x is written and read.
         groups: number of pairs of B and C, each shared by heads / groups heads.
         conv_width: tokens that the short convolutions sum over, the token itself included; 1 = no convolution.
-        chunk: tokens computed at once in training; changes speed, not results.
+        chunk: tokens computed at once; changes speed, not results. None = 32 on a CPU, 64 elsewhere.
     """
 
     def __init__(
@@ -36,15 +37,14 @@ class Mamba2(Recurrence):
         state_dim: int = 128,
         groups: int = 1,
         conv_width: int = 4,
-        chunk: int = 64,
+        chunk: int | None = None,
     ) -> None:
         super().__init__(shape)
         for name, value in (("state_dim", state_dim), ("groups", groups), ("conv_width", conv_width), ("chunk", chunk)):
             check_option("attention: Mamba2", name, value, least=1)
-        width = build_attention_shape(shape, heads, None, dim_head, None).dim_head
+        inner = heads * build_attention_shape(shape, heads, None, dim_head, None).dim_head
         if heads % groups:
             raise ValueError(f"attention: Mamba2 has heads {heads}, which must be a multiple of groups ({groups})")
-        inner = heads * (2 * width if dim_head is None else width)
         self.heads, self.groups, self.chunk = heads, groups, chunk
         self.sizes = (inner, groups * state_dim, groups * state_dim, heads, inner)
         # Maps of the same input are one product. Optimizers of matrices split them.
