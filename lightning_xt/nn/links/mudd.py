@@ -12,8 +12,8 @@ class MUDD(Link):
 
     Xiao et al., 2025 (MUDDFormer). https://arxiv.org/abs/2502.12170
     Each token computes the weights: learned numbers, at the start 1 for the latest and 0 for the others, plus an MLP of
-    its normed vector, zero at the start. The paper sums inputs of layers, and separately for queries, keys and values,
-    which share a sum here; the sum for attention includes the stream as already changed.
+    its normed vector, zero at the start. The paper sums inputs of layers, and separately for queries, keys and values;
+    here one sum serves all three, which includes the stream as already changed.
     """
 
     def __init__(self, shape: LayerShape, index: int, calls: int) -> None:
