@@ -71,7 +71,7 @@ class Sublayer(nn.Module):
         if self.factor != 1:
             out = self.factor * out
         out = self.dropout(out)
-        return self.placement.normalize_stream(self.residual.write(stream, out), inputs), trace
+        return self.placement.normalize_stream(self.residual.write_rows(stream, out, where), inputs), trace
 
 
 def extend_stream(stream: Float[Tensor, "b n *s D"], links: Iterable[Link], trace: Trace) -> Float[Tensor, "b n *s D"]:

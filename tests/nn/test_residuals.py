@@ -8,11 +8,14 @@ import torch
 from catalogue import DIM, VOCAB, decoder
 from torch import Tensor
 
+from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.shapes import LayerShape
+from lightning_xt.core.where import Where
 from lightning_xt.nn.residuals.add import Add
 from lightning_xt.nn.residuals.gru_gate import GRUGate
 from lightning_xt.nn.residuals.hyper_connection import HyperConnection
 from lightning_xt.nn.residuals.manifold_hyper_connection import ManifoldHyperConnection
+from lightning_xt.nn.residuals.mean_variance_split import MeanVarianceSplit
 from lightning_xt.nn.residuals.orthogonal_update import OrthogonalUpdate
 from lightning_xt.nn.residuals.resi_dual import ResiDual
 from lightning_xt.nn.residuals.residual_lambdas import ResidualLambdas
@@ -225,3 +228,35 @@ def test_each_manifold_hyper_connection_first_reads_mostly_the_next_stream() -> 
         ManifoldHyperConnection(SHAPE, 0, num_streams=1)
     with pytest.raises(ValueError, match="ManifoldHyperConnection has sinkhorn_iterations 0, which must be at least 1"):
         ManifoldHyperConnection(SHAPE, 0, sinkhorn_iterations=0)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "groups"),
+    [
+        (Inputs(), [[0, 1, 2, 3]] * 4),
+        (Inputs(hidden_tokens=torch.tensor([[False, True, False, True]])), [[0, 2]] * 4),
+        (Inputs(documents=torch.tensor([[5, 5, 5, 7]])), [[0, 1, 2]] * 3 + [[3]]),
+        (Inputs(mask=torch.eye(4, dtype=torch.bool).flip(1)[None]), [[3], [2], [1], [0]]),
+    ],
+    ids=["all", "padding", "documents", "own mask"],
+)
+def test_mean_variance_split_takes_means_over_the_tokens_that_a_token_sees(
+    inputs: Inputs, groups: list[list[int]]
+) -> None:
+    split = MeanVarianceSplit(LayerShape(dim=3, causal=False), 0, init_alpha=0.5, init_beta=2.0)
+    stream, out = torch.randn(2, 1, 4, 3)
+    where = Where.from_sequence(4, causal=False, inputs=inputs, lengths=None, device=stream.device)
+    written = split.write_rows(stream, out, where)
+    for n, group in enumerate(groups):
+        x_mean, f_mean = (sum(each[0, j] for j in group) / len(group) for each in (stream, out))
+        expected = stream[0, n] + 2 * (out[0, n] - f_mean) + 0.5 * (f_mean - x_mean)
+        torch.testing.assert_close(written[0, n], expected)
+    if not any(value is not None for value in vars(inputs).values()):
+        torch.testing.assert_close(split.write(stream, out), written)
+
+
+def test_a_decoder_refuses_a_mean_over_later_tokens() -> None:
+    with pytest.raises(
+        ValueError, match=r"^residual: MeanVarianceSplit averages .* so it serves encoders only; choose"
+    ):
+        decoder(residual=MeanVarianceSplit)
