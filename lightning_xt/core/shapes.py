@@ -14,7 +14,7 @@ A word names a further axis, such as `requests`, `beams`, `heads` or `slots`; `_
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal, Protocol, runtime_checkable
 
 from torch import nn
@@ -82,6 +82,11 @@ class AttentionShape(LayerShape):
     @property
     def token_axis(self) -> int:
         return 2
+
+    def resize_tokens(self, dim: int) -> LayerShape:
+        """Return the sizes for a part that gets whole tokens, without an axis of heads, of this width."""
+        sizes = {each.name: getattr(self, each.name) for each in fields(LayerShape)}
+        return LayerShape(**{**sizes, "dim": dim})
 
     def __post_init__(self) -> None:
         if self.value_dim == 0:

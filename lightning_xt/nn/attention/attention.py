@@ -170,7 +170,7 @@ class Attention(Mixer):
         for mod in self.output_mods:
             out = mod(out, x, own)
         joined = out.transpose(1, 2).flatten(2)
-        out = self.to_out(joined) if self.output_projection is None else self.output_projection(joined, x)
+        out = self.to_out(joined) if self.output_projection is None else self.output_projection(joined, x, inputs)
         return out, self._record(trace, scoring, k, v, inputs)
 
     def _check_parts(self) -> None:

@@ -1,6 +1,7 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.shapes import AttentionShape
 from lightning_xt.nn.output_projections.base import OutputProjection
 
@@ -20,6 +21,8 @@ class AttentionOnAttention(OutputProjection):
         self.from_input = nn.Linear(shape.dim, 2 * shape.dim, bias=False)
         self.stacked_rows = {"from_values": (shape.dim, shape.dim), "from_input": (shape.dim, shape.dim)}
 
-    def forward(self, joined: Float[Tensor, "b i _"], x: Float[Tensor, "b i D"]) -> Float[Tensor, "b i D"]:
+    def forward(
+        self, joined: Float[Tensor, "b i _"], x: Float[Tensor, "b i D"], inputs: Inputs
+    ) -> Float[Tensor, "b i D"]:
         information, gate = (self.from_values(joined) + self.from_input(x)).chunk(2, dim=-1)
         return information * gate.sigmoid()
