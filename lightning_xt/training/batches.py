@@ -11,7 +11,7 @@ from lightning_xt.core.batch import EvaluationPairs, PairBatch, find_inner_paddi
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.objectives.cross_entropy import IGNORED
 
-TOKENS = "a LanguageModel reads token ids, an integer tensor (rows, tokens) of at least two tokens a row"
+TOKENS = "a language model reads token ids, an integer tensor (rows, tokens) of at least two tokens a row"
 PAIRS = (
     "a Seq2Seq reads (src, tgt) or (src, tgt, src_mask): token ids, integer tensors (rows, tokens), the start token "
     "first in tgt, and a boolean mask of the shape of src"

@@ -159,6 +159,8 @@ def _explain_class(name: str, message: str) -> str:
     slots = _find_slots(message)
     family = _find_family(slots[-1].rpartition(".")[2]) if slots else None
     known = {each.__name__ for each in find_variants(family)} if family is not None else set()
+    if name in known:
+        return f"{_format_slots(message)}{name} is for another model; omit it, or choose another --model"
     close = find_close_matches(name, known)
     own = "" if close else "; name a class of your own by its import path, package.Class"
     what = "class" if family is None else f"{family.__name__} class"

@@ -151,7 +151,7 @@ def test_a_schedule_needs_an_end():
     ],
 )
 def test_a_language_model_is_given_something_else(batch, said):
-    rule = "; a LanguageModel reads token ids, an integer tensor"
+    rule = "; a language model reads token ids, an integer tensor"
     with pytest.raises(ValueError, match=said + rule):
         language_model()(batch)
     with pytest.raises(ValueError, match=said + rule):

@@ -266,6 +266,6 @@ def test_the_command_line_refuses_what_it_cannot_do(folder, capsys):
 
 
 def test_other_objectives_are_refused(folder):
-    with pytest.raises(ValueError, match="objective"):
+    with pytest.raises(ValueError, match=r"^--model\.objective: NextToken is for another model; omit it, or choose"):
         MaskedLanguageModel.from_config({**CONFIG, "objective": "NextToken"})
     assert LanguageModel.no_generation is None

@@ -23,7 +23,7 @@ MISTAKES: list[tuple[dict[str, Any], str, str]] = [
     (
         {"decoder": {"attention": {"position": "Alibi"}}},
         "--model.decoder.attention.position Alibi",
-        "--model.decoder.attention.position: unknown Position class 'Alibi'; did you mean ALiBi?",
+        "--model.decoder.attention.position: unknown Position class 'Alibi'; did you mean ALiBi or HardALiBi?",
     ),
     ({"decoder": {"dim": "x"}}, "--model.decoder.dim x", "--model.decoder.dim: expected int, not 'x'"),
     (
