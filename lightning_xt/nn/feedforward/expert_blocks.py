@@ -1,10 +1,23 @@
 """Tokens in the order of their experts, in blocks of one expert each."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+
+def run_sorted(
+    experts: Sequence[Callable[[Tensor], Tensor]], x: Float[Tensor, "t D"], chosen: Int[Tensor, "t k"]
+) -> Float[Tensor, "t k D"]:
+    """Run the chosen experts of each token, each over its tokens, whose number the host must know."""
+    order = chosen.flatten().argsort(stable=True)
+    counts = chosen.flatten().bincount(minlength=len(experts)).tolist()
+    parts = x[order // chosen.shape[1]].split(counts)
+    made = torch.cat([each(part.unsqueeze(0)).squeeze(0) for each, part in zip(experts, parts, strict=True)])
+    places = torch.empty_like(order).scatter(0, order, torch.arange(len(order), device=order.device))
+    return made[places].unflatten(0, chosen.shape)
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ from lightning_xt.core.shapes import LayerShape
 from lightning_xt.core.trace import Trace
 from lightning_xt.core.where import Where
 from lightning_xt.nn.feedforward.base import FeedForward, FeedForwardFactory
-from lightning_xt.nn.feedforward.expert_blocks import ExpertBlocks
+from lightning_xt.nn.feedforward.expert_blocks import ExpertBlocks, run_sorted
 from lightning_xt.nn.feedforward.mlp import MLP
 from lightning_xt.system.option_checks import check_option, check_slots
 
@@ -92,14 +92,18 @@ class MixtureOfExperts(FeedForward):
         return Routing(scores, chosen, gates)
 
     def _gather(self, x: Float[Tensor, "b n D"], routing: Routing) -> Float[Tensor, "b n D"]:
+        chosen, gates = routing.chosen.flatten(0, 1), routing.gates.flatten(0, 1).to(x.dtype)
+        if x.device.type == "cpu" and not torch.compiler.is_compiling():
+            made = run_sorted(list(self.experts), x.flatten(0, 1), chosen)
+            return (made * gates.unsqueeze(-1)).sum(dim=1).view_as(x)
         # Kernels of quantized matrices do not run for several experts at once.
         quantized = next(self.experts.buffers(), None) is not None
-        if quantized or (not self.training and x.shape[0] * x.shape[1] <= FEW):
-            gates = torch.zeros_like(routing.scores).scatter(-1, routing.chosen, routing.gates).to(x.dtype)
-            return torch.stack([each(x) * gates[..., e, None] for e, each in enumerate(self.experts)]).sum(dim=0)
-        blocks = ExpertBlocks.sort(routing.chosen.flatten(0, 1), len(self.experts))
+        if quantized or (not self.training and len(chosen) <= FEW):
+            spread = torch.zeros_like(routing.scores).scatter(-1, routing.chosen, routing.gates).to(x.dtype)
+            return torch.stack([each(x) * spread[..., e, None] for e, each in enumerate(self.experts)]).sum(dim=0)
+        blocks = ExpertBlocks.sort(chosen, len(self.experts))
         made = blocks.collect(self._run_experts(blocks.spread(x.flatten(0, 1)), blocks.owners))
-        return (made * routing.gates.flatten(0, 1).to(made.dtype).unsqueeze(-1)).sum(dim=1).view_as(x)
+        return (made * gates.unsqueeze(-1)).sum(dim=1).view_as(x)
 
     def _run_experts(
         self, x: Float[Tensor, "blocks rows D"], owners: Int[Tensor, " blocks"]

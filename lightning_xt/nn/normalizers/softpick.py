@@ -23,8 +23,9 @@ class Softpick(Normalizer):
         self.eps = eps
 
     def forward(self, scores: Float[Tensor, "b h i j"], mask: Bool[Tensor, "#b #h i j"]) -> Float[Tensor, "b h i j"]:
-        precise = scores.to(torch.promote_types(scores.dtype, torch.float32))
+        # The exponential of 0 less 1 is 0, so that hidden scores count nowhere.
+        precise = scores.to(torch.promote_types(scores.dtype, torch.float32)).masked_fill(~mask, 0.0)
         # Divided by the largest exponential, so that none overflows.
-        largest = precise.detach().masked_fill(~mask, 0.0).amax(dim=-1, keepdim=True).clamp(min=0)
-        shifted = ((precise - largest).exp() - (-largest).exp()).masked_fill(~mask, 0.0)
+        largest = precise.detach().amax(dim=-1, keepdim=True).clamp(min=0)
+        shifted = (precise - largest).exp() - (-largest).exp()
         return (shifted.relu() / (shifted.abs().sum(dim=-1, keepdim=True) + self.eps)).to(scores.dtype)

@@ -17,6 +17,11 @@ class Mixing(NamedTuple):
     up: Float[Tensor, "b n _ h"]
     gate: Float[Tensor, "b n h"]
 
+    @property
+    def matrix(self) -> Float[Tensor, "b n h h"]:
+        """The mix from heads (rows) to heads (columns)."""
+        return self.down @ self.up + self.gate.diag_embed()
+
 
 class DynamicHeads(ScoreMod):
     """Mix the scores of heads before the normalizer, and the weights after it, by matrices of query and key tokens.
@@ -60,10 +65,10 @@ class DynamicHeads(ScoreMod):
         self, scores: Float[Tensor, "b h i j"], queries: Float[Tensor, "b i _"], keys: Float[Tensor, "b j _"]
     ) -> Float[Tensor, "b h i j"]:
         query, key = self._split(queries.to(scores.dtype)), self._split(keys.to(scores.dtype))
-        by_query = torch.einsum("bhij,bihr,birk->bkij", scores, query.down, query.up)
-        by_key = torch.einsum("bhij,bjhr,bjrk->bkij", scores, key.down, key.up)
-        gates = query.gate.mT.unsqueeze(-1) + key.gate.mT.unsqueeze(-2)
-        return scores + by_query + by_key + scores * gates
+        # One small matrix for each query, and one for each key.
+        by_query = (query.matrix.mT @ scores.transpose(1, 2)).transpose(1, 2)
+        by_key = (key.matrix.mT @ scores.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return scores + by_query + by_key
 
     def _split(self, mixes: Float[Tensor, "b n _"]) -> Mixing:
         down, up, gate = mixes.split(self.widths, dim=-1)

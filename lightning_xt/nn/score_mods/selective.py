@@ -48,7 +48,7 @@ class Selective(ScoreMod):
         else:
             earlier = where.keys[:, None, None, :] < where.queries[:, None, :, None]
             sums = (earlier & (where.keys >= 0)[:, None, None]).to(precise) @ selected
-        return F.pad(sums, (where.memory, 0))
+        return F.pad(sums, (where.memory, 0)) if where.memory else sums
 
     def _find_selectable(self, where: Where) -> Bool[Tensor, "#b 1 j j"]:
         """Find the pairs of a token and an earlier one, not the first, that it sees."""
