@@ -9,6 +9,7 @@ from lightning_xt.core.shapes import LayerShape
 from lightning_xt.nn.placements.sandwich_norm import SandwichNorm
 from lightning_xt.nn.scales.adaptive_layer_scale import AdaptiveLayerScale
 from lightning_xt.nn.scales.layer_scale import LayerScale
+from lightning_xt.nn.scales.stochastic_depth import StochasticDepth
 
 SHAPE = LayerShape(dim=3)
 
@@ -44,3 +45,22 @@ def test_adaptive_layer_scale_makes_the_gain_from_the_condition() -> None:
         ValueError, match=r"^scale: AdaptiveLayerScale has condition_dim 2, but the condition is 5 wide;"
     ):
         scale(out, Inputs(condition=torch.ones(2, 5)))
+
+
+def test_stochastic_depth_drops_rows_more_often_in_later_layers() -> None:
+    made = [StochasticDepth(LayerShape(dim=3, layer=layer, depth=4), last_fraction=0.4) for layer in range(4)]
+    assert [each.fraction for each in made] == pytest.approx([0.1, 0.2, 0.3, 0.4])
+    out = made[3](torch.ones(20_000, 2, 3), Inputs())
+    # Whole rows are dropped, and the mean stays.
+    assert (out == out[:, :1, :1]).all()
+    assert out.unique().tolist() == pytest.approx([0.0, 1 / 0.6])
+    assert out.mean().item() == pytest.approx(1.0, abs=0.03)
+
+
+def test_stochastic_depth_drops_nothing_in_evaluation() -> None:
+    out = torch.ones(9, 2, 3)
+    assert StochasticDepth(SHAPE, last_fraction=0.9).eval()(out, Inputs()) is out
+    with pytest.raises(
+        ValueError, match=r"^scale: StochasticDepth has last_fraction 1.0, which must be at least 0 and b"
+    ):
+        StochasticDepth(SHAPE, last_fraction=1.0)
