@@ -154,6 +154,27 @@ def test_a_padded_row_equals_the_same_row_alone(build: Build) -> None:
 
 @ALL
 @torch.no_grad()
+def test_documents_of_one_row_equal_each_alone(build: Build) -> None:
+    model, (tokens, inputs) = shared(build), example(2, 7)
+    together = model(tokens, inputs=replace(inputs, documents=torch.tensor([[0] * 3 + [1] * 4, [0] * 5 + [1] * 2])))
+    for row, start in enumerate((3, 5)):
+        mine = slice(row, row + 1)
+        for document in (slice(0, start), slice(start, 7)):
+            close(together[mine, document], model(tokens[mine, document], inputs=crop(inputs, document, mine)))
+
+
+@ALL
+@torch.no_grad()
+def test_a_hidden_token_changes_no_other(build: Build) -> None:
+    model, (tokens, inputs) = shared(build), example(2, 7)
+    hidden = torch.arange(7).expand(2, -1) == torch.tensor([[2], [4]])
+    inputs = replace(inputs, hidden_tokens=hidden)
+    before, after = (model(each, inputs=inputs) for each in (tokens, torch.where(hidden, (tokens + 1) % VOCAB, tokens)))
+    close(after[~hidden], before[~hidden])
+
+
+@ALL
+@torch.no_grad()
 def test_cases_p2_a_visible_prefix_is_seen_and_decoded_or_refused(build: Build) -> None:
     model, (tokens, inputs) = shared(build), example(2, 7)
     inputs = replace(inputs, visible_prefix=torch.tensor([4, 2]))

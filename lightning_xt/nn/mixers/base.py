@@ -4,10 +4,10 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from lightning_xt.core.autocast import disable_autocast
 from lightning_xt.core.call_cache import CallCache
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.shapes import LayerShape
@@ -95,13 +95,8 @@ def carry_rule(
     if chunk is None:
         # A device that computes in parallel waits less for fewer chunks.
         chunk = 32 if v.device.type == "cpu" else 64
-    with _full_precision(v.device.type):
+    with disable_autocast(v):
         out, state = run_rule(q, k, v, log_decay, beta, state, carry.documents, chunk)
     if cache is not None:
         cache.set_running("state", state)
     return out
-
-
-def _full_precision(device: str) -> torch.autocast:
-    """Turn autocast off, which would round the products of the state."""
-    return torch.autocast(device if torch.amp.is_autocast_available(device) else "cpu", enabled=False)

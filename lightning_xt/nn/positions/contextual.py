@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lightning_xt.core.autocast import disable_autocast
 from lightning_xt.core.shapes import AttentionShape
 from lightning_xt.core.where import Where
 from lightning_xt.nn.positions.base import Position
@@ -50,7 +51,8 @@ class Contextual(Position):
         times = where.keys if where.order is None else where.order
         order = times.argsort(dim=-1)[:, None, None].expand_as(gates)
         counted = gates.gather(-1, order).flip(-1).cumsum(dim=-1).flip(-1).clamp(max=self.max_position - 1)
-        known = q.to(precise) @ self.table.to(precise)
+        with disable_autocast(q):
+            known = q.to(precise) @ self.table.to(precise)
         below, above = (known.gather(-1, whole.long()) for whole in (counted.floor(), counted.ceil()))
         added = below + (counted - counted.floor()) * (above - below)
         return torch.zeros_like(added).scatter(-1, order, added).to(scores.dtype)

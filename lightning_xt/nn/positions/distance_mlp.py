@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lightning_xt.core.autocast import disable_autocast
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.shapes import AttentionShape
 from lightning_xt.nn.norms.base import NormFactory
@@ -38,7 +39,7 @@ class DistanceMLP(nn.Module):
 
     def forward(self, distance: Float[Tensor, "..."]) -> Float[Tensor, "... h"]:
         precise = torch.promote_types(self.slope.dtype, torch.float32)
-        with torch.autocast(distance.device.type, enabled=False):
+        with disable_autocast(distance):
             x = distance.to(precise)[..., None] * self.slope.to(precise) + self.offset.to(precise)
             for norm, linear in zip(self.norms, [*self.hidden, self.to_bias], strict=True):
                 x = F.silu(norm(x, Inputs()).to(precise) if self.normed else x)

@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lightning_xt.core.autocast import disable_autocast
 from lightning_xt.core.call_cache import CallCache
 from lightning_xt.core.shapes import AttentionShape
 from lightning_xt.core.trace import Trace
@@ -54,19 +55,20 @@ class PaTH(Position):
         where: Where,
         p: Any,
     ) -> Float[Tensor, "b h i j"]:
-        # A window's cache is a ring: its slots are not in the order of positions.
-        times = where.keys if where.order is None else where.order
-        order = times.argsort(dim=-1)
+        keys = queries = torch.arange(k.shape[-2], device=k.device)[None]
+        if where.cached:
+            # A window's cache is a ring: its slots are not in the order of positions.
+            keys, queries = where.keys, where.queries
+        order = keys.argsort(dim=-1)
         at = order[:, None, :, None].expand(len(q), 1, -1, -1)
         known = p.gather(2, at.expand(-1, p.shape[1], -1, p.shape[-1])).repeat_interleave(self.group, dim=1)
         w, beta = known.split((known.shape[-1] - 1, 1), dim=-1)
         k = k.to(w.dtype).gather(2, at.expand(-1, k.shape[1], -1, k.shape[-1]))
-        sorted_times = times.gather(1, order)
-        now = where.queries if where.order is None else where.order
-        until = (sorted_times[:, None, :] <= now[:, :, None])[:, None]
-        # With c_s = beta_s w_s . (reflected k): T c = diag(beta) W k after j, where T is unit lower triangular.
-        read = (q.to(w.dtype) @ w.mT).masked_fill(~until, 0.0)
-        triangle = (beta * (w @ w.mT)).tril(-1)
-        solved = torch.linalg.solve_triangular(triangle.mT, read.mT, upper=True, unitriangular=True).mT
-        added = -self.scale * solved @ (beta * (w @ k.mT)).tril(-1)
+        until = (keys.gather(1, order)[:, None, :] <= queries[:, :, None])[:, None]
+        with disable_autocast(w):
+            # With c_s = beta_s w_s . (reflected k): T c = diag(beta) W k after j, where T is unit lower triangular.
+            read = (q.to(w.dtype) @ w.mT).masked_fill(~until, 0.0)
+            triangle = (beta * (w @ w.mT)).tril(-1)
+            solved = torch.linalg.solve_triangular(triangle.mT, read.mT, upper=True, unitriangular=True).mT
+            added = -self.scale * solved @ (beta * (w @ k.mT)).tril(-1)
         return torch.zeros_like(added).scatter(-1, at.mT.expand_as(added), added).to(scores.dtype)

@@ -5,6 +5,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from lightning_xt.core.autocast import disable_autocast
 from lightning_xt.core.shapes import AttentionShape
 from lightning_xt.core.where import Where
 from lightning_xt.nn.score_mods.base import Scored, ScoreMod
@@ -47,7 +48,8 @@ class Selective(ScoreMod):
             sums = F.pad(selected, (0, 0, 1, -1)).cumsum(dim=-2)
         else:
             earlier = where.keys[:, None, None, :] < where.queries[:, None, :, None]
-            sums = (earlier & (where.keys >= 0)[:, None, None]).to(precise) @ selected
+            with disable_autocast(selected):
+                sums = (earlier & (where.keys >= 0)[:, None, None]).to(precise) @ selected
         return F.pad(sums, (where.memory, 0)) if where.memory else sums
 
     def _find_selectable(self, where: Where) -> Bool[Tensor, "#b 1 j j"]:

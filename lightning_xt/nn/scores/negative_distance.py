@@ -2,6 +2,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lightning_xt.core.autocast import disable_autocast
 from lightning_xt.nn.scores.base import Score
 
 
@@ -18,8 +19,7 @@ class NegativeDistance(Score):
         self, q: Float[Tensor, "b h i d"], k: Float[Tensor, "b h j d"], scale: float
     ) -> Float[Tensor, "b h i j"]:
         precise = torch.promote_types(q.dtype, torch.float32)
-        # The meta device, on which the outline measures, has no autocast.
-        with torch.autocast("cpu" if q.is_meta else q.device.type, enabled=False):
+        with disable_autocast(q):
             q, k = q.to(precise), k.to(precise)
             squares = q.square().sum(dim=-1)[..., :, None] + k.square().sum(dim=-1)[..., None, :]
             return (2 * (q @ k.mT) - squares) * scale
