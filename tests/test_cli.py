@@ -289,7 +289,7 @@ MISTAKES = [
     ("fit -c tiny.yaml stray", "stray"),
     (
         "fit -c tiny.yaml --model.decoder.attention.position ALiBii",
-        "--model.decoder.attention.position: unknown Position class 'ALiBii'; did you mean ALiBi?",
+        "--model.decoder.attention.position: unknown Position class 'ALiBii'; did you mean ALiBi or HardALiBi?",
     ),
     ("fit -c tiny.yaml --data TextFile", "--data: unknown DataModule class 'TextFile'; did you mean TextFiles?"),
     ("fit -c tiny.yaml --model.optimizer Adamm", "unknown Optimizer class 'Adamm'; did you mean Adam"),

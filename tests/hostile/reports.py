@@ -86,7 +86,10 @@ def _helps() -> Iterator[tuple[list[str], list[str]]]:
         (["--model.decoder.attention.positon.help"], "unknown option of Attention 'positon'; did you mean position"),
         (["--data.help", "TextFile"], "--data.help: unknown DataModule class 'TextFile'; did you mean TextFiles?"),
         (["--model.help=Decodr"], "--model.help: unknown LightningModule class 'Decodr'"),
-        (["--model.decoder.attention.position.help", "Alibi"], "unknown Position class 'Alibi'; did you mean ALiBi?"),
+        (
+            ["--model.decoder.attention.position.help", "Alibi"],
+            "unknown Position class 'Alibi'; did you mean ALiBi or HardALiBi?",
+        ),
         (["--data.help", "os.system"], "os.system is not imported"),
         (["--model.help=subprocess.Popen"], "subprocess.Popen is not imported"),
         (["--trainer.callbacks.help", "torch.hub.load"], "torch.hub.load"),

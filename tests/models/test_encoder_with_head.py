@@ -4,11 +4,13 @@ from functools import partial
 
 import pytest
 import torch
+from catalogue import list_variants
 from encoder_catalogue import sized_encoder
 
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.models.encoder_with_head import EncoderWithHead
 from lightning_xt.models.outline import outline
+from lightning_xt.nn.heads.base import Head
 from lightning_xt.nn.heads.tied_head import TiedHead
 from lightning_xt.nn.heads.untied_head import UntiedHead
 
@@ -34,11 +36,14 @@ def test_scores_the_chosen_places_of_the_vocabulary(head):
     assert (model.vocab_size, model.mask_token) == (SIZE, SIZE)
 
 
-@pytest.mark.parametrize("head", [TiedHead, UntiedHead])
+@pytest.mark.parametrize("head", list_variants(Head))
 def test_a_gradient_reaches_everything(head):
     model = build(head)
     tokens = torch.cat((torch.arange(SIZE + 1), torch.randint(SIZE, (4,)))).view(2, -1)
-    model(tokens).square().sum().backward()
+    places = torch.arange(14).expand(2, -1)
+    logits = model(tokens, places=places)
+    assert logits.shape == (2, 14, SIZE)
+    logits.square().sum().backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
     # The vector of the mask token is trained, although nothing predicts it.
