@@ -60,7 +60,7 @@ class Where:
     memory: int = 0
     valid_memory: Bool[Tensor, "b _"] | None = None
     own_mask: Bool[Tensor, "b i j"] | None = None
-    order: Int[Tensor, "1 i"] | None = None
+    order: Int[Tensor, "1 _"] | None = None
     end: int = 0
     cached: bool = False
     aligned: bool = False
@@ -206,16 +206,14 @@ class Where:
         # Not by `expand`: it reads all fields, and a compiled mask would depend on numbers that change with length.
         rows = self.rows
         query, key = self.queries.expand(rows, -1)[b, i], self.keys.expand(rows, -1)[b, j]
-        if self.causal and self.order is not None:
-            seen = self.order[0, j] <= self.order[0, i]
-        else:
-            seen = key <= query if self.causal else key >= 0
+        now, then = (query, key) if self.order is None else (self.order[0, i], self.order[0, j])
+        seen = then <= now if self.causal else then >= 0
         if self.visible_prefix is not None:
-            seen = seen | (key < self.visible_prefix[b])
+            seen = seen | (then < self.visible_prefix[b])
         if self.window is not None:
             seen = seen & ((query - key).abs() < self.window)
         if self.causal or self.visible_prefix is not None:
-            seen = seen & (key >= 0)
+            seen = seen & (then >= 0)
         if self.valid is not None:
             seen = seen & self.valid.expand(rows, -1)[b, j]
         if self.query_documents is not None and self.key_documents is not None:
@@ -259,7 +257,7 @@ class Where:
     def pad(self, queries: int, keys: int) -> "Where":
         """Append queries that repeat the last one, so that they see something, and keys that no query sees."""
         valid = self.valid
-        if valid is None and not self.causal and keys:
+        if valid is None and (not self.causal or self.order is not None) and keys:
             valid = torch.ones_like(self.keys, dtype=torch.bool)
         return replace(
             self,

@@ -27,6 +27,7 @@ from lightning_xt.nn.positions.forgetting import Forgetting
 from lightning_xt.nn.positions.hard_alibi import HardALiBi
 from lightning_xt.nn.positions.path import PaTH
 from lightning_xt.nn.positions.polar import Polar
+from lightning_xt.nn.positions.randomized_positions import RandomizedPositions
 from lightning_xt.nn.positions.relative_bias import RelativeBias
 from lightning_xt.nn.positions.relative_projection import RelativeProjection
 from lightning_xt.nn.positions.rotary import Rotary
@@ -503,3 +504,7 @@ def test_combined_is_what_its_parts_are() -> None:
 def test_combined_refuses_an_empty_list() -> None:
     with pytest.raises(ValueError, match="position: Combined has an empty list of positions; give at least one"):
         Combined(shape(), positions=[])
+    rule = "position: Combined has RandomizedPositions, which draws .*; give RandomizedPositions the Combined, as its"
+    with pytest.raises(ValueError, match=rule):
+        Combined(shape(), positions=[RandomizedPositions, ALiBi])
+    RandomizedPositions(shape(), position=partial(Combined, positions=[Rotary, ALiBi]))

@@ -13,7 +13,7 @@ from lightning_xt.system.option_checks import check_option
 class TypeEmbedding(Embedding):
     """Add a learned vector for the type of each token (speaker, segment, language), read from `Inputs.types`.
 
-    No data module gives types; they come from Python.
+    Types come from Python, or from data with `CustomData(inputs=["types"])`.
     The segment embedding of Devlin et al., 2018. https://arxiv.org/abs/1810.04805
     In x-transformers: embed_num_tokens, embed_ids.
 

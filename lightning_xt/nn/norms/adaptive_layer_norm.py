@@ -17,7 +17,6 @@ class AdaptiveLayerNorm(ReadsCondition, Norm):
     norms of a layer share.
     In x-transformers: use_adaptive_layernorm, dim_condition, adaptive_condition_mlp, adaptive_condition_mlp_expansion;
     without the shift there.
-    In x-transformers: use_adaptive_layernorm, dim_condition.
 
     Args:
         condition_dim: width of the condition, which is given with the inputs of a forward, for each row or token.

@@ -9,7 +9,7 @@ from lightning_xt.nn.output_mods.own_values import project_on_own
 class Orthogonal(OutputMod):
     """Remove what a head gathered along the value of the token itself, per token and head (exclusive self-attention).
 
-    Zhai et al., 2026. https://arxiv.org/abs/2603.09078
+    Zhai, 2026. https://arxiv.org/abs/2603.09078
     In x-transformers: attn_orthog_projected_values, attn_orthog_projected_values_per_head; one product over all tokens
     there, which shows a token the future.
     """

@@ -10,7 +10,7 @@ from lightning_xt.nn.output_mods.own_values import project_on_own
 class SelfValueRemoval(OutputMod):
     """Remove a learned fraction of what a head gathered along the value of the token itself.
 
-    Zhai et al., 2026 (exclusive self-attention). https://arxiv.org/abs/2603.09078
+    Zhai, 2026 (exclusive self-attention). https://arxiv.org/abs/2603.09078
     The paper removes all. The fraction per head, the tanh of a learned number, 0 at the start, is of public speedruns:
     https://github.com/KellerJordan/modded-nanogpt. With a value residual, the mixed value is meant.
     """

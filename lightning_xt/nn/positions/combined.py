@@ -26,6 +26,12 @@ class Combined(Position):
         if not positions:
             raise ValueError("position: Combined has an empty list of positions; give at least one, or position null")
         parts = [factory(shape) for factory in positions]
+        moving = next((type(part).__name__ for part in parts if type(part).place is not Position.place), None)
+        if moving is not None:
+            raise ValueError(
+                f"position: Combined has {moving}, which draws the positions that its parts share; give {moving} "
+                "the Combined, as its option position"
+            )
         self.positions = nn.ModuleList(parts)
         self.backends = frozenset.intersection(*(part.backends for part in parts))
         self.biased = any(part.biased for part in parts)
@@ -48,11 +54,6 @@ class Combined(Position):
         for part in self.parts:
             k = part.rotate_keys(k, at)
         return k
-
-    def place(self, where: Where) -> Where:
-        for part in self.parts:
-            where = part.place(where)
-        return where
 
     def share(self, trace: Trace) -> Trace:
         for part in self.parts:

@@ -66,5 +66,6 @@ class Differential(Projection):
     ) -> Float[Tensor, "b _ i e"]:
         """Gather one half of the values, by the first weights of each pair minus the second."""
         out = kernel(q, k, half.repeat_interleave(2, dim=1))
-        first, second = self.lambdas.to(torch.promote_types(q.dtype, torch.float32)).prod(dim=1).sum(dim=-1).exp()
+        by_query, by_key = self.lambdas.to(torch.promote_types(q.dtype, torch.float32)).unbind(dim=1)
+        first, second = (by_query * by_key).sum(dim=-1).exp()
         return out[:, ::2] - (first - second + self.lambda_init).to(out.dtype) * out[:, 1::2]

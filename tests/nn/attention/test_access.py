@@ -23,6 +23,7 @@ from torch import Tensor
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.keys_values import KeysValues
 from lightning_xt.core.trace import Trace
+from lightning_xt.core.where import Where
 from lightning_xt.nn.norms.adaptive_rms_norm import AdaptiveRMSNorm
 from lightning_xt.nn.output_mods.head_scale import HeadScale
 from lightning_xt.nn.positions.alibi import ALiBi
@@ -102,6 +103,19 @@ def test_a_shuffled_order_is_causal_by_index_and_placed_by_position() -> None:
     later = TOKENS[:, order].clone()
     later[:, 4] = (later[:, 4] + 1) % VOCAB
     close(model(later, inputs=Inputs(positions=order.expand(2, -1)))[:, :4], shuffled[:, :4])
+
+
+@torch.no_grad()
+def test_own_positions_may_be_negative_and_a_visible_prefix_stays_that_of_the_index() -> None:
+    """Only distances count, and the first tokens are those of the smallest index."""
+    model = randomise(decoder)
+    at, prefix = torch.arange(7).expand(2, -1), torch.tensor([4, 2])
+    expected = model(TOKENS, inputs=Inputs(visible_prefix=prefix))
+    for shift in (-5, 5):
+        close(model(TOKENS, inputs=Inputs(visible_prefix=prefix, positions=at + shift)), expected)
+    where = Where.from_sequence(7, causal=True, inputs=Inputs(positions=at - 5), lengths=None, device=at.device)
+    assert torch.equal(where.pad(2, 3).dense()[..., :7, :7], where.dense())
+    assert not where.pad(2, 3).dense()[..., 7:].any()
 
 
 @torch.no_grad()
