@@ -1,6 +1,7 @@
 """Models that tests build from a config are parsed once and copied: a parse costs ten times a short fit."""
 
 import copy
+import os
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,8 @@ def install() -> None:
 
 def has_modules() -> bool:
     """Return whether the current folder has modules or packages."""
-    return any(any(Path().glob(name)) for name in ("*.py", "*/__init__.py"))
+    with os.scandir() as entries:
+        return any(each.name.endswith(".py") or os.path.exists(f"{each.name}/__init__.py") for each in entries)
 
 
 def share_parses() -> None:
