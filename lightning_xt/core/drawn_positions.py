@@ -36,4 +36,6 @@ def draw_positions(where: Where, num_positions: int, reader: str) -> Where:
     if drawn is None:
         drawn = torch.randperm(num_positions, device=where.queries.device)[:n].sort().values
         where.masks["drawn", num_positions, n] = drawn
-    return replace(where, queries=drawn[where.queries], keys=drawn[where.keys], end=num_positions, masks={})
+    return replace(
+        where, queries=drawn[where.queries], keys=drawn[where.keys], end=num_positions, aligned=False, masks={}
+    )

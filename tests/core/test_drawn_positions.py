@@ -13,7 +13,6 @@ from lightning_xt.core.where import Where
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.nn.embeddings.learned_positions import LearnedPositions
 from lightning_xt.nn.embeddings.randomized_embedding import RandomizedEmbedding
-from lightning_xt.nn.positions.combined import Combined
 from lightning_xt.nn.positions.contextual import Contextual
 from lightning_xt.nn.positions.forgetting import Forgetting
 from lightning_xt.nn.positions.randomized_positions import RandomizedPositions
@@ -84,9 +83,7 @@ def test_one_forward_draws_once() -> None:
     learned = partial(LearnedPositions, max_length=100)
     embedding = partial(RandomizedEmbedding, num_positions=100, embedding=learned)
     model = randomise(
-        lambda: decoder(
-            depth=3, attention=attention(position=partial(Combined, positions=[RANDOMIZED])), embeddings=[embedding]
-        )
+        lambda: decoder(depth=3, attention=attention(position=RANDOMIZED), embeddings=[embedding])
     ).train()
     plain = randomise(lambda: decoder(depth=3, attention=attention(), embeddings=[learned]))
     torch.manual_seed(3)

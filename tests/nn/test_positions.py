@@ -501,6 +501,39 @@ def test_combined_is_what_its_parts_are() -> None:
     assert describe(Contextual, ALiBi) == (True, True, True, False, 1)
 
 
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize(
+    "factory",
+    [
+        RelativeBias,
+        SharedRelativeBias,
+        DynamicBias,
+        FIRE,
+        partial(RelativeProjection, num_distances=4),
+        RelativeProjection,
+        partial(Combined, positions=[ALiBi, RelativeBias, partial(RelativeProjection, num_distances=3)]),
+    ],
+)
+def test_the_bias_of_all_pairs_is_that_of_each(factory: Callable[[AttentionShape], Position], causal: bool) -> None:
+    position, x, where = factory(shape(causal=causal)), torch.randn(2, 7, 13), sequence(7, causal)
+    prepared = position.prepare(x, where, None, None, position.share(Trace()))
+    b, i, j = where.build_indices(2)
+    b = b if position.per_row else b[:1]
+    each = position.bias(b, torch.arange(3).view(1, -1, 1, 1), i, j, prepared)
+    whole = position.dense(prepared)
+    assert whole.shape == (2 if position.per_row else 1, 3, 7, 7)
+    seen = where.dense()
+    torch.testing.assert_close(whole.masked_fill(~seen, 0.0), each.masked_fill(~seen, 0.0))
+
+
+def test_positions_that_are_no_diagonals_have_no_faster_bias() -> None:
+    position, documents = RelativeBias(shape()), Inputs(documents=torch.tensor([[0, 0, 1]]))
+    for inputs in (documents, Inputs(positions=torch.tensor([[2, 0, 1]])), Inputs(visible_prefix=torch.tensor([2]))):
+        where = Where.from_sequence(3, causal=True, inputs=inputs, lengths=None, device=torch.device("cpu"))
+        assert position.dense(where) is None
+    assert ALiBi(shape()).dense(sequence(3)) is None
+
+
 def test_combined_refuses_an_empty_list() -> None:
     with pytest.raises(ValueError, match="position: Combined has an empty list of positions; give at least one"):
         Combined(shape(), positions=[])

@@ -80,6 +80,13 @@ class Position(KeepsConstants, ABC):
         """
         raise TypeError(f"{type(self).__name__} has no bias")
 
+    def dense(self, p: Any) -> Float[Tensor, "_ h i j"] | None:
+        """Compute the bias of all pairs in a faster way than `bias` with broadcast indices. None = there is none.
+
+        The bias of pairs that the mask hides is arbitrary.
+        """
+        return None
+
     def pairwise(
         self,
         scores: Float[Tensor, "b h i j"],

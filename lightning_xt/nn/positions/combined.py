@@ -1,5 +1,5 @@
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -32,6 +32,7 @@ class Combined(Position):
                 f"position: Combined has {moving}, which draws the positions that its parts share; give {moving} "
                 "the Combined, as its option position"
             )
+        self.heads = shape.heads
         self.positions = nn.ModuleList(parts)
         self.backends = frozenset.intersection(*(part.backends for part in parts))
         self.biased = any(part.biased for part in parts)
@@ -62,21 +63,33 @@ class Combined(Position):
 
     def prepare(
         self, x: Float[Tensor, "b i D"], where: Where, window: int | None, cache: CallCache | None, trace: Trace
-    ) -> tuple[bool, tuple[Any, ...]]:
+    ) -> "_Prepared":
         parts = enumerate(self.parts)
-        branches = [(part, None if cache is None else cache.branch(str(index))) for index, part in parts]
-        return where.rows > 1, tuple(part.prepare(x, where, window, branch, trace) for part, branch in branches)
+        scopes = [(part, None if cache is None else cache.branch(str(index))) for index, part in parts]
+        own = tuple(part.prepare(x, where, window, scope, trace) for part, scope in scopes)
+        return _Prepared(own, where, len(x) if self.per_row else where.rows)
 
-    def pad(self, p: Any, queries: int, keys: int) -> tuple[bool, tuple[Any, ...]]:
-        rows_differ, parts = p
-        return rows_differ, tuple(part.pad(own, queries, keys) for part, own in zip(self.parts, parts, strict=True))
+    def pad(self, p: Any, queries: int, keys: int) -> "_Prepared":
+        parts = tuple(part.pad(own, queries, keys) for part, own in zip(self.parts, p.parts, strict=True))
+        return _Prepared(parts, p.where.pad(queries, keys), p.rows)
 
     def bias(self, b: Tensor, h: Tensor, i: Tensor, j: Tensor, p: Any) -> Float[Tensor, "..."]:
-        rows_differ, parts = p
         # A part whose bias all rows share may have prepared one row only.
-        first = b if rows_differ else torch.zeros_like(b)
-        pairs = [(part, own) for part, own in zip(self.parts, parts, strict=True) if part.biased]
+        first = b if p.where.rows > 1 else torch.zeros_like(b)
+        pairs = [(part, own) for part, own in zip(self.parts, p.parts, strict=True) if part.biased]
         biases = [part.bias(b if part.per_row else first, h, i, j, own) for part, own in pairs]
+        return sum(biases[1:], biases[0])
+
+    def dense(self, p: Any) -> Float[Tensor, "_ h i j"] | None:
+        pairs = [(part, own) for part, own in zip(self.parts, p.parts, strict=True) if part.biased]
+        found = [(part, own, part.dense(own)) for part, own in pairs]
+        if all(dense is None for _, _, dense in found):
+            return None
+        h = torch.arange(self.heads, device=p.where.queries.device).view(1, -1, 1, 1)
+        biases = []
+        for part, own, dense in found:
+            b, i, j = p.where.drop_memory().build_indices(p.rows if part.per_row else p.where.rows)
+            biases.append(part.bias(b, h, i, j, own) if dense is None else dense)
         return sum(biases[1:], biases[0])
 
     def pairwise(
@@ -87,6 +100,14 @@ class Combined(Position):
         where: Where,
         p: Any,
     ) -> Float[Tensor, "b h i j"]:
-        pairs = [(part, own) for part, own in zip(self.parts, p[1], strict=True) if part.paired]
+        pairs = [(part, own) for part, own in zip(self.parts, p.parts, strict=True) if part.paired]
         added = [part.pairwise(scores, q, k, where, own) for part, own in pairs]
         return sum(added[1:], added[0])
+
+
+class _Prepared(NamedTuple):
+    """Preparations of all parts, with positions, and the number of rows that differ."""
+
+    parts: tuple[Any, ...]
+    where: Where
+    rows: int

@@ -12,6 +12,7 @@ from lightning_xt.core.where import Where
 from lightning_xt.nn.norms.base import NormFactory
 from lightning_xt.nn.positions.base import Position
 from lightning_xt.nn.positions.distance_mlp import DistanceMLP
+from lightning_xt.nn.positions.skewing import sees_back_only, skew
 from lightning_xt.system.option_checks import check_option, check_slots
 
 
@@ -63,6 +64,16 @@ class DynamicBias(Position):
             return F.pad(p, (0, keys, 0, queries))
         where, table, ahead = p
         return where.pad(queries, keys), table, ahead
+
+    def dense(self, p: Any) -> Float[Tensor, "_ h i j"] | None:
+        if isinstance(p, Tensor):
+            return p
+        where, table, ahead = p
+        n = where.queries.shape[-1]
+        if not where.aligned or sees_back_only(where) != self.backward_only:
+            return None
+        largest = table[max(0, ahead - n + 1) : ahead + n].flip(0)
+        return skew(largest.T[None, :, None], n)
 
     def bias(self, b: Tensor, h: Tensor, i: Tensor, j: Tensor, p: Any) -> Float[Tensor, "..."]:
         if isinstance(p, Tensor):

@@ -55,5 +55,8 @@ class FIRE(Position):
     def pad(self, p: Any, queries: int, keys: int) -> Float[Tensor, "_ h _ _"]:
         return F.pad(p, (0, keys, 0, queries))
 
+    def dense(self, p: Any) -> Float[Tensor, "_ h i j"] | None:
+        return p
+
     def bias(self, b: Tensor, h: Tensor, i: Tensor, j: Tensor, p: Any) -> Float[Tensor, "..."]:
         return p[b, h, i, j]

@@ -56,6 +56,9 @@ class RandomizedPositions(Position):
     def pad(self, p: Any, queries: int, keys: int) -> Any:
         return self.inner.pad(p, queries, keys)
 
+    def dense(self, p: Any) -> Float[Tensor, "_ h i j"] | None:
+        return self.inner.dense(p)
+
     def bias(self, b: Tensor, h: Tensor, i: Tensor, j: Tensor, p: Any) -> Float[Tensor, "..."]:
         return self.inner.bias(b, h, i, j, p)
 

@@ -27,5 +27,8 @@ class RelativeBias(Position):
         self.num_buckets, self.max_distance = num_buckets, max_distance
         self.table = nn.Parameter(torch.randn(num_buckets, shape.heads) * shape.dim**-0.5)
 
+    def dense(self, p: Where) -> Float[Tensor, "1 h i j"] | None:
+        return self.buckets.spread(self.table, p)
+
     def bias(self, b: Tensor, h: Tensor, i: Tensor, j: Tensor, p: Where) -> Float[Tensor, "..."]:
         return self.table[self.buckets.find(p.keys[b, j] - p.queries[b, i]), h]

@@ -3,10 +3,12 @@
 import math
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from lightning_xt.core.shapes import AttentionShape
+from lightning_xt.core.where import Where
+from lightning_xt.nn.positions.skewing import sees_back_only, skew
 
 
 class RelativeBuckets:
@@ -37,6 +39,14 @@ class RelativeBuckets:
             return self._find_by_distance((-ahead).clamp(min=0), self.num_buckets)
         half = self.num_buckets // 2
         return self._find_by_distance(ahead.abs(), half) + half * (ahead > 0)
+
+    def spread(self, table: Float[Tensor, "_ h"], where: Where) -> Float[Tensor, "1 h n n"] | None:
+        """Spread a table by bucket over all pairs, if a distance is a diagonal."""
+        n = where.queries.shape[-1]
+        if not where.aligned or sees_back_only(where) != self.causal:
+            return None
+        ahead = torch.arange(1 - n, 1 if self.causal else n, device=table.device)
+        return skew(table[self.find(ahead)].T[None, :, None], n)
 
     def _find_by_distance(self, distance: Int[Tensor, "..."], buckets: int) -> Int[Tensor, "..."]:
         exact = buckets // 2

@@ -10,6 +10,7 @@ from lightning_xt.core.shapes import AttentionShape
 from lightning_xt.core.trace import Trace
 from lightning_xt.core.where import Where
 from lightning_xt.nn.positions.base import Position
+from lightning_xt.nn.positions.skewing import sees_back_only, skew
 from lightning_xt.system.option_checks import check_option
 
 
@@ -33,7 +34,8 @@ class RelativeProjection(Position):
         check_option("position: RelativeProjection", "num_curves", num_curves, least=1)
         check_option("position: RelativeProjection", "num_distances", num_distances, least=1)
         self.heads, self.num_distances = shape.heads, num_distances
-        self.ahead = 0 if shape.causal and shape.context_dim is None else num_distances - 1
+        self.backward_only = shape.causal and shape.context_dim is None
+        self.ahead = 0 if self.backward_only else num_distances - 1
         """Largest distance to a later key."""
         self.to_weights = nn.Linear(shape.dim, shape.heads * num_curves, bias=False)
         self.curves = nn.Parameter(0.02 * torch.randn(num_curves, self.ahead + num_distances))
@@ -49,15 +51,25 @@ class RelativeProjection(Position):
             # No distance is longer than the sequence.
             reach = max(where.end, where.keys.shape[-1])
             ahead, back = min(ahead, reach), min(back, reach)
-        curves = self.curves[:, self.ahead - ahead : self.ahead + back].to(weights.dtype)
+        # From the largest distance down, as the bias of all pairs needs them.
+        curves = self.curves[:, self.ahead - ahead : self.ahead + back].flip(1).to(weights.dtype)
         return where.expand(len(x)), weights @ curves, ahead
 
     def pad(self, p: Any, queries: int, keys: int) -> tuple[Where, Float[Tensor, "b h _ _"], int]:
         where, curves, ahead = p
         return where.pad(queries, keys), F.pad(curves, (0, 0, 0, queries)), ahead
 
+    def dense(self, p: Any) -> Float[Tensor, "_ h i j"] | None:
+        where, curves, ahead = p
+        n = where.queries.shape[-1]
+        if not where.aligned or sees_back_only(where) != self.backward_only:
+            return None
+        back = curves.shape[-1] - ahead
+        # Other distances have no bias.
+        return skew(F.pad(curves, (n - back, 0 if self.backward_only else n - 1 - ahead)), n)
+
     def bias(self, b: Tensor, h: Tensor, i: Tensor, j: Tensor, p: Any) -> Float[Tensor, "..."]:
         where, curves, ahead = p
-        column = where.queries[b, i] - where.keys[b, j] + ahead
+        column = where.keys[b, j] - where.queries[b, i] + curves.shape[-1] - 1 - ahead
         inside = (column >= 0) & (column < curves.shape[-1])
         return torch.where(inside, curves[b, h, i, column.clamp(0, curves.shape[-1] - 1)], 0.0)

@@ -54,6 +54,9 @@ class SharedRelativeBias(Position):
     def pad(self, p: Any, queries: int, keys: int) -> tuple[Where, Float[Tensor, "_ h"]]:
         return p[0].pad(queries, keys), p[1]
 
+    def dense(self, p: Any) -> Float[Tensor, "1 h i j"] | None:
+        return self.buckets.spread(p[1], p[0])
+
     def bias(self, b: Tensor, h: Tensor, i: Tensor, j: Tensor, p: Any) -> Float[Tensor, "..."]:
         where, table = p
         return table[self.buckets.find(where.keys[b, j] - where.queries[b, i]), h]

@@ -91,6 +91,11 @@ class Scoring:
 
     def dense_bias(self, batch: int, heads: int) -> Tensor | None:
         """Return the position's bias as a tensor (#b h i j), one row if all rows share it."""
+        memory = self.where.memory
+        fast = self.position.dense(self.prepared) if self.position is not None and self.position.biased else None
+        if fast is not None:
+            fast = fast if self.own_bias is None else fast + self.own_bias
+            return nn.functional.pad(fast, (memory, 0)) if memory else fast
         b, i, j = self.where.build_indices(batch if self.rows_differ else 1)
         return self.bias(b, torch.arange(heads, device=b.device).view(1, -1, 1, 1), i, j)
 
