@@ -116,12 +116,12 @@ def check_shared_graph() -> None:
 @torch.no_grad()
 def check_shared_flex_program(masks: bool) -> None:
     """Check that lengths and layers share one program, and multiples of a block one more, past torch's limit of 8."""
-    programs, block_masks = [], []
+    programs, masks_made = [], []
     real = flex.flex_attention, block_masks.create_block_mask
     flex.flex_attention = flex.compile_flex(backend=lambda graph, _: programs.append(graph) or graph.forward)
     if masks:
         block_masks.create_block_mask = block_masks.compile_create_block_mask(
-            backend=lambda graph, _: block_masks.append(graph) or graph.forward
+            backend=lambda graph, _: masks_made.append(graph) or graph.forward
         )
     model = randomise(lambda: decoder(attention=attention(position=Forgetting, window=33, memory=3, backend="flex")))
     for block in range(1, 3 if masks else 6):
@@ -136,7 +136,7 @@ def check_shared_flex_program(masks: bool) -> None:
                 layer.backend = "flex"
         assert len(programs) == 2 * block, (block, len(programs))
     # The first program is for one shape, the others are for any.
-    assert len(block_masks) <= 4 * masks, len(block_masks)
+    assert len(masks_made) <= 4 * masks, len(masks_made)
     flex.flex_attention, block_masks.create_block_mask = real
 
 
