@@ -3,10 +3,12 @@
 import math
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
+from catalogue import VOCAB, attention, decoder, randomise
 
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.shapes import AttentionShape, LayerShape
@@ -168,3 +170,18 @@ def test_unit_norm_of_groups() -> None:
 def test_unit_norm_refuses_invalid_options(options: dict[str, Any], problem: str, no_shape_checks: None) -> None:
     with pytest.raises(ValueError, match=f"^norm: UnitNorm has {re.escape(problem)}$"):
         UnitNorm(LayerShape(dim=4), **options)
+
+
+@torch.no_grad()
+def test_a_condition_of_each_token_is_decoded_as_in_one_forward() -> None:
+    adaptive = partial(AdaptiveRMSNorm, condition_dim=3)
+    model = randomise(lambda: decoder(norm=adaptive, attention=attention(qk_norm=adaptive, kv_heads=2)))
+    tokens, condition = torch.randint(0, VOCAB, (2, 7)), torch.randn(2, 7, 3, dtype=torch.float64)
+    expected = model(tokens, inputs=Inputs(condition=condition))
+    cache, pieces = model.new_cache(2, 7), (slice(0, 4), slice(4, 5), slice(5, 7))
+    found = [model(tokens[:, each], inputs=Inputs(condition=condition[:, each]), cache=cache) for each in pieces]
+    torch.testing.assert_close(torch.cat(found, dim=1), expected)
+    # One condition for all tokens of a row is the same as the row's.
+    same = condition[:, :1].expand(-1, 7, -1)
+    by_row = model(tokens, inputs=Inputs(condition=condition[:, 0]))
+    torch.testing.assert_close(model(tokens, inputs=Inputs(condition=same)), by_row)
