@@ -70,6 +70,7 @@ from lightning_xt.nn.projections.differential import Differential
 from lightning_xt.nn.projections.kv_shift import KVShift
 from lightning_xt.nn.projections.latent import Latent
 from lightning_xt.nn.projections.partial_key_offset import PartialKeyOffset
+from lightning_xt.nn.projections.shared_kv import SharedKV
 from lightning_xt.nn.residuals.base import Residual
 from lightning_xt.nn.residuals.hyper_connection import HyperConnection
 from lightning_xt.nn.rope_scalings.base import RopeScaling
@@ -240,6 +241,17 @@ CASES: dict[str, Options] = {
         "attention": attention(
             projection=Differential, kv_heads=2, memory=3, window=3, position=RelativeBias, value_mods=[ValueResidual]
         )
+    },
+    "shared_kv-cycle-window-memory-hyper_connection": {
+        "depth": 4,
+        "residual": HyperConnection,
+        "attention": partial(
+            Cycle,
+            recipes=[
+                attention(projection=SharedKV, window=3, qk_norm=RMSNorm),
+                attention(projection=partial(SharedKV, shared_layer=1), window=3, memory=3, position=Forgetting),
+            ],
+        ),
     },
     "hybrid-two_attentions": {
         "attention": partial(Hybrid, recipes=[attention(window=3), attention(memory=3, position=Forgetting)])

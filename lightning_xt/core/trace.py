@@ -7,6 +7,8 @@ from typing import Literal, NamedTuple
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from lightning_xt.core.where import Where
+
 
 class AuxiliaryLoss(NamedTuple):
     """Term that a part adds to the loss in training.
@@ -44,6 +46,22 @@ class AttentionMap(NamedTuple):
     mask: Bool[Tensor, "#b #h i j"]
 
 
+class SharedKeys(NamedTuple):
+    """Keys and values of one layer that later ones read.
+
+    Args:
+        keys: keys in their cached form, earlier ones included.
+        values: their values.
+        where: positions and mask of the keys.
+        window: window of the layer.
+    """
+
+    keys: Float[Tensor, "b g j _"]
+    values: Float[Tensor, "b g j _"]
+    where: Where
+    window: int | None
+
+
 @dataclass(frozen=True)
 class Trace:
     """Immutable record of a forward, replaced rather than changed, so that checkpointing can run a layer twice.
@@ -63,6 +81,7 @@ class Trace:
         maps: calls of attention, in order.
         states: hidden states that the head reads; None before the end of the forward.
         source: trace of the encoder, in that of an encoder-decoder.
+        shared_keys: keys and values of the last layer that shares its own. None = there is none.
     """
 
     keeps_hidden: bool = False
@@ -77,6 +96,11 @@ class Trace:
     maps: tuple[AttentionMap, ...] = ()
     states: Float[Tensor, "b _ D"] | None = None
     source: "Trace | None" = None
+    shared_keys: SharedKeys | None = None
+
+    def share_keys(self, shared: SharedKeys) -> "Trace":
+        """Let later layers read the keys and values of this one."""
+        return replace(self, shared_keys=shared)
 
     def add_values(self, v: Tensor) -> "Trace":
         """Append the values of a self-attention call."""
@@ -116,7 +140,15 @@ class Trace:
         """Set the hidden states, and drop what only layers read."""
         hidden = self.hidden if self.keeps_hidden else None
         return replace(
-            self, values=(), context_values=(), scores=(), context_scores=(), hidden=hidden, shared={}, states=states
+            self,
+            values=(),
+            context_values=(),
+            scores=(),
+            context_scores=(),
+            hidden=hidden,
+            shared={},
+            shared_keys=None,
+            states=states,
         )
 
     def sum_losses(self) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 import cmath
 import math
 import re
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -15,14 +16,20 @@ from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.shapes import AttentionShape, LayerShape
 from lightning_xt.core.trace import Trace
 from lightning_xt.core.where import Where
+from lightning_xt.models.decoder import Decoder
 from lightning_xt.nn.attention.attention import Attention
+from lightning_xt.nn.attention.cycle import Cycle
+from lightning_xt.nn.attention.shared_keys import read_shared_keys
+from lightning_xt.nn.output_mods.orthogonal import Orthogonal
 from lightning_xt.nn.projections.differential import Differential
 from lightning_xt.nn.projections.interleaved_heads import InterleavedHeads
 from lightning_xt.nn.projections.kv_shift import KVShift
 from lightning_xt.nn.projections.latent import Latent
 from lightning_xt.nn.projections.multi_head import MultiHead
 from lightning_xt.nn.projections.partial_key_offset import PartialKeyOffset
+from lightning_xt.nn.projections.shared_kv import SharedKV
 from lightning_xt.nn.value_mods.laser import Laser
+from lightning_xt.nn.value_mods.value_residual import ValueResidual
 
 DIM, HEADS, DIM_HEAD = 13, 4, 6
 
@@ -289,3 +296,77 @@ def test_differential_is_its_formula() -> None:
 def test_differential_refuses(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         Attention(LayerShape(dim=12), **{"heads": 4, "projection": Differential, **options})
+
+
+# Shared keys and values -----------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def test_upper_layers_read_the_keys_of_one_layer_and_cache_none() -> None:
+    model = Decoder(11, dim=8, depth=5, attention=partial(Attention, heads=2, projection=SharedKV)).double().eval()
+    layers = [model.stack.sublayers[f"{number}_attention"].branch for number in range(5)]
+    assert [layer.projection.shares_keys for layer in layers] == [False, False, True, False, False]
+    assert [layer.projection.reads_shared_keys for layer in layers] == [False, False, False, True, True]
+    cache = model.new_cache(2, 9)
+    seen: dict[int, tuple[Tensor, Tensor]] = {}
+    for number, layer in enumerate(layers):
+        gather = layer.projection.attend
+
+        def attend(q: Tensor, k: Tensor, v: Tensor, kernel: Any, number: int = number, gather: Any = gather) -> Tensor:
+            seen[number] = k, v
+            return gather(q, k, v, kernel)
+
+        layer.projection.attend = attend
+    model(torch.randint(0, 11, (2, 7)), cache=cache)
+    calls = [call for call, step in enumerate(model.stack.steps) if step.kind == "attention"]
+    assert ["keys" in cache[call]._buffers for call in calls] == [True, True, True, False, False]
+    assert seen[2][0] is seen[3][0] is seen[4][0] and seen[2][1] is seen[4][1]
+    assert not torch.equal(seen[1][0], seen[2][0])
+
+
+def build_shared(**options: Any) -> Decoder:
+    return Decoder(11, dim=8, depth=2, attention=partial(Attention, **{"heads": 2, "projection": SharedKV, **options}))
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (
+            lambda: build_shared(projection=partial(SharedKV, shared_layer=2)),
+            "projection: SharedKV has shared_layer 2, which must be at least 0 and below 2",
+        ),
+        (
+            lambda: build_shared(projection=partial(SharedKV, shared_layer=0), value_mods=[ValueResidual]),
+            "value_mods: ValueResidual works on the values of each layer, but with projection SharedKV the upper",
+        ),
+        (
+            lambda: build_shared(projection=partial(SharedKV, shared_layer=0), output_mods=[Orthogonal]),
+            "output_mods: Orthogonal works on the values of each layer, but with projection SharedKV the upper",
+        ),
+        (
+            lambda: build_shared(projection=partial(KVShift, projection=SharedKV)),
+            "projection: KVShift mixes the keys of each layer, but with SharedKV the upper layers have none",
+        ),
+        (
+            lambda: Attention(LayerShape(dim=8, context_dim=5), heads=2, projection=SharedKV),
+            "projection: SharedKV serves self-attention only, but this is cross-attention; omit it there",
+        ),
+    ],
+)
+def test_shared_keys_refuse(build: Callable[[], object], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        build()
+
+
+def test_shared_keys_refuse_another_window_and_a_missing_layer() -> None:
+    recipes = [
+        partial(Attention, heads=2, projection=partial(SharedKV, shared_layer=0), window=each) for each in (3, 4)
+    ]
+    model = Decoder(11, dim=8, depth=2, attention=partial(Cycle, recipes=recipes))
+    said = (
+        "attention: window is 4, but this layer reads shared keys of a layer with window 3; give both the same window"
+    )
+    with pytest.raises(ValueError, match=said):
+        model(torch.zeros(1, 5, dtype=torch.long))
+    with pytest.raises(ValueError, match="no layer before this one shares its keys"):
+        read_shared_keys(Trace(), None)

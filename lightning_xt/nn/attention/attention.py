@@ -12,19 +12,22 @@ from lightning_xt.core.call_cache import CallCache
 from lightning_xt.core.fixed_context import FixedContext
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.shapes import LayerShape
-from lightning_xt.core.trace import AttentionMap, Trace
+from lightning_xt.core.trace import AttentionMap, SharedKeys, Trace
 from lightning_xt.core.where import Where
 from lightning_xt.nn.attention.base import Mixer
 from lightning_xt.nn.attention.kernels.backends import Backend, attend, choose_backend, supported_backends
 from lightning_xt.nn.attention.kernels.scoring import Scoring
 from lightning_xt.nn.attention.part_checks import (
+    check_bias,
     check_cross_attention,
     check_projection,
+    check_shared_keys,
     check_signs,
     find_looking_back,
 )
 from lightning_xt.nn.attention.persistent_keys import make_memory, prepend_given, prepend_memory
 from lightning_xt.nn.attention.shared_contexts import group_queries, look_at_context, ungroup_queries
+from lightning_xt.nn.attention.shared_keys import read_shared_keys
 from lightning_xt.nn.attention.sizes import build_attention_shape, check_sizes
 from lightning_xt.nn.attention.z_loss import compute_z_loss
 from lightning_xt.nn.normalizers.base import NormalizerFactory
@@ -110,7 +113,7 @@ class Attention(Mixer):
         head = replace(shape, dim=shape.dim_head)
         self.q_norm = None if qk_norm is None else qk_norm(head)
         k_norm = qk_norm if k_norm is None else k_norm
-        self.k_norm = None if k_norm is None else k_norm(head)
+        self.k_norm = None if k_norm is None or self.projection.reads_shared_keys else k_norm(head)
         self.value_mods = nn.ModuleList(factory(shape) for factory in value_mods)
         rotated = replace(shape, dim_head=self.projection.rotated_dim)
         self.position = None if position is None else position(rotated)
@@ -138,11 +141,16 @@ class Attention(Mixer):
         self, x: Float[Tensor, "b n D"], where: Where, inputs: Inputs, trace: Trace, cache: CallCache | None
     ) -> tuple[Float[Tensor, "b n D"], Trace]:
         # project
-        if self.shape.context_dim is None:
+        if self.projection.reads_shared_keys:
+            q, own = self.projection.project_queries(x), None
+            k, v, where = read_shared_keys(trace, self.window)
+        elif self.shape.context_dim is None:
             q, k, v = self.projection.project(x)
             k, v = self.projection.shift(k, v, where, cache)
             k, own, trace = self._make_keys_values(k, v, x, where, inputs, trace)
             k, v, where = self._append_to_cache(k, own, where, cache)
+            if self.projection.shares_keys:
+                trace = trace.share_keys(SharedKeys(k, v, where, self.window))
         else:
             q, own = self.projection.project_queries(x), None
             k, v, where, trace = self._make_context_keys_values(len(x), where, inputs, trace, cache)
@@ -193,6 +201,7 @@ class Attention(Mixer):
             **{f"output_mods {type(mod).__name__}": mod.reads_values for mod in output_mods},
         }
         check_projection(self.projection, clashing)
+        check_shared_keys(self.projection, value_mods, output_mods)
 
     def _make_keys_values(
         self, k: Tensor, v: Tensor, x: Tensor, where: Where, inputs: Inputs, trace: Trace
@@ -254,13 +263,7 @@ class Attention(Mixer):
     def _prepare_scoring(self, call: Scored, prepared: Any, inputs: Inputs) -> Scoring:
         mods = cast(Sequence[ScoreMod], self.score_mods)
         own_bias = None if self.shape.context_dim is not None else inputs.bias
-        if own_bias is not None and (
-            own_bias.shape[0] not in (1, len(call.x)) or own_bias.shape[1] not in (1, self.shape.heads)
-        ):
-            raise ValueError(
-                f"Inputs(bias=...) is for {own_bias.shape[0]} row(s) and {own_bias.shape[1]} head(s); it must be for 1 "
-                f"or {len(call.x)} rows and for 1 or {self.shape.heads} heads"
-            )
+        check_bias(own_bias, len(call.x), self.shape.heads)
         wanted = call.trace.keeps_maps or self._adds_z_loss or any(mod.records_scores for mod in mods)
         return Scoring(
             self.score,

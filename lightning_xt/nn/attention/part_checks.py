@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
+from torch import Tensor
+
 from lightning_xt.core.shapes import AttentionShape
 from lightning_xt.nn.normalizers.base import Normalizer
 from lightning_xt.nn.output_mods.base import OutputMod
@@ -56,6 +58,28 @@ def check_signs(value_mods: Sequence[ValueMod], projection: Projection, normaliz
                 f"value_mods: {type(mod).__name__} gathers numbers above 0 only, but those of {other} may be negative; "
                 "omit one of them"
             )
+
+
+def check_shared_keys(projection: Projection, value_mods: Sequence[ValueMod], output_mods: Sequence[OutputMod]) -> None:
+    """Refuse parts about a layer's own values in a layer that reads those of another."""
+    if not projection.reads_shared_keys:
+        return
+    parts = [("value_mods", mod) for mod in value_mods]
+    reading = [("output_mods", mod) for mod in output_mods if mod.reads_values]
+    for slot, part in [*parts, *reading]:
+        raise ValueError(
+            f"{slot}: {type(part).__name__} works on the values of each layer, but with projection "
+            f"{type(projection).__name__} the upper layers have none; omit one of them"
+        )
+
+
+def check_bias(bias: Tensor | None, rows: int, heads: int) -> None:
+    """Refuse a caller's bias that is for other rows or heads."""
+    if bias is not None and (bias.shape[0] not in (1, rows) or bias.shape[1] not in (1, heads)):
+        raise ValueError(
+            f"Inputs(bias=...) is for {bias.shape[0]} row(s) and {bias.shape[1]} head(s); it must be for 1 "
+            f"or {rows} rows and for 1 or {heads} heads"
+        )
 
 
 def find_looking_back(

@@ -20,14 +20,20 @@ class Projection(nn.Module, ABC):
 
     per_head: ClassVar[bool] = True
     """True if keys and values are one vector per head, so that norms, mods and extra keys can change them."""
+    self_attention_only: ClassVar[bool] = False
+    """True if a variant cannot serve cross-attention."""
     signed: bool = False
     """True if gathered values are differences of means of values."""
+    shares_keys: bool = False
+    """True if later layers may read the keys and values of this one."""
+    reads_shared_keys: bool = False
+    """True if keys and values are those of the layer before that shares them; only queries are projected."""
     rotated_dim: int
     """Number of features of each head that positions rotate."""
     scale: float
     """Factor on the product of query and key."""
-    value_shape: tuple[int, int]
-    """Heads and width of values in their cached form."""
+    value_shape: tuple[int, int] | None
+    """Heads and width of values in their cached form. None = the layer has no values."""
 
     def project(
         self, x: Float[Tensor, "b n D"]

@@ -23,6 +23,11 @@ class NeighbourMixing(Projection, ABC):
                 f"projection: {type(self).__name__} mixes keys and values per head, which {type(self.inner).__name__} "
                 "does not have; give it another projection"
             )
+        if self.inner.shares_keys or self.inner.reads_shared_keys:
+            raise ValueError(
+                f"projection: {type(self).__name__} mixes the keys of each layer, but with {type(self.inner).__name__} "
+                "the upper layers have none; give it another projection"
+            )
         self.signed = self.inner.signed
         self.rotated_dim, self.scale = self.inner.rotated_dim, self.inner.scale
         self.value_shape = self.inner.value_shape
