@@ -21,6 +21,7 @@ import_submodules(lightning_xt)
 
 from catalogue import BUILDS, CASES, Build, attention, attention_layers, decoder, example, randomise
 
+from lightning_xt.core import block_masks
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.keys_values import KeysValues
 from lightning_xt.nn.attention.kernels import flex
