@@ -8,7 +8,7 @@ class HybridNorm(Placement):
 
     Zhuo et al., 2025. https://arxiv.org/abs/2503.04598
     A layer computes y = norm(x + attention(x)), then y + feedforward(y). The paper also normalizes queries, keys and
-    values, which are options of attention: qk_norm, and a norm among the value_mods.
+    values, which are options of attention: qk_norm, and ValueNorm among the value_mods.
     """
 
     def __init__(self, shape: LayerShape, norm: NormFactory) -> None:
