@@ -157,3 +157,24 @@ def test_all_layers_share_one_mask(backend: str, kind: str, masks: list[str]) ->
     last = model(tokens[:, 5:], inputs=crop(inputs, slice(5, N)), cache=cache)
     assert masks.count(kind) == 2
     torch.testing.assert_close(torch.cat((first, last), dim=1), expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("widths", [(6, 4), (4, 6)], ids=["narrow values", "wide values"])
+def test_heads_of_two_widths_have_the_flash_kernel_of_a_cpu(
+    monkeypatch: pytest.MonkeyPatch, widths: tuple[int, int]
+) -> None:
+    layer, at = (
+        Attention(LayerShape(dim=24), heads=HEADS),
+        Where.from_sequence(N, causal=True, inputs=Inputs(), lengths=None, device=torch.device("cpu")),
+    )
+    scoring = Scoring(layer.score, None, None, (), layer.normalizer, at, 0.5, 0.0)
+    q, k = torch.randn(2, 2, HEADS, N, widths[0]).unbind()
+    v, real, seen = torch.randn(2, HEADS, N, widths[1]), functional.scaled_dot_product_attention, []
+
+    def watch(q: Tensor, k: Tensor, v: Tensor, *args: Any, **options: Any) -> Tensor:
+        seen.append((q.shape[-1], k.shape[-1], v.shape[-1]))
+        return real(q, k, v, *args, **options)
+
+    monkeypatch.setattr(functional, "scaled_dot_product_attention", watch)
+    torch.testing.assert_close(attend("fused", q, k, v, scoring), attend("explicit", q, k, v, scoring))
+    assert seen == [(6, 6, 6)]

@@ -59,9 +59,14 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, triangle: bool
         # leave the work to the math kernel, which holds the weights of all pairs. Copies of the keys are smaller.
         k, v = (t.repeat_interleave(q.shape[1] // t.shape[1], dim=1) for t in (k, v))
         grouped = False
-    return F.scaled_dot_product_attention(
+    width, values = max(q.shape[-1], v.shape[-1]), v.shape[-1]
+    if q.device.type == "cpu" and q.shape[-1] != values:
+        # A CPU's flash kernel knows heads of one width only; the math kernel holds the weights of all pairs.
+        q, k, v = (F.pad(t, (0, width - t.shape[-1])) for t in (q, k, v))
+    out = F.scaled_dot_product_attention(
         q, k, v, mask, scoring.dropout, is_causal=triangle, scale=scoring.scale, enable_gqa=grouped
     )
+    return out if width == values else out[..., :values]
 
 
 def _kernels_for_masks() -> list[SDPBackend]:
