@@ -18,6 +18,7 @@ from lightning_xt.core.inputs import Inputs, KeysValues
 from lightning_xt.core.shapes import LayerShape
 from lightning_xt.core.trace import Trace
 from lightning_xt.core.where import Where
+from lightning_xt.generation.models.prefix_reuse import PrefixReuse
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.models.encoder import Encoder
 from lightning_xt.nn.attention.base import Mixer
@@ -430,3 +431,16 @@ def test_matrices_are_split_for_their_optimizer(recipe: Any) -> None:
     assert [name for name, _ in matrix["params"]] == ["to_inputs.weight", "to_out.weight"]
     assert matrix["parts"] == {"to_inputs.weight": layer.sizes}
     assert {"convolution.kernel", "gain"} <= {name for name, _ in other["params"]}
+
+
+@EACH
+@torch.no_grad()
+def test_a_growing_sequence_is_run_once_and_another_one_from_its_start(recipe: Any) -> None:
+    """Prefix reuse continues from a state, and begins again where it would have to remove tokens."""
+    model = randomise(lambda: decoder(attention=recipe))
+    reusing, tokens = PrefixReuse(model), sample_tokens(1, 12)
+    for ids, run in ((tokens[:, :5], 5), (tokens[:, :9], 4), (tokens[:, 1:8], 7)):
+        before = reusing.tokens_run
+        reusing.expect(ids[0].tolist())
+        close(reusing(ids, cache=reusing.new_cache(1, 12), last_only=True), model(ids, last_only=True))
+        assert reusing.tokens_run - before == run
