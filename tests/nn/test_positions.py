@@ -526,7 +526,7 @@ def test_the_bias_of_all_pairs_is_that_of_each(factory: Callable[[AttentionShape
     torch.testing.assert_close(whole.masked_fill(~seen, 0.0), each.masked_fill(~seen, 0.0))
 
 
-def test_positions_that_are_no_diagonals_have_no_faster_bias() -> None:
+def test_positions_off_the_diagonals_have_no_faster_bias() -> None:
     position, documents = RelativeBias(shape()), Inputs(documents=torch.tensor([[0, 0, 1]]))
     for inputs in (documents, Inputs(positions=torch.tensor([[2, 0, 1]])), Inputs(visible_prefix=torch.tensor([2]))):
         where = Where.from_sequence(3, causal=True, inputs=inputs, lengths=None, device=torch.device("cpu"))
