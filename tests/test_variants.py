@@ -208,5 +208,6 @@ def test_counterparts_are_read_from_a_docstring():
         ["a", "b", "c"],
         "wrong with 1.5 heads",
     )
+    assert counterparts_of("Do.\n\nIn x-transformers: a, b;\nc there.") == (["a", "b"], "c there")
     assert counterparts_of("Do as in x-transformers.") == ([], None)
     assert counterparts_of(None) == ([], None)

@@ -7,7 +7,7 @@ import docstring_parser
 
 PACKAGE = "lightning_xt"
 URL = re.compile(r"https?://\S+?(?=[.,;:)]*(?:\s|$))")
-COUNTERPARTS = re.compile(r"^In x-transformers: ([^.;]+)(?:; ([^.]+(?:\.(?!\s|$)[^.]*)*))?\.$", re.M)
+COUNTERPARTS = re.compile(r"^In x-transformers: ([^.;]+)(?:;\s+([^.]+(?:\.(?!\s|$)[^.]*)*))?\.$", re.M)
 
 
 def get_docstring(kind: type) -> docstring_parser.Docstring:
