@@ -52,7 +52,7 @@ def sequence(n: int, causal: bool = True, inputs: Inputs = NO_INPUTS) -> Where:
 
 
 def layer(context_dim: int | None = None, **options: object) -> Attention:
-    shape = LayerShape(dim=DIM, causal=context_dim is None, context_dim=context_dim)
+    shape = LayerShape(dim=DIM, depth=2, causal=context_dim is None, context_dim=context_dim)
     options = {"heads": HEADS, "dim_head": DIM_HEAD, "position": None, **options}
     return Attention(shape, **options).double().eval()
 

@@ -12,6 +12,7 @@ from lightning_xt.core.shapes import AttentionShape
 from lightning_xt.nn.attention.cycle import Cycle
 from lightning_xt.nn.contexts.given_context import GivenContext
 from lightning_xt.nn.layouts.looped import Looped
+from lightning_xt.nn.layouts.standard import Standard
 from lightning_xt.nn.normalizers.signed import Signed
 from lightning_xt.nn.projections.latent import Latent
 from lightning_xt.nn.value_mods.laser import Laser
@@ -82,12 +83,12 @@ def test_cases_p8_refuses_layers_of_different_shapes_at_build(later: dict[str, i
         decoder(attention=partial(Cycle, recipes=latent))
 
 
-def test_cases_p11_refuses_one_layer_that_is_looped() -> None:
-    message = (
-        r"^value_mods: ValueResidual mixes .*, but one layer is called 2 times; raise depth, or omit ValueResidual$"
-    )
-    with pytest.raises(ValueError, match=message):
-        decoder(depth=1, layout=Looped, attention=attention(value_mods=[ValueResidual]))
+@pytest.mark.parametrize("layout", [Standard, Looped])
+@pytest.mark.parametrize("mod", [ValueResidual, WeightedValueResidual])
+def test_cases_p11_refuses_one_layer_even_if_it_is_looped(layout: type, mod: type) -> None:
+    rule = rf"^value_mods: {mod.__name__} mixes .*, but there is one layer; raise depth, or omit {mod.__name__}$"
+    with pytest.raises(ValueError, match=rule):
+        decoder(depth=1, layout=layout, attention=attention(value_mods=[mod]))
 
 
 def test_laser_takes_the_logarithm_of_gathered_exponentials() -> None:

@@ -4,11 +4,11 @@ from lightning_xt.core.shapes import AttentionShape
 
 
 def check_layers(name: str, shape: AttentionShape) -> None:
-    """Refuse one layer that is called several times, for its first call is not another layer."""
-    if shape.depth == 1 and shape.calls > 1:
+    """Refuse a single layer, even if it is called several times, for its first call is not another layer."""
+    if shape.depth == 1:
         raise ValueError(
-            f"value_mods: {name} mixes the first layer's values into other layers, but one layer is called "
-            f"{shape.calls} times; raise depth, or omit {name}"
+            f"value_mods: {name} mixes the first layer's values into other layers, but there is one layer; raise depth, "
+            f"or omit {name}"
         )
 
 
