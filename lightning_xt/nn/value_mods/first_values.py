@@ -7,8 +7,8 @@ def check_layers(name: str, shape: AttentionShape) -> None:
     """Refuse a single layer, even if it is called several times, for its first call is not another layer."""
     if shape.depth == 1:
         raise ValueError(
-            f"value_mods: {name} mixes the first layer's values into other layers, but there is one layer; raise depth, "
-            f"or omit {name}"
+            f"value_mods: {name} mixes the first layer's values into other layers, but there is one layer; raise "
+            f"depth, or omit {name}"
         )
 
 
