@@ -15,8 +15,7 @@ class AdaptiveLayerNorm(ReadsCondition, Norm):
     Peebles and Xie, 2022 (DiT). https://arxiv.org/abs/2212.09748
     The gain is 1 + W condition and the shift V condition, with W and V zero at the start. The paper has an MLP that all
     norms of a layer share.
-    In x-transformers: use_adaptive_layernorm, dim_condition, adaptive_condition_mlp, adaptive_condition_mlp_expansion;
-    without the shift there.
+    In x-transformers: use_adaptive_layernorm, dim_condition; without the shift there.
 
     Args:
         condition_dim: width of the condition, which is given with the inputs of a forward, for each row or token.

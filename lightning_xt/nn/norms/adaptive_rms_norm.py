@@ -14,8 +14,7 @@ class AdaptiveRMSNorm(ReadsCondition, Norm):
 
     The adaptive norm of Peebles and Xie, 2022 (DiT, https://arxiv.org/abs/2212.09748) with RMSNorm in place of
     LayerNorm and without its shift. The gain is 1 + W condition, with W zero at the start.
-    In x-transformers: use_adaptive_rmsnorm, dim_condition, adaptive_condition_mlp, adaptive_condition_mlp_expansion;
-    one MLP for all norms there.
+    In x-transformers: use_adaptive_rmsnorm, dim_condition.
 
     Args:
         condition_dim: width of the condition, which is given with the inputs of a forward, for each row or token.
