@@ -8,6 +8,7 @@ from typing import Any, cast
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from lightning_xt.core.cache import Cache
 from lightning_xt.core.extent import check_lengths
@@ -226,6 +227,8 @@ class Decoder(nn.Module):
         if inputs.prefix is not None:
             check_prefix(inputs, x.shape[-1])
             x = torch.cat((inputs.prefix, x), dim=1)
+            if inputs.scored is not None:
+                inputs = replace(inputs, scored=F.pad(inputs.scored, (inputs.num_soft_tokens, 0), value=False))
         else:
             inputs = replace(inputs, tokens=tokens)
         if cache is None:

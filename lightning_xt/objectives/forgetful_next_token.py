@@ -8,7 +8,7 @@ from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.shapes import ObjectiveShape
 from lightning_xt.core.trace import Trace
 from lightning_xt.objectives.base import LanguageModelLike, Loss, Objective
-from lightning_xt.objectives.cross_entropy import cross_entropy, split_targets
+from lightning_xt.objectives.cross_entropy import IGNORED, cross_entropy, split_targets
 from lightning_xt.system.option_checks import check_option
 
 
@@ -42,6 +42,9 @@ class ForgetfulNextToken(Objective):
             fraction = self.max_fraction * torch.rand(read.shape[0], 1, device=read.device)
             hidden = torch.rand(read.shape, device=read.device) < fraction
             hidden[:, 0] = False
-            inputs = replace(inputs or Inputs(), hidden_tokens=hidden, scored=scored)
+            inputs = inputs or Inputs()
+            hidden = hidden if inputs.hidden_tokens is None else hidden | inputs.hidden_tokens
+            counted = targets != IGNORED if scored is None else scored & (targets != IGNORED)
+            inputs = replace(inputs, hidden_tokens=hidden, scored=counted)
         logits, trace = model(read, inputs=inputs, trace=Trace())
         return replace(cross_entropy(logits, targets, scored), terms=trace.sum_losses(), logits=logits)

@@ -60,13 +60,13 @@ class NextToken(Objective):
     ) -> Loss:
         smoothing = self.label_smoothing if self.training else 0.0
         read, targets = split_targets(tokens)
-        if self.training and scored is not None:
-            inputs = replace(inputs or Inputs(), scored=scored)
+        counted = targets if scored is None else targets.masked_fill(~scored, IGNORED)
+        if self.training:
+            inputs = replace(inputs or Inputs(), scored=counted != IGNORED)
         logits, trace = model(read, inputs=inputs, trace=Trace())
         loss = cross_entropy(logits, targets, scored, smoothing, self._unused.to(logits.device))
         terms = trace.sum_losses()
         if self.training:
-            counted = targets if scored is None else targets.masked_fill(~scored, IGNORED)
             if self.z_loss:
                 terms["logit_z_loss"] = self.z_loss * compute_z_loss(logits, counted)
             for each in cast(Iterable[Auxiliary], self.auxiliaries):

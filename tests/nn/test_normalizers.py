@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -26,6 +27,10 @@ from lightning_xt.nn.normalizers.sparsemax import Sparsemax
 from lightning_xt.nn.normalizers.stick_breaking import StickBreaking
 from lightning_xt.nn.normalizers.top_k_softmax import TopKSoftmax
 from lightning_xt.nn.positions.alibi import ALiBi
+from lightning_xt.nn.positions.combined import Combined
+from lightning_xt.nn.positions.hard_alibi import HardALiBi
+from lightning_xt.nn.positions.rotary import Rotary
+from lightning_xt.nn.score_mods.selective import Selective
 
 NORMALIZERS = [
     *(TopKSoftmax, Hard, GumbelSoftmax, Signed, Softpick, Sparsemax, Entmax15),
@@ -164,6 +169,22 @@ def test_gumbel_softmax_draws_in_training_only() -> None:
 def test_signed_keeps_the_signs_of_scores() -> None:
     total = math.exp(2) + math.exp(1) + 1
     assert weigh(Signed(SHAPE), -2.0, 1.0, 0.0) == pytest.approx([-math.exp(2) / total, math.exp(1) / total, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"position": HardALiBi}, "position: HardALiBi"),
+        ({"position": partial(Combined, positions=[Rotary, ALiBi])}, "position: Combined"),
+        ({"score_mods": [Selective]}, "score_mods: Selective"),
+    ],
+    ids=str,
+)
+def test_signed_refuses_scores_that_are_lowered_to_hide_a_key(options: dict[str, object], name: str) -> None:
+    with pytest.raises(
+        ValueError, match=f"{name} hides a key by a low score, but normalizer Signed weighs by the size"
+    ):
+        decoder(attention=attention(normalizer=Signed, **options))
 
 
 def test_softpick_rectifies() -> None:

@@ -5,9 +5,10 @@ from functools import partial
 
 import pytest
 import torch
-from catalogue import VOCAB, attention, decoder, randomise
+from catalogue import DIM_HEAD, HEADS, VOCAB, attention, decoder, randomise
 
 from lightning_xt.core.inputs import Inputs
+from lightning_xt.core.keys_values import KeysValues
 from lightning_xt.core.shapes import AttentionShape
 from lightning_xt.nn.attention.cycle import Cycle
 from lightning_xt.nn.contexts.given_context import GivenContext
@@ -110,6 +111,15 @@ def test_laser_refuses_what_may_be_negative(options: dict[str, object], other: s
         ValueError, match=f"value_mods: Laser gathers numbers above 0 only, but those of {other} may be"
     ):
         decoder(attention=attention(value_mods=[Laser], **options))
+
+
+def test_laser_refuses_values_of_another_model() -> None:
+    given = torch.zeros(1, HEADS, 2, DIM_HEAD)
+    rule = r"value_mods: Laser gathers numbers above 0 only, but those of Inputs\(keys_values=...\) may be negative"
+    with pytest.raises(ValueError, match=rule):
+        decoder(attention=attention(value_mods=[Laser]))(
+            torch.zeros(1, 3, dtype=torch.long), inputs=Inputs(keys_values=[KeysValues(given, given)])
+        )
 
 
 def test_value_norm_norms_each_head() -> None:

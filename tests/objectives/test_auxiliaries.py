@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 import torch
-from catalogue import VOCAB, decoder, list_variants, randomise
+from catalogue import VOCAB, attention, decoder, list_variants, randomise
 from torch import Tensor, nn
 
 from lightning_xt.core.inputs import Inputs
@@ -13,10 +13,13 @@ from lightning_xt.core.packed_documents import find_documents
 from lightning_xt.core.shapes import ObjectiveShape
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.nn.attention.attention import Attention
+from lightning_xt.nn.feedforward.mixture_of_experts import MixtureOfExperts
 from lightning_xt.objectives.auxiliaries.base import Auxiliary
 from lightning_xt.objectives.auxiliaries.multi_token_prediction import MultiTokenPrediction
 from lightning_xt.objectives.auxiliaries.next_embedding import NextEmbedding
+from lightning_xt.objectives.base import Objective
 from lightning_xt.objectives.cross_entropy import compute_z_loss
+from lightning_xt.objectives.forgetful_next_token import ForgetfulNextToken
 from lightning_xt.objectives.next_token import NextToken
 
 SMALL = partial(MultiTokenPrediction, num_tokens=3, attention=partial(Attention, heads=2, dim_head=4))
@@ -184,6 +187,25 @@ def test_a_z_loss_pulls_the_normalizer_to_one() -> None:
         logits = (logits - 2 * gradient).detach().requires_grad_()
     assert logits.logsumexp(-1).abs().max() < 0.05
     assert compute_z_loss(logits, torch.full_like(targets, -100)).item() == 0
+
+
+@pytest.mark.parametrize(("objective", "soft"), [(NextToken, 0), (NextToken, 2), (ForgetfulNextToken, 0)])
+def test_ignored_tokens_count_in_no_term_of_a_part(objective: type[Objective], soft: int) -> None:
+    """Rows that -100 fills up have the terms of rows whose padding is not scored, and soft tokens do not count."""
+    torch.manual_seed(0)
+    model = randomise(partial(decoder, attention=attention(z_loss=1.0), feedforward=MixtureOfExperts)).train()
+    inputs = Inputs(prefix=torch.randn(2, soft, 13, dtype=torch.float64)) if soft else None
+    tokens, scored = TOKENS.clone(), torch.ones(2, 7, dtype=torch.bool)
+    tokens[0, 5:], scored[0, 4:] = 0, False
+    ignored = tokens.clone()
+    ignored[0, 5:] = -100
+    kept = {"max_fraction": 0.0} if objective is ForgetfulNextToken else {}
+    terms = [
+        objective(shape_of(model), **kept)(model, *given, inputs).terms for given in ((tokens, scored), (ignored, None))
+    ]
+    assert terms[0].keys() == {"attention_z_loss", "balance_loss", "router_z_loss"}
+    for name, value in terms[0].items():
+        assert terms[1][name].item() == pytest.approx(value.item()), name
 
 
 def test_terms_add_up() -> None:

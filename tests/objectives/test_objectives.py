@@ -42,7 +42,7 @@ def test_next_token_by_hand() -> None:
     assert isinstance(model, LanguageModelLike)
     loss = NextToken(SHAPE)(model, TOKENS)
     read, inputs = model.calls[0]
-    assert read.tolist() == [[3, 1, 4], [5, 9, 2]] and inputs is None
+    assert read.tolist() == [[3, 1, 4], [5, 9, 2]] and inputs.scored.all()
     each = [surprise(LOGITS[b, t], int(TOKENS[b, t + 1])) for b in range(2) for t in range(3)]
     assert loss.total.item() == pytest.approx(sum(each), rel=1e-6)
     assert loss.mean.item() == pytest.approx(sum(each) / 6, rel=1e-6)

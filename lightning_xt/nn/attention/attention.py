@@ -187,7 +187,7 @@ class Attention(Mixer):
         score_mods = list(cast(Iterable[ScoreMod], self.score_mods))
         output_mods = list(cast(Iterable[OutputMod], self.output_mods))
         check_cross_attention(self.shape, {"value_mods": value_mods, "score_mods": score_mods}, output_mods)
-        check_signs(value_mods, self.projection, self.normalizer, self.memory is not None)
+        check_signs(value_mods, self.projection, self.normalizer, self.memory is not None, self.position, score_mods)
         self.looking_back = find_looking_back(self.position, self.normalizer, score_mods)
         clashing = {
             "qk_norm": self.q_norm is not None,
@@ -254,8 +254,8 @@ class Attention(Mixer):
 
     def _prepend_persistent(self, k: Tensor, v: Tensor, where: Where, inputs: Inputs) -> tuple[Tensor, Tensor, Where]:
         """Prepend learned keys and values, and those of another model."""
-        if self.shape.context_dim is None and inputs.keys_values is not None:
-            k, v, where = prepend_given(self.shape, self.projection.per_head, inputs.keys_values, k, v, where)
+        if self.shape.context_dim is None and (given := inputs.keys_values) is not None:
+            k, v, where = prepend_given(self.shape, self.projection.per_head, self.value_mods, given, k, v, where)
         if self.memory is None:
             return k, v, where
         return prepend_memory(self.memory, self.shape, self.position, k, v, where)

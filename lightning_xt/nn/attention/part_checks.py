@@ -44,8 +44,22 @@ def check_projection(projection: Projection, clashing: Mapping[str, bool]) -> No
         )
 
 
-def check_signs(value_mods: Sequence[ValueMod], projection: Projection, normalizer: Normalizer, memory: bool) -> None:
-    """Refuse values or weights that may be negative next to a value mod that needs positive ones."""
+def check_signs(
+    value_mods: Sequence[ValueMod],
+    projection: Projection,
+    normalizer: Normalizer,
+    memory: bool,
+    position: Position | None,
+    score_mods: Sequence[ScoreMod],
+) -> None:
+    """Refuse negative values or weights next to a value mod that needs positive ones, and signs of lowered scores."""
+    lowering = [] if position is None or not position.lowers_scores else [f"position: {type(position).__name__}"]
+    lowering += [f"score_mods: {type(mod).__name__}" for mod in score_mods if mod.lowers_scores]
+    if normalizer.signed and lowering:
+        raise ValueError(
+            f"{lowering[0]} hides a key by a low score, but normalizer {type(normalizer).__name__} weighs by the size "
+            "of a score, so that low ones weigh most; omit one of them"
+        )
     others = {
         "memory": memory,
         f"normalizer {type(normalizer).__name__}": normalizer.signed,

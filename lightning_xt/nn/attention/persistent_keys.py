@@ -1,6 +1,6 @@
 """Keys and values besides those of tokens, which every query sees: learned ones, and those of another model."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from jaxtyping import Float
@@ -10,6 +10,7 @@ from lightning_xt.core.keys_values import KeysValues
 from lightning_xt.core.shapes import AttentionShape
 from lightning_xt.core.where import Where
 from lightning_xt.nn.positions.base import Position
+from lightning_xt.nn.value_mods.base import ValueMod
 
 
 def make_memory(shape: AttentionShape, memory: int) -> nn.Parameter:
@@ -42,16 +43,29 @@ def prepend_memory(
 
 
 def prepend_given(
-    shape: AttentionShape, per_head: bool, given: Sequence[KeysValues | None], k: Tensor, v: Tensor, where: Where
+    shape: AttentionShape,
+    per_head: bool,
+    value_mods: Iterable[nn.Module],
+    given: Sequence[KeysValues | None],
+    k: Tensor,
+    v: Tensor,
+    where: Where,
 ) -> tuple[Tensor, Tensor, Where]:
     """Prepend keys and values of another model, if there are some for this layer.
 
     Raises:
-        ValueError: the layer has no keys and values per head, or others in number or width.
+        ValueError: the layer has no keys and values per head, or others in number or width, or a value mod that needs
+            positive ones.
     """
     own = given[shape.layer] if shape.layer < len(given) else None
     if own is None:
         return k, v, where
+    positive = [type(mod).__name__ for mod in value_mods if isinstance(mod, ValueMod) and mod.needs_positive]
+    if positive:
+        raise ValueError(
+            f"value_mods: {positive[0]} gathers numbers above 0 only, but those of Inputs(keys_values=...) may be "
+            "negative; omit one of them"
+        )
     fits = all(
         a.dim() == 4 and (a.shape[0], a.shape[1], a.shape[3]) == (b.shape[0], b.shape[1], b.shape[3])
         for a, b in ((own.keys, k), (own.values, v))

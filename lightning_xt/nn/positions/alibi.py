@@ -22,6 +22,8 @@ class ALiBi(Position):
         slopes: rate of each biased head, in score per token. None = the geometric sequence of the paper.
     """
 
+    lowers_scores = True
+
     def __init__(
         self, shape: AttentionShape, *, biased_heads: int | None = None, slopes: Sequence[float] | None = None
     ) -> None:

@@ -26,6 +26,8 @@ class Position(KeepsConstants, ABC):
     """True if it has a `pairwise`. Derived."""
     looks_back: bool = False
     """True if it counts from a query back to its keys, so that no query may see a later key."""
+    lowers_scores: bool = False
+    """True if a low score is to hide a key, so that no normalizer may weigh by the size of scores."""
     per_row: bool = False
     """True if the bias differs between rows with the same positions and mask, because it depends on the tokens."""
     rotates_alike: bool = True

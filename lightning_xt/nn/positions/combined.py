@@ -38,6 +38,7 @@ class Combined(Position):
         self.biased = any(part.biased for part in parts)
         self.paired = any(part.paired for part in parts)
         self.looks_back = any(part.looks_back for part in parts)
+        self.lowers_scores = any(part.lowers_scores for part in parts)
         self.per_row = any(part.per_row for part in parts)
         self.rotates_alike = all(part.rotates_alike for part in parts)
 

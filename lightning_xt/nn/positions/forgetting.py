@@ -25,6 +25,7 @@ class Forgetting(Position):
     """
 
     looks_back = True
+    lowers_scores = True
     per_row = True
 
     def __init__(self, shape: AttentionShape, *, bias_init: float = 0.0) -> None:

@@ -25,6 +25,8 @@ class HardALiBi(Position):
             many on the other side. None = 1, 2, 3, ... for half of the heads, as in the paper.
     """
 
+    lowers_scores = True
+
     def __init__(self, shape: AttentionShape, *, windows: Sequence[int] | None = None) -> None:
         super().__init__()
         windows = list(range(1, shape.heads // 2 + 1)) if windows is None else list(windows)

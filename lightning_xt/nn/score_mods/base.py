@@ -47,6 +47,8 @@ class ScoreMod(nn.Module, ABC):
 
     looks_back: ClassVar[bool] = False
     """True if a variant counts over earlier queries, so that no query may see a later key."""
+    lowers_scores: ClassVar[bool] = False
+    """True if a low score is to hide a key, so that no normalizer may weigh by the size of scores."""
     reads_keys: ClassVar[bool] = False
     """True if a variant compares queries with keys itself, one vector per head."""
     self_attention_only: ClassVar[bool] = False

@@ -22,6 +22,7 @@ class Selective(ScoreMod):
     """
 
     looks_back = True
+    lowers_scores = True
     reads_keys = True
     self_attention_only = True
 
