@@ -34,9 +34,9 @@ def write_table(result: dict[str, Any], reasons: dict[str, str]) -> str:
         BEGIN,
         "",
         f"{result['date']}, {threads}, {versions}; dim {plain['dim']}, {plain['depth']} layers, {plain['heads']} "
-        f"heads, {plain['batch_size']} x {plain['seq_len']} tokens. The plain decoder takes {1000 * plain['value']:.0f} ms "
-        f"and {plain['megabytes']:.0f} MB. {within} of {len(rows)} overlays ({within / len(rows):.1%}) take at most "
-        f"{LIMIT} times its time.",
+        f"heads, {plain['batch_size']} x {plain['seq_len']} tokens. The plain decoder takes "
+        f"{1000 * plain['value']:.0f} ms and {plain['megabytes']:.0f} MB. {within} of {len(rows)} overlays "
+        f"({within / len(rows):.1%}) take at most {LIMIT} times its time.",
         "",
         "| variant | time | lowest to highest | memory | reason for more than 1.25 |",
         "|---|---|---|---|---|",
