@@ -71,6 +71,17 @@ def test_a_padded_source_equals_the_same_source_alone(build: Build) -> None:
 
 
 @ENCODERS
+@torch.no_grad()
+def test_documents_of_one_source_equal_each_alone(build: Build) -> None:
+    model, tokens, inputs = shared(build), source(2, 7)[0], make_inputs(2, 7)
+    together = model(tokens, inputs=replace(inputs, documents=torch.tensor([[0] * 3 + [1] * 4, [0] * 5 + [1] * 2])))
+    for row, start in enumerate((3, 5)):
+        mine = slice(row, row + 1)
+        for document in (slice(0, start), slice(start, 7)):
+            close(together[mine, document], model(tokens[mine, document], inputs=crop(inputs, document, mine)))
+
+
+@ENCODERS
 @CHECKS_SHAPES
 @torch.no_grad()
 def test_cases_p3_nothing_masked_is_read_wherever_it_stands(build: Build) -> None:

@@ -149,8 +149,8 @@ def test_smear_starts_as_the_identity_and_reads_the_first_twelve_features() -> N
     embedding = Smear(LayerShape(dim=17))
     assert torch.equal(embedding(x, where(3, Inputs()), Inputs()), x)
     assert embedding.gate.shape == (12,) and Smear(LayerShape(dim=5)).gate.shape == (5,)
-    with pytest.raises(ValueError, match="embeddings: Smear has gate_features 0, which must be at least 1"):
-        Smear(LayerShape(dim=5), gate_features=0)
+    with pytest.raises(ValueError, match="embeddings: Smear has num_features 0, which must be at least 1"):
+        Smear(LayerShape(dim=5), num_features=0)
 
 
 @pytest.mark.parametrize("dim", [4, 5])

@@ -91,6 +91,8 @@ OWN: list[Kind] = ["attention", "feedforward"]
         (SandwichOrder(16), "a" * 6 + "af" * 10 + "f" * 6, "ac" * 6 + "acf" * 10 + "f" * 6),
         # A third of 12 sublayers is 4 attentions, on 8 sublayers.
         (PAROrder(6, ratio=3), "afafafafffff", "acfacfacfacfffff"),
+        # Half of 24 is 12, on 16.
+        (PAROrder(12, ratio=2), "aaaf" * 4 + "f" * 8, "acacacf" * 4 + "f" * 8),
         # A fifth of 24 is 4, on 16.
         (PAROrder(12, ratio=5), "afff" * 4 + "f" * 8, "acfff" * 4 + "f" * 8),
         (CustomOrder(3, order="aafaf"), "aafaf", "acacfacf"),

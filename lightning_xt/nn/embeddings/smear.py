@@ -19,13 +19,13 @@ class Smear(Embedding):
     zero. The first token of a document gets nothing; in the source it gets the last token of the document before.
 
     Args:
-        gate_features: number of first features that the gate reads; of a narrower model, all.
+        num_features: number of first features that the gate reads; all if the stream has no more.
     """
 
-    def __init__(self, shape: LayerShape, *, gate_features: int = 12) -> None:
+    def __init__(self, shape: LayerShape, *, num_features: int = 12) -> None:
         super().__init__()
-        check_option("embeddings: Smear", "gate_features", gate_features, least=1)
-        self.gate = nn.Parameter(torch.zeros(min(gate_features, shape.dim)))
+        check_option("embeddings: Smear", "num_features", num_features, least=1)
+        self.gate = nn.Parameter(torch.zeros(min(num_features, shape.dim)))
         self.strength = nn.Parameter(torch.zeros(()))
 
     def forward(

@@ -23,5 +23,5 @@ class PAROrder(Layout):
     def list_steps(self, kinds: Sequence[Kind]) -> Sequence[Step]:
         sublayers = 2 * self.depth
         attentions = sublayers // self.ratio
-        block = "a" + "f" * (2 * sublayers // 3 // attentions - 1)
-        return build_steps((block * attentions).ljust(sublayers, "f"), kinds)
+        places = {number * (2 * sublayers // 3) // attentions for number in range(attentions)}
+        return build_steps("".join("a" if place in places else "f" for place in range(sublayers)), kinds)

@@ -14,6 +14,7 @@ class XPos(Position):
     Sun et al., 2022. https://arxiv.org/abs/2212.10554
     Pair k of n has the decay z = (k / n + 0.4) / 1.4 per `scale_base` tokens: a query at i is multiplied by
     z^(i / scale_base), a key at j by z^(-j / scale_base). The paper counts positions from the middle of the sequence.
+    Keys overflow at about 36,000 tokens, in float16 at about 4,500; a larger `scale_base` moves this further.
     In x-transformers: rotary_xpos, rotary_xpos_scale_base; centred by the length, which a cache changes.
 
     Args:

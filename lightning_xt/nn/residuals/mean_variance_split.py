@@ -2,6 +2,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lightning_xt.core.autocast import disable_autocast
 from lightning_xt.core.shapes import LayerShape
 from lightning_xt.core.where import Where
 from lightning_xt.nn.residuals.base import Residual
@@ -53,4 +54,5 @@ def _average(x: Float[Tensor, "b n D"], where: Where) -> Float[Tensor, "b _ D"]:
     else:
         seen = where.dense().squeeze(1)
     weights = seen.to(precise.dtype)
-    return ((weights / weights.sum(dim=-1, keepdim=True).clamp(min=1)) @ precise).to(x.dtype)
+    with disable_autocast(x):
+        return ((weights / weights.sum(dim=-1, keepdim=True).clamp(min=1)) @ precise).to(x.dtype)
