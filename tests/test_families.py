@@ -175,6 +175,20 @@ def test_a_hidden_token_changes_no_other(build: Build) -> None:
 
 @ALL
 @torch.no_grad()
+def test_own_positions_and_an_own_mask_that_say_nothing_new_change_nothing(build: Build) -> None:
+    model, (tokens, inputs) = shared(build), example(2, 7)
+    expected = model(tokens, inputs=inputs)
+    close(model(tokens, inputs=replace(inputs, positions=torch.arange(7).expand(2, -1))), expected)
+    masked = replace(inputs, mask=torch.ones(2, 7, 7, dtype=torch.bool))
+    if recurrences(model):
+        with pytest.raises(ValueError, match=r"has no scores of pairs of tokens, which Inputs\(mask=...\) is about"):
+            model(tokens, inputs=masked)
+        return
+    close(model(tokens, inputs=masked), expected)
+
+
+@ALL
+@torch.no_grad()
 def test_cases_p2_a_visible_prefix_is_seen_and_decoded_or_refused(build: Build) -> None:
     model, (tokens, inputs) = shared(build), example(2, 7)
     inputs = replace(inputs, visible_prefix=torch.tensor([4, 2]))

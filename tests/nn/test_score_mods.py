@@ -92,13 +92,15 @@ def test_selective_subtracts_what_earlier_tokens_have_deselected() -> None:
             assert out[0, 1, i, j].item() == pytest.approx(expected)
 
 
-def test_selective_counts_no_masked_token_and_no_other_document() -> None:
+def test_selective_counts_no_masked_token_and_no_other_document_and_places_by_index() -> None:
     q, k, x = torch.ones(1, 2, 5, 6), torch.ones(1, 2, 5, 6), torch.zeros(1, 5, 13)
     mod, score = Selective(SHAPE), math.sqrt(6)
     hidden = mod.prepare(call(x, q, k, hidden_tokens=torch.tensor([[False, False, True, False, False]])))
     assert hidden[0, 0, 4].tolist() == pytest.approx([0.0, score, 0.0, 0.0, 0.0])
     documents = mod.prepare(call(x, q, k, documents=torch.tensor([[0, 0, 1, 1, 1]])))
     assert documents[0, 0, 4].tolist() == pytest.approx([0.0] * 5)
+    later = mod.prepare(call(x, q, k, positions=torch.arange(9, 14)[None]))
+    assert torch.equal(later, mod.prepare(call(x, q, k)))
 
 
 def test_selective_refuses_a_projection_without_keys_per_head() -> None:

@@ -62,7 +62,8 @@ class Selective(ScoreMod):
             seen = where.drop_memory().dense().tril(-1)
         if where.valid is not None:
             seen = seen & where.valid[:, None, :, None]
-        return seen & (at != 0)[:, None, None]
+        # Positions of the caller may begin anywhere.
+        return seen & ((at if where.order is None else where.order) != 0)[:, None, None]
 
     def forward(self, scores: Float[Tensor, "b h i j"], p: Any = None) -> Float[Tensor, "b h i j"]:
         return scores - p.to(scores.dtype)
