@@ -16,8 +16,8 @@ from lightning_xt.system.docstrings import describe_options
 
 MODELS: dict[str, type] = {"decoder": Decoder, "encoder": Encoder}
 VOCAB = 256
-SIZES = {"dim": 128, "depth": 2}
-"""Sizes of the quickstart's model, which the overlays are written for, with its four heads."""
+SIZES = {"dim": 128, "depth": 3}
+"""Width and heads of the quickstart's model, which the overlays are written for."""
 HEADS = {"attention": {"heads": 4}}
 
 
@@ -40,10 +40,14 @@ def choose(kind: type, slot: Slot) -> dict[str, Any]:
     """Return the options of a decoder or encoder that choose a variant: its own overlay, else its name in its slot."""
     own, known = f"variants/{kind.__module__.rpartition('.')[2]}.yaml", describe_options(kind)
     required = [p for p in init_parameters(kind).values() if p.default is Parameter.empty and p.name in known]
+    chosen = []
     for name, text in find_overlays(kind).items():
         options = yaml.safe_load(text)["model"]["init_args"]
         if "decoder" in options and (required or name == own):
-            return dict(options["decoder"])
+            chosen.append(dict(options["decoder"]))
+    if chosen:
+        # Other classes of an overlay may be refused where this one is not.
+        return next((each for each in chosen if all(build(model, each) is None for model in MODELS)), chosen[0])
     value: Any = kind.__name__
     if required:
         # Numbers that any model takes: widths, and factors.
@@ -59,7 +63,7 @@ def choose(kind: type, slot: Slot) -> dict[str, Any]:
 
 
 def build(model: str, options: Mapping[str, Any]) -> str | None:
-    """Build a model without memory for its weights; return why it is refused, None if it is not."""
+    """Build a small model; return why it is refused, None if it is not."""
     kind = MODELS[model]
     options = merge(
         merge(SIZES, HEADS), {name: value for name, value in options.items() if name in init_parameters(kind)}
