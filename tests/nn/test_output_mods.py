@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from catalogue import attention, decoder
 
 from lightning_xt.core.shapes import AttentionShape
 from lightning_xt.nn.activations.silu import SiLU
@@ -15,6 +16,7 @@ from lightning_xt.nn.output_mods.output_gate import OutputGate
 from lightning_xt.nn.output_mods.self_value_removal import SelfValueRemoval
 from lightning_xt.nn.output_mods.sparse_head_gate import SparseHeadGate
 from lightning_xt.nn.output_mods.value_gate import ValueGate
+from lightning_xt.nn.value_mods.laser import Laser
 
 SHAPE = AttentionShape(dim=3, heads=2, kv_heads=1, dim_head=5)
 
@@ -118,3 +120,10 @@ def test_output_gate_adds_the_logits_of_token_and_output() -> None:
         -3.0 * sigmoid(silu[1] + 2 * silu[3]) * sigmoid(3.0),
     ]
     assert out == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("mod", [Orthogonal, SelfValueRemoval])
+def test_values_of_another_scale_are_not_compared(mod: type) -> None:
+    rule = rf"^output_mods: {mod.__name__} compares gathered values with .*, but value_mods: Laser changes the scale"
+    with pytest.raises(ValueError, match=rule):
+        decoder(attention=attention(value_mods=[Laser], output_mods=[mod]))

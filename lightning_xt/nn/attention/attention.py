@@ -20,8 +20,8 @@ from lightning_xt.nn.attention.kernels.scoring import Scoring
 from lightning_xt.nn.attention.part_checks import (
     check_bias,
     check_cross_attention,
+    check_own_values,
     check_projection,
-    check_shared_keys,
     check_signs,
     find_looking_back,
 )
@@ -201,7 +201,7 @@ class Attention(Mixer):
             **{f"output_mods {type(mod).__name__}": mod.reads_values for mod in output_mods},
         }
         check_projection(self.projection, clashing)
-        check_shared_keys(self.projection, value_mods, output_mods)
+        check_own_values(self.projection, value_mods, output_mods)
 
     def _make_keys_values(
         self, k: Tensor, v: Tensor, x: Tensor, where: Where, inputs: Inputs, trace: Trace

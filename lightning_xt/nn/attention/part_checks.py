@@ -74,12 +74,18 @@ def check_signs(
             )
 
 
-def check_shared_keys(projection: Projection, value_mods: Sequence[ValueMod], output_mods: Sequence[OutputMod]) -> None:
-    """Refuse parts about a layer's own values in a layer that reads those of another."""
-    if not projection.reads_shared_keys:
-        return
+def check_own_values(projection: Projection, value_mods: Sequence[ValueMod], output_mods: Sequence[OutputMod]) -> None:
+    """Refuse parts about a layer's own values where it reads those of another, or gathers them on another scale."""
     parts = [("value_mods", mod) for mod in value_mods]
     reading = [("output_mods", mod) for mod in output_mods if mod.reads_values]
+    restoring = [type(mod).__name__ for mod in value_mods if type(mod).restore is not ValueMod.restore]
+    if restoring and reading:
+        raise ValueError(
+            f"output_mods: {type(reading[0][1]).__name__} compares gathered values with the token's own, but "
+            f"value_mods: {restoring[0]} changes the scale of the gathered ones; omit one of them"
+        )
+    if not projection.reads_shared_keys:
+        return
     for slot, part in [*parts, *reading]:
         raise ValueError(
             f"{slot}: {type(part).__name__} works on the values of each layer, but with projection "
