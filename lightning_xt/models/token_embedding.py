@@ -26,7 +26,7 @@ class TokenEmbedding(nn.Embedding):
         super().__init__(vocab_size, dim if embedding_dim is None else embedding_dim)
         self.projection = None if embedding_dim is None else nn.Linear(embedding_dim, dim, bias=False)
 
-    def forward(self, tokens: Int[Tensor, "b n"]) -> Float[Tensor, "b n D"]:
+    def forward(self, tokens: Int[Tensor, "..."]) -> Float[Tensor, "... D"]:
         x = super().forward(tokens)
         return x if self.projection is None else self.projection(x)
 
