@@ -84,6 +84,7 @@ class Scripted(torch.nn.Module):
 
     max_length = None
     vocab_size = 256
+    recurrences = ()
 
     def __init__(self, ids):
         super().__init__()
