@@ -78,6 +78,7 @@ class Scripted(torch.nn.Module):
     """Model that continues any prompt with given ids, and records its inputs."""
 
     max_length = None
+    recurrences = ()
     vocab_size = 256
 
     def __init__(self, ids):
