@@ -16,7 +16,7 @@ from dataclasses import is_dataclass
 from typing import Any
 
 from lightning_xt.system.discovery import import_path
-from lightning_xt.system.own_modules import ALLOW, add_current_folder, is_own
+from lightning_xt.system.own_modules import ALLOW, add_current_folder, hold_current_folder, is_own
 
 PACKAGES = ("lightning_xt", "lightning", "torch", "torchmetrics")
 """Installed packages whose classes a config may name."""
@@ -90,7 +90,8 @@ def guarded_imports() -> Iterator[None]:
         parser.adapt_typehints = within("adapt_typehints", lambda value, slot, *args, **options: slot)
         # Reads signatures only, for a slot further down.
         parser.cached_get_class_parser = within("cached_get_class_parser", lambda **options: None)
-        yield
+        with hold_current_folder():
+            yield
     except _Refused as refused:
         raise ValueError(str(refused)) from None
     finally:

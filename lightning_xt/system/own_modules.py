@@ -7,6 +7,7 @@ import sys
 import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
@@ -41,12 +42,31 @@ def _is_installed(place: Path) -> bool:
     return any(place.is_relative_to(Path(folder).resolve()) for folder in folders)
 
 
+_FOLDER: ContextVar[str | None] = ContextVar("folder", default=None)
+
+
+@contextmanager
+def hold_current_folder() -> Iterator[None]:
+    """Look for the user's modules in the folder of now within the block.
+
+    The parser enters the folder of each config that it reads, whose modules nobody has named.
+    """
+    folder = _FOLDER.get()
+    with suppress(FileNotFoundError):
+        folder = folder or os.getcwd()
+    token = _FOLDER.set(folder)
+    try:
+        yield
+    finally:
+        _FOLDER.reset(token)
+
+
 @contextmanager
 def add_current_folder() -> Iterator[None]:
     """Let Python find modules in the current folder within the block, after all installed ones."""
-    added: list[str] = []
-    with suppress(FileNotFoundError):
-        added = [] if os.getcwd() in sys.path else [os.getcwd()]
+    with hold_current_folder():
+        folder = _FOLDER.get()
+    added = [] if folder is None or folder in sys.path else [folder]
     sys.path.extend(added)
     try:
         yield

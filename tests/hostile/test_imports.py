@@ -134,3 +134,27 @@ def test_a_checkpoint_of_a_stranger_has_nothing_imported(tmp_path: Path, monkeyp
     with pytest.raises(ValueError, match=re.escape(f"trap_of_another.Trap {RULE}")):
         LanguageModel.load_from_checkpoint(tmp_path / "x.ckpt", weights_only=True)
     assert not (tmp_path / "site/sprung").exists() and "trap_of_another" not in sys.modules
+
+
+def test_modules_are_those_of_the_folder_one_stands_in_not_of_a_configs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    there.mkdir()
+    source = "from pathlib import Path\nfrom lightning_xt.nn.positions.base import Position\n"
+    source += "Path(f'{__file__}.imported').touch()\nclass Mine(Position): ...\n"
+    (here / "module_of_mine.py").write_text(source)
+    (there / "module_of_theirs.py").write_text(source)
+    monkeypatch.chdir(here)
+    for module, code in (("module_of_mine", 0), ("module_of_theirs", 2)):
+        position = f"{{class_path: {module}.Mine}}"
+        (there / "config.yaml").write_text(
+            "model:\n  class_path: LanguageModel\n  init_args:\n    decoder: {dim: 8, depth: 1, "
+            f"attention: {{heads: 2, position: {position}}}}}\n"
+        )
+        given = ["-c", "../there/config.yaml", "--data", "StandardLibrary", "--print_config"]
+        assert main(["fit", *given]) == code
+    assert "No module named 'module_of_theirs'" in capsys.readouterr().err
+    assert (here / "module_of_mine.py.imported").exists()
+    assert not (there / "module_of_theirs.py.imported").exists()
