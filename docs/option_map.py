@@ -19,6 +19,12 @@ HERE = Path(__file__).parent
 PAGE = HERE / "coming-from-x-transformers.md"
 PREFIXES = {"Attention": "attn_", "FeedForward": "ff_"}
 """Prefixes of the options of a class, as a user of x-transformers types them."""
+LISTS = ("embeddings", "links", "value_mods", "score_mods", "output_mods", "auxiliaries")
+"""Slots that take a list."""
+NORMS = {"attn_k_rmsnorm": "k_norm"} | dict.fromkeys(
+    ("attn_qk_norm", "attn_qk_norm_groups", "attn_qk_norm_scale", "attn_qk_norm_dim_scale", "attn_qk_rmsnorm"), "qk_norm"
+)
+"""Slots of norms within attention, by option."""
 BEGIN, END = "<!-- table: python docs/option_map.py -->", "<!-- end of the table -->"
 
 
@@ -47,7 +53,9 @@ def find_classes() -> dict[str, list[str]]:
             # A remark is about x-transformers unless it says otherwise.
             if remark and not re.search(r"\bt?here\b", remark):
                 remark = f"there: {remark}"
-            text = f"`{family}: {kind.__name__}`" + (f" ({remark})" if remark else "")
+            slot = NORMS.get(option, family) if family == "norm" else family
+            name = f"[{kind.__name__}]" if family in LISTS else kind.__name__
+            text = f"`{slot}: {name}`" + (f" ({remark})" if remark else "")
             found[join_attention(option)].append(text)
     return found
 

@@ -218,8 +218,9 @@ def test_any_bytes_as_two_files(source: bytes, target: bytes) -> None:
 def test_any_bytes_as_prompts(content: bytes, name: str, empty: bool) -> None:
     found = call_or_refuse(lambda: read_prompts(str(write(name, content)), may_be_empty=empty))
     if found is not None and name == "a.txt":
-        lines = content.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").removesuffix(b"\n").split(b"\n")
-        assert [(each["id"], each["prompt"].encode()) for each in found] == list(enumerate(lines))
+        lines = content.removeprefix(b"\xef\xbb\xbf").removesuffix(b"\n").split(b"\n")
+        expected = [(number, line.removesuffix(b"\r")) for number, line in enumerate(lines)]
+        assert [(each["id"], each["prompt"].encode()) for each in found] == expected
 
 
 @holds(content=st.binary(max_size=60), field=st.none() | st.just("en"), json_lines=st.booleans())

@@ -54,7 +54,7 @@ class Attention(Mixer):
     https://arxiv.org/abs/2004.05150. Norms on queries and keys: Henry et al., 2020, https://arxiv.org/abs/2010.04245.
     With a `context_dim` in its sizes it is cross-attention: keys and values come from a context.
     In x-transformers: heads, attn_dim_head, attn_kv_heads, attn_one_kv_head, attn_num_mem_kv, attn_max_attend_past,
-    attn_dropout, attn_flash; max_attend_past is the window less one.
+    attn_dropout, attn_flash.
 
     Args:
         heads: number of query heads.
