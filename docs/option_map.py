@@ -22,7 +22,8 @@ PREFIXES = {"Attention": "attn_", "FeedForward": "ff_"}
 LISTS = ("embeddings", "links", "value_mods", "score_mods", "output_mods", "auxiliaries")
 """Slots that take a list."""
 NORMS = {"attn_k_rmsnorm": "k_norm"} | dict.fromkeys(
-    ("attn_qk_norm", "attn_qk_norm_groups", "attn_qk_norm_scale", "attn_qk_norm_dim_scale", "attn_qk_rmsnorm"), "qk_norm"
+    ("attn_qk_norm", "attn_qk_norm_groups", "attn_qk_norm_scale", "attn_qk_norm_dim_scale", "attn_qk_rmsnorm"),
+    "qk_norm",
 )
 """Slots of norms within attention, by option."""
 BEGIN, END = "<!-- table: python docs/option_map.py -->", "<!-- end of the table -->"

@@ -95,7 +95,7 @@ def _explain_value(message: str) -> str:
     if match := re.search(factory, message, re.DOTALL):
         return f"{_format_slots(message)}expected a class or its options, not {match[1]!r}"
     if match := re.search(r"Expected an? (.+?)\. Got value: (.+?)(\. Got value|\n|$)", message):
-        return f"{_format_slots(message)}expected {_format_kind(match[1])}, not {match[2]!r}"
+        return f"{_format_slots(message)}expected {_format_kind(match[1], match[2])}, not {match[2]!r}"
     if match := re.search(r"(Import path|No module named|Unexpected import|Unable to import).*?(?=\. |\n|$)", message):
         return _format_slots(message) + match[0]
     if match := re.search(r"Subtypes: .*?Literal.*Given value: ([^\n]*)", message, re.DOTALL):
@@ -245,8 +245,8 @@ def _list_components() -> Iterator[type]:
     return (each for each in find_variants(torch.nn.Module) if each.__module__.startswith("lightning_xt."))
 
 
-def _format_kind(text: str) -> str:
-    text = re.sub(r"<class '([\w.]+)'>", r"\1", text)
+def _format_kind(text: str, value: str = "...") -> str:
+    text = re.sub(r"<class '([\w.]+)'>", r"\1", text).replace("collections.abc.Sequence", f"a list, such as [{value}]")
     return re.sub(r"typing\.Literal\[(.*)\]", r"one of \1", text)
 
 

@@ -171,3 +171,11 @@ def test_cases_p7_a_part_that_no_data_serve_is_refused_before_training(part, opt
     assert f"--model: {part} needs the input " in said and said.count("\n") == 1
     assert "which these data do not give; choose another part, or bring it with --data CustomData and --data" in said
     assert not Path("runs").exists()
+
+
+def test_a_slot_of_a_list_shows_how_to_write_one(fresh, capsys):
+    assert main(["fit", "-c", "tiny.yaml", "--model.decoder.links", "UNetSkips"]) == 2
+    said = capsys.readouterr().err
+    assert said == (
+        "lightning-xt: error: --model.decoder.links: expected a list, such as [UNetSkips], not 'UNetSkips'\n"
+    )
