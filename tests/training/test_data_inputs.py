@@ -71,6 +71,7 @@ def test_a_part_that_needs_an_input_trains_from_the_command_line(names, pairs, c
     assert main(["fit", "-c", "mine.yaml"]) == 0
     said = capsys.readouterr()
     assert f"needs the input {names.split()[0]}, which prompts lack" in said.out + said.err + caplog.text
+    assert "lightning-xt generate" not in said.out
     assert float(read_rows("runs/mine/0")[-1]["val/loss"]) > 0
     weights = load_weights("runs/mine/0")
     learned = [name for name in weights if "to_gain" in name or "embeddings.0.table" in name or "to_kv" in name]

@@ -17,10 +17,10 @@ def print_results(command: str, trainer: Trainer, folder: Path | None, metrics: 
     if not trainer.is_global_zero:
         return
     if command == "fit" and folder is not None:
-        quoted = shlex.quote(str(folder))
-        if getattr(trainer.lightning_module, "no_generation", None) is None:
+        quoted, module = shlex.quote(str(folder)), trainer.lightning_module
+        if getattr(module, "no_generation", None) is None and not getattr(module, "needed_inputs", None):
             print(f'sample:      lightning-xt generate {quoted} --prompt "..."')
-        else:
+        elif not getattr(module, "needed_inputs", None):
             print(f"fill gaps:   lightning-xt predict {quoted} --data.predict_prompts prompts.txt --output gaps.jsonl")
         if any(folder.glob("events.*")):
             print(f"tensorboard: tensorboard --logdir {quoted}")
