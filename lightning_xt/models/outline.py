@@ -136,7 +136,8 @@ class _Reader:
         else:
             stages = [self.build_stage(*child) for child in _list_children(path, module)]
         inside = sum(stage.flops for stage in stages)
-        flops = self.flops.get(path, 0) or inside
+        # A part may call its stages outside its forward, as mods of scores do to prepare.
+        flops = max(self.flops.get(path, 0), inside)
         if isinstance(module, Attention):
             after = [stage.name for stage in stages].index("normalizer") + 1
             stages.insert(after, _describe_kernel(module, flops - inside))
