@@ -3,22 +3,19 @@
 Usage: python docs/option_map.py     writes the table again; the site always has today's
 
 A class names its counterparts in its docstring (`In x-transformers: ...`). Other options stand in
-docs/x_transformers_options.yaml.
+lightning_xt/commands/x_transformers/options.yaml, whose reasons `lightning-xt from-xt` gives too.
 """
 
 import re
 from collections import defaultdict
 from pathlib import Path
 
-import yaml
-
 from lightning_xt.commands.catalogue.variant_list import list_variants
+from lightning_xt.commands.x_transformers.reference_options import PREFIXES, read_texts
 from lightning_xt.system.docstrings import find_counterparts
 
 HERE = Path(__file__).parent
 PAGE = HERE / "coming-from-x-transformers.md"
-PREFIXES = {"Attention": "attn_", "FeedForward": "ff_"}
-"""Prefixes of the options of a class, as a user of x-transformers types them."""
 LISTS = ("embeddings", "links", "value_mods", "score_mods", "output_mods", "auxiliaries")
 """Slots that take a list."""
 NORMS = {"attn_k_rmsnorm": "k_norm"} | dict.fromkeys(
@@ -27,12 +24,6 @@ NORMS = {"attn_k_rmsnorm": "k_norm"} | dict.fromkeys(
 )
 """Slots of norms within attention, by option."""
 BEGIN, END = "<!-- table: python docs/option_map.py -->", "<!-- end of the table -->"
-
-
-def read_options() -> dict[str, dict[str, str | None]]:
-    """Read the options by class, with the text of each; None if a docstring says all of it."""
-    found: dict[str, dict[str, str | None]] = yaml.safe_load((HERE / "x_transformers_options.yaml").read_text("utf-8"))
-    return found
 
 
 def type_option(owner: str, option: str) -> str:
@@ -64,7 +55,7 @@ def find_classes() -> dict[str, list[str]]:
 def write_table() -> str:
     """Write a table for each class of x-transformers."""
     classes, lines = find_classes(), [BEGIN]
-    for owner, options in read_options().items():
+    for owner, options in read_texts().items():
         lines += ["", f"### {owner}", "", "| x-transformers | lightning-xt |", "|---|---|"]
         for option, text in options.items():
             typed = type_option(owner, option)

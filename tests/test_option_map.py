@@ -2,14 +2,15 @@
 
 import re
 
-from option_map import PAGE, fill, find_classes, join_attention, read_options, type_option, write_table
+from option_map import PAGE, fill, find_classes, join_attention, type_option, write_table
 
 import lightning_xt
 from lightning_xt.commands.catalogue.families import find_families
 from lightning_xt.commands.catalogue.variant_list import list_variants
+from lightning_xt.commands.x_transformers.reference_options import read_texts
 from lightning_xt.system.docstrings import find_counterparts
 
-OPTIONS = read_options()
+OPTIONS = read_texts()
 TYPED = {type_option(owner, option) for owner, options in OPTIONS.items() for option in options}
 NAMES = {*lightning_xt.__all__, *(base.__name__ for base in find_families().values()), "Contrastive"}
 
