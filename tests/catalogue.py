@@ -52,6 +52,7 @@ from lightning_xt.nn.norms.rms_norm import RMSNorm
 from lightning_xt.nn.norms.unit_norm import UnitNorm
 from lightning_xt.nn.output_mods.base import OutputMod
 from lightning_xt.nn.output_projections.base import OutputProjection
+from lightning_xt.nn.output_projections.biased_output import BiasedOutput
 from lightning_xt.nn.placements.base import Placement
 from lightning_xt.nn.placements.post_norm import PostNorm
 from lightning_xt.nn.positions.alibi import ALiBi
@@ -69,6 +70,7 @@ from lightning_xt.nn.projections.base import Projection
 from lightning_xt.nn.projections.differential import Differential
 from lightning_xt.nn.projections.kv_shift import KVShift
 from lightning_xt.nn.projections.latent import Latent
+from lightning_xt.nn.projections.multi_head import MultiHead
 from lightning_xt.nn.projections.partial_key_offset import PartialKeyOffset
 from lightning_xt.nn.projections.shared_kv import SharedKV
 from lightning_xt.nn.residuals.base import Residual
@@ -215,6 +217,7 @@ CASES: dict[str, Options] = {
     "embedding_dim-tied_head": {"embedding_dim": 5, "head": TiedHead},
     "bigram_table-hashed": {"embeddings": [partial(BigramTable, max_rows=17)]},
     "hidden_norm": {"feedforward": partial(SwiGLU, hidden_norm=LayerNorm, hidden_gain=True)},
+    "biases": {"attention": attention(projection=partial(MultiHead, bias=True), output_projection=BiasedOutput)},
     "layer_norm-bias": {"norm": partial(LayerNorm, bias=True)},
     "adaptive_norm-mlp-post_norm-hyper_connection": {
         "norm": partial(AdaptiveLayerNorm, condition_dim=CONDITION, mlp_expansion=0.5),

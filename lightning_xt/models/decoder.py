@@ -68,6 +68,8 @@ class Decoder(nn.Module):
         head: factory of the map from hidden states to logits.
         embedding_dim: width of the token vectors, which a linear map takes to dim. None = dim.
         dropout: fraction of the embeddings and of each sublayer's output dropped in training.
+        zero_outputs: True to start the last linear map of each sublayer at zero, so that the stream begins as the
+            embeddings.
 
     Examples:
         >>> import torch
@@ -100,6 +102,7 @@ class Decoder(nn.Module):
         head: HeadFactory = UntiedHead,
         embedding_dim: int | None = None,
         dropout: float = 0.0,
+        zero_outputs: bool = False,
     ) -> None:
         super().__init__()
         check_sizes(vocab_size, dim, depth, dropout)
@@ -129,7 +132,7 @@ class Decoder(nn.Module):
             dropout=dropout,
         )
         self.head = head(self.token_embedding)
-        initialize(self, calls=len(self.stack.steps))
+        initialize(self, calls=len(self.stack.steps), zero_outputs=zero_outputs)
 
     def forward(
         self,

@@ -55,6 +55,8 @@ class Encoder(nn.Module):
         embeddings: added to the token vectors before the first layer, in order.
         embedding_dim: width of the token vectors, which a linear map takes to dim. None = dim.
         dropout: fraction of the embeddings and of each sublayer's output dropped in training.
+        zero_outputs: True to start the last linear map of each sublayer at zero, so that the stream begins as the
+            embeddings.
 
     Examples:
         >>> import torch
@@ -83,6 +85,7 @@ class Encoder(nn.Module):
         embeddings: Sequence[EmbeddingFactory] = (),
         embedding_dim: int | None = None,
         dropout: float = 0.0,
+        zero_outputs: bool = False,
     ) -> None:
         super().__init__()
         for name, value in (("vocab_size", vocab_size), ("dim", dim), ("depth", depth)):
@@ -110,7 +113,7 @@ class Encoder(nn.Module):
             layout=layout,
             dropout=dropout,
         )
-        initialize(self, calls=len(self.stack.steps))
+        initialize(self, calls=len(self.stack.steps), zero_outputs=zero_outputs)
 
     def forward(
         self,

@@ -3,7 +3,7 @@
     weight                                   start
     token embedding, tables of embeddings    normal, standard deviation 0.02
     last linear map of a sublayer (to_out)   normal, 1 / sqrt(fan_in * sublayer calls): the stream starts calm
-                                             however deep the model (Radford et al., 2019)
+                                             however deep the model (Radford et al., 2019); zero with `zero_outputs`
     head (to_logits)                         zero: the first loss is log(vocabulary) for every seed
     every other linear map                   normal, 1 / sqrt(fan_in): a normed input keeps its size
     biases of linear maps                    zero
@@ -15,7 +15,7 @@ it itself.
 from torch import nn
 
 
-def initialize(model: nn.Module, calls: int) -> None:
+def initialize(model: nn.Module, calls: int, *, zero_outputs: bool = False) -> None:
     """Initialize linear maps and embedding tables in place by the table; `calls` counts the sublayers of a forward."""
     for name, module in model.named_modules():
         if isinstance(module, nn.Embedding):
@@ -25,7 +25,7 @@ def initialize(model: nn.Module, calls: int) -> None:
             if name.endswith("to_logits"):
                 std = 0.0
             elif name.endswith("to_out"):
-                std *= calls**-0.5
+                std *= 0.0 if zero_outputs else calls**-0.5
             nn.init.normal_(module.weight, std=std)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)

@@ -51,7 +51,7 @@ def explain_start() -> str:
     text += f"\n{OVERLAYS}\n"
     for folder, names in overlays.items():
         text += (
-            textwrap.fill(" ".join(names), WIDTH, initial_indent=f"  {folder:10}", subsequent_indent=12 * " ") + "\n"
+            textwrap.fill(" ".join(names), WIDTH, initial_indent=f"  {folder:15}", subsequent_indent=17 * " ") + "\n"
         )
     return text
 

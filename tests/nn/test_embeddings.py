@@ -13,6 +13,7 @@ from lightning_xt.core.shapes import LayerShape
 from lightning_xt.core.where import Where
 from lightning_xt.nn.embeddings.bigram_table import BigramTable
 from lightning_xt.nn.embeddings.embedding_norm import EmbeddingNorm
+from lightning_xt.nn.embeddings.embedding_scale import EmbeddingScale
 from lightning_xt.nn.embeddings.gradient_fraction import GradientFraction
 from lightning_xt.nn.embeddings.learned_positions import LearnedPositions
 from lightning_xt.nn.embeddings.sinusoidal_positions import SinusoidalPositions
@@ -228,3 +229,13 @@ def test_bigram_table_has_no_pairs_of_soft_tokens() -> None:
             torch.zeros(1, 3, dtype=torch.long),
             inputs=Inputs(prefix=torch.zeros(1, 2, model.token_embedding.weight.shape[1])),
         )
+
+
+def test_embedding_scale_multiplies_by_the_root_of_the_width() -> None:
+    x = torch.tensor([[[1.0, -2.0, 0.5, 3.0]]])
+    inputs = Inputs()
+    assert EmbeddingScale(LayerShape(dim=4))(x, where(1, inputs), inputs).tolist() == [[[2.0, -4.0, 1.0, 6.0]]]
+    scale = EmbeddingScale(LayerShape(dim=4), factor=3.0)
+    assert scale(x, where(1, inputs), inputs).tolist() == [[[3.0, -6.0, 1.5, 9.0]]]
+    with pytest.raises(ValueError, match="embeddings: EmbeddingScale has factor 0.0, which must be above 0"):
+        EmbeddingScale(LayerShape(dim=4), factor=0.0)

@@ -9,6 +9,7 @@ from torch import nn
 
 from lightning_xt.core.shapes import ObjectiveShape
 from lightning_xt.models.decoder import Decoder
+from lightning_xt.models.encoder import Encoder
 from lightning_xt.nn.attention.attention import Attention
 from lightning_xt.nn.feedforward.mlp import MLP
 from lightning_xt.nn.heads.tied_head import TiedHead
@@ -51,6 +52,14 @@ def test_the_first_loss_is_the_log_of_the_vocabulary(seed: int) -> None:
     shape = ObjectiveShape(vocab_size=VOCAB, token_embedding=model.token_embedding, head=model.head)
     loss = NextToken(shape)(model, torch.randint(0, VOCAB, (2, 12)))
     assert loss.mean.item() == pytest.approx(math.log(VOCAB), rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", [Decoder, Encoder])
+def test_sublayers_add_nothing_at_the_start_with_zero_outputs(kind: type) -> None:
+    model = kind(VOCAB, dim=24, depth=2, zero_outputs=True)
+    outputs = [p for name, p in model.named_parameters() if name.endswith("to_out.weight")]
+    assert len(outputs) == 4 and all(weight.abs().max() == 0 for weight in outputs)
+    assert model.get_submodule("stack.sublayers.0_attention.branch.projection.to_qkv").weight.std() > 0.1
 
 
 def test_a_tied_table_starts_as_an_embedding() -> None:

@@ -9,6 +9,7 @@ from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.shapes import AttentionShape, LayerShape
 from lightning_xt.nn.attention.attention import Attention
 from lightning_xt.nn.output_projections.attention_on_attention import AttentionOnAttention
+from lightning_xt.nn.output_projections.biased_output import BiasedOutput
 from lightning_xt.nn.output_projections.normed_output import NormedOutput
 from lightning_xt.nn.output_projections.pair_difference import PairDifference
 
@@ -29,6 +30,15 @@ def test_attention_on_attention_gates_information_by_a_sigmoid() -> None:
     part.from_input.weight.zero_()
     bias.copy_(torch.tensor([4.0, -2.0, 6.0, 0.0, 0.0, 0.0]))
     assert part(joined, x, Inputs())[0, 0].tolist() == [2.0, -1.0, 3.0]
+
+
+@torch.no_grad()
+def test_a_biased_output_adds_its_bias_to_the_map() -> None:
+    part = BiasedOutput(SHAPE)
+    part.to_out.weight.copy_(torch.eye(3, 4))
+    part.to_out.bias.copy_(torch.tensor([0.5, -1.0, 2.0]))
+    out = part(torch.tensor([[[3.0, 1.0, 4.0, 7.0]]]), torch.zeros(1, 1, 3), Inputs())
+    assert out.tolist() == [[[3.5, 0.0, 6.0]]]
 
 
 @torch.no_grad()

@@ -19,6 +19,7 @@ from lightning_xt.nn.placements.peri_norm import PeriNorm
 from lightning_xt.nn.placements.post_norm import PostNorm
 from lightning_xt.nn.placements.pre_and_post_norm import PreAndPostNorm
 from lightning_xt.nn.placements.pre_norm import PreNorm
+from lightning_xt.nn.placements.res_post_norm import ResPostNorm
 from lightning_xt.nn.placements.sandwich_norm import SandwichNorm
 
 ORDERS = {
@@ -30,6 +31,7 @@ ORDERS = {
     LayerNormScaling: "norm attention add norm feedforward add norm",
     HybridNorm: "attention add norm feedforward add norm",
     NoNorm: "attention add feedforward add",
+    ResPostNorm: "attention norm add feedforward norm add norm",
 }
 
 
@@ -84,7 +86,7 @@ def test_one_sublayer_by_hand() -> None:
     x, shape = torch.tensor([[[3.0]]]), LayerShape(dim=1)
     expected = {PreNorm: (6.0, 3.0, 3.0), PostNorm: (3.0, 3.0, 6.0), SandwichNorm: (6.0, 6.0, 3.0)}
     expected[PeriNorm] = expected[SandwichNorm]
-    expected |= {PreAndPostNorm: (6.0, 3.0, 6.0), HybridNorm: (3.0, 3.0, 6.0), NoNorm: (3.0, 3.0, 3.0)}
+    expected |= {ResPostNorm: (3.0, 6.0, 3.0), PreAndPostNorm: (6.0, 3.0, 6.0), HybridNorm: (3.0, 3.0, 6.0), NoNorm: (3.0, 3.0, 3.0)}
     for placement, values in expected.items():
         made = placement(shape, Double)
         assert (

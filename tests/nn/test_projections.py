@@ -57,6 +57,19 @@ def test_multi_head_gives_head_k_the_kth_slice_of_each_map() -> None:
     assert projection.scale == pytest.approx(6**-0.5)
 
 
+@torch.no_grad()
+def test_multi_head_adds_biases_to_queries_keys_and_values() -> None:
+    own, across = (MultiHead(shape(kv_heads=2, context_dim=dim), bias=True) for dim in (None, 5))
+    for layer in (own.to_qkv, across.to_q, across.to_kv):
+        layer.weight.zero_()
+        layer.bias.copy_(torch.arange(len(layer.bias)))
+    q, k, v = own.project(torch.zeros(1, 1, DIM))
+    assert torch.cat([each.flatten() for each in (q, k, v)]).tolist() == list(range(8 * DIM_HEAD))
+    assert across.project_queries(torch.zeros(1, 1, DIM)).flatten().tolist() == list(range(4 * DIM_HEAD))
+    k, v = across.project_keys_values(torch.zeros(1, 1, 5))
+    assert torch.cat((k.flatten(), v.flatten())).tolist() == list(range(4 * DIM_HEAD))
+
+
 def test_multi_head_makes_keys_of_a_context_from_its_own_width() -> None:
     projection = MultiHead(shape(kv_heads=2, context_dim=5)).double()
     x, context = torch.randn(2, 7, DIM, dtype=torch.float64), torch.randn(2, 3, 5, dtype=torch.float64)

@@ -12,9 +12,12 @@ class MultiHead(Projection):
     Fewer key/value heads than query heads: Ainslie et al., 2023 (GQA), https://arxiv.org/abs/2305.13245; a single
     one: Shazeer, 2019 (MQA), https://arxiv.org/abs/1911.02150. Query head k reads key/value head k // (h / g), as in
     Llama checkpoints.
+
+    Args:
+        bias: True to add a learned bias to each query, key and value, as GPT-2 does.
     """
 
-    def __init__(self, shape: AttentionShape) -> None:
+    def __init__(self, shape: AttentionShape, *, bias: bool = False) -> None:
         super().__init__()
         self.heads, self.kv_heads = shape.heads, shape.kv_heads
         self.rotated_dim, self.scale = shape.dim_head, shape.dim_head**-0.5
@@ -24,11 +27,11 @@ class MultiHead(Projection):
         # Maps of the same input are one product. Optimizers of matrices split them.
         self.stacked_rows: dict[str, tuple[int, ...]]
         if shape.context_dim is None:
-            self.to_qkv = nn.Linear(shape.dim, q_rows + k_rows + v_rows, bias=False)
+            self.to_qkv = nn.Linear(shape.dim, q_rows + k_rows + v_rows, bias=bias)
             self.stacked_rows = {"to_qkv": (q_rows, k_rows, v_rows)}
         else:
-            self.to_q = nn.Linear(shape.dim, q_rows, bias=False)
-            self.to_kv = nn.Linear(shape.context_dim, k_rows + v_rows, bias=False)
+            self.to_q = nn.Linear(shape.dim, q_rows, bias=bias)
+            self.to_kv = nn.Linear(shape.context_dim, k_rows + v_rows, bias=bias)
             self.stacked_rows = {"to_kv": (k_rows, v_rows)}
 
     def project(
