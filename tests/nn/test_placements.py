@@ -86,7 +86,12 @@ def test_one_sublayer_by_hand() -> None:
     x, shape = torch.tensor([[[3.0]]]), LayerShape(dim=1)
     expected = {PreNorm: (6.0, 3.0, 3.0), PostNorm: (3.0, 3.0, 6.0), SandwichNorm: (6.0, 6.0, 3.0)}
     expected[PeriNorm] = expected[SandwichNorm]
-    expected |= {ResPostNorm: (3.0, 6.0, 3.0), PreAndPostNorm: (6.0, 3.0, 6.0), HybridNorm: (3.0, 3.0, 6.0), NoNorm: (3.0, 3.0, 3.0)}
+    expected |= {
+        ResPostNorm: (3.0, 6.0, 3.0),
+        PreAndPostNorm: (6.0, 3.0, 6.0),
+        HybridNorm: (3.0, 3.0, 6.0),
+        NoNorm: (3.0, 3.0, 3.0),
+    }
     for placement, values in expected.items():
         made = placement(shape, Double)
         assert (
