@@ -1,4 +1,4 @@
-"""Whole architectures: each builds after a recipe, learns, states its source, and has as many parameters as published."""
+"""Whole architectures: each builds after a recipe, learns, states its source, and has the published size."""
 
 import re
 from pathlib import Path
