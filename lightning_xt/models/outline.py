@@ -5,8 +5,10 @@ pairs of tokens count, masked ones included; operations on single elements do no
 """
 
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any, cast
 
 import torch
@@ -76,11 +78,26 @@ def outline(network: Network, seq_len: int) -> Stage:
 
 
 def _measure(network: Network, rows: int, seq_len: int) -> tuple[dict[str, torch.Size], dict[str, int]]:
-    """Measure the output shape and the FLOPs of each module, by path."""
+    """Measure the output shape of each module, and its FLOPs and those of its parts, by path."""
     shapes: dict[str, torch.Size] = {}
+    active: list[str] = []
+    outside: dict[str, set[str]] = defaultdict(set)
+
+    def begin(path: str) -> Callable[[nn.Module, Any], None]:
+        holders = list(accumulate(path.split(".")[:-1], lambda above, name: f"{above}.{name}"))
+
+        def hook(module: nn.Module, args: Any) -> None:
+            # Some parts are called outside the forward of the part that holds them, or this has no forward.
+            for holder in holders:
+                if not any(f"{each}.".startswith(f"{holder}.") for each in active):
+                    outside[holder].add(path)
+            active.append(path)
+
+        return hook
 
     def note(path: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
+            active.pop()
             first = output[0] if isinstance(output, tuple) else output
             if isinstance(first, Tensor):
                 shapes[path] = first.shape
@@ -88,6 +105,7 @@ def _measure(network: Network, rows: int, seq_len: int) -> tuple[dict[str, torch
         return hook
 
     hooks = [module.register_forward_hook(note(path)) for path, module in network.named_modules()]
+    hooks += [module.register_forward_pre_hook(begin(path)) for path, module in network.named_modules()]
     tokens = torch.zeros(rows, seq_len, dtype=torch.long, device=next(network.parameters()).device)
     read = (tokens, tokens) if isinstance(network, EncoderDecoder) else (tokens,)
     modes = [(module, module.training) for module in network.modules()]
@@ -106,7 +124,8 @@ def _measure(network: Network, rows: int, seq_len: int) -> tuple[dict[str, torch
     flops = {
         name.removeprefix(root).removeprefix("."): sum(n.values()) for name, n in counter.get_flop_counts().items()
     }
-    return shapes, flops
+    more = {holder: sum(flops.get(part, 0) for part in parts) for holder, parts in outside.items()}
+    return shapes, {path: flops.get(path, 0) + more.get(path, 0) for path in flops.keys() | more.keys()}
 
 
 def _format_shape(shape: torch.Size, other: torch.Size, seq_len: int) -> str:
@@ -136,17 +155,16 @@ class _Reader:
         else:
             stages = [self.build_stage(*child) for child in _list_children(path, module)]
         inside = sum(stage.flops for stage in stages)
-        # A part may call its stages outside its forward, as mods of scores do to prepare.
-        flops = max(self.flops.get(path, 0), inside)
+        flops = self.flops.get(path, 0) or inside
         if isinstance(module, Attention):
             after = [stage.name for stage in stages].index("normalizer") + 1
             stages.insert(after, _describe_kernel(module, flops - inside))
-        if isinstance(module, Stack) and flops > inside:
-            # The last residual and the links of the output have no forward either.
-            stages.append(Stage(name="output", flops=flops - inside))
-        if isinstance(module, Sublayer):
+        elif isinstance(module, Sublayer):
             # The residual has no forward: its methods are counted here.
             stages[-1] = replace(stages[-1], flops=stages[-1].flops + flops - inside)
+        elif stages and flops > inside:
+            # Products with parameters of the part; of a stack, the last residual and the links of the output.
+            stages.append(Stage(name="output" if isinstance(module, Stack) else "products", flops=flops - inside))
         return Stage(
             name=name,
             kind=type(module).__name__,

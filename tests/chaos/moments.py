@@ -50,7 +50,10 @@ class Moments(Callback):
             return draw_samples(*args)
 
         pl_module.draw_samples = watch
-        self._at("setup")
+        if self._is_due("setup"):
+            self.sent = True
+            # Not in a thread: on a fast machine the signal would find the run in its first step, which is then saved.
+            self._send(self.random.uniform(0, self.plan.get("delay", 0)))
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         self._at("step")

@@ -251,13 +251,10 @@ def test_every_variant_has_an_outline(variant):
     root = outline(decoder, 96)
     assert root.parameters == sum(parameter.numel() for parameter in decoder.parameters())
     assert root.shape == "b n 256"
+    # A network on distances has no rows.
+    rowless = [id(part) for stage in every(root) if stage.kind == "DistanceMLP" for part in every(stage)]
     for stage in every(root):
-        # A part may hold parameters besides its stages, such as a gain, and multiply by them.
-        inside = stage.times * sum(part.parameters for part in stage.stages)
-        products = stage.times * sum(part.flops for part in stage.stages)
-        assert stage.parameters >= inside
-        # The whole network maps states back to a narrow table, whose stage is the embedding's.
-        alone = stage.parameters == inside and stage is not root
-        assert not stage.stages or (stage.flops == products if alone else stage.flops >= products)
-        # A network on distances has no rows.
-        assert stage.shape.split()[:1] in (["b"], ["1"], ["n"], [])
+        # A part may hold parameters besides its stages, such as a gain.
+        assert stage.parameters >= stage.times * sum(part.parameters for part in stage.stages)
+        assert stage.flops == stage.times * sum(part.flops for part in stage.stages) or not stage.stages
+        assert stage.shape.split()[:1] in ([["n"]] * (id(stage) in rowless) + [["b"], ["1"], []])
