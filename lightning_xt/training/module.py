@@ -26,6 +26,7 @@ from lightning_xt.training.callbacks.non_finite import NonFinite, check_weights
 from lightning_xt.training.callbacks.restore_trained_weights import RestoreTrainedWeights
 from lightning_xt.training.compilation import check_compile_options, compile_forward, release_blocks
 from lightning_xt.training.from_config import build, build_tokenizer
+from lightning_xt.training.input_checks import check_inputs
 from lightning_xt.training.loss_terms import LossTerms
 from lightning_xt.training.optim.build import OptimizerOptions, build_optimizer
 from lightning_xt.training.optim.parameter_groups import OptimizerFactory, parameter_groups
@@ -121,12 +122,7 @@ class TransformerModule(TextModule):
             raise ValueError(
                 f"--model {type(self).__name__} cannot read --data {type(data).__name__}, which serves {instead}"
             )
-        for name, part in self.needed_inputs.items():
-            if name not in self.data_inputs:
-                raise ValueError(
-                    f"--model: {part} needs the input {name}, which these data do not give; choose another part, or "
-                    f"bring it with --data CustomData and --data.inputs '[{name}]'"
-                )
+        check_inputs(self.needed_inputs, self.data_inputs)
         compare_processes(self.trainer, {"the hash of the data": str(getattr(data, "content_hash", None))[:16]})
         if self.trainer.precision == "64-true":
             # Lightning does so after it has loaded a checkpoint's weights, which would lose half their bits.

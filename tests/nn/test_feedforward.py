@@ -250,3 +250,12 @@ def test_a_deep_embedding_multiplies_the_output_by_the_gain_of_the_token() -> No
     torch.testing.assert_close(out, layer.feedforward(x) * (1 + layer.table.weight[[3, 10]]))
     with pytest.raises(TypeError, match="DeepEmbed reads token ids, so it cannot be called with vectors only"):
         layer(x)
+
+
+def test_experts_that_read_token_ids_are_refused() -> None:
+    rule = (
+        "^feedforward: MixtureOfExperts has experts of DeepEmbed, which reads token ids, .* put the experts into Deep"
+    )
+    with pytest.raises(ValueError, match=rule):
+        MixtureOfExperts(SHAPE, expert=DeepEmbed)
+    assert DeepEmbed(LayerShape(dim=5, vocab_size=5), feedforward=MixtureOfExperts).feedforward.top_k == 2

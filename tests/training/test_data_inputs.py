@@ -100,9 +100,18 @@ def test_a_part_that_needs_an_input_trains_from_the_command_line(names, pairs, c
     ],
 )
 def test_items_with_other_inputs_than_named_are_refused(given, named, sentence, capsys):
-    write(given, {}, inputs=named.split())
+    parts = {slot: value for name in named.split() for slot, value in PARTS[name].items()}
+    write(given, parts, inputs=named.split())
     assert main(["fit", "-c", "mine.yaml"]) == 2
     assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("given", "read"), [("condition", ""), ("types", "condition"), ("context_mask", "types")])
+def test_an_input_that_no_part_reads_is_refused(given, read, capsys):
+    names = f"{read} {given}".split()
+    write(" ".join(names), PARTS[read] if read else {})
+    assert main(["fit", "-c", "mine.yaml"]) == 2
+    assert f"--data.inputs names {given}, but no part of the network reads it; choose a" in capsys.readouterr().err
 
 
 def test_inputs_of_the_token_that_is_not_read_are_dropped():

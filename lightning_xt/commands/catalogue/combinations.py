@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from functools import cache
 from inspect import Parameter
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 import yaml
@@ -35,9 +36,14 @@ class Conflict(NamedTuple):
     reason: str
 
 
-@cache
 def choose(kind: type, slot: Slot) -> dict[str, Any]:
     """Return the options of a decoder or encoder that choose a variant: its own overlay, else its name in its slot."""
+    return list_choices(kind, slot)[0]
+
+
+@cache
+def list_choices(kind: type, slot: Slot) -> list[dict[str, Any]]:
+    """List the ways to choose a variant: its own overlay, if there is one, and its name in its slot."""
     own, known = f"variants/{kind.__module__.rpartition('.')[2]}.yaml", describe_options(kind)
     required = [p for p in init_parameters(kind).values() if p.default is Parameter.empty and p.name in known]
     chosen = []
@@ -45,9 +51,8 @@ def choose(kind: type, slot: Slot) -> dict[str, Any]:
         options = yaml.safe_load(text)["model"]["init_args"]
         if "decoder" in options and (required or name == own):
             chosen.append(dict(options["decoder"]))
-    if chosen:
-        # Other classes of an overlay may be refused where this one is not.
-        return next((each for each in chosen if all(build(model, each) is None for model in MODELS)), chosen[0])
+    # Other classes of an overlay may be refused where this one is not.
+    best = next((each for each in chosen if all(build(model, each) is None for model in MODELS)), None)
     value: Any = kind.__name__
     if required:
         # Numbers that any model takes: widths, and factors.
@@ -59,7 +64,7 @@ def choose(kind: type, slot: Slot) -> dict[str, Any]:
         value = {names.pop(): value}
     for name in reversed(names):
         value = {name: value}
-    return dict(value)
+    return [*([best] if best is not None else chosen[:1]), dict(value)]
 
 
 def build(model: str, options: Mapping[str, Any]) -> str | None:
@@ -84,17 +89,24 @@ def find_refusals(kind: type, slot: Slot) -> dict[str, str]:
 def find_conflicts(kind: type, slots: Mapping[type, Slot]) -> Iterator[Conflict]:
     """Yield the variants of other slots that a model refuses next to a variant, each of which it takes without it."""
     family = next(base for base in slots if issubclass(kind, base))
-    chosen = choose(kind, slots[family])
-    model = next((each for each in MODELS if build(each, chosen) is None), None)
+    model = next((each for each in MODELS if build(each, choose(kind, slots[family])) is None), None)
     if model is None:
         return
+    chosen = _list_built(model, kind, slots[family])
     for base in find_families(PARTS).values():
         slot = slots.get(base)
         # A slot with one class has no room for two; a list has.
         if slot is None or (base is family and not slot.listed):
             continue
         for other in list_members(base):
-            added = choose(other, slot)
-            reason = None if other is kind else build(model, merge(chosen, added))
-            if reason is not None and build(model, added) is None:
-                yield Conflict(slot.path.rpartition(".")[2], other.__name__, reason)
+            added = [] if other is kind else _list_built(model, other, slot)
+            # Other classes of an overlay may be what is refused.
+            reasons = (build(model, merge(one, another)) for one in chosen for another in added)
+            refused = list(takewhile(lambda reason: reason is not None, reasons))
+            if refused and len(refused) == len(chosen) * len(added):
+                yield Conflict(slot.path.rpartition(".")[2], other.__name__, str(refused[0]))
+
+
+def _list_built(model: str, kind: type, slot: Slot) -> list[dict[str, Any]]:
+    """List the ways to choose a variant that a model takes."""
+    return [each for each in list_choices(kind, slot) if build(model, each) is None]

@@ -35,7 +35,10 @@ def is_json_lines(file: str) -> bool:
 
 
 def split_lines(content: bytes) -> list[bytes]:
-    """Split a file into lines, which end in a newline, or a carriage return and a newline; an empty file has none."""
+    """Split a file into lines, which end in a newline, or a carriage return and a newline; an empty file has none.
+
+    The last line may lack its newline; a carriage return at its end is dropped all the same.
+    """
     # Some Windows programs start a file with a byte order mark.
     content = content.removeprefix(codecs.BOM_UTF8)
     lines = content.removesuffix(b"\n").split(b"\n") if content else []

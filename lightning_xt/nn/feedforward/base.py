@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -14,6 +15,9 @@ from lightning_xt.core.where import Where
 
 class FeedForward(nn.Module, ABC):
     """Map of each token, independent of the other tokens."""
+
+    reads_tokens: ClassVar[bool] = False
+    """True if a variant reads token ids, so that it needs the tokens of a row in their order."""
 
     @abstractmethod
     def forward(self, x: Float[Tensor, "b n D"]) -> Float[Tensor, "b n D"]: ...

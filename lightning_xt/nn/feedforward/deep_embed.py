@@ -1,3 +1,5 @@
+from typing import ClassVar
+
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -20,6 +22,8 @@ class DeepEmbed(FeedForward):
     Args:
         feedforward: feedforward whose output is multiplied.
     """
+
+    reads_tokens: ClassVar = True
 
     @check_slots
     def __init__(self, shape: LayerShape, *, feedforward: FeedForwardFactory = MLP) -> None:

@@ -72,6 +72,12 @@ class MixtureOfExperts(FeedForward):
         self.top_k, self.balance_weight, self.router_z_weight = top_k, balance_weight, router_z_weight
         self.router = nn.Linear(shape.dim, num_experts, bias=False)
         self.experts = nn.ModuleList(expert(shape) for _ in range(num_experts))
+        reading = [type(part).__name__ for part in self.experts.modules() if getattr(part, "reads_tokens", False)]
+        if reading:
+            raise ValueError(
+                f"{where} has experts of {reading[0]}, which reads token ids, but an expert gets vectors in another "
+                f"order; choose another expert, or put the experts into {reading[0]}"
+            )
 
     def forward(self, x: Float[Tensor, "b n D"]) -> Float[Tensor, "b n D"]:
         return self._gather(x, self._route(x))

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.shapes import AttentionShape
 from lightning_xt.nn.value_mods.base import ValueMod
+from lightning_xt.nn.value_mods.gated_addition import add_gated
 from lightning_xt.system.option_checks import check_option
 
 
@@ -34,6 +35,4 @@ class ValueFromInput(ValueMod):
         earlier: tuple[Float[Tensor, "b _ n _"], ...],
         inputs: Inputs,
     ) -> Float[Tensor, "b g n e"]:
-        added = self.to_values(inputs.require("embedded", self)).unflatten(-1, (v.shape[1], -1)).transpose(1, 2)
-        gate = 2 * (x[..., : len(self.to_gate)] @ self.to_gate.to(x.dtype)).sigmoid()
-        return v + gate.mT.unsqueeze(-1) * added
+        return add_gated(v, self.to_values(inputs.require("embedded", self)), x, self.to_gate)
