@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.hooks import RemovableHandle
 
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.models.encoder_decoder import EncoderDecoder
@@ -80,8 +81,33 @@ def outline(network: Network, seq_len: int) -> Stage:
 def _measure(network: Network, rows: int, seq_len: int) -> tuple[dict[str, torch.Size], dict[str, int]]:
     """Measure the output shape of each module, and its FLOPs and those of its parts, by path."""
     shapes: dict[str, torch.Size] = {}
-    active: list[str] = []
     outside: dict[str, set[str]] = defaultdict(set)
+    hooks = _watch(network, shapes, outside)
+    tokens = torch.zeros(rows, seq_len, dtype=torch.long, device=next(network.parameters()).device)
+    read = (tokens, tokens) if isinstance(network, EncoderDecoder) else (tokens,)
+    modes = [(module, module.training) for module in network.modules()]
+    counter = FlopCounterMode(display=False)
+    try:
+        # The counter does not know fused attention on a CPU, but the products of the math kernel. Its hooks need
+        # gradients: without them they fail at expanded parameters.
+        with sdpa_kernel(SDPBackend.MATH), counter:
+            network.eval()(*read)
+    finally:
+        for module, training in modes:
+            module.training = training
+        for each in hooks:
+            each.remove()
+    root = type(network).__name__
+    flops = {
+        name.removeprefix(root).removeprefix("."): sum(n.values()) for name, n in counter.get_flop_counts().items()
+    }
+    more = {holder: sum(flops.get(part, 0) for part in parts) for holder, parts in outside.items()}
+    return shapes, {path: flops.get(path, 0) + more.get(path, 0) for path in flops.keys() | more.keys()}
+
+
+def _watch(network: Network, shapes: dict[str, torch.Size], outside: dict[str, set[str]]) -> list[RemovableHandle]:
+    """Note output shapes by path, and for each part the paths of its own parts that are called outside its forward."""
+    active: list[str] = []
 
     def begin(path: str) -> Callable[[nn.Module, Any], None]:
         holders = list(accumulate(path.split(".")[:-1], lambda above, name: f"{above}.{name}"))
@@ -105,27 +131,7 @@ def _measure(network: Network, rows: int, seq_len: int) -> tuple[dict[str, torch
         return hook
 
     hooks = [module.register_forward_hook(note(path)) for path, module in network.named_modules()]
-    hooks += [module.register_forward_pre_hook(begin(path)) for path, module in network.named_modules()]
-    tokens = torch.zeros(rows, seq_len, dtype=torch.long, device=next(network.parameters()).device)
-    read = (tokens, tokens) if isinstance(network, EncoderDecoder) else (tokens,)
-    modes = [(module, module.training) for module in network.modules()]
-    counter = FlopCounterMode(display=False)
-    try:
-        # The counter does not know fused attention on a CPU, but the products of the math kernel. Its hooks need
-        # gradients: without them they fail at expanded parameters.
-        with sdpa_kernel(SDPBackend.MATH), counter:
-            network.eval()(*read)
-    finally:
-        for module, training in modes:
-            module.training = training
-        for each in hooks:
-            each.remove()
-    root = type(network).__name__
-    flops = {
-        name.removeprefix(root).removeprefix("."): sum(n.values()) for name, n in counter.get_flop_counts().items()
-    }
-    more = {holder: sum(flops.get(part, 0) for part in parts) for holder, parts in outside.items()}
-    return shapes, {path: flops.get(path, 0) + more.get(path, 0) for path in flops.keys() | more.keys()}
+    return hooks + [module.register_forward_pre_hook(begin(path)) for path, module in network.named_modules()]
 
 
 def _format_shape(shape: torch.Size, other: torch.Size, seq_len: int) -> str:

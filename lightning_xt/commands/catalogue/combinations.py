@@ -53,6 +53,9 @@ def list_choices(kind: type, slot: Slot) -> list[dict[str, Any]]:
             chosen.append(dict(options["decoder"]))
     # Other classes of an overlay may be refused where this one is not.
     best = next((each for each in chosen if all(build(model, each) is None for model in MODELS)), None)
+    best_first = [best] if best is not None else chosen[:1]
+    if best_first and any(p.annotation not in (int, float) for p in required):
+        return best_first
     value: Any = kind.__name__
     if required:
         # Numbers that any model takes: widths, and factors.
@@ -64,7 +67,7 @@ def list_choices(kind: type, slot: Slot) -> list[dict[str, Any]]:
         value = {names.pop(): value}
     for name in reversed(names):
         value = {name: value}
-    return [*([best] if best is not None else chosen[:1]), dict(value)]
+    return [*best_first, dict(value)]
 
 
 def build(model: str, options: Mapping[str, Any]) -> str | None:
