@@ -118,7 +118,7 @@ FILE = {
     },
 }  # fmt: skip
 """Entries of a checkpoint of lightning-xt; one whose name ends in a question mark may be absent."""
-DATA = {"samples_seen": COUNT, "hash?": TEXT_OR_NONE}
+DATA = {"samples_seen": COUNT, "hash?": TEXT_OR_NONE, "lanes?": COUNT}
 """State of a data module."""
 
 

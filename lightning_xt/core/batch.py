@@ -19,6 +19,23 @@ class EvaluationBatch(NamedTuple):
     scored: Bool[Tensor, "b n"] | None
 
 
+class LaneBatch(NamedTuple):
+    """Rows that continue those of an earlier batch: row r begins with the last token of row r there.
+
+    Args:
+        tokens: n + 1 ids per row, of which each predicts the next.
+        scored: True if the target `tokens[w, t + 1]` counts. None = all count.
+        begins: True if no row continues an earlier one, False if every row does.
+        group: number of the batch in its optimizer step, from 0; rows continue those of the latest batch with the same
+            number.
+    """
+
+    tokens: Int[Tensor, "b n+1"]
+    scored: Bool[Tensor, "b n"] | None
+    begins: bool
+    group: int = 0
+
+
 class PairBatch(NamedTuple):
     """Pairs of a source and its target, padded on the right.
 

@@ -57,6 +57,13 @@ class DataModule(LightningDataModule, ABC):
         """Describe the size of the opened training data, and of a step with this number of batches in each process."""
         return ""
 
+    def describe_order(self) -> dict[str, int]:
+        """Return the values, besides the options, on which sample n depends; a checkpoint keeps them."""
+        return {}
+
+    def check_order(self, state_dict: dict[str, Any]) -> None:
+        """Raise a ValueError if a run in another order of samples, as in its state, cannot resume in this one."""
+
     @property
     def content_hash(self) -> str | None:
         """Hash of the data's content, equal on every machine; None if unknown."""
@@ -104,7 +111,7 @@ class DataModule(LightningDataModule, ABC):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the data's state for a checkpoint."""
-        return {"samples_seen": self.samples_seen, "hash": self.content_hash}
+        return {"samples_seen": self.samples_seen, "hash": self.content_hash, **self.describe_order()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Start training after the samples of the checkpoint's run."""
@@ -118,6 +125,7 @@ class DataModule(LightningDataModule, ABC):
             )
         # `validate` and `test` restore the state too; a later `fit` of the same object must not start from it.
         if self.trainer is None or self.trainer.state.fn == TrainerFn.FITTING:
+            self.check_order(state_dict)
             self._restored = state_dict["samples_seen"]
 
     @property

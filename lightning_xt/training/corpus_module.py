@@ -10,7 +10,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lightning_xt.core.batch import EvaluationBatch
+from lightning_xt.core.batch import EvaluationBatch, LaneBatch
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.packed_documents import find_documents
 from lightning_xt.data.pairs.parallel_corpus import ParallelCorpus
@@ -100,7 +100,9 @@ class CorpusModule(TransformerModule):
         return self.score(network, tokens, scored, inputs)
 
     def training_step(self, batch: Any, batch_idx: int) -> Float[Tensor, ""]:
-        ids, inputs = read_inputs(batch, self.data_inputs, self.first_read)
+        ids, inputs = read_inputs(
+            batch.tokens if isinstance(batch, LaneBatch) else batch, self.data_inputs, self.first_read
+        )
         loss = self._score_training(read_tokens(ids, self.vocab_size), None, inputs)
         if self.logs_this_step:
             self._losses.append(loss.mean.detach())
@@ -123,8 +125,8 @@ class CorpusModule(TransformerModule):
 
     def read_evaluation(self, batch: Any) -> tuple[Tensor, Tensor | None, Inputs | None]:
         """Return ids, mask and inputs of a batch of an evaluation; ValueError if it is malformed."""
-        if isinstance(batch, EvaluationBatch):
-            return *batch, None
+        if isinstance(batch, (EvaluationBatch, LaneBatch)):
+            return batch.tokens, batch.scored, None
         ids, inputs = read_inputs(batch, self.data_inputs, self.first_read)
         return read_tokens(ids, self.vocab_size), None, inputs
 

@@ -25,7 +25,8 @@ def replay(file: str | Path, data: DataModule) -> Iterator[tuple[int, list[Any]]
     found = json.loads(Path(file).read_text(encoding="utf-8"))
     data.prepare_data()
     data.setup("fit")
-    there = (found["data"] or {}).get("hash")
+    state = {name: value for name, value in (found["data"] or {}).items() if name != "class_path"}
+    there = state.get("hash")
     if there != data.content_hash:
         raise ValueError(
             f"{file} is of data with the hash {there}, but these have {data.content_hash}; give those of the run's "
@@ -45,6 +46,6 @@ def replay(file: str | Path, data: DataModule) -> Iterator[tuple[int, list[Any]]
                 "begin and end elsewhere; give the options of the run's config.yaml, the size of batches among them"
             )
         for process in processes:
-            process.load_state_dict({"samples_seen": first, "hash": there})
+            process.load_state_dict(state | {"samples_seen": first})
         served = [islice(process.train_dataloader(), count) for process in processes]
         yield each["step"], [batch for batches in zip(*served, strict=True) for batch in batches]

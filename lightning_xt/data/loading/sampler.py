@@ -40,3 +40,15 @@ def batch_windows_once(windows: int, batch_size: int, *, rank: int = 0, world: i
     """
     count = -(-windows // world)
     return BatchSampler(range(rank, count * world, world), batch_size, drop_last=False)
+
+
+def batch_lanes_once(lanes: int, length: int, batch_size: int, *, rank: int = 0, world: int = 1) -> list[list[int]]:
+    """Return batches of the windows of the lanes rank, rank + world, ..., each once, each lane in order.
+
+    Window w is number w % `length` of lane w // `length`. A batch holds the same window of up to `batch_size` lanes, and
+    the next batch the next one. If the lanes do not divide, some processes get windows of a lane that does not exist,
+    which are not scored.
+    """
+    own = [rank + world * number for number in range(-(-lanes // world))]
+    rows = [own[first : first + batch_size] for first in range(0, len(own), batch_size)]
+    return [[lane * length + window for lane in row] for row in rows for window in range(length)]

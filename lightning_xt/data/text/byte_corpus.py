@@ -6,11 +6,13 @@ from typing import Any, Literal
 
 from torch.utils.data import Dataset
 
+from lightning_xt.core.batch import LaneBatch
 from lightning_xt.data.base import DataModule
 from lightning_xt.data.loading.loader import Loader
-from lightning_xt.data.loading.sampler import CounterBatchSampler, batch_windows_once
+from lightning_xt.data.loading.sampler import CounterBatchSampler, batch_lanes_once, batch_windows_once
 from lightning_xt.data.loading.workers import worker_options
 from lightning_xt.data.prompt_files import Prompt, read_prompts
+from lightning_xt.data.text.lanes import EvaluationLanes, TrainingLanes, count_needed
 from lightning_xt.data.text.mapped_bytes import MappedBytes
 from lightning_xt.data.text.resident import ResidentTokens, Starts, WindowStarts, load_resident
 from lightning_xt.data.text.splits import Splits
@@ -23,8 +25,8 @@ from lightning_xt.system.option_checks import check_option
 class ByteCorpus(DataModule):
     """A long text as windows of bytes; a subclass supplies the text.
 
-    Batches are `LongTensor (batch_size, seq_len + 1)` for training, `EvaluationBatch` for validation and test, and
-    a list of `Prompt` for prediction.
+    Batches are `LongTensor (batch_size, seq_len + 1)` for training, `EvaluationBatch` for validation and test, a
+    `LaneBatch` for all three in lanes, and a list of `Prompt` for prediction.
 
     Args:
         seq_len: bytes that a window predicts; it holds one more.
@@ -32,6 +34,12 @@ class ByteCorpus(DataModule):
         eval_batch_size: windows per evaluation step of one process; None means `batch_size`.
         stride: bytes from one evaluation window to the next, 1 to `seq_len`; a smaller stride gives each byte more
             context and takes longer. None means `seq_len`.
+        order: order of the windows. With `lanes` the text is cut into one part for each window of an optimizer step,
+            and each row of a batch continues the row of the batch before, for models with a memory across segments;
+            a pass over the text begins at an offset drawn from the seed. A run in lanes resumes with as many windows a
+            step, on any number of processes. `random` windows continue nothing, not in evaluation either.
+        eval_lanes: parts of a split, with the order `lanes`, that evaluation reads next to each other. Each begins
+            without memory: more are faster, and fewer bring the figures closer to those of one reading.
         seed: chooses the sequence of training windows.
         num_workers: loader processes of each training process; 0 loads batches in a thread.
         resident: whether to copy the training tokens to the device and gather windows there; `auto` does so on a GPU
@@ -47,6 +55,8 @@ class ByteCorpus(DataModule):
         batch_size: int = 16,
         eval_batch_size: int | None = None,
         stride: int | None = None,
+        order: Literal["random", "lanes"] = "random",
+        eval_lanes: int = 16,
         seed: int = 0,
         num_workers: int = 0,
         resident: bool | Literal["auto"] = "auto",
@@ -60,6 +70,12 @@ class ByteCorpus(DataModule):
         check_option(where, "--data.batch_size", batch_size, least=1)
         check_option(where, "--data.num_workers", num_workers, least=0)
         check_option(where, "--data.eval_batch_size", eval_batch_size, least=1)
+        check_option(where, "--data.eval_lanes", eval_lanes, least=1)
+        if order == "lanes" and stride is not None:
+            raise ValueError(
+                f"--data.stride {stride} lets windows overlap, but --data.order lanes reads the text once, in order; "
+                "omit one of them"
+            )
         if stride is not None and not 1 <= stride <= seq_len:
             raise ValueError(
                 f"--data.stride must be from 1 to --data.seq_len ({seq_len}), not {stride}, or bytes would be skipped; "
@@ -69,6 +85,7 @@ class ByteCorpus(DataModule):
         self.batch_size = batch_size
         self.eval_batch_size = batch_size if eval_batch_size is None else eval_batch_size
         self.stride = stride
+        self.order, self.eval_lanes = order, eval_lanes
         self.num_workers = num_workers
         self.resident = resident
         self.predict_prompts = predict_prompts
@@ -79,6 +96,8 @@ class ByteCorpus(DataModule):
         self._hash: str | None = None
         self._prompts: list[Prompt] = []
         self._on_device: ResidentTokens | None = None
+        self._lanes: int | None = None
+        """Lanes of a run that is replayed without a Trainer."""
 
     @abstractmethod
     def prepare(self) -> Splits:
@@ -106,7 +125,44 @@ class ByteCorpus(DataModule):
 
     def describe_size(self, batches: int) -> str:
         step = self.samples_after(0, batches) * self.seq_len
-        return f"{len(self._require_split('train')):,} tokens, {step:,} tokens a step"
+        order = f", in {self.lanes} lanes" if self.order == "lanes" else ""
+        return f"{len(self._require_split('train')):,} tokens, {step:,} tokens a step{order}"
+
+    @property
+    def lanes(self) -> int:
+        """Lanes of the training text with the order `lanes`: the windows of an optimizer step of all processes."""
+        if self.trainer is None:
+            return self._lanes or self.samples_after(0, 1)
+        return self.samples_after(0, self.trainer.accumulate_grad_batches)
+
+    def describe_order(self) -> dict[str, int]:
+        return {"lanes": self.lanes} if self.order == "lanes" else {}
+
+    def check_order(self, state_dict: dict[str, Any]) -> None:
+        there = state_dict.get("lanes")
+        if self.order == "random" or not state_dict["samples_seen"]:
+            return
+        if self.trainer is None:
+            self._lanes = there
+        elif there is None:
+            raise ValueError(
+                "--data.order is lanes, but the checkpoint's run read random windows; omit --data.order, or begin a "
+                "run with its weights: --init_from RUN"
+            )
+        elif there != self.lanes:
+            raise ValueError(
+                f"the checkpoint's run read its text in {there} lanes, but {self._describe_lanes()}; let their product "
+                f"be {there}, or begin a run with its weights: --init_from RUN"
+            )
+
+    def _describe_lanes(self) -> str:
+        """Describe the number of lanes by the options that give it."""
+        _, world = self.rank_and_world
+        batches = self.lanes // self.samples_after(0, 1)
+        return (
+            f"--data.batch_size {self.batch_size} x {world} (processes) x {batches} "
+            f"(--trainer.accumulate_grad_batches) give {self.lanes}"
+        )
 
     @property
     def content_hash(self) -> str:
@@ -138,7 +194,7 @@ class ByteCorpus(DataModule):
             self._prompts = read_prompts(self.predict_prompts, may_be_empty=self.tokenizer.start is not None)
             return
         if stage == "fit":
-            self._require_split("train")
+            self._build_training_windows()
         if stage == "validate" or (stage == "fit" and self.splits.validation is not None):
             self._require_split("validation")
         if stage == "test":
@@ -149,15 +205,16 @@ class ByteCorpus(DataModule):
         self.mark_training_start()
         rank, world = self.rank_and_world
         batches = CounterBatchSampler(self.batch_size, start=self.next_sample, rank=rank, world=world)
+        windows = self._build_training_windows()
         tokens = self._require_split("train")
-        windows = TrainingWindows(tokens, self.seq_len, self.seed)
         self._on_device = load_resident(tokens, self._device, self.resident, self.describe())
         return self._build_window_loader(windows if self._on_device is None else Starts(windows), batches)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Gather the windows of a batch on the device if the tokens are resident."""
         if isinstance(batch, WindowStarts) and self._on_device is not None:
-            return self._on_device.windows(batch.starts, self.seq_len)
+            tokens = self._on_device.windows(batch.starts, self.seq_len)
+            return tokens if batch.place is None else LaneBatch(tokens, None, *batch.place)
         return batch
 
     def val_dataloader(self) -> Loader | list[Loader]:
@@ -177,9 +234,30 @@ class ByteCorpus(DataModule):
         prompts, size = self._prompts[rank::world], self.eval_batch_size
         return Loader([prompts[first : first + size] for first in range(0, len(prompts), size)] or [[]])
 
+    def _build_training_windows(self) -> TrainingWindows | TrainingLanes:
+        """Build the numbered training windows; ValueError if the text is too short for them."""
+        tokens = self._require_split("train")
+        if self.order == "random":
+            return TrainingWindows(tokens, self.seq_len, self.seed)
+        needed = count_needed(self.seq_len, self.lanes)
+        if len(tokens) < needed:
+            raise ValueError(
+                f"--data.order lanes needs {needed:,} tokens of training text, a window of --data.seq_len "
+                f"{self.seq_len} for each lane and one more, but {self.describe()} has {len(tokens):,}, and "
+                f"{self._describe_lanes()} lanes; lower --data.batch_size or --data.seq_len, omit --data.order, or "
+                f"{self.suggestions('train')}"
+            )
+        batch = self.samples_after(0, 1)
+        return TrainingLanes(tokens, self.seq_len, self.seed, lanes=self.lanes, batch=batch)
+
     def _build_evaluation_loader(self, split: str) -> Loader:
-        windows = EvaluationWindows(self._require_split(split), self.seq_len, self.stride)
+        tokens = self._require_split(split)
         rank, world = self.rank_and_world
+        if self.order == "lanes":
+            lanes = EvaluationLanes(tokens, self.seq_len, self.eval_lanes)
+            rows = batch_lanes_once(lanes.lanes, lanes.length, self.eval_batch_size, rank=rank, world=world)
+            return self._build_window_loader(lanes, rows)
+        windows = EvaluationWindows(tokens, self.seq_len, self.stride)
         batches = batch_windows_once(len(windows), self.eval_batch_size, rank=rank, world=world)
         return self._build_window_loader(windows, batches)
 

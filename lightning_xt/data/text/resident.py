@@ -9,6 +9,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from lightning_xt.data.text.lanes import TrainingLanes
 from lightning_xt.data.text.mapped_bytes import MappedBytes
 from lightning_xt.data.text.windows import TrainingWindows
 
@@ -18,15 +19,21 @@ ROOM = 4
 
 
 class WindowStarts(NamedTuple):
-    """A batch of windows as the offset of the first token of each."""
+    """A batch of windows as the offset of the first token of each.
+
+    Args:
+        starts: offset of the first token of each window.
+        place: `begins` and `group` of a `LaneBatch`. None = the windows are in no lanes.
+    """
 
     starts: Int[Tensor, " b"]
+    place: tuple[bool, int] | None = None
 
 
 class Starts(Dataset[WindowStarts]):
     """The starts of training windows, in place of the windows."""
 
-    def __init__(self, windows: TrainingWindows) -> None:
+    def __init__(self, windows: TrainingWindows | TrainingLanes) -> None:
         self.windows = windows
 
     def __getitem__(self, sample: int) -> WindowStarts:
@@ -35,7 +42,7 @@ class Starts(Dataset[WindowStarts]):
 
     def __getitems__(self, samples: Sequence[int]) -> WindowStarts:
         """Return the starts of a batch."""
-        return WindowStarts(torch.from_numpy(self.windows.offsets(samples)))
+        return WindowStarts(torch.from_numpy(self.windows.offsets(samples)), self.windows.place(samples))
 
 
 class ResidentTokens:

@@ -45,6 +45,9 @@ class TrainingWindows(Dataset[Tensor]):
         choices = np.uint64(len(self.tokens) - self.seq_len)
         return np.asarray(split_mix_64(self.seed, samples) % choices, dtype=np.int64)
 
+    def place(self, samples: Sequence[int]) -> None:
+        """Return None: random windows continue no earlier ones."""
+
     def __getitem__(self, sample: int) -> Int[Tensor, " n"]:
         """Return window `sample`, n = seq_len + 1."""
         return self.__getitems__([sample])[0]

@@ -126,7 +126,11 @@ class NonFinite(Callback):
             "steps": [],
         }
         if isinstance(data, DataModule):
-            found["data"] = {"class_path": type(data).__name__, "hash": data.content_hash}
+            found["data"] = {
+                "class_path": type(data).__name__,
+                "hash": data.content_hash,
+                **data.describe_order(),
+            }
         first, seen = self._first
         for step in steps:
             batches = [self._ends[step - 1], self._ends[step]]

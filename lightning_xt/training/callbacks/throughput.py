@@ -5,6 +5,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from lightning_xt.core.batch import LaneBatch
 from lightning_xt.data.loading.loader import Loader
 from lightning_xt.training.metrics.utilization import count_training_flops, find_peak_flops, measure_peak_memory
 
@@ -49,6 +50,8 @@ class Throughput(Callback):
     ) -> None:
         if isinstance(batch, dict):
             batch = batch["tokens"] if "tokens" in batch else batch["tgt"]
+        if isinstance(batch, LaneBatch):
+            batch = batch.tokens
         # The targets of pairs; loaders of other data may put tokens into a list.
         tokens: Tensor = batch[min(1, len(batch) - 1)] if isinstance(batch, (tuple, list)) else batch
         # Nothing predicts the first token of each row.
