@@ -45,9 +45,9 @@ def batch_windows_once(windows: int, batch_size: int, *, rank: int = 0, world: i
 def batch_lanes_once(lanes: int, length: int, batch_size: int, *, rank: int = 0, world: int = 1) -> list[list[int]]:
     """Return batches of the windows of the lanes rank, rank + world, ..., each once, each lane in order.
 
-    Window w is number w % `length` of lane w // `length`. A batch holds the same window of up to `batch_size` lanes, and
-    the next batch the next one. If the lanes do not divide, some processes get windows of a lane that does not exist,
-    which are not scored.
+    Window w is number w % `length` of lane w // `length`. A batch holds windows of one number of up to `batch_size`
+    lanes, and the next batch those of the next number. If the lanes do not divide, some processes get windows of a lane
+    that does not exist, which are not scored.
     """
     own = [rank + world * number for number in range(-(-lanes // world))]
     rows = [own[first : first + batch_size] for first in range(0, len(own), batch_size)]

@@ -35,7 +35,7 @@ def test_each_row_continues_the_row_of_the_batch_before(tokens):
     lanes = TrainingLanes(tokens, 7, seed=2, lanes=5, batch=5)
     # 5 lanes of 28 windows need 980 tokens, and 7 more have room for every place in a window.
     assert lanes.length == 28
-    offsets, begins = set(), []
+    offsets, begins, before = set(), [], None
     for k in range(3 * 28):
         batch = lanes[5 * k] if k == 1 else lanes.__getitems__(range(5 * k, 5 * k + 5))
         starts = lanes.offsets(range(5 * k, 5 * k + 5))
@@ -88,7 +88,7 @@ def test_evaluation_in_lanes_counts_every_token_once(lanes, batch_size, world):
     for rank in range(world):
         batches = batch_lanes_once(windows.lanes, windows.length, batch_size, rank=rank, world=world)
         shares.append(len(batches))
-        for before, numbers in zip([[]] + batches, batches, strict=False):
+        for before, numbers in zip([[], *batches], batches, strict=False):
             batch = windows.__getitems__(numbers)
             assert batch.begins == (before != [number - 1 for number in numbers] or numbers[0] % windows.length == 0)
             same = plain.__getitems__(numbers)
@@ -255,9 +255,8 @@ def test_a_run_of_random_windows_does_not_resume_in_lanes(file, tmp_path):
 def test_a_text_too_short_for_its_lanes(file):
     rule = (
         r"--data\.order lanes needs 903 tokens of training text, a window of --data\.seq_len 7 for each lane and one "
-        r"more, but .* has 899, and --data\.batch_size 64 x 1 \(processes\) x 2 \(--trainer\.accumulate_grad_batches\) give "
-        r"128 lanes; lower "
-        r"--data\.batch_size or --data\.seq_len, omit --data\.order, or "
+        r"more, but .* has 899, and --data\.batch_size 64 x 1 \(processes\) x 2 "
+        r"\(--trainer\.accumulate_grad_batches\) give 128 lanes; lower --data\.batch_size or --data\.seq_len, omit --data\.order, or "
     )
     with pytest.raises(ValueError, match=rule):
         fit(file, 4, batch_size=64, accumulate_grad_batches=2)
