@@ -256,7 +256,8 @@ def test_a_text_too_short_for_its_lanes(file):
     rule = (
         r"--data\.order lanes needs 903 tokens of training text, a window of --data\.seq_len 7 for each lane and one "
         r"more, but .* has 899, and --data\.batch_size 64 x 1 \(processes\) x 2 "
-        r"\(--trainer\.accumulate_grad_batches\) give 128 lanes; lower --data\.batch_size or --data\.seq_len, omit --data\.order, or "
+        r"\(--trainer\.accumulate_grad_batches\) give 128 lanes; lower --data\.batch_size or --data\.seq_len, omit "
+        r"--data\.order, or "
     )
     with pytest.raises(ValueError, match=rule):
         fit(file, 4, batch_size=64, accumulate_grad_batches=2)
