@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from lightning_xt.core.inputs import Inputs
 from lightning_xt.data.prompt_files import Prompt
 from lightning_xt.data.tokenizers.base import Tokenizer
 from lightning_xt.generation.batching.row_state import pad_rows
@@ -27,7 +28,8 @@ MAX_NEW_TOKENS = 256
 class TextCompleter(TextGenerator):
     """Completer of prompts by a model on a device; the setup may replace the model and the method.
 
-    `trained_length` is the number of tokens of the sequences that the model was trained on. None = unknown.
+    `trained_length` is the number of tokens of the sequences that the model was trained on. None = unknown. With
+    `visible_prompts` all tokens of a prompt see all of it, as a prefix language model is trained.
     """
 
     def __init__(
@@ -37,15 +39,19 @@ class TextCompleter(TextGenerator):
         device: torch.device,
         setup: DecodingSetup | None = None,
         trained_length: int | None = None,
+        visible_prompts: bool = False,
     ) -> None:
         self.setup = DecodingSetup() if setup is None else setup
         self.model = model if self.setup.model is None else self.setup.model
         self.tokenizer, self.device, self.trained_length = tokenizer, device, trained_length
+        self.visible_prompts = visible_prompts
 
     def replace_model(self, model: Autoregressive) -> "TextCompleter":
         """Return a completer with another model."""
         setup = replace(self.setup, model=model)
-        return TextCompleter(model, self.tokenizer, self.device, setup, self.trained_length)
+        return TextCompleter(
+            model, self.tokenizer, self.device, setup, self.trained_length, visible_prompts=self.visible_prompts
+        )
 
     def find_excess(self, texts: Sequence[str], options: GenerationOptions) -> str | None:
         trained = self.trained_length
@@ -70,7 +76,8 @@ class TextCompleter(TextGenerator):
         tokens = torch.tensor(ids, dtype=torch.long, device=self.device)
         limit = options.max_new_tokens or MAX_NEW_TOKENS
         seed = derive_seed(options.seed, self.tokenizer.decode(ids), repeat)
-        return Request(prompt=tokens, max_new_tokens=limit, seed=seed)
+        inputs = self._make_inputs(torch.tensor([len(ids)], device=self.device))
+        return Request(prompt=tokens, max_new_tokens=limit, seed=seed, inputs=inputs)
 
     def decode(
         self, prompt: Int[Tensor, "b n"], lengths: Int[Tensor, " b"] | None, options: GenerationOptions
@@ -83,9 +90,15 @@ class TextCompleter(TextGenerator):
             options: generation options.
         """
         limit, tokenizer = options.max_new_tokens or MAX_NEW_TOKENS, self.tokenizer
-        requests = make_requests(prompt, limit, lengths=lengths, seed=options.seed)
+        whole = torch.full((len(prompt),), prompt.shape[1], device=prompt.device) if lengths is None else lengths
+        inputs = self._make_inputs(whole.to(prompt.device))
+        requests = make_requests(prompt, limit, lengths=lengths, seed=options.seed, inputs=inputs)
         results = self.open_session(options.widen(len(prompt))).generate(requests)
         return pad_rows([each[0].tokens for each in results], prompt.device, tokenizer.pad or 0)
+
+    def _make_inputs(self, lengths: Int[Tensor, " b"]) -> Inputs | None:
+        """Make the inputs of prompts of these lengths."""
+        return Inputs(visible_prefix=lengths) if self.visible_prompts else None
 
     def stream_text(self, text: str, options: GenerationOptions, repeat: int = 0) -> Generator[TextPiece, None, None]:
         """Yield the prompt and its completion, once certain; ValueError if too long, or empty without a start token."""

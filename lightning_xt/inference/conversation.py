@@ -22,8 +22,9 @@ class Turn:
 class Conversation:
     """Conversation: appends the user's text to all earlier ids and continues from there.
 
-    Each token is run once, whatever the number of turns, unless the cache cannot keep it or the method rereads the
-    prefix. A turn continues the text that was shown: ids of a stop string, or generated after one, are dropped.
+    Each token is run once, whatever the number of turns, unless the cache cannot keep it, the method rereads the
+    prefix, or prompts are visible to all their tokens. A turn continues the text that was shown: ids of a stop string,
+    or generated after one, are dropped.
 
     Args:
         completer: continues the text.
@@ -32,7 +33,8 @@ class Conversation:
 
     def __init__(self, completer: TextCompleter, options: GenerationOptions) -> None:
         self.model = PrefixReuse(completer.model)
-        rereads = completer.open_session(options).method.rereads_prefix
+        # In a prefix language model the vectors of a text change with the text after it.
+        rereads = completer.visible_prompts or completer.open_session(options).method.rereads_prefix
         self._completer = completer if rereads else completer.replace_model(cast(Any, self.model))
         self._options = options
         self._ids: list[int] = []

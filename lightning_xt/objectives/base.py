@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -49,6 +49,10 @@ class Loss:
 class Objective(nn.Module, ABC):
     """Loss of a model on a batch of tokens."""
 
+    visible_prompts: ClassVar[bool] = False
+    """True if a model that is trained by it generates with a prompt that all tokens see (prefix language models)."""
+    step_seed: int | None = None
+    """Seed of the random choices of a training step, equal in all processes. None = they use torch's generator."""
     training_only: str | None = None
     """Name of what the loss includes in training only. None = nothing."""
 

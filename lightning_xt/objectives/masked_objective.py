@@ -45,9 +45,6 @@ class MaskedObjective(Objective):
     The model reads the last n of n + 1 tokens, as many as a decoder reads.
     """
 
-    step_seed: int | None = None
-    """Seed of the random choices of a training step, equal in all processes. None = they use torch's generator."""
-
     @abstractmethod
     def corrupt(self, tokens: Int[Tensor, "b n"], real: Bool[Tensor, "b n"]) -> Corruption:
         """Choose the tokens to predict, and hide them.

@@ -99,6 +99,13 @@ class CorpusModule(TransformerModule):
         network = self._compiled if self.training and self._compiled is not None else self.network
         return self.score(network, tokens, scored, inputs)
 
+    def on_train_batch_start(self, *args: Any) -> None:
+        super().on_train_batch_start(*args)
+        self.objective.step_seed = self.step_seed
+
+    def on_train_end(self) -> None:
+        self.objective.step_seed = None
+
     def training_step(self, batch: Any, batch_idx: int) -> Float[Tensor, ""]:
         ids, inputs = read_inputs(
             batch.tokens if isinstance(batch, LaneBatch) else batch, self.data_inputs, self.first_read

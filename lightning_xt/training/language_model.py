@@ -157,4 +157,5 @@ class LanguageModel(CorpusModule):
     def text_generator(self) -> TextCompleter:
         """Generator that continues texts."""
         device, limit = self.decoder.token_embedding.weight.device, self.trained_length
-        return TextCompleter(self.decoder, self.tokenizer, device, self.decoding, limit)
+        visible = self.objective.visible_prompts
+        return TextCompleter(self.decoder, self.tokenizer, device, self.decoding, limit, visible_prompts=visible)

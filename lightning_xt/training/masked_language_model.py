@@ -86,13 +86,6 @@ class MaskedLanguageModel(CorpusModule):
         self.network = EncoderWithHead(self.vocab_size, encoder=encoder, head=head)
         self.objective = objective(ObjectiveShape.from_model(self.network, vocab, mask=self.network.mask_token))
 
-    def on_train_batch_start(self, *args: Any) -> None:
-        super().on_train_batch_start(*args)
-        self.objective.step_seed = self.step_seed
-
-    def on_train_end(self) -> None:
-        self.objective.step_seed = None
-
     def begin_evaluation(self, split: str) -> None:
         self._sums = LikelihoodSums(self.device)
         self._correct = torch.zeros_like(self._sums.sums[:1])

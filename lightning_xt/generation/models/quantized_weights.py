@@ -11,6 +11,7 @@ instead; an eager step is faster with float32 stored by columns.
 """
 
 import copy
+from dataclasses import replace
 from typing import Literal, TypeVar, get_args
 
 import torch
@@ -94,7 +95,11 @@ def convert_weights(network: Network, weights: Weights, *, compiled: bool = Fals
 
 @torch.no_grad()
 def measure_loss(model: Autoregressive, tokens: Int[Tensor, "1 n"], inputs: Inputs | None = None) -> float:
-    """Return the mean loss in nats of all but the first of at least two tokens, by a model in evaluation mode."""
+    """Return the mean loss in nats of all but the first of at least two tokens, by a model in evaluation mode.
+
+    No token sees later ones, a visible prefix neither.
+    """
+    inputs = None if inputs is None else replace(inputs, visible_prefix=None)
     logits = model(tokens[:, :-1], inputs=inputs)[0].float()
     return float(functional.cross_entropy(logits, tokens[0, 1:]))
 

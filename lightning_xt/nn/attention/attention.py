@@ -210,8 +210,9 @@ class Attention(Mixer):
         if where.visible_prefix is not None and self.looking_back is not None:
             slot, name = self.looking_back
             raise ValueError(
-                f"{slot}: {name} looks back only, but with Inputs(visible_prefix=...) the first tokens see later ones; "
-                f"choose another {slot.removesuffix('s')}, or omit visible_prefix"
+                f"{slot}: {name} looks back only, but with Inputs(visible_prefix=...), which objective: "
+                "PrefixNextToken sets, the first tokens see later ones; choose another "
+                f"{slot.removesuffix('s')}, or omit visible_prefix"
             )
         earlier, trace = trace.values, trace.add_values(v)
         return *self._modify_keys_values(k, v, x, where, inputs, earlier), trace

@@ -64,8 +64,8 @@ class Recurrence(Mixer):
         name = type(self).__name__
         if inputs.visible_prefix is not None:
             raise ValueError(
-                f"attention: {name} looks back only, but with Inputs(visible_prefix=...) the first tokens see later "
-                "ones; choose another mixer, or omit visible_prefix"
+                f"attention: {name} looks back only, but with Inputs(visible_prefix=...), which objective: "
+                "PrefixNextToken sets, the first tokens see later ones; choose another mixer, or omit visible_prefix"
             )
         layers = () if inputs.keys_values is None else inputs.keys_values[self.layer : self.layer + 1]
         given = {"mask": inputs.mask, "bias": inputs.bias, "keys_values": next(iter(layers), None)}
