@@ -24,6 +24,7 @@ from lightning_xt.nn.attention.part_checks import (
     check_projection,
     check_signs,
     find_looking_back,
+    refuse_visible_prefix,
 )
 from lightning_xt.nn.attention.persistent_keys import make_memory, prepend_given, prepend_memory
 from lightning_xt.nn.attention.shared_contexts import group_queries, look_at_context, ungroup_queries
@@ -208,12 +209,7 @@ class Attention(Mixer):
     ) -> tuple[Tensor, Tensor, Trace]:
         """Make keys and values of the new tokens."""
         if where.visible_prefix is not None and self.looking_back is not None:
-            slot, name = self.looking_back
-            raise ValueError(
-                f"{slot}: {name} looks back only, but with Inputs(visible_prefix=...), which objective: "
-                "PrefixNextToken sets, the first tokens see later ones; choose another "
-                f"{slot.removesuffix('s')}, or omit visible_prefix"
-            )
+            refuse_visible_prefix(*self.looking_back)
         earlier, trace = trace.values, trace.add_values(v)
         return *self._modify_keys_values(k, v, x, where, inputs, earlier), trace
 

@@ -1,6 +1,7 @@
 """Checks that the parts of an attention fit together."""
 
 from collections.abc import Mapping, Sequence
+from typing import NoReturn
 
 from torch import Tensor
 
@@ -111,3 +112,11 @@ def find_looking_back(
     if normalizer.looks_back:
         return "normalizer", type(normalizer).__name__
     return next((("score_mods", type(mod).__name__) for mod in score_mods if mod.looks_back), None)
+
+
+def refuse_visible_prefix(slot: str, name: str) -> NoReturn:
+    """Raise a ValueError for a prefix whose tokens see later ones, by a part that looks back only."""
+    raise ValueError(
+        f"{slot}: {name} looks back only, but with Inputs(visible_prefix=...), which objective: PrefixNextToken sets, "
+        f"the first tokens see later ones; choose another {slot.removesuffix('s')}, or omit visible_prefix"
+    )

@@ -14,6 +14,7 @@ from lightning_xt.core.shapes import LayerShape
 from lightning_xt.core.trace import Trace
 from lightning_xt.core.where import Where
 from lightning_xt.nn.attention.base import Mixer
+from lightning_xt.nn.attention.part_checks import refuse_visible_prefix
 from lightning_xt.nn.mixers.chunked_rule import run_rule
 
 
@@ -63,10 +64,7 @@ class Recurrence(Mixer):
         """Raise a ValueError for inputs about pairs of tokens, which a recurrence does not have."""
         name = type(self).__name__
         if inputs.visible_prefix is not None:
-            raise ValueError(
-                f"attention: {name} looks back only, but with Inputs(visible_prefix=...), which objective: "
-                "PrefixNextToken sets, the first tokens see later ones; choose another mixer, or omit visible_prefix"
-            )
+            refuse_visible_prefix("attention", name)
         layers = () if inputs.keys_values is None else inputs.keys_values[self.layer : self.layer + 1]
         given = {"mask": inputs.mask, "bias": inputs.bias, "keys_values": next(iter(layers), None)}
         for field in (field for field, value in given.items() if value is not None):
