@@ -280,6 +280,11 @@ class Where:
             "blocks", lambda: make_block_mask(self.is_visible, self.rows, lengths, self.queries.device)
         )
 
+    def copy_masks(self) -> "Where":
+        """Return a copy with the masks that are made so far, which shares those made later with nobody."""
+        copies = {name: dict(each) if isinstance(each, dict) else each for name, each in self.masks.items()}
+        return replace(self, masks=copies)
+
     def _make_once(self, form: str, make: Callable[[], T]) -> T:
         """Make one form of the mask, which layers with this window and memory share."""
         key = (form, self.window, self.memory)

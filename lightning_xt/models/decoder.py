@@ -70,6 +70,8 @@ class Decoder(nn.Module):
         dropout: fraction of the embeddings and of each sublayer's output dropped in training.
         zero_outputs: True to start the last linear map of each sublayer at zero, so that the stream begins as the
             embeddings.
+        checkpoint_layers: true, or the number of layers from the first, whose activations training does not keep but
+            computes again in the backward pass (activation checkpointing): less memory, the same gradients.
 
     Examples:
         >>> import torch
@@ -103,6 +105,7 @@ class Decoder(nn.Module):
         embedding_dim: int | None = None,
         dropout: float = 0.0,
         zero_outputs: bool = False,
+        checkpoint_layers: bool | int = False,
     ) -> None:
         super().__init__()
         check_sizes(vocab_size, dim, depth, dropout)
@@ -130,9 +133,10 @@ class Decoder(nn.Module):
             links=links,
             layout=layout,
             dropout=dropout,
+            checkpoint_layers=checkpoint_layers,
         )
         self.head = head(self.token_embedding)
-        initialize(self, calls=len(self.stack.steps), zero_outputs=zero_outputs)
+        initialize(self, calls=self.stack.writes, zero_outputs=zero_outputs)
 
     def forward(
         self,

@@ -12,7 +12,7 @@ from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.shapes import LayerShape
 from lightning_xt.core.trace import Trace
 from lightning_xt.core.where import Where
-from lightning_xt.models.sublayer import Sublayer, Tokenwise, extend_stream, mix_input
+from lightning_xt.models.sublayer import BranchSum, Sublayer, Tokenwise, extend_stream, mix_input
 from lightning_xt.nn.attention.base import Mixer, MixerFactory
 from lightning_xt.nn.feedforward.base import FeedForwardFactory
 from lightning_xt.nn.layouts.base import Kind, LayoutFactory, Step
@@ -22,13 +22,15 @@ from lightning_xt.nn.placements.base import PlacementFactory
 from lightning_xt.nn.residuals.base import ResidualFactory
 from lightning_xt.nn.scales.base import ScaleFactory
 from lightning_xt.nn.shifts.base import ShiftFactory
+from lightning_xt.system.option_checks import check_option
 
 
 class Stack(nn.Module):
     """Layers of a decoder or an encoder, from embedded tokens to hidden states.
 
     The factories and the dropout are the options of `Decoder`. `shape` holds the stream's width, the depth, whether it
-    is causal, and the context's width. Without a cross_attention there is no such sublayer.
+    is causal, and the context's width. Without a cross_attention there is no such sublayer. Of `checkpoint_layers`
+    layers, from the first, or of all if it is true, training keeps inputs and outputs only.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class Stack(nn.Module):
         links: Sequence[LinkFactory],
         layout: LayoutFactory,
         dropout: float,
+        checkpoint_layers: bool | int = False,
     ) -> None:
         super().__init__()
         kinds: list[Kind] = ["attention", "feedforward"]
@@ -55,34 +58,40 @@ class Stack(nn.Module):
         self.steps = tuple(order.list_steps(kinds))
 
         depth = 1 + max(step.layer for step in self.steps)
+        checkpointed = _count_checkpointed(checkpoint_layers, depth)
         shape = replace(shape, depth=depth, calls=len(self.steps) // len(set(self.steps)))
         own = replace(shape, context_dim=None)
+        mixers: dict[Kind, list[Mixer]] = {"attention": [], "cross_attention": []}
 
         def build_branch(at: LayerShape) -> Mixer | Tokenwise:
-            if at.kind == "attention":
-                return attention(at)
+            if at.kind == "feedforward":
+                return Tokenwise(feedforward(at))
+            earlier = mixers[at.kind]
+            at = replace(at, earlier_values=any(each.value_shape is not None for each in earlier))
             if at.kind == "cross_attention" and cross_attention is not None:
-                return cross_attention(replace(at, causal=False, context_dim=shape.context_dim))
-            return Tokenwise(feedforward(at))
+                mixer = cross_attention(replace(at, causal=False, context_dim=shape.context_dim))
+            else:
+                mixer = attention(at)
+            earlier.append(mixer)
+            return mixer
 
-        self.sublayers, giving = nn.ModuleDict(), set[Kind]()
+        self.sublayers = nn.ModuleDict()
         for step in dict.fromkeys(self.steps):
-            at = replace(own, layer=step.layer, kind=step.kind, earlier_values=step.kind in giving)
-            branch = build_branch(at)
-            if isinstance(branch, Mixer) and branch.value_shape is not None:
-                giving.add(step.kind)
+            at = replace(own, layer=step.layer, kind=step.kind)
+            branches = [build_branch(replace(at, kind=kind)) for kind in (step.kind, *step.beside)]
             self.sublayers[step.name] = Sublayer(
-                branch,
+                branches[0] if len(branches) == 1 else BranchSum(branches),
                 placement(at, norm),
                 residual(at, len(self.sublayers)),
                 None if shift is None else shift(at),
                 None if scale is None else scale(at),
                 order.get_factor(step.kind),
                 dropout,
+                step.layer < checkpointed,
             )
         self.links = _build_links(own, self.steps, links)
-        for mixes in ("attention", "cross_attention"):
-            _check_values([self._get_sublayer(step).branch for step in self.steps if step.kind == mixes])
+        for built in mixers.values():
+            _check_values(built)
         first = self._get_sublayer(self.steps[0])
         self.embedding_norm = norm(own) if first.placement.norms_embeddings else None
         self.output_norm = norm(own) if first.placement.norms_output else None
@@ -104,6 +113,11 @@ class Stack(nn.Module):
         x = mix_input(x, links, trace)
         return x if self.output_norm is None else self.output_norm(x, inputs), trace
 
+    @property
+    def writes(self) -> int:
+        """Number of branches whose outputs a forward adds to the stream."""
+        return sum(1 + len(step.beside) for step in self.steps)
+
     def _get_sublayer(self, step: Step) -> Sublayer:
         # A ModuleDict does not know the type of its modules.
         return cast(Sublayer, self.sublayers[step.name])
@@ -121,9 +135,16 @@ def _build_links(shape: LayerShape, steps: Sequence[Step], links: Sequence[LinkF
     return nn.ModuleList(nn.ModuleList(link(at, index, calls) for link in links) for index, at in enumerate(shapes))
 
 
-def _check_values(branches: Sequence[Mixer | Tokenwise]) -> None:
+def _count_checkpointed(layers: bool | int, depth: int) -> int:
+    """Return the number of layers, from the first, that are computed again in the backward pass."""
+    if isinstance(layers, bool):
+        return depth if layers else 0
+    check_option("stack", "checkpoint_layers", layers, least=0, most=depth)
+    return layers
+
+
+def _check_values(mixers: Sequence[Mixer]) -> None:
     """Raise a ValueError if a mixer cannot use the values of the first that adds some to the trace."""
-    mixers = [each for each in branches if isinstance(each, Mixer)]
     shapes = [each.value_shape for each in mixers if each.value_shape is not None]
     for each in mixers if shapes else ():
         each.check_first_values(shapes[0])

@@ -1,9 +1,12 @@
 """Sublayer: one branch of the residual stream (read, norm, compute, write)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import cast
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from lightning_xt.core.call_cache import CallCache
 from lightning_xt.core.inputs import Inputs
@@ -31,21 +34,43 @@ class Tokenwise(nn.Module):
         return self.feedforward.transform(x, where, inputs, trace)
 
 
+class BranchSum(nn.Module):
+    """Branches that read the same input, and whose outputs are added."""
+
+    def __init__(self, branches: Sequence[Mixer | Tokenwise]) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(branches)
+
+    def forward(
+        self, x: Float[Tensor, "b n D"], where: Where, inputs: Inputs, trace: Trace, cache: CallCache | None
+    ) -> tuple[Float[Tensor, "b n D"], Trace]:
+        made = []
+        for number, branch in enumerate(self.branches):
+            out, trace = branch(x, where, inputs, trace, None if cache is None else cache.branch(str(number)))
+            made.append(out)
+        return sum(made[1:], start=made[0]), trace
+
+
 class Sublayer(nn.Module):
-    """Branch (attention, cross-attention or a feedforward) with its norms, residual, shift, scale and dropout."""
+    """Branch (attention, cross-attention, a feedforward, or several) with norms, residual, shift, scale and dropout.
+
+    If it is checkpointed, training keeps only its inputs and outputs, and computes what is between again in the
+    backward pass.
+    """
 
     def __init__(
         self,
-        branch: Mixer | Tokenwise,
+        branch: Mixer | Tokenwise | BranchSum,
         placement: Placement,
         residual: Residual,
         shift: Shift | None,
         scale: Scale | None,
         factor: float,
         dropout: float,
+        checkpointed: bool = False,
     ) -> None:
         super().__init__()
-        self.factor = factor
+        self.factor, self.checkpointed = factor, checkpointed
         self.branch, self.placement, self.residual, self.shift, self.scale = branch, placement, residual, shift, scale
         self.dropout = nn.Dropout(dropout)
 
@@ -57,6 +82,29 @@ class Sublayer(nn.Module):
         trace: Trace,
         cache: CallCache | None,
         links: Iterable[Link] = (),
+    ) -> tuple[Float[Tensor, "b n *s D"], Trace]:
+        if not self.checkpointed or cache is not None or not torch.is_grad_enabled():
+            return self._compute(stream, where, inputs, trace, cache, links)
+        # What is computed again begins with the masks that were there before, and leaves none: the numbers of random
+        # positions are then drawn again, and a compiled block changes nothing outside it.
+        before = where.copy_masks()
+        first = [] if torch.compiler.is_compiling() else [where]
+
+        def compute(stream: Tensor, trace: Trace) -> tuple[Tensor, Trace]:
+            at = first.pop() if first else before.copy_masks()
+            return self._compute(stream, at, inputs, trace, None, links)
+
+        # Inside the forward, so that hooks that gather the weights of the whole sublayer surround it.
+        return cast(tuple[Tensor, Trace], checkpoint(compute, stream, trace, use_reentrant=False))
+
+    def _compute(
+        self,
+        stream: Float[Tensor, "b n *s D"],
+        where: Where,
+        inputs: Inputs,
+        trace: Trace,
+        cache: CallCache | None,
+        links: Iterable[Link],
     ) -> tuple[Float[Tensor, "b n *s D"], Trace]:
         stream = extend_stream(stream, links, trace)
         x = self.residual.read(stream)

@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 import torch
-from catalogue import DIM, VOCAB, context_options, decoder, randomise
+from catalogue import DIM, VOCAB, context_options, crop, decoder, example, randomise
 
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.trace import Trace
@@ -18,8 +18,10 @@ from lightning_xt.nn.layouts.layer_order import LayerOrder
 from lightning_xt.nn.layouts.looped import Looped
 from lightning_xt.nn.layouts.macaron import Macaron
 from lightning_xt.nn.layouts.par_order import PAROrder
+from lightning_xt.nn.layouts.parallel import Parallel
 from lightning_xt.nn.layouts.sandwich_order import SandwichOrder
 from lightning_xt.nn.layouts.standard import Standard
+from lightning_xt.nn.shifts.token_shift import TokenShift
 
 KINDS: list[Kind] = ["attention", "cross_attention", "feedforward"]
 
@@ -141,6 +143,39 @@ def test_macaron_takes_half_of_each_feedforward() -> None:
         out, _ = sublayer.branch(sublayer.placement.normalize_input(x, Inputs()), where, Inputs(), Trace(), None)
         x_after, _ = sublayer(x, where, Inputs(), Trace(), None)
         torch.testing.assert_close(x_after, x + factor * out)
+
+
+def test_parallel_adds_all_branches_of_one_normed_input() -> None:
+    model = randomise(lambda: decoder(layout=Parallel, depth=2, **context_options(position=None)))
+    assert [*model.stack.sublayers] == ["0_attention", "1_attention"]
+    tokens, inputs = example(2, 7)
+    states = model.token_embedding(tokens)
+    where = Where.from_sequence(7, causal=True, inputs=inputs, lengths=None, device=states.device)
+    for sublayer in model.stack.sublayers.values():
+        normed = sublayer.placement.norm_before(states, inputs)
+        attention, across, feedforward = sublayer.branch.branches
+        outs = [branch(normed, where, inputs, Trace(), None)[0] for branch in (attention, across)]
+        states = states + outs[0] + outs[1] + feedforward.feedforward(normed)
+    torch.testing.assert_close(model(tokens, inputs=inputs), model.head(model.stack.output_norm(states, inputs)))
+
+
+def test_parallel_starts_as_calm_as_a_stack_of_as_many_branches() -> None:
+    """The last map of a branch starts smaller, the more branches write to the stream."""
+    standard, parallel = (decoder(layout=layout, depth=4, dim=64).state_dict() for layout in (Standard, Parallel))
+    one, other = (
+        next(w.std().item() for name, w in state.items() if name.endswith("feedforward.to_out.weight"))
+        for state in (standard, parallel)
+    )
+    assert one == pytest.approx(other, rel=0.05)
+
+
+@torch.no_grad()
+def test_parallel_branches_with_cross_attention_decode_as_one_forward() -> None:
+    model = randomise(lambda: decoder(layout=Parallel, shift=TokenShift, **context_options(memory=3)))
+    tokens, inputs = example(2, 7)
+    cache = model.new_cache(2, 7)
+    made = [model(tokens[:, at : at + 1], inputs=crop(inputs, slice(at, at + 1)), cache=cache) for at in range(7)]
+    torch.testing.assert_close(torch.cat(made, dim=1), model(tokens, inputs=inputs))
 
 
 def test_parts_know_the_depth_of_their_layout() -> None:

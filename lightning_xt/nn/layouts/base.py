@@ -14,6 +14,8 @@ class Step(NamedTuple):
     layer: int
     copy: int = 0
     """Number of the sublayer among those of its kind in the layer."""
+    beside: tuple[Kind, ...] = ()
+    """Kinds of further branches of the sublayer, which read the same input."""
 
     @property
     def name(self) -> str:
