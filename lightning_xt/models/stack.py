@@ -61,26 +61,13 @@ class Stack(nn.Module):
         checkpointed = _count_checkpointed(checkpoint_layers, depth)
         shape = replace(shape, depth=depth, calls=len(self.steps) // len(set(self.steps)))
         own = replace(shape, context_dim=None)
-        mixers: dict[Kind, list[Mixer]] = {"attention": [], "cross_attention": []}
-
-        def build_branch(at: LayerShape) -> Mixer | Tokenwise:
-            if at.kind == "feedforward":
-                return Tokenwise(feedforward(at))
-            earlier = mixers[at.kind]
-            at = replace(at, earlier_values=any(each.value_shape is not None for each in earlier))
-            if at.kind == "cross_attention" and cross_attention is not None:
-                mixer = cross_attention(replace(at, causal=False, context_dim=shape.context_dim))
-            else:
-                mixer = attention(at)
-            earlier.append(mixer)
-            return mixer
+        branches = _BranchBuilder(attention, cross_attention, feedforward, shape.context_dim)
 
         self.sublayers = nn.ModuleDict()
         for step in dict.fromkeys(self.steps):
             at = replace(own, layer=step.layer, kind=step.kind)
-            branches = [build_branch(replace(at, kind=kind)) for kind in (step.kind, *step.beside)]
             self.sublayers[step.name] = Sublayer(
-                branches[0] if len(branches) == 1 else BranchSum(branches),
+                branches.build(at, step),
                 placement(at, norm),
                 residual(at, len(self.sublayers)),
                 None if shift is None else shift(at),
@@ -90,8 +77,7 @@ class Stack(nn.Module):
                 step.layer < checkpointed,
             )
         self.links = _build_links(own, self.steps, links)
-        for built in mixers.values():
-            _check_values(built)
+        branches.check_values()
         first = self._get_sublayer(self.steps[0])
         self.embedding_norm = norm(own) if first.placement.norms_embeddings else None
         self.output_norm = norm(own) if first.placement.norms_output else None
@@ -143,8 +129,40 @@ def _count_checkpointed(layers: bool | int, depth: int) -> int:
     return layers
 
 
-def _check_values(mixers: Sequence[Mixer]) -> None:
-    """Raise a ValueError if a mixer cannot use the values of the first that adds some to the trace."""
-    shapes = [each.value_shape for each in mixers if each.value_shape is not None]
-    for each in mixers if shapes else ():
-        each.check_first_values(shapes[0])
+class _BranchBuilder:
+    """Builder of the branches of sublayers, in the order of their first calls."""
+
+    def __init__(
+        self,
+        attention: MixerFactory,
+        cross_attention: MixerFactory | None,
+        feedforward: FeedForwardFactory,
+        context_dim: int | None,
+    ) -> None:
+        self.attention, self.cross_attention, self.feedforward = attention, cross_attention, feedforward
+        self.context_dim = context_dim
+        self.mixers: dict[Kind, list[Mixer]] = {"attention": [], "cross_attention": []}
+
+    def build(self, at: LayerShape, step: Step) -> Mixer | Tokenwise | BranchSum:
+        """Build the branch, or the branches, of a step."""
+        made = [self._build_one(replace(at, kind=kind)) for kind in (step.kind, *step.beside)]
+        return made[0] if len(made) == 1 else BranchSum(made)
+
+    def check_values(self) -> None:
+        """Raise a ValueError if a mixer cannot use the values of the first of its kind that adds some to the trace."""
+        for mixers in self.mixers.values():
+            shapes = [each.value_shape for each in mixers if each.value_shape is not None]
+            for each in mixers if shapes else ():
+                each.check_first_values(shapes[0])
+
+    def _build_one(self, at: LayerShape) -> Mixer | Tokenwise:
+        if at.kind == "feedforward":
+            return Tokenwise(self.feedforward(at))
+        earlier = self.mixers[at.kind]
+        at = replace(at, earlier_values=any(each.value_shape is not None for each in earlier))
+        if at.kind == "cross_attention" and self.cross_attention is not None:
+            mixer = self.cross_attention(replace(at, causal=False, context_dim=self.context_dim))
+        else:
+            mixer = self.attention(at)
+        earlier.append(mixer)
+        return mixer
