@@ -15,6 +15,7 @@ def copy_model(theirs: nn.Module, ours: nn.Module) -> Ledger:
     if hasattr(theirs, "encoder"):
         copy_tokens(theirs.encoder, ours.encoder, ledger)
         copy_layers(theirs.encoder.attn_layers, ours.encoder.stack, ledger)
+        copy_constants(theirs.encoder.attn_layers, ours.encoder, ledger)
         shared = theirs.encoder.token_emb is theirs.decoder.net.token_emb
         copy_decoder(theirs.decoder.net, ours.decoder, ledger, shared)
     else:

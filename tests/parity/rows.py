@@ -8,10 +8,12 @@ from typing import Any
 
 import yaml
 
-VOCAB, LENGTH = 17, 12
+Options = Mapping[str, Any]
+VOCAB, SOURCE_VOCAB, LENGTH = 17, 19, 12
 LAYERS = "dim=16, depth=2, heads=4, attn_dim_head=8, verbose=False"
 WRAPPER = f"num_tokens={VOCAB}, max_seq_len={LENGTH}, use_abs_pos_emb=False"
-DECODER = {
+SIDE = f"depth=2, heads=4, attn_dim_head=8, verbose=False, max_seq_len={LENGTH}, use_abs_pos_emb=False"
+NETWORK = {
     "dim": 16,
     "depth": 2,
     "norm": {"class_path": "LayerNorm", "init_args": {"eps": 1e-5}},
@@ -27,40 +29,77 @@ class Row:
     Args:
         name: title of the row.
         theirs: constructor of x-transformers.
-        ours: options of a LanguageModel.
+        ours: options of a LanguageModel or a Seq2Seq.
         given: name of an input besides the tokens. None = there is none.
         decodes: True if their cache gives what their forward does.
     """
 
     name: str
     theirs: str
-    ours: Mapping[str, Any]
+    ours: Options
     given: str | None = None
     decodes: bool = True
 
 
-def list_rows() -> list[Row]:
-    """List the rows of rows.yaml."""
-    found = yaml.safe_load(Path(__file__).with_name("rows.yaml").read_text("utf-8"))
-    return [_make_row(name, **each) for name, each in found.items()]
+def list_decoders() -> list[Row]:
+    """List the rows of decoders.yaml."""
+    return [_make_decoder(name, **each) for name, each in _read("decoders.yaml").items()]
 
 
-def _make_row(
+def list_pairs() -> list[Row]:
+    """List the rows of pairs.yaml."""
+    return [_make_pair(name, **each) for name, each in _read("pairs.yaml").items()]
+
+
+def _read(file: str) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = yaml.safe_load(Path(__file__).with_name(file).read_text("utf-8"))
+    return found
+
+
+def _make_decoder(
     name: str,
     layers: str = "",
     wrapper: str = "",
-    decoder: Mapping[str, Any] | None = None,
-    attention: Mapping[str, Any] | None = None,
+    decoder: Options | None = None,
+    attention: Options | None = None,
     **others: Any,
 ) -> Row:
-    ours = {**DECODER, **(decoder or {}), "attention": {**ATTENTION, **(attention or {})}}
+    ours = {**NETWORK, **(decoder or {}), "attention": {**ATTENTION, **(attention or {})}}
     inner = f"Decoder({join_options(LAYERS, layers)})"
     theirs = f"TransformerWrapper({join_options(WRAPPER, wrapper)}, attn_layers={inner})"
     return Row(name, theirs, {"vocab": {"target": VOCAB}, "decoder": ours}, **others)
 
 
-def join_options(*texts: str) -> str:
+def _make_pair(
+    name: str,
+    top: str = "",
+    both: str = "",
+    enc: str = "",
+    dec: str = "",
+    model: Options | None = None,
+    **ours: Options,
+) -> Row:
+    tied = "tie_token_emb" in top
+    enc = join_options(SIDE, f"num_tokens={VOCAB if tied else SOURCE_VOCAB}", both, enc, prefix="enc_")
+    dec = join_options(SIDE, f"num_tokens={VOCAB}", both, dec, prefix="dec_")
+    sizes = {"source": VOCAB if tied else SOURCE_VOCAB, "target": VOCAB, "pad": 0, "start": 1, "end": 2}
+    sides = {
+        side: {
+            **NETWORK,
+            **ours.get("sides", {}),
+            **ours.get(side, {}),
+            "attention": {**ATTENTION, **ours.get("attention", {}), **ours.get(side, {}).get("attention", {})},
+        }
+        for side in ("encoder", "decoder")
+    }
+    across = {**ATTENTION, **ours.get("cross_attention", {})}
+    sides["decoder"]["cross_attention"] = {"class_path": "Attention", "init_args": across}
+    theirs = f"XTransformer({join_options('dim=16, ignore_index=0', top)}, {enc}, {dec})"
+    return Row(name, theirs, {"vocab": sizes, **sides, **(model or {})})
+
+
+def join_options(*texts: str, prefix: str = "") -> str:
     """Join options of a constructor; later ones replace earlier ones."""
     calls = [ast.parse(f"f({text})", mode="eval").body for text in texts]
     joined = {each.arg: ast.unparse(each.value) for call in calls for each in call.keywords}
-    return ", ".join(f"{name}={value}" for name, value in joined.items())
+    return ", ".join(f"{prefix}{name}={value}" for name, value in joined.items())

@@ -1,17 +1,24 @@
 """Weights copied from x-transformers give the same logits, loss, gradients and tokens in float64."""
 
+from collections.abc import Iterable
+from typing import Any
+
 import pytest
 import torch
+from parity.comparisons import compare_logits, compare_training
 from parity.copier import copy_model
 from parity.reference import build, in_float64, x_transformers
-from parity.rows import LENGTH, VOCAB, Row, list_rows
+from parity.rows import LENGTH, SOURCE_VOCAB, VOCAB, Row, list_decoders, list_pairs
 from torch import Tensor
 
-from lightning_xt import Inputs, LanguageModel, generate
+from lightning_xt import Inputs, LanguageModel, Seq2Seq, generate
 
-CLOSE = {"rtol": 1e-8, "atol": 1e-8}
 QUICK = ("plain", "all at once")
-ROWS = [pytest.param(row, id=row.name, marks=() if row.name in QUICK else pytest.mark.slow) for row in list_rows()]
+
+
+def mark(rows: Iterable[Row]) -> list[Any]:
+    """Make parameters of a test, most of them slow."""
+    return [pytest.param(row, id=row.name, marks=() if row.name in QUICK else pytest.mark.slow) for row in rows]
 
 
 def make_given(row: Row) -> tuple[dict[str, object], Inputs | None]:
@@ -30,8 +37,8 @@ def cut(inputs: Inputs | None) -> Inputs | None:
     return Inputs(types=inputs.types[:, :-1]) if inputs is not None and inputs.types is not None else inputs
 
 
-@pytest.mark.parametrize("row", ROWS)
-def test_weights_of_x_transformers_give_the_same_numbers(row: Row):
+@pytest.mark.parametrize("row", mark(list_decoders()))
+def test_decoders_are_those_of_x_transformers(row: Row):
     theirs = build(row.theirs).eval()
     model = LanguageModel.from_config(row.ours).double().eval()
     ledger = copy_model(theirs, model.decoder)
@@ -39,22 +46,42 @@ def test_weights_of_x_transformers_give_the_same_numbers(row: Row):
     given, inputs = make_given(row)
     with in_float64():
         expected = theirs(tokens, **given)
-    assert expected.abs().max() > 0.1
-    torch.testing.assert_close(model.decoder(tokens, inputs=inputs), expected, **CLOSE)
+    compare_logits(model.decoder(tokens, inputs=inputs), expected)
 
+    wrapped = x_transformers.AutoregressiveWrapper(theirs)
     with in_float64():
-        their_loss = x_transformers.AutoregressiveWrapper(theirs).train()(tokens, **given)
-        their_loss.backward()
-    our_loss = model.train().loss(tokens, inputs=cut(inputs))
-    our_loss.backward()
-    torch.testing.assert_close(our_loss, their_loss, **CLOSE)
-    for name, gradient in ledger.map_gradients().items():
-        weight = theirs.get_parameter(name)
-        wanted = torch.zeros_like(weight) if weight.grad is None else weight.grad
-        torch.testing.assert_close(gradient, wanted, **CLOSE, msg=lambda said, name=name: f"{name}: {said}")
+        their_loss = wrapped.train()(tokens, **given)
+    compare_training(their_loss, model.train().loss(tokens, inputs=cut(inputs)), ledger)
 
     if row.decodes and row.given is None:
         with in_float64():
-            wrapped = x_transformers.AutoregressiveWrapper(theirs.eval())
             continued: Tensor = wrapped.generate(tokens[:, :4], LENGTH - 4, temperature=0.0)
         assert generate(model.decoder, tokens[:, :4], LENGTH - 4, temperature=0).tolist() == continued.tolist()
+
+
+@pytest.mark.parametrize("row", mark(list_pairs()))
+def test_encoder_decoders_are_those_of_x_transformers(row: Row):
+    theirs = build(row.theirs).eval()
+    model = Seq2Seq.from_config(row.ours).double().eval()
+    ledger = copy_model(theirs, model.network)
+    src = torch.randint(3, min(SOURCE_VOCAB, VOCAB), (2, 9))
+    tgt = torch.cat((torch.ones(2, 1, dtype=torch.long), torch.randint(3, VOCAB, (2, LENGTH - 1))), dim=1)
+    # Rows of different lengths on both sides.
+    mask = torch.arange(9) < torch.tensor([[9], [6]])
+    tgt[0, -3:] = 0
+    with in_float64():
+        context = theirs.encoder(src, mask=mask, return_embeddings=True)
+        expected = theirs.decoder.net(tgt, context=context, context_mask=mask)
+    compare_logits(model.network(src, tgt, mask), expected)
+
+    with in_float64():
+        their_loss = theirs.train()(src, tgt, mask=mask)
+    compare_training(their_loss, model.train().loss(src, tgt, mask), ledger)
+
+    with in_float64(), torch.no_grad():
+        continued: Tensor = theirs.generate(src, tgt[:, :1], LENGTH - 1, mask=mask, temperature=0.0)
+    model.eval()
+    ours = generate(
+        model.network.decoder, tgt[:, :1], LENGTH - 1, temperature=0, inputs=model.network.encode(src, mask)
+    )
+    assert ours.tolist() == continued.tolist()
