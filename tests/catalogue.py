@@ -53,6 +53,7 @@ from lightning_xt.nn.norms.unit_norm import UnitNorm
 from lightning_xt.nn.output_mods.base import OutputMod
 from lightning_xt.nn.output_projections.base import OutputProjection
 from lightning_xt.nn.output_projections.biased_output import BiasedOutput
+from lightning_xt.nn.passes.base import Passes
 from lightning_xt.nn.placements.base import Placement
 from lightning_xt.nn.placements.post_norm import PostNorm
 from lightning_xt.nn.positions.alibi import ALiBi
@@ -147,6 +148,7 @@ FAMILIES: dict[str, tuple[type, Callable[[Any], Options]]] = {
     "scale": (Scale, lambda v: {"scale": v}),
     "links": (Link, lambda v: {"links": [v]}),
     "layout": (Layout, lambda v: {"layout": v}),
+    "passes": (Passes, lambda v: {"passes": v}),
     "head": (Head, lambda v: {"head": v}),
 }
 
@@ -163,6 +165,7 @@ OPTIONS: dict[type, dict[str, Any]] = {
     ShiftCycle: {"shifts": [None, TokenShift]},
     CustomOrder: {"order": "aaff"},
     LayerOrder: {"order": [1, 0, 1]},
+    **{passes: {"passes": 2} for passes in find_variants(Passes)},
     Cycle: {"recipes": [attention(window=3), attention(position=None)]},
     GatedDeltaNet: delta_net(value_dim=7).keywords,
     DeltaNet: delta_net(max_beta=2.0).keywords,
@@ -357,3 +360,8 @@ def recurrences(model: nn.Module) -> Sequence[Mixer]:
 def looks_back(model: nn.Module) -> bool:
     """Return whether a model has a part for causal self-attention only."""
     return bool(recurrences(model)) or any(layer.looking_back is not None for layer in attention_layers(model))
+
+
+def count_draws(model: nn.Module) -> int:
+    """Return how many forwards in training call every part, some of which draw whether they do anything."""
+    return 16 if any(isinstance(module, Passes) for module in model.modules()) else 1

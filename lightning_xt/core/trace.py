@@ -1,6 +1,6 @@
 """Results of layers for later layers of the same forward, for the loss, and for the caller."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
@@ -82,6 +82,7 @@ class Trace:
         states: hidden states that the head reads; None before the end of the forward.
         source: trace of the encoder, in that of an encoder-decoder.
         shared_keys: keys and values of the last layer that shares its own. None = there is none.
+        exits: hidden states after each pass through the stack, of parts that can leave it earlier.
     """
 
     keeps_hidden: bool = False
@@ -97,6 +98,7 @@ class Trace:
     states: Float[Tensor, "b _ D"] | None = None
     source: "Trace | None" = None
     shared_keys: SharedKeys | None = None
+    exits: tuple[Float[Tensor, "b _ D"], ...] = ()
 
     def share_keys(self, shared: SharedKeys) -> "Trace":
         """Let later layers read the keys and values of this one."""
@@ -136,20 +138,24 @@ class Trace:
         """Append a call of attention."""
         return replace(self, maps=(*self.maps, made))
 
+    def begin_pass(self) -> "Trace":
+        """Drop what layers of one pass leave to later layers of the same pass."""
+        return replace(
+            self, values=(), context_values=(), scores=(), context_scores=(), hidden=None, shared={}, shared_keys=None
+        )
+
+    def add_exit(self, states: Tensor) -> "Trace":
+        """Append the hidden states after a pass."""
+        return replace(self, exits=(*self.exits, states))
+
+    def change_exits(self, change: Callable[[Tensor], Tensor]) -> "Trace":
+        """Change the hidden states after each pass."""
+        return replace(self, exits=tuple(map(change, self.exits))) if self.exits else self
+
     def finish(self, states: Tensor) -> "Trace":
         """Set the hidden states, and drop what only layers read."""
         hidden = self.hidden if self.keeps_hidden else None
-        return replace(
-            self,
-            values=(),
-            context_values=(),
-            scores=(),
-            context_scores=(),
-            hidden=hidden,
-            shared={},
-            shared_keys=None,
-            states=states,
-        )
+        return replace(self.begin_pass(), hidden=hidden, states=states)
 
     def sum_losses(self) -> dict[str, Tensor]:
         """Sum the weighted terms by name, those of the encoder included."""

@@ -33,6 +33,7 @@ from lightning_xt.nn.layouts.standard import Standard
 from lightning_xt.nn.links.base import LinkFactory
 from lightning_xt.nn.norms.base import NormFactory
 from lightning_xt.nn.norms.rms_norm import RMSNorm
+from lightning_xt.nn.passes.base import PassesFactory
 from lightning_xt.nn.placements.base import PlacementFactory
 from lightning_xt.nn.placements.pre_norm import PreNorm
 from lightning_xt.nn.residuals.add import Add
@@ -64,6 +65,7 @@ class Decoder(nn.Module):
         scale: factor of each sublayer's output. None = no factor.
         links: connections across depth, from the inputs of earlier sublayers to each later one, in order.
         layout: order of the sublayers.
+        passes: runs all layers several times, such as Recycling. None = once.
         embeddings: added to the token vectors before the first layer, in order.
         head: factory of the map from hidden states to logits.
         embedding_dim: width of the token vectors, which a linear map takes to dim. None = dim.
@@ -100,6 +102,7 @@ class Decoder(nn.Module):
         scale: ScaleFactory | None = None,
         links: Sequence[LinkFactory] = (),
         layout: LayoutFactory = Standard,
+        passes: PassesFactory | None = None,
         embeddings: Sequence[EmbeddingFactory] = (),
         head: HeadFactory = UntiedHead,
         embedding_dim: int | None = None,
@@ -132,6 +135,7 @@ class Decoder(nn.Module):
             scale=scale,
             links=links,
             layout=layout,
+            passes=passes,
             dropout=dropout,
             checkpoint_layers=checkpoint_layers,
         )
@@ -198,7 +202,7 @@ class Decoder(nn.Module):
             if x.requires_grad:
                 x.register_hook(refuse_training)
         if not last_only:
-            return x[:, soft:], trace
+            return x[:, soft:], trace.change_exits(lambda states: states[:, soft:])
         last = None if lengths is None else (lengths - 1).view(-1, 1, 1).expand(-1, 1, x.shape[-1])
         return x[:, -1:] if last is None else x.gather(1, last), trace
 
@@ -244,14 +248,14 @@ class Decoder(nn.Module):
             where = Where.from_cache(cache, inputs)
         for index, embedding in enumerate(self.embeddings):
             # Behind the calls of the layers.
-            x = embedding(x, where, inputs, None if cache is None else cache[len(self.stack.steps) + index])
+            x = embedding(x, where, inputs, None if cache is None else cache[self.stack.calls + index])
         if self.context is not None and (cache is None or cache.empty):
             context, mask = self.context(x.shape[0], inputs)
             if cache is not None:
                 cache.set_context(context, mask)
             inputs = replace(inputs, context=context, context_mask=mask)
         states, trace = self.stack(self.dropout(x), where, inputs, trace, cache)
-        return self.token_embedding.map_back(states), trace
+        return self.token_embedding.map_back(states), trace.change_exits(self.token_embedding.map_back)
 
     def step(self, tokens: Int[Tensor, "b 1"], inputs: Inputs | None, cache: Cache) -> Float[Tensor, "b 1 v"]:
         """Compute the logits after one announced token of each row; compiled decoding compiles this method."""
@@ -270,7 +274,7 @@ class Decoder(nn.Module):
             static: True if the shapes of decode steps seldom change, for compiled steps.
         """
         device, recurrent = self.token_embedding.weight.device, self.recurrences
-        calls = len(self.stack.steps) + len(self.embeddings)
+        calls = self.stack.calls + len(self.embeddings)
         return Cache(
             batch, capacity, calls=calls, device=device, slack=slack, window=window, static=static, recurrent=recurrent
         )

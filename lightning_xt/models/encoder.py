@@ -25,6 +25,7 @@ from lightning_xt.nn.layouts.standard import Standard
 from lightning_xt.nn.links.base import LinkFactory
 from lightning_xt.nn.norms.base import NormFactory
 from lightning_xt.nn.norms.rms_norm import RMSNorm
+from lightning_xt.nn.passes.base import PassesFactory
 from lightning_xt.nn.placements.base import PlacementFactory
 from lightning_xt.nn.placements.pre_norm import PreNorm
 from lightning_xt.nn.residuals.add import Add
@@ -52,6 +53,7 @@ class Encoder(nn.Module):
         scale: factor of each sublayer's output. None = no factor.
         links: connections across depth, from the inputs of earlier sublayers to each later one, in order.
         layout: order of the sublayers.
+        passes: runs all layers several times, such as Recycling. None = once.
         embeddings: added to the token vectors before the first layer, in order.
         embedding_dim: width of the token vectors, which a linear map takes to dim. None = dim.
         dropout: fraction of the embeddings and of each sublayer's output dropped in training.
@@ -84,6 +86,7 @@ class Encoder(nn.Module):
         scale: ScaleFactory | None = None,
         links: Sequence[LinkFactory] = (),
         layout: LayoutFactory = Standard,
+        passes: PassesFactory | None = None,
         embeddings: Sequence[EmbeddingFactory] = (),
         embedding_dim: int | None = None,
         dropout: float = 0.0,
@@ -114,6 +117,7 @@ class Encoder(nn.Module):
             scale=scale,
             links=links,
             layout=layout,
+            passes=passes,
             dropout=dropout,
             checkpoint_layers=checkpoint_layers,
         )

@@ -197,6 +197,8 @@ class _Reader:
             yield Stage(
                 name="links", kind=", ".join(kinds), parameters=self._count_new_parameters(stack.links.parameters())
             )
+        if stack.passes is not None:
+            yield self.build_stage("passes", f"{path}.passes", stack.passes)
         if stack.output_norm is not None:
             yield self.build_stage("output_norm", f"{path}.output_norm", stack.output_norm)
 

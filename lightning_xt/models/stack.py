@@ -18,6 +18,7 @@ from lightning_xt.nn.feedforward.base import FeedForwardFactory
 from lightning_xt.nn.layouts.base import Kind, LayoutFactory, Step
 from lightning_xt.nn.links.base import Link, LinkFactory
 from lightning_xt.nn.norms.base import NormFactory
+from lightning_xt.nn.passes.base import PassesFactory
 from lightning_xt.nn.placements.base import PlacementFactory
 from lightning_xt.nn.residuals.base import ResidualFactory
 from lightning_xt.nn.scales.base import ScaleFactory
@@ -48,6 +49,7 @@ class Stack(nn.Module):
         links: Sequence[LinkFactory],
         layout: LayoutFactory,
         dropout: float,
+        passes: PassesFactory | None = None,
         checkpoint_layers: bool | int = False,
     ) -> None:
         super().__init__()
@@ -59,7 +61,9 @@ class Stack(nn.Module):
 
         depth = 1 + max(step.layer for step in self.steps)
         checkpointed = _count_checkpointed(checkpoint_layers, depth)
-        shape = replace(shape, depth=depth, calls=len(self.steps) // len(set(self.steps)))
+        self.passes = None if passes is None else passes(replace(shape, context_dim=None), norm)
+        repeats = len(self.steps) // len(set(self.steps)) * (1 if self.passes is None else self.passes.counted)
+        shape = replace(shape, depth=depth, calls=repeats)
         own = replace(shape, context_dim=None)
         branches = _BranchBuilder(attention, cross_attention, feedforward, shape.context_dim)
 
@@ -85,6 +89,15 @@ class Stack(nn.Module):
     def forward(
         self, x: Float[Tensor, "b n D"], where: Where, inputs: Inputs, trace: Trace, cache: Cache | None
     ) -> tuple[Float[Tensor, "b n D"], Trace]:
+        def run(x: Tensor, trace: Trace, number: int) -> tuple[Tensor, Trace]:
+            return self._run_pass(x, where, inputs, trace, cache, number)
+
+        return run(x, trace, 0) if self.passes is None else self.passes(x, run, inputs, trace, cache is not None)
+
+    def _run_pass(
+        self, x: Float[Tensor, "b n D"], where: Where, inputs: Inputs, trace: Trace, cache: Cache | None, number: int
+    ) -> tuple[Float[Tensor, "b n D"], Trace]:
+        """Run all steps once; each pass has caches of its own."""
         if self.embedding_norm is not None:
             x = self.embedding_norm(x, inputs)
         inputs = replace(inputs, embedded=x)
@@ -92,7 +105,7 @@ class Stack(nn.Module):
         if len(self.links):
             trace = replace(trace, hidden=())
         for call, step in enumerate(self.steps):
-            memory = None if cache is None else cache[call]
+            memory = None if cache is None else cache[number * len(self.steps) + call]
             stream, trace = self._get_sublayer(step)(stream, where, inputs, trace, memory, self._get_links(call))
         links = self._get_links(len(self.steps))
         x = self._get_sublayer(self.steps[-1]).residual.close(extend_stream(stream, links, trace))
@@ -100,8 +113,13 @@ class Stack(nn.Module):
         return x if self.output_norm is None else self.output_norm(x, inputs), trace
 
     @property
+    def calls(self) -> int:
+        """Number of calls of sublayers in a forward, each of which has a cache."""
+        return len(self.steps) * (1 if self.passes is None else self.passes.passes)
+
+    @property
     def writes(self) -> int:
-        """Number of branches whose outputs a forward adds to the stream."""
+        """Number of branches whose outputs a pass adds to the stream."""
         return sum(1 + len(step.beside) for step in self.steps)
 
     def _get_sublayer(self, step: Step) -> Sublayer:
