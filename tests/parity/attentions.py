@@ -110,6 +110,11 @@ def _copy_positions(theirs: nn.Module, ours: nn.Module, ledger: Ledger, order: O
         gate, forgetting = theirs.data_dependent_alibi.to_forget_gates[0], _find(ours, "Forgetting")
         ledger.fill(forgetting.to_gate.weight, ledger.take(gate.weight)[order.heads])
         ledger.fill(forgetting.gate_bias, ledger.take(gate.bias)[order.heads])
+    if theirs.rel_proj_pos_bias is not None:
+        curves, weights = _find(ours, "RelativeProjection"), theirs.rel_proj_pos_bias.to_distance_weights[0].weight
+        rows = ledger.take(weights).unflatten(0, (theirs.heads, -1))[order.heads].flatten(0, 1)
+        ledger.fill(curves.to_weights.weight, rows)
+        ledger.fill(curves.curves, ledger.take(theirs.rel_proj_pos_bias.distance_bank))
 
 
 def _copy_gates(theirs: nn.Module, ours: nn.Module, ledger: Ledger, order: Order) -> None:

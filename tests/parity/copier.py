@@ -1,5 +1,7 @@
 """Copy of all weights of an x-transformers model to one of this project, by structure."""
 
+from collections.abc import Sequence
+
 from parity.attentions import copy_attention
 from parity.constants import copy_constants
 from parity.ledger import Ledger
@@ -9,9 +11,15 @@ from torch import nn
 LETTERS = {"attention": "a", "cross_attention": "c", "feedforward": "f"}
 
 
-def copy_model(theirs: nn.Module, ours: nn.Module) -> Ledger:
-    """Copy a TransformerWrapper to a decoder, or an XTransformer to an encoder-decoder."""
-    ledger = Ledger(theirs, ours)
+def copy_model(theirs: nn.Module, ours: nn.Module, zeros: Sequence[str] = ()) -> Ledger:
+    """Copy a TransformerWrapper to a decoder, or an XTransformer to an encoder-decoder.
+
+    Args:
+        theirs: model whose weights are copied.
+        ours: model whose weights are filled.
+        zeros: ends of the names of their weights that have no counterpart, and are zero.
+    """
+    ledger = Ledger(theirs, ours, zeros)
     if hasattr(theirs, "encoder"):
         copy_tokens(theirs.encoder, ours.encoder, ledger)
         copy_layers(theirs.encoder.attn_layers, ours.encoder.stack, ledger)
@@ -34,6 +42,9 @@ def copy_decoder(theirs: nn.Module, ours: nn.Module, ledger: Ledger, shared: boo
     if not tied:
         (linear,) = (each for each in ours.head.modules() if type(each).__name__ == "UntiedHead")
         copy_linear(theirs.to_logits, linear.to_logits, ledger)
+    if theirs.to_mixture is not None:
+        copy_linear(theirs.to_mixture[0], ours.head.to_vectors, ledger)
+        copy_linear(theirs.combine_mixture, ours.head.to_prior, ledger)
 
 
 def copy_tokens(theirs: nn.Module, ours: nn.Module, ledger: Ledger, shared: bool = False) -> None:

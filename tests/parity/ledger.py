@@ -1,6 +1,7 @@
 """Copied weights: each of our weights is a differentiable function of weights of x-transformers."""
 
 from collections import Counter
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,10 +13,12 @@ class Ledger:
     Args:
         theirs: model whose weights are copied.
         ours: model whose weights are filled.
+        zeros: ends of the names of their weights that have no counterpart, and are zero.
     """
 
-    def __init__(self, theirs: nn.Module, ours: nn.Module) -> None:
+    def __init__(self, theirs: nn.Module, ours: nn.Module, zeros: Sequence[str] = ()) -> None:
         self.theirs, self.ours = theirs, ours
+        self.zeros = {name for name, _ in theirs.named_parameters() if name.endswith(tuple(zeros))}
         self.taken: Counter[int] = Counter()
         self.shared: set[int] = set()
         self.idle: set[int] = set()
@@ -42,10 +45,11 @@ class Ledger:
 
     def check(self) -> None:
         """Assert that each of their weights is used once, and that each of our weights is filled."""
-        unused = [name for name, each in self.theirs.named_parameters() if id(each) not in self.taken | self.idle_once]
+        given = {name: each for name, each in self.theirs.named_parameters() if name not in self.zeros}
+        unused = [name for name, each in given.items() if id(each) not in self.taken | self.idle_once]
         twice = [
             name
-            for name, each in self.theirs.named_parameters()
+            for name, each in given.items()
             if self.taken[id(each)] + self.idle_once[id(each)] > 1 and id(each) not in self.shared
         ]
         empty = [name for name, each in self.ours.named_parameters() if id(each) not in self.filled]

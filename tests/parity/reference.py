@@ -1,7 +1,7 @@
 """Models of x-transformers, built from text and computed in float64."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from unittest.mock import patch
@@ -31,8 +31,14 @@ def in_float64() -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
-def build(text: str, seed: int = 0) -> nn.Module:
-    """Build a model from its constructor as text, with random weights, none of them zero or one."""
+def build(text: str, seed: int = 0, zeros: Sequence[str] = ()) -> nn.Module:
+    """Build a model from its constructor as text, with random weights, none of them zero or one.
+
+    Args:
+        text: constructor, as a user writes it.
+        seed: seed of the weights.
+        zeros: ends of the names of weights that are zero.
+    """
     with in_float64():
         model: nn.Module = eval(text, dict(NAMES)).double()
     for part in model.modules():
@@ -41,7 +47,9 @@ def build(text: str, seed: int = 0) -> nn.Module:
             part.attn_fn = partial(F.softmax, dim=part.attn_fn.keywords["dim"])
     draws = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for parameter in model.parameters():
+        for name, parameter in model.named_parameters():
             width = parameter.shape[-1] if parameter.dim() > 1 else 4
             parameter.copy_(torch.randn(parameter.shape, generator=draws, dtype=torch.float64) * width**-0.5)
+            if name.endswith(tuple(zeros)):
+                parameter.zero_()
     return model

@@ -1,7 +1,7 @@
 """Rows of the comparison: options of x-transformers, and ours that compute the same."""
 
 import ast
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,19 +31,21 @@ class Row:
         theirs: constructor of x-transformers.
         ours: options of a LanguageModel or a Seq2Seq.
         given: name of an input besides the tokens. None = there is none.
-        decodes: True if their cache gives what their forward does.
+        caches: True if their cache gives the numbers of their forward.
+        zeros: ends of the names of their weights that have no counterpart, and are zero.
     """
 
     name: str
     theirs: str
     ours: Options
     given: str | None = None
-    decodes: bool = True
+    caches: bool = True
+    zeros: Sequence[str] = ()
 
 
 def list_decoders() -> list[Row]:
     """List the rows of decoders.yaml."""
-    return [_make_decoder(name, **each) for name, each in _read("decoders.yaml").items()]
+    return [make_decoder(name, **each) for name, each in _read("decoders.yaml").items()]
 
 
 def list_pairs() -> list[Row]:
@@ -51,12 +53,7 @@ def list_pairs() -> list[Row]:
     return [_make_pair(name, **each) for name, each in _read("pairs.yaml").items()]
 
 
-def _read(file: str) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = yaml.safe_load(Path(__file__).with_name(file).read_text("utf-8"))
-    return found
-
-
-def _make_decoder(
+def make_decoder(
     name: str,
     layers: str = "",
     wrapper: str = "",
@@ -64,10 +61,16 @@ def _make_decoder(
     attention: Options | None = None,
     **others: Any,
 ) -> Row:
+    """Make a row of a decoder from options besides those of all rows."""
     ours = {**NETWORK, **(decoder or {}), "attention": {**ATTENTION, **(attention or {})}}
     inner = f"Decoder({join_options(LAYERS, layers)})"
     theirs = f"TransformerWrapper({join_options(WRAPPER, wrapper)}, attn_layers={inner})"
     return Row(name, theirs, {"vocab": {"target": VOCAB}, "decoder": ours}, **others)
+
+
+def _read(file: str) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = yaml.safe_load(Path(__file__).with_name(file).read_text("utf-8"))
+    return found
 
 
 def _make_pair(
