@@ -1,0 +1,151 @@
+"""Options of one constructor of x-transformers, as they are given, and remarks about what becomes of them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lightning_xt.commands.x_transformers.expression import Call
+from lightning_xt.commands.x_transformers.reference_options import (
+    REQUIRED,
+    explain_option,
+    read_defaults,
+    read_kinds,
+)
+from lightning_xt.system.docstrings import find_counterparts
+from lightning_xt.system.messages import UserError
+from lightning_xt.system.public_names import find_public
+
+LIMITS = {"dim": 1_000_000, "depth": 10_000, "heads": 100_000, "dim_head": 1_000_000, "num_tokens": 2**31}
+"""Largest sizes; the smallest is 1."""
+NAMES = {bool: "True or False", int: "a whole number", float: "a number", tuple: "a tuple", dict: "a dict", str: "a text"}
+LONGEST_VALUE = 60
+
+
+@dataclass
+class Remarks:
+    """Remarks about options, each once and in order.
+
+    Args:
+        missing: what stands for nothing here, with the reason.
+        differing: what is here not quite as there.
+    """
+
+    missing: dict[str, None] = field(default_factory=dict)
+    differing: dict[str, None] = field(default_factory=dict)
+
+    def miss(self, option: str, value: Any, reason: str) -> None:
+        """Remark that an option has no counterpart."""
+        self.missing[f"{option}={format_value(value)}: {' '.join(reason.split())}"] = None
+
+    def differ(self, option: str, text: str) -> None:
+        """Remark how the counterpart of an option differs."""
+        self.differing[f"{option}: {' '.join(text.split())}"] = None
+
+
+class Given:
+    """Options of one constructor, read one by one; those that nothing reads have no counterpart.
+
+    Args:
+        owner: the constructor.
+        values: values of the options that are given.
+        remarks: where remarks are added.
+        prefix: prefix of the options, as typed.
+        places: where the text gives each option, as typed.
+        inherited: values of options of another constructor, which reads them too.
+    """
+
+    def __init__(
+        self,
+        owner: str,
+        values: Mapping[str, Any],
+        remarks: Remarks,
+        prefix: str = "",
+        places: Mapping[str, str] | None = None,
+        inherited: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.owner, self.prefix, self.remarks = owner, prefix, remarks
+        self._own, self._places = dict(values), places or {}
+        self._values = {**(inherited or {}), **values}
+        self._defaults = read_defaults()[owner]
+        self._unread = dict.fromkeys(values)
+
+    def get(self, option: str) -> Any:
+        """Return the value of an option, by default its default there; UserError for one of another type."""
+        self._unread.pop(option, None)
+        if option not in self._values:
+            if self._defaults[option] == REQUIRED:
+                raise UserError(
+                    f"from-xt: {self.owner} has no {self.type(option)}; give it, such as {self.type(option)}="
+                    f"{ {'dim': 512, 'num_tokens': 256, 'max_seq_len': 1024}.get(option, '...') }"
+                )
+            return self._defaults[option]
+        return self._check(option, self._values[option])
+
+    def has(self, option: str) -> bool:
+        """Return True if an option is given and is not the default there."""
+        return self.get(option) != self._defaults[option]
+
+    def is_own(self, option: str) -> bool:
+        """Return True if an option is given to this constructor itself."""
+        return option in self._own
+
+    def type(self, option: str) -> str:
+        """Return an option as a user types it."""
+        return self.prefix + option
+
+    def choose(self, option: str, name: str, remark: str | None = None, **options: Any) -> Any:
+        """Return a class of ours with its options, for an option that is given.
+
+        Args:
+            option: the option.
+            name: the class.
+            remark: how it differs; "" for what its docstring says. None = not at all.
+            options: its options.
+        """
+        if remark is not None:
+            self.differ(option, remark or find_counterparts(find_public(name))[1] or "", name)
+        return make_class(name, **options)
+
+    def differ(self, option: str, text: str, name: str = "") -> None:
+        """Remark how the counterpart of an option differs."""
+        self.remarks.differ(self.type(option), f"{name}; {text}" if name else text)
+
+    def miss(self, option: str, reason: str | None = None) -> None:
+        """Remark that an option has no counterpart. No reason = that of the table of all options."""
+        self._unread.pop(option, None)
+        self.remarks.miss(self.type(option), self._values.get(option), reason or explain_option(self.owner, option))
+
+    def miss_unread(self) -> None:
+        """Remark all options that nothing has read, unless they are at their defaults."""
+        for option in list(self._unread):
+            if self.has(option):
+                self.miss(option)
+
+    def _check(self, option: str, value: Any) -> Any:
+        default = self._defaults[option]
+        kind = read_kinds().get(option, "any" if default in (None, REQUIRED) else type(default).__name__)
+        wanted = {"bool": bool, "int": int, "float": float, "tuple": tuple, "dict": dict, "str": str}.get(kind)
+        fits = wanted is None or isinstance(value, int | float if wanted is float else wanted)
+        if wanted in (int, float) and isinstance(value, bool):
+            fits = False
+        if value is None:
+            fits = default is None or wanted is None
+        typed = self.type(option)
+        place = f"{self._places[typed]}: " if typed in self._places else ""
+        if not fits and wanted is not None:
+            raise UserError(f"from-xt: {place}{typed} is {format_value(value)}, which must be {NAMES[wanted]}")
+        most = LIMITS.get(option)
+        if most is not None and value is not None and not 1 <= value <= most:
+            raise UserError(f"from-xt: {place}{typed} is {value}, which must be from 1 to {most}")
+        return value
+
+
+def make_class(name: str, **options: Any) -> Any:
+    """Return a class with its options as a config spells it."""
+    return {"class_path": name, "init_args": options} if options else name
+
+
+def format_value(value: Any) -> str:
+    """Return a value as it is typed, shortened."""
+    text = f"{value.name}()" if isinstance(value, Call) else repr(value)
+    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}..."

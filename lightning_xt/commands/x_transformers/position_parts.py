@@ -1,0 +1,145 @@
+"""Positions of attention: rotations, biases and what reads scores."""
+
+from typing import Any
+
+from lightning_xt.commands.x_transformers.given_options import Given, make_class
+from lightning_xt.commands.x_transformers.norm_parts import make_layer_norm
+
+
+def choose_position(layers: Given, own: Given, *, causal: bool) -> Any:
+    """Return the position of self-attention, several of them combined; None if there is none."""
+    found = [
+        _choose_rotation(layers, own, causal=causal),
+        _choose_bias(layers),
+        *_choose_own(own, causal=causal),
+    ]
+    found = [each for each in found if each is not None]
+    if len(found) > 1:
+        return make_class("Combined", positions=found)
+    return found[0] if found else None
+
+
+def disables_absolute(layers: Given) -> bool:
+    """Return True if these layers have no absolute positions by default."""
+    chosen = layers.get("disable_abs_pos_emb")
+    if chosen is not None:
+        return bool(chosen)
+    return any(layers.get(each) for each in ("rel_pos_bias", "rotary_pos_emb", "rotary_xpos", "polar_pos_emb"))
+
+
+def _choose_rotation(layers: Given, own: Given, *, causal: bool) -> Any:
+    if layers.get("rotary_pos_emb") or layers.get("rotary_xpos"):
+        if layers.get("polar_pos_emb"):
+            layers.miss("polar_pos_emb", "x-transformers refuses it next to rotary_pos_emb; choose one")
+        width = layers.get("rotary_emb_dim")
+        width = own.get("dim_head") // 2 if width is None else width
+        scaling = _choose_scaling(layers)
+        if layers.get("rotary_xpos"):
+            return _choose_xpos(layers, own, width, causal=causal)
+        base = 10_000.0
+        if layers.has("rotary_base_rescale_factor") and width > 2:
+            base *= layers.get("rotary_base_rescale_factor") ** (width / (width - 2))
+        # A latent has rotated features of its own.
+        latent = own.get("use_latent_kv")
+        options: dict[str, Any] = {} if latent else {"rotary_dim": _make_even(layers, width)}
+        heads = own if own.has("rotate_num_heads") else layers
+        if heads.has("rotate_num_heads") and not latent:
+            options["rotated_heads"] = heads.get("rotate_num_heads")
+        if base != 10_000.0:
+            options["base"] = base
+        return make_class("Rotary", **options, **scaling)
+    if not layers.get("polar_pos_emb"):
+        return None
+    start = "uniform" if layers.get("polar_bias_uniform_init") else "zero"
+    layers.differ("polar_pos_emb", "each layer has phases of its own; all share one set there")
+    return make_class("Polar", phase_init=start)
+
+
+def _choose_scaling(layers: Given) -> dict[str, Any]:
+    if not layers.has("rotary_interpolation_factor"):
+        return {}
+    return {"rope_scaling": make_class("LinearScaling", factor=float(layers.get("rotary_interpolation_factor")))}
+
+
+def _choose_xpos(layers: Given, own: Given, width: int, *, causal: bool) -> Any:
+    scale_base = float(layers.get("rotary_xpos_scale_base"))
+    if not causal:
+        layers.miss("rotary_xpos", "it serves causal attention only, there too; here Rotary stands for it")
+        return make_class("Rotary", rotary_dim=_make_even(layers, width))
+    if width != own.get("dim_head"):
+        layers.differ("rotary_xpos", f"XPos rotates all {own.get('dim_head')} features of a head; {width} there")
+    for option in ("rotary_interpolation_factor", "rotary_base_rescale_factor"):
+        if layers.has(option):
+            layers.miss(option, "XPos has a fixed base and no scaling")
+    return make_class("XPos", scale_base=scale_base)
+
+
+def _make_even(layers: Given, width: int) -> int:
+    if width % 2 or width < 2:
+        layers.differ("rotary_emb_dim", f"{width} is odd, so one more feature is rotated, at other frequencies")
+        return width + width % 2 or 2
+    return width
+
+
+def _choose_bias(layers: Given) -> Any:
+    kwargs = layers.get("rel_pos_kwargs")
+    if layers.get("rel_pos_bias"):
+        found = make_class(
+            "SharedRelativeBias",
+            num_buckets=layers.get("rel_pos_num_buckets"),
+            max_distance=layers.get("rel_pos_max_distance"),
+        )
+    elif layers.get("dynamic_pos_bias"):
+        layers.differ(
+            "dynamic_pos_bias",
+            "DynamicBias; each layer has an MLP of its own, and no constant is added to all distances; all layers share "
+            "one MLP there",
+        )
+        options: dict[str, Any] = {"hidden_dim": max(1, layers.get("dim") // 4)}
+        options["hidden_layers"] = layers.get("dynamic_pos_bias_mlp_depth")
+        options["log_distance"] = layers.get("dynamic_pos_bias_log_distance")
+        if layers.get("dynamic_pos_bias_norm"):
+            layers.differ("dynamic_pos_bias_norm", "no norm has a bias; those after the first have one there")
+            options["norm"] = make_layer_norm()
+        found = make_class("DynamicBias", **options)
+    elif layers.get("alibi_pos_bias"):
+        options = {}
+        if layers.has("alibi_num_heads"):
+            options["biased_heads"] = layers.get("alibi_num_heads")
+        if "slopes" in kwargs:
+            slopes = kwargs["slopes"]
+            options["slopes"] = list(slopes) if isinstance(slopes, tuple) else slopes
+            kwargs = {name: value for name, value in kwargs.items() if name != "slopes"}
+        found = make_class("ALiBi", **options)
+    else:
+        found = None
+    if kwargs:
+        layers.miss("rel_pos_kwargs", "only the slopes of ALiBi are an option here")
+    return found
+
+
+def _choose_own(own: Given, *, causal: bool) -> list[Any]:
+    """Return the positions that belong to attention itself."""
+    found = []
+    if own.get("data_dependent_alibi"):
+        options = dict(own.get("data_dependent_alibi_kwargs"))
+        start = options.pop("bias_init", 5.0)
+        if options:
+            own.miss("data_dependent_alibi_kwargs", "bias_init is the only one that is an option here")
+        if own.get("data_dependent_alibi_per_row"):
+            own.miss("data_dependent_alibi_per_row")
+        elif not causal:
+            own.miss("data_dependent_alibi", "Forgetting sums over the past, so it serves causal attention only")
+        else:
+            found.append(make_class("Forgetting", bias_init=start))
+    if own.get("use_rel_proj_pos_bias"):
+        curves, distances = own.get("rel_proj_num_distance_basis"), own.get("rel_proj_max_dist")
+        more = "" if causal else ", and there are curves for later keys"
+        own.differ("use_rel_proj_pos_bias", f"RelativeProjection; the weights of the curves have no bias{more}")
+        found.append(make_class("RelativeProjection", num_curves=curves, num_distances=distances))
+    if own.get("use_cope"):
+        if causal:
+            found.append(make_class("Contextual", max_position=own.get("cope_max_pos")))
+        else:
+            own.miss("use_cope", "Contextual counts back from each query, so it serves causal attention only")
+    return found
