@@ -106,13 +106,13 @@ def _dispatch(args: list[str]) -> int:
 
 
 def _find_commands() -> list[str]:
-    """Find the commands: the modules of `commands`."""
-    return [module.name for module in pkgutil.iter_modules(commands.__path__) if not module.ispkg]
+    """Find the commands: the modules of `commands`, with dashes in their names."""
+    return [module.name.replace("_", "-") for module in pkgutil.iter_modules(commands.__path__) if not module.ispkg]
 
 
 def _import_command(command: str) -> ModuleType:
     """Import the module of a command, which imports nothing that takes time before it runs."""
-    return importlib.import_module(f"{commands.__name__}.{command}")
+    return importlib.import_module(f"{commands.__name__}.{command.replace('-', '_')}")
 
 
 def _format_help() -> str:

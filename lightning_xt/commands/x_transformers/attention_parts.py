@@ -11,9 +11,19 @@ from lightning_xt.commands.x_transformers.position_parts import choose_position
 SELF_ONLY = ("selective", "use_cope", "data_dependent_alibi", "use_rel_proj_pos_bias", "orthog_projected_values",
              "orthog_projected_values_per_head", "max_attend_past", "use_latent_kv", "use_latent_q")  # fmt: skip
 """Options of self-attention, which cross-attention does not inherit."""
-UNSEEN = ("dim", "flash", "heads", "causal", "qkv_receive_diff_residuals", "learned_value_residual_mix",
-          "output_proj_depth", "low_rank_silu_gates")  # fmt: skip
-"""Options that layers set themselves, or that change no result."""
+UNSEEN = (
+    "flash",
+    "heads",
+    "causal",
+    "qkv_receive_diff_residuals",
+    "learned_value_residual_mix",
+    "output_proj_depth",
+    "low_rank_silu_gates",
+    "rotate_num_heads",
+    "sublayer_dropout",
+    "zero_init_output",
+)
+"""Options that the layers give, that others have read, or that change no result."""
 
 
 def build_attention(layers: Given, own: Given, *, causal: bool, deep: bool) -> dict[str, Any]:
@@ -36,6 +46,8 @@ def build_attention(layers: Given, own: Given, *, causal: bool, deep: bool) -> d
     options["value_mods"] = _choose_value_mods(layers, own, "learned" if deep else None)
     if own.get("inverted_attention"):
         own.miss("inverted_attention", "x-transformers reads it in cross-attention only; set normalizer: Inverted")
+    if own.has("dim_context"):
+        own.miss("dim_context", "it is of cross-attention: cross_attn_dim_context")
     if own.has("max_attend_past"):
         if not causal:
             own.differ("max_attend_past", "the window bounds later tokens too; earlier ones only there")
@@ -82,8 +94,8 @@ def _choose_sizes(layers: Given, own: Given) -> dict[str, Any]:
 def _choose_projection(own: Given, heads: int, kv_heads: int) -> Any:
     latent_q, latent_kv = own.get("dim_latent_q"), own.get("dim_latent_kv")
     own.get("latent_rope_subheads")
-    if not own.get("use_latent_kv") or own.prefix == "cross_attn_":
-        if own.get("use_latent_q") and own.prefix != "cross_attn_":
+    if not own.get("use_latent_kv") or own.crosses:
+        if own.get("use_latent_q") and not own.crosses:
             own.miss("use_latent_q", "Latent compresses queries only next to keys and values: set attn_use_latent_kv")
         return None
     if kv_heads != heads:
@@ -124,9 +136,7 @@ def _choose_score_mods(layers: Given, own: Given, residual: str, *, deep: bool) 
         only = {"mix_scores": False} if not before else {"mix_weights": False} if not after else {}
         found.append(make_class("TalkingHeads", **only))
     if own.get("softclamp_logits"):
-        if own.prefix == "attn_" and any(
-            layers.get(each) for each in ("alibi_pos_bias", "rel_pos_bias", "dynamic_pos_bias")
-        ):
+        if not own.crosses and any(layers.get(each) for each in ("alibi_pos_bias", "rel_pos_bias", "dynamic_pos_bias")):
             own.differ("softclamp_logits", "SoftCap; scores are bounded before the bias of a position is added")
         found.append(make_class("SoftCap", cap=float(own.get("logit_softclamp_value"))))
     return found
@@ -162,7 +172,7 @@ def choose_normalizer(own: Given) -> Any:
 
 
 def _choose_value_mods(layers: Given, own: Given, residual: str | None) -> list[Any]:
-    """Return the value mods; the residual's mix is learned or fixed, or None where there is no other layer."""
+    """Return the value mods; the residual's mix is learned or fixed, or None if there is no other layer."""
     found = []
     learned = layers.get("learned_value_residual_mix")
     if layers.get("add_value_residual"):

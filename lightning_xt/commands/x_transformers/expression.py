@@ -4,7 +4,7 @@ import ast
 import math
 import warnings
 from collections.abc import Iterator
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 from lightning_xt.commands.x_transformers.reference_options import HELPERS, read_texts
 from lightning_xt.system.messages import UserError, explain_unknown
@@ -60,9 +60,7 @@ def parse(text: str) -> Call:
     call = _Reader(text).read_value("", body)
     if not isinstance(call, Call) or call.name not in WRAPPERS:
         what = f"{call.name}(...)" if isinstance(call, Call) else repr(_shorten(text))
-        raise UserError(
-            f"from-xt: {what} is not a whole model; give a {' or '.join(WRAPPERS[:2])}, such as {EXAMPLE}"
-        )
+        raise UserError(f"from-xt: {what} is not a whole model; give a {' or '.join(WRAPPERS[:2])}, such as {EXAMPLE}")
     return call
 
 
@@ -83,24 +81,26 @@ class _Reader:
         value = self._read_literal(option, node)
         for each in _walk(value):
             if isinstance(each, int | float) and not (math.isfinite(each) and abs(each) <= LARGEST):
-                self._refuse(node, f"{option} has the number {_shorten(repr(each))}, which is too large; lower it")
+                raise self._explain(
+                    node, f"{option} has the number {_shorten(repr(each))}, which is too large; lower it"
+                )
         return value
 
     def _read_call(self, option: str, node: ast.Call) -> Any:
         name = self._read_name(option, node.func)
         if name in ACTIVATIONS and option.endswith("custom_activation"):
             if node.args or node.keywords:
-                self._refuse(node, f"{name} is read without options; omit them")
+                raise self._explain(node, f"{name} is read without options; omit them")
             return Call(name, self._locate(node), {}, {})
         if name == "dict" and option:
             return {word: self.read_value(word, each) for word, each in self._list_options(name, node)}
         expected = LAYERS if option == "attn_layers" else WRAPPERS if option in ("", "net") else ()
         if name not in expected:
-            self._refuse_class(option, name, node, expected)
+            raise self._explain_class(option, name, node, expected)
         call = Call(name, self._locate(node), {}, {})
         for word, each in self._list_options(name, node):
             if word in call.options:
-                self._refuse(each, f"{name} has the option {word} twice; give it once")
+                raise self._explain(each, f"{name} has the option {word} twice; give it once")
             call.options[word], call.places[word] = self.read_value(word, each), self._locate(each)
         return call
 
@@ -109,11 +109,13 @@ class _Reader:
         for number, each in enumerate(node.args):
             word = POSITIONAL.get(name) if number == 0 and not isinstance(each, ast.Starred) else None
             if word is None:
-                self._refuse(each, f"{name} has a value without a name; write option=value, as x-transformers does")
+                raise self._explain(
+                    each, f"{name} has a value without a name; write option=value, as x-transformers does"
+                )
             yield word, each
         for keyword in node.keywords:
             if keyword.arg is None:
-                self._refuse(keyword.value, f"{name} has ** options, which are not read; write them out")
+                raise self._explain(keyword.value, f"{name} has ** options, which are not read; write them out")
             yield keyword.arg, keyword.value
 
     def _read_name(self, option: str, node: ast.expr) -> str:
@@ -125,47 +127,49 @@ class _Reader:
             return node.id
         if isinstance(node, ast.Attribute) and isinstance(inner, ast.Name):
             return node.attr
-        self._refuse(node, "only calls of classes by their name are read; give the call of the model alone")
+        raise self._explain(node, "only calls of classes by their name are read; give the call of the model alone")
 
-    def _refuse_class(self, option: str, name: str, node: ast.Call, expected: tuple[str, ...]) -> NoReturn:
+    def _explain_class(self, option: str, name: str, node: ast.Call, expected: tuple[str, ...]) -> UserError:
         if reason := read_texts()[HELPERS].get(name):
-            self._refuse(node, f"{name} is not read ({reason.removeprefix('not here: ')}); give a model without it")
+            reason = reason.removeprefix("not here: ")
+            return self._explain(node, f"{name} is not read ({reason}); give a model without it")
         if expected:
-            self._refuse(node, explain_unknown("class", name, expected))
-        self._refuse(
-            node, f"{option} calls {name}, but nothing is executed; give a literal, or omit {option} and set ours in the "
-            "printed config"
-        )  # fmt: skip
+            return self._explain(node, explain_unknown("class", name, expected))
+        way = f"give a literal, or omit {option} and set ours in the printed config"
+        return self._explain(node, f"{option} calls {name}, but nothing is executed; {way}")
 
     def _read_literal(self, option: str, node: ast.expr) -> Any:
         if isinstance(node, ast.Constant) and isinstance(node.value, bool | int | float | str | None):
             return node.value
-        negated = isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub)
-        if negated and isinstance(node.operand, ast.Constant) and type(node.operand.value) in (int, float):
-            return -node.operand.value
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub) and isinstance(node.operand, ast.Constant):
+            value = node.operand.value
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                return -value
         if isinstance(node, ast.Tuple | ast.List):
             return tuple(self._read_literal(option, each) for each in node.elts)
         if isinstance(node, ast.Dict):
-            if not all(isinstance(key, ast.Constant) and isinstance(key.value, str) for key in node.keys):
-                self._refuse(node, f"{option} has a key that is not a text in quotes; write it so")
-            return {key.value: self._read_literal(option, each) for key, each in zip(node.keys, node.values, strict=True)}
+            return dict(self._read_item(option, *item) for item in zip(node.keys, node.values, strict=True))
+        what = option or "the text"
         if isinstance(node, ast.Name):
-            self._refuse(node, f"{option or 'the text'} has the name {node.id}, whose value is unknown; write the value")
-        self._refuse(
-            node, f"{option or 'the text'} is not a literal (a number, a text, True, False, None, or a tuple, list or "
-            "dict of them); write its value"
-        )  # fmt: skip
+            raise self._explain(node, f"{what} has the name {node.id}, whose value is unknown; write the value")
+        kinds = "a number, a text, True, False, None, or a tuple, list or dict of them"
+        raise self._explain(node, f"{what} is not a literal ({kinds}); write its value")
+
+    def _read_item(self, option: str, key: ast.expr | None, value: ast.expr) -> tuple[str, Any]:
+        if not isinstance(key, ast.Constant) or not isinstance(key.value, str):
+            raise self._explain(value, f"{option} has a key that is not a text in quotes; write it so")
+        return key.value, self._read_literal(option, value)
 
     def _locate(self, node: ast.expr) -> str:
         # Columns of Python count bytes.
         before = self._lines[node.lineno - 1].encode()[: node.col_offset].decode(errors="replace")
         return f"line {node.lineno}, column {len(before) + 1}"
 
-    def _refuse(self, node: ast.expr, sentence: str) -> NoReturn:
+    def _explain(self, node: ast.expr, sentence: str) -> UserError:
         line = self._lines[node.lineno - 1].encode()
         last = node.end_col_offset if node.end_lineno == node.lineno else None
         fragment = _shorten(line[node.col_offset : last].decode(errors="replace"))
-        raise UserError(f"from-xt: {self._locate(node)}, {fragment!r}: {sentence}")
+        return UserError(f"from-xt: {self._locate(node)}, {fragment!r}: {sentence}")
 
 
 def _walk(value: Any) -> Iterator[Any]:
@@ -188,7 +192,8 @@ def _explain_syntax(text: str, error: SyntaxError) -> str:
         way = f"give one call, such as {EXAMPLE}"
     else:
         way = "one call is read, not statements; give the call alone, without an assignment"
-    return f"from-xt: line {row}, column {column}, near {near!r}: this is not one expression of Python ({error.msg}); {way}"
+    place = f"line {row}, column {column}, near {near!r}"
+    return f"from-xt: {place}: this is not one expression of Python ({error.msg}); {way}"
 
 
 def _shorten(text: str) -> str:

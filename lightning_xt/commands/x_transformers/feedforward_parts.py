@@ -39,7 +39,6 @@ def build_feedforward(own: Given, dim: int, *, deep_embed: bool) -> Any:
             own.get(option)
         cap = own.get("softclamp_value")
         found = make_class("MLP", activation=activation, hidden_cap=None if cap is None else float(cap), **options)
-    own.get("dim")
     own.get("output_proj_depth")
     own.miss_unread()
     return make_class("DeepEmbed", feedforward=found) if deep_embed else found

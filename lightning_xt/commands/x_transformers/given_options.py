@@ -17,7 +17,14 @@ from lightning_xt.system.public_names import find_public
 
 LIMITS = {"dim": 1_000_000, "depth": 10_000, "heads": 100_000, "dim_head": 1_000_000, "num_tokens": 2**31}
 """Largest sizes; the smallest is 1."""
-NAMES = {bool: "True or False", int: "a whole number", float: "a number", tuple: "a tuple", dict: "a dict", str: "a text"}
+NAMES = {
+    bool: "True or False",
+    int: "a whole number",
+    float: "a number",
+    tuple: "a tuple",
+    dict: "a dict",
+    str: "a text",
+}
 LONGEST_VALUE = 60
 
 
@@ -26,8 +33,8 @@ class Remarks:
     """Remarks about options, each once and in order.
 
     Args:
-        missing: what stands for nothing here, with the reason.
-        differing: what is here not quite as there.
+        missing: options without a counterpart, with the reason.
+        differing: options whose counterpart differs, with the difference.
     """
 
     missing: dict[str, None] = field(default_factory=dict)
@@ -85,16 +92,22 @@ class Given:
         """Return True if an option is given and is not the default there."""
         return self.get(option) != self._defaults[option]
 
+    @property
+    def crosses(self) -> bool:
+        """True for the options of cross-attention."""
+        return self.prefix.endswith("cross_attn_")
+
     def is_own(self, option: str) -> bool:
         """Return True if an option is given to this constructor itself."""
         return option in self._own
 
     def type(self, option: str) -> str:
         """Return an option as a user types it."""
-        return self.prefix + option
+        inherited = option in self._values and option not in self._own
+        return (self.prefix.replace("cross_", "") if inherited else self.prefix) + option
 
     def choose(self, option: str, name: str, remark: str | None = None, **options: Any) -> Any:
-        """Return a class of ours with its options, for an option that is given.
+        """Return a class with its options, for an option that is given.
 
         Args:
             option: the option.

@@ -16,7 +16,7 @@ class Order:
     Args:
         layout: the layout as a config spells it.
         depth: the option `depth`.
-        letters: the sublayers with weights of their own, in the order of x-transformers.
+        letters: the sublayers that have weights, in the order of x-transformers.
         block: sublayers of one layer.
     """
 
@@ -31,9 +31,15 @@ class Order:
         return self.letters == self.block * self.depth
 
 
-def choose_order(layers: Given, *, crossing: bool) -> Order:
-    """Return the order of sublayers; `crossing` is True if there is cross-attention."""
-    block = "cf" if crossing and layers.get("only_cross") else "acf" if crossing else "af"
+def choose_order(layers: Given, *, crossing: bool, only_cross: bool = False) -> Order:
+    """Return the order of sublayers.
+
+    Args:
+        layers: options of the stack.
+        crossing: True if there is cross-attention.
+        only_cross: True if there is no other attention, whatever the options say.
+    """
+    block = "cf" if crossing and (only_cross or layers.get("only_cross")) else "acf" if crossing else "af"
     macaron, only_attn = layers.get("macaron"), layers.get("only_attn")
     if not crossing and layers.has("only_cross"):
         layers.miss("only_cross", "there is no cross-attention, which cross_attend switches on")
@@ -115,7 +121,7 @@ def _make_sandwich(layers: Given, depth: int, block: str) -> Order:
 
 def _remark_macaron(layers: Given, order: Order) -> Order:
     if layers.get("macaron"):
-        layers.differ("macaron", "feedforwards are not halved in an order of their own")
+        layers.differ("macaron", "feedforwards are not halved in a custom order")
     return order
 
 
@@ -126,7 +132,9 @@ def _repeat(layers: Given, plain: Order) -> Order:
         raise UserError("from-xt: layers_execute_order must be a tuple of the numbers of sublayers, from 0")
     parts = [order[at : at + width] for at in range(0, len(order), width)]
     numbers = [part[0] // width for part in parts]
-    whole = all(tuple(part) == tuple(range(n * width, n * width + width)) for part, n in zip(parts, numbers, strict=True))
+    whole = all(
+        tuple(part) == tuple(range(n * width, n * width + width)) for part, n in zip(parts, numbers, strict=True)
+    )
     if not whole or set(numbers) != set(range(plain.depth)) or plain.layout != "Standard":
         layers.miss("layers_execute_order", "LayerOrder calls whole layers, each at least once")
         return plain

@@ -11,9 +11,9 @@ SETS = ("use_scalenorm", "use_rmsnorm", "use_simple_rmsnorm", "use_dynamic_tanh"
 """Options that choose the norm; the first counts."""
 
 
-def make_layer_norm() -> Any:
+def make_layer_norm(**options: Any) -> Any:
     """Return the LayerNorm of x-transformers."""
-    return make_class("LayerNorm", eps=LAYER_NORM_EPS)
+    return make_class("LayerNorm", eps=LAYER_NORM_EPS, **options)
 
 
 def make_rms_norm() -> Any:
@@ -45,7 +45,8 @@ def choose_norm(layers: Given) -> Any:
 def read_condition(layers: Given) -> dict[str, Any]:
     """Return the options of a part that reads a condition."""
     layers.differ(
-        "dim_condition", "a condition comes with the data: CustomData with inputs: [condition], or Inputs(condition=...)"
+        "dim_condition",
+        "a condition comes with the data: CustomData with inputs: [condition], or Inputs(condition=...)",
     )
     width, expansion = layers.get("dim_condition"), layers.get("adaptive_condition_mlp_expansion")
     options: dict[str, Any] = {"condition_dim": layers.get("dim") if width is None else width}

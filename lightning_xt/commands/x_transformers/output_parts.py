@@ -15,7 +15,7 @@ def choose_output_mods(own: Given) -> list[Any]:
     gate = _choose_gate(own)
     found += [] if gate is None else [gate]
     together, apart = own.get("orthog_projected_values"), own.get("orthog_projected_values_per_head")
-    if (together or apart) and own.prefix != "cross_attn_":
+    if (together or apart) and not own.crosses:
         first = "orthog_projected_values" if together else "orthog_projected_values_per_head"
         found.append(own.choose(first, "Orthogonal", ""))
         if together and apart:

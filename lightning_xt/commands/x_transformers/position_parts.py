@@ -39,7 +39,7 @@ def _choose_rotation(layers: Given, own: Given, *, causal: bool) -> Any:
         base = 10_000.0
         if layers.has("rotary_base_rescale_factor") and width > 2:
             base *= layers.get("rotary_base_rescale_factor") ** (width / (width - 2))
-        # A latent has rotated features of its own.
+        # A latent brings the features that are rotated.
         latent = own.get("use_latent_kv")
         options: dict[str, Any] = {} if latent else {"rotary_dim": _make_even(layers, width)}
         heads = own if own.has("rotate_num_heads") else layers
@@ -51,7 +51,7 @@ def _choose_rotation(layers: Given, own: Given, *, causal: bool) -> Any:
     if not layers.get("polar_pos_emb"):
         return None
     start = "uniform" if layers.get("polar_bias_uniform_init") else "zero"
-    layers.differ("polar_pos_emb", "each layer has phases of its own; all share one set there")
+    layers.differ("polar_pos_emb", "each layer has phases; all share one set there")
     return make_class("Polar", phase_init=start)
 
 
@@ -92,15 +92,14 @@ def _choose_bias(layers: Given) -> Any:
     elif layers.get("dynamic_pos_bias"):
         layers.differ(
             "dynamic_pos_bias",
-            "DynamicBias; each layer has an MLP of its own, and no constant is added to all distances; all layers share "
-            "one MLP there",
+            "DynamicBias; each layer has an MLP, whose last map has no bias; all layers share one there",
         )
         options: dict[str, Any] = {"hidden_dim": max(1, layers.get("dim") // 4)}
         options["hidden_layers"] = layers.get("dynamic_pos_bias_mlp_depth")
         options["log_distance"] = layers.get("dynamic_pos_bias_log_distance")
         if layers.get("dynamic_pos_bias_norm"):
-            layers.differ("dynamic_pos_bias_norm", "no norm has a bias; those after the first have one there")
-            options["norm"] = make_layer_norm()
+            layers.differ("dynamic_pos_bias_norm", "every norm has a bias; the first has none there")
+            options["norm"] = make_layer_norm(bias=True)
         found = make_class("DynamicBias", **options)
     elif layers.get("alibi_pos_bias"):
         options = {}
@@ -121,6 +120,8 @@ def _choose_bias(layers: Given) -> Any:
 def _choose_own(own: Given, *, causal: bool) -> list[Any]:
     """Return the positions that belong to attention itself."""
     found = []
+    if not own.get("data_dependent_alibi_per_row"):
+        own.get("data_dependent_alibi_per_row_dim_head")
     if own.get("data_dependent_alibi"):
         options = dict(own.get("data_dependent_alibi_kwargs"))
         start = options.pop("bias_init", 5.0)

@@ -6,6 +6,9 @@ from typing import Any
 
 import yaml
 
+from lightning_xt.commands.catalogue.variant_list import list_variants
+from lightning_xt.system.docstrings import find_counterparts
+
 PREFIXES = {"Attention": "attn_", "FeedForward": "ff_"}
 """Prefixes of the options of a class, as a user of x-transformers types them."""
 REQUIRED = "required"
@@ -16,7 +19,7 @@ HELPERS = "other classes and helpers"
 
 @functools.cache
 def read_texts() -> dict[str, dict[str, str | None]]:
-    """Read the options by class, with the text of each; None if the docstring of a class of ours says all of it."""
+    """Read the options by class, with the text of each; None if the docstring of a class says all of it."""
     found: dict[str, dict[str, str | None]] = _read("options.yaml")
     return found
 
@@ -37,8 +40,14 @@ def read_kinds() -> dict[str, str]:
 
 def explain_option(owner: str, option: str) -> str:
     """Return what stands for an option here, or why nothing does."""
-    text = read_texts()[owner].get(option) or "it has no counterpart in this combination of options"
-    return text.removeprefix("not here: ")
+    if text := read_texts()[owner].get(option):
+        return text.removeprefix("not here: ")
+    typed, found = PREFIXES.get(owner, "") + option, []
+    for family, kind in list_variants():
+        options, remark = find_counterparts(kind)
+        if typed in options:
+            found.append(f"set {family}: {kind.__name__} in the printed config" + (f" ({remark})" if remark else ""))
+    return " or ".join(found)
 
 
 def _read(name: str) -> Any:

@@ -29,7 +29,7 @@ def choose_residual(layers: Given, *, causal: bool) -> Any:
     """Return the residual."""
     streams, iterations = layers.get("num_residual_streams"), layers.get("hyper_conn_sinkhorn_iters")
     kwargs = dict(layers.get("residual_fn_kwargs"))
-    found = []
+    found: list[tuple[str, str, str | None, dict[str, Any]]] = []
     if layers.get("gated_multi_residual"):
         layers.miss("gated_multi_residual")
     if streams > 1:
@@ -59,9 +59,11 @@ def choose_residual(layers: Given, *, causal: bool) -> Any:
 def _choose_scaled(layers: Given) -> list[tuple[str, str, str | None, dict[str, Any]]]:
     learned, constant = layers.get("scale_residual"), layers.get("scale_residual_constant")
     depth_scale = layers.get("depth_scale_residual")
-    if depth_scale:
-        # A bool changes the start of weights only.
-        layers.miss("depth_scale_residual", None if depth_scale is True else _FACTOR)
+    if depth_scale is True:
+        # It changes the start of weights only.
+        layers.differ("depth_scale_residual", "weights start smaller in deeper networks by themselves")
+    elif depth_scale:
+        layers.miss("depth_scale_residual", _FACTOR)
     if learned and not isinstance(learned, bool):
         layers.differ("scale_residual", f"a learned gain only; {_FACTOR}")
     if not learned and constant == 1:
@@ -85,8 +87,8 @@ def choose_scale(layers: Given) -> Any:
     elif found is not None:
         layers.miss("layer_dropout", "there is one scale, which layer scale is; StochasticDepth is another")
     else:
-        found = layers.choose("layer_dropout", "StochasticDepth", "the fraction grows over depth, and each row has its "
-                              "own draw; one fraction for all layers and rows there", last_fraction=float(dropped))  # fmt: skip
+        remark = "the fraction grows over depth, for each row by itself; one for all layers and rows there"
+        found = layers.choose("layer_dropout", "StochasticDepth", remark, last_fraction=float(dropped))
     return found
 
 
@@ -130,9 +132,13 @@ def choose_shift(layers: Given, order: Order, *, causal: bool) -> Any:
 def _make_shift(layers: Given, distance: int) -> Any:
     dim = layers.get("dim")
     if dim % (distance + 1):
-        layers.differ("shift_tokens", f"{dim} features are not a multiple of {distance + 1}, so the parts differ by some")
+        layers.differ(
+            "shift_tokens", f"{dim} features are not a multiple of {distance + 1}, so the parts differ by some"
+        )
     return make_class("TokenShift", fraction=distance / (distance + 1), max_distance=distance)
 
 
 _FACTOR = "no constant multiplies the output of a sublayer"
-_STREAMS = "starts and norms follow the paper, and each stream is read by itself; there every stream becomes the sum of all"
+_STREAMS = (
+    "starts and norms follow the paper, and each stream is read by itself; there every stream becomes the sum of all"
+)

@@ -1,0 +1,109 @@
+"""Models as a config spells them, from the models of x-transformers."""
+
+from typing import Any, NamedTuple
+
+from lightning_xt.commands.x_transformers.expression import Call
+from lightning_xt.commands.x_transformers.given_options import Given, Remarks
+from lightning_xt.commands.x_transformers.networks import NetworkBuilder
+from lightning_xt.commands.x_transformers.option_names import WRAPPED, check_options
+from lightning_xt.commands.x_transformers.wrapper_parts import choose_head, choose_objective
+from lightning_xt.system.messages import UserError
+
+
+class Architecture(NamedTuple):
+    """Model as a config spells it.
+
+    Args:
+        kind: class of the model.
+        options: its options.
+        remarks: options without a counterpart, and differences.
+        facts: options that the data decide on.
+    """
+
+    kind: str
+    options: dict[str, Any]
+    remarks: Remarks
+    facts: list[str]
+
+
+def translate(call: Call) -> Architecture:
+    """Return the model of a call; UserError if the call itself makes no sense."""
+    check_options(call)
+    remarks, training = Remarks(), None
+    while call.name == "AutoregressiveWrapper":
+        options = {name: value for name, value in call.options.items() if name != "net"}
+        training = Given("AutoregressiveWrapper", options, remarks, places=call.places)
+        call = _get_inner(call, "net", "TransformerWrapper(...)")
+    return (_translate_pair if call.name == "XTransformer" else _translate_wrapper)(call, remarks, training)
+
+
+def _translate_wrapper(call: Call, remarks: Remarks, training: Given | None) -> Architecture:
+    options = {name: value for name, value in call.options.items() if name != "attn_layers"}
+    wrapper = Given("TransformerWrapper", options, remarks, places=call.places)
+    builder = NetworkBuilder(wrapper, _get_inner(call, "attn_layers", "Decoder(dim=512, depth=6)"), "", remarks)
+    facts, network = _list_facts(wrapper), builder.build()
+    wrapper.get("attn_z_loss_weight")
+    if builder.causal:
+        if training is not None and training.get("add_attn_z_loss"):
+            training.differ("add_attn_z_loss", "z_loss of attention, a mean over layers; a sum is squared there")
+            _set_z_loss(network["attention"])
+        model: dict[str, Any] = {"decoder": network | {"head": choose_head(wrapper)}}
+        objective = choose_objective(wrapper, training)
+        model |= {"objective": objective} if objective else {}
+    else:
+        model = {"encoder": network, "head": choose_head(wrapper)}
+        if training is not None:
+            remarks.differ("AutoregressiveWrapper", "an encoder learns to predict hidden tokens, by MaskedTokens")
+    for given in (wrapper, training):
+        if given is not None:
+            given.miss_unread()
+    return Architecture("LanguageModel" if builder.causal else "MaskedLanguageModel", model, remarks, facts)
+
+
+def _translate_pair(call: Call, remarks: Remarks, training: Given | None) -> Architecture:
+    shared = {name: value for name, value in call.options.items() if not name.startswith(tuple(WRAPPED))}
+    pair = Given("XTransformer", shared, remarks, places=call.places)
+    dim, dropped = pair.get("dim"), pair.get("cross_attn_tokens_dropout")
+    model, facts = dict[str, Any](), list[str]()
+    for side, prefix in (("encoder", "enc_"), ("decoder", "dec_")):
+        own = {name.removeprefix(prefix): value for name, value in call.options.items() if name.startswith(prefix)}
+        sizes = {name: own.pop(name) for name in WRAPPED[prefix] if name in own}
+        wrapper = Given("TransformerWrapper", sizes, remarks, prefix, call.places)
+        own |= {"dim": dim} | ({"cross_attend": True} if side == "decoder" else {})
+        inner = Call(side.capitalize(), call.place, own, call.places)
+        builder = NetworkBuilder(wrapper, inner, prefix, remarks)
+        facts += _list_facts(wrapper)
+        model[side] = builder.build(paired=side == "decoder")
+        dropped = max(dropped, builder.context_dropout)
+        wrapper.miss_unread()
+    model["decoder"]["head"] = "UntiedHead"
+    model |= {"shared_embedding": pair.get("tie_token_emb"), "context_dropout": float(dropped)}
+    for given in (pair, training):
+        if given is not None:
+            given.miss_unread()
+    return Architecture("Seq2Seq", model, remarks, facts)
+
+
+def _get_inner(call: Call, option: str, example: str) -> Call:
+    inner = call.options.get(option)
+    if not isinstance(inner, Call):
+        raise UserError(f"from-xt: {call.place}: {call.name} has no {option}; give it, such as {option}={example}")
+    return inner
+
+
+def _list_facts(wrapper: Given) -> list[str]:
+    """List what the data decide on here."""
+    tokens, length = wrapper.get("num_tokens"), wrapper.get("max_seq_len")
+    if length < 0:
+        raise UserError(f"from-xt: {wrapper.type('max_seq_len')} is {length}, which must be at least 0")
+    return [
+        f"{wrapper.type('num_tokens')}={tokens}: the tokenizer of the data decides on the vocabulary",
+        f"{wrapper.type('max_seq_len')}={length}: the data decide on the length of a row",
+    ]
+
+
+def _set_z_loss(attention: Any) -> None:
+    """Set the z-loss of attention, or of each that alternates."""
+    options = attention["init_args"]
+    for each in options.get("recipes", [attention]):
+        each["init_args"]["z_loss"] = 1e-4

@@ -1,0 +1,130 @@
+"""Decoders and encoders, from a wrapper of x-transformers and its layers."""
+
+from typing import Any
+
+from lightning_xt.commands.x_transformers.attention_parts import build_attention, build_cross_attention
+from lightning_xt.commands.x_transformers.expression import Call
+from lightning_xt.commands.x_transformers.feedforward_parts import build_feedforward
+from lightning_xt.commands.x_transformers.given_options import Given, Remarks, make_class
+from lightning_xt.commands.x_transformers.layout_parts import Order, choose_order
+from lightning_xt.commands.x_transformers.norm_parts import choose_norm
+from lightning_xt.commands.x_transformers.option_names import split_layers
+from lightning_xt.commands.x_transformers.per_layer import PartOptions, build_by_layer, take_first
+from lightning_xt.commands.x_transformers.stream_parts import (
+    choose_links,
+    choose_placement,
+    choose_residual,
+    choose_scale,
+    choose_shift,
+)
+from lightning_xt.commands.x_transformers.wrapper_parts import (
+    choose_dropout,
+    choose_embedding_dim,
+    choose_embeddings,
+    choose_zero_outputs,
+)
+
+
+class NetworkBuilder:
+    """Builder of the options of a decoder or an encoder.
+
+    Args:
+        wrapper: options of the wrapper.
+        inner: the layers.
+        prefix: prefix of the options, as typed.
+        remarks: where remarks are added.
+    """
+
+    def __init__(self, wrapper: Given, inner: Call, prefix: str, remarks: Remarks) -> None:
+        self._wrapper, self._inner, self._prefix, self._remarks = wrapper, inner, prefix, remarks
+        self._parts = split_layers(inner.options)
+        self._layers = Given("AttentionLayers", self._parts[""], remarks, prefix, inner.places)
+        self.causal = self._find_direction()
+        self.context_dropout: float = 0.0
+
+    def build(self, *, paired: bool = False) -> dict[str, Any]:
+        """Return the options, without the head; `paired` is True for a decoder that attends to an encoder."""
+        layers, wrapper = self._layers, self._wrapper
+        if paired:
+            self.context_dropout = float(layers.get("cross_attn_tokens_dropout"))
+        crossing = layers.get("cross_attend") or self._inner.name == "CrossAttender"
+        if crossing and not self.causal:
+            layers.miss("cross_attend", "an Encoder has no cross-attention; a Decoder has")
+            crossing = False
+        only = {"only_cross": True} if self._inner.name == "CrossAttender" else {}
+        order = choose_order(layers, crossing=crossing, **only)
+        attention = self._select("attn_", order.letters.count("a"))
+        feedforward = take_first(self._select("ff_", order.letters.count("f")), "all layers have one feedforward")
+        first, dim = attention.select(0), layers.get("dim")
+        network: dict[str, Any] = {
+            "dim": dim,
+            "depth": order.depth,
+            "norm": choose_norm(layers),
+            "placement": choose_placement(layers),
+            "residual": choose_residual(layers, causal=self.causal),
+            "shift": choose_shift(layers, order, causal=self.causal),
+            "scale": choose_scale(layers),
+            "links": choose_links(layers),
+            "layout": _choose_loops(wrapper, order),
+            "embeddings": choose_embeddings(wrapper, layers),
+            "embedding_dim": choose_embedding_dim(wrapper, layers, headed=not paired),
+            "dropout": choose_dropout(wrapper, first, feedforward),
+            "zero_outputs": choose_zero_outputs(layers, first, feedforward),
+        }
+        deep = order.letters.count("a") > 1
+        network["attention"] = build_by_layer(
+            attention, order, lambda own: build_attention(layers, own, causal=self.causal, deep=deep)
+        )
+        network["feedforward"] = build_feedforward(feedforward, dim, deep_embed=wrapper.get("ff_deep_embed"))
+        if self.causal:
+            network |= self._build_crossing(attention, order, paired=paired) if crossing else {"cross_attention": None}
+        if not crossing:
+            self._miss_crossing()
+        if layers.has("cross_attn_tokens_dropout") and not paired:
+            layers.miss("cross_attn_tokens_dropout", "it is context_dropout of a Seq2Seq, which this is not")
+        layers.get("verbose")
+        layers.miss_unread()
+        wrapper.get("use_abs_pos_emb"), wrapper.get("scaled_sinu_pos_emb")
+        return network
+
+    def _find_direction(self) -> bool:
+        name, layers = self._inner.name, self._layers
+        if name == "AttentionLayers":
+            return bool(layers.get("causal"))
+        if "causal" in self._inner.options:
+            layers.miss("causal")
+        if name == "PrefixDecoder":
+            self._remarks.differ(name, "a forward gives the length of the prefix: Inputs(visible_prefix=...)")
+        return name != "Encoder"
+
+    def _select(self, prefix: str, count: int, **inherited: Any) -> PartOptions:
+        owner = "FeedForward" if prefix == "ff_" else "Attention"
+        typed, places = self._prefix + prefix, self._inner.places
+        return PartOptions(owner, self._parts[prefix], count, self._remarks, typed, places, inherited)
+
+    def _build_crossing(self, attention: PartOptions, order: Order, *, paired: bool) -> dict[str, Any]:
+        count = order.letters.count("c")
+        part = self._select("cross_attn_", count, **attention.common)
+        spec = build_by_layer(part, order, lambda own: build_cross_attention(self._layers, own, deep=count > 1))
+        own, width = part.select(0), part.select(0).get("dim_context")
+        if not paired:
+            own.differ("dim_context", "the context comes with the data: CustomData with inputs: [context]")
+            return {"cross_attention": spec, "context": make_class("GivenContext", **({"dim": width} if width else {}))}
+        if width is not None and width != self._layers.get("dim"):
+            own.miss("dim_context", "the context is the encoder's output, as wide as the encoder")
+        return {"cross_attention": spec}
+
+    def _miss_crossing(self) -> None:
+        for option, value in self._parts["cross_attn_"].items():
+            self._remarks.miss(f"{self._prefix}cross_attn_{option}", value, "there is no cross-attention")
+
+
+def _choose_loops(wrapper: Given, order: Order) -> Any:
+    """Return the layout, repeated for a looped model."""
+    loops = wrapper.get("max_looped_steps")
+    if not wrapper.get("looped"):
+        return order.layout
+    if order.layout != "Standard":
+        wrapper.miss("looped", "Looped calls whole layers in the usual order")
+        return order.layout
+    return wrapper.choose("looped", "Looped", "there is no exit gate", loops=loops)

@@ -1,0 +1,111 @@
+"""Parts before and behind the stack: embeddings, head and objective, from the options of the wrappers."""
+
+from typing import Any
+
+from lightning_xt.commands.x_transformers.given_options import Given, make_class
+from lightning_xt.commands.x_transformers.norm_parts import NORMALIZE_EPS, make_layer_norm
+from lightning_xt.commands.x_transformers.position_parts import disables_absolute
+
+
+def choose_embeddings(wrapper: Given, layers: Given) -> list[Any]:
+    """Return the embeddings, in the order in which x-transformers applies them."""
+    dim, length = layers.get("dim"), wrapper.get("max_seq_len")
+    disabled = disables_absolute(layers)
+    absolute = length > 0 and wrapper.get("use_abs_pos_emb") and not disabled
+    sinusoidal = wrapper.get("scaled_sinu_pos_emb")
+    found: list[Any] = []
+    if wrapper.get("l2norm_embed"):
+        if absolute:
+            wrapper.differ("l2norm_embed", "the vectors of positions are not normed, as they are there")
+        unit = make_class("UnitNorm", scale=dim**-0.5, gain="fixed", eps=NORMALIZE_EPS)
+        found.append(make_class("EmbeddingNorm", norm=unit))
+    if absolute:
+        found.append("SinusoidalPositions" if sinusoidal else make_class("LearnedPositions", max_length=length))
+    types = wrapper.get("embed_num_tokens")
+    if types:
+        (name, number), *others = types.items()
+        found.append(make_class("TypeEmbedding", num_types=number))
+        wrapper.differ("embed_num_tokens", f"{name} comes with the data: CustomData with inputs: [types]")
+        if others:
+            wrapper.miss("embed_num_tokens", f"TypeEmbedding, which {name} has, adds one kind of ids")
+    if wrapper.get("post_emb_norm"):
+        found.append(make_class("EmbeddingNorm", norm=make_layer_norm()))
+    if wrapper.has("emb_frac_gradient"):
+        found.append(make_class("GradientFraction", fraction=float(wrapper.get("emb_frac_gradient"))))
+    return found
+
+
+def choose_embedding_dim(wrapper: Given, layers: Given, *, headed: bool) -> int | None:
+    """Return the width of the token vectors; None if it is that of the stream."""
+    width = wrapper.get("emb_dim")
+    if width is None or width == layers.get("dim"):
+        return None
+    head = ", which the head reads its hidden states through" if headed else ""
+    wrapper.differ("emb_dim", f"positions are as wide as the stream, and the map to it has no bias{head}")
+    return int(width)
+
+
+def choose_head(wrapper: Given) -> Any:
+    """Return the head."""
+    scale = wrapper.get("tie_embedding_scale")
+    head: Any = "UntiedHead"
+    if wrapper.get("tie_embedding"):
+        head = "TiedHead"
+        if scale is None:
+            wrapper.differ(
+                "tie_embedding", "logits are not multiplied by dim**-0.5, which the last norm's gain may hold"
+            )
+        elif scale != 1:
+            wrapper.miss("tie_embedding_scale")
+    if wrapper.get("sigsoftmax_logits"):
+        head = make_class("SigSoftmax", head=head)
+    if wrapper.get("mixture_of_softmax"):
+        sizes = {"num_mixtures": wrapper.get("mixture_of_softmax_k")}
+        head = wrapper.choose(
+            "mixture_of_softmax", "MixtureOfSoftmaxes", "a tanh bounds the vectors", head=head, **sizes
+        )
+    if wrapper.get("logits_dim") == wrapper.get("num_tokens"):
+        return head
+    if wrapper.has("logits_dim"):
+        wrapper.miss("logits_dim")
+    return head
+
+
+def choose_objective(wrapper: Given, training: Given | None) -> Any:
+    """Return the objective of a language model; None for its default."""
+    hidden = 0.0 if training is None else training.get("mask_prob")
+    weight = 0.1 if training is None else training.get("next_embed_loss_weight")
+    predicts = wrapper.get("add_continuous_pred_head")
+    if training is not None and hidden:
+        if predicts:
+            wrapper.miss(
+                "add_continuous_pred_head", "ForgetfulNextToken, which mask_prob chooses, predicts tokens only"
+            )
+        remark = "in training only; each row draws its fraction, up to this one"
+        return training.choose("mask_prob", "ForgetfulNextToken", remark, max_fraction=float(hidden))
+    if not predicts:
+        return None
+    remark = "it predicts the vector of the token; with that of the position there"
+    auxiliary = wrapper.choose("add_continuous_pred_head", "NextEmbedding", remark, weight=float(weight))
+    return make_class("NextToken", auxiliaries=[auxiliary])
+
+
+def choose_dropout(wrapper: Given, attention: Given, feedforward: Given) -> float:
+    """Return the dropout of embeddings and sublayers: the largest of the three that x-transformers has."""
+    places = [(wrapper, "emb_dropout"), (attention, "sublayer_dropout"), (feedforward, "sublayer_dropout")]
+    rates = [float(given.get(option)) for given, option in places]
+    for (given, option), rate in zip(places, rates, strict=True):
+        if rate and len(set(rates)) > 1:
+            given.differ(option, f"dropout {max(rates):g} is for embeddings and all sublayers at once")
+    return max(rates)
+
+
+def choose_zero_outputs(layers: Given, attention: Given, feedforward: Given) -> bool:
+    """Return True if sublayers start at zero."""
+    parts = [attention, feedforward]
+    zero = [bool(each.get("zero_init_output")) for each in parts]
+    if layers.get("zero_init_branch_output"):
+        return True
+    if any(zero) and not all(zero):
+        parts[zero.index(True)].differ("zero_init_output", "zero_outputs is for all sublayers at once")
+    return any(zero)
