@@ -47,17 +47,34 @@ class NetworkBuilder:
         layers, wrapper = self._layers, self._wrapper
         if paired:
             self.context_dropout = float(layers.get("cross_attn_tokens_dropout"))
-        crossing = layers.get("cross_attend") or self._inner.name == "CrossAttender"
-        if crossing and not self.causal:
-            layers.miss("cross_attend", "an Encoder has no cross-attention; a Decoder has")
-            crossing = False
+        elif layers.has("cross_attn_tokens_dropout"):
+            layers.miss("cross_attn_tokens_dropout", "it is context_dropout of a Seq2Seq, which this is not")
+        crossing = self._crosses()
         only = {"only_cross": True} if self._inner.name == "CrossAttender" else {}
         order = choose_order(layers, crossing=crossing, **only)
         attention = self._select("attn_", order.letters.count("a"))
         feedforward = take_first(self._select("ff_", order.letters.count("f")), "all layers have one feedforward")
-        first, dim = attention.select(0), layers.get("dim")
-        network: dict[str, Any] = {
-            "dim": dim,
+        network = self._build_stream(order, attention.select(0), feedforward, headed=not paired)
+        deep, dim = order.letters.count("a") > 1, layers.get("dim")
+        network["attention"] = build_by_layer(
+            attention, order, lambda own: build_attention(layers, own, causal=self.causal, deep=deep)
+        )
+        network["feedforward"] = build_feedforward(feedforward, dim, deep_embed=wrapper.get("ff_deep_embed"))
+        if crossing:
+            network |= self._build_crossing(attention, order, paired=paired)
+        elif self.causal:
+            network["cross_attention"] = None
+        if not crossing:
+            self._miss_crossing()
+        layers.get("verbose")
+        layers.miss_unread()
+        return network
+
+    def _build_stream(self, order: Order, attention: Given, feedforward: Given, *, headed: bool) -> dict[str, Any]:
+        """Return the options around the sublayers."""
+        layers, wrapper = self._layers, self._wrapper
+        return {
+            "dim": layers.get("dim"),
             "depth": order.depth,
             "norm": choose_norm(layers),
             "placement": choose_placement(layers),
@@ -67,25 +84,17 @@ class NetworkBuilder:
             "links": choose_links(layers),
             "layout": _choose_loops(wrapper, order),
             "embeddings": choose_embeddings(wrapper, layers),
-            "embedding_dim": choose_embedding_dim(wrapper, layers, headed=not paired),
-            "dropout": choose_dropout(wrapper, first, feedforward),
-            "zero_outputs": choose_zero_outputs(layers, first, feedforward),
+            "embedding_dim": choose_embedding_dim(wrapper, layers, headed=headed),
+            "dropout": choose_dropout(wrapper, attention, feedforward),
+            "zero_outputs": choose_zero_outputs(layers, attention, feedforward),
         }
-        deep = order.letters.count("a") > 1
-        network["attention"] = build_by_layer(
-            attention, order, lambda own: build_attention(layers, own, causal=self.causal, deep=deep)
-        )
-        network["feedforward"] = build_feedforward(feedforward, dim, deep_embed=wrapper.get("ff_deep_embed"))
-        if self.causal:
-            network |= self._build_crossing(attention, order, paired=paired) if crossing else {"cross_attention": None}
-        if not crossing:
-            self._miss_crossing()
-        if layers.has("cross_attn_tokens_dropout") and not paired:
-            layers.miss("cross_attn_tokens_dropout", "it is context_dropout of a Seq2Seq, which this is not")
-        layers.get("verbose")
-        layers.miss_unread()
-        wrapper.get("use_abs_pos_emb"), wrapper.get("scaled_sinu_pos_emb")
-        return network
+
+    def _crosses(self) -> bool:
+        """Return True if there is cross-attention."""
+        crossing = self._layers.get("cross_attend") or self._inner.name == "CrossAttender"
+        if crossing and not self.causal:
+            self._layers.miss("cross_attend", "an Encoder has no cross-attention; a Decoder has")
+        return crossing and self.causal
 
     def _find_direction(self) -> bool:
         name, layers = self._inner.name, self._layers
@@ -94,7 +103,9 @@ class NetworkBuilder:
         if "causal" in self._inner.options:
             layers.miss("causal")
         if name == "PrefixDecoder":
-            self._remarks.differ(name, "a forward gives the length of the prefix: Inputs(visible_prefix=...)")
+            self._remarks.differ(
+                name, "train it with objective: PrefixNextToken; a forward reads Inputs(visible_prefix=...)"
+            )
         return name != "Encoder"
 
     def _select(self, prefix: str, count: int, **inherited: Any) -> PartOptions:

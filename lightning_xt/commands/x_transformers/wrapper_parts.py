@@ -11,8 +11,8 @@ def choose_embeddings(wrapper: Given, layers: Given) -> list[Any]:
     """Return the embeddings, in the order in which x-transformers applies them."""
     dim, length = layers.get("dim"), wrapper.get("max_seq_len")
     disabled = disables_absolute(layers)
-    absolute = length > 0 and wrapper.get("use_abs_pos_emb") and not disabled
-    sinusoidal = wrapper.get("scaled_sinu_pos_emb")
+    wanted, sinusoidal = wrapper.get("use_abs_pos_emb"), wrapper.get("scaled_sinu_pos_emb")
+    absolute = length > 0 and wanted and not disabled
     found: list[Any] = []
     if wrapper.get("l2norm_embed"):
         if absolute:
