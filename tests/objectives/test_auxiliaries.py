@@ -11,10 +11,13 @@ from torch import Tensor, nn
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.packed_documents import find_documents
 from lightning_xt.core.shapes import ObjectiveShape
+from lightning_xt.core.trace import Trace
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.nn.attention.attention import Attention
 from lightning_xt.nn.feedforward.mixture_of_experts import MixtureOfExperts
+from lightning_xt.nn.passes.exit_loops import ExitLoops
 from lightning_xt.objectives.auxiliaries.base import Auxiliary
+from lightning_xt.objectives.auxiliaries.exit_gate import ExitGate
 from lightning_xt.objectives.auxiliaries.multi_token_prediction import MultiTokenPrediction
 from lightning_xt.objectives.auxiliaries.next_embedding import NextEmbedding
 from lightning_xt.objectives.base import Objective
@@ -23,7 +26,9 @@ from lightning_xt.objectives.forgetful_next_token import ForgetfulNextToken
 from lightning_xt.objectives.next_token import NextToken
 
 SMALL = partial(MultiTokenPrediction, num_tokens=3, attention=partial(Attention, heads=2, dim_head=4))
-MAKERS = {MultiTokenPrediction: SMALL, NextEmbedding: NextEmbedding}
+MAKERS = {MultiTokenPrediction: SMALL, NextEmbedding: NextEmbedding, ExitGate: ExitGate}
+LOOPS = partial(ExitLoops, passes=3)
+"""Of which ExitGate needs several."""
 
 
 def shape_of(model: Decoder) -> ObjectiveShape:
@@ -32,7 +37,7 @@ def shape_of(model: Decoder) -> ObjectiveShape:
 
 def build(*auxiliaries: type[Auxiliary] | partial[Auxiliary], **options: float) -> tuple[Decoder, NextToken]:
     """Build a decoder and an objective with noise on all parameters."""
-    model = randomise(decoder)
+    model = randomise(partial(decoder, passes=LOOPS))
     objective = NextToken(shape_of(model), auxiliaries=auxiliaries, **options).double()
     with torch.no_grad():
         for parameter in objective.parameters():
@@ -134,9 +139,51 @@ def test_embeddings_get_no_gradient_as_targets() -> None:
     assert states.grad.abs().sum() > 0
 
 
+def test_the_loss_expected_over_exits_by_hand() -> None:
+    model, objective = build(partial(ExitGate, entropy_weight=0.2))
+    tokens, (own,) = TOKENS.clone(), objective.auxiliaries
+    tokens[1, 7] = -100
+    _, trace = model(tokens[:, :-1], trace=Trace())
+    expected = []
+    for row, place in [(row, place) for row in range(2) for place in range(7) if tokens[row, place + 1] >= 0]:
+        stays, probabilities, losses = 1.0, [], []
+        for number, states in enumerate(trace.exits):
+            leaves = torch.sigmoid(states[row, place] @ own.to_gate + own.bias).item() if number < 2 else 1.0
+            probabilities.append(stays * leaves)
+            stays *= 1 - leaves
+            losses.append(surprises(model.head(states), tokens[:, 1:].clamp(min=0))[row, place].item())
+        assert sum(probabilities) == pytest.approx(1.0)
+        entropy = -sum(p * math.log(p) for p in probabilities)
+        expected.append(sum(p * each for p, each in zip(probabilities, losses, strict=True)) - 0.2 * entropy)
+    assert objective(model, tokens).minimised.item() == pytest.approx(sum(expected) / 13, rel=1e-9)
+
+
+def test_a_fresh_gate_is_half_open() -> None:
+    gate = ExitGate(shape_of(decoder()))
+    exits = [torch.randn(2, 7, 13) for _ in range(3)]
+    assert gate.compute_log_probs(exits)[:, 0, 0].exp().tolist() == pytest.approx([0.5, 0.25, 0.25])
+
+
+def test_a_gate_of_no_probability_has_finite_gradients() -> None:
+    model, objective = build(ExitGate)
+    (own,) = objective.auxiliaries
+    with torch.no_grad():
+        own.bias.fill_(-2000.0)
+    objective(model, TOKENS).minimised.backward()
+    assert all(each.grad.isfinite().all() for each in (*own.parameters(), *model.parameters()))
+
+
+def test_a_gate_without_exits_is_refused() -> None:
+    model = decoder()
+    with pytest.raises(
+        ValueError, match=r"^auxiliaries: ExitGate chooses .*, but the model has 0; give the network pas"
+    ):
+        NextToken(shape_of(model), auxiliaries=[ExitGate])(model, TOKENS)
+
+
 @pytest.mark.parametrize("kind", list_variants(Auxiliary))
 def test_token_vectors_may_be_narrower_than_the_stream(kind: type[Auxiliary]) -> None:
-    model = decoder(embedding_dim=6)
+    model = decoder(embedding_dim=6, passes=LOOPS)
     objective = NextToken(shape_of(model), auxiliaries=[MAKERS[kind]])
     objective(model, TOKENS).minimised.backward()
     assert all(each.grad is not None for each in objective.parameters())
@@ -227,6 +274,7 @@ def test_refuses_invalid_options() -> None:
         ),
         (partial(MultiTokenPrediction, weight=0.0), r"MultiTokenPrediction has weight 0\.0, which must be above 0"),
         (partial(NextEmbedding, weight=-1.0), r"NextEmbedding has weight -1\.0, which must be above 0"),
+        (partial(ExitGate, entropy_weight=-1.0), r"ExitGate has entropy_weight -1\.0, which must be at least 0"),
     ):
         with pytest.raises(ValueError, match=f"^auxiliaries: {message}"):
             make(shape_of(model))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.shapes import ObjectiveShape
+from lightning_xt.core.trace import Trace
 
 
 class Auxiliary(nn.Module, ABC):
@@ -28,6 +29,13 @@ class Auxiliary(nn.Module, ABC):
             targets: id of the token after each; -100 is not a target.
             inputs: inputs of the forward besides the tokens.
         """
+
+    def compute(self, trace: Trace, targets: Int[Tensor, "b n"], inputs: Inputs | None) -> Float[Tensor, ""]:
+        """Compute the loss from the trace of the forward; a variant overrides this if it reads more than the states."""
+        if trace.states is None:
+            raise ValueError(f"auxiliaries: {type(self).__name__} reads hidden states, which the model did not trace")
+        loss: Tensor = self(trace.states, targets, inputs)
+        return loss
 
 
 AuxiliaryFactory = Callable[[ObjectiveShape], Auxiliary]
