@@ -29,7 +29,7 @@ from common import report, say
 from torch.profiler import ProfilerActivity, profile
 
 from lightning_xt import Inputs
-from lightning_xt.commands.catalogue.recipes import merge
+from lightning_xt.commands.catalogue.merging import merge
 from lightning_xt.core.inputs import ReadsInput
 from lightning_xt.training.language_model import LanguageModel
 

@@ -26,6 +26,7 @@ from collections.abc import Iterator
 import built_once
 import shape_checks
 import torch
+from pair_report import PairReport
 from tiny_pairs import write_pairs
 from tiny_run import write_inputs
 
@@ -40,7 +41,12 @@ torch.set_num_threads(1)
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slice", metavar="K/N", help="run every N-th test only, from the K-th on")
+    parser.addoption("--pairs", metavar="FILE", help="write what became of each pair of variants to a JSON file")
     parser.addoption("--all-shape-checks", action="store_true", help="check shapes in every case of every test")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(PairReport(config, config.getoption("--pairs")))
 
 
 SHAPES = pytest.StashKey[set[str]]()

@@ -10,7 +10,8 @@ from catalogue import FAMILIES, list_variants
 from lightning_xt.cli import main
 from lightning_xt.commands.catalogue import combinations, variant_list
 from lightning_xt.commands.catalogue.families import find_overlays
-from lightning_xt.commands.catalogue.recipes import make_recipe, merge
+from lightning_xt.commands.catalogue.merging import merge
+from lightning_xt.commands.catalogue.recipes import make_recipe
 from lightning_xt.generation.filters.base import Filter
 from lightning_xt.generation.methods.base import Method
 from lightning_xt.models.decoder import Decoder
@@ -172,7 +173,28 @@ def test_the_list_imports_no_lightning():
     [
         ({"a": [1]}, {"a": [2]}, {"a": [1, 2]}),
         ({"a": {"b": 1}}, {"a": {"c": 2}}, {"a": {"b": 1, "c": 2}}),
-        ({"a": "Rotary"}, {"a": {"class_path": "ALiBi"}}, {"a": {"class_path": "ALiBi"}}),
+        (
+            {"a": "Rotary"},
+            {"a": {"class_path": "ALiBi"}},
+            {"a": {"class_path": "Combined", "init_args": {"positions": [{"class_path": "Rotary"}, {"class_path": "ALiBi"}]}}},
+        ),
+        (
+            {"a": {"class_path": "Attention", "init_args": {"position": "ALiBi"}}},
+            {"a": {"class_path": "Hybrid", "init_args": {"recipes": ["Mamba2", "Attention"]}}},
+            {
+                "a": {
+                    "class_path": "Hybrid",
+                    "init_args": {
+                        "recipes": ["Mamba2", {"class_path": "Attention", "init_args": {"position": "ALiBi"}}]
+                    },
+                }
+            },
+        ),
+        (
+            {"a": {"class_path": "MixtureOfExperts", "init_args": {"top_k": 1}}},
+            {"a": "SwiGLU"},
+            {"a": {"class_path": "MixtureOfExperts", "init_args": {"top_k": 1, "expert": {"class_path": "SwiGLU"}}}},
+        ),
         (
             {"a": {"heads": 4}},
             {"a": {"class_path": "Attention", "init_args": {"window": 3}}},

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import yaml
 
 from lightning_xt.commands.catalogue.families import PARTS, Slot, find_families, find_overlays, list_members
-from lightning_xt.commands.catalogue.recipes import make_recipe, merge
+from lightning_xt.commands.catalogue.merging import merge
+from lightning_xt.commands.catalogue.recipes import make_recipe
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.models.encoder import Encoder
 from lightning_xt.system.discovery import init_parameters

@@ -31,30 +31,3 @@ def _resolve(value: Any, hint: Any, default: Any) -> Any:
         return make_recipe(find_public(value["class_path"].rpartition(".")[2]), value.get("init_args") or {})
     # Options without a class are those of the default one.
     return make_recipe(default if inspect.isclass(default) else default.func, value)
-
-
-def merge(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
-    """Return options with others on top of them; unlike those of a config, lists are joined."""
-    merged = dict(first)
-    for name, value in second.items():
-        before = merged.get(name)
-        if isinstance(before, list) and isinstance(value, list):
-            value = before + value
-        elif isinstance(before, Mapping) and isinstance(value, Mapping):
-            value = _merge_classes(before, value)
-        merged[name] = value
-    return merged
-
-
-def _merge_classes(first: Mapping[str, Any], second: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the options of a class with others on top; those of another class replace them."""
-    named = second if "class_path" in second else first if "class_path" in first else None
-    if named is None:
-        return merge(first, second)
-    given = [each.get("init_args") or {} if "class_path" in each else each for each in (first, second)]
-    # Options without a class are those of a default, which may have others.
-    known = init_parameters(find_public(named["class_path"].rpartition(".")[2]))
-    same = first.get("class_path", named["class_path"]) == second.get("class_path", named["class_path"])
-    if not same or any(name not in known for each in given for name in each):
-        return second
-    return {"class_path": named["class_path"], "init_args": merge(*given)}
