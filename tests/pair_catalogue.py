@@ -3,7 +3,7 @@
 The variants and their options are those of catalogue.py; two are merged as `lightning-xt variants A B` merges them.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial, reduce
 from typing import Any, NamedTuple
 
@@ -106,8 +106,8 @@ def build_across(names: Sequence[str]) -> Built:
     encoding = [name for name in names if not looks_back(name) and name != "embeddings=TypeEmbedding"]
     decoding = [name for name in names if name not in ENCODERS_ONLY]
     crossing = [name for name in decoding if not looks_back(name) and not serves_itself_only(name)]
-    across = {name: value for name, value in _resolve(crossing).items() if name == "attention"}
-    options = {"cross_attention": value for value in across.values() if value.func is Attention}
+    across = _resolve(crossing).get("attention")
+    options = {} if across is None or across.func is not Attention else {"cross_attention": across}
     encoder_options = {name: value for name, value in _resolve(encoding).items() if name in SLOTS}
     return Built("pair", pair(encoder_options, {**_resolve(decoding), **options}))
 

@@ -27,13 +27,13 @@ def hold(names: Sequence[str], build: Callable[[Sequence[str]], Built]) -> Outco
         message = " ".join(str(error).split())
         named = sum(names_part(message, name) for name in names)
         return ("refused", message) if named > 1 else ("failed", f"refused without the names of both: {message}")
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         return "failed", f"building: {error!r}"
     try:
         check(built.kind, randomise(lambda: built.model), " ".join(names))
     except AssertionError as error:
         return "failed", str(error)
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         return "failed", f"running: {error!r}"
     return "built", ""
 

@@ -176,7 +176,12 @@ def test_the_list_imports_no_lightning():
         (
             {"a": "Rotary"},
             {"a": {"class_path": "ALiBi"}},
-            {"a": {"class_path": "Combined", "init_args": {"positions": [{"class_path": "Rotary"}, {"class_path": "ALiBi"}]}}},
+            {
+                "a": {
+                    "class_path": "Combined",
+                    "init_args": {"positions": [{"class_path": "Rotary"}, {"class_path": "ALiBi"}]},
+                }
+            },
         ),
         (
             {"a": {"class_path": "Attention", "init_args": {"position": "ALiBi"}}},

@@ -13,7 +13,7 @@ from lightning_xt.core.shapes import LayerShape
 from lightning_xt.core.trace import Trace
 from lightning_xt.core.where import Where
 from lightning_xt.models.sublayer import BranchSum, Sublayer, Tokenwise, extend_stream, mix_input
-from lightning_xt.nn.attention.base import Mixer, MixerFactory
+from lightning_xt.nn.attention.base import Mixer, MixerFactory, check_recorded_scores
 from lightning_xt.nn.feedforward.base import FeedForwardFactory
 from lightning_xt.nn.layouts.base import Kind, LayoutFactory, Step
 from lightning_xt.nn.links.base import Link, LinkFactory
@@ -167,11 +167,13 @@ class _BranchBuilder:
         return made[0] if len(made) == 1 else BranchSum(made)
 
     def check_values(self) -> None:
-        """Raise a ValueError if a mixer cannot use the values of the first of its kind that adds some to the trace."""
+        """Raise a ValueError if a mixer cannot use the values of the first of its kind, or the scores of another."""
         for mixers in self.mixers.values():
             shapes = [each.value_shape for each in mixers if each.value_shape is not None]
             for each in mixers if shapes else ():
                 each.check_first_values(shapes[0])
+            recorded = [each.recorded_scores for each in mixers]
+            check_recorded_scores([each for each in recorded if each is not None])
 
     def _build_one(self, at: LayerShape) -> Mixer | Tokenwise:
         if at.kind == "feedforward":

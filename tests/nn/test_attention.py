@@ -352,8 +352,9 @@ def test_refuses_a_window_over_a_context() -> None:
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        ({"qk_norm": RMSNorm, "memory": 3}, "qk_norm and memory"),
-        ({"value_mods": [ValueResidual]}, "value_mods"),
+        ({"qk_norm": RMSNorm, "memory": 3}, "qk_norm RMSNorm and memory"),
+        ({"k_norm": RMSNorm}, "k_norm RMSNorm"),
+        ({"value_mods": [ValueResidual]}, "value_mods ValueResidual"),
         ({"memory": 3}, "memory"),
         ({"score": NegativeDistance}, "score NegativeDistance"),
         ({"position": Contextual}, "position Contextual"),

@@ -31,6 +31,7 @@ from lightning_xt.nn.positions.combined import Combined
 from lightning_xt.nn.positions.hard_alibi import HardALiBi
 from lightning_xt.nn.positions.rotary import Rotary
 from lightning_xt.nn.score_mods.selective import Selective
+from lightning_xt.nn.scores.negative_distance import NegativeDistance
 
 NORMALIZERS = [
     *(TopKSoftmax, Hard, GumbelSoftmax, Signed, Softpick, Sparsemax, Entmax15),
@@ -193,6 +194,13 @@ def test_softpick_rectifies() -> None:
     assert weigh(Softpick(SHAPE), 1.0, -2.0) == pytest.approx([up / total, 0.0], abs=1e-6)
     assert weigh(Softpick(SHAPE), -1.0, -2.0) == [0.0, 0.0]
     assert weigh(Softpick(SHAPE), 2000.0, 2000.0, -3000.0) == pytest.approx([0.5, 0.5, 0.0], abs=1e-6)
+
+
+def test_softpick_refuses_scores_that_are_all_negative() -> None:
+    with pytest.raises(
+        ValueError, match=r"normalizer: Softpick weighs only .*, but score NegativeDistance has none; om"
+    ):
+        decoder(attention=attention(normalizer=Softpick, score=NegativeDistance))
 
 
 def bisect(scores: list[float], power: int) -> list[float]:

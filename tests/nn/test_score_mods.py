@@ -9,11 +9,13 @@ from catalogue import VOCAB, attention, decoder, randomise
 from torch import Tensor
 
 from lightning_xt.core.inputs import Inputs
+from lightning_xt.core.keys_values import KeysValues
 from lightning_xt.core.shapes import AttentionShape
 from lightning_xt.core.trace import Trace
 from lightning_xt.core.where import Where
 from lightning_xt.nn.attention.cycle import Cycle
 from lightning_xt.nn.contexts.given_context import GivenContext
+from lightning_xt.nn.mixers.hybrid import Hybrid
 from lightning_xt.nn.positions.alibi import ALiBi
 from lightning_xt.nn.projections.latent import Latent
 from lightning_xt.nn.score_mods.base import Scored
@@ -135,10 +137,17 @@ def sequence(n: int) -> Where:
 def test_residual_scores_refuse_a_single_layer_and_other_keys() -> None:
     with pytest.raises(ValueError, match="ResidualScores adds the scores of the layer before, but there is one layer"):
         decoder(depth=1, attention=attention(score_mods=[ResidualScores]))
-    recipes = [attention(score_mods=[ResidualScores]), attention(score_mods=[ResidualScores], memory=2)]
-    model = decoder(attention=partial(Cycle, recipes=recipes))
+    for options, theirs in (({"memory": 2}, "window null and memory 2"), ({"window": 3}, "window 3 and memory 0")):
+        mods = {"score_mods": [ResidualScores]}
+        recipes = partial(Cycle, recipes=[attention(**mods), attention(**mods, **options)])
+        with pytest.raises(ValueError, match=f"score_mods: ResidualScores adds .* one, and heads 4, {theirs} in anoth"):
+            decoder(attention=recipes)
+        with pytest.raises(ValueError, match=f"score_mods: ResidualScores adds .* one, and heads 4, {theirs} in anoth"):
+            decoder(attention=partial(Hybrid, recipes=recipes.keywords["recipes"]))
+    given = KeysValues(torch.zeros(1, 4, 2, 6), torch.zeros(1, 4, 2, 6))
+    model = decoder(attention=attention(score_mods=[ResidualScores]))
     with pytest.raises(ValueError, match="4 heads over 7 keys, but this layer has 4 heads over 9; give both the same"):
-        model(torch.zeros(1, 7, dtype=torch.long))
+        model(torch.zeros(1, 7, dtype=torch.long), inputs=Inputs(keys_values=[None, given]))
     recipe = attention(score_mods=[ResidualScores])
     with pytest.raises(ValueError, match="score_mods: ResidualScores serves self-attention only"):
         decoder(cross_attention=recipe, context=partial(GivenContext, dim=5))

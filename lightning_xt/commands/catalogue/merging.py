@@ -123,7 +123,9 @@ def _join(held: Any, other: Choice, below: bool) -> dict[str, Any] | None:
 def find_holding(kind: type) -> str | None:
     """Return the option by which a class holds one or more parts of its own family. None = there is none."""
     hints = get_hints(kind)
-    return next((name for name in init_parameters(kind) if any(_share_family(kind, m) for m in _made(hints, name))), None)
+    return next(
+        (name for name in init_parameters(kind) if any(_share_family(kind, m) for m in _made(hints, name))), None
+    )
 
 
 def _made(hints: Mapping[str, Any], name: str) -> list[type]:

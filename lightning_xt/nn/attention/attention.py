@@ -14,7 +14,7 @@ from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.shapes import LayerShape
 from lightning_xt.core.trace import AttentionMap, SharedKeys, Trace
 from lightning_xt.core.where import Where
-from lightning_xt.nn.attention.base import Mixer
+from lightning_xt.nn.attention.base import Mixer, RecordedScores
 from lightning_xt.nn.attention.kernels.backends import Backend, attend, choose_backend, supported_backends
 from lightning_xt.nn.attention.kernels.scoring import Scoring
 from lightning_xt.nn.attention.part_checks import (
@@ -22,6 +22,7 @@ from lightning_xt.nn.attention.part_checks import (
     check_cross_attention,
     check_own_values,
     check_projection,
+    check_scores,
     check_signs,
     find_looking_back,
     refuse_visible_prefix,
@@ -138,6 +139,12 @@ class Attention(Mixer):
         for mod in cast(Iterable[ValueMod], self.value_mods):
             mod.check_first_values(shape)
 
+    @property
+    def recorded_scores(self) -> RecordedScores | None:
+        names = [type(mod).__name__ for mod in cast(Iterable[ScoreMod], self.score_mods) if mod.records_scores]
+        memory = 0 if self.memory is None else self.memory.shape[-2]
+        return RecordedScores(names[0], self.shape.heads, self.window, memory) if names else None
+
     def forward(
         self, x: Float[Tensor, "b n D"], where: Where, inputs: Inputs, trace: Trace, cache: CallCache | None
     ) -> tuple[Float[Tensor, "b n D"], Trace]:
@@ -187,21 +194,13 @@ class Attention(Mixer):
         value_mods = list(cast(Iterable[ValueMod], self.value_mods))
         score_mods = list(cast(Iterable[ScoreMod], self.score_mods))
         output_mods = list(cast(Iterable[OutputMod], self.output_mods))
+        memory = self.memory is not None
         check_cross_attention(self.shape, {"value_mods": value_mods, "score_mods": score_mods}, output_mods)
-        check_signs(value_mods, self.projection, self.normalizer, self.memory is not None, self.position, score_mods)
+        check_signs(value_mods, self.projection, self.normalizer, memory, self.position, score_mods)
+        check_scores(self.score, self.normalizer)
         self.looking_back = find_looking_back(self.position, self.normalizer, score_mods)
-        clashing = {
-            "qk_norm": self.q_norm is not None,
-            "k_norm": self.q_norm is None and self.k_norm is not None,
-            "value_mods": len(self.value_mods) > 0,
-            "memory": self.memory is not None,
-            f"score {type(self.score).__name__}": not self.score.bilinear,
-            f"position {type(self.position).__name__}": self.position is not None
-            and (self.position.paired or not self.position.rotates_alike),
-            **{f"score_mods {type(mod).__name__}": mod.reads_keys for mod in score_mods},
-            **{f"output_mods {type(mod).__name__}": mod.reads_values for mod in output_mods},
-        }
-        check_projection(self.projection, clashing)
+        norms = {"qk_norm": self.q_norm, "k_norm": None if self.q_norm is not None else self.k_norm}
+        check_projection(self.projection, norms, memory, self.score, self.position, value_mods, score_mods, output_mods)
         check_own_values(self.projection, value_mods, output_mods)
 
     def _make_keys_values(

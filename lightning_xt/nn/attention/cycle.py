@@ -8,7 +8,7 @@ from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.shapes import LayerShape
 from lightning_xt.core.trace import Trace
 from lightning_xt.core.where import Where
-from lightning_xt.nn.attention.base import Mixer, MixerFactory
+from lightning_xt.nn.attention.base import Mixer, MixerFactory, RecordedScores
 from lightning_xt.system.option_checks import check_slots
 
 
@@ -37,6 +37,10 @@ class Cycle(Mixer):
 
     def check_first_values(self, shape: tuple[int, int]) -> None:
         self.mixer.check_first_values(shape)
+
+    @property
+    def recorded_scores(self) -> RecordedScores | None:
+        return self.mixer.recorded_scores
 
     def forward(
         self, x: Float[Tensor, "b n D"], where: Where, inputs: Inputs, trace: Trace, cache: CallCache | None

@@ -7,10 +7,12 @@ from torch import Tensor
 
 from lightning_xt.core.shapes import AttentionShape
 from lightning_xt.nn.normalizers.base import Normalizer
+from lightning_xt.nn.norms.base import Norm
 from lightning_xt.nn.output_mods.base import OutputMod
 from lightning_xt.nn.positions.base import Position
 from lightning_xt.nn.projections.base import Projection
 from lightning_xt.nn.score_mods.base import ScoreMod
+from lightning_xt.nn.scores.base import Score
 from lightning_xt.nn.value_mods.base import ValueMod
 
 
@@ -35,13 +37,40 @@ def check_cross_attention(
                 )
 
 
-def check_projection(projection: Projection, clashing: Mapping[str, bool]) -> None:
+def check_projection(
+    projection: Projection,
+    norms: Mapping[str, Norm | None],
+    memory: bool,
+    score: Score,
+    position: Position | None,
+    value_mods: Sequence[ValueMod],
+    score_mods: Sequence[ScoreMod],
+    output_mods: Sequence[OutputMod],
+) -> None:
     """Refuse parts, by name, that need keys and values per head with a projection that has none."""
-    found = [name for name, clashes in clashing.items() if clashes]
-    if not projection.per_head and found:
+    if projection.per_head:
+        return
+    found = [f"{slot} {type(norm).__name__}" for slot, norm in norms.items() if norm is not None]
+    found += ["memory"] if memory else []
+    found += [] if score.bilinear else [f"score {type(score).__name__}"]
+    if position is not None and (position.paired or not position.rotates_alike):
+        found.append(f"position {type(position).__name__}")
+    found += [f"value_mods {type(mod).__name__}" for mod in value_mods]
+    found += [f"score_mods {type(mod).__name__}" for mod in score_mods if mod.reads_keys]
+    found += [f"output_mods {type(mod).__name__}" for mod in output_mods if mod.reads_values]
+    if found:
         raise ValueError(
             f"attention: projection {type(projection).__name__} has no keys and values per head, "
             f"so it cannot be combined with {' and '.join(found)}; omit one of them"
+        )
+
+
+def check_scores(score: Score, normalizer: Normalizer) -> None:
+    """Refuse a normalizer that would weigh no key at all."""
+    if score.negative and normalizer.drops_negative:
+        raise ValueError(
+            f"normalizer: {type(normalizer).__name__} weighs only keys of a score above 0, but score "
+            f"{type(score).__name__} has none; omit one of them"
         )
 
 

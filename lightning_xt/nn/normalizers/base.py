@@ -23,6 +23,8 @@ class Normalizer(nn.Module, ABC):
 
     signed: ClassVar[bool] = False
     """True if weights may be negative."""
+    drops_negative: ClassVar[bool] = False
+    """True if a score below 0 gets no weight."""
     sees_ahead: ClassVar[bool] = False
     """True if the weights of a token depend on later tokens, so that a variant serves encoders only."""
 

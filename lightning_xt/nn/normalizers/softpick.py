@@ -17,6 +17,8 @@ class Softpick(Normalizer):
         eps: added to the sum, relative to the largest e^score, or to 1 if all scores are negative.
     """
 
+    drops_negative = True
+
     def __init__(self, shape: AttentionShape, *, eps: float = 1e-6) -> None:
         super().__init__(shape)
         check_option("normalizer: Softpick", "eps", eps, above=0)

@@ -23,6 +23,8 @@ class AdaptiveLayerNorm(ReadsCondition, Norm):
         mlp_expansion: hidden width of an MLP on the condition, as a multiple of condition_dim. None = no MLP.
     """
 
+    shifts = ("to_shift",)
+
     def __init__(
         self, shape: LayerShape, *, condition_dim: int, eps: float = 1e-6, mlp_expansion: float | None = None
     ) -> None:

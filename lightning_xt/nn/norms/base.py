@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -12,6 +13,9 @@ from lightning_xt.core.shapes import LayerShape
 
 class Norm(ReadsInput, nn.Module, ABC):
     """Rescaling of each vector; adaptive norms read their condition from the inputs."""
+
+    shifts: ClassVar[tuple[str, ...]] = ()
+    """Parameters that add the same to every vector. Of keys that no position rotates, softmax cancels it."""
 
     @abstractmethod
     def forward(self, x: Float[Tensor, "... D"], inputs: Inputs) -> Float[Tensor, "... D"]: ...

@@ -19,6 +19,8 @@ class DynamicTanh(Norm):
         init_alpha: start of the steepness.
     """
 
+    shifts = ("shift",)
+
     def __init__(self, shape: LayerShape, *, init_alpha: float = 0.5) -> None:
         super().__init__()
         self.alpha = nn.Parameter(torch.full((1,), init_alpha))

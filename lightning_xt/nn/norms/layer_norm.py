@@ -18,6 +18,8 @@ class LayerNorm(Norm):
         bias: True to add a learned bias, as the paper does.
     """
 
+    shifts = ("bias",)
+
     def __init__(self, shape: LayerShape, *, eps: float = 1e-6, bias: bool = False) -> None:
         super().__init__()
         self.eps = eps

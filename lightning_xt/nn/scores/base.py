@@ -16,6 +16,8 @@ class Score(nn.Module, ABC):
 
     backends: ClassVar[frozenset[str]] = frozenset({"explicit"})
     """Backends that give exactly these scores."""
+    negative: ClassVar[bool] = False
+    """True if no score is above 0."""
     bilinear: ClassVar[bool] = False
     """True if a linear map of keys can be moved to the queries without changing a score."""
 

@@ -15,6 +15,8 @@ class NegativeDistance(Score):
     In x-transformers: attn_l2_distance.
     """
 
+    negative = True
+
     def forward(
         self, q: Float[Tensor, "b h i d"], k: Float[Tensor, "b h j d"], scale: float
     ) -> Float[Tensor, "b h i j"]:
