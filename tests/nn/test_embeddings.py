@@ -237,5 +237,5 @@ def test_embedding_scale_multiplies_by_the_root_of_the_width() -> None:
     assert EmbeddingScale(LayerShape(dim=4))(x, where(1, inputs), inputs).tolist() == [[[2.0, -4.0, 1.0, 6.0]]]
     scale = EmbeddingScale(LayerShape(dim=4), factor=3.0)
     assert scale(x, where(1, inputs), inputs).tolist() == [[[3.0, -6.0, 1.5, 9.0]]]
-    with pytest.raises(ValueError, match="EmbeddingScale has factor 0, which must be above 0"):
-        EmbeddingScale(LayerShape(dim=4), factor=0)
+    with pytest.raises(ValueError, match=r"EmbeddingScale has factor 0\.0, which must be above 0"):
+        EmbeddingScale(LayerShape(dim=4), factor=0.0)
