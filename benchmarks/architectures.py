@@ -91,7 +91,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--legs", nargs=2, choices=list(LEGS), default=["gpt2", "modern_small"], help="the two")
     parser.add_argument("--seeds", type=int, default=5, help="runs of each")
-    parser.add_argument("--bytes", type=int, default=1_000_000, help="bytes of training of each run")
+    parser.add_argument("--bytes", type=int, default=600_000, help="bytes of training of each run")
     parser.add_argument("--tuning_bytes", type=int, default=300_000, help="those of a run for the learning rate")
     parser.add_argument("--folder", type=Path, default=Path("runs/architectures"), help="of the finished runs")
     parser.add_argument("options", nargs="*", help="for the command line of every run, after --")

@@ -4,6 +4,7 @@ import datetime
 import json
 import os
 import re
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -301,3 +302,47 @@ def test_variants_measures_overlays_next_to_the_plain_decoder(tmp_path):
     assert found["alibi"]["value"] > 0 and found["alibi"]["repeats"] == 2
     # A bias has no parameters, and another prediction's layers have some.
     assert 0.9 < found["alibi"]["memory"] < found["multi_token_prediction"]["memory"]
+
+
+def test_welchs_test_is_that_of_tables(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    from architectures import compare, find_p_value
+
+    # Critical values of Student's distribution, two-sided.
+    for t, degrees, p in ((12.706, 1, 0.05), (2.776, 4, 0.05), (4.604, 4, 0.01), (2.228, 10, 0.05), (3.169, 10, 0.01)):
+        assert find_p_value(t, degrees) == pytest.approx(p, rel=2e-3)
+        assert find_p_value(-t, degrees) == find_p_value(t, degrees)
+    assert find_p_value(0.0, 7.5) == pytest.approx(1)
+    # Means 5.75 and 3.75.
+    first, second = [5.0, 5.0, 6.0, 7.0], [2.0, 3.0, 3.5, 4.0, 6.25]
+    found = compare(first, second)
+    spread = statistics.variance(first) / 4 + statistics.variance(second) / 5
+    assert found["difference"] == pytest.approx(2.0)
+    assert found["t"] == pytest.approx(2 / spread**0.5, abs=0.006)
+    assert found["value"] == pytest.approx(find_p_value(2 / spread**0.5, found["degrees"]), rel=0.01)
+
+
+def test_a_learning_rate_at_the_end_of_the_grid_has_a_neighbour_tried(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    from architectures import tune
+
+    assert tune(lambda rate: abs(rate - 2), (1, 2, 4)) == {1: 1, 2: 0, 4: 2}
+    assert tune(lambda rate: -rate, (1, 2, 4)) == {1: -1, 2: -2, 4: -4, 8: -8}
+    assert tune(lambda rate: rate, (1, 2, 4)) == {0.5: 0.5, 1: 1, 2: 2, 4: 4}
+
+
+@pytest.mark.slow
+def test_architectures_compares_two_and_continues(tmp_path):
+    small = ["--bytes=2048", "--tuning_bytes=1024", "--seeds=2", f"--folder={tmp_path / 'kept'}"]
+    started = run(tmp_path, "architectures.py", *small)
+    found = parse_result(started)
+    assert set(found) == {"gpt2", "modern_small", "welch"}
+    for name in ("gpt2", "modern_small"):
+        row = found[name]
+        assert row["repeats"] == len(row["each"]) == 2 and row["bytes_seen"] == 2048
+        assert 5 < row["value"] < 9 and len(row["tuning"]) in (3, 4)
+        assert row["spread"] == [min(row["each"]), max(row["each"])]
+    first, second = (found[name]["parameters"] for name in ("gpt2", "modern_small"))
+    assert abs(first - second) < 0.01 * first
+    again = run(tmp_path, "architectures.py", *small)
+    assert parse_result(again) == found and "bits per byte" in started.stderr and again.stderr == ""

@@ -259,3 +259,23 @@ def test_experts_that_read_token_ids_are_refused() -> None:
     with pytest.raises(ValueError, match=rule):
         MixtureOfExperts(SHAPE, expert=DeepEmbed)
     assert DeepEmbed(LayerShape(dim=5, vocab_size=5), feedforward=MixtureOfExperts).feedforward.top_k == 2
+
+
+@torch.no_grad()
+def test_a_shared_expert_is_added_for_every_token() -> None:
+    """Tokens 2 and -3: the router sends each to the expert of its sign, 10 x or 100 x; the shared expert adds x."""
+    layer = MixtureOfExperts(
+        LayerShape(dim=1), expert=partial(MLP, hidden_dim=1, activation=ReLUSquared), num_experts=2, top_k=1,
+        shared=partial(MLP, hidden_dim=1, activation=ReLUSquared),
+    )  # fmt: skip
+    layer.router.weight.copy_(torch.tensor([[100.0], [-100.0]]))
+    for expert, factors in zip((*layer.experts, layer.shared), ((1.0, 10.0), (-1.0, 100.0), (-1.0, 1.0)), strict=True):
+        expert.to_hidden.weight.fill_(factors[0])
+        expert.to_out.weight.fill_(factors[1])
+    x = torch.tensor([[[2.0], [-3.0]]])
+    expected = [[[10 * 4.0], [100 * 9.0 + 9.0]]]
+    assert layer(x).tolist() == expected
+    out, trace = layer.train().transform(x, sequence(2), Inputs(), Trace())
+    assert out.tolist() == expected and {loss.name for loss in trace.losses} == {"balance_loss", "router_z_loss"}
+    tables = MixtureOfExperts(LayerShape(dim=1, vocab_size=3), shared=DeepEmbed)
+    assert tables.shared.table.num_embeddings == 3

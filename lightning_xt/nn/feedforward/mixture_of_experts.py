@@ -36,7 +36,7 @@ class MixtureOfExperts(FeedForward):
     """Send each token to a few of many feedforwards, chosen by a router, and add up what these return.
 
     Fedus, Zoph and Shazeer, 2021 (Switch), https://arxiv.org/abs/2101.03961; Zoph et al., 2022 (ST-MoE),
-    https://arxiv.org/abs/2202.08906
+    https://arxiv.org/abs/2202.08906; shared experts: Dai et al., 2024 (DeepSeekMoE), https://arxiv.org/abs/2401.06066
     An expert takes any number of tokens, so that no token is dropped or depends on other tokens. The gates of several
     experts add up to 1; a single expert's is its probability, so that the router learns. In training two terms are
     added to the loss, over the tokens that count only: `balance_loss`, 1 if all experts are used alike, and
@@ -46,6 +46,7 @@ class MixtureOfExperts(FeedForward):
         expert: builds each expert.
         num_experts: number of experts.
         top_k: number of experts of each token.
+        shared: builds a further expert, which every token passes. None = there is none.
         balance_weight: weight, in the training loss, of each layer's product of the fraction of tokens and the mean
             probability of each expert, added up and multiplied by the number of experts.
         router_z_weight: weight, in the training loss, of each layer's squared logarithm of the sum of exponentiated
@@ -60,6 +61,7 @@ class MixtureOfExperts(FeedForward):
         expert: FeedForwardFactory = MLP,
         num_experts: int = 8,
         top_k: int = 2,
+        shared: FeedForwardFactory | None = None,
         balance_weight: float = 0.01,
         router_z_weight: float = 0.001,
     ) -> None:
@@ -78,17 +80,23 @@ class MixtureOfExperts(FeedForward):
                 f"{where} has experts of {reading[0]}, which reads token ids, but an expert gets vectors in another "
                 f"order; choose another expert, or put the experts into {reading[0]}"
             )
+        self.shared = None if shared is None else shared(shape)
 
     def forward(self, x: Float[Tensor, "b n D"]) -> Float[Tensor, "b n D"]:
-        return self._gather(x, self._route(x))
+        routed = self._gather(x, self._route(x))
+        return routed if self.shared is None else routed + self.shared(x)
 
     def transform(
         self, x: Float[Tensor, "b n D"], where: Where, inputs: Inputs, trace: Trace
     ) -> tuple[Float[Tensor, "b n D"], Trace]:
-        if not self.training:
-            return self(x), trace
         routing = self._route(x)
-        return self._gather(x, routing), self._add_losses(routing, inputs.find_counted(where.valid), trace)
+        out = self._gather(x, routing)
+        if self.training:
+            trace = self._add_losses(routing, inputs.find_counted(where.valid), trace)
+        if self.shared is not None:
+            own, trace = self.shared.transform(x, where, inputs, trace)
+            out = out + own
+        return out, trace
 
     def _route(self, x: Float[Tensor, "b n D"]) -> Routing:
         scores = self.router(x).to(torch.promote_types(x.dtype, torch.float32))
