@@ -174,7 +174,9 @@ def compare(first: Sequence[float], second: Sequence[float]) -> dict[str, Any]:
     variances = [statistics.variance(each) / len(each) for each in (first, second)]
     difference = statistics.mean(first) - statistics.mean(second)
     t = difference / math.sqrt(sum(variances))
-    degrees = sum(variances) ** 2 / sum(v**2 / (len(each) - 1) for v, each in zip(variances, (first, second), strict=True))
+    degrees = sum(variances) ** 2 / sum(
+        v**2 / (len(each) - 1) for v, each in zip(variances, (first, second), strict=True)
+    )
     return {
         "value": find_p_value(t, degrees),
         "unit": "p, two-sided",
