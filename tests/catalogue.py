@@ -84,6 +84,7 @@ from lightning_xt.nn.score_mods.multi_token import MultiToken
 from lightning_xt.nn.score_mods.selective import Selective
 from lightning_xt.nn.score_mods.soft_cap import SoftCap
 from lightning_xt.nn.scores.base import Score
+from lightning_xt.nn.segments.base import Segments
 from lightning_xt.nn.shifts.base import Shift
 from lightning_xt.nn.shifts.canon import Canon
 from lightning_xt.nn.shifts.shift_cycle import ShiftCycle
@@ -150,6 +151,7 @@ FAMILIES: dict[str, tuple[type, Callable[[Any], Options]]] = {
     "layout": (Layout, lambda v: {"layout": v}),
     "passes": (Passes, lambda v: {"passes": v}),
     "head": (Head, lambda v: {"head": v}),
+    "segments": (Segments, lambda v: {"segments": v}),
 }
 
 # Options that a variant requires, or that its tests need.
@@ -171,6 +173,8 @@ OPTIONS: dict[type, dict[str, Any]] = {
     DeltaNet: delta_net(max_beta=2.0).keywords,
     Mamba2: {"heads": HEADS, "dim_head": DIM_HEAD, "state_dim": 3, "groups": 2, "chunk": 4},
     Hybrid: {"recipes": [attention(window=3), delta_net()]},
+    # Rows of the laws of documents and padding fit into one segment, those of the laws of caches do not.
+    **{segments: {"length": 8, "memory": 5} for segments in find_variants(Segments)},
 }
 
 # Choices that are options rather than classes, and pairs that share state: caches break on these.
@@ -355,6 +359,11 @@ def attention_layers(model: nn.Module) -> Sequence[Attention]:
 def recurrences(model: nn.Module) -> Sequence[Mixer]:
     """Return the mixers of a model that carry a running state."""
     return [module for module in model.modules() if isinstance(module, Mixer) and module.recurrent]
+
+
+def carries_state(model: nn.Module) -> bool:
+    """Return whether a part of a model carries a running state: a recurrence, or memories of segments."""
+    return bool(recurrences(model)) or any(isinstance(module, Segments) for module in model.modules())
 
 
 def looks_back(model: nn.Module) -> bool:

@@ -23,6 +23,7 @@ from catalogue import (
     VOCAB,
     Build,
     attention_layers,
+    carries_state,
     count_draws,
     crop,
     example,
@@ -108,7 +109,7 @@ def test_a_cache_with_a_window_decodes_as_a_model_with_it(build: Build) -> None:
     for layer in attention_layers(narrow):
         if layer.shape.context_dim is None:
             layer.window = min(layer.window or 3, 3)
-    if recurrences(model):
+    if carries_state(model):
         with pytest.raises(ValueError, match=r"window is 3, but .*\w+ is a recurrence, .*; omit the window$"):
             model.new_cache(2, 13, window=3)
         return
@@ -127,7 +128,7 @@ def test_a_cache_takes_back_tokens_and_reorders_rows(build: Build) -> None:
     with torch.no_grad():
         cache = model.new_cache(2, 11, slack=2)
         model(tokens[:, :7], inputs=crop(inputs, slice(0, 7)), cache=cache)
-        if recurrences(model):
+        if carries_state(model):
             with pytest.raises(ValueError, match=r"cannot remove tokens: .*\w+ is a running state without a past"):
                 cache.truncate(7)
         else:
@@ -271,7 +272,8 @@ def test_rows_that_are_placed_and_rows_that_stay_decode_as_if_alone(build: Build
 @CHECKS_SHAPES
 def test_every_parameter_learns(build: Build) -> None:
     model = randomise(build).train()
-    tokens, inputs = example(2, 7)
+    # More than one segment.
+    tokens, inputs = example(2, 13)
     for _ in range(count_draws(model)):
         model(tokens, inputs=inputs).square().sum().backward()
     idle = [name for name, p in model.named_parameters() if p.grad is None or p.grad.abs().max() < 1e-12]

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lightning_xt.core.keys_values import KeysValues
+from lightning_xt.core.memories import Memories
 
 BOOLEAN, REAL, WHOLE = "boolean", "real numbers", "whole numbers"
 """Kinds of tensors, as messages name them."""
@@ -39,6 +40,7 @@ class Inputs:
             those of the index; documents, if given, too.
         keys_values: keys and values of another model for each self-attention layer, from the first, which every token
             sees. None in the sequence = none for this layer.
+        memories: what the segment before left, for a decoder with segments; document 0 continues its last document.
         scored: True for tokens that count in auxiliary losses of parts; an objective sets it. None = all.
         tokens: ids of the tokens; the model sets it, for tables by token.
         embedded: vectors that the first layer reads; the model sets it, for parts of later layers that read them too.
@@ -64,7 +66,8 @@ class Inputs:
     bias: Float[Tensor, "_ _ n n"] | None = None
     positions: Int[Tensor, "b n"] | None = None
     keys_values: Sequence[KeysValues | None] | None = None
-    scored: Bool[Tensor, "b n"] | None = None
+    memories: Memories | None = None
+    scored: Bool[Tensor, "#b n"] | None = None
     tokens: Int[Tensor, "b n"] | None = None
     embedded: Float[Tensor, "b n D"] | None = None
 

@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from lightning_xt.core.memories import Memories
 from lightning_xt.core.where import Where
 
 
@@ -83,6 +84,9 @@ class Trace:
         source: trace of the encoder, in that of an encoder-decoder.
         shared_keys: keys and values of the last layer that shares its own. None = there is none.
         exits: hidden states after each pass through the stack, of parts that can leave it earlier.
+        reads: vectors of the first layer, then those that each self-attention read from the stream, then those of the
+            output, all before their norm. None = not recorded.
+        memories: what a segment leaves to the next. None without segments.
     """
 
     keeps_hidden: bool = False
@@ -91,7 +95,7 @@ class Trace:
     context_values: tuple[Float[Tensor, "b _ m _"], ...] = ()
     scores: tuple[Float[Tensor, "b h i j"], ...] = ()
     context_scores: tuple[Float[Tensor, "_ h _ m"], ...] = ()
-    hidden: tuple[Float[Tensor, "b n D"], ...] | None = None
+    hidden: tuple[Float[Tensor, "b _ D"], ...] | None = None
     shared: Mapping[str, Tensor] = field(default_factory=dict)
     losses: tuple[AuxiliaryLoss, ...] = ()
     maps: tuple[AttentionMap, ...] = ()
@@ -99,10 +103,16 @@ class Trace:
     source: "Trace | None" = None
     shared_keys: SharedKeys | None = None
     exits: tuple[Float[Tensor, "b _ D"], ...] = ()
+    reads: tuple[Float[Tensor, "b _ D"], ...] | None = None
+    memories: Memories | None = None
 
     def share_keys(self, shared: SharedKeys) -> "Trace":
         """Let later layers read the keys and values of this one."""
         return replace(self, shared_keys=shared)
+
+    def add_read(self, x: Tensor) -> "Trace":
+        """Append vectors that are read from the stream, if they are recorded."""
+        return self if self.reads is None else replace(self, reads=(*self.reads, x))
 
     def add_values(self, v: Tensor) -> "Trace":
         """Append the values of a self-attention call."""
@@ -141,7 +151,15 @@ class Trace:
     def begin_pass(self) -> "Trace":
         """Drop what layers of one pass leave to later layers of the same pass."""
         return replace(
-            self, values=(), context_values=(), scores=(), context_scores=(), hidden=None, shared={}, shared_keys=None
+            self,
+            values=(),
+            context_values=(),
+            scores=(),
+            context_scores=(),
+            hidden=None,
+            shared={},
+            shared_keys=None,
+            reads=None if self.reads is None else (),
         )
 
     def add_exit(self, states: Tensor) -> "Trace":
@@ -155,7 +173,7 @@ class Trace:
     def finish(self, states: Tensor) -> "Trace":
         """Set the hidden states, and drop what only layers read."""
         hidden = self.hidden if self.keeps_hidden else None
-        return replace(self.begin_pass(), hidden=hidden, states=states)
+        return replace(self.begin_pass(), reads=None, hidden=hidden, states=states)
 
     def sum_losses(self) -> dict[str, Tensor]:
         """Sum the weighted terms by name, those of the encoder included."""

@@ -1,9 +1,9 @@
 """Decoder: an autoregressive language model."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -16,13 +16,17 @@ from lightning_xt.core.inputs import Inputs, check_inputs
 from lightning_xt.core.shapes import LayerShape
 from lightning_xt.core.trace import Trace
 from lightning_xt.core.where import Where
-from lightning_xt.models.decoder_checks import check_prefix, check_sizes, refuse_training
+from lightning_xt.models.decoder_checks import check_cache, check_prefix, check_segments, check_sizes
+from lightning_xt.models.decoding_cache import make_cache, run_announced
+from lightning_xt.models.segmented import run_segments, run_stack
+from lightning_xt.models.segmented_cache import SegmentedCache
+from lightning_xt.models.segmented_decoding import decode_segments
 from lightning_xt.models.stack import Stack
 from lightning_xt.models.token_embedding import TokenEmbedding
 from lightning_xt.nn.attention.attention import Attention
 from lightning_xt.nn.attention.base import MixerFactory, find_recurrences
 from lightning_xt.nn.contexts.base import ContextFactory
-from lightning_xt.nn.embeddings.base import Embedding, EmbeddingFactory
+from lightning_xt.nn.embeddings.base import EmbeddingFactory
 from lightning_xt.nn.feedforward.base import FeedForwardFactory
 from lightning_xt.nn.feedforward.mlp import MLP
 from lightning_xt.nn.heads.base import HeadFactory
@@ -39,6 +43,7 @@ from lightning_xt.nn.placements.pre_norm import PreNorm
 from lightning_xt.nn.residuals.add import Add
 from lightning_xt.nn.residuals.base import ResidualFactory
 from lightning_xt.nn.scales.base import ScaleFactory
+from lightning_xt.nn.segments.base import SegmentsFactory
 from lightning_xt.nn.shifts.base import ShiftFactory
 from lightning_xt.system.option_checks import check_slots
 
@@ -69,6 +74,7 @@ class Decoder(nn.Module):
         embeddings: added to the token vectors before the first layer, in order.
         head: factory of the map from hidden states to logits.
         embedding_dim: width of the token vectors, which a linear map takes to dim. None = dim.
+        segments: reading of long rows in segments that remember those before. None = each row at once.
         dropout: fraction of the embeddings and of each sublayer's output dropped in training.
         zero_outputs: True to start the last linear map of each sublayer at zero, so that the stream begins as the
             embeddings.
@@ -106,6 +112,7 @@ class Decoder(nn.Module):
         embeddings: Sequence[EmbeddingFactory] = (),
         head: HeadFactory = UntiedHead,
         embedding_dim: int | None = None,
+        segments: SegmentsFactory | None = None,
         dropout: float = 0.0,
         zero_outputs: bool = False,
         checkpoint_layers: bool | int = False,
@@ -139,6 +146,9 @@ class Decoder(nn.Module):
             dropout=dropout,
             checkpoint_layers=checkpoint_layers,
         )
+        self.segments = None if segments is None else segments(shape)
+        if self.segments is not None:
+            check_segments(self.segments, self.embeddings, self.stack)
         self.head = head(self.token_embedding)
         initialize(self, calls=self.stack.writes, zero_outputs=zero_outputs)
 
@@ -148,7 +158,7 @@ class Decoder(nn.Module):
         *,
         lengths: Int[Tensor, " b"] | None = None,
         inputs: Inputs | None = None,
-        cache: Cache | None = None,
+        cache: Cache | SegmentedCache | None = None,
         last_only: bool = False,
         trace: Trace | None = None,
     ) -> Any:
@@ -173,7 +183,7 @@ class Decoder(nn.Module):
         *,
         lengths: Int[Tensor, " b"] | None = None,
         inputs: Inputs | None = None,
-        cache: Cache | None = None,
+        cache: Cache | SegmentedCache | None = None,
         last_only: bool = False,
     ) -> Float[Tensor, "b _ D"]:
         """Compute the hidden states from which the head makes logits, with the arguments of `forward`."""
@@ -184,49 +194,35 @@ class Decoder(nn.Module):
         tokens: Int[Tensor, "b n"],
         lengths: Int[Tensor, " b"] | None,
         inputs: Inputs | None,
-        cache: Cache | None,
+        cache: Cache | SegmentedCache | None,
         last_only: bool,
         trace: Trace,
     ) -> tuple[Float[Tensor, "b _ D"], Trace]:
         """Compute the hidden states and the trace."""
         check_inputs(tokens, inputs)
+        check_cache(cache, self.segments, inputs)
         soft = 0 if inputs is None else inputs.num_soft_tokens
         rows, n = tokens.shape
         check_lengths(lengths, rows, n, least=1 if last_only and not soft else 0)
         lengths = None if lengths is None else soft + lengths
-        if cache is not None:
-            self.announce(tokens, lengths, inputs, cache)
-        x, trace = self.run_layers(tokens, lengths, inputs, cache, trace)
-        if cache is not None:
-            cache.commit()
-            if x.requires_grad:
-                x.register_hook(refuse_training)
+        forward = partial(run_announced, self)
+        if self.segments is None:
+            x, trace = forward(tokens, lengths, inputs, cache, trace)
+        elif isinstance(cache, SegmentedCache):
+            x = decode_segments(forward, tokens, lengths, inputs, cache)
+        else:
+            x, trace = run_segments(forward, self.segments.length, tokens, lengths, inputs, trace)
         if not last_only:
             return x[:, soft:], trace.change_exits(lambda states: states[:, soft:])
         last = None if lengths is None else (lengths - 1).view(-1, 1, 1).expand(-1, 1, x.shape[-1])
         return x[:, -1:] if last is None else x.gather(1, last), trace
-
-    def announce(
-        self, tokens: Int[Tensor, "b n"], lengths: Int[Tensor, " b"] | None, inputs: Inputs | None, cache: Cache
-    ) -> None:
-        """Announce soft and other tokens, of which `lengths` are real, to a cache.
-
-        Raises:
-            ValueError: the tokens do not fit, or come with another context than the cached ones.
-        """
-        rows, n = tokens.shape
-        cache.begin(n if inputs is None else inputs.num_soft_tokens + n, lengths, rows=rows)
-        for embedding in cast(Iterable[Embedding], self.embeddings):
-            embedding.check_end(cache.extent.real_end)
-        if self.context is not None and not cache.empty and inputs is not None and inputs.context is not None:
-            cache.check_context(*self.context(rows, inputs.to(self.token_embedding.weight.dtype)))
 
     def run_layers(
         self,
         tokens: Int[Tensor, "b n"],
         lengths: Int[Tensor, " b"] | None,
         inputs: Inputs | None,
-        cache: Cache | None,
+        cache: Cache | SegmentedCache | None,
         trace: Trace,
     ) -> tuple[Float[Tensor, "b _ D"], Trace]:
         """Compute the hidden states of soft and other tokens that are announced to the cache, without committing them.
@@ -242,19 +238,24 @@ class Decoder(nn.Module):
                 inputs = replace(inputs, scored=F.pad(inputs.scored, (inputs.num_soft_tokens, 0), value=False))
         else:
             inputs = replace(inputs, tokens=tokens)
-        if cache is None:
+        counted = cache.tokens if isinstance(cache, SegmentedCache) else cache
+        if counted is None:
             where = Where.from_sequence(x.shape[1], causal=True, inputs=inputs, lengths=lengths, device=x.device)
         else:
-            where = Where.from_cache(cache, inputs)
+            where = Where.from_cache(counted, inputs)
         for index, embedding in enumerate(self.embeddings):
             # Behind the calls of the layers.
-            x = embedding(x, where, inputs, None if cache is None else cache[self.stack.calls + index])
-        if self.context is not None and (cache is None or cache.empty):
+            x = embedding(x, where, inputs, None if counted is None else counted[self.stack.calls + index])
+        if self.context is not None and (counted is None or counted.empty):
             context, mask = self.context(x.shape[0], inputs)
-            if cache is not None:
-                cache.set_context(context, mask)
+            if counted is not None:
+                counted.set_context(context, mask)
             inputs = replace(inputs, context=context, context_mask=mask)
-        states, trace = self.stack(self.dropout(x), where, inputs, trace, cache)
+        x = self.dropout(x)
+        if self.segments is None:
+            states, trace = self.stack(x, where, inputs, trace, cache)
+        else:
+            states, trace = run_stack(self.stack, self.segments, x, where, inputs, lengths, cache, trace)
         return self.token_embedding.map_back(states), trace.change_exits(self.token_embedding.map_back)
 
     def step(self, tokens: Int[Tensor, "b 1"], inputs: Inputs | None, cache: Cache) -> Float[Tensor, "b 1 v"]:
@@ -263,7 +264,7 @@ class Decoder(nn.Module):
 
     def new_cache(
         self, batch: int, capacity: int, *, slack: int = 64, window: int | None = None, static: bool = False
-    ) -> Cache:
+    ) -> Cache | SegmentedCache:
         """Make an empty cache for decoding.
 
         Args:
@@ -273,16 +274,12 @@ class Decoder(nn.Module):
             window: tokens that every layer may look back, not for recurrences. None = each layer's own window.
             static: True if the shapes of decode steps seldom change, for compiled steps.
         """
-        device, recurrent = self.token_embedding.weight.device, self.recurrences
-        calls = self.stack.calls + len(self.embeddings)
-        return Cache(
-            batch, capacity, calls=calls, device=device, slack=slack, window=window, static=static, recurrent=recurrent
-        )
+        return make_cache(self, batch, capacity, slack=slack, window=window, static=static)
 
     @property
     def recurrences(self) -> list[str]:
         """Names of the parts with a running state."""
-        return find_recurrences(self)
+        return find_recurrences(self) + ([] if self.segments is None else [type(self.segments).__name__])
 
     @property
     def vocab_size(self) -> int:
@@ -292,4 +289,5 @@ class Decoder(nn.Module):
     @property
     def max_length(self) -> int | None:
         """Longest sequence whose positions the embeddings distinguish, in tokens. None = any."""
-        return min(self._limits, default=None)
+        # Positions begin again with each segment.
+        return None if self.segments is not None else min(self._limits, default=None)

@@ -12,6 +12,8 @@ from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.shapes import LayerShape
 from lightning_xt.core.trace import Trace
 from lightning_xt.core.where import Where
+from lightning_xt.models.past import Past
+from lightning_xt.models.segmented_cache import SegmentedCache
 from lightning_xt.models.sublayer import BranchSum, Sublayer, Tokenwise, extend_stream, mix_input
 from lightning_xt.nn.attention.base import Mixer, MixerFactory, check_recorded_scores
 from lightning_xt.nn.feedforward.base import FeedForwardFactory
@@ -59,6 +61,10 @@ class Stack(nn.Module):
         order = layout(shape.depth)
         self.steps = tuple(order.list_steps(kinds))
 
+        self.attention_calls = [
+            call for call, step in enumerate(self.steps) if "attention" in (step.kind, *step.beside)
+        ]
+
         depth = 1 + max(step.layer for step in self.steps)
         checkpointed = _count_checkpointed(checkpoint_layers, depth)
         self.passes = None if passes is None else passes(replace(shape, context_dim=None), norm)
@@ -87,29 +93,45 @@ class Stack(nn.Module):
         self.output_norm = norm(own) if first.placement.norms_output else None
 
     def forward(
-        self, x: Float[Tensor, "b n D"], where: Where, inputs: Inputs, trace: Trace, cache: Cache | None
+        self,
+        x: Float[Tensor, "b n D"],
+        where: Where,
+        inputs: Inputs,
+        trace: Trace,
+        cache: Cache | SegmentedCache | None,
+        past: Past | None = None,
     ) -> tuple[Float[Tensor, "b n D"], Trace]:
         def run(x: Tensor, trace: Trace, number: int) -> tuple[Tensor, Trace]:
-            return self._run_pass(x, where, inputs, trace, cache, number)
+            return self._run_pass(x, where, inputs, trace, cache, past, number)
 
         return run(x, trace, 0) if self.passes is None else self.passes(x, run, inputs, trace, cache is not None)
 
     def _run_pass(
-        self, x: Float[Tensor, "b n D"], where: Where, inputs: Inputs, trace: Trace, cache: Cache | None, number: int
+        self,
+        x: Float[Tensor, "b n D"],
+        where: Where,
+        inputs: Inputs,
+        trace: Trace,
+        cache: Cache | SegmentedCache | None,
+        past: Past | None,
+        number: int,
     ) -> tuple[Float[Tensor, "b n D"], Trace]:
         """Run all steps once; each pass has caches of its own."""
         if self.embedding_norm is not None:
             x = self.embedding_norm(x, inputs)
-        inputs = replace(inputs, embedded=x)
+        inputs, trace = replace(inputs, embedded=x), trace.add_read(x)
+        past = None if past is None else past.add_embedded(x)
         stream = self._get_sublayer(self.steps[0]).residual.open(x)
         if len(self.links):
             trace = replace(trace, hidden=())
         for call, step in enumerate(self.steps):
-            memory = None if cache is None else cache[number * len(self.steps) + call]
-            stream, trace = self._get_sublayer(step)(stream, where, inputs, trace, memory, self._get_links(call))
+            state = None if cache is None else cache[number * len(self.steps) + call]
+            seen = None if past is None or call not in self.attention_calls else past.choose_call(call)
+            stream, trace = self._get_sublayer(step)(stream, where, inputs, trace, state, self._get_links(call), seen)
         links = self._get_links(len(self.steps))
         x = self._get_sublayer(self.steps[-1]).residual.close(extend_stream(stream, links, trace))
         x = mix_input(x, links, trace)
+        trace = trace.add_read(x)
         return x if self.output_norm is None else self.output_norm(x, inputs), trace
 
     @property

@@ -1,6 +1,7 @@
 """Sublayer: one branch of the residual stream (read, norm, compute, write)."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import cast
 
 import torch
@@ -12,6 +13,7 @@ from lightning_xt.core.call_cache import CallCache
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.trace import Trace
 from lightning_xt.core.where import Where
+from lightning_xt.models.past import Past
 from lightning_xt.nn.attention.base import Mixer
 from lightning_xt.nn.feedforward.base import FeedForward
 from lightning_xt.nn.links.base import Link
@@ -82,9 +84,10 @@ class Sublayer(nn.Module):
         trace: Trace,
         cache: CallCache | None,
         links: Iterable[Link] = (),
+        past: Past | None = None,
     ) -> tuple[Float[Tensor, "b n *s D"], Trace]:
         if not self.checkpointed or cache is not None or not torch.is_grad_enabled():
-            return self._compute(stream, where, inputs, trace, cache, links)
+            return self._compute(stream, where, inputs, trace, cache, links, past)
         # What is computed again begins with the masks that were there before, and leaves none: the numbers of random
         # positions are then drawn again, and a compiled block changes nothing outside it.
         before = where.copy_masks()
@@ -92,7 +95,8 @@ class Sublayer(nn.Module):
 
         def compute(stream: Tensor, trace: Trace) -> tuple[Tensor, Trace]:
             at = first.pop() if first else before.copy_masks()
-            return self._compute(stream, at, inputs, trace, None, links)
+            seen = None if past is None else replace(past, where=past.where.copy_masks())
+            return self._compute(stream, at, inputs, trace, None, links, seen)
 
         # Inside the forward, so that hooks that gather the weights of the whole sublayer surround it.
         return cast(tuple[Tensor, Trace], checkpoint(compute, stream, trace, use_reentrant=False))
@@ -105,14 +109,17 @@ class Sublayer(nn.Module):
         trace: Trace,
         cache: CallCache | None,
         links: Iterable[Link],
+        past: Past | None,
     ) -> tuple[Float[Tensor, "b n *s D"], Trace]:
         stream = extend_stream(stream, links, trace)
         x = self.residual.read(stream)
         earlier, trace = trace, trace.add_hidden(x)
-        x = self.placement.normalize_input(mix_input(x, links, earlier), inputs)
-        if self.shift is not None:
-            x = self.shift(x, where, cache)
-        out, trace = self.branch(x, where, inputs, trace, cache)
+        x = mix_input(x, links, earlier)
+        if past is None:
+            out, trace = self._mix(x, where, inputs, trace, cache)
+        else:
+            out, trace = self._mix(past.prepend(x), past.where, past.inputs, trace.add_read(x), cache)
+            out = out[:, out.shape[1] - x.shape[1] :]
         out = self.placement.normalize_output(out, inputs)
         if self.scale is not None:
             out = self.scale(out, inputs)
@@ -120,6 +127,16 @@ class Sublayer(nn.Module):
             out = self.factor * out
         out = self.dropout(out)
         return self.placement.normalize_stream(self.residual.write_rows(stream, out, where), inputs), trace
+
+    def _mix(
+        self, x: Float[Tensor, "b n D"], where: Where, inputs: Inputs, trace: Trace, cache: CallCache | None
+    ) -> tuple[Float[Tensor, "b n D"], Trace]:
+        """Norm the vectors that are read, and compute the branch."""
+        x = self.placement.normalize_input(x, inputs)
+        if self.shift is not None:
+            x = self.shift(x, where, cache)
+        made: tuple[Tensor, Trace] = self.branch(x, where, inputs, trace, cache)
+        return made
 
 
 def extend_stream(stream: Float[Tensor, "b n *s D"], links: Iterable[Link], trace: Trace) -> Float[Tensor, "b n *s D"]:

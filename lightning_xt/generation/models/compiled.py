@@ -12,6 +12,8 @@ from lightning_xt.core.inputs import Inputs
 from lightning_xt.generation.models.model_wrapper import ModelWrapper
 from lightning_xt.generation.protocol import DecodingCache
 from lightning_xt.models.decoder import Decoder
+from lightning_xt.models.decoding_cache import announce
+from lightning_xt.models.segmented_cache import SegmentedCache
 
 
 class Compiled(ModelWrapper):
@@ -36,7 +38,9 @@ class Compiled(ModelWrapper):
         }
         self._step = torch.compile(_copy_step(decoder), fullgraph=True, options=options)
 
-    def new_cache(self, batch: int, capacity: int, *, slack: int = 64, window: int | None = None) -> Cache:
+    def new_cache(
+        self, batch: int, capacity: int, *, slack: int = 64, window: int | None = None
+    ) -> Cache | SegmentedCache:
         return self._decoder.new_cache(batch, capacity, slack=slack, window=window, static=True)
 
     def __call__(
@@ -50,7 +54,7 @@ class Compiled(ModelWrapper):
     ) -> Float[Tensor, "b _ v"]:
         if not isinstance(cache, Cache) or cache.empty or tokens.shape[1] > 1:
             return self._decoder(tokens, lengths=lengths, inputs=inputs, cache=cache, last_only=last_only)
-        self._decoder.announce(tokens, lengths, inputs, cache)
+        announce(self._decoder, tokens, lengths, inputs, cache)
         cache.mark_for_compiler()
         if len(tokens) > 1:
             for tensor in (tokens, cache.lengths, cache.extent.written):

@@ -17,6 +17,8 @@ class ValueMod(nn.Module, ABC):
     self_attention_only: ClassVar[bool] = False
     """True if a variant cannot serve cross-attention."""
 
+    reads_tokens: ClassVar[bool] = False
+    """True if a variant reads token ids, which soft tokens do not have."""
     needs_positive: ClassVar[bool] = False
     """True if a variant gathers numbers above 0 only, so that neither values nor weights may be negative."""
 

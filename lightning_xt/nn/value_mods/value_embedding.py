@@ -21,6 +21,7 @@ class ValueEmbedding(ValueMod):
     """
 
     self_attention_only = True
+    reads_tokens = True
 
     def __init__(self, shape: AttentionShape, *, num_features: int = 12) -> None:
         super().__init__()

@@ -1,0 +1,162 @@
+"""Forwards of a decoder that reads segments."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from lightning_xt.core.cache import Cache
+from lightning_xt.core.inputs import Inputs
+from lightning_xt.core.memories import Memories
+from lightning_xt.core.trace import Trace
+from lightning_xt.core.where import Where
+from lightning_xt.models.past import Past
+from lightning_xt.models.segment_inputs import place_after, slice_inputs, surround_inputs
+from lightning_xt.models.segmented_cache import SegmentedCache
+from lightning_xt.models.stack import Stack
+from lightning_xt.nn.segments.base import Segments
+from lightning_xt.nn.segments.memory_tokens import MemoryTokens
+
+Forward = Callable[[Tensor, Tensor | None, Inputs | None, Any, Trace], tuple[Tensor, Trace]]
+"""Hidden states and trace of one segment, of tokens, lengths, inputs, cache and trace."""
+
+
+def run_stack(
+    stack: Stack,
+    segments: Segments,
+    x: Float[Tensor, "b n D"],
+    where: Where,
+    inputs: Inputs,
+    lengths: Int[Tensor, " b"] | None,
+    cache: Cache | SegmentedCache | None,
+    trace: Trace,
+) -> tuple[Float[Tensor, "b n D"], Trace]:
+    """Run the layers over one segment; without a cache, the trace gets its memories."""
+    cache, memories, n = cast(SegmentedCache | None, cache), inputs.memories, x.shape[1]
+    starts = cache is None or cache.stream.empty
+    if memories is not None:
+        segments.check_memories(memories, len(x), len(stack.attention_calls), x.shape[-1])
+    before = 0 if memories is None or not starts else memories.num_tokens
+    after = segments.memory if segments.adds_tokens and cache is None else 0
+    known = None if memories is None else segments.hide(memories)
+    around = surround_inputs(inputs, n, before, after, lengths, known, x.device)
+    whole = None if lengths is None else before + lengths + after
+    if cache is None and before + after:
+        around_where = Where.from_sequence(
+            before + n + after, causal=True, inputs=around, lengths=whole, device=x.device
+        )
+    elif cache is None:
+        around_where = where
+    else:
+        if inputs.visible_prefix is not None:
+            offset = before or cache.stream.lengths - cache.tokens.lengths
+            around = replace(around, visible_prefix=inputs.visible_prefix + offset)
+        around_where = Where.from_cache(cache.stream, around)
+    if isinstance(segments, MemoryTokens):
+        return _run_with_tokens(stack, segments, x, around_where, around, lengths, cache, trace, (before, after))
+    past = Past(
+        None if memories is None or not before else memories.vectors,
+        stack.attention_calls,
+        None if memories is None or not before else memories.embedded,
+        around_where,
+        around,
+    )
+    states, trace = stack(x, where, inputs, replace(trace, reads=()), cache, past)
+    if cache is not None or trace.reads is None:
+        return states, trace
+    embedded, *reads = trace.reads
+    chosen = segments.choose_vectors(tuple(reads))
+    valid = None
+    if inputs.hidden_tokens is not None or (memories is not None and memories.valid is not None):
+        hidden_now = torch.zeros(len(x), n, dtype=torch.bool, device=x.device)
+        valid = ~(hidden_now if inputs.hidden_tokens is None else inputs.hidden_tokens)
+        if memories is not None:
+            valid = torch.cat((memories.seen, valid), dim=1)
+    seen = Memories(
+        tuple(past.prepend(vectors, index) for index, vectors in enumerate(chosen)),
+        embedded=embedded if past.embedded is None else torch.cat((past.embedded.to(embedded.dtype), embedded), dim=1),
+        tokens=around.tokens,
+        documents=around.documents,
+        valid=valid,
+        condition=around.condition if around.condition is not None and around.condition.dim() == 3 else None,
+    )
+    made = seen.keep_last(segments.memory, whole)
+    if made.documents is not None:
+        made = replace(made, documents=made.documents - made.documents[:, -1:])
+    return states, replace(trace, memories=made)
+
+
+def _run_with_tokens(
+    stack: Stack,
+    segments: MemoryTokens,
+    x: Float[Tensor, "b n D"],
+    where: Where,
+    inputs: Inputs,
+    lengths: Int[Tensor, " b"] | None,
+    cache: SegmentedCache | None,
+    trace: Trace,
+    around: tuple[int, int],
+) -> tuple[Float[Tensor, "b n D"], Trace]:
+    """Run the layers over a segment with memory tokens before it, and after it without a cache."""
+    (before, after), n = around, x.shape[1]
+    tokens = segments.get_tokens(inputs.memories, len(x)).to(x.dtype)
+    x = torch.cat((tokens[:, :before], x, tokens[:, :after]), dim=1)
+    if after and lengths is not None:
+        x = place_after(x, tokens, before + lengths)
+    states, trace = stack(x, where, inputs, trace, cache)
+    if cache is not None:
+        return states[:, before:], trace.change_exits(lambda made: made[:, before:])
+    ends = torch.full((len(x),), n, device=x.device) if lengths is None else lengths
+    at = before + ends[:, None] + torch.arange(after, device=x.device)
+    written = states[torch.arange(len(x), device=x.device)[:, None], at]
+    made = Memories(segments.choose_vectors((written,)))
+    trace = trace.change_exits(lambda made: made[:, before : before + n])
+    return states[:, before : before + n], replace(trace, memories=made)
+
+
+def run_segments(
+    forward: Forward,
+    length: int,
+    tokens: Int[Tensor, "b n"],
+    lengths: Int[Tensor, " b"] | None,
+    inputs: Inputs | None,
+    trace: Trace,
+) -> tuple[Float[Tensor, "b n D"], Trace]:
+    """Run a row segment by segment; gradients flow from each to those before."""
+    n = tokens.shape[1]
+    if n <= length:
+        return forward(tokens, lengths, inputs, None, trace)
+    inputs = Inputs() if inputs is None else inputs
+    states: list[Tensor] = []
+    traces: list[tuple[int, Trace]] = []
+    memories = inputs.memories
+    for start in range(0, n, length):
+        stop = min(start + length, n)
+        last = None if inputs.documents is None or not start else inputs.documents[:, start - 1 : start]
+        cut = replace(slice_inputs(inputs, start, stop, last), memories=memories)
+        real = None if lengths is None else (lengths - start).clamp(min=0, max=stop - start)
+        made, found = forward(tokens[:, start:stop], real, cut, None, trace)
+        states.append(made)
+        traces.append((stop - start, found))
+        memories = found.memories
+    return torch.cat(states, dim=1), _join_traces(traces)
+
+
+def _join_traces(traces: Sequence[tuple[int, Trace]]) -> Trace:
+    """Join the traces of segments of given lengths: losses are means over tokens, hidden vectors those of the row."""
+    total, (_, last) = sum(n for n, _ in traces), traces[-1]
+    hidden = None
+    if last.hidden is not None:
+        hidden = tuple(
+            torch.cat(calls, dim=1) for calls in zip(*(each.hidden or () for _, each in traces), strict=True)
+        )
+    return replace(
+        last,
+        hidden=hidden,
+        exits=tuple(torch.cat(exits, dim=1) for exits in zip(*(each.exits for _, each in traces), strict=True)),
+        losses=tuple(loss._replace(weight=loss.weight * n / total) for n, each in traces for loss in each.losses),
+        maps=tuple(each for _, found in traces for each in found.maps),
+    )
