@@ -51,26 +51,26 @@ def surround_inputs(
         for name, pair in given.items()
         if any(each is not None for each in pair)
     }
-    if inputs.positions is not None:
-        ends = (
-            torch.arange(before, device=inputs.positions.device),
-            before + n + torch.arange(after, device=inputs.positions.device),
-        )
-        first, last = (end.expand(len(inputs.positions), -1) for end in ends)
-        made["positions"] = torch.cat((first, before + inputs.positions, last), dim=1)
-    counted = inputs.scored
-    if counted is None:
-        counted = torch.ones(1, n, dtype=torch.bool, device=device)
+    counted = torch.ones(1, n, dtype=torch.bool, device=device) if inputs.scored is None else inputs.scored
     return replace(
         inputs,
         **made,
         scored=pad(counted, (before, after), value=False),
         visible_prefix=None if inputs.visible_prefix is None else before + inputs.visible_prefix,
         mask=None if inputs.mask is None else pad(inputs.mask, (before, after) * 2, value=True),
+        positions=None if inputs.positions is None else _extend_positions(inputs.positions, before, after),
         bias=None if inputs.bias is None else pad(inputs.bias, (before, after) * 2),
         tokens=_join_tokens(inputs, memories),
         types=None,
     )
+
+
+def _extend_positions(positions: Int[Tensor, "b n"], before: int, after: int) -> Int[Tensor, "b _"]:
+    """Put the positions of remembered tokens before, and those of tokens to write after."""
+    (rows, n), device = positions.shape, positions.device
+    first = torch.arange(before, device=device).expand(rows, -1)
+    last = before + n + torch.arange(after, device=device).expand(rows, -1)
+    return torch.cat((first, before + positions, last), dim=1)
 
 
 def _surround(

@@ -67,26 +67,36 @@ def run_stack(
     states, trace = stack(x, where, inputs, replace(trace, reads=()), cache, past)
     if cache is not None or trace.reads is None:
         return states, trace
-    embedded, *reads = trace.reads
-    chosen = segments.choose_vectors(tuple(reads))
+    return states, replace(trace, memories=_remember(segments, trace.reads, inputs, past, n, whole))
+
+
+def _remember(
+    segments: Segments,
+    reads: tuple[Float[Tensor, "b n D"], ...],
+    inputs: Inputs,
+    past: Past,
+    n: int,
+    lengths: Int[Tensor, " b"] | None,
+) -> Memories:
+    """Keep the last vectors that attention read, those of earlier segments included."""
+    (embedded, *calls), memories, around = reads, inputs.memories, past.inputs
     valid = None
     if inputs.hidden_tokens is not None or (memories is not None and memories.valid is not None):
-        hidden_now = torch.zeros(len(x), n, dtype=torch.bool, device=x.device)
-        valid = ~(hidden_now if inputs.hidden_tokens is None else inputs.hidden_tokens)
+        hidden = torch.zeros(len(embedded), n, dtype=torch.bool, device=embedded.device)
+        valid = ~(hidden if inputs.hidden_tokens is None else inputs.hidden_tokens)
         if memories is not None:
             valid = torch.cat((memories.seen, valid), dim=1)
-    seen = Memories(
+    condition = around.condition
+    chosen = segments.choose_vectors(tuple(calls))
+    made = Memories(
         tuple(past.prepend(vectors, index) for index, vectors in enumerate(chosen)),
         embedded=embedded if past.embedded is None else torch.cat((past.embedded.to(embedded.dtype), embedded), dim=1),
         tokens=around.tokens,
         documents=around.documents,
         valid=valid,
-        condition=around.condition if around.condition is not None and around.condition.dim() == 3 else None,
-    )
-    made = seen.keep_last(segments.memory, whole)
-    if made.documents is not None:
-        made = replace(made, documents=made.documents - made.documents[:, -1:])
-    return states, replace(trace, memories=made)
+        condition=condition if condition is not None and condition.dim() == 3 else None,
+    ).keep_last(segments.memory, lengths)
+    return made if made.documents is None else replace(made, documents=made.documents - made.documents[:, -1:])
 
 
 def _run_with_tokens(
