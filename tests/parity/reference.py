@@ -14,9 +14,10 @@ with warnings.catch_warnings():
     # It compiles a function by torch.jit when it is imported.
     warnings.simplefilter("ignore")
     import x_transformers
+    import x_transformers.x_transformers
     from x_transformers.attend import Attend
 
-NAMES = {**vars(x_transformers), "nn": nn}
+NAMES = {**vars(x_transformers.x_transformers), **vars(x_transformers), "nn": nn}
 
 
 @contextmanager

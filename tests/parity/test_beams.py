@@ -63,9 +63,6 @@ def test_beams_of_an_encoder_decoder(name: str):
             )
             for row in range(2)
         ]
-        # The rows of a batch do not find their contexts there.
-        with pytest.raises(RuntimeError):
-            theirs.decoder.beam_search(start, NEW, context=context, context_mask=mask, **options)
     requests = [
         Request(prompt=start[row], max_new_tokens=NEW, inputs=network.encode(src[row : row + 1], mask[row : row + 1]))
         for row in range(2)
@@ -73,3 +70,17 @@ def test_beams_of_an_encoder_decoder(name: str):
     for (tokens, found), (sequences, scores) in zip(search(network.decoder, requests), expected, strict=True):
         assert tokens == sequences[:, 0].tolist()
         torch.testing.assert_close(found, scores[:, 0], **CLOSE)
+
+
+@pytest.mark.slow
+def test_beams_of_a_batch():
+    theirs = build(PAIRS["plain"].theirs).eval()
+    network = Seq2Seq.from_config(PAIRS["plain"].ours).double().eval().network
+    copy_model(theirs, network)
+    src, start = torch.randint(3, VOCAB, (2, 9)), torch.ones(2, 1, dtype=torch.long)
+    with in_float64(), pytest.raises(RuntimeError):
+        theirs.decoder.beam_search(start, NEW, beams=BEAMS, context=theirs.encoder(src))
+    requests = [
+        Request(prompt=start[row], max_new_tokens=NEW, inputs=network.encode(src[row : row + 1])) for row in (0, 1)
+    ]
+    assert search(network.decoder, requests)[1][0] == search(network.decoder, requests[1:])[0][0]

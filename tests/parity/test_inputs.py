@@ -1,4 +1,4 @@
-"""What x-transformers takes at a forward, and `Inputs` here, change the same numbers."""
+"""Inputs of a forward besides the tokens change the same numbers."""
 
 from typing import Any
 
