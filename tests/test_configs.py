@@ -20,6 +20,7 @@ QUICKSTART = CONFIGS / "language" / "quickstart.yaml"
 
 
 TRANSLATION = sorted((CONFIGS / "translation").glob("*.yaml"))
+DENOISING = sorted((CONFIGS / "denoising").glob("*.yaml"))
 TINY_PAIRS = """
 model:
   init_args:
@@ -172,6 +173,19 @@ def test_a_translation_recipe_trains_two_steps(config, tmp_path, monkeypatch, ca
     assert set(values) == {"val/loss", "val/perplexity", "val/token_accuracy", "val/exact_match"} | of_text
 
 
+@pytest.mark.parametrize("config", DENOISING, ids=lambda file: file.stem)
+def test_a_denoising_recipe_trains_two_steps(config, tiny, tmp_path, capsys):
+    (tmp_path / "tiny.yaml").write_text(TINY_PAIRS)
+    corpus = ["--data.corpus", "TextFiles", "--data.corpus.path", "corpus.txt", "--data.corpus.seq_len", "32"]
+    options = [*corpus, "--model.val_decode_pairs", "2", "--trainer.limit_val_batches", "1"]
+    assert main(["fit", "-c", str(config), *tiny, *options]) == 0
+    values = dict(line.split("=") for line in capsys.readouterr().out.splitlines() if line.startswith(("val/", "run=")))
+    assert values.pop("run") == f"runs/{config.stem}/0"
+    assert set(values) == {"val/loss", "val/perplexity", "val/token_accuracy", "val/exact_match"}
+    # The tokenizer travels with the checkpoint, and reads sentinels.
+    assert main(["generate", f"runs/{config.stem}", "--prompt", "the <extra_id_0> fox", "--max_new_tokens", "3"]) == 0
+
+
 def test_cases_n3_a_shipped_config_is_named_from_any_folder(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     shown = []
@@ -199,7 +213,7 @@ def test_cases_n3_a_bare_fit_says_how_to_start(tmp_path, monkeypatch, capsys):
     assert error == "lightning-xt: error: fit needs a config, such as -c language/quickstart.yaml\n"
     assert "\n  lightning-xt fit -c language/quickstart.yaml\n" in out
     assert max(map(len, out.splitlines())) <= 80
-    for file in (*BASES, *TRANSLATION):
+    for file in (*BASES, *TRANSLATION, *DENOISING):
         first = file.read_text().splitlines()[0].removeprefix("# ")
         assert first.endswith(".")
         assert f"  {file.parent.name}/{file.name}\n      {first[:40]}" in out

@@ -18,6 +18,7 @@ from catalogue import FAMILIES, list_variants
 
 import lightning_xt
 from lightning_xt.data.base import DataModule
+from lightning_xt.data.denoisers.base import Denoiser
 from lightning_xt.generation.filters.base import Filter
 from lightning_xt.generation.methods.base import Method
 from lightning_xt.objectives.auxiliaries.base import Auxiliary
@@ -27,7 +28,9 @@ from lightning_xt.system.discovery import find_variants, init_parameters
 ROOT = Path(__file__).parents[1] / "lightning_xt"
 FILES = sorted(path for path in ROOT.rglob("*.py") if path.name != "__init__.py")
 BASES = list(
-    dict.fromkeys([*(family for family, _ in FAMILIES.values()), Objective, Auxiliary, Filter, Method, DataModule])
+    dict.fromkeys(
+        [*(family for family, _ in FAMILIES.values()), Objective, Auxiliary, Denoiser, Filter, Method, DataModule]
+    )
 )
 VARIANTS = [pytest.param(v, id=v.__name__) for base in BASES for v in list_variants(base)]
 PAIRS = [

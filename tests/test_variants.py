@@ -12,6 +12,7 @@ from lightning_xt.commands.catalogue import combinations, variant_list
 from lightning_xt.commands.catalogue.families import find_overlays
 from lightning_xt.commands.catalogue.merging import merge
 from lightning_xt.commands.catalogue.recipes import make_recipe
+from lightning_xt.data.denoisers.base import Denoiser
 from lightning_xt.generation.filters.base import Filter
 from lightning_xt.generation.methods.base import Method
 from lightning_xt.models.decoder import Decoder
@@ -22,7 +23,13 @@ from lightning_xt.objectives.auxiliaries.base import Auxiliary
 from lightning_xt.objectives.base import Objective
 from lightning_xt.system.docstrings import find_counterparts
 
-OTHERS = {"objective": Objective, "auxiliaries": Auxiliary, "filter": Filter, "method": Method}
+OTHERS = {
+    "objective": Objective,
+    "auxiliaries": Auxiliary,
+    "denoiser": Denoiser,
+    "filter": Filter,
+    "method": Method,
+}
 
 
 def show(capsys, *options):

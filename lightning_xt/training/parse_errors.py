@@ -4,6 +4,7 @@ import inspect
 import re
 import typing
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
@@ -241,8 +242,9 @@ def _find_product(kind: object) -> type | None:
 
 
 def _list_components() -> Iterator[type]:
-    # Every part that has slots is a module.
-    return (each for each in find_variants(torch.nn.Module) if each.__module__.startswith("lightning_xt."))
+    # Every part that has slots is a module of torch, or of data.
+    kinds = chain(find_variants(torch.nn.Module), find_variants(DataModule))
+    return (each for each in kinds if each.__module__.startswith("lightning_xt."))
 
 
 def _format_kind(text: str, value: str = "...") -> str:

@@ -14,6 +14,7 @@ from lightning_xt.data.tokenizers.bpe import BPE
 from lightning_xt.data.tokenizers.bytes import Bytes
 from lightning_xt.data.tokenizers.difference import describe_difference
 from lightning_xt.data.tokenizers.numbers import Numbers
+from lightning_xt.data.tokenizers.sentinel_bytes import SentinelBytes
 from lightning_xt.data.tokenizers.special_bytes import SpecialBytes
 
 TEXT = "a\u00e9\u20ac\U0001f600\r\n\x00z"  # characters of 1, 2, 3 and 4 bytes
@@ -464,3 +465,25 @@ def learn(*texts, vocab_size=300):
 )
 def test_cases_d19_a_difference_is_named(theirs, ours, said):
     assert describe_difference(theirs, ours) == said
+
+
+def test_sentinels_and_modes_are_spelled_in_texts():
+    tokenizer = SentinelBytes(num_sentinels=11, modes=["R", "X"])
+    assert tokenizer.vocab_size == 256 + 3 + 11 + 2
+    assert tokenizer.encode("[X]a<extra_id_10><extra_id_0>b[R]") == [271, 100, 269, 259, 101, *(b + 3 for b in b"[R]")]
+    assert tokenizer.decode([1, 271, 100, 269, 259, 101, 2]) == "[X]a<extra_id_10><extra_id_0>b"
+    # A sentinel that the tokenizer does not have is text.
+    assert tokenizer.encode("<extra_id_11>") == [byte + 3 for byte in b"<extra_id_11>"]
+    assert tokenizer.encode("[S]") == [byte + 3 for byte in b"[S]"]
+    # Half a character ends at a sentinel.
+    assert stream(tokenizer, [3 + 0xC3, 259, 3 + 0xC3, 3 + 0xA9, 3 + 0xC3]) == (
+        ["", "\ufffd<extra_id_0>", "", "\u00e9", ""],
+        "\ufffd",
+    )
+    # Neither pad, start nor a mode is generated; sentinels are.
+    assert sorted(tokenizer.unused) == [0, 1, 270, 271]
+    again = SentinelBytes(**json.loads(json.dumps(tokenizer.init_args)))
+    assert describe_difference(again, tokenizer) is None
+    assert describe_difference(SentinelBytes(11), tokenizer) == "SentinelBytes with modes [] instead of ['R', 'X']"
+    with pytest.raises(ValueError, match=r"SentinelBytes has --data.tokenizer.num_sentinels -1, .* at least 0$"):
+        SentinelBytes(-1)

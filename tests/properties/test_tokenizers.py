@@ -10,10 +10,11 @@ from lightning_xt.data.tokenizers.base import Tokenizer
 from lightning_xt.data.tokenizers.bpe import BPE
 from lightning_xt.data.tokenizers.bytes import Bytes
 from lightning_xt.data.tokenizers.numbers import Numbers
+from lightning_xt.data.tokenizers.sentinel_bytes import SentinelBytes
 from lightning_xt.data.tokenizers.special_bytes import SpecialBytes
 from lightning_xt.generation.stop_strings import StopStrings
 
-TEXTS = st.text(max_size=40) | st.text(st.sampled_from("ab <pad>é🙂\n"), max_size=40)
+TEXTS = st.text(max_size=40) | st.text(st.sampled_from(["<extra_id_3>", *"ab <pad>é🙂\n"]), max_size=40)
 
 
 @cache
@@ -23,11 +24,12 @@ def train_bpe() -> BPE:
     return made
 
 
-KINDS = st.sampled_from(["bytes", "special", "bpe"])
+KINDS = st.sampled_from(["bytes", "special", "sentinel", "bpe"])
 
 
 def make(kind: str) -> Tokenizer:
-    return {"bytes": Bytes, "special": SpecialBytes, "bpe": train_bpe}[kind]()
+    kinds = {"bytes": Bytes, "special": SpecialBytes, "sentinel": SentinelBytes, "bpe": train_bpe}
+    return kinds[kind]()
 
 
 @holds(text=TEXTS, kind=KINDS)

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 PARTS = "nn"
 """Room of the families that a network is composed of."""
 OBJECTIVES = "objectives"
-ROOMS = (PARTS, "models", OBJECTIVES, "generation.filters", "generation.methods")
+ROOMS = (PARTS, "models", OBJECTIVES, "data.denoisers", "generation.filters", "generation.methods")
 """Rooms of the catalogue: the parts of a network, what trains it, and what decodes with it."""
 
 

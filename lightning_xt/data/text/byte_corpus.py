@@ -126,7 +126,7 @@ class ByteCorpus(DataModule):
     def describe_size(self, batches: int) -> str:
         step = self.samples_after(0, batches) * self.seq_len
         order = f", in {self.lanes} lanes" if self.order == "lanes" else ""
-        return f"{len(self._require_split('train')):,} tokens, {step:,} tokens a step{order}"
+        return f"{len(self.require_split('train')):,} tokens, {step:,} tokens a step{order}"
 
     @property
     def lanes(self) -> int:
@@ -196,9 +196,9 @@ class ByteCorpus(DataModule):
         if stage == "fit":
             self._build_training_windows()
         if stage == "validate" or (stage == "fit" and self.splits.validation is not None):
-            self._require_split("validation")
+            self.require_split("validation")
         if stage == "test":
-            self._require_split("test")
+            self.require_split("test")
 
     def train_dataloader(self) -> Loader:
         """Return endless training batches from the last saved position."""
@@ -206,7 +206,7 @@ class ByteCorpus(DataModule):
         rank, world = self.rank_and_world
         batches = CounterBatchSampler(self.batch_size, start=self.next_sample, rank=rank, world=world)
         windows = self._build_training_windows()
-        tokens = self._require_split("train")
+        tokens = self.require_split("train")
         self._on_device = load_resident(tokens, self._device, self.resident, self.describe())
         return self._build_window_loader(windows if self._on_device is None else Starts(windows), batches)
 
@@ -236,7 +236,7 @@ class ByteCorpus(DataModule):
 
     def _build_training_windows(self) -> TrainingWindows | TrainingLanes:
         """Build the numbered training windows; ValueError if the text is too short for them."""
-        tokens = self._require_split("train")
+        tokens = self.require_split("train")
         if self.order == "random":
             return TrainingWindows(tokens, self.seq_len, self.seed)
         needed = count_needed(self.seq_len, self.lanes)
@@ -251,7 +251,7 @@ class ByteCorpus(DataModule):
         return TrainingLanes(tokens, self.seq_len, self.seed, lanes=self.lanes, batch=batch)
 
     def _build_evaluation_loader(self, split: str) -> Loader:
-        tokens = self._require_split(split)
+        tokens = self.require_split(split)
         rank, world = self.rank_and_world
         if self.order == "lanes":
             lanes = EvaluationLanes(tokens, self.seq_len, self.eval_lanes)
@@ -270,7 +270,7 @@ class ByteCorpus(DataModule):
             **worker_options(self.num_workers),
         )
 
-    def _require_split(self, split: str) -> MappedBytes:
+    def require_split(self, split: str) -> MappedBytes:
         """Return the tokens of a split; raise a ValueError if it is shorter than one window."""
         tokens: MappedBytes | None = getattr(self.splits, split)
         if tokens is None:
