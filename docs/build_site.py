@@ -17,6 +17,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import option_map
+import parity_tables
 from introspection import ROOT, find_places
 from reference_pages import GROUPS, family_page, group_page, python_page, title, tree_page
 
@@ -93,7 +94,8 @@ def build(folder: Path) -> None:
     pages = folder / "pages"
     shutil.copytree(ROOT / "docs/assets", pages / "assets")
     for source, place in PAGES.items():
-        write(pages / place, for_site(option_map.fill((ROOT / source).read_text()), source))
+        text = parity_tables.fill(option_map.fill((ROOT / source).read_text()))
+        write(pages / place, for_site(text, source))
     reference = write_reference(pages)
     guides = [place for place in PAGES.values() if place.startswith("guides/")]
     about = [place for place in PAGES.values() if place not in ("index.md", *guides)]
