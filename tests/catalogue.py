@@ -18,11 +18,14 @@ from lightning_xt.nn.activations.base import Activation
 from lightning_xt.nn.attention.attention import Attention
 from lightning_xt.nn.attention.base import Mixer
 from lightning_xt.nn.attention.cycle import Cycle
+from lightning_xt.nn.attention.layerwise_attention import LayerwiseAttention
 from lightning_xt.nn.contexts.base import Context
 from lightning_xt.nn.contexts.given_context import GivenContext
 from lightning_xt.nn.embeddings.base import Embedding
 from lightning_xt.nn.embeddings.bigram_table import BigramTable
 from lightning_xt.nn.feedforward.base import FeedForward
+from lightning_xt.nn.feedforward.feed_forward_cycle import FeedForwardCycle
+from lightning_xt.nn.feedforward.layerwise_feed_forward import LayerwiseFeedForward
 from lightning_xt.nn.feedforward.mixture_of_experts import MixtureOfExperts
 from lightning_xt.nn.feedforward.mlp import MLP
 from lightning_xt.nn.feedforward.swiglu import SwiGLU
@@ -169,6 +172,12 @@ OPTIONS: dict[type, dict[str, Any]] = {
     LayerOrder: {"order": [1, 0, 1]},
     **{passes: {"passes": 2} for passes in find_variants(Passes)},
     Cycle: {"recipes": [attention(window=3), attention(position=None)]},
+    LayerwiseAttention: {
+        "recipe": partial(Attention, dim_head=DIM_HEAD),
+        "options": {"heads": [2, 4], "window": [None, 3], "dropout": [0.0, 0.1]},
+    },
+    LayerwiseFeedForward: {"recipe": MLP, "options": {"hidden_dim": [7, 17]}},
+    FeedForwardCycle: {"recipes": [partial(MLP, hidden_dim=7), SwiGLU]},
     GatedDeltaNet: delta_net(value_dim=7).keywords,
     DeltaNet: delta_net(max_beta=2.0).keywords,
     Mamba2: {"heads": HEADS, "dim_head": DIM_HEAD, "state_dim": 3, "groups": 2, "chunk": 4},

@@ -116,7 +116,7 @@ class Stack(nn.Module):
         past: Past | None,
         number: int,
     ) -> tuple[Float[Tensor, "b n D"], Trace]:
-        """Run all steps once; each pass has caches of its own."""
+        """Run all steps once; each pass has its own caches."""
         if self.embedding_norm is not None:
             x = self.embedding_norm(x, inputs)
         inputs, trace = replace(inputs, embedded=x), trace.add_read(x)

@@ -82,7 +82,7 @@ def compile_forward(
         The compiled forward. None if the network is not compiled, or its blocks are.
 
     Raises:
-        ValueError: torch.compile does not take the options, or they do not go with accumulation.
+        ValueError: torch.compile does not take the options, or they do not go with accumulation or checkpointed layers.
     """
     if options is False:
         return None
@@ -91,6 +91,11 @@ def compile_forward(
     if keywords.get("backend", "inductor") == "inductor" and (obstacle := _find_obstacle(device)) is not None:
         rank_zero_warn(f"model.compile is on, but {obstacle}: training without it")
         return None
+    if keywords.get("backend") == "eager" and any(block.checkpointed for block in _blocks(network)):
+        raise ValueError(
+            "model.compile.backend is eager, which draws new random numbers when the backward pass computes the layers "
+            "of checkpoint_layers again; choose aot_eager or inductor, or set checkpoint_layers false"
+        )
     mode = keywords.get("mode")
     if mode in WITH_GRAPHS and device.type == "cuda" and accumulated > 1:
         raise ValueError(

@@ -190,6 +190,11 @@ def test_parts_know_the_depth_of_their_layout() -> None:
         (lambda: SandwichOrder(2, coefficient=3), "SandwichOrder has coefficient 3, which must be from 0 to 2"),
         (lambda: PAROrder(2, ratio=5), "PAROrder has ratio 5, which must be from 2 to 4"),
         (lambda: CustomOrder(2, order="aafx"), "CustomOrder has order 'aafx', which must be letters a (attention), c "),
+        (lambda: CustomOrder(2, order="aa"), "order 'aa', which leaves out the feedforward; add an f, or choose the l"),
+        (
+            lambda: CustomOrder(2, order="ff"),
+            "order 'ff', which leaves out attention, so that no token sees another; a",
+        ),
         (lambda: CustomOrder(2, order=""), "CustomOrder has order '', which must be letters"),
         (lambda: CustomOrder(2, order="aafaf"), "whose most frequent letter stands 3 times, but depth is 2; set depth"),
         (lambda: decoder(layout=partial(CustomOrder, order="acfaf")), "has order 'acfaf' with a c, but there is no"),
@@ -202,7 +207,7 @@ def test_parts_know_the_depth_of_their_layout() -> None:
             "LayerOrder has order [0, 1, 2], which must name each layer from 0 to 1",
         ),
     ],
-    ids=range(8),
+    ids=range(10),
 )
 def test_orders_that_are_refused(build: Callable[[], object], problem: str) -> None:
     with pytest.raises(ValueError, match=f"^layout: .*{re.escape(problem)}"):

@@ -128,7 +128,7 @@ def test_auxiliary_losses_are_those_of_passes_with_gradients(passes: type, terms
 
 
 @torch.no_grad()
-def test_each_pass_has_a_cache_of_its_own() -> None:
+def test_each_pass_has_its_own_cache() -> None:
     model = randomise(lambda: decoder(passes=partial(Recycling, passes=3), depth=2))
     tokens, inputs = example(2, 7)
     cache = model.new_cache(2, 7)

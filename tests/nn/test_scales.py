@@ -1,8 +1,10 @@
 """Scales by hand, and their place in a sublayer."""
 
+from functools import partial
+
 import pytest
 import torch
-from catalogue import decoder
+from catalogue import decoder, randomise
 
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.shapes import LayerShape
@@ -64,3 +66,25 @@ def test_stochastic_depth_drops_nothing_in_evaluation() -> None:
         ValueError, match=r"^scale: StochasticDepth has last_fraction 1.0, which must be at least 0 and b"
     ):
         StochasticDepth(SHAPE, last_fraction=1.0)
+
+
+def test_weights_of_a_sublayer_that_all_rows_drop_have_gradients_of_zero() -> None:
+    """DistributedDataParallel waits for the gradient of every weight, whatever rows another process draws."""
+    model, tokens = decoder(scale=partial(StochasticDepth, last_fraction=0.999999)).train(), torch.tensor([[1, 2, 3]])
+    torch.manual_seed(0)
+    model(tokens).square().sum().backward()
+    last = dict(model.stack.sublayers["1_attention"].named_parameters())
+    assert all(weight.grad is not None and weight.grad.abs().max() == 0 for weight in last.values())
+
+
+def test_stochastic_depth_draws_by_the_seed() -> None:
+    model, tokens = randomise(partial(decoder, scale=partial(StochasticDepth, last_fraction=0.5))), torch.zeros(8, 3)
+    model.train()
+
+    def draw(seed: int) -> torch.Tensor:
+        torch.manual_seed(seed)
+        return model(tokens.long())
+
+    assert torch.equal(draw(1), draw(1))
+    assert not torch.equal(draw(1), draw(2))
+    assert torch.equal(model.eval()(tokens.long()), model(tokens.long()))

@@ -252,6 +252,15 @@ def test_refuses_cuda_graphs_where_gradients_add_up(monkeypatch):
     assert compilation.compile_forward(network, options, device) is not None
 
 
+def test_refuses_a_backend_that_draws_again_what_is_computed_again(monkeypatch):
+    network, device = Decoder(11, dim=8, depth=1, checkpoint_layers=True), torch.device("cpu")
+    with pytest.raises(
+        ValueError, match=r"^model\.compile\.backend is eager, .*; choose aot_eager or inductor, or set ch"
+    ):
+        compilation.compile_forward(network, {"backend": "eager"}, device)
+    assert compilation.compile_forward(network, {"backend": "aot_eager"}, device) is not None
+
+
 def test_refuses_to_clip_what_a_fused_optimizer_scales_later():
     optimizer = {"class_path": "AdamW", "init_args": {"lr": 0.01, "fused": True}}
     model = LanguageModel.from_config({**CONFIG, "optimizer": optimizer, "schedule": None})

@@ -22,6 +22,16 @@ class CustomOrder(Layout):
                 f"layout: CustomOrder has order {order!r}, which must be letters a (attention), c (cross-attention) "
                 "and f (feedforward)"
             )
+        if not set(order) & set("ac"):
+            raise ValueError(
+                f"layout: CustomOrder has order {order!r}, which leaves out attention, so that no token sees another; "
+                "add an a, or a c in a model with cross_attention"
+            )
+        if "f" not in order:
+            raise ValueError(
+                f"layout: CustomOrder has order {order!r}, which leaves out the feedforward; add an f, or choose the "
+                "layout AttentionOnly"
+            )
         most = max(map(order.count, "acf"))
         if most != depth:
             raise ValueError(

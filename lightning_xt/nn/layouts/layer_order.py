@@ -6,6 +6,8 @@ from lightning_xt.nn.layouts.base import Kind, Layout, Step
 class LayerOrder(Layout):
     """Run whole layers in a given order; a layer that is named again runs again, with the same weights.
 
+    Groups of layers that share weights, as in Lan et al., 2019 (ALBERT), https://arxiv.org/abs/1909.11942, are an order
+    such as [0, 0, 0, 1, 1, 1].
     In x-transformers: layers_execute_order, weight_tie_layers; single sublayers are named there.
 
     Args:

@@ -7,9 +7,10 @@ from lightning_xt.system.option_checks import check_option
 class Looped(Layout):
     """Run through all layers several times with the same weights: depth without parameters.
 
-    Dehghani et al., 2018 (Universal Transformers), https://arxiv.org/abs/1807.03819; at scale Zhu et al., 2025
-    (looped language models), https://arxiv.org/abs/2510.25741. The number of loops is fixed: no halting, no exit gate.
-    In x-transformers: weight_tie_layers, looped, max_looped_steps; weight_tie_layers is a depth of 1 here.
+    Dehghani et al., 2018 (Universal Transformers), https://arxiv.org/abs/1807.03819; with a depth of 1 Lan et al., 2019
+    (ALBERT), https://arxiv.org/abs/1909.11942. The number of loops is fixed, and the stream runs on without a norm
+    between the loops. ExitLoops norms it there, and each of its passes can be an exit.
+    In x-transformers: weight_tie_layers; a depth of 1 here.
 
     Args:
         loops: number of times that a forward runs through all layers.

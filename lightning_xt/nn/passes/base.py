@@ -14,7 +14,7 @@ from lightning_xt.nn.norms.base import NormFactory
 RunPass = Callable[[Float[Tensor, "b n D"], Trace, int], tuple[Float[Tensor, "b n D"], Trace]]
 """Runs one pass: called with the vectors that the first layer reads, the trace, and the number of the pass, from 0.
 
-Every pass has a cache of its own, so that a number may be used once a forward."""
+Every pass has its own caches, so that a number may be used once a forward."""
 
 
 class Passes(nn.Module, ABC):
@@ -39,7 +39,7 @@ class Passes(nn.Module, ABC):
             x: embedded tokens.
             run: runs one pass.
             inputs: inputs of the forward besides the tokens.
-            trace: what to keep.
+            trace: empty trace that says what to keep.
             cached: True for a forward with a cache, whose tokens need keys in the cache of every pass.
         """
 

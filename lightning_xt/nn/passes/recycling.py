@@ -15,7 +15,7 @@ class Recycling(Passes):
 
     Jumper et al., 2021 (AlphaFold 2). https://doi.org/10.1038/s41586-021-03819-2
     Only the last pass gets gradients, so that training keeps the activations of one pass. In training the number of
-    passes is drawn anew for each forward, from 1 to `passes`, the same in all processes. The pass before the first has
+    passes is drawn for each forward, from 1 to `passes`, the same in all processes. The pass before the first has
     an output of zeros. Keys of a trace, such as maps of attention, are those of the last pass.
     In x-transformers: recycling, train_max_recycle_steps; a linear map instead of a norm, each process draws for
     itself, and no decoding with a cache.

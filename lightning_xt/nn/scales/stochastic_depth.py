@@ -13,7 +13,8 @@ class StochasticDepth(Scale):
 
     Huang et al., 2016. https://arxiv.org/abs/1603.09382
     The fraction grows linearly over depth, and outputs that stay are divided by the fraction that stays. The paper
-    drops a layer for all rows at once, and multiplies outputs in evaluation instead.
+    drops a layer for all rows at once, and multiplies outputs in evaluation instead. A dropped sublayer is computed all
+    the same: every weight has a gradient, of zero if all rows drop it, so that processes may draw different rows.
     In x-transformers: layer_dropout; one fraction for all layers, and for all rows at once there.
 
     Args:
