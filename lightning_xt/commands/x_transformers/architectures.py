@@ -54,9 +54,8 @@ def _translate_wrapper(call: Call, remarks: Remarks, training: Given | None) -> 
         model = {"encoder": network, "head": choose_head(wrapper)}
         if training is not None:
             remarks.differ("AutoregressiveWrapper", "an encoder learns to predict hidden tokens, by MaskedTokens")
-    for given in (wrapper, training):
-        if given is not None:
-            given.miss_unread()
+    wrapper.miss_unread()
+    facts += _list_ids(training)
     return Architecture("LanguageModel" if builder.causal else "MaskedLanguageModel", model, remarks, facts)
 
 
@@ -78,9 +77,7 @@ def _translate_pair(call: Call, remarks: Remarks, training: Given | None) -> Arc
         wrapper.miss_unread()
     model["decoder"]["head"] = "UntiedHead"
     model |= {"shared_embedding": pair.get("tie_token_emb"), "context_dropout": float(dropped)}
-    for given in (pair, training):
-        if given is not None:
-            given.miss_unread()
+    facts += [*_list_ids(pair), *_list_ids(training)]
     return Architecture("Seq2Seq", model, remarks, facts)
 
 
@@ -100,6 +97,18 @@ def _list_facts(wrapper: Given) -> list[str]:
         f"{wrapper.type('num_tokens')}={tokens}: the tokenizer of the data decides on the vocabulary",
         f"{wrapper.type('max_seq_len')}={length}: the data decide on the length of a row",
     ]
+
+
+def _list_ids(given: Given | None) -> list[str]:
+    """List what the vocabulary decides on here, and remark what else is given."""
+    if given is None:
+        return []
+    pad, ignored = given.get("pad_value"), given.get("ignore_index")
+    if ignored not in (-100, pad):
+        given.miss("ignore_index", "targets of -100 and of the pad id never count")
+    own = given.has("pad_value")
+    given.miss_unread()
+    return [f"pad_value={pad}: the tokenizer of the data decides on the pad id, which is never scored"] if own else []
 
 
 def _set_z_loss(attention: Any) -> None:
