@@ -72,6 +72,10 @@ OPTIONS = Kind(
 )
 MAPPING = Kind("a mapping", lambda value: isinstance(value, Mapping))
 
+TENSOR = Kind("a tensor", lambda value: isinstance(value, Tensor))
+MEMORIES_KEY = "memories"
+"""Entry of a checkpoint with what the rows of a training in lanes leave to those that follow."""
+
 CHECKPOINT_CALLBACK = {
     "best_model_score?": SCORE, "current_score?": SCORE, "kth_value?": SCORE, "best_k_models?": Each(SCORE, TEXT),
 }  # fmt: skip
@@ -105,6 +109,7 @@ FILE = {
     "callbacks?": Each(MAPPING, TEXT),
     "optimizer_states?": Each({"state": Each(STATE, COUNT), "param_groups": Each(GROUP)}),
     "lr_schedulers?": Each(SCHEDULE),
+    f"{MEMORIES_KEY}?": Each(TENSOR, TEXT),
     METADATA_KEY: {
         "version?": TEXT,
         "kind?": TEXT,

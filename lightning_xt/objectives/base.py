@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from lightning_xt.core.inputs import Inputs
+from lightning_xt.core.memories import Memories
 from lightning_xt.core.shapes import ObjectiveShape
 from lightning_xt.core.trace import Trace
 
@@ -32,6 +33,7 @@ class Loss:
         count: number of targets that count.
         terms: weighted auxiliary terms by name, in training.
         logits: logits from which it was computed, if the objective keeps them.
+        memories: what the tokens leave to those that follow. None = nothing, or the objective does not keep it.
     """
 
     mean: Float[Tensor, ""]
@@ -39,6 +41,7 @@ class Loss:
     count: Int[Tensor, ""]
     terms: Mapping[str, Float[Tensor, ""]] = field(default_factory=dict)
     logits: Float[Tensor, "b _ v"] | None = None
+    memories: Memories | None = None
 
     @property
     def minimised(self) -> Float[Tensor, ""]:

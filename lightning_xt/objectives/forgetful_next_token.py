@@ -47,4 +47,5 @@ class ForgetfulNextToken(Objective):
             counted = targets != IGNORED if scored is None else scored & (targets != IGNORED)
             inputs = replace(inputs, hidden_tokens=hidden, scored=counted)
         logits, trace = model(read, inputs=inputs, trace=Trace())
-        return replace(cross_entropy(logits, targets, scored), terms=trace.sum_losses(), logits=logits)
+        loss = cross_entropy(logits, targets, scored)
+        return replace(loss, terms=trace.sum_losses(), logits=logits, memories=trace.memories)

@@ -71,7 +71,7 @@ class NextToken(Objective):
                 terms["logit_z_loss"] = self.z_loss * compute_z_loss(logits, counted)
             for each in cast(Iterable[Auxiliary], self.auxiliaries):
                 terms[each.name] = each.compute(trace, counted, inputs)
-        return replace(loss, terms=terms, logits=logits)
+        return replace(loss, terms=terms, logits=logits, memories=trace.memories)
 
 
 def _refuse_repeated(names: list[str]) -> None:

@@ -58,7 +58,8 @@ class PrefixNextToken(Objective):
             counted = counted & ~_find_visible(read, given, prefix)
             inputs = replace(given, visible_prefix=prefix + given.num_soft_tokens, scored=counted)
         logits, trace = model(read, inputs=inputs, trace=Trace())
-        return replace(cross_entropy(logits, targets, counted), terms=trace.sum_losses(), logits=logits)
+        loss = cross_entropy(logits, targets, counted)
+        return replace(loss, terms=trace.sum_losses(), logits=logits, memories=trace.memories)
 
     def _choose_prefix(
         self, read: Int[Tensor, "b n"], counted: Bool[Tensor, "b n"], has_context: bool, inputs: Inputs | None

@@ -6,18 +6,22 @@ from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lightning_xt.checkpoints.schema import MEMORIES_KEY
 from lightning_xt.core.batch import EvaluationBatch, LaneBatch
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.packed_documents import find_documents
 from lightning_xt.data.pairs.parallel_corpus import ParallelCorpus
 from lightning_xt.data.tokenizers.base import Tokenizer
 from lightning_xt.data.tokenizers.bytes import Bytes
+from lightning_xt.nn.segments.base import Segments
 from lightning_xt.objectives.base import Loss
 from lightning_xt.training.batches import read_inputs, read_tokens
+from lightning_xt.training.carried_memories import CarriedMemories
 from lightning_xt.training.module import TransformerModule
 
 
@@ -47,6 +51,9 @@ class CorpusModule(TransformerModule):
         """Losses of the optimizer step so far, if it is logged."""
         self._excess: str | None = None
         """Sentence about prompts that are longer than the training data, or become so."""
+        self._memories, self._evaluated_memories = CarriedMemories(), CarriedMemories()
+        self._saved_memories: dict[str, Tensor] | None = None
+        """Memories of all rows in the checkpoint from which the run resumes."""
 
     def add_documents(self, tokens: Int[Tensor, "b m"], inputs: Inputs | None) -> Inputs | None:
         """Add the documents of the n tokens that the network reads, of n + 1, to its inputs."""
@@ -86,6 +93,20 @@ class CorpusModule(TransformerModule):
         """
         return self._score_training(tokens, scored, inputs).minimised
 
+    @property
+    def segments(self) -> tuple[Segments, int] | None:
+        """Segments of the network, and the number of its calls that read memories. None = it remembers no earlier rows."""
+        return None
+
+    def keep_memories(self, memories: CarriedMemories, batch: Any, loss: Loss) -> None:
+        """Keep what the rows of a batch leave; ValueError if the objective loses it."""
+        if self.segments is not None and loss.memories is None and isinstance(batch, LaneBatch):
+            raise ValueError(
+                f"objective: {type(self.objective).__name__} keeps no memories, which the model's segments leave to the "
+                "next batch; set them in its Loss, or set --data.order random"
+            )
+        memories.keep(batch, loss.memories)
+
     def loss_with_logits(
         self, tokens: Int[Tensor, "b m"], scored: Bool[Tensor, "b n"] | None = None, inputs: Inputs | None = None
     ) -> tuple[Float[Tensor, ""], Float[Tensor, "b _ v"]]:
@@ -107,10 +128,11 @@ class CorpusModule(TransformerModule):
         self.objective.step_seed = None
 
     def training_step(self, batch: Any, batch_idx: int) -> Float[Tensor, ""]:
-        ids, inputs = read_inputs(
-            batch.tokens if isinstance(batch, LaneBatch) else batch, self.data_inputs, self.first_read
-        )
+        given = batch.tokens if isinstance(batch, LaneBatch) else batch
+        ids, inputs = read_inputs(given, self.data_inputs, self.first_read)
+        inputs = self._memories.add(batch, inputs)
         loss = self._score_training(read_tokens(ids, self.vocab_size), None, inputs)
+        self.keep_memories(self._memories, batch, loss)
         if self.logs_this_step:
             self._losses.append(loss.mean.detach())
             self.loss_terms.add(loss)
@@ -129,6 +151,24 @@ class CorpusModule(TransformerModule):
             self.objective.exclude(self.tokenizer.unused)
         # An earlier fit may have stopped between two batches of a step.
         self._losses = []
+        # Perhaps as CUDA graphs.
+        self._memories.copies = self._compiled is not None
+        if self._saved_memories and self.segments is not None and self.trainer.global_step:
+            self._memories.restore(self._saved_memories, self.trainer, *self.segments)
+        self._saved_memories = None
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        if self._trainer is not None and (memories := self._memories.gather(self._trainer)):
+            checkpoint[MEMORIES_KEY] = memories
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        if self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING:
+            self._memories, self._saved_memories = CarriedMemories(), checkpoint.get(MEMORIES_KEY)
+
+    def begin_evaluation(self, split: str) -> None:
+        self._evaluated_memories = CarriedMemories()
 
     def read_evaluation(self, batch: Any) -> tuple[Tensor, Tensor | None, Inputs | None]:
         """Return ids, mask and inputs of a batch of an evaluation; ValueError if it is malformed."""

@@ -15,6 +15,7 @@ from lightning_xt.inference.completion import TextCompleter
 from lightning_xt.inference.generation_options import GenerationOptions
 from lightning_xt.inference.text_generator import list_texts
 from lightning_xt.models.decoder import Decoder
+from lightning_xt.nn.segments.base import Segments
 from lightning_xt.objectives.base import ObjectiveFactory
 from lightning_xt.objectives.next_token import NextToken
 from lightning_xt.system.option_checks import check_slots, refuse_unknown
@@ -80,12 +81,20 @@ class LanguageModel(CorpusModule):
     def network(self) -> nn.Module:  # type: ignore[override]  # another module assigns it
         return self.decoder
 
+    @property
+    def segments(self) -> tuple[Segments, int] | None:
+        found, calls = self.decoder.segments, self.decoder.stack.attention_calls
+        return None if found is None else (found, len(calls))
+
     def begin_evaluation(self, split: str) -> None:
+        super().begin_evaluation(split)
         self._sums = LikelihoodSums(self.device)
 
     def evaluate(self, batch: Any) -> None:
-        given = self.read_evaluation(batch)
-        self._sums.add(self.score(self.decoder, *given))
+        tokens, scored, inputs = self.read_evaluation(batch)
+        loss = self.score(self.decoder, tokens, scored, self._evaluated_memories.add(batch, inputs))
+        self.keep_memories(self._evaluated_memories, batch, loss)
+        self._sums.add(loss)
 
     def compute_metrics(self) -> dict[str, Tensor]:
         sums = self.trainer.strategy.reduce(self._sums.sums, reduce_op="sum")

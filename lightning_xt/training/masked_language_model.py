@@ -87,6 +87,7 @@ class MaskedLanguageModel(CorpusModule):
         self.objective = objective(ObjectiveShape.from_model(self.network, vocab, mask=self.network.mask_token))
 
     def begin_evaluation(self, split: str) -> None:
+        super().begin_evaluation(split)
         self._sums = LikelihoodSums(self.device)
         self._correct = torch.zeros_like(self._sums.sums[:1])
 

@@ -1,0 +1,124 @@
+"""Memories from batch to batch of a text in lanes."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+from torch import Tensor
+
+from lightning_xt.core.batch import LaneBatch
+from lightning_xt.core.inputs import Inputs
+from lightning_xt.core.memories import Memories
+from lightning_xt.nn.segments.base import Segments
+
+WAY_OUT = "begin a run with its weights: --init_from RUN"
+
+
+class CarriedMemories:
+    """Memories that batches in lanes leave to the batches that continue their rows.
+
+    Each batch of an optimizer step has its own. No gradient flows from batch to batch. Memories that are not finite
+    become zeros, so that a skipped step does no harm to later ones.
+
+    Args:
+        copies: True to copy memories out of what the next forward overwrites: the results of a CUDA graph.
+    """
+
+    def __init__(self, *, copies: bool = False) -> None:
+        self.copies = copies
+        self._groups: dict[int, Memories] = {}
+
+    def add(self, batch: Any, inputs: Inputs | None) -> Inputs | None:
+        """Add to the inputs what earlier rows left to the rows of a batch; nothing if the batch is in no lanes."""
+        if not isinstance(batch, LaneBatch) or batch.begins or batch.group not in self._groups:
+            return inputs
+        return replace(inputs or Inputs(), memories=self._groups[batch.group])
+
+    def keep(self, batch: Any, memories: Memories | None) -> None:
+        """Keep what the rows of a batch leave; nothing if the batch is in no lanes, or the network has no memory."""
+        if not isinstance(batch, LaneBatch) or memories is None:
+            return
+        kept = {name: _replace_lost(each.detach()) for name, each in _flatten(memories).items()}
+        if self.copies:
+            kept = {name: each.clone() for name, each in kept.items()}
+        self._groups[batch.group] = _restore(kept)
+
+    def gather(self, trainer: Trainer) -> dict[str, Tensor]:
+        """Return the memories of all rows of a step, in the order of their lanes; all processes must call it.
+
+        Nothing if there are none, or in the middle of a step, from which no run resumes exactly.
+        """
+        groups = [_flatten(self._groups[number]) for number in sorted(self._groups)]
+        shapes = [{name: each.shape for name, each in group.items()} for group in groups]
+        if len(groups) != trainer.accumulate_grad_batches or any(each != shapes[0] for each in shapes):
+            return {}
+        world = trainer.world_size
+        return {name: torch.cat([_gather_rows(group[name], world) for group in groups]) for name in groups[0]}
+
+    def restore(self, state: Mapping[str, Tensor], trainer: Trainer, segments: Segments, calls: int) -> None:
+        """Restore the memories of this process's rows from those of all rows.
+
+        Args:
+            state: memories of all rows, from `gather`.
+            trainer: of the run that resumes.
+            segments: of the model, which reads the memories.
+            calls: number of the model's calls that read some.
+
+        Raises:
+            ValueError: the rows do not divide, or the memories are of another model.
+        """
+        batches, world = trainer.accumulate_grad_batches, trainer.world_size
+        try:
+            whole = _restore(state)
+            rows, width = whole.num_rows, whole.vectors[0].shape[-1]
+            segments.check_memories(whole, rows, calls, width)
+        except (LookupError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"the checkpoint's memories are not of this model: {error}; resume with the segments of its run, or "
+                f"{WAY_OUT}"
+            ) from error
+        size, rest = divmod(rows, batches * world)
+        if rest or any(len(each) != rows for each in state.values()):
+            raise ValueError(
+                f"the checkpoint has memories of {rows} rows, which do not divide by {world} (processes) x {batches} "
+                f"(--trainer.accumulate_grad_batches); resume with as many rows a step, or {WAY_OUT}"
+            )
+        for group in range(batches):
+            first = (group * world + trainer.global_rank) * size
+            own = {name: each[first : first + size] for name, each in state.items()}
+            self._groups[group] = _restore({name: _copy(each, trainer) for name, each in own.items()})
+
+
+def _flatten(memories: Memories) -> dict[str, Tensor]:
+    """Return the tensors of memories by name."""
+    state = memories.to_state()
+    vectors = {f"vectors.{number}": each for number, each in enumerate(state.pop("vectors"))}
+    return vectors | {name: each for name, each in state.items() if each is not None}
+
+
+def _restore(tensors: Mapping[str, Tensor]) -> Memories:
+    """Return the memories that `_flatten` took apart."""
+    vectors = {name: each for name, each in tensors.items() if name.startswith("vectors.")}
+    others = {name: each for name, each in tensors.items() if name not in vectors}
+    return Memories.from_state({"vectors": [vectors[f"vectors.{number}"] for number in range(len(vectors))], **others})
+
+
+def _replace_lost(tensor: Tensor) -> Tensor:
+    """Replace what is not finite by zeros, without waiting for the device."""
+    return torch.where(tensor.isfinite(), tensor, 0.0) if tensor.is_floating_point() else tensor
+
+
+def _gather_rows(rows: Tensor, world: int) -> Tensor:
+    """Return the rows of all processes in main memory, in the order of the processes."""
+    if world == 1:
+        return rows.cpu()
+    parts = [torch.empty_like(rows) for _ in range(world)]
+    torch.distributed.all_gather(parts, rows.contiguous())
+    return torch.cat(parts).cpu()
+
+
+def _copy(rows: Tensor, trainer: Trainer) -> Tensor:
+    # The file of a checkpoint is mapped.
+    return rows.to(trainer.strategy.root_device, copy=True)
