@@ -95,15 +95,15 @@ class CorpusModule(TransformerModule):
 
     @property
     def segments(self) -> tuple[Segments, int] | None:
-        """Segments of the network, and the number of its calls that read memories. None = it remembers no earlier rows."""
+        """Segments of the network and the number of its calls that read memories. None = it has no memory."""
         return None
 
     def keep_memories(self, memories: CarriedMemories, batch: Any, loss: Loss) -> None:
         """Keep what the rows of a batch leave; ValueError if the objective loses it."""
         if self.segments is not None and loss.memories is None and isinstance(batch, LaneBatch):
             raise ValueError(
-                f"objective: {type(self.objective).__name__} keeps no memories, which the model's segments leave to the "
-                "next batch; set them in its Loss, or set --data.order random"
+                f"objective: {type(self.objective).__name__} keeps no memories, which the model's segments leave to "
+                "the next batch; set them in its Loss, or set --data.order random"
             )
         memories.keep(batch, loss.memories)
 
