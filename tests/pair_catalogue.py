@@ -89,12 +89,12 @@ def build(names: Sequence[str]) -> Built:
         ValueError: the model refuses them.
     """
     ahead = [name for name in names if name in ENCODERS_ONLY]
-    options, others = _resolve(names), _resolve([name for name in names if name not in ENCODERS_ONLY])
+    options = _resolve(names)
     if not ahead:
         return Built("decoder", decoder(**options))
     if options.keys() <= SLOTS and not any(map(looks_back, names)):
         return Built("encoder", encoder(**options))
-    return Built("pair", pair(_resolve(ahead), others))
+    return Built("pair", pair(_resolve(ahead), _resolve([name for name in names if name not in ENCODERS_ONLY])))
 
 
 def build_across(names: Sequence[str]) -> Built:
@@ -123,6 +123,6 @@ def list_pairs() -> list[tuple[str, str]]:
 
 
 def meet_across(names: Sequence[str]) -> bool:
-    """Return whether variants meet in the attention of an encoder-decoder."""
-    inside = any("attention" in SPELLED[name] and get_slot(name) != "attention" for name in names)
+    """Return whether variants meet in an encoder-decoder: two parts of attention, or plain attention and any other."""
+    inside = all("attention" in SPELLED[name] for name in names) or "attention=Attention" in names
     return inside and "context" not in map(get_slot, names)

@@ -161,6 +161,64 @@ def test_a_combination_is_refused_from_both_sides():
         assert other in [each.name for each in combinations.find_conflicts(named[one], slots)]
 
 
+@pytest.mark.parametrize(
+    ("names", "together", "sentence"),
+    [
+        ("ALiBi Softmax", True, "ALiBi and Softmax work together"),
+        ("Mamba2 ALiBi", True, "Mamba2 and ALiBi work together"),
+        ("LinearScaling RandomizedPositions", True, "LinearScaling and RandomizedPositions work together"),
+        ("SoftCap TalkingHeads", True, "SoftCap and TalkingHeads work together"),
+        ("Inverted ALiBi", True, "Inverted and ALiBi work together in an encoder"),
+        (
+            "Forgetting MeanVarianceSplit",
+            True,
+            "Forgetting and MeanVarianceSplit work together in an encoder-decoder, MeanVarianceSplit in the encoder "
+            "and Forgetting in the decoder",
+        ),
+        (
+            "Laser Latent",
+            False,
+            "attention: projection Latent has no keys and values per head, so it cannot be combined with value_mods "
+            "Laser; omit one of them",
+        ),
+        (
+            "ALiBi Rotary",
+            False,
+            "ALiBi and Rotary are both chosen in position, which takes one; Combined holds several",
+        ),
+        ("RMSNorm LayerNorm", False, "RMSNorm and LayerNorm are both chosen in norm, which takes one"),
+        ("ALiBi ALiBi", False, "ALiBi is one variant; name two"),
+        ("ALiBi TopK", False, "ALiBi and TopK do not meet in a network: TopK belongs to filter"),
+        (
+            "SwiGLU ReLU",
+            False,
+            "SwiGLU and ReLU leave no room for each other: SwiGLU is chosen in --model.decoder.feedforward, ReLU is "
+            "chosen in --model.decoder.feedforward.activation of GatedMLP",
+        ),
+        (
+            "GivenContext MeanVarianceSplit",
+            False,
+            "GivenContext and MeanVarianceSplit leave no room for each other: GivenContext is chosen in "
+            "--model.decoder.context, MeanVarianceSplit is chosen in --model.decoder.residual",
+        ),
+    ],
+)
+def test_two_variants_work_together_or_a_sentence_says_why_not(names, together, sentence, capsys):
+    assert show(capsys, *names.split()) == f"{sentence}\n"
+    first, second = names.split()
+    found = json.loads(show(capsys, first, second, "--json"))
+    assert found == {"first": first, "second": second, "together": together, "sentence": sentence}
+
+
+@pytest.mark.parametrize("names", [("ALiBi", "Rotery"), ("Rotery", "ALiBi"), ("Rotery", "Rotery")])
+def test_an_unknown_one_of_two_is_refused_with_close_names(names, capsys):
+    assert main(["variants", *names]) == 2
+    out, error = capsys.readouterr()
+    assert out == ""
+    assert error.startswith("lightning-xt: error: variants: unknown variant 'Rotery'; did you mean Rotary")
+    assert len(error.splitlines()) == 1
+
+
 def test_help_and_the_list_of_commands_import_no_torch():
     code = "import sys; from lightning_xt.cli import main; code = main(sys.argv[1:]); assert 'torch' not in sys.modules"
     for options in (["variants", "--help"], ["--help"]):

@@ -3,13 +3,13 @@
 from collections.abc import Iterator, Mapping
 from functools import cache
 from inspect import Parameter
-from itertools import takewhile
+from itertools import product, takewhile
 from typing import Any, NamedTuple
 
 import yaml
 
 from lightning_xt.commands.catalogue.families import PARTS, Slot, find_families, find_overlays, list_members
-from lightning_xt.commands.catalogue.merging import merge
+from lightning_xt.commands.catalogue.merging import list_named, merge
 from lightning_xt.commands.catalogue.recipes import make_recipe
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.models.encoder import Encoder
@@ -21,6 +21,10 @@ VOCAB = 256
 SIZES = {"dim": 128, "depth": 3}
 """Width and heads of the quickstart's model, which the overlays are written for."""
 HEADS = {"attention": {"heads": 4}}
+
+
+Part = tuple[type, Slot]
+"""Part of a network, and the slot in which it is chosen."""
 
 
 class Conflict(NamedTuple):
@@ -74,14 +78,15 @@ def list_choices(kind: type, slot: Slot) -> list[dict[str, Any]]:
 def build(model: str, options: Mapping[str, Any]) -> str | None:
     """Build a small model; return why it is refused, None if it is not."""
     kind = MODELS[model]
-    options = merge(
-        merge(SIZES, HEADS), {name: value for name, value in options.items() if name in init_parameters(kind)}
-    )
     try:
-        make_recipe(kind, options)(VOCAB)
+        make_recipe(kind, merge(merge(SIZES, HEADS), _select_known(kind, options)))(VOCAB)
     except ValueError as error:
         return " ".join(str(error).split())
     return None
+
+
+def _select_known(model: type, options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if name in init_parameters(model)}
 
 
 def find_refusals(kind: type, slot: Slot) -> dict[str, str]:
@@ -92,25 +97,47 @@ def find_refusals(kind: type, slot: Slot) -> dict[str, str]:
 
 def find_conflicts(kind: type, slots: Mapping[type, Slot]) -> Iterator[Conflict]:
     """Yield the variants of other slots that a model refuses next to a variant, each of which it takes without it."""
-    family = next(base for base in slots if issubclass(kind, base))
-    model = next((each for each in MODELS if build(each, choose(kind, slots[family])) is None), None)
-    if model is None:
+    family = find_family(kind, slots)
+    if family is None:
         return
-    chosen = _list_built(model, kind, slots[family])
-    for base in find_families(PARTS).values():
+    model = next((each for each in MODELS if list_built(each, kind, slots[family])), None)
+    for base in find_families(PARTS).values() if model is not None else ():
         slot = slots.get(base)
         # A slot with one class has no room for two; a list has.
         if slot is None or (base is family and not slot.listed):
             continue
         for other in list_members(base):
-            added = [] if other is kind else _list_built(model, other, slot)
-            # Other classes of an overlay may be what is refused.
-            reasons = (build(model, merge(one, another)) for one in chosen for another in added)
-            refused = list(takewhile(lambda reason: reason is not None, reasons))
-            if refused and len(refused) == len(chosen) * len(added):
-                yield Conflict(slot.path.rpartition(".")[2], other.__name__, str(refused[0]))
+            reason = None if other is kind else find_reason(str(model), (kind, slots[family]), (other, slot))
+            if reason is not None:
+                yield Conflict(slot.path.rpartition(".")[2], other.__name__, reason)
 
 
-def _list_built(model: str, kind: type, slot: Slot) -> list[dict[str, Any]]:
+def find_family(kind: type, slots: Mapping[type, Slot]) -> type | None:
+    """Return the family of a part of a network; None for anything else."""
+    return next((base for base in slots if issubclass(kind, base)), None)
+
+
+def find_reason(model: str, first: Part, second: Part) -> str | None:
+    """Return why a model refuses two parts together, in whichever way they are chosen; None if it does not.
+
+    None, too, if it refuses one of them alone, or has no room for both.
+    """
+    chosen = list_joined(model, first, second)
+    # Other classes of an overlay may be what is refused.
+    reasons = list(takewhile(lambda reason: reason is not None, (build(model, each) for each in chosen)))
+    return reasons[0] if reasons and len(reasons) == len(chosen) else None
+
+
+def list_joined(model: str, first: Part, second: Part) -> list[dict[str, Any]]:
+    """List the ways to choose two parts of which a model takes each alone; none if one leaves no room for the other."""
+    names = {first[0].__name__, second[0].__name__}
+    ways = product(list_built(model, *first), list_built(model, *second))
+    joined = (merge(one, other, MODELS[model]) for one, other in ways)
+    return [
+        each for each in (_select_known(MODELS[model], options) for options in joined) if names <= set(list_named(each))
+    ]
+
+
+def list_built(model: str, kind: type, slot: Slot) -> list[dict[str, Any]]:
     """List the ways to choose a variant that a model takes."""
     return [each for each in list_choices(kind, slot) if build(model, each) is None]

@@ -103,7 +103,7 @@ class Choice(NamedTuple):
         """Return the class of the family that holds several parts, with both; None if there is none."""
         if self.kind is None or other.kind is None or self.kind is other.kind:
             return None
-        holder = _find_list_holder(self.kind, other.kind)
+        holder = find_list_holder(self.kind, other.kind)
         if holder is None:
             return None
         parts = [each._replace(named=True).write() for each in (self, other)]
@@ -138,7 +138,8 @@ def _share_family(kind: type, made: type) -> bool:
 
 
 @functools.cache
-def _find_list_holder(*kinds: type) -> type | None:
+def find_list_holder(*kinds: type) -> type | None:
+    """Return the class of a family that holds a list of its parts, such as Cycle. None = there is none."""
     bases = [base for base in find_families("nn").values() if all(issubclass(kind, base) for kind in kinds)]
     for base in bases:
         for kind in list_members(base):
