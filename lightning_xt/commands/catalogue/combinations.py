@@ -138,6 +138,7 @@ def list_joined(model: str, first: Part, second: Part) -> list[dict[str, Any]]:
     ]
 
 
+@cache
 def list_built(model: str, kind: type, slot: Slot) -> list[dict[str, Any]]:
     """List the ways to choose a variant that a model takes."""
     return [each for each in list_choices(kind, slot) if build(model, each) is None]

@@ -78,7 +78,9 @@ def _build_both(first: Part, second: Part) -> Answer:
         if (reason := find_reason(model, first, second)) is not None:
             return Answer(False, reason)
     for source, target in ((first, second), (second, first)):
-        if list_built("encoder", *source) and list_built("decoder", *target) and not list_built("decoder", *source):
+        # The context of an encoder-decoder is the encoder's output.
+        free = not target[1].path.endswith(".context") and not list_built("decoder", *source)
+        if free and list_built("encoder", *source) and list_built("decoder", *target):
             return Answer(
                 True,
                 f"{one} and {other} work together in an encoder-decoder, {source[0].__name__} in the encoder and "
