@@ -16,8 +16,12 @@ from lightning_xt.models.encoder import Encoder
 from lightning_xt.models.encoder_decoder import EncoderDecoder
 from lightning_xt.nn.attention.attention import Attention
 
-N, SHORT, CHANGED, SEEN = 9, 5, 5, 7
-"""Tokens of a row, of a shorter one, the changed token, and the number of tokens whose logits are differentiated."""
+N, SHORT, CHANGED, FIRST = 9, 5, 5, 3
+"""Tokens of a row, of a shorter one, the changed token, and tokens of a document before a shorter row."""
+TRAINED, SEEN = 11, 10
+"""Tokens of a row in training, and those whose logits are differentiated: more than one segment."""
+M = 7
+"""Tokens of a source."""
 LENGTHS = (9, 6)
 """Tokens of the rows that are decoded."""
 BATCHES = 5
@@ -50,20 +54,21 @@ def take(tokens: Tensor, inputs: Inputs, rows: Sequence[int], starts: Sequence[i
 def check_decoder(model: Decoder, rng: random.Random) -> None:
     tokens, inputs = example(3, N + SHORT)
     full = _check_values(model, tokens, inputs)
-    call, known = take(tokens, inputs, [1, 0, 2], [0, N - SHORT, 0], SHORT)
+    call, known = take(tokens, inputs, [1, 0, 2], [0, FIRST, 0], SHORT)
     alone = model(call, inputs=known)
     call, known = take(tokens, inputs, [0, 1], [0, 0], N)
     padded = model(call, lengths=torch.tensor([N, SHORT]), inputs=known)
     close("padded = alone", padded[0], full[0])
     close("padded = alone", padded[1, :SHORT], alone[0])
-    call, known = take(tokens, inputs, [0, 2], [0, 0], N)
-    later = torch.arange(N) >= torch.tensor([[N - SHORT], [SHORT]])
+    # Both documents of a row lie in one segment, since alone they do.
+    call, known = take(tokens, inputs, [0, 2], [0, 0], FIRST + SHORT)
+    later = torch.arange(FIRST + SHORT) >= torch.tensor([[FIRST], [SHORT]])
     apart = model(call, inputs=replace(known, documents=later.long()))
-    close("documents apart = alone", apart[0, : N - SHORT], full[0, : N - SHORT])
-    close("documents apart = alone", apart[0, N - SHORT :], alone[1])
+    close("documents apart = alone", apart[0, :FIRST], full[0, :FIRST])
+    close("documents apart = alone", apart[0, FIRST:], alone[1])
     close("documents apart = alone", apart[1, :SHORT], alone[2])
     check_decoding(model, tokens, inputs, full, rng)
-    call, known = take(tokens, inputs, [0, 1, 2], [0] * 3, N)
+    call, known = take(tokens, inputs, [0, 1, 2], [0] * 3, TRAINED)
     check_gradients(model, model.token_embedding, lambda batch: model(_shift(call, batch, VOCAB), inputs=known))
 
 
@@ -100,15 +105,19 @@ def check_gradients(model: nn.Module, table: nn.Module, run: Callable[[int], Ten
     the number of the batch.
     """
     embedded: list[Tensor] = []
-    hook = table.register_forward_hook(lambda module, args, out: embedded.append(out))
+
+    def keep(module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> None:
+        out.retain_grad()
+        embedded.append(out)
+
+    hook = table.register_forward_hook(keep)
     model.train()
     idle: list[str] = []
     for batch in range(BATCHES):
+        embedded.clear()
         made = run(batch)
-        embedded[batch].retain_grad()
         made[:, :seen].square().sum().backward()
-        read = embedded[batch].grad
-        assert read is not None
+        read = torch.cat([segment.grad for segment in embedded if segment.grad is not None], dim=1)
         assert seen is None or read[:, seen:].abs().max() == 0, "causality by gradient"
         gradients = {name: p.grad for name, p in model.named_parameters()}
         idle = [name for name, grad in gradients.items() if grad is None or not grad.abs().max() > 1e-12]
@@ -118,7 +127,7 @@ def check_gradients(model: nn.Module, table: nn.Module, run: Callable[[int], Ten
             for parameter in model.parameters():
                 parameter.mul_(0.7)
     hook.remove()
-    assert read[:, (seen or N) - 1].abs().max() > 0, "a token does not even get its own gradient"
+    assert read[:, made[:, :seen].shape[1] - 1].abs().max() > 0, "a token does not even get its own gradient"
     assert set(idle) <= set(list_cancelled(model)), f"backward: no gradient for {', '.join(idle)}"
     if idle:
         _check_cancelled(model.eval(), idle, run)
@@ -171,8 +180,8 @@ def check_encoder(model: Encoder, rng: random.Random) -> None:
 
 @torch.no_grad()
 def check_encoder_decoder(model: EncoderDecoder, rng: random.Random) -> None:
-    (src, _), (tgt, _), inputs = source(2, SEEN), example(2, N + SHORT), make_inputs(2, N + SHORT)
-    mask = torch.arange(SEEN) < torch.tensor([[SEEN], [SHORT]])
+    (src, _), (tgt, _), inputs = source(2, M), example(2, N + SHORT), make_inputs(2, N + SHORT)
+    mask = torch.arange(M) < torch.tensor([[M], [SHORT]])
     rows = [0, 1, 0]
     call, known = take(tgt, inputs, rows, [0] * 3, N)
     call[2, CHANGED] = (call[2, CHANGED] + 1) % VOCAB
@@ -185,6 +194,7 @@ def check_encoder_decoder(model: EncoderDecoder, rng: random.Random) -> None:
     call, known = take(tgt, inputs, [0, 1], [0, 0], N)
     close("padding is not read", model((src + ~mask) % SOURCES, call, mask, inputs=known), full[:2])
     check_decoding(model.decoder, tgt, model.encode(src, mask, inputs=inputs), full, rng)
+    call, known = take(tgt, inputs, [0, 1], [0, 0], TRAINED)
     table = model.decoder.token_embedding
     check_gradients(model, table, lambda batch: model(_shift(src, batch, SOURCES), call, mask, inputs=known))
 
