@@ -18,6 +18,7 @@ from pathlib import Path
 
 import option_map
 import parity_tables
+from architecture_list import architectures_page
 from introspection import ROOT, find_places
 from reference_pages import GROUPS, family_page, group_page, python_page, title, tree_page
 
@@ -117,6 +118,7 @@ def write_reference(pages: Path) -> list[object]:
     own = {
         "Commands": commands_page,
         "Configs": configs_page,
+        "Architectures": architectures_page,
         "Python names": python_page,
         "The tree of files": tree_page,
     }

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from architecture_list import architectures_page, read_head
+from reference_pages import prose
 from test_configs import CONFIGS, QUICKSTART, TINY, TINY_PAIRS, merge
 
 from lightning_xt.cli import main
@@ -277,6 +279,15 @@ def test_llama3_is_its_formula() -> None:
         x = x + (gate * gate.sigmoid() * hidden) @ maps.to_out.weight.T
     logits = norm(x, network.stack.output_norm.gain) @ network.head.to_logits.weight.T
     torch.testing.assert_close(network(tokens)[0], logits, rtol=1e-8, atol=1e-8)
+
+
+def test_the_page_shows_every_architecture_with_its_head_and_options() -> None:
+    page = architectures_page()
+    for file in FILES:
+        (name, text), *others = read_head(file.read_text())
+        assert f"\n## {name}\n\n`architectures/{file.name}`: {prose(text)}\n" in page
+        assert all(f"\n- {word}: {prose(said)}\n" in page for word, said in others) and len(others) == 3
+        assert f"\n```yaml\nmodel:{file.read_text().partition('model:')[2]}```\n" in page
 
 
 LANGUAGE = [file for file in FILES if not is_pair(file)]
