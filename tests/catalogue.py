@@ -68,6 +68,7 @@ from lightning_xt.nn.positions.forgetting import Forgetting
 from lightning_xt.nn.positions.path import PaTH
 from lightning_xt.nn.positions.polar import Polar
 from lightning_xt.nn.positions.relative_bias import RelativeBias
+from lightning_xt.nn.positions.relative_sinusoidal import RelativeSinusoidal
 from lightning_xt.nn.positions.rotary import Rotary
 from lightning_xt.nn.positions.shared_relative_bias import SharedRelativeBias
 from lightning_xt.nn.projections.base import Projection
@@ -212,6 +213,9 @@ CASES: dict[str, Options] = {
     "contextual-window-memory": {"attention": attention(position=Contextual, window=3, memory=3)},
     "path-kv_heads-memory-window": {"attention": attention(position=PaTH, kv_heads=2, memory=3, window=3)},
     "polar-kv_heads-memory-value_dim": {"attention": attention(position=Polar, kv_heads=2, memory=3, value_dim=5)},
+    "relative_sinusoidal-kv_heads-memory-window": {
+        "attention": attention(position=partial(RelativeSinusoidal, num_features=4), kv_heads=2, memory=3, window=3)
+    },
     "rotary-rotated_heads-memory": {"attention": attention(position=partial(Rotary, rotated_heads=2), memory=3)},
     "looped-shared_relative_bias-window": {
         "layout": Looped,

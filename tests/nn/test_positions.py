@@ -30,6 +30,7 @@ from lightning_xt.nn.positions.polar import Polar
 from lightning_xt.nn.positions.randomized_positions import RandomizedPositions
 from lightning_xt.nn.positions.relative_bias import RelativeBias
 from lightning_xt.nn.positions.relative_projection import RelativeProjection
+from lightning_xt.nn.positions.relative_sinusoidal import RelativeSinusoidal
 from lightning_xt.nn.positions.rotary import Rotary
 from lightning_xt.nn.positions.shared_relative_bias import SharedRelativeBias
 from lightning_xt.nn.positions.xpos import XPos
@@ -208,6 +209,38 @@ def test_polar_scores_are_a_sum_of_cosines(kv_heads: int) -> None:
         assert (turned[0, h, 0] * keys[0, g, 0]).sum().item() == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.parametrize("kv_heads", [1, 2, 4])
+def test_relative_sinusoidal_scores_are_those_of_transformer_xl(kv_heads: int) -> None:
+    """The four terms of its equation, with the sines and cosines of the distance."""
+    sizes = AttentionShape(dim=13, heads=4, kv_heads=kv_heads, dim_head=3)
+    position = RelativeSinusoidal(sizes, num_features=6).double()
+    u, v, w = position.content_bias, position.distance_bias, position.to_distance
+    for parameter in (u, v):
+        torch.nn.init.normal_(parameter)
+    q, k = torch.randn(1, 4, 2, 3, dtype=torch.float64), torch.randn(1, kv_heads, 3, 3, dtype=torch.float64)
+    queries = position.rotate_queries(q, torch.tensor([[9, 2]]))
+    keys = position.rotate_keys(k, torch.tensor([[4, 9, -3]]))
+    for h in range(4):
+        g = h // (4 // kv_heads)
+        for i, at in enumerate((9, 2)):
+            for j, of in enumerate((4, 9, -3)):
+                angles = [(at - of) * 10_000.0 ** (-f / 3) for f in range(3)]
+                r = torch.tensor([*map(math.sin, angles), *map(math.cos, angles)], dtype=torch.float64)
+                terms = (q[0, h, i] @ k[0, g, j], q[0, h, i] @ w[h] @ r, u[h, 0] @ k[0, g, j], v[h, 0] @ w[h] @ r)
+                found = queries[0, h, i] @ keys[0, g, j]
+                assert found.item() == pytest.approx(sum(term.item() for term in terms))
+
+
+def test_relative_sinusoidal_has_as_many_features_as_the_stream_is_wide() -> None:
+    assert RelativeSinusoidal(shape()).to_distance.shape == (3, 6, 12)
+    with pytest.raises(ValueError, match="position: RelativeSinusoidal has num_features 5, which must be even"):
+        RelativeSinusoidal(shape(), num_features=5)
+    with pytest.raises(ValueError, match="position: RelativeSinusoidal has num_features 0, which must be at least 2"):
+        RelativeSinusoidal(shape(), num_features=0)
+    with pytest.raises(ValueError, match=r"position: RelativeSinusoidal has base 0\.0, which must be above 0"):
+        RelativeSinusoidal(shape(), base=0.0)
+
+
 def test_polar_phases_start_at_zero_or_between_their_limits() -> None:
     assert Polar(shape()).phase.abs().max() == 0
     phase = Polar(shape(), phase_init="uniform").phase
@@ -300,11 +333,12 @@ def test_shared_relative_bias_refuses_tables_of_several_sizes() -> None:
 
 
 @pytest.mark.parametrize(
-    "position", [Polar, partial(Rotary, rotated_heads=1), partial(Combined, positions=[ALiBi, Polar])]
+    "position",
+    [Polar, RelativeSinusoidal, partial(Rotary, rotated_heads=1), partial(Combined, positions=[ALiBi, Polar])],
 )
 def test_positions_that_need_keys_per_head_refuse_latents(position: Callable[[AttentionShape], Position]) -> None:
     with pytest.raises(
-        ValueError, match=r"Latent has no keys and values per head, .* combined with position (Polar|Rot|C)"
+        ValueError, match=r"Latent has no keys and values per head, .* combined with position (Polar|R|C)"
     ):
         decoder(attention=attention(position=position, projection=Latent))
 
