@@ -8,16 +8,16 @@ from reference_pages import cell, prose
 LEAD = """\
 # Architectures
 
-Whole models from the parts of this package, at about the size of the quickstart. Each is the model part of a config, laid
-over a recipe, whose data, schedule and, unless it names another, optimizer it keeps:
+Whole models from the parts of this package, at about the size of the quickstart. Each is the model part of a config,
+laid over a recipe, whose data, schedule and, unless it names another, optimizer it keeps:
 
 ```bash
 lightning-xt fit -c language/quickstart.yaml -c architectures/llama3.yaml
 ```
 
 The sizes of an original are options: `--model.decoder.dim 4096 --model.decoder.depth 32` and so on. A test builds each
-original whose number of parameters is published, without memory for them, and compares the numbers. Architectures with an
-encoder are laid over a recipe of `translation`.
+original whose number of parameters is published, without memory for them, and compares the numbers. Architectures with
+an encoder are laid over a recipe of `translation`.
 """
 
 

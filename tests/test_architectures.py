@@ -96,6 +96,7 @@ ROUNDED: dict[str, tuple[int, dict[str, Any], float]] = {
         },
         8.63,
     ),
+    "transformer_xl": (256, {"dim": 512, "depth": 12, "attention": {"heads": 8}}, 0.041),
     "mamba2_hybrid": (
         50_288,
         {
@@ -201,7 +202,8 @@ def test_an_original_has_its_published_number_of_parameters(name: str) -> None:
 def test_an_original_has_about_its_published_number_of_parameters(name: str) -> None:
     vocabulary, sizes, billions = ROUNDED[name]
     text = re.sub(r"\n# +", " ", (CONFIGS / "architectures" / f"{name}.yaml").read_text())
-    assert f"{billions} billion parameters" in text
+    said = f"{billions} billion" if billions >= 1 else f"{1000 * billions:.0f} million"
+    assert f"{said} parameters" in text
     found = count_original(name, vocabulary, sizes) / 1e9
     assert round(found, len(str(billions)) - 2) == billions
 
