@@ -25,6 +25,14 @@ def take_attention(**options: Any) -> dict[str, Any]:
     return {"class_path": "Attention", "init_args": options}
 
 
+def take_gated(hidden_dim: int) -> dict[str, Any]:
+    return {"class_path": "SwiGLU", "init_args": {"hidden_dim": hidden_dim}}
+
+
+EXPERTS = {
+    "class_path": "MixtureOfExperts",
+    "init_args": {"expert": take_gated(1408), "num_experts": 64, "top_k": 6, "shared": take_gated(2816)},
+}
 GEMMA = {"heads": 8, "kv_heads": 4, "dim_head": 256}
 MAMBA = {"class_path": "Mamba2", "init_args": {"heads": 80, "dim_head": 64}}
 SIZES: dict[str, tuple[int, dict[str, Any], int, int]] = {
@@ -58,22 +66,16 @@ SIZES: dict[str, tuple[int, dict[str, Any], int, int]] = {
         2_614_636_800,
         0,
     ),
-    # The first layer has 64 experts, a shared one and a router in place of one feedforward.
     "deepseek_v2": (
         102_400,
         {
             "dim": 2048,
             "depth": 27,
             "attention": {"heads": 16, "dim_head": 128, "projection": {"latent_dim": 512, "rotary_dim": 64}},
-            "feedforward": {
-                "expert": {"hidden_dim": 1408},
-                "num_experts": 64,
-                "top_k": 6,
-                "shared": {"hidden_dim": 2816},
-            },
+            "feedforward": {"recipes": [take_gated(10_944), *[EXPERTS] * 26]},
         },
         15_706_484_224,
-        3 * 2048 * (64 * 1408 + 2816) + 64 * 2048 - 3 * 2048 * 10_944,
+        0,
     ),
     # A gain for each feature of a head, of queries and of keys, in place of one for each feature of all heads.
     "olmo2": (
