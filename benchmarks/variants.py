@@ -17,16 +17,14 @@ import argparse
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
-from common import report, say
-from torch.profiler import ProfilerActivity, profile
+from common import measure_memory, report, say
 
 from lightning_xt import Inputs
 from lightning_xt.commands.catalogue.merging import merge
@@ -135,8 +133,7 @@ class Step:
         """Bytes of the parameters and of the most that a step allocates above them."""
         self.model.zero_grad(set_to_none=True)
         parameters = sum(each.numel() * each.element_size() for each in self.model.parameters())
-        measured = measure_on_gpu if self.device.type == "cuda" else measure_on_cpu
-        return parameters + measured(self.run)
+        return parameters + measure_memory(self.run, self.device)[0]
 
 
 def make_inputs(model: LanguageModel, tokens: torch.Tensor) -> Inputs | None:
@@ -160,23 +157,6 @@ def find_values(options: Any, name: str) -> Iterator[Any]:
     inner = options.values() if isinstance(options, Mapping) else options if isinstance(options, list) else ()
     for each in inner:
         yield from find_values(each, name)
-
-
-def measure_on_gpu(step: Callable[[], object]) -> int:
-    """Return the most bytes that a step allocates."""
-    before = torch.cuda.memory_allocated()
-    torch.cuda.reset_peak_memory_stats()
-    step()
-    torch.cuda.synchronize()
-    return torch.cuda.max_memory_allocated() - before
-
-
-def measure_on_cpu(step: Callable[[], object]) -> int:
-    """Return the most bytes that a step allocates, from the allocations that the profiler records."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
-        step()
-    events = [each for each in recorded.profiler.kineto_results.events() if each.name() == "[memory]"]
-    return max(accumulate(each.nbytes() for each in sorted(events, key=lambda each: each.start_ns())), default=0)
 
 
 if __name__ == "__main__":

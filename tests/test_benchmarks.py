@@ -346,3 +346,15 @@ def test_architectures_compares_two_and_continues(tmp_path):
     assert abs(first - second) < 0.01 * first
     again = run(tmp_path, "architectures.py", *small)
     assert parse_result(again) == found and "bits per byte" in started.stderr and again.stderr == ""
+
+
+@pytest.mark.slow
+def test_memory_of_checkpointed_layers_and_of_windows(tmp_path):
+    """A decoder of 12 layers, 512 wide, on 4,096 tokens needs at most half the memory, gradients included."""
+    found = run_rows(tmp_path, "memory.py", "--rows", "checkpoint_layers")["checkpoint_layers"]
+    assert found["value"] <= 0.5 and found["kept"] <= 0.5, found
+    small = ["--dim=16", "--depth=2", "--heads=2", "--seq_len=256"]
+    found = run_rows(tmp_path, "memory.py", "--rows", "checkpoint_half", "window_cache", *small)
+    assert found["checkpoint_half"]["kept"] < 1
+    # A window of an eighth of the row, and its slack.
+    assert found["window_cache"]["tokens"] == {"with": 32 + 64, "without": 256}

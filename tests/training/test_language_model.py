@@ -253,7 +253,7 @@ def test_refuses_cuda_graphs_where_gradients_add_up(monkeypatch):
 
 
 def test_refuses_a_backend_that_draws_again_what_is_computed_again(monkeypatch):
-    network, device = Decoder(11, dim=8, depth=1, checkpoint_layers=True), torch.device("cpu")
+    network, device = Decoder(11, dim=16, depth=1, checkpoint_layers=True), torch.device("cpu")
     with pytest.raises(
         ValueError, match=r"^model\.compile\.backend is eager, .*; choose aot_eager or inductor, or set ch"
     ):
