@@ -35,6 +35,7 @@ from lightning_xt.nn.layouts.base import Layout
 from lightning_xt.nn.layouts.custom_order import CustomOrder
 from lightning_xt.nn.layouts.layer_order import LayerOrder
 from lightning_xt.nn.layouts.looped import Looped
+from lightning_xt.nn.layouts.parallel import Parallel
 from lightning_xt.nn.links.base import Link
 from lightning_xt.nn.links.depth_attention import DepthAttention
 from lightning_xt.nn.links.reinjection import Reinjection
@@ -57,6 +58,7 @@ from lightning_xt.nn.output_mods.base import OutputMod
 from lightning_xt.nn.output_projections.base import OutputProjection
 from lightning_xt.nn.output_projections.biased_output import BiasedOutput
 from lightning_xt.nn.passes.base import Passes
+from lightning_xt.nn.passes.recycling import Recycling
 from lightning_xt.nn.placements.base import Placement
 from lightning_xt.nn.placements.post_norm import PostNorm
 from lightning_xt.nn.positions.alibi import ALiBi
@@ -282,6 +284,16 @@ CASES: dict[str, Options] = {
     "cycle-recurrence-attention-token_shift": {
         "attention": partial(Cycle, recipes=[delta_net(conv_width=1), attention(value_mods=[ValueResidual])]),
         "shift": TokenShift,
+    },
+    "checkpoint_layers-alibi-unet": {
+        "checkpoint_layers": True,
+        "attention": attention(position=ALiBi, value_mods=[ValueResidual]),
+        "links": [UNetSkips],
+    },
+    "parallel-recycling-memory-forgetting": {
+        "layout": Parallel,
+        "passes": partial(Recycling, passes=3),
+        "attention": attention(memory=3, position=Forgetting, window=3),
     },
     "looped-recurrence": {
         "layout": Looped,
