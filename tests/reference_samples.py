@@ -58,6 +58,8 @@ WITH = {
     "ff_glu_up_softclamp_value": "ff_glu=True, ff_swish=True, ff_glu_softclamp=True",
     "tie_embedding_scale": "tie_embedding=True",
     "max_looped_steps": "looped=True",
+    "train_max_recycle_steps": "recycling=True",
+    "shift_mem_down": "max_mem_len=4",
     "mixture_of_softmax_k": "mixture_of_softmax=True",
 }
 """Options without which another says nothing; those of layers stand in the layers."""
@@ -132,11 +134,13 @@ def read_signatures() -> dict[str, dict[str, object]]:
     from x_transformers import x_transformers as module
 
     kinds = [module.AttentionLayers, module.Attention, module.FeedForward, module.TransformerWrapper]
-    kinds += [x_transformers.AutoregressiveWrapper, module.XTransformer]
+    kinds += [x_transformers.AutoregressiveWrapper, x_transformers.XLAutoregressiveWrapper, module.XTransformer]
     found = {}
     for kind in kinds:
         parameters = [p for p in inspect.signature(kind.__init__).parameters.values() if p.kind is not p.VAR_KEYWORD]
         defaults = {p.name: REQUIRED if p.default is p.empty else p.default for p in parameters if p.name != "self"}
+        # YAML has no tuples.
+        defaults = {name: list(each) if isinstance(each, tuple) else each for name, each in defaults.items()}
         found[kind.__name__] = defaults
     return found
 
@@ -148,6 +152,6 @@ def build_theirs(text: str) -> object:
     # The texts of these tests.
     names = {each: getattr(x_transformers, each) for each in ("TransformerWrapper", "Decoder", "AutoregressiveWrapper")}
     try:
-        return eval(text.replace("Decoder(", "Decoder(verbose=False, "), names).net
+        return eval(text if "verbose" in text else text.replace("Decoder(", "Decoder(verbose=False, "), names).net
     except (AssertionError, RuntimeError, TypeError):
         return None

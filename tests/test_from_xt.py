@@ -9,8 +9,9 @@ import yaml
 from reference_samples import list_samples, write_model
 from test_configs import TINY
 
-from lightning_xt import LanguageModel, MaskedLanguageModel, Seq2Seq
+from lightning_xt import Decoder, LanguageModel, MaskedLanguageModel, Seq2Seq
 from lightning_xt.cli import main
+from lightning_xt.commands.catalogue.recipes import make_recipe
 from lightning_xt.commands.x_transformers.architectures import translate
 from lightning_xt.commands.x_transformers.config_text import RECIPES, check, write_config
 from lightning_xt.commands.x_transformers.expression import parse
@@ -107,7 +108,7 @@ def test_pairs_and_encoders_build(capsys):
 
 def test_what_has_no_counterpart_is_named_once(capsys):
     layers = "Decoder(dim=48, depth=2, attn_onnxable=True, cross_attend=True, cross_attn_selective=True)"
-    options = f"num_tokens=11, max_seq_len=0, recycling=True, num_cls_tokens=2, attn_layers={layers}"
+    options = f"num_tokens=11, max_seq_len=0, num_output_heads=2, num_cls_tokens=2, attn_layers={layers}"
     code, out, err = run(f"AutoregressiveWrapper(net=x.TransformerWrapper({options}))", capsys)
     assert code == 0
     comments = [line for line in out.splitlines() if line.startswith("# no counterpart here: ")]
@@ -115,7 +116,7 @@ def test_what_has_no_counterpart_is_named_once(capsys):
         "# no counterpart here: attn_onnxable=True: networks are not exported to ONNX",
         "# no counterpart here: cross_attn_selective=True: it is of self-attention; cross-attention has it not",
     ]
-    assert err.count("lightning-xt: from-xt: no counterpart here: ") == 4 and "recycling=True: " in err
+    assert err.count("lightning-xt: from-xt: no counterpart here: ") == 4 and "num_output_heads=2: " in err
     assert yaml.safe_load(out)["model"]["init_args"]["decoder"]["context"] == "GivenContext"
 
 
@@ -128,9 +129,34 @@ def test_values_by_layer_alternate():
     assert attention["class_path"] == "Cycle"
     assert [each["init_args"].get("window") for each in attention["init_args"]["recipes"]] == [8, None]
     assert all(each["init_args"]["kv_heads"] == 2 for each in attention["init_args"]["recipes"])
+    feedforward = architecture.options["decoder"]["feedforward"]
+    assert feedforward["class_path"] == "FeedForwardCycle"
+    assert [each["init_args"]["hidden_dim"] for each in feedforward["init_args"]["recipes"]] == [48, 48, 96]
+    assert not architecture.remarks.missing
+
+
+def test_values_by_layer_need_whole_layers():
+    options = "dim=48, custom_layers=('a', 'f', 'a'), attn_dropout=(0.5, 0.1)"
+    architecture = translate(parse(f"TransformerWrapper(num_tokens=11, max_seq_len=8, attn_layers=Decoder({options}))"))
     assert list(architecture.remarks.missing) == [
-        "ff_mult=(1, 1, 2, 1): all layers have one feedforward; the first value is taken"
+        "attn_dropout=(0.5, 0.1): Cycle alternates between whole layers; the first value is taken"
     ]
+    assert architecture.options["decoder"]["attention"]["init_args"]["dropout"] == 0.5
+
+
+def test_segments_loops_and_their_training_are_read():
+    text = (
+        "XLAutoregressiveWrapper(TransformerWrapper(num_tokens=11, max_seq_len=8, max_mem_len=4, shift_mem_down=1, "
+        "looped=True, attn_layers=Decoder(dim=48, depth=2, pre_and_post_norm=True)), tbptt_steps=3, ttt_lr=0.1)"
+    )
+    architecture = translate(parse(text))
+    check(architecture)
+    decoder = architecture.options["decoder"]
+    assert decoder["segments"] == {"class_path": "EnhancedRecurrence", "init_args": {"length": 8, "memory": 4}}
+    assert decoder["passes"] == {"class_path": "ExitLoops", "init_args": {"passes": 4}}
+    assert architecture.options["objective"]["init_args"]["auxiliaries"] == ["ExitGate"]
+    assert list(architecture.remarks.missing) == ["ttt_lr=0.1: out of scope: training at test time"]
+    assert any(each.startswith("tbptt_steps: a row trains") for each in architecture.remarks.differing)
 
 
 @pytest.mark.parametrize(("owner", "option", "value", "base"), list_samples())
@@ -210,7 +236,7 @@ def test_every_option_gives_a_model_of_the_same_size(owner, option, value, base)
     architecture = translate(parse(text))
     check(architecture)
     if not architecture.remarks.missing and not architecture.remarks.differing:
-        ours = LanguageModel.from_config({**architecture.options, "vocab": {"target": 11}}).decoder
+        ours = make_recipe(Decoder, architecture.options["decoder"])(11)
         theirs = build_theirs(text)
         assert theirs is None or sum(map(torch.Tensor.numel, ours.parameters())) == sum(
             map(torch.Tensor.numel, theirs.parameters())

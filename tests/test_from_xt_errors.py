@@ -9,7 +9,7 @@ BAD = [
     ("", "the text is empty; give one call, such as"),
     ("nowhere.py", "'nowhere.py' is neither a call nor a file (No such file or directory); give the call of a model"),
     ("TransformerWraper()", "line 1, column 1, 'TransformerWraper()': unknown class 'TransformerWraper'; did you mean"),
-    ("Sequential()", "unknown class 'Sequential'; there is AutoregressiveWrapper, TransformerWrapper, XTransformer"),
+    ("Sequential()", "unknown class 'Sequential'; there is AutoregressiveWrapper, TransformerWrapper, XLAuto"),
     ("ViTransformerWrapper()", "ViTransformerWrapper is not read (out of scope: images); give a model without it"),
     ("Decoder(dim=8)", "unknown class 'Decoder'"),
     ("(3)", "'(3)' is not a whole model; give a TransformerWrapper or XTransformer"),

@@ -2,7 +2,7 @@
 
 from typing import Any, NamedTuple
 
-from lightning_xt.commands.x_transformers.expression import Call
+from lightning_xt.commands.x_transformers.expression import TRAINERS, Call
 from lightning_xt.commands.x_transformers.given_options import Given, Remarks
 from lightning_xt.commands.x_transformers.networks import NetworkBuilder
 from lightning_xt.commands.x_transformers.option_names import WRAPPED, check_options
@@ -30,8 +30,10 @@ def translate(call: Call) -> Architecture:
     """Return the model of a call; UserError if the call itself makes no sense."""
     check_options(call)
     remarks, training = Remarks(), None
-    while call.name == "AutoregressiveWrapper":
+    while call.name in TRAINERS:
         options = {name: value for name, value in call.options.items() if name != "net"}
+        if call.name == "XLAutoregressiveWrapper":
+            _miss_recurrent(options, remarks)
         training = Given("AutoregressiveWrapper", options, remarks, places=call.places)
         call = _get_inner(call, "net", "TransformerWrapper(...)")
     return (_translate_pair if call.name == "XTransformer" else _translate_wrapper)(call, remarks, training)
@@ -79,6 +81,16 @@ def _translate_pair(call: Call, remarks: Remarks, training: Given | None) -> Arc
     model |= {"shared_embedding": pair.get("tie_token_emb"), "context_dropout": float(dropped)}
     facts += [*_list_ids(pair), *_list_ids(training)]
     return Architecture("Seq2Seq", model, remarks, facts)
+
+
+def _miss_recurrent(options: dict[str, Any], remarks: Remarks) -> None:
+    """Remove the options of training by segments, with a remark about each."""
+    for option in options.keys() - {"ignore_index", "pad_value"}:
+        value = options.pop(option)
+        if option == "tbptt_steps":
+            remarks.differ(option, "a row trains with gradients through all of its segments: data.seq_len counts them")
+        else:
+            remarks.miss(option, value, "out of scope: training at test time")
 
 
 def _get_inner(call: Call, option: str, example: str) -> Call:

@@ -109,9 +109,9 @@ def check(architecture: Architecture) -> None:
 
 def _limit_depth(network: dict[str, Any]) -> dict[str, Any]:
     """Return the options of a network of fewer layers, if all layers are alike."""
-    attentions = [network[slot] for slot in ("attention", "cross_attention") if network.get(slot)]
+    parts = [network[slot] for slot in ("attention", "cross_attention", "feedforward") if network.get(slot)]
     alike = network["layout"] in ("Standard", "Macaron", "AttentionOnly") and network["shift"] is None
-    if not alike or any("recipes" in each["init_args"] for each in attentions):
+    if not alike or any("recipes" in each["init_args"] for each in parts):
         return network
     return {**network, "depth": min(network["depth"], DEPTH_CHECKED)}
 

@@ -11,13 +11,15 @@ from lightning_xt.system.messages import UserError, explain_unknown
 
 LAYERS = ("Decoder", "Encoder", "PrefixDecoder", "CrossAttender", "AttentionLayers")
 """Classes of x-transformers that stand at `attn_layers`."""
-WRAPPERS = ("TransformerWrapper", "XTransformer", "AutoregressiveWrapper")
+TRAINERS = ("AutoregressiveWrapper", "XLAutoregressiveWrapper")
+"""Classes of x-transformers around a model, which train it."""
+WRAPPERS = ("TransformerWrapper", "XTransformer", *TRAINERS)
 """Classes of x-transformers that stand for a whole model."""
 ACTIVATIONS = {"GELU": "GELU", "SiLU": "SiLU", "ReLU": "ReLU", "ReluSquared": "ReLUSquared"}
 """Activations that are read as values, and ours."""
 EXAMPLE = '"TransformerWrapper(num_tokens=256, max_seq_len=1024, attn_layers=Decoder(dim=512, depth=6))"'
 LONGEST_TEXT, LONGEST_FRAGMENT, LARGEST = 100_000, 60, 2**31
-POSITIONAL = {"AutoregressiveWrapper": "net"}
+POSITIONAL = dict.fromkeys(TRAINERS, "net")
 """Option that may be given without its name."""
 
 

@@ -9,7 +9,7 @@ from lightning_xt.commands.x_transformers.given_options import Given, Remarks, m
 from lightning_xt.commands.x_transformers.layout_parts import Order, choose_order
 from lightning_xt.commands.x_transformers.norm_parts import choose_norm
 from lightning_xt.commands.x_transformers.option_names import split_layers
-from lightning_xt.commands.x_transformers.per_layer import PartOptions, build_by_layer, take_first
+from lightning_xt.commands.x_transformers.per_layer import PartOptions, build_by_layer
 from lightning_xt.commands.x_transformers.stream_parts import (
     choose_links,
     choose_placement,
@@ -21,6 +21,8 @@ from lightning_xt.commands.x_transformers.wrapper_parts import (
     choose_dropout,
     choose_embedding_dim,
     choose_embeddings,
+    choose_passes,
+    choose_segments,
     choose_zero_outputs,
 )
 
@@ -41,6 +43,7 @@ class NetworkBuilder:
         self._layers = Given("AttentionLayers", self._parts[""], remarks, prefix, inner.places)
         self.causal = self._find_direction()
         self.context_dropout: float = 0.0
+        self._deep = False
 
     def build(self, *, paired: bool = False) -> dict[str, Any]:
         """Return the options, without the head; `paired` is True for a decoder that attends to an encoder."""
@@ -53,13 +56,14 @@ class NetworkBuilder:
         only = {"only_cross": True} if self._inner.name == "CrossAttender" else {}
         order = choose_order(layers, crossing=crossing, **only)
         attention = self._select("attn_", order.letters.count("a"))
-        feedforward = take_first(self._select("ff_", order.letters.count("f")), "all layers have one feedforward")
-        network = self._build_stream(order, attention.select(0), feedforward, headed=not paired)
-        deep, dim = order.letters.count("a") > 1, layers.get("dim")
-        network["attention"] = build_by_layer(
-            attention, order, lambda own: build_attention(layers, own, causal=self.causal, deep=deep)
+        self._deep = attention.count > 1
+        feedforward = self._select("ff_", order.letters.count("f"))
+        network = self._build_stream(order, attention.select(0), feedforward.select(0), headed=not paired)
+        dim, embedded = layers.get("dim"), wrapper.get("ff_deep_embed")
+        network["attention"] = build_by_layer(attention, order, "Cycle", self._build_attention)
+        network["feedforward"] = build_by_layer(
+            feedforward, order, "FeedForwardCycle", lambda own: build_feedforward(own, dim, deep_embed=embedded)
         )
-        network["feedforward"] = build_feedforward(feedforward, dim, deep_embed=wrapper.get("ff_deep_embed"))
         if crossing:
             network |= self._build_crossing(attention, order, paired=paired)
         elif self.causal:
@@ -70,10 +74,14 @@ class NetworkBuilder:
         layers.miss_unread()
         return network
 
+    def _build_attention(self, own: Given) -> Any:
+        return make_class("Attention", **build_attention(self._layers, own, causal=self.causal, deep=self._deep))
+
     def _build_stream(self, order: Order, attention: Given, feedforward: Given, *, headed: bool) -> dict[str, Any]:
         """Return the options around the sublayers."""
         layers, wrapper = self._layers, self._wrapper
-        return {
+        segments = {"segments": choose_segments(wrapper)} if self.causal else {}
+        return segments | {
             "dim": layers.get("dim"),
             "depth": order.depth,
             "norm": choose_norm(layers),
@@ -82,7 +90,8 @@ class NetworkBuilder:
             "shift": choose_shift(layers, order, causal=self.causal),
             "scale": choose_scale(layers),
             "links": choose_links(layers),
-            "layout": _choose_loops(wrapper, order),
+            "layout": order.layout,
+            "passes": choose_passes(wrapper),
             "embeddings": choose_embeddings(wrapper, layers),
             "embedding_dim": choose_embedding_dim(wrapper, layers, headed=headed),
             "dropout": choose_dropout(wrapper, attention, feedforward),
@@ -116,7 +125,13 @@ class NetworkBuilder:
     def _build_crossing(self, attention: PartOptions, order: Order, *, paired: bool) -> dict[str, Any]:
         count = order.letters.count("c")
         part = self._select("cross_attn_", count, **attention.common)
-        spec = build_by_layer(part, order, lambda own: build_cross_attention(self._layers, own, deep=count > 1))
+        layers = self._layers
+        spec = build_by_layer(
+            part,
+            order,
+            "Cycle",
+            lambda own: make_class("Attention", **build_cross_attention(layers, own, deep=count > 1)),
+        )
         own, width = part.select(0), part.select(0).get("dim_context")
         if not paired:
             own.differ("dim_context", "the context comes with the data: CustomData with inputs: [context]")
@@ -128,14 +143,3 @@ class NetworkBuilder:
     def _miss_crossing(self) -> None:
         for option, value in self._parts["cross_attn_"].items():
             self._remarks.miss(f"{self._prefix}cross_attn_{option}", value, "there is no cross-attention")
-
-
-def _choose_loops(wrapper: Given, order: Order) -> Any:
-    """Return the layout, repeated for a looped model."""
-    loops = wrapper.get("max_looped_steps")
-    if not wrapper.get("looped"):
-        return order.layout
-    if order.layout != "Standard":
-        wrapper.miss("looped", "Looped calls whole layers in the usual order")
-        return order.layout
-    return wrapper.choose("looped", "Looped", "there is no exit gate", loops=loops)

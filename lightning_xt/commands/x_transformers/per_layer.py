@@ -49,22 +49,24 @@ class PartOptions:
         return isinstance(value, tuple) and len(value) == self.count > 0
 
 
-def take_first(part: PartOptions, reason: str) -> Given:
-    """Return the options of the first sublayer, and remark which differ in others."""
-    first = part.select(0)
-    for option in part.listed:
-        part.remarks.miss(first.type(option), part.values[option], f"{reason}; the first value is taken")
-    return first
+def build_by_layer(part: PartOptions, order: Order, cycle: str, build: Callable[[Given], Any]) -> Any:
+    """Return the sublayer of all layers, alternating if it differs between them.
 
-
-def build_by_layer(part: PartOptions, order: Order, build: Callable[[Given], dict[str, Any]]) -> Any:
-    """Return the attention of all layers, alternating if it differs between them."""
+    Args:
+        part: options of the sublayers.
+        order: their order.
+        cycle: class that alternates.
+        build: makes a sublayer from its options.
+    """
     if not part.listed:
-        return make_class("Attention", **build(part.select(0)))
-    if not order.regular:
-        return make_class("Attention", **build(take_first(part, "Cycle alternates between whole layers")))
-    recipes = [make_class("Attention", **build(part.select(number))) for number in range(part.count)]
+        return build(part.select(0))
+    if not order.regular or part.count != order.depth:
+        for option in part.listed:
+            reason = f"{cycle} alternates between whole layers; the first value is taken"
+            part.remarks.miss(part.prefix + option, part.values[option], reason)
+        return build(part.select(0))
+    recipes = [build(part.select(number)) for number in range(part.count)]
     period = next(
         n for n in range(1, len(recipes) + 1) if all(a == b for a, b in zip(recipes, recipes[n:], strict=False))
     )
-    return recipes[0] if period == 1 else make_class("Cycle", recipes=recipes[:period])
+    return recipes[0] if period == 1 else make_class(cycle, recipes=recipes[:period])

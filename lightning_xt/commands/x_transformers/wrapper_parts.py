@@ -75,19 +75,48 @@ def choose_objective(wrapper: Given, training: Given | None) -> Any:
     """Return the objective of a language model; None for its default."""
     hidden = 0.0 if training is None else training.get("mask_prob")
     weight = 0.1 if training is None else training.get("next_embed_loss_weight")
-    predicts = wrapper.get("add_continuous_pred_head")
+    auxiliaries = []
+    if wrapper.get("looped"):
+        auxiliaries.append(wrapper.choose("looped", "ExitGate", ""))
+    if wrapper.get("add_continuous_pred_head"):
+        remark = "it predicts the vector of the token; with that of the position there"
+        auxiliaries.append(wrapper.choose("add_continuous_pred_head", "NextEmbedding", remark, weight=float(weight)))
+    if training is not None and wrapper.get("looped"):
+        training.get("looped_exit_loss_weight")
     if training is not None and hidden:
-        if predicts:
-            wrapper.miss(
-                "add_continuous_pred_head", "ForgetfulNextToken, which mask_prob chooses, predicts tokens only"
-            )
-        remark = "in training only; each row draws its fraction, up to this one"
-        return training.choose("mask_prob", "ForgetfulNextToken", remark, max_fraction=float(hidden))
-    if not predicts:
+        if auxiliaries:
+            training.miss("mask_prob", "ForgetfulNextToken has no auxiliaries, which the model needs")
+        else:
+            remark = "in training only; each row draws its fraction, up to this one"
+            return training.choose("mask_prob", "ForgetfulNextToken", remark, max_fraction=float(hidden))
+    return make_class("NextToken", auxiliaries=auxiliaries) if auxiliaries else None
+
+
+def choose_passes(wrapper: Given) -> Any:
+    """Return the passes of a forward through all layers; None for one."""
+    loops, recycled = wrapper.get("max_looped_steps"), wrapper.get("train_max_recycle_steps")
+    if wrapper.get("looped"):
+        if wrapper.get("recycling"):
+            wrapper.miss("recycling", "x-transformers refuses it next to looped; choose one")
+        return make_class("ExitLoops", passes=loops)
+    if wrapper.get("recycling"):
+        return wrapper.choose("recycling", "Recycling", "", passes=recycled)
+    return None
+
+
+def choose_segments(wrapper: Given) -> Any:
+    """Return the segments that a decoder remembers; None if it remembers none."""
+    memory, length, shifted = wrapper.get("max_mem_len"), wrapper.get("max_seq_len"), wrapper.get("shift_mem_down")
+    if not memory:
         return None
-    remark = "it predicts the vector of the token; with that of the position there"
-    auxiliary = wrapper.choose("add_continuous_pred_head", "NextEmbedding", remark, weight=float(weight))
-    return make_class("NextToken", auxiliaries=[auxiliary])
+    if not length:
+        wrapper.miss("max_mem_len", "a segment has a length, which max_seq_len is")
+        return None
+    wrapper.differ("max_mem_len", "rows longer than a segment are read in several; texts in order: --data.order lanes")
+    sizes = {"length": length, "memory": memory}
+    if not shifted:
+        return make_class("SegmentRecurrence", **sizes)
+    return wrapper.choose("shift_mem_down", "EnhancedRecurrence", "", **sizes)
 
 
 def choose_dropout(wrapper: Given, attention: Given, feedforward: Given) -> float:

@@ -16,7 +16,7 @@ class MemoryTokens(Segments):
     The tokens after a segment see all of it; the hidden states from which the head would make logits are the memories.
     After the first segment they are learned vectors. Nothing stands before the first segment, so that a document reads
     alike wherever it begins. Positions of attention count the memory tokens, those of embeddings do not.
-    In x-transformers: num_memory_tokens, RecurrentMemoryTransformerWrapper.
+    In x-transformers: num_memory_tokens; forgotten after each forward there.
 
     Args:
         length: most tokens of a segment; longer rows are read in several.
