@@ -69,16 +69,13 @@ class CarriedMemories:
         Raises:
             ValueError: the rows do not divide, or the memories are of another model.
         """
-        batches, world = trainer.accumulate_grad_batches, trainer.world_size
-        try:
-            whole = _restore(state)
-            rows, width = whole.num_rows, whole.vectors[0].shape[-1]
-            segments.check_memories(whole, rows, calls, width)
-        except (LookupError, TypeError, ValueError) as error:
+        if reason := _find_misfit(state, segments, calls):
+            # The first error of a chain would be reported.
             raise ValueError(
-                f"the checkpoint's memories are not of this model: {error}; resume with the segments of its run, or "
+                f"the checkpoint's memories are not of this model: {reason}; resume with the segments of its run, or "
                 f"{WAY_OUT}"
-            ) from error
+            )
+        batches, world, rows = trainer.accumulate_grad_batches, trainer.world_size, len(state["vectors.0"])
         size, rest = divmod(rows, batches * world)
         if rest or any(len(each) != rows for each in state.values()):
             raise ValueError(
@@ -103,6 +100,16 @@ def _restore(tensors: Mapping[str, Tensor]) -> Memories:
     vectors = {name: each for name, each in tensors.items() if name.startswith("vectors.")}
     others = {name: each for name, each in tensors.items() if name not in vectors}
     return Memories.from_state({"vectors": [vectors[f"vectors.{number}"] for number in range(len(vectors))], **others})
+
+
+def _find_misfit(state: Mapping[str, Tensor], segments: Segments, calls: int) -> str | None:
+    """Return why memories are not those of a model; None if they are."""
+    try:
+        memories = _restore(state)
+        segments.check_memories(memories, memories.num_rows, calls, memories.vectors[0].shape[-1])
+    except (LookupError, TypeError, ValueError) as error:
+        return str(error).partition("; ")[0]
+    return None
 
 
 def _replace_lost(tensor: Tensor) -> Tensor:
