@@ -20,8 +20,10 @@ from lightning_xt.nn.feedforward.expert_blocks import ExpertBlocks
 from lightning_xt.nn.feedforward.gated_mlp import GatedMLP
 from lightning_xt.nn.feedforward.geglu import GEGLU
 from lightning_xt.nn.feedforward.glu import GLU
+from lightning_xt.nn.feedforward.layerwise_feed_forward import LayerwiseFeedForward
 from lightning_xt.nn.feedforward.mixture_of_experts import MixtureOfExperts
 from lightning_xt.nn.feedforward.mlp import MLP
+from lightning_xt.nn.feedforward.nested_mlp import NestedMLP
 from lightning_xt.nn.feedforward.reglu import ReGLU
 from lightning_xt.nn.feedforward.situ_glu import SiTUGLU
 from lightning_xt.nn.feedforward.swiglu import SwiGLU
@@ -279,3 +281,79 @@ def test_a_shared_expert_is_added_for_every_token() -> None:
     assert out.tolist() == expected and {loss.name for loss in trace.losses} == {"balance_loss", "router_z_loss"}
     tables = MixtureOfExperts(LayerShape(dim=1, vocab_size=3), shared=DeepEmbed)
     assert tables.shared.table.num_embeddings == 3
+
+
+def halve(feedforward: NestedMLP, halvings: int) -> NestedMLP:
+    """Return the feedforward of half the width, that many times."""
+    half = NestedMLP(SHAPE, hidden_dim=12, bias=True, widths=3, halvings=halvings)
+    half.load_state_dict(feedforward.state_dict())
+    return half.eval()
+
+
+def test_nested_widths_are_the_first_features() -> None:
+    whole, x = NestedMLP(SHAPE, hidden_dim=12, bias=True, widths=3), torch.randn(2, 7, 5)
+    for halvings, width in ((0, 12), (1, 6), (2, 3)):
+        smaller = MLP(SHAPE, hidden_dim=width, bias=True)
+        with torch.no_grad():
+            smaller.to_hidden.weight.copy_(whole.to_hidden.weight[:width])
+            smaller.to_hidden.bias.copy_(whole.to_hidden.bias[:width])
+            smaller.to_out.weight.copy_(whole.to_out.weight[:, :width])
+            smaller.to_out.bias.copy_(whole.to_out.bias)
+        torch.testing.assert_close(halve(whole, halvings)(x), smaller(x))
+
+
+def test_training_draws_one_nested_width_for_all_layers() -> None:
+    torch.manual_seed(0)
+    model, (tokens, _) = (
+        decoder(feedforward=partial(NestedMLP, hidden_dim=12, widths=3), depth=3).train(),
+        example(2, 7),
+    )
+    layers = [model.stack.sublayers[f"{layer}_feedforward"].branch.feedforward for layer in range(3)]
+    found: list[int] = []
+    for layer in layers:
+        layer.dropout.register_forward_hook(lambda module, args, out: found.append(int((out[0, 0] != 0).sum())))
+    seen = []
+    with torch.no_grad():
+        for _ in range(40):
+            found.clear()
+            model(tokens)
+            seen.append(set(found))
+    assert all(len(widths) == 1 for widths in seen), "layers drew different widths"
+    assert set.union(*seen) == {12, 6, 3}
+
+
+def test_layers_of_a_smaller_nested_model_may_differ() -> None:
+    """Mix'n'Match: each layer has its own width in evaluation, and the weights are those of the whole model."""
+    whole = decoder(depth=3, feedforward=partial(NestedMLP, hidden_dim=16))
+    recipe = partial(NestedMLP, hidden_dim=16)
+    mixed = decoder(
+        depth=3, feedforward=partial(LayerwiseFeedForward, recipe=recipe, options={"halvings": [0, 2, 1]})
+    ).eval()
+    mixed.load_state_dict(
+        {k.replace("branch.feedforward", "branch.feedforward.feedforward"): v for k, v in whole.state_dict().items()}
+    )
+    layers = [mixed.stack.sublayers[f"{layer}_feedforward"].branch.feedforward.feedforward for layer in range(3)]
+    assert [each.kept for each in layers] == [16, 4, 8]
+    assert mixed(example(2, 7)[0]).isfinite().all()
+
+
+@pytest.mark.parametrize("halvings", [0, 1])
+def test_nested_widths_decode_with_int8_weights(halvings: int) -> None:
+    model = decoder(feedforward=partial(NestedMLP, hidden_dim=16, halvings=halvings)).eval()
+    tokens, _ = example(2, 7)
+    made = convert_weights(model, "int8")(tokens)
+    assert made.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("options", "rule"),
+    [
+        ({"widths": 0}, "widths 0, which must be from 1 to 30"),
+        ({"widths": 3, "halvings": 3}, "halvings 3, which must be from 0 to 2"),
+        ({"hidden_dim": 7}, "hidden_dim 7, which must be at least 8"),
+        ({"dropout": 1.0}, "dropout 1.0, which must be at least 0 and below 1"),
+    ],
+)
+def test_nested_widths_that_are_refused(options: dict[str, float], rule: str) -> None:
+    with pytest.raises(ValueError, match=f"^feedforward: NestedMLP has {rule}"):
+        NestedMLP(SHAPE, **options)

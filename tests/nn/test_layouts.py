@@ -190,10 +190,10 @@ def test_parts_know_the_depth_of_their_layout() -> None:
         (lambda: SandwichOrder(2, coefficient=3), "SandwichOrder has coefficient 3, which must be from 0 to 2"),
         (lambda: PAROrder(2, ratio=5), "PAROrder has ratio 5, which must be from 2 to 4"),
         (lambda: CustomOrder(2, order="aafx"), "CustomOrder has order 'aafx', which must be letters a (attention), c "),
-        (lambda: CustomOrder(2, order="aa"), "order 'aa', which leaves out the feedforward; add an f, or choose the l"),
+        (lambda: CustomOrder(2, order="aa"), "order 'aa', which omits the feedforward; add an f, or choose the l"),
         (
             lambda: CustomOrder(2, order="ff"),
-            "order 'ff', which leaves out attention, so that no token sees another; a",
+            "order 'ff', which omits attention, so that no token sees another; a",
         ),
         (lambda: CustomOrder(2, order=""), "CustomOrder has order '', which must be letters"),
         (lambda: CustomOrder(2, order="aafaf"), "whose most frequent letter stands 3 times, but depth is 2; set depth"),

@@ -24,12 +24,12 @@ class CustomOrder(Layout):
             )
         if not set(order) & set("ac"):
             raise ValueError(
-                f"layout: CustomOrder has order {order!r}, which leaves out attention, so that no token sees another; "
+                f"layout: CustomOrder has order {order!r}, which omits attention, so that no token sees another; "
                 "add an a, or a c in a model with cross_attention"
             )
         if "f" not in order:
             raise ValueError(
-                f"layout: CustomOrder has order {order!r}, which leaves out the feedforward; add an f, or choose the "
+                f"layout: CustomOrder has order {order!r}, which omits the feedforward; add an f, or choose the "
                 "layout AttentionOnly"
             )
         most = max(map(order.count, "acf"))
