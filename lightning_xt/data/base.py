@@ -18,7 +18,7 @@ class DataModule(LightningDataModule, ABC):
     """Data module whose training samples are numbered 0, 1, ... endlessly, so that a run resumes exactly.
 
     Sample n is a pure function of the options and n. So a checkpoint stores one number, the samples trained on by all
-    processes together, which is valid for any number of processes and any batch size.
+    processes together, which is valid for any number of processes and, unless the order depends on it, any batch size.
 
     Args:
         seed: chooses the sequence of training samples.
