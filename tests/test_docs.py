@@ -65,10 +65,12 @@ class Rows(Dataset):
 def tiny_options(args: list[str]) -> list[str]:
     """Return options that make a command short."""
     words = " ".join(args)
-    pairs = "translation" in words
+    pairs = "translation" in words or "denoising" in words
     options = (TINY_PAIRS if pairs else TINY_MASKED if "masked" in words else TINY).get(args[0], "")
     if args[0] == "fit" and pairs:
-        if "copy.yaml" not in words:
+        if "denoising" in words:
+            options += " --data.corpus.seq_len 32"
+        elif "copy.yaml" not in words:
             options += " --data.tokenizer.vocab_size 280"
         elif "GeneratorPairs" not in words:
             options += " --data.validation_size 4 --data.test_size 4"

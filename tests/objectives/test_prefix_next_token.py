@@ -21,6 +21,8 @@ from lightning_xt.inference.generation_options import GenerationOptions
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.nn.attention.attention import Attention
 from lightning_xt.nn.mixers.delta_net import DeltaNet
+from lightning_xt.nn.segments.memory_tokens import MemoryTokens
+from lightning_xt.nn.segments.segment_recurrence import SegmentRecurrence
 from lightning_xt.objectives.prefix_next_token import PrefixNextToken
 from lightning_xt.training.language_model import LanguageModel
 
@@ -110,6 +112,21 @@ def test_no_target_that_counts_is_seen() -> None:
             expected = [at for at in range(start, end) if at <= target or at - start < prefix]
             assert seen == expected, (prefix, target)
             assert target + 1 not in seen or target + 1 == end
+
+
+@pytest.mark.parametrize("kind", [SegmentRecurrence, MemoryTokens])
+def test_no_target_that_counts_is_seen_across_segments(kind: type) -> None:
+    model = randomise(lambda: decoder(depth=2, segments=partial(kind, length=3, memory=2)))
+    embedded: list[Tensor] = []
+    model.token_embedding.register_forward_hook(lambda *call: embedded.append(call[-1].requires_grad_()) or call[-1])
+    inputs = Inputs(visible_prefix=torch.tensor([5]))
+    for target in range(4, 8):
+        embedded.clear()
+        only = torch.arange(8)[None] == target
+        loss = PrefixNextToken(SHAPE).train()(model, torch.randint(0, VOCAB, (1, 9)), only, inputs)
+        gradients = torch.autograd.grad(loss.mean, embedded, allow_unused=True, materialize_grads=True)
+        seen = (torch.cat(gradients, dim=1)[0].abs().amax(-1) > 0).nonzero()[:, 0].tolist()
+        assert loss.count == 1 and max(seen) == target
 
 
 def test_the_context_of_an_evaluation_window_is_its_prefix() -> None:
