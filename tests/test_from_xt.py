@@ -166,6 +166,70 @@ def test_no_option_is_lost(owner, option, value, base):
     assert (first == second) == (option in NEUTRAL)
 
 
+@pytest.mark.parametrize(
+    ("options", "remark"),
+    [
+        ("residual_attn=True, rotary_pos_emb=True", None),
+        (
+            "residual_attn=True, rel_pos_bias=True",
+            "residual_attn: ResidualScores; the bias of a position is not handed",
+        ),
+        (
+            "attn_softclamp_logits=True, alibi_pos_bias=True",
+            "attn_softclamp_logits: SoftCap; scores are bounded before",
+        ),
+        (
+            "sandwich_norm=True, use_layerscale=True",
+            "use_layerscale: it scales the normed output; the norm comes after",
+        ),
+        ("sandwich_norm=True, pre_norm_has_final_norm=False", "pre_norm_has_final_norm: SandwichNorm norms the output"),
+        ("attn_qk_norm=True, attn_num_mem_kv=2", "attn_num_mem_kv: learned keys are not normed by qk_norm"),
+        ("heads=1", "attn_project_out: one head is mapped too"),
+        ("rotary_pos_emb=True, rotary_emb_dim=7", "rotary_emb_dim: 7 is odd, so one more feature is rotated"),
+        ("shift_tokens=4", "shift_tokens: 48 features are not a multiple of 5"),
+    ],
+)
+def test_combinations_that_differ_are_named(options, remark):
+    text = f"TransformerWrapper(num_tokens=11, max_seq_len=8, attn_layers=Decoder(dim=48, depth=2, {options}))"
+    remarks = translate(parse(text)).remarks
+    assert not remarks.missing
+    assert [each.startswith(str(remark)) for each in remarks.differing] == [True] * (remark is not None)
+
+
+@pytest.mark.parametrize(
+    ("options", "missing"),
+    [
+        (
+            "attn_sigmoid=True, attn_hard=True",
+            "attn_hard=True: attention has one normalizer, which attn_sigmoid chooses",
+        ),
+        ("use_rmsnorm=True, use_derf=True", "use_derf=True: a network has one norm, which use_rmsnorm chooses"),
+        (
+            "gate_residual=True, scale_residual=True",
+            "scale_residual=True: a stack has one residual, which gate_residual",
+        ),
+        ("use_layerscale=True, layer_dropout=0.1", "layer_dropout=0.1: there is one scale"),
+        (
+            "rotary_pos_emb=True, polar_pos_emb=True",
+            "polar_pos_emb=True: x-transformers refuses it next to rotary_pos_emb",
+        ),
+        ("attn_use_latent_kv=True, attn_kv_heads=2", "attn_use_latent_kv=True: Latent makes keys and values for every"),
+        ("layers_execute_order=(0, 2, 1, 3)", "layers_execute_order=(0, 2, 1, 3): LayerOrder calls whole layers"),
+        ("shift_tokens=(0, 1, 1, 1)", "shift_tokens=(0, 1, 1, 1): ShiftCycle has one shift a layer"),
+        ("only_cross=True", "only_cross=True: there is no cross-attention"),
+        ("cross_attn_flash=True", "cross_attn_flash=True: there is no cross-attention"),
+        ("ff_glu=True, ff_glu_softclamp=True", "ff_glu_softclamp=True: SiTUGLU bounds a gate with SiLU only"),
+        ("causal=True", "causal=True: a `Decoder` is causal, an `Encoder` is not"),
+        ("weight_tie_layers=True, macaron=True", "weight_tie_layers=True: there is one layout, which is Macaron"),
+    ],
+)
+def test_combinations_without_a_counterpart_are_named(options, missing):
+    text = f"TransformerWrapper(num_tokens=11, max_seq_len=8, attn_layers=Decoder(dim=48, depth=2, {options}))"
+    architecture = translate(parse(text))
+    check(architecture)
+    assert any(each.startswith(missing) for each in architecture.remarks.missing)
+
+
 def test_texts_come_from_files_and_standard_input(capsys, tmp_path, monkeypatch):
     (tmp_path / "model.txt").write_text(MASKED + "\n")
     expected = run(MASKED, capsys)

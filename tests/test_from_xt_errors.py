@@ -83,6 +83,22 @@ BAD = [
     ),
     (f"{W}Decoder(dim=8, depth=2, attn_kv_heads=3))", "the model is refused here: "),
     (
+        f"{W}Decoder(dim=8, depth=2, attn_value_dim_head=2147483647))",
+        "the model is refused here: ",
+    ),
+    (
+        f"{W}Decoder(dim=8, depth=2), embed_num_tokens={{'a': 'b'}})",
+        "embed_num_tokens has a 'b', which must be a whole number",
+    ),
+    (
+        f"{W}Decoder(dim=8, depth=2, alibi_pos_bias=True, rel_pos_kwargs=dict(slopes=1)))",
+        "rel_pos_kwargs has slopes 1, which must be a tuple",
+    ),
+    (
+        f"{W}Decoder(dim=8, depth=2, shift_tokens=(0, 'x', 0, 0)))",
+        "shift_tokens is (0, 'x', 0, 0), which must be a whole number",
+    ),
+    (
         "TransformerWrapper(num_tokens=11, max_seq_len=-1, attn_layers=Decoder(dim=8, depth=1))",
         "max_seq_len is -1, which must be at least 0",
     ),

@@ -122,21 +122,23 @@ def _choose_middle(layers: Given, own: Given, *, residual: str, deep: bool) -> d
 
 
 def _choose_score_mods(layers: Given, own: Given, residual: str, *, deep: bool) -> list[Any]:
-    found = []
+    found, options = [], ("alibi_pos_bias", "rel_pos_bias", "dynamic_pos_bias")
+    biased = not own.crosses and (any(layers.get(each) for each in options) or own.get("data_dependent_alibi"))
     if layers.get(residual):
         if residual == "cross_residual_attn":
             layers.miss(residual, "ResidualScores serves self-attention only")
         elif not deep:
             layers.miss(residual, "there is one layer, whose scores have none before them")
         else:
-            layers.differ(residual, "ResidualScores; the bias of a position is not handed on, as it is there")
+            if biased:
+                layers.differ(residual, "ResidualScores; the bias of a position is not handed on, as it is there")
             found.append("ResidualScores")
     before, after = own.get("pre_talking_heads"), own.get("post_talking_heads")
     if before or after:
         only = {"mix_scores": False} if not before else {"mix_weights": False} if not after else {}
         found.append(make_class("TalkingHeads", **only))
     if own.get("softclamp_logits"):
-        if not own.crosses and any(layers.get(each) for each in ("alibi_pos_bias", "rel_pos_bias", "dynamic_pos_bias")):
+        if biased:
             own.differ("softclamp_logits", "SoftCap; scores are bounded before the bias of a position is added")
         found.append(make_class("SoftCap", cap=float(own.get("logit_softclamp_value"))))
     return found

@@ -103,7 +103,8 @@ def check(architecture: Architecture) -> None:
                 make_recipe(EncoderWithHead, options)(VOCAB)
             else:
                 make_recipe(EncoderDecoder, options)(VOCAB, VOCAB)
-    except ValueError as error:
+    except (ValueError, RuntimeError, OverflowError) as error:
+        # Sizes whose product torch cannot count are runtime errors.
         raise UserError(f"from-xt: the model is refused here: {error}") from error
 
 

@@ -25,6 +25,9 @@ NAMES = {
     dict: "a dict",
     str: "a text",
 }
+KINDS = {kind.__name__: kind for kind in NAMES}
+BY_LAYER = ("shift_tokens", "layer_dropout")
+"""Options of a stack that may have one value for each sublayer, as a tuple."""
 LONGEST_VALUE = 60
 
 
@@ -88,6 +91,16 @@ class Given:
             return self._defaults[option]
         return self._check(option, self._values[option])
 
+    def get_entries(self, option: str, kind: type, *names: str) -> dict[str, Any]:
+        """Return the entries of a dict of these names, or all of them; UserError for one of another type."""
+        found = {name: value for name, value in self.get(option).items() if name in names or not names}
+        for name, value in found.items():
+            if not _fits(value, kind, optional=False):
+                raise UserError(
+                    f"from-xt: {self.type(option)} has {name} {format_value(value)}, which must be {NAMES[kind]}"
+                )
+        return found
+
     def has(self, option: str) -> bool:
         """Return True if an option is given and is not the default there."""
         return self.get(option) != self._defaults[option]
@@ -135,22 +148,28 @@ class Given:
                 self.miss(option)
 
     def _check(self, option: str, value: Any) -> Any:
-        default = self._defaults[option]
+        default, typed = self._defaults[option], self.type(option)
         kind = read_kinds().get(option, "any" if default in (None, REQUIRED) else type(default).__name__)
-        wanted = {"bool": bool, "int": int, "float": float, "tuple": tuple, "dict": dict, "str": str}.get(kind)
-        fits = wanted is None or isinstance(value, int | float if wanted is float else wanted)
-        if wanted in (int, float) and isinstance(value, bool):
-            fits = False
-        if value is None:
-            fits = default is None or wanted is None
-        typed = self.type(option)
+        wanted = KINDS.get(kind)
         place = f"{self._places[typed]}: " if typed in self._places else ""
-        if not fits and wanted is not None:
+        listed = option in BY_LAYER and isinstance(value, tuple)
+        if wanted is not None and not all(
+            _fits(each, wanted, optional=default is None) for each in (value if listed else (value,))
+        ):
             raise UserError(f"from-xt: {place}{typed} is {format_value(value)}, which must be {NAMES[wanted]}")
         most = LIMITS.get(option)
         if most is not None and value is not None and not 1 <= value <= most:
             raise UserError(f"from-xt: {place}{typed} is {value}, which must be from 1 to {most}")
         return value
+
+
+def _fits(value: Any, wanted: type, *, optional: bool) -> bool:
+    """Return True if a value is of a type; `optional` is True if None is too."""
+    if value is None:
+        return optional
+    if wanted in (int, float) and isinstance(value, bool):
+        return False
+    return isinstance(value, (int, float) if wanted is float else wanted)
 
 
 def make_class(name: str, **options: Any) -> Any:

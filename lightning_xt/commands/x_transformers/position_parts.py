@@ -105,10 +105,9 @@ def _choose_bias(layers: Given) -> Any:
         options = {}
         if layers.has("alibi_num_heads"):
             options["biased_heads"] = layers.get("alibi_num_heads")
-        if "slopes" in kwargs:
-            slopes = kwargs["slopes"]
-            options["slopes"] = list(slopes) if isinstance(slopes, tuple) else slopes
-            kwargs = {name: value for name, value in kwargs.items() if name != "slopes"}
+        for name, slopes in layers.get_entries("rel_pos_kwargs", tuple, "slopes").items():
+            options[name] = list(slopes)
+            kwargs = {other: value for other, value in kwargs.items() if other != name}
         found = make_class("ALiBi", **options)
     else:
         found = None
@@ -123,16 +122,16 @@ def _choose_own(own: Given, *, causal: bool) -> list[Any]:
     if not own.get("data_dependent_alibi_per_row"):
         own.get("data_dependent_alibi_per_row_dim_head")
     if own.get("data_dependent_alibi"):
-        options = dict(own.get("data_dependent_alibi_kwargs"))
-        start = options.pop("bias_init", 5.0)
-        if options:
+        options = own.get("data_dependent_alibi_kwargs")
+        start = {"bias_init": 5.0} | own.get_entries("data_dependent_alibi_kwargs", float, "bias_init")
+        if options.keys() - start.keys():
             own.miss("data_dependent_alibi_kwargs", "bias_init is the only one that is an option here")
         if own.get("data_dependent_alibi_per_row"):
             own.miss("data_dependent_alibi_per_row")
         elif not causal:
             own.miss("data_dependent_alibi", "Forgetting sums over the past, so it serves causal attention only")
         else:
-            found.append(make_class("Forgetting", bias_init=start))
+            found.append(make_class("Forgetting", **start))
     if own.get("use_rel_proj_pos_bias"):
         curves, distances = own.get("rel_proj_num_distance_basis"), own.get("rel_proj_max_dist")
         more = "" if causal else ", and there are curves for later keys"

@@ -43,7 +43,8 @@ def choose_residual(layers: Given, *, causal: bool) -> Any:
         if causal:
             layers.miss("mv_split_residual", "MeanVarianceSplit averages over later tokens too, so it is of encoders")
         else:
-            starts = {name: kwargs.pop(name) for name in ("init_alpha", "init_beta") if name in kwargs}
+            starts = layers.get_entries("residual_fn_kwargs", float, "init_alpha", "init_beta")
+            kwargs = {name: value for name, value in kwargs.items() if name not in starts}
             found.append(("mv_split_residual", "MeanVarianceSplit", None, starts))
     found += _choose_scaled(layers)
     if kwargs:
@@ -79,6 +80,9 @@ def choose_scale(layers: Given) -> Any:
         found = make_class("LayerScale", init=float(layers.get("layerscale_init_value")))
     elif layers.get("use_adaptive_layerscale"):
         found = layers.choose("use_adaptive_layerscale", "AdaptiveLayerScale", "", **read_condition(layers))
+    if found is not None and layers.get("sandwich_norm"):
+        option = "use_layerscale" if layers.get("use_layerscale") else "use_adaptive_layerscale"
+        layers.differ(option, "it scales the normed output; the norm comes after it there, and undoes it")
     dropped = layers.get("layer_dropout")
     if not dropped:
         return found
@@ -114,7 +118,7 @@ def choose_links(layers: Given) -> list[Any]:
 def choose_shift(layers: Given, order: Order, *, causal: bool) -> Any:
     """Return the shift of tokens; None if there is none."""
     shifts = layers.get("shift_tokens")
-    if not shifts:
+    if not shifts or (isinstance(shifts, int) and shifts < 0):
         return None
     if not causal:
         layers.differ("shift_tokens", "features come from earlier tokens only; from later ones too there")
@@ -126,7 +130,7 @@ def choose_shift(layers: Given, order: Order, *, causal: bool) -> Any:
     if not alike:
         layers.miss("shift_tokens", "ShiftCycle has one shift a layer, for all of its sublayers")
         return None
-    return make_class("ShiftCycle", shifts=[_make_shift(layers, part[0]) if part[0] else None for part in parts])
+    return make_class("ShiftCycle", shifts=[_make_shift(layers, part[0]) if part[0] > 0 else None for part in parts])
 
 
 def _make_shift(layers: Given, distance: int) -> Any:

@@ -21,7 +21,7 @@ def choose_embeddings(wrapper: Given, layers: Given) -> list[Any]:
         found.append(make_class("EmbeddingNorm", norm=unit))
     if absolute:
         found.append("SinusoidalPositions" if sinusoidal else make_class("LearnedPositions", max_length=length))
-    types = wrapper.get("embed_num_tokens")
+    types = wrapper.get_entries("embed_num_tokens", int)
     if types:
         (name, number), *others = types.items()
         found.append(make_class("TypeEmbedding", num_types=number))
