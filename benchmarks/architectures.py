@@ -38,14 +38,14 @@ class Leg:
 
     Args:
         options: for the command line, after the quickstart and the architecture.
-        rates: the first three learning rates to try, each twice the one before.
+        rates: the first three learning rates to try, each twice the one before; a single one is not tuned.
         set_rate: options of a learning rate.
         architecture: name of its file.
     """
 
     architecture: str
     options: tuple[str, ...]
-    rates: tuple[float, float, float]
+    rates: tuple[float, ...]
     set_rate: Callable[[float], tuple[str, ...]]
 
 
@@ -62,6 +62,10 @@ def set_muon(rate: float) -> tuple[str, ...]:
 SIZES = ("--model.decoder.dim=96", "--model.decoder.depth=3", "--data.seq_len=128", "--data.batch_size=8")
 POSITIONS = ('--model.decoder.embeddings=[{"class_path": "LearnedPositions", "init_args": {"max_length": 128}}]',)
 MUON = ("--model.optimizer=MuonAdamW", "--model.optimizer.weight_decay=0.1")
+LANES = ("--model.decoder.dim=96", "--model.decoder.depth=3", "--data.seq_len=32", "--data.batch_size=32")
+LANES += ("--data.order=lanes", "--data.eval_lanes=32", *MUON)
+SINUSOIDS = '--model.decoder.attention.position={"class_path": "RelativeSinusoidal", "init_args": {"num_features": 32}}'
+SEGMENTS = '--model.decoder.segments={"class_path": "SegmentRecurrence", "init_args": {"length": 32, "memory": 32}}'
 LEGS = {
     "gpt2": Leg("gpt2", (*SIZES, *POSITIONS), (1e-3, 2e-3, 4e-3), set_adamw),
     "modern_small": Leg("modern_small", SIZES, (0.01, 0.02, 0.04), set_muon),
@@ -70,6 +74,10 @@ LEGS = {
         "modern_small", (*SIZES, "--model.optimizer=AdamW", "--model.optimizer.betas=[0.9,0.95]",
                          "--model.optimizer.weight_decay=0.1"), (1e-3, 2e-3, 4e-3), set_adamw
     ),
+    "without_memory": Leg(
+        "transformer_xl", (*LANES, SINUSOIDS, "--model.decoder.segments=null"), (0.02,), set_muon
+    ),
+    "transformer_xl": Leg("transformer_xl", (*LANES, SINUSOIDS, SEGMENTS), (0.02,), set_muon),
 }  # fmt: skip
 
 
@@ -99,10 +107,13 @@ def parse() -> argparse.Namespace:
 
 def contest(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """Choose the learning rate of a leg, run its seeds, and return its row."""
-    tried = tune(
-        lambda rate: run(name, rate, TUNING_SEED, options.tuning_bytes, options)["bits_per_byte"], LEGS[name].rates
-    )
-    rate = min(tried, key=lambda rate: tried[rate])
+
+    def measure(rate: float) -> float:
+        return float(run(name, rate, TUNING_SEED, options.tuning_bytes, options)["bits_per_byte"])
+
+    rates = LEGS[name].rates
+    tried = tune(measure, rates) if len(rates) > 1 else dict.fromkeys(rates)
+    rate = min(tried, key=lambda rate: tried[rate] or 0.0)
     runs = [run(name, rate, seed, options.bytes, options) for seed in range(options.seeds)]
     each = [made["bits_per_byte"] for made in runs]
     return {
