@@ -63,8 +63,7 @@ SIZES = ("--model.decoder.dim=96", "--model.decoder.depth=3", "--data.seq_len=12
 POSITIONS = ('--model.decoder.embeddings=[{"class_path": "LearnedPositions", "init_args": {"max_length": 128}}]',)
 MUON = ("--model.optimizer=MuonAdamW", "--model.optimizer.weight_decay=0.1")
 LANES = ("--model.decoder.dim=96", "--model.decoder.depth=3", "--data.seq_len=32", "--data.batch_size=32")
-LANES += ("--data.order=lanes", "--data.eval_lanes=32", *MUON)
-SINUSOIDS = '--model.decoder.attention.position={"class_path": "RelativeSinusoidal", "init_args": {"num_features": 32}}'
+LANES += ("--data.order=lanes", "--data.eval_lanes=32", "--model.decoder.shift=TokenShift")
 SEGMENTS = '--model.decoder.segments={"class_path": "SegmentRecurrence", "init_args": {"length": 32, "memory": 32}}'
 LEGS = {
     "gpt2": Leg("gpt2", (*SIZES, *POSITIONS), (1e-3, 2e-3, 4e-3), set_adamw),
@@ -74,10 +73,8 @@ LEGS = {
         "modern_small", (*SIZES, "--model.optimizer=AdamW", "--model.optimizer.betas=[0.9,0.95]",
                          "--model.optimizer.weight_decay=0.1"), (1e-3, 2e-3, 4e-3), set_adamw
     ),
-    "without_memory": Leg(
-        "transformer_xl", (*LANES, SINUSOIDS, "--model.decoder.segments=null"), (0.02,), set_muon
-    ),
-    "transformer_xl": Leg("transformer_xl", (*LANES, SINUSOIDS, SEGMENTS), (0.02,), set_muon),
+    "without_memory": Leg("modern_small", LANES, (0.04,), set_muon),
+    "with_memory": Leg("modern_small", (*LANES, SEGMENTS), (0.04,), set_muon),
 }  # fmt: skip
 
 
