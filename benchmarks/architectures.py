@@ -64,7 +64,7 @@ POSITIONS = ('--model.decoder.embeddings=[{"class_path": "LearnedPositions", "in
 MUON = ("--model.optimizer=MuonAdamW", "--model.optimizer.weight_decay=0.1")
 LANES = ("--model.decoder.dim=96", "--model.decoder.depth=3", "--data.seq_len=32", "--data.batch_size=32")
 LANES += ("--data.order=lanes", "--data.eval_lanes=32", "--model.decoder.shift=TokenShift")
-SEGMENTS = '--model.decoder.segments={"class_path": "SegmentRecurrence", "init_args": {"length": 32, "memory": 32}}'
+SEGMENTS = '--model.decoder.segments={"class_path": "SegmentRecurrence", "init_args": {"length": 32, "memory": 64}}'
 LEGS = {
     "gpt2": Leg("gpt2", (*SIZES, *POSITIONS), (1e-3, 2e-3, 4e-3), set_adamw),
     "modern_small": Leg("modern_small", SIZES, (0.01, 0.02, 0.04), set_muon),
