@@ -69,7 +69,7 @@ def tiny_options(args: list[str]) -> list[str]:
     options = (TINY_PAIRS if pairs else TINY_MASKED if "masked" in words else TINY).get(args[0], "")
     if args[0] == "fit" and pairs:
         if "denoising" in words:
-            options += " --data.corpus.seq_len 32"
+            options += "" if "ParallelText" in words else " --data.corpus.seq_len 32"
         elif "copy.yaml" not in words:
             options += " --data.tokenizer.vocab_size 280"
         elif "GeneratorPairs" not in words:
