@@ -83,7 +83,7 @@ BAD = [
     ),
     (f"{W}Decoder(dim=8, depth=2, attn_kv_heads=3))", "the model is refused here: "),
     (
-        f"{W}Decoder(dim=8, depth=2, attn_value_dim_head=2147483647))",
+        f"{W}Decoder(dim=1000000, depth=1, attn_value_dim_head=2147483647, heads=100000))",
         "the model is refused here: ",
     ),
     (
