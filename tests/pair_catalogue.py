@@ -15,6 +15,7 @@ from lightning_xt.commands.catalogue.merging import list_named, merge
 from lightning_xt.commands.catalogue.recipes import make_recipe
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.nn.attention.attention import Attention
+from lightning_xt.nn.attention.layerwise_attention import LayerwiseAttention
 
 
 def spell(value: Any) -> Any:
@@ -49,6 +50,16 @@ LISTED = {get_slot(name) for name in PLACED if _is_listed(name)}
 """Slots that take several variants."""
 
 
+ROOM: dict[frozenset[str], Options] = {
+    frozenset({"links=UNetSkips", "layout=AttentionOnly"}): {"depth": 3},
+    frozenset({"links=UNetSkips", "layout=Parallel"}): {"depth": 3},
+    frozenset({"layout=PAROrder", "attention=LayerwiseAttention"}): spell(
+        {"attention": partial(LayerwiseAttention, options={"window": [None]})}
+    ),
+}
+"""Options that two variants need together: sublayers, or a value for each of three layers."""
+
+
 class Built(NamedTuple):
     """Model with several variants.
 
@@ -63,7 +74,8 @@ class Built(NamedTuple):
 
 def combine(names: Sequence[str]) -> Options | None:
     """Return the options of a model with several variants; None if one of them leaves no room for another."""
-    options = reduce(partial(merge, owner=Decoder), (SPELLED[name] for name in names))
+    more = [options for pair, options in ROOM.items() if pair <= set(names)]
+    options = reduce(partial(merge, owner=Decoder), (*(SPELLED[name] for name in names), *more))
     named = set(list_named(options))
     return options if all(PLACED[name][0].__name__ in named for name in names) else None
 

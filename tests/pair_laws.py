@@ -24,7 +24,7 @@ M = 7
 """Tokens of a source."""
 LENGTHS = (9, 6)
 """Tokens of the rows that are decoded."""
-BATCHES = 5
+BATCHES = 16
 """Batches that may train a parameter at last."""
 
 
@@ -101,7 +101,8 @@ def check_decoding(model: Decoder, tokens: Tensor, inputs: Inputs, full: Tensor,
 def check_gradients(model: nn.Module, table: nn.Module, run: Callable[[int], Tensor], seen: int | None = SEEN) -> None:
     """Check that in training all gradients are finite, none is missing, and no token after the seen ones has one.
 
-    Experts that no token has chosen, and weights that are 0 or 1, get another batch and smaller parameters. `run` takes
+    Experts that no token has chosen, weights that are 0 or 1, and parts that draw get another batch and smaller
+    parameters. `run` takes
     the number of the batch.
     """
     embedded: list[Tensor] = []
@@ -125,7 +126,7 @@ def check_gradients(model: nn.Module, table: nn.Module, run: Callable[[int], Ten
             break
         with torch.no_grad():
             for parameter in model.parameters():
-                parameter.mul_(0.7)
+                parameter.mul_(0.9)
     hook.remove()
     assert read[:, made[:, :seen].shape[1] - 1].abs().max() > 0, "a token does not even get its own gradient"
     assert set(idle) <= set(list_cancelled(model)), f"backward: no gradient for {', '.join(idle)}"

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from catalogue import PLACED, randomise
-from pair_catalogue import Built, get_slot
+from pair_catalogue import Built, build, get_slot, list_pairs
 from pair_laws import check
 
 Outcome = tuple[str, str]
@@ -49,3 +49,15 @@ def hold_all(
     failed = {key: reason for key, (outcome, reason) in found.items() if outcome == "failed"}
     assert failed == {}
     return found
+
+
+def find_refusals() -> tuple[list[tuple[str, str]], dict[tuple[str, str], str]]:
+    """Build every pair; return those that are built, and the sentence of each refused one."""
+    built, refused = list[tuple[str, str]](), dict[tuple[str, str], str]()
+    for pair in list_pairs():
+        try:
+            build(pair)
+            built.append(pair)
+        except ValueError as error:
+            refused[pair] = " ".join(str(error).split())
+    return built, refused

@@ -23,6 +23,6 @@ def check_first(name: str, shape: AttentionShape, first: tuple[int, int]) -> Non
     if follows_first(shape) and first != own:
         raise ValueError(
             f"value_mods: {name} mixes in the first layer's values, {first[0]} heads of width {first[1]}, "
-            f"but layer {shape.layer} has {own[0]} of width {own[1]}; give both layers the same kv_heads, "
+            f"but the attention of layer {shape.layer} has {own[0]} of width {own[1]}; give both layers the same kv_heads, "
             "dim_head and value_dim"
         )
