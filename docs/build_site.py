@@ -41,6 +41,7 @@ PAGES = {
     "README.md": "index.md",
     **{f"docs/guides/{guide}.md": f"guides/{guide}.md" for guide in GUIDES},
     "docs/coming-from-x-transformers.md": "coming-from-x-transformers.md",
+    "docs/interactions.md": "interactions.md",
     "docs/measurements.md": "measurements.md",
     "docs/architecture.md": "architecture.md",
     "CONTRIBUTING.md": "contributing.md",

@@ -25,8 +25,9 @@ Every part of a network can be combined with every other part, or a model refuse
 sentence that names both. `pytest -m slow tests/test_pairs.py` builds every pair in a small decoder, or where one of the
 two serves encoders only, in an encoder or an encoder-decoder, and holds each to the laws: forward, backward, causality
 by value and by gradient, decoding with a cache in random pieces, documents, padding. Parts of attention are tried in
-the encoder, the decoder and the cross-attention of an encoder-decoder too. For one pair, and with the sizes of a recipe,
-ask `lightning-xt variants Latent ValueResidual`.
+the encoder, the decoder and the cross-attention of an encoder-decoder too.
+
+`lightning-xt variants Latent ValueResidual` answers for one pair, with the sizes of a recipe.
 
 `python docs/interactions.py` writes this page.
 """

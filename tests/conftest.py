@@ -41,12 +41,11 @@ torch.set_num_threads(1)
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slice", metavar="K/N", help="run every N-th test only, from the K-th on")
-    parser.addoption("--pairs", metavar="FILE", help="write what became of each pair of variants to a JSON file")
     parser.addoption("--all-shape-checks", action="store_true", help="check shapes in every case of every test")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.pluginmanager.register(PairReport(config, config.getoption("--pairs")))
+    config.pluginmanager.register(PairReport(config))
 
 
 SHAPES = pytest.StashKey[set[str]]()

@@ -102,8 +102,7 @@ def check_gradients(model: nn.Module, table: nn.Module, run: Callable[[int], Ten
     """Check that in training all gradients are finite, none is missing, and no token after the seen ones has one.
 
     Experts that no token has chosen, weights that are 0 or 1, and parts that draw get another batch and smaller
-    parameters. `run` takes
-    the number of the batch.
+    parameters. `run` takes the number of the batch.
     """
     embedded: list[Tensor] = []
 

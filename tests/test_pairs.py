@@ -1,6 +1,6 @@
 """Every pair of variants keeps the laws in one model, or is refused when it is built, by a message that names both.
 
-`pytest -m slow tests/test_pairs.py` runs all of them; `--pairs FILE` writes what became of each.
+`pytest -m slow tests/test_pairs.py` runs all of them.
 """
 
 import random
@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 from catalogue import PLACED
+from interactions import PAGE, read_refusals, write_page
 from pair_catalogue import build, build_across, fits, list_partners, meet_across
-from pair_results import hold_all
+from pair_results import find_refusals, hold_all
 
 Record = Callable[[str, Any], None]
 NAMES = list(PLACED)
 EACH = pytest.mark.parametrize("name", NAMES[:-1])
-TUPLES, SIZE = 600, 5
+SIZE = 5
 
 
 @pytest.mark.slow
@@ -38,11 +39,35 @@ def test_five_variants_keep_the_laws(part: int, record_property: Record) -> None
 
 
 def test_some_pairs_keep_the_laws(record_property: Record) -> None:
-    hold_all(draw("pairs", 2, 100), build, record_property)
+    """Also that the page of the documentation has those that are refused."""
+    found, written = hold_all(draw("pairs", 2, 90), build, record_property), read_refusals(PAGE.read_text("utf-8"))
+    refused = {key: reason for key, (outcome, reason) in found.items() if outcome == "refused"}
+    assert refused == {
+        key: written[one, other] for key in found for one, other in [key.split(" x ")] if (one, other) in written
+    }
+    assert refused != {}
+
+
+def test_the_page_can_be_read_again() -> None:
+    refused = {
+        ("a=One", "b=Two"): "b: Two has none, so a One needs another",
+        ("a=One", "b=Three"): "b: Three has none, so a One needs another",
+        ("b=Two", "c=Four"): "c: Four and b Two exclude each other",
+    }
+    page = write_page([("a=One", "c=Four")], refused)
+    assert "\n1 of 4 pairs (25.0%) are built, 3 are refused.\n" in page
+    assert "\n| `a` | `b` **0 of 2**, `c` 1 |\n" in page
+    assert "\n| `a` One | `b` Two, `b` Three | b: ... has none, so a One needs another |\n" in page
+    assert read_refusals(page) == {**refused, **{(other, one): reason for (one, other), reason in refused.items()}}
+
+
+@pytest.mark.slow
+def test_the_page_is_that_of_the_pairs() -> None:
+    assert PAGE.read_text("utf-8") == write_page(*find_refusals()), "run python docs/interactions.py"
 
 
 def test_some_pairs_keep_the_laws_in_an_encoder_decoder(record_property: Record) -> None:
-    hold_all(filter(meet_across, draw("across", 2, 30)), build_across, record_property)
+    hold_all(filter(meet_across, draw("across", 2, 60)), build_across, record_property)
 
 
 def test_some_fives_keep_the_laws(record_property: Record) -> None:

@@ -22,7 +22,7 @@ def check_first(name: str, shape: AttentionShape, first: tuple[int, int]) -> Non
     own = shape.kv_heads, shape.value_dim
     if follows_first(shape) and first != own:
         raise ValueError(
-            f"value_mods: {name} mixes in the first layer's values, {first[0]} heads of width {first[1]}, "
-            f"but the attention of layer {shape.layer} has {own[0]} of width {own[1]}; give both layers the same kv_heads, "
+            f"value_mods: {name} mixes in the first layer's values, {first[0]} heads of width {first[1]}, but the "
+            f"attention of layer {shape.layer} has {own[0]} of width {own[1]}; give both layers the same kv_heads, "
             "dim_head and value_dim"
         )
