@@ -28,6 +28,8 @@ RECIPES = {
 """Shipped config of a whole run with each kind of model."""
 COMPLETE = ("attention", "cross_attention", "feedforward", "recipes")
 """Slots whose classes are written with all of their options."""
+OMITTED = ("vocab_size", "context", "backend", "checkpoint_layers")
+"""Options that others give, or that change no result; a config before may set them."""
 WIDTH, VOCAB = 118, 11
 DEPTH_CHECKED = 8
 """Most layers of a model that is built to check its options."""
@@ -69,7 +71,7 @@ def complete(kind: type, options: dict[str, Any]) -> dict[str, Any]:
     for name, parameter in init_parameters(kind).items():
         if name in options:
             found[name] = _complete_value(name, options[name])
-        elif name in known and name not in ("vocab_size", "context"):
+        elif name in known and name not in OMITTED:
             found[name] = _spell(parameter.default)
     return found
 
@@ -109,12 +111,15 @@ def check(architecture: Architecture) -> None:
 
 
 def _limit_depth(network: dict[str, Any]) -> dict[str, Any]:
-    """Return the options of a network of fewer layers, if all layers are alike."""
+    """Return the options of a network of fewer layers; thousands would take minutes."""
     parts = [network[slot] for slot in ("attention", "cross_attention", "feedforward") if network.get(slot)]
-    alike = network["layout"] in ("Standard", "Macaron", "AttentionOnly") and network["shift"] is None
-    if not alike or any("recipes" in each["init_args"] for each in parts):
+    parts += [network["shift"]] if network["shift"] else []
+    listed = [each["init_args"].get("recipes") or each["init_args"].get("shifts") or () for each in parts]
+    depth = max(DEPTH_CHECKED, *map(len, listed))
+    if network["depth"] <= depth:
         return network
-    return {**network, "depth": min(network["depth"], DEPTH_CHECKED)}
+    # The order of more sublayers is right by construction.
+    return {**network, "depth": depth, "layout": "Standard"}
 
 
 class _Dumper(yaml.SafeDumper):
