@@ -14,6 +14,8 @@ from lightning_xt.nn.feedforward.layerwise_feed_forward import LayerwiseFeedForw
 from lightning_xt.nn.feedforward.mixture_of_experts import MixtureOfExperts
 from lightning_xt.nn.feedforward.mlp import MLP
 from lightning_xt.nn.feedforward.swiglu import SwiGLU
+from lightning_xt.nn.score_mods.residual_scores import ResidualScores
+from lightning_xt.nn.value_mods.value_residual import ValueResidual
 from lightning_xt.training.language_model import LanguageModel
 
 
@@ -63,6 +65,17 @@ def test_layers_of_attention_get_their_options() -> None:
     assert [(each.shape.heads, each.window) for each in shapes] == [(2, 3), (4, None), (6, 5)]
     with pytest.raises(ValueError, match=r"^attention: LayerwiseAttention has multiple 0, which must be at least 1$"):
         decoder(attention=partial(LayerwiseAttention, recipe=Attention, options={}, multiple=0))
+
+
+def test_what_layers_leave_to_others_is_checked_through_the_schedule() -> None:
+    """Layers of other sizes cannot use the values, or the scores, of the first one."""
+    for part, problem in (
+        ({"value_mods": [ValueResidual]}, "ValueResidual"),
+        ({"score_mods": [ResidualScores]}, "heads"),
+    ):
+        recipe = partial(Attention, dim_head=DIM_HEAD, **part)
+        with pytest.raises(ValueError, match=problem):
+            decoder(attention=partial(LayerwiseAttention, recipe=recipe, options={"heads": [2, 4]}))
 
 
 def test_feedforwards_get_their_options_or_their_recipes() -> None:

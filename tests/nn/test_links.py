@@ -5,11 +5,13 @@ from functools import partial
 
 import pytest
 import torch
-from catalogue import VOCAB, decoder, randomise
+from catalogue import VOCAB, context_options, crop, decoder, example, randomise
 from torch import Tensor, nn
 
 from lightning_xt.core.shapes import LayerShape
 from lightning_xt.nn.layouts.looped import Looped
+from lightning_xt.nn.layouts.macaron import Macaron
+from lightning_xt.nn.layouts.parallel import Parallel
 from lightning_xt.nn.links.backout import Backout
 from lightning_xt.nn.links.base import Earlier, Link
 from lightning_xt.nn.links.depth_attention import DepthAttention
@@ -19,6 +21,7 @@ from lightning_xt.nn.links.mudd import MUDD
 from lightning_xt.nn.links.output_soft_cap import OutputSoftCap
 from lightning_xt.nn.links.reinjection import Reinjection
 from lightning_xt.nn.links.u_net_skips import UNetSkips
+from lightning_xt.nn.passes.recycling import Recycling
 from lightning_xt.nn.residuals.hyper_connection import HyperConnection
 
 SHAPE = LayerShape(dim=3)
@@ -154,6 +157,27 @@ def test_u_net_skips_need_two_halves() -> None:
         ValueError, match=r"^links: UNetSkips joins two halves .* calls only 2 sublayer\(s\); raise depth$"
     ):
         decoder(links=[UNetSkips], depth=1)
+
+
+@pytest.mark.parametrize("name", ["macaron", "cross_attention", "parallel", "recycling"])
+def test_u_net_skips_join_halves_of_any_layout(name: str) -> None:
+    """Sublayers are joined to their mirror images whatever they are, and decoding equals one forward."""
+    options, joined = {
+        "macaron": ({"layout": Macaron}, [4, 5]),
+        "cross_attention": (context_options(), [4, 5]),
+        "parallel": ({"layout": Parallel, "depth": 6, **context_options()}, [4, 5]),
+        "recycling": ({"passes": partial(Recycling, passes=2), "depth": 3}, [4, 5]),
+    }[name]
+    model = randomise(partial(decoder, links=[UNetSkips], **options))
+    tokens, given = example(2, 7)
+    assert [call for call, (link,) in enumerate(model.stack.links) if link.weight is not None] == joined
+    expected = model(tokens, inputs=given)
+    expected.square().sum().backward()
+    assert all(link.weight.grad.abs().max() > 0 for (link,) in model.stack.links if link.weight is not None)
+    with torch.no_grad():
+        cache = model.new_cache(2, 7)
+        made = [model(tokens[:, t : t + 1], inputs=crop(given, slice(t, t + 1)), cache=cache) for t in range(7)]
+        torch.testing.assert_close(torch.cat(made, dim=1), expected)
 
 
 @pytest.mark.parametrize("gated", [False, True])
