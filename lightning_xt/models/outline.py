@@ -189,7 +189,8 @@ class _Reader:
             module = stack.sublayers[step.name]
             name = step.name.partition("_")[2]
             made = self.build_stage(name, f"{path}.sublayers.{step.name}", module)
-            layers.setdefault(step.layer, []).append(replace(made, calls=stack.steps.count(step)))
+            calls = stack.steps.count(step) * stack.calls // len(stack.steps)
+            layers.setdefault(step.layer, []).append(replace(made, calls=calls))
             settings.setdefault(step.layer, []).extend(_list_settings(module))
         yield from _fold_layers(layers, settings)
         if len(stack.links):

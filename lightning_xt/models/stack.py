@@ -25,7 +25,6 @@ from lightning_xt.nn.placements.base import PlacementFactory
 from lightning_xt.nn.residuals.base import ResidualFactory
 from lightning_xt.nn.scales.base import ScaleFactory
 from lightning_xt.nn.shifts.base import ShiftFactory
-from lightning_xt.system.option_checks import check_option
 
 
 class Stack(nn.Module):
@@ -165,7 +164,10 @@ def _count_checkpointed(layers: bool | int, depth: int) -> int:
     """Return the number of layers, from the first, that are computed again in the backward pass."""
     if isinstance(layers, bool):
         return depth if layers else 0
-    check_option("stack", "checkpoint_layers", layers, least=0, most=depth)
+    if not 0 <= layers <= depth:
+        raise ValueError(
+            f"checkpoint_layers is {layers}; it must be true, false or a number of layers from 0 to the depth, {depth}"
+        )
     return layers
 
 

@@ -102,7 +102,9 @@ def test_nothing_is_computed_twice_without_gradients_or_with_a_cache() -> None:
 
 @pytest.mark.parametrize("layers", [-1, 3])
 def test_a_number_of_layers_that_are_not_there(layers: int) -> None:
-    with pytest.raises(ValueError, match=rf"^stack has checkpoint_layers {layers}, which must be from 0 to 2$"):
+    with pytest.raises(
+        ValueError, match=rf"^checkpoint_layers is {layers}; it must be true, false or a number .* to the depth, 2$"
+    ):
         decoder(checkpoint_layers=layers)
 
 

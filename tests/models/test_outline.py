@@ -20,6 +20,9 @@ from lightning_xt.nn.embeddings.learned_positions import LearnedPositions
 from lightning_xt.nn.heads.tied_head import TiedHead
 from lightning_xt.nn.heads.untied_head import UntiedHead
 from lightning_xt.nn.layouts.looped import Looped
+from lightning_xt.nn.layouts.parallel import Parallel
+from lightning_xt.nn.passes.exit_loops import ExitLoops
+from lightning_xt.nn.passes.recycling import Recycling
 from lightning_xt.nn.positions.contextual import Contextual
 from lightning_xt.nn.residuals.hyper_connection import HyperConnection
 from lightning_xt.nn.scores.negative_distance import NegativeDistance
@@ -177,6 +180,16 @@ def test_loops_cost_without_parameters():
     assert find(twice, "stack").flops == 2 * find(once, "stack").flops
     assert [stage.calls for stage in find(twice, "stack/layers 0-2").stages] == [2, 2]
     assert [stage.calls for stage in find(once, "stack/layers 0-2").stages] == [1, 1]
+
+
+def test_passes_cost_as_loops_do_and_parallel_branches_as_separate_ones():
+    once = outline(small(), TOKENS)
+    thrice = outline(small(passes=lambda shape, norm: ExitLoops(shape, norm, passes=3)), TOKENS)
+    assert find(thrice, "stack/layers 0-2").flops == 3 * find(once, "stack/layers 0-2").flops
+    assert [stage.calls for stage in find(thrice, "stack/layers 0-2").stages] == [3, 3]
+    assert thrice.parameters == once.parameters == outline(small(passes=Recycling), TOKENS).parameters - DIM
+    parallel = outline(small(layout=Parallel), TOKENS)
+    assert (parallel.flops, parallel.parameters) == (once.flops, once.parameters - DEPTH * DIM)
 
 
 def test_only_equal_layers_are_folded():
