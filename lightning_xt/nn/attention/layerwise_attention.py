@@ -34,10 +34,6 @@ class LayerwiseAttention(Mixer):
     def value_shape(self) -> tuple[int, int] | None:
         return self.mixer.value_shape
 
-    @property
-    def recorded_scores(self) -> RecordedScores | None:
-        return self.mixer.recorded_scores
-
     def check_first_values(self, shape: tuple[int, int]) -> None:
         self.mixer.check_first_values(shape)
 
