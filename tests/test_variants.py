@@ -271,7 +271,7 @@ def test_the_list_imports_no_lightning():
             {"a": {"class_path": "Attention", "init_args": {"heads": 4, "window": 3}}},
         ),
         ({"a": {"heads": 4}}, {"a": {"class_path": "Cycle"}}, {"a": {"class_path": "Cycle"}}),
-        ({"a": {"class_path": "MLP"}}, {"a": {"class_path": "SwiGLU"}}, {"a": {"class_path": "SwiGLU"}}),
+        ({"a": {"class_path": "Add"}}, {"a": {"class_path": "GRUGate"}}, {"a": {"class_path": "GRUGate"}}),
     ],
 )
 def test_options_are_merged(first, second, merged):
