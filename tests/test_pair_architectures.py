@@ -135,7 +135,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
 
 @torch.no_grad()
 def test_t5_is_its_formula() -> None:
-    """Seven tokens are nearer than the distances that share a bucket, so that each distance has a bias of its own."""
+    """Seven tokens are nearer than the distances that share a bucket, so that each distance has another bias."""
     network = build_double("t5")
     src, tgt = torch.randint(3, 11, (1, 7)), torch.randint(3, 11, (1, 5))
     ahead = torch.arange(7)[None, :] - torch.arange(7)[:, None]
