@@ -6,6 +6,7 @@ import torch
 from parity.ledger import Ledger
 from parity.parts import copy_linear
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 class Order(NamedTuple):
@@ -48,10 +49,19 @@ def copy_attention(theirs: nn.Module, ours: nn.Module, ledger: Ledger, rotary: n
     _copy_positions(theirs, ours, ledger, order)
     _copy_gates(theirs, ours, ledger, order)
     if theirs.num_mem_kv:
-        keys = ledger.take(theirs.mem_k)[..., order.features]
+        keys = _norm_memory(theirs, ours, ledger)[..., order.features]
         ledger.fill(ours.memory, torch.stack((keys, ledger.take(theirs.mem_v))))
     if isinstance(theirs.to_value_residual_mix, nn.Sequential):
         copy_linear(theirs.to_value_residual_mix[0], _find(ours, "ValueResidual").to_share, ledger, order.heads)
+
+
+def _norm_memory(theirs: nn.Module, ours: nn.Module, ledger: Ledger) -> Tensor:
+    """Return the learned keys; theirs are normed at each forward, as those of tokens are."""
+    keys = ledger.take(theirs.mem_k)
+    if not theirs.qk_norm:
+        return keys
+    units = F.normalize(keys.unflatten(-1, (theirs.qk_norm_groups, -1)), dim=-1).flatten(-2)
+    return units * (ours.k_norm.start if ours.k_norm.gain is None else theirs.qk_norm_k_scale)
 
 
 def _find(ours: nn.Module, kind: str) -> nn.Module:

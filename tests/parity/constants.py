@@ -1,6 +1,7 @@
 """Positions that all layers of x-transformers share, and constants, which are float32 here."""
 
 import torch
+from parity.attentions import find_order
 from parity.ledger import Ledger
 from torch import nn
 
@@ -16,16 +17,25 @@ def copy_constants(theirs: nn.Module, ours: nn.Module, ledger: Ledger) -> None:
         theirs.polar_pos_emb.inv_freq = _check(found["Polar"][0].frequencies, theirs.polar_pos_emb.inv_freq)
         for own in found["Polar"]:
             ledger.fill(own.phase, ledger.take(theirs.polar_pos_emb.learned_bias, shared=True))
-    kind = type(theirs.rel_pos).__name__
+    if theirs.rel_pos is not None:
+        attention = next(each for each in theirs.modules() if type(each).__name__ == "Attention")
+        _copy_bias(theirs.rel_pos, found, ledger, find_order(attention, None).heads)
+
+
+def _copy_bias(theirs: nn.Module, found: dict[str, list[nn.Module]], ledger: Ledger, heads: torch.Tensor) -> None:
+    """Copy the bias of all layers, in the order of our heads."""
+    kind = type(theirs).__name__
     if kind == "AlibiPositionalBias":
-        slopes = found["ALiBi"][0].slopes[: len(theirs.rel_pos.slopes)]
-        theirs.rel_pos.slopes = _check(slopes.view(-1, 1, 1), theirs.rel_pos.slopes)
+        still = theirs.slopes.new_zeros(theirs.total_heads - theirs.heads, 1, 1)
+        slopes = _check(found["ALiBi"][0].slopes.view(-1, 1, 1), torch.cat((theirs.slopes, still))[heads])
+        theirs.slopes = slopes[heads.argsort()][: theirs.heads]
     elif kind == "RelativePositionBias":
         owner = next(each for each in found["SharedRelativeBias"] if each.table is not None)
-        ledger.fill(owner.table, ledger.take(theirs.rel_pos.relative_attention_bias.weight) * theirs.rel_pos.scale)
-    elif kind == "DynamicPositionBias":
+        table = ledger.take(theirs.relative_attention_bias.weight) * theirs.scale
+        ledger.fill(owner.table, table[:, heads])
+    else:
         for own in found["DynamicBias"]:
-            _copy_distance_mlp(theirs.rel_pos.mlp, own.mlp, ledger)
+            _copy_distance_mlp(theirs.mlp, own.mlp, ledger, heads)
 
 
 def _check(ours: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:
@@ -40,7 +50,7 @@ def _round_rotary(theirs: nn.Module, ours: nn.Module) -> None:
         theirs.scale = _check((ours.log_decays.double() * theirs.scale_base).exp(), theirs.scale)
 
 
-def _copy_distance_mlp(theirs: nn.ModuleList, ours: nn.Module, ledger: Ledger) -> None:
+def _copy_distance_mlp(theirs: nn.ModuleList, ours: nn.Module, ledger: Ledger, heads: torch.Tensor) -> None:
     """Copy the MLP of distances; its last bias is one number for all keys, which changes no weight."""
     first, *hidden, last = theirs
     ledger.fill(ours.slope, ledger.take(first[0].weight, shared=True)[:, 0])
@@ -54,5 +64,5 @@ def _copy_distance_mlp(theirs: nn.ModuleList, ours: nn.Module, ledger: Ledger) -
             gain, bias = (norm.weight, norm.bias) if isinstance(norm, nn.LayerNorm) else (norm.gamma, None)
             ledger.fill(own.gain, ledger.take(gain, shared=True))
             ledger.fill(own.bias, torch.zeros_like(own.bias) if bias is None else ledger.take(bias, shared=True))
-    ledger.fill(ours.to_bias.weight, ledger.take(last.weight, shared=True))
+    ledger.fill(ours.to_bias.weight, ledger.take(last.weight, shared=True)[heads])
     ledger.skip(last.bias)
