@@ -16,6 +16,8 @@ from lightning_xt.nn.layouts.looped import Looped
 from lightning_xt.nn.layouts.standard import Standard
 from lightning_xt.nn.normalizers.signed import Signed
 from lightning_xt.nn.projections.latent import Latent
+from lightning_xt.nn.score_mods.dynamic_heads import DynamicHeads
+from lightning_xt.nn.score_mods.talking_heads import TalkingHeads
 from lightning_xt.nn.value_mods.laser import Laser
 from lightning_xt.nn.value_mods.value_embedding import ValueEmbedding
 from lightning_xt.nn.value_mods.value_from_input import ValueFromInput
@@ -104,13 +106,25 @@ def test_laser_takes_the_logarithm_of_gathered_exponentials() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "other"), [({"memory": 2}, "memory"), ({"normalizer": Signed}, "normalizer Signed")], ids=str
+    ("options", "other"),
+    [
+        ({"memory": 2}, "memory"),
+        ({"normalizer": Signed}, "normalizer Signed"),
+        ({"score_mods": [TalkingHeads]}, "score_mods TalkingHeads"),
+        ({"score_mods": [DynamicHeads]}, "score_mods DynamicHeads"),
+    ],
+    ids=str,
 )
 def test_laser_refuses_what_may_be_negative(options: dict[str, object], other: str) -> None:
     with pytest.raises(
         ValueError, match=f"value_mods: Laser gathers numbers above 0 only, but those of {other} may be"
     ):
         decoder(attention=attention(value_mods=[Laser], **options))
+
+
+def test_laser_stands_next_to_mixed_scores() -> None:
+    mixed = partial(TalkingHeads, mix_weights=False)
+    decoder(attention=attention(value_mods=[Laser], score_mods=[mixed]))
 
 
 def test_laser_refuses_values_of_another_model() -> None:

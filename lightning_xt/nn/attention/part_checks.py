@@ -94,6 +94,7 @@ def check_signs(
         "memory": memory,
         f"normalizer {type(normalizer).__name__}": normalizer.signed,
         f"projection {type(projection).__name__}": projection.signed,
+        **{f"score_mods {type(mod).__name__}": mod.signed for mod in score_mods},
     }
     other = next((name for name, negative in others.items() if negative), None)
     for mod in value_mods:

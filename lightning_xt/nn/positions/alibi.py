@@ -35,7 +35,7 @@ class ALiBi(Position):
             raise ValueError(
                 f"position: ALiBi has biased_heads {biased_heads}, which must be 1 to heads ({shape.heads})"
             )
-        slopes = _compute_slopes(biased_heads) if slopes is None else list(slopes)
+        slopes = compute_slopes(biased_heads) if slopes is None else list(slopes)
         if len(slopes) != biased_heads:
             raise ValueError(
                 f"position: ALiBi has {len(slopes)} slopes for {biased_heads} biased_heads; give one for each, or omit "
@@ -49,7 +49,7 @@ class ALiBi(Position):
         return -self.slopes[h] * (p.queries[b, i] - p.keys[b, j]).abs()
 
 
-def _compute_slopes(heads: int) -> list[float]:
+def compute_slopes(heads: int) -> list[float]:
     """Compute a geometric sequence from 2^(-8/heads) to 2^-8.
 
     Head counts that are not a power of two follow the paper's rule: the sequence of the power below, then every other

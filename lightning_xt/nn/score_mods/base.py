@@ -45,6 +45,8 @@ class ScoreMod(nn.Module, ABC):
     records_scores: ClassVar[bool] = False
     """True if the scores after the mods are added to the trace, for the same mod in later layers."""
 
+    signed: bool = False
+    """True if weights may become negative."""
     looks_back: ClassVar[bool] = False
     """True if a variant counts over earlier queries, so that no query may see a later key."""
     lowers_scores: ClassVar[bool] = False

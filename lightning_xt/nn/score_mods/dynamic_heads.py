@@ -34,6 +34,7 @@ class DynamicHeads(ScoreMod):
         rank: rank of the mixes.
     """
 
+    signed = True
     self_attention_only = True
 
     def __init__(self, shape: AttentionShape, *, rank: int = 2) -> None:

@@ -25,6 +25,7 @@ class TalkingHeads(ScoreMod):
                 "score_mods: TalkingHeads has mix_scores and mix_weights false, so it mixes nothing; set one to true, "
                 "or omit TalkingHeads"
             )
+        self.signed = mix_weights
         self.score_mix = nn.Parameter(torch.eye(shape.heads)) if mix_scores else None
         self.weight_mix = nn.Parameter(torch.eye(shape.heads)) if mix_weights else None
 

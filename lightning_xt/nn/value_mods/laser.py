@@ -14,7 +14,7 @@ class Laser(ValueMod):
     Duvvuri and Dhillon, 2024. https://arxiv.org/abs/2411.03493
     The paper subtracts the largest value of the sequence before the exponential, which a causal model does not know
     while decoding; here values are bounded smoothly to plus or minus a cap. It cannot stand next to persistent keys,
-    whose values are not exponentials, nor next to Signed, whose weights may be negative.
+    whose values are not exponentials, nor next to Signed and mixes of heads, whose weights may be negative.
     In x-transformers: attn_laser, attn_laser_softclamp_value.
 
     Args:
