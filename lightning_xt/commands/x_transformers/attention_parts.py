@@ -6,7 +6,7 @@ from typing import Any
 from lightning_xt.commands.x_transformers.given_options import Given, make_class
 from lightning_xt.commands.x_transformers.norm_parts import choose_k_norm, choose_qk_norm, make_rms_norm
 from lightning_xt.commands.x_transformers.output_parts import choose_output_mods, choose_output_projection
-from lightning_xt.commands.x_transformers.position_parts import choose_position
+from lightning_xt.commands.x_transformers.position_parts import adds_bias, choose_position
 
 SELF_ONLY = ("selective", "use_cope", "data_dependent_alibi", "use_rel_proj_pos_bias", "orthog_projected_values",
              "orthog_projected_values_per_head", "max_attend_past", "use_latent_kv", "use_latent_q")  # fmt: skip
@@ -40,6 +40,9 @@ def build_attention(layers: Given, own: Given, *, causal: bool, deep: bool) -> d
     options |= _choose_middle(layers, own, residual="residual_attn", deep=deep)
     if own.get("selective"):
         if causal:
+            changing = ("use_cope", "softclamp_logits", "pre_talking_heads", "l2_distance")
+            if adds_bias(layers, own) or layers.get("residual_attn") or any(own.get(each) for each in changing):
+                own.differ("selective", "Selective; it reads the product of query and key, changed by nothing else")
             options["score_mods"].append("Selective")
         else:
             own.miss("selective", "Selective adds up over earlier queries, so it serves causal attention only")
@@ -112,6 +115,10 @@ def _choose_middle(layers: Given, own: Given, *, residual: str, deep: bool) -> d
     """Return the options that score, weigh and gather, alike in both kinds of attention."""
     options: dict[str, Any] = {"score_mods": _choose_score_mods(layers, own, residual, deep=deep)}
     if own.get("l2_distance"):
+        if own.get("add_zero_kv"):
+            own.differ(
+                "add_zero_kv", "QuietSoftmax; the score of the extra key is 0, minus the query's length squared there"
+            )
         options["score"] = "NegativeDistance"
     options |= {"normalizer": choose_normalizer(own), "output_mods": choose_output_mods(own)}
     options["output_projection"] = choose_output_projection(own)
@@ -122,16 +129,17 @@ def _choose_middle(layers: Given, own: Given, *, residual: str, deep: bool) -> d
 
 
 def _choose_score_mods(layers: Given, own: Given, residual: str, *, deep: bool) -> list[Any]:
-    found, options = [], ("alibi_pos_bias", "rel_pos_bias", "dynamic_pos_bias")
-    biased = not own.crosses and (any(layers.get(each) for each in options) or own.get("data_dependent_alibi"))
+    found, biased = [], not own.crosses and adds_bias(layers, own)
     if layers.get(residual):
         if residual == "cross_residual_attn":
             layers.miss(residual, "ResidualScores serves self-attention only")
         elif not deep:
             layers.miss(residual, "there is one layer, whose scores have none before them")
         else:
-            if biased:
-                layers.differ(residual, "ResidualScores; the bias of a position is not handed on, as it is there")
+            if biased or own.get("use_cope") or own.get("cog_signed"):
+                layers.differ(
+                    residual, "ResidualScores; biases and sizes of scores are not handed on, as they are there"
+                )
             found.append("ResidualScores")
     before, after = own.get("pre_talking_heads"), own.get("post_talking_heads")
     if before or after:

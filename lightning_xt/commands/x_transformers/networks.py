@@ -61,6 +61,8 @@ class NetworkBuilder:
         network = self._build_stream(order, attention.select(0), feedforward.select(0), headed=not paired)
         dim, embedded = layers.get("dim"), wrapper.get("ff_deep_embed")
         network["attention"] = build_by_layer(attention, order, "Cycle", self._build_attention)
+        if wrapper.get("ff_deep_embed") and order.layout != "Standard":
+            wrapper.differ("ff_deep_embed", "DeepEmbed; each feedforward has a table; each call of one there")
         network["feedforward"] = build_by_layer(
             feedforward, order, "FeedForwardCycle", lambda own: build_feedforward(own, dim, deep_embed=embedded)
         )

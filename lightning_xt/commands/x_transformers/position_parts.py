@@ -4,14 +4,18 @@ from typing import Any
 
 from lightning_xt.commands.x_transformers.given_options import Given, make_class
 from lightning_xt.commands.x_transformers.norm_parts import make_layer_norm
+from lightning_xt.nn.positions.alibi import compute_slopes
+
+COUNTED = ("num_mem_kv", "add_zero_kv", "cog_signed")
+"""Options that change the scores which positions by content count there."""
 
 
 def choose_position(layers: Given, own: Given, *, causal: bool) -> Any:
     """Return the position of self-attention, several of them combined; None if there is none."""
     found = [
         _choose_rotation(layers, own, causal=causal),
-        _choose_bias(layers),
-        *_choose_own(own, causal=causal),
+        _choose_bias(layers, own),
+        *_choose_own(layers, own, causal=causal),
     ]
     found = [each for each in found if each is not None]
     if len(found) > 1:
@@ -34,6 +38,8 @@ def _choose_rotation(layers: Given, own: Given, *, causal: bool) -> Any:
         width = layers.get("rotary_emb_dim")
         width = own.get("dim_head") // 2 if width is None else width
         scaling = _choose_scaling(layers)
+        if own.get("qk_norm_groups") > 1 and own.get("qk_norm"):
+            own.differ("qk_norm_groups", "other features are rotated together: the halves of the rotated ones")
         if layers.get("rotary_xpos"):
             return _choose_xpos(layers, own, width, causal=causal)
         base = 10_000.0
@@ -50,6 +56,8 @@ def _choose_rotation(layers: Given, own: Given, *, causal: bool) -> Any:
         return make_class("Rotary", **options, **scaling)
     if not layers.get("polar_pos_emb"):
         return None
+    if own.get("qk_norm"):
+        own.differ("qk_norm", "Polar reads vectors of qk_norm with their scale, unit vectors there")
     start = "uniform" if layers.get("polar_bias_uniform_init") else "zero"
     layers.differ("polar_pos_emb", "each layer has phases; all share one set there")
     return make_class("Polar", phase_init=start)
@@ -68,6 +76,8 @@ def _choose_xpos(layers: Given, own: Given, width: int, *, causal: bool) -> Any:
         return make_class("Rotary", rotary_dim=_make_even(layers, width))
     if width != own.get("dim_head"):
         layers.differ("rotary_xpos", f"XPos rotates all {own.get('dim_head')} features of a head; {width} there")
+    if own.get("num_mem_kv") or own.get("l2_distance"):
+        layers.differ("rotary_xpos", "decays count from the first token, from the middle of the row there")
     for option in ("rotary_interpolation_factor", "rotary_base_rescale_factor"):
         if layers.has(option):
             layers.miss(option, "XPos has a fixed base and no scaling")
@@ -81,7 +91,7 @@ def _make_even(layers: Given, width: int) -> int:
     return width
 
 
-def _choose_bias(layers: Given) -> Any:
+def _choose_bias(layers: Given, own: Given) -> Any:
     kwargs = layers.get("rel_pos_kwargs")
     if layers.get("rel_pos_bias"):
         found = make_class(
@@ -102,12 +112,9 @@ def _choose_bias(layers: Given) -> Any:
             options["norm"] = make_layer_norm(bias=True)
         found = make_class("DynamicBias", **options)
     elif layers.get("alibi_pos_bias"):
-        options = {}
-        if layers.has("alibi_num_heads"):
-            options["biased_heads"] = layers.get("alibi_num_heads")
-        for name, slopes in layers.get_entries("rel_pos_kwargs", tuple, "slopes").items():
-            options[name] = list(slopes)
-            kwargs = {other: value for other, value in kwargs.items() if other != name}
+        given = layers.get_entries("rel_pos_kwargs", tuple, "slopes")
+        kwargs = {name: value for name, value in kwargs.items() if name not in given}
+        options = _choose_slopes(layers, own, given.get("slopes"))
         found = make_class("ALiBi", **options)
     else:
         found = None
@@ -116,7 +123,32 @@ def _choose_bias(layers: Given) -> Any:
     return found
 
 
-def _choose_own(own: Given, *, causal: bool) -> list[Any]:
+def _choose_slopes(layers: Given, own: Given, slopes: Any) -> dict[str, Any]:
+    """Return the options of ALiBi; grouped heads have slopes in the order here, where those of a group are adjacent."""
+    heads, groups = count_heads(layers, own)
+    biased = layers.get("alibi_num_heads") if layers.has("alibi_num_heads") else heads
+    if not 1 < groups < heads:
+        options = {"biased_heads": biased} if layers.has("alibi_num_heads") else {}
+        return options if slopes is None else {**options, "slopes": list(slopes)}
+    given = list(compute_slopes(biased) if slopes is None else slopes)
+    given += [0.0] * (heads - len(given))
+    return {"slopes": [given[place] for group in range(groups) for place in range(group, heads, groups)]}
+
+
+def count_heads(layers: Given, own: Given) -> tuple[int, int]:
+    """Return the numbers of query heads and of key/value heads."""
+    heads = own.get("heads") if own.is_own("heads") else layers.get("heads")
+    groups = 1 if own.get("one_kv_head") else own.get("kv_heads")
+    return heads, heads if groups is None else groups
+
+
+def adds_bias(layers: Given, own: Given) -> bool:
+    """Return True if a position adds a bias to the scores of self-attention."""
+    shared = any(layers.get(each) for each in ("alibi_pos_bias", "rel_pos_bias", "dynamic_pos_bias"))
+    return shared or any(own.get(each) for each in ("data_dependent_alibi", "use_rel_proj_pos_bias"))
+
+
+def _choose_own(layers: Given, own: Given, *, causal: bool) -> list[Any]:
     """Return the positions that belong to attention itself."""
     found = []
     if not own.get("data_dependent_alibi_per_row"):
@@ -139,6 +171,8 @@ def _choose_own(own: Given, *, causal: bool) -> list[Any]:
         found.append(make_class("RelativeProjection", num_curves=curves, num_distances=distances))
     if own.get("use_cope"):
         if causal:
+            if adds_bias(layers, own) or any(own.get(each) for each in COUNTED):
+                own.differ("use_cope", "Contextual; gates read the product of query and key, of tokens only")
             found.append(make_class("Contextual", max_position=own.get("cope_max_pos")))
         else:
             own.miss("use_cope", "Contextual counts back from each query, so it serves causal attention only")

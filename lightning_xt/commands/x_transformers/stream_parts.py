@@ -19,6 +19,11 @@ def choose_placement(layers: Given) -> Any:
     if layers.get("sandwich_norm"):
         if not final:
             layers.differ("pre_norm_has_final_norm", "SandwichNorm norms the output too")
+        for option in ("macaron", "use_layerscale"):
+            if layers.get(option):
+                layers.differ(
+                    option, "outputs are scaled after their norm in a sandwich; before it there, which undoes it"
+                )
         return "SandwichNorm"
     if not before:
         return "PostNorm"
@@ -36,7 +41,14 @@ def choose_residual(layers: Given, *, causal: bool) -> Any:
         sizes = {"num_streams": streams, "sinkhorn_iterations": max(1, iterations)}
         found.append(("num_residual_streams", "ManifoldHyperConnection", _STREAMS, sizes))
     if layers.get("gate_residual"):
-        found.append(("gate_residual", "GRUGate", "its maps have no biases, but that of one gate", {"bias_init": 0.0}))
+        found.append(
+            (
+                "gate_residual",
+                "GRUGate",
+                "it resets before its map, and one gate has a bias",
+                {"bias_init": 0.0},
+            )
+        )
     if layers.get("orthog_residual"):
         found.append(("orthog_residual", "OrthogonalUpdate", "", {}))
     if layers.get("mv_split_residual"):
