@@ -50,7 +50,10 @@ def copy_attention(theirs: nn.Module, ours: nn.Module, ledger: Ledger, rotary: n
     _copy_gates(theirs, ours, ledger, order)
     if theirs.num_mem_kv:
         keys = _norm_memory(theirs, ours, ledger)[..., order.features]
-        ledger.fill(ours.memory, torch.stack((keys, ledger.take(theirs.mem_v))))
+        values = ledger.take(theirs.mem_v)
+        ledger.fill(
+            ours.memory, torch.stack((keys, values)) if ours.memory.dim() == 4 else torch.cat((keys, values), -1)
+        )
     if isinstance(theirs.to_value_residual_mix, nn.Sequential):
         copy_linear(theirs.to_value_residual_mix[0], _find(ours, "ValueResidual").to_share, ledger, order.heads)
 
@@ -115,7 +118,9 @@ def _copy_score_parts(theirs: nn.Module, ours: nn.Module, ledger: Ledger, order:
 def _copy_positions(theirs: nn.Module, ours: nn.Module, ledger: Ledger, order: Order) -> None:
     """Copy the positions that each of their attentions owns."""
     if theirs.attend.cope is not None:
-        ledger.fill(_find(ours, "Contextual").table, ledger.take(theirs.attend.cope.pos_emb)[:, order.features].T)
+        table = ledger.take(theirs.attend.cope.pos_emb)[:, order.features].T
+        # The length of unit vectors is part of our queries.
+        ledger.fill(_find(ours, "Contextual").table, table / ours.q_norm.start if theirs.qk_norm else table)
     if theirs.data_dependent_alibi is not None:
         gate, forgetting = theirs.data_dependent_alibi.to_forget_gates[0], _find(ours, "Forgetting")
         ledger.fill(forgetting.to_gate.weight, ledger.take(gate.weight)[order.heads])

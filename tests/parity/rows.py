@@ -3,7 +3,9 @@
 import ast
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import yaml
@@ -46,6 +48,27 @@ class Row:
 def list_decoders() -> list[Row]:
     """List the rows of decoders.yaml."""
     return [make_decoder(name, **each) for name, each in _read("decoders.yaml").items()]
+
+
+def list_combinations(number: int, seed: int) -> list[Row]:
+    """List pairs of rows of decoders whose options of x-transformers can be given together; ours are left out."""
+    found = _read("decoders.yaml")
+    pairs = [pair for pair in combinations(found, 2) if _are_disjoint(*(found[name] for name in pair))]
+    return [_combine(first, second, found) for first, second in Random(seed).sample(pairs, number)]
+
+
+def _are_disjoint(first: Options, second: Options) -> bool:
+    given = (first.get("given"), second.get("given"))
+    texts = [[f"{each.get('layers', '')}", f"{each.get('wrapper', '')}"] for each in (first, second)]
+    names = [{name for text in each for name in split_options(text)} for each in texts]
+    return given == (None, None) and not names[0] & names[1]
+
+
+def _combine(first: str, second: str, found: Mapping[str, Options]) -> Row:
+    both = [found[first], found[second]]
+    texts = {key: join_options(*(each.get(key, "") for each in both)) for key in ("layers", "wrapper")}
+    zeros = [name for each in both for name in each.get("zeros", ())]
+    return make_decoder(f"{first} + {second}", **texts, zeros=zeros)
 
 
 def list_pairs() -> list[Row]:
@@ -103,6 +126,12 @@ def _make_pair(
 
 def join_options(*texts: str, prefix: str = "") -> str:
     """Join options of a constructor; later ones replace earlier ones."""
-    calls = [ast.parse(f"f({text})", mode="eval").body for text in texts]
-    joined = {each.arg: ast.unparse(each.value) for call in calls for each in call.keywords}
+    joined = {name: value for text in texts for name, value in split_options(text).items()}
     return ", ".join(f"{prefix}{name}={value}" for name, value in joined.items())
+
+
+def split_options(text: str) -> dict[str, str]:
+    """Split the options of a constructor."""
+    call = ast.parse(f"f({text})", mode="eval").body
+    assert isinstance(call, ast.Call)
+    return {str(each.arg): ast.unparse(each.value) for each in call.keywords}
