@@ -19,11 +19,8 @@ def choose_placement(layers: Given) -> Any:
     if layers.get("sandwich_norm"):
         if not final:
             layers.differ("pre_norm_has_final_norm", "SandwichNorm norms the output too")
-        for option in ("macaron", "use_layerscale"):
-            if layers.get(option):
-                layers.differ(
-                    option, "outputs are scaled after their norm in a sandwich; before it there, which undoes it"
-                )
+        if layers.get("macaron"):
+            layers.differ("macaron", "it halves the normed output; the norm comes after it there, and undoes it")
         return "SandwichNorm"
     if not before:
         return "PostNorm"
