@@ -89,6 +89,9 @@ def _read_custom(layers: Given, custom: tuple[Any, ...], block: str, *, crossing
 
 
 def _make_custom(order: str, block: str) -> Order:
+    mixers = block.replace("f", "")
+    if mixers and order == mixers * (len(order) // len(mixers)):
+        return Order("AttentionOnly", len(order) // len(mixers), order, mixers)
     depth = max(map(order.count, LETTERS))
     return Order(make_class("CustomOrder", order=order), depth, order, block)
 
