@@ -173,7 +173,10 @@ def test_a_translation_recipe_trains_two_steps(config, tmp_path, monkeypatch, ca
     assert set(values) == {"val/loss", "val/perplexity", "val/token_accuracy", "val/exact_match"} | of_text
 
 
-@pytest.mark.parametrize("config", DENOISING, ids=lambda file: file.stem)
+@pytest.mark.parametrize(
+    "config",
+    [pytest.param(file, id=file.stem, marks=() if file.stem == "mixture" else pytest.mark.slow) for file in DENOISING],
+)
 def test_a_denoising_recipe_trains_two_steps(config, tiny, tmp_path, capsys):
     (tmp_path / "tiny.yaml").write_text(TINY_PAIRS)
     corpus = ["--data.corpus", "TextFiles", "--data.corpus.path", "corpus.txt", "--data.corpus.seq_len", "32"]
