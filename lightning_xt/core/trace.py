@@ -71,6 +71,7 @@ class Trace:
 
     Args:
         keeps_hidden: True to keep the input that each sublayer reads from the stream.
+        keeps_values: False to keep no values, because no later layer reads them; a stack sets it.
         keeps_maps: True to keep keys, values, scores and weights of each attention, in plain products.
         values: values that each self-attention call projected (latents with Latent), before any value mod, in order.
         context_values: values that each cross-attention call projected.
@@ -91,6 +92,7 @@ class Trace:
 
     keeps_hidden: bool = False
     keeps_maps: bool = False
+    keeps_values: bool = True
     values: tuple[Float[Tensor, "b _ n _"], ...] = ()
     context_values: tuple[Float[Tensor, "b _ m _"], ...] = ()
     scores: tuple[Float[Tensor, "b h i j"], ...] = ()
@@ -115,12 +117,12 @@ class Trace:
         return self if self.reads is None else replace(self, reads=(*self.reads, x))
 
     def add_values(self, v: Tensor) -> "Trace":
-        """Append the values of a self-attention call."""
-        return replace(self, values=(*self.values, v))
+        """Append the values of a self-attention call, if they are kept."""
+        return replace(self, values=(*self.values, v)) if self.keeps_values else self
 
     def add_context_values(self, v: Tensor) -> "Trace":
-        """Append the values of a cross-attention call."""
-        return replace(self, context_values=(*self.context_values, v))
+        """Append the values of a cross-attention call, if they are kept."""
+        return replace(self, context_values=(*self.context_values, v)) if self.keeps_values else self
 
     def add_scores(self, scores: Tensor) -> "Trace":
         """Append the scores of a self-attention call."""

@@ -87,6 +87,7 @@ class Stack(nn.Module):
             )
         self.links = _build_links(own, self.steps, links)
         branches.check_values()
+        self.keeps_values = any(each.reads_values for mixers in branches.mixers.values() for each in mixers)
         first = self._get_sublayer(self.steps[0])
         self.embedding_norm = norm(own) if first.placement.norms_embeddings else None
         self.output_norm = norm(own) if first.placement.norms_output else None
@@ -100,6 +101,8 @@ class Stack(nn.Module):
         cache: Cache | SegmentedCache | None,
         past: Past | None = None,
     ) -> tuple[Float[Tensor, "b n D"], Trace]:
+        trace = replace(trace, keeps_values=self.keeps_values)
+
         def run(x: Tensor, trace: Trace, number: int) -> tuple[Tensor, Trace]:
             return self._run_pass(x, where, inputs, trace, cache, past, number)
 

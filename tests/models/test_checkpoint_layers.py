@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 import torch
-from catalogue import ALL, BUILDS, Build, decoder, example, randomise
+from catalogue import ALL, BUILDS, Build, attention, decoder, example, randomise
 from torch import Tensor, nn
 
 from lightning_xt.core.trace import Trace
 from lightning_xt.models.encoder import Encoder
 from lightning_xt.models.stack import Stack
+from lightning_xt.nn.value_mods.value_residual import ValueResidual
 
 
 def train_once(build: Build, **options: Any) -> tuple[Tensor, list[Tensor | None], Tensor]:
@@ -78,6 +79,18 @@ def test_each_checkpointed_layer_keeps_less() -> None:
     assert saved == sorted(saved, reverse=True) and len(set(saved)) == 4
     assert count_saved(decoder(depth=3, checkpoint_layers=True).train(), tokens) == saved[3]
     assert count_saved(decoder(depth=3).train(), tokens) == saved[0]
+
+
+def test_values_are_kept_only_for_layers_that_read_them() -> None:
+    """Values are a part of queries, keys and values, all of which they would keep in memory."""
+    kept: list[int] = []
+    for options in ({}, {"attention": attention(value_mods=[ValueResidual])}):
+        model = decoder(**options)
+        model.stack.sublayers["1_feedforward"].register_forward_hook(
+            lambda module, args, made: kept.append(len(made[1].values))
+        )
+        model(example(2, 7)[0])
+    assert kept == [0, 2]
 
 
 def test_an_encoder_checkpoints_too() -> None:

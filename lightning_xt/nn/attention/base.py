@@ -12,6 +12,7 @@ from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.shapes import LayerShape
 from lightning_xt.core.trace import Trace
 from lightning_xt.core.where import Where
+from lightning_xt.nn.value_mods.base import ValueMod
 
 
 class RecordedScores(NamedTuple):
@@ -47,6 +48,11 @@ class Mixer(nn.Module, ABC):
 
     def check_first_values(self, shape: tuple[int, int]) -> None:
         """Raise a ValueError if the first values of the trace, of this shape, cannot be used."""
+
+    @property
+    def reads_values(self) -> bool:
+        """True if a part reads values that earlier layers add to the trace; by default, if there is a value mod."""
+        return any(isinstance(part, ValueMod) for part in self.modules())
 
     @property
     def recorded_scores(self) -> "RecordedScores | None":
