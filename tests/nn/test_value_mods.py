@@ -82,7 +82,7 @@ def test_cases_p8_refuses_layers_of_different_shapes_at_build(later: dict[str, i
     model = decoder(attention=partial(Cycle, recipes=[recipes[0], attention(**later)]))
     assert model(torch.zeros(1, 3, dtype=torch.long)).isfinite().all()
     latent = [attention(projection=Latent), recipes[0]]
-    with pytest.raises(ValueError, match=r"values, 1 heads of width 6, but layer 1 has 4 of width 6"):
+    with pytest.raises(ValueError, match=r"values, 1 heads of width 6, but the attention of layer 1 has 4 of width 6"):
         decoder(attention=partial(Cycle, recipes=latent))
 
 
