@@ -9,7 +9,7 @@ import yaml
 from reference_samples import list_samples, write_model
 from test_configs import TINY
 
-from lightning_xt import Decoder, LanguageModel, MaskedLanguageModel, Seq2Seq
+from lightning_xt import Decoder, EncoderDecoder, EncoderWithHead
 from lightning_xt.cli import main
 from lightning_xt.commands.catalogue.recipes import make_recipe
 from lightning_xt.commands.x_transformers.architectures import translate
@@ -83,7 +83,7 @@ def test_their_defaults_are_written_out(capsys):
     assert decoder["feedforward"]["init_args"]["bias"] is True
     # 11 tokens, 32 positions; LayerNorms; four maps of 8 heads of 64; a feedforward with biases; a head.
     layer = 4 * 48 * 512 + 2 * 48 * 192 + 192 + 48 + 2 * 48
-    network = LanguageModel.from_config({"decoder": decoder, "vocab": {"target": 11}}).decoder
+    network = make_recipe(Decoder, decoder)(11)
     assert sum(each.numel() for each in network.parameters()) == 11 * 48 + 32 * 48 + 2 * layer + 48 + 11 * 48
 
 
@@ -95,14 +95,14 @@ def test_pairs_and_encoders_build(capsys):
         "the window bounds later tokens too; earlier ones only there\n"
     )
     options = yaml.safe_load(out)["model"]["init_args"]
-    model = Seq2Seq.from_config(options)
-    assert model.network.encoder.token_embedding is model.network.decoder.token_embedding
+    network = make_recipe(EncoderDecoder, options)(11, 11)
+    assert network.encoder.token_embedding is network.decoder.token_embedding
     crossing = options["decoder"]["cross_attention"]["init_args"]
     assert crossing["position"] is None and crossing["qk_norm"]["init_args"]["scale"] == 10.0
     assert options["encoder"]["attention"]["init_args"]["window"] == 8
     code, out, err = run(MASKED, capsys)
     assert code == 0 and yaml.safe_load(out)["model"]["init_args"]["head"] == "TiedHead"
-    assert isinstance(MaskedLanguageModel.from_config(yaml.safe_load(out)["model"]), MaskedLanguageModel)
+    assert make_recipe(EncoderWithHead, yaml.safe_load(out)["model"]["init_args"])(256).head.weight.shape == (257, 48)
     assert "tie_embedding: logits are not multiplied by dim**-0.5" in err and "configs/language/masked.yaml" in out
 
 
