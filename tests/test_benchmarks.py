@@ -334,6 +334,7 @@ def test_a_learning_rate_at_the_end_of_the_grid_has_a_neighbour_tried(monkeypatc
 @pytest.mark.slow
 def test_architectures_compares_two_and_continues(tmp_path):
     small = ["--bytes=2048", "--tuning_bytes=1024", "--seeds=2", f"--folder={tmp_path / 'kept'}"]
+    small += ["--", "--trainer.limit_val_batches=1"]
     started = run(tmp_path, "architectures.py", *small)
     found = parse_result(started)
     assert set(found) == {"gpt2", "modern_small", "welch"}
@@ -345,7 +346,8 @@ def test_architectures_compares_two_and_continues(tmp_path):
     first, second = (found[name]["parameters"] for name in ("gpt2", "modern_small"))
     assert abs(first - second) < 0.01 * first
     again = run(tmp_path, "architectures.py", *small)
-    assert parse_result(again) == found and "bits per byte" in started.stderr and again.stderr == ""
+    assert parse_result(again) == found
+    assert started.stderr.count("bits per byte") >= 10 and "bits per byte" not in again.stderr
 
 
 @pytest.mark.slow
