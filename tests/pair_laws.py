@@ -15,6 +15,8 @@ from lightning_xt.models.decoder import Decoder
 from lightning_xt.models.encoder import Encoder
 from lightning_xt.models.encoder_decoder import EncoderDecoder
 from lightning_xt.nn.attention.attention import Attention
+from lightning_xt.nn.normalizers.inverted import Inverted
+from lightning_xt.nn.positions.relative_sinusoidal import RelativeSinusoidal
 
 N, SHORT, CHANGED, FIRST = 9, 5, 5, 3
 """Tokens of a row, of a shorter one, the changed token, and tokens of a document before a shorter row."""
@@ -144,9 +146,17 @@ def _check_cancelled(model: nn.Module, names: Sequence[str], run: Callable[[int]
 
 
 def list_cancelled(model: nn.Module) -> list[str]:
-    """List the parameters whose effect softmax cancels: what the norm of keys adds to all keys of a query alike."""
+    """List the parameters whose effect softmax cancels: what adds the same to all keys of a query.
+
+    A softmax over queries cancels what adds the same to all queries of a key.
+    """
     layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, Attention)}
-    return [f"{name}.k_norm.{each}" for name, layer in layers.items() for each in getattr(layer.k_norm, "shifts", ())]
+    names = [f"{name}.k_norm.{each}" for name, layer in layers.items() for each in getattr(layer.k_norm, "shifts", ())]
+    return names + [
+        f"{name}.position.content_bias"
+        for name, layer in layers.items()
+        if isinstance(layer.normalizer, Inverted) and isinstance(layer.position, RelativeSinusoidal)
+    ]
 
 
 # Encoder --------------------------------------------------------------------------------------------------------------
