@@ -27,7 +27,8 @@ def architectures_page() -> str:
     heads = {file: read_head(file.read_text()) for file in files}
     lines = [LEAD, "| architecture | | file |", "|---|---|---|"]
     for file, ((name, text), *_) in heads.items():
-        lines.append(f"| [{name}](#{name.lower().replace(' ', '-')}) | {cell(prose(text))} | `{file.name}` |")
+        anchor = re.sub(r"[^\w -]", "", name.lower()).replace(" ", "-")
+        lines.append(f"| [{name}](#{anchor}) | {cell(prose(text))} | `{file.name}` |")
     for file, ((name, text), *others) in heads.items():
         lines += ["", f"## {name}", "", f"`architectures/{file.name}`: {prose(text)}", ""]
         lines += [f"- {word}: {prose(said)}" for word, said in others]
