@@ -51,7 +51,7 @@ def list_decoders() -> list[Row]:
 
 
 def list_combinations(number: int, seed: int) -> list[Row]:
-    """List pairs of rows of decoders whose options of x-transformers can be given together; ours are left out."""
+    """List pairs of rows of decoders whose options of x-transformers can be given together, without our options."""
     found = _read("decoders.yaml")
     pairs = [pair for pair in combinations(found, 2) if _are_disjoint(*(found[name] for name in pair))]
     return [_combine(first, second, found) for first, second in Random(seed).sample(pairs, number)]

@@ -105,6 +105,21 @@ def test_residual_scores():
     assert_close(model.decoder(tokens), compute(theirs, tokens))
 
 
+def test_soft_cap_with_a_bias():
+    mods = {"position": "ALiBi", "score_mods": [{"class_path": "SoftCap", "init_args": {"cap": 0.5}}]}
+    layers = "alibi_pos_bias=True, attn_softclamp_logits=True, attn_logit_softclamp_value=0.5"
+    theirs, model, _ = build_pair(make_decoder("", layers=layers, attention=mods))
+    tokens = draw_tokens()
+    found, trace = model.decoder(tokens, trace=Trace(keeps_maps=True))
+    assert differ(found, compute(theirs, tokens))
+    place = torch.arange(LENGTH)
+    bias = -(place[:, None] - place).abs() * model.decoder.stack.sublayers["0_attention"].branch.position.slopes.view(
+        -1, 1, 1
+    )
+    assert ((trace.maps[0].scores - bias).abs() < 0.5).all()
+    assert (trace.maps[0].scores.abs() > 0.5).any()
+
+
 def test_layer_scale_in_a_sandwich():
     layers = {"placement": "SandwichNorm", "scale": "LayerScale"}
     row = make_decoder("", layers="sandwich_norm=True, use_layerscale=True", decoder=layers)

@@ -37,10 +37,10 @@ def cut(inputs: Inputs | None) -> Inputs | None:
     return Inputs(types=inputs.types[:, :-1]) if inputs is not None and inputs.types is not None else inputs
 
 
-@pytest.mark.parametrize("row", mark(list_decoders()))
-def test_decoders_are_those_of_x_transformers(row: Row):
+def check_decoder(row: Row, model: LanguageModel) -> None:
+    """Compare a model with that of a row: logits, loss, gradients and, without other inputs, greedy decoding."""
     theirs = build(row.theirs, zeros=row.zeros).eval()
-    model = LanguageModel.from_config(row.ours).double().eval()
+    model = model.double().eval()
     ledger = copy_model(theirs, model.decoder, row.zeros)
     tokens = torch.randint(VOCAB, (2, LENGTH))
     given, inputs = make_given(row)
@@ -59,10 +59,10 @@ def test_decoders_are_those_of_x_transformers(row: Row):
         assert generate(model.decoder, tokens[:, :4], LENGTH - 4, temperature=0).tolist() == continued.tolist()
 
 
-@pytest.mark.parametrize("row", mark(list_pairs()))
-def test_encoder_decoders_are_those_of_x_transformers(row: Row):
+def check_pair(row: Row, model: Seq2Seq) -> None:
+    """Compare an encoder-decoder with that of a row, on sources and targets of different lengths."""
     theirs = build(row.theirs).eval()
-    model = Seq2Seq.from_config(row.ours).double().eval()
+    model = model.double().eval()
     ledger = copy_model(theirs, model.network)
     src = torch.randint(3, min(SOURCE_VOCAB, VOCAB), (2, 9))
     tgt = torch.cat((torch.ones(2, 1, dtype=torch.long), torch.randint(3, VOCAB, (2, LENGTH - 1))), dim=1)
@@ -85,3 +85,13 @@ def test_encoder_decoders_are_those_of_x_transformers(row: Row):
         model.network.decoder, tgt[:, :1], LENGTH - 1, temperature=0, inputs=model.network.encode(src, mask)
     )
     assert ours.tolist() == continued.tolist()
+
+
+@pytest.mark.parametrize("row", mark(list_decoders()))
+def test_decoders_are_those_of_x_transformers(row: Row):
+    check_decoder(row, LanguageModel.from_config(row.ours))
+
+
+@pytest.mark.parametrize("row", mark(list_pairs()))
+def test_encoder_decoders_are_those_of_x_transformers(row: Row):
+    check_pair(row, Seq2Seq.from_config(row.ours))
