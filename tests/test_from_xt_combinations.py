@@ -79,6 +79,9 @@ def test_segments_loops_and_their_training_are_read():
     ("options", "remark"),
     [
         ("residual_attn=True, rotary_pos_emb=True", None),
+        ("attn_zero_init_output=True, ff_zero_init_output=True", None),
+        ("ff_sublayer_dropout=0.1", "ff_sublayer_dropout: dropout 0.1 is for embeddings and all sublayers at once"),
+        ("attn_sublayer_dropout=0.1", "attn_sublayer_dropout: dropout 0.1 is for embeddings and all sublayers at once"),
         (
             "residual_attn=True, rel_pos_bias=True",
             "residual_attn: ResidualScores; the bias of a position is not handed",

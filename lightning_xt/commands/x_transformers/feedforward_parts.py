@@ -39,7 +39,9 @@ def build_feedforward(own: Given, dim: int, *, deep_embed: bool) -> Any:
             own.get(option)
         cap = own.get("softclamp_value")
         found = make_class("MLP", activation=activation, hidden_cap=None if cap is None else float(cap), **options)
-    own.get("output_proj_depth")
+    for option in ("output_proj_depth", "sublayer_dropout", "zero_init_output"):
+        # The layers give it, or the stack has read it.
+        own.get(option)
     own.miss_unread()
     return make_class("DeepEmbed", feedforward=found) if deep_embed else found
 
