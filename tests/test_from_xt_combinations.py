@@ -84,7 +84,7 @@ def test_segments_loops_and_their_training_are_read():
         ("attn_sublayer_dropout=0.1", "attn_sublayer_dropout: dropout 0.1 is for embeddings and all sublayers at once"),
         (
             "residual_attn=True, rel_pos_bias=True",
-            "residual_attn: ResidualScores; the bias of a position is not handed",
+            "residual_attn: ResidualScores; biases",
         ),
         (
             "attn_softclamp_logits=True, alibi_pos_bias=True",
