@@ -3,7 +3,7 @@
 A leg is a file of `configs/architectures` at small sizes, with the optimizer of its recipe; gpt2 meets modern_small by
 default. All train by `lightning-xt fit` on Python's standard library with the schedule of the quickstart, on the same
 windows for a seed, and are measured by the bits per byte of the whole validation split after the last step. The rate of
-learning of each is the best of three in shorter runs on a seed of their own; if it is the highest or the lowest, its
+learning of each is the best of three in shorter runs on another seed; if it is the highest or the lowest, its
 neighbour is tried too. `welch` is the p-value of Welch's t-test, two-sided, for no difference of the means over seeds.
 
 Each run is kept in --folder, and the command, given again, continues where it was stopped.

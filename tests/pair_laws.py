@@ -101,7 +101,7 @@ def check_decoding(model: Decoder, tokens: Tensor, inputs: Inputs, full: Tensor,
 
 @torch.enable_grad()
 def check_gradients(model: nn.Module, table: nn.Module, run: Callable[[int], Tensor], seen: int | None = SEEN) -> None:
-    """Check that in training all gradients are finite, none is missing, and no token after the seen ones has one.
+    """Check that in training all gradients exist and are finite, and that no token after the seen ones has one.
 
     Experts that no token has chosen, weights that are 0 or 1, and parts that draw get another batch and smaller
     parameters. `run` takes the number of the batch.

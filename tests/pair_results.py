@@ -1,4 +1,4 @@
-"""What becomes of combinations of variants: built, refused or failed."""
+"""Results of combinations of variants: built, refused or failed."""
 
 import re
 from collections import Counter

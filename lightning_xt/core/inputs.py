@@ -40,7 +40,7 @@ class Inputs:
             those of the index; documents, if given, too.
         keys_values: keys and values of another model for each self-attention layer, from the first, which every token
             sees. None in the sequence = none for this layer.
-        memories: what the segment before left, for a decoder with segments; document 0 continues its last document.
+        memories: memories of the segment before, for a decoder with segments; document 0 continues its last document.
         scored: True for tokens that count in auxiliary losses of parts; an objective sets it. None = all.
         tokens: ids of the tokens; the model sets it, for tables by token.
         embedded: vectors that the first layer reads; the model sets it, for parts of later layers that read them too.

@@ -87,7 +87,7 @@ class Trace:
         exits: hidden states after each pass through the stack, of parts that can leave it earlier.
         reads: vectors of the first layer, then those that each self-attention read from the stream, then those of the
             output, all before their norm. None = not recorded.
-        memories: what a segment leaves to the next. None without segments.
+        memories: memories for the next segment. None without segments.
     """
 
     keeps_hidden: bool = False

@@ -106,7 +106,7 @@ def _measure(network: Network, rows: int, seq_len: int) -> tuple[dict[str, torch
 
 
 def _watch(network: Network, shapes: dict[str, torch.Size], outside: dict[str, set[str]]) -> list[RemovableHandle]:
-    """Note output shapes by path, and for each part the paths of its own parts that are called outside its forward."""
+    """Note output shapes by path, and for each part the paths of its parts that are called outside its forward."""
     active: list[str] = []
 
     def begin(path: str) -> Callable[[nn.Module, Any], None]:

@@ -33,7 +33,7 @@ class Loss:
         count: number of targets that count.
         terms: weighted auxiliary terms by name, in training.
         logits: logits from which it was computed, if the objective keeps them.
-        memories: what the tokens leave to those that follow. None = nothing, or the objective does not keep it.
+        memories: memories for the tokens that follow. None = none, or the objective does not keep it.
     """
 
     mean: Float[Tensor, ""]

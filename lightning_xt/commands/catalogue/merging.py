@@ -41,7 +41,7 @@ def list_named(value: Any) -> Iterator[str]:
 
 
 class Choice(NamedTuple):
-    """Class of an option, with options of its own.
+    """Class of an option, with its options.
 
     Args:
         kind: the class. None = unknown.
@@ -121,7 +121,7 @@ def _join(held: Any, other: Choice, below: bool) -> dict[str, Any] | None:
 
 @functools.cache
 def find_holding(kind: type) -> str | None:
-    """Return the option by which a class holds one or more parts of its own family. None = there is none."""
+    """Return the option by which a class holds one or more parts of the same family. None = there is none."""
     hints = get_hints(kind)
     return next(
         (name for name in init_parameters(kind) if any(_share_family(kind, m) for m in _made(hints, name))), None

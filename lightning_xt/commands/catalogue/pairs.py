@@ -1,4 +1,4 @@
-"""Answer for two variants: a model takes both, or the reason why none does."""
+"""Verdict on two variants: a model takes both, or the reason why none does."""
 
 from typing import NamedTuple
 
@@ -17,8 +17,8 @@ from lightning_xt.system.json_text import to_json
 from lightning_xt.system.messages import UserError, explain_unknown
 
 
-class Answer(NamedTuple):
-    """Answer for two variants.
+class PairVerdict(NamedTuple):
+    """Verdict on two variants.
 
     Args:
         together: True if a model takes both.
@@ -43,11 +43,11 @@ def print_pair(first: str, second: str, *, as_json: bool) -> int:
     return 0
 
 
-def answer(first: type, second: type) -> Answer:
-    """Answer for two variants, by building small models."""
+def answer(first: type, second: type) -> PairVerdict:
+    """Judge two variants by building small models."""
     one, other = first.__name__, second.__name__
     if first is second:
-        return Answer(False, f"{one} is one variant; name two")
+        return PairVerdict(False, f"{one} is one variant; name two")
     families = {kind: family for family, kind in list_variants()}
     slots = list_slots()
     parts = list[Part]()
@@ -55,10 +55,14 @@ def answer(first: type, second: type) -> Answer:
         base = find_family(kind, slots)
         if base is None:
             family = families[kind]
-            return Answer(False, f"{one} and {other} do not meet in a network: {kind.__name__} belongs to {family}")
+            return PairVerdict(
+                False, f"{one} and {other} do not meet in a network: {kind.__name__} belongs to {family}"
+            )
         parts.append((kind, slots[base]))
     if parts[0][1] == parts[1][1] and not parts[0][1].listed:
-        return Answer(False, f"{one} and {other} are both chosen in {families[first]}, which takes one{_offer(*parts)}")
+        return PairVerdict(
+            False, f"{one} and {other} are both chosen in {families[first]}, which takes one{_offer(*parts)}"
+        )
     return _build_both(*parts)
 
 
@@ -68,25 +72,29 @@ def _offer(first: Part, second: Part) -> str:
     return "" if holder is None or holder in (first[0], second[0]) else f"; {holder.__name__} holds several"
 
 
-def _build_both(first: Part, second: Part) -> Answer:
+def _build_both(first: Part, second: Part) -> PairVerdict:
     one, other = first[0].__name__, second[0].__name__
     joined = {model: list_joined(model, first, second) for model in MODELS}
     for model, ways in joined.items():
         if any(build(model, way) is None for way in ways):
-            return Answer(True, f"{one} and {other} work together" + ("" if model == "decoder" else f" in an {model}"))
+            return PairVerdict(
+                True, f"{one} and {other} work together" + ("" if model == "decoder" else f" in an {model}")
+            )
     for model in MODELS:
         if (reason := find_reason(model, first, second)) is not None:
-            return Answer(False, reason)
+            return PairVerdict(False, reason)
     for source, target in ((first, second), (second, first)):
         # The context of an encoder-decoder is the encoder's output.
         free = not target[1].path.endswith(".context") and not list_built("decoder", *source)
         if free and list_built("encoder", *source) and list_built("decoder", *target):
-            return Answer(
+            return PairVerdict(
                 True,
                 f"{one} and {other} work together in an encoder-decoder, {source[0].__name__} in the encoder and "
                 f"{target[0].__name__} in the decoder",
             )
-    return Answer(False, f"{one} and {other} leave no room for each other: {_describe(first)}, {_describe(second)}")
+    return PairVerdict(
+        False, f"{one} and {other} leave no room for each other: {_describe(first)}, {_describe(second)}"
+    )
 
 
 def _describe(part: Part) -> str:
