@@ -15,7 +15,7 @@ from lightning_xt.core.where import Where
 from lightning_xt.models.past import Past
 from lightning_xt.models.segmented_cache import SegmentedCache
 from lightning_xt.models.sublayer import BranchSum, Sublayer, Tokenwise, extend_stream, mix_input
-from lightning_xt.nn.attention.base import Mixer, MixerFactory, check_recorded_scores
+from lightning_xt.nn.attention.base import Mixer, MixerFactory, check_shared
 from lightning_xt.nn.feedforward.base import FeedForwardFactory
 from lightning_xt.nn.layouts.base import Kind, LayoutFactory, Step
 from lightning_xt.nn.links.base import Link, LinkFactory
@@ -199,8 +199,7 @@ class _BranchBuilder:
             shapes = [each.value_shape for each in mixers if each.value_shape is not None]
             for each in mixers if shapes else ():
                 each.check_first_values(shapes[0])
-            recorded = [each.recorded_scores for each in mixers]
-            check_recorded_scores([each for each in recorded if each is not None])
+            check_shared(mixers)
 
     def _build_one(self, at: LayerShape) -> Mixer | Tokenwise:
         if at.kind == "feedforward":

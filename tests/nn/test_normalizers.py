@@ -196,6 +196,14 @@ def test_softpick_rectifies() -> None:
     assert weigh(Softpick(SHAPE), 2000.0, 2000.0, -3000.0) == pytest.approx([0.5, 0.5, 0.0], abs=1e-6)
 
 
+def test_top_k_weighs_keys_that_differ_by_rounding_alike() -> None:
+    third = 1.0 + 2 * torch.finfo(torch.float64).eps
+    weights = weigh(TopKSoftmax(SHAPE, num_keys=2), 2.0, third, 1.0, 0.5)
+    assert weights[1] == pytest.approx(weights[2])
+    assert weights[3] == 0
+    assert weigh(TopKSoftmax(SHAPE, num_keys=2), 2.0, 1.001, 1.0)[2] == 0
+
+
 def test_softpick_refuses_scores_that_are_all_negative() -> None:
     with pytest.raises(
         ValueError, match=r"normalizer: Softpick weighs only .*, but score NegativeDistance has none; om"

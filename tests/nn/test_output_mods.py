@@ -127,3 +127,10 @@ def test_values_of_another_scale_are_not_compared(mod: type) -> None:
     rule = rf"^output_mods: {mod.__name__} compares gathered values with .*, but value_mods: Laser changes the scale"
     with pytest.raises(ValueError, match=rule):
         decoder(attention=attention(value_mods=[Laser], output_mods=[mod]))
+
+
+@pytest.mark.parametrize("mods", [[Orthogonal, SelfValueRemoval], [SelfValueRemoval, Orthogonal]])
+def test_nothing_is_left_to_remove_twice(mods: list[type]) -> None:
+    message = f"output_mods: {mods[0].__name__} and {mods[1].__name__} both remove what was gathered along"
+    with pytest.raises(ValueError, match=message):
+        decoder(attention=attention(output_mods=mods))

@@ -325,11 +325,12 @@ def test_shared_relative_bias_belongs_to_the_first_layer_that_has_it() -> None:
 
 def test_shared_relative_bias_refuses_tables_of_several_sizes() -> None:
     recipes = [attention(position=partial(SharedRelativeBias, num_buckets=each)) for each in (32, 16)]
-    model = decoder(attention=partial(Cycle, recipes=recipes))
-    with pytest.raises(
-        ValueError, match="SharedRelativeBias has 16 buckets for 4 heads, but the table of the first layer"
-    ):
-        model(torch.arange(5)[None])
+    message = (
+        "position: SharedRelativeBias hands results of one layer to later ones, but attention has num_buckets 32 and "
+        "heads 4 in one and num_buckets 16 and heads 4 in another; give all layers the same, or omit SharedRelativeBias"
+    )
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        decoder(attention=partial(Cycle, recipes=recipes))
 
 
 @pytest.mark.parametrize(

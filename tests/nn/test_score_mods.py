@@ -140,9 +140,9 @@ def test_residual_scores_refuse_a_single_layer_and_other_keys() -> None:
     for options, theirs in (({"memory": 2}, "window null and memory 2"), ({"window": 3}, "window 3 and memory 0")):
         mods = {"score_mods": [ResidualScores]}
         recipes = partial(Cycle, recipes=[attention(**mods), attention(**mods, **options)])
-        with pytest.raises(ValueError, match=f"score_mods: ResidualScores adds .* one, and heads 4, {theirs} in anoth"):
+        with pytest.raises(ValueError, match=f"score_mods: ResidualScores hands .* in one and heads 4, {theirs} in"):
             decoder(attention=recipes)
-        with pytest.raises(ValueError, match=f"score_mods: ResidualScores adds .* one, and heads 4, {theirs} in anoth"):
+        with pytest.raises(ValueError, match=f"score_mods: ResidualScores hands .* in one and heads 4, {theirs} in"):
             decoder(attention=partial(Hybrid, recipes=recipes.keywords["recipes"]))
     given = KeysValues(torch.zeros(1, 4, 2, 6), torch.zeros(1, 4, 2, 6))
     model = decoder(attention=attention(score_mods=[ResidualScores]))

@@ -14,7 +14,7 @@ from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.shapes import LayerShape
 from lightning_xt.core.trace import AttentionMap, SharedKeys, Trace
 from lightning_xt.core.where import Where
-from lightning_xt.nn.attention.base import Mixer, RecordedScores
+from lightning_xt.nn.attention.base import Mixer
 from lightning_xt.nn.attention.kernels.backends import Backend, attend, choose_backend, supported_backends
 from lightning_xt.nn.attention.kernels.scoring import Scoring
 from lightning_xt.nn.attention.part_checks import (
@@ -22,6 +22,7 @@ from lightning_xt.nn.attention.part_checks import (
     check_cross_attention,
     check_own_values,
     check_projection,
+    check_removals,
     check_scores,
     check_signs,
     find_looking_back,
@@ -140,10 +141,12 @@ class Attention(Mixer):
             mod.check_first_values(shape)
 
     @property
-    def recorded_scores(self) -> RecordedScores | None:
-        names = [type(mod).__name__ for mod in cast(Iterable[ScoreMod], self.score_mods) if mod.records_scores]
+    def shared(self) -> tuple[tuple[str, str], ...]:
+        mods = [type(mod).__name__ for mod in cast(Iterable[ScoreMod], self.score_mods) if mod.records_scores]
         memory = 0 if self.memory is None else self.memory.shape[-2]
-        return RecordedScores(names[0], self.shape.heads, self.window, memory) if names else None
+        scored = f"heads {self.shape.heads}, window {self.window or 'null'} and memory {memory}"
+        placed = () if self.position is None else self.position.shared
+        return (*placed, *((f"score_mods: {name}", scored) for name in mods))
 
     def forward(
         self, x: Float[Tensor, "b n D"], where: Where, inputs: Inputs, trace: Trace, cache: CallCache | None
@@ -202,6 +205,7 @@ class Attention(Mixer):
         norms = {"qk_norm": self.q_norm, "k_norm": None if self.q_norm is not None else self.k_norm}
         check_projection(self.projection, norms, memory, self.score, self.position, value_mods, score_mods, output_mods)
         check_own_values(self.projection, value_mods, output_mods)
+        check_removals(output_mods)
 
     def _make_keys_values(
         self, k: Tensor, v: Tensor, x: Tensor, where: Where, inputs: Inputs, trace: Trace

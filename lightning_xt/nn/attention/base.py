@@ -1,8 +1,8 @@
 """The contract of a mixer: moves information between tokens."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import ClassVar, NamedTuple
+from collections.abc import Callable, Iterable
+from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -13,26 +13,6 @@ from lightning_xt.core.shapes import LayerShape
 from lightning_xt.core.trace import Trace
 from lightning_xt.core.where import Where
 from lightning_xt.nn.value_mods.base import ValueMod
-
-
-class RecordedScores(NamedTuple):
-    """Scores that a mixer adds to the trace.
-
-    Args:
-        mod: name of the score mod that reads them in later layers.
-        heads: number of heads.
-        window: tokens that a query sees. None = all.
-        memory: number of persistent keys.
-    """
-
-    mod: str
-    heads: int
-    window: int | None
-    memory: int
-
-    def describe(self) -> str:
-        """Return the options of attention that decide which pairs are scored."""
-        return f"heads {self.heads}, window {self.window or 'null'} and memory {self.memory}"
 
 
 class Mixer(nn.Module, ABC):
@@ -55,9 +35,9 @@ class Mixer(nn.Module, ABC):
         return any(isinstance(part, ValueMod) for part in self.modules())
 
     @property
-    def recorded_scores(self) -> "RecordedScores | None":
-        """Scores that a forward adds to the trace. None = it adds none."""
-        return None
+    def shared(self) -> tuple[tuple[str, str], ...]:
+        """Parts whose results serve later layers, and options that all layers with such a part must have alike."""
+        return ()
 
     @abstractmethod
     def forward(
@@ -83,13 +63,13 @@ def find_recurrences(model: nn.Module) -> list[str]:
     return sorted({type(part).__name__ for part in model.modules() if isinstance(part, Mixer) and part.recurrent})
 
 
-def check_recorded_scores(recorded: Sequence[RecordedScores]) -> None:
-    """Raise a ValueError if layers that add up their scores have others: each score is that of one pair of tokens."""
-    for each in recorded[1:]:
-        first = recorded[0]
-        if first[1:] != each[1:]:
+def check_shared(mixers: Iterable[Mixer]) -> None:
+    """Raise a ValueError if layers with a part whose results serve later layers differ in the options it depends on."""
+    known: dict[str, str] = {}
+    for part, options in (each for mixer in mixers for each in mixer.shared):
+        if known.setdefault(part, options) != options:
+            name = part.rpartition(" ")[2]
             raise ValueError(
-                f"score_mods: {first.mod} adds the scores of one layer to those of the next, but attention has "
-                f"{first.describe()} in one, and {each.describe()} in another; give all layers the same, or omit "
-                f"{first.mod}"
+                f"{part} hands results of one layer to later ones, but attention has {known[part]} in one and "
+                f"{options} in another; give all layers the same, or omit {name}"
             )

@@ -8,7 +8,7 @@ from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.shapes import LayerShape
 from lightning_xt.core.trace import Trace
 from lightning_xt.core.where import Where
-from lightning_xt.nn.attention.base import Mixer, MixerFactory, RecordedScores
+from lightning_xt.nn.attention.base import Mixer, MixerFactory
 from lightning_xt.system.option_checks import check_slots
 
 
@@ -39,8 +39,8 @@ class Cycle(Mixer):
         self.mixer.check_first_values(shape)
 
     @property
-    def recorded_scores(self) -> RecordedScores | None:
-        return self.mixer.recorded_scores
+    def shared(self) -> tuple[tuple[str, str], ...]:
+        return self.mixer.shared
 
     def forward(
         self, x: Float[Tensor, "b n D"], where: Where, inputs: Inputs, trace: Trace, cache: CallCache | None

@@ -105,6 +105,16 @@ def check_signs(
             )
 
 
+def check_removals(output_mods: Sequence[OutputMod]) -> None:
+    """Refuse two parts that remove the same from the gathered values."""
+    removing = [type(mod).__name__ for mod in output_mods if mod.removes_own]
+    if len(removing) > 1:
+        raise ValueError(
+            f"output_mods: {removing[0]} and {removing[1]} both remove what was gathered along the token's own value, "
+            "so that one has nothing left to remove; omit one of them"
+        )
+
+
 def check_own_values(projection: Projection, value_mods: Sequence[ValueMod], output_mods: Sequence[OutputMod]) -> None:
     """Refuse parts about a layer's own values where it reads those of another, or gathers them on another scale."""
     parts = [("value_mods", mod) for mod in value_mods]

@@ -10,7 +10,7 @@ from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.shapes import LayerShape
 from lightning_xt.core.trace import Trace
 from lightning_xt.core.where import Where
-from lightning_xt.nn.attention.base import Mixer, MixerFactory, RecordedScores, check_recorded_scores
+from lightning_xt.nn.attention.base import Mixer, MixerFactory
 from lightning_xt.system.option_checks import check_slots
 
 
@@ -46,10 +46,8 @@ class Hybrid(Mixer):
             each.check_first_values(shape)
 
     @property
-    def recorded_scores(self) -> RecordedScores | None:
-        found = [each.recorded_scores for each in self._list_mixers() if each.recorded_scores is not None]
-        check_recorded_scores(found)
-        return next(iter(found), None)
+    def shared(self) -> tuple[tuple[str, str], ...]:
+        return tuple(part for each in self._list_mixers() for part in each.shared)
 
     def forward(
         self, x: Float[Tensor, "b n D"], where: Where, inputs: Inputs, trace: Trace, cache: CallCache | None

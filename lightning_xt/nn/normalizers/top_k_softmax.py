@@ -29,7 +29,9 @@ class TopKSoftmax(Normalizer):
     def forward(self, scores: Float[Tensor, "b h i j"], mask: Bool[Tensor, "#b #h i j"]) -> Float[Tensor, "b h i j"]:
         hidden = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
         least = hidden.topk(min(self.num_keys, scores.shape[-1]), dim=-1).values[..., -1:]
-        weights = softmax_over_visible(scores, mask & (hidden >= least))
+        # Equal keys have scores that differ by rounding, which changes with the number of rows and tokens.
+        rounding = 16 * torch.finfo(torch.promote_types(scores.dtype, torch.float32)).eps
+        weights = softmax_over_visible(scores, mask & (hidden >= least - rounding * (1 + least.abs())))
         if self.straight_through:
             weights = replace_gradient(weights, softmax_over_visible(scores, mask))
         return weights.to(scores.dtype)

@@ -16,6 +16,9 @@ class OutputMod(nn.Module, ABC):
     reads_values: ClassVar[bool] = False
     """True if a variant reads the values of the token itself, which cross-attention does not have."""
 
+    removes_own: ClassVar[bool] = False
+    """True if a variant removes what was gathered along the value of the token itself."""
+
     @abstractmethod
     def forward(
         self, out: Float[Tensor, "b h i e"], x: Float[Tensor, "b i D"], own: Float[Tensor, "b g i e"] | None

@@ -15,6 +15,7 @@ class Orthogonal(OutputMod):
     """
 
     reads_values = True
+    removes_own = True
 
     def __init__(self, shape: AttentionShape) -> None:
         super().__init__()

@@ -16,6 +16,7 @@ class SelfValueRemoval(OutputMod):
     """
 
     reads_values = True
+    removes_own = True
 
     def __init__(self, shape: AttentionShape) -> None:
         super().__init__()

@@ -30,6 +30,8 @@ class Position(KeepsConstants, ABC):
     """True if a low score is to hide a key, so that no normalizer may weigh by the size of scores."""
     per_row: bool = False
     """True if the bias differs between rows with the same positions and mask, because it depends on the tokens."""
+    shared: tuple[tuple[str, str], ...] = ()
+    """Parts whose results serve later layers, and options that all layers with such a part must have alike."""
     rotates_alike: bool = True
     """True if rotations are the same for all heads and keep their width, so that heads may share a rotated key."""
 

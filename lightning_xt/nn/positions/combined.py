@@ -40,6 +40,7 @@ class Combined(Position):
         self.looks_back = any(part.looks_back for part in parts)
         self.lowers_scores = any(part.lowers_scores for part in parts)
         self.per_row = any(part.per_row for part in parts)
+        self.shared = tuple(each for part in parts for each in part.shared)
         self.rotates_alike = all(part.rotates_alike for part in parts)
 
     @property

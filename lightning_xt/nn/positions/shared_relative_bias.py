@@ -31,9 +31,10 @@ class SharedRelativeBias(Position):
         self.buckets = RelativeBuckets("SharedRelativeBias", shape, num_buckets, max_distance)
         self.num_buckets, self.max_distance = num_buckets, max_distance
         self.name = "relative_bias" if shape.context_dim is None else "context_relative_bias"
-        # Options of all layers are equal, unless a pattern of layers repeats this position with others.
-        self.size = (num_buckets, shape.heads)
-        self.table = nn.Parameter(torch.randn(self.size) * shape.dim**-0.5) if shape.owns(self.name) else None
+        self.shared = (("position: SharedRelativeBias", f"num_buckets {num_buckets} and heads {shape.heads}"),)
+        self.table = (
+            nn.Parameter(torch.randn(num_buckets, shape.heads) * shape.dim**-0.5) if shape.owns(self.name) else None
+        )
 
     def share(self, trace: Trace) -> Trace:
         # A copy: shards of the table itself may be gone when later layers read it.
@@ -42,14 +43,7 @@ class SharedRelativeBias(Position):
     def prepare(
         self, x: Float[Tensor, "b i D"], where: Where, window: int | None, cache: CallCache | None, trace: Trace
     ) -> tuple[Where, Float[Tensor, "_ h"]]:
-        table = trace.shared[self.name]
-        if table.shape != self.size:
-            raise ValueError(
-                f"position: SharedRelativeBias has {self.size[0]} buckets for {self.size[1]} heads, but the table of "
-                f"the first layer has {table.shape[0]} for {table.shape[1]}; give all layers the same num_buckets and "
-                "heads"
-            )
-        return where.expand(where.rows), table
+        return where.expand(where.rows), trace.shared[self.name]
 
     def pad(self, p: Any, queries: int, keys: int) -> tuple[Where, Float[Tensor, "_ h"]]:
         return p[0].pad(queries, keys), p[1]
