@@ -46,7 +46,8 @@ def hold_all(
 ) -> dict[str, Outcome]:
     """Hold each combination to the laws, and record the outcomes; fail if one of them failed."""
     found = {" x ".join(names): hold(names, build) for names in combinations}
-    record("pairs", Counter(outcome for outcome, _ in found.values()))
+    # Plain, so that a process can send it to another.
+    record("pairs", dict(Counter(outcome for outcome, _ in found.values())))
     failed = {key: reason for key, (outcome, reason) in found.items() if outcome == "failed"}
     assert failed == {}
     return found
