@@ -29,7 +29,7 @@ from lightning_xt.data.tokenizers.special_bytes import SPECIALS
 from lightning_xt.system.option_checks import check_slots
 
 CorpusFactory = Callable[[], ByteCorpus]
-UNUSED = {"stride": None, "order": "random", "predict_prompts": None}
+UNUSED = {"stride": None, "order": "random", "eval_lanes": 16, "resident": "auto", "predict_prompts": None}
 """Options of a corpus that pairs do not use, with their values if they are not set."""
 SPLITS = ("train", "validation", "test")
 

@@ -154,6 +154,8 @@ def test_refuses_invalid_options(corpus, options, message):
     [
         ({"stride": 9}, "--data.corpus.stride is 9, which denoising does not use; omit it"),
         ({"order": "lanes"}, "--data.corpus.order is lanes, which denoising does not use; omit it"),
+        ({"resident": False}, "--data.corpus.resident is False, which denoising does not use; omit it"),
+        ({"eval_lanes": 4}, "--data.corpus.eval_lanes is 4, which denoising does not use; omit it"),
         ({"predict_prompts": "x"}, "--data.corpus.predict_prompts is x, which denoising does not use; omit it"),
         ({"documents": "separator"}, "--data.corpus separates documents, .*; omit --data.corpus.documents"),
         ({"batch_size": 0}, "TextFiles has --data.corpus.batch_size 0, which must be at least 1"),
