@@ -5,6 +5,16 @@ import pytest
 from lightning_xt.cli import main
 
 W = "TransformerWrapper(num_tokens=11, max_seq_len=8, attn_layers="
+SLOPES = [
+    ("alibi_num_heads=9", "alibi_num_heads is 9, which must be from 1 to the heads (4)"),
+    ("alibi_num_heads=0", "alibi_num_heads is 0, which must be from 1 to the heads (4)"),
+    ("rel_pos_kwargs=dict(slopes=('a', 'b'))", "rel_pos_kwargs has slopes ('a', 'b'), which must be numbers"),
+    ("rel_pos_kwargs=dict(slopes=(1, 1, 1, 1, 1))", "rel_pos_kwargs has 5 slopes, which must be 1 to 4, at most one"),
+    (
+        "alibi_num_heads=2, rel_pos_kwargs=dict(slopes=(1,))",
+        "rel_pos_kwargs has 1 slopes, which must be 2, as alibi_num_heads says",
+    ),
+]
 BAD = [
     ("", "the text is empty; give one call, such as"),
     ("nowhere.py", "'nowhere.py' is neither a call nor a file (No such file or directory); give the call of a model"),
@@ -94,6 +104,22 @@ BAD = [
         f"{W}Decoder(dim=8, depth=2, alibi_pos_bias=True, rel_pos_kwargs=dict(slopes=1)))",
         "rel_pos_kwargs has slopes 1, which must be a tuple",
     ),
+    *(
+        (
+            f"{W}Decoder(dim=8, depth=2, heads=4, alibi_pos_bias=True, attn_kv_heads={groups}, {options}))",
+            f"from-xt: {part}",
+        )
+        for groups in (2, 4)
+        for options, part in SLOPES
+    ),
+    *(
+        (
+            f"{W}Decoder(dim=8, depth=2, rotary_pos_emb=True, rotary_base_rescale_factor={factor}))",
+            f"rotary_base_rescale_factor is {factor}, which must be above 0 and at most 1000000",
+        )
+        for factor in ("-2.0", "0", "10000000.0")
+    ),
+    (f"{W}Decoder(dim=8, custom_layers=({{}}, 'f')))", "custom_layers is '{}f', which must be a tuple of 'a' (att"),
     (
         f"{W}Decoder(dim=8, depth=2, shift_tokens=(0, 'x', 0, 0)))",
         "shift_tokens is (0, 'x', 0, 0), which must be a whole number",

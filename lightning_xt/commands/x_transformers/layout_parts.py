@@ -77,7 +77,11 @@ def _choose_layout(layers: Given, block: str, depth: int) -> Any:
 
 def _read_custom(layers: Given, custom: tuple[Any, ...], block: str, *, crossing: bool) -> Order:
     order = "".join(str(each) for each in custom)
-    if not custom or any(each not in LETTERS for each in custom) or ("c" in order and not crossing):
+    if (
+        not custom
+        or any(not isinstance(each, str) or each not in LETTERS for each in custom)
+        or ("c" in order and not crossing)
+    ):
         words = ", ".join(f"{letter!r} ({word})" for letter, word in LETTERS.items())
         more = "" if crossing else "; 'c' needs cross_attend=True"
         raise UserError(f"from-xt: custom_layers is {order!r}, which must be a tuple of {words}{more}")

@@ -2,12 +2,15 @@
 
 from typing import Any
 
-from lightning_xt.commands.x_transformers.given_options import Given, make_class
+from lightning_xt.commands.x_transformers.given_options import Given, format_value, make_class
 from lightning_xt.commands.x_transformers.norm_parts import make_layer_norm
 from lightning_xt.nn.positions.alibi import compute_slopes
+from lightning_xt.system.messages import UserError
 
 COUNTED = ("num_mem_kv", "add_zero_kv", "cog_signed")
 """Options that change the scores which positions by content count there."""
+
+LARGEST_RESCALE = 1_000_000
 
 
 def choose_position(layers: Given, own: Given, *, causal: bool) -> Any:
@@ -43,8 +46,13 @@ def _choose_rotation(layers: Given, own: Given, *, causal: bool) -> Any:
         if layers.get("rotary_xpos"):
             return _choose_xpos(layers, own, width, causal=causal)
         base = 10_000.0
-        if layers.has("rotary_base_rescale_factor") and width > 2:
-            base *= layers.get("rotary_base_rescale_factor") ** (width / (width - 2))
+        factor = layers.get("rotary_base_rescale_factor")
+        if not 0 < factor <= LARGEST_RESCALE:
+            raise UserError(
+                f"from-xt: rotary_base_rescale_factor is {factor}, which must be above 0 and at most {LARGEST_RESCALE}"
+            )
+        if factor != 1 and width > 2:
+            base *= factor ** (width / (width - 2))
         # A latent brings the features that are rotated.
         latent = own.get("use_latent_kv")
         options: dict[str, Any] = {} if latent else {"rotary_dim": _make_even(layers, width)}
@@ -127,12 +135,25 @@ def _choose_slopes(layers: Given, own: Given, slopes: Any) -> dict[str, Any]:
     """Return the options of ALiBi; grouped heads have slopes in the order here, where those of a group are adjacent."""
     heads, groups = count_heads(layers, own)
     biased = layers.get("alibi_num_heads") if layers.has("alibi_num_heads") else heads
+    if not 1 <= biased <= heads:
+        raise UserError(f"from-xt: alibi_num_heads is {biased}, which must be from 1 to the heads ({heads})")
+    if slopes is not None:
+        _check_slopes(slopes, biased if layers.has("alibi_num_heads") else None, heads)
     if not 1 < groups < heads:
         options = {"biased_heads": biased} if layers.has("alibi_num_heads") else {}
         return options if slopes is None else {**options, "slopes": list(slopes)}
     given = list(compute_slopes(biased) if slopes is None else slopes)
     given += [0.0] * (heads - len(given))
     return {"slopes": [given[place] for group in range(groups) for place in range(group, heads, groups)]}
+
+
+def _check_slopes(slopes: tuple[Any, ...], biased: int | None, heads: int) -> None:
+    """Raise a UserError unless slopes are numbers, one for each biased head; None = any number of heads."""
+    if any(not isinstance(each, int | float) or isinstance(each, bool) for each in slopes):
+        raise UserError(f"from-xt: rel_pos_kwargs has slopes {format_value(slopes)}, which must be numbers")
+    if not 1 <= len(slopes) <= heads or biased not in (None, len(slopes)):
+        wanted = f"1 to {heads}, at most one for each head" if biased is None else f"{biased}, as alibi_num_heads says"
+        raise UserError(f"from-xt: rel_pos_kwargs has {len(slopes)} slopes, which must be {wanted}")
 
 
 def count_heads(layers: Given, own: Given) -> tuple[int, int]:
