@@ -28,8 +28,9 @@ from lightning_xt.training.module import TransformerModule
 class CorpusModule(TransformerModule):
     """Base of the models that read rows of tokens. Subclasses add the network, the loss, the metrics and texts.
 
-    `model(tokens)` is the loss. Batches are `LongTensor (b, seq_len + 1)`, for validation and test also
-    `EvaluationBatch`; loaders of other data may put the tensor into a list, or into a dict with other inputs.
+    `model(tokens)` is the loss. Batches are `LongTensor (b, seq_len + 1)`, a `LaneBatch` in lanes, and for
+    validation and test also `EvaluationBatch`; loaders of other data may put the tensor into a list, or into a dict
+    with other inputs.
     """
 
     vocab_size: int
