@@ -1,5 +1,6 @@
 """Options of a part that differ from layer to layer."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -20,7 +21,7 @@ def schedule_options(
         where: slot and class, for messages.
         recipe: class whose options they are, perhaps with other options.
         options: values over depth.
-        multiple: number to whose multiples whole numbers on a straight line are rounded; at least one multiple.
+        multiple: number to whose multiples whole numbers on a straight line are rounded; those above 0 to at least one.
         shape: sizes of the layer.
 
     Raises:
@@ -50,5 +51,5 @@ def _interpolate(first: int | float, last: int | float, multiple: int, shape: La
     value = first + (last - first) * shape.layer / max(1, shape.depth - 1)
     if isinstance(first, float) or isinstance(last, float):
         return value
-    # Halves are rounded up.
-    return max(1, int(value / multiple + 0.5)) * multiple
+    # Halves are rounded up; a number above 0 never becomes 0.
+    return max(int(value > 0), math.floor(value / multiple + 0.5)) * multiple

@@ -13,6 +13,7 @@ from lightning_xt.nn.feedforward.feed_forward_cycle import FeedForwardCycle
 from lightning_xt.nn.feedforward.layerwise_feed_forward import LayerwiseFeedForward
 from lightning_xt.nn.feedforward.mixture_of_experts import MixtureOfExperts
 from lightning_xt.nn.feedforward.mlp import MLP
+from lightning_xt.nn.feedforward.nested_mlp import NestedMLP
 from lightning_xt.nn.feedforward.swiglu import SwiGLU
 from lightning_xt.nn.score_mods.residual_scores import ResidualScores
 from lightning_xt.nn.value_mods.value_residual import ValueResidual
@@ -35,6 +36,19 @@ def test_two_values_are_the_ends_of_a_line() -> None:
 def test_whole_numbers_are_rounded_to_a_multiple() -> None:
     assert [each["window"] for each in over_depth({"window": [100, 200]}, 3, multiple=64)] == [128, 128, 192]
     assert [each["window"] for each in over_depth({"window": [1, 100]}, 3, multiple=64)] == [64, 64, 128]
+
+
+def test_a_line_may_begin_or_end_at_zero() -> None:
+    assert [each["memory"] for each in over_depth({"memory": [0, 4]}, 3)] == [0, 2, 4]
+    assert [each["memory"] for each in over_depth({"memory": [8, 0]}, 4, multiple=4)] == [8, 4, 4, 0]
+    recipe = partial(NestedMLP, hidden_dim=16)
+    model = decoder(
+        depth=4, feedforward=partial(LayerwiseFeedForward, recipe=recipe, options={"halvings": [0, 3]})
+    ).eval()
+    layers = [model.stack.sublayers[f"{layer}_feedforward"].branch.feedforward.feedforward for layer in range(4)]
+    assert [each.kept for each in layers] == [16, 8, 4, 2]
+    with pytest.raises(ValueError, match=r"^attention has memory -1, which must be at least 0"):
+        decoder(attention=partial(LayerwiseAttention, recipe=attention(), options={"memory": [-1, -1]}))
 
 
 def test_as_many_values_as_layers_are_those_of_the_layers() -> None:
