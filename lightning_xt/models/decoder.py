@@ -200,7 +200,7 @@ class Decoder(nn.Module):
     ) -> tuple[Float[Tensor, "b _ D"], Trace]:
         """Compute the hidden states and the trace."""
         check_inputs(tokens, inputs)
-        check_cache(cache, self.segments, inputs)
+        check_cache(cache, self.segments, self.stack, len(tokens), inputs)
         soft = 0 if inputs is None else inputs.num_soft_tokens
         rows, n = tokens.shape
         check_lengths(lengths, rows, n, least=1 if last_only and not soft else 0)
@@ -209,7 +209,7 @@ class Decoder(nn.Module):
         if self.segments is None:
             x, trace = forward(tokens, lengths, inputs, cache, trace)
         elif isinstance(cache, SegmentedCache):
-            x = decode_segments(forward, tokens, lengths, inputs, cache)
+            x = decode_segments(forward, tokens, lengths, inputs, cache, trace)
         else:
             x, trace = run_segments(forward, self.segments.length, tokens, lengths, inputs, trace)
         if not last_only:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from lightning_xt.core.cache import Cache
 from lightning_xt.core.inputs import WHOLE_SEQUENCES, Inputs
 from lightning_xt.models.segmented_cache import SegmentedCache
+from lightning_xt.models.stack import Stack
 from lightning_xt.nn.segments.base import Segments
 from lightning_xt.system.option_checks import check_option
 
@@ -30,10 +31,14 @@ def check_prefix(inputs: Inputs, dim: int) -> None:
             raise ValueError(f"Inputs({name}=...) says nothing of soft tokens; omit it, or prefix")
 
 
-def check_cache(cache: Cache | SegmentedCache | None, segments: Segments | None, inputs: Inputs | None) -> None:
-    """Refuse a cache of another kind of model, and memories without segments, by a ValueError."""
+def check_cache(
+    cache: Cache | SegmentedCache | None, segments: Segments | None, stack: Stack, rows: int, inputs: Inputs | None
+) -> None:
+    """Refuse a cache of another kind of model, and memories of another one or without segments, by a ValueError."""
     if cache is not None and isinstance(cache, SegmentedCache) != (segments is not None):
         raise ValueError("the cache belongs to another model; use one that new_cache of this model makes")
+    if segments is not None and inputs is not None and inputs.memories is not None:
+        segments.check_memories(inputs.memories, rows, len(stack.attention_calls), stack.dim)
     if segments is None and inputs is not None and inputs.memories is not None:
         raise ValueError(
             "Inputs(memories=...) needs a decoder with segments, and this one has none; set segments, or omit it"

@@ -35,6 +35,11 @@ def surround_inputs(
             "Inputs(mask=..., bias=...) of rows of different lengths says nothing of the memory tokens after them; "
             "give rows of one length, or omit it"
         )
+    if before and inputs.visible_prefix is not None and inputs.documents is not None:
+        raise ValueError(
+            "Inputs(visible_prefix=...) counts from the start of each document, Inputs(memories=...) stand before the "
+            "first one only; join the documents, omit visible_prefix, or give rows that fit into one segment"
+        )
     given = {
         "documents": (inputs.documents, None if memories is None else memories.documents),
         "hidden_tokens": (

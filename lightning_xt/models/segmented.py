@@ -37,11 +37,9 @@ def run_stack(
     """Run the layers over one segment; without a cache, the trace gets its memories."""
     cache, memories, n = cast(SegmentedCache | None, cache), inputs.memories, x.shape[1]
     starts = cache is None or cache.stream.empty
-    if memories is not None:
-        segments.check_memories(memories, len(x), len(stack.attention_calls), x.shape[-1])
     before = 0 if memories is None or not starts else memories.num_tokens
     after = segments.memory if segments.adds_tokens and cache is None else 0
-    known = None if memories is None else segments.hide(memories)
+    known = None if memories is None else memories if cache is not None else segments.hide(memories)
     around = surround_inputs(inputs, n, before, after, lengths, known, x.device)
     whole = None if lengths is None else before + lengths + after
     if cache is None and before + after:
@@ -113,18 +111,37 @@ def _run_with_tokens(
     """Run the layers over a segment with memory tokens before it, and after it without a cache."""
     (before, after), n = around, x.shape[1]
     tokens = segments.get_tokens(inputs.memories, len(x)).to(x.dtype)
-    x = torch.cat((tokens[:, :before], x, tokens[:, :after]), dim=1)
+    begun = _begin_tokens(segments, tokens, inputs)
+    x = torch.cat((tokens[:, :before], x, begun[:, :after]), dim=1)
     if after and lengths is not None:
-        x = place_after(x, tokens, before + lengths)
+        x = place_after(x, begun, before + lengths)
     states, trace = stack(x, where, inputs, trace, cache)
     if cache is not None:
         return states[:, before:], trace.change_exits(lambda made: made[:, before:])
     ends = torch.full((len(x),), n, device=x.device) if lengths is None else lengths
     at = before + ends[:, None] + torch.arange(after, device=x.device)
     written = states[torch.arange(len(x), device=x.device)[:, None], at]
-    made = Memories(segments.choose_vectors((written,)))
-    trace = trace.change_exits(lambda made: made[:, before : before + n])
-    return states[:, before : before + n], replace(trace, memories=made)
+    valid = None
+    if lengths is not None:
+        # A row that has ended before keeps its memories, if it has some.
+        empty = (lengths == 0)[:, None]
+        written = torch.where(empty[..., None], tokens, written)
+        known = torch.zeros_like(empty) if inputs.memories is None else inputs.memories.seen
+        valid = (known | ~empty).expand(-1, after)
+    made = Memories(segments.choose_vectors((written,)), valid=valid)
+    own = slice(before, before + n)
+    hidden = None if trace.hidden is None else tuple(each[:, own] for each in trace.hidden)
+    trace = replace(trace.change_exits(lambda made: made[:, own]), hidden=hidden, memories=made)
+    return states[:, own], trace
+
+
+def _begin_tokens(segments: MemoryTokens, tokens: Float[Tensor, "b p D"], inputs: Inputs) -> Float[Tensor, "b p D"]:
+    """Return the vectors of the tokens after a segment: the memories, or learned ones if another document ends it."""
+    if inputs.documents is None:
+        return tokens
+    # The last of the extended inputs is the document that the segment ends in; 0 continues that of the memories.
+    continues = inputs.documents[:, -1:, None] == 0
+    return torch.where(continues, tokens, segments.initial.to(tokens.dtype))
 
 
 def run_segments(
@@ -137,7 +154,7 @@ def run_segments(
 ) -> tuple[Float[Tensor, "b n D"], Trace]:
     """Run a row segment by segment; gradients flow from each to those before."""
     n = tokens.shape[1]
-    if n <= length:
+    if n + (0 if inputs is None else inputs.num_soft_tokens) <= length:
         return forward(tokens, lengths, inputs, None, trace)
     inputs = Inputs() if inputs is None else inputs
     states: list[Tensor] = []

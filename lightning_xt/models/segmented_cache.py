@@ -193,6 +193,12 @@ def stack_rows(rows: Sequence[Row]) -> Row:
     width = max((row["context"].shape[1] for row in rows if "context" in row), default=0)
     if any(row["context"].shape[1] < width for row in rows if "context" in row):
         names.add("context_mask")
+    for name in names - {"context_mask"}:
+        if any(name not in row for row in rows):
+            raise ValueError(
+                f"rows that are decoded together need the same inputs, but only some have {name}; give it to all or to "
+                "none"
+            )
     stacked: Row = {}
     for name in sorted(names):
         values = [row[name] if name in row else _make_mask(row) for row in rows]

@@ -38,9 +38,19 @@ def decode_segments(
     lengths: Int[Tensor, " b"] | None,
     inputs: Inputs | None,
     cache: SegmentedCache,
+    trace: Trace,
 ) -> Float[Tensor, "b n D"]:
-    """Append tokens to a cache, each row up to the end of its segment, then in the next."""
+    """Append tokens to a cache, each row up to the end of its segment, then in the next.
+
+    Raises:
+        ValueError: the tokens or the inputs do not fit, or the trace is to keep something, which is not kept here.
+    """
     rows, n = tokens.shape
+    if trace.keeps_hidden or trace.keeps_maps:
+        raise ValueError(
+            "a Trace that keeps hidden states or maps is not filled while segments are decoded with a cache; call the "
+            "decoder without a cache"
+        )
     _check_decoding(cache, rows, n, inputs)
     inputs = Inputs() if inputs is None else inputs
     left = [n] * rows if lengths is None else [int(each) for each in lengths.tolist()]
@@ -102,7 +112,8 @@ def _continue_rows(
     rows = range(cache.num_rows)
     piece, counts = _cut(tokens, rows, done, take)
     types = None if inputs.types is None else _cut(inputs.types, rows, done, take)[0]
-    known = stack_rows(cache.inputs)
+    names = ("visible_prefix", "condition")
+    known = stack_rows([{name: each for name, each in row.items() if name in names} for row in cache.inputs])
     given = replace(
         inputs, types=types, visible_prefix=known.get("visible_prefix"), condition=known.get("condition"), memories=None
     )

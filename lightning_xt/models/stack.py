@@ -57,6 +57,7 @@ class Stack(nn.Module):
         kinds: list[Kind] = ["attention", "feedforward"]
         if cross_attention is not None:
             kinds.insert(1, "cross_attention")
+        self.dim = shape.dim
         order = layout(shape.depth)
         self.steps = tuple(order.list_steps(kinds))
 

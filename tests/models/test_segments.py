@@ -162,6 +162,50 @@ def test_gradients_flow_between_the_segments_of_a_row_until_memories_are_detache
 
 @KINDS
 @torch.no_grad()
+def test_a_row_that_ends_a_whole_segment_earlier_leaves_the_memories_it_leaves_alone(kind):
+    model, tokens, more = build(kind), draw(2, 10), draw(2, 3)
+    trace = model(tokens, lengths=torch.tensor([10, 3]), trace=Trace())[1]
+    together, _ = read(model, more, trace.memories)
+    for row, length in enumerate((10, 3)):
+        mine = slice(row, row + 1)
+        close(together[mine], read(model, more[mine], read(model, tokens[mine, :length])[1])[0])
+
+
+@KINDS
+def test_every_parameter_is_part_of_the_graph_in_each_batch(kind):
+    """Distributed training waits for a gradient of each."""
+    model, tokens = build(kind), draw(2, 4)
+    _, memories = read(model, tokens)
+    model.zero_grad()
+    logits, _ = read(model, tokens, memories.detach())
+    logits.sum().backward()
+    assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
+
+
+@KINDS
+@torch.no_grad()
+def test_vectors_that_are_kept_for_the_caller_are_those_of_the_tokens(kind):
+    model, tokens = build(kind), draw(2, 10)
+    hidden = model(tokens, trace=Trace(keeps_hidden=True))[1].hidden
+    assert {each.shape for each in hidden} == {(2, 10, DIM)}
+    with pytest.raises(ValueError, match=r"^a Trace that keeps hidden states or maps is not filled while segments are"):
+        model(tokens, cache=model.new_cache(2, 10), trace=Trace(keeps_maps=True))
+
+
+@torch.no_grad()
+def test_a_visible_prefix_of_documents_over_segments_is_refused_and_dropout_needs_no_mask_in_a_cache():
+    model, tokens = build(SegmentRecurrence, dropout=0.5), draw(1, 8)
+    inputs = Inputs(documents=torch.zeros(1, 8, dtype=torch.long), visible_prefix=torch.tensor([2]))
+    with pytest.raises(
+        ValueError, match=r"^Inputs\(visible_prefix=...\) counts from the start of each document, Inputs"
+    ):
+        model(tokens, inputs=inputs)
+    model(tokens[:, :4], inputs=Inputs(documents=inputs.documents[:, :4], visible_prefix=inputs.visible_prefix))
+    model.train()(tokens, cache=model.new_cache(1, 8))
+
+
+@KINDS
+@torch.no_grad()
 def test_shorter_rows_and_rows_that_begin_again_read_as_if_alone(kind):
     model, tokens = build(kind), draw(3, 8)
     trace = model(tokens[:, :4], lengths=torch.tensor([4, 2, 4]), trace=Trace())[1]
@@ -171,6 +215,18 @@ def test_shorter_rows_and_rows_that_begin_again_read_as_if_alone(kind):
     close(logits[:1], model(tokens[:1])[:, 4:])
     close(logits[1:2], read(model, tokens[1:2, 4:], alone)[0])
     close(logits[2:], model(tokens[2:, 4:]))
+
+
+@KINDS
+@torch.no_grad()
+def test_a_document_depends_on_no_other_whichever_segment_it_is_in(kind):
+    model, tokens = build(kind), draw(1, 12)
+    for second in (3, 4, 6, 9):
+        documents = (torch.arange(12) >= second).long()[None]
+        before = model(tokens, inputs=Inputs(documents=documents))
+        for changed in (1, second - 1):
+            other = torch.where(torch.arange(12) == changed, (tokens + 1) % VOCAB, tokens)
+            close(model(other, inputs=Inputs(documents=documents))[:, second:], before[:, second:])
 
 
 @pytest.mark.parametrize("kind", [SegmentRecurrence, EnhancedRecurrence])
@@ -239,6 +295,9 @@ def test_memories_of_another_model_or_of_other_rows_are_refused():
     for other in (build(SegmentRecurrence, depth=1), build(SegmentRecurrence, dim=DIM + 2), build(MemoryTokens)):
         with pytest.raises(ValueError, match=r"^Inputs\(memories=...\) has vectors of .* give memories of this model$"):
             read(model, tokens, read(other, tokens)[1])
+    four, cache = Inputs(memories=memories.select([0, 1, 0, 1])), model.new_cache(2, 4)
+    with pytest.raises(ValueError, match=r"^Inputs\(memories=...\) has 4 row\(s\), but 2 were given"):
+        model(tokens, inputs=four, cache=cache)
     with pytest.raises(ValueError, match=r"has vectors of 2 calls, 13 wide, of 3 tokens, .* of up to 2 tokens"):
         read(build(SegmentRecurrence, memory=2), tokens, memories)
     with pytest.raises(ValueError, match=r"^Inputs\(memories=...\) needs a decoder with segments, .* set segments, or"):
@@ -258,6 +317,9 @@ def test_caches_of_another_kind_and_inputs_of_one_segment_are_refused():
     }.items():
         with pytest.raises(ValueError, match=rf"^Inputs\({name}=...\) belongs to one segment, but .* segments.length$"):
             model(tokens, inputs=Inputs(**{name: value}))
+    with pytest.raises(ValueError, match=r"^Inputs\(prefix=...\) belongs to one segment"):
+        # With the soft token, one more than a segment has.
+        model(tokens[:, :4], inputs=Inputs(prefix=torch.zeros(1, 1, DIM, dtype=torch.float64)))
     memories = read(model, tokens)[1]
     with torch.no_grad():
         cache = model.new_cache(1, 8)
@@ -298,3 +360,16 @@ def test_positions_begin_again_with_each_segment():
     model = build(SegmentRecurrence, embeddings=[partial(LearnedPositions, max_length=4)])
     assert model.max_length is None
     assert model(draw(1, 13)).shape == (1, 13, VOCAB)
+
+
+@torch.no_grad()
+def test_rows_with_an_input_and_rows_without_are_not_decoded_together():
+    model, tokens = build(SegmentRecurrence), draw(2, 3)
+    cache, other = model.new_cache(2, 8), model.new_cache(1, 8)
+    model(tokens, cache=cache)
+    model(tokens[:1], inputs=Inputs(visible_prefix=torch.tensor([1])), cache=other)
+    cache.overwrite(torch.tensor([1]), other)
+    with pytest.raises(
+        ValueError, match=r"^rows that are decoded together need the same inputs, but only some have vis"
+    ):
+        model(tokens[:, :1], cache=cache)

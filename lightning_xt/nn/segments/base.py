@@ -38,16 +38,18 @@ class Segments(nn.Module, ABC):
 
     def check_memories(self, memories: Memories, rows: int, calls: int, dim: int) -> None:
         """Refuse memories of another model or number of rows by a ValueError."""
-        vectors = memories.vectors
+        vectors, widths = memories.vectors, {each.shape[-1] for each in memories.vectors}
+        widths |= set() if memories.embedded is None else {memories.embedded.shape[-1]}
         expected = 1 if self.adds_tokens else calls
         if memories.num_rows != rows:
             raise ValueError(
                 f"Inputs(memories=...) has {memories.num_rows} row(s), but {rows} were given; give the memories of the "
                 "same rows, or select them"
             )
-        if len(vectors) != expected or vectors[0].shape[-1] != dim or memories.num_tokens > self.memory:
+        if len(vectors) != expected or widths != {dim} or memories.num_tokens > self.memory:
+            wide = " and ".join(map(str, sorted(widths)))
             raise ValueError(
-                f"Inputs(memories=...) has vectors of {len(vectors)} calls, {vectors[0].shape[-1]} wide, of "
+                f"Inputs(memories=...) has vectors of {len(vectors)} calls, {wide} wide, of "
                 f"{memories.num_tokens} tokens, but {type(self).__name__} of this model reads {expected} calls, {dim} "
                 f"wide, of up to {self.memory} tokens; give memories of this model"
             )

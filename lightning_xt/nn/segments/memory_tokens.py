@@ -38,5 +38,5 @@ class MemoryTokens(Segments):
         initial = self.initial.expand(rows, -1, -1)
         if memories is None:
             return initial
-        vectors = memories.vectors[0].to(initial.dtype)
-        return vectors if memories.valid is None else torch.where(memories.valid[:, :1, None], vectors, initial)
+        # The learned ones are always part of the graph: distributed training expects a gradient of each parameter.
+        return torch.where(memories.seen[..., None], memories.vectors[0].to(initial.dtype), initial)
