@@ -76,8 +76,8 @@ class Decoder(nn.Module):
         embedding_dim: width of the token vectors, which a linear map takes to dim. None = dim.
         segments: reading of long rows in segments that remember those before. None = each row at once.
         dropout: fraction of the embeddings and of each sublayer's output dropped in training.
-        zero_outputs: True to start the last linear map of each sublayer at zero, so that the stream begins as the
-            embeddings.
+        zero_outputs: True to start the last linear map of each sublayer at zero, so that sublayers add nothing
+            at first. The stream then begins as the embeddings, unless residual, placement, links or passes change it.
         checkpoint_layers: true, or the number of layers from the first, whose activations training does not keep but
             computes again in the backward pass (activation checkpointing): less memory, the same gradients.
 

@@ -5,6 +5,7 @@ from functools import partial
 
 import pytest
 import torch
+from catalogue import CASES, RECIPES, decoder, example
 from torch import nn
 
 from lightning_xt.core.shapes import ObjectiveShape
@@ -60,6 +61,20 @@ def test_sublayers_add_nothing_at_the_start_with_zero_outputs(kind: type) -> Non
     outputs = [p for name, p in model.named_parameters() if name.endswith("to_out.weight")]
     assert len(outputs) == 4 and all(weight.abs().max() == 0 for weight in outputs)
     assert model.get_submodule("stack.sublayers.0_attention.branch.projection.to_qkv").weight.std() > 0.1
+
+
+def test_every_branch_is_zero_at_the_start_with_zero_outputs() -> None:
+    tokens, inputs = example(2, 7, torch.float32)
+    for name, options in RECIPES.items():
+        if name in CASES:
+            continue
+        model = decoder(**{**options, "zero_outputs": True}).eval()
+        outputs: list[torch.Tensor] = []
+        for sublayer in model.stack.sublayers.values():
+            sublayer.branch.register_forward_hook(lambda module, args, out, made=outputs: made.append(out[0]))
+        with torch.no_grad():
+            model(tokens, inputs=inputs)
+        assert outputs and all(each.abs().max() == 0 for each in outputs), name
 
 
 def test_a_tied_table_starts_as_an_embedding() -> None:

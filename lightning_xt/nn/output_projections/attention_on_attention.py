@@ -20,6 +20,7 @@ class AttentionOnAttention(OutputProjection):
         self.from_values = nn.Linear(shape.heads * shape.value_dim, 2 * shape.dim)
         self.from_input = nn.Linear(shape.dim, 2 * shape.dim, bias=False)
         self.stacked_rows = {"from_values": (shape.dim, shape.dim), "from_input": (shape.dim, shape.dim)}
+        self.output_maps = ("from_values", "from_input")
 
     def forward(
         self, joined: Float[Tensor, "b i _"], x: Float[Tensor, "b i D"], inputs: Inputs
