@@ -117,15 +117,17 @@ class DataModule(LightningDataModule, ABC):
         """Start training after the samples of the checkpoint's run."""
         if self.trainer is not None and self.trainer.predicting:
             return
+        # `validate` and `test` restore the state too; a later `fit` of the same object must not start from it.
+        fitting = self.trainer is None or self.trainer.state.fn == TrainerFn.FITTING
+        if fitting:
+            self.check_order(state_dict)
         here, there = self.content_hash, state_dict.get("hash")
         if here is not None and there is not None and here != there:
             rank_zero_info(
                 f"the data differ from the checkpoint's: their hash is {here[:16]}, the checkpoint's {there[:16]}; the "
                 "run continues with the new data"
             )
-        # `validate` and `test` restore the state too; a later `fit` of the same object must not start from it.
-        if self.trainer is None or self.trainer.state.fn == TrainerFn.FITTING:
-            self.check_order(state_dict)
+        if fitting:
             self._restored = state_dict["samples_seen"]
 
     @property

@@ -21,6 +21,8 @@ from lightning_xt.data.tokenizers.base import Tokenizer
 from lightning_xt.data.tokenizers.bytes import Bytes
 from lightning_xt.system.option_checks import check_option
 
+WAY_OUT = "or begin a run with its weights: --init_from RUN"
+
 
 class ByteCorpus(DataModule):
     """A long text as windows of bytes; a subclass supplies the text.
@@ -36,8 +38,9 @@ class ByteCorpus(DataModule):
             context and takes longer. None means `seq_len`.
         order: order of the windows. With `lanes` the text is cut into one part for each window of an optimizer step,
             and each row of a batch continues the row of the batch before, for models with a memory across segments;
-            a pass over the text begins at an offset drawn from the seed. A run in lanes resumes with as many windows a
-            step, on any number of processes. `random` windows continue nothing, not in evaluation either.
+            a pass over the text begins at an offset drawn from the seed. A run in lanes resumes with the same text,
+            `seq_len`, `seed` and windows a step, on any number of processes. `random` windows continue
+            nothing, not in evaluation either.
         eval_lanes: parts of a split, with the order `lanes`, that evaluation reads next to each other. Each begins
             without memory: more are faster, and fewer bring the figures closer to those of one reading.
         seed: chooses the sequence of training windows.
@@ -136,23 +139,35 @@ class ByteCorpus(DataModule):
         return self.samples_after(0, self.trainer.accumulate_grad_batches)
 
     def describe_order(self) -> dict[str, int]:
-        return {"lanes": self.lanes} if self.order == "lanes" else {}
+        return {"lanes": self.lanes, "seq_len": self.seq_len, "seed": self.seed} if self.order == "lanes" else {}
 
     def check_order(self, state_dict: dict[str, Any]) -> None:
-        there = state_dict.get("lanes")
+        lanes = state_dict.get("lanes")
         if self.order == "random" or not state_dict["samples_seen"]:
             return
         if self.trainer is None:
-            self._lanes = there
-        elif there is None:
+            self._lanes = lanes
+            return
+        if lanes is None:
             raise ValueError(
-                "--data.order is lanes, but the checkpoint's run read random windows; omit --data.order, or begin a "
-                "run with its weights: --init_from RUN"
+                f"--data.order is lanes, but the checkpoint's run read random windows; omit --data.order, {WAY_OUT}"
             )
-        elif there != self.lanes:
+        if lanes != self.lanes:
             raise ValueError(
-                f"the checkpoint's run read its text in {there} lanes, but {self._describe_lanes()}; let their product "
-                f"be {there}, or begin a run with its weights: --init_from RUN"
+                f"the checkpoint's run read its text in {lanes} lanes, but {self._describe_lanes()}; let their product "
+                f"be {lanes}, {WAY_OUT}"
+            )
+        # Elsewhere in the text, memories would meet rows that do not continue theirs.
+        for option, value in (("seq_len", self.seq_len), ("seed", self.seed)):
+            if (there := state_dict.get(option, value)) != value:
+                raise ValueError(
+                    f"the checkpoint's run read its lanes with --data.{option} {there}, not {value}; set "
+                    f"--data.{option} {there}, {WAY_OUT}"
+                )
+        if (text := state_dict.get("hash")) not in (None, self.content_hash):
+            raise ValueError(
+                f"the checkpoint's run read another text in lanes: its hash is {text[:16]}, not "
+                f"{self.content_hash[:16]}; resume with that text, {WAY_OUT}"
             )
 
     def _describe_lanes(self) -> str:

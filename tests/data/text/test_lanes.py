@@ -237,6 +237,33 @@ def test_another_number_of_lanes_is_refused(file, tmp_path):
     assert data.samples_seen == 6 + 3
 
 
+@pytest.mark.parametrize(
+    ("options", "rule"),
+    [
+        (
+            {"seq_len": 8},
+            r"lanes with --data\.seq_len 7, not 8; set --data\.seq_len 7, or begin a run with its weights",
+        ),
+        ({"seed": 6}, r"lanes with --data\.seed 5, not 6; set --data\.seed 5, or begin a run with its weights: --init"),
+        (
+            {"test": 0.2},
+            r"another text in lanes: its hash is \w{16}, not \w{16}; resume with that text, or begin a run",
+        ),
+    ],
+)
+def test_lanes_in_other_places_are_refused(file, tmp_path, options, rule):
+    fit(file, 3).trainer.save_checkpoint(tmp_path / "lanes.ckpt")
+    with pytest.raises(ValueError, match=rf"^the checkpoint's run read .*{rule}"):
+        fit(file, 4, data=open_lanes(file, **options), ckpt_path=tmp_path / "lanes.ckpt")
+    # A checkpoint of earlier versions, which cannot be compared.
+    checkpoint = torch.load(tmp_path / "lanes.ckpt", weights_only=True)
+    checkpoint["TextFiles"] = {"samples_seen": 6, "hash": None, "lanes": 2}
+    torch.save(checkpoint, tmp_path / "earlier.ckpt")
+    data = open_lanes(file, **options)
+    fit(file, 4, data=data, ckpt_path=tmp_path / "earlier.ckpt")
+    assert data.samples_seen == 8
+
+
 class Unordered(Recorder):
     """Module that reads plain tensors."""
 
