@@ -28,7 +28,7 @@ def run(args: Sequence[str]) -> int:
     from lightning_xt.commands.catalogue.variant_list import print_family, print_variants
 
     if options.other is not None:
-        from lightning_xt.commands.catalogue.pairs import print_pair
+        from lightning_xt.commands.catalogue.pair_verdicts import print_pair
 
         return print_pair(options.name, options.other, as_json=options.json)
     return print_variants(as_json=options.json) if options.name is None else print_family(options.name, options.json)

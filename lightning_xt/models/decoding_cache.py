@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import Any, cast
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -14,12 +14,9 @@ from lightning_xt.models.decoder_checks import refuse_training
 from lightning_xt.models.segmented_cache import SegmentedCache
 from lightning_xt.nn.embeddings.base import Embedding
 
-if TYPE_CHECKING:
-    from lightning_xt.models.decoder import Decoder
-
 
 def make_cache(
-    decoder: "Decoder", batch: int, capacity: int, *, slack: int, window: int | None, static: bool
+    decoder: Any, batch: int, capacity: int, *, slack: int, window: int | None, static: bool
 ) -> Cache | SegmentedCache:
     """Make an empty cache; see `Decoder.new_cache`."""
     stack, segments = decoder.stack, decoder.segments
@@ -41,7 +38,7 @@ def make_cache(
 
 
 def announce(
-    decoder: "Decoder",
+    decoder: Any,
     tokens: Int[Tensor, "b n"],
     lengths: Int[Tensor, " b"] | None,
     inputs: Inputs | None,
@@ -69,7 +66,7 @@ def announce(
 
 
 def run_announced(
-    decoder: "Decoder",
+    decoder: Any,
     tokens: Int[Tensor, "b n"],
     lengths: Int[Tensor, " b"] | None,
     inputs: Inputs | None,

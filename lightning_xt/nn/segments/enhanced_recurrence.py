@@ -15,12 +15,14 @@ class EnhancedRecurrence(Segments):
 
     Args:
         length: most tokens of a segment; longer rows are read in several.
-        memory: number of remembered tokens.
+        memory: number of remembered tokens. None = length.
         dropout: fraction of the remembered tokens that a segment does not see in training.
     """
 
-    def __init__(self, shape: LayerShape, *, length: int = 256, memory: int = 256, dropout: float = 0.0) -> None:
-        super().__init__(length, memory, dropout)
+    def __init__(
+        self, shape: LayerShape, *, length: int = 256, memory: int | None = None, dropout: float = 0.0
+    ) -> None:
+        super().__init__(length, length if memory is None else memory, dropout)
 
     def choose_vectors(self, reads: tuple[Float[Tensor, "b n D"], ...]) -> tuple[Float[Tensor, "b n D"], ...]:
         return reads[1:]

@@ -20,15 +20,17 @@ class MemoryTokens(Segments):
 
     Args:
         length: most tokens of a segment; longer rows are read in several.
-        memory: number of memory tokens.
+        memory: number of memory tokens. None = 8.
         dropout: fraction of the memory tokens that a segment does not see in training.
     """
 
     adds_tokens: ClassVar = True
 
-    def __init__(self, shape: LayerShape, *, length: int = 256, memory: int = 8, dropout: float = 0.0) -> None:
-        super().__init__(length, memory, dropout)
-        self.initial = nn.Parameter(torch.randn(memory, shape.dim))
+    def __init__(
+        self, shape: LayerShape, *, length: int = 256, memory: int | None = None, dropout: float = 0.0
+    ) -> None:
+        super().__init__(length, 8 if memory is None else memory, dropout)
+        self.initial = nn.Parameter(torch.randn(self.memory, shape.dim))
 
     def choose_vectors(self, reads: tuple[Float[Tensor, "b n D"], ...]) -> tuple[Float[Tensor, "b n D"], ...]:
         return reads
