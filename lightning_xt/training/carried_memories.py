@@ -40,15 +40,14 @@ class CarriedMemories:
         """Keep what the rows of a batch leave; nothing if the batch is in no lanes, or the network has no memory."""
         if not isinstance(batch, LaneBatch) or memories is None:
             return
-        kept = {name: _replace_lost(each.detach()) for name, each in _flatten(memories).items()}
-        if self.copies:
-            kept = {name: each.clone() for name, each in kept.items()}
-        self._groups[batch.group] = _restore(kept)
+        kept = _flatten(memories.detach())
+        self._groups[batch.group] = _restore({name: _replace_lost(each, self.copies) for name, each in kept.items()})
 
     def gather(self, trainer: Trainer) -> dict[str, Tensor]:
-        """Return the memories of all rows of a step, in the order of their lanes; all processes must call it.
+        """Return the latest memories of all rows, in the order of their lanes; all processes must call it.
 
-        Nothing if there are none, or in the middle of a step, from which no run resumes exactly.
+        Nothing if some rows have left none yet, as in the middle of the first step. In the middle of a later step the
+        memories are those at the saved sample, from which a run resumes without the gradients of the step.
         """
         groups = [_flatten(self._groups[number]) for number in sorted(self._groups)]
         shapes = [{name: each.shape for name, each in group.items()} for group in groups]
@@ -112,9 +111,11 @@ def _find_misfit(state: Mapping[str, Tensor], segments: Segments, calls: int) ->
     return None
 
 
-def _replace_lost(tensor: Tensor) -> Tensor:
-    """Replace what is not finite by zeros, without waiting for the device."""
-    return torch.where(tensor.isfinite(), tensor, 0.0) if tensor.is_floating_point() else tensor
+def _replace_lost(tensor: Tensor, copies: bool) -> Tensor:
+    """Replace what is not finite by zeros in a new tensor, without waiting for the device; `copies` copies others."""
+    if tensor.is_floating_point():
+        return torch.where(tensor.isfinite(), tensor, 0.0)
+    return tensor.clone() if copies else tensor
 
 
 def _gather_rows(rows: Tensor, world: int) -> Tensor:

@@ -13,12 +13,15 @@ from lightning.pytorch import Callback, Trainer
 from memory_fits import DECODER, QUIET, build, fit, open_lanes, write_corpus
 from processes_run import run_in_processes
 
+from lightning_xt.core.batch import LaneBatch
 from lightning_xt.core.inputs import Inputs
+from lightning_xt.core.memories import Memories
 from lightning_xt.core.shapes import ObjectiveShape
 from lightning_xt.core.trace import Trace
 from lightning_xt.data.text.text_files import TextFiles
 from lightning_xt.objectives.next_token import NextToken
 from lightning_xt.training.callbacks.exponential_average import ExponentialAverage
+from lightning_xt.training.carried_memories import CarriedMemories
 from lightning_xt.training.language_model import LanguageModel
 from lightning_xt.training.step_boundaries import at_step_boundary
 from lightning_xt.training.strategies.fsdp2 import FSDP2
@@ -192,6 +195,35 @@ def test_evaluation_equals_a_loop_over_the_split(segments, lanes, batch_size, do
             total -= float(logits[0].log_softmax(-1).gather(1, row[0, 1:, None]).sum())
             memories = trace.memories
     assert metrics["val/bits_per_byte"] == pytest.approx(total / (len(text) - 1) / math.log(2), rel=3e-7)
+
+
+def test_memories_in_the_middle_of_a_step_are_those_at_its_sample():
+    class SavesInAStep(Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            if batch_idx in (0, 4):
+                trainer.save_checkpoint(f"{batch_idx}.ckpt")
+
+    whole, resumed = Spy(), Spy()
+    fit(4, callbacks=[whole, SavesInAStep()], accumulate_grad_batches=2, limit_val_batches=0)
+    assert "memories" not in torch.load("0.ckpt", weights_only=True)
+    fit(4, callbacks=[resumed], accumulate_grad_batches=2, limit_val_batches=0, ckpt_path="4.ckpt")
+    # The rows of batch 5 continue those of batch 3, and the rows of batch 6 those of batch 4.
+    assert_same(resumed.read[0].vectors, whole.left[3].vectors)
+    saved = torch.load("4.ckpt", weights_only=True)["memories"]
+    assert_same(saved["vectors.0"], torch.cat((whole.left[4].vectors[0], whole.left[3].vectors[0])))
+
+
+def test_memories_are_copied_once(monkeypatch):
+    cloned, clone = [], torch.Tensor.clone
+    monkeypatch.setattr(torch.Tensor, "clone", lambda tensor: cloned.append(tensor.dtype) or clone(tensor))
+    tokens, vectors = torch.ones(2, 9, dtype=torch.int64), torch.ones(2, 8, 4, requires_grad=True)
+    carried = CarriedMemories(copies=True)
+    carried.keep(LaneBatch(tokens, None, True), Memories((vectors,), tokens=tokens[:, :8]))
+    # Replacing what is not finite makes new vectors.
+    assert cloned == [torch.int64]
+    kept = carried.add(LaneBatch(tokens, None, False), None).memories
+    assert not kept.vectors[0].requires_grad
+    assert kept.tokens.data_ptr() != tokens.data_ptr() and kept.vectors[0].data_ptr() != vectors.data_ptr()
 
 
 def test_memories_that_are_not_finite_become_zeros():
