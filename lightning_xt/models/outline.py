@@ -32,7 +32,8 @@ class Stage:
     Args:
         name: attribute name in the parent module.
         kind: class of the part. Empty for a layer.
-        shape: shape of the output, for b rows of n tokens. Empty if the part is not called by `forward`.
+        shape: shape of the output, for b rows of n tokens; n are those of one segment if the decoder has `segments`.
+            Empty if the part is not called by `forward`.
         parameters: number of trained numbers; shared ones count in the first part.
         flops: FLOPs of one forward of one row.
         times: number of layers of equal classes, sizes and settings that this one represents; parameters and FLOPs are
@@ -72,10 +73,19 @@ def outline(network: Network, seq_len: int) -> Stage:
             "most that"
         )
     shapes, flops = _measure(network, 1, seq_len)
-    others, _ = _measure(network, 2, max(1, seq_len - 1))
-    named = {path: _format_shape(shape, others.get(path, shape), seq_len) for path, shape in shapes.items()}
+    # Parts of a decoder with segments are called once for each; the last one may be shorter.
+    n = min(seq_len, _find_segment_length(network) or seq_len)
+    if n < seq_len:
+        shapes, _ = _measure(network, 1, n)
+    others, _ = _measure(network, 2, max(1, n - 1))
+    named = {path: _format_shape(shape, others.get(path, shape), n) for path, shape in shapes.items()}
     name = re.sub(r"(?<=.)([A-Z])", r"_\1", type(network).__name__).lower()
     return _Reader(named, flops).build_stage(name, "", network)
+
+
+def _find_segment_length(network: Network) -> int | None:
+    decoder = network.decoder if isinstance(network, EncoderDecoder) else network
+    return None if not isinstance(decoder, Decoder) or decoder.segments is None else decoder.segments.length
 
 
 def _measure(network: Network, rows: int, seq_len: int) -> tuple[dict[str, torch.Size], dict[str, int]]:
@@ -141,7 +151,7 @@ def _format_shape(shape: torch.Size, other: torch.Size, seq_len: int) -> str:
         if (size, there) == (1, 2):
             return "b"
         if size - there == 1:
-            return "n" if size == seq_len else f"n+{size - seq_len}"
+            return "n" if size == seq_len else f"n{size - seq_len:+}"
         return str(size)
 
     return " ".join(symbol(size, there) for size, there in zip(shape, other, strict=True))

@@ -26,6 +26,8 @@ from lightning_xt.nn.passes.recycling import Recycling
 from lightning_xt.nn.positions.contextual import Contextual
 from lightning_xt.nn.residuals.hyper_connection import HyperConnection
 from lightning_xt.nn.scores.negative_distance import NegativeDistance
+from lightning_xt.nn.segments.memory_tokens import MemoryTokens
+from lightning_xt.nn.segments.segment_recurrence import SegmentRecurrence
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 VARIANTS = sorted((CONFIGS / "variants").glob("*.yaml"))
@@ -164,6 +166,22 @@ def test_an_encoder_decoder_counts_each_table_once(shared, head):
     with sdpa_kernel(SDPBackend.MATH), counter:
         network(ids, ids)
     assert root.flops == counter.get_total_flops()
+
+
+@pytest.mark.parametrize("tokens", [16, 17, 36])
+def test_shapes_of_a_decoder_with_segments_are_those_of_a_segment(tokens):
+    def build(segments):
+        return small(segments=lambda shape: segments(shape, length=16, memory=2))
+
+    for segments, width in ((SegmentRecurrence, "n"), (MemoryTokens, "n+2")):
+        network = build(segments)
+        root = outline(network, tokens)
+        assert (root.shape, find(root, "token_embedding").shape) == (f"b n {WORDS}", f"b n {DIM}")
+        assert find(root, "stack/layers 0-2/feedforward").shape == f"b {width} {DIM}"
+        # FLOPs are those of all segments.
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            network(torch.zeros(1, tokens, dtype=torch.long, device="meta"))
+        assert root.flops == counter.get_total_flops()
 
 
 def test_an_encoder_decoder_reaches_as_far_as_the_shorter_side():

@@ -19,9 +19,9 @@ from lightning_xt.training.module import TransformerModule
 NETWORKS = ("encoder", "decoder")
 """Stages of an encoder-decoder that have separate tables."""
 LEGEND = """\
-b rows of n tokens; a FLOP is an operation of a matrix product, a multiplication and an addition are two;
-all pairs of tokens count, masked ones too; training is three times forward; equal layers are listed once, with the
-parameters and FLOPs of all of them, and below them the parts of one"""
+b rows of n tokens, or of those of a segment in a model with segments; a FLOP is an operation of a matrix product, a
+multiplication and an addition are two; all pairs of tokens count, masked ones too; training is three times forward;
+equal layers are listed once, with the parameters and FLOPs of all of them, and below them the parts of one"""
 
 
 def tree(checkpoint: Checkpoint, facts: dict[str, Any], seq_len: int | None) -> tuple[dict[str, Any], str]:
