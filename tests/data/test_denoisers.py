@@ -128,6 +128,33 @@ def test_infilling_restores_all_of_the_text_from_one_kind_of_mask() -> None:
         assert lengths[length] / total == pytest.approx(poisson, abs=0.02), length
 
 
+@pytest.mark.parametrize("mean_length", [1, 3, 20])
+@pytest.mark.parametrize("fraction", [0.05, 0.3, 0.6, 0.9])
+def test_infilling_hides_its_fraction(fraction: float, mean_length: float) -> None:
+    denoiser = TextInfilling(hidden_fraction=fraction, mean_length=mean_length)
+    for n in (2, 3, 7, 40, 200):
+        hidden = max(1, min(math.ceil(n * fraction), n - 1))
+        for seed in range(20):
+            source = corrupt(denoiser, n, seed).source
+            is_mask = source == 1000
+            assert (~is_mask).sum() == n - hidden
+            assert not (is_mask[1:] & is_mask[:-1]).any()
+
+
+def test_spans_of_infilling_are_lengthened_at_random() -> None:
+    """Hide 180 of 200 tokens in 21 spans, of Poisson mean 3: 117 of them lengthen spans, as in independent draws."""
+    lengths = []
+    for seed in range(200):
+        row = np.concatenate(([-1], corrupt(TextInfilling(hidden_fraction=0.9), 200, seed).source, [200]))
+        (at,) = np.nonzero(row == 1000)
+        lengths.append(row[at + 1] - row[at - 1] - 1)
+    spans = np.asarray(lengths)
+    assert spans.shape == (200, 21) and (spans.sum(1) == 180).all()
+    # Multinomial: 180 tokens, each in one of 21 spans.
+    assert spans.var() == pytest.approx(180 * 20 / 21**2, rel=0.1)
+    assert spans.mean(0) == pytest.approx(180 / 21, abs=1)
+
+
 def test_short_sequences_have_a_mask() -> None:
     for n in range(1, 12):
         for seed in range(30):

@@ -12,12 +12,13 @@ class TextInfilling(Denoiser):
 
     Lewis et al., 2019. https://arxiv.org/abs/1910.13461
     Lengths of spans follow a Poisson distribution; a span of no token inserts a mask token. Spans are drawn until they
-    hide the fraction, and the last is cut to fit. The mask token is the first sentinel. The paper's permutation of
+    hide the fraction, and the last is cut to fit. If no more spans fit between the tokens that stay, the rest of the
+    fraction lengthens spans at random. The mask token is the first sentinel. The paper's permutation of
     sentences is omitted, because windows of a text need not hold whole sentences.
 
     Args:
         hidden_fraction: fraction of the tokens that is hidden, at least one token.
-        mean_length: mean of the Poisson distribution, in tokens.
+        mean_length: mean of the Poisson distribution, in tokens; spans are longer if too few of this length fit.
         mode: name of the mode, which stands in brackets before each source. None = no token.
         weight: how often this denoiser is chosen, relative to the others.
     """
@@ -47,9 +48,11 @@ class TextInfilling(Denoiser):
         support = np.arange(int(self.mean_length + 12 * math.sqrt(self.mean_length)) + 24)
         logs = support * math.log(self.mean_length) - self.mean_length - [math.lgamma(each + 1.0) for each in support]
         cumulative = np.exp(logs).cumsum()
-        drawn = np.searchsorted(cumulative, draws.draw_uniform(self._count_spans(n)), side="right")
+        spans, hidden = self._count_spans(n), self._count_hidden(n)
+        drawn = np.searchsorted(cumulative, draws.draw_uniform(spans), side="right")
+        if (missing := hidden - int(drawn.sum())) > 0:
+            drawn += np.bincount((draws.draw_uniform(missing) * spans).astype(np.int64), minlength=spans)
         before = np.cumsum(drawn) - drawn
-        hidden = self._count_hidden(n)
         return np.minimum(drawn, hidden - before)[before < hidden].astype(np.int64)
 
     def _count_hidden(self, n: int) -> int:
