@@ -619,6 +619,16 @@ def test_steps_are_compiled_of_the_layout_for_it(trained, monkeypatch):
     assert type(module.decoder.head.to_logits) is torch.nn.Linear
 
 
+def test_steps_of_segments_are_not_compiled():
+    network = {"dim": 12, "depth": 1, "attention": {"heads": 2}, "segments": "MemoryTokens"}
+    module = LanguageModel.from_config({"decoder": network})
+    with pytest.raises(
+        UserError, match=r"^--compile compiles decode steps, but .* segments \(MemoryTokens\) .*; omit it$"
+    ):
+        Inference(compile=True).apply(module)
+    Inference(weights="int8").apply(module)
+
+
 def test_a_source_beyond_the_positions_is_reported(pairs, monkeypatch, capsys):
     init = Translator.__init__
 

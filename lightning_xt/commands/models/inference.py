@@ -95,6 +95,11 @@ class Inference(Callback):
         """Set a module up; UserError if the module does not support it, or a run does not fit the module."""
         decoder = _find_decoder(module)
         model: Any = decoder
+        if self.compile and decoder.segments is not None:
+            raise UserError(
+                "--compile compiles decode steps, but those of a model with segments "
+                f"({type(decoder.segments).__name__}) cannot be compiled; omit it"
+            )
         if self.weights is not None or self.compile:
             # Only what is laid out for it compiles to products that are fast on a CPU.
             model = decoder = convert_weights(decoder, self.weights or "float32", compiled=self.compile)
