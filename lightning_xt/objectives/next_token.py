@@ -70,7 +70,7 @@ class NextToken(Objective):
             if self.z_loss:
                 terms["logit_z_loss"] = self.z_loss * compute_z_loss(logits, counted)
             for each in cast(Iterable[Auxiliary], self.auxiliaries):
-                terms[each.name] = each.compute(trace, counted, inputs)
+                terms[each.name] = each.compute(trace, logits, counted, inputs)
         return replace(loss, terms=terms, logits=logits, memories=trace.memories)
 
 

@@ -173,6 +173,17 @@ def test_a_gate_of_no_probability_has_finite_gradients() -> None:
     assert all(each.grad.isfinite().all() for each in (*own.parameters(), *model.parameters()))
 
 
+def test_the_head_runs_once_for_each_exit() -> None:
+    model, objective = build(ExitGate)
+    calls: list[int] = []
+    model.head.register_forward_hook(lambda module, args, out: calls.append(1))
+    objective(model, TOKENS)
+    assert len(calls) == 3
+    (own,) = objective.auxiliaries
+    with pytest.raises(NotImplementedError, match=r"^ExitGate reads all exits of a trace, not the states of one"):
+        own(model.compute_states(TOKENS[:, :-1]), TOKENS[:, 1:], None)
+
+
 def test_a_gate_without_exits_is_refused() -> None:
     model = decoder()
     with pytest.raises(

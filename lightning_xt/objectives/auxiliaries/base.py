@@ -30,8 +30,10 @@ class Auxiliary(nn.Module, ABC):
             inputs: inputs of the forward besides the tokens.
         """
 
-    def compute(self, trace: Trace, targets: Int[Tensor, "b n"], inputs: Inputs | None) -> Float[Tensor, ""]:
-        """Compute the loss from the trace of the forward; a variant overrides this if it reads more than the states."""
+    def compute(
+        self, trace: Trace, logits: Float[Tensor, "b n v"], targets: Int[Tensor, "b n"], inputs: Inputs | None
+    ) -> Float[Tensor, ""]:
+        """Compute the loss from trace and logits of the forward; overridden by variants that read more than states."""
         if trace.states is None:
             raise ValueError(f"auxiliaries: {type(self).__name__} reads hidden states, which the model did not trace")
         loss: Tensor = self(trace.states, targets, inputs)

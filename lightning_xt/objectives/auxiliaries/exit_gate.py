@@ -42,10 +42,26 @@ class ExitGate(Auxiliary):
     def forward(
         self, states: Float[Tensor, "b n D"], targets: Int[Tensor, "b n"], inputs: Inputs | None
     ) -> Float[Tensor, ""]:
-        return self._compute((states,), targets)
+        raise NotImplementedError("ExitGate reads all exits of a trace, not the states of one; call compute")
 
-    def compute(self, trace: Trace, targets: Int[Tensor, "b n"], inputs: Inputs | None) -> Float[Tensor, ""]:
-        return self._compute(trace.exits, targets)
+    def compute(
+        self, trace: Trace, logits: Float[Tensor, "b n v"], targets: Int[Tensor, "b n"], inputs: Inputs | None
+    ) -> Float[Tensor, ""]:
+        exits = trace.exits
+        if len(exits) < 2:
+            raise ValueError(
+                f"auxiliaries: ExitGate chooses among the exits of a looped stack, but the model has {len(exits)}; "
+                "give the network passes: ExitLoops, or omit ExitGate"
+            )
+        log_probs = self.compute_log_probs(exits)
+        probabilities = log_probs.exp()
+        earlier = [_compute_losses(self._head[0](states), targets) for states in exits[:-1]]
+        losses = torch.stack((*earlier, _compute_losses(logits, targets)))
+        expected = (probabilities * losses).sum(dim=0) - losses[-1]
+        entropy = -(probabilities * log_probs).sum(dim=0)
+        counted = targets != IGNORED
+        total = (expected - self.entropy_weight * entropy).masked_fill(~counted, 0.0).sum()
+        return total / counted.sum().clamp(min=1)
 
     def compute_log_probs(self, exits: Sequence[Float[Tensor, "b n D"]]) -> Float[Tensor, "exits b n"]:
         """Compute the logarithms of the probabilities of each token's exits, in float32 or better."""
@@ -57,26 +73,9 @@ class ExitGate(Auxiliary):
             log_stays = log_stays + F.logsigmoid(-score)
         return torch.stack((*log_probs, log_stays))
 
-    def _compute(self, exits: Sequence[Float[Tensor, "b n D"]], targets: Int[Tensor, "b n"]) -> Float[Tensor, ""]:
-        if len(exits) < 2:
-            raise ValueError(
-                f"auxiliaries: ExitGate chooses among the exits of a looped stack, but the model has {len(exits)}; "
-                "give the network passes: ExitLoops, or omit ExitGate"
-            )
-        log_probs = self.compute_log_probs(exits)
-        probabilities = log_probs.exp()
-        losses = torch.stack([self._compute_losses(states, targets) for states in exits])
-        expected = (probabilities * losses).sum(dim=0) - losses[-1]
-        entropy = -(probabilities * log_probs).sum(dim=0)
-        counted = targets != IGNORED
-        total = (expected - self.entropy_weight * entropy).masked_fill(~counted, 0.0).sum()
-        return total / counted.sum().clamp(min=1)
 
-    def _compute_losses(self, states: Float[Tensor, "b n D"], targets: Int[Tensor, "b n"]) -> Float[Tensor, "b n"]:
-        """Compute the negative log-likelihood of each target from the states of an exit, 0 where it does not count."""
-        logits = self._head[0](states)
-        precise = torch.promote_types(logits.dtype, torch.float32)
-        each = F.cross_entropy(
-            logits.flatten(0, 1).to(precise), targets.flatten(), ignore_index=IGNORED, reduction="none"
-        )
-        return each.view_as(targets)
+def _compute_losses(logits: Float[Tensor, "b n v"], targets: Int[Tensor, "b n"]) -> Float[Tensor, "b n"]:
+    """Compute the negative log-likelihood of each target, 0 where it does not count."""
+    precise = torch.promote_types(logits.dtype, torch.float32)
+    each = F.cross_entropy(logits.flatten(0, 1).to(precise), targets.flatten(), ignore_index=IGNORED, reduction="none")
+    return each.view_as(targets)
