@@ -280,7 +280,7 @@ def test_predict_writes_json_lines_in_order(trained, capsys):
 
 
 MISTAKES = [
-    ("fot", "unknown command 'fot'; did you mean fit or info?"),
+    ("fot", "unknown command 'fot'; did you mean fit or from-xt or info?"),
     ("fit", "fit needs a config, such as -c language/quickstart.yaml"),
     ("fit --name mine", "there is no data: give -c language/quickstart.yaml"),
     ("fit --data TextFiles --data.path corpus.txt", "fit would train its default model"),
