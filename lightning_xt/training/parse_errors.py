@@ -119,7 +119,8 @@ def _explain_option(name: str, options: Iterable[str]) -> str:
     ends = {each for each in _list_tree(options) if each.rpartition(".")[2] == name.lstrip("-")}
     ends |= {each for each in options if each.startswith(f"{name}_")}
     if ends and name not in options:
-        shallowest = sorted(ends, key=lambda each: (each.count("."), each))[:3]
+        least = min(each.count(".") for each in ends)
+        shallowest = sorted(each for each in ends if each.count(".") == least)[:3]
         return f"unknown option {name!r}; did you mean {' or '.join(shallowest)}?"
     if explain_rename(name, options):
         return explain_unknown("option", name, options)
