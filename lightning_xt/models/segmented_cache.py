@@ -129,6 +129,7 @@ class SegmentedCache:
         for row, source in zip(rows.tolist(), range(other.num_rows), strict=True):
             self.inputs[row], self.counts[row] = other.inputs[source], other.counts[source]
             self.totals[row], self.remembered[row] = other.totals[source], other.remembered[source]
+        self._set_bounds()
 
     def set_memories(self, rows: Int[Tensor, " k"], new: Memories | None) -> None:
         """Set the memories of some rows."""
@@ -147,8 +148,7 @@ class SegmentedCache:
         self.totals = list(lengths)
         self.counts = [(total - 1) % self.length + 1 if total else 0 for total in self.totals]
         self.remembered = [m if total else 0 for m, total in zip(self.remembered, self.totals, strict=True)]
-        self.tokens.set_lengths(self.counts)
-        self.stream.set_lengths([a + b for a, b in zip(self.counts, self.remembered, strict=True)])
+        self._set_bounds()
 
     def clear(self, rows: Int[Tensor, " k"]) -> None:
         """Clear rows that have finished but are still in the batch. Call `set_lengths` afterwards."""
@@ -170,6 +170,12 @@ class SegmentedCache:
                 self._keep_types(row, slice(start, start + count), types, count)
         self.counts = [a + b for a, b in zip(self.counts, taken, strict=True)]
         self.totals = [a + b for a, b in zip(self.totals, taken, strict=True)]
+        self._set_bounds()
+
+    def _set_bounds(self) -> None:
+        """Tell both caches the tokens of their rows: rows that begin again would raise the bound for ever."""
+        self.tokens.set_lengths(self.counts)
+        self.stream.set_lengths([a + b for a, b in zip(self.counts, self.remembered, strict=True)])
 
     def _keep_types(self, rows: int | slice, span: slice, types: Tensor | None, count: int) -> None:
         if types is not None:

@@ -373,3 +373,18 @@ def test_rows_with_an_input_and_rows_without_are_not_decoded_together():
         ValueError, match=r"^rows that are decoded together need the same inputs, but only some have vis"
     ):
         model(tokens[:, :1], cache=cache)
+
+
+@KINDS
+@torch.no_grad()
+def test_rows_at_different_places_are_decoded_for_many_segments(kind):
+    """Also with rows that are replaced, as continuous batching does."""
+    model, tokens, lengths = build(kind), draw(2, 80), [3, 1]
+    cache = model.new_cache(2, 80)
+    expected = model(tokens)
+    found = model(tokens[:, :3], lengths=torch.tensor(lengths), cache=cache, last_only=True)
+    for step in range(70):
+        at = [length + step for length in lengths]
+        for row, t in enumerate(at):
+            close(found[row, -1], expected[row, t - 1])
+        found = model(torch.stack([tokens[row, t] for row, t in enumerate(at)])[:, None], cache=cache)
