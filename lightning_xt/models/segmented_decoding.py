@@ -149,7 +149,8 @@ def _keep_inputs(cache: SegmentedCache, inputs: Inputs) -> None:
     given = {name: getattr(inputs, name) for name in ("condition", "context", "context_mask", "visible_prefix")}
     present = {name: value for name, value in given.items() if value is not None}
     for row, total in enumerate(cache.totals):
-        if total == 0:
+        # A row that has finished keeps its inputs as long as it is in the batch.
+        if total == 0 and not cache.inputs[row]:
             cache.inputs[row] = {name: value[row : row + 1] for name, value in present.items()}
     if inputs.memories is None:
         return

@@ -5,14 +5,15 @@ from functools import partial
 
 import pytest
 import torch
-from catalogue import DIM, VOCAB, attention, decoder, randomise
+from catalogue import CONTEXT, DIM, VOCAB, attention, context_options, decoder, randomise
 from torch import Tensor
 
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.memories import Memories
 from lightning_xt.core.trace import Trace
-from lightning_xt.generation.engine import generate
+from lightning_xt.generation.engine import generate, run_requests
 from lightning_xt.generation.methods.beam_search import BeamSearch
+from lightning_xt.generation.requests import Request, SamplingParams
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.nn.embeddings.learned_positions import LearnedPositions
 from lightning_xt.nn.feedforward.deep_embed import DeepEmbed
@@ -388,3 +389,26 @@ def test_rows_at_different_places_are_decoded_for_many_segments(kind):
         for row, t in enumerate(at):
             close(found[row, -1], expected[row, t - 1])
         found = model(torch.stack([tokens[row, t] for row, t in enumerate(at)])[:, None], cache=cache)
+
+
+@KINDS
+@pytest.mark.parametrize("options", [{}, context_options()], ids=["prefix", "context"])
+@torch.no_grad()
+def test_rows_that_have_finished_keep_what_the_others_need(kind, options, monkeypatch):
+    """Devices other than a CPU leave finished rows in the batch."""
+    model, tokens = build(kind, **options), draw(9, 5)
+    contexts = torch.randn(9, 3, CONTEXT, dtype=torch.float64, generator=torch.Generator().manual_seed(6))
+    requests = [
+        Request(
+            prompt=tokens[row, : 1 + row % 5],
+            max_new_tokens=3 + 5 * (row % 4),
+            inputs=Inputs(context=contexts[row : row + 1])
+            if options
+            else Inputs(visible_prefix=torch.tensor([1 + row % 5])),
+        )
+        for row in range(9)
+    ]
+    alone = run_requests(model, requests, SamplingParams(batch=1))
+    monkeypatch.setattr("lightning_xt.generation.batching.scheduler.is_on_host", lambda device: False)
+    together = run_requests(model, requests, SamplingParams(batch=4))
+    assert [each[0].tokens for each in together] == [each[0].tokens for each in alone]
