@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from lightning_xt.core.shapes import LayerShape
 from lightning_xt.system.discovery import init_parameters
 from lightning_xt.system.messages import explain_unknown
+
+T = TypeVar("T")
 
 OptionSchedule = Mapping[str, Sequence[int | float | None]]
 """By option, either a value for each layer, or two: the first layer's and the last's, of a straight line."""
@@ -45,6 +47,28 @@ def schedule_options(
             )
         found[name] = _interpolate(first, others[0], multiple, shape)
     return found
+
+
+def choose_by_layer(where: str, name: str, choices: Sequence[T], shape: LayerShape) -> T:
+    """Return a layer's choice of a pattern: layer 0 has the first, and after the last the first follows.
+
+    Args:
+        where: slot and class, for messages.
+        name: name of the choices.
+        choices: pattern over depth.
+        shape: sizes of the layer.
+
+    Raises:
+        ValueError: there are no choices, or more than layers.
+    """
+    if not choices:
+        raise ValueError(f"{where} has an empty list of {name}; give at least one")
+    if len(choices) > shape.depth:
+        raise ValueError(
+            f"{where} has {len(choices)} {name}, but there are only {shape.depth} layer(s); remove {name}, or raise "
+            "depth"
+        )
+    return choices[shape.layer % len(choices)]
 
 
 def _interpolate(first: int | float, last: int | float, multiple: int, shape: LayerShape) -> int | float:

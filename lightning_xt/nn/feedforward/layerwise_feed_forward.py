@@ -1,16 +1,10 @@
-from jaxtyping import Float
-from torch import Tensor
-
-from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.layer_schedules import OptionSchedule, schedule_options
 from lightning_xt.core.shapes import LayerShape
-from lightning_xt.core.trace import Trace
-from lightning_xt.core.where import Where
-from lightning_xt.nn.feedforward.base import FeedForward, FeedForwardFactory
+from lightning_xt.nn.feedforward.base import ChosenFeedForward, FeedForwardFactory
 from lightning_xt.system.option_checks import check_option, check_slots
 
 
-class LayerwiseFeedForward(FeedForward):
+class LayerwiseFeedForward(ChosenFeedForward):
     """Give each layer its own width, dropout or other options, by a list or by a straight line over depth.
 
     Mehta et al., 2024 (OpenELM), https://arxiv.org/abs/2404.14619, widen layers on such a line.
@@ -30,12 +24,3 @@ class LayerwiseFeedForward(FeedForward):
         where = "feedforward: LayerwiseFeedForward"
         check_option(where, "multiple", multiple, least=1)
         self.feedforward = recipe(shape, **schedule_options(where, recipe, options, multiple, shape))
-
-    def transform(
-        self, x: Float[Tensor, "b n D"], where: Where, inputs: Inputs, trace: Trace
-    ) -> tuple[Float[Tensor, "b n D"], Trace]:
-        return self.feedforward.transform(x, where, inputs, trace)
-
-    def forward(self, x: Float[Tensor, "b n D"]) -> Float[Tensor, "b n D"]:
-        out: Tensor = self.feedforward(x)
-        return out

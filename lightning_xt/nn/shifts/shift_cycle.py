@@ -4,6 +4,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lightning_xt.core.call_cache import CallCache
+from lightning_xt.core.layer_schedules import choose_by_layer
 from lightning_xt.core.shapes import LayerShape
 from lightning_xt.core.where import Where
 from lightning_xt.nn.shifts.base import Shift, ShiftFactory
@@ -22,14 +23,7 @@ class ShiftCycle(Shift):
     @check_slots
     def __init__(self, shape: LayerShape, *, shifts: Sequence[ShiftFactory | None]) -> None:
         super().__init__()
-        if not shifts:
-            raise ValueError("shift: ShiftCycle has an empty list of shifts; give at least one")
-        if len(shifts) > shape.depth:
-            raise ValueError(
-                f"shift: ShiftCycle has {len(shifts)} shifts, but there are only {shape.depth} layer(s); remove "
-                "shifts, or raise depth"
-            )
-        factory = shifts[shape.layer % len(shifts)]
+        factory = choose_by_layer("shift: ShiftCycle", "shifts", shifts, shape)
         self.shift = None if factory is None else factory(shape)
 
     def forward(self, x: Float[Tensor, "b n D"], where: Where, cache: CallCache | None) -> Float[Tensor, "b n D"]:
