@@ -2,7 +2,8 @@ from collections.abc import Sequence
 
 from lightning_xt.core.layer_schedules import choose_by_layer
 from lightning_xt.core.shapes import LayerShape
-from lightning_xt.nn.attention.base import ChosenMixer, MixerFactory
+from lightning_xt.nn.attention.base import MixerFactory
+from lightning_xt.nn.attention.chosen_mixer import ChosenMixer
 from lightning_xt.system.option_checks import check_slots
 
 

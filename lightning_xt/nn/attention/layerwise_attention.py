@@ -1,6 +1,7 @@
 from lightning_xt.core.layer_schedules import OptionSchedule, schedule_options
 from lightning_xt.core.shapes import LayerShape
-from lightning_xt.nn.attention.base import ChosenMixer, MixerFactory
+from lightning_xt.nn.attention.base import MixerFactory
+from lightning_xt.nn.attention.chosen_mixer import ChosenMixer
 from lightning_xt.system.option_checks import check_option, check_slots
 
 

@@ -36,24 +36,5 @@ class FeedForward(nn.Module, ABC):
         return self(x), trace
 
 
-class ChosenFeedForward(FeedForward):
-    """Feedforward that hands everything to another one, which its constructor chooses by the layer."""
-
-    feedforward: FeedForward
-
-    @abstractmethod
-    def __init__(self) -> None:
-        super().__init__()
-
-    def transform(
-        self, x: Float[Tensor, "b n D"], where: Where, inputs: Inputs, trace: Trace
-    ) -> tuple[Float[Tensor, "b n D"], Trace]:
-        return self.feedforward.transform(x, where, inputs, trace)
-
-    def forward(self, x: Float[Tensor, "b n D"]) -> Float[Tensor, "b n D"]:
-        out: Tensor = self.feedforward(x)
-        return out
-
-
 FeedForwardFactory = Callable[[LayerShape], FeedForward]
 """Called with the sizes of the layer."""

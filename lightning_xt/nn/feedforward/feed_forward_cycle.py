@@ -2,7 +2,8 @@ from collections.abc import Sequence
 
 from lightning_xt.core.layer_schedules import choose_by_layer
 from lightning_xt.core.shapes import LayerShape
-from lightning_xt.nn.feedforward.base import ChosenFeedForward, FeedForwardFactory
+from lightning_xt.nn.feedforward.base import FeedForwardFactory
+from lightning_xt.nn.feedforward.chosen_feed_forward import ChosenFeedForward
 from lightning_xt.system.option_checks import check_slots
 
 

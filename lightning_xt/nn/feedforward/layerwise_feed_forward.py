@@ -1,6 +1,7 @@
 from lightning_xt.core.layer_schedules import OptionSchedule, schedule_options
 from lightning_xt.core.shapes import LayerShape
-from lightning_xt.nn.feedforward.base import ChosenFeedForward, FeedForwardFactory
+from lightning_xt.nn.feedforward.base import FeedForwardFactory
+from lightning_xt.nn.feedforward.chosen_feed_forward import ChosenFeedForward
 from lightning_xt.system.option_checks import check_option, check_slots
 
 
