@@ -135,6 +135,18 @@ def test_texts_come_from_files_and_standard_input(capsys, tmp_path, monkeypatch)
     assert run("-", capsys) == expected
 
 
+def test_one_model_among_other_statements_is_read(capsys, tmp_path):
+    """The snippets of x-transformers begin with imports and assign the model."""
+    call = "TransformerWrapper(num_tokens=11, max_seq_len=8, attn_layers=Decoder(dim=8, depth=1, heads=2))"
+    before = f"import torch\nfrom x_transformers import TransformerWrapper, Decoder\n\nmodel = {call}\n"
+    (tmp_path / "script.py").write_text(before + "x = torch.randint(0, 11, (1, 8))\nmodel(x)\n")
+    printed = []
+    for text in (call, f"model = {call}", str(tmp_path / "script.py")):
+        assert main(["from-xt", text]) == 0
+        printed.append([line for line in capsys.readouterr().out.splitlines() if not line.startswith("#")])
+    assert printed[0] == printed[1] == printed[2]
+
+
 def test_help_shows_how_to_train(capsys):
     assert main(["from-xt", "--help"]) == 0
     said = " ".join(capsys.readouterr().out.split())

@@ -107,7 +107,7 @@ def _list_facts(wrapper: Given) -> list[str]:
         raise UserError(f"from-xt: {wrapper.type('max_seq_len')} is {length}, which must be at least 0")
     return [
         f"{wrapper.type('num_tokens')}={tokens}: the tokenizer of the data decides on the vocabulary",
-        f"{wrapper.type('max_seq_len')}={length}: the data decide on the length of a row",
+        f"{wrapper.type('max_seq_len')}={length}: the data decide on a row's length; learned positions limit it",
     ]
 
 

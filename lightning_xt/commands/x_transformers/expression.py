@@ -3,7 +3,7 @@
 import ast
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from lightning_xt.commands.x_transformers.reference_options import HELPERS, read_texts
@@ -51,7 +51,7 @@ def parse(text: str) -> Call:
         )
     try:
         with warnings.catch_warnings(action="ignore"):
-            body = ast.parse(text, mode="eval").body
+            statements = ast.parse(text).body
     except SyntaxError as error:
         raise UserError(_explain_syntax(text, error)) from None
     except (ValueError, RecursionError, MemoryError, OverflowError) as error:
@@ -59,11 +59,35 @@ def parse(text: str) -> Call:
             f"from-xt: Python cannot read the text ({type(error).__name__}: {error or 'nested too deeply'}); give one "
             f"call, such as {EXAMPLE}"
         ) from None
-    call = _Reader(text).read_value("", body)
+    call = _Reader(text).read_value("", _find_model(statements))
     if not isinstance(call, Call) or call.name not in WRAPPERS:
         what = f"{call.name}(...)" if isinstance(call, Call) else repr(_shorten(text))
         raise UserError(f"from-xt: {what} is not a whole model; give a {' or '.join(WRAPPERS[:2])}, such as {EXAMPLE}")
     return call
+
+
+def _find_model(statements: Sequence[ast.stmt]) -> ast.expr:
+    """Find what the statements, none of which is executed, build: their one expression, or the one model among them."""
+    built = [each.value for each in statements if isinstance(each, ast.Expr | ast.Assign)]
+    if len(statements) == len(built) == 1:
+        return built[0]
+    models = [each for each in built if isinstance(each, ast.Call) and _find_name(each.func) in WRAPPERS]
+    if len(models) != 1:
+        raise UserError(
+            f"from-xt: the text has {len(statements)} statements, which build {len(models)} models by name; give "
+            f"one call, such as {EXAMPLE}"
+        )
+    return models[0]
+
+
+def _find_name(node: ast.expr) -> str | None:
+    """Return the name of what is called, without the module before it; None if it has none."""
+    inner = node.value if isinstance(node, ast.Attribute) else None
+    while isinstance(inner, ast.Attribute):
+        inner = inner.value
+    if isinstance(node, ast.Name):
+        return node.id
+    return node.attr if isinstance(node, ast.Attribute) and isinstance(inner, ast.Name) else None
 
 
 class _Reader:
@@ -89,7 +113,11 @@ class _Reader:
         return value
 
     def _read_call(self, option: str, node: ast.Call) -> Any:
-        name = self._read_name(option, node.func)
+        name = _find_name(node.func)
+        if name is None:
+            raise self._explain(
+                node.func, "only calls of classes by their name are read; give the call of the model alone"
+            )
         if name in ACTIVATIONS and option.endswith("custom_activation"):
             if node.args or node.keywords:
                 raise self._explain(node, f"{name} is read without options; omit them")
@@ -120,21 +148,12 @@ class _Reader:
                 raise self._explain(keyword.value, f"{name} has ** options, which are not read; write them out")
             yield keyword.arg, keyword.value
 
-    def _read_name(self, option: str, node: ast.expr) -> str:
-        """Read the name of what is called, without the module before it."""
-        inner = node.value if isinstance(node, ast.Attribute) else None
-        while isinstance(inner, ast.Attribute):
-            inner = inner.value
-        if isinstance(node, ast.Name):
-            return node.id
-        if isinstance(node, ast.Attribute) and isinstance(inner, ast.Name):
-            return node.attr
-        raise self._explain(node, "only calls of classes by their name are read; give the call of the model alone")
-
     def _explain_class(self, option: str, name: str, node: ast.Call, expected: tuple[str, ...]) -> UserError:
         if reason := read_texts()[HELPERS].get(name):
             reason = reason.removeprefix("not here: ")
             return self._explain(node, f"{name} is not read ({reason}); give a model without it")
+        if expected and name in LAYERS:
+            return self._explain(node, f"{name} is not a whole model; give TransformerWrapper(attn_layers={name}(...))")
         if expected:
             return self._explain(node, explain_unknown("class", name, expected))
         way = f"give a literal, or omit {option} and set ours in the printed config"
@@ -187,15 +206,8 @@ def _explain_syntax(text: str, error: SyntaxError) -> str:
     lines, row, column = text.splitlines(), error.lineno or 1, error.offset or 1
     line = lines[row - 1] if 0 < row <= len(lines) else ""
     near = _shorten(line[max(0, column - 1 - LONGEST_FRAGMENT // 2) :])
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            ast.parse(text, mode="exec")
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        way = f"give one call, such as {EXAMPLE}"
-    else:
-        way = "one call is read, not statements; give the call alone, without an assignment"
     place = f"line {row}, column {column}, near {near!r}"
-    return f"from-xt: {place}: this is not one expression of Python ({error.msg}); {way}"
+    return f"from-xt: {place}: this is not Python ({error.msg}); give one call, such as {EXAMPLE}"
 
 
 def _shorten(text: str) -> str:
