@@ -187,7 +187,6 @@ def test_a_combination_is_refused_from_both_sides():
             "ALiBi and Rotary are both chosen in position, which takes one; Combined holds several",
         ),
         ("RMSNorm LayerNorm", False, "RMSNorm and LayerNorm are both chosen in norm, which takes one"),
-        ("ALiBi ALiBi", False, "ALiBi is one variant; name two"),
         ("ALiBi TopK", False, "ALiBi and TopK do not meet in a network: TopK belongs to filter"),
         ("SwiGLU ReLU", True, "SwiGLU and ReLU work together"),
         (
@@ -212,6 +211,11 @@ def test_an_unknown_one_of_two_is_refused_with_close_names(names, capsys):
     assert out == ""
     assert error.startswith("lightning-xt: error: variants: unknown variant 'Rotery'; did you mean Rotary")
     assert len(error.splitlines()) == 1
+
+
+def test_one_variant_named_twice_is_refused(capsys):
+    assert main(["variants", "ALiBi", "ALiBi"]) == 2
+    assert capsys.readouterr() == ("", "lightning-xt: error: variants: ALiBi is named twice; name two variants\n")
 
 
 def test_help_and_the_list_of_commands_import_no_torch():

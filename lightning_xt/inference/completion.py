@@ -60,9 +60,11 @@ class TextCompleter(TextGenerator):
         # A few tokens more cost too little to be measured.
         if trained is None or length <= trained * 9 // 8 or (options.window or length) <= trained:
             return None
+        # No window limits a running state.
+        way = "" if self.model.recurrences else f", or --window {trained}"
         return (
             f"completions may reach {length} tokens, but the model was trained on sequences of {trained}, and text "
-            f"beyond that gets worse; give a smaller --max_new_tokens, or --window {trained}"
+            f"beyond that gets worse; give a smaller --max_new_tokens{way}"
         )
 
     def open_session(self, options: GenerationOptions) -> GenerationSession:

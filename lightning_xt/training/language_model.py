@@ -165,6 +165,8 @@ class LanguageModel(CorpusModule):
     @property
     def text_generator(self) -> TextCompleter:
         """Generator that continues texts."""
-        device, limit = self.decoder.token_embedding.weight.device, self.trained_length
+        device = self.decoder.token_embedding.weight.device
+        # Segments are made for texts longer than a row.
+        limit = self.trained_length if self.decoder.segments is None else None
         visible = self.objective.visible_prompts
         return TextCompleter(self.decoder, self.tokenizer, device, self.decoding, limit, visible_prompts=visible)

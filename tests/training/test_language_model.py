@@ -11,6 +11,7 @@ from lightning.pytorch import Callback, Trainer
 
 from lightning_xt.data.text.text_files import TextFiles
 from lightning_xt.data.tokenizers.bytes import Bytes
+from lightning_xt.inference.generation_options import GenerationOptions
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.training import compilation
 from lightning_xt.training.language_model import LanguageModel
@@ -283,3 +284,19 @@ def test_clips_each_value_of_the_gradients(folder):
     largest = Largest()
     fit(build(), 3, callbacks=[largest], gradient_clip_val=1e-4, gradient_clip_algorithm="value")
     assert largest.found == pytest.approx(1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "way"),
+    [
+        ({}, "give a smaller --max_new_tokens, or --window 8"),
+        ({"attention": "DeltaNet"}, "give a smaller --max_new_tokens"),
+        ({"segments": {"class_path": "SegmentRecurrence", "init_args": {"length": 8}}}, None),
+    ],
+    ids=["attention", "recurrence", "segments"],
+)
+def test_the_warning_about_long_completions_offers_what_the_model_takes(options, way):
+    model = LanguageModel.from_config({"decoder": {"dim": 16, "depth": 1, **options}})
+    model._trained_length = 8
+    found = model.text_generator.find_excess(["ab"], GenerationOptions(max_new_tokens=20))
+    assert found is None if way is None else found.endswith(way)

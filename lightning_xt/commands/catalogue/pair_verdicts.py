@@ -35,6 +35,8 @@ def print_pair(first: str, second: str, *, as_json: bool) -> int:
     for name in (first, second):
         if name not in known:
             raise UserError(f"variants: {explain_unknown('variant', name, known)}")
+    if first == second:
+        raise UserError(f"variants: {first} is named twice; name two variants")
     found = answer(known[first], known[second])
     if as_json:
         print(to_json({"first": first, "second": second, **found._asdict()}, indent=2, ascii_only=True))
@@ -46,8 +48,6 @@ def print_pair(first: str, second: str, *, as_json: bool) -> int:
 def answer(first: type, second: type) -> PairVerdict:
     """Judge two variants by building small models."""
     one, other = first.__name__, second.__name__
-    if first is second:
-        return PairVerdict(False, f"{one} is one variant; name two")
     families = {kind: family for family, kind in list_variants()}
     slots = list_slots()
     parts = list[Part]()
