@@ -18,7 +18,6 @@ from lightning_xt.models.segment_inputs import place_after, slice_inputs, surrou
 from lightning_xt.models.segmented_cache import SegmentedCache
 from lightning_xt.models.stack import Stack
 from lightning_xt.nn.segments.base import Segments
-from lightning_xt.nn.segments.memory_tokens import MemoryTokens
 
 Forward = Callable[[Tensor, Tensor | None, Inputs | None, Any, Trace], tuple[Tensor, Trace]]
 """Hidden states and trace of one segment, of tokens, lengths, inputs, cache and trace."""
@@ -53,7 +52,7 @@ def run_stack(
             offset = before or cache.stream.lengths - cache.tokens.lengths
             around = replace(around, visible_prefix=inputs.visible_prefix + offset)
         around_where = Where.from_cache(cache.stream, around)
-    if isinstance(segments, MemoryTokens):
+    if segments.adds_tokens:
         return _run_with_tokens(stack, segments, x, around_where, around, lengths, cache, trace, (before, after))
     past = Past(
         None if memories is None or not before else memories.vectors,
@@ -99,7 +98,7 @@ def _remember(
 
 def _run_with_tokens(
     stack: Stack,
-    segments: MemoryTokens,
+    segments: Segments,
     x: Float[Tensor, "b n D"],
     where: Where,
     inputs: Inputs,
@@ -135,13 +134,13 @@ def _run_with_tokens(
     return states[:, own], trace
 
 
-def _begin_tokens(segments: MemoryTokens, tokens: Float[Tensor, "b p D"], inputs: Inputs) -> Float[Tensor, "b p D"]:
+def _begin_tokens(segments: Segments, tokens: Float[Tensor, "b p D"], inputs: Inputs) -> Float[Tensor, "b p D"]:
     """Return the vectors of the tokens after a segment: the memories, or learned ones if another document ends it."""
     if inputs.documents is None:
         return tokens
     # The last of the extended inputs is the document that the segment ends in; 0 continues that of the memories.
     continues = inputs.documents[:, -1:, None] == 0
-    return torch.where(continues, tokens, segments.initial.to(tokens.dtype))
+    return torch.where(continues, tokens, segments.get_tokens(None, len(tokens)).to(tokens.dtype))
 
 
 def run_segments(

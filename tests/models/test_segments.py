@@ -380,11 +380,11 @@ def test_rows_with_an_input_and_rows_without_are_not_decoded_together():
 @torch.no_grad()
 def test_rows_at_different_places_are_decoded_for_many_segments(kind):
     """Also with rows that are replaced, as continuous batching does."""
-    model, tokens, lengths = build(kind), draw(2, 80), [3, 1]
-    cache = model.new_cache(2, 80)
+    model, tokens, lengths = build(kind), draw(2, 40), [3, 1]
+    cache = model.new_cache(2, 40)
     expected = model(tokens)
     found = model(tokens[:, :3], lengths=torch.tensor(lengths), cache=cache, last_only=True)
-    for step in range(70):
+    for step in range(34):
         at = [length + step for length in lengths]
         for row, t in enumerate(at):
             close(found[row, -1], expected[row, t - 1])

@@ -61,6 +61,13 @@ class Segments(nn.Module, ABC):
         kept = torch.rand(memories.vectors[0].shape[:2], device=memories.vectors[0].device) >= self.dropout
         return replace(memories, valid=memories.seen & kept)
 
+    def get_tokens(self, memories: Memories | None, rows: int) -> Float[Tensor, "b p D"]:
+        """Return the tokens around a segment, those that begin a text where a row has no memories; for `adds_tokens`.
+
+        Every parameter must be part of the graph: distributed training expects a gradient of each.
+        """
+        raise NotImplementedError(f"{type(self).__name__} adds tokens, but has no get_tokens; define it")
+
     @abstractmethod
     def choose_vectors(self, reads: tuple[Float[Tensor, "b n D"], ...]) -> tuple[Float[Tensor, "b n D"], ...]:
         """Choose the vectors of the segment to remember for each call that reads some.
