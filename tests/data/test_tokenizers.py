@@ -480,6 +480,8 @@ def test_sentinels_and_modes_are_spelled_in_texts():
         ["", "\ufffd<extra_id_0>", "", "\u00e9", ""],
         "\ufffd",
     )
+    # What is left at the end is half a character too.
+    assert tokenizer.decode([259, 3 + 0xC3]) == "<extra_id_0>\ufffd"
     # Neither pad, start nor a mode is generated; sentinels are.
     assert sorted(tokenizer.unused) == [0, 1, 270, 271]
     again = SentinelBytes(**json.loads(json.dumps(tokenizer.init_args)))

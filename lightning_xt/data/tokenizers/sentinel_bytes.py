@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Sequence
-from itertools import chain
 from typing import Any
 
 from lightning_xt.data.tokenizers.base import TextStream, Tokenizer
@@ -66,7 +65,7 @@ class SentinelBytes(Tokenizer):
 
     def decode(self, ids: Sequence[int]) -> str:
         stream = self.stream()
-        return "".join(chain(map(stream.push, ids), [stream.finish()]))
+        return "".join(map(stream.push, ids)) + stream.finish()
 
     def stream(self) -> TextStream:
         return _SentinelStream(self._bytes, self._spelled)
