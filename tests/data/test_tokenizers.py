@@ -182,8 +182,8 @@ def test_bytes_on_the_command_line_that_are_not_text():
 
 
 def test_what_was_learnt_is_kept():
-    assert LEARNT.init_args.keys() == {"vocab_size", "model"}
-    assert BPE(290).init_args == {"vocab_size": 290, "model": None}
+    assert LEARNT.init_args.keys() == {"vocab_size", "model", "specials"}
+    assert BPE(290).init_args == {"vocab_size": 290, "model": None, "specials": "pairs"}
     for again in (BPE(**LEARNT.init_args), pickle.loads(pickle.dumps(LEARNT))):
         assert again.init_args == LEARNT.init_args
         assert again.vocab_size == 290
@@ -465,6 +465,30 @@ def learn(*texts, vocab_size=300):
 )
 def test_cases_d19_a_difference_is_named(theirs, ours, said):
     assert describe_difference(theirs, ours) == said
+
+
+@pytest.mark.parametrize(("separated", "opens"), [(True, 2), (False, None)])
+def test_a_long_text_has_one_special_id_or_none(separated, opens):
+    tokenizer = LEARNT.for_text(separated)
+    assert (tokenizer.pad, tokenizer.start, tokenizer.end) == (None, opens, opens)
+    assert (LEARNT.pad, LEARNT.start, LEARNT.end) == (0, 1, 2)
+    assert tokenizer.encode("<end> a") == LEARNT.encode("<end> a")
+    assert tokenizer.encode_prompt("a") == [*[2] * separated, *LEARNT.encode("a")]
+    assert [each for each in tokenizer.unused if each < 3] == ([0, 1] if separated else [0, 1, 2])
+    again = BPE(**json.loads(json.dumps(tokenizer.init_args)))
+    assert (again.pad, again.start, again.end) == (None, opens, opens)
+    assert Bytes().for_text(separated).start == (255 if separated else None)
+
+
+def test_other_tokenizers_read_no_long_text():
+    with pytest.raises(ValueError, match=r"--data.tokenizer Numbers does not read long texts; set .* Bytes or BPE$"):
+        Numbers(9).for_text(False)
+
+
+def test_a_state_is_restored():
+    again = BPE(LEARNT.vocab_size)
+    again.restore(LEARNT.trained_state)
+    assert again.encode("the dogs") == LEARNT.encode("the dogs")
 
 
 def test_sentinels_and_modes_are_spelled_in_texts():

@@ -2,7 +2,10 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Literal, Self
+
+Specials = Literal["pairs", "documents", "none"]
+"""Special ids in use: those of texts in pairs, one that opens and ends each document of a long text, or none."""
 
 
 class TextStream(ABC):
@@ -46,8 +49,23 @@ class Tokenizer(ABC):
         """Ids that no text has before its end: pad, start, and ids that stand for nothing. They are not generated."""
         return [each for each in (self.pad, self.start) if each is not None and each != self.end]
 
+    def for_text(self, separated: bool) -> Self:
+        """Return a tokenizer of a long text: without pad id, and with one id for start and end, or with neither.
+
+        Args:
+            separated: whether that id opens each document, which ends the one before.
+
+        Raises:
+            ValueError: the tokenizer is not one of text.
+        """
+        name = type(self).__name__
+        raise ValueError(f"--data.tokenizer {name} does not read long texts; set --data.tokenizer Bytes or BPE")
+
     def train(self, texts: Callable[[], Iterable[str]]) -> None:  # noqa: B027 - most tokenizers do not learn
         """Train on texts, which may be opened several times; by default, do nothing."""
+
+    def restore(self, state: str) -> None:  # noqa: B027 - most tokenizers do not learn
+        """Learn what a tokenizer with equal options has learnt, from its `trained_state`; by default, do nothing."""
 
     @abstractmethod
     def encode(self, text: str) -> list[int]:

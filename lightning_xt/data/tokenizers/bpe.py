@@ -2,14 +2,15 @@
 
 import json
 from collections.abc import Callable, Iterable, Sequence
+from copy import copy
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 from tokenizers import Tokenizer as Library
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from lightning_xt.data.files.reading import read_whole
-from lightning_xt.data.tokenizers.base import TextStream, Tokenizer
+from lightning_xt.data.tokenizers.base import Specials, TextStream, Tokenizer
 from lightning_xt.data.tokenizers.lossless import find_loss, find_mark
 
 SPECIALS = ("<pad>", "<start>", "<end>")
@@ -33,11 +34,18 @@ class BPE(Tokenizer):
             `vocab_size`, its number of ids counts. It must be a byte-level BPE without dropout that decodes every text
             unchanged, and whose ids 0, 1 and 2 are the special tokens <pad>, <start> and <end>.
         model: the content of such a file; a checkpoint stores the trained tokenizer this way.
+        specials: the special ids in use: `pairs` = all three; `documents` = the end id, which opens each document of a
+            long text and ends the one before; `none`. Corpora set it.
     """
 
-    pad, start, end = 0, 1, 2
-
-    def __init__(self, vocab_size: int = 8000, *, file: str | None = None, model: str | None = None) -> None:
+    def __init__(
+        self,
+        vocab_size: int = 8000,
+        *,
+        file: str | None = None,
+        model: str | None = None,
+        specials: Specials = "pairs",
+    ) -> None:
         if vocab_size < SMALLEST:
             raise ValueError(
                 f"--data.tokenizer.vocab_size must be at least {SMALLEST}, not {vocab_size}: 256 bytes and the pad, "
@@ -47,6 +55,7 @@ class BPE(Tokenizer):
             raise ValueError(
                 f"--data.tokenizer.file {file} and --data.tokenizer.model are two tokenizers; give one of them"
             )
+        self._use_specials(specials)
         self._vocab_size = vocab_size
         self._is_given = file is not None or model is not None
         self._library: Library | None = None
@@ -63,7 +72,7 @@ class BPE(Tokenizer):
 
     @property
     def init_args(self) -> dict[str, Any]:
-        return {"vocab_size": self._vocab_size, "model": self.trained_state}
+        return {"vocab_size": self._vocab_size, "model": self.trained_state, "specials": self.specials}
 
     @property
     def trained_state(self) -> str | None:
@@ -83,6 +92,16 @@ class BPE(Tokenizer):
         used = set(library.get_vocab().values()) - (special - {self.end})
         return [token for token in range(self._vocab_size) if token not in used]
 
+    def for_text(self, separated: bool) -> Self:
+        made = copy(self)
+        made._use_specials("documents" if separated else "none")
+        return made
+
+    def _use_specials(self, specials: Specials) -> None:
+        self.specials = specials
+        self.pad, self.start = (0, 1) if specials == "pairs" else (None, 2 if specials == "documents" else None)
+        self.end = None if specials == "none" else 2
+
     def train(self, texts: Callable[[], Iterable[str]]) -> None:
         """Learn the sub-words from texts, unless a file or a model was given."""
         if self._is_given:
@@ -100,6 +119,9 @@ class BPE(Tokenizer):
         )
         library.train_from_iterator((_replace_surrogates(text) for text in texts()), trainer)
         self._library = _treat_specials_as_text(library)
+
+    def restore(self, state: str) -> None:
+        self._library = _load("--data.tokenizer.model", state.encode("utf-8"))
 
     def encode(self, text: str) -> list[int]:
         ids: list[int] = self._require_trained().encode(_replace_surrogates(text), add_special_tokens=False).ids

@@ -2,9 +2,12 @@
 
 import codecs
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 from lightning_xt.data.tokenizers.base import TextStream, Tokenizer
+
+SEPARATOR = 255
+"""Byte before each separated document; UTF-8 text never contains it."""
 
 
 class Bytes(Tokenizer):
@@ -24,6 +27,9 @@ class Bytes(Tokenizer):
     @property
     def vocab_size(self) -> int:
         return 256
+
+    def for_text(self, separated: bool) -> Self:
+        return type(self)(separator=SEPARATOR if separated else self.end)
 
     def encode(self, text: str) -> list[int]:
         # Command-line bytes that are not UTF-8 reach Python as lone surrogates; this restores them.
