@@ -137,10 +137,10 @@ def measure_waiting(folder: Path, corpus: Path, workers: int, steps: int, repeat
 def read_waiting(metrics: Path) -> tuple[float, float]:
     """Return the fraction of a run's time spent waiting, and the milliseconds of its steps."""
     with metrics.open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["data_wait"]]
+        rows = [row for row in csv.DictReader(file) if row["speed/data_wait"]]
     # Each row covers the same number of tokens.
-    times = [1 / float(row["tokens_per_second"]) for row in rows]
-    waited = sum(float(row["data_wait"]) * time for row, time in zip(rows, times, strict=True))
+    times = [1 / float(row["speed/tokens_per_second"]) for row in rows]
+    waited = sum(float(row["speed/data_wait"]) * time for row, time in zip(rows, times, strict=True))
     return waited / sum(times), 1000 * statistics.mean(times) * TOKENS
 
 

@@ -49,7 +49,7 @@ def test_a_run_folder_holds_what_it_should(finished):
 def test_the_metrics_of_a_run(trained):
     table = read_rows()
     assert [int(row["step"]) for row in table] == [1, 2, 3, 4, 5, 6]
-    assert all(row["train/loss"] and row["optim/grad_norm"] and row["tokens_per_second"] for row in table)
+    assert all(row["train/loss"] and row["optim/grad_norm"] and row["speed/tokens_per_second"] for row in table)
     assert [float(row["optim/lr"]) for row in table][:3] == pytest.approx([0.0005, 0.001, 0.001])
     assert [int(row["step"]) for row in table if row["val/loss"]] == [4, 6]  # every 4, and the last
 

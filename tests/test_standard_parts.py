@@ -62,7 +62,7 @@ def test_a_run_without_loggers_and_speed(fresh):
     assert main(["fit", "-c", "tiny.yaml", *off]) == 0
     run = Path("runs/tiny/0")
     assert {path.name for path in run.iterdir()} == {"config.yaml", "metrics.csv", "samples.txt", "checkpoints"}
-    assert "tokens_per_second" not in (run / "metrics.csv").read_text()
+    assert "speed/tokens_per_second" not in (run / "metrics.csv").read_text()
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["last.ckpt"]
     assert yaml.safe_load((run / "config.yaml").read_text())["standard"]["throughput"] is None
 

@@ -62,7 +62,7 @@ def metrics(printed):
 def test_a_run_reports_and_shows_what_it_translates(trained):
     found = read_rows(RUN)
     wanted = {"val/loss", "val/perplexity", "val/token_accuracy", "val/exact_match", "val/bleu", "val/chrf"}
-    assert wanted | {"train/loss", "optim/grad_norm", "tokens_per_second"} <= set(found[0])
+    assert wanted | {"train/loss", "optim/grad_norm", "speed/tokens_per_second"} <= set(found[0])
     assert [row["step"] for row in found if row["val/bleu"]] == ["4", "6"]
     samples = Path(RUN, "samples.txt").read_text().split("\n\n")
     held = sentences(60)[45:57]
@@ -73,7 +73,7 @@ def test_a_run_reports_and_shows_what_it_translates(trained):
         assert (first, second) == (f"source      {source}", f"target      {target}")
         assert third.startswith("prediction  ")
     tensors = EventAccumulator(RUN).Reload().Tags()["tensors"]
-    assert {f"Sample/{number}/text_summary" for number in range(4)} <= set(tensors)
+    assert {f"samples/{number}/text_summary" for number in range(4)} <= set(tensors)
 
 
 def test_prompts_are_translated_where_some_are_given(fresh):

@@ -28,7 +28,9 @@ def write_inputs(folder):
     (folder / "tiny.yaml").write_text(TINY)
 
 
-TIMES = dict.fromkeys(("tokens_per_second", "data_wait", "step_ms", "mfu", "peak_memory_gb"), 0)
+TIMES = dict.fromkeys(
+    ("speed/tokens_per_second", "speed/data_wait", "speed/step_ms", "speed/mfu", "speed/peak_memory_gb"), 0
+)
 """Metrics in which equal runs may differ."""
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-TIMED = {"tokens_per_second", "step_ms", "data_wait", "mfu", "peak_memory_gb"}
+TIMED = {"speed/tokens_per_second", "speed/step_ms", "speed/data_wait", "speed/mfu", "speed/peak_memory_gb"}
 FORGOTTEN = {"current_score"}
 """Values of a ModelCheckpoint that Lightning saves but does not restore; nothing depends on them."""
 

@@ -200,7 +200,7 @@ def test_cases_r10_the_metrics_that_may_be_monitored_are_those_that_are_logged(f
         with (run / "metrics.csv").open() as file:
             logged = set(next(csv.reader(file))) - {"step"}
         # The limit of the machine is measured in long runs only.
-        assert {*model.logged, *Throughput.logged, *NonFinite.logged} - logged <= {"mfu"}
+        assert {*model.logged, *Throughput.logged, *NonFinite.logged} - logged <= {"speed/mfu"}
         assert logged <= {*model.logged, *Throughput.logged, *NonFinite.logged}
 
 

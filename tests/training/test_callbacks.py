@@ -25,7 +25,7 @@ from lightning_xt.generation.filters.min_p import MinP
 from lightning_xt.generation.methods.prompt_lookup import PromptLookup
 from lightning_xt.inference.generation_options import GenerationOptions
 from lightning_xt.training.callbacks import throughput
-from lightning_xt.training.callbacks.sample_text import SampleText, _to_code_block
+from lightning_xt.training.callbacks.sample_text import SampleText
 from lightning_xt.training.callbacks.step_progress_bar import StepProgressBar
 from lightning_xt.training.language_model import LanguageModel
 from lightning_xt.training.loggers.metrics_file import MetricsFile
@@ -42,11 +42,11 @@ def test_tensorboard_shows_metrics_and_samples(folder):
     events = EventAccumulator(str(folder / "runs" / "default" / "0")).Reload()
     tags = events.Tags()
     wanted = {"train/loss", "val/loss", "val/bits_per_byte", "val/perplexity", "optim/lr", "optim/grad_norm"}
-    assert wanted | {"tokens_per_second", "data_wait"} <= set(tags["scalars"])
-    assert {f"Sample/{number}/text_summary" for number in range(3)} <= set(tags["tensors"])
+    assert wanted | {"speed/tokens_per_second", "speed/data_wait"} <= set(tags["scalars"])
+    assert {f"samples/{number}/text_summary" for number in range(3)} <= set(tags["tensors"])
     assert [event.step for event in events.Scalars("train/loss")] == [1, 2, 3]
-    assert [event.step for event in events.Scalars("data_wait")] == [1, 2, 3]
-    assert all(0 < event.value < 1 for event in events.Scalars("data_wait"))
+    assert [event.step for event in events.Scalars("speed/data_wait")] == [1, 2, 3]
+    assert all(0 < event.value < 1 for event in events.Scalars("speed/data_wait"))
 
 
 @pytest.mark.parametrize(
@@ -165,10 +165,6 @@ def test_the_bar_looks_up_what_was_logged_only_when_it_moves(folder, monkeypatch
     assert looks[:3] == [10, 20, 23]
 
 
-def test_control_characters_of_a_sample_are_visible():
-    assert _to_code_block("a\x00b\n```\n") == "    a\\x00b\n    ```\n    "
-
-
 def test_prompts_are_not_empty():
     with pytest.raises(ValueError, match=r"sample_text\.prompts: a prompt is empty"):
         SampleText(prompts=["a", ""])
@@ -251,7 +247,7 @@ def test_validation_finds_the_same_number_however_it_is_cut(folder):
 def test_throughput_is_measured_once_a_step(monkeypatch):
     clock = count()
     monkeypatch.setattr(throughput.time, "perf_counter", lambda: next(clock))
-    logged = {"tokens_per_second": [], "step_ms": [], "peak_memory_gb": [], "data_wait": []}
+    logged = {"speed/tokens_per_second": [], "speed/step_ms": [], "speed/peak_memory_gb": [], "speed/data_wait": []}
     shown = []
 
     def log(name, value, prog_bar=False):
@@ -272,17 +268,21 @@ def test_throughput_is_measured_once_a_step(monkeypatch):
             callback.on_validation_end(trainer, module)
         callback.on_train_batch_end(trainer, module, None, torch.zeros(2, 5), 0)
     # The clock counts its readings, and validation takes two, so one second.
-    assert all(0 < memory < 100 for memory in logged.pop("peak_memory_gb"))
-    assert logged == {"tokens_per_second": [16.0, 8.0], "step_ms": [1000.0, 2000.0], "data_wait": [0.25, 0.125]}
-    logged["peak_memory_gb"] = []
-    assert set(shown) == {"tokens_per_second"}
+    assert all(0 < memory < 100 for memory in logged.pop("speed/peak_memory_gb"))
+    assert logged == {
+        "speed/tokens_per_second": [16.0, 8.0],
+        "speed/step_ms": [1000.0, 2000.0],
+        "speed/data_wait": [0.25, 0.125],
+    }
+    logged["speed/peak_memory_gb"] = []
+    assert set(shown) == {"speed/tokens_per_second"}
     trainer.train_dataloader = [torch.zeros(2, 5)]
     callback.on_train_start(trainer, module)
     callback.on_train_batch_end(trainer, module, None, torch.zeros(2, 5), 0)
     trainer.global_step = 3
     callback.on_train_batch_end(trainer, module, None, torch.zeros(2, 5), 0)
-    assert len(logged["tokens_per_second"]) == 3
-    assert len(logged["data_wait"]) == 2
+    assert len(logged["speed/tokens_per_second"]) == 3
+    assert len(logged["speed/data_wait"]) == 2
 
 
 def test_what_a_run_means(tmp_path):

@@ -32,7 +32,12 @@ def test_cases_n9_steps_are_counted_alike(batches, fresh, capsys):
     first = capsys.readouterr().out
     assert main([*RESUME, "10"]) == 0
     out = first + capsys.readouterr().out
-    assert list_steps("train/loss") == list_steps("tokens_per_second") == list_steps("lr-AdamW/pg1") == [2, 4, 6, 8, 10]
+    assert (
+        list_steps("train/loss")
+        == list_steps("speed/tokens_per_second")
+        == list_steps("lr-AdamW/pg1")
+        == [2, 4, 6, 8, 10]
+    )
     assert list_steps("val/loss") == [3, 6, 9, 10]
     console = re.findall(r"step (\d+)/\d+  (?:train/loss \S+  )?(val)?", out)
     assert [int(step) for step, validated in console if not validated] == [2, 4, 6, 8, 10]

@@ -3,13 +3,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_xt.inference.generation_options import GenerationOptions
 from lightning_xt.system.files import read_log, replace_file
 from lightning_xt.training.callbacks.preemption import owes_validation
 from lightning_xt.training.callbacks.run_folder import find_run_folder
+from lightning_xt.training.loggers.media import log_text
 from lightning_xt.training.text_module import TextModule
 
 MOST_DIGITS = 18
@@ -17,7 +17,7 @@ MOST_DIGITS = 18
 
 
 class SampleText(Callback):
-    """Generate texts for fixed prompts in each validation, for TensorBoard's text tab and `samples.txt`.
+    """Generate texts for fixed prompts in each validation, for `samples.txt` and the loggers (TensorBoard: text tab).
 
     A language model continues the prompts, an encoder-decoder translates them. The random numbers are the same each
     time and not those of training, so texts differ only because the model does, and training does not change.
@@ -59,10 +59,8 @@ class SampleText(Callback):
         pl_module.phase = before
         if not trainer.is_global_zero:
             return
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                for number, text in enumerate(texts):
-                    logger.experiment.add_text(f"Sample/{number}", _to_code_block(text), trainer.global_step)
+        for number, text in enumerate(texts):
+            log_text(trainer.loggers, f"samples/{number}", text, trainer.global_step)
         folder = find_run_folder(trainer)
         if folder is not None:
             _append_samples(folder / "samples.txt", trainer.global_step, texts)
@@ -93,10 +91,3 @@ def _append_samples(file: Path, step: int, texts: Sequence[str]) -> None:
     with file.open("a", encoding="utf-8") as out:
         for text in texts:
             out.write(f"=== step {step} ===\n{text}\n\n")
-
-
-def _to_code_block(text: str) -> str:
-    """Format text as a Markdown code block with visible control characters; TensorBoard renders anything else."""
-    visible = "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
-    # Indented, because a text may contain the fence.
-    return "\n".join("    " + line for line in visible.split("\n"))

@@ -12,7 +12,7 @@ from rich.progress import TextColumn
 
 from lightning_xt.training.step_boundaries import at_step_boundary
 
-NAMES = {"train/loss": "loss", "tokens_per_second": "tokens/s"}
+NAMES = {"train/loss": "loss", "speed/tokens_per_second": "tokens/s", "speed/mfu": "mfu"}
 """Shorter names of the metrics that come first."""
 TEXT_WIDTH = len("Validation") + len("0:00:00 • 0:00:00") + 4
 """Columns of a bar's words, its times and the spaces between its parts."""
@@ -84,7 +84,7 @@ class StepProgressBar(RichProgressBar):
         for name in sorted(items, key=lambda name: list(NAMES).index(name) if name in NAMES else len(NAMES)):
             value = items[name]
             if isinstance(value, float):
-                value = f"{value:,.0f}" if name == "tokens_per_second" else f"{value:.3f}"
+                value = f"{value:,.0f}" if name == "speed/tokens_per_second" else f"{value:.3f}"
             room -= len(f" {NAMES.get(name, name)}: {value}")
             if room < 0:
                 break
@@ -107,8 +107,8 @@ class StepProgressBar(RichProgressBar):
         trainer = self.trainer
         shown = {name: float(value) for name, value in trainer.callback_metrics.items()}
         parts = [f"{name} {shown[name]:.4f}" for name in names if name in shown]
-        if "tokens_per_second" in shown:
-            parts.append(f"{shown['tokens_per_second']:,.0f} tokens/s")
+        if "speed/tokens_per_second" in shown:
+            parts.append(f"{shown['speed/tokens_per_second']:,.0f} tokens/s")
         steps = f"{trainer.global_step}/{trainer.max_steps}" if trainer.max_steps > 0 else str(trainer.global_step)
         line = f"step {steps}  " + "  ".join(parts)
         if not trainer.is_global_zero:

@@ -14,7 +14,7 @@ SETTLED = 10.0
 
 
 class Throughput(Callback):
-    """Log the speed and the memory of training, without the time of validations.
+    """Log the speed and the memory of training, without the time of validations, as `speed/...`.
 
     `tokens_per_second` counts the tokens that all processes predict, padding of targets included. `step_ms` is the time
     of an optimizer step, and `data_wait` the fraction of it that the first process waited for its batches. `mfu` is the
@@ -27,7 +27,13 @@ class Throughput(Callback):
     start include work that is done once, such as compiling.
     """
 
-    logged = ("tokens_per_second", "step_ms", "peak_memory_gb", "data_wait", "mfu")
+    logged = (
+        "speed/tokens_per_second",
+        "speed/step_ms",
+        "speed/peak_memory_gb",
+        "speed/data_wait",
+        "speed/mfu",
+    )
 
     def __init__(self) -> None:
         self._begun = 0.0
@@ -62,7 +68,7 @@ class Throughput(Callback):
             self._measured = trainer.global_step
             rates = self._measure(time.perf_counter(), trainer, pl_module, tokens.shape[1] - 1)
             for name, value in rates.items():
-                pl_module.log(name, value, prog_bar=name in ("tokens_per_second", "mfu"))
+                pl_module.log(name, value, prog_bar=name in ("speed/tokens_per_second", "speed/mfu"))
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._paused = time.perf_counter()
@@ -74,17 +80,17 @@ class Throughput(Callback):
         seconds, waited = now - self._since, _read_wait(trainer)
         rate, steps = self._tokens / seconds, trainer.global_step - self._steps
         rates = {
-            "tokens_per_second": rate,
-            "step_ms": 1000 * seconds / steps,
-            "peak_memory_gb": measure_peak_memory(pl_module.device) / 1e9,
+            "speed/tokens_per_second": rate,
+            "speed/step_ms": 1000 * seconds / steps,
+            "speed/peak_memory_gb": measure_peak_memory(pl_module.device) / 1e9,
         }
         if waited is not None:
-            rates["data_wait"] = (waited - self._waited) / seconds
+            rates["speed/data_wait"] = (waited - self._waited) / seconds
             self._waited = waited
         if self._ideal_seconds_per_token is None and now - self._begun > SETTLED:
             self._ideal_seconds_per_token = _ideal_seconds_per_token(trainer, pl_module, seq_len)
         if self._ideal_seconds_per_token:
-            rates["mfu"] = rate * self._ideal_seconds_per_token
+            rates["speed/mfu"] = rate * self._ideal_seconds_per_token
         self._tokens, self._steps = 0, trainer.global_step
         # Not earlier, because measuring the machine's limit is not part of a step.
         self._since = time.perf_counter()

@@ -100,7 +100,7 @@ def test_an_unknown_gpu_is_reported_once(monkeypatch, caplog):
     callback = throughput.Throughput()
     with caplog.at_level(logging.INFO, "lightning.pytorch.utilities.rank_zero"):
         for trainer.global_step in (1, 2, 3):
-            assert "mfu" not in callback._measure(1e9, trainer, module, 7)
+            assert "speed/mfu" not in callback._measure(1e9, trainer, module, 7)
     assert len(caplog.messages) == 1
 
 
@@ -132,4 +132,4 @@ def test_the_fraction_of_all_machines(monkeypatch, precision, dtype):
 def test_a_run_that_lasts_shows_its_use_of_the_machine(fresh, monkeypatch):
     monkeypatch.setattr(throughput, "SETTLED", -1.0)
     assert main(["fit", "-c", "tiny.yaml"]) == 0
-    assert all(0 < float(row["mfu"]) < 1 and float(row["step_ms"]) > 0 for row in read_rows("runs/tiny/0"))
+    assert all(0 < float(row["speed/mfu"]) < 1 and float(row["speed/step_ms"]) > 0 for row in read_rows("runs/tiny/0"))

@@ -1,0 +1,66 @@
+import html
+from types import SimpleNamespace
+
+import markdown
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from matplotlib.figure import Figure
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from lightning_xt.training.loggers import media
+from lightning_xt.training.loggers.metrics_file import MetricsFile
+from lightning_xt.training.loggers.tensor_board import TensorBoard
+
+
+@pytest.mark.parametrize("kind", [TensorBoard, lambda folder: TensorBoardLogger(folder, name="", version="")])
+def test_media_are_read_back(kind, tmp_path):
+    # Loggers that hold only numbers are passed over.
+    loggers = [MetricsFile(tmp_path), CSVLogger(tmp_path), kind(tmp_path)]
+    figure = Figure(figsize=(2, 1), dpi=50)
+    media.log_figure(loggers, "attention/decoder", figure, 3)
+    media.log_text(loggers, "samples/0", "a\x00b\n```\n", 4)
+    media.log_table(loggers, "val/pairs", ["source", "target"], [["a|b", "*c*\nd"]], 5)
+    media.log_histogram(loggers, "gradients/0", torch.arange(4.0), 6)
+    loggers[-1].finalize("success")
+    events = EventAccumulator(str(tmp_path)).Reload()
+    (image,) = events.Images("attention/decoder")
+    assert (image.step, image.width, image.height) == (3, 100, 50)
+    (text,) = events.Tensors("samples/0/text_summary")
+    assert (text.step, text.tensor_proto.string_val) == (4, [b"    a\\x00b\n    ```\n    "])
+    (table,) = events.Tensors("val/pairs/text_summary")
+    assert table.step == 5 and table.tensor_proto.string_val[0].startswith(b"| source | target |\n| --- | --- |\n")
+    (histogram,) = events.Histograms("gradients/0")
+    assert histogram.step == 6 and histogram.histogram_value.num == 4
+
+
+@pytest.mark.parametrize("cell", ["a|b", "<b>x</b>", "*a* _b_ `c` ~~d~~", "# &lt; [x](y) ![z](w)", "\\| \\*", "ä 日"])
+def test_cells_of_a_table_are_read_literally(cell):
+    table = media.to_markdown_table(["one", "two"], [[cell, "x"]])
+    page = markdown.markdown(table, extensions=["markdown.extensions.tables"])
+    found = page.partition("<tbody>")[2].partition("<td>")[2].partition("</td>")[0]
+    assert "<" not in found and page.count("<td>") == 2
+    assert html.unescape(found) == cell
+
+
+def test_line_breaks_and_spaces_of_a_cell_are_visible():
+    table = media.to_markdown_table(["a"], [["x  y\n\tz\x07"]])
+    assert table.splitlines()[-1] == "| x&#160; y&#8629;&#8594;z&#92;x07 |"
+
+
+def test_only_the_first_process_logs(monkeypatch):
+    monkeypatch.setattr(media.rank_zero_only, "rank", 1)
+    media.log_text([None], "a", "b", 1)
+    monkeypatch.setattr(media.rank_zero_only, "rank", 0)
+    written = []
+    logger = SimpleNamespace(experiment=SimpleNamespace(add_text=lambda *args: written.append(args)))
+    media.TensorBoardWriter(logger).write_text("a", "b", 1)
+    assert written == [("a", "    b", 1)]
+
+
+def test_a_figure_is_drawn_without_a_display():
+    figure = Figure(figsize=(1, 1), dpi=20)
+    figure.patch.set_facecolor("#102030")
+    image = media.render(figure)
+    assert image.shape == (20, 20, 3) and image.dtype == np.uint8 and image[0, 0].tolist() == [16, 32, 48]
