@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import tokenizers
 
@@ -91,6 +92,13 @@ def test_a_text_comes_back(tokenizer, text):
     pieces, rest = stream(tokenizer, ids)
     assert "".join(pieces) + rest == text
     assert tokenizer.encode_batch([text, "x"]) == [ids, tokenizer.encode("x")]
+
+
+@pytest.mark.parametrize("tokenizer", [Bytes(), SpecialBytes(), LEARNT], ids=["Bytes", "SpecialBytes", "BPE"])
+def test_many_texts_become_arrays(tokenizer):
+    found = tokenizer.encode_arrays([*ODD, "a\udcffb"])
+    assert [each.tolist() for each in found] == tokenizer.encode_batch([*ODD, "a\udcffb"])
+    assert {each.dtype for each in found} == {np.dtype(np.uint32)} and tokenizer.encode_arrays([]) == []
 
 
 def test_bytes_after_three_special_ids():

@@ -1,12 +1,15 @@
 """Base classes of tokenizers."""
 
 from abc import ABC, abstractmethod
+from array import array
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, Self
 
+import numpy as np
+from numpy.typing import NDArray
+
 Specials = Literal["pairs", "documents", "none"]
 """Special ids in use: those of texts in pairs, one that opens and ends each document of a long text, or none."""
-
 
 class TextStream(ABC):
     """Incremental decoder: ids in, text out."""
@@ -75,6 +78,10 @@ class Tokenizer(ABC):
         """Encode each text, without special ids."""
         return [self.encode(text) for text in texts]
 
+    def encode_arrays(self, texts: Sequence[str]) -> list[NDArray[np.uint32]]:
+        """Encode each text, without special ids, as arrays: much text at once, on all cores if the tokenizer can."""
+        return [as_array(ids) for ids in self.encode_batch(texts)]
+
     def encode_prompt(self, text: str) -> list[int]:
         """Encode a prompt, with the start id first if the tokenizer has one."""
         return [*([] if self.start is None else [self.start]), *self.encode(text)]
@@ -86,3 +93,8 @@ class Tokenizer(ABC):
     @abstractmethod
     def stream(self) -> TextStream:
         """Return an incremental decoder."""
+
+
+def as_array(ids: Sequence[int]) -> NDArray[np.uint32]:
+    """Return ids as an array; several times faster than numpy does."""
+    return np.array(array("I", ids), dtype=np.uint32)

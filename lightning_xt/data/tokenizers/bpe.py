@@ -6,11 +6,13 @@ from copy import copy
 from functools import partial
 from typing import Any, Self
 
+import numpy as np
+from numpy.typing import NDArray
 from tokenizers import Tokenizer as Library
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from lightning_xt.data.files.reading import read_whole
-from lightning_xt.data.tokenizers.base import Specials, TextStream, Tokenizer
+from lightning_xt.data.tokenizers.base import Specials, TextStream, Tokenizer, as_array
 from lightning_xt.data.tokenizers.lossless import find_loss, find_mark
 
 SPECIALS = ("<pad>", "<start>", "<end>")
@@ -130,6 +132,11 @@ class BPE(Tokenizer):
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         cleaned = [_replace_surrogates(text) for text in texts]
         return [each.ids for each in self._require_trained().encode_batch(cleaned, add_special_tokens=False)]
+
+    def encode_arrays(self, texts: Sequence[str]) -> list[NDArray[np.uint32]]:
+        cleaned = [_replace_surrogates(text) for text in texts]
+        # Faster than `encode_batch`: the library keeps no places of tokens in the text.
+        return [as_array(each.ids) for each in self._require_trained().encode_batch_fast(cleaned, add_special_tokens=False)]
 
     def decode(self, ids: Sequence[int]) -> str:
         text: str = self._require_trained().decoder.decode([piece for token in ids for piece in self.pieces(token)])
