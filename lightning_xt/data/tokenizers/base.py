@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 Specials = Literal["pairs", "documents", "none"]
 """Special ids in use: those of texts in pairs, one that opens and ends each document of a long text, or none."""
 
+
 class TextStream(ABC):
     """Incremental decoder: ids in, text out."""
 

@@ -136,7 +136,9 @@ class BPE(Tokenizer):
     def encode_arrays(self, texts: Sequence[str]) -> list[NDArray[np.uint32]]:
         cleaned = [_replace_surrogates(text) for text in texts]
         # Faster than `encode_batch`: the library keeps no places of tokens in the text.
-        return [as_array(each.ids) for each in self._require_trained().encode_batch_fast(cleaned, add_special_tokens=False)]
+        return [
+            as_array(each.ids) for each in self._require_trained().encode_batch_fast(cleaned, add_special_tokens=False)
+        ]
 
     def decode(self, ids: Sequence[int]) -> str:
         text: str = self._require_trained().decoder.decode([piece for token in ids for piece in self.pieces(token)])
