@@ -29,7 +29,15 @@ def write_inputs(folder):
 
 
 TIMES = dict.fromkeys(
-    ("speed/tokens_per_second", "speed/data_wait", "speed/step_ms", "speed/mfu", "speed/peak_memory_gb"), 0
+    (
+        "speed/tokens_per_second",
+        "speed/data_wait",
+        "speed/step_ms",
+        "speed/mfu",
+        "speed/peak_memory_gb",
+        "train/seconds",
+    ),
+    0,
 )
 """Metrics in which equal runs may differ."""
 

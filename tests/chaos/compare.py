@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-TIMED = {"speed/tokens_per_second", "speed/step_ms", "speed/data_wait", "speed/mfu", "speed/peak_memory_gb"}
-FORGOTTEN = {"current_score"}
-"""Values of a ModelCheckpoint that Lightning saves but does not restore; nothing depends on them."""
+TIMED = {"speed/tokens_per_second", "speed/step_ms", "speed/data_wait", "speed/mfu", "speed/peak_memory_gb"} | {
+    "train/seconds"
+}
+FORGOTTEN = {"current_score", "seconds"}
+"""Values of a ModelCheckpoint that Lightning saves but does not restore, and the time of training."""
 
 # TensorBoard reports that it hides the steps that a resumed run repeated.
 logging.getLogger("tensorboard").setLevel(logging.ERROR)

@@ -25,6 +25,10 @@ class Throughput(Callback):
 
     Values are measured from one logged step to the next, so that no step waits for the device. The first values after a
     start include work that is done once, such as compiling.
+
+    `train/tokens`, `train/bytes` and `train/seconds` are totals of the run, at logged steps and validations. A
+    checkpoint keeps them, so that they continue in a resumed run. They are omitted if the run resumes from a checkpoint
+    without them.
     """
 
     logged = (
@@ -34,22 +38,28 @@ class Throughput(Callback):
         "speed/data_wait",
         "speed/mfu",
     )
+    totals = ("train/tokens", "train/bytes", "train/seconds")
+    """Totals, which only loggers get."""
 
     def __init__(self) -> None:
         self._begun = 0.0
         self._since = 0.0
-        self._paused = 0.0
+        self._paused: float | None = None
         self._waited = 0.0
         self._tokens = 0
         self._steps = 0
         self._measured = 0
         self._ideal_seconds_per_token: float | None = None
+        self._total: dict[str, Any] = {}
+        """Tokens and seconds of the run until the last measurement; empty if unknown."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._begun = self._since = time.perf_counter()
         self._tokens = 0
         self._waited = _read_wait(trainer) or 0.0
         self._measured = self._steps = trainer.global_step
+        if not trainer.global_step:
+            self._total = {"tokens": 0, "seconds": 0.0}
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -69,12 +79,43 @@ class Throughput(Callback):
             rates = self._measure(time.perf_counter(), trainer, pl_module, tokens.shape[1] - 1)
             for name, value in rates.items():
                 pl_module.log(name, value, prog_bar=name in ("speed/tokens_per_second", "speed/mfu"))
+            self._log_totals(trainer, self._since)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._paused = time.perf_counter()
 
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn == "fit" and not trainer.sanity_checking and self._paused is not None:
+            self._log_totals(trainer, self._paused)
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._since += time.perf_counter() - self._paused
+        if self._paused is not None:
+            self._since += time.perf_counter() - self._paused
+            self._paused = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the totals of the run for a checkpoint."""
+        return self._count(time.perf_counter() if self._paused is None else self._paused)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._total = dict(state_dict)
+
+    def _count(self, now: float) -> dict[str, Any]:
+        """Count the tokens and seconds of the run until now; empty if unknown."""
+        if not self._total:
+            return {}
+        seconds = self._total["seconds"] + now - self._since
+        return {"tokens": self._total["tokens"] + self._tokens, "seconds": seconds}
+
+    def _log_totals(self, trainer: Trainer, now: float) -> None:
+        """Log the totals, which the module would round to 24 bits."""
+        if not (found := self._count(now)):
+            return
+        values = {"train/tokens": found["tokens"], "train/seconds": found["seconds"]}
+        if bytes_per_token := getattr(getattr(trainer, "datamodule", None), "bytes_per_token", 1.0):
+            values["train/bytes"] = found["tokens"] * bytes_per_token
+        for logger in trainer.loggers:
+            logger.log_metrics(values, trainer.global_step)
 
     def _measure(self, now: float, trainer: Trainer, pl_module: LightningModule, seq_len: int) -> dict[str, float]:
         seconds, waited = now - self._since, _read_wait(trainer)
@@ -91,6 +132,7 @@ class Throughput(Callback):
             self._ideal_seconds_per_token = _ideal_seconds_per_token(trainer, pl_module, seq_len)
         if self._ideal_seconds_per_token:
             rates["speed/mfu"] = rate * self._ideal_seconds_per_token
+        self._total = self._count(now)
         self._tokens, self._steps = 0, trainer.global_step
         # Not earlier, because measuring the machine's limit is not part of a step.
         self._since = time.perf_counter()
