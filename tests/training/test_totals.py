@@ -87,6 +87,6 @@ def test_the_totals_of_a_run(trained):
     assert [int(row["train/tokens"]) for row in rows] == [16 * int(row["step"]) for row in rows]
     assert [float(row["train/bytes"]) for row in rows] == [float(row["train/tokens"]) for row in rows]
     seconds = [float(row["train/seconds"]) for row in rows]
-    assert 0 < seconds[0] and seconds == sorted(seconds)
+    assert seconds[0] > 0 and seconds == sorted(seconds)
     state = torch.load("runs/tiny/0/checkpoints/last.ckpt", weights_only=True)["callbacks"]["Throughput"]
     assert state["tokens"] == 96 and state["seconds"] >= seconds[-1]
