@@ -32,6 +32,7 @@ GUIDES = (
     "training-fast",
     "generating",
     "translating",
+    "debugging",
     "reliability",
     "lightning",
     "trust",

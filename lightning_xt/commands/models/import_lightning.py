@@ -21,6 +21,8 @@ NO_NEWS = (
     ".*WeightAveraging doesn't support sharding model layers.*",
     # Prompts carry their ids.
     ".*Couldn't infer the batch indices.*",
+    # Steps are logged by their number in the run, not in an epoch.
+    ".*is smaller than the logging interval.*",
     # Sublayers change nothing that they are given.
     ".*FSDP2-wrapped module .* returned a view tensor.*",
     # Lightning's own calls of torch and of jsonargparse.

@@ -18,9 +18,10 @@ def print_results(command: str, trainer: Trainer, folder: Path | None, metrics: 
         return
     if command == "fit" and folder is not None:
         quoted, module = shlex.quote(str(folder)), trainer.lightning_module
-        if getattr(module, "no_generation", None) is None and not getattr(module, "needed_inputs", None):
+        usable = any(folder.glob("checkpoints/*.ckpt")) and not getattr(module, "needed_inputs", None)
+        if usable and getattr(module, "no_generation", None) is None:
             print(f'sample:      lightning-xt generate {quoted} --prompt "..."')
-        elif not getattr(module, "needed_inputs", None):
+        elif usable:
             print(f"fill gaps:   lightning-xt predict {quoted} --data.predict_prompts prompts.txt --output gaps.jsonl")
         if any(folder.glob("events.*")):
             print(f"tensorboard: tensorboard --logdir {quoted}")
