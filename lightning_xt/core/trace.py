@@ -36,6 +36,7 @@ class AttentionMap(NamedTuple):
         scores: scores after the score mods and the bias, hidden pairs included.
         weights: weights of the keys, 0 for hidden pairs.
         mask: True for visible pairs.
+        persistent: number of keys before all others that are not tokens: learned ones, and those of another model.
     """
 
     kind: Literal["attention", "cross_attention"]
@@ -45,6 +46,7 @@ class AttentionMap(NamedTuple):
     scores: Float[Tensor, "b h i j"]
     weights: Float[Tensor, "b h i j"]
     mask: Bool[Tensor, "#b #h i j"]
+    persistent: int = 0
 
 
 class SharedKeys(NamedTuple):

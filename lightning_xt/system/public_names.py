@@ -16,7 +16,10 @@ PLACES = (
     "training/strategies/*",
 )  # fmt: skip
 """Files whose classes are names of the package."""
-FUNCTIONS = {"generate": "lightning_xt.generation.engine"}
+FUNCTIONS = {
+    "generate": "lightning_xt.generation.engine",
+    "compute_attention_maps": "lightning_xt.inference.attention_maps",
+}
 
 
 def find_public(name: str) -> Any:

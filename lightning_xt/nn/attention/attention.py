@@ -297,4 +297,4 @@ class Attention(Mixer):
         if not trace.keeps_maps:
             return trace
         kind: Literal["attention", "cross_attention"] = "cross_attention" if across else "attention"
-        return trace.add_map(AttentionMap(kind, self.shape.layer, k, v, made.scores, made.weights, mask))
+        return trace.add_map(AttentionMap(kind, self.shape.layer, k, v, *made[1:], mask, scoring.where.memory))
