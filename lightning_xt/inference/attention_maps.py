@@ -72,8 +72,8 @@ def compute_attention_maps(
 ) -> AttentionMaps:
     """Compute the attention weights of one forward in evaluation mode, by plain products in each attention.
 
-    The weights are those after the normalizer and the score mods, in the type of the scores. With Differential each head
-    of a pair has its own. Memory grows with the square of the length.
+    The weights are those after the normalizer and the score mods. With Differential, both heads of a pair have their own.
+    Memory grows with the square of the length.
 
     Args:
         network: a decoder, an encoder or an encoder-decoder; `model.network` of a trained model.
