@@ -72,7 +72,7 @@ def compute_attention_maps(
 ) -> AttentionMaps:
     """Compute the attention weights of one forward in evaluation mode, by plain products in each attention.
 
-    The weights are those after the normalizer and the score mods. With Differential, both heads of a pair have their own.
+    The weights are those after the normalizer and the score mods. With Differential, each head of a pair has its own.
     Memory grows with the square of the length.
 
     Args:
