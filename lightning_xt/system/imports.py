@@ -151,7 +151,7 @@ def find(path: str, slot: Any = None) -> Any:
         ImportError: it is not of the slot's family, or there is no such module.
         AttributeError: the module has no such name.
     """
-    package, families = path.partition(".")[0], _families(slot)
+    package, families = path.partition(".")[0], list_families(slot)
     base = typing.get_origin(slot) or slot
     plain = not isinstance(base, type) or base.__module__ in ("builtins", "typing")
     if slot is not None and not families and (plain or package in PACKAGES):
@@ -204,13 +204,13 @@ def _load(path: str) -> Any:
     return found
 
 
-def _families(slot: Any) -> tuple[type, ...]:
+def list_families(slot: Any) -> tuple[type, ...]:
     """Return the base classes of what a slot takes; none if its type belongs to no family."""
     origin, arguments = typing.get_origin(slot), typing.get_args(slot)
     if origin in (typing.Union, types.UnionType):
-        return tuple(family for each in arguments for family in _families(each))
+        return tuple(family for each in arguments for family in list_families(each))
     if origin in (Callable, type):
-        return _families(arguments[-1]) if arguments else ()
+        return list_families(arguments[-1]) if arguments else ()
     base = origin or slot
     if not isinstance(base, type):
         return ()

@@ -48,7 +48,7 @@ class Option(NamedTuple):
 def read_hint(hint: Any) -> tuple[tuple[type, ...], int]:
     """Return the families of a type, and the number of arguments of its factories."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Callable:
+    if origin is Callable and arguments:
         return ((arguments[-1],) if inspect.isclass(arguments[-1]) else ()), len(arguments[0])
     if not arguments:
         known = inspect.isclass(hint) and hint.__module__.partition(".")[0] in ("lightning", "lightning_xt", "torch")
@@ -69,10 +69,15 @@ def get_class(default: Any, variants: Sequence[type] = ()) -> type | None:
 def describe_parameter(path: str, owner: type) -> Option:
     name = path.rpartition(".")[2]
     parameter = init_parameters(owner)[name]
-    # The description may stand at the base class that declares the option.
-    texts = (each.description for kind in owner.__mro__ for each in get_docstring(kind).params if each.arg_name == name)
     default = "" if parameter.default is parameter.empty else _format_default(parameter.default)
-    return Option(path, _format_kind(parameter.annotation), default, next((text for text in texts if text), ""))
+    return Option(path, _format_kind(parameter.annotation), default, find_description(name, owner))
+
+
+def find_description(name: str, owner: type) -> str:
+    """Return the description of a class's option; "" if there is none."""
+    # It may stand at the base class that declares the option.
+    texts = (each.description for kind in owner.__mro__ for each in get_docstring(kind).params if each.arg_name == name)
+    return next((text for text in texts if text), "")
 
 
 def describe_action(action: Any) -> Option:
@@ -111,10 +116,10 @@ def format_option(option: Option, *, short: bool = False) -> Iterator[str]:
     if len(kind) > MOST:
         kind, text = "VALUE", f"{text} Type: {kind.replace('|', ', ')}."
     default = f" [{option.default}]" if option.default and len(option.default) < COLUMN else ""
-    yield from wrap(f"  --{option.path} {kind}", _clean(text) + default)
+    yield from wrap(f"  --{option.path} {kind}", clean_text(text) + default)
 
 
-def _clean(text: str) -> str:
+def clean_text(text: str) -> str:
     """Return a description without markup, in the words of a config."""
     text = re.sub(r" *Default: ``[^`]*``\.?|:\w+:(?=`)", "", " ".join(text.split())).replace("`", "")
     return re.sub(r"\bNone\b", "null", text)

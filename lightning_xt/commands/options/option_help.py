@@ -103,7 +103,7 @@ class OptionHelp:
         if not families:
             option = self._find(path)
             return "" if option is None else "\n".join(format_option(option))
-        variants = _list_variants(families)
+        variants = list_variants(families)
         chosen = default if name is None else _find_class(path, name, families, variants)
         lines = [] if name else [*_list_classes(path, families, variants, default), ""]
         return "\n".join([*lines, *_describe_class(path, chosen, given)]) if chosen is not None else "\n".join(lines)
@@ -129,10 +129,10 @@ class OptionHelp:
         if head not in self._actions:
             raise UserError(explain_unknown("option", f"--{path}", (f"--{name}" for name in self._actions)))
         families, given = read_hint(getattr(self._actions[head], "_typehint", None))
-        default = get_class(self._actions[head].default, _list_variants(families))
+        default = get_class(self._actions[head].default, list_variants(families))
         if head in FIRST:
             families = (LightningModule,) if head == "model" else (DataModule,)
-            classes = {each.__name__: each for each in _list_variants(families)}
+            classes = {each.__name__: each for each in list_variants(families)}
             # A part of the other kind of model, such as its encoder.
             owners = [each for each in classes.values() if not rest or rest[0] in init_parameters(each)]
             default = classes[FIRST[head]] if classes[FIRST[head]] in owners or not owners else owners[0]
@@ -142,11 +142,11 @@ class OptionHelp:
                 owner = "a class" if default is None else default.__name__
                 raise UserError(f"--{path}: {explain_unknown(f'option of {owner}', name, options)}")
             families, given = read_hint(options[name].annotation)
-            default = get_class(options[name].default, _list_variants(families))
+            default = get_class(options[name].default, list_variants(families))
         return families, default, given
 
 
-def _list_variants(families: tuple[type, ...]) -> list[type]:
+def list_variants(families: tuple[type, ...]) -> list[type]:
     found = {each: None for family in families for each in (family, *find_variants(family))}
     public = [each for each in found if not inspect.isabstract(each) and not each.__name__.startswith("_")]
     # A base class does nothing by itself.
