@@ -44,8 +44,8 @@ def check_positions(trainer: Trainer, encoder: int | None, decoder: int | None) 
 
 
 def write_tokenizers(folder: Path, tokenizers: dict[str, Tokenizer]) -> None:
-    """Write a `<use>_tokenizer.json` for each tokenizer that has learnt something."""
+    """Write a `<use>_tokenizer.json`, or another file of its library, for each tokenizer that has learnt something."""
     for use, tokenizer in tokenizers.items():
-        if tokenizer.trained_state is not None:
-            with replace_file(folder / f"{use}_tokenizer.json") as file:
-                file.write(tokenizer.trained_state.encode("utf-8"))
+        if (content := tokenizer.saved_content) is not None:
+            with replace_file(folder / f"{use}_{tokenizer.saved_name}") as file:
+                file.write(content)

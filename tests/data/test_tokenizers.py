@@ -403,7 +403,7 @@ def test_cases_d14_merges_that_make_a_special_token(tmp_path):
     with pytest.raises(ValueError, match="unchanged: its merges make text a special token, <pad>; train it"):
         BPE(file=save(tmp_path / "tokenizer.json", merge))
     for mark in ("continuing_subword_prefix", "end_of_word_suffix"):
-        with pytest.raises(ValueError, match=f"unchanged: its model has a {mark}; train it"):
+        with pytest.raises(ValueError, match=f"its model has a {mark}[,;] "):
             BPE(file=save(tmp_path / "tokenizer.json", lambda described, m=mark: described["model"].update({m: "@@"})))
 
 

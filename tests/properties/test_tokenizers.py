@@ -1,17 +1,21 @@
 """Tokenizers and stop strings, for any text and any cut."""
 
+import base64
 import json
 from functools import cache
 
 from hypothesis import strategies as st
+from made_tokenizers import MADE, content, sentence_piece
 from properties.holds import holds
 
 from lightning_xt.data.tokenizers.base import Tokenizer
 from lightning_xt.data.tokenizers.bpe import BPE
 from lightning_xt.data.tokenizers.bytes import Bytes
 from lightning_xt.data.tokenizers.numbers import Numbers
+from lightning_xt.data.tokenizers.sentence_piece import SentencePiece
 from lightning_xt.data.tokenizers.sentinel_bytes import SentinelBytes
 from lightning_xt.data.tokenizers.special_bytes import SpecialBytes
+from lightning_xt.data.tokenizers.tokenizer_file import TokenizerFile
 from lightning_xt.generation.stop_strings import StopStrings
 
 SPELLED = st.lists(st.sampled_from(["<extra_id_3>", *"ab <pad>é🙂\n"]), max_size=40).map("".join)
@@ -25,10 +29,16 @@ def train_bpe() -> BPE:
     return made
 
 
-KINDS = st.sampled_from(["bytes", "special", "sentinel", "bpe"])
+KINDS = st.sampled_from(["bytes", "special", "sentinel", "bpe", "gpt2", "llama3"])
+CHANGING = st.sampled_from([*sorted(MADE.keys() - {"gpt2", "llama3"}), "sentencepiece"])
 
 
+@cache
 def make(kind: str) -> Tokenizer:
+    if kind in MADE:
+        return TokenizerFile(model=content(kind))
+    if kind == "sentencepiece":
+        return SentencePiece(model=base64.b64encode(sentence_piece("bpe")).decode())
     kinds = {"bytes": Bytes, "special": SpecialBytes, "sentinel": SentinelBytes, "bpe": train_bpe}
     return kinds[kind]()
 
@@ -51,7 +61,21 @@ def test_bytes_of_the_command_line_come_back(content: bytes) -> None:
     assert train_bpe().decode(train_bpe().encode(typed)) == content.decode("utf-8", "replace")
 
 
-@holds(ids=st.lists(st.integers(0, 255), max_size=30), kind=KINDS)
+@holds(text=TEXTS, kind=CHANGING)
+def test_a_tokenizer_that_changes_texts_gives_ids_of_text(text: str, kind: str) -> None:
+    tokenizer = make(kind)
+    ids = tokenizer.encode(text)
+    assert (
+        tokenizer.encode_batch([text, text])
+        == [ids, ids]
+        == [each.tolist() for each in tokenizer.encode_arrays([text] * 2)]
+    )
+    assert not {*tokenizer.unused, tokenizer.end} & {*ids}
+    if kind in ("llama2", "sentencepiece") and "\u2581" not in text:
+        assert tokenizer.decode(ids) == text
+
+
+@holds(ids=st.lists(st.integers(0, 255), max_size=30), kind=KINDS | CHANGING)
 def test_pieces_are_certain_and_together_the_text(ids: list[int], kind: str) -> None:
     tokenizer = make(kind)
     stream, text = tokenizer.stream(), tokenizer.decode(ids)

@@ -73,7 +73,8 @@ class PairCorpus(ParallelCorpus):
         if pad is None or self.target_tokenizer.start is None or self.target_tokenizer.end is None:
             raise ValueError(
                 f"--data.tokenizer {type(self.target_tokenizer).__name__} has no pad, start and end token; set "
-                "--data.tokenizer SpecialBytes or BPE"
+                "--data.tokenizer SpecialBytes or BPE, or name tokens of a file with --data.tokenizer.pad, "
+                "--data.tokenizer.start and --data.tokenizer.end"
             )
         self.pad = pad
         self._is_trained = False

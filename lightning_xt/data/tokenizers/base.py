@@ -32,6 +32,8 @@ class Tokenizer(ABC):
     """The start id, which opens a text."""
     end: int | None = None
     """The end id: a model that generates it has finished."""
+    saved_name: str = "tokenizer.json"
+    """The usual name of its file."""
 
     @property
     def init_args(self) -> dict[str, Any]:
@@ -40,8 +42,13 @@ class Tokenizer(ABC):
 
     @property
     def trained_state(self) -> str | None:
-        """The trained tokenizer as a `tokenizer.json` of the `tokenizers` library; None if it does not learn."""
+        """The trained tokenizer as text, such as a `tokenizer.json`; None if it does not learn."""
         return None
+
+    @property
+    def saved_content(self) -> bytes | None:
+        """The trained tokenizer as a file of its library; None if it does not learn."""
+        return None if self.trained_state is None else self.trained_state.encode("utf-8")
 
     @property
     @abstractmethod
@@ -64,6 +71,10 @@ class Tokenizer(ABC):
         """
         name = type(self).__name__
         raise ValueError(f"--data.tokenizer {name} does not read long texts; set --data.tokenizer Bytes or BPE")
+
+    def describe_changes(self) -> str | None:
+        """Describe what decoding does not restore of a text, as a sentence; None if every text comes back unchanged."""
+        return None
 
     def train(self, texts: Callable[[], Iterable[str]]) -> None:  # noqa: B027 - most tokenizers do not learn
         """Train on texts, which may be opened several times; by default, do nothing."""

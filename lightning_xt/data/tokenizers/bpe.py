@@ -1,6 +1,5 @@
 """Byte-level byte-pair encoding."""
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from copy import copy
 from functools import partial
@@ -13,7 +12,8 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from lightning_xt.data.files.reading import read_whole
 from lightning_xt.data.tokenizers.base import Specials, TextStream, Tokenizer, as_array
-from lightning_xt.data.tokenizers.lossless import find_loss, find_mark
+from lightning_xt.data.tokenizers.library_files import count_ids, find_mark, read_library, replace_surrogates
+from lightning_xt.data.tokenizers.lossless import find_loss
 
 SPECIALS = ("<pad>", "<start>", "<end>")
 SMALLEST = 256 + len(SPECIALS)
@@ -63,12 +63,12 @@ class BPE(Tokenizer):
         self._library: Library | None = None
         if file is not None:
             self._library = _load(f"--data.tokenizer.file {file}", read_whole("--data.tokenizer.file", file, WANTED))
-            self._vocab_size = max(vocab_size, _count_ids(self._library))
+            self._vocab_size = max(vocab_size, count_ids(self._library))
         if model is not None:
             self._library = _load("--data.tokenizer.model", model.encode("utf-8"))
-            if _count_ids(self._library) > vocab_size:
+            if count_ids(self._library) > vocab_size:
                 raise ValueError(
-                    f"--data.tokenizer.model has {_count_ids(self._library)} ids, but --data.tokenizer.vocab_size is "
+                    f"--data.tokenizer.model has {count_ids(self._library)} ids, but --data.tokenizer.vocab_size is "
                     f"{vocab_size}; keep both as in the checkpoint"
                 )
 
@@ -119,22 +119,23 @@ class BPE(Tokenizer):
             special_tokens=list(SPECIALS),
             initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         )
-        library.train_from_iterator((_replace_surrogates(text) for text in texts()), trainer)
-        self._library = _treat_specials_as_text(library)
+        library.train_from_iterator((replace_surrogates(text) for text in texts()), trainer)
+        library.encode_special_tokens = True
+        self._library = library
 
     def restore(self, state: str) -> None:
         self._library = _load("--data.tokenizer.model", state.encode("utf-8"))
 
     def encode(self, text: str) -> list[int]:
-        ids: list[int] = self._require_trained().encode(_replace_surrogates(text), add_special_tokens=False).ids
+        ids: list[int] = self._require_trained().encode(replace_surrogates(text), add_special_tokens=False).ids
         return ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        cleaned = [_replace_surrogates(text) for text in texts]
+        cleaned = [replace_surrogates(text) for text in texts]
         return [each.ids for each in self._require_trained().encode_batch(cleaned, add_special_tokens=False)]
 
     def encode_arrays(self, texts: Sequence[str]) -> list[NDArray[np.uint32]]:
-        cleaned = [_replace_surrogates(text) for text in texts]
+        cleaned = [replace_surrogates(text) for text in texts]
         # Faster than `encode_batch`: the library keeps no places of tokens in the text.
         return [
             as_array(each.ids) for each in self._require_trained().encode_batch_fast(cleaned, add_special_tokens=False)
@@ -187,45 +188,30 @@ class _PieceStream(TextStream):
 
 
 def _load(place: str, content: bytes) -> Library:
-    """Load the tokenizer of a tokenizer.json; ValueError if it is malformed or unsupported."""
-    try:
-        described = json.loads(content)
-        loss = find_mark(described)
-        # Of a model with such a mark, which is refused, the library may panic.
-        library = None if loss else Library.from_buffer(content)
-    except Exception as error:  # the library has no exception class
-        raise ValueError(
-            f"{place} is not a tokenizer.json of the tokenizers library ({error}); save one with its Tokenizer.save"
-        ) from error
-    if library is None:
-        raise _refuse_loss(place, str(loss))
+    """Load a byte-level BPE with our special tokens that restores every text; ValueError for another tokenizer."""
+    described, library = read_library(place, content)
+    if mark := find_mark(described):
+        raise _refuse_loss(place, f"its model has a {mark}")
     kinds = [(described.get(part) or {}).get("type") for part in ("model", "decoder")]
     if kinds != ["BPE", "ByteLevel"] or set(pre_tokenizers.ByteLevel.alphabet()) - library.get_vocab().keys():
-        raise ValueError(f"{place} is not a byte-level BPE with all 256 bytes; train one, or omit the option")
+        raise ValueError(
+            f"{place} is not a byte-level BPE with all 256 bytes; train one, omit the option, or set --data.tokenizer "
+            "TokenizerFile, which takes any"
+        )
     # If the ids of a file are inconsistent, the library replaces them.
     special = {added["id"]: added["content"] for added in described.get("added_tokens") or () if added["special"]}
     ids = range(len(SPECIALS))
     if tuple(map(special.get, ids)) != SPECIALS or tuple(map(library.id_to_token, ids)) != SPECIALS:
         raise ValueError(
             f"{place}: its ids 0, 1 and 2 are not the special tokens {', '.join(SPECIALS)}; train it with these three "
-            "first, in this order"
+            "first, in this order, or set --data.tokenizer TokenizerFile, which takes others"
         )
-    _check_ids(place, library.get_vocab())
-    library.no_truncation()
-    library.no_padding()
-    _treat_specials_as_text(library)
     _check_encoding(place, described, library)
     return library
 
 
 def _check_encoding(place: str, described: dict[str, Any], library: Library) -> None:
-    """Raise a ValueError for a tokenizer that draws random numbers or loses text."""
-    dropout = described["model"].get("dropout")
-    if dropout:
-        raise ValueError(
-            f"{place} has dropout {dropout:g}, which encodes a text differently each time, so that no run could be "
-            "repeated or resumed; set dropout in its model to null"
-        )
+    """Raise a ValueError for a tokenizer that loses text."""
     loss = find_loss(described, library, SPECIALS)
     encoded = library.encode(PROBE, add_special_tokens=False).ids
     pieces = [library.id_to_token(token) for token in encoded]
@@ -238,31 +224,6 @@ def _check_encoding(place: str, described: dict[str, Any], library: Library) -> 
 def _refuse_loss(place: str, loss: str) -> ValueError:
     return ValueError(
         f"{place} does not decode every text unchanged: {loss}; train it with the pre-tokenizer ByteLevel, without "
-        "a space before the first word, without a normalizer and without more added tokens"
+        "a space before the first word, without a normalizer and without more added tokens, or set --data.tokenizer "
+        "TokenizerFile, which takes others"
     )
-
-
-def _check_ids(place: str, vocab: dict[str, int]) -> None:
-    ids = set(vocab.values())
-    if len(ids) < len(vocab):
-        raise ValueError(f"{place} uses an id twice; each must stand for one sub-word")
-    # A model has weights for every id, used or not.
-    if max(ids) >= 2 * len(ids):
-        raise ValueError(
-            f"{place} has {max(ids) + 1} ids, but only {len(ids)} sub-words; number them without large gaps"
-        )
-
-
-def _treat_specials_as_text(library: Library) -> Library:
-    """Make the tokenizer encode the spelling of a special token as ordinary text."""
-    library.encode_special_tokens = True
-    return library
-
-
-def _count_ids(library: Library) -> int:
-    return int(max(library.get_vocab().values())) + 1
-
-
-def _replace_surrogates(text: str) -> str:
-    """Replace lone surrogates by U+FFFD: Python's form of command-line bytes that are not UTF-8."""
-    return text if text.isascii() else text.encode("utf-8", errors="surrogateescape").decode("utf-8", errors="replace")

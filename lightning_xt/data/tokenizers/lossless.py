@@ -22,15 +22,6 @@ def find_loss(described: dict[str, Any], library: Library, specials: Sequence[st
     return next(chain(losses, _find_token_losses(described, library)), None)
 
 
-def find_mark(described: Any) -> str | None:
-    """Describe the mark of a model at parts of words, None if it has none; the library may panic over one."""
-    model = described.get("model") if isinstance(described, dict) else None
-    if not isinstance(model, dict) or model.get("type") != "BPE":
-        return None
-    marks = ("continuing_subword_prefix", "end_of_word_suffix")
-    return next((f"its model has a {name}" for name in marks if model.get(name)), None)
-
-
 def _find_step_losses(described: dict[str, Any]) -> Sequence[str]:
     steps = [*_flatten(described.get("normalizer")), *_flatten(described.get("pre_tokenizer"))]
     removing = [each["type"] for each in steps if each.get("behavior") == "Removed"]

@@ -1,0 +1,168 @@
+"""SentencePiece models."""
+
+import base64
+import binascii
+from collections.abc import Sequence
+from copy import copy
+from functools import partial
+from typing import Any, Self
+
+from lightning_xt.data.files.reading import read_whole
+from lightning_xt.data.tokenizers.base import Specials, TextStream, Tokenizer
+from lightning_xt.data.tokenizers.library_files import replace_surrogates
+from lightning_xt.data.tokenizers.pieces import PieceDecoder, PieceStream
+from lightning_xt.data.tokenizers.restoration import describe_changes
+from lightning_xt.data.tokenizers.special_tokens import find_ids
+
+WANTED = "a .model file of SentencePiece"
+
+
+class SentencePiece(Tokenizer):
+    """Use a model of the `sentencepiece` library (Kudo and Richardson, 2018, https://arxiv.org/abs/1808.06226).
+
+    The library is an extra, `pip install "lightning-xt[sentencepiece]"`. The spelling of a special token in a text
+    stays text. A model may change texts, such as their spaces: it is accepted, and what it does not keep is reported. A
+    checkpoint holds the content of the file.
+
+    Args:
+        file: the `.model` file.
+        pad: the control symbol that fills batches of pairs. None = that of the model, if it has one.
+        start: the control symbol that opens a text in pairs. None = likewise, else the end symbol.
+        end: the control symbol that ends a text, and that opens each document of a long text. None = likewise.
+        model: the content of such a file in Base64, as a checkpoint stores it.
+        specials: the special ids in use: `pairs` = all three; `documents` = the end id, which opens each document of a
+            long text and ends the one before; `none`. Corpora set it.
+    """
+
+    saved_name = "tokenizer.model"
+
+    def __init__(
+        self,
+        file: str | None = None,
+        *,
+        pad: str | None = None,
+        start: str | None = None,
+        end: str | None = None,
+        model: str | None = None,
+        specials: Specials = "pairs",
+    ) -> None:
+        if file is not None and model is not None:
+            raise ValueError(
+                f"--data.tokenizer.file {file} and --data.tokenizer.model are two tokenizers; give one of them"
+            )
+        if model is not None:
+            self._place, content = "--data.tokenizer.model", _decode_content(model)
+        elif file is not None:
+            self._place = f"--data.tokenizer.file {file}"
+            content = read_whole("--data.tokenizer.file", file, WANTED)
+        else:
+            raise ValueError(f"SentencePiece needs --data.tokenizer.file, {WANTED}")
+        self._names = {"pad": pad, "start": start, "end": end}
+        self._read(content)
+        self._use_specials(specials)
+
+    @property
+    def init_args(self) -> dict[str, Any]:
+        return {**self._names, "model": self.trained_state, "specials": self.specials}
+
+    @property
+    def trained_state(self) -> str | None:
+        """The model in Base64."""
+        return base64.b64encode(self._content).decode("ascii")
+
+    @property
+    def saved_content(self) -> bytes | None:
+        return self._content
+
+    @property
+    def vocab_size(self) -> int:
+        return int(self._library.get_piece_size())
+
+    @property
+    def unused(self) -> Sequence[int]:
+        control = set(self._special.values()) - {self.end}
+        return [token for token in range(self.vocab_size) if token in control or self._library.is_unused(token)]
+
+    def for_text(self, separated: bool) -> Self:
+        made = copy(self)
+        made._use_specials("documents" if separated else "none")
+        return made
+
+    def restore(self, state: str) -> None:
+        self._read(_decode_content(state))
+        self._use_specials(self.specials)
+
+    def describe_changes(self) -> str | None:
+        return self._changes
+
+    def encode(self, text: str) -> list[int]:
+        return list(self._library.encode(replace_surrogates(text)))
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        # The library encodes a list on all cores.
+        return list(self._library.encode([replace_surrogates(text) for text in texts]))
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self._decoder.decode(ids)
+
+    def stream(self) -> TextStream:
+        return PieceStream(self._decoder)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (partial(SentencePiece, **self.init_args), ())
+
+    def _read(self, content: bytes) -> None:
+        """Read a model; ValueError if it is malformed or the library is missing."""
+        self._content, self._library = content, _load(self._place, content)
+        library = self._library
+        tokens = range(library.get_piece_size())
+        self._special = {library.id_to_piece(token): token for token in tokens if library.is_control(token)}
+        # Only a piece of spaces shows if all at the beginning are removed.
+        trims = library.decode(["\u2581", "\u2581", "x"]) == "x"
+        self._decoder = PieceDecoder(lambda pieces: str(library.decode(pieces)), self._read_piece, trims=trims)
+        self._changes = describe_changes(self._restore) or "it may change rare texts: it is not a BPE of bytes"
+
+    def _read_piece(self, token: int) -> str | bytes | None:
+        library = self._library
+        if not 0 <= token < self.vocab_size or library.is_control(token):
+            return None
+        piece = str(library.id_to_piece(token))
+        if library.is_byte(token):
+            return bytes([int(piece.removeprefix("<0x").removesuffix(">"), 16)])
+        return "\ufffd" if library.is_unknown(token) else piece
+
+    def _restore(self, text: str) -> str | None:
+        ids = self.encode(text)
+        return None if self._library.unk_id() in ids else self.decode(ids)
+
+    def _use_specials(self, specials: Specials) -> None:
+        self.specials = specials
+        own = {"pad": self._library.pad_id(), "start": self._library.bos_id(), "end": self._library.eos_id()}
+        # A model names its own; -1 means none.
+        found = {use: self._library.id_to_piece(token) for use, token in own.items() if token >= 0}
+        names = {use: found.get(use) if name is None else name for use, name in self._names.items()}
+        self.pad, self.start, self.end = find_ids(self._place, self._special, names, specials)
+
+
+def _load(place: str, content: bytes) -> Any:
+    try:
+        import sentencepiece
+    except ImportError as error:
+        raise ValueError(
+            'SentencePiece needs the library sentencepiece; run pip install "lightning-xt[sentencepiece]"'
+        ) from error
+    try:
+        # The library takes an empty file for a model that it has not read yet.
+        if not content:
+            raise RuntimeError("it is empty")
+        return sentencepiece.SentencePieceProcessor(model_proto=content)
+    except RuntimeError as error:
+        reason = str(error).split("[")[0].strip().rstrip(".")
+        raise ValueError(f"{place} is not a model of SentencePiece ({reason}); give its .model file") from error
+
+
+def _decode_content(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except binascii.Error as error:
+        raise ValueError(f"--data.tokenizer.model is not Base64 ({error}); keep it as in the checkpoint") from error

@@ -1,0 +1,163 @@
+"""Tokenizer of a `tokenizer.json`."""
+
+from collections.abc import Sequence
+from copy import copy
+from functools import partial
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer as Library
+
+from lightning_xt.data.files.reading import read_whole
+from lightning_xt.data.tokenizers.base import Specials, TextStream, Tokenizer, as_array
+from lightning_xt.data.tokenizers.library_files import count_ids, read_library, replace_surrogates
+from lightning_xt.data.tokenizers.library_pieces import build_decoder, find_typed, find_unknown, is_byte_level
+from lightning_xt.data.tokenizers.lossless import find_loss
+from lightning_xt.data.tokenizers.pieces import PieceStream
+from lightning_xt.data.tokenizers.restoration import describe_changes
+from lightning_xt.data.tokenizers.special_tokens import find_ids
+
+WANTED = "a tokenizer.json of the tokenizers library"
+
+
+class TokenizerFile(Tokenizer):
+    """Use a `tokenizer.json` of the `tokenizers` library: any byte-pair encoding, Unigram, WordPiece or WordLevel.
+
+    Such as those of GPT-2, Llama, Qwen, Gemma, T5 or BERT, with their own special tokens. The spelling of a special
+    token in a text stays text. A tokenizer may change texts, such as their case or spaces: it is accepted, and what it
+    does not keep is reported. A checkpoint holds the content of the file.
+
+    Args:
+        file: the file, plain or `.gz`.
+        pad: the special token that fills batches of pairs. None = the first usual name that the file has, such as
+            <pad> or [PAD].
+        start: the special token that opens a text in pairs. None = likewise, such as <s>, <bos> or [CLS], else the end
+            token.
+        end: the special token that ends a text, and that opens each document of a long text. None = likewise, such as
+            </s>, <eos>, <|endoftext|>, <|end_of_text|> or [SEP].
+        model: the content of such a file, as a checkpoint stores it.
+        specials: the special ids in use: `pairs` = all three; `documents` = the end id, which opens each document of a
+            long text and ends the one before; `none`. Corpora set it.
+    """
+
+    def __init__(
+        self,
+        file: str | None = None,
+        *,
+        pad: str | None = None,
+        start: str | None = None,
+        end: str | None = None,
+        model: str | None = None,
+        specials: Specials = "pairs",
+    ) -> None:
+        if file is not None and model is not None:
+            raise ValueError(
+                f"--data.tokenizer.file {file} and --data.tokenizer.model are two tokenizers; give one of them"
+            )
+        if model is not None:
+            self._place, content = "--data.tokenizer.model", model.encode("utf-8")
+        elif file is not None:
+            self._place = f"--data.tokenizer.file {file}"
+            content = read_whole("--data.tokenizer.file", file, WANTED)
+        else:
+            raise ValueError(f"TokenizerFile needs --data.tokenizer.file, {WANTED}")
+        self._names = {"pad": pad, "start": start, "end": end}
+        self._read(content)
+        self._use_specials(specials)
+
+    @property
+    def init_args(self) -> dict[str, Any]:
+        return {**self._names, "model": self.trained_state, "specials": self.specials}
+
+    @property
+    def trained_state(self) -> str | None:
+        return self._state
+
+    @property
+    def vocab_size(self) -> int:
+        return self._vocab_size
+
+    @property
+    def unused(self) -> Sequence[int]:
+        used = self._used - (set(self._special.values()) - {self.end})
+        return [token for token in range(self._vocab_size) if token not in used]
+
+    def for_text(self, separated: bool) -> Self:
+        made = copy(self)
+        made._use_specials("documents" if separated else "none")
+        return made
+
+    def restore(self, state: str) -> None:
+        self._read(state.encode("utf-8"))
+        self._use_specials(self.specials)
+
+    def describe_changes(self) -> str | None:
+        return self._changes
+
+    def encode(self, text: str) -> list[int]:
+        return self._respell(self._library.encode(replace_surrogates(text), add_special_tokens=False).ids)
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        cleaned = [replace_surrogates(text) for text in texts]
+        return [self._respell(each.ids) for each in self._library.encode_batch(cleaned, add_special_tokens=False)]
+
+    def encode_arrays(self, texts: Sequence[str]) -> list[NDArray[np.uint32]]:
+        cleaned = [replace_surrogates(text) for text in texts]
+        found = self._library.encode_batch_fast(cleaned, add_special_tokens=False)
+        return [as_array(self._respell(each.ids)) for each in found]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self._decoder.decode(ids)
+
+    def stream(self) -> TextStream:
+        return PieceStream(self._decoder)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The library loses settings when it is pickled.
+        return (partial(TokenizerFile, **self.init_args), ())
+
+    def _read(self, content: bytes) -> None:
+        """Read a tokenizer; ValueError if it is unsupported."""
+        described, library = read_library(self._place, content)
+        self._library: Library = library
+        self._state = str(library.to_str())
+        self._vocab_size, self._used = count_ids(library), set(library.get_vocab().values())
+        self._unknown = find_unknown(described, library)
+        added = library.get_added_tokens_decoder().items()
+        # One character is text too, as the ! that some files have for padding.
+        special = {each.content: token for token, each in added if each.special and len(each.content) > 1}
+        self._special = {name: token for name, token in special.items() if token != self._unknown}
+        try:
+            self._typed = find_typed(described, library, self._special)
+            self._decoder = build_decoder(self._place, described, library, self._special.values(), self._unknown)
+            self._changes = self._find_changes(described)
+        except ValueError:
+            raise
+        except Exception as error:  # the library has no exception class
+            raise ValueError(
+                f"{self._place} does not encode every text ({error}); use one with a token for what is unknown"
+            ) from error
+
+    def _find_changes(self, described: dict[str, Any]) -> str | None:
+        if is_byte_level(described, self._library):
+            loss = find_loss(described, self._library, ())
+        else:
+            loss = "it is not a BPE of bytes"
+        if loss is None:
+            return None
+        return describe_changes(self._restore) or f"it may change rare texts: {loss}"
+
+    def _restore(self, text: str) -> str | None:
+        ids = self.encode(text)
+        return None if self._unknown in ids else self.decode(ids)
+
+    def _use_specials(self, specials: Specials) -> None:
+        self.specials = specials
+        self.pad, self.start, self.end = find_ids(self._place, self._special, self._names, specials)
+
+    def _respell(self, ids: list[int]) -> list[int]:
+        """Replace special ids, for which some models take their spelling, by the ids of parts of the spelling."""
+        if not self._typed or self._typed.keys().isdisjoint(ids):
+            return ids
+        return [part for token in ids for part in self._typed.get(token, (token,))]
