@@ -6,7 +6,7 @@ from typing import Any
 
 from tokenizers import Tokenizer as Library
 
-from lightning_xt.data.tokenizers.pieces import PieceDecoder
+from lightning_xt.data.tokenizers.piece_decoder import PieceDecoder
 
 PRINTABLE = (*range(33, 127), *range(161, 173), *range(174, 256))
 """Bytes that a byte-level tokenizer writes as the character of the same number; others have those from 256 on."""

@@ -10,7 +10,7 @@ from typing import Any, Self
 from lightning_xt.data.files.reading import read_whole
 from lightning_xt.data.tokenizers.base import Specials, TextStream, Tokenizer
 from lightning_xt.data.tokenizers.library_files import replace_surrogates
-from lightning_xt.data.tokenizers.pieces import PieceDecoder, PieceStream
+from lightning_xt.data.tokenizers.piece_decoder import PieceDecoder, PieceStream
 from lightning_xt.data.tokenizers.restoration import describe_changes
 from lightning_xt.data.tokenizers.special_tokens import find_ids
 

@@ -14,7 +14,7 @@ from lightning_xt.data.tokenizers.base import Specials, TextStream, Tokenizer, a
 from lightning_xt.data.tokenizers.library_files import count_ids, read_library, replace_surrogates
 from lightning_xt.data.tokenizers.library_pieces import build_decoder, find_typed, find_unknown, is_byte_level
 from lightning_xt.data.tokenizers.lossless import find_loss
-from lightning_xt.data.tokenizers.pieces import PieceStream
+from lightning_xt.data.tokenizers.piece_decoder import PieceStream
 from lightning_xt.data.tokenizers.restoration import describe_changes
 from lightning_xt.data.tokenizers.special_tokens import find_ids
 
