@@ -30,6 +30,7 @@ TINY = {
     "fit": "--trainer.max_steps 2 --trainer.limit_val_batches 1 --trainer.enable_progress_bar false "
     "--model.decoder.dim 16 --model.decoder.depth 2 --data.seq_len 32 --sample_text.generation.max_new_tokens 2",
     "generate": "--max_new_tokens 8",
+    "lr": "--steps 20 --lowest 1e-4 --model.decoder.dim 16 --model.decoder.depth 2 --data.seq_len 32",
 }
 TINY_PAIRS = {
     "fit": "--trainer.max_steps 2 --trainer.limit_val_batches 1 --trainer.enable_progress_bar false "

@@ -31,7 +31,7 @@ REFUSED = MappingProxyType(
         "--data.batch_size, and raise it while the memory lasts",
         GradientAccumulationScheduler: "counts epochs, of which a run has one; set --trainer.accumulate_grad_batches",
         LearningRateFinder: "restores a checkpoint in the middle of a fit, which then counts its samples from 0; "
-        "compare short runs with --model.optimizer.lr",
+        "use the command lightning-xt lr",
         ModelPruning: "renames the weights, so that no checkpoint loads without it; train a smaller model, or use "
         "--inference.weights int8",
         SpikeDetection: "cannot resume with its run; set --non_finite.limit and --trainer.gradient_clip_val",

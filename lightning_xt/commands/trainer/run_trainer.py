@@ -21,6 +21,12 @@ def run_trainer(command: str, args: Sequence[str]) -> int:
     if command == "fit" and not args:
         print(explain_start())
         raise UserError("fit needs a config, such as -c language/quickstart.yaml")
+    train(command, args)
+    return 0
+
+
+def train(command: str, args: Sequence[str]) -> Any:
+    """Run one of these commands, and return its `CommandLine`."""
     from lightning_xt.commands.models.import_lightning import import_lightning
 
     import_lightning()
@@ -30,7 +36,7 @@ def run_trainer(command: str, args: Sequence[str]) -> int:
 
     try:
         with optional_output():
-            CommandLine(command, add_config_of_run(command, replace_run(command, args)))
+            done = CommandLine(command, add_config_of_run(command, replace_run(command, args)))
     except BrokenPipeError as error:
         # Not of the output, which is optional here, and after whose end other commands end quietly.
         raise RuntimeError("the connection to another process broke") from error
@@ -39,4 +45,4 @@ def run_trainer(command: str, args: Sequence[str]) -> int:
             close_process_group()
         raise
     close_process_group()
-    return 0
+    return done
