@@ -2,7 +2,7 @@
 
 import hashlib
 from abc import abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from copy import copy
 from itertools import chain
 from typing import Literal
@@ -12,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from numpy.typing import NDArray
 
 from lightning_xt.data.loading.loader import Loader
+from lightning_xt.data.loading.progress import with_progress
 from lightning_xt.data.pairs.pair_files import PairLines
 from lightning_xt.data.pairs.pair_table import PairTable, TableBatches
 from lightning_xt.data.pairs.parallel_corpus import ParallelCorpus
@@ -216,10 +217,10 @@ class PairCorpus(ParallelCorpus):
     def _train_tokenizers(self) -> None:
         """Train the tokenizers on the training split, which is read only if a tokenizer learns."""
         if self.source_tokenizer is self.target_tokenizer:
-            self.source_tokenizer.train(lambda: chain(*self._read_training_texts()))
+            self.source_tokenizer.train(lambda: self._show_progress(*self._read_training_texts()))
         else:
-            self.source_tokenizer.train(lambda: self._read_training_texts()[0])
-            self.target_tokenizer.train(lambda: self._read_training_texts()[1])
+            self.source_tokenizer.train(lambda: self._show_progress(self._read_training_texts()[0]))
+            self.target_tokenizer.train(lambda: self._show_progress(self._read_training_texts()[1]))
         self._is_trained = True
         for each in dict.fromkeys((self.source_tokenizer, self.target_tokenizer)):
             size, needed = each.vocab_size, 1 + max(set(range(each.vocab_size)).difference(each.unused))
@@ -229,7 +230,11 @@ class PairCorpus(ParallelCorpus):
                     f"the others are never generated, and --data.tokenizer.vocab_size {needed} makes the model smaller"
                 )
 
-    def _read_training_texts(self) -> tuple[Iterable[str], Iterable[str]]:
+    def _show_progress(self, *texts: list[str]) -> Iterator[str]:
+        total = sum(len(text) for each in texts for text in each)
+        return with_progress(chain(*texts), f"training the tokenizer on {self.describe()}", total)
+
+    def _read_training_texts(self) -> tuple[list[str], list[str]]:
         lines = self._read_once("train")
         return ([], []) if lines is None else (lines.sources, lines.targets)
 

@@ -1,6 +1,7 @@
 """Byte-level byte-pair encoding."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from copy import copy
 from functools import partial
 from typing import Any, Self
@@ -11,6 +12,7 @@ from tokenizers import Tokenizer as Library
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from lightning_xt.data.files.reading import read_whole
+from lightning_xt.data.loading.progress import show_activity
 from lightning_xt.data.tokenizers.base import Specials, TextStream, Tokenizer, as_array
 from lightning_xt.data.tokenizers.library_files import count_ids, find_mark, read_library, replace_surrogates
 from lightning_xt.data.tokenizers.lossless import find_loss
@@ -119,7 +121,13 @@ class BPE(Tokenizer):
             special_tokens=list(SPECIALS),
             initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         )
-        library.train_from_iterator((replace_surrogates(text) for text in texts()), trainer)
+        with ExitStack() as after:
+
+            def read() -> Iterator[str]:
+                yield from map(replace_surrogates, texts())
+                after.enter_context(show_activity("merging sub-words"))
+
+            library.train_from_iterator(read(), trainer)
         library.encode_special_tokens = True
         self._library = library
 

@@ -1,12 +1,13 @@
 """The bar: it changes nothing, and is shown only on a terminal after a while."""
 
 import io
+import time
 
 import pytest
 from rich.console import Console
 
 from lightning_xt.data.loading import progress
-from lightning_xt.data.loading.progress import with_progress
+from lightning_xt.data.loading.progress import show_activity, with_progress
 
 
 @pytest.fixture
@@ -65,3 +66,22 @@ def test_an_error_takes_the_bar_away(screen):
     with pytest.raises(ValueError, match="broken"):
         list(with_progress(broken(), "reading", 10))
     assert screen.getvalue().endswith("\x1b[2K")  # the line is cleared
+
+
+def test_work_without_a_known_end_shows_its_seconds(screen, monkeypatch):
+    with show_activity("merging [x]"):
+        time.sleep(0.15)
+    assert "merging [x]" in screen.getvalue() and screen.getvalue().endswith("\x1b[2K")
+    screen.truncate(0)
+    monkeypatch.setattr(progress, "PATIENCE", 60.0)
+    with show_activity("merging"):
+        pass
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with show_activity("merging"):
+        pass
+    assert screen.getvalue() == ""
+
+
+def test_texts_pass_too(screen):
+    assert list(with_progress(iter(["ab", "c"]), "training", 3)) == ["ab", "c"]
+    assert "training" in screen.getvalue()
