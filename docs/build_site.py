@@ -41,6 +41,7 @@ GUIDES = (
 PAGES = {
     "README.md": "index.md",
     **{f"docs/guides/{guide}.md": f"guides/{guide}.md" for guide in GUIDES},
+    "docs/guides/comparing.md": "guides/comparing.md",
     "docs/coming-from-x-transformers.md": "coming-from-x-transformers.md",
     "docs/interactions.md": "interactions.md",
     "docs/measurements.md": "measurements.md",

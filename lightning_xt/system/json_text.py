@@ -2,13 +2,9 @@
 
 import json
 import math
+import sys
 from pathlib import PurePath
 from typing import Any
-
-import torch
-
-TEXTS = (PurePath, torch.dtype, torch.device)
-"""Types that are written as their text."""
 
 
 def to_json(value: Any, *, indent: int | None = None, ascii_only: bool = False) -> str:
@@ -30,7 +26,8 @@ def _to_plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     # Others than these that JSON lacks raise a TypeError there.
-    if isinstance(value, TEXTS):
+    torch = sys.modules.get("torch")
+    if isinstance(value, PurePath) or (torch is not None and isinstance(value, torch.dtype | torch.device)):
         return str(value)
     # Numbers and arrays of NumPy and torch.
     return _to_plain(value.tolist()) if hasattr(value, "tolist") else value

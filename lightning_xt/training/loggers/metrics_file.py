@@ -7,6 +7,7 @@ from typing import Any, BinaryIO
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
+from lightning_xt.checkpoints.metrics_table import parse_metrics
 from lightning_xt.system.files import read_log, replace_file, set_aside
 
 
@@ -98,38 +99,18 @@ class MetricsFile(Logger):
     def _read_rows(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """Read the rows of the file, except those after the step from which the run resumes."""
         content, sentence = read_log(self.file)
-        # A crash may have cut off the last row.
-        header, *lines = content.split(b"\n")[:-1] or [b""]
-        columns = _parse_row(header)
-        if content and (columns[:1] != ["step"] or not all(map(str.isprintable, columns)) or "" in columns):
-            sentence, lines = set_aside(self.file, "its first line does not name columns"), []
-        rows = [_parse_row(line) for line in lines]
-        whole = [row for row in rows if _is_whole(row, columns)]
-        if len(whole) < len(rows):
-            sentence = f"{self.file} was damaged: {len(rows) - len(whole)} of its rows cannot be read and are dropped"
+        table = parse_metrics(content)
+        if table is None:
+            sentence = set_aside(self.file, "its first line does not name columns")
+        elif table.dropped:
+            sentence = f"{self.file} was damaged: {table.dropped} of its rows cannot be read and are dropped"
         if sentence is not None:
             rank_zero_info(sentence)
-        for step, *values in whole:
-            if self._resumed is None or int(step) <= self._resumed:
-                yield int(step), {name: value for name, value in zip(columns[1:], values, strict=True) if value != ""}
-
-
-def _parse_row(line: bytes) -> list[str]:
-    """Split a line; a line that is not one of a table has no values."""
-    try:
-        return next(csv.reader([line.decode("utf-8")], strict=True), [])
-    except (UnicodeDecodeError, csv.Error):
-        return []
-
-
-def _is_whole(row: list[str], columns: list[str]) -> bool:
-    """Return whether a row has a step, and a number or nothing in each other column."""
-    try:
-        for value in (row[0], *filter(None, row[1:])):
-            float(value)
-        return len(row) == len(columns) and int(row[0]) >= -1
-    except (IndexError, ValueError):
-        return False
+        if table is None:
+            return
+        for step, values in table.rows:
+            if self._resumed is None or step <= self._resumed:
+                yield step, {name: value for name, value in zip(table.columns, values, strict=True) if value != ""}
 
 
 def _format_row(values: Iterable[Any]) -> bytes:

@@ -1,0 +1,79 @@
+"""A comparison of runs as a plot."""
+
+import math
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning_xt.commands.comparison.run_comparison import Entry, average_points, list_points
+from lightning_xt.system.files import replace_file
+from lightning_xt.system.messages import UserError, make_visible
+
+FORMATS = (".png", ".svg", ".pdf")
+AXES = {"step": "optimizer steps", "bytes": "bytes trained on", "seconds": "seconds of training"}
+STYLES = ("-", "--", ":", "-.")
+COLORS = 10
+"""Colours of matplotlib's cycle, after which the lines change their style."""
+
+
+def check_output(name: str) -> Path:
+    """Return the file of a plot; UserError if its name has another ending than those of the formats."""
+    path = Path(name)
+    if path.suffix.lower() not in FORMATS:
+        raise UserError(f"compare: --output {name} is not a plot's name; end it with .png, .svg or .pdf")
+    return path
+
+
+def write_plot(entries: Sequence[Entry], metric: str, file: Path) -> None:
+    """Write the curves of all entries against steps, bytes and seconds; UserError if the file cannot be written."""
+    figure = draw(entries, metric)
+    try:
+        # A font may lack characters of a run's name.
+        with warnings.catch_warnings(), replace_file(file) as out:
+            warnings.filterwarnings("ignore", ".*missing from.*font.*", UserWarning)
+            figure.savefig(out, format=file.suffix.lower().removeprefix("."), dpi=150)
+    except OSError as error:
+        raise UserError(
+            f"compare: {file} cannot be written ({error.strerror}); give another place with --output"
+        ) from error
+
+
+def draw(entries: Sequence[Entry], metric: str) -> Any:
+    """Return a figure with an axis for each quantity that a run counts."""
+    from matplotlib.figure import Figure
+
+    curves = [
+        average_points(each.runs, metric) if len(each.runs) > 1 else list_points(each.runs[0], metric)
+        for each in entries
+    ]
+    shown = [name for name in AXES if any(name in point for curve in curves for point in curve)]
+    figure = Figure(figsize=(4 + 4 * len(shown), 4.5 + 0.2 * len(entries)), layout="constrained")
+    panels = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
+    for number, curve in enumerate(curves):
+        for panel, name in zip(panels, shown, strict=True):
+            _draw_curve(panel, [point for point in curve if name in point], name, number)
+    for panel, name in zip(panels, shown, strict=True):
+        panel.set_xlabel(AXES[name])
+        panel.grid(alpha=0.3)
+        panel.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylabel(metric)
+    labels = [make_visible(entry.label) for entry in entries]
+    # An underscore at the start would hide the label.
+    labels = [f" {label}" if label.startswith("_") else label for label in labels]
+    legend = figure.legend(panels[0].get_lines(), labels, loc="outside lower center", frameon=False)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+    return figure
+
+
+def _draw_curve(panel: Any, curve: Sequence[dict[str, float]], name: str, number: int) -> None:
+    xs, ys = [point[name] for point in curve], [point["value"] for point in curve]
+    color = f"C{number % COLORS}"
+    style = STYLES[number // COLORS % len(STYLES)]
+    # A single point draws nothing as a line.
+    marker = "o" if sum(map(math.isfinite, ys)) < 2 else None
+    panel.plot(xs, ys, color=color, linestyle=style, marker=marker)
+    if curve and "least" in curve[0]:
+        low, high = [point["least"] for point in curve], [point["most"] for point in curve]
+        panel.fill_between(xs, low, high, color=color, alpha=0.2, linewidth=0)
