@@ -40,9 +40,9 @@ from training import Size, x_transformers
 
 from lightning_xt.cli import main as lightning_xt
 from lightning_xt.data.files.data_folder import data_folder
-from lightning_xt.data.text.byte_corpus import ByteCorpus
 from lightning_xt.data.text.resident import ResidentTokens
 from lightning_xt.data.text.standard_library import StandardLibrary
+from lightning_xt.data.text.text_corpus import TextCorpus
 from lightning_xt.data.text.text_files import TextFiles
 from lightning_xt.data.text.windows import EvaluationWindows, TrainingWindows
 
@@ -190,7 +190,7 @@ class Contest:
         split = ["--data.validation=0.1", "--data.test=0"]
         return ["--data=TextFiles", f"--data.path={SHAKESPEARE}", f"--data.seq_len={self.preset.size.seq_len}", *split]
 
-    def corpus(self) -> ByteCorpus:
+    def corpus(self) -> TextCorpus:
         """Return the data of the other legs."""
         sizes = {"seq_len": self.preset.size.seq_len, "batch_size": self.preset.size.batch_size}
         if self.preset.corpus == "standard_library":
@@ -325,7 +325,7 @@ class Contest:
         return time.perf_counter()
 
     @torch.no_grad()
-    def evaluate_loss(self, model: nn.Module, logits: Callable[[Tensor], Tensor], corpus: ByteCorpus) -> float:
+    def evaluate_loss(self, model: nn.Module, logits: Callable[[Tensor], Tensor], corpus: TextCorpus) -> float:
         """Return the mean nats over the whole validation split, as our validation counts them."""
         windows = EvaluationWindows(corpus.splits.validation, corpus.seq_len)
         total, count = 0.0, 0

@@ -69,6 +69,10 @@ class DataModule(LightningDataModule, ABC):
         """Hash of the data's content, equal on every machine; None if unknown."""
         return None
 
+    def bytes_per_token(self, split: str = "train") -> float:
+        """Return the mean bytes of a token of a split, which bits per byte count; 1 if tokens are bytes, or unknown."""
+        return 1.0
+
     @property
     def rank_and_world(self) -> tuple[int, int]:
         """Rank and number of the processes that split the data; (0, 1) without a Trainer.

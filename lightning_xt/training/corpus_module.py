@@ -16,13 +16,16 @@ from lightning_xt.core.batch import EvaluationBatch, LaneBatch
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.packed_documents import find_documents
 from lightning_xt.data.pairs.parallel_corpus import ParallelCorpus
+from lightning_xt.data.text.text_corpus import TextCorpus
 from lightning_xt.data.tokenizers.base import Tokenizer
 from lightning_xt.data.tokenizers.bytes import Bytes
 from lightning_xt.nn.segments.base import Segments
 from lightning_xt.objectives.base import Loss
 from lightning_xt.training.batches import read_inputs, read_tokens
+from lightning_xt.training.callbacks.run_folder import find_run_folder
 from lightning_xt.training.carried_memories import CarriedMemories
 from lightning_xt.training.module import TransformerModule
+from lightning_xt.training.trained_tokenizers import check_same, write_tokenizers
 
 
 class CorpusModule(TransformerModule):
@@ -167,8 +170,34 @@ class CorpusModule(TransformerModule):
         super().on_load_checkpoint(checkpoint)
         if self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING:
             self._memories, self._saved_memories = CarriedMemories(), checkpoint.get(MEMORIES_KEY)
+        data, trained = self.data_module, self._trained_with.get("text")
+        if isinstance(data, TextCorpus) and trained is not None and not self.trainer.training:
+            # An evaluation reads its text as training did, whatever text that was.
+            data.use_tokenizer(trained)
+
+    def on_fit_start(self) -> None:
+        self._check_tokenizer()
+        if getattr(self.data_module, "tokenizer", None) is not None:
+            # From here on the data's: its ids mean the same, and it knows whether documents are separated.
+            self._trained_with = {}
+        folder = find_run_folder(self.trainer)
+        if folder is not None and self.trainer.is_global_zero:
+            write_tokenizers(folder, self.tokenizers)
+
+    def _check_tokenizer(self) -> None:
+        """Refuse a text whose tokens are not those of the weights."""
+        data, trained = self.data_module, self._trained_with.get("text")
+        # Whether bytes separate documents may differ.
+        if isinstance(data, TextCorpus) and trained is not None and not isinstance(trained, Bytes):
+            check_same("text", trained, data.tokenizer)
+
+    def measure_tokens(self, split: str) -> float:
+        """Return the mean bytes of a token of `val` or `test`."""
+        measure = getattr(self.data_module, "bytes_per_token", None)
+        return 1.0 if measure is None else float(measure({"val": "validation"}.get(split, split)))
 
     def begin_evaluation(self, split: str) -> None:
+        self._check_tokenizer()
         self._evaluated_memories = CarriedMemories()
 
     def read_evaluation(self, batch: Any) -> tuple[Tensor, Tensor | None, Inputs | None]:

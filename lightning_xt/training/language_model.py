@@ -89,6 +89,7 @@ class LanguageModel(CorpusModule):
     def begin_evaluation(self, split: str) -> None:
         super().begin_evaluation(split)
         self._sums = LikelihoodSums(self.device)
+        self._bytes_per_token = self.measure_tokens(split)
 
     def evaluate(self, batch: Any) -> None:
         tokens, scored, inputs = self.read_evaluation(batch)
@@ -98,7 +99,7 @@ class LanguageModel(CorpusModule):
 
     def compute_metrics(self) -> dict[str, Tensor]:
         sums = self.trainer.strategy.reduce(self._sums.sums, reduce_op="sum")
-        return compute_likelihood_metrics(sums)
+        return compute_likelihood_metrics(sums, self._bytes_per_token)
 
     def predict_step(self, batch: list[Prompt], batch_idx: int) -> list[dict[str, Any]]:
         completer = self.text_generator

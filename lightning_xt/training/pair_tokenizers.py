@@ -1,22 +1,9 @@
-"""Checks of tokenizers and lengths against a model, and the tokenizer files of a run."""
-
-from pathlib import Path
+"""Checks of the tokenizers and lengths of pairs against a model."""
 
 from lightning.pytorch import Trainer
 
 from lightning_xt.data.tokenizers.base import Tokenizer
 from lightning_xt.data.tokenizers.difference import describe_difference
-from lightning_xt.system.files import replace_file
-
-
-def check_same(use: str, ours: Tokenizer, theirs: Tokenizer) -> None:
-    """Refuse data whose ids mean something else than those that the weights were trained on, by a ValueError."""
-    if difference := describe_difference(theirs, ours):
-        raise ValueError(
-            f"the data's {use} tokenizer is not the one that the weights were trained with, but {difference}; use the "
-            "data of their run, train again or, if both sides share it, name its source_tokenizer.json with "
-            "--data.tokenizer.file"
-        )
 
 
 def check_shared(source: Tokenizer, target: Tokenizer) -> None:
@@ -41,11 +28,3 @@ def check_positions(trainer: Trainer, encoder: int | None, decoder: int | None) 
                 f"the data have texts of {ids} ids, but the {side}'s positions reach only {most} (max_length of its "
                 f"embeddings); raise that, or set --data.max_length {most - 1} or less"
             )
-
-
-def write_tokenizers(folder: Path, tokenizers: dict[str, Tokenizer]) -> None:
-    """Write a `<use>_tokenizer.json`, or another file of its library, for each tokenizer that has learnt something."""
-    for use, tokenizer in tokenizers.items():
-        if (content := tokenizer.saved_content) is not None:
-            with replace_file(folder / f"{use}_{tokenizer.saved_name}") as file:
-                file.write(content)

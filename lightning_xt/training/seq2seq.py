@@ -14,7 +14,7 @@ from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.shapes import ObjectiveShape
 from lightning_xt.data.pairs.parallel_corpus import ParallelCorpus
 from lightning_xt.data.pairs.source_files import Source
-from lightning_xt.data.text.byte_corpus import ByteCorpus
+from lightning_xt.data.text.text_corpus import TextCorpus
 from lightning_xt.data.tokenizers.base import Tokenizer
 from lightning_xt.data.tokenizers.special_bytes import SpecialBytes
 from lightning_xt.inference.generation_options import GenerationOptions
@@ -34,7 +34,8 @@ from lightning_xt.training.optim.parameter_groups import OptimizerFactory
 from lightning_xt.training.optim.schedules.base import ScheduleFactory
 from lightning_xt.training.optim.schedules.warmup_cosine import WarmupCosine
 from lightning_xt.training.pair_decoding import decode_pairs, describe_results, read_texts
-from lightning_xt.training.pair_tokenizers import check_positions, check_same, check_shared, write_tokenizers
+from lightning_xt.training.pair_tokenizers import check_positions, check_shared
+from lightning_xt.training.trained_tokenizers import check_same, write_tokenizers
 
 NEUTRAL = 4096.0
 """Divisor of a batch's summed loss, which keeps it in the range of 16-bit numbers; multiplied back before the step."""
@@ -80,7 +81,7 @@ class Seq2Seq(TransformerModule):
         *("val/loss", "val/perplexity", "val/token_accuracy", "val/exact_match", "val/bleu", "val/chrf"),
     )
     foreign_data: ClassVar = (
-        ByteCorpus,
+        TextCorpus,
         "text without targets; set --model LanguageModel, or --data ParallelText or other pairs",
     )
 

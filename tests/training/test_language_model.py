@@ -107,8 +107,7 @@ class Shouting(Bytes):
 
 
 def test_a_checkpoint_brings_its_tokenizer(folder):
-    corpus = data()
-    corpus.tokenizer = Shouting()
+    corpus = data(tokenizer=Shouting)
     Trainer(max_steps=3, enable_checkpointing=False, **QUIET).fit(model := build(), corpus)
     model.trainer.save_checkpoint("x.ckpt")
     assert LanguageModel.load_from_checkpoint("x.ckpt", weights_only=True).tokenizer.decode([97]) == "A"

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lightning_xt.checkpoints.checkpoint import Checkpoint
 from lightning_xt.system.messages import UserError
-from lightning_xt.training.seq2seq import Seq2Seq
+from lightning_xt.training.module import TransformerModule
 
 OF_NETWORK = ("encoder", "decoder", "head", "shared_embedding", "context_dropout")
 """Options of a module that make its network."""
@@ -27,7 +27,7 @@ def load_weights(model: LightningModule, checkpoint: Checkpoint) -> None:
     here = {name: value for name, value in model.state_dict().items() if name.startswith(OF_OBJECTIVE)}
     own = {name: there[name] if _same_shape(there.get(name), value) else value for name, value in here.items()}
     model.load_state_dict({name: value for name, value in there.items() if not name.startswith(OF_OBJECTIVE)} | own)
-    if isinstance(model, Seq2Seq):
+    if isinstance(model, TransformerModule):
         # Weights are worthless for ids that meant something else.
         model.restore_tokenizers(checkpoint.tokenizers)
     checkpoint.release()

@@ -20,15 +20,16 @@ from lightning_xt.data.loading.workers import worker_options
 from lightning_xt.data.pairs.pair_table import RaggedIds
 from lightning_xt.data.pairs.parallel_corpus import ParallelCorpus
 from lightning_xt.data.pairs.token_batches import cut_by_count
-from lightning_xt.data.text.byte_corpus import ByteCorpus
-from lightning_xt.data.text.mapped_bytes import MappedBytes
+from lightning_xt.data.text.mapped_tokens import MappedTokens
 from lightning_xt.data.text.standard_library import StandardLibrary
+from lightning_xt.data.text.text_corpus import TextCorpus
 from lightning_xt.data.text.windows import TrainingWindows, split_mix_64
+from lightning_xt.data.tokenizers.bytes import Bytes
 from lightning_xt.data.tokenizers.sentinel_bytes import SentinelBytes
 from lightning_xt.data.tokenizers.special_bytes import SPECIALS
 from lightning_xt.system.option_checks import check_slots
 
-CorpusFactory = Callable[[], ByteCorpus]
+CorpusFactory = Callable[[], TextCorpus]
 UNUSED = {"stride": None, "order": "random", "eval_lanes": 16, "resident": "auto", "predict_prompts": None}
 """Options of a corpus that pairs do not use, with their values if they are not set."""
 SPLITS = ("train", "validation", "test")
@@ -78,6 +79,10 @@ class DenoisingPairs(ParallelCorpus):
             raise ValueError(
                 "--data.corpus separates documents, but an encoder-decoder reads a source as one text; omit "
                 "--data.corpus.documents"
+            )
+        if not isinstance(self.corpus.tokenizer, Bytes):
+            raise ValueError(
+                f"--data.corpus.tokenizer is {type(self.corpus.tokenizer).__name__}, but denoising reads bytes; omit it"
             )
         if not self.denoisers:
             raise ValueError("--data.denoisers is empty; give at least one, such as SpanCorruption")
@@ -154,7 +159,7 @@ class DenoisingPairs(ParallelCorpus):
             **worker_options(workers),
         )
 
-    def _open(self, split: str) -> MappedBytes:
+    def _open(self, split: str) -> MappedTokens:
         with _explain_corpus():
             return self.corpus.require_split(split)
 
@@ -209,7 +214,7 @@ class _TrainingPairs(Dataset[PairBatch]):
 class _EvaluationWindows(Dataset[EvaluationPairs]):
     """Batches of the windows of a split, one after another; the last may be shorter."""
 
-    def __init__(self, text: MappedBytes, seq_len: int, batch_size: int, corrupter: _Corrupter) -> None:
+    def __init__(self, text: MappedTokens, seq_len: int, batch_size: int, corrupter: _Corrupter) -> None:
         self.text, self.seq_len, self.batch_size, self.corrupter = text, seq_len, batch_size, corrupter
         self.windows = -(-len(text) // seq_len)
 

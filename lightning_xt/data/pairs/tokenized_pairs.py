@@ -8,6 +8,7 @@ import numpy as np
 from lightning_xt.data.pairs.pair_files import PairLines
 from lightning_xt.data.pairs.pair_table import RaggedIds
 from lightning_xt.data.tokenizers.base import Tokenizer
+from lightning_xt.data.tokenizers.repetition import refuse_random
 
 BLOCK = 10_000
 """Texts tokenized at once: lists of ids take many times the memory of an array."""
@@ -42,23 +43,14 @@ def tokenize(
         texts = (lines.sources[first : first + BLOCK], lines.targets[first : first + BLOCK])
         ids = [side.tokenizer.encode_batch(part) for side, part in zip(sides, texts, strict=True)]
         if first == 0:
-            _refuse_random(sides, texts, ids)
+            for side, part, rows in zip(sides, texts, ids, strict=True):
+                refuse_random(side.tokenizer, part[:CHECKED], rows[:CHECKED])
         long = np.asarray([max(map(len, pair)) > max_length for pair in zip(*ids, strict=True)])
         longer += int(long.sum())
         keep = np.flatnonzero(~long) if too_long == "drop" else np.arange(len(long))
         for side, rows in zip(sides, ids, strict=True):
             side.add([rows[number][:max_length] for number in keep])
     return TokenizedPairs(sides[0].rows, sides[1].rows, longer)
-
-
-def _refuse_random(sides: Sequence["_Side"], texts: Sequence[Sequence[str]], ids: Sequence[list[list[int]]]) -> None:
-    """Raise a ValueError if a tokenizer encodes the first texts differently the second time."""
-    for side, part, found in zip(sides, texts, ids, strict=True):
-        if side.tokenizer.encode_batch(part[:CHECKED]) != found[:CHECKED]:
-            raise ValueError(
-                f"--data.tokenizer {type(side.tokenizer).__name__} encodes a text differently each time, so that no "
-                "run could be repeated or resumed; make its encode and encode_batch depend on the text only"
-            )
 
 
 class _Side:

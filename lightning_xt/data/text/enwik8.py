@@ -12,9 +12,9 @@ from lightning_xt.data.files.download import download
 from lightning_xt.data.files.file_digests import hash_file
 from lightning_xt.data.files.reading import read_blocks
 from lightning_xt.data.loading.progress import with_progress
-from lightning_xt.data.text.byte_corpus import ByteCorpus
-from lightning_xt.data.text.mapped_bytes import MappedBytes
+from lightning_xt.data.text.mapped_tokens import MappedTokens
 from lightning_xt.data.text.splits import Splits
+from lightning_xt.data.text.text_corpus import TextCorpus
 
 SIZE = 100_000_000
 MD5 = "a1fa5ffddb56f4953e226637dabbb36a"
@@ -22,7 +22,7 @@ PACKED = (".gz", ".zip")
 CANONICAL = (90_000_000, 5_000_000, 5_000_000)
 
 
-class Enwik8(ByteCorpus):
+class Enwik8(TextCorpus):
     """Serve the first 100,000,000 bytes of the English Wikipedia of 3 March 2006 (Matt Mahoney).
 
     http://mattmahoney.net/dc/textdata.html. The data folder, which is `$LIGHTNING_XT_DATA` or `lightning-xt` in the
@@ -35,7 +35,7 @@ class Enwik8(ByteCorpus):
         url: URL of the download if the data folder has no enwik8; the text, or a .gz or .zip file of it.
         md5: checksum of the unpacked text, 32 hexadecimal digits. None means the checksum of enwik8 if the text has
             100,000,000 bytes, else no check.
-        windows: the options of `ByteCorpus`.
+        windows: the options of `TextCorpus`.
     """
 
     def __init__(
@@ -85,9 +85,9 @@ class Enwik8(ByteCorpus):
                 f"{size:,}; lower --data.split_sizes or put a longer text in its place"
             )
         return Splits(
-            train=MappedBytes(text, 0, train),
-            validation=MappedBytes(text, train, train + validation),
-            test=MappedBytes(text, train + validation, needed),
+            train=MappedTokens(text, 0, train),
+            validation=MappedTokens(text, train, train + validation),
+            test=MappedTokens(text, train + validation, needed),
         )
 
     def describe(self) -> str:

@@ -10,10 +10,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from lightning_xt.data.text.lanes import TrainingLanes
-from lightning_xt.data.text.mapped_bytes import MappedBytes
+from lightning_xt.data.text.mapped_tokens import MappedTokens
 from lightning_xt.data.text.windows import TrainingWindows
 
-BLOCK = 1 << 26  # bytes copied at once
+BLOCK = 1 << 26  # tokens copied at once
+HELD_AS = {1: torch.uint8, 2: torch.int16, 4: torch.int32}
+"""Type on the device by the bytes of a token."""
 ROOM = 4
 """With `auto`, tokens become resident on a GPU whose free memory holds them this many times."""
 
@@ -46,25 +48,29 @@ class Starts(Dataset[WindowStarts]):
 
 
 class ResidentTokens:
-    """The tokens of a split as a tensor of uint8 on a device.
+    """The tokens of a split as a tensor on a device, in as many bytes as in their file.
 
     They are copied in blocks, so that host memory never holds all of them.
     """
 
-    def __init__(self, tokens: MappedBytes, device: torch.device) -> None:
-        self.tokens = torch.empty(len(tokens), dtype=torch.uint8, device=device)
+    def __init__(self, tokens: MappedTokens, device: torch.device) -> None:
+        # torch gathers few unsigned types: the others are held as signed ones of the same bits.
+        kind = HELD_AS[tokens.dtype.itemsize]
+        self.tokens = torch.empty(len(tokens), dtype=kind, device=device)
+        self._bits = (1 << 8 * tokens.dtype.itemsize) - 1
         for first in range(0, len(tokens), BLOCK):
             block = tokens[first : first + BLOCK]
-            self.tokens[first : first + len(block)] = torch.from_numpy(block.copy())
+            self.tokens[first : first + len(block)] = torch.from_numpy(block.copy()).view(kind)
 
     def windows(self, starts: Int[Tensor, " b"], seq_len: int) -> Int[Tensor, "b n"]:
         """Gather the windows that begin at the starts, n = seq_len + 1."""
         offsets = torch.arange(seq_len + 1, device=self.tokens.device)
-        return self.tokens[starts[:, None] + offsets].long()
+        found = self.tokens[starts[:, None] + offsets].long()
+        return found if self.tokens.dtype == torch.uint8 else found & self._bits
 
 
 def load_resident(
-    tokens: MappedBytes, device: torch.device, resident: bool | Literal["auto"], what: str
+    tokens: MappedTokens, device: torch.device, resident: bool | Literal["auto"], what: str
 ) -> ResidentTokens | None:
     """Copy the tokens of a split to the device of training; return None if they stay in their file.
 
@@ -72,7 +78,8 @@ def load_resident(
     """
     if resident is False or (resident == "auto" and device.type != "cuda"):
         return None
-    if resident != "auto" or ROOM * len(tokens) <= _free_bytes(device):
+    size = len(tokens) * tokens.dtype.itemsize
+    if resident != "auto" or ROOM * size <= _free_bytes(device):
         try:
             return ResidentTokens(tokens, device)
         except RuntimeError as error:
@@ -81,11 +88,10 @@ def load_resident(
                 raise
             if resident is True:
                 raise ValueError(
-                    f"--data.resident is true, but the {len(tokens) / 1e9:.1f} GB of {what} do not fit on {device}; "
-                    "omit it"
+                    f"--data.resident is true, but the {size / 1e9:.1f} GB of {what} do not fit on {device}; omit it"
                 ) from error
     rank_zero_info(
-        f"{what}: its {len(tokens) / 1e9:.1f} GB stay in the file, because {device} has "
+        f"{what}: its {size / 1e9:.1f} GB stay in the file, because {device} has "
         f"{_free_bytes(device) / 1e9:.1f} GB free; batches are prefetched"
     )
     return None

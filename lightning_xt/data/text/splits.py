@@ -4,7 +4,7 @@ import hashlib
 from typing import NamedTuple
 
 from lightning_xt.data.files.file_digests import hash_file
-from lightning_xt.data.text.mapped_bytes import MappedBytes
+from lightning_xt.data.text.mapped_tokens import MappedTokens
 
 
 class Splits(NamedTuple):
@@ -16,9 +16,9 @@ class Splits(NamedTuple):
         test: tokens for testing; None if there is no test split.
     """
 
-    train: MappedBytes
-    validation: MappedBytes | None
-    test: MappedBytes | None
+    train: MappedTokens
+    validation: MappedTokens | None
+    test: MappedTokens | None
 
     @property
     def hash(self) -> str:

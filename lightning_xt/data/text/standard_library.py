@@ -8,14 +8,14 @@ from pathlib import Path
 from lightning_xt.data.files.data_folder import store
 from lightning_xt.data.files.file_digests import hash_content
 from lightning_xt.data.files.reading import read_raw_blocks
-from lightning_xt.data.text.byte_corpus import ByteCorpus
 from lightning_xt.data.text.documents import join_documents
-from lightning_xt.data.text.mapped_bytes import MappedBytes
+from lightning_xt.data.text.mapped_tokens import MappedTokens
 from lightning_xt.data.text.splits import Splits
+from lightning_xt.data.text.text_corpus import TextCorpus
 
 
-class StandardLibrary(ByteCorpus):
-    """Serve the standard-library sources of the running interpreter as bytes, without a network.
+class StandardLibrary(TextCorpus):
+    """Serve the standard-library sources of the running interpreter, without a network.
 
     The `.py` files are sorted by path, without the folders `site-packages`, `dist-packages`, `test`, `tests`,
     `idlelib` and `lib2to3`. Every 20th file is held out for validation; the test split is the validation split. The
@@ -48,13 +48,13 @@ class StandardLibrary(ByteCorpus):
         return "train on your own text with --data TextFiles --data.path FILE_OR_FOLDER"
 
 
-def _concatenate(split: str, sources: list[Path]) -> MappedBytes:
+def _concatenate(split: str, sources: list[Path]) -> MappedTokens:
     """Write sources to one file named for its content."""
 
     def text() -> Iterator[bytes]:
         return join_documents(read_raw_blocks(path) for path in sources)
 
-    return MappedBytes(store(f"standard_library-{split}", hash_content(text()), text))
+    return MappedTokens(store(f"standard_library-{split}", hash_content(text()), text))
 
 
 def standard_library_folder() -> Path:

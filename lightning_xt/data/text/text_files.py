@@ -11,7 +11,6 @@ from lightning_xt.data.files.paths import find_files, require_path
 from lightning_xt.data.files.reading import read_raw_blocks
 from lightning_xt.data.held_out import parse_held_out
 from lightning_xt.data.loading.progress import with_progress
-from lightning_xt.data.text.byte_corpus import ByteCorpus
 from lightning_xt.data.text.documents import (
     join_documents,
     read_documents,
@@ -19,20 +18,18 @@ from lightning_xt.data.text.documents import (
     require_text,
     separate_documents,
 )
-from lightning_xt.data.text.mapped_bytes import MappedBytes
+from lightning_xt.data.text.mapped_tokens import MappedTokens
 from lightning_xt.data.text.splits import Splits
-from lightning_xt.data.tokenizers.bytes import Bytes
+from lightning_xt.data.text.text_corpus import TextCorpus
+from lightning_xt.data.tokenizers.bytes import SEPARATOR
 
 RECIPE = 2  # raised when the same files and options give other bytes, or are refused
 
 PACKED = (".gz", ".zip")
 
-SEPARATOR = 255
-"""Byte before each separated document; UTF-8 text never contains it."""
 
-
-class TextFiles(ByteCorpus):
-    """Serve text files as bytes: plain, `.gz`, `.zip`, or JSON lines; one, or many in the order of their paths.
+class TextFiles(TextCorpus):
+    """Serve text files: plain, `.gz`, `.zip`, or JSON lines; one, or many in the order of their paths.
 
     Each file is a document, and so is each file in a `.zip` (sorted by name, hidden files omitted) and each line of
     JSON lines. The text is split into training | validation | test, in this order, unless a split has files of its
@@ -50,10 +47,11 @@ class TextFiles(ByteCorpus):
         field: reads every file as JSON lines, one object per line, and takes this string field of each. None means
             plain text.
         documents: `joined` concatenates documents, with a newline after each that does not end in one. `separator`
-            puts byte 255, which UTF-8 text never contains, before each; attention does not cross it, and positions
-            start again there. Text that contains it is refused. A single plain file is used as it is: a byte 255 in
-            it separates documents too, if the file is UTF-8 otherwise.
-        windows: the options of `ByteCorpus`.
+            puts byte 255, which UTF-8 text never contains, before each, which becomes the end id of a tokenizer of
+            sub-words; attention does not cross it, and positions start again there. Text that contains it is refused.
+            A single plain file is used as it is: a byte 255 in it separates documents too, if the file is UTF-8
+            otherwise.
+        windows: the options of `TextCorpus`.
 
     Examples:
         >>> from pathlib import Path
@@ -78,8 +76,9 @@ class TextFiles(ByteCorpus):
         self.path = require_path(path)
         self.held_out = parse_held_out(validation, test)
         self.field = field
-        self.separator = _separator_byte(documents)
-        self.tokenizer = Bytes(separator=self.separator)
+        self._separator_byte = _separator_byte(documents)
+        if self._separator_byte is not None:
+            self.tokens.separate_documents()
 
     def prepare(self) -> Splits:
         """Find the files, concatenate them if necessary, and cut the splits."""
@@ -87,9 +86,9 @@ class TextFiles(ByteCorpus):
         sizes = {split: int(len(text) * fraction) for split, fraction in self.held_out.fractions.items()}
         ends = (len(text) - sizes["test"] - sizes["validation"], len(text) - sizes["test"], len(text))
         return Splits(
-            train=MappedBytes(text.path, 0, ends[0]),
-            validation=self._open_split("validation", MappedBytes(text.path, ends[0], ends[1])),
-            test=self._open_split("test", MappedBytes(text.path, ends[1], ends[2])),
+            train=MappedTokens(text.path, 0, ends[0]),
+            validation=self._open_split("validation", MappedTokens(text.path, ends[0], ends[1])),
+            test=self._open_split("test", MappedTokens(text.path, ends[1], ends[2])),
         )
 
     def describe(self) -> str:
@@ -105,7 +104,7 @@ class TextFiles(ByteCorpus):
             return f"set --data.{split}, which is 0, to a fraction such as 0.05 or to a path"
         return f"raise --data.{split} (now {fraction}) or give more text"
 
-    def _open_split(self, split: str, part: MappedBytes) -> MappedBytes | None:
+    def _open_split(self, split: str, part: MappedTokens) -> MappedTokens | None:
         path = self.held_out.paths[split]
         if path is not None:
             return self._open_text(split, path)
@@ -116,7 +115,7 @@ class TextFiles(ByteCorpus):
         options = {f"--data.{split}": path for split, path in self.held_out.paths.items() if path is not None}
         return {file.resolve() for option, path in options.items() for file in find_files(option, path)}
 
-    def _open_text(self, option: str, path: str, excluded: Collection[Path] = ()) -> MappedBytes:
+    def _open_text(self, option: str, path: str, excluded: Collection[Path] = ()) -> MappedTokens:
         """Return the text of an option as one file, without the excluded files."""
         found = find_files(f"--data.{option}", path)
         files = [file for file in found if file.resolve() not in excluded]
@@ -134,9 +133,9 @@ class TextFiles(ByteCorpus):
         if len(files) == 1 and not packed and self.field is None:
             # Read the first block: an unreadable file fails here with a clearer message than mapping gives.
             next(read_raw_blocks(files[0]))
-            if self.separator is not None:
-                require_separated_utf8(files[0], self.separator)
-            return MappedBytes(files[0].absolute())
+            if self._separator_byte is not None:
+                require_separated_utf8(files[0], self._separator_byte)
+            return MappedTokens(files[0].absolute())
 
         def text() -> Iterator[bytes]:
             known_size = None if packed or self.field else sum(size for size, *_ in before)
@@ -149,17 +148,19 @@ class TextFiles(ByteCorpus):
             if stat_files(files) != before:
                 raise ValueError(f"--data.{option} {path} changed during reading; start again when it is complete")
 
-        return MappedBytes(store("text_files", self._hash_sources(files), text))
+        return MappedTokens(store("text_files", self._hash_sources(files), text))
 
     def _join(self, files: list[Path]) -> Iterator[bytes]:
-        found = (document for file in files for document in read_documents(file, self.field, self.separator))
-        return join_documents(found) if self.separator is None else separate_documents(found, self.separator)
+        found = (document for file in files for document in read_documents(file, self.field, self._separator_byte))
+        return (
+            join_documents(found) if self._separator_byte is None else separate_documents(found, self._separator_byte)
+        )
 
     def _hash_sources(self, files: list[Path]) -> str:
         """Hash the contents in order and the options of reading, but not the names."""
         kinds = [file.suffix.lower() if file.suffix.lower() in PACKED else "" for file in files]
         sources = list(zip(kinds, hash_files(files), strict=True))
-        return hashlib.sha256(repr((RECIPE, self.field, self.separator, sources)).encode()).hexdigest()
+        return hashlib.sha256(repr((RECIPE, self.field, self._separator_byte, sources)).encode()).hexdigest()
 
 
 def _describe_empty(option: str, path: str, files: list[Path]) -> str:

@@ -15,7 +15,7 @@ from lightning_xt.core.batch import EvaluationBatch
 
 @runtime_checkable
 class TokenArray(Protocol):
-    """An array of tokens with a length and integer indexing: a numpy array, or `MappedBytes`."""
+    """An array of tokens with a length and integer indexing: a numpy array, or `MappedTokens`."""
 
     def __len__(self) -> int: ...
 

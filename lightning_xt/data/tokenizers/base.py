@@ -76,6 +76,11 @@ class Tokenizer(ABC):
         """Describe what decoding does not restore of a text, as a sentence; None if every text comes back unchanged."""
         return None
 
+    @property
+    def is_ready(self) -> bool:
+        """True if it encodes texts; False if it must learn first."""
+        return True
+
     def train(self, texts: Callable[[], Iterable[str]]) -> None:  # noqa: B027 - most tokenizers do not learn
         """Train on texts, which may be opened several times; by default, do nothing."""
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from copy import copy
 from functools import partial
 from typing import Any, Self
 
@@ -59,7 +58,9 @@ class BPE(Tokenizer):
             raise ValueError(
                 f"--data.tokenizer.file {file} and --data.tokenizer.model are two tokenizers; give one of them"
             )
-        self._use_specials(specials)
+        self.specials = specials
+        self.pad, self.start = (0, 1) if specials == "pairs" else (None, 2 if specials == "documents" else None)
+        self.end = None if specials == "none" else 2
         self._vocab_size = vocab_size
         self._is_given = file is not None or model is not None
         self._library: Library | None = None
@@ -96,15 +97,12 @@ class BPE(Tokenizer):
         used = set(library.get_vocab().values()) - (special - {self.end})
         return [token for token in range(self._vocab_size) if token not in used]
 
-    def for_text(self, separated: bool) -> Self:
-        made = copy(self)
-        made._use_specials("documents" if separated else "none")
-        return made
+    @property
+    def is_ready(self) -> bool:
+        return self._library is not None
 
-    def _use_specials(self, specials: Specials) -> None:
-        self.specials = specials
-        self.pad, self.start = (0, 1) if specials == "pairs" else (None, 2 if specials == "documents" else None)
-        self.end = None if specials == "none" else 2
+    def for_text(self, separated: bool) -> Self:
+        return type(self)(**self.init_args | {"specials": "documents" if separated else "none"})
 
     def train(self, texts: Callable[[], Iterable[str]]) -> None:
         """Learn the sub-words from texts, unless a file or a model was given."""
@@ -163,7 +161,7 @@ class BPE(Tokenizer):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # The library loses settings when it is pickled.
-        return (partial(BPE, **self.init_args), ())
+        return (partial(type(self), **self.init_args), ())
 
     def _require_trained(self) -> Library:
         if self._library is None:

@@ -22,11 +22,13 @@ class LikelihoodSums:
         self.sums += torch.stack((loss.total.to(self.sums.dtype), loss.count.to(self.sums.dtype)))
 
 
-def compute_likelihood_metrics(sums: Tensor) -> dict[str, Tensor]:
+def compute_likelihood_metrics(sums: Tensor, bytes_per_token: float) -> dict[str, Tensor]:
     """Compute loss (nats per token), bits_per_byte and perplexity (per token), float32, from sums of nats and tokens.
 
-    bits_per_byte are those of a model whose tokens are bytes.
+    Args:
+        sums: nats, and the number of their tokens.
+        bytes_per_token: mean bytes of a token of the text, so that models with different tokenizers compare.
     """
     loss = sums[0] / sums[1].clamp(min=1)
-    metrics = {"loss": loss, "bits_per_byte": loss / math.log(2), "perplexity": loss.exp()}
+    metrics = {"loss": loss, "bits_per_byte": loss / math.log(2) / bytes_per_token, "perplexity": loss.exp()}
     return {name: value.float() for name, value in metrics.items()}

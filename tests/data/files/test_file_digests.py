@@ -7,7 +7,7 @@ import pytest
 
 from lightning_xt.data.files import data_folder, file_digests
 from lightning_xt.data.files.file_digests import hash_content, hash_file, hash_files
-from lightning_xt.data.text.mapped_bytes import MappedBytes
+from lightning_xt.data.text.mapped_tokens import MappedTokens
 from lightning_xt.data.text.splits import Splits
 
 EMPTY = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
@@ -129,16 +129,16 @@ def test_splits_are_distinguished_by_content(prepared, reads, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     one.write_bytes(b"0123456789")
     two.write_bytes(b"0123456789")
-    first = Splits(MappedBytes(one, 0, 6), MappedBytes(one, 6, 8), MappedBytes(one, 8))
+    first = Splits(MappedTokens(one, 0, 6), MappedTokens(one, 6, 8), MappedTokens(one, 8))
     assert first.hash == first.hash and reads == ["one"] and len(first.hash) == 64
-    assert Splits(MappedBytes(two, 0, 6), MappedBytes(one, 6, 8), MappedBytes(two, 8)).hash == first.hash
+    assert Splits(MappedTokens(two, 0, 6), MappedTokens(one, 6, 8), MappedTokens(two, 8)).hash == first.hash
     others = [
-        Splits(MappedBytes(one, 0, 5), MappedBytes(one, 6, 8), MappedBytes(one, 8)),
-        Splits(MappedBytes(one, 1, 6), MappedBytes(one, 6, 8), MappedBytes(one, 8)),
-        Splits(MappedBytes(one, 0, 6), MappedBytes(one, 6, 8), None),
-        Splits(MappedBytes(one, 0, 6), None, MappedBytes(one, 6, 8)),
-        Splits(MappedBytes(one, 0, 6), MappedBytes(one, 8), MappedBytes(one, 6, 8)),
+        Splits(MappedTokens(one, 0, 5), MappedTokens(one, 6, 8), MappedTokens(one, 8)),
+        Splits(MappedTokens(one, 1, 6), MappedTokens(one, 6, 8), MappedTokens(one, 8)),
+        Splits(MappedTokens(one, 0, 6), MappedTokens(one, 6, 8), None),
+        Splits(MappedTokens(one, 0, 6), None, MappedTokens(one, 6, 8)),
+        Splits(MappedTokens(one, 0, 6), MappedTokens(one, 8), MappedTokens(one, 6, 8)),
     ]
     two.write_bytes(b"012345678x")
-    others.append(Splits(MappedBytes(two, 0, 6), MappedBytes(one, 6, 8), MappedBytes(one, 8)))
+    others.append(Splits(MappedTokens(two, 0, 6), MappedTokens(one, 6, 8), MappedTokens(one, 8)))
     assert len({first.hash, *(splits.hash for splits in others)}) == 7

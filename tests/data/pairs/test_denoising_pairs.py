@@ -13,6 +13,7 @@ from lightning_xt.data.denoisers.span_corruption import SpanCorruption
 from lightning_xt.data.denoisers.text_infilling import TextInfilling
 from lightning_xt.data.pairs.denoising_pairs import DenoisingPairs
 from lightning_xt.data.text.text_files import TextFiles
+from lightning_xt.data.tokenizers.bpe import BPE
 
 TEXT = "".join(f"{number} times {number} is {number * number}; " for number in range(90))
 MIXTURE = [
@@ -152,6 +153,7 @@ def test_refuses_invalid_options(corpus, options, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"tokenizer": BPE}, "--data.corpus.tokenizer is BPE, but denoising reads bytes; omit it"),
         ({"stride": 9}, "--data.corpus.stride is 9, which denoising does not use; omit it"),
         ({"order": "lanes"}, "--data.corpus.order is lanes, which denoising does not use; omit it"),
         ({"resident": False}, "--data.corpus.resident is False, which denoising does not use; omit it"),
@@ -183,4 +185,4 @@ def test_a_misspelled_denoiser_is_offered(tmp_path, capsys):
         in capsys.readouterr().err
     )
     assert main(["fit", "-c", "denoising/span_corruption.yaml", "--data.corpus", "TextFile"]) == 2
-    assert "--data.corpus: unknown ByteCorpus class 'TextFile'; did you mean TextFiles?" in capsys.readouterr().err
+    assert "--data.corpus: unknown TextCorpus class 'TextFile'; did you mean TextFiles?" in capsys.readouterr().err

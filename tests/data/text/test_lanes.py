@@ -12,7 +12,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning_xt.core.batch import LaneBatch
 from lightning_xt.data.loading.sampler import batch_lanes_once
 from lightning_xt.data.text.lanes import EvaluationLanes, TrainingLanes, count_needed
-from lightning_xt.data.text.mapped_bytes import MappedBytes
+from lightning_xt.data.text.mapped_tokens import MappedTokens
 from lightning_xt.data.text.text_files import TextFiles
 from lightning_xt.data.text.windows import EvaluationWindows
 from lightning_xt.training.replay import replay
@@ -28,7 +28,7 @@ def file(tmp_path):
 
 @pytest.fixture
 def tokens(file):
-    return MappedBytes(file, 0, 997)
+    return MappedTokens(file, 0, 997)
 
 
 def test_each_row_continues_the_row_of_the_batch_before(tokens):

@@ -9,7 +9,7 @@ from tiny_run import TIMES, load_weights, read_rows
 
 from lightning_xt.cli import main
 from lightning_xt.data.text import resident
-from lightning_xt.data.text.mapped_bytes import MappedBytes
+from lightning_xt.data.text.mapped_tokens import MappedTokens
 from lightning_xt.data.text.resident import ResidentTokens, Starts, load_resident
 from lightning_xt.data.text.windows import TrainingWindows
 
@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 def tokens(tmp_path):
     file = tmp_path / "text"
     np.random.default_rng(0).integers(0, 256, 997, dtype=np.uint8).tofile(file)
-    return MappedBytes(file, 3, 990)
+    return MappedTokens(file, 3, 990)
 
 
 def test_the_windows_are_the_same(tokens, monkeypatch):

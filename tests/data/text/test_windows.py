@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_xt.data.text.mapped_bytes import MappedBytes
+from lightning_xt.data.text.mapped_tokens import MappedTokens
 from lightning_xt.data.text.windows import EvaluationWindows, TrainingWindows, split_mix_64
 
 
@@ -84,10 +84,10 @@ def test_the_shortest_text_has_one_window():
     assert TrainingWindows(tokens, seq_len=7)[123].tolist() == list(range(8))
 
 
-def test_mapped_bytes_read_a_range_and_pickle_without_it(tmp_path):
+def test_mapped_tokens_read_a_range_and_pickle_without_it(tmp_path):
     path = tmp_path / "text"
     path.write_bytes(bytes(range(256)) * 1000)
-    whole, part = MappedBytes(path), MappedBytes(path, 13, 113)
+    whole, part = MappedTokens(path), MappedTokens(path, 13, 113)
     assert len(whole) == 256_000 and len(part) == 100
     assert part[np.array([[0, 1], [99, 5]])].tolist() == [[13, 14], [112, 18]]
     assert whole[255:257].tolist() == [255, 0]

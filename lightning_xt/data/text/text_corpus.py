@@ -1,7 +1,7 @@
-"""Base class of byte corpora: options, windows, loaders."""
+"""Base class of text corpora: options, tokens, windows, loaders."""
 
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 from torch.utils.data import Dataset
@@ -12,8 +12,10 @@ from lightning_xt.data.loading.loader import Loader
 from lightning_xt.data.loading.sampler import CounterBatchSampler, batch_lanes_once, batch_windows_once
 from lightning_xt.data.loading.workers import worker_options
 from lightning_xt.data.prompt_files import Prompt, read_prompts
+from lightning_xt.data.text.corpus_tokens import CorpusTokens
+from lightning_xt.data.text.lane_order import LaneOrder
 from lightning_xt.data.text.lanes import EvaluationLanes, TrainingLanes, count_needed
-from lightning_xt.data.text.mapped_bytes import MappedBytes
+from lightning_xt.data.text.mapped_tokens import MappedTokens
 from lightning_xt.data.text.resident import ResidentTokens, Starts, WindowStarts, load_resident
 from lightning_xt.data.text.splits import Splits
 from lightning_xt.data.text.windows import EvaluationWindows, TrainingWindows
@@ -21,20 +23,22 @@ from lightning_xt.data.tokenizers.base import Tokenizer
 from lightning_xt.data.tokenizers.bytes import Bytes
 from lightning_xt.system.option_checks import check_option
 
-WAY_OUT = "or begin a run with its weights: --init_from RUN"
+TokenizerFactory = Callable[[], Tokenizer]
 
 
-class ByteCorpus(DataModule):
-    """A long text as windows of bytes; a subclass supplies the text.
+class TextCorpus(DataModule):
+    """A long text as windows of tokens; a subclass supplies the text.
+
+    Tokens are bytes, or those of another tokenizer, which are written once to the data folder.
 
     Batches are `LongTensor (batch_size, seq_len + 1)` for training, `EvaluationBatch` for validation and test, a
     `LaneBatch` for all three in lanes, and a list of `Prompt` for prediction.
 
     Args:
-        seq_len: bytes that a window predicts; it holds one more.
+        seq_len: tokens that a window predicts; it holds one more.
         batch_size: windows per training step of one process.
         eval_batch_size: windows per evaluation step of one process; None means `batch_size`.
-        stride: bytes from one evaluation window to the next, 1 to `seq_len`; a smaller stride gives each byte more
+        stride: tokens from one evaluation window to the next, 1 to `seq_len`; a smaller stride gives each token more
             context and takes longer. None means `seq_len`.
         order: order of the windows. With `lanes` the text is cut into one part for each window of an optimizer step,
             and each row of a batch continues the row of the batch before, for models with a memory across segments;
@@ -49,6 +53,7 @@ class ByteCorpus(DataModule):
             whose free memory holds them four times.
         predict_prompts: UTF-8 text file with one prompt per line, for `predict`, or a .jsonl file of objects with a
             `prompt`; None means no prompts.
+        tokenizer: the tokenizer's class and options; one that learns does so on the training split.
     """
 
     def __init__(
@@ -64,10 +69,14 @@ class ByteCorpus(DataModule):
         num_workers: int = 0,
         resident: bool | Literal["auto"] = "auto",
         predict_prompts: str | None = None,
+        tokenizer: TokenizerFactory = Bytes,
     ) -> None:
         super().__init__(seed=seed)
         # `logger=False`: Lightning refuses a data option with the name of a model option and another value.
         self.save_hyperparameters(logger=False)
+        if "_instantiator" not in self.hparams:
+            # Built from live objects, which a checkpoint loaded with `weights_only=True` cannot hold.
+            self.hparams.clear()
         where = type(self).__name__
         check_option(where, "--data.seq_len", seq_len, least=1)
         check_option(where, "--data.batch_size", batch_size, least=1)
@@ -92,10 +101,7 @@ class ByteCorpus(DataModule):
         self.num_workers = num_workers
         self.resident = resident
         self.predict_prompts = predict_prompts
-        self.tokenizer: Tokenizer = Bytes()
-        self.separator: int | None = None
-        """The byte that opens each document; None if documents are not separated."""
-        self._splits: Splits | None = None
+        self.tokens = CorpusTokens(tokenizer(), self.prepare, self.describe)
         self._hash: str | None = None
         self._prompts: list[Prompt] = []
         self._on_device: ResidentTokens | None = None
@@ -104,7 +110,7 @@ class ByteCorpus(DataModule):
 
     @abstractmethod
     def prepare(self) -> Splits:
-        """Prepare the corpus on disk. Cheap if done before; safe in several processes at once."""
+        """Prepare the text on disk, as bytes. Cheap if done before; safe in several processes at once."""
 
     @abstractmethod
     def describe(self) -> str:
@@ -129,7 +135,8 @@ class ByteCorpus(DataModule):
     def describe_size(self, batches: int) -> str:
         step = self.samples_after(0, batches) * self.seq_len
         order = f", in {self.lanes} lanes" if self.order == "lanes" else ""
-        return f"{len(self.require_split('train')):,} tokens, {step:,} tokens a step{order}"
+        size = "" if self.tokens.are_bytes else f" of {self.bytes_per_token():.2f} bytes"
+        return f"{len(self.require_split('train')):,} tokens{size}, {step:,} tokens a step{order}"
 
     @property
     def lanes(self) -> int:
@@ -142,33 +149,12 @@ class ByteCorpus(DataModule):
         return {"lanes": self.lanes, "seq_len": self.seq_len, "seed": self.seed} if self.order == "lanes" else {}
 
     def check_order(self, state_dict: dict[str, Any]) -> None:
-        lanes = state_dict.get("lanes")
         if self.order == "random" or not state_dict["samples_seen"]:
             return
         if self.trainer is None:
-            self._lanes = lanes
+            self._lanes = state_dict.get("lanes")
             return
-        if lanes is None:
-            raise ValueError(
-                f"--data.order is lanes, but the checkpoint's run read random windows; omit --data.order, {WAY_OUT}"
-            )
-        if lanes != self.lanes:
-            raise ValueError(
-                f"the checkpoint's run read its text in {lanes} lanes, but {self._describe_lanes()}; let their product "
-                f"be {lanes}, {WAY_OUT}"
-            )
-        # Elsewhere in the text, memories would meet rows that do not continue theirs.
-        for option, value in (("seq_len", self.seq_len), ("seed", self.seed)):
-            if (there := state_dict.get(option, value)) != value:
-                raise ValueError(
-                    f"the checkpoint's run read its lanes with --data.{option} {there}, not {value}; set "
-                    f"--data.{option} {there}, {WAY_OUT}"
-                )
-        if (text := state_dict.get("hash")) not in (None, self.content_hash):
-            raise ValueError(
-                f"the checkpoint's run read another text in lanes: its hash is {text[:16]}, not "
-                f"{self.content_hash[:16]}; resume with that text, {WAY_OUT}"
-            )
+        LaneOrder(self.lanes, self.seq_len, self.seed, self.content_hash).check(state_dict, self._describe_lanes())
 
     def _describe_lanes(self) -> str:
         """Describe the number of lanes by the options that give it."""
@@ -180,24 +166,43 @@ class ByteCorpus(DataModule):
         )
 
     @property
-    def content_hash(self) -> str:
-        """SHA-256 of the splits."""
-        if self._hash is None:
-            self._hash = self.splits.hash
-        return self._hash
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer of the text."""
+        return self.tokens.tokenizer
+
+    @property
+    def separator(self) -> int | None:
+        """The id that opens each document; None if documents are not separated."""
+        return self.tokens.separator
 
     @property
     def splits(self) -> Splits:
         """The tokens of each split, prepared at the first access."""
-        if self._splits is None:
-            self._splits = self.prepare()
-        return self._splits
+        return self.tokens.splits
+
+    @property
+    def content_hash(self) -> str:
+        """SHA-256 of the text's splits and of the tokenizer, unless it is bytes."""
+        if self._hash is None:
+            self._hash = self.tokens.hash
+        return self._hash
+
+    def bytes_per_token(self, split: str = "train") -> float:
+        return self.tokens.bytes_per_token(split)
+
+    def use_tokenizer(self, tokenizer: Tokenizer) -> None:
+        """Use a tokenizer that has learnt elsewhere, such as that of a checkpoint, in place of one that would learn."""
+        self.tokens.use_tokenizer(tokenizer)
+        self._hash = None
 
     def prepare_data(self) -> None:
         """Prepare the corpus once per machine; `predict` needs none."""
         if self.trainer is None or not self.trainer.predicting:
             # Hash now; else training would wait for the hash at the first checkpoint.
             _ = self.content_hash
+            # An evaluation may get its tokenizer from a checkpoint, which is loaded later.
+            if self.tokenizer.is_ready or (self.trainer is not None and self.trainer.training):
+                _ = self.splits
 
     def setup(self, stage: str) -> None:
         """Open the data of a stage: the prompts for `predict`, else the corpus.
@@ -210,10 +215,10 @@ class ByteCorpus(DataModule):
             return
         if stage == "fit":
             self._build_training_windows()
-        if stage == "validate" or (stage == "fit" and self.splits.validation is not None):
-            self.require_split("validation")
-        if stage == "test":
-            self.require_split("test")
+            if self.splits.validation is not None:
+                self.require_split("validation")
+        elif self.tokenizer.is_ready:
+            self.require_split("test" if stage == "test" else "validation")
 
     def train_dataloader(self) -> Loader:
         """Return endless training batches from the last saved position."""
@@ -234,7 +239,7 @@ class ByteCorpus(DataModule):
 
     def val_dataloader(self) -> Loader | list[Loader]:
         """Return this process's validation windows; no loader if there is no validation split."""
-        return [] if self.splits.validation is None else self._build_evaluation_loader("validation")
+        return [] if self.tokens.text.validation is None else self._build_evaluation_loader("validation")
 
     def test_dataloader(self) -> Loader:
         """Return this process's test windows."""
@@ -285,9 +290,9 @@ class ByteCorpus(DataModule):
             **worker_options(self.num_workers),
         )
 
-    def require_split(self, split: str) -> MappedBytes:
+    def require_split(self, split: str) -> MappedTokens:
         """Return the tokens of a split; raise a ValueError if it is shorter than one window."""
-        tokens: MappedBytes | None = getattr(self.splits, split)
+        tokens: MappedTokens | None = getattr(self.splits, split)
         if tokens is None:
             raise ValueError(f"{self.describe()} has no {split} split; {self.suggestions(split)}")
         if len(tokens) <= self.seq_len:

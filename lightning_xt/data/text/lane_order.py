@@ -1,0 +1,51 @@
+"""What the windows of a run in lanes depend on."""
+
+from typing import Any, NamedTuple
+
+WAY_OUT = "or begin a run with its weights: --init_from RUN"
+
+
+class LaneOrder(NamedTuple):
+    """The values on which sample n of a run in lanes depends.
+
+    Args:
+        lanes: windows of an optimizer step of all processes.
+        seq_len: tokens that a window predicts.
+        seed: chooses the offset of each pass.
+        hash: hash of the text.
+    """
+
+    lanes: int
+    seq_len: int
+    seed: int
+    hash: str
+
+    def check(self, state_dict: dict[str, Any], described: str) -> None:
+        """Refuse to resume a run that read other lanes by a ValueError.
+
+        Args:
+            state_dict: the state of the data in the checkpoint.
+            described: the number of lanes by the options that give it, for messages.
+        """
+        lanes = state_dict.get("lanes")
+        if lanes is None:
+            raise ValueError(
+                f"--data.order is lanes, but the checkpoint's run read random windows; omit --data.order, {WAY_OUT}"
+            )
+        if lanes != self.lanes:
+            raise ValueError(
+                f"the checkpoint's run read its text in {lanes} lanes, but {described}; let their product be {lanes}, "
+                f"{WAY_OUT}"
+            )
+        # Elsewhere in the text, memories would meet rows that do not continue theirs.
+        for option, value in (("seq_len", self.seq_len), ("seed", self.seed)):
+            if (there := state_dict.get(option, value)) != value:
+                raise ValueError(
+                    f"the checkpoint's run read its lanes with --data.{option} {there}, not {value}; set "
+                    f"--data.{option} {there}, {WAY_OUT}"
+                )
+        if (text := state_dict.get("hash")) not in (None, self.hash):
+            raise ValueError(
+                f"the checkpoint's run read another text in lanes: its hash is {text[:16]}, not {self.hash[:16]}; "
+                f"resume with that text, {WAY_OUT}"
+            )

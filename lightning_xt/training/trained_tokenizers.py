@@ -1,0 +1,25 @@
+"""The tokenizers that weights were trained with: their check against data, and their files in a run."""
+
+from pathlib import Path
+
+from lightning_xt.data.tokenizers.base import Tokenizer
+from lightning_xt.data.tokenizers.difference import describe_difference
+from lightning_xt.system.files import replace_file
+
+
+def check_same(use: str, ours: Tokenizer, theirs: Tokenizer) -> None:
+    """Refuse data whose ids mean something else than those that the weights were trained on, by a ValueError."""
+    if difference := describe_difference(theirs, ours):
+        file = "name its text" if use == "text" else "if both sides share it, name its source"
+        raise ValueError(
+            f"the data's {use} tokenizer is not the one that the weights were trained with, but {difference}; use the "
+            f"data of their run, train again or, {file}_tokenizer.json with --data.tokenizer.file"
+        )
+
+
+def write_tokenizers(folder: Path, tokenizers: dict[str, Tokenizer]) -> None:
+    """Write a `<use>_tokenizer.json`, or another file of its library, for each tokenizer that has learnt something."""
+    for use, tokenizer in tokenizers.items():
+        if (content := tokenizer.saved_content) is not None:
+            with replace_file(folder / f"{use}_{tokenizer.saved_name}") as file:
+                file.write(content)
