@@ -69,9 +69,9 @@ class DataModule(LightningDataModule, ABC):
         """Hash of the data's content, equal on every machine; None if unknown."""
         return None
 
-    def bytes_per_token(self, split: str = "train") -> float:
-        """Return the mean bytes of a token of a split, which bits per byte count; 1 if tokens are bytes, or unknown."""
-        return 1.0
+    def bytes_per_token(self, split: str = "train") -> float | None:
+        """Return the mean bytes of a token of a split; None if they are unknown."""
+        return None
 
     @property
     def rank_and_world(self) -> tuple[int, int]:

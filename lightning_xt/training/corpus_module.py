@@ -15,6 +15,7 @@ from lightning_xt.checkpoints.schema import MEMORIES_KEY
 from lightning_xt.core.batch import EvaluationBatch, LaneBatch
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.packed_documents import find_documents
+from lightning_xt.data.base import DataModule
 from lightning_xt.data.pairs.parallel_corpus import ParallelCorpus
 from lightning_xt.data.text.text_corpus import TextCorpus
 from lightning_xt.data.tokenizers.base import Tokenizer
@@ -192,9 +193,12 @@ class CorpusModule(TransformerModule):
             check_same("text", trained, data.tokenizer)
 
     def measure_tokens(self, split: str) -> float:
-        """Return the mean bytes of a token of `val` or `test`."""
-        measure = getattr(self.data_module, "bytes_per_token", None)
-        return 1.0 if measure is None else float(measure({"val": "validation"}.get(split, split)))
+        """Return the mean bytes of a token of `val` or `test`; 1 if they are unknown."""
+        data = self.data_module
+        found = (
+            data.bytes_per_token("validation" if split == "val" else split) if isinstance(data, DataModule) else None
+        )
+        return 1.0 if found is None else found
 
     def begin_evaluation(self, split: str) -> None:
         self._check_tokenizer()

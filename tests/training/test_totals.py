@@ -8,6 +8,7 @@ import pytest
 import torch
 from tiny_run import read_rows
 
+from lightning_xt.data.base import DataModule
 from lightning_xt.training.callbacks import throughput
 
 BATCH = torch.zeros(2, 5)
@@ -19,8 +20,9 @@ def begin(monkeypatch):
     clock = count()
     monkeypatch.setattr(throughput.time, "perf_counter", lambda: next(clock))
 
-    def build(step=0, state=None, **data):
-        logger, callback = Mock(), throughput.Throughput()
+    def build(step=0, state=None, bytes_per_token=1.0):
+        logger, callback, data = Mock(), throughput.Throughput(), Mock(spec=DataModule)
+        data.bytes_per_token.return_value = bytes_per_token
         trainer = SimpleNamespace(
             global_step=step,
             world_size=2,
@@ -29,7 +31,7 @@ def begin(monkeypatch):
             loggers=[logger],
             state=SimpleNamespace(fn="fit"),
             sanity_checking=False,
-            datamodule=SimpleNamespace(**data),
+            datamodule=data,
         )
         if state:
             callback.load_state_dict(state)

@@ -82,8 +82,8 @@ class CorpusTokens:
         tokenization = TextTokenization(self.tokenizer, self._separator_byte, self._describe())
         if changes := self.tokenizer.describe_changes():
             rank_zero_info(
-                f"--data.tokenizer {type(self.tokenizer).__name__} does not keep every text as it is: {changes}; "
-                "bits_per_byte counts all bytes of the text, and the model learns what is kept"
+                f"--data.tokenizer {type(self.tokenizer).__name__} changes texts: {changes}; bits_per_byte counts all "
+                "bytes of the source nevertheless"
             )
         train, *others = self.text
         tokenization.learn(train)

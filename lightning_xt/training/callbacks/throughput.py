@@ -6,6 +6,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from lightning_xt.core.batch import LaneBatch
+from lightning_xt.data.base import DataModule
 from lightning_xt.data.loading.loader import Loader
 from lightning_xt.training.metrics.utilization import count_training_flops, find_peak_flops, measure_peak_memory
 
@@ -112,8 +113,10 @@ class Throughput(Callback):
         if not (found := self._count(now)):
             return
         values = {"train/tokens": found["tokens"], "train/seconds": found["seconds"]}
-        if bytes_per_token := getattr(getattr(trainer, "datamodule", None), "bytes_per_token", 1.0):
-            values["train/bytes"] = found["tokens"] * bytes_per_token
+        data = getattr(trainer, "datamodule", None)
+        size = data.bytes_per_token() if isinstance(data, DataModule) else None
+        if size is not None:
+            values["train/bytes"] = found["tokens"] * size
         for logger in trainer.loggers:
             logger.log_metrics(values, trainer.global_step)
 

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import torch
 from tiny_run import TIMES, load_weights, read_rows
+from tokenizers import Tokenizer as Library
+from tokenizers import models, normalizers, pre_tokenizers
 
 from lightning_xt import LanguageModel
 from lightning_xt.cli import main
@@ -24,6 +26,7 @@ from lightning_xt.data.text.windows import TrainingWindows
 from lightning_xt.data.tokenizers.bpe import BPE
 from lightning_xt.data.tokenizers.bytes import Bytes
 from lightning_xt.data.tokenizers.numbers import Numbers
+from lightning_xt.data.tokenizers.tokenizer_file import TokenizerFile
 
 TEXT = "the quick brown fox jumps over the lazy dog, and the 2 dogs über alles <end> sleep\n" * 40
 SUB_WORDS = ["--data.tokenizer", "BPE", "--data.tokenizer.vocab_size", "300"]
@@ -144,6 +147,21 @@ def test_a_random_tokenizer_is_refused(prepared):
         TextFiles("corpus.txt", tokenizer=partial(Dice, 300)).splits  # noqa: B018
     with pytest.raises(ValueError, match=r"--data.tokenizer Numbers does not read long texts"):
         TextFiles("corpus.txt", tokenizer=partial(Numbers, 9))
+
+
+def test_a_tokenizer_that_changes_texts_is_told(prepared, caplog):
+    library = Library(models.WordLevel({"[UNK]": 0, "the": 1, "fox": 2}, unk_token="[UNK]"))
+    library.normalizer, library.pre_tokenizer = normalizers.Lowercase(), pre_tokenizers.Whitespace()
+    library.save("words.json")
+    corpus = TextFiles("corpus.txt", tokenizer=partial(TokenizerFile, "words.json"), validation=0, test=0)
+    with caplog.at_level(logging.INFO):
+        ids = corpus.splits.train[:].tolist()
+    assert ids[:5] == [1, 0, 0, 2, 0]
+    assert (
+        "--data.tokenizer TokenizerFile changes texts: it does not keep characters for which it has no token; bits_per_"
+        in (caplog.text)
+    )
+    assert corpus.bytes_per_token() == len(TEXT.encode()) / len(ids)
 
 
 def test_processes_that_start_at_once_share_the_files(prepared):
