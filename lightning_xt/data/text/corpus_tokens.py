@@ -25,6 +25,7 @@ class CorpusTokens:
         self._separator_byte: int | None = None
         self._text: Splits | None = None
         self._splits: Splits | None = None
+        self._hash: str | None = None
         self._use(tokenizer.for_text(separated=False))
 
     @property
@@ -54,9 +55,11 @@ class CorpusTokens:
     @property
     def hash(self) -> str:
         """SHA-256 of the text's splits and of the tokenizer, unless it is bytes."""
-        if self.are_bytes:
-            return self.text.hash
-        return hashlib.sha256(f"{self.text.hash} {self._options}".encode()).hexdigest()
+        if self._hash is None:
+            found = self.text.hash
+            own = found if self.are_bytes else hashlib.sha256(f"{found} {self._options}".encode()).hexdigest()
+            self._hash = own
+        return self._hash
 
     def bytes_per_token(self, split: str) -> float:
         """Return the mean bytes of a token of an existing split."""
@@ -76,7 +79,7 @@ class CorpusTokens:
         self.tokenizer = tokenizer
         # Those before it learns: processes compare hashes of the data before that.
         self._options = f"{type(tokenizer).__name__} {sorted(tokenizer.init_args.items())}"
-        self._splits = None
+        self._splits = self._hash = None
 
     def _tokenize(self) -> Splits:
         tokenization = TextTokenization(self.tokenizer, self._separator_byte, self._describe())

@@ -102,7 +102,6 @@ class TextCorpus(DataModule):
         self.resident = resident
         self.predict_prompts = predict_prompts
         self.tokens = CorpusTokens(tokenizer(), self.prepare, self.describe)
-        self._hash: str | None = None
         self._prompts: list[Prompt] = []
         self._on_device: ResidentTokens | None = None
         self._lanes: int | None = None
@@ -183,9 +182,7 @@ class TextCorpus(DataModule):
     @property
     def content_hash(self) -> str:
         """SHA-256 of the text's splits and of the tokenizer, unless it is bytes."""
-        if self._hash is None:
-            self._hash = self.tokens.hash
-        return self._hash
+        return self.tokens.hash
 
     def bytes_per_token(self, split: str = "train") -> float:
         return self.tokens.bytes_per_token(split)
@@ -193,7 +190,6 @@ class TextCorpus(DataModule):
     def use_tokenizer(self, tokenizer: Tokenizer) -> None:
         """Use a tokenizer that has learnt elsewhere, such as that of a checkpoint, in place of one that would learn."""
         self.tokens.use_tokenizer(tokenizer)
-        self._hash = None
 
     def prepare_data(self) -> None:
         """Prepare the corpus once per machine; `predict` needs none."""
