@@ -1,7 +1,6 @@
 """Tokenizer of a `tokenizer.json`."""
 
 from collections.abc import Sequence
-from copy import copy
 from functools import partial
 from typing import Any, Self
 
@@ -84,7 +83,9 @@ class TokenizerFile(Tokenizer):
         return [token for token in range(self._vocab_size) if token not in used]
 
     def for_text(self, separated: bool) -> Self:
-        made = copy(self)
+        # A copy would read the file again.
+        made = type(self).__new__(type(self))
+        made.__dict__.update(self.__dict__)
         made._use_specials("documents" if separated else "none")
         return made
 
