@@ -18,7 +18,7 @@ from lightning_xt.data.tokenizers.difference import describe_difference
 from lightning_xt.data.tokenizers.sentence_piece import SentencePiece
 from lightning_xt.data.tokenizers.tokenizer_file import TokenizerFile
 from lightning_xt.training.from_config import build_tokenizer
-from lightning_xt.training.pair_tokenizers import write_tokenizers
+from lightning_xt.training.trained_tokenizers import write_tokenizers
 
 TYPED = "<|endoftext|> </s> <eos> [SEP]x <|end_of_text|> <s><pad>"
 ODD = [*TEXTS[:4], " a  b ", TYPED, "<|end_of_text|>", "e\u0301\u65e5\U0001f642 z\x00", "", "\n\n"]
