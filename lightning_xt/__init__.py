@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from lightning_xt.data.text.text_files import TextFiles as TextFiles
     from lightning_xt.generation.engine import generate as generate
     from lightning_xt.inference.attention_maps import compute_attention_maps as compute_attention_maps
+    from lightning_xt.inference.token_losses import compute_token_losses as compute_token_losses
     from lightning_xt.models.decoder import Decoder as Decoder
     from lightning_xt.models.encoder import Encoder as Encoder
     from lightning_xt.models.encoder_decoder import EncoderDecoder as EncoderDecoder

@@ -19,6 +19,7 @@ PLACES = (
 FUNCTIONS = {
     "generate": "lightning_xt.generation.engine",
     "compute_attention_maps": "lightning_xt.inference.attention_maps",
+    "compute_token_losses": "lightning_xt.inference.token_losses",
 }
 
 

@@ -88,7 +88,12 @@ class TensorBoardWriter(MediaWriter):
 @rank_zero_only
 def log_figure(loggers: Iterable[Logger], name: str, figure: "Figure", step: int) -> None:
     """Log a figure of matplotlib as an image, drawn once for all loggers."""
-    image = render(figure)
+    log_image(loggers, name, render(figure), step)
+
+
+@rank_zero_only
+def log_image(loggers: Iterable[Logger], name: str, image: Image, step: int) -> None:
+    """Log an image."""
     for logger in loggers:
         make_writer(logger).write_image(name, image, step)
 
