@@ -9,7 +9,7 @@ import yaml
 
 from lightning_xt.cli import main
 from lightning_xt.commands.trainer.command_line import CommandLine
-from lightning_xt.commands.trainer.trainer_options import CALLBACKS
+from lightning_xt.commands.trainer.trainer_options import CALLBACKS, ON_REQUEST
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def list_parts(trainer, model):
 
 
 def test_the_config_shows_all_that_runs(prepare):
-    trainer, model, config = prepare()
+    trainer, model, config = prepare(*(f"--{name}={CALLBACKS[name].__name__}" for name in ON_REQUEST))
     shown = set(re.findall(r"\w+(?=\n|$)", yaml.safe_dump(config["standard"])))
     shown |= {config[name]["class_path"].rpartition(".")[2] for name in CALLBACKS}
     running = list_parts(trainer, model)
@@ -44,6 +44,7 @@ def test_the_config_shows_all_that_runs(prepare):
 
 def test_each_is_switched_off_by_null(prepare):
     trainer, model, config = prepare()
+    assert all(config[name] is None for name in ON_REQUEST)
     names = [name for name in config["standard"] if name not in ("tensor_board", "metrics_file")]
     before = list_parts(trainer, model)
     off = [*(f"--standard.{name}" for name in names), *(f"--{name}" for name in CALLBACKS)]

@@ -76,6 +76,19 @@ def read_pairs(batch: Any, vocab: dict[str, int | None]) -> PairBatch:
     return PairBatch(src, tgt, src_mask)
 
 
+def read_evaluation_pairs(
+    batch: Any, expected: Sequence[str], vocab: dict[str, int | None], first: int, trainer: Trainer
+) -> tuple[EvaluationPairs, Inputs | None]:
+    """Return the numbered pairs of an evaluation batch, and the inputs besides ids that it brings.
+
+    This process has evaluated `first` rows before; the other arguments are those of `read_inputs` and `read_pairs`.
+    """
+    if isinstance(batch, EvaluationPairs):
+        return batch, None
+    ids, inputs = read_inputs(batch, expected)
+    return number_pairs(read_pairs(ids, vocab), first, trainer), inputs
+
+
 def number_pairs(pairs: PairBatch, first: int, trainer: Trainer) -> EvaluationPairs:
     """Assign numbers to the rows of an evaluation batch whose loader does not number them.
 

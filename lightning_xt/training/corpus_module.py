@@ -25,6 +25,7 @@ from lightning_xt.objectives.base import Loss
 from lightning_xt.training.batches import read_inputs, read_tokens
 from lightning_xt.training.callbacks.run_folder import find_run_folder
 from lightning_xt.training.carried_memories import CarriedMemories
+from lightning_xt.training.figures.example import Example
 from lightning_xt.training.module import TransformerModule
 from lightning_xt.training.trained_tokenizers import check_same, write_tokenizers
 
@@ -210,6 +211,12 @@ class CorpusModule(TransformerModule):
             return batch.tokens, batch.scored, None
         ids, inputs = read_inputs(batch, self.data_inputs, self.first_read)
         return read_tokens(ids, self.vocab_size), None, inputs
+
+    def read_example(self, batch: Any, most: int) -> Example:
+        tokens = self.read_evaluation(batch)[0][:1, : most + 1]
+        inputs, first = self.add_documents(tokens, None), self.first_read
+        read = tokens[:, first : first + tokens.shape[1] - 1]
+        return Example(read, tokens[:, 1:] if first == 0 else None, self.tokenizer, inputs)
 
     def on_predict_end(self) -> None:
         if self._excess is not None:

@@ -12,6 +12,7 @@ from lightning_xt.generation.batching.row_state import pad_rows
 from lightning_xt.generation.noise import derive_seed
 from lightning_xt.inference.generation_options import GenerationOptions
 from lightning_xt.inference.translation import Translator
+from lightning_xt.training.metrics.pair_scores import ShownPair
 
 
 def decode_pairs(
@@ -49,6 +50,11 @@ def read_texts(results: Iterable[dict[str, Any]]) -> list[str]:
             rank_zero_info(each["problem"])
         texts.append(each["text"])
     return texts
+
+
+def describe_pairs(pairs: Iterable[ShownPair]) -> list[str]:
+    """Describe pairs as samples: source, target and prediction."""
+    return [f"source      {pair.source}\ntarget      {pair.target}\nprediction  {pair.prediction}" for pair in pairs]
 
 
 def describe_results(results: Iterable[dict[str, Any]]) -> list[str]:

@@ -26,21 +26,21 @@ from lightning_xt.objectives.base import Loss, ObjectiveFactory
 from lightning_xt.objectives.cross_entropy import cross_entropy
 from lightning_xt.objectives.next_token import NextToken
 from lightning_xt.system.option_checks import check_slots, refuse_unknown
-from lightning_xt.training.batches import number_pairs, read_inputs, read_pairs
-from lightning_xt.training.callbacks.run_folder import find_run_folder
-from lightning_xt.training.metrics.pair_scores import PairScores
+from lightning_xt.training.batches import read_evaluation_pairs, read_inputs, read_pairs
+from lightning_xt.training.figures.example import Example
+from lightning_xt.training.metrics.pair_scores import PairScores, ShownPair
 from lightning_xt.training.module import TransformerModule, require_size
 from lightning_xt.training.optim.parameter_groups import OptimizerFactory
 from lightning_xt.training.optim.schedules.base import ScheduleFactory
 from lightning_xt.training.optim.schedules.warmup_cosine import WarmupCosine
-from lightning_xt.training.pair_decoding import decode_pairs, describe_results, read_texts
-from lightning_xt.training.pair_tokenizers import check_positions, check_shared
-from lightning_xt.training.trained_tokenizers import check_same, write_tokenizers
+from lightning_xt.training.pair_decoding import decode_pairs, describe_pairs, describe_results, read_texts
+from lightning_xt.training.pair_tokenizers import prepare_fit
+from lightning_xt.training.trained_tokenizers import check_same
 
 NEUTRAL = 4096.0
 """Divisor of a batch's summed loss, which keeps it in the range of 16-bit numbers; multiplied back before the step."""
-EXAMPLES = 4
-"""Validation pairs shown by default."""
+EXAMPLES, ROWS = 4, 8
+"""Validation pairs among the samples by default, and in a table."""
 
 
 class Seq2Seq(TransformerModule):
@@ -160,19 +160,13 @@ class Seq2Seq(TransformerModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
-        data = self.data_module
-        if isinstance(data, ParallelCorpus) and not self.trainer.training:
+        if isinstance(data := self.data_module, ParallelCorpus) and not self.trainer.training:
             # An evaluation reads its texts as training did, even if the training text has changed since.
             data.use_tokenizers(self.source_tokenizer, self.target_tokenizer, self._trained_length)
 
     def on_fit_start(self) -> None:
         self._check_tokenizers()
-        if self.network.encoder.token_embedding is self.network.decoder.token_embedding:
-            check_shared(self.source_tokenizer, self.target_tokenizer)
-        check_positions(self.trainer, self.network.encoder.max_length, self.network.decoder.max_length)
-        folder = find_run_folder(self.trainer)
-        if folder is not None and self.trainer.is_global_zero:
-            write_tokenizers(folder, self.tokenizers)
+        prepare_fit(self.trainer, self.network, self.tokenizers)
 
     def _check_tokenizers(self) -> None:
         for use, ours in self._trained_with.items():
@@ -209,15 +203,12 @@ class Seq2Seq(TransformerModule):
 
     def begin_evaluation(self, split: str) -> None:
         self._check_tokenizers()
-        decoded, shown = (self.val_decode_pairs, EXAMPLES) if split == "val" else (None, 0)
-        decoded = 0 if self.needed_inputs else decoded
-        self._scores = PairScores(self.device, self.target_tokenizer, decoded, shown, getattr(self, "_scores", None))
+        decoded, shown = (self.val_decode_pairs, ROWS) if split == "val" else (None, 0)
+        sizes = 0 if self.needed_inputs else decoded, shown
+        self._scores = PairScores(self.device, self.target_tokenizer, *sizes, getattr(self, "_scores", None))
 
     def evaluate(self, batch: EvaluationPairs | PairBatch) -> None:
-        inputs = None
-        if not isinstance(batch, EvaluationPairs):
-            ids, inputs = read_inputs(batch, self.data_inputs)
-            batch = number_pairs(read_pairs(ids, self.vocab), self._scores.rows, self.trainer)
+        batch, inputs = read_evaluation_pairs(batch, self.data_inputs, self.vocab, self._scores.rows, self.trainer)
         src, tgt, src_mask, index = batch[:4]
         logits = self.network(src, tgt[:, :-1], src_mask, inputs=inputs)
         scored = (index >= 0)[:, None].expand(-1, tgt.shape[1] - 1)
@@ -228,6 +219,15 @@ class Seq2Seq(TransformerModule):
         if chosen := self._scores.select_rows(index):
             found, texts = decode_pairs(self.text_generator, batch, chosen, self.sampling)
             self._scores.compare(batch, chosen, found, self.source_tokenizer, texts)
+
+    def read_example(self, batch: EvaluationPairs | PairBatch, most: int) -> Example:
+        pairs = read_evaluation_pairs(batch, self.data_inputs, self.vocab, 0, self.trainer)[0]
+        real, source = self._mask_padding(pairs.tgt), pairs.src[:1, pairs.src_mask[0]][:, :most]
+        tgt = pairs.tgt[:1, : most + 1 if real is None else min(most, int(real[0].sum())) + 1]
+        return Example(tgt[:, :-1], tgt[:, 1:], self.target_tokenizer, None, source, self.source_tokenizer)
+
+    def collect_pairs(self) -> list[ShownPair]:
+        return self._scores.collect_pairs(self.trainer)
 
     def compute_metrics(self) -> dict[str, Tensor]:
         return self._scores.compute(self.trainer)
@@ -258,8 +258,8 @@ class Seq2Seq(TransformerModule):
             ValueError: an option is out of range, a source is empty, or a token is outside its vocabulary.
         """
         chosen = GenerationOptions(max_new_tokens=max_new_tokens, **choices).require_single("generate returns")
-        decode = self.text_generator.decode
-        return decode(src, src_mask, starts=start_tokens, max_new_tokens=max_new_tokens, options=chosen)
+        generator = self.text_generator
+        return generator.decode(src, src_mask, starts=start_tokens, max_new_tokens=max_new_tokens, options=chosen)
 
     @refuse_unknown(GenerationOptions)
     def translate(self, texts: str | Sequence[str], **choices: Any) -> Any:
@@ -276,7 +276,7 @@ class Seq2Seq(TransformerModule):
 
     def draw_samples(self, prompts: Sequence[str] | None, sampling: GenerationOptions) -> list[str]:
         if prompts is None:
-            return self._scores.collect_examples(self.trainer)
+            return describe_pairs(self.collect_pairs()[:EXAMPLES])
         return describe_results(self.text_generator.translate_texts(prompts, sampling))
 
     @property

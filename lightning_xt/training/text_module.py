@@ -9,6 +9,8 @@ from lightning.pytorch import LightningModule
 
 from lightning_xt.inference.generation_options import GenerationOptions
 from lightning_xt.inference.text_generator import DecodingSetup, TextGenerator
+from lightning_xt.training.figures.example import Example
+from lightning_xt.training.metrics.pair_scores import ShownPair
 
 
 class TextModule(LightningModule, ABC):
@@ -76,6 +78,14 @@ class TextModule(LightningModule, ABC):
     @abstractmethod
     def compute_metrics(self) -> dict[str, Any]:
         """Compute the metrics of all processes, equal in each."""
+
+    @abstractmethod
+    def read_example(self, batch: Any, most: int) -> Example:
+        """Return the first sequence, or pair, of a batch of an evaluation, of at most this number of tokens."""
+
+    def collect_pairs(self) -> list[ShownPair]:
+        """Collect the first decoded pairs of an evaluation from all processes, which must all call it."""
+        return []
 
     def on_train_batch_start(self, *args: Any) -> None:
         self.phase = "training"

@@ -16,6 +16,7 @@ from lightning_xt.commands.trainer.standard_parts import StandardParts
 from lightning_xt.inference.generation_options import GenerationOptions
 from lightning_xt.system.messages import UserError
 from lightning_xt.system.shipped_configs import LISTED
+from lightning_xt.training.callbacks.figures import Figures
 from lightning_xt.training.callbacks.non_finite import NonFinite
 from lightning_xt.training.callbacks.sample_text import SampleText
 
@@ -30,8 +31,12 @@ TRAINER_DEFAULTS = MappingProxyType(
         "enable_model_summary": False,
     }
 )
-CALLBACKS = MappingProxyType({"sample_text": SampleText, "non_finite": NonFinite, "inference": Inference})
+CALLBACKS = MappingProxyType(
+    {"sample_text": SampleText, "figures": Figures, "non_finite": NonFinite, "inference": Inference}
+)
 """Callbacks whose options stand at the top of a config."""
+ON_REQUEST = ("figures",)
+"""Those that a command has only if they are given."""
 
 
 def add_trainer_options(parser: LightningArgumentParser) -> None:
@@ -64,7 +69,8 @@ def add_trainer_options(parser: LightningArgumentParser) -> None:
     parser.add_class_arguments(GenerationOptions, "sampling")
     parser.add_class_arguments(StandardParts, "standard")
     for name, kind in CALLBACKS.items():
-        default, text = {"class_path": kind.__name__}, f"{(kind.__doc__ or '').partition(chr(10))[0]} null = none."
+        default = None if name in ON_REQUEST else {"class_path": kind.__name__}
+        text = f"{(kind.__doc__ or '').partition(chr(10))[0]} null = none."
         parser.add_argument(f"--{name}", type=kind | None, default=default, help=text)
     parser.link_arguments("data.vocab", "model.init_args.vocab", apply_on="instantiate")
     parser.set_defaults({"model": {"class_path": "lightning_xt.training.language_model.LanguageModel"}})

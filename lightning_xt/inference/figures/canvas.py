@@ -47,7 +47,8 @@ class Canvas:
         from PIL import Image
 
         small = Image.fromarray((255 * colours[..., :3]).round().astype(np.uint8))
-        self._image.paste(small.resize((small.width * cell[0], small.height * cell[1]), Image.Resampling.NEAREST), (x, y))
+        size = (small.width * cell[0], small.height * cell[1])
+        self._image.paste(small.resize(size, Image.Resampling.NEAREST), (x, y))
 
     def write(self, text: str, x: float, y: float, size: int, anchor: Anchor = "lm", *, upright: bool = False) -> None:
         """Write one line at x, y, in pixels of height; upright, it reads from the bottom."""

@@ -19,7 +19,8 @@ def label_tokens(tokenizer: Tokenizer, ids: Iterable[int], without_text: str = "
         without_text: label of ids without text, such as the first bytes of a character.
     """
     names = {tokenizer.pad: "⟨pad⟩", tokenizer.start: "⟨start⟩", tokenizer.end: "⟨end⟩"}
-    stream, labels = tokenizer.stream(), []
+    stream = tokenizer.stream()
+    labels: list[str] = []
     for token in ids:
         special = names.get(token)
         # A special id ends the character before it.
@@ -34,7 +35,7 @@ def label_tokens(tokenizer: Tokenizer, ids: Iterable[int], without_text: str = "
 
 
 def label_vocabulary(tokenizer: Tokenizer, size: int) -> list[str]:
-    """Return one visible label per id of a vocabulary; a byte that is not a character is written `\\xNN`."""
+    """Return one visible label per id of a vocabulary; ids without text of their own are followed by their number."""
     return [_label_alone(tokenizer, token) for token in range(size)]
 
 

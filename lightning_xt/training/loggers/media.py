@@ -5,6 +5,7 @@ A kind of logger is added by a `MediaWriter` that is registered for its class wi
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import singledispatch
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from jaxtyping import Float, UInt8
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
+
+from lightning_xt.training.loggers.projector_files import write_projector_files
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -71,7 +74,8 @@ class TensorBoardWriter(MediaWriter):
         self.logger.experiment.add_histogram(name, values, step)
 
     def write_embedding(self, name: str, vectors: Float[Tensor, "rows D"], labels: Sequence[str], step: int) -> None:
-        self.logger.experiment.add_embedding(vectors, metadata=list(labels), global_step=step, tag=name)
+        # Torch's own writer makes a folder for each step, and forgets the vectors of earlier starts.
+        write_projector_files(Path(self.logger.experiment.log_dir), name, vectors, labels)
 
     def write_results(self, options: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
         from torch.utils.tensorboard.summary import hparams

@@ -40,7 +40,8 @@ class TensorBoard(TensorBoardLogger):
             # An owed validation belongs to the step from which the run resumes.
             shown = step is not None and step <= self._resumed
             self._step, self._written = step, _list_curves(self._folder, step) if shown else set()
-        new = {name: value for name, value in metrics.items() if name not in self._written}
+        # Training data has no end, so that the epoch is always 0.
+        new = {name: value for name, value in metrics.items() if name not in self._written and name != "epoch"}
         self._written |= new.keys()
         super().log_metrics(new, step)
 

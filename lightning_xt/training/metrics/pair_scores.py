@@ -108,16 +108,13 @@ class PairScores:
                 found |= {name: torch.tensor(value) for name, value in self.text_scores.compute().items()}
         return {name: value.float() for name, value in found.items()}
 
-    def collect_examples(self, trainer: Trainer) -> list[str]:
+    def collect_pairs(self, trainer: Trainer) -> list[ShownPair]:
         """Collect the pairs to show of all processes, in order."""
         pairs: list[Any] = [self.pairs]
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             pairs = [None] * trainer.world_size
             torch.distributed.all_gather_object(pairs, self.pairs)
-        return [
-            f"source      {pair.source}\ntarget      {pair.target}\nprediction  {pair.prediction}"
-            for pair in sorted(pair for some in pairs for pair in some)
-        ]
+        return sorted(pair for some in pairs for pair in some)
 
 
 def _strip_padding(ids: list[int], pad: int | None) -> list[int]:

@@ -106,7 +106,7 @@ def test_the_first_pairs_are_shown_in_their_order():
     found = scores(ENDING, show=2)
     pairs = batch([[1, 5, 2], [1, 6, 2], [1, 4, 2]], index=[1, 3, 0])
     found.compare(pairs, [0, 1, 2], torch.tensor([[5, 2], [6, 2], [5, 4]]), ENDING)
-    assert found.collect_examples(TRAINER) == [
+    assert describe_pairs(found.collect_pairs(TRAINER)) == [
         "source      7 8\ntarget      4\nprediction  5 4",
         "source      7 8\ntarget      5\nprediction  5",
     ]

@@ -1,0 +1,56 @@
+"""Sizes of gradients and updates of each layer."""
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+import torch
+from lightning.pytorch.loggers import Logger
+from torch import Tensor
+
+from lightning_xt.training.loggers.media import log_histogram
+
+LEAST = 1e-12
+"""Weights of a smaller norm count as this."""
+
+
+class StepSizes:
+    """Gradients and updates of one optimizer step.
+
+    Args:
+        parameters: the trained parameters by name, just before the step.
+    """
+
+    def __init__(self, parameters: Mapping[str, Tensor]) -> None:
+        self._parameters = {name: each for name, each in parameters.items() if each.requires_grad}
+        self._before = {name: each.detach().clone() for name, each in self._parameters.items()}
+
+    def log(self, loggers: Sequence[Logger], step: int) -> None:
+        """Log, after the step, a histogram of each layer's gradients, and the ratio of its update to its weights.
+
+        Gradients are as the optimizer got them: clipped, and those of the mean.
+        """
+        ratios: dict[str, float] = {}
+        for layer, names in _group_by_layer(self._parameters).items():
+            gradients = [grad.flatten() for name in names if (grad := self._parameters[name].grad) is not None]
+            if gradients and bool((values := torch.cat(gradients).float()).isfinite().all()):
+                log_histogram(loggers, f"gradients/{layer}", values, step)
+            weights = _norm([self._before[name] for name in names])
+            change = _norm([self._parameters[name].detach() - self._before[name] for name in names])
+            ratios[f"updates/{layer}"] = change / max(weights, LEAST)
+        for logger in loggers:
+            logger.log_metrics(ratios, step)
+
+
+def _norm(tensors: Sequence[Tensor]) -> float:
+    return float(torch.stack([each.float().norm() for each in tensors]).norm())
+
+
+def _group_by_layer(names: Mapping[str, Tensor]) -> dict[str, list[str]]:
+    """Group the names of parameters by sublayer, such as `decoder.0_attention`, or by part outside the layers."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        path = re.sub(r"\b(network|stack|sublayers)\.", "", name)
+        inside = re.match(r"(?:\w+\.)?\d+_\w+", path)
+        found[path.rpartition(".")[0] if inside is None else inside[0]].append(name)
+    return found

@@ -1,0 +1,33 @@
+"""Files of TensorBoard's projector: vectors with their labels."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from jaxtyping import Float
+from torch import Tensor
+
+from lightning_xt.system.files import replace_file
+
+FOLDER = "projector"
+
+
+def write_projector_files(folder: Path, name: str, vectors: Float[Tensor, "rows D"], labels: Sequence[str]) -> None:
+    """Write labelled vectors into the folder of a run, in place of earlier ones of this name."""
+    home = folder / FOLDER
+    home.mkdir(exist_ok=True)
+    with replace_file(home / f"{name}.bytes") as file:
+        file.write(vectors.detach().float().cpu().contiguous().numpy().astype("<f4").tobytes())
+    with replace_file(home / f"{name}.tsv") as file:
+        file.write("".join(f"{label}\n" for label in labels).encode("utf-8"))
+    described = (
+        f"embeddings {{\n  tensor_name: {json.dumps(name)}\n  tensor_shape: {vectors.shape[0]}\n"
+        f"  tensor_shape: {vectors.shape[1]}\n  tensor_path: {json.dumps(f'{FOLDER}/{name}.bytes')}\n"
+        f"  metadata_path: {json.dumps(f'{FOLDER}/{name}.tsv')}\n}}\n"
+    )
+    with replace_file(home / f"{name}.pbtxt") as file:
+        file.write(described.encode("utf-8"))
+    # The one that TensorBoard reads names all.
+    with replace_file(folder / "projector_config.pbtxt") as file:
+        for part in sorted(home.glob("*.pbtxt")):
+            file.write(part.read_bytes())
