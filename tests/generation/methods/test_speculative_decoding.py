@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from catalogue import ALL, BUILDS, DIM, VOCAB, attention, decoder, example, randomise, recurrences
+from catalogue import ALL, BUILDS, DIM, VOCAB, attention, carries_state, decoder, example, randomise
 from encoder_catalogue import pair, source
 from torch import Tensor
 
@@ -100,7 +100,7 @@ def alter(build: Callable[[], Decoder]) -> Decoder:
 @ALL
 def test_every_variant_draws_what_it_draws_without(build: Callable[[], Decoder]) -> None:
     model, asked = randomise(build), requests({4: 7, 1: 11, 6: 3}, example(3, 6)[1])
-    if recurrences(model):
+    if carries_state(model):
         model.token_embedding.register_forward_hook(lambda *_: pytest.fail("a token was run"))
         for method in (PromptLookup(), Draft(model)):
             with pytest.raises(
