@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import nn
 
 from lightning_xt.data.files.data_folder import cache_folder
@@ -95,6 +95,10 @@ def compile_forward(
         raise ValueError(
             "model.compile.backend is eager, which draws new random numbers when the backward pass computes the layers "
             "of checkpoint_layers again; choose aot_eager or inductor, or set checkpoint_layers false"
+        )
+    if keywords.get("backend", "inductor") == "inductor":
+        rank_zero_info(
+            "compiling the network: the first step takes a minute or more, and less where it was compiled before"
         )
     mode = keywords.get("mode")
     if mode in WITH_GRAPHS and device.type == "cuda" and accumulated > 1:

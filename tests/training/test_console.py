@@ -11,6 +11,7 @@ from lightning_xt.cli import main
 from lightning_xt.data.custom_data import CustomData
 from lightning_xt.data.pairs.copy_task import CopyTask
 from lightning_xt.data.pairs.generator_pairs import GeneratorPairs
+from lightning_xt.system import time_left
 from lightning_xt.training.callbacks import start_banner
 from lightning_xt.training.callbacks.step_progress_bar import StepProgressBar
 
@@ -68,6 +69,21 @@ def test_cases_n4_a_redirected_log_has_a_line_for_each_logged_step(every, fresh,
     if every:
         assert re.fullmatch(r"train/loss \d\.\d{4}", steps[0][1])
         assert re.fullmatch(r"[\d,]+ tokens/s", steps[0][2])
+        assert re.fullmatch(r"0:\d\d:\d\d left", steps[0][3])
+        assert "left" not in " ".join(steps[-1])
+
+
+def test_a_long_evaluation_without_a_terminal_says_how_long_it_takes(trained, monkeypatch, capsys):
+    monkeypatch.setattr(time_left, "FIRST", 0.0)
+    lines = {"validate": "validation", "test": "test"}
+    for command, what in lines.items():
+        assert main([command, "runs/tiny", BAR]) == 0
+        assert re.search(rf"^{what}: \d+ %, 0:\d\d:\d\d left$", capsys.readouterr().out, re.MULTILINE)
+    predict = ["predict", "runs/tiny", "--data.predict_prompts=prompts.txt", "--output=out.jsonl"]
+    assert main([*predict, BAR]) == 0
+    assert re.search(r"^prediction: 100 %, 0:00:00 left$", capsys.readouterr().out, re.MULTILINE)
+    assert main([*predict, BAR.replace("true", "false")]) == 0
+    assert "prediction: " not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("width", [80, 60, 200])

@@ -244,12 +244,13 @@ def test_refuses_what_torch_compile_does_not_take(folder, monkeypatch):
         fit(model, 1)
 
 
-def test_refuses_cuda_graphs_where_gradients_add_up(monkeypatch):
+def test_refuses_cuda_graphs_where_gradients_add_up(monkeypatch, caplog):
     monkeypatch.setattr(compilation, "_find_obstacle", lambda device: None)
     network, options, device = torch.nn.Linear(1, 1), {"mode": "reduce-overhead"}, torch.device("cuda")
     with pytest.raises(ValueError, match=r"model\.compile\.mode is reduce-overhead.*accumulate_grad_batches 2 adds up"):
         compilation.compile_forward(network, options, device, accumulated=2)
     assert compilation.compile_forward(network, options, device) is not None
+    assert "compiling the network: the first step takes a minute or more" in caplog.text
 
 
 def test_refuses_a_backend_that_draws_again_what_is_computed_again(monkeypatch):

@@ -9,6 +9,7 @@ from torch import Tensor
 from lightning_xt.checkpoints.checkpoint import Checkpoint
 from lightning_xt.checkpoints.migrations import METADATA_KEY
 from lightning_xt.checkpoints.runs import find_checkpoint, step_checkpoints
+from lightning_xt.data.loading.progress import count_progress
 from lightning_xt.system.files import replace_file
 from lightning_xt.system.messages import UserError, find_system_reason
 
@@ -44,7 +45,7 @@ def average(files: dict[int, Path]) -> dict[str, Any]:
     Files are given by step, the newest last. Sums are of 64 bits. Values that are not floating-point numbers, such as a
     count, are the newest's. ValueError if a file cannot be read, or a later version wrote it.
     """
-    contents = [_read(file) for file in files.values()]
+    contents = [_read(file) for file in count_progress(files.values(), "reading checkpoints", len(files))]
     newest = contents[-1]
     states = [content["state_dict"] for content in contents]
     _check_models(list(files.values()), states)

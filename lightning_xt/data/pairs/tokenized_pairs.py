@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from lightning_xt.data.loading.progress import count_progress
 from lightning_xt.data.pairs.pair_files import PairLines
 from lightning_xt.data.pairs.pair_table import RaggedIds
 from lightning_xt.data.tokenizers.base import Tokenizer
@@ -39,7 +40,8 @@ def tokenize(
     """
     sides = [_Side(source, [], _as_list(source.end)), _Side(target, _as_list(target.start), _as_list(target.end))]
     longer = 0
-    for first in range(0, len(lines.sources), BLOCK):
+    blocks = range(0, len(lines.sources), BLOCK)
+    for first in count_progress(blocks, f"tokenizing {len(lines.sources):,} pairs", len(blocks)):
         texts = (lines.sources[first : first + BLOCK], lines.targets[first : first + BLOCK])
         ids = [side.tokenizer.encode_batch(part) for side, part in zip(sides, texts, strict=True)]
         if first == 0:

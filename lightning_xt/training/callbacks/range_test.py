@@ -3,6 +3,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
+from lightning_xt.system.time_left import TimeLeft, format_seconds
 from lightning_xt.training.module import TransformerModule
 from lightning_xt.training.optim.rate_range import has_diverged, space_rates
 from lightning_xt.training.step_boundaries import at_step_boundary
@@ -33,6 +34,7 @@ class RangeTest(Callback):
         if len(trainer.optimizers) != 1:
             raise ValueError(f"RangeTest needs a model with one optimizer; this one has {len(trainer.optimizers)}")
         optimizer = trainer.optimizers[0]
+        self._time = TimeLeft(len(self.rates))
         self._given = [group["lr"] for group in optimizer.param_groups]
         self._main = optimizer.defaults.get("lr") or self._given[0]
         if not self._main > 0:
@@ -48,9 +50,11 @@ class RangeTest(Callback):
             return
         # Equal in all processes.
         self.losses.append(float(trainer.callback_metrics["train/loss"]))
-        every = max(1, len(self.rates) // 10)
-        if len(self.losses) % every == 0:
-            rate = self.rates[len(self.losses) - 1]
-            rank_zero_info(f"step {len(self.losses)}/{len(self.rates)}: lr {rate:.2e}, loss {self.losses[-1]:.3f}")
+        done, total = len(self.losses), len(self.rates)
+        if done % max(1, total // 10) == 0 and (left := self._time.estimate(done)) is not None:
+            rank_zero_info(
+                f"step {done}/{total}  lr {self.rates[done - 1]:.1e}  loss {self.losses[-1]:.3f}  "
+                f"{format_seconds(left)} left at most"
+            )
         if has_diverged(self.losses):
             trainer.should_stop = True

@@ -1,3 +1,5 @@
+import math
+from collections.abc import Sequence
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -10,6 +12,7 @@ from lightning.pytorch.callbacks.progress.rich_progress import (
 from rich import get_console
 from rich.progress import TextColumn
 
+from lightning_xt.system.time_left import TimeLeft, format_seconds
 from lightning_xt.training.step_boundaries import at_step_boundary
 
 NAMES = {"train/loss": "loss", "speed/tokens_per_second": "tokens/s", "speed/mfu": "mfu"}
@@ -21,8 +24,8 @@ TEXT_WIDTH = len("Validation") + len("0:00:00 • 0:00:00") + 4
 class StepProgressBar(RichProgressBar):
     """Progress bar that counts optimizer steps, and prints a line after each validation.
 
-    A bar and its metrics fit the terminal. Without a terminal there is no bar: a line is printed every
-    `trainer.log_every_n_steps` steps.
+    A bar and its metrics fit the terminal. Without a terminal there is no bar: a line with the time left is printed
+    every `trainer.log_every_n_steps` steps, and in a validation, test or prediction after 10 seconds, 20, 40 and so on.
 
     Args:
         refresh_rate: batches between two updates of the bar; each waits for the device.
@@ -31,6 +34,8 @@ class StepProgressBar(RichProgressBar):
     def __init__(self, refresh_rate: int = 10) -> None:
         super().__init__(refresh_rate=refresh_rate)
         self._draws = get_console().is_terminal or get_console().is_jupyter
+        self._training: TimeLeft | None = None
+        self._evaluation: TimeLeft | None = None
 
     @property
     def is_enabled(self) -> bool:
@@ -45,6 +50,11 @@ class StepProgressBar(RichProgressBar):
             return int(min(trainer.max_steps * trainer.accumulate_grad_batches, trainer.num_training_batches))
         return super().total_train_batches
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        total = trainer.max_steps if trainer.max_steps > 0 else None
+        self._training = TimeLeft(total, trainer.global_step)
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
@@ -54,6 +64,30 @@ class StepProgressBar(RichProgressBar):
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         elif not self._draws and self._is_logged(trainer):
             self._print_step("train/loss")
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_validation_start(trainer, pl_module)
+        self._begin("validation", trainer.num_val_batches)
+
+    def on_validation_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        super().on_validation_batch_end(*args, **kwargs)
+        self._count()
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_test_start(trainer, pl_module)
+        self._begin("test", trainer.num_test_batches)
+
+    def on_test_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        super().on_test_batch_end(*args, **kwargs)
+        self._count()
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_predict_start(trainer, pl_module)
+        self._begin("prediction", trainer.num_predict_batches)
+
+    def on_predict_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        super().on_predict_batch_end(*args, **kwargs)
+        self._count()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_validation_end(trainer, pl_module)
@@ -102,6 +136,19 @@ class StepProgressBar(RichProgressBar):
         every = trainer.log_every_n_steps  # type: ignore[attr-defined]
         return bool(every and trainer.global_step % every == 0 and at_step_boundary(trainer))
 
+    def _begin(self, what: str, batches: Sequence[int | float]) -> None:
+        """Begin an evaluation of so many batches of each loader."""
+        total = sum(batches)
+        self._what, self._batches = what, 0
+        self._evaluation = TimeLeft(total if math.isfinite(total) else None)
+
+    def _count(self) -> None:
+        """Count a batch of an evaluation, and print a line if one is due and no bar is drawn."""
+        self._batches += 1
+        shown = not self._draws and self.trainer.is_global_zero and super().is_enabled
+        if shown and self._evaluation is not None and self._evaluation.is_due():
+            print(f"{self._what}: {self._evaluation.describe(self._batches)}", flush=True)
+
     def _print_step(self, *names: str) -> None:
         """Print a line with the steps done, metrics and the speed."""
         trainer = self.trainer
@@ -109,6 +156,9 @@ class StepProgressBar(RichProgressBar):
         parts = [f"{name} {shown[name]:.4f}" for name in names if name in shown]
         if "speed/tokens_per_second" in shown:
             parts.append(f"{shown['speed/tokens_per_second']:,.0f} tokens/s")
+        left = None if self._training is None else self._training.estimate(trainer.global_step)
+        if left is not None and trainer.global_step < trainer.max_steps:
+            parts.append(f"{format_seconds(left)} left")
         steps = f"{trainer.global_step}/{trainer.max_steps}" if trainer.max_steps > 0 else str(trainer.global_step)
         line = f"step {steps}  " + "  ".join(parts)
         if not trainer.is_global_zero:

@@ -1,13 +1,15 @@
 """The bar: it changes nothing, and is shown only on a terminal after a while."""
 
 import io
+import re
 import time
 
 import pytest
 from rich.console import Console
 
 from lightning_xt.data.loading import progress
-from lightning_xt.data.loading.progress import show_activity, with_progress
+from lightning_xt.data.loading.progress import count_progress, show_activity, with_progress
+from lightning_xt.system import time_left
 
 
 @pytest.fixture
@@ -85,3 +87,19 @@ def test_work_without_a_known_end_shows_its_seconds(screen, monkeypatch):
 def test_texts_pass_too(screen):
     assert list(with_progress(iter(["ab", "c"]), "training", 3)) == ["ab", "c"]
     assert "training" in screen.getvalue()
+
+
+def test_items_are_counted(screen):
+    assert list(count_progress("abc", "tokenizing", 3)) == ["a", "b", "c"]
+    assert "tokenizing" in screen.getvalue() and "1/3" in screen.getvalue()
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_without_a_terminal_lines_say_how_long_it_takes(monkeypatch, capsys, rank):
+    monkeypatch.setattr(time_left.TimeLeft, "is_due", lambda left: True)
+    monkeypatch.setenv("LOCAL_RANK", rank)
+    assert list(with_progress(blocks(), "reading x\x1b.txt", 10)) == list(blocks())
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == (5 if rank == "0" else 0)
+    if lines:
+        assert re.fullmatch(r"reading x\\x1b\.txt: 60 %, \d:\d\d:\d\d left", lines[3])
