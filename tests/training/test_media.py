@@ -8,7 +8,10 @@ import torch
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from matplotlib.figure import Figure
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+from tiny_run import write_inputs
 
+from lightning_xt.cli import main
 from lightning_xt.training.loggers import media
 from lightning_xt.training.loggers.metrics_file import MetricsFile
 from lightning_xt.training.loggers.tensor_board import TensorBoard
@@ -50,13 +53,14 @@ def test_line_breaks_and_spaces_of_a_cell_are_visible():
 
 
 def test_only_the_first_process_logs(monkeypatch):
-    monkeypatch.setattr(media.rank_zero_only, "rank", 1)
-    media.log_text([None], "a", "b", 1)
-    monkeypatch.setattr(media.rank_zero_only, "rank", 0)
     written = []
-    logger = SimpleNamespace(experiment=SimpleNamespace(add_text=lambda *args: written.append(args)))
-    media.TensorBoardWriter(logger).write_text("a", "b", 1)
-    assert written == [("a", "    b", 1)]
+    monkeypatch.setattr(
+        media, "make_writer", lambda logger: SimpleNamespace(write_text=lambda *args: written.append(args))
+    )
+    for rank in (1, 0):
+        monkeypatch.setattr(media.rank_zero_only, "rank", rank)
+        media.log_text([None], "a", "b", 3 + rank)
+    assert written == [("a", "b", 3)]
 
 
 def test_a_figure_is_drawn_without_a_display():
@@ -64,3 +68,19 @@ def test_a_figure_is_drawn_without_a_display():
     figure.patch.set_facecolor("#102030")
     image = media.render(figure)
     assert image.shape == (20, 20, 3) and image.dtype == np.uint8 and image[0, 0].tolist() == [16, 32, 48]
+
+
+def test_options_stand_next_to_the_final_metrics(tmp_path, monkeypatch):
+    write_inputs(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    options = ["--trainer.max_steps=3", "--sample_text=null", "--trainer.enable_checkpointing=false"]
+    assert main(["fit", "-c", "tiny.yaml", *options, "--model.decoder.attention.position=ALiBi"]) == 0
+    events = EventAccumulator("runs/tiny/0").Reload()
+    plugin = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    shown = HParamsPluginData.FromString(plugin).session_start_info.hparams
+    assert shown["model.decoder.attention.position"].string_value == "ALiBi"
+    assert shown["model.decoder.dim"].number_value == 8 and shown["trainer.max_steps"].number_value == 3
+    assert "model.decoder.attention.kv_heads" not in shown and "sample_text" not in shown
+    plugin = events.SummaryMetadata("_hparams_/experiment").plugin_data.content
+    metrics = {each.name.tag for each in HParamsPluginData.FromString(plugin).experiment.metric_infos}
+    assert metrics == {"val/loss", "val/bits_per_byte", "val/perplexity"} <= set(events.Tags()["scalars"])

@@ -20,6 +20,7 @@ from lightning_xt.training.callbacks.last_checkpoint import LastCheckpoint
 from lightning_xt.training.callbacks.preemption import Preemption
 from lightning_xt.training.callbacks.restore_trained_weights import RestoreTrainedWeights
 from lightning_xt.training.callbacks.run_folder import LoggerFactory, RunFolder
+from lightning_xt.training.callbacks.run_results import RunResults
 from lightning_xt.training.callbacks.start_banner import StartBanner
 from lightning_xt.training.callbacks.step_progress_bar import StepProgressBar
 from lightning_xt.training.callbacks.throughput import Throughput
@@ -42,6 +43,7 @@ class StandardParts:
         tensor_board: logs to TensorBoard, in fit unless trainer.logger is false.
         metrics_file: logs to metrics.csv, likewise.
         throughput: logs speed and memory, in fit.
+        run_results: logs the options next to the final metrics, in fit.
         validation_schedule: validates every --validate_every steps and at the end, in fit.
         best_checkpoint: saves best.ckpt, in fit.
         last_checkpoint: saves last.ckpt, every --checkpoint_every steps of fit.
@@ -61,6 +63,7 @@ class StandardParts:
     tensor_board: LoggerFactory | None = TensorBoard
     metrics_file: LoggerFactory | None = MetricsFile
     throughput: CallbackFactory | None = Throughput
+    run_results: CallbackFactory | None = RunResults
     validation_schedule: CallbackFactory | None = ValidationSchedule
     best_checkpoint: CallbackFactory | None = BestCheckpoint
     last_checkpoint: Callable[[int, int], Callback] | None = LastCheckpoint
@@ -84,6 +87,7 @@ class StandardParts:
         if command != "fit":
             return [each for each in found if each is not None]
         found += [_build(self.start_banner), _build(self.throughput), _build(self.validation_schedule)]
+        found += [_build(self.run_results)]
         if trainer.enable_checkpointing is not False:
             found += [_build(self.best_checkpoint), last and last(options.checkpoint_every, keep)]
             # Preemption after them, so that what is due at a step is saved once.

@@ -52,6 +52,11 @@ class RunFolder(Callback):
         self._begun = False
         self._lock: BaseFileLock | None = None
 
+    @property
+    def config(self) -> Path | None:
+        """The config that this command has written. None = none."""
+        return self._config
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
             self._choose(trainer)
@@ -187,6 +192,12 @@ def find_run_folder(trainer: Trainer) -> Path | None:
         if isinstance(callback, RunFolder):
             return callback.folder
     return None
+
+
+def find_run_config(trainer: Trainer) -> Path | None:
+    """Return the config that this command has written into the folder of its run; None if there is none."""
+    found = (each for each in trainer.callbacks if isinstance(each, RunFolder))  # type: ignore[attr-defined]
+    return next((each.config for each in found), None)
 
 
 def _command(trainer: Trainer) -> str:

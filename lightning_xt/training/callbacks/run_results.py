@@ -1,0 +1,37 @@
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from lightning_xt.checkpoints.flat_config import flatten_config
+from lightning_xt.training.callbacks.run_folder import find_run_config
+from lightning_xt.training.loggers.media import log_results
+
+SECTIONS = ("seed_everything", "model.", "data.")
+"""Options that results may depend on, besides those of the Trainer."""
+OF_TRAINER = ("max_steps", "precision", "devices", "accumulate_grad_batches", "gradient_clip_val")
+
+
+class RunResults(Callback):
+    """Log the options of a run next to the metrics of its last validation when training ends.
+
+    TensorBoard's HPARAMS tab then compares runs. Options that are null or empty are omitted.
+    """
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        config = find_run_config(trainer)
+        if config is None:
+            options: Mapping[str, Any] = {"model": dict(pl_module.hparams)}
+        else:
+            options = yaml.safe_load(config.read_text(encoding="utf-8"))
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
+        log_results(trainer.loggers, _choose(flatten_config(options)), metrics)
+
+
+def _choose(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Choose the options that results may depend on."""
+    kept = (*SECTIONS, *(f"trainer.{name}" for name in OF_TRAINER))
+    return {
+        name: value for name, value in options.items() if name.startswith(kept) and value not in (None, [], "[]", "")
+    }
