@@ -99,10 +99,13 @@ def _dispatch(args: list[str]) -> int:
         return 0
     if args[0] not in _find_commands():
         raise UserError(explain_unknown("command", args[0], _find_commands()))
+    command = _import_command(args[0])
+    if not getattr(command, "NAMES_CLASSES", True):
+        return int(command.run(args[1:]))
     from lightning_xt.system.imports import guarded_imports
 
     with guarded_imports():
-        return int(_import_command(args[0]).run(args[1:]))
+        return int(command.run(args[1:]))
 
 
 def _find_commands() -> list[str]:

@@ -199,7 +199,7 @@ BELOW_TRAINING = [
     "lightning_xt.models.decoder",
     "lightning_xt.generation.engine",
     "lightning_xt.inference.text_generator",
-    "lightning_xt.inference.completion",
+    "lightning_xt.inference.text_completer",
     "lightning_xt.inference.translation",
     "lightning_xt.inference.conversation",
     "lightning_xt.checkpoints.checkpoint",

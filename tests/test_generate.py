@@ -18,8 +18,8 @@ from lightning_xt.commands.models.inference import Inference
 from lightning_xt.commands.models.loading import load
 from lightning_xt.core.cache import Cache
 from lightning_xt.generation.models.quantized_weights import Int8Linear, RowLinear
-from lightning_xt.inference.completion import TextCompleter
 from lightning_xt.inference.generation_options import GenerationOptions
+from lightning_xt.inference.text_completer import TextCompleter
 from lightning_xt.inference.translation import Translator
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.system.messages import UserError

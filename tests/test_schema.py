@@ -100,7 +100,7 @@ def test_every_option_of_a_variant_is_described() -> None:
     assert definitions["Rotary.options"]["properties"]["base"]["default"] == 10000.0
 
 
-def test_generate_has_a_config_of_its_own() -> None:
+def test_generate_has_another_config() -> None:
     validate = make_validator("generate").validate
     validate({"run": "runs/a", "temperature": 0.5, "prompt": ["a"], "method": {"class_path": "BeamSearch"}})
     assert not make_validator("generate").is_valid({"temprature": 0.5})
@@ -124,7 +124,7 @@ def test_types_of_options() -> None:
 def test_it_is_written_to_a_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lightning_xt.commands.schemas.writing.build_schema", lambda command: {"title": command})
+    monkeypatch.setattr("lightning_xt.commands.schemas.schema_output.build_schema", lambda command: {"title": command})
     file = tmp_path / "schema.json"
     assert main(["schema", "--output", str(file), "--command", "predict"]) == 0
     assert capsys.readouterr().out.endswith(f"# yaml-language-server: $schema={file}\n")

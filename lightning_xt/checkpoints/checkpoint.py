@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_xt.checkpoints.checkpoint_schema import find_misfit
 from lightning_xt.checkpoints.migrations import METADATA_KEY, migrate
-from lightning_xt.checkpoints.schema import find_misfit
 
 ARCHIVE = b"PK\x03\x04"
 """First bytes of every file that torch.save writes: it is a zip archive."""

@@ -28,6 +28,6 @@ def run(args: Sequence[str]) -> int:
     from lightning_xt.commands.models.import_lightning import import_lightning
 
     import_lightning()
-    from lightning_xt.commands.schemas.writing import write_schema
+    from lightning_xt.commands.schemas.schema_output import write_schema
 
     return write_schema(options.command, options.output)

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from lightning_xt.generation.models.prefix_reuse import PrefixReuse
-from lightning_xt.inference.completion import TextCompleter
 from lightning_xt.inference.detokenizer import TextPiece
 from lightning_xt.inference.generation_options import GenerationOptions
+from lightning_xt.inference.text_completer import TextCompleter
 
 
 @dataclass

@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lightning_xt.checkpoints.schema import MEMORIES_KEY
+from lightning_xt.checkpoints.checkpoint_schema import MEMORIES_KEY
 from lightning_xt.core.batch import EvaluationBatch, LaneBatch
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.packed_documents import find_documents

@@ -11,8 +11,8 @@ from torch.optim import AdamW
 
 from lightning_xt.core.shapes import ObjectiveShape
 from lightning_xt.data.prompt_files import Prompt, number_prompts
-from lightning_xt.inference.completion import TextCompleter
 from lightning_xt.inference.generation_options import GenerationOptions
+from lightning_xt.inference.text_completer import TextCompleter
 from lightning_xt.inference.text_generator import list_texts
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.nn.segments.base import Segments

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lightning_xt.checkpoints.schema import MOMENTS
+from lightning_xt.checkpoints.checkpoint_schema import MOMENTS
 from lightning_xt.system.messages import UserError, find_own_sentence
 
 KNOWN = frozenset(("step", *MOMENTS))

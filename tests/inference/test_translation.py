@@ -17,8 +17,8 @@ from lightning_xt.generation.methods.prompt_lookup import PromptLookup
 from lightning_xt.generation.methods.sample import Sample
 from lightning_xt.generation.methods.stochastic_beam_search import StochasticBeamSearch
 from lightning_xt.generation.requests import GeneratedToken
-from lightning_xt.inference.completion import TextCompleter
 from lightning_xt.inference.generation_options import GenerationOptions
+from lightning_xt.inference.text_completer import TextCompleter
 from lightning_xt.inference.translation import Translator, cut_at_end
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.models.encoder_decoder import EncoderDecoder

@@ -15,9 +15,9 @@ from lightning_xt.data.text.windows import EvaluationWindows
 from lightning_xt.data.tokenizers.special_bytes import SpecialBytes
 from lightning_xt.generation.engine import generate
 from lightning_xt.generation.models.quantized_weights import measure_loss
-from lightning_xt.inference.completion import TextCompleter
 from lightning_xt.inference.conversation import Conversation
 from lightning_xt.inference.generation_options import GenerationOptions
+from lightning_xt.inference.text_completer import TextCompleter
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.nn.attention.attention import Attention
 from lightning_xt.nn.mixers.delta_net import DeltaNet

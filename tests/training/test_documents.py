@@ -7,8 +7,8 @@ from lightning_xt.core.cache import Cache
 from lightning_xt.core.packed_documents import find_documents
 from lightning_xt.data.text.text_files import TextFiles
 from lightning_xt.data.tokenizers.bytes import Bytes
-from lightning_xt.inference.completion import TextCompleter
 from lightning_xt.inference.generation_options import GenerationOptions
+from lightning_xt.inference.text_completer import TextCompleter
 from lightning_xt.training.language_model import LanguageModel
 
 SEPARATOR = 255

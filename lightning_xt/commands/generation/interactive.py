@@ -7,10 +7,10 @@ from contextlib import closing
 
 from lightning_xt.commands.generation.rendering import show, stream_pieces
 from lightning_xt.data.prompt_files import number_prompts
-from lightning_xt.inference.completion import TextCompleter
 from lightning_xt.inference.conversation import Conversation
 from lightning_xt.inference.detokenizer import TextPiece
 from lightning_xt.inference.generation_options import GenerationOptions
+from lightning_xt.inference.text_completer import TextCompleter
 from lightning_xt.inference.text_generator import TextGenerator
 from lightning_xt.system.messages import find_own_sentence, make_visible
 

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from jsonargparse import Namespace
+
 from lightning_xt.commands.catalogue.families import get_hints
 from lightning_xt.commands.options.help_text import clean_text, find_description
 from lightning_xt.commands.options.option_help import list_class_options, list_variants
@@ -64,10 +66,10 @@ class ClassDefinitions:
         return _refer(name)
 
     def _define_family(self, name: str, family: type, options: Mapping[type, Schema]) -> dict[str, Schema]:
-        """Return the definitions of a family: its names, a name with options, and options alone.
+        """Return the definitions of a family: its names, a name with options, and options without a name.
 
-        Options alone are those of the class that stands in the slot already. An overlay does not say which one that is,
-        so it may have those of any class of the family.
+        Options without a name are those of the class that stands in the slot already. An overlay does not say which one
+        that is, so it may have those of any class of the family.
         """
         if not options:
             return {name: {"type": ["string", "object"]}}
@@ -144,7 +146,7 @@ def _format_default(default: Any) -> Schema:
     built = default.func if isinstance(default, partial) else default
     if inspect.isclass(built) and built is not inspect.Parameter.empty:
         return {"default": built.__name__}
-    if isinstance(default, dict) and "class_path" in default:
+    if isinstance(default, (dict, Namespace)) and "class_path" in default:
         return {"default": str(default["class_path"]).rpartition(".")[2]}
     if default is None or (isinstance(default, (bool, int, str)) and default != "==SUPPRESS=="):
         return {"default": default}

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from lightning_xt.system.cache_folder import cache_folder as cache_folder
 from lightning_xt.system.files import replace_file
 
 ABANDONED = 3600  # seconds without a write after which a part file is abandoned
@@ -23,12 +24,6 @@ def data_folder() -> Path:
     if chosen := os.environ.get("LIGHTNING_XT_DATA"):
         return Path(chosen).expanduser()
     return cache_folder()
-
-
-def cache_folder() -> Path:
-    """Return the folder for files that this package can make again."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    return cache / "lightning-xt"
 
 
 def prepared_folders() -> list[Path]:

@@ -28,10 +28,10 @@ from lightning_xt.generation.methods.stochastic_beam_search import StochasticBea
 from lightning_xt.generation.models.contrastive import Contrastive
 from lightning_xt.generation.models.prefix_reuse import PrefixReuse
 from lightning_xt.generation.requests import GeneratedToken, SamplingParams
-from lightning_xt.inference.completion import TextCompleter
 from lightning_xt.inference.conversation import Conversation
 from lightning_xt.inference.detokenizer import IncrementalDetokenizer, TextPiece
 from lightning_xt.inference.generation_options import GenerationOptions
+from lightning_xt.inference.text_completer import TextCompleter
 from lightning_xt.inference.text_generator import Completion
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.nn.attention.attention import Attention

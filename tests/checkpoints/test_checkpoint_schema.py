@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from lightning_xt.checkpoints.checkpoint import Checkpoint
+from lightning_xt.checkpoints.checkpoint_schema import find_misfit
 from lightning_xt.checkpoints.migrations import METADATA_KEY
-from lightning_xt.checkpoints.schema import find_misfit
 from lightning_xt.cli import main
 
 LAST = "runs/tiny/0/checkpoints/last.ckpt"

@@ -1,0 +1,64 @@
+"""Contents of the table of all commands, options and classes."""
+
+import argparse
+import importlib
+import inspect
+import pkgutil
+from types import ModuleType
+from typing import Any
+
+from lightning_xt import commands
+from lightning_xt.commands.models.import_lightning import import_lightning
+from lightning_xt.commands.trainer import run_trainer
+
+
+def build_table() -> dict[str, Any]:
+    """Return the commands with their options, and the schemas of those that read configs."""
+    import_lightning()
+    from lightning_xt.commands.catalogue.families import ROOMS, find_families, list_members
+    from lightning_xt.commands.schemas.config_schema import build_schema
+    from lightning_xt.system.docstrings import get_summary
+
+    names = [module.name for module in pkgutil.iter_modules(commands.__path__) if not module.ispkg]
+    modules = {name.replace("_", "-"): importlib.import_module(f"{commands.__name__}.{name}") for name in names}
+    families = find_families(*ROOMS)
+    return {
+        "commands": {name: describe_command(name, module) for name, module in modules.items()},
+        "variants": {each.__name__: get_summary(each) for base in families.values() for each in list_members(base)},
+        "schemas": {name: build_schema(name) for name in ("fit", "generate")},
+    }
+
+
+def describe_command(name: str, module: ModuleType) -> dict[str, Any]:
+    """Return the summary of a command and its options, or the name of the schema that has them."""
+    found: dict[str, Any] = {"summary": module.SUMMARY.partition("\n")[0].partition(":  ")[0]}
+    if module.add_options is run_trainer.add_options:
+        from lightning_xt.commands.trainer.decoding_options import list_unused
+
+        extra = ["--help", "--help_all", "--print_config", *(["--resume"] if name == "fit" else [])]
+        return found | {"schema": "fit", "unused": list_unused(name), "flags": extra}
+    if name == "generate":
+        return found | {"schema": "generate", "unused": ["run"], "flags": ["--help"]}
+    parser = argparse.ArgumentParser()
+    module.add_options(parser)
+    return found | describe_parser(parser)
+
+
+def describe_parser(parser: argparse.ArgumentParser) -> dict[str, Any]:
+    """Return the arguments, options and sub-commands of a parser."""
+    found: dict[str, Any] = {"arguments": [], "options": {}, "commands": {}}
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            found["commands"] = {name: describe_parser(each) for name, each in action.choices.items()}
+        elif action.help != argparse.SUPPRESS:
+            described = {
+                "text": inspect.cleandoc(action.help or "").partition("\n")[0],
+                "values": [str(each) for each in action.choices or ()],
+                "metavar": str(action.metavar or ""),
+                "flag": action.nargs == 0,
+            }
+            if action.option_strings:
+                found["options"] |= dict.fromkeys(action.option_strings, described)
+            else:
+                found["arguments"].append(described)
+    return found
