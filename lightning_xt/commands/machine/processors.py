@@ -1,0 +1,103 @@
+"""Cores, threads and memory of this process, within the limits of its container."""
+
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from lightning_xt.commands.machine.finding import Finding, advise
+
+ROOT = Path("/")
+BF16 = ("amx_bf16", "avx512_bf16", "bf16")
+"""Features of processors that multiply in bfloat16, as Linux names them on x86 and on ARM."""
+
+
+def check_processor(threads: int, root: Path = ROOT) -> Iterator[Finding]:
+    """Yield findings about the processor.
+
+    Args:
+        threads: number of threads that torch computes with.
+        root: folder of /proc and /sys.
+    """
+    facts = _read_cpu(root)
+    cores, limit = count_cores(), read_core_limit(root)
+    usable = cores if limit is None else max(1, min(cores, int(limit)))
+    limited = f", limited to {limit:g} by its container" if limit is not None and limit < cores else ""
+    yield Finding(
+        "CPU", f"{facts.get('model name') or platform.processor() or platform.machine()}, {cores} cores{limited}"
+    )
+    given = os.environ.get("OMP_NUM_THREADS")
+    if threads > usable:
+        yield advise(
+            "threads", str(threads), f"set OMP_NUM_THREADS={usable}: more threads than cores slow each other down"
+        )
+    elif threads < usable and given is not None:
+        yield advise("threads", f"{threads} (OMP_NUM_THREADS={given})", f"unset OMP_NUM_THREADS to use {usable} cores")
+    else:
+        yield Finding("threads", str(threads))
+    flags = set((facts.get("flags") or facts.get("Features") or "").split())
+    found = [name for name in BF16 if name in flags]
+    yield Finding(
+        "bfloat16 on the CPU", f"in hardware ({', '.join(found)})" if found else "not in hardware; train in float32"
+    )
+    yield from _check_memory(root)
+
+
+def count_cores() -> int:
+    """Return the number of cores that this process may run on."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+
+
+def read_core_limit(root: Path = ROOT) -> float | None:
+    """Return the number of cores whose time a container grants; None if it sets no limit."""
+    for folder in _list_groups(root):
+        with suppress(OSError, ValueError):
+            quota, period = (folder / "cpu.max").read_text().split()
+            return int(quota) / int(period)
+    with suppress(OSError, ValueError):
+        folder = root / "sys/fs/cgroup/cpu"
+        microseconds = int((folder / "cpu.cfs_quota_us").read_text())
+        return microseconds / int((folder / "cpu.cfs_period_us").read_text()) if microseconds > 0 else None
+    return None
+
+
+def read_memory_limit(root: Path = ROOT) -> int | None:
+    """Return the bytes of memory that a container grants; None if it sets no limit."""
+    files = [folder / "memory.max" for folder in _list_groups(root)]
+    for file in [*files, root / "sys/fs/cgroup/memory/memory.limit_in_bytes"]:
+        with suppress(OSError, ValueError):
+            limit = int(file.read_text())
+            # Without a limit the older kind has the largest number.
+            return limit if limit < 2**60 else None
+    return None
+
+
+def _list_groups(root: Path) -> Iterator[Path]:
+    """Yield the folders of the control groups of this process, the innermost first."""
+    lines = ""
+    with suppress(OSError):
+        lines = (root / "proc/self/cgroup").read_text()
+    own = next((line.removeprefix("0::/") for line in lines.splitlines() if line.startswith("0::/")), "")
+    folder = root / "sys/fs/cgroup" / own
+    yield folder
+    if own:
+        yield root / "sys/fs/cgroup"
+
+
+def _read_cpu(root: Path) -> dict[str, str]:
+    """Return the facts of Linux about the first processor."""
+    with suppress(OSError):
+        block = (root / "proc/cpuinfo").read_text().partition("\n\n")[0]
+        return {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in block.splitlines())}
+    return {}
+
+
+def _check_memory(root: Path) -> Iterator[Finding]:
+    with suppress(OSError, ValueError):
+        lines = (root / "proc/meminfo").read_text().splitlines()
+        sizes = {line.split(":")[0]: 1024 * int(line.split()[1]) for line in lines}
+        limit = read_memory_limit(root)
+        granted = f", limited to {limit / 1e9:.1f} GB by its container" if limit and limit < sizes["MemTotal"] else ""
+        yield Finding("memory", f"{sizes['MemTotal'] / 1e9:.1f} GB, {sizes['MemAvailable'] / 1e9:.1f} GB free{granted}")
