@@ -28,7 +28,7 @@ from lightning_xt.commands.trainer.cluster import adopt_trainer, choose_environm
 from lightning_xt.commands.trainer.decoding_options import choose_decoding, list_unused
 from lightning_xt.commands.trainer.results import collect_metrics, print_results
 from lightning_xt.commands.trainer.run_choice import Resolved, resolve
-from lightning_xt.commands.trainer.standard_parts import StandardParts
+from lightning_xt.commands.trainer.standard_parts import StandardParts, choose_loggers
 from lightning_xt.commands.trainer.trainer_options import (
     CALLBACKS,
     TRAINER_DEFAULTS,
@@ -192,8 +192,7 @@ class CommandLine(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = dict(self._get(self.config_init, "trainer"))
         standard: StandardParts = self._get(self.config_init, "standard")
-        if config["logger"] in (None, True):
-            kwargs["logger"] = False
+        kwargs["logger"] = choose_loggers(str(self.subcommand), config["logger"])
         callbacks = [] if config.get("fast_dev_run") else self._callbacks(standard)
         # An overlay appends its average to the callbacks; the last of several holds.
         given = _as_list(config["callbacks"])

@@ -7,6 +7,7 @@ from typing import Any
 
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.io import CheckpointIO
 
 from lightning_xt.checkpoints.checkpoint import Checkpoint
@@ -28,6 +29,7 @@ from lightning_xt.training.callbacks.validation_schedule import ValidationSchedu
 from lightning_xt.training.callbacks.write_predictions import WritePredictions
 from lightning_xt.training.loggers.metrics_file import MetricsFile
 from lightning_xt.training.loggers.tensor_board import TensorBoard
+from lightning_xt.training.loggers.tracker import Tracker
 
 CallbackFactory = Callable[[], Callback]
 SaveConfig = Callable[[Path], None]
@@ -98,6 +100,12 @@ class StandardParts:
         """Build those that a model would add of itself."""
         found = (_build(self.exact_resume), _build(self.restore_trained_weights))
         return [each for each in found if each is not None]
+
+
+def choose_loggers(command: str, given: Any) -> Any:
+    """Return the loggers of a command besides those of its run, from its option; a tracker has runs of `fit` only."""
+    loggers = given if isinstance(given, list) else [given] if isinstance(given, Logger) else []
+    return [each for each in loggers if command == "fit" or not isinstance(each, Tracker)] or False
 
 
 def _build(factory: CallbackFactory | None) -> Callback | None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from filelock import BaseFileLock, FileLock, Timeout
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -15,6 +16,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning_xt.checkpoints.checkpoint import Checkpoint
 from lightning_xt.checkpoints.runs import check_writable, create_run
 from lightning_xt.system.messages import make_visible
+from lightning_xt.training.loggers.tracker import Tracker
 from lightning_xt.training.saved_paths import localize_saved_paths
 
 LoggerFactory = Callable[[Path, int | None], Logger]
@@ -77,6 +79,11 @@ class RunFolder(Callback):
                 )
             else:
                 self._config = config
+        if self._config is not None and stage == "fit":
+            options = yaml.safe_load(self._config.read_text(encoding="utf-8"))
+            for logger in trainer.loggers:
+                if isinstance(logger, Tracker):
+                    logger.begin(self._config.parent, options)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         localize_saved_paths(trainer, checkpoint)

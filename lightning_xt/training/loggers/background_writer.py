@@ -1,0 +1,51 @@
+from collections.abc import Callable
+from queue import Full, Queue
+from threading import Thread
+
+from lightning.pytorch.utilities import rank_zero_info
+
+MOST_WAITING = 10_000
+"""Calls that wait at most; further ones are dropped."""
+
+
+class BackgroundWriter:
+    """Thread that makes calls in their order, so that training neither waits for them nor fails with them.
+
+    Args:
+        name: whose calls they are, for messages.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._calls: Queue[Callable[[], None] | None] = Queue(MOST_WAITING)
+        self._lost = 0
+        self._thread = Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def put(self, call: Callable[[], None]) -> None:
+        """Have a call made after those before it."""
+        try:
+            self._calls.put_nowait(call)
+        except Full:
+            self._lost += 1
+
+    def close(self, seconds: float) -> None:
+        """Wait until the calls are made, at most for a time, and report those that are lost."""
+        try:
+            self._calls.put(None, timeout=seconds)
+        except Full:
+            self._lost += 1
+        else:
+            self._thread.join(seconds)
+        if lost := self._lost + self._calls.qsize():
+            rank_zero_info(f"{self._name}: {lost} values or media are not written; metrics.csv has the run's values")
+
+    def _run(self) -> None:
+        while (call := self._calls.get()) is not None:
+            try:
+                call()
+            except Exception as error:
+                self._lost += 1
+                if self._lost == 1:
+                    reason = " ".join(str(error).split())[:200] or repr(error)
+                    rank_zero_info(f"{self._name} cannot be written ({reason}); training continues")
