@@ -311,7 +311,7 @@ MISTAKES = [
     ("fit -c tiny.yaml --model.decoder.attention.heads 4 --model.decoder.attention.kv_heads 3", "kv_heads (3)"),
     ("fit -c tiny.yaml --trainer.max_steps -1", "trainer.max_steps is -1"),
     ("fit -c tiny.yaml --trainer.max_steps 2", "warmup_steps 2"),
-    ("fit -c tiny.yaml --trainer.accelerator gpu --trainer.devices 99", "trainer: "),
+    ("fit -c tiny.yaml --trainer.accelerator gpu --trainer.devices 99", "trainer"),
     ("fit -c tiny.yaml --trainer.default_root_dir corpus.txt", "the run folder corpus.txt/tiny/0 cannot be made"),
     ("fit -c tiny.yaml --data.path missing.txt", "--data.path missing.txt: no such file"),
     ("fit -c tiny.yaml --data.seq_len 5000", "data.seq_len 5000 needs at least 5001 tokens"),

@@ -131,14 +131,19 @@ def test_nothing_is_compiled_twice(tiny, documents):
     assert "val/bits_per_byte=" in done.stdout.splitlines()[-1]
 
 
-def test_a_compiler_that_does_not_work_is_reported_once(tiny, tmp_path):
+@pytest.mark.parametrize("missing", [pytest.param(True, marks=pytest.mark.slow), False])
+def test_a_compiler_that_does_not_work_is_reported_once(tiny, tmp_path, missing):
     options = ["fit", "-c", str(QUICKSTART), *tiny, "--model.compile=true"]
-    environment = {**os.environ, "CXX": "/bin/false", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "compiled")}
+    there = {"PATH": str(tmp_path), "CC": "", "CXX": ""} if missing else {"CXX": "/bin/false"}
+    environment = {**os.environ, **there, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "compiled")}
     command = [sys.executable, "-m", "lightning_xt", *options]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
     assert done.returncode == 0, done.stderr
     (told,) = [line for line in done.stderr.splitlines() if "model.compile" in line]
-    assert "it does not work here (" in told and "install g++ and Python's headers" in told
+    if missing:
+        assert "a C++ compiler (g++ or clang++, or the variable CXX) is not installed: training without it" in told
+    else:
+        assert "it does not work here (" in told and "install g++ and Python's headers" in told
     assert "val/bits_per_byte=" in done.stdout.splitlines()[-1]
 
 

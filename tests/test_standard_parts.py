@@ -5,6 +5,7 @@ from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
+import torch
 import yaml
 
 from lightning_xt.cli import main
@@ -88,3 +89,21 @@ def test_cases_r16_a_trial_has_the_schedule_of_the_whole_run(trained, monkeypatc
     assert main(["fit", "-c", "runs/tiny/0/config.yaml", "--ckpt_path=last", "--trainer.fast_dev_run=true"]) == 2
     assert "fast_dev_run is true, which tries first batches and resumes no run;" in capsys.readouterr().err
     assert {path: path.stat().st_mtime_ns for path in trained.rglob("*")} == before
+
+
+@pytest.mark.parametrize(
+    ("name", "built", "reason"),
+    [
+        ("gpu", True, "finds none on this machine"),
+        ("cuda", False, "is built without CUDA (https://pytorch.org/get-started has others)"),
+        ("mps", False, "finds none on this machine"),
+    ],
+)
+def test_a_machine_without_a_gpu_says_so(name, built, reason, fresh, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: built)
+    assert main(["fit", "-c", "tiny.yaml", f"--trainer.accelerator={name}"]) == 2
+    message = capsys.readouterr().err
+    assert f"--trainer.accelerator {name} needs a GPU, but torch" in message
+    assert f"{reason}; omit it, or set --trainer.accelerator cpu" in message

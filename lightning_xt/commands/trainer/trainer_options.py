@@ -8,6 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import torch
 from lightning.pytorch.cli import LightningArgumentParser
 
 from lightning_xt.checkpoints.runs import find_run
@@ -115,6 +116,7 @@ def check_options(command: str, options: Any) -> None:
     limit, devices = options.trainer.gradient_clip_val, options.trainer.devices
     if limit is not None and not 0 <= limit < math.inf:
         raise UserError(f"--trainer.gradient_clip_val is {limit}; it must be at least 0, or null not to clip")
+    _check_accelerator(options.trainer.accelerator)
     if not _counts(devices):
         raise UserError(
             f"--trainer.devices is {devices}; it must be auto, a number of at least 1, or a list of numbers"
@@ -128,6 +130,20 @@ def check_options(command: str, options: Any) -> None:
         )
     if command == "predict" and options.output is None:
         raise UserError("predict needs a file to write: --output out.jsonl")
+
+
+def _check_accelerator(name: Any) -> None:
+    """Raise a UserError for a kind of GPU that this machine, or this torch, does not have."""
+    found = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    found["gpu"] = any(found.values())
+    if found.get(name, True):
+        return
+    reason = f"torch {torch.__version__} finds none on this machine"
+    if not torch.backends.cuda.is_built() and name != "mps":
+        reason = f"torch {torch.__version__} is built without CUDA (https://pytorch.org/get-started has others)"
+    raise UserError(
+        f"--trainer.accelerator {name} needs a GPU, but {reason}; omit it, or set --trainer.accelerator cpu"
+    )
 
 
 def _refuse_idle_options(given: Any) -> None:
