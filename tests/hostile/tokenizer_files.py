@@ -10,6 +10,8 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 
 FIT = ("fit", "-c", "pairs.yaml", "--data.tokenizer.file", "in.json")
 
+FIT_TEXT = ("fit", "-c", "tiny.yaml", "--data.tokenizer", "TokenizerFile", "--data.tokenizer.file", "in.json")
+
 
 def cases() -> Iterator[Case]:
     """Yield all cases of tokenizer files."""
@@ -69,6 +71,31 @@ def cases() -> Iterator[Case]:
             says=["--data.tokenizer.file in.json", says],
             files={"in.json": content},
         )
+        if says in (none, "2147483649 ids", "twice"):
+            yield Case(
+                name=f"tokenizer of a text: {name}",
+                command=FIT_TEXT,
+                says=["--data.tokenizer.file in.json", says],
+                files={"in.json": content},
+            )
+    for name, damaged in (
+        ("nothing", ""),
+        ("a text", "a tokenizer\n"),
+        ("a tokenizer.json", text),
+        ("zeros", b"\0" * 999),
+    ):
+        yield Case(
+            name=f"tokenizer: {name} for a model of SentencePiece",
+            command=[*FIT_TEXT[:4], "SentencePiece", *FIT_TEXT[5:]],
+            says=["--data.tokenizer.file in.json is not a model of SentencePiece"],
+            files={"in.json": damaged},
+        )
+    yield Case(
+        name="tokenizer of a text: no token ends a document",
+        command=[*FIT_TEXT, "--data.documents", "separator"],
+        says=["--data.tokenizer.file in.json has no special token of a usual name that could separate documents"],
+        files={"in.json": _replace_part(good, "added_tokens", [])},
+    )
     for size in ("0", "-5", "258", "1e400", "many", "2.5"):
         yield Case(
             name=f"tokenizer: a vocabulary of {size}",
