@@ -23,15 +23,15 @@ SKY = {
 }  # fmt: skip
 SKY_RESOURCES = {
     "infra", "cloud", "region", "zone", "accelerators", "accelerator_args", "cpus", "memory", "instance_type",
-    "use_spot", "disk_size", "disk_tier", "network_tier", "image_id", "ports", "labels", "autostop", "any_of", "ordered",
-    "job_recovery",
+    "use_spot", "disk_size", "disk_tier", "network_tier", "image_id", "ports", "labels", "autostop", "any_of",
+    "ordered", "job_recovery",
 }  # fmt: skip
 DSTACK = {
     "type", "name", "nodes", "python", "image", "nvcc", "docker", "privileged", "entrypoint", "shell", "user",
     "working_dir", "home_dir", "registry_auth", "env", "commands", "ports", "volumes", "files", "repos", "resources",
     "backends", "regions", "availability_zones", "instance_types", "reservation", "spot_policy", "retry",
-    "max_duration", "stop_duration", "max_price", "creation_policy", "idle_duration", "utilization_policy", "startup_order",
-    "stop_criteria", "priority", "schedule", "single_branch", "fleets", "tags",
+    "max_duration", "stop_duration", "max_price", "creation_policy", "idle_duration", "utilization_policy",
+    "startup_order", "stop_criteria", "priority", "schedule", "single_branch", "fleets", "tags",
 }  # fmt: skip
 LAUNCHER = '#!/bin/bash\nprintf \'%s\\n\' "$NODES" "$NODE_RANK" "$MASTER_ADDR" "${GPUS-}" "$@"\n'
 
