@@ -27,6 +27,7 @@ from lightning_xt.commands.catalogue.families import find_families
 
 GUIDES = (
     "first-ten-minutes",
+    "command-line",
     "own-data",
     "composing",
     "training-fast",

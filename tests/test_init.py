@@ -150,9 +150,9 @@ def test_mistakes(capsys: pytest.CaptureFixture[str]) -> None:
     Path("photo.png").write_bytes(bytes(20_000))
     assert fail(capsys, "--path", "none.txt").startswith("--path none.txt: no such file or folder, here or in")
     assert fail(capsys, "--path", "small.txt") == (
-        "--path small.txt holds 9 bytes, from which no model learns; give 10,000 or more")  # fmt: skip
+        "--path small.txt holds 9 bytes, which is too little; give 5,500 or more")  # fmt: skip
     assert "photo.png is not text: it holds zero bytes" in fail(capsys, "--path", "photo.png")
-    assert "holds 3 pairs, from which no model learns; give 100 or more" in fail(
+    assert "holds 3 pairs, which is too little; give 20 or more" in fail(
         capsys, "--translation", "--path", "pairs.tsv")  # fmt: skip
     assert "name the file of their targets with --target_path" in fail(capsys, "--translation", "--path", "one.en")
     assert fail(capsys, "--target_path", "a").startswith("--target_path a is for a translator; add --translation")

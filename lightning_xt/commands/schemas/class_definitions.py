@@ -170,7 +170,9 @@ def _refer(name: str) -> Schema:
 
 
 def _list_names(variants: Iterable[type]) -> Schema:
-    return {"enum": [each.__name__ for each in variants]}
+    kinds = list(variants)
+    # Editors show the descriptions next to the names.
+    return {"enum": [each.__name__ for each in kinds], "enumDescriptions": [get_summary(each) for each in kinds]}
 
 
 def _match_paths(variants: Iterable[type]) -> Schema:

@@ -8,8 +8,8 @@ from lightning_xt.commands.starter.number_words import write_pairs
 from lightning_xt.commands.starter.starter import Starter, count_steps, fill, name_run, refer
 from lightning_xt.system.messages import UserError
 
-LEAST = 100
-"""Pairs from which a model learns something."""
+LEAST = 20
+"""Pairs of which some are left to train on."""
 WORDS = 12
 """Words of a source in the command that comes next."""
 HELD_OUT = 1000
@@ -88,7 +88,7 @@ def describe_pairs(root: Path, path: str, target_path: str | None) -> Starter:
         raise UserError(f"init: {str(error).replace('--data.', '--')}") from error
     count = len(pairs.sources)
     if count < LEAST:
-        raise UserError(f"init: --path {path} holds {count} pairs, from which no model learns; give {LEAST} or more")
+        raise UserError(f"init: --path {path} holds {count} pairs, which is too little; give {LEAST} or more")
     found = f"Found {count:,} pairs"
     target = None if target_path is None else refer(root, target_path)
     return _make(root, refer(root, path), target, pairs.sources, pairs.targets, found)

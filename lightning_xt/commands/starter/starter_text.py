@@ -13,8 +13,8 @@ from lightning_xt.data.files.reading import read_blocks
 from lightning_xt.data.text.documents import require_text
 from lightning_xt.system.messages import UserError
 
-LEAST = 10_000
-"""Bytes from which a model learns something."""
+LEAST = 5_500
+"""Bytes of whose twentieth part a window can be measured."""
 HELD_OUT = 200_000
 """Bytes of the validation split, and of the test split, that are enough."""
 PACKED, RATIO = (".gz", ".zip"), 3
@@ -92,7 +92,7 @@ def describe_text(root: Path, path: str, field: str | None) -> Starter:
         raise UserError(f"init: {files[0]} holds JSON lines; name the field with their text: {_offer_fields(first)}")
     size = sum(RATIO * each.stat().st_size if each.suffix.lower() in PACKED else each.stat().st_size for each in files)
     if size < LEAST:
-        raise UserError(f"init: --path {path} holds {size:,} bytes, from which no model learns; give {LEAST:,} or more")
+        raise UserError(f"init: --path {path} holds {size:,} bytes, which is too little; give {LEAST:,} or more")
     found = f"Found {len(files):,} file{'s' if len(files) > 1 else ''} with {size:,} bytes"
     return _make(root, refer(root, path), size, found, _choose_prompt(first, field), field)
 
