@@ -265,6 +265,14 @@ def test_a_plot_has_an_axis_for_each_total(capsys):
     assert len(figure.axes) == 1
 
 
+def test_a_plot_of_many_points_has_means_of_neighbours():
+    rows = "".join(f"{step},{step % 2}\n" for step in range(1, 2001))
+    write_run("a/0", f"step,train/loss\n{rows}")
+    (panel,) = draw(compare_runs(read_runs(["runs/a"]), group=False), "train/loss").axes
+    (line,) = panel.get_lines()
+    assert line.get_xdata()[:2].tolist() == [1.5, 3.5] and set(line.get_ydata()) == {0.5}
+
+
 def test_parameters_are_counted_without_the_tensors(tmp_path):
     weight, file = torch.zeros(3, 4), tmp_path / "any.ckpt"
     state = {"a": weight, "shared": weight, "b": torch.nn.Parameter(torch.ones(5)), "c": torch.zeros(())}

@@ -4,6 +4,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from lightning_xt.commands.comparison.run_comparison import Entry, average_points, list_points
@@ -15,6 +16,8 @@ AXES = {"step": "optimizer steps", "bytes": "bytes trained on", "seconds": "seco
 STYLES = ("-", "--", ":", "-.")
 COLORS = 10
 """Colours of matplotlib's cycle, after which the lines change their style."""
+MOST_POINTS = 1000
+"""Points of a curve in a plot; of more, means of neighbours are drawn."""
 
 
 def check_output(name: str) -> Path:
@@ -47,6 +50,7 @@ def draw(entries: Sequence[Entry], metric: str) -> Any:
         average_points(each.runs, metric) if len(each.runs) > 1 else list_points(each.runs[0], metric)
         for each in entries
     ]
+    curves = [_thin(curve) for curve in curves]
     shown = [name for name in AXES if any(name in point for curve in curves for point in curve)]
     figure = Figure(figsize=(4 + 4 * len(shown), 4.5 + 0.2 * len(entries)), layout="constrained")
     panels = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
@@ -65,6 +69,15 @@ def draw(entries: Sequence[Entry], metric: str) -> Any:
     for text in legend.get_texts():
         text.set_parse_math(False)
     return figure
+
+
+def _thin(curve: list[dict[str, float]]) -> list[dict[str, float]]:
+    """Average neighbours of a curve with many points."""
+    size = math.ceil(len(curve) / MOST_POINTS)
+    parts = (curve[start : start + size] for start in range(0, len(curve), max(1, size)))
+    return [
+        {name: fmean(point[name] for point in part) for name in set.intersection(*map(set, part))} for part in parts
+    ]
 
 
 def _draw_curve(panel: Any, curve: Sequence[dict[str, float]], name: str, number: int) -> None:
