@@ -15,6 +15,7 @@ import json
 import statistics
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=3, help="runs of each leg")
     parser.add_argument("--timed", type=int, default=25, help="steps of each leg that are timed")
     parser.add_argument("--folder", type=Path, default=Path("runs/subwords"), help="of the finished runs")
+    parser.add_argument("options", nargs="*", help="for the command line of every run, after --")
     options = parser.parse_args()
     started = time.perf_counter()
     prepare()
@@ -88,13 +90,9 @@ def time_steps(count: int) -> dict[str, float]:
 
 def build_step(name: str) -> Any:
     """Return a training step of a leg on random tokens."""
-    recipe = read_recipe(name)
-    data, model = recipe["data"]["init_args"], recipe["model"]["init_args"]
-    size = data["tokenizer"]["init_args"]["vocab_size"] if "tokenizer" in data else 256
-    vocab = {"source": size, "target": size, "pad": None, "start": None, "end": None, "separator": None}
-    network = LanguageModel.from_config({**model, "vocab": vocab})
+    data, network = read_recipe(name)["data"]["init_args"], build_network(name)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
-    tokens = torch.randint(0, size, (data["batch_size"], data["seq_len"] + 1))
+    tokens = torch.randint(0, network.vocab_size, (data["batch_size"], data["seq_len"] + 1))
 
     def step() -> None:
         optimizer.zero_grad()
@@ -105,9 +103,18 @@ def build_step(name: str) -> Any:
     return step
 
 
+def build_network(name: str) -> LanguageModel:
+    """Return the network of a leg."""
+    recipe = read_recipe(name)
+    data, model = recipe["data"]["init_args"], recipe["model"]["init_args"]
+    size = data["tokenizer"]["init_args"]["vocab_size"] if "tokenizer" in data else 256
+    vocab = {"source": size, "target": size, "pad": None, "start": None, "end": None, "separator": None}
+    return LanguageModel.from_config({**model, "vocab": vocab})
+
+
 def contest(name: str, steps: int, options: argparse.Namespace) -> dict[str, Any]:
     """Run the seeds of a leg, and return its row."""
-    runs = [run(name, steps, seed, options.folder) for seed in range(options.seeds)]
+    runs = [run(name, steps, seed, options.folder, options.options) for seed in range(options.seeds)]
     each = [made["bits_per_byte"] for made in runs]
     return {
         "value": round(statistics.mean(each), 4),
@@ -115,30 +122,29 @@ def contest(name: str, steps: int, options: argparse.Namespace) -> dict[str, Any
         "spread": [min(each), max(each)],
         "each": each,
         "steps": steps,
-        "parameters": runs[0]["parameters"],
+        "parameters": sum(parameter.numel() for parameter in build_network(name).parameters()),
         "repeats": len(each),
     }
 
 
-def run(name: str, steps: int, seed: int, folder: Path) -> dict[str, Any]:
+def run(name: str, steps: int, seed: int, folder: Path, options: Sequence[str] = ()) -> dict[str, Any]:
     """Return the result of a run, which is trained unless the folder has it."""
-    recipe = find_config(RECIPES[name]).read_text(encoding="utf-8")
+    recipe = " ".join([find_config(RECIPES[name]).read_text(encoding="utf-8"), *options])
     file = folder / f"{name}-{steps}-{seed}.json"
     if file.is_file() and (kept := json.loads(file.read_text()))["recipe"] == recipe:
         return dict(kept)
     command = ["fit", "-c", RECIPES[name], f"--name={name}", f"--trainer.max_steps={steps}"]
     command += [f"--validate_every={steps}", f"--seed_everything={seed}", f"--data.seed={seed}"]
     command += ["--sample_text.prompts=[]", f"--trainer.default_root_dir={folder}", "--trainer.accelerator=cpu"]
-    command += ["--trainer.devices=1", "--trainer.enable_progress_bar=false"]
+    command += ["--trainer.devices=1", "--trainer.enable_progress_bar=false", *options]
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         code = lightning_xt(command)
     if code:
         sys.exit(f"the command line failed: {' '.join(command)}\n{printed.getvalue()}")
-    said = dict(line.split("=", 1) for line in printed.getvalue().splitlines() if line.startswith(("run=", "val/")))
-    model = LanguageModel.from_config(Path(said["run"]) / "config.yaml")
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    made = {"recipe": recipe, "bits_per_byte": float(said["val/bits_per_byte"]), "parameters": parameters}
+    said = dict(line.split("=", 1) for line in printed.getvalue().splitlines() if line.startswith("val/"))
+    made = {"recipe": recipe, "bits_per_byte": float(said["val/bits_per_byte"])}
+    folder.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(made))
     say(f"{name}, {steps} steps, seed {seed}: {made['bits_per_byte']:.4f} bits per byte")
     return made

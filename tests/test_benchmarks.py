@@ -351,6 +351,28 @@ def test_architectures_compares_two_and_continues(tmp_path):
 
 
 @pytest.mark.slow
+def test_tokenizing_is_as_fast_as_the_library_and_takes_little_memory(tmp_path):
+    found = run_rows(tmp_path, "tokenizing.py", "--megabytes=4", "--repeats=1", "--vocab_size=600")["tokenizing"]
+    assert found["megabytes"] == 4 and 500_000 < found["tokens"] < 4_000_000
+    # Seconds of all cores: other programs disturb these less.
+    assert found["cpu"] > 0.8 and found["memory_growth_mb"] < 300, found
+
+
+@pytest.mark.slow
+def test_subwords_compare_with_bytes_and_continue(tmp_path):
+    small = ["--steps=6", "--seeds=1", "--timed=2", f"--folder={tmp_path / 'kept'}", "--subword_steps=4"]
+    small += ["--", "--trainer.limit_val_batches=1"]
+    started = run(tmp_path, "subwords.py", *small)
+    found = parse_result(started)
+    assert [found[name]["steps"] for name in ("bytes", "subwords")] == [6, 4]
+    assert found["bytes"]["parameters"] < found["subwords"]["parameters"]
+    assert all(2 < row["value"] < 9 and row["step_ms"] > 0 for row in found.values())
+    again = run(tmp_path, "subwords.py", *small)
+    assert parse_result(again)["subwords"]["each"] == found["subwords"]["each"]
+    assert "bits per byte" in started.stderr and "bits per byte" not in again.stderr
+
+
+@pytest.mark.slow
 def test_memory_of_checkpointed_layers_and_of_windows(tmp_path):
     """A decoder of 12 layers, 512 wide, on 4,096 tokens needs at most half the memory, gradients included."""
     found = run_rows(tmp_path, "memory.py", "--rows", "checkpoint_layers")["checkpoint_layers"]
