@@ -27,7 +27,6 @@ from lightning_xt.commands.catalogue.families import find_families
 
 GUIDES = (
     "first-ten-minutes",
-    "command-line",
     "own-data",
     "composing",
     "training-fast",
@@ -42,6 +41,7 @@ GUIDES = (
 PAGES = {
     "README.md": "index.md",
     **{f"docs/guides/{guide}.md": f"guides/{guide}.md" for guide in GUIDES},
+    "docs/guides/command-line.md": "guides/command-line.md",
     "docs/guides/comparing.md": "guides/comparing.md",
     "docs/coming-from-x-transformers.md": "coming-from-x-transformers.md",
     "docs/interactions.md": "interactions.md",

@@ -12,7 +12,7 @@ DRIVER = "/proc/driver/nvidia/version"
 
 
 def check_accelerators(torch: Any) -> Iterator[Finding]:
-    """Yield findings about GPUs; the CPU trains where there is none."""
+    """Yield findings about GPUs; without one the CPU trains."""
     if torch.cuda.is_available():
         for number in range(torch.cuda.device_count()):
             yield _check_gpu(torch, number)

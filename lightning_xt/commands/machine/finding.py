@@ -11,7 +11,7 @@ class Finding:
     """Fact about a machine.
 
     Args:
-        name: what the fact is about.
+        name: subject of the fact.
         value: the fact.
         remedy: the way to improve it. None = nothing is to be improved.
         level: error if training cannot work, advice if something else could be better.

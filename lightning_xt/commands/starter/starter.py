@@ -21,7 +21,7 @@ class Starter:
     Args:
         config: text of its config.
         found: sentence about its data.
-        commands: what a user does next.
+        commands: the next commands of a user.
         files: texts of its other files, by name.
     """
 
