@@ -6,11 +6,13 @@ import os
 import sys
 import threading
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from lightning.pytorch.loggers import MLFlowLogger, WandbLogger
 from tracker_stand_ins import install_mlflow, install_trackio, install_wandb
 
 from lightning_xt import MLflow, Trackio, WandB
@@ -205,7 +207,7 @@ def test_writing_neither_ends_nor_delays_a_run(wandb, run, caplog, monkeypatch):
         logger.finalize("success")
     assert caplog.messages == [
         "WandB cannot be written (no route); training continues",
-        "WandB: 2 values or media are not written; metrics.csv has the run's values",
+        "WandB: 2 values or media are missing there; metrics.csv has the values of the run",
     ]
     caplog.clear()
     monkeypatch.setattr(tracker, "PATIENCE", 0.05)
@@ -216,7 +218,8 @@ def test_writing_neither_ends_nor_delays_a_run(wandb, run, caplog, monkeypatch):
             logger.log_metrics({"loss": 1.0}, step)
         logger.finalize("success")
     goes.set()
-    assert caplog.messages[0].startswith("WandB: ") and caplog.messages[0].endswith("metrics.csv has the run's values")
+    sentence = "what it has not sent within 0 s may be missing there; metrics.csv has the values of the run"
+    assert caplog.messages == [f"WandB: {sentence}"]
 
 
 def test_calls_are_made_in_their_order():
@@ -225,6 +228,27 @@ def test_calls_are_made_in_their_order():
         writer.put(lambda number=number: made.append(number))
     writer.close(10)
     assert made == list(range(100))
+
+
+def test_loggers_of_lightning_get_media_too():
+    class Wandb(WandbLogger):
+        def __init__(self):
+            self.log_metrics = MagicMock()
+
+    class MLFlow(MLFlowLogger):
+        experiment, run_id = MagicMock(), "l1"
+
+        def __init__(self):
+            pass
+
+    logger = Wandb()
+    with pytest.MonkeyPatch.context() as patch:
+        install_wandb(patch)
+        log_table([logger], "pairs", ["source"], [["a"]], 4)
+    (values, step), _ = logger.log_metrics.call_args
+    assert values["pairs"].options == {"columns": ["source"], "data": [["a"]]} and step == 4
+    log_text([logger := MLFlow()], "samples/0", "a", 4)
+    logger.experiment.log_text.assert_called_once_with("l1", "a", "samples/0/00000004.txt")
 
 
 def test_trackers_get_fits_only(wandb, trackio):

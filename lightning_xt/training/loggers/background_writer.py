@@ -19,6 +19,7 @@ class BackgroundWriter:
         self._name = name
         self._calls: Queue[Callable[[], None] | None] = Queue(MOST_WAITING)
         self._lost = 0
+        self._closed = False
         self._thread = Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -33,12 +34,17 @@ class BackgroundWriter:
         """Wait until the calls are made, at most for a time, and report those that are lost."""
         try:
             self._calls.put(None, timeout=seconds)
-        except Full:
-            self._lost += 1
-        else:
             self._thread.join(seconds)
-        if lost := self._lost + self._calls.qsize():
-            rank_zero_info(f"{self._name}: {lost} values or media are not written; metrics.csv has the run's values")
+        except Full:
+            pass
+        self._closed = True
+        if self._thread.is_alive():
+            lost = f"what it has not sent within {seconds:.0f} s may be missing there"
+        elif self._lost:
+            lost = f"{self._lost} values or media are missing there"
+        else:
+            return
+        rank_zero_info(f"{self._name}: {lost}; metrics.csv has the values of the run")
 
     def _run(self) -> None:
         while (call := self._calls.get()) is not None:
@@ -46,6 +52,6 @@ class BackgroundWriter:
                 call()
             except Exception as error:
                 self._lost += 1
-                if self._lost == 1:
+                if self._lost == 1 and not self._closed:
                     reason = " ".join(str(error).split())[:200] or repr(error)
                     rank_zero_info(f"{self._name} cannot be written ({reason}); training continues")
