@@ -5,7 +5,7 @@ them, repeated with other words. A byte-level BPE of --vocab_size ids is trained
 does with `--data TextFiles --data.tokenizer BPE --data.tokenizer.file ...` before the first step: read the text, encode
 it, write the tokens to the disk; the hash of the text is a part of it. `theirs` is the encode_batch of the tokenizers
 library for the same pieces of the text, in memory already, and `theirs_fast` its encode_batch_fast. Each runs in a
-process of its own, in turn, on all cores. `value` is our speed as a fraction of theirs; `cpu` is the same for the
+separate process, in turn, on all cores. `value` is our speed as a fraction of theirs; `cpu` is the same for the
 seconds of all cores, which other programs disturb less. Memory is the growth of RssAnon of /proc/self/status.
 """
 
@@ -128,7 +128,7 @@ def vary(source: bytes, draw: random.Random) -> bytes:
 
 
 def run(leg: str, folder: Path) -> dict[str, float]:
-    """Run a leg in a process of its own, with an empty data folder."""
+    """Run a leg in a separate process, with an empty data folder."""
     with tempfile.TemporaryDirectory(dir=folder) as data:
         command = [sys.executable, __file__, "--leg", leg, "--folder", str(folder)]
         environment = {**os.environ, "LIGHTNING_XT_DATA": data}

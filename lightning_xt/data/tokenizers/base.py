@@ -72,6 +72,12 @@ class Tokenizer(ABC):
         name = type(self).__name__
         raise ValueError(f"--data.tokenizer {name} does not read long texts; set --data.tokenizer Bytes or BPE")
 
+    def _share(self) -> Self:
+        """Return another tokenizer with the same trained library, without loading it again."""
+        made = type(self).__new__(type(self))
+        made.__dict__.update(self.__dict__)
+        return made
+
     def describe_changes(self) -> str | None:
         """Describe what decoding does not restore of a text, as a sentence; None if every text comes back unchanged."""
         return None

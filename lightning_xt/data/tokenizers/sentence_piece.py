@@ -13,7 +13,7 @@ from lightning_xt.data.tokenizers.piece_decoder import PieceDecoder, PieceStream
 from lightning_xt.data.tokenizers.restoration import describe_changes
 from lightning_xt.data.tokenizers.special_tokens import find_ids
 
-WANTED = "a .model file of SentencePiece"
+WANTED = "a .model file of SentencePiece, such as that in the folder of a run"
 
 
 class SentencePiece(Tokenizer):
@@ -83,9 +83,7 @@ class SentencePiece(Tokenizer):
         return [token for token in range(self.vocab_size) if token in control or self._library.is_unused(token)]
 
     def for_text(self, separated: bool) -> Self:
-        # A copy would read the file again.
-        made = type(self).__new__(type(self))
-        made.__dict__.update(self.__dict__)
+        made = self._share()
         made._use_specials("documents" if separated else "none")
         return made
 

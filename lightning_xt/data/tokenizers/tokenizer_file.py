@@ -17,7 +17,7 @@ from lightning_xt.data.tokenizers.piece_decoder import PieceStream
 from lightning_xt.data.tokenizers.restoration import describe_changes
 from lightning_xt.data.tokenizers.special_tokens import find_ids
 
-WANTED = "a tokenizer.json of the tokenizers library"
+WANTED = "a tokenizer.json of the tokenizers library, such as that in the folder of a run"
 
 
 class TokenizerFile(Tokenizer):
@@ -83,9 +83,7 @@ class TokenizerFile(Tokenizer):
         return [token for token in range(self._vocab_size) if token not in used]
 
     def for_text(self, separated: bool) -> Self:
-        # A copy would read the file again.
-        made = type(self).__new__(type(self))
-        made.__dict__.update(self.__dict__)
+        made = self._share()
         made._use_specials("documents" if separated else "none")
         return made
 
