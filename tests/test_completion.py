@@ -131,6 +131,9 @@ def test_commands_and_options() -> None:
     assert complete("lightning-xt validate --resu") == []
     assert complete("lightning-xt fit --sampl") == ["--sample_text", "--sample_text."]
     assert complete("lightning-xt predict --sampl") == ["--sampling."]
+    # A command with options besides those of fit.
+    assert complete("lightning-xt lr --low") == ["--lowest"]
+    assert complete("lightning-xt lr --model.decoder.dep") == ["--model.decoder.depth"]
     assert complete("lightning-xt generate --temp") == ["--temperature"]
     assert complete("lightning-xt nonsense --model ") == []
     assert complete('lightning-xt fit --name "my') == []

@@ -10,6 +10,9 @@ SUMMARY = "suggest a learning rate:  lightning-xt lr -c language/quickstart.yaml
 DESCRIPTION = """Suggest a learning rate: train some steps with a rate that rises from --lowest to --highest, and see
 where the loss falls. Other options are those of fit. Nothing is saved besides --plot."""
 
+REST = "fit"
+"""Command whose options are taken too."""
+
 
 def add_options(parser: ArgumentParser) -> None:
     """Declare the options of the command."""

@@ -87,7 +87,10 @@ def _complete_config_command(
         last = before[-1] if before else ""
         option = last if last.startswith("-") and "=" not in last and last not in command.get("flags", ()) else ""
         value = word
-    found = [] if not option or (word.startswith("-") and not equals) else list(_list_values(option, value, options))
+    found: list[Candidate] = []
+    if option and (equals or not word.startswith("-")):
+        own = command.get("options", {}).get(option)
+        found = [(name, "") for name in own["values"]] if own else list(_list_values(option, value, options))
     if found:
         yield from ((f"{option}={name}" if equals else name, text) for name, text in found)
     elif not before and not word.startswith("-"):
@@ -127,6 +130,7 @@ def _list_option_names(word: str, options: SchemaOptions, command: Mapping[str, 
     if outer:
         yield f"{start}help", f"classes and options of {outer}"
     else:
+        yield from ((name, each["text"]) for name, each in command.get("options", {}).items())
         yield from (
             ("--config", "a config: a shipped one, or your own file"),
             *((flag, "") for flag in command.get("flags", ())),

@@ -31,17 +31,20 @@ def build_table() -> dict[str, Any]:
 
 def describe_command(name: str, module: ModuleType) -> dict[str, Any]:
     """Return the summary of a command and its options, or the name of the schema that has them."""
+    from lightning_xt.commands.trainer.decoding_options import list_unused
+
     found: dict[str, Any] = {"summary": module.SUMMARY.partition("\n")[0].partition(":  ")[0]}
     if module.add_options is run_trainer.add_options:
-        from lightning_xt.commands.trainer.decoding_options import list_unused
-
         extra = ["--help", "--help_all", "--print_config", *(["--resume"] if name == "fit" else [])]
         return found | {"schema": "fit", "unused": list_unused(name), "flags": extra}
     if name == "generate":
         return found | {"schema": "generate", "unused": ["run"], "flags": ["--help"]}
     parser = argparse.ArgumentParser()
     module.add_options(parser)
-    return found | describe_parser(parser)
+    found |= describe_parser(parser)
+    if rest := getattr(module, "REST", None):
+        found |= {"schema": rest, "unused": list_unused(rest), "flags": [], "arguments": []}
+    return found
 
 
 def describe_parser(parser: argparse.ArgumentParser) -> dict[str, Any]:
