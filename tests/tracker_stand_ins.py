@@ -56,7 +56,7 @@ def install_trackio(monkeypatch):
         run.name = options["name"]
         return run
 
-    media = dict.fromkeys(("Image", "Markdown", "Table", "Histogram"), Medium)
+    media = dict.fromkeys(("Image", "Html", "Table", "Histogram"), Medium)
     module = make_module("trackio", init=MagicMock(side_effect=init), **media)
     monkeypatch.setitem(sys.modules, "trackio", module)
     return run, module.init

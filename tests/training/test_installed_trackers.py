@@ -113,7 +113,7 @@ def test_trackio(fresh, monkeypatch):
     assert sorted(step for step, values in rows if "train/loss" in values) == list(range(1, 9))
     kinds = {key: value["_type"] for _, values in rows for key, value in values.items() if isinstance(value, dict)}
     assert kinds == {
-        "samples/0": "trackio.markdown",
+        "samples/0": "trackio.html",
         "figures/line": "trackio.image",
         "pairs": "trackio.table",
         "sizes": "trackio.histogram",

@@ -133,8 +133,12 @@ def test_trackio(trackio, run):
     logged = [call.args for call in experiment.log.call_args_list]
     assert logged[:2] == [({"val/loss": 2.5}, 4), ({"train/loss": 1.5}, 4)]
     assert [next(iter(values)) for values, _ in logged[2:]] == ["maps/0", "samples/0", "pairs", "sizes"]
-    assert logged[3][0]["samples/0"].values == ("    <b>\\x07",)
+    assert logged[3][0]["samples/0"].values == ("<pre>&lt;b&gt;\\x07</pre>",)
+    assert logged[4][0]["pairs"].options == {"columns": ["source", "target"], "data": [["a", "b"]]}
     experiment.finish.assert_called_once_with()
+    log_table([logger], "pairs", ["source"], [["a\x07"]], 5)
+    logger.finalize("success")
+    assert experiment.log.call_args.args[0]["pairs"].options["data"] == [["a\\x07"]]
 
 
 def test_a_resumed_run_is_continued(wandb, mlflow, trackio, run):

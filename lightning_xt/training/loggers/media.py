@@ -3,6 +3,7 @@
 A kind of logger is added by a `MediaWriter` that is registered for its class with `make_writer.register`.
 """
 
+import html
 from collections.abc import Iterable, Mapping, Sequence
 from functools import singledispatch
 from pathlib import Path
@@ -159,6 +160,11 @@ def to_code_block(text: str) -> str:
     """Format text as a Markdown code block."""
     # Indented, because a text may contain the fence.
     return "\n".join("    " + line for line in make_printable(text).split("\n"))
+
+
+def to_html(text: str) -> str:
+    """Format text as HTML that keeps its spaces and line breaks."""
+    return f"<pre>{html.escape(make_printable(text))}</pre>"
 
 
 def to_markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

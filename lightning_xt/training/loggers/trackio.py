@@ -7,7 +7,7 @@ from uuid import uuid4
 from jaxtyping import Float
 from torch import Tensor
 
-from lightning_xt.training.loggers.media import Image, MediaWriter, make_writer, to_code_block
+from lightning_xt.training.loggers.media import Image, MediaWriter, make_printable, make_writer, to_html
 from lightning_xt.training.loggers.tracker import Tracker
 
 
@@ -68,12 +68,13 @@ class TrackioWriter(MediaWriter):
     def write_text(self, name: str, text: str, step: int) -> None:
         import trackio
 
-        self.logger.log_values({name: trackio.Markdown(to_code_block(text))}, step)
+        self.logger.log_values({name: trackio.Html(to_html(text))}, step)
 
     def write_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[str]], step: int) -> None:
         import trackio
 
-        self.logger.log_values({name: trackio.Table(columns=list(columns), data=[list(row) for row in rows])}, step)
+        data = [[make_printable(text) for text in row] for row in rows]
+        self.logger.log_values({name: trackio.Table(columns=list(columns), data=data)}, step)
 
     def write_histogram(self, name: str, values: Float[Tensor, "..."], step: int) -> None:
         import trackio

@@ -1,4 +1,3 @@
-import html
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,7 +9,7 @@ from jaxtyping import Float
 from lightning.pytorch.loggers import WandbLogger
 from torch import Tensor
 
-from lightning_xt.training.loggers.media import Image, MediaWriter, make_printable, make_writer
+from lightning_xt.training.loggers.media import Image, MediaWriter, make_writer, to_html
 from lightning_xt.training.loggers.tracker import Tracker
 
 SECONDS_TO_START = 30.0
@@ -90,8 +89,7 @@ class WandBWriter(MediaWriter):
     def write_text(self, name: str, text: str, step: int) -> None:
         import wandb
 
-        # Without execution of the text as a page.
-        self.log({name: wandb.Html(f"<pre>{html.escape(make_printable(text))}</pre>", inject=False)}, step)
+        self.log({name: wandb.Html(to_html(text), inject=False)}, step)
 
     def write_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[str]], step: int) -> None:
         import wandb
