@@ -10,6 +10,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_xt.checkpoints.flat_config import flatten_config
 from lightning_xt.system.files import read_log, replace_file
+from lightning_xt.system.json_text import to_json
 from lightning_xt.training.loggers.background_writer import BackgroundWriter
 
 RUNS = "trackers.json"
@@ -76,7 +77,7 @@ class Tracker(Logger):
         self._open()
         if known.get(key) != self._run_id:
             with replace_file(folder / RUNS) as file:
-                file.write(json.dumps(known | {key: self._run_id}, indent=2).encode("utf-8"))
+                file.write(to_json(known | {key: self._run_id}, indent=2).encode("utf-8"))
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
