@@ -9,7 +9,7 @@ from lightning_xt.data.files.file_digests import stat_files
 from lightning_xt.data.files.paths import find_files
 from lightning_xt.data.loading.progress import with_progress
 from lightning_xt.data.text.documents import read_documents, require_text
-from lightning_xt.data.text.pieces import cut_pieces
+from lightning_xt.data.text.pieces import LEARNED_PIECE, cut_pieces
 from lightning_xt.data.tokenizers.bpe import BPE, SMALLEST
 from lightning_xt.system.files import replace_file
 from lightning_xt.system.json_text import to_json
@@ -81,7 +81,7 @@ class _Text:
     def _cut(self) -> Iterator[bytes]:
         for file in self.files:
             for document in read_documents(file, self.field):
-                yield from (piece.content for piece in cut_pieces(document, None))
+                yield from (piece.content for piece in cut_pieces(document, None, LEARNED_PIECE))
 
 
 def _print_result(tokenizer: BPE, text: _Text, output: str, *, as_json: bool) -> None:

@@ -5,11 +5,13 @@ from typing import NamedTuple
 
 PIECE = 1 << 17
 """Most bytes of a piece."""
+LEARNED_PIECE = 1 << 14
+"""Most bytes of a piece from which a tokenizer learns; the library holds many of them at once."""
 TAIL = 1 << 12
 """Last bytes of a piece in which a space, or else a newline, is looked for."""
 
 
-class Piece(NamedTuple):
+class TextPart(NamedTuple):
     """A part of a text.
 
     Args:
@@ -21,7 +23,7 @@ class Piece(NamedTuple):
     content: bytes
 
 
-def cut_pieces(blocks: Iterable[bytes], separator: int | None) -> Iterator[Piece]:
+def cut_pieces(blocks: Iterable[bytes], separator: int | None, most: int | None = None) -> Iterator[TextPart]:
     """Cut a text at its separators, and longer documents before the space of a word.
 
     There the pre-tokenizers of byte-level BPE cut too, so that the tokens are those of the whole document. Without a
@@ -30,29 +32,31 @@ def cut_pieces(blocks: Iterable[bytes], separator: int | None) -> Iterator[Piece
     Args:
         blocks: the text.
         separator: the byte before each document. None = there is none.
+        most: most bytes of a piece. None = as many as suit encoding.
     """
+    most = PIECE if most is None else most
     held, opens = b"", False
     for block in blocks:
         held += block
         *ended, held = [held] if separator is None else held.split(bytes([separator]))
         for document in ended:
-            yield from _cut_document(opens, document)
+            yield from _cut_document(opens, document, most)
             opens = True
-        *whole, last = _cut_document(opens, held)
+        *whole, last = _cut_document(opens, held, most)
         yield from whole
         opens, held = last
     if opens or held:
-        yield Piece(opens, held)
+        yield TextPart(opens, held)
 
 
-def _cut_document(opens: bool, document: bytes) -> Iterator[Piece]:
+def _cut_document(opens: bool, document: bytes, most: int) -> Iterator[TextPart]:
     """Yield the pieces of a document; the last may be empty."""
     begin = 0
-    while len(document) - begin > PIECE:
-        end = begin + _find_cut(document[begin : begin + PIECE])
-        yield Piece(opens, document[begin:end])
+    while len(document) - begin > most:
+        end = begin + _find_cut(document[begin : begin + most])
+        yield TextPart(opens, document[begin:end])
         begin, opens = end, False
-    yield Piece(opens, document[begin:])
+    yield TextPart(opens, document[begin:])
 
 
 def _find_cut(content: bytes) -> int:

@@ -13,7 +13,7 @@ from lightning_xt.data.files.file_digests import hash_file, stat_files
 from lightning_xt.data.files.reading import BLOCK, named_errors
 from lightning_xt.data.loading.progress import with_progress
 from lightning_xt.data.text.mapped_tokens import MappedTokens, choose_token_type
-from lightning_xt.data.text.pieces import Piece, cut_pieces
+from lightning_xt.data.text.pieces import LEARNED_PIECE, TextPart, cut_pieces
 from lightning_xt.data.tokenizers.base import Tokenizer
 from lightning_xt.data.tokenizers.repetition import refuse_random
 
@@ -88,10 +88,10 @@ class TextTokenization:
             )
 
     def _read(self, text: MappedTokens, doing: str) -> Iterator[str]:
-        return (piece.content.decode("utf-8", errors="replace") for piece in self._cut(text, doing))
+        return (piece.content.decode("utf-8", errors="replace") for piece in self._cut(text, doing, LEARNED_PIECE))
 
-    def _cut(self, text: MappedTokens, doing: str) -> Iterator[Piece]:
-        return cut_pieces(with_progress(_read_range(text), f"{doing} {self.what}", len(text)), self.separator)
+    def _cut(self, text: MappedTokens, doing: str, most: int | None = None) -> Iterator[TextPart]:
+        return cut_pieces(with_progress(_read_range(text), f"{doing} {self.what}", len(text)), self.separator, most)
 
     def _hash(self, text: MappedTokens) -> str:
         """Hash the text and what the tokenizer does with it."""
@@ -123,9 +123,9 @@ class _Decoder:
             return content.decode("utf-8", errors="replace")
 
 
-def _batch(pieces: Iterable[Piece], size: int) -> Iterator[list[Piece]]:
+def _batch(pieces: Iterable[TextPart], size: int) -> Iterator[list[TextPart]]:
     """Yield lists of pieces of about `size` bytes together."""
-    batch: list[Piece] = []
+    batch: list[TextPart] = []
     filled = 0
     for piece in pieces:
         batch.append(piece)

@@ -66,3 +66,9 @@ def test_tokens_are_those_of_the_whole_text():
     tokenizer.train(lambda: [PROSE])
     found = tokenizer.encode_arrays([piece.content.decode() for piece in cut(PROSE.encode())])
     assert np.concatenate(found).tolist() == tokenizer.encode(PROSE)
+
+
+def test_a_tokenizer_learns_from_smaller_pieces():
+    text = b"a few words " * 20_000
+    found = [len(piece.content) for piece in pieces.cut_pieces([text], None, pieces.LEARNED_PIECE)]
+    assert sum(found) == len(text) and max(found) <= pieces.LEARNED_PIECE < 2 * min(found[:-1])
