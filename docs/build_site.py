@@ -32,6 +32,7 @@ GUIDES = (
     "training-fast",
     "generating",
     "translating",
+    "looking",
     "debugging",
     "reliability",
     "lightning",

@@ -27,7 +27,7 @@ from lightning_xt.objectives.cross_entropy import cross_entropy
 from lightning_xt.objectives.next_token import NextToken
 from lightning_xt.system.option_checks import check_slots, refuse_unknown
 from lightning_xt.training.batches import read_evaluation_pairs, read_inputs, read_pairs
-from lightning_xt.training.figures.example import Example
+from lightning_xt.training.figures.example import Example, choose_pair
 from lightning_xt.training.metrics.pair_scores import PairScores, ShownPair
 from lightning_xt.training.module import TransformerModule, require_size
 from lightning_xt.training.optim.parameter_groups import OptimizerFactory
@@ -222,8 +222,7 @@ class Seq2Seq(TransformerModule):
 
     def read_example(self, batch: EvaluationPairs | PairBatch, most: int) -> Example:
         pairs = read_evaluation_pairs(batch, self.data_inputs, self.vocab, 0, self.trainer)[0]
-        real, source = self._mask_padding(pairs.tgt), pairs.src[:1, pairs.src_mask[0]][:, :most]
-        tgt = pairs.tgt[:1, : most + 1 if real is None else min(most, int(real[0].sum())) + 1]
+        source, tgt = choose_pair(pairs, self._mask_padding(pairs.tgt), most)
         return Example(tgt[:, :-1], tgt[:, 1:], self.target_tokenizer, None, source, self.source_tokenizer)
 
     def collect_pairs(self) -> list[ShownPair]:

@@ -81,7 +81,7 @@ class TextModule(LightningModule, ABC):
 
     @abstractmethod
     def read_example(self, batch: Any, most: int) -> Example:
-        """Return the first sequence, or pair, of a batch of an evaluation, of at most this number of tokens."""
+        """Return the first sequence, or a pair, of a batch of an evaluation, of at most this number of tokens."""
 
     def collect_pairs(self) -> list[ShownPair]:
         """Collect the first decoded pairs of an evaluation from all processes, which must all call it."""

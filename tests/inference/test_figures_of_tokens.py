@@ -7,7 +7,8 @@ from encoder_catalogue import pair, source
 
 from lightning_xt.data.tokenizers.bpe import BPE
 from lightning_xt.data.tokenizers.bytes import Bytes
-from lightning_xt.inference.figures.attention_figure import CELL, TITLE, draw_attention
+from lightning_xt.inference.figures.attention_figure import FONT, TITLE, draw_attention
+from lightning_xt.inference.figures.attention_figure import MOST as CELL
 from lightning_xt.inference.figures.canvas import Canvas, measure
 from lightning_xt.inference.figures.loss_strip import draw_loss_strip
 from lightning_xt.inference.figures.token_labels import label_tokens, label_vocabulary
@@ -44,7 +45,7 @@ def test_a_causal_triangle_is_seen():
     weights = torch.full((2, 3, 3), 0.25).tril()
     weights[1, 2, 0] = 1.0
     image = draw_attention(weights, ["a", "b", "c"], ["a", "b", "c"], ["head 0", "head 1"])
-    left = 10 + measure(["a"], 10)
+    left = 10 + measure(["a"], FONT)
     middle = TITLE + np.arange(3) * CELL + CELL // 2
     panel = image[middle][:, left + np.arange(3) * CELL + CELL // 2].astype(int)
     grey = panel[0, 1]
@@ -58,7 +59,7 @@ def test_a_causal_triangle_is_seen():
 def test_negative_weights_are_red():
     image = draw_attention(torch.tensor([[[0.5, -0.5]]]), ["a"], ["long label", "b"], ["head 0"])
     row = image[TITLE + CELL // 2].astype(int)
-    left = 10 + measure(["a"], 10)
+    left = 10 + measure(["a"], FONT)
     positive, negative = row[left + CELL // 2], row[left + CELL + CELL // 2]
     assert positive[2] > positive[0] and negative[0] > negative[2]
 

@@ -5,12 +5,15 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import warm
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tiny_pairs import write_pairs
+from tiny_pairs import sentences, write_pairs
 from tiny_run import TIMES, load_weights, read_rows, write_inputs
 
 from lightning_xt.cli import main
+from lightning_xt.core.batch import EvaluationPairs
 from lightning_xt.training.callbacks.figures import Figures
+from lightning_xt.training.figures.example import choose_pair
 
 ON = ["--figures=Figures", "--figures.attention_tokens=5", "--figures.step_sizes_every=2"]
 
@@ -50,8 +53,8 @@ def test_figures_of_a_language_model_change_nothing(inputs):
     for tag in tags["images"]:
         assert [image.step for image in events.Images(tag)] == [4, 6]
     (image, _) = events.Images("attention/decoder_0")
-    # Two heads of five tokens side by side, of 12 pixels each.
-    assert 2 * 60 < image.width < 2 * 60 + 120 and 60 < image.height < 60 + 60
+    # Two heads of five tokens side by side, of 28 pixels each.
+    assert 2 * 140 < image.width < 2 * 140 + 120 and 140 < image.height < 140 + 60
     layers = {"decoder.0_attention", "decoder.0_feedforward", "decoder.token_embedding", "decoder.head.to_logits"}
     assert {f"gradients/{layer}" for layer in layers} <= set(tags["histograms"])
     assert [each.step for each in events.Histograms("gradients/decoder.0_attention")] == [2, 4, 6]
@@ -115,6 +118,20 @@ def test_figures_change_nothing_in_other_runs(options, inputs):
 
 
 @pytest.mark.slow
+def test_the_first_of_two_processes_draws(inputs):
+    two = ["--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.max_steps=3", "--validate_every=2"]
+    for name, options in (("plain", []), ("drawn", ["--figures=Figures"])):
+        done = warm.run(["fit", "-c", "pairs.yaml", "--name", name, *two, *options])
+        assert done.returncode == 0, done.stderr
+    check_same("runs/plain/0", "runs/drawn/0")
+    events = EventAccumulator("runs/drawn/0", size_guidance={"images": 0}).Reload()
+    assert [image.step for image in events.Images("alignment/layer_0")] == [2, 3]
+    # The pairs of both processes, in order.
+    table = events.Tensors("pairs/text_summary")[-1].tensor_proto.string_val[0].decode("utf-8").splitlines()
+    assert [line.split(" | ")[0] for line in table[2:]] == [f"| {source}" for source, _ in sentences(60)[45:53]]
+
+
+@pytest.mark.slow
 def test_figures_change_nothing_in_a_compiled_run(inputs):
     for name, options in (("plain", []), ("drawn", ON)):
         # Another process, because shapes that are checked cannot be compiled.
@@ -136,6 +153,20 @@ def test_a_resumed_run_draws_what_the_uninterrupted_one_does(inputs):
 def read_images(run):
     events = EventAccumulator(run, size_guidance={"images": 0}).Reload()
     return [(each.step, each.encoded_image_string) for each in events.Images("attention/decoder_0")]
+
+
+def test_a_long_pair_is_chosen():
+    src = torch.tensor([[3, 4, 0], [5, 6, 7], [8, 0, 0]])
+    tgt = torch.tensor([[1, 3, 2, 0, 0], [1, 3, 4, 5, 2], [1, 3, 4, 2, 0]])
+    pairs = EvaluationPairs(src, tgt, src != 0, torch.arange(3), None)
+    real = tgt[:, 1:] != 0
+    for most, row, length in ((4, 1, 4), (3, 2, 3), (2, 0, 2)):
+        source, target = choose_pair(pairs, real, most)
+        assert source.tolist() == [src[row][src[row] != 0][:most].tolist()]
+        assert target.tolist() == [tgt[row, : length + 1].tolist()]
+    # All are longer, and the first is cut.
+    assert choose_pair(pairs, real, 1)[1].tolist() == [[1, 3]]
+    assert choose_pair(pairs, None, 4)[1].shape == (1, 5)
 
 
 def test_options_are_checked():

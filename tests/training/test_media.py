@@ -1,4 +1,5 @@
 import html
+import re
 from types import SimpleNamespace
 
 import markdown
@@ -82,5 +83,23 @@ def test_options_stand_next_to_the_final_metrics(tmp_path, monkeypatch):
     assert shown["model.decoder.dim"].number_value == 8 and shown["trainer.max_steps"].number_value == 3
     assert "model.decoder.attention.kv_heads" not in shown and "sample_text" not in shown
     plugin = events.SummaryMetadata("_hparams_/experiment").plugin_data.content
-    metrics = {each.name.tag for each in HParamsPluginData.FromString(plugin).experiment.metric_infos}
+    experiment = HParamsPluginData.FromString(plugin).experiment
+    assert {each.name for each in experiment.hparam_infos if each.differs} == {
+        *("model.decoder.dim", "model.decoder.depth", "model.decoder.attention.position"),
+        *("model.optimizer", "model.optimizer.lr"),
+    }
+    metrics = {each.name.tag for each in experiment.metric_infos}
     assert metrics == {"val/loss", "val/bits_per_byte", "val/perplexity"} <= set(events.Tags()["scalars"])
+
+
+def test_vectors_are_not_written_through_links(tmp_path, caplog):
+    (tmp_path / "elsewhere").mkdir()
+    (run := tmp_path / "run").mkdir()
+    (run / "projector").symlink_to(tmp_path / "elsewhere")
+    logger = TensorBoard(run)
+    with caplog.at_level("INFO"):
+        for name in ("b", "a", "b"):
+            media.log_embedding([logger], name, torch.ones(2, 3), ["x", "y"], 1)
+    assert "it is a link" in caplog.text and not any((tmp_path / "elsewhere").iterdir())
+    assert (run / "projector/a.tsv").read_text() == "x\ny\n"
+    assert re.findall('tensor_name: "(.)"', (run / "projector_config.pbtxt").read_text()) == ["a", "b"]

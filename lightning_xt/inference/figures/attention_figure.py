@@ -10,9 +10,11 @@ from lightning_xt.inference.figures.canvas import BAR, Canvas, Colours, Pixels, 
 
 COLUMNS = 4
 """Panels side by side."""
-CELL, SIZE = 12, 10
-"""Pixels of a token, and of its label's font."""
-GAP, TITLE = 14, 22
+LEAST, MOST, PANEL = 12, 28, 384
+"""Least and most pixels of a token, and pixels of a panel that are wanted."""
+FONT = 16
+"""Most pixels of the font of labels."""
+GAP, TITLE = 14, 26
 """Pixels between panels, and of the line above each."""
 UNSEEN = (0.89, 0.89, 0.91, 1.0)
 """Colour of a pair without weight."""
@@ -35,24 +37,26 @@ def draw_attention(
     values = weights.float().cpu().numpy()
     colour, ticks = _choose_colours(values)
     panels, rows, columns = values.shape
+    cell = max(LEAST, min(MOST, PANEL // max(rows, columns)))
+    size = min(FONT, cell - 2)
     across = min(COLUMNS, panels)
     down = -(-panels // across)
-    left, upright = 10 + measure(queries, SIZE), any(len(label) > 1 for label in keys)
-    bottom = 6 + (measure(keys, SIZE) if upright else CELL)
-    width, height = columns * CELL + GAP, rows * CELL + TITLE
-    canvas = Canvas(left + across * width + BAR + 36, down * height + bottom)
+    left, upright = 10 + measure(queries, size), any(len(label) > 1 for label in keys)
+    bottom = 6 + (measure(keys, size) if upright else cell)
+    width, height = columns * cell + GAP, rows * cell + TITLE
+    canvas = Canvas(left + across * width + BAR + 8 + measure(["0.2"], size), down * height + bottom)
     for number, panel in enumerate(values):
         line, place = divmod(number, across)
         x, y = left + place * width, TITLE + line * height
-        canvas.paint(np.where(panel[..., None] == 0, UNSEEN, colour(panel)), x, y, (CELL, CELL))
-        canvas.write(titles[number], x + (width - GAP) / 2, y - TITLE / 2, SIZE + 2, "mm")
+        canvas.paint(np.where(panel[..., None] == 0, UNSEEN, colour(panel)), x, y, (cell, cell))
+        canvas.write(titles[number], x + (width - GAP) / 2, y - TITLE / 2, size + 2, "mm")
         for row, label in enumerate(queries if place == 0 else ()):
-            canvas.write(label, x - 4, y + (row + 0.5) * CELL, SIZE, "rm")
+            canvas.write(label, x - 4, y + (row + 0.5) * cell, size, "rm")
         # Nothing is below the last panel of a column.
         for column, label in enumerate(keys if number + across >= panels else ()):
-            middle, under = x + (column + 0.5) * CELL, y + rows * CELL + 3
-            canvas.write(label, middle, under, SIZE, "mt", upright=upright)
-    canvas.draw_bar(colour, ticks, (left + across * width, TITLE, rows * CELL), SIZE)
+            middle, under = x + (column + 0.5) * cell, y + rows * cell + 3
+            canvas.write(label, middle, under, size, "mt", upright=upright)
+    canvas.draw_bar(colour, ticks, (left + across * width, TITLE, rows * cell), size)
     return canvas.pixels
 
 

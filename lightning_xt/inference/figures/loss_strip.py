@@ -43,7 +43,8 @@ def draw_loss_strip(labels: Sequence[str], losses: Sequence[float], most: float,
             if character != "␣":
                 x, y = EDGE + (column + 0.5) * CELL[0], TITLE + (row + 0.5) * CELL[1]
                 canvas.write(character, x, y, SIZE, "mm")
-    ticks = [most * part / 4 for part in range(5)]
+    step = max(1, round(most / 4))
+    ticks = [*(float(tick) for tick in range(0, 4 * step, step) if tick < most), most]
     canvas.draw_bar(colour, ticks, (width + 2 * EDGE, TITLE, height), SIZE - 2, "bits")
     return canvas.pixels
 

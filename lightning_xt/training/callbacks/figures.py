@@ -17,13 +17,15 @@ from lightning_xt.training.loggers.media import log_table
 from lightning_xt.training.module import TransformerModule
 
 Shown = Literal["attention", "losses", "pairs", "embeddings"]
+BATCHES = 16
+"""Batches of a validation from which a sequence is taken."""
 NAMES: tuple[Shown, ...] = get_args(Shown)
 
 
 class Figures(Callback):
     """Draw figures of the model for the loggers of a run, such as TensorBoard. Training is the same without them.
 
-    In validations, of the first sequence of the validation split or of its first pair:
+    In validations, of the first sequence of the validation split, or of a long pair among its first:
     `attention`: the weights of each layer, head by head; of an encoder-decoder also those to the source, and their mean
     over heads as an alignment of source and predicted target.
     `losses`: the text, each token coloured by its loss.
@@ -85,9 +87,12 @@ class Figures(Callback):
     def on_validation_batch_end(  # type: ignore[override]
         self, trainer: Trainer, pl_module: TransformerModule, outputs: Any, batch: Any, batch_idx: int, *args: Any
     ) -> None:
-        if batch_idx == 0 and self._draws(trainer) and self._is_due(trainer):
-            attention, losses = (pl_module.read_example(batch, n) for n in (self.attention_tokens, self.loss_tokens))
-            self._examples = attention, losses
+        if batch_idx >= BATCHES or not self._draws(trainer) or not self._is_due(trainer):
+            return
+        attention = pl_module.read_example(batch, self.attention_tokens)
+        # Batches of pairs may be in order of their lengths.
+        if self._examples is None or attention.read.shape[1] > self._examples[0].read.shape[1]:
+            self._examples = attention, pl_module.read_example(batch, self.loss_tokens)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: TransformerModule) -> None:  # type: ignore[override]
         if not self._is_due(trainer):

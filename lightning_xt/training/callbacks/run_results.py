@@ -12,6 +12,9 @@ SECTIONS = ("seed_everything", "model.", "data.")
 """Options that results may depend on, besides those of the Trainer."""
 OF_TRAINER = ("max_steps", "precision", "devices", "accumulate_grad_batches", "gradient_clip_val")
 
+FIRST = ("decoder.dim", "decoder.depth", "decoder.attention.position", "model.optimizer", "model.optimizer.lr")
+"""Endings of the names of options that come first."""
+
 
 class RunResults(Callback):
     """Log the options of a run next to the metrics of its last validation when training ends.
@@ -30,8 +33,7 @@ class RunResults(Callback):
 
 
 def _choose(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Choose the options that results may depend on."""
+    """Choose the options that results may depend on, what people change most first."""
     kept = (*SECTIONS, *(f"trainer.{name}" for name in OF_TRAINER))
-    return {
-        name: value for name, value in options.items() if name.startswith(kept) and value not in (None, [], "[]", "")
-    }
+    names = [name for name, value in options.items() if name.startswith(kept) and value not in (None, [], "[]", "")]
+    return {name: options[name] for name in sorted(names, key=lambda name: not name.endswith(FIRST))}

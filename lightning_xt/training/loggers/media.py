@@ -20,6 +20,9 @@ from lightning_xt.training.loggers.projector_files import write_projector_files
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+COLUMNS = 5
+"""Options that TensorBoard's table shows at first."""
+
 Image = UInt8[np.ndarray, "height width 3"]
 
 
@@ -81,13 +84,27 @@ class TensorBoardWriter(MediaWriter):
     def write_results(self, options: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
         from torch.utils.tensorboard.summary import hparams
 
-        # The tab reads the values from the curves of these names.
         values = {
             name: value if isinstance(value, bool | int | float | str) else str(value)
             for name, value in options.items()
         }
-        for summary in hparams(values, dict(metrics)):
-            self.logger.experiment._get_file_writer().add_summary(summary)
+        # The tab reads the values of metrics from the curves of these names.
+        experiment, *session = hparams(values, dict(metrics))
+        writer = self.logger.experiment._get_file_writer()
+        for summary in (put_first(experiment, list(options)[:COLUMNS]), *session):
+            writer.add_summary(summary)
+
+
+def put_first(experiment: Any, names: Sequence[str]) -> Any:
+    """Let TensorBoard's table of options show these columns, and the others on demand; by default it sorts by name."""
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+    plugin = experiment.value[0].metadata.plugin_data
+    content = HParamsPluginData.FromString(plugin.content)
+    for each in content.experiment.hparam_infos:
+        each.differs = each.name in names
+    plugin.content = content.SerializeToString()
+    return experiment
 
 
 @rank_zero_only
@@ -137,7 +154,10 @@ def log_embedding(
 
 @rank_zero_only
 def log_results(loggers: Iterable[Logger], options: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
-    """Log the options of a run, by dotted name, next to its final metrics, which are curves of the run."""
+    """Log the options of a run, by dotted name, next to its final metrics, which are curves of the run.
+
+    The first options are those that a table shows at first.
+    """
     for logger in loggers:
         make_writer(logger).write_results(options, metrics)
 

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jaxtyping import Float
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from lightning_xt.system.files import replace_file
+from lightning_xt.system.files import replace_file, set_aside
 
 FOLDER = "projector"
 
@@ -15,6 +16,9 @@ FOLDER = "projector"
 def write_projector_files(folder: Path, name: str, vectors: Float[Tensor, "rows D"], labels: Sequence[str]) -> None:
     """Write labelled vectors into the folder of a run, in place of earlier ones of this name."""
     home = folder / FOLDER
+    if home.is_symlink() or (home.exists() and not home.is_dir()):
+        # Files would be written elsewhere, or not at all.
+        rank_zero_info(set_aside(home, "it is a link" if home.is_symlink() else "it is not a folder"))
     home.mkdir(exist_ok=True)
     with replace_file(home / f"{name}.bytes") as file:
         file.write(vectors.detach().float().cpu().contiguous().numpy().astype("<f4").tobytes())
