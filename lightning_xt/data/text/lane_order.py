@@ -1,4 +1,4 @@
-"""What the windows of a run in lanes depend on."""
+"""Conditions of the windows of a run in lanes."""
 
 from typing import Any, NamedTuple
 

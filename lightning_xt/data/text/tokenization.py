@@ -83,7 +83,7 @@ class TextTokenization:
                 yield ids
         if decoder.replaced:
             rank_zero_info(
-                f"{self.what} is not UTF-8 everywhere: {decoder.replaced:,} pieces of it have bytes that are none, "
+                f"{self.what} is not UTF-8 everywhere: {decoder.replaced:,} pieces of it have other bytes, "
                 "which become U+FFFD; --data.tokenizer Bytes reads any bytes"
             )
 

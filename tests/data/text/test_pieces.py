@@ -56,7 +56,7 @@ def test_a_text_without_words_is_cut_between_characters(text):
     assert len(found) > 2
 
 
-def test_bytes_that_are_no_characters_are_kept():
+def test_bytes_outside_characters_are_kept():
     content = b"\x80" * 1000
     assert b"".join(piece.content for piece in cut(content)) == content
 

@@ -127,12 +127,12 @@ def test_a_text_that_changes_is_refused(prepared, monkeypatch):
     assert not list(prepared.glob("*.part"))
 
 
-def test_bytes_that_are_no_text_are_told(prepared, caplog):
+def test_bytes_that_are_not_text_are_reported(prepared, caplog):
     Path("corpus.txt").write_bytes(TEXT.encode() + b"\xff\xfe caf\xe9 " + TEXT.encode())
     with caplog.at_level(logging.INFO):
         corpus = make(validation=0, test=0)
         assert "\ufffd\ufffd caf\ufffd " in decode(corpus, corpus.splits.train)
-    assert "--data.path corpus.txt is not UTF-8 everywhere: 1 pieces of it have bytes that are none" in caplog.text
+    assert "--data.path corpus.txt is not UTF-8 everywhere: 1 pieces of it have other bytes" in caplog.text
 
 
 class Dice(BPE):
@@ -149,7 +149,7 @@ def test_a_random_tokenizer_is_refused(prepared):
         TextFiles("corpus.txt", tokenizer=partial(Numbers, 9))
 
 
-def test_a_tokenizer_that_changes_texts_is_told(prepared, caplog):
+def test_a_tokenizer_that_changes_texts_is_reported(prepared, caplog):
     library = Library(models.WordLevel({"[UNK]": 0, "the": 1, "fox": 2}, unk_token="[UNK]"))
     library.normalizer, library.pre_tokenizer = normalizers.Lowercase(), pre_tokenizers.Whitespace()
     library.save("words.json")
