@@ -54,7 +54,7 @@ def test_figures_of_a_language_model_change_nothing(inputs):
         assert [image.step for image in events.Images(tag)] == [4, 6]
     (image, _) = events.Images("attention/decoder_0")
     # Two heads of five tokens side by side, of 28 pixels each.
-    assert 2 * 140 < image.width < 2 * 140 + 120 and 140 < image.height < 140 + 60
+    assert 2 * 140 < image.width < 2 * 140 + 120 and 140 < image.height < 140 + 80
     layers = {"decoder.0_attention", "decoder.0_feedforward", "decoder.token_embedding", "decoder.head.to_logits"}
     assert {f"gradients/{layer}" for layer in layers} <= set(tags["histograms"])
     assert [each.step for each in events.Histograms("gradients/decoder.0_attention")] == [2, 4, 6]

@@ -76,7 +76,7 @@ class Canvas:
             ticks: labelled values, the least first and the most last.
             area: left edge, top and height.
             size: height of the labels.
-            unit: word after the label of the most.
+            unit: text after the label of the most.
         """
         (x, y, height), (low, high) = area, (ticks[0], ticks[-1])
         self.paint(colour(np.linspace(high, low, height)[:, None]), x, y, (BAR, 1))

@@ -35,7 +35,7 @@ def label_tokens(tokenizer: Tokenizer, ids: Iterable[int], without_text: str = "
 
 
 def label_vocabulary(tokenizer: Tokenizer, size: int) -> list[str]:
-    """Return one visible label per id of a vocabulary; ids without text of their own are followed by their number."""
+    """Return one visible label per id of a vocabulary; ids that are not characters by themselves have their number."""
     return [_label_alone(tokenizer, token) for token in range(size)]
 
 

@@ -11,6 +11,7 @@ from lightning_xt.data.tokenizers.numbers import Numbers
 from lightning_xt.data.tokenizers.special_bytes import SpecialBytes
 from lightning_xt.objectives.base import Loss
 from lightning_xt.training.metrics.pair_scores import PairScores
+from lightning_xt.training.pair_decoding import describe_pairs
 
 TRAINER = SimpleNamespace(strategy=SingleDeviceStrategy(device=torch.device("cpu")), world_size=1)
 ENDING, ENDLESS = Numbers(9, pad=0, start=1, end=2), Numbers(9, pad=0, start=1, end=None)
