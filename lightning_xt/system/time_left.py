@@ -1,4 +1,4 @@
-"""Time left of long operations, and the few lines that report it where there is no terminal."""
+"""Time left of long operations, and the few lines that report it without a terminal."""
 
 import time
 from collections.abc import Callable

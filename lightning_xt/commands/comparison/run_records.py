@@ -1,4 +1,4 @@
-"""What the files of a run record: its config, its metrics and its parameters."""
+"""Records of a run in its files: its config, its metrics and its parameters."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

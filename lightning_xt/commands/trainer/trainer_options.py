@@ -37,7 +37,7 @@ CALLBACKS = MappingProxyType(
 )
 """Callbacks whose options stand at the top of a config."""
 ON_REQUEST = ("figures",)
-"""Those that a command has only if they are given."""
+"""Callbacks that a command has only if they are given."""
 
 
 def add_trainer_options(parser: LightningArgumentParser) -> None:

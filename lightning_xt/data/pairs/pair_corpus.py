@@ -38,7 +38,7 @@ class PairCorpus(ParallelCorpus):
     Batches hold pairs of similar length.
 
     Args:
-        tokenizer: the tokenizer's class and options; one that learns does so on the training split.
+        tokenizer: the tokenizer's class and options; one that learns does so on the training split. None = BPE.
         shared_tokenizer: whether both sides share one tokenizer, which learns from both sides.
         max_length: longest text in tokens, special tokens excluded. None means the most that fits into `max_tokens`.
         too_long: whether training pairs with a longer text are dropped (`drop`) or the text is cut (`truncate`).
@@ -52,7 +52,7 @@ class PairCorpus(ParallelCorpus):
     def __init__(
         self,
         *,
-        tokenizer: TokenizerFactory = BPE,
+        tokenizer: TokenizerFactory | None = None,
         shared_tokenizer: bool = True,
         max_length: int | None = None,
         too_long: Literal["drop", "truncate"] = "drop",
@@ -68,8 +68,9 @@ class PairCorpus(ParallelCorpus):
         self.trained_length = self.max_length + 1
         self.too_long = too_long
         self.max_tokens = max_tokens
-        self.source_tokenizer = tokenizer()
-        self.target_tokenizer = self.source_tokenizer if shared_tokenizer else tokenizer()
+        build = tokenizer or BPE
+        self.source_tokenizer = build()
+        self.target_tokenizer = self.source_tokenizer if shared_tokenizer else build()
         pad = self.target_tokenizer.pad
         if pad is None or self.target_tokenizer.start is None or self.target_tokenizer.end is None:
             raise ValueError(

@@ -53,7 +53,7 @@ class TextCorpus(DataModule):
             whose free memory holds them four times.
         predict_prompts: UTF-8 text file with one prompt per line, for `predict`, or a .jsonl file of objects with a
             `prompt`; None means no prompts.
-        tokenizer: the tokenizer's class and options; one that learns does so on the training split.
+        tokenizer: the tokenizer's class and options; one that learns does so on the training split. None = bytes.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class TextCorpus(DataModule):
         num_workers: int = 0,
         resident: bool | Literal["auto"] = "auto",
         predict_prompts: str | None = None,
-        tokenizer: TokenizerFactory = Bytes,
+        tokenizer: TokenizerFactory | None = None,
     ) -> None:
         super().__init__(seed=seed)
         # `logger=False`: Lightning refuses a data option with the name of a model option and another value.
@@ -101,7 +101,7 @@ class TextCorpus(DataModule):
         self.num_workers = num_workers
         self.resident = resident
         self.predict_prompts = predict_prompts
-        self.tokens = CorpusTokens(tokenizer(), self.prepare, self.describe)
+        self.tokens = CorpusTokens((tokenizer or Bytes)(), self.prepare, self.describe)
         self._prompts: list[Prompt] = []
         self._on_device: ResidentTokens | None = None
         self._lanes: int | None = None

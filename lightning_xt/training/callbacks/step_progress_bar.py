@@ -137,7 +137,7 @@ class StepProgressBar(RichProgressBar):
         return bool(every and trainer.global_step % every == 0 and at_step_boundary(trainer))
 
     def _begin(self, what: str, batches: Sequence[int | float]) -> None:
-        """Begin an evaluation of so many batches of each loader."""
+        """Begin an evaluation with these numbers of batches, one a loader."""
         total = sum(batches)
         self._what, self._batches = what, 0
         self._evaluation = TimeLeft(total if math.isfinite(total) else None)
