@@ -1,6 +1,5 @@
 """Base of the LightningModules: optimizer, schedule, clipping, logs, checkpoints, compiling."""
 
-from abc import abstractmethod
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
@@ -10,7 +9,7 @@ import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.model_helpers import _restricted_classmethod
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -42,8 +41,6 @@ from lightning_xt.training.text_module import TextModule
 class TransformerModule(TextModule):
     """Base of the models: a LightningModule that trains a network. Subclasses add the network, batches and texts."""
 
-    network: nn.Module
-    """The network that is trained."""
     objective: Objective
     default_vocab: ClassVar[dict[str, int | None]]
     """Vocabulary for a config without one."""
@@ -102,11 +99,6 @@ class TransformerModule(TextModule):
         """
         with guarded_imports():
             return super().load_from_checkpoint(*args, **kwargs)
-
-    @property
-    @abstractmethod
-    def tokenizers(self) -> dict[str, Tokenizer]:
-        """Tokenizers by use."""
 
     @property
     def needed_inputs(self) -> dict[str, str]:

@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from lightning.pytorch import LightningModule
+from torch import nn
 
+from lightning_xt.data.tokenizers.base import Tokenizer
 from lightning_xt.inference.generation_options import GenerationOptions
 from lightning_xt.inference.text_generator import DecodingSetup, TextGenerator
 from lightning_xt.training.figures.example import Example
 from lightning_xt.training.metrics.pair_scores import ShownPair
+from lightning_xt.training.optim.schedules.base import ScheduleFactory
 
 
 class TextModule(LightningModule, ABC):
@@ -19,6 +22,10 @@ class TextModule(LightningModule, ABC):
     Lightning's own record of the phase is gone once an error has passed.
     """
 
+    network: nn.Module
+    """The network that is trained."""
+    schedule_factory: ScheduleFactory | None
+    """Schedule of the learning rate. None = constant."""
     phase: str | None = None
     """training, evaluation, sampling or prediction. None = nothing has begun."""
     step_seed: int | None = None
@@ -53,6 +60,11 @@ class TextModule(LightningModule, ABC):
     def needed_inputs(self) -> dict[str, str]:
         """Inputs of the network that only data can give, each with the class of a part that needs it."""
         return {}
+
+    @property
+    @abstractmethod
+    def tokenizers(self) -> dict[str, Tokenizer]:
+        """Tokenizers by use."""
 
     @property
     @abstractmethod

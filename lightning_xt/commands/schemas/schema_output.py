@@ -1,16 +1,16 @@
 """Output of the JSON Schema of a config."""
 
-import json
 from pathlib import Path
 
 from lightning_xt.commands.schemas.config_schema import build_schema
 from lightning_xt.system.files import replace_file
+from lightning_xt.system.json_text import to_json
 from lightning_xt.system.messages import UserError
 
 
 def write_schema(command: str, output: str | None) -> int:
     """Write the schema of a command's config to a file, or print it; return the exit code."""
-    text = json.dumps(build_schema(command), indent=1, ensure_ascii=False) + "\n"
+    text = to_json(build_schema(command), indent=1) + "\n"
     if output is None:
         print(text, end="")
         return 0

@@ -37,6 +37,7 @@ def refresh() -> None:
     """Build the table and write its file."""
     from lightning_xt.commands.shell.table import build_table
     from lightning_xt.system.files import replace_file
+    from lightning_xt.system.json_text import to_json
 
     # A user who types goes first.
     with suppress(OSError, AttributeError):
@@ -44,7 +45,7 @@ def refresh() -> None:
     file = _find_file()
     file.parent.mkdir(parents=True, exist_ok=True)
     try:
-        text = json.dumps({"key": compute_key(), **build_table()}, ensure_ascii=False, separators=(",", ":"))
+        text = to_json({"key": compute_key(), **build_table()})
         with replace_file(file) as out:
             out.write(text.encode("utf-8"))
     finally:

@@ -14,7 +14,7 @@ from lightning_xt.training.figures.example import Example
 from lightning_xt.training.figures.forward_figures import log_attention, log_losses
 from lightning_xt.training.figures.step_sizes import StepSizes
 from lightning_xt.training.loggers.media import log_table
-from lightning_xt.training.module import TransformerModule
+from lightning_xt.training.text_module import TextModule
 
 Shown = Literal["attention", "losses", "pairs", "embeddings"]
 BATCHES = 16
@@ -63,7 +63,7 @@ class Figures(Callback):
         """Sequences for attention and for losses."""
         self._sizes: StepSizes | None = None
 
-    def on_fit_start(self, trainer: Trainer, pl_module: TransformerModule) -> None:  # type: ignore[override]
+    def on_fit_start(self, trainer: Trainer, pl_module: TextModule) -> None:  # type: ignore[override]
         self._obstacle = None
         if pl_module.device_mesh is not None:
             self._obstacle = "the weights are sharded over processes"
@@ -73,7 +73,7 @@ class Figures(Callback):
             rank_zero_info(f"figures draws nothing, because {self._obstacle}")
 
     def on_before_optimizer_step(  # type: ignore[override]
-        self, trainer: Trainer, pl_module: TransformerModule, optimizer: Optimizer
+        self, trainer: Trainer, pl_module: TextModule, optimizer: Optimizer
     ) -> None:
         every = self.step_sizes_every
         if every is not None and self._draws(trainer) and (trainer.global_step + 1) % every == 0:
@@ -85,7 +85,7 @@ class Figures(Callback):
             self._sizes = None
 
     def on_validation_batch_end(  # type: ignore[override]
-        self, trainer: Trainer, pl_module: TransformerModule, outputs: Any, batch: Any, batch_idx: int, *args: Any
+        self, trainer: Trainer, pl_module: TextModule, outputs: Any, batch: Any, batch_idx: int, *args: Any
     ) -> None:
         if batch_idx >= BATCHES or not self._draws(trainer) or not self._is_due(trainer):
             return
@@ -94,7 +94,7 @@ class Figures(Callback):
         if self._examples is None or attention.read.shape[1] > self._examples[0].read.shape[1]:
             self._examples = attention, pl_module.read_example(batch, self.loss_tokens)
 
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: TransformerModule) -> None:  # type: ignore[override]
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: TextModule) -> None:  # type: ignore[override]
         if not self._is_due(trainer):
             return
         # In all processes.
@@ -112,7 +112,7 @@ class Figures(Callback):
             rows = [(pair.source, pair.target, pair.prediction) for pair in pairs]
             log_table(loggers, "pairs", ("source", "target", "prediction"), rows, step)
 
-    def on_train_end(self, trainer: Trainer, pl_module: TransformerModule) -> None:  # type: ignore[override]
+    def on_train_end(self, trainer: Trainer, pl_module: TextModule) -> None:  # type: ignore[override]
         if "embeddings" in self.show and self._draws(trainer):
             log_embeddings(trainer.loggers, pl_module.network, pl_module.tokenizers, trainer.global_step)
 

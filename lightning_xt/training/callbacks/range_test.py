@@ -4,9 +4,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_xt.system.time_left import TimeLeft, format_seconds
-from lightning_xt.training.module import TransformerModule
 from lightning_xt.training.optim.rate_range import has_diverged, space_rates
 from lightning_xt.training.step_boundaries import at_step_boundary
+from lightning_xt.training.text_module import TextModule
 
 
 class RangeTest(Callback):
@@ -27,7 +27,7 @@ class RangeTest(Callback):
         self.losses: list[float] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if isinstance(pl_module, TransformerModule):
+        if isinstance(pl_module, TextModule):
             pl_module.schedule_factory = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -1,6 +1,5 @@
 """Files of TensorBoard's projector: vectors with their labels."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from lightning_xt.system.files import replace_file, set_aside
+from lightning_xt.system.json_text import to_json
 
 FOLDER = "projector"
 
@@ -25,9 +25,9 @@ def write_projector_files(folder: Path, name: str, vectors: Float[Tensor, "rows 
     with replace_file(home / f"{name}.tsv") as file:
         file.write("".join(f"{label}\n" for label in labels).encode("utf-8"))
     described = (
-        f"embeddings {{\n  tensor_name: {json.dumps(name)}\n  tensor_shape: {vectors.shape[0]}\n"
-        f"  tensor_shape: {vectors.shape[1]}\n  tensor_path: {json.dumps(f'{FOLDER}/{name}.bytes')}\n"
-        f"  metadata_path: {json.dumps(f'{FOLDER}/{name}.tsv')}\n}}\n"
+        f"embeddings {{\n  tensor_name: {to_json(name)}\n  tensor_shape: {vectors.shape[0]}\n"
+        f"  tensor_shape: {vectors.shape[1]}\n  tensor_path: {to_json(f'{FOLDER}/{name}.bytes')}\n"
+        f"  metadata_path: {to_json(f'{FOLDER}/{name}.tsv')}\n}}\n"
     )
     with replace_file(home / f"{name}.pbtxt") as file:
         file.write(described.encode("utf-8"))
