@@ -11,7 +11,7 @@ import torch
 
 from lightning_xt.cli import main
 from lightning_xt.training.callbacks.range_test import RangeTest
-from lightning_xt.training.optim.rate_range import find_rate, has_diverged, space_rates
+from lightning_xt.training.rate_range import find_rate, has_diverged, space_rates
 
 TINY = ["-c", "tiny.yaml", "--model.decoder.dim=32", "--data.batch_size=8"]
 

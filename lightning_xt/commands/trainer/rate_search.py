@@ -8,7 +8,7 @@ from lightning_xt.commands.trainer.run_trainer import train
 from lightning_xt.system.json_text import to_json
 from lightning_xt.system.messages import UserError
 from lightning_xt.training.callbacks.range_test import RangeTest
-from lightning_xt.training.optim.rate_range import RateRange, find_rate, space_rates
+from lightning_xt.training.rate_range import RateRange, find_rate, space_rates
 
 FORMATS = (".png", ".svg", ".pdf")
 LINES, BAR = 12, 30

@@ -4,7 +4,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_xt.system.time_left import TimeLeft, format_seconds
-from lightning_xt.training.optim.rate_range import has_diverged, space_rates
+from lightning_xt.training.rate_range import has_diverged, space_rates
 from lightning_xt.training.step_boundaries import at_step_boundary
 from lightning_xt.training.text_module import TextModule
 
