@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 from lightning.pytorch import LightningModule
@@ -13,7 +13,6 @@ from lightning_xt.inference.generation_options import GenerationOptions
 from lightning_xt.inference.text_generator import DecodingSetup, TextGenerator
 from lightning_xt.training.figures.example import Example
 from lightning_xt.training.metrics.pair_scores import ShownPair
-from lightning_xt.training.optim.schedules.base import ScheduleFactory
 
 
 class TextModule(LightningModule, ABC):
@@ -24,7 +23,7 @@ class TextModule(LightningModule, ABC):
 
     network: nn.Module
     """The network that is trained."""
-    schedule_factory: ScheduleFactory | None
+    schedule_factory: Callable[[int], Any] | None
     """Schedule of the learning rate. None = constant."""
     phase: str | None = None
     """training, evaluation, sampling or prediction. None = nothing has begun."""
