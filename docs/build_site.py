@@ -28,6 +28,9 @@ from lightning_xt.commands.catalogue.families import find_families
 GUIDES = (
     "first-ten-minutes",
     "own-data",
+    "command-line",
+    "looking",
+    "comparing",
     "composing",
     "training-fast",
     "generating",
@@ -41,9 +44,6 @@ GUIDES = (
 PAGES = {
     "README.md": "index.md",
     **{f"docs/guides/{guide}.md": f"guides/{guide}.md" for guide in GUIDES},
-    "docs/guides/command-line.md": "guides/command-line.md",
-    "docs/guides/looking.md": "guides/looking.md",
-    "docs/guides/comparing.md": "guides/comparing.md",
     "docs/coming-from-x-transformers.md": "coming-from-x-transformers.md",
     "docs/interactions.md": "interactions.md",
     "docs/measurements.md": "measurements.md",
