@@ -81,7 +81,11 @@ def test_a_long_evaluation_without_a_terminal_says_how_long_it_takes(trained, mo
         assert re.search(rf"^{what}: \d+ %, 0:\d\d:\d\d left$", capsys.readouterr().out, re.MULTILINE)
     predict = ["predict", "runs/tiny", "--data.predict_prompts=prompts.txt", "--output=out.jsonl"]
     assert main([*predict, BAR]) == 0
-    assert re.search(r"^prediction: 100 %, 0:00:00 left$", capsys.readouterr().out, re.MULTILINE)
+    # One batch, after which no time is left.
+    assert "prediction: " not in capsys.readouterr().out
+    predict += ["--data.eval_batch_size=2"]
+    assert main([*predict, BAR]) == 0
+    assert re.findall(r"^prediction: (\d+ %), 0:\d\d:\d\d left$", capsys.readouterr().out, re.MULTILINE) == ["50 %"]
     assert main([*predict, BAR.replace("true", "false")]) == 0
     assert "prediction: " not in capsys.readouterr().out
 

@@ -12,6 +12,7 @@ from tiny_run import TIMES, load_weights, read_rows, write_inputs
 
 from lightning_xt.cli import main
 from lightning_xt.core.batch import EvaluationPairs
+from lightning_xt.training.callbacks import figures, run_results
 from lightning_xt.training.callbacks.figures import Figures
 from lightning_xt.training.figures.example import choose_pair
 
@@ -58,6 +59,14 @@ def test_figures_of_a_language_model_change_nothing(inputs):
     layers = {"decoder.0_attention", "decoder.0_feedforward", "decoder.token_embedding", "decoder.head.to_logits"}
     assert {f"gradients/{layer}" for layer in layers} <= set(tags["histograms"])
     assert [each.step for each in events.Histograms("gradients/decoder.0_attention")] == [2, 4, 6]
+    assert {f"update_values/{layer}" for layer in layers} <= set(tags["histograms"])
+    updates = events.Histograms("update_values/decoder.0_attention")
+    gradients = events.Histograms("gradients/decoder.0_attention")[0]
+    assert [each.step for each in updates] == [2, 4, 6]
+    for each in updates:
+        # One value a weight, and none larger than the learning rate lets it be.
+        values = each.histogram_value
+        assert values.num == gradients.histogram_value.num and -0.01 < values.min < 0 < values.max < 0.01
     (ratios,) = {tuple(each.step for each in events.Scalars(f"updates/{layer}")) for layer in layers}
     assert ratios == (2, 4, 6) and all(0 < each.value < 1 for each in events.Scalars("updates/decoder.0_attention"))
     assert "epoch" not in tags["scalars"]
@@ -73,6 +82,34 @@ def test_vectors_of_tokens_have_labels(inputs):
     assert len(labels) == 257 and (labels[32], labels[97], labels[10]) == ("␣", "a", "↵")
     vectors = torch.frombuffer(bytearray((run / "projector/text_tokens.bytes").read_bytes()), dtype=torch.float32)
     assert torch.equal(vectors.view(256, 8), load_weights(run)["decoder.token_embedding.weight"])
+
+
+def test_a_fault_of_a_display_costs_no_checkpoint(inputs, monkeypatch, caplog):
+    def fail(*args):
+        Path("runs/drawn/0/config.yaml").unlink(missing_ok=True)
+        raise OSError(28, "No space left on device")
+
+    for name in ("log_attention", "log_embeddings", "StepSizes"):
+        monkeypatch.setattr(figures, name, fail)
+    monkeypatch.setattr(run_results, "log_results", fail)
+    plain = fit("plain")
+    with caplog.at_level("INFO"):
+        drawn = fit("drawn", *ON)
+    check_same(plain, drawn)
+    reports = [message for message in caplog.messages if message.endswith("; training continues")]
+    fault = "OSError: [Errno 28] No space left on device; training continues"
+    assert reports == [f"results of the run: {fault}", f"figures: {fault}", f"results of the run: {fault}"]
+
+
+def test_results_are_logged_without_the_config(inputs, monkeypatch):
+    def remove(*args):
+        Path("runs/drawn/0/config.yaml").unlink(missing_ok=True)
+
+    found = {}
+    monkeypatch.setattr(figures, "log_attention", remove)
+    monkeypatch.setattr(run_results, "log_results", lambda loggers, options, metrics: found.update(options))
+    fit("drawn", "--figures=Figures")
+    assert not Path("runs/drawn/0/config.yaml").exists() and found["trainer.max_steps"] == 6
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 import threading
+import time
 from pathlib import Path
 from unittest.mock import MagicMock
 
@@ -232,6 +233,16 @@ def test_calls_are_made_in_their_order():
         writer.put(lambda number=number: made.append(number))
     writer.close(10)
     assert made == list(range(100))
+
+
+def test_closing_waits_once(monkeypatch):
+    waited, writer = [], BackgroundWriter("any")
+    with monkeypatch.context() as patch:
+        patch.setattr(writer._calls, "put", lambda call, timeout: time.sleep(0.05))
+        patch.setattr(writer._thread, "join", waited.append)
+        writer.close(10)
+    assert 0 < waited[0] <= 9.95
+    writer.close(10)
 
 
 def test_loggers_of_lightning_get_media_too():

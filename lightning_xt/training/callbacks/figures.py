@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 from lightning_xt.data.loading.isolated_rng import IsolatedRng
 from lightning_xt.system.messages import explain_unknown
 from lightning_xt.system.option_checks import check_option
+from lightning_xt.training.display_faults import DisplayFaults
 from lightning_xt.training.figures.embeddings import log_embeddings
 from lightning_xt.training.figures.example import Example
 from lightning_xt.training.figures.forward_figures import log_attention, log_losses
@@ -31,14 +32,15 @@ class Figures(Callback):
     `losses`: the text, each token coloured by its loss.
     `pairs`: a table of sources, targets and predictions.
     When training ends, `embeddings`: the vectors of the tokens, with their labels.
+    A figure that cannot be drawn is reported once, and training continues.
 
     Args:
         show: names of the figures to draw.
         every: validations between two drawings; the last one of a run is always drawn.
         attention_tokens: most tokens of a sequence in a figure of attention.
         loss_tokens: most tokens of a sequence in a figure of losses.
-        step_sizes_every: optimizer steps between two measurements of each layer: a histogram of its gradients, and the
-            ratio of the norm of its update to that of its weights. None = never.
+        step_sizes_every: optimizer steps between two measurements of each layer: histograms of its gradients and of
+            its update, and the ratio of the norm of its update to that of its weights. None = never.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Figures(Callback):
         self._examples: tuple[Example, Example] | None = None
         """Sequences for attention and for losses."""
         self._sizes: StepSizes | None = None
+        self._faults = DisplayFaults("figures")
 
     def on_fit_start(self, trainer: Trainer, pl_module: TextModule) -> None:  # type: ignore[override]
         self._obstacle = None
@@ -77,22 +80,25 @@ class Figures(Callback):
     ) -> None:
         every = self.step_sizes_every
         if every is not None and self._draws(trainer) and (trainer.global_step + 1) % every == 0:
-            self._sizes = StepSizes(dict(pl_module.named_parameters()))
+            with self._faults.tolerate():
+                self._sizes = StepSizes(dict(pl_module.named_parameters()))
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
-        if self._sizes is not None:
-            self._sizes.log(trainer.loggers, trainer.global_step)
-            self._sizes = None
+        sizes, self._sizes = self._sizes, None
+        if sizes is not None:
+            with self._faults.tolerate():
+                sizes.log(trainer.loggers, trainer.global_step)
 
     def on_validation_batch_end(  # type: ignore[override]
         self, trainer: Trainer, pl_module: TextModule, outputs: Any, batch: Any, batch_idx: int, *args: Any
     ) -> None:
         if batch_idx >= BATCHES or not self._draws(trainer) or not self._is_due(trainer):
             return
-        attention = pl_module.read_example(batch, self.attention_tokens)
-        # Batches of pairs may be in order of their lengths.
-        if self._examples is None or attention.read.shape[1] > self._examples[0].read.shape[1]:
-            self._examples = attention, pl_module.read_example(batch, self.loss_tokens)
+        with self._faults.tolerate():
+            attention = pl_module.read_example(batch, self.attention_tokens)
+            # Batches of pairs may be in order of their lengths.
+            if self._examples is None or attention.read.shape[1] > self._examples[0].read.shape[1]:
+                self._examples = attention, pl_module.read_example(batch, self.loss_tokens)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: TextModule) -> None:  # type: ignore[override]
         if not self._is_due(trainer):
@@ -103,18 +109,21 @@ class Figures(Callback):
             return
         loggers, step, network = trainer.loggers, trainer.global_step, pl_module.network
         (attention, losses), self._examples = self._examples, None
-        with IsolatedRng(0, cuda=pl_module.device.type == "cuda").use():
+        with self._faults.tolerate(), IsolatedRng(0, cuda=pl_module.device.type == "cuda").use():
             if "attention" in self.show:
                 log_attention(loggers, network, attention, step)
             if "losses" in self.show:
                 log_losses(loggers, network, losses, step)
         if pairs:
-            rows = [(pair.source, pair.target, pair.prediction) for pair in pairs]
-            log_table(loggers, "pairs", ("source", "target", "prediction"), rows, step)
+            with self._faults.tolerate():
+                rows = [(pair.source, pair.target, pair.prediction) for pair in pairs]
+                log_table(loggers, "pairs", ("source", "target", "prediction"), rows, step)
 
     def on_train_end(self, trainer: Trainer, pl_module: TextModule) -> None:  # type: ignore[override]
         if "embeddings" in self.show and self._draws(trainer):
-            log_embeddings(trainer.loggers, pl_module.network, pl_module.tokenizers, trainer.global_step)
+            # `last.ckpt` is saved afterwards.
+            with self._faults.tolerate():
+                log_embeddings(trainer.loggers, pl_module.network, pl_module.tokenizers, trainer.global_step)
 
     def _draws(self, trainer: Trainer) -> bool:
         """Return whether this process draws at all."""

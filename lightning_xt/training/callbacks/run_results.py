@@ -6,6 +6,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_xt.checkpoints.flat_config import flatten_config
 from lightning_xt.training.callbacks.run_folder import find_run_config
+from lightning_xt.training.display_faults import DisplayFaults
 from lightning_xt.training.loggers.media import log_results
 
 SECTIONS = ("seed_everything", "model.", "data.")
@@ -22,14 +23,25 @@ class RunResults(Callback):
     TensorBoard's HPARAMS tab then compares runs. Options that are null or empty are omitted.
     """
 
+    def __init__(self) -> None:
+        self._options: Mapping[str, Any] | None = None
+        self._faults = DisplayFaults("results of the run")
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # The file may be gone when training ends.
+        self._options, config = None, find_run_config(trainer)
+        if config is not None:
+            with self._faults.tolerate():
+                self._options = yaml.safe_load(config.read_text(encoding="utf-8"))
+
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        config = find_run_config(trainer)
-        if config is None:
-            options: Mapping[str, Any] = {"model": dict(pl_module.hparams)}
-        else:
-            options = yaml.safe_load(config.read_text(encoding="utf-8"))
-        metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
-        log_results(trainer.loggers, _choose(flatten_config(options)), metrics)
+        # `last.ckpt` is saved afterwards.
+        with self._faults.tolerate():
+            options = self._options or {"model": dict(pl_module.hparams)}
+            metrics = {
+                name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")
+            }
+            log_results(trainer.loggers, _choose(flatten_config(options)), metrics)
 
 
 def _choose(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -146,8 +146,9 @@ class StepProgressBar(RichProgressBar):
         """Count a batch of an evaluation, and print a line if one is due and no bar is drawn."""
         self._batches += 1
         shown = not self._draws and self.trainer.is_global_zero and super().is_enabled
-        if shown and self._evaluation is not None and self._evaluation.is_due():
-            print(f"{self._what}: {self._evaluation.describe(self._batches)}", flush=True)
+        evaluation = self._evaluation
+        if shown and evaluation is not None and self._batches != evaluation.total and evaluation.is_due():
+            print(f"{self._what}: {evaluation.describe(self._batches)}", flush=True)
 
     def _print_step(self, *names: str) -> None:
         """Print a line with the steps done, metrics and the speed."""

@@ -26,18 +26,20 @@ class StepSizes:
         self._before = {name: each.detach().clone() for name, each in self._parameters.items()}
 
     def log(self, loggers: Sequence[Logger], step: int) -> None:
-        """Log, after the step, a histogram of each layer's gradients, and the ratio of its update to its weights.
+        """Log, after the step, histograms of each layer's gradients and update, and the ratio of update to weights.
 
         Gradients are as the optimizer got them: clipped, and those of the mean.
         """
         ratios: dict[str, float] = {}
         for layer, names in _group_by_layer(self._parameters).items():
             gradients = [grad.flatten() for name in names if (grad := self._parameters[name].grad) is not None]
-            if gradients and bool((values := torch.cat(gradients).float()).isfinite().all()):
-                log_histogram(loggers, f"gradients/{layer}", values, step)
+            changes = [(self._parameters[name].detach() - self._before[name]).flatten() for name in names]
+            # Another name than that of the ratio, because TensorBoard has one kind of data for a name.
+            for kind, parts in (("gradients", gradients), ("update_values", changes)):
+                if parts and bool((values := torch.cat(parts).float()).isfinite().all()):
+                    log_histogram(loggers, f"{kind}/{layer}", values, step)
             weights = _norm([self._before[name] for name in names])
-            change = _norm([self._parameters[name].detach() - self._before[name] for name in names])
-            ratios[f"updates/{layer}"] = change / max(weights, LEAST)
+            ratios[f"updates/{layer}"] = _norm(changes) / max(weights, LEAST)
         for logger in loggers:
             logger.log_metrics(ratios, step)
 

@@ -1,3 +1,4 @@
+import time
 from collections.abc import Callable
 from queue import Full, Queue
 from threading import Thread
@@ -32,9 +33,10 @@ class BackgroundWriter:
 
     def close(self, seconds: float) -> None:
         """Wait until the calls are made, at most for a time, and report those that are lost."""
+        deadline = time.monotonic() + seconds
         try:
             self._calls.put(None, timeout=seconds)
-            self._thread.join(seconds)
+            self._thread.join(max(0.0, deadline - time.monotonic()))
         except Full:
             pass
         self._closed = True
