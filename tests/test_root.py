@@ -84,3 +84,15 @@ def test_cases_n10_examples_run(name, tmp_path, monkeypatch):
     for test in doctest.DocTestFinder(recurse=False).find(getattr(lightning_xt, name), name):
         runner.run(test)
     assert runner.failures == 0 < runner.tries
+
+
+def test_the_top_level_holds_what_is_named():
+    root = Path(lightning_xt.__file__).parents[1]
+    if not (root / ".git").exists():
+        pytest.skip("not a clone")
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=root, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    folders = {"lightning_xt", "configs", "tests", "notebooks", "docs", "benchmarks", ".ci"}
+    files = {"pyproject.toml", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", ".gitignore"}
+    assert {name.partition("/")[0] for name in listed} <= folders | files

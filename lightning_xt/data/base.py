@@ -127,10 +127,9 @@ class DataModule(LightningDataModule, ABC):
             self.check_order(state_dict)
         here, there = self.content_hash, state_dict.get("hash")
         if here is not None and there is not None and here != there:
-            rank_zero_info(
-                f"the data differ from the checkpoint's: their hash is {here[:16]}, the checkpoint's {there[:16]}; the "
-                "run continues with the new data"
-            )
+            hashes = f"their hash is {here[:16]}, the checkpoint's {there[:16]}"
+            outcome = "; the run continues with the new data" if fitting else ""
+            rank_zero_info(f"the data differ from the checkpoint's: {hashes}{outcome}")
         if fitting:
             self._restored = state_dict["samples_seen"]
 

@@ -173,8 +173,8 @@ class CorpusModule(TransformerModule):
         if self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING:
             self._memories, self._saved_memories = CarriedMemories(), checkpoint.get(MEMORIES_KEY)
         data, trained = self.data_module, self._trained_with.get("text")
-        if isinstance(data, TextCorpus) and trained is not None and not self.trainer.training:
-            # An evaluation reads its text as training did, whatever text that was.
+        if isinstance(data, TextCorpus) and trained is not None:
+            # Texts are read as in training until now, even if they have changed.
             data.use_tokenizer(trained)
 
     def on_fit_start(self) -> None:

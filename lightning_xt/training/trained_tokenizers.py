@@ -10,10 +10,11 @@ from lightning_xt.system.files import replace_file
 def check_same(use: str, ours: Tokenizer, theirs: Tokenizer) -> None:
     """Refuse data whose ids mean something else than those that the weights were trained on, by a ValueError."""
     if difference := describe_difference(theirs, ours):
-        file = "name its text" if use == "text" else "if both sides share it, name its source"
+        file = f"{'text' if use == 'text' else 'source'}_{ours.saved_name}"
+        condition = "" if use == "text" else "if both sides share it, "
         raise ValueError(
             f"the data's {use} tokenizer is not the one that the weights were trained with, but {difference}; use the "
-            f"data of their run, train again or, {file}_tokenizer.json with --data.tokenizer.file"
+            f"data of their run, train again, or {condition}name its {file} with --data.tokenizer.file"
         )
 
 

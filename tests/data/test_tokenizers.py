@@ -1,5 +1,6 @@
 """Tokenizers: encoding and decoding, whole and in pieces, and training."""
 
+import copy
 import json
 import os
 import pickle
@@ -491,6 +492,15 @@ def test_a_long_text_has_one_special_id_or_none(separated, opens):
 def test_other_tokenizers_read_no_long_text():
     with pytest.raises(ValueError, match=r"--data.tokenizer Numbers does not read long texts; set .* Bytes or BPE$"):
         Numbers(9).for_text(False)
+
+
+def test_other_special_ids_are_another_tokenizer():
+    text = LEARNT.for_text(True)
+    other = copy.copy(text)
+    other.start = other.end = 1
+    assert describe_difference(text, other) == "the start id 2 instead of 1"
+    # Of texts that are joined none is in use.
+    assert describe_difference(text, LEARNT.for_text(False)) is None
 
 
 def test_a_state_is_restored():

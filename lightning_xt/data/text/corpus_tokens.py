@@ -26,6 +26,9 @@ class CorpusTokens:
         self._text: Splits | None = None
         self._splits: Splits | None = None
         self._hash: str | None = None
+        self.tokenizer: Tokenizer
+        self._learns: bool
+        """True if the tokenizer learns from this text."""
         self._use(tokenizer.for_text(separated=False))
 
     @property
@@ -71,12 +74,14 @@ class CorpusTokens:
         self._use(self.tokenizer.for_text(separated=True))
 
     def use_tokenizer(self, tokenizer: Tokenizer) -> None:
-        """Use a tokenizer that has learnt elsewhere, such as that of a checkpoint, in place of one that would learn."""
-        if not self.tokenizer.is_ready:
-            self._use(tokenizer)
+        """Use a tokenizer that has learnt elsewhere, such as that of a checkpoint, in place of one that learns here."""
+        if self._learns and tokenizer.trained_state != self.tokenizer.trained_state:
+            self.tokenizer = tokenizer.for_text(separated=self._separator_byte is not None)
+            self._splits = None
 
     def _use(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
+        self._learns = not tokenizer.is_ready
         # Those before it learns: processes compare hashes of the data before that.
         self._options = f"{type(tokenizer).__name__} {sorted(tokenizer.init_args.items())}"
         self._splits = self._hash = None

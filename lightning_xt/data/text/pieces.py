@@ -28,6 +28,7 @@ def cut_pieces(blocks: Iterable[bytes], separator: int | None, most: int | None 
 
     There the pre-tokenizers of byte-level BPE cut too, so that the tokens are those of the whole document. Without a
     space, a document is cut after a newline, else between characters. The cuts depend on the text, not on its blocks.
+    A tokenizer that marks the beginning of a text, as that of Llama 2 does, marks that of each piece.
 
     Args:
         blocks: the text.

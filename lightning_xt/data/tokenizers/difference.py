@@ -14,10 +14,18 @@ def describe_difference(theirs: Tokenizer, ours: Tokenizer) -> str | None:
     if theirs.trained_state != ours.trained_state:
         return _describe_ids(theirs, ours)
     if ours.trained_state is not None:
-        return None
+        return _describe_specials(theirs, ours)
     pairs = [(name, theirs.init_args.get(name), value) for name, value in ours.init_args.items()]
     differing = [f"{kinds[0]} with {name} {there} instead of {here}" for name, there, here in pairs if there != here]
     return next(iter(differing), None)
+
+
+def _describe_specials(theirs: Tokenizer, ours: Tokenizer) -> str | None:
+    """Describe a difference of the special ids in use; that texts are joined is none."""
+    if theirs.init_args.get("specials") != ours.init_args.get("specials"):
+        return None
+    ids = [(use, getattr(theirs, use), getattr(ours, use)) for use in ("pad", "start", "end")]
+    return next((f"the {use} id {there} instead of {here}" for use, there, here in ids if there != here), None)
 
 
 def _describe_ids(theirs: Tokenizer, ours: Tokenizer) -> str:

@@ -81,7 +81,7 @@ def test_tokens_are_written_once(prepared, monkeypatch):
     first = make()
     assert first.splits.train.path.parent == prepared
     files = sorted(prepared.iterdir())
-    assert [file.name.split("-")[0] for file in files if file.suffix == ".bin"] == ["tokenizer", *["tokens1"] * 3]
+    assert [file.name.split("-")[0] for file in files if file.suffix == ".bin"] == ["tokenizer1", *["tokens1"] * 3]
     # Neither learnt nor encoded again, and what was learnt is restored.
     monkeypatch.setattr(BPE, "train", lambda *args: pytest.fail("learns again"))
     monkeypatch.setattr(BPE, "encode_arrays", lambda *args: pytest.fail("encodes again"))
@@ -147,6 +147,20 @@ def test_a_random_tokenizer_is_refused(prepared):
         TextFiles("corpus.txt", tokenizer=partial(Dice, 300)).splits  # noqa: B018
     with pytest.raises(ValueError, match=r"--data.tokenizer Numbers does not read long texts"):
         TextFiles("corpus.txt", tokenizer=partial(Numbers, 9))
+
+
+class LateDice(BPE):
+    """Tokenizer that draws random numbers for texts with content only."""
+
+    def encode_arrays(self, texts):
+        return [np.random.default_rng().integers(3, 200, 50 * bool(text)).astype(np.uint32) for text in texts]
+
+
+def test_a_random_tokenizer_of_documents_is_refused(prepared):
+    Path("lines.jsonl").write_text('{"text": "one document"}\n' * 20)
+    corpus = TextFiles("lines.jsonl", field="text", documents="separator", tokenizer=partial(LateDice, 300))
+    with pytest.raises(ValueError, match=r"--data.tokenizer LateDice encodes a text differently each time"):
+        corpus.splits  # noqa: B018
 
 
 def test_a_tokenizer_that_changes_texts_is_reported(prepared, caplog):
@@ -225,9 +239,10 @@ def count_bits(run, text):
     return float(bits) / (len(ids) - 1) * len(ids) / len(text.encode())
 
 
-def test_bits_are_those_of_bytes(fresh, capsys):
+def test_bits_are_those_of_bytes(fresh, capsys, caplog):
     assert main(["fit", "-c", "tiny.yaml", *SUB_WORDS]) == 0
     assert main(["validate", "runs/tiny"]) == 0
+    assert "data differ" not in caplog.text
     said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("val/bits_per_byte=")]
     text = Path("corpus.txt").read_text()
     sizes = [int(len(text) * 0.05)] * 2
@@ -256,10 +271,32 @@ def test_an_evaluation_reads_with_the_tokenizer_of_the_weights(fresh, capsys):
     assert main(["fit", "-c", "tiny.yaml", *SUB_WORDS, "--data.path", "other.txt", "--init_from", "runs/tiny"]) == 2
     error = capsys.readouterr().err
     assert "the data's text tokenizer is not the one that the weights were trained with, but" in error
-    assert "train again or, name its text_tokenizer.json with --data.tokenizer.file" in error
+    assert "train again, or name its text_tokenizer.json with --data.tokenizer.file" in error
     file = ["--data.tokenizer.file", "runs/tiny/0/text_tokenizer.json"]
     options = [*SUB_WORDS, *file, "--data.path", "other.txt", "--init_from", "runs/tiny", "--name", "next"]
     assert main(["fit", "-c", "tiny.yaml", *options]) == 0
+
+
+def test_a_text_that_has_grown_is_read_with_the_tokenizer_of_the_run(fresh, caplog):
+    assert main(["fit", "-c", "tiny.yaml", *SUB_WORDS, *CONSTANT, "--trainer.max_steps", "4"]) == 0
+    learnt = Path("runs/tiny/0/text_tokenizer.json").read_text()
+    with Path("corpus.txt").open("a") as file:
+        file.write("zebras zigzag " * 100)
+    assert main(["fit", "runs/tiny", "--resume", "--trainer.max_steps", "6"]) == 0
+    assert "the data differ from the checkpoint's" in caplog.text
+    assert Path("runs/tiny/0/text_tokenizer.json").read_text() == learnt
+
+
+def test_a_tokenizer_of_joined_texts_separates_those_of_an_evaluation(prepared):
+    Path("lines.jsonl").write_text('{"text": "one document"}\n' * 20)
+    trained = make().tokenizer
+    trained.train(lambda: [TEXT])
+    corpus = make("lines.jsonl", field="text", documents="separator")
+    before = corpus.content_hash
+    corpus.use_tokenizer(trained)
+    assert corpus.separator == 2
+    assert corpus.splits.train[:].tolist().count(2) == 18
+    assert corpus.content_hash == before
 
 
 def test_bytes_stay_in_their_file(prepared):
