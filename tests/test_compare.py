@@ -129,6 +129,43 @@ def test_runs_that_differ_in_their_seeds_only_are_grouped(capsys):
     assert lines[1].endswith("  seed_everything 0")
 
 
+def test_a_group_without_a_common_step_is_named(capsys):
+    for seed, rows in enumerate(("500,3.0\n1000,2.0\n", "300,4.0\n")):
+        write_run(f"a/{seed}", f"step,val/loss\n{rows}", make_config() | {"seed_everything": seed})
+    captured = compare(capsys, "runs/a/0", "runs/a/1", "--group")
+    assert " 3.0000 (2.0000 to 4.0000) " in captured.out and Path("compare.png").is_file()
+    assert captured.err == (
+        "lightning-xt: runs/a/0 and runs/a/1 share no step with val/loss: the plot has no curve of them\n"
+    )
+    (panel,) = draw(compare_runs(read_runs(["runs/a/0", "runs/a/1"]), group=True), "val/loss").axes
+    assert panel.get_xlabel() == "optimizer steps"
+
+
+def test_options_that_change_no_weight_are_omitted(capsys):
+    fixed = {"seed": 0, "stride": None}
+    figures = {"class_path": "lightning_xt.Figures", "init_args": {"every": 2}}
+    trainer = {"enable_checkpointing": False, "logger": True, "log_every_n_steps": 1, "detect_anomaly": True}
+    data = {"num_workers": 2, "resident": True, "predict_prompts": "p", "eval_batch_size": 9}
+    bar = {"class_path": "lightning_xt.StepProgressBar", "init_args": {"refresh_rate": 1}}
+    standard = {"progress_bar": bar, "exact_resume": None}
+    plain = {
+        "figures": None, "output": None, "standard": {"progress_bar": None, "exact_resume": None},
+        "trainer": dict.fromkeys(trainer), "data": fixed | dict.fromkeys(data),
+    }  # fmt: skip
+    write_run("a/0", config=make_config() | plain)
+    other = {"figures": figures, "output": "x", "standard": standard, "trainer": trainer, "data": fixed | data}
+    write_run("b/0", config=make_config() | other)
+    (entry,) = json.loads(compare(capsys, "runs/a", "runs/b", "--group", "--json").out)["entries"]
+    assert len(entry["runs"]) == 2
+    # Those that change weights, or the compared metric.
+    different = {"standard": {"exact_resume": "x"}, "data": fixed | {"stride": 3}}
+    write_run("c/0", config=make_config() | plain | different)
+    found = json.loads(compare(capsys, "runs/a", "runs/c", "--group", "--json").out)["entries"]
+    assert found[1]["differs"] == {"standard.exact_resume": "x", "data.stride": 3}
+    custom = [{"data": "CustomData", "data.num_workers": number} for number in (0, 2)]
+    assert find_differences(custom) == [{"data.num_workers": 0}, {"data.num_workers": 2}]
+
+
 def test_the_metric(capsys):
     write_run("a/0", "step,optim/lr,train/loss,train/tokens,val/accuracy\n1,0.1,2.0,5,0.5\n2,0.1,1.0,10,0.25\n")
     write_run("b/0", "step,optim/lr,train/loss,train/tokens\n1,0.1,2.0,5\n")
@@ -205,9 +242,7 @@ def test_the_output(capsys):
         "compare: --output a.gif is not a plot's name; end it"
     )
     sentence = fail(capsys, "runs/a", "--output", "no/a.png")
-    assert (
-        sentence == "compare: no/a.png cannot be written (No such file or directory); give another place with --output"
-    )
+    assert sentence == "compare: --output no/a.png cannot be written (No such file or directory); name another file"
 
 
 def test_the_options_of_the_last_fit(capsys):

@@ -205,6 +205,9 @@ def test_without_a_table_commands_and_places_are_completed(
     assert main(["completion", "bash", "--line=lightning-xt gen"]) == 0
     assert main(["completion", "bash", "--line=lightning-xt fit -c language/quick"]) == 0
     assert main(["completion", "bash", "--line=lightning-xt fit --model.dec"]) == 0
+    # Lines without a word to complete.
+    assert main(["completion", "bash", "--line=lightning-xt"]) == 0
+    assert main(["completion", "bash", "--line="]) == 0
     assert capsys.readouterr().out.split() == ["generate", "language/quickstart.yaml"]
     # One process builds the table, however often one is asked.
     assert len(started) == 1

@@ -10,6 +10,7 @@ import tiny_run
 import torch
 
 from lightning_xt.cli import main
+from lightning_xt.commands.trainer import rate_search
 from lightning_xt.training.callbacks.range_test import RangeTest
 from lightning_xt.training.rate_range import find_rate, has_diverged, space_rates
 
@@ -87,8 +88,9 @@ def test_the_command_suggests_and_leaves_only_the_plot(folder, capsys):
         ([*TINY, "--lowest=1"], "lr: --lowest 1 and --highest 1 must be above 0, and the second the larger"),
         ([*TINY, "--lowest=0"], "--lowest 0 and --highest 1 must be above 0"),
         ([*TINY, "--steps=19"], "--steps is 19; it must be at least 20 optimizer steps"),
-        ([*TINY, "--plot=lr.txt"], "--plot lr.txt: name a file that ends with .png, .svg, .pdf"),
-        ([*TINY, "--plot=no/lr.png"], "--plot no/lr.png: there is no folder no"),
+        ([*TINY, "--plot=lr.txt"], "lr: --plot lr.txt is not a plot's name; end it with .png, .svg or .pdf"),
+        ([*TINY, "--plot=no/lr.png"], "lr: --plot no/lr.png cannot be written (No such file or directory)"),
+        ([*TINY, "--plot=folder.png"], "lr: --plot folder.png cannot be written (Is a directory); name another file"),
         (["runs/tiny"], "lr runs/tiny: a config is given with -c, and the weights of a run with --init_from RUN"),
         ([*TINY, "--resume"], "lr --resume: omit it; lr trains new weights"),
         ([*TINY, "--ckpt_path", "last"], "lr --ckpt_path: omit it; lr trains new weights"),
@@ -98,9 +100,28 @@ def test_the_command_suggests_and_leaves_only_the_plot(folder, capsys):
     ],
 )  # fmt: skip
 def test_mistakes_are_explained(options, sentence, folder, capsys):
+    Path("folder.png").mkdir()
     assert main(["lr", *options]) == 2
     assert sentence in capsys.readouterr().err
     assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("shown", [[], ["--json"]])
+def test_a_plot_that_becomes_unwritable_leaves_the_result(shown, folder, capsys, monkeypatch):
+    Path("plots").mkdir()
+    losses = [3.0] * 10 + [3.0 - 0.1 * step for step in range(11)]
+
+    def train(command, args):
+        Path("plots").rmdir()
+        test = RangeTest()
+        test.rates, test.losses = space_rates(1e-3, 1.0, 21), losses
+        return SimpleNamespace(trainer=SimpleNamespace(callbacks=[test], is_global_zero=True))
+
+    monkeypatch.setattr(rate_search, "train", train)
+    assert main(["lr", *TINY, "--plot=plots/lr.png", "--steps=21", *shown]) == 2
+    captured = capsys.readouterr()
+    assert "lr: --plot plots/lr.png cannot be written (No such file or directory);" in captured.err
+    assert '"suggestion": ' in captured.out if shown else "try --model.optimizer.lr" in captured.out
 
 
 def make_trainer(*groups):

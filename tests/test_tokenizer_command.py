@@ -1,12 +1,14 @@
 """The command `tokenizer train`."""
 
 import json
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
 
 from lightning_xt.cli import main
 from lightning_xt.commands.tokenizers import tokenizer_training
+from lightning_xt.data.text.pieces import TextPart
 from lightning_xt.data.tokenizers.bpe import BPE
 from lightning_xt.data.tokenizers.tokenizer_file import TokenizerFile
 
@@ -65,8 +67,19 @@ def test_json_lines_and_a_result_as_json(folder: Path, capsys: pytest.CaptureFix
         (["--path", "none"], "tokenizer: --path none: no such file or folder, here or in the data folder"),
         (["--path", "x.jsonl"], "x.jsonl is JSON lines; name the field of the text, such as --field text"),
         (["--path", "corpus", "--vocab_size", "12"], "tokenizer: --vocab_size must be at least 259, not 12"),
-        (["--path", "corpus", "--output", "no/x.json"], "--output no/x.json is not a file in an existing folder; name"),
-        (["--path", "corpus", "--output", "corpus"], "--output corpus is not a file in an existing folder; name one"),
+        (
+            ["--path", "corpus", "--vocab_size", "1000000000000"],
+            "tokenizer: --vocab_size must be at most 16777216, not",
+        ),
+        (
+            ["--path", "corpus", "--output", "no/x.json"],
+            "--output no/x.json cannot be written (No such file or directory)",
+        ),
+        (
+            ["--path", "corpus", "--output", "corpus"],
+            "--output corpus cannot be written (Is a directory); name another",
+        ),
+        (["--path", "corpus", "--output", "x" * 300], "x cannot be written (File name too long); name another file"),
         (["--path", "empty"], "tokenizer: --path empty has no text to train on; give some"),
         (["--path", "corpus", "--vocabsize", "9"], "did you mean --vocab_size?"),
         ([], "tokenizer: the following arguments are required: --path"),
@@ -92,3 +105,27 @@ def test_a_text_that_changes_is_refused(
     monkeypatch.setattr(tokenizer_training, "cut_pieces", change)
     assert train("--path", "corpus") == 2
     assert "--path corpus changed during reading; start again when it is complete" in capsys.readouterr().err
+
+
+def test_an_output_that_becomes_unwritable_ends_in_a_sentence(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "out").mkdir()
+    learn = BPE.train
+
+    def lose(tokenizer: BPE, texts: Callable[[], Iterable[str]]) -> None:
+        learn(tokenizer, texts)
+        (folder / "out").rmdir()
+
+    monkeypatch.setattr(BPE, "train", lose)
+    assert train("--path", "corpus", "--vocab_size", "270", "--output", "out/x.json") == 2
+    assert "tokenizer: --output out/x.json cannot be written (No such file or directory);" in capsys.readouterr().err
+
+
+def test_empty_pieces_are_no_sample(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def cut(*_: object) -> list[TextPart]:
+        return [*[TextPart(False, b"")] * tokenizer_training.SAMPLED * 99, TextPart(False, TEXT.encode())]
+
+    monkeypatch.setattr(tokenizer_training, "cut_pieces", cut)
+    assert train("--path", "corpus/a.txt", "--vocab_size", "270") == 0
+    assert "bytes_per_token=" in capsys.readouterr().out

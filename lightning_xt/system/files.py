@@ -1,5 +1,6 @@
 """Files that are complete or absent, and logs that may be neither."""
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +27,18 @@ def replace_file(path: Path, part: Path | None = None) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def require_replaceable(path: Path) -> None:
+    """Raise an OSError if `replace_file` could not replace a file, such as in a folder that takes no new files."""
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    # Processes that check at the same time each need another name.
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        open_new(part).close()
     finally:
         part.unlink(missing_ok=True)
 

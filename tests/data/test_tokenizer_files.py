@@ -161,10 +161,12 @@ def test_special_tokens_are_chosen_by_name() -> None:
         TokenizerFile(model=content("bert"), end="the")
     with pytest.raises(ValueError, match=r"which has \[PAD\], \[CLS\], \[SEP\], \[MASK\]; name one$"):
         TokenizerFile(model=content("bert"), pad="[UNK]")
-    with pytest.raises(
-        ValueError, match=r"--data.tokenizer.pad \[SEP\] is also the start or end token of .*; name anot"
-    ):
-        TokenizerFile(model=content("bert"), pad="[SEP]")
+    for named, token, other in (
+        ({"pad": "[SEP]"}, "SEP", "end"), ({"start": "[PAD]"}, "PAD", "start"), ({"end": "[PAD]"}, "PAD", "end"),
+    ):  # fmt: skip
+        message = rf"^\[{token}\] of .* would be both the pad and the {other} token, .*tokenizer.pad or .*r.{other}$"
+        with pytest.raises(ValueError, match=message):
+            TokenizerFile(model=content("bert"), **named)
     none = json.loads(content("gpt2"))
     none["added_tokens"] = [{**none["added_tokens"][0], "content": f"<{n}>", "id": 290 + n} for n in range(11)]
     plain = TokenizerFile(model=json.dumps(none))

@@ -422,6 +422,8 @@ def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
 def test_options_that_cannot_be(tmp_path):
     with pytest.raises(ValueError, match=r"^--data.tokenizer.vocab_size must be at least 259, not 258: 256 bytes and"):
         BPE(258)
+    with pytest.raises(ValueError, match=r"^--data.tokenizer.vocab_size must be at most 16777216, not 1000000000000; "):
+        BPE(10**12)
     with pytest.raises(
         ValueError, match=r"^--data.tokenizer.file x.json and --data.tokenizer.model are two tokenizers"
     ):

@@ -1,45 +1,19 @@
 """A comparison of runs as a plot."""
 
 import math
-import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from lightning_xt.commands.comparison.run_comparison import Entry, average_points, list_points
-from lightning_xt.system.files import replace_file
-from lightning_xt.system.messages import UserError, make_visible
+from lightning_xt.system.messages import make_visible
 
-FORMATS = (".png", ".svg", ".pdf")
 AXES = {"step": "optimizer steps", "bytes": "bytes trained on", "seconds": "seconds of training"}
 STYLES = ("-", "--", ":", "-.")
 COLORS = 10
 """Colours of matplotlib's cycle, after which the lines change their style."""
 MOST_POINTS = 1000
 """Points of a curve in a plot; of more, means of neighbours are drawn."""
-
-
-def check_output(name: str) -> Path:
-    """Return the file of a plot; UserError if its name has another ending than those of the formats."""
-    path = Path(name)
-    if path.suffix.lower() not in FORMATS:
-        raise UserError(f"compare: --output {name} is not a plot's name; end it with .png, .svg or .pdf")
-    return path
-
-
-def write_plot(entries: Sequence[Entry], metric: str, file: Path) -> None:
-    """Write the curves of all entries against steps, bytes and seconds; UserError if the file cannot be written."""
-    figure = draw(entries, metric)
-    try:
-        # A font may lack characters of a run's name.
-        with warnings.catch_warnings(), replace_file(file) as out:
-            warnings.filterwarnings("ignore", ".*missing from.*font.*", UserWarning)
-            figure.savefig(out, format=file.suffix.lower().removeprefix("."), dpi=150)
-    except OSError as error:
-        raise UserError(
-            f"compare: {file} cannot be written ({error.strerror}); give another place with --output"
-        ) from error
 
 
 def draw(entries: Sequence[Entry], metric: str) -> Any:
@@ -51,7 +25,8 @@ def draw(entries: Sequence[Entry], metric: str) -> Any:
         for each in entries
     ]
     curves = [_thin(curve) for curve in curves]
-    shown = [name for name in AXES if any(name in point for curve in curves for point in curve)]
+    # Grouped runs that share no step have an empty curve.
+    shown = [name for name in AXES if any(name in point for curve in curves for point in curve)] or ["step"]
     figure = Figure(figsize=(4 + 4 * len(shown), 4.5 + 0.2 * len(entries)), layout="constrained")
     panels = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
     for number, curve in enumerate(curves):

@@ -6,12 +6,27 @@ from typing import Any
 from lightning_xt.checkpoints.flat_config import format_value
 
 SEEDS = ("seed_everything", "data.seed")
+# Not those of which the compared metrics depend, such as data.stride and trainer.limit_val_batches.
 WITHOUT_EFFECT = (
-    "name", "validate_every", "checkpoint_every", "keep_checkpoints", "standard", "sampling", "sample_text",
-    "inference", "trainer.default_root_dir", "trainer.logger", "trainer.enable_progress_bar",
-    "trainer.log_every_n_steps", "trainer.enable_model_summary", "trainer.profiler",
+    "name", "output", "validate_every", "checkpoint_every", "keep_checkpoints", "sampling", "sample_text", "figures",
+    "inference",
+    *(f"data.{name}" for name in (
+        "eval_batch_size", "num_workers", "resident", "predict_prompts", "predict_source",
+    )),
+    # Not exact_resume and restore_trained_weights, which are parts of a resumed run.
+    *(f"standard.{name}" for name in (
+        "run_folder", "start_banner", "tensor_board", "metrics_file", "throughput", "run_results",
+        "validation_schedule", "best_checkpoint", "last_checkpoint", "disk_space_check", "preemption", "progress_bar",
+        "write_predictions", "checkpoint_io",
+    )),
+    *(f"trainer.{name}" for name in (
+        "default_root_dir", "logger", "log_every_n_steps", "enable_checkpointing", "enable_progress_bar",
+        "enable_model_summary", "enable_autolog_hparams", "profiler", "detect_anomaly", "inference_mode",
+        "num_sanity_val_steps", "val_check_interval", "check_val_every_n_epoch", "limit_test_batches",
+        "limit_predict_batches",
+    )),
 )  # fmt: skip
-"""Options and sections that change no weight."""
+"""Options and sections that change no weight, bit for bit."""
 LONGEST = 40
 """Most characters of a value in a label."""
 
@@ -22,12 +37,16 @@ def find_differences(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any
     An option of a class is compared only between the configs that have the class.
     """
     names = list(dict.fromkeys(name for config in configs for name in config))
-    differing = [name for name in names if not is_without_effect(name) and _differs(name, configs)]
+    kept = (name for name in names if not all(is_without_effect(name, config) for config in configs))
+    differing = [name for name in kept if _differs(name, configs)]
     return [{name: config[name] for name in differing if name in config} for config in configs]
 
 
-def is_without_effect(name: str) -> bool:
-    """Return whether an option changes no weight."""
+def is_without_effect(name: str, config: Mapping[str, Any]) -> bool:
+    """Return whether an option of a config changes no weight."""
+    if name == "data.num_workers" and config.get("data") == "CustomData":
+        # Each worker has random numbers of its own, and reads all of a dataset without a length.
+        return False
     return any(name == each or name.startswith(f"{each}.") for each in WITHOUT_EFFECT)
 
 

@@ -111,12 +111,21 @@ def average_points(runs: Sequence[RunRecord], metric: str) -> list[dict[str, flo
     return found
 
 
+def describe_gaps(entries: Sequence[Entry], metric: str) -> list[str]:
+    """Describe the entries whose runs share no step, and so have no mean curve, a sentence each."""
+    return [
+        f"{' and '.join(run.name for run in entry.runs)} share no step with {metric}: the plot has no curve of them"
+        for entry in entries
+        if not average_points(entry.runs, metric)
+    ]
+
+
 def _get_recipe(run: RunRecord) -> Any:
     """Return what runs of one config share."""
     return tuple(
         (name, format_value(value))
         for name, value in sorted(run.config.items())
-        if name not in SEEDS and not is_without_effect(name)
+        if name not in SEEDS and not is_without_effect(name, run.config)
     )
 
 

@@ -52,6 +52,8 @@ def find_candidates(words: Sequence[str], table: Mapping[str, Any]) -> list[Cand
         words: of a command line, from `lightning-xt` to the one that is completed.
         table: of all commands; may be empty.
     """
+    if len(words) < 2:
+        return []
     word = words[-1]
     known = table.get("commands") or {name: {} for name in list_commands()}
     if len(words) == 2:

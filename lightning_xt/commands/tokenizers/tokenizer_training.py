@@ -11,7 +11,7 @@ from lightning_xt.data.loading.progress import with_progress
 from lightning_xt.data.text.documents import read_documents, require_text
 from lightning_xt.data.text.pieces import LEARNED_PIECE, cut_pieces
 from lightning_xt.data.tokenizers.bpe import BPE, SMALLEST
-from lightning_xt.system.files import replace_file
+from lightning_xt.system.files import replace_file, require_replaceable
 from lightning_xt.system.json_text import to_json
 from lightning_xt.system.messages import UserError
 
@@ -27,8 +27,10 @@ def train_tokenizer(path: str, vocab_size: int, field: str | None, output: str, 
         UserError: the files, the options or the place of the output cannot be used.
     """
     file = Path(output).expanduser()
-    if file.is_dir() or not file.absolute().parent.is_dir():
-        raise UserError(f"tokenizer: --output {output} is not a file in an existing folder; name one")
+    try:
+        require_replaceable(file)
+    except OSError as error:
+        raise _refuse_output(output, error) from error
     try:
         tokenizer = BPE(vocab_size)
         text = _Text(path, field)
@@ -40,8 +42,11 @@ def train_tokenizer(path: str, vocab_size: int, field: str | None, output: str, 
     if not text.size:
         raise UserError(f"tokenizer: --path {path} has no text to train on; give some")
     content = str(tokenizer.trained_state)
-    with replace_file(file) as opened:
-        opened.write(content.encode("utf-8"))
+    try:
+        with replace_file(file) as opened:
+            opened.write(content.encode("utf-8"))
+    except OSError as error:
+        raise _refuse_output(output, error) from error
     _print_result(tokenizer, text, str(file), as_json=as_json)
     return 0
 
@@ -81,7 +86,12 @@ class _Text:
     def _cut(self) -> Iterator[bytes]:
         for file in self.files:
             for document in read_documents(file, self.field):
-                yield from (piece.content for piece in cut_pieces(document, None, LEARNED_PIECE))
+                pieces = cut_pieces(document, None, LEARNED_PIECE)
+                yield from (piece.content for piece in pieces if piece.content)
+
+
+def _refuse_output(output: str, error: OSError) -> UserError:
+    return UserError(f"tokenizer: --output {output} cannot be written ({error.strerror}); name another file")
 
 
 def _print_result(tokenizer: BPE, text: _Text, output: str, *, as_json: bool) -> None:

@@ -3,14 +3,16 @@
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from lightning_xt.commands.plots.plot_files import check_plot, write_plot
 from lightning_xt.commands.trainer.run_trainer import train
 from lightning_xt.system.json_text import to_json
 from lightning_xt.system.messages import UserError
 from lightning_xt.training.callbacks.range_test import RangeTest
 from lightning_xt.training.rate_range import RateRange, find_rate, space_rates
 
-FORMATS = (".png", ".svg", ".pdf")
+PLOT = "lr: --plot"
 LINES, BAR = 12, 30
 """Rows of the table, and columns of its longest bar."""
 INSTEAD = {
@@ -29,7 +31,7 @@ def search_rate(options: Namespace, rest: Sequence[str]) -> int:
     except ValueError as error:
         raise UserError(f"lr: {error}") from error
     if options.plot is not None:
-        _check_plot(Path(options.plot))
+        check_plot(PLOT, options.plot)
     if not rest[0].startswith("-"):
         raise UserError(f"lr {rest[0]}: a config is given with -c, and the weights of a run with --init_from RUN")
     for arg in rest:
@@ -63,21 +65,14 @@ def _options_of_fit(options: Namespace) -> list[str]:
     return [*(f"--{name}={value}" for name, value in fixed.items()), *quiet]
 
 
-def _check_plot(file: Path) -> None:
-    """Raise a UserError if a plot cannot be written there; asked before anything is trained."""
-    if file.suffix.lower() not in FORMATS:
-        raise UserError(f"lr --plot {file}: name a file that ends with {', '.join(FORMATS)}")
-    if not file.absolute().parent.is_dir():
-        raise UserError(f"lr --plot {file}: there is no folder {file.parent}")
-
-
 def _report(found: RateRange, options: Namespace) -> None:
-    """Print the result, and draw it if asked."""
-    if options.plot is not None:
-        _draw(found, options.plot)
+    """Print the result, and draw it if asked, in this order: a disk that has become full leaves the result."""
+    plot = None if options.plot is None else Path(options.plot)
     if options.json:
         facts = {name: getattr(found, name) for name in ("suggestion", "steepest", "minimum", "rates", "losses")}
-        print(to_json(facts | {"plot": options.plot}))
+        print(to_json(facts | {"plot": options.plot}), flush=True)
+        if plot is not None:
+            write_plot(_draw(found), PLOT, plot)
         return
     rows = sorted({round(at * (len(found.rates) - 1) / (LINES - 1)) for at in range(LINES)})
     top = max(found.smoothed)
@@ -86,19 +81,21 @@ def _report(found: RateRange, options: Namespace) -> None:
         loss = found.smoothed[at]
         print(f"{found.rates[at]:9.1e}{loss:8.3f}  {'#' * round(BAR * loss / top) if top > 0 else ''}")
     print(f"the loss falls fastest at lr {found.steepest:.1e}, and is least at {found.minimum:.1e}")
-    print(f"try --model.optimizer.lr {found.suggestion:.1e}, the lower one of the first and a tenth of the second")
-    if options.plot is not None:
+    print(
+        f"try --model.optimizer.lr {found.suggestion:.1e}, the lower one of the first and a tenth of the second",
+        flush=True,
+    )
+    if plot is not None:
+        write_plot(_draw(found), PLOT, plot)
         print(f"plot={options.plot}")
     print(f"lr={found.suggestion:.6g}", flush=True)
 
 
-def _draw(found: RateRange, file: str) -> None:
-    """Draw the losses over the rates."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+def _draw(found: RateRange) -> Any:
+    """Return a figure of the losses over the rates."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 4), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots()
     axes.plot(found.rates, found.losses, color="0.75", label="loss of a step")
     axes.plot(found.rates, found.smoothed, label="smoothed")
@@ -106,4 +103,4 @@ def _draw(found: RateRange, file: str) -> None:
         axes.axvline(rate, color="tab:red", linestyle=style, label=f"{name}: {rate:.1e}")
     axes.set(xscale="log", xlabel="learning rate", ylabel="training loss")
     axes.legend()
-    figure.savefig(file, dpi=120)
+    return figure

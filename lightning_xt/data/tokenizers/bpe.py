@@ -18,6 +18,8 @@ from lightning_xt.data.tokenizers.lossless import find_loss
 
 SPECIALS = ("<pad>", "<start>", "<end>")
 SMALLEST = 256 + len(SPECIALS)
+LARGEST = 2**24
+"""Most ids. The library reserves memory for them before it trains, and ends the process if there is none."""
 MIN_COUNT = 2  # a pair of pieces that occurs once gets no id
 WANTED = "a tokenizer.json, or omit the option to train a tokenizer"
 PROBE = "Two  spaces,\ttabs\nand ÄÖ é e\u0301 ﬁ 日本 🙂 don't 0123\x01 <pad><start><end> <pad> "
@@ -31,8 +33,8 @@ class BPE(Tokenizer):
     unchanged. The `tokenizers` library does the work.
 
     Args:
-        vocab_size: number of ids, at least 259: the bytes and three special ids. A short text may give fewer
-            sub-words; the remaining ids are unused and never generated.
+        vocab_size: number of ids, at least 259 (the bytes and three special ids) and at most 2**24. A short text may
+            give fewer sub-words; the remaining ids are unused and never generated.
         file: a `tokenizer.json` of the `tokenizers` library to use instead of training; if it has more ids than
             `vocab_size`, its number of ids counts. It must be a byte-level BPE without dropout that decodes every text
             unchanged, and whose ids 0, 1 and 2 are the special tokens <pad>, <start> and <end>.
@@ -53,6 +55,11 @@ class BPE(Tokenizer):
             raise ValueError(
                 f"--data.tokenizer.vocab_size must be at least {SMALLEST}, not {vocab_size}: 256 bytes and the pad, "
                 f"start and end ids; set --data.tokenizer.vocab_size {SMALLEST} or more"
+            )
+        if vocab_size > LARGEST:
+            raise ValueError(
+                f"--data.tokenizer.vocab_size must be at most {LARGEST}, not {vocab_size}; most tokenizers have "
+                "8000 to 200000 ids"
             )
         if file is not None and model is not None:
             raise ValueError(

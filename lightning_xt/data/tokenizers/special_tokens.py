@@ -56,9 +56,11 @@ def find_ids(place: str, known: Mapping[str, int], names: Mapping[str, str | Non
     # As in T5 and BART, where the end token of one text opens the next.
     made = SpecialIds(found["pad"], found["end"] if found["start"] is None else found["start"], found["end"])
     if made.pad is not None and made.pad in made[1:]:
+        token = next(name for name, number in known.items() if number == made.pad)
+        other = "end" if found["end"] == made.pad else "start"
         raise ValueError(
-            f"--data.tokenizer.pad {names['pad']} is also the start or end token of {place}, but the loss skips "
-            "padding; name another"
+            f"{token} of {place} would be both the pad and the {other} token, but the loss skips padding; name another "
+            f"with --data.tokenizer.pad or --data.tokenizer.{other}"
         )
     return made
 
