@@ -122,7 +122,7 @@ def test_an_output_that_becomes_unwritable_ends_in_a_sentence(
     assert "tokenizer: --output out/x.json cannot be written (No such file or directory);" in capsys.readouterr().err
 
 
-def test_empty_pieces_are_no_sample(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_empty_pieces_are_not_sampled(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def cut(*_: object) -> list[TextPart]:
         return [*[TextPart(False, b"")] * tokenizer_training.SAMPLED * 99, TextPart(False, TEXT.encode())]
 

@@ -45,7 +45,7 @@ def find_differences(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any
 def is_without_effect(name: str, config: Mapping[str, Any]) -> bool:
     """Return whether an option of a config changes no weight."""
     if name == "data.num_workers" and config.get("data") == "CustomData":
-        # Each worker has random numbers of its own, and reads all of a dataset without a length.
+        # Each worker draws other random numbers, and reads all of a dataset without a length.
         return False
     return any(name == each or name.startswith(f"{each}.") for each in WITHOUT_EFFECT)
 
