@@ -501,7 +501,7 @@ def test_other_special_ids_are_another_tokenizer():
     other = copy.copy(text)
     other.start = other.end = 1
     assert describe_difference(text, other) == "the start id 2 instead of 1"
-    # Of texts that are joined none is in use.
+    # Joined texts use no special id.
     assert describe_difference(text, LEARNT.for_text(False)) is None
 
 

@@ -21,7 +21,7 @@ def describe_difference(theirs: Tokenizer, ours: Tokenizer) -> str | None:
 
 
 def _describe_specials(theirs: Tokenizer, ours: Tokenizer) -> str | None:
-    """Describe a difference of the special ids in use; that texts are joined is none."""
+    """Describe a difference of the special ids in use; None if there is none, or texts are joined."""
     if theirs.init_args.get("specials") != ours.init_args.get("specials"):
         return None
     ids = [(use, getattr(theirs, use), getattr(ours, use)) for use in ("pad", "start", "end")]
