@@ -18,6 +18,7 @@ from lightning_xt.data.tokenizers.lossless import find_loss
 
 SPECIALS = ("<pad>", "<start>", "<end>")
 SMALLEST = 256 + len(SPECIALS)
+DEFAULT = 8000
 LARGEST = 2**24
 """Most ids. The library reserves memory for them before it trains, and ends the process if there is none."""
 MIN_COUNT = 2  # a pair of pieces that occurs once gets no id
@@ -34,7 +35,7 @@ class BPE(Tokenizer):
 
     Args:
         vocab_size: number of ids, at least 259 (the bytes and three special ids) and at most 2**24. A short text may
-            give fewer sub-words; the remaining ids are unused and never generated.
+            give fewer sub-words; the remaining ids are unused and never generated. None = 8000, or those of `file`.
         file: a `tokenizer.json` of the `tokenizers` library to use instead of training; if it has more ids than
             `vocab_size`, its number of ids counts. It must be a byte-level BPE without dropout that decodes every text
             unchanged, and whose ids 0, 1 and 2 are the special tokens <pad>, <start> and <end>.
@@ -45,12 +46,13 @@ class BPE(Tokenizer):
 
     def __init__(
         self,
-        vocab_size: int = 8000,
+        vocab_size: int | None = None,
         *,
         file: str | None = None,
         model: str | None = None,
         specials: Specials = "pairs",
     ) -> None:
+        wanted, vocab_size = vocab_size, DEFAULT if vocab_size is None else vocab_size
         if vocab_size < SMALLEST:
             raise ValueError(
                 f"--data.tokenizer.vocab_size must be at least {SMALLEST}, not {vocab_size}: 256 bytes and the pad, "
@@ -73,7 +75,7 @@ class BPE(Tokenizer):
         self._library: Library | None = None
         if file is not None:
             self._library = _load(f"--data.tokenizer.file {file}", read_whole("--data.tokenizer.file", file, WANTED))
-            self._vocab_size = max(vocab_size, count_ids(self._library))
+            self._vocab_size = max(wanted or 0, count_ids(self._library))
         if model is not None:
             self._library = _load("--data.tokenizer.model", model.encode("utf-8"))
             if count_ids(self._library) > vocab_size:
