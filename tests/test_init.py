@@ -43,13 +43,14 @@ def test_a_language_model_on_your_own_text_trains(
     assert main(["init", "mine", "--path", "corpus"]) == 0
     said = capsys.readouterr().out
     assert "wrote mine/config.yaml" in said and "Found 1 file with 17,600 bytes. Next:" in said
-    *_, fit, _, generate = said.splitlines()
+    *_, first, fit, _, generate = said.splitlines()
+    assert first == "  lightning-xt fit -c config.yaml -c trainer/debug.yaml"
     assert fit == "  lightning-xt fit -c config.yaml"
     assert generate == "  lightning-xt generate runs/mine --prompt 'the quick '"
     config = read_config("mine")
     assert config["data"]["init_args"]["path"] == str(Path("corpus").absolute())
     assert config["model"]["init_args"]["decoder"]["dropout"] == 0.2
-    assert Path("mine/.gitignore").read_text() == "runs/\n"
+    assert Path("mine/.gitignore").read_text() == "runs/\ncompare.png\nlr.png\nschema.json\n"
     monkeypatch.chdir("mine")
     assert main(["fit", "-c", "config.yaml", *SHORT]) == 0
     assert Path("runs/mine/0/checkpoints/best.ckpt").is_file()
@@ -91,6 +92,64 @@ def test_the_current_folder(capsys: pytest.CaptureFixture[str], tmp_path: Path) 
     assert config["name"] == tmp_path.name
     assert config["data"]["init_args"]["path"] == "it's.txt"
     assert config["sample_text"]["prompts"] == ["é ü "]
+
+
+@pytest.mark.parametrize("kind", [[], ["--translation"]])
+def test_a_first_try_takes_ten_steps(kind: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert main(["init", "mine", *kind]) == 0
+    monkeypatch.chdir("mine")
+    side = "encoder" if kind else "decoder"
+    small = [f"--model.{side}.dim", "16", f"--model.{side}.depth", "2", "--model.decoder.dim", "16"]
+    quiet = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"]
+    assert main(["fit", "-c", "config.yaml", "-c", "trainer/debug.yaml", *small, *quiet]) == 0
+
+
+def test_sub_words_are_one_comment_away(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["init", "mine"]) == 0
+    file = Path("mine/config.yaml")
+    text = file.read_text()
+    assert text.count("    # tokenizer: ") == 1
+    file.write_text(text.replace("    # tokenizer: ", "    tokenizer: "))
+    chosen = {"class_path": "BPE", "init_args": {"vocab_size": 2048}}
+    assert read_config("mine")["data"]["init_args"]["tokenizer"] == chosen
+    capsys.readouterr()
+    assert main(["fit", "-c", "mine/config.yaml", "--print_config"]) == 0
+    assert "vocab_size: 2048" in capsys.readouterr().out
+
+
+def test_a_folder_of_text_is_not_written_to(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("corpus/more").mkdir(parents=True)
+    Path("corpus/.hidden").touch()
+    Path("corpus/more/a.txt").write_text(TEXT)
+    way = "run lightning-xt init my-model --path corpus"
+    assert fail(capsys, "corpus") == f"corpus holds 1 file; for its text {way}"
+    Path("corpus/b.txt").write_text(TEXT)
+    assert fail(capsys, "corpus") == f"corpus holds 2 files; for their text {way}"
+    assert fail(capsys, "corpus", "--translation").endswith("init my-translator --translation --path corpus")
+    Path("my-model").mkdir()
+    assert fail(capsys, "corpus").endswith("init my-model-2 --path corpus")
+    monkeypatch.chdir("corpus")
+    assert fail(capsys, ".").endswith("init ../my-model-2 --path .")
+    assert sorted(each.name for each in Path().iterdir()) == [".hidden", "b.txt", "more"]
+    # A folder of data, and one without visible files, are what a starter expects.
+    Path("data").mkdir()
+    assert main(["init", "."]) == 0
+    Path("../my-model/.git").mkdir()
+    Path("../my-model/.git/HEAD").touch()
+    assert main(["init", "../my-model"]) == 0
+
+
+def test_data_without_their_option(capsys: pytest.CaptureFixture[str]) -> None:
+    start = "after the folder a; give data with"
+    sides = ["train.en", "train.de"]
+    assert fail(capsys, "a", "--translation", *sides) == (
+        f"train.en train.de {start} --path train.en --target_path train.de")  # fmt: skip
+    assert fail(capsys, "a", "--translation", "--path", *sides) == f"train.de {start} --target_path train.de"
+    assert fail(capsys, "a", "corpus") == f"corpus {start} --path corpus"
+    assert fail(capsys, "a", "b", "c") == f"b c {start} --path: a file, a folder or a pattern in quotes"
+    assert fail(capsys, "a", "b", "--pth", "c").startswith("unrecognized arguments: b --pth c; did you mean --path")
 
 
 def test_sizes_follow_the_data(monkeypatch: pytest.MonkeyPatch) -> None:

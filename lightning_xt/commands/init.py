@@ -1,9 +1,11 @@
 """init: write a commented config and a folder for your own data."""
 
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
+from shlex import join
 
 from lightning_xt.commands.options.arguments import Arguments
+from lightning_xt.system.messages import UserError
 
 SUMMARY = "write a config and a folder for your own data:  lightning-xt init [FOLDER] [--translation] [--path DATA]"
 DESCRIPTION = """\
@@ -27,10 +29,25 @@ def add_options(parser: ArgumentParser) -> None:
 
 def run(args: Sequence[str]) -> int:
     """Run the command; see `cli.main`."""
-    options = Arguments("init", DESCRIPTION, add_options).parse_args(args)
+    parser = Arguments("init", DESCRIPTION, add_options)
+    options, rest = parser.parse_known_args(args)
+    if any(each.startswith("-") for each in rest):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        raise UserError(f"init: {join(rest)} after the folder {options.folder}; give data with {_offer(options, rest)}")
     from lightning_xt.commands.starter.starter_project import write_project
 
     return write_project(
         options.folder, translation=options.translation, path=options.path, target_path=options.target_path,
         field=options.field,
     )  # fmt: skip
+
+
+def _offer(options: Namespace, words: Sequence[str]) -> str:
+    """Return the options that surplus words most likely belong to."""
+    names = [] if options.path is not None else ["--path"]
+    if options.translation and options.target_path is None:
+        names.append("--target_path")
+    if not 0 < len(words) <= len(names):
+        return "--path: a file, a folder or a pattern in quotes"
+    return join(part for pair in zip(names, words, strict=False) for part in pair)

@@ -51,6 +51,8 @@ def fill(template: str, values: Mapping[str, object]) -> str:
 
 
 def _fill_line(line: str, texts: Mapping[str, str]) -> str:
+    if line.lstrip().startswith("#"):
+        return Template(line).substitute(texts)
     option, mark, comment = line.partition("  # ")
     found = Template(option.rstrip()).substitute(texts)
     return f"{found:{COLUMN}}  # {Template(comment.strip()).substitute(texts)}" if mark else found

@@ -19,10 +19,11 @@ BYTES = 2_000_000
 CONFIG = """
 # A translator on your own pairs of texts, written by lightning-xt init.
 #
-#   lightning-xt fit -c config.yaml                   trains it: some five minutes on two CPU cores, less on a GPU
-#   lightning-xt fit -c config.yaml --print_config    prints every option with its value
-#   lightning-xt fit --model.encoder.help             explains the options of a class
-#   lightning-xt schema --output schema.json          lets an editor complete and check this file
+#   lightning-xt fit -c config.yaml -c trainer/debug.yaml   tries ten steps, and saves nothing
+#   lightning-xt fit -c config.yaml                         trains it: some five minutes on two CPU cores, less on a GPU
+#   lightning-xt fit -c config.yaml --print_config          prints every option with its value
+#   lightning-xt fit --model.encoder.help                   explains the options of a class
+#   lightning-xt schema --output schema.json                lets an editor complete and check this file
 name: $name               # runs are written to runs/$name/0, 1, ...
 seed_everything: 0        # of all random numbers: the same seed trains the same model
 data:
@@ -56,7 +57,7 @@ model:
       init_args: {lr: 0.02, adamw_lr: 0.004}
     schedule:
       class_path: WarmupStableDecay
-      init_args: {warmup_steps: 100, decay: 0.6, min_fraction: 0.0}
+      init_args: {warmup_steps: 100, decay: 0.6, min_fraction: 0.0}  # warmup_steps: fewer than max_steps
 trainer:
   max_steps: $steps         # more steps, a better model, until validation no longer improves
   gradient_clip_val: 1.0
@@ -141,6 +142,7 @@ def _make(
         found=found,
         files=files or {},
         commands=(
+            "lightning-xt fit -c config.yaml -c trainer/debug.yaml",
             "lightning-xt fit -c config.yaml",
             f"lightning-xt test runs/{quote(name)}",
             f"lightning-xt generate runs/{quote(name)} --prompt {quote(prompt)}",

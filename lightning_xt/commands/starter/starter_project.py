@@ -10,6 +10,8 @@ from lightning_xt.system.messages import UserError
 
 CONFIG = "config.yaml"
 IGNORED = ".gitignore"
+IGNORED_FILES = "runs/\ncompare.png\nlr.png\nschema.json\n"
+"""Files that the commands write."""
 
 
 def write_project(
@@ -33,11 +35,13 @@ def write_project(
         raise UserError(f"init: {root / CONFIG} is there already, and nothing is overwritten; give another folder")
     if root.exists() and not root.is_dir():
         raise UserError(f"init: {root} is a file; give a folder")
+    if path is None and not (root / "data").is_dir():
+        _require_no_files(root, translation=translation)
     starter = _choose(root, translation=translation, path=path, target_path=target_path, field=field)
     for name in starter.files:
         if os.path.lexists(root / name):
             raise UserError(f"init: {root / name} is there already, and nothing is overwritten; give another folder")
-    ignored = {} if os.path.lexists(root / IGNORED) else {IGNORED: "runs/\n"}
+    ignored = {} if os.path.lexists(root / IGNORED) else {IGNORED: IGNORED_FILES}
     for name, text in {CONFIG: starter.config, **starter.files, **ignored}.items():
         _write(root / name, text)
     print(f"\n{starter.found}. Next:\n")
@@ -54,6 +58,26 @@ def _check_options(*, translation: bool, path: str | None, target_path: str | No
         raise UserError(f"init: --target_path {target_path} needs the file of its sources; give it with --path")
     if field is not None and (translation or path is None):
         raise UserError(f"init: --field {field} is for JSON lines of a language model; give them with --path")
+
+
+def _require_no_files(root: Path, *, translation: bool) -> None:
+    """Raise a `UserError` if a folder holds files, which are the user's data and no place for a starter."""
+    count = 0
+    for _, folders, files in os.walk(root):
+        folders[:] = [each for each in folders if not each.startswith(".")]
+        count += sum(not each.startswith(".") for each in files)
+    if not count:
+        return
+    name = "my-translator" if translation else "my-model"
+    whole = root.resolve()
+    if Path.cwd().is_relative_to(whole):
+        # Not within the data, which would then contain the runs.
+        name = os.path.join(os.path.relpath(whole.parent), name)
+    while os.path.lexists(name):
+        name += "-2"
+    what = "1 file; for its text" if count == 1 else f"{count:,} files; for their text"
+    option = "--translation " if translation else ""
+    raise UserError(f"init: {root} holds {what} run lightning-xt init {quote(name)} {option}--path {quote(str(root))}")
 
 
 def _choose(root: Path, *, translation: bool, path: str | None, target_path: str | None, field: str | None) -> Starter:

@@ -22,16 +22,18 @@ PACKED, RATIO = (".gz", ".zip"), 3
 CONFIG = """
 # A language model on your own text, written by lightning-xt init.
 #
-#   lightning-xt fit -c config.yaml                   trains it: five minutes on two CPU cores, less on a GPU
-#   lightning-xt fit -c config.yaml --print_config    prints every option with its value
-#   lightning-xt fit --model.decoder.help             explains the options of a class
-#   lightning-xt schema --output schema.json          lets an editor complete and check this file
+#   lightning-xt fit -c config.yaml -c trainer/debug.yaml   tries ten steps, and saves nothing
+#   lightning-xt fit -c config.yaml                         trains it: five minutes on two CPU cores, less on a GPU
+#   lightning-xt fit -c config.yaml --print_config          prints every option with its value
+#   lightning-xt fit --model.decoder.help                   explains the options of a class
+#   lightning-xt schema --output schema.json                lets an editor complete and check this file
 name: $name               # runs are written to runs/$name/0, 1, ...
 seed_everything: 0        # of all random numbers: the same seed trains the same model
 data:
   class_path: TextFiles
   init_args:
     path: $path           # a file, a folder, or a pattern such as 'corpus/**/*.txt'
+    # tokenizer: {class_path: BPE, init_args: {vocab_size: 2048}}  # sub-words instead of bytes
 $field    validation: $held_out      # fraction of the text that is measured, and not trained on
     test: $held_out            # likewise, for lightning-xt test
     seq_len: 256          # bytes that the model sees at once
@@ -127,6 +129,7 @@ def _make(
         found=found,
         files=files or {},
         commands=(
+            "lightning-xt fit -c config.yaml -c trainer/debug.yaml",
             "lightning-xt fit -c config.yaml",
             f"lightning-xt validate runs/{quote(name)}",
             f"lightning-xt generate runs/{quote(name)} --prompt {quote(prompt)}",
