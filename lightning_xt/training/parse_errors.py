@@ -161,7 +161,8 @@ def _explain_required(name: str, message: str) -> str:
 def _explain_class(name: str, message: str) -> str:
     slots = _find_slots(message)
     family = _find_family(slots[-1].rpartition(".")[2]) if slots else None
-    known = {each.__name__ for each in find_variants(family)} if family is not None else set()
+    # A family without variants is a class itself, such as Figures.
+    known = set() if family is None else {each.__name__ for each in [*find_variants(family)] or [family]}
     if name in known:
         return f"{_format_slots(message)}{name} is for another model; omit it, or choose another --model"
     close = find_close_matches(name, known)
@@ -224,6 +225,10 @@ def _find_family(slot: str) -> type | None:
     families |= {"callbacks": Callback, "logger": Logger, "profiler": Profiler, "strategy": Strategy}
     if slot in families:
         return families[slot]
+    # Callbacks whose options stand at the top of a config have slots of their own.
+    for callback in find_variants(Callback):
+        if callback.__name__.lower() == slot.replace("_", ""):
+            return callback
     for owner in _list_components():
         try:
             kind = typing.get_type_hints(owner.__init__).get(slot)  # type: ignore[misc]

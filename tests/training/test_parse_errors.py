@@ -129,6 +129,8 @@ def test_an_unknown_option_of_translate_offers_the_right_one() -> None:
          "--model.decoder.attention.heads?"),
         ("--trainer.callbacks+=EarlyStoping", "--trainer.callbacks: unknown Callback class 'EarlyStoping'; did you "
          "mean EarlyStopping"),
+        ("--figures Figure", "--figures: unknown Figures class 'Figure'; did you mean Figures?"),
+        ("--non_finite Finite", "--non_finite: unknown NonFinite class 'Finite'; did you mean NonFinite?"),
         ("--data.too_long drop", "--data Multi30k or --data ParallelText"),
         ("--data torch.nn.Linear", "--data: torch.nn.Linear is not a subclass of DataModule; derive your class"),
     ],
