@@ -92,9 +92,10 @@ def test_shells_complete(ask: Any, installed: Path, request: pytest.FixtureReque
     assert value == ["ALiBi" if shell == "bash" else "--model.decoder.attention.position=ALiBi"]
     assert set(ask("lightning-xt fit --model.decoder.attention.posi")) == {
         "--model.decoder.attention.position", "--model.decoder.attention.position."}  # fmt: skip
-    (installed / "runs/my run/0").mkdir(parents=True)
+    (installed / "runs/my run/0/checkpoints").mkdir(parents=True)
     (found,) = [each for each in ask("lightning-xt info r") if "my" in each]
     assert found in ("runs/my run", "runs/my\\ run")
+    assert ask("lightning-xt info runs/m") == [found]
 
 
 def test_a_candidate_takes_a_fraction_of_a_second(installed: Path) -> None:
@@ -180,12 +181,17 @@ def test_options_are_those_of_the_class_in_the_slot(tmp_path: Path, monkeypatch:
 def test_configs_runs_and_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for number in (0, 1, 10):
-        (tmp_path / f"runs/a/{number}").mkdir(parents=True)
-    (tmp_path / "runs/empty").mkdir()
+        (tmp_path / f"runs/a/{number}/checkpoints").mkdir(parents=True)
+    (tmp_path / "runs/a/0/checkpoints/best.ckpt").touch()
+    (tmp_path / "runs/a/2").mkdir()
+    (tmp_path / "runs/empty/0").mkdir(parents=True)
     for name in ("mine.yaml", "note.txt", "old.ckpt", ".hidden.yaml"):
         (tmp_path / name).touch()
     assert complete("lightning-xt info r") == ["runs/a", "runs/"]
-    assert complete("lightning-xt info runs/a/1") == ["runs/a/1", "runs/a/10", "runs/a/1/", "runs/a/10/"]
+    assert complete("lightning-xt info runs/a/1") == ["runs/a/1", "runs/a/10"]
+    assert complete("lightning-xt info runs/") == ["runs/a"]
+    assert complete("lightning-xt info runs/a/0/") == ["runs/a/0/checkpoints/"]
+    assert complete("lightning-xt info runs/a/0/checkpoints/b") == ["runs/a/0/checkpoints/best.ckpt"]
     assert complete("lightning-xt fit --init_from o") == ["old.ckpt"]
     assert complete("lightning-xt generate ru") == ["runs/a", "runs/"]
     found = complete("lightning-xt fit -c ")

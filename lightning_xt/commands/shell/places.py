@@ -19,17 +19,21 @@ def list_config_names(word: str) -> Iterator[tuple[str, str]]:
 
 
 def list_run_names(word: str, root: str = RUNS) -> Iterator[tuple[str, str]]:
-    """Yield the runs that a word may become, and checkpoint files."""
+    """Yield the runs that a word may become, checkpoint files, and folders that may hold some."""
+    listed = set()
     for name in _list_folders(root):
-        numbers = sorted((each for each in _list_folders(os.path.join(root, name)) if each.isdecimal()), key=int)
+        path = os.path.join(root, name)
+        numbers = sorted((each for each in _list_folders(path) if _is_run(path, each)), key=int)
+        # A shell completes a word only if one candidate is left: a run is not listed as a folder too.
+        listed |= {f"{path}/", *(f"{path}/{number}/" for number in numbers)}
         if not numbers:
             continue
-        path = os.path.join(root, name)
         if path.startswith(word):
             yield path, f"the newest of {len(numbers)}" if len(numbers) > 1 else "one run"
         if word.startswith(path):
             yield from ((each, "") for number in numbers if (each := os.path.join(path, number)).startswith(word))
-    yield from list_files(word, lambda name: name.endswith(".ckpt"))
+    files = list_files(word, lambda name: name.endswith(".ckpt"))
+    yield from (each for each in files if each[0] not in listed)
 
 
 def list_files(word: str, fits: Callable[[str], bool]) -> Iterator[tuple[str, str]]:
@@ -46,6 +50,12 @@ def list_files(word: str, fits: Callable[[str], bool]) -> Iterator[tuple[str, st
                 yield f"{path}/", ""
             elif fits(entry.name):
                 yield path, ""
+
+
+def _is_run(folder: str, number: str) -> bool:
+    return number.isdecimal() and any(
+        os.path.exists(os.path.join(folder, number, each)) for each in ("config.yaml", "checkpoints")
+    )
 
 
 def _list_folders(folder: str) -> list[str]:
