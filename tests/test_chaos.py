@@ -196,7 +196,7 @@ def test_cases_n1_ctrl_c_finishes_the_step_and_saves_once(processes, fresh):
     assert run.wait(60) == 130
     said = Path("errors.txt").read_text()
     assert said.count("press it again to leave at once") == 1 and "Traceback" not in said
-    found = re.search(r"interrupted after step (\d+); resume with --ckpt_path last -c runs/tiny/0/config.yaml\n", said)
+    found = re.search(r"interrupted after step (\d+); resume with lightning-xt fit runs/tiny/0 --resume\n", said)
     step = torch.load(LAST, weights_only=True)["global_step"]
     assert int(found[1]) == step >= 20
     if processes == 1:
@@ -221,7 +221,7 @@ def test_cases_n1_a_second_ctrl_c_leaves_at_once(fresh):
     assert run.poll() is None
     run.send_signal(signal.SIGINT)
     assert run.wait(5) == 130
-    way = "interrupted at once; last.ckpt is of step 3; resume with --ckpt_path last -c runs/tiny/0/config.yaml"
+    way = "interrupted at once; last.ckpt is of step 3; resume with lightning-xt fit runs/tiny/0 --resume"
     assert Path("errors.txt").read_text().splitlines()[-1] == f"lightning-xt: {way}"
     assert torch.load(LAST, weights_only=True)["global_step"] == 3
 

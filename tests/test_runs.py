@@ -318,7 +318,7 @@ def test_a_run_that_was_stopped_does_not_say_that_it_is_done(fresh):
     started.send_signal(signal.SIGTERM)
     assert started.wait(60) == 75
     told = Path("errors.txt").read_text()
-    assert re.search(r"stopped by SIGTERM after step \d+; resume with --ckpt_path last", told)
+    assert re.search(r"stopped by SIGTERM after step \d+; resume with lightning-xt fit runs/tiny/0 --resume", told)
 
 
 def test_predictions_replace_files_only(trained, capsys):
@@ -650,7 +650,7 @@ def test_cases_r18_hints_are_true_and_quoted(fresh, capsys):
     assert [f"tensorboard: tensorboard --logdir {quoted}", "run=runs/it's/0"] == printed[-5:-3]
     folder = run_folder.RunFolder(Path("runs"), Path("runs/it's/0"), Mock(), loggers=())
     trainer = SimpleNamespace(callbacks=[folder], checkpoint_callbacks=[])
-    assert _describe_saved(trainer).endswith(f"resume with --ckpt_path last -c {quoted}/config.yaml")
+    assert _describe_saved(trainer).endswith(f"resume with lightning-xt fit {quoted} --resume")
     assert main(["fit", "-c", "tiny.yaml", "--standard.tensor_board=null"]) == 0
     printed = capsys.readouterr().out
     assert "sample: " in printed and "tensorboard" not in printed

@@ -226,7 +226,7 @@ def _describe_way_out(trainer: Trainer) -> str:
     folder = find_run_folder(trainer)
     # A run that has saved nothing has removed its config too.
     saved = folder is not None and checkpoint_file(folder, "last").is_file()
-    return explain_restart(folder) + (f" -c {quote(str(folder))}/config.yaml" if saved else "")
+    return f"resume with lightning-xt fit {quote(str(folder))} --resume" if saved else explain_restart(folder)
 
 
 def _describe_saved(trainer: Trainer) -> str:
