@@ -300,6 +300,16 @@ def test_a_plot_has_an_axis_for_each_total(capsys):
     assert len(figure.axes) == 1
 
 
+@pytest.mark.parametrize("name", ["a", "a" * 99])
+def test_the_legend_names_runs_and_their_differences(name, capsys):
+    for run, letter in ((name, "x"), ("b", "y")):
+        write_run(f"{run}/0", config=make_config() | dict.fromkeys(("u", "v", "w"), letter * 30))
+    entries = compare_runs(read_runs([f"runs/{name}", "runs/b"]), group=False)
+    first, second = (text.get_text() for text in draw(entries, "val/bits_per_byte").legends[0].get_texts())
+    assert second == f"runs/b/0: u {'y' * 30}, v {'y' * 30}, w {'y' * 7}..."
+    assert first == (f"runs/{name}/0..." if len(name) > 1 else second.replace("b", "a").replace("y", "x"))
+
+
 def test_a_plot_of_many_points_has_means_of_neighbours():
     rows = "".join(f"{step},{step % 2}\n" for step in range(1, 2001))
     write_run("a/0", f"step,train/loss\n{rows}")

@@ -5,13 +5,16 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
-from lightning_xt.commands.comparison.run_comparison import Entry, average_points, list_points
+from lightning_xt.commands.comparison.run_comparison import Entry, average_points, list_points, name_runs
 from lightning_xt.system.messages import make_visible
 
 AXES = {"step": "optimizer steps", "bytes": "bytes trained on", "seconds": "seconds of training"}
 STYLES = ("-", "--", ":", "-.")
 COLORS = 10
 """Colours of matplotlib's cycle, after which the lines change their style."""
+LONGEST_LABEL = 90
+"""Characters of a label in the legend."""
+CUT = "..."
 MOST_POINTS = 1000
 """Points of a curve in a plot; of more, means of neighbours are drawn."""
 
@@ -37,13 +40,22 @@ def draw(entries: Sequence[Entry], metric: str) -> Any:
         panel.grid(alpha=0.3)
         panel.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel(metric)
-    labels = [make_visible(entry.label) for entry in entries]
+    labels = [_make_legend_label(entry) for entry in entries]
     # An underscore at the start would hide the label.
     labels = [f" {label}" if label.startswith("_") else label for label in labels]
     legend = figure.legend(panels[0].get_lines(), labels, loc="outside lower center", frameon=False)
     for text in legend.get_texts():
         text.set_parse_math(False)
     return figure
+
+
+def _make_legend_label(entry: Entry) -> str:
+    """Return the name of an entry in the table and its differences, shortened to one line of the smallest plot."""
+    name, label = name_runs(entry.runs), entry.label
+    label = make_visible(label if label == name or label.startswith(f"{name}: ") else f"{name}: {label}")
+    # The name stays whole: only it is sure to distinguish the curves.
+    most = max(LONGEST_LABEL, len(make_visible(name)) + len(CUT))
+    return label if len(label) <= most else f"{label[: most - len(CUT)].rstrip(', ')}{CUT}"
 
 
 def _thin(curve: list[dict[str, float]]) -> list[dict[str, float]]:
