@@ -2,6 +2,7 @@
 
 import inspect
 import re
+import sys
 import textwrap
 from collections.abc import Collection, Sequence
 
@@ -40,6 +41,8 @@ COMMON = (
 FIRST = {"data": "TextFiles", "model": "LanguageModel"}
 """Classes whose options stand for those of their family until one is named."""
 LINKED = {"vocab"}
+WRAPPERS = "lightning.pytorch.core.optimizer"
+"""Module in which Lightning makes a class for each optimizer that it wraps."""
 """Options of models that the data sets."""
 
 
@@ -149,8 +152,14 @@ class OptionHelp:
 def list_variants(families: tuple[type, ...]) -> list[type]:
     found = {each: None for family in families for each in (family, *find_variants(family))}
     public = [each for each in found if not inspect.isabstract(each) and not each.__name__.startswith("_")]
+    # No config can name one that Lightning made.
+    public = [each for each in public if each.__module__ != WRAPPERS or _is_importable(each)]
     # A base class does nothing by itself.
     return sorted((each for each in public if each not in families or len(public) == 1), key=lambda each: each.__name__)
+
+
+def _is_importable(kind: type) -> bool:
+    return getattr(sys.modules.get(kind.__module__), kind.__name__, None) is kind
 
 
 def _find_class(path: str, name: str, families: tuple[type, ...], variants: Sequence[type]) -> type:
