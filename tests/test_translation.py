@@ -192,7 +192,7 @@ def test_info_knows_both_sides(trained, capsys):
     lines = capsys.readouterr().out.splitlines()
     start = {line[:18].rstrip(): line[18:] for line in lines}
     assert start["kind"] == "Seq2Seq"
-    assert start["source tokenizer"] == start["target tokenizer"] == "BPE: vocab_size 280"
+    assert start["source tokenizer"] == start["target tokenizer"] == "BPE: vocab_size 280, specials pairs"
     assert start["vocab"] == "source 280, target 280, pad 0, start 1, end 2"
     assert start["encoder"].startswith("Encoder: dim 16, depth 1, ")
     assert start["decoder"].startswith("Decoder: dim 16, depth 1, ")

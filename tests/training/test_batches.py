@@ -118,8 +118,8 @@ def test_a_plain_trainer_trains_and_validates_a_translator(parts):
     metrics = trainer.callback_metrics
     assert metrics["val/loss"].item() == pytest.approx(model.eval()(*data.tensors).item(), rel=1e-6)
     assert 0 <= metrics["val/exact_match"] <= 1
-    # Every row is decoded, and the first ones are shown.
-    assert [pair.number for pair in model._scores.pairs] == [0, 1, 2, 3]
+    # Every row is decoded, and the first eight are shown.
+    assert [pair.number for pair in model._scores.pairs] == [0, 1, 2, 3, 4, 5]
     assert model._scores.sums[3] == 6
 
 

@@ -41,9 +41,9 @@ COMMON = (
 FIRST = {"data": "TextFiles", "model": "LanguageModel"}
 """Classes whose options stand for those of their family until one is named."""
 LINKED = {"vocab"}
+"""Options of models that the data sets."""
 WRAPPERS = "lightning.pytorch.core.optimizer"
 """Module in which Lightning makes a class for each optimizer that it wraps."""
-"""Options of models that the data sets."""
 
 
 class OptionHelp:
