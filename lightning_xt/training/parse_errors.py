@@ -225,7 +225,7 @@ def _find_family(slot: str) -> type | None:
     families |= {"callbacks": Callback, "logger": Logger, "profiler": Profiler, "strategy": Strategy}
     if slot in families:
         return families[slot]
-    # Callbacks whose options stand at the top of a config have slots of their own.
+    # A callback whose options stand at the top of a config is the slot of its name.
     for callback in find_variants(Callback):
         if callback.__name__.lower() == slot.replace("_", ""):
             return callback
