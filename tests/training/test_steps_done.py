@@ -54,9 +54,10 @@ def test_cases_n9_a_run_that_was_begun_before_resumes(fresh, monkeypatch):
         # Its steps began at 0.
         before.setattr(cluster, "StepsDone", StepsDone.__mro__[1])
         assert main([*whole, "--trainer.max_steps=5"]) == 0
-    assert [int(row["step"]) for row in read_rows()] == [0, 1, 2, 3, 4]
+    # Totals of a run, which that version did not have, stand at the steps done.
+    assert [int(row["step"]) for row in read_rows() if row["train/loss"]] == [0, 1, 2, 3, 4]
     assert main([*RESUME, "8"]) == 0
-    assert [int(row["step"]) for row in read_rows()] == [0, 1, 2, 3, 4, 6, 7, 8]
+    assert [int(row["step"]) for row in read_rows() if row["train/loss"]] == [0, 1, 2, 3, 4, 6, 7, 8]
     assert list_steps("train/loss") == [0, 1, 2, 3, 4, 6, 7, 8]
     resumed, uninterrupted = load_weights(), load_weights("runs/whole/0")
     assert all(torch.equal(value, resumed[name]) for name, value in uninterrupted.items())
