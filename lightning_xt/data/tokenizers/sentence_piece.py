@@ -3,20 +3,17 @@
 import base64
 import binascii
 from collections.abc import Sequence
-from functools import partial
-from typing import Any, Self
+from typing import Any
 
-from lightning_xt.data.files.reading import read_whole
-from lightning_xt.data.tokenizers.base import Specials, TextStream, Tokenizer
+from lightning_xt.data.tokenizers.base import Specials
+from lightning_xt.data.tokenizers.foreign_tokenizer import ForeignTokenizer
 from lightning_xt.data.tokenizers.library_files import replace_surrogates
-from lightning_xt.data.tokenizers.piece_decoder import PieceDecoder, PieceStream
+from lightning_xt.data.tokenizers.piece_decoder import PieceDecoder
 from lightning_xt.data.tokenizers.restoration import describe_changes
 from lightning_xt.data.tokenizers.special_tokens import find_ids
 
-WANTED = "a .model file of SentencePiece, such as that in the folder of a run"
 
-
-class SentencePiece(Tokenizer):
+class SentencePiece(ForeignTokenizer):
     """Use a model of the `sentencepiece` library (Kudo and Richardson, 2018, https://arxiv.org/abs/1808.06226).
 
     The library is an extra, `pip install "lightning-xt[sentencepiece]"`. The spelling of a special token in a text
@@ -34,35 +31,7 @@ class SentencePiece(Tokenizer):
     """
 
     saved_name = "tokenizer.model"
-
-    def __init__(
-        self,
-        file: str | None = None,
-        *,
-        pad: str | None = None,
-        start: str | None = None,
-        end: str | None = None,
-        model: str | None = None,
-        specials: Specials = "pairs",
-    ) -> None:
-        if file is not None and model is not None:
-            raise ValueError(
-                f"--data.tokenizer.file {file} and --data.tokenizer.model are two tokenizers; give one of them"
-            )
-        if model is not None:
-            self._place, content = "--data.tokenizer.model", _decode_content(model)
-        elif file is not None:
-            self._place = f"--data.tokenizer.file {file}"
-            content = read_whole("--data.tokenizer.file", file, WANTED)
-        else:
-            raise ValueError(f"SentencePiece needs --data.tokenizer.file, {WANTED}")
-        self._names = {"pad": pad, "start": start, "end": end}
-        self._read(content)
-        self._use_specials(specials)
-
-    @property
-    def init_args(self) -> dict[str, Any]:
-        return {**self._names, "model": self.trained_state, "specials": self.specials}
+    wanted = "a .model file of SentencePiece, such as that in the folder of a run"
 
     @property
     def trained_state(self) -> str | None:
@@ -82,18 +51,6 @@ class SentencePiece(Tokenizer):
         control = set(self._special.values()) - {self.end}
         return [token for token in range(self.vocab_size) if token in control or self._library.is_unused(token)]
 
-    def for_text(self, separated: bool) -> Self:
-        made = self._share()
-        made._use_specials("documents" if separated else "none")
-        return made
-
-    def restore(self, state: str) -> None:
-        self._read(_decode_content(state))
-        self._use_specials(self.specials)
-
-    def describe_changes(self) -> str | None:
-        return self._changes
-
     def encode(self, text: str) -> list[int]:
         return list(self._library.encode(replace_surrogates(text)))
 
@@ -101,14 +58,11 @@ class SentencePiece(Tokenizer):
         # The library encodes a list on all cores.
         return list(self._library.encode([replace_surrogates(text) for text in texts]))
 
-    def decode(self, ids: Sequence[int]) -> str:
-        return self._decoder.decode(ids)
-
-    def stream(self) -> TextStream:
-        return PieceStream(self._decoder)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (partial(SentencePiece, **self.init_args), ())
+    def _unpack(self, state: str) -> bytes:
+        try:
+            return base64.b64decode(state, validate=True)
+        except binascii.Error as error:
+            raise ValueError(f"--data.tokenizer.model is not Base64 ({error}); keep it as in the checkpoint") from error
 
     def _read(self, content: bytes) -> None:
         """Read a model; ValueError if it is malformed or the library is missing."""
@@ -158,10 +112,3 @@ def _load(place: str, content: bytes) -> Any:
     except RuntimeError as error:
         reason = str(error).split("[")[0].strip().rstrip(".")
         raise ValueError(f"{place} is not a model of SentencePiece ({reason}); give its .model file") from error
-
-
-def _decode_content(text: str) -> bytes:
-    try:
-        return base64.b64decode(text, validate=True)
-    except binascii.Error as error:
-        raise ValueError(f"--data.tokenizer.model is not Base64 ({error}); keep it as in the checkpoint") from error

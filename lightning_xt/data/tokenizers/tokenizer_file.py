@@ -1,26 +1,24 @@
 """Tokenizer of a `tokenizer.json`."""
 
 from collections.abc import Sequence
-from functools import partial
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer as Library
 
-from lightning_xt.data.files.reading import read_whole
-from lightning_xt.data.tokenizers.base import Specials, TextStream, Tokenizer, as_array
+from lightning_xt.data.tokenizers.base import Specials, as_array
+from lightning_xt.data.tokenizers.foreign_tokenizer import ForeignTokenizer
 from lightning_xt.data.tokenizers.library_files import count_ids, read_library, replace_surrogates
 from lightning_xt.data.tokenizers.library_pieces import build_decoder, find_typed, find_unknown, is_byte_level
 from lightning_xt.data.tokenizers.lossless import find_loss
-from lightning_xt.data.tokenizers.piece_decoder import PieceStream
 from lightning_xt.data.tokenizers.restoration import describe_changes
 from lightning_xt.data.tokenizers.special_tokens import find_ids
 
 WANTED = "a tokenizer.json of the tokenizers library, such as that in the folder of a run"
 
 
-class TokenizerFile(Tokenizer):
+class TokenizerFile(ForeignTokenizer):
     """Use a `tokenizer.json` of the `tokenizers` library: any byte-pair encoding, Unigram, WordPiece or WordLevel.
 
     Such as those of GPT-2, Llama, Qwen, Gemma, T5 or BERT, with their own special tokens. The spelling of a special
@@ -40,34 +38,7 @@ class TokenizerFile(Tokenizer):
             long text and ends the one before; `none`. Corpora set it.
     """
 
-    def __init__(
-        self,
-        file: str | None = None,
-        *,
-        pad: str | None = None,
-        start: str | None = None,
-        end: str | None = None,
-        model: str | None = None,
-        specials: Specials = "pairs",
-    ) -> None:
-        if file is not None and model is not None:
-            raise ValueError(
-                f"--data.tokenizer.file {file} and --data.tokenizer.model are two tokenizers; give one of them"
-            )
-        if model is not None:
-            self._place, content = "--data.tokenizer.model", model.encode("utf-8")
-        elif file is not None:
-            self._place = f"--data.tokenizer.file {file}"
-            content = read_whole("--data.tokenizer.file", file, WANTED)
-        else:
-            raise ValueError(f"TokenizerFile needs --data.tokenizer.file, {WANTED}")
-        self._names = {"pad": pad, "start": start, "end": end}
-        self._read(content)
-        self._use_specials(specials)
-
-    @property
-    def init_args(self) -> dict[str, Any]:
-        return {**self._names, "model": self.trained_state, "specials": self.specials}
+    wanted = "a tokenizer.json of the tokenizers library"
 
     @property
     def trained_state(self) -> str | None:
@@ -82,18 +53,6 @@ class TokenizerFile(Tokenizer):
         used = self._used - (set(self._special.values()) - {self.end})
         return [token for token in range(self._vocab_size) if token not in used]
 
-    def for_text(self, separated: bool) -> Self:
-        made = self._share()
-        made._use_specials("documents" if separated else "none")
-        return made
-
-    def restore(self, state: str) -> None:
-        self._read(state.encode("utf-8"))
-        self._use_specials(self.specials)
-
-    def describe_changes(self) -> str | None:
-        return self._changes
-
     def encode(self, text: str) -> list[int]:
         return self._respell(self._library.encode(replace_surrogates(text), add_special_tokens=False).ids)
 
@@ -106,15 +65,8 @@ class TokenizerFile(Tokenizer):
         found = self._library.encode_batch_fast(cleaned, add_special_tokens=False)
         return [as_array(self._respell(each.ids)) for each in found]
 
-    def decode(self, ids: Sequence[int]) -> str:
-        return self._decoder.decode(ids)
-
-    def stream(self) -> TextStream:
-        return PieceStream(self._decoder)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # The library loses settings when it is pickled.
-        return (partial(TokenizerFile, **self.init_args), ())
+    def _unpack(self, state: str) -> bytes:
+        return state.encode("utf-8")
 
     def _read(self, content: bytes) -> None:
         """Read a tokenizer; ValueError if it is unsupported."""
