@@ -34,7 +34,7 @@ def test_a_tokenizer_is_trained(capsys: pytest.CaptureFixture[str]) -> None:
     assert said[0] == f"270 ids: 11 sub-words, 256 bytes, <pad>, <start> and <end>; {2 * len(TEXT) + 1:,} bytes read."
     assert said[1:3] == [
         "Use it:  lightning-xt fit -c language/quickstart.yaml --data TextFiles --data.path 'corpus/*.txt' \\",
-        "             --data.tokenizer BPE --data.tokenizer.vocab_size 270 --data.tokenizer.file tokenizer.json",
+        "             --data.tokenizer BPE --data.tokenizer.file tokenizer.json",
     ]
     assert said[3:5] == ["tokenizer=tokenizer.json", "ids=270"]
     tokenizer = BPE(270, file="tokenizer.json")
@@ -52,8 +52,8 @@ def test_json_lines_and_a_result_as_json(folder: Path, capsys: pytest.CaptureFix
     assert train(*options, "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert found["ids"] < 300 and found["bytes"] == len(TEXT) - 20 and found["tokenizer"] == "my tokens.json"
-    assert found["use"].endswith(f"--data.tokenizer.vocab_size {found['ids']} --data.tokenizer.file 'my tokens.json'")
-    assert BPE(found["ids"], file="my tokens.json").vocab_size == found["ids"]
+    assert found["use"].endswith("--data.tokenizer BPE --data.tokenizer.file 'my tokens.json'")
+    assert BPE(file="my tokens.json").vocab_size == found["ids"]
     assert "zz" not in json.loads((folder / "my tokens.json").read_text(encoding="utf-8"))["model"]["vocab"]
     assert train(*options) == 0
     said = capsys.readouterr().out

@@ -7,6 +7,7 @@ from pathlib import Path
 from shlex import quote
 
 from lightning_xt.commands.starter.starter import Starter, count_steps, fill, name_run, refer
+from lightning_xt.data.files.archives import PACKED
 from lightning_xt.data.files.json_lines import is_json_lines
 from lightning_xt.data.files.paths import find_files
 from lightning_xt.data.files.reading import read_blocks
@@ -17,8 +18,8 @@ LEAST = 5_500
 """Bytes of whose twentieth part a window can be measured."""
 HELD_OUT = 200_000
 """Bytes of the validation split, and of the test split, that are enough."""
-PACKED, RATIO = (".gz", ".zip"), 3
-"""Endings of packed files, and how many times larger their text is."""
+RATIO = 3
+"""Size of a text relative to its packed file."""
 CONFIG = """
 # A language model on your own text, written by lightning-xt init.
 #

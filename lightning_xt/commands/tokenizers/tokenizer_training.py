@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
+from lightning_xt.data.files.archives import PACKED
 from lightning_xt.data.files.file_digests import stat_files
 from lightning_xt.data.files.paths import find_files
 from lightning_xt.data.loading.progress import with_progress
@@ -17,7 +18,6 @@ from lightning_xt.system.messages import UserError
 
 SAMPLED = 64
 """Pieces of the text, drawn at random, on which the bytes of a token are measured."""
-PACKED = (".gz", ".zip")
 
 
 def train_tokenizer(path: str, vocab_size: int, field: str | None, output: str, *, as_json: bool) -> int:
@@ -98,7 +98,7 @@ def _print_result(tokenizer: BPE, text: _Text, output: str, *, as_json: bool) ->
     used = tokenizer.vocab_size - len(set(tokenizer.unused) - {tokenizer.pad, tokenizer.start})
     sample = sum(len(each.encode("utf-8")) for each in text.sample)
     per_token = sample / sum(map(len, tokenizer.encode_arrays(text.sample)))
-    use = f"--data.tokenizer BPE --data.tokenizer.vocab_size {used} --data.tokenizer.file {shlex.quote(output)}"
+    use = f"--data.tokenizer BPE --data.tokenizer.file {shlex.quote(output)}"
     if as_json:
         facts = {"tokenizer": output, "ids": used, "bytes_per_token": round(per_token, 4), "bytes": text.size}
         print(to_json({**facts, "use": use}))

@@ -10,6 +10,8 @@ from lightning_xt.data.files.reading import ExpansionLimit, named_errors, read_r
 
 ARCHIVES = (".zip", ".gz", ".tgz", ".tar", ".bz2", ".xz", ".zst", ".7z", ".rar")
 """Endings of archives and compressed files."""
+PACKED = (".gz", ".zip")
+"""Endings of compressed files that are read."""
 
 
 def read_entries(path: Path) -> Iterator[tuple[str, Iterator[bytes]]]:

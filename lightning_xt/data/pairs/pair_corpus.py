@@ -20,10 +20,8 @@ from lightning_xt.data.pairs.token_batches import TokenBatches, cut_by_budget
 from lightning_xt.data.pairs.tokenized_pairs import TokenizedPairs, tokenize
 from lightning_xt.data.tokenizers.base import Tokenizer
 from lightning_xt.data.tokenizers.bpe import BPE
+from lightning_xt.data.tokenizers.unused_ids import report_unused
 from lightning_xt.system.option_checks import check_option
-
-MOSTLY_USED = 0.9
-"""Fraction of `vocab_size` below which the number of ids that stand for something is reported."""
 
 TokenizerFactory = Callable[[], Tokenizer]
 
@@ -224,12 +222,7 @@ class PairCorpus(ParallelCorpus):
             self.target_tokenizer.train(lambda: self._show_progress(self._read_training_texts()[1]))
         self._is_trained = True
         for each in dict.fromkeys((self.source_tokenizer, self.target_tokenizer)):
-            size, needed = each.vocab_size, 1 + max(set(range(each.vocab_size)).difference(each.unused))
-            if needed < MOSTLY_USED * size:
-                rank_zero_info(
-                    f"{self.describe()}: the tokenizer has {needed} ids, but --data.tokenizer.vocab_size is {size}; "
-                    f"the others are never generated, and --data.tokenizer.vocab_size {needed} makes the model smaller"
-                )
+            report_unused(each, self.describe())
 
     def _show_progress(self, *texts: list[str]) -> Iterator[str]:
         total = sum(len(text) for each in texts for text in each)

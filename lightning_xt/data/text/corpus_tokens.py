@@ -9,6 +9,7 @@ from lightning_xt.data.text.splits import Splits
 from lightning_xt.data.text.tokenization import TextTokenization
 from lightning_xt.data.tokenizers.base import Tokenizer
 from lightning_xt.data.tokenizers.bytes import SEPARATOR, Bytes
+from lightning_xt.data.tokenizers.unused_ids import report_unused
 
 
 class CorpusTokens:
@@ -94,6 +95,8 @@ class CorpusTokens:
                 "bytes of the source nevertheless"
             )
         train, *others = self.text
-        tokenization.learn(train)
+        if self._learns:
+            tokenization.learn(train)
+            report_unused(self.tokenizer, self._describe())
         encoded = [None if part is None else tokenization.encode(part) for part in others]
         return Splits(tokenization.encode(train), *encoded)

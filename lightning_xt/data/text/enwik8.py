@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-from lightning_xt.data.files.archives import read_entries
+from lightning_xt.data.files.archives import PACKED, read_entries
 from lightning_xt.data.files.data_folder import data_folder, store
 from lightning_xt.data.files.download import download
 from lightning_xt.data.files.file_digests import hash_file
@@ -18,7 +18,6 @@ from lightning_xt.data.text.text_corpus import TextCorpus
 
 SIZE = 100_000_000
 MD5 = "a1fa5ffddb56f4953e226637dabbb36a"
-PACKED = (".gz", ".zip")
 CANONICAL = (90_000_000, 5_000_000, 5_000_000)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+from lightning_xt.data.files.archives import PACKED
 from lightning_xt.data.files.data_folder import store
 from lightning_xt.data.files.file_digests import hash_files, stat_files
 from lightning_xt.data.files.paths import find_files, require_path
@@ -24,8 +25,6 @@ from lightning_xt.data.text.text_corpus import TextCorpus
 from lightning_xt.data.tokenizers.bytes import SEPARATOR
 
 RECIPE = 2  # raised when the same files and options give other bytes, or are refused
-
-PACKED = (".gz", ".zip")
 
 
 class TextFiles(TextCorpus):

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 import numpy as np
 from lightning.pytorch.utilities import rank_zero_info
@@ -59,11 +58,8 @@ class TextTokenization:
         self._remove_older(name, key)
 
         def tokens() -> Iterator[bytes]:
-            before = stat_files([text.path])
             for ids in self._encode(text):
                 yield ids.astype(np.dtype(kind).newbyteorder("<")).tobytes()
-            if stat_files([text.path]) != before:
-                raise ValueError(f"{self.what} changed during reading; start again when it is complete")
 
         return MappedTokens(store(name, key, tokens), dtype=kind)
 
@@ -93,7 +89,21 @@ class TextTokenization:
         return (piece.content.decode("utf-8", errors="replace") for piece in self._cut(text, doing, LEARNED_PIECE))
 
     def _cut(self, text: MappedTokens, doing: str, most: int | None = None) -> Iterator[TextPart]:
-        return cut_pieces(with_progress(_read_range(text), f"{doing} {self.what}", len(text)), self.separator, most)
+        return cut_pieces(
+            with_progress(self._read_bytes(text), f"{doing} {self.what}", len(text)), self.separator, most
+        )
+
+    def _read_bytes(self, text: MappedTokens) -> Iterator[bytes]:
+        """Yield the bytes of a part of a text, without mapping it: mapped pages would count as memory."""
+        before = stat_files([text.path])
+        with named_errors(text.path), open(text.path, "rb") as file:
+            file.seek(text.start)
+            left = len(text)
+            while left and (block := file.read(min(BLOCK, left))):
+                left -= len(block)
+                yield block
+        if stat_files([text.path]) != before:
+            raise ValueError(f"{self.what} changed during reading; start again when it is complete")
 
     def _hash(self, text: MappedTokens) -> str:
         """Hash the text and what the tokenizer does with it."""
@@ -138,14 +148,3 @@ def _batch(pieces: Iterable[TextPart], size: int) -> Iterator[list[TextPart]]:
             batch, filled = [], 0
     if batch:
         yield batch
-
-
-def _read_range(text: MappedTokens) -> Iterator[bytes]:
-    """Yield the bytes of a part of a text, without mapping it: mapped pages would count as memory."""
-    path: Path = text.path
-    with named_errors(path), open(path, "rb") as file:
-        file.seek(text.start)
-        left = len(text)
-        while left and (block := file.read(min(BLOCK, left))):
-            left -= len(block)
-            yield block

@@ -28,7 +28,7 @@ class ForeignTokenizer(Tokenizer):
     """The kind of file, for messages."""
     _decoder: PieceDecoder
     _changes: str | None
-    """What decoding does not restore of a text."""
+    """Description of the texts that decoding does not restore; None = it restores all."""
 
     def __init__(
         self,

@@ -111,20 +111,17 @@ def test_tokens_of_another_version_are_made_again(prepared, caplog):
     assert not old.exists()
 
 
-def test_a_text_that_changes_is_refused(prepared, monkeypatch):
-    encode = BPE.encode_arrays
-
-    def change(*args):
-        Path("corpus.txt").write_text(TEXT + "x", encoding="utf-8")
-        return encode(*args)
-
+@pytest.mark.parametrize(("states", "left"), [("01", 0), ("0001", 1)], ids=["learning", "encoding"])
+def test_a_text_that_changes_is_refused(prepared, monkeypatch, states, left):
     corpus = make()
     corpus.tokens.text  # noqa: B018 - prepares it
-    monkeypatch.setattr(BPE, "encode_arrays", change)
+    # States of the file before and after each reading.
+    monkeypatch.setattr(tokenization, "stat_files", lambda paths, found=iter(states): next(found))
     with pytest.raises(ValueError, match=r"--data.path corpus.txt changed during reading; start again when it is comp"):
         corpus.splits  # noqa: B018
+    assert len(list(prepared.glob("tokenizer*"))) == left
     assert not list(prepared.glob("tokens*"))
-    assert not list(prepared.glob("*.part"))
+    assert not list(prepared.glob(".*.part"))
 
 
 def test_bytes_that_are_not_text_are_reported(prepared, caplog):
@@ -285,6 +282,13 @@ def test_a_text_that_has_grown_is_read_with_the_tokenizer_of_the_run(fresh, capl
     assert main(["fit", "runs/tiny", "--resume", "--trainer.max_steps", "6"]) == 0
     assert "the data differ from the checkpoint's" in caplog.text
     assert Path("runs/tiny/0/text_tokenizer.json").read_text() == learnt
+
+
+def test_ids_that_a_short_text_leaves_are_reported(prepared, caplog):
+    with caplog.at_level(logging.INFO):
+        make(size=900).splits  # noqa: B018
+    assert "--data.path corpus.txt: the tokenizer has " in caplog.text
+    assert " ids, but --data.tokenizer.vocab_size is 900; the others are never generated" in caplog.text
 
 
 def test_a_tokenizer_of_joined_texts_separates_those_of_an_evaluation(prepared):
