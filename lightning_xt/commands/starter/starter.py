@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 from string import Template
 
 import yaml
@@ -12,6 +13,26 @@ COLUMN = 32
 """Characters of an option before its comment."""
 CORES = 2
 """Cores on which the configs take about five minutes."""
+HEAD = """
+# $title, written by lightning-xt init.
+#
+#   lightning-xt fit -c config.yaml -c trainer/debug.yaml   tries ten steps, and saves nothing
+#   lightning-xt fit -c config.yaml                         trains it: some five minutes on two CPU cores, less on a GPU
+#   lightning-xt fit -c config.yaml --print_config          prints every option with its value
+#   lightning-xt fit --model.$part.help                   explains the options of a class
+#   lightning-xt schema --output schema.json                lets an editor complete and check this file
+name: $name               # runs are written to runs/$name/0, 1, ...
+seed_everything: 0        # of all random numbers: the same seed trains the same model
+"""
+"""Beginning of every config."""
+TRAINER = """
+trainer:
+  max_steps: $steps         # more steps, a better model, until validation no longer improves
+  gradient_clip_val: 1.0
+  log_every_n_steps: 50
+validate_every: $interval       # steps; the best model is kept in checkpoints/best.ckpt
+"""
+"""Options of the Trainer in every config."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,10 +64,21 @@ def refer(root: Path, path: str) -> str:
     return whole if inner.startswith(os.pardir) else inner
 
 
+def list_commands(evaluation: str, name: str, prompt: str) -> tuple[str, ...]:
+    """Return the commands that come next: a trial, the training, an evaluation by its name, and a generation."""
+    return (
+        "lightning-xt fit -c config.yaml -c trainer/debug.yaml",
+        "lightning-xt fit -c config.yaml",
+        f"lightning-xt {evaluation} runs/{quote(name)}",
+        f"lightning-xt generate runs/{quote(name)} --prompt {quote(prompt)}",
+    )
+
+
 def fill(template: str, values: Mapping[str, object]) -> str:
-    """Fill a template; a text becomes a value of YAML."""
+    """Fill the template of a config's data and model, between what every config has; a text becomes a value of YAML."""
     texts = {name: _format(value) for name, value in values.items()}
-    lines = (_fill_line(line, texts) for line in template.strip("\n").splitlines())
+    whole = "\n".join(part.strip("\n") for part in (HEAD, template, TRAINER))
+    lines = (_fill_line(line, texts) for line in whole.splitlines())
     return "".join(f"{line}\n" for line in lines)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from shlex import quote
 
 from lightning_xt.commands.starter.number_words import write_pairs
-from lightning_xt.commands.starter.starter import Starter, count_steps, fill, name_run, refer
+from lightning_xt.commands.starter.starter import Starter, count_steps, fill, list_commands, name_run, refer
 from lightning_xt.system.messages import UserError
 
 LEAST = 20
@@ -17,15 +17,6 @@ HELD_OUT = 1000
 BYTES = 2_000_000
 """Bytes of text below which a tokenizer of sub-words learns too little."""
 CONFIG = """
-# A translator on your own pairs of texts, written by lightning-xt init.
-#
-#   lightning-xt fit -c config.yaml -c trainer/debug.yaml   tries ten steps, and saves nothing
-#   lightning-xt fit -c config.yaml                         trains it: some five minutes on two CPU cores, less on a GPU
-#   lightning-xt fit -c config.yaml --print_config          prints every option with its value
-#   lightning-xt fit --model.encoder.help                   explains the options of a class
-#   lightning-xt schema --output schema.json                lets an editor complete and check this file
-name: $name               # runs are written to runs/$name/0, 1, ...
-seed_everything: 0        # of all random numbers: the same seed trains the same model
 data:
   class_path: ParallelText
   init_args:
@@ -58,11 +49,6 @@ model:
     schedule:
       class_path: WarmupStableDecay
       init_args: {warmup_steps: 100, decay: 0.6, min_fraction: 0.0}  # warmup_steps: fewer than max_steps
-trainer:
-  max_steps: $steps         # more steps, a better model, until validation no longer improves
-  gradient_clip_val: 1.0
-  log_every_n_steps: 50
-validate_every: $interval       # steps; the best model is kept in checkpoints/best.ckpt
 """
 README = """
 This folder holds the pairs that the model learns. `pairs.tsv` is an example, numbers in English and in German: replace
@@ -129,6 +115,7 @@ def _make(
     config = fill(
         CONFIG.replace("$target", "" if target is None else "    target_path: $target  # the targets, line by line\n"),
         {
+            "title": "A translator on your own pairs of texts", "part": "encoder",
             "name": name, "path": path, "target": target, "steps": steps, "interval": steps // 4,
             "held_out": float(f"{min(0.05, HELD_OUT / count):.2g}"),
             "tokenizer": "SpecialBytes" if whole else {"class_path": "BPE", "init_args": {"vocab_size": 4000}},
@@ -141,10 +128,5 @@ def _make(
         config=config,
         found=found,
         files=files or {},
-        commands=(
-            "lightning-xt fit -c config.yaml -c trainer/debug.yaml",
-            "lightning-xt fit -c config.yaml",
-            f"lightning-xt test runs/{quote(name)}",
-            f"lightning-xt generate runs/{quote(name)} --prompt {quote(prompt)}",
-        ),
+        commands=list_commands("test", name, prompt),
     )

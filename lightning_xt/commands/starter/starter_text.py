@@ -4,9 +4,8 @@ import argparse
 import json
 from contextlib import suppress
 from pathlib import Path
-from shlex import quote
 
-from lightning_xt.commands.starter.starter import Starter, count_steps, fill, name_run, refer
+from lightning_xt.commands.starter.starter import Starter, count_steps, fill, list_commands, name_run, refer
 from lightning_xt.data.files.archives import PACKED
 from lightning_xt.data.files.json_lines import is_json_lines
 from lightning_xt.data.files.paths import find_files
@@ -21,15 +20,6 @@ HELD_OUT = 200_000
 RATIO = 3
 """Size of a text relative to its packed file."""
 CONFIG = """
-# A language model on your own text, written by lightning-xt init.
-#
-#   lightning-xt fit -c config.yaml -c trainer/debug.yaml   tries ten steps, and saves nothing
-#   lightning-xt fit -c config.yaml                         trains it: five minutes on two CPU cores, less on a GPU
-#   lightning-xt fit -c config.yaml --print_config          prints every option with its value
-#   lightning-xt fit --model.decoder.help                   explains the options of a class
-#   lightning-xt schema --output schema.json                lets an editor complete and check this file
-name: $name               # runs are written to runs/$name/0, 1, ...
-seed_everything: 0        # of all random numbers: the same seed trains the same model
 data:
   class_path: TextFiles
   init_args:
@@ -62,11 +52,6 @@ model:
       class_path: WarmupCosine
       init_args:
         min_fraction: 0.05
-trainer:
-  max_steps: $steps         # more steps, a better model, until validation no longer improves
-  gradient_clip_val: 1.0
-  log_every_n_steps: 50
-validate_every: $interval       # steps; the best model is kept in checkpoints/best.ckpt
 sample_text:
   prompts: [$prompt]      # completed at each validation, in samples.txt
 """
@@ -120,6 +105,7 @@ def _make(
     config = fill(
         CONFIG.replace("$field", "" if field is None else "    field: $field\n"),
         {
+            "title": "A language model on your own text", "part": "decoder",
             "name": name, "path": path, "field": field, "prompt": prompt, "steps": steps, "interval": steps // 4,
             "held_out": float(f"{min(0.05, HELD_OUT / size):.2g}"),
             "dropout": 0.2 if size < 1e6 else 0.1 if size < 5e6 else 0.0,
@@ -129,12 +115,7 @@ def _make(
         config=config,
         found=found,
         files=files or {},
-        commands=(
-            "lightning-xt fit -c config.yaml -c trainer/debug.yaml",
-            "lightning-xt fit -c config.yaml",
-            f"lightning-xt validate runs/{quote(name)}",
-            f"lightning-xt generate runs/{quote(name)} --prompt {quote(prompt)}",
-        ),
+        commands=list_commands("validate", name, prompt),
     )
 
 
