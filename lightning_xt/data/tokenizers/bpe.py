@@ -1,5 +1,6 @@
 """Byte-level byte-pair encoding."""
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -14,7 +15,9 @@ from lightning_xt.data.files.reading import read_whole
 from lightning_xt.data.loading.progress import show_activity
 from lightning_xt.data.tokenizers.base import Specials, TextStream, Tokenizer, as_array
 from lightning_xt.data.tokenizers.library_files import count_ids, find_mark, read_library, replace_surrogates
+from lightning_xt.data.tokenizers.library_pieces import build_decoder
 from lightning_xt.data.tokenizers.lossless import find_loss
+from lightning_xt.data.tokenizers.piece_decoder import PieceStream
 
 SPECIALS = ("<pad>", "<start>", "<end>")
 SMALLEST = 256 + len(SPECIALS)
@@ -74,15 +77,17 @@ class BPE(Tokenizer):
         self._is_given = file is not None or model is not None
         self._library: Library | None = None
         if file is not None:
-            self._library = _load(f"--data.tokenizer.file {file}", read_whole("--data.tokenizer.file", file, WANTED))
-            self._vocab_size = max(wanted or 0, count_ids(self._library))
+            library = _load(f"--data.tokenizer.file {file}", read_whole("--data.tokenizer.file", file, WANTED))
+            self._vocab_size = max(wanted or 0, count_ids(library))
+            self._use(library)
         if model is not None:
-            self._library = _load("--data.tokenizer.model", model.encode("utf-8"))
-            if count_ids(self._library) > vocab_size:
+            library = _load("--data.tokenizer.model", model.encode("utf-8"))
+            if count_ids(library) > vocab_size:
                 raise ValueError(
-                    f"--data.tokenizer.model has {count_ids(self._library)} ids, but --data.tokenizer.vocab_size is "
+                    f"--data.tokenizer.model has {count_ids(library)} ids, but --data.tokenizer.vocab_size is "
                     f"{vocab_size}; keep both as in the checkpoint"
                 )
+            self._use(library)
 
     @property
     def init_args(self) -> dict[str, Any]:
@@ -136,10 +141,14 @@ class BPE(Tokenizer):
 
             library.train_from_iterator(read(), trainer)
         library.encode_special_tokens = True
-        self._library = library
+        self._use(library)
 
     def restore(self, state: str) -> None:
-        self._library = _load("--data.tokenizer.model", state.encode("utf-8"))
+        self._use(_load("--data.tokenizer.model", state.encode("utf-8")))
+
+    def _use(self, library: Library) -> None:
+        self._library = library
+        self._decoder = build_decoder("BPE", json.loads(library.to_str()), library, range(len(SPECIALS)), None)
 
     def encode(self, text: str) -> list[int]:
         ids: list[int] = self._require_trained().encode(replace_surrogates(text), add_special_tokens=False).ids
@@ -157,16 +166,12 @@ class BPE(Tokenizer):
         ]
 
     def decode(self, ids: Sequence[int]) -> str:
-        text: str = self._require_trained().decoder.decode([piece for token in ids for piece in self.pieces(token)])
-        return text
+        self._require_trained()
+        return self._decoder.decode(ids)
 
     def stream(self) -> TextStream:
-        return _PieceStream(self)
-
-    def pieces(self, token: int) -> list[str]:
-        """Return the sub-word of an id in the library's spelling of bytes; empty for a special or unused id."""
-        piece = None if token < len(SPECIALS) else self._require_trained().id_to_token(token)
-        return [] if piece is None else [piece]
+        self._require_trained()
+        return PieceStream(self._decoder)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # The library loses settings when it is pickled.
@@ -179,27 +184,6 @@ class BPE(Tokenizer):
                 "--data.tokenizer.file"
             )
         return self._library
-
-
-class _PieceStream(TextStream):
-    """Incremental decoder that holds sub-words back until a character is complete."""
-
-    def __init__(self, tokenizer: BPE) -> None:
-        self._tokenizer = tokenizer
-        self._held: list[int] = []
-
-    def push(self, token: int) -> str:
-        self._held.append(token)
-        text = self._tokenizer.decode(self._held)
-        # An incomplete or invalid character.
-        return "" if text.endswith("\ufffd") else self._flush(text)
-
-    def finish(self) -> str:
-        return self._flush(self._tokenizer.decode(self._held))
-
-    def _flush(self, text: str) -> str:
-        self._held = []
-        return text
 
 
 def _load(place: str, content: bytes) -> Library:
