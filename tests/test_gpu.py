@@ -4,6 +4,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from catalogue import Build, attention, attention_layers, decoder, example, randomise
@@ -11,7 +12,10 @@ from lightning.pytorch import Callback, Trainer
 from torch._dynamo.utils import counters
 
 from lightning_xt.data.pairs.copy_task import CopyTask
+from lightning_xt.data.text.mapped_tokens import MappedTokens, TokenType
+from lightning_xt.data.text.resident import ResidentTokens
 from lightning_xt.data.text.text_files import TextFiles
+from lightning_xt.data.text.windows import TrainingWindows
 from lightning_xt.generation.batching.running_batch import RequestState, RunningBatch
 from lightning_xt.generation.engine import generate, run_requests
 from lightning_xt.generation.models.compiled import Compiled
@@ -149,6 +153,17 @@ def test_no_step_waits_for_the_device(
     )
     trainer.fit(LanguageModel.from_config(config), TextFiles("corpus.txt", seq_len=64, batch_size=8))
     assert trainer.global_step == 40
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.uint32])
+def test_windows_are_gathered_on_the_device(kind: TokenType, tmp_path: Path) -> None:
+    ids = np.random.default_rng(0).integers(0, min(np.iinfo(kind).max, 150_000), 997, endpoint=True).astype(kind)
+    ids.tofile(tmp_path / "tokens")
+    tokens = MappedTokens(tmp_path / "tokens", dtype=kind)
+    windows, samples = TrainingWindows(tokens, 7, seed=4), [5, 0, 2**40]
+    held = ResidentTokens(tokens, torch.device("cuda"))
+    starts = torch.from_numpy(windows.offsets(samples)).cuda()
+    assert torch.equal(held.windows(starts, 7).cpu(), windows.__getitems__(samples))
 
 
 def test_trains_in_bf16() -> None:

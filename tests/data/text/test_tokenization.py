@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import os
 import subprocess
 import sys
 from functools import partial
@@ -257,6 +258,22 @@ def test_a_run_resumes_exactly_and_reads_from_a_device(fresh):
     assert all(torch.equal(left[name], right[name]) for name in left)
     for one, other in zip(read_rows("runs/whole/0"), read_rows("runs/parts/0"), strict=True):
         assert one | TIMES == other | TIMES
+
+
+@pytest.mark.slow
+def test_two_processes_train_and_measure_what_one_does(fresh, capsys):
+    plain = [*SUB_WORDS, *CONSTANT, "--model.decoder.dropout=0", "--data.documents=separator"]
+    assert main(["fit", "-c", "tiny.yaml", *plain, "--name", "one"]) == 0
+    # An empty data folder: the first process of the machine learns and encodes, the other waits.
+    environment = os.environ | {"LIGHTNING_XT_DATA": str(fresh / "other")}
+    both = ["--name=two", "--data.batch_size=1", "--trainer.devices=2", "--trainer.strategy=ddp"]
+    command = [sys.executable, "-m", "lightning_xt", "fit", "-c", "tiny.yaml", *plain, *both]
+    subprocess.run(command, env=environment, check=True, capture_output=True, timeout=300)
+    left, right = load_weights("runs/one/0"), load_weights("runs/two/0")
+    assert all(torch.allclose(value, right[name], atol=1e-6) for name, value in left.items())
+    found = [float(read_rows(f"runs/{name}/0")[-1]["val/bits_per_byte"]) for name in ("one", "two")]
+    assert found[0] == pytest.approx(found[1], rel=1e-5)
+    assert Path("runs/one/0/text_tokenizer.json").read_text() == Path("runs/two/0/text_tokenizer.json").read_text()
 
 
 def test_an_evaluation_reads_with_the_tokenizer_of_the_weights(fresh, capsys):
