@@ -12,6 +12,7 @@ import torch
 from lightning_xt.cli import main
 from lightning_xt.commands.machine import accelerators, checkup, compilers, processors, software, storage
 from lightning_xt.commands.machine.finding import Finding, advise, fail
+from lightning_xt.system.cores import read_core_limit
 
 ROOT = Path(__file__).parents[1]
 
@@ -124,7 +125,7 @@ def write_machine(root: Path, flags: str, limit: str) -> None:
 
 
 def test_processor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processors, "count_cores", lambda: 8)
+    monkeypatch.setattr("os.sched_getaffinity", lambda number: set(range(8)), raising=False)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     write_machine(tmp_path, "amx_bf16", "250000 100000\n")
     found = {each.name: each for each in processors.check_processor(8, tmp_path)}
@@ -145,9 +146,9 @@ def test_older_control_groups(tmp_path: Path) -> None:
                        "memory/memory.limit_in_bytes": str(2**62)}.items():  # fmt: skip
         (tmp_path / "sys/fs/cgroup" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "sys/fs/cgroup" / name).write_text(text)
-    assert processors.read_core_limit(tmp_path) == 1.5
+    assert read_core_limit(tmp_path) == 1.5
     assert processors.read_memory_limit(tmp_path) is None
-    assert processors.read_core_limit(tmp_path / "elsewhere") is None
+    assert read_core_limit(tmp_path / "elsewhere") is None
 
 
 def test_compilers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

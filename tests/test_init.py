@@ -10,6 +10,7 @@ import yaml
 from lightning_xt.cli import main
 from lightning_xt.commands.starter.number_words import spell_english, spell_german, write_pairs
 from lightning_xt.commands.starter.starter import count_steps
+from lightning_xt.system import cores
 
 TEXT = "the quick brown fox jumps over the lazy dog\n" * 400
 SHORT = [
@@ -158,10 +159,16 @@ def test_sizes_follow_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
     config = read_config("mine")
     assert config["data"]["init_args"]["validation"] == 0.02
     assert config["model"]["init_args"]["decoder"]["dropout"] == 0.0
+
+
+def test_steps_follow_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cores, "read_core_limit", lambda root: None)
     monkeypatch.setattr("os.sched_getaffinity", lambda number: {0}, raising=False)
     assert count_steps(3200) == 1600
     monkeypatch.setattr("os.sched_getaffinity", lambda number: {0, 1}, raising=False)
     assert count_steps(3200) == 3200
+    monkeypatch.setattr(cores, "read_core_limit", lambda root: 1.5)
+    assert count_steps(3200) == 1600
 
 
 def test_json_lines_and_packed_files(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""Cores, threads and memory of this process, within the limits of its container."""
+"""Threads and memory of this process, within the limits of its container."""
 
 import os
 import platform
@@ -7,8 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from lightning_xt.commands.machine.finding import Finding, advise
+from lightning_xt.system.cores import ROOT, count_cores, count_usable_cores, list_groups, read_core_limit
 
-ROOT = Path("/")
 BF16 = ("amx_bf16", "avx512_bf16", "bf16")
 """Features of processors that multiply in bfloat16, as Linux names them on x86 and on ARM."""
 
@@ -21,8 +21,7 @@ def check_processor(threads: int, root: Path = ROOT) -> Iterator[Finding]:
         root: folder of /proc and /sys.
     """
     facts = _read_cpu(root)
-    cores, limit = count_cores(), read_core_limit(root)
-    usable = cores if limit is None else max(1, min(cores, int(limit)))
+    cores, limit, usable = count_cores(), read_core_limit(root), count_usable_cores(root)
     limited = f", limited to {limit:g} by its container" if limit is not None and limit < cores else ""
     yield Finding(
         "CPU", f"{facts.get('model name') or platform.processor() or platform.machine()}, {cores} cores{limited}"
@@ -44,46 +43,15 @@ def check_processor(threads: int, root: Path = ROOT) -> Iterator[Finding]:
     yield from _check_memory(root)
 
 
-def count_cores() -> int:
-    """Return the number of cores that this process may run on."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
-
-
-def read_core_limit(root: Path = ROOT) -> float | None:
-    """Return the number of cores whose time a container grants; None if it sets no limit."""
-    for folder in _list_groups(root):
-        with suppress(OSError, ValueError):
-            quota, period = (folder / "cpu.max").read_text().split()
-            return int(quota) / int(period)
-    with suppress(OSError, ValueError):
-        folder = root / "sys/fs/cgroup/cpu"
-        microseconds = int((folder / "cpu.cfs_quota_us").read_text())
-        return microseconds / int((folder / "cpu.cfs_period_us").read_text()) if microseconds > 0 else None
-    return None
-
-
 def read_memory_limit(root: Path = ROOT) -> int | None:
     """Return the bytes of memory that a container grants; None if it sets no limit."""
-    files = [folder / "memory.max" for folder in _list_groups(root)]
+    files = [folder / "memory.max" for folder in list_groups(root)]
     for file in [*files, root / "sys/fs/cgroup/memory/memory.limit_in_bytes"]:
         with suppress(OSError, ValueError):
             limit = int(file.read_text())
             # Without a limit the older kind has the largest number.
             return limit if limit < 2**60 else None
     return None
-
-
-def _list_groups(root: Path) -> Iterator[Path]:
-    """Yield the folders of the control groups of this process, the innermost first."""
-    lines = ""
-    with suppress(OSError):
-        lines = (root / "proc/self/cgroup").read_text()
-    own = next((line.removeprefix("0::/") for line in lines.splitlines() if line.startswith("0::/")), "")
-    folder = root / "sys/fs/cgroup" / own
-    yield folder
-    if own:
-        yield root / "sys/fs/cgroup"
 
 
 def _read_cpu(root: Path) -> dict[str, str]:

@@ -9,6 +9,8 @@ from string import Template
 
 import yaml
 
+from lightning_xt.system.cores import count_usable_cores
+
 COLUMN = 32
 """Characters of an option before its comment."""
 CORES = 2
@@ -92,9 +94,7 @@ def _fill_line(line: str, texts: Mapping[str, str]) -> str:
 
 def count_steps(steps: int) -> int:
     """Return the optimizer steps of about five minutes on this machine, of those that two cores take."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    cores = len(affinity(0)) if affinity is not None else os.cpu_count() or 1
-    return steps if cores >= CORES else steps // 2
+    return steps if count_usable_cores() >= CORES else steps // 2
 
 
 def _format(value: object) -> str:
