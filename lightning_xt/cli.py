@@ -1,15 +1,12 @@
 """Command line: each module of `commands` is a command."""
 
-import importlib
 import os
-import pkgutil
 import signal
 import sys
 from collections.abc import Sequence
-from types import ModuleType
 
 import lightning_xt
-from lightning_xt import commands
+from lightning_xt.commands.options.command_modules import find_commands, import_command
 from lightning_xt.system.messages import OwnError, UserError, explain_error, explain_unknown
 from lightning_xt.system.output import silence
 from lightning_xt.system.shared_errors import claim_report
@@ -97,9 +94,9 @@ def _dispatch(args: list[str]) -> int:
     if args[0] == "--version":
         print(lightning_xt.__version__)
         return 0
-    if args[0] not in _find_commands():
-        raise UserError(explain_unknown("command", args[0], _find_commands()))
-    command = _import_command(args[0])
+    if args[0] not in find_commands():
+        raise UserError(explain_unknown("command", args[0], find_commands()))
+    command = import_command(args[0])
     if not getattr(command, "NAMES_CLASSES", True):
         return int(command.run(args[1:]))
     from lightning_xt.system.imports import guarded_imports
@@ -108,17 +105,7 @@ def _dispatch(args: list[str]) -> int:
         return int(command.run(args[1:]))
 
 
-def _find_commands() -> list[str]:
-    """Find the commands: the modules of `commands`, with dashes in their names."""
-    return [module.name.replace("_", "-") for module in pkgutil.iter_modules(commands.__path__) if not module.ispkg]
-
-
-def _import_command(command: str) -> ModuleType:
-    """Import the module of a command, which imports nothing that takes time before it runs."""
-    return importlib.import_module(f"{commands.__name__}.{command.replace('-', '_')}")
-
-
 def _format_help() -> str:
     indent = "\n" + " " * 13
-    lines = [f"  {name:10} {_import_command(name).SUMMARY.replace(chr(10), indent)}" for name in _find_commands()]
+    lines = [f"  {name:10} {import_command(name).SUMMARY.replace(chr(10), indent)}" for name in find_commands()]
     return "\n".join([HEAD, "", *lines, "", FOOT])

@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from lightning_xt.commands.options.command_modules import find_commands
 from lightning_xt.commands.shell import table_cache
 from lightning_xt.commands.shell.chosen_classes import find_classes
 from lightning_xt.commands.shell.places import list_config_names, list_run_names
@@ -55,7 +56,7 @@ def find_candidates(words: Sequence[str], table: Mapping[str, Any]) -> list[Cand
     if len(words) < 2:
         return []
     word = words[-1]
-    known = table.get("commands") or {name: {} for name in list_commands()}
+    known = table.get("commands") or {name: {} for name in find_commands()}
     if len(words) == 2:
         found = [(name, each.get("summary", "")) for name, each in known.items()] + [("--help", ""), ("--version", "")]
         found = found if word.startswith("-") else found[:-2]
@@ -67,15 +68,6 @@ def find_candidates(words: Sequence[str], table: Mapping[str, Any]) -> list[Cand
         else:
             found = list(_complete_plain_command(words[2:], command, table))
     return [(name, text) for name, text in dict(found).items() if name.startswith(word)]
-
-
-def list_commands() -> list[str]:
-    """List the commands without a table."""
-    import pkgutil
-
-    from lightning_xt import commands
-
-    return [module.name.replace("_", "-") for module in pkgutil.iter_modules(commands.__path__) if not module.ispkg]
 
 
 def _complete_config_command(

@@ -1,14 +1,12 @@
 """Contents of the table of all commands, options and classes."""
 
 import argparse
-import importlib
 import inspect
-import pkgutil
 from types import ModuleType
 from typing import Any
 
-from lightning_xt import commands
 from lightning_xt.commands.models.import_lightning import import_lightning
+from lightning_xt.commands.options.command_modules import find_commands, import_command
 from lightning_xt.commands.trainer import run_trainer
 
 
@@ -19,11 +17,9 @@ def build_table() -> dict[str, Any]:
     from lightning_xt.commands.schemas.config_schema import build_schema
     from lightning_xt.system.docstrings import get_summary
 
-    names = [module.name for module in pkgutil.iter_modules(commands.__path__) if not module.ispkg]
-    modules = {name.replace("_", "-"): importlib.import_module(f"{commands.__name__}.{name}") for name in names}
     families = find_families(*ROOMS)
     return {
-        "commands": {name: describe_command(name, module) for name, module in modules.items()},
+        "commands": {name: describe_command(name, import_command(name)) for name in find_commands()},
         "variants": {each.__name__: get_summary(each) for base in families.values() for each in list_members(base)},
         "schemas": {name: build_schema(name) for name in ("fit", "generate")},
     }
