@@ -132,6 +132,6 @@ def test_it_is_written_to_a_file(
     assert main(["schema"]) == 0
     assert json.loads(capsys.readouterr().out) == {"title": "fit"}
     assert main(["schema", "--output", str(tmp_path)]) == 2
-    assert "is a folder; give a file, such as" in capsys.readouterr().err
+    assert "cannot be written (Is a directory); name another file" in capsys.readouterr().err
     assert main(["schema", "--output", str(tmp_path / "none/schema.json")]) == 2
-    assert "cannot be written (No such file or directory); give another file" in capsys.readouterr().err
+    assert "cannot be written (No such file or directory); name another file" in capsys.readouterr().err

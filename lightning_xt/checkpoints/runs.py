@@ -11,6 +11,8 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+ROOT = "runs"
+"""Root of the runs by default."""
 CHECKPOINTS = ("best", "last")
 """Kinds of checkpoints, the preferred one first."""
 MARKS = ("name", "init_from", "keep_checkpoints", "standard")
@@ -114,6 +116,12 @@ def _is_of_run(config: Path) -> bool:
     except (OSError, UnicodeDecodeError):
         return False
     return keys.issuperset(MARKS)
+
+
+def find_run_config(run: Path) -> Path | None:
+    """Return the config of a run, or of the newest run of a name that has one; None if there is none."""
+    files = (folder / "config.yaml" for folder in (run, *reversed(list(list_runs(run)))))
+    return next((file for file in files if file.is_file()), None)
 
 
 def find_newest_run(kind: str, runs: Path) -> Path | None:

@@ -36,4 +36,4 @@ def run(args: Sequence[str]) -> int:
     options = Arguments("compare", DESCRIPTION, add_options).parse_args(args)
     from lightning_xt.commands.comparison.comparison_report import report
 
-    return report(options)
+    return report(options, options.output or (None if options.json else PLOT))

@@ -12,20 +12,18 @@ from lightning_xt.system.json_text import to_json
 from lightning_xt.system.messages import UserError, make_visible
 
 OUTPUT = "compare: --output"
-PLOT = "compare.png"
-"""Plot that is written by default."""
 
 
-def report(options: Any) -> int:
+def report(options: Any, plot: str | None) -> int:
     """Print and plot a comparison; return the exit code.
 
     Args:
         options: those that `commands.compare` declares.
+        plot: name of the plot to write. None = none.
     """
     if not options.runs:
         raise UserError("compare needs runs: lightning-xt compare runs/ONE runs/OTHER, or a folder of runs: runs")
-    name = options.output or (None if options.json else PLOT)
-    file = None if name is None else check_plot(OUTPUT, name)
+    file = None if plot is None else check_plot(OUTPUT, plot)
     runs = read_runs(options.runs)
     metric = choose_metric(runs, options.metric)
     entries = compare_runs(runs, group=options.group)

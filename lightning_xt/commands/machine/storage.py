@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from lightning_xt.checkpoints.runs import ROOT
 from lightning_xt.commands.machine.finding import Finding, advise, fail
 from lightning_xt.data.files.data_folder import data_folder
 
-RUNS = Path("runs")
 MOUNTS = Path("/proc/self/mounts")
 SHARED_MEMORY = Path("/dev/shm")
 NETWORK = ("nfs", "cifs", "smb", "lustre", "gpfs", "beegfs", "ceph", "gluster", "afs", "9p", "fuse.sshfs", "fuse.s3fs",
@@ -23,7 +23,7 @@ LOW_SHARED = 256e6
 
 def check_storage() -> Iterator[Finding]:
     """Yield findings about the folders of runs and data, and about shared memory."""
-    yield _check_folder("runs", RUNS, "--trainer.default_root_dir FOLDER puts runs elsewhere")
+    yield _check_folder("runs", Path(ROOT), "--trainer.default_root_dir FOLDER puts runs elsewhere")
     remedy = "set the environment variable LIGHTNING_XT_DATA to a folder elsewhere"
     yield _check_folder("data", data_folder(), remedy, local=True)
     if SHARED_MEMORY.is_dir() and (size := shutil.disk_usage(SHARED_MEMORY).total) < LOW_SHARED:

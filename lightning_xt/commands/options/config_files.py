@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from jsonargparse import get_loader, set_loader
 
-from lightning_xt.checkpoints.runs import list_runs
+from lightning_xt.checkpoints.runs import find_run_config
 from lightning_xt.system.messages import UserError
 from lightning_xt.training.lightning_internals import get_yaml_default_loader
 
@@ -191,7 +191,9 @@ def _read(file: Path) -> str | None:
         raise UserError("-c -: a config is a file, by which its run is named; save it in one first")
     try:
         if file.is_dir():
-            raise UserError(f"{file} is a folder; give a config in it, such as {_config_in(file)}")
+            raise UserError(
+                f"{file} is a folder; give a config in it, such as {find_run_config(file) or file / 'config.yaml'}"
+            )
         if not file.exists() and not file.is_symlink():
             return None
         if not file.is_file():
@@ -203,10 +205,3 @@ def _read(file: Path) -> str | None:
         raise UserError(f"{file} cannot be read ({error.strerror}); make it readable, or give another") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{file}: byte {error.start} is not UTF-8; save the file as UTF-8 text") from error
-
-
-def _config_in(folder: Path) -> Path:
-    """Return the config that a user may have meant: of the run, or of the newest run of the name."""
-    runs = [folder, *reversed(list(list_runs(folder)))]
-    found = [run / "config.yaml" for run in runs if (run / "config.yaml").is_file()]
-    return found[0] if found else folder / "config.yaml"

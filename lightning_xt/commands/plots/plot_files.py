@@ -4,7 +4,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from lightning_xt.system.files import replace_file, require_replaceable
+from lightning_xt.commands.options.output_files import check_output, write_output
 from lightning_xt.system.messages import UserError
 
 FORMATS = (".png", ".svg", ".pdf")
@@ -20,23 +20,13 @@ def check_plot(option: str, name: str) -> Path:
     file = Path(name)
     if file.suffix.lower() not in FORMATS:
         raise UserError(f"{option} {name} is not a plot's name; end it with .png, .svg or .pdf")
-    try:
-        require_replaceable(file)
-    except OSError as error:
-        raise _refuse(option, file, error) from error
+    check_output(option, file)
     return file
 
 
 def write_plot(figure: Any, option: str, file: Path) -> None:
     """Write a figure of matplotlib; UserError if the file cannot be written."""
-    try:
-        # A font may lack characters of a name.
-        with warnings.catch_warnings(), replace_file(file) as out:
-            warnings.filterwarnings("ignore", ".*missing from.*font.*", UserWarning)
-            figure.savefig(out, format=file.suffix.lower().removeprefix("."), dpi=150)
-    except OSError as error:
-        raise _refuse(option, file, error) from error
-
-
-def _refuse(option: str, file: Path, error: OSError) -> UserError:
-    return UserError(f"{option} {file} cannot be written ({error.strerror or error}); name another file")
+    # A font may lack characters of a name.
+    with warnings.catch_warnings(), write_output(option, file) as out:
+        warnings.filterwarnings("ignore", ".*missing from.*font.*", UserWarning)
+        figure.savefig(out, format=file.suffix.lower().removeprefix("."), dpi=150)

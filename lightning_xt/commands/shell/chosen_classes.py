@@ -1,11 +1,11 @@
 """Classes that the configs and options of a command line put into slots."""
 
 import itertools
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from lightning_xt.checkpoints.runs import find_run_config
 from lightning_xt.system.shipped_configs import find_config
 
 MOST_BYTES = 1 << 20
@@ -26,21 +26,14 @@ def find_classes(words: Sequence[str]) -> dict[str, str]:
 
 def pair_options(words: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Yield the options of a command line with their values, and a run as the config that it has saved."""
-    if words and not words[0].startswith("-") and (config := _find_run_config(words[0])) is not None:
-        yield "-c", config
+    if words and not words[0].startswith("-") and (config := find_run_config(Path(words[0]))) is not None:
+        yield "-c", str(config)
     for word, following in itertools.pairwise([*words, ""]):
         if word.startswith("-") and "=" in word:
             option, _, value = word.partition("=")
             yield option, value
         elif word.startswith("-") and following and not following.startswith("-"):
             yield word, following
-
-
-def _find_run_config(run: str) -> str | None:
-    numbers = [name for name in (os.listdir(run) if os.path.isdir(run) else ()) if name.isdecimal()]
-    newest = [str(max(map(int, numbers)))] if numbers else []
-    file = os.path.join(run, *newest, "config.yaml")
-    return file if os.path.isfile(file) else None
 
 
 def _read_config(file: Path) -> Iterator[tuple[str, str]]:

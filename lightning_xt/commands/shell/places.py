@@ -4,10 +4,8 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from lightning_xt.checkpoints.runs import ROOT, list_runs
 from lightning_xt.system.shipped_configs import list_configs
-
-RUNS = "runs"
-"""Root of the runs, unless a command line has another."""
 
 
 def list_config_names(word: str) -> Iterator[tuple[str, str]]:
@@ -18,12 +16,12 @@ def list_config_names(word: str) -> Iterator[tuple[str, str]]:
     yield from list_files(word, lambda name: name.endswith((".yaml", ".yml")))
 
 
-def list_run_names(word: str, root: str = RUNS) -> Iterator[tuple[str, str]]:
+def list_run_names(word: str, root: str = ROOT) -> Iterator[tuple[str, str]]:
     """Yield the runs that a word may become, checkpoint files, and folders that may hold some."""
     listed = set()
     for name in _list_folders(root):
         path = os.path.join(root, name)
-        numbers = sorted((each for each in _list_folders(path) if _is_run(path, each)), key=int)
+        numbers = _list_numbers(path)
         # A shell completes a word only if one candidate is left: a run is not listed as a folder too.
         listed |= {f"{path}/", *(f"{path}/{number}/" for number in numbers)}
         if not numbers:
@@ -52,10 +50,13 @@ def list_files(word: str, fits: Callable[[str], bool]) -> Iterator[tuple[str, st
                 yield path, ""
 
 
-def _is_run(folder: str, number: str) -> bool:
-    return number.isdecimal() and any(
-        os.path.exists(os.path.join(folder, number, each)) for each in ("config.yaml", "checkpoints")
-    )
+def _list_numbers(name: str) -> list[str]:
+    """List the numbers of the runs of a name that have begun."""
+    try:
+        runs = list(list_runs(Path(name)))
+    except OSError:
+        return []
+    return [run.name for run in runs if any((run / each).exists() for each in ("config.yaml", "checkpoints"))]
 
 
 def _list_folders(folder: str) -> list[str]:

@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
+from lightning_xt.commands.options.output_files import check_output, write_output
 from lightning_xt.data.files.archives import PACKED
 from lightning_xt.data.files.file_digests import stat_files
 from lightning_xt.data.files.paths import find_files
@@ -12,10 +13,10 @@ from lightning_xt.data.loading.progress import with_progress
 from lightning_xt.data.text.documents import read_documents, require_text
 from lightning_xt.data.text.pieces import LEARNED_PIECE, cut_pieces
 from lightning_xt.data.tokenizers.bpe import BPE, SMALLEST
-from lightning_xt.system.files import replace_file, require_replaceable
 from lightning_xt.system.json_text import to_json
 from lightning_xt.system.messages import UserError
 
+OUTPUT = "tokenizer: --output"
 SAMPLED = 64
 """Pieces of the text, drawn at random, on which the bytes of a token are measured."""
 
@@ -27,10 +28,7 @@ def train_tokenizer(path: str, vocab_size: int, field: str | None, output: str, 
         UserError: the files, the options or the place of the output cannot be used.
     """
     file = Path(output).expanduser()
-    try:
-        require_replaceable(file)
-    except OSError as error:
-        raise _refuse_output(output, error) from error
+    check_output(OUTPUT, file)
     try:
         tokenizer = BPE(vocab_size)
         text = _Text(path, field)
@@ -42,11 +40,8 @@ def train_tokenizer(path: str, vocab_size: int, field: str | None, output: str, 
     if not text.size:
         raise UserError(f"tokenizer: --path {path} has no text to train on; give some")
     content = str(tokenizer.trained_state)
-    try:
-        with replace_file(file) as opened:
-            opened.write(content.encode("utf-8"))
-    except OSError as error:
-        raise _refuse_output(output, error) from error
+    with write_output(OUTPUT, file) as opened:
+        opened.write(content.encode("utf-8"))
     _print_result(tokenizer, text, str(file), as_json=as_json)
     return 0
 
@@ -88,10 +83,6 @@ class _Text:
             for document in read_documents(file, self.field):
                 pieces = cut_pieces(document, None, LEARNED_PIECE)
                 yield from (piece.content for piece in pieces if piece.content)
-
-
-def _refuse_output(output: str, error: OSError) -> UserError:
-    return UserError(f"tokenizer: --output {output} cannot be written ({error.strerror}); name another file")
 
 
 def _print_result(tokenizer: BPE, text: _Text, output: str, *, as_json: bool) -> None:

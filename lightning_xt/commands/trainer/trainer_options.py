@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from lightning.pytorch.cli import LightningArgumentParser
 
-from lightning_xt.checkpoints.runs import find_run
+from lightning_xt.checkpoints.runs import ROOT, find_run
 from lightning_xt.commands.models.inference import Inference
 from lightning_xt.commands.trainer.standard_parts import StandardParts
 from lightning_xt.inference.generation_options import GenerationOptions
@@ -24,7 +24,7 @@ from lightning_xt.training.callbacks.sample_text import SampleText
 TRAINER_DEFAULTS = MappingProxyType(
     {
         "max_epochs": -1,
-        "default_root_dir": "runs",
+        "default_root_dir": ROOT,
         "log_every_n_steps": 20,
         # The data splits itself over processes, and a resume must find the samples that follow.
         "use_distributed_sampler": False,
