@@ -97,14 +97,13 @@ class Translator(TextGenerator):
         """Yield the translation of a source once it is certain; ValueError if it is empty, or cannot be encoded."""
         if not text.strip():
             raise ValueError('generate needs a source to translate: --prompt "..."')
-        ids, _ = self._encode(text)
-        src, src_mask = self._pad_rows([ids])
-        seeds = [derive_seed(options.seed, text, repeat)]
-        (request,) = self._make_requests(src, src_mask, self._make_starts(src), seeds, options)
-        return self.open_session(options).stream_text(request)
+        ids, _ = self.tokenize_source(text)
+        request = self.build_request(ids, text, options, repeat)
+        (inputs,) = self.encode_sources([ids], options.batch)
+        return self.open_session(options).stream_text(replace(request, inputs=inputs))
 
     def find_problem(self, text: str) -> str | None:
-        return self._encode(text)[1]
+        return self.tokenize_source(text)[1]
 
     def complete_as_dicts(self, sources: Sequence[Source], options: GenerationOptions) -> list[dict[str, Any]]:
         """Return each source's translation with its score, the log-probability in nats.
@@ -133,7 +132,7 @@ class Translator(TextGenerator):
             if source["text"] is None or not source["text"].strip():
                 continue
             try:
-                readable[number], problem = self._encode(source["text"])
+                readable[number], problem = self.tokenize_source(source["text"])
             except ValueError as error:
                 problem = str(error)
             found[number].metadata["problem"] = problem and f"line {source['id'] + 1}: {problem}"
@@ -145,6 +144,24 @@ class Translator(TextGenerator):
             for number, completions in zip(readable, self.open_session(options).complete(requests), strict=True):
                 found[number].completions.extend(completions)
         return found
+
+    def build_request(self, ids: list[int], text: str, options: GenerationOptions, repeat: int = 0) -> Request:
+        """Build the request of one source without its context, which `encode_sources` makes.
+
+        Args:
+            ids: ids of the source.
+            text: the source, from which its random numbers are derived.
+            options: generation options.
+            repeat: number of equal sources before it.
+        """
+        src, src_mask = self._pad_rows([ids])
+        starts = self._make_starts(src)
+        (limit,) = self._limit_targets(src, src_mask, starts.shape[1], options.max_new_tokens).tolist()
+        return Request(prompt=starts[0], max_new_tokens=limit, seed=derive_seed(options.seed, text, repeat))
+
+    def encode_sources(self, rows: Sequence[list[int]], batch: int) -> list[Inputs]:
+        """Encode the ids of sources, at most `batch` at once, into the inputs of their requests."""
+        return self._encode_sources(*self._pad_rows(list(rows)), batch)
 
     def _make_requests(
         self, src: Tensor, src_mask: Tensor | None, starts: Tensor, seeds: Sequence[int], options: GenerationOptions
@@ -179,7 +196,7 @@ class Translator(TextGenerator):
                     encoded[row] = Inputs(context=one[None, : len(own)], context_mask=known)
         return [encoded[row] for row in range(len(widths))]
 
-    def _encode(self, text: str) -> tuple[list[int], str | None]:
+    def tokenize_source(self, text: str) -> tuple[list[int], str | None]:
         """Return the ids of a source, as in training, and a sentence about its ignored part."""
         ids, end = self.source_tokenizer.encode(text), self.source_tokenizer.end
         closing_ids = [] if end is None else [end]

@@ -176,9 +176,9 @@ def test_a_source_that_is_too_long_is_cut_and_reported(model):
     network = SimpleNamespace(encoder=SimpleNamespace(max_length=4))
     numbers = Numbers(11, pad=0, start=None, end=2)
     translator = Translator(network, numbers, numbers, VOCAB)
-    assert translator._encode("3 4 5") == ([3, 4, 5, 2], None)
+    assert translator.tokenize_source("3 4 5") == ([3, 4, 5, 2], None)
     problem = "it has 5 tokens; only the first 3 are used (max_length)"
-    assert translator._encode("3 4 5 6 7") == ([3, 4, 5, 2], problem)
+    assert translator.tokenize_source("3 4 5 6 7") == ([3, 4, 5, 2], problem)
 
 
 def test_streaming_needs_a_source(model):
