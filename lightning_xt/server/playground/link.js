@@ -1,0 +1,21 @@
+// Links that reproduce a result: everything that decides about it, in the URL's fragment, which no server sees.
+
+/** Encode a state, such as `{model, prompt, seed, ...}`, as a fragment; unset values are omitted. */
+export function encode(state) {
+  const fields = new URLSearchParams();
+  for (const [name, value] of Object.entries(state)) {
+    if (value !== null && value !== undefined && value !== "") fields.set(name, String(value));
+  }
+  return `#${fields}`;
+}
+
+/** Decode a fragment to texts by name; null if it does not hold a state. */
+export function decode(fragment) {
+  const fields = Object.fromEntries(new URLSearchParams(fragment.replace(/^#/, "")));
+  return "model" in fields ? fields : null;
+}
+
+/** Return the whole address of a state. */
+export function address(state) {
+  return location.href.split("#")[0] + encode(state);
+}

@@ -1,0 +1,169 @@
+"""Stand-in for the HTTP API with scripted answers, for tests of the playground without a model.
+
+`python tests/playground_stand_in.py [PORT]` serves the page.
+"""
+
+import asyncio
+import json
+import math
+import random
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from fastapi.staticfiles import StaticFiles
+
+PAGE = Path(__file__).parents[1] / "lightning_xt" / "server" / "playground"
+STRICT = {"Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'", "X-Content-Type-Options": "nosniff"}
+HOSTILE = "<img src=x onerror=document.title='broken'>"
+KEY = "correct-horse"
+
+SAMPLING = {
+    "temperature": {"default": 1.0, "minimum": 0.0, "maximum": 2.0},
+    "top_k": {"default": None, "minimum": 1, "maximum": 256},
+    "top_p": {"default": None, "minimum": 0.0, "maximum": 1.0},
+    "min_p": {"default": None, "minimum": 0.0, "maximum": 1.0},
+    "max_tokens": {"default": 64, "minimum": 1, "maximum": 1024},
+    "seed": {"default": 0, "minimum": 0, "maximum": None},
+}
+PENALTIES = {
+    "n": {"default": 1, "minimum": 1, "maximum": 8},
+    "presence_penalty": {"default": 0.0, "minimum": -2.0, "maximum": 2.0},
+    "frequency_penalty": {"default": 0.0, "minimum": -2.0, "maximum": 2.0},
+    "repetition_penalty": {"default": 1.0, "minimum": 1.0, "maximum": 2.0},
+}
+SEARCH = {
+    "beams": {"default": 4, "minimum": 1, "maximum": 16},
+    "n_best": {"default": 3, "minimum": 1, "maximum": 16},
+    "length_penalty": {"default": 1.0, "minimum": 0.0, "maximum": 2.0},
+}
+MODELS: list[dict[str, Any]] = [
+    {
+        "id": "stories",
+        "object": "model",
+        "kind": "language_model",
+        "max_length": 1024,
+        "vocab_size": 256,
+        "defaults": SAMPLING | PENALTIES,
+    },
+    {
+        "id": "english-german",
+        "object": "model",
+        "kind": "encoder_decoder",
+        "max_length": 256,
+        "vocab_size": 4000,
+        "defaults": SAMPLING | SEARCH,
+    },
+]
+STORY = [" there", " was", " a", " little", " fox", " who", " lived", "\n", "by", " the", " sea", ".", " Every", " day"]
+GERMAN = ["Ein", " Hund", " läuft", " durch", " den", " Schnee", "."]
+
+
+def build_app(key: str | None = None, delay: float = 0.01) -> FastAPI:
+    """Build the application; each token takes `delay` seconds, at a prompt with "slow" ten times as many."""
+    app = FastAPI()
+    app.state.requests = []
+    app.state.cancelled = 0
+
+    @app.middleware("http")
+    async def guard(request: Request, call_next: Any) -> Response:
+        if request.url.path.startswith("/v1") and key and request.headers.get("authorization") != f"Bearer {key}":
+            response: Response = _error(401, "The API key is missing or wrong.")
+        else:
+            response = await call_next(request)
+        response.headers.update(STRICT)
+        return response
+
+    @app.get("/v1/models")
+    def list_models() -> dict[str, Any]:
+        return {"object": "list", "data": MODELS}
+
+    @app.post("/v1/completions")
+    async def complete(request: Request) -> Response:
+        body = await request.json()
+        app.state.requests.append(body)
+        if body["prompt"] == "":
+            return _error(400, "The prompt is empty; write at least one token.")
+        return StreamingResponse(_stream(app, body, delay), media_type="text/event-stream")
+
+    @app.post("/v1/translations")
+    async def translate(request: Request) -> Response:
+        body = await request.json()
+        app.state.requests.append(body)
+        sources = body["source"] if isinstance(body["source"], list) else [body["source"]]
+        translations = [
+            {"index": index, "source": source, "candidates": _candidates(source, body.get("n_best", 3))}
+            for index, source in enumerate(sources)
+        ]
+        return JSONResponse({"object": "translations", "model": body["model"], "translations": translations})
+
+    @app.get("/")
+    def page() -> FileResponse:
+        return FileResponse(PAGE / "index.html")
+
+    app.mount("/playground", StaticFiles(directory=PAGE))
+    return app
+
+
+def _error(status: int, message: str) -> JSONResponse:
+    return JSONResponse({"error": {"message": message, "type": "invalid_request_error"}}, status)
+
+
+async def _stream(app: FastAPI, body: dict[str, Any], delay: float) -> AsyncIterator[str]:
+    """Yield the chunks of all sequences in turn; number i is drawn with seed + i."""
+    n, most = body.get("n", 1), body.get("max_tokens", 64)
+    draws = [random.Random(body.get("seed", 0) + index) for index in range(n)]
+    try:
+        for step in range(most):
+            await asyncio.sleep(delay * (10 if "slow" in body["prompt"] else 1))
+            for index, draw in enumerate(draws):
+                yield _chunk(index, body, *_draw(draw, body, step), "length" if step + 1 == most else None)
+        yield "data: [DONE]\n\n"
+    except asyncio.CancelledError:
+        app.state.cancelled += 1
+        raise
+
+
+def _draw(draw: random.Random, body: dict[str, Any], step: int) -> tuple[str, float, dict[str, float]]:
+    """Draw a token, its log-probability and its alternatives."""
+    probability = draw.choice([0.95, 0.8, 0.6, 0.4, 0.2, 0.05])
+    token = HOSTILE if "hostile" in body["prompt"] and step == 0 else STORY[step % len(STORY)]
+    others = draw.sample([word for word in (*STORY, " an", " the", " of", " old") if word != token], 4)
+    weights = {token: probability} | {other: (1 - probability) / 2 ** (at + 1) for at, other in enumerate(others)}
+    return token, math.log(probability), {text: math.log(weight) for text, weight in weights.items()}
+
+
+def _chunk(index: int, body: dict[str, Any], token: str, log_prob: float, top: dict[str, float], end: Any) -> str:
+    choice = {"index": index, "text": token, "finish_reason": end, "logprobs": None}
+    if body.get("logprobs") is not None:
+        choice["logprobs"] = {
+            "tokens": [token],
+            "token_logprobs": [log_prob],
+            "top_logprobs": [top],
+            "text_offset": [0],
+        }
+    return f"data: {json.dumps({'object': 'text_completion', 'model': body['model'], 'choices': [choice]})}\n\n"
+
+
+def _candidates(source: str, n_best: int) -> list[dict[str, Any]]:
+    words = source.split()
+    found = []
+    for rank in range(n_best):
+        target = [*GERMAN[: len(GERMAN) - rank]]
+        weights = [
+            [math.exp(-abs(row / len(target) - column / len(words)) * 9) for column in range(len(words))]
+            for row in range(len(target))
+        ]
+        weights = [[weight / sum(row) for weight in row] for row in weights]
+        alignment = {"source_tokens": words, "target_tokens": target, "weights": weights}
+        found.append({"text": "".join(target), "score": -0.31 - 0.4 * rank, "alignment": alignment})
+    return found
+
+
+if __name__ == "__main__":
+    import uvicorn
+
+    uvicorn.run(build_app(), port=int(sys.argv[1]) if len(sys.argv) > 1 else 8091, log_level="warning")
