@@ -16,7 +16,8 @@ from lightning_xt.data.text.mapped_tokens import MappedTokens, TokenType
 from lightning_xt.data.text.resident import ResidentTokens
 from lightning_xt.data.text.text_files import TextFiles
 from lightning_xt.data.text.windows import TrainingWindows
-from lightning_xt.generation.batching.running_batch import RequestState, RunningBatch
+from lightning_xt.generation.batching.chunked_prefill import ChunkedPrefill
+from lightning_xt.generation.batching.running_batch import RequestState
 from lightning_xt.generation.engine import generate, run_requests
 from lightning_xt.generation.models.compiled import Compiled
 from lightning_xt.generation.requests import Request, SamplingParams
@@ -85,13 +86,10 @@ def test_no_step_of_decoding_waits_for_the_device() -> None:
     model = randomise(decoder).cuda()
     requests = [Request(prompt=example(1, 5)[0][0].cuda(), max_new_tokens=40, seed=n) for n in range(3)]
     with torch.inference_mode():
-        batch = RunningBatch(
-            model,
-            [RequestState(n, each) for n, each in enumerate(requests)],
-            SamplingParams(),
-            capacity=64,
-            growing=True,
-        )
+        states = [RequestState(n, each, SamplingParams()) for n, each in enumerate(requests)]
+        prefill = ChunkedPrefill(model, states, 64, growing=True, window=None)
+        prefill.advance()
+        batch = prefill.finish(prefill.logits)
         batch.step()
         torch.cuda.set_sync_debug_mode("error")
         try:

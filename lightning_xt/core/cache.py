@@ -203,6 +203,16 @@ class Cache:
         for call in self._walk():
             call.retire(source, target, rows)
 
+    def widen(self, rows: int, reserve: int) -> None:
+        """Add rows up to a number of rows; call `overwrite` and `set_lengths` afterwards.
+
+        Memory grows to `reserve` rows if it has no room, so that requests that come one by one seldom copy the cache.
+        """
+        self.extent.change_rows(lambda t: torch.cat((t, t.new_zeros(rows - len(t)))))
+        self.extent.uniform, self._marked = False, None
+        for call in self._walk():
+            call.widen(rows, reserve)
+
     def overwrite(self, rows: Int[Tensor, " k"], other: "Cache") -> None:
         """Overwrite rows by those of another cache of the same model.
 

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int, Num
 from torch import Tensor
 
 from lightning_xt.core.extent import Extent
-from lightning_xt.core.fixed_context import FixedContext, move_rows
+from lightning_xt.core.fixed_context import FixedContext, move_rows, widen_rows
 
 
 class CallCache:
@@ -127,6 +127,12 @@ class CallCache:
         self._buffers = {name: move_rows(buffer, source, target, rows) for name, buffer in self._buffers.items()}
         self.running = {name: move_rows(tensor, source, target, rows) for name, tensor in self.running.items()}
         self.fixed = {name: context.retire(source, target, rows) for name, context in self.fixed.items()}
+
+    def widen(self, rows: int, reserve: int) -> None:
+        """Add rows to be overwritten, up to a number of rows, in memory that has room for `reserve` rows."""
+        self._buffers = {name: widen_rows(buffer, rows, reserve) for name, buffer in self._buffers.items()}
+        self.running = {name: widen_rows(tensor, rows, reserve) for name, tensor in self.running.items()}
+        self.fixed = {name: context.widen(rows) for name, context in self.fixed.items()}
 
     def overwrite(self, rows: Int[Tensor, " k"], other: "CallCache") -> None:
         """Overwrite rows by those of another cache."""

@@ -35,6 +35,18 @@ class FixedContext:
         mask = None if self.mask is None else move_rows(self.mask.clone(), source, target, rows)
         return FixedContext(keys, values, mask)
 
+    def widen(self, rows: int) -> "FixedContext":
+        """Add masked contexts up to a number of rows, each of which has its own."""
+        more = rows - len(self.keys)
+        wide = self._map(lambda t: torch.cat((t, t.new_zeros(more, *t.shape[1:]))))
+        # A row without any real vector would have no weights.
+        mask = (
+            wide.mask
+            if wide.mask is None
+            else wide.mask.index_fill(0, torch.arange(rows - more, rows, device=wide.mask.device), True)
+        )
+        return FixedContext(wide.keys, wide.values, mask)
+
     def overwrite(self, rows: Int[Tensor, " k"], other: "FixedContext") -> "FixedContext":
         """Overwrite the contexts of some rows by those of another cache."""
         width = max(self.keys.shape[-2], other.keys.shape[-2])
@@ -67,6 +79,19 @@ class FixedContext:
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> "FixedContext":
         return FixedContext(change(self.keys), change(self.values), None if self.mask is None else change(self.mask))
+
+
+def widen_rows(t: Tensor, rows: int, reserve: int) -> Tensor:
+    """Return a tensor with more rows, whose values mean nothing, in memory that has room for `reserve` rows.
+
+    It is the memory of the tensor if that has room, such as after `move_rows`.
+    """
+    size = t[0].numel() * t.element_size()
+    if not t.is_contiguous() or t.storage_offset() or t.untyped_storage().nbytes() < rows * size:
+        wide = t.new_zeros(max(rows, reserve), *t.shape[1:])
+        wide[: len(t)] = t
+        t = wide
+    return t.as_strided((rows, *t.shape[1:]), t.stride())
 
 
 def move_rows(t: Tensor, source: Int[Tensor, " k"] | None, target: Int[Tensor, " k"] | None, rows: int) -> Tensor:

@@ -3,6 +3,8 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 from jaxtyping import Int
 from torch import Tensor
@@ -46,7 +48,7 @@ class Request:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class SamplingParams:
-    """Sampling parameters that all requests of a call share.
+    """Sampling parameters, which all requests of a call share.
 
     Args:
         temperature: divides the logits before the filters; 0 always takes the most likely token.
@@ -60,6 +62,7 @@ class SamplingParams:
         batch: most rows decoded at once.
         window: tokens that each layer can attend back to, for sequences longer than the trained length. None = the
             model's own.
+        alternatives: number of most likely tokens that Sample reports with each token.
     """
 
     temperature: int | float = 1.0
@@ -70,6 +73,12 @@ class SamplingParams:
     tail_stop: TailStop | None = None
     batch: int = 64
     window: int | None = None
+    alternatives: int = 0
+
+    @cached_property
+    def distribution(self) -> tuple[Any, ...]:
+        """What decides the distribution of the next token; filters of one class and equal options are equal."""
+        return self.temperature, tuple((type(each), repr(each)) for each in self.filters), self.end, tuple(self.control)
 
     def ends(self, request: int, token: int) -> bool:
         """Return True if the next token of a request ends its sequence: the end token, or one that `stop` ends at."""
@@ -88,6 +97,7 @@ class GeneratedToken:
         last: whether it is the last of its sequence.
         sequence: number of the sequence of its request, best first.
         score: score of the whole sequence, with its last token. None = the sum of its log-probabilities.
+        alternatives: ids of the most likely tokens and their log-probabilities in nats, most likely first.
     """
 
     request: int
@@ -96,6 +106,7 @@ class GeneratedToken:
     last: bool
     sequence: int = 0
     score: float | None = None
+    alternatives: tuple[tuple[int, float], ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse a token that was sampled from scores that are not finite.

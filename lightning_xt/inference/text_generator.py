@@ -1,6 +1,7 @@
 """Texts in, completions out: the base of completion and translation."""
 
 from abc import ABC, abstractmethod
+from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
@@ -13,7 +14,7 @@ from lightning_xt.generation.engine import collect_results
 from lightning_xt.generation.methods.base import Method
 from lightning_xt.generation.protocol import Autoregressive
 from lightning_xt.generation.request_checks import check_requests
-from lightning_xt.generation.requests import GeneratedToken, Request, Result
+from lightning_xt.generation.requests import GeneratedToken, Request, Result, SamplingParams
 from lightning_xt.generation.stop_strings import TailStop
 from lightning_xt.inference.detokenizer import IncrementalDetokenizer, TextPiece
 from lightning_xt.inference.generation_options import GenerationOptions
@@ -120,17 +121,19 @@ class GenerationSession:
 
     def stream_tokens(self, requests: Sequence[Request]) -> Generator[GeneratedToken, None, None]:
         """Yield tokens once certain; ValueError by the call for an invalid request, later for too little memory."""
+        return self._report(requests, self.method(self.model, requests, self.make_params()))
+
+    def make_params(self) -> SamplingParams:
+        """Make the sampling parameters, with stop strings of texts that begin with their requests."""
         control = [each for each in (self.tokenizer.pad, self.tokenizer.start) if each is not None]
-        stop = self._make_stop(len(requests))
         known = self.tokenizer.vocab_size == self.model.vocab_size
-        params = self.options.build_params(
+        return self.options.build_params(
             banned=self.tokenizer.unused if known else (),
             end=self.end,
             control=control,
-            stop=stop,
+            stop=self._make_stop(),
             tail_stop=self._make_tail_stop(),
         )
-        return self._report(requests, self.method(self.model, requests, params))
 
     def _report(
         self, requests: Sequence[Request], tokens: Generator[GeneratedToken, None, None]
@@ -191,11 +194,11 @@ class GenerationSession:
         """Make a detokenizer of one sequence."""
         return IncrementalDetokenizer(self.tokenizer, self.end, self.options.stop)
 
-    def _make_stop(self, requests: int) -> Any:
+    def _make_stop(self) -> Any:
         """Make the callback that ends a sequence at a stop string."""
         if not self.options.stop or self.method.ranked:
             return None
-        detokenizers = [self.new_detokenizer() for _ in range(requests)]
+        detokenizers: dict[int, IncrementalDetokenizer] = defaultdict(self.new_detokenizer)
 
         def stop(request: int, token: int) -> bool:
             detokenizers[request].push(token)

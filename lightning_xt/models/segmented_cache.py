@@ -117,6 +117,14 @@ class SegmentedCache:
             order[target] = source
         self._select_own(order[:rows])
 
+    def widen(self, rows: int, reserve: int) -> None:
+        """Add rows up to a number of rows. Call `overwrite` and `set_lengths` afterwards."""
+        before = self.num_rows
+        self.tokens.widen(rows, reserve)
+        self.stream.widen(rows, reserve)
+        self._select_own([*range(before), *[0] * (rows - before)])
+        self.clear(torch.arange(before, rows, device=self.ids.device))
+
     def overwrite(self, rows: Int[Tensor, " k"], other: "SegmentedCache") -> None:
         """Overwrite rows by those of another cache of the same model."""
         self.tokens.overwrite(rows, other.tokens)

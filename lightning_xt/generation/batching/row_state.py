@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -14,6 +14,38 @@ from lightning_xt.generation.noise import make_seeds, sample_tokens
 from lightning_xt.generation.requests import Request, SamplingParams
 
 T = TypeVar("T")
+
+
+class RowGroup(NamedTuple):
+    """Rows with the same parameters of sampling."""
+
+    params: SamplingParams
+    rows: Int[Tensor, " k"]
+
+
+def group_rows(params: Sequence[SamplingParams], device: torch.device) -> list[RowGroup]:
+    """Group rows by what decides the distribution of their next tokens."""
+    found: dict[Any, list[int]] = {}
+    for row, each in enumerate(params):
+        found.setdefault(each.distribution, []).append(row)
+    return [RowGroup(params[rows[0]], torch.tensor(rows, device=device)) for rows in found.values()]
+
+
+@dataclass(frozen=True, eq=False)
+class SampledTokens:
+    """One sampled token of each row.
+
+    Args:
+        tokens: ids.
+        log_probs: log-probabilities before temperature and filters, marked as by `mark_lost`.
+        likely: ids of the most likely tokens.
+        likely_log_probs: their log-probabilities.
+    """
+
+    tokens: Int[Tensor, " b"]
+    log_probs: Float[Tensor, " b"]
+    likely: Int[Tensor, "b k"]
+    likely_log_probs: Float[Tensor, "b k"]
 
 
 @dataclass(eq=False)
@@ -45,17 +77,41 @@ class RowState:
         newest = tokens.gather(1, lengths[:, None] - 1)[:, 0]
         return cls(tokens, lengths, lengths, newest, make_seeds([request.seed for request in requests], device))
 
-    def sample(
-        self, logits: Float[Tensor, "b v"], params: SamplingParams
-    ) -> tuple[Int[Tensor, " b"], Float[Tensor, " b"]]:
-        """Append a sampled token to each row; return it with its log-probability before temperature and filters."""
+    def sample(self, logits: Float[Tensor, "b v"], groups: Sequence[RowGroup], likely: int = 0) -> SampledTokens:
+        """Append a sampled token to each row; report it with its log-probability and the most likely tokens.
+
+        Args:
+            logits: scores of the next token.
+            groups: rows that are sampled by the same parameters; together all rows.
+            likely: number of most likely tokens to report.
+        """
         logits = upcast(logits)
-        filtered = filter_logits(logits, self.make_history(params), params)
-        token = sample_tokens(filtered, params.temperature, self.seeds, self.lengths - self.prompts)
-        log_prob = compute_log_probs(logits, filtered, token)
+        if len(groups) == 1:
+            token, log_prob = self._choose(logits, groups[0].params)
+        else:
+            token, log_prob = torch.empty_like(self.newest), torch.empty_like(logits[:, 0])
+            for group in groups:
+                token[group.rows], log_prob[group.rows] = self.pick(group.rows)._choose(
+                    logits[group.rows], group.params
+                )
         self.tokens.scatter_(1, self.lengths[:, None], token[:, None])
         self.lengths, self.newest = self.lengths + 1, token
-        return token, log_prob
+        scores, ids = logits.topk(min(likely, logits.shape[-1]), dim=-1)
+        # Without any, the sum over the vocabulary would be computed in vain.
+        totals = logits.logsumexp(dim=-1, keepdim=True) if likely else 0.0
+        return SampledTokens(token, log_prob, ids, scores - totals)
+
+    def _choose(
+        self, logits: Float[Tensor, "b v"], params: SamplingParams
+    ) -> tuple[Int[Tensor, " b"], Float[Tensor, " b"]]:
+        """Sample a token of each row; return it with its log-probability before temperature and filters."""
+        filtered = filter_logits(logits, self.make_history(params), params)
+        token = sample_tokens(filtered, params.temperature, self.seeds, self.lengths - self.prompts)
+        return token, compute_log_probs(logits, filtered, token)
+
+    def pick(self, rows: Int[Tensor, " k"]) -> "RowState":
+        """Copy some rows."""
+        return RowState(**{name: ours[rows] for name, ours in vars(self).items()})
 
     def make_history(self, params: SamplingParams) -> History:
         """Return the tokens so far, for filters."""
@@ -65,6 +121,11 @@ class RowState:
         """Overwrite some rows by those of another state."""
         for name, ours in vars(self).items():
             setattr(self, name, ours.index_copy(0, at, getattr(other, name)))
+
+    def widen(self, rows: int) -> None:
+        """Add rows of zeros up to a number of rows."""
+        for name, ours in vars(self).items():
+            setattr(self, name, torch.cat((ours, ours.new_zeros(rows - len(ours), *ours.shape[1:]))))
 
     def select(self, rows: Int[Tensor, " k"]) -> None:
         """Keep, repeat or reorder rows."""

@@ -1,17 +1,25 @@
 """The batch of requests being decoded."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lightning_xt.generation.batching.prefill import prefill
 from lightning_xt.generation.batching.row_inputs import stack_step_inputs
-from lightning_xt.generation.batching.row_state import RowState, apply_moves, plan_compaction
-from lightning_xt.generation.protocol import Autoregressive
+from lightning_xt.generation.batching.row_state import (
+    RowState,
+    SampledTokens,
+    apply_moves,
+    group_rows,
+    plan_compaction,
+)
+from lightning_xt.generation.protocol import Autoregressive, DecodingCache
 from lightning_xt.generation.requests import GeneratedToken, Request, SamplingParams
+
+Step = tuple[list[int], list[float], list[list[int]], list[list[float]]]
+"""Tokens of one step on the host, as in `SampledTokens`."""
 
 
 @dataclass(eq=False)
@@ -21,14 +29,18 @@ class RequestState:
     Args:
         number: number of the request.
         request: prompt and limits.
+        params: sampling parameters.
         generated: tokens generated so far.
         finished: whether it needs no more tokens.
+        failed: whether an error ended it.
     """
 
     number: int
     request: Request
+    params: SamplingParams
     generated: int = 0
     finished: bool = False
+    failed: bool = False
 
     @property
     def remaining(self) -> int:
@@ -40,6 +52,13 @@ class RequestState:
         """Tokens in the cache: all but the newest; none once the request is finished."""
         return 0 if self.finished else self.request.prompt_length + self.generated - 1
 
+    def take(self, token: int, log_prob: float, alternatives: Sequence[tuple[int, float]]) -> GeneratedToken:
+        """Count a sampled token; ValueError if the scores behind it are not finite."""
+        self.generated += 1
+        self.finished = self.params.ends(self.number, token) or self.remaining == 0
+        likely = tuple(alternatives[: self.params.alternatives])
+        return GeneratedToken(self.number, token, log_prob, self.finished, alternatives=likely)
+
 
 class RunningBatch:
     """Rows of a cache with their requests, whose prompts are prefilled and whose first tokens are sampled.
@@ -47,47 +66,65 @@ class RunningBatch:
     Args:
         model: in evaluation mode.
         states: one per row.
-        params: sampling parameters.
+        cache: holds the prompts.
+        logits: scores of the token after each prompt.
         capacity: most tokens a row will ever hold, whichever request is placed there.
-        growing: whether the cache has room for `capacity` tokens; otherwise for the prompts only.
     """
 
     def __init__(
         self,
         model: Autoregressive,
         states: Sequence[RequestState],
-        params: SamplingParams,
+        cache: DecodingCache,
+        logits: Float[Tensor, "b v"],
         capacity: int,
-        growing: bool,
     ) -> None:
-        self.model, self.states, self.params = model, list(states), params
+        self.model, self.states, self.cache = model, list(states), cache
         requests = [state.request for state in states]
         self.rows = RowState.from_requests(requests, capacity)
-        self._sampled: list[tuple[Tensor, Tensor]] = []
-        room = capacity if growing else max(request.prompt_length for request in requests)
-        self.cache = model.new_cache(len(states), room, window=params.window)
-        logits = prefill(model, requests, self.cache)
-        self._inputs = stack_step_inputs(requests)
-        self._sample(logits[:, -1])
+        self._sampled: list[SampledTokens] = []
+        self._prepare_steps()
+        self._sample(logits)
+
+    @property
+    def alive(self) -> list[RequestState]:
+        """States of the requests that need more tokens."""
+        return [state for state in self.states if not state.finished]
+
+    @property
+    def free(self) -> list[int]:
+        """Rows without a request that needs more tokens."""
+        return [row for row, state in enumerate(self.states) if state.finished]
+
+    @property
+    def failed(self) -> bool:
+        """True if an error ended a request, whose row is still there."""
+        return any(state.failed for state in self.states)
 
     def step(self) -> None:
         """Sample one more token in each row."""
         tokens = self.rows.newest[:, None]
         self._sample(self.model(tokens, inputs=self._inputs, cache=self.cache, last_only=True)[:, -1])
 
-    def collect(self) -> list[GeneratedToken]:
-        """Return the tokens sampled since the last call, step by step. Only here the host waits for the device."""
-        tokens = torch.stack([token for token, _ in self._sampled]).tolist()
-        log_probs = torch.stack([log_prob for _, log_prob in self._sampled]).tolist()
-        self._sampled = []
+    def collect(self, on_error: Callable[[int, Exception], None] | None = None) -> list[GeneratedToken]:
+        """Return the tokens sampled since the last call, step by step. Only here the host waits for the device.
+
+        Args:
+            on_error: called with the number of a request and the error that ends it. None = the error is raised.
+        """
         collected = []
-        for step_tokens, step_log_probs in zip(tokens, log_probs, strict=True):
-            for state, token, log_prob in zip(self.states, step_tokens, step_log_probs, strict=True):
+        for tokens, log_probs, likely, likely_log_probs in self._read_steps():
+            for row, state in enumerate(self.states):
                 if state.finished:
                     continue
-                state.generated += 1
-                state.finished = self.params.ends(state.number, token) or state.remaining == 0
-                collected.append(GeneratedToken(state.number, token, log_prob, state.finished))
+                alternatives = list(zip(likely[row], likely_log_probs[row], strict=True))
+                try:
+                    collected.append(state.take(tokens[row], log_probs[row], alternatives))
+                except Exception as error:
+                    if on_error is None:
+                        raise
+                    state.finished = state.failed = True
+                    on_error(state.number, error)
         return collected
 
     def overwrite(self, at: Sequence[int], other: "RunningBatch") -> None:
@@ -98,33 +135,59 @@ class RunningBatch:
         for place, state in zip(at, other.states, strict=True):
             self.states[place] = state
 
-    def widen(self, rows: int) -> None:
-        """Add rows for requests to be placed in."""
-        order = torch.tensor([*range(len(self.states)), *[0] * rows], device=self.rows.lengths.device)
-        self.rows.select(order)
-        self.cache.select(order)
-        self.states += [self.states[0]] * rows
+    def widen(self, rows: int, reserve: int) -> None:
+        """Add free rows up to a number of rows, in memory that has room for `reserve` rows."""
+        self.rows.widen(rows)
+        self.cache.widen(rows, reserve)
+        first = self.states[0]
+        free = RequestState(first.number, first.request, first.params, finished=True)
+        self.states += [free] * (rows - len(self.states))
 
     def compact(self) -> None:
-        """Drop finished rows: the last rows move into their places, and the batch becomes smaller."""
+        """Drop finished rows: the last rows move into their places, and the batch becomes smaller.
+
+        One row stays if all are finished, and with it the memory of the cache.
+        """
         moves, alive = plan_compaction([state.finished for state in self.states])
-        order = apply_moves(range(len(self.states)), moves, alive)
+        failed = self.failed
+        order = apply_moves(range(len(self.states)), moves, max(alive, 1))
         self.states = [self.states[each] for each in order]
-        if alive:
-            self.rows.select(torch.tensor(order, device=self.rows.lengths.device))
-            self.cache.retire(moves, alive)
+        at = torch.tensor(order, device=self.rows.lengths.device)
+        self.rows.select(at)
+        if failed:
+            # What is not finite must not stay in the memory of rows to come: even with weight 0 it would spread.
+            self.cache.select(at)
+        else:
+            self.cache.retire(moves, len(order))
+        self.clear_finished()
 
     def clear_finished(self) -> None:
         """Clear finished rows that are still in the batch."""
-        at = [place for place, state in enumerate(self.states) if state.finished]
-        rows = torch.tensor(at, dtype=torch.long, device=self.rows.lengths.device)
-        self.rows.clear(rows)
-        self.cache.clear(rows)
+        rows = torch.tensor(self.free, dtype=torch.long, device=self.rows.lengths.device)
+        if len(rows) > 0:
+            self.rows.clear(rows)
+            self.cache.clear(rows)
 
     def commit(self) -> None:
         """Complete changes of rows: set the cache's lengths and the inputs of steps."""
         self.cache.set_lengths([state.cached for state in self.states])
+        self._prepare_steps()
+
+    def _prepare_steps(self) -> None:
+        """Prepare what stays the same until the rows change."""
         self._inputs = stack_step_inputs([state.request for state in self.states])
+        params = [state.params for state in self.states]
+        self._groups = group_rows(params, self.rows.lengths.device)
+        self._likely = max(each.alternatives for each in params)
 
     def _sample(self, logits: Float[Tensor, "b v"]) -> None:
-        self._sampled.append(self.rows.sample(logits, self.params))
+        self._sampled.append(self.rows.sample(logits, self._groups, self._likely))
+
+    def _read_steps(self) -> list[Step]:
+        """Return the tokens of each step since the last call."""
+        steps, self._sampled = self._sampled, []
+        columns = [
+            torch.stack([getattr(each, name) for each in steps]).tolist()
+            for name in ("tokens", "log_probs", "likely", "likely_log_probs")
+        ]
+        return list(zip(*columns, strict=True))

@@ -1,14 +1,16 @@
 """Continuous batching: waiting requests take the rows of finished ones.
 
-Prompts of similar lengths are prefilled together. A finished request makes room: the next prompt is prefilled into its
-row, or the last row moves there and the batch becomes smaller.
+A request may come at any time. Prompts of similar lengths are prefilled together, a long one in pieces between decode
+steps. A finished or cancelled request makes room: the next prompt is prefilled into its row, or the last row moves
+there and the batch becomes smaller.
 """
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 
+from lightning_xt.generation.batching.chunked_prefill import ChunkedPrefill
 from lightning_xt.generation.batching.running_batch import RequestState, RunningBatch
 from lightning_xt.generation.protocol import Autoregressive
 from lightning_xt.generation.requests import GeneratedToken, Request, SamplingParams
@@ -20,80 +22,183 @@ SYNC_EVERY = 16
 
 
 class Scheduler:
-    """Continuous batcher: generate for any number of requests in a fixed number of batch rows.
+    """Continuous batcher: decode requests, which come at any time, in a limited number of batch rows.
+
+    What a request gets does not depend on the others.
 
     Args:
         model: in evaluation mode.
-        requests: by their numbers, in the order in which they are admitted.
-        params: sampling parameters.
+        rows: most requests that are decoded at once; others wait.
+        tokens: most tokens of a row, of the prompt and the completion.
+        window: tokens that each layer can attend back to. None = the model's own.
+        prefill_tokens: tokens of prompts that are read between two decode steps, about; a longer prompt is read in
+            pieces, so that it does not hold up the others. None = the prompts of all free rows are read at once.
+        on_error: called with the number of a request and the error that ends it, such as scores that are not finite;
+            the others continue. None = the error is raised.
     """
 
-    def __init__(self, model: Autoregressive, requests: Mapping[int, Request], params: SamplingParams) -> None:
-        self.model, self.params = model, params
-        self.waiting = deque(RequestState(number, request) for number, request in requests.items())
-        self.capacity = max(request.total_length for request in requests.values())
-        self.on_host = is_on_host(self.waiting[0].request.prompt.device)
+    def __init__(
+        self,
+        model: Autoregressive,
+        *,
+        rows: int,
+        tokens: int,
+        window: int | None = None,
+        prefill_tokens: int | None = None,
+        on_error: Callable[[int, Exception], None] | None = None,
+    ) -> None:
+        self.model, self.rows, self.tokens, self.window = model, rows, tokens, window
+        self.prefill_tokens, self.on_error = prefill_tokens, on_error
+        self.on_host = True
         self.batch: RunningBatch | None = None
+        self._waiting: deque[RequestState] = deque()
+        self._groups: deque[list[RequestState]] = deque()
+        """Requests that have been admitted and whose prefill has not begun."""
+        self._prefill: ChunkedPrefill | None = None
 
     @property
     def busy(self) -> bool:
-        return self.batch is not None or bool(self.waiting)
+        """True while there are tokens left to generate."""
+        return self.running > 0 or self.waiting > 0
+
+    @property
+    def running(self) -> int:
+        """Number of requests that are being decoded."""
+        return 0 if self.batch is None else len(self.batch.alive)
+
+    @property
+    def waiting(self) -> int:
+        """Number of requests whose first token is not sampled yet."""
+        return sum(not state.finished for state in self._list_pending())
+
+    def submit(self, number: int, request: Request, params: SamplingParams) -> None:
+        """Add a request, which waits for a free row.
+
+        Args:
+            number: number of the request, which no other has.
+            request: prompt and limits.
+            params: sampling parameters; `batch` and `window` are the scheduler's.
+
+        Raises:
+            ValueError: the request has more tokens than a row.
+        """
+        if request.total_length > self.tokens:
+            raise ValueError(
+                f"a prompt of {request.prompt_length} tokens and {request.max_new_tokens} more make "
+                f"{request.total_length}, but a row has room for {self.tokens}; shorten the prompt or ask for at most "
+                f"{max(0, self.tokens - request.prompt_length)} tokens"
+            )
+        self.on_host = is_on_host(request.prompt.device)
+        self._waiting.append(RequestState(number, request, params))
+
+    def cancel(self, number: int) -> None:
+        """End a request, whose row is free at the next step; a number without a request is ignored."""
+        running = [] if self.batch is None else self.batch.states
+        for state in (*running, *self._list_pending()):
+            if state.number == number:
+                state.finished = True
 
     def advance(self) -> list[GeneratedToken]:
-        """Generate the next token of each running request, or the next few if each read would wait for a device."""
-        if self.batch is None:
-            tokens = self._start_batch()
-        else:
-            alive = [state.remaining for state in self.batch.states if not state.finished]
-            for _ in range(1 if self.on_host else min(SYNC_EVERY, *alive)):
-                self.batch.step()
-            tokens = self.batch.collect()
-        return tokens + self._refill()
-
-    def _start_batch(self) -> list[GeneratedToken]:
-        first, *others = _group_by_length(self._take_waiting(self.params.batch))
-        self.batch = RunningBatch(self.model, first, self.params, self.capacity, growing=True)
-        tokens = self.batch.collect()
-        if others:
-            start = len(first)
-            self.batch.widen(sum(map(len, others)))
-            for group in others:
-                tokens += self._prefill_into(self.batch, group, range(start, start + len(group)))
-                start += len(group)
-            self.batch.commit()
+        """Run a decode step, or several if each read would wait for a device, then prefill waiting requests."""
+        self._release()
+        tokens = self._decode() + self._admit()
+        self._release()
         return tokens
 
-    def _refill(self) -> list[GeneratedToken]:
-        """Give the rows of finished requests to waiting ones, or drop them."""
+    def _decode(self) -> list[GeneratedToken]:
+        """Sample a token of each running request."""
+        if self.batch is None or not (alive := self.batch.alive):
+            return []
+        once = self.on_host or self._prefill is not None or bool(self._groups)
+        for _ in range(1 if once else min(SYNC_EVERY, *(state.remaining for state in alive))):
+            self.batch.step()
+        tokens = self.batch.collect(self.on_error)
+        if self.batch.failed:
+            # Before another request is placed in their rows.
+            self._release()
+        return tokens
+
+    def _admit(self) -> list[GeneratedToken]:
+        """Prefill waiting requests for which there is a row, as many as the budget permits."""
         tokens: list[GeneratedToken] = []
-        batch = self.batch
-        if batch is None or not any(state.finished for state in batch.states):
-            return tokens
-        while self.waiting and (free := [at for at, state in enumerate(batch.states) if state.finished]):
-            for group in _group_by_length(self._take_waiting(len(free))):
-                tokens += self._prefill_into(batch, group, free[: len(group)])
-                free = free[len(group) :]
-        alive = sum(not state.finished for state in batch.states)
-        # On a CPU every row costs time; elsewhere a smaller batch is hardly faster, and new shapes are slow.
-        if self.on_host or alive <= len(batch.states) // 2:
-            batch.compact()
-        elif alive < len(batch.states):
-            batch.clear_finished()
-        if alive:
-            batch.commit()
-        else:
-            self.batch = None
+        budget = self.prefill_tokens
+        while (budget is None or budget > 0) and (prefill := self._next_prefill()) is not None:
+            spent = prefill.advance()
+            budget = None if budget is None else budget - spent
+            if prefill.logits is not None:
+                self._prefill = None
+                tokens += self._place(prefill.finish(prefill.logits))
         return tokens
 
-    def _prefill_into(
-        self, batch: RunningBatch, group: Sequence[RequestState], places: Sequence[int]
-    ) -> list[GeneratedToken]:
-        new = RunningBatch(self.model, group, self.params, self.capacity, growing=False)
-        batch.overwrite(places, new)
-        return new.collect()
+    def _next_prefill(self) -> ChunkedPrefill | None:
+        """Return the prefill that is next; None if no request waits, or all rows are taken."""
+        if self._prefill is not None and all(state.finished for state in self._prefill.states):
+            self._prefill = None
+        while self._prefill is None:
+            if not self._groups and not self._take_waiting():
+                return None
+            if group := [state for state in self._groups.popleft() if not state.finished]:
+                # The first rows stay where they are prefilled.
+                self._prefill = ChunkedPrefill(
+                    self.model,
+                    group,
+                    self.tokens,
+                    growing=self.batch is None,
+                    window=self.window,
+                    piece=self.prefill_tokens,
+                )
+        return self._prefill
 
-    def _take_waiting(self, most: int) -> list[RequestState]:
-        return [self.waiting.popleft() for _ in range(min(most, len(self.waiting)))]
+    def _take_waiting(self) -> bool:
+        """Admit waiting requests, as many as rows are free; return False if there is none."""
+        self._waiting = deque(state for state in self._waiting if not state.finished)
+        admitted = [self._waiting.popleft() for _ in range(min(self.rows - self.running, len(self._waiting)))]
+        self._groups.extend(_group_by_length(admitted, self.prefill_tokens or MAX_PREFILL_TOKENS))
+        return bool(admitted)
+
+    def _place(self, new: RunningBatch) -> list[GeneratedToken]:
+        """Place prefilled requests into free rows, and into new ones if there are too few."""
+        tokens = new.collect(self.on_error)
+        if new.failed:
+            if not new.alive:
+                return tokens
+            new.compact()
+            new.commit()
+        batch = self.batch
+        if batch is None:
+            self.batch = new
+            return tokens
+        free, rows = batch.free, len(batch.states)
+        if (missing := len(new.states) - len(free)) > 0:
+            batch.widen(rows + missing, min(self.rows, max(2 * rows, rows + missing + self.waiting)))
+            free += range(rows, rows + missing)
+        batch.overwrite(free[: len(new.states)], new)
+        batch.commit()
+        return tokens
+
+    def _release(self) -> None:
+        """Drop the rows of finished requests."""
+        batch = self.batch
+        # A single row keeps the memory of the cache until a request comes.
+        if batch is None or not batch.free or (len(batch.states) == 1 and not batch.failed):
+            return
+        if batch.failed and not batch.alive:
+            self.batch = None
+            return
+        # On a CPU every row costs time; elsewhere a smaller batch is hardly faster, and new shapes are slow.
+        if self.on_host or batch.failed or len(batch.alive) <= len(batch.states) // 2:
+            batch.compact()
+        else:
+            batch.clear_finished()
+        batch.commit()
+
+    def _list_pending(self) -> Iterable[RequestState]:
+        """List the requests that are not in a row yet."""
+        yield from self._waiting
+        for group in self._groups:
+            yield from group
+        if self._prefill is not None:
+            yield from self._prefill.states
 
 
 def is_on_host(device: torch.device) -> bool:
@@ -101,8 +206,8 @@ def is_on_host(device: torch.device) -> bool:
     return device.type == "cpu"
 
 
-def _group_by_length(states: Sequence[RequestState]) -> list[list[RequestState]]:
-    """Group requests whose prompts have similar lengths, to waste little on padding."""
+def _group_by_length(states: Sequence[RequestState], limit: int) -> list[list[RequestState]]:
+    """Group requests whose prompts have similar lengths, to waste little on padding, up to a number of tokens."""
     groups: list[list[RequestState]] = []
     for state in sorted(states, key=lambda state: (state.request.num_soft_tokens, state.request.prompt_length)):
         length, group = state.request.prompt_length, groups[-1] if groups else []
@@ -110,7 +215,7 @@ def _group_by_length(states: Sequence[RequestState]) -> list[list[RequestState]]
             group
             and group[0].request.num_soft_tokens == state.request.num_soft_tokens
             and 4 * (length - group[0].request.prompt_length) <= length + 32
-            and length * (len(group) + 1) <= MAX_PREFILL_TOKENS
+            and length * (len(group) + 1) <= limit
         )
         if fits:
             group.append(state)

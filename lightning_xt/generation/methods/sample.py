@@ -21,4 +21,8 @@ class Sample(Method):
         return [list(range(len(requests)))] if requests else []
 
     def start(self, model: Autoregressive, requests: Mapping[int, Request], params: SamplingParams) -> Scheduler:
-        return Scheduler(model, requests, params)
+        longest = max(request.total_length for request in requests.values())
+        scheduler = Scheduler(model, rows=params.batch, tokens=longest, window=params.window)
+        for number, request in requests.items():
+            scheduler.submit(number, request, params)
+        return scheduler

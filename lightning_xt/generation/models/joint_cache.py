@@ -48,6 +48,11 @@ class JointCache:
         for member in self.members:
             member.retire(moves, rows)
 
+    def widen(self, rows: int, reserve: int) -> None:
+        """Add rows up to a number of rows, in memory that has room for `reserve` rows."""
+        for member in self.members:
+            member.widen(rows, reserve)
+
     def overwrite(self, rows: Int[Tensor, " k"], other: "JointCache") -> None:
         """Overwrite rows by those of another cache of the same models."""
         for member, theirs in zip(self.members, other.members, strict=True):
