@@ -3,6 +3,7 @@
 import random
 import re
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,12 +13,17 @@ from lone_decoding import EACH, END, PROMPTS, make_requests, naive, way
 
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.generation.batching.scheduler import Scheduler
+from lightning_xt.generation.engine import run_requests
 from lightning_xt.generation.filters.banned import Banned
 from lightning_xt.generation.filters.forced import Forced
 from lightning_xt.generation.filters.no_repeat_ngram import NoRepeatNgram
 from lightning_xt.generation.filters.top_k import TopK
+from lightning_xt.generation.models.contrastive import Contrastive
 from lightning_xt.generation.requests import GeneratedToken, Request, SamplingParams
 from lightning_xt.models.decoder import Decoder
+from lightning_xt.nn.segments.enhanced_recurrence import EnhancedRecurrence
+from lightning_xt.nn.segments.memory_tokens import MemoryTokens
+from lightning_xt.nn.segments.segment_recurrence import SegmentRecurrence
 
 PARAMS = [
     SamplingParams(temperature=0),
@@ -227,3 +233,26 @@ def test_memory_is_reused_while_requests_come_and_go(monkeypatch: pytest.MonkeyP
         scheduler.advance()
         buffers = scheduler.batch.cache[0]._buffers
         assert {(name, each.data_ptr()) for name, each in buffers.items()} == places
+
+
+@pytest.mark.parametrize("name", ["plain", "window", "attention=Hybrid", "given_context-rotary-kv_heads"])
+def test_static_caches_give_the_same(name: str) -> None:
+    model = randomise(BUILDS[name])
+    model.new_cache = partial(model.new_cache, static=True)
+    check(model, make_requests(), rows=3, prefill_tokens=4, seed=1)
+
+
+@pytest.mark.parametrize("segments", [SegmentRecurrence, MemoryTokens, EnhancedRecurrence])
+def test_rows_of_several_segments(segments: Any) -> None:
+    model = randomise(lambda: decoder(segments=partial(segments, length=5)))
+    check(model, [replace(each, inputs=None) for each in make_requests()], rows=3, prefill_tokens=4, seed=2)
+
+
+def test_several_models_that_read_the_same_tokens() -> None:
+    """The caches of both change together."""
+    model = Contrastive(randomise(decoder), [randomise(decoder)])
+    requests = [replace(each, inputs=None) for each in make_requests()]
+    found = serve(Scheduler(model, rows=3, tokens=64, prefill_tokens=4), requests, [PARAMS[1]] * 9, 3, set())
+    for number, request in enumerate(requests):
+        ((alone,),) = run_requests(model, [request], PARAMS[1])
+        assert [each.token for each in found[number]] == alone.tokens
