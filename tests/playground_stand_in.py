@@ -17,17 +17,21 @@ from fastapi.responses import FileResponse, JSONResponse, Response, StreamingRes
 from fastapi.staticfiles import StaticFiles
 
 PAGE = Path(__file__).parents[1] / "lightning_xt" / "server" / "playground"
-STRICT = {"Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'", "X-Content-Type-Options": "nosniff"}
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'"
+)
+STRICT = {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff"}
 HOSTILE = "<img src=x onerror=document.title='broken'>"
 KEY = "correct-horse"
 
 SAMPLING = {
-    "temperature": {"default": 1.0, "minimum": 0.0, "maximum": 2.0},
+    "temperature": {"default": 1.0, "minimum": 0.0, "maximum": 100.0},
     "top_k": {"default": None, "minimum": 1, "maximum": 256},
-    "top_p": {"default": None, "minimum": 0.0, "maximum": 1.0},
+    "top_p": {"default": None, "above": 0.0, "maximum": 1.0},
     "min_p": {"default": None, "minimum": 0.0, "maximum": 1.0},
     "max_tokens": {"default": 64, "minimum": 1, "maximum": 1024},
-    "seed": {"default": 0, "minimum": 0, "maximum": None},
+    "seed": {"default": None, "minimum": -(2**63), "maximum": 2**63},
 }
 PENALTIES = {
     "n": {"default": 1, "minimum": 1, "maximum": 8},
@@ -36,9 +40,9 @@ PENALTIES = {
     "repetition_penalty": {"default": 1.0, "minimum": 1.0, "maximum": 2.0},
 }
 SEARCH = {
-    "beams": {"default": 4, "minimum": 1, "maximum": 16},
-    "n_best": {"default": 3, "minimum": 1, "maximum": 16},
-    "length_penalty": {"default": 1.0, "minimum": 0.0, "maximum": 2.0},
+    "beams": {"default": 1, "minimum": 1, "maximum": 32},
+    "n_best": {"default": 1, "minimum": 1, "maximum": 32},
+    "length_penalty": {"default": 1.0, "minimum": 0.0, "maximum": 3.0},
 }
 MODELS: list[dict[str, Any]] = [
     {
@@ -95,7 +99,7 @@ def build_app(key: str | None = None, delay: float = 0.01) -> FastAPI:
         app.state.requests.append(body)
         sources = body["source"] if isinstance(body["source"], list) else [body["source"]]
         translations = [
-            {"index": index, "source": source, "candidates": _candidates(source, body.get("n_best", 3))}
+            {"index": index, "source": source, "candidates": _candidates(source, body.get("n_best", 1))}
             for index, source in enumerate(sources)
         ]
         return JSONResponse({"object": "translations", "model": body["model"], "translations": translations})
@@ -129,7 +133,7 @@ async def _stream(app: FastAPI, body: dict[str, Any], delay: float) -> AsyncIter
 
 def _draw(draw: random.Random, body: dict[str, Any], step: int) -> tuple[str, float, dict[str, float]]:
     """Draw a token, its log-probability and its alternatives."""
-    probability = draw.choice([0.95, 0.8, 0.6, 0.4, 0.2, 0.05])
+    probability = draw.choice([0.95, 0.8, 0.6, 0.4, 0.2, 0.04])
     token = HOSTILE if "hostile" in body["prompt"] and step == 0 else STORY[step % len(STORY)]
     others = draw.sample([word for word in (*STORY, " an", " the", " of", " old") if word != token], 4)
     weights = {token: probability} | {other: (1 - probability) / 2 ** (at + 1) for at, other in enumerate(others)}

@@ -1,7 +1,7 @@
 // The panel of a token's alternatives: shown on hover and focus, kept open by a click or Enter.
 
 import { findToken, level, moveFocus } from "./completions.js";
-import { element, formatNumber, percent, visible } from "./dom.js";
+import { element, formatNumber, isNamed, percent, visible } from "./dom.js";
 
 const LINGER = 220; // ms in which the pointer can move from the token into the panel
 
@@ -106,7 +106,7 @@ export class Alternatives {
     if (rows.length && !rows.some(([text]) => text === token.text)) rows.push([token.text, token.logProb]);
     const list = element("ol", { "aria-label": "Alternatives" });
     rows.forEach(([text, logProb]) => {
-      const branch = tokens.length === 1 && text !== token.text && text !== "" && !text.startsWith("bytes:");
+      const branch = tokens.length === 1 && text !== token.text && text !== "" && !isNamed(text);
       list.append(this.buildRow(text, logProb, text === token.text, branch ? () => this.branch(before + text) : null));
     });
     const hint = element("p", { class: "muted hint", text: "Choose a token to generate from it instead." });

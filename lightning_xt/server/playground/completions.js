@@ -1,6 +1,6 @@
 // Completions of a language model, side by side: streamed tokens, coloured by their probability.
 
-import { confirmIn, copyText, element, plural } from "./dom.js";
+import { confirmIn, copyText, element, plural, visible } from "./dom.js";
 
 const LEVELS = 10;
 const ENDINGS = { stop: "ended", length: "length limit" };
@@ -52,7 +52,9 @@ export class CompletionCard {
     const whole = this.held.length > 1 && this.held.map((token) => token.text).join("") === text;
     if (whole) this.held.splice(0).forEach((token) => this.append(token.text, [token]));
     else if (text) this.append(text, this.held.splice(0));
-    if (reason) this.end(ENDINGS[reason] ?? reason);
+    if (!reason) return;
+    if (this.held.length) this.append("", this.held.splice(0));
+    this.end(ENDINGS[reason] ?? reason);
   }
 
   append(text, tokens) {
@@ -60,6 +62,7 @@ export class CompletionCard {
     const logProb = tokens.reduce((sum, token) => sum + token.logProb, 0);
     if (tokens.length) span.classList.add(`p${level(logProb)}`);
     if (text.includes("\n")) span.classList.add("newline");
+    if (text === "") span.dataset.name = tokens.map((token) => visible(token.text)).join(" ");
     TOKENS.set(span, { card: this, before: this.prompt + this.text, tokens });
     this.text += text;
     this.count += tokens.length;

@@ -17,9 +17,15 @@ export const byId = (id) => document.getElementById(id);
 
 const SIGNS = { " ": "␣", "\n": "↵", "\r": "␍", "\t": "⇥" };
 
+/** Whether a token's text is a name for one that is not a text by itself: a mark, or a part of a character. */
+export function isNamed(text) {
+  return /^(?:token_id:\d+|<(?:start|end|pad)>)$/.test(text);
+}
+
 /** Return a token's text with its white space visible. */
 export function visible(text) {
   if (text === "") return "(no text)";
+  if (isNamed(text)) return text.replace("token_id:", "token ");
   return text.replace(/^ +| +$|[\n\r\t]/g, (white) => [...white].map((sign) => SIGNS[sign]).join(""));
 }
 

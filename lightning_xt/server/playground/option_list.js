@@ -1,47 +1,47 @@
-// The options of a request, by kind of model. Defaults and ranges come from the engine, by GET /v1/models; a range here
-// only stands where the engine has none.
+// The options of a request, by kind of model. Defaults and ranges come from the engine, by GET /v1/models; `slider` is the
+// usual part of a range.
 
 const SAMPLING = [
   {
-    name: "temperature", label: "Temperature", range: [0, 2], step: 0.05, slider: true,
+    name: "temperature", label: "Temperature", slider: [0, 2], step: 0.05,
     hint: "Divides the logits: below 1 is more certain, 0 always takes the most likely token.",
   },
   {
-    name: "top_k", label: "Top k", range: [1, null], step: 1, unset: "any",
+    name: "top_k", label: "Top k", step: 1, unset: "any",
     hint: "Sample only from the k most likely tokens.",
   },
   {
-    name: "top_p", label: "Top p", range: [0, 1], step: 0.01, slider: true, off: 1, unset: "any",
+    name: "top_p", label: "Top p", slider: [0.01, 1], step: 0.01, off: 1, unset: "any",
     hint: "Sample only from the most likely tokens with this total probability.",
   },
   {
-    name: "min_p", label: "Min p", range: [0, 1], step: 0.01, slider: true, off: 0, unset: "any",
+    name: "min_p", label: "Min p", slider: [0, 1], step: 0.01, off: 0, unset: "any",
     hint: "Sample only from tokens with at least this fraction of the highest probability.",
   },
 ];
 
 const PENALTIES = [
   {
-    name: "repetition_penalty", label: "Repetition", range: [1, 2], step: 0.05, slider: true, off: 1, unset: "none",
+    name: "repetition_penalty", label: "Repetition", slider: [0.8, 2], step: 0.05, off: 1, unset: "none",
     hint: "Divides the logits of tokens that the sequence already has.",
   },
   {
-    name: "presence_penalty", label: "Presence", range: [-2, 2], step: 0.1, slider: true, off: 0, unset: "none",
+    name: "presence_penalty", label: "Presence", slider: [-2, 2], step: 0.1, off: 0, unset: "none",
     hint: "Lowers the logits of tokens that were generated before, by a constant.",
   },
   {
-    name: "frequency_penalty", label: "Frequency", range: [-2, 2], step: 0.1, slider: true, off: 0, unset: "none",
+    name: "frequency_penalty", label: "Frequency", slider: [-2, 2], step: 0.1, off: 0, unset: "none",
     hint: "Lowers the logits of tokens, by how often they were generated before.",
   },
 ];
 
 const SEED = {
-  name: "seed", label: "Seed", range: [0, null], step: 1,
+  name: "seed", label: "Seed", step: 1, least: 0, most: Number.MAX_SAFE_INTEGER, initial: 0,
   hint: "Start of the random numbers: with the same options and seed a result can be reproduced.",
 };
 
 const MAX_TOKENS = {
-  name: "max_tokens", label: "Most new tokens", range: [1, null], step: 1, unset: "default",
+  name: "max_tokens", label: "Most new tokens", step: 1, unset: "default",
   hint: "A completion ends after this number of tokens at the latest.",
 };
 
@@ -52,7 +52,7 @@ export const GROUPS = {
       options: [
         MAX_TOKENS,
         {
-          name: "n", label: "Completions", range: [1, 8], step: 1,
+          name: "n", label: "Completions", step: 1,
           hint: "Completions side by side; number i samples with the seed plus i.",
         },
         SEED,
@@ -74,15 +74,15 @@ export const GROUPS = {
     {
       options: [
         {
-          name: "beams", label: "Beams", range: [1, 16], step: 1, slider: true,
+          name: "beams", label: "Beams", slider: [1, 16], step: 1,
           hint: "Hypotheses of beam search; 1 decodes greedily, or samples at a temperature above 0.",
         },
         {
-          name: "n_best", label: "Translations listed", range: [1, 16], step: 1, slider: true,
+          name: "n_best", label: "Translations listed", slider: [1, 16], step: 1,
           hint: "Best hypotheses to list; at most the number of beams.",
         },
         {
-          name: "length_penalty", label: "Length penalty", range: [0, 2], step: 0.05, slider: true,
+          name: "length_penalty", label: "Length penalty", slider: [0, 2], step: 0.05,
           hint: "Scores are divided by the length to this power: higher favours longer translations.",
         },
         MAX_TOKENS,
@@ -92,18 +92,14 @@ export const GROUPS = {
   ],
 };
 
-const first = (...values) => values.find((value) => value !== undefined && value !== null) ?? null;
-
 /** Complete an option by the engine's default and range, from a model's `defaults`. */
 export function resolve(option, model) {
-  const given = model.defaults?.[option.name];
-  const entry = given !== null && typeof given === "object" ? given : { default: given };
-  const [least, most] = option.range ?? [null, null];
-  const limits = { max_tokens: model.max_length, top_k: model.vocab_size };
+  const { default: initial, minimum, above, maximum } = model.defaults[option.name] ?? {};
   return {
     ...option,
-    initial: first(entry.default),
-    least: first(entry.minimum, entry.min, least),
-    most: first(entry.maximum, entry.max, limits[option.name], most),
+    initial: initial ?? option.initial ?? null,
+    least: option.least ?? minimum ?? above ?? null,
+    most: option.most ?? maximum ?? null,
+    slider: option.slider?.map((end) => Math.min(Math.max(end, minimum ?? end), maximum ?? end)),
   };
 }

@@ -8,6 +8,7 @@ export class Options {
   constructor(form, model) {
     this.controls = new Map();
     form.replaceChildren(...GROUPS[model.kind].map((group) => this.buildGroup(group, model)));
+    this.keepOrder("n_best", "beams");
   }
 
   buildGroup({ title, open = false, options }, model) {
@@ -27,6 +28,15 @@ export class Options {
     this.controls.set(option.name, control);
     setValue(control, option.initial);
     return element("div", { class: option.lines ? "option lines" : "option" }, ...parts);
+  }
+
+  /** Move one of two options when the other is set, so that the first is at most the second. */
+  keepOrder(lower, higher) {
+    const [low, high] = [this.controls.get(lower), this.controls.get(higher)];
+    if (!low || !high) return;
+    const isBroken = () => low.field.valueAsNumber > high.field.valueAsNumber;
+    low.field.addEventListener("input", () => isBroken() && setValue(high, low.field.value));
+    high.field.addEventListener("input", () => isBroken() && setValue(low, high.field.value));
   }
 
   has(name) {
@@ -93,20 +103,20 @@ function buildLines(id, option) {
 /** Build a slider that follows the field and sets it; at the value where an option has no effect, it unsets it. */
 function buildSlider(option, field) {
   const slider = element("input", {
-    type: "range", min: option.least, max: option.most, step: option.step, "aria-label": `${option.label}, slider`,
-    tabindex: "-1",
+    type: "range", min: option.slider[0], max: option.slider[1], step: option.step, tabindex: "-1",
+    "aria-label": `${option.label}, slider`,
   });
   slider.addEventListener("input", () => {
     const off = option.off !== undefined && slider.valueAsNumber === option.off && option.initial === null;
     field.value = off ? "" : slider.value;
-    paint(slider);
+    field.dispatchEvent(new Event("input", { bubbles: true }));
   });
   field.addEventListener("input", () => follow(slider, option, field));
   return slider;
 }
 
 function follow(slider, option, field) {
-  slider.value = field.value === "" ? (option.off ?? option.initial ?? option.least) : field.value;
+  slider.value = field.value === "" ? (option.off ?? option.initial ?? slider.min) : field.value;
   paint(slider);
 }
 

@@ -1,0 +1,369 @@
+"""The playground in headless Chromium, against a stand-in for the API that runs under the server's policies."""
+
+import re
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+pytest.importorskip("playwright", reason="drives a browser by playwright")
+pytest.importorskip("fastapi", reason="serves a page by fastapi")
+uvicorn = pytest.importorskip("uvicorn", reason="serves a page by uvicorn")
+
+from playground_stand_in import HOSTILE, KEY, build_app
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(BROWSER is None, reason="needs chromium on the PATH"),
+]
+MINUS = "\u2212"
+Open = Callable[..., Page]
+
+
+def serve(app: Any) -> Iterator[str]:
+    """Serve an application in a thread; yield its address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="error", lifespan="off", ws="none"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    yield f"http://127.0.0.1:{port}/"
+    server.should_exit = True
+    thread.join()
+
+
+@pytest.fixture(scope="module")
+def app() -> Any:
+    return build_app()
+
+
+@pytest.fixture(scope="module")
+def address(app: Any) -> Iterator[str]:
+    yield from serve(app)
+
+
+@pytest.fixture(scope="module")
+def locked() -> Iterator[str]:
+    yield from serve(build_app(key=KEY))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        yield launched
+        launched.close()
+
+
+@pytest.fixture
+def open_page(browser: Browser, address: str) -> Iterator[Open]:
+    """Open the page; at the end there are no messages in the console and no requests to other origins."""
+    problems: list[str] = []
+    contexts = []
+
+    def start(url: str = address, *, refused: int | None = None, **options: Any) -> Page:
+        context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})
+        context.grant_permissions(["clipboard-read", "clipboard-write"])
+        context.set_default_timeout(15_000)
+        contexts.append(context)
+        page = context.new_page()
+        expected = f"status of {refused}"
+        page.on("console", lambda each: None if expected in each.text else problems.append(each.text))
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        origin = urlsplit(url).netloc
+        page.on("request", lambda each: urlsplit(each.url).netloc == origin or problems.append(each.url))
+        page.goto(url)
+        return page
+
+    yield start
+    for context in contexts:
+        context.close()
+    assert problems == []
+
+
+def write(page: Page, text: str, **options: object) -> None:
+    """Write a prompt and options, and generate."""
+    page.fill("#input", text)
+    for name, value in options.items():
+        page.fill(f"#option-{name}", str(value))
+    page.press("#input", "Control+Enter")
+
+
+def wait_for_end(page: Page, cards: int = 1) -> None:
+    expect(page.locator(".card")).to_have_count(cards)
+    expect(page.locator("#stop")).to_be_disabled()
+
+
+def read_colour(page: Page, selector: str) -> tuple[int, ...]:
+    found = page.locator(selector).first.evaluate("node => getComputedStyle(node).backgroundColor")
+    return tuple(int(float(part)) for part in re.findall(r"[\d.]+", found)[:3])
+
+
+def test_tokens_stream_in_the_colours_of_their_probability(open_page: Open, app: Any) -> None:
+    page = open_page()
+    write(page, "slow: Once upon", max_tokens=30)
+    page.locator(".token").nth(2).wait_for()
+    assert page.locator(".token").count() < 30
+    assert page.locator("#results").get_attribute("aria-busy") == "true"
+    wait_for_end(page)
+    assert page.locator(".token").count() == 30
+    assert page.locator(".tokens").inner_text().startswith(" there was a little fox who lived")
+    likely, unlikely = page.locator(".token.p10").first, page.locator(".token.p0").first
+    assert read_colour(page, ".token.p10") != read_colour(page, ".token.p0")
+    likely.hover()
+    expect(page.locator(".chosen strong")).to_have_text("95.0 %")
+    unlikely.hover()
+    expect(page.locator(".chosen strong")).to_have_text("4.00 %")
+    assert re.fullmatch(r"30 tokens · perplexity [\d.]+ · length limit", page.locator(".facts").inner_text())
+    assert page.locator("#status").inner_text().startswith("30 tokens in ")
+    assert app.state.requests[-1] | {"prompt": ""} == {
+        "model": "stories",
+        "prompt": "",
+        "logprobs": 8,
+        "max_tokens": 30,
+        "seed": 0,
+        "stream": True,
+    }
+
+
+def test_alternatives_by_pointer_and_keyboard(open_page: Open, app: Any) -> None:
+    page = open_page()
+    write(page, "Once upon", max_tokens=10)
+    wait_for_end(page)
+    panel = page.locator("#alternatives")
+    token = page.locator(".token").nth(4)
+    token.hover()
+    expect(panel).to_be_visible()
+    expect(panel.locator(".sampled code")).to_have_text("␣fox")
+    assert panel.locator("li").count() == 5
+    shown = [float(each.split()[0]) for each in panel.locator(".figure").all_inner_texts()]
+    assert shown == sorted(shown, reverse=True)
+    page.locator("h1").hover()
+    expect(panel).to_be_hidden()
+
+    page.locator(".token").first.focus()
+    page.keyboard.press("ArrowRight")
+    expect(page.locator(".token").nth(1)).to_be_focused()
+    expect(panel.locator(".sampled code")).to_have_text("␣was")
+    assert page.locator(".token").nth(1).get_attribute("aria-describedby") == "alternatives"
+    page.keyboard.press("End")
+    expect(page.locator(".token").nth(9)).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(panel).to_be_hidden()
+
+    # Another token in the place of one: the prompt gets the text before it.
+    token.click()
+    other = panel.locator("li button").first
+    text = other.locator("code").inner_text().replace("␣", " ")
+    other.click()
+    wait_for_end(page)
+    assert app.state.requests[-1]["prompt"] == f"Once upon there was a little{text}"
+
+
+def test_stop_and_continue(open_page: Open, app: Any) -> None:
+    page = open_page()
+    before = app.state.cancelled
+    write(page, "slow: Once", max_tokens=500)
+    page.locator(".token").nth(3).wait_for()
+    page.keyboard.press("Escape")
+    wait_for_end(page)
+    assert page.locator(".facts").inner_text().endswith("stopped")
+    assert page.locator("#status").inner_text().startswith("Stopped: ")
+    for _ in range(100):
+        if app.state.cancelled > before:
+            break
+        time.sleep(0.05)
+    assert app.state.cancelled == before + 1
+    text = page.locator(".tokens").inner_text()
+    page.fill("#option-max_tokens", "5")
+    page.get_by_role("button", name="Continue completion").click()
+    expect(page.locator(".facts")).to_contain_text("5 tokens")
+    wait_for_end(page)
+    assert app.state.requests[-1]["prompt"] == "slow: Once" + text == page.input_value("#input")
+
+
+def test_several_completions_side_by_side(open_page: Open) -> None:
+    page = open_page()
+    write(page, "Once", n=3, max_tokens=12)
+    wait_for_end(page, 3)
+    places = [card.bounding_box() for card in page.locator(".card").all()]
+    assert len({place["y"] for place in places if place}) == 1
+    assert len({place["x"] for place in places if place}) == 3
+    colours = [
+        card.locator(".token").evaluate_all("all => all.map(each => each.className)")
+        for card in page.locator(".card").all()
+    ]
+    assert [len(each) for each in colours] == [12, 12, 12]
+    assert colours[0] != colours[1] != colours[2]
+    page.get_by_role("button", name="Copy completion 2").click()
+    assert page.evaluate("navigator.clipboard.readText()") == page.locator(".tokens").nth(1).inner_text()
+
+
+def test_a_link_reproduces_a_result(open_page: Open, app: Any) -> None:
+    page = open_page()
+    page.locator("summary", has_text="Stop strings").click()
+    write(page, "Once & äöü #1\nupon", n=2, max_tokens=7, top_p=0.9, seed=41, stop="\\n\nthe end")
+    wait_for_end(page, 2)
+    page.click("#copy-link")
+    link = page.evaluate("navigator.clipboard.readText()")
+    assert link == page.url
+    fields = {name: value[0] for name, value in parse_qs(urlsplit(link).fragment).items()}
+    expected = {"model": "stories", "prompt": "Once & äöü #1\nupon", "seed": "41", "temperature": "1", "top_p": "0.9"}
+    assert fields.items() >= expected.items()
+    first, text = app.state.requests[-1], page.locator("#results").inner_html()
+    assert first["stop"] == ["\n", "the end"]
+
+    other = open_page(link)
+    expect(other.locator("#status")).to_contain_text("restored from the link")
+    other.click("#run")
+    wait_for_end(other, 2)
+    assert app.state.requests[-1] == first
+    assert other.locator("#results").inner_html() == text
+
+    other.click("#reseed")
+    wait_for_end(other, 2)
+    assert app.state.requests[-1]["seed"] != 41
+    other.click("#reset")
+    assert other.input_value("#option-top_p") == ""
+    assert other.input_value("#option-seed") == "0"
+
+
+def test_a_link_to_a_model_that_is_not_served(open_page: Open, address: str) -> None:
+    page = open_page(f"{address}#model=nobody&prompt=x")
+    expect(page.locator("#error")).to_have_text(
+        "The link names the model nobody, which is not served here: stories, english-german."
+    )
+
+
+def test_translations_and_their_alignment(open_page: Open, app: Any) -> None:
+    page = open_page()
+    page.select_option("#model", "english-german")
+    expect(page.locator("#input-label")).to_have_text("Source")
+    write(page, "A dog runs through the snow .", n_best=3)
+    wait_for_end(page)
+    assert page.input_value("#option-beams") == "3"
+    assert app.state.requests[-1] == {
+        "model": "english-german",
+        "source": "A dog runs through the snow .",
+        "alignment": True,
+        "beams": 3,
+        "n_best": 3,
+        "seed": 0,
+    }
+    candidates = page.locator("button.candidate")
+    assert candidates.locator(".text").all_inner_texts()[0] == "Ein Hund läuft durch den Schnee."
+    assert candidates.locator(".score").all_inner_texts() == [
+        f"score {MINUS}{each}" for each in ("0.310", "0.710", "1.110")
+    ]
+    assert page.locator(".heat-map thead th").all_inner_texts() == "A dog runs through the snow .".split()
+    assert page.locator(".heat-map tbody th").all_inner_texts()[:2] == ["Ein", "Hund"]
+    cell = page.locator(".heat-map tbody tr").nth(1).locator("td").nth(1)
+    cell.hover()
+    assert page.locator(".readout").inner_text() == f"Hund attends to dog with weight {cell.inner_text()}"
+    weak = page.locator(".heat-map tbody tr").nth(1).locator("td").nth(6)
+    opacity = "node => Number(getComputedStyle(node, '::before').opacity)"
+    assert cell.evaluate(opacity) > 10 * weak.evaluate(opacity)
+    page.locator(".heat-map td[tabindex='0']").focus()
+    page.keyboard.press("ArrowDown")
+    expect(page.locator(".readout")).to_contain_text("Hund attends to A")
+    candidates.nth(1).click()
+    assert [each.get_attribute("aria-pressed") for each in candidates.all()] == ["false", "true", "false"]
+    assert page.locator(".heat-map tbody tr").count() == 6
+
+    write(page, "One line\n\nAnother line")
+    wait_for_end(page, 2)
+    assert app.state.requests[-1]["source"] == ["One line", "Another line"]
+    expect(page.locator("#status")).to_contain_text("2 sources translated")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_light_and_dark(open_page: Open, scheme: str) -> None:
+    page = open_page(color_scheme=scheme)
+    body = "body"
+    system = read_colour(page, body)
+    assert (sum(system) < 200) == (scheme == "dark")
+    page.click("#theme")
+    page.click("#theme")
+    assert sum(read_colour(page, body)) < 200
+    page.reload()
+    assert sum(read_colour(page, body)) < 200
+    assert page.locator("#theme").get_attribute("aria-label") == "Theme: dark"
+    page.click("#theme")
+    assert read_colour(page, body) == system
+
+
+def test_a_phone_never_scrolls_sideways(open_page: Open) -> None:
+    page = open_page(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    width = "() => document.documentElement.scrollWidth"
+    assert page.evaluate(width) == 390
+    page.locator("#options-box > summary").tap()
+    write(page, f"Once {'x' * 300}", n=2, max_tokens=20)
+    wait_for_end(page, 2)
+    assert page.evaluate(width) == 390
+    page.locator(".token").nth(4).tap()
+    panel = page.locator("#alternatives").bounding_box()
+    assert panel
+    assert panel["x"] >= 0
+    assert panel["x"] + panel["width"] <= 390
+    page.select_option("#model", "english-german")
+    write(page, "word " * 40, n_best=3)
+    wait_for_end(page)
+    assert page.evaluate(width) == 390
+    scrolled = page.locator(".scroll").evaluate("node => node.scrollWidth > node.clientWidth")
+    assert scrolled
+
+
+def test_text_of_a_model_is_never_markup(open_page: Open) -> None:
+    page = open_page()
+    write(page, "hostile", max_tokens=3)
+    wait_for_end(page)
+    assert page.locator(".tokens").inner_text().startswith(HOSTILE)
+    page.locator(".token").first.hover()
+    expect(page.locator(".sampled code")).to_have_text(HOSTILE)
+    page.select_option("#model", "english-german")
+    write(page, HOSTILE)
+    wait_for_end(page)
+    assert page.locator("h2.source").inner_text() == HOSTILE
+    assert page.locator("main img").count() == 0
+    assert page.title().startswith("Playground")
+
+
+def test_errors_of_the_api_are_shown(open_page: Open) -> None:
+    page = open_page(refused=400)
+    write(page, "")
+    expect(page.get_by_role("alert")).to_have_text("The prompt is empty; write at least one token.")
+    assert page.locator(".card").count() == 0
+    write(page, "Once", max_tokens=3)
+    wait_for_end(page)
+    expect(page.locator("#error")).to_be_hidden()
+    page.fill("#option-max_tokens", "9999")
+    page.click("#run")
+    assert page.evaluate("document.activeElement.id") == "option-max_tokens"
+
+
+def test_the_key_is_asked_for_and_kept_in_the_tab(open_page: Open, locked: str) -> None:
+    page = open_page(locked, refused=401)
+    expect(page.locator("#key")).to_be_focused()
+    page.fill("#key", "wrong")
+    page.keyboard.press("Enter")
+    expect(page.locator("#error")).to_have_text("The API key is missing or wrong.")
+    page.fill("#key", KEY)
+    page.keyboard.press("Enter")
+    expect(page.locator("#run")).to_be_enabled()
+    expect(page.locator("#key-form")).to_be_hidden()
+    write(page, "Once", max_tokens=3)
+    wait_for_end(page)
+    assert KEY not in page.url
+    assert KEY not in page.evaluate("JSON.stringify(localStorage)")
+    page.reload()
+    expect(page.locator("#run")).to_be_enabled()
