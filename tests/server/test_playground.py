@@ -265,7 +265,7 @@ def test_translations_and_their_alignment(open_page: Open, app: Any) -> None:
     assert candidates.locator(".score").all_inner_texts() == [
         f"score {MINUS}{each}" for each in ("0.310", "0.710", "1.110")
     ]
-    assert page.locator(".heat-map thead th").all_inner_texts() == "A dog runs through the snow .".split()
+    assert page.locator(".heat-map thead th").all_inner_texts() == ["A", "dog", "runs", "through", "the", "snow", "."]
     assert page.locator(".heat-map tbody th").all_inner_texts()[:2] == ["Ein", "Hund"]
     cell = page.locator(".heat-map tbody tr").nth(1).locator("td").nth(1)
     cell.hover()
