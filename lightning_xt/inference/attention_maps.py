@@ -10,11 +10,9 @@ from torch import Tensor
 
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.trace import AttentionMap, Trace
-from lightning_xt.generation.eval_mode import eval_mode
+from lightning_xt.inference.forward import Network, run_network
 from lightning_xt.models.decoder import Decoder
-from lightning_xt.models.encoder import Encoder
 from lightning_xt.models.encoder_decoder import EncoderDecoder
-from lightning_xt.models.encoder_with_head import EncoderWithHead
 from lightning_xt.models.stack import Stack
 from lightning_xt.nn.attention.base import find_recurrences
 
@@ -63,7 +61,7 @@ class AttentionMaps:
 
 @torch.no_grad()
 def compute_attention_maps(
-    network: Decoder | Encoder | EncoderDecoder | EncoderWithHead,
+    network: Network,
     tokens: Int[Tensor, "b n"],
     *,
     source: Int[Tensor, "b m"] | None = None,
@@ -91,22 +89,12 @@ def compute_attention_maps(
         >>> maps.decoder[1].weights.sum(dim=-1).allclose(torch.ones(1, 8, 7))
         True
     """
-    trace = Trace(keeps_maps=True)
-    with eval_mode(network):
-        if isinstance(network, EncoderDecoder):
-            if source is None:
-                raise ValueError("an encoder-decoder needs a source: compute_attention_maps(network, tgt, source=src)")
-            made: Trace = network(source, tokens, source_mask, inputs=inputs, trace=trace)[1]
-        elif source is not None:
-            raise ValueError(f"{type(network).__name__} reads no source; omit source, or give inputs with a context")
-        else:
-            made = network(tokens, inputs=inputs, trace=trace)[1]
-    maps = made.maps if made.source is None else (*made.source.maps, *made.maps)
-    decoded = isinstance(network, Decoder | EncoderDecoder)
-    encoded = maps if not decoded else () if made.source is None else made.source.maps
+    made: Trace = run_network(network, tokens, source, source_mask, inputs, Trace(keeps_maps=True))[1]
+    source_maps = () if made.source is None else made.source.maps
+    decoded, encoded = (made.maps, source_maps) if isinstance(network, Decoder | EncoderDecoder) else ((), made.maps)
     return AttentionMaps(
-        decoder=_collect(made.maps if decoded else (), "attention"),
-        cross=_collect(made.maps if decoded else (), "cross_attention"),
+        decoder=_collect(decoded, "attention"),
+        cross=_collect(decoded, "cross_attention"),
         encoder=_collect(encoded, "attention"),
         missing=tuple(_list_missing(network)),
     )

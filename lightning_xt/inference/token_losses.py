@@ -5,7 +5,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lightning_xt.core.inputs import Inputs
-from lightning_xt.generation.eval_mode import eval_mode
+from lightning_xt.inference.forward import run_network
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.models.encoder_decoder import EncoderDecoder
 
@@ -35,13 +35,7 @@ def compute_token_losses(
         torch.Size([1, 6])
     """
     read, targets = tokens[:, :-1], tokens[:, 1:]
-    with eval_mode(network):
-        if isinstance(network, EncoderDecoder):
-            if source is None:
-                raise ValueError("an encoder-decoder needs a source: compute_token_losses(network, tgt, source=src)")
-            logits = network(source, read, source_mask, inputs=inputs)
-        else:
-            logits = network(read, inputs=inputs)
+    logits = run_network(network, read, source, source_mask, inputs)
     precise = logits.to(torch.promote_types(logits.dtype, torch.float32))
     losses: Tensor = -precise.log_softmax(dim=-1).gather(-1, targets[..., None])[..., 0]
     return losses

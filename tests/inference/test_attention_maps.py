@@ -93,6 +93,8 @@ def test_a_translation_has_an_alignment():
         compute_attention_maps(model, tgt)
     with pytest.raises(ValueError, match="Decoder reads no source"):
         compute_attention_maps(model.decoder, tgt, source=src)
+    with pytest.raises(ValueError, match="omit source and source_mask"):
+        compute_attention_maps(model.decoder, tgt, source_mask=mask)
 
 
 @torch.no_grad()

@@ -100,9 +100,11 @@ def test_losses_of_tokens_are_those_of_the_sequence():
     torch.testing.assert_close(losses.mean(), expected)
 
 
-def test_an_encoder_decoder_needs_a_source():
+def test_a_source_belongs_to_an_encoder_decoder():
     src, mask = source(2, 7)
     tgt = torch.randint(0, 11, (2, 5))
     assert compute_token_losses(pair(), tgt, source=src, source_mask=mask).shape == (2, 4)
     with pytest.raises(ValueError, match="an encoder-decoder needs a source"):
         compute_token_losses(pair(), tgt)
+    with pytest.raises(ValueError, match="Decoder reads no source; omit source"):
+        compute_token_losses(pair().decoder, tgt, source=src)
