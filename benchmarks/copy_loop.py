@@ -7,7 +7,7 @@ train with Adam at 2e-3 on the same batches of 16.
     ours     Seq2Seq
     theirs   XTransformer with tied token embeddings
 
-A leg has learnt the task at the first check, every 10 steps, where the most likely next token is right at all
+A leg has learned the task at the first check, every 10 steps, where the most likely next token is right at all
 positions of 100 new sequences. Greedy answers are then exact too: each token follows from a right prefix.
 """
 
@@ -46,14 +46,14 @@ def main() -> None:
     for seed in range(options.seeds):
         for name, build in legs.items():
             steps[name].append(count_steps(build, seed, options.max_steps, options.dim))
-            say(f"seed {seed}  {name}: {steps[name][-1] or 'not learnt'}")
+            say(f"seed {seed}  {name}: {steps[name][-1] or 'not learned'}")
     report({name: summarise(found, options.max_steps) for name, found in steps.items()}, "cpu")
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5, help="runs of each leg")
-    parser.add_argument("--max_steps", type=int, default=1000, help="steps after which a run has not learnt the task")
+    parser.add_argument("--max_steps", type=int, default=1000, help="steps after which a run has not learned the task")
     parser.add_argument("--dim", type=int, default=64, help="width of both legs")
     return parser.parse_args()
 
@@ -102,7 +102,7 @@ def draw(rows: int, generator: torch.Generator) -> tuple[Int[Tensor, "b m"], Int
 def count_steps(
     build: Callable[[int], tuple[nn.Module, Loss, Logits]], seed: int, max_steps: int, dim: int
 ) -> int | None:
-    """Train one leg, and return the steps until it has learnt the task. None if it has not."""
+    """Train one leg, and return the steps until it has learned the task. None if it has not."""
     torch.manual_seed(seed)
     model, loss, logits = build(dim)
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)

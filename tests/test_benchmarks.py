@@ -272,11 +272,11 @@ def test_algorithms_count_what_is_exact(tmp_path):
     assert set(found) == {"reverse", "length_alibi"}
     for row in found.values():
         assert row["repeats"] == len(row["seeds"]) == len(row["seconds"]) == 2
-        assert row["value"] == 0.0, "nothing is learnt in two steps"
+        assert row["value"] == 0.0, "nothing is learned in two steps"
 
 
 @pytest.mark.slow
-def test_copy_loop_is_learnt_in_no_more_steps_than_by_x_transformers(tmp_path):
+def test_copy_loop_is_learned_in_no_more_steps_than_by_x_transformers(tmp_path):
     pytest.importorskip("x_transformers")
     found = run_rows(tmp_path, "copy_loop.py", "--seeds=3")
     assert found["ours"]["value"] <= found["theirs"]["value"]
@@ -289,7 +289,7 @@ def test_copy_loop_without_x_transformers_runs_ours_alone(tmp_path):
     )
     assert parse_result(done) == {"ours": {"value": None, "seeds": [None, None], "repeats": 2}}
     message = "x-transformers is not installed, so ours runs alone; pip install -e '.[bench]'"
-    assert done.stderr.splitlines() == [message, "seed 0  ours: not learnt", "seed 1  ours: not learnt"]
+    assert done.stderr.splitlines() == [message, "seed 0  ours: not learned", "seed 1  ours: not learned"]
 
 
 def test_variants_measures_overlays_next_to_the_plain_decoder(tmp_path):

@@ -258,8 +258,8 @@ def test_cases_d19_weights_keep_what_their_ids_mean(trained, capsys):
     said = r"source tokenizer is not the one that the weights were trained with, but id \d+ is '.+' instead of '"
     assert re.search(said, capsys.readouterr().err)
     assert not Path("runs/other").exists()
-    learnt = f"--data.tokenizer.init_args.file={RUN}/source_tokenizer.json"
-    assert main([*start, *other, learnt]) == 0
+    learned = f"--data.tokenizer.init_args.file={RUN}/source_tokenizer.json"
+    assert main([*start, *other, learned]) == 0
     assert main([*start, "--name", "deep", "--model.encoder.dropout", "0.5", "--model.context_dropout", "0.1"]) == 0
     told = capsys.readouterr().out
     assert "--model.encoder.dropout is 0.5 here, 0.0 in the checkpoint" in told

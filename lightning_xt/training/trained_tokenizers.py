@@ -19,7 +19,7 @@ def check_same(use: str, ours: Tokenizer, theirs: Tokenizer) -> None:
 
 
 def write_tokenizers(folder: Path, tokenizers: dict[str, Tokenizer]) -> None:
-    """Write a `<use>_tokenizer.json`, or another file of its library, for each tokenizer that has learnt something."""
+    """Write a `<use>_tokenizer.json`, or another file of its library, for each tokenizer that has learned something."""
     for use, tokenizer in tokenizers.items():
         if (content := tokenizer.saved_content) is not None:
             with replace_file(folder / f"{use}_{tokenizer.saved_name}") as file:

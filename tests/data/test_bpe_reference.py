@@ -92,14 +92,14 @@ def encode(text, ids, merges):
 
 
 @pytest.fixture(scope="module")
-def learnt():
+def learned():
     tokenizer = BPE(300)
     tokenizer.train(lambda: LESSONS)
     return tokenizer, *learn(LESSONS, 300)
 
 
-def test_cases_d2_the_naive_encoding_learns_the_same(learnt):
-    tokenizer, ids, merges = learnt
+def test_cases_d2_the_naive_encoding_learns_the_same(learned):
+    tokenizer, ids, merges = learned
     described = json.loads(tokenizer.trained_state)["model"]
     assert described["vocab"] == ids
     assert [tuple(pair) for pair in described["merges"]] == merges
@@ -107,14 +107,14 @@ def test_cases_d2_the_naive_encoding_learns_the_same(learnt):
 
 
 @pytest.mark.parametrize("text", [*ODD, *LESSONS], ids=ascii)
-def test_cases_d2_odd_texts_have_the_naive_ids(learnt, text):
-    tokenizer, ids, merges = learnt
+def test_cases_d2_odd_texts_have_the_naive_ids(learned, text):
+    tokenizer, ids, merges = learned
     assert tokenizer.encode(text) == encode(text, ids, merges)
     assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
-def test_cases_d2_random_texts_have_the_naive_ids(learnt):
-    tokenizer, ids, merges = learnt
+def test_cases_d2_random_texts_have_the_naive_ids(learned):
+    tokenizer, ids, merges = learned
     draw = random.Random(0)
     parts = [*"the cats  \n\t'", "\u00a0", "日", "🙂", "\u0301", "1", "12", "'ll", "\x1c", "ß"]
     texts = ["".join(draw.choices(parts, k=draw.randint(0, 25))) for _ in range(300)]

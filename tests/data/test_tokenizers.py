@@ -159,7 +159,7 @@ def test_special_ids_that_cannot_be(options, shown):
         Numbers(**options)
 
 
-def test_pieces_are_learnt():
+def test_pieces_are_learned():
     assert (LEARNT.pad, LEARNT.start, LEARNT.end) == (0, 1, 2)
     assert LEARNT.vocab_size == 290
     assert len(LEARNT.encode("the cat sat")) < len("the cat sat")
@@ -170,7 +170,7 @@ def test_pieces_are_learnt():
     assert small.encode("the \u20ac") != LEARNT.encode("the \u20ac") and len(small.encode("the \u20ac")) == 7
 
 
-def test_ids_that_nothing_was_learnt_for():
+def test_ids_that_nothing_was_learned_for():
     large = train(vocab_size=5000)
     assert large.vocab_size == 5000
     assert large.decode([*large.encode("the"), 4999]) == "the"
@@ -190,7 +190,7 @@ def test_bytes_on_the_command_line_that_are_not_text():
     assert LEARNT.encode_batch(["a\udcffb"]) == [LEARNT.encode("a\udcffb")]
 
 
-def test_what_was_learnt_is_kept():
+def test_what_was_learned_is_kept():
     assert LEARNT.init_args.keys() == {"vocab_size", "model", "specials"}
     assert BPE(290).init_args == {"vocab_size": 290, "model": None, "specials": "pairs"}
     for again in (BPE(**LEARNT.init_args), pickle.loads(pickle.dumps(LEARNT))):

@@ -111,7 +111,7 @@ def cases() -> Iterator[Case]:
         )
     yield Case(
         name="tokenizer: a file and a model",
-        command=[*FIT, "--data.tokenizer.model", "learnt"],
+        command=[*FIT, "--data.tokenizer.model", "learned"],
         says=["--data.tokenizer.file in.json and --data.tokenizer.model are two tokenizers"],
         files={"in.json": text},
     )

@@ -356,7 +356,7 @@ def test_cases_d5_sources_draw_independently(model):
 
 
 @pytest.fixture
-def learnt():
+def learned():
     """Train a tokenizer whose vocabulary is larger than its meaning, on text with one pair that repeats."""
     tokenizer = BPE(300)
     tokenizer.train(lambda: ["abab", "ab c"] * 3)
@@ -365,21 +365,21 @@ def learnt():
 
 
 @pytest.mark.parametrize("method", METHODS, ids=str)
-def test_cases_d8_ids_that_stand_for_nothing_are_not_generated(learnt, method):
+def test_cases_d8_ids_that_stand_for_nothing_are_not_generated(learned, method):
     torch.manual_seed(0)
     special = {"pad": 0, "start": 1, "end": 2}
     model = Seq2Seq.from_config({**NETWORK, "vocab": {"source": 300, "target": 300, **special}})
     torch.nn.init.zeros_(model.network.decoder.head.to_logits.weight)
-    model._trained_with = {"source": learnt, "target": learnt}
+    model._trained_with = {"source": learned, "target": learned}
     wanted = GenerationOptions(method=method, temperature=1.0, max_new_tokens=40, log_probs=True)
     sources = [Source(id=n, text=text, problem=None) for n, text in enumerate(["ab", "c", "abc"] * 4)]
     drawn = {token for each in model.text_generator.complete_as_dicts(sources, wanted) for token in each["tokens"]}
-    assert drawn and drawn <= {2, *range(3, 300)}.difference(learnt.unused)
+    assert drawn and drawn <= {2, *range(3, 300)}.difference(learned.unused)
     decoder = Decoder(300, dim=16, depth=1)
     torch.nn.init.zeros_(decoder.head.to_logits.weight)
-    found = TextCompleter(decoder, learnt, torch.device("cpu")).complete_as_dicts(number_prompts(["ab"] * 9), wanted)
+    found = TextCompleter(decoder, learned, torch.device("cpu")).complete_as_dicts(number_prompts(["ab"] * 9), wanted)
     drawn = {token for each in found for token in each["tokens"]}
-    assert drawn and drawn <= {2, *range(3, 300)}.difference(learnt.unused)
+    assert drawn and drawn <= {2, *range(3, 300)}.difference(learned.unused)
 
 
 def test_cases_d18_python_returns_one_sequence_or_refuses(model):

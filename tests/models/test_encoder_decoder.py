@@ -158,8 +158,8 @@ def test_both_sides_learn_a_shared_table() -> None:
         assert (table is model.decoder.head.weight) if options else True
         # Sources of only 9 and targets of only 1: each row's gradient can come from one side only, or from the head.
         model(torch.full_like(src, 9), torch.ones_like(TARGETS), mask)[..., 0].square().sum().backward()
-        learnt = table.grad.abs().amax(1) > 0
-        assert learnt.tolist() == [word in ((0, 1, 9) if options else (1, 9)) for word in range(VOCAB)]
+        learned = table.grad.abs().amax(1) > 0
+        assert learned.tolist() == [word in ((0, 1, 9) if options else (1, 9)) for word in range(VOCAB)]
 
 
 def test_tables_are_separate_by_default() -> None:

@@ -97,7 +97,7 @@ def test_numbers_come_back(ids: list[int], specials: list[int]) -> None:
 
 
 @holds(texts=st.lists(TEXTS, min_size=1, max_size=4), size=st.integers(259, 290), text=TEXTS, default=25, many=300)
-def test_what_was_learnt_is_kept(texts: list[str], size: int, text: str) -> None:
+def test_what_was_learned_is_kept(texts: list[str], size: int, text: str) -> None:
     tokenizer = BPE(size)
     tokenizer.train(lambda: texts * 2)
     again = BPE(**json.loads(json.dumps(tokenizer.init_args)))

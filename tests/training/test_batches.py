@@ -193,7 +193,7 @@ def test_a_translator_is_given_sources_without_their_targets():
         translator()(src, tgt[:5])
 
 
-def test_cases_d6_targets_without_padding_are_learnt_whole():
+def test_cases_d6_targets_without_padding_are_learned_whole():
     """Every target token counts if id 0 is a symbol and pad is null, in training and in evaluation."""
     model = randomize(Seq2Seq.from_config({"encoder": NETWORK, "decoder": NETWORK, "vocab": {**VOCAB, "pad": None}}))
     src, tgt = torch.tensor([[3, 0, 5]]), torch.tensor([[1, 3, 0, 5, 0]])

@@ -329,9 +329,9 @@ def test_scores_of_a_model_in_16_bits_are_counted_in_32(folder):
 
 
 @pytest.fixture(scope="module")
-def learnt(tmp_path_factory):
+def learned(tmp_path_factory):
     """Train weights that translate some of the sentences."""
-    folder = tmp_path_factory.mktemp("learnt")
+    folder = tmp_path_factory.mktemp("learned")
     write_pairs(folder)
     data = ParallelText(
         str(folder / "pairs.en"), target_path=str(folder / "pairs.de"), max_tokens=512, tokenizer=SpecialBytes
@@ -364,14 +364,14 @@ def decode_greedily(model, src, most):
 
 
 @pytest.fixture(scope="module")
-def naive(learnt, tmp_path_factory):
+def naive(learned, tmp_path_factory):
     """Return each validation pair's nats, right tokens, tokens, exactness, translation and reference."""
     folder = tmp_path_factory.mktemp("naive")
     write_pairs(folder)
     paths = {"path": str(folder / "pairs.en"), "target_path": str(folder / "pairs.de")}
     data = ParallelText(**paths, max_tokens=512, validation=0.4, tokenizer=SpecialBytes)
     model = Seq2Seq.from_config({**NETWORK, "vocab": data.vocab}).double().eval()
-    model.load_state_dict(learnt)
+    model.load_state_dict(learned)
     found = []
     with torch.no_grad():
         for src, tgt, reference in split(data):
@@ -401,7 +401,7 @@ def validate(options, config):
     ("val_decode_pairs", "processes", "max_tokens"),
     [(None, 1, 64), (5, 1, 4096), (5, 2, 64), pytest.param(None, 2, 4096, marks=pytest.mark.slow)],
 )
-def test_validation_equals_a_naive_loop(folder, learnt, naive, val_decode_pairs, processes, max_tokens):
+def test_validation_equals_a_naive_loop(folder, learned, naive, val_decode_pairs, processes, max_tokens):
     nats, correct, tokens, _, _, _ = zip(*naive, strict=True)
     _, _, _, exact, texts, references = zip(*naive[:val_decode_pairs], strict=True)
     expected = {"loss": sum(nats) / sum(tokens), "token_accuracy": sum(correct) / sum(tokens)}
@@ -409,7 +409,7 @@ def test_validation_equals_a_naive_loop(folder, learnt, naive, val_decode_pairs,
     assert 0 < expected["exact_match"] < 1 and 0.5 < expected["token_accuracy"] < 1
     options = {"max_tokens": max_tokens, "validation": 0.4}
     model, data = validate(options, {"val_decode_pairs": val_decode_pairs})
-    model.load_state_dict(learnt)
+    model.load_state_dict(learned)
     metrics = measure(model, data, processes)
     assert {name for name in metrics if name.startswith("val/")} == {
         f"val/{name}" for name in (*expected, "perplexity", "bleu", "chrf")
@@ -423,9 +423,9 @@ def test_validation_equals_a_naive_loop(folder, learnt, naive, val_decode_pairs,
     assert 0 < metrics["val/chrf"] < 100
 
 
-def test_the_test_split_is_decoded_whole(folder, learnt):
+def test_the_test_split_is_decoded_whole(folder, learned):
     model, data = validate({"test": 0.4, "validation": 0.2}, {"val_decode_pairs": 1})
-    model.load_state_dict(learnt)
+    model.load_state_dict(learned)
     data.setup("test")
     references = [text for batch in data.test_dataloader() for text in batch.references]
     rows, complete = [], Translator.complete

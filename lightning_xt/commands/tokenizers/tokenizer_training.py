@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lightning_xt.commands.options.output_files import check_output, write_output
 from lightning_xt.data.files.archives import PACKED
-from lightning_xt.data.files.file_digests import stat_files
+from lightning_xt.data.files.file_digests import require_unchanged, stat_files
 from lightning_xt.data.files.paths import find_files
 from lightning_xt.data.loading.progress import with_progress
 from lightning_xt.data.text.documents import read_documents, require_text
@@ -75,8 +75,7 @@ class _Text:
             if place < SAMPLED:
                 self.sample[place : place + 1] = [text]
             yield text
-        if stat_files(self.files) != before:
-            raise ValueError(f"--path {self.path} changed during reading; start again when it is complete")
+        require_unchanged(self.files, before, f"--path {self.path}")
 
     def _cut(self) -> Iterator[bytes]:
         for file in self.files:

@@ -57,6 +57,12 @@ def stat_files(paths: Iterable[Path]) -> list[tuple[int, ...]]:
     return found
 
 
+def require_unchanged(paths: Iterable[Path], before: list[tuple[int, ...]], what: str) -> None:
+    """Raise a ValueError if files have changed since `stat_files` returned `before`; it names them by `what`."""
+    if stat_files(paths) != before:
+        raise ValueError(f"{what} changed during reading; start again when it is complete")
+
+
 def _hash_blocks(paths: Iterable[Path], algorithm: str, found: list[str]) -> Iterator[bytes]:
     """Yield the blocks of the files, and append their digests to `found`."""
     for path in paths:

@@ -75,7 +75,7 @@ class CorpusTokens:
         self._use(self.tokenizer.for_text(separated=True))
 
     def use_tokenizer(self, tokenizer: Tokenizer) -> None:
-        """Use a tokenizer that has learnt elsewhere, such as that of a checkpoint, in place of one that learns here."""
+        """Use a learned tokenizer, such as that of a checkpoint, in place of one that learns here."""
         if self._learns and tokenizer.trained_state != self.tokenizer.trained_state:
             self.tokenizer = tokenizer.for_text(separated=self._separator_byte is not None)
             self._splits = None

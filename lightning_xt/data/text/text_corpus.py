@@ -188,7 +188,7 @@ class TextCorpus(DataModule):
         return self.tokens.bytes_per_token(split)
 
     def use_tokenizer(self, tokenizer: Tokenizer) -> None:
-        """Use a tokenizer that has learnt elsewhere, such as that of a checkpoint, in place of one that would learn."""
+        """Use a learned tokenizer, such as that of a checkpoint, in place of one that would learn."""
         self.tokens.use_tokenizer(tokenizer)
 
     def prepare_data(self) -> None:

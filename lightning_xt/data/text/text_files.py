@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from lightning_xt.data.files.archives import PACKED
 from lightning_xt.data.files.data_folder import store
-from lightning_xt.data.files.file_digests import hash_files, stat_files
+from lightning_xt.data.files.file_digests import hash_files, require_unchanged, stat_files
 from lightning_xt.data.files.paths import find_files, require_path
 from lightning_xt.data.files.reading import read_raw_blocks
 from lightning_xt.data.held_out import parse_held_out
@@ -144,8 +144,7 @@ class TextFiles(TextCorpus):
                 yield block
             if empty:
                 raise ValueError(_describe_empty(option, path, files))
-            if stat_files(files) != before:
-                raise ValueError(f"--data.{option} {path} changed during reading; start again when it is complete")
+            require_unchanged(files, before, f"--data.{option} {path}")
 
         return MappedTokens(store("text_files", self._hash_sources(files), text))
 

@@ -8,7 +8,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from numpy.typing import NDArray
 
 from lightning_xt.data.files.data_folder import prepared_folders, store
-from lightning_xt.data.files.file_digests import hash_file, stat_files
+from lightning_xt.data.files.file_digests import hash_file, require_unchanged, stat_files
 from lightning_xt.data.files.reading import BLOCK, named_errors
 from lightning_xt.data.loading.progress import with_progress
 from lightning_xt.data.text.mapped_tokens import MappedTokens, choose_token_type
@@ -39,11 +39,11 @@ class TextTokenization:
         if self.tokenizer.is_ready:
             return
 
-        def learnt() -> Iterator[bytes]:
+        def learned() -> Iterator[bytes]:
             self.tokenizer.train(lambda: self._read(text, "training the tokenizer on"))
             yield str(self.tokenizer.trained_state).encode("utf-8")
 
-        file = store(f"tokenizer{RECIPE}", self._hash(text), learnt)
+        file = store(f"tokenizer{RECIPE}", self._hash(text), learned)
         if not self.tokenizer.is_ready:
             self.tokenizer.restore(file.read_text(encoding="utf-8"))
 
@@ -102,8 +102,7 @@ class TextTokenization:
             while left and (block := file.read(min(BLOCK, left))):
                 left -= len(block)
                 yield block
-        if stat_files([text.path]) != before:
-            raise ValueError(f"{self.what} changed during reading; start again when it is complete")
+        require_unchanged([text.path], before, self.what)
 
     def _hash(self, text: MappedTokens) -> str:
         """Hash the text and what the tokenizer does with it."""

@@ -72,12 +72,6 @@ class Tokenizer(ABC):
         name = type(self).__name__
         raise ValueError(f"--data.tokenizer {name} does not read long texts; set --data.tokenizer Bytes or BPE")
 
-    def _share(self) -> Self:
-        """Return another tokenizer with the same trained library, without loading it again."""
-        made = type(self).__new__(type(self))
-        made.__dict__.update(self.__dict__)
-        return made
-
     def describe_changes(self) -> str | None:
         """Describe what decoding does not restore of a text, as a sentence; None if every text comes back unchanged."""
         return None
@@ -91,7 +85,7 @@ class Tokenizer(ABC):
         """Train on texts, which may be opened several times; by default, do nothing."""
 
     def restore(self, state: str) -> None:  # noqa: B027 - most tokenizers do not learn
-        """Learn what a tokenizer with equal options has learnt, from its `trained_state`; by default, do nothing."""
+        """Learn what a tokenizer with equal options has learned, from its `trained_state`; by default, do nothing."""
 
     @abstractmethod
     def encode(self, text: str) -> list[int]:

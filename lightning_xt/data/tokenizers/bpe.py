@@ -15,7 +15,7 @@ from lightning_xt.data.files.reading import read_whole
 from lightning_xt.data.loading.progress import show_activity
 from lightning_xt.data.tokenizers.base import Specials, TextStream, Tokenizer, as_array
 from lightning_xt.data.tokenizers.library_files import count_ids, find_mark, read_library, replace_surrogates
-from lightning_xt.data.tokenizers.library_pieces import build_decoder
+from lightning_xt.data.tokenizers.library_pieces import build_decoder, is_byte_level
 from lightning_xt.data.tokenizers.lossless import find_loss
 from lightning_xt.data.tokenizers.piece_decoder import PieceStream
 
@@ -191,8 +191,7 @@ def _load(place: str, content: bytes) -> Library:
     described, library = read_library(place, content)
     if mark := find_mark(described):
         raise _refuse_loss(place, f"its model has a {mark}")
-    kinds = [(described.get(part) or {}).get("type") for part in ("model", "decoder")]
-    if kinds != ["BPE", "ByteLevel"] or set(pre_tokenizers.ByteLevel.alphabet()) - library.get_vocab().keys():
+    if not is_byte_level(described, library):
         raise ValueError(
             f"{place} is not a byte-level BPE with all 256 bytes; train one, omit the option, or set --data.tokenizer "
             "TokenizerFile, which takes any"

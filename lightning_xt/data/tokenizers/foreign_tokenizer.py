@@ -72,7 +72,9 @@ class ForeignTokenizer(Tokenizer):
         return {**self._names, "model": self.trained_state, "specials": self.specials}
 
     def for_text(self, separated: bool) -> Self:
-        made = self._share()
+        # A copy shares the library, which takes long to load. `copy.copy` would load it, by __reduce__.
+        made = type(self).__new__(type(self))
+        made.__dict__.update(self.__dict__)
         made._use_specials("documents" if separated else "none")
         return made
 

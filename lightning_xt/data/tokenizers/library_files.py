@@ -53,6 +53,16 @@ def find_mark(described: Any) -> str | None:
     return next((name for name in marks if model.get(name)), None)
 
 
+def list_steps(step: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """List the steps of a normalizer, a pre-tokenizer or a decoder, those of sequences among them."""
+    if step is None:
+        return []
+    if step["type"] != "Sequence":
+        return [step]
+    parts = next((step[name] for name in ("normalizers", "pretokenizers", "decoders") if step.get(name)), ())
+    return [each for part in parts for each in list_steps(part)]
+
+
 def count_ids(library: Library) -> int:
     """Return the number of ids, those in gaps included."""
     return int(max(library.get_vocab().values())) + 1

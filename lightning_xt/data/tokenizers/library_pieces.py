@@ -1,11 +1,12 @@
 """Pieces of the `tokenizers` library: their text, and those that spell a special token."""
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from tokenizers import Tokenizer as Library
 
+from lightning_xt.data.tokenizers.library_files import list_steps
 from lightning_xt.data.tokenizers.piece_decoder import PieceDecoder
 
 PRINTABLE = (*range(33, 127), *range(161, 173), *range(174, 256))
@@ -22,7 +23,7 @@ def build_decoder(
     Raises:
         ValueError: the library decodes otherwise.
     """
-    steps = [each["type"] for each in _flatten(described.get("decoder"))]
+    steps = [each["type"] for each in list_steps(described.get("decoder"))]
     spelled = read_bytes_of_characters() if "ByteLevel" in steps else None
     hidden = set(special)
 
@@ -95,9 +96,3 @@ def read_bytes_of_characters() -> dict[str, int]:
     """Return the byte of each character in which a byte-level tokenizer writes its pieces."""
     others = [byte for byte in range(256) if byte not in PRINTABLE]
     return {chr(byte): byte for byte in PRINTABLE} | {chr(256 + n): byte for n, byte in enumerate(others)}
-
-
-def _flatten(step: dict[str, Any] | None) -> Sequence[dict[str, Any]]:
-    if step is None:
-        return []
-    return [each for part in step["decoders"] for each in _flatten(part)] if step["type"] == "Sequence" else [step]

@@ -6,6 +6,8 @@ from typing import Any
 
 from tokenizers import Tokenizer as Library
 
+from lightning_xt.data.tokenizers.library_files import list_steps
+
 SPLITTERS = ("Digits", "FixedLength", "Punctuation", "Split")
 """Pre-tokenizers that only cut a text, unless they remove the pieces where they cut (UnicodeScripts loses a space)."""
 
@@ -23,7 +25,7 @@ def find_loss(described: dict[str, Any], library: Library, specials: Sequence[st
 
 
 def _find_step_losses(described: dict[str, Any]) -> Sequence[str]:
-    steps = [*_flatten(described.get("normalizer")), *_flatten(described.get("pre_tokenizer"))]
+    steps = [*list_steps(described.get("normalizer")), *list_steps(described.get("pre_tokenizer"))]
     removing = [each["type"] for each in steps if each.get("behavior") == "Removed"]
     unknown = [each["type"] for each in steps if each["type"] not in (*SPLITTERS, "ByteLevel")]
     losses = [f"its {kind} changes or removes text" for kind in unknown + removing]
@@ -33,15 +35,6 @@ def _find_step_losses(described: dict[str, Any]) -> Sequence[str]:
     if any(each.get("add_prefix_space") for each in in_bytes):
         losses.append("its ByteLevel adds a space")
     return losses
-
-
-def _flatten(step: dict[str, Any] | None) -> list[dict[str, Any]]:
-    """List the steps of a normalizer or pre-tokenizer."""
-    if step is None:
-        return []
-    if step["type"] != "Sequence":
-        return [step]
-    return [each for part in (step.get("normalizers") or step.get("pretokenizers") or ()) for each in _flatten(part)]
 
 
 def _find_model_losses(model: dict[str, Any], specials: Sequence[str]) -> Sequence[str]:

@@ -15,8 +15,6 @@ from lightning_xt.data.tokenizers.lossless import find_loss
 from lightning_xt.data.tokenizers.restoration import describe_changes
 from lightning_xt.data.tokenizers.special_tokens import find_ids
 
-WANTED = "a tokenizer.json of the tokenizers library, such as that in the folder of a run"
-
 
 class TokenizerFile(ForeignTokenizer):
     """Use a `tokenizer.json` of the `tokenizers` library: any byte-pair encoding, Unigram, WordPiece or WordLevel.

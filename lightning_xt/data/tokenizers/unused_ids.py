@@ -9,7 +9,7 @@ MOSTLY_USED = 0.9
 
 
 def report_unused(tokenizer: Tokenizer, what: str) -> None:
-    """Report that a tokenizer, which has learnt from the data called `what`, has far fewer ids than were asked for."""
+    """Report that a tokenizer, which has learned from the data called `what`, has far fewer ids than were asked for."""
     size, needed = tokenizer.vocab_size, 1 + max(set(range(tokenizer.vocab_size)).difference(tokenizer.unused))
     if needed < MOSTLY_USED * size:
         rank_zero_info(

@@ -266,7 +266,7 @@ def batches_of_one(symbol):
 
 
 def test_cases_d6_a_pad_id_between_others_is_refused():
-    """Rows that use the padding id for a symbol would be learnt without it, by a loss that skips it."""
+    """Rows that use the padding id for a symbol would be learned without it, by a loss that skips it."""
     src = torch.tensor([[3, 4, 5], [3, 0, 5]])
     tgt = torch.cat([torch.ones(2, 1).long(), src, torch.full((2, 1), 2)], dim=1)
     batch = (src, tgt, torch.ones_like(src, dtype=torch.bool))

@@ -208,7 +208,7 @@ def train() -> tuple[Decoder, Tensor]:
 def test_what_rounding_costs_a_trained_model_is_little() -> None:
     model, tokens = train()
     exact = measure_loss(model, tokens)
-    assert exact < 0.5, "it has learnt something"
+    assert exact < 0.5, "it has learned something"
     assert measure_loss(convert_weights(model, "float32"), tokens) == pytest.approx(exact, abs=1e-5)
     for weights in ("bfloat16", "int8"):
         assert measure_loss(convert_weights(model, weights), tokens) == pytest.approx(exact, abs=0.03)
