@@ -202,6 +202,7 @@ BELOW_TRAINING = [
     "lightning_xt.inference.text_completer",
     "lightning_xt.inference.translation",
     "lightning_xt.inference.conversation",
+    "lightning_xt.inference.serving.serving_engine",
     "lightning_xt.checkpoints.checkpoint",
 ]
 NEED_NO_LIGHTNING = """

@@ -168,10 +168,14 @@ class GenerationSession:
 
         With stop strings, ranked completions of one text are one: their stop strings have different tokens.
         """
-        completed = [[self._make_completion(result) for result in results] for results in self.generate(requests)]
+        return [self.make_completions(results) for results in self.generate(requests)]
+
+    def make_completions(self, results: Sequence[Result]) -> list[Completion]:
+        """Detokenize the sequences of one request; ranked ones of one text become one if there are stop strings."""
+        completed = [self._make_completion(result) for result in results]
         if not self.options.stop or not self.method.ranked:
             return completed
-        return [list({each.text: each for each in reversed(some)}.values())[::-1] for some in completed]
+        return list({each.text: each for each in reversed(completed)}.values())[::-1]
 
     def generate(self, requests: Sequence[Request]) -> list[list[Result]]:
         """Return the sequences of each request without detokenization, in the order of `complete`."""

@@ -27,7 +27,7 @@ class Job:
         self.running = False
         """True once its decoding has started."""
         self.outcome = ""
-        """How it ended: "completed", "failed" or "cancelled"; empty before."""
+        """Outcome: "completed", "failed" or "cancelled"; empty before its end."""
         self._on_event, self._on_close = on_event, on_close
         # Reentrant: `on_event` may cancel its own job.
         self._lock = RLock()

@@ -1,0 +1,160 @@
+"""Sampled sequences of a model's jobs, decoded together by its scheduler."""
+
+from collections import deque
+from dataclasses import dataclass, field
+from itertools import count
+
+from lightning_xt.generation.batching.scheduler import Scheduler
+from lightning_xt.generation.protocol import Autoregressive
+from lightning_xt.inference.serving.generation_task import GenerationTask
+from lightning_xt.inference.serving.job import Job
+from lightning_xt.inference.serving.source_encoding import encode_tasks
+from lightning_xt.inference.serving.step_failures import explain_failure
+from lightning_xt.inference.serving.work_limits import WorkLimits
+from lightning_xt.inference.translation import Translator
+
+MAX_WINDOWS = 2
+"""Schedulers of different windows at once, because each has its own cache."""
+
+
+@dataclass(eq=False)
+class WindowedScheduler:
+    """Scheduler of one window, with the sequences in it.
+
+    Args:
+        scheduler: decodes them.
+        sequences: task and sequence of each request, by the number of the request.
+    """
+
+    scheduler: Scheduler
+    sequences: dict[int, tuple[GenerationTask, int]] = field(default_factory=dict)
+
+
+class SamplingRunner:
+    """Continuous batching of sampled sequences: waiting jobs get the rows of finished ones, first come, first served.
+
+    Args:
+        model: in evaluation mode.
+        limits: limits of the decoding.
+        translator: encodes the sources of an encoder-decoder. None = a language model.
+    """
+
+    def __init__(self, model: Autoregressive, limits: WorkLimits, translator: Translator | None = None) -> None:
+        self._model, self._limits, self._translator = model, limits, translator
+        self._waiting: deque[tuple[GenerationTask, int]] = deque()
+        self._windows: dict[int | None, WindowedScheduler] = {}
+        self._numbers = count()
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._waiting) or any(each.scheduler.busy for each in self._windows.values())
+
+    def add(self, task: GenerationTask) -> None:
+        """Queue all sequences of a job."""
+        self._waiting.extend((task, sequence) for sequence in range(len(task.requests)))
+
+    def remove(self, job: Job) -> None:
+        """Drop the sequences of a job."""
+        self._waiting = deque(each for each in self._waiting if each[0].job is not job)
+        for each in self._windows.values():
+            for number in [number for number, (task, _) in each.sequences.items() if task.job is job]:
+                del each.sequences[number]
+                each.scheduler.cancel(number)
+
+    def advance(self) -> None:
+        """Admit waiting sequences and run one step of each scheduler."""
+        self._admit()
+        for window, each in list(self._windows.items()):
+            if not each.scheduler.busy:
+                continue
+            try:
+                tokens = each.scheduler.advance()
+            except Exception as error:
+                # Its cache may be half written.
+                del self._windows[window]
+                fail_tasks([task for task, _ in each.sequences.values()], error)
+                continue
+            for token in tokens:
+                place = each.sequences.get(token.request)
+                if place is not None:
+                    if token.last:
+                        del each.sequences[token.request]
+                    place[0].push(place[1], token)
+
+    def fail(self, error: Exception) -> None:
+        """End all jobs with an error, and forget the schedulers."""
+        tasks = [task for task, _ in self._waiting]
+        tasks += [task for each in self._windows.values() for task, _ in each.sequences.values()]
+        self._waiting.clear()
+        self._windows.clear()
+        fail_tasks(tasks, error)
+
+    def _admit(self) -> None:
+        """Submit waiting sequences while rows are free, in their order."""
+        admitted: list[tuple[WindowedScheduler, int]] = []
+        unencoded: list[GenerationTask] = []
+        while self._waiting:
+            task, sequence = self._waiting[0]
+            windowed = self._find_scheduler(task.params.window)
+            if windowed is None or len(windowed.sequences) >= self._limits.rows:
+                break
+            if not task.encoded and task not in unencoded:
+                # Sources are encoded whole, which must not take long either.
+                if unencoded and sum(each.prompt_tokens for each in unencoded) >= self._limits.prefill_tokens:
+                    break
+                unencoded.append(task)
+            self._waiting.popleft()
+            number = next(self._numbers)
+            windowed.sequences[number] = task, sequence
+            admitted.append((windowed, number))
+        encode_tasks(self._translator, unencoded)
+        for windowed, number in admitted:
+            self._submit(windowed, number)
+
+    def _submit(self, windowed: WindowedScheduler, number: int) -> None:
+        task, sequence = windowed.sequences[number]
+        if task.job.closed:
+            del windowed.sequences[number]
+            return
+        try:
+            windowed.scheduler.submit(number, task.requests[sequence], task.params)
+            task.start()
+        except ValueError as error:
+            del windowed.sequences[number]
+            task.fail(error)
+
+    def _find_scheduler(self, window: int | None) -> WindowedScheduler | None:
+        """Return the scheduler of a window; None if its place is taken by busy ones."""
+        if window in self._windows:
+            return self._windows[window]
+        idle = [key for key, each in self._windows.items() if not each.sequences and not each.scheduler.busy]
+        if len(self._windows) >= MAX_WINDOWS:
+            if not idle:
+                return None
+            del self._windows[idle[0]]
+        sequences: dict[int, tuple[GenerationTask, int]] = {}
+
+        def fail_sequence(number: int, error: Exception) -> None:
+            place = sequences.pop(number, None)
+            if place is not None:
+                fail_tasks([place[0]], error)
+
+        limits = self._limits
+        scheduler = Scheduler(
+            self._model,
+            rows=limits.rows,
+            tokens=limits.tokens,
+            window=window,
+            prefill_tokens=limits.prefill_tokens,
+            on_error=fail_sequence,
+        )
+        self._windows[window] = WindowedScheduler(scheduler, sequences)
+        return self._windows[window]
+
+
+def fail_tasks(tasks: list[GenerationTask], error: Exception) -> None:
+    """End the jobs of tasks with an error of a step."""
+    if tasks:
+        explained = explain_failure(error)
+        for task in tasks:
+            task.fail(explained)
