@@ -38,14 +38,12 @@ class SampledTokens:
     Args:
         tokens: ids.
         log_probs: log-probabilities before temperature and filters, marked as by `mark_lost`.
-        likely: ids of the most likely tokens.
-        likely_log_probs: their log-probabilities.
+        alternatives: log-probabilities of the most likely tokens, and their ids. None = they are not reported.
     """
 
     tokens: Int[Tensor, " b"]
     log_probs: Float[Tensor, " b"]
-    likely: Int[Tensor, "b k"]
-    likely_log_probs: Float[Tensor, "b k"]
+    alternatives: tuple[Float[Tensor, "b k"], Int[Tensor, "b k"]] | None
 
 
 @dataclass(eq=False)
@@ -96,10 +94,11 @@ class RowState:
                 )
         self.tokens.scatter_(1, self.lengths[:, None], token[:, None])
         self.lengths, self.newest = self.lengths + 1, token
-        scores, ids = logits.topk(min(likely, logits.shape[-1]), dim=-1)
-        # Without any, the sum over the vocabulary would be computed in vain.
-        totals = logits.logsumexp(dim=-1, keepdim=True) if likely else 0.0
-        return SampledTokens(token, log_prob, ids, scores - totals)
+        alternatives = None
+        if likely > 0:
+            values, ids = logits.topk(min(likely, logits.shape[-1]), dim=-1)
+            alternatives = values - logits.logsumexp(dim=-1, keepdim=True), ids
+        return SampledTokens(token, log_prob, alternatives)
 
     def _choose(
         self, logits: Float[Tensor, "b v"], params: SamplingParams

@@ -18,8 +18,8 @@ from lightning_xt.generation.batching.row_state import (
 from lightning_xt.generation.protocol import Autoregressive, DecodingCache
 from lightning_xt.generation.requests import GeneratedToken, Request, SamplingParams
 
-Step = tuple[list[int], list[float], list[list[int]], list[list[float]]]
-"""Tokens of one step on the host, as in `SampledTokens`."""
+Alternatives = Sequence[tuple[int, float]]
+"""Ids and log-probabilities of the most likely tokens of a row, most likely first."""
 
 
 @dataclass(eq=False)
@@ -52,7 +52,7 @@ class RequestState:
         """Tokens in the cache: all but the newest; none once the request is finished."""
         return 0 if self.finished else self.request.prompt_length + self.generated - 1
 
-    def take(self, token: int, log_prob: float, alternatives: Sequence[tuple[int, float]]) -> GeneratedToken:
+    def take(self, token: int, log_prob: float, alternatives: Alternatives) -> GeneratedToken:
         """Count a sampled token; ValueError if the scores behind it are not finite."""
         self.generated += 1
         self.finished = self.params.ends(self.number, token) or self.remaining == 0
@@ -113,13 +113,16 @@ class RunningBatch:
             on_error: called with the number of a request and the error that ends it. None = the error is raised.
         """
         collected = []
-        for tokens, log_probs, likely, likely_log_probs in self._read_steps():
+        steps, self._sampled = self._sampled, []
+        tokens = torch.stack([each.tokens for each in steps]).tolist()
+        log_probs = torch.stack([each.log_probs for each in steps]).tolist()
+        for step, sampled in enumerate(steps):
+            alternatives = _read_alternatives(sampled)
             for row, state in enumerate(self.states):
                 if state.finished:
                     continue
-                alternatives = list(zip(likely[row], likely_log_probs[row], strict=True))
                 try:
-                    collected.append(state.take(tokens[row], log_probs[row], alternatives))
+                    collected.append(state.take(tokens[step][row], log_probs[step][row], alternatives[row]))
                 except Exception as error:
                     if on_error is None:
                         raise
@@ -183,11 +186,10 @@ class RunningBatch:
     def _sample(self, logits: Float[Tensor, "b v"]) -> None:
         self._sampled.append(self.rows.sample(logits, self._groups, self._likely))
 
-    def _read_steps(self) -> list[Step]:
-        """Return the tokens of each step since the last call."""
-        steps, self._sampled = self._sampled, []
-        columns = [
-            torch.stack([getattr(each, name) for each in steps]).tolist()
-            for name in ("tokens", "log_probs", "likely", "likely_log_probs")
-        ]
-        return list(zip(*columns, strict=True))
+
+def _read_alternatives(sampled: SampledTokens) -> list[Alternatives]:
+    """Return the alternatives of each row; none if they are not reported."""
+    if sampled.alternatives is None:
+        return [()] * len(sampled.tokens)
+    rows = zip(*(values.tolist() for values in sampled.alternatives), strict=True)
+    return [list(zip(ids, log_probs, strict=True)) for log_probs, ids in rows]
