@@ -26,6 +26,14 @@ class DecodingRun(Protocol):
         """Run a decode step; return the tokens that have become certain."""
 
 
+@runtime_checkable
+class CancellableRun(DecodingRun, Protocol):
+    """Run that can end some of its requests."""
+
+    def cancel(self, number: int) -> None:
+        """End a request, whose rows are free after the next step; a number without a request is ignored."""
+
+
 class Method(ABC):
     """Decoding method: generates the tokens of requests, one by one if it can."""
 

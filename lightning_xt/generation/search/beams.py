@@ -88,6 +88,12 @@ class Beams:
             self._step(kept)
         return tokens
 
+    def cancel(self, number: int) -> None:
+        """End the search of a request without a result; its rows are free after the next step."""
+        if number in self.requests:
+            at = list(self.requests).index(number)
+            self.over[at], self.ended.ranks[at] = True, _NEVER
+
     def _prefill(self, rows: RowState) -> None:
         requests = list(self.requests.values())
         capacity = requests[0].num_soft_tokens + rows.tokens.shape[1]

@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from lightning_xt.generation.eval_mode import eval_mode
-from lightning_xt.generation.methods.base import DecodingRun
+from lightning_xt.generation.methods.base import CancellableRun, DecodingRun
 from lightning_xt.inference.serving.generation_task import GenerationTask
 from lightning_xt.inference.serving.job import Job
 from lightning_xt.inference.serving.sampling_runner import fail_tasks
@@ -65,11 +65,15 @@ class MethodRunner:
         self._waiting.append(task)
 
     def remove(self, job: Job) -> None:
-        """Drop a job; a run ends with the last of its jobs."""
+        """Drop a job; a run ends with the last of its jobs, and drops the rows of others if it can."""
         self._waiting = deque(task for task in self._waiting if task.job is not job)
         self._alone = {task for task in self._alone if task.job is not job}
         for run in [run for run in self._runs if run.closed]:
             self._end(run)
+        for run in self._runs:
+            if isinstance(run.run, CancellableRun):
+                for number in [number for number, (task, _) in run.sequences.items() if task.job is job]:
+                    run.run.cancel(number)
 
     def advance(self) -> None:
         """Start the run of the first waiting job if there are rows, and run one step of each run."""

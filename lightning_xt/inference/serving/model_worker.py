@@ -65,7 +65,6 @@ class ModelWorker:
         for runner in self._runners:
             runner.remove(job)
 
-    @torch.inference_mode()
     def advance(self) -> None:
         """Run one step of each runner. An error that no runner expects ends the jobs of that runner."""
         for runner in self._runners:

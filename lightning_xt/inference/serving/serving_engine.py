@@ -9,6 +9,8 @@ from functools import partial
 from queue import SimpleQueue
 from typing import TypeVar
 
+import torch
+
 from lightning_xt.generation.eval_mode import eval_mode
 from lightning_xt.inference.generation_options import GenerationOptions
 from lightning_xt.inference.serving.events import EngineClosedError, ErrorEvent, Event, QueueFullError
@@ -256,15 +258,19 @@ class Engine:
 
     def _run(self) -> None:
         """Decode until the engine ends."""
-        with ExitStack() as modes:
-            for worker in self._workers.values():
-                for model in worker.list_models():
-                    modes.enter_context(eval_mode(model))
-            while not self._ending and (self._accepting or self._busy or not self._commands.empty()):
-                self._take_commands()
+        try:
+            with ExitStack() as modes, torch.inference_mode():
                 for worker in self._workers.values():
-                    worker.advance()
-        self._fail_all()
+                    for model in worker.list_models():
+                        modes.enter_context(eval_mode(model))
+                while not self._ending and (self._accepting or self._busy or not self._commands.empty()):
+                    self._take_commands()
+                    for worker in self._workers.values():
+                        worker.advance()
+        finally:
+            # Also if the thread has a fault: no client waits for ever.
+            self._stop(ending=True)
+            self._fail_all()
 
     def _take_commands(self) -> None:
         """Run the waiting commands; an idle engine waits for one."""
