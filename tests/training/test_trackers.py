@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -243,6 +244,17 @@ def test_closing_waits_once(monkeypatch):
         writer.close(10)
     assert 0 < waited[0] <= 9.95
     writer.close(10)
+
+
+def test_writers_of_lightnings_loggers_need_no_import():
+    script = """
+from lightning.pytorch.loggers import CSVLogger, MLFlowLogger, WandbLogger
+from lightning_xt.training.loggers.media import make_writer
+for kind in (WandbLogger, MLFlowLogger, CSVLogger):
+    print(type(make_writer(kind.__new__(kind))).__name__)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["WandBWriter", "MLflowWriter", "MediaWriter"]
 
 
 def test_loggers_of_lightning_get_media_too():

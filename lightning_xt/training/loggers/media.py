@@ -54,7 +54,11 @@ class MediaWriter:
 @singledispatch
 def make_writer(logger: Logger) -> MediaWriter:
     """Make the writer for a logger."""
-    return MediaWriter(logger)
+    # The modules of our loggers register the writers of Lightning's own, whose runs need not import them.
+    from lightning_xt.training.loggers import mlflow, wandb  # noqa: F401
+
+    found = make_writer.dispatch(type(logger))
+    return MediaWriter(logger) if found is make_writer.dispatch(object) else found(logger)
 
 
 @make_writer.register

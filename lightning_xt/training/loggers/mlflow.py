@@ -3,7 +3,7 @@ import io
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar
@@ -77,6 +77,10 @@ class MLflow(Tracker):
     def close(self, *, succeeded: bool) -> None:
         self.client.set_terminated(self.version, "FINISHED" if succeeded else "FAILED")
 
+    def call(self, method: str, *args: Any) -> None:
+        """Call a method of the client for the run, after the calls before."""
+        self.submit(lambda: getattr(self.client, method)(self.version, *args))
+
     def _continue(self, run_id: str, config: Mapping[str, Any]) -> str:
         """Open a run again; options that have changed become tags, because params cannot change."""
         before = self.client.get_run(run_id).data.params
@@ -88,7 +92,11 @@ class MLflow(Tracker):
 
 
 class MLflowWriter(MediaWriter):
-    """Writer of media for MLflow: files of the run."""
+    """Writer of media for MLflow, ours or Lightning's logger: files of the run."""
+
+    def __init__(self, call: Callable[..., None]) -> None:
+        super().__init__(None)
+        self.call = call
 
     def write_image(self, name: str, image: Image, step: int) -> None:
         self.call("log_image", image, f"{name}/{step:08}.png")
@@ -101,27 +109,15 @@ class MLflowWriter(MediaWriter):
         csv.writer(table).writerows([columns, *rows])
         self.call("log_text", table.getvalue(), f"{name}/{step:08}.csv")
 
-    def call(self, method: str, *args: Any) -> None:
-        """Call a method of the client for the run."""
-        logger = self.logger
-        logger.submit(lambda: getattr(logger.client, method)(logger.version, *args))
-
-
-class LightningMLflowWriter(MLflowWriter):
-    """Writer of media for Lightning's logger of MLflow."""
-
-    def call(self, method: str, *args: Any) -> None:
-        getattr(self.logger.experiment, method)(self.logger.run_id, *args)
-
 
 @make_writer.register
 def _(logger: MLflow) -> MediaWriter:
-    return MLflowWriter(logger)
+    return MLflowWriter(logger.call)
 
 
 @make_writer.register
 def _(logger: MLFlowLogger) -> MediaWriter:
-    return LightningMLflowWriter(logger)
+    return MLflowWriter(lambda method, *args: getattr(logger.experiment, method)(logger.run_id, *args))
 
 
 def _to_params(config: Mapping[str, Any]) -> dict[str, str]:
