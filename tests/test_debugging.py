@@ -75,7 +75,7 @@ def test_a_run_that_ends_before_its_profile_says_so(caplog):
 
 @pytest.mark.parametrize("option", ["skip", "steps", "rows"])
 def test_a_profiler_refuses(option):
-    with pytest.raises(ValueError, match=f"StepProfiler: {option} is 0; it must be at least 1"):
+    with pytest.raises(ValueError, match=f"StepProfiler has {option} 0, which must be at least 1"):
         StepProfiler(**{option: 0})
 
 

@@ -181,7 +181,7 @@ class SegmentedCache:
         self._set_bounds()
 
     def _set_bounds(self) -> None:
-        """Tell both caches the tokens of their rows: rows that begin again would raise the bound for ever."""
+        """Set the lengths of both caches: rows that begin again would raise the bound for ever."""
         self.tokens.set_lengths(self.counts)
         self.stream.set_lengths([a + b for a, b in zip(self.counts, self.remembered, strict=True)])
 

@@ -23,7 +23,6 @@ from lightning_xt.data.tokenizers.bytes import Bytes
 from lightning_xt.nn.segments.base import Segments
 from lightning_xt.objectives.base import Loss
 from lightning_xt.training.batches import read_inputs, read_tokens
-from lightning_xt.training.callbacks.run_folder import find_run_folder
 from lightning_xt.training.carried_memories import CarriedMemories
 from lightning_xt.training.figures.example import Example
 from lightning_xt.training.module import TransformerModule
@@ -182,9 +181,7 @@ class CorpusModule(TransformerModule):
         if getattr(self.data_module, "tokenizer", None) is not None:
             # From here on the data's: its ids mean the same, and it knows whether documents are separated.
             self._trained_with = {}
-        folder = find_run_folder(self.trainer)
-        if folder is not None and self.trainer.is_global_zero:
-            write_tokenizers(folder, self.tokenizers)
+        write_tokenizers(self.trainer, self.tokenizers)
 
     def _check_tokenizer(self) -> None:
         """Refuse a text whose tokens are not those of the weights."""

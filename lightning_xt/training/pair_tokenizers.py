@@ -5,7 +5,6 @@ from lightning.pytorch import Trainer
 from lightning_xt.data.tokenizers.base import Tokenizer
 from lightning_xt.data.tokenizers.difference import describe_difference
 from lightning_xt.models.encoder_decoder import EncoderDecoder
-from lightning_xt.training.callbacks.run_folder import find_run_folder
 from lightning_xt.training.trained_tokenizers import write_tokenizers
 
 
@@ -14,9 +13,7 @@ def prepare_fit(trainer: Trainer, network: EncoderDecoder, tokenizers: dict[str,
     if network.encoder.token_embedding is network.decoder.token_embedding:
         check_shared(*tokenizers.values())
     check_positions(trainer, network.encoder.max_length, network.decoder.max_length)
-    folder = find_run_folder(trainer)
-    if folder is not None and trainer.is_global_zero:
-        write_tokenizers(folder, tokenizers)
+    write_tokenizers(trainer, tokenizers)
 
 
 def check_shared(source: Tokenizer, target: Tokenizer) -> None:

@@ -1,10 +1,11 @@
 """The tokenizers that weights were trained with: their check against data, and their files in a run."""
 
-from pathlib import Path
+from lightning.pytorch import Trainer
 
 from lightning_xt.data.tokenizers.base import Tokenizer
 from lightning_xt.data.tokenizers.difference import describe_difference
 from lightning_xt.system.files import replace_file
+from lightning_xt.training.callbacks.run_folder import find_run_folder
 
 
 def check_same(use: str, ours: Tokenizer, theirs: Tokenizer) -> None:
@@ -18,8 +19,14 @@ def check_same(use: str, ours: Tokenizer, theirs: Tokenizer) -> None:
         )
 
 
-def write_tokenizers(folder: Path, tokenizers: dict[str, Tokenizer]) -> None:
-    """Write a `<use>_tokenizer.json`, or another file of its library, for each tokenizer that has learned something."""
+def write_tokenizers(trainer: Trainer, tokenizers: dict[str, Tokenizer]) -> None:
+    """Write a `<use>_tokenizer.json` into the run's folder for each tokenizer that has learned something.
+
+    A tokenizer whose library has another kind of file is written as one.
+    """
+    folder = find_run_folder(trainer)
+    if folder is None or not trainer.is_global_zero:
+        return
     for use, tokenizer in tokenizers.items():
         if (content := tokenizer.saved_content) is not None:
             with replace_file(folder / f"{use}_{tokenizer.saved_name}") as file:

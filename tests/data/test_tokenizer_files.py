@@ -6,6 +6,9 @@ import pickle
 import random
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import sentencepiece
@@ -17,6 +20,7 @@ from lightning_xt.data.tokenizers.bpe import BPE
 from lightning_xt.data.tokenizers.difference import describe_difference
 from lightning_xt.data.tokenizers.sentence_piece import SentencePiece
 from lightning_xt.data.tokenizers.tokenizer_file import TokenizerFile
+from lightning_xt.training.callbacks.run_folder import RunFolder
 from lightning_xt.training.from_config import build_tokenizer
 from lightning_xt.training.trained_tokenizers import write_tokenizers
 
@@ -129,7 +133,9 @@ def test_a_checkpoint_holds_the_content(tokenizer: Tokenizer, tmp_path: Path) ->
         assert (again.pad, again.start, again.end) == (each.pad, each.start, each.end)
         assert again.encode(TYPED) == each.encode(TYPED)
         assert pickle.loads(pickle.dumps(each)).encode(TYPED) == each.encode(TYPED)
-    write_tokenizers(tmp_path, {"text": tokenizer})
+    run = RunFolder(tmp_path, tmp_path, Mock(), loggers=())
+    trainer: Any = SimpleNamespace(callbacks=[run], is_global_zero=True)
+    write_tokenizers(trainer, {"text": tokenizer})
     (file,) = tmp_path.iterdir()
     assert file.name == ("text_tokenizer.model" if isinstance(tokenizer, SentencePiece) else "text_tokenizer.json")
     assert type(tokenizer)(str(file)).init_args == tokenizer.init_args

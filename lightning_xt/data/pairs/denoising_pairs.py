@@ -27,11 +27,12 @@ from lightning_xt.data.text.windows import TrainingWindows, split_mix_64
 from lightning_xt.data.tokenizers.bytes import Bytes
 from lightning_xt.data.tokenizers.sentinel_bytes import SentinelBytes
 from lightning_xt.data.tokenizers.special_bytes import SPECIALS
+from lightning_xt.system.discovery import init_parameters
 from lightning_xt.system.option_checks import check_slots
 
 CorpusFactory = Callable[[], TextCorpus]
-UNUSED = {"stride": None, "order": "random", "eval_lanes": 16, "resident": "auto", "predict_prompts": None}
-"""Options of a corpus that pairs do not use, with their values if they are not set."""
+UNUSED = ("stride", "order", "eval_lanes", "resident", "predict_prompts")
+"""Options of a corpus that pairs do not use."""
 SPLITS = ("train", "validation", "test")
 
 
@@ -72,8 +73,9 @@ class DenoisingPairs(ParallelCorpus):
         with _explain_corpus():
             self.corpus = corpus()
         self.denoisers = [make() for make in denoisers]
-        for option, default in UNUSED.items():
-            if (value := getattr(self.corpus, option)) != default:
+        defaults = init_parameters(TextCorpus)
+        for option in UNUSED:
+            if (value := getattr(self.corpus, option)) != defaults[option].default:
                 raise ValueError(f"--data.corpus.{option} is {value}, which denoising does not use; omit it")
         if self.corpus.separator is not None:
             raise ValueError(

@@ -90,8 +90,8 @@ class TextCorpus(DataModule):
             )
         if stride is not None and not 1 <= stride <= seq_len:
             raise ValueError(
-                f"--data.stride must be from 1 to --data.seq_len ({seq_len}), not {stride}, or bytes would be skipped; "
-                f"omit --data.stride for {seq_len}"
+                f"--data.stride must be from 1 to --data.seq_len ({seq_len}), not {stride}, or tokens would be "
+                f"skipped; omit --data.stride for {seq_len}"
             )
         self.seq_len = self.trained_length = seq_len
         self.batch_size = batch_size

@@ -54,10 +54,10 @@ class Figures(Callback):
     ) -> None:
         for unknown in set(show) - set(NAMES):
             raise ValueError(f"figures.show: {explain_unknown('figure', unknown, NAMES)}")
-        for name, value in (("every", every), ("attention_tokens", attention_tokens), ("loss_tokens", loss_tokens)):
-            check_option("figures", name, value, least=1)
-        if step_sizes_every is not None:
-            check_option("figures", "step_sizes_every", step_sizes_every, least=1)
+        check_option("figures", "every", every, least=1)
+        check_option("figures", "attention_tokens", attention_tokens, least=1)
+        check_option("figures", "loss_tokens", loss_tokens, least=1)
+        check_option("figures", "step_sizes_every", step_sizes_every, least=1)
         self.show, self.every, self.step_sizes_every = show, every, step_sizes_every
         self.attention_tokens, self.loss_tokens = attention_tokens, loss_tokens
         self._obstacle: str | None = None

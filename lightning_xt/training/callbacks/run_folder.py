@@ -2,7 +2,7 @@ import os
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,13 +51,15 @@ class RunFolder(Callback):
         self.loggers, self.checkpoint = loggers, checkpoint
         self._made: list[Path] = []
         self._config: Path | None = None
+        """The config that this command has written."""
+        self._options: Mapping[str, Any] | None = None
         self._begun = False
         self._lock: BaseFileLock | None = None
 
     @property
-    def config(self) -> Path | None:
-        """The config that this command has written. None = none."""
-        return self._config
+    def options(self) -> Mapping[str, Any] | None:
+        """The options of this training, as the config that it has written states them. None = it has written none."""
+        return self._options
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
@@ -80,10 +82,11 @@ class RunFolder(Callback):
             else:
                 self._config = config
         if self._config is not None and stage == "fit":
-            options = yaml.safe_load(self._config.read_text(encoding="utf-8"))
+            # Kept, because the file may be gone when training ends.
+            self._options = yaml.safe_load(self._config.read_text(encoding="utf-8"))
             for logger in trainer.loggers:
                 if isinstance(logger, Tracker):
-                    logger.begin(self._config.parent, options)
+                    logger.begin(self._config.parent, self._options)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         localize_saved_paths(trainer, checkpoint)
@@ -201,10 +204,10 @@ def find_run_folder(trainer: Trainer) -> Path | None:
     return None
 
 
-def find_run_config(trainer: Trainer) -> Path | None:
-    """Return the config that this command has written into the folder of its run; None if there is none."""
+def find_run_options(trainer: Trainer) -> Mapping[str, Any] | None:
+    """Return the options that this training has written into the folder of its run; None if it has not."""
     found = (each for each in trainer.callbacks if isinstance(each, RunFolder))  # type: ignore[attr-defined]
-    return next((each.config for each in found), None)
+    return next((each.options for each in found), None)
 
 
 def _command(trainer: Trainer) -> str:

@@ -1,11 +1,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_xt.checkpoints.flat_config import flatten_config
-from lightning_xt.training.callbacks.run_folder import find_run_config
+from lightning_xt.training.callbacks.run_folder import find_run_options
 from lightning_xt.training.display_faults import DisplayFaults
 from lightning_xt.training.loggers.media import log_results
 
@@ -24,20 +23,12 @@ class RunResults(Callback):
     """
 
     def __init__(self) -> None:
-        self._options: Mapping[str, Any] | None = None
         self._faults = DisplayFaults("results of the run")
-
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # The file may be gone when training ends.
-        self._options, config = None, find_run_config(trainer)
-        if config is not None:
-            with self._faults.tolerate():
-                self._options = yaml.safe_load(config.read_text(encoding="utf-8"))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # `last.ckpt` is saved afterwards.
         with self._faults.tolerate():
-            options = self._options or {"model": dict(pl_module.hparams)}
+            options = find_run_options(trainer) or {"model": dict(pl_module.hparams)}
             metrics = {
                 name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")
             }

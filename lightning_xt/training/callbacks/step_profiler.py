@@ -5,6 +5,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch.profiler import ProfilerActivity, profile, schedule
 
 from lightning_xt.system.files import replace_file
+from lightning_xt.system.option_checks import check_option
 from lightning_xt.training.callbacks.run_folder import find_run_folder
 from lightning_xt.training.step_boundaries import at_step_boundary
 
@@ -27,8 +28,7 @@ class StepProfiler(Callback):
 
     def __init__(self, skip: int = 5, steps: int = 3, rows: int = 15, stop: bool = False) -> None:
         for name, value in (("skip", skip), ("steps", steps), ("rows", rows)):
-            if value < 1:
-                raise ValueError(f"StepProfiler: {name} is {value}; it must be at least 1")
+            check_option("trainer.callbacks: StepProfiler", name, value, least=1)
         self.skip, self.steps, self.rows, self.stop = skip, steps, rows, stop
         self._profile: Any = None
         self._done = 0
