@@ -236,7 +236,7 @@ class Cache:
             call.overwrite(rows, new)
 
     def mark_for_compiler(self) -> None:
-        """Tell torch.compile which sizes change between steps, and which tensors stay in their place."""
+        """Mark for torch.compile which sizes change between steps, and which tensors stay in their place."""
         extent = self.extent
         if self._marked is extent.slots:
             return

@@ -77,7 +77,7 @@ class SamplingParams:
 
     @cached_property
     def distribution(self) -> tuple[Any, ...]:
-        """What decides the distribution of the next token; filters of one class and equal options are equal."""
+        """Options that decide the distribution of the next token; filters of one class and equal options are equal."""
         return self.temperature, tuple((type(each), repr(each)) for each in self.filters), self.end, tuple(self.control)
 
     def ends(self, request: int, token: int) -> bool:

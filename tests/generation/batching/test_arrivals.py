@@ -1,4 +1,4 @@
-"""Requests that come while others are decoded, each with parameters of its own, against each alone."""
+"""Requests that come while others are decoded, each with its parameters, against each alone."""
 
 import random
 import re
