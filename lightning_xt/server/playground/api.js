@@ -51,13 +51,16 @@ export async function translate(body, signal) {
 /** Stream completions; `onChunk` gets each chunk of the API. */
 export async function streamCompletions(body, onChunk, signal) {
   const response = await send("v1/completions", { ...body, stream: true }, signal);
+  let done = false;
   for await (const data of readEvents(response.body)) {
-    if (data === "[DONE]") return;
+    // The rest is read too: a reader that leaves early looks like a client that has gone.
+    done ||= data === "[DONE]";
+    if (done) continue;
     const chunk = JSON.parse(data);
     if (chunk.error) throw new ApiError(chunk.error.message, response.status);
     onChunk(chunk);
   }
-  throw new ApiError("The server ended the stream early.", 0);
+  if (!done) throw new ApiError("The server ended the stream early.", 0);
 }
 
 /** Yield the data of each server-sent event of a body. */

@@ -2,8 +2,8 @@
 
 import { element, formatFraction } from "./dom.js";
 
-const EXPLANATION = "Rows are target tokens, columns are source tokens. A cell is the target token's attention to the "
-  + "source token, mean over heads and layers; a row sums to 1.";
+const EXPLANATION = "Rows are target tokens, columns are source tokens. A cell is the target token’s attention to the "
+  + "source token, mean over heads and layers; a row sums to 1. The darkest shade is the largest weight here, ";
 
 /** Return a token's text for a label: sub-words without the mark of a space. */
 function label(text) {
@@ -19,9 +19,10 @@ export function buildHeatMap({ source_tokens: source, target_tokens: target, wei
   const heads = source.map((token) => {
     return element("th", { scope: "col" }, element("span", { text: label(token) }));
   });
+  const largest = Math.max(...weights.flat());
   const body = element("tbody");
   target.forEach((token, row) => {
-    const cells = source.map((_, column) => buildCell(weights[row][column], row, column));
+    const cells = source.map((_, column) => buildCell(weights[row][column], largest, row, column));
     body.append(element("tr", {}, element("th", { scope: "row", text: label(token) }), ...cells));
   });
   const table = element(
@@ -41,14 +42,14 @@ export function buildHeatMap({ source_tokens: source, target_tokens: target, wei
     { class: "alignment" },
     element("figcaption", { text: "Alignment" }),
     element("div", { class: "scroll" }, table),
-    element("div", { class: "explained" }, readout, element("p", { class: "muted", text: EXPLANATION })),
+    element("div", { class: "explained" }, readout, element("p", { class: "muted", text: `${EXPLANATION}${formatFraction(largest)}.` })),
   );
 }
 
-function buildCell(weight, row, column) {
+function buildCell(weight, largest, row, column) {
   const cell = element("td", { tabindex: row || column ? "-1" : "0" });
   cell.append(element("span", { class: "sr-only", text: formatFraction(weight) }));
-  cell.style.setProperty("--w", weight);
+  cell.style.setProperty("--w", weight / largest);
   return cell;
 }
 
@@ -60,10 +61,9 @@ function point(table, cell, readout, source, target) {
   cell.classList.add("marked");
   cell.parentElement.cells[0].classList.add("marked");
   table.tHead.rows[0].cells[column + 1].classList.add("marked");
-  const weight = formatFraction(Number(cell.style.getPropertyValue("--w")));
   readout.replaceChildren(
     element("b", { text: label(target[row]) }), " attends to ", element("b", { text: label(source[column]) }),
-    ` with weight ${weight}`,
+    ` with weight ${cell.textContent}`,
   );
 }
 
