@@ -1,0 +1,72 @@
+"""Body of a request to `/v1/translations`."""
+
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from lightning_xt.server.bodies.request_fields import (
+    MAX_SEED,
+    MOST_CHOICES,
+    MOST_NEW_TOKENS,
+    Integer,
+    Name,
+    Number,
+    RequestFields,
+    expect,
+)
+
+MOST_BEAMS = 32
+
+
+class TranslationBody(RequestFields):
+    """Sources to translate."""
+
+    model: Name | None = Field(None, description="Name of the model. Null = the only one that is served.")
+    source: Annotated[
+        str | Annotated[list[str], Field(min_length=1, max_length=MOST_CHOICES)], expect("a text or a list of texts")
+    ] = Field(description="A text, or a list of texts.")
+    beams: Annotated[Integer, Field(ge=1, le=MOST_BEAMS)] | None = Field(
+        None, description="Running hypotheses of beam search. Null = n_best; 1 = no beam search."
+    )
+    n_best: Annotated[Integer, Field(ge=1, le=MOST_BEAMS)] | None = Field(
+        None, description="Translations of each source, best first; at most beams. Null = 1."
+    )
+    length_penalty: Annotated[Number, Field(ge=0, le=3)] | None = Field(
+        None, description="Power of the length by which beam search divides log-probabilities. Null = 1."
+    )
+    temperature: Annotated[Number, Field(ge=0, le=100)] | None = Field(
+        None, description="Divides the logits; 0 always takes the most likely token. Null = 0."
+    )
+    top_k: Annotated[Integer, Field(ge=0, le=MOST_NEW_TOKENS)] | None = Field(
+        None, description="Sample only from this many most likely tokens. Null or 0 = any."
+    )
+    top_p: Annotated[Number, Field(gt=0, le=1)] | None = Field(
+        None, description="Sample only from the most likely tokens with this total probability. Null = any."
+    )
+    min_p: Annotated[Number, Field(ge=0, le=1)] | None = Field(
+        None, description="Sample only from tokens with at least this fraction of the highest probability. Null = any."
+    )
+    max_tokens: Annotated[Integer, Field(ge=1, le=MOST_NEW_TOKENS)] | None = Field(
+        None, description="Most tokens to generate. Null = twice the source's tokens plus 32."
+    )
+    seed: Annotated[Integer, Field(ge=-MAX_SEED, le=MAX_SEED)] | None = Field(
+        None, description="Start of the random numbers. Null = a random one."
+    )
+    alignment: bool | None = Field(None, description="Whether to report the attention of each token to the source.")
+    stream: bool | None = Field(None, description="Whether to send text while it is generated, as server-sent events.")
+
+    @property
+    def sources(self) -> list[str]:
+        """The sources as a list."""
+        return [self.source] if isinstance(self.source, str) else self.source
+
+    @property
+    def width(self) -> int:
+        """Number of beams."""
+        return self.beams or self.n_best or 1
+
+    @model_validator(mode="after")
+    def _check_counts(self) -> Self:
+        if (self.n_best or 1) > self.width:
+            raise ValueError(f"n_best is {self.n_best}, but {self.beams} beams give no more than {self.beams}; lower it")
+        return self

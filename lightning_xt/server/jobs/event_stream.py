@@ -1,0 +1,66 @@
+"""Answers as server-sent events."""
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from lightning_xt.server.api_errors import ApiError, ClientGoneError, report_fault
+from lightning_xt.server.jobs.job_group import JobGroup
+
+logger = logging.getLogger(__name__)
+
+GRACE = 5.0
+"""Seconds in which a slow client may still take the end of an answer whose time is over."""
+DONE = b"data: [DONE]\n\n"
+
+
+class EventStream(Response):
+    """Answer of server-sent events, which ends with `[DONE]` or with an error; it closes its jobs.
+
+    Args:
+        group: the jobs of the request.
+        chunks: the events' data.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(self, group: JobGroup, chunks: AsyncIterator[Mapping[str, Any]]) -> None:
+        super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+        del self.headers["content-length"]
+        self._group, self._chunks = group, chunks
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the events."""
+        try:
+            async with asyncio.timeout_at(self._group.deadline + GRACE):
+                await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+                await self._send_events(send)
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+        except (ClientGoneError, TimeoutError):
+            # Nobody reads the rest.
+            logger.debug("a client has gone before the end of its answer")
+        finally:
+            self._group.close()
+
+    async def _send_events(self, send: Send) -> None:
+        try:
+            async for chunk in self._chunks:
+                await send({"type": "http.response.body", "body": encode_event(chunk), "more_body": True})
+            end = DONE
+        except ApiError as error:
+            end = encode_event(error.body)
+        except ClientGoneError:
+            raise
+        except Exception as error:
+            end = encode_event(report_fault(error).body)
+        await send({"type": "http.response.body", "body": end, "more_body": True})
+
+
+def encode_event(data: Mapping[str, Any]) -> bytes:
+    """Return one event; ASCII, because some clients take other line separators of Unicode for ends of lines."""
+    return b"data: " + json.dumps(data, separators=(",", ":"), allow_nan=False).encode("ascii") + b"\n\n"

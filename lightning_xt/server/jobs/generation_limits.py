@@ -1,0 +1,111 @@
+"""Generation options of a request."""
+
+import secrets
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from lightning_xt.generation.filters.base import FilterFactory
+from lightning_xt.generation.filters.frequency_penalty import FrequencyPenalty
+from lightning_xt.generation.filters.logit_bias import LogitBias
+from lightning_xt.generation.filters.presence_penalty import PresencePenalty
+from lightning_xt.generation.filters.repetition_penalty import RepetitionPenalty
+from lightning_xt.generation.methods.beam_search import BeamSearch
+from lightning_xt.inference.generation_options import GenerationOptions
+from lightning_xt.inference.text_completer import MAX_NEW_TOKENS
+from lightning_xt.server.api_errors import ApiError
+from lightning_xt.server.bodies.request_fields import SamplingFields
+from lightning_xt.server.bodies.translation_body import TranslationBody
+from lightning_xt.server.served_model import ServedModel
+
+
+def draw_seed() -> int:
+    """Draw the seed of a request that has none."""
+    return secrets.randbits(31)
+
+
+def limit_tokens(model: ServedModel, prompt: Sequence[int], requested: int | None, most: int) -> int:
+    """Return the most tokens to generate after a prompt; ApiError if the model has no room for them.
+
+    Args:
+        model: the model.
+        prompt: ids of the prompt.
+        requested: tokens that the request asks for. None = 256, or as many as fit.
+        most: most tokens that the server generates for a request.
+    """
+    if requested is not None and requested > most:
+        raise ApiError(400, f"max_tokens is {requested}, but this server generates at most {most}", param="max_tokens")
+    room = None if model.max_length is None else model.max_length - len(prompt)
+    least = 0 if requested == 0 else 1
+    if room is not None and room < max(least, requested or 0):
+        way = "shorten the prompt" if room < 1 else f"shorten the prompt or ask for at most {room} tokens"
+        raise ApiError(
+            400,
+            f"the prompt has {len(prompt)} tokens and max_tokens is {requested or 'not set'}, but prompt and completion "
+            f"may have {model.max_length} tokens together; {way}",
+            param="prompt",
+            code="context_length_exceeded",
+        )
+    if requested is not None:
+        return requested
+    return min(each for each in (MAX_NEW_TOKENS, most, room) if each is not None)
+
+
+def build_completion_options(
+    body: SamplingFields, model: ServedModel, *, max_new_tokens: int, seed: int, stop: Sequence[str]
+) -> GenerationOptions:
+    """Return the options of a completion; ApiError if several completions would be the same."""
+    n = body.n or 1
+    if n > 1 and body.temperature == 0:
+        raise ApiError(
+            400, f"n is {n}, but at temperature 0 all completions would be the same; raise the temperature", param="n"
+        )
+    return GenerationOptions(
+        max_new_tokens=max_new_tokens,
+        temperature=1.0 if body.temperature is None else body.temperature,
+        filters=_make_filters(body, model),
+        top_k=body.top_k or None,
+        top_p=body.top_p,
+        min_p=body.min_p,
+        stop=list(dict.fromkeys(stop)),
+        num_return_sequences=n,
+        window=body.window,
+        seed=seed,
+    )
+
+
+def _make_filters(body: SamplingFields, model: ServedModel) -> list[FilterFactory]:
+    filters: list[FilterFactory] = []
+    if body.logit_bias:
+        biases = {int(token): bias for token, bias in body.logit_bias.items()}
+        model.check_ids(list(biases), "logit_bias")
+        filters.append(partial(LogitBias, biases))
+    if body.repetition_penalty not in (None, 1.0):
+        filters.append(partial(RepetitionPenalty, body.repetition_penalty))
+    if body.presence_penalty:
+        filters.append(partial(PresencePenalty, body.presence_penalty))
+    if body.frequency_penalty:
+        filters.append(partial(FrequencyPenalty, body.frequency_penalty))
+    return filters
+
+
+def build_translation_options(body: TranslationBody, *, most: int, seed: int) -> GenerationOptions:
+    """Return the options of a translation; ApiError for more tokens than the server generates."""
+    if body.max_tokens is not None and body.max_tokens > most:
+        raise ApiError(
+            400, f"max_tokens is {body.max_tokens}, but this server generates at most {most}", param="max_tokens"
+        )
+    options: dict[str, Any] = {}
+    if body.width > 1:
+        penalty = 1.0 if body.length_penalty is None else body.length_penalty
+        n_best = body.n_best or 1
+        options["method"] = partial(BeamSearch, beams=body.width, n_best=n_best, length_penalty=penalty)
+    return GenerationOptions(
+        max_new_tokens=body.max_tokens,
+        temperature=body.temperature or 0.0,
+        top_k=body.top_k or None,
+        top_p=body.top_p,
+        min_p=body.min_p,
+        seed=seed,
+        **options,
+    )

@@ -1,0 +1,138 @@
+"""Jobs of one request: from the engine's thread to the event loop."""
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from time import perf_counter
+
+from starlette.requests import Request
+
+from lightning_xt.inference.serving.events import Candidates, ErrorEvent, Event, JobEnd, Scores, TokenEvent
+from lightning_xt.inference.serving.job import Job
+from lightning_xt.server.api_errors import ApiError, ClientGoneError, refuse_request, report_failure
+from lightning_xt.server.server_metrics import ServerMetrics
+
+Start = Callable[[Callable[[Event], None]], Job]
+"""Called with the receiver of a job's events; submits the job."""
+
+
+class JobGroup:
+    """Jobs of one request, which end with it: when it is answered, its client has gone, or its time is over.
+
+    Args:
+        request: the request, whose connection is watched.
+        timeout: seconds until the request must be answered.
+        model: name of the model.
+        metrics: where times are recorded.
+    """
+
+    def __init__(self, request: Request, timeout: float, model: str, metrics: ServerMetrics) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._timeout, self.deadline = timeout, self._loop.time() + timeout
+        self._pending: deque[tuple[int, Event]] = deque()
+        self._ready = asyncio.Event()
+        self._waking = self._gone = False
+        self._jobs: list[Job] = []
+        self._unfinished: set[int] = set()
+        self._model, self._metrics = model, metrics
+        self._began = perf_counter()
+        self._token_times: dict[tuple[int, int], float] = {}
+        self._watcher = asyncio.create_task(self._watch(request))
+        self.prompt_tokens = self.generated_tokens = 0
+
+    async def submit(self, start: Start) -> int:
+        """Submit a job and return its number; ApiError if the engine refuses it."""
+        number = len(self._jobs)
+        try:
+            # Encodes text, which may take time.
+            job = await asyncio.to_thread(start, lambda event: self._receive(number, event))
+        except Exception as error:
+            raise refuse_request(error) from error
+        self._jobs.append(job)
+        self._unfinished.add(number)
+        return number
+
+    def _receive(self, number: int, event: Event) -> None:
+        """Take an event on the engine's thread; the loop is woken once for all that wait."""
+        self._pending.append((number, event))
+        if not self._waking:
+            self._waking = True
+            # The loop may have ended.
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        self._waking = False
+        self._ready.set()
+
+    async def _watch(self, request: Request) -> None:
+        """Wait until the client closes the connection."""
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        self._gone = True
+        self.cancel()
+        self._ready.set()
+
+    async def events(self) -> AsyncIterator[tuple[int, Event]]:
+        """Yield the events of all jobs, each with the number of its job.
+
+        Raises:
+            ApiError: a job has failed, or the time is over.
+            ClientGoneError: the client has gone.
+        """
+        while self._unfinished:
+            await self._wait()
+            while self._pending:
+                number, event = self._pending.popleft()
+                if isinstance(event, ErrorEvent):
+                    raise report_failure(event.error)
+                if isinstance(event, JobEnd):
+                    self._unfinished.discard(number)
+                    self.prompt_tokens += event.prompt_tokens
+                    self.generated_tokens += event.generated_tokens
+                else:
+                    self._record_time(number, event)
+                    yield number, event
+
+    async def _wait(self) -> None:
+        try:
+            async with asyncio.timeout_at(self.deadline):
+                await self._ready.wait()
+        except TimeoutError as error:
+            raise ApiError(
+                503, f"the answer was not complete after {self._timeout:g} seconds; ask for fewer tokens", code="timeout"
+            ) from error
+        self._ready.clear()
+        if self._gone:
+            raise ClientGoneError
+
+    def _record_time(self, number: int, event: Event) -> None:
+        if isinstance(event, TokenEvent | Candidates | Scores):
+            now = perf_counter()
+            if not self._token_times:
+                self._metrics.first_token.labels(self._model).observe(now - self._began)
+            place = number, event.sequence if isinstance(event, TokenEvent) else 0
+            if isinstance(event, TokenEvent) and place in self._token_times:
+                self._metrics.next_token.labels(self._model).observe(now - self._token_times[place])
+            self._token_times[place] = now
+
+    @property
+    def usage(self) -> dict[str, int]:
+        """Numbers of tokens, as the API reports them."""
+        total = self.prompt_tokens + self.generated_tokens
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.generated_tokens,
+            "total_tokens": total,
+        }
+
+    def cancel(self) -> None:
+        """Cancel the jobs that still run."""
+        for job in self._jobs:
+            job.cancel()
+
+    def close(self) -> None:
+        """End the group, whatever its jobs do."""
+        self.cancel()
+        self._watcher.cancel()

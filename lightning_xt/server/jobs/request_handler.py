@@ -1,0 +1,46 @@
+"""Answer of a request, whole or streamed."""
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator
+from typing import Any
+
+from starlette.responses import Response
+
+from lightning_xt.server.jobs.event_stream import EventStream
+from lightning_xt.server.jobs.job_group import JobGroup
+
+
+class RequestHandler(ABC):
+    """Base class of what a route does with one request."""
+
+    @abstractmethod
+    async def submit(self) -> None:
+        """Submit the jobs; ApiError if the request is refused."""
+
+    @abstractmethod
+    async def collect(self) -> dict[str, Any]:
+        """Return the whole answer."""
+
+    @abstractmethod
+    def stream(self) -> AsyncIterator[dict[str, Any]]:
+        """Yield the answer in chunks."""
+
+    async def answer(self, group: JobGroup, *, streamed: bool) -> Response:
+        """Return the answer, whose jobs end with it."""
+        kept = False
+        try:
+            await self.submit()
+            if streamed:
+                kept = True
+                return EventStream(group, self.stream())
+            return make_json_response(await self.collect())
+        finally:
+            if not kept:
+                group.close()
+
+
+def make_json_response(data: dict[str, Any], status: int = 200) -> Response:
+    """Return an answer of plain values."""
+    content = json.dumps(data, separators=(",", ":"), allow_nan=False).encode("ascii")
+    return Response(content, status, media_type="application/json")

@@ -1,0 +1,84 @@
+"""`/v1/chat/completions`: answers to dialogues."""
+
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from lightning_xt.server.api_errors import ApiError
+from lightning_xt.server.bodies.chat_body import ChatBody
+from lightning_xt.server.bodies.response_bodies import ChatAnswer
+from lightning_xt.server.jobs.completion_run import CompletionPlan, CompletionRun
+from lightning_xt.server.jobs.job_group import JobGroup
+from lightning_xt.server.jobs.log_prob_forms import list_chat_log_probs
+from lightning_xt.server.jobs.request_handler import RequestHandler
+from lightning_xt.server.routes.documented_errors import POST_ERRORS, describe_stream
+from lightning_xt.server.served_model import ServedModel
+from lightning_xt.server.server_context import Context, ServerContext, make_id
+
+router = APIRouter(tags=["language models"])
+
+
+@router.post(
+    "/v1/chat/completions",
+    response_model=ChatAnswer,
+    responses={200: describe_stream("Each has a `delta` of one choice."), **POST_ERRORS},
+)
+async def chat(body: ChatBody, request: Request, context: Context) -> Response:
+    """Answer a dialogue, whose text the server's chat template makes."""
+    model = context.models.choose(body.model).require("language_model")
+    try:
+        prompt = model.template.render((message.role, message.text) for message in body.messages)
+    except ValueError as error:
+        raise ApiError(400, str(error), param="messages") from error
+    group = context.open_group(request, model)
+    return await ChatHandler(body, prompt, model, context, group).answer(group, streamed=bool(body.stream))
+
+
+class ChatHandler(RequestHandler):
+    """Answer of a request to `/v1/chat/completions`."""
+
+    def __init__(
+        self, body: ChatBody, prompt: str, model: ServedModel, context: ServerContext, group: JobGroup
+    ) -> None:
+        stop = [*body.stops, *model.template.stop]
+        plan = CompletionPlan(prompts=[prompt], limit=body.limit, stop=stop, alternatives=body.alternatives)
+        self._body, self._group = body, group
+        self._run = CompletionRun(body, plan, model, context, group)
+        self._head = {"id": make_id("chatcmpl"), "created": int(time.time()), "model": model.name}
+
+    async def submit(self) -> None:
+        await self._run.submit()
+
+    async def collect(self) -> dict[str, Any]:
+        deltas = await self._run.collect()
+        choices = [
+            {
+                "index": number,
+                "message": {"role": "assistant", "content": delta.text, "refusal": None},
+                "logprobs": list_chat_log_probs(delta.entries) if self._body.logprobs else None,
+                "finish_reason": delta.reason,
+            }
+            for number, delta in enumerate(deltas)
+        ]
+        return {**self._head, "object": "chat.completion", "choices": choices, "usage": self._group.usage}
+
+    async def stream(self) -> AsyncIterator[dict[str, Any]]:
+        head = {**self._head, "object": "chat.completion.chunk"}
+        usage = {"usage": None} if self._body.reports_usage else {}
+        for number in range(self._run.num_choices):
+            delta: dict[str, Any] = {"role": "assistant", "content": ""}
+            choice = {"index": number, "delta": delta, "logprobs": None, "finish_reason": None}
+            yield {**head, "choices": [choice], **usage}
+        async for number, part in self._run.deltas():
+            choice = {
+                "index": number,
+                "delta": {"content": part.text} if part.text else {},
+                "logprobs": list_chat_log_probs(part.entries) if self._body.logprobs else None,
+                "finish_reason": part.reason,
+            }
+            yield {**head, "choices": [choice], **usage}
+        if self._body.reports_usage:
+            yield {**head, "choices": [], "usage": self._group.usage}

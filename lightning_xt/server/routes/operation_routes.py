@@ -1,0 +1,29 @@
+"""`/health` and `/metrics`: the state of a server."""
+
+from fastapi import APIRouter
+from starlette.responses import PlainTextResponse, Response
+
+from lightning_xt.server.bodies.response_bodies import HealthBody
+from lightning_xt.server.jobs.request_handler import make_json_response
+from lightning_xt.server.routes.documented_errors import describe_errors
+from lightning_xt.server.server_context import Context
+from lightning_xt.server.server_metrics import CONTENT_TYPE
+
+router = APIRouter(tags=["operation"])
+
+
+@router.get(
+    "/health",
+    response_model=HealthBody,
+    responses={503: {"model": HealthBody, "description": "The server stops, and takes no new requests."}},
+)
+async def report_health(context: Context) -> Response:
+    """Report whether the server takes requests."""
+    state = "stopping" if context.draining else "ok"
+    return make_json_response({"status": state, "models": list(context.models)}, 503 if context.draining else 200)
+
+
+@router.get("/metrics", response_class=PlainTextResponse, responses=describe_errors(401))
+async def report_metrics(context: Context) -> Response:
+    """Report numbers of requests and tokens, the queue, and times, in Prometheus' format."""
+    return Response(context.metrics.render(), headers={"Content-Type": CONTENT_TYPE})
