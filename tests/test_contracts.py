@@ -48,6 +48,7 @@ LAYERS: list[set[str]] = [
     {"models"},
     {"data", "generation", "objectives", "checkpoints"},
     {"inference"},
+    {"server"},
     {"training"},
     {"commands"},
     {"cli"},

@@ -1,0 +1,98 @@
+"""Server of the models of runs: loads them, warms them up, and answers requests."""
+
+import socket
+import sys
+from typing import TYPE_CHECKING
+
+from lightning_xt.checkpoints.checkpoint import Checkpoint
+from lightning_xt.commands.models.inference import Inference
+from lightning_xt.commands.models.loading import find_module_class, load
+from lightning_xt.commands.serving.serve_options import ServeOptions
+from lightning_xt.commands.serving.warm_up import warm_up
+from lightning_xt.inference.serving.serving_engine import Engine
+from lightning_xt.inference.serving.work_limits import choose_tokens
+from lightning_xt.inference.text_generator import TextGenerator
+from lightning_xt.system.messages import UserError
+
+if TYPE_CHECKING:
+    from lightning_xt.server.chat_templates import ChatTemplate
+
+
+def serve(options: ServeOptions) -> int:
+    """Serve until a signal ends it; return the exit code.
+
+    Raises:
+        UserError: a run cannot be served, or the address cannot be taken.
+    """
+    from lightning_xt.server.chat_templates import find_template
+    from lightning_xt.server.server_process import bind_socket
+
+    # Mistakes are found before anything takes time.
+    template = find_template(options.chat_template)
+    check_models(options)
+    taken = bind_socket(options.host, options.port)
+    with taken:
+        generators = {name: load_generator(name, options) for name in options.checkpoints}
+        engine = Engine(generators, **options.engine)
+        engine.start()
+        try:
+            for name, generator in generators.items():
+                warm_up(engine, name, generator, options.engine["rows"])
+            _answer(options, engine, generators, taken, template)
+        finally:
+            engine.close()
+    return 0
+
+
+def check_models(options: ServeOptions) -> None:
+    """Raise a UserError for a run whose model generates no text."""
+    for name, path in options.checkpoints.items():
+        checkpoint = Checkpoint(path)
+        found = checkpoint.module_class and find_module_class(checkpoint.module_class).no_generation
+        checkpoint.release()
+        if found:
+            raise UserError(f"{name} cannot be served: {found}")
+
+
+def load_generator(name: str, options: ServeOptions) -> TextGenerator:
+    """Load a model with its options of inference, and return the generator of its texts."""
+    print(f"loading {name}", file=sys.stderr)
+    module = load(str(options.checkpoints[name]))
+    Inference(weights=options.weights, compile=options.compile).apply(module)  # type: ignore[arg-type]  # checked
+    return module.text_generator
+
+
+def _answer(
+    options: ServeOptions,
+    engine: Engine,
+    generators: dict[str, TextGenerator],
+    taken: socket.socket,
+    template: "ChatTemplate",
+) -> None:
+    """Answer requests until a signal ends the server, then finish the jobs that are left."""
+    from lightning_xt.server.application import build_app
+    from lightning_xt.server.served_model import ModelTable, ServedModel
+    from lightning_xt.server.server_context import ServerContext
+    from lightning_xt.server.server_metrics import ServerMetrics
+    from lightning_xt.server.server_process import listen, run_server
+    from lightning_xt.server.server_settings import LOOPBACK, ServerSettings
+
+    tokens = options.engine["tokens"]
+    models = [
+        ServedModel(name, generator, choose_tokens(generator, tokens), template)
+        for name, generator in generators.items()
+    ]
+    hosts = tuple(dict.fromkeys((*LOOPBACK, options.host))) if options.local else ()
+    settings = ServerSettings(hosts=hosts, api_key=options.api_key, **options.limits)
+    context = ServerContext(engine, ModelTable(models), settings, ServerMetrics(engine.measure))
+    app = build_app(context)
+    listen(taken, options.host, options.port)
+    port = taken.getsockname()[1]
+    host = f"[{options.host}]" if ":" in options.host else options.host
+
+    def announce() -> None:
+        names = ", ".join(generators)
+        print(f"serving {names} at http://{host}:{port} (stop it with Ctrl-C)", flush=True)
+
+    run_server(app, context, taken, announce)
+    engine.drain()
