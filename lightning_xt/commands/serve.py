@@ -7,8 +7,9 @@ from lightning_xt.commands.options.arguments import Arguments
 
 SUMMARY = """serve models over HTTP, with a playground:  lightning-xt serve RUN [RUN2 ...]
 clients of OpenAI's API work with it:  ... --port 8000"""
-DESCRIPTION = """Serve the models of runs over HTTP: completions, dialogues and translations in the form of OpenAI's API,
-a playground at /, a description of all routes at /docs. Ctrl-C or SIGTERM finishes the answers that are being written."""
+DESCRIPTION = """Serve the models of runs over HTTP: completions, dialogues and translations in the form of OpenAI's
+API, a playground at /, a description of all routes at /docs. Ctrl-C or SIGTERM finishes the answers that are being
+written."""
 
 
 def add_options(parser: ArgumentParser) -> None:

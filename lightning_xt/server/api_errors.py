@@ -104,7 +104,7 @@ def add_error_handlers(app: FastAPI) -> None:
         status = error.status_code if isinstance(error, HTTPException) else 500
         where = f"{request.method} {request.url.path}"
         messages = {
-            400: "the body is not JSON that can be read: it may be nested too deeply, or hold a number that is too long",
+            400: "the body is not JSON that can be read: it may be nested too deeply, or not be UTF-8",
             404: f"there is no {where}; GET /docs lists the routes",
             405: f"there is no {where}, but the path has another method; GET /docs lists the routes",
         }

@@ -64,9 +64,7 @@ TEMPLATES = MappingProxyType(
     {
         "turns": ChatTemplate(),
         "chatml": ChatTemplate(
-            roles={
-                role: Affixes(f"<|im_start|>{role}\n", "<|im_end|>\n") for role in ("system", "user", "assistant")
-            },
+            roles={role: Affixes(f"<|im_start|>{role}\n", "<|im_end|>\n") for role in ("system", "user", "assistant")},
             stop=("<|im_end|>",),
         ),
         "alpaca": ChatTemplate(

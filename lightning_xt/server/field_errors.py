@@ -20,12 +20,16 @@ def explain_fields(errors: Sequence[Mapping[str, Any]]) -> tuple[str, str | None
         return f"the body is not valid JSON: {reason} (character {place[0] if place else 0})", None
     if kind == "unknown_field":
         return str(error["msg"]), join_place([*place, error["ctx"]["field"]])
+    if not place and kind == "value_error":
+        return str(error["msg"]).removeprefix("Value error, "), None
     if not place:
         return (NO_BODY if kind == "missing" else "the body must be a JSON object"), None
     name = join_place(place)
     if kind == "missing":
         return f"{name} is required", name
-    message = str(error["msg"]).removeprefix("Value error, ")
+    if place[-1] == "[key]":
+        return f"{join_place(place[:-2])} has the key {place[-2]!r}, but its keys are ids", join_place(place[:-2])
+    message = str(error["msg"]).removeprefix("Value error, ").replace(" after validation", "")
     if message.startswith(("Input ", "it ")):
         rule = message.removeprefix("Input ").removeprefix("it ")
         return f"{name} is {quote_value(value)}, but it {rule}", name

@@ -104,7 +104,7 @@ def choose_key(options: Namespace, *, local: bool) -> str | None:
             raise UserError("serve: --api_key and --no_api_key exclude each other; omit one of them")
         return None
     if key is not None and (not key.strip() or key != key.strip() or not key.isascii() or not key.isprintable()):
-        raise UserError("serve: the API key is empty, or has spaces around it or characters beyond ASCII; choose another")
+        raise UserError("serve: the API key is empty, or has spaces around it or characters beyond ASCII; change it")
     if key is None and not local:
         raise UserError(
             f"serve: --host {options.host} may be reached by others; set a key in the environment variable "
@@ -125,8 +125,8 @@ def name_runs(runs: Sequence[str]) -> dict[str, Path]:
         name = derive_name(checkpoint) if name is None else name
         if not NAME.fullmatch(name):
             raise UserError(
-                f"serve: {name!r} cannot name a model, because a name has letters, digits, '.', '_' and '-' only, and at "
-                f"most 100 of them; name it yourself, as in my-model={run}"
+                f"serve: {name!r} cannot name a model, because a name has letters, digits, '.', '_' and '-' only, "
+                f"and at most 100 of them; name it yourself, as in my-model={run}"
             )
         if name in found:
             raise UserError(

@@ -8,7 +8,7 @@ from lightning_xt.server.bodies.request_fields import (
     LONGEST_NAME,
     MOST_ALTERNATIVES,
     MOST_NEW_TOKENS,
-    Integer,
+    WHOLE,
     Name,
     RequestFields,
     SamplingFields,
@@ -48,11 +48,11 @@ class ChatBody(SamplingFields):
     messages: Annotated[list[Message], Field(min_length=1, max_length=MOST_MESSAGES)] = Field(
         description="The dialogue so far. A last message of the assistant is continued."
     )
-    max_completion_tokens: Annotated[Integer, Field(ge=1, le=MOST_NEW_TOKENS)] | None = Field(
+    max_completion_tokens: Annotated[int, Field(ge=1, le=MOST_NEW_TOKENS), WHOLE] | None = Field(
         None, description="The newer name of max_tokens."
     )
     logprobs: bool | None = Field(None, description="Whether to report the log-probability of each token.")
-    top_logprobs: Annotated[Integer, Field(ge=0, le=MOST_ALTERNATIVES)] | None = Field(
+    top_logprobs: Annotated[int, Field(ge=0, le=MOST_ALTERNATIVES), WHOLE] | None = Field(
         None, description="Number of most likely tokens to report with each token; needs logprobs."
     )
 

@@ -8,12 +8,12 @@ from lightning_xt.server.bodies.request_fields import (
     MOST_ALTERNATIVES,
     MOST_CHOICES,
     MOST_NEW_TOKENS,
-    Integer,
+    WHOLE,
     SamplingFields,
     expect,
 )
 
-Ids = Annotated[list[Annotated[Integer, Field(ge=0)]], Field(max_length=MOST_NEW_TOKENS)]
+Ids = Annotated[list[Annotated[int, Field(ge=0), WHOLE]], Field(max_length=MOST_NEW_TOKENS)]
 
 
 class CompletionBody(SamplingFields):
@@ -26,13 +26,13 @@ class CompletionBody(SamplingFields):
         | Annotated[list[Annotated[Ids, Field(min_length=1)]], Field(min_length=1, max_length=MOST_CHOICES)],
         expect("a text, a list of texts, a list of ids, or a list of such lists"),
     ] = Field(description="A text, a list of texts, a list of ids, or a list of such lists.")
-    logprobs: Annotated[Integer, Field(ge=0, le=MOST_ALTERNATIVES)] | None = Field(
+    logprobs: Annotated[int, Field(ge=0, le=MOST_ALTERNATIVES), WHOLE] | None = Field(
         None, description="Number of most likely tokens to report with each token. Null = no log-probabilities."
     )
     echo: bool | None = Field(
         None, description="Whether a completion begins with its prompt; with logprobs, of its tokens too."
     )
-    best_of: Annotated[Integer, Field(ge=1, le=MOST_CHOICES)] | None = Field(
+    best_of: Annotated[int, Field(ge=1, le=MOST_CHOICES), WHOLE] | None = Field(
         None, description="Must equal n: every completion is returned. Null = n."
     )
 

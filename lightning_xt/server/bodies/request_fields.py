@@ -26,7 +26,7 @@ REFUSED = {
     "response_format": "completions are plain text",
 }
 """Fields of OpenAI that this API does not have, with the reason."""
-SHAPES = ("string_type", "list_type", "int_type", "float_type", "dict_type", "bool_type", "model_type", "int_from_float")
+SHAPES = ("string_type", "list_type", "int_type", "float_type", "dict_type", "bool_type", "model_type")
 """Errors of pydantic that mean: another kind of value is expected."""
 
 
@@ -65,13 +65,14 @@ def expect(words: str) -> WrapValidator:
             return validate(value)
         except ValidationError as error:
             other = [each for each in error.errors() if each["type"] not in SHAPES]
-            message = other[0]["msg"] if other else f"it should be {words}"
+            message = other[0]["msg"].replace(" after validation", "") if other else f"it should be {words}"
             raise PydanticCustomError("shape", "{sentence}", {"sentence": message}) from error
 
     return WrapValidator(check)
 
 
-Integer = Annotated[int, BeforeValidator(take_whole)]
+WHOLE = BeforeValidator(take_whole)
+"""Lets an integer be written as 5.0; its range stands before it, or the schema would not show it."""
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Name = Annotated[str, Field(max_length=LONGEST_NAME)]
 
@@ -92,16 +93,16 @@ class SamplingFields(RequestFields):
     top_p: Annotated[Number, Field(gt=0, le=1)] | None = Field(
         None, description="Sample only from the most likely tokens with this total probability. Null = any."
     )
-    top_k: Annotated[Integer, Field(ge=0, le=MOST_NEW_TOKENS)] | None = Field(
+    top_k: Annotated[int, Field(ge=0, le=MOST_NEW_TOKENS), WHOLE] | None = Field(
         None, description="Sample only from this many most likely tokens. Null or 0 = any."
     )
     min_p: Annotated[Number, Field(ge=0, le=1)] | None = Field(
         None, description="Sample only from tokens with at least this fraction of the highest probability. Null = any."
     )
-    max_tokens: Annotated[Integer, Field(ge=0, le=MOST_NEW_TOKENS)] | None = Field(
+    max_tokens: Annotated[int, Field(ge=0, le=MOST_NEW_TOKENS), WHOLE] | None = Field(
         None, description="Most tokens to generate. Null = 256, or fewer if the model's positions end before."
     )
-    n: Annotated[Integer, Field(ge=1, le=MOST_CHOICES)] | None = Field(
+    n: Annotated[int, Field(ge=1, le=MOST_CHOICES), WHOLE] | None = Field(
         None, description="Completions of each prompt; number i samples with seed + i. Null = 1."
     )
     stop: (
@@ -128,10 +129,10 @@ class SamplingFields(RequestFields):
         ]
         | None
     ) = Field(None, description="Number to add to the logit of each id.")
-    seed: Annotated[Integer, Field(ge=-MAX_SEED, le=MAX_SEED)] | None = Field(
+    seed: Annotated[int, Field(ge=-MAX_SEED, le=MAX_SEED), WHOLE] | None = Field(
         None, description="Start of the random numbers. Null = a random one."
     )
-    window: Annotated[Integer, Field(ge=1, le=MOST_NEW_TOKENS)] | None = Field(
+    window: Annotated[int, Field(ge=1, le=MOST_NEW_TOKENS), WHOLE] | None = Field(
         None, description="Tokens that each layer can attend back to. Null = the model's own."
     )
     stream: bool | None = Field(None, description="Whether to send text while it is generated, as server-sent events.")

@@ -8,7 +8,7 @@ from lightning_xt.server.bodies.request_fields import (
     MAX_SEED,
     MOST_CHOICES,
     MOST_NEW_TOKENS,
-    Integer,
+    WHOLE,
     Name,
     Number,
     RequestFields,
@@ -25,10 +25,10 @@ class TranslationBody(RequestFields):
     source: Annotated[
         str | Annotated[list[str], Field(min_length=1, max_length=MOST_CHOICES)], expect("a text or a list of texts")
     ] = Field(description="A text, or a list of texts.")
-    beams: Annotated[Integer, Field(ge=1, le=MOST_BEAMS)] | None = Field(
+    beams: Annotated[int, Field(ge=1, le=MOST_BEAMS), WHOLE] | None = Field(
         None, description="Running hypotheses of beam search. Null = n_best; 1 = no beam search."
     )
-    n_best: Annotated[Integer, Field(ge=1, le=MOST_BEAMS)] | None = Field(
+    n_best: Annotated[int, Field(ge=1, le=MOST_BEAMS), WHOLE] | None = Field(
         None, description="Translations of each source, best first; at most beams. Null = 1."
     )
     length_penalty: Annotated[Number, Field(ge=0, le=3)] | None = Field(
@@ -37,7 +37,7 @@ class TranslationBody(RequestFields):
     temperature: Annotated[Number, Field(ge=0, le=100)] | None = Field(
         None, description="Divides the logits; 0 always takes the most likely token. Null = 0."
     )
-    top_k: Annotated[Integer, Field(ge=0, le=MOST_NEW_TOKENS)] | None = Field(
+    top_k: Annotated[int, Field(ge=0, le=MOST_NEW_TOKENS), WHOLE] | None = Field(
         None, description="Sample only from this many most likely tokens. Null or 0 = any."
     )
     top_p: Annotated[Number, Field(gt=0, le=1)] | None = Field(
@@ -46,10 +46,10 @@ class TranslationBody(RequestFields):
     min_p: Annotated[Number, Field(ge=0, le=1)] | None = Field(
         None, description="Sample only from tokens with at least this fraction of the highest probability. Null = any."
     )
-    max_tokens: Annotated[Integer, Field(ge=1, le=MOST_NEW_TOKENS)] | None = Field(
+    max_tokens: Annotated[int, Field(ge=1, le=MOST_NEW_TOKENS), WHOLE] | None = Field(
         None, description="Most tokens to generate. Null = twice the source's tokens plus 32."
     )
-    seed: Annotated[Integer, Field(ge=-MAX_SEED, le=MAX_SEED)] | None = Field(
+    seed: Annotated[int, Field(ge=-MAX_SEED, le=MAX_SEED), WHOLE] | None = Field(
         None, description="Start of the random numbers. Null = a random one."
     )
     alignment: bool | None = Field(None, description="Whether to report the attention of each token to the source.")
@@ -68,5 +68,5 @@ class TranslationBody(RequestFields):
     @model_validator(mode="after")
     def _check_counts(self) -> Self:
         if (self.n_best or 1) > self.width:
-            raise ValueError(f"n_best is {self.n_best}, but {self.beams} beams give no more than {self.beams}; lower it")
+            raise ValueError(f"n_best is {self.n_best}, but {self.width} beams give at most {self.width}; lower it")
         return self

@@ -1,6 +1,8 @@
 """Safety of requests before a route sees them: host, key, type and size of the body, and the end of the server."""
 
 import asyncio
+import json
+import re
 from collections.abc import Mapping
 
 from starlette.datastructures import Headers
@@ -12,6 +14,8 @@ from lightning_xt.server.server_context import ServerContext
 OPEN_PATHS = ("/", "/health", "/docs", "/openapi.json")
 OPEN_FOLDERS = ("/playground/", "/docs/")
 """Paths that need no key: pages, which ask for it, and the state of the server."""
+SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+"""Half of a surrogate pair in JSON, or a whole one."""
 OBSERVED = ("/health", "/metrics")
 """Paths that a server answers while it stops."""
 
@@ -36,11 +40,12 @@ class RequestGuard:
         try:
             self._check(scope["method"], scope["path"], Headers(scope=scope))
             body = await self._read_body(Headers(scope=scope), receive)
+            if body is None:
+                # The client has gone.
+                return
+            check_characters(body)
         except ApiError as error:
             await error.as_response()(scope, receive, send)
-            return
-        if body is None:
-            # The client has gone.
             return
         messages = iter([{"type": "http.request", "body": body, "more_body": False}])
 
@@ -60,7 +65,7 @@ class RequestGuard:
         if settings.hosts and read_host(headers) not in settings.hosts:
             raise ApiError(
                 400,
-                f"this server answers requests to {' and '.join(settings.hosts)} only, but the Host header has another "
+                f"this server answers requests to {', '.join(settings.hosts)} only, but the Host header has another "
                 "name; start it with --host for others",
                 code="invalid_host",
             )
@@ -107,6 +112,19 @@ class RequestGuard:
                 408, f"the body was not complete after {seconds}; send it faster", headers={"Connection": "close"}
             ) from error
         return b"".join(parts)
+
+
+def check_characters(body: bytes) -> None:
+    """Raise an ApiError for a body with half of a surrogate pair, which is not a character."""
+    if not SURROGATE.search(body):
+        return
+    try:
+        json.dumps(json.loads(body), ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise ApiError(400, "a text has half of a surrogate pair (\\ud800 to \\udfff), not a character") from error
+    except (ValueError, RecursionError):
+        # The route says what is wrong with it.
+        return
 
 
 def read_host(headers: Headers) -> str:

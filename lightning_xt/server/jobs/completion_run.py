@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -54,6 +54,8 @@ class CompletionRun:
     ) -> None:
         self._body, self._plan, self._model = body, plan, model
         self._context, self._group, self._n = context, group, body.n or 1
+        # A vocabulary may have fewer tokens.
+        self._alternatives = min(plan.alternatives or 0, model.vocab_size)
         self._prompts: list[list[int]] = []
         self._jobs: dict[int, int] = {}
         """Numbers of prompts by numbers of jobs."""
@@ -80,7 +82,7 @@ class CompletionRun:
             )
             seen[tuple(ids)] += 1
             engine = self._context.engine
-            start = partial(engine.complete, model.name, ids, options, alternatives=plan.alternatives or 0)
+            start = partial(engine.complete, model.name, ids, options, alternatives=self._alternatives)
             self._jobs[await self._group.submit(start)] = number
 
     async def _echo_prompts(self) -> list[TextDelta]:
@@ -92,13 +94,12 @@ class CompletionRun:
             given if isinstance(given, str) else tokenizer.decode(ids)
             for given, ids in zip(self._plan.prompts, self._prompts, strict=True)
         ]
-        alternatives = self._plan.alternatives
-        if alternatives is None:
+        if self._plan.alternatives is None:
             return [TextDelta(text) for text in texts]
         found: dict[int, Scores] = {}
         engine, name = self._context.engine, self._model.name
         for ids in self._prompts:
-            await self._group.submit(partial(engine.score, name, ids, alternatives=alternatives))
+            await self._group.submit(partial(engine.score, name, ids, alternatives=self._alternatives))
         async with aclosing(self._group.events()) as events:
             async for number, event in events:
                 if isinstance(event, Scores):
@@ -107,11 +108,9 @@ class CompletionRun:
         if self._plan.limit != 0:
             # The prompts are counted again with their completions.
             self._group.prompt_tokens -= counted
-        return [
-            TextDelta(text, make_prompt_entries(self._model, found[number])) for number, text in enumerate(texts)
-        ]
+        return [TextDelta(text, make_prompt_entries(self._model, found[number])) for number, text in enumerate(texts)]
 
-    async def deltas(self) -> AsyncIterator[tuple[int, TextDelta]]:
+    async def deltas(self) -> AsyncGenerator[tuple[int, TextDelta], None]:
         """Yield the number of a choice and the next part of its text, in the order in which they become certain."""
         log_probs, n = self._plan.alternatives is not None, self._n
         done = self._plan.limit == 0

@@ -3,7 +3,8 @@
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from typing import Any
 
 from starlette.responses import Response
@@ -29,7 +30,7 @@ class EventStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, group: JobGroup, chunks: AsyncIterator[Mapping[str, Any]]) -> None:
+    def __init__(self, group: JobGroup, chunks: AsyncGenerator[Mapping[str, Any], None]) -> None:
         super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self._group, self._chunks = group, chunks
@@ -49,8 +50,9 @@ class EventStream(Response):
 
     async def _send_events(self, send: Send) -> None:
         try:
-            async for chunk in self._chunks:
-                await send({"type": "http.response.body", "body": encode_event(chunk), "more_body": True})
+            async with aclosing(self._chunks) as chunks:
+                async for chunk in chunks:
+                    await send({"type": "http.response.body", "body": encode_event(chunk), "more_body": True})
             end = DONE
         except ApiError as error:
             end = encode_event(error.body)

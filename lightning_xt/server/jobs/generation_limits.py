@@ -41,8 +41,8 @@ def limit_tokens(model: ServedModel, prompt: Sequence[int], requested: int | Non
         way = "shorten the prompt" if room < 1 else f"shorten the prompt or ask for at most {room} tokens"
         raise ApiError(
             400,
-            f"the prompt has {len(prompt)} tokens and max_tokens is {requested or 'not set'}, but prompt and completion "
-            f"may have {model.max_length} tokens together; {way}",
+            f"the prompt has {len(prompt)} tokens and max_tokens is {requested or 'not set'}, but prompt and "
+            f"completion may have {model.max_length} tokens together; {way}",
             param="prompt",
             code="context_length_exceeded",
         )

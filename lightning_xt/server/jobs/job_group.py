@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from time import perf_counter
 
 from starlette.requests import Request
@@ -74,7 +74,7 @@ class JobGroup:
         self.cancel()
         self._ready.set()
 
-    async def events(self) -> AsyncIterator[tuple[int, Event]]:
+    async def events(self) -> AsyncGenerator[tuple[int, Event], None]:
         """Yield the events of all jobs, each with the number of its job.
 
         Raises:
@@ -101,7 +101,9 @@ class JobGroup:
                 await self._ready.wait()
         except TimeoutError as error:
             raise ApiError(
-                503, f"the answer was not complete after {self._timeout:g} seconds; ask for fewer tokens", code="timeout"
+                503,
+                f"the answer was not complete after {self._timeout:g} seconds; ask for fewer tokens",
+                code="timeout",
             ) from error
         self._ready.clear()
         if self._gone:

@@ -2,7 +2,7 @@
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from starlette.responses import Response
@@ -23,7 +23,7 @@ class RequestHandler(ABC):
         """Return the whole answer."""
 
     @abstractmethod
-    def stream(self) -> AsyncIterator[dict[str, Any]]:
+    def stream(self) -> AsyncGenerator[dict[str, Any], None]:
         """Yield the answer in chunks."""
 
     async def answer(self, group: JobGroup, *, streamed: bool) -> Response:

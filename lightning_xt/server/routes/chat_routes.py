@@ -1,7 +1,7 @@
 """`/v1/chat/completions`: answers to dialogues."""
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -65,7 +65,7 @@ class ChatHandler(RequestHandler):
         ]
         return {**self._head, "object": "chat.completion", "choices": choices, "usage": self._group.usage}
 
-    async def stream(self) -> AsyncIterator[dict[str, Any]]:
+    async def stream(self) -> AsyncGenerator[dict[str, Any], None]:
         head = {**self._head, "object": "chat.completion.chunk"}
         usage = {"usage": None} if self._body.reports_usage else {}
         for number in range(self._run.num_choices):

@@ -1,7 +1,7 @@
 """`/v1/completions`: completions of prompts."""
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -62,7 +62,7 @@ class CompletionHandler(RequestHandler):
         choices = [self._make_choice(number, delta) for number, delta in enumerate(deltas)]
         return {**self._head, "choices": choices, "usage": self._group.usage}
 
-    async def stream(self) -> AsyncIterator[dict[str, Any]]:
+    async def stream(self) -> AsyncGenerator[dict[str, Any], None]:
         usage = {"usage": None} if self._body.reports_usage else {}
         async for number, delta in self._run.deltas():
             yield {**self._head, "choices": [self._make_choice(number, delta)], **usage}

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from functools import partial
 from typing import Any
@@ -70,9 +70,7 @@ class TranslationHandler(RequestHandler):
             if not source.strip():
                 raise ApiError(400, f"{name} is empty; give a text to translate", param="source")
             if problem := self._model.generator.find_problem(source):
-                raise ApiError(
-                    400, f"{name} is too long: {problem}", param="source", code="context_length_exceeded"
-                )
+                raise ApiError(400, f"{name} is too long: {problem}", param="source", code="context_length_exceeded")
 
     async def collect(self) -> dict[str, Any]:
         found: dict[int, dict[str, Any]] = {}
@@ -88,14 +86,14 @@ class TranslationHandler(RequestHandler):
             "usage": self._group.usage,
         }
 
-    async def stream(self) -> AsyncIterator[dict[str, Any]]:
+    async def stream(self) -> AsyncGenerator[dict[str, Any], None]:
         head = {"object": "translations.chunk", "model": self._model.name}
         async with aclosing(self._parts()) as parts:
             async for part in parts:
                 yield {**head, "translations": [part]}
         yield {**head, "translations": [], "usage": self._group.usage}
 
-    async def _parts(self) -> AsyncIterator[dict[str, Any]]:
+    async def _parts(self) -> AsyncGenerator[dict[str, Any], None]:
         """Yield new text of sources that are sampled, and the candidates of each source once they are certain."""
         written: dict[int, list[str]] = {number: [] for number in self._jobs.values()}
         scores = dict.fromkeys(written, 0.0)
