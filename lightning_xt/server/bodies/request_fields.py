@@ -66,6 +66,7 @@ def expect(words: str) -> WrapValidator:
         except ValidationError as error:
             other = [each for each in error.errors() if each["type"] not in SHAPES]
             message = other[0]["msg"].replace(" after validation", "") if other else f"it should be {words}"
+            message = message.replace("Input should", "each item should")
             raise PydanticCustomError("shape", "{sentence}", {"sentence": message}) from error
 
     return WrapValidator(check)

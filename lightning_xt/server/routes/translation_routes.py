@@ -26,6 +26,9 @@ from lightning_xt.server.server_context import Context, ServerContext
 
 router = APIRouter(tags=["encoder-decoders"])
 
+DIGITS = 6
+"""Decimals of the weights of an alignment."""
+
 
 @router.post(
     "/v1/translations",
@@ -132,6 +135,6 @@ def make_candidate(text: str, score: float, alignment: Alignment | None) -> dict
         aligned = {
             "source_tokens": alignment.source_tokens,
             "target_tokens": alignment.target_tokens,
-            "weights": alignment.weights,
+            "weights": [[round(weight, DIGITS) for weight in row] for row in alignment.weights],
         }
     return {"text": text, "score": limit(score), "alignment": aligned}

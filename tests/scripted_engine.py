@@ -4,12 +4,13 @@ import asyncio
 import json
 import threading
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import httpx
 import torch
 
-from lightning_xt import Decoder, EncoderDecoder
+from lightning_xt import Decoder, Encoder, EncoderDecoder
 from lightning_xt.data.tokenizers.bytes import Bytes
 from lightning_xt.data.tokenizers.special_bytes import SpecialBytes
 from lightning_xt.inference.serving.events import ErrorEvent, Event, JobEnd, Scores, SequenceEnd, TokenEvent
@@ -98,8 +99,8 @@ def make_language_model(name: str = "tiny", **options: Any) -> ServedModel:
 
 
 def make_translator(name: str = "pairs", **options: Any) -> ServedModel:
-    sizes = {"dim": 16, "depth": 1}
-    network = EncoderDecoder(259, 259, encoder=sizes, decoder=sizes)
+    parts = {"encoder": partial(Encoder, dim=16, depth=1), "decoder": partial(Decoder, dim=16, depth=1)}
+    network = EncoderDecoder(259, 259, **parts)
     vocab = {"pad": 0, "start": 1, "end": 2}
     return ServedModel(name, Translator(network, SpecialBytes(), SpecialBytes(), vocab), **options)
 
