@@ -7,8 +7,7 @@ from typing import Annotated, Any
 from fastapi import Depends, Request
 
 from lightning_xt.inference.serving.serving_engine import Engine
-from lightning_xt.server.jobs.job_group import JobGroup
-from lightning_xt.server.served_model import ModelTable, ServedModel
+from lightning_xt.server.served_model import ModelTable
 from lightning_xt.server.server_metrics import ServerMetrics
 from lightning_xt.server.server_settings import ServerSettings
 
@@ -32,10 +31,6 @@ class ServerContext:
     metrics: ServerMetrics
     draining: bool = False
     in_flight: int = 0
-
-    def open_group(self, request: Request, model: ServedModel) -> JobGroup:
-        """Return the group of the jobs of a request."""
-        return JobGroup(request, self.settings.timeout, model.name, self.metrics)
 
 
 def find_context(request: Request) -> ServerContext:

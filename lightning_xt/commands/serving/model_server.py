@@ -11,7 +11,8 @@ from lightning_xt.commands.serving.serve_options import ServeOptions
 from lightning_xt.commands.serving.warm_up import warm_up
 from lightning_xt.inference.serving.serving_engine import Engine
 from lightning_xt.inference.serving.work_limits import choose_tokens
-from lightning_xt.inference.text_generator import TextGenerator
+from lightning_xt.inference.text_completer import TextCompleter
+from lightning_xt.inference.translation import Translator
 from lightning_xt.system.messages import UserError
 
 if TYPE_CHECKING:
@@ -54,18 +55,21 @@ def check_models(options: ServeOptions) -> None:
             raise UserError(f"{name} cannot be served: {found}")
 
 
-def load_generator(name: str, options: ServeOptions) -> TextGenerator:
+def load_generator(name: str, options: ServeOptions) -> TextCompleter | Translator:
     """Load a model with its options of inference, and return the generator of its texts."""
     print(f"loading {name}", file=sys.stderr)
     module = load(str(options.checkpoints[name]))
     Inference(weights=options.weights, compile=options.compile).apply(module)  # type: ignore[arg-type]  # checked
-    return module.text_generator
+    generator = module.text_generator
+    if not isinstance(generator, TextCompleter | Translator):
+        raise UserError(f"{name} cannot be served: it neither completes nor translates texts; give another run")
+    return generator
 
 
 def _answer(
     options: ServeOptions,
     engine: Engine,
-    generators: dict[str, TextGenerator],
+    generators: dict[str, TextCompleter | Translator],
     taken: socket.socket,
     template: "ChatTemplate",
 ) -> None:

@@ -11,7 +11,8 @@ from starlette.requests import Request
 from lightning_xt.inference.serving.events import Candidates, ErrorEvent, Event, JobEnd, Scores, TokenEvent
 from lightning_xt.inference.serving.job import Job
 from lightning_xt.server.api_errors import ApiError, ClientGoneError, refuse_request, report_failure
-from lightning_xt.server.server_metrics import ServerMetrics
+from lightning_xt.server.served_model import ServedModel
+from lightning_xt.server.server_context import ServerContext
 
 Start = Callable[[Callable[[Event], None]], Job]
 """Called with the receiver of a job's events; submits the job."""
@@ -22,20 +23,19 @@ class JobGroup:
 
     Args:
         request: the request, whose connection is watched.
-        timeout: seconds until the request must be answered.
-        model: name of the model.
-        metrics: where times are recorded.
+        model: model of the request.
+        context: parts of the server.
     """
 
-    def __init__(self, request: Request, timeout: float, model: str, metrics: ServerMetrics) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._timeout, self.deadline = timeout, self._loop.time() + timeout
+    def __init__(self, request: Request, model: ServedModel, context: ServerContext) -> None:
+        self._loop, self._timeout = asyncio.get_running_loop(), context.settings.timeout
+        self.deadline = self._loop.time() + self._timeout
         self._pending: deque[tuple[int, Event]] = deque()
         self._ready = asyncio.Event()
         self._waking = self._gone = False
         self._jobs: list[Job] = []
         self._unfinished: set[int] = set()
-        self._model, self._metrics = model, metrics
+        self._model, self._metrics = model.name, context.metrics
         self._began = perf_counter()
         self._token_times: dict[tuple[int, int], float] = {}
         self._watcher = asyncio.create_task(self._watch(request))

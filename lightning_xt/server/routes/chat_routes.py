@@ -33,7 +33,7 @@ async def chat(body: ChatBody, request: Request, context: Context) -> Response:
         prompt = model.template.render((message.role, message.text) for message in body.messages)
     except ValueError as error:
         raise ApiError(400, str(error), param="messages") from error
-    group = context.open_group(request, model)
+    group = JobGroup(request, model, context)
     return await ChatHandler(body, prompt, model, context, group).answer(group, streamed=bool(body.stream))
 
 

@@ -29,7 +29,7 @@ router = APIRouter(tags=["language models"])
 async def complete(body: CompletionBody, request: Request, context: Context) -> Response:
     """Complete prompts."""
     model = context.models.choose(body.model).require("language_model")
-    group = context.open_group(request, model)
+    group = JobGroup(request, model, context)
     return await CompletionHandler(body, model, context, group).answer(group, streamed=bool(body.stream))
 
 

@@ -41,7 +41,7 @@ DIGITS = 6
 async def translate(body: TranslationBody, request: Request, context: Context) -> Response:
     """Translate sources."""
     model = context.models.choose(body.model).require("encoder_decoder")
-    group = context.open_group(request, model)
+    group = JobGroup(request, model, context)
     return await TranslationHandler(body, model, context, group).answer(group, streamed=bool(body.stream))
 
 
