@@ -28,7 +28,7 @@ ADDRESS = "http://127.0.0.1:8000"
 
 
 class ScriptedEngine:
-    """Engine whose jobs send given events, from a thread of their own; by default the bytes of a text."""
+    """Engine whose jobs send given events, each from another thread; by default the bytes of a text."""
 
     def __init__(self, text: str = " fox", **options: Any) -> None:
         self.text, self.reason = text, options.pop("reason", "length")

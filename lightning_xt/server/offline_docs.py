@@ -5,16 +5,6 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-STYLE = """\
-:root { color-scheme: light dark; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
-h2 { margin-top: 2.5rem; border-top: 1px solid #8886; padding-top: 1rem; }
-h2 code { font-size: 1.1rem; }
-table { border-collapse: collapse; width: 100%; }
-th, td { text-align: left; vertical-align: top; padding: .3rem .6rem .3rem 0; border-bottom: 1px solid #8884; }
-pre { overflow-x: auto; background: #8882; padding: .8rem; border-radius: .4rem; }
-.wide { overflow-x: auto; }
-"""
 EXAMPLES = {
     "/v1/completions": {"prompt": "Once upon a time", "max_tokens": 64, "stream": True},
     "/v1/chat/completions": {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 64},

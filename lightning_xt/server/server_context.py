@@ -20,7 +20,7 @@ class ServerContext:
         engine: decodes for all requests.
         models: served models.
         settings: limits and safety.
-        metrics: what is measured.
+        metrics: measured times and counts.
         draining: True once the server stops: new requests are refused.
         in_flight: requests that are being answered.
     """

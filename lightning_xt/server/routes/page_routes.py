@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from lightning_xt.server.api_errors import ApiError
-from lightning_xt.server.offline_docs import STYLE, write_page
+from lightning_xt.server.offline_docs import write_page
 
 FOLDER = "playground"
 MEDIA_TYPES = {
@@ -31,8 +31,9 @@ def load_files() -> dict[str, tuple[bytes, str]]:
 
 
 def make_page_router() -> APIRouter:
-    """Return the routes of the pages, which are no part of the API."""
+    """Return the routes of the pages, outside of the API's schema."""
     router, pages = APIRouter(include_in_schema=False), load_files()
+    style = files("lightning_xt.server").joinpath("offline_docs.css").read_bytes()
 
     @router.get("/")
     async def show_playground() -> Response:
@@ -51,6 +52,6 @@ def make_page_router() -> APIRouter:
 
     @router.get("/docs/style.css")
     async def send_style() -> Response:
-        return Response(STYLE, headers={"Content-Type": MEDIA_TYPES[".css"]})
+        return Response(style, headers={"Content-Type": MEDIA_TYPES[".css"]})
 
     return router
