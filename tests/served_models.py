@@ -5,6 +5,7 @@ from functools import partial
 
 import torch
 
+from lightning_xt.data.prompt_files import number_prompts
 from lightning_xt.data.tokenizers.numbers import Numbers
 from lightning_xt.data.tokenizers.special_bytes import SpecialBytes
 from lightning_xt.inference.serving.events import Candidates, ErrorEvent, JobEnd, SequenceEnd, TokenEvent
@@ -43,6 +44,12 @@ def make_engine(*, start=True, **options):
     if start:
         engine.start()
     return engine
+
+
+def complete_alone(text, options):
+    """Return the texts of completions without an engine."""
+    (found,) = make_completer().complete(number_prompts([text]), options)
+    return [each.text for each in found.completions]
 
 
 class Client:

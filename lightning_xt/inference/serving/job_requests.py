@@ -27,9 +27,10 @@ def build_completion(
     An unset `max_new_tokens` is the default of completions, or what fits after the prompt.
     """
     ids = encode_prompt(completer, prompt)
+    # Before work that grows with the length.
+    limits.check_prompt(len(ids))
     if options.max_new_tokens is None:
-        fitting = max(1, limits.tokens - len(ids))
-        options = replace(options, max_new_tokens=min(MAX_NEW_TOKENS, fitting))
+        options = replace(options, max_new_tokens=min(MAX_NEW_TOKENS, limits.tokens - len(ids)))
     session = completer.open_session(options)
     return _check(session, completer.build_request(ids, session.options), alternatives, limits)
 

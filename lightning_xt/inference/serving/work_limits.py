@@ -31,14 +31,18 @@ class WorkLimits:
         """Most sequences at once, decoded and waiting."""
         return self.rows + self.max_waiting
 
+    def check_prompt(self, tokens: int) -> None:
+        """Raise a ValueError for a prompt that leaves no room for a completion."""
+        if tokens >= self.tokens:
+            raise ValueError(
+                f"the prompt has {tokens} tokens, but prompt and completion may have {self.tokens} together here; "
+                f"shorten the prompt to at most {self.tokens - 1} tokens"
+            )
+
     def check_request(self, request: Request) -> None:
         """Raise a ValueError for a request that no row can hold."""
         n, most = request.prompt_length, self.tokens
-        if n >= most:
-            raise ValueError(
-                f"the prompt has {n} tokens, but prompt and completion may have {most} together here; shorten the "
-                f"prompt to at most {most - 1} tokens"
-            )
+        self.check_prompt(n)
         if request.total_length > most:
             raise ValueError(
                 f"a prompt of {n} tokens and {request.max_new_tokens} more make {request.total_length}, but prompt and "

@@ -19,6 +19,7 @@ from lightning_xt.inference.serving.events import ErrorEvent, JobEnd, TokenEvent
 from lightning_xt.inference.serving.serving_engine import Engine
 from lightning_xt.inference.text_generator import DecodingSetup
 
+pytestmark = pytest.mark.usefixtures("no_shape_checks")
 GREEDY = GenerationOptions(temperature=0, max_new_tokens=30)
 BEAMS = GenerationOptions(max_new_tokens=8, method=partial(BeamSearch, beams=2))
 NOT_FINITE = r"the model's scores of the (next token|prompt) are not finite"

@@ -12,6 +12,7 @@ from lightning_xt.generation.methods.beam_search import BeamSearch
 from lightning_xt.generation.methods.stochastic_beam_search import StochasticBeamSearch
 from lightning_xt.inference.generation_options import GenerationOptions
 
+pytestmark = pytest.mark.usefixtures("no_shape_checks")
 BEAMS = GenerationOptions(max_new_tokens=40, method=partial(BeamSearch, beams=2, patience=None, length_penalty=3.0))
 
 

@@ -16,6 +16,7 @@ from lightning_xt.inference.serving.source_alignment import list_token_texts
 from lightning_xt.nn.attention.attention import Attention
 from lightning_xt.nn.normalizers.sigmoid import Sigmoid
 
+pytestmark = pytest.mark.usefixtures("no_shape_checks")
 BEAMS = GenerationOptions(max_new_tokens=6, method=partial(BeamSearch, beams=3, n_best=3))
 
 
