@@ -69,6 +69,8 @@ class GenerationTask:
         self.encoded = given.source is None
         """True once the requests hold the source's context."""
         self.ranked = self.session.method.ranked
+        self.suspect = False
+        """True after a failed step that may be its fault: it starts again without other new sequences."""
         self._counts, self._align = counts, align
         self.restart()
 
@@ -78,6 +80,15 @@ class GenerationTask:
         self._tokens: list[list[GeneratedToken]] = [[] for _ in self.requests]
         self._unfinished = set(range(len(self.requests)))
         self._generated = 0
+        self._seen, self._sent = [0] * len(self.requests), [0] * len(self.requests)
+
+    def replay(self, sequence: int) -> None:
+        """Decode a sequence again from its start; the tokens that were sent are not sent again."""
+        self._seen[sequence] = 0
+
+    def has_begun(self, sequence: int) -> bool:
+        """Return True once a sequence has a token."""
+        return self._seen[sequence] > 0
 
     def start(self) -> None:
         """Mark the job as running."""
@@ -94,6 +105,10 @@ class GenerationTask:
         """Add the next token of a sequence; send its events, unless the method ranks."""
         if sequence not in self._unfinished or self.job.closed:
             return
+        self._seen[sequence] += 1
+        if self._seen[sequence] <= self._sent[sequence]:
+            return
+        self._sent[sequence] += 1
         try:
             self._push(sequence, token)
         except Exception as error:

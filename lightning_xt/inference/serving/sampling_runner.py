@@ -29,6 +29,15 @@ class WindowedScheduler:
     scheduler: Scheduler
     sequences: dict[int, tuple[GenerationTask, int]] = field(default_factory=dict)
 
+    def list_new(self) -> list[tuple[GenerationTask, int]]:
+        """List the sequences without a token."""
+        return [(task, sequence) for task, sequence in self.sequences.values() if not task.has_begun(sequence)]
+
+    def admits(self, task: GenerationTask) -> bool:
+        """Return False if a task, or another one that is new, must be new without others."""
+        new = [other for other, _ in self.list_new()]
+        return not new or not any(each.suspect for each in (task, *new))
+
 
 class SamplingRunner:
     """Continuous batching of sampled sequences: waiting jobs get the rows of finished ones, first come, first served.
@@ -72,7 +81,7 @@ class SamplingRunner:
             except Exception as error:
                 # Its cache may be half written.
                 del self._windows[window]
-                fail_tasks([task for task, _ in each.sequences.values()], error)
+                self._recover(each, error)
                 continue
             for token in tokens:
                 place = each.sequences.get(token.request)
@@ -89,6 +98,24 @@ class SamplingRunner:
         self._windows.clear()
         fail_tasks(tasks, error)
 
+    def _recover(self, failed: WindowedScheduler, error: Exception) -> None:
+        """End the jobs that a failed step concerns; decode the others again, from their starts.
+
+        New sequences are concerned, because prompts need the most memory and a filter fails at its first token; if
+        there are several, they start again one by one. Without new sequences, all are concerned.
+        """
+        new, places = failed.list_new(), list(failed.sequences.values())
+        if len(new) < 2:
+            fail_tasks([task for task, _ in new or places], error)
+        else:
+            for task, _ in new:
+                task.suspect = True
+        again = [place for place in places if place not in new] + new
+        again = [(task, sequence) for task, sequence in again if not task.job.closed]
+        for task, sequence in reversed(again):
+            task.replay(sequence)
+            self._waiting.appendleft((task, sequence))
+
     def _admit(self) -> None:
         """Submit waiting sequences while rows are free, in their order."""
         admitted: list[tuple[WindowedScheduler, int]] = []
@@ -96,7 +123,7 @@ class SamplingRunner:
         while self._waiting:
             task, sequence = self._waiting[0]
             windowed = self._find_scheduler(task.params.window)
-            if windowed is None or len(windowed.sequences) >= self._limits.rows:
+            if windowed is None or len(windowed.sequences) >= self._limits.rows or not windowed.admits(task):
                 break
             if not task.encoded and task not in unencoded:
                 # Sources are encoded whole, which must not take long either.

@@ -10,6 +10,8 @@ import pytest
 import torch
 from served_models import Client, Gate, make_completer, make_translator
 
+from lightning_xt.data.prompt_files import number_prompts
+from lightning_xt.generation.filters.base import Filter
 from lightning_xt.generation.methods.base import Method
 from lightning_xt.generation.methods.beam_search import BeamSearch
 from lightning_xt.generation.methods.prompt_lookup import PromptLookup
@@ -53,6 +55,12 @@ def engine(faulty):
     made.start()
     yield made
     made.close()
+
+
+def run_alone(options, text):
+    """Return the tokens of each sequence, without an engine."""
+    (found,) = make_completer().complete(number_prompts([text]), options)
+    return [each.tokens for each in found.completions]
 
 
 def run(submit, *arguments, **options):
@@ -126,6 +134,58 @@ def test_scores_that_are_not_finite_end_one_job_of_many():
     engine.drain()
     load = engine.measure()["lm"]
     assert (load.completed, load.failed) == (4, 4)
+
+
+class Poisoned(Filter):
+    """Filter that fails at its first token, or at a later one."""
+
+    def __init__(self, length=0):
+        self.length = length
+
+    def __call__(self, logits, history):
+        if int((history.lengths - history.prompts).max()) >= self.length:
+            raise IndexError("a fault of the filter")
+        return logits
+
+
+def test_new_sequences_that_fail_end_alone_and_the_others_continue(faulty):
+    engine = Engine({"lm": make_completer().replace_model(faulty)}, rows=8)
+    poisoned = replace(GREEDY, filters=[Poisoned])
+    options = {"running": GREEDY, "several": replace(GREEDY, temperature=1, num_return_sequences=2), "new": GREEDY}
+    clients = {name: Client() for name in options}
+    bad = [Client(), Client()]
+    wanted = {name: run_alone(each, name) for name, each in options.items()}
+    # The failing ones come while others are decoded, and with other new ones.
+    holding = Gate()
+    engine.complete("lm", "running", GREEDY, holding)
+    engine.complete("lm", "several", options["several"], clients["several"])
+    engine.start()
+    assert holding.first.wait(60)
+    engine.complete("lm", "bad", poisoned, bad[0])
+    engine.complete("lm", "new", GREEDY, clients["new"])
+    engine.complete("lm", "bad", poisoned, bad[1])
+    engine.complete("lm", "running", GREEDY, clients["running"])
+    holding.open()
+    for client in bad:
+        assert isinstance(client.error, IndexError)
+    for name, client in clients.items():
+        assert [client.finish().tokens(n) for n in range(options[name].num_return_sequences)] == wanted[name], name
+    assert [holding.finish().tokens()] == wanted["running"]
+    engine.drain()
+    load = engine.measure()["lm"]
+    assert (load.completed, load.failed) == (4, 2)
+
+
+def test_a_step_without_new_sequences_ends_all_of_its_jobs(engine):
+    clients = [Client() for _ in range(3)]
+    engine.complete("lm", "bad", replace(GREEDY, filters=[partial(Poisoned, length=5)]), clients[0])
+    engine.complete("lm", "good", GREEDY, clients[1])
+    engine.translate("pairs", "3 4", GenerationOptions(), clients[2])
+    assert isinstance(clients[0].error, IndexError)
+    # It was decoded with the bad one, if both were there by then.
+    assert isinstance(clients[1].wait()[-1], ErrorEvent | JobEnd)
+    clients[2].finish()
+    run(engine.complete, "lm", "good", GREEDY).finish()
 
 
 def test_a_source_that_fails_ends_its_job_only(monkeypatch):
