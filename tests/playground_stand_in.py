@@ -7,11 +7,15 @@ import asyncio
 import json
 import math
 import random
+import socket
 import sys
-from collections.abc import AsyncIterator
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from fastapi.staticfiles import StaticFiles
@@ -120,15 +124,16 @@ async def _stream(app: FastAPI, body: dict[str, Any], delay: float) -> AsyncIter
     """Yield the chunks of all sequences in turn; number i is drawn with seed + i."""
     n, most = body.get("n", 1), body.get("max_tokens", 64)
     draws = [random.Random(body.get("seed", 0) + index) for index in range(n)]
+    done = False
     try:
         for step in range(most):
             await asyncio.sleep(delay * (10 if "slow" in body["prompt"] else 1))
             for index, draw in enumerate(draws):
                 yield _chunk(index, body, *_draw(draw, body, step), "length" if step + 1 == most else None)
+        done = True
         yield "data: [DONE]\n\n"
-    except asyncio.CancelledError:
-        app.state.cancelled += 1
-        raise
+    finally:
+        app.state.cancelled += not done
 
 
 def _draw(draw: random.Random, body: dict[str, Any], step: int) -> tuple[str, float, dict[str, float]]:
@@ -167,7 +172,20 @@ def _candidates(source: str, n_best: int) -> list[dict[str, Any]]:
     return found
 
 
-if __name__ == "__main__":
-    import uvicorn
+def serve(app: FastAPI) -> Iterator[str]:
+    """Serve an application in a thread; yield its address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="error", lifespan="off", ws="none"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    yield f"http://127.0.0.1:{port}/"
+    server.should_exit = True
+    thread.join()
 
+
+if __name__ == "__main__":
     uvicorn.run(build_app(), port=int(sys.argv[1]) if len(sys.argv) > 1 else 8091, log_level="warning")

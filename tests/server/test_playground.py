@@ -1,9 +1,6 @@
 """The playground in headless Chromium, against a stand-in for the API that runs under the server's policies."""
 
 import re
-import shutil
-import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,33 +10,15 @@ import pytest
 
 pytest.importorskip("playwright", reason="drives a browser by playwright")
 pytest.importorskip("fastapi", reason="serves a page by fastapi")
-uvicorn = pytest.importorskip("uvicorn", reason="serves a page by uvicorn")
+pytest.importorskip("uvicorn", reason="serves a page by uvicorn")
 
-from playground_stand_in import HOSTILE, KEY, build_app
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playground_stand_in import HOSTILE, KEY, build_app, serve
+from playground_steps import wait_for_end, write
+from playwright.sync_api import Page, expect
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(BROWSER is None, reason="needs chromium on the PATH"),
-]
+pytestmark = pytest.mark.slow
 MINUS = "\u2212"
 Open = Callable[..., Page]
-
-
-def serve(app: Any) -> Iterator[str]:
-    """Serve an application in a thread; yield its address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="error", lifespan="off", ws="none"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{port}/"
-    server.should_exit = True
-    thread.join()
 
 
 @pytest.fixture(scope="module")
@@ -57,60 +36,13 @@ def locked() -> Iterator[str]:
     yield from serve(build_app(key=KEY))
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        yield launched
-        launched.close()
-
-
-@pytest.fixture
-def open_page(browser: Browser, address: str) -> Iterator[Open]:
-    """Open the page; at the end there are no messages in the console and no requests to other origins."""
-    problems: list[str] = []
-    contexts = []
-
-    def start(url: str = address, *, refused: int | None = None, **options: Any) -> Page:
-        context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})
-        context.grant_permissions(["clipboard-read", "clipboard-write"])
-        context.set_default_timeout(15_000)
-        contexts.append(context)
-        page = context.new_page()
-        expected = f"status of {refused}"
-        page.on("console", lambda each: None if expected in each.text else problems.append(each.text))
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        origin = urlsplit(url).netloc
-        page.on("request", lambda each: urlsplit(each.url).netloc == origin or problems.append(each.url))
-        page.goto(url)
-        return page
-
-    yield start
-    for context in contexts:
-        context.close()
-    assert problems == []
-
-
-def write(page: Page, text: str, **options: object) -> None:
-    """Write a prompt and options, and generate."""
-    page.fill("#input", text)
-    for name, value in options.items():
-        page.fill(f"#option-{name}", str(value))
-    page.press("#input", "Control+Enter")
-
-
-def wait_for_end(page: Page, cards: int = 1) -> None:
-    expect(page.locator(".card")).to_have_count(cards)
-    expect(page.locator("#stop")).to_be_disabled()
-
-
 def read_colour(page: Page, selector: str) -> tuple[int, ...]:
     found = page.locator(selector).first.evaluate("node => getComputedStyle(node).backgroundColor")
     return tuple(int(float(part)) for part in re.findall(r"[\d.]+", found)[:3])
 
 
-def test_tokens_stream_in_the_colours_of_their_probability(open_page: Open, app: Any) -> None:
-    page = open_page()
+def test_tokens_stream_in_the_colours_of_their_probability(open_page: Open, address: str, app: Any) -> None:
+    page = open_page(address)
     write(page, "slow: Once upon", max_tokens=30)
     page.locator(".token").nth(2).wait_for()
     assert page.locator(".token").count() < 30
@@ -136,8 +68,8 @@ def test_tokens_stream_in_the_colours_of_their_probability(open_page: Open, app:
     }
 
 
-def test_alternatives_by_pointer_and_keyboard(open_page: Open, app: Any) -> None:
-    page = open_page()
+def test_alternatives_by_pointer_and_keyboard(open_page: Open, address: str, app: Any) -> None:
+    page = open_page(address)
     write(page, "Once upon", max_tokens=10)
     wait_for_end(page)
     panel = page.locator("#alternatives")
@@ -170,8 +102,8 @@ def test_alternatives_by_pointer_and_keyboard(open_page: Open, app: Any) -> None
     assert app.state.requests[-1]["prompt"] == f"Once upon there was a little{text}"
 
 
-def test_stop_and_continue(open_page: Open, app: Any) -> None:
-    page = open_page()
+def test_stop_and_continue(open_page: Open, address: str, app: Any) -> None:
+    page = open_page(address)
     before = app.state.cancelled
     write(page, "slow: Once", max_tokens=500)
     page.locator(".token").nth(3).wait_for()
@@ -192,8 +124,8 @@ def test_stop_and_continue(open_page: Open, app: Any) -> None:
     assert app.state.requests[-1]["prompt"] == "slow: Once" + text == page.input_value("#input")
 
 
-def test_several_completions_side_by_side(open_page: Open) -> None:
-    page = open_page()
+def test_several_completions_side_by_side(open_page: Open, address: str) -> None:
+    page = open_page(address)
     write(page, "Once", n=3, max_tokens=12)
     wait_for_end(page, 3)
     places = [card.bounding_box() for card in page.locator(".card").all()]
@@ -209,8 +141,8 @@ def test_several_completions_side_by_side(open_page: Open) -> None:
     assert page.evaluate("navigator.clipboard.readText()") == page.locator(".tokens").nth(1).inner_text()
 
 
-def test_a_link_reproduces_a_result(open_page: Open, app: Any) -> None:
-    page = open_page()
+def test_a_link_reproduces_a_result(open_page: Open, address: str, app: Any) -> None:
+    page = open_page(address)
     page.locator("summary", has_text="Stop strings").click()
     write(page, "Once & äöü #1\nupon", n=2, max_tokens=7, top_p=0.9, seed=41, stop="\\n\nthe end")
     wait_for_end(page, 2)
@@ -245,8 +177,8 @@ def test_a_link_to_a_model_that_is_not_served(open_page: Open, address: str) -> 
     )
 
 
-def test_translations_and_their_alignment(open_page: Open, app: Any) -> None:
-    page = open_page()
+def test_translations_and_their_alignment(open_page: Open, address: str, app: Any) -> None:
+    page = open_page(address)
     page.select_option("#model", "english-german")
     expect(page.locator("#input-label")).to_have_text("Source")
     write(page, "A dog runs through the snow .", n_best=3)
@@ -287,8 +219,8 @@ def test_translations_and_their_alignment(open_page: Open, app: Any) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_light_and_dark(open_page: Open, scheme: str) -> None:
-    page = open_page(color_scheme=scheme)
+def test_light_and_dark(open_page: Open, address: str, scheme: str) -> None:
+    page = open_page(address, color_scheme=scheme)
     body = "body"
     system = read_colour(page, body)
     assert (sum(system) < 200) == (scheme == "dark")
@@ -302,8 +234,8 @@ def test_light_and_dark(open_page: Open, scheme: str) -> None:
     assert read_colour(page, body) == system
 
 
-def test_a_phone_never_scrolls_sideways(open_page: Open) -> None:
-    page = open_page(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+def test_a_phone_never_scrolls_sideways(open_page: Open, address: str) -> None:
+    page = open_page(address, viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
     width = "() => document.documentElement.scrollWidth"
     assert page.evaluate(width) == 390
     page.locator("#options-box > summary").tap()
@@ -323,8 +255,8 @@ def test_a_phone_never_scrolls_sideways(open_page: Open) -> None:
     assert scrolled
 
 
-def test_text_of_a_model_is_never_markup(open_page: Open) -> None:
-    page = open_page()
+def test_text_of_a_model_is_never_markup(open_page: Open, address: str) -> None:
+    page = open_page(address)
     write(page, "hostile", max_tokens=3)
     wait_for_end(page)
     assert page.locator(".tokens").inner_text().startswith(HOSTILE)
@@ -338,8 +270,8 @@ def test_text_of_a_model_is_never_markup(open_page: Open) -> None:
     assert page.title().startswith("Playground")
 
 
-def test_errors_of_the_api_are_shown(open_page: Open) -> None:
-    page = open_page(refused=400)
+def test_errors_of_the_api_are_shown(open_page: Open, address: str) -> None:
+    page = open_page(address, refused=400)
     write(page, "")
     expect(page.get_by_role("alert")).to_have_text("The prompt is empty; write at least one token.")
     assert page.locator(".card").count() == 0

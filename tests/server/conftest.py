@@ -1,0 +1,50 @@
+"""A browser for tests of the playground."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Return headless Chromium; the test is skipped if there is none."""
+    name = "playwright.sync_api"
+    playwright = pytest.importorskip(name, reason="drives a browser by playwright")
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None:
+        pytest.skip("needs chromium on the PATH")
+    with playwright.sync_playwright() as driver:
+        launched = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield launched
+        launched.close()
+
+
+@pytest.fixture
+def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
+    """Open a page; at the end there are no messages in the console and no requests to other origins."""
+    problems: list[str] = []
+    contexts = []
+
+    def start(url: str, *, refused: int | None = None, **options: Any) -> Any:
+        context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})
+        context.grant_permissions(["clipboard-read", "clipboard-write"])
+        context.set_default_timeout(15_000)
+        contexts.append(context)
+        page = context.new_page()
+        expected = f"status of {refused}"
+        page.on("console", lambda each: None if expected in each.text else problems.append(each.text))
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        origin = urlsplit(url).netloc
+        page.on("request", lambda each: urlsplit(each.url).netloc == origin or problems.append(each.url))
+        page.goto(url)
+        return page
+
+    yield start
+    for context in contexts:
+        context.close()
+    assert problems == []
