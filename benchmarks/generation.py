@@ -58,7 +58,7 @@ class Legs:
     def ours(self, weights: Weights = "float32") -> Autoregressive:
         """Return our decoder, prepared for decoding."""
         if weights not in self._ready:
-            model = convert_weights(self.decoder, weights, compiled=not self.options.eager)
+            model = convert_weights(self.decoder, weights)
             self._ready[weights] = model if self.options.eager else Compiled(model)
             say(f"compiling steps in {weights}")
             for rows in (1, 3):

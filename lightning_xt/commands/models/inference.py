@@ -101,8 +101,8 @@ class Inference(Callback):
                 f"({type(decoder.segments).__name__}) cannot be compiled; omit it"
             )
         if self.weights is not None or self.compile:
-            # Only what is laid out for it compiles to products that are fast on a CPU.
-            model = decoder = convert_weights(decoder, self.weights or "float32", compiled=self.compile)
+            # Packed matrices make compiled steps fast on a CPU.
+            model = decoder = convert_weights(decoder, self.weights or "float32")
         if self.weights is not None:
             self.cost = Cost(self.weights, _find_decoder(module), decoder)
         if self.compile:

@@ -20,7 +20,7 @@ class Compiled(ModelWrapper):
     """Decoder whose prefill runs as it is and whose decode steps run one compiled program.
 
     The program is compiled once for one row and once for several, in seconds to a minute; it serves every length, batch
-    and call. On a CPU `convert_weights(decoder, ..., compiled=True)` makes it fastest. On CUDA it requests graphs.
+    and call. On a CPU `convert_weights(decoder, ...)` makes it fastest. On CUDA it requests graphs.
 
     Args:
         decoder: the decoder; its weights may change afterwards, its modules and their types may not.

@@ -6,8 +6,8 @@ A decode step reads every weight once, and does little else.
     bfloat16    half the bytes; activations are rounded too
     int8        a quarter of the bytes: each row of a matrix is rounded to 255 levels, the rest is bfloat16
 
-Torch's matrix-vector products leave much of a CPU's bandwidth unused. A compiled step multiplies and sums row by row
-instead; an eager step is faster with float32 stored by columns.
+Torch's products of few rows leave much of a CPU unused. On a CPU float32 and bfloat16 matrices are kept twice: as they
+are, for products with one vector in a compiled step, and packed, for all others (`packed_products`).
 """
 
 import copy
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lightning_xt.core.inputs import Inputs
+from lightning_xt.generation.models.packed_products import fits_packed, multiply_packed, pack_matrix
 from lightning_xt.generation.protocol import Autoregressive
 
 Weights = Literal["float32", "bfloat16", "int8"]
@@ -29,17 +30,25 @@ MAX_KERNEL_ROWS = 8
 
 
 class RowLinear(nn.Module):
-    """Linear layer, made from another, whose product with one vector a compiled step on a CPU computes row by row."""
+    """Linear layer, made from another, with a packed copy of its matrix for decoding on a CPU.
+
+    A compiled step computes the product with one vector row by row. The weights may not change afterwards.
+    """
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         self.weight, self.bias = linear.weight, linear.bias
+        self.packed: Tensor | None
+        self.register_buffer("packed", pack_matrix(linear.weight), persistent=False)
 
     def forward(self, x: Float[Tensor, "*b in"]) -> Float[Tensor, "*b out"]:
-        if not _is_one_vector(x):
+        if _is_one_vector(x):
+            out = _multiply_by_rows(self.weight, x).to(x.dtype)
+            return out if self.bias is None else out + self.bias
+        if self.packed is None or not fits_packed(x, self.weight):
             return functional.linear(x, self.weight, self.bias)
-        out = _multiply_by_rows(self.weight, x).to(x.dtype)
-        return out if self.bias is None else out + self.bias
+        product: Tensor = multiply_packed(x, self.packed, self.bias)
+        return product
 
 
 class Int8Linear(nn.Module):
@@ -77,14 +86,17 @@ class Int8Linear(nn.Module):
         return out if self.bias is None else out + self.bias
 
 
-def convert_weights(network: Network, weights: Weights, *, compiled: bool = False) -> Network:
-    """Copy a network for decoding, in evaluation mode, to a format of weights; ValueError if the format is unknown."""
+def convert_weights(network: Network, weights: Weights) -> Network:
+    """Copy a network for decoding, in evaluation mode, to a format of weights; ValueError if the format is unknown.
+
+    The weights of the copy may not change.
+    """
     if weights not in get_args(Weights):
         raise ValueError(f"weights is {weights!r}; it must be one of {', '.join(get_args(Weights))}")
     network = copy.deepcopy(network).eval().requires_grad_(False)
     if weights == "bfloat16":
         network = network.to(torch.bfloat16)
-    replacement = Int8Linear if weights == "int8" else RowLinear if compiled else _store_by_columns
+    replacement = Int8Linear if weights == "int8" else RowLinear
     for parent in list(network.modules()):
         for name, child in parent.named_children():
             if isinstance(child, nn.Linear):
@@ -102,13 +114,6 @@ def measure_loss(model: Autoregressive, tokens: Int[Tensor, "1 n"], inputs: Inpu
     inputs = None if inputs is None else replace(inputs, visible_prefix=None)
     logits = model(tokens[:, :-1], inputs=inputs)[0].float()
     return float(functional.cross_entropy(logits, tokens[0, 1:]))
-
-
-def _store_by_columns(linear: nn.Linear) -> nn.Linear:
-    """Store a float32 matrix on a CPU column by column."""
-    if linear.weight.device.type == "cpu" and linear.weight.dtype == torch.float32:
-        linear.weight.data = linear.weight.data.T.contiguous().T
-    return linear
 
 
 def _is_one_vector(x: Tensor) -> bool:

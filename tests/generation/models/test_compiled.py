@@ -22,4 +22,8 @@ def test_compiled_steps_give_the_same_tokens_and_compile_once(backend: str, name
     run = subprocess.run(call, capture_output=True, text=True, timeout=900, check=False)
     assert run.returncode == 0, run.stdout + run.stderr
     count = len(names) or 8
-    assert run.stdout.count("agrees") == count and f"{count} variants" in run.stdout
+    assert (
+        run.stdout.count("stays close") == 3
+        and run.stdout.count("agrees") == count
+        and f"{count} variants" in run.stdout
+    )

@@ -2,6 +2,7 @@
 
 import copy
 from functools import partial
+from unittest.mock import patch
 
 import jaxtyping
 import pytest
@@ -12,7 +13,14 @@ from torch.nn import functional
 
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.generation.engine import generate
-from lightning_xt.generation.models.quantized_weights import MAX_KERNEL_ROWS, Int8Linear, convert_weights, measure_loss
+from lightning_xt.generation.models.packed_products import pack_matrix
+from lightning_xt.generation.models.quantized_weights import (
+    MAX_KERNEL_ROWS,
+    Int8Linear,
+    RowLinear,
+    convert_weights,
+    measure_loss,
+)
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.nn.heads.tied_head import TiedHead
 from lightning_xt.nn.projections.latent import Latent
@@ -91,6 +99,35 @@ def test_takes_a_view_whose_rows_are_not_one_after_the_other() -> None:
         torch.testing.assert_close(ours(view), ours(view.contiguous()), rtol=0, atol=0)
 
 
+PACKS_BFLOAT16 = pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="a CPU without AVX512")
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.bfloat16, marks=PACKS_BFLOAT16)], ids=str)
+@pytest.mark.parametrize("shape", [(13,), (1, 13), (2, 13), (3, 1, 13), (17, 13), (2, 0, 13), (130, 13)], ids=str)
+@torch.no_grad()
+def test_a_packed_matrix_gives_the_same_product(shape: tuple[int, ...], dtype: torch.dtype, bias: bool) -> None:
+    linear, x = nn.Linear(13, 7, bias=bias).to(dtype), torch.randn(shape).to(dtype)
+    ours, exact = RowLinear(linear), copy.deepcopy(linear).double()(x.double())
+    with patch("torch.nn.functional.linear", side_effect=AssertionError("not packed")):
+        out = ours(x)
+    assert out.dtype == dtype and out.shape == (*shape[:-1], 7)
+    tolerance = 1e-5 if dtype == torch.float32 else 2**-6
+    torch.testing.assert_close(out.double(), exact, rtol=tolerance, atol=tolerance)
+
+
+def test_what_cannot_be_packed_is_multiplied_as_it_is() -> None:
+    wide = nn.Linear(5, 3).double()
+    assert pack_matrix(wide.weight) is None and pack_matrix(wide.weight.to("meta", torch.float32)) is None
+    x = torch.randn(2, 5).double()
+    assert torch.equal(RowLinear(wide)(x), wide(x))
+    linear, x = nn.Linear(5, 3), torch.randn(2, 5, requires_grad=True)
+    ours = RowLinear(linear)
+    assert torch.equal(*(torch.autograd.grad(each(x).sum(), x)[0] for each in (ours, linear)))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert ours(x.detach()).dtype == torch.bfloat16
+
+
 # A network ------------------------------------------------------------------------------------------------------------
 
 
@@ -115,8 +152,10 @@ def test_float32_gives_the_same_logits(build: partial) -> None:
     model = randomise(build, torch.float32)
     copied, tokens = convert_weights(model, "float32"), text()
     torch.testing.assert_close(copied(tokens), model(tokens), rtol=1e-5, atol=1e-5)
-    linears = [module for module in copied.modules() if isinstance(module, nn.Linear)]
-    assert linears and all(module.weight.T.is_contiguous() for module in linears)
+    assert not any(isinstance(module, nn.Linear) for module in copied.modules())
+    linears = [module for module in copied.modules() if isinstance(module, RowLinear)]
+    assert linears and all(module.packed.is_mkldnn for module in linears)
+    assert copied.state_dict().keys() == model.state_dict().keys()
 
 
 @EACH

@@ -1,0 +1,44 @@
+"""Products with a matrix that oneDNN has packed into blocks for the CPU.
+
+Torch's product of 2 to 32 rows repacks the matrix at every call, which takes longer than the arithmetic: for 16 rows a
+packed matrix is 1.6 times faster in float32 and 1.4 times in bfloat16, for 4 rows 2 to 3 times.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+PACKED_ROWS = 16
+"""Rows that oneDNN is told to expect. The layout serves all others as well, except that of one row."""
+
+
+def pack_matrix(matrix: Float[Tensor, "o i"]) -> Tensor | None:
+    """Pack a matrix; None if torch cannot on its device or with its type."""
+    if matrix.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return None
+    if matrix.dtype != torch.float32 and not (
+        matrix.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    ):
+        return None
+    packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(matrix.detach().contiguous(), PACKED_ROWS)
+    return packed
+
+
+@torch.library.custom_op("lightning_xt::multiply_packed", mutates_args=())
+def multiply_packed(x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
+    """Return the product of rows (*b i) with a packed matrix (o i), plus a bias; without gradients.
+
+    An operator of its own, because inductor compiles torch's only for matrices that are constants of the program.
+    """
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
+    return product
+
+
+@multiply_packed.register_fake
+def _(x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
+    return x.new_empty(*x.shape[:-1], packed.shape[0])
+
+
+def fits_packed(x: Tensor, matrix: Tensor) -> bool:
+    """Return whether rows can be multiplied with a packed matrix: of its type, and without gradients and autocast."""
+    return x.dtype == matrix.dtype and not x.requires_grad and not torch.is_autocast_enabled("cpu")
