@@ -1,4 +1,5 @@
 # make quickstart   train, look, sample: five minutes on two CPU cores
+# make serve        the quickstart's run over HTTP, with a playground at http://127.0.0.1:8000
 # make test         the default tests
 # make test-slow    everything slow as well
 # make test-gpu    what needs a GPU
@@ -10,10 +11,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: all quickstart test test-slow test-gpu chaos check docs format clean
+.PHONY: all quickstart serve test test-slow test-gpu chaos check docs format clean
 
 quickstart: .venv/installed
 	$(BIN)/lightning-xt fit -c configs/language/quickstart.yaml
+
+serve: .venv/installed-serve
+	$(BIN)/lightning-xt serve runs/quickstart
 
 all: check docs test
 
@@ -49,6 +53,10 @@ clean:
 	$(PYTHON) -c 'import sys; sys.exit("lightning-xt needs Python 3.11 to 3.14; set PYTHON=python3.x" if not (3, 11) <= sys.version_info[:2] <= (3, 14) else 0)'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	touch $@
+
+.venv/installed-serve: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[serve]"
 	touch $@
 
 .venv/installed-dev: .venv/installed

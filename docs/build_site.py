@@ -35,6 +35,7 @@ GUIDES = (
     "training-fast",
     "generating",
     "translating",
+    "serving",
     "debugging",
     "reliability",
     "lightning",

@@ -1,7 +1,8 @@
 """README and docs are true: every command and every snippet runs, every link has a target.
 
 The fence decides: `bash` runs as it stands, `bash long` runs with a tiny model and two steps, `bash cluster` is only
-parsed. Targets of make are looked up, not made: they would make environments within this one.
+parsed; the requests of `bash served` and `python served` are sent to a server of tiny runs. Targets of
+make are looked up, not made: they would make environments within this one.
 """
 
 import gzip
@@ -11,12 +12,18 @@ import os
 import re
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import build_site
+import httpx
 import pytest
+import uvicorn
 from doc_pages import PAGES, ROOT, SECTIONS, Section
 from filelock import FileLock
 from torch.distributed.run import get_args_parser
@@ -30,6 +37,7 @@ TINY = {
     "fit": "--trainer.max_steps 2 --trainer.limit_val_batches 1 --trainer.enable_progress_bar false "
     "--model.decoder.dim 16 --model.decoder.depth 2 --data.seq_len 32 --sample_text.generation.max_new_tokens 2",
     "generate": "--max_new_tokens 8",
+    "serve": "--port 0",
     "lr": "--steps 20 --lowest 1e-4 --model.decoder.dim 16 --model.decoder.depth 2 --data.seq_len 32",
 }
 TINY_PAIRS = {
@@ -37,11 +45,14 @@ TINY_PAIRS = {
     "--model.schedule.warmup_steps 1 --model.encoder.dim 16 --model.encoder.depth 1 --model.decoder.dim 16 "
     "--model.decoder.depth 1 --model.val_decode_pairs 2",
     "generate": "--max_new_tokens 8",
+    "serve": "--port 0",
 }
 """Tiny options of an encoder-decoder."""
 TINY_MASKED = {**TINY, "fit": TINY["fit"].replace("decoder", "encoder")}
 PREPARED = [["fit", "-c", f"{recipe}.yaml"] for recipe in ("language/quickstart", "translation/multi30k_cpu")]
 """Commands of runs that the pages need; each runs once, before them."""
+ADDRESS = "http://127.0.0.1:8000"
+"""Address of the server in the pages."""
 TRAINER_COMMANDS = {"fit", "validate", "test", "predict"}
 # A user's function for GeneratorPairs: endless pairs.
 CYCLE = """
@@ -132,6 +143,28 @@ def workspace(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     return folder
 
 
+@pytest.fixture(scope="session")
+def address(inputs: Path) -> Iterator[str]:
+    """Return the address of a server of the tiny runs."""
+    runs = [str(inputs / "runs/quickstart"), f"de={inputs / 'runs/multi30k_cpu'}"]
+    ready, started = threading.Event(), {}
+
+    def answer(app: Any, context: Any, taken: socket.socket, on_start: Callable[[], None]) -> None:
+        config = uvicorn.Config(app, http="h11", ws="none", lifespan="off", log_config=None)
+        started["server"], started["port"] = uvicorn.Server(config), taken.getsockname()[1]
+        ready.set()
+        started["server"].run(sockets=[taken])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lightning_xt.server.server_process.run_server", answer)
+        thread = threading.Thread(target=main, args=(["serve", *runs, "--port", "0"],))
+        thread.start()
+        assert ready.wait(60)
+    yield f"http://127.0.0.1:{started['port']}"
+    started["server"].should_exit = True
+    thread.join()
+
+
 def is_slow(section: Section) -> bool:
     """Return True for a section of the slow tests: it trains or starts processes, and is not the README's."""
     words = [words for _, words in section.commands("bash", "bash long")]
@@ -147,6 +180,13 @@ def sections_with(*infos: str) -> list:
     return [pytest.param(s, id=str(s), marks=[pytest.mark.slow] if s in slow else []) for s in found]
 
 
+@pytest.fixture
+def stopped_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """End servers once they are ready for requests."""
+    monkeypatch.setattr("lightning_xt.server.server_process.run_server", lambda app, context, taken, ready: ready())
+
+
+@pytest.mark.usefixtures("stopped_server")
 @pytest.mark.parametrize("section", sections_with("bash", "bash long"))
 def test_every_command_runs(section: Section, workspace: Path, capfd: pytest.CaptureFixture[str]) -> None:
     for info, (program, *args) in section.commands("bash", "bash long"):
@@ -229,6 +269,21 @@ def test_every_yaml_parses(section: Section, workspace: Path, capfd: pytest.Capt
         printed = capfd.readouterr().out
         # Every class that the page names.
         assert {name for name in re.findall(r"\b[A-Z]\w+", text) if name not in printed} == set()
+
+
+@pytest.mark.parametrize("section", sections_with("bash served", "python served"))
+def test_every_request_is_answered(section: Section, address: str, capfd: pytest.CaptureFixture[str]) -> None:
+    for _, (program, *words) in section.commands("bash served"):
+        (url,) = [word for word in words if word.startswith("http")]
+        data = words[words.index("-d") + 1] if "-d" in words else None
+        headers = {"Content-Type": "application/json"} if "Content-Type: application/json" in words else {}
+        method = "GET" if data is None else "POST"
+        found = httpx.request(method, url.replace(ADDRESS, address), content=data, headers=headers, timeout=60)
+        assert program == "curl" and found.status_code == 200, f"{words}: {found.text}"
+        assert '"error"' not in found.text
+    for text in section.fences("python served"):
+        exec(compile(text.replace(ADDRESS, address), section.page, "exec"), {})
+        assert len(capfd.readouterr().out) > 10
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
