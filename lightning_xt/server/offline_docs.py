@@ -28,7 +28,8 @@ def write_page(schema: Mapping[str, Any]) -> str:
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<title>{escape(schema["info"]["title"])}</title><link rel="stylesheet" href="docs/style.css"></head><body>\n'
+        f'<title>{escape(schema["info"]["title"])}</title><link rel="icon" href="playground/icon.svg">'
+        '<link rel="stylesheet" href="docs/style.css"></head><body>\n'
         f"<h1>{escape(schema['info']['title'])}</h1>\n{INTRODUCTION}{''.join(sections)}</body></html>\n"
     )
 
