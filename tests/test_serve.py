@@ -101,7 +101,7 @@ def test_a_wrong_option_is_one_sentence(args: list[str], message: str, refuse: R
 
 
 def test_a_run_that_cannot_be_served_is_one_sentence(refuse: Refuse) -> None:
-    assert refuse("runs/none").startswith("runs/none is not a run: there is no such folder or file")
+    assert refuse("runs/gone").startswith("runs/gone is not a run: there is no such folder or file")
     Path("runs/empty/0").mkdir(parents=True)
     assert "has checkpoints/best.ckpt" in refuse("runs/tiny", "runs/empty")
     Path("runs/empty/0/checkpoints").mkdir()
