@@ -41,9 +41,7 @@ class Server:
             self.process.kill()
             pytest.fail(line + self.process.communicate()[1])
         self.names, self.url = match[1], match[2]
-
-    def openai(self) -> openai.OpenAI:
-        return openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0)
+        self.client = openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0)
 
     def read_load(self) -> dict[str, float]:
         text = httpx.get(f"{self.url}/metrics").text
@@ -67,6 +65,7 @@ def serve(folder: Path, *args: str) -> Iterator[Server]:
     try:
         yield server
     finally:
+        server.client.close()
         server.process.kill()
         server.process.communicate()
 
@@ -86,7 +85,7 @@ def generate(capsys: pytest.CaptureFixture[str], prompt: str, tokens: int) -> st
 
 
 def test_openais_client_completes_and_streams(server: Server, trained, capsys) -> None:
-    client = server.openai()
+    client = server.client
     assert {model.id for model in client.models.list()} == {"tiny", "pairs"}
     expected = generate(capsys, "the quick", 40)
     options = {"model": "tiny", "prompt": "the quick", "max_tokens": 40, "temperature": 0}
@@ -99,7 +98,7 @@ def test_openais_client_completes_and_streams(server: Server, trained, capsys) -
 
 
 def test_openais_client_chats_and_streams(server: Server, trained, capsys) -> None:
-    client = server.openai()
+    client = server.client
     expected = generate(capsys, "User: fox?\nAssistant: ", 30).partition("\nUser:")[0]
     options = {"model": "tiny", "messages": [{"role": "user", "content": "fox?"}], "max_tokens": 30, "temperature": 0}
     answer = client.chat.completions.create(**options, logprobs=True, top_logprobs=2).choices[0]
@@ -120,7 +119,7 @@ def test_openais_asynchronous_client_streams(server: Server) -> None:
             stream = await client.completions.create(model="tiny", prompt="a", max_tokens=9, stream=True, seed=1)
             return "".join([chunk.choices[0].text async for chunk in stream])
 
-    client = server.openai()
+    client = server.client
     assert (
         asyncio.run(run()) == client.completions.create(model="tiny", prompt="a", max_tokens=9, seed=1).choices[0].text
     )
@@ -132,8 +131,8 @@ def test_16_clients_at_once_each_get_their_text_alone(server: Server) -> None:
     def ask(prompt: str) -> str:
         options = {"model": "tiny", "prompt": prompt, "max_tokens": 60, "temperature": 0}
         if prompt in prompts[::2]:
-            return server.openai().completions.create(**options).choices[0].text
-        stream = server.openai().completions.create(**options, stream=True)
+            return server.client.completions.create(**options).choices[0].text
+        stream = server.client.completions.create(**options, stream=True)
         return "".join(chunk.choices[0].text for chunk in stream)
 
     alone = [ask(prompt) for prompt in prompts]
@@ -186,8 +185,8 @@ def stream(server: Server, tokens: int) -> Iterator[Iterator[str]]:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_finishes_what_is_written_and_ends_with_0(finished: Path, number: signal.Signals) -> None:
-    with serve(finished, "runs/tiny", "--tokens", "3000") as server, stream(server, 2500) as lines:
-        idle = httpx.Client()
+    served = serve(finished, "runs/tiny", "--tokens", "3000")
+    with httpx.Client() as idle, served as server, stream(server, 2500) as lines:
         assert idle.get(f"{server.url}/health").status_code == 200
         server.process.send_signal(number)
         time.sleep(0.3)
@@ -227,13 +226,13 @@ def test_a_key_is_demanded_and_accepted(finished: Path, monkeypatch: pytest.Monk
         with pytest.raises(
             openai.AuthenticationError, match="this server needs its API key, but the request has another"
         ):
-            server.openai().models.list()
-        client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="secret")
-        assert [model.id for model in client.models.list()] == ["tiny"]
+            server.client.models.list()
+        with openai.OpenAI(base_url=f"{server.url}/v1", api_key="secret") as client:
+            assert [model.id for model in client.models.list()] == ["tiny"]
 
 
 @pytest.mark.parametrize("weights", ["bfloat16", "int8"])
 def test_other_weights_are_served(finished: Path, weights: str) -> None:
     with serve(finished, "runs/tiny", "--weights", weights) as server:
         options = {"model": "tiny", "prompt": "the", "max_tokens": 9, "temperature": 0}
-        assert server.openai().completions.create(**options).usage.completion_tokens == 9
+        assert server.client.completions.create(**options).usage.completion_tokens == 9
