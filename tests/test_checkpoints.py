@@ -12,6 +12,7 @@ import pytest
 import torch
 from catalogue import PLACED, RECIPES
 from lightning.pytorch import Trainer
+from sampled_laws import sample
 from tiny_run import read_rows
 
 from lightning_xt.cli import main
@@ -32,10 +33,7 @@ def describe(recipe: Any) -> Any:
     return [describe(each) for each in recipe] if isinstance(recipe, list | tuple) else recipe
 
 
-CASES = [name for name in PLACED if name in RECIPES]
-
-
-@pytest.mark.parametrize("name", CASES)
+@sample("name", {name: name for name in PLACED if name in RECIPES})
 def test_a_checkpoint_rebuilds_the_composition(name: str, tmp_path: Path) -> None:
     options = {slot: describe(recipe) for slot, recipe in RECIPES[name].items()}
     model = LanguageModel.from_config({"decoder": {"dim": 24, "depth": 2, **options}})

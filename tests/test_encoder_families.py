@@ -23,6 +23,7 @@ from encoder_catalogue import (
     sized_encoder,
     source,
 )
+from sampled_laws import sample
 from torch import Tensor
 
 from lightning_xt.core.inputs import Inputs
@@ -33,8 +34,8 @@ from lightning_xt.nn.heads.tied_head import TiedHead
 CHECKS_SHAPES = pytest.mark.checks_shapes
 LOOKING = "(position|normalizer|score_mods|attention)"
 """Slots of parts that look back only."""
-ENCODERS = parametrize(BOTH_WAYS)
-BOTH = parametrize(PAIRS)
+ENCODERS, SOME_ENCODERS = parametrize(BOTH_WAYS), sample("build", BOTH_WAYS)
+BOTH, SOME = parametrize(PAIRS), sample("build", PAIRS)
 
 
 def close(actual: Tensor, expected: Tensor) -> None:
@@ -74,7 +75,7 @@ def test_a_padded_source_equals_the_same_source_alone(build: Build) -> None:
     assert together.isfinite().all()
 
 
-@ENCODERS
+@SOME_ENCODERS
 @torch.no_grad()
 def test_documents_of_one_source_equal_each_alone(build: Build) -> None:
     model, tokens, inputs = shared(build), source(2, 7)[0], make_inputs(2, 7)
@@ -85,7 +86,7 @@ def test_documents_of_one_source_equal_each_alone(build: Build) -> None:
             close(together[mine, document], model(tokens[mine, document], inputs=crop(inputs, document, mine)))
 
 
-@ENCODERS
+@SOME_ENCODERS
 @CHECKS_SHAPES
 @torch.no_grad()
 def test_cases_p3_nothing_masked_is_read_wherever_it_stands(build: Build) -> None:
@@ -130,7 +131,7 @@ def test_padding_of_a_source_changes_no_logits(build: Build) -> None:
         assert (model(src, tgt, inputs=inputs) - together)[1].abs().max() > 1e-6, "the mask is not even read"
 
 
-@BOTH
+@SOME
 @pytest.mark.parametrize("autocast", [False, True], ids=["bfloat16", "autocast"])
 def test_cases_p1_a_source_that_is_all_padding_is_0_in_any_type(build: Build, autocast: bool) -> None:
     """The kernels of 16-bit numbers differ: for one query or several, in the encoder as in the decoder."""
@@ -151,7 +152,7 @@ def test_cases_p1_a_source_that_is_all_padding_is_0_in_any_type(build: Build, au
     assert all(parameter.grad is None or parameter.grad.isfinite().all() for parameter in low.parameters())
 
 
-@BOTH
+@SOME
 @pytest.mark.parametrize("steps", [[1, 1, 4, 1, 2], pytest.param([1] * 9, marks=pytest.mark.slow)], ids=str)
 def test_decoding_reads_the_context_once_and_equals_one_forward(build: Build, steps: list[int]) -> None:
     model, (src, mask), tgt, inputs = randomise(build), source(2, 7), targets(2, 9), make_inputs(2, 9)
@@ -186,7 +187,7 @@ def count_reading(model: EncoderDecoder) -> list[str]:
     return read
 
 
-@BOTH
+@SOME
 @CHECKS_SHAPES
 def test_rows_of_different_lengths_decode_as_if_alone(build: Build) -> None:
     model, (src, mask), tgt, inputs = shared(build), source(2, 7), targets(2, 8), make_inputs(2, 8)
@@ -256,7 +257,7 @@ def test_every_parameter_of_both_learns(build: Build) -> None:
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
 
 
-@BOTH
+@SOME
 def test_the_fused_backend_agrees_with_the_explicit(build: Build) -> None:
     model, (src, mask), tgt, inputs = randomise(build), source(2, 7), targets(2, 6), make_inputs(2, 6)
     results = []

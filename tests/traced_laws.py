@@ -20,6 +20,7 @@ from lightning_xt.system.discovery import import_submodules
 import_submodules(lightning_xt)
 
 from catalogue import BUILDS, CASES, Build, attention, attention_layers, decoder, example, randomise
+from sampled_laws import choose
 
 from lightning_xt.core import block_masks
 from lightning_xt.core.inputs import Inputs
@@ -146,6 +147,13 @@ def check_shared_flex_program(masks: bool) -> None:
     flex.flex_attention, block_masks.create_block_mask = real
 
 
+def select(part: str, builds: dict[str, Build]) -> dict[str, Build]:
+    """Select the builds of the sample, or a third of the others, by its number."""
+    sampled = choose("compiles", builds)
+    rest = [name for name in builds if name not in sampled]
+    return {name: builds[name] for name in (sampled if part == "sample" else rest[int(part) :: 3])}
+
+
 def count(law: object, builds: dict[str, Build]) -> int:
     failures = 0
     for name, build in builds.items():
@@ -175,10 +183,9 @@ if __name__ == "__main__":
         check_shared_graph()
         check_shared_flex_program(masks=False)
         sys.exit(check_flex_access())
-    if sys.argv[1] != "half":
+    if sys.argv[1] != "part":
         sys.exit(check_inductor(BUILDS[sys.argv[1]]))
-    half = int(sys.argv[2])
-    flex, whole = ({name: known[name] for name in list(known)[half::2]} for known in (find_claiming(), COMPILED))
+    flex, whole = select(sys.argv[2], find_claiming()), select(sys.argv[2], COMPILED)
     agreed, compiled = count(check_flex, flex), count(check_compilation, whole)
     print(f"{compiled} compiled, {agreed} of {len(flex)} agree with flex")
     sys.exit(agreed < len(flex) or compiled < len(whole))

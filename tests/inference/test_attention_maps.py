@@ -4,6 +4,7 @@ import pytest
 import torch
 from catalogue import BUILDS, DEPTH, HEADS, attention, attention_layers, decoder, delta_net, example, randomise, shared
 from encoder_catalogue import encoder, pair, source
+from sampled_laws import sample
 
 import lightning_xt
 from lightning_xt.inference.attention_maps import compute_attention_maps
@@ -16,11 +17,9 @@ from lightning_xt.nn.score_mods.base import ScoreMod
 
 TOKENS, INPUTS = example(2, 7)
 SLOTS = ("position", "projection", "score", "score_mods", "normalizer", "value_mods", "attention", "layout", "passes")
-BUILT = [
-    pytest.param(build, id=name)
-    for name, build in BUILDS.items()
-    if "=" not in name or name.partition("=")[0] in (*SLOTS, "segments")
-]
+BUILT = {
+    name: build for name, build in BUILDS.items() if "=" not in name or name.partition("=")[0] in (*SLOTS, "segments")
+}
 
 
 def close(actual, expected):
@@ -45,7 +44,7 @@ def check_output(layer, args, made):
     close(out, layer.to_out((own.weights @ values).transpose(1, 2).flatten(2)))
 
 
-@pytest.mark.parametrize("build", BUILT)
+@sample("build", BUILT)
 @torch.no_grad()
 def test_weights_of_every_variant(build):
     model = shared(build)

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 from catalogue import (
-    ALL,
     BUILDS,
     CONDITION,
     DIM,
@@ -22,6 +21,7 @@ from catalogue import (
 )
 from encoder_catalogue import PAIRS, SOURCES
 from lone_decoding import EACH, END, LENGTHS, PROMPTS, make_requests, naive, way
+from sampled_laws import sample
 
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.generation.batching.running_batch import RunningBatch
@@ -69,7 +69,7 @@ def test_each_text_is_as_if_alone(name: str, temperature: float) -> None:
     assert len(results[7].tokens) <= 3 and {result.tokens[-1] == end for result in results} == {True, False}
 
 
-@ALL
+@sample("build", BUILDS)
 def test_greedy_with_a_memory_equals_greedy_without(build: Build) -> None:
     results = agree(randomise(build), make_requests(3), SamplingParams(temperature=0, batch=2))
     assert [len(result.tokens) for result in results] == LENGTHS[:3]

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from catalogue import ALL, BUILDS, DIM, VOCAB, attention, carries_state, decoder, example, randomise
+from catalogue import BUILDS, DIM, VOCAB, attention, carries_state, decoder, example, randomise
 from encoder_catalogue import pair, source
+from sampled_laws import sample
 from torch import Tensor
 
 from lightning_xt.core.inputs import Inputs
@@ -97,7 +98,7 @@ def alter(build: Callable[[], Decoder]) -> Decoder:
     return model
 
 
-@ALL
+@sample("build", BUILDS)
 def test_every_variant_draws_what_it_draws_without(build: Callable[[], Decoder]) -> None:
     model, asked = randomise(build), requests({4: 7, 1: 11, 6: 3}, example(3, 6)[1])
     if carries_state(model):
