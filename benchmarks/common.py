@@ -6,7 +6,7 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
 from itertools import accumulate
@@ -77,17 +77,17 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def report(rows: dict[str, dict[str, Any]], device: str) -> None:
+def report(rows: dict[str, dict[str, Any]], device: str, packages: Sequence[str] = ("x-transformers",)) -> None:
     """Print the result.
 
     Args:
         rows: by name.
         device: type of the device that was measured.
+        packages: packages whose versions matter too.
     """
     model = torch.cuda.get_device_name() if device == "cuda" and torch.cuda.is_available() else processor()
     versions = {"lightning-xt": version("lightning-xt"), "torch": torch.__version__}
-    if find_spec("x_transformers"):
-        versions["x-transformers"] = version("x-transformers")
+    versions |= {name: version(name) for name in packages if find_spec(name.replace("-", "_"))}
     machine = f"{model}, {torch.get_num_threads()} threads"
     date = datetime.date.today().isoformat()
     print(json.dumps({"machine": machine, "date": date, "versions": versions, "rows": rows}))
