@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
@@ -119,23 +120,26 @@ class ServerProcess:
         command: command line without the port.
         model: name by which requests choose the model.
         log: file that gets all that the server prints.
+        variables: further variables of its environment.
     """
 
-    def __init__(self, name: str, command: list[str], model: str, log: Path) -> None:
+    def __init__(
+        self, name: str, command: list[str], model: str, log: Path, variables: Mapping[str, str] | None = None
+    ) -> None:
         self.name, self.model, self.log = name, model, log
         self.port = find_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+        environment = {**os.environ, "HF_HUB_OFFLINE": "1", **(variables or {})}
         with log.open("wb") as out:
             self.process = subprocess.Popen(
                 [*command, "--port", str(self.port)], stdout=out, stderr=subprocess.STDOUT, env=environment
             )
 
     @classmethod
-    def ours(cls, checkpoint: Path, options: list[str], log: Path) -> Self:
+    def ours(cls, checkpoint: Path, options: list[str], log: Path, variables: Mapping[str, str] | None = None) -> Self:
         """Start `lightning-xt serve`."""
         command = [sys.executable, "-m", "lightning_xt", "serve", f"{NAME}={checkpoint}", *options]
-        return cls("lightning-xt serve", command, NAME, log)
+        return cls("lightning-xt serve", command, NAME, log, variables)
 
     @classmethod
     def theirs(cls, folder: Path, options: list[str], log: Path) -> Self:
