@@ -118,7 +118,7 @@ class ServerProcess:
     Args:
         name: in messages.
         command: command line without the port.
-        model: name by which requests choose the model.
+        model: name by which requests choose the model; ours may serve more than it.
         log: file that gets all that the server prints.
         variables: further variables of its environment.
     """
@@ -136,9 +136,10 @@ class ServerProcess:
             )
 
     @classmethod
-    def ours(cls, checkpoint: Path, options: list[str], log: Path, variables: Mapping[str, str] | None = None) -> Self:
+    def ours(cls, runs: Path | list[str], options: list[str], log: Path, **variables: str) -> Self:
         """Start `lightning-xt serve`."""
-        command = [sys.executable, "-m", "lightning_xt", "serve", f"{NAME}={checkpoint}", *options]
+        named = [f"{NAME}={runs}"] if isinstance(runs, Path) else runs
+        command = [sys.executable, "-m", "lightning_xt", "serve", *named, *options]
         return cls("lightning-xt serve", command, NAME, log, variables)
 
     @classmethod

@@ -1,12 +1,12 @@
 """Leaks of a server. Usage: python benchmarks/soak_serving.py [--seconds 600] [--clients 16] [--weights float32].
 
-Starts `lightning-xt serve` with an untrained byte model. Clients send one request after another until the time is over,
-each drawn from a mix: greedy and sampled completions, whole and streamed, of one or several sequences, with
-log-probabilities, of lone prompts and of several, dialogues, scores of prompts, invalid requests, and clients that leave
-in the middle of a stream or before the answer. Meanwhile the server's anonymous memory, open files and threads are
-counted twice a second. The first minute, or a fifth of a shorter time, is the warm-up.
+Starts `lightning-xt serve` with an untrained byte model. Clients send one request after another until the time is
+over, each drawn from a mix: greedy and sampled completions, whole and streamed, of one or several sequences, with
+log-probabilities, of lone prompts and of several, dialogues, scores of prompts, invalid requests, and clients that
+leave in the middle of a stream or before the answer. Meanwhile the server's anonymous memory, open files and threads
+are counted twice a second. The first minute, or a fifth of a shorter time, is the warm-up.
 
-What counts as flat, and two caches of libraries that are kept small, are those of `soak.py`; its steps are requests here.
+What counts as flat, and two caches of libraries that are kept small, are those of `soak.py`; its steps are requests.
 """
 
 import argparse
@@ -184,7 +184,7 @@ def main() -> None:
         folder = Path(name)
         checkpoint, _ = make_run(folder, options.dim, options.depth)
         given = ["--weights", options.weights] + (["--compile"] if options.compile else [])
-        server = stack.enter_context(ServerProcess.ours(checkpoint, given, folder / "server.log", SMALL_CACHES))
+        server = stack.enter_context(ServerProcess.ours(checkpoint, given, folder / "server.log", **SMALL_CACHES))
         looks, counts = asyncio.run(soak(server, options.clients, options.seconds))
         found = summarize(looks, counts, find_leftover(server))
         printed = server.read_log()

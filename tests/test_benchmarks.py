@@ -385,3 +385,70 @@ def test_memory_of_checkpointed_layers_and_of_windows(tmp_path):
         "with": 32 + 64,
         "without": 256,
     }
+
+
+TINY_SERVING = ["--dim=16", "--depth=1", "--tokens=6", "--prompt=4", "--repeats=2", "--eager"]
+
+
+@pytest.mark.slow
+def test_serving_measures_clients_in_turn(tmp_path):
+    found = run_rows(tmp_path, "serving.py", *TINY_SERVING, "--clients", "1", "3", "--rows=2", "--references")
+    loads = {"load_float32_1", "load_float32_3"}
+    assert set(found) == {*loads, "speedup_float32_3", "first_token_overhead_float32", "same_text_float32"}
+    for name in loads:
+        row = found[name]
+        assert row["value"] > 0 and row["repeats"] == 2 and row["unit"] == "tokens/s"
+        for times in (row["first_token_ms"], row["between_tokens_ms"]):
+            assert 0 <= times["p50"] <= times["p99"]
+    assert found["speedup_float32_3"]["repeats"] == 2
+    assert found["same_text_float32"]["of"] == 3 and found["same_text_float32"]["tokens"] == 6
+    assert found["first_token_overhead_float32"]["prompt_tokens"] == 4
+
+
+@pytest.mark.slow
+def test_serving_measures_transformers(tmp_path):
+    for name in ("transformers", "openai", "accelerate"):
+        pytest.importorskip(name)
+    found = run_rows(tmp_path, "serving.py", *TINY_SERVING, "--clients", "2", "--references", "transformers")
+    assert found["load_transformers_2"]["value"] > 0 and found["vs_transformers_float32_2"]["repeats"] == 2
+
+
+WITHOUT_ACCELERATE = WITHOUT_X_TRANSFORMERS.replace("x_transformers", "accelerate")
+
+
+@pytest.mark.slow
+def test_serving_without_transformers_skips_it(tmp_path):
+    small = [*TINY_SERVING, "--clients", "1"]
+    done = run(tmp_path, "serving.py", *small, before=["-c", WITHOUT_ACCELERATE])
+    assert "load_float32_1" in parse_result(done) and "transformers_1" not in done.stdout
+    message = "transformers serve is not installed, so it is skipped; run pip install -e '.[bench,serve]'"
+    assert message in done.stderr.splitlines()
+
+
+def test_serving_finds_where_texts_part(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    from serving import find_gap
+    from serving_clients import Load, Reply, percentile
+
+    def chunk(when, token, *best):
+        log_probs = {"tokens": [token], "top_logprobs": [dict(zip("xyz", best, strict=False))]}
+        return when, json.dumps({"choices": [{"text": token, "logprobs": log_probs}]}).encode()
+
+    reply = Reply(2.0, [chunk(3.0, "a", -1.5, -1.0), chunk(3.5, "b", -2.0, -1.75), (4.0, b"[DONE]")])
+    assert reply.text == "ab" and find_gap(reply, "ac") == 0.25 and find_gap(reply, "bb") == 0.5
+    load = Load()
+    # Two tokens in the 1.5 seconds from the request to the last of them.
+    assert load.add([reply]) == pytest.approx(2 / 1.5)
+    assert load.report() == {
+        "first_token_ms": {"p50": 1000.0, "p99": 1000.0},
+        "between_tokens_ms": {"p50": 500.0, "p99": 500.0},
+    }
+    assert [percentile(range(1, 201), percent) for percent in (50, 99)] == [100, 198]
+
+
+@pytest.mark.slow
+def test_soak_of_a_server_counts_its_memory_and_its_jobs(tmp_path):
+    found = run_rows(tmp_path, "soak_serving.py", "--seconds=10", "--clients=4", "--dim=16", "--depth=1")["soak"]
+    assert found["jobs_left"] == {"running": 0, "waiting": 0}
+    assert found["requests"] > 0 and found["after_warm_up_mb"] > 0 and found["end_mb"] > 0
+    assert sum(found["all_requests"].values()) >= found["requests"]

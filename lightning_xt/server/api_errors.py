@@ -18,6 +18,8 @@ TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_e
 """Types of errors by status; other ones below 500 are `invalid_request_error`, the rest `server_error`."""
 RETRY_AFTER = 1
 """Seconds after which a client that was refused for lack of room may try again."""
+LONGEST_PATH = 100
+"""Most characters of a path that a sentence quotes."""
 STOPPING = "the server is stopping and takes no new requests; try again when it runs again"
 
 
@@ -102,7 +104,8 @@ def add_error_handlers(app: FastAPI) -> None:
 
     async def answer_http_error(request: Request, error: Exception) -> JSONResponse:
         status = error.status_code if isinstance(error, HTTPException) else 500
-        where = f"{request.method} {request.url.path}"
+        path = request.url.path
+        where = f"{request.method} {path if len(path) <= LONGEST_PATH else path[:LONGEST_PATH] + '...'}"
         messages = {
             400: "the body is not JSON that can be read: it may be nested too deeply, or not be UTF-8",
             404: f"there is no {where}; GET /docs lists the routes",

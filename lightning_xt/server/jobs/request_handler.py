@@ -7,6 +7,7 @@ from typing import Any
 
 from starlette.responses import Response
 
+from lightning_xt.server.api_errors import ApiError, ClientGoneError, refuse_request
 from lightning_xt.server.jobs.event_stream import EventStream
 from lightning_xt.server.jobs.job_group import JobGroup
 
@@ -26,11 +27,20 @@ class RequestHandler(ABC):
     def stream(self) -> AsyncGenerator[dict[str, Any], None]:
         """Yield the answer in chunks."""
 
+    async def _submit(self) -> None:
+        """Submit the jobs. What a tokenizer refuses becomes an ApiError too."""
+        try:
+            await self.submit()
+        except (ApiError, ClientGoneError):
+            raise
+        except Exception as error:
+            raise refuse_request(error) from error
+
     async def answer(self, group: JobGroup, *, streamed: bool) -> Response:
         """Return the answer, whose jobs end with it."""
         kept = False
         try:
-            await self.submit()
+            await self._submit()
             if streamed:
                 kept = True
                 return EventStream(group, self.stream())
