@@ -121,7 +121,10 @@ def _error(status: int, message: str) -> JSONResponse:
 
 
 async def _stream(app: FastAPI, body: dict[str, Any], delay: float) -> AsyncIterator[str]:
-    """Yield the chunks of all sequences in turn; number i is drawn with seed + i."""
+    """Yield the chunks of all sequences in turn; number i is drawn with seed + i.
+
+    A prompt with "slow" takes ten times as long; one with "bytes" gets a character of two tokens, and an end token.
+    """
     n, most = body.get("n", 1), body.get("max_tokens", 64)
     draws = [random.Random(body.get("seed", 0) + index) for index in range(n)]
     done = False
@@ -129,7 +132,15 @@ async def _stream(app: FastAPI, body: dict[str, Any], delay: float) -> AsyncIter
         for step in range(most):
             await asyncio.sleep(delay * (10 if "slow" in body["prompt"] else 1))
             for index, draw in enumerate(draws):
-                yield _chunk(index, body, *_draw(draw, body, step), "length" if step + 1 == most else None)
+                end = "length" if step + 1 == most and "bytes" not in body["prompt"] else None
+                token, log_prob, top = _draw(draw, body, step)
+                if step == 0 and "bytes" in body["prompt"]:
+                    yield _chunk(index, body, "", "token_id:195", log_prob, {"token_id:195": log_prob}, None)
+                    yield _chunk(index, body, "\u00fc", "token_id:188", log_prob, {"token_id:188": log_prob}, None)
+                else:
+                    yield _chunk(index, body, token, token, log_prob, top, end)
+        if "bytes" in body["prompt"]:
+            yield _chunk(0, body, "", "<end>", -0.5, {"<end>": -0.5, "x": -1.5}, "stop")
         done = True
         yield "data: [DONE]\n\n"
     finally:
@@ -145,8 +156,10 @@ def _draw(draw: random.Random, body: dict[str, Any], step: int) -> tuple[str, fl
     return token, math.log(probability), {text: math.log(weight) for text, weight in weights.items()}
 
 
-def _chunk(index: int, body: dict[str, Any], token: str, log_prob: float, top: dict[str, float], end: Any) -> str:
-    choice = {"index": index, "text": token, "finish_reason": end, "logprobs": None}
+def _chunk(
+    index: int, body: dict[str, Any], text: str, token: str, log_prob: float, top: dict[str, float], end: str | None
+) -> str:
+    choice = {"index": index, "text": text, "finish_reason": end, "logprobs": None}
     if body.get("logprobs") is not None:
         choice["logprobs"] = {
             "tokens": [token],

@@ -48,3 +48,28 @@ def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
     for context in contexts:
         context.close()
     assert problems == []
+
+
+@pytest.fixture(scope="session")
+def app() -> Any:
+    """Return the stand-in for the API."""
+    pytest.importorskip("fastapi", reason="serves a page by fastapi")
+    from playground_stand_in import build_app
+
+    return build_app()
+
+
+@pytest.fixture(scope="session")
+def address(app: Any) -> Iterator[str]:
+    """Return the address of the stand-in."""
+    from playground_stand_in import serve
+
+    yield from serve(app)
+
+
+@pytest.fixture(scope="session")
+def locked() -> Iterator[str]:
+    """Return the address of a stand-in that needs a key."""
+    from playground_stand_in import KEY, build_app, serve
+
+    yield from serve(build_app(key=KEY))

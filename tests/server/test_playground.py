@@ -2,38 +2,20 @@
 
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
 pytest.importorskip("playwright", reason="drives a browser by playwright")
-pytest.importorskip("fastapi", reason="serves a page by fastapi")
-pytest.importorskip("uvicorn", reason="serves a page by uvicorn")
 
-from playground_stand_in import HOSTILE, KEY, build_app, serve
 from playground_steps import wait_for_end, write
 from playwright.sync_api import Page, expect
 
 pytestmark = pytest.mark.slow
 MINUS = "\u2212"
 Open = Callable[..., Page]
-
-
-@pytest.fixture(scope="module")
-def app() -> Any:
-    return build_app()
-
-
-@pytest.fixture(scope="module")
-def address(app: Any) -> Iterator[str]:
-    yield from serve(app)
-
-
-@pytest.fixture(scope="module")
-def locked() -> Iterator[str]:
-    yield from serve(build_app(key=KEY))
 
 
 def read_colour(page: Page, selector: str) -> tuple[int, ...]:
@@ -170,13 +152,6 @@ def test_a_link_reproduces_a_result(open_page: Open, address: str, app: Any) -> 
     assert other.input_value("#option-seed") == "0"
 
 
-def test_a_link_to_a_model_that_is_not_served(open_page: Open, address: str) -> None:
-    page = open_page(f"{address}#model=nobody&prompt=x")
-    expect(page.locator("#error")).to_have_text(
-        "The link names the model nobody, which is not served here: stories, english-german."
-    )
-
-
 def test_translations_and_their_alignment(open_page: Open, address: str, app: Any) -> None:
     page = open_page(address)
     page.select_option("#model", "english-german")
@@ -253,49 +228,3 @@ def test_a_phone_never_scrolls_sideways(open_page: Open, address: str) -> None:
     assert page.evaluate(width) == 390
     scrolled = page.locator(".scroll").evaluate("node => node.scrollWidth > node.clientWidth")
     assert scrolled
-
-
-def test_text_of_a_model_is_never_markup(open_page: Open, address: str) -> None:
-    page = open_page(address)
-    write(page, "hostile", max_tokens=3)
-    wait_for_end(page)
-    assert page.locator(".tokens").inner_text().startswith(HOSTILE)
-    page.locator(".token").first.hover()
-    expect(page.locator(".sampled code")).to_have_text(HOSTILE)
-    page.select_option("#model", "english-german")
-    write(page, HOSTILE)
-    wait_for_end(page)
-    assert page.locator("h2.source").inner_text() == HOSTILE
-    assert page.locator("main img").count() == 0
-    assert page.title().startswith("Playground")
-
-
-def test_errors_of_the_api_are_shown(open_page: Open, address: str) -> None:
-    page = open_page(address, refused=400)
-    write(page, "")
-    expect(page.get_by_role("alert")).to_have_text("The prompt is empty; write at least one token.")
-    assert page.locator(".card").count() == 0
-    write(page, "Once", max_tokens=3)
-    wait_for_end(page)
-    expect(page.locator("#error")).to_be_hidden()
-    page.fill("#option-max_tokens", "9999")
-    page.click("#run")
-    assert page.evaluate("document.activeElement.id") == "option-max_tokens"
-
-
-def test_the_key_is_asked_for_and_kept_in_the_tab(open_page: Open, locked: str) -> None:
-    page = open_page(locked, refused=401)
-    expect(page.locator("#key")).to_be_focused()
-    page.fill("#key", "wrong")
-    page.keyboard.press("Enter")
-    expect(page.locator("#error")).to_have_text("The API key is missing or wrong.")
-    page.fill("#key", KEY)
-    page.keyboard.press("Enter")
-    expect(page.locator("#run")).to_be_enabled()
-    expect(page.locator("#key-form")).to_be_hidden()
-    write(page, "Once", max_tokens=3)
-    wait_for_end(page)
-    assert KEY not in page.url
-    assert KEY not in page.evaluate("JSON.stringify(localStorage)")
-    page.reload()
-    expect(page.locator("#run")).to_be_enabled()
