@@ -35,6 +35,7 @@ class Scheduler:
             pieces, so that it does not hold up the others. None = the prompts of all free rows are read at once.
         on_error: called with the number of a request and the error that ends it, such as scores that are not finite;
             the others continue. None = the error is raised.
+        sync_every: steps between reads of sampled tokens from a device other than the CPU, at least 1.
     """
 
     def __init__(
@@ -46,9 +47,10 @@ class Scheduler:
         window: int | None = None,
         prefill_tokens: int | None = None,
         on_error: Callable[[int, Exception], None] | None = None,
+        sync_every: int = SYNC_EVERY,
     ) -> None:
         self.model, self.rows, self.tokens, self.window = model, rows, tokens, window
-        self.prefill_tokens, self.on_error = prefill_tokens, on_error
+        self.prefill_tokens, self.on_error, self.sync_every = prefill_tokens, on_error, sync_every
         self.on_host = True
         self.batch: RunningBatch | None = None
         self._waiting: deque[RequestState] = deque()
@@ -109,8 +111,9 @@ class Scheduler:
         """Sample a token of each running request."""
         if self.batch is None or not (alive := self.batch.alive):
             return []
-        once = self.on_host or self._prefill is not None or bool(self._groups)
-        for _ in range(1 if once else min(SYNC_EVERY, *(state.remaining for state in alive))):
+        # A request for which there is a row waits for one step only.
+        comes = self._prefill is not None or bool(self._groups) or (bool(self._waiting) and len(alive) < self.rows)
+        for _ in range(1 if self.on_host or comes else min(self.sync_every, *(state.remaining for state in alive))):
             self.batch.step()
         tokens = self.batch.collect(self.on_error)
         if self.batch.failed:

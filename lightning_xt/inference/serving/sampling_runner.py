@@ -13,6 +13,8 @@ from lightning_xt.inference.serving.step_failures import explain_failure
 from lightning_xt.inference.serving.work_limits import WorkLimits
 from lightning_xt.inference.translation import Translator
 
+SYNC_EVERY = 4
+"""Steps between reads of tokens from a GPU: clients see a stream, and cancelled requests leave soon."""
 MAX_WINDOWS = 2
 """Schedulers of different windows at once, because each has its own cache."""
 
@@ -174,6 +176,7 @@ class SamplingRunner:
             window=window,
             prefill_tokens=limits.prefill_tokens,
             on_error=fail_sequence,
+            sync_every=SYNC_EVERY,
         )
         self._windows[window] = WindowedScheduler(scheduler, sequences)
         return self._windows[window]

@@ -256,3 +256,19 @@ def test_several_models_that_read_the_same_tokens() -> None:
     for number, request in enumerate(requests):
         ((alone,),) = run_requests(model, [request], PARAMS[1])
         assert [each.token for each in found[number]] == alone.tokens
+
+
+@pytest.mark.parametrize(("comes", "steps"), [(False, 5), (True, 1)])
+def test_elsewhere_a_request_that_comes_waits_for_one_step(comes: bool, steps: int) -> None:
+    """Without it several steps run between reads of the device."""
+    model = decoder()
+    shapes = []
+    with way(False), torch.inference_mode():
+        scheduler = Scheduler(model, rows=2, tokens=64, sync_every=5)
+        scheduler.submit(0, Request(prompt=torch.tensor([1]), max_new_tokens=30), SamplingParams())
+        scheduler.advance()
+        model.register_forward_pre_hook(lambda module, args: shapes.append(tuple(args[0].shape)))
+        if comes:
+            scheduler.submit(1, Request(prompt=torch.tensor([1, 2]), max_new_tokens=30), SamplingParams())
+        scheduler.advance()
+    assert shapes == [(1, 1)] * steps + [(1, 2)] * comes
