@@ -104,6 +104,7 @@ def test_stop_and_continue(open_page: Open, address: str, app: Any) -> None:
     expect(page.locator(".facts")).to_contain_text("5 tokens")
     wait_for_end(page)
     assert app.state.requests[-1]["prompt"] == "slow: Once" + text == page.input_value("#input")
+    expect(page.locator("#results")).to_be_focused()
 
 
 def test_several_completions_side_by_side(open_page: Open, address: str) -> None:

@@ -31,6 +31,13 @@ def test_tokens_that_are_not_texts_by_themselves(open_page: Open, address: str) 
     assert page.locator(".token").last.evaluate("node => getComputedStyle(node, '::after').content") == '"<end>"'
 
 
+def test_a_prompt_that_is_too_long_for_an_address(open_page: Open, address: str) -> None:
+    page = open_page(f"{address}#model=stories&prompt=x")
+    write(page, "x" * 200_000, max_tokens=3)
+    wait_for_end(page)
+    assert page.url == address
+
+
 def test_a_link_to_a_model_that_is_not_served(open_page: Open, address: str) -> None:
     page = open_page(f"{address}#model=nobody&prompt=x")
     expect(page.locator("#error")).to_have_text(
@@ -82,3 +89,13 @@ def test_the_key_is_asked_for_and_kept_in_the_tab(open_page: Open, locked: str) 
     assert KEY not in page.evaluate("JSON.stringify(localStorage)")
     page.reload()
     expect(page.locator("#run")).to_be_enabled()
+
+    # A key that is no longer valid is asked for, then the request is repeated.
+    page.evaluate("sessionStorage.setItem('lightning-xt.key', 'old')")
+    write(page, "slow: Once", max_tokens=20)
+    expect(page.locator("#key")).to_be_focused()
+    page.fill("#key", KEY)
+    page.keyboard.press("Enter")
+    expect(page.locator("#stop")).to_be_enabled()
+    wait_for_end(page)
+    assert page.locator(".token").count() == 20

@@ -4,7 +4,7 @@ import { Alternatives } from "./alternatives.js";
 import { ApiError, listModels, storeKey, streamCompletions, translate } from "./api.js";
 import { CompletionCard } from "./completions.js";
 import { byId, confirmIn, copyText, plural } from "./dom.js";
-import { address, decode, encode } from "./link.js";
+import { address, decode, showState } from "./link.js";
 import { Options } from "./options.js";
 import { buildTranslation } from "./translations.js";
 
@@ -36,8 +36,8 @@ function showError(error) {
   byId("error").hidden = !error;
 }
 
-/** Run work of the page; its error is shown, and a missing or wrong key asked for. */
-async function attempt(work) {
+/** Run work of the page; its error is shown, and a missing or wrong key asked for, after which `again` is called. */
+async function attempt(work, again) {
   showError(null);
   try {
     await work();
@@ -47,7 +47,7 @@ async function attempt(work) {
     if (!(error instanceof ApiError)) throw error;
     showError(error);
     if (error.status !== 401) return;
-    retry = () => attempt(work);
+    retry = again;
     byId("key-form").hidden = false;
     byId("key").focus();
   }
@@ -135,12 +135,12 @@ function stop() {
 async function run() {
   if (!model || running || options.findInvalid().length) return;
   if (options.has("seed") && options.get("seed") === "") options.set("seed", "0");
-  history.replaceState(null, "", encode(readState()));
+  showState(readState());
   clear();
   const controller = new AbortController();
   setRunning(controller);
   const work = model.kind === "language_model" ? complete : translateSources;
-  finished = attempt(() => work(controller.signal)).finally(() => setRunning(null));
+  finished = attempt(() => work(controller.signal), run).finally(() => setRunning(null));
   await finished;
 }
 
@@ -148,6 +148,7 @@ async function runWith(prompt) {
   await stop();
   input.value = prompt;
   grow();
+  results.focus({ preventScroll: true }); // the button that was pressed is about to go
   return run();
 }
 
@@ -221,7 +222,7 @@ function listen() {
   });
   byId("reset").addEventListener("click", resetOptions);
   byId("copy-link").addEventListener("click", async () => {
-    history.replaceState(null, "", encode(readState()));
+    showState(readState());
     confirmIn(byId("copy-link"), (await copyText(address(readState()))) ? "Link copied" : "See the address");
   });
   byId("model").addEventListener("change", async (event) => {
@@ -247,5 +248,9 @@ function listen() {
   if (matchMedia("(max-width: 860px)").matches) byId("options-box").removeAttribute("open");
 }
 
+function start() {
+  return attempt(load, start);
+}
+
 listen();
-attempt(load);
+start();
