@@ -6,8 +6,8 @@ A decode step reads every weight once, and does little else.
     bfloat16    half the bytes; activations are rounded too
     int8        a quarter of the bytes: each row of a matrix is rounded to 255 levels, the rest is bfloat16
 
-Torch's products of few rows leave much of a CPU unused. On a CPU float32 and bfloat16 matrices are kept twice: as they
-are, for products with one vector in a compiled step, and packed, for all others (`packed_products`).
+Torch's products of few rows leave much of a CPU unused. There matrices are kept twice: as they are, for products with
+one vector in a compiled step, and packed, for all others (`packed_products`); those of int8 are packed as bfloat16.
 """
 
 import copy
@@ -25,8 +25,8 @@ from lightning_xt.generation.protocol import Autoregressive
 
 Weights = Literal["float32", "bfloat16", "int8"]
 Network = TypeVar("Network", bound=nn.Module)
-MAX_KERNEL_ROWS = 8
-"""Rows up to which the int8 kernel is faster on a CPU."""
+MAX_KERNEL_ROWS = 3
+"""Rows up to which the int8 kernel is faster on a CPU than a packed bfloat16 matrix."""
 
 
 class RowLinear(nn.Module):
@@ -54,6 +54,7 @@ class RowLinear(nn.Module):
 class Int8Linear(nn.Module):
     """Linear layer, made from another, with an int8 matrix and a scale per row.
 
+    On a CPU it also keeps the int8 numbers as a packed bfloat16 matrix, for products of several rows.
     Dettmers et al., 2022 (rounding by the largest of each row). https://arxiv.org/abs/2208.07339
     """
 
@@ -66,6 +67,8 @@ class Int8Linear(nn.Module):
         self.scale: Tensor
         self.register_buffer("rounded", (weight / scale[:, None].float()).round().clamp(-127, 127).to(torch.int8))
         self.register_buffer("scale", scale)
+        self.packed: Tensor | None
+        self.register_buffer("packed", pack_matrix(self.rounded.to(torch.bfloat16)), persistent=False)
         self.bias = None if linear.bias is None else nn.Parameter(linear.bias.detach().to(torch.bfloat16))
 
     @property
@@ -74,16 +77,21 @@ class Int8Linear(nn.Module):
         return self.rounded.to(self.scale.dtype) * self.scale[:, None]
 
     def forward(self, x: Float[Tensor, "*b in"]) -> Float[Tensor, "*b out"]:
-        rows = x.reshape(-1, x.shape[-1])
         if _is_one_vector(x):
             out = (_multiply_by_rows(self.rounded, x) * self.scale).to(x.dtype)
-        # The kernel reads beyond the end of rows of other widths.
-        elif x.device.type == "cpu" and rows.shape[0] <= MAX_KERNEL_ROWS and rows.shape[1] % 32 == 0:
-            out = torch._weight_int8pack_mm(rows.to(torch.bfloat16).contiguous(), self.rounded, self.scale)
-            out = out.view(*x.shape[:-1], -1)
+        elif self._is_for_kernel(x):
+            rows = x.reshape(-1, x.shape[-1]).to(torch.bfloat16).contiguous()
+            out = torch._weight_int8pack_mm(rows, self.rounded, self.scale).view(*x.shape[:-1], -1)
+        elif self.packed is not None and fits_packed(x, self.scale):
+            out = multiply_packed(x, self.packed, None) * self.scale
         else:
             out = functional.linear(x, self.rounded.to(x.dtype)) * self.scale
         return out if self.bias is None else out + self.bias
+
+    def _is_for_kernel(self, x: Tensor) -> bool:
+        # A compiled step has one program for several rows. The kernel reads beyond the end of rows of other widths.
+        few = not torch.compiler.is_compiling() and x.numel() <= MAX_KERNEL_ROWS * x.shape[-1]
+        return few and x.device.type == "cpu" and x.shape[-1] % 32 == 0
 
 
 def convert_weights(network: Network, weights: Weights) -> Network:
