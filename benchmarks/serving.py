@@ -36,7 +36,6 @@ from serving_processes import (
 )
 from torch import Tensor
 
-from lightning_xt.generation.models.compiled import Compiled
 from lightning_xt.generation.models.quantized_weights import Weights, convert_weights
 from lightning_xt.generation.protocol import Autoregressive
 
@@ -133,8 +132,8 @@ def compare_rates(ours: list[float], theirs: list[float]) -> dict[str, Any]:
 
 def measure_overhead(contest: Contest, weights: Weights) -> dict[str, Any]:
     """Measure the time to the first token of one client, in turn with the prefill alone."""
-    model = convert_weights(contest.decoder, weights, compiled=not contest.options.eager)
-    model = model if contest.options.eager else Compiled(model)
+    # Compiled or not, a prefill runs as it is.
+    model = convert_weights(contest.decoder, weights)
     (prompt,) = contest.prompts(1)
     tokens = torch.tensor([list(prompt.encode())])
     streamed, alone = Load(), []

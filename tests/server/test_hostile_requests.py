@@ -245,3 +245,14 @@ def test_a_client_that_goes_before_its_body_is_there_gets_no_answer(route: str) 
 @pytest.mark.parametrize("route", sorted(VALID))
 def test_a_valid_request_is_answered(route: str) -> None:
     assert runtime().call("POST", route, json.dumps(VALID[route]).encode())[0] == 200
+
+
+def test_what_a_tokenizer_refuses_is_a_fault_of_the_request() -> None:
+    body = json.dumps({"model": "pairs", "source": "3 :"}).encode()
+    status, content = runtime().call("POST", "/v1/translations", body)
+    assert status == 400 and "':' is not one of the 11 ids" in json.loads(content)["error"]["message"]
+
+
+def test_a_long_path_is_quoted_in_part() -> None:
+    status, content = runtime().call("GET", "/" + "a" * 5000)
+    assert status == 404 and f"there is no GET /{'a' * 99}...; GET /docs" in json.loads(content)["error"]["message"]
