@@ -80,7 +80,7 @@ async def stream(client: httpx.AsyncClient, body: bytes, events: int | None = No
 
 
 async def stream_all(url: str, bodies: Sequence[bytes]) -> list[Reply]:
-    """Stream completions at the same time, each by a client of its own."""
+    """Stream completions at the same time, each by another client."""
     clients = [httpx.AsyncClient(base_url=url, timeout=TIMEOUT) for _ in bodies]
     try:
         # Connections are open before the measurement, as those of a client that stays.

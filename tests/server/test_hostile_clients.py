@@ -38,7 +38,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, finished_pairs: Path) -> It
 
 
 def list_cases(schema: dict[str, Any], count: int) -> list[Any]:
-    """Draw requests that break a schema, so many of each operation that has a body."""
+    """Draw requests that break a schema, `count` of each operation that has a body."""
     import schemathesis
 
     cases: list[Any] = []

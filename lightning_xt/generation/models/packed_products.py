@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 PACKED_ROWS = 16
-"""Rows that oneDNN is told to expect. The layout serves all others as well, except that of one row."""
+"""Rows that oneDNN is to expect. The layout serves all others as well, except that of one row."""
 
 
 def pack_matrix(matrix: Float[Tensor, "o i"]) -> Tensor | None:
@@ -28,7 +28,7 @@ def pack_matrix(matrix: Float[Tensor, "o i"]) -> Tensor | None:
 def multiply_packed(x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
     """Return the product of rows (*b i) with a packed matrix (o i), plus a bias; without gradients.
 
-    An operator of its own, because inductor compiles torch's only for matrices that are constants of the program.
+    A custom operator, because inductor compiles torch's only for matrices that are constants of the program.
     """
     product: Tensor = torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
     return product
