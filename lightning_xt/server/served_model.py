@@ -98,8 +98,20 @@ class ServedModel:
         for name in ("end", "start", "pad"):
             if getattr(tokenizer, name) == token:
                 return f"<{name}>"
-        text = tokenizer.decode([token]) if token < tokenizer.vocab_size else ""
+        text = self._decode_after_letter(token) if token < tokenizer.vocab_size else ""
         return text if text and "\ufffd" not in text else f"token_id:{token}"
+
+    def _decode_after_letter(self, token: int) -> str:
+        """Return the text of a token within a text: some tokenizers drop the space at its beginning."""
+        stream = self.tokenizer.stream()
+        try:
+            letter = self.tokenizer.encode("a")
+        except ValueError:
+            # Such as a tokenizer of numbers.
+            letter = []
+        for each in letter:
+            stream.push(each)
+        return stream.push(token)
 
     def describe(self, defaults: Mapping[str, Any]) -> dict[str, Any]:
         """Return the model as the API lists it."""

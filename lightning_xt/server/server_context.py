@@ -33,8 +33,8 @@ class ServerContext:
     in_flight: int = 0
 
 
-def find_context(request: Request) -> ServerContext:
-    """Return the context of a request's server."""
+async def find_context(request: Request) -> ServerContext:
+    """Return the context of a request's server; asynchronous, or it would run in another thread."""
     found: Any = request.app.state.context
     if not isinstance(found, ServerContext):
         raise TypeError("the application has no context")

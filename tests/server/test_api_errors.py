@@ -8,6 +8,7 @@ import pytest
 from scripted_engine import ScriptedEngine, make_language_model, make_server
 
 from lightning_xt.inference.serving.events import EngineClosedError, QueueFullError
+from lightning_xt.inference.serving.job import Job
 
 LIST = "a text, a list of texts, a list of ids, or a list of such lists"
 
@@ -225,6 +226,22 @@ def test_an_error_in_a_stream_is_its_last_event(caplog: pytest.LogCaptureFixture
     *_, last, rest = found.text.split("\n\n")
     assert rest == "" and "[DONE]" not in found.text and "secret" not in found.text
     assert json.loads(last.removeprefix("data: "))["error"]["type"] == "server_error"
+
+
+class HastyEngine(ScriptedEngine):
+    """Engine that has sent all events before its job is returned."""
+
+    def _start(self, kind, call, on_event, count, events=None):
+        job = Job(call[0], count, on_event, lambda job: None)
+        self._run(job, self._write(count, len(call[1])))
+        return job
+
+
+def test_an_answer_that_is_read_too_slowly_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lightning_xt.server.jobs.job_group.MOST_PENDING", 3)
+    error = read_error(make_server(HastyEngine("fox")).post("/v1/completions", {"prompt": "a"}), 503)
+    assert error["code"] == "slow_client"
+    assert error["message"] == "the client reads the answer too slowly, so it was ended"
 
 
 def test_an_answer_that_takes_too_long_is_503_and_its_job_is_cancelled() -> None:

@@ -14,6 +14,8 @@ from lightning_xt.server.api_errors import ApiError, ClientGoneError, refuse_req
 from lightning_xt.server.served_model import ServedModel
 from lightning_xt.server.server_context import ServerContext
 
+MOST_PENDING = 2**16
+"""Most events that wait for a client that reads slowly."""
 Start = Callable[[Callable[[Event], None]], Job]
 """Called with the receiver of a job's events; submits the job."""
 
@@ -32,7 +34,7 @@ class JobGroup:
         self.deadline = self._loop.time() + self._timeout
         self._pending: deque[tuple[int, Event]] = deque()
         self._ready = asyncio.Event()
-        self._waking = self._gone = False
+        self._waking = self._gone = self._overrun = False
         self._jobs: list[Job] = []
         self._unfinished: set[int] = set()
         self._model, self._metrics = model.name, context.metrics
@@ -55,6 +57,10 @@ class JobGroup:
 
     def _receive(self, number: int, event: Event) -> None:
         """Take an event on the engine's thread; the loop is woken once for all that wait."""
+        if len(self._pending) >= MOST_PENDING:
+            self._overrun = True
+            self.cancel()
+            return
         self._pending.append((number, event))
         if not self._waking:
             self._waking = True
@@ -78,12 +84,13 @@ class JobGroup:
         """Yield the events of all jobs, each with the number of its job.
 
         Raises:
-            ApiError: a job has failed, or the time is over.
+            ApiError: a job has failed, the time is over, or the client reads too slowly.
             ClientGoneError: the client has gone.
         """
         while self._unfinished:
             await self._wait()
             while self._pending:
+                self._check_client()
                 number, event = self._pending.popleft()
                 if isinstance(event, ErrorEvent):
                     raise report_failure(event.error)
@@ -95,7 +102,15 @@ class JobGroup:
                     self._record_time(number, event)
                     yield number, event
 
+    def _check_client(self) -> None:
+        """Raise an error if the client has gone, or reads too slowly."""
+        if self._gone:
+            raise ClientGoneError
+        if self._overrun:
+            raise ApiError(503, "the client reads the answer too slowly, so it was ended", code="slow_client")
+
     async def _wait(self) -> None:
+        self._check_client()
         try:
             async with asyncio.timeout_at(self.deadline):
                 await self._ready.wait()
@@ -106,8 +121,7 @@ class JobGroup:
                 code="timeout",
             ) from error
         self._ready.clear()
-        if self._gone:
-            raise ClientGoneError
+        self._check_client()
 
     def _record_time(self, number: int, event: Event) -> None:
         if isinstance(event, TokenEvent | Candidates | Scores):
