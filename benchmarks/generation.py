@@ -7,6 +7,8 @@ Both legs of a row take turns in one process; a value is the median over the rep
     flatness       ours: cost of the last 100 tokens of 768 over that of the first 100
     limit_share    ours: time of the bare products of one vector with every matrix over the time of a step, in float32
     batch16        x-transformers over ours, 16 prompts and 256 more
+    several_rows   ours on a CPU: tokens per second of 16 rows over those of one, in float32, and the time of a step and
+                   of its products for 1 to 32 rows in each format
     ragged         64 prompts of 8 to 512 tokens and 16 to 256 more: all of them padded in one batch over ours
     beam           five beams, 4 + 4 layers of 128, 64 sentences: without a cache over ours
     speculative    plain decoding over prompt lookup, on a repetitive text
@@ -23,6 +25,7 @@ from typing import Any
 import torch
 from beams import UncachedBeams, make_requests
 from common import interleave, report, row, say
+from decode_rows import FORMATS, compare_rows
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -166,6 +169,14 @@ def batch16(legs: Legs) -> dict[str, Any]:
     return legs.compare_with_theirs(16, min(256, legs.options.new))
 
 
+def several_rows(legs: Legs) -> dict[str, Any]:
+    if legs.options.device != "cpu":
+        say("skipped: matrices are packed on a CPU only")
+        return {}
+    models = {weights: legs.ours(weights) for weights in FORMATS}
+    return compare_rows(legs.decoder, models, PROMPT, min(256, legs.options.new), legs.options.repeats)
+
+
 def ragged(legs: Legs) -> dict[str, Any]:
     longest, most, model = 32 * PROMPT, min(256, legs.options.new), legs.ours()
     if legs.options.new < 256:
@@ -233,7 +244,7 @@ def uncached(model: Decoder, prompt: Tensor, new: int) -> Tensor:
     return tokens.cpu()
 
 
-ROWS = (batch1_fp32, batch1_int8, flatness, limit_share, batch16, ragged, beam, speculative, cached)
+ROWS = (batch1_fp32, batch1_int8, flatness, limit_share, batch16, several_rows, ragged, beam, speculative, cached)
 
 
 def main() -> None:
