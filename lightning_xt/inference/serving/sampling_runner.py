@@ -16,7 +16,7 @@ from lightning_xt.inference.translation import Translator
 SYNC_EVERY = 4
 """Steps between reads of tokens from a GPU: clients see a stream, and cancelled requests leave soon."""
 MAX_WINDOWS = 2
-"""Schedulers of different windows at once, because each has its own cache."""
+"""Schedulers of different windows at once, besides that of the model's own, because each has its own cache."""
 
 
 @dataclass(eq=False)
@@ -43,6 +43,9 @@ class WindowedScheduler:
 
 class SamplingRunner:
     """Continuous batching of sampled sequences: waiting jobs get the rows of finished ones, first come, first served.
+
+    Sequences of all windows share the rows. One whose window must wait for another to become idle lets those of the
+    model's own window pass, which always has a scheduler.
 
     Args:
         model: in evaluation mode.
@@ -119,14 +122,20 @@ class SamplingRunner:
             self._waiting.appendleft((task, sequence))
 
     def _admit(self) -> None:
-        """Submit waiting sequences while rows are free, in their order."""
+        """Submit waiting sequences while rows are free: in their order, but for those whose window must wait."""
         admitted: list[tuple[WindowedScheduler, int]] = []
         unencoded: list[GenerationTask] = []
-        while self._waiting:
+        held: deque[tuple[GenerationTask, int]] = deque()
+        held_windows: set[int | None] = set()
+        free = self._limits.rows - sum(len(each.sequences) for each in self._windows.values())
+        while self._waiting and len(admitted) < free:
             task, sequence = self._waiting[0]
-            windowed = self._find_scheduler(task.params.window)
-            if windowed is None or len(windowed.sequences) >= self._limits.rows or not windowed.admits(task):
-                break
+            windowed = None if task.params.window in held_windows else self._find_scheduler(task.params.window)
+            if windowed is None or not windowed.admits(task):
+                # Later ones of busy windows wait too: they would keep its place for ever.
+                held_windows |= {task.params.window} | (self._windows.keys() - {None} if windowed is None else set())
+                held.append(self._waiting.popleft())
+                continue
             if not task.encoded and task not in unencoded:
                 # Sources are encoded whole, which must not take long either.
                 if unencoded and sum(each.prompt_tokens for each in unencoded) >= self._limits.prefill_tokens:
@@ -136,6 +145,7 @@ class SamplingRunner:
             number = next(self._numbers)
             windowed.sequences[number] = task, sequence
             admitted.append((windowed, number))
+        self._waiting.extendleft(reversed(held))
         encode_tasks(self._translator, unencoded)
         for windowed, number in admitted:
             self._submit(windowed, number)
@@ -156,8 +166,9 @@ class SamplingRunner:
         """Return the scheduler of a window; None if its place is taken by busy ones."""
         if window in self._windows:
             return self._windows[window]
-        idle = [key for key, each in self._windows.items() if not each.sequences and not each.scheduler.busy]
-        if len(self._windows) >= MAX_WINDOWS:
+        others = {key: each for key, each in self._windows.items() if key is not None}
+        if window is not None and len(others) >= MAX_WINDOWS:
+            idle = [key for key, each in others.items() if not each.sequences and not each.scheduler.busy]
             if not idle:
                 return None
             del self._windows[idle[0]]
