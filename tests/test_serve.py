@@ -1,19 +1,21 @@
 """serve from the command line: names of runs, keys, and mistakes, which end with one sentence before models load."""
 
 import importlib.util
+import math
 import socket
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
+import torch
+from served_models import make_completer
 
 from lightning_xt.cli import main
 from lightning_xt.commands import serve
 from lightning_xt.commands.serving.serve_options import check_options, is_loopback, name_runs
 from lightning_xt.commands.serving.warm_up import warm_up
-from lightning_xt.inference.serving.events import ErrorEvent
+from lightning_xt.inference.serving.serving_engine import Engine
 from lightning_xt.system.messages import UserError
 
 Refuse = Callable[..., str]
@@ -151,11 +153,10 @@ def test_without_the_extra_the_sentence_names_it(refuse: Refuse, monkeypatch: py
 
 
 def test_a_model_that_fails_at_its_first_tokens_is_not_served() -> None:
-    def fail(name, source, options, receive):
-        try:
-            raise UserError("its scores are not finite")
-        except UserError as error:
-            receive(ErrorEvent(error))
-
-    with pytest.raises(UserError, match="bad cannot be served: its scores are not finite"):
-        warm_up(SimpleNamespace(translate=fail), "bad", None, 4)
+    completer = make_completer()
+    torch.nn.init.constant_(completer.model.token_embedding.weight, math.nan)
+    engine = Engine({"bad": completer})
+    engine.start()
+    with pytest.raises(UserError, match=r"^bad cannot be served: the model's scores of the next token are not finite"):
+        warm_up(engine, "bad", completer, 4)
+    engine.close()

@@ -8,7 +8,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
-from lightning_xt.inference.serving.events import EngineClosedError, QueueFullError
+from lightning_xt.inference.serving.events import EngineClosedError, QueueFullError, StepError
 from lightning_xt.server.field_errors import explain_fields
 from lightning_xt.system.messages import find_own_sentence, make_visible
 
@@ -82,8 +82,7 @@ def report_failure(error: Exception) -> ApiError:
     """Return the answer for an exception that ended a job after the engine took it."""
     if isinstance(error, EngineClosedError):
         return ApiError(503, STOPPING, code="stopping", headers={"Retry-After": str(RETRY_AFTER)})
-    sentence = find_own_sentence(error)
-    return ApiError(500, sentence) if sentence else report_fault(error)
+    return ApiError(500, str(error)) if isinstance(error, StepError) else report_fault(error)
 
 
 def report_fault(error: Exception) -> ApiError:

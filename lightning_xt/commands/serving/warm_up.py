@@ -3,7 +3,7 @@
 from threading import Event as Flag
 
 from lightning_xt.inference.generation_options import GenerationOptions
-from lightning_xt.inference.serving.events import ErrorEvent, Event, JobEnd
+from lightning_xt.inference.serving.events import ErrorEvent, Event, JobEnd, StepError
 from lightning_xt.inference.serving.serving_engine import Engine
 from lightning_xt.inference.text_completer import TextCompleter
 from lightning_xt.inference.text_generator import TextGenerator
@@ -39,7 +39,7 @@ def _run(engine: Engine, name: str, generator: TextGenerator, options: Generatio
         engine.translate(name, "a", options, receive)
     ended.wait()
     for error in errors:
-        sentence = explain_error(error)
+        sentence = str(error) if isinstance(error, StepError) else explain_error(error)
         if sentence is None:
             raise error
         raise UserError(f"{name} cannot be served: {sentence}") from error

@@ -119,3 +119,7 @@ class QueueFullError(RuntimeError):
 
 class EngineClosedError(RuntimeError):
     """Refusal or end of a job because the engine ends."""
+
+
+class StepError(RuntimeError):
+    """Failure of a step; the message is one sentence for the client."""

@@ -160,7 +160,7 @@ class SamplingRunner:
             task.start()
         except ValueError as error:
             del windowed.sequences[number]
-            task.fail(error)
+            fail_tasks([task], error)
 
     def _find_scheduler(self, window: int | None) -> WindowedScheduler | None:
         """Return the scheduler of a window; None if its place is taken by busy ones."""

@@ -109,5 +109,6 @@ class ScoringRunner:
         """End all jobs with an error."""
         tasks = list(self._waiting)
         self._waiting.clear()
+        explained = explain_failure(error)
         for task in tasks:
-            task.job.send(ErrorEvent(error))
+            task.job.send(ErrorEvent(explained))

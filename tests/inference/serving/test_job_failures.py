@@ -17,7 +17,7 @@ from lightning_xt.generation.methods.beam_search import BeamSearch
 from lightning_xt.generation.methods.prompt_lookup import PromptLookup
 from lightning_xt.generation.models.model_wrapper import ModelWrapper
 from lightning_xt.inference.generation_options import GenerationOptions
-from lightning_xt.inference.serving.events import ErrorEvent, JobEnd, TokenEvent
+from lightning_xt.inference.serving.events import ErrorEvent, JobEnd, StepError, TokenEvent
 from lightning_xt.inference.serving.serving_engine import Engine
 from lightning_xt.inference.text_generator import DecodingSetup
 
@@ -74,8 +74,8 @@ def run(submit, *arguments, **options):
 @pytest.mark.parametrize(
     ("error", "kind", "message"),
     [
-        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), MemoryError, "serve with fewer rows"),
-        (MemoryError(), MemoryError, "there is not enough memory for the requests of this step"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), StepError, "serve with fewer rows"),
+        (MemoryError(), StepError, "there is not enough memory for the requests of this step"),
         (KeyError("a fault of the model"), KeyError, "a fault of the model"),
     ],
     ids=["device", "host", "other"],
@@ -105,7 +105,7 @@ def test_a_failed_step_ends_its_jobs_and_the_engine_lives_on(engine, faulty, opt
 
 def test_a_failed_score_ends_its_job_only(engine, faulty):
     faulty.error = RuntimeError("can't allocate memory: you tried to allocate 9 bytes")
-    assert isinstance(run(engine.score, "lm", "abc").error, MemoryError)
+    assert isinstance(run(engine.score, "lm", "abc").error, StepError)
     run(engine.score, "lm", "abc").finish()
 
 
@@ -126,8 +126,8 @@ def test_scores_that_are_not_finite_end_one_job_of_many():
     engine.start()
     for text, client in (*clients.items(), *beams.items(), ("!", scored)):
         if "!" in text:
-            assert isinstance(client.error, ValueError)
-            with pytest.raises(ValueError, match=NOT_FINITE):
+            assert client.error.__traceback__ is None
+            with pytest.raises(StepError, match=NOT_FINITE):
                 raise client.error
         else:
             client.finish()
@@ -205,7 +205,7 @@ def test_a_source_that_fails_ends_its_job_only(monkeypatch):
             engine.translate("pairs", source, options, client)
         if options is not BEAMS:
             engine.start()
-        assert isinstance(clients["3 9"].error, MemoryError)
+        assert isinstance(clients["3 9"].error, StepError)
         clients["3 4"].finish()
         clients["5"].finish()
     engine.close()

@@ -1,0 +1,55 @@
+"""Errors of a real engine over HTTP."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from scripted_engine import Client, make_server
+from served_models import make_completer, make_translator
+
+from lightning_xt.inference.serving.serving_engine import Engine
+from lightning_xt.server.served_model import ServedModel
+
+pytestmark = pytest.mark.usefixtures("no_shape_checks")
+TINY: dict[str, Any] = {"model": "lm", "prompt": "abc", "max_tokens": 2}
+
+
+@pytest.fixture
+def served() -> Iterator[tuple[Client, Engine, dict[str, Any]]]:
+    """Client of a server with an engine of a language model and an encoder-decoder, and their generators."""
+    generators: dict[str, Any] = {"lm": make_completer(), "pairs": make_translator()}
+    engine = Engine(generators, rows=4, tokens=64)
+    engine.start()
+    models = [ServedModel(name, generator, 64) for name, generator in generators.items()]
+    yield make_server(engine, models), engine, generators
+    engine.close()
+
+
+def test_weights_that_are_not_finite_are_named(served: tuple[Client, Engine, dict[str, Any]]) -> None:
+    server, _, generators = served
+    torch.nn.init.constant_(generators["lm"].model.token_embedding.weight, math.nan)
+    for more, sentence in (
+        ({}, "the model's scores of the next token are not finite"),
+        ({"echo": True, "logprobs": 1, "max_tokens": 0}, "the model's scores of the prompt are not finite"),
+    ):
+        found = server.post("/v1/completions", TINY | more)
+        assert found.status_code == 500
+        assert found.json()["error"]["message"].startswith(sentence)
+    streamed = server.post("/v1/completions", TINY | {"stream": True}).text
+    assert "the model's scores of the next token are not finite" in streamed and "[DONE]" not in streamed
+
+
+def test_too_little_memory_is_named(
+    served: tuple[Client, Engine, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, _, generators = served
+
+    def fail(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr(generators["pairs"].network, "encode", fail)
+    found = server.post("/v1/translations", {"model": "pairs", "source": "3 4"})
+    assert found.status_code == 500
+    assert found.json()["error"]["message"].startswith("there is not enough memory for the requests of this step")
