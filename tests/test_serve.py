@@ -88,6 +88,7 @@ def test_a_name_that_is_given_twice_or_cannot_be_one_is_refused(
         (["--max_body_bytes", "5"], "serve: --max_body_bytes is 5, but it must be at least 1024"),
         (["--port", "70000"], "serve: --port is 70000, but ports go from 0 to 65535"),
         (["--timeout", "nan"], "serve: --timeout is nan, but it must be above 0 and at most 86400"),
+        (["--drain_timeout", "0"], "serve: --drain_timeout is 0, but it must be above 0 and at most 86400"),
         (["--prot", "1"], "serve: unrecognized arguments: --prot 1; did you mean --port or "),
         (["--weights", "int4"], "serve: argument --weights: invalid choice: 'int4'"),
         (["--chat_template", "chatm"], "--chat_template: unknown template 'chatm'; did you mean chatml?"),

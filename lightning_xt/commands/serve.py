@@ -25,6 +25,7 @@ def add_options(parser: ArgumentParser) -> None:
     add("--max_tokens", type=int, default=4096, help="most tokens of a completion (default: 4096)")
     add("--max_body_bytes", type=int, default=2**20, help="most bytes of a request (default: 1048576)")
     add("--timeout", type=float, default=600.0, help="most seconds from a request to its last token (default: 600)")
+    add("--drain_timeout", type=float, default=30.0, help="most seconds to finish answers after SIGTERM (default: 30)")
     add("--api_key", help="key that clients must send (default: the environment variable LIGHTNING_XT_API_KEY)")
     add("--no_api_key", action="store_true", help="let everyone who reaches the address use the models")
     add("--weights", choices=["float32", "bfloat16", "int8"], help="form of the weights, as in generate")

@@ -12,9 +12,13 @@ from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 
+from lightning_xt.server.connection_watch import ConnectionWatch
 from lightning_xt.server.server_context import ServerContext
 
+CLOSING_SECONDS = 5.0
+"""Seconds in which clients must read the rest of their answers at the end of the server."""
 FORWARDED = 0.1
 """Seconds in which a second signal is the first one again: launchers forward what their group gets."""
 
@@ -62,8 +66,8 @@ def explain_address(host: str, port: int, error: OSError) -> str:
 class DrainingServer(uvicorn.Server):
     """Server that finishes what it is writing before it ends.
 
-    The first SIGTERM or SIGINT refuses new requests; the server ends once all others are answered. A second one ends
-    the process at once.
+    The first SIGTERM or SIGINT refuses new requests; the server ends once all others are answered, or the time for it
+    is over. A second one ends the process at once.
 
     Args:
         config: configuration of uvicorn.
@@ -76,12 +80,24 @@ class DrainingServer(uvicorn.Server):
         self._context, self._on_start = context, on_start
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopped_at: float | None = None
+        self._watch = ConnectionWatch(lambda: self.server_state.connections)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept connections."""
         self._loop = asyncio.get_running_loop()
         await super().startup(sockets=sockets)
         self._on_start()
+
+    async def on_tick(self, counter: int) -> bool:
+        """Close connections that stand still, once a second; return True once the server ends."""
+        if counter % 10 == 0:
+            self._watch.check()
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close all connections; those whose clients do not read are closed a little later."""
+        asyncio.get_running_loop().call_later(CLOSING_SECONDS, self._watch.abort_all)
+        await super().shutdown(sockets=sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Handle a signal."""
@@ -106,13 +122,25 @@ class DrainingServer(uvicorn.Server):
         self._draining = asyncio.create_task(self._drain())
 
     async def _drain(self) -> None:
-        while self._context.in_flight:
+        end = time.monotonic() + self._context.settings.drain_timeout
+        while self._context.in_flight and time.monotonic() < end:
             await asyncio.sleep(0.02)
+        if self._context.in_flight:
+            seconds = f"{self._context.settings.drain_timeout:g} seconds"
+            text = f"lightning-xt: {self._context.in_flight} answers were not finished after {seconds} and are cut off\n"
+            os.write(2, text.encode())
+            self._watch.abort_all()
         self.should_exit = True
 
 
 def run_server(app: FastAPI, context: ServerContext, taken: socket.socket, on_start: Callable[[], None]) -> None:
     """Answer requests until a signal ends the server."""
+    make_server(app, context, on_start).run(sockets=[taken])
+    sys.stdout.flush()
+
+
+def make_server(app: ASGIApp, context: ServerContext, on_start: Callable[[], None]) -> DrainingServer:
+    """Return the server of an application."""
     config = uvicorn.Config(
         app,
         http="h11",
@@ -124,8 +152,7 @@ def run_server(app: FastAPI, context: ServerContext, taken: socket.socket, on_st
         proxy_headers=False,
         server_header=False,
         timeout_keep_alive=30,
+        timeout_graceful_shutdown=round(2 * CLOSING_SECONDS),
         h11_max_incomplete_event_size=2**16,
     )
-    server = DrainingServer(config, context, on_start)
-    server.run(sockets=[taken])
-    sys.stdout.flush()
+    return DrainingServer(config, context, on_start)

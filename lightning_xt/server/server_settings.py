@@ -18,6 +18,7 @@ class ServerSettings:
         max_body_bytes: most bytes of a request's body.
         timeout: most seconds from a request to the end of its answer.
         body_timeout: most seconds until a request's body is there.
+        drain_timeout: most seconds in which answers are finished after a signal to end.
     """
 
     hosts: tuple[str, ...] = LOOPBACK
@@ -26,6 +27,7 @@ class ServerSettings:
     max_body_bytes: int = 2**20
     timeout: float = 600.0
     body_timeout: float = 30.0
+    drain_timeout: float = 30.0
 
     def accepts_key(self, given: str) -> bool:
         """Compare a key with the right one, in a time that does not depend on where they differ."""

@@ -201,6 +201,17 @@ def test_a_signal_finishes_what_is_written_and_ends_with_0(finished: Path, numbe
         assert f"lightning-xt: {name}: finishing 1 answers; send it again to end at once" in error
 
 
+def test_a_client_that_does_not_read_does_not_keep_a_server_from_ending(finished: Path) -> None:
+    with serve(finished, "runs/tiny", "--tokens", "3000", "--drain_timeout", "2") as server, socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(("127.0.0.1", int(server.url.rpartition(":")[2])))
+        body = json.dumps({"prompt": "a", "max_tokens": 2900, "logprobs": 20, "stream": True}).encode()
+        head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        client.sendall(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        time.sleep(3)
+        assert server.stop()[0] == 0
+
+
 def test_a_second_signal_ends_at_once(finished: Path) -> None:
     with serve(finished, "runs/tiny", "--tokens", "3000") as server, stream(server, 2900):
         server.process.send_signal(signal.SIGTERM)

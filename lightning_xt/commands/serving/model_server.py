@@ -73,7 +73,7 @@ def _answer(
     taken: socket.socket,
     template: "ChatTemplate",
 ) -> None:
-    """Answer requests until a signal ends the server, then finish the jobs that are left."""
+    """Answer requests until a signal ends the server."""
     from lightning_xt.server.application import build_app
     from lightning_xt.server.served_model import ModelTable, ServedModel
     from lightning_xt.server.server_context import ServerContext
@@ -99,4 +99,3 @@ def _answer(
         print(f"serving {names} at http://{host}:{port} (stop it with Ctrl-C)", flush=True)
 
     run_server(app, context, taken, announce)
-    engine.drain()

@@ -69,8 +69,10 @@ def check_options(options: Namespace) -> ServeOptions:
             raise UserError(f"serve: --{name} is {value}, but it must be at least {least}")
     if not 0 <= options.port <= 65535:
         raise UserError(f"serve: --port is {options.port}, but ports go from 0 to 65535")
-    if not 0 < options.timeout <= MOST_SECONDS:
-        raise UserError(f"serve: --timeout is {options.timeout:g}, but it must be above 0 and at most {MOST_SECONDS}")
+    for name in ("timeout", "drain_timeout"):
+        value = getattr(options, name)
+        if not 0 < value <= MOST_SECONDS:
+            raise UserError(f"serve: --{name} is {value:g}, but it must be above 0 and at most {MOST_SECONDS}")
     local = is_loopback(options.host)
     return ServeOptions(
         checkpoints=name_runs(options.runs),
@@ -79,7 +81,7 @@ def check_options(options: Namespace) -> ServeOptions:
         local=local,
         api_key=choose_key(options, local=local),
         engine={name: getattr(options, name) for name in ("rows", "tokens", "prefill_tokens", "max_waiting")},
-        limits={name: getattr(options, name) for name in ("max_tokens", "max_body_bytes", "timeout")},
+        limits={name: getattr(options, name) for name in ("max_tokens", "max_body_bytes", "timeout", "drain_timeout")},
         weights=options.weights,
         compile=options.compile,
         chat_template=options.chat_template,

@@ -36,9 +36,21 @@ class RequestGuard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        context = self._context
         try:
             self._check(scope["method"], scope["path"], Headers(scope=scope))
+        except ApiError as error:
+            await error.as_response()(scope, receive, send)
+            return
+        # A server that ends waits for bodies too.
+        self._context.in_flight += 1
+        try:
+            await self._pass_on(scope, receive, send)
+        finally:
+            self._context.in_flight -= 1
+
+    async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on with its whole body, or refuse the body."""
+        try:
             body = await self._read_body(Headers(scope=scope), receive)
             if body is None:
                 # The client has gone.
@@ -53,11 +65,7 @@ class RequestGuard:
             message: Message | None = next(messages, None)
             return await receive() if message is None else message
 
-        context.in_flight += 1
-        try:
-            await self._app(scope, replay, send)
-        finally:
-            context.in_flight -= 1
+        await self._app(scope, replay, send)
 
     def _check(self, method: str, path: str, headers: Headers) -> None:
         """Raise an ApiError for a request that no route may see."""
