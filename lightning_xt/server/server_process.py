@@ -127,7 +127,9 @@ class DrainingServer(uvicorn.Server):
             await asyncio.sleep(0.02)
         if self._context.in_flight:
             seconds = f"{self._context.settings.drain_timeout:g} seconds"
-            text = f"lightning-xt: {self._context.in_flight} answers were not finished after {seconds} and are cut off\n"
+            text = (
+                f"lightning-xt: {self._context.in_flight} answers were not finished after {seconds} and are cut off\n"
+            )
             os.write(2, text.encode())
             self._watch.abort_all()
         self.should_exit = True

@@ -1,14 +1,19 @@
 """Errors over HTTP: OpenAI's form, one sentence that names what is wrong, never a path or a traceback."""
 
 import json
+import tracemalloc
 from typing import Any
 
 import httpx
 import pytest
+from pydantic import ValidationError
 from scripted_engine import ScriptedEngine, make_language_model, make_server
 
 from lightning_xt.inference.serving.events import EngineClosedError, QueueFullError
 from lightning_xt.inference.serving.job import Job
+from lightning_xt.server.bodies.chat_body import ChatBody
+from lightning_xt.server.bodies.completion_body import CompletionBody
+from lightning_xt.server.bodies.translation_body import TranslationBody
 
 LIST = "a text, a list of texts, a list of ids, or a list of such lists"
 
@@ -250,3 +255,34 @@ def test_an_answer_that_takes_too_long_is_503_and_its_job_is_cancelled() -> None
     error = read_error(make_server(engine, timeout=0.2).post("/v1/completions", {"prompt": "a"}), 503)
     assert error["message"] == "the answer was not complete after 0.2 seconds; ask for fewer tokens"
     assert error["code"] == "timeout" and engine.cancelled.wait(5)
+
+
+FULL_SIZE = {
+    "texts": ("/v1/completions", {"prompt": ["a"] * 250_000}),
+    "ids": ("/v1/completions", {"prompt": [-1] * 330_000}),
+    "lists of ids": ("/v1/completions", {"prompt": [[-1] * 2500] * 128}),
+    "stops": ("/v1/completions", {"prompt": "a", "stop": [5] * 300_000}),
+    "biases": ("/v1/completions", {"prompt": "a", "logit_bias": {f"a{n}": 1 for n in range(90_000)}}),
+    "messages": ("/v1/chat/completions", {"messages": [{"role": "a", "content": [{}] * 1024}] * 301}),
+    "fields": ("/v1/completions", {f"a{n}": 1 for n in range(90_000)}),
+    "sources": ("/v1/translations", {"source": [1] * 500_000}),
+}
+
+
+@pytest.mark.parametrize("name", FULL_SIZE)
+def test_an_invalid_body_of_full_size_is_refused_by_its_first_errors(name: str) -> None:
+    path, body = FULL_SIZE[name]
+    given = {
+        "/v1/completions": CompletionBody,
+        "/v1/chat/completions": ChatBody,
+        "/v1/translations": TranslationBody,
+    }[path]
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValidationError) as caught:
+            given.model_validate(body)
+        # Every error has a report of about a kilobyte.
+        assert caught.value.error_count() <= 4 and tracemalloc.get_traced_memory()[1] < 20_000_000
+    finally:
+        tracemalloc.stop()
+    assert len(read_error(make_server().post(path, body), 400)["message"]) < 300

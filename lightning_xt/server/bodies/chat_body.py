@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from lightning_xt.server.bodies.request_fields import (
+    FIRST,
     LONGEST_NAME,
     MOST_ALTERNATIVES,
     MOST_NEW_TOKENS,
@@ -32,7 +33,8 @@ class Message(RequestFields):
         description="A role of the chat template, such as system, user or assistant."
     )
     content: Annotated[
-        str | Annotated[list[TextPart], Field(max_length=MOST_MESSAGES)], expect("a text or a list of text parts")
+        str | Annotated[list[TextPart], FIRST, Field(max_length=MOST_MESSAGES)],
+        expect("a text or a list of text parts"),
     ] = Field(description="A text, or a list of parts of text.")
     name: Name | None = Field(None, description="Ignored.")
 
@@ -45,7 +47,7 @@ class Message(RequestFields):
 class ChatBody(SamplingFields):
     """A dialogue to continue."""
 
-    messages: Annotated[list[Message], Field(min_length=1, max_length=MOST_MESSAGES)] = Field(
+    messages: Annotated[list[Message], FIRST, Field(min_length=1, max_length=MOST_MESSAGES)] = Field(
         description="The dialogue so far. A last message of the assistant is continued."
     )
     max_completion_tokens: Annotated[int, Field(ge=1, le=MOST_NEW_TOKENS), WHOLE] | None = Field(

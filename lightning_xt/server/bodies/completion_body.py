@@ -5,6 +5,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from lightning_xt.server.bodies.request_fields import (
+    FIRST,
     MOST_ALTERNATIVES,
     MOST_CHOICES,
     MOST_NEW_TOKENS,
@@ -13,7 +14,7 @@ from lightning_xt.server.bodies.request_fields import (
     expect,
 )
 
-Ids = Annotated[list[Annotated[int, Field(ge=0), WHOLE]], Field(max_length=MOST_NEW_TOKENS)]
+Ids = Annotated[list[Annotated[int, Field(ge=0), WHOLE]], FIRST, Field(max_length=MOST_NEW_TOKENS)]
 
 
 class CompletionBody(SamplingFields):
@@ -21,9 +22,9 @@ class CompletionBody(SamplingFields):
 
     prompt: Annotated[
         str
-        | Annotated[list[str], Field(min_length=1, max_length=MOST_CHOICES)]
+        | Annotated[list[str], FIRST, Field(min_length=1, max_length=MOST_CHOICES)]
         | Annotated[Ids, Field(min_length=1)]
-        | Annotated[list[Annotated[Ids, Field(min_length=1)]], Field(min_length=1, max_length=MOST_CHOICES)],
+        | Annotated[list[Annotated[Ids, Field(min_length=1)]], FIRST, Field(min_length=1, max_length=MOST_CHOICES)],
         expect("a text, a list of texts, a list of ids, or a list of such lists"),
     ] = Field(description="A text, a list of texts, a list of ids, or a list of such lists.")
     logprobs: Annotated[int, Field(ge=0, le=MOST_ALTERNATIVES), WHOLE] | None = Field(

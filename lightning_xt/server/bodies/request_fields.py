@@ -1,10 +1,20 @@
 """Base of the bodies of requests: strict values, bounded lists, and messages about unknown fields."""
 
 from collections.abc import Callable
-from typing import Annotated, Any, ClassVar, Self
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Self, cast
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WrapValidator, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    ValidationError,
+    WrapValidator,
+    model_validator,
+)
+from pydantic_core import CoreSchema, PydanticCustomError
 
 from lightning_xt.system.messages import explain_unknown, find_close_matches
 
@@ -64,7 +74,8 @@ def expect(words: str) -> WrapValidator:
         try:
             return validate(value)
         except ValidationError as error:
-            other = [each for each in error.errors() if each["type"] not in SHAPES]
+            errors = error.errors(include_url=False, include_input=False, include_context=False)
+            other = [each for each in errors if each["type"] not in SHAPES]
             message = other[0]["msg"].replace(" after validation", "") if other else f"it should be {words}"
             message = message.replace("Input should", "each item should")
             raise PydanticCustomError("shape", "{sentence}", {"sentence": message}) from error
@@ -72,8 +83,29 @@ def expect(words: str) -> WrapValidator:
     return WrapValidator(check)
 
 
+def check_biases(value: Any) -> Any:
+    """Refuse too many biases before each of them is checked."""
+    if isinstance(value, dict) and len(value) > MOST_BIASES:
+        raise ValueError(f"it has {len(value)} ids, but at most {MOST_BIASES} may be given")
+    return value
+
+
+@dataclass(frozen=True)
+class EndAtFirstError:
+    """End of the checks of a list at its first invalid item: a large list has as many errors as items.
+
+    Pydantic's own `FailFast` cannot be part of a union, which needs hashable parts.
+    """
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return cast(CoreSchema, {**handler(source), "fail_fast": True})
+
+
+FIRST = EndAtFirstError()
+"""Stands directly after the list."""
 WHOLE = BeforeValidator(take_whole)
 """Lets an integer be written as 5.0; its range stands before it, or the schema would not show it."""
+StopString = Annotated[str, Field(min_length=1, max_length=1024)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Name = Annotated[str, Field(max_length=LONGEST_NAME)]
 
@@ -108,8 +140,7 @@ class SamplingFields(RequestFields):
     )
     stop: (
         Annotated[
-            Annotated[str, Field(min_length=1, max_length=1024)]
-            | Annotated[list[Annotated[str, Field(min_length=1, max_length=1024)]], Field(max_length=MOST_STOPS)],
+            StopString | Annotated[list[StopString], FIRST, Field(max_length=MOST_STOPS)],
             expect("a text or a list of texts"),
         ]
         | None
@@ -127,6 +158,7 @@ class SamplingFields(RequestFields):
         Annotated[
             dict[Annotated[str, Field(pattern=r"^[0-9]{1,9}$")], Annotated[Number, Field(ge=-100, le=100)]],
             Field(max_length=MOST_BIASES),
+            BeforeValidator(check_biases),
         ]
         | None
     ) = Field(None, description="Number to add to the logit of each id.")

@@ -5,6 +5,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from lightning_xt.server.bodies.request_fields import (
+    FIRST,
     MAX_SEED,
     MOST_CHOICES,
     MOST_NEW_TOKENS,
@@ -23,7 +24,8 @@ class TranslationBody(RequestFields):
 
     model: Name | None = Field(None, description="Name of the model. Null = the only one that is served.")
     source: Annotated[
-        str | Annotated[list[str], Field(min_length=1, max_length=MOST_CHOICES)], expect("a text or a list of texts")
+        str | Annotated[list[str], FIRST, Field(min_length=1, max_length=MOST_CHOICES)],
+        expect("a text or a list of texts"),
     ] = Field(description="A text, or a list of texts.")
     beams: Annotated[int, Field(ge=1, le=MOST_BEAMS), WHOLE] | None = Field(
         None, description="Running hypotheses of beam search. Null = n_best; 1 = no beam search."
