@@ -121,4 +121,3 @@ def add_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, answer_invalid_fields)
     app.add_exception_handler(HTTPException, answer_http_error)
     app.add_exception_handler(ClientGoneError, answer_disconnected)
-    app.add_exception_handler(Exception, answer_api_error)

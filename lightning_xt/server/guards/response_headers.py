@@ -3,6 +3,7 @@
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from lightning_xt.server.api_errors import report_fault
 from lightning_xt.server.server_context import ServerContext
 
 HEADERS = {
@@ -18,6 +19,8 @@ HEADERS = {
 
 class ResponseHeaders:
     """ASGI middleware that adds headers to every answer and counts it by route and status code.
+
+    It is the outermost one, so it answers unexpected exceptions too.
 
     Args:
         app: application behind it.
@@ -35,7 +38,11 @@ class ResponseHeaders:
             return
         route = scope["path"] if scope["path"] in self._routes else "other"
 
+        started = False
+
         async def send_with_headers(message: Message) -> None:
+            nonlocal started
+            started = True
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
@@ -44,4 +51,10 @@ class ResponseHeaders:
                 self._context.metrics.requests.labels(route, str(message["status"])).inc()
             await send(message)
 
-        await self._app(scope, receive, send_with_headers)
+        try:
+            await self._app(scope, receive, send_with_headers)
+        except Exception as error:
+            if started:
+                # The web server closes the connection, and writes to the log.
+                raise
+            await report_fault(error).as_response()(scope, receive, send_with_headers)
