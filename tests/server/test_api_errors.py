@@ -190,6 +190,26 @@ def test_a_prompt_longer_than_the_positions_is_refused() -> None:
     )
     error = read_error(server.post("/v1/completions", {"prompt": "a" * 4, "max_tokens": 5}), 400)
     assert error["message"].endswith("shorten the prompt or ask for at most 4 tokens")
+    error = read_error(server.post("/v1/completions", {"prompt": "a" * 9, "max_tokens": 0, "echo": True}), 400)
+    assert "the prompt has 9 tokens and max_tokens is 0, but" in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("body", "tokens"),
+    [
+        ({"prompt": "a", "n": 128, "max_tokens": 4096, "logprobs": 20}, 524288),
+        ({"prompt": ["a" * 1000] * 64, "n": 2, "max_tokens": 1, "logprobs": 20, "echo": True}, 128128),
+    ],
+)
+def test_an_answer_that_would_take_too_much_memory_is_refused(body: Any, tokens: int) -> None:
+    server = make_server()
+    error = read_error(server.post("/v1/completions", body), 400)
+    assert error["code"] == "answer_too_large" and error["message"] == (
+        f"at most {tokens} tokens with 20 alternatives each make {21 * tokens} log-probabilities, but an answer may "
+        "have 1000000; lower n, max_tokens or logprobs, or send several requests"
+    )
+    assert server.context.engine.calls == []
+    assert server.post("/v1/completions", {"prompt": "a", "n": 128, "max_tokens": 4096}).status_code == 200
 
 
 @pytest.mark.parametrize(("path", "method", "status"), [("/nope", "GET", 404), ("/v1/completions", "GET", 405)])
@@ -222,6 +242,23 @@ def test_an_unexpected_error_is_500_without_its_words(caplog: pytest.LogCaptureF
         assert error["message"] == "the server failed at this request; its log has the reason"
         assert "/work/secret" in caplog.text
         caplog.clear()
+
+
+def test_an_unexpected_error_of_a_route_has_the_headers_and_is_counted(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(model: Any, *args: Any) -> None:
+        raise KeyError("/work/secret")
+
+    monkeypatch.setattr("lightning_xt.server.served_model.ServedModel.describe", fail)
+    server = make_server()
+    found = server.get("/v1/models")
+    assert read_error(found, 500)["message"] == "the server failed at this request; its log has the reason"
+    assert "default-src 'none'" in found.headers["content-security-policy"]
+    assert found.headers["cache-control"] == "no-store" and found.headers["x-content-type-options"] == "nosniff"
+    assert [record.exc_info is not None for record in caplog.records] == [True]
+    line = 'lightning_xt_requests_total{code="500",route="/v1/models"} 1.0'
+    assert line in server.get("/metrics").text.splitlines()
 
 
 def test_an_error_in_a_stream_is_its_last_event(caplog: pytest.LogCaptureFixture) -> None:

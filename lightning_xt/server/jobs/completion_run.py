@@ -10,7 +10,12 @@ from functools import partial
 from lightning_xt.inference.serving.events import Scores, SequenceEnd, TokenEvent
 from lightning_xt.server.bodies.request_fields import SamplingFields
 from lightning_xt.server.jobs.choice_text import ChoiceText, TextDelta, make_prompt_entries
-from lightning_xt.server.jobs.generation_limits import build_completion_options, draw_seed, limit_tokens
+from lightning_xt.server.jobs.generation_limits import (
+    build_completion_options,
+    check_answer_size,
+    draw_seed,
+    limit_tokens,
+)
 from lightning_xt.server.jobs.job_group import JobGroup
 from lightning_xt.server.served_model import ServedModel
 from lightning_xt.server.server_context import ServerContext
@@ -71,6 +76,9 @@ class CompletionRun:
         plan, model, most = self._plan, self._model, self._context.settings.max_tokens
         self._prompts = [await asyncio.to_thread(model.encode, prompt) for prompt in plan.prompts]
         limits = [limit_tokens(model, ids, plan.limit, most) for ids in self._prompts]
+        scored = plan.echo and plan.alternatives is not None
+        tokens = sum(limits) + (sum(map(len, self._prompts)) if scored else 0)
+        check_answer_size(self._n * tokens, self._alternatives)
         self._echoes = await self._echo_prompts()
         seed = draw_seed() if self._body.seed is None else self._body.seed
         seen: Counter[tuple[int, ...]] = Counter()
@@ -95,6 +103,9 @@ class CompletionRun:
             for given, ids in zip(self._plan.prompts, self._prompts, strict=True)
         ]
         if self._plan.alternatives is None:
+            if self._plan.limit == 0:
+                # No job counts them.
+                self._group.prompt_tokens += sum(map(len, self._prompts))
             return [TextDelta(text) for text in texts]
         found: dict[int, Scores] = {}
         engine, name = self._context.engine, self._model.name

@@ -18,6 +18,9 @@ from lightning_xt.server.bodies.request_fields import SamplingFields
 from lightning_xt.server.bodies.translation_body import TranslationBody
 from lightning_xt.server.served_model import ServedModel
 
+MOST_LOG_PROBS = 1_000_000
+"""Most log-probabilities of an answer, which is kept whole until it is sent."""
+
 
 def draw_seed() -> int:
     """Draw the seed of a request that has none."""
@@ -38,17 +41,35 @@ def limit_tokens(model: ServedModel, prompt: Sequence[int], requested: int | Non
     room = None if model.max_length is None else model.max_length - len(prompt)
     least = 0 if requested == 0 else 1
     if room is not None and room < max(least, requested or 0):
+        given = "not set" if requested is None else requested
         way = "shorten the prompt" if room < 1 else f"shorten the prompt or ask for at most {room} tokens"
         raise ApiError(
             400,
-            f"the prompt has {len(prompt)} tokens and max_tokens is {requested or 'not set'}, but prompt and "
-            f"completion may have {model.max_length} tokens together; {way}",
+            f"the prompt has {len(prompt)} tokens and max_tokens is {given}, but prompt and completion may have "
+            f"{model.max_length} tokens together; {way}",
             param="prompt",
             code="context_length_exceeded",
         )
     if requested is not None:
         return requested
     return min(each for each in (MAX_NEW_TOKENS, most, room) if each is not None)
+
+
+def check_answer_size(tokens: int, alternatives: int) -> None:
+    """Raise an ApiError for an answer that would take too much memory.
+
+    Args:
+        tokens: most tokens of all completions, and of prompts whose log-probabilities are reported.
+        alternatives: most likely tokens to report with each token.
+    """
+    count = tokens * (1 + alternatives)
+    if count > MOST_LOG_PROBS:
+        raise ApiError(
+            400,
+            f"at most {tokens} tokens with {alternatives} alternatives each make {count} log-probabilities, but an "
+            f"answer may have {MOST_LOG_PROBS}; lower n, max_tokens or logprobs, or send several requests",
+            code="answer_too_large",
+        )
 
 
 def build_completion_options(

@@ -14,8 +14,8 @@ from lightning_xt.server.api_errors import ApiError, ClientGoneError, refuse_req
 from lightning_xt.server.served_model import ServedModel
 from lightning_xt.server.server_context import ServerContext
 
-MOST_PENDING = 2**16
-"""Most events that wait for a client that reads slowly."""
+MOST_PENDING = 10_000
+"""Most events that wait until the client has read earlier ones; one with alternatives has some kilobytes."""
 Start = Callable[[Callable[[Event], None]], Job]
 """Called with the receiver of a job's events; submits the job."""
 
@@ -35,6 +35,8 @@ class JobGroup:
         self._pending: deque[tuple[int, Event]] = deque()
         self._ready = asyncio.Event()
         self._waking = self._gone = self._overrun = False
+        self._over = False
+        """True once no job may run any more."""
         self._jobs: list[Job] = []
         self._unfinished: set[int] = set()
         self._model, self._metrics = model.name, context.metrics
@@ -44,16 +46,38 @@ class JobGroup:
         self.prompt_tokens = self.generated_tokens = 0
 
     async def submit(self, start: Start) -> int:
-        """Submit a job and return its number; ApiError if the engine refuses it."""
+        """Submit a job and return its number; ApiError if the engine refuses it, or the time is over.
+
+        Raises:
+            ClientGoneError: the client has gone.
+        """
+        self._check()
         number = len(self._jobs)
         try:
             # Encodes text, which may take time.
-            job = await asyncio.to_thread(start, lambda event: self._receive(number, event))
+            await asyncio.to_thread(self._start, start, number)
         except Exception as error:
             raise refuse_request(error) from error
-        self._jobs.append(job)
         self._unfinished.add(number)
+        self._check()
         return number
+
+    def _start(self, start: Start, number: int) -> None:
+        """Submit a job, in a thread that goes on if its request ends meanwhile."""
+        job = start(lambda event: self._receive(number, event))
+        self._jobs.append(job)
+        if self._over:
+            job.cancel()
+
+    def _check(self) -> None:
+        """Raise the error of a request that has ended already."""
+        self._check_client()
+        if self._loop.time() > self.deadline:
+            raise self._make_timeout()
+
+    def _make_timeout(self) -> ApiError:
+        seconds = f"{self._timeout:g} seconds"
+        return ApiError(503, f"the answer was not complete after {seconds}; ask for fewer tokens", code="timeout")
 
     def _receive(self, number: int, event: Event) -> None:
         """Take an event on the engine's thread; the loop is woken once for all that wait."""
@@ -115,11 +139,7 @@ class JobGroup:
             async with asyncio.timeout_at(self.deadline):
                 await self._ready.wait()
         except TimeoutError as error:
-            raise ApiError(
-                503,
-                f"the answer was not complete after {self._timeout:g} seconds; ask for fewer tokens",
-                code="timeout",
-            ) from error
+            raise self._make_timeout() from error
         self._ready.clear()
         self._check_client()
 
@@ -144,8 +164,9 @@ class JobGroup:
         }
 
     def cancel(self) -> None:
-        """Cancel the jobs that still run."""
-        for job in self._jobs:
+        """Cancel the jobs that still run, and those that are being submitted."""
+        self._over = True
+        for job in list(self._jobs):
             job.cancel()
 
     def close(self) -> None:
