@@ -1,10 +1,16 @@
 """Completions and chat completions over HTTP: forms of answers, streams, log-probabilities, echo."""
 
 import pytest
+import torch
+from made_tokenizers import content
 from scripted_engine import ScriptedEngine, make_language_model, make_server
 
+from lightning_xt import Decoder
+from lightning_xt.data.tokenizers.tokenizer_file import TokenizerFile
 from lightning_xt.inference.serving.events import JobEnd, SequenceEnd, TokenEvent
+from lightning_xt.inference.text_completer import TextCompleter
 from lightning_xt.server.chat_templates import find_template
+from lightning_xt.server.served_model import ServedModel
 
 # A request of lm-eval 0.4 (models/openai_completions.py, local-completions, loglikelihood), with ids as it sends them.
 LM_EVAL_SCORES = {
@@ -118,6 +124,15 @@ def test_log_probs_have_a_place_for_each_token_and_the_end_token() -> None:
         "top_logprobs": [{"token_id:195": -0.5, "a": -1.0}, {"token_id:188": -0.1}, {"<end>": -0.75}],
         "text_offset": [0, 0, 1],
     }
+
+
+def test_tokens_keep_the_space_that_their_tokenizer_drops_at_the_beginning() -> None:
+    tokenizer = TokenizerFile(model=content("llama2"))
+    completer = TextCompleter(Decoder(tokenizer.vocab_size, dim=16, depth=1), tokenizer, torch.device("cpu"))
+    model = ServedModel("llama", completer)
+    ids = tokenizer.encode("the quick the")
+    assert "".join(map(model.decode_token, ids)) == " the quick the"
+    assert model.decode_token(tokenizer.end) == "<end>"
 
 
 def test_tokens_wait_for_their_text_and_those_of_a_stop_string_are_dropped() -> None:
