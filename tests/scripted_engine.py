@@ -15,7 +15,7 @@ from lightning_xt.data.tokenizers.bytes import Bytes
 from lightning_xt.data.tokenizers.special_bytes import SpecialBytes
 from lightning_xt.inference.serving.events import ErrorEvent, Event, JobEnd, Scores, SequenceEnd, TokenEvent
 from lightning_xt.inference.serving.job import Job
-from lightning_xt.inference.serving.serving_engine import EngineLoad
+from lightning_xt.inference.serving.engine_load import EngineLoad
 from lightning_xt.inference.text_completer import TextCompleter
 from lightning_xt.inference.translation import Translator
 from lightning_xt.server.application import build_app
@@ -82,6 +82,8 @@ class ScriptedEngine:
             job.send(ErrorEvent(self.error))
         for event in events[2:]:
             job.send(event)
+
+    alive = True
 
     def measure(self) -> dict[str, EngineLoad]:
         return {"tiny": EngineLoad(1, 2, 3, 4, 0, 0, 0)}

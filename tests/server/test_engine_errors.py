@@ -53,3 +53,12 @@ def test_too_little_memory_is_named(
     found = server.post("/v1/translations", {"model": "pairs", "source": "3 4"})
     assert found.status_code == 500
     assert found.json()["error"]["message"].startswith("there is not enough memory for the requests of this step")
+
+
+def test_an_engine_whose_thread_has_ended_is_not_healthy(served: tuple[Client, Engine, dict[str, Any]]) -> None:
+    server, engine, _ = served
+    assert server.get("/health").json() == {"status": "ok", "models": ["lm", "pairs"]}
+    engine.close()
+    found = server.get("/health")
+    assert (found.status_code, found.json()["status"]) == (503, "failed")
+    assert server.post("/v1/completions", TINY).status_code == 503

@@ -1,10 +1,10 @@
 """Serving engine: one thread that decodes for all clients of all models."""
 
+import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import partial
 from queue import SimpleQueue
 from typing import TypeVar
@@ -13,11 +13,13 @@ import torch
 
 from lightning_xt.generation.eval_mode import eval_mode
 from lightning_xt.inference.generation_options import GenerationOptions
+from lightning_xt.inference.serving.engine_load import EngineLoad
 from lightning_xt.inference.serving.events import EngineClosedError, ErrorEvent, Event, QueueFullError
 from lightning_xt.inference.serving.job import Job
 from lightning_xt.inference.serving.job_requests import build_completion, build_translation, encode_prompt
 from lightning_xt.inference.serving.model_worker import ModelWorker
 from lightning_xt.inference.serving.source_alignment import check_alignment
+from lightning_xt.inference.serving.step_failures import explain_failure
 from lightning_xt.inference.serving.work_limits import WorkLimits, choose_tokens
 from lightning_xt.inference.text_completer import TextCompleter
 from lightning_xt.inference.text_generator import TextGenerator
@@ -27,29 +29,7 @@ from lightning_xt.system.option_checks import check_option
 
 Generator = TypeVar("Generator", TextCompleter, Translator)
 OnEvent = Callable[[Event], None]
-
-
-@dataclass(frozen=True)
-class EngineLoad:
-    """Load of one model.
-
-    Args:
-        running: jobs being decoded.
-        waiting: jobs that wait for a row.
-        prompt_tokens: tokens of prompts and sources so far.
-        generated_tokens: generated tokens so far.
-        completed: jobs that went well so far.
-        failed: jobs that ended with an error so far.
-        cancelled: jobs that were cancelled so far.
-    """
-
-    running: int
-    waiting: int
-    prompt_tokens: int
-    generated_tokens: int
-    completed: int
-    failed: int
-    cancelled: int
+logger = logging.getLogger(__name__)
 
 
 class Engine:
@@ -88,7 +68,8 @@ class Engine:
                 raise ValueError(f"model {name!r} neither completes nor translates texts, so it cannot be served")
             limits = WorkLimits(rows, choose_tokens(generator, tokens), prefill_tokens, max_waiting)
             self._workers[name] = ModelWorker(generator, limits)
-        self._commands: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._commands: SimpleQueue[tuple[Job | None, Callable[[], None]]] = SimpleQueue()
+        """What the thread is to do next, each with the job that it is for."""
         self._thread = threading.Thread(target=self._run, name="lightning-xt engine", daemon=True)
         self._lock = threading.Lock()
         self._accepting = True
@@ -100,6 +81,11 @@ class Engine:
     def start(self) -> None:
         """Start the thread."""
         self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """True while the thread runs."""
+        return self._thread.is_alive()
 
     def complete(
         self,
@@ -236,7 +222,7 @@ class Engine:
                     f"{worker.limits.sequences} may; try again later"
                 )
             self._jobs[model].add(job)
-            self._commands.put(partial(command, job))
+            self._commands.put((job, partial(command, job)))
         return job
 
     def _forget(self, job: Job) -> None:
@@ -244,13 +230,13 @@ class Engine:
         with self._lock:
             self._jobs[job.model].discard(job)
             self._outcomes[job.model][job.outcome] += 1
-        self._commands.put(partial(self._workers[job.model].remove, job))
+        self._commands.put((job, partial(self._workers[job.model].remove, job)))
 
     def _stop(self, *, ending: bool) -> None:
         with self._lock:
             self._accepting, self._ending = False, self._ending or ending
         # Wakes the thread.
-        self._commands.put(lambda: None)
+        self._commands.put((None, lambda: None))
 
     @property
     def _busy(self) -> bool:
@@ -274,10 +260,16 @@ class Engine:
 
     def _take_commands(self) -> None:
         """Run the waiting commands; an idle engine waits for one."""
-        if not self._busy:
-            self._commands.get()()
-        while not self._commands.empty():
-            self._commands.get()()
+        waits = not self._busy
+        while waits or not self._commands.empty():
+            waits = False
+            job, command = self._commands.get()
+            try:
+                command()
+            except Exception as error:
+                logger.exception("a command of the engine failed")
+                if job is not None:
+                    job.send(ErrorEvent(explain_failure(error)))
 
     def _fail_all(self) -> None:
         """End the unfinished jobs."""

@@ -168,5 +168,5 @@ class ModelList(ResponseBody):
 class HealthBody(ResponseBody):
     """State of a server."""
 
-    status: Literal["ok", "stopping"]
+    status: Literal["ok", "stopping", "failed"]
     models: list[str]

@@ -15,12 +15,12 @@ router = APIRouter(tags=["operation"])
 @router.get(
     "/health",
     response_model=HealthBody,
-    responses={503: {"model": HealthBody, "description": "The server stops, and takes no new requests."}},
+    responses={503: {"model": HealthBody, "description": "The server stops, or its engine has failed."}},
 )
 async def report_health(context: Context) -> Response:
     """Report whether the server takes requests."""
-    state = "stopping" if context.draining else "ok"
-    return make_json_response({"status": state, "models": list(context.models)}, 503 if context.draining else 200)
+    state = "stopping" if context.draining else "ok" if context.engine.alive else "failed"
+    return make_json_response({"status": state, "models": list(context.models)}, 200 if state == "ok" else 503)
 
 
 @router.get("/metrics", response_class=PlainTextResponse, responses=describe_errors(401))

@@ -267,3 +267,15 @@ def test_an_error_nobody_expects_ends_all_jobs_of_its_runner(engine, monkeypatch
     end = run(engine.complete, "lm", "abc", GREEDY).events[-1]
     assert isinstance(end, JobEnd) and not isinstance(end, ErrorEvent)
     assert threading.active_count() < 50
+
+
+def test_a_command_that_fails_ends_its_job_only(engine, monkeypatch, caplog):
+    worker = engine._workers["lm"]
+    with monkeypatch.context() as changed:
+        changed.setattr(worker, "generate", lambda job, given: int("no number"))
+        assert isinstance(run(engine.complete, "lm", "abc", GREEDY).error, ValueError)
+        changed.setattr(worker, "remove", lambda job: int("no number"))
+        engine.score("lm", "abc", Client()).cancel()
+        run(engine.translate, "pairs", "3 4", GenerationOptions()).finish()
+    assert "a command of the engine failed" in caplog.text and engine.alive
+    run(engine.complete, "lm", "abc", GREEDY).finish()

@@ -12,6 +12,7 @@ from served_models import Client, Gate, complete_alone, make_completer, make_eng
 from lightning_xt.data.prompt_files import number_prompts
 from lightning_xt.generation.methods.beam_search import BeamSearch
 from lightning_xt.inference.generation_options import GenerationOptions
+from lightning_xt.inference.serving.engine_load import EngineLoad
 from lightning_xt.inference.serving.events import (
     EngineClosedError,
     JobEnd,
@@ -20,7 +21,7 @@ from lightning_xt.inference.serving.events import (
     SequenceEnd,
     TokenEvent,
 )
-from lightning_xt.inference.serving.serving_engine import Engine, EngineLoad
+from lightning_xt.inference.serving.serving_engine import Engine
 from lightning_xt.inference.token_losses import compute_token_losses
 
 pytestmark = pytest.mark.usefixtures("no_shape_checks")
