@@ -71,11 +71,11 @@ def test_choices_are_numbered_by_prompt_then_by_completion() -> None:
     body = {"prompt": ["a", "b", "a"], "n": 2, "seed": 5}
     choices = server.post("/v1/completions", body).json()["choices"]
     assert [choice["index"] for choice in choices] == [0, 1, 2, 3, 4, 5]
-    kinds, prompts, options, _ = zip(*server.context.engine.calls, strict=True)
+    kinds, prompts, options, others = zip(*server.context.engine.calls, strict=True)
     assert set(kinds) == {"complete"} and prompts == ([97], [98], [97])
     assert all(each.num_return_sequences == 2 for each in options)
     # An equal prompt samples other tokens.
-    assert options[0].seed == options[1].seed == 5 != options[2].seed
+    assert {each.seed for each in options} == {5} and [each["repeat"] for each in others] == [0, 0, 1]
     streamed = {chunk["choices"][0]["index"] for chunk in server.stream("/v1/completions", body)}
     assert streamed == set(range(6))
 
@@ -95,7 +95,7 @@ def test_options_reach_the_engine() -> None:
     assert server.post("/v1/completions", {**body, "window": 8, "logprobs": 3}).status_code == 200
     ((_, _, options, others),) = server.context.engine.calls
     given = (options.temperature, options.top_p, options.top_k, options.min_p, options.max_new_tokens, options.window)
-    assert given == (0.5, 0.9, 4, 0.1, 7, 8) and list(options.stop) == ["x"] and others == {"alternatives": 3}
+    assert given == (0.5, 0.9, 4, 0.1, 7, 8) and list(options.stop) == ["x"] and others["alternatives"] == 3
     filters = {type(make()).__name__ for make in options.filters}
     assert filters == {"PresencePenalty", "FrequencyPenalty", "RepetitionPenalty", "LogitBias"}
 

@@ -21,6 +21,7 @@ def build_completion(
     options: GenerationOptions,
     alternatives: int,
     limits: WorkLimits,
+    repeat: int = 0,
 ) -> JobRequests:
     """Build the requests of a completion; ValueError if one is invalid or too long.
 
@@ -32,11 +33,16 @@ def build_completion(
     if options.max_new_tokens is None:
         options = replace(options, max_new_tokens=min(MAX_NEW_TOKENS, limits.tokens - len(ids)))
     session = completer.open_session(options)
-    return _check(session, completer.build_request(ids, session.options), alternatives, limits)
+    return _check(session, completer.build_request(ids, session.options, repeat), alternatives, limits)
 
 
 def build_translation(
-    translator: Translator, source: str, options: GenerationOptions, alternatives: int, limits: WorkLimits
+    translator: Translator,
+    source: str,
+    options: GenerationOptions,
+    alternatives: int,
+    limits: WorkLimits,
+    repeat: int = 0,
 ) -> JobRequests:
     """Build the requests of a translation, whose source is not encoded yet; ValueError if invalid or too long."""
     if not source.strip():
@@ -47,7 +53,7 @@ def build_translation(
     if len(ids) > limits.tokens:
         raise ValueError(f"the source has {len(ids)} tokens, but at most {limits.tokens} are read here; shorten it")
     session = translator.open_session(options)
-    request = translator.build_request(ids, source, options)
+    request = translator.build_request(ids, source, options, repeat)
     if options.max_new_tokens is None and request.total_length > limits.tokens > request.prompt_length:
         request = replace(request, max_new_tokens=limits.tokens - request.prompt_length)
     return replace(_check(session, request, alternatives, limits), source=ids)

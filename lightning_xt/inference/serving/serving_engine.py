@@ -95,6 +95,7 @@ class Engine:
         on_event: OnEvent,
         *,
         alternatives: int = 0,
+        repeat: int = 0,
     ) -> Job:
         """Submit the completion of a prompt by a language model, in `options.num_return_sequences` sequences.
 
@@ -106,6 +107,7 @@ class Engine:
             options: generation options; `max_new_tokens` None = 256, or what fits after the prompt.
             on_event: called with each event on the engine's thread; it must return at once.
             alternatives: number of most likely tokens to report with each token.
+            repeat: number of equal prompts before it in one request, by which their random numbers differ.
 
         Raises:
             ValueError: the model, the prompt or an option is invalid, or the sequence is too long.
@@ -113,7 +115,7 @@ class Engine:
             EngineClosedError: the engine ends.
         """
         worker, completer = self._find(model, TextCompleter)
-        given = build_completion(completer, prompt, options, alternatives, worker.limits)
+        given = build_completion(completer, prompt, options, alternatives, worker.limits, repeat)
         return self._submit(model, len(given.requests), on_event, partial(worker.generate, given=given))
 
     def translate(
@@ -125,6 +127,7 @@ class Engine:
         *,
         alignment: bool = False,
         alternatives: int = 0,
+        repeat: int = 0,
     ) -> Job:
         """Submit the translation of a source by an encoder-decoder.
 
@@ -139,9 +142,10 @@ class Engine:
             on_event: called with each event on the engine's thread; it must return at once.
             alignment: True to compute the attention of each translation to its source.
             alternatives: number of most likely tokens to report with each token.
+            repeat: number of equal sources before it in one request, by which their random numbers differ.
         """
         worker, translator = self._find(model, Translator)
-        given = build_translation(translator, source, options, alternatives, worker.limits)
+        given = build_translation(translator, source, options, alternatives, worker.limits, repeat)
         if alignment:
             check_alignment(translator)
         command = partial(worker.generate, given=given, alignment=alignment)

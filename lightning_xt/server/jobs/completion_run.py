@@ -20,9 +20,6 @@ from lightning_xt.server.jobs.job_group import JobGroup
 from lightning_xt.server.served_model import ServedModel
 from lightning_xt.server.server_context import ServerContext
 
-REPEAT = 1_000_003
-"""Distance of the seeds of equal prompts in one request."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class CompletionPlan:
@@ -85,12 +82,10 @@ class CompletionRun:
         for number, (ids, limit) in enumerate(zip(self._prompts, limits, strict=True)):
             if limit == 0:
                 continue
-            options = build_completion_options(
-                self._body, model, max_new_tokens=limit, seed=seed + REPEAT * seen[tuple(ids)], stop=plan.stop
-            )
-            seen[tuple(ids)] += 1
-            engine = self._context.engine
-            start = partial(engine.complete, model.name, ids, options, alternatives=self._alternatives)
+            options = build_completion_options(self._body, model, max_new_tokens=limit, seed=seed, stop=plan.stop)
+            repeat, seen[tuple(ids)] = seen[tuple(ids)], seen[tuple(ids)] + 1
+            complete = partial(self._context.engine.complete, model.name, ids, options)
+            start = partial(complete, alternatives=self._alternatives, repeat=repeat)
             self._jobs[await self._group.submit(start)] = number
 
     async def _echo_prompts(self) -> list[TextDelta]:

@@ -15,7 +15,6 @@ from lightning_xt.inference.text_generator import Completion
 from lightning_xt.server.api_errors import ApiError
 from lightning_xt.server.bodies.response_bodies import TranslationAnswer
 from lightning_xt.server.bodies.translation_body import TranslationBody
-from lightning_xt.server.jobs.completion_run import REPEAT
 from lightning_xt.server.jobs.generation_limits import build_translation_options, draw_seed
 from lightning_xt.server.jobs.job_group import JobGroup
 from lightning_xt.server.jobs.log_prob_forms import limit
@@ -59,11 +58,10 @@ class TranslationHandler(RequestHandler):
         seed = draw_seed() if body.seed is None else body.seed
         seen: Counter[str] = Counter()
         for number, source in enumerate(body.sources):
-            options = build_translation_options(
-                body, most=self._context.settings.max_tokens, seed=seed + REPEAT * seen[source]
-            )
-            seen[source] += 1
-            start = partial(engine.translate, model.name, source, options, alignment=bool(body.alignment))
+            options = build_translation_options(body, most=self._context.settings.max_tokens, seed=seed)
+            repeat, seen[source] = seen[source], seen[source] + 1
+            submit = partial(engine.translate, model.name, source, options)
+            start = partial(submit, alignment=bool(body.alignment), repeat=repeat)
             self._jobs[await self._group.submit(start)] = number
 
     def _check_sources(self) -> None:

@@ -1,4 +1,4 @@
-"""Errors of a real engine over HTTP."""
+"""Answers and errors of a real engine over HTTP."""
 
 import math
 from collections.abc import Iterator
@@ -9,6 +9,8 @@ import torch
 from scripted_engine import Client, make_server
 from served_models import make_completer, make_translator
 
+from lightning_xt.data.prompt_files import number_prompts
+from lightning_xt.inference.generation_options import GenerationOptions
 from lightning_xt.inference.serving.serving_engine import Engine
 from lightning_xt.server.served_model import ServedModel
 
@@ -25,6 +27,22 @@ def served() -> Iterator[tuple[Client, Engine, dict[str, Any]]]:
     models = [ServedModel(name, generator, 64) for name, generator in generators.items()]
     yield make_server(engine, models), engine, generators
     engine.close()
+
+
+def test_equal_prompts_of_a_request_are_completed_as_those_of_a_file(
+    served: tuple[Client, Engine, dict[str, Any]],
+) -> None:
+    server, _, generators = served
+    prompts, options = ["ab", "b", "ab", "ab"], GenerationOptions(max_new_tokens=8, seed=3)
+    wanted = [each.completions[0].text for each in generators["lm"].complete(number_prompts(prompts), options)]
+    body = {"model": "lm", "prompt": prompts, "max_tokens": 8, "seed": 3}
+    choices = server.post("/v1/completions", body).json()["choices"]
+    assert [each["text"] for each in choices] == wanted and len(set(wanted)) == 4
+    sources, hot = ["3 4", "5", "3 4"], GenerationOptions(max_new_tokens=8, seed=3, temperature=2.0)
+    wanted = [each.completions[0].text for each in generators["pairs"].complete(number_prompts(sources), hot)]
+    body = {"model": "pairs", "source": sources, "max_tokens": 8, "seed": 3, "temperature": 2}
+    found = server.post("/v1/translations", body).json()["translations"]
+    assert [each["candidates"][0]["text"] for each in found] == wanted and wanted[0] != wanted[2]
 
 
 def test_weights_that_are_not_finite_are_named(served: tuple[Client, Engine, dict[str, Any]]) -> None:
