@@ -13,9 +13,9 @@ import torch
 from lightning_xt import Decoder, Encoder, EncoderDecoder
 from lightning_xt.data.tokenizers.bytes import Bytes
 from lightning_xt.data.tokenizers.special_bytes import SpecialBytes
+from lightning_xt.inference.serving.engine_load import EngineLoad
 from lightning_xt.inference.serving.events import ErrorEvent, Event, JobEnd, Scores, SequenceEnd, TokenEvent
 from lightning_xt.inference.serving.job import Job
-from lightning_xt.inference.serving.engine_load import EngineLoad
 from lightning_xt.inference.text_completer import TextCompleter
 from lightning_xt.inference.translation import Translator
 from lightning_xt.server.application import build_app

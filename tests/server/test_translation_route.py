@@ -36,7 +36,10 @@ def test_beams_give_the_n_best_with_alignments() -> None:
     assert candidates[0]["alignment"] == aligned
     ((_, _, options, others),) = server.context.engine.calls
     method = options.build_method()
-    assert (method.beams, method.n_best, method.length_penalty) == (4, 2, 0.5) and others == {"alignment": True, "repeat": 0}
+    assert (method.beams, method.n_best, method.length_penalty) == (4, 2, 0.5) and others == {
+        "alignment": True,
+        "repeat": 0,
+    }
 
 
 def test_a_stream_has_text_then_the_candidates_then_the_usage() -> None:
