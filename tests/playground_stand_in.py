@@ -65,6 +65,15 @@ MODELS: list[dict[str, Any]] = [
         "vocab_size": 4000,
         "defaults": SAMPLING | SEARCH,
     },
+    {
+        "id": "unaligned",
+        "object": "model",
+        "kind": "encoder_decoder",
+        "max_length": 256,
+        "vocab_size": 4000,
+        "alignment": False,
+        "defaults": SAMPLING | SEARCH,
+    },
 ]
 STORY = [" there", " was", " a", " little", " fox", " who", " lived", "\n", "by", " the", " sea", ".", " Every", " day"]
 GERMAN = ["Ein", " Hund", " läuft", " durch", " den", " Schnee", "."]
@@ -101,9 +110,11 @@ def build_app(key: str | None = None, delay: float = 0.01) -> FastAPI:
     async def translate(request: Request) -> Response:
         body = await request.json()
         app.state.requests.append(body)
+        if body["model"] == "unaligned" and "alignment" in body:
+            return _error(400, "unaligned has no alignment.")
         sources = body["source"] if isinstance(body["source"], list) else [body["source"]]
         translations = [
-            {"index": index, "source": source, "candidates": _candidates(source, body.get("n_best", 1))}
+            {"index": index, "source": source, "candidates": _candidates(source, body)}
             for index, source in enumerate(sources)
         ]
         return JSONResponse({"object": "translations", "model": body["model"], "translations": translations})
@@ -170,17 +181,18 @@ def _chunk(
     return f"data: {json.dumps({'object': 'text_completion', 'model': body['model'], 'choices': [choice]})}\n\n"
 
 
-def _candidates(source: str, n_best: int) -> list[dict[str, Any]]:
+def _candidates(source: str, body: dict[str, Any]) -> list[dict[str, Any]]:
     words = source.split()
     found = []
-    for rank in range(n_best):
+    for rank in range(body.get("n_best", 1)):
         target = [*GERMAN[: len(GERMAN) - rank]]
         weights = [
             [math.exp(-abs(row / len(target) - column / len(words)) * 9) for column in range(len(words))]
             for row in range(len(target))
         ]
         weights = [[weight / sum(row) for weight in row] for row in weights]
-        alignment = {"source_tokens": words, "target_tokens": target, "weights": weights}
+        maps = {"source_tokens": words, "target_tokens": target, "weights": weights}
+        alignment = maps if body.get("alignment") else None
         found.append({"text": "".join(target), "score": -0.31 - 0.4 * rank, "alignment": alignment})
     return found
 

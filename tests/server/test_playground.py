@@ -74,6 +74,12 @@ def test_alternatives_by_pointer_and_keyboard(open_page: Open, address: str, app
     expect(page.locator(".token").nth(9)).to_be_focused()
     page.keyboard.press("Escape")
     expect(panel).to_be_hidden()
+    page.get_by_role("button", name="there", exact=True).focus()
+    page.keyboard.press("Space")
+    expect(panel.locator("button").first).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(page.locator(".token").first).to_be_focused()
+    expect(panel).to_be_hidden()
 
     # Another token in the place of one: the prompt gets the text before it.
     token.click()
@@ -89,6 +95,13 @@ def test_stop_and_continue(open_page: Open, address: str, app: Any) -> None:
     before = app.state.cancelled
     write(page, "slow: Once", max_tokens=500)
     page.locator(".token").nth(3).wait_for()
+    page.locator(".token").first.focus()
+    for _ in range(2):  # Escape closes the alternatives; only the next one stops
+        page.keyboard.press("Enter")
+        expect(page.locator("#alternatives button").first).to_be_focused()
+        page.keyboard.press("Escape")
+        expect(page.locator("#alternatives")).to_be_hidden()
+        expect(page.locator("#stop")).to_be_enabled()
     page.keyboard.press("Escape")
     wait_for_end(page)
     assert page.locator(".facts").inner_text().endswith("stopped")
@@ -181,7 +194,10 @@ def test_translations_and_their_alignment(open_page: Open, address: str, app: An
     weak = page.locator(".heat-map tbody tr").nth(1).locator("td").nth(6)
     opacity = "node => Number(getComputedStyle(node, '::before').opacity)"
     assert cell.evaluate(opacity) > 10 * weak.evaluate(opacity)
-    page.locator(".heat-map td[tabindex='0']").focus()
+    grid = page.get_by_role("grid", name="Alignment: weight of each source token for each target token")
+    assert grid.get_by_role("gridcell").count() == grid.locator("tbody td").count() == 49
+    assert grid.get_by_role("columnheader").count() == grid.get_by_role("rowheader").count() == 7
+    grid.locator("td[tabindex='0']").focus()
     page.keyboard.press("ArrowDown")
     expect(page.locator(".readout")).to_contain_text("Hund attends to A")
     candidates.nth(1).click()
@@ -192,6 +208,35 @@ def test_translations_and_their_alignment(open_page: Open, address: str, app: An
     wait_for_end(page, 2)
     assert app.state.requests[-1]["source"] == ["One line", "Another line"]
     expect(page.locator("#status")).to_contain_text("2 sources translated")
+
+
+def test_a_model_without_alignment(open_page: Open, address: str, app: Any) -> None:
+    page = open_page(address)
+    page.select_option("#model", "unaligned")
+    write(page, "A dog runs .")
+    wait_for_end(page)
+    assert "alignment" not in app.state.requests[-1]
+    assert page.locator("button.candidate").count() == 1
+    assert page.locator(".heat-map").count() == 0
+    expect(page.locator("#error")).to_be_hidden()
+
+
+def test_options_are_explained(open_page: Open, address: str) -> None:
+    page = open_page(address)
+    hint = page.locator("#option-n-hint")
+    expect(page.locator("#option-n")).to_have_accessible_description(hint.inner_text())
+    button = page.get_by_role("button", name="Explain options")
+    for pressed, readable in (("true", True), ("false", False)):
+        button.click()
+        assert button.get_attribute("aria-pressed") == pressed
+        box = hint.bounding_box()
+        assert box
+        assert (box["width"] > 100) == readable
+    button.click()
+    page.select_option("#model", "english-german")
+    box = page.locator("#option-beams-hint").bounding_box()
+    assert box
+    assert box["width"] > 100
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -41,7 +41,7 @@ def test_a_prompt_that_is_too_long_for_an_address(open_page: Open, address: str)
 def test_a_link_to_a_model_that_is_not_served(open_page: Open, address: str) -> None:
     page = open_page(f"{address}#model=nobody&prompt=x")
     expect(page.locator("#error")).to_have_text(
-        "The link names the model nobody, which is not served here: stories, english-german."
+        "The link names the model nobody, which is not served here: stories, english-german, unaligned."
     )
 
 

@@ -13,6 +13,7 @@ export class Alternatives {
     this.span = null;
     this.pinned = false;
     this.listen(results);
+    document.addEventListener("keydown", (event) => this.dismiss(event), { capture: true });
     addEventListener("scroll", () => this.place(), { passive: true, capture: true });
     addEventListener("resize", () => this.close());
     document.addEventListener("pointerdown", (event) => {
@@ -41,11 +42,10 @@ export class Alternatives {
   press(event) {
     const token = findToken(event.target);
     if (!token || event.ctrlKey || event.metaKey || event.altKey) return;
-    if (event.key === "Enter") {
+    if (event.key === "Enter" || event.key === " ") {
       this.pin(token);
       this.panel.querySelector("button")?.focus();
-    } else if (event.key === "Escape") this.close();
-    else if (!moveFocus(token.span, event.key)) return;
+    } else if (!moveFocus(token.span, event.key)) return;
     event.preventDefault();
   }
 
@@ -55,10 +55,15 @@ export class Alternatives {
     if (step) {
       rows[(rows.indexOf(document.activeElement) + step + rows.length) % rows.length]?.focus();
       event.preventDefault();
-    } else if (event.key === "Escape") {
-      this.span?.focus();
-      this.close();
     }
+  }
+
+  /** Close an open panel by Escape, which does nothing else then: the page stops its request at the next one. */
+  dismiss(event) {
+    if (event.key !== "Escape" || this.panel.hidden) return;
+    if (this.panel.contains(document.activeElement)) this.span.focus();
+    this.close();
+    event.preventDefault();
   }
 
   pin(token) {

@@ -60,7 +60,10 @@ export class CompletionCard {
   append(text, tokens) {
     const span = element("span", { class: "token", text, tabindex: this.body.childElementCount ? "-1" : "0" });
     const logProb = tokens.reduce((sum, token) => sum + token.logProb, 0);
-    if (tokens.length) span.classList.add(`p${level(logProb)}`);
+    if (tokens.length) {
+      span.classList.add(`p${level(logProb)}`);
+      span.setAttribute("role", "button"); // opens the panel of alternatives
+    }
     if (text.includes("\n")) span.classList.add("newline");
     if (text === "") span.dataset.name = tokens.map((token) => visible(token.text)).join(" ");
     TOKENS.set(span, { card: this, before: this.prompt + this.text, tokens });

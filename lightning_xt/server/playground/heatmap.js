@@ -27,7 +27,7 @@ export function buildHeatMap({ source_tokens: source, target_tokens: target, wei
   });
   const table = element(
     "table",
-    { class: "heat-map" },
+    { class: "heat-map", role: "grid", "aria-readonly": "true" },
     element("caption", { class: "sr-only", text: "Alignment: weight of each source token for each target token" }),
     element("thead", {}, element("tr", {}, corner, ...heads)),
     body,
@@ -47,7 +47,7 @@ export function buildHeatMap({ source_tokens: source, target_tokens: target, wei
 }
 
 function buildCell(weight, largest, row, column) {
-  const cell = element("td", { tabindex: row || column ? "-1" : "0" });
+  const cell = element("td", { role: "gridcell", tabindex: row || column ? "-1" : "0" });
   cell.append(element("span", { class: "sr-only", text: formatFraction(weight) }));
   cell.style.setProperty("--w", weight / largest);
   return cell;

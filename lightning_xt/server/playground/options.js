@@ -23,7 +23,7 @@ export class Options {
     const parts = [element("label", { for: id, text: option.label, title: option.hint }), field];
     const slider = option.slider ? buildSlider(option, field) : null;
     if (slider) parts.push(slider);
-    parts.push(element("span", { id: `${id}-hint`, class: "sr-only", text: option.hint }));
+    parts.push(element("span", { id: `${id}-hint`, class: "option-hint", text: option.hint }));
     const control = { option, field, slider };
     this.controls.set(option.name, control);
     setValue(control, option.initial);

@@ -199,7 +199,8 @@ async function translateSources(signal) {
   const start = performance.now();
   let done = "";
   try {
-    const found = await translate({ model: model.id, source, alignment: true, ...options.build() }, signal);
+    const aligned = model.alignment === false ? {} : { alignment: true };
+    const found = await translate({ model: model.id, source, ...aligned, ...options.build() }, signal);
     results.replaceChildren(...found.map(buildTranslation));
     done = `${plural(found.length, "source")} translated in ${((performance.now() - start) / 1000).toFixed(2)} s.`;
   } finally {
@@ -221,6 +222,10 @@ function listen() {
     run();
   });
   byId("reset").addEventListener("click", resetOptions);
+  byId("explain").addEventListener("click", ({ currentTarget }) => {
+    const explained = byId("options").classList.toggle("explained");
+    currentTarget.setAttribute("aria-pressed", String(explained));
+  });
   byId("copy-link").addEventListener("click", async () => {
     showState(readState());
     confirmIn(byId("copy-link"), (await copyText(address(readState()))) ? "Link copied" : "See the address");
@@ -243,7 +248,7 @@ function listen() {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
       event.preventDefault();
       run();
-    } else if (event.key === "Escape") stop();
+    } else if (event.key === "Escape" && !event.defaultPrevented) stop();
   });
   if (matchMedia("(max-width: 860px)").matches) byId("options-box").removeAttribute("open");
 }
