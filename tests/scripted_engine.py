@@ -86,7 +86,7 @@ class ScriptedEngine:
     alive = True
 
     def measure(self) -> dict[str, EngineLoad]:
-        return {"tiny": EngineLoad(1, 2, 3, 4, 0, 0, 0)}
+        return {"tiny": EngineLoad(1, 2, 5, 3, 4, 6, 7, 8)}
 
     def drain(self, timeout=None) -> None:
         self.close()

@@ -11,6 +11,8 @@ from lightning_xt.inference.serving.engine_load import EngineLoad
 FIRST_TOKEN = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 NEXT_TOKEN = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 """Limits of the buckets in seconds."""
+OUTCOMES = ("completed", "failed", "cancelled")
+"""Ends of jobs; those whose client has gone, or whose time is over, are cancelled."""
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -19,9 +21,12 @@ class ServerMetrics:
 
     Args:
         measure: returns the load of each model.
+        before: the load before the first client, whose tokens and jobs are not counted. None = nothing was decoded.
     """
 
-    def __init__(self, measure: Callable[[], Mapping[str, EngineLoad]]) -> None:
+    def __init__(
+        self, measure: Callable[[], Mapping[str, EngineLoad]], before: Mapping[str, EngineLoad] | None = None
+    ) -> None:
         self._registry = CollectorRegistry()
         self.requests = Counter(
             "lightning_xt_requests", "Answered requests.", ("route", "code"), registry=self._registry
@@ -40,7 +45,7 @@ class ServerMetrics:
             buckets=NEXT_TOKEN,
             registry=self._registry,
         )
-        self._registry.register(_LoadCollector(measure))
+        self._registry.register(_LoadCollector(measure, before or {}))
 
     def render(self) -> bytes:
         """Return all metrics as text."""
@@ -50,24 +55,34 @@ class ServerMetrics:
 class _LoadCollector(Collector):
     """Collector of the engine's load, which is measured when it is asked for."""
 
-    def __init__(self, measure: Callable[[], Mapping[str, EngineLoad]]) -> None:
-        self._measure = measure
+    def __init__(self, measure: Callable[[], Mapping[str, EngineLoad]], before: Mapping[str, EngineLoad]) -> None:
+        self._measure, self._before = measure, before
 
     def describe(self) -> Iterable[Metric]:
         return ()
 
     def collect(self) -> Iterator[Metric]:
+        label, loads = ["model"], self._measure()
         gauges = {
-            "running": GaugeMetricFamily("lightning_xt_running_jobs", "Jobs that are decoded.", labels=["model"]),
-            "waiting": GaugeMetricFamily("lightning_xt_waiting_jobs", "Jobs that wait for a row.", labels=["model"]),
+            "running": GaugeMetricFamily("lightning_xt_running_jobs", "Jobs that are decoded.", labels=label),
+            "waiting": GaugeMetricFamily("lightning_xt_waiting_jobs", "Jobs that wait for a row.", labels=label),
+            "sequences": GaugeMetricFamily("lightning_xt_sequences", "Sequences of all these jobs.", labels=label),
         }
         counters = {
-            "prompt_tokens": CounterMetricFamily("lightning_xt_prompt_tokens", "Tokens of prompts.", labels=["model"]),
-            "generated_tokens": CounterMetricFamily(
-                "lightning_xt_generated_tokens", "Generated tokens.", labels=["model"]
-            ),
+            "prompt_tokens": CounterMetricFamily("lightning_xt_prompt_tokens", "Tokens of prompts.", labels=label),
+            "generated_tokens": CounterMetricFamily("lightning_xt_generated_tokens", "Generated tokens.", labels=label),
         }
-        for model, load in self._measure().items():
-            for name, family in (gauges | counters).items():
-                family.add_metric([model], getattr(load, name))
-        yield from (gauges | counters).values()
+        jobs = CounterMetricFamily("lightning_xt_jobs", "Jobs that have ended.", labels=["model", "outcome"])
+        for model, load in loads.items():
+            for name, gauge in gauges.items():
+                gauge.add_metric([model], getattr(load, name))
+            for name, counter in counters.items():
+                counter.add_metric([model], self._count(model, load, name))
+            for outcome in OUTCOMES:
+                jobs.add_metric([model, outcome], self._count(model, load, outcome))
+        yield from (*gauges.values(), *counters.values(), jobs)
+
+    def _count(self, model: str, load: EngineLoad, name: str) -> int:
+        """Return a number since the first client."""
+        before = self._before.get(model)
+        return getattr(load, name) - (getattr(before, name) if before is not None else 0)

@@ -17,6 +17,8 @@ class ServerSettings:
         max_tokens: most tokens of a completion.
         max_body_bytes: most bytes of a request's body.
         timeout: most seconds from a request to the end of its answer.
+        rows: most sequences of a model that are decoded at once.
+        max_waiting: most sequences of a model that wait for a row.
         body_timeout: most seconds until a request's body is there.
         drain_timeout: most seconds in which answers are finished after a signal to end.
     """
@@ -26,6 +28,8 @@ class ServerSettings:
     max_tokens: int = 4096
     max_body_bytes: int = 2**20
     timeout: float = 600.0
+    rows: int = 16
+    max_waiting: int = 256
     body_timeout: float = 30.0
     drain_timeout: float = 30.0
 

@@ -88,6 +88,16 @@ def test_requests_without_a_seed_differ() -> None:
     assert first != second
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+def test_an_answer_has_the_seed_that_repeats_it(streamed: bool) -> None:
+    server = make_server()
+    drawn = server.post("/v1/completions", {"prompt": "a", "stream": streamed}).headers["x-seed"]
+    chat = {"messages": [{"role": "user", "content": "a"}], "seed": int(drawn), "stream": streamed}
+    assert server.post("/v1/chat/completions", chat).headers["x-seed"] == drawn
+    first, second = (call[2].seed for call in server.context.engine.calls)
+    assert first == second == int(drawn)
+
+
 def test_options_reach_the_engine() -> None:
     server = make_server()
     body = {"prompt": "a", "temperature": 0.5, "top_p": 0.9, "top_k": 4, "min_p": 0.1, "max_tokens": 7, "stop": "x"}

@@ -5,7 +5,10 @@ import json
 from typing import Any
 
 import pytest
-from scripted_engine import Client, ScriptedEngine, make_server
+from scripted_engine import Client, ScriptedEngine, make_language_model, make_server, make_translator
+
+from lightning_xt.inference.serving.engine_load import EngineLoad
+from lightning_xt.server.server_metrics import ServerMetrics
 
 KEY = {"Authorization": "Bearer secret"}
 
@@ -171,10 +174,27 @@ def test_metrics_count_requests_tokens_and_times() -> None:
         'lightning_xt_requests_total{code="404",route="other"} 1.0',
         'lightning_xt_running_jobs{model="tiny"} 1.0',
         'lightning_xt_waiting_jobs{model="tiny"} 2.0',
+        'lightning_xt_sequences{model="tiny"} 5.0',
+        'lightning_xt_jobs_total{model="tiny",outcome="completed"} 6.0',
+        'lightning_xt_jobs_total{model="tiny",outcome="failed"} 7.0',
+        'lightning_xt_jobs_total{model="tiny",outcome="cancelled"} 8.0',
         'lightning_xt_prompt_tokens_total{model="tiny"} 3.0',
         'lightning_xt_generated_tokens_total{model="tiny"} 4.0',
         'lightning_xt_time_to_first_token_seconds_count{model="tiny"} 1.0',
         'lightning_xt_time_per_token_seconds_count{model="tiny"} 3.0',
+    ):
+        assert line in text.splitlines()
+
+
+def test_metrics_do_not_count_what_came_before_the_first_client() -> None:
+    before = {"tiny": EngineLoad(0, 0, 0, 1, 3, 6, 6, 6)}
+    text = ServerMetrics(ScriptedEngine().measure, before).render().decode()
+    for line in (
+        'lightning_xt_prompt_tokens_total{model="tiny"} 2.0',
+        'lightning_xt_generated_tokens_total{model="tiny"} 1.0',
+        'lightning_xt_jobs_total{model="tiny",outcome="completed"} 0.0',
+        'lightning_xt_jobs_total{model="tiny",outcome="failed"} 1.0',
+        'lightning_xt_running_jobs{model="tiny"} 1.0',
     ):
         assert line in text.splitlines()
 
@@ -193,7 +213,14 @@ def test_models_are_listed_with_the_defaults_and_ranges_of_their_options() -> No
     assert defaults["temperature"] == {"type": "number", "default": 1.0, "minimum": 0, "maximum": 100}
     assert defaults["top_p"] == {"type": "number", "default": None, "above": 0, "maximum": 1}
     assert defaults["max_tokens"] == {"type": "integer", "default": 256, "minimum": 1, "maximum": 4096}
-    assert defaults["top_k"]["minimum"] == 0
+    assert defaults["top_k"]["minimum"] == 0 and defaults["n"]["maximum"] == 128
+
+
+def test_ranges_are_those_of_the_server() -> None:
+    server = make_server(models=[make_language_model(), make_translator()], rows=4, max_waiting=8)
+    language_model, translator = (each["defaults"] for each in server.get("/v1/models").json()["data"])
+    assert language_model["n"]["maximum"] == 12
+    assert translator["beams"]["maximum"] == translator["n_best"]["maximum"] == 4
 
 
 def test_the_docs_page_needs_nothing_from_elsewhere() -> None:
@@ -212,6 +239,10 @@ def test_the_schema_has_the_errors_that_are_answered() -> None:
         for route in methods.values():
             assert "422" not in route["responses"] and "200" in route["responses"]
             assert path == "/health" or "401" in route["responses"]
+            assert {"400", "500"} <= route["responses"].keys()
+            assert path == "/metrics" or "503" in route["responses"]
+    assert "408" in schema["paths"]["/v1/completions"]["post"]["responses"]
+    assert "X-Seed" in schema["paths"]["/v1/completions"]["post"]["responses"]["200"]["headers"]
     body = schema["components"]["schemas"]["CompletionBody"]
     assert body["additionalProperties"] is False and body["required"] == ["prompt"]
     assert body["properties"]["top_k"]["anyOf"][0] == {"type": "integer", "minimum": 0, "maximum": 1048576}

@@ -24,6 +24,10 @@ def test_a_greedy_translation_has_one_candidate_for_each_source() -> None:
     items = [{"index": n, "source": s, "candidates": [candidate]} for n, s in enumerate(["a dog", "a cat"])]
     usage = {"prompt_tokens": 10, "completion_tokens": 6, "total_tokens": 16}
     assert answer == {"object": "translations", "model": "pairs", "translations": items, "usage": usage}
+    assert (
+        int(server.post("/v1/translations", {"source": "a"}).headers["x-seed"])
+        == server.context.engine.calls[-1][2].seed
+    )
     assert all(call[2].temperature == 0 and call[2].method is None for call in server.context.engine.calls)
 
 

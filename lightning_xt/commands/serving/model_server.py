@@ -87,8 +87,9 @@ def _answer(
         for name, generator in generators.items()
     ]
     hosts = tuple(dict.fromkeys((*LOOPBACK, options.host))) if options.local else ()
-    settings = ServerSettings(hosts=hosts, api_key=options.api_key, **options.limits)
-    context = ServerContext(engine, ModelTable(models), settings, ServerMetrics(engine.measure))
+    rows = {name: options.engine[name] for name in ("rows", "max_waiting")}
+    settings = ServerSettings(hosts=hosts, api_key=options.api_key, **rows, **options.limits)
+    context = ServerContext(engine, ModelTable(models), settings, ServerMetrics(engine.measure, engine.measure()))
     app = build_app(context)
     listen(taken, options.host, options.port)
     port = taken.getsockname()[1]

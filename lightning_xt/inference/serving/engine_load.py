@@ -10,6 +10,7 @@ class EngineLoad:
     Args:
         running: jobs being decoded.
         waiting: jobs that wait for a row.
+        sequences: sequences of both, which `max_waiting` limits.
         prompt_tokens: tokens of prompts and sources so far.
         generated_tokens: generated tokens so far.
         completed: jobs that went well so far.
@@ -19,6 +20,7 @@ class EngineLoad:
 
     running: int
     waiting: int
+    sequences: int
     prompt_tokens: int
     generated_tokens: int
     completed: int

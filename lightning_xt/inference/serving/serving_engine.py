@@ -195,6 +195,7 @@ class Engine:
                 loads[name] = EngineLoad(
                     running=running,
                     waiting=len(self._jobs[name]) - running,
+                    sequences=sum(job.num_sequences for job in self._jobs[name]),
                     prompt_tokens=worker.counts.prompt,
                     generated_tokens=worker.counts.generated,
                     completed=outcomes["completed"],

@@ -68,8 +68,12 @@ class CompletionRun:
         """Number of completions."""
         return len(self._plan.prompts) * self._n
 
-    async def submit(self) -> None:
-        """Submit the jobs, after the scores of prompts that are echoed with log-probabilities; ApiError if refused."""
+    async def submit(self) -> int:
+        """Submit the jobs, after the scores of prompts that are echoed with log-probabilities; return their seed.
+
+        Raises:
+            ApiError: the request is refused.
+        """
         plan, model, most = self._plan, self._model, self._context.settings.max_tokens
         self._prompts = [await asyncio.to_thread(model.encode, prompt) for prompt in plan.prompts]
         limits = [limit_tokens(model, ids, plan.limit, most) for ids in self._prompts]
@@ -87,6 +91,7 @@ class CompletionRun:
             complete = partial(self._context.engine.complete, model.name, ids, options)
             start = partial(complete, alternatives=self._alternatives, repeat=repeat)
             self._jobs[await self._group.submit(start)] = number
+        return seed
 
     async def _echo_prompts(self) -> list[TextDelta]:
         """Return the parts before the completions of each prompt."""

@@ -17,6 +17,9 @@ logger = logging.getLogger(__name__)
 
 GRACE = 5.0
 """Seconds in which a slow client may still take the end of an answer whose time is over."""
+SILENCE = 15.0
+"""Seconds without events after which a comment is sent: proxies close connections that are silent."""
+WAITING = b": waiting\n\n"
 DONE = b"data: [DONE]\n\n"
 
 
@@ -26,21 +29,30 @@ class EventStream(Response):
     Args:
         group: the jobs of the request.
         chunks: the events' data.
+        headers: further headers.
     """
 
     media_type = "text/event-stream"
 
-    def __init__(self, group: JobGroup, chunks: AsyncGenerator[Mapping[str, Any], None]) -> None:
-        super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+    def __init__(
+        self, group: JobGroup, chunks: AsyncGenerator[Mapping[str, Any], None], headers: Mapping[str, str]
+    ) -> None:
+        super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no", **headers})
         del self.headers["content-length"]
         self._group, self._chunks = group, chunks
+        self._loop = asyncio.get_running_loop()
+        self._sent_at = self._loop.time()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the events."""
         try:
             async with asyncio.timeout_at(self._group.deadline + GRACE):
                 await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-                await self._send_events(send)
+                comments = asyncio.create_task(self._send_comments(send))
+                try:
+                    await self._send_events(send)
+                finally:
+                    comments.cancel()
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
         except (ClientGoneError, TimeoutError):
             # Nobody reads the rest.
@@ -52,6 +64,7 @@ class EventStream(Response):
         try:
             async with aclosing(self._chunks) as chunks:
                 async for chunk in chunks:
+                    self._sent_at = self._loop.time()
                     await send({"type": "http.response.body", "body": encode_event(chunk), "more_body": True})
             end = DONE
         except ApiError as error:
@@ -61,6 +74,16 @@ class EventStream(Response):
         except Exception as error:
             end = encode_event(report_fault(error).body)
         await send({"type": "http.response.body", "body": end, "more_body": True})
+
+    async def _send_comments(self, send: Send) -> None:
+        """Send a comment, which clients ignore, whenever there was no event for a while."""
+        while True:
+            rest = self._sent_at + SILENCE - self._loop.time()
+            if rest > 0:
+                await asyncio.sleep(rest)
+                continue
+            self._sent_at = self._loop.time()
+            await send({"type": "http.response.body", "body": WAITING, "more_body": True})
 
 
 def encode_event(data: Mapping[str, Any]) -> bytes:

@@ -2,7 +2,7 @@
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 from starlette.responses import Response
@@ -11,13 +11,16 @@ from lightning_xt.server.api_errors import ApiError, ClientGoneError, refuse_req
 from lightning_xt.server.jobs.event_stream import EventStream
 from lightning_xt.server.jobs.job_group import JobGroup
 
+SEED_HEADER = "X-Seed"
+"""Header with the seed of an answer, given or drawn."""
+
 
 class RequestHandler(ABC):
     """Base class of what a route does with one request."""
 
     @abstractmethod
-    async def submit(self) -> None:
-        """Submit the jobs; ApiError if the request is refused."""
+    async def submit(self) -> int:
+        """Submit the jobs, and return the seed of their random numbers; ApiError if the request is refused."""
 
     @abstractmethod
     async def collect(self) -> dict[str, Any]:
@@ -27,10 +30,10 @@ class RequestHandler(ABC):
     def stream(self) -> AsyncGenerator[dict[str, Any], None]:
         """Yield the answer in chunks."""
 
-    async def _submit(self) -> None:
-        """Submit the jobs. What a tokenizer refuses becomes an ApiError too."""
+    async def _submit(self) -> int:
+        """Submit the jobs, and return their seed. What a tokenizer refuses becomes an ApiError too."""
         try:
-            await self.submit()
+            return await self.submit()
         except (ApiError, ClientGoneError):
             raise
         except Exception as error:
@@ -40,17 +43,17 @@ class RequestHandler(ABC):
         """Return the answer, whose jobs end with it."""
         kept = False
         try:
-            await self._submit()
+            headers = {SEED_HEADER: str(await self._submit())}
             if streamed:
                 kept = True
-                return EventStream(group, self.stream())
-            return make_json_response(await self.collect())
+                return EventStream(group, self.stream(), headers)
+            return make_json_response(await self.collect(), headers=headers)
         finally:
             if not kept:
                 group.close()
 
 
-def make_json_response(data: dict[str, Any], status: int = 200) -> Response:
+def make_json_response(data: dict[str, Any], status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """Return an answer of plain values."""
     content = json.dumps(data, separators=(",", ":"), allow_nan=False).encode("ascii")
-    return Response(content, status, media_type="application/json")
+    return Response(content, status, headers, media_type="application/json")

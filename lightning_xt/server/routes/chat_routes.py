@@ -49,8 +49,8 @@ class ChatHandler(RequestHandler):
         self._run = CompletionRun(body, plan, model, context, group)
         self._head = {"id": make_id("chatcmpl"), "created": int(time.time()), "model": model.name}
 
-    async def submit(self) -> None:
-        await self._run.submit()
+    async def submit(self) -> int:
+        return await self._run.submit()
 
     async def collect(self) -> dict[str, Any]:
         deltas = await self._run.collect()

@@ -54,8 +54,8 @@ class CompletionHandler(RequestHandler):
             "model": model.name,
         }
 
-    async def submit(self) -> None:
-        await self._run.submit()
+    async def submit(self) -> int:
+        return await self._run.submit()
 
     async def collect(self) -> dict[str, Any]:
         deltas = await self._run.collect()

@@ -11,7 +11,7 @@ from lightning_xt.server.bodies.completion_body import CompletionBody
 from lightning_xt.server.bodies.response_bodies import ModelBody, ModelList
 from lightning_xt.server.bodies.translation_body import TranslationBody
 from lightning_xt.server.jobs.request_handler import make_json_response
-from lightning_xt.server.routes.documented_errors import describe_errors
+from lightning_xt.server.routes.documented_errors import GET_ERRORS, describe_errors
 from lightning_xt.server.served_model import Kind, ServedModel
 from lightning_xt.server.server_context import Context, ServerContext
 
@@ -33,14 +33,14 @@ RANGE = {"minimum": "minimum", "exclusiveMinimum": "above", "maximum": "maximum"
 """Names of the ends of a range, by those of JSON Schema."""
 
 
-@router.get("/v1/models", response_model=ModelList, responses=describe_errors(401))
+@router.get("/v1/models", response_model=ModelList, responses={**GET_ERRORS, **describe_errors(503)})
 async def list_models(context: Context) -> Response:
     """List the served models."""
     models = [model.describe(list_defaults(model, context)) for model in context.models.values()]
     return make_json_response({"object": "list", "data": models})
 
 
-@router.get("/v1/models/{name}", response_model=ModelBody, responses=describe_errors(401, 404))
+@router.get("/v1/models/{name}", response_model=ModelBody, responses={**GET_ERRORS, **describe_errors(404, 503)})
 async def show_model(name: str, context: Context) -> Response:
     """Describe one model."""
     model = context.models.choose(name)
@@ -55,6 +55,10 @@ def list_defaults(model: ServedModel, context: ServerContext) -> dict[str, dict[
         if number is not None:
             ends = {RANGE[key]: value for key, value in number.items() if key in RANGE}
             found[name] = {"type": number["type"], "default": DEFAULTS[model.kind].get(name), **ends}
+    rows, waiting = context.settings.rows, context.settings.max_waiting
+    for name, limit in (("beams", rows), ("n_best", rows), ("n", rows + waiting)):
+        if name in found:
+            found[name]["maximum"] = min(found[name]["maximum"], limit)
     most = context.settings.max_tokens
     if model.max_length is not None:
         most = min(most, model.max_length)

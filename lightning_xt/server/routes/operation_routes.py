@@ -5,7 +5,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from lightning_xt.server.bodies.response_bodies import HealthBody
 from lightning_xt.server.jobs.request_handler import make_json_response
-from lightning_xt.server.routes.documented_errors import describe_errors
+from lightning_xt.server.routes.documented_errors import GET_ERRORS, describe_errors
 from lightning_xt.server.server_context import Context
 from lightning_xt.server.server_metrics import CONTENT_TYPE
 
@@ -15,7 +15,10 @@ router = APIRouter(tags=["operation"])
 @router.get(
     "/health",
     response_model=HealthBody,
-    responses={503: {"model": HealthBody, "description": "The server stops, or its engine has failed."}},
+    responses={
+        **describe_errors(400, 500),
+        503: {"model": HealthBody, "description": "The server stops, or its engine has failed."},
+    },
 )
 async def report_health(context: Context) -> Response:
     """Report whether the server takes requests."""
@@ -23,7 +26,7 @@ async def report_health(context: Context) -> Response:
     return make_json_response({"status": state, "models": list(context.models)}, 200 if state == "ok" else 503)
 
 
-@router.get("/metrics", response_class=PlainTextResponse, responses=describe_errors(401))
+@router.get("/metrics", response_class=PlainTextResponse, responses=GET_ERRORS)
 async def report_metrics(context: Context) -> Response:
     """Report numbers of requests and tokens, the queue, and times, in Prometheus' format."""
     return Response(context.metrics.render(), headers={"Content-Type": CONTENT_TYPE})

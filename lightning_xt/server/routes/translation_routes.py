@@ -52,7 +52,7 @@ class TranslationHandler(RequestHandler):
         self._jobs: dict[int, int] = {}
         """Numbers of sources by numbers of jobs."""
 
-    async def submit(self) -> None:
+    async def submit(self) -> int:
         body, model, engine = self._body, self._model, self._context.engine
         await asyncio.to_thread(self._check_sources)
         seed = draw_seed() if body.seed is None else body.seed
@@ -63,6 +63,7 @@ class TranslationHandler(RequestHandler):
             submit = partial(engine.translate, model.name, source, options)
             start = partial(submit, alignment=bool(body.alignment), repeat=repeat)
             self._jobs[await self._group.submit(start)] = number
+        return seed
 
     def _check_sources(self) -> None:
         """Raise an ApiError for a source that is empty, or of which a part would be ignored."""

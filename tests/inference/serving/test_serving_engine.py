@@ -62,8 +62,8 @@ def test_a_job_has_its_tokens_with_alternatives_and_its_numbers(engine):
     assert events[-1] == JobEnd(prompt_tokens=4, generated_tokens=4)
     engine.drain()
     assert job.closed and job.outcome == "completed"
-    assert engine.measure()["lm"] == EngineLoad(0, 0, 4, 4, completed=1, failed=0, cancelled=0)
-    assert engine.measure()["pairs"] == EngineLoad(0, 0, 0, 0, completed=0, failed=0, cancelled=0)
+    assert engine.measure()["lm"] == EngineLoad(0, 0, 0, 4, 4, completed=1, failed=0, cancelled=0)
+    assert engine.measure()["pairs"] == EngineLoad(0, 0, 0, 0, 0, completed=0, failed=0, cancelled=0)
 
 
 @pytest.mark.parametrize("prefill_tokens", [512, 4])
