@@ -18,6 +18,8 @@ TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_e
 """Types of errors by status; other ones below 500 are `invalid_request_error`, the rest `server_error`."""
 RETRY_AFTER = 1
 """Seconds after which a client that was refused for lack of room may try again."""
+NO_RETRY = {"x-should-retry": "false"}
+"""Header by which OpenAI's clients do not repeat a request that would fail again."""
 LONGEST_PATH = 100
 """Most characters of a path that a sentence quotes."""
 STOPPING = "the server is stopping and takes no new requests; try again when it runs again"
@@ -82,13 +84,13 @@ def report_failure(error: Exception) -> ApiError:
     """Return the answer for an exception that ended a job after the engine took it."""
     if isinstance(error, EngineClosedError):
         return ApiError(503, STOPPING, code="stopping", headers={"Retry-After": str(RETRY_AFTER)})
-    return ApiError(500, str(error)) if isinstance(error, StepError) else report_fault(error)
+    return ApiError(500, str(error), headers=NO_RETRY) if isinstance(error, StepError) else report_fault(error)
 
 
 def report_fault(error: Exception) -> ApiError:
     """Write an unexpected exception to the log; return the answer, which does not quote it."""
     logger.error("a request failed", exc_info=error)
-    return ApiError(500, "the server failed at this request; its log has the reason")
+    return ApiError(500, "the server failed at this request; its log has the reason", headers=NO_RETRY)
 
 
 def add_error_handlers(app: FastAPI) -> None:
@@ -104,7 +106,7 @@ def add_error_handlers(app: FastAPI) -> None:
     async def answer_http_error(request: Request, error: Exception) -> JSONResponse:
         status = error.status_code if isinstance(error, HTTPException) else 500
         path = request.url.path
-        where = f"{request.method} {path if len(path) <= LONGEST_PATH else path[:LONGEST_PATH] + '...'}"
+        where = f"{request.method[:LONGEST_PATH]} {path if len(path) <= LONGEST_PATH else path[:LONGEST_PATH] + '...'}"
         messages = {
             400: "the body is not JSON that can be read: it may be nested too deeply, or not be UTF-8",
             404: f"there is no {where}; GET /docs lists the routes",

@@ -28,7 +28,8 @@ def explain_fields(errors: Sequence[Mapping[str, Any]]) -> tuple[str, str | None
     if kind == "missing":
         return f"{name} is required", name
     if place[-1] == "[key]":
-        return f"{join_place(place[:-2])} has the key {place[-2]!r}, but its keys are ids", join_place(place[:-2])
+        name = join_place(place[:-2])
+        return f"{name} has the key {quote_value(place[-2])}, but its keys are ids", name
     message = str(error["msg"]).removeprefix("Value error, ").replace(" after validation", "")
     if message.startswith(("Input ", "it ")):
         rule = message.removeprefix("Input ").removeprefix("it ")

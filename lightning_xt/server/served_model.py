@@ -10,6 +10,7 @@ from lightning_xt.inference.text_completer import TextCompleter
 from lightning_xt.inference.text_generator import TextGenerator
 from lightning_xt.inference.translation import Translator
 from lightning_xt.server.api_errors import ApiError
+from lightning_xt.server.bodies.request_fields import LONGEST_NAME
 from lightning_xt.server.chat_templates import ChatTemplate
 from lightning_xt.system.messages import explain_unknown
 
@@ -149,5 +150,6 @@ class ModelTable(Mapping[str, ServedModel]):
                 raise ApiError(400, f"model is required: there is {', '.join(sorted(self))}", param="model")
             return next(iter(self.values()))
         if name not in self:
-            raise ApiError(404, explain_unknown("model", name, self), param="model", code="model_not_found")
+            message = explain_unknown("model", name[:LONGEST_NAME], self)
+            raise ApiError(404, message, param="model", code="model_not_found")
         return self[name]

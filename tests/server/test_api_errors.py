@@ -1,6 +1,7 @@
 """Errors over HTTP: OpenAI's form, one sentence that names what is wrong, never a path or a traceback."""
 
 import json
+import threading
 import tracemalloc
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 from scripted_engine import ScriptedEngine, make_language_model, make_server
 
-from lightning_xt.inference.serving.events import EngineClosedError, QueueFullError
+from lightning_xt.inference.serving.events import EngineClosedError, QueueFullError, StepError
 from lightning_xt.inference.serving.job import Job
 from lightning_xt.server.bodies.chat_body import ChatBody
 from lightning_xt.server.bodies.completion_body import CompletionBody
@@ -323,3 +324,39 @@ def test_an_invalid_body_of_full_size_is_refused_by_its_first_errors(name: str) 
     finally:
         tracemalloc.stop()
     assert len(read_error(make_server().post(path, body), 400)["message"]) < 300
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_silent_stream_has_comments(streamed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lightning_xt.server.jobs.event_stream.SILENCE", 0.05)
+    engine = ScriptedEngine()
+    engine.hold.clear()
+    threading.Timer(0.5, engine.hold.set).start()
+    found = make_server(engine).post("/v1/completions", {"prompt": "a", "stream": streamed})
+    assert (found.text.count(": waiting\n\n") >= 2) == streamed
+    assert found.text.endswith("data: [DONE]\n\n") == streamed
+
+
+def test_long_names_are_quoted_shortly() -> None:
+    name, server = "a" * 50_000, make_server()
+    for found, status in (
+        (server.post("/v1/completions", {"prompt": "a", name: 1}), 400),
+        (server.post("/v1/completions", {"prompt": "a", "stream": True, "stream_options": {name: 1}}), 400),
+        (server.post("/v1/completions", {"prompt": "a", "logit_bias": {name: 1}}), 400),
+        (server.post("/v1/completions", {"prompt": "a", "model": name}), 400),
+        (server.get(f"/v1/models/{name}"), 404),
+        (server.request(name.upper(), "/v1/models"), 405),
+    ):
+        assert len(json.dumps(read_error(found, status))) < 1000
+
+
+def test_clients_are_told_not_to_repeat_what_fails_again() -> None:
+    engine = ScriptedEngine()
+    engine.hold.clear()
+    late = make_server(engine, timeout=0.05).post("/v1/completions", {"prompt": "a"})
+    failed = make_server(ScriptedEngine(error=KeyError("a"))).post("/v1/completions", {"prompt": "a"})
+    explained = make_server(ScriptedEngine(error=StepError("a sentence"))).post("/v1/completions", {"prompt": "a"})
+    for found, status in ((late, 503), (failed, 500), (explained, 500)):
+        assert found.status_code == status and found.headers["x-should-retry"] == "false"
+    full = make_server(ScriptedEngine(refusal=QueueFullError(""))).post("/v1/completions", {"prompt": "a"})
+    assert full.status_code == 429 and "x-should-retry" not in full.headers

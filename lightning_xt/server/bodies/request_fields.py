@@ -58,7 +58,8 @@ class RequestFields(BaseModel):
                 message = explain_unknown(cls.noun, str(name)[:LONGEST_NAME], cls.model_fields)
             else:
                 message = f"{name} is not supported: {reason}; omit it"
-            raise PydanticCustomError("unknown_field", "{sentence}", {"sentence": message, "field": str(name)})
+            details = {"sentence": message, "field": str(name)[:LONGEST_NAME]}
+            raise PydanticCustomError("unknown_field", "{sentence}", details)
         return values
 
 

@@ -10,7 +10,7 @@ from starlette.requests import Request
 
 from lightning_xt.inference.serving.events import Candidates, ErrorEvent, Event, JobEnd, Scores, TokenEvent
 from lightning_xt.inference.serving.job import Job
-from lightning_xt.server.api_errors import ApiError, ClientGoneError, refuse_request, report_failure
+from lightning_xt.server.api_errors import NO_RETRY, ApiError, ClientGoneError, refuse_request, report_failure
 from lightning_xt.server.served_model import ServedModel
 from lightning_xt.server.server_context import ServerContext
 
@@ -76,8 +76,8 @@ class JobGroup:
             raise self._make_timeout()
 
     def _make_timeout(self) -> ApiError:
-        seconds = f"{self._timeout:g} seconds"
-        return ApiError(503, f"the answer was not complete after {seconds}; ask for fewer tokens", code="timeout")
+        message = f"the answer was not complete after {self._timeout:g} seconds; ask for fewer tokens"
+        return ApiError(503, message, code="timeout", headers=NO_RETRY)
 
     def _receive(self, number: int, event: Event) -> None:
         """Take an event on the engine's thread; the loop is woken once for all that wait."""
