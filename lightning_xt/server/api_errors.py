@@ -66,7 +66,7 @@ class ClientGoneError(Exception):
     """Raised for a request whose client has closed the connection."""
 
 
-def refuse_request(error: Exception) -> ApiError:
+def answer_refusal(error: Exception) -> ApiError:
     """Return the refusal for an exception by which the engine does not take a job."""
     if isinstance(error, ApiError):
         return error
@@ -77,17 +77,17 @@ def refuse_request(error: Exception) -> ApiError:
         return ApiError(503, STOPPING, code="stopping", headers={"Retry-After": str(RETRY_AFTER)})
     if sentence := find_own_sentence(error):
         return ApiError(400, sentence)
-    return report_fault(error)
+    return answer_fault(error)
 
 
-def report_failure(error: Exception) -> ApiError:
+def answer_failure(error: Exception) -> ApiError:
     """Return the answer for an exception that ended a job after the engine took it."""
     if isinstance(error, EngineClosedError):
         return ApiError(503, STOPPING, code="stopping", headers={"Retry-After": str(RETRY_AFTER)})
-    return ApiError(500, str(error), headers=NO_RETRY) if isinstance(error, StepError) else report_fault(error)
+    return ApiError(500, str(error), headers=NO_RETRY) if isinstance(error, StepError) else answer_fault(error)
 
 
-def report_fault(error: Exception) -> ApiError:
+def answer_fault(error: Exception) -> ApiError:
     """Write an unexpected exception to the log; return the answer, which does not quote it."""
     logger.error("a request failed", exc_info=error)
     return ApiError(500, "the server failed at this request; its log has the reason", headers=NO_RETRY)
@@ -97,7 +97,7 @@ def add_error_handlers(app: FastAPI) -> None:
     """Have an application answer its exceptions in OpenAI's form."""
 
     async def answer_api_error(request: Request, error: Exception) -> JSONResponse:
-        return error.as_response() if isinstance(error, ApiError) else report_fault(error).as_response()
+        return error.as_response() if isinstance(error, ApiError) else answer_fault(error).as_response()
 
     async def answer_invalid_fields(request: Request, error: Exception) -> JSONResponse:
         message, param = explain_fields(error.errors() if isinstance(error, RequestValidationError) else [])

@@ -32,23 +32,23 @@ def bind_socket(host: str, port: int) -> socket.socket:
             f"--host {host} is not a name or an address of this machine ({error.strerror}); give 127.0.0.1 for this "
             "machine only, or 0.0.0.0 for every network"
         ) from error
-    taken = socket.socket(family, kind, protocol)
+    listener = socket.socket(family, kind, protocol)
     try:
         # A port of a server that has just ended.
-        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        taken.bind(address)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
     except OSError as error:
-        taken.close()
+        listener.close()
         raise ValueError(explain_address(host, port, error)) from error
-    return taken
+    return listener
 
 
-def listen(taken: socket.socket, host: str, port: int) -> None:
+def listen(listener: socket.socket, host: str, port: int) -> None:
     """Begin to accept connections; ValueError if another process was faster."""
     try:
-        taken.listen(socket.SOMAXCONN)
+        listener.listen(socket.SOMAXCONN)
     except OSError as error:
-        taken.close()
+        listener.close()
         raise ValueError(explain_address(host, port, error)) from error
 
 
@@ -135,9 +135,9 @@ class DrainingServer(uvicorn.Server):
         self.should_exit = True
 
 
-def run_server(app: FastAPI, context: ServerContext, taken: socket.socket, on_start: Callable[[], None]) -> None:
+def run_server(app: FastAPI, context: ServerContext, listener: socket.socket, on_start: Callable[[], None]) -> None:
     """Answer requests until a signal ends the server."""
-    make_server(app, context, on_start).run(sockets=[taken])
+    make_server(app, context, on_start).run(sockets=[listener])
     sys.stdout.flush()
 
 

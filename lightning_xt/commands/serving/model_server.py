@@ -2,6 +2,7 @@
 
 import socket
 import sys
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from lightning_xt.checkpoints.checkpoint import Checkpoint
@@ -31,15 +32,15 @@ def serve(options: ServeOptions) -> int:
     # Mistakes are found before anything takes time.
     template = find_template(options.chat_template)
     check_models(options)
-    taken = bind_socket(options.host, options.port)
-    with taken:
+    listener = bind_socket(options.host, options.port)
+    with listener:
         generators = {name: load_generator(name, options) for name in options.checkpoints}
-        engine = Engine(generators, **options.engine)
+        engine = Engine(generators, **asdict(options.engine))
         engine.start()
         try:
             for name, generator in generators.items():
-                warm_up(engine, name, generator, options.engine["rows"])
-            _answer(options, engine, generators, taken, template)
+                warm_up(engine, name, generator, options.engine.rows)
+            _answer(options, engine, generators, listener, template)
         finally:
             engine.close()
     return 0
@@ -70,7 +71,7 @@ def _answer(
     options: ServeOptions,
     engine: Engine,
     generators: dict[str, TextCompleter | Translator],
-    taken: socket.socket,
+    listener: socket.socket,
     template: "ChatTemplate",
 ) -> None:
     """Answer requests until a signal ends the server."""
@@ -81,22 +82,24 @@ def _answer(
     from lightning_xt.server.server_process import listen, run_server
     from lightning_xt.server.server_settings import LOOPBACK, ServerSettings
 
-    tokens = options.engine["tokens"]
+    tokens = options.engine.tokens
     models = [
         ServedModel(name, generator, choose_tokens(generator, tokens), template)
         for name, generator in generators.items()
     ]
     hosts = tuple(dict.fromkeys((*LOOPBACK, options.host))) if options.local else ()
-    rows = {name: options.engine[name] for name in ("rows", "max_waiting")}
-    settings = ServerSettings(hosts=hosts, api_key=options.api_key, **rows, **options.limits)
+    rows, max_waiting = options.engine.rows, options.engine.max_waiting
+    settings = ServerSettings(
+        hosts=hosts, api_key=options.api_key, rows=rows, max_waiting=max_waiting, **asdict(options.limits)
+    )
     context = ServerContext(engine, ModelTable(models), settings, ServerMetrics(engine.measure, engine.measure()))
     app = build_app(context)
-    listen(taken, options.host, options.port)
-    port = taken.getsockname()[1]
+    listen(listener, options.host, options.port)
+    port = listener.getsockname()[1]
     host = f"[{options.host}]" if ":" in options.host else options.host
 
     def announce() -> None:
         names = ", ".join(generators)
         print(f"serving {names} at http://{host}:{port} (stop it with Ctrl-C)", flush=True)
 
-    run_server(app, context, taken, announce)
+    run_server(app, context, listener, announce)

@@ -8,7 +8,6 @@ from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from lightning_xt.checkpoints.runs import find_checkpoint
 from lightning_xt.system.messages import UserError
@@ -24,6 +23,40 @@ MOST_SECONDS = 86400
 
 
 @dataclass(frozen=True)
+class EngineOptions:
+    """Options of the engine.
+
+    Args:
+        rows: most sequences of a model decoded at once.
+        tokens: most tokens of a sequence. None = by the model.
+        prefill_tokens: most tokens of prompts between two steps.
+        max_waiting: most sequences of a model that wait for a row.
+    """
+
+    rows: int
+    tokens: int | None
+    prefill_tokens: int
+    max_waiting: int
+
+
+@dataclass(frozen=True)
+class RequestLimits:
+    """Limits of requests.
+
+    Args:
+        max_tokens: most tokens of a completion.
+        max_body_bytes: most bytes of a body.
+        timeout: most seconds from a request to its last token.
+        drain_timeout: most seconds in which answers are finished after a signal to end.
+    """
+
+    max_tokens: int
+    max_body_bytes: int
+    timeout: float
+    drain_timeout: float
+
+
+@dataclass(frozen=True)
 class ServeOptions:
     """Checked options of serve.
 
@@ -33,8 +66,8 @@ class ServeOptions:
         port: port to serve at. 0 = a free one.
         local: True if only this machine reaches the address.
         api_key: key that clients must send. None = none.
-        engine: options of the engine by name.
-        limits: options of `ServerSettings` by name.
+        engine: options of the engine.
+        limits: limits of requests.
         weights: form of the weights. None = as they are.
         compile: whether to compile decode steps.
         chat_template: name or file of the template of dialogues.
@@ -45,8 +78,8 @@ class ServeOptions:
     port: int
     local: bool
     api_key: str | None
-    engine: dict[str, Any]
-    limits: dict[str, Any]
+    engine: EngineOptions
+    limits: RequestLimits
     weights: str | None
     compile: bool
     chat_template: str
@@ -80,8 +113,8 @@ def check_options(options: Namespace) -> ServeOptions:
         port=options.port,
         local=local,
         api_key=choose_key(options, local=local),
-        engine={name: getattr(options, name) for name in ("rows", "tokens", "prefill_tokens", "max_waiting")},
-        limits={name: getattr(options, name) for name in ("max_tokens", "max_body_bytes", "timeout", "drain_timeout")},
+        engine=EngineOptions(options.rows, options.tokens, options.prefill_tokens, options.max_waiting),
+        limits=RequestLimits(options.max_tokens, options.max_body_bytes, options.timeout, options.drain_timeout),
         weights=options.weights,
         compile=options.compile,
         chat_template=options.chat_template,

@@ -63,12 +63,14 @@ class TranslationBody(RequestFields):
         return [self.source] if isinstance(self.source, str) else self.source
 
     @property
-    def width(self) -> int:
+    def num_beams(self) -> int:
         """Number of beams."""
         return self.beams or self.n_best or 1
 
     @model_validator(mode="after")
     def _check_counts(self) -> Self:
-        if (self.n_best or 1) > self.width:
-            raise ValueError(f"n_best is {self.n_best}, but {self.width} beams give at most {self.width}; lower it")
+        if (self.n_best or 1) > self.num_beams:
+            raise ValueError(
+                f"n_best is {self.n_best}, but {self.num_beams} beams give at most {self.num_beams}; lower it"
+            )
         return self

@@ -3,7 +3,7 @@
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from lightning_xt.server.api_errors import report_fault
+from lightning_xt.server.api_errors import answer_fault
 from lightning_xt.server.server_context import ServerContext
 
 HEADERS = {
@@ -57,4 +57,4 @@ class ResponseHeaders:
             if started:
                 # The web server closes the connection, and writes to the log.
                 raise
-            await report_fault(error).as_response()(scope, receive, send_with_headers)
+            await answer_fault(error).as_response()(scope, receive, send_with_headers)

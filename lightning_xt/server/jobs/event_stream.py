@@ -10,7 +10,7 @@ from typing import Any
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from lightning_xt.server.api_errors import ApiError, ClientGoneError, report_fault
+from lightning_xt.server.api_errors import ApiError, ClientGoneError, answer_fault
 from lightning_xt.server.jobs.job_group import JobGroup
 
 logger = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ class EventStream(Response):
         except ClientGoneError:
             raise
         except Exception as error:
-            end = encode_event(report_fault(error).body)
+            end = encode_event(answer_fault(error).body)
         await send({"type": "http.response.body", "body": end, "more_body": True})
 
     async def _send_comments(self, send: Send) -> None:

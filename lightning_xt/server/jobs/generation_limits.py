@@ -117,10 +117,10 @@ def build_translation_options(body: TranslationBody, *, most: int, seed: int) ->
             400, f"max_tokens is {body.max_tokens}, but this server generates at most {most}", param="max_tokens"
         )
     options: dict[str, Any] = {}
-    if body.width > 1:
+    if body.num_beams > 1:
         penalty = 1.0 if body.length_penalty is None else body.length_penalty
         n_best = body.n_best or 1
-        options["method"] = partial(BeamSearch, beams=body.width, n_best=n_best, length_penalty=penalty)
+        options["method"] = partial(BeamSearch, beams=body.num_beams, n_best=n_best, length_penalty=penalty)
     return GenerationOptions(
         max_new_tokens=body.max_tokens,
         temperature=body.temperature or 0.0,

@@ -10,7 +10,7 @@ from starlette.requests import Request
 
 from lightning_xt.inference.serving.events import Candidates, ErrorEvent, Event, JobEnd, Scores, TokenEvent
 from lightning_xt.inference.serving.job import Job
-from lightning_xt.server.api_errors import NO_RETRY, ApiError, ClientGoneError, refuse_request, report_failure
+from lightning_xt.server.api_errors import NO_RETRY, ApiError, ClientGoneError, answer_failure, answer_refusal
 from lightning_xt.server.served_model import ServedModel
 from lightning_xt.server.server_context import ServerContext
 
@@ -57,7 +57,7 @@ class JobGroup:
             # Encodes text, which may take time.
             await asyncio.to_thread(self._start, start, number)
         except Exception as error:
-            raise refuse_request(error) from error
+            raise answer_refusal(error) from error
         self._unfinished.add(number)
         self._check()
         return number
@@ -117,7 +117,7 @@ class JobGroup:
                 self._check_client()
                 number, event = self._pending.popleft()
                 if isinstance(event, ErrorEvent):
-                    raise report_failure(event.error)
+                    raise answer_failure(event.error)
                 if isinstance(event, JobEnd):
                     self._unfinished.discard(number)
                     self.prompt_tokens += event.prompt_tokens

@@ -9,7 +9,7 @@ LEAST = -9999.0
 """Number in place of minus infinity, which JSON does not have."""
 
 
-def limit(value: float | None) -> float | None:
+def clamp_log_prob(value: float | None) -> float | None:
     """Return a log-probability that JSON can hold."""
     return None if value is None else max(value, LEAST)
 
@@ -18,7 +18,7 @@ def list_completion_log_probs(entries: Sequence[TokenEntry]) -> dict[str, Any]:
     """Return tokens as a completion reports them; the token itself is always among the most likely ones."""
     return {
         "tokens": [entry.text for entry in entries],
-        "token_logprobs": [limit(entry.log_prob) for entry in entries],
+        "token_logprobs": [clamp_log_prob(entry.log_prob) for entry in entries],
         "top_logprobs": [_collect_alternatives(entry) for entry in entries],
         "text_offset": [entry.offset for entry in entries],
     }
@@ -30,9 +30,9 @@ def _collect_alternatives(entry: TokenEntry) -> dict[str, float | None] | None:
     found: dict[str, float | None] = {}
     # Of tokens with one text the most likely one counts, which comes first.
     for text, log_prob in entry.alternatives:
-        found.setdefault(text, limit(log_prob))
+        found.setdefault(text, clamp_log_prob(log_prob))
     # Clients compare both numbers.
-    found[entry.text] = limit(entry.log_prob)
+    found[entry.text] = clamp_log_prob(entry.log_prob)
     return found
 
 
@@ -47,4 +47,4 @@ def list_chat_log_probs(entries: Sequence[TokenEntry]) -> dict[str, Any]:
 
 
 def _describe_token(text: str, log_prob: float | None) -> dict[str, Any]:
-    return {"token": text, "logprob": limit(log_prob), "bytes": list(text.encode("utf-8", "replace"))}
+    return {"token": text, "logprob": clamp_log_prob(log_prob), "bytes": list(text.encode("utf-8", "replace"))}

@@ -7,7 +7,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-from lightning_xt.server.api_errors import ApiError, ClientGoneError, refuse_request
+from lightning_xt.server.api_errors import ApiError, ClientGoneError, answer_refusal
 from lightning_xt.server.jobs.event_stream import EventStream
 from lightning_xt.server.jobs.job_group import JobGroup
 
@@ -37,7 +37,7 @@ class RequestHandler(ABC):
         except (ApiError, ClientGoneError):
             raise
         except Exception as error:
-            raise refuse_request(error) from error
+            raise answer_refusal(error) from error
 
     async def answer(self, group: JobGroup, *, streamed: bool) -> Response:
         """Return the answer, whose jobs end with it."""

@@ -10,11 +10,11 @@ from starlette.responses import Response
 from lightning_xt.server.api_errors import ApiError
 from lightning_xt.server.bodies.chat_body import ChatBody
 from lightning_xt.server.bodies.response_bodies import ChatAnswer
+from lightning_xt.server.documented_errors import POST_ERRORS, describe_stream
 from lightning_xt.server.jobs.completion_run import CompletionPlan, CompletionRun
 from lightning_xt.server.jobs.job_group import JobGroup
 from lightning_xt.server.jobs.log_prob_forms import list_chat_log_probs
 from lightning_xt.server.jobs.request_handler import RequestHandler
-from lightning_xt.server.routes.documented_errors import POST_ERRORS, describe_stream
 from lightning_xt.server.served_model import ServedModel
 from lightning_xt.server.server_context import Context, ServerContext, make_id
 

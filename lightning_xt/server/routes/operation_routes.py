@@ -4,8 +4,8 @@ from fastapi import APIRouter
 from starlette.responses import PlainTextResponse, Response
 
 from lightning_xt.server.bodies.response_bodies import HealthBody
+from lightning_xt.server.documented_errors import GET_ERRORS, describe_errors
 from lightning_xt.server.jobs.request_handler import make_json_response
-from lightning_xt.server.routes.documented_errors import GET_ERRORS, describe_errors
 from lightning_xt.server.server_context import Context
 from lightning_xt.server.server_metrics import CONTENT_TYPE
 

@@ -15,11 +15,11 @@ from lightning_xt.inference.text_generator import Completion
 from lightning_xt.server.api_errors import ApiError
 from lightning_xt.server.bodies.response_bodies import TranslationAnswer
 from lightning_xt.server.bodies.translation_body import TranslationBody
+from lightning_xt.server.documented_errors import POST_ERRORS, describe_stream
 from lightning_xt.server.jobs.generation_limits import build_translation_options, draw_seed
 from lightning_xt.server.jobs.job_group import JobGroup
-from lightning_xt.server.jobs.log_prob_forms import limit
+from lightning_xt.server.jobs.log_prob_forms import clamp_log_prob
 from lightning_xt.server.jobs.request_handler import RequestHandler
-from lightning_xt.server.routes.documented_errors import POST_ERRORS, describe_stream
 from lightning_xt.server.served_model import ServedModel
 from lightning_xt.server.server_context import Context, ServerContext
 
@@ -136,4 +136,4 @@ def make_candidate(text: str, score: float, alignment: Alignment | None) -> dict
             "target_tokens": alignment.target_tokens,
             "weights": [[round(weight, DIGITS) for weight in row] for row in alignment.weights],
         }
-    return {"text": text, "score": limit(score), "alignment": aligned}
+    return {"text": text, "score": clamp_log_prob(score), "alignment": aligned}
