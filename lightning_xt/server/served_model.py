@@ -88,7 +88,7 @@ class ServedModel:
             )
 
     def decode_token(self, token: int) -> str:
-        """Return the text of one token, or a name for one that is not a text by itself."""
+        """Return the text of one token inside a text, or a name for one that is not a text by itself."""
         found = self._token_texts.get(token)
         if found is None:
             found = self._token_texts[token] = self._name_token(token)
@@ -99,20 +99,8 @@ class ServedModel:
         for name in ("end", "start", "pad"):
             if getattr(tokenizer, name) == token:
                 return f"<{name}>"
-        text = self._decode_after_letter(token) if token < tokenizer.vocab_size else ""
+        text = tokenizer.spell(token) if token < tokenizer.vocab_size else ""
         return text if text and "\ufffd" not in text else f"token_id:{token}"
-
-    def _decode_after_letter(self, token: int) -> str:
-        """Return the text of a token within a text: some tokenizers drop the space at its beginning."""
-        stream = self.tokenizer.stream()
-        try:
-            letter = self.tokenizer.encode("a")
-        except ValueError:
-            # Such as a tokenizer of numbers.
-            letter = []
-        for each in letter:
-            stream.push(each)
-        return stream.push(token)
 
     def describe(self, defaults: Mapping[str, Any]) -> dict[str, Any]:
         """Return the model as the API lists it."""

@@ -105,6 +105,15 @@ def test_pieces_are_certain_and_together_the_text(tokenizer: Tokenizer, seed: in
     assert tokenizer.decode([]) == "" == tokenizer.stream().finish()
 
 
+def test_spelled_tokens_are_the_pieces_of_a_text(tokenizer: Tokenizer) -> None:
+    first, *ids = tokenizer.encode("a cat sat on the mat and the cat")
+    text = tokenizer.decode([first, *ids])
+    pieces = [tokenizer.spell(each) for each in ids]
+    # Some tokenizers write a space after a word only if another follows.
+    assert text == (tokenizer.spell(first) + "".join(pieces)).strip() and len(ids) > 2
+    assert tokenizer.unused == [] or tokenizer.spell(tokenizer.unused[0]) == ""
+
+
 def test_what_is_not_kept_is_named() -> None:
     said = {kind: made.describe_changes() for kind, made in MODELS.items()}
     assert said["gpt2"] is None and said["llama3"] is None

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from made_tokenizers import content
+from made_tokenizers import content, library
 from scripted_engine import ScriptedEngine, make_language_model, make_server
 
-from lightning_xt import Decoder
 from lightning_xt.data.tokenizers.tokenizer_file import TokenizerFile
 from lightning_xt.inference.serving.events import JobEnd, SequenceEnd, TokenEvent
 from lightning_xt.inference.text_completer import TextCompleter
+from lightning_xt.models.decoder import Decoder
 from lightning_xt.server.chat_templates import find_template
 from lightning_xt.server.served_model import ServedModel
 
@@ -266,3 +266,15 @@ def test_an_unknown_template_is_refused(tmp_path) -> None:
     large.write_text("#" * (2**20 + 1))
     with pytest.raises(ValueError, match="has more than 1048576 bytes"):
         find_template(str(large))
+
+
+def test_tokens_that_begin_a_word_have_their_space() -> None:
+    tokenizer = TokenizerFile(model=content("llama2"))
+    vocabulary = tokenizer.vocab_size
+    completer = TextCompleter(Decoder(vocabulary, dim=16, depth=1), tokenizer, torch.device("cpu"))
+    one, other = (library("llama2").token_to_id(piece) for piece in ("\u2581mat", "mat"))
+    log_probs = TokenEvent(0, one, -0.5, "mat", ((one, -0.5), (other, -1.0))), SequenceEnd(0, "", "length"), JobEnd(1, 1)
+    server = make_server(ScriptedEngine(events=list(log_probs)), [ServedModel("tiny", completer)])
+    body = {"prompt": [one], "max_tokens": 1, "logprobs": 2}
+    found = server.post("/v1/completions", body).json()["choices"][0]["logprobs"]
+    assert found["tokens"] == [" mat"] and found["top_logprobs"] == [{" mat": -0.5, "mat": -1.0}]

@@ -107,6 +107,10 @@ class Tokenizer(ABC):
     def decode(self, ids: Sequence[int]) -> str:
         """Decode ids; bytes that are not text become U+FFFD."""
 
+    def spell(self, token: int) -> str:
+        """Return what one id adds to a text that others begin; U+FFFD for a part of a character."""
+        return self.decode([token])
+
     @abstractmethod
     def stream(self) -> TextStream:
         """Return an incremental decoder."""

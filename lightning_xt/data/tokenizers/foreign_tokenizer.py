@@ -88,6 +88,11 @@ class ForeignTokenizer(Tokenizer):
     def decode(self, ids: Sequence[int]) -> str:
         return self._decoder.decode(ids)
 
+    def spell(self, token: int) -> str:
+        # At the beginning of a text a piece may lose its space.
+        found = self._decoder.spell(token, first=False)
+        return "" if found is None else found.inside.decode("utf-8", "replace")
+
     def stream(self) -> TextStream:
         return PieceStream(self._decoder)
 

@@ -49,6 +49,10 @@ class Numbers(Tokenizer):
     def decode(self, ids: Sequence[int]) -> str:
         return " ".join(str(token) for token in ids if not self._is_special(token))
 
+    def spell(self, token: int) -> str:
+        text = self.decode([token])
+        return f" {text}" if text else ""
+
     def stream(self) -> TextStream:
         return _NumberStream(self)
 
