@@ -48,15 +48,14 @@ def test_waiting_searches_of_equal_settings_are_one_run_and_others_wait_for_rows
     clients = [Client() for _ in settings]
     jobs = [engine.complete("lm", f"{n}", each, clients[n]) for n, each in enumerate(settings)]
     methods = engine._workers["lm"]._methods
-    while not engine._commands.empty():
-        engine._commands.get()()
+    engine._take_commands()
     with torch.inference_mode():
         methods.advance()
         # The third has another temperature, and its rows are taken.
         assert [[task.job for task in run.tasks] for run in methods._runs] == [[jobs[0], jobs[1], jobs[3]]]
         assert [task.job for task in methods._waiting] == [jobs[2]]
         jobs[0].cancel()
-        engine._commands.get()()
+        engine._take_commands()
         methods.advance()
         assert list(methods._runs[0].run.requests) == [1, 2]
     engine.start()
