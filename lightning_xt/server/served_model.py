@@ -29,6 +29,7 @@ class ServedModel:
         generator: generator of its texts.
         max_length: most tokens of a prompt and its completion. None = any number.
         template: text of dialogues.
+        alignment: True for an encoder-decoder that can align its translations to their sources.
         created: time at which it was loaded, in seconds since 1970.
     """
 
@@ -36,6 +37,7 @@ class ServedModel:
     generator: TextGenerator
     max_length: int | None = None
     template: ChatTemplate = field(default_factory=ChatTemplate)
+    alignment: bool = False
     created: int = field(default_factory=lambda: int(time.time()))
     _token_texts: dict[int, str] = field(default_factory=dict, repr=False)
 
@@ -112,6 +114,7 @@ class ServedModel:
             "kind": self.kind,
             "max_length": self.max_length,
             "vocab_size": self.vocab_size,
+            "alignment": self.alignment,
             "defaults": dict(defaults),
         }
 

@@ -273,7 +273,11 @@ def test_tokens_that_begin_a_word_have_their_space() -> None:
     vocabulary = tokenizer.vocab_size
     completer = TextCompleter(Decoder(vocabulary, dim=16, depth=1), tokenizer, torch.device("cpu"))
     one, other = (library("llama2").token_to_id(piece) for piece in ("\u2581mat", "mat"))
-    log_probs = TokenEvent(0, one, -0.5, "mat", ((one, -0.5), (other, -1.0))), SequenceEnd(0, "", "length"), JobEnd(1, 1)
+    log_probs = (
+        TokenEvent(0, one, -0.5, "mat", ((one, -0.5), (other, -1.0))),
+        SequenceEnd(0, "", "length"),
+        JobEnd(1, 1),
+    )
     server = make_server(ScriptedEngine(events=list(log_probs)), [ServedModel("tiny", completer)])
     body = {"prompt": [one], "max_tokens": 1, "logprobs": 2}
     found = server.post("/v1/completions", body).json()["choices"][0]["logprobs"]

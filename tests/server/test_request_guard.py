@@ -203,6 +203,7 @@ def test_models_are_listed_with_the_defaults_and_ranges_of_their_options() -> No
     server = make_server()
     (model,) = server.get("/v1/models").json()["data"]
     assert model == server.get("/v1/models/tiny").json()
+    assert model["alignment"] is False
     assert (model["id"], model["kind"], model["max_length"], model["vocab_size"]) == (
         "tiny",
         "language_model",

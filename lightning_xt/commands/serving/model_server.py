@@ -84,7 +84,7 @@ def _answer(
 
     tokens = options.engine.tokens
     models = [
-        ServedModel(name, generator, choose_tokens(generator, tokens), template)
+        ServedModel(name, generator, choose_tokens(generator, tokens), template, engine.has_alignment(name))
         for name, generator in generators.items()
     ]
     hosts = tuple(dict.fromkeys((*LOOPBACK, options.host))) if options.local else ()

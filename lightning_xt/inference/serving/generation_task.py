@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.generation.engine import collect_results
 from lightning_xt.generation.requests import GeneratedToken, Request, SamplingParams
-from lightning_xt.inference.serving.events import Alignment, Candidates, ErrorEvent, JobEnd, SequenceEnd, TokenEvent
+from lightning_xt.inference.serving.events import Candidates, ErrorEvent, JobEnd, SequenceEnd, TokenEvent
 from lightning_xt.inference.serving.job import Job
 from lightning_xt.inference.serving.step_failures import explain_failure
 from lightning_xt.inference.text_generator import Completion, GenerationSession
@@ -54,7 +54,8 @@ class GenerationTask:
         job: receives the events.
         given: requests of the job.
         counts: tokens of the model so far.
-        align: called with the tokens of a translation for its alignment. None = no alignments.
+        align: called with the finished translations and the last event of the job, which it sends after their
+            alignments. None = no alignments.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class GenerationTask:
         job: Job,
         given: JobRequests,
         counts: TokenCounts,
-        align: Callable[[Sequence[int]], Alignment] | None = None,
+        align: Callable[[list[Completion], JobEnd], None] | None = None,
     ) -> None:
         self.job, self.session, self.params = job, given.session, given.params
         self.requests, self.source, self.prompt_tokens = list(given.requests), given.source, given.prompt_tokens
@@ -89,6 +90,11 @@ class GenerationTask:
     def has_begun(self, sequence: int) -> bool:
         """Return True once a sequence has a token."""
         return self._seen[sequence] > 0
+
+    @property
+    def ended(self) -> bool:
+        """True once nothing is left to decode."""
+        return self.job.closed or not self._unfinished
 
     def start(self) -> None:
         """Mark the job as running."""
@@ -157,11 +163,14 @@ class GenerationTask:
         return True
 
     def _finish(self) -> None:
+        end = JobEnd(self.prompt_tokens, self._generated)
         if self.ranked or self._align is not None:
             completions = [each for tokens in self._tokens for each in self._make_completions(tokens)]
-            aligned = None if self._align is None else [self._align(each.tokens) for each in completions]
-            self.job.send(Candidates(completions, aligned))
-        self.job.send(JobEnd(self.prompt_tokens, self._generated))
+            if self._align is not None:
+                self._align(completions, end)
+                return
+            self.job.send(Candidates(completions))
+        self.job.send(end)
 
     def _make_completions(self, tokens: Sequence[GeneratedToken]) -> list[Completion]:
         return self.session.make_completions(collect_results(tokens, 1)[0])

@@ -141,7 +141,7 @@ class MethodRunner:
 
     def _retry_or_fail(self, tasks: list[GenerationTask], error: Exception) -> None:
         """Start the jobs of a group again one by one, because the failure may be that of one of them."""
-        tasks = [task for task in tasks if not task.job.closed]
+        tasks = [task for task in tasks if not task.ended]
         self._alone.difference_update(tasks)
         if len(tasks) < 2:
             fail_tasks(tasks, error)

@@ -1,5 +1,6 @@
 """Work of one model on the engine's thread."""
 
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -7,21 +8,24 @@ import torch
 from lightning_xt.generation.methods.sample import Sample
 from lightning_xt.generation.protocol import Autoregressive
 from lightning_xt.inference.generation_options import GenerationOptions
+from lightning_xt.inference.serving.alignment_runner import AlignmentRunner, AlignmentTask
+from lightning_xt.inference.serving.events import JobEnd
 from lightning_xt.inference.serving.generation_task import GenerationTask, JobRequests, TokenCounts
 from lightning_xt.inference.serving.job import Job
 from lightning_xt.inference.serving.method_runner import MethodRunner
 from lightning_xt.inference.serving.sampling_runner import SamplingRunner
 from lightning_xt.inference.serving.scoring_runner import ScoringRunner, ScoringTask
-from lightning_xt.inference.serving.source_alignment import compute_alignment
+from lightning_xt.inference.serving.source_alignment import find_alignment_problem
 from lightning_xt.inference.serving.work_limits import WorkLimits
 from lightning_xt.inference.text_completer import TextCompleter
+from lightning_xt.inference.text_generator import Completion
 from lightning_xt.inference.translation import Translator
 
 DEFAULTS = GenerationOptions()
 
 
 class ModelWorker:
-    """Runners of one model: sampling, other methods, scoring, which take turns.
+    """Runners of one model: sampling, other methods, scoring and alignment, which take turns.
 
     Args:
         generator: completes or translates.
@@ -32,10 +36,15 @@ class ModelWorker:
         self.generator, self.limits, self.counts = generator, limits, TokenCounts()
         self.translator = generator if isinstance(generator, Translator) else None
         self.model: Autoregressive = generator.open_session(DEFAULTS).model
+        self.alignment_problem = (
+            "it translates nothing" if self.translator is None else find_alignment_problem(self.translator)
+        )
+        """Reason why there are no alignments. None = there are."""
         self._sampling = SamplingRunner(self.model, limits, self.translator)
         self._methods = MethodRunner(limits, self.translator)
         self._scoring = ScoringRunner(self.model, limits.prefill_tokens)
-        self._runners = (self._sampling, self._methods, self._scoring)
+        self._aligning = AlignmentRunner(self.translator)
+        self._runners = (self._sampling, self._methods, self._scoring, self._aligning)
 
     @property
     def busy(self) -> bool:
@@ -49,12 +58,15 @@ class ModelWorker:
         """Queue a completion or a translation."""
         align = None
         if alignment and self.translator is not None:
-            align = partial(compute_alignment, self.translator, given.source or [])
+            align = partial(self._align, job, given.source or [])
         task = GenerationTask(job, given, self.counts, align)
         if isinstance(given.session.method, Sample):
             self._sampling.add(task)
         else:
             self._methods.add(task)
+
+    def _align(self, job: Job, source: Sequence[int], completions: list[Completion], end: JobEnd) -> None:
+        self._aligning.add(AlignmentTask(job, source, completions, end))
 
     def score(self, job: Job, tokens: list[int], alternatives: int, device: torch.device) -> None:
         """Queue the scoring of a prompt."""

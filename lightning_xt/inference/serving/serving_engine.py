@@ -18,7 +18,6 @@ from lightning_xt.inference.serving.events import EngineClosedError, ErrorEvent,
 from lightning_xt.inference.serving.job import Job
 from lightning_xt.inference.serving.job_requests import build_completion, build_translation, encode_prompt
 from lightning_xt.inference.serving.model_worker import ModelWorker
-from lightning_xt.inference.serving.source_alignment import check_alignment
 from lightning_xt.inference.serving.step_failures import explain_failure
 from lightning_xt.inference.serving.work_limits import WorkLimits, choose_tokens
 from lightning_xt.inference.text_completer import TextCompleter
@@ -87,6 +86,10 @@ class Engine:
         """True while the thread runs."""
         return self._thread.is_alive()
 
+    def has_alignment(self, model: str) -> bool:
+        """Return whether a model can align its translations to their sources."""
+        return self._workers[model].alignment_problem is None
+
     def complete(
         self,
         model: str,
@@ -146,8 +149,8 @@ class Engine:
         """
         worker, translator = self._find(model, Translator)
         given = build_translation(translator, source, options, alternatives, worker.limits, repeat)
-        if alignment:
-            check_alignment(translator)
+        if alignment and worker.alignment_problem is not None:
+            raise ValueError(worker.alignment_problem)
         command = partial(worker.generate, given=given, alignment=alignment)
         return self._submit(model, len(given.requests), on_event, command)
 

@@ -28,9 +28,13 @@ def compute_alignment(translator: Translator, source: Sequence[int], target: Seq
     )
 
 
-def check_alignment(translator: Translator) -> None:
-    """Raise a ValueError if the network has no weights of cross-attention over the tokens of a source."""
-    _average_maps(translator, [0, 0], [])
+def find_alignment_problem(translator: Translator) -> str | None:
+    """Return a sentence if the network has no weights of cross-attention over the tokens of a source, else None."""
+    try:
+        _average_maps(translator, [0, 0], [])
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def list_token_texts(tokenizer: Tokenizer, ids: Sequence[int], end: int | None) -> list[str]:

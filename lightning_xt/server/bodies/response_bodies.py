@@ -155,6 +155,7 @@ class ModelBody(ResponseBody):
     kind: Literal["language_model", "encoder_decoder"]
     max_length: int | None
     vocab_size: int
+    alignment: bool
     defaults: dict[str, dict[str, Any]]
 
 
