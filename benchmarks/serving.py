@@ -30,6 +30,7 @@ from serving_processes import (
     THEIRS,
     ServerProcess,
     describe_request,
+    end_servers_on_signal,
     lacks_transformers,
     make_llama,
     make_run,
@@ -39,8 +40,8 @@ from torch import Tensor
 from lightning_xt.generation.models.quantized_weights import Weights, convert_weights
 from lightning_xt.generation.protocol import Autoregressive
 
-REFERENCES = {"transformers": [], "transformers_batched": ["--continuous-batching"]}
-"""Options of `transformers serve` by the names of its legs."""
+REFERENCES = {"transformers": [], "transformers_batched": ["--continuous-batching", "--cb-max-memory-percent", "0.1"]}
+"""Options of `transformers serve` by the names of its legs; its cache would take half of the machine's memory."""
 FIRST_TOKENS = 20
 """Requests of which the time to the first token is compared with a prefill."""
 SAME_TEXT = 16
@@ -207,6 +208,7 @@ def main() -> None:
     )
     options = parser.parse_args()
     torch.manual_seed(0)
+    end_servers_on_signal()
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         contest = Contest(options, Path(folder), stack)
         rows = measure_loads(contest)

@@ -105,6 +105,11 @@ def lacks_transformers() -> bool:
     return any(find_spec(name) is None for name in PACKAGES)
 
 
+def end_servers_on_signal() -> None:
+    """Have SIGTERM end this process as an error does, so that its servers end too."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+
+
 def find_port() -> int:
     """Return a port that is free now."""
     with socket.socket() as taken:

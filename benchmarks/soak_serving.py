@@ -24,7 +24,7 @@ import httpx
 import torch
 from common import report, say
 from serving_clients import HEADERS, PATH, TIMEOUT, stream
-from serving_processes import NAME, PRINTABLE, ServerProcess, describe_request, make_run
+from serving_processes import NAME, PRINTABLE, ServerProcess, describe_request, end_servers_on_signal, make_run
 from soak import EVERY, SMALL_CACHES, Look, count_resources, row
 
 CHAT = "/v1/chat/completions"
@@ -180,6 +180,7 @@ def main() -> None:
     parser.add_argument("--depth", type=int, default=2)
     options = parser.parse_args()
     torch.manual_seed(0)
+    end_servers_on_signal()
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
         checkpoint, _ = make_run(folder, options.dim, options.depth)
