@@ -8,7 +8,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
-from lightning_xt.inference.serving.events import EngineClosedError, QueueFullError, StepError
+from lightning_xt.inference.serving.events import EngineClosedError, LengthError, QueueFullError, StepError
 from lightning_xt.server.field_errors import explain_fields
 from lightning_xt.system.messages import find_own_sentence, make_visible
 
@@ -75,6 +75,8 @@ def answer_refusal(error: Exception) -> ApiError:
         return ApiError(429, message, code="queue_full", headers={"Retry-After": str(RETRY_AFTER)})
     if isinstance(error, EngineClosedError):
         return ApiError(503, STOPPING, code="stopping", headers={"Retry-After": str(RETRY_AFTER)})
+    if isinstance(error, LengthError):
+        return ApiError(400, str(error), param=error.field, code="context_length_exceeded")
     if sentence := find_own_sentence(error):
         return ApiError(400, sentence)
     return answer_fault(error)

@@ -80,3 +80,22 @@ def test_an_engine_whose_thread_has_ended_is_not_healthy(served: tuple[Client, E
     found = server.get("/health")
     assert (found.status_code, found.json()["status"]) == (503, "failed")
     assert server.post("/v1/completions", TINY).status_code == 503
+
+
+def test_texts_that_are_too_long_have_the_code_of_openai(served: tuple[Client, Engine, dict[str, Any]]) -> None:
+    _, engine, generators = served
+    # The server knows no limit, the engine does.
+    server = make_server(engine, [ServedModel(name, generator) for name, generator in generators.items()])
+    for path, body, field in (
+        ("/v1/completions", {"model": "lm", "prompt": "a" * 80}, "prompt"),
+        ("/v1/completions", {"model": "lm", "prompt": "a" * 60, "max_tokens": 9}, "prompt"),
+        (
+            "/v1/completions",
+            {"model": "lm", "prompt": "a" * 80, "echo": True, "logprobs": 1, "max_tokens": 0},
+            "prompt",
+        ),
+        ("/v1/translations", {"model": "pairs", "source": "3 " * 80}, "source"),
+    ):
+        found = server.post(path, body)
+        error = found.json()["error"]
+        assert (found.status_code, error["code"], error["param"]) == (400, "context_length_exceeded", field)

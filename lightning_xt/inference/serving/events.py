@@ -121,5 +121,18 @@ class EngineClosedError(RuntimeError):
     """Refusal or end of a job because the engine ends."""
 
 
+class LengthError(ValueError):
+    """Refusal of a prompt or a source that is too long.
+
+    Args:
+        message: one sentence.
+        field: name of the text that is too long.
+    """
+
+    def __init__(self, message: str, field: Literal["prompt", "source"] = "prompt") -> None:
+        super().__init__(message)
+        self.field = field
+
+
 class StepError(RuntimeError):
     """Failure of a step; the message is one sentence for the client."""

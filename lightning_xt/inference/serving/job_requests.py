@@ -7,6 +7,7 @@ from lightning_xt.generation.methods.sample import Sample
 from lightning_xt.generation.request_checks import check_requests
 from lightning_xt.generation.requests import Request
 from lightning_xt.inference.generation_options import GenerationOptions
+from lightning_xt.inference.serving.events import LengthError
 from lightning_xt.inference.serving.generation_task import JobRequests
 from lightning_xt.inference.serving.work_limits import WorkLimits
 from lightning_xt.inference.text_completer import MAX_NEW_TOKENS, TextCompleter
@@ -49,9 +50,11 @@ def build_translation(
         raise ValueError("the source is empty; give text to translate")
     ids, problem = translator.tokenize_source(source)
     if problem is not None:
-        raise ValueError(f"the source is too long: {problem}; shorten it")
+        raise LengthError(f"the source is too long: {problem}; shorten it", "source")
     if len(ids) > limits.tokens:
-        raise ValueError(f"the source has {len(ids)} tokens, but at most {limits.tokens} are read here; shorten it")
+        raise LengthError(
+            f"the source has {len(ids)} tokens, but at most {limits.tokens} are read here; shorten it", "source"
+        )
     session = translator.open_session(options)
     request = translator.build_request(ids, source, options, repeat)
     if options.max_new_tokens is None and request.total_length > limits.tokens > request.prompt_length:

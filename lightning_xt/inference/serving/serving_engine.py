@@ -14,7 +14,7 @@ import torch
 from lightning_xt.generation.eval_mode import eval_mode
 from lightning_xt.inference.generation_options import GenerationOptions
 from lightning_xt.inference.serving.engine_load import EngineLoad
-from lightning_xt.inference.serving.events import EngineClosedError, ErrorEvent, Event, QueueFullError
+from lightning_xt.inference.serving.events import EngineClosedError, ErrorEvent, Event, LengthError, QueueFullError
 from lightning_xt.inference.serving.job import Job
 from lightning_xt.inference.serving.job_requests import build_completion, build_translation, encode_prompt
 from lightning_xt.inference.serving.model_worker import ModelWorker
@@ -163,7 +163,7 @@ class Engine:
         check_option("generation", "alternatives", alternatives, least=0, most=worker.model.vocab_size)
         ids = encode_prompt(completer, prompt)
         if len(ids) > worker.limits.tokens:
-            raise ValueError(
+            raise LengthError(
                 f"the prompt has {len(ids)} tokens, but at most {worker.limits.tokens} fit here; shorten it"
             )
         command = partial(worker.score, tokens=ids, alternatives=alternatives, device=completer.device)

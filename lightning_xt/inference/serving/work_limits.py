@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from lightning_xt.generation.requests import Request
+from lightning_xt.inference.serving.events import LengthError
 from lightning_xt.inference.text_completer import TextCompleter
 from lightning_xt.inference.translation import Translator
 
@@ -32,19 +33,19 @@ class WorkLimits:
         return self.rows + self.max_waiting
 
     def check_prompt(self, tokens: int) -> None:
-        """Raise a ValueError for a prompt that leaves no room for a completion."""
+        """Raise a LengthError for a prompt that leaves no room for a completion."""
         if tokens >= self.tokens:
-            raise ValueError(
+            raise LengthError(
                 f"the prompt has {tokens} tokens, but prompt and completion may have {self.tokens} together here; "
                 f"shorten the prompt to at most {self.tokens - 1} tokens"
             )
 
     def check_request(self, request: Request) -> None:
-        """Raise a ValueError for a request that no row can hold."""
+        """Raise a LengthError for a request that no row can hold."""
         n, most = request.prompt_length, self.tokens
         self.check_prompt(n)
         if request.total_length > most:
-            raise ValueError(
+            raise LengthError(
                 f"a prompt of {n} tokens and {request.max_new_tokens} more make {request.total_length}, but prompt and "
                 f"completion may have {most} together here; ask for at most {most - n} tokens"
             )
