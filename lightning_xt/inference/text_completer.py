@@ -32,6 +32,8 @@ class TextCompleter(TextGenerator):
     `visible_prompts` all tokens of a prompt see all of it, as a prefix language model is trained.
     """
 
+    kind = "language_model"
+
     def __init__(
         self,
         model: Autoregressive,
@@ -45,6 +47,14 @@ class TextCompleter(TextGenerator):
         self.model = model if self.setup.model is None else self.setup.model
         self.tokenizer, self.device, self.trained_length = tokenizer, device, trained_length
         self.visible_prompts = visible_prompts
+
+    @property
+    def output_tokenizer(self) -> Tokenizer:
+        return self.tokenizer
+
+    @property
+    def vocab_size(self) -> int:
+        return self.model.vocab_size
 
     def replace_model(self, model: Autoregressive) -> "TextCompleter":
         """Return a completer with another model."""

@@ -2,11 +2,11 @@
 
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 from lightning_xt.data.prompt_files import Prompt
 from lightning_xt.data.tokenizers.base import Tokenizer
@@ -18,9 +18,9 @@ from lightning_xt.generation.requests import GeneratedToken, Request, Result, Sa
 from lightning_xt.generation.stop_strings import TailStop
 from lightning_xt.inference.detokenizer import IncrementalDetokenizer, TextPiece
 from lightning_xt.inference.generation_options import GenerationOptions
+from lightning_xt.inference.memory_errors import explain_out_of_memory
 
-NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
-"""Phrases of torch's RuntimeErrors, one for each kind of device."""
+Kind = Literal["language_model", "encoder_decoder"]
 
 
 @dataclass(frozen=True)
@@ -228,6 +228,19 @@ class GenerationSession:
 class TextGenerator(ABC):
     """Generator of texts from texts: completes or translates them."""
 
+    kind: ClassVar[Kind]
+    """Kind of its model."""
+
+    @property
+    @abstractmethod
+    def output_tokenizer(self) -> Tokenizer:
+        """Tokenizer of the generated text."""
+
+    @property
+    @abstractmethod
+    def vocab_size(self) -> int:
+        """Number of ids that it generates."""
+
     @abstractmethod
     def stream_text(self, text: str, options: GenerationOptions, repeat: int = 0) -> Generator[TextPiece, None, None]:
         """Yield the text to show for one prompt, once it is certain; ValueError if the prompt is invalid.
@@ -271,16 +284,3 @@ def list_texts(texts: object) -> list[str]:
 def _round(value: float) -> float:
     """Round to 4 decimals, or a small number to 4 digits: with a high length penalty all scores are small."""
     return round(value, 4) if abs(value) >= 0.1 else float(f"{value:.4g}") + 0.0
-
-
-@contextmanager
-def explain_out_of_memory(doing: str, way_out: str) -> Iterator[None]:
-    """Turn an out-of-memory error of the work `doing` into a ValueError with a way out besides a smaller batch."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and not any(phrase in str(error) for phrase in NO_MEMORY):
-            raise
-        raise ValueError(
-            f"there is not enough memory to {doing}; lower --batch (of predict --sampling.batch), or {way_out}"
-        ) from error

@@ -18,12 +18,12 @@ from lightning_xt.generation.noise import derive_seed
 from lightning_xt.generation.requests import Request
 from lightning_xt.inference.detokenizer import TextPiece
 from lightning_xt.inference.generation_options import GenerationOptions
+from lightning_xt.inference.memory_errors import explain_out_of_memory
 from lightning_xt.inference.text_generator import (
     DecodingSetup,
     GenerationSession,
     PromptCompletions,
     TextGenerator,
-    explain_out_of_memory,
     list_texts,
 )
 from lightning_xt.models.encoder_decoder import EncoderDecoder, check_mask
@@ -43,6 +43,8 @@ class Translator(TextGenerator):
         setup: replacements of the decoder and the method. None = none.
     """
 
+    kind = "encoder_decoder"
+
     def __init__(
         self,
         network: EncoderDecoder,
@@ -58,6 +60,14 @@ class Translator(TextGenerator):
         self.pad = vocab["pad"] or 0
         limits = [each for each in (max_source_ids, network.encoder.max_length) if each is not None]
         self.max_source_ids = min(limits, default=None)
+
+    @property
+    def output_tokenizer(self) -> Tokenizer:
+        return self.target_tokenizer
+
+    @property
+    def vocab_size(self) -> int:
+        return self.network.decoder.vocab_size
 
     def decode(
         self,

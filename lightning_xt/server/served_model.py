@@ -3,18 +3,15 @@
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from lightning_xt.data.tokenizers.base import Tokenizer
-from lightning_xt.inference.text_completer import TextCompleter
-from lightning_xt.inference.text_generator import TextGenerator
-from lightning_xt.inference.translation import Translator
+from lightning_xt.inference.text_generator import Kind, TextGenerator
 from lightning_xt.server.api_errors import ApiError
 from lightning_xt.server.bodies.request_fields import LONGEST_NAME
 from lightning_xt.server.chat_templates import ChatTemplate
 from lightning_xt.system.messages import explain_unknown
 
-Kind = Literal["language_model", "encoder_decoder"]
 ROUTES: dict[Kind, str] = {"language_model": "/v1/completions", "encoder_decoder": "/v1/translations"}
 """Route of each kind of model."""
 DOES: dict[Kind, str] = {"language_model": "continues texts", "encoder_decoder": "translates"}
@@ -44,24 +41,17 @@ class ServedModel:
     @property
     def kind(self) -> Kind:
         """Kind of the model."""
-        return "encoder_decoder" if isinstance(self.generator, Translator) else "language_model"
+        return self.generator.kind
 
     @property
     def tokenizer(self) -> Tokenizer:
         """Tokenizer of generated text."""
-        if isinstance(self.generator, Translator):
-            return self.generator.target_tokenizer
-        if isinstance(self.generator, TextCompleter):
-            return self.generator.tokenizer
-        raise TypeError(f"{type(self.generator).__name__} has no tokenizer")
+        return self.generator.output_tokenizer
 
     @property
     def vocab_size(self) -> int:
         """Number of ids that the model generates."""
-        generator = self.generator
-        if isinstance(generator, Translator):
-            return generator.network.decoder.vocab_size
-        return generator.model.vocab_size if isinstance(generator, TextCompleter) else self.tokenizer.vocab_size
+        return self.generator.vocab_size
 
     def require(self, kind: Kind) -> "ServedModel":
         """Return the model; ApiError if it is of another kind than a route needs."""

@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import Any
 
 from lightning_xt.checkpoints.runs import explain_restart
-from lightning_xt.inference.text_generator import NO_MEMORY
+from lightning_xt.inference.memory_errors import NO_MEMORY
 from lightning_xt.system.messages import walk_chain
 
 LOWERED = MappingProxyType(

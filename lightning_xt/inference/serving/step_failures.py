@@ -2,8 +2,8 @@
 
 import logging
 
+from lightning_xt.inference.memory_errors import NO_MEMORY
 from lightning_xt.inference.serving.events import StepError
-from lightning_xt.inference.text_generator import NO_MEMORY
 from lightning_xt.system.messages import find_own_sentence
 
 logger = logging.getLogger(__name__)

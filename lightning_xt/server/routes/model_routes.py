@@ -7,12 +7,13 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from lightning_xt.inference.text_completer import MAX_NEW_TOKENS
+from lightning_xt.inference.text_generator import Kind
 from lightning_xt.server.bodies.completion_body import CompletionBody
 from lightning_xt.server.bodies.response_bodies import ModelBody, ModelList
 from lightning_xt.server.bodies.translation_body import TranslationBody
 from lightning_xt.server.documented_errors import GET_ERRORS, describe_errors
 from lightning_xt.server.jobs.request_handler import make_json_response
-from lightning_xt.server.served_model import Kind, ServedModel
+from lightning_xt.server.served_model import ServedModel
 from lightning_xt.server.server_context import Context, ServerContext
 
 router = APIRouter(tags=["models"])
