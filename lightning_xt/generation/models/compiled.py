@@ -19,8 +19,9 @@ from lightning_xt.models.segmented_cache import SegmentedCache
 class Compiled(ModelWrapper):
     """Decoder whose prefill runs as it is and whose decode steps run one compiled program.
 
-    The program is compiled once for one row and once for several, in seconds to a minute; it serves every length, batch
-    and call. On a CPU `convert_weights(decoder, ...)` makes it fastest. On CUDA it requests graphs.
+    The program is compiled once for one row and once for several (int8 weights: for up to 8 and for more), in seconds
+    to a minute; it serves every length, batch and call. On a CPU `convert_weights(decoder, ...)` makes it fastest. On
+    CUDA it requests graphs.
 
     Args:
         decoder: the decoder; its weights may change afterwards, its modules and their types may not.
