@@ -15,7 +15,7 @@ from lightning_xt.server.jobs.job_group import JobGroup
 
 
 class Submitted:
-    """A job that an engine has taken, which sends what a test tells it to."""
+    """A job that an engine has taken, which sends the events that a test gives it."""
 
     def __init__(self) -> None:
         self.cancelled = threading.Event()

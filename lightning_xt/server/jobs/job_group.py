@@ -63,7 +63,7 @@ class JobGroup:
         return number
 
     def _start(self, start: Start, number: int) -> None:
-        """Submit a job, in a thread that goes on if its request ends meanwhile."""
+        """Submit a job, in a thread that continues if its request ends meanwhile."""
         job = start(lambda event: self._receive(number, event))
         self._jobs.append(job)
         if self._over:
