@@ -68,7 +68,7 @@ class Engine:
             limits = WorkLimits(rows, choose_tokens(generator, tokens), prefill_tokens, max_waiting)
             self._workers[name] = ModelWorker(generator, limits)
         self._commands: SimpleQueue[tuple[Job | None, Callable[[], None]]] = SimpleQueue()
-        """What the thread is to do next, each with the job that it is for."""
+        """Calls that the thread makes next, each with its job; None = it has none."""
         self._thread = threading.Thread(target=self._run, name="lightning-xt engine", daemon=True)
         self._lock = threading.Lock()
         self._accepting = True
