@@ -350,7 +350,7 @@ def test_long_names_are_quoted_shortly() -> None:
         assert len(json.dumps(read_error(found, status))) < 1000
 
 
-def test_clients_are_told_not_to_repeat_what_fails_again() -> None:
+def test_clients_need_not_repeat_what_fails_again() -> None:
     engine = ScriptedEngine()
     engine.hold.clear()
     late = make_server(engine, timeout=0.05).post("/v1/completions", {"prompt": "a"})
