@@ -1,9 +1,10 @@
 """Page that describes the API, written from its schema, without resources from elsewhere."""
 
-import json
 from collections.abc import Mapping
 from html import escape
 from typing import Any
+
+from lightning_xt.system.json_text import to_json
 
 EXAMPLES = {
     "/v1/completions": {"prompt": "Once upon a time", "max_tokens": 64, "stream": True},
@@ -37,7 +38,7 @@ def write_page(schema: Mapping[str, Any]) -> str:
 def _write_route(method: str, path: str, route: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
     parts = [f"<section><h2><code>{method} {escape(path)}</code></h2><p>{escape(route.get('description', ''))}</p>\n"]
     if path in EXAMPLES:
-        body = escape(json.dumps(EXAMPLES[path]))
+        body = escape(to_json(EXAMPLES[path]))
         command = f"curl -N http://127.0.0.1:8000{path} -H 'Content-Type: application/json' \\\n  -d '{body}'"
         parts.append(f"<pre>{command}</pre>\n")
     content = route.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema")

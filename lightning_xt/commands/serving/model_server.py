@@ -5,6 +5,8 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+import torch
+
 from lightning_xt.checkpoints.checkpoint import Checkpoint
 from lightning_xt.commands.models.inference import Inference
 from lightning_xt.commands.models.loading import find_module_class, load
@@ -60,7 +62,9 @@ def load_generator(name: str, options: ServeOptions) -> TextCompleter | Translat
     """Load a model with its options of inference, and return the generator of its texts."""
     print(f"loading {name}", file=sys.stderr)
     module = load(str(options.checkpoints[name]))
-    Inference(weights=options.weights, compile=options.compile).apply(module)  # type: ignore[arg-type]  # checked
+    # As trained, in the order in which a CPU multiplies several rows fastest.
+    weights = options.weights or (None if torch.cuda.is_available() else "float32")
+    Inference(weights=weights, compile=options.compile).apply(module)  # type: ignore[arg-type]  # checked
     generator = module.text_generator
     if not isinstance(generator, TextCompleter | Translator):
         raise UserError(f"{name} cannot be served: it neither completes nor translates texts; give another run")

@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lightning_xt.server.api_errors import RETRY_AFTER, STOPPING, ApiError
 from lightning_xt.server.server_context import ServerContext
+from lightning_xt.system.json_text import to_json
 
 OPEN_PATHS = ("/", "/health", "/docs", "/openapi.json")
 OPEN_FOLDERS = ("/playground/", "/docs/")
@@ -127,7 +128,7 @@ def check_characters(body: bytes) -> None:
     if not SURROGATE.search(body):
         return
     try:
-        json.dumps(json.loads(body), ensure_ascii=False).encode()
+        to_json(json.loads(body)).encode()
     except UnicodeEncodeError as error:
         raise ApiError(400, "a text has half of a surrogate pair (\\ud800 to \\udfff), not a character") from error
     except (ValueError, RecursionError):

@@ -1,7 +1,6 @@
 """Answers as server-sent events."""
 
 import asyncio
-import json
 import logging
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
@@ -12,6 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from lightning_xt.server.api_errors import ApiError, ClientGoneError, answer_fault
 from lightning_xt.server.jobs.job_group import JobGroup
+from lightning_xt.system.json_text import to_json
 
 logger = logging.getLogger(__name__)
 
@@ -88,4 +88,4 @@ class EventStream(Response):
 
 def encode_event(data: Mapping[str, Any]) -> bytes:
     """Return one event; ASCII, because some clients take other line separators of Unicode for ends of lines."""
-    return b"data: " + json.dumps(data, separators=(",", ":"), allow_nan=False).encode("ascii") + b"\n\n"
+    return b"data: " + to_json(data, ascii_only=True).encode("ascii") + b"\n\n"

@@ -1,6 +1,5 @@
 """Answer of a request, whole or streamed."""
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
@@ -10,6 +9,7 @@ from starlette.responses import Response
 from lightning_xt.server.api_errors import ApiError, ClientGoneError, answer_refusal
 from lightning_xt.server.jobs.event_stream import EventStream
 from lightning_xt.server.jobs.job_group import JobGroup
+from lightning_xt.system.json_text import to_json
 
 SEED_HEADER = "X-Seed"
 """Header with the seed of an answer, given or drawn."""
@@ -55,5 +55,5 @@ class RequestHandler(ABC):
 
 def make_json_response(data: dict[str, Any], status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """Return an answer of plain values."""
-    content = json.dumps(data, separators=(",", ":"), allow_nan=False).encode("ascii")
+    content = to_json(data, ascii_only=True).encode("ascii")
     return Response(content, status, headers, media_type="application/json")
