@@ -8,7 +8,8 @@ this process, on the same cores. S is a server, ours by the form of its weights 
     load_S_N                 tokens per second of all clients; times to first tokens and between tokens
     speedup_W_N              tokens per second of N clients over those of one
     vs_transformers_W_N      ours over those of transformers; vs_transformers_batched_W_N
-    first_token_overhead_W   milliseconds to the first streamed token of one client, less those of the prefill alone
+    first_token_overhead_W   milliseconds to the first streamed token of one client, less those of the fastest of 20
+                             prefills of the same prompt without a server
     same_text_W              most concurrent clients, up to 16, that get the greedy text they get alone; in float32
                              another token is taken only where the two best are within 0.0001 nats
 """
@@ -141,15 +142,16 @@ def measure_overhead(contest: Contest, weights: Weights) -> dict[str, Any]:
     for _ in range(FIRST_TOKENS):
         streamed.add(contest.ask(weights, [prompt], 2))
         alone.append(measure_prefill(model, tokens))
-    differences = [1e3 * (first - prefill) for first, prefill in zip(streamed.first, alone, strict=True)]
-    say(f"{weights}: first token {statistics.median(differences):.1f} ms after the prefill")
+    # The fastest prefill: a program that disturbs it would hide some of the overhead.
+    overheads = [1e3 * (first - min(alone)) for first in streamed.first]
+    say(f"{weights}: first token {statistics.median(overheads):.1f} ms after the fastest prefill")
     return {
-        "value": round(statistics.median(differences), 2),
+        "value": round(statistics.median(overheads), 2),
         "unit": "ms",
-        "spread": [round(min(differences), 2), round(max(differences), 2)],
+        "spread": [round(min(overheads), 2), round(max(overheads), 2)],
         "repeats": FIRST_TOKENS,
         "prompt_tokens": len(prompt),
-        "prefill_ms": round(1e3 * statistics.median(alone), 2),
+        "prefill_ms": round(1e3 * min(alone), 2),
     }
 
 
