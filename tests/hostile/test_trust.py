@@ -1,5 +1,6 @@
 """Reach of a stranger's config, flag or checkpoint: rows S1 to S5 of the list of reported cases."""
 
+import copy
 import importlib
 import inspect
 import random
@@ -93,7 +94,8 @@ def build(parser: ArgumentParser, value: Any) -> Any:
     """Return the option's object for a value; None if it refuses the value."""
     try:
         with guarded_imports():
-            return parser.instantiate(parser.parse_object({"slot": value})).slot
+            # A copy, because some types change the values that they are given in place.
+            return parser.instantiate(parser.parse_object({"slot": copy.deepcopy(value)})).slot
     except Exception:
         return None
 
