@@ -10,7 +10,8 @@ import pytest
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
-@pytest.fixture(scope="session")
+# No longer than a module: while playwright runs, its event loop is that of this thread, and `asyncio.run` refuses.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """Return headless Chromium; the test is skipped if there is none."""
     name = "playwright.sync_api"
