@@ -8,14 +8,15 @@ import torch
 from lightning_xt.generation.methods.sample import Sample
 from lightning_xt.generation.protocol import Autoregressive
 from lightning_xt.inference.generation_options import GenerationOptions
-from lightning_xt.inference.serving.alignment_runner import AlignmentRunner, AlignmentTask
+from lightning_xt.inference.serving.alignment_task import AlignmentTask
 from lightning_xt.inference.serving.events import JobEnd
 from lightning_xt.inference.serving.generation_task import GenerationTask, JobRequests, TokenCounts
 from lightning_xt.inference.serving.job import Job
 from lightning_xt.inference.serving.method_runner import MethodRunner
 from lightning_xt.inference.serving.sampling_runner import SamplingRunner
-from lightning_xt.inference.serving.scoring_runner import ScoringRunner, ScoringTask
+from lightning_xt.inference.serving.scoring_task import ScoringTask
 from lightning_xt.inference.serving.source_alignment import find_alignment_problem
+from lightning_xt.inference.serving.task_runner import TaskRunner
 from lightning_xt.inference.serving.work_limits import WorkLimits
 from lightning_xt.inference.text_completer import TextCompleter
 from lightning_xt.inference.text_generator import Completion
@@ -42,8 +43,7 @@ class ModelWorker:
         """Reason why there are no alignments. None = there are."""
         self._sampling = SamplingRunner(self.model, limits, self.translator)
         self._methods = MethodRunner(limits, self.translator)
-        self._scoring = ScoringRunner(self.model, limits.prefill_tokens)
-        self._aligning = AlignmentRunner(self.translator)
+        self._scoring, self._aligning = TaskRunner(), TaskRunner()
         self._runners = (self._sampling, self._methods, self._scoring, self._aligning)
 
     @property
@@ -58,19 +58,22 @@ class ModelWorker:
         """Queue a completion or a translation."""
         align = None
         if alignment and self.translator is not None:
-            align = partial(self._align, job, given.source or [])
+            align = partial(self._align, self.translator, job, given.source or [])
         task = GenerationTask(job, given, self.counts, align)
         if isinstance(given.session.method, Sample):
             self._sampling.add(task)
         else:
             self._methods.add(task)
 
-    def _align(self, job: Job, source: Sequence[int], completions: list[Completion], end: JobEnd) -> None:
-        self._aligning.add(AlignmentTask(job, source, completions, end))
+    def _align(
+        self, translator: Translator, job: Job, source: Sequence[int], completions: list[Completion], end: JobEnd
+    ) -> None:
+        self._aligning.add(AlignmentTask(translator, job, source, completions, end))
 
     def score(self, job: Job, tokens: list[int], alternatives: int, device: torch.device) -> None:
         """Queue the scoring of a prompt."""
-        self._scoring.add(ScoringTask(job, tokens, alternatives, device, self.counts))
+        piece = self.limits.prefill_tokens
+        self._scoring.add(ScoringTask(job, tokens, alternatives, device, self.counts, self.model, piece))
 
     def remove(self, job: Job) -> None:
         """Drop a closed job."""
