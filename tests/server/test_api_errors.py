@@ -236,12 +236,12 @@ def test_an_engine_that_ends_is_503() -> None:
 
 def test_an_unexpected_error_is_500_without_its_words(caplog: pytest.LogCaptureFixture) -> None:
     for engine in (
-        ScriptedEngine(refusal=RuntimeError("/work/secret")),
-        ScriptedEngine(error=KeyError("/work/secret")),
+        ScriptedEngine(refusal=RuntimeError("/srv/secret")),
+        ScriptedEngine(error=KeyError("/srv/secret")),
     ):
         error = read_error(make_server(engine).post("/v1/completions", {"prompt": "a"}), 500)
         assert error["message"] == "the server failed at this request; its log has the reason"
-        assert "/work/secret" in caplog.text
+        assert "/srv/secret" in caplog.text
         caplog.clear()
 
 
@@ -249,7 +249,7 @@ def test_an_unexpected_error_of_a_route_has_the_headers_and_is_counted(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(model: Any, *args: Any) -> None:
-        raise KeyError("/work/secret")
+        raise KeyError("/srv/secret")
 
     monkeypatch.setattr("lightning_xt.server.served_model.ServedModel.describe", fail)
     server = make_server()

@@ -117,13 +117,10 @@ class StreamOptions(RequestFields):
     include_usage: bool = Field(False, description="Whether a last chunk has the numbers of tokens.")
 
 
-class SamplingFields(RequestFields):
-    """Fields that completions and chat completions share."""
+class GenerationFields(RequestFields):
+    """Fields that all requests for generated text share."""
 
     model: Name | None = Field(None, description="Name of the model. Null = the only one that is served.")
-    temperature: Annotated[Number, Field(ge=0, le=100)] | None = Field(
-        None, description="Divides the logits; 0 always takes the most likely token. Null = 1."
-    )
     top_p: Annotated[Number, Field(gt=0, le=1)] | None = Field(
         None, description="Sample only from the most likely tokens with this total probability. Null = any."
     )
@@ -132,6 +129,18 @@ class SamplingFields(RequestFields):
     )
     min_p: Annotated[Number, Field(ge=0, le=1)] | None = Field(
         None, description="Sample only from tokens with at least this fraction of the highest probability. Null = any."
+    )
+    seed: Annotated[int, Field(ge=-MAX_SEED, le=MAX_SEED), WHOLE] | None = Field(
+        None, description="Start of the random numbers. Null = a random one."
+    )
+    stream: bool | None = Field(None, description="Whether to send text while it is generated, as server-sent events.")
+
+
+class SamplingFields(GenerationFields):
+    """Fields that completions and chat completions share."""
+
+    temperature: Annotated[Number, Field(ge=0, le=100)] | None = Field(
+        None, description="Divides the logits; 0 always takes the most likely token. Null = 1."
     )
     max_tokens: Annotated[int, Field(ge=0, le=MOST_NEW_TOKENS), WHOLE] | None = Field(
         None, description="Most tokens to generate. Null = 256, or fewer if the model's positions end before."
@@ -163,13 +172,9 @@ class SamplingFields(RequestFields):
         ]
         | None
     ) = Field(None, description="Number to add to the logit of each id.")
-    seed: Annotated[int, Field(ge=-MAX_SEED, le=MAX_SEED), WHOLE] | None = Field(
-        None, description="Start of the random numbers. Null = a random one."
-    )
     window: Annotated[int, Field(ge=1, le=MOST_NEW_TOKENS), WHOLE] | None = Field(
         None, description="Tokens that each layer can attend back to. Null = the model's own."
     )
-    stream: bool | None = Field(None, description="Whether to send text while it is generated, as server-sent events.")
     stream_options: StreamOptions | None = Field(None, description="Options of a streamed answer.")
     user: Name | None = Field(None, description="Ignored.")
 

@@ -6,23 +6,20 @@ from pydantic import Field, model_validator
 
 from lightning_xt.server.bodies.request_fields import (
     FIRST,
-    MAX_SEED,
     MOST_CHOICES,
     MOST_NEW_TOKENS,
     WHOLE,
-    Name,
+    GenerationFields,
     Number,
-    RequestFields,
     expect,
 )
 
 MOST_BEAMS = 32
 
 
-class TranslationBody(RequestFields):
+class TranslationBody(GenerationFields):
     """Sources to translate."""
 
-    model: Name | None = Field(None, description="Name of the model. Null = the only one that is served.")
     source: Annotated[
         str | Annotated[list[str], FIRST, Field(min_length=1, max_length=MOST_CHOICES)],
         expect("a text or a list of texts"),
@@ -39,23 +36,10 @@ class TranslationBody(RequestFields):
     temperature: Annotated[Number, Field(ge=0, le=100)] | None = Field(
         None, description="Divides the logits; 0 always takes the most likely token. Null = 0."
     )
-    top_k: Annotated[int, Field(ge=0, le=MOST_NEW_TOKENS), WHOLE] | None = Field(
-        None, description="Sample only from this many most likely tokens. Null or 0 = any."
-    )
-    top_p: Annotated[Number, Field(gt=0, le=1)] | None = Field(
-        None, description="Sample only from the most likely tokens with this total probability. Null = any."
-    )
-    min_p: Annotated[Number, Field(ge=0, le=1)] | None = Field(
-        None, description="Sample only from tokens with at least this fraction of the highest probability. Null = any."
-    )
     max_tokens: Annotated[int, Field(ge=1, le=MOST_NEW_TOKENS), WHOLE] | None = Field(
         None, description="Most tokens to generate. Null = twice the source's tokens plus 32."
     )
-    seed: Annotated[int, Field(ge=-MAX_SEED, le=MAX_SEED), WHOLE] | None = Field(
-        None, description="Start of the random numbers. Null = a random one."
-    )
     alignment: bool | None = Field(None, description="Whether to report the attention of each token to the source.")
-    stream: bool | None = Field(None, description="Whether to send text while it is generated, as server-sent events.")
 
     @property
     def sources(self) -> list[str]:
