@@ -50,6 +50,7 @@ LAYERS: list[set[str]] = [
     {"inference"},
     {"server"},
     {"training"},
+    {"exchange"},
     {"commands"},
     {"cli"},
     {"__main__"},
