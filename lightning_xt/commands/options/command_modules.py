@@ -2,6 +2,7 @@
 
 import importlib
 import pkgutil
+from keyword import iskeyword
 from types import ModuleType
 
 from lightning_xt import commands
@@ -9,9 +10,12 @@ from lightning_xt import commands
 
 def find_commands() -> list[str]:
     """Find the commands: the modules of `commands`, with dashes in their names."""
-    return [module.name.replace("_", "-") for module in pkgutil.iter_modules(commands.__path__) if not module.ispkg]
+    modules = [module.name for module in pkgutil.iter_modules(commands.__path__) if not module.ispkg]
+    # A module whose name Python reserves ends in an underscore.
+    return [name.rstrip("_").replace("_", "-") for name in modules]
 
 
 def import_command(command: str) -> ModuleType:
     """Import the module of a command."""
-    return importlib.import_module(f"{commands.__name__}.{command.replace('-', '_')}")
+    name = command.replace("-", "_")
+    return importlib.import_module(f"{commands.__name__}.{name}_" if iskeyword(name) else f"{commands.__name__}.{name}")

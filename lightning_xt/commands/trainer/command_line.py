@@ -57,6 +57,8 @@ from lightning_xt.training.strategies.process_watchdog import exit_together, wat
 from lightning_xt.training.strategies.strategy_checks import check_plugins, check_strategy_option
 
 ENV_PREFIX = "LXT"
+OF_ONE_COMMAND = ("ckpt_path", "weights_only", "verbose", "return_predictions", "config", "output")
+"""Options that the config of a run does not keep."""
 OUR_PLACES = ("lightning_xt.", "torch.")
 """Modules whose classes have only defaults that a config can hold."""
 
@@ -229,7 +231,7 @@ class CommandLine(LightningCLI):
     def _save_config(self, file: Path) -> None:
         """Write the config that repeats or resumes this run, without what belongs to one command only."""
         saved = self._plain()
-        for name in ("ckpt_path", "weights_only", "verbose", "return_predictions", "config", "output"):
+        for name in OF_ONE_COMMAND:
             saved.pop(name, None)
         for name in ("val_check_interval", "check_val_every_n_epoch"):
             # Follow from validate_every.

@@ -15,9 +15,12 @@ class ForeignTokenizer(Tokenizer):
 
     Args:
         file: the file.
-        pad: the special token that fills batches of pairs. None = the usual one of the file, if it has one.
+        pad: the special token that fills batches of pairs. None = the usual one of the file, if it has one; an empty
+            text = none.
         start: the special token that opens a text in pairs. None = likewise, else the end token.
         end: the special token that ends a text, and that opens each document of a long text. None = likewise.
+        padded_size: number of ids if the model's tables have more than the file; the others stand for nothing. None =
+            those of the file.
         model: the content of the file as text, as a checkpoint stores it.
         specials: the special ids in use: `pairs` = all three; `documents` = the end id, which opens each document of a
             long text and ends the one before; `none`. Corpora set it.
@@ -37,6 +40,7 @@ class ForeignTokenizer(Tokenizer):
         pad: str | None = None,
         start: str | None = None,
         end: str | None = None,
+        padded_size: int | None = None,
         model: str | None = None,
         specials: Specials = "pairs",
     ) -> None:
@@ -52,7 +56,13 @@ class ForeignTokenizer(Tokenizer):
         else:
             raise ValueError(f"{type(self).__name__} needs --data.tokenizer.file, {self.wanted}")
         self._names = {"pad": pad, "start": start, "end": end}
+        self._padded_size = padded_size
         self._read(content)
+        if padded_size is not None and padded_size < (size := self._count_ids()):
+            raise ValueError(
+                f"--data.tokenizer.padded_size is {padded_size}, but {self._place} has {size} ids; it must be at least "
+                "as many"
+            )
         self._use_specials(specials)
 
     @abstractmethod
@@ -64,12 +74,21 @@ class ForeignTokenizer(Tokenizer):
         """Read the content of a file; ValueError if it is malformed or unsupported."""
 
     @abstractmethod
+    def _count_ids(self) -> int:
+        """Return the number of ids of the file."""
+
+    @abstractmethod
     def _use_specials(self, specials: Specials) -> None:
         """Set the special ids in use."""
 
     @property
     def init_args(self) -> dict[str, Any]:
-        return {**self._names, "model": self.trained_state, "specials": self.specials}
+        given = {**self._names, "padded_size": self._padded_size}
+        return {**given, "model": self.trained_state, "specials": self.specials}
+
+    @property
+    def vocab_size(self) -> int:
+        return self._count_ids() if self._padded_size is None else self._padded_size
 
     def for_text(self, separated: bool) -> Self:
         # A copy shares the library, which takes long to load. `copy.copy` would load it, by __reduce__.

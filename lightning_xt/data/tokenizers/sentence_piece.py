@@ -22,9 +22,12 @@ class SentencePiece(ForeignTokenizer):
 
     Args:
         file: the `.model` file.
-        pad: the control symbol that fills batches of pairs. None = that of the model, if it has one.
+        pad: the control symbol that fills batches of pairs. None = that of the model, if it has one; an empty text =
+            none.
         start: the control symbol that opens a text in pairs. None = likewise, else the end symbol.
         end: the control symbol that ends a text, and that opens each document of a long text. None = likewise.
+        padded_size: number of ids if the model's tables have more than the file; the others stand for nothing. None =
+            those of the file.
         model: the content of such a file in Base64, as a checkpoint stores it.
         specials: the special ids in use: `pairs` = all three; `documents` = the end id, which opens each document of a
             long text and ends the one before; `none`. Corpora set it.
@@ -43,13 +46,11 @@ class SentencePiece(ForeignTokenizer):
         return self._content
 
     @property
-    def vocab_size(self) -> int:
-        return int(self._library.get_piece_size())
-
-    @property
     def unused(self) -> Sequence[int]:
         control = set(self._special.values()) - {self.end}
-        return [token for token in range(self.vocab_size) if token in control or self._library.is_unused(token)]
+        own = self._count_ids()
+        found = [token for token in range(own) if token in control or self._library.is_unused(token)]
+        return [*found, *range(own, self.vocab_size)]
 
     def encode(self, text: str) -> list[int]:
         return list(self._library.encode(replace_surrogates(text)))
@@ -75,9 +76,12 @@ class SentencePiece(ForeignTokenizer):
         self._decoder = PieceDecoder(lambda pieces: str(library.decode(pieces)), self._read_piece, trims=trims)
         self._changes = describe_changes(self._restore) or "it may change rare texts: it is not a BPE of bytes"
 
+    def _count_ids(self) -> int:
+        return int(self._library.get_piece_size())
+
     def _read_piece(self, token: int) -> str | bytes | None:
         library = self._library
-        if not 0 <= token < self.vocab_size or library.is_control(token):
+        if not 0 <= token < self._count_ids() or library.is_control(token):
             return None
         piece = str(library.id_to_piece(token))
         if library.is_byte(token):

@@ -29,7 +29,7 @@ def find_ids(place: str, known: Mapping[str, int], names: Mapping[str, str | Non
     Args:
         place: name of the file in messages.
         known: the special tokens of the file that no text contains.
-        names: the tokens that the options pad, start and end name; None for a usual one.
+        names: the tokens that the options pad, start and end name; None for a usual one, an empty text for no token.
         specials: the use.
 
     Raises:
@@ -37,6 +37,9 @@ def find_ids(place: str, known: Mapping[str, int], names: Mapping[str, str | Non
     """
     found: dict[str, int | None] = {}
     for use, name in names.items():
+        if name == "":
+            found[use] = None
+            continue
         if name is not None and name not in known:
             raise ValueError(
                 f"--data.tokenizer.{use} {name} is not a special token of {place}, which has {_show(known)}; name one"
@@ -54,7 +57,8 @@ def find_ids(place: str, known: Mapping[str, int], names: Mapping[str, str | Non
             )
         return SpecialIds(None, found["end"], found["end"])
     # As in T5 and BART, where the end token of one text opens the next.
-    made = SpecialIds(found["pad"], found["end"] if found["start"] is None else found["start"], found["end"])
+    opens = found["end"] if found["start"] is None and names["start"] is None else found["start"]
+    made = SpecialIds(found["pad"], opens, found["end"])
     if made.pad is not None and made.pad in made[1:]:
         token = next(name for name, number in known.items() if number == made.pad)
         other = "end" if found["end"] == made.pad else "start"

@@ -26,11 +26,13 @@ class TokenizerFile(ForeignTokenizer):
     Args:
         file: the file, plain or `.gz`.
         pad: the special token that fills batches of pairs. None = the first usual name that the file has, such as
-            <pad> or [PAD].
+            <pad> or [PAD]; an empty text = none.
         start: the special token that opens a text in pairs. None = likewise, such as <s>, <bos> or [CLS], else the end
             token.
         end: the special token that ends a text, and that opens each document of a long text. None = likewise, such as
             </s>, <eos>, <|endoftext|>, <|end_of_text|> or [SEP].
+        padded_size: number of ids if the model's tables have more than the file; the others stand for nothing. None =
+            those of the file.
         model: the content of such a file, as a checkpoint stores it.
         specials: the special ids in use: `pairs` = all three; `documents` = the end id, which opens each document of a
             long text and ends the one before; `none`. Corpora set it.
@@ -43,13 +45,9 @@ class TokenizerFile(ForeignTokenizer):
         return self._state
 
     @property
-    def vocab_size(self) -> int:
-        return self._vocab_size
-
-    @property
     def unused(self) -> Sequence[int]:
         used = self._used - (set(self._special.values()) - {self.end})
-        return [token for token in range(self._vocab_size) if token not in used]
+        return [token for token in range(self.vocab_size) if token not in used]
 
     def encode(self, text: str) -> list[int]:
         return self._respell(self._library.encode(replace_surrogates(text), add_special_tokens=False).ids)
@@ -71,7 +69,7 @@ class TokenizerFile(ForeignTokenizer):
         described, library = read_library(self._place, content)
         self._library: Library = library
         self._state = str(library.to_str())
-        self._vocab_size, self._used = count_ids(library), set(library.get_vocab().values())
+        self._used = set(library.get_vocab().values())
         self._unknown = find_unknown(described, library)
         added = library.get_added_tokens_decoder().items()
         # One character is text too, as the ! that some files have for padding.
@@ -87,6 +85,9 @@ class TokenizerFile(ForeignTokenizer):
             raise ValueError(
                 f"{self._place} does not encode every text ({error}); use one with a token for what is unknown"
             ) from error
+
+    def _count_ids(self) -> int:
+        return count_ids(self._library)
 
     def _find_changes(self, described: dict[str, Any]) -> str | None:
         if is_byte_level(described, self._library):

@@ -1,0 +1,69 @@
+"""Run folder of an imported model: a config with all options and a checkpoint."""
+
+import shutil
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+import yaml
+
+from lightning_xt.checkpoints.runs import checkpoint_file, create_run
+from lightning_xt.commands.trainer.command_line import OF_ONE_COMMAND
+from lightning_xt.commands.trainer.run_trainer import train
+from lightning_xt.exchange.importing import ImportedModel
+from lightning_xt.system.discovery import import_path
+from lightning_xt.system.files import replace_file
+from lightning_xt.training.module import TransformerModule
+
+
+def write_run(imported: ImportedModel, runs: Path) -> Path:
+    """Write the folder of a run, the next of its name, and return it; ValueError or OSError if it cannot be made."""
+    folder = create_run(runs)
+    try:
+        for name, content in imported.files.items():
+            (folder / name).write_bytes(content)
+        (folder / "config.yaml").write_text(_write_config(imported, folder, runs), encoding="utf-8")
+        file = checkpoint_file(folder, "best")
+        file.parent.mkdir()
+        with replace_file(file) as out:
+            torch.save(make_checkpoint(imported.module), out)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return folder
+
+
+def make_checkpoint(module: TransformerModule) -> dict[str, Any]:
+    """Return the contents of a checkpoint of a model before its first step."""
+    contents: dict[str, Any] = {
+        "epoch": 0,
+        "global_step": 0,
+        "pytorch-lightning_version": lightning.__version__,
+        "state_dict": module.state_dict(),
+        module.CHECKPOINT_HYPER_PARAMS_KEY: dict(module.hparams),
+    }
+    module.on_save_checkpoint(contents)
+    return contents
+
+
+def _write_config(imported: ImportedModel, folder: Path, runs: Path) -> str:
+    """Return the config of a run with this model, with the defaults of `fit` in all else."""
+    options = {name: each for name, each in imported.module.hparams.items() if not name.startswith("_")}
+    model = {"class_path": import_path(type(imported.module)), "init_args": options}
+    given = folder / "config.yaml"
+    given.write_text(yaml.safe_dump({"model": model, "data": imported.data}, sort_keys=False), encoding="utf-8")
+    printed = StringIO()
+    # The parser completes what `fit` would run with.
+    with redirect_stdout(printed):
+        try:
+            train("fit", ["-c", str(given), "--name", runs.name, "--print_config"])
+        except SystemExit as end:
+            if end.code not in (None, 0):
+                raise
+    complete = yaml.safe_load(printed.getvalue())
+    for name in OF_ONE_COMMAND:
+        complete.pop(name, None)
+    return str(yaml.safe_dump(complete, sort_keys=False))

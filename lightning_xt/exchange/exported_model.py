@@ -1,0 +1,92 @@
+"""A model on its way to another library."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+
+from lightning_xt.data.tokenizers.base import Tokenizer
+from lightning_xt.models.encoder_decoder import EncoderDecoder
+from lightning_xt.training.module import TransformerModule
+
+PROBE_TOKENS = 24
+"""Tokens of the sequences that are compared with the other library's."""
+UNKNOWN_LENGTH = 1024
+"""Longest sequence of a model whose training data nobody knows."""
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """Options of an export.
+
+    Args:
+        dtype: type of the written weights.
+        tokens: most tokens of a sequence. None = those of the longest sequence in training.
+    """
+
+    dtype: torch.dtype = torch.float32
+    tokens: int | None = None
+
+
+@dataclass(frozen=True)
+class ExportedModel:
+    """Model of a run, in evaluation mode on the CPU, with what other libraries want to know of it.
+
+    Args:
+        name: the run, as it was typed.
+        module: the model.
+        options: options of the export.
+    """
+
+    name: str
+    module: TransformerModule
+    options: ExportOptions
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Options that the model was built with, complete."""
+        return {name: value for name, value in self.module.hparams.items() if not name.startswith("_")}
+
+    @property
+    def kind(self) -> str:
+        """Name of the model's class."""
+        return type(self.module).__name__
+
+    @property
+    def network(self) -> nn.Module:
+        return self.module.network
+
+    @property
+    def tokenizers(self) -> dict[str, Tokenizer]:
+        """Tokenizers by use: `target`, and for an encoder-decoder `source`."""
+        return self.module.tokenizers
+
+    @property
+    def target_tokenizer(self) -> Tokenizer:
+        """Tokenizer of the tokens that the model generates."""
+        return list(self.tokenizers.values())[-1]
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of different tokens that the model generates."""
+        network = self.network
+        return (network.decoder if isinstance(network, EncoderDecoder) else network).vocab_size  # type: ignore[return-value]
+
+    @property
+    def max_length(self) -> int:
+        """Most tokens of a sequence: those of the options, else of the positions, else of the training data."""
+        known = (self.options.tokens, getattr(self.network, "max_length", None), self.module.trained_length)
+        return next((each for each in known if each is not None), UNKNOWN_LENGTH)
+
+    @cached_property
+    def probe(self) -> tuple[Int[Tensor, "1 n"], ...]:
+        """Fixed random ids to compare models with: tokens, or a source and a target."""
+        generator = torch.Generator().manual_seed(0)
+        sizes = [self.vocab_size]
+        if isinstance(self.network, EncoderDecoder):
+            sizes.insert(0, self.network.encoder.vocab_size)
+        n = min(PROBE_TOKENS, self.max_length)
+        return tuple(torch.randint(0, size, (1, n), generator=generator) for size in sizes)

@@ -1,0 +1,82 @@
+import json
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from lightning_xt.exchange.comparison import TOLERANCE, compare_logits
+from lightning_xt.exchange.exported_model import ExportedModel
+from lightning_xt.exchange.formats.base import ExportFormat, Verification
+from lightning_xt.exchange.pretrained.fit import fit_shape
+from lightning_xt.exchange.safetensors_files import write_tensors
+from lightning_xt.exchange.tensor_rules import export_tensors
+from lightning_xt.exchange.tokenizer_files import list_specials, write_tokenizer
+
+
+class HuggingFace(ExportFormat):
+    """Folder of a model of `transformers`, which that library and others load without this package."""
+
+    name: ClassVar = "hf"
+    summary: ClassVar = "transformers, vLLM and others; models in the shape of Llama, Qwen3, GPT-2, Gemma 2, T5, Marian"
+
+    def check(self, model: ExportedModel) -> None:
+        fit_shape(model)
+
+    def write(self, model: ExportedModel, folder: Path) -> None:
+        shape, settings = fit_shape(model)
+        write_tensors(export_tensors(model.network, shape.list_rules(settings)), folder, model.options.dtype)
+        ids = list_ids(model)
+        config = {
+            "architectures": [shape.architecture],
+            "model_type": shape.model_type,
+            "vocab_size": model.vocab_size,
+            shape.length_setting: model.max_length,
+            "dtype": str(model.options.dtype).removeprefix("torch."),
+            **ids,
+            **shape.write_config(settings),
+        }
+        write_json(folder / "config.json", config)
+        write_json(folder / "generation_config.json", make_generation_config(model, ids))
+        source = next(iter(model.tokenizers.values()))
+        write_tokenizer(source, folder, max_length=model.max_length, appends_end=model.kind == "Seq2Seq")
+
+    def verify(self, model: ExportedModel, folder: Path) -> Verification:
+        try:
+            import transformers
+        except ImportError:
+            return Verification("transformers is not installed; pip install transformers, and export again")
+        # Its bar for the loading of weights is of no use here.
+        transformers.utils.logging.disable_progress_bar()
+        loader = transformers.AutoModelForSeq2SeqLM if model.kind == "Seq2Seq" else transformers.AutoModelForCausalLM
+        network = loader.from_pretrained(folder, dtype=torch.float32).eval()
+
+        def score(*ids: Tensor) -> Tensor:
+            names = ("input_ids", "decoder_input_ids") if len(ids) == 2 else ("input_ids",)
+            logits: Tensor = network(**dict(zip(names, ids, strict=True))).logits
+            return logits
+
+        tolerance = TOLERANCE if model.options.dtype == torch.float32 else 1.0
+        return compare_logits(model, score, f"transformers {transformers.__version__}", tolerance)
+
+
+def list_ids(model: ExportedModel) -> dict[str, int | None]:
+    """Return the special ids by their names in config.json; null for one that there is not."""
+    found = list_specials(model.target_tokenizer)
+    ids = {f"{name}_token_id": found.get(name) for name in ("bos", "eos", "pad")}
+    return ids | {"decoder_start_token_id": ids["bos"]} if model.kind == "Seq2Seq" else ids
+
+
+def make_generation_config(model: ExportedModel, ids: dict[str, int | None]) -> dict[str, Any]:
+    """Return the settings of generation: greedy, without tokens that no text has."""
+    tokenizer = model.target_tokenizer
+    unused = list(tokenizer.unused) if tokenizer.vocab_size == model.vocab_size else []
+    # T5 and Marian start with a token that they never generate, and would suppress their end.
+    never = [each for each in unused if each != tokenizer.end]
+    given = {name: value for name, value in ids.items() if value is not None}
+    return {**given, "do_sample": False, **({"suppress_tokens": never} if never else {})}
+
+
+def write_json(file: Path, content: dict[str, Any]) -> None:
+    """Write a mapping as JSON."""
+    file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,55 @@
+"""Choice of the shape of `transformers` that a model fits."""
+
+import importlib
+import pkgutil
+from typing import Any, cast
+
+from lightning_xt.exchange import pretrained
+from lightning_xt.exchange.exported_model import ExportedModel
+from lightning_xt.exchange.misfit import MisfitError
+from lightning_xt.exchange.pretrained.base import PretrainedShape
+from lightning_xt.exchange.templates import Match
+from lightning_xt.system.discovery import find_variants
+
+SHOWN = 3
+"""Differences in a message."""
+
+
+def list_shapes() -> list[PretrainedShape]:
+    """List the shapes, by name."""
+    for module in pkgutil.iter_modules(pretrained.__path__, f"{pretrained.__name__}."):
+        importlib.import_module(module.name)
+    found = (cast(PretrainedShape, kind()) for kind in find_variants(PretrainedShape))
+    return sorted(found, key=lambda shape: shape.label)
+
+
+def fit_shape(model: ExportedModel) -> tuple[PretrainedShape, dict[str, Any]]:
+    """Return the shape that a model fits, and its settings.
+
+    Raises:
+        MisfitError: the model fits none; the message names the options that stand in the way of the closest.
+    """
+    shapes = [shape for shape in list_shapes() if shape.kind == model.kind]
+    tried: list[tuple[PretrainedShape, Match]] = [(shape, shape.match(model.config)) for shape in shapes]
+    if not tried:
+        raise MisfitError(f"{model.name} is a {model.kind}, of which transformers has no model; use --format hf-code")
+    for shape, match in tried:
+        if not match.mismatches:
+            _check_objective(model, shape)
+            return shape, match.settings
+    shape, match = min(tried, key=lambda each: len(each[1].mismatches))
+    shown = "; ".join(map(str, match.mismatches[:SHOWN]))
+    more = f"; and {len(match.mismatches) - SHOWN} more" if len(match.mismatches) > SHOWN else ""
+    names = ", ".join(shape.label for shape in shapes)
+    raise MisfitError(
+        f"{model.name} does not have the shape of a model of transformers ({names}). Closest is {shape.label}, but "
+        f"{shown}{more}; train a model with these options, or use --format hf-code, which takes any"
+    )
+
+
+def _check_objective(model: ExportedModel, shape: PretrainedShape) -> None:
+    if model.module.objective.visible_prompts:
+        raise MisfitError(
+            f"{model.name} is a prefix language model (model.objective), whose prompts see themselves whole, but those "
+            f"of {shape.label} do not; use --format hf-code"
+        )

@@ -1,0 +1,63 @@
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from lightning_xt.exchange.pretrained.base import PretrainedShape
+from lightning_xt.exchange.pretrained.gated_decoder import list_gated_decoder_rules
+from lightning_xt.exchange.pretrained.rope import read_rope, rotary_template, write_rope
+from lightning_xt.exchange.templates import Choice, Setting, part
+from lightning_xt.exchange.tensor_rules import Rule
+
+
+class Qwen3(PretrainedShape):
+    """Qwen3: as Llama, with norms on queries and keys.
+
+    Qwen Team, 2025. https://arxiv.org/abs/2505.09388
+    """
+
+    label, model_type, architecture = "Qwen3", "qwen3", "Qwen3ForCausalLM"
+    defaults: ClassVar = {
+        "num_key_value_heads": 32,
+        "head_dim": 128,
+        "rms_norm_eps": 1e-6,
+        "tie_word_embeddings": False,
+        "max_position_embeddings": 32768,
+    }
+    constants: ClassVar = {"hidden_act": "silu", "attention_bias": False, "use_sliding_window": False}
+
+    @property
+    def template(self) -> dict[str, Any]:
+        norm = part("RMSNorm", eps=Setting("rms_norm_eps"))
+        attention = part(
+            "Attention",
+            heads=Setting("num_attention_heads"),
+            kv_heads=Setting("num_key_value_heads", lambda known: known["num_attention_heads"]),
+            dim_head=Setting("head_dim", lambda known: known["hidden_size"] // known["num_attention_heads"]),
+            qk_norm=norm,
+            position=rotary_template(),
+        )
+        hidden = Setting("intermediate_size", lambda known: 8 * -(-known["hidden_size"] // 3))
+        decoder = part(
+            "Decoder",
+            dim=Setting("hidden_size"),
+            depth=Setting("num_hidden_layers"),
+            attention=attention,
+            feedforward=part("SwiGLU", hidden_dim=hidden),
+            norm=norm,
+            head=Choice("tie_word_embeddings", {False: part("UntiedHead"), True: part("TiedHead")}),
+        )
+        return {"decoder": decoder}
+
+    def list_rules(self, settings: Mapping[str, Any]) -> list[Rule]:
+        norms = {
+            "attention.placement.norm_before": "input_layernorm",
+            "attention.branch.q_norm": "self_attn.q_norm",
+            "attention.branch.k_norm": "self_attn.k_norm",
+            "feedforward.placement.norm_before": "post_attention_layernorm",
+        }
+        return list(list_gated_decoder_rules(settings, norms))
+
+    def write_config(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        return super().write_config(write_rope(settings))
+
+    def read_config(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        return super().read_config(config) | read_rope(config, 10_000.0)

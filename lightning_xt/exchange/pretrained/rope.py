@@ -1,0 +1,72 @@
+"""Settings of rotary positions in configs of `transformers`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from lightning_xt.exchange.pretrained.base import UnsupportedSettingError
+from lightning_xt.exchange.templates import Choice, Setting, part
+
+ROPE_SETTINGS = {
+    "default": {},
+    "linear": {"factor": "rope_factor"},
+    "llama3": {
+        "factor": "rope_factor",
+        "low_freq_factor": "rope_low_freq_factor",
+        "high_freq_factor": "rope_high_freq_factor",
+        "original_max_position_embeddings": "rope_original_length",
+    },
+}
+"""Settings of each type of scaling in `rope_parameters`, and the names by which templates have them."""
+
+
+def rotary_template() -> dict[str, Any]:
+    """Return the template of rotary positions, with the scalings that are the same here."""
+    scalings = {
+        "default": None,
+        "linear": part("LinearScaling", factor=Setting("rope_factor")),
+        "llama3": part(
+            "Llama3Scaling",
+            factor=Setting("rope_factor"),
+            low_frequency_factor=Setting("rope_low_freq_factor"),
+            high_frequency_factor=Setting("rope_high_freq_factor"),
+            original_length=Setting("rope_original_length"),
+        ),
+    }
+    return part("Rotary", base=Setting("rope_theta"), rope_scaling=Choice("rope_type", scalings))
+
+
+def write_rope(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings as a config.json states them.
+
+    Versions of `transformers` before 5, and other readers, know the older of the two forms.
+    """
+    kind = settings["rope_type"]
+    scaling = {name: settings[ours] for name, ours in ROPE_SETTINGS[kind].items()}
+    others = {name: value for name, value in settings.items() if not name.startswith("rope_")}
+    return {
+        **others,
+        "rope_parameters": {"rope_type": kind, "rope_theta": settings["rope_theta"], **scaling},
+        "rope_theta": settings["rope_theta"],
+        "rope_scaling": {"rope_type": kind, **scaling} if scaling else None,
+    }
+
+
+def read_rope(config: Mapping[str, Any], base: float) -> dict[str, Any]:
+    """Return the settings that a config.json states in one of its forms; `base` is used where it states none.
+
+    Raises:
+        UnsupportedSettingError: the frequencies are scaled in another way than those known here.
+    """
+    stated = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    kind = stated.get("rope_type", stated.get("type", "default"))
+    if kind not in ROPE_SETTINGS:
+        raise UnsupportedSettingError(
+            f"rope_type is {kind!r}, but only {', '.join(ROPE_SETTINGS)} have a counterpart here"
+        )
+    if (fraction := stated.get("partial_rotary_factor", config.get("partial_rotary_factor", 1.0))) != 1.0:
+        raise UnsupportedSettingError(f"partial_rotary_factor is {fraction}, but only 1 has a counterpart here")
+    missing = [name for name in ROPE_SETTINGS[kind] if name not in stated]
+    if missing:
+        raise UnsupportedSettingError(f"rope_type is {kind!r}, but there is no {', '.join(missing)}")
+    own = {ours: stated[name] for name, ours in ROPE_SETTINGS[kind].items()}
+    return {"rope_type": kind, "rope_theta": stated.get("rope_theta", config.get("rope_theta", base)), **own}

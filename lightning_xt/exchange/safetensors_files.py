@@ -1,0 +1,69 @@
+"""Weights in safetensors files, in one or in several shards."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lightning_xt.system.messages import UserError
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "pytorch_model.pt", "model.pth")
+
+
+def write_tensors(tensors: Mapping[str, Tensor], folder: Path, dtype: torch.dtype) -> None:
+    """Write tensors to one file; floating-point ones in the given type."""
+    from safetensors.torch import save_file
+
+    cast = {name: each.to(dtype) if each.is_floating_point() else each for name, each in tensors.items()}
+    # `transformers` refuses files that do not say for which library they are.
+    save_file({name: each.contiguous() for name, each in cast.items()}, folder / SINGLE, metadata={"format": "pt"})
+
+
+def read_tensors(folder: Path) -> dict[str, Tensor]:
+    """Read all tensors of a folder.
+
+    Raises:
+        UserError: there are none, they are pickled, or a file is damaged or outside the folder.
+    """
+    files = [SINGLE]
+    if (folder / INDEX).is_file():
+        files = _list_shards(folder)
+    elif not (folder / SINGLE).is_file():
+        pickled = next((name for name in PICKLED if (folder / name).exists()), None)
+        if pickled is not None:
+            raise UserError(
+                f"{folder} has its weights in {pickled}, which is pickled: to load it could run any code; convert it "
+                "to safetensors first, with save_pretrained(..., safe_serialization=True) of transformers"
+            )
+        raise UserError(f"{folder} has no {SINGLE}, so there are no weights to import; give a folder of a model")
+    found: dict[str, Tensor] = {}
+    for name in files:
+        found |= _read_file(folder / name)
+    return found
+
+
+def _list_shards(folder: Path) -> list[str]:
+    try:
+        shards = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()
+    except (ValueError, KeyError, AttributeError) as error:
+        raise UserError(f"{folder / INDEX} is malformed ({error}); copy the folder again") from error
+    names = list(dict.fromkeys(map(str, shards)))
+    if outside := [name for name in names if Path(name).name != name]:
+        raise UserError(f"{folder / INDEX} names {outside[0]}, which is not a file of its folder; copy it there")
+    return names
+
+
+def _read_file(file: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        found: dict[str, Tensor] = load_file(file)
+    except (SafetensorError, OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{file} cannot be read ({reason}); copy it again") from error
+    return found

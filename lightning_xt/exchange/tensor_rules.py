@@ -1,0 +1,174 @@
+"""Rules that map the tensors of another library's models to those of a network here, in both directions."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class TensorRule:
+    """One tensor here, and the tensors of the other library of whose rows it consists.
+
+    Args:
+        ours: name of the parameter in the network.
+        theirs: names in the other library, in the order of their rows.
+        transposed: True if the other library stores the transposed matrix.
+    """
+
+    ours: str
+    theirs: tuple[str, ...]
+    transposed: bool = False
+
+
+@dataclass(frozen=True)
+class FixedTensor:
+    """Tensor of the other library that has one possible value here, such as a table of sines.
+
+    Args:
+        theirs: its name there.
+        value: its value.
+        tolerance: largest difference at which an imported tensor has that value.
+        written: True if exported folders hold it; an imported one may lack it if they do not.
+    """
+
+    theirs: str
+    value: Tensor
+    tolerance: float = 0.0
+    written: bool = True
+
+
+@dataclass(frozen=True)
+class RepeatedTensor:
+    """Tensor that older folders of the other library repeat under a second name; it is not exported.
+
+    Args:
+        theirs: the second name.
+        original: the first name.
+    """
+
+    theirs: str
+    original: str
+
+
+Rule = TensorRule | FixedTensor | RepeatedTensor
+
+
+class TensorMisfitError(ValueError):
+    """Tensors that do not fit the rules; the message names them."""
+
+
+def list_stacked_rows(network: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Return the rows of each map in the weights and biases that hold several, by the name of the parameter."""
+    found: dict[str, tuple[int, ...]] = {}
+    for prefix, module in network.named_modules():
+        for name, rows in getattr(module, "stacked_rows", {}).items():
+            path = f"{prefix}.{name}".lstrip(".")
+            found |= {f"{path}.weight": tuple(rows), f"{path}.bias": tuple(rows)}
+    return found
+
+
+def export_tensors(network: nn.Module, rules: Iterable[Rule]) -> dict[str, Tensor]:
+    """Return the tensors of the other library, by name.
+
+    Raises:
+        TensorMisfitError: a rule names a parameter that the network lacks, or the network has one without a rule.
+    """
+    own, rows = dict(network.named_parameters(remove_duplicate=False)), list_stacked_rows(network)
+    rules = list(rules)
+    _check_own(network, rules)
+    made: dict[str, Tensor] = {}
+    for rule in rules:
+        if isinstance(rule, FixedTensor) and rule.written:
+            made[rule.theirs] = rule.value
+        if not isinstance(rule, TensorRule):
+            continue
+        tensor = own[rule.ours].detach()
+        parts = [tensor] if len(rule.theirs) == 1 else tensor.split(rows[rule.ours])
+        for name, each in zip(rule.theirs, parts, strict=True):
+            made[name] = (each.mT if rule.transposed else each).contiguous()
+    return made
+
+
+@torch.no_grad()
+def import_tensors(network: nn.Module, rules: Iterable[Rule], given: Mapping[str, Tensor]) -> None:
+    """Copy the tensors of the other library into a network.
+
+    Raises:
+        TensorMisfitError: a tensor is missing, left over, or of another shape; the message names each, or the first.
+    """
+    own, rows = dict(network.named_parameters(remove_duplicate=False)), list_stacked_rows(network)
+    rules = list(rules)
+    _check_own(network, rules)
+    _check_given(given, _list_shapes(own, rules, rows, given))
+    for rule in rules:
+        if isinstance(rule, TensorRule):
+            parts = [given[name] for name in rule.theirs]
+            own[rule.ours].copy_(torch.cat([each.mT if rule.transposed else each for each in parts]))
+        elif rule.theirs in given:
+            _check_value(rule, given)
+
+
+def _check_value(rule: FixedTensor | RepeatedTensor, given: Mapping[str, Tensor]) -> None:
+    """Check a tensor that can only have one value."""
+    if isinstance(rule, FixedTensor):
+        value, tolerance, other = rule.value, rule.tolerance, "the only value that the model can have here"
+    else:
+        value, tolerance, other = given[rule.original], 0.0, rule.original
+    difference = float((given[rule.theirs].double() - value.double()).abs().max())
+    if not difference <= tolerance:
+        raise TensorMisfitError(f"{rule.theirs} differs by {difference:.3g} from {other}")
+
+
+def _list_shapes(
+    own: Mapping[str, Tensor],
+    rules: Sequence[Rule],
+    rows: Mapping[str, tuple[int, ...]],
+    given: Mapping[str, Tensor],
+) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each tensor of the other library, by name, without optional ones that are not given."""
+    wanted: dict[str, tuple[int, ...]] = {}
+    for rule in rules:
+        if isinstance(rule, FixedTensor):
+            if rule.written or rule.theirs in given:
+                wanted[rule.theirs] = tuple(rule.value.shape)
+            continue
+        if isinstance(rule, RepeatedTensor):
+            if rule.theirs in given and rule.original in given:
+                wanted[rule.theirs] = tuple(given[rule.original].shape)
+            continue
+        shape = tuple(own[rule.ours].shape)
+        sizes = (shape[0],) if len(rule.theirs) == 1 else rows[rule.ours]
+        for name, size in zip(rule.theirs, sizes, strict=True):
+            found = (size, *shape[1:])
+            wanted[name] = found[::-1] if rule.transposed else found
+    return wanted
+
+
+def _check_own(network: nn.Module, rules: Sequence[Rule]) -> None:
+    """Check that the rules name every parameter of the network, each once."""
+    own = {name: id(each) for name, each in network.named_parameters(remove_duplicate=False)}
+    named = [rule.ours for rule in rules if isinstance(rule, TensorRule)]
+    if missing := [name for name in named if name not in own]:
+        raise TensorMisfitError(f"the network has no {', '.join(missing[:3])}")
+    covered = {own[name] for name in named}
+    if rest := [name for name, number in own.items() if number not in covered]:
+        raise TensorMisfitError(f"there is no counterpart of {', '.join(rest[:3])}")
+
+
+def _check_given(given: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ...]]) -> None:
+    problems = [f"{name} is missing" for name in wanted if name not in given]
+    problems += [f"{name} is left over" for name in given if name not in wanted]
+    problems += [
+        f"{name} has shape {tuple(given[name].shape)} instead of {shape}"
+        for name, shape in wanted.items()
+        if name in given and tuple(given[name].shape) != shape
+    ]
+    if problems:
+        more = f", and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+        raise TensorMisfitError(f"its tensors do not fit: {'; '.join(problems[:SHOWN])}{more}")
+
+
+SHOWN = 6
+"""Tensors in a message."""
