@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lightning_xt.exchange.exported_model import ExportedModel
-from lightning_xt.exchange.formats.base import Verification
+from lightning_xt.exchange.verification import Verification
 
 Scorer = Callable[..., Float[Tensor, "1 n v"]]
 """Called with the ids of a sequence (1, n), or with those of a source and a target."""
