@@ -9,7 +9,7 @@ from typing import Any
 from lightning_xt.checkpoints.migrations import METADATA_KEY
 from lightning_xt.exchange.imported_tokenizer import ImportedTokenizer, read_tokenizer
 from lightning_xt.exchange.pretrained.base import PretrainedShape, UnsupportedSettingError
-from lightning_xt.exchange.pretrained.fit import list_shapes
+from lightning_xt.exchange.pretrained.shape_choice import list_shapes
 from lightning_xt.exchange.safetensors_files import read_tensors
 from lightning_xt.exchange.templates import fill_template
 from lightning_xt.exchange.tensor_rules import TensorMisfitError, import_tensors

@@ -8,7 +8,7 @@ from torch import Tensor
 from lightning_xt.exchange.comparison import TOLERANCE, compare_logits
 from lightning_xt.exchange.exported_model import ExportedModel
 from lightning_xt.exchange.formats.base import ExportFormat
-from lightning_xt.exchange.pretrained.fit import fit_shape
+from lightning_xt.exchange.pretrained.shape_choice import fit_shape
 from lightning_xt.exchange.safetensors_files import write_tensors
 from lightning_xt.exchange.tensor_rules import export_tensors
 from lightning_xt.exchange.tokenizer_files import list_specials, write_tokenizer
