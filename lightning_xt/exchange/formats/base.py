@@ -14,7 +14,7 @@ class ExportFormat(ABC):
     name: ClassVar[str]
     """Name on the command line."""
     summary: ClassVar[str]
-    """What reads it, and which models fit, in a few words."""
+    """Readers of the format and the models that fit, in a few words."""
 
     @abstractmethod
     def check(self, model: ExportedModel) -> None:

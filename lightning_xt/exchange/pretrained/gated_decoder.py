@@ -31,7 +31,7 @@ def list_gated_decoder_rules(settings: Mapping[str, Any], norms: Mapping[str, st
 
 def _list_attention_rules(ours: str, theirs: str, bias: bool) -> Iterator[Rule]:
     own, branch = f"{theirs}self_attn.", f"{ours}attention.branch."
-    # An output map with a bias is a part of its own.
+    # An output map with a bias is another part.
     out = f"{branch}output_projection.to_out" if bias else f"{branch}to_out"
     for kind in ("weight", "bias") if bias else ("weight",):
         stacked = tuple(f"{own}{name}_proj.{kind}" for name in "qkv")
