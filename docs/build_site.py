@@ -36,6 +36,7 @@ GUIDES = (
     "generating",
     "translating",
     "serving",
+    "exchange",
     "debugging",
     "reliability",
     "lightning",

@@ -21,7 +21,7 @@ class ImportedTokenizer:
 
     Args:
         tokenizer: the tokenizer.
-        config: its config, for the data of the run.
+        config: its config, for the data of the run, with the name of its file in that run.
         files: contents of files for the folder of the run, by name.
         remarks: sentences for the user.
     """
@@ -76,7 +76,7 @@ def _read_file(
     if tokenizer.vocab_size < size:
         # The tables of many models are padded to a round number.
         tokenizer, options["padded_size"] = kind(str(file), **names, padded_size=size), size
-    made = {"class_path": kind.__name__, "init_args": {"file": str(file.resolve()), **options}}
+    made = {"class_path": kind.__name__, "init_args": {"file": file.name, **options}}
     return ImportedTokenizer(tokenizer, made, {file.name: content})
 
 

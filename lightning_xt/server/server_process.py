@@ -111,12 +111,16 @@ class DrainingServer(uvicorn.Server):
         self._context.draining = True
         if self._context.in_flight:
             name = signal.Signals(sig).name
-            text = f"lightning-xt: {name}: finishing {self._context.in_flight} answers; send it again to end at once\n"
+            text = f"lightning-xt: {name}: finishing {self._count_answers()}; send it again to end at once\n"
             os.write(2, text.encode())
         if self._loop is None:
             self.should_exit = True
         else:
             self._loop.call_soon_threadsafe(self._begin_drain)
+
+    def _count_answers(self) -> str:
+        count = self._context.in_flight
+        return f"{count} answer{'' if count == 1 else 's'}"
 
     def _begin_drain(self) -> None:
         self._draining = asyncio.create_task(self._drain())
@@ -127,9 +131,7 @@ class DrainingServer(uvicorn.Server):
             await asyncio.sleep(0.02)
         if self._context.in_flight:
             seconds = f"{self._context.settings.drain_timeout:g} seconds"
-            text = (
-                f"lightning-xt: {self._context.in_flight} answers were not finished after {seconds} and are cut off\n"
-            )
+            text = f"lightning-xt: {self._count_answers()} not finished after {seconds}, cut off\n"
             os.write(2, text.encode())
             self._watch.abort_all()
         self.should_exit = True

@@ -138,4 +138,4 @@ def test_answers_that_are_not_finished_in_time_are_cut_off(capfd: pytest.Capture
 
     run_with_client(wait, end, drain_timeout=0.2)
     assert left == [True]
-    assert "lightning-xt: 1 answers were not finished after 0.2 seconds and are cut off\n" in capfd.readouterr().err
+    assert "lightning-xt: 1 answer not finished after 0.2 seconds, cut off\n" in capfd.readouterr().err

@@ -2,6 +2,7 @@
 
 import shutil
 from contextlib import redirect_stdout
+from copy import deepcopy
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -53,8 +54,11 @@ def _write_config(imported: ImportedModel, folder: Path, runs: Path) -> str:
     """Return the config of a run with this model, with the defaults of `fit` in all else."""
     options = {name: each for name, each in imported.module.hparams.items() if not name.startswith("_")}
     model = {"class_path": import_path(type(imported.module)), "init_args": options}
-    given = folder / "config.yaml"
-    given.write_text(yaml.safe_dump({"model": model, "data": imported.data}, sort_keys=False), encoding="utf-8")
+    given, data = folder / "config.yaml", deepcopy(imported.data)
+    tokenizer = data["init_args"]["tokenizer"]["init_args"]
+    if tokenizer.get("file") in imported.files:
+        tokenizer["file"] = str(folder / tokenizer["file"])
+    given.write_text(yaml.safe_dump({"model": model, "data": data}, sort_keys=False), encoding="utf-8")
     printed = StringIO()
     # The parser completes what `fit` would run with.
     with redirect_stdout(printed):
