@@ -11,6 +11,7 @@ from lightning.pytorch import Callback, Trainer
 from processes_run import QUIET, Logged, run_in_processes
 from tiny_pairs import NETWORK
 
+from lightning_xt.data.chat.conversations import Conversations
 from lightning_xt.data.pairs.parallel_text import ParallelText
 from lightning_xt.data.text.text_files import TextFiles
 from lightning_xt.data.tokenizers.special_bytes import SpecialBytes
@@ -70,6 +71,11 @@ def build_training(kind: str, optimizer: str, processes: int, dtype: torch.dtype
         data: Any = TextFiles("corpus.txt", seq_len=8, batch_size=8 // processes, eval_batch_size=3)
         decoder = {"dim": 10, "depth": 2, "attention": {"heads": 2}, **TIED}
         return LanguageModel.from_config({"decoder": decoder, **options}).to(dtype), data
+    if kind == "Conversations":
+        chats = {"validation": 0.2, "seq_len": 40, "template": "plain", "eval_batch_size": 3}
+        data = Conversations("chat.jsonl", batch_size=4 // processes, **chats)
+        decoder = {"dim": 10, "depth": 2, "attention": {"heads": 2}, **TIED}
+        return LanguageModel.from_config({"decoder": decoder, **options, "vocab": data.vocab}).to(dtype), data
     if kind == "MaskedLanguageModel":
         data = TextFiles("corpus.txt", seq_len=8, batch_size=8 // processes, eval_batch_size=3)
         encoder = {"dim": 10, "depth": 2, "attention": {"heads": 2}}

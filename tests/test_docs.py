@@ -79,6 +79,9 @@ def tiny_options(args: list[str]) -> list[str]:
     words = " ".join(args)
     pairs = "translation" in words or "denoising" in words
     options = (TINY_PAIRS if pairs else TINY_MASKED if "masked" in words else TINY).get(args[0], "")
+    if "Conversations" in args:
+        # A row holds whole conversations.
+        options = options.replace("--data.seq_len 32", "--data.seq_len 96")
     if args[0] == "fit" and pairs:
         if "denoising" in words:
             options += "" if "ParallelText" in words else " --data.corpus.seq_len 32"
@@ -97,6 +100,12 @@ def write_inputs(folder: Path) -> None:
     (folder / "held_out.txt.gz").write_bytes(gzip.compress(b"Every unhappy family is unhappy in its own way. " * 20))
     story = json.dumps({"text": "Everything was in confusion in the house. " * 4})
     (folder / "stories.jsonl").write_text(f"{story}\n" * 40)
+    talk = [("user", "Name a fruit."), ("assistant", "An apple."), ("user", "Another?"), ("assistant", "A pear.")]
+    chat = json.dumps({"messages": [{"role": role, "content": content} for role, content in talk]})
+    (folder / "chats.jsonl").write_text(f"{chat}\n" * 20)
+    answer = json.dumps({"question": "2+2?", "answer": "4"})
+    (folder / "answers.jsonl.gz").write_bytes(gzip.compress(f"{answer}\n".encode() * 20))
+    (folder / "questions.txt").write_text("Name a fruit.\nWhy?\n")
     (folder / "prompts.txt").write_text("def\nimport\n")
     (folder / "gaps.txt").write_text("de[MASK] main\nimport [MASK]s\n")
     (folder / "new.en").write_text("a dog\n\na cat\n")
@@ -206,7 +215,7 @@ def test_every_command_runs(section: Section, workspace: Path, capfd: pytest.Cap
 
 def check_output(args: list[str]) -> None:
     """Check that a prediction has a line for each line of its input."""
-    for source, prompts in (("prompts.txt", 2), ("gaps.txt", 2), ("new.en", 3)):
+    for source, prompts in (("prompts.txt", 2), ("questions.txt", 2), ("gaps.txt", 2), ("new.en", 3)):
         if args[0] == "predict" and source in args:
             assert len(Path(args[args.index("--output") + 1]).read_text().splitlines()) == prompts
 

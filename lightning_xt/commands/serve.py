@@ -30,7 +30,11 @@ def add_options(parser: ArgumentParser) -> None:
     add("--no_api_key", action="store_true", help="let everyone who reaches the address use the models")
     add("--weights", choices=["float32", "bfloat16", "int8"], help="form of the weights, as in generate")
     add("--compile", action="store_true", help="compile decode steps, which takes up to minutes")
-    add("--chat_template", default="turns", help="text of dialogues: turns, chatml, alpaca, or a YAML or JSON file")
+    add(
+        "--chat_template",
+        default="turns",
+        help="text of dialogues: turns, chatml, alpaca, plain, or a YAML or JSON file",
+    )
 
 
 def run(args: Sequence[str]) -> int:

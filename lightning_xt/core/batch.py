@@ -36,6 +36,20 @@ class LaneBatch(NamedTuple):
     group: int = 0
 
 
+class PackedBatch(NamedTuple):
+    """Rows that each hold several examples, which must not see each other.
+
+    Args:
+        tokens: n + 1 ids per row, of which each predicts the next.
+        scored: True if the target `tokens[w, t + 1]` counts.
+        documents: number of the example of each of the first n ids of a row, from 0; padding has one more.
+    """
+
+    tokens: Int[Tensor, "b n+1"]
+    scored: Bool[Tensor, "b n"]
+    documents: Int[Tensor, "b n"]
+
+
 class PairBatch(NamedTuple):
     """Pairs of a source and its target, padded on the right.
 

@@ -1,7 +1,6 @@
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader, Dataset, IterableDataset
@@ -9,8 +8,8 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from lightning_xt.data.base import DataModule
 from lightning_xt.data.loading.loader import Loader
 from lightning_xt.data.loading.sampler import CounterBatchSampler
+from lightning_xt.data.loading.shuffled_order import ShuffledOrder
 from lightning_xt.data.loading.workers import worker_options
-from lightning_xt.data.text.windows import split_mix_64
 from lightning_xt.data.tokenizers.base import Tokenizer
 from lightning_xt.data.tokenizers.bytes import Bytes
 from lightning_xt.data.tokenizers.numbers import Numbers
@@ -175,12 +174,7 @@ class _Shuffled(Dataset[Any]):
     """Endless samples of a dataset: each epoch has every item once, in an order that depends on the seed alone."""
 
     def __init__(self, items: Any, seed: int) -> None:
-        self.items, self.seed = items, seed
-        self._order: tuple[int, Any] = (-1, None)
+        self.items, self.order = items, ShuffledOrder(len(items), seed)
 
     def __getitem__(self, sample: int) -> Any:
-        epoch, place = divmod(sample, len(self.items))
-        if self._order[0] != epoch:
-            numbers = np.arange(len(self.items), dtype=np.uint64) + np.uint64(epoch * len(self.items))
-            self._order = epoch, np.argsort(split_mix_64(self.seed, numbers), kind="stable")
-        return self.items[int(self._order[1][place])]
+        return self.items[self.order.locate(sample)]

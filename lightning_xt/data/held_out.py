@@ -31,3 +31,28 @@ def parse_held_out(validation: float | str, test: float | str) -> HeldOut:
             "on; lower them until their sum is below 1"
         )
     return HeldOut(fractions, {name: value if isinstance(value, str) else None for name, value in splits.items()})
+
+
+def cut_splits(count: int, fractions: dict[str, float], place: str, items: str) -> dict[str, tuple[int, int]]:
+    """Cut numbered items into train | validation | test; return the first number of each split and that after its last.
+
+    A split with a fraction has at least one item, however few there are.
+
+    Args:
+        count: number of items.
+        fractions: the fraction of each split but the training split.
+        place: name of the data in messages.
+        items: their name in the plural.
+
+    Raises:
+        ValueError: none are left to train on.
+    """
+    sizes = {name: max(1, int(count * fraction)) if fraction else 0 for name, fraction in fractions.items()}
+    test = count - sizes["test"]
+    validation = test - sizes["validation"]
+    if validation < 1:
+        raise ValueError(
+            f"{place}: of its {count} {items} validation takes {sizes['validation']} and test {sizes['test']}, which "
+            "leaves none to train on; give more, or set --data.validation 0 or --data.test 0"
+        )
+    return {"train": (0, validation), "validation": (validation, test), "test": (test, count)}

@@ -5,11 +5,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from lightning_xt.data.chat.chat_templates import ChatTemplate
 from lightning_xt.data.tokenizers.base import Tokenizer
 from lightning_xt.inference.text_generator import Kind, TextGenerator
 from lightning_xt.server.api_errors import ApiError
 from lightning_xt.server.bodies.request_fields import LONGEST_NAME
-from lightning_xt.server.chat_templates import ChatTemplate
 from lightning_xt.system.messages import explain_unknown
 
 ROUTES: dict[Kind, str] = {"language_model": "/v1/completions", "encoder_decoder": "/v1/translations"}

@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parents[1]
 PLACES = (
     "core/inputs", "core/cache", "core/trace", "core/keys_values", "models/*", "nn/*/*", "objectives/*",
     "objectives/auxiliaries/*", "generation/filters/*", "generation/methods/*", "data/*", "data/text/*", "data/pairs/*",
-    "data/tokenizers/*", "data/denoisers/*", "training/language_model", "training/masked_language_model",
+    "data/chat/*", "data/tokenizers/*", "data/denoisers/*", "training/language_model", "training/masked_language_model",
     "training/seq2seq",
     "training/callbacks/*", "training/loggers/*", "training/optim/*", "training/optim/schedules/*",
     "training/strategies/*",

@@ -12,10 +12,11 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_xt.checkpoints.checkpoint_schema import MEMORIES_KEY
-from lightning_xt.core.batch import EvaluationBatch, LaneBatch
+from lightning_xt.core.batch import EvaluationBatch, LaneBatch, PackedBatch
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.packed_documents import find_documents
 from lightning_xt.data.base import DataModule
+from lightning_xt.data.chat.conversations import Conversations
 from lightning_xt.data.pairs.parallel_corpus import ParallelCorpus
 from lightning_xt.data.text.text_corpus import TextCorpus
 from lightning_xt.data.tokenizers.base import Tokenizer
@@ -26,15 +27,16 @@ from lightning_xt.training.batches import read_inputs, read_tokens
 from lightning_xt.training.carried_memories import CarriedMemories
 from lightning_xt.training.figures.example import Example
 from lightning_xt.training.module import TransformerModule
+from lightning_xt.training.step_mean import StepMean
 from lightning_xt.training.trained_tokenizers import check_same, write_tokenizers
 
 
 class CorpusModule(TransformerModule):
     """Base of the models that read rows of tokens. Subclasses add the network, the loss, the metrics and texts.
 
-    `model(tokens)` is the loss. Batches are `LongTensor (b, seq_len + 1)`, a `LaneBatch` in lanes, and for
-    validation and test also `EvaluationBatch`; loaders of other data may put the tensor into a list, or into a dict
-    with other inputs.
+    `model(tokens)` is the loss. Batches are `LongTensor (b, seq_len + 1)`, a `LaneBatch` in lanes, a `PackedBatch` of
+    several examples a row, and for validation and test also `EvaluationBatch`; loaders of other data may put the tensor
+    into a list, or into a dict with other inputs.
     """
 
     vocab_size: int
@@ -45,15 +47,16 @@ class CorpusModule(TransformerModule):
     """Id that opens each document of a row. None = rows are not of several documents."""
     default_vocab: ClassVar = {"source": 256, "target": 256, "pad": None, "start": None, "end": None, "separator": None}
     plain_lines: ClassVar = False
-    foreign_data: ClassVar = (
-        ParallelCorpus,
-        "pairs of a source and its target; set --model Seq2Seq, or --data TextFiles or other text",
-    )
+    foreign_data: ClassVar = {
+        ParallelCorpus: "pairs of a source and its target; set --model Seq2Seq, or --data TextFiles or other text",
+    }
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._losses: list[Tensor] = []
         """Losses of the optimizer step so far, if it is logged."""
+        self._step_mean = StepMean()
+        """Losses of the optimizer step so far, if its batches have different numbers of targets."""
         self._excess: str | None = None
         """Sentence about prompts that are longer than the training data, or become so."""
         self._memories, self._evaluated_memories = CarriedMemories(), CarriedMemories()
@@ -62,7 +65,7 @@ class CorpusModule(TransformerModule):
 
     def add_documents(self, tokens: Int[Tensor, "b m"], inputs: Inputs | None) -> Inputs | None:
         """Add the documents of the n tokens that the network reads, of n + 1, to its inputs."""
-        if self.separator is None:
+        if self.separator is None or (inputs is not None and inputs.documents is not None):
             return inputs
         documents = find_documents(tokens[:, self.first_read :], self.separator)
         return replace(inputs or Inputs(), documents=documents[:, : tokens.shape[1] - 1])
@@ -133,6 +136,8 @@ class CorpusModule(TransformerModule):
         self.objective.step_seed = None
 
     def training_step(self, batch: Any, batch_idx: int) -> Float[Tensor, ""]:
+        if isinstance(batch, PackedBatch):
+            return self._train_packed(batch)
         given = batch.tokens if isinstance(batch, LaneBatch) else batch
         ids, inputs = read_inputs(given, self.data_inputs, self.first_read)
         inputs = self._memories.add(batch, inputs)
@@ -143,8 +148,19 @@ class CorpusModule(TransformerModule):
             self.loss_terms.add(loss)
         return loss.minimised
 
+    def _train_packed(self, batch: PackedBatch) -> Float[Tensor, ""]:
+        """Return the loss of a batch whose rows have different numbers of targets."""
+        loss = self._score_training(*self.read_packed(batch))
+        if self.logs_this_step:
+            self.loss_terms.add(loss)
+        return self._step_mean.add(loss)
+
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Log the mean over all batches of the step in all processes."""
+        if not self._step_mean.is_empty:
+            mean = self._step_mean.scale(self, optimizer, self.step_batches)
+            if self.logs_this_step:
+                self.log("train/loss", mean, prog_bar=True)
         if self._losses:
             self.log("train/loss", torch.stack(self._losses).mean(), prog_bar=True, sync_dist=True)
             self._losses = []
@@ -155,7 +171,7 @@ class CorpusModule(TransformerModule):
         if self.tokenizer.vocab_size == self.vocab_size:
             self.objective.exclude(self.tokenizer.unused)
         # An earlier fit may have stopped between two batches of a step.
-        self._losses = []
+        self._losses, self._step_mean = [], StepMean()
         # Perhaps as CUDA graphs.
         self._memories.copies = self._compiled is not None
         if self._saved_memories and self.segments is not None and self.trainer.global_step:
@@ -172,7 +188,7 @@ class CorpusModule(TransformerModule):
         if self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING:
             self._memories, self._saved_memories = CarriedMemories(), checkpoint.get(MEMORIES_KEY)
         data, trained = self.data_module, self._trained_with.get("text")
-        if isinstance(data, TextCorpus) and trained is not None:
+        if isinstance(data, (TextCorpus, Conversations)) and trained is not None:
             # Texts are read as in training until now, even if they have changed.
             data.use_tokenizer(trained)
 
@@ -187,7 +203,7 @@ class CorpusModule(TransformerModule):
         """Refuse a text whose tokens are not those of the weights."""
         data, trained = self.data_module, self._trained_with.get("text")
         # Whether bytes separate documents may differ.
-        if isinstance(data, TextCorpus) and trained is not None and not isinstance(trained, Bytes):
+        if isinstance(data, (TextCorpus, Conversations)) and trained is not None and not isinstance(trained, Bytes):
             check_same("text", trained, data.tokenizer)
 
     def measure_tokens(self, split: str) -> float:
@@ -202,16 +218,28 @@ class CorpusModule(TransformerModule):
         self._check_tokenizer()
         self._evaluated_memories = CarriedMemories()
 
+    def read_packed(self, batch: PackedBatch) -> tuple[Tensor, Tensor, Inputs]:
+        """Return ids, mask and inputs of rows of several examples; ValueError if the model reads other tokens."""
+        if self.first_read:
+            raise ValueError(
+                f"{type(self).__name__} does not read a PackedBatch, whose responses follow their prompts; train a "
+                "LanguageModel"
+            )
+        return read_tokens(batch.tokens, self.vocab_size), batch.scored, Inputs(documents=batch.documents)
+
     def read_evaluation(self, batch: Any) -> tuple[Tensor, Tensor | None, Inputs | None]:
         """Return ids, mask and inputs of a batch of an evaluation; ValueError if it is malformed."""
         if isinstance(batch, (EvaluationBatch, LaneBatch)):
             return batch.tokens, batch.scored, None
+        if isinstance(batch, PackedBatch):
+            return self.read_packed(batch)
         ids, inputs = read_inputs(batch, self.data_inputs, self.first_read)
         return read_tokens(ids, self.vocab_size), None, inputs
 
     def read_example(self, batch: Any, most: int) -> Example:
         tokens = self.read_evaluation(batch)[0][:1, : most + 1]
-        inputs, first = self.add_documents(tokens, None), self.first_read
+        packed = Inputs(documents=batch.documents[:1, :most]) if isinstance(batch, PackedBatch) else None
+        inputs, first = self.add_documents(tokens, packed), self.first_read
         read = tokens[:, first : first + tokens.shape[1] - 1]
         return Example(read, tokens[:, 1:] if first == 0 else None, self.tokenizer, inputs)
 

@@ -34,7 +34,8 @@ class LanguageModel(CorpusModule):
     """Decoder that learns to predict the next token.
 
     `model(tokens)` is the loss. Batches are `LongTensor (b, seq_len + 1)`, for validation and test also
-    `EvaluationBatch`; loaders of other data may put the tensor into a list.
+    `EvaluationBatch`; loaders of other data may put the tensor into a list. A `PackedBatch` has several examples a row,
+    which do not see each other; a step's loss is then the mean over its scored tokens of all processes.
 
     Args:
         vocab: sizes and special ids; from the command line the data's. A separator keeps documents apart: attention

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.optim import AdamW
 
 from lightning_xt.core.shapes import ObjectiveShape
+from lightning_xt.data.chat.conversations import Conversations
 from lightning_xt.data.prompt_files import Prompt, number_prompts
 from lightning_xt.inference.gap_filling import GAP, GapFiller
 from lightning_xt.inference.generation_options import GenerationOptions
@@ -61,6 +62,11 @@ class MaskedLanguageModel(CorpusModule):
     network: EncoderWithHead
     objective: MaskedObjective
     first_read: ClassVar = 1
+    foreign_data: ClassVar = {
+        **CorpusModule.foreign_data,
+        Conversations: "responses that follow their prompts; set --model LanguageModel, or --data TextFiles or other "
+        "text",
+    }
     shown_metrics: ClassVar = ("loss", "token_accuracy")
     logged: ClassVar = (*TransformerModule.logged, "val/loss", "val/token_accuracy", "val/perplexity")
     no_generation: ClassVar = (

@@ -1,6 +1,6 @@
 """Base of the LightningModules: optimizer, schedule, clipping, logs, checkpoints, compiling."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -44,8 +44,8 @@ class TransformerModule(TextModule):
     objective: Objective
     default_vocab: ClassVar[dict[str, int | None]]
     """Vocabulary for a config without one."""
-    foreign_data: ClassVar[tuple[type[DataModule], str]]
-    """Data that the model cannot read: their class, and what they serve with the way out."""
+    foreign_data: ClassVar[Mapping[type[DataModule], str]]
+    """Data that the model cannot read: their classes, each with what they serve and the way out."""
     given_inputs: ClassVar[tuple[str, ...]] = ()
     """Inputs besides the tokens that the model gives its network."""
     logged: ClassVar[tuple[str, ...]] = ("train/loss", "optim/grad_norm", "optim/lr")
@@ -108,12 +108,12 @@ class TransformerModule(TextModule):
 
     def setup(self, stage: str) -> None:
         """Compile the network; ValueError if the data are for another kind of model, or a part needs other inputs."""
-        kind, instead = self.foreign_data
         data = self.data_module
-        if isinstance(data, kind):
-            raise ValueError(
-                f"--model {type(self).__name__} cannot read --data {type(data).__name__}, which serves {instead}"
-            )
+        for kind, instead in self.foreign_data.items():
+            if isinstance(data, kind):
+                raise ValueError(
+                    f"--model {type(self).__name__} cannot read --data {type(data).__name__}, which serves {instead}"
+                )
         check_inputs(self.needed_inputs, self.data_inputs)
         compare_processes(self.trainer, {"the hash of the data": str(getattr(data, "content_hash", None))[:16]})
         if self.trainer.precision == "64-true":

@@ -12,6 +12,7 @@ from torch.optim import AdamW, Optimizer
 from lightning_xt.core.batch import EvaluationPairs, PairBatch
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.shapes import ObjectiveShape
+from lightning_xt.data.chat.conversations import Conversations
 from lightning_xt.data.pairs.parallel_corpus import ParallelCorpus
 from lightning_xt.data.pairs.source_files import Source
 from lightning_xt.data.text.text_corpus import TextCorpus
@@ -35,10 +36,9 @@ from lightning_xt.training.optim.schedules.base import ScheduleFactory
 from lightning_xt.training.optim.schedules.warmup_cosine import WarmupCosine
 from lightning_xt.training.pair_decoding import decode_pairs, describe_pairs, describe_results, read_texts
 from lightning_xt.training.pair_tokenizers import prepare_fit
+from lightning_xt.training.step_mean import StepMean
 from lightning_xt.training.trained_tokenizers import check_same
 
-NEUTRAL = 4096.0
-"""Divisor of a batch's summed loss, which keeps it in the range of 16-bit numbers; multiplied back before the step."""
 EXAMPLES, ROWS = 4, 8
 """Validation pairs among the samples by default, and in a table."""
 
@@ -80,10 +80,11 @@ class Seq2Seq(TransformerModule):
         *TransformerModule.logged,
         *("val/loss", "val/perplexity", "val/token_accuracy", "val/exact_match", "val/bleu", "val/chrf"),
     )
-    foreign_data: ClassVar = (
-        TextCorpus,
-        "text without targets; set --model LanguageModel, or --data ParallelText or other pairs",
-    )
+    foreign_data: ClassVar = {
+        TextCorpus: "text without targets; set --model LanguageModel, or --data ParallelText or other pairs",
+        Conversations: "prompts and responses in one text; set --model LanguageModel, or --data ParallelText with "
+        "--data.fields '[prompt, response]'",
+    }
 
     @check_slots
     def __init__(
@@ -118,8 +119,7 @@ class Seq2Seq(TransformerModule):
         shape, self.val_decode_pairs = ObjectiveShape.from_model(self.network.decoder, vocab), val_decode_pairs
         self.objective = objective(shape)
         self.objective.exclude([each for each in (self.vocab["pad"], self.vocab["start"]) if each is not None])
-        self._summed: Tensor | None = None
-        """Number of target tokens of the optimizer step so far, and the sum of their losses."""
+        self._step_mean = StepMean()
 
     def forward(
         self, src: Int[Tensor, "b m"], tgt: Int[Tensor, "b n"], mask: Bool[Tensor, "b m"] | None = None
@@ -175,31 +175,23 @@ class Seq2Seq(TransformerModule):
     def training_step(self, batch: PairBatch, batch_idx: int) -> Float[Tensor, ""]:
         ids, inputs = read_inputs(batch, self.data_inputs)
         loss = self._score(*read_pairs(ids, self.vocab), inputs)
-        sums = torch.stack((loss.count.float(), loss.total.detach().float()))
-        self._summed = sums if self._summed is None else self._summed + sums
         if self.logs_this_step:
             self.loss_terms.add(loss)
-        return loss.minimised * loss.count / NEUTRAL
+        return self._step_mean.add(loss)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Scale gradients of sums, which were divided by batches and processes, to those of the mean."""
-        trainer = self.trainer
-        count, total = trainer.strategy.reduce(self._summed, reduce_op="sum")
+        """Make the gradients those of the mean over the target tokens of all processes."""
+        mean = self._step_mean.scale(self, optimizer, self.step_batches)
         if self.logs_this_step:
-            self.log("train/loss", total / count.clamp(min=1), prog_bar=True)
-        # `configure_gradient_clipping` then turns Lightning's division, by a full step's batches, into one by these.
-        parts = NEUTRAL * self.step_batches * trainer.world_size
+            self.log("train/loss", mean, prog_bar=True)
         self.loss_terms.log(self)
-        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        torch._foreach_mul_(gradients, parts / count.clamp(min=1))
-        self._summed = None
 
     def on_train_start(self) -> None:
         super().on_train_start()
         if self.target_tokenizer.vocab_size == self.vocab["target"]:
             self.objective.exclude(self.target_tokenizer.unused)
         # An earlier fit may have stopped between two batches of a step.
-        self._summed = None
+        self._step_mean = StepMean()
 
     def begin_evaluation(self, split: str) -> None:
         self._check_tokenizers()

@@ -9,7 +9,6 @@ from lightning_xt.data.tokenizers.tokenizer_file import TokenizerFile
 from lightning_xt.inference.serving.events import JobEnd, SequenceEnd, TokenEvent
 from lightning_xt.inference.text_completer import TextCompleter
 from lightning_xt.models.decoder import Decoder
-from lightning_xt.server.chat_templates import find_template
 from lightning_xt.server.served_model import ServedModel
 
 # A request of lm-eval 0.4 (models/openai_completions.py, local-completions, loglikelihood), with ids as it sends them.
@@ -215,57 +214,6 @@ def test_log_probs_of_a_chat_have_bytes() -> None:
     found = make_server().post("/v1/chat/completions", body).json()["choices"][0]["logprobs"]["content"][1]
     token = {"token": "f", "logprob": -0.25, "bytes": [102]}
     assert found == {**token, "top_logprobs": [token, {"token": "x", "logprob": -2.0, "bytes": [120]}]}
-
-
-@pytest.mark.parametrize(
-    ("template", "messages", "prompt"),
-    [
-        ("chatml", [("user", "hi")], "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"),
-        ("alpaca", [("user", "hi")], "### Instruction:\nhi\n\n### Response:\n"),
-        ("turns", [("developer", "x"), ("user", "hi")], "x\n\nUser: hi\nAssistant: "),
-        ("turns", [("user", "hi"), ("assistant", "Well")], "User: hi\nAssistant: Well"),
-    ],
-)
-def test_built_in_templates(template: str, messages: list[tuple[str, str]], prompt: str) -> None:
-    assert find_template(template).render(messages) == prompt
-
-
-def test_a_template_is_read_from_a_file(tmp_path) -> None:
-    file = tmp_path / "mine.yaml"
-    file.write_text('start: "^"\nroles: {user: {prefix: "Q ", suffix: " "}, assistant: {prefix: "A "}}\nstop: "Q"\n')
-    template = find_template(str(file))
-    assert template.render([("user", "why")]) == "^Q why A " and template.stop == ("Q",)
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("roles: {user: {prefix: a}}", "has no role assistant"),
-        ("role: {}", "has no roles; give roles: "),
-        ("roles: {assistant: {prefx: a}}", "unknown key 'prefx'; did you mean prefix"),
-        ("roles: {assistant: {prefix: 1}}", "role assistant needs texts"),
-        ("roles: {assistant: {}}\nstp: a", "unknown key 'stp'; did you mean stop"),
-        ("roles: {assistant: {}}\nstop: ['']", "stop a list of texts that are not empty"),
-        ("a: [", "is neither YAML nor JSON"),
-    ],
-)
-def test_an_invalid_template_is_refused(content: str, message: str, tmp_path) -> None:
-    file = tmp_path / "mine.yaml"
-    file.write_text(content)
-    with pytest.raises(ValueError, match="--chat_template") as error:
-        find_template(str(file))
-    assert message in str(error.value)
-
-
-def test_an_unknown_template_is_refused(tmp_path) -> None:
-    with pytest.raises(ValueError, match="unknown template 'chatm'; did you mean chatml"):
-        find_template("chatm")
-    with pytest.raises(ValueError, match="cannot be read"):
-        find_template(str(tmp_path / "none.yaml"))
-    large = tmp_path / "large.yaml"
-    large.write_text("#" * (2**20 + 1))
-    with pytest.raises(ValueError, match="has more than 1048576 bytes"):
-        find_template(str(large))
 
 
 def test_tokens_that_begin_a_word_have_their_space() -> None:

@@ -21,6 +21,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, ModelParallelStrategy
 from processes_fits import PLACES, SavesHalfway, assert_close, build_training, fit
 from processes_run import QUIET, run_in_processes
+from tiny_chats import write_chats
 from tiny_pairs import write_pairs
 from tiny_run import load_weights, read_rows, write_inputs
 from torch.distributed.device_mesh import init_device_mesh
@@ -51,6 +52,7 @@ def inputs(tmp_path, monkeypatch):
     """Return a folder with text and pairs, as the current folder."""
     write_inputs(tmp_path)
     write_pairs(tmp_path)
+    write_chats(tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -65,6 +67,8 @@ def read_logged(run, names):
     [
         ("LanguageModel", "AdamW", 2),
         pytest.param("Seq2Seq", "MuonAdamW", 1, marks=SLOW),
+        ("Conversations", "AdamW", 2),
+        pytest.param("Conversations", "MuonAdamW", 1, marks=SLOW),
         pytest.param("LanguageModel", "MuonAdamW", 1, marks=SLOW),
         pytest.param("LanguageModel", "MuonAdamW", 2, marks=SLOW),
         pytest.param("LanguageModel", "AdamW", 1, marks=SLOW),
@@ -124,6 +128,8 @@ def describe_structure(value):
     ("first", "second", "kind", "optimizer"),
     [
         ("FSDP2", "one", "LanguageModel", "MuonAdamW"),
+        pytest.param("ddp", "one", "Conversations", "AdamW", marks=SLOW),
+        pytest.param("one", "FSDP2", "Conversations", "MuonAdamW", marks=SLOW),
         pytest.param("one", "FSDP2", "LanguageModel", "MuonAdamW", marks=SLOW),
         *(
             pytest.param(first, second, kind, optimizer, marks=SLOW)

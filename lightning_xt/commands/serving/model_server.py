@@ -19,7 +19,7 @@ from lightning_xt.inference.translation import Translator
 from lightning_xt.system.messages import UserError
 
 if TYPE_CHECKING:
-    from lightning_xt.server.chat_templates import ChatTemplate
+    from lightning_xt.data.chat.chat_templates import ChatTemplate
 
 
 def serve(options: ServeOptions) -> int:
@@ -28,7 +28,7 @@ def serve(options: ServeOptions) -> int:
     Raises:
         UserError: a run cannot be served, or the address cannot be taken.
     """
-    from lightning_xt.server.chat_templates import find_template
+    from lightning_xt.data.chat.chat_templates import find_template
     from lightning_xt.server.server_process import bind_socket
 
     # Mistakes are found before anything takes time.

@@ -1,4 +1,4 @@
-"""JSON lines: one object per line, with one field of text."""
+"""JSON lines: one object per line."""
 
 import codecs
 import json
@@ -73,21 +73,29 @@ def parse_field(line: bytes, place: str, field: str, *, chosen: bool = True) -> 
     reading = "with --data.field " if chosen else ""
     way_out = "fix the line, or omit --data.field for plain text" if chosen else "fix the line"
     other_field = "set --data.field to one that holds text" if chosen else f'write {{"{field}": "..."}} there'
-    text = decode_line(line, place)
-    try:
-        record = DECODER.decode(text)
-    except (ValueError, RecursionError) as error:
-        # Also raised for numbers of thousands of digits and a thousand nested brackets.
-        raise ValueError(
-            f"{place} is not JSON ({error}), but {reading}every line must be an object; {way_out}"
-        ) from None
-    if not isinstance(record, dict):
-        raise ValueError(f"{place} is {_describe_type(record)}, but {reading}every line must be an object; {way_out}")
+    return require_string(_parse_object(line, place, reading, way_out), field, place, other_field)
+
+
+def read_objects(blocks: Iterable[bytes], name: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the place and the object of every line of a file called `name`; blank lines are skipped.
+
+    Raises:
+        ValueError: a line is not UTF-8, is not a JSON object, or is too long.
+    """
+    for number, line in enumerate(_split_lines(blocks, name, "split it into several lines"), start=1):
+        line = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+        if line.strip():
+            place = f"{name}, line {number}"
+            yield place, _parse_object(line, place, "", "fix or remove the line")
+
+
+def require_string(record: dict[str, Any], field: str, place: str, way_out: str) -> str:
+    """Return a field of an object; ValueError, with the way out, if it is missing or not a string of characters."""
     if field not in record:
-        raise ValueError(f"{place} has no field {field!r} but {_list_fields(record)}; {other_field}")
+        raise ValueError(f"{place} has no field {field!r} but {list_fields(record)}; {way_out}")
     value = record[field]
     if not isinstance(value, str):
-        raise ValueError(f"{place}: the field {field!r} is {_describe_type(value)}, not a string; {other_field}")
+        raise ValueError(f"{place}: the field {field!r} is {describe_type(value)}, not a string; {way_out}")
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -98,6 +106,20 @@ def parse_field(line: bytes, place: str, field: str, *, chosen: bool = True) -> 
     return value
 
 
+def _parse_object(line: bytes, place: str, reading: str, way_out: str) -> dict[str, Any]:
+    text = decode_line(line, place)
+    try:
+        record = DECODER.decode(text)
+    except (ValueError, RecursionError) as error:
+        # Also raised for numbers of thousands of digits and a thousand nested brackets.
+        raise ValueError(
+            f"{place} is not JSON ({error}), but {reading}every line must be an object; {way_out}"
+        ) from None
+    if not isinstance(record, dict):
+        raise ValueError(f"{place} is {describe_type(record)}, but {reading}every line must be an object; {way_out}")
+    return record
+
+
 def decode_line(line: bytes, place: str) -> str:
     """Decode a line as UTF-8; ValueError if it is not."""
     try:
@@ -106,7 +128,11 @@ def decode_line(line: bytes, place: str) -> str:
         raise ValueError(f"{place}: byte {error.start} of the line is not UTF-8; save the file as UTF-8") from error
 
 
-def _split_lines(blocks: Iterable[bytes], name: str) -> Iterator[bytes]:
+def _split_lines(
+    blocks: Iterable[bytes],
+    name: str,
+    way_out: str = "split the document into several lines, or omit --data.field for plain text",
+) -> Iterator[bytes]:
     begun: list[bytes] = []
     number, size = 1, 0
     for block in blocks:
@@ -117,14 +143,11 @@ def _split_lines(blocks: Iterable[bytes], name: str) -> Iterator[bytes]:
         begun.append(rest)
         size += len(rest)
         if size > MAX_LINE:
-            raise ValueError(
-                f"{name}, line {number} is longer than {MAX_LINE:,} bytes; split the document into several lines, or "
-                "omit --data.field for plain text"
-            )
+            raise ValueError(f"{name}, line {number} is longer than {MAX_LINE:,} bytes; {way_out}")
     yield b"".join(begun)
 
 
-def _describe_type(value: Any) -> str:
+def describe_type(value: Any) -> str:
     """Return the JSON name of a value's type."""
     if value is None:
         return "null"
@@ -132,7 +155,7 @@ def _describe_type(value: Any) -> str:
     return names.get(type(value), "a number")
 
 
-def _list_fields(record: dict[str, Any]) -> str:
+def list_fields(record: dict[str, Any]) -> str:
     """List the names of the first fields of an object."""
     names = ", ".join(repr(name[:40]) for name in list(record)[:5])
     more = f" and {len(record) - 5} more" if len(record) > 5 else ""

@@ -7,7 +7,7 @@ import numpy as np
 from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_xt.data.files.paths import find_files, require_path
-from lightning_xt.data.held_out import parse_held_out
+from lightning_xt.data.held_out import cut_splits, parse_held_out
 from lightning_xt.data.pairs.pair_corpus import PairCorpus
 from lightning_xt.data.pairs.pair_files import PairLines, drop_blank, read_pairs
 
@@ -78,22 +78,10 @@ class ParallelText(PairCorpus):
         pairs = self._read("train")
         if split == "train":
             self._refuse_held_out()
-        count = len(pairs.sources)
-        # A split with a fraction has at least one pair, however few there are.
-        sizes = {
-            name: max(1, int(count * fraction)) if fraction else 0 for name, fraction in self.held_out.fractions.items()
-        }
-        test = count - sizes["test"]
-        validation = test - sizes["validation"]
-        if validation < 1:
-            raise ValueError(
-                f"{self.describe()}: of its {count} pairs validation takes {sizes['validation']} and test "
-                f"{sizes['test']}, which leaves none to train on; give more, or set --data.validation 0 or "
-                "--data.test 0"
-            )
-        begin, end = {"train": (0, validation), "validation": (validation, test), "test": (test, count)}[split]
+        splits = cut_splits(len(pairs.sources), self.held_out.fractions, self.describe(), "pairs")
+        begin, end = splits[split]
         if split == "train":
-            self._report_sorted(pairs.sources, validation)
+            self._report_sorted(pairs.sources, end)
         cut = PairLines(pairs.sources[begin:end], pairs.targets[begin:end])
         return drop_blank(cut, self.describe()) if split == "train" else cut
 

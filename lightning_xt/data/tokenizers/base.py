@@ -72,6 +72,10 @@ class Tokenizer(ABC):
         name = type(self).__name__
         raise ValueError(f"--data.tokenizer {name} does not read long texts; set --data.tokenizer Bytes or BPE")
 
+    def for_examples(self) -> Self:
+        """Return a tokenizer of texts that each begin with the start id and end with the end id, if there are such."""
+        return self
+
     def describe_changes(self) -> str | None:
         """Describe what decoding does not restore of a text, as a sentence; None if every text comes back unchanged."""
         return None

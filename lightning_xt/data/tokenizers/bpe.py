@@ -118,6 +118,9 @@ class BPE(Tokenizer):
     def for_text(self, separated: bool) -> Self:
         return type(self)(**self.init_args | {"specials": "documents" if separated else "none"})
 
+    def for_examples(self) -> Self:
+        return self.for_text(separated=True)
+
     def train(self, texts: Callable[[], Iterable[str]]) -> None:
         """Learn the sub-words from texts, unless a file or a model was given."""
         if self._is_given:

@@ -31,6 +31,9 @@ class Bytes(Tokenizer):
     def for_text(self, separated: bool) -> Self:
         return type(self)(separator=SEPARATOR if separated else self.end)
 
+    def for_examples(self) -> Self:
+        return self.for_text(separated=True)
+
     def encode(self, text: str) -> list[int]:
         # Command-line bytes that are not UTF-8 reach Python as lone surrogates; this restores them.
         ids = text.encode("utf-8", errors="surrogateescape")

@@ -91,10 +91,17 @@ class ForeignTokenizer(Tokenizer):
         return self._count_ids() if self._padded_size is None else self._padded_size
 
     def for_text(self, separated: bool) -> Self:
+        return self._copy("documents" if separated else "none")
+
+    def for_examples(self) -> Self:
+        # The start id of a published model opens its prompts.
+        return self._copy("pairs")
+
+    def _copy(self, specials: Specials) -> Self:
         # A copy shares the library, which takes long to load. `copy.copy` would load it, by __reduce__.
         made = type(self).__new__(type(self))
         made.__dict__.update(self.__dict__)
-        made._use_specials("documents" if separated else "none")
+        made._use_specials(specials)
         return made
 
     def restore(self, state: str) -> None:

@@ -1,5 +1,6 @@
 """`/v1/chat/completions`: answers to dialogues."""
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from lightning_xt.data.chat.encoded_conversations import encode_spans
 from lightning_xt.server.api_errors import ApiError
 from lightning_xt.server.bodies.chat_body import ChatBody
 from lightning_xt.server.bodies.response_bodies import ChatAnswer
@@ -30,9 +32,11 @@ async def chat(body: ChatBody, request: Request, context: Context) -> Response:
     """Answer a dialogue, whose text the server's chat template makes."""
     model = context.models.choose(body.model).require("language_model")
     try:
-        prompt = model.template.render((message.role, message.text) for message in body.messages)
+        spans = model.template.split((message.role, message.text) for message in body.messages)
     except ValueError as error:
         raise ApiError(400, str(error), param="messages") from error
+    # As in training, where no token reaches across the boundary of a response.
+    prompt = await asyncio.to_thread(encode_spans, model.tokenizer, spans)
     group = JobGroup(request, model, context)
     return await ChatHandler(body, prompt, model, context, group).answer(group, streamed=bool(body.stream))
 
@@ -41,7 +45,7 @@ class ChatHandler(RequestHandler):
     """Answer of a request to `/v1/chat/completions`."""
 
     def __init__(
-        self, body: ChatBody, prompt: str, model: ServedModel, context: ServerContext, group: JobGroup
+        self, body: ChatBody, prompt: list[int], model: ServedModel, context: ServerContext, group: JobGroup
     ) -> None:
         stop = [*body.stops, *model.template.stop]
         plan = CompletionPlan(prompts=[prompt], limit=body.limit, stop=stop, alternatives=body.alternatives)

@@ -5,7 +5,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from lightning_xt.core.batch import LaneBatch
+from lightning_xt.core.batch import LaneBatch, PackedBatch
 from lightning_xt.data.base import DataModule
 from lightning_xt.data.loading.loader import Loader
 from lightning_xt.training.metrics.utilization import count_training_flops, find_peak_flops, measure_peak_memory
@@ -67,7 +67,7 @@ class Throughput(Callback):
     ) -> None:
         if isinstance(batch, dict):
             batch = batch["tokens"] if "tokens" in batch else batch["tgt"]
-        if isinstance(batch, LaneBatch):
+        if isinstance(batch, (LaneBatch, PackedBatch)):
             batch = batch.tokens
         # The targets of pairs; loaders of other data may put tokens into a list.
         tokens: Tensor = batch[min(1, len(batch) - 1)] if isinstance(batch, (tuple, list)) else batch
