@@ -15,7 +15,6 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from lightning_xt.checkpoints.migrations import METADATA_KEY, migrate
 from lightning_xt.core.inputs import ReadsInput
-from lightning_xt.data.base import DataModule
 from lightning_xt.data.tokenizers.base import Tokenizer
 from lightning_xt.objectives.base import Objective
 from lightning_xt.system.imports import guarded_imports
@@ -44,7 +43,7 @@ class TransformerModule(TextModule):
     objective: Objective
     default_vocab: ClassVar[dict[str, int | None]]
     """Vocabulary for a config without one."""
-    foreign_data: ClassVar[Mapping[type[DataModule], str]]
+    foreign_data: ClassVar[Mapping[type, str]]
     """Data that the model cannot read: their classes, each with what they serve and the way out."""
     given_inputs: ClassVar[tuple[str, ...]] = ()
     """Inputs besides the tokens that the model gives its network."""

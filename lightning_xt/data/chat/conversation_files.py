@@ -60,7 +60,7 @@ class ConversationReader:
             for place, record in _read_file(file)
         ]
 
-    def read_messages(self, record: Mapping[str, Any], place: str) -> list[tuple[str, str]]:
+    def read_messages(self, record: dict[str, Any], place: str) -> list[tuple[str, str]]:
         """Return the roles and contents of a conversation's messages, up to the last response."""
         names = self.fields
         if names.messages not in record:
@@ -103,7 +103,7 @@ class ConversationReader:
             raise ValueError(f"{place} of the role {ASSISTANT} is empty; write the response there or remove the line")
         return role, content
 
-    def _read_response(self, record: Mapping[str, Any], place: str) -> str:
+    def _read_response(self, record: dict[str, Any], place: str) -> str:
         response = self._require(record, self.fields.response, place)
         if not response:
             raise ValueError(
@@ -111,7 +111,7 @@ class ConversationReader:
             )
         return response
 
-    def _require(self, record: Mapping[str, Any], field: str, place: str) -> str:
+    def _require(self, record: dict[str, Any], field: str, place: str) -> str:
         names = self.fields
         if field not in record:
             raise ValueError(
