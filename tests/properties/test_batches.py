@@ -6,9 +6,10 @@ import numpy as np
 from hypothesis import strategies as st
 from properties.holds import holds
 
+from lightning_xt.data.loading.random_numbers import split_mix_64
 from lightning_xt.data.loading.sampler import CounterBatchSampler, batch_windows_once
 from lightning_xt.data.pairs.token_batches import LEAST_WIDTH, TokenBatches, cut_by_budget, cut_by_count
-from lightning_xt.data.text.windows import EvaluationWindows, TrainingWindows, split_mix_64
+from lightning_xt.data.text.windows import EvaluationWindows, TrainingWindows
 
 SEEDS = st.integers(0, 2**64 - 1)
 WORLDS = st.integers(1, 5)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_xt.data.text.windows import split_mix_64
+from lightning_xt.data.loading.random_numbers import split_mix_64
 
 
 @dataclass

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from lightning_xt.data.text.windows import split_mix_64
+from lightning_xt.data.loading.random_numbers import split_mix_64
 
 
 class ShuffledOrder:

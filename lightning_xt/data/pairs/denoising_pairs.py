@@ -15,6 +15,7 @@ from lightning_xt.data.denoisers.base import Denoiser, DenoiserFactory, Ids
 from lightning_xt.data.denoisers.draws import Draws
 from lightning_xt.data.denoisers.span_corruption import SpanCorruption
 from lightning_xt.data.loading.loader import Loader
+from lightning_xt.data.loading.random_numbers import split_mix_64
 from lightning_xt.data.loading.sampler import CounterBatchSampler
 from lightning_xt.data.loading.workers import worker_options
 from lightning_xt.data.pairs.pair_table import RaggedIds
@@ -23,7 +24,7 @@ from lightning_xt.data.pairs.token_batches import cut_by_count
 from lightning_xt.data.text.mapped_tokens import MappedTokens
 from lightning_xt.data.text.standard_library import StandardLibrary
 from lightning_xt.data.text.text_corpus import TextCorpus
-from lightning_xt.data.text.windows import TrainingWindows, split_mix_64
+from lightning_xt.data.text.windows import TrainingWindows
 from lightning_xt.data.tokenizers.bytes import Bytes
 from lightning_xt.data.tokenizers.sentinel_bytes import SentinelBytes
 from lightning_xt.data.tokenizers.special_bytes import SPECIALS

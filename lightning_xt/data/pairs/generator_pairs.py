@@ -15,9 +15,9 @@ from torch import Tensor
 from lightning_xt.core.batch import EvaluationPairs, PairBatch, find_inner_padding
 from lightning_xt.data.loading.isolated_rng import IsolatedRng
 from lightning_xt.data.loading.loader import Loader
+from lightning_xt.data.loading.random_numbers import split_mix_64
 from lightning_xt.data.pairs.parallel_corpus import ParallelCorpus
 from lightning_xt.data.pairs.token_batches import cut_by_budget
-from lightning_xt.data.text.windows import split_mix_64
 from lightning_xt.data.tokenizers.numbers import Numbers
 from lightning_xt.system.imports import NotAllowedError, find
 from lightning_xt.system.option_checks import check_option

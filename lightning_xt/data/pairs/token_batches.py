@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
-from lightning_xt.data.text.windows import split_mix_64
+from lightning_xt.data.loading.random_numbers import split_mix_64
 
 LEAST_WIDTH = 32
 """Smallest size of a sequence in the budget of an evaluation: the output of a short source may be long."""

@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from lightning_xt.core.batch import LaneBatch
-from lightning_xt.data.text.windows import EvaluationWindows, TokenArray, split_mix_64
+from lightning_xt.data.loading.random_numbers import split_mix_64
+from lightning_xt.data.text.windows import EvaluationWindows, TokenArray
 
 
 class TrainingLanes(Dataset[LaneBatch]):

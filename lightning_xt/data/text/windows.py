@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from lightning_xt.core.batch import EvaluationBatch
+from lightning_xt.data.loading.random_numbers import split_mix_64
 
 
 @runtime_checkable
@@ -100,27 +101,3 @@ class EvaluationWindows(Dataset[EvaluationBatch]):
         new = (number == 0) | (np.arange(self.seq_len) >= self.seq_len - self.stride)
         scored: Bool[Tensor, "b n"] = torch.from_numpy(new & exists[:, 1:])
         return EvaluationBatch(torch.from_numpy(tokens.astype(np.int64)), scored)
-
-
-def split_mix_64(
-    seed: int | NDArray[np.uint64], numbers: Sequence[int] | NDArray[np.uint64] | NDArray[np.int64]
-) -> NDArray[np.uint64]:
-    """Return outputs of a SplitMix64 generator by number: 64 random bits each, computed without earlier outputs.
-
-    Steele, Lea and Flood 2014, https://doi.org/10.1145/2660193.2660195. The state starts at a hash of the seed, so
-    neighbouring seeds share no part of their sequences.
-
-    Args:
-        seed: the generator's seed; an array of seeds broadcasts against the numbers.
-        numbers: which outputs to return.
-    """
-    golden = np.uint64(0x9E3779B97F4A7C15)
-    start = _mix(np.atleast_1d(np.asarray(seed, dtype=np.uint64)))
-    return _mix(start + (np.asarray(numbers, dtype=np.uint64) + np.uint64(1)) * golden)
-
-
-def _mix(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Apply SplitMix64's output function (Stafford's variant 13 of the MurmurHash3 finalizer), modulo 2**64."""
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return np.asarray(z ^ (z >> np.uint64(31)))

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from lightning_xt.data.loading.random_numbers import split_mix_64
 from lightning_xt.data.text.mapped_tokens import MappedTokens
-from lightning_xt.data.text.windows import EvaluationWindows, TrainingWindows, split_mix_64
+from lightning_xt.data.text.windows import EvaluationWindows, TrainingWindows
 
 
 def count_naively(tokens, seq_len, stride, batch_size):
