@@ -45,7 +45,7 @@ def cut_splits(count: int, fractions: dict[str, float], place: str, items: str) 
         items: their name in the plural.
 
     Raises:
-        ValueError: none are left to train on.
+        ValueError: nothing is left to train on.
     """
     sizes = {name: max(1, int(count * fraction)) if fraction else 0 for name, fraction in fractions.items()}
     test = count - sizes["test"]

@@ -28,9 +28,9 @@ DECODERS = {
     "experts": {"feedforward": {"class_path": "MixtureOfExperts", "init_args": {"num_experts": 3}}},
 }
 NAMES = [name for name in DECODERS if name != "experts"]
-"""Those whose loss is a mean over tokens; experts are balanced over all tokens of a batch."""
+"""Decoders whose loss is a mean over tokens; experts are balanced over all tokens of a batch."""
 EXACT = ("rotary", "shifted", "positions")
-"""Those that compute each token in the same order, whatever stands in the row."""
+"""Decoders that compute each token in the same order, whatever stands in the row."""
 
 
 def make_model(name, **options):

@@ -233,11 +233,11 @@ class Conversations(DataModule):
         report_unused(self.tokenizer, self.describe())
 
     def _report(self, split: str, count: int, found: EncodedConversations) -> None:
-        """Report the conversations that do not fit into a row; ValueError if none is left."""
+        """Report the conversations that do not fit into a row; ValueError if nothing is left."""
         most = f"more than {self.seq_len + 1} tokens, with which a row of --data.seq_len {self.seq_len} is full"
         if found.dropped == count:
             raise ValueError(
-                f"{self.describe()}: all {count} {split} conversations have {most}, so that none is left; set a larger "
+                f"{self.describe()}: all {count} {split} conversations have {most}, so nothing is left; set a larger "
                 "--data.seq_len"
                 + (" or --data.too_long truncate" if split == "train" and self.too_long == "drop" else "")
             )

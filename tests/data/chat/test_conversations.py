@@ -85,7 +85,7 @@ def test_every_response_of_a_conversation_counts():
     assert bytes(tokens[1:][scored].tolist()) == b"2\nUser:3\xff"
 
 
-def test_a_start_id_of_its_own_and_a_pad_id():
+def test_special_ids_of_a_tokenizer():
     tokens, scored, _ = read_first(open_data(write(*pairs(1)), tokenizer=SpecialBytes, template="plain", seq_len=7))
     assert tokens.tolist() == [1, *(byte + 3 for byte in b"1+0="), 2, 0, 0] and scored.tolist() == [False] * 3 + [
         True,
@@ -327,13 +327,13 @@ def test_long_conversations_are_dropped_or_cut(caplog, monkeypatch):
             pairs(30, 31),
             {"seq_len": 19},
             "--data.path chat.jsonl: all 2 train conversations have more than 20 tokens, with which a row of "
-            "--data.seq_len 19 is full, so that none is left; set a larger --data.seq_len or --data.too_long truncate",
+            "--data.seq_len 19 is full, so nothing is left; set a larger --data.seq_len or --data.too_long truncate",
         ),
         (
             [LONG],
             {"seq_len": 19, "too_long": "truncate"},
             "--data.path chat.jsonl: all 1 train conversations have more than 20 tokens, with which a row of "
-            "--data.seq_len 19 is full, so that none is left; set a larger --data.seq_len",
+            "--data.seq_len 19 is full, so nothing is left; set a larger --data.seq_len",
         ),
         (
             pairs(1, 2),
