@@ -230,9 +230,7 @@ class CommandLine(LightningCLI):
 
     def _save_config(self, file: Path) -> None:
         """Write the config that repeats or resumes this run, without what belongs to one command only."""
-        saved = self._plain()
-        for name in OF_ONE_COMMAND:
-            saved.pop(name, None)
+        saved = {name: value for name, value in self._plain().items() if name not in OF_ONE_COMMAND}
         for name in ("val_check_interval", "check_val_every_n_epoch"):
             # Follow from validate_every.
             saved["trainer"].pop(name, None)
