@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.nn.activations.base import Activation
+from lightning_xt.nn.activations.gelu import GELU
 from lightning_xt.nn.attention.attention import Attention
 from lightning_xt.nn.attention.base import Mixer
 from lightning_xt.nn.attention.cycle import Cycle
@@ -25,12 +26,15 @@ from lightning_xt.nn.embeddings.base import Embedding
 from lightning_xt.nn.embeddings.bigram_table import BigramTable
 from lightning_xt.nn.feedforward.base import FeedForward
 from lightning_xt.nn.feedforward.feed_forward_cycle import FeedForwardCycle
+from lightning_xt.nn.feedforward.gated_mlp import GatedMLP
 from lightning_xt.nn.feedforward.layerwise_feed_forward import LayerwiseFeedForward
 from lightning_xt.nn.feedforward.mixture_of_experts import MixtureOfExperts
 from lightning_xt.nn.feedforward.mlp import MLP
 from lightning_xt.nn.feedforward.swiglu import SwiGLU
 from lightning_xt.nn.heads.base import Head
+from lightning_xt.nn.heads.soft_cap_head import SoftCapHead
 from lightning_xt.nn.heads.tied_head import TiedHead
+from lightning_xt.nn.heads.untied_head import UntiedHead
 from lightning_xt.nn.layouts.base import Layout
 from lightning_xt.nn.layouts.custom_order import CustomOrder
 from lightning_xt.nn.layouts.layer_order import LayerOrder
@@ -83,6 +87,7 @@ from lightning_xt.nn.projections.shared_kv import SharedKV
 from lightning_xt.nn.residuals.base import Residual
 from lightning_xt.nn.residuals.hyper_connection import HyperConnection
 from lightning_xt.nn.rope_scalings.base import RopeScaling
+from lightning_xt.nn.rope_scalings.yarn_scaling import YarnScaling
 from lightning_xt.nn.scales.adaptive_layer_scale import AdaptiveLayerScale
 from lightning_xt.nn.scales.base import Scale
 from lightning_xt.nn.score_mods.base import ScoreMod
@@ -90,6 +95,7 @@ from lightning_xt.nn.score_mods.multi_token import MultiToken
 from lightning_xt.nn.score_mods.selective import Selective
 from lightning_xt.nn.score_mods.soft_cap import SoftCap
 from lightning_xt.nn.scores.base import Score
+from lightning_xt.nn.scores.dot_product import DotProduct
 from lightning_xt.nn.segments.base import Segments
 from lightning_xt.nn.shifts.base import Shift
 from lightning_xt.nn.shifts.canon import Canon
@@ -239,7 +245,30 @@ CASES: dict[str, Options] = {
     "embedding_dim-tied_head": {"embedding_dim": 5, "head": TiedHead},
     "bigram_table-hashed": {"embeddings": [partial(BigramTable, max_rows=17)]},
     "hidden_norm": {"feedforward": partial(SwiGLU, hidden_norm=LayerNorm, hidden_gain=True)},
-    "biases": {"attention": attention(projection=partial(MultiHead, bias=True), output_projection=BiasedOutput)},
+    "biases": {
+        "attention": attention(projection=partial(MultiHead, bias=True), output_projection=BiasedOutput),
+        "head": partial(UntiedHead, bias=True),
+    },
+    "gelu-tanh-rms_norm-zero_centered": {
+        "feedforward": partial(GatedMLP, activation=partial(GELU, approximate="tanh")),
+        "norm": partial(RMSNorm, zero_centered=True),
+        "attention": attention(qk_norm=partial(RMSNorm, zero_centered=True)),
+    },
+    "tied_head-scale-bias-soft_cap": {"head": partial(SoftCapHead, head=partial(TiedHead, scale=None, bias=True))},
+    "dot_product-scale-relative_bias-window": {
+        "attention": attention(score=partial(DotProduct, scale=1.0), position=RelativeBias, window=3)
+    },
+    "dot_product-scale-latent": {"attention": attention(score=partial(DotProduct, scale=0.7), projection=Latent)},
+    "dot_product-scale-multi_token-selective": {
+        "attention": attention(
+            score=partial(DotProduct, scale=0.7), score_mods=[partial(MultiToken, num_keys=3), Selective]
+        )
+    },
+    "yarn_scaling-pairs": {
+        "attention": attention(
+            position=partial(Rotary, rope_scaling=partial(YarnScaling, factor=4.0, original_length=64, ramp="pairs"))
+        )
+    },
     "layer_norm-bias": {"norm": partial(LayerNorm, bias=True)},
     "adaptive_norm-mlp-post_norm-hyper_connection": {
         "norm": partial(AdaptiveLayerNorm, condition_dim=CONDITION, mlp_expansion=0.5),

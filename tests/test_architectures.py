@@ -1,6 +1,7 @@
 """Whole architectures: each builds after a recipe, learns, states its source, and has the published size."""
 
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -226,10 +227,11 @@ def test_gpt2_is_the_encoder_layer_of_torch_with_a_causal_mask() -> None:
     tokens = torch.randint(0, 11, (2, 7))
     x = network.token_embedding.weight[tokens] + network.embeddings[0].table.weight[:7]
     mask = torch.nn.Transformer.generate_square_subsequent_mask(7, dtype=torch.float64)
+    gelu = partial(torch.nn.functional.gelu, approximate="tanh")
     for layer in range(2):
         attention, feedforward = (network.stack.sublayers[f"{layer}_{kind}"] for kind in ("attention", "feedforward"))
         theirs = torch.nn.TransformerEncoderLayer(
-            24, 4, 96, dropout=0.0, activation="gelu", batch_first=True, norm_first=True, dtype=torch.float64
+            24, 4, 96, dropout=0.0, activation=gelu, batch_first=True, norm_first=True, dtype=torch.float64
         ).eval()
         names = {
             "self_attn.in_proj": attention.branch.projection.to_qkv,

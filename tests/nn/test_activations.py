@@ -20,6 +20,18 @@ def test_gelu_is_x_times_the_normal_distribution_function() -> None:
     assert GELU()(torch.tensor(POINTS)).tolist() == pytest.approx(expected, abs=1e-6)
 
 
+def test_gelu_by_tanh_is_the_formula_of_the_paper() -> None:
+    expected = [x / 2 * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) for x in POINTS]
+    found = GELU(approximate="tanh")(torch.tensor(POINTS))
+    assert found.tolist() == pytest.approx(expected, abs=1e-6)
+    assert 1e-4 < (found - GELU()(torch.tensor(POINTS))).abs().max() < 1e-3
+
+
+def test_gelu_refuses_an_unknown_approximation(no_shape_checks: None) -> None:
+    with pytest.raises(ValueError, match="activation: GELU has approximate 'sigmoid', which must be one of none, tanh"):
+        GELU(approximate="sigmoid")
+
+
 def test_silu_is_x_times_its_sigmoid() -> None:
     expected = [x / (1 + math.exp(-x)) for x in POINTS]
     assert SiLU()(torch.tensor(POINTS)).tolist() == pytest.approx(expected, abs=1e-6)

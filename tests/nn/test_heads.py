@@ -38,6 +38,24 @@ def test_tied_head_scores_by_the_embeddings() -> None:
     assert TiedHead(embedding)(torch.tensor([[[0.0, 2.0, 0.0]]])).tolist() == [[[2.0, 8.0, 14.0, 20.0, 26.0]]]
 
 
+def test_heads_scale_hidden_states_and_add_a_bias() -> None:
+    embedding = nn.Embedding(2, 4)
+    with torch.no_grad():
+        embedding.weight.copy_(torch.arange(8.0).view(2, 4))
+    x = torch.tensor([[[1.0, 0.0, 0.0, 1.0]]])
+    # Products 3 and 11, of four features.
+    assert TiedHead(embedding, scale=None)(x).tolist() == [[[1.5, 5.5]]]
+    assert TiedHead(embedding, scale=2.0)(x).tolist() == [[[6.0, 22.0]]]
+    head = TiedHead(embedding, scale=2.0, bias=True)
+    assert head(x).tolist() == [[[6.0, 22.0]]]
+    with torch.no_grad():
+        head.bias.copy_(torch.tensor([0.5, -1.0]))
+    assert head(x).tolist() == [[[6.5, 21.0]]]
+    untied = UntiedHead(embedding, bias=True)
+    assert untied.to_logits.bias.shape == (2,)
+    torch.testing.assert_close(untied(x), x @ untied.to_logits.weight.T + untied.to_logits.bias)
+
+
 def is_tied(model: Decoder) -> bool:
     return model.head.weight is model.token_embedding.weight
 
@@ -125,6 +143,7 @@ def test_heads_around_a_tied_head_stay_tied(head: type) -> None:
     ("head", "options", "rule"),
     [
         (SoftCapHead, {"cap": 0.0}, "cap 0.0, which must be above 0"),
+        (TiedHead, {"scale": -1.0}, "scale -1.0, which must be above 0"),
         (SigmoidCapHead, {"limit": -1.0}, "limit -1.0, which must be above 0"),
         (SigmoidCapHead, {"width": 0.0}, "width 0.0, which must be above 0"),
         (MixtureOfSoftmaxes, {"num_mixtures": 1}, "num_mixtures 1, which must be at least 2"),

@@ -38,6 +38,26 @@ def test_rms_norm_adds_eps_to_the_mean_square() -> None:
     assert out.tolist()[0] == pytest.approx([8**-0.5, -(8**-0.5)])
 
 
+def test_a_zero_centered_gain_is_the_weight_plus_one() -> None:
+    norm = RMSNorm(LayerShape(dim=3), zero_centered=True).double()
+    assert norm.gain.tolist() == [0.0, 0.0, 0.0]
+    with torch.no_grad():
+        norm.gain.copy_(torch.tensor([0.0, 1.0, -2.0]))
+    out = norm(torch.tensor([[1.0, 5.0, 7.0]], dtype=torch.float64), Inputs())
+    assert out.tolist()[0] == pytest.approx([0.2, 2.0, -1.4], abs=1e-6)
+
+
+def test_a_zero_centered_gain_is_multiplied_in_float32() -> None:
+    """Bfloat16 has no number between 1 and 1.0078."""
+    norm = RMSNorm(LayerShape(dim=2), zero_centered=True).bfloat16()
+    with torch.no_grad():
+        norm.gain.fill_(0.0035)
+    x = torch.tensor([[3.0, 4.0]], dtype=torch.bfloat16)
+    expected = (x.float() * (x.float().square().mean() + 1e-6).rsqrt() * (1 + norm.gain.float())).bfloat16()
+    assert norm(x, Inputs()).tolist() == expected.tolist()
+    assert norm(x, Inputs()).tolist() != RMSNorm(LayerShape(dim=2)).bfloat16()(x, Inputs()).tolist()
+
+
 def test_layer_norm_gives_mean_zero_and_variance_one() -> None:
     # Mean 3, variance (4 + 1 + 9) / 3.
     norm = LayerNorm(LayerShape(dim=3), bias=True).double()

@@ -2,6 +2,7 @@
 
 import math
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -68,6 +69,49 @@ def test_yarn_ramps_in_turns_within_the_original_length() -> None:
         expected.append((1 - ramp) * f / factor + ramp * f)
     assert bands == {"slow", "between", "fast"}
     assert frequencies(partial(YarnScaling, factor=factor, original_length=length)) == pytest.approx(expected)
+
+
+def test_yarn_ramps_over_pairs_as_its_released_code_does() -> None:
+    # Pair k of 32 turns 4096 * 10,000^(-k / 32) / 2 pi times: 32 turns at k = 10.472, one turn at 22.513.
+    factor, length = 16.0, 4096
+    fast, slow = (32 * math.log(length / (2 * math.pi * turns)) / math.log(BASE) for turns in (32.0, 1.0))
+    assert (fast, slow) == pytest.approx((10.472, 22.513), abs=1e-3)
+    keep = [1 - min(max((k - 10) / (23 - 10), 0.0), 1.0) for k in range(32)]
+    expected = [(1 - kept) * f / factor + kept * f for f, kept in zip(PLAIN, keep, strict=True)]
+    found = frequencies(partial(YarnScaling, factor=factor, original_length=length, ramp="pairs"))
+    assert found == pytest.approx(expected)
+    assert found != pytest.approx(frequencies(partial(YarnScaling, factor=factor, original_length=length)))
+
+
+def test_yarn_ramps_over_pairs_within_one_pair_and_at_both_ends() -> None:
+    # All pairs turn more often than 32 times: none is slowed.
+    assert frequencies(partial(YarnScaling, factor=4.0, original_length=10**8, ramp="pairs")) == pytest.approx(PLAIN)
+    # Of 3 pairs, 1.5 turns are at k = -0.15 and one turn at -0.02: the ramp starts and ends at pair 0.
+    scaling = YarnScaling(factor=4.0, original_length=6, beta_fast=1.5, ramp="pairs")
+    assert scaling(torch.ones(3), BASE).tolist() == [1.0, 0.25, 0.25]
+
+
+def test_yarn_takes_a_gain() -> None:
+    assert rotary(partial(YarnScaling, factor=16.0, gain=1.5)).gain == 1.5
+
+
+@pytest.mark.parametrize(
+    ("options", "rule"),
+    [
+        ({"gain": 0.0}, "gain 0.0, which must be above 0"),
+        ({"ramp": "dimensions"}, "ramp 'dimensions', which must be one of turns, pairs"),
+        ({"ramp": "pairs", "beta_slow": 0.0}, "beta_slow 0.0, which must be above 0"),
+    ],
+)
+def test_yarn_refuses_options_outside_their_range(options: dict[str, Any], rule: str, no_shape_checks: None) -> None:
+    with pytest.raises(ValueError, match=f"rope_scaling: YarnScaling has {rule}"):
+        YarnScaling(factor=2.0, **options)
+
+
+def test_yarn_over_pairs_needs_a_base_above_one() -> None:
+    scaling = YarnScaling(factor=2.0, ramp="pairs")
+    with pytest.raises(ValueError, match=r"has ramp 'pairs', for which the base must be above 1, but it is 1.0"):
+        scaling(torch.ones(3), 1.0)
 
 
 def test_yarn_sharpens_scores_by_the_square_of_its_gain() -> None:

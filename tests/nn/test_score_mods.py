@@ -79,7 +79,7 @@ def call(x: Tensor, q: Tensor, k: Tensor, **inputs: Tensor) -> Scored:
     """Return a call of causal self-attention over whole rows, without a cache."""
     device = torch.device("cpu")
     where = Where.from_sequence(q.shape[-2], causal=True, inputs=Inputs(**inputs), lengths=None, device=device)
-    return Scored(x, q, k, where, Trace(), None, None)
+    return Scored(x, q, k, where, Trace(), None, None, q.shape[-1] ** -0.5)
 
 
 def test_selective_subtracts_what_earlier_tokens_have_deselected() -> None:

@@ -1,15 +1,23 @@
 """Scores, term by term."""
 
 import math
+import re
+from functools import partial
 
 import pytest
 import torch
-from catalogue import DIM_HEAD
+from catalogue import DIM, DIM_HEAD
 
 from lightning_xt.core.inputs import Inputs
-from lightning_xt.core.shapes import AttentionShape
+from lightning_xt.core.shapes import AttentionShape, LayerShape
+from lightning_xt.core.trace import Trace
 from lightning_xt.core.visible_keys import count_visible
 from lightning_xt.core.where import Where
+from lightning_xt.nn.attention.attention import Attention
+from lightning_xt.nn.positions.alibi import ALiBi
+from lightning_xt.nn.positions.combined import Combined
+from lightning_xt.nn.positions.path import PaTH
+from lightning_xt.nn.positions.randomized_positions import RandomizedPositions
 from lightning_xt.nn.scores.dot_product import DotProduct
 from lightning_xt.nn.scores.log_length_scale import LogLengthScale
 from lightning_xt.nn.scores.negative_distance import NegativeDistance
@@ -27,6 +35,41 @@ def test_the_dot_product_is_scaled() -> None:
     scores = DotProduct(SHAPE)(q, k, 0.5)
     expected = sum(q[0, 1, 2, d] * k[0, 1, 4, d] for d in range(DIM_HEAD)) * 0.5
     torch.testing.assert_close(scores[0, 1, 2, 4], expected)
+
+
+def test_the_dot_product_has_a_scale_of_its_own() -> None:
+    assert DotProduct(SHAPE).choose_scale(0.5) == 0.5
+    assert DotProduct(SHAPE, scale=1.0).choose_scale(0.5) == 1.0
+    sizes = LayerShape(dim=DIM)
+    options = {"heads": 2, "dim_head": DIM_HEAD}
+    usual, plain, cooled = (
+        Attention(sizes, **options, score=partial(DotProduct, scale=scale)).double().eval()
+        for scale in (None, DIM_HEAD**-0.5, 0.5 * DIM_HEAD**-0.5)
+    )
+    x = torch.randn(1, 5, DIM, dtype=torch.float64)
+    for each in (plain, cooled):
+        each.load_state_dict(usual.state_dict())
+    outputs = [each(x, sequence(5), Inputs(), Trace(), None)[0] for each in (usual, plain)]
+    torch.testing.assert_close(*outputs)
+    # Halved scores are those of halved queries.
+    with torch.no_grad():
+        usual.projection.to_qkv.weight[: 2 * DIM_HEAD] *= 0.5
+    outputs = [each(x, sequence(5), Inputs(), Trace(), None)[0] for each in (usual, cooled)]
+    torch.testing.assert_close(*outputs)
+
+
+def test_a_scale_that_a_position_does_not_have_is_refused() -> None:
+    sizes, options = LayerShape(dim=DIM), {"heads": 2, "dim_head": 4, "position": PaTH}
+    rule = (
+        "score: DotProduct has scale 1.0, but position PaTH adds products of scale 0.5 to the scores; set scale to "
+        "null, or choose another position"
+    )
+    assert Attention(sizes, **options, score=partial(DotProduct, scale=0.5)).position is not None
+    with pytest.raises(ValueError, match=re.escape(rule)):
+        Attention(sizes, **options, score=partial(DotProduct, scale=1.0))
+    for wrapper in (partial(Combined, positions=[ALiBi, PaTH]), partial(RandomizedPositions, position=PaTH)):
+        with pytest.raises(ValueError, match=r"adds products of scale 0.5 to the scores"):
+            Attention(sizes, **{**options, "position": wrapper}, score=partial(DotProduct, scale=1.0))
 
 
 def test_the_distance_is_squared_scaled_and_negative() -> None:
@@ -95,6 +138,7 @@ def test_visible_keys_are_counted_as_in_the_mask(where: Where) -> None:
 @pytest.mark.parametrize(
     ("build", "rule"),
     [
+        (lambda: DotProduct(SHAPE, scale=0.0), "DotProduct has scale 0.0, which must be above 0"),
         (lambda: LogLengthScale(SHAPE, length=1), "LogLengthScale has length 1, which must be at least 2"),
         (lambda: ScalableSoftmax(SHAPE, scale_init=0.0), "ScalableSoftmax has scale_init 0.0, which must be above 0"),
     ],

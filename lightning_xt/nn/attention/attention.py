@@ -178,7 +178,7 @@ class Attention(Mixer):
         keys, values, where = self._prepend_persistent(k, v, where, inputs)
         # score, weigh, gather
         q = self.score.scale_queries(q, where)
-        call = Scored(x, q, keys, where, trace, self.window, cache)
+        call = Scored(x, q, keys, where, trace, self.window, cache, self.score.choose_scale(self.projection.scale))
         scoring = self._prepare_scoring(call, prepared, inputs)
         backend = choose_backend(self.backend, self.supported_backends, scoring, x.device.type)
         out = self.projection.attend(q, keys, values, partial(attend, backend, scoring=scoring))
@@ -200,7 +200,7 @@ class Attention(Mixer):
         memory = self.memory is not None
         check_cross_attention(self.shape, {"value_mods": value_mods, "score_mods": score_mods}, output_mods)
         check_signs(value_mods, self.projection, self.normalizer, memory, self.position, score_mods)
-        check_scores(self.score, self.normalizer)
+        check_scores(self.score, self.normalizer, self.position, self.projection)
         self.looking_back = find_looking_back(self.position, self.normalizer, score_mods)
         norms = {"qk_norm": self.q_norm, "k_norm": None if self.q_norm is not None else self.k_norm}
         check_projection(self.projection, norms, memory, self.score, self.position, value_mods, score_mods, output_mods)
@@ -272,7 +272,7 @@ class Attention(Mixer):
             mods,
             self.normalizer,
             call.where,
-            self.projection.scale,
+            call.scale,
             self.dropout if self.training else 0.0,
             mods_prepared=[mod.prepare(call) for mod in mods],
             own_bias=own_bias,

@@ -1,8 +1,10 @@
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_xt.nn.heads.base import Head
+from lightning_xt.system.option_checks import check_option
 
 
 class TiedHead(Head):
@@ -10,11 +12,18 @@ class TiedHead(Head):
 
     Press and Wolf, 2016. https://arxiv.org/abs/1608.05859
     In x-transformers: tie_embedding.
+
+    Args:
+        scale: factor of the hidden states. None = one divided by the root of their width, as in T5.
+        bias: True to add a learned bias to each logit, as Marian does.
     """
 
-    def __init__(self, embedding: nn.Embedding) -> None:
+    def __init__(self, embedding: nn.Embedding, *, scale: float | None = 1.0, bias: bool = False) -> None:
         super().__init__()
+        check_option("head: TiedHead", "scale", scale, above=0)
         self.weight = embedding.weight
+        self.scale = embedding.embedding_dim**-0.5 if scale is None else scale
+        self.bias = nn.Parameter(torch.zeros(embedding.num_embeddings)) if bias else None
 
     def forward(self, x: Float[Tensor, "b n D"]) -> Float[Tensor, "b n v"]:
-        return F.linear(x, self.weight)
+        return F.linear(x if self.scale == 1 else self.scale * x, self.weight, self.bias)

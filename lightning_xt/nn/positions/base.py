@@ -32,6 +32,8 @@ class Position(KeepsConstants, ABC):
     """True if the bias differs between rows with the same positions and mask, because it depends on the tokens."""
     shared: tuple[tuple[str, str], ...] = ()
     """Parts whose results serve later layers, and options that all layers with such a part must have alike."""
+    product_scale: float | None = None
+    """Factor on products of query and key that it adds to the scores itself. None = it adds none."""
     rotates_alike: bool = True
     """True if rotations are the same for all heads and keep their width, so that heads may share a rotated key."""
 

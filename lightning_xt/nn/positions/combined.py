@@ -42,6 +42,7 @@ class Combined(Position):
         self.per_row = any(part.per_row for part in parts)
         self.shared = tuple(each for part in parts for each in part.shared)
         self.rotates_alike = all(part.rotates_alike for part in parts)
+        self.product_scale = next((part.product_scale for part in parts if part.product_scale is not None), None)
 
     @property
     def parts(self) -> list[Position]:

@@ -32,7 +32,7 @@ class RandomizedPositions(Position):
         self.inner = inner = position(shape)
         self.backends, self.biased, self.paired = inner.backends, inner.biased, inner.paired
         self.looks_back, self.per_row, self.rotates_alike = inner.looks_back, inner.per_row, inner.rotates_alike
-        self.lowers_scores, self.shared = inner.lowers_scores, inner.shared
+        self.lowers_scores, self.shared, self.product_scale = inner.lowers_scores, inner.shared, inner.product_scale
 
     def place(self, where: Where) -> Where:
         where = self.inner.place(where)

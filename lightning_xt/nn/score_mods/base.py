@@ -26,6 +26,7 @@ class Scored:
         trace: results of earlier layers.
         window: window of the layer; anything cached must be kept as long as the keys are.
         cache: cache of this call. None outside decoding.
+        scale: factor on the product of query and key.
     """
 
     x: Float[Tensor, "b i D"]
@@ -35,6 +36,7 @@ class Scored:
     trace: Trace
     window: int | None
     cache: CallCache | None
+    scale: float
 
 
 class ScoreMod(nn.Module, ABC):

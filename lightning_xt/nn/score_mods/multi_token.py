@@ -38,7 +38,7 @@ class MultiToken(ScoreMod):
             )
         check_option("score_mods: MultiToken", "num_queries", num_queries, least=1)
         check_option("score_mods: MultiToken", "num_keys", num_keys, least=1)
-        self.scale, self.num_queries, self.num_keys = shape.dim_head**-0.5, num_queries, num_keys
+        self.num_queries, self.num_keys = num_queries, num_keys
         self.kernel = nn.Parameter(torch.zeros(shape.heads, num_queries, num_keys))
         nn.init.ones_(self.kernel[:, 0, num_keys // 2])
 
@@ -48,7 +48,7 @@ class MultiToken(ScoreMod):
         if self.num_queries > 1:
             queries += get_previous(call.queries, where, call.cache, "earlier_queries", self.num_queries - 1)
         keys = call.keys[..., where.memory :, :].repeat_interleave(call.queries.shape[1] // call.keys.shape[1], dim=1)
-        products = torch.stack(queries, dim=2) @ (self.scale * keys.mT).unsqueeze(2)
+        products = torch.stack(queries, dim=2) @ (call.scale * keys.mT).unsqueeze(2)
         products = self._hide(products, where.drop_memory())
         mixed = self._mix_in_order(products, where) - products[:, :, 0]
         return F.pad(mixed, (where.memory, 0))

@@ -33,7 +33,6 @@ class Selective(ScoreMod):
                 "score_mods: Selective adds up over earlier queries, so it serves causal self-attention only; choose "
                 "another"
             )
-        self.scale = shape.dim_head**-0.5
 
     def prepare(self, call: Scored) -> Float[Tensor, "b 1 i j"]:
         """Add up the deselections of each key by the tokens before each query."""
@@ -42,7 +41,7 @@ class Selective(ScoreMod):
         if call.cache is not None:
             queries = call.cache.append("selectors", queries, window=call.window)
         precise = torch.promote_types(queries.dtype, torch.float32)
-        scores = (queries @ keys.mT * self.scale).to(precise).relu()
+        scores = (queries @ keys.mT * call.scale).to(precise).relu()
         selected = scores.masked_fill(~self._find_selectable(where), 0.0)
         if call.cache is None:
             # Shifted by one query: a token deselects for those after it.

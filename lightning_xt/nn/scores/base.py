@@ -24,6 +24,10 @@ class Score(nn.Module, ABC):
     def __init__(self, shape: AttentionShape) -> None:
         super().__init__()
 
+    def choose_scale(self, usual: float) -> float:
+        """Choose the factor on the product of query and key; by default that of the projection, which is given."""
+        return usual
+
     def scale_queries(self, q: Float[Tensor, "b h i d"], where: Where) -> Float[Tensor, "b h i d"]:
         """Scale rotated queries, which the kernels then multiply with the keys; unchanged by default."""
         return q
