@@ -84,7 +84,7 @@ def test_yarn_ramps_over_pairs_as_its_released_code_does() -> None:
 
 
 def test_yarn_ramps_over_pairs_within_one_pair_and_at_both_ends() -> None:
-    # All pairs turn more often than 32 times: none is slowed.
+    # All pairs turn more often than 32 times: all are kept.
     assert frequencies(partial(YarnScaling, factor=4.0, original_length=10**8, ramp="pairs")) == pytest.approx(PLAIN)
     # Of 3 pairs, 1.5 turns are at k = -0.15 and one turn at -0.02: the ramp starts and ends at pair 0.
     scaling = YarnScaling(factor=4.0, original_length=6, beta_fast=1.5, ramp="pairs")

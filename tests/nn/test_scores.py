@@ -37,7 +37,7 @@ def test_the_dot_product_is_scaled() -> None:
     torch.testing.assert_close(scores[0, 1, 2, 4], expected)
 
 
-def test_the_dot_product_has_a_scale_of_its_own() -> None:
+def test_the_dot_product_takes_another_scale() -> None:
     assert DotProduct(SHAPE).choose_scale(0.5) == 0.5
     assert DotProduct(SHAPE, scale=1.0).choose_scale(0.5) == 1.0
     sizes = LayerShape(dim=DIM)
