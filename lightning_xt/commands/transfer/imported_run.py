@@ -5,18 +5,15 @@ from contextlib import redirect_stdout
 from copy import deepcopy
 from io import StringIO
 from pathlib import Path
-from typing import Any
 
-import lightning
-import torch
 import yaml
+from lightning.pytorch import Trainer
 
 from lightning_xt.checkpoints.runs import checkpoint_file, create_run
 from lightning_xt.commands.trainer.command_line import OF_ONE_COMMAND
 from lightning_xt.commands.trainer.run_trainer import train
 from lightning_xt.exchange.importing import ImportedModel
 from lightning_xt.system.discovery import import_path
-from lightning_xt.system.files import replace_file
 from lightning_xt.training.module import TransformerModule
 
 
@@ -29,25 +26,18 @@ def write_run(imported: ImportedModel, runs: Path) -> Path:
         (folder / "config.yaml").write_text(_write_config(imported, folder, runs), encoding="utf-8")
         file = checkpoint_file(folder, "best")
         file.parent.mkdir()
-        with replace_file(file) as out:
-            torch.save(make_checkpoint(imported.module), out)
+        save_checkpoint(imported.module, file)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
     return folder
 
 
-def make_checkpoint(module: TransformerModule) -> dict[str, Any]:
-    """Return the contents of a checkpoint of a model before its first step."""
-    contents: dict[str, Any] = {
-        "epoch": 0,
-        "global_step": 0,
-        "pytorch-lightning_version": lightning.__version__,
-        "state_dict": module.state_dict(),
-        module.CHECKPOINT_HYPER_PARAMS_KEY: dict(module.hparams),
-    }
-    module.on_save_checkpoint(contents)
-    return contents
+def save_checkpoint(module: TransformerModule, file: Path) -> None:
+    """Write a checkpoint of a model before its first step, as a Trainer does."""
+    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    trainer.strategy.connect(module)
+    trainer.save_checkpoint(file, weights_only=True)
 
 
 def _write_config(imported: ImportedModel, folder: Path, runs: Path) -> str:
