@@ -114,6 +114,7 @@ FILE = {
         "version?": TEXT,
         "kind?": TEXT,
         "trained_length?": COUNT_OR_NONE,
+        "trained_parameters?": COUNT,
         "tokenizers?": Each({"class_path": TEXT, "init_args": OPTIONS}, TEXT),
         "versions?": Each(TEXT, TEXT),
         "trainer?": {"precision": TEXT, "strategy": TEXT, "device": TEXT, "processes": COUNT,

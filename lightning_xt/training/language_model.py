@@ -15,6 +15,7 @@ from lightning_xt.inference.generation_options import GenerationOptions
 from lightning_xt.inference.text_completer import TextCompleter
 from lightning_xt.inference.text_generator import list_texts
 from lightning_xt.models.decoder import Decoder
+from lightning_xt.nn.adapters.base import AdapterFactory
 from lightning_xt.nn.segments.base import Segments
 from lightning_xt.objectives.base import ObjectiveFactory
 from lightning_xt.objectives.next_token import NextToken
@@ -22,6 +23,7 @@ from lightning_xt.system.option_checks import check_slots, refuse_unknown
 from lightning_xt.training.corpus_module import CorpusModule
 from lightning_xt.training.metrics.likelihood import LikelihoodSums, compute_likelihood_metrics
 from lightning_xt.training.module import TransformerModule, require_size
+from lightning_xt.training.network_adaptation import adapt_network
 from lightning_xt.training.optim.parameter_groups import OptimizerFactory
 from lightning_xt.training.optim.schedules.base import ScheduleFactory
 from lightning_xt.training.optim.schedules.warmup_cosine import WarmupCosine
@@ -46,6 +48,8 @@ class LanguageModel(CorpusModule):
             LBFGS do not. Embeddings, norms and biases do not decay.
         schedule: learning rate over the run, in optimizer steps. None = constant.
         compile: whether training uses torch.compile; or its keywords, such as {mode: max-autotune}.
+        adapter: added to the network and trained in its place, such as LoRA; the network is frozen. None = no adapter.
+        frozen: patterns of names of the network's parameters that do not train, such as `*embedding*`.
 
     Examples:
         >>> import torch
@@ -69,12 +73,15 @@ class LanguageModel(CorpusModule):
         optimizer: OptimizerFactory = AdamW,
         schedule: ScheduleFactory | None = WarmupCosine,
         compile: bool | dict[str, Any] = False,
+        adapter: AdapterFactory | None = None,
+        frozen: Sequence[str] = (),
     ) -> None:
         super().__init__(optimizer=optimizer, schedule=schedule, compile=compile)
         self.save_hyperparameters(logger=False)
         self.remember_config()
         self.vocab_size = require_size(vocab, "target")
         self.decoder = decoder(self.vocab_size)
+        adapt_network(self.decoder, adapter, frozen)
         self.separator = vocab.get("separator")
         self.objective = objective(ObjectiveShape.from_model(self.decoder, vocab))
 

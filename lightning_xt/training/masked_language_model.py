@@ -16,6 +16,7 @@ from lightning_xt.inference.text_generator import TextGenerator, list_texts
 from lightning_xt.models.encoder import Encoder
 from lightning_xt.models.encoder_decoder import EncoderFactory
 from lightning_xt.models.encoder_with_head import EncoderWithHead
+from lightning_xt.nn.adapters.base import AdapterFactory
 from lightning_xt.nn.heads.base import HeadFactory
 from lightning_xt.nn.heads.tied_head import TiedHead
 from lightning_xt.objectives.cross_entropy import IGNORED, cross_entropy
@@ -25,6 +26,7 @@ from lightning_xt.system.option_checks import check_slots
 from lightning_xt.training.corpus_module import CorpusModule
 from lightning_xt.training.metrics.likelihood import LikelihoodSums
 from lightning_xt.training.module import TransformerModule, require_size
+from lightning_xt.training.network_adaptation import adapt_network
 from lightning_xt.training.optim.parameter_groups import OptimizerFactory
 from lightning_xt.training.optim.schedules.base import ScheduleFactory
 from lightning_xt.training.optim.schedules.warmup_cosine import WarmupCosine
@@ -49,6 +51,8 @@ class MaskedLanguageModel(CorpusModule):
             LBFGS do not. Embeddings, norms and biases do not decay.
         schedule: learning rate over the run, in optimizer steps. None = constant.
         compile: whether training uses torch.compile; or its keywords, such as {mode: max-autotune}.
+        adapter: added to the network and trained in its place, such as LoRA; the network is frozen. None = no adapter.
+        frozen: patterns of names of the network's parameters that do not train, such as `*embedding*`.
 
     Examples:
         >>> import torch
@@ -84,12 +88,15 @@ class MaskedLanguageModel(CorpusModule):
         optimizer: OptimizerFactory = AdamW,
         schedule: ScheduleFactory | None = WarmupCosine,
         compile: bool | dict[str, Any] = False,
+        adapter: AdapterFactory | None = None,
+        frozen: Sequence[str] = (),
     ) -> None:
         super().__init__(optimizer=optimizer, schedule=schedule, compile=compile)
         self.save_hyperparameters(logger=False)
         self.remember_config()
         self.vocab_size, self.separator = require_size(vocab, "target"), vocab.get("separator")
         self.network = EncoderWithHead(self.vocab_size, encoder=encoder, head=head)
+        adapt_network(self.network, adapter, frozen)
         self.objective = objective(ObjectiveShape.from_model(self.network, vocab, mask=self.network.mask_token))
 
     def begin_evaluation(self, split: str) -> None:

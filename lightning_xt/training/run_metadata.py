@@ -11,6 +11,7 @@ import lightning_xt
 from lightning_xt.checkpoints.migrations import CHECKPOINT_FORMAT
 from lightning_xt.data.tokenizers.base import Tokenizer
 from lightning_xt.system.discovery import import_path
+from lightning_xt.training.network_adaptation import count_trained
 
 
 def run_metadata(module: LightningModule, tokenizers: dict[str, Tokenizer]) -> dict[str, Any]:
@@ -29,6 +30,9 @@ def run_metadata(module: LightningModule, tokenizers: dict[str, Tokenizer]) -> d
             "lightning": lightning.__version__,
         },
     }
+    trained, parameters = count_trained(module)
+    if trained < parameters:
+        contents["trained_parameters"] = trained
     trainer = module._trainer
     if trainer is not None:
         shown = trainer.callback_metrics.items()

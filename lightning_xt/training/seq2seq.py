@@ -23,14 +23,16 @@ from lightning_xt.inference.translation import Translator
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.models.encoder import Encoder
 from lightning_xt.models.encoder_decoder import CrossDecoderFactory, EncoderDecoder, EncoderFactory
+from lightning_xt.nn.adapters.base import AdapterFactory
 from lightning_xt.objectives.base import Loss, ObjectiveFactory
 from lightning_xt.objectives.cross_entropy import cross_entropy
 from lightning_xt.objectives.next_token import NextToken
 from lightning_xt.system.option_checks import check_slots, refuse_unknown
 from lightning_xt.training.batches import read_evaluation_pairs, read_inputs, read_pairs
 from lightning_xt.training.figures.example import Example, choose_pair
-from lightning_xt.training.metrics.pair_scores import PairScores, ShownPair
+from lightning_xt.training.metrics.pair_scores import PairScores, ShownPair, check_decode_pairs
 from lightning_xt.training.module import TransformerModule, require_size
+from lightning_xt.training.network_adaptation import adapt_network
 from lightning_xt.training.optim.parameter_groups import OptimizerFactory
 from lightning_xt.training.optim.schedules.base import ScheduleFactory
 from lightning_xt.training.optim.schedules.warmup_cosine import WarmupCosine
@@ -62,6 +64,8 @@ class Seq2Seq(TransformerModule):
         schedule: learning rate over the run, in optimizer steps. None = constant.
         val_decode_pairs: pairs of the validation split, from its first, that are also decoded and compared. None = all.
         compile: whether training uses torch.compile; or its keywords, such as {mode: max-autotune}.
+        adapter: added to the network and trained in its place, such as LoRA; the network is frozen. None = no adapter.
+        frozen: patterns of names of the network's parameters that do not train, such as `*embedding*`.
 
     Examples:
         >>> import torch
@@ -99,23 +103,19 @@ class Seq2Seq(TransformerModule):
         schedule: ScheduleFactory | None = WarmupCosine,
         val_decode_pairs: int | None = 256,
         compile: bool | dict[str, Any] = False,
+        adapter: AdapterFactory | None = None,
+        frozen: Sequence[str] = (),
     ) -> None:
         super().__init__(optimizer=optimizer, schedule=schedule, compile=compile)
         self.save_hyperparameters(logger=False)
         self.remember_config()
-        if val_decode_pairs is not None and val_decode_pairs < 0:
-            raise ValueError(
-                f"model.val_decode_pairs is {val_decode_pairs}; it must be at least 0 pairs, or null for all of them"
-            )
+        check_decode_pairs(val_decode_pairs)
         self.vocab = {name: vocab.get(name) for name in self.default_vocab}
+        sizes = require_size(vocab, "source"), require_size(vocab, "target")
         self.network = EncoderDecoder(
-            require_size(vocab, "source"),
-            require_size(vocab, "target"),
-            encoder=encoder,
-            decoder=decoder,
-            shared_embedding=shared_embedding,
-            context_dropout=context_dropout,
+            *sizes, encoder=encoder, decoder=decoder, shared_embedding=shared_embedding, context_dropout=context_dropout
         )
+        adapt_network(self.network, adapter, frozen)
         shape, self.val_decode_pairs = ObjectiveShape.from_model(self.network.decoder, vocab), val_decode_pairs
         self.objective = objective(shape)
         self.objective.exclude([each for each in (self.vocab["pad"], self.vocab["start"]) if each is not None])

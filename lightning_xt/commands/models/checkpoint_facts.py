@@ -57,6 +57,7 @@ def facts(checkpoint: Checkpoint) -> dict[str, Any]:
         "epoch": contents.get("epoch"),
         "samples_seen": progress.get("samples_seen"),
         "parameters": _measure_sizes(contents.get("state_dict") or {}),
+        "trained_parameters": own.get("trained_parameters"),
         "average": _describe_average(contents, own),
         "trainer": own.get("trainer"),
         "metrics": own.get("metrics"),
@@ -142,7 +143,8 @@ def _list_rows(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "kind", found["kind"] or ""
     seen = "" if found["samples_seen"] is None else f", {found['samples_seen']:,} samples seen"
     yield "step", "" if found["step"] is None else f"{found['step']:,}{seen}"
-    yield "parameters", f"{size['count']:,} ({', '.join(size['types'])}), {size['bytes']:,} bytes"
+    part = "" if (some := found["trained_parameters"]) is None else f", {some:,} of them trained"
+    yield "parameters", f"{size['count']:,} ({', '.join(size['types'])}), {size['bytes']:,} bytes{part}"
     yield "weights", found["average"] or ""
     yield "trained", _describe_training(found["trainer"]) if found["trainer"] else ""
     yield "metrics", ", ".join(f"{name} {value:.6f}" for name, value in (found["metrics"] or {}).items())

@@ -21,6 +21,7 @@ from lightning_xt.inference.generation_options import GenerationOptions
 from lightning_xt.inference.text_generator import DecodingSetup
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.models.encoder_decoder import EncoderDecoder
+from lightning_xt.nn.adapters.layer_replacement import merge_adapters
 from lightning_xt.system.messages import UserError
 from lightning_xt.training.language_model import LanguageModel
 from lightning_xt.training.module import TransformerModule
@@ -93,7 +94,7 @@ class Inference(Callback):
 
     def apply(self, module: TransformerModule) -> None:
         """Set a module up; UserError if the module does not support it, or a run does not fit the module."""
-        decoder = _find_decoder(module)
+        decoder = merge_adapters(_find_decoder(module))
         model: Any = decoder
         if self.compile and decoder.segments is not None:
             raise UserError(

@@ -205,3 +205,9 @@ def _read(file: Path) -> str | None:
         raise UserError(f"{file} cannot be read ({error.strerror}); make it readable, or give another") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{file}: byte {error.start} is not UTF-8; save the file as UTF-8 text") from error
+
+
+def read_config(file: Path) -> dict[str, Any]:
+    """Return the contents of a config, empty if there is no such file; UserError if it is not a config."""
+    text = _read(file)
+    return {} if text is None else _parse(text, file)

@@ -1,5 +1,6 @@
 """Choice of the run and the checkpoint that a command works on."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 from lightning_xt.checkpoints.checkpoint import Checkpoint
 from lightning_xt.checkpoints.runs import CHECKPOINTS, checkpoint_file, find_checkpoint, find_newest_run, find_run
 from lightning_xt.commands.options.arguments import read_run_options
+from lightning_xt.commands.options.config_files import read_config
 from lightning_xt.system.imports import is_sub_config
 from lightning_xt.system.messages import UserError
 from lightning_xt.training.callbacks.preemption import read_owed_validation
@@ -168,7 +170,7 @@ def replace_run(command: str, args: Sequence[str]) -> list[str]:
 
 
 def add_config_of_run(command: str, args: Sequence[str]) -> list[str]:
-    """Return the options, with the config of the checkpoint's or the weights' run where no config is named."""
+    """Return the options, with the config of the checkpoint's or the weights' run where no config names a model."""
     given = read_run_options(command, args)
     value, start = given.ckpt_path, given.init_from
     if start is not None and value not in (None, "best", "last"):
@@ -179,11 +181,24 @@ def add_config_of_run(command: str, args: Sequence[str]) -> list[str]:
         )
     name = "--init_from" if value in (None, "best", "last") else "--ckpt_path"
     run = start if value in (None, "best", "last") else value
-    if run is None or given.config:
+    overlays = [read_config(file) for file in given.config if start is not None]
+    if run is None or (given.config and not _are_overlays(overlays, args)):
         return list(args)
     folder = find_run(_file(name, run))
+    if folder is None:
+        return list(args)
+    named = given.name or next((each["name"] for each in reversed(overlays) if "name" in each), None)
+    # The overlay names the run, which would else be another one of the base.
+    add = ["--name", named or given.config[0].stem] if given.config and given.name is None else []
     # Before all others, which then override it.
-    return list(args) if folder is None else ["-c", str(folder / "config.yaml"), *args]
+    return ["-c", str(folder / "config.yaml"), *args, *add]
+
+
+def _are_overlays(configs: Sequence[dict[str, Any]], args: Sequence[str]) -> bool:
+    """Return whether neither configs, of which there are some, nor options name the class of a model."""
+    models = [each.get("model") for each in configs]
+    named = any(isinstance(each, str) or (isinstance(each, dict) and "class_path" in each) for each in models)
+    return bool(configs) and not named and not any(re.match("--model(.class_path)?(=|$)", arg) for arg in args)
 
 
 def _file(name: str, value: str, kinds: Sequence[str] = CHECKPOINTS) -> Path:

@@ -1,13 +1,17 @@
 """Checks of a checkpoint's weights against this command's model."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from lightning_xt.checkpoints.checkpoint import Checkpoint
+from lightning_xt.commands.models.loading import find_module_class
+from lightning_xt.nn.adapters.adapted_layer import list_adapter_parameters
+from lightning_xt.nn.adapters.layer_replacement import merge_in_place
 from lightning_xt.system.messages import UserError
+from lightning_xt.training.from_config import instantiate
 from lightning_xt.training.module import TransformerModule
 
 OF_NETWORK = ("encoder", "decoder", "head", "shared_embedding", "context_dropout")
@@ -19,25 +23,40 @@ OF_OBJECTIVE = "objective."
 
 
 def load_weights(model: LightningModule, checkpoint: Checkpoint) -> None:
-    """Load the weights of a checkpoint into a model, and nothing else of it; UserError if they do not fit."""
-    if sentence := explain_misfit(checkpoint, model, without=OF_OBJECTIVE):
-        raise UserError(sentence)
-    there = checkpoint.weights
-    # Parameters of an objective that the checkpoint's run did not have start afresh.
+    """Load the weights of a checkpoint into a model, and nothing else of it; UserError if they do not fit.
+
+    Parameters of an objective or an adapter that the checkpoint does not have start afresh.
+    """
+    there = _read_weights(checkpoint, model.hparams.get("adapter"))
+    adapted = {*list_adapter_parameters(model)}
     here = {name: value for name, value in model.state_dict().items() if name.startswith(OF_OBJECTIVE)}
     own = {name: there[name] if _same_shape(there.get(name), value) else value for name, value in here.items()}
-    model.load_state_dict({name: value for name, value in there.items() if not name.startswith(OF_OBJECTIVE)} | own)
+    there = {name: value for name, value in there.items() if not name.startswith(OF_OBJECTIVE)}
+    own |= {name: value for name, value in model.state_dict().items() if name in adapted - there.keys()}
+    if sentence := explain_misfit(checkpoint, model, there | own):
+        raise UserError(sentence)
+    model.load_state_dict(there | own)
     if isinstance(model, TransformerModule):
         # Weights are worthless for ids that meant something else.
         model.restore_tokenizers(checkpoint.tokenizers)
     checkpoint.release()
 
 
-def explain_misfit(checkpoint: Checkpoint, model: LightningModule, *, without: str | None = None) -> str:
-    """Return why the weights do not fit the model, `without` names that begin so, in a sentence; empty if they do."""
+def _read_weights(checkpoint: Checkpoint, adapter: Any) -> dict[str, Tensor]:
+    """Return the weights of a checkpoint; an adapter of another recipe than this one is merged into them."""
+    if checkpoint.config.get("adapter") in (None, adapter) or checkpoint.module_class is None:
+        return checkpoint.weights
+    model = instantiate(find_module_class(checkpoint.module_class), checkpoint.config)
+    model.load_state_dict(checkpoint.weights)
+    merge_in_place(model)
+    return dict(model.state_dict())
+
+
+def explain_misfit(checkpoint: Checkpoint, model: LightningModule, weights: Mapping[str, Tensor] | None = None) -> str:
+    """Return why the weights, None = those of the checkpoint, do not fit the model, in a sentence; empty if they do."""
     there, here = (
-        {name: tuple(value.shape) for name, value in weights.items() if without is None or not name.startswith(without)}
-        for weights in (checkpoint.weights, model.state_dict())
+        {name: tuple(value.shape) for name, value in each.items()}
+        for each in (checkpoint.weights if weights is None else weights, model.state_dict())
     )
     reshaped = sorted(name for name in there.keys() & here.keys() if there[name] != here[name])
     faults = [

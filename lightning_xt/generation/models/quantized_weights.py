@@ -22,6 +22,7 @@ from torch.nn import functional
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.generation.models.packed_products import fits_packed, multiply_packed, pack_matrix
 from lightning_xt.generation.protocol import Autoregressive
+from lightning_xt.nn.adapters.layer_replacement import merge_adapters
 
 Weights = Literal["float32", "bfloat16", "int8"]
 Network = TypeVar("Network", bound=nn.Module)
@@ -96,11 +97,12 @@ class Int8Linear(nn.Module):
 def convert_weights(network: Network, weights: Weights) -> Network:
     """Copy a network for decoding, in evaluation mode, to a format of weights; ValueError if the format is unknown.
 
-    The weights of the copy may not change.
+    Adapters are merged before weights are rounded. The weights of the copy may not change.
     """
     if weights not in get_args(Weights):
         raise ValueError(f"weights is {weights!r}; it must be one of {', '.join(get_args(Weights))}")
-    network = copy.deepcopy(network).eval().requires_grad_(False)
+    merged = merge_adapters(network)
+    network = (copy.deepcopy(network) if merged is network else merged).eval().requires_grad_(False)
     if weights == "bfloat16":
         network = network.to(torch.bfloat16)
     replacement = Int8Linear if weights == "int8" else RowLinear

@@ -6,6 +6,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_xt.data.base import DataModule
 from lightning_xt.training.callbacks.run_folder import find_run_folder
+from lightning_xt.training.network_adaptation import count_trained
 from lightning_xt.training.text_module import TextModule
 
 
@@ -18,8 +19,9 @@ class StartBanner(Callback):
     def announce(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the lines that need no data, which may take long to read."""
         self._announced = True
-        parameters = {id(each): each.numel() for each in pl_module.parameters()}
-        _print("model", f"{type(pl_module).__name__}, {sum(parameters.values()):,} parameters")
+        trained, parameters = count_trained(pl_module)
+        part = "" if trained == parameters else f", of which {trained:,} train ({trained / parameters:.2%})"
+        _print("model", f"{type(pl_module).__name__}, {parameters:,} parameters{part}")
         _print("device", f"{_describe_devices(trainer)}, precision {trainer.precision}")
 
     def setup(self, trainer: Trainer, pl_module: TextModule, stage: str) -> None:  # type: ignore[override]

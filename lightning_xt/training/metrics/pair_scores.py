@@ -121,3 +121,9 @@ def _strip_padding(ids: list[int], pad: int | None) -> list[int]:
     while ids and pad is not None and ids[-1] == pad:
         ids.pop()
     return ids
+
+
+def check_decode_pairs(number: int | None) -> None:
+    """Raise a ValueError for a number of pairs to decode below 0."""
+    if number is not None and number < 0:
+        raise ValueError(f"model.val_decode_pairs is {number}; it must be at least 0 pairs, or null for all of them")

@@ -11,8 +11,8 @@ from lightning_xt.nn.heads.base import Head
 Role = Literal["matrix", "head", "embedding", "other"]
 """Role of a parameter.
 
-    matrix      the weight of a linear map: decays
-    head        the weight of the linear map to the logits: decays
+    matrix      the weight of a linear map, and each matrix that an adapter adds to it: decays
+    head        those of the linear map to the logits: decay
     embedding   a table of embeddings; a head that shares it included: does not decay
     other       norms, biases and every bare parameter: does not decay
 """
@@ -28,7 +28,8 @@ def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
     `weight_decay: 0.0` if nothing decays. Without that key the group takes the optimizer's weight decay. If weights
     hold several maps one below the other, `parts` has the rows of each by the weight's name.
 
-    A module declares such maps by an attribute `stacked_rows`, such as {"to_qkv": (512, 512, 512)}.
+    A module declares such maps by an attribute `stacked_rows`, such as {"to_qkv": (512, 512, 512)}, by the name of a
+    linear map or of a matrix.
 
     Args:
         model: owner of the parameters. Frozen ones are omitted.
@@ -59,7 +60,9 @@ def list_parts(group: dict[str, Any]) -> list[tuple[int, ...] | None]:
 def _roles(model: nn.Module) -> Iterator[tuple[str, nn.Parameter, Role]]:
     # A tied head holds the embedding table too, which stays an embedding table.
     tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
-    matrices = {id(module.weight) for module in model.modules() if isinstance(module, nn.Linear)}
+    linears = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    # Not their attribute `weight`, which an adapter computes.
+    matrices = {id(p) for linear in linears for p in linear.parameters(recurse=False) if p.dim() == 2}
     heads = {id(p) for module in model.modules() if isinstance(module, Head) for p in module.parameters()}
     # `named_parameters` yields a shared parameter once, under its first name.
     for name, parameter in model.named_parameters():
@@ -78,7 +81,9 @@ def _parts(model: nn.Module) -> dict[int, tuple[int, ...]]:
     found = {}
     for module in model.modules():
         for name, rows in getattr(module, "stacked_rows", {}).items():
-            weight = module.get_parameter(f"{name}.weight")
+            weight = getattr(module, name)
+            if isinstance(weight, nn.Module):
+                weight = dict(weight.named_parameters(recurse=False))["weight"]
             if sum(rows) != len(weight):
                 raise ValueError(
                     f"{type(module).__name__}.stacked_rows says that {name} holds maps of {tuple(rows)} rows, but its "
