@@ -25,6 +25,7 @@ from sampled_laws import choose
 from lightning_xt.core import block_masks
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.keys_values import KeysValues
+from lightning_xt.nn.adapters.lora import LoRA
 from lightning_xt.nn.attention.kernels import flex
 from lightning_xt.nn.links.base import Link
 from lightning_xt.nn.positions.forgetting import Forgetting
@@ -147,6 +148,23 @@ def check_shared_flex_program(masks: bool) -> None:
     flex.flex_attention, block_masks.create_block_mask = real
 
 
+def check_adapters() -> None:
+    """Check that networks with LoRA on every linear map compile, to the same outputs and gradients."""
+    for name in ("plain", "latent-query_latent-window"):
+        torch._dynamo.reset()
+        model = randomise(shrink(BUILDS[name]))
+        LoRA(rank=2, targets=["*"]).adapt(model)
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        with torch.no_grad():
+            for parameter in trained:
+                parameter.normal_(std=0.3)
+        expected = model(TOKENS, inputs=INPUTS)
+        actual = torch.compile(model, fullgraph=True, backend="eager")(TOKENS, inputs=INPUTS)
+        torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-10)
+        found = [torch.autograd.grad(each.square().sum(), trained, allow_unused=True) for each in (actual, expected)]
+        torch.testing.assert_close(found[0], found[1], rtol=1e-9, atol=1e-10)
+
+
 def select(part: str, builds: dict[str, Build]) -> dict[str, Build]:
     """Select the builds of the sample, or a third of the others, by its number."""
     sampled = choose("compiles", builds)
@@ -181,6 +199,7 @@ if __name__ == "__main__":
         sys.exit(check_shared_flex_program(masks=True))
     if sys.argv[1] == "shared":
         check_shared_graph()
+        check_adapters()
         check_shared_flex_program(masks=False)
         sys.exit(check_flex_access())
     if sys.argv[1] != "part":

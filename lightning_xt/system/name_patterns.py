@@ -34,7 +34,8 @@ def _offer(pattern: str, names: Sequence[str]) -> str:
     """Offer the patterns that are closest to one that matches nothing, else the ends of all names."""
     ends = list(dict.fromkeys(f"*.{'.'.join(name.rsplit('.', 2)[-2:])}" for name in names))
     last = list(dict.fromkeys(f"*.{name.rpartition('.')[2]}" for name in names))
-    if close := find_close_matches(pattern, [*names, *ends, *last]):
+    parts = dict.fromkeys(f"*{part}*" for name in names for part in name.split(".") if not part.isdecimal())
+    if close := find_close_matches(pattern, [*names, *ends, *last, *parts]):
         return f"did you mean {' or '.join(close)}?"
     known = sorted(last if len(last) > 2 else ends)
     return f"there is {', '.join(known[:12])}" + (f", and {len(known) - 12} more" if len(known) > 12 else "")

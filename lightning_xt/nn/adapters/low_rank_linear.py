@@ -28,7 +28,9 @@ class LowRankLinear(nn.Linear, AdaptedLayer):
 
     adapter_parameters: ClassVar = ("lora_A", "lora_B")
 
-    def __init__(self, linear: nn.Linear, rows: Sequence[int], rank: int, scale: float, dropout: float) -> None:
+    def __init__(
+        self, linear: nn.Linear, rows: Sequence[int], rank: int, scale: int | float, dropout: int | float
+    ) -> None:
         # The constructor of nn.Linear would allocate another matrix.
         nn.Module.__init__(self)
         self.in_features, self.out_features = linear.in_features, linear.out_features

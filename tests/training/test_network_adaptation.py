@@ -1,0 +1,171 @@
+"""Runs whose network is frozen in part, and runs of adapters: starting, resuming, checkpoints, averages."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from tiny_run import load_weights
+from torch.utils.data import DataLoader
+
+from lightning_xt.cli import main
+from lightning_xt.commands.models.loading import load
+from lightning_xt.nn.adapters.adapted_layer import list_adapter_parameters
+from lightning_xt.nn.adapters.layer_replacement import merge_adapters
+from lightning_xt.nn.adapters.low_rank_linear import LowRankLinear
+from lightning_xt.training.callbacks.exponential_average import ExponentialAverage
+from lightning_xt.training.language_model import LanguageModel
+from lightning_xt.training.masked_language_model import MaskedLanguageModel
+from lightning_xt.training.network_adaptation import count_trained
+from lightning_xt.training.seq2seq import Seq2Seq
+
+SIZES = {"dim": 16, "depth": 1, "attention": {"heads": 2}}
+TUNE = ["fit", "-c", "language/finetune_lora.yaml", "--init_from", "runs/tiny", "--model.adapter.rank", "2"]
+STILL = ["--model.optimizer.init_args.lr", "0", "--trainer.max_steps", "3"]
+
+
+def names_trained(model):
+    return {name for name, parameter in model.network.named_parameters() if parameter.requires_grad}
+
+
+def test_frozen_patterns_name_parameters_of_the_network():
+    model = LanguageModel.from_config({"decoder": SIZES, "frozen": ["*embedding*", "stack.*.to_qkv.weight"]})
+    frozen = {name for name, _ in model.network.named_parameters()} - names_trained(model)
+    assert frozen == {"token_embedding.weight", "stack.sublayers.0_attention.branch.projection.to_qkv.weight"}
+    trained, parameters = count_trained(model)
+    assert parameters - trained == sum(model.network.get_parameter(name).numel() for name in frozen)
+    # A tied head is its table.
+    tied = LanguageModel.from_config({"decoder": {**SIZES, "head": "TiedHead"}, "frozen": ["head.*"]})
+    assert not tied.network.token_embedding.weight.requires_grad
+    pairs = Seq2Seq.from_config({"encoder": SIZES, "decoder": SIZES, "frozen": ["encoder.*"]})
+    assert all(name.startswith("decoder.") for name in names_trained(pairs))
+
+
+@pytest.mark.parametrize(
+    ("frozen", "sentence"),
+    [
+        (
+            ["*embeding*"],
+            r"model\.frozen '\*embeding\*' matches no parameter of the network; did you mean \*token_embedding\*",
+        ),
+        (["*"], r"model\.frozen is \['\*'\], which leaves no parameter of the network to train; remove a pattern"),
+    ],
+)
+@pytest.mark.parametrize("kind", [LanguageModel, MaskedLanguageModel])
+def test_frozen_patterns_that_do_not_fit_are_refused(kind, frozen, sentence):
+    network = "decoder" if kind is LanguageModel else "encoder"
+    with pytest.raises(ValueError, match=sentence):
+        kind.from_config({network: SIZES, "frozen": frozen})
+
+
+@pytest.mark.filterwarnings("ignore::lightning.fabric.utilities.warnings.PossibleUserWarning")
+@pytest.mark.parametrize("optimizer", ["AdamW", "MuonAdamW"])
+def test_training_changes_the_adapter_alone_and_its_average_follows(tmp_path, optimizer):
+    config = {
+        "decoder": SIZES,
+        "adapter": {"class_path": "LoRA", "init_args": {"rank": 2, "dropout": 0.1, "trained": ["*norm*"]}},
+        "optimizer": optimizer,
+        "schedule": None,
+    }
+    model = LanguageModel.from_config(config)
+    assert names_trained(model) == {
+        name for name, _ in model.network.named_parameters() if "lora" in name or "norm" in name
+    }
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    average = ExponentialAverage(decay=0.5)
+    trainer = Trainer(
+        max_steps=3,
+        gradient_clip_val=0.5,
+        accelerator="cpu",
+        logger=False,
+        callbacks=[average],
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path,
+    )
+    batches = torch.randint(0, 256, (6, 9), generator=torch.Generator().manual_seed(1))
+    # The head begins at zero, which stops every gradient.
+    torch.nn.init.normal_(model.network.head.to_logits.weight, std=0.1)
+    before["decoder.head.to_logits.weight"] = model.network.head.to_logits.weight.clone()
+    trainer.fit(model, DataLoader(batches, batch_size=2))
+    (groups,) = [each.param_groups for each in trainer.optimizers]
+    assert sum(len(group["params"]) for group in groups) == len(names_trained(model))
+    trainer.save_checkpoint(tmp_path / "saved.ckpt")
+    after = model.state_dict()
+    changed = {name.removeprefix("decoder.") for name in before if not torch.equal(before[name], after[name])}
+    assert changed == names_trained(model)
+    loaded = LanguageModel.load_from_checkpoint(tmp_path / "saved.ckpt", map_location="cpu")
+    assert names_trained(loaded) == names_trained(model)
+    tokens = torch.randint(0, 256, (2, 9))
+    assert torch.equal(loaded.eval()(tokens), model.eval()(tokens))
+
+
+def test_an_overlay_with_an_adapter_tunes_a_run_and_resumes_exactly(trained, capsys):
+    steps = ["--checkpoint_every", "3", "--keep_checkpoints", "5"]
+    assert main([*TUNE, *steps]) == 0
+    said = capsys.readouterr().out
+    assert "run=runs/finetune_lora/0" in said and "5,176 parameters, of which 288 train (5.56%)" in said
+    base, tuned = load_weights(kind="best"), load_weights("runs/finetune_lora/0")
+    added = tuned.keys() - base.keys()
+    assert base.keys() < tuned.keys() and all(name.endswith(("lora_A", "lora_B")) for name in added)
+    assert all(torch.equal(value, tuned[name]) for name, value in base.items())
+    assert any(tuned[name].abs().max() > 0 for name in added if name.endswith("lora_B"))
+    halfway = "runs/finetune_lora/0/checkpoints/step-3.ckpt"
+    assert main(["fit", "-c", "runs/finetune_lora/0/config.yaml", "--ckpt_path", halfway, "--name", "again"]) == 0
+    again = load_weights("runs/again/0")
+    assert all(torch.equal(value, again[name]) for name, value in tuned.items())
+    assert main(["info", "runs/finetune_lora"]) == 0
+    said = capsys.readouterr().out
+    assert "5,176 (float32), 20,704 bytes, 288 of them trained" in said and "LoRA: rank 2" in said
+    assert main(["generate", "runs/finetune_lora", "--prompt", "a", "--max_new_tokens", "3"]) == 0
+
+
+def test_weights_of_a_tuned_run_go_on_or_are_merged(trained):
+    assert main(TUNE) == 0
+    tuned = load("runs/finetune_lora")
+    with torch.no_grad():
+        # As it would be after a long training.
+        path = Path("runs/finetune_lora/0/checkpoints/best.ckpt")
+        content = torch.load(path, weights_only=True)
+        for name in list_adapter_parameters(tuned):
+            content["state_dict"][name].normal_(std=0.5)
+        torch.save(content, path)
+    tuned = load("runs/finetune_lora")
+    start = ["--init_from", "runs/finetune_lora", *STILL]
+    # Of the same recipe: the adapter trains further.
+    assert main(["fit", "--name", "further", *start]) == 0
+    further = load_weights("runs/further/0")
+    assert all(torch.equal(value, further[name]) for name, value in tuned.state_dict().items())
+    merged = merge_adapters(tuned.network).state_dict()
+    # Of another: it is merged, and the new one begins at zero.
+    assert main(["fit", "--name", "other", *start, "--model.adapter.alpha", "1"]) == 0
+    # None: it is merged.
+    assert main(["fit", "-c", "tiny.yaml", "--name", "plain", *start]) == 0
+    plain, other = load_weights("runs/plain/0"), load_weights("runs/other/0")
+    assert plain.keys() == {f"decoder.{name}" for name in merged}
+    for name, value in merged.items():
+        assert torch.equal(plain[f"decoder.{name}"], value) and torch.equal(other[f"decoder.{name}"], value)
+    assert all(not value.any() for name, value in other.items() if name.endswith("lora_B"))
+
+
+def test_a_pattern_without_a_match_is_a_mistake_of_the_user(trained, capsys):
+    before = sorted(Path("runs").rglob("*"))
+    assert main([*TUNE, "--model.adapter.targets", '["*.q_proj"]']) == 2
+    said = capsys.readouterr().err
+    assert "adapter: LoRA: targets '*.q_proj' matches no linear map of the network; there is *.to_hidden, *.to_logits" in said
+    assert main([*TUNE, "--model.decoder.dim", "16"]) == 2
+    assert (
+        "of another shape, such as decoder.head.to_logits.weight (256, 8) there, (256, 16)" in capsys.readouterr().err
+    )
+    assert sorted(Path("runs").rglob("*")) == before
+
+
+def test_generation_uses_merged_weights(trained):
+    assert main(TUNE) == 0
+    module = load("runs/finetune_lora")
+    from lightning_xt.commands.models.inference import Inference
+
+    Inference().apply(module)
+    assert not any(isinstance(layer, LowRankLinear) for layer in module.decoding.model.modules())
+    assert any(isinstance(layer, LowRankLinear) for layer in module.network.modules())
