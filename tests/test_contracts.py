@@ -21,6 +21,7 @@ from lightning_xt.data.base import DataModule
 from lightning_xt.data.denoisers.base import Denoiser
 from lightning_xt.generation.filters.base import Filter
 from lightning_xt.generation.methods.base import Method
+from lightning_xt.nn.adapters.base import Adapter
 from lightning_xt.objectives.auxiliaries.base import Auxiliary
 from lightning_xt.objectives.base import Objective
 from lightning_xt.system.discovery import find_variants, init_parameters
@@ -29,7 +30,16 @@ ROOT = Path(__file__).parents[1] / "lightning_xt"
 FILES = sorted(path for path in ROOT.rglob("*.py") if path.name != "__init__.py")
 BASES = list(
     dict.fromkeys(
-        [*(family for family, _ in FAMILIES.values()), Objective, Auxiliary, Denoiser, Filter, Method, DataModule]
+        [
+            *(family for family, _ in FAMILIES.values()),
+            Objective,
+            Auxiliary,
+            Denoiser,
+            Filter,
+            Method,
+            DataModule,
+            Adapter,
+        ]
     )
 )
 VARIANTS = [pytest.param(v, id=v.__name__) for base in BASES for v in list_variants(base)]

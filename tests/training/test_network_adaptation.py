@@ -153,7 +153,10 @@ def test_a_pattern_without_a_match_is_a_mistake_of_the_user(trained, capsys):
     before = sorted(Path("runs").rglob("*"))
     assert main([*TUNE, "--model.adapter.targets", '["*.q_proj"]']) == 2
     said = capsys.readouterr().err
-    assert "adapter: LoRA: targets '*.q_proj' matches no linear map of the network; there is *.to_hidden, *.to_logits" in said
+    assert (
+        "adapter: LoRA: targets '*.q_proj' matches no linear map of the network; there is *.to_hidden, *.to_logits"
+        in said
+    )
     assert main([*TUNE, "--model.decoder.dim", "16"]) == 2
     assert (
         "of another shape, such as decoder.head.to_logits.weight (256, 8) there, (256, 16)" in capsys.readouterr().err

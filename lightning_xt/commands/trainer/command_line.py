@@ -198,8 +198,7 @@ class CommandLine(LightningCLI):
         callbacks = [] if config.get("fast_dev_run") else self._callbacks(standard)
         # An overlay appends its average to the callbacks; the last of several holds.
         given = _as_list(config["callbacks"])
-        single = {type(each) if isinstance(each, WeightAveraging) else each: each for each in given}
-        given = list(single.values())
+        given = list({type(each) if isinstance(each, WeightAveraging) else each: each for each in given}.values())
         bar = None if any(isinstance(each, ProgressBar) for each in given) else standard.progress_bar
         if config["enable_progress_bar"] is not False and bar is not None:
             callbacks.append(bar())
