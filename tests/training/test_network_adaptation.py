@@ -121,7 +121,7 @@ def test_an_overlay_with_an_adapter_tunes_a_run_and_resumes_exactly(trained, cap
     assert main(["generate", "runs/finetune_lora", "--prompt", "a", "--max_new_tokens", "3"]) == 0
 
 
-def test_weights_of_a_tuned_run_go_on_or_are_merged(trained):
+def test_an_adapter_trains_further_or_is_merged(trained):
     assert main(TUNE) == 0
     tuned = load("runs/finetune_lora")
     with torch.no_grad():

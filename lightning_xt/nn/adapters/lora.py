@@ -23,7 +23,7 @@ class LoRA(Adapter):
         alpha: the product is multiplied by alpha / rank. None = a factor of 2.
         dropout: fraction of a map's input features that the narrow matrices do not see in training.
         targets: patterns of names of linear maps of the network, such as `*.to_qkv` or `*.feedforward.*`. The default
-            is all maps of the layers, which leaves out embeddings and the head.
+            is all maps of the layers, without embeddings and head.
         rank_stabilized: True for the factor alpha / sqrt(rank), with which high ranks learn as fast as low ones
             (rsLoRA, Kalajdzievski, 2023, https://arxiv.org/abs/2312.03732).
         trained: patterns of names of the network's parameters that train besides the narrow matrices, such as
