@@ -1,4 +1,4 @@
-"""Import of a model that `transformers` has saved in a folder. Nothing of the folder is executed."""
+"""Import of a model from a folder of `transformers`, or of an export of this package. Nothing in it is executed."""
 
 import json
 from collections.abc import Mapping
@@ -8,6 +8,7 @@ from typing import Any
 
 from lightning_xt.checkpoints.migrations import METADATA_KEY
 from lightning_xt.exchange.imported_tokenizer import ImportedTokenizer, read_tokenizer
+from lightning_xt.exchange.own_folder import read_own_folder
 from lightning_xt.exchange.pretrained.base import PretrainedShape, UnsupportedSettingError
 from lightning_xt.exchange.pretrained.shape_choice import list_shapes
 from lightning_xt.exchange.safetensors_files import read_tensors
@@ -50,6 +51,8 @@ def read_folder(folder: Path) -> ImportedModel:
         UserError: a file is missing or malformed, the model has no counterpart here, or its tensors do not fit.
     """
     config = read_json(folder / "config.json")
+    if METADATA_KEY in config:
+        return _read_own(folder, config)
     shape = _find_shape(folder, config)
     try:
         settings = shape.read_config(config)
@@ -71,7 +74,7 @@ def read_folder(folder: Path) -> ImportedModel:
         raise UserError(f"{folder}: {error}") from error
     longest = config.get(shape.length_setting)
     _restore(module, tokenizer, longest if isinstance(longest, int) else None)
-    data = _make_data(shape, tokenizer, longest)
+    data = _make_data(shape.kind == "Seq2Seq", tokenizer.config, longest)
     return ImportedModel(shape.label, module.eval(), data, tokenizer.files, tokenizer.remarks)
 
 
@@ -118,10 +121,22 @@ def _restore(module: TransformerModule, tokenizer: ImportedTokenizer, longest: i
     module.on_load_checkpoint({METADATA_KEY: known})
 
 
-def _make_data(shape: PretrainedShape, tokenizer: ImportedTokenizer, longest: Any) -> dict[str, Any]:
-    """Return a config of data that the model reads."""
-    if shape.kind == "Seq2Seq":
-        options = {"tokenizer": tokenizer.config, "shared_tokenizer": True}
-        return {"class_path": "Multi30k", "init_args": options}
+def _read_own(folder: Path, config: Mapping[str, Any]) -> ImportedModel:
+    """Read a folder that an export of this package has written."""
+    module = read_own_folder(folder, config)
+    tokenizer = list(module.tokenizers.values())[-1]
+    options = {name: value for name, value in tokenizer.init_args.items() if name not in ("model", "specials")}
+    made, files = {"class_path": import_path(type(tokenizer)), "init_args": options}, dict[str, bytes]()
+    if (content := tokenizer.saved_content) is not None:
+        options["file"] = tokenizer.saved_name
+        files[tokenizer.saved_name] = content
+    data = _make_data(isinstance(module, Seq2Seq), made, module.trained_length)
+    return ImportedModel(type(module).__name__, module, data, files)
+
+
+def _make_data(pairs: bool, tokenizer: dict[str, Any], longest: Any) -> dict[str, Any]:
+    """Return a config of data that the model reads: pairs or text."""
+    if pairs:
+        return {"class_path": "Multi30k", "init_args": {"tokenizer": tokenizer, "shared_tokenizer": True}}
     length = min(TRAINED_ROW, longest) if isinstance(longest, int) else TRAINED_ROW
-    return {"class_path": "StandardLibrary", "init_args": {"tokenizer": tokenizer.config, "seq_len": length}}
+    return {"class_path": "StandardLibrary", "init_args": {"tokenizer": tokenizer, "seq_len": length}}

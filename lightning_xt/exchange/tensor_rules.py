@@ -101,7 +101,7 @@ def import_tensors(network: nn.Module, rules: Iterable[Rule], given: Mapping[str
     own, rows = dict(network.named_parameters(remove_duplicate=False)), list_stacked_rows(network)
     rules = list(rules)
     _check_own(network, rules)
-    _check_given(given, _list_shapes(own, rules, rows, given))
+    check_tensors(given, _list_shapes(own, rules, rows, given))
     for rule in rules:
         if isinstance(rule, TensorRule):
             parts = [given[name] for name in rule.theirs]
@@ -157,7 +157,8 @@ def _check_own(network: nn.Module, rules: Sequence[Rule]) -> None:
         raise TensorMisfitError(f"there is no counterpart of {', '.join(rest[:3])}")
 
 
-def _check_given(given: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ...]]) -> None:
+def check_tensors(given: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuse tensors that are missing, left over or of other shapes than wanted, by a TensorMisfitError."""
     problems = [f"{name} is missing" for name in wanted if name not in given]
     problems += [f"{name} is left over" for name in given if name not in wanted]
     problems += [

@@ -6,8 +6,8 @@ import pkgutil
 from collections.abc import Iterator
 from types import ModuleType
 
-WITH_EXTRA = "lightning_xt.server."
-"""Room that needs an extra; no config names its classes."""
+WITH_EXTRA = ("lightning_xt.server.", "lightning_xt.exchange.remote_code.")
+"""Folders that need an extra; no config names their classes."""
 
 
 def import_submodules(package: ModuleType) -> None:

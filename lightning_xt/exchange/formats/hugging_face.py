@@ -1,6 +1,5 @@
-import json
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -8,10 +7,11 @@ from torch import Tensor
 from lightning_xt.exchange.comparison import TOLERANCE, compare_logits
 from lightning_xt.exchange.exported_model import ExportedModel
 from lightning_xt.exchange.formats.base import ExportFormat
+from lightning_xt.exchange.json_files import list_ids, make_generation_config, write_json
 from lightning_xt.exchange.pretrained.shape_choice import fit_shape
 from lightning_xt.exchange.safetensors_files import write_tensors
 from lightning_xt.exchange.tensor_rules import export_tensors
-from lightning_xt.exchange.tokenizer_files import list_specials, write_tokenizer
+from lightning_xt.exchange.tokenizer_files import write_tokenizer
 from lightning_xt.exchange.verification import Verification
 
 
@@ -59,25 +59,3 @@ class HuggingFace(ExportFormat):
 
         tolerance = TOLERANCE if model.options.dtype == torch.float32 else 1.0
         return compare_logits(model, score, f"transformers {transformers.__version__}", tolerance)
-
-
-def list_ids(model: ExportedModel) -> dict[str, int | None]:
-    """Return the special ids by their names in config.json; null for one that there is not."""
-    found = list_specials(model.target_tokenizer)
-    ids = {f"{name}_token_id": found.get(name) for name in ("bos", "eos", "pad")}
-    return ids | {"decoder_start_token_id": ids["bos"]} if model.kind == "Seq2Seq" else ids
-
-
-def make_generation_config(model: ExportedModel, ids: dict[str, int | None]) -> dict[str, Any]:
-    """Return the settings of generation: greedy, without tokens that no text has."""
-    tokenizer = model.target_tokenizer
-    unused = list(tokenizer.unused) if tokenizer.vocab_size == model.vocab_size else []
-    # T5 and Marian start with a token that they never generate, and would suppress their end.
-    never = [each for each in unused if each != tokenizer.end]
-    given = {name: value for name, value in ids.items() if value is not None}
-    return {**given, "do_sample": False, **({"suppress_tokens": never} if never else {})}
-
-
-def write_json(file: Path, content: dict[str, Any]) -> None:
-    """Write a mapping as JSON."""
-    file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,30 @@
+"""Settings that the `config.json` and `generation_config.json` of all exported folders share."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from lightning_xt.exchange.exported_model import ExportedModel
+from lightning_xt.exchange.tokenizer_files import list_specials
+
+
+def list_ids(model: ExportedModel) -> dict[str, int | None]:
+    """Return the special ids by their names in config.json; null for one that there is not."""
+    found = list_specials(model.target_tokenizer)
+    ids = {f"{name}_token_id": found.get(name) for name in ("bos", "eos", "pad")}
+    return ids | {"decoder_start_token_id": ids["bos_token_id"]} if model.kind == "Seq2Seq" else ids
+
+
+def make_generation_config(model: ExportedModel, ids: dict[str, int | None]) -> dict[str, Any]:
+    """Return the settings of generation: greedy, without tokens that no text has."""
+    tokenizer = model.target_tokenizer
+    unused = list(tokenizer.unused) if tokenizer.vocab_size == model.vocab_size else []
+    # T5 and Marian start with a token that they never generate, and would suppress their end.
+    never = [each for each in unused if each != tokenizer.end]
+    given = {name: value for name, value in ids.items() if value is not None}
+    return {**given, "do_sample": False, **({"suppress_tokens": never} if never else {})}
+
+
+def write_json(file: Path, content: dict[str, Any]) -> None:
+    """Write a mapping as JSON."""
+    file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
