@@ -11,11 +11,11 @@ from jsonargparse import ArgumentError
 
 from lightning_xt.checkpoints.checkpoint_schema import find_misfit
 from lightning_xt.checkpoints.migrations import METADATA_KEY, migrate
-from lightning_xt.system.discovery import import_path
+from lightning_xt.system.discovery import import_path, init_parameters
 from lightning_xt.system.messages import UserError
 from lightning_xt.training.from_config import import_class, instantiate
 from lightning_xt.training.module import TransformerModule
-from lightning_xt.training.parse_errors import explain_parse_error
+from lightning_xt.training.parse_errors import explain_class_option, explain_parse_error
 from lightning_xt.training.run_metadata import run_metadata
 
 CLASS, OPTIONS = "class_path", "init_args"
@@ -47,7 +47,10 @@ def build_model(place: str, entry: Any) -> TransformerModule:
     try:
         migrate(contents)
         kind = import_class("the model", entry[CLASS], TransformerModule)
-        module: TransformerModule = instantiate(kind, dict(contents["hyper_parameters"]))
+        options = dict(contents["hyper_parameters"])
+        if unknown := options.keys() - init_parameters(kind).keys():
+            raise ValueError(f"model: {explain_class_option(min(unknown), kind)}")
+        module: TransformerModule = instantiate(kind, options)
         module.on_load_checkpoint(contents)
     except Exception as error:
         reason = " ".join(str(error).split())

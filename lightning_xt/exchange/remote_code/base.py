@@ -24,7 +24,7 @@ IGNORED = -100
 """Label of a token that does not count."""
 
 
-class RemoteModel(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
+class RemoteModel(PreTrainedModel, GenerationMixin):
     """Network of this package as a model of `transformers`, with the names of its tensors here.
 
     Args:

@@ -11,7 +11,7 @@ ROOM = 64
 """Tokens for which a cache has room besides the first ones; it doubles when it is full."""
 
 
-class RemoteCache(Cache):  # type: ignore[misc]
+class RemoteCache(Cache):
     """Cache of a decoder here, as `generate` of `transformers` handles it: by rows and columns, padding included.
 
     Args:
@@ -56,7 +56,9 @@ class RemoteCache(Cache):  # type: ignore[misc]
         self.own.select(beam_idx)
         self.lengths = [self.lengths[row] for row in beam_idx.tolist()]
 
-    batch_select_indices = reorder_cache
+    def batch_select_indices(self, indices: Int[Tensor, " b"]) -> None:
+        """Keep, repeat or reorder rows."""
+        self.reorder_cache(indices)
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         """Repeat each row in place."""
