@@ -42,7 +42,7 @@ def write_own_folder(model: ExportedModel, folder: Path, settings: Mapping[str, 
     write_json(folder / "config.json", config)
     write_json(folder / "generation_config.json", make_generation_config(model, ids))
     for use, tokenizer in model.tokenizers.items():
-        # The source is what users encode; a target with other ids has a folder of its own.
+        # The source is what users encode; a target with other ids has a separate folder.
         own = folder if use != "target" or _have_one_tokenizer(model) else folder / use
         own.mkdir(exist_ok=True)
         write_tokenizer(tokenizer, own, max_length=model.max_length, appends_end=use == "source")

@@ -87,7 +87,7 @@ def test_a_run_goes_and_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert all(torch.equal(each, second[name]) and each.dtype == torch.bfloat16 for name, each in first.items())
 
 
-def test_a_target_with_a_tokenizer_of_its_own_has_a_folder(tmp_path: Path) -> None:
+def test_the_tokenizer_of_a_target_has_a_separate_folder(tmp_path: Path) -> None:
     module = build(Seq2Seq)
     source, target = BPE(300), BPE(310)
     for each, text in ((source, "ein Haus"), (target, "a house")):

@@ -115,7 +115,7 @@ class RemoteModel(PreTrainedModel, GenerationMixin):
     def prepare_inputs_for_generation(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         # `generate` allows the inputs of `forward` only if there is a parameter of this name: kwargs.
         if self.visible_prompts and kwargs.get("use_cache") is False:
-            raise ValueError("a prefix language model generates with its cache only, which tells prompts from the rest")
+            raise ValueError("a prefix language model generates with its cache only, which distinguishes prompts")
         found: dict[str, Any] = super().prepare_inputs_for_generation(*args, **kwargs)
         return found
 
