@@ -2,7 +2,7 @@
 
 Starts `lightning-xt serve` with an untrained byte model. Clients send one request after another until the time is
 over, each drawn from a mix: greedy and sampled completions, whole and streamed, of one or several sequences, with
-log-probabilities, of lone prompts and of several, dialogues, scores of prompts, invalid requests, and clients that
+log-probabilities, of lone prompts and of several, conversations, scores of prompts, invalid requests, and clients that
 leave in the middle of a stream or before the answer. Meanwhile the server's anonymous memory, open files and threads
 are counted twice a second. The first minute, or a fifth of a shorter time, is the warm-up.
 

@@ -7,7 +7,7 @@ from lightning_xt.commands.options.arguments import Arguments
 
 SUMMARY = """serve models over HTTP, with a playground:  lightning-xt serve RUN [RUN2 ...]
 clients of OpenAI's API work with it:  ... --port 8000"""
-DESCRIPTION = """Serve the models of runs over HTTP: completions, dialogues and translations in the form of OpenAI's
+DESCRIPTION = """Serve the models of runs over HTTP: completions, conversations and translations in the form of OpenAI's
 API, a playground at /, a description of all routes at /docs. Ctrl-C or SIGTERM finishes the answers that are being
 written."""
 
@@ -33,7 +33,7 @@ def add_options(parser: ArgumentParser) -> None:
     add(
         "--chat_template",
         default="turns",
-        help="text of dialogues: turns, chatml, alpaca, plain, or a YAML or JSON file",
+        help="text of conversations: turns, chatml, alpaca, plain, or a YAML or JSON file",
     )
 
 

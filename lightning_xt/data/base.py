@@ -27,6 +27,8 @@ class DataModule(LightningDataModule, ABC):
     trained_length: int | None = None
     """Tokens of the longest sequence that a model reads in training: a window, or a source and its end token. None =
     unknown."""
+    stop: Sequence[str] = ()
+    """Strings that end the completions of its prompts, in `predict`."""
     given_inputs: Sequence[str] = ()
     """Inputs of a network besides the tokens that batches bring: names of fields of `Inputs`."""
 

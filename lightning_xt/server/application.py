@@ -19,7 +19,7 @@ from lightning_xt.server.routes import (
 from lightning_xt.server.server_context import ServerContext
 
 TITLE = "lightning-xt API"
-DESCRIPTION = "Completions, dialogues and translations by models that were trained with lightning-xt."
+DESCRIPTION = "Completions, conversations and translations by models that were trained with lightning-xt."
 
 
 class ServerApp(FastAPI):

@@ -25,7 +25,7 @@ class ServedModel:
         name: the name by which clients choose it.
         generator: generator of its texts.
         max_length: most tokens of a prompt and its completion. None = any number.
-        template: text of dialogues.
+        template: text of conversations.
         alignment: True for an encoder-decoder that can align its translations to their sources.
         created: time at which it was loaded, in seconds since 1970.
     """

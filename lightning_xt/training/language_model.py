@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 
 from lightning_xt.core.shapes import ObjectiveShape
+from lightning_xt.data.base import DataModule
 from lightning_xt.data.prompt_files import Prompt, number_prompts
 from lightning_xt.inference.generation_options import GenerationOptions
 from lightning_xt.inference.text_completer import TextCompleter
@@ -110,10 +111,12 @@ class LanguageModel(CorpusModule):
         return compute_likelihood_metrics(sums, self._bytes_per_token)
 
     def predict_step(self, batch: list[Prompt], batch_idx: int) -> list[dict[str, Any]]:
-        completer = self.text_generator
-        if note := completer.find_excess([prompt["prompt"] for prompt in batch], self.sampling):
+        completer, sampling = self.text_generator, self.sampling
+        if isinstance(data := self.data_module, DataModule) and data.stop:
+            sampling = replace(sampling, stop=[*sampling.stop, *data.stop])
+        if note := completer.find_excess([prompt["prompt"] for prompt in batch], sampling):
             self._excess = note
-        return completer.complete_as_dicts(batch, self.sampling)
+        return completer.complete_as_dicts(batch, sampling)
 
     @torch.no_grad()
     @refuse_unknown(GenerationOptions)

@@ -1,10 +1,14 @@
 """Completions and chat completions over HTTP: forms of answers, streams, log-probabilities, echo."""
 
+import json
+from functools import partial
+
 import pytest
 import torch
 from made_tokenizers import content, library
 from scripted_engine import ScriptedEngine, make_language_model, make_server
 
+from lightning_xt.data.chat.conversations import Conversations
 from lightning_xt.data.tokenizers.tokenizer_file import TokenizerFile
 from lightning_xt.inference.serving.events import JobEnd, SequenceEnd, TokenEvent
 from lightning_xt.inference.text_completer import TextCompleter
@@ -199,6 +203,29 @@ def test_a_chat_completion_has_the_form_of_openai() -> None:
     ((_, prompt, options, _),) = server.context.engine.calls
     assert bytes(prompt).decode() == "Be brief.\n\nUser: hi\nAssistant: "
     assert list(options.stop) == ["\nUser:"] and options.max_new_tokens == 4
+
+
+def test_a_conversation_is_encoded_as_in_training(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("LIGHTNING_XT_DATA", str(tmp_path))
+    messages = [
+        {"role": role, "content": f" the {role}'s mat"} for role in ("system", "user", "assistant", "user", "assistant")
+    ]
+    (tmp_path / "chat.jsonl").write_text(json.dumps({"messages": messages}))
+    tokenizer = partial(TokenizerFile, model=content("gpt2"))
+    data = Conversations(str(tmp_path / "chat.jsonl"), tokenizer=tokenizer, validation=0, test=0, batch_size=1)
+    data.setup("fit")
+    tokens, scored, _ = next(iter(data.train_dataloader()))
+    decoder = Decoder(data.tokenizer.vocab_size, dim=16, depth=1)
+    completer = TextCompleter(decoder, data.tokenizer, torch.device("cpu"))
+    server = make_server(ScriptedEngine(), [ServedModel("tiny", completer)])
+    ends = []
+    for number in (2, 4):
+        server.post("/v1/chat/completions", {"messages": messages[:number]})
+        prompt = list(server.context.engine.calls[-1][1])
+        assert prompt == tokens[0, : len(prompt)].tolist() and scored[0, len(prompt) - 1]
+        assert not scored[0, len(prompt) - 2]
+        ends.append(len(prompt))
+    assert data.tokenizer.decode(tokens[0, ends[0] : ends[1]].tolist()).startswith(" the assistant's mat\nUser:")
 
 
 def test_a_streamed_chat_begins_with_the_role() -> None:

@@ -159,7 +159,8 @@ def test_a_run_resumes_exactly_validates_and_predicts(chats, capsys):
     shown = dict(line.split("=") for line in capsys.readouterr().out.splitlines() if line.startswith("val/"))
     assert float(shown["val/loss"]) == pytest.approx(float(rows[-1]["val/loss"]), abs=2e-6)
     assert main(["predict", "runs/tiny/0", "--data.predict_prompts=asked.txt", "--output=out.jsonl"]) == 0
-    assert json.loads((chats / "out.jsonl").read_text())["prompt"] == "User: abc\nAssistant: "
+    found = json.loads((chats / "out.jsonl").read_text())
+    assert found["prompt"] == "User: abc\nAssistant: " and found["settings"]["stop"] == ["\nUser:"]
 
 
 def test_evaluation_measures_the_bytes_of_responses(chats):

@@ -70,7 +70,7 @@ class ServeOptions:
         limits: limits of requests.
         weights: form of the weights. None = as trained, on a CPU in the order in which it multiplies rows fastest.
         compile: whether to compile decode steps.
-        chat_template: name or file of the template of dialogues.
+        chat_template: name or file of the template of conversations.
     """
 
     checkpoints: dict[str, Path]

@@ -93,6 +93,7 @@ class Conversations(DataModule):
         check_option("Conversations", "--data.eval_batch_size", eval_batch_size, least=1)
         self.path = require_path(path)
         self.template = find_template(template, "--data.template")
+        self.stop = self.template.stop
         self.seq_len = self.trained_length = seq_len
         self.too_long, self.batch_size = too_long, batch_size
         self.eval_batch_size = batch_size if eval_batch_size is None else eval_batch_size

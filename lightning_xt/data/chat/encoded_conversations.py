@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_xt.data.chat.chat_templates import Span
+from lightning_xt.data.text.mapped_tokens import choose_token_type
 from lightning_xt.data.tokenizers.base import Tokenizer
 from lightning_xt.data.tokenizers.repetition import refuse_random
 
-BATCH = 1 << 14
-"""Spans that are encoded at once; a library's threads share them."""
+CHUNK = 1 << 12
+"""Conversations that are encoded at once; a library's threads share them."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class EncodedConversations:
         response_bytes: bytes of the text of all responses.
     """
 
-    ids: NDArray[np.int32]
+    ids: NDArray[np.uint16] | NDArray[np.uint32]
     scored: NDArray[np.bool_]
     offsets: NDArray[np.int64]
     too_long: int
@@ -62,20 +63,38 @@ def encode_conversations(
     Raises:
         ValueError: the tokenizer draws random numbers.
     """
+    parts = [
+        _encode_some(conversations[first : first + CHUNK], tokenizer, limit, too_long)
+        for first in range(0, max(1, len(conversations)), CHUNK)
+    ]
+    lengths = np.concatenate([[0], *(part.lengths for part in parts)])
+    return EncodedConversations(
+        ids=np.concatenate([part.ids for part in parts]),
+        scored=np.concatenate([part.scored for part in parts]),
+        offsets=np.cumsum(lengths, dtype=np.int64),
+        too_long=sum(part.too_long for part in parts),
+        dropped=sum(part.dropped for part in parts),
+        response_bytes=sum(part.response_bytes for part in parts),
+    )
+
+
+def _encode_some(
+    conversations: Sequence[Sequence[Span]], tokenizer: Tokenizer, limit: int, too_long: Literal["drop", "truncate"]
+) -> EncodedConversations:
     texts = [span.text for spans in conversations for span in spans]
-    encoded = iter(_encode(texts, tokenizer))
+    found = tokenizer.encode_arrays(texts)
+    refuse_random(tokenizer, texts[:8], found[:8])
+    encoded = iter(found)
     opening, closing = (
-        np.asarray([] if special is None else [special], dtype=np.uint32)
-        for special in (tokenizer.start, tokenizer.end)
+        np.asarray([] if each is None else [each], dtype=np.uint32) for each in (tokenizer.start, tokenizer.end)
     )
     ids: list[NDArray[np.uint32]] = []
     scored: list[NDArray[np.bool_]] = []
-    excess = dropped = num_bytes = 0
+    excess = num_bytes = 0
     for spans in conversations:
         parts = [opening, *(next(encoded) for _ in spans), closing]
         flags = [False, *(span.is_response for span in spans), True]
-        whole = np.concatenate(parts)
-        counted = np.repeat(flags, [len(part) for part in parts])
+        whole, counted = np.concatenate(parts), np.repeat(flags, [len(part) for part in parts])
         # Nothing comes before the first token that could predict it.
         counted[:1] = False
         size, total = sum(len(span.text.encode()) for span in spans if span.is_response), int(counted.sum())
@@ -83,7 +102,6 @@ def encode_conversations(
             excess += 1
             whole, counted = whole[:limit], counted[:limit]
             if too_long == "drop" or not counted.any():
-                dropped += 1
                 continue
             # In proportion, because a token need not be whole characters.
             size = size * int(counted.sum()) // total
@@ -91,18 +109,10 @@ def encode_conversations(
         scored.append(counted)
         num_bytes += size
     return EncodedConversations(
-        ids=np.concatenate([*ids, opening[:0]]).astype(np.int32),
+        ids=np.concatenate([*ids, opening[:0]]).astype(choose_token_type(tokenizer.vocab_size)),
         scored=np.concatenate([*scored, np.zeros(0, dtype=np.bool_)]),
         offsets=np.cumsum([0, *(len(each) for each in ids)], dtype=np.int64),
         too_long=excess,
-        dropped=dropped,
+        dropped=len(conversations) - len(ids),
         response_bytes=num_bytes,
     )
-
-
-def _encode(texts: Sequence[str], tokenizer: Tokenizer) -> list[NDArray[np.uint32]]:
-    found: list[NDArray[np.uint32]] = []
-    for first in range(0, len(texts), BATCH):
-        found += tokenizer.encode_arrays(texts[first : first + BATCH])
-    refuse_random(tokenizer, texts[:8], found[:8])
-    return found

@@ -27,7 +27,7 @@ class TextPart(RequestFields):
 
 
 class Message(RequestFields):
-    """Message of a dialogue."""
+    """Message of a conversation."""
 
     role: Annotated[str, Field(min_length=1, max_length=LONGEST_NAME)] = Field(
         description="A role of the chat template, such as system, user or assistant."
@@ -45,10 +45,10 @@ class Message(RequestFields):
 
 
 class ChatBody(SamplingFields):
-    """A dialogue to continue."""
+    """A conversation to continue."""
 
     messages: Annotated[list[Message], FIRST, Field(min_length=1, max_length=MOST_MESSAGES)] = Field(
-        description="The dialogue so far. A last message of the assistant is continued."
+        description="The conversation so far. A last message of the assistant is continued."
     )
     max_completion_tokens: Annotated[int, Field(ge=1, le=MOST_NEW_TOKENS), WHOLE] | None = Field(
         None, description="The newer name of max_tokens."

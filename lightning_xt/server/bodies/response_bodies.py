@@ -64,7 +64,7 @@ class CompletionAnswer(ResponseBody):
 
 
 class ChatToken(ResponseBody):
-    """Token of an answer to a dialogue."""
+    """Token of an answer to a conversation."""
 
     token: str
     logprob: float
@@ -78,14 +78,14 @@ class ChatTokenEntry(ChatToken):
 
 
 class ChatLogProbs(ResponseBody):
-    """Tokens of an answer to a dialogue."""
+    """Tokens of an answer to a conversation."""
 
     content: list[ChatTokenEntry]
     refusal: None
 
 
 class ChatMessage(ResponseBody):
-    """Answer to a dialogue."""
+    """Answer to a conversation."""
 
     role: Literal["assistant"]
     content: str
@@ -93,7 +93,7 @@ class ChatMessage(ResponseBody):
 
 
 class ChatChoice(ResponseBody):
-    """One answer to a dialogue."""
+    """One answer to a conversation."""
 
     index: int
     message: ChatMessage
@@ -102,7 +102,7 @@ class ChatChoice(ResponseBody):
 
 
 class ChatAnswer(ResponseBody):
-    """Answers to a dialogue."""
+    """Answers to a conversation."""
 
     id: str
     object: Literal["chat.completion"]

@@ -1,4 +1,4 @@
-"""`/v1/chat/completions`: answers to dialogues."""
+"""`/v1/chat/completions`: answers to conversations."""
 
 import asyncio
 import time
@@ -29,7 +29,7 @@ router = APIRouter(tags=["language models"])
     responses={200: describe_stream("Each has a `delta` of one choice."), **POST_ERRORS},
 )
 async def chat(body: ChatBody, request: Request, context: Context) -> Response:
-    """Answer a dialogue, whose text the server's chat template makes."""
+    """Answer a conversation, whose text the server's chat template makes."""
     model = context.models.choose(body.model).require("language_model")
     try:
         spans = model.template.split((message.role, message.text) for message in body.messages)

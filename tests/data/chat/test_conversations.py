@@ -187,6 +187,15 @@ def test_evaluation_takes_every_example_once(world):
     assert data.bytes_per_token("train") is None
 
 
+def test_chunks_that_are_encoded_together_do_not_matter(monkeypatch):
+    path = write(*pairs(*range(1, 30)), LONG, CHAT)
+    one = open_data(path)
+    monkeypatch.setattr("lightning_xt.data.chat.encoded_conversations.CHUNK", 3)
+    batches = [iter(data.train_dataloader()) for data in (one, open_data(path))]
+    assert all(torch.equal(*rows) for _ in range(9) for rows in zip(*map(next, batches), strict=True))
+    assert one.describe_size(1) == open_data(path).describe_size(1)
+
+
 def test_splits_with_files_are_not_trained_on():
     for name, number in (("a", 1), ("b", 2), ("c", 3)):
         write(*pairs(number), name=f"{name}.jsonl")

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from lightning_xt.data.files import json_lines
-from lightning_xt.data.files.json_lines import read_texts
+from lightning_xt.data.files.json_lines import read_objects, read_texts
 
 LINES = b'{"id": 1, "text": "one\\n\\u20ac"}\r\n\n  \t\n{"text": "", "id": 2}\n{"text": "\xc3\xa9 \\ud83d\\ude00"}'
 
@@ -71,3 +71,13 @@ def test_a_line_without_end(monkeypatch):
     ):
         list(read_texts(endless, "x", "text"))
     assert list(endless) == []
+
+
+def test_objects_with_their_places(monkeypatch):
+    lines = [b'\xef\xbb\xbf{"a": 1}\n\n{"b', b'": 2}\n']
+    assert list(read_objects(lines, "x")) == [("x, line 1", {"a": 1}), ("x, line 3", {"b": 2})]
+    with pytest.raises(ValueError, match="x, line 2: byte 1 of the line is not UTF-8; save the file as UTF-8"):
+        list(read_objects([b"{}\n{\xff}"], "x"))
+    monkeypatch.setattr(json_lines, "MAX_LINE", 10)
+    with pytest.raises(ValueError, match="x, line 2 is longer than 10 bytes; split it into several lines"):
+        list(read_objects([b"{}\n", b" " * 11], "x"))
