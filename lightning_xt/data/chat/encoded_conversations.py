@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +30,7 @@ class EncodedConversations:
         response_bytes: bytes of the text of all responses.
     """
 
-    ids: NDArray[np.uint16] | NDArray[np.uint32]
+    ids: NDArray[Any]
     scored: NDArray[np.bool_]
     offsets: NDArray[np.int64]
     too_long: int
