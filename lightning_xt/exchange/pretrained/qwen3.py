@@ -19,10 +19,11 @@ class Qwen3(PretrainedShape):
         "num_key_value_heads": 32,
         "head_dim": 128,
         "rms_norm_eps": 1e-6,
+        "attention_bias": False,
         "tie_word_embeddings": False,
         "max_position_embeddings": 32768,
     }
-    constants: ClassVar = {"hidden_act": "silu", "attention_bias": False, "use_sliding_window": False}
+    constants: ClassVar = {"hidden_act": "silu", "use_sliding_window": False}
 
     @property
     def template(self) -> dict[str, Any]:
@@ -32,8 +33,10 @@ class Qwen3(PretrainedShape):
             heads=Setting("num_attention_heads"),
             kv_heads=Setting("num_key_value_heads", lambda known: known["num_attention_heads"]),
             dim_head=Setting("head_dim", lambda known: known["hidden_size"] // known["num_attention_heads"]),
+            projection=part("MultiHead", bias=Setting("attention_bias")),
             qk_norm=norm,
             position=rotary_template(),
+            output_projection=Choice("attention_bias", {False: None, True: part("BiasedOutput")}),
         )
         hidden = Setting("intermediate_size", lambda known: 8 * -(-known["hidden_size"] // 3))
         decoder = part(
