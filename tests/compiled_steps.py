@@ -64,10 +64,10 @@ def check_formats(build: Any) -> None:
     from lightning_xt.generation.models.compiled import Compiled
     from lightning_xt.generation.models.quantized_weights import convert_weights
 
-    for weights in ("float32", "bfloat16", "int8"):
-        plain = convert_weights(randomise(build, torch.float32), weights)
+    for weights, group_size in (("float32", None), ("bfloat16", None), ("int8", None), ("int4", None), ("int4", 5)):
+        plain = convert_weights(randomise(build, torch.float32), weights, group_size)
         compiled = Compiled(plain)
-        for rows, first in ((1, True), (3, True), (17, weights == "int8"), (2, False), (1, False)):
+        for rows, first in ((1, True), (3, True), (17, "int" in weights), (2, False), (1, False)):
             caches = [model.new_cache(rows, 9) for model in (compiled, plain)]
             for n in (4, 1, 1):
                 tokens = torch.randint(0, VOCAB, (rows, n))

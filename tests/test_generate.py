@@ -17,7 +17,9 @@ from lightning_xt.commands.generation.generate_options import parse
 from lightning_xt.commands.models.inference import Inference
 from lightning_xt.commands.models.loading import load
 from lightning_xt.core.cache import Cache
-from lightning_xt.generation.models.quantized_weights import Int8Linear, RowLinear
+from lightning_xt.generation.models.int4_linear import Int4Linear
+from lightning_xt.generation.models.int8_linear import Int8Linear
+from lightning_xt.generation.models.row_linear import RowLinear
 from lightning_xt.inference.generation_options import GenerationOptions
 from lightning_xt.inference.text_completer import TextCompleter
 from lightning_xt.inference.translation import Translator
@@ -420,7 +422,9 @@ MISTAKES = [
     ("--prompt x --batch 0", "sampling has batch 0, which must be at least 1"),
     ("--prompt x --temperature hot", "--temperature: expected float, not 'hot'"),
     ("--prompt x --jsonl maybe", "--jsonl is true, false or null, not 'maybe'"),
-    ("--prompt x --weights int4", "expected one of 'float32', 'bfloat16', 'int8', not 'int4'"),
+    ("--prompt x --weights int3", "expected one of 'float32', 'bfloat16', 'int8', 'int4', not 'int3'"),
+    ("--prompt x --weights int4 --group_size 0", "group_size is 0; it must be at least 1 number of a row, or row"),
+    ("--prompt x --group_size 64", "group_size is 64, but weights is not given, which has no groups; omit it, or set"),
     ("--prompt x --color red", "expected one of 'auto', 'always', 'never', not 'red'"),
     ("--prompt x --stop=", "stop has an empty string"),
     ("--prompt x --stop", "generate: --stop needs a value; one that begins with - is written as --stop=VALUE"),
@@ -492,7 +496,7 @@ def test_a_run_is_needed(said):
             "--sample_text.generation.num_return_sequences 0",
             "sampling has num_return_sequences 0, which must be at least 1",
         ),
-        ("--inference.weights int4", "'float32', 'bfloat16', 'int8'"),
+        ("--inference.weights int3", "'float32', 'bfloat16', 'int8', 'int4'"),
     ],
 )
 def test_the_other_commands_report_mistakes_of_the_same_choices(options, part, fresh, capsys):
@@ -542,7 +546,7 @@ def test_helpers_help(pairs, finished, said):
 def test_other_weights_report_their_cost(pairs, finished, capsys):
     shutil.copytree(finished / "runs" / "tiny", "runs/tiny")
     for run in (RUN, "runs/pairs"):
-        for weights in ("bfloat16", "int8"):
+        for weights in ("bfloat16", "int8", "int4"):
             assert main(["generate", run, "--prompt", "a red dog", "--max_new_tokens", "4", "--weights", weights]) == 0
             told = re.fullmatch(
                 rf"weights {weights}: loss (\d\.\d{{4}}) nats a token, (\d\.\d{{4}}) with float32\n",
@@ -609,7 +613,8 @@ def test_steps_are_compiled_of_the_layout_for_it(trained, monkeypatch):
     # The shape checks of this process do not compile.
     monkeypatch.setattr("lightning_xt.commands.models.inference.Compiled", lambda decoder: ("compiled", decoder))
     module = load(RUN)
-    for weights, kind in ((None, RowLinear), ("float32", RowLinear), ("int8", Int8Linear)):
+    kinds = (None, RowLinear), ("float32", RowLinear), ("int8", Int8Linear), ("int4", Int4Linear)
+    for weights, kind in kinds:
         inference = Inference(weights=weights, compile=True)
         inference.apply(module)
         compiled, decoder = module.decoding.model
@@ -724,7 +729,7 @@ def test_cases_d9_an_evaluation_that_is_not_finite_ends_in_a_sentence(broken, ca
 def test_cases_d4_a_language_model_is_measured_without_decoding(trained, capsys):
     best = ["-c", "runs/tiny/0/config.yaml", "--ckpt_path", "best"]
     for command in ("validate", "test"):
-        for option in ("--sampling.top_k=5", "--sampling.filters+=NoRepeatNgram", "--inference.weights=int8"):
+        for option in ("--sampling.top_k=5", "--sampling.filters+=NoRepeatNgram", "--inference.compile=true"):
             more = ["--sampling.filters.n=2"] if "filters" in option else []
             assert main([command, *best, option, *more]) == 2
             assert capsys.readouterr().err.splitlines()[-1] == (

@@ -28,7 +28,8 @@ def add_options(parser: ArgumentParser) -> None:
     add("--drain_timeout", type=float, default=30.0, help="most seconds to finish answers after SIGTERM (default: 30)")
     add("--api_key", help="key that clients must send (default: the environment variable LIGHTNING_XT_API_KEY)")
     add("--no_api_key", action="store_true", help="let everyone who reaches the address use the models")
-    add("--weights", choices=["float32", "bfloat16", "int8"], help="form of the weights, as in generate")
+    add("--weights", choices=["float32", "bfloat16", "int8", "int4"], help="form of the weights, as in generate")
+    add("--group_size", help="numbers of a matrix row that share a scale in int8 and int4, or row, as in generate")
     add("--compile", action="store_true", help="compile decode steps, which takes up to minutes")
     add(
         "--chat_template",

@@ -23,12 +23,14 @@ class Request:
         max_new_tokens: most tokens to generate.
         seed: start of its random numbers. Its tokens depend on no other request of the call.
         inputs: model inputs besides tokens, for one row.
+        source: source ids that the context of `inputs` encodes, from the first; padding may follow. None = none.
     """
 
     prompt: Int[Tensor, " n"]
     max_new_tokens: int
     seed: int = 0
     inputs: Inputs | None = None
+    source: Int[Tensor, " m"] | None = None
 
     @property
     def num_soft_tokens(self) -> int:

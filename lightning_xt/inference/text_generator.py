@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, ClassVar, Literal
 
+from torch import nn
+
 from lightning_xt.data.prompt_files import Prompt
 from lightning_xt.data.tokenizers.base import Tokenizer
 from lightning_xt.generation.engine import collect_results
@@ -32,12 +34,14 @@ class DecodingSetup:
         method: decoding method. None = that of the generation options.
         on_complete: called with each request and the ids of its best completion. None = nothing is called.
         settings: the setup as plain values, for the reader of results.
+        network: network in place of the trained one, also of its encoder and in evaluations. None = the trained one.
     """
 
     model: Autoregressive | None = None
     method: Method | None = None
     on_complete: Callable[[Request, Sequence[int]], None] | None = None
     settings: dict[str, Any] = field(default_factory=dict)
+    network: nn.Module | None = None
 
 
 @dataclass(frozen=True)

@@ -167,7 +167,8 @@ class Translator(TextGenerator):
         src, src_mask = self._pad_rows([ids])
         starts = self._make_starts(src)
         (limit,) = self._limit_targets(src, src_mask, starts.shape[1], options.max_new_tokens).tolist()
-        return Request(prompt=starts[0], max_new_tokens=limit, seed=derive_seed(options.seed, text, repeat))
+        seed = derive_seed(options.seed, text, repeat)
+        return Request(prompt=starts[0], max_new_tokens=limit, seed=seed, source=src[0])
 
     def encode_sources(self, rows: Sequence[list[int]], batch: int) -> list[Inputs]:
         """Encode the ids of sources, at most `batch` at once, into the inputs of their requests."""
@@ -180,8 +181,8 @@ class Translator(TextGenerator):
         limits = self._limit_targets(src, src_mask, starts.shape[1], options.max_new_tokens)
         encoded = self._encode_sources(src, src_mask, options.batch)
         return [
-            Request(prompt=start, max_new_tokens=limit, seed=seed, inputs=inputs)
-            for start, limit, seed, inputs in zip(starts, limits.tolist(), seeds, encoded, strict=True)
+            Request(prompt=start, max_new_tokens=limit, seed=seed, inputs=inputs, source=source)
+            for start, limit, seed, inputs, source in zip(starts, limits.tolist(), seeds, encoded, src, strict=True)
         ]
 
     def _encode_sources(self, src: Tensor, src_mask: Tensor | None, batch: int) -> list[Inputs]:

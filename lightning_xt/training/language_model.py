@@ -102,7 +102,7 @@ class LanguageModel(CorpusModule):
 
     def evaluate(self, batch: Any) -> None:
         tokens, scored, inputs = self.read_evaluation(batch)
-        loss = self.score(self.decoder, tokens, scored, self._evaluated_memories.add(batch, inputs))
+        loss = self.score(self.evaluated_network, tokens, scored, self._evaluated_memories.add(batch, inputs))
         self.keep_memories(self._evaluated_memories, batch, loss)
         self._sums.add(loss)
 
@@ -177,8 +177,9 @@ class LanguageModel(CorpusModule):
     @property
     def text_generator(self) -> TextCompleter:
         """Generator that continues texts."""
-        device = self.decoder.token_embedding.weight.device
+        decoder: Decoder = self.evaluated_network
+        device = decoder.token_embedding.weight.device
         # Segments are made for texts longer than a row.
-        limit = self.trained_length if self.decoder.segments is None else None
+        limit = self.trained_length if decoder.segments is None else None
         visible = self.objective.visible_prompts
-        return TextCompleter(self.decoder, self.tokenizer, device, self.decoding, limit, visible_prompts=visible)
+        return TextCompleter(decoder, self.tokenizer, device, self.decoding, limit, visible_prompts=visible)

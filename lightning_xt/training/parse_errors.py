@@ -102,7 +102,10 @@ def _explain_value(message: str) -> str:
     if match := re.search(r"Subtypes: .*?Literal.*Given value: ([^\n]*)", message, re.DOTALL):
         choices = dict.fromkeys(re.findall(r"[\w.-]+", " ".join(re.findall(r"Literal\[([^\]]*)\]", message))))
         given = re.sub(r"^NestedArg\(key='[^']*', val='(.*)'\)$", r"\1", match[1])
-        return f"{_format_slots(message)}expected one of {', '.join(map(repr, choices))}, not {given!r}"
+        expected = f"one of {', '.join(map(repr, choices))}"
+        if "Expected a <class 'int'>" in message:
+            expected = f"a number or {', '.join(map(repr, choices))}"
+        return f"{_format_slots(message)}expected {expected}, not {given!r}"
     classes = r"Errors:\n((?: *- Expected an? <class '[\w.]+'>\n)+).*\n *Given value: ([^\n]*?)(?:\. Got value|\n|$)"
     if match := re.search(classes, message):
         kinds = dict.fromkeys(re.findall(r"'([\w.]+)'", match[1]))

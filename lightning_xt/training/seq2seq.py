@@ -78,7 +78,7 @@ class Seq2Seq(TransformerModule):
     default_vocab: ClassVar = {"source": 259, "target": 259, "pad": 0, "start": 1, "end": 2, "separator": None}
     plain_lines: ClassVar = True
     given_inputs: ClassVar = ("context",)
-    decodes_evaluations: ClassVar = True
+    decodes_evaluations = True
     shown_metrics: ClassVar = ("loss", "exact_match", "bleu")
     logged: ClassVar = (
         *TransformerModule.logged,
@@ -196,13 +196,14 @@ class Seq2Seq(TransformerModule):
     def begin_evaluation(self, split: str) -> None:
         self._check_tokenizers()
         decoded, shown = (self.val_decode_pairs, ROWS) if split == "val" else (None, 0)
-        sizes = 0 if self.needed_inputs else decoded, shown
-        self._scores = PairScores(self.device, self.target_tokenizer, *sizes, getattr(self, "_scores", None))
+        if self.needed_inputs or not self.decodes_evaluations:
+            decoded = 0
+        self._scores = PairScores(self.device, self.target_tokenizer, decoded, shown, getattr(self, "_scores", None))
 
     def evaluate(self, batch: EvaluationPairs | PairBatch) -> None:
         batch, inputs = read_evaluation_pairs(batch, self.data_inputs, self.vocab, self._scores.rows, self.trainer)
         src, tgt, src_mask, index = batch[:4]
-        logits = self.network(src, tgt[:, :-1], src_mask, inputs=inputs)
+        logits = self.evaluated_network(src, tgt[:, :-1], src_mask, inputs=inputs)
         scored = (index >= 0)[:, None].expand(-1, tgt.shape[1] - 1)
         real = self._mask_padding(tgt)
         scored = scored if real is None else scored & real
@@ -288,4 +289,4 @@ class Seq2Seq(TransformerModule):
     def text_generator(self) -> Translator:
         """Translator of texts."""
         both = self.source_tokenizer, self.target_tokenizer
-        return Translator(self.network, *both, self.vocab, self.trained_length, self.decoding)
+        return Translator(self.evaluated_network, *both, self.vocab, self.trained_length, self.decoding)

@@ -35,7 +35,7 @@ class TextModule(LightningModule, ABC):
     """Metrics of an evaluation that the progress bar shows."""
     no_generation: ClassVar[str | None] = None
     """Reason for which the model does not generate, with the way out. None = it generates."""
-    decodes_evaluations: ClassVar[bool] = False
+    decodes_evaluations: bool = False
     """True if an evaluation decodes: besides a fit by the options of `sampling`."""
 
     def __init__(self) -> None:
@@ -43,7 +43,12 @@ class TextModule(LightningModule, ABC):
         self.sampling = GenerationOptions()
         """Options of `predict`, and of evaluations that decode."""
         self.decoding = DecodingSetup()
-        """Models that replace or help the network in generation."""
+        """Models that replace or help the network in generation, and the network that evaluations measure."""
+
+    @property
+    def evaluated_network(self) -> Any:
+        """Network that evaluations measure and texts come from: the trained one unless `decoding` replaces it."""
+        return self.network if self.decoding.network is None else self.decoding.network
 
     @property
     def data_module(self) -> Any:

@@ -246,8 +246,8 @@ def test_a_key_is_demanded_and_accepted(finished: Path, monkeypatch: pytest.Monk
             assert [model.id for model in client.models.list()] == ["tiny"]
 
 
-@pytest.mark.parametrize("weights", ["bfloat16", "int8"])
-def test_other_weights_are_served(finished: Path, weights: str) -> None:
-    with serve(finished, "runs/tiny", "--weights", weights) as server:
+@pytest.mark.parametrize("weights", [["bfloat16"], ["int8"], ["int4", "--group_size=64"]], ids=str)
+def test_other_weights_are_served(finished: Path, weights: list[str]) -> None:
+    with serve(finished, "runs/tiny", "--weights", *weights) as server:
         options = {"model": "tiny", "prompt": "the", "max_tokens": 9, "temperature": 0}
         assert server.client.completions.create(**options).usage.completion_tokens == 9

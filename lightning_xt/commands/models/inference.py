@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from lightning_xt.commands.models.evaluation_cost import EvaluationCost
+from lightning_xt.commands.models.generation_cost import GenerationCost
 from lightning_xt.commands.models.loading import load
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.data.tokenizers.difference import describe_difference
@@ -15,8 +17,8 @@ from lightning_xt.generation.methods.draft import Draft
 from lightning_xt.generation.models.compiled import Compiled
 from lightning_xt.generation.models.contrastive import Contrastive
 from lightning_xt.generation.models.guided import Guided
-from lightning_xt.generation.models.quantized_weights import Weights, convert_weights, measure_loss
-from lightning_xt.generation.requests import Request
+from lightning_xt.generation.models.quantized_weights import Weights, check_weights, convert_weights
+from lightning_xt.generation.models.weight_groups import GroupSize
 from lightning_xt.inference.generation_options import GenerationOptions
 from lightning_xt.inference.text_generator import DecodingSetup
 from lightning_xt.models.decoder import Decoder
@@ -26,16 +28,16 @@ from lightning_xt.system.messages import UserError
 from lightning_xt.training.language_model import LanguageModel
 from lightning_xt.training.module import TransformerModule
 
-MEASURED = 16
-"""Completions by which the cost of other weights is measured."""
-
 
 class Inference(Callback):
     """Callback that sets a model up for inference: the format of its weights, and models that help it.
 
     Args:
         weights: form of the weights: float32 as they were trained, in the order in which a CPU reads them fastest;
-            bfloat16 in half the bytes; int8 in a quarter. The loss of both is reported. None = as they are.
+            bfloat16 in half the bytes; int8 in a quarter; int4 in a sixth. The loss of both is reported. None = as they
+            are.
+        group_size: numbers of a matrix row that share a scale in int8 and int4; row = all. None = row in int8, 32 in
+            int4.
         compile: whether to compile decode steps, which takes up to minutes and pays for long completions.
         draft: a run whose smaller model drafts several tokens, which the model verifies at once; the completion stays
             the same. None = none.
@@ -47,18 +49,25 @@ class Inference(Callback):
     def __init__(
         self,
         weights: Weights | None = None,
+        group_size: GroupSize | None = None,
         compile: bool = False,
         draft: str | None = None,
         amateur: Sequence[str] = (),
         guidance: float | None = None,
     ) -> None:
-        self.weights, self.compile = weights, compile
+        check_weights(weights, group_size)
+        self.weights, self.group_size, self.compile = weights, group_size, compile
         self.draft, self.amateur, self.guidance = draft, list(amateur), guidance
-        given = {"weights": weights, "draft": draft, "amateur": self.amateur, "guidance": guidance}
+        given: dict[str, Any] = {"weights": weights, "group_size": group_size}
+        given |= {"draft": draft, "amateur": self.amateur, "guidance": guidance}
         self.settings = {name: value for name, value in given.items() if value not in (None, [])}
         """Settings that results report."""
-        self.cost: Cost | None = None
+        self.cost: GenerationCost | None = None
+        """Cost of the weights in completions."""
+        self.evaluation_cost: EvaluationCost | None = None
+        """Cost of the weights in an evaluation."""
         self._fits = False
+        self._earlier = DecodingSetup()
 
     def check(self, sampling: GenerationOptions) -> None:
         """Raise a UserError if the generation method does not work with this setup."""
@@ -77,44 +86,109 @@ class Inference(Callback):
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         given = self.settings or self.compile
         if isinstance(pl_module, TransformerModule) and not self._fits and (given or pl_module.no_generation is None):
+            self._earlier = pl_module.decoding
             self.check(pl_module.sampling)
             self.apply(pl_module)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if getattr(pl_module, "decodes_evaluations", False):
-            self.on_predict_start(trainer, pl_module)
+        if self._fits or not isinstance(pl_module, TransformerModule):
+            return
+        self._earlier = pl_module.decoding
+        if self._rounds:
+            self.evaluation_cost = EvaluationCost(self._label, pl_module)
+        if pl_module.decodes_evaluations:
+            self.check(pl_module.sampling)
+            self.apply(pl_module, measured=False)
+        elif self.weights is not None:
+            pl_module.decoding = DecodingSetup(network=self._convert(pl_module))
 
-    on_test_start = on_validation_start
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.evaluation_cost is not None:
+            self.evaluation_cost.begin("test" if trainer.testing else "val")
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if self.evaluation_cost is not None:
+            self.evaluation_cost.add(batch)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.evaluation_cost is not None:
+            self.evaluation_cost.finish()
+
+    on_test_start, on_test_epoch_start = on_validation_start, on_validation_epoch_start
+    on_test_batch_end, on_test_epoch_end = on_validation_batch_end, on_validation_epoch_end
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
             self.report()
+        self._restore(pl_module)
 
-    on_validation_end = on_test_end = on_predict_end
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.evaluation_cost is not None and trainer.is_global_zero:
+            print(self.evaluation_cost.describe(trainer.callback_metrics), file=sys.stderr)
+        self._restore(pl_module)
 
-    def apply(self, module: TransformerModule) -> None:
-        """Set a module up; UserError if the module does not support it, or a run does not fit the module."""
-        decoder = merge_adapters(_find_decoder(module))
-        model: Any = decoder
+    on_test_end = on_validation_end
+
+    def _restore(self, module: LightningModule) -> None:
+        """Let a module evaluate and generate as before."""
+        if isinstance(module, TransformerModule) and not self._fits:
+            module.decoding, self.evaluation_cost = self._earlier, None
+
+    def apply(self, module: TransformerModule, *, measured: bool = True) -> None:
+        """Set a module up for generation; `measured` if the cost of the weights is measured by completions.
+
+        Raises:
+            UserError: the module does not support it, or a run does not fit the module.
+        """
+        decoder = _find_decoder(module)
         if self.compile and decoder.segments is not None:
             raise UserError(
                 "--compile compiles decode steps, but those of a model with segments "
                 f"({type(decoder.segments).__name__}) cannot be compiled; omit it"
             )
-        if self.weights is not None or self.compile:
-            # Packed matrices make compiled steps fast on a CPU.
-            model = decoder = convert_weights(decoder, self.weights or "float32")
-        if self.weights is not None:
-            self.cost = Cost(self.weights, _find_decoder(module), decoder)
+        # Packed matrices make compiled steps fast on a CPU.
+        replaced = self.weights is not None or self.compile
+        network = self._convert(module) if replaced else merge_adapters(module.network)
+        module.decoding = DecodingSetup(network=network)
+        model: Any = _find_decoder(module)
+        if measured and self.weights is not None:
+            self.cost = GenerationCost(self._label, module.network, module.evaluated_network)
         if self.compile:
-            model = Compiled(decoder)
+            model = Compiled(model)
         if self.amateur:
             model = Contrastive(model, [_load_helper(run, module, "--amateur") for run in self.amateur])
         if self.guidance is not None:
             model = Guided(model, _encode_empty_source(module, self.guidance), self.guidance)
         draft = None if self.draft is None else Draft(_load_helper(self.draft, module, "--draft"))
-        heard = None if self.weights in (None, "float32") or self.cost is None else self.cost.add
-        module.decoding = DecodingSetup(model, draft, heard, self.settings)
+        heard = self.cost.add if self.cost is not None and self._rounds else None
+        module.decoding = DecodingSetup(model, draft, heard, self.settings, network)
+
+    @property
+    def _rounds(self) -> bool:
+        """True if the weights are less exact than those trained."""
+        return self.weights not in (None, "float32")
+
+    @property
+    def _label(self) -> str:
+        """Format of the weights, with its groups if they were chosen."""
+        return f"{self.weights}" if self.group_size is None else f"{self.weights} (group_size {self.group_size})"
+
+    def _convert(self, module: TransformerModule) -> Any:
+        """Copy the network of a module to the format of the weights; UserError if it is sharded."""
+        if module.device_mesh is not None:
+            raise UserError(
+                f"--inference.weights {self.weights} needs whole matrices, but a sharding strategy leaves each process "
+                "parts of them; omit it, or set --trainer.strategy auto"
+            )
+        return convert_weights(module.network, self.weights or "float32", self.group_size)
 
     def report(self) -> None:
         """Print the cost of other weights on standard error."""
@@ -122,35 +196,10 @@ class Inference(Callback):
             print(self.cost, file=sys.stderr)
 
 
-class Cost:
-    """Cost of other weights: the mean loss of prompts and completions, next to that of the weights as trained."""
-
-    def __init__(self, weights: str, trained: Decoder, lowered: Decoder) -> None:
-        self.weights, self.trained, self.lowered = weights, trained, lowered
-        self.tokens, self.texts = 0, 0
-        self._sums = [0.0, 0.0]
-
-    def add(self, request: Request, ids: Sequence[int]) -> None:
-        """Add a completion; only the first few count."""
-        if self.texts == MEASURED:
-            return
-        drawn = torch.tensor([*ids], dtype=torch.long, device=request.prompt.device)
-        tokens = torch.cat((request.prompt, drawn))[None]
-        with eval_mode(self.trained):
-            for number, network in enumerate((self.lowered, self.trained)):
-                self._sums[number] += (tokens.shape[1] - 1) * measure_loss(network, tokens, request.inputs)
-        self.tokens += tokens.shape[1] - 1
-        self.texts += 1
-
-    def __str__(self) -> str:
-        lowered, trained = (each / self.tokens for each in self._sums)
-        return f"weights {self.weights}: loss {lowered:.4f} nats a token, {trained:.4f} with float32"
-
-
 def _find_decoder(module: TransformerModule) -> Decoder:
     if module.no_generation is not None:
         raise UserError(module.no_generation)
-    network = module.network
+    network = module.evaluated_network
     found = network.decoder if isinstance(network, EncoderDecoder) else network
     if not isinstance(found, Decoder):
         raise UserError(f"a {type(module).__name__} has no decoder, which generates; give the run of another model")
@@ -181,7 +230,7 @@ def _load_helper(run: str, module: TransformerModule, option: str) -> Decoder:
 
 def _encode_empty_source(module: TransformerModule, scale: float) -> Inputs:
     """Encode an empty source."""
-    network = module.network
+    network = module.evaluated_network
     if not isinstance(network, EncoderDecoder):
         raise UserError(
             f"--guidance {scale} weighs what a source adds, but a {type(module).__name__} has none; it is for "

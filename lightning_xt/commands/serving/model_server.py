@@ -64,7 +64,9 @@ def load_generator(name: str, options: ServeOptions) -> TextCompleter | Translat
     module = load(str(options.checkpoints[name]))
     # As trained, in the order in which a CPU multiplies several rows fastest.
     weights = options.weights or (None if torch.cuda.is_available() else "float32")
-    Inference(weights=weights, compile=options.compile).apply(module)  # type: ignore[arg-type]  # checked
+    inference = Inference(weights=weights, group_size=options.group_size, compile=options.compile)  # type: ignore[arg-type]  # checked
+    # The network as trained is dropped.
+    inference.apply(module, measured=False)
     generator = module.text_generator
     if not isinstance(generator, TextCompleter | Translator):
         raise UserError(f"{name} cannot be served: it neither completes nor translates texts; give another run")

@@ -69,6 +69,7 @@ class ServeOptions:
         engine: options of the engine.
         limits: limits of requests.
         weights: form of the weights. None = as trained, on a CPU in the order in which it multiplies rows fastest.
+        group_size: numbers of a matrix row that share a scale, or row. None = by the form of the weights.
         compile: whether to compile decode steps.
         chat_template: name or file of the template of conversations.
     """
@@ -81,6 +82,7 @@ class ServeOptions:
     engine: EngineOptions
     limits: RequestLimits
     weights: str | None
+    group_size: int | str | None
     compile: bool
     chat_template: str
 
@@ -116,9 +118,22 @@ def check_options(options: Namespace) -> ServeOptions:
         engine=EngineOptions(options.rows, options.tokens, options.prefill_tokens, options.max_waiting),
         limits=RequestLimits(options.max_tokens, options.max_body_bytes, options.timeout, options.drain_timeout),
         weights=options.weights,
+        group_size=read_group_size(options),
         compile=options.compile,
         chat_template=options.chat_template,
     )
+
+
+def read_group_size(options: Namespace) -> int | str | None:
+    """Return the numbers of a group of weights; UserError if they are no group, or the weights have none."""
+    given = options.group_size
+    if given is None:
+        return None
+    if options.weights not in ("int8", "int4"):
+        raise UserError(f"serve: --group_size {given} is for --weights int8 and int4; omit it, or give one of them")
+    if given != "row" and (not given.isdecimal() or int(given) < 1):
+        raise UserError(f"serve: --group_size is {given}, but it must be row or a number of at least 1")
+    return "row" if given == "row" else int(given)
 
 
 def is_loopback(host: str) -> bool:

@@ -32,11 +32,16 @@ def train(command: str, args: Sequence[str]) -> Any:
     import_lightning()
     from lightning_xt.commands.trainer.cluster import close_process_group
     from lightning_xt.commands.trainer.command_line import CommandLine
+    from lightning_xt.commands.trainer.decoding_options import expand_names, shorten_names
     from lightning_xt.commands.trainer.run_choice import add_config_of_run, replace_run
 
     try:
         with optional_output():
-            done = CommandLine(command, add_config_of_run(command, replace_run(command, args)))
+            given = expand_names(command, replace_run(command, args))
+            done = CommandLine(command, add_config_of_run(command, given))
+    except UserError as error:
+        error.args = (shorten_names(str(error), args),)
+        raise
     except BrokenPipeError as error:
         # Not of the output, which is optional here, and after whose end other commands end quietly.
         raise RuntimeError("the connection to another process broke") from error

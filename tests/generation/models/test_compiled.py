@@ -23,7 +23,7 @@ def test_compiled_steps_give_the_same_tokens_and_compile_once(backend: str, name
     assert run.returncode == 0, run.stdout + run.stderr
     count = len(names) or 8
     assert (
-        run.stdout.count("stays close") == 3
+        run.stdout.count("stays close") == 5
         and run.stdout.count("agrees") == count
         and f"{count} variants" in run.stdout
     )

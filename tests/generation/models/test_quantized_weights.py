@@ -13,14 +13,11 @@ from torch.nn import functional
 
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.generation.engine import generate
+from lightning_xt.generation.models.int4_linear import Int4Linear
+from lightning_xt.generation.models.int8_linear import MAX_KERNEL_ROWS, Int8Linear
 from lightning_xt.generation.models.packed_products import pack_matrix
-from lightning_xt.generation.models.quantized_weights import (
-    MAX_KERNEL_ROWS,
-    Int8Linear,
-    RowLinear,
-    convert_weights,
-    measure_loss,
-)
+from lightning_xt.generation.models.quantized_weights import convert_weights, measure_loss
+from lightning_xt.generation.models.row_linear import RowLinear
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.nn.heads.tied_head import TiedHead
 from lightning_xt.nn.projections.latent import Latent
@@ -132,7 +129,7 @@ def test_what_cannot_be_packed_is_multiplied_as_it_is() -> None:
 
 
 @EACH
-@pytest.mark.parametrize("weights", ["float32", "bfloat16", "int8"])
+@pytest.mark.parametrize("weights", ["float32", "bfloat16", "int8", "int4"])
 def test_the_original_is_left_as_it_was(build: partial, weights: str) -> None:
     model = randomise(build, torch.float32).train()
     state, strides = copy.deepcopy(model.state_dict()), [p.stride() for p in model.parameters()]
@@ -159,40 +156,48 @@ def test_float32_gives_the_same_logits(build: partial) -> None:
 
 
 @EACH
-@pytest.mark.parametrize("weights", ["bfloat16", "int8"])
+@pytest.mark.parametrize(
+    ("weights", "most", "loss"), [("bfloat16", 0.06, 0.1), ("int8", 0.06, 0.1), ("int4", 0.35, 0.4)]
+)
 @torch.no_grad()
-def test_low_precision_stays_close(build: partial, weights: str) -> None:
+def test_low_precision_stays_close(build: partial, weights: str, most: float, loss: float) -> None:
     model, tokens = randomise(build, torch.float32), text()
     copied = convert_weights(model, weights)
     logits = copied(tokens)
     assert logits.dtype == torch.bfloat16
     error = (logits.float() - model(tokens)).norm() / model(tokens).norm()
-    assert 0 < error < 0.06, f"relative error {error:.3f}"
-    assert abs(measure_loss(copied, tokens) - measure_loss(model, tokens)) < 0.1
+    assert 0 < error < most, f"relative error {error:.3f}"
+    assert abs(measure_loss(copied, tokens) - measure_loss(model, tokens)) < loss
 
 
 @EACH
+@pytest.mark.parametrize(("weights", "kind"), [("int8", Int8Linear), ("int4", Int4Linear)])
+@pytest.mark.parametrize("group_size", [None, 3, "row"])
 @torch.no_grad()
-def test_int8_stands_for_every_linear_map(build: partial) -> None:
+def test_rounded_layers_stand_for_every_linear_map(
+    build: partial, weights: str, kind: type, group_size: int | str | None
+) -> None:
     model = randomise(build, torch.float32)
-    copied = convert_weights(model, "int8")
+    copied = convert_weights(model, weights, group_size)
     assert not any(isinstance(module, nn.Linear) for module in copied.modules())
-    found = {name: module for name, module in copied.named_modules() if isinstance(module, Int8Linear)}
+    found = {name: module for name, module in copied.named_modules() if isinstance(module, kind)}
     wanted = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     assert found.keys() == wanted.keys() and found
     for name, module in found.items():
-        rounded = Int8Linear(wanted[name])
-        assert torch.equal(module.rounded, rounded.rounded) and torch.equal(module.scale, rounded.scale), name
+        rounded = kind(wanted[name], group_size)
+        state = module.state_dict()
+        for part, tensor in rounded.state_dict().items():
+            assert torch.equal(state[part], tensor), (name, part)
 
 
 def test_a_tied_head_and_its_embedding_stay_one_table() -> None:
-    for weights in ("float32", "bfloat16", "int8"):
+    for weights in ("float32", "bfloat16", "int8", "int4"):
         copied = convert_weights(randomise(VARIANTS["tied"], torch.float32), weights)
         assert copied.head.weight is copied.token_embedding.weight
 
 
 @EACH
-@pytest.mark.parametrize("weights", ["float32", "bfloat16", "int8"])
+@pytest.mark.parametrize("weights", ["float32", "bfloat16", "int8", "int4"])
 def test_decodes(build: partial, weights: str) -> None:
     """Prompts of different lengths decode; single tokens use another kernel than prompts."""
     copied = convert_weights(randomise(build, torch.float32), weights)
@@ -210,8 +215,13 @@ def test_decodes(build: partial, weights: str) -> None:
 
 def test_an_unknown_form_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
-    with pytest.raises(ValueError, match="weights is 'int4'; it must be one of float32, bfloat16, int8"):
-        convert_weights(decoder(), "int4")
+    with pytest.raises(ValueError, match="weights is 'int3'; it must be one of float32, bfloat16, int8, int4"):
+        convert_weights(decoder(), "int3")
+    with pytest.raises(ValueError, match="group_size is 64, but weights is bfloat16, which has no groups; omit it, or"):
+        convert_weights(decoder(), "bfloat16", 64)
+    for wrong in (0, True, "column"):
+        with pytest.raises(ValueError, match=f"group_size is {wrong!r}; it must be at least 1 number of a row, or row"):
+            convert_weights(decoder(), "int4", wrong)
 
 
 # Loss -----------------------------------------------------------------------------------------------------------------
@@ -249,6 +259,9 @@ def test_what_rounding_costs_a_trained_model_is_little() -> None:
     exact = measure_loss(model, tokens)
     assert exact < 0.5, "it has learned something"
     assert measure_loss(convert_weights(model, "float32"), tokens) == pytest.approx(exact, abs=1e-5)
-    for weights in ("bfloat16", "int8"):
-        assert measure_loss(convert_weights(model, weights), tokens) == pytest.approx(exact, abs=0.03)
+    costs = {}
+    for weights, group_size in (("bfloat16", None), ("int8", None), ("int8", 16), ("int4", None), ("int4", 16)):
+        cost = measure_loss(convert_weights(model, weights, group_size), tokens) - exact
+        costs[weights, group_size] = abs(cost)
+    assert max(costs.values()) < 0.03, costs
     assert DIM % 32 != 0, "the models above have a width that the kernel cannot read"
