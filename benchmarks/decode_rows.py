@@ -14,7 +14,7 @@ from lightning_xt.generation.models.packed_products import pack_matrix
 from lightning_xt.generation.models.quantized_weights import Weights
 from lightning_xt.generation.protocol import Autoregressive
 
-FORMATS: tuple[Weights, ...] = ("float32", "bfloat16", "int8")
+FORMATS: tuple[Weights, ...] = ("float32", "bfloat16", "int8", "int4")
 ROWS = (1, 2, 4, 8, 16, 32)
 PEAK = 2048
 """Rows of the square matrices whose product is the machine's peak."""

@@ -4,6 +4,7 @@ Both legs of a row take turns in one process; a value is the median over the rep
 
     batch1_fp32    x-transformers with its cache over ours, one prompt of 16 tokens and 768 more
     batch1_int8    the same with ours in int8, and the increase of the loss
+    formats        ours: tokens per second of float32, bfloat16, int8 and int4 weights in turn, with 1 and 16 prompts
     flatness       ours: cost of the last 100 tokens of 768 over that of the first 100
     limit_share    ours: time of the bare products of one vector with every matrix over the time of a step, in float32
     batch16        x-transformers over ours, 16 prompts and 256 more
@@ -106,6 +107,25 @@ def batch1_int8(legs: Legs) -> dict[str, Any]:
     text = generate(legs.decoder, legs.prompt(1, PROMPT), 256, temperature=1.0)
     losses = {name: measure_loss(convert_weights(legs.decoder, name), text) for name in ("float32", "int8")}
     return found | {"loss": {name: round(loss, 4) for name, loss in losses.items()}}
+
+
+def formats(legs: Legs) -> dict[str, Any]:
+    """Compare int4 with float32 at one prompt, and give the ratios of the other formats and of 16 prompts."""
+    models, found = {weights: legs.ours(weights) for weights in FORMATS}, {}
+    for rows in (1, 16):
+        prompt, new = legs.prompt(rows, PROMPT), min(256, legs.options.new)
+        seconds = interleave(
+            {name: partial(decode_greedily, model, prompt, new) for name, model in models.items()}, legs.options.repeats
+        )
+        for name, taken in seconds.items():
+            ratio = row(taken, seconds["float32"])
+            ratio["tokens/s"] = round(rows * new / statistics.median(taken), 1)
+            found[f"{name} {rows}"] = ratio
+    return found["int4 1"] | {"formats": found}
+
+
+def decode_greedily(model: Autoregressive, prompt: Tensor, new: int) -> None:
+    generate(model, prompt, new, temperature=0).cpu()
 
 
 def flatness(legs: Legs) -> dict[str, Any]:
@@ -244,7 +264,19 @@ def uncached(model: Decoder, prompt: Tensor, new: int) -> Tensor:
     return tokens.cpu()
 
 
-ROWS = (batch1_fp32, batch1_int8, flatness, limit_share, batch16, several_rows, ragged, beam, speculative, cached)
+ROWS = (
+    batch1_fp32,
+    batch1_int8,
+    formats,
+    flatness,
+    limit_share,
+    batch16,
+    several_rows,
+    ragged,
+    beam,
+    speculative,
+    cached,
+)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Serving speed. Usage: python benchmarks/serving.py [--clients 1 4 16 64] [--weights float32 bfloat16 int8] [--eager].
+"""Serving speed. Usage: python benchmarks/serving.py [--clients 1 4 16 64] [--weights float32 int8 int4] [--eager].
 
 Starts `lightning-xt serve` with an untrained byte model, and `transformers serve` with a Llama of the same sizes if it
 is installed: as it is by default, one request after another (`transformers`), and with its continuous batching

@@ -391,7 +391,9 @@ def test_memory_of_checkpointed_layers_and_of_windows(tmp_path):
 def test_generation_compares_steps_of_several_rows_with_their_products(tmp_path):
     tiny = ["--dim=16", "--depth=1", "--new=3", "--repeats=2", "--eager"]
     found = run_rows(tmp_path, "generation.py", *tiny, "--rows", "several_rows")["several_rows"]
-    steps = {f"{weights} {rows}" for weights in ("float32", "bfloat16", "int8") for rows in (1, 2, 4, 8, 16, 32)}
+    steps = {
+        f"{weights} {rows}" for weights in ("float32", "bfloat16", "int8", "int4") for rows in (1, 2, 4, 8, 16, 32)
+    }
     assert set(found["ms"]) == steps | {f"{step} products" for step in steps}
     assert all(0 < found["ms"][f"{step} products"] < found["ms"][step] for step in steps)
     assert found["value"] > 0 and set(found["gflops"]) == {"float32 peak", "bfloat16 peak"}

@@ -166,6 +166,6 @@ def test_mistakes_are_one_sentence(trained, capsys, options, sentence):
 def test_sharded_networks_are_refused():
     module = SimpleNamespace(device_mesh=object())
     with pytest.raises(
-        UserError, match="--inference.weights int4 needs whole matrices, but a sharding strategy leaves"
+        UserError, match=r"--inference\.weights int4 needs whole matrices, but a sharding strategy leaves"
     ):
         Inference(weights="int4")._convert(module)

@@ -20,6 +20,9 @@ from lightning_xt.generation.batching.chunked_prefill import ChunkedPrefill
 from lightning_xt.generation.batching.running_batch import RequestState
 from lightning_xt.generation.engine import generate, run_requests
 from lightning_xt.generation.models.compiled import Compiled
+from lightning_xt.generation.models.int4_linear import Int4Linear
+from lightning_xt.generation.models.quantized_weights import Weights, convert_weights
+from lightning_xt.generation.models.weight_groups import GroupSize
 from lightning_xt.generation.requests import Request, SamplingParams
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.nn.norms.rms_norm import RMSNorm
@@ -80,6 +83,33 @@ def test_compiled_steps_decode_what_others_do(temperature: float) -> None:
     params = SamplingParams(temperature=temperature, end=4, batch=2)
     ours, theirs = run_requests(compiled, requests, params), run_requests(model, requests, params)
     assert [each[0].tokens for each in ours] == [each[0].tokens for each in theirs]
+
+
+@pytest.mark.parametrize("compile", [False, True])
+@pytest.mark.parametrize(("weights", "group_size"), [("int8", None), ("int8", 32), ("int4", None), ("int4", "row")])
+@torch.no_grad()
+def test_rounded_weights_score_as_on_the_cpu(weights: Weights, group_size: GroupSize | None, compile: bool) -> None:
+    """Rounded weights give the CPU's logits, in prompts and in decode steps; 4-bit matrices use their kernel."""
+    model = randomise(lambda: decoder(dim=64, attention=wide()), torch.float32)
+    plain, tokens = convert_weights(model, weights, group_size), example(3, 90, torch.float32)[0]
+    copied = convert_weights(model.cuda(), weights, group_size)
+    layers = [module for module in copied.modules() if isinstance(module, Int4Linear)]
+    assert all(module.kernel_codes is not None for module in layers) and bool(layers) == (weights == "int4")
+    ours: Any = Compiled(copied) if compile else copied
+    caches = [each.new_cache(3, 90) for each in (ours, plain)]
+    for first, last in ((0, 87), (87, 88), (88, 89)):
+        piece = tokens[:, first:last]
+        logits, expected = ours(piece.cuda(), cache=caches[0]).cpu().float(), plain(piece, cache=caches[1]).float()
+        assert (logits - expected).norm() <= 3e-2 * expected.norm()
+
+
+@pytest.mark.parametrize("rows", [1, 5, 70])
+@pytest.mark.parametrize(("wide", "high"), [(64, 16), (100, 17), (512, 512)])
+@torch.no_grad()
+def test_the_int4_kernel_multiplies_by_the_rounded_matrix(wide: int, high: int, rows: int) -> None:
+    layer, x = Int4Linear(torch.nn.Linear(wide, high).cuda()), torch.randn(rows, wide, device="cuda").bfloat16()
+    expected = x.double() @ layer.weight.double().T + layer.bias.double()
+    torch.testing.assert_close(layer(x).double(), expected, rtol=2**-6, atol=2**-5)
 
 
 def test_no_step_of_decoding_waits_for_the_device() -> None:

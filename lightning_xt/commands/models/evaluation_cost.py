@@ -21,7 +21,7 @@ class EvaluationCost:
 
     def __init__(self, weights: str, module: TransformerModule) -> None:
         self.weights = weights
-        # The same network and Trainer, and metrics of its own.
+        # The same network and Trainer, and other metrics.
         self._trained = copy(module)
         self._trained.trainer = module.trainer
         # The likelihood is compared, which needs no second decoding.

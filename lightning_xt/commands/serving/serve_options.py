@@ -125,7 +125,7 @@ def check_options(options: Namespace) -> ServeOptions:
 
 
 def read_group_size(options: Namespace) -> int | str | None:
-    """Return the numbers of a group of weights; UserError if they are no group, or the weights have none."""
+    """Return the numbers of a group of weights; UserError if it is invalid, or the weights have none."""
     given = options.group_size
     if given is None:
         return None

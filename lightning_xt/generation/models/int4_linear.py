@@ -36,9 +36,7 @@ class Int4Linear(nn.Module):
         weight = linear.weight.detach()
         self.height, self.width = weight.shape
         self.group = resolve_group(group_size or GROUP, self.width)
-        groups = split_groups(weight, self.group)
-        counted = torch.arange(groups[0].numel(), device=weight.device) < self.width
-        rounded = round_to_int4(groups, counted.view_as(groups[0]))
+        rounded = round_to_int4(split_groups(weight, self.group))
         kernel = pack_for_kernel(rounded)
         self.codes: Tensor
         self.scale: Tensor

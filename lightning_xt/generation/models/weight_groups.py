@@ -1,4 +1,4 @@
-"""Groups of weights: adjacent numbers of a row of a matrix, which share a scale."""
+"""Groups of weights: adjacent numbers of a row of a matrix with one scale."""
 
 from typing import Literal
 
