@@ -1,12 +1,9 @@
 """from-xt: print the config of an architecture of x-transformers."""
 
-import sys
 from argparse import ArgumentParser
 from collections.abc import Sequence
-from pathlib import Path
 
 from lightning_xt.commands.options.arguments import Arguments
-from lightning_xt.system.messages import UserError
 
 SUMMARY = 'print the config of an x-transformers model:  lightning-xt from-xt "TransformerWrapper(...)"'
 DESCRIPTION = """\
@@ -27,23 +24,7 @@ def add_options(parser: ArgumentParser) -> None:
 def run(args: Sequence[str]) -> int:
     """Run the command; see `cli.main`."""
     options = Arguments("from-xt", DESCRIPTION, add_options).parse_args(args)
+    from lightning_xt.commands.x_transformers.call_text import read_call_text
     from lightning_xt.commands.x_transformers.config_text import print_config
 
-    return print_config(_read(options.text))
-
-
-def _read(given: str) -> str:
-    """Return the text that is given, in a file, or on standard input."""
-    try:
-        if given == "-":
-            return sys.stdin.buffer.read().decode()
-        if "(" not in given and given.strip():
-            return Path(given).read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"from-xt: {given} is not text in UTF-8 ({error.reason}); give the call of a model") from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(
-            f"from-xt: {given!r} is neither a call nor a file ({reason}); give the call of a model"
-        ) from None
-    return given
+    return print_config(read_call_text(options.text, "from-xt"))

@@ -61,10 +61,15 @@ def read_tokenizer(folder: Path, config: Mapping[str, Any], size: int) -> Import
 def _read_file(
     file: Path, kind: type[TokenizerFile | SentencePiece], ids: Mapping[str, int | None], size: int
 ) -> ImportedTokenizer:
-    content = file.read_bytes()
+    content, remarks = file.read_bytes(), list[str]()
     try:
         names: dict[str, Any] = _name_ids(file, kind, ids)
-        tokenizer = kind(str(file), **names)
+        if kind is TokenizerFile:
+            content, remarks = _mark_special(file, content, names)
+            given: dict[str, Any] = {"model": content.decode("utf-8")}
+        else:
+            given = {"file": str(file)}
+        tokenizer = kind(**given, **names)
     except ValueError as error:
         raise UserError(f"{file}: {error}") from error
     if tokenizer.vocab_size > size:
@@ -75,9 +80,33 @@ def _read_file(
     options = dict(names)
     if tokenizer.vocab_size < size:
         # The tables of many models are padded to a round number.
-        tokenizer, options["padded_size"] = kind(str(file), **names, padded_size=size), size
+        tokenizer, options["padded_size"] = kind(**given, **names, padded_size=size), size
     made = {"class_path": kind.__name__, "init_args": {"file": file.name, **options}}
-    return ImportedTokenizer(tokenizer, made, {file.name: content})
+    return ImportedTokenizer(tokenizer, made, {file.name: content}, remarks)
+
+
+def _mark_special(file: Path, content: bytes, names: Mapping[str, str]) -> tuple[bytes, list[str]]:
+    """Mark the tokens that the config names by use as special ones, which no text contains; return remarks too."""
+    described = json.loads(content)
+    known = described.setdefault("added_tokens", [])
+    remarks = []
+    for use, name in names.items():
+        found = next((each for each in known if each["content"] == name), None)
+        if not name or (found is not None and found["special"]):
+            continue
+        if found is None:
+            found = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+            known.append(
+                found
+                | {"id": Library.from_str(content.decode("utf-8")).token_to_id(name), "content": name, "special": True}
+            )
+        else:
+            found["special"] = True
+        remarks.append(f"{name}, the {use} token, is an ordinary one in {file}; it is special in the copy of the run")
+    if not remarks:
+        return content, remarks
+    known.sort(key=lambda each: each["id"])
+    return json.dumps(described, ensure_ascii=False).encode("utf-8"), remarks
 
 
 def _read_ids(folder: Path, config: Mapping[str, Any]) -> dict[str, int | None]:
@@ -118,7 +147,7 @@ def _read_optional(file: Path) -> dict[str, Any]:
     """Read a JSON mapping; empty if there is none."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
 

@@ -1,12 +1,13 @@
 """Weights in safetensors files, in one or in several shards."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from lightning_xt.system.free_memory import get_free_memory
 from lightning_xt.system.messages import UserError
 
 SINGLE = "model.safetensors"
@@ -40,16 +41,27 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
                 "to safetensors first, with save_pretrained(..., safe_serialization=True) of transformers"
             )
         raise UserError(f"{folder} has no {SINGLE}, so there are no weights to import; give a folder of a model")
+    refuse_large_files(folder / name for name in files)
     found: dict[str, Tensor] = {}
     for name in files:
-        found |= _read_file(folder / name)
+        found |= read_tensor_file(folder / name)
     return found
+
+
+def refuse_large_files(files: Iterable[Path]) -> None:
+    """Raise a UserError if files have more bytes than there is free memory; a file may be larger than its disk."""
+    size, free = sum(each.stat().st_size for each in files if each.is_file()), get_free_memory()
+    if free is not None and size > free:
+        raise UserError(
+            f"there is not enough memory for weights of {size / 1e9:.1f} GB: {free / 1e9:.1f} GB are free; end other "
+            "programs, or use a machine with more"
+        )
 
 
 def _list_shards(folder: Path) -> list[str]:
     try:
         shards = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()
-    except (ValueError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{folder / INDEX} is malformed ({error}); copy the folder again") from error
     names = list(dict.fromkeys(map(str, shards)))
     if outside := [name for name in names if Path(name).name != name]:
@@ -57,7 +69,8 @@ def _list_shards(folder: Path) -> list[str]:
     return names
 
 
-def _read_file(file: Path) -> dict[str, Tensor]:
+def read_tensor_file(file: Path) -> dict[str, Tensor]:
+    """Read all tensors of a file; UserError if it is damaged or there is none."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 

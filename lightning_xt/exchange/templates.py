@@ -8,7 +8,7 @@ One template serves both directions: a config is matched against it, which gives
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -94,11 +94,21 @@ def match_template(template: Mapping[str, Any], config: Mapping[str, Any], path:
 
 
 def fill_template(template: Any, settings: Mapping[str, Any]) -> Any:
-    """Return the config that a template makes from settings; KeyError for a setting that is missing."""
+    """Return the config that a template makes from settings.
+
+    Raises:
+        KeyError: a setting is missing.
+        ValueError: a setting has a value that no alternative of its template stands for.
+    """
     if isinstance(template, Setting):
         return settings[template.name]
     if isinstance(template, Choice):
-        return fill_template(template.options[settings[template.name]], settings)
+        chosen = settings[template.name]
+        if not isinstance(chosen, Hashable) or chosen not in template.options:
+            raise ValueError(
+                f"{template.name} is {chosen!r}, but only {', '.join(map(repr, template.options))} have a counterpart"
+            )
+        return fill_template(template.options[chosen], settings)
     if isinstance(template, Mapping):
         return {name: fill_template(value, settings) for name, value in template.items()}
     if isinstance(template, list | tuple):

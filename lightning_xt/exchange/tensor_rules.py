@@ -1,6 +1,6 @@
 """Rules that map the tensors of another library's models to those of a network here, in both directions."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -29,7 +29,8 @@ class FixedTensor:
     Args:
         theirs: its name there.
         value: its value.
-        tolerance: largest difference at which an imported tensor has that value.
+        tolerance: largest difference, besides the rounding of its type, at which an imported tensor has that value;
+            infinite if any will do.
         written: True if exported folders hold it; an imported one may lack it if they do not.
     """
 
@@ -52,7 +53,26 @@ class RepeatedTensor:
     original: str
 
 
+@dataclass(frozen=True)
+class ComputedTensor:
+    """One tensor here that is a function of tensors of the other library; it is imported, never exported.
+
+    Several of them may read one tensor, such as positions that all layers share there.
+
+    Args:
+        ours: name of the parameter in the network.
+        theirs: shapes of the tensors that the function is given, by name and in its order. Empty = a constant.
+        compute: the function; TensorMisfitError for values that no tensor here stands for.
+    """
+
+    ours: str
+    theirs: Mapping[str, tuple[int, ...]]
+    compute: Callable[..., Tensor]
+
+
 Rule = TensorRule | FixedTensor | RepeatedTensor
+"""Rules that serve both directions."""
+ImportRule = Rule | ComputedTensor
 
 
 class TensorMisfitError(ValueError):
@@ -92,28 +112,46 @@ def export_tensors(network: nn.Module, rules: Iterable[Rule]) -> dict[str, Tenso
 
 
 @torch.no_grad()
-def import_tensors(network: nn.Module, rules: Iterable[Rule], given: Mapping[str, Tensor]) -> None:
+def import_tensors(network: nn.Module, rules: Iterable[ImportRule], given: Mapping[str, Tensor]) -> None:
     """Copy the tensors of the other library into a network.
 
     Raises:
         TensorMisfitError: a tensor is missing, left over, or of another shape; the message names each, or the first.
     """
-    own, rows = dict(network.named_parameters(remove_duplicate=False)), list_stacked_rows(network)
     rules = list(rules)
-    _check_own(network, rules)
-    check_tensors(given, _list_shapes(own, rules, rows, given))
+    check_rules(network, rules, given)
+    own = dict(network.named_parameters(remove_duplicate=False))
     for rule in rules:
         if isinstance(rule, TensorRule):
             parts = [given[name] for name in rule.theirs]
             own[rule.ours].copy_(torch.cat([each.mT if rule.transposed else each for each in parts]))
+        elif isinstance(rule, ComputedTensor):
+            own[rule.ours].copy_(rule.compute(*(given[name] for name in rule.theirs)))
         elif rule.theirs in given:
             _check_value(rule, given)
+
+
+def check_rules(network: nn.Module, rules: Iterable[ImportRule], given: Mapping[str, Tensor]) -> None:
+    """Check names, shapes and types of tensors against the rules; the network may be without memory.
+
+    Raises:
+        TensorMisfitError: a tensor is missing, left over, or of another shape or type; the message names the first.
+    """
+    own, rows = dict(network.named_parameters(remove_duplicate=False)), list_stacked_rows(network)
+    rules = list(rules)
+    _check_own(network, rules)
+    check_tensors(given, _list_shapes(own, rules, rows, given))
+    read = [name for rule in rules if isinstance(rule, TensorRule | ComputedTensor) for name in rule.theirs]
+    if other := [name for name in read if not given[name].is_floating_point()]:
+        kind = str(given[other[0]].dtype).removeprefix("torch.")
+        raise TensorMisfitError(f"{other[0]} holds numbers of type {kind}, but weights are floating-point numbers")
 
 
 def _check_value(rule: FixedTensor | RepeatedTensor, given: Mapping[str, Tensor]) -> None:
     """Check a tensor that can only have one value."""
     if isinstance(rule, FixedTensor):
-        value, tolerance, other = rule.value, rule.tolerance, "the only value that the model can have here"
+        value, other = rule.value, "the only value that the model can have here"
+        tolerance = rule.tolerance + _get_rounding(given[rule.theirs]) * float(value.abs().max())
     else:
         value, tolerance, other = given[rule.original], 0.0, rule.original
     difference = float((given[rule.theirs].double() - value.double()).abs().max())
@@ -121,9 +159,14 @@ def _check_value(rule: FixedTensor | RepeatedTensor, given: Mapping[str, Tensor]
         raise TensorMisfitError(f"{rule.theirs} differs by {difference:.3g} from {other}")
 
 
+def _get_rounding(tensor: Tensor) -> float:
+    """Return the relative rounding of a tensor's type."""
+    return torch.finfo(tensor.dtype).eps if tensor.is_floating_point() else 0.0
+
+
 def _list_shapes(
     own: Mapping[str, Tensor],
-    rules: Sequence[Rule],
+    rules: Sequence[ImportRule],
     rows: Mapping[str, tuple[int, ...]],
     given: Mapping[str, Tensor],
 ) -> dict[str, tuple[int, ...]]:
@@ -138,6 +181,9 @@ def _list_shapes(
             if rule.theirs in given and rule.original in given:
                 wanted[rule.theirs] = tuple(given[rule.original].shape)
             continue
+        if isinstance(rule, ComputedTensor):
+            wanted |= rule.theirs
+            continue
         shape = tuple(own[rule.ours].shape)
         sizes = (shape[0],) if len(rule.theirs) == 1 else rows[rule.ours]
         for name, size in zip(rule.theirs, sizes, strict=True):
@@ -146,10 +192,10 @@ def _list_shapes(
     return wanted
 
 
-def _check_own(network: nn.Module, rules: Sequence[Rule]) -> None:
-    """Check that the rules name every parameter of the network, each once."""
+def _check_own(network: nn.Module, rules: Sequence[ImportRule]) -> None:
+    """Check that the rules name every parameter of the network."""
     own = {name: id(each) for name, each in network.named_parameters(remove_duplicate=False)}
-    named = [rule.ours for rule in rules if isinstance(rule, TensorRule)]
+    named = [rule.ours for rule in rules if isinstance(rule, TensorRule | ComputedTensor)]
     if missing := [name for name in named if name not in own]:
         raise TensorMisfitError(f"the network has no {', '.join(missing[:3])}")
     covered = {own[name] for name in named}

@@ -12,7 +12,7 @@ from lightning.pytorch import Trainer
 from lightning_xt.checkpoints.runs import checkpoint_file, create_run
 from lightning_xt.commands.trainer.command_line import OF_ONE_COMMAND
 from lightning_xt.commands.trainer.run_trainer import train
-from lightning_xt.exchange.importing import ImportedModel
+from lightning_xt.exchange.imported_model import ImportedModel
 from lightning_xt.system.discovery import import_path
 from lightning_xt.training.module import TransformerModule
 

@@ -7,6 +7,7 @@ from lightning_xt.commands.x_transformers.given_options import Given, Remarks
 from lightning_xt.commands.x_transformers.networks import NetworkBuilder
 from lightning_xt.commands.x_transformers.option_names import WRAPPED, check_options
 from lightning_xt.commands.x_transformers.wrapper_parts import choose_head, choose_objective
+from lightning_xt.exchange.x_transformers.stack_options import StackOptions
 from lightning_xt.system.messages import UserError
 
 
@@ -18,12 +19,16 @@ class Architecture(NamedTuple):
         options: its options.
         remarks: options without a counterpart, and differences.
         facts: options that the data decide on.
+        stacks: options of its networks there, complete, by `decoder` and `encoder`.
+        pad: the pad id of a pair; None for one sequence, which needs none.
     """
 
     kind: str
     options: dict[str, Any]
     remarks: Remarks
     facts: list[str]
+    stacks: dict[str, StackOptions]
+    pad: int | None = None
 
 
 def translate(call: Call) -> Architecture:
@@ -47,7 +52,9 @@ def _translate_wrapper(call: Call, remarks: Remarks, training: Given | None) -> 
     wrapper.get("attn_z_loss_weight")
     if builder.causal:
         if training is not None and training.get("add_attn_z_loss"):
-            training.differ("add_attn_z_loss", "z_loss of attention, a mean over layers; a sum is squared there")
+            training.differ(
+                "add_attn_z_loss", "z_loss of attention, a mean over layers; a sum is squared there", exact=True
+            )
             _set_z_loss(network["attention"])
         model: dict[str, Any] = {"decoder": network | {"head": choose_head(wrapper)}}
         objective = choose_objective(wrapper, training)
@@ -58,14 +65,15 @@ def _translate_wrapper(call: Call, remarks: Remarks, training: Given | None) -> 
             remarks.differ("AutoregressiveWrapper", "an encoder learns to predict hidden tokens, by MaskedTokens")
     wrapper.miss_unread()
     facts += _list_ids(training)
-    return Architecture("LanguageModel" if builder.causal else "MaskedLanguageModel", model, remarks, facts)
+    kind = "LanguageModel" if builder.causal else "MaskedLanguageModel"
+    return Architecture(kind, model, remarks, facts, {"decoder" if builder.causal else "encoder": builder.given})
 
 
 def _translate_pair(call: Call, remarks: Remarks, training: Given | None) -> Architecture:
     shared = {name: value for name, value in call.options.items() if not name.startswith(tuple(WRAPPED))}
     pair = Given("XTransformer", shared, remarks, places=call.places)
     dim, dropped = pair.get("dim"), pair.get("cross_attn_tokens_dropout")
-    model, facts = dict[str, Any](), list[str]()
+    model, facts, stacks = dict[str, Any](), list[str](), dict[str, StackOptions]()
     for side, prefix in (("encoder", "enc_"), ("decoder", "dec_")):
         own = {name.removeprefix(prefix): value for name, value in call.options.items() if name.startswith(prefix)}
         sizes = {name: own.pop(name) for name in WRAPPED[prefix] if name in own}
@@ -74,13 +82,13 @@ def _translate_pair(call: Call, remarks: Remarks, training: Given | None) -> Arc
         inner = Call(side.capitalize(), call.place, own, call.places)
         builder = NetworkBuilder(wrapper, inner, prefix, remarks)
         facts += _list_facts(wrapper)
-        model[side] = builder.build(paired=side == "decoder")
+        model[side], stacks[side] = builder.build(paired=side == "decoder"), builder.given
         dropped = max(dropped, builder.context_dropout)
         wrapper.miss_unread()
     model["decoder"]["head"] = "UntiedHead"
     model |= {"shared_embedding": pair.get("tie_token_emb"), "context_dropout": float(dropped)}
     facts += [*_list_ids(pair), *_list_ids(training)]
-    return Architecture("Seq2Seq", model, remarks, facts)
+    return Architecture("Seq2Seq", model, remarks, facts, stacks, pair.get("pad_value"))
 
 
 def _miss_recurrent(options: dict[str, Any], remarks: Remarks) -> None:
@@ -88,7 +96,8 @@ def _miss_recurrent(options: dict[str, Any], remarks: Remarks) -> None:
     for option in options.keys() - {"ignore_index", "pad_value"}:
         value = options.pop(option)
         if option == "tbptt_steps":
-            remarks.differ(option, "a row trains with gradients through all of its segments: data.seq_len counts them")
+            text = "a row trains with gradients through all of its segments: data.seq_len counts them"
+            remarks.differ(option, text, exact=True)
         else:
             remarks.miss(option, value, "out of scope: training at test time")
 

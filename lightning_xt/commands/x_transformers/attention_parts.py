@@ -124,7 +124,7 @@ def _choose_middle(layers: Given, own: Given, *, residual: str, deep: bool) -> d
     options["output_projection"] = choose_output_projection(own)
     options |= {"memory": own.get("num_mem_kv"), "dropout": float(own.get("dropout"))}
     if options["memory"] and own.get("qk_norm"):
-        own.differ("num_mem_kv", "learned keys are not normed by qk_norm")
+        own.differ("num_mem_kv", "learned keys are not normed by qk_norm", exact=True)
     return options
 
 
@@ -156,7 +156,11 @@ def choose_normalizer(own: Given) -> Any:
     """Return the normalizer of attention."""
     makers: Mapping[str, Any] = {
         "sigmoid": lambda: own.choose(
-            "sigmoid", "Sigmoid", "an offset of null is the paper's; 0 is that of x-transformers", offset=0.0
+            "sigmoid",
+            "Sigmoid",
+            "an offset of null is the paper's; 0 is that of x-transformers",
+            exact=True,
+            offset=0.0,
         ),
         "hard": lambda: "Hard",
         "sparse_topk": lambda: make_class(
@@ -193,7 +197,7 @@ def _choose_value_mods(layers: Given, own: Given, residual: str | None) -> list[
         else:
             found.append(make_class("WeightedValueResidual", own_weight=0.5, first_weight=0.5, learned=False))
     if own.get("value_rmsnorm"):
-        own.differ("value_rmsnorm", "all heads share the gains")
+        own.differ("value_rmsnorm", "all heads share the gains", exact=True)
         found.append(make_class("ValueNorm", norm=make_rms_norm()))
     if own.get("laser"):
         found.append(make_class("Laser", cap=float(own.get("laser_softclamp_value"))))

@@ -50,7 +50,7 @@ def print_config(text: str) -> int:
 
 def write_config(architecture: Architecture, text: str) -> str:
     """Return a config that means the same by itself and after any other one."""
-    kind, options, remarks, facts = architecture
+    kind, options, remarks, facts = architecture[:4]
     lines = [f"from: {' '.join(text.split())}"]
     lines += [f"no counterpart here: {line}" for line in remarks.missing]
     lines += [f"differs: {line}" for line in remarks.differing]

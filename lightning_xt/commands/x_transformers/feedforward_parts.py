@@ -48,7 +48,9 @@ def build_feedforward(own: Given, dim: int, *, deep_embed: bool) -> Any:
 
 def _build_gated(own: Given, activation: str, options: dict[str, Any]) -> Any:
     if not options["bias"]:
-        own.differ("no_bias", "neither map of a gated feedforward has a bias; the first keeps its own there")
+        own.differ(
+            "no_bias", "neither map of a gated feedforward has a bias; the first keeps its own there", exact=True
+        )
     if own.has("softclamp_value"):
         own.get("softclamp_value")
     options["hidden_gain"] = own.get("glu_mult_bias")

@@ -37,19 +37,20 @@ class Remarks:
 
     Args:
         missing: options without a counterpart, with the reason.
-        differing: options whose counterpart differs, with the difference.
+        differing: options whose counterpart differs, with the difference: True if a forward with imported weights gives
+            the same numbers nevertheless.
     """
 
     missing: dict[str, None] = field(default_factory=dict)
-    differing: dict[str, None] = field(default_factory=dict)
+    differing: dict[str, bool] = field(default_factory=dict)
 
     def miss(self, option: str, value: Any, reason: str) -> None:
         """Remark that an option has no counterpart."""
         self.missing[f"{option}={format_value(value)}: {' '.join(reason.split())}"] = None
 
-    def differ(self, option: str, text: str) -> None:
-        """Remark how the counterpart of an option differs."""
-        self.differing[f"{option}: {' '.join(text.split())}"] = None
+    def differ(self, option: str, text: str, *, exact: bool = False) -> None:
+        """Remark how the counterpart of an option differs; `exact` says that imported weights give the same numbers."""
+        self.differing[f"{option}: {' '.join(text.split())}"] = exact
 
 
 class Given:
@@ -110,6 +111,10 @@ class Given:
         """True for the options of cross-attention."""
         return self.prefix.endswith("cross_attn_")
 
+    def complete(self) -> dict[str, Any]:
+        """Return the values of all options, at their defaults there where they are not given."""
+        return {**self._defaults, **self._values}
+
     def is_own(self, option: str) -> bool:
         """Return True if an option is given to this constructor itself."""
         return option in self._own
@@ -119,22 +124,23 @@ class Given:
         inherited = option in self._values and option not in self._own
         return (self.prefix.replace("cross_", "") if inherited else self.prefix) + option
 
-    def choose(self, option: str, name: str, remark: str | None = None, **options: Any) -> Any:
+    def choose(self, option: str, name: str, remark: str | None = None, *, exact: bool = False, **options: Any) -> Any:
         """Return a class with its options, for an option that is given.
 
         Args:
             option: the option.
             name: the class.
             remark: how it differs; "" for what its docstring says. None = not at all.
+            exact: True if imported weights give the same numbers nevertheless.
             options: its options.
         """
         if remark is not None:
-            self.differ(option, remark or find_counterparts(find_public(name))[1] or "", name)
+            self.differ(option, remark or find_counterparts(find_public(name))[1] or "", name, exact=exact)
         return make_class(name, **options)
 
-    def differ(self, option: str, text: str, name: str = "") -> None:
-        """Remark how the counterpart of an option differs."""
-        self.remarks.differ(self.type(option), f"{name}; {text}" if name else text)
+    def differ(self, option: str, text: str, name: str = "", *, exact: bool = False) -> None:
+        """Remark how the counterpart of an option differs; see `Remarks.differ`."""
+        self.remarks.differ(self.type(option), f"{name}; {text}" if name else text, exact=exact)
 
     def miss(self, option: str, reason: str | None = None) -> None:
         """Remark that an option has no counterpart. No reason = that of the table of all options."""

@@ -70,7 +70,7 @@ def _choose_layout(layers: Given, block: str, depth: int) -> Any:
         return make_class("CustomOrder", order="cf" * depth)
     if layers.get("only_attn"):
         if layers.get("macaron"):
-            layers.differ("macaron", "there are no feedforwards")
+            layers.differ("macaron", "there are no feedforwards", exact=True)
         return "AttentionOnly"
     return "Macaron" if layers.get("macaron") else "Standard"
 
@@ -110,7 +110,7 @@ def _spread_attention(layers: Given, depth: int, block: str) -> Order:
     if len(mixers) > width:
         raise UserError(f"from-xt: par_ratio is {ratio}, which leaves no room for a feedforward; raise it")
     head = (mixers + "f" * (width - len(mixers))) * attentions
-    layers.differ("par_ratio", "the order of x-transformers is written out; PAROrder is that of the paper")
+    layers.differ("par_ratio", "the order of x-transformers is written out; PAROrder is that of the paper", exact=True)
     return _remark_macaron(layers, _make_custom(head + "f" * (total - len(head)), block))
 
 

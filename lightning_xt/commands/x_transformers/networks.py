@@ -25,6 +25,7 @@ from lightning_xt.commands.x_transformers.wrapper_parts import (
     choose_segments,
     choose_zero_outputs,
 )
+from lightning_xt.exchange.x_transformers.stack_options import StackOptions
 
 
 class NetworkBuilder:
@@ -44,6 +45,7 @@ class NetworkBuilder:
         self.causal = self._find_direction()
         self.context_dropout: float = 0.0
         self._deep = False
+        self._sublayers: dict[str, list[dict[str, Any]]] = {}
 
     def build(self, *, paired: bool = False) -> dict[str, Any]:
         """Return the options, without the head; `paired` is True for a decoder that attends to an encoder."""
@@ -58,6 +60,7 @@ class NetworkBuilder:
         attention = self._select("attn_", order.letters.count("a"))
         self._deep = attention.count > 1
         feedforward = self._select("ff_", order.letters.count("f"))
+        self._sublayers |= {"a": attention.complete(), "f": feedforward.complete()}
         network = self._build_stream(order, attention.select(0), feedforward.select(0), headed=not paired)
         dim, embedded = layers.get("dim"), wrapper.get("ff_deep_embed")
         network["attention"] = build_by_layer(attention, order, "Cycle", self._build_attention)
@@ -75,6 +78,11 @@ class NetworkBuilder:
         layers.get("verbose")
         layers.miss_unread()
         return network
+
+    @property
+    def given(self) -> StackOptions:
+        """The options as given, complete with the defaults there; after `build`."""
+        return StackOptions(self._wrapper.complete(), self._layers.complete(), self._sublayers)
 
     def _build_attention(self, own: Given) -> Any:
         return make_class("Attention", **build_attention(self._layers, own, causal=self.causal, deep=self._deep))
@@ -115,7 +123,7 @@ class NetworkBuilder:
             layers.miss("causal")
         if name == "PrefixDecoder":
             self._remarks.differ(
-                name, "train it with objective: PrefixNextToken; a forward reads Inputs(visible_prefix=...)"
+                name, "train it with objective: PrefixNextToken; a forward reads Inputs(visible_prefix=...)", exact=True
             )
         return name != "Encoder"
 
@@ -127,6 +135,7 @@ class NetworkBuilder:
     def _build_crossing(self, attention: PartOptions, order: Order, *, paired: bool) -> dict[str, Any]:
         count = order.letters.count("c")
         part = self._select("cross_attn_", count, **attention.common)
+        self._sublayers["c"] = part.complete()
         layers = self._layers
         spec = build_by_layer(
             part,
@@ -136,7 +145,8 @@ class NetworkBuilder:
         )
         own, width = part.select(0), part.select(0).get("dim_context")
         if not paired:
-            own.differ("dim_context", "the context comes with the data: CustomData with inputs: [context]")
+            text = "the context comes with the data: CustomData with inputs: [context]"
+            own.differ("dim_context", text, exact=True)
             return {"cross_attention": spec, "context": make_class("GivenContext", **({"dim": width} if width else {}))}
         if width is not None and width != self._layers.get("dim"):
             own.miss("dim_context", "the context is the encoder's output, as wide as the encoder")

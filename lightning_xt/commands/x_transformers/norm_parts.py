@@ -35,7 +35,7 @@ def choose_norm(layers: Given) -> Any:
     if option == "use_derf":
         return layers.choose(option, "Derf")
     if option == "use_adaptive_layernorm":
-        return layers.choose(option, "AdaptiveLayerNorm", "", **read_condition(layers), eps=LAYER_NORM_EPS)
+        return layers.choose(option, "AdaptiveLayerNorm", "", exact=True, **read_condition(layers), eps=LAYER_NORM_EPS)
     if option == "use_adaptive_rmsnorm":
         return layers.choose(option, "AdaptiveRMSNorm", **read_condition(layers), eps=NORMALIZE_EPS)
     names = {"use_scalenorm": "ScaleNorm", "use_rmsnorm": "RMSNorm", "use_simple_rmsnorm": "SimpleRMSNorm"}
@@ -47,6 +47,7 @@ def read_condition(layers: Given) -> dict[str, Any]:
     layers.differ(
         "dim_condition",
         "a condition comes with the data: CustomData with inputs: [condition], or Inputs(condition=...)",
+        exact=True,
     )
     width, expansion = layers.get("dim_condition"), layers.get("adaptive_condition_mlp_expansion")
     options: dict[str, Any] = {"condition_dim": layers.get("dim") if width is None else width}
@@ -64,12 +65,12 @@ def choose_qk_norm(own: Given, dim_head: int) -> Any:
         if own.get("qk_rmsnorm"):
             own.miss("qk_rmsnorm", "queries and keys have one norm, which qk_norm chooses")
         if learned:
-            own.differ("qk_norm_dim_scale", "all heads share the learned gains")
+            own.differ("qk_norm_dim_scale", "all heads share the learned gains", exact=True)
         gain, start = ("feature", 1.0) if learned else ("fixed", float(scale))
         return make_class("UnitNorm", scale=start, gain=gain, groups=groups, eps=NORMALIZE_EPS)
     if not own.get("qk_rmsnorm"):
         return None
-    own.differ("qk_rmsnorm", "all heads share the gains")
+    own.differ("qk_rmsnorm", "all heads share the gains", exact=True)
     return make_rms_norm()
 
 
@@ -77,5 +78,5 @@ def choose_k_norm(own: Given) -> Any:
     """Return the norm of keys alone; None if there is none."""
     if not own.get("k_rmsnorm"):
         return None
-    own.differ("k_rmsnorm", "all heads share the gains")
+    own.differ("k_rmsnorm", "all heads share the gains", exact=True)
     return make_rms_norm()

@@ -27,7 +27,7 @@ def choose_output_projection(own: Given) -> Any:
     """Return the output projection; None for one linear map."""
     if not own.get("on_attn"):
         return None
-    return own.choose("on_attn", "AttentionOnAttention", "")
+    return own.choose("on_attn", "AttentionOnAttention", "", exact=True)
 
 
 def _choose_gate(own: Given) -> Any:
@@ -49,10 +49,10 @@ def _choose_gate(own: Given) -> Any:
     if headwise:
         if silu:
             own.miss("swiglu_values", "HeadGate has a sigmoid")
-        own.differ("gate_values_headwise", "HeadGate; its gate has a bias")
+        own.differ("gate_values_headwise", "HeadGate; its gate has a bias", exact=True)
         return make_class("HeadGate", bias_init=0.0)
     between = "" if rank is None or not own.get("low_rank_silu_gates") else ", and no SiLU between its two maps"
-    own.differ("gate_values", f"ValueGate; its gate has a bias{between}")
+    own.differ("gate_values", f"ValueGate; its gate has a bias{between}", exact=not between)
     options = {"bias_init": 0.0} | ({} if rank is None else {"rank": rank})
     return make_class("ValueGate", **options, **({"activation": "SiLU"} if silu else {}))
 

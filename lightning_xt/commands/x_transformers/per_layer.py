@@ -35,6 +35,10 @@ class PartOptions:
         values = {name: value[number] if self._is_listed(value) else value for name, value in self.values.items()}
         return Given(self.owner, values, self.remarks, self.prefix, self.places, self.inherited)
 
+    def complete(self) -> list[dict[str, Any]]:
+        """Return the options of every sublayer, at their defaults there where they are not given."""
+        return [self.select(number).complete() for number in range(self.count)]
+
     @property
     def listed(self) -> list[str]:
         """Options that differ between the sublayers."""

@@ -67,7 +67,7 @@ def _choose_rotation(layers: Given, own: Given, *, causal: bool) -> Any:
     if own.get("qk_norm"):
         own.differ("qk_norm", "Polar reads vectors of qk_norm with their scale, unit vectors there")
     start = "uniform" if layers.get("polar_bias_uniform_init") else "zero"
-    layers.differ("polar_pos_emb", "each layer has phases; all share one set there")
+    layers.differ("polar_pos_emb", "each layer has phases; all share one set there", exact=True)
     return make_class("Polar", phase_init=start)
 
 
@@ -111,12 +111,13 @@ def _choose_bias(layers: Given, own: Given) -> Any:
         layers.differ(
             "dynamic_pos_bias",
             "DynamicBias; each layer has an MLP, whose last map has no bias; all layers share one there",
+            exact=True,
         )
         options: dict[str, Any] = {"hidden_dim": max(1, layers.get("dim") // 4)}
         options["hidden_layers"] = layers.get("dynamic_pos_bias_mlp_depth")
         options["log_distance"] = layers.get("dynamic_pos_bias_log_distance")
         if layers.get("dynamic_pos_bias_norm"):
-            layers.differ("dynamic_pos_bias_norm", "every norm has a bias; the first has none there")
+            layers.differ("dynamic_pos_bias_norm", "every norm has a bias; the first has none there", exact=True)
             options["norm"] = make_layer_norm(bias=True)
         found = make_class("DynamicBias", **options)
     elif layers.get("alibi_pos_bias"):
@@ -188,7 +189,8 @@ def _choose_own(layers: Given, own: Given, *, causal: bool) -> list[Any]:
     if own.get("use_rel_proj_pos_bias"):
         curves, distances = own.get("rel_proj_num_distance_basis"), own.get("rel_proj_max_dist")
         more = "" if causal else ", and there are curves for later keys"
-        own.differ("use_rel_proj_pos_bias", f"RelativeProjection; the weights of the curves have no bias{more}")
+        text = f"RelativeProjection; the weights of the curves have no bias{more}"
+        own.differ("use_rel_proj_pos_bias", text, exact=causal)
         found.append(make_class("RelativeProjection", num_curves=curves, num_distances=distances))
     if own.get("use_cope"):
         if causal:

@@ -71,7 +71,7 @@ def _choose_scaled(layers: Given) -> list[tuple[str, str, str | None, dict[str, 
     depth_scale = layers.get("depth_scale_residual")
     if depth_scale is True:
         # It changes the start of weights only.
-        layers.differ("depth_scale_residual", "weights start smaller in deeper networks by themselves")
+        layers.differ("depth_scale_residual", "weights start smaller in deeper networks by themselves", exact=True)
     elif depth_scale:
         layers.miss("depth_scale_residual", _FACTOR)
     if learned and not isinstance(learned, bool):
@@ -101,7 +101,7 @@ def choose_scale(layers: Given) -> Any:
         layers.miss("layer_dropout", "there is one scale, which layer scale is; StochasticDepth is another")
     else:
         remark = "the fraction grows over depth, for each row by itself; one for all layers and rows there"
-        found = layers.choose("layer_dropout", "StochasticDepth", remark, last_fraction=float(dropped))
+        found = layers.choose("layer_dropout", "StochasticDepth", remark, exact=True, last_fraction=float(dropped))
     return found
 
 

@@ -16,7 +16,7 @@ def choose_embeddings(wrapper: Given, layers: Given) -> list[Any]:
     found: list[Any] = []
     if wrapper.get("l2norm_embed"):
         if absolute:
-            wrapper.differ("l2norm_embed", "the vectors of positions are not normed, as they are there")
+            wrapper.differ("l2norm_embed", "the vectors of positions are not normed, as they are there", exact=True)
         unit = make_class("UnitNorm", scale=dim**-0.5, gain="fixed", eps=NORMALIZE_EPS)
         found.append(make_class("EmbeddingNorm", norm=unit))
     if absolute:
@@ -25,7 +25,7 @@ def choose_embeddings(wrapper: Given, layers: Given) -> list[Any]:
     if types:
         (name, number), *others = types.items()
         found.append(make_class("TypeEmbedding", num_types=number))
-        wrapper.differ("embed_num_tokens", f"{name} comes with the data: CustomData with inputs: [types]")
+        wrapper.differ("embed_num_tokens", f"{name} comes with the data: CustomData with inputs: [types]", exact=True)
         if others:
             wrapper.miss("embed_num_tokens", f"TypeEmbedding, which {name} has, adds one kind of ids")
     if wrapper.get("post_emb_norm"):
@@ -53,7 +53,9 @@ def choose_head(wrapper: Given) -> Any:
         head = "TiedHead"
         if scale is None:
             wrapper.differ(
-                "tie_embedding", "logits are not multiplied by dim**-0.5, which the last norm's gain may hold"
+                "tie_embedding",
+                "logits are not multiplied by dim**-0.5, which the last norm's gain may hold",
+                exact=True,
             )
         elif scale != 1:
             wrapper.miss("tie_embedding_scale")
@@ -88,7 +90,7 @@ def choose_objective(wrapper: Given, training: Given | None) -> Any:
             training.miss("mask_prob", "ForgetfulNextToken has no auxiliaries, which the model needs")
         else:
             remark = "in training only; each row draws its fraction, up to this one"
-            return training.choose("mask_prob", "ForgetfulNextToken", remark, max_fraction=float(hidden))
+            return training.choose("mask_prob", "ForgetfulNextToken", remark, exact=True, max_fraction=float(hidden))
     return make_class("NextToken", auxiliaries=auxiliaries) if auxiliaries else None
 
 
@@ -125,7 +127,7 @@ def choose_dropout(wrapper: Given, attention: Given, feedforward: Given) -> floa
     rates = [float(given.get(option)) for given, option in places]
     for (given, option), rate in zip(places, rates, strict=True):
         if rate and len(set(rates)) > 1:
-            given.differ(option, f"dropout {max(rates):g} is for embeddings and all sublayers at once")
+            given.differ(option, f"dropout {max(rates):g} is for embeddings and all sublayers at once", exact=True)
     return max(rates)
 
 
@@ -136,5 +138,5 @@ def choose_zero_outputs(layers: Given, attention: Given, feedforward: Given) -> 
     if layers.get("zero_init_branch_output"):
         return True
     if any(zero) and not all(zero):
-        parts[zero.index(True)].differ("zero_init_output", "zero_outputs is for all sublayers at once")
+        parts[zero.index(True)].differ("zero_init_output", "zero_outputs is for all sublayers at once", exact=True)
     return any(zero)
