@@ -61,7 +61,8 @@ def build_module(
     """
     options = dict(options)
     for side in ("encoder", "decoder"):
-        depth = (options.get(side) or {}).get("depth")
+        network = options.get(side) or {}
+        depth = network.get("init_args", network).get("depth")
         # Each layer has weights, and thousands that have none would take minutes.
         if isinstance(depth, int) and depth > len(tensors):
             raise UserError(

@@ -36,8 +36,9 @@ def copy_decoder(theirs: nn.Module, ours: nn.Module, ledger: Ledger, shared: boo
     """Copy a decoder with its head."""
     copy_tokens(theirs, ours, ledger, shared)
     tied = not isinstance(theirs.to_logits, nn.Module)
-    # Their tied head has a factor, which the gain of the last norm takes.
-    copy_layers(theirs.attn_layers, ours.stack, ledger, theirs.tie_embedding_scale if tied else 1.0)
+    heads = [each for each in ours.head.modules() if type(each).__name__ == "TiedHead"]
+    # Their tied head has a factor, which the gain of the last norm takes if ours has another one.
+    copy_layers(theirs.attn_layers, ours.stack, ledger, theirs.tie_embedding_scale / heads[0].scale if tied else 1.0)
     copy_constants(theirs.attn_layers, ours, ledger)
     if not tied:
         (linear,) = (each for each in ours.head.modules() if type(each).__name__ == "UntiedHead")

@@ -50,15 +50,7 @@ def choose_head(wrapper: Given) -> Any:
     scale = wrapper.get("tie_embedding_scale")
     head: Any = "UntiedHead"
     if wrapper.get("tie_embedding"):
-        head = "TiedHead"
-        if scale is None:
-            wrapper.differ(
-                "tie_embedding",
-                "logits are not multiplied by dim**-0.5, which the last norm's gain may hold",
-                exact=True,
-            )
-        elif scale != 1:
-            wrapper.miss("tie_embedding_scale")
+        head = "TiedHead" if scale == 1 else make_class("TiedHead", scale=None if scale is None else float(scale))
     if wrapper.get("sigsoftmax_logits"):
         head = make_class("SigSoftmax", head=head)
     if wrapper.get("mixture_of_softmax"):

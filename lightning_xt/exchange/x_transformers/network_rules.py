@@ -7,7 +7,7 @@ from typing import cast
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_xt.exchange.tensor_rules import ImportRule, RepeatedTensor, TensorMisfitError
+from lightning_xt.exchange.tensor_rules import ImportRule, RepeatedTensor
 from lightning_xt.exchange.x_transformers.norm_rules import add_layer_norm, add_norm
 from lightning_xt.exchange.x_transformers.position_rules import add_shared_positions
 from lightning_xt.exchange.x_transformers.rule_builder import RuleBuilder
@@ -23,7 +23,6 @@ from lightning_xt.nn.embeddings.learned_positions import LearnedPositions
 from lightning_xt.nn.embeddings.sinusoidal_positions import SinusoidalPositions
 from lightning_xt.nn.embeddings.type_embedding import TypeEmbedding
 from lightning_xt.nn.feedforward.deep_embed import DeepEmbed
-from lightning_xt.nn.heads.tied_head import TiedHead
 from lightning_xt.nn.heads.untied_head import UntiedHead
 from lightning_xt.nn.norms.layer_norm import LayerNorm
 
@@ -64,12 +63,9 @@ def list_rules(network: nn.Module, options: Mapping[str, StackOptions]) -> list[
 def _add_network(rules: RuleBuilder, ours: Decoder | Encoder, prefix: str, options: StackOptions) -> None:
     """Add the rules of a network besides its token vectors."""
     _add_embeddings(rules, ours, prefix, options)
+    _add_stack(rules, ours.stack, f"{prefix}attn_layers.", options)
     head = getattr(ours, "head", None)
-    parts = [] if head is None else list(head.modules())
-    # A tied head has a factor there, which the gain of the last norm takes.
-    tied = any(isinstance(each, TiedHead) for each in parts)
-    _add_stack(rules, ours.stack, f"{prefix}attn_layers.", options, options.head_factor if tied else 1.0)
-    for each in parts:
+    for each in () if head is None else head.modules():
         if isinstance(each, UntiedHead):
             rules.copy(each.to_logits.weight, f"{prefix}to_logits.weight")
 
@@ -99,8 +95,8 @@ def _add_embeddings(rules: RuleBuilder, ours: Decoder | Encoder, prefix: str, op
         rules.compute(each, theirs, lambda given, number=number: given[:, number] - 1)
 
 
-def _add_stack(rules: RuleBuilder, ours: Stack, prefix: str, options: StackOptions, factor: float) -> None:
-    """Add the rules of all sublayers, of the last norm, whose output has a factor, and of shared positions."""
+def _add_stack(rules: RuleBuilder, ours: Stack, prefix: str, options: StackOptions) -> None:
+    """Add the rules of all sublayers, of the last norm and of shared positions."""
     steps = list(dict.fromkeys(ours.steps))
     placed = dict(zip(options.list_indices(len(steps)), steps, strict=True))
     seen = Counter[str]()
@@ -111,10 +107,5 @@ def _add_stack(rules: RuleBuilder, ours: Stack, prefix: str, options: StackOptio
         sublayer = cast(Sublayer, ours.sublayers[step.name])
         add_sublayer(rules, sublayer, f"{prefix}layers.{index}.", index, options, own)
     if ours.output_norm is not None:
-        add_norm(rules, ours.output_norm, f"{prefix}final_norm.", options, factor)
-    elif factor != 1:
-        raise TensorMisfitError(
-            f"a tied head multiplies its logits by {factor:.4g} there, which is part of the last norm's gain here, but "
-            "there is no last norm"
-        )
+        add_norm(rules, ours.output_norm, f"{prefix}final_norm.", options)
     add_shared_positions(rules, ours, prefix, options)

@@ -18,21 +18,12 @@ from lightning_xt.nn.norms.scale_norm import ScaleNorm
 from lightning_xt.nn.norms.simple_rms_norm import SimpleRMSNorm
 
 
-def add_norm(rules: RuleBuilder, ours: nn.Module, prefix: str, options: StackOptions, factor: float = 1.0) -> None:
-    """Add the rules of a norm of the stream; a factor on its output becomes part of its gain.
-
-    Raises:
-        TensorMisfitError: the norm has no counterpart, or no gain for the factor.
-    """
+def add_norm(rules: RuleBuilder, ours: nn.Module, prefix: str, options: StackOptions) -> None:
+    """Add the rules of a norm of the stream; TensorMisfitError if it has no counterpart."""
     kind = type(ours)
     if kind not in _MAKERS:
         raise TensorMisfitError(f"the norm {kind.__name__} has no rule for the weights of x-transformers")
-    if factor != 1 and kind not in _SCALED:
-        raise TensorMisfitError(
-            f"a tied head multiplies its logits by {factor:.4g} there, which is part of the last norm's gain here, but "
-            f"{kind.__name__} has none"
-        )
-    _MAKERS[kind](rules, ours, prefix, options, factor)
+    _MAKERS[kind](rules, ours, prefix, options)
 
 
 def add_layer_norm(rules: RuleBuilder, ours: nn.Module, prefix: str) -> None:
@@ -52,37 +43,34 @@ def share_gains(name: str, features: Tensor | slice = slice(None)) -> Callable[[
     return choose
 
 
-def _add_layer(rules: RuleBuilder, ours: LayerNorm, prefix: str, options: StackOptions, factor: float) -> None:
-    rules.add_offset(ours.gain, f"{prefix}gamma", options.unit_offset, factor)
+def _add_layer(rules: RuleBuilder, ours: LayerNorm, prefix: str, options: StackOptions) -> None:
+    rules.add_offset(ours.gain, f"{prefix}gamma", options.unit_offset)
 
 
-def _add_rms(rules: RuleBuilder, ours: RMSNorm, prefix: str, options: StackOptions, factor: float) -> None:
-    rules.add_offset(ours.gain, f"{prefix}g", options.unit_offset, factor)
+def _add_rms(rules: RuleBuilder, ours: RMSNorm, prefix: str, options: StackOptions) -> None:
+    rules.add_offset(ours.gain, f"{prefix}g", options.unit_offset)
 
 
-def _add_length(rules: RuleBuilder, ours: ScaleNorm, prefix: str, options: StackOptions, factor: float) -> None:
-    factor *= options.layers["dim"] ** 0.5
-    rules.add_offset(ours.length, f"{prefix}g", options.unit_offset, factor)
+def _add_length(rules: RuleBuilder, ours: ScaleNorm, prefix: str, options: StackOptions) -> None:
+    rules.add_offset(ours.length, f"{prefix}g", options.unit_offset, options.layers["dim"] ** 0.5)
 
 
-def _add_tanh(rules: RuleBuilder, ours: DynamicTanh, prefix: str, options: StackOptions, factor: float) -> None:
+def _add_tanh(rules: RuleBuilder, ours: DynamicTanh, prefix: str, options: StackOptions) -> None:
     start = options.unit_offset * options.layers["dynamic_tanh_init_alpha"]
     rules.compute(ours.alpha, {f"{prefix}pre_tanh_scale": ()}, lambda given: given.view(1) + start)
-    _add_affine(rules, ours, prefix, options, factor)
+    _add_affine(rules, ours, prefix, options)
 
 
-def _add_derf(rules: RuleBuilder, ours: Derf, prefix: str, options: StackOptions, factor: float) -> None:
+def _add_derf(rules: RuleBuilder, ours: Derf, prefix: str, options: StackOptions) -> None:
     offset = options.unit_offset
     rules.compute(ours.alpha, {f"{prefix}alpha": ()}, lambda given: given.view(1) + offset)
     rules.compute(ours.offset, {f"{prefix}s": ()}, lambda given: given.view(1))
-    _add_affine(rules, ours, prefix, options, factor)
+    _add_affine(rules, ours, prefix, options)
 
 
-def _add_affine(
-    rules: RuleBuilder, ours: DynamicTanh | Derf, prefix: str, options: StackOptions, factor: float
-) -> None:
-    rules.add_offset(ours.gain, f"{prefix}gamma", options.unit_offset, factor)
-    rules.add_offset(ours.shift, f"{prefix}beta", 0.0, factor)
+def _add_affine(rules: RuleBuilder, ours: DynamicTanh | Derf, prefix: str, options: StackOptions) -> None:
+    rules.add_offset(ours.gain, f"{prefix}gamma", options.unit_offset)
+    rules.copy(ours.shift, f"{prefix}beta")
 
 
 def _add_adaptive(
@@ -90,14 +78,13 @@ def _add_adaptive(
     ours: AdaptiveLayerNorm | AdaptiveRMSNorm,
     prefix: str,
     options: StackOptions,
-    factor: float,
 ) -> None:
     rules.compute(ours.to_gain, {f"{prefix}to_gamma.weight": tuple(ours.to_gain.shape)[::-1]}, lambda given: given.mT)
     if isinstance(ours, AdaptiveLayerNorm):
         rules.fill_zeros(ours.to_shift)
 
 
-def _add_nothing(rules: RuleBuilder, ours: SimpleRMSNorm, prefix: str, options: StackOptions, factor: float) -> None:
+def _add_nothing(rules: RuleBuilder, ours: SimpleRMSNorm, prefix: str, options: StackOptions) -> None:
     """Add no rule: the norm has no weights."""
 
 
@@ -111,4 +98,3 @@ _MAKERS: Mapping[type, Callable[..., None]] = {
     AdaptiveRMSNorm: _add_adaptive,
     SimpleRMSNorm: _add_nothing,
 }
-_SCALED = (LayerNorm, RMSNorm, ScaleNorm, DynamicTanh, Derf)

@@ -24,12 +24,6 @@ class StackOptions:
         """Number that x-transformers adds to the gains of norms and of layer scale."""
         return float(self.layers["norm_add_unit_offset"])
 
-    @property
-    def head_factor(self) -> float:
-        """Factor of the logits of a tied head."""
-        scale = self.wrapper["tie_embedding_scale"]
-        return float(self.layers["dim"] ** -0.5 if scale is None else scale)
-
     def list_indices(self, count: int) -> list[int]:
         """List the index of each of `count` sublayers there, in the order in which a forward first calls them."""
         order = self.layers["layers_execute_order"]

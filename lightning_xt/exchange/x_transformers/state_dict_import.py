@@ -41,7 +41,7 @@ def read_state_dict(
         str(file), kind, {**options, "vocab": vocab}, weights, lambda network: list_rules(network, stacks)
     )
     longest = min(each["max_seq_len"] for each in wrappers.values()) or None
-    made = {use: _make_tokenizer(sizes[use], ids) for use in module.tokenizers}
+    made = {use: _make_tokenizer(sizes.get(use, sizes["target"]), ids) for use in module.tokenizers}
     restore_facts(module, made, longest)
     first = next(iter(made.values()))
     config = {"class_path": type(first).__name__, "init_args": first.init_args}

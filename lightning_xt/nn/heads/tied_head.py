@@ -11,7 +11,7 @@ class TiedHead(Head):
     """Score tokens by the product with their embeddings, so that input and output share one table.
 
     Press and Wolf, 2016. https://arxiv.org/abs/1608.05859
-    In x-transformers: tie_embedding.
+    In x-transformers: tie_embedding, tie_embedding_scale.
 
     Args:
         scale: factor of the hidden states. None = one divided by the root of their width, as in T5.
