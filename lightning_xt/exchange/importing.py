@@ -109,7 +109,7 @@ def _read_settings(
 def _check_size(folder: Path, size: int, tensors: Mapping[str, Tensor]) -> None:
     if all(size not in each.shape for each in tensors.values()):
         raise UserError(
-            f"{folder / 'config.json'}: vocab_size is {size}, but no tensor of the weights has so many rows; copy the "
+            f"{folder / 'config.json'}: vocab_size is {size}, but no tensor of the weights has as many rows; copy the "
             "folder again"
         )
 

@@ -14,8 +14,8 @@ class HeadOrder(NamedTuple):
     """Heads and features of x-transformers in the order here.
 
     Args:
-        heads: its query head for each of ours: heads that share a key are neighbours here, and strided there.
-        features: its feature of a head for each of ours: rotated pairs are halves here, and neighbours there.
+        heads: its query head by the one here: heads that share a key are neighbours here, and strided there.
+        features: its feature of a head by the one here: rotated pairs are halves here, and neighbours there.
     """
 
     heads: Tensor
