@@ -159,7 +159,7 @@ def test_a_large_text_is_refused(saved: Path, tmp_path: Path, capsys: pytest.Cap
 
 
 def test_files_and_missing_folders_are_refused(saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    check_refused([str(tmp_path / "none")], "none is not a folder; give one with config.json", tmp_path, capsys)
+    check_refused([str(tmp_path / "nowhere")], "nowhere is not a folder; give one with config.json", tmp_path, capsys)
     sentence = 'the call of their model too: --call "TransformerWrapper(...)"'
     check_refused([str(saved / WEIGHTS)], sentence, tmp_path, capsys)
 
