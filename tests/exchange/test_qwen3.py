@@ -35,6 +35,7 @@ def test_hf_qwen3_export(settings: dict[str, object], tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "rule"),
     [
+        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5, but only 1.0 has a counterpart here"),
         ({"truncate": False}, "truncate is False, but only True has a counterpart here"),
         ({"mscale": 0.7, "mscale_all_dim": 1.0}, "mscale is 0.7, but only None has a counterpart here"),
         ({"factor": None}, "rope_type is 'yarn', but there is no factor"),
