@@ -15,7 +15,8 @@ A forward stands between `begin` and `commit`. In between it reads only tensors 
 a decode step over a `static` cache is compiled once and serves every length.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -23,7 +24,7 @@ from torch import Tensor
 
 from lightning_xt.core.call_cache import CallCache
 from lightning_xt.core.extent import Extent, check_lengths, check_reach, project_context
-from lightning_xt.core.fixed_context import move_rows
+from lightning_xt.core.fixed_context import FixedContext, move_rows
 
 
 class Cache:
@@ -245,6 +246,35 @@ class Cache:
         torch._dynamo.maybe_mark_dynamic(extent.slots, 0)
         for call in self._walk():
             call.mark_for_compiler(several)
+
+    def collect(self) -> list[dict[str, Tensor]]:
+        """Return the tensors that forwards change, of each call by name."""
+        return [call.collect() for call in self._calls]
+
+    def collect_contexts(self) -> list[dict[str, FixedContext]]:
+        """Return the contexts, of each call by name."""
+        return [call.collect_contexts() for call in self._calls]
+
+    def build_step(
+        self,
+        lengths: Int[Tensor, " b"],
+        n: int,
+        tensors: Sequence[Mapping[str, Tensor]],
+        contexts: Sequence[Mapping[str, FixedContext]],
+    ) -> "Cache":
+        """Build the cache of a functional step, from this one of the same parts, which stays as it is.
+
+        Args:
+            lengths: number of tokens that each row holds.
+            n: number of announced tokens; at most the slack.
+            tensors: those of `collect`, whose rows may be others. The step writes into them.
+            contexts: those of `collect_contexts`.
+        """
+        made = copy(self)
+        made.extent = self.extent.build_step(lengths, n)
+        calls = zip(self._calls, tensors, contexts, strict=True)
+        made._calls = [call.replace(own, known, made.extent) for call, own, known in calls]
+        return made
 
     def set_lengths(self, lengths: Sequence[int]) -> None:
         """Set the bound by each row's number of tokens, which the host knows, so that nobody waits for the device."""

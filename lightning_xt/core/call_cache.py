@@ -1,6 +1,7 @@
 """Cache of one call of a layer; see `core.cache`."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int, Num
@@ -37,6 +38,34 @@ class CallCache:
         yield self
         for each in self._branches.values():
             yield from each.walk()
+
+    def collect(self) -> dict[str, Tensor]:
+        """Return the tensors that forwards change, by name; those of branches too."""
+        return self._buffers | self.running | self._gather(CallCache.collect)
+
+    def collect_contexts(self) -> dict[str, FixedContext]:
+        """Return the contexts by name; those of branches too."""
+        return self.fixed | self._gather(CallCache.collect_contexts)
+
+    def replace(
+        self, tensors: Mapping[str, Tensor], contexts: Mapping[str, FixedContext], extent: Extent
+    ) -> "CallCache":
+        """Return a cache with the names of this one, but other tensors, contexts and extent."""
+        made = CallCache(extent)
+        made._windows = dict(self._windows)
+        made._buffers = {name: tensors[name] for name in self._buffers}
+        made.running = {name: tensors[name] for name in self.running}
+        made.fixed = {name: contexts[name] for name in self.fixed}
+        for branch, cache in self._branches.items():
+            own = {name: tensors[_join(branch, name)] for name in cache.collect()}
+            known = {name: contexts[_join(branch, name)] for name in cache.collect_contexts()}
+            made._branches[branch] = cache.replace(own, known, extent)
+        return made
+
+    def _gather(self, collect: Callable[["CallCache"], dict[str, Any]]) -> dict[str, Any]:
+        return {
+            _join(branch, name): each for branch, cache in self._branches.items() for name, each in collect(cache).items()
+        }
 
     def set_running(self, name: str, state: Float[Tensor, "b ..."]) -> None:
         """Replace a running state, in place if there is one: a recorded graph reads and writes the same tensor."""
@@ -78,7 +107,7 @@ class CallCache:
             buffer[..., start : start + n, :] = new
         else:
             slots = extent.get_positions() % buffer.shape[-2] if ring else extent.get_positions()
-            rows = torch.arange(len(new), device=new.device)[:, None]
+            rows = torch.arange(new.shape[0], device=new.device)[:, None]
             # Not scatter_: a compiled step would copy the whole buffer for it, twice.
             buffer.movedim(-2, 1)[rows, slots] = new.movedim(-2, 1)
         if extent.empty:
@@ -192,6 +221,11 @@ def _locate_ring(lengths: Int[Tensor, " b"], size: int) -> Int[Tensor, "b j"]:
     slots = torch.arange(size, device=lengths.device)
     last = lengths[:, None] - 1
     return last - (last - slots) % size
+
+
+def _join(branch: str, name: str) -> str:
+    """Return the name of a tensor of a branch."""
+    return f"{branch}_{name}"
 
 
 def _spread(index: Int[Tensor, "b n"], like: Tensor) -> Tensor:

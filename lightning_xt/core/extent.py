@@ -1,6 +1,7 @@
 """Extent of a cache: the tokens of its rows, cached and announced."""
 
 from collections.abc import Callable, Sequence
+from copy import copy
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -41,6 +42,7 @@ class Extent:
         """One number for each row's context, which another context does not have."""
         self.incoming = self._most = 0
         self._kept: Int[Tensor, " b"] | None = None
+        self._functional = False
 
     def begin(self, n: int, lengths: Int[Tensor, " b"] | None) -> None:
         """Announce n new tokens a row, of which `lengths` are real."""
@@ -50,6 +52,16 @@ class Extent:
             self._most = int(lengths.max())
         if self.static and not self.empty and self.bound + n > len(self.slots):
             self.slots = torch.arange(self._round(self.bound + n), device=self.lengths.device)
+
+    def build_step(self, lengths: Int[Tensor, " b"], n: int) -> "Extent":
+        """Build the extent of a functional step: n new tokens after `lengths` ones, of which the host knows nothing."""
+        made = copy(self)
+        made.lengths = made.written = lengths
+        made.slots = torch.arange(self.capacity, device=lengths.device)
+        made.incoming = made._most = n
+        made._kept, made._functional = None, True
+        made.empty = made.uniform = False
+        return made
 
     def commit(self) -> None:
         """Count the announced tokens as cached."""
@@ -74,7 +86,7 @@ class Extent:
     @property
     def end(self) -> int:
         """One past the last position that the announced tokens see, or a larger number."""
-        return len(self.slots) if self.stepping else self.bound + self.incoming
+        return self.slots.shape[0] if self.stepping else self.bound + self.incoming
 
     @property
     def real_end(self) -> int:
@@ -88,8 +100,8 @@ class Extent:
 
     @property
     def stepping(self) -> bool:
-        """True for a compiled step, which must not depend on the lengths of rows."""
-        return self.static and not self.empty
+        """True for a compiled or functional step, which must not depend on the lengths of rows."""
+        return self._functional or (self.static and not self.empty)
 
     @property
     def real(self) -> Bool[Tensor, "b n"] | None:

@@ -46,4 +46,4 @@ def _mask_documents(before: Tensor, back: int, documents: Tensor) -> Tensor:
 
 def _spread(mask: Tensor, x: Tensor) -> Tensor:
     """Spread one value per row and token over the axes of a (b ... n d) tensor."""
-    return mask.view(len(mask), *(1,) * (x.dim() - 3), -1, 1)
+    return mask.view(mask.shape[0], *(1,) * (x.dim() - 3), -1, 1)

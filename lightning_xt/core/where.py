@@ -134,7 +134,7 @@ class Where:
         ones = torch.ones(1, memory + self.memory, dtype=torch.bool, device=self.keys.device)
         new = ones[:, :memory] if valid is None else valid
         old = ones[:, memory:] if self.valid_memory is None else self.valid_memory
-        rows = max(len(new), len(old))
+        rows = max(new.shape[0], old.shape[0])
         seen = torch.cat((new.expand(rows, -1), old.expand(rows, -1)), dim=1)
         return replace(self, memory=memory + self.memory, valid_memory=seen, masks={})
 

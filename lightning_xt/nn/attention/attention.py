@@ -164,11 +164,11 @@ class Attention(Mixer):
                 trace = trace.share_keys(SharedKeys(k, v, where, self.window))
         else:
             q, own = self.projection.project_queries(x), None
-            k, v, where, trace = self._make_context_keys_values(len(x), where, inputs, trace, cache)
+            k, v, where, trace = self._make_context_keys_values(x.shape[0], where, inputs, trace, cache)
         if self.q_norm is not None:
             # Norms may return a wider type under autocast, and kernels need queries, keys and values of one type.
             q = self.q_norm(q, inputs).to(q.dtype)
-        q = group_queries(q, len(k))
+        q = group_queries(q, k.shape[0])
         # place
         prepared = None
         if self.position is not None:
@@ -184,8 +184,8 @@ class Attention(Mixer):
         out = self.projection.attend(q, keys, values, partial(attend, backend, scoring=scoring))
         for value_mod in reversed(cast(Sequence[ValueMod], self.value_mods)):
             out = value_mod.restore(out)
-        if len(out) < len(x):
-            out = ungroup_queries(out, len(x))
+        if out.shape[0] < x.shape[0]:
+            out = ungroup_queries(out, x.shape[0])
         for mod in self.output_mods:
             out = mod(out, x, own)
         joined = out.transpose(1, 2).flatten(2)
@@ -230,7 +230,7 @@ class Attention(Mixer):
     ) -> tuple[Tensor, Tensor, Where, Trace]:
         """Make keys and values of the context, only once while decoding."""
         if cache is not None and (kept := cache.fixed.get("context")) is not None:
-            return kept.keys, kept.values, look_at_context(where, kept, rows // len(kept.keys)), trace
+            return kept.keys, kept.values, look_at_context(where, kept, rows // kept.keys.shape[0]), trace
         context, mask = inputs.require("context", self), inputs.context_mask
         where = where.switch_to_context(context.shape[1], mask)
         k, v = self.projection.shift(*self.projection.project_keys_values(context), where, None)
@@ -263,7 +263,7 @@ class Attention(Mixer):
     def _prepare_scoring(self, call: Scored, prepared: Any, inputs: Inputs) -> Scoring:
         mods = cast(Sequence[ScoreMod], self.score_mods)
         own_bias = None if self.shape.context_dim is not None else inputs.bias
-        check_bias(own_bias, len(call.x), self.shape.heads)
+        check_bias(own_bias, call.x.shape[0], self.shape.heads)
         wanted = call.trace.keeps_maps or self._adds_z_loss or any(mod.records_scores for mod in mods)
         return Scoring(
             self.score,

@@ -36,7 +36,7 @@ def prepend_memory(
         at = torch.zeros(1, keys.shape[-2], dtype=torch.long, device=keys.device)
         keys = position.rotate_keys(keys[None], at)[0]
     k, v = (
-        torch.cat((own.to(each.dtype).expand(len(each), -1, -1, -1), each), dim=-2)
+        torch.cat((own.to(each.dtype).expand(each.shape[0], -1, -1, -1), each), dim=-2)
         for own, each in ((keys, k), (values, v))
     )
     return k, v, where.add_memory(memory.shape[-2])

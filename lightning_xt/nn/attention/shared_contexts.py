@@ -11,7 +11,7 @@ from lightning_xt.core.where import Where
 
 def group_queries(q: Float[Tensor, "b h n d"], contexts: int) -> Float[Tensor, "contexts h _ d"]:
     """Group the queries of rows with the same context into the queries of one row a context."""
-    rows = len(q) // contexts
+    rows = q.shape[0] // contexts
     if rows == 1:
         return q
     return q.view(contexts, rows, *q.shape[1:]).transpose(1, 2).flatten(2, 3)
@@ -19,7 +19,7 @@ def group_queries(q: Float[Tensor, "b h n d"], contexts: int) -> Float[Tensor, "
 
 def ungroup_queries(out: Float[Tensor, "contexts h _ e"], rows: int) -> Float[Tensor, "b h n e"]:
     """Return what grouped queries gather to their rows."""
-    return out.unflatten(2, (rows // len(out), -1)).transpose(1, 2).flatten(0, 1)
+    return out.unflatten(2, (rows // out.shape[0], -1)).transpose(1, 2).flatten(0, 1)
 
 
 def look_at_context(where: Where, context: FixedContext, sharing: int) -> Where:

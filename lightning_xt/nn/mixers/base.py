@@ -43,6 +43,8 @@ class Recurrence(Mixer):
     """Mixer with a running state, in float32 or better, instead of keys and values of all tokens."""
 
     recurrent: ClassVar = True
+    chunk: int | None = None
+    """Tokens computed at once. None = by the device."""
 
     def __init__(self, shape: LayerShape) -> None:
         super().__init__()
@@ -78,6 +80,12 @@ class Recurrence(Mixer):
         """Mix the tokens of each row; those that are not real leave the state alone."""
 
 
+def choose_chunk(chunk: int | None, device: str) -> int:
+    """Choose the number of tokens computed at once: that of the option, else by the device."""
+    # A device that computes in parallel waits less for fewer chunks.
+    return chunk or (32 if device == "cpu" else 64)
+
+
 def carry_rule(
     q: Float[Tensor, "b g #r n d"],
     k: Float[Tensor, "b g #r n d"],
@@ -90,9 +98,7 @@ def carry_rule(
     """Run a rule from the cached state, and cache the new one; see `run_rule`."""
     cache = carry.cache
     state = None if cache is None else cache.running.get("state")
-    if chunk is None:
-        # A device that computes in parallel waits less for fewer chunks.
-        chunk = 32 if v.device.type == "cpu" else 64
+    chunk = choose_chunk(chunk, v.device.type)
     with disable_autocast(v):
         out, state = run_rule(q, k, v, log_decay, beta, state, carry.documents, chunk)
     if cache is not None:

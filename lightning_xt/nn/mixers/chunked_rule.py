@@ -46,7 +46,8 @@ def run_rule(
     n = v.shape[-2]
     if n == 1 and documents is None:
         return _step(q, k, v, log_decay, beta, state)
-    size = min(n, chunk)
+    # Not by `min`: of a row within one chunk, exported programs know that it is one.
+    size = n if n <= chunk else chunk
     q, k, v = (_split(t, size) for t in (q, k, v))
     fading = _Fading.from_decays(_split(log_decay[..., None], size).squeeze(-1), documents)
     writes = (k * fading.to_end[..., None]).mT

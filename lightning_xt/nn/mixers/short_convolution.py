@@ -23,7 +23,7 @@ class ShortConvolution(nn.Module):
         """Return the sums in float32 or better."""
         past, n, x = self.width - 1, x.shape[1], carry.mask(x)
         kept = None if carry.cache is None else carry.cache.running.get("convolved")
-        kept = x.new_zeros(len(x), past, x.shape[2]) if kept is None else kept
+        kept = x.new_zeros(x.shape[0], past, x.shape[2]) if kept is None else kept
         x = torch.cat((kept, x), dim=1)
         if carry.cache is not None:
             carry.cache.set_running("convolved", self._find_tail(x, carry))

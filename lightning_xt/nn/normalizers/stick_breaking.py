@@ -41,7 +41,7 @@ class StickBreaking(Normalizer):
             return weights
         # A window's cache is a ring: its slots are not in the order of positions.
         order = where.memory + where.keys.argsort(dim=-1)
-        first = torch.arange(where.memory, device=order.device).expand(len(order), -1)
+        first = torch.arange(where.memory, device=order.device).expand(order.shape[0], -1)
         order = torch.cat((first, order), dim=-1)[:, None, None].expand_as(scores)
         sorted_weights: Tensor = self(scores.gather(-1, order), mask.expand_as(scores).gather(-1, order))
         return torch.zeros_like(scores).scatter(-1, order, sorted_weights)

@@ -31,7 +31,7 @@ class ReadsCondition(ReadsInput, nn.Module):
                 f"{condition.shape[-1]} wide; give both the same width"
             )
         shape = [1] * x.dim()
-        shape[0], shape[-1] = len(condition), self.features
+        shape[0], shape[-1] = condition.shape[0], self.features
         if condition.dim() == 3:
             shape[self.token_axis] = condition.shape[1]
             if condition.shape[1] != x.shape[self.token_axis]:

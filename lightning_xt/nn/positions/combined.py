@@ -70,7 +70,7 @@ class Combined(Position):
         parts = enumerate(self.parts)
         scopes = [(part, None if cache is None else cache.branch(str(index))) for index, part in parts]
         own = tuple(part.prepare(x, where, window, scope, trace) for part, scope in scopes)
-        return _Prepared(own, where, len(x) if self.per_row else where.rows)
+        return _Prepared(own, where, x.shape[0] if self.per_row else where.rows)
 
     def pad(self, p: Any, queries: int, keys: int) -> "_Prepared":
         parts = tuple(part.pad(own, queries, keys) for part, own in zip(self.parts, p.parts, strict=True))

@@ -61,7 +61,7 @@ class PaTH(Position):
             # A window's cache is a ring: its slots are not in the order of positions.
             keys, queries = where.keys, where.queries
         order = keys.argsort(dim=-1)
-        at = order[:, None, :, None].expand(len(q), 1, -1, -1)
+        at = order[:, None, :, None].expand(q.shape[0], 1, -1, -1)
         known = p.gather(2, at.expand(-1, p.shape[1], -1, p.shape[-1])).repeat_interleave(self.group, dim=1)
         w, beta = known.split((known.shape[-1] - 1, 1), dim=-1)
         k = k.to(w.dtype).gather(2, at.expand(-1, k.shape[1], -1, k.shape[-1]))

@@ -53,7 +53,7 @@ class RelativeProjection(Position):
             ahead, back = min(ahead, reach), min(back, reach)
         # From the largest distance down, as the bias of all pairs needs them.
         curves = self.curves[:, self.ahead - ahead : self.ahead + back].flip(1).to(weights.dtype)
-        return where.expand(len(x)), weights @ curves, ahead
+        return where.expand(x.shape[0]), weights @ curves, ahead
 
     def pad(self, p: Any, queries: int, keys: int) -> tuple[Where, Float[Tensor, "b h _ _"], int]:
         where, curves, ahead = p

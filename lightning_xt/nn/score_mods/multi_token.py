@@ -76,7 +76,7 @@ class MultiToken(ScoreMod):
         rows = products.permute(0, 3, 1, 2, 4).flatten(2, 3).flatten(0, 1)
         padded = F.pad(rows, (before, self.num_keys - 1 - before))
         mixed = F.conv1d(padded, self.kernel.to(rows.dtype), groups=len(self.kernel))
-        return mixed.unflatten(0, (len(products), -1)).transpose(1, 2)
+        return mixed.unflatten(0, (products.shape[0], -1)).transpose(1, 2)
 
     def forward(self, scores: Float[Tensor, "b h i j"], p: Any = None) -> Float[Tensor, "b h i j"]:
         return scores + p.to(scores.dtype)
