@@ -100,7 +100,7 @@ class Cache:
         Raises:
             ValueError: the tokens do not fit, or the lengths are not theirs.
         """
-        held, bound = len(self.lengths), self.bound
+        held, bound = self.lengths.shape[0], self.bound
         if rows is not None and rows != held:
             raise ValueError(
                 f"the cache has {held} row(s), but {rows} were given; use new_cache({rows}, ...), or repeat or select "

@@ -1,7 +1,8 @@
 """Programs of a model for other runtimes: names and shapes of their tensors, and their tracing."""
 
+import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -93,11 +94,16 @@ class StepProgram:
 
 
 @contextmanager
-def quiet() -> Any:
-    """Silence warnings of libraries about their own code."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+def quiet() -> Iterator[None]:
+    """Silence warnings and logs of libraries about their own code."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 def build_programs(network: Decoder | EncoderDecoder, capacity: int) -> list[StepProgram]:
