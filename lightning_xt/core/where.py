@@ -124,7 +124,9 @@ class Where:
     def limit_window(self, window: int | None) -> "Where":
         """Set the window, or None if the window holds the whole sequence."""
         window = min_window(window, self.reach)
-        reached = window is not None and self.order is None and self.end <= window
+        # An exported program serves rows on both sides of the width.
+        exported = torch.compiler.is_exporting()
+        reached = window is not None and self.order is None and not exported and self.end <= window
         return replace(self, window=None if reached else window)
 
     def add_memory(self, memory: int, valid: Bool[Tensor, "b _"] | None = None) -> "Where":
