@@ -64,7 +64,9 @@ class CallCache:
 
     def _gather(self, collect: Callable[["CallCache"], dict[str, Any]]) -> dict[str, Any]:
         return {
-            _join(branch, name): each for branch, cache in self._branches.items() for name, each in collect(cache).items()
+            _join(branch, name): each
+            for branch, cache in self._branches.items()
+            for name, each in collect(cache).items()
         }
 
     def set_running(self, name: str, state: Float[Tensor, "b ..."]) -> None:

@@ -135,9 +135,7 @@ def _build_step(step: DecodeStep, given: Sequence[Port], rows: int, **limits: tu
     tokens = Port("tokens", "tokens", torch.zeros(rows, n, dtype=torch.long), axes)
     lengths = Port("lengths", "lengths", torch.zeros(rows, dtype=torch.long), {0: "batch"})
     made = step.make_cache(rows)
-    cache = [
-        Port(name, "cache", tensor, {0: "batch"}) for name, tensor in zip(step.cache_names, made, strict=True)
-    ]
+    cache = [Port(name, "cache", tensor, {0: "batch"}) for name, tensor in zip(step.cache_names, made, strict=True)]
     inputs = [tokens, lengths, *given, *cache]
     with torch.no_grad():
         logits = step(*(port.example for port in inputs))[0]
