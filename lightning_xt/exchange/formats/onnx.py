@@ -1,4 +1,5 @@
 import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -44,15 +45,7 @@ class ONNX(ExportFormat):
 
     def verify(self, model: ExportedModel, folder: Path) -> Verification:
         programs = build_programs(check_step(model), model.max_length)
-        try:
-            import onnxruntime
-        except ImportError:
-            from onnx import __version__
-            from onnx.reference import ReferenceEvaluator
-
-            reader, open_file = f"the reference evaluator of onnx {__version__}", ReferenceEvaluator
-        else:
-            reader, open_file = f"onnxruntime {onnxruntime.__version__}", _open_session
+        reader, open_file = _choose_reader()
         runners = [_make_runner(open_file(str(folder / f"{each.name}.onnx")), each) for each in programs]
         return compare_logits(model, StepScorer(programs, runners), reader)
 
@@ -75,6 +68,18 @@ def _convert(program: StepProgram, file: Path) -> None:
         for node in made.model.graph.all_nodes():
             node.metadata_props.clear()
         made.save(str(file), external_data=size > LARGEST)
+
+
+def _choose_reader() -> tuple[str, Callable[[str], Any]]:
+    """Return the name of the program that reads the files, and the way to open one."""
+    try:
+        import onnxruntime
+    except ImportError:
+        from onnx import __version__
+        from onnx.reference import ReferenceEvaluator
+
+        return f"the reference evaluator of onnx {__version__}", ReferenceEvaluator
+    return f"onnxruntime {onnxruntime.__version__}", _open_session
 
 
 def _open_session(file: str) -> Any:

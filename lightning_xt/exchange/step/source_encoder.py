@@ -1,9 +1,12 @@
 """An encoder, and the keys and values that a decoder makes of its output, as a function of tensors."""
 
+from typing import cast
+
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
+from lightning_xt.core.cache import Cache
 from lightning_xt.core.trace import Trace
 from lightning_xt.models.encoder_decoder import EncoderDecoder
 
@@ -23,7 +26,7 @@ class SourceEncoder(nn.Module):
         """Compute the tensors of `DecodeStep.context_names`; the mask is True for real tokens."""
         decoder = self.model.decoder
         inputs = self.model.encode(source, source_mask)
-        cache = decoder.new_cache(source.shape[0], 1)
+        cache = cast(Cache, decoder.new_cache(source.shape[0], 1))
         cache.begin(1)
         # The step itself is dropped from the traced program; its cross-attention leaves the keys and values.
         decoder.run_layers(torch.zeros_like(source[:, :1]), None, inputs, cache, Trace())

@@ -37,8 +37,9 @@ class StepScorer:
         start = sum(each.shape[1] for each in self._logits)
         for at in range(start, tokens.shape[1], self._most):
             new, lengths = tokens[:, at : at + self._most], torch.tensor([at])
-            logits, *self._cache = self._runners[-1](new, lengths, *self._context, *self._cache)
-            self._logits.append(logits)
+            made = self._runners[-1](new, lengths, *self._context, *self._cache)
+            self._logits.append(made[0])
+            self._cache = made[1:]
         self._known = ids
         return torch.cat(self._logits, dim=1)
 
@@ -50,4 +51,4 @@ class StepScorer:
             mask = torch.ones_like(source[0], dtype=torch.bool)
             self._context = [mask, *self._runners[0](source[0], mask)]
         cache = [port.example for port in self._step.inputs if port.role == "cache"]
-        self._cache: list[Tensor] = [each.new_zeros(1, *each.shape[1:]) for each in cache]
+        self._cache: Sequence[Tensor] = [each.new_zeros(1, *each.shape[1:]) for each in cache]
