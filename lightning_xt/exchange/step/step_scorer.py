@@ -27,6 +27,9 @@ class StepScorer:
         self._step, self._runners = programs[-1], runners
         self._most = self._step.limits.get("tokens", (1, 1))[1] or 1
         self._known: tuple[Int[Tensor, "1 _"], ...] = ()
+        self._logits: list[Tensor] = []
+        self._context: list[Tensor] = []
+        self._cache: Sequence[Tensor] = ()
 
     def __call__(self, *ids: Int[Tensor, "1 _"]) -> Float[Tensor, "1 n v"]:
         """Return the logits after each token of the last sequence, given the others."""
@@ -45,10 +48,9 @@ class StepScorer:
 
     def _begin(self, *source: Int[Tensor, "1 m"]) -> None:
         """Encode the source, if there is one, and empty the cache."""
-        self._logits: list[Tensor] = []
-        self._context: list[Tensor] = []
+        self._logits, self._context = [], []
         if source:
             mask = torch.ones_like(source[0], dtype=torch.bool)
             self._context = [mask, *self._runners[0](source[0], mask)]
         cache = [port.example for port in self._step.inputs if port.role == "cache"]
-        self._cache: Sequence[Tensor] = [each.new_zeros(1, *each.shape[1:]) for each in cache]
+        self._cache = [each.new_zeros(1, *each.shape[1:]) for each in cache]
