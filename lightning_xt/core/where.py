@@ -124,8 +124,7 @@ class Where:
     def limit_window(self, window: int | None) -> "Where":
         """Set the window, or None if the window holds the whole sequence."""
         window = min_window(window, self.reach)
-        # An exported program serves rows on both sides of the width.
-        exported = torch.compiler.is_exporting()
+        exported = torch.compiler.is_exporting()  # Such a program serves rows on both sides of the width.
         reached = window is not None and self.order is None and not exported and self.end <= window
         return replace(self, window=None if reached else window)
 

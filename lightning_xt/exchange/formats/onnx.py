@@ -19,7 +19,7 @@ from lightning_xt.exchange.verification import Verification
 OPSET = 18
 """Version of ONNX's operators; ONNX Runtime reads it from 1.14 on."""
 LARGEST = 2**30
-"""Most bytes of weights in the file itself, which ONNX limits to twice as many; more are a file of their own."""
+"""Most bytes of weights in the file itself, which ONNX limits to twice as many; more are a separate file."""
 
 
 class ONNX(ExportFormat):
