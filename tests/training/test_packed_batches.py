@@ -145,6 +145,8 @@ def chats(tmp_path, monkeypatch):
 
 
 def test_a_run_resumes_exactly_validates_and_predicts(chats, capsys):
+    learned = "tokenizer: {class_path: BPE, init_args: {vocab_size: 280}}"
+    (chats / "tiny.yaml").write_text(CHATS.replace("validation: 0.2", f"validation: 0.2, {learned}"))
     assert main(["fit", "-c", "tiny.yaml"]) == 0
     printed = capsys.readouterr()
     assert "30 conversations with" in printed.err + printed.out

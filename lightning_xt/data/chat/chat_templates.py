@@ -14,6 +14,8 @@ ALIASES = MappingProxyType({"developer": "system"})
 """Newer names of roles."""
 ASSISTANT = "assistant"
 """Role of the model."""
+USER = "user"
+"""Role of prompts."""
 LARGEST_FILE = 2**20
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lightning_xt.data.chat.chat_templates import ASSISTANT, ChatTemplate, Span
+from lightning_xt.data.chat.chat_templates import ASSISTANT, USER, ChatTemplate, Span
 from lightning_xt.data.files.json_lines import describe_type, is_json_lines, list_fields, read_objects, require_string
 from lightning_xt.data.files.reading import read_blocks
 from lightning_xt.system.messages import explain_unknown
@@ -64,10 +64,7 @@ class ConversationReader:
         """Return the roles and contents of a conversation's messages, up to the last response."""
         names = self.fields
         if names.messages not in record:
-            return [
-                ("user", self._require(record, names.prompt, place)),
-                (ASSISTANT, self._read_response(record, place)),
-            ]
+            return self._read_pair(record, place)
         given = record[names.messages]
         if not isinstance(given, list):
             raise ValueError(
@@ -83,6 +80,17 @@ class ConversationReader:
                 "line"
             )
         return found
+
+    def _read_pair(self, record: dict[str, Any], place: str) -> list[tuple[str, str]]:
+        if USER not in self.template.roles:
+            raise ValueError(
+                f"{place} has no messages, but the template {self.name} has no role {USER} for a prompt; describe it "
+                "in the file of --data.template, or give messages"
+            )
+        return [
+            (USER, self._require(record, self.fields.prompt, place)),
+            (ASSISTANT, self._read_response(record, place)),
+        ]
 
     def _read_message(self, message: Any, place: str) -> tuple[str, str]:
         names = self.fields

@@ -7,7 +7,7 @@ from typing import Literal
 from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_xt.data.base import DataModule
-from lightning_xt.data.chat.chat_templates import find_template
+from lightning_xt.data.chat.chat_templates import USER, find_template
 from lightning_xt.data.chat.conversation_files import ConversationReader, parse_field_names
 from lightning_xt.data.chat.conversation_texts import ConversationTexts
 from lightning_xt.data.chat.encoded_conversations import EncodedConversations, encode_conversations
@@ -166,7 +166,12 @@ class Conversations(DataModule):
         """
         if stage == "predict":
             prompts = read_prompts(self.predict_prompts)
-            asked = [self.template.render([("user", each["prompt"])]) for each in prompts]
+            if USER not in self.template.roles:
+                raise ValueError(
+                    f"--data.predict_prompts are messages of the role {USER}, which the template of {self.describe()} does "
+                    "not have; describe it in the file of --data.template"
+                )
+            asked = [self.template.render([(USER, each["prompt"])]) for each in prompts]
             self._prompts = [Prompt(**each | {"prompt": text}) for each, text in zip(prompts, asked, strict=True)]
             return
         split = "test" if stage == "test" else "validation"

@@ -377,6 +377,22 @@ def test_a_mistake_is_one_sentence(records, options, message):
     assert str(error.value) == message
 
 
+def test_a_prompt_needs_the_role_of_a_user():
+    with open("mine.yaml", "w") as file:
+        file.write("roles: {human: {}, assistant: {}}")
+    message = (
+        "line 1 has no messages, but the template mine.yaml has no role user for a prompt; describe it in the file"
+    )
+    with pytest.raises(ValueError, match=message):
+        open_data(write(*pairs(1)), template="mine.yaml")
+    asked = {"messages": [{"role": "human", "content": "a"}, {"role": "assistant", "content": "b"}]}
+    assert bytes(read_first(open_data(write(asked), template="mine.yaml"))[0][:4].tolist()) == b"\xffab\xff"
+    with open("asked.txt", "w") as file:
+        file.write("hi")
+    with pytest.raises(ValueError, match="are messages of the role user, which the template"):
+        open_data("chat.jsonl", template="mine.yaml", stage="predict", predict_prompts="asked.txt")
+
+
 def test_files_that_are_not_json_lines_are_refused():
     write(*pairs(1), name="chat.txt")
     with pytest.raises(ValueError, match=r"chat\.txt is not a file of JSON lines by its name; name \.jsonl"):
