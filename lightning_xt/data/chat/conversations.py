@@ -168,8 +168,8 @@ class Conversations(DataModule):
             prompts = read_prompts(self.predict_prompts)
             if USER not in self.template.roles:
                 raise ValueError(
-                    f"--data.predict_prompts are messages of the role {USER}, which the template of {self.describe()} does "
-                    "not have; describe it in the file of --data.template"
+                    f"--data.predict_prompts are messages of the role {USER}, which the template of {self.describe()} "
+                    "does not have; describe it in the file of --data.template"
                 )
             asked = [self.template.render([(USER, each["prompt"])]) for each in prompts]
             self._prompts = [Prompt(**each | {"prompt": text}) for each, text in zip(prompts, asked, strict=True)]
