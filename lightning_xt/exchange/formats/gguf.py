@@ -109,13 +109,13 @@ def name_tensors(model: ExportedModel, shape: PretrainedShape, settings: dict[st
 
     architecture = next(each for each, name in gguf.MODEL_ARCH_NAMES.items() if name == shape.model_type)
     names = gguf.get_tensor_name_map(architecture, settings["num_hidden_layers"])
-    made = {}
+    made: dict[str, Tensor] = {}
     for name, tensor in export_tensors(model.network, shape.list_rules(settings)).items():
         if shape.model_type == INTERLEAVED:
             for kind, heads in (("q", "num_attention_heads"), ("k", "num_key_value_heads")):
                 if name.endswith(f"{kind}_proj.weight"):
                     tensor = interleave(tensor, settings[heads])
-        made[names.get_name(name, try_suffixes=(".weight", ".bias"))] = tensor
+        made[str(names.get_name(name, try_suffixes=(".weight", ".bias")))] = tensor
     return made
 
 
