@@ -70,7 +70,7 @@ def write_byte_pairs(writer: Any, pairs: BytePairs, model: ExportedModel) -> Non
     writer.add_token_types(types)
     writer.add_token_merges(pairs.merges or [NEVER])
     ids = list_specials(model.target_tokenizer)
-    # Readers take id 11 for an end token that a file does not name. No text has the last byte, which is no UTF-8.
+    # Readers take id 11 for an end token that a file does not name. No UTF-8 text has the last byte.
     ids.setdefault("eos", min(pairs.special, default=255))
     for name, token in ids.items():
         getattr(writer, f"add_{name}_token_id")(token)
