@@ -32,12 +32,18 @@ SMALL: dict[str, Any] = {
 def save_foreign(config: Any, kind: Any, folder: Path) -> nn.Module:
     """Save a model with random weights, biases and gains included, and return it in evaluation mode."""
     torch.manual_seed(0)
-    model: nn.Module = kind(config).eval()
-    with torch.no_grad():
-        for each in model.parameters():
-            each.add_(0.2 * torch.randn_like(each))
+    model = randomize_weights(kind(config))
     model.save_pretrained(folder)  # type: ignore[operator]
     return model
+
+
+@torch.no_grad()
+def randomize_weights(model: nn.Module) -> nn.Module:
+    """Change all weights, biases and gains included, and return the model in evaluation mode."""
+    for each in model.parameters():
+        if each.requires_grad:
+            each.add_(0.2 * torch.randn_like(each))
+    return model.eval()
 
 
 def import_run(folder: Path, runs: Path, name: str = "imported") -> TransformerModule:
@@ -96,3 +102,35 @@ def randomize(module: TransformerModule) -> dict[str, Tensor]:
 def read_config(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((folder / "config.json").read_text())
     return found
+
+
+PAIR = {"vocab_size": 61, "pad_token_id": 0, "decoder_start_token_id": 0, "eos_token_id": 2, "bos_token_id": None}
+"""Settings of a small encoder-decoder, which starts with its padding, as T5 and Marian do."""
+
+
+@torch.no_grad()
+def check_same_pairs(ours: nn.Module, theirs: nn.Module, vocab_size: int) -> None:
+    """Check logits in float32, with a padded source, and greedy tokens in float64."""
+    src, tgt = torch.randint(3, vocab_size, (2, 13)), torch.randint(3, vocab_size, (2, 7))
+    mask = torch.arange(13) < torch.tensor([[13], [9]])
+    found = theirs(input_ids=src, attention_mask=mask.long(), decoder_input_ids=tgt).logits
+    torch.testing.assert_close(ours(src, tgt, mask), found, atol=1e-4, rtol=0)
+    ours, theirs = ours.double(), theirs.double()
+    text = tgt[:1, :1]
+    for _ in range(GREEDY):
+        best = ours(src[:1], text)[:, -1].argmax(-1)
+        assert best == theirs(input_ids=src[:1], decoder_input_ids=text).logits[:, -1].argmax(-1)
+        text = torch.cat((text, best[None]), dim=1)
+
+
+def check_pairs_both_ways(theirs: nn.Module, tmp_path: Path) -> Path:
+    """Import an encoder-decoder of transformers, export it again, and check both directions; return the export."""
+    randomize_weights(theirs)
+    theirs.save_pretrained(tmp_path / "theirs")  # type: ignore[operator]
+    ours = import_run(tmp_path / "theirs", tmp_path / "runs")
+    check_same_pairs(ours.network, theirs, PAIR["vocab_size"])
+    exported = export_run(tmp_path / "runs" / "imported", tmp_path / "ours")
+    before, after = load(str(tmp_path / "runs" / "imported")).state_dict(), read_folder(exported).module.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name].cpu(), after[name]) for name in before)
+    return exported

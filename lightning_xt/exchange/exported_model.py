@@ -76,6 +76,13 @@ class ExportedModel:
         return (network.decoder if isinstance(network, EncoderDecoder) else network).vocab_size  # type: ignore[return-value]
 
     @property
+    def source_size(self) -> int:
+        """Number of different source tokens of an encoder-decoder."""
+        network = self.network
+        assert isinstance(network, EncoderDecoder)
+        return network.encoder.vocab_size
+
+    @property
     def max_length(self) -> int:
         """Most tokens of a sequence: those of the options, else of the positions, else of the training data."""
         known = (self.options.tokens, getattr(self.network, "max_length", None), self.module.trained_length)

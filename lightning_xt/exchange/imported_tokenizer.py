@@ -12,7 +12,11 @@ from lightning_xt.data.tokenizers.base import Tokenizer
 from lightning_xt.data.tokenizers.numbers import Numbers
 from lightning_xt.data.tokenizers.sentence_piece import SentencePiece
 from lightning_xt.data.tokenizers.tokenizer_file import TokenizerFile
+from lightning_xt.exchange.tokenizer_files import list_token_names
 from lightning_xt.system.messages import UserError
+
+FILES = (("tokenizer.json", TokenizerFile), ("tokenizer.model", SentencePiece), ("spiece.model", SentencePiece))
+"""Files of tokenizers, the first that there is counts."""
 
 
 @dataclass
@@ -49,7 +53,7 @@ def read_tokenizer(folder: Path, config: Mapping[str, Any], size: int) -> Import
         UserError: the tokenizer cannot be read, or has more ids than the weights.
     """
     ids = _read_ids(folder, config)
-    for name, kind in (("tokenizer.json", TokenizerFile), ("tokenizer.model", SentencePiece)):
+    for name, kind in FILES:
         if (folder / name).is_file():
             return _read_file(folder / name, kind, ids, size)
     special = {use: each if each is not None and 0 <= each < size else None for use, each in ids.items()}
@@ -155,6 +159,9 @@ def _read_optional(file: Path) -> dict[str, Any]:
 def _name_ids(file: Path, kind: type[Tokenizer], ids: Mapping[str, int | None]) -> dict[str, str]:
     """Return the names of special ids; an empty name for one that there is not."""
     if kind is not TokenizerFile:
-        return {}
+        own = kind(str(file))  # type: ignore[call-arg]
+        pieces = list_token_names(own, own.vocab_size)
+        # A model of SentencePiece names the others itself.
+        return {use: pieces[each] for use, each in ids.items() if each is not None and each < len(pieces)}
     library = Library.from_file(str(file))
     return {use: "" if each is None else library.id_to_token(each) or "" for use, each in ids.items()}

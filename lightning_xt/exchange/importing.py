@@ -32,10 +32,11 @@ def read_folder(folder: Path) -> ImportedModel:
     if METADATA_KEY in config:
         return _read_own(folder, config)
     shape = _find_shape(folder, config)
-    settings, options = _read_settings(folder, shape, config)
+    tensors = read_tensors(folder)
+    settings, options = _read_settings(folder, shape, config, tensors)
     size = require_count(folder, config, "vocab_size")
     longest = None if config.get(shape.length_setting) is None else require_count(folder, config, shape.length_setting)
-    tensors = read_tensors(folder)
+    longest = _limit_length(folder, longest)
     _check_size(folder, size, tensors)
     tokenizer = read_tokenizer(folder, config, size)
     vocab: dict[str, int | None] = {"source": size, "target": size, **tokenizer.ids, "separator": None}
@@ -88,11 +89,11 @@ def _find_shape(folder: Path, config: Mapping[str, Any]) -> PretrainedShape:
 
 
 def _read_settings(
-    folder: Path, shape: PretrainedShape, config: Mapping[str, Any]
+    folder: Path, shape: PretrainedShape, config: Mapping[str, Any], tensors: Mapping[str, Tensor]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the settings of a config.json, and the options of the model here."""
+    """Return the settings of a folder, and the options of the model here."""
     try:
-        settings = shape.read_config(config)
+        settings = shape.complete_settings(shape.read_config(config), tensors)
         return settings, fill_template(shape.template, settings)
     except ValueError as error:
         raise UserError(f"{folder} is a {shape.label} that has no counterpart here: {error}") from error
@@ -112,6 +113,15 @@ def _check_size(folder: Path, size: int, tensors: Mapping[str, Tensor]) -> None:
             f"{folder / 'config.json'}: vocab_size is {size}, but no tensor of the weights has as many rows; copy the "
             "folder again"
         )
+
+
+def _limit_length(folder: Path, positions: int | None) -> int | None:
+    """Return the most tokens of a sequence: those of the positions, or fewer if the tokenizer says so."""
+    file = folder / "tokenizer_config.json"
+    given = read_json(file).get("model_max_length") if file.is_file() else None
+    # A tokenizer without a limit states a number of 30 digits.
+    known = [each for each in (positions, given) if isinstance(each, int) and 0 < each < 2**31]
+    return min(known, default=None)
 
 
 def _read_own(folder: Path, config: Mapping[str, Any]) -> ImportedModel:

@@ -66,10 +66,35 @@ class Mismatch(NamedTuple):
 
 @dataclass
 class Match:
-    """Settings of a config, and the places where the config differs from the template."""
+    """Settings of a config, the option of each, and the places where the config differs from the template."""
 
     settings: dict[str, Any] = field(default_factory=dict)
+    paths: dict[str, str] = field(default_factory=dict)
     mismatches: list[Mismatch] = field(default_factory=list)
+
+
+class OpenDefault(NamedTuple):
+    """Option that is null, whose value follows from the other settings.
+
+    Args:
+        setting: the setting that it stands for.
+        path: the option.
+    """
+
+    setting: Setting
+    path: str
+
+    def resolve(self, found: Match) -> None:
+        """Bind the value, which must be that of other options with this setting."""
+        assert self.setting.default is not None
+        try:
+            value = self.setting.default(found.settings)
+        except KeyError:
+            # A part with a setting that it follows from is another one, which is reported.
+            return
+        given = found.settings.setdefault(self.setting.name, value)
+        if given != value:
+            found.mismatches.append(Mismatch(self.path, f"null, that is {format_value(value)},", format_value(given)))
 
 
 def part(name: str, **options: Any) -> dict[str, Any]:
@@ -85,11 +110,11 @@ def match_template(template: Mapping[str, Any], config: Mapping[str, Any], path:
         config: config by option, complete as checkpoints hold it.
         path: name of the options' owner in messages.
     """
-    found, open_defaults = Match(), dict[str, Callable[[Mapping[str, Any]], Any]]()
+    found, open_defaults = Match(), list[OpenDefault]()
     for name, wanted in template.items():
         _match(wanted, config.get(name), f"{path}.{name}", found, open_defaults)
-    for name, default in open_defaults.items():
-        found.settings.setdefault(name, default(found.settings))
+    for each in open_defaults:
+        each.resolve(found)
     return found
 
 
@@ -116,13 +141,11 @@ def fill_template(template: Any, settings: Mapping[str, Any]) -> Any:
     return template
 
 
-def _match(
-    wanted: Any, value: Any, path: str, found: Match, open_defaults: dict[str, Callable[[Mapping[str, Any]], Any]]
-) -> None:
+def _match(wanted: Any, value: Any, path: str, found: Match, open_defaults: list[OpenDefault]) -> None:
     """Match one value; settings and mismatches are added to what was found."""
     if isinstance(wanted, Setting):
         if value is None and wanted.default is not None:
-            open_defaults[wanted.name] = wanted.default
+            open_defaults.append(OpenDefault(wanted, path))
         else:
             _bind(wanted.name, value, path, found)
     elif isinstance(wanted, Choice):
@@ -144,21 +167,20 @@ def _bind(name: str, value: Any, path: str, found: Match) -> None:
     if name in found.settings and found.settings[name] != value:
         found.mismatches.append(Mismatch(path, format_value(value), format_value(found.settings[name])))
     found.settings.setdefault(name, value)
+    found.paths.setdefault(name, path)
 
 
-def _match_choice(
-    wanted: Choice, value: Any, path: str, found: Match, open_defaults: dict[str, Callable[[Mapping[str, Any]], Any]]
-) -> None:
+def _match_choice(wanted: Choice, value: Any, path: str, found: Match, open_defaults: list[OpenDefault]) -> None:
     """Match the first alternative that fits, or that which comes closest."""
     tried: list[list[Mismatch]] = []
     for chosen, template in wanted.options.items():
-        made, defaults = Match(), dict[str, Callable[[Mapping[str, Any]], Any]]()
+        made, defaults = Match(), list[OpenDefault]()
         _match(template, value, path, made, defaults)
         if not made.mismatches:
             _bind(wanted.name, chosen, path, found)
             for name, each in made.settings.items():
-                _bind(name, each, path, found)
-            open_defaults |= defaults
+                _bind(name, each, made.paths[name], found)
+            open_defaults += defaults
             return
         tried.append(made.mismatches)
     deeper = sorted((each for each in tried if each[0].path != path), key=_count)
@@ -171,11 +193,7 @@ def _count(mismatches: list[Mismatch]) -> int:
 
 
 def _match_class(
-    wanted: Mapping[str, Any],
-    value: Any,
-    path: str,
-    found: Match,
-    open_defaults: dict[str, Callable[[Mapping[str, Any]], Any]],
+    wanted: Mapping[str, Any], value: Any, path: str, found: Match, open_defaults: list[OpenDefault]
 ) -> None:
     name = wanted["class_path"]
     if not isinstance(value, Mapping) or not _is_class(str(value.get("class_path")), name):
@@ -190,7 +208,9 @@ def _match_class(
             continue
         else:
             template = _spell_default(known[option].default)
-        _match(template, given.get(option), f"{path}.{option}", found, open_defaults)
+        # A checkpoint lacks options that are newer than it.
+        stated = given[option] if option in given else _spell_default(known[option].default)
+        _match(template, stated, f"{path}.{option}", found, open_defaults)
 
 
 def _is_class(path: str, name: str) -> bool:

@@ -15,11 +15,25 @@ class TensorRule:
         ours: name of the parameter in the network.
         theirs: names in the other library, in the order of their rows.
         transposed: True if the other library stores the transposed matrix.
+        row: True if it stores the vector as a matrix of one row.
     """
 
     ours: str
     theirs: tuple[str, ...]
     transposed: bool = False
+    row: bool = False
+
+    def to_theirs(self, tensor: Tensor) -> Tensor:
+        """Return our tensor as the other library stores it."""
+        if self.row:
+            return tensor[None]
+        return tensor.mT if self.transposed else tensor
+
+    def to_ours(self, tensor: Tensor) -> Tensor:
+        """Return a tensor of the other library as it is stored here."""
+        if self.row:
+            return tensor[0]
+        return tensor.mT if self.transposed else tensor
 
 
 @dataclass(frozen=True)
@@ -42,15 +56,17 @@ class FixedTensor:
 
 @dataclass(frozen=True)
 class RepeatedTensor:
-    """Tensor that older folders of the other library repeat under a second name; it is not exported.
+    """Tensor that some folders of the other library repeat under a second name.
 
     Args:
         theirs: the second name.
         original: the first name.
+        written: True if exported folders repeat it; imported ones may lack it in any case.
     """
 
     theirs: str
     original: str
+    written: bool = False
 
 
 @dataclass(frozen=True)
@@ -102,12 +118,14 @@ def export_tensors(network: nn.Module, rules: Iterable[Rule]) -> dict[str, Tenso
     for rule in rules:
         if isinstance(rule, FixedTensor) and rule.written:
             made[rule.theirs] = rule.value
+        if isinstance(rule, RepeatedTensor) and rule.written:
+            made[rule.theirs] = made[rule.original].clone()
         if not isinstance(rule, TensorRule):
             continue
         tensor = own[rule.ours].detach()
         parts = [tensor] if len(rule.theirs) == 1 else tensor.split(rows[rule.ours])
         for name, each in zip(rule.theirs, parts, strict=True):
-            made[name] = (each.mT if rule.transposed else each).contiguous()
+            made[name] = rule.to_theirs(each).contiguous()
     return made
 
 
@@ -124,7 +142,7 @@ def import_tensors(network: nn.Module, rules: Iterable[ImportRule], given: Mappi
     for rule in rules:
         if isinstance(rule, TensorRule):
             parts = [given[name] for name in rule.theirs]
-            own[rule.ours].copy_(torch.cat([each.mT if rule.transposed else each for each in parts]))
+            own[rule.ours].copy_(torch.cat([rule.to_ours(each) for each in parts]))
         elif isinstance(rule, ComputedTensor):
             own[rule.ours].copy_(rule.compute(*(given[name] for name in rule.theirs)))
         elif rule.theirs in given:
@@ -187,8 +205,7 @@ def _list_shapes(
         shape = tuple(own[rule.ours].shape)
         sizes = (shape[0],) if len(rule.theirs) == 1 else rows[rule.ours]
         for name, size in zip(rule.theirs, sizes, strict=True):
-            found = (size, *shape[1:])
-            wanted[name] = found[::-1] if rule.transposed else found
+            wanted[name] = tuple(rule.to_theirs(torch.empty(size, *shape[1:], device="meta")).shape)
     return wanted
 
 

@@ -45,6 +45,27 @@ def write_tokenizer(tokenizer: Tokenizer, folder: Path, *, max_length: int, appe
     return True
 
 
+def list_token_names(tokenizer: Tokenizer, size: int) -> list[str]:
+    """Return the spelling of each id in the library of the tokenizer, all different; the number if there is none."""
+    library = build_library(tokenizer)
+    if library is not None:
+        named: list[str | None] = [library.id_to_token(token) for token in range(size)]
+    elif tokenizer.saved_name == "tokenizer.model" and tokenizer.saved_content is not None:
+        named = [*_list_pieces(tokenizer.saved_content)]
+    else:
+        return [str(token) for token in range(size)]
+    named += [None] * (size - len(named))
+    spare = "<unused_{}>" if not any((each or "").startswith("<unused_") for each in named) else "<unused_id_{}>"
+    return [spare.format(token) if name is None else name for token, name in enumerate(named)]
+
+
+def _list_pieces(content: bytes) -> list[str]:
+    import sentencepiece
+
+    library = sentencepiece.SentencePieceProcessor(model_proto=content)
+    return [str(library.id_to_piece(token)) for token in range(library.get_piece_size())]
+
+
 def list_specials(tokenizer: Tokenizer) -> dict[str, int]:
     """Return the special ids by the names that `transformers` has for them."""
     found = {"bos": tokenizer.start, "eos": tokenizer.end, "pad": tokenizer.pad}

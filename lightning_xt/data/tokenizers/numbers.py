@@ -14,14 +14,15 @@ class Numbers(Tokenizer):
     Args:
         vocab_size: number of ids; every number is below it.
         pad: the padding id; None means none.
-        start: the start id of a sequence; None means none.
+        start: the start id of a sequence, which may be the padding id; None means none.
         end: the end id of a sequence; None means none.
     """
 
     def __init__(self, vocab_size: int, *, pad: int | None = 0, start: int | None = 1, end: int | None = None) -> None:
         specials = {"pad": pad, "start": start, "end": end}
         chosen = [token for token in specials.values() if token is not None]
-        if len(set(chosen)) < len(chosen) or any(not 0 <= token < vocab_size for token in chosen):
+        # The start may be the padding, as in T5: it opens a target, and no loss is taken of it.
+        if (end is not None and end in (pad, start)) or any(not 0 <= token < vocab_size for token in chosen):
             shown = ", ".join(f"{name} {token}" for name, token in specials.items() if token is not None)
             raise ValueError(
                 f"--data.tokenizer.vocab_size {vocab_size} with {shown}: special ids must be different numbers from 0 "

@@ -59,7 +59,9 @@ def find_ids(place: str, known: Mapping[str, int], names: Mapping[str, str | Non
     # As in T5 and BART, where the end token of one text opens the next.
     opens = found["end"] if found["start"] is None and names["start"] is None else found["start"]
     made = SpecialIds(found["pad"], opens, found["end"])
-    if made.pad is not None and made.pad in made[1:]:
+    # In T5, padding opens a target; the loss is not taken of the first token.
+    opened_by_padding = names["pad"] is not None and names["pad"] == names["start"]
+    if made.pad is not None and made.pad in (made.end, None if opened_by_padding else made.start):
         token = next(name for name, number in known.items() if number == made.pad)
         other = "end" if found["end"] == made.pad else "start"
         raise ValueError(

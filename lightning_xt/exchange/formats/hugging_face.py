@@ -8,6 +8,7 @@ from lightning_xt.exchange.comparison import TOLERANCE, compare_logits
 from lightning_xt.exchange.exported_model import ExportedModel
 from lightning_xt.exchange.formats.base import ExportFormat
 from lightning_xt.exchange.json_files import list_ids, make_generation_config, write_json
+from lightning_xt.exchange.misfit import MisfitError
 from lightning_xt.exchange.pretrained.shape_choice import fit_shape
 from lightning_xt.exchange.safetensors_files import write_tensors
 from lightning_xt.exchange.tensor_rules import export_tensors
@@ -23,16 +24,23 @@ class HuggingFace(ExportFormat):
 
     def check(self, model: ExportedModel) -> None:
         fit_shape(model)
+        sides = [(type(each), each.init_args) for each in model.tokenizers.values()]
+        if any(each != sides[0] for each in sides):
+            raise MisfitError(
+                f"{model.name} has a tokenizer for sources and another for targets, but a folder of transformers holds "
+                "one; train with --data.shared_tokenizer true, or use --format ctranslate2"
+            )
 
     def write(self, model: ExportedModel, folder: Path) -> None:
         shape, settings = fit_shape(model)
-        write_tensors(export_tensors(model.network, shape.list_rules(settings)), folder, model.options.dtype)
+        rules = shape.list_rules({**settings, "vocab_size": model.vocab_size})
+        write_tensors(export_tensors(model.network, rules), folder, model.options.dtype)
         ids = list_ids(model)
         config = {
             "architectures": [shape.architecture],
             "model_type": shape.model_type,
             "vocab_size": model.vocab_size,
-            shape.length_setting: model.max_length,
+            shape.length_setting: shape.choose_length(model.max_length),
             "dtype": str(model.options.dtype).removeprefix("torch."),
             **ids,
             **shape.write_config(settings),

@@ -4,6 +4,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
+from torch import Tensor
+
 from lightning_xt.exchange.templates import Match, match_template
 from lightning_xt.exchange.tensor_rules import Rule
 
@@ -37,7 +39,11 @@ class PretrainedShape(ABC):
 
     @abstractmethod
     def list_rules(self, settings: Mapping[str, Any]) -> list[Rule]:
-        """List the rules of all tensors; our names are those of the module's network."""
+        """List the rules of all tensors; our names are those of the module's network.
+
+        Args:
+            settings: settings of the model, and `vocab_size`.
+        """
 
     def match(self, config: Mapping[str, Any]) -> Match:
         """Match the options of a model against the template."""
@@ -58,3 +64,11 @@ class PretrainedShape(ABC):
             if (found := known.get(name, value)) != value:
                 raise UnsupportedSettingError(f"{name} is {found!r}, but only {value!r} has a counterpart here")
         return known
+
+    def complete_settings(self, settings: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Add the settings of a folder that only its tensors state."""
+        return dict(settings)
+
+    def choose_length(self, longest: int) -> int:
+        """Choose the length setting of a model whose sequences have at most this number of tokens."""
+        return longest

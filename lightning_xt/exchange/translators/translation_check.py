@@ -1,0 +1,98 @@
+"""Comparison of a model with its folder in CTranslate2."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from lightning_xt.exchange.comparison import TOLERANCE
+from lightning_xt.exchange.exported_model import ExportedModel
+from lightning_xt.exchange.tokenizer_files import list_token_names
+from lightning_xt.exchange.verification import Verification
+
+TOKENS = 24
+"""Most greedy tokens that are compared."""
+
+
+@torch.no_grad()
+def compare_translations(model: ExportedModel, folder: Path, unused: Sequence[int]) -> Verification:
+    """Compare the log-probabilities of a target, and the greedy tokens of a source.
+
+    Raises:
+        ValueError: the log-probabilities differ by more than the tolerance, or a token differs.
+    """
+    import ctranslate2
+
+    tolerance = TOLERANCE if model.options.dtype == torch.float32 else 1.0
+    reader = f"CTranslate2 {ctranslate2.__version__}"
+    translator = ctranslate2.Translator(str(folder), compute_type="float32", inter_threads=1, intra_threads=1)
+    names = list_token_names(model.target_tokenizer, model.vocab_size)
+    source_names = list_token_names(model.tokenizers["source"], model.source_size)
+    src, drawn = model.probe
+    source = [source_names[token] for token in src[0].tolist()]
+    never = {*unused, model.target_tokenizer.end}
+    target = [token for token in drawn[0].tolist() if token not in never]
+    theirs = translator.score_batch([source], [[names[token] for token in target]])[0].log_probs
+    ours = _score_target(model, src, target, unused)
+    difference = float((torch.tensor(theirs) - ours).abs().max())
+    if not difference <= tolerance:
+        raise ValueError(
+            f"the export of {model.name} is wrong: the log-probabilities of {reader} differ by {difference:.3g}, more "
+            f"than {tolerance:g}; nothing was written"
+        )
+    most = min(TOKENS, model.max_length - 1)
+    options: dict[str, Any] = {"beam_size": 1, "max_decoding_length": most, "min_decoding_length": 0}
+    found = translator.translate_batch([source], **options)[0].hypotheses[0]
+    same = _count_same(model, src, [names.index(each) for each in found], most, unused, 2 * tolerance)
+    if same is None:
+        raise ValueError(
+            f"the export of {model.name} is wrong: {reader} generates other greedy tokens; nothing was written"
+        )
+    return Verification(reader, difference, tolerance, same, "log-probabilities")
+
+
+def _compute_logits(
+    model: ExportedModel, src: Int[Tensor, "1 m"], text: Sequence[int], unused: Sequence[int]
+) -> Float[Tensor, "n v"]:
+    """Compute the logits after each token, without those of unused tokens."""
+    logits: Tensor = model.network(src, torch.tensor([text]))[0].float()
+    return logits.index_fill(1, torch.tensor(list(unused), dtype=torch.long), -torch.inf)
+
+
+def _score_target(
+    model: ExportedModel, src: Int[Tensor, "1 m"], target: Sequence[int], unused: Sequence[int]
+) -> Float[Tensor, " n"]:
+    """Return the log-probability of each token of a target, end token included."""
+    start, end = model.target_tokenizer.start, model.target_tokenizer.end
+    assert start is not None
+    assert end is not None
+    logits = _compute_logits(model, src, [start, *target], unused)
+    return logits.log_softmax(-1).gather(1, torch.tensor([*target, end])[:, None])[:, 0]
+
+
+def _count_same(
+    model: ExportedModel,
+    src: Int[Tensor, "1 m"],
+    theirs: Sequence[int],
+    most: int,
+    unused: Sequence[int],
+    tolerance: float,
+) -> int | None:
+    """Count equal greedy tokens until the end, or until two are nearly as likely; None if one differs otherwise."""
+    start, end = model.target_tokenizer.start, model.target_tokenizer.end
+    assert start is not None
+    assert end is not None
+    text = [start]
+    for number in range(most):
+        logits = _compute_logits(model, src, text, unused)[-1]
+        best = int(logits.argmax())
+        other = theirs[number] if number < len(theirs) else end
+        if other != best:
+            return number if float(logits[best] - logits[other]) <= tolerance else None
+        if best == end:
+            return number + 1
+        text.append(best)
+    return most if len(theirs) == most else None
