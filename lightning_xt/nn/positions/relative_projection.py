@@ -47,9 +47,10 @@ class RelativeProjection(Position):
         x = x.reshape(-1, where.queries.shape[-1], x.shape[-1])
         weights = self.to_weights(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
         ahead, back = self.ahead, self.num_distances
-        if where.order is None:
+        reach = max(where.end, where.keys.shape[-1])
+        # An exported program serves sequences of any length, whose reach is a symbol.
+        if where.order is None and isinstance(reach, int):
             # No distance is longer than the sequence.
-            reach = max(where.end, where.keys.shape[-1])
             ahead, back = min(ahead, reach), min(back, reach)
         # From the largest distance down, as the bias of all pairs needs them.
         curves = self.curves[:, self.ahead - ahead : self.ahead + back].flip(1).to(weights.dtype)
