@@ -112,7 +112,9 @@ class MixtureOfExperts(FeedForward):
             return (made * gates.unsqueeze(-1)).sum(dim=1).view_as(x)
         # Kernels of quantized matrices do not run for several experts at once.
         quantized = next(self.experts.buffers(), None) is not None
-        if quantized or (not self.training and len(chosen) <= FEW):
+        # An exported program serves any number of tokens.
+        few = torch.compiler.is_exporting() or len(chosen) <= FEW
+        if quantized or (not self.training and few):
             spread = torch.zeros_like(routing.scores).scatter(-1, routing.chosen, routing.gates).to(x.dtype)
             return torch.stack([each(x) * spread[..., e, None] for e, each in enumerate(self.experts)]).sum(dim=0)
         blocks = ExpertBlocks.sort(chosen, len(self.experts))
