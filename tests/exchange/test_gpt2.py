@@ -3,9 +3,14 @@
 from pathlib import Path
 
 import pytest
+import torch
 from architecture_exports import check_architecture
 from foreign_models import check_both_ways, import_run, save_foreign
+from safetensors.torch import load_file, save_file
 from transformers import GPT2Config, GPT2LMHeadModel
+
+from lightning_xt.exchange.importing import read_folder
+from lightning_xt.system.messages import UserError
 
 SMALL = {"vocab_size": 61, "n_embd": 24, "n_layer": 3, "n_head": 4, "n_positions": 160, "bos_token_id": 1}
 
@@ -29,6 +34,21 @@ def test_hf_gpt2_export(settings: dict[str, object], tmp_path: Path) -> None:
 
 def test_the_architecture_of_gpt2_becomes_one(tmp_path: Path) -> None:
     check_architecture("gpt2", tmp_path / "ours")
+
+
+def test_a_folder_of_the_first_kind_is_read(tmp_path: Path) -> None:
+    """Without the start of the names, and with the masks of all layers."""
+    save_foreign(make_config(), GPT2LMHeadModel, tmp_path / "theirs")
+    file = tmp_path / "theirs" / "model.safetensors"
+    expected = read_folder(tmp_path / "theirs").module.state_dict()
+    older = {name.removeprefix("transformer."): tensor for name, tensor in load_file(file).items()}
+    older |= {f"h.{layer}.attn.bias": torch.ones(1, 1, 160, 160).tril() for layer in range(3)}
+    save_file(older, file, {"format": "pt"})
+    found = read_folder(tmp_path / "theirs").module.state_dict()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    save_file({**older, "h.1.attn.bias": torch.ones(1, 1, 160, 160)}, file, {"format": "pt"})
+    with pytest.raises(UserError, match=r"h\.1\.attn\.bias differs by 1 from the only value"):
+        read_folder(tmp_path / "theirs")
 
 
 @pytest.mark.parametrize(

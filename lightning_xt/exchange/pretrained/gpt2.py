@@ -1,10 +1,16 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
+import torch
+from torch import Tensor
+
 from lightning_xt.exchange.pretrained.activation_names import ACTIVATIONS, check_activation
 from lightning_xt.exchange.pretrained.base import PretrainedShape
 from lightning_xt.exchange.templates import Choice, Setting, part
-from lightning_xt.exchange.tensor_rules import RepeatedTensor, Rule, TensorRule
+from lightning_xt.exchange.tensor_rules import FixedTensor, RepeatedTensor, Rule, TensorRule
+
+ROOT = "transformer."
+"""Start of the names of tensors; the first folders of GPT-2 have none."""
 
 
 class GPT2(PretrainedShape):
@@ -55,21 +61,30 @@ class GPT2(PretrainedShape):
         return {"decoder": decoder}
 
     def list_rules(self, settings: Mapping[str, Any]) -> list[Rule]:
+        root, positions = settings.get("root", ROOT), settings["n_positions"]
         rules: list[Rule] = [
-            TensorRule("token_embedding.weight", ("transformer.wte.weight",)),
-            TensorRule("embeddings.0.table.weight", ("transformer.wpe.weight",)),
+            TensorRule("token_embedding.weight", (f"{root}wte.weight",)),
+            TensorRule("embeddings.0.table.weight", (f"{root}wpe.weight",)),
         ]
+        visible = torch.ones(1, 1, positions, positions).tril()
         for layer in range(settings["n_layer"]):
-            rules += _list_layer_rules(f"stack.sublayers.{layer}_", f"transformer.h.{layer}.")
-        rules += _list_norm_rules("stack.output_norm", "transformer.ln_f")
+            theirs = f"{root}h.{layer}."
+            rules += _list_layer_rules(f"stack.sublayers.{layer}_", theirs)
+            # Older folders hold the mask.
+            rules.append(FixedTensor(f"{theirs}attn.bias", visible, written=False))
+            rules.append(FixedTensor(f"{theirs}attn.masked_bias", torch.tensor(-1e4), written=False))
+        rules += _list_norm_rules("stack.output_norm", f"{root}ln_f")
         if settings["tie_word_embeddings"]:
-            return [*rules, RepeatedTensor("lm_head.weight", "transformer.wte.weight")]
+            return [*rules, RepeatedTensor("lm_head.weight", f"{root}wte.weight")]
         return [*rules, TensorRule("head.to_logits.weight", ("lm_head.weight",))]
 
     def read_config(self, config: Mapping[str, Any]) -> dict[str, Any]:
         known = super().read_config(config)
         check_activation(known, "activation_function")
         return known
+
+    def complete_settings(self, settings: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+        return {**settings, "root": "" if "wte.weight" in tensors else ROOT}
 
 
 def _list_layer_rules(ours: str, theirs: str) -> Iterator[Rule]:
