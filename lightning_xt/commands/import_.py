@@ -4,6 +4,7 @@ from argparse import ArgumentParser
 from collections.abc import Sequence
 
 from lightning_xt.commands.options.arguments import Arguments
+from lightning_xt.system.messages import UserError
 
 SUMMARY = "make a run of another library's model:  lightning-xt import FOLDER"
 DESCRIPTION = """\
@@ -11,6 +12,8 @@ Make a run of a model that transformers has saved in a folder, in the shape of L
 Marian. The run generates, serves, is measured and trains further like any other. Nothing of the folder is executed.
 
   lightning-xt import FOLDER --name NAME
+
+With --base RUN, FOLDER is an adapter that PEFT has saved, and the run has the model of RUN with it.
 
 Weights of x-transformers 2.31.10 are one file, safetensors or torch.save(model.state_dict(), FILE), and need the call
 that builds their model: a text, a file with it, or - for standard input. It is parsed, never executed. A model that
@@ -23,6 +26,7 @@ computes something else here is refused by name; from-xt prints the closest conf
 def add_options(parser: ArgumentParser) -> None:
     """Declare the options of the command."""
     parser.add_argument("source", metavar="FOLDER", help="config.json, model.safetensors and the tokenizer; or weights")
+    parser.add_argument("--base", metavar="RUN", help="the run that an adapter of PEFT changes")
     parser.add_argument("--call", metavar="TEXT", help="the call of an x-transformers model, whose weights are given")
     parser.add_argument("--name", help="name of the run (default: that of the folder or file)")
     parser.add_argument("--output", metavar="RUNS", default="runs", help="folder of the runs (runs)")
@@ -34,6 +38,12 @@ def run(args: Sequence[str]) -> int:
     from lightning_xt.commands.models.import_lightning import import_lightning
 
     import_lightning()
+    if options.call is not None and options.base is not None:
+        raise UserError("--call is for weights of x-transformers and --base for an adapter of PEFT; give one")
+    if options.base is not None:
+        from lightning_xt.commands.transfer.import_adapter import import_adapter
+
+        return import_adapter(options.source, options.base, options.name, options.output)
     if options.call is not None:
         from lightning_xt.commands.transfer.import_weights import import_weights
 

@@ -1,6 +1,7 @@
 """A model on its way to another library."""
 
-from dataclasses import dataclass
+import copy
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -10,6 +11,8 @@ from torch import Tensor, nn
 
 from lightning_xt.data.tokenizers.base import Tokenizer
 from lightning_xt.models.encoder_decoder import EncoderDecoder
+from lightning_xt.nn.adapters.adapted_layer import list_adapter_parameters
+from lightning_xt.nn.adapters.layer_replacement import merge_in_place
 from lightning_xt.training.module import TransformerModule
 
 PROBE_TOKENS = 24
@@ -87,6 +90,15 @@ class ExportedModel:
         """Most tokens of a sequence: those of the options, else of the positions, else of the training data."""
         known = (self.options.tokens, getattr(self.network, "max_length", None), self.module.trained_length)
         return next((each for each in known if each is not None), UNKNOWN_LENGTH)
+
+    def merge(self) -> "ExportedModel":
+        """Return the model with its adapter merged into its weights, and without one in its options."""
+        if not list_adapter_parameters(self.module):
+            return self
+        module = copy.deepcopy(self.module)
+        merge_in_place(module)
+        module.hparams.update(adapter=None, frozen=[])
+        return replace(self, module=module)
 
     @cached_property
     def probe(self) -> tuple[Int[Tensor, "1 n"], ...]:

@@ -25,6 +25,7 @@ def export_run(run: str, name: str | None, output: str | None, dtype: str, token
     model = ExportedModel(run, load(run).cpu().float(), options)
     if chosen is None:
         return _print_formats(model)
+    model = model if chosen.keeps_adapter else model.merge()
     chosen.check(model)
     folder = Path(output) if output is not None else _choose_folder(run, chosen)
     with write_folder("--output", folder) as part:
@@ -44,7 +45,7 @@ def _choose_folder(run: str, chosen: ExportFormat) -> Path:
 def _print_formats(model: ExportedModel) -> int:
     for each in list_formats():
         try:
-            each.check(model)
+            each.check(model if each.keeps_adapter else model.merge())
         except MisfitError as error:
             print(f"{each.name:13} no: {error}")
         else:

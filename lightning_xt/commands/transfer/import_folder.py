@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from lightning_xt.commands.transfer.imported_run import write_run
+from lightning_xt.exchange.formats.peft import CONFIG
 from lightning_xt.exchange.imported_model import ImportedModel
 from lightning_xt.exchange.importing import read_folder
 from lightning_xt.system.messages import UserError
@@ -18,6 +19,8 @@ def import_folder(given: str, name: str | None, root: str) -> int:
         )
     if not folder.is_dir():
         raise UserError(f"{given} is not a folder; give one with config.json and model.safetensors")
+    if (folder / CONFIG).is_file() and not (folder / "config.json").is_file():
+        raise UserError(f"{given} holds an adapter of PEFT; name the run of the model that it changes: --base RUN")
     return save_import(read_folder(folder), Path(root) / (name or folder.resolve().name))
 
 

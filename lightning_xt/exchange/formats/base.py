@@ -15,6 +15,8 @@ class ExportFormat(ABC):
     """Name on the command line."""
     summary: ClassVar[str]
     """Readers of the format and the models that fit, in a few words."""
+    keeps_adapter: ClassVar[bool] = False
+    """True if the format holds the adapter of a model; else its weights are merged before."""
 
     @abstractmethod
     def check(self, model: ExportedModel) -> None:
