@@ -13,7 +13,8 @@ from lightning_xt.cli import main
 from lightning_xt.training.language_model import LanguageModel
 
 CONFIGS = Path(__file__).parent.parent / "configs"
-BASES = sorted(file for folder in ("language",) for file in (CONFIGS / folder).glob("*.yaml"))
+TUNING = CONFIGS / "language" / "finetune_lora.yaml"
+BASES = sorted(file for file in (CONFIGS / "language").glob("*.yaml") if file != TUNING)
 OVERLAYS = sorted(file for folder in ("variants", "trainer") for file in (CONFIGS / folder).glob("*.yaml"))
 VARIANTS = [file for file in OVERLAYS if file.parent.name == "variants"]
 QUICKSTART = CONFIGS / "language" / "quickstart.yaml"

@@ -80,7 +80,7 @@ def import_pairs(layer: LowRankLinear, pairs: Sequence[LowRankPair | None]) -> N
     """
     layer.lora_B.zero_()
     if len(pairs) == 1 and pairs[0] is not None:
-        # One map there is several here, which share its narrow features.
+        # One map there is several here, with common narrow features.
         whole = pairs[0]
         pairs = [LowRankPair(whole.down, up, whole.scale) for up in whole.up.split(layer.rows)]
     for pair, down, up in zip(pairs, layer.lora_A.split(layer.rank), layer.lora_B.split(layer.rows), strict=True):

@@ -78,7 +78,7 @@ def test_an_adapter_of_peft_gives_the_same_logits_and_goes_back(options: dict[st
     again = AutoModelForCausalLM.from_pretrained(tmp_path / "theirs")
     found = score(peft.PeftModel.from_pretrained(again, folder).eval())
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
-    # Merged, as a model of its own.
+    # Merged, without peft.
     assert main(["export", run, "--format", "hf", "--output", str(tmp_path / "merged")]) == 0
     merged = score(AutoModelForCausalLM.from_pretrained(tmp_path / "merged").eval())
     torch.testing.assert_close(merged, expected, atol=1e-5, rtol=1e-5)

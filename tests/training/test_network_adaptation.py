@@ -20,7 +20,7 @@ from lightning_xt.training.network_adaptation import count_trained
 from lightning_xt.training.seq2seq import Seq2Seq
 
 SIZES = {"dim": 16, "depth": 1, "attention": {"heads": 2}}
-TUNE = ["fit", "-c", "language/finetune_lora.yaml", "--init_from", "runs/tiny", "--model.adapter.rank", "2"]
+TUNE = ["fit", "-c", "lora.yaml", "--init_from", "runs/tiny", "--model.adapter.rank", "2"]
 STILL = ["--model.optimizer.init_args.lr", "0", "--trainer.max_steps", "3"]
 
 
@@ -101,38 +101,57 @@ def test_training_changes_the_adapter_alone_and_its_average_follows(tmp_path, op
     assert torch.equal(loaded.eval()(tokens), model.eval()(tokens))
 
 
-def test_an_overlay_with_an_adapter_tunes_a_run_and_resumes_exactly(trained, capsys):
+@pytest.fixture
+def base(trained):
+    """Return the folder of a trained run and of an overlay that gives it an adapter, as the current folder."""
+    Path("lora.yaml").write_text("model: {init_args: {adapter: {class_path: LoRA}}}\n")
+    return trained
+
+
+def test_the_recipe_tunes_a_run_on_conversations(base, capsys):
+    talk = '{"prompt": "Name a fruit.", "response": "An apple."}\n'
+    Path("chats.jsonl").write_text(talk * 20)
+    short = ["--trainer.max_steps", "2", "--model.schedule.warmup_steps", "1", "--data.seq_len", "64"]
+    data = ["--data.path", "chats.jsonl", "--name", "tuned", *short]
+    assert main(["fit", "-c", "language/finetune_lora.yaml", "--init_from", "runs/tiny", *data]) == 0
+    said = capsys.readouterr().out
+    assert "run=runs/tuned/0" in said and "data:   Conversations, 18 conversations" in said and " train (" in said
+    assert main(["fit", "-c", "language/finetune_lora.yaml", *data]) == 2
+    assert "frozen weights, which are random in a new run; give the run to fine-tune" in capsys.readouterr().err
+
+
+def test_an_overlay_with_an_adapter_tunes_a_run_and_resumes_exactly(base, capsys):
     steps = ["--checkpoint_every", "3", "--keep_checkpoints", "5"]
     assert main([*TUNE, *steps]) == 0
     said = capsys.readouterr().out
-    assert "run=runs/finetune_lora/0" in said and "5,176 parameters, of which 288 train (5.56%)" in said
-    base, tuned = load_weights(kind="best"), load_weights("runs/finetune_lora/0")
+    assert "run=runs/lora/0" in said and "5,176 parameters, of which 288 train (5.56%)" in said
+    base, tuned = load_weights(kind="best"), load_weights("runs/lora/0")
     added = tuned.keys() - base.keys()
     assert base.keys() < tuned.keys() and all(name.endswith(("lora_A", "lora_B")) for name in added)
     assert all(torch.equal(value, tuned[name]) for name, value in base.items())
     assert any(tuned[name].abs().max() > 0 for name in added if name.endswith("lora_B"))
-    halfway = "runs/finetune_lora/0/checkpoints/step-3.ckpt"
-    assert main(["fit", "-c", "runs/finetune_lora/0/config.yaml", "--ckpt_path", halfway, "--name", "again"]) == 0
+    halfway = "runs/lora/0/checkpoints/step-3.ckpt"
+    assert main(["fit", "-c", "runs/lora/0/config.yaml", "--ckpt_path", halfway, "--name", "again"]) == 0
     again = load_weights("runs/again/0")
     assert all(torch.equal(value, again[name]) for name, value in tuned.items())
-    assert main(["info", "runs/finetune_lora"]) == 0
+    assert main(["info", "runs/lora"]) == 0
     said = capsys.readouterr().out
     assert "5,176 (float32), 20,704 bytes, 288 of them trained" in said and "LoRA: rank 2" in said
-    assert main(["generate", "runs/finetune_lora", "--prompt", "a", "--max_new_tokens", "3"]) == 0
+    assert main(["generate", "runs/lora", "--prompt", "a", "--max_new_tokens", "3"]) == 0
 
 
-def test_an_adapter_trains_further_or_is_merged(trained):
+def test_an_adapter_trains_further_or_is_merged(base):
     assert main(TUNE) == 0
-    tuned = load("runs/finetune_lora")
+    tuned = load("runs/lora")
     with torch.no_grad():
         # As it would be after a long training.
-        path = Path("runs/finetune_lora/0/checkpoints/best.ckpt")
+        path = Path("runs/lora/0/checkpoints/best.ckpt")
         content = torch.load(path, weights_only=True)
         for name in list_adapter_parameters(tuned):
             content["state_dict"][name].normal_(std=0.5)
         torch.save(content, path)
-    tuned = load("runs/finetune_lora")
-    start = ["--init_from", "runs/finetune_lora", *STILL]
+    tuned = load("runs/lora")
+    start = ["--init_from", "runs/lora", *STILL]
     # Of the same recipe: the adapter trains further.
     assert main(["fit", "--name", "further", *start]) == 0
     further = load_weights("runs/further/0")
@@ -149,7 +168,7 @@ def test_an_adapter_trains_further_or_is_merged(trained):
     assert all(not value.any() for name, value in other.items() if name.endswith("lora_B"))
 
 
-def test_a_pattern_without_a_match_is_a_mistake_of_the_user(trained, capsys):
+def test_a_pattern_without_a_match_is_a_mistake_of_the_user(base, capsys):
     before = sorted(Path("runs").rglob("*"))
     assert main([*TUNE, "--model.adapter.targets", '["*.q_proj"]']) == 2
     said = capsys.readouterr().err
@@ -164,9 +183,9 @@ def test_a_pattern_without_a_match_is_a_mistake_of_the_user(trained, capsys):
     assert sorted(Path("runs").rglob("*")) == before
 
 
-def test_generation_uses_merged_weights(trained):
+def test_generation_uses_merged_weights(base):
     assert main(TUNE) == 0
-    module = load("runs/finetune_lora")
+    module = load("runs/lora")
     from lightning_xt.commands.models.inference import Inference
 
     Inference().apply(module)

@@ -37,7 +37,7 @@ from lightning_xt.commands.trainer.trainer_options import (
     check_options,
     set_intervals,
 )
-from lightning_xt.commands.trainer.weight_checks import explain_misfit, list_differences, load_weights
+from lightning_xt.commands.trainer.weight_checks import explain_misfit, list_differences, load_weights, refuse_adapter
 from lightning_xt.data.base import DataModule
 from lightning_xt.system.files import replace_file
 from lightning_xt.system.free_memory import refuse_without_memory
@@ -186,9 +186,10 @@ class CommandLine(LightningCLI):
             raise
 
     def before_fit(self) -> None:
-        start = self.resolved.start
-        if start is not None:
-            load_weights(self.model, start)
+        if self.resolved.start is not None:
+            load_weights(self.model, self.resolved.start)
+        elif self.resolved.checkpoint is None:
+            refuse_adapter(self.model)
         announce(self.trainer, self.model)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:

@@ -42,6 +42,15 @@ def load_weights(model: LightningModule, checkpoint: Checkpoint) -> None:
     checkpoint.release()
 
 
+def refuse_adapter(model: LightningModule) -> None:
+    """Raise a UserError if a run without weights to start from has an adapter."""
+    if list_adapter_parameters(model):
+        raise UserError(
+            "--model.adapter trains next to frozen weights, which are random in a new run; give the run to fine-tune, "
+            "--init_from RUN, or omit the adapter"
+        )
+
+
 def _read_weights(checkpoint: Checkpoint, adapter: Any) -> dict[str, Tensor]:
     """Return the weights of a checkpoint; an adapter of another recipe than this one is merged into them."""
     if checkpoint.config.get("adapter") in (None, adapter) or checkpoint.module_class is None:
