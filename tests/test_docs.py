@@ -79,7 +79,7 @@ def tiny_options(args: list[str]) -> list[str]:
     words = " ".join(args)
     pairs = "translation" in words or "denoising" in words
     options = (TINY_PAIRS if pairs else TINY_MASKED if "masked" in words else TINY).get(args[0], "")
-    if "Conversations" in args:
+    if "Conversations" in args or "language/finetune_lora.yaml" in args:
         # A row holds whole conversations.
         options = options.replace("--data.seq_len 32", "--data.seq_len 96")
     if args[0] == "fit" and pairs:
