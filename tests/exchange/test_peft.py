@@ -130,6 +130,7 @@ def test_adapters_that_do_not_fit_are_refused(tmp_path: Path, capsys: pytest.Cap
 
     refuse("holds an adapter of PEFT; name the run of the model that it changes: --base RUN", command[:2])
     refuse("has no adapter, which --format peft writes", ["export", str(runs / "imported"), "--format", "peft"])
+    refuse("--call is for weights of x-transformers and --base for an adapter of PEFT", [*command, "--call", "X()"])
     original = {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
 
     def restore() -> None:
