@@ -116,7 +116,7 @@ def test_what_has_no_counterpart_is_named_once(capsys):
     assert code == 0
     comments = [line for line in out.splitlines() if line.startswith("# no counterpart here: ")]
     assert len(comments) == 4 and comments[:2] == [
-        "# no counterpart here: attn_onnxable=True: networks are not exported to ONNX",
+        "# no counterpart here: attn_onnxable=True: `lightning-xt export --format onnx` needs no option",
         "# no counterpart here: cross_attn_selective=True: it is of self-attention; cross-attention has it not",
     ]
     assert err.count("lightning-xt: from-xt: no counterpart here: ") == 4 and "num_output_heads=2: " in err
