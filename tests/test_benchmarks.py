@@ -464,3 +464,10 @@ def test_soak_of_a_server_counts_its_memory_and_its_jobs(tmp_path):
     assert found["jobs_left"] == {"running": 0, "waiting": 0}
     assert found["requests"] > 0 and found["after_warm_up_mb"] > 0 and found["end_mb"] > 0
     assert sum(found["all_requests"].values()) >= found["requests"]
+
+
+def test_exchange_compares_translations_and_their_speed(tmp_path):
+    rows = run_rows(tmp_path, "exchange.py", "--sentences=4", "--repeats=1")
+    assert rows["same_float32"] == {"value": 4, "of": 4}
+    legs = [f"{name}_{weights}" for name in ("ours", "ctranslate2", "ratio") for weights in ("float32", "int8")]
+    assert all(rows[name]["value"] > 0 and rows[name]["repeats"] == 1 for name in legs)
