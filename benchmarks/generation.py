@@ -114,6 +114,9 @@ def formats(legs: Legs) -> dict[str, Any]:
     models, found = {weights: legs.ours(weights) for weights in FORMATS}, {}
     for rows in (1, 16):
         prompt, new = legs.prompt(rows, PROMPT), min(256, legs.options.new)
+        for model in models.values():
+            # Many rows have another program in int8 and int4.
+            decode_greedily(model, prompt, 4)
         seconds = interleave(
             {name: partial(decode_greedily, model, prompt, new) for name, model in models.items()}, legs.options.repeats
         )
