@@ -30,7 +30,7 @@ from lightning_xt.nn.adapters.lora import LoRA
 from lightning_xt.nn.feedforward.swiglu import SwiGLU
 from lightning_xt.training.optim.parameter_groups import parameter_groups
 
-RATES = {"full": (3e-4, 1e-3, 3e-3), "lora": (3e-3, 1e-2, 3e-2)}
+RATES = {"full": (1e-4, 3e-4, 1e-3), "lora": (3e-3, 1e-2, 3e-2)}
 """Learning rates of each leg, around its usual ones."""
 ROWS = 8
 
@@ -65,7 +65,7 @@ def main() -> None:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3, help="runs of each leg at each learning rate")
-    parser.add_argument("--dim", type=int, default=128, help="width of the base")
+    parser.add_argument("--dim", type=int, default=160, help="width of the base")
     parser.add_argument("--depth", type=int, default=4, help="layers of the base")
     parser.add_argument("--rank", type=int, default=2, help="rank of LoRA")
     parser.add_argument("--seq_len", type=int, default=128, help="tokens of a row")

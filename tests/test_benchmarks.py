@@ -283,6 +283,16 @@ def test_copy_loop_is_learned_in_no_more_steps_than_by_x_transformers(tmp_path):
     assert max(found["ours"]["seeds"]) <= 500
 
 
+@pytest.mark.slow
+def test_finetuning_compares_equal_numbers_of_runs(tmp_path):
+    sizes = ["--dim=16", "--depth=1", "--rank=1", "--seq_len=16", "--base_steps=2", "--steps=2"]
+    data = ["--corpus=20000", "--task=5000", "--measured=2000"]
+    found = run_rows(tmp_path, "finetuning.py", "--seeds=1", *sizes, *data)
+    assert found.keys() == {"full", "lora", "base", "excess"}
+    assert found["full"]["trained"] == 1 and 0 < found["lora"]["trained"] < 0.2
+    assert len(found["full"]["by_lr"]) == len(found["lora"]["by_lr"]) == 3
+
+
 def test_copy_loop_without_x_transformers_runs_ours_alone(tmp_path):
     done = run(
         tmp_path, "copy_loop.py", "--seeds=2", "--max_steps=10", "--dim=16", before=["-c", WITHOUT_X_TRANSFORMERS]
