@@ -49,7 +49,8 @@ TINY_PAIRS = {
 }
 """Tiny options of an encoder-decoder."""
 TINY_MASKED = {**TINY, "fit": TINY["fit"].replace("decoder", "encoder")}
-PREPARED = [["fit", "-c", f"{recipe}.yaml"] for recipe in ("language/quickstart", "translation/multi30k_cpu")]
+RECIPES = ("language/quickstart", "language/llama_small", "translation/multi30k_cpu")
+PREPARED = [["fit", "-c", f"{recipe}.yaml"] for recipe in RECIPES]
 """Commands of runs that the pages need; each runs once, before them."""
 ADDRESS = "http://127.0.0.1:8000"
 """Address of the server in the pages."""
