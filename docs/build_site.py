@@ -37,6 +37,7 @@ GUIDES = (
     "translating",
     "serving",
     "exchange",
+    "finetuning",
     "debugging",
     "reliability",
     "lightning",
