@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from lightning_xt.checkpoints.migrations import METADATA_KEY
+from lightning_xt.checkpoints.saved_tokenizers import name_tokenizer_file
 from lightning_xt.data.tokenizers.base import Tokenizer
+from lightning_xt.data.tokenizers.difference import describe_difference
 from lightning_xt.exchange.tensor_rules import ImportRule, TensorMisfitError, check_rules, import_tensors
 from lightning_xt.system.discovery import import_path
 from lightning_xt.system.messages import UserError
@@ -90,9 +92,29 @@ def restore_facts(module: TransformerModule, tokenizers: Mapping[str, Tokenizer]
     module.on_load_checkpoint({METADATA_KEY: {"tokenizers": made, "trained_length": longest}})
 
 
-def make_data(pairs: bool, tokenizer: dict[str, Any], longest: int | None) -> dict[str, Any]:
-    """Return a config of data that a model reads: pairs or text."""
-    if pairs:
-        return {"class_path": "Multi30k", "init_args": {"tokenizer": tokenizer, "shared_tokenizer": True}}
-    length = TRAINED_ROW if longest is None else min(TRAINED_ROW, longest)
-    return {"class_path": "StandardLibrary", "init_args": {"tokenizer": tokenizer, "seq_len": length}}
+def make_data(tokenizers: Mapping[str, Tokenizer], longest: int | None) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Return a config of data that a model reads, text or pairs, and the files that it names, by name.
+
+    Args:
+        tokenizers: the tokenizers of the model, by use.
+        longest: longest sequence of the model's training, in tokens. None = unknown.
+    """
+    files: dict[str, bytes] = {}
+    made = {use: _describe_tokenizer(use, each, files) for use, each in tokenizers.items()}
+    if "source" not in tokenizers:
+        length = TRAINED_ROW if longest is None else min(TRAINED_ROW, longest)
+        options: dict[str, Any] = {"tokenizer": next(iter(made.values())), "seq_len": length}
+        return {"class_path": "StandardLibrary", "init_args": options}, files
+    options = {"tokenizer": made["source"], "shared_tokenizer": True}
+    if describe_difference(tokenizers["source"], tokenizers["target"]) is not None:
+        options |= {"shared_tokenizer": False, "target_tokenizer": made["target"]}
+    return {"class_path": "Multi30k", "init_args": options}, files
+
+
+def _describe_tokenizer(use: str, tokenizer: Tokenizer, files: dict[str, bytes]) -> dict[str, Any]:
+    """Return the config of a tokenizer, and add its file."""
+    options = {name: value for name, value in tokenizer.init_args.items() if name not in ("model", "specials")}
+    if (content := tokenizer.saved_content) is not None:
+        options["file"] = name_tokenizer_file(use, tokenizer.saved_name)
+        files[options["file"]] = content
+    return {"class_path": import_path(type(tokenizer)), "init_args": options}

@@ -16,9 +16,7 @@ from lightning_xt.exchange.pretrained.base import PretrainedShape
 from lightning_xt.exchange.pretrained.shape_choice import list_shapes
 from lightning_xt.exchange.safetensors_files import read_tensors
 from lightning_xt.exchange.templates import fill_template
-from lightning_xt.system.discovery import import_path
 from lightning_xt.system.messages import UserError
-from lightning_xt.training.seq2seq import Seq2Seq
 
 
 def read_folder(folder: Path) -> ImportedModel:
@@ -48,8 +46,8 @@ def read_folder(folder: Path) -> ImportedModel:
         lambda network: shape.list_rules(settings),
     )
     restore_facts(module, dict.fromkeys(module.tokenizers, tokenizer.tokenizer), longest)
-    data = make_data(shape.kind == "Seq2Seq", tokenizer.config, longest)
-    return ImportedModel(shape.label, module, data, tokenizer.files, tokenizer.remarks)
+    data, files = make_data(module.tokenizers, longest)
+    return ImportedModel(shape.label, module, data, files, tokenizer.remarks)
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -127,11 +125,5 @@ def _limit_length(folder: Path, positions: int | None) -> int | None:
 def _read_own(folder: Path, config: Mapping[str, Any]) -> ImportedModel:
     """Read a folder that an export of this package has written."""
     module = read_own_folder(folder, config)
-    tokenizer = list(module.tokenizers.values())[-1]
-    options = {name: value for name, value in tokenizer.init_args.items() if name not in ("model", "specials")}
-    made, files = {"class_path": import_path(type(tokenizer)), "init_args": options}, dict[str, bytes]()
-    if (content := tokenizer.saved_content) is not None:
-        options["file"] = tokenizer.saved_name
-        files[tokenizer.saved_name] = content
-    data = make_data(isinstance(module, Seq2Seq), made, module.trained_length)
+    data, files = make_data(module.tokenizers, module.trained_length)
     return ImportedModel(type(module).__name__, module, data, files)

@@ -2,6 +2,7 @@
 
 from lightning.pytorch import Trainer
 
+from lightning_xt.checkpoints.saved_tokenizers import name_tokenizer_file
 from lightning_xt.data.tokenizers.base import Tokenizer
 from lightning_xt.data.tokenizers.difference import describe_difference
 from lightning_xt.system.files import replace_file
@@ -11,11 +12,11 @@ from lightning_xt.training.callbacks.run_folder import find_run_folder
 def check_same(use: str, ours: Tokenizer, theirs: Tokenizer) -> None:
     """Refuse data whose ids mean something else than those that the weights were trained on, by a ValueError."""
     if difference := describe_difference(theirs, ours):
-        file = f"{'text' if use == 'text' else 'source'}_{ours.saved_name}"
-        condition = "" if use == "text" else "if both sides share it, "
+        file = name_tokenizer_file(use, ours.saved_name)
+        option = "target_tokenizer" if use == "target" else "tokenizer"
         raise ValueError(
             f"the data's {use} tokenizer is not the one that the weights were trained with, but {difference}; use the "
-            f"data of their run, train again, or {condition}name its {file} with --data.tokenizer.file"
+            f"data of their run, train again, or name its {file} with --data.{option}.file"
         )
 
 
@@ -29,5 +30,5 @@ def write_tokenizers(trainer: Trainer, tokenizers: dict[str, Tokenizer]) -> None
         return
     for use, tokenizer in tokenizers.items():
         if (content := tokenizer.saved_content) is not None:
-            with replace_file(folder / f"{use}_{tokenizer.saved_name}") as file:
+            with replace_file(folder / name_tokenizer_file(use, tokenizer.saved_name)) as file:
                 file.write(content)

@@ -178,7 +178,7 @@ def test_an_ordinary_end_token_is_special_in_the_run(
     assert main(["import", str(snapshot), "--name", "end", "--output", str(tmp_path / "runs")]) == 0
     assert "</s>, the end token, is an ordinary one in " in capsys.readouterr().out
     run = tmp_path / "runs" / "end" / "0"
-    marked = json.loads((run / "tokenizer.json").read_text())["added_tokens"]
+    marked = json.loads((run / "text_tokenizer.json").read_text())["added_tokens"]
     assert [(each["id"], each["content"], each["special"]) for each in marked] == [(0, "</s>", True)]
     assert main(["generate", str(run), "--prompt", "w2 w3", "--max_new_tokens", "2"]) == 0
     assert not (tmp_path / "sprung").exists()

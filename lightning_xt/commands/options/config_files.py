@@ -11,6 +11,7 @@ import yaml
 from jsonargparse import get_loader, set_loader
 
 from lightning_xt.checkpoints.runs import find_run_config
+from lightning_xt.checkpoints.saved_tokenizers import replace_missing_tokenizers
 from lightning_xt.system.messages import UserError
 from lightning_xt.training.lightning_internals import get_yaml_default_loader
 
@@ -115,7 +116,8 @@ class ConfigFiles:
         for file in self.files:
             # The parser says that there is no such file.
             if (text := _read(file)) is not None:
-                self._parsed[text] = self.contents[file] = _parse(text, file)
+                self._parsed[text] = self.contents[file] = content = _parse(text, file)
+                replace_missing_tokenizers(content, file.parent)
 
     @contextmanager
     def serving(self) -> Iterator[None]:

@@ -8,6 +8,7 @@ import yaml
 
 from lightning_xt.checkpoints.checkpoint import Checkpoint
 from lightning_xt.checkpoints.runs import checkpoint_file, create_run, find_checkpoint, find_run
+from lightning_xt.checkpoints.saved_tokenizers import name_tokenizer_file, use_saved_tokenizers
 from lightning_xt.commands.models.loading import load
 from lightning_xt.commands.transfer.imported_run import save_checkpoint
 from lightning_xt.exchange.adapter_import import read_adapter
@@ -41,6 +42,10 @@ def _write_run(module: TransformerModule, config: dict[str, Any], runs: Path) ->
     options = {name: each for name, each in module.hparams.items() if not name.startswith("_")}
     model = {"class_path": import_path(type(module)), "init_args": options}
     try:
+        for use, tokenizer in module.tokenizers.items():
+            if (saved := tokenizer.saved_content) is not None:
+                (folder / name_tokenizer_file(use, tokenizer.saved_name)).write_bytes(saved)
+        use_saved_tokenizers(config, folder)
         content = yaml.safe_dump({**config, "model": model, "name": runs.name}, sort_keys=False)
         (folder / "config.yaml").write_text(content, encoding="utf-8")
         file = checkpoint_file(folder, "best")

@@ -10,6 +10,7 @@ import yaml
 from lightning.pytorch import Trainer
 
 from lightning_xt.checkpoints.runs import checkpoint_file, create_run
+from lightning_xt.checkpoints.saved_tokenizers import use_saved_tokenizers
 from lightning_xt.commands.trainer.command_line import OF_ONE_COMMAND
 from lightning_xt.commands.trainer.run_trainer import train
 from lightning_xt.exchange.imported_model import ImportedModel
@@ -44,11 +45,9 @@ def _write_config(imported: ImportedModel, folder: Path, runs: Path) -> str:
     """Return the config of a run with this model, with the defaults of `fit` in all else."""
     options = {name: each for name, each in imported.module.hparams.items() if not name.startswith("_")}
     model = {"class_path": import_path(type(imported.module)), "init_args": options}
-    given, data = folder / "config.yaml", deepcopy(imported.data)
-    tokenizer = data["init_args"]["tokenizer"]["init_args"]
-    if tokenizer.get("file") in imported.files:
-        tokenizer["file"] = str(folder / tokenizer["file"])
-    given.write_text(yaml.safe_dump({"model": model, "data": data}, sort_keys=False), encoding="utf-8")
+    given, content = folder / "config.yaml", {"model": model, "data": deepcopy(imported.data)}
+    use_saved_tokenizers(content, folder)
+    given.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
     printed = StringIO()
     # The parser completes what `fit` would run with.
     with redirect_stdout(printed):

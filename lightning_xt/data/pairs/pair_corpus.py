@@ -38,6 +38,8 @@ class PairCorpus(ParallelCorpus):
     Args:
         tokenizer: the tokenizer's class and options; one that learns does so on the training split. None = BPE.
         shared_tokenizer: whether both sides share one tokenizer, which learns from both sides.
+        target_tokenizer: the tokenizer of the targets, if it differs from that of the sources; it needs
+            `shared_tokenizer` false. None = `tokenizer` for both sides.
         max_length: longest text in tokens, special tokens excluded. None means the most that fits into `max_tokens`.
         too_long: whether training pairs with a longer text are dropped (`drop`) or the text is cut (`truncate`).
             Validation and test always cut.
@@ -57,6 +59,7 @@ class PairCorpus(ParallelCorpus):
         max_tokens: int = 4096,
         seed: int = 0,
         predict_source: str | None = None,
+        target_tokenizer: TokenizerFactory | None = None,
     ) -> None:
         super().__init__(seed=seed, predict_source=predict_source)
         check_option(type(self).__name__, "--data.max_tokens", max_tokens, least=8)
@@ -67,16 +70,16 @@ class PairCorpus(ParallelCorpus):
         self.too_long = too_long
         self.max_tokens = max_tokens
         build = tokenizer or BPE
-        self.source_tokenizer = build()
-        self.target_tokenizer = self.source_tokenizer if shared_tokenizer else build()
-        pad = self.target_tokenizer.pad
-        if pad is None or self.target_tokenizer.start is None or self.target_tokenizer.end is None:
+        if shared_tokenizer and target_tokenizer is not None:
             raise ValueError(
-                f"--data.tokenizer {type(self.target_tokenizer).__name__} has no pad, start and end token; set "
-                "--data.tokenizer SpecialBytes or BPE, or name tokens of a file with --data.tokenizer.pad, "
-                "--data.tokenizer.start and --data.tokenizer.end"
+                "--data.target_tokenizer is a second tokenizer, but --data.shared_tokenizer is true; set "
+                "--data.shared_tokenizer false, or omit --data.target_tokenizer"
             )
-        self.pad = pad
+        self.source_tokenizer = build()
+        self.target_tokenizer = self.source_tokenizer if shared_tokenizer else (target_tokenizer or build)()
+        self.pad = _require_pad("tokenizer", self.source_tokenizer)
+        if target_tokenizer is not None:
+            self.pad = _require_pad("target_tokenizer", self.target_tokenizer)
         self._is_trained = False
         self._lines: dict[str, PairLines | None] = {}
         self._training: PairTable | None = None
@@ -237,3 +240,14 @@ class PairCorpus(ParallelCorpus):
         if split not in self._lines:
             self._lines[split] = self.lines(split)
         return self._lines[split]
+
+
+def _require_pad(option: str, tokenizer: Tokenizer) -> int:
+    """Return the padding id of a tokenizer of pairs; ValueError if it lacks a special token."""
+    if tokenizer.pad is None or tokenizer.start is None or tokenizer.end is None:
+        name = f"--data.{option}"
+        raise ValueError(
+            f"{name} {type(tokenizer).__name__} has no pad, start and end token; set {name} SpecialBytes or BPE, or "
+            f"name tokens of a file with {name}.pad, {name}.start and {name}.end"
+        )
+    return tokenizer.pad

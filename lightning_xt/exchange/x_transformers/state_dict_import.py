@@ -43,11 +43,9 @@ def read_state_dict(
     longest = min(each["max_seq_len"] for each in wrappers.values()) or None
     made = {use: _make_tokenizer(sizes.get(use, sizes["target"]), ids) for use in module.tokenizers}
     restore_facts(module, made, longest)
-    first = next(iter(made.values()))
-    config = {"class_path": type(first).__name__, "init_args": first.init_args}
-    return ImportedModel(
-        "x-transformers model", module, make_data(paired, config, longest), {}, _list_remarks(sizes, ids, first)
-    )
+    data, files = make_data(module.tokenizers, longest)
+    remarks = _list_remarks(sizes, ids, next(iter(made.values())))
+    return ImportedModel("x-transformers model", module, data, files, remarks)
 
 
 def _choose_ids(pad: int | None) -> dict[str, int | None]:
