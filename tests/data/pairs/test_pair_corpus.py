@@ -213,7 +213,7 @@ def test_no_batches_can_be_made(tmp_path):
     data.setup("fit")
 
 
-def test_a_target_has_a_tokenizer_of_its_own(tmp_path):
+def test_targets_have_another_tokenizer(tmp_path):
     data = corpus(tmp_path, tokenizer=SpecialBytes, shared_tokenizer=False, target_tokenizer=BPE)
     assert (type(data.source_tokenizer), type(data.target_tokenizer)) == (SpecialBytes, BPE)
     with pytest.raises(ValueError, match=r"second tokenizer, but --data.shared_tokenizer is true; set --data.shared_t"):
