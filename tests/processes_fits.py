@@ -15,6 +15,7 @@ from lightning_xt.data.chat.conversations import Conversations
 from lightning_xt.data.pairs.parallel_text import ParallelText
 from lightning_xt.data.text.text_files import TextFiles
 from lightning_xt.data.tokenizers.special_bytes import SpecialBytes
+from lightning_xt.nn.adapters.adapted_layer import list_adapter_parameters
 from lightning_xt.training.atomic_checkpoint_io import AtomicCheckpointIO
 from lightning_xt.training.language_model import LanguageModel
 from lightning_xt.training.masked_language_model import MaskedLanguageModel
@@ -71,6 +72,9 @@ def build_training(kind: str, optimizer: str, processes: int, dtype: torch.dtype
         data: Any = TextFiles("corpus.txt", seq_len=8, batch_size=8 // processes, eval_batch_size=3)
         decoder = {"dim": 10, "depth": 2, "attention": {"heads": 2}, **TIED}
         return LanguageModel.from_config({"decoder": decoder, **options}).to(dtype), data
+    if kind == "LoRA":
+        data = TextFiles("corpus.txt", seq_len=8, batch_size=8 // processes, eval_batch_size=3)
+        return build_adapted(options).to(dtype), data
     if kind == "Conversations":
         chats = {"validation": 0.2, "seq_len": 40, "template": "plain", "eval_batch_size": 3}
         data = Conversations("chat.jsonl", batch_size=4 // processes, **chats)
@@ -85,6 +89,18 @@ def build_training(kind: str, optimizer: str, processes: int, dtype: torch.dtype
     decoder = {**NETWORK["decoder"], **TIED}
     network = {"encoder": NETWORK["encoder"], "decoder": decoder, "shared_embedding": True, "val_decode_pairs": 5}
     return Seq2Seq.from_config({**network, **options, "vocab": data.vocab}).to(dtype), data
+
+
+def build_adapted(options: dict[str, Any]) -> LanguageModel:
+    """Build a model with an adapter that changes all maps, also those whose matrices parts read."""
+    attention = {"heads": 2, "position": "DynamicBias"}
+    decoder = {"dim": 10, "depth": 2, "embedding_dim": 6, "attention": attention, **TIED}
+    adapter = {"class_path": "LoRA", "init_args": {"rank": 3, "targets": ["*"], "trained": ["*norm*"]}}
+    model = LanguageModel.from_config({"decoder": decoder, "adapter": adapter, **options})
+    with torch.no_grad():
+        for name in list_adapter_parameters(model):
+            model.get_parameter(name).normal_(std=0.3)
+    return model
 
 
 def fit(

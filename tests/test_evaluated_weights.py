@@ -169,3 +169,5 @@ def test_sharded_networks_are_refused():
         UserError, match=r"--inference\.weights int4 needs whole matrices, but a sharding strategy leaves"
     ):
         Inference(weights="int4")._convert(module)
+    with pytest.raises(UserError, match=r"--inference\.compile true needs whole matrices, but a sharding strategy"):
+        Inference(compile=True)._convert(module)

@@ -4,6 +4,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lightning_xt.core.adapted_matrix import get_matrix
 from lightning_xt.system.option_checks import check_option
 
 
@@ -32,4 +33,4 @@ class TokenEmbedding(nn.Embedding):
 
     def map_back(self, x: Float[Tensor, "b n D"]) -> Float[Tensor, "b n _"]:
         """Map hidden states to the width of the table."""
-        return x if self.projection is None else F.linear(x, self.projection.weight.T)
+        return x if self.projection is None else F.linear(x, get_matrix(self.projection).T)

@@ -10,6 +10,7 @@ import torch
 from catalogue import BUILDS, RECIPES, attention, crop, decoder, example, randomise
 from torch import nn
 
+from lightning_xt.core.adapted_matrix import get_matrix
 from lightning_xt.generation.models.quantized_weights import convert_weights
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.models.encoder import Encoder
@@ -57,7 +58,9 @@ def test_each_map_of_a_matrix_has_its_own_product():
     changes = [1.5 * x @ a[n].T @ b[n].T for n in range(3)]
     close(adapted(x), x @ linear.weight.T + linear.bias + torch.cat(changes, dim=-1))
     matrix = linear.weight + 1.5 * torch.cat([b[n] @ a[n] for n in range(3)])
-    close(adapted.weight, matrix)
+    close(get_matrix(adapted), matrix)
+    # Sharding takes what has a parameter's name for the parameter.
+    assert adapted.weight is linear.weight and get_matrix(linear) is linear.weight
     close(adapted.merge().weight, matrix)
     assert type(adapted.merge()) is nn.Linear and adapted.merge().bias is linear.bias
 
@@ -108,7 +111,7 @@ def test_scales():
 def test_dropout_hides_input_features_from_the_product_alone():
     adapted = LowRankLinear(nn.Linear(8, 4), (4,), 8, 1.0, dropout=0.5)
     with torch.no_grad():
-        adapted.base_weight.zero_()
+        adapted.weight.zero_()
         adapted.bias.zero_()
         adapted.lora_A.copy_(torch.eye(8))
         adapted.lora_B.fill_(1.0)

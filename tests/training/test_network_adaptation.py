@@ -1,18 +1,21 @@
 """Runs whose network is frozen in part, and runs of adapters: starting, resuming, checkpoints, averages."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from processes_fits import SavesHalfway, build_training, fit
 from tiny_run import load_weights
 from torch.utils.data import DataLoader
 
 from lightning_xt.cli import main
+from lightning_xt.commands.models.inference import Inference
 from lightning_xt.commands.models.loading import load
+from lightning_xt.inference.text_generator import DecodingSetup
 from lightning_xt.nn.adapters.adapted_layer import list_adapter_parameters
 from lightning_xt.nn.adapters.layer_replacement import merge_adapters
-from lightning_xt.nn.adapters.low_rank_linear import LowRankLinear
 from lightning_xt.training.callbacks.exponential_average import ExponentialAverage
 from lightning_xt.training.language_model import LanguageModel
 from lightning_xt.training.masked_language_model import MaskedLanguageModel
@@ -101,6 +104,35 @@ def test_training_changes_the_adapter_alone_and_its_average_follows(tmp_path, op
     assert torch.equal(loaded.eval()(tokens), model.eval()(tokens))
 
 
+@pytest.mark.filterwarnings("ignore::lightning.fabric.utilities.warnings.PossibleUserWarning")
+def test_an_adapter_and_its_average_resume_exactly_and_leave_the_base(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("corpus.txt").write_text("the quick brown fox jumps over the lazy dog\n" * 20)
+    file = tmp_path / "halfway.ckpt"
+    callbacks = [ExponentialAverage(decay=0.5), SavesHalfway(file)]
+    run = partial(fit, tmp_path, "one", kind="LoRA", optimizer="MuonAdamW", callbacks=callbacks)
+    whole, again = run(), run(resume=file)
+    start = build_training("LoRA", "MuonAdamW", 1)[0]
+    saved = torch.load(file, weights_only=True)
+    for name, each in start.named_parameters():
+        states = (saved["state_dict"], saved["current_model_state"], whole.weights, again.weights)
+        assert all(torch.equal(state[name], each) != each.requires_grad for state in states), name
+    assert any(not torch.equal(saved["state_dict"][n], saved["current_model_state"][n]) for n in whole.weights)
+    torch.testing.assert_close(again.weights, whole.weights, rtol=0, atol=0)
+    torch.testing.assert_close(again.optimizer["state"], whole.optimizer["state"], rtol=0, atol=0)
+
+
+def test_generation_merges_an_adapter_except_a_sharded_one():
+    adapter = {"class_path": "LoRA", "init_args": {"rank": 2}}
+    module = LanguageModel.from_config({"decoder": SIZES, "adapter": adapter})
+    Inference().apply(module)
+    assert not list_adapter_parameters(module.decoding.network) and list_adapter_parameters(module.network)
+    # Its matrices are in parts, and it refuses to be copied.
+    module.decoding, module._device_mesh = DecodingSetup(), object()
+    Inference().apply(module)
+    assert module.decoding.network is module.network
+
+
 @pytest.fixture
 def base(trained):
     """Return the folder of a trained run and of an overlay that gives it an adapter, as the current folder."""
@@ -181,13 +213,3 @@ def test_a_pattern_without_a_match_is_a_mistake_of_the_user(base, capsys):
         "of another shape, such as decoder.head.to_logits.weight (256, 8) there, (256, 16)" in capsys.readouterr().err
     )
     assert sorted(Path("runs").rglob("*")) == before
-
-
-def test_generation_uses_merged_weights(base):
-    assert main(TUNE) == 0
-    module = load("runs/lora")
-    from lightning_xt.commands.models.inference import Inference
-
-    Inference().apply(module)
-    assert not any(isinstance(layer, LowRankLinear) for layer in module.decoding.model.modules())
-    assert any(isinstance(layer, LowRankLinear) for layer in module.network.modules())

@@ -153,6 +153,32 @@ def test_a_checkpoint_resumes_anywhere(inputs, first, second, kind, optimizer):
     assert goes_on.seen == whole["one"].seen
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "optimizer"),
+    [
+        ("FSDP2", "FSDP2", "AdamW"),
+        pytest.param("FSDP2", "one", "MuonAdamW", marks=SLOW),
+        pytest.param("one", "FSDP2", "MuonAdamW", marks=SLOW),
+        pytest.param("ddp", "ddp", "AdamW", marks=SLOW),
+        pytest.param("ddp", "FSDP2", "AdamW", marks=SLOW),
+    ],
+)
+def test_an_adapter_resumes_anywhere_and_leaves_its_base(inputs, first, second, optimizer):
+    run = partial(fit, inputs, kind="LoRA", optimizer=optimizer)
+    start = build_training("LoRA", optimizer, 1)[0]
+    whole, file = run("one"), inputs / "halfway.ckpt"
+    halfway = run(first, callbacks=[SavesHalfway(file)])
+    goes_on = run(second, resume=file)
+    base = {name: each.detach() for name, each in start.named_parameters() if not each.requires_grad}
+    assert len(base) > 10
+    for found in (whole.weights, halfway.weights, torch.load(file, weights_only=True)["state_dict"], goes_on.weights):
+        assert all(torch.equal(found[name], each) for name, each in base.items())
+    for found in (halfway, goes_on):
+        assert_close(found.weights, whole.weights)
+        assert_close(found.optimizer["state"], whole.optimizer["state"])
+    assert any(not torch.equal(whole.weights[name], start.state_dict()[name]) for name in whole.weights)
+
+
 @SLOW
 def test_shards_resume_from_the_weights_next_to_an_average(inputs):
     file = inputs / "last.ckpt"
@@ -393,6 +419,23 @@ def test_the_command_line_in_two_processes(inputs, strategy):
     predict = ["predict", *best, "--data.predict_prompts", "prompts.txt", "--sampling.temperature", "0"]
     run_command(*predict, "--output", "one.jsonl")
     run_command(*predict, "--output", "two.jsonl", processes=2, strategy=strategy)
+    texts = [[json.loads(line)["text"] for line in Path(f"{n}.jsonl").read_text().splitlines()] for n in ("one", "two")]
+    assert len(texts[0]) == 3 and texts[0] == texts[1]
+
+
+@SLOW
+@pytest.mark.parametrize("strategy", SHARED)
+def test_an_adapter_predicts_in_two_processes(inputs, strategy):
+    Path("prompts.txt").write_text("fox\nthe lazy\na\n")
+    run_command("fit", "-c", "tiny.yaml")
+    Path("lora.yaml").write_text(
+        "model: {init_args: {adapter: {class_path: LoRA}, optimizer: {init_args: {lr: 0.1}}}}\n"
+    )
+    run_command("fit", "-c", "lora.yaml", "--init_from", "runs/tiny", processes=2, strategy=strategy)
+    predict = ["predict", "-c", "runs/lora/0/config.yaml", "--ckpt_path", "best", "--sampling.temperature", "0"]
+    predict += ["--data.predict_prompts", "prompts.txt", "--output"]
+    run_command(*predict, "one.jsonl")
+    run_command(*predict, "two.jsonl", processes=2, strategy=strategy)
     texts = [[json.loads(line)["text"] for line in Path(f"{n}.jsonl").read_text().splitlines()] for n in ("one", "two")]
     assert len(texts[0]) == 3 and texts[0] == texts[1]
 

@@ -154,9 +154,7 @@ class Inference(Callback):
                 "--compile compiles decode steps, but those of a model with segments "
                 f"({type(decoder.segments).__name__}) cannot be compiled; omit it"
             )
-        # Packed matrices make compiled steps fast on a CPU.
-        replaced = self.weights is not None or self.compile
-        network = self._convert(module) if replaced else merge_adapters(module.network)
+        network = self._prepare(module)
         module.decoding = DecodingSetup(network=network)
         model: Any = _find_decoder(module)
         if measured and self.weights is not None:
@@ -171,6 +169,14 @@ class Inference(Callback):
         heard = self.cost.add if self.cost is not None and self._rounds else None
         module.decoding = DecodingSetup(model, draft, heard, self.settings, network)
 
+    def _prepare(self, module: TransformerModule) -> Any:
+        """Return the network of a module as it generates: in other weights, or with merged adapters."""
+        # Packed matrices make compiled steps fast on a CPU.
+        if self.weights is not None or self.compile:
+            return self._convert(module)
+        # No process has whole matrices of a sharded network: its adapters stay.
+        return module.network if module.device_mesh is not None else merge_adapters(module.network)
+
     @property
     def _rounds(self) -> bool:
         """True if the weights are less exact than those trained."""
@@ -184,8 +190,9 @@ class Inference(Callback):
     def _convert(self, module: TransformerModule) -> Any:
         """Copy the network of a module to the format of the weights; UserError if it is sharded."""
         if module.device_mesh is not None:
+            option = "compile true" if self.weights is None else f"weights {self.weights}"
             raise UserError(
-                f"--inference.weights {self.weights} needs whole matrices, but a sharding strategy leaves each process "
+                f"--inference.{option} needs whole matrices, but a sharding strategy leaves each process "
                 "parts of them; omit it, or set --trainer.strategy auto"
             )
         return convert_weights(module.network, self.weights or "float32", self.group_size)

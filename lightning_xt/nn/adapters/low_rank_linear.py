@@ -6,15 +6,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lightning_xt.core.adapted_matrix import AdaptedMatrix
 from lightning_xt.core.autocast import disable_autocast
 from lightning_xt.nn.adapters.adapted_layer import AdaptedLayer
 
 
-class LowRankLinear(nn.Linear, AdaptedLayer):
+class LowRankLinear(nn.Linear, AdaptedLayer, AdaptedMatrix):
     """Linear map, made from another, to which the product of two narrow matrices is added.
 
-    The matrix of the other map keeps its name, `weight`, in state dicts and among the parameters. As an attribute,
-    `weight` is the merged matrix, for parts that read the matrix of a map instead of calling it.
+    The matrix of the other map stays the parameter `weight`. Parts that read the matrix of a map instead of calling it
+    get the merged one from `get_matrix`.
     A map that holds several, one below the other, has two narrow matrices for each: those of `lora_A` lie one below the
     other, and so do those of `lora_B`.
 
@@ -35,7 +36,7 @@ class LowRankLinear(nn.Linear, AdaptedLayer):
         nn.Module.__init__(self)
         self.in_features, self.out_features = linear.in_features, linear.out_features
         # Parameters stay the same objects, which other parts may share.
-        self._parameters["weight"] = linear._parameters["weight"]
+        self.register_parameter("weight", linear.weight)
         self.register_parameter("bias", linear.bias)
         self.rows, self.rank, self.scale = tuple(rows), rank, scale
         self.lora_A = nn.Parameter(linear.weight.new_empty(len(self.rows) * rank, self.in_features))
@@ -53,25 +54,16 @@ class LowRankLinear(nn.Linear, AdaptedLayer):
         nn.init.zeros_(self.lora_B)
 
     def forward(self, input: Float[Tensor, "*b in"]) -> Float[Tensor, "*b out"]:
-        out = F.linear(input, self.base_weight, self.bias)
+        out = F.linear(input, self.weight, self.bias)
         narrow = F.linear(self.dropout(input), self.lora_A).split(self.rank, dim=-1)
         wide = [F.linear(x, b) for x, b in zip(narrow, self.lora_B.split(self.rows), strict=True)]
         return out + self.scale * (wide[0] if len(wide) == 1 else torch.cat(wide, dim=-1))
 
     @property
-    def base_weight(self) -> Float[Tensor, "out in"]:
-        """The matrix without the product."""
-        weight = self._parameters["weight"]
-        if weight is None:
-            raise RuntimeError("the base matrix was removed")
-        return weight
-
-    @property
-    def weight(self) -> Float[Tensor, "out in"]:  # type: ignore[override]
-        """The merged matrix."""
-        base = self.base_weight
-        with disable_autocast(base):
-            return base + self.compute_change(base.dtype)
+    def merged_weight(self) -> Float[Tensor, "out in"]:
+        """The matrix with the product."""
+        with disable_autocast(self.weight):
+            return self.weight + self.compute_change(self.weight.dtype)
 
     def compute_change(self, dtype: torch.dtype) -> Float[Tensor, "out in"]:
         """Compute what is added to the matrix, in a type of numbers."""
@@ -81,9 +73,8 @@ class LowRankLinear(nn.Linear, AdaptedLayer):
     @torch.no_grad()
     def merge(self) -> nn.Linear:
         """Return a plain linear map with the merged matrix, which is added up in float64."""
-        base = self.base_weight
         merged = nn.Linear(self.in_features, self.out_features, bias=False, device="meta")
-        merged.weight = nn.Parameter((base.double() + self.compute_change(torch.float64)).to(base.dtype))
+        merged.weight = nn.Parameter((self.weight.double() + self.compute_change(torch.float64)).to(self.weight.dtype))
         merged.register_parameter("bias", self.bias)
         return merged.train(self.training)
 

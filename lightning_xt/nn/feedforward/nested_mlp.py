@@ -3,6 +3,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lightning_xt.core.adapted_matrix import get_matrix
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.shapes import LayerShape
 from lightning_xt.core.trace import Trace
@@ -75,9 +76,9 @@ class NestedMLP(FeedForward):
             return out
         # Weights of other formats make a matrix of another type.
         bias = None if self.to_hidden.bias is None else self.to_hidden.bias[: self.kept].to(x.dtype)
-        hidden = self.activation(F.linear(x, self.to_hidden.weight[: self.kept].to(x.dtype), bias))
+        hidden = self.activation(F.linear(x, get_matrix(self.to_hidden)[: self.kept].to(x.dtype), bias))
         bias = None if self.to_out.bias is None else self.to_out.bias.to(x.dtype)
-        return F.linear(hidden, self.to_out.weight[:, : self.kept].to(x.dtype), bias)
+        return F.linear(hidden, get_matrix(self.to_out)[:, : self.kept].to(x.dtype), bias)
 
     def _draw(self, x: Float[Tensor, "b n D"]) -> Int[Tensor, "1"]:
         """Draw a number of halvings, which stays on the device."""

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lightning_xt.core.adapted_matrix import get_matrix
 from lightning_xt.core.autocast import disable_autocast
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.shapes import AttentionShape
@@ -43,5 +44,7 @@ class DistanceMLP(nn.Module):
             x = distance.to(precise)[..., None] * self.slope.to(precise) + self.offset.to(precise)
             for norm, linear in zip(self.norms, [*self.hidden, self.to_bias], strict=True):
                 x = F.silu(norm(x, Inputs()).to(precise) if self.normed else x)
-                x = F.linear(x, linear.weight.to(precise), None if linear.bias is None else linear.bias.to(precise))
+                x = F.linear(
+                    x, get_matrix(linear).to(precise), None if linear.bias is None else linear.bias.to(precise)
+                )
         return x

@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lightning_xt.core.adapted_matrix import get_matrix
 from lightning_xt.core.call_cache import CallCache
 from lightning_xt.core.shapes import AttentionShape
 from lightning_xt.nn.projections.base import Kernel, Projection
@@ -86,8 +87,8 @@ class Latent(Projection):
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, kernel: Kernel) -> Float[Tensor, "b h i e"]:
         if q.shape[-2] < k.shape[-2]:
-            to_keys = rearrange(self.to_keys.weight.to(q.dtype), "(h d) l -> h d l", h=self.heads)
-            to_values = rearrange(self.to_values.weight.to(q.dtype), "(h e) l -> h l e", h=self.heads)
+            to_keys = rearrange(get_matrix(self.to_keys).to(q.dtype), "(h d) l -> h d l", h=self.heads)
+            to_values = rearrange(get_matrix(self.to_values).to(q.dtype), "(h e) l -> h l e", h=self.heads)
             still, turned = q.split((self.dim_head, self.rotated_dim), dim=-1)
             return kernel(torch.cat((still @ to_keys, turned), dim=-1), k, v) @ to_values
         turned = k[..., self.latent_dim :].expand(-1, self.heads, -1, -1)

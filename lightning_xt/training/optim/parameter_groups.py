@@ -61,7 +61,6 @@ def _roles(model: nn.Module) -> Iterator[tuple[str, nn.Parameter, Role]]:
     # A tied head holds the embedding table too, which stays an embedding table.
     tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     linears = [module for module in model.modules() if isinstance(module, nn.Linear)]
-    # Not their attribute `weight`, which an adapter computes.
     matrices = {id(p) for linear in linears for p in linear.parameters(recurse=False) if p.dim() == 2}
     heads = {id(p) for module in model.modules() if isinstance(module, Head) for p in module.parameters()}
     # `named_parameters` yields a shared parameter once, under its first name.
@@ -82,8 +81,8 @@ def _parts(model: nn.Module) -> dict[int, tuple[int, ...]]:
     for module in model.modules():
         for name, rows in getattr(module, "stacked_rows", {}).items():
             weight = getattr(module, name)
-            if isinstance(weight, nn.Module):
-                weight = dict(weight.named_parameters(recurse=False))["weight"]
+            if isinstance(weight, nn.Linear):
+                weight = weight.weight
             if sum(rows) != len(weight):
                 raise ValueError(
                     f"{type(module).__name__}.stacked_rows says that {name} holds maps of {tuple(rows)} rows, but its "
