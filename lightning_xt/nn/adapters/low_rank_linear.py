@@ -36,7 +36,7 @@ class LowRankLinear(nn.Linear, AdaptedLayer, AdaptedMatrix):
         nn.Module.__init__(self)
         self.in_features, self.out_features = linear.in_features, linear.out_features
         # Parameters stay the same objects, which other parts may share.
-        self.register_parameter("weight", linear.weight)
+        self.weight = linear.weight
         self.register_parameter("bias", linear.bias)
         self.rows, self.rank, self.scale = tuple(rows), rank, scale
         self.lora_A = nn.Parameter(linear.weight.new_empty(len(self.rows) * rank, self.in_features))
