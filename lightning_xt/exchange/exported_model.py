@@ -68,6 +68,12 @@ class ExportedModel:
         return self.module.tokenizers
 
     @property
+    def has_one_tokenizer(self) -> bool:
+        """True if sources and targets have the same tokenizer, or if there are no sources."""
+        configs = [(type(each), each.init_args) for each in self.tokenizers.values()]
+        return all(each == configs[0] for each in configs)
+
+    @property
     def target_tokenizer(self) -> Tokenizer:
         """Tokenizer of the tokens that the model generates."""
         return list(self.tokenizers.values())[-1]
@@ -77,6 +83,12 @@ class ExportedModel:
         """Number of different tokens that the model generates."""
         network = self.network
         return (network.decoder if isinstance(network, EncoderDecoder) else network).vocab_size  # type: ignore[return-value]
+
+    @property
+    def unused(self) -> list[int]:
+        """Tokens that are never generated."""
+        tokenizer = self.target_tokenizer
+        return list(tokenizer.unused) if tokenizer.vocab_size == self.vocab_size else []
 
     @property
     def source_size(self) -> int:
@@ -92,13 +104,32 @@ class ExportedModel:
         return next((each for each in known if each is not None), UNKNOWN_LENGTH)
 
     def merge(self) -> "ExportedModel":
-        """Return the model with its adapter merged into its weights, and without one in its options."""
+        """Return the model with its adapter merged into its weights, and without one in its options; all train."""
+        return self._merged
+
+    @cached_property
+    def _merged(self) -> "ExportedModel":
         if not list_adapter_parameters(self.module):
             return self
         module = copy.deepcopy(self.module)
         merge_in_place(module)
         module.hparams.update(adapter=None, frozen=[])
-        return replace(self, module=module)
+        return replace(self, module=module.requires_grad_(True))
+
+    @torch.no_grad()
+    def round_weights(self, *, vectors: bool = True) -> nn.Module:
+        """Return the network with weights rounded to the type of the export, in float32.
+
+        Args:
+            vectors: False to leave tensors of one axis as they are.
+        """
+        if self.options.dtype == torch.float32:
+            return self.network
+        network = copy.deepcopy(self.network)
+        for each in network.state_dict().values():
+            if each.is_floating_point() and (vectors or each.dim() > 1):
+                each.copy_(each.to(self.options.dtype))
+        return network
 
     @cached_property
     def probe(self) -> tuple[Int[Tensor, "1 n"], ...]:

@@ -20,10 +20,8 @@ def list_ids(model: ExportedModel) -> dict[str, int | None]:
 
 def make_generation_config(model: ExportedModel, ids: dict[str, int | None]) -> dict[str, Any]:
     """Return the settings of generation: greedy, without tokens that no text has."""
-    tokenizer = model.target_tokenizer
-    unused = list(tokenizer.unused) if tokenizer.vocab_size == model.vocab_size else []
     # T5 and Marian start with a token that they never generate, and would suppress their end.
-    never = [each for each in unused if each != tokenizer.end]
+    never = [each for each in model.unused if each != model.target_tokenizer.end]
     given: dict[str, Any] = {name: value for name, value in ids.items() if value is not None}
     if model.kind == "Seq2Seq":
         # 20 otherwise. Here, a translation has at most twice the tokens of its source and 32, after the start token.

@@ -43,7 +43,7 @@ def write_own_folder(model: ExportedModel, folder: Path, settings: Mapping[str, 
     write_json(folder / "generation_config.json", make_generation_config(model, ids))
     for use, tokenizer in model.tokenizers.items():
         # The source is what users encode; a target with other ids has a separate folder.
-        own = folder if use != "target" or _have_one_tokenizer(model) else folder / use
+        own = folder if use != "target" or model.has_one_tokenizer else folder / use
         own.mkdir(exist_ok=True)
         write_tokenizer(tokenizer, own, max_length=model.max_length, appends_end=use == "source")
 
@@ -78,8 +78,3 @@ def load_tensors(module: nn.Module, given: Mapping[str, Tensor]) -> None:
     check_tensors(found, {name: tuple(each.shape) for name, each in state.items() if name not in shared})
     for name, each in found.items():
         state[name].copy_(each)
-
-
-def _have_one_tokenizer(model: ExportedModel) -> bool:
-    configs = [(type(each), each.init_args) for each in model.tokenizers.values()]
-    return all(each == configs[0] for each in configs)

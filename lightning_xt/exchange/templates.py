@@ -20,6 +20,9 @@ PACKAGE = "lightning_xt."
 WITHOUT_EFFECT = frozenset({"dropout", "z_loss", "backend", "checkpoint_layers", "zero_outputs"})
 """Options that change training or speed only, and that no template mentions."""
 
+SHOWN = 3
+"""Mismatches in a message."""
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -71,6 +74,11 @@ class Match:
     settings: dict[str, Any] = field(default_factory=dict)
     paths: dict[str, str] = field(default_factory=dict)
     mismatches: list[Mismatch] = field(default_factory=list)
+
+    def describe(self) -> str:
+        """Return the first mismatches, for a message."""
+        more = f"; and {len(self.mismatches) - SHOWN} more" if len(self.mismatches) > SHOWN else ""
+        return "; ".join(map(str, self.mismatches[:SHOWN])) + more
 
 
 class OpenDefault(NamedTuple):

@@ -1,5 +1,7 @@
 """CTranslate2: every part that fits gives the same scores and tokens, and the others are named."""
 
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +86,24 @@ def test_c_translate2_computes_the_same(name: str, tmp_path: Path) -> None:
     form.write(model, tmp_path)
     found = form.verify(model, tmp_path)
     assert found.difference is not None and found.difference < 1e-4 and found.tokens
+
+
+@pytest.mark.parametrize("name", ["rotary", "grouped", "sines"])
+def test_weights_are_rounded_as_there(name: str, tmp_path: Path) -> None:
+    model, form = replace(export(*BOTH[name]), options=ExportOptions(torch.float16, 40)), CTranslate2()
+    form.write(model, tmp_path)
+    found = form.verify(model, tmp_path)
+    assert found.tolerance is not None and found.tolerance < (1e-2 if name == "sines" else 1.1e-4)
+    with torch.no_grad():
+        next(model.network.parameters()).mul_(1.03)
+    with pytest.raises(ValueError, match=r"the log-probabilities of CTranslate2 .* differ"):
+        form.verify(model, tmp_path)
+
+
+def test_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ctranslate2", None)
+    with pytest.raises(MisfitError, match=r"pip install 'lightning-xt\[ctranslate2\]'"):
+        CTranslate2().check(export(*BOTH["sines"]))
 
 
 def test_a_wrong_folder_is_found(tmp_path: Path) -> None:

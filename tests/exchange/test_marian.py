@@ -14,7 +14,9 @@ from lightning_xt.exchange.exported_model import ExportedModel, ExportOptions
 from lightning_xt.exchange.formats.hugging_face import HuggingFace
 from lightning_xt.exchange.misfit import MisfitError
 from lightning_xt.exchange.pretrained.marian import Marian, compute_sines
+from lightning_xt.exchange.pretrained.shape_choice import fit_shape
 from lightning_xt.exchange.templates import fill_template
+from lightning_xt.exchange.tensor_rules import FixedTensor
 
 SIZES = {
     **PAIR,
@@ -124,6 +126,12 @@ def test_models_that_do_not_fit_are_named() -> None:
         MisfitError, match=r"has a tokenizer for sources and another for targets.*shared_tokenizer true"
     ):
         HuggingFace().check(model)
+
+
+def test_settings_list_the_rules_of_all_tensors() -> None:
+    shape, settings = fit_shape(make_ours())
+    (bias,) = (each for each in shape.list_rules(settings) if each.theirs == "final_logits_bias")
+    assert isinstance(bias, FixedTensor) and bias.value.shape == (1, 259)
 
 
 def test_a_null_option_agrees_with_the_other_side() -> None:

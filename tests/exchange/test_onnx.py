@@ -67,5 +67,5 @@ def test_a_translator_gives_the_same_logits_and_tokens(tmp_path: Path) -> None:
 
 def test_missing_libraries_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(MisfitError, match="--format onnx needs onnx and onnxscript; pip install onnx onnxscript"):
+    with pytest.raises(MisfitError, match=r"needs onnx and onnxscript; pip install 'lightning-xt\[onnx\]'"):
         ONNX().check(export(language_model()))

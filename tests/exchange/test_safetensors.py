@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from foreign_models import export_run
+from foreign_models import export_run, randomize
 from safetensors.torch import load_file, save_file
 
 from lightning_xt.cli import main
@@ -96,6 +96,18 @@ def test_the_tokenizer_of_a_target_has_a_separate_folder(tmp_path: Path) -> None
     folder = write(module, tmp_path / "out")
     assert (folder / "tokenizer.json").is_file() and (folder / "target" / "tokenizer.json").is_file()
     assert read_folder(folder).module.tokenizers["target"].trained_state == target.trained_state
+
+
+def test_a_folder_with_other_logits_is_refused(tmp_path: Path) -> None:
+    module = build(LanguageModel).eval()
+    randomize(module)
+    model, form = ExportedModel("runs/x", module, ExportOptions()), Safetensors()
+    form.write(model, tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["lightning_xt"]["init_args"]["decoder"]["norm"] = {"class_path": "RMSNorm", "init_args": {"eps": 0.5}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"the logits of lightning-xt .* differ by"):
+        form.verify(model, tmp_path)
 
 
 def test_tensors_that_do_not_fit_are_named(tmp_path: Path) -> None:

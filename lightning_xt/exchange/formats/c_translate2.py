@@ -11,8 +11,6 @@ from lightning_xt.exchange.translators.spec_building import build_spec
 from lightning_xt.exchange.translators.translation_check import compare_translations
 from lightning_xt.exchange.verification import Verification
 
-SHOWN = 3
-"""Differences in a message."""
 LEAST_POSITIONS = 1024
 """Least length of the tables of positions that are computed."""
 
@@ -36,14 +34,12 @@ class CTranslate2(ExportFormat):
         try:
             import ctranslate2  # noqa: F401
         except ImportError as error:
-            raise MisfitError(
-                "the library that writes this format is not installed; run pip install ctranslate2"
-            ) from error
+            raise MisfitError("ctranslate2 is not installed; pip install 'lightning-xt[ctranslate2]'") from error
 
     def write(self, model: ExportedModel, folder: Path) -> None:
         settings = self._fit(model)
         source, target = model.tokenizers["source"], model.target_tokenizer
-        spec = build_spec(model.network, settings, max(2 * model.max_length + 33, LEAST_POSITIONS), list_unused(model))  # type: ignore[arg-type]
+        spec = build_spec(model.network, settings, max(2 * model.max_length + 33, LEAST_POSITIONS), model.unused)  # type: ignore[arg-type]
         names = list_token_names(target, model.vocab_size)
         spec.register_source_vocabulary(list_token_names(source, model.source_size))
         spec.register_target_vocabulary(names)
@@ -55,12 +51,12 @@ class CTranslate2(ExportFormat):
         spec.optimize(quantization=str(model.options.dtype).removeprefix("torch."))
         spec.save(str(folder))
         write_tokenizer(source, folder, max_length=model.max_length, appends_end=True)
-        if (type(target), target.init_args) != (type(source), source.init_args):
+        if not model.has_one_tokenizer:
             (folder / "target").mkdir()
             write_tokenizer(target, folder / "target", max_length=model.max_length)
 
     def verify(self, model: ExportedModel, folder: Path) -> Verification:
-        return compare_translations(model, folder, list_unused(model))
+        return compare_translations(model, folder, model.unused)
 
     def _fit(self, model: ExportedModel) -> dict[str, Any]:
         """Return the settings of a model; MisfitError for one that does not fit."""
@@ -71,19 +67,11 @@ class CTranslate2(ExportFormat):
         found = match_template(make_template(), model.config, "model")
         _check_positions(found)
         if found.mismatches:
-            shown = "; ".join(map(str, found.mismatches[:SHOWN]))
-            more = f"; and {len(found.mismatches) - SHOWN} more" if len(found.mismatches) > SHOWN else ""
             raise MisfitError(
-                f"{model.name} has parts that CTranslate2 does not compute: {shown}{more}; train a model without them, "
-                "such as configs/translation/marian_small.yaml, or use --format hf-code"
+                f"{model.name} has parts that CTranslate2 does not compute: {found.describe()}; train a model without "
+                "them, such as configs/translation/marian_small.yaml, or use --format hf-code"
             )
         return found.settings
-
-
-def list_unused(model: ExportedModel) -> list[int]:
-    """List the target tokens that are never generated."""
-    tokenizer = model.target_tokenizer
-    return list(tokenizer.unused) if tokenizer.vocab_size == model.vocab_size else []
 
 
 def _check_positions(found: Match) -> None:

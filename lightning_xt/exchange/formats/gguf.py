@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from lightning_xt.exchange.comparison import TOLERANCE, compare_logits
+from lightning_xt.exchange.comparison import compare_logits
 from lightning_xt.exchange.exported_model import ExportedModel
 from lightning_xt.exchange.formats.base import ExportFormat
 from lightning_xt.exchange.gguf_tokenizer import read_byte_pairs, write_byte_pairs
@@ -13,6 +13,7 @@ from lightning_xt.exchange.misfit import MisfitError
 from lightning_xt.exchange.pretrained.base import PretrainedShape
 from lightning_xt.exchange.pretrained.shape_choice import fit_shape
 from lightning_xt.exchange.tensor_rules import export_tensors
+from lightning_xt.exchange.transformers_scorer import make_transformers_scorer
 from lightning_xt.exchange.verification import Verification
 
 ARCHITECTURES = ("llama", "qwen3")
@@ -69,7 +70,6 @@ class Gguf(ExportFormat):
         writer.close()
 
     def verify(self, model: ExportedModel, folder: Path) -> Verification:
-
         _compare_tensors(model, folder)
         try:
             import transformers
@@ -80,7 +80,7 @@ class Gguf(ExportFormat):
         transformers.utils.logging.disable_progress_bar()
         shape, settings = fit_shape(model)
         # Its reader takes the width of heads from the file for the first architecture only.
-        known: dict[str, Any] = {"vocab_size": model.vocab_size, **shape.write_config(settings)}
+        known: dict[str, Any] = shape.write_config(settings)
         config = (
             {}
             if shape.model_type == INTERLEAVED
@@ -89,14 +89,8 @@ class Gguf(ExportFormat):
         network = transformers.AutoModelForCausalLM.from_pretrained(
             folder, gguf_file=FILE, dtype=torch.float32, **config
         ).eval()
-
-        def score(ids: Tensor) -> Tensor:
-            logits: Tensor = network(input_ids=ids).logits
-            return logits
-
-        tolerance = TOLERANCE if model.options.dtype == torch.float32 else 1.0
         reader = f"transformers {transformers.__version__} by gguf {version('gguf')}"
-        return compare_logits(model, score, reader, tolerance)
+        return compare_logits(model, make_transformers_scorer(network), reader, round_vectors=False)
 
 
 TYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}

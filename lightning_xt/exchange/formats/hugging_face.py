@@ -2,9 +2,8 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 
-from lightning_xt.exchange.comparison import TOLERANCE, compare_logits
+from lightning_xt.exchange.comparison import compare_logits
 from lightning_xt.exchange.exported_model import ExportedModel
 from lightning_xt.exchange.formats.base import ExportFormat
 from lightning_xt.exchange.json_files import list_ids, make_generation_config, write_json
@@ -13,6 +12,7 @@ from lightning_xt.exchange.pretrained.shape_choice import fit_shape
 from lightning_xt.exchange.safetensors_files import write_tensors
 from lightning_xt.exchange.tensor_rules import export_tensors
 from lightning_xt.exchange.tokenizer_files import write_tokenizer
+from lightning_xt.exchange.transformers_scorer import make_transformers_scorer
 from lightning_xt.exchange.verification import Verification
 
 
@@ -24,8 +24,7 @@ class HuggingFace(ExportFormat):
 
     def check(self, model: ExportedModel) -> None:
         fit_shape(model)
-        sides = [(type(each), each.init_args) for each in model.tokenizers.values()]
-        if any(each != sides[0] for each in sides):
+        if not model.has_one_tokenizer:
             raise MisfitError(
                 f"{model.name} has a tokenizer for sources and another for targets, but a folder of transformers holds "
                 "one; train with --data.shared_tokenizer true, or use --format ctranslate2"
@@ -33,13 +32,12 @@ class HuggingFace(ExportFormat):
 
     def write(self, model: ExportedModel, folder: Path) -> None:
         shape, settings = fit_shape(model)
-        rules = shape.list_rules({**settings, "vocab_size": model.vocab_size})
+        rules = shape.list_rules(settings)
         write_tensors(export_tensors(model.network, rules), folder, model.options.dtype)
         ids = list_ids(model)
         config = {
             "architectures": [shape.architecture],
             "model_type": shape.model_type,
-            "vocab_size": model.vocab_size,
             shape.length_setting: shape.choose_length(model.max_length),
             "dtype": str(model.options.dtype).removeprefix("torch."),
             **ids,
@@ -60,10 +58,5 @@ class HuggingFace(ExportFormat):
         loader = transformers.AutoModelForSeq2SeqLM if model.kind == "Seq2Seq" else transformers.AutoModelForCausalLM
         network = loader.from_pretrained(folder, dtype=torch.float32).eval()
 
-        def score(*ids: Tensor) -> Tensor:
-            names = ("input_ids", "decoder_input_ids") if len(ids) == 2 else ("input_ids",)
-            logits: Tensor = network(**dict(zip(names, ids, strict=True))).logits
-            return logits
-
-        tolerance = TOLERANCE if model.options.dtype == torch.float32 else 1.0
-        return compare_logits(model, score, f"transformers {transformers.__version__}", tolerance)
+        reader = f"transformers {transformers.__version__}"
+        return compare_logits(model, make_transformers_scorer(network), reader)

@@ -2,14 +2,14 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 
-from lightning_xt.exchange.comparison import TOLERANCE, compare_logits
+from lightning_xt.exchange.comparison import compare_logits
 from lightning_xt.exchange.exported_model import ExportedModel
 from lightning_xt.exchange.formats.base import ExportFormat
 from lightning_xt.exchange.misfit import MisfitError
 from lightning_xt.exchange.own_folder import write_own_folder
 from lightning_xt.exchange.remote_files import make_auto_map, write_remote_files
+from lightning_xt.exchange.transformers_scorer import make_transformers_scorer
 from lightning_xt.exchange.verification import Verification
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.models.encoder_decoder import EncoderDecoder
@@ -48,10 +48,5 @@ class HuggingFaceCode(ExportFormat):
         loader = transformers.AutoModelForSeq2SeqLM if pairs else transformers.AutoModelForCausalLM
         network = loader.from_pretrained(folder, trust_remote_code=True, dtype=torch.float32).eval()
 
-        def score(*ids: Tensor) -> Tensor:
-            names = ("input_ids", "decoder_input_ids") if pairs else ("input_ids",)
-            logits: Tensor = network(**dict(zip(names, ids, strict=True))).logits
-            return logits
-
-        tolerance = TOLERANCE if model.options.dtype == torch.float32 else 1.0
-        return compare_logits(model, score, f"transformers {transformers.__version__}", tolerance)
+        reader = f"transformers {transformers.__version__}"
+        return compare_logits(model, make_transformers_scorer(network), reader)

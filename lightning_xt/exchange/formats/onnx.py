@@ -31,7 +31,7 @@ class ONNX(ExportFormat):
     def check(self, model: ExportedModel) -> None:
         missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
         if missing:
-            raise MisfitError(f"--format onnx needs {' and '.join(missing)}; pip install {' '.join(missing)}")
+            raise MisfitError(f"--format onnx needs {' and '.join(missing)}; pip install 'lightning-xt[onnx]'")
         check_step(model)
 
     def write(self, model: ExportedModel, folder: Path) -> None:

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from lightning_xt.exchange.adapter_tensors import PREFIX, LowRankPair, export_pairs, list_modules, shorten
-from lightning_xt.exchange.comparison import TOLERANCE, compare_logits
+from lightning_xt.exchange.comparison import compare_logits
 from lightning_xt.exchange.exported_model import ExportedModel
 from lightning_xt.exchange.formats.base import ExportFormat
 from lightning_xt.exchange.formats.hugging_face import HuggingFace, write_json
 from lightning_xt.exchange.misfit import MisfitError
 from lightning_xt.exchange.pretrained.shape_choice import fit_shape
 from lightning_xt.exchange.tensor_rules import Rule, TensorRule, export_tensors
+from lightning_xt.exchange.transformers_scorer import make_transformers_scorer
 from lightning_xt.exchange.verification import Verification
 from lightning_xt.nn.adapters.adapted_layer import list_adapter_parameters
 
@@ -70,13 +71,8 @@ class PEFT(ExportFormat):
             warnings.simplefilter("ignore", FutureWarning)
             network = peft.PeftModel.from_pretrained(network, folder, autocast_adapter_dtype=False).eval()
 
-        def score(*ids: Tensor) -> Tensor:
-            names = ("input_ids", "decoder_input_ids") if len(ids) == 2 else ("input_ids",)
-            logits: Tensor = network(**dict(zip(names, ids, strict=True))).logits
-            return logits
-
-        tolerance = TOLERANCE if model.options.dtype == torch.float32 else 1.0
-        return compare_logits(model, score, f"peft {peft.__version__}", tolerance)
+        reader = f"peft {peft.__version__}"
+        return compare_logits(model, make_transformers_scorer(network), reader)
 
     def _list_rules(self, model: ExportedModel) -> list[Rule]:
         shape, settings = fit_shape(model.merge())

@@ -4,6 +4,7 @@ from typing import ClassVar
 import torch
 
 import lightning_xt
+from lightning_xt.exchange.comparison import compare_probe
 from lightning_xt.exchange.exported_model import ExportedModel
 from lightning_xt.exchange.formats.base import ExportFormat
 from lightning_xt.exchange.importing import read_folder
@@ -31,8 +32,4 @@ class Safetensors(ExportFormat):
             written = each.to(model.options.dtype) if each.is_floating_point() else each
             if not torch.equal(written.to(each.dtype), read[name]):
                 raise ValueError(f"the export of {model.name} is wrong: {name} differs; nothing was written")
-        logits = [network(*model.probe) for network in (model.network, found.network)]
-        tolerance = 0.0 if model.options.dtype == torch.float32 else 1.0
-        return Verification(
-            f"lightning-xt {lightning_xt.__version__}", float((logits[0] - logits[1]).abs().max()), tolerance
-        )
+        return compare_probe(model, found.network, f"lightning-xt {lightning_xt.__version__}")

@@ -11,9 +11,6 @@ from lightning_xt.exchange.pretrained.base import PretrainedShape
 from lightning_xt.exchange.templates import Match
 from lightning_xt.system.discovery import find_variants
 
-SHOWN = 3
-"""Differences in a message."""
-
 
 def list_shapes() -> list[PretrainedShape]:
     """List the shapes, by name."""
@@ -24,7 +21,7 @@ def list_shapes() -> list[PretrainedShape]:
 
 
 def fit_shape(model: ExportedModel) -> tuple[PretrainedShape, dict[str, Any]]:
-    """Return the shape that a model fits, and its settings.
+    """Return the shape that a model fits, and its settings, `vocab_size` included.
 
     Raises:
         MisfitError: the model fits none; the message names the options that stand in the way of the closest.
@@ -36,14 +33,12 @@ def fit_shape(model: ExportedModel) -> tuple[PretrainedShape, dict[str, Any]]:
     for shape, match in tried:
         if not match.mismatches:
             _check_objective(model, shape)
-            return shape, match.settings
+            return shape, {**match.settings, "vocab_size": model.vocab_size}
     shape, match = min(tried, key=lambda each: len(each[1].mismatches))
-    shown = "; ".join(map(str, match.mismatches[:SHOWN]))
-    more = f"; and {len(match.mismatches) - SHOWN} more" if len(match.mismatches) > SHOWN else ""
     names = ", ".join(shape.label for shape in shapes)
     raise MisfitError(
         f"{model.name} does not have the shape of a model of transformers ({names}). Closest is {shape.label}, but "
-        f"{shown}{more}; train a model with these options, or use --format hf-code, which takes any"
+        f"{match.describe()}; train a model with these options, or use --format hf-code, which takes any"
     )
 
 
