@@ -89,10 +89,12 @@ def test_formats_are_listed_with_what_stands_in_the_way(place: Path, capfd: pyte
     assert any(line.startswith("hf            yes: transformers") for line in lines)
 
 
-def test_bfloat16_halves_the_weights(place: Path) -> None:
+def test_bfloat16_halves_the_weights(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["export", "runs/llama", "--format", "hf", "--dtype", "bfloat16", "--output", "half"]) == 0
     whole, half = (Path(folder, "model.safetensors").stat().st_size for folder in (FOLDER, "half"))
     assert half < 0.6 * whole
+    printed = capfd.readouterr().out
+    assert "(tolerance 1e-04)" in printed and "\ntokenizer: transformers " in printed
     assert AutoModelForCausalLM.from_pretrained("half").dtype == torch.bfloat16
 
 

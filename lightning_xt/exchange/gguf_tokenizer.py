@@ -2,9 +2,15 @@
 
 import json
 from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
+from tokenizers import Regex, models, pre_tokenizers
+from tokenizers import Tokenizer as Library
+
 from lightning_xt.exchange.exported_model import ExportedModel
+from lightning_xt.exchange.exported_tokenizers import Encoder
 from lightning_xt.exchange.misfit import MisfitError
 from lightning_xt.exchange.tokenizer_files import build_library, list_specials
 
@@ -16,7 +22,7 @@ SPLITS = {
     r"\s+(?!\S)|\s+",
 }
 """Patterns that split a text before merging, by the names that llama.cpp has for them."""
-NEVER = "\u3040 \u3097"
+PLACEHOLDER = "\u3040 \u3097"
 """Merge of two characters that stand for no byte; the format has no empty list of merges."""
 
 
@@ -68,7 +74,7 @@ def write_byte_pairs(writer: Any, pairs: BytePairs, model: ExportedModel) -> Non
     writer.add_tokenizer_pre(pairs.split)
     writer.add_token_list([text or f"[PAD{token}]" for token, text in enumerate(pairs.tokens)])
     writer.add_token_types(types)
-    writer.add_token_merges(pairs.merges or [NEVER])
+    writer.add_token_merges(pairs.merges or [PLACEHOLDER])
     ids = list_specials(model.target_tokenizer)
     # Readers take id 11 for an end token that a file does not name. No UTF-8 text has the last byte.
     ids.setdefault("eos", min(pairs.special, default=255))
@@ -76,6 +82,24 @@ def write_byte_pairs(writer: Any, pairs: BytePairs, model: ExportedModel) -> Non
         getattr(writer, f"add_{name}_token_id")(token)
     writer.add_add_bos_token("bos" in ids)
     writer.add_add_eos_token(False)
+
+
+def open_byte_pairs(file: Path) -> tuple[str, Encoder]:
+    """Build the tokenizer of a file as llama.cpp does, from its tokens, merges and split."""
+    import gguf
+
+    fields = {name: each.contents() for name, each in gguf.GGUFReader(file).fields.items()}
+    start = "tokenizer.ggml."
+    kinds, split = fields[f"{start}token_type"], fields[f"{start}pre"]
+    # The spelling of a special token in a text is text.
+    named = enumerate(zip(fields[f"{start}tokens"], kinds, strict=True))
+    vocab = {text: token for token, (text, kind) in named if kind == gguf.TokenType.NORMAL}
+    merges = [pair for each in fields[f"{start}merges"] if {*(pair := tuple(each.split(" ")))} <= vocab.keys()]
+    library = Library(models.BPE(vocab=vocab, merges=merges, ignore_merges=split == "llama-bpe"))
+    to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    library.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(SPLITS[split]), "isolated"), to_bytes])
+    prefix = [fields[f"{start}bos_token_id"]] if fields[f"{start}add_bos_token"] else []
+    return f"gguf {version('gguf')}", lambda text: [*prefix, *library.encode(text).ids]
 
 
 def _find_split(described: Any, merges: list[Any]) -> str | None:

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from lightning_xt.checkpoints.migrations import METADATA_KEY
 from lightning_xt.exchange.exported_model import ExportedModel
+from lightning_xt.exchange.exported_tokenizers import write_tokenizers
 from lightning_xt.exchange.json_files import list_ids, make_generation_config, write_json
 from lightning_xt.exchange.model_entry import build_model, describe_model
 from lightning_xt.exchange.safetensors_files import read_tensors, write_tensors
 from lightning_xt.exchange.tensor_rules import check_tensors
-from lightning_xt.exchange.tokenizer_files import write_tokenizer
 from lightning_xt.models.encoder_decoder import EncoderDecoder
 from lightning_xt.system.messages import UserError
 from lightning_xt.training.module import TransformerModule
@@ -41,11 +41,7 @@ def write_own_folder(model: ExportedModel, folder: Path, settings: Mapping[str, 
     }
     write_json(folder / "config.json", config)
     write_json(folder / "generation_config.json", make_generation_config(model, ids))
-    for use, tokenizer in model.tokenizers.items():
-        # The source is what users encode; a target with other ids has a separate folder.
-        own = folder if use != "target" or model.has_one_tokenizer else folder / use
-        own.mkdir(exist_ok=True)
-        write_tokenizer(tokenizer, own, max_length=model.max_length, appends_end=use == "source")
+    write_tokenizers(model, folder)
 
 
 def read_own_folder(folder: Path, config: Mapping[str, Any]) -> TransformerModule:

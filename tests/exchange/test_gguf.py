@@ -39,6 +39,8 @@ def write(model: ExportedModel, folder: Path) -> dict[str, Any]:
     found = Gguf().verify(model, folder)
     assert found.difference is not None and found.tolerance is not None
     assert found.difference <= found.tolerance and found.tokens == 24
+    (tokenizer,) = Gguf().verify_tokenizers(model, folder)
+    assert tokenizer.startswith("tokenizer: gguf ") and tokenizer.endswith(" gives the same ids")
     return {name: each.contents() for name, each in gguf.GGUFReader(folder / FILE).fields.items()}
 
 

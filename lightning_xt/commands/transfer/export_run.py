@@ -30,8 +30,8 @@ def export_run(run: str, name: str | None, output: str | None, dtype: str, token
     folder = Path(output) if output is not None else _choose_folder(run, chosen)
     with write_folder("--output", folder) as part:
         chosen.write(model, part)
-        found = chosen.verify(model, part)
-    print(found)
+        found = [str(chosen.verify(model, part)), *chosen.verify_tokenizers(model, part)]
+    print(*found, sep="\n")
     print(f"export={folder}", flush=True)
     return 0
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from lightning_xt.exchange.exported_model import ExportedModel
+from lightning_xt.exchange.exported_tokenizers import compare_tokenizers, open_library
 from lightning_xt.exchange.verification import Verification
 
 
@@ -33,3 +34,11 @@ class ExportFormat(ABC):
         Raises:
             ValueError: they differ by more than the tolerance.
         """
+
+    def verify_tokenizers(self, model: ExportedModel, folder: Path) -> list[str]:
+        """Read the tokenizers of the folder as others do, and compare ids of texts; return a sentence on each.
+
+        Raises:
+            ValueError: the ids differ.
+        """
+        return compare_tokenizers(model, folder, open_library)

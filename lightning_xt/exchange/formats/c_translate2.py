@@ -2,10 +2,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from lightning_xt.exchange.exported_model import ExportedModel
+from lightning_xt.exchange.exported_tokenizers import write_tokenizers
 from lightning_xt.exchange.formats.base import ExportFormat
 from lightning_xt.exchange.misfit import MisfitError
 from lightning_xt.exchange.templates import Match, Mismatch, match_template
-from lightning_xt.exchange.tokenizer_files import list_token_names, write_tokenizer
+from lightning_xt.exchange.tokenizer_files import list_token_names
 from lightning_xt.exchange.translators.pair_template import make_template
 from lightning_xt.exchange.translators.spec_building import build_spec
 from lightning_xt.exchange.translators.translation_check import compare_translations
@@ -50,10 +51,7 @@ class CTranslate2(ExportFormat):
         spec.validate()
         spec.optimize(quantization=str(model.options.dtype).removeprefix("torch."))
         spec.save(str(folder))
-        write_tokenizer(source, folder, max_length=model.max_length, appends_end=True)
-        if not model.has_one_tokenizer:
-            (folder / "target").mkdir()
-            write_tokenizer(target, folder / "target", max_length=model.max_length)
+        write_tokenizers(model, folder)
 
     def verify(self, model: ExportedModel, folder: Path) -> Verification:
         return compare_translations(model, folder, model.unused)

@@ -7,8 +7,9 @@ from torch import Tensor
 
 from lightning_xt.exchange.comparison import compare_logits
 from lightning_xt.exchange.exported_model import ExportedModel
+from lightning_xt.exchange.exported_tokenizers import compare_tokenizers
 from lightning_xt.exchange.formats.base import ExportFormat
-from lightning_xt.exchange.gguf_tokenizer import read_byte_pairs, write_byte_pairs
+from lightning_xt.exchange.gguf_tokenizer import open_byte_pairs, read_byte_pairs, write_byte_pairs
 from lightning_xt.exchange.misfit import MisfitError
 from lightning_xt.exchange.pretrained.base import PretrainedShape
 from lightning_xt.exchange.pretrained.shape_choice import fit_shape
@@ -91,6 +92,9 @@ class Gguf(ExportFormat):
         ).eval()
         reader = f"transformers {transformers.__version__} by gguf {version('gguf')}"
         return compare_logits(model, make_transformers_scorer(network), reader, round_vectors=False)
+
+    def verify_tokenizers(self, model: ExportedModel, folder: Path) -> list[str]:
+        return compare_tokenizers(model, folder, lambda place: open_byte_pairs(place / FILE))
 
 
 TYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}

@@ -5,13 +5,13 @@ import torch
 
 from lightning_xt.exchange.comparison import compare_logits
 from lightning_xt.exchange.exported_model import ExportedModel
+from lightning_xt.exchange.exported_tokenizers import compare_tokenizers, open_with_transformers, write_tokenizers
 from lightning_xt.exchange.formats.base import ExportFormat
 from lightning_xt.exchange.json_files import list_ids, make_generation_config, write_json
 from lightning_xt.exchange.misfit import MisfitError
 from lightning_xt.exchange.pretrained.shape_choice import fit_shape
 from lightning_xt.exchange.safetensors_files import write_tensors
 from lightning_xt.exchange.tensor_rules import export_tensors
-from lightning_xt.exchange.tokenizer_files import write_tokenizer
 from lightning_xt.exchange.transformers_scorer import make_transformers_scorer
 from lightning_xt.exchange.verification import Verification
 
@@ -45,8 +45,7 @@ class HuggingFace(ExportFormat):
         }
         write_json(folder / "config.json", config)
         write_json(folder / "generation_config.json", make_generation_config(model, ids))
-        source = next(iter(model.tokenizers.values()))
-        write_tokenizer(source, folder, max_length=model.max_length, appends_end=model.kind == "Seq2Seq")
+        write_tokenizers(model, folder)
 
     def verify(self, model: ExportedModel, folder: Path) -> Verification:
         try:
@@ -60,3 +59,6 @@ class HuggingFace(ExportFormat):
 
         reader = f"transformers {transformers.__version__}"
         return compare_logits(model, make_transformers_scorer(network), reader)
+
+    def verify_tokenizers(self, model: ExportedModel, folder: Path) -> list[str]:
+        return compare_tokenizers(model, folder, open_with_transformers)

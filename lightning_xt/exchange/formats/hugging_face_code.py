@@ -5,6 +5,7 @@ import torch
 
 from lightning_xt.exchange.comparison import compare_logits
 from lightning_xt.exchange.exported_model import ExportedModel
+from lightning_xt.exchange.exported_tokenizers import compare_tokenizers, open_with_transformers
 from lightning_xt.exchange.formats.base import ExportFormat
 from lightning_xt.exchange.misfit import MisfitError
 from lightning_xt.exchange.own_folder import write_own_folder
@@ -50,3 +51,6 @@ class HuggingFaceCode(ExportFormat):
 
         reader = f"transformers {transformers.__version__}"
         return compare_logits(model, make_transformers_scorer(network), reader)
+
+    def verify_tokenizers(self, model: ExportedModel, folder: Path) -> list[str]:
+        return compare_tokenizers(model, folder, open_with_transformers)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lightning_xt.exchange.comparison import compare_logits
 from lightning_xt.exchange.exported_model import ExportedModel
+from lightning_xt.exchange.exported_tokenizers import compare_tokenizers, open_library
 from lightning_xt.exchange.formats.base import ExportFormat
 from lightning_xt.exchange.misfit import MisfitError
 from lightning_xt.exchange.step.step_checks import check_step, explain_failure
@@ -48,6 +49,9 @@ class ONNX(ExportFormat):
         reader, open_file = _choose_reader()
         runners = [_make_runner(open_file(str(folder / f"{each.name}.onnx")), each) for each in programs]
         return compare_logits(model, StepScorer(programs, runners), reader)
+
+    def verify_tokenizers(self, model: ExportedModel, folder: Path) -> list[str]:
+        return compare_tokenizers(model, folder, open_library, apart=True)
 
 
 def _convert(program: StepProgram, file: Path) -> None:

@@ -74,6 +74,10 @@ class PEFT(ExportFormat):
         reader = f"peft {peft.__version__}"
         return compare_logits(model, make_transformers_scorer(network), reader)
 
+    def verify_tokenizers(self, model: ExportedModel, folder: Path) -> list[str]:
+        # The tokenizer is that of the model that the adapter changes.
+        return []
+
     def _list_rules(self, model: ExportedModel) -> list[Rule]:
         shape, settings = fit_shape(model.merge())
         return shape.list_rules(settings)

@@ -7,6 +7,7 @@ from torch.export import load, save
 
 from lightning_xt.exchange.comparison import compare_logits
 from lightning_xt.exchange.exported_model import ExportedModel
+from lightning_xt.exchange.exported_tokenizers import compare_tokenizers, open_library
 from lightning_xt.exchange.formats.base import ExportFormat
 from lightning_xt.exchange.step.step_checks import check_step, explain_failure
 from lightning_xt.exchange.step.step_folder import write_description
@@ -39,6 +40,9 @@ class TorchExport(ExportFormat):
         programs = build_programs(check_step(model), model.max_length)
         runners = [_load(folder / f"{each.name}.pt2") for each in programs]
         return compare_logits(model, StepScorer(programs, runners), f"torch.export of torch {torch.__version__}")
+
+    def verify_tokenizers(self, model: ExportedModel, folder: Path) -> list[str]:
+        return compare_tokenizers(model, folder, open_library, apart=True)
 
 
 def _load(file: Path) -> Runner:

@@ -1,14 +1,14 @@
 """Folders of exported steps: the tokenizer, and a JSON file about the programs."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning_xt
 from lightning_xt.exchange.exported_model import ExportedModel
+from lightning_xt.exchange.exported_tokenizers import write_tokenizers
+from lightning_xt.exchange.json_files import write_json
 from lightning_xt.exchange.step.step_program import StepProgram
-from lightning_xt.exchange.tokenizer_files import write_tokenizer
 
 DESCRIPTION = "step.json"
 """File about the programs of a folder."""
@@ -31,17 +31,14 @@ def write_description(model: ExportedModel, programs: Sequence[StepProgram], suf
         },
         "tokenizers": _write_tokenizers(model, folder),
     }
-    (folder / DESCRIPTION).write_text(json.dumps(described, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(folder / DESCRIPTION, described)
 
 
 def _write_tokenizers(model: ExportedModel, folder: Path) -> dict[str, dict[str, Any]]:
     """Write the tokenizers, and return their files and special ids by use."""
     found: dict[str, dict[str, Any]] = {}
-    for use, tokenizer in model.tokenizers.items():
-        place = folder if len(model.tokenizers) == 1 else folder / use
-        place.mkdir(exist_ok=True)
-        appends_end = use == "source"
-        write_tokenizer(tokenizer, place, max_length=model.max_length, appends_end=appends_end)
+    for use, tokenizer, own, _ in write_tokenizers(model, folder, apart=True):
+        place = folder / own
         files = [each for each in ("tokenizer.json", tokenizer.saved_name) if (place / each).is_file()]
         found[use] = {
             "class": type(tokenizer).__name__,
