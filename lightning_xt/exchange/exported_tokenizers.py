@@ -99,7 +99,9 @@ def _describe_missing(name: str, place: TokenizerPlace) -> str:
         return f"no {name}: {type(place.tokenizer).__name__} has no file for other libraries, so give ids there"
     file = Path(place.folder, place.tokenizer.saved_name)
     library = type(place.tokenizer).__name__
-    return f"{name}: {file} is not checked; encode with the library of {library}, since others guess special tokens"
+    return (
+        f"{name}: {file} is not checked; encode with the library of {library}, since others assume other special tokens"
+    )
 
 
 def open_library(folder: Path) -> tuple[str, Encoder]:
