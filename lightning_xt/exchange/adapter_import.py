@@ -18,9 +18,11 @@ from lightning_xt.exchange.adapter_tensors import (
     shorten,
 )
 from lightning_xt.exchange.exported_model import ExportedModel
+from lightning_xt.exchange.folder_files import check_files
 from lightning_xt.exchange.formats.peft import CONFIG, TENSORS
 from lightning_xt.exchange.importing import read_json
 from lightning_xt.exchange.pretrained.shape_choice import fit_shape
+from lightning_xt.exchange.safetensors_files import read_tensor_file, refuse_large_files
 from lightning_xt.exchange.tensor_rules import Rule, TensorRule, list_stacked_rows
 from lightning_xt.nn.adapters.lora import LoRA
 from lightning_xt.nn.adapters.low_rank_linear import LowRankLinear
@@ -35,6 +37,8 @@ PLAIN: Mapping[str, Any] = {
     "velora_config": None, "monteclora_config": None,
 }  # fmt: skip
 """Settings of PEFT that have one value in adapters with a counterpart here."""
+INITS: Sequence[Any] = (True, False, "gaussian", None)
+"""Values of init_lora_weights with which PEFT, when it loads an adapter, leaves the weights of the base as they are."""
 
 
 def read_adapter(folder: Path, base: ExportedModel) -> TransformerModule:
@@ -44,10 +48,9 @@ def read_adapter(folder: Path, base: ExportedModel) -> TransformerModule:
         UserError: a file is missing or malformed, or the adapter does not fit the base.
         MisfitError: the base does not have the shape of a model of `transformers`.
     """
-    config, tensors = read_json(folder / CONFIG), _read_tensors(folder)
-    for name, value in PLAIN.items():
-        if (found := config.get(name, value)) != value:
-            raise UserError(f"{folder / CONFIG}: {name} is {found!r}, but only {value!r} has a counterpart here")
+    check_files(folder)
+    config = _read_config(folder / CONFIG)
+    tensors = _read_tensors(folder)
     base = base.merge()
     shape, settings = fit_shape(base)
     rules = shape.list_rules(settings)
@@ -59,10 +62,33 @@ def read_adapter(folder: Path, base: ExportedModel) -> TransformerModule:
     return module
 
 
-def _read_tensors(folder: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+def _read_config(file: Path) -> dict[str, Any]:
+    config = read_json(file)
+    for name, value in PLAIN.items():
+        if (found := config.get(name, value)) != value:
+            raise UserError(f"{file}: {name} is {found!r}, but only {value!r} has a counterpart here")
+    if (found := config.get("init_lora_weights", True)) not in INITS:
+        raise UserError(
+            f"{file}: init_lora_weights is {found!r}, with which PEFT changes the base when it loads the adapter; "
+            "convert it to plain LoRA first, with save_pretrained(..., path_initial_model_for_weight_conversion=...) "
+            "of PEFT"
+        )
+    alphas = config.get("alpha_pattern") or {}
+    if not isinstance(alphas, dict):
+        raise UserError(f"{file}: alpha_pattern is {alphas!r}, not a mapping; copy it again")
+    if odd := [name for name in alphas if not re.fullmatch(r"[\w.-]+", name)]:
+        raise UserError(
+            f"{file}: alpha_pattern has {odd[0]!r}, but only names of modules have a counterpart here, not regular "
+            "expressions; name each module, such as model.layers.0.self_attn.q_proj"
+        )
+    named = {f"alpha_pattern: {name}": value for name, value in alphas.items()}
+    for name, value in {"lora_alpha": config.get("lora_alpha", 8), **named}.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+            raise UserError(f"{file}: {name} is {value!r}; it must be a number above 0")
+    return config
 
+
+def _read_tensors(folder: Path) -> dict[str, Tensor]:
     if not (folder / TENSORS).is_file():
         if (folder / "adapter_model.bin").exists():
             raise UserError(
@@ -70,10 +96,8 @@ def _read_tensors(folder: Path) -> dict[str, Tensor]:
                 "the adapter again with save_pretrained of PEFT"
             )
         raise UserError(f"{folder} has no {TENSORS}; give an adapter that PEFT has saved")
-    try:
-        found: dict[str, Tensor] = load_file(folder / TENSORS)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{folder / TENSORS} cannot be read ({error}); copy it again") from error
+    refuse_large_files([folder / TENSORS])
+    found = read_tensor_file(folder / TENSORS)
     if odd := [name for name in found if not name.startswith(PREFIX)]:
         raise UserError(f"{folder / TENSORS} holds {odd[0]}, which does not begin with {PREFIX} as names of PEFT do")
     return {name.removeprefix(PREFIX): each for name, each in found.items()}
@@ -99,8 +123,8 @@ def _collect_pairs(
 
 
 def _find_alpha(config: Mapping[str, Any], name: str) -> float:
-    patterns = config.get("alpha_pattern") or {}
-    own = (value for pattern, value in patterns.items() if re.match(rf"(.*\.)?({pattern})$", name))
+    alphas: Mapping[str, float] = config.get("alpha_pattern") or {}
+    own = (value for given, value in alphas.items() if f".{name}".endswith(f".{given}"))
     return float(next(own, config.get("lora_alpha", 8)))
 
 
@@ -119,7 +143,7 @@ def _save_base(folder: Path, network: nn.Module, rules: Sequence[Rule], tensors:
         for name, part in zip(rule.theirs, parts, strict=True):
             if name in tensors:
                 value = tensors.pop(name)
-                value = value.mT if rule.transposed else value
+                value = value.mT if rule.transposed and value.dim() == 2 else value
                 if value.shape != part.shape:
                     raise UserError(f"{folder / TENSORS}: {name} has shape {tuple(value.shape)}; name another --base")
                 part.copy_(value)
@@ -154,7 +178,7 @@ def _copy_pairs(
             raise UserError(f"{folder} changes {theirs[0]}, which is not a linear map here")
         try:
             import_pairs(layer, [pairs.get(name) for name in theirs])
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:
             raise UserError(
                 f"{folder / TENSORS}: the matrices of {theirs[0]} have other sizes than the base"
             ) from error

@@ -77,6 +77,9 @@ def import_pairs(layer: LowRankLinear, pairs: Sequence[LowRankPair | None]) -> N
     """Copy the pairs of the maps of a layer, in their order, into it; a map without a pair does not change.
 
     A pair of a lower rank is filled up with zeros, and another scale is moved into its matrix `up`.
+
+    Raises:
+        ValueError: a pair has other sizes than its map.
     """
     layer.lora_B.zero_()
     if len(pairs) == 1 and pairs[0] is not None:
@@ -86,6 +89,11 @@ def import_pairs(layer: LowRankLinear, pairs: Sequence[LowRankPair | None]) -> N
     for pair, down, up in zip(pairs, layer.lora_A.split(layer.rank), layer.lora_B.split(layer.rows), strict=True):
         if pair is None:
             continue
+        if pair.down.shape[1:] != down.shape[1:] or pair.up.shape[:1] != up.shape[:1]:
+            # A single row or column would be copied to all.
+            raise ValueError(
+                f"{tuple(pair.up.shape)} @ {tuple(pair.down.shape)} does not fit {tuple(layer.weight.shape)}"
+            )
         down[: pair.rank] = pair.down
         up[:, : pair.rank] = pair.up if pair.scale == layer.scale else pair.up * (pair.scale / layer.scale)
 

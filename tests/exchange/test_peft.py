@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from lightning_xt.cli import main
 from lightning_xt.commands.models.loading import load
+from lightning_xt.exchange import safetensors_files
 from lightning_xt.nn.adapters.adapted_layer import list_adapter_parameters
 
 transformers.utils.logging.disable_progress_bar()
@@ -116,7 +117,15 @@ def rename(folder: Path, old: str, new: str | None) -> None:
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
 
 
-def test_adapters_that_do_not_fit_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def reshape(folder: Path, name: str, shape: tuple[int, ...]) -> None:
+    tensors = load_file(folder / "adapter_model.safetensors")
+    tensors = {each: torch.ones(shape) if name in each else value for each, value in tensors.items()}
+    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+
+
+def test_adapters_that_do_not_fit_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     base = save_foreign(LlamaConfig(**SMALL), LlamaForCausalLM, tmp_path / "theirs")
     import_run(tmp_path / "theirs", tmp_path / "runs")
     make_adapter(base, tmp_path / "adapter", r=2, target_modules=["q_proj"])
@@ -137,6 +146,32 @@ def test_adapters_that_do_not_fit_are_refused(tmp_path: Path, capsys: pytest.Cap
         for name, content in original.items():
             (folder / name).write_bytes(content)
 
+    for value in ("pissa", "olora", "pissa_niter_4"):
+        edit(folder, init_lora_weights=value)
+        refuse(f"init_lora_weights is '{value}', with which PEFT changes the base when it loads the adapter; convert")
+    restore()
+    edit(folder, alpha_pattern={"(a+)+b": 4})
+    refuse("alpha_pattern has '(a+)+b', but only names of modules have a counterpart here, not regular expressions")
+    edit(folder, alpha_pattern=[4])
+    refuse("alpha_pattern is [4], not a mapping; copy it again")
+    edit(folder, alpha_pattern={"q_proj": "4"})
+    refuse("alpha_pattern: q_proj is '4'; it must be a number above 0")
+    edit(folder, alpha_pattern={}, lora_alpha=0)
+    refuse("lora_alpha is 0; it must be a number above 0")
+    restore()
+    for name, shape in (("lora_A", (2, 1)), ("lora_B", (1, 2))):
+        reshape(folder, f"layers.0.self_attn.q_proj.{name}", shape)
+        refuse("the matrices of model.layers.0.self_attn.q_proj have other sizes than the base")
+        restore()
+    outside = tmp_path / "elsewhere.safetensors"
+    (folder / "adapter_model.safetensors").rename(outside)
+    (folder / "adapter_model.safetensors").symlink_to(outside)
+    refuse("adapter_model.safetensors is a link out of its folder, which an import does not follow")
+    (folder / "adapter_model.safetensors").unlink()
+    restore()
+    with monkeypatch.context() as changed:
+        changed.setattr(safetensors_files, "get_free_memory", lambda: 100)
+        refuse("there is not enough memory for weights of")
     edit(folder, use_dora=True)
     refuse("use_dora is True, but only False has a counterpart here")
     restore()
