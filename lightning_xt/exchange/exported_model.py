@@ -10,6 +10,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from lightning_xt.data.tokenizers.base import Tokenizer
+from lightning_xt.exchange.misfit import MisfitError
 from lightning_xt.models.encoder_decoder import EncoderDecoder
 from lightning_xt.nn.adapters.adapted_layer import list_adapter_parameters
 from lightning_xt.nn.adapters.layer_replacement import merge_in_place
@@ -102,6 +103,14 @@ class ExportedModel:
         """Most tokens of a sequence: those of the options, else of the positions, else of the training data."""
         known = (self.options.tokens, getattr(self.network, "max_length", None), self.module.trained_length)
         return next((each for each in known if each is not None), UNKNOWN_LENGTH)
+
+    def check_length(self) -> None:
+        """Raise a MisfitError for more tokens than positions."""
+        limit, tokens = getattr(self.network, "max_length", None), self.options.tokens
+        if limit is not None and tokens is not None and tokens > limit:
+            raise MisfitError(
+                f"--tokens is {tokens}, but the positions of {self.name} end at {limit}; give at most {limit}"
+            )
 
     def merge(self) -> "ExportedModel":
         """Return the model with its adapter merged into its weights, and without one in its options; all train."""

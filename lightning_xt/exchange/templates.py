@@ -39,7 +39,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Choice:
-    """Setting whose values stand for parts, or for other values that are spelled differently here.
+    """Setting whose values stand for parts, or for other values that are written differently here.
 
     Args:
         name: name of the setting.
@@ -215,9 +215,9 @@ def _match_class(
         elif option in WITHOUT_EFFECT or option not in known:
             continue
         else:
-            template = _spell_default(known[option].default)
+            template = _convert_default(known[option].default)
         # A checkpoint lacks options that are newer than it.
-        stated = given[option] if option in given else _spell_default(known[option].default)
+        stated = given[option] if option in given else _convert_default(known[option].default)
         _match(template, stated, f"{path}.{option}", found, open_defaults)
 
 
@@ -226,12 +226,12 @@ def _is_class(path: str, name: str) -> bool:
     return path == name or (path.startswith(PACKAGE) and path.rpartition(".")[2] == name)
 
 
-def _spell_default(default: Any) -> Any:
+def _convert_default(default: Any) -> Any:
     """Return the template of an option's default."""
     if inspect.isclass(default):
         return part(default.__name__)
     if isinstance(default, functools.partial):
-        options = {name: _spell_default(each) for name, each in default.keywords.items()}
+        options = {name: _convert_default(each) for name, each in default.keywords.items()}
         return part(default.func.__name__, **options)
     return list(default) if isinstance(default, Sequence) and not isinstance(default, str) else default
 

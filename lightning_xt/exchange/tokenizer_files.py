@@ -10,6 +10,7 @@ from tokenizers import Tokenizer as Library
 from lightning_xt.data.tokenizers.base import Tokenizer
 from lightning_xt.data.tokenizers.bytes import Bytes
 from lightning_xt.data.tokenizers.special_bytes import SPECIALS, SpecialBytes
+from lightning_xt.exchange.json_files import write_json
 
 BYTE_SPECIALS = ("<pad>", "<s>", "</s>")
 """Names of the special ids of SpecialBytes."""
@@ -41,7 +42,7 @@ def write_tokenizer(tokenizer: Tokenizer, folder: Path, *, max_length: int, appe
         "split_special_tokens": True,
         **{f"{name}_token": library.id_to_token(each) for name, each in list_specials(tokenizer).items()},
     }
-    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False), encoding="utf-8")
+    write_json(folder / "tokenizer_config.json", config)
     return True
 
 

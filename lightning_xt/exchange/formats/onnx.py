@@ -13,7 +13,7 @@ from lightning_xt.exchange.formats.base import ExportFormat
 from lightning_xt.exchange.misfit import MisfitError
 from lightning_xt.exchange.step.step_checks import check_step, explain_failure
 from lightning_xt.exchange.step.step_folder import write_description
-from lightning_xt.exchange.step.step_program import StepProgram, build_programs, quiet
+from lightning_xt.exchange.step.step_program import StepProgram, build_programs, silence_libraries
 from lightning_xt.exchange.step.step_scorer import Runner, StepScorer
 from lightning_xt.exchange.verification import Verification
 
@@ -58,7 +58,7 @@ def _convert(program: StepProgram, file: Path) -> None:
     """Write a program as an ONNX graph, without paths of this machine."""
     traced = program.trace()
     size = sum(each.numel() * each.element_size() for each in program.module.parameters())
-    with quiet():
+    with silence_libraries():
         made: Any = torch.onnx.export(
             traced,
             program.examples,

@@ -12,7 +12,8 @@ from lightning_xt.exchange.adapter_tensors import PREFIX, LowRankPair, export_pa
 from lightning_xt.exchange.comparison import compare_logits
 from lightning_xt.exchange.exported_model import ExportedModel
 from lightning_xt.exchange.formats.base import ExportFormat
-from lightning_xt.exchange.formats.hugging_face import HuggingFace, write_json
+from lightning_xt.exchange.formats.hugging_face import HuggingFace
+from lightning_xt.exchange.json_files import write_json
 from lightning_xt.exchange.misfit import MisfitError
 from lightning_xt.exchange.pretrained.shape_choice import fit_shape
 from lightning_xt.exchange.tensor_rules import Rule, TensorRule, export_tensors

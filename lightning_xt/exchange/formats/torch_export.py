@@ -11,7 +11,7 @@ from lightning_xt.exchange.exported_tokenizers import compare_tokenizers, open_l
 from lightning_xt.exchange.formats.base import ExportFormat
 from lightning_xt.exchange.step.step_checks import check_step, explain_failure
 from lightning_xt.exchange.step.step_folder import write_description
-from lightning_xt.exchange.step.step_program import build_programs, quiet
+from lightning_xt.exchange.step.step_program import build_programs, silence_libraries
 from lightning_xt.exchange.step.step_scorer import Runner, StepScorer
 from lightning_xt.exchange.verification import Verification
 
@@ -32,7 +32,7 @@ class TorchExport(ExportFormat):
                 traced = each.trace()
             except Exception as error:
                 raise explain_failure(model, "traced by torch.export", error) from error
-            with quiet():
+            with silence_libraries():
                 save(traced, folder / f"{each.name}.pt2")
         write_description(model, programs, "pt2", folder)
 
@@ -46,7 +46,7 @@ class TorchExport(ExportFormat):
 
 
 def _load(file: Path) -> Runner:
-    with quiet():
+    with silence_libraries():
         module = load(file).module()
 
     def run(*inputs: Tensor) -> tuple[Tensor, ...]:

@@ -31,7 +31,6 @@ def check_step(model: ExportedModel) -> Decoder | EncoderDecoder:
     if model.options.dtype != torch.float32:
         dtype = str(model.options.dtype).removeprefix("torch.")
         raise MisfitError(f"--dtype is {dtype}, but exported steps compute in float32; omit it")
-    _check_length(model, network)
     return network
 
 
@@ -57,15 +56,6 @@ def check_network(network: nn.Module, name: str, kind: str) -> Decoder | Encoder
             f"have; train with another part, or {ANY}"
         )
     return network
-
-
-def _check_length(model: ExportedModel, network: Decoder | EncoderDecoder) -> None:
-    """Raise a MisfitError for more tokens than positions."""
-    limit = network.max_length
-    if limit is not None and model.max_length > limit:
-        raise MisfitError(
-            f"--tokens is {model.max_length}, but the positions of {model.name} end at {limit}; give at most {limit}"
-        )
 
 
 def _list_readers(network: nn.Module) -> Iterator[ReadsInput]:

@@ -85,7 +85,7 @@ class StepProgram:
     @torch.no_grad()
     def trace(self) -> ExportedProgram:
         """Trace the module; the program holds no paths of this machine."""
-        with quiet():
+        with silence_libraries():
             made = export(self.module, self.examples, dynamic_shapes=self.dynamic_shapes, strict=False)
         for module in made.graph_module.modules():
             for node in module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ():
@@ -94,7 +94,7 @@ class StepProgram:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def silence_libraries() -> Iterator[None]:
     """Silence warnings and logs of libraries about their own code."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)

@@ -16,7 +16,7 @@ from lightning_xt.nn.embeddings.embedding_scale import EmbeddingScale
 from lightning_xt.nn.norms.layer_norm import LayerNorm
 from lightning_xt.nn.norms.rms_norm import RMSNorm
 
-NEVER = -1e4
+UNUSED_LOGIT = -1e4
 """Logit of tokens that no text has, which half precision holds too."""
 
 
@@ -176,5 +176,5 @@ def _set_head(spec: Any, head: Any, unused: Sequence[int]) -> None:
         spec.scale_outputs = float(head.scale)
     spec.projection.weight = weight.detach()
     shift = torch.zeros(len(weight)) if bias is None else bias.detach().clone()
-    shift[list(unused)] = NEVER
+    shift[list(unused)] = UNUSED_LOGIT
     spec.projection.bias = shift
