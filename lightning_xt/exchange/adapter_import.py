@@ -18,9 +18,8 @@ from lightning_xt.exchange.adapter_tensors import (
     shorten,
 )
 from lightning_xt.exchange.exported_model import ExportedModel
-from lightning_xt.exchange.folder_files import check_files
+from lightning_xt.exchange.folder_files import check_files, read_json
 from lightning_xt.exchange.formats.peft import CONFIG, TENSORS
-from lightning_xt.exchange.importing import read_json
 from lightning_xt.exchange.pretrained.shape_choice import fit_shape
 from lightning_xt.exchange.safetensors_files import read_tensor_file, refuse_large_files
 from lightning_xt.exchange.tensor_rules import Rule, TensorRule, list_stacked_rows

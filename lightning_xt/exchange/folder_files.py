@@ -1,6 +1,8 @@
 """Files of a folder that others wrote, before they are read."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 from lightning_xt.system.messages import UserError
 
@@ -31,6 +33,19 @@ def check_files(folder: Path) -> None:
             raise UserError(
                 f"{file} has {size / 1e6:.0f} MB, and at most {LARGEST_TEXT / 1e6:.0f} are read; copy it again"
             )
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Read a JSON mapping; UserError if there is none."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{file.parent} has no {file.name}; give a folder that transformers has saved") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{file} cannot be read ({error}); copy the folder again") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{file} holds a {type(content).__name__}, not a mapping; copy the folder again")
+    return content
 
 
 def _resolve(file: Path) -> Path | None:

@@ -9,14 +9,22 @@ from typing import Any
 from tokenizers import Tokenizer as Library
 
 from lightning_xt.data.tokenizers.base import Tokenizer
+from lightning_xt.data.tokenizers.library_files import count_ids, read_library
 from lightning_xt.data.tokenizers.numbers import Numbers
 from lightning_xt.data.tokenizers.sentence_piece import SentencePiece
 from lightning_xt.data.tokenizers.tokenizer_file import TokenizerFile
+from lightning_xt.exchange.folder_files import read_json
 from lightning_xt.exchange.tokenizer_files import list_token_names
 from lightning_xt.system.messages import UserError
 
 FILES = (("tokenizer.json", TokenizerFile), ("tokenizer.model", SentencePiece), ("spiece.model", SentencePiece))
 """Files of tokenizers, the first that there is counts."""
+UNREAD = ("source.spm", "target.spm", "vocab.json", "merges.txt")
+"""Files of tokenizers that are not read, as those of OPUS-MT."""
+MOST_PADDING = 1024
+"""Most ids that round a table up; a tenth of a larger one."""
+IDS = {"pad": "pad_token_id", "start": "decoder_start_token_id", "end": "eos_token_id"}
+"""Names of the special ids in config.json, by use."""
 
 
 @dataclass
@@ -25,14 +33,10 @@ class ImportedTokenizer:
 
     Args:
         tokenizer: the tokenizer.
-        config: its config, for the data of the run, with the name of its file in that run.
-        files: contents of files for the folder of the run, by name.
         remarks: sentences for the user.
     """
 
     tokenizer: Tokenizer
-    config: dict[str, Any]
-    files: dict[str, bytes] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
 
     @property
@@ -50,96 +54,142 @@ def read_tokenizer(folder: Path, config: Mapping[str, Any], size: int) -> Import
         size: number of ids of the weights.
 
     Raises:
-        UserError: the tokenizer cannot be read, or has more ids than the weights.
+        UserError: the tokenizer cannot be read, or is not that of the weights.
     """
-    ids = _read_ids(folder, config)
-    for name, kind in FILES:
-        if (folder / name).is_file():
-            return _read_file(folder / name, kind, ids, size)
-    special = {use: each if each is not None and 0 <= each < size else None for use, each in ids.items()}
-    options: dict[str, Any] = {"vocab_size": size, **special}
-    remark = f"{folder} has no tokenizer.json, so texts are ids as numbers, such as 5 3 17"
-    return ImportedTokenizer(Numbers(**options), {"class_path": "Numbers", "init_args": options}, {}, [remark])
+    remarks: list[str] = []
+    ids = _read_ids(folder, config, size, remarks)
+    name, kind = next(((name, kind) for name, kind in FILES if (folder / name).is_file()), (None, None))
+    if name is None or kind is None:
+        unread = [each for each in UNREAD if (folder / each).is_file()]
+        others = f", and {', '.join(unread)} are not read" if unread else ""
+        remarks.append(f"{folder} has no tokenizer.json{others}, so texts are ids as numbers, such as 5 3 17")
+        return ImportedTokenizer(Numbers(size, **_drop_repeated(ids)), remarks)
+    try:
+        tokenizer = _read_file(folder / name, kind, ids, size, remarks)
+    except ValueError as error:
+        raise UserError(f"{folder / name}: {error}") from error
+    if _has_chat_template(folder):
+        remarks.append(f"{folder} has a chat template, which is not read; special tokens that it spells are text here")
+    return ImportedTokenizer(tokenizer, remarks)
 
 
 def _read_file(
-    file: Path, kind: type[TokenizerFile | SentencePiece], ids: Mapping[str, int | None], size: int
-) -> ImportedTokenizer:
-    content, remarks = file.read_bytes(), list[str]()
+    file: Path, kind: type[TokenizerFile | SentencePiece], ids: dict[str, int | None], size: int, remarks: list[str]
+) -> Tokenizer:
+    """Read a file as the tokenizer of weights with `size` ids; ValueError if it cannot be."""
+    content = file.read_bytes()
+    if kind is TokenizerFile:
+        library = _read_library(file, content)
+        count, names = (
+            count_ids(library),
+            {each: library.id_to_token(each) for each in ids.values() if each is not None},
+        )
+        if ids["start"] is None and (start := _find_prepended(file.parent, library)) is not None:
+            ids["start"], names[start] = start, library.id_to_token(start)
+    else:
+        own = kind(str(file))
+        count = own.vocab_size
+        names = dict(enumerate(list_token_names(own, count)))
+    _check_count(file, count, size, ids, remarks)
+    chosen = _name_ids(file, _drop_repeated(ids), names, remarks)
+    options: dict[str, Any] = {"file": str(file), **chosen}
+    if kind is TokenizerFile:
+        # A model of SentencePiece names the others itself.
+        chosen = {use: chosen.get(use, "") for use in IDS}
+        options = {"model": _mark_special(file, content, chosen, remarks).decode("utf-8"), **chosen}
+    # The tables of many models are padded to a round number.
+    return kind(**options, padded_size=size if count < size else None)
+
+
+def _read_library(file: Path, content: bytes) -> Library:
     try:
-        names: dict[str, Any] = _name_ids(file, kind, ids)
-        if kind is TokenizerFile:
-            content, remarks = _mark_special(file, content, names)
-            given: dict[str, Any] = {"model": content.decode("utf-8")}
-        else:
-            given = {"file": str(file)}
-        tokenizer = kind(**given, **names)
+        return read_library(str(file), content)[1]
     except ValueError as error:
-        raise UserError(f"{file}: {error}") from error
-    if tokenizer.vocab_size > size:
+        raise UserError(str(error)) from error
+
+
+def _check_count(file: Path, count: int, size: int, ids: Mapping[str, int | None], remarks: list[str]) -> None:
+    """Refuse the tokenizer of another model by a UserError; add a remark on ids that only the weights have."""
+    found = f"{file} has {count} ids, but the weights have {size}"
+    if count > size or size - count > max(MOST_PADDING, size // 10):
         raise UserError(
-            f"{file} has {tokenizer.vocab_size} ids, but the weights have {size}: it is the tokenizer of another "
+            f"{found}: it is the tokenizer of another model; copy that of this one, or remove the file to write texts "
+            "as ids"
+        )
+    if outside := [use for use in ("start", "end") if (ids[use] or 0) >= count]:
+        raise UserError(
+            f"{found}, and {ids[outside[0]]} is the {outside[0]} token of the config: it is the tokenizer of another "
             "model; copy that of this one"
         )
-    options = dict(names)
-    if tokenizer.vocab_size < size:
-        # The tables of many models are padded to a round number.
-        tokenizer, options["padded_size"] = kind(**given, **names, padded_size=size), size
-    made = {"class_path": kind.__name__, "init_args": {"file": file.name, **options}}
-    return ImportedTokenizer(tokenizer, made, {file.name: content}, remarks)
+    if count < size:
+        remarks.append(f"{found}; the others stand for nothing")
 
 
-def _mark_special(file: Path, content: bytes, names: Mapping[str, str]) -> tuple[bytes, list[str]]:
-    """Mark the tokens that the config names by use as special ones, which no text contains; return remarks too."""
+def _name_ids(
+    file: Path, ids: Mapping[str, int | None], names: Mapping[int, str | None], remarks: list[str]
+) -> dict[str, str]:
+    """Return the names of special ids by use, and add a remark on each that the tokenizer lacks."""
+    found = {}
+    for use, token in ids.items():
+        if token is None:
+            continue
+        if (name := names.get(token)) is None:
+            remarks.append(f"{file} has no token {token}, the {use} token of the config; there is none here")
+        else:
+            found[use] = name
+    return found
+
+
+def _mark_special(file: Path, content: bytes, names: Mapping[str, str], remarks: list[str]) -> bytes:
+    """Mark the tokens that the config names by use as special ones, which no text contains; add remarks."""
     described = json.loads(content)
     known = described.setdefault("added_tokens", [])
-    remarks = []
+    changed = False
     for use, name in names.items():
         found = next((each for each in known if each["content"] == name), None)
         if not name or (found is not None and found["special"]):
             continue
         if found is None:
             found = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
-            known.append(
-                found
-                | {"id": Library.from_str(content.decode("utf-8")).token_to_id(name), "content": name, "special": True}
-            )
+            number = Library.from_str(content.decode("utf-8")).token_to_id(name)
+            known.append(found | {"id": number, "content": name, "special": True})
         else:
             found["special"] = True
+        changed = True
         remarks.append(f"{name}, the {use} token, is an ordinary one in {file}; it is special in the copy of the run")
-    if not remarks:
-        return content, remarks
+    if not changed:
+        return content
     known.sort(key=lambda each: each["id"])
-    return json.dumps(described, ensure_ascii=False).encode("utf-8"), remarks
+    return json.dumps(described, ensure_ascii=False).encode("utf-8")
 
 
-def _read_ids(folder: Path, config: Mapping[str, Any]) -> dict[str, int | None]:
-    """Return the special ids by use, as generation knows them."""
+def _read_ids(folder: Path, config: Mapping[str, Any], size: int, remarks: list[str]) -> dict[str, int | None]:
+    """Return the special ids by use, as generation knows them; add a remark on each that is not used here."""
     known = {**config, **_read_optional(folder / "generation_config.json")}
     found: dict[str, int | None] = {}
-    for use, name in (("pad", "pad_token_id"), ("start", "decoder_start_token_id"), ("end", "eos_token_id")):
+    for use, name in IDS.items():
         value = known.get(name)
-        # Some models have several end tokens.
-        value = value[0] if isinstance(value, list) and value else value
-        found[use] = value if isinstance(value, int) and not isinstance(value, bool) else None
-    if found["start"] is None:
-        found["start"] = _find_prepended(folder)
-    if found["pad"] == found["end"]:
-        found["pad"] = None
+        if isinstance(value, list) and value:
+            if len(value) > 1:
+                remarks.append(f"{name} of {folder} is {value}; only the first is the {use} token here")
+            value = value[0]
+        found[use] = None
+        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < size:
+            found[use] = value
+        elif value is not None:
+            remarks.append(f"{name} of {folder} is {value!r}, which is not an id from 0 to {size - 1}; it is not used")
     return found
 
 
-def _find_prepended(folder: Path) -> int | None:
+def _drop_repeated(ids: Mapping[str, int | None]) -> dict[str, int | None]:
+    """Return special ids without a padding that is the end, of which a loss is taken."""
+    return {**ids, "pad": None if ids["pad"] == ids["end"] else ids["pad"]}
+
+
+def _find_prepended(folder: Path, library: Library) -> int | None:
     """Return the id that the tokenizer puts before every text; None if there is none."""
-    file = folder / "tokenizer.json"
-    if not file.is_file():
-        return None
-    try:
-        library = Library.from_file(str(file))
-    except Exception as error:  # the library has no exception class
-        raise UserError(f"{file} is not a tokenizer.json of the tokenizers library ({error}); copy it again") from error
     with_specials, without = (library.encode("a", add_special_tokens=each).ids for each in (True, False))
-    if with_specials[1:] == without:
+    if with_specials and with_specials[1:] == without:
         return int(with_specials[0])
     settings = _read_optional(folder / "tokenizer_config.json")
     name = settings.get("bos_token") if settings.get("add_bos_token") else None
@@ -147,21 +197,11 @@ def _find_prepended(folder: Path) -> int | None:
     return library.token_to_id(name) if isinstance(name, str) else None
 
 
+def _has_chat_template(folder: Path) -> bool:
+    settings = _read_optional(folder / "tokenizer_config.json")
+    return bool(settings.get("chat_template")) or (folder / "chat_template.jinja").is_file()
+
+
 def _read_optional(file: Path) -> dict[str, Any]:
-    """Read a JSON mapping; empty if there is none."""
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def _name_ids(file: Path, kind: type[Tokenizer], ids: Mapping[str, int | None]) -> dict[str, str]:
-    """Return the names of special ids; an empty name for one that there is not."""
-    if kind is not TokenizerFile:
-        own = kind(str(file))  # type: ignore[call-arg]
-        pieces = list_token_names(own, own.vocab_size)
-        # A model of SentencePiece names the others itself.
-        return {use: pieces[each] for use, each in ids.items() if each is not None and each < len(pieces)}
-    library = Library.from_file(str(file))
-    return {use: "" if each is None else library.id_to_token(each) or "" for use, each in ids.items()}
+    """Read a JSON mapping; empty if there is no such file."""
+    return read_json(file) if file.is_file() else {}

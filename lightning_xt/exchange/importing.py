@@ -1,6 +1,5 @@
 """Import of a model from a folder of `transformers`, or of an export of this package. Nothing in it is executed."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from lightning_xt.checkpoints.migrations import METADATA_KEY
-from lightning_xt.exchange.folder_files import check_files
+from lightning_xt.exchange.folder_files import check_files, read_json
 from lightning_xt.exchange.imported_model import ImportedModel, build_module, make_data, restore_facts
 from lightning_xt.exchange.imported_tokenizer import read_tokenizer
 from lightning_xt.exchange.own_folder import read_own_folder
@@ -31,6 +30,7 @@ def read_folder(folder: Path) -> ImportedModel:
         return _read_own(folder, config)
     shape = _find_shape(folder, config)
     tensors = read_tensors(folder)
+    _check_depth(folder, shape, config, tensors)
     settings, options = _read_settings(folder, shape, config, tensors)
     size = require_count(folder, config, "vocab_size")
     longest = None if config.get(shape.length_setting) is None else require_count(folder, config, shape.length_setting)
@@ -48,19 +48,6 @@ def read_folder(folder: Path) -> ImportedModel:
     restore_facts(module, dict.fromkeys(module.tokenizers, tokenizer.tokenizer), longest)
     data, files = make_data(module.tokenizers, longest)
     return ImportedModel(shape.label, module, data, files, tokenizer.remarks)
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """Read a JSON mapping; UserError if there is none."""
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{file.parent} has no {file.name}; give a folder that transformers has saved") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{file} cannot be read ({error}); copy the folder again") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{file} holds a {type(content).__name__}, not a mapping; copy the folder again")
-    return content
 
 
 def require_count(folder: Path, config: Mapping[str, Any], name: str) -> int:
@@ -84,6 +71,18 @@ def _find_shape(folder: Path, config: Mapping[str, Any]) -> PretrainedShape:
             f"{folder} is a {classes[0]}; of {shape.label} only {shape.architecture} has a counterpart here"
         )
     return shape
+
+
+def _check_depth(
+    folder: Path, shape: PretrainedShape, config: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> None:
+    """Refuse more layers than tensors by a UserError, before lists of layers are made."""
+    for name in shape.depth_settings:
+        if isinstance(depth := config.get(name), int) and depth > len(tensors):
+            raise UserError(
+                f"{folder / 'config.json'}: {name} is {depth}, but the weights have {len(tensors)} tensors; they are "
+                "of another model"
+            )
 
 
 def _read_settings(

@@ -66,6 +66,9 @@ def _list_shards(folder: Path) -> list[str]:
     names = list(dict.fromkeys(map(str, shards)))
     if outside := [name for name in names if Path(name).name != name]:
         raise UserError(f"{folder / INDEX} names {outside[0]}, which is not a file of its folder; copy it there")
+    if others := [name for name in names if not name.endswith(".safetensors")]:
+        # Of other files nobody has checked where they lead.
+        raise UserError(f"{folder / INDEX} names {others[0]}, which is not a .safetensors file; save the model again")
     return names
 
 

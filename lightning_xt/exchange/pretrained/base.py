@@ -29,6 +29,8 @@ class PretrainedShape(ABC):
     """Values of settings that a config.json may lack."""
     constants: ClassVar[Mapping[str, Any]] = {}
     """Settings that have one value in every model that fits."""
+    depth_settings: ClassVar[tuple[str, ...]] = ("num_hidden_layers",)
+    """Settings of the number of layers."""
     length_setting: ClassVar[str] = "max_position_embeddings"
     """Setting of the longest sequence."""
 

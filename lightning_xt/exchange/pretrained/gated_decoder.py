@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from lightning_xt.exchange.tensor_rules import Rule, TensorRule
+from lightning_xt.exchange.tensor_rules import RepeatedTensor, Rule, TensorRule
 
 
 def list_gated_decoder_rules(
-    settings: Mapping[str, Any], norms: Mapping[str, str], attention: str = "attention.branch"
+    settings: Mapping[str, Any], norms: Mapping[str, str], attention: str = "attention.branch", head: str = "head"
 ) -> Iterator[Rule]:
     """Yield the rules of a decoder of `num_hidden_layers` layers with a gated feedforward.
 
@@ -16,6 +16,7 @@ def list_gated_decoder_rules(
         norms: names of a layer's norms in the other library by those of a sublayer here, such as
             `attention.placement.norm_before`.
         attention: path of the attention in a layer here.
+        head: path of the head here.
     """
     yield TensorRule("token_embedding.weight", ("model.embed_tokens.weight",))
     for layer in range(settings["num_hidden_layers"]):
@@ -28,8 +29,10 @@ def list_gated_decoder_rules(
         for own, name in norms.items():
             yield TensorRule(f"{ours}{own}.gain", (f"{theirs}{name}.weight",))
     yield TensorRule("stack.output_norm.gain", ("model.norm.weight",))
-    if not settings["tie_word_embeddings"]:
-        yield TensorRule("head.to_logits.weight", ("lm_head.weight",))
+    if settings["tie_word_embeddings"]:
+        yield RepeatedTensor("lm_head.weight", "model.embed_tokens.weight")
+    else:
+        yield TensorRule(f"{head}.to_logits.weight", ("lm_head.weight",))
 
 
 def _list_attention_rules(branch: str, theirs: str, bias: bool) -> Iterator[Rule]:

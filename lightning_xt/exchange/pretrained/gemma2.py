@@ -6,7 +6,7 @@ from lightning_xt.exchange.pretrained.base import PretrainedShape, UnsupportedSe
 from lightning_xt.exchange.pretrained.gated_decoder import list_gated_decoder_rules
 from lightning_xt.exchange.pretrained.rope import read_rope, rotary_template, write_rope
 from lightning_xt.exchange.templates import Choice, Match, Mismatch, Setting, part
-from lightning_xt.exchange.tensor_rules import RepeatedTensor, Rule, TensorRule
+from lightning_xt.exchange.tensor_rules import Rule
 
 GATED = {"GEGLU": "gelu", "SwiGLU": "silu", "ReGLU": "relu"}
 """Activations of the classes that have a fixed one."""
@@ -78,12 +78,9 @@ class Gemma2(PretrainedShape):
             )
         }
         branch = "attention.branch.mixer" if settings["layers"] == "alternating" else "attention.branch"
-        # An untied head may stand in a cap.
-        rules = list(list_gated_decoder_rules({**settings, "tie_word_embeddings": True}, norms, branch))
-        if settings["tie_word_embeddings"]:
-            return [*rules, RepeatedTensor("lm_head.weight", "model.embed_tokens.weight")]
+        # A head may stand in a cap.
         owner = "head.head" if settings["caps_logits"] else "head"
-        return [*rules, TensorRule(f"{owner}.to_logits.weight", ("lm_head.weight",))]
+        return list(list_gated_decoder_rules(settings, norms, branch, owner))
 
     def write_config(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         depth, kind = settings["num_hidden_layers"], settings["layers"]

@@ -20,7 +20,7 @@ class GPT2(PretrainedShape):
     """
 
     label, model_type, architecture = "GPT-2", "gpt2", "GPT2LMHeadModel"
-    length_setting = "n_positions"
+    depth_settings, length_setting = ("n_layer",), "n_positions"
     defaults: ClassVar = {
         "n_positions": 1024,
         "n_inner": None,
@@ -66,7 +66,9 @@ class GPT2(PretrainedShape):
             TensorRule("token_embedding.weight", (f"{root}wte.weight",)),
             TensorRule("embeddings.0.table.weight", (f"{root}wpe.weight",)),
         ]
-        visible = torch.ones(1, 1, positions, positions).tril()
+        # Not without a mask in the folder: it grows with the square of the positions.
+        size = positions if settings.get("mask_length") == positions else 0
+        visible = torch.ones(1, 1, size, size).tril()
         for layer in range(settings["n_layer"]):
             theirs = f"{root}h.{layer}."
             rules += _list_layer_rules(f"stack.sublayers.{layer}_", theirs)
@@ -84,7 +86,9 @@ class GPT2(PretrainedShape):
         return known
 
     def complete_settings(self, settings: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-        return {**settings, "root": "" if "wte.weight" in tensors else ROOT}
+        masks = (each.shape[-1] for name, each in tensors.items() if name.endswith(".attn.bias") and each.dim() == 4)
+        root = "" if "wte.weight" in tensors else ROOT
+        return {**settings, "root": root, "mask_length": next(masks, None)}
 
 
 def _list_layer_rules(ours: str, theirs: str) -> Iterator[Rule]:

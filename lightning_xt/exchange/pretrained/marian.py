@@ -14,6 +14,8 @@ LEAST_POSITIONS = 1024
 SINES_TOLERANCE = 1e-4
 """Largest rounding of a table of sines, whose angles older files computed in float32."""
 BIAS = "final_logits_bias"
+TABLES = tuple(f"model.{side}.embed_positions.weight" for side in ("encoder", "decoder"))
+"""Tables of sines, which a folder may lack."""
 
 
 class Marian(PretrainedShape):
@@ -23,6 +25,7 @@ class Marian(PretrainedShape):
     """
 
     label, model_type, architecture, kind = "Marian", "marian", "MarianMTModel", "Seq2Seq"
+    depth_settings = ("encoder_layers", "decoder_layers")
     defaults: ClassVar = {
         "activation_function": "gelu",
         "scale_embedding": False,
@@ -87,10 +90,9 @@ class Marian(PretrainedShape):
         for side in ("encoder", "decoder"):
             for layer in range(settings[f"{side}_layers"]):
                 rules += _list_layer_rules(side, layer)
-            if (positions := settings.get("max_position_embeddings")) is not None:
-                sines = compute_sines(positions, settings["d_model"])
-                table = f"model.{side}.embed_positions.weight"
-                rules.append(FixedTensor(table, sines, SINES_TOLERANCE, written=False))
+        if (shape := settings.get("table_shape")) is not None:
+            sines = compute_sines(*shape)
+            rules += [FixedTensor(name, sines, SINES_TOLERANCE, written=False) for name in TABLES]
         return rules
 
     def choose_length(self, longest: int) -> int:
@@ -117,8 +119,19 @@ class Marian(PretrainedShape):
         return known
 
     def complete_settings(self, settings: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-        bias = tensors.get(BIAS)
-        return {**settings, "logits_bias": bias is not None and bool(bias.any())}
+        bias, longest = tensors.get(BIAS), settings["max_position_embeddings"]
+        known = {**settings, "logits_bias": bias is not None and bool(bias.any())}
+        name = next((each for each in TABLES if each in tensors), None)
+        if name is None:
+            return known
+        # The sines are computed at the size of the table, which is in memory: a config may state any.
+        shape = tuple(tensors[name].shape)
+        if shape != (longest, settings["d_model"]):
+            raise UnsupportedSettingError(
+                f"{name} has shape {shape}, but max_position_embeddings and d_model are {longest} and "
+                f"{settings['d_model']}"
+            )
+        return {**known, "table_shape": shape}
 
 
 def compute_sines(positions: int, dim: int) -> Float[Tensor, "n D"]:

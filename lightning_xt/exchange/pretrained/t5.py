@@ -1,3 +1,4 @@
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
@@ -6,7 +7,7 @@ from torch import Tensor
 
 from lightning_xt.exchange.pretrained.base import PretrainedShape
 from lightning_xt.exchange.templates import Choice, Setting, part
-from lightning_xt.exchange.tensor_rules import RepeatedTensor, Rule, TensorRule
+from lightning_xt.exchange.tensor_rules import FixedTensor, RepeatedTensor, Rule, TensorRule
 
 HEADS = {
     "scaled": part("TiedHead", scale=None),
@@ -25,7 +26,7 @@ class T5(PretrainedShape):
     """
 
     label, model_type, architecture, kind = "T5", "t5", "T5ForConditionalGeneration", "Seq2Seq"
-    length_setting = "n_positions"
+    depth_settings, length_setting = ("num_layers", "num_decoder_layers"), "n_positions"
     defaults: ClassVar = {
         "d_kv": 64,
         "feed_forward_proj": "relu",
@@ -68,6 +69,7 @@ class T5(PretrainedShape):
             rules.append(TensorRule(f"{side}.stack.sublayers.0_attention.branch.position.table", (table,)))
             for layer in range(depth):
                 rules += _list_layer_rules(side, layer, gated)
+        rules.append(_make_unused_rule(settings))
         if settings["head"] == "untied":
             return [*rules, TensorRule("decoder.head.to_logits.weight", (OUTPUT,))]
         # Before version 5, transformers does not tie an unscaled head.
@@ -118,6 +120,13 @@ def _make_feedforward() -> Choice:
     kinds["gated-silu"] = part("SwiGLU", hidden_dim=gated)
     kinds["gated-relu"] = part("ReGLU", hidden_dim=gated)
     return Choice("feed_forward_proj", kinds)
+
+
+def _make_unused_rule(settings: Mapping[str, Any]) -> Rule:
+    """Return the rule of a table that older folders have, and that transformers does not load either."""
+    name = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
+    shape = settings["relative_attention_num_buckets"], settings["num_heads"]
+    return FixedTensor(name, torch.zeros(()).expand(shape), math.inf, written=False)
 
 
 def _list_layer_rules(side: str, layer: int, gated: bool) -> Iterator[Rule]:
