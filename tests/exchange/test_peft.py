@@ -8,10 +8,10 @@ import peft
 import pytest
 import torch
 import transformers
-from foreign_models import SMALL, import_run, save_foreign
+from foreign_models import PAIR, SMALL, import_run, save_foreign
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, MarianConfig, MarianMTModel
 
 from lightning_xt.cli import main
 from lightning_xt.commands.models.loading import load
@@ -30,14 +30,20 @@ def score(model: Any) -> Tensor:
     return logits
 
 
-def make_adapter(model: nn.Module, folder: Path, **options: Any) -> Tensor:
-    """Save an adapter of PEFT with random matrices, and return the logits of the model with it."""
+def adapt(model: nn.Module, task_type: str = "CAUSAL_LM", **options: Any) -> Any:
+    """Give a model an adapter of PEFT with random matrices."""
     torch.manual_seed(2)
-    made = peft.get_peft_model(model, peft.LoraConfig(task_type="CAUSAL_LM", **options)).eval()
+    made = peft.get_peft_model(model, peft.LoraConfig(task_type=task_type, **options)).eval()
     with torch.no_grad():
         for name, each in made.named_parameters():
             if "lora_" in name or "modules_to_save" in name:
                 each.add_(0.1 * torch.randn_like(each))
+    return made
+
+
+def make_adapter(model: nn.Module, folder: Path, **options: Any) -> Tensor:
+    """Save an adapter of PEFT with random matrices, and return the logits of the model with it."""
+    made = adapt(model, **options)
     made.save_pretrained(folder)
     return score(made)
 
@@ -192,3 +198,25 @@ def test_adapters_that_do_not_fit_are_refused(
     refuse("adapter_model.safetensors cannot be read")
     (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
     refuse("which is pickled: to load it could run any code")
+
+
+@pytest.mark.slow
+def test_an_adapter_of_marian_gives_the_same_logits_and_goes_back(tmp_path: Path) -> None:
+    """Of a model without a bias of the logits, which the other library stores as zeros for each token."""
+    sizes = {"d_model": 24, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 40, "decoder_ffn_dim": 32}
+    heads = {"encoder_attention_heads": 4, "decoder_attention_heads": 3}
+    base = save_foreign(
+        MarianConfig(**PAIR, **sizes, **heads, forced_eos_token_id=None), MarianMTModel, tmp_path / "theirs"
+    )
+    import_run(tmp_path / "theirs", tmp_path / "runs")
+    pair = {"input_ids": IDS, "decoder_input_ids": IDS[:, :7]}
+    made = adapt(base, r=3, target_modules="all-linear", task_type="SEQ_2_SEQ_LM")
+    made.save_pretrained(tmp_path / "adapter")
+    with torch.no_grad():
+        expected = made(**pair).logits
+        ours = import_adapter(tmp_path / "adapter")
+        torch.testing.assert_close(ours.network(*pair.values()), expected, atol=1e-5, rtol=1e-5)
+        run, folder = str(tmp_path / "runs" / "adapted"), tmp_path / "exported"
+        assert main(["export", run, "--format", "peft", "--output", str(folder)]) == 0
+        again = peft.PeftModel.from_pretrained(MarianMTModel.from_pretrained(tmp_path / "theirs"), folder).eval()
+        torch.testing.assert_close(again(**pair).logits, expected, atol=1e-5, rtol=1e-5)
