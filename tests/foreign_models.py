@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from transformers import GenerationConfig
 
 from lightning_xt.cli import main
 from lightning_xt.commands.models.loading import load
@@ -63,12 +64,20 @@ def check_same(ours: nn.Module, theirs: nn.Module, vocab_size: int) -> None:
     """Check logits in float32, and greedy tokens in float64."""
     ids = torch.randint(0, vocab_size, (2, 13))
     torch.testing.assert_close(ours(ids), theirs(input_ids=ids).logits, atol=1e-4, rtol=0)
-    ours, theirs = ours.double(), theirs.double()
-    text = ids[:1, :3]
-    for _ in range(GREEDY):
-        found = ours(text)[:, -1].argmax(-1)
-        assert found == theirs(input_ids=text).logits[:, -1].argmax(-1)
-        text = torch.cat((text, found[None]), dim=1)
+    start = ids[:1, :3]
+    text = decode_greedily(theirs.double(), start)
+    # In one pass here: each token is the best after those before it.
+    assert torch.equal(ours.double()(text)[0, 2:-1].argmax(-1), text[0, 3:])
+
+
+def decode_greedily(theirs: Any, ids: Tensor, start: Tensor | None = None) -> Tensor:
+    """Return a text that a model of transformers continues by `GREEDY` tokens."""
+    told = {} if start is None else {"pad_token_id": 0, "decoder_start_token_id": int(start)}
+    theirs.generation_config = GenerationConfig(max_new_tokens=GREEDY, **told)
+    # The cache of transformers counts the encoder's layers where it needs those of the decoder.
+    text: Tensor = theirs.generate(ids, attention_mask=torch.ones_like(ids), use_cache=start is None)
+    assert text.shape[1] == GREEDY + (ids if start is None else start).shape[1]
+    return text
 
 
 def check_same_bits(folder: Path, other: Path) -> None:
@@ -115,12 +124,9 @@ def check_same_pairs(ours: nn.Module, theirs: nn.Module, vocab_size: int) -> Non
     mask = torch.arange(13) < torch.tensor([[13], [9]])
     found = theirs(input_ids=src, attention_mask=mask.long(), decoder_input_ids=tgt).logits
     torch.testing.assert_close(ours(src, tgt, mask), found, atol=1e-4, rtol=0)
-    ours, theirs = ours.double(), theirs.double()
-    text = tgt[:1, :1]
-    for _ in range(GREEDY):
-        best = ours(src[:1], text)[:, -1].argmax(-1)
-        assert best == theirs(input_ids=src[:1], decoder_input_ids=text).logits[:, -1].argmax(-1)
-        text = torch.cat((text, best[None]), dim=1)
+    text = decode_greedily(theirs.double(), src[:1], torch.tensor([[PAIR["decoder_start_token_id"]]]))
+    # In one pass here: each token is the best after those before it.
+    assert torch.equal(ours.double()(src[:1], text)[0, :-1].argmax(-1), text[0, 1:])
 
 
 def check_pairs_both_ways(theirs: nn.Module, tmp_path: Path) -> Path:

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from tiny_run import list_names, write_inputs
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lightning_xt.cli import main
 from lightning_xt.commands.models.loading import load
+from lightning_xt.exchange.formats.format_choice import list_formats
 
 LLAMA = ["--model.decoder.feedforward", "SwiGLU", "--model.decoder.attention.kv_heads", "1"]
 FOLDER = Path("runs/llama/0/export/hf")
@@ -33,6 +35,13 @@ def exchanged(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def exchanged_here(exchanged: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return that folder, as the current folder, for a test that writes nothing."""
+    monkeypatch.chdir(exchanged)
+    return exchanged
+
+
+@pytest.fixture
 def place(exchanged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a copy of that folder, as the current folder."""
     folder = shutil.copytree(exchanged, tmp_path / "place")
@@ -50,7 +59,7 @@ def test_a_run_comes_back_from_transformers_with_the_same_bits(place: Path) -> N
     assert all(torch.equal(ours[name], again[name]) for name in ours)
 
 
-def test_transformers_generates_the_text_of_the_run(place: Path) -> None:
+def test_transformers_generates_the_text_of_the_run(exchanged_here: Path) -> None:
     network, tokenizer = AutoModelForCausalLM.from_pretrained(FOLDER), AutoTokenizer.from_pretrained(FOLDER)
     ids = tokenizer("the qüick <|endoftext|>", return_tensors="pt").input_ids
     assert ids[0].tolist() == list("the qüick <|endoftext|>".encode())
@@ -59,11 +68,15 @@ def test_transformers_generates_the_text_of_the_run(place: Path) -> None:
     assert text == "the qüick <|endoftext|>" + ours
 
 
-def test_an_imported_run_is_like_any_other(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_an_imported_run_generates_as_its_origin(exchanged_here: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["generate", "runs/back", "--prompt", "the ", "--max_new_tokens", "8", "--temperature", "0"]) == 0
     assert main(["generate", "runs/llama", "--prompt", "the ", "--max_new_tokens", "8", "--temperature", "0"]) == 0
     first, second = capfd.readouterr().out.splitlines()
     assert first == second
+
+
+@pytest.mark.slow
+def test_an_imported_run_is_evaluated_and_tuned(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
     data = ["--data", "TextFiles", "--data.path", "corpus.txt", "--data.batch_size", "2", "--data.seq_len", "8"]
     assert main(["validate", "runs/back", *data]) == 0
     assert main(["validate", "runs/llama"]) == 0
@@ -83,18 +96,26 @@ def test_an_imported_run_is_like_any_other(place: Path, capfd: pytest.CaptureFix
     assert Path("runs/tuned/0/checkpoints/best.ckpt").is_file()
 
 
-def test_formats_are_listed_with_what_stands_in_the_way(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_formats_are_listed_with_what_stands_in_the_way(
+    exchanged_here: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     assert main(["export", "runs/llama"]) == 0
     lines = capfd.readouterr().out.splitlines()
-    assert any(line.startswith("hf            yes: transformers") for line in lines)
+    found = {line[:13].rstrip(): line[14:] for line in lines if line[14:].startswith(("yes: ", "no: "))}
+    assert found.keys() == {each.name for each in list_formats()}
+    assert found["hf"].startswith("yes: transformers")
+    assert found["peft"].startswith("no: runs/llama has no adapter, which --format peft writes; ")
+    assert found["ctranslate2"].startswith("no: ")
 
 
 def test_bfloat16_halves_the_weights(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["export", "runs/llama", "--format", "hf", "--dtype", "bfloat16", "--output", "half"]) == 0
-    whole, half = (Path(folder, "model.safetensors").stat().st_size for folder in (FOLDER, "half"))
-    assert half < 0.6 * whole
     printed = capfd.readouterr().out
     assert "(tolerance 1e-04)" in printed and "\ntokenizer: transformers " in printed
+    whole, half = (load_file(Path(folder, "model.safetensors")) for folder in (FOLDER, "half"))
+    assert whole.keys() == half.keys()
+    for name, each in half.items():
+        assert each.dtype == torch.bfloat16 and torch.equal(each, whole[name].bfloat16()), name
     assert AutoModelForCausalLM.from_pretrained("half").dtype == torch.bfloat16
 
 
@@ -110,7 +131,7 @@ def test_bfloat16_halves_the_weights(place: Path, capfd: pytest.CaptureFixture[s
     ],
 )
 def test_an_export_is_refused(
-    options: list[str], sentence: str, place: Path, capfd: pytest.CaptureFixture[str]
+    options: list[str], sentence: str, exchanged_here: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     before = list_names("runs/llama/0/export")
     assert main(["export", *options]) == 2

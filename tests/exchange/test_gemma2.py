@@ -22,14 +22,17 @@ def make_config(**settings: object) -> Gemma2Config:
     "settings",
     [
         {"attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0},
-        {
-            "attn_logit_softcapping": None,
-            "final_logit_softcapping": None,
-            "attention_bias": True,
-            "query_pre_attn_scalar": 10,
-            "hidden_activation": "gelu",
-            "layer_types": ["full_attention"] * 3,
-        },
+        pytest.param(
+            {
+                "attn_logit_softcapping": None,
+                "final_logit_softcapping": None,
+                "attention_bias": True,
+                "query_pre_attn_scalar": 10,
+                "hidden_activation": "gelu",
+                "layer_types": ["full_attention"] * 3,
+            },
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             {"tie_word_embeddings": False, "layer_types": ["sliding_attention"] * 3, "hidden_activation": "silu"},
             marks=pytest.mark.slow,

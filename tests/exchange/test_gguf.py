@@ -44,7 +44,9 @@ def write(model: ExportedModel, folder: Path) -> dict[str, Any]:
     return {name: each.contents() for name, each in gguf.GGUFReader(folder / FILE).fields.items()}
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, pytest.param(torch.float16, marks=pytest.mark.slow), torch.bfloat16], ids=str
+)
 def test_gguf_llama_export(dtype: torch.dtype, tmp_path: Path) -> None:
     fields = write(build({**LLAMA, "head": "TiedHead"}, dtype=dtype), tmp_path)
     assert fields["general.architecture"] == "llama"

@@ -22,7 +22,7 @@ def make_config(**settings: object) -> GPT2Config:
 @pytest.mark.parametrize(
     "settings",
     [
-        {},
+        pytest.param({}, marks=pytest.mark.slow),
         {"n_inner": 40, "activation_function": "gelu", "layer_norm_epsilon": 1e-3, "tie_word_embeddings": False},
         pytest.param({"scale_attn_weights": False, "activation_function": "relu"}, marks=pytest.mark.slow),
     ],

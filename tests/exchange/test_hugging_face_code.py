@@ -1,5 +1,6 @@
 """hf-code: models of any parts in transformers, with generate()."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,16 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a language model of the usual parts."""
+    return write_remote(build_language_model(), tmp_path_factory.mktemp("plain") / "model")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(each, marks=[] if each in ("hybrid", "segments") else pytest.mark.slow) for each in MODELS],
+)
 def test_generate_gives_our_tokens(name: str, tmp_path: Path) -> None:
     module, new = build_language_model(**MODELS[name]), 12
     remote = load_remote(write_remote(module, tmp_path / "model"))
@@ -45,7 +55,11 @@ def test_generate_gives_our_tokens(name: str, tmp_path: Path) -> None:
     assert short.tolist() == theirs[:, :15].tolist()
 
 
-@pytest.mark.parametrize("options", [{"num_beams": 3}, {"do_sample": True, "top_k": 5}], ids=["beams", "sampling"])
+@pytest.mark.parametrize(
+    "options",
+    [{"num_beams": 3}, pytest.param({"do_sample": True, "top_k": 5}, marks=pytest.mark.slow)],
+    ids=["beams", "sampling"],
+)
 def test_caches_follow_beams_and_samples(options: dict[str, Any], tmp_path: Path) -> None:
     module = build_language_model(attention={"window": 6}, shift="TokenShift")
     remote = load_remote(write_remote(module, tmp_path / "model"))
@@ -58,8 +72,8 @@ def test_caches_follow_beams_and_samples(options: dict[str, Any], tmp_path: Path
     assert len(set(found[0][0, 5:].tolist())) > 1
 
 
-def test_drafts_are_verified_and_cropped(tmp_path: Path) -> None:
-    remote = load_remote(write_remote(build_language_model(), tmp_path / "model"))
+def test_drafts_are_verified_and_cropped(plain: Path) -> None:
+    remote = load_remote(plain)
     prompt = torch.tensor([[5, 6, 7, 8, 5, 6, 7, 8, 5, 6]])
     plain = remote.generate(prompt, max_new_tokens=20)
     assert remote.generate(prompt, max_new_tokens=20, prompt_lookup_num_tokens=3).tolist() == plain.tolist()
@@ -134,13 +148,12 @@ def test_it_trains_and_is_saved_again(tmp_path: Path) -> None:
     assert back.hparams["decoder"] == module.hparams["decoder"]
 
 
-def test_configs_and_types_are_known(tmp_path: Path) -> None:
-    folder = write_remote(build_language_model(), tmp_path / "model")
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=True)
+def test_configs_and_types_are_known(plain: Path) -> None:
+    config = AutoConfig.from_pretrained(plain, trust_remote_code=True)
     assert (config.vocab_size, config.eos_token_id, config.is_encoder_decoder) == (23, None, False)
-    remote = load_remote(folder, torch.bfloat16)
+    remote = load_remote(plain, torch.bfloat16)
     ids = torch.randint(3, 23, (1, 8))
-    reference = read_folder(folder).module.bfloat16()
+    reference = read_folder(plain).module.bfloat16()
     assert torch.equal(remote(ids).logits, reference.network(ids))
 
 
@@ -163,16 +176,16 @@ def test_the_tokenizer_reads_as_ours(tmp_path: Path) -> None:
         ({"input_ids": torch.ones(1, 2).long(), "attention_mask": torch.ones(2, 2)}, r"the shape \(2, 2\)"),
     ],
 )
-def test_inputs_that_there_are_not_are_refused(given: dict[str, Any], message: str, tmp_path: Path) -> None:
-    remote = load_remote(write_remote(build_language_model(), tmp_path / "model"))
+def test_inputs_that_there_are_not_are_refused(given: dict[str, Any], message: str, plain: Path) -> None:
+    remote = load_remote(plain)
     with pytest.raises(ValueError, match=message):
         remote(**given)
 
 
-def test_missing_and_fixed_parts_are_named(tmp_path: Path) -> None:
+def test_missing_and_fixed_parts_are_named(plain: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
-    folder = write_remote(build_language_model(), tmp_path / "model")
+    folder = shutil.copytree(plain, tmp_path / "model")
     with pytest.raises(ValueError, match="the vocabulary of a model of lightning-xt is fixed"):
         load_remote(folder).set_input_embeddings(torch.nn.Embedding(3, 3))
     tensors = load_file(folder / "model.safetensors")

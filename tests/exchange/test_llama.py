@@ -10,21 +10,24 @@ from transformers import LlamaConfig, LlamaForCausalLM
 @pytest.mark.parametrize(
     "settings",
     [
-        {},
+        pytest.param({}, marks=pytest.mark.slow),
         {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True, "head_dim": 10, "rms_norm_eps": 1e-3},
         pytest.param(
             {"rope_parameters": {"rope_type": "linear", "rope_theta": 500.0, "factor": 4.0}}, marks=pytest.mark.slow
         ),
-        {
-            "rope_parameters": {
-                "rope_type": "llama3",
-                "rope_theta": 500.0,
-                "factor": 8.0,
-                "low_freq_factor": 1.0,
-                "high_freq_factor": 4.0,
-                "original_max_position_embeddings": 16,
-            }
-        },
+        pytest.param(
+            {
+                "rope_parameters": {
+                    "rope_type": "llama3",
+                    "rope_theta": 500.0,
+                    "factor": 8.0,
+                    "low_freq_factor": 1.0,
+                    "high_freq_factor": 4.0,
+                    "original_max_position_embeddings": 16,
+                }
+            },
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["plain", "biases", "linear", "llama3"],
 )

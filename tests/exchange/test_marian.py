@@ -44,14 +44,17 @@ def make_model(bias: bool = False, **settings: Any) -> MarianMTModel:
     ("settings", "bias"),
     [
         ({"activation_function": "swish", "scale_embedding": True}, True),
-        ({"activation_function": "relu", "share_encoder_decoder_embeddings": False}, False),
-        (
+        pytest.param(
+            {"activation_function": "relu", "share_encoder_decoder_embeddings": False}, False, marks=pytest.mark.slow
+        ),
+        pytest.param(
             {
                 "activation_function": "gelu",
                 "share_encoder_decoder_embeddings": False,
                 "tie_word_embeddings": False,
             },
             True,
+            marks=pytest.mark.slow,
         ),
     ],
     ids=["usual", "two_tables", "three_tables"],

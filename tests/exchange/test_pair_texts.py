@@ -66,6 +66,7 @@ def config_length(run: Path) -> int:
     return found
 
 
+@pytest.mark.slow
 def test_an_export_comes_back(run: Path, tmp_path: Path) -> None:
     folder = export_run(run, tmp_path / "hf")
     again, before = import_run(folder, tmp_path / "runs"), load(str(run)).cpu()
@@ -77,6 +78,7 @@ def test_an_export_comes_back(run: Path, tmp_path: Path) -> None:
     assert again.translate(TEXTS, max_new_tokens=LENGTH) == before.translate(TEXTS, max_new_tokens=LENGTH)
 
 
+@pytest.mark.slow
 def test_c_translate2_translates_texts_as_here(run: Path, tmp_path: Path) -> None:
     folder = export_run(run, tmp_path / "ct2", form="ctranslate2")
     translator, tokenizer = ctranslate2.Translator(str(folder)), Tokenizer.from_file(str(folder / "tokenizer.json"))

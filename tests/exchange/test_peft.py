@@ -57,7 +57,7 @@ def import_adapter(folder: Path, name: str = "adapted") -> Any:
 @pytest.mark.parametrize(
     "options",
     [
-        {"r": 3, "lora_alpha": 5, "target_modules": "all-linear"},
+        pytest.param({"r": 3, "lora_alpha": 5, "target_modules": "all-linear"}, marks=pytest.mark.slow),
         # Queries and values have pairs, keys have none; ranks and scales differ.
         {
             "r": 4,
@@ -66,7 +66,10 @@ def import_adapter(folder: Path, name: str = "adapted") -> Any:
             "alpha_pattern": {"layers.1.self_attn.q_proj": 3},
             "use_rslora": True,
         },
-        {"r": 2, "target_modules": ["o_proj"], "modules_to_save": ["lm_head", "input_layernorm"]},
+        pytest.param(
+            {"r": 2, "target_modules": ["o_proj"], "modules_to_save": ["lm_head", "input_layernorm"]},
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["all-linear", "some", "modules_to_save"],
 )

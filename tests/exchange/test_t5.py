@@ -24,7 +24,7 @@ def make_model(untied: bool = False, **settings: Any) -> T5ForConditionalGenerat
     ("settings", "untied"),
     [
         ({"relative_attention_num_buckets": 8, "relative_attention_max_distance": 20}, False),
-        ({"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}, True),
+        pytest.param({"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}, True, marks=pytest.mark.slow),
     ],
     ids=["first", "version_1_1"],
 )

@@ -140,15 +140,24 @@ def base(trained):
     return trained
 
 
-def test_the_recipe_tunes_a_run_on_conversations(base, capsys):
+@pytest.fixture
+def recipe(base):
+    """Return a command that fits the recipe of fine-tuning on a file of conversations."""
     talk = '{"prompt": "Name a fruit.", "response": "An apple."}\n'
     Path("chats.jsonl").write_text(talk * 20)
     short = ["--trainer.max_steps", "2", "--model.schedule.warmup_steps", "1", "--data.seq_len", "64"]
-    data = ["--data.path", "chats.jsonl", "--name", "tuned", *short]
-    assert main(["fit", "-c", "language/finetune_lora.yaml", "--init_from", "runs/tiny", *data]) == 0
+    return ["fit", "-c", "language/finetune_lora.yaml", "--data.path", "chats.jsonl", "--name", "tuned", *short]
+
+
+@pytest.mark.slow
+def test_the_recipe_tunes_a_run_on_conversations(recipe, capsys):
+    assert main([*recipe, "--init_from", "runs/tiny"]) == 0
     said = capsys.readouterr().out
     assert "run=runs/tuned/0" in said and "data:   Conversations, 18 conversations" in said and " train (" in said
-    assert main(["fit", "-c", "language/finetune_lora.yaml", *data]) == 2
+
+
+def test_the_recipe_without_a_run_to_tune_is_refused(recipe, capsys):
+    assert main(recipe) == 2
     assert "frozen weights, which are random in a new run; give the run to fine-tune" in capsys.readouterr().err
 
 
@@ -172,6 +181,7 @@ def test_an_overlay_with_an_adapter_tunes_a_run_and_resumes_exactly(base, capsys
     assert main(["generate", "runs/lora", "--prompt", "a", "--max_new_tokens", "3"]) == 0
 
 
+@pytest.mark.slow
 def test_an_adapter_trains_further_or_is_merged(base):
     assert main(TUNE) == 0
     tuned = load("runs/lora")

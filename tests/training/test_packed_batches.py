@@ -144,6 +144,7 @@ def chats(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_run_resumes_exactly_validates_and_predicts(chats, capsys):
     learned = "tokenizer: {class_path: BPE, init_args: {vocab_size: 280}}"
     (chats / "tiny.yaml").write_text(CHATS.replace("validation: 0.2", f"validation: 0.2, {learned}"))

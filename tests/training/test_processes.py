@@ -67,7 +67,7 @@ def read_logged(run, names):
     [
         ("LanguageModel", "AdamW", 2),
         pytest.param("Seq2Seq", "MuonAdamW", 1, marks=SLOW),
-        ("Conversations", "AdamW", 2),
+        pytest.param("Conversations", "AdamW", 2, marks=SLOW),
         pytest.param("Conversations", "MuonAdamW", 1, marks=SLOW),
         pytest.param("LanguageModel", "MuonAdamW", 1, marks=SLOW),
         pytest.param("LanguageModel", "MuonAdamW", 2, marks=SLOW),
