@@ -4,12 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from made_tokenizers import sentence_piece
 from tokenizers import Tokenizer as Library
 
 from lightning_xt.data.tokenizers.base import Tokenizer
 from lightning_xt.data.tokenizers.bpe import BPE
 from lightning_xt.data.tokenizers.bytes import Bytes
 from lightning_xt.data.tokenizers.numbers import Numbers
+from lightning_xt.data.tokenizers.sentence_piece import SentencePiece
 from lightning_xt.data.tokenizers.special_bytes import SpecialBytes
 from lightning_xt.exchange.exported_model import ExportedModel, ExportOptions
 from lightning_xt.exchange.exported_tokenizers import (
@@ -87,3 +89,13 @@ def test_a_missing_tokenizer_is_said(tmp_path: Path) -> None:
     write_tokenizers(model, tmp_path)
     sentence = "no tokenizer: Numbers has no file for other libraries, so give ids there"
     assert compare_tokenizers(model, tmp_path, open_library) == [sentence]
+
+
+def test_a_model_of_sentencepiece_is_not_checked(tmp_path: Path) -> None:
+    file = tmp_path / "some.model"
+    file.write_bytes(sentence_piece("unigram"))
+    model = build(text=SentencePiece(str(file)))
+    write_tokenizers(model, tmp_path)
+    (found,) = compare_tokenizers(model, tmp_path, open_library)
+    assert found.startswith("tokenizer: tokenizer.model is not checked; encode with the library of SentencePiece")
+    assert (tmp_path / "tokenizer.model").read_bytes() == file.read_bytes()
