@@ -20,8 +20,10 @@ from lightning_xt.commands.transfer.imported_run import write_run
 from lightning_xt.data.tokenizers.base import Tokenizer
 from lightning_xt.data.tokenizers.bpe import BPE
 from lightning_xt.data.tokenizers.difference import describe_difference
+from lightning_xt.data.tokenizers.numbers import Numbers
 from lightning_xt.exchange.exported_model import ExportedModel, ExportOptions
 from lightning_xt.exchange.formats.safetensors import Safetensors
+from lightning_xt.exchange.imported_model import make_data
 from lightning_xt.exchange.importing import read_folder
 from lightning_xt.training.seq2seq import Seq2Seq
 
@@ -69,6 +71,17 @@ def test_a_run_holds_both_tokenizers_wherever_it_is(tmp_path: Path, monkeypatch:
     again = ConfigFiles([moved], []).contents[moved]["data"]["init_args"]
     for use, option in options.items():
         assert Path(again[option]["init_args"]["file"]) == tmp_path / f"moved/{use}_tokenizer.json"
+
+
+def test_sides_of_two_sizes_have_two_tokenizers_in_the_config() -> None:
+    """As those of an x-transformers model, which has sizes only."""
+    source, target = Numbers(17), Numbers(19)
+    data, files = make_data({"source": source, "target": target}, None)
+    options = data["init_args"]
+    assert not files and not options["shared_tokenizer"]
+    assert options["tokenizer"]["init_args"] == source.init_args
+    assert options["target_tokenizer"]["init_args"] == target.init_args
+    assert "target_tokenizer" not in make_data({"source": source, "target": source}, None)[0]["init_args"]
 
 
 @pytest.mark.slow
