@@ -74,7 +74,7 @@ def test_a_run_holds_both_tokenizers_wherever_it_is(tmp_path: Path, monkeypatch:
 
 
 def test_sides_of_two_sizes_have_two_tokenizers_in_the_config() -> None:
-    """As those of an x-transformers model, which has sizes only."""
+    """A model of x-transformers states sizes only."""
     source, target = Numbers(17), Numbers(19)
     data, files = make_data({"source": source, "target": target}, None)
     options = data["init_args"]
