@@ -123,8 +123,11 @@ def test_bfloat16_halves_the_weights(place: Path, capfd: pytest.CaptureFixture[s
     ("options", "sentence"),
     [
         (["runs/llama", "--format", "hff"], "--format: unknown format 'hff'; did you mean hf?"),
-        (["runs/llama", "--format", "hf"], "--output runs/llama/0/export/hf exists already; remove it"),
-        (["runs/llama", "--format", "hf", "--output", "corpus.txt"], "--output corpus.txt exists already"),
+        (
+            ["runs/llama", "--format", "hf"],
+            "runs/llama/0/export/hf exists already; remove it, or name another folder with --output",
+        ),
+        (["runs/llama", "--format", "hf", "--output", "corpus.txt"], "corpus.txt exists already"),
         (["runs/llama", "--format", "hf", "--output", "corpus.txt/hf"], "--output corpus.txt/hf cannot be made"),
         (["runs/nothing", "--format", "hf"], "runs/nothing is not a run"),
         (["runs/llama", "--format", "hf", "--tokens", "0"], "--tokens is 0; it must be at least 1 token"),
@@ -144,6 +147,7 @@ def test_a_refusal_names_the_options_that_would_fit(trained: Path, capfd: pytest
     error = capfd.readouterr().err
     assert "Closest is" in error
     assert "model.decoder.feedforward is MLP instead of SwiGLU" in error
+    assert "such as by -c architectures/" in error
     assert not Path("runs/tiny/0/export").exists()
 
 

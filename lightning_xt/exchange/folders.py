@@ -18,7 +18,7 @@ def write_folder(option: str, folder: Path) -> Iterator[Path]:
         folder: the folder; it may exist if it is empty.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{option} {folder} exists already; remove it, or name another folder: {option}")
+        raise UserError(f"{folder} exists already; remove it, or name another folder with {option}")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))

@@ -135,6 +135,12 @@ def _name_ids(
             continue
         if (name := names.get(token)) is None:
             remarks.append(f"{file} has no token {token}, the {use} token of the config; there is none here")
+        elif len(name) == 1:
+            # Texts contain it. Configs often keep the ids of their class, which are those of other tokenizers.
+            remarks.append(
+                f"{IDS[use]} is {token}, which {file} has as the ordinary token {name!r}; it is not used. Correct "
+                "it in generation_config.json and config.json, and import again, if texts have another"
+            )
         else:
             found[use] = name
     return found

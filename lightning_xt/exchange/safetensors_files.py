@@ -38,7 +38,7 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
         if pickled is not None:
             raise UserError(
                 f"{folder} has its weights in {pickled}, which is pickled: to load it could run any code; convert it "
-                "to safetensors first, with save_pretrained(..., safe_serialization=True) of transformers"
+                "to safetensors first, with save_pretrained of transformers"
             )
         raise UserError(f"{folder} has no {SINGLE}, so there are no weights to import; give a folder of a model")
     refuse_large_files(folder / name for name in files)

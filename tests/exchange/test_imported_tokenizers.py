@@ -101,3 +101,13 @@ def test_files_of_tokenizers_that_are_not_read_are_named(tmp_path: Path) -> None
     files = "source.spm, vocab.json are not read"
     sentence = f"{tmp_path} has no tokenizer.json, and {files}, so texts are ids as numbers, such as 5 3 17"
     assert found.remarks == [sentence]
+
+
+def test_an_end_token_that_texts_contain_is_named_and_not_used(tmp_path: Path) -> None:
+    read(tmp_path, IDS)
+    file = tmp_path / "tokenizer.json"
+    file.write_text(file.read_text().replace('"w5"', '"x"'))
+    found = read(tmp_path, IDS | {"eos_token_id": 5}, count=None)
+    assert found.tokenizer.end is None
+    assert len(found.remarks) == 1
+    assert found.remarks[0].startswith(f"eos_token_id is 5, which {file} has as the ordinary token 'x'; it is not used")

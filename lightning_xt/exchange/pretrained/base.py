@@ -21,6 +21,8 @@ class PretrainedShape(ABC):
     """Name in messages, such as Llama."""
     model_type: ClassVar[str]
     """The `model_type` of its config.json."""
+    overlay: ClassVar[str | None] = None
+    """Shipped config of its parts. None = there is none."""
     architecture: ClassVar[str]
     """Class of the library that has the head."""
     kind: ClassVar[Literal["LanguageModel", "Seq2Seq"]] = "LanguageModel"

@@ -22,6 +22,7 @@ class Gemma2(PretrainedShape):
     """
 
     label, model_type, architecture = "Gemma 2", "gemma2", "Gemma2ForCausalLM"
+    overlay: ClassVar = "architectures/gemma2.yaml"
     defaults: ClassVar = {
         "num_key_value_heads": 4,
         "head_dim": 256,

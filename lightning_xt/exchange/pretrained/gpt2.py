@@ -20,6 +20,7 @@ class GPT2(PretrainedShape):
     """
 
     label, model_type, architecture = "GPT-2", "gpt2", "GPT2LMHeadModel"
+    overlay: ClassVar = "architectures/gpt2.yaml"
     depth_settings, length_setting = ("n_layer",), "n_positions"
     defaults: ClassVar = {
         "n_positions": 1024,

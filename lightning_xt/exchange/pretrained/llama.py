@@ -15,6 +15,7 @@ class Llama(PretrainedShape):
     """
 
     label, model_type, architecture = "Llama", "llama", "LlamaForCausalLM"
+    overlay: ClassVar = "architectures/llama3.yaml"
     defaults: ClassVar = {
         "num_key_value_heads": None,
         "head_dim": None,

@@ -25,6 +25,7 @@ class Marian(PretrainedShape):
     """
 
     label, model_type, architecture, kind = "Marian", "marian", "MarianMTModel", "Seq2Seq"
+    overlay: ClassVar = "architectures/marian.yaml"
     depth_settings = ("encoder_layers", "decoder_layers")
     defaults: ClassVar = {
         "activation_function": "gelu",

@@ -15,6 +15,7 @@ class Qwen3(PretrainedShape):
     """
 
     label, model_type, architecture = "Qwen3", "qwen3", "Qwen3ForCausalLM"
+    overlay: ClassVar = "architectures/qwen3.yaml"
     defaults: ClassVar = {
         "num_key_value_heads": 32,
         "head_dim": 128,

@@ -36,9 +36,10 @@ def fit_shape(model: ExportedModel) -> tuple[PretrainedShape, dict[str, Any]]:
             return shape, {**match.settings, "vocab_size": model.vocab_size}
     shape, match = min(tried, key=lambda each: len(each[1].mismatches))
     names = ", ".join(shape.label for shape in shapes)
+    given = "," if shape.overlay is None else f", such as by -c {shape.overlay},"
     raise MisfitError(
         f"{model.name} does not have the shape of a model of transformers ({names}). Closest is {shape.label}, but "
-        f"{match.describe()}; train a model with these options, or use --format hf-code, which takes any"
+        f"{match.describe()}; train a model with these options{given} or use --format hf-code, which takes any"
     )
 
 
