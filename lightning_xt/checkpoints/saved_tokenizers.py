@@ -34,6 +34,16 @@ def list_saved_tokenizers(config: Mapping[str, Any], folder: Path) -> Iterator[S
             yield SavedTokenizer(options, copy)
 
 
+def find_learned_tokenizer(config: Mapping[str, Any], folder: Path) -> Path | None:
+    """Return the file of the sub-words that a language model's run has learned; None if its config names a file."""
+    options: Any = config
+    for key in ("data", "init_args", "tokenizer", "init_args"):
+        options = options.get(key) if isinstance(options, Mapping) else None
+    saved = folder / name_tokenizer_file("text", "tokenizer.json")
+    learns = isinstance(options, Mapping) and "file" in options and options["file"] is None
+    return saved if learns and options.get("model") is None and saved.is_file() else None
+
+
 def use_saved_tokenizers(config: Mapping[str, Any], folder: Path) -> None:
     """Let a run's config name the copies of tokenizers in its folder, by paths that hold from any folder."""
     for each in list_saved_tokenizers(config, folder):

@@ -10,6 +10,7 @@ from typing import Any
 
 from lightning_xt.checkpoints.checkpoint import Checkpoint
 from lightning_xt.checkpoints.runs import CHECKPOINTS, checkpoint_file, find_checkpoint, find_newest_run, find_run
+from lightning_xt.checkpoints.saved_tokenizers import find_learned_tokenizer
 from lightning_xt.commands.options.arguments import read_run_options
 from lightning_xt.commands.options.config_files import read_config
 from lightning_xt.system.imports import is_sub_config
@@ -190,8 +191,19 @@ def add_config_of_run(command: str, args: Sequence[str]) -> list[str]:
     named = given.name or next((each["name"] for each in reversed(overlays) if "name" in each), None)
     # The overlay names the run, which would else be another one of the base.
     add = ["--name", named or given.config[0].stem] if given.config and given.name is None else []
+    if start is not None and not _name_tokenizer(overlays, args):
+        # Otherwise it would learn other sub-words from the new text.
+        learned = find_learned_tokenizer(read_config(folder / "config.yaml"), folder)
+        add += [] if learned is None else ["--data.tokenizer.file", str(learned)]
     # Before all others, which then override it.
     return ["-c", str(folder / "config.yaml"), *args, *add]
+
+
+def _name_tokenizer(configs: Sequence[dict[str, Any]], args: Sequence[str]) -> bool:
+    """Return whether configs or options choose the tokenizer of the data."""
+    data = [each["data"] for each in configs if isinstance(each.get("data"), dict)]
+    options = [*data, *(each["init_args"] for each in data if isinstance(each.get("init_args"), dict))]
+    return any("tokenizer" in each for each in options) or any(arg.startswith("--data.tokenizer") for arg in args)
 
 
 def _are_overlays(configs: Sequence[dict[str, Any]], args: Sequence[str]) -> bool:
