@@ -86,7 +86,8 @@ class Latent(Projection):
         return k, k[..., : self.latent_dim]
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, kernel: Kernel) -> Float[Tensor, "b h i e"]:
-        if q.shape[-2] < k.shape[-2]:
+        # An exported program takes one of the two ways for all numbers of queries.
+        if torch.compiler.is_exporting() or q.shape[-2] < k.shape[-2]:
             to_keys = rearrange(get_matrix(self.to_keys).to(q.dtype), "(h d) l -> h d l", h=self.heads)
             to_values = rearrange(get_matrix(self.to_values).to(q.dtype), "(h e) l -> h l e", h=self.heads)
             still, turned = q.split((self.dim_head, self.rotated_dim), dim=-1)
