@@ -16,6 +16,7 @@ from lightning_xt.data.denoisers.base import Denoiser
 from lightning_xt.generation.filters.base import Filter
 from lightning_xt.generation.methods.base import Method
 from lightning_xt.models.decoder import Decoder
+from lightning_xt.nn.adapters.base import Adapter
 from lightning_xt.nn.positions.alibi import ALiBi
 from lightning_xt.nn.positions.rotary import Rotary
 from lightning_xt.nn.score_mods.soft_cap import SoftCap
@@ -24,6 +25,7 @@ from lightning_xt.objectives.base import Objective
 from lightning_xt.system.docstrings import find_counterparts
 
 OTHERS = {
+    "adapter": Adapter,
     "objective": Objective,
     "auxiliaries": Auxiliary,
     "denoiser": Denoiser,

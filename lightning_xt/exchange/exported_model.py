@@ -3,7 +3,7 @@
 import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Int
@@ -94,9 +94,7 @@ class ExportedModel:
     @property
     def source_size(self) -> int:
         """Number of different source tokens of an encoder-decoder."""
-        network = self.network
-        assert isinstance(network, EncoderDecoder)
-        return network.encoder.vocab_size
+        return cast(EncoderDecoder, self.network).encoder.vocab_size
 
     @property
     def max_length(self) -> int:

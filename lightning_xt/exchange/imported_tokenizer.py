@@ -15,6 +15,7 @@ from lightning_xt.data.tokenizers.sentence_piece import SentencePiece
 from lightning_xt.data.tokenizers.tokenizer_file import TokenizerFile
 from lightning_xt.exchange.folder_files import read_json
 from lightning_xt.exchange.tokenizer_files import list_token_names
+from lightning_xt.system.json_text import to_json
 from lightning_xt.system.messages import UserError
 
 FILES = (("tokenizer.json", TokenizerFile), ("tokenizer.model", SentencePiece), ("spiece.model", SentencePiece))
@@ -166,7 +167,7 @@ def _mark_special(file: Path, content: bytes, names: Mapping[str, str], remarks:
     if not changed:
         return content
     known.sort(key=lambda each: each["id"])
-    return json.dumps(described, ensure_ascii=False).encode("utf-8")
+    return to_json(described).encode("utf-8")
 
 
 def _read_ids(folder: Path, config: Mapping[str, Any], size: int, remarks: list[str]) -> dict[str, int | None]:

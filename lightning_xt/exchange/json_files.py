@@ -1,10 +1,11 @@
 """JSON files of exported folders."""
 
-import json
 from pathlib import Path
 from typing import Any
+
+from lightning_xt.system.json_text import to_json
 
 
 def write_json(file: Path, content: dict[str, Any]) -> None:
     """Write a mapping as JSON."""
-    file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    file.write_text(to_json(content, indent=2) + "\n", encoding="utf-8")

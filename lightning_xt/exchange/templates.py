@@ -10,7 +10,7 @@ import functools
 import inspect
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from lightning_xt.checkpoints.flat_config import format_value
 from lightning_xt.system.discovery import init_parameters
@@ -94,9 +94,10 @@ class OpenDefault(NamedTuple):
 
     def resolve(self, found: Match) -> None:
         """Bind the value, which must be that of other options with this setting."""
-        assert self.setting.default is not None
+        # Settings without a default are bound at once.
+        default = cast(Callable[[Mapping[str, Any]], Any], self.setting.default)
         try:
-            value = self.setting.default(found.settings)
+            value = default(found.settings)
         except KeyError:
             # A part with a setting that it follows from is another one, which is reported.
             return

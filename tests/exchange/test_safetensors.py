@@ -104,7 +104,7 @@ def test_a_folder_with_other_logits_is_refused(tmp_path: Path) -> None:
     model, form = ExportedModel("runs/x", module, ExportOptions()), Safetensors()
     form.write(model, tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
-    config["lightning_xt"]["init_args"]["decoder"]["norm"] = {
+    config["lightning_xt"]["init_args"]["decoder"]["init_args"]["norm"] = {
         "class_path": "lightning_xt.RMSNorm",
         "init_args": {"eps": 0.5},
     }

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -82,9 +82,8 @@ def _score_target(
     model: ExportedModel, network: nn.Module, src: Int[Tensor, "1 m"], target: Sequence[int], unused: Sequence[int]
 ) -> Float[Tensor, " n"]:
     """Return the log-probability of each token of a target, end token included."""
-    start, end = model.target_tokenizer.start, model.target_tokenizer.end
-    assert start is not None
-    assert end is not None
+    # The format refuses a tokenizer without them.
+    start, end = cast(int, model.target_tokenizer.start), cast(int, model.target_tokenizer.end)
     logits = _compute_logits(network, src, [start, *target], unused)
     return logits.log_softmax(-1).gather(1, torch.tensor([*target, end])[:, None])[:, 0]
 
@@ -99,9 +98,8 @@ def _count_same(
     tolerance: float,
 ) -> int | None:
     """Count equal greedy tokens until the end, or until two are nearly as likely; None if one differs otherwise."""
-    start, end = model.target_tokenizer.start, model.target_tokenizer.end
-    assert start is not None
-    assert end is not None
+    # The format refuses a tokenizer without them.
+    start, end = cast(int, model.target_tokenizer.start), cast(int, model.target_tokenizer.end)
     text = [start]
     for number in range(most):
         logits = _compute_logits(network, src, text, unused)[-1]
