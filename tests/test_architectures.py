@@ -18,9 +18,7 @@ from lightning_xt.training.module import TransformerModule
 from lightning_xt.training.seq2seq import Seq2Seq
 
 FILES = sorted((CONFIGS / "architectures").glob("*.yaml"))
-# The model of llama_small is an architecture itself, which another one does not replace in every option.
-OMITTED = ("masked", "llama_small")
-RECIPES = sorted(file for file in (CONFIGS / "language").glob("*.yaml") if file.stem not in OMITTED)
+RECIPES = sorted(file for file in (CONFIGS / "language").glob("*.yaml") if file.stem != "masked")
 COPY = CONFIGS / "translation" / "copy.yaml"
 
 
