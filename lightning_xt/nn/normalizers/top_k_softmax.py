@@ -1,6 +1,7 @@
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.nn import functional as F
 
 from lightning_xt.core.shapes import AttentionShape
 from lightning_xt.nn.normalizers.base import Normalizer, replace_gradient, softmax_over_visible
@@ -27,8 +28,12 @@ class TopKSoftmax(Normalizer):
         self.num_keys, self.straight_through = num_keys, straight_through
 
     def forward(self, scores: Float[Tensor, "b h i j"], mask: Bool[Tensor, "#b #h i j"]) -> Float[Tensor, "b h i j"]:
-        hidden = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-        least = hidden.topk(min(self.num_keys, scores.shape[-1]), dim=-1).values[..., -1:]
+        floor = torch.finfo(scores.dtype).min
+        candidates = hidden = scores.masked_fill(~mask, floor)
+        if torch.compiler.is_exporting():
+            # Such a program serves any number of keys, even fewer than are chosen.
+            candidates = F.pad(hidden, (0, self.num_keys), value=floor)
+        least = candidates.topk(min(self.num_keys, candidates.shape[-1]), dim=-1).values[..., -1:]
         # Equal keys have scores that differ by rounding, which changes with the number of rows and tokens.
         rounding = 16 * torch.finfo(torch.promote_types(scores.dtype, torch.float32)).eps
         weights = softmax_over_visible(scores, mask & (hidden >= least - rounding * (1 + least.abs())))
