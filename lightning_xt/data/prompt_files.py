@@ -2,7 +2,7 @@
 
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NotRequired, TypedDict
 
 from lightning_xt.data.files.json_lines import decode_line, is_json_lines, parse_field, split_lines
@@ -23,6 +23,15 @@ def number_prompts(texts: Iterable[str]) -> list[Prompt]:
     prompts = [Prompt(id=number, prompt=text) for number, text in enumerate(texts)]
     count_repeats(prompts, "prompt")
     return prompts
+
+
+def batch_prompts(prompts: Sequence[Prompt], size: int, rank: int, world: int) -> list[list[Prompt]]:
+    """Return the prompts of a process, rank, rank + world, ..., in lists of at most `size`.
+
+    A process without prompts gets one empty list, because the processes wait for each other at the end.
+    """
+    own = list(prompts[rank::world])
+    return [own[first : first + size] for first in range(0, len(own), size)] or [[]]
 
 
 def count_repeats(items: Iterable[Any], key: str) -> None:

@@ -18,7 +18,7 @@ from lightning_xt.data.loading.loader import Loader
 from lightning_xt.data.loading.progress import with_progress
 from lightning_xt.data.loading.sampler import CounterBatchSampler, batch_windows_once
 from lightning_xt.data.loading.shuffled_order import ShuffledOrder
-from lightning_xt.data.prompt_files import Prompt, read_prompts
+from lightning_xt.data.prompt_files import Prompt, batch_prompts, read_prompts
 from lightning_xt.data.tokenizers.base import Tokenizer
 from lightning_xt.data.tokenizers.bytes import Bytes
 from lightning_xt.data.tokenizers.unused_ids import report_unused
@@ -201,13 +201,8 @@ class Conversations(DataModule):
         return self._build_evaluation_loader("test")
 
     def predict_dataloader(self) -> Loader:
-        """Return this process's prompts, rank, rank + world, ..., in lists of at most `eval_batch_size`.
-
-        A process without prompts gets one empty list, because the processes wait for each other at the end.
-        """
-        rank, world = self.rank_and_world
-        prompts, size = self._prompts[rank::world], self.eval_batch_size
-        return Loader([prompts[first : first + size] for first in range(0, len(prompts), size)] or [[]])
+        """Return this process's prompts in lists of at most `eval_batch_size`."""
+        return Loader(batch_prompts(self._prompts, self.eval_batch_size, *self.rank_and_world))
 
     def _build_evaluation_loader(self, split: str) -> Loader:
         rank, world = self.rank_and_world

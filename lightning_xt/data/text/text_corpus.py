@@ -11,7 +11,7 @@ from lightning_xt.data.base import DataModule
 from lightning_xt.data.loading.loader import Loader
 from lightning_xt.data.loading.sampler import CounterBatchSampler, batch_lanes_once, batch_windows_once
 from lightning_xt.data.loading.workers import worker_options
-from lightning_xt.data.prompt_files import Prompt, read_prompts
+from lightning_xt.data.prompt_files import Prompt, batch_prompts, read_prompts
 from lightning_xt.data.text.corpus_tokens import CorpusTokens
 from lightning_xt.data.text.lane_order import LaneOrder
 from lightning_xt.data.text.lanes import EvaluationLanes, TrainingLanes, count_needed
@@ -242,13 +242,8 @@ class TextCorpus(DataModule):
         return self._build_evaluation_loader("test")
 
     def predict_dataloader(self) -> Loader:
-        """Return this process's prompts, rank, rank + world, ..., in lists of at most `eval_batch_size`.
-
-        A process without prompts gets one empty list, because the processes wait for each other at the end.
-        """
-        rank, world = self.rank_and_world
-        prompts, size = self._prompts[rank::world], self.eval_batch_size
-        return Loader([prompts[first : first + size] for first in range(0, len(prompts), size)] or [[]])
+        """Return this process's prompts in lists of at most `eval_batch_size`."""
+        return Loader(batch_prompts(self._prompts, self.eval_batch_size, *self.rank_and_world))
 
     def _build_training_windows(self) -> TrainingWindows | TrainingLanes:
         """Build the numbered training windows; ValueError if the text is too short for them."""

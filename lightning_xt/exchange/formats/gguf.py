@@ -14,7 +14,7 @@ from lightning_xt.exchange.misfit import MisfitError
 from lightning_xt.exchange.pretrained.base import PretrainedShape
 from lightning_xt.exchange.pretrained.shape_choice import fit_shape
 from lightning_xt.exchange.tensor_rules import export_tensors
-from lightning_xt.exchange.transformers_scorer import make_transformers_scorer
+from lightning_xt.exchange.transformers_scorer import load_with_transformers, make_transformers_scorer
 from lightning_xt.exchange.verification import Verification
 
 ARCHITECTURES = ("llama", "qwen3")
@@ -77,19 +77,13 @@ class Gguf(ExportFormat):
         except ImportError:
             reason = "transformers is not installed, which would compute logits; gguf has read back the same tensors"
             return Verification(reason)
-        # Its bar for the loading of weights is of no use here.
-        transformers.utils.logging.disable_progress_bar()
         shape, settings = fit_shape(model)
         # Its reader takes the width of heads from the file for the first architecture only.
         known: dict[str, Any] = shape.write_config(settings)
-        config = (
-            {}
-            if shape.model_type == INTERLEAVED
-            else {"config": transformers.AutoConfig.for_model(shape.model_type, **known)}
-        )
-        network = transformers.AutoModelForCausalLM.from_pretrained(
-            folder, gguf_file=FILE, dtype=torch.float32, **config
-        ).eval()
+        options: dict[str, Any] = {"gguf_file": FILE}
+        if shape.model_type != INTERLEAVED:
+            options["config"] = transformers.AutoConfig.for_model(shape.model_type, **known)
+        network = load_with_transformers(model, folder, **options)
         reader = f"transformers {transformers.__version__} by gguf {version('gguf')}"
         return compare_logits(model, make_transformers_scorer(network), reader, round_vectors=False)
 

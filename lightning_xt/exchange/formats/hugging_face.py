@@ -1,8 +1,6 @@
 from pathlib import Path
 from typing import ClassVar
 
-import torch
-
 from lightning_xt.exchange.comparison import compare_logits
 from lightning_xt.exchange.exported_model import ExportedModel
 from lightning_xt.exchange.exported_tokenizers import compare_tokenizers, open_with_transformers, write_tokenizers
@@ -13,7 +11,7 @@ from lightning_xt.exchange.misfit import MisfitError
 from lightning_xt.exchange.pretrained.shape_choice import fit_shape
 from lightning_xt.exchange.safetensors_files import write_tensors
 from lightning_xt.exchange.tensor_rules import export_tensors
-from lightning_xt.exchange.transformers_scorer import make_transformers_scorer
+from lightning_xt.exchange.transformers_scorer import load_with_transformers, make_transformers_scorer
 from lightning_xt.exchange.verification import Verification
 
 
@@ -53,13 +51,8 @@ class HuggingFace(ExportFormat):
             import transformers
         except ImportError:
             return Verification("transformers is not installed; pip install transformers, and export again")
-        # Its bar for the loading of weights is of no use here.
-        transformers.utils.logging.disable_progress_bar()
-        loader = transformers.AutoModelForSeq2SeqLM if model.kind == "Seq2Seq" else transformers.AutoModelForCausalLM
-        network = loader.from_pretrained(folder, dtype=torch.float32).eval()
-
-        reader = f"transformers {transformers.__version__}"
-        return compare_logits(model, make_transformers_scorer(network), reader)
+        network = load_with_transformers(model, folder)
+        return compare_logits(model, make_transformers_scorer(network), f"transformers {transformers.__version__}")
 
     def verify_tokenizers(self, model: ExportedModel, folder: Path) -> list[str]:
         return compare_tokenizers(model, folder, open_with_transformers)

@@ -1,8 +1,6 @@
 from pathlib import Path
 from typing import ClassVar
 
-import torch
-
 from lightning_xt.exchange.comparison import compare_logits
 from lightning_xt.exchange.exported_model import ExportedModel
 from lightning_xt.exchange.exported_tokenizers import compare_tokenizers, open_with_transformers
@@ -10,7 +8,7 @@ from lightning_xt.exchange.formats.base import ExportFormat
 from lightning_xt.exchange.misfit import MisfitError
 from lightning_xt.exchange.own_folder import write_own_folder
 from lightning_xt.exchange.remote_files import make_auto_map, write_remote_files
-from lightning_xt.exchange.transformers_scorer import make_transformers_scorer
+from lightning_xt.exchange.transformers_scorer import load_with_transformers, make_transformers_scorer
 from lightning_xt.exchange.verification import Verification
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.models.encoder_decoder import EncoderDecoder
@@ -43,14 +41,8 @@ class HuggingFaceCode(ExportFormat):
             import transformers
         except ImportError:
             return Verification("transformers is not installed; pip install transformers, and export again")
-        # Its bar for the loading of weights is of no use here.
-        transformers.utils.logging.disable_progress_bar()
-        pairs = isinstance(model.network, EncoderDecoder)
-        loader = transformers.AutoModelForSeq2SeqLM if pairs else transformers.AutoModelForCausalLM
-        network = loader.from_pretrained(folder, trust_remote_code=True, dtype=torch.float32).eval()
-
-        reader = f"transformers {transformers.__version__}"
-        return compare_logits(model, make_transformers_scorer(network), reader)
+        network = load_with_transformers(model, folder, trust_remote_code=True)
+        return compare_logits(model, make_transformers_scorer(network), f"transformers {transformers.__version__}")
 
     def verify_tokenizers(self, model: ExportedModel, folder: Path) -> list[str]:
         return compare_tokenizers(model, folder, open_with_transformers)

@@ -17,7 +17,7 @@ from lightning_xt.exchange.json_files import write_json
 from lightning_xt.exchange.misfit import MisfitError
 from lightning_xt.exchange.pretrained.shape_choice import fit_shape
 from lightning_xt.exchange.tensor_rules import Rule, TensorRule, export_tensors
-from lightning_xt.exchange.transformers_scorer import make_transformers_scorer
+from lightning_xt.exchange.transformers_scorer import load_with_transformers, make_transformers_scorer
 from lightning_xt.exchange.verification import Verification
 from lightning_xt.nn.adapters.adapted_layer import list_adapter_parameters
 
@@ -59,21 +59,17 @@ class PEFT(ExportFormat):
     def verify(self, model: ExportedModel, folder: Path) -> Verification:
         try:
             import peft
-            import transformers
+            import transformers  # noqa: F401
         except ImportError as error:
             return Verification(f"{error.name} is not installed; pip install {error.name}, and export again")
-        transformers.utils.logging.disable_progress_bar()
-        loader = transformers.AutoModelForSeq2SeqLM if model.kind == "Seq2Seq" else transformers.AutoModelForCausalLM
         with tempfile.TemporaryDirectory() as base:
             HuggingFace().write(_remove_adapter(model), Path(base))
-            network = loader.from_pretrained(base, dtype=torch.float32)
+            network = load_with_transformers(model, base)
         with warnings.catch_warnings():
             # Of the use that one of the two libraries makes of the other.
             warnings.simplefilter("ignore", FutureWarning)
             network = peft.PeftModel.from_pretrained(network, folder, autocast_adapter_dtype=False).eval()
-
-        reader = f"peft {peft.__version__}"
-        return compare_logits(model, make_transformers_scorer(network), reader)
+        return compare_logits(model, make_transformers_scorer(network), f"peft {peft.__version__}")
 
     def verify_tokenizers(self, model: ExportedModel, folder: Path) -> list[str]:
         # The tokenizer is that of the model that the adapter changes.

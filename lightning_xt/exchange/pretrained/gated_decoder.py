@@ -1,9 +1,60 @@
-"""Tensors of decoders in the manner of Llama, by the names that several models of `transformers` share."""
+"""Decoders in the manner of Llama: the options and the names of tensors that several models share."""
 
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
+from lightning_xt.exchange.pretrained.base import PretrainedShape
+from lightning_xt.exchange.pretrained.rope import read_rope, rotary_template, write_rope
+from lightning_xt.exchange.templates import Choice, Setting, part
 from lightning_xt.exchange.tensor_rules import RepeatedTensor, Rule, TensorRule
+
+
+class GatedDecoder(PretrainedShape):
+    """Decoder in the manner of Llama: rotary positions, SwiGLU, RMSNorm before each sublayer."""
+
+    attention_options: ClassVar[Mapping[str, Any]] = {}
+    """Templates of further options of the attention."""
+    feedforward_options: ClassVar[Mapping[str, Any]] = {}
+    """Templates of further options of the feedforward."""
+
+    @property
+    @abstractmethod
+    def norms(self) -> Mapping[str, str]:
+        """Names of a layer's norms there, by those of a sublayer here."""
+
+    @property
+    def template(self) -> dict[str, Any]:
+        attention = part(
+            "Attention",
+            heads=Setting("num_attention_heads"),
+            kv_heads=Setting("num_key_value_heads", lambda known: known["num_attention_heads"]),
+            dim_head=Setting("head_dim", lambda known: known["hidden_size"] // known["num_attention_heads"]),
+            projection=part("MultiHead", bias=Setting("attention_bias")),
+            position=rotary_template(),
+            output_projection=Choice("attention_bias", {False: None, True: part("BiasedOutput")}),
+            **self.attention_options,
+        )
+        hidden = Setting("intermediate_size", lambda known: 8 * -(-known["hidden_size"] // 3))
+        decoder = part(
+            "Decoder",
+            dim=Setting("hidden_size"),
+            depth=Setting("num_hidden_layers"),
+            attention=attention,
+            feedforward=part("SwiGLU", hidden_dim=hidden, **self.feedforward_options),
+            norm=part("RMSNorm", eps=Setting("rms_norm_eps")),
+            head=Choice("tie_word_embeddings", {False: part("UntiedHead"), True: part("TiedHead")}),
+        )
+        return {"decoder": decoder}
+
+    def list_rules(self, settings: Mapping[str, Any]) -> list[Rule]:
+        return list(list_gated_decoder_rules(settings, self.norms))
+
+    def write_config(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        return super().write_config(write_rope(settings))
+
+    def read_config(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        return super().read_config(config) | read_rope(config, 10_000.0)
 
 
 def list_gated_decoder_rules(

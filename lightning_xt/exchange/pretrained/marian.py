@@ -5,6 +5,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lightning_xt.exchange.pretrained.activation_names import ACTIVATIONS, check_activation
 from lightning_xt.exchange.pretrained.base import PretrainedShape, UnsupportedSettingError
 from lightning_xt.exchange.templates import Choice, Match, Mismatch, Setting, part
 from lightning_xt.exchange.tensor_rules import FixedTensor, RepeatedTensor, Rule, TensorRule
@@ -39,13 +40,6 @@ class Marian(PretrainedShape):
     @property
     def template(self) -> dict[str, Any]:
         sines = part("SinusoidalPositions", learned_scale=False)
-        activations = {
-            "relu": part("ReLU"),
-            "gelu": part("GELU"),
-            "gelu_new": part("GELU", approximate="tanh"),
-            "swish": part("SiLU"),
-            "silu": part("SiLU"),
-        }
         sides = {
             side: {
                 "dim": Setting("d_model"),
@@ -54,7 +48,7 @@ class Marian(PretrainedShape):
                 "feedforward": part(
                     "MLP",
                     hidden_dim=Setting(f"{side}_ffn_dim", lambda known: 4 * known["d_model"]),
-                    activation=Choice("activation_function", activations),
+                    activation=Choice("activation_function", ACTIVATIONS),
                     bias=True,
                 ),
                 "norm": part("LayerNorm", eps=1e-5, bias=True),
@@ -107,6 +101,7 @@ class Marian(PretrainedShape):
 
     def read_config(self, config: Mapping[str, Any]) -> dict[str, Any]:
         known = super().read_config(config)
+        check_activation(known, "activation_function")
         if (size := known.get("decoder_vocab_size")) not in (None, known.get("vocab_size")):
             raise UnsupportedSettingError(
                 f"decoder_vocab_size is {size} and vocab_size {known.get('vocab_size')}, but only models with one "

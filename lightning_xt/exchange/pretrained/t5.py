@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from lightning_xt.exchange.pretrained.activation_names import ACTIVATIONS
 from lightning_xt.exchange.pretrained.base import PretrainedShape
 from lightning_xt.exchange.templates import Choice, Setting, part
 from lightning_xt.exchange.tensor_rules import FixedTensor, RepeatedTensor, Rule, TensorRule
@@ -109,14 +110,8 @@ def _make_feedforward() -> Choice:
     """Return the feedforwards by their names in transformers, whose gated GELU is an approximation."""
     plain = Setting("d_ff", lambda known: 4 * known["d_model"])
     gated = Setting("d_ff", lambda known: 8 * -(-known["d_model"] // 3))
-    activations = {
-        "relu": part("ReLU"),
-        "gelu": part("GELU"),
-        "gelu_new": part("GELU", approximate="tanh"),
-        "silu": part("SiLU"),
-    }
-    kinds = {name: part("MLP", hidden_dim=plain, activation=each) for name, each in activations.items()}
-    kinds["gated-gelu"] = part("GatedMLP", hidden_dim=gated, activation=activations["gelu_new"])
+    kinds = {name: part("MLP", hidden_dim=plain, activation=each) for name, each in ACTIVATIONS.items()}
+    kinds["gated-gelu"] = part("GatedMLP", hidden_dim=gated, activation=ACTIVATIONS["gelu_new"])
     kinds["gated-silu"] = part("SwiGLU", hidden_dim=gated)
     kinds["gated-relu"] = part("ReGLU", hidden_dim=gated)
     return Choice("feed_forward_proj", kinds)
