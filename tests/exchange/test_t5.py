@@ -47,7 +47,8 @@ def test_an_unscaled_tied_head_is_written_twice(tmp_path: Path) -> None:
     [
         (
             {"feed_forward_proj": "gated-swish"},
-            "feed_forward_proj is 'gated-swish', but only 'gelu', 'gelu_new', 'gelu_pytorch_tanh', 'relu', 'relu2', 'silu', 'swish', 'gated-gelu'",
+            "feed_forward_proj is 'gated-swish', but only 'gelu', 'gelu_new', 'gelu_pytorch_tanh', 'relu', 'relu2', "
+            "'silu', 'swish', 'gated-gelu'",
         ),
         ({"is_encoder_decoder": False}, "is_encoder_decoder is False, but only True has a counterpart here"),
     ],
