@@ -3,7 +3,7 @@
 from typing import Any
 
 from lightning_xt.exchange.exported_model import ExportedModel
-from lightning_xt.exchange.tokenizer_files import list_specials
+from lightning_xt.exchange.tokenizers.tokenizer_files import list_specials
 
 LONGEST = 2**31
 """More tokens than any sequence has."""

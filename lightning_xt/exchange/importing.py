@@ -7,14 +7,14 @@ from typing import Any
 from torch import Tensor
 
 from lightning_xt.checkpoints.migrations import METADATA_KEY
-from lightning_xt.exchange.folder_files import check_files, read_json
+from lightning_xt.exchange.folders.folder_files import check_files, read_json
+from lightning_xt.exchange.folders.safetensors_files import read_tensors
 from lightning_xt.exchange.imported_model import ImportedModel, build_module, make_data, restore_facts
-from lightning_xt.exchange.imported_tokenizer import read_tokenizer
-from lightning_xt.exchange.own_folder import read_own_folder
+from lightning_xt.exchange.own_format.own_folder import read_own_folder
 from lightning_xt.exchange.pretrained.base import PretrainedShape
 from lightning_xt.exchange.pretrained.shape_choice import list_shapes
-from lightning_xt.exchange.safetensors_files import read_tensors
 from lightning_xt.exchange.templates import fill_template
+from lightning_xt.exchange.tokenizers.imported_tokenizer import read_tokenizer
 from lightning_xt.system.messages import UserError
 
 

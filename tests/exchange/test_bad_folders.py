@@ -150,7 +150,7 @@ def test_a_folder_is_refused(name: str, saved: Path, tmp_path: Path, capsys: pyt
 def test_weights_larger_than_the_memory_are_refused(
     saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("lightning_xt.exchange.safetensors_files.get_free_memory", lambda: 1000)
+    monkeypatch.setattr("lightning_xt.exchange.folders.safetensors_files.get_free_memory", lambda: 1000)
     check_refused([str(saved)], "there is not enough memory for weights of 0.0 GB: 0.0 GB are free", tmp_path, capsys)
 
 

@@ -12,7 +12,7 @@ from lightning_xt import Seq2Seq
 from lightning_xt.exchange.exported_model import ExportedModel, ExportOptions
 from lightning_xt.exchange.formats.c_translate2 import CTranslate2
 from lightning_xt.exchange.misfit import MisfitError
-from lightning_xt.exchange.tokenizer_files import list_token_names
+from lightning_xt.exchange.tokenizers.tokenizer_files import list_token_names
 
 SINES = {"class_path": "SinusoidalPositions", "init_args": {"learned_scale": False}}
 LEARNED = {"class_path": "LearnedPositions", "init_args": {"max_length": 64}}

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_xt.exchange.comparison import compare_logits
 from lightning_xt.exchange.exported_model import ExportedModel, ExportOptions
-from lightning_xt.exchange.own_folder import write_own_folder
+from lightning_xt.exchange.own_format.own_folder import write_own_folder
 from lightning_xt.training.language_model import LanguageModel
 
 SIZES: dict[str, Any] = {"dim": 16, "depth": 1, "attention": {"heads": 2}}

@@ -14,7 +14,7 @@ from lightning_xt.data.tokenizers.numbers import Numbers
 from lightning_xt.data.tokenizers.sentence_piece import SentencePiece
 from lightning_xt.data.tokenizers.special_bytes import SpecialBytes
 from lightning_xt.exchange.exported_model import ExportedModel, ExportOptions
-from lightning_xt.exchange.exported_tokenizers import (
+from lightning_xt.exchange.tokenizers.exported_tokenizers import (
     compare_tokenizers,
     open_library,
     open_with_transformers,

@@ -10,7 +10,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
 from lightning_xt.data.tokenizers.numbers import Numbers
-from lightning_xt.exchange.imported_tokenizer import ImportedTokenizer, read_tokenizer
+from lightning_xt.exchange.tokenizers.imported_tokenizer import ImportedTokenizer, read_tokenizer
 from lightning_xt.system.messages import UserError
 
 IDS = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 2}

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, Ma
 
 from lightning_xt.cli import main
 from lightning_xt.commands.models.loading import load
-from lightning_xt.exchange import safetensors_files
+from lightning_xt.exchange.folders import safetensors_files
 from lightning_xt.nn.adapters.adapted_layer import list_adapter_parameters
 
 transformers.utils.logging.disable_progress_bar()

@@ -7,7 +7,7 @@ import torch
 from lightning_xt.checkpoints.runs import find_checkpoint, find_run
 from lightning_xt.commands.models.loading import load
 from lightning_xt.exchange.exported_model import ExportedModel, ExportOptions
-from lightning_xt.exchange.folders import write_folder
+from lightning_xt.exchange.folders.new_folder import write_folder
 from lightning_xt.exchange.formats.base import ExportFormat
 from lightning_xt.exchange.formats.format_choice import find_format, list_formats
 from lightning_xt.exchange.misfit import MisfitError

@@ -11,7 +11,7 @@ from lightning_xt.checkpoints.runs import checkpoint_file, create_run, find_chec
 from lightning_xt.checkpoints.saved_tokenizers import name_tokenizer_file, use_saved_tokenizers
 from lightning_xt.commands.models.loading import load
 from lightning_xt.commands.transfer.imported_run import save_checkpoint
-from lightning_xt.exchange.adapter_import import read_adapter
+from lightning_xt.exchange.adapters.adapter_import import read_adapter
 from lightning_xt.exchange.exported_model import ExportedModel, ExportOptions
 from lightning_xt.system.discovery import import_path
 from lightning_xt.system.messages import UserError

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from lightning_xt.commands.transfer.imported_run import write_run
-from lightning_xt.exchange.formats.peft import CONFIG
+from lightning_xt.exchange.adapters.adapter_tensors import CONFIG
 from lightning_xt.exchange.imported_model import ImportedModel
 from lightning_xt.exchange.importing import read_folder
 from lightning_xt.system.messages import UserError

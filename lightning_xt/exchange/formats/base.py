@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from lightning_xt.exchange.exported_model import ExportedModel
-from lightning_xt.exchange.exported_tokenizers import compare_tokenizers, open_library
+from lightning_xt.exchange.tokenizers.exported_tokenizers import compare_tokenizers, open_library
 from lightning_xt.exchange.verification import Verification
 
 

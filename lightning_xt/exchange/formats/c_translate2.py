@@ -1,15 +1,15 @@
 from pathlib import Path
 from typing import Any, ClassVar
 
+from lightning_xt.exchange.c_translate2.pair_template import make_template
+from lightning_xt.exchange.c_translate2.spec_building import build_spec
+from lightning_xt.exchange.c_translate2.translation_check import compare_translations
 from lightning_xt.exchange.exported_model import ExportedModel
-from lightning_xt.exchange.exported_tokenizers import write_tokenizers
 from lightning_xt.exchange.formats.base import ExportFormat
 from lightning_xt.exchange.misfit import MisfitError
 from lightning_xt.exchange.templates import Match, Mismatch, match_template
-from lightning_xt.exchange.tokenizer_files import list_token_names
-from lightning_xt.exchange.translators.pair_template import make_template
-from lightning_xt.exchange.translators.spec_building import build_spec
-from lightning_xt.exchange.translators.translation_check import compare_translations
+from lightning_xt.exchange.tokenizers.exported_tokenizers import write_tokenizers
+from lightning_xt.exchange.tokenizers.tokenizer_files import list_token_names
 from lightning_xt.exchange.verification import Verification
 
 LEAST_POSITIONS = 1024

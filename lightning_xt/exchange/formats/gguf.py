@@ -7,13 +7,13 @@ from torch import Tensor
 
 from lightning_xt.exchange.comparison import compare_logits
 from lightning_xt.exchange.exported_model import ExportedModel
-from lightning_xt.exchange.exported_tokenizers import compare_tokenizers
 from lightning_xt.exchange.formats.base import ExportFormat
-from lightning_xt.exchange.gguf_tokenizer import open_byte_pairs, read_byte_pairs, write_byte_pairs
 from lightning_xt.exchange.misfit import MisfitError
 from lightning_xt.exchange.pretrained.base import PretrainedShape
 from lightning_xt.exchange.pretrained.shape_choice import fit_shape
 from lightning_xt.exchange.tensor_rules import export_tensors
+from lightning_xt.exchange.tokenizers.exported_tokenizers import compare_tokenizers
+from lightning_xt.exchange.tokenizers.gguf_tokenizer import open_byte_pairs, read_byte_pairs, write_byte_pairs
 from lightning_xt.exchange.transformers_scorer import load_with_transformers, make_transformers_scorer
 from lightning_xt.exchange.verification import Verification
 

@@ -3,14 +3,18 @@ from typing import ClassVar
 
 from lightning_xt.exchange.comparison import compare_logits
 from lightning_xt.exchange.exported_model import ExportedModel
-from lightning_xt.exchange.exported_tokenizers import compare_tokenizers, open_with_transformers, write_tokenizers
+from lightning_xt.exchange.folders.json_files import write_json
+from lightning_xt.exchange.folders.safetensors_files import write_tensors
 from lightning_xt.exchange.formats.base import ExportFormat
 from lightning_xt.exchange.generation_settings import list_ids, make_generation_config
-from lightning_xt.exchange.json_files import write_json
 from lightning_xt.exchange.misfit import MisfitError
 from lightning_xt.exchange.pretrained.shape_choice import fit_shape
-from lightning_xt.exchange.safetensors_files import write_tensors
 from lightning_xt.exchange.tensor_rules import export_tensors
+from lightning_xt.exchange.tokenizers.exported_tokenizers import (
+    compare_tokenizers,
+    open_with_transformers,
+    write_tokenizers,
+)
 from lightning_xt.exchange.transformers_scorer import load_with_transformers, make_transformers_scorer
 from lightning_xt.exchange.verification import Verification
 

@@ -3,11 +3,11 @@ from typing import ClassVar
 
 from lightning_xt.exchange.comparison import compare_logits
 from lightning_xt.exchange.exported_model import ExportedModel
-from lightning_xt.exchange.exported_tokenizers import compare_tokenizers, open_with_transformers
 from lightning_xt.exchange.formats.base import ExportFormat
 from lightning_xt.exchange.misfit import MisfitError
-from lightning_xt.exchange.own_folder import write_own_folder
-from lightning_xt.exchange.remote_files import make_auto_map, write_remote_files
+from lightning_xt.exchange.own_format.own_folder import write_own_folder
+from lightning_xt.exchange.own_format.remote_files import make_auto_map, write_remote_files
+from lightning_xt.exchange.tokenizers.exported_tokenizers import compare_tokenizers, open_with_transformers
 from lightning_xt.exchange.transformers_scorer import load_with_transformers, make_transformers_scorer
 from lightning_xt.exchange.verification import Verification
 from lightning_xt.models.decoder import Decoder

@@ -8,13 +8,13 @@ from torch import Tensor
 
 from lightning_xt.exchange.comparison import compare_logits
 from lightning_xt.exchange.exported_model import ExportedModel
-from lightning_xt.exchange.exported_tokenizers import compare_tokenizers, open_library
 from lightning_xt.exchange.formats.base import ExportFormat
 from lightning_xt.exchange.misfit import MisfitError
 from lightning_xt.exchange.step.step_checks import check_step, explain_failure
 from lightning_xt.exchange.step.step_folder import write_description
 from lightning_xt.exchange.step.step_program import StepProgram, build_programs, silence_libraries
 from lightning_xt.exchange.step.step_scorer import Runner, StepScorer
+from lightning_xt.exchange.tokenizers.exported_tokenizers import compare_tokenizers, open_library
 from lightning_xt.exchange.verification import Verification
 
 OPSET = 18

@@ -8,21 +8,26 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from lightning_xt.exchange.adapter_tensors import PREFIX, LowRankPair, export_pairs, list_modules, shorten
+from lightning_xt.exchange.adapters.adapter_tensors import (
+    CONFIG,
+    PREFIX,
+    TENSORS,
+    LowRankPair,
+    export_pairs,
+    list_modules,
+    shorten,
+)
 from lightning_xt.exchange.comparison import compare_logits
 from lightning_xt.exchange.exported_model import ExportedModel
+from lightning_xt.exchange.folders.json_files import write_json
 from lightning_xt.exchange.formats.base import ExportFormat
 from lightning_xt.exchange.formats.hugging_face import HuggingFace
-from lightning_xt.exchange.json_files import write_json
 from lightning_xt.exchange.misfit import MisfitError
 from lightning_xt.exchange.pretrained.shape_choice import fit_shape
 from lightning_xt.exchange.tensor_rules import Rule, TensorRule, export_tensors
 from lightning_xt.exchange.transformers_scorer import load_with_transformers, make_transformers_scorer
 from lightning_xt.exchange.verification import Verification
 from lightning_xt.nn.adapters.adapted_layer import list_adapter_parameters
-
-CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
-"""Files of an adapter."""
 
 
 class PEFT(ExportFormat):

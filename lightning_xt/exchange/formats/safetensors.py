@@ -8,7 +8,7 @@ from lightning_xt.exchange.comparison import compare_probe
 from lightning_xt.exchange.exported_model import ExportedModel
 from lightning_xt.exchange.formats.base import ExportFormat
 from lightning_xt.exchange.importing import read_folder
-from lightning_xt.exchange.own_folder import write_own_folder
+from lightning_xt.exchange.own_format.own_folder import write_own_folder
 from lightning_xt.exchange.verification import Verification
 
 

@@ -11,8 +11,8 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from lightning_xt.checkpoints.migrations import METADATA_KEY
 from lightning_xt.core.inputs import Inputs
-from lightning_xt.exchange.model_entry import build_model
-from lightning_xt.exchange.own_folder import find_shared
+from lightning_xt.exchange.own_format.model_entry import build_model
+from lightning_xt.exchange.own_format.own_folder import find_shared
 from lightning_xt.exchange.remote_code.padding import RightPadded
 from lightning_xt.exchange.remote_code.remote_cache import RemoteCache
 from lightning_xt.exchange.remote_code.remote_config import RemoteConfig

@@ -16,8 +16,8 @@ class RemoteSeq2SeqLM(RemoteModel):
     def _decoder(self) -> Any:
         return self.own_network.decoder
 
-    def get_encoder(self, modality: str | None = None) -> "SourceEncoder":
-        return SourceEncoder(self)
+    def get_encoder(self, modality: str | None = None) -> "RemoteEncoder":
+        return RemoteEncoder(self)
 
     def get_input_embeddings(self) -> nn.Module:
         found: nn.Module = self.own_network.encoder.token_embedding
@@ -80,7 +80,7 @@ class RemoteSeq2SeqLM(RemoteModel):
         return shifted
 
 
-class SourceEncoder:
+class RemoteEncoder:
     """Encoder of an encoder-decoder, as `generate` calls it."""
 
     main_input_name = "input_ids"

@@ -6,9 +6,9 @@ from typing import Any
 
 import lightning_xt
 from lightning_xt.exchange.exported_model import ExportedModel
-from lightning_xt.exchange.exported_tokenizers import write_tokenizers
-from lightning_xt.exchange.json_files import write_json
+from lightning_xt.exchange.folders.json_files import write_json
 from lightning_xt.exchange.step.step_program import StepProgram
+from lightning_xt.exchange.tokenizers.exported_tokenizers import write_tokenizers
 
 DESCRIPTION = "step.json"
 """File about the programs of a folder."""

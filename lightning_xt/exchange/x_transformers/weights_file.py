@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from lightning_xt.checkpoints.checkpoint import Checkpoint
-from lightning_xt.exchange.safetensors_files import read_tensor_file, refuse_large_files
+from lightning_xt.exchange.folders.safetensors_files import read_tensor_file, refuse_large_files
 from lightning_xt.system.messages import UserError
 
 NESTED = ("state_dict", "model_state_dict", "model")

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer as Library
 from lightning_xt.data.tokenizers.base import Tokenizer
 from lightning_xt.data.tokenizers.bytes import Bytes
 from lightning_xt.data.tokenizers.special_bytes import SPECIALS, SpecialBytes
-from lightning_xt.exchange.json_files import write_json
+from lightning_xt.exchange.folders.json_files import write_json
 
 BYTE_SPECIALS = ("<pad>", "<s>", "</s>")
 """Names of the special ids of SpecialBytes."""

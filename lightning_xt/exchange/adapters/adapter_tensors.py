@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from lightning_xt.exchange.tensor_rules import Rule, TensorRule
 from lightning_xt.nn.adapters.low_rank_linear import LowRankLinear
 
+CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
+"""Files of an adapter."""
 PREFIX = "base_model.model."
 """Beginning of every name in a file of PEFT."""
 

@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_xt.exchange.adapter_tensors import (
+from lightning_xt.exchange.adapters.adapter_tensors import (
+    CONFIG,
     PREFIX,
+    TENSORS,
     LowRankPair,
     choose_targets,
     import_pairs,
@@ -18,10 +20,9 @@ from lightning_xt.exchange.adapter_tensors import (
     shorten,
 )
 from lightning_xt.exchange.exported_model import ExportedModel
-from lightning_xt.exchange.folder_files import check_files, read_json
-from lightning_xt.exchange.formats.peft import CONFIG, TENSORS
+from lightning_xt.exchange.folders.folder_files import check_files, read_json
+from lightning_xt.exchange.folders.safetensors_files import read_tensor_file, refuse_large_files
 from lightning_xt.exchange.pretrained.shape_choice import fit_shape
-from lightning_xt.exchange.safetensors_files import read_tensor_file, refuse_large_files
 from lightning_xt.exchange.tensor_rules import Rule, TensorRule, list_stacked_rows
 from lightning_xt.nn.adapters.lora import LoRA
 from lightning_xt.nn.adapters.low_rank_linear import LowRankLinear

@@ -10,9 +10,9 @@ from tokenizers import Regex, models, pre_tokenizers
 from tokenizers import Tokenizer as Library
 
 from lightning_xt.exchange.exported_model import ExportedModel
-from lightning_xt.exchange.exported_tokenizers import Encoder
 from lightning_xt.exchange.misfit import MisfitError
-from lightning_xt.exchange.tokenizer_files import build_library, list_specials
+from lightning_xt.exchange.tokenizers.exported_tokenizers import Encoder
+from lightning_xt.exchange.tokenizers.tokenizer_files import build_library, list_specials
 
 SPLITS = {
     "gpt-2": r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",

@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from lightning_xt.checkpoints.migrations import METADATA_KEY
 from lightning_xt.exchange.exported_model import ExportedModel
-from lightning_xt.exchange.exported_tokenizers import write_tokenizers
+from lightning_xt.exchange.folders.json_files import write_json
+from lightning_xt.exchange.folders.safetensors_files import read_tensors, write_tensors
 from lightning_xt.exchange.generation_settings import list_ids, make_generation_config
-from lightning_xt.exchange.json_files import write_json
-from lightning_xt.exchange.model_entry import build_model, describe_model
-from lightning_xt.exchange.safetensors_files import read_tensors, write_tensors
+from lightning_xt.exchange.own_format.model_entry import build_model, describe_model
 from lightning_xt.exchange.tensor_rules import check_tensors
+from lightning_xt.exchange.tokenizers.exported_tokenizers import write_tokenizers
 from lightning_xt.models.encoder_decoder import EncoderDecoder
 from lightning_xt.system.messages import UserError
 from lightning_xt.training.module import TransformerModule

@@ -13,8 +13,8 @@ from lightning_xt.data.tokenizers.library_files import count_ids, read_library
 from lightning_xt.data.tokenizers.numbers import Numbers
 from lightning_xt.data.tokenizers.sentence_piece import SentencePiece
 from lightning_xt.data.tokenizers.tokenizer_file import TokenizerFile
-from lightning_xt.exchange.folder_files import read_json
-from lightning_xt.exchange.tokenizer_files import list_token_names
+from lightning_xt.exchange.folders.folder_files import read_json
+from lightning_xt.exchange.tokenizers.tokenizer_files import list_token_names
 from lightning_xt.system.json_text import to_json
 from lightning_xt.system.messages import UserError
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lightning_xt.exchange.comparison import TOLERANCE
 from lightning_xt.exchange.exported_model import ExportedModel
-from lightning_xt.exchange.tokenizer_files import list_token_names
+from lightning_xt.exchange.tokenizers.tokenizer_files import list_token_names
 from lightning_xt.exchange.verification import Verification
 from lightning_xt.nn.embeddings.sinusoidal_positions import SinusoidalPositions
 from lightning_xt.nn.norms.rms_norm import RMSNorm

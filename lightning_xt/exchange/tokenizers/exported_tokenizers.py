@@ -9,7 +9,7 @@ from tokenizers import Tokenizer as Library
 
 from lightning_xt.data.tokenizers.base import Tokenizer
 from lightning_xt.exchange.exported_model import ExportedModel
-from lightning_xt.exchange.tokenizer_files import build_library, list_specials, write_tokenizer
+from lightning_xt.exchange.tokenizers.tokenizer_files import build_library, list_specials, write_tokenizer
 
 PROBE = " Grüße,  naïve 東京 🙂\n\tdef f(x):\r\n  return x[0] "
 """Text whose ids are compared; the spelling of each special token follows."""
