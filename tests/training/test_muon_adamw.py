@@ -2,6 +2,7 @@ import copy
 import io
 import pickle
 import warnings
+from functools import partial
 
 import pytest
 import torch
@@ -15,7 +16,8 @@ from lightning_xt.data.text.text_files import TextFiles
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.training.language_model import LanguageModel
 from lightning_xt.training.optim.muon_adamw import MuonAdamW
-from lightning_xt.training.optim.orthogonalization import choose_product_type, orthogonalize
+from lightning_xt.training.optim.orthogonalizers.base import choose_product_type
+from lightning_xt.training.optim.orthogonalizers.newton_schulz import NewtonSchulz
 from lightning_xt.training.optim.parameter_groups import parameter_groups
 
 SHAPES = [(7, 7), (5, 11), (11, 5), (13, 3), (3, 13), (5, 11), (1, 6), (6, 1)]
@@ -62,7 +64,9 @@ def test_steps_of_matrices_by_hand(rule, nesterov):
     mine = matrices(dtype=torch.float64)
     start = [p.detach().clone() for p in mine]
     options = {"lr": 0.1, "momentum": 0.9, "nesterov": nesterov}
-    optimizer = MuonAdamW([group(mine)], **options, ns_steps=3, weight_decay=0.2, adjust_lr_fn=rule)
+    optimizer = MuonAdamW(
+        [group(mine)], **options, orthogonalizer=partial(NewtonSchulz, steps=3), weight_decay=0.2, adjust_lr_fn=rule
+    )
     gradients = []
     for step in range(3):
         give_gradients(mine, step)
@@ -98,7 +102,7 @@ def test_singular_values_come_near_one():
     for batch in (torch.randn(3, 5, 17), torch.randn(2, 8, 8)):
         x = batch.double()
         u, _, v = torch.linalg.svd(x, full_matrices=False)
-        result = orthogonalize(x, 8)
+        result = NewtonSchulz(8)(x)
         values = torch.linalg.svdvals(result)
         assert values.min() > 0.6 and values.max() < 1.3
         # The singular vectors are kept: in their terms the result is diagonal.
@@ -282,7 +286,7 @@ def test_a_closure_computes_the_gradients():
     ("options", "rule"),
     [
         ({"momentum": 1.0}, "momentum 1.0, which must be at least 0 and below 1"),
-        ({"ns_steps": 0}, "ns_steps 0, which must be at least 1 and below 100"),
+        ({"neuron_beta": 1.0}, "neuron_beta 1.0, which must be at least 0 and below 1"),
         ({"lr": -1.0}, "lr -1.0, which must be at least 0"),
         ({"adamw_lr": -1.0}, "adamw_lr -1.0, which"),
         ({"embedding_lr": -1.0}, "embedding_lr -1.0, which"),
@@ -297,6 +301,11 @@ def test_a_closure_computes_the_gradients():
 def test_options_out_of_range(options, rule):
     with pytest.raises(ValueError, match=f"optimizer: MuonAdamW has {rule}"):
         MuonAdamW([group(matrices())], **options)
+
+
+def test_iterations_out_of_range():
+    with pytest.raises(ValueError, match="NewtonSchulz has steps 0, which must be at least 1 and below 100"):
+        MuonAdamW([group(matrices())], orthogonalizer=partial(NewtonSchulz, steps=0))
 
 
 def test_parameters_it_cannot_take_are_named():
