@@ -18,6 +18,10 @@ OLD = [
     ("fit -c tiny.yaml --model.decoder.attention.position.scaling YaRN", "it is called rope_scaling now"),
     ("fit -c tiny.yaml --standard.validate_at_end null", "it is called --standard.validation_schedule now"),
     ("fit -c tiny.yaml --model.decoder.condition_dim 8", "it is gone: set it in norm"),
+    (
+        "fit -c tiny.yaml --model.optimizer MuonAdamW --model.optimizer.ns_steps 3",
+        "it is gone: set steps in orthogonalizer",
+    ),
     ("generate RUN --filters+=Epsilon", "'Epsilon'; it is called EpsilonCutoff now"),
     ("generate RUN --method BeamSearch --method.stochastic true", "choose the method StochasticBeamSearch"),
 ]

@@ -18,6 +18,7 @@ from lightning_xt.generation.methods.base import Method
 from lightning_xt.objectives.auxiliaries.base import Auxiliary
 from lightning_xt.objectives.base import Objective
 from lightning_xt.system.public_names import list_public
+from lightning_xt.training.optim.orthogonalizers.base import Orthogonalizer
 from lightning_xt.training.optim.schedules.base import Schedule
 
 BASES = [
@@ -28,6 +29,7 @@ BASES = [
     Method,
     Objective,
     Auxiliary,
+    Orthogonalizer,
     Schedule,
 ]
 WITH_EXAMPLES = [name for name in list_public() if ">>> " in (inspect.getdoc(getattr(lightning_xt, name)) or "")]

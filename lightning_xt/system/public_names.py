@@ -12,8 +12,8 @@ PLACES = (
     "objectives/auxiliaries/*", "generation/filters/*", "generation/methods/*", "data/*", "data/text/*", "data/pairs/*",
     "data/chat/*", "data/tokenizers/*", "data/denoisers/*", "training/language_model", "training/masked_language_model",
     "training/seq2seq",
-    "training/callbacks/*", "training/loggers/*", "training/optim/*", "training/optim/schedules/*",
-    "training/strategies/*",
+    "training/callbacks/*", "training/loggers/*", "training/optim/*", "training/optim/orthogonalizers/*",
+    "training/optim/schedules/*", "training/strategies/*",
 )  # fmt: skip
 """Files whose classes are names of the package."""
 FUNCTIONS = {

@@ -29,6 +29,7 @@ REPLACED = MappingProxyType(
     {
         "stochastic": "choose the method StochasticBeamSearch",
         "stable_steps": "the other phases, warmup_steps and decay, say how many steps are left",
+        "ns_steps": "set steps in orthogonalizer: {class_path: NewtonSchulz, init_args: {steps: 5}}",
         "condition_dim": "set it in norm: {class_path: AdaptiveRMSNorm, init_args: {condition_dim: 64}}",
     }
 )

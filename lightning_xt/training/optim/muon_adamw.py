@@ -9,12 +9,12 @@ from torch import Tensor
 
 from lightning_xt.system.option_checks import check_option
 from lightning_xt.training.optim.matrix_optimizer import MatrixOptimizer, Member, get_local
-from lightning_xt.training.optim.orthogonalizers.base import OrthogonalizerFactory, choose_product_type
+from lightning_xt.training.optim.orthogonalizers.base import LEAST_NORM, OrthogonalizerFactory, choose_product_type
 from lightning_xt.training.optim.orthogonalizers.newton_schulz import NewtonSchulz
 from lightning_xt.training.strategies.sharding import full_tensor_like, is_sharded, local_shard
 
 LEAST_SQUARE = 1e-12
-"""Sum of squares of a row, or mean of them, below which it counts as 0."""
+"""Mean squared step below which a row counts as 0."""
 
 
 @dataclass(frozen=True)
@@ -119,8 +119,10 @@ class MuonAdamW(MatrixOptimizer):
             if "momentum_buffer" not in state:
                 state["momentum_buffer"] = torch.zeros_like(p)
             # A resumed run may use it for the first time.
-            if group["neuron_beta"] is not None and "neuron_buffer" not in state:
-                state["neuron_buffer"] = local_shard(torch.zeros(len(p), 1, dtype=p.dtype, device=p.device), p)
+            if group["neuron_beta"] is not None:
+                found = state.get("neuron_buffer")
+                # One that a checkpoint brings is whole.
+                state["neuron_buffer"] = local_shard(p.new_zeros(len(p), 1) if found is None else found, p)
         # The local shard of a sharded weight.
         gradients = [get_local(p.grad) for p in weights]
         buffers = [get_local(self.state[p]["momentum_buffer"]) for p in weights]
@@ -161,7 +163,8 @@ class MuonAdamW(MatrixOptimizer):
             difference = get_local(local_shard(stepped.weight, each.weight))
             if group["cautious"]:
                 decays = weight * difference <= 0
-                weight.addcmul_(weight, decays if skip is None else decays & ~skip, value=-decay)
+                decays = decays if skip is None else decays & ~skip
+                weight.addcmul_(weight, decays.to(weight.dtype), value=-decay)
             weight.add_(difference)
             if each.neurons is not None and stepped.neurons is not None:
                 get_local(each.neurons).copy_(get_local(local_shard(stepped.neurons, each.neurons)))
@@ -181,30 +184,44 @@ class MuonAdamW(MatrixOptimizer):
             halves = [(wide, stacked[: len(wide)]), (tall, stacked[len(wide) :].mT)]
             if group["row_norm"]:
                 for _, updates in halves:
-                    updates.div_(updates.square().sum(dim=-1, keepdim=True).clamp(min=LEAST_SQUARE).sqrt())
+                    _normalize_rows(updates)
             stacked = self.orthogonalizer(stacked.to(choose_product_type(stacked))).to(stacked.dtype)
+            if skip is not None:
+                stacked = stacked.masked_fill(skip, 0)
             for some, steps in ((wide, stacked[: len(wide)]), (tall, stacked[len(wide) :].mT)):
                 if some:
                     _add_steps(some, steps, group, skip)
 
 
+def _normalize_rows(updates: Tensor) -> None:
+    """Divide each row of each matrix by its norm, in place."""
+    precise = torch.promote_types(updates.dtype, torch.float32)
+    updates.div_(torch.linalg.vector_norm(updates, dim=-1, keepdim=True, dtype=precise).clamp(min=LEAST_NORM))
+
+
 def _add_steps(maps: list[Map], steps: Tensor, group: dict[str, Any], skip: Tensor | None) -> None:
     """Add orthogonalized steps, (k, rows, columns), to weights of one shape."""
     rows, columns = steps.shape[1:]
-    if maps[0].neurons is not None:
-        neurons = torch.stack([each.neurons for each in maps if each.neurons is not None])
-        squares = steps.square().mean(dim=-1, keepdim=True)
-        # A mean that moves towards itself stays unchanged.
-        target = squares if skip is None else torch.where(skip, neurons, squares)
-        neurons = neurons.lerp(target, 1 - group["neuron_beta"])
-        torch._foreach_copy_([each.neurons for each in maps if each.neurons is not None], list(neurons.unbind()))
-        steps = steps * neurons.clamp(min=LEAST_SQUARE).rsqrt()
-        norms = steps.square().sum(dim=(-2, -1), keepdim=True).clamp(min=LEAST_SQUARE)
-        steps = steps * (columns * squares.sum(dim=-2, keepdim=True) / norms).sqrt()
-    if skip is not None:
-        steps = steps.masked_fill(skip, 0)
+    buffers = [each.neurons for each in maps if each.neurons is not None]
+    if buffers:
+        steps = _scale_neurons(steps, buffers, group["neuron_beta"], skip)
     alpha = -group["lr"] * _scale(group["adjust_lr_fn"], rows, columns)
     torch._foreach_add_([each.weight for each in maps], list(steps.unbind()), alpha=alpha)
+
+
+def _scale_neurons(steps: Tensor, buffers: list[Tensor], beta: float, skip: Tensor | None) -> Tensor:
+    """Divide each row by the root of its mean squared step, which is updated, and keep the norm of each matrix."""
+    precise = torch.promote_types(steps.dtype, torch.float32)
+    exact, neurons = steps.to(precise), torch.stack(buffers).to(precise)
+    squares = exact.square().mean(dim=-1, keepdim=True)
+    # A mean that moves towards itself stays unchanged.
+    neurons = neurons.lerp(squares if skip is None else torch.where(skip, neurons, squares), 1 - beta)
+    torch._foreach_copy_(buffers, list(neurons.unbind()))
+    exact = exact * neurons.clamp(min=LEAST_SQUARE).rsqrt()
+    wanted, norms = (
+        each.square().sum(dim=(-2, -1), keepdim=True).clamp(min=LEAST_SQUARE) for each in (steps.to(precise), exact)
+    )
+    return (exact * (wanted / norms).sqrt()).to(steps.dtype)
 
 
 def _scale(rule: str, rows: int, columns: int) -> float:
