@@ -125,6 +125,14 @@ def test_cases_n8_a_mistake_is_one_sentence(path: str, name: str | None, sentenc
     assert str(error.value).startswith(sentence)
 
 
+def test_options_of_a_class_besides_the_default_are_described() -> None:
+    said = make_help().describe_option("model.optimizer.orthogonalizer", None)
+    assert said.startswith("--model.optimizer.orthogonalizer takes a Orthogonalizer class, by default NewtonSchulz")
+    assert "\n  PolarExpress  " in said
+    said = make_help().describe_option("model.optimizer.momentum", None)
+    assert "fraction of the momentum that stays at each step" in said
+
+
 def test_a_default_class_is_described_with_its_own_options_first() -> None:
     said = make_help().describe_option("data", "TextFiles")
     own = list(inspect.signature(TextFiles.__init__).parameters)[1]

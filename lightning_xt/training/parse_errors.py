@@ -21,6 +21,7 @@ from lightning_xt.system.imports import imported
 from lightning_xt.system.messages import UserError, explain_missing_value, explain_unknown, find_close_matches
 from lightning_xt.system.renamed import explain_rename
 from lightning_xt.system.shipped_configs import LISTED, explain_missing_config
+from lightning_xt.training.optim.matrix_optimizer import MatrixOptimizer
 
 
 def check_text(args: Sequence[str]) -> None:
@@ -252,8 +253,8 @@ def _find_product(kind: object) -> type | None:
 
 
 def _list_components() -> Iterator[type]:
-    # Every part that has slots is a module of torch, or of data.
-    kinds = chain(find_variants(torch.nn.Module), find_variants(DataModule))
+    # Every part that has slots is a module of torch or of data, or an optimizer.
+    kinds = chain(find_variants(torch.nn.Module), find_variants(DataModule), find_variants(MatrixOptimizer))
     return (each for each in kinds if each.__module__.startswith("lightning_xt."))
 
 

@@ -153,7 +153,8 @@ def test_a_gated_delta_net_is_its_formula() -> None:
     """One head of one token: o = beta (q . k) v, normed and gated."""
     layer = GatedDeltaNet(LayerShape(dim=3), heads=1, dim_head=2, conv_width=1).double()
     x = torch.randn(1, 1, 3).double()
-    q, k, v, beta, _, gate = layer.to_inputs(x).split(layer.sizes, dim=-1)
+    q, k, v, gate = layer.to_inputs(x).split(layer.sizes, dim=-1)
+    beta, _ = layer.to_rates(x).unbind(dim=-1)
     q, k, v = (F.silu(t * w) for t, w in zip((q, k, v), layer.convolution.kernel.split(2, dim=-1), strict=True))
     o = beta.sigmoid() * (F.normalize(q, dim=-1) * F.normalize(k, dim=-1)).sum() * v
     expected = layer.to_out(o / (o.square().mean() + 1e-6).sqrt() * F.silu(gate))
@@ -166,9 +167,9 @@ def test_a_mamba_is_its_formula() -> None:
     with torch.no_grad():
         layer.skip.copy_(torch.tensor([0.5, 2.0]))
     u = torch.randn(1, 1, 3).double()
-    inner, step, gate = layer.to_inputs(u).split((10, 2, 4), dim=-1)
+    inner, gate = layer.to_inputs(u).split((10, 4), dim=-1)
     x, b, c = F.silu(inner * layer.convolution.kernel).split((4, 3, 3), dim=-1)
-    step = F.softplus(step + layer.decay.bias)
+    step = F.softplus(layer.to_steps(u) + layer.decay.bias)
     y = x * (step * (b * c).sum() + layer.skip).repeat_interleave(2, dim=-1) * F.silu(gate)
     expected = layer.to_out(y / (y.square().mean() + 1e-6).sqrt())
     close(layer(u, where(1), Inputs(), Trace(), None)[0], expected)
@@ -210,7 +211,8 @@ def mixing(cache: Cache) -> list[CallCache]:
 @torch.no_grad()
 def test_products_of_a_state_are_not_rounded_by_autocast(recipe: Any) -> None:
     layer, x = recipe(LayerShape(dim=DIM)), torch.randn(2, 7, DIM)
-    layer.to_inputs, layer.to_out = Unrounded(layer.to_inputs), Unrounded(layer.to_out)
+    for name in ("to_inputs", "to_out", *layer.gate_maps):
+        setattr(layer, name, Unrounded(getattr(layer, name)))
     results = []
     for autocast in (False, True):
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
@@ -430,7 +432,9 @@ def test_matrices_are_split_for_their_optimizer(recipe: Any) -> None:
     matrix, other = parameter_groups(layer)
     assert [name for name, _ in matrix["params"]] == ["to_inputs.weight", "to_out.weight"]
     assert matrix["parts"] == {"to_inputs.weight": layer.sizes}
-    assert {"convolution.kernel", "gain"} <= {name for name, _ in other["params"]}
+    assert {"convolution.kernel", "gain", *(f"{name}.weight" for name in layer.gate_maps)} <= {
+        name for name, _ in other["params"]
+    }
 
 
 @EACH

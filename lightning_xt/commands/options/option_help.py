@@ -120,7 +120,7 @@ class OptionHelp:
         outer, _, name = path.rpartition(".")
         if not outer:
             return None
-        _, owner, _ = self._find_slot(outer)
+        owner = _find_owner(name, *self._find_slot(outer))
         return None if owner is None or name not in init_parameters(owner) else describe_parameter(path, owner)
 
     def _find_slot(self, path: str) -> tuple[tuple[type, ...], type | None, int]:
@@ -140,13 +140,21 @@ class OptionHelp:
             owners = [each for each in classes.values() if not rest or rest[0] in init_parameters(each)]
             default = classes[FIRST[head]] if classes[FIRST[head]] in owners or not owners else owners[0]
         for name in rest:
-            options = {} if default is None else list_class_options(default, given)
+            owner = _find_owner(name, families, default, given)
+            options = {} if owner is None else list_class_options(owner, given)
             if name not in options:
-                owner = "a class" if default is None else default.__name__
-                raise UserError(f"--{path}: {explain_unknown(f'option of {owner}', name, options)}")
+                kind = "a class" if default is None else default.__name__
+                raise UserError(f"--{path}: {explain_unknown(f'option of {kind}', name, options)}")
             families, given = read_hint(options[name].annotation)
             default = get_class(options[name].default, list_variants(families))
         return families, default, given
+
+
+def _find_owner(name: str, families: tuple[type, ...], default: type | None, given: int) -> type | None:
+    """Return the class of a slot that has an option: the default, or one of the package, or any other."""
+    known = [each for each in list_variants(families) if name in list_class_options(each, given)]
+    known.sort(key=lambda each: (each is not default, not each.__module__.startswith("lightning_xt.")))
+    return known[0] if known else default
 
 
 def list_variants(families: tuple[type, ...]) -> list[type]:

@@ -53,6 +53,8 @@ class MixtureOfExperts(FeedForward):
             scores of the router.
     """
 
+    gate_maps = ("router",)
+
     @check_slots
     def __init__(
         self,

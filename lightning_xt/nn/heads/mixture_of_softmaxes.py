@@ -20,6 +20,8 @@ class MixtureOfSoftmaxes(Head):
         num_mixtures: number of softmaxes; memory for logits grows with it.
     """
 
+    gate_maps = ("to_prior",)
+
     @check_slots
     def __init__(self, embedding: nn.Embedding, *, head: HeadFactory = UntiedHead, num_mixtures: int = 4) -> None:
         super().__init__()

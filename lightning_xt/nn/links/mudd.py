@@ -36,6 +36,8 @@ class MUDD(Link):
 class _DepthWeights(nn.Module):
     """Weights of `count` vectors of a token, the last of which is its latest."""
 
+    gate_maps = ("to_hidden",)
+
     def __init__(self, dim: int, count: int) -> None:
         super().__init__()
         self.to_hidden = nn.Linear(dim, count, bias=False)

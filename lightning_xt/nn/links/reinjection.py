@@ -17,6 +17,8 @@ class Reinjection(Link):
         gated: True to multiply the map by a sigmoid that each token computes from its embedding.
     """
 
+    gate_maps = ("to_gate",)
+
     def __init__(self, shape: LayerShape, index: int, calls: int, *, gated: bool = False) -> None:
         super().__init__()
         injects = 0 < index < calls

@@ -28,6 +28,8 @@ class DeltaRule(Recurrence):
         chunk: tokens computed at once; changes speed, not results. None = 32 on a CPU, 64 elsewhere.
     """
 
+    gate_maps = ("to_rates",)
+
     @property
     @abstractmethod
     def gated(self) -> bool:
@@ -52,10 +54,12 @@ class DeltaRule(Recurrence):
         head = build_attention_shape(shape, heads, None, dim_head, value_dim)
         self.heads, self.max_beta, self.chunk = heads, max_beta, chunk
         keys, values = heads * head.dim_head, heads * head.value_dim
-        self.sizes = (keys, keys, values, heads, *((heads, values) if self.gated else ()))
+        self.sizes = (keys, keys, values, *((values,) if self.gated else ()))
         # Maps of the same input are one product. Optimizers of matrices split them.
         self.to_inputs = nn.Linear(shape.dim, sum(self.sizes), bias=False)
         self.stacked_rows = {"to_inputs": self.sizes}
+        # How much a token replaces and how much decays, for each head.
+        self.to_rates = nn.Linear(shape.dim, (2 if self.gated else 1) * heads, bias=False)
         self.convolution = ShortConvolution(2 * keys + values, conv_width)
         self.decay = StepDecay(heads) if self.gated else None
         self.gain = nn.Parameter(torch.ones(head.value_dim))
@@ -63,16 +67,17 @@ class DeltaRule(Recurrence):
 
     def mix(self, x: Float[Tensor, "b n D"], carry: Carry) -> Float[Tensor, "b n D"]:
         convolved, others = self.sizes[:3], self.sizes[3:]
-        qkv, *gates = self.to_inputs(x).split((sum(convolved), *others), dim=-1)
+        qkv, *gate = self.to_inputs(x).split((sum(convolved), *others), dim=-1)
         q, k, v = F.silu(self.convolution(qkv, carry)).split(convolved, dim=-1)
-        beta = carry.mask(self.max_beta * gates[0].to(v.dtype).sigmoid())
-        log_decay = torch.zeros_like(beta) if self.decay is None else carry.mask(self.decay(gates[1])[1])
+        replaced, *decayed = self.to_rates(x).split(self.heads, dim=-1)
+        beta = carry.mask(self.max_beta * replaced.to(v.dtype).sigmoid())
+        log_decay = torch.zeros_like(beta) if self.decay is None else carry.mask(self.decay(decayed[0])[1])
         q, k, v = (t.unflatten(-1, (self.heads, 1, -1)).permute(0, 2, 3, 1, 4) for t in (q, k, v))
         log_decay, beta = (t.mT.unsqueeze(2) for t in (log_decay, beta))
         out = carry_rule(_normalize(q), _normalize(k), v, log_decay, beta, carry, self.chunk)
         out = F.rms_norm(out, out.shape[-1:], self.gain.to(out.dtype), 1e-6).squeeze(2).transpose(1, 2).flatten(2)
         if self.gated:
-            out = out * F.silu(gates[2])
+            out = out * F.silu(gate[0])
         return self.to_out(out.to(x.dtype))
 
 

@@ -28,6 +28,8 @@ class Mamba2(Recurrence):
         chunk: tokens computed at once; changes speed, not results. None = 32 on a CPU, 64 elsewhere.
     """
 
+    gate_maps = ("to_steps",)
+
     def __init__(
         self,
         shape: LayerShape,
@@ -46,10 +48,11 @@ class Mamba2(Recurrence):
         if heads % groups:
             raise ValueError(f"attention: Mamba2 has heads {heads}, which must be a multiple of groups ({groups})")
         self.heads, self.groups, self.chunk = heads, groups, chunk
-        self.sizes = (inner, groups * state_dim, groups * state_dim, heads, inner)
+        self.sizes = (inner, groups * state_dim, groups * state_dim, inner)
         # Maps of the same input are one product. Optimizers of matrices split them.
         self.to_inputs = nn.Linear(shape.dim, sum(self.sizes), bias=False)
         self.stacked_rows = {"to_inputs": self.sizes}
+        self.to_steps = nn.Linear(shape.dim, heads, bias=False)
         self.convolution = ShortConvolution(sum(self.sizes[:3]), conv_width)
         self.convolution_bias = nn.Parameter(torch.zeros(sum(self.sizes[:3])))
         self.decay = StepDecay(heads)
@@ -59,12 +62,13 @@ class Mamba2(Recurrence):
 
     def mix(self, x: Float[Tensor, "b n D"], carry: Carry) -> Float[Tensor, "b n D"]:
         convolved, others = self.sizes[:3], self.sizes[3:]
-        together, steps, gate = self.to_inputs(x).split((sum(convolved), *others), dim=-1)
+        together, gate = self.to_inputs(x).split((sum(convolved), *others), dim=-1)
         together = self.convolution(together, carry) + self.convolution_bias
         own, written, read = F.silu(together).split(convolved, dim=-1)
         own = own.unflatten(-1, (self.groups, self.heads // self.groups, -1)).permute(0, 2, 3, 1, 4)
         written, read = (t.unflatten(-1, (self.groups, 1, -1)).permute(0, 2, 3, 1, 4) for t in (written, read))
-        sizes, log_decay = (carry.mask(t).mT.unflatten(1, (self.groups, -1)).to(own.dtype) for t in self.decay(steps))
+        steps = self.decay(self.to_steps(x))
+        sizes, log_decay = (carry.mask(t).mT.unflatten(1, (self.groups, -1)).to(own.dtype) for t in steps)
         out = carry_rule(read, written, sizes[..., None] * own, log_decay, None, carry, self.chunk)
         out = out + self.skip.view(self.groups, -1, 1, 1) * own
         out = out.permute(0, 3, 1, 2, 4).flatten(2) * F.silu(gate)

@@ -16,6 +16,8 @@ class HeadGate(OutputMod):
         bias_init: start of the gate's bias; sigmoid(2) = 0.88 of each head passes.
     """
 
+    gate_maps = ("to_gate",)
+
     def __init__(self, shape: AttentionShape, *, bias_init: float = 2.0) -> None:
         super().__init__()
         self.to_gate = nn.Linear(shape.dim, shape.heads, bias=False)

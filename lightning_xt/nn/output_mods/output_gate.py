@@ -23,6 +23,8 @@ class OutputGate(OutputMod):
         rank: width between the two maps of each gate. None = the width of a head's values.
     """
 
+    gate_maps = ("to_head_gate",)
+
     def __init__(self, shape: AttentionShape, *, rank: int | None = None) -> None:
         super().__init__()
         check_option("output_mods: OutputGate", "rank", rank, least=1)

@@ -14,6 +14,8 @@ class PairDifference(OutputProjection):
     `heads` is twice `kv_heads`, or a larger even multiple. The first version is the projection Differential.
     """
 
+    gate_maps = ("to_gate",)
+
     def __init__(self, shape: AttentionShape) -> None:
         super().__init__()
         if shape.heads % 2:

@@ -26,6 +26,8 @@ class DistanceMLP(nn.Module):
         norm: norm before each activation. None = no norm.
     """
 
+    gate_maps = ("to_bias",)
+
     def __init__(self, shape: AttentionShape, width: int, depth: int, norm: NormFactory | None = None) -> None:
         super().__init__()
         # A line for each feature, with a bend at its own distance.

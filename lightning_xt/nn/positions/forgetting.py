@@ -27,6 +27,7 @@ class Forgetting(Position):
     looks_back = True
     lowers_scores = True
     per_row = True
+    gate_maps = ("to_gate",)
 
     def __init__(self, shape: AttentionShape, *, bias_init: float = 0.0) -> None:
         super().__init__()

@@ -26,6 +26,7 @@ class PaTH(Position):
     backends = frozenset({"explicit"})
     looks_back = True
     product_scale: float
+    gate_maps = ("to_beta",)
 
     def __init__(self, shape: AttentionShape) -> None:
         super().__init__()

@@ -15,6 +15,8 @@ class ValueResidual(ValueMod):
     In x-transformers: add_value_residual, attn_learned_value_residual_mix; fails there with fewer key/value heads.
     """
 
+    gate_maps = ("to_share",)
+
     def __init__(self, shape: AttentionShape) -> None:
         super().__init__()
         check_layers("ValueResidual", shape)

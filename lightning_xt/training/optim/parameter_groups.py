@@ -11,10 +11,10 @@ from lightning_xt.nn.heads.base import Head
 Role = Literal["matrix", "head", "embedding", "other"]
 """Role of a parameter.
 
-    matrix      the weight of a linear map, and each matrix that an adapter adds to it: decays
+    matrix      the weight of a linear map, and each matrix that an adapter adds to any: decays
     head        those of the linear map to the logits: decay
     embedding   a table of embeddings; a head that shares it included: does not decay
-    other       norms, biases and every bare parameter: does not decay
+    other       norms, biases, gates and every bare parameter: does not decay
 """
 
 OptimizerFactory = Callable[[list[dict[str, Any]]], Optimizer]
@@ -29,7 +29,9 @@ def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
     hold several maps one below the other, `parts` has the rows of each by the weight's name.
 
     A module declares such maps by an attribute `stacked_rows`, such as {"to_qkv": (512, 512, 512)}, by the name of a
-    linear map or of a matrix.
+    linear map or of a matrix. By an attribute `gate_maps`, such as ("to_gate",), it declares linear maps that make a
+    few numbers for each token, such as a gate per head or the scores of a router, and no features: their weights have
+    the role other.
 
     Args:
         model: owner of the parameters. Frozen ones are omitted.
@@ -62,6 +64,7 @@ def _roles(model: nn.Module) -> Iterator[tuple[str, nn.Parameter, Role]]:
     tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     linears = [module for module in model.modules() if isinstance(module, nn.Linear)]
     matrices = {id(p) for linear in linears for p in linear.parameters(recurse=False) if p.dim() == 2}
+    matrices -= {id(weight) for weight in _list_gates(model)}
     heads = {id(p) for module in model.modules() if isinstance(module, Head) for p in module.parameters()}
     # `named_parameters` yields a shared parameter once, under its first name.
     for name, parameter in model.named_parameters():
@@ -73,6 +76,14 @@ def _roles(model: nn.Module) -> Iterator[tuple[str, nn.Parameter, Role]]:
             yield name, parameter, "head" if id(parameter) in heads else "matrix"
         else:
             yield name, parameter, "other"
+
+
+def _list_gates(model: nn.Module) -> Iterator[nn.Parameter]:
+    for module in model.modules():
+        for name in getattr(module, "gate_maps", ()):
+            # Some layers do without.
+            if getattr(module, name) is not None:
+                yield getattr(module, name).weight
 
 
 def _parts(model: nn.Module) -> dict[int, tuple[int, ...]]:
