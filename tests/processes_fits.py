@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
+from muon_steps import EVERY_OPTION
 from processes_run import QUIET, Logged, run_in_processes
 from tiny_pairs import NETWORK
 
@@ -64,8 +65,12 @@ class Fit:
 def build_training(kind: str, optimizer: str, processes: int, dtype: torch.dtype = torch.float64) -> tuple[Any, Any]:
     """Build a model that is equal in all processes, and data with one total batch size for any number of processes."""
     torch.manual_seed(0)
+    changed = EVERY_OPTION if optimizer == "NorMuon" else {}
     options = {
-        "optimizer": {"class_path": optimizer, "init_args": {"lr": 0.01}},
+        "optimizer": {
+            "class_path": "MuonAdamW" if optimizer == "NorMuon" else optimizer,
+            "init_args": {"lr": 0.01, **changed},
+        },
         "schedule": {"init_args": {"warmup_steps": 2}},
     }
     if kind == "LanguageModel":

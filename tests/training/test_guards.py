@@ -10,6 +10,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.plugins import MixedPrecision
+from muon_steps import EVERY_OPTION
 from processes_run import run_in_processes
 
 from lightning_xt.cli import main
@@ -32,6 +33,7 @@ OPTIMIZERS = {
     "fused Adam": {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.01, "fused": True}},
     "fused Adagrad": {"class_path": "torch.optim.Adagrad", "init_args": {"lr": 0.01, "fused": True}},
     "Muon": {"class_path": "MuonAdamW", "init_args": {}},
+    "NorMuon": {"class_path": "MuonAdamW", "init_args": EVERY_OPTION},
 }
 QUIET = {
     "accelerator": "cpu",
@@ -117,7 +119,15 @@ VALUE = {"gradient_clip_val": 0.1, "gradient_clip_algorithm": "value"}
 
 @pytest.mark.parametrize(
     ("optimizer", "clip"),
-    [("fused", {}), ("fused", VALUE), ("not fused", NORM), ("not fused", VALUE), ("momentum", {}), ("Muon", NORM)],
+    [
+        ("fused", {}),
+        ("fused", VALUE),
+        ("not fused", NORM),
+        ("not fused", VALUE),
+        ("momentum", {}),
+        ("Muon", NORM),
+        ("NorMuon", NORM),
+    ],
     ids=str,
 )
 def test_a_step_without_a_finite_gradient_changes_nothing(optimizer, clip, folder):

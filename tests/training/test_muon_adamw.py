@@ -1,5 +1,4 @@
 import copy
-import io
 import pickle
 import warnings
 from functools import partial
@@ -7,35 +6,18 @@ from functools import partial
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from muon_steps import SCALES, Stacked, decoder, give_gradients, group, matrices, through_a_file, weights
 from torch import nn
 from torch.optim import AdamW, Muon
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_xt.data.text.text_files import TextFiles
-from lightning_xt.models.decoder import Decoder
 from lightning_xt.training.language_model import LanguageModel
 from lightning_xt.training.optim.muon_adamw import MuonAdamW
 from lightning_xt.training.optim.orthogonalizers.base import choose_product_type
 from lightning_xt.training.optim.orthogonalizers.newton_schulz import NewtonSchulz
 from lightning_xt.training.optim.parameter_groups import parameter_groups
-
-SHAPES = [(7, 7), (5, 11), (11, 5), (13, 3), (3, 13), (5, 11), (1, 6), (6, 1)]
-
-
-def group(parameters, role="matrix", **options):
-    return {"params": [(f"p{number}", p) for number, p in enumerate(parameters)], "role": role, **options}
-
-
-def matrices(shapes=SHAPES, dtype=torch.float32):
-    torch.manual_seed(1)
-    return [nn.Parameter(torch.randn(shape, dtype=dtype)) for shape in shapes]
-
-
-def give_gradients(parameters, step):
-    generator = torch.Generator().manual_seed(step)
-    for p in parameters:
-        p.grad = torch.randn(p.shape, generator=generator, dtype=torch.float64).to(p.dtype)
 
 
 def compute_by_hand(p, gradients, *, lr, momentum, nesterov, decay, steps, scale):
@@ -50,12 +32,6 @@ def compute_by_hand(p, gradients, *, lr, momentum, nesterov, decay, steps, scale
             x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
         p = p - lr * decay * p - lr * scale(*p.shape) * x
     return p
-
-
-SCALES = {
-    "original": lambda rows, columns: max(1, rows / columns) ** 0.5,
-    "match_rms_adamw": lambda rows, columns: 0.2 * max(rows, columns) ** 0.5,
-}
 
 
 @pytest.mark.parametrize("rule", SCALES)
@@ -161,13 +137,6 @@ def test_parameters_without_a_gradient_stay():
     optimizer.step()
 
 
-class Stacked(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.stacked_rows = {"to_qkv": (6, 3, 3)}
-        self.to_qkv = nn.Linear(4, 12, bias=False)
-
-
 @pytest.mark.parametrize("rule", SCALES)
 def test_maps_in_one_weight_are_orthogonalised_apart(rule):
     together = Stacked().double()
@@ -193,11 +162,6 @@ def test_stacked_rows_that_do_not_add_up():
         parameter_groups(model)
 
 
-def decoder():
-    torch.manual_seed(3)
-    return Decoder(11, dim=16, depth=2)
-
-
 def step(model, optimizer, number, scheduler=None):
     torch.manual_seed(number)
     logits = model(torch.randint(0, 11, (2, 7)))
@@ -207,17 +171,6 @@ def step(model, optimizer, number, scheduler=None):
     if scheduler is not None:
         scheduler.step()
     optimizer.zero_grad()
-
-
-def weights(model):
-    return torch.cat([p.detach().flatten() for p in model.parameters()])
-
-
-def through_a_file(state):
-    file = io.BytesIO()
-    torch.save(state, file)
-    file.seek(0)
-    return torch.load(file, weights_only=True)
 
 
 def test_a_saved_state_resumes_bit_for_bit():

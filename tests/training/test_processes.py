@@ -70,6 +70,7 @@ def read_logged(run, names):
         pytest.param("Conversations", "AdamW", 2, marks=SLOW),
         pytest.param("Conversations", "MuonAdamW", 1, marks=SLOW),
         pytest.param("LanguageModel", "MuonAdamW", 1, marks=SLOW),
+        pytest.param("LanguageModel", "NorMuon", 1, marks=SLOW),
         pytest.param("LanguageModel", "MuonAdamW", 2, marks=SLOW),
         pytest.param("LanguageModel", "AdamW", 1, marks=SLOW),
         pytest.param("MaskedLanguageModel", "AdamW", 1, marks=SLOW),
@@ -127,7 +128,10 @@ def describe_structure(value):
 @pytest.mark.parametrize(
     ("first", "second", "kind", "optimizer"),
     [
-        ("FSDP2", "one", "LanguageModel", "MuonAdamW"),
+        ("FSDP2", "one", "LanguageModel", "NorMuon"),
+        pytest.param("FSDP2", "one", "LanguageModel", "MuonAdamW", marks=SLOW),
+        pytest.param("one", "FSDP2", "LanguageModel", "NorMuon", marks=SLOW),
+        pytest.param("FSDP2", "FSDP2", "LanguageModel", "NorMuon", marks=SLOW),
         pytest.param("ddp", "one", "Conversations", "AdamW", marks=SLOW),
         pytest.param("one", "FSDP2", "Conversations", "MuonAdamW", marks=SLOW),
         pytest.param("one", "FSDP2", "LanguageModel", "MuonAdamW", marks=SLOW),
