@@ -125,6 +125,8 @@ def test_nothing_is_compiled_twice(tiny, documents):
     options = ["fit", "-c", str(QUICKSTART), "-c", str(overlay), *tiny, "--model.compile.backend=eager"]
     options += ["--trainer.max_steps=4", "--validate_every=2", "--trainer.limit_val_batches=null"]
     options += ["--data.eval_batch_size=3", f"--data.documents={documents}", "--trainer.accumulate_grad_batches=2"]
+    # Another dropout in each step.
+    options += ["--model.decoder.dropout=0.2", "--trainer.callbacks+=DropoutSchedule"]
     code = "import torch._dynamo, sys; torch._dynamo.config.error_on_recompile = True; "
     code += "from lightning_xt.cli import main; sys.exit(main(sys.argv[1:]))"
     done = subprocess.run([sys.executable, "-c", code, *options], capture_output=True, text=True, timeout=120)

@@ -36,12 +36,14 @@ REFUSED = MappingProxyType(
         "--inference.weights int8",
         SpikeDetection: "cannot resume with its run; set --non_finite.limit and --trainer.gradient_clip_val",
         StochasticWeightAveraging: "counts epochs, of which a run has one, and averages nothing; use "
-        "ExponentialAverage, or --keep_checkpoints 10 and lightning-xt average",
+        "TailAverage, or --keep_checkpoints 10 and lightning-xt average",
     }
 )
 """Reason and way out by class; those of a subclass too."""
-SWAPS = "exchanges trained and averaged weights in a checkpoint that a stopped validation saves; use ExponentialAverage"
-AVERAGES: Mapping[type, str] = MappingProxyType({EMAWeightAveraging: SWAPS, WeightAveraging: SWAPS})
+SWAPS = "exchanges trained and averaged weights in a checkpoint that a stopped validation saves; use "
+AVERAGES: Mapping[type, str] = MappingProxyType(
+    {EMAWeightAveraging: f"{SWAPS}ExponentialAverage", WeightAveraging: f"{SWAPS}TailAverage"}
+)
 """Reason and way out for a command's callbacks, whose validations signals may stop; not those of a subclass."""
 
 

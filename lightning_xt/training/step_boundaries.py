@@ -5,10 +5,20 @@ import math
 from lightning.pytorch import Trainer
 
 
-def count_run_steps(trainer: Trainer, planned: int | None = None) -> int:
+def count_run_steps(
+    trainer: Trainer,
+    planned: int | None = None,
+    *,
+    user: str = "the learning rate's schedule",
+    way_out: str = ", or --model.schedule null for a constant learning rate",
+) -> int:
     """Return the optimizer steps of a run: max_steps, or those of its epochs; ValueError if the run has no end.
 
-    `planned` is the max_steps that was asked for: the Trainer has another in a `fast_dev_run`. None = the Trainer's.
+    Args:
+        trainer: of the run, whose epochs open the training data.
+        planned: the max_steps that was asked for: the Trainer has another in a `fast_dev_run`. None = the Trainer's.
+        user: needs the number, in the message.
+        way_out: of the message, besides max_steps.
     """
     steps = trainer.max_steps if planned is None else planned
     if steps < 1 and (trainer.max_epochs or -1) > 0:
@@ -17,8 +27,8 @@ def count_run_steps(trainer: Trainer, planned: int | None = None) -> int:
         steps = -1 if found == math.inf else int(found)
     if steps < 1:
         raise ValueError(
-            f"trainer.max_steps is {steps}, but the learning rate's schedule needs the length of the run "
-            "in optimizer steps; set --trainer.max_steps, or --model.schedule null for a constant learning rate"
+            f"trainer.max_steps is {steps}, but {user} needs the length of the run in optimizer steps; set "
+            f"--trainer.max_steps{way_out}"
         )
     return steps
 

@@ -3,56 +3,17 @@ import logging
 
 import pytest
 import torch
-from lightning.pytorch import Callback, Trainer
+from averaged_runs import Failing, Saving, SavingWhenItFails, Stopping, Watch, build, fit, flat
+from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from lightning.pytorch.strategies import ModelParallelStrategy
 from tiny_run import load_weights
 
 from lightning_xt.cli import main
-from lightning_xt.data.text.text_files import TextFiles
 from lightning_xt.training.callbacks.exponential_average import ExponentialAverage
 from lightning_xt.training.language_model import LanguageModel
 
-CONFIG = {
-    "decoder": {"dim": 8, "depth": 1, "attention": {"heads": 1}, "dropout": 0.3},
-    "schedule": {"class_path": "WarmupCosine", "init_args": {"warmup_steps": 2}},
-}
 EMA = ["--trainer.callbacks+=ExponentialAverage", "--trainer.callbacks.decay=0.7"]
-
-
-def build(optimizer="AdamW", **decoder):
-    torch.manual_seed(3)
-    return LanguageModel.from_config({**CONFIG, "optimizer": optimizer, "decoder": CONFIG["decoder"] | decoder})
-
-
-def fit(model, *callbacks, steps=6, ckpt_path=None, **options):
-    torch.manual_seed(5 if ckpt_path is None else 99)
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
-    quiet |= {"max_epochs": -1, "use_distributed_sampler": False, "enable_checkpointing": False}
-    counted = {"check_val_every_n_epoch": None, "val_check_interval": 4, "accelerator": "cpu", "devices": 1}
-    trainer = Trainer(max_steps=steps, callbacks=list(callbacks), **quiet | counted | options)
-    trainer.fit(model, TextFiles(path="corpus.txt", seq_len=16, batch_size=2, eval_batch_size=4), ckpt_path=ckpt_path)
-    return trainer
-
-
-class Watch(Callback):
-    """Callback that records the weights after each step, and in the validations."""
-
-    def __init__(self):
-        self.steps, self.seen = [], []
-
-    def on_train_batch_end(self, trainer, pl_module, *_):
-        self.steps.append(flat(pl_module.state_dict()))
-
-    def on_validation_epoch_start(self, trainer, pl_module):
-        self.seen.append(flat(pl_module.state_dict()))
-
-    def on_validation_epoch_end(self, trainer, pl_module):
-        self.seen.append(flat(pl_module.state_dict()))
-
-
-def flat(state):
-    return torch.cat([value.detach().clone().flatten() for value in state.values() if value.is_floating_point()])
 
 
 def averages(steps, decay, start=0):
@@ -94,23 +55,6 @@ def test_before_it_begins_the_weights_are_seen(folder):
     assert trainer.global_step == 6
 
 
-class Saving(Callback):
-    """Callback that saves at every hook that may save a checkpoint."""
-
-    def on_train_batch_end(self, trainer, *_):
-        if trainer.global_step == 4:
-            trainer.save_checkpoint("training.ckpt")
-
-    def on_validation_batch_start(self, trainer, *_):
-        trainer.save_checkpoint("validating.ckpt")
-
-    def on_validation_end(self, trainer, *_):
-        trainer.save_checkpoint("validated.ckpt")
-
-    def on_train_end(self, trainer, *_):
-        trainer.save_checkpoint("ended.ckpt")
-
-
 @pytest.mark.parametrize("head", ["UntiedHead", "TiedHead"])
 @pytest.mark.parametrize("before", [True, False])
 def test_each_is_saved_in_its_place(folder, head, before):
@@ -123,16 +67,6 @@ def test_each_is_saved_in_its_place(folder, head, before):
         assert torch.equal(flat(checkpoint["current_model_state"]), watch.steps[step])
         loaded = LanguageModel.load_from_checkpoint(f"{name}.ckpt", weights_only=True)
         torch.testing.assert_close(flat(loaded.state_dict()), expected[step])
-
-
-class Failing(Callback):
-    def on_validation_batch_end(self, *_):
-        raise RuntimeError("on purpose")
-
-
-class SavingWhenItFails(Callback):
-    def on_exception(self, trainer, pl_module, exception):
-        trainer.save_checkpoint("failed.ckpt")
 
 
 @pytest.mark.parametrize("before", [True, False])
@@ -164,11 +98,6 @@ def test_a_checkpoint_of_lightnings_average_resumes(folder):
     start = flat(torch.load("training.ckpt", weights_only=True)["state_dict"])
     expected = averages([start, *watch.steps], 0.7)[-1]
     torch.testing.assert_close(flat(model.state_dict()), expected)
-
-
-class Stopping(Callback):
-    def on_train_batch_end(self, trainer, *_):
-        trainer.should_stop = trainer.global_step == 4
 
 
 @pytest.mark.parametrize("optimizer", ["AdamW", "MuonAdamW"])

@@ -16,7 +16,8 @@ class RestoreTrainedWeights(Callback):
         if averages or trainer.state.fn != "fit" or "current_model_state" not in checkpoint:
             return
         pl_module.load_state_dict(checkpoint["current_model_state"])
+        names = [name for name in checkpoint.get("callbacks", {}) if name.endswith("Average")]
         rank_zero_info(
             "The checkpoint's run averaged its weights, this one does not: it resumes from the trained weights, "
-            "without their average; to keep averaging, add the callback ExponentialAverage."
+            f"without their average; to keep averaging, add the callback {next(iter(names), 'ExponentialAverage')}."
         )

@@ -30,7 +30,7 @@ class WarmupStableDecay(Schedule):
         check_option("schedule: WarmupStableDecay", "min_fraction", min_fraction, least=0, most=1)
         self.min_fraction = min_fraction
         self.warmup_steps = resolve_warmup(self, warmup_steps, total_steps)
-        self.decay_steps = resolve_steps(self, "decay", decay, total_steps)
+        self.decay_steps = resolve_steps("schedule: WarmupStableDecay", "decay", decay, total_steps)
         self.stable_steps = total_steps - self.warmup_steps - self.decay_steps
         if self.stable_steps < 0:
             raise ValueError(
