@@ -4,7 +4,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_xt.system.option_checks import check_option
-from lightning_xt.training.optim.schedules.base import resolve_steps
+from lightning_xt.training.run_phases import resolve_steps
 from lightning_xt.training.step_boundaries import count_run_steps
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lightning_xt.system.option_checks import check_option
 from lightning_xt.training.callbacks.weight_average import WeightAverage, lerp_by_type
-from lightning_xt.training.optim.schedules.base import resolve_steps
+from lightning_xt.training.run_phases import resolve_steps
 from lightning_xt.training.step_boundaries import count_run_steps
 
 

@@ -1,7 +1,8 @@
 import math
 
 from lightning_xt.system.option_checks import check_option
-from lightning_xt.training.optim.schedules.base import Schedule, resolve_steps, resolve_warmup
+from lightning_xt.training.optim.schedules.base import Schedule, resolve_warmup
+from lightning_xt.training.run_phases import resolve_steps
 
 
 class WarmupStableDecay(Schedule):
