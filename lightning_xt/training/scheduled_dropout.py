@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 
 class ScheduledDropout(nn.Dropout):
-    """Dropout whose probability is a fraction of its own, which a tensor holds.
+    """Dropout with a fraction of its probability; a tensor holds the fraction.
 
     A compiled program reads the tensor at each call; that of nn.Dropout has its probability as a constant, and would be
     compiled again for each other one.
