@@ -26,6 +26,8 @@ from lightning_xt.training.strategies.fsdp2 import FSDP2
 PLACES = {"one": 1, "ddp": 2, "FSDP2": 2}
 """Strategies and numbers of processes of a training."""
 TIED = {"head": "TiedHead"}
+OPTIONS = {"SOAPAdamW": {"precondition_every": 2}, "NorMuon": EVERY_OPTION}
+"""Options of an optimizer besides its learning rate."""
 
 
 class SavesHalfway(Callback):
@@ -65,11 +67,10 @@ class Fit:
 def build_training(kind: str, optimizer: str, processes: int, dtype: torch.dtype = torch.float64) -> tuple[Any, Any]:
     """Build a model that is equal in all processes, and data with one total batch size for any number of processes."""
     torch.manual_seed(0)
-    changed = EVERY_OPTION if optimizer == "NorMuon" else {}
     options = {
         "optimizer": {
             "class_path": "MuonAdamW" if optimizer == "NorMuon" else optimizer,
-            "init_args": {"lr": 0.01, **changed},
+            "init_args": {"lr": 0.01, **OPTIONS.get(optimizer, {})},
         },
         "schedule": {"init_args": {"warmup_steps": 2}},
     }

@@ -100,7 +100,7 @@ def test_a_checkpoint_of_lightnings_average_resumes(folder):
     torch.testing.assert_close(flat(model.state_dict()), expected)
 
 
-@pytest.mark.parametrize("optimizer", ["AdamW", "MuonAdamW"])
+@pytest.mark.parametrize("optimizer", ["AdamW", "MuonAdamW", "SOAPAdamW"])
 def test_a_run_resumes_exactly(folder, optimizer):
     whole, again, plain = (build(optimizer=optimizer) for _ in range(3))
     fit(whole, ExponentialAverage(0.7), Saving())

@@ -44,6 +44,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*FSDP2-wrapped module .* returned a view tensor:UserWarning"),
     pytest.mark.filterwarnings("ignore:.*callbacks used to create the checkpoint need to be provided:UserWarning"),
 ]
+TOLERANCES = {"SOAPAdamW": {"atol": 1e-8}}
+"""Of optimizers that let rounding errors grow: eigenvectors of near eigenvalues move far."""
 TINY_DECODER = {"dim": 8, "depth": 1, "attention": {"heads": 2}}
 
 
@@ -77,6 +79,8 @@ def read_logged(run, names):
         pytest.param("Seq2Seq", "AdamW", 1, marks=SLOW),
         pytest.param("Seq2Seq", "AdamW", 2, marks=SLOW),
         pytest.param("Seq2Seq", "MuonAdamW", 2, marks=SLOW),
+        pytest.param("LanguageModel", "SOAPAdamW", 1, marks=SLOW),
+        pytest.param("Seq2Seq", "SOAPAdamW", 2, marks=SLOW),
     ],
 )
 def test_two_processes_train_as_one(inputs, kind, optimizer, accumulate):
@@ -88,9 +92,9 @@ def test_two_processes_train_as_one(inputs, kind, optimizer, accumulate):
         shared = run(place)
         # Logged numbers have 32 bits.
         torch.testing.assert_close(read_logged(shared, names), read_logged(one, names), rtol=3e-7, atol=0)
-        assert_close(shared.weights, one.weights)
+        assert_close(shared.weights, one.weights, **TOLERANCES.get(optimizer, {}))
         assert shared.optimizer["param_groups"] == one.optimizer["param_groups"]
-        assert_close(shared.optimizer["state"], one.optimizer["state"])
+        assert_close(shared.optimizer["state"], one.optimizer["state"], **TOLERANCES.get(optimizer, {}))
         assert shared.seen == one.seen
         # Each token counts once; only one process decodes, because all pairs are in one batch.
         first, second = shared.metrics
@@ -132,6 +136,9 @@ def describe_structure(value):
         pytest.param("FSDP2", "one", "LanguageModel", "MuonAdamW", marks=SLOW),
         pytest.param("one", "FSDP2", "LanguageModel", "NorMuon", marks=SLOW),
         pytest.param("FSDP2", "FSDP2", "LanguageModel", "NorMuon", marks=SLOW),
+        ("FSDP2", "FSDP2", "LanguageModel", "SOAPAdamW"),
+        pytest.param("FSDP2", "one", "LanguageModel", "SOAPAdamW", marks=SLOW),
+        pytest.param("one", "FSDP2", "LanguageModel", "SOAPAdamW", marks=SLOW),
         pytest.param("ddp", "one", "Conversations", "AdamW", marks=SLOW),
         pytest.param("one", "FSDP2", "Conversations", "MuonAdamW", marks=SLOW),
         pytest.param("one", "FSDP2", "LanguageModel", "MuonAdamW", marks=SLOW),
@@ -152,8 +159,8 @@ def test_a_checkpoint_resumes_anywhere(inputs, first, second, kind, optimizer):
     for key in ("state_dict", "optimizer_states", "lr_schedulers"):
         assert describe_structure(saved[key]) == describe_structure(expected[key]), key
     goes_on = run(second, resume=files[first])
-    assert_close(goes_on.weights, whole["one"].weights)
-    assert_close(goes_on.optimizer["state"], whole["one"].optimizer["state"])
+    assert_close(goes_on.weights, whole["one"].weights, **TOLERANCES.get(optimizer, {}))
+    assert_close(goes_on.optimizer["state"], whole["one"].optimizer["state"], **TOLERANCES.get(optimizer, {}))
     assert goes_on.seen == whole["one"].seen
 
 
