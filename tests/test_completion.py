@@ -151,7 +151,7 @@ def test_options_are_completed_level_by_level() -> None:
 
 
 def test_values_of_options() -> None:
-    assert complete("lightning-xt fit --data.order ") == ["random", "lanes"]
+    assert complete("lightning-xt fit --data.order ") == ["random", "shuffled", "lanes"]
     assert complete("lightning-xt fit --trainer.precision bf16-m") == ["bf16-mixed"]
     assert complete("lightning-xt fit --model.compile ") == ["true", "false"]
     assert "null" in complete("lightning-xt fit --model.decoder.attention.position ")

@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 
 from lightning_xt.data.text.lanes import TrainingLanes
 from lightning_xt.data.text.mapped_tokens import MappedTokens
+from lightning_xt.data.text.shuffled_windows import ShuffledWindows
 from lightning_xt.data.text.windows import TrainingWindows
 
 BLOCK = 1 << 26  # tokens copied at once
@@ -35,7 +36,7 @@ class WindowStarts(NamedTuple):
 class Starts(Dataset[WindowStarts]):
     """The starts of training windows, in place of the windows."""
 
-    def __init__(self, windows: TrainingWindows | TrainingLanes) -> None:
+    def __init__(self, windows: TrainingWindows | ShuffledWindows | TrainingLanes) -> None:
         self.windows = windows
 
     def __getitem__(self, sample: int) -> WindowStarts:

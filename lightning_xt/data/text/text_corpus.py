@@ -17,6 +17,7 @@ from lightning_xt.data.text.lane_order import LaneOrder
 from lightning_xt.data.text.lanes import EvaluationLanes, TrainingLanes, count_needed
 from lightning_xt.data.text.mapped_tokens import MappedTokens
 from lightning_xt.data.text.resident import ResidentTokens, Starts, WindowStarts, load_resident
+from lightning_xt.data.text.shuffled_windows import ShuffledWindows
 from lightning_xt.data.text.splits import Splits
 from lightning_xt.data.text.windows import EvaluationWindows, TrainingWindows
 from lightning_xt.data.tokenizers.base import Tokenizer
@@ -43,8 +44,9 @@ class TextCorpus(DataModule):
         order: order of the windows. With `lanes` the text is cut into one part for each window of an optimizer step,
             and each row of a batch continues the row of the batch before, for models with a memory across segments;
             a pass over the text begins at an offset drawn from the seed. A run in lanes resumes with the same text,
-            `seq_len`, `seed` and windows a step, on any number of processes. `random` windows continue
-            nothing, not in evaluation either.
+            `seq_len`, `seed` and windows a step, on any number of processes. Other windows continue nothing, not in
+            evaluation either: `random` ones are drawn each by itself, and `shuffled` ones are those of the whole
+            text, from another offset and in another order in each epoch.
         eval_lanes: parts of a split, with the order `lanes`, that evaluation reads next to each other. Each begins
             without memory: more are faster, and fewer bring the figures closer to those of one reading.
         seed: chooses the sequence of training windows.
@@ -63,7 +65,7 @@ class TextCorpus(DataModule):
         batch_size: int = 16,
         eval_batch_size: int | None = None,
         stride: int | None = None,
-        order: Literal["random", "lanes"] = "random",
+        order: Literal["random", "shuffled", "lanes"] = "random",
         eval_lanes: int = 16,
         seed: int = 0,
         num_workers: int = 0,
@@ -148,7 +150,7 @@ class TextCorpus(DataModule):
         return {"lanes": self.lanes, "seq_len": self.seq_len, "seed": self.seed} if self.order == "lanes" else {}
 
     def check_order(self, state_dict: dict[str, Any]) -> None:
-        if self.order == "random" or not state_dict["samples_seen"]:
+        if self.order != "lanes" or not state_dict["samples_seen"]:
             return
         if self.trainer is None:
             self._lanes = state_dict.get("lanes")
@@ -245,11 +247,13 @@ class TextCorpus(DataModule):
         """Return this process's prompts in lists of at most `eval_batch_size`."""
         return Loader(batch_prompts(self._prompts, self.eval_batch_size, *self.rank_and_world))
 
-    def _build_training_windows(self) -> TrainingWindows | TrainingLanes:
+    def _build_training_windows(self) -> TrainingWindows | ShuffledWindows | TrainingLanes:
         """Build the numbered training windows; ValueError if the text is too short for them."""
         tokens = self.require_split("train")
         if self.order == "random":
             return TrainingWindows(tokens, self.seq_len, self.seed)
+        if self.order == "shuffled":
+            return ShuffledWindows(tokens, self.seq_len, self.seed)
         needed = count_needed(self.seq_len, self.lanes)
         if len(tokens) < needed:
             raise ValueError(
