@@ -48,9 +48,9 @@ class MuonAdamW(MatrixOptimizer):
     Jordan et al., 2024, https://kellerjordan.github.io/posts/muon/; weight decay and the scale match_rms_adamw: Liu et
     al., 2025, https://arxiv.org/abs/2502.16982
     The role of a parameter decides, see `parameter_groups`: Muon steps the weights of linear maps except gates and the
-    head; AdamW steps embeddings, heads, norms, biases and bare parameters of any shape, those of convolutions too. Maps
-    in one weight, such as keys and values, are orthogonalized separately. Matrices of one shape, or its transpose, are
-    orthogonalized in one batch.
+    head; AdamW steps embeddings, heads, gates, norms, biases and bare parameters of any shape, those of convolutions
+    too. Maps in one weight, such as keys and values, are orthogonalized separately. Matrices of one shape, or its
+    transpose, are orthogonalized in one batch.
 
     Args:
         params: groups of `parameter_groups`.
@@ -62,7 +62,7 @@ class MuonAdamW(MatrixOptimizer):
             al., 2026, https://arxiv.org/abs/2603.28254
         neuron_beta: fraction of the mean squared step of each neuron, a row of a matrix, that stays at each step; rows
             are divided by its root, and the norm of the step of the matrix stays (NorMuon). Li et al., 2025,
-            https://arxiv.org/abs/2510.05491 None = rows stay.
+            https://arxiv.org/abs/2510.05491, where it is set to that of match_rms_adamw. None = rows stay.
         weight_decay: of the matrices: each step subtracts the learning rate times this fraction of them.
         cautious: whether only numbers decay that the step moves towards 0 anyway. Chen et al., 2025,
             https://arxiv.org/abs/2510.12402
@@ -72,7 +72,7 @@ class MuonAdamW(MatrixOptimizer):
         adamw_lr: learning rate of the rest.
         adamw_betas: fractions of the mean gradient and of the mean squared gradient that stay at each step.
         adamw_eps: added to the root of the mean squared gradient.
-        adamw_weight_decay: of an untied head; embeddings, norms and biases do not decay.
+        adamw_weight_decay: of an untied head; embeddings, norms, biases and gates do not decay.
         embedding_lr: learning rate of the embeddings. None = adamw_lr.
         head_lr: learning rate of an untied head. None = adamw_lr.
     """
