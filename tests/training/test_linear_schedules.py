@@ -1,6 +1,7 @@
 """Dropout and weight decay that change over a run."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from averaged_runs import Saving, build, fit, flat
 from lightning.pytorch import Callback
 from processes_fits import SavesHalfway, assert_close
 from processes_fits import fit as fit_in_processes
+from processes_run import run_in_processes
 from torch import nn
 
 from lightning_xt.training.callbacks.dropout_schedule import DropoutSchedule
@@ -138,6 +140,8 @@ def test_runs_that_cannot_be_scheduled(folder):
 
 
 @pytest.mark.slow
+# The command line does this too.
+@pytest.mark.filterwarnings("ignore:.*FSDP2-wrapped module .* returned a view tensor:UserWarning")
 @pytest.mark.parametrize("place", ["ddp", "FSDP2"])
 def test_two_processes_decay_as_one(folder, place):
     one = fit_in_processes(folder, "one", callbacks=[WeightDecaySchedule()])
@@ -146,3 +150,15 @@ def test_two_processes_decay_as_one(folder, place):
     assert_close(two.weights, one.weights)
     again = fit_in_processes(folder, place, callbacks=[WeightDecaySchedule()], resume=file)
     torch.testing.assert_close(again.weights, two.weights, rtol=0, atol=0)
+
+
+@pytest.mark.slow
+def test_dropout_in_two_processes_resumes_exactly(folder):
+    def train(ckpt_path=None, *callbacks):
+        model = build()
+        fit(model, DropoutSchedule(), *callbacks, ckpt_path=ckpt_path, devices=2, strategy="ddp")
+        return flat(model.state_dict())
+
+    whole = run_in_processes(partial(train, None, Saving()), 2, folder)
+    again = run_in_processes(partial(train, "training.ckpt"), 2, folder)
+    assert all(torch.equal(each, whole[0]) for each in (*whole, *again))
