@@ -141,30 +141,28 @@ class MuonAdamW(MatrixOptimizer):
             # Sharded weights one shape after the other, so that few are gathered at a time.
             shapes[p.shape if is_sharded(p) else None].append(Map(p, update, self._find_neurons(p, group), sizes))
         for shape, maps in shapes.items():
-            if shape is None and not group["cautious"]:
+            if shape is None:
                 self._step_maps(maps, group, skip)
             else:
-                self._step_by_differences(maps, group, skip)
+                self._step_shards(maps, group, skip)
 
     def _find_neurons(self, weight: Tensor, group: dict[str, Any]) -> Tensor | None:
         return None if group["neuron_beta"] is None else self.state[weight]["neuron_buffer"]
 
-    def _step_by_differences(self, maps: list[Map], group: dict[str, Any], skip: Tensor | None) -> None:
-        """Step sharded weights, whose updates are gathered to be orthogonalized, and those that decay cautiously."""
+    def _step_shards(self, maps: list[Map], group: dict[str, Any], skip: Tensor | None) -> None:
+        """Step sharded weights. Their updates are gathered, because only a full matrix can be orthogonalized."""
         full = []
         for each in maps:
             update = full_tensor_like(each.weight, each.update)
             neurons = None if each.neurons is None else full_tensor_like(each.neurons, get_local(each.neurons)).clone()
             full.append(Map(torch.zeros_like(update), update, neurons, each.sizes))
+        # Weights of zeros do not decay, and become the difference.
         self._step_maps(full, group, skip)
-        decay = group["lr"] * group["weight_decay"]
         for each, stepped in zip(maps, full, strict=True):
             weight = get_local(each.weight)
             difference = get_local(local_shard(stepped.weight, each.weight))
             if group["cautious"]:
-                decays = weight * difference <= 0
-                decays = decays if skip is None else decays & ~skip
-                weight.addcmul_(weight, decays.to(weight.dtype), value=-decay)
+                _decay_cautiously([weight], [-difference], group, skip)
             weight.add_(difference)
             if each.neurons is not None and stepped.neurons is not None:
                 get_local(each.neurons).copy_(get_local(local_shard(stepped.neurons, each.neurons)))
@@ -205,8 +203,21 @@ def _add_steps(maps: list[Map], steps: Tensor, group: dict[str, Any], skip: Tens
     buffers = [each.neurons for each in maps if each.neurons is not None]
     if buffers:
         steps = _scale_neurons(steps, buffers, group["neuron_beta"], skip)
+    weights, each_step = [each.weight for each in maps], list(steps.unbind())
+    if group["cautious"]:
+        _decay_cautiously(weights, each_step, group, skip)
     alpha = -group["lr"] * _scale(group["adjust_lr_fn"], rows, columns)
-    torch._foreach_add_([each.weight for each in maps], list(steps.unbind()), alpha=alpha)
+    torch._foreach_add_(weights, each_step, alpha=alpha)
+
+
+def _decay_cautiously(weights: list[Tensor], steps: list[Tensor], group: dict[str, Any], skip: Tensor | None) -> None:
+    """Let those numbers decay that do not grow by the steps, which will be subtracted."""
+    for weight, decays in zip(weights, torch._foreach_mul(weights, steps), strict=True):
+        # To numbers, 1 where it decays.
+        decays.ge_(0)
+        if skip is not None:
+            decays.masked_fill_(skip, 0)
+        weight.addcmul_(weight, decays, value=-group["lr"] * group["weight_decay"])
 
 
 def _scale_neurons(steps: Tensor, buffers: list[Tensor], beta: float, skip: Tensor | None) -> Tensor:
