@@ -6,8 +6,9 @@
     x_transformers   the model of its train_enwik8 at that size, Adam at the same learning rate, no schedule
 
 All train on the windows of the same seed in the same order, for the same time, and are measured by the mean loss over
-the whole validation split in windows of the same length, side by side; with each seed the legs take turns. Seconds are
-those of training, without compilation (the first steps) and validation. A trial of each leg finds the number of steps
+the whole validation split in windows of the same length and, by the recipe's `data.stride`, the same overlap, side by
+side; with each seed the legs take turns. Seconds are those of training, without compilation (the first steps) and
+validation. A trial of each leg finds the number of steps
 that the seconds hold. It fills 90 % of them, because a machine that is slower afterwards must not exceed
 them. `ours` never trains more steps than its recipe's trainer.max_steps. --steps sets the number for every leg.
 What follows `--` goes to our command line.
@@ -193,6 +194,7 @@ class Contest:
     def corpus(self) -> TextCorpus:
         """Return the data of the other legs."""
         sizes = {"seq_len": self.preset.size.seq_len, "batch_size": self.preset.size.batch_size}
+        sizes["stride"] = self.recipe_options()["data"]["init_args"].get("stride")
         if self.preset.corpus == "standard_library":
             return StandardLibrary(**sizes)
         return TextFiles(path=str(SHAKESPEARE), validation=0.1, test=0, **sizes)
@@ -327,7 +329,7 @@ class Contest:
     @torch.no_grad()
     def evaluate_loss(self, model: nn.Module, logits: Callable[[Tensor], Tensor], corpus: TextCorpus) -> float:
         """Return the mean nats over the whole validation split, as our validation counts them."""
-        windows = EvaluationWindows(corpus.splits.validation, corpus.seq_len)
+        windows = EvaluationWindows(corpus.splits.validation, corpus.seq_len, corpus.stride)
         total, count = 0.0, 0
         at_once = max(1, EVALUATED_AT_ONCE // corpus.seq_len)
         model.eval()
