@@ -481,3 +481,38 @@ def test_exchange_compares_translations_and_their_speed(tmp_path):
     assert rows["same_float32"] == {"value": 4, "of": 4}
     legs = [f"{name}_{weights}" for name in ("ours", "ctranslate2", "ratio") for weights in ("float32", "int8")]
     assert all(rows[name]["value"] > 0 and rows[name]["repeats"] == 1 for name in legs)
+
+
+def test_startup_measures_two_checkouts_in_turn(tmp_path):
+    found = run_rows(tmp_path, "startup.py", "--rows", "version", "--repeats=2", f"--against={BENCHMARKS.parent}")
+    row = found["version"]
+    assert row["repeats"] == row["against"]["repeats"] == 2 and 0 < row["value"] < row["wall"] + 1
+    assert row["spread"][0] <= row["value"] <= row["spread"][1]
+    assert row["ratio_spread"][0] <= row["ratio"] <= row["ratio_spread"][1]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--repeats=0"], "--repeats is 0; it must be at least 1"),
+        (["--against=nowhere"], "--against nowhere has no lightning_xt; give the folder of a checkout"),
+    ],
+)
+def test_startup_refuses_what_it_cannot_measure(monkeypatch, capsys, options, message):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import startup
+
+    monkeypatch.setattr(sys, "argv", ["startup.py", *options])
+    with pytest.raises(SystemExit):
+        startup.main()
+    assert capsys.readouterr().err.splitlines()[-1].endswith(message)
+
+
+@pytest.mark.slow
+def test_startup_ends_at_the_first_step_and_the_first_token(tmp_path):
+    """Half of the CPU seconds of commit 619ebdc is 2 to 2.3 times torch's own import."""
+    rows = ["import_torch", "fit_first_step", "generate_first_token"]
+    found = run_rows(tmp_path, "startup.py", "--repeats=3", "--rows", *rows)
+    torch_alone = found["import_torch"]["value"]
+    assert torch_alone < found["generate_first_token"]["value"] < 2.5 * torch_alone
+    assert torch_alone < found["fit_first_step"]["value"] < 3.2 * torch_alone
