@@ -16,7 +16,8 @@ from lightning.pytorch import cli
 from lightning.pytorch.cli import LightningArgumentParser
 
 from lightning_xt.system.shipped_configs import find_config
-from lightning_xt.training.lightning_internals import PARSING_STATE, ActionTypeHint, recreate_branches
+from lightning_xt.training.faster_parsing import faster_parsing, recreate_branches
+from lightning_xt.training.lightning_internals import PARSING_STATE, ActionTypeHint
 
 # Lightning has values of options fetched from addresses.
 set_parsing_settings(config_read_mode_fsspec_enabled=False)
@@ -72,12 +73,13 @@ class ConfigParser(LightningArgumentParser):
     def dump(self, *args: Any, **options: Any) -> str:
         """Return options as text; they were validated where they were parsed."""
         options = {"skip_validation": True, **options}
-        try:
-            # A null in a list of classes is else written as an object that cannot be written.
-            with warnings.catch_warnings(action="error", category=UserWarning):
+        with faster_parsing():
+            try:
+                # A null in a list of classes is else written as an object that cannot be written.
+                with warnings.catch_warnings(action="error", category=UserWarning):
+                    return str(super().dump(*args, **options))
+            except UserWarning:
                 return str(super().dump(*args, **options))
-        except UserWarning:
-            return str(super().dump(*args, **options))
 
     def _check_value_key(self, action: Any, value: Any, key: str, cfg: Namespace | None, append: bool = False) -> Any:
         """Parse one option; of the others, a typed one reads its own former value only."""
@@ -114,7 +116,8 @@ def _one_parse() -> Iterator[dict[Any, Any]]:
         return
     token = _PARSED.set(parsed := {})
     try:
-        yield parsed
+        with faster_parsing():
+            yield parsed
     finally:
         _PARSED.reset(token)
 

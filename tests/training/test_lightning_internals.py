@@ -8,13 +8,16 @@ import pytest
 import torch
 from jsonargparse import (
     ArgumentParser,
+    Namespace,
     _actions,
     _common,
+    _core,
     _deprecated,
     _link_arguments,
     _loaders_dumpers,
     _namespace,
     _paths,
+    _subcommands,
     _typehints,
 )
 from lightning.fabric import wrappers
@@ -62,7 +65,12 @@ from lightning_xt.data.base import DataModule
         (_common, "validating_defaults"),
         (ArgumentParser, "_check_value_key"),
         (_typehints, "ActionTypeHint"),
-        (_namespace, "recreate_branches"),
+        *((_subcommands, name) for name in ("find_action_and_subcommand", "ActionSubCommands")),
+        *((_actions, name) for name in ("filter_non_parsing_actions", "_ActionConfigLoad", "ActionFail")),
+        *((_core, name) for name in ("find_action_and_subcommand", "recreate_branches")),
+        *((_namespace, name) for name in ("recreate_branches", "add_clash_mark")),
+        (_typehints, "resolve_class_path_by_name"),
+        (Namespace, "_parse_key"),
         (_loaders_dumpers, "get_yaml_default_loader"),
         (checkpoint_connector, "_CheckpointConnector"),
         (checkpoint_connector._CheckpointConnector, "_parse_ckpt_path"),
@@ -87,22 +95,63 @@ def test_the_options_of_a_nested_class_have_a_parser_that_says_so():
     assert not getattr(parser, "_inner_parser", False)
 
 
+def run_python(code):
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_lightning_is_imported_without_the_compiler_and_works_with_it():
-    code = """
+    run_python("""
 import sys
 from lightning_xt.training import lightning_internals
-assert not [name for name in sys.modules if name.startswith("torch._dynamo")]
 import torch
 from lightning.fabric.wrappers import _unwrap_compiled
 linear = torch.nn.Linear(2, 2)
 assert _unwrap_compiled(linear) == (linear, None)
+parameter = torch.nn.Parameter(torch.ones(3))
+optimizer = torch.optim.AdamW([parameter], lr=0.5)
+parameter.grad = torch.ones(3)
+optimizer.step()
+assert parameter[0] < 0.6
+assert not [name for name in sys.modules if name.startswith(("torch._dynamo.", "torch._inductor", "sympy"))]
+import torch._dynamo.config
+assert torch._dynamo.config is sys.modules["torch._dynamo.config"] is torch._dynamo.eval_frame.config
+assert type(torch._dynamo) is type(torch)
 compiled = torch.compile(linear, backend="eager")
-assert "torch._dynamo.eval_frame" in sys.modules
 assert _unwrap_compiled(compiled)[0] is linear
+# An optimizer that stepped before the compiler came, and one in a compiled function.
+graphs = []
+def count(graph, inputs):
+    graphs.append(graph)
+    return graph
+def step(x):
+    y = x * 2
+    optimizer.step()
+    return y + parameter.sum()
+torch.compile(step, backend=count)(torch.ones(3))
+assert len(graphs) > 1 and parameter[0] < 0.1
 from lightning.pytorch.trainer.connectors.logger_connector.result import _ResultCollection
 _ResultCollection(training=True).reset()
-"""
-    subprocess.run([sys.executable, "-c", code], check=True)
+""")
+
+
+def test_lightning_is_imported_without_the_metrics_that_need_plots_and_transformers():
+    run_python("""
+import sys
+from lightning_xt.training import lightning_internals
+heavy = ("matplotlib", "transformers", "scipy", "torchmetrics.functional", "torchmetrics.aggregation")
+assert not [name for name in heavy if name in sys.modules]
+from torchmetrics import Metric, MetricCollection
+assert "torchmetrics.aggregation" not in sys.modules
+import torchmetrics.functional
+from torchmetrics import Accuracy, MeanMetric
+assert issubclass(MeanMetric, Metric) and torchmetrics.Metric is Metric is torchmetrics.metric.Metric
+assert torchmetrics.MetricCollection is MetricCollection
+metric = MeanMetric()
+metric.update(3.0)
+assert metric.compute() == 3 and metric.plot()[0] is not None
+from torchmetrics.utilities import plot
+assert plot._AX_TYPE is not object and callable(plot.plot_curve)
+""")
 
 
 def test_objects_have_them(tmp_path):
