@@ -26,9 +26,9 @@ def run(args: Sequence[str]) -> int:
     options = Arguments("export", DESCRIPTION, add_options).parse_args(args)
     if options.tokens is not None and options.tokens < 1:
         raise UserError(f"--tokens is {options.tokens}; it must be at least 1 token")
-    from lightning_xt.commands.models.import_lightning import import_lightning
+    from lightning_xt.commands.models.import_lightning import import_variants
 
-    import_lightning()
+    import_variants()
     from lightning_xt.commands.transfer.export_run import export_run
 
     return export_run(options.run, options.format, options.output, options.dtype, options.tokens)

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from lightning_xt.system.garbage import freeze_imported
+
 SUMMARY = """complete or translate prompts:  lightning-xt generate RUN --prompt "..."
 of a file or in turns:  ... --prompts prompts.txt    ... --interactive"""
 
@@ -18,7 +20,8 @@ def run(args: Sequence[str]) -> int:
     """Run the command; see `cli.main`."""
     from lightning_xt.commands.models.import_lightning import import_lightning
 
-    import_lightning()
-    from lightning_xt.commands.generation.completions import generate
+    with freeze_imported():
+        import_lightning()
+        from lightning_xt.commands.generation.completions import generate
 
     return generate(args)

@@ -35,9 +35,9 @@ def add_options(parser: ArgumentParser) -> None:
 def run(args: Sequence[str]) -> int:
     """Run the command; see `cli.main`."""
     options = Arguments("import", DESCRIPTION, add_options).parse_args(args)
-    from lightning_xt.commands.models.import_lightning import import_lightning
+    from lightning_xt.commands.models.import_lightning import import_variants
 
-    import_lightning()
+    import_variants()
     if options.call is not None and options.base is not None:
         raise UserError("--call is for weights of x-transformers and --base for an adapter of PEFT; give one")
     if options.base is not None:

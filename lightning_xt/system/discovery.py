@@ -1,10 +1,14 @@
-"""Discovery of the variants of a family: to import the package is to register its classes."""
+"""Discovery of the variants of a family: to import the module of a class is to register it."""
 
+import functools
 import importlib
 import inspect
 import pkgutil
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
+
+PACKAGE = Path(__file__).parents[1]
 
 WITH_EXTRA = ("lightning_xt.server.", "lightning_xt.exchange.remote_code.")
 """Folders that need an extra; no config names their classes."""
@@ -15,6 +19,23 @@ def import_submodules(package: ModuleType) -> None:
     for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
         if not module.name.endswith("__main__") and not module.name.startswith(WITH_EXTRA):
             importlib.import_module(module.name)
+
+
+def import_named(name: str) -> None:
+    """Import the modules whose files are named for a class of the package, such as `alibi.py` for ALiBi."""
+    for module in _list_modules().get(name.lower(), ()):
+        importlib.import_module(module)
+
+
+@functools.cache
+def _list_modules() -> dict[str, list[str]]:
+    """List the modules by the class that each may be named for, in small letters."""
+    found: dict[str, list[str]] = {}
+    for file in sorted(PACKAGE.rglob("*.py")):
+        module = ".".join(file.relative_to(PACKAGE.parent).with_suffix("").parts)
+        if not file.name.startswith("__") and not module.startswith(WITH_EXTRA):
+            found.setdefault(file.stem.replace("_", ""), []).append(module)
+    return found
 
 
 def import_path(kind: type) -> str:

@@ -15,7 +15,9 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import is_dataclass
 from typing import Any
 
-from lightning_xt.system.discovery import import_path
+import lightning_xt
+from lightning_xt.system.discovery import import_named, import_path, import_submodules
+from lightning_xt.system.garbage import pause_garbage_collection
 from lightning_xt.system.own_modules import ALLOW, add_current_folder, hold_current_folder, is_own
 
 PACKAGES = ("lightning_xt", "lightning", "torch", "torchmetrics")
@@ -42,6 +44,7 @@ FAMILIES = (
 
 PARSER_FUNCTIONS = (
     "import_object", "adapt_typehints", "cached_get_class_parser", "parse_value_or_config", "adapt_subconfig_path",
+    "resolve_class_path_by_name",
 )  # fmt: skip
 """Functions of the parser that are replaced while it is guarded."""
 SUB_CONFIGS = (".yaml", ".yml", ".json")
@@ -59,7 +62,8 @@ class _Refused(BaseException):
 @contextmanager
 def guarded_imports() -> Iterator[None]:
     """Have the parser ask `find` for every class and function that a value names; ValueError if it may not name one."""
-    from jsonargparse import _actions, _typehints
+    with pause_garbage_collection():
+        from jsonargparse import _actions, _typehints
 
     parser: Any = _typehints
     actions: Any = _actions
@@ -84,6 +88,7 @@ def guarded_imports() -> Iterator[None]:
         return original["adapt_subconfig_path"](value, slot, options)
 
     try:
+        parser.resolve_class_path_by_name = _resolve_lazily(original["resolve_class_path_by_name"])
         parser.import_object = actions.import_object = _guard(original["import_object"], slots)
         parser.parse_value_or_config = actions.parse_value_or_config = parse_value_or_config
         parser.adapt_subconfig_path = adapt_subconfig_path
@@ -99,6 +104,20 @@ def guarded_imports() -> Iterator[None]:
             setattr(parser, name, function)
         actions.import_object = original["import_object"]
         actions.parse_value_or_config = original["parse_value_or_config"]
+
+
+def _resolve_lazily(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the parser's search for a class by name, which first imports the modules that are named for the class."""
+
+    def resolve_class_path_by_name(slot: Any, name: str) -> Any:
+        if "." not in name and name[:1].isupper():
+            import_named(name)
+            # A class in a file of another name.
+            if "." not in original(slot, name):
+                import_submodules(lightning_xt)
+        return original(slot, name)
+
+    return resolve_class_path_by_name
 
 
 def is_sub_config(value: Any) -> bool:

@@ -12,9 +12,8 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import instantiate_module
 from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters_context
 
-import lightning_xt
 from lightning_xt.data.tokenizers.base import Tokenizer
-from lightning_xt.system.discovery import import_path, import_submodules, init_parameters
+from lightning_xt.system.discovery import import_path, init_parameters
 from lightning_xt.system.free_memory import refuse_without_memory
 from lightning_xt.system.imports import NotAllowedError, find, guarded_imports
 from lightning_xt.system.messages import find_own_sentence
@@ -28,7 +27,6 @@ ModuleT = TypeVar("ModuleT", bound=LightningModule)
 
 def build(module_class: type[ModuleT], config: dict[str, Any] | str | Path, vocab: dict[str, int | None]) -> ModuleT:
     """Build the model of a config, with the given vocabulary unless it names one; see `training.module`."""
-    import_submodules(lightning_xt)
     options = _options(config)
     for name in options:
         if name.partition(".")[0] not in init_parameters(module_class):

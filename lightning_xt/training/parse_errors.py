@@ -13,10 +13,11 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import Profiler
 from lightning.pytorch.strategies import Strategy
 
+import lightning_xt
 from lightning_xt.data.base import DataModule
 from lightning_xt.generation.filters.base import Filter
 from lightning_xt.generation.methods.base import Method
-from lightning_xt.system.discovery import find_variants, init_parameters
+from lightning_xt.system.discovery import find_variants, import_submodules, init_parameters
 from lightning_xt.system.imports import imported
 from lightning_xt.system.messages import UserError, explain_missing_value, explain_unknown, find_close_matches
 from lightning_xt.system.renamed import explain_rename
@@ -38,6 +39,7 @@ def explain_parse_error(message: str, options: Iterable[str]) -> str:
     """Return what is wrong and what to do, for a message of jsonargparse (nested, the outermost slot first)."""
     if sentence := explain_missing_value(message):
         return sentence
+    import_submodules(lightning_xt)
     if match := re.match(r"unrecognized arguments: (-[^-\s])(\S+)", message):
         return f"unknown option {match[1] + match[2]!r}; give {match[1]} {match[2]}"
     if match := re.match(r"unrecognized arguments: (\S+)", message):

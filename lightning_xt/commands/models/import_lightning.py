@@ -1,4 +1,4 @@
-"""Import of Lightning and of every variant."""
+"""Import of Lightning, and of every variant."""
 
 import logging
 import warnings
@@ -48,7 +48,7 @@ NO_NEWS_LINES = (
 
 
 def import_lightning() -> None:
-    """Import Lightning and every variant; filter out warnings and log lines without use for the user."""
+    """Import Lightning; filter out warnings and log lines without use for the user."""
     with pause_garbage_collection():
         # First, for it imports Lightning without the compiler.
         from lightning_xt.training import lightning_internals
@@ -61,6 +61,12 @@ def import_lightning() -> None:
         for package in ("fabric", "pytorch"):
             for module in ("rank_zero", "seed"):
                 logging.getLogger(f"lightning.{package}.utilities.{module}").addFilter(_is_news)
+
+
+def import_variants() -> None:
+    """Import Lightning and every variant, for commands that list classes; others import what a config names."""
+    import_lightning()
+    with pause_garbage_collection():
         import lightning_xt
         from lightning_xt.system.discovery import import_submodules
 

@@ -5,7 +5,7 @@ from jsonargparse import ArgumentError
 
 from lightning_xt.checkpoints.checkpoint import Checkpoint
 from lightning_xt.checkpoints.runs import find_checkpoint
-from lightning_xt.system.discovery import find_variants
+from lightning_xt.system.discovery import find_variants, import_named
 from lightning_xt.system.messages import UserError
 from lightning_xt.training.from_config import import_class, instantiate
 from lightning_xt.training.module import TransformerModule
@@ -38,7 +38,8 @@ def load(run: str) -> TransformerModule:
 
 
 def find_module_class(path: str) -> type[TransformerModule]:
-    """Find a model's class by import path, or by bare name if it is imported; ValueError if there is no such model."""
+    """Find a model's class by import path, or by bare name; ValueError if there is no such model."""
+    import_named(path)
     named = [each for each in find_variants(TransformerModule) if each.__name__ == path]
     if named:
         return named[0]

@@ -57,11 +57,14 @@ class OptionHelp:
     """
 
     def __init__(self, command: str, summary: str, parser: ArgumentParser, unused: Collection[str] = ()) -> None:
-        self._command, self._summary, self._unused = command, summary, unused
+        self._command, self._summary, self._parser, self._unused = command, summary, parser, unused
         self._actions = {each.dest: each for each in parser._actions if each.option_strings}
 
     def find_request(self, args: Sequence[str]) -> str | None:
         """Return the help that a command line asks for; None if it asks for none."""
+        if "--help_all" in args:
+            import_submodules(lightning_xt)
+            return self._parser.format_help()
         for place, arg in enumerate(args):
             if arg in ("-h", "--help"):
                 return self.describe_command()

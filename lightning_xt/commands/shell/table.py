@@ -5,14 +5,14 @@ import inspect
 from types import ModuleType
 from typing import Any
 
-from lightning_xt.commands.models.import_lightning import import_lightning
+from lightning_xt.commands.models.import_lightning import import_variants
 from lightning_xt.commands.options.command_modules import find_commands, import_command
 from lightning_xt.commands.trainer import run_trainer
 
 
 def build_table() -> dict[str, Any]:
     """Return the commands with their options, and the schemas of those that read configs."""
-    import_lightning()
+    import_variants()
     from lightning_xt.commands.catalogue.families import ROOMS, find_families, list_members
     from lightning_xt.commands.schemas.config_schema import build_schema
     from lightning_xt.system.docstrings import get_summary

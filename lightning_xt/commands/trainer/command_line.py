@@ -1,7 +1,6 @@
 """LightningCLI with our models, data and runs."""
 
 import importlib
-import json
 import os
 import re
 import sys
@@ -26,6 +25,7 @@ from lightning_xt.commands.options.config_files import ConfigFiles
 from lightning_xt.commands.options.option_help import OptionHelp
 from lightning_xt.commands.trainer.cluster import adopt_trainer, choose_environments
 from lightning_xt.commands.trainer.decoding_options import choose_decoding, list_unused
+from lightning_xt.commands.trainer.plain_options import PlainOptions
 from lightning_xt.commands.trainer.results import collect_metrics, print_results
 from lightning_xt.commands.trainer.run_choice import Resolved, resolve
 from lightning_xt.commands.trainer.standard_parts import StandardParts, choose_loggers
@@ -51,7 +51,8 @@ from lightning_xt.training.callbacks.preemption import take_over_signals
 from lightning_xt.training.callbacks.run_folder import find_run_folder
 from lightning_xt.training.callbacks.start_banner import announce
 from lightning_xt.training.config_parser import ConfigParser
-from lightning_xt.training.option_values import PLAIN_JSON, check_values, refuse_nulls
+from lightning_xt.training.faster_parsing import faster_parsing
+from lightning_xt.training.option_values import check_values, refuse_nulls
 from lightning_xt.training.parse_errors import check_text, explain_failed_class, explain_parse_error
 from lightning_xt.training.strategies.process_watchdog import exit_together, watch
 from lightning_xt.training.strategies.strategy_checks import check_plugins, check_strategy_option
@@ -83,6 +84,7 @@ class CommandLine(LightningCLI):
         check_text(args)
         self._given = read_run_options(command, args)
         self._configs = ConfigFiles(self._given.config, args)
+        self._plain_options, self._with_links = PlainOptions(), PlainOptions(skip_link_targets=False)
         # Reading the environment takes as long as all the rest of parsing.
         from_environment = any(name.startswith(ENV_PREFIX + "_") for name in os.environ)
         parser = {"env_prefix": ENV_PREFIX, "default_env": from_environment, "exit_on_error": False}
@@ -127,9 +129,7 @@ class CommandLine(LightningCLI):
         """Print the help that a command line asks for, and end."""
         parser = self._parser(self._command)
         summary = importlib.import_module(f"lightning_xt.commands.{self._command}").SUMMARY
-        text = parser.format_help() if "--help_all" in args else None
-        if text is None:
-            text = OptionHelp(self._command, summary, parser, list_unused(self._command)).find_request(args)
+        text = OptionHelp(self._command, summary, parser, list_unused(self._command)).find_request(args)
         if text is not None:
             print(text)
             raise SystemExit(0)
@@ -156,12 +156,12 @@ class CommandLine(LightningCLI):
         for each in _as_list(options.trainer.callbacks):
             check_callback_class(imported(each.class_path) or Callback, AVERAGES)
         check_strategy_option(options.trainer.strategy)
+        if self.subcommand == "fit":
+            set_intervals(options, self._configs.contents)
         for name, value in (plain := self._plain()).items():
             check_values(value, name)
         if any(not path.startswith(OUR_PLACES) for path in re.findall(r'"class_path": "([^"]*)', to_json(plain))):
             self._check_config(plain)
-        if self.subcommand == "fit":
-            set_intervals(options, self._configs.contents)
 
     def _check_config(self, plain: dict[str, Any]) -> None:
         """Raise a UserError if the config of the run could not be read back."""
@@ -177,7 +177,7 @@ class CommandLine(LightningCLI):
 
     def instantiate_classes(self) -> None:
         try:
-            with refuse_without_memory():
+            with refuse_without_memory(), faster_parsing():
                 super().instantiate_classes()
         except (MemoryError, RuntimeError, ValueError) as error:
             sentence = explain_out_of_memory(error, None, self._plain(), self.resolved.folder)
@@ -239,10 +239,11 @@ class CommandLine(LightningCLI):
 
     def _plain(self) -> dict[str, Any]:
         """Return the command's options as plain values."""
-        command = self.config.subcommand
-        text = self._parser(command).dump(self.config[command], skip_none=False, format=PLAIN_JSON)
-        plain: dict[str, Any] = json.loads(text)
-        return plain
+        return self._plain_options.read(self._parser(self.config.subcommand), self.config[self.config.subcommand])
+
+    def _dump_config(self) -> None:
+        # Lightning's writes and reads YAML, which takes as long as a sixth of parsing.
+        self.config_dump = self._with_links.read(self._parser(self.config.subcommand), self.config[self.subcommand])
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs: dict[str, Any] = super()._prepare_subcommand_kwargs(subcommand)

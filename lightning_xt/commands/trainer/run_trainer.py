@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from lightning_xt.system.garbage import freeze_imported
 from lightning_xt.system.messages import UserError
 from lightning_xt.system.output import optional_output
 from lightning_xt.system.shipped_configs import explain_start
@@ -29,11 +30,12 @@ def train(command: str, args: Sequence[str]) -> Any:
     """Run one of these commands, and return its `CommandLine`."""
     from lightning_xt.commands.models.import_lightning import import_lightning
 
-    import_lightning()
-    from lightning_xt.commands.trainer.cluster import close_process_group
-    from lightning_xt.commands.trainer.command_line import CommandLine
-    from lightning_xt.commands.trainer.decoding_options import expand_names, shorten_names
-    from lightning_xt.commands.trainer.run_choice import add_config_of_run, replace_run
+    with freeze_imported():
+        import_lightning()
+        from lightning_xt.commands.trainer.cluster import close_process_group
+        from lightning_xt.commands.trainer.command_line import CommandLine
+        from lightning_xt.commands.trainer.decoding_options import expand_names, shorten_names
+        from lightning_xt.commands.trainer.run_choice import add_config_of_run, replace_run
 
     try:
         with optional_output():
