@@ -4,8 +4,8 @@ import json
 from typing import Any
 
 from jsonargparse import Namespace
+from lightning.pytorch.cli import LightningArgumentParser
 
-from lightning_xt.training.config_parser import ConfigParser
 from lightning_xt.training.option_values import PLAIN_JSON
 
 
@@ -21,7 +21,7 @@ class PlainOptions:
         self._options: Namespace | None = None
         self._text = ""
 
-    def read(self, parser: ConfigParser, options: Namespace) -> dict[str, Any]:
+    def read(self, parser: LightningArgumentParser, options: Namespace) -> dict[str, Any]:
         """Return the options of a parser as new dicts, lists, texts, numbers and None."""
         if self._options != options:
             skip = {"skip_link_targets": self._skip_link_targets, "skip_none": False}
