@@ -62,7 +62,7 @@ def test_a_use_executes_it_once(package, use):
         _ = package.early
 
 
-def test_an_unknown_name_is_none_after_its_execution(package):
+def test_an_unknown_name_is_refused_after_its_execution(package):
     with pytest.raises(AttributeError, match="module 'slow_package' has no attribute 'missing'"):
         _ = package.missing
     assert is_executed("slow_package")
