@@ -63,11 +63,8 @@ class _Refused(BaseException):
 def guarded_imports() -> Iterator[None]:
     """Have the parser ask `find` for every class and function that a value names; ValueError if it may not name one."""
     with pause_garbage_collection():
-        from jsonargparse import _actions, _typehints
-
-    parser: Any = _typehints
-    actions: Any = _actions
-    original = {name: getattr(parser, name) for name in PARSER_FUNCTIONS}
+        actions, parser = (importlib.import_module(f"jsonargparse.{name}") for name in ("_actions", "_typehints"))
+    original: dict[str, Any] = {name: getattr(parser, name) for name in PARSER_FUNCTIONS}
     slots: list[Any] = [None]  # the types of the values that are being read, the innermost last
 
     def within(name: str, place: Callable[..., Any]) -> Callable[..., Any]:
@@ -102,8 +99,7 @@ def guarded_imports() -> Iterator[None]:
     finally:
         for name, function in original.items():
             setattr(parser, name, function)
-        actions.import_object = original["import_object"]
-        actions.parse_value_or_config = original["parse_value_or_config"]
+        actions.import_object, actions.parse_value_or_config = parser.import_object, parser.parse_value_or_config
 
 
 def _resolve_lazily(original: Callable[..., Any]) -> Callable[..., Any]:
