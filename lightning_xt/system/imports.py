@@ -62,8 +62,7 @@ class _Refused(BaseException):
 @contextmanager
 def guarded_imports() -> Iterator[None]:
     """Have the parser ask `find` for every class and function that a value names; ValueError if it may not name one."""
-    with pause_garbage_collection():
-        actions, parser = (importlib.import_module(f"jsonargparse.{name}") for name in ("_actions", "_typehints"))
+    actions, parser = _import_parser()
     original: dict[str, Any] = {name: getattr(parser, name) for name in PARSER_FUNCTIONS}
     slots: list[Any] = [None]  # the types of the values that are being read, the innermost last
 
@@ -100,6 +99,12 @@ def guarded_imports() -> Iterator[None]:
         for name, function in original.items():
             setattr(parser, name, function)
         actions.import_object, actions.parse_value_or_config = parser.import_object, parser.parse_value_or_config
+
+
+def _import_parser() -> tuple[Any, Any]:
+    """Import the two modules of the parser whose functions are replaced."""
+    with pause_garbage_collection():
+        return importlib.import_module("jsonargparse._actions"), importlib.import_module("jsonargparse._typehints")
 
 
 def _resolve_lazily(original: Callable[..., Any]) -> Callable[..., Any]:
