@@ -104,11 +104,18 @@ def _check_ids(name: str, ids: Any, vocab_size: int | None, least: int, rule: st
         raise ValueError(f"{name} is {_describe(ids)}; {rule}")
     # Elsewhere the look would wait for the device.
     if ids.device.type == "cpu" and vocab_size is not None and ids.numel():
-        low, high = (int(each) for each in ids.masked_fill(ids == IGNORED, 0).aminmax())
+        low, high = _find_range(ids)
+        if low == IGNORED:
+            low, high = _find_range(ids.masked_fill(ids == IGNORED, 0))
         if low < 0 or high >= vocab_size:
             raise ValueError(
                 f"{name} has token {low if low < 0 else high}, outside the vocabulary of 0 to {vocab_size - 1}"
             )
+
+
+def _find_range(ids: Tensor) -> tuple[int, int]:
+    low, high = ids.aminmax()
+    return int(low), int(high)
 
 
 def _describe(value: Any) -> str:

@@ -36,6 +36,11 @@ from lightning_xt.training.strategies.same_processes import compare_processes
 from lightning_xt.training.strategies.sharding import refuse_parameters, shard
 from lightning_xt.training.text_module import TextModule
 
+SET_IN_STEPS = frozenset(
+    ("_current_fx_name", "phase", "step_seed", "step_batches", "skipped_step", "faulty_step", "_lost")
+)
+"""Attributes that each training step sets, the first one by Lightning at each hook; none is part of the network."""
+
 
 class TransformerModule(TextModule):
     """Base of the models: a LightningModule that trains a network. Subclasses add the network, batches and texts."""
@@ -104,6 +109,13 @@ class TransformerModule(TextModule):
         parts = [part for part in self.network.modules() if isinstance(part, ReadsInput)]
         needed = {each.needed_input: type(each).__name__ for each in parts}
         return {name: part for name, part in needed.items() if name is not None and name not in self.given_inputs}
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in SET_IN_STEPS:
+            # Torch would look for parameters, buffers and modules among them.
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
 
     def setup(self, stage: str) -> None:
         """Compile the network; ValueError if the data are for another kind of model, or a part needs other inputs."""

@@ -15,11 +15,14 @@ from lightning.fabric.plugins.environments import (
 )
 from lightning.pytorch import Trainer
 from lightning.pytorch.accelerators import CPUAccelerator
+from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.trainer.connectors.checkpoint_connector import _CheckpointConnector
 from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
 
 from lightning_xt.commands.trainer.weight_checks import list_leaves
 from lightning_xt.system.messages import UserError
+from lightning_xt.training.empty_hooks import drop_empty_hooks
+from lightning_xt.training.no_profiler import NoProfiler
 from lightning_xt.training.restoring import check_loops, check_moments, explain_misfits
 from lightning_xt.training.steps_done import StepsDone
 from lightning_xt.training.strategies.same_processes import compare_when_connected
@@ -64,6 +67,9 @@ def adopt_trainer(trainer: Trainer, options: Mapping[str, Any] = MappingProxyTyp
     trainer._signal_connector = _NoSignals(trainer)
     trainer._checkpoint_connector = _NamedCheckpoints(trainer)
     trainer._logger_connector = StepsDone(trainer)
+    drop_empty_hooks(trainer)
+    if type(trainer.profiler) is PassThroughProfiler:  # type: ignore[attr-defined]
+        trainer.profiler = NoProfiler()  # type: ignore[attr-defined]
     environment = trainer._accelerator_connector.cluster_environment
     if environment.creates_processes_externally:
         # Lightning checks this only where it starts processes itself; each of the others would train alone.
