@@ -1,5 +1,6 @@
 """Skipping of optimizer steps whose gradients are not finite."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,8 @@ def nan_if_not_finite(loss: Tensor) -> Tensor:
     Gradients depend on the operations of a loss, not on its value. With NaN they carry the news to the other processes
     and into the sum of several batches.
     """
+    if _is_finite_number(loss):
+        return loss
     return loss * (loss.detach() * 0 + 1)
 
 
@@ -30,12 +33,16 @@ def skip_step(optimizer: Optimizer, norm: Tensor) -> Tensor | bool:
 
     Optimizers with `found_inf` (the fused ones of torch among them) get a number on the device, so nothing waits for
     it. Other optimizers lose their gradients, which reads the norm from the device; so does a first step with momentum.
+    A norm on the CPU is read at once, which takes less time than operations on it.
 
     Returns:
         True if the step is skipped: a number on the device, or a plain value if it had to be read.
     """
+    if _is_finite_number(norm):
+        return False
     non_finite = ~norm.isfinite()
-    if getattr(optimizer, "_step_supports_amp_scaling", False) or hasattr(optimizer, "found_inf"):
+    can_skip = getattr(optimizer, "_step_supports_amp_scaling", False) or hasattr(optimizer, "found_inf")
+    if can_skip and norm.device.type != "cpu":
         drop_first_momentum(optimizer, non_finite)
         optimizer.found_inf = non_finite.to(torch.float32)  # type: ignore[attr-defined]
         return non_finite
@@ -68,3 +75,8 @@ def drop_first_momentum(optimizer: Optimizer, non_finite: Tensor) -> None:
         hook.remove()
 
     hook = optimizer.register_step_post_hook(forget)
+
+
+def _is_finite_number(value: Tensor) -> bool:
+    """Return whether a number is finite if it is on the CPU; False elsewhere, where reading it would wait."""
+    return value.device.type == "cpu" and math.isfinite(value.item())

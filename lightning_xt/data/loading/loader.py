@@ -8,9 +8,8 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-AHEAD = 4
-"""Batches to prefetch: a slow read of the disk can take as long as several steps."""
-END = object()
+AHEAD = 8
+"""Most batches to prefetch, at least half as many: a slow read of the disk can take as long as several steps."""
 
 
 class Loader:
@@ -43,14 +42,35 @@ class Loader:
 
 
 def prefetch(batches: Iterable[Any]) -> Iterator[Any]:
-    """Yield the batches in order, read by a thread that ends with the iteration."""
+    """Yield the batches in order, read by a thread that ends with the iteration.
+
+    It reads several at a time: waking it costs as much as reading a small batch.
+    """
     stream = iter(batches)
     thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches")
     try:
-        coming = deque(thread.submit(next, stream, END) for _ in range(AHEAD))
-        while (batch := coming.popleft().result()) is not END:
-            coming.append(thread.submit(next, stream, END))
-            yield batch
+        # The first batch is not kept waiting for others.
+        coming = deque((thread.submit(_read, stream, 1), thread.submit(_read, stream, AHEAD // 2)))
+        while coming:
+            found, error = coming.popleft().result()
+            yield from found
+            if error is None:
+                coming.append(thread.submit(_read, stream, AHEAD // 2))
+            elif isinstance(error, StopIteration):
+                return
+            else:
+                raise error
     finally:
-        # Waits for the batch in flight: persistent workers serve one iteration at a time.
+        # Waits for the batches in flight: persistent workers serve one iteration at a time.
         thread.shutdown(cancel_futures=True)
+
+
+def _read(stream: Iterator[Any], count: int) -> tuple[list[Any], Exception | None]:
+    """Read this number of batches; fewer if an error ends them, which is returned with those before it."""
+    found: list[Any] = []
+    try:
+        for _ in range(count):
+            found.append(next(stream))
+    except Exception as error:
+        return found, error
+    return found, None
