@@ -106,6 +106,10 @@ from jsonargparse import _subcommands as _subcommands  # noqa: E402
 from jsonargparse._deprecated import JsonargparseDeprecationWarning as JsonargparseDeprecationWarning  # noqa: E402
 from jsonargparse._loaders_dumpers import get_yaml_default_loader as get_yaml_default_loader  # noqa: E402
 from jsonargparse._typehints import ActionTypeHint as ActionTypeHint  # noqa: E402
+from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop as TrainingEpochLoop  # noqa: E402, F401
+from lightning.pytorch.trainer.connectors.logger_connector.result import (  # noqa: E402
+    _ResultCollection as ResultCollection,  # noqa: F401
+)
 
 PARSING_STATE = (
     _common.lenient_check,

@@ -15,7 +15,19 @@ class StepsDone(_LoggerConnector):
     def on_batch_start(self, *args: Any, **kwargs: Any) -> None:
         super().on_batch_start(*args, **kwargs)
         if self.trainer.training:
+            if self._first_loop_iter is False:
+                # Lightning reads it only in the first batch of a loop; each logged value sets it.
+                self._current_fx = None
             self._count(self.trainer.global_step + 1)
+
+    def on_batch_end(self) -> None:
+        results = self.trainer._results
+        again = self.trainer.training and self._first_loop_iter is False
+        if not again or self._current_fx is not None or results is None:
+            super().on_batch_end()
+            return
+        # Nothing was logged since the batch began, so that the metrics are those of an earlier one.
+        results.batch = results.batch_size = None
 
     @property
     def should_update_logs(self) -> bool:

@@ -24,6 +24,7 @@ from lightning_xt.system.messages import UserError
 from lightning_xt.training.empty_hooks import drop_empty_hooks
 from lightning_xt.training.no_profiler import NoProfiler
 from lightning_xt.training.restoring import check_loops, check_moments, explain_misfits
+from lightning_xt.training.step_loop import StepLoop
 from lightning_xt.training.steps_done import StepsDone
 from lightning_xt.training.strategies.same_processes import compare_when_connected
 
@@ -67,6 +68,7 @@ def adopt_trainer(trainer: Trainer, options: Mapping[str, Any] = MappingProxyTyp
     trainer._signal_connector = _NoSignals(trainer)
     trainer._checkpoint_connector = _NamedCheckpoints(trainer)
     trainer._logger_connector = StepsDone(trainer)
+    trainer.fit_loop.epoch_loop = StepLoop(trainer)
     drop_empty_hooks(trainer)
     if type(trainer.profiler) is PassThroughProfiler:  # type: ignore[attr-defined]
         trainer.profiler = NoProfiler()  # type: ignore[attr-defined]

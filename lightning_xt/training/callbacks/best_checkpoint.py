@@ -1,3 +1,5 @@
+from typing import Any
+
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
@@ -19,6 +21,9 @@ class BestCheckpoint(ModelCheckpoint):
             # Otherwise it needs a validation's loss even if there is no validation.
             save_on_train_epoch_end=False,
         )
+
+    def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        """Save nothing: Lightning's decides so too, after several looks at the Trainer."""
 
     def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
         # Lightning's takes the first loss of all, whatever it is.

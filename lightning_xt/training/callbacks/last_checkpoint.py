@@ -27,14 +27,13 @@ class LastCheckpoint(ModelCheckpoint):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
         # In the middle of a step, a run that has just resumed would save half an accumulated gradient.
-        if not at_step_boundary(trainer):
+        if trainer.global_step % self._every or not at_step_boundary(trainer):
             return
-        due = trainer.global_step % self._every == 0
         if not is_validation_due(trainer):
-            if due and self._last_global_step_saved != trainer.global_step:
+            if self._last_global_step_saved != trainer.global_step:
                 log_step(trainer)
             super().on_train_batch_end(trainer, pl_module, *args, **kwargs)
-        elif due:
+        else:
             self._due = True
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
