@@ -2,6 +2,7 @@
 
     trainer          ours, by `lightning-xt fit`: its Trainer, callbacks, loggers and data; bf16, compiled, fused AdamW
     bare             the same model, settings and batches in a loop of ten lines
+    barebones        the same by Lightning's `Trainer(barebones=True)`, which has no callbacks, loggers and checkpoints
     xt_shipped       the model of x-transformers' train_enwik8, trained as there: float32, eager
     xt_script        the same to the letter: with the two options that its script sets today, in four batches a step
     xt_flash_bf16    xt_shipped with flash attention and bf16
@@ -35,6 +36,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from barebones import BarebonesTrainer
 from common import report, row, say
 from lightning.pytorch import Callback, LightningModule, Trainer
 from reference_gpt import ReferenceGPT, next_token_loss, reference_optimizer
@@ -97,6 +99,7 @@ class Race:
     alone: int = ALONE
     warmup: int = 3
     seconds: dict[str, list[float]] = field(default_factory=dict)
+    cpu_seconds: dict[str, list[float]] = field(default_factory=dict)
     data_wait: float = 0.0
 
     def warm_up(self) -> None:
@@ -109,13 +112,14 @@ class Race:
     def run(self) -> None:
         """Run one slice of each leg."""
         for name, leg in self.legs.items():
-            start = self.now()
+            start = self.now(), time.process_time()
             leg(self.steps)
-            self.note(name, self.now() - start)
+            self.note(name, *start)
 
-    def note(self, name: str, seconds: float) -> None:
-        """Record the time of a slice."""
-        self.seconds.setdefault(name, []).append(seconds / self.steps)
+    def note(self, name: str, start: float, cpu_start: float) -> None:
+        """Record the time of a slice that ends now."""
+        self.seconds.setdefault(name, []).append((self.now() - start) / self.steps)
+        self.cpu_seconds.setdefault(name, []).append((time.process_time() - cpu_start) / self.steps)
 
     def now(self) -> float:
         """Return the time after the device has finished its work."""
@@ -136,7 +140,7 @@ class TrainerLeg(Callback):
     race: ClassVar[Race]
 
     def __init__(self) -> None:
-        self.start = self.waited = 0.0
+        self.start = self.cpu_start = self.waited = 0.0
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -151,13 +155,13 @@ class TrainerLeg(Callback):
             race.data_wait = (waited_seconds(loader) - self.waited) / (now - self.start)
             return
         if step:
-            race.note("trainer", now - self.start)
+            race.note("trainer", self.start, self.cpu_start)
         else:
             race.warm_up()
         if step < end:
             say(f"slice {step // race.steps + 1}/{race.rounds}")
             race.run()
-        self.waited, self.start = waited_seconds(loader), race.now()
+        self.waited, self.start, self.cpu_start = waited_seconds(loader), race.now(), time.process_time()
 
 
 def waited_seconds(loader: Any) -> float:
@@ -453,15 +457,34 @@ def summarise(names: list[str], race: Race, size: Size, repeats: int, compile: b
     return rows
 
 
-def tiny_overhead(folder: Path, corpus: np.ndarray, device: torch.device, repeats: int) -> float:
-    """Return the Trainer's overhead on a tiny step, which noise hides less."""
+def tiny_overhead(folder: Path, corpus: np.ndarray, device: torch.device, repeats: int) -> dict[str, Any]:
+    """Return what a tiny step takes beyond one of the bare loop, in milliseconds, by our Trainer and by Lightning's.
+
+    Noise hides less of a tiny step. In the 20 steps of a slice values are logged once.
+    """
     threads = torch.get_num_threads()
     # Threads that wait for each other are most of what such a step would take.
     torch.set_num_threads(1)
-    race = Race({"bare": ours(TINY, device, batches(corpus, TINY, device), False)}, device, repeats, 200, 1, 20)
+    legs = {"bare": ours(TINY, device, batches(corpus, TINY, device), False), "barebones": barebones(device, corpus)}
+    race = Race(legs, device, 10 * repeats, 20, 1, 20)
     fit(folder, TINY, race, False, [f"{TrainerLeg.__module__}.TrainerLeg"])
     torch.set_num_threads(threads)
-    return float(overhead(race, repeats)["value"])
+    found: dict[str, Any] = {"unit": "ms", "slices": race.rounds}
+    for kind, seconds in (("wall", race.seconds), ("cpu", race.cpu_seconds)):
+        found[kind] = {"bare_step": round(1000 * statistics.median(seconds["bare"]), 3)}
+        for name in ("trainer", "barebones"):
+            beyond = [a - b for a, b in zip(seconds[name], seconds["bare"], strict=True)]
+            found[kind][name] = round(1000 * statistics.median(beyond), 3)
+            found[kind][f"{name}_of_bare"] = ratio(beyond, seconds["bare"])["value"]
+    return found
+
+
+def barebones(device: torch.device, corpus: np.ndarray) -> Steps:
+    """Return the tiny model of the command line, in Lightning's Trainer without anything else."""
+    options = {"dim": TINY.dim, "depth": TINY.depth, "attention": {"heads": TINY.heads}}
+    model = LanguageModel.from_config({"decoder": options}).to(device)
+    feed = batches(corpus, TINY, device)
+    return BarebonesTrainer(lambda batch: model.objective(model.decoder, batch).mean, model, feed, device.type)
 
 
 def select_rows(args: argparse.Namespace) -> list[str]:

@@ -78,6 +78,15 @@ def test_training_compares_the_trainer_with_the_bare_loop(tmp_path):
 
 
 @pytest.mark.slow
+def test_training_measures_the_overhead_besides_that_of_lightning_itself(tmp_path):
+    tiny = train(tmp_path, "trainer_overhead_ms")["trainer_overhead_ms"]["tiny_model"]
+    assert tiny["unit"] == "ms" and tiny["slices"] == 20
+    for kind in ("wall", "cpu"):
+        names = {"bare_step", "trainer", "trainer_of_bare", "barebones", "barebones_of_bare"}
+        assert set(tiny[kind]) == names and tiny[kind]["bare_step"] > 0
+
+
+@pytest.mark.slow
 def test_training_measures_x_transformers(tmp_path):
     pytest.importorskip("x_transformers")
     found = train(tmp_path, "vs_xt_shipped", "vs_xt_script", "vs_xt_flash_bf16", "vs_xt_compiled")

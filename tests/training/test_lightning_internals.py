@@ -26,6 +26,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar, Timer
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.core.mixins import hparams_mixin
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from lightning.pytorch.trainer.connectors import checkpoint_connector
 from lightning.pytorch.trainer.connectors.logger_connector.logger_connector import _LoggerConnector
 from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
@@ -48,6 +49,8 @@ from lightning_xt.data.base import DataModule
         (RichProgressBar, "total_train_batches"),
         (_SignalConnector, "register_signal_handlers"),
         (_LoggerConnector, "update_train_step_metrics"),
+        (_TrainingEpochLoop, "_build_kwargs"),
+        (_TrainingEpochLoop, "_broadcast_sigterm_tensor"),
         (cli, "instantiate_module"),
         (cli, "ArgumentParser"),
         (model_helpers, "_restricted_classmethod"),
@@ -162,7 +165,9 @@ def test_objects_have_them(tmp_path):
     assert trainer._signal_connector.received_sigterm is False
     connector = trainer._logger_connector
     assert connector._callback_metrics == {}
-    assert connector._first_loop_iter is None
+    assert connector._first_loop_iter is connector._current_fx is None
+    assert loop._results == {} and loop._results.batch is loop._results.batch_size is None
+    assert LightningModule()._current_fx_name is None
     assert loop.max_steps == trainer.max_steps == -1
     assert loop._should_accumulate() is False
     assert loop._num_ready_batches_reached() is loop.batch_progress.is_last_batch is False

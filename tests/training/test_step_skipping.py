@@ -44,3 +44,25 @@ def test_momentum_that_has_begun_waits_for_no_device(momentum):
     optimizer.step()
     skipped = skip_step(optimizer, torch.ones((), device="meta"))
     assert skipped.device.type == optimizer.found_inf.device.type == "meta"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_on_the_cpu_a_step_is_skipped_without_operations(value):
+    weight = torch.nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.AdamW([weight], fused=True)
+    for gradient, skipped in ((1.0, False), (value, True), (2.0, False)):
+        weight.grad = torch.full((3,), gradient)
+        before = weight.detach().clone()
+        assert skip_step(optimizer, weight.grad.norm()) is skipped
+        optimizer.step()
+        assert torch.equal(weight, before) is skipped
+    assert not hasattr(optimizer, "found_inf")
+    assert optimizer.state[weight]["step"] == 2
+
+
+def test_a_finite_loss_on_the_cpu_stays_itself():
+    loss = torch.ones((), requires_grad=True)
+    assert nan_if_not_finite(loss) is loss
+    lost = torch.tensor(float("inf"), requires_grad=True)
+    nan_if_not_finite(lost).backward()
+    assert lost.grad.isnan()
