@@ -17,7 +17,7 @@ class StepResults(ResultCollection):
         self._options: dict[str, dict[str, Any]] = {}
         """Options of the latest call for each value, by its key."""
 
-    def log(self, fx: str, name: str, value: Any, **options: Any) -> None:  # type: ignore[override]
+    def log(self, fx: str, name: str, value: Any, **options: Any) -> None:
         """Log a value; see `LightningModule.log`."""
         key = f"{fx}.{name}"
         metric = self.get(key)
