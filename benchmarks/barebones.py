@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 class BarebonesTrainer:
-    """`Trainer(barebones=True)` in a thread of its own, which trains a number of steps whenever it is called.
+    """`Trainer(barebones=True)` in a separate thread, which trains a number of steps whenever it is called.
 
     Barebones is Lightning's name for no logs, checkpoints, progress bar and validations.
 

@@ -97,7 +97,7 @@ def test_only_hooks_that_do_something_are_called():
     assert callable(Callback().on_after_backward)
 
 
-def test_a_profiler_of_ones_own_stays():
+def test_a_custom_profiler_stays():
     trainer, profiled = Trainer(**QUIET), Trainer(profiler=SimpleProfiler(), **QUIET)
     adopt_trainer(trainer)
     adopt_trainer(profiled)
