@@ -39,7 +39,7 @@ from lightning_xt.training.text_module import TextModule
 SET_IN_STEPS = frozenset(
     ("_current_fx_name", "phase", "step_seed", "step_batches", "skipped_step", "faulty_step", "_lost")
 )
-"""Attributes that each training step sets, the first one by Lightning at each hook; they are not part of the network."""
+"""Attributes that each training step sets, the first one by Lightning at each hook; not parts of the network."""
 
 
 class TransformerModule(TextModule):
