@@ -23,6 +23,7 @@ from lightning_xt.models.encoder_with_head import EncoderWithHead
 from lightning_xt.models.stack import Stack
 from lightning_xt.models.sublayer import Sublayer
 from lightning_xt.nn.attention.attention import Attention
+from lightning_xt.nn.passes.base import Passes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,7 +172,8 @@ class _Reader:
         else:
             stages = [self.build_stage(*child) for child in _list_children(path, module)]
         inside = sum(stage.flops for stage in stages)
-        flops = self.flops.get(path, 0) or inside
+        # Passes run the layers, whose FLOPs are those of the layers' own stages.
+        flops = inside if isinstance(module, Passes) else self.flops.get(path, 0) or inside
         if isinstance(module, Attention):
             after = [stage.name for stage in stages].index("normalizer") + 1
             stages.insert(after, _describe_kernel(module, flops - inside))
