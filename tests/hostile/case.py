@@ -141,6 +141,8 @@ def _run_here(
         with (
             mock.patch.dict(os.environ, environment),
             mock.patch.object(sys, "path", list(sys.path)),
+            # Python would write its bytecode next to a module of the user.
+            mock.patch.object(sys, "dont_write_bytecode", True),
             mock.patch.object(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin))),
             contextlib.redirect_stderr(errors),
             contextlib.redirect_stdout(output),
@@ -187,7 +189,7 @@ def _run_apart(
             input=stdin,
             capture_output=True,
             timeout=SECONDS,
-            env={**os.environ, **environment},
+            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **environment},
             preexec_fn=limit,
         )
     except subprocess.TimeoutExpired:
