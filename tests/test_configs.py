@@ -39,7 +39,7 @@ trainer:
 TINY = """
 data:
   class_path: TextFiles
-  init_args: {path: corpus.txt, seq_len: 16, batch_size: 2, eval_batch_size: 2}
+  init_args: {path: corpus.txt, seq_len: 16, stride: null, batch_size: 2, eval_batch_size: 2}
 model:
   init_args:
     decoder: {dim: 48, depth: 2}

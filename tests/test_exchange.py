@@ -154,13 +154,13 @@ def test_a_refusal_names_the_options_that_would_fit(trained: Path, capfd: pytest
 def test_a_wrong_export_is_noticed_and_leaves_nothing(
     place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    from lightning_xt.exchange.pretrained import llama
+    from lightning_xt.exchange.pretrained import gated_decoder
 
     # As if the two norms of a layer were mistaken for each other.
-    rules = llama.list_gated_decoder_rules
+    rules = gated_decoder.list_gated_decoder_rules
     swapped = {"attention.placement.norm_before": "post_attention_layernorm"}
     swapped["feedforward.placement.norm_before"] = "input_layernorm"
-    monkeypatch.setattr(llama, "list_gated_decoder_rules", lambda settings, norms: [*rules(settings, swapped)])
+    monkeypatch.setattr(gated_decoder, "list_gated_decoder_rules", lambda settings, norms: [*rules(settings, swapped)])
     with torch.no_grad():
         checkpoint = torch.load("runs/llama/0/checkpoints/best.ckpt", weights_only=True)
         checkpoint["state_dict"]["decoder.stack.sublayers.0_attention.placement.norm_before.gain"] *= 3

@@ -25,9 +25,9 @@ def add_options(parser: ArgumentParser) -> None:
 def run(args: Sequence[str]) -> int:
     """Run the command; see `cli.main`."""
     options = Arguments("schema", DESCRIPTION, add_options).parse_args(args)
-    from lightning_xt.commands.models.import_lightning import import_variants
+    from lightning_xt.commands.models.import_lightning import import_lightning
 
-    import_variants()
+    import_lightning()
     from lightning_xt.commands.schemas.schema_output import write_schema
 
     return write_schema(options.command, options.output)

@@ -6,6 +6,7 @@ from jsonargparse import ArgumentParser
 
 import lightning_xt
 from lightning_xt.commands.generation.generate_options import add_generate_options
+from lightning_xt.commands.models.import_lightning import import_variants
 from lightning_xt.commands.options.help_text import describe_action
 from lightning_xt.commands.schemas.class_definitions import ClassDefinitions, describe_option
 from lightning_xt.commands.schemas.option_types import Schema
@@ -19,6 +20,7 @@ NOT_IN_CONFIGS = ("help", "config", "print_config")
 
 def build_schema(command: str) -> Schema:
     """Return the schema of the config of a command: fit, validate, test, predict or generate."""
+    import_variants()
     classes = ClassDefinitions()
     properties: dict[str, Schema] = {}
     sections: dict[str, dict[str, Schema]] = {}
