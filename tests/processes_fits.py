@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
-from muon_steps import EVERY_OPTION
+from matrix_steps import EVERY_OPTION
 from processes_run import QUIET, Logged, run_in_processes
 from tiny_pairs import NETWORK
 

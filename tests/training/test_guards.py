@@ -10,7 +10,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.plugins import MixedPrecision
-from muon_steps import EVERY_OPTION
+from matrix_steps import EVERY_OPTION
 from processes_run import run_in_processes
 
 from lightning_xt.cli import main

@@ -6,11 +6,21 @@ from functools import partial
 import pytest
 import torch
 from lightning.pytorch import Trainer
-from muon_steps import SCALES, Stacked, decoder, give_gradients, group, matrices, through_a_file, weights
+from matrix_steps import (
+    SCALES,
+    Calls,
+    Stacked,
+    decoder,
+    give_gradients,
+    group,
+    matrices,
+    take_step,
+    through_a_file,
+    weights,
+)
 from torch import nn
 from torch.optim import AdamW, Muon
 from torch.optim.lr_scheduler import LambdaLR
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_xt.data.text.text_files import TextFiles
 from lightning_xt.training.language_model import LanguageModel
@@ -162,23 +172,13 @@ def test_stacked_rows_that_do_not_add_up():
         parameter_groups(model)
 
 
-def step(model, optimizer, number, scheduler=None):
-    torch.manual_seed(number)
-    logits = model(torch.randint(0, 11, (2, 7)))
-    logits.square().mean().backward()
-    nn.utils.clip_grad_norm_(model.parameters(), 0.1)
-    optimizer.step()
-    if scheduler is not None:
-        scheduler.step()
-    optimizer.zero_grad()
-
-
 def test_a_saved_state_resumes_bit_for_bit():
     model = decoder()
     optimizer = MuonAdamW(parameter_groups(model))
     scheduler = LambdaLR(optimizer, lambda number: 1 / (1 + number))
     for number in range(3):
-        step(model, optimizer, number, scheduler)
+        take_step(model, optimizer, number)
+        scheduler.step()
     saved = through_a_file(
         {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict()}
     )
@@ -189,8 +189,10 @@ def test_a_saved_state_resumes_bit_for_bit():
     other.load_state_dict(saved["optimizer"])
     scheduler_of_other.load_state_dict(saved["scheduler"])
     for number in range(3, 6):
-        step(model, optimizer, number, scheduler)
-        step(again, other, number, scheduler_of_other)
+        take_step(model, optimizer, number)
+        scheduler.step()
+        take_step(again, other, number)
+        scheduler_of_other.step()
     assert torch.equal(weights(model), weights(again))
     assert [each["lr"] for each in other.param_groups] == pytest.approx([0.02 / 7, *[3e-3 / 7] * 3])
     mine, theirs = optimizer.state_dict()["state"], other.state_dict()["state"]
@@ -201,12 +203,12 @@ def test_a_saved_state_resumes_bit_for_bit():
 def test_a_copy_steps_by_itself(duplicate):
     model = decoder()
     optimizer = MuonAdamW(parameter_groups(model))
-    step(model, optimizer, 0)
+    take_step(model, optimizer, 0)
     again, other = duplicate((model, optimizer))
     before = weights(model)
-    step(again, other, 1)
+    take_step(again, other, 1)
     assert torch.equal(weights(model), before)
-    step(model, optimizer, 1)
+    take_step(model, optimizer, 1)
     assert torch.equal(weights(model), weights(again))
 
 
@@ -303,18 +305,6 @@ def test_processes_and_accumulated_batches_change_nothing(folder):
     whole, accumulated = train(), train(accumulate=2, batch_size=2)
     torch.testing.assert_close(accumulated, whole, rtol=0, atol=1e-9)
     torch.testing.assert_close(train(processes=2, batch_size=2), whole, rtol=0, atol=1e-9)
-
-
-class Calls(TorchDispatchMode):
-    """Mode that records the operations that ran."""
-
-    def __init__(self):
-        super().__init__()
-        self.names = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.names.append(func.overloadpacket.__name__)
-        return func(*args, **kwargs or {})
 
 
 def test_a_step_reads_no_value_and_multiplies_by_shape():

@@ -7,7 +7,7 @@ from itertools import product
 import pytest
 import torch
 from lightning.pytorch import Trainer
-from muon_steps import (
+from matrix_steps import (
     EVERY_OPTION,
     SCALES,
     SHAPES,

@@ -1,22 +1,17 @@
 import copy
-import io
 import itertools
 import pickle
 
 import pytest
 import torch
+from matrix_steps import Calls, Stacked, group, take_step, through_a_file, weights
 from torch import nn
 from torch.optim import AdamW
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_xt.models.decoder import Decoder
 from lightning_xt.training.optim.eigenbases import find_eigenbases, improve_eigenbases
 from lightning_xt.training.optim.parameter_groups import parameter_groups
 from lightning_xt.training.optim.soap_adamw import SOAPAdamW
-
-
-def group(parameters, role="matrix", **options):
-    return {"params": [(f"p{number}", p) for number, p in enumerate(parameters)], "role": role, **options}
 
 
 def matrices(*shapes, dtype=torch.float64):
@@ -95,13 +90,6 @@ def test_steps_by_hand(shape, every):
         expected = compute_by_hand(start[number], own, betas=(0.9, 0.7), decay=0.2, every=every, **options)
         assert (p - start[number]).norm() > 1
         torch.testing.assert_close(p.detach(), expected, rtol=0, atol=1e-8)
-
-
-class Stacked(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.stacked_rows = {"to_qkv": (6, 3, 3)}
-        self.to_qkv = nn.Linear(4, 12, bias=False)
 
 
 def test_maps_in_one_weight_are_preconditioned_apart():
@@ -260,19 +248,6 @@ def decoder(dtype=torch.float32):
     return model
 
 
-def step(model, optimizer, number):
-    torch.manual_seed(number)
-    logits = model(torch.randint(0, 11, (2, 7)))
-    logits.square().mean().backward()
-    nn.utils.clip_grad_norm_(model.parameters(), 0.1)
-    optimizer.step()
-    optimizer.zero_grad()
-
-
-def weights(model):
-    return torch.cat([p.detach().flatten() for p in model.parameters()])
-
-
 def copy_state(optimizer):
     return copy.deepcopy(optimizer.state_dict()["state"])
 
@@ -283,19 +258,12 @@ def differ(one, other):
     return {name for name, *both in pairs if not torch.equal(*map(torch.as_tensor, both))}
 
 
-def through_a_file(state):
-    file = io.BytesIO()
-    torch.save(state, file)
-    file.seek(0)
-    return torch.load(file, weights_only=True)
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
 def test_a_saved_state_resumes_bit_for_bit_between_two_eigenbases(dtype):
     model = decoder(dtype)
     optimizer = SOAPAdamW(parameter_groups(model), precondition_every=3)
     for number in range(6):
-        step(model, optimizer, number)
+        take_step(model, optimizer, number)
     saved = through_a_file({"model": model.state_dict(), "optimizer": optimizer.state_dict()})
     kinds = {value.dtype for value in saved["optimizer"]["state"][0].values() if torch.is_tensor(value)}
     assert kinds == {torch.float32, torch.promote_types(dtype, torch.float32)}
@@ -304,8 +272,8 @@ def test_a_saved_state_resumes_bit_for_bit_between_two_eigenbases(dtype):
     again.load_state_dict(saved["model"])
     other.load_state_dict(saved["optimizer"])
     for number in range(6, 12):
-        step(model, optimizer, number)
-        step(again, other, number)
+        take_step(model, optimizer, number)
+        take_step(again, other, number)
     assert torch.equal(weights(model), weights(again))
     assert not differ(optimizer.state_dict()["state"], other.state_dict()["state"])
     assert optimizer.state_dict()["state"][0]["calls"] == 11
@@ -316,12 +284,12 @@ def test_a_copy_steps_by_itself(duplicate):
     model = decoder()
     optimizer = SOAPAdamW(parameter_groups(model), precondition_every=2)
     for number in range(4):
-        step(model, optimizer, number)
+        take_step(model, optimizer, number)
     again, other = duplicate((model, optimizer))
     before = weights(model)
-    step(again, other, 4)
+    take_step(again, other, 4)
     assert torch.equal(weights(model), before)
-    step(model, optimizer, 4)
+    take_step(model, optimizer, 4)
     assert torch.equal(weights(model), weights(again))
     assert not torch.equal(weights(model), before)
 
@@ -341,8 +309,8 @@ def test_a_skipped_step_changes_nothing(steps):
     optimizer, other = (SOAPAdamW(parameter_groups(each), precondition_every=2) for each in (model, twin))
     optimizer.found_inf = torch.tensor(0.0)
     for number in range(steps):
-        step(model, optimizer, number)
-        step(twin, other, number)
+        take_step(model, optimizer, number)
+        take_step(twin, other, number)
     # A step that is not skipped is the same with and without the number.
     torch.testing.assert_close(weights(model), weights(twin), rtol=1e-5, atol=1e-6)
     before, state = weights(model), copy_state(optimizer)
@@ -350,23 +318,11 @@ def test_a_skipped_step_changes_nothing(steps):
     assert torch.equal(weights(model), before)
     # The second call with eigenbases, here the skipped one after two steps, would make new ones.
     assert differ(state, copy_state(optimizer)) <= {"calls"}
-    step(model, optimizer, steps)
-    step(twin, other, steps)
+    take_step(model, optimizer, steps)
+    take_step(twin, other, steps)
     assert weights(model).isfinite().all()
     if steps < 2:
         torch.testing.assert_close(weights(model), weights(twin), rtol=1e-5, atol=1e-6)
-
-
-class Calls(TorchDispatchMode):
-    """Mode that records the operations that ran."""
-
-    def __init__(self):
-        super().__init__()
-        self.names = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.names.append(func.overloadpacket.__name__)
-        return func(*args, **kwargs or {})
 
 
 @pytest.mark.parametrize("found_inf", [None, 0.0])

@@ -4,6 +4,7 @@ import io
 
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_xt.models.decoder import Decoder
 
@@ -55,3 +56,24 @@ def through_a_file(state):
     torch.save(state, file)
     file.seek(0)
     return torch.load(file, weights_only=True)
+
+
+def take_step(model, optimizer, number):
+    torch.manual_seed(number)
+    logits = model(torch.randint(0, 11, (2, 7)))
+    logits.square().mean().backward()
+    nn.utils.clip_grad_norm_(model.parameters(), 0.1)
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+class Calls(TorchDispatchMode):
+    """Mode that records the operations that ran."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.append(func.overloadpacket.__name__)
+        return func(*args, **kwargs or {})
