@@ -11,8 +11,7 @@ from torch.utils.data import Dataset
 
 from lightning_xt.data.text.lanes import TrainingLanes
 from lightning_xt.data.text.mapped_tokens import MappedTokens
-from lightning_xt.data.text.shuffled_windows import ShuffledWindows
-from lightning_xt.data.text.windows import TrainingWindows
+from lightning_xt.data.text.windows import SampledWindows
 
 BLOCK = 1 << 26  # tokens copied at once
 HELD_AS = {1: torch.uint8, 2: torch.int16, 4: torch.int32}
@@ -36,7 +35,7 @@ class WindowStarts(NamedTuple):
 class Starts(Dataset[WindowStarts]):
     """The starts of training windows, in place of the windows."""
 
-    def __init__(self, windows: TrainingWindows | ShuffledWindows | TrainingLanes) -> None:
+    def __init__(self, windows: SampledWindows | TrainingLanes) -> None:
         self.windows = windows
 
     def __getitem__(self, sample: int) -> WindowStarts:

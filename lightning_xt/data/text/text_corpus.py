@@ -19,7 +19,7 @@ from lightning_xt.data.text.mapped_tokens import MappedTokens
 from lightning_xt.data.text.resident import ResidentTokens, Starts, WindowStarts, load_resident
 from lightning_xt.data.text.shuffled_windows import ShuffledWindows
 from lightning_xt.data.text.splits import Splits
-from lightning_xt.data.text.windows import EvaluationWindows, TrainingWindows
+from lightning_xt.data.text.windows import EvaluationWindows, SampledWindows, TrainingWindows
 from lightning_xt.data.tokenizers.base import Tokenizer
 from lightning_xt.data.tokenizers.bytes import Bytes
 from lightning_xt.system.option_checks import check_option
@@ -247,7 +247,7 @@ class TextCorpus(DataModule):
         """Return this process's prompts in lists of at most `eval_batch_size`."""
         return Loader(batch_prompts(self._prompts, self.eval_batch_size, *self.rank_and_world))
 
-    def _build_training_windows(self) -> TrainingWindows | ShuffledWindows | TrainingLanes:
+    def _build_training_windows(self) -> SampledWindows | TrainingLanes:
         """Build the numbered training windows; ValueError if the text is too short for them."""
         tokens = self.require_split("train")
         if self.order == "random":

@@ -1,5 +1,6 @@
 """Fixed-length windows of a long token array: random for training, each token once for evaluation."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
@@ -23,11 +24,10 @@ class TokenArray(Protocol):
     def __getitem__(self, index: NDArray[np.int64]) -> NDArray[np.unsignedinteger]: ...
 
 
-class TrainingWindows(Dataset[Tensor]):
-    """Random training windows: window n starts at an offset that is a pure function of the seed and n.
+class SampledWindows(Dataset[Tensor], ABC):
+    """Training windows of which any n from 0 to 2**64 - 1 is a sample, as a pure function of the seed and n.
 
-    All offsets are equally likely. Any n from 0 to 2**64 - 1 is a sample, and there is no state, so any process can
-    read any n.
+    There is no state, so any process can read any n.
 
     Args:
         tokens: at least `seq_len + 1` tokens.
@@ -36,18 +36,14 @@ class TrainingWindows(Dataset[Tensor]):
     """
 
     def __init__(self, tokens: TokenArray, seq_len: int, seed: int = 0) -> None:
-        self.tokens = tokens
-        self.seq_len = seq_len
-        self.seed = seed
+        self.tokens, self.seq_len, self.seed = tokens, seq_len, seed
 
+    @abstractmethod
     def offsets(self, samples: Sequence[int]) -> NDArray[np.int64]:
         """Return the offset of the first token of each sample."""
-        # The bias of the remainder is below (number of offsets) / 2**64.
-        choices = np.uint64(len(self.tokens) - self.seq_len)
-        return np.asarray(split_mix_64(self.seed, samples) % choices, dtype=np.int64)
 
     def place(self, samples: Sequence[int]) -> None:
-        """Return None: random windows continue no earlier ones."""
+        """Return None: such windows continue no earlier ones."""
 
     def __getitem__(self, sample: int) -> Int[Tensor, " n"]:
         """Return window `sample`, n = seq_len + 1."""
@@ -57,6 +53,15 @@ class TrainingWindows(Dataset[Tensor]):
         """Gather the windows of a batch at once, n = seq_len + 1."""
         index = self.offsets(samples)[:, None] + np.arange(self.seq_len + 1)
         return torch.from_numpy(self.tokens[index].astype(np.int64))
+
+
+class TrainingWindows(SampledWindows):
+    """Windows at random offsets, all equally likely; see `SampledWindows`."""
+
+    def offsets(self, samples: Sequence[int]) -> NDArray[np.int64]:
+        # The bias of the remainder is below (number of offsets) / 2**64.
+        choices = np.uint64(len(self.tokens) - self.seq_len)
+        return np.asarray(split_mix_64(self.seed, samples) % choices, dtype=np.int64)
 
 
 class EvaluationWindows(Dataset[EvaluationBatch]):
