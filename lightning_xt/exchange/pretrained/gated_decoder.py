@@ -25,22 +25,12 @@ class GatedDecoder(PretrainedShape):
 
     @property
     def template(self) -> dict[str, Any]:
-        attention = part(
-            "Attention",
-            heads=Setting("num_attention_heads"),
-            kv_heads=Setting("num_key_value_heads", lambda known: known["num_attention_heads"]),
-            dim_head=Setting("head_dim", lambda known: known["hidden_size"] // known["num_attention_heads"]),
-            projection=part("MultiHead", bias=Setting("attention_bias")),
-            position=rotary_template(),
-            output_projection=Choice("attention_bias", {False: None, True: part("BiasedOutput")}),
-            **self.attention_options,
-        )
         hidden = Setting("intermediate_size", lambda known: 8 * -(-known["hidden_size"] // 3))
         decoder = part(
             "Decoder",
             dim=Setting("hidden_size"),
             depth=Setting("num_hidden_layers"),
-            attention=attention,
+            attention=attention_template(**self.attention_options),
             feedforward=part("SwiGLU", hidden_dim=hidden, **self.feedforward_options),
             norm=part("RMSNorm", eps=Setting("rms_norm_eps")),
             head=Choice("tie_word_embeddings", {False: part("UntiedHead"), True: part("TiedHead")}),
@@ -55,6 +45,20 @@ class GatedDecoder(PretrainedShape):
 
     def read_config(self, config: Mapping[str, Any]) -> dict[str, Any]:
         return super().read_config(config) | read_rope(config, 10_000.0)
+
+
+def attention_template(**more: Any) -> dict[str, Any]:
+    """Return the template of an attention with grouped heads and rotary positions, and more options of it."""
+    return part(
+        "Attention",
+        heads=Setting("num_attention_heads"),
+        kv_heads=Setting("num_key_value_heads", lambda known: known["num_attention_heads"]),
+        dim_head=Setting("head_dim", lambda known: known["hidden_size"] // known["num_attention_heads"]),
+        projection=part("MultiHead", bias=Setting("attention_bias")),
+        position=rotary_template(),
+        output_projection=Choice("attention_bias", {False: None, True: part("BiasedOutput")}),
+        **more,
+    )
 
 
 def list_gated_decoder_rules(

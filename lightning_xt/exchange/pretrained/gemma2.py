@@ -3,8 +3,8 @@ from typing import Any, ClassVar
 
 from lightning_xt.exchange.pretrained.activation_names import ACTIVATIONS, check_activation
 from lightning_xt.exchange.pretrained.base import PretrainedShape, UnsupportedSettingError
-from lightning_xt.exchange.pretrained.gated_decoder import list_gated_decoder_rules
-from lightning_xt.exchange.pretrained.rope import read_rope, rotary_template, write_rope
+from lightning_xt.exchange.pretrained.gated_decoder import attention_template, list_gated_decoder_rules
+from lightning_xt.exchange.pretrained.rope import read_rope, write_rope
 from lightning_xt.exchange.templates import Choice, Match, Mismatch, Setting, part
 from lightning_xt.exchange.tensor_rules import Rule
 
@@ -117,16 +117,9 @@ class Gemma2(PretrainedShape):
 
 
 def _make_attention(window: Setting | None) -> dict[str, Any]:
-    return part(
-        "Attention",
-        heads=Setting("num_attention_heads"),
-        kv_heads=Setting("num_key_value_heads", lambda known: known["num_attention_heads"]),
-        dim_head=Setting("head_dim", lambda known: known["hidden_size"] // known["num_attention_heads"]),
-        projection=part("MultiHead", bias=Setting("attention_bias")),
-        position=rotary_template(),
+    return attention_template(
         score=part("DotProduct", scale=Setting("score_scale", lambda known: known["head_dim"] ** -0.5)),
         score_mods=Choice("caps_scores", {True: [part("SoftCap", cap=Setting("attn_logit_softcapping"))], False: []}),
-        output_projection=Choice("attention_bias", {False: None, True: part("BiasedOutput")}),
         window=window,
     )
 
