@@ -118,11 +118,10 @@ class MuonAdamW(MatrixOptimizer):
             state = self.state[p]
             if "momentum_buffer" not in state:
                 state["momentum_buffer"] = torch.zeros_like(p)
-            # A resumed run may use it for the first time.
             if group["neuron_beta"] is not None:
-                found = state.get("neuron_buffer")
-                # One that a checkpoint brings is whole.
-                state["neuron_buffer"] = local_shard(p.new_zeros(len(p), 1) if found is None else found, p)
+                # A resumed run may use it for the first time, and one that a checkpoint brings is whole.
+                found = state.get("neuron_buffer", torch.zeros(len(p), 1, dtype=p.dtype, device=p.device))
+                state["neuron_buffer"] = local_shard(found, p)
         # The local shard of a sharded weight.
         gradients = [get_local(p.grad) for p in weights]
         buffers = [get_local(self.state[p]["momentum_buffer"]) for p in weights]
@@ -179,10 +178,9 @@ class MuonAdamW(MatrixOptimizer):
             tall = [each for each in batch if each.weight.shape[0] > each.weight.shape[1]]
             wide = [each for each in batch if each.weight.shape[0] <= each.weight.shape[1]]
             stacked = torch.stack([*(each.update for each in wide), *(each.update.mT for each in tall)])
-            halves = [(wide, stacked[: len(wide)]), (tall, stacked[len(wide) :].mT)]
             if group["row_norm"]:
-                for _, updates in halves:
-                    _normalize_rows(updates)
+                _normalize_rows(stacked[: len(wide)])
+                _normalize_rows(stacked[len(wide) :].mT)
             stacked = self.orthogonalizer(stacked.to(choose_product_type(stacked))).to(stacked.dtype)
             if skip is not None:
                 stacked = stacked.masked_fill(skip, 0)

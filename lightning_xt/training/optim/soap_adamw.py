@@ -23,9 +23,9 @@ class SOAPAdamW(MatrixOptimizer):
 
     Vyas et al., 2024, https://arxiv.org/abs/2409.11321
     The role of a parameter decides, see `parameter_groups`: SOAP steps the weights of linear maps except gates and the
-    head; AdamW steps embeddings, heads, norms, biases and bare parameters of any shape, those of convolutions too. Maps
-    in one weight, such as keys and values, have separate eigenbases. Matrices of one shape are stepped in one batch.
-    Products and state are in float32, or in float64 for weights of that type.
+    head; AdamW steps embeddings, heads, gates, norms, biases and bare parameters of any shape, those of convolutions
+    too. Maps in one weight, such as keys and values, have separate eigenbases. Matrices of one shape are stepped in one
+    batch. Products and state are in float32, or in float64 for weights of that type.
 
     The first step of a matrix whose gradient is not zero only finds its first eigenbases. It waits for the device,
     later ones do not. As in the authors' code, new bases are sorted by their estimated eigenvalues, and the mean
@@ -48,7 +48,7 @@ class SOAPAdamW(MatrixOptimizer):
         adamw_lr: learning rate of the rest.
         adamw_betas: fractions of the mean gradient and of the mean squared gradient that stay at each step.
         adamw_eps: added to the root of the mean squared gradient.
-        adamw_weight_decay: of an untied head; embeddings, norms and biases do not decay.
+        adamw_weight_decay: of an untied head; embeddings, norms, biases and gates do not decay.
         embedding_lr: learning rate of the embeddings. None = adamw_lr.
         head_lr: learning rate of an untied head. None = adamw_lr.
     """
