@@ -1,6 +1,7 @@
 """Contracts of variants and files: documentation, options, names, sizes, and the imports of the package."""
 
 import ast
+import builtins
 import collections
 import graphlib
 import inspect
@@ -229,6 +230,32 @@ for module in sys.argv[1:]:
         os._exit(any(name.split(".")[0] == "lightning" for name in sys.modules))
     print(module, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
+
+
+def test_every_name_is_bound() -> None:
+    """Ruff and mypy do not look for undefined names, because shapes in annotations are texts of letters."""
+    unbound = [f"{path.name}: {name}" for path in FILES for name in sorted(_list_unbound(path))]
+    assert unbound == []
+
+
+def _list_unbound(path: Path) -> set[str]:
+    """Return the names that a module reads and binds nowhere."""
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    bound = {*dir(builtins), "__file__", "__name__"}
+    for node in nodes:
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            bound.add(node.name)
+        elif isinstance(node, ast.arg):
+            bound.add(node.arg)
+        elif isinstance(node, ast.alias):
+            bound.add((node.asname or node.name).partition(".")[0])
+        elif (isinstance(node, ast.ExceptHandler) and node.name) or (
+            isinstance(node, (ast.MatchAs, ast.MatchStar)) and node.name
+        ):
+            bound.add(node.name)
+        elif isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
+            bound.add(node.id)
+    return {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)} - bound
 
 
 def test_rooms_below_training_need_no_lightning() -> None:
