@@ -73,7 +73,7 @@ class BarebonesModule(LightningModule):
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         return self.loss(batch)
 
-    def configure_gradient_clipping(self, optimizer: Any, gradient_clip_val: Any = None, *args: Any) -> None:
+    def configure_gradient_clipping(self, optimizer: Any, gradient_clip_val: Any = None, **kwargs: Any) -> None:
         # Lightning's own refuses a fused optimizer.
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), gradient_clip_val)
 
