@@ -8,11 +8,12 @@
     communication_fsdp2_soap      SOAPAdamW gathers the gradient of each matrix; its state is whole in each process
 
 Sizes are those of the parameters of --config, by name and type. FSDP2 gathers each sublayer by itself, twice, and the
-rest with the network, once; rows are padded to a multiple of the processes. A step has one batch, in which each sublayer
-runs once. `value` is what a GPU sends, and receives, if every collective is a ring over all GPUs: 2 (W - 1) / W of the bytes of an all-reduce, and
-(W - 1) / W of those of a gathered or scattered tensor. As much leaves each node, whatever the number of its GPUs.
-The norm of the gradients takes a number for each parameter under FSDP2; logged values, at some steps only, are
-omitted. FSDP2 shards over all processes; hybrid shards (HSDP) do not exist here.
+rest with the network, once; rows are padded to a multiple of the processes. A step has one batch, in which each
+sublayer runs once. `value` is what a GPU sends, and receives, if every collective is a ring over all GPUs, of which
+there are W: 2 (W - 1) / W of the bytes of an all-reduce, and (W - 1) / W of those of a gathered or scattered tensor. As
+much leaves each node, whatever the number of its GPUs. The norm of the gradients takes a number for each parameter
+under FSDP2; logged values, at some steps only, are omitted. FSDP2 shards over all processes; hybrid shards (HSDP) do
+not exist here.
 
 `CollectiveCounter` counts the bytes of the collectives that a step really calls, for a comparison with these.
 """
