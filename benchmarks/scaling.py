@@ -7,12 +7,12 @@
     processes      speed of several processes that train together, see scaling_processes.py
     communication  bytes that GPUs send in a step, by counting on paper, see scaling_communication.py
 
-The grid. A size is a width: `modern_small` with a layer and a head for each 32 of it, trained in float32 on windows of
-256 bytes, 4 a step, by `lightning-xt fit`; what follows `--` goes to every such command. N is the number of parameters
-without the table of embeddings, whose rows are looked up; the head counts. D is the number of bytes trained on: each
-once (`data.order: shuffled`), so that a budget is at most an epoch. L is the loss in nats a byte of the whole
-validation split after the last step; several seeds give their mean. A cell is a training by itself, whose schedule
-ends with it: none is a point on the way of a longer one, whose rate would not have fallen yet.
+The grid. A size is a width: `modern_small` with a head and a layer for each 32 of it, at least two layers, trained in
+float32 on windows of 256 bytes, 4 a step, by `lightning-xt fit`; what follows `--` goes to every such command. N is the
+number of parameters without the table of embeddings, whose rows are looked up; the head counts. D is the number of
+bytes trained on: each once (`data.order: shuffled`), so that a budget is at most an epoch. L is the loss in nats a byte
+of the whole validation split after the last step; several seeds give their mean. A cell is a training by itself, whose
+schedule ends with it: none is a point on the way of a longer one, whose rate would not have fallen yet.
 
 Learning rates by one rule, not tuned by cell: --rate for the matrices of every width, because an orthogonalized step
 times the root of rows / columns changes features equally at every width; 0.15 of it for embeddings and norms; and 0.15
@@ -46,6 +46,8 @@ from lightning_xt.system.files import replace_file
 ARCHITECTURE = "modern_small"
 UNIT = 32
 """Width of a head, and width for each layer."""
+LEAST_DEPTH = 2
+"""Layers that a residual of values needs."""
 SEQ_LEN, BATCH_SIZE, VOCABULARY = 256, 4, 256
 HEAD_WIDTH = 64
 """Width at which the head has the learning rate of the embeddings."""
@@ -256,7 +258,7 @@ def choose_options(size: int, rate: float, text: str | None) -> list[str]:
     sizes = [f"--data.seq_len={SEQ_LEN}", f"--data.batch_size={BATCH_SIZE}", "--data.order=shuffled"]
     sizes += [
         f"--model.decoder.dim={size}",
-        f"--model.decoder.depth={size // UNIT}",
+        f"--model.decoder.depth={max(LEAST_DEPTH, size // UNIT)}",
         f"--model.decoder.attention.heads={size // UNIT}",
     ]
     other = 0.15 * rate

@@ -195,7 +195,8 @@ def test_a_grid_continues_after_its_last_finished_cell(monkeypatch, capsys, tmp_
     expected = [(size, budget) for budget in budgets for size in sizes] + [(96, 8192)]
     assert [run[:2] for run in trained] == expected
     for size, _, options in trained:
-        assert options["model.decoder.depth"] == options["model.decoder.attention.heads"] == str(size // 32)
+        assert options["model.decoder.attention.heads"] == str(size // 32)
+        assert options["model.decoder.depth"] == str(max(2, size // 32))
         rates = [float(options[f"model.optimizer.{name}"]) for name in ("lr", "adamw_lr", "head_lr")]
         assert rates == pytest.approx([0.04, 0.006, 0.006 * 64 / size])
     assert set(rows) == {"law", "power_law_parameters", "power_law_bytes", "held_out", "grid"}
@@ -217,8 +218,8 @@ def test_a_grid_trains_by_the_command_line(monkeypatch, capsys, tmp_path):
     rows = run_main(monkeypatch, capsys, *command)
     cells = rows["grid"]["cells"]
     assert len(cells) == 10 and cells[0]["loss"] > cells[-1]["loss"] > 0
-    # A layer of 12 * 32 * 32, its fraction of values, and gains; a head of 256 * 32.
-    assert 12 * 32**2 + 256 * 32 < cells[0]["parameters"] < 13 * 32**2 + 256 * 32
+    # Two layers of 12 * 32 * 32, fractions of values, and gains; a head of 256 * 32.
+    assert 24 * 32**2 + 256 * 32 < cells[0]["parameters"] < 25 * 32**2 + 256 * 32
 
 
 def test_lengths_have_slopes(monkeypatch, capsys):
