@@ -12,7 +12,7 @@ float32 on windows of 256 bytes, 4 a step, by `lightning-xt fit`; what follows `
 number of parameters without the table of embeddings, whose rows are looked up; the head counts. D is the number of
 bytes trained on: each once (`data.order: shuffled`), so that a budget is at most an epoch. L is the loss in nats a byte
 of the whole validation split after the last step; several seeds give their mean. A cell is a training by itself, whose
-schedule ends with it: none is a point on the way of a longer one, whose rate would not have fallen yet.
+schedule ends with it, never a point on the way of a longer one, whose rate would not have fallen yet.
 
 Learning rates by one rule, not tuned by cell: --rate for the matrices of every width, because an orthogonalized step
 times the root of rows / columns changes features equally at every width; 0.15 of it for embeddings and norms; and 0.15

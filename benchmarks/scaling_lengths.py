@@ -7,7 +7,7 @@
 A plain decoder of bytes in float32 on one CPU thread, nothing compiled but what the package compiles itself; seconds
 are CPU time, so that other programs matter little, and medians of the repeats; all models and lengths take turns.
 `us` is a forward and a backward over as many rows as hold --tokens, a token; `decode_us` is a step that decodes one
-token after so many, with a cache. `value` and `decode_slope` are slopes of the logarithm of that time against the
+token after that many, with a cache. `value` and `decode_slope` are slopes of the logarithm of that time against the
 logarithm of the length, over all lengths; `long_slope` and `decode_long_slope` over the longer half of them. A time
 that grows with the length has slope 1, a constant one 0.
 """
@@ -70,7 +70,7 @@ def measure(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
     for kind, length in itertools.product(KINDS, lengths):
         model = build(kind, options)
         legs["us", kind, length] = partial(time_training, model, length, options.tokens)
-        legs["decode_us", kind, length] = Decoding(model, length, options).time
+        legs["decode_us", kind, length] = TimedDecoding(model, length, options).time
     microseconds: dict[tuple[str, str, int], list[float]] = {leg: [] for leg in legs}
     # The first turn may compile.
     for repeat in range(options.repeats + 1):
@@ -122,7 +122,7 @@ def time_training(model: Decoder, length: int, tokens: int) -> float:
     return (time.process_time() - start) / (rows * length)
 
 
-class Decoding:
+class TimedDecoding:
     """Decoding of single tokens after a prompt; each measurement continues after the one before.
 
     Args:
