@@ -4,7 +4,7 @@
     communication_fsdp2_adamw     weights are gathered in the forward and again in the backward, gradients are averaged
                                   and scattered; AdamW steps shards
     communication_fsdp2_muon      MuonAdamW gathers the update of each matrix besides
-    communication_fsdp2_normuon   with `neuron_beta` too: its number for each row is whole in each process
+    communication_fsdp2_normuon   with `neuron_beta` too: its number for each row is gathered as well
     communication_fsdp2_soap      SOAPAdamW gathers the gradient of each matrix; its state is whole in each process
 
 Sizes are those of the parameters of --config, by name and type. FSDP2 gathers each sublayer by itself, twice, and the
@@ -124,6 +124,12 @@ def count_matrices(model: nn.Module, processes: int) -> Traffic:
     return {"all_gather": count_padded(_list_matrices(model), processes)}
 
 
+def count_matrices_and_neurons(model: nn.Module, processes: int) -> Traffic:
+    """Return the traffic of an optimizer that gathers each matrix, and a number for each of its rows."""
+    matrices = _list_matrices(model)
+    return {"all_gather": count_padded([*matrices, *(p[:, :1] for p in matrices)], processes)}
+
+
 def _list_matrices(model: nn.Module) -> list[nn.Parameter]:
     groups = parameter_groups(model)
     return [p for group in groups if group["role"] == "matrix" for _, p in group["params"]]
@@ -132,7 +138,7 @@ def _list_matrices(model: nn.Module) -> list[nn.Parameter]:
 OPTIMIZERS: dict[str, Callable[[nn.Module, int], Traffic]] = {
     "adamw": lambda *_: {},
     "muon": count_matrices,
-    "normuon": count_matrices,
+    "normuon": count_matrices_and_neurons,
     "soap": count_matrices,
 }
 """Traffic of optimizers under FSDP2."""
