@@ -19,6 +19,7 @@ from lightning_xt.system.stopping import (
     count_processes,
     prints_for_user,
 )
+from lightning_xt.system.thread_waits import ThreadWaits
 
 HEAD = "usage: lightning-xt COMMAND [options]"
 FOOT = """\
@@ -97,12 +98,13 @@ def _dispatch(args: list[str]) -> int:
     if args[0] not in find_commands():
         raise UserError(explain_unknown("command", args[0], find_commands()))
     command = import_command(args[0])
-    if not getattr(command, "NAMES_CLASSES", True):
-        return int(command.run(args[1:]))
-    from lightning_xt.system.imports import guarded_imports
+    with ThreadWaits():
+        if not getattr(command, "NAMES_CLASSES", True):
+            return int(command.run(args[1:]))
+        from lightning_xt.system.imports import guarded_imports
 
-    with guarded_imports():
-        return int(command.run(args[1:]))
+        with guarded_imports():
+            return int(command.run(args[1:]))
 
 
 def _format_help() -> str:

@@ -2,6 +2,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.callbacks.progress.rich_progress import (
@@ -12,11 +13,16 @@ from lightning.pytorch.callbacks.progress.rich_progress import (
 from rich import get_console
 from rich.progress import TextColumn
 
+from lightning_xt.system.core_use import CoreMeter
 from lightning_xt.system.time_left import TimeLeft, format_seconds
 from lightning_xt.training.step_boundaries import at_step_boundary
 
 NAMES = {"train/loss": "loss", "speed/tokens_per_second": "tokens/s", "speed/mfu": "mfu"}
 """Shorter names of the metrics that come first."""
+OTHERS = "other processes"
+"""Name of the cores that other processes use."""
+MEASURED = 2.0
+"""Least seconds between two measurements of them."""
 TEXT_WIDTH = len("Validation") + len("0:00:00 • 0:00:00") + 4
 """Columns of a bar's words, its times and the spaces between its parts."""
 
@@ -27,6 +33,8 @@ class StepProgressBar(RichProgressBar):
     A bar and its metrics fit the terminal. Without a terminal there is no bar: a line with the time left is printed
     every `trainer.log_every_n_steps` steps, and in a validation, test or prediction after 10 seconds, 20, 40 and so on.
 
+    Both say when other processes take cores from the threads of training, such as "other processes use 0.9 of 2 cores".
+
     Args:
         refresh_rate: batches between two updates of the bar; each waits for the device.
     """
@@ -36,6 +44,9 @@ class StepProgressBar(RichProgressBar):
         self._draws = get_console().is_terminal or get_console().is_jupyter
         self._training: TimeLeft | None = None
         self._evaluation: TimeLeft | None = None
+        self._meter: CoreMeter | None = None
+        self._others = ""
+        self._reported = False
 
     @property
     def is_enabled(self) -> bool:
@@ -54,6 +65,7 @@ class StepProgressBar(RichProgressBar):
         super().on_train_start(trainer, pl_module)
         total = trainer.max_steps if trainer.max_steps > 0 else None
         self._training = TimeLeft(total, trainer.global_step)
+        self._meter = CoreMeter(launched=trainer.world_size > 1) if trainer.is_global_zero else None
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -110,12 +122,16 @@ class StepProgressBar(RichProgressBar):
         ]
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """Return the metrics that fit the line of the bar, the loss and the speed first."""
+        """Return the metrics that fit the line of the bar, first the loss, the speed and other processes."""
         items = super().get_metrics(trainer, pl_module)
         items.pop("v_num", None)
+        order = [*NAMES, OTHERS]
+        if others := self._describe_others():
+            items[OTHERS] = others.removeprefix(f"{OTHERS} use ")
+            self._report_once(others)
         room = get_console().width - TEXT_WIDTH - self._bar_width - 2 * len(str(self.total_train_batches)) - 1
         shown = {}
-        for name in sorted(items, key=lambda name: list(NAMES).index(name) if name in NAMES else len(NAMES)):
+        for name in sorted(items, key=lambda name: order.index(name) if name in order else len(order)):
             value = items[name]
             if isinstance(value, float):
                 value = f"{value:,.0f}" if name == "speed/tokens_per_second" else f"{value:.3f}"
@@ -160,10 +176,26 @@ class StepProgressBar(RichProgressBar):
         left = None if self._training is None else self._training.estimate(trainer.global_step)
         if left is not None and trainer.global_step < trainer.max_steps:
             parts.append(f"{format_seconds(left)} left")
+        if others := self._describe_others():
+            parts.append(others)
         steps = f"{trainer.global_step}/{trainer.max_steps}" if trainer.max_steps > 0 else str(trainer.global_step)
         line = f"step {steps}  " + "  ".join(parts)
-        if not trainer.is_global_zero:
-            return
+        if trainer.is_global_zero:
+            self._print_line(line)
+
+    def _describe_others(self) -> str:
+        """Return what other processes use if they take cores from this one's threads; else an empty text."""
+        if self._meter is not None and self._meter.elapsed >= MEASURED and (use := self._meter.measure()) is not None:
+            self._others = str(use) if use.is_short(torch.get_num_threads()) else ""
+        return self._others
+
+    def _report_once(self, others: str) -> None:
+        """Print a line at the first time in a run, because a narrow bar has no room for it."""
+        if not self._reported:
+            self._reported = True
+            self._print_line(f"{others}, so that training is slower")
+
+    def _print_line(self, line: str) -> None:
         console = getattr(self, "_console", None)
         if self.progress is not None and console is not None:
             console.print(line, highlight=False, markup=False, soft_wrap=True)
