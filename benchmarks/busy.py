@@ -7,7 +7,7 @@
 `value` is the fraction of the quiet speed that is left while another process, a loop in Python, keeps one core busy:
 the median over the repeats of the ratio within each. `as_loaded` is the same for threads that wait as the OpenMP
 runtime lets them, without `ThreadWaits`, and `quiet_cost` what `ThreadWaits` costs without the other process. The four
-legs of a row take turns, two processes with and without `ThreadWaits`, next to a process that is started for a leg.
+legs of a row take turns in two processes, with and without `ThreadWaits`; the other process is started for its legs.
 
 `--pinned` binds the other process to one core; otherwise the system chooses its core, again and again.
 """

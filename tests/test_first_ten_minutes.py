@@ -98,8 +98,9 @@ def play(programs: Path, folder: Path) -> str:
 
 
 def mask(text: str) -> str:
-    """Replace numbers, hashes, names of machines, the completions of the models, and lines of slow machines."""
+    """Replace numbers, hashes, names of machines, the completions of the models, and what slow or busy machines add."""
     text = re.sub(r"^[a-z][^\n]*: \d+ %, [\d:]+ left\n", "", text, flags=re.MULTILINE)
+    text = re.sub(r"  other processes use [\d.]+ of \d+ cores$", "", text, flags=re.MULTILINE)
     text = re.sub(r"^(def main\().*?(?=^#)", r"\1\n", text, flags=re.M | re.S)
     text = re.sub(r"\b[0-9a-f]{12,}\b", "HASH", text)
     text = re.sub(r"tfevents\S+|\+c(pu|u\d+)\b", "", text)

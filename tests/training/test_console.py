@@ -12,7 +12,8 @@ from lightning_xt.data.custom_data import CustomData
 from lightning_xt.data.pairs.copy_task import CopyTask
 from lightning_xt.data.pairs.generator_pairs import GeneratorPairs
 from lightning_xt.system import time_left
-from lightning_xt.training.callbacks import start_banner
+from lightning_xt.system.core_use import CoreUse
+from lightning_xt.training.callbacks import start_banner, step_progress_bar
 from lightning_xt.training.callbacks.step_progress_bar import StepProgressBar
 
 BAR = "--trainer.enable_progress_bar=true"
@@ -104,3 +105,43 @@ def test_cases_n4_bars_fit(width, fresh, monkeypatch, capsys):
     assert re.search(r" loss: \d\.\d{3}\b", last)
     assert ("tokens/s: " in last) == (width >= 80)
     assert ("val/bits_per_byte: " in last) == (width >= 200)
+
+
+class BusyMachine:
+    """Meter of a machine on which another process uses one of two cores."""
+
+    elapsed = 10.0
+
+    def __init__(self, **options):
+        pass
+
+    def measure(self):
+        return CoreUse(1.0, 0.96, 2)
+
+
+@pytest.mark.parametrize("threads", [2, 1])
+def test_a_line_says_when_other_processes_take_cores(threads, fresh, monkeypatch, capsys):
+    monkeypatch.setattr(step_progress_bar, "CoreMeter", BusyMachine)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    assert main(["fit", "-c", "tiny.yaml", BAR]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("step ")]
+    assert len(lines) == 8
+    # One thread has a core besides that of the other process.
+    assert [line.endswith("  other processes use 1.0 of 2 cores") for line in lines] == [threads == 2] * 8
+    assert any("other processes" in line for line in lines) == (threads == 2)
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_the_bar_says_when_other_processes_take_cores(width, fresh, monkeypatch, capsys):
+    monkeypatch.setattr(step_progress_bar, "CoreMeter", BusyMachine)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setattr(StepProgressBar, "refresh_rate", 1)
+    assert main(["fit", "-c", "tiny.yaml", BAR, "--trainer.max_steps", "12"]) == 0
+    plain = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", capsys.readouterr().out)
+    lines = re.split(r"[\r\n]", plain)
+    assert sum(line.strip() == "other processes use 1.0 of 2 cores, so that training is slower" for line in lines) == 1
+    bars = [line for line in lines if re.search("[━╸╺]", line)]
+    assert max(map(len, bars)) <= width
+    assert any("other processes: 1.0 of 2 cores" in bar for bar in bars) == (width >= 200)
