@@ -525,3 +525,29 @@ def test_startup_ends_at_the_first_step_and_the_first_token(tmp_path):
     torch_alone = found["import_torch"]["value"]
     assert torch_alone < found["generate_first_token"]["value"] < 2.5 * torch_alone
     assert torch_alone < found["fit_first_step"]["value"] < 3.2 * torch_alone
+
+
+@pytest.mark.slow
+def test_busy_compares_legs_with_and_without_another_process(tmp_path):
+    small = ["--dim=16", "--eager", "--repeats=2", "--seconds=0.1"]
+    done = run(tmp_path, "busy.py", *small, "--rows", "quickstart", "decoding")
+    found = parse_result(done)
+    assert "with one thread nothing waits" in done.stderr
+    assert set(found) == {"quickstart", "decoding"}
+    for row in found.values():
+        assert row["repeats"] == 2 and row["threads"] == 1 and row["pinned"] is False
+        speeds = row["steps_per_second"]
+        assert set(speeds) == {"adapted_quiet", "adapted_busy", "loaded_quiet", "loaded_busy"}
+        assert min(speeds.values()) > 0
+        for each in (row, row["as_loaded"], row["quiet_cost"]["speed_ratio"]):
+            assert each["spread"][0] <= each["value"] <= each["spread"][1]
+
+
+def test_busy_refuses_to_repeat_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import busy
+
+    monkeypatch.setattr(sys, "argv", ["busy.py", "--repeats=0"])
+    with pytest.raises(SystemExit):
+        busy.main()
+    assert capsys.readouterr().err.splitlines()[-1].endswith("--repeats is 0; it must be at least 1")
