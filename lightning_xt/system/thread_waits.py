@@ -18,6 +18,9 @@ EVERY = 0.5
 AGAIN = 30.0
 """Seconds after which threads wait actively for one measurement, because sleeping ones give way to any process."""
 
+SOFT = 1
+"""OpenMP's `omp_pause_soft`: the runtime keeps its settings."""
+
 
 class ThreadWaits:
     """Context in which torch's threads sleep while they wait for each other, as long as other processes take cores.
@@ -135,3 +138,13 @@ def _find_runtime() -> Any | None:
     loaded = ctypes.CDLL(None)
     # Others have GNU's functions too.
     return loaded if hasattr(loaded, "GOMP_parallel") and not hasattr(loaded, "kmp_set_blocktime") else None
+
+
+def release_threads() -> None:
+    """End the OpenMP threads of the calling thread of Python, which come again if it computes again.
+
+    Otherwise, once another thread computes, the runtime has more threads than cores and lets all of them sleep.
+    """
+    runtime = _find_runtime()
+    if runtime is not None and hasattr(runtime, "omp_pause_resource_all"):
+        runtime.omp_pause_resource_all(SOFT)

@@ -15,10 +15,14 @@ from lightning_xt.system.thread_waits import SETTINGS, ThreadWaits, can_choose
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has GNU's OpenMP runtime")
 
+several_cores = pytest.mark.skipif(
+    not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) == 1, reason="threads share one core"
+)
+
 # Another process comes, goes, comes and goes again. The CPU seconds of ten steps, each with a pause of 5 ms,
 # tell how threads wait.
 SCRIPT = """
-import json, os, sys, time
+import json, os, threading, time
 from lightning_xt.system import thread_waits
 from lightning_xt.system.core_use import CoreUse
 
@@ -51,7 +55,13 @@ with thread_waits.ThreadWaits(meter, every=0.01) as waits:
         while waits.sleep != bool(meter.others) and time.monotonic() < until:
             time.sleep(0.01)
         found.append((waits.sleep, measure(), len(os.listdir("/proc/self/task")), values.sum().item()))
-print(json.dumps({"found": found, "after": waits.sleep, "threads": torch.get_num_threads()}))
+seconds = [measure()]
+for release in (lambda: None, thread_waits.release_threads):
+    release()
+    other = threading.Thread(target=lambda: seconds.append(measure()))
+    other.start()
+    other.join()
+print(json.dumps({"found": found, "after": waits.sleep, "seconds": seconds}))
 """
 
 
@@ -62,6 +72,7 @@ def run(**environment):
     return json.loads(done.stdout)
 
 
+@several_cores
 def test_threads_sleep_while_other_processes_take_their_cores():
     said = run()
     sleeps, seconds, threads, results = zip(*said["found"], strict=True)
@@ -71,8 +82,12 @@ def test_threads_sleep_while_other_processes_take_their_cores():
     # The owner of the idle threads and at least one of them, which end.
     assert min(threads[1] - threads[0], threads[1] - threads[2], threads[3] - threads[2]) >= 2
     assert threads[0] == threads[2] and len(set(results)) == 1
+    # Another thread computes: the threads of the first one count until they are released.
+    main, other, released = said["seconds"]
+    assert other < min(main, released) / 2
 
 
+@several_cores
 def test_a_setting_of_the_user_wins():
     said = run(OMP_WAIT_POLICY="active")
     assert [each[0] for each in said["found"]] == [False] * 4

@@ -17,6 +17,7 @@ from lightning_xt.inference.serving.work_limits import choose_tokens
 from lightning_xt.inference.text_completer import TextCompleter
 from lightning_xt.inference.translation import Translator
 from lightning_xt.system.messages import UserError
+from lightning_xt.system.thread_waits import release_threads
 
 if TYPE_CHECKING:
     from lightning_xt.data.chat.chat_templates import ChatTemplate
@@ -37,6 +38,8 @@ def serve(options: ServeOptions) -> int:
     listener = bind_socket(options.host, options.port)
     with listener:
         generators = {name: load_generator(name, options) for name in options.checkpoints}
+        # From here on the engine's thread computes.
+        release_threads()
         engine = Engine(generators, **asdict(options.engine))
         engine.start()
         try:
