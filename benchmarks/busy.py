@@ -70,7 +70,7 @@ def decoding(options: argparse.Namespace) -> Step:
     nn.init.normal_(decoder.head.to_logits.weight, std=0.05)
     network = convert_weights(decoder, "float32")
     model, prompt = network if options.eager else Compiled(network), torch.randint(0, 256, (1, 16))
-    return lambda: generate(model, prompt, 32, temperature=0)
+    return lambda: generate(model, prompt, 16, temperature=0)
 
 
 ROWS: dict[str, Callable[[argparse.Namespace], Step]] = {
