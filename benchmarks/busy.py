@@ -143,7 +143,7 @@ class Leg:
 @contextmanager
 def keep_core_busy(pinned: bool) -> Iterator[None]:
     """Have another process use a core within the block."""
-    # In a session of its own, as the programs of other users are.
+    # In a separate session, like the programs of other users.
     with subprocess.Popen([sys.executable, "-c", LOOP], stdout=subprocess.PIPE, start_new_session=True) as other:
         assert other.stdout is not None
         other.stdout.readline()

@@ -93,7 +93,7 @@ class _IdleThreads:
         self._runtime, self._use = runtime, use
         self._begun, self._ended = threading.Event(), threading.Event()
         self.exist = False
-        # Torch tells its number of threads to a new thread only: another one would keep the first answer.
+        # A thread keeps the number of threads that it has first asked torch for, so that a new one asks.
         self._owner = threading.Thread(target=self._own, name="lightning-xt idle threads", daemon=True)
         self._owner.start()
         self._begun.wait()

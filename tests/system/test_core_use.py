@@ -55,13 +55,13 @@ def test_others_use_what_is_in_use_besides_the_own_time(machine):
     machine.now, machine.own = 104.0, 2.4
     assert meter.elapsed == 4
     assert meter.measure() == CoreUse(0.6, pytest.approx(0.4), 2)
-    # From here on anew, and never less than nothing.
+    # From here on, and never less than nothing.
     machine.now, machine.own = 105.0, 3.0
     assert meter.measure() == CoreUse(pytest.approx(0.6), 0.0, 2)
     assert meter.measure() is None
 
 
-def test_processes_that_this_one_has_started_are_no_others(machine):
+def test_processes_that_this_one_has_started_are_not_others(machine):
     machine.write_stat(0, 0, 0, 0, 0, 0, 0, 0)
     me = os.getpid()
     machine.write_process(me, os.getppid(), (0, 0, 0, 0), [71])

@@ -20,7 +20,7 @@ several_cores = pytest.mark.skipif(
 )
 
 # Another process comes, goes, comes and goes again. The CPU seconds of ten steps, each with a pause of 5 ms,
-# tell how threads wait.
+# show how threads wait.
 SCRIPT = """
 import json, os, threading, time
 from lightning_xt.system import thread_waits
