@@ -72,7 +72,9 @@ def make_training(decoder: dict[str, Any], size: Size, *, compiled: bool) -> Ste
 def decoding(options: argparse.Namespace) -> Step:
     """Return the decoding of a few tokens, with their prefill."""
     decoder = Decoder(256, dim=options.dim or 512, depth=6).eval()
-    nn.init.normal_(decoder.head.to_logits.weight, std=0.05)
+    head: Any = decoder.head
+    # An untrained head scores all tokens alike.
+    nn.init.normal_(head.to_logits.weight, std=0.05)
     network = convert_weights(decoder, "float32")
     model, prompt = network if options.eager else Compiled(network), torch.randint(0, 256, (1, 16))
     return lambda: generate(model, prompt, 16, temperature=0)
