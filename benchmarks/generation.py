@@ -13,6 +13,7 @@ Both legs of a row take turns in one process; a value is the median over the rep
     ragged         64 prompts of 8 to 512 tokens and 16 to 256 more: all of them padded in one batch over ours
     beam           five beams, 4 + 4 layers of 128, 64 sentences: without a cache over ours
     speculative    plain decoding over prompt lookup, on a repetitive text
+    lookup         the same with float32, bfloat16 and int8 weights, on text that repeats itself, code and random bytes
     cached         recomputing the whole prefix for each token over ours, 256 more
 """
 
@@ -27,6 +28,7 @@ import torch
 from beams import UncachedBeams, make_requests
 from common import interleave, report, row, say
 from decode_rows import FORMATS, compare_rows
+from lookup_rows import compare_lookup
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -244,11 +246,20 @@ def speculative(legs: Legs) -> dict[str, Any]:
     # Bytes of a repetitive text: the completions of a random network repeat too, and greedy ones forever.
     start = generate(model, legs.prompt(1, PROMPT), legs.options.new, temperature=0)
     prompt, new, lookup = start[:, -min(256, legs.options.new) :], legs.options.new, PromptLookup()
+    # The first verified draft compiles a program.
+    generate(model, prompt, 32, temperature=0, method=lookup)
     found = legs.compare(
         lambda: generate(model, prompt, new, temperature=0, method=lookup).cpu(),
         lambda: generate(model, prompt, new, temperature=0).cpu(),
     )
     return found | {"accepted": round(lookup.accepted / max(1, lookup.proposed), 3)}
+
+
+def lookup(legs: Legs) -> dict[str, Any]:
+    """Compare float32 on the repeating text, and give the other formats and texts."""
+    models = {weights: legs.ours(weights) for weights in ("float32", "bfloat16", "int8")}
+    found = compare_lookup(models, legs.prompt(1, 100)[0], min(512, legs.options.new), legs.options.repeats)
+    return found["float32 repeating"] | {"texts": found}
 
 
 def cached(legs: Legs) -> dict[str, Any]:
@@ -278,6 +289,7 @@ ROWS = (
     ragged,
     beam,
     speculative,
+    lookup,
     cached,
 )
 

@@ -80,6 +80,23 @@ def check_formats(build: Any) -> None:
         print(f"{weights} stays close", flush=True)
 
 
+def check_lookup(model: Any, compiled: Any, inputs: Any) -> None:
+    """Compare the tokens of prompt lookup, whose drafts of all lengths one program of one row verifies."""
+    from catalogue import VOCAB
+
+    from lightning_xt.generation.engine import generate
+    from lightning_xt.generation.methods.prompt_lookup import PromptLookup
+
+    for rows, first in ((1, True), (3, True), (2, False), (1, False)):
+        prompt = torch.randint(0, VOCAB, (rows, 5)).repeat(1, 4)
+        given = None if inputs is None else replace(inputs, context=inputs.context[:rows])
+        lookup = PromptLookup()
+        with torch._dynamo.config.patch(error_on_recompile=not first):
+            ours = generate(compiled, prompt, 90, temperature=0, method=lookup, inputs=given)
+        assert torch.equal(ours, generate(model, prompt, 90, temperature=0, inputs=given))
+        assert lookup.accepted > 20, (lookup.accepted, lookup.proposed)
+
+
 def main() -> None:
     """Compare the tokens, and allow compilation only in the first call with one row and the first with several."""
     if "inductor" not in sys.argv:
@@ -150,6 +167,10 @@ def main() -> None:
             assert torch.equal(ours, theirs), (name, rows, n, new)
             seen.update(theirs.flatten().tolist())
         assert len(seen) > 4, (name, seen)
+        if not model.recurrences:
+            check_lookup(
+                model, compiled, Inputs(context=torch.randn(3, 3, CONTEXT).double()) if name == "context" else None
+            )
         print(f"{name} agrees", flush=True)
     check_formats(partial(decoder, dim=32, attention=attention(dim_head=8, kv_heads=2)))
     # The same shapes need another program.

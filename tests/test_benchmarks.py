@@ -418,6 +418,18 @@ def test_generation_compares_steps_of_several_rows_with_their_products(tmp_path)
     assert found["value"] > 0 and set(found["gflops"]) == {"float32 peak", "bfloat16 peak"}
 
 
+@pytest.mark.slow
+def test_lookup_pays_on_text_that_repeats_itself(tmp_path):
+    tiny = ["--dim=16", "--depth=1", "--new=96", "--repeats=2", "--eager"]
+    texts = run_rows(tmp_path, "generation.py", *tiny, "--rows", "lookup")["lookup"]["texts"]
+    weights, kinds = ("float32", "bfloat16", "int8"), ("repeating", "code", "random")
+    assert set(texts) == {f"{each} {kind}" for each in weights for kind in kinds}
+    for name, found in texts.items():
+        assert found["accepted"] <= found["proposed"]
+        assert found["value"] > 1.5 if "repeating" in name else found["value"] > 0
+        assert "random" not in name or found["accepted"] == 0
+
+
 TINY_SERVING = ["--dim=16", "--depth=1", "--tokens=6", "--prompt=4", "--repeats=2", "--eager"]
 
 

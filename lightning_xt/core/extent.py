@@ -40,13 +40,16 @@ class Extent:
         """One past the highest position that each row's slots have ever held; `truncate` does not lower it."""
         self.contexts = torch.zeros(batch, device=device)
         """One number for each row's context, which another context does not have."""
-        self.incoming = self._most = 0
+        self.index = self.slots
+        """Index of each announced token. A tensor, of which a compiled step serves all sizes."""
+        self._most = 0
         self._kept: Int[Tensor, " b"] | None = None
         self._functional = False
 
     def begin(self, n: int, lengths: Int[Tensor, " b"] | None) -> None:
         """Announce n new tokens a row, of which `lengths` are real."""
-        self.incoming, self._kept, self._most = n, lengths, n
+        self.index = torch.arange(n, device=self.lengths.device)
+        self._kept, self._most = lengths, n
         if lengths is not None and not torch.compiler.is_compiling():
             # Padding takes no room: later tokens overwrite it.
             self._most = int(lengths.max())
@@ -58,7 +61,7 @@ class Extent:
         made = copy(self)
         made.lengths = made.written = lengths
         made.slots = torch.arange(self.capacity, device=lengths.device)
-        made.incoming = made._most = n
+        made.index, made._most = torch.arange(n, device=lengths.device), n
         made._kept, made._functional = None, True
         made.empty = made.uniform = False
         return made
@@ -72,16 +75,20 @@ class Extent:
         self.uniform = self.uniform and self._kept is None
         self.bound += self._most
         self.empty = self.bound == 0
-        self.incoming, self._kept = 0, None
+        self.index, self._kept = self.index[:0], None
 
     def change_rows(self, change: Callable[[Tensor], Tensor]) -> None:
         """Change every number that each row has."""
         self.lengths, self.written, self.contexts = map(change, (self.lengths, self.written, self.contexts))
 
+    @property
+    def incoming(self) -> int:
+        """Number of announced tokens of a row."""
+        return self.index.shape[0]
+
     def get_positions(self) -> Int[Tensor, "#b i"]:
         """Return the positions of the announced tokens."""
-        steps = torch.arange(self.incoming, device=self.lengths.device)[None]
-        return steps + (self.bound if not self.stepping and self.uniform else self.lengths[:, None])
+        return self.index[None] + (self.bound if not self.stepping and self.uniform else self.lengths[:, None])
 
     @property
     def end(self) -> int:
@@ -108,7 +115,7 @@ class Extent:
         """True for announced tokens that are not padding. None = all."""
         if self._kept is None:
             return None
-        return torch.arange(self.incoming, device=self.lengths.device) < self._kept[:, None]
+        return self.index < self._kept[:, None]
 
     def count_kept(self) -> Int[Tensor, " b"]:
         """Count each row's tokens, the announced ones included."""

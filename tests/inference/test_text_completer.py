@@ -418,7 +418,7 @@ def test_cases_d11_a_search_stops_where_greedy_decoding_does(stop):
 
 def test_settings_are_plain():
     sampling = GenerationOptions(max_new_tokens=3, stop=["x"], method=PromptLookup, seed=4)
-    assert sampling.settings["method"] == "PromptLookup(ngram=3, tokens=8)"
+    assert sampling.settings["method"] == "PromptLookup(ngram=3, tokens=24)"
     assert sampling.settings["stop"] == ["x"]
     assert "batch" not in sampling.settings
     with pytest.raises(ValueError, match="sampling has batch 0, which must be at least 1"):

@@ -1,5 +1,6 @@
 """A decoder with compiled decode steps."""
 
+from collections.abc import Callable
 from types import FunctionType, MethodType
 from typing import Any
 
@@ -15,13 +16,17 @@ from lightning_xt.models.decoder import Decoder
 from lightning_xt.models.decoding_cache import announce
 from lightning_xt.models.segmented_cache import SegmentedCache
 
+MAX_STEP_TOKENS = 64
+"""Tokens of a row that a compiled step runs at most. It serves any number; more are a prompt, or a piece of one."""
+
 
 class Compiled(ModelWrapper):
     """Decoder whose prefill runs as it is and whose decode steps run one compiled program.
 
     The program is compiled once for one row and once for several (int8 weights: for up to 8 and for more), in seconds
-    to a minute; it serves every length, batch and call. On a CPU `convert_weights(decoder, ...)` makes it fastest. On
-    CUDA it requests graphs.
+    to a minute; it serves every length, batch and call. The first step that scores several tokens of a row at once, to
+    verify drafts, compiles another, which serves every number of them. On a CPU `convert_weights(decoder, ...)` makes
+    steps fastest. On CUDA steps of one token request graphs.
 
     Args:
         decoder: the decoder; its weights may change afterwards, its modules and their types may not.
@@ -31,13 +36,10 @@ class Compiled(ModelWrapper):
         super().__init__(decoder)
         self._decoder = decoder
         self._on_cuda = decoder.token_embedding.weight.is_cuda
-        options: dict[str, Any] = {
-            # Guards on modules would take as long at each step as a layer.
-            "guard_filter_fn": torch.compiler.skip_guard_on_all_nn_modules_unsafe,
-            # As mode="reduce-overhead" does.
-            "triton.cudagraphs": self._on_cuda,
-        }
-        self._step = torch.compile(_copy_step(decoder), fullgraph=True, options=options)
+        self._can_verify = not decoder.recurrences
+        self._step = _compile_step(decoder, "step", graphs=self._on_cuda)
+        # Drafts have many lengths, for each of which a graph would be recorded.
+        self._verify = _compile_step(decoder, "verify", graphs=False)
 
     def new_cache(
         self, batch: int, capacity: int, *, slack: int = 64, window: int | None = None
@@ -53,22 +55,44 @@ class Compiled(ModelWrapper):
         cache: DecodingCache | None = None,
         last_only: bool = False,
     ) -> Float[Tensor, "b _ v"]:
-        if not isinstance(cache, Cache) or cache.empty or tokens.shape[1] > 1:
+        rows, n = tokens.shape
+        if not isinstance(cache, Cache) or cache.empty or (n > 1 and (last_only or not self._verifies(n, lengths))):
             return self._decoder(tokens, lengths=lengths, inputs=inputs, cache=cache, last_only=last_only)
         announce(self._decoder, tokens, lengths, inputs, cache)
         cache.mark_for_compiler()
-        if len(tokens) > 1:
+        if rows > 1:
             for tensor in (tokens, cache.lengths, cache.extent.written):
                 torch._dynamo.maybe_mark_dynamic(tensor, 0)
-        logits: Tensor = self._step(tokens, inputs, cache)
+        if n > 1:
+            types = None if inputs is None else inputs.types
+            for tensor, axis in ((tokens, 1), (cache.extent.index, 0), *([] if types is None else [(types, 1)])):
+                torch._dynamo.maybe_mark_dynamic(tensor, axis)
+        logits = (self._step if n == 1 else self._verify)(tokens, inputs, cache)
         cache.commit()
         # The next replay of the graph overwrites this output.
-        return logits.clone() if self._on_cuda else logits
+        return logits.clone() if self._on_cuda and n == 1 else logits
+
+    def _verifies(self, n: int, lengths: Tensor | None) -> bool:
+        """Return whether a compiled step scores n tokens of each row at once."""
+        return n <= MAX_STEP_TOKENS and lengths is None and self._can_verify
 
 
-def _copy_step(decoder: Decoder) -> MethodType:
-    """Return the decoder's step with its own code object, because torch keeps compiled programs by code object."""
+def _compile_step(decoder: Decoder, name: str, *, graphs: bool) -> Callable[..., Tensor]:
+    """Compile the decoder's step, with graphs as by mode="reduce-overhead"."""
+    options: dict[str, Any] = {
+        # Guards on modules would take as long at each step as a layer.
+        "guard_filter_fn": torch.compiler.skip_guard_on_all_nn_modules_unsafe,
+        "triton.cudagraphs": graphs,
+    }
+    return torch.compile(_copy_step(decoder, name), fullgraph=True, options=options)
+
+
+def _copy_step(decoder: Decoder, name: str) -> MethodType:
+    """Return the decoder's step with its own code object.
+
+    Torch keeps compiled programs, and allows few of them, by code object.
+    """
     function = Decoder.step
-    code = function.__code__.replace(co_name=f"step_{id(decoder)}")
+    code = function.__code__.replace(co_name=f"{name}_{id(decoder)}")
     step = FunctionType(code, function.__globals__, code.co_name, function.__defaults__)
     return MethodType(step, decoder)

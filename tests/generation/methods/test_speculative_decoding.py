@@ -23,7 +23,7 @@ from lightning_xt.generation.filters.top_k import TopK
 from lightning_xt.generation.history import History
 from lightning_xt.generation.methods.base import Method
 from lightning_xt.generation.methods.draft import Draft
-from lightning_xt.generation.methods.prompt_lookup import PromptLookup
+from lightning_xt.generation.methods.prompt_lookup import PromptLookup, estimate_time
 from lightning_xt.generation.noise import make_seeds, sample_tokens
 from lightning_xt.generation.protocol import Autoregressive
 from lightning_xt.generation.requests import Request, SamplingParams
@@ -239,11 +239,11 @@ def test_nothing_asked_is_nothing_drawn() -> None:
 
 def test_a_text_that_goes_round_is_read_in_strides() -> None:
     model, method = Ring(), PromptLookup(ngram=3, tokens=8)
-    asked = [Request(prompt=torch.tensor([0, 1, 2, 3, 4, 0]), max_new_tokens=21)]
+    asked = [Request(prompt=torch.tensor([0, 1, 2, 3, 4, 0, 1]), max_new_tokens=21)]
     ((result,),) = run_requests(model, asked, GREEDY, method)
-    assert result.tokens == [(1 + step) % 5 for step in range(21)]
-    # One from the prompt, then nine at a time: eight drafted and the one after them. The last needs no draft.
-    assert model.widths == [6, 9, 9, 2]
+    assert result.tokens == [(2 + step) % 5 for step in range(21)]
+    # One from the prompt, then nine at a time: eight drafted and the one after them. Of the last two, one is drafted.
+    assert model.widths == [7, 9, 9, 2]
     assert (method.proposed, method.accepted) == (8 + 8 + 1, 8 + 8 + 1)
 
 
@@ -254,13 +254,29 @@ def test_without_repetition_nothing_is_drafted() -> None:
     assert (method.proposed, method.accepted) == (0, 0)
 
 
-def test_short_matches_count_while_drafts_are_accepted() -> None:
-    # The first token is 1. Of 4 0 1 only the 1 occurred before, which is enough right after the prompt.
-    model, method = Ring(), PromptLookup(tokens=2)
-    run_requests(model, [Request(prompt=torch.tensor([1, 2, 4, 0]), max_new_tokens=5)], GREEDY, method)
-    # The draft after 1 is 2 4, of which 2 is accepted, and 3 comes next; nothing is drafted after it.
-    assert model.widths == [4, 3, 1, 1]
-    assert (method.proposed, method.accepted) == (2, 1)
+class Dice(Ring):
+    """Model whose tokens are equally likely, so that n-grams repeat by chance."""
+
+    def __call__(self, tokens: Tensor, **given: Any) -> Tensor:
+        return torch.zeros_like(super().__call__(tokens, **given))
+
+
+def test_a_text_that_repeats_by_chance_costs_hardly_more_than_plain_steps() -> None:
+    model, method = Dice(), PromptLookup(ngram=2)
+    asked = [Request(prompt=torch.tensor([0]), max_new_tokens=1000, seed=3)]
+    run_requests(model, asked, SamplingParams(), method)
+    assert 0 < method.accepted < method.proposed < 300
+    assert sum(estimate_time(1, width) for width in model.widths) < 1.05 * 1000
+
+
+def test_rows_that_repeat_draft_together_and_others_are_padded() -> None:
+    model, method = Ring(), PromptLookup(tokens=4)
+    prompts = [torch.tensor([0, 1, 2, 3, 4, 0, 1, 2, 3]), torch.tensor([3])]
+    asked = [Request(prompt=each, max_new_tokens=3) for each in prompts]
+    first, second = (result.tokens for (result,) in run_requests(model, asked, GREEDY, method))
+    assert (first, second) == ([4, 0, 1], [4, 0, 1])
+    # The first row drafts one token of its two, and in the second nothing has occurred twice.
+    assert model.widths == [9, 2, 1] and (method.proposed, method.accepted) == (1, 1)
 
 
 @pytest.mark.parametrize("params", [GREEDY, SamplingParams(), SAMPLED], ids=["greedy", "drawn", "filtered"])
