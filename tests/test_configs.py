@@ -128,10 +128,17 @@ def test_nothing_is_compiled_twice(tiny, documents):
     # Another dropout in each step.
     options += ["--model.decoder.dropout=0.2", "--trainer.callbacks+=DropoutSchedule"]
     code = "import torch._dynamo, sys; torch._dynamo.config.error_on_recompile = True; "
-    code += "from lightning_xt.cli import main; sys.exit(main(sys.argv[1:]))"
+    # Evaluations are compiled as if they were long, the batch that is shorter than the others not.
+    code += "from lightning_xt.training import evaluation_forward; evaluation_forward.LONG['cpu'] = 1; "
+    code += "from lightning_xt.cli import main; failed = main(sys.argv[1:]); torch._dynamo.reset(); "
+    code += "sys.exit(failed or main(['validate', 'runs/quickstart', '--ckpt_path=last']))"
     done = subprocess.run([sys.executable, "-c", code, *options], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert "val/bits_per_byte=" in done.stdout.splitlines()[-1]
+    assert done.stderr.count("compiling the network for evaluation") == 2
+    found = [line for line in done.stdout.splitlines() if line.startswith("val/")]
+    # The last checkpoint is that of the last validation.
+    assert found[: len(found) // 2] == found[len(found) // 2 :]
+    assert "val/bits_per_byte=" in found[-1]
 
 
 @pytest.mark.parametrize("missing", [pytest.param(True, marks=pytest.mark.slow), False])

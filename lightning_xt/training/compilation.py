@@ -84,12 +84,8 @@ def compile_forward(
     Raises:
         ValueError: torch.compile does not take the options, or they do not go with accumulation or checkpointed layers.
     """
-    if options is False:
-        return None
-    keywords = {} if options is True else dict(options)
-    _set_compiler_cache()
-    if keywords.get("backend", "inductor") == "inductor" and (obstacle := _find_obstacle(device)) is not None:
-        rank_zero_warn(f"model.compile is on, but {obstacle}: training without it")
+    keywords = find_keywords(options, device, "training")
+    if keywords is None:
         return None
     if keywords.get("backend") == "eager" and any(block.checkpointed for block in _blocks(network)):
         raise ValueError(
@@ -118,6 +114,24 @@ def compile_forward(
             "keywords that it has"
         ) from error
     return compiled
+
+
+def find_keywords(options: bool | dict[str, Any], device: torch.device, use: str) -> dict[str, Any] | None:
+    """Return the keywords of torch.compile; None, after a warning, if nothing can be compiled on this device.
+
+    Args:
+        options: keywords of torch.compile; True = none, False = do not compile.
+        device: where the network will run.
+        use: for the warning, such as "training".
+    """
+    if options is False:
+        return None
+    keywords = {} if options is True else dict(options)
+    _set_compiler_cache()
+    if keywords.get("backend", "inductor") == "inductor" and (obstacle := _find_obstacle(device)) is not None:
+        rank_zero_warn(f"model.compile is on, but {obstacle}: {use} without it")
+        return None
+    return keywords
 
 
 def release_blocks(network: nn.Module) -> None:

@@ -25,6 +25,7 @@ from lightning_xt.nn.segments.base import Segments
 from lightning_xt.objectives.base import Loss
 from lightning_xt.training.batches import read_inputs, read_tokens
 from lightning_xt.training.carried_memories import CarriedMemories
+from lightning_xt.training.evaluation_forward import EvaluationForward
 from lightning_xt.training.figures.example import Example
 from lightning_xt.training.module import TransformerModule
 from lightning_xt.training.step_mean import StepMean
@@ -60,6 +61,7 @@ class CorpusModule(TransformerModule):
         self._excess: str | None = None
         """Sentence about prompts that are longer than the training data, or become so."""
         self._memories, self._evaluated_memories = CarriedMemories(), CarriedMemories()
+        self._evaluation_forward = EvaluationForward(False)
         self._saved_memories: dict[str, Tensor] | None = None
         """Memories of all rows in the checkpoint from which the run resumes."""
 
@@ -214,9 +216,25 @@ class CorpusModule(TransformerModule):
         )
         return 1.0 if found is None else found
 
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        self._evaluation_forward = EvaluationForward(self.compile_options)
+
+    def teardown(self, stage: str) -> None:
+        super().teardown(stage)
+        self._evaluation_forward = EvaluationForward(False)
+
     def begin_evaluation(self, split: str) -> None:
         self._check_tokenizer()
-        self._evaluated_memories = CarriedMemories()
+        # Perhaps as CUDA graphs.
+        self._evaluated_memories = CarriedMemories(copies=self.compile_options is not False)
+        batches = self.trainer.num_val_batches if split == "val" else self.trainer.num_test_batches
+        # Shards are compiled block by block, for training; and where training cannot be compiled it has said so.
+        compiles = self.device_mesh is None and (self.trainer.state.fn != "fit" or self._compiled is not None)
+        # The weights of another network, such as int8 ones, are not compiled.
+        compiles &= self.evaluated_network is self.network
+        total = sum(batches) * self.trainer.world_size
+        self._evaluation_forward.begin(self.evaluated_network, total, compiles=compiles)
 
     def read_packed(self, batch: PackedBatch) -> tuple[Tensor, Tensor, Inputs]:
         """Return ids, mask and inputs of rows of several examples; ValueError if the model reads other tokens."""

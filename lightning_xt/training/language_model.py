@@ -102,7 +102,7 @@ class LanguageModel(CorpusModule):
 
     def evaluate(self, batch: Any) -> None:
         tokens, scored, inputs = self.read_evaluation(batch)
-        loss = self.score(self.evaluated_network, tokens, scored, self._evaluated_memories.add(batch, inputs))
+        loss = self.score(self._evaluation_forward, tokens, scored, self._evaluated_memories.add(batch, inputs))
         self.keep_memories(self._evaluated_memories, batch, loss)
         self._sums.add(loss)
 

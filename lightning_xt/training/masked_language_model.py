@@ -107,7 +107,7 @@ class MaskedLanguageModel(CorpusModule):
     def evaluate(self, batch: Any) -> None:
         tokens, scored, inputs = self.read_evaluation(batch)
         inputs = self.add_documents(tokens, inputs)
-        logits, targets, _ = self.objective.predict(self.evaluated_network, tokens, scored, inputs)
+        logits, targets, _ = self.objective.predict(self._evaluation_forward, tokens, scored, inputs)
         self._sums.add(cross_entropy(logits, targets))
         self._correct += ((logits.argmax(dim=-1) == targets) & (targets != IGNORED)).sum()
 

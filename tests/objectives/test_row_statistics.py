@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from lightning_xt import Decoder, LanguageModel
+from lightning_xt import LanguageModel
 from lightning_xt.objectives import cross_entropy as losses
 from lightning_xt.objectives import row_statistics
 from lightning_xt.objectives.cross_entropy import IGNORED, compute_z_loss, cross_entropy
@@ -111,7 +111,9 @@ def test_a_model_has_the_gradients_of_the_whole(blocks, head):
         found.append({name: each.grad.clone() for name, each in model.named_parameters() if each.grad is not None})
     assert set(found[0]) == {name for name, _ in model.named_parameters()}
     for name, whole in found[0].items():
-        torch.testing.assert_close(found[1][name], whole, rtol=1e-11, atol=1e-13, msg=lambda text, name=name: name + text)
+        torch.testing.assert_close(
+            found[1][name], whole, rtol=1e-11, atol=1e-13, msg=lambda text, name=name: name + text
+        )
 
 
 def most_memory(logits, targets):
