@@ -35,6 +35,7 @@ class RowStatistics(torch.autograd.Function):
         """Compute the statistics.
 
         Args:
+            ctx: record for the backward pass.
             logits: scores of each token of the vocabulary.
             targets: ids whose logits are picked.
             weights: weight of each logit in the mean. None = no mean; it is 0 everywhere.
