@@ -7,17 +7,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-LARGE = 1 << 22
-"""Fewest logits that are read in blocks of rows; fewer fit in memory as float32 and are faster as a whole."""
-BLOCK = {"cpu": 1 << 18}
-"""Logits of a block, by device: as many as fit in a CPU's cache."""
-DEVICE_BLOCK = 1 << 24
-"""Logits of a block on other devices: as many as keep a GPU busy."""
+LARGE, BLOCK = {"cpu": 1 << 22}, {"cpu": 1 << 18}
+"""Fewest logits that are read in blocks of rows, and logits of a block, which fit in a CPU's cache; by device."""
+LARGE_ELSEWHERE, BLOCK_ELSEWHERE = 1 << 26, 1 << 24
+"""Both on other devices, where a smaller block would not keep a GPU busy."""
 
 
 def is_large(logits: Float[Tensor, "*_ v"]) -> bool:
-    """Return True if logits should be read in blocks of rows."""
-    return logits.numel() >= LARGE
+    """Return True if logits should be read in blocks of rows; as a whole, fewer are faster."""
+    return logits.numel() >= LARGE.get(logits.device.type, LARGE_ELSEWHERE)
 
 
 class RowStatistics(torch.autograd.Function):
@@ -69,5 +67,5 @@ class RowStatistics(torch.autograd.Function):
 
 def _cut(logits: Tensor) -> list[slice]:
     """Cut the rows into blocks."""
-    size = max(1, BLOCK.get(logits.device.type, DEVICE_BLOCK) // max(1, logits.shape[-1]))
+    size = max(1, BLOCK.get(logits.device.type, BLOCK_ELSEWHERE) // max(1, logits.shape[-1]))
     return [slice(first, first + size) for first in range(0, len(logits), size)]
