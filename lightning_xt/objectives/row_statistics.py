@@ -44,7 +44,8 @@ class RowStatistics(torch.autograd.Function):
             block = logits[rows].to(precise)
             normalizers[rows] = block.logsumexp(dim=-1)
             if weights is not None:
-                means[rows] = block @ weights
+                # A product would be rounded to bfloat16 by autocast.
+                means[rows] = (block * weights).sum(dim=-1)
         picked = logits.gather(1, targets[:, None]).squeeze(1).to(precise)
         ctx.save_for_backward(logits, targets, weights, normalizers)
         return normalizers, picked, means
@@ -60,7 +61,7 @@ class RowStatistics(torch.autograd.Function):
             block = (logits[rows] - normalizers[rows, None]).exp_().mul_(of_normalizers[rows])
             block.scatter_add_(1, targets[rows, None], of_picked[rows])
             if weights is not None:
-                block.addmm_(of_means[rows], weights[None])
+                block.addcmul_(of_means[rows], weights)
             made[rows] = block
         return made, None, None
 
