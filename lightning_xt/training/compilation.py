@@ -24,9 +24,10 @@ KEYWORDS = MappingProxyType(
         "fullgraph": (True, False),
         "disable": (True, False),
         "backend": ("inductor", "eager", "aot_eager", "cudagraphs"),
+        "evaluation": (None, True, False),
     }
 )
-"""Keywords of torch.compile, besides `options`, and their values."""
+"""Keywords of torch.compile, besides `options`, and their values; and our `evaluation`, which torch does not get."""
 OPTIONS = (
     "aggressive_fusion", "combo_kernels", "coordinate_descent_tuning", "cpp.simdlen", "cpp.threads", "epilogue_fusion",
     "fallback_random", "group_fusion", "layout_optimization", "loop_ordering_after_fusion",
@@ -126,7 +127,7 @@ def find_keywords(options: bool | dict[str, Any], device: torch.device, use: str
     """
     if options is False:
         return None
-    keywords = {} if options is True else dict(options)
+    keywords = {} if options is True else {name: value for name, value in options.items() if name != "evaluation"}
     _set_compiler_cache()
     if keywords.get("backend", "inductor") == "inductor" and (obstacle := _find_obstacle(device)) is not None:
         rank_zero_warn(f"model.compile is on, but {obstacle}: {use} without it")

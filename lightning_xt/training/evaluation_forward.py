@@ -24,11 +24,13 @@ class EvaluationForward:
     that a fit and `validate` find the same numbers.
 
     Args:
-        options: keywords of torch.compile; True = none, False = do not compile.
+        options: keywords of torch.compile; True = none, False = do not compile. Their `evaluation` is true to compile
+            short evaluations too, false to compile none.
     """
 
     def __init__(self, options: bool | dict[str, Any]) -> None:
         self.options = options
+        self._wanted = options.get("evaluation") if isinstance(options, dict) else None
         self._network: Any = None
         self._batches = 0.0
         self._shape: torch.Size | None = None
@@ -55,7 +57,9 @@ class EvaluationForward:
 
     def _pays(self, first: Tensor) -> bool:
         """Return True if the network is compiled for this evaluation."""
-        if self.options is False or not is_long(self._network, self._batches * first.numel(), first.device):
+        if self.options is False or self._wanted is False or not self._batches:
+            return False
+        if not self._wanted and not is_long(self._network, self._batches * first.numel(), first.device):
             return False
         if self._compiled is None and (keywords := find_keywords(self.options, first.device, "evaluating")) is not None:
             rank_zero_info("compiling the network for evaluation, whose first batch takes longer")

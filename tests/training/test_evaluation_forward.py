@@ -35,6 +35,7 @@ def calls(monkeypatch):
     made = []
 
     def compile(function, **keywords):
+        assert "evaluation" not in keywords
         made.append([])
         shapes = made[-1]
 
@@ -94,6 +95,19 @@ def test_short_evaluations_run_uncompiled(calls, monkeypatch):
         monkeypatch.setattr(evaluation_forward, "LONG", {"cpu": least})
         fit(model)
         assert len(calls) == programs
+
+
+def test_the_option_decides_whatever_the_length(calls, monkeypatch):
+    for least, wanted, programs in ((1, False, 1), (1e30, True, 2), (1e30, None, 1), (1, None, 2)):
+        calls.clear()
+        monkeypatch.setattr(evaluation_forward, "LONG", {"cpu": least})
+        fit(build(compile={"evaluation": wanted}))
+        assert len(calls) == programs
+
+
+def test_an_unknown_value_of_the_option_is_refused():
+    with pytest.raises(ValueError, match=r"model\.compile\.evaluation is 'long'; choose from null, True, False$"):
+        build(compile={"evaluation": "long"})
 
 
 def test_an_evaluation_of_unknown_length_is_short():
