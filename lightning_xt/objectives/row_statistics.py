@@ -27,7 +27,7 @@ class RowStatistics(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(  # type: ignore[override]  # it has names here
+    def forward(
         ctx: Any, logits: Float[Tensor, "n v"], targets: Int[Tensor, " n"], weights: Float[Tensor, " v"] | None
     ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"], Float[Tensor, " n"]]:
         """Compute the statistics.
@@ -52,7 +52,7 @@ class RowStatistics(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         logits, targets, weights, normalizers = ctx.saved_tensors
         of_normalizers, of_picked, of_means = (gradient[:, None] for gradient in gradients)
         made = torch.empty_like(logits)
