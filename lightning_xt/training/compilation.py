@@ -57,6 +57,15 @@ def check_compile_options(options: bool | dict[str, Any]) -> None:
             raise ValueError(f"model.compile.options.{name} is {value!r}; it must be true, false or a number")
 
 
+def refuse_evaluation(options: bool | dict[str, Any], model: str) -> None:
+    """Raise a ValueError for `evaluation` in the options of a model whose evaluations are not compiled."""
+    if isinstance(options, dict) and options.get("evaluation"):
+        raise ValueError(
+            f"model.compile.evaluation is true, but evaluations of a {model} are not compiled, because their lengths "
+            "vary; omit it"
+        )
+
+
 def compile_forward(
     network: nn.Module,
     options: bool | dict[str, Any],

@@ -110,6 +110,7 @@ class Seq2Seq(TransformerModule):
         self.save_hyperparameters(logger=False)
         self.remember_config()
         check_decode_pairs(val_decode_pairs)
+        refuse_evaluation(compile, "Seq2Seq")
         self.vocab = {name: vocab.get(name) for name in self.default_vocab}
         sizes = require_size(vocab, "source"), require_size(vocab, "target")
         self.network = EncoderDecoder(

@@ -12,6 +12,7 @@ from lightning_xt.training import compilation, evaluation_forward
 from lightning_xt.training.evaluation_forward import EvaluationForward, is_long
 from lightning_xt.training.language_model import LanguageModel
 from lightning_xt.training.masked_language_model import MaskedLanguageModel
+from lightning_xt.training.seq2seq import Seq2Seq
 
 LAYERS = {"dim": 8, "depth": 1, "attention": {"heads": 2}}
 QUIET = {"accelerator": "cpu", "devices": 1, "logger": False, "enable_progress_bar": False, "num_sanity_val_steps": 0}
@@ -108,6 +109,11 @@ def test_the_option_decides_whatever_the_length(calls, monkeypatch):
 def test_an_unknown_value_of_the_option_is_refused():
     with pytest.raises(ValueError, match=r"model\.compile\.evaluation is 'long'; choose from null, True, False$"):
         build(compile={"evaluation": "long"})
+
+
+def test_a_translator_compiles_no_evaluation():
+    with pytest.raises(ValueError, match=r"compile\.evaluation is true, but evaluations of a Seq2Seq are not compiled"):
+        Seq2Seq.from_config({"encoder": LAYERS, "decoder": LAYERS, "compile": {"evaluation": True}})
 
 
 def test_an_evaluation_of_unknown_length_is_short():
