@@ -29,6 +29,7 @@ from lightning_xt.objectives.cross_entropy import cross_entropy
 from lightning_xt.objectives.next_token import NextToken
 from lightning_xt.system.option_checks import check_slots, refuse_unknown
 from lightning_xt.training.batches import read_evaluation_pairs, read_inputs, read_pairs
+from lightning_xt.training.compilation import refuse_evaluation
 from lightning_xt.training.figures.example import Example, choose_pair
 from lightning_xt.training.metrics.pair_scores import PairScores, ShownPair, check_decode_pairs
 from lightning_xt.training.module import TransformerModule, require_size
