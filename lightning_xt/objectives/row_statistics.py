@@ -1,4 +1,4 @@
-"""What losses need of large logits, row by row, without a copy of all logits in float32."""
+"""Statistics of large logits for losses, row by row, without a copy of all logits in float32."""
 
 from typing import Any
 

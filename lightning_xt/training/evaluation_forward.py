@@ -63,7 +63,7 @@ class EvaluationForward:
             return False
         if self._compiled is None and (keywords := find_keywords(self.options, first.device, "evaluating")) is not None:
             rank_zero_info("compiling the network for evaluation, whose first batch takes longer")
-            # A function of its own: torch counts the programs of each, and `forward` has those of training.
+            # Another function than `forward`: torch counts the programs of each, and `forward` has those of training.
             self._compiled = torch.compile(self._run, **keywords)
         return self._compiled is not None
 

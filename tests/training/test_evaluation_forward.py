@@ -74,7 +74,7 @@ def test_full_batches_run_compiled_in_every_command(calls, kind):
     # One function for training, one for all validations.
     trained, validated = calls
     assert trained == [(2, 8)] * 2
-    # Seven windows: the last batch has one, and would need a program of its own.
+    # Seven windows: the last batch has one, and would need another program.
     assert validated == [(ROWS, 8)] * 2 * 2
     found = trainer.callback_metrics["val/loss"]
     for name in ("validate", "test"):
