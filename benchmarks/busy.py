@@ -165,6 +165,8 @@ def measure_row(name: str, options: argparse.Namespace, given: list[str]) -> dic
     dropped = 0
     while len(repeats) < options.repeats:
         repeat, others = measure_repeat(legs, options)
+        # The first leg of a repeat has the machine after a busy one.
+        legs = dict(reversed(legs.items()))
         found = ", ".join(f"{kind}{' busy' if busy else ''} {each:.2f}" for (kind, busy), each in repeat.items())
         say(f"{name}: repeat {len(repeats) + 1}/{options.repeats}  steps/s: {found}; others use {others:.1f} cores")
         if others < LEAST or dropped == options.repeats:
