@@ -244,7 +244,7 @@ class Where:
             b, i, j = self.build_indices(self.rows)
             return self.is_visible(b, i, j).expand(-1, -1, i.shape[2], -1)
 
-        return self._make_once("dense", make)
+        return self.make_once("dense", make)
 
     def pad_to_blocks(self) -> "Where":
         """Pad to whole blocks, once a forward for all layers with this window and memory.
@@ -253,7 +253,7 @@ class Where:
         if other tensors are the same ones than before.
         """
         queries, keys = self.queries.shape[-1], self.memory + self.keys.shape[-1]
-        return self._make_once("padded", lambda: self.pad(-queries % BLOCK, -keys % BLOCK))
+        return self.make_once("padded", lambda: self.pad(-queries % BLOCK, -keys % BLOCK))
 
     def pad(self, queries: int, keys: int) -> "Where":
         """Append queries that repeat the last one, so that they see something, and keys that no query sees."""
@@ -277,7 +277,7 @@ class Where:
     def block_mask(self) -> BlockMask:
         """Return the mask in flex_attention's form."""
         lengths = self.queries.shape[-1], self.memory + self.keys.shape[-1]
-        return self._make_once(
+        return self.make_once(
             "blocks", lambda: make_block_mask(self.is_visible, self.rows, lengths, self.queries.device)
         )
 
@@ -286,7 +286,7 @@ class Where:
         copies = {name: dict(each) if isinstance(each, dict) else each for name, each in self.masks.items()}
         return replace(self, masks=copies)
 
-    def _make_once(self, form: str, make: Callable[[], T]) -> T:
+    def make_once(self, form: str, make: Callable[[], T]) -> T:
         """Make one form of the mask, which layers with this window and memory share."""
         key = (form, self.window, self.memory)
         if key not in self.masks:

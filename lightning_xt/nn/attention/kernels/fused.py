@@ -1,7 +1,10 @@
 """Attention by scaled_dot_product_attention, with a dense bias or mask if the lower triangle is not enough.
 
-On a CPU, the lower triangle and single queries in bfloat16 are plain products, which are faster there.
+Windows over whole rows are computed in blocks, with masks of blocks. On a CPU, the lower triangle and single queries in
+bfloat16 are plain products, which are faster there.
 """
+
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -12,6 +15,7 @@ from lightning_xt.nn.attention.kernels.causal_blocks import attend_causal_blocks
 from lightning_xt.nn.attention.kernels.scoring import Scoring
 from lightning_xt.nn.attention.kernels.single_query import attend_single_query, single_query_is_faster
 from lightning_xt.nn.attention.kernels.sinks import prepend_sink
+from lightning_xt.nn.attention.kernels.window_blocks import find_window_blocks
 
 
 def attend_fused(q: Tensor, k: Tensor, v: Tensor, scoring: Scoring) -> Tensor:
@@ -22,6 +26,10 @@ def attend_fused(q: Tensor, k: Tensor, v: Tensor, scoring: Scoring) -> Tensor:
         return attend_single_query(q, k, v, _make_mask(q, scoring), scoring.scale, sinks)
     if sinks is not None:
         q, k, v, scoring = prepend_sink(q, k, v, sinks, scoring)
+    blocks = find_window_blocks(scoring.where)
+    if blocks is not None:
+        run = partial(_run_kernel, triangle=False, scoring=scoring)
+        return blocks.attend(q, k, v, scoring, run)[..., :width]
     mask = _make_mask(q, scoring)
     # Flash kernels take the triangle as a flag; any mask tensor excludes them.
     triangle, memory = mask is None and scoring.where.causal_after_memory, scoring.where.memory

@@ -87,7 +87,8 @@ class Scoring:
 
     @property
     def _positions_differ(self) -> bool:
-        return self.where.rows > 1 or (self.position is not None and self.position.per_row)
+        # Positions were prepared before persistent keys, of which each row may see others.
+        return self.where.drop_memory().rows > 1 or (self.position is not None and self.position.per_row)
 
     def dense_bias(self, batch: int, heads: int) -> Tensor | None:
         """Return the position's bias as a tensor (#b h i j), one row if all rows share it."""
