@@ -18,7 +18,8 @@ Learning rates by one rule, not tuned by cell: --rate for the matrices of every 
 times the root of rows / columns changes features equally at every width; 0.15 of it for embeddings and norms; and 0.15
 of it times 64 / width for the head, whose step by AdamW grows with the width. They are the same for every budget.
 
-Every finished cell is kept in --results, and the command, given again, continues after the last of them.
+Every finished cell is kept in --results, and the command, given again, continues after the last of them. The grid and the
+larger run take some 40 minutes on two free cores, a third of it the larger run.
 """
 
 import argparse
@@ -60,12 +61,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), help="these groups (default: all)")
     parser.add_argument("--repeats", type=int, default=3, help="of length and processes, all legs in turn")
     grid = parser.add_argument_group("fit")
-    grid.add_argument("--sizes", nargs="+", type=int, default=[32, 64, 96, 128, 192], help="widths of the grid")
+    grid.add_argument("--sizes", nargs="+", type=int, default=[32, 64, 96, 128, 160], help="widths of the grid")
     grid.add_argument("--budgets", nargs="+", type=int, default=[500_000, 1_000_000, 2_000_000], help="bytes")
     grid.add_argument("--seeds", type=int, default=1, help="runs of each cell")
     held_out = "width and bytes of the larger run that the fit predicts"
     grid.add_argument(
-        "--held_out", nargs=2, type=int, default=[256, 4_000_000], metavar=("SIZE", "BUDGET"), help=held_out
+        "--held_out", nargs=2, type=int, default=[192, 3_000_000], metavar=("SIZE", "BUDGET"), help=held_out
     )
     grid.add_argument("--rate", type=float, default=0.04, help="learning rate of matrices")
     grid.add_argument("--text", help="a file, folder or pattern, as --data.path (default: Python's standard library)")

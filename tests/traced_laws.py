@@ -26,9 +26,10 @@ from lightning_xt.core import block_masks
 from lightning_xt.core.inputs import Inputs
 from lightning_xt.core.keys_values import KeysValues
 from lightning_xt.nn.adapters.lora import LoRA
-from lightning_xt.nn.attention.kernels import flex
+from lightning_xt.nn.attention.kernels import flex, window_blocks
 from lightning_xt.nn.links.base import Link
 from lightning_xt.nn.positions.forgetting import Forgetting
+from lightning_xt.nn.positions.rotary import Rotary
 from lightning_xt.nn.value_mods.value_residual import ValueResidual
 from lightning_xt.nn.value_mods.weighted_value_residual import WeightedValueResidual
 
@@ -121,6 +122,27 @@ def check_shared_graph() -> None:
     assert ["scaled_dot_product_attention" in code for code in graphs] == [False, True], len(graphs)
 
 
+def check_window_blocks(backend: str) -> None:
+    """Check that windows in blocks share a graph between all lengths but the first, with and without a bias."""
+    window_blocks.LEAST, window_blocks.MOST, window_blocks.UNIT, window_blocks.GAIN = 1, 2, 1, 0
+    for position in (Rotary, Forgetting):
+        torch._dynamo.reset()
+        model, graphs = (
+            randomise(lambda position=position: decoder(attention=attention(window=3, position=position))),
+            [],
+        )
+
+        def kept(graph: torch.fx.GraphModule, example: list[torch.Tensor], graphs: list[object] = graphs) -> object:
+            graphs.append(graph)
+            return torch._inductor.compile(graph, example) if backend == "inductor" else graph.forward
+
+        compiled = torch.compile(model, fullgraph=True, backend=kept)
+        for n in (7, 10, 33, 18, 40):
+            tokens, _ = example(2, n)
+            torch.testing.assert_close(compiled(tokens), model(tokens), rtol=1e-9, atol=1e-10)
+        assert len(graphs) == 2, len(graphs)
+
+
 @torch.no_grad()
 def check_shared_flex_program(masks: bool) -> None:
     """Check that lengths and layers share one program, and multiples of a block one more, past torch's limit of 8."""
@@ -200,6 +222,7 @@ if __name__ == "__main__":
         sys.exit(check_shared_flex_program(masks=True))
     if sys.argv[1] == "shared":
         check_shared_graph()
+        check_window_blocks("eager")
         check_adapters()
         check_shared_flex_program(masks=False)
         sys.exit(check_flex_access())
