@@ -18,8 +18,8 @@ Learning rates by one rule, not tuned by cell: --rate for the matrices of every 
 times the root of rows / columns changes features equally at every width; 0.15 of it for embeddings and norms; and 0.15
 of it times 64 / width for the head, whose step by AdamW grows with the width. They are the same for every budget.
 
-Every finished cell is kept in --results, and the command, given again, continues after the last of them. The grid and the
-larger run take some 40 minutes on two free cores, a third of it the larger run.
+Every finished cell is kept in --results, and the command, given again, continues after the last of them. The grid and
+the larger run take some 40 minutes on two free cores, a third of it the larger run.
 """
 
 import argparse
