@@ -25,7 +25,6 @@ UNIT = 16
 GAIN = 1.5
 """Length of a row, in keys of a block, from which on blocks are faster than a mask of all pairs."""
 
-
 MaskedKernel = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 """Map from queries, keys, values and a mask of all pairs to gathered values."""
 
@@ -65,33 +64,33 @@ class WindowBlocks:
         into = 1 if len(mask) < rows else 0
         mask = mask.expand(-1, -1, heads, -1, -1) if into else mask
         out = run(*(t.flatten(into, into + 1) for t in (queries, keys, values, mask)))
-        blocks = out.reshape(rows, self.count, heads, self.size, -1)
-        return blocks.transpose(1, 2).flatten(2, 3)[:, :, : self.length]
+        gathered = out.reshape(rows, self.count, heads, self.size, -1)
+        return gathered.transpose(1, 2).flatten(2, 3)[:, :, : self.length]
 
-    def _split(self, q: Float[Tensor, "b h n d"]) -> Float[Tensor, "b c h _ d"]:
+    def _split(self, q: Float[Tensor, "b h n d"]) -> Float[Tensor, "b blocks h _ d"]:
         """Split queries into blocks."""
         padded = F.pad(q, (0, 0, 0, self.count * self.size - self.length))
         return padded.unflatten(2, (self.count, self.size)).transpose(1, 2)
 
-    def _collect(self, k: Float[Tensor, "b g j d"]) -> Float[Tensor, "b c g _ d"]:
+    def _collect(self, k: Float[Tensor, "b g j d"]) -> Float[Tensor, "b blocks g _ d"]:
         """Collect the keys, or values, of each block."""
         first, more = self.before * self.size, (self.count + self.after) * self.size - self.length
         padded = F.pad(k[:, :, self.memory :], (0, 0, first, more))
-        blocks = padded.unflatten(2, (self.before + self.count + self.after, self.size))
-        parts = [blocks[:, :, at : at + self.count] for at in range(self.before + 1 + self.after)]
+        whole = padded.unflatten(2, (self.before + self.count + self.after, self.size))
+        parts = [whole[:, :, at : at + self.count] for at in range(self.before + 1 + self.after)]
         if self.memory:
             parts.insert(0, k[:, :, None, : self.memory].expand(-1, -1, self.count, -1, -1))
         return torch.cat(parts, dim=3).transpose(1, 2)
 
-    def _make_mask(self, scoring: Scoring, q: Float[Tensor, "b h n d"]) -> Float[Tensor, "_ c _ _ _"]:
+    def _make_mask(self, scoring: Scoring, q: Float[Tensor, "b h n d"]) -> Float[Tensor, "_ blocks _ _ _"]:
         """Make the bias of each block, -inf for hidden keys: of each row, or one if they share that of each head."""
         where, device = scoring.where, q.device
         i, j, inside = self._build_indices(device)
 
-        def show() -> Bool[Tensor, "_ c 1 _ _"]:
+        def show() -> Bool[Tensor, "_ blocks 1 _ _"]:
             return where.is_visible(_index_rows(where.rows, device), i, j) & inside
 
-        def hide() -> Float[Tensor, "b c 1 _ _"]:
+        def hide() -> Float[Tensor, "b blocks 1 _ _"]:
             seen = show()
             hidden = torch.zeros_like(seen, dtype=q.dtype).masked_fill(~seen, float("-inf"))
             return hidden.expand(len(q), -1, -1, -1, -1).contiguous()
@@ -105,7 +104,7 @@ class WindowBlocks:
 
     def _build_indices(
         self, device: torch.device
-    ) -> tuple[Int[Tensor, "1 c 1 _ 1"], Int[Tensor, "1 c 1 1 _"], Bool[Tensor, "1 c 1 1 _"]]:
+    ) -> tuple[Int[Tensor, "1 blocks 1 _ 1"], Int[Tensor, "1 blocks 1 1 _"], Bool[Tensor, "1 blocks 1 1 _"]]:
         """Build indices of queries and keys, within the row, and True for keys that are.
 
         Padded queries repeat the last one, so that they see something.
