@@ -124,7 +124,7 @@ def check_shared_graph() -> None:
 
 def check_window_blocks(backend: str) -> None:
     """Check that windows in blocks share a graph between all lengths but the first, with and without a bias."""
-    window_blocks.LEAST, window_blocks.MOST, window_blocks.UNIT, window_blocks.GAIN = 1, 2, 1, 0
+    window_blocks.LEAST, window_blocks.MOST, window_blocks.UNIT, window_blocks.SKIPPED = 1, 2, 1, -100
     for position in (Rotary, Forgetting):
         torch._dynamo.reset()
         model, graphs = (

@@ -36,7 +36,7 @@ HEADS, WIDTH = 4, 6
 def blocks(monkeypatch: pytest.MonkeyPatch) -> list[WindowBlocks]:
     """Make blocks of one or two queries in rows of any length, and record them."""
     used: list[WindowBlocks] = []
-    for name, value in {"LEAST": 1, "MOST": 2, "UNIT": 1, "GAIN": 0}.items():
+    for name, value in {"LEAST": 1, "MOST": 2, "UNIT": 1, "SKIPPED": -100}.items():
         monkeypatch.setattr(window_blocks, name, value)
     attend = WindowBlocks.attend
     monkeypatch.setattr(WindowBlocks, "attend", lambda self, *args: used.append(self) or attend(self, *args))
@@ -202,9 +202,9 @@ def where(n: int, window: int | None, causal: bool = True, **inputs: object) -> 
     ],
 )
 def test_blocks_are_half_a_window_within_bounds(window: int, causal: bool, size: int, reach: int) -> None:
-    found = find_window_blocks(where(reach * 3 // 2, window, causal))
+    found = find_window_blocks(where(reach + 192, window, causal))
     assert found is not None and (found.size, found.reach) == (size, reach)
-    assert find_window_blocks(where(reach * 3 // 2 - 1, window, causal)) is None
+    assert find_window_blocks(where(reach + 191, window, causal)) is None
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,8 @@ LEAST, MOST = 64, 128
 """Queries of a block: half a window within these bounds, or a quarter of a wide one."""
 UNIT = 16
 """Queries of a block are a multiple of it, as kernels like masks."""
-GAIN = 1.5
-"""Length of a row, in keys of a block, from which on blocks are faster than a mask of all pairs."""
+SKIPPED = 192
+"""Keys that each query skips, from which on blocks are faster than a mask of all pairs."""
 
 MaskedKernel = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 """Map from queries, keys, values and a mask of all pairs to gathered values."""
@@ -132,7 +132,7 @@ def find_window_blocks(where: Where) -> WindowBlocks | None:
     size = UNIT * -(-max(LEAST, min(MOST, window // 2), window // 4) // UNIT)
     reached = -(-(window - 1) // size)
     blocks = WindowBlocks(length, size, reached, 0 if where.causal else reached, where.memory)
-    return blocks if length >= GAIN * blocks.reach else None
+    return blocks if length >= blocks.reach + SKIPPED else None
 
 
 def _index_rows(rows: int, device: torch.device) -> Int[Tensor, "b 1 1 1 1"]:
