@@ -61,9 +61,10 @@ class WindowBlocks:
         """Run a kernel over blocks in place of rows, or of heads if rows share the bias of each head."""
         mask, (rows, heads) = self._make_mask(scoring, q), q.shape[:2]
         queries, keys, values = self._split(q), self._collect(k), self._collect(v)
-        into = 1 if len(mask) < rows else 0
-        mask = mask.expand(-1, -1, heads, -1, -1) if into else mask
-        out = run(*(t.flatten(into, into + 1) for t in (queries, keys, values, mask)))
+        axis = 0 if len(mask) == rows else 1
+        if axis == 1:
+            mask = mask.expand(-1, -1, heads, -1, -1)
+        out = run(*(t.flatten(axis, axis + 1) for t in (queries, keys, values, mask)))
         gathered = out.reshape(rows, self.count, heads, self.size, -1)
         return gathered.transpose(1, 2).flatten(2, 3)[:, :, : self.length]
 
