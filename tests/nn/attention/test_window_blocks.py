@@ -71,7 +71,7 @@ def compare(
 
 
 @pytest.mark.parametrize("causal", [True, False])
-@pytest.mark.parametrize("window", [1, 2, 3, 4, 7, 8])
+@pytest.mark.parametrize("window", [1, 2, 5, 8])
 @torch.no_grad()
 def test_each_query_gathers_from_its_window(causal: bool, window: int, blocks: list[WindowBlocks]) -> None:
     """Lengths around the window, and multiples of a block and others."""
@@ -106,9 +106,8 @@ BOTH_WAYS = {name: each for name, each in OPTIONS.items() if name not in ("forge
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-@pytest.mark.parametrize("window", [2, 5])
-def test_causal_parts_agree_with_plain_products(name: str, window: int, blocks: list[WindowBlocks]) -> None:
-    compare(layer(window=window, **OPTIONS[name]), 13, Inputs(), blocks)
+def test_causal_parts_agree_with_plain_products(name: str, blocks: list[WindowBlocks]) -> None:
+    compare(layer(window=5, **OPTIONS[name]), 13, Inputs(), blocks)
 
 
 @pytest.mark.parametrize("name", BOTH_WAYS)
