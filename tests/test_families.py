@@ -370,7 +370,7 @@ def test_rows_of_other_lengths_share_programs_and_flex_takes_what_a_caller_gives
 
 
 @pytest.mark.slow
-def test_block_masks_are_compiled_for_all_lengths() -> None:
+def test_block_masks_and_windows_are_compiled_for_all_lengths() -> None:
     run_traced("block masks")
 
 
