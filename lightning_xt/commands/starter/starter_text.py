@@ -38,20 +38,24 @@ model:
       depth: 4            # layers; 8 on a GPU
       dropout: $dropout        # against learning a small text by heart
       shift: TokenShift
+      feedforward:
+        class_path: MLP
+        init_args: {activation: ReLUSquared}
       attention:
         heads: 4          # divides dim
         qk_norm: RMSNorm
         value_mods: [ValueResidual]
     optimizer:
-      class_path: AdamW
+      class_path: MuonAdamW
       init_args:
-        lr: 3.0e-3        # for this size; 1.0e-3 for a dim of 512
-        betas: [0.9, 0.95]
+        lr: 0.02          # of matrices, at every size
+        adamw_lr: 0.005   # of embeddings, norms and gates, for this size; 0.003 for a dim of 512
         weight_decay: 0.1
     schedule:
-      class_path: WarmupCosine
+      class_path: WarmupStableDecay
       init_args:
-        min_fraction: 0.05
+        decay: 0.6        # the last part of the run, in which the rates fall
+        min_fraction: 0.0
 sample_text:
   prompts: [$prompt]      # completed at each validation, in samples.txt
 """
@@ -101,7 +105,7 @@ def make_sample_text(root: Path) -> Starter:
 def _make(
     root: Path, path: str, size: int, found: str, prompt: str, field: str | None, files: dict[str, str] | None = None
 ) -> Starter:
-    name, steps = name_run(root), count_steps(3200)
+    name, steps = name_run(root), count_steps(2800)
     config = fill(
         CONFIG.replace("$field", "" if field is None else "    field: $field\n"),
         {
