@@ -49,7 +49,7 @@ def hold_all(
     # Plain, so that a process can send it to another.
     record("pairs", dict(Counter(outcome for outcome, _ in found.values())))
     failed = {key: reason for key, (outcome, reason) in found.items() if outcome == "failed"}
-    assert failed == {}
+    assert failed == {}, failed
     return found
 
 

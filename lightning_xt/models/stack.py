@@ -132,7 +132,7 @@ class Stack(nn.Module):
             seen = None if past is None or call not in self.attention_calls else past.choose_call(call)
             stream, trace = self._get_sublayer(step)(stream, where, inputs, trace, state, self._get_links(call), seen)
         links = self._get_links(len(self.steps))
-        x = self._get_sublayer(self.steps[-1]).residual.close(extend_stream(stream, links, trace))
+        x = self._get_sublayer(self.steps[-1]).close(extend_stream(stream, links, trace))
         x = mix_input(x, links, trace)
         trace = trace.add_read(x)
         return x if self.output_norm is None else self.output_norm(x, inputs), trace

@@ -101,6 +101,10 @@ class Sublayer(nn.Module):
         # Inside the forward, so that hooks that gather the weights of the whole sublayer surround it.
         return cast(tuple[Tensor, Trace], checkpoint(compute, stream, trace, use_reentrant=False))
 
+    def close(self, stream: Float[Tensor, "b n *s D"]) -> Float[Tensor, "b n D"]:
+        """Return the output of a network whose last sublayer this is; its weights are gathered as in a forward."""
+        return self.residual.close(stream)
+
     def _compute(
         self,
         stream: Float[Tensor, "b n *s D"],

@@ -200,10 +200,10 @@ class Attention(Mixer):
         memory = self.memory is not None
         check_cross_attention(self.shape, {"value_mods": value_mods, "score_mods": score_mods}, output_mods)
         check_signs(value_mods, self.projection, self.normalizer, memory, self.position, score_mods)
-        check_scores(self.score, self.normalizer, self.position, self.projection)
         self.looking_back = find_looking_back(self.position, self.normalizer, score_mods)
         norms = {"qk_norm": self.q_norm, "k_norm": None if self.q_norm is not None else self.k_norm}
         check_projection(self.projection, norms, memory, self.score, self.position, value_mods, score_mods, output_mods)
+        check_scores(self.score, self.normalizer, self.position, self.projection)
         check_own_values(self.projection, value_mods, output_mods)
         check_removals(output_mods)
 

@@ -34,7 +34,7 @@ def shard(network: nn.Module, mesh: DeviceMesh) -> None:
     Raises:
         ValueError: a parameter cannot be sharded.
     """
-    from torch.distributed.fsdp import FSDPModule, fully_shard
+    from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 
     if isinstance(network, FSDPModule):
         return
@@ -47,6 +47,9 @@ def shard(network: nn.Module, mesh: DeviceMesh) -> None:
     _broadcast_weights(network, mesh)
     for sublayer in [each for each in network.modules() if isinstance(each, Sublayer)]:
         fully_shard(sublayer, mesh=mesh, reshard_after_forward=True)
+        if next(sublayer.residual.parameters(), None) is not None:
+            # The last one reads its weights once more, after its forward.
+            register_fsdp_forward_method(sublayer, "close")
     fully_shard(network, mesh=mesh, reshard_after_forward=False)
     sharded = _sharded_modules(network)
     for before, after in pairwise([*sharded, sharded[0]]):
