@@ -28,6 +28,7 @@ class Moments(Callback):
     - `file`: name of the checkpoint that is saved
     - `signal`: its name
     - `target`: the rank it is sent to, or "all" processes of the run, loader workers included
+    - `waits`: True if the moment lasts until the signal is sent
     - `seed`: draws the part of the file that is written before, and how long after the moment's beginning, at most
       `delay` seconds, the signal is sent
     """
@@ -71,12 +72,14 @@ class Moments(Callback):
     def _at(self, moment, file=None):
         if self._is_due(moment, file):
             self.sent = True
-            threading.Thread(target=self._send, args=(self.random.uniform(0, self.plan.get("delay", 0)),)).start()
+            sender = threading.Thread(target=self._send, args=(self.random.uniform(0, self.plan.get("delay", 0)),))
+            sender.start()
+            if self.plan.get("waits"):
+                sender.join()
 
     def _send(self, delay=0.0):
         time.sleep(delay)
-        with Path("signals.jsonl").open("a") as file:
-            file.write(json.dumps({"step": self.trainer.global_step, "time": time.time()}) + "\n")
+        self._record()
         number = signal.Signals[self.plan["signal"]]
         to = -os.getpgrp() if self.plan["target"] == "all" else os.getpid()
         if number == signal.SIGKILL:
@@ -84,6 +87,12 @@ class Moments(Callback):
         else:
             # From outside: a loader's worker ends with the process that it works for.
             subprocess.run(["kill", f"-{number.value}", "--", str(to)], check=True, start_new_session=True)
+            # It came since the record before: starting a program takes several steps on a busy machine.
+            self._record()
+
+    def _record(self):
+        with Path("signals.jsonl").open("a") as file:
+            file.write(json.dumps({"step": self.trainer.global_step, "time": time.time()}) + "\n")
 
     def _watch_files(self):
         """Replace torch.save and os.replace by versions that send the signal in between."""

@@ -55,7 +55,7 @@ def make_plans(setting: Setting, count: int, steps: int, seed: str) -> list[dict
         )
     if made:
         # The very last validation, after which nothing is left to train.
-        made[-1] |= {"moment": "validation", "step": steps, "target": "all"}
+        made[-1] |= {"moment": "validation", "step": steps, "target": "all", "waits": True}
     return made
 
 
@@ -71,9 +71,9 @@ def check(setting: Setting, folder: Path, stops: list[dict[str, Any]], steps: in
     try:
         run_uninterrupted(folder, start)
         for number, plan in enumerate(stops):
-            before = read_saves(stopped)
+            saves = len(read_saves(stopped))
             ended = fit(stopped, RESUME if number else start, plan)
-            _check_end(ended, plan, stopped, read_saves(stopped)[len(before) :])
+            _check_end(ended, plan, stopped, read_saves(stopped)[saves:], read_signals(stopped))
             clean += 1
         complete(stopped, RESUME)
     except RunError as error:
@@ -82,7 +82,9 @@ def check(setting: Setting, folder: Path, stops: list[dict[str, Any]], steps: in
     return (0 if found else clean), found
 
 
-def _check_end(ended: Outcome, plan: dict[str, Any], folder: Path, saved: list[dict[str, Any]]) -> None:
+def _check_end(
+    ended: Outcome, plan: dict[str, Any], folder: Path, saved: list[dict[str, Any]], signals: list[dict[str, Any]]
+) -> None:
     """Raise a RunError if a run did not stop as it should."""
     if ended.code != (130 if plan["signal"] == "SIGINT" else 75):
         raise RunError(f"exit code {ended.code} in {plan}: {last_line(ended.said)}")
@@ -97,10 +99,10 @@ def _check_end(ended: Outcome, plan: dict[str, Any], folder: Path, saved: list[d
         return
     # After a signal within a step, the run ends with that step or, with accumulation, with its last batch; a signal
     # just after the end of a step is seen at the end of the next one.
-    signalled = read_signals(folder)[-1]["step"]
+    before, after = signals[0]["step"], signals[-1]["step"]
     last = load(folder / RUN / "checkpoints/last.ckpt")["global_step"]
-    if not signalled <= last <= signalled + 2:
-        raise RunError(f"last.ckpt is at step {last}, signalled at {signalled}, in {plan}")
+    if not before <= last <= after + 2:
+        raise RunError(f"last.ckpt is at step {last}, signalled between {before} and {after}, in {plan}")
     steps = [each["step"] for each in saved if each["name"] == "last.ckpt"]
     if steps.count(last) != 1 or len(set(steps)) != len(steps):
         raise RunError(f"saves last.ckpt at steps {steps}, in {plan}")

@@ -171,7 +171,7 @@ def fit(folder: Path, options: list[str], plan: dict[str, Any] | None = None) ->
     if left:
         raise RunError(f"leaves processes behind: {len(left)} run on after {SECONDS} seconds")
     sent = read_signals(folder)
-    return Outcome(code, time.time() - (sent[-1]["time"] if sent else started), said)
+    return Outcome(code, time.time() - (sent[0]["time"] if sent else started), said)
 
 
 def _find_group(number: int) -> list[int]:
