@@ -234,6 +234,9 @@ class CorpusModule(TransformerModule):
         # The weights of another network, such as int8 ones, are not compiled.
         compiles &= self.evaluated_network is self.network
         total = sum(batches) * self.trainer.world_size
+        if not self._evaluation_forward.serves(self.evaluated_network):
+            # A copy of the module, which evaluates other weights, shares the one before.
+            self._evaluation_forward = EvaluationForward(self.compile_options)
         self._evaluation_forward.begin(self.evaluated_network, total, compiles=compiles)
 
     def read_packed(self, batch: PackedBatch) -> tuple[Tensor, Tensor, Inputs]:

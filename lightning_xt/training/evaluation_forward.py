@@ -37,6 +37,10 @@ class EvaluationForward:
         """Shape of the batches that run compiled; of no batch if none does. None before the first batch."""
         self._compiled: Callable[..., Any] | None = None
 
+    def serves(self, network: Any) -> bool:
+        """Return True if the last evaluation was that of this network."""
+        return network is self._network
+
     def begin(self, network: Any, batches: float, *, compiles: bool) -> None:
         """Begin an evaluation.
 

@@ -38,9 +38,7 @@ model:
       depth: 4            # layers; 8 on a GPU
       dropout: $dropout        # against learning a small text by heart
       shift: TokenShift
-      feedforward:
-        class_path: MLP
-        init_args: {activation: ReLUSquared}
+      feedforward: {activation: ReLUSquared}
       attention:
         heads: 4          # divides dim
         qk_norm: RMSNorm

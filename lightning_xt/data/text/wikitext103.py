@@ -30,13 +30,13 @@ class WikiText103(TextCorpus):
     (217,646 of validation, 245,569 of test, ends of lines included), to the power of e.
 
     Args:
-        url: URL of the archive.
+        archive_url: URL of the archive.
         windows: the options of `TextCorpus`.
     """
 
-    def __init__(self, *, url: str = f"https://wikitext.smerity.com/{ARCHIVE}", **windows: Any) -> None:
+    def __init__(self, *, archive_url: str = f"https://wikitext.smerity.com/{ARCHIVE}", **windows: Any) -> None:
         super().__init__(**windows)
-        self.url = url
+        self.archive_url = archive_url
 
     def prepare(self) -> Splits:
         """Find or download the archive, and unpack its three files."""
@@ -56,7 +56,7 @@ class WikiText103(TextCorpus):
         """Return the unpacked files of the archive."""
         places = (folder / ARCHIVE, folder / "wikitext-103-raw" / ARCHIVE)
         found = next((place for place in places if place.is_file()), None)
-        archive = found or download(self.url, places[-1])
+        archive = found or download(self.archive_url, places[-1])
         try:
             names = {PurePosixPath(name).name for name, _ in read_entries(archive)}
             if missing := [name for name in FILES if name not in names]:

@@ -38,7 +38,7 @@ def read(splits):
 @pytest.mark.parametrize("place", [ARCHIVE, f"wikitext-103-raw/{ARCHIVE}"])
 def test_an_archive_of_the_data_folder(folder, place, monkeypatch):
     write(folder / place)
-    data = WikiText103(url="http://127.0.0.1:1/unused")
+    data = WikiText103(archive_url="http://127.0.0.1:1/unused")
     assert read(data.prepare()) == list(TEXTS.values())
     monkeypatch.setattr(wikitext103, "_entry", lambda archive, name: lambda: pytest.fail("unpacked again"))
     assert read(data.prepare()) == list(TEXTS.values())
@@ -48,14 +48,14 @@ def test_files_that_are_unpacked_already(folder):
     (folder / "wikitext-103-raw").mkdir()
     for name, text in TEXTS.items():
         (folder / "wikitext-103-raw" / name).write_bytes(text)
-    splits = WikiText103(url="http://127.0.0.1:1/unused").prepare()
+    splits = WikiText103(archive_url="http://127.0.0.1:1/unused").prepare()
     assert read(splits) == list(TEXTS.values())
     assert not (folder / "prepared").exists()
 
 
 def test_a_download(folder, server):
     write(server.root / ARCHIVE)
-    data = WikiText103(url=f"{server.url}/{ARCHIVE}")
+    data = WikiText103(archive_url=f"{server.url}/{ARCHIVE}")
     for _ in range(2):
         assert read(data.prepare()) == list(TEXTS.values())
     assert len(server.asked) == 1
@@ -64,7 +64,7 @@ def test_a_download(folder, server):
 def test_an_archive_without_a_split(folder, server):
     write(server.root / ARCHIVE, FILES[:2])
     with pytest.raises(ValueError, match=r"has no wiki.test.raw; it was removed, run the command again$"):
-        WikiText103(url=f"{server.url}/{ARCHIVE}").prepare()
+        WikiText103(archive_url=f"{server.url}/{ARCHIVE}").prepare()
     assert os.listdir(folder / "wikitext-103-raw") == []
     write(folder / ARCHIVE, FILES[1:])
     with pytest.raises(ValueError, match=rf"{ARCHIVE} has no wiki.train.raw; put a good copy in its place$"):
@@ -75,7 +75,7 @@ def test_an_archive_without_a_split(folder, server):
 def test_a_network_that_fails_says_where_to_put_the_archive(folder, server):
     place = folder / "wikitext-103-raw" / ARCHIVE
     with pytest.raises(OSError, match=rf"cannot download .*404 File not found.*or put the file at {place}$"):
-        WikiText103(url=f"{server.url}/{ARCHIVE}").prepare()
+        WikiText103(archive_url=f"{server.url}/{ARCHIVE}").prepare()
 
 
 def test_a_split_shorter_than_a_window(folder):
@@ -100,5 +100,5 @@ trainer: {max_steps: 1, accelerator: cpu, devices: 1, enable_progress_bar: false
 sample_text: {generation: {max_new_tokens: 4}}
 """
     (tmp_path / "tiny.yaml").write_text(config)
-    assert main(["fit", "-c", "tiny.yaml", "--data.url", f"{server.url}/{ARCHIVE}"]) == 0
+    assert main(["fit", "-c", "tiny.yaml", "--data.archive_url", f"{server.url}/{ARCHIVE}"]) == 0
     assert "val/bits_per_byte=" in capsys.readouterr().out
