@@ -61,7 +61,7 @@ class CorpusModule(TransformerModule):
         self._excess: str | None = None
         """Sentence about prompts that are longer than the training data, or become so."""
         self._memories, self._evaluated_memories = CarriedMemories(), CarriedMemories()
-        self._evaluation_forward = EvaluationForward(False)
+        self._evaluation_forward = EvaluationForward(False, None)
         self._saved_memories: dict[str, Tensor] | None = None
         """Memories of all rows in the checkpoint from which the run resumes."""
 
@@ -216,13 +216,9 @@ class CorpusModule(TransformerModule):
         )
         return 1.0 if found is None else found
 
-    def setup(self, stage: str) -> None:
-        super().setup(stage)
-        self._evaluation_forward = EvaluationForward(self.compile_options)
-
     def teardown(self, stage: str) -> None:
         super().teardown(stage)
-        self._evaluation_forward = EvaluationForward(False)
+        self._evaluation_forward = EvaluationForward(False, None)
 
     def begin_evaluation(self, split: str) -> None:
         self._check_tokenizer()
@@ -234,10 +230,10 @@ class CorpusModule(TransformerModule):
         # The weights of another network, such as int8 ones, are not compiled.
         compiles &= self.evaluated_network is self.network
         total = sum(batches) * self.trainer.world_size
-        if not self._evaluation_forward.serves(self.evaluated_network):
-            # A copy of the module, which evaluates other weights, shares the one before.
-            self._evaluation_forward = EvaluationForward(self.compile_options)
-        self._evaluation_forward.begin(self.evaluated_network, total, compiles=compiles)
+        if self._evaluation_forward.network is not self.evaluated_network:
+            # Also that of a copy of this module which evaluates other weights.
+            self._evaluation_forward = EvaluationForward(self.compile_options, self.evaluated_network)
+        self._evaluation_forward.begin(total, compiles=compiles)
 
     def read_packed(self, batch: PackedBatch) -> tuple[Tensor, Tensor, Inputs]:
         """Return ids, mask and inputs of rows of several examples; ValueError if the model reads other tokens."""

@@ -26,44 +26,37 @@ class EvaluationForward:
     Args:
         options: keywords of torch.compile; True = none, False = do not compile. Their `evaluation` is true to compile
             short evaluations too, false to compile none.
+        network: network to evaluate.
     """
 
-    def __init__(self, options: bool | dict[str, Any]) -> None:
-        self.options = options
+    def __init__(self, options: bool | dict[str, Any], network: Any) -> None:
+        self.options, self.network = options, network
         self._wanted = options.get("evaluation") if isinstance(options, dict) else None
-        self._network: Any = None
         self._batches = 0.0
         self._shape: torch.Size | None = None
         """Shape of the batches that run compiled; of no batch if none does. None before the first batch."""
         self._compiled: Callable[..., Any] | None = None
 
-    def serves(self, network: Any) -> bool:
-        """Return True if the last evaluation was that of this network."""
-        return network is self._network
-
-    def begin(self, network: Any, batches: float, *, compiles: bool) -> None:
+    def begin(self, batches: float, *, compiles: bool) -> None:
         """Begin an evaluation.
 
         Args:
-            network: network to evaluate.
             batches: number of batches of all processes; infinite if it is not known.
             compiles: False to run uncompiled whatever the options are.
         """
-        if network is not self._network:
-            self._network, self._compiled = network, None
         self._batches, self._shape = batches if compiles else 0.0, None
 
     def __call__(self, tokens: Tensor, **options: Any) -> Any:
         if self._shape is None:
             self._shape = tokens.shape if self._pays(tokens) else torch.Size()
-        forward = self._network if self._compiled is None or tokens.shape != self._shape else self._compiled
+        forward = self.network if self._compiled is None or tokens.shape != self._shape else self._compiled
         return forward(tokens, **options)
 
     def _pays(self, first: Tensor) -> bool:
         """Return True if the network is compiled for this evaluation."""
         if self.options is False or self._wanted is False or not self._batches:
             return False
-        if not self._wanted and not is_long(self._network, self._batches * first.numel(), first.device):
+        if not self._wanted and not is_long(self.network, self._batches * first.numel(), first.device):
             return False
         if self._compiled is None and (keywords := find_keywords(self.options, first.device, "evaluating")) is not None:
             rank_zero_info("compiling the network for evaluation, whose first batch takes longer")
@@ -72,7 +65,7 @@ class EvaluationForward:
         return self._compiled is not None
 
     def _run(self, tokens: Tensor, **options: Any) -> Any:
-        return self._network(tokens, **options)
+        return self.network(tokens, **options)
 
 
 def is_long(network: nn.Module, tokens: float, device: torch.device) -> bool:

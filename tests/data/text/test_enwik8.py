@@ -17,15 +17,6 @@ SIZES = (9_000, 500, 500)
 RIGHT, WRONG = hashlib.md5(TEXT).hexdigest(), "0" * 32
 
 
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    folder = tmp_path / "data"
-    folder.mkdir()
-    monkeypatch.setenv("LIGHTNING_XT_DATA", str(folder))
-    monkeypatch.setenv("no_proxy", "*")
-    return folder
-
-
 def write(path, text=TEXT):
     """Write a text in the format of its name."""
     path.parent.mkdir(parents=True, exist_ok=True)

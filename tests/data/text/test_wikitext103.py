@@ -15,15 +15,6 @@ TEXTS = {
 }
 
 
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    folder = tmp_path / "data"
-    folder.mkdir()
-    monkeypatch.setenv("LIGHTNING_XT_DATA", str(folder))
-    monkeypatch.setenv("no_proxy", "*")
-    return folder
-
-
 def write(path, names=FILES):
     path.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
