@@ -10,6 +10,7 @@ import torch
 import yaml
 
 from lightning_xt.cli import main
+from lightning_xt.data.probes.mqar import MQAR
 from lightning_xt.training.language_model import LanguageModel
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -21,6 +22,7 @@ QUICKSTART = CONFIGS / "language" / "quickstart.yaml"
 
 
 TRANSLATION = sorted((CONFIGS / "translation").glob("*.yaml"))
+PROBES = sorted((CONFIGS / "probes").glob("*.yaml"))
 DENOISING = sorted((CONFIGS / "denoising").glob("*.yaml"))
 TINY_PAIRS = """
 model:
@@ -205,6 +207,39 @@ def test_a_denoising_recipe_trains_two_steps(config, tiny, tmp_path, capsys):
     assert main(["generate", f"runs/{config.stem}", "--prompt", "the <extra_id_0> fox", "--max_new_tokens", "3"]) == 0
 
 
+@pytest.mark.parametrize("config", PROBES, ids=lambda file: file.stem)
+def test_a_probe_trains_two_steps(config, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    sizes = ["--data.validation_size=4", "--data.test_size=3", "--data.batch_size=2"]
+    fit = ["--model.decoder.dim=16", "--trainer.max_steps=2", "--validate_every=2", "--sample_text.prompts=[]"]
+    assert main(["fit", "-c", str(config), *sizes, *fit, "--trainer.enable_progress_bar=false"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    values = dict(line.split("=") for line in lines if line.startswith(("val/", "run=")))
+    assert values.pop("run") == f"runs/{config.stem}/0"
+    names = ("loss", "perplexity", "bits_per_byte", "token_accuracy", "exact_match")
+    assert set(values) == {f"val/{name}" for name in names}
+    assert main(["test", f"runs/{config.stem}", "--trainer.enable_progress_bar=false"]) == 0
+    assert "test/exact_match=" in capsys.readouterr().out
+    size = sum(each.numel() for each in LanguageModel.from_config(str(config)).parameters())
+    assert 50_000 < size < 200_000
+
+
+@pytest.mark.parametrize(
+    "overlay",
+    [
+        pytest.param(file, id=file.stem, marks=() if file.stem in ("forgetting", "swiglu") else pytest.mark.slow)
+        for file in VARIANTS
+    ],
+)
+def test_a_variant_takes_a_step_on_a_probe(overlay):
+    config = merge(*(yaml.safe_load(file.read_text()) for file in (CONFIGS / "probes" / "mqar.yaml", overlay)))
+    data = MQAR(**config["data"]["init_args"] | {"batch_size": 2})
+    module = LanguageModel.from_config({"vocab": data.vocab, **config["model"]["init_args"]})
+    loss = module.score(module.network, *module.read_packed(next(iter(data.train_dataloader()))))
+    loss.minimised.backward()
+    assert loss.count > 0 and 0 < loss.mean.item() < 20
+
+
 def test_cases_n3_a_shipped_config_is_named_from_any_folder(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     shown = []
@@ -232,7 +267,7 @@ def test_cases_n3_a_bare_fit_says_how_to_start(tmp_path, monkeypatch, capsys):
     assert error == "lightning-xt: error: fit needs a config, such as -c language/quickstart.yaml\n"
     assert "\n  lightning-xt fit -c language/quickstart.yaml\n" in out
     assert max(map(len, out.splitlines())) <= 80
-    for file in (*BASES, *TRANSLATION, *DENOISING):
+    for file in (*BASES, *TRANSLATION, *DENOISING, *PROBES):
         first = file.read_text().splitlines()[0].removeprefix("# ")
         assert first.endswith(".")
         assert f"  {file.parent.name}/{file.name}\n      {first[:40]}" in out

@@ -80,6 +80,10 @@ def tiny_options(args: list[str]) -> list[str]:
     words = " ".join(args)
     pairs = "translation" in words or "denoising" in words
     options = (TINY_PAIRS if pairs else TINY_MASKED if "masked" in words else TINY).get(args[0], "")
+    if "probes/" in words:
+        options = options.replace(
+            "--data.seq_len 32", "--data.validation_size 4 --data.test_size 4 --data.batch_size 2"
+        )
     if "Conversations" in args or "language/finetune_lora.yaml" in args:
         # A row holds whole conversations.
         options = options.replace("--data.seq_len 32", "--data.seq_len 96")

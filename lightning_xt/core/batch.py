@@ -37,17 +37,18 @@ class LaneBatch(NamedTuple):
 
 
 class PackedBatch(NamedTuple):
-    """Rows that each hold several examples, which must not see each other.
+    """Rows in which some targets count: each holds one example, or several, which must not see each other.
 
     Args:
         tokens: n + 1 ids per row, of which each predicts the next.
         scored: True if the target `tokens[w, t + 1]` counts.
-        documents: number of the example of each of the first n ids of a row, from 0; padding has one more.
+        documents: number of the example of each of the first n ids of a row, from 0; padding has one more. None = a row
+            is one example, padded on the right.
     """
 
     tokens: Int[Tensor, "b n+1"]
     scored: Bool[Tensor, "b n"]
-    documents: Int[Tensor, "b n"]
+    documents: Int[Tensor, "b n"] | None
 
 
 class PairBatch(NamedTuple):

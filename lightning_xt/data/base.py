@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from copy import copy
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -29,6 +29,10 @@ class DataModule(LightningDataModule, ABC):
     unknown."""
     stop: Sequence[str] = ()
     """Strings that end the completions of its prompts, in `predict`."""
+    has_answers: bool = False
+    """True if the scored tokens of a row are its answer, which is right or wrong: evaluations count the right ones."""
+    logged: ClassVar[tuple[str, ...]] = ()
+    """Metrics of a validation on these data besides those of the model."""
     given_inputs: Sequence[str] = ()
     """Inputs of a network besides the tokens that batches bring: names of fields of `Inputs`."""
 

@@ -5,7 +5,7 @@ import os
 import textwrap
 from pathlib import Path
 
-RECIPES = ("language", "translation", "denoising")
+RECIPES = ("language", "translation", "denoising", "probes")
 """Folders of whole runs. A config of another folder changes a recipe."""
 HEAD = """\
 fit trains a model from a config, for example

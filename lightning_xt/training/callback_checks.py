@@ -98,6 +98,7 @@ def check_monitors(callbacks: Sequence[Callback], model: LightningModule) -> Non
         if kind.__module__.partition(".")[0] not in ("lightning", "lightning_xt") and "logged" not in vars(kind):
             return
         names.update(getattr(kind, "logged", ()))
+    names.update(getattr(getattr(model.trainer, "datamodule", None), "logged", ()))
     if not model.trainer.limit_val_batches:
         names = {name for name in names if not name.startswith("val/")}
     for each in parts[1:]:

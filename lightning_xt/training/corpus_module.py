@@ -122,9 +122,13 @@ class CorpusModule(TransformerModule):
     ) -> tuple[Float[Tensor, ""], Float[Tensor, "b _ v"]]:
         """Return the loss, as `loss` does, and the logits of the predicted tokens, from one forward."""
         found = self._score_training(tokens, scored, inputs)
-        if found.logits is None:
+        return found.minimised, self.require_logits(found)
+
+    def require_logits(self, loss: Loss) -> Float[Tensor, "b _ v"]:
+        """Return the logits of a loss; ValueError if the objective keeps none."""
+        if loss.logits is None:
             raise ValueError(f"objective: {type(self.objective).__name__} keeps no logits; set them in its Loss")
-        return found.minimised, found.logits
+        return loss.logits
 
     def _score_training(self, tokens: Tensor, scored: Tensor | None, inputs: Inputs | None = None) -> Loss:
         network = self._compiled if self.training and self._compiled is not None else self.network
@@ -239,7 +243,7 @@ class CorpusModule(TransformerModule):
         """Return ids, mask and inputs of rows of several examples; ValueError if the model reads other tokens."""
         if self.first_read:
             raise ValueError(
-                f"{type(self).__name__} does not read a PackedBatch, whose responses follow their prompts; train a "
+                f"{type(self).__name__} does not read a PackedBatch, whose targets follow their prompts; train a "
                 "LanguageModel"
             )
         return read_tokens(batch.tokens, self.vocab_size), batch.scored, Inputs(documents=batch.documents)
@@ -255,7 +259,8 @@ class CorpusModule(TransformerModule):
 
     def read_example(self, batch: Any, most: int) -> Example:
         tokens = self.read_evaluation(batch)[0][:1, : most + 1]
-        packed = Inputs(documents=batch.documents[:1, :most]) if isinstance(batch, PackedBatch) else None
+        documents = batch.documents if isinstance(batch, PackedBatch) else None
+        packed = None if documents is None else Inputs(documents=documents[:1, :most])
         inputs, first = self.add_documents(tokens, packed), self.first_read
         read = tokens[:, first : first + tokens.shape[1] - 1]
         return Example(read, tokens[:, 1:] if first == 0 else None, self.tokenizer, inputs)

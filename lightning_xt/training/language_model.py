@@ -22,6 +22,7 @@ from lightning_xt.objectives.base import ObjectiveFactory
 from lightning_xt.objectives.next_token import NextToken
 from lightning_xt.system.option_checks import check_slots, refuse_unknown
 from lightning_xt.training.corpus_module import CorpusModule
+from lightning_xt.training.metrics.answer_scores import AnswerScores
 from lightning_xt.training.metrics.likelihood import LikelihoodSums, compute_likelihood_metrics
 from lightning_xt.training.module import TransformerModule, require_size
 from lightning_xt.training.network_adaptation import adapt_network
@@ -38,7 +39,8 @@ class LanguageModel(CorpusModule):
 
     `model(tokens)` is the loss. Batches are `LongTensor (b, seq_len + 1)`, for validation and test also
     `EvaluationBatch`; loaders of other data may put the tensor into a list. A `PackedBatch` has several examples a row,
-    which do not see each other; a step's loss is then the mean over its scored tokens of all processes.
+    which do not see each other; a step's loss is then the mean over its scored tokens of all processes. If the scored
+    tokens of a row are its answer, as in probes, evaluations also report token_accuracy and exact_match.
 
     Args:
         vocab: sizes and special ids; from the command line the data's. A separator keeps documents apart: attention
@@ -99,16 +101,20 @@ class LanguageModel(CorpusModule):
         super().begin_evaluation(split)
         self._sums = LikelihoodSums(self.device)
         self._bytes_per_token = self.measure_tokens(split)
+        self._answers = AnswerScores(self.device) if getattr(self.data_module, "has_answers", False) else None
 
     def evaluate(self, batch: Any) -> None:
         tokens, scored, inputs = self.read_evaluation(batch)
         loss = self.score(self._evaluation_forward, tokens, scored, self._evaluated_memories.add(batch, inputs))
         self.keep_memories(self._evaluated_memories, batch, loss)
         self._sums.add(loss)
+        if self._answers is not None:
+            self._answers.add(self.require_logits(loss), tokens, scored)
 
     def compute_metrics(self) -> dict[str, Tensor]:
         sums = self.trainer.strategy.reduce(self._sums.sums, reduce_op="sum")
-        return compute_likelihood_metrics(sums, self._bytes_per_token)
+        found = compute_likelihood_metrics(sums, self._bytes_per_token)
+        return found if self._answers is None else found | self._answers.compute(self.trainer)
 
     def predict_step(self, batch: list[Prompt], batch_idx: int) -> list[dict[str, Any]]:
         completer, sampling = self.text_generator, self.sampling

@@ -9,6 +9,7 @@ from torch.optim import AdamW
 
 from lightning_xt.core.shapes import ObjectiveShape
 from lightning_xt.data.chat.conversations import Conversations
+from lightning_xt.data.probes.base import Probe
 from lightning_xt.data.prompt_files import Prompt, number_prompts
 from lightning_xt.inference.gap_filling import GAP, GapFiller
 from lightning_xt.inference.generation_options import GenerationOptions
@@ -68,6 +69,7 @@ class MaskedLanguageModel(CorpusModule):
     first_read: ClassVar = 1
     foreign_data: ClassVar = {
         **CorpusModule.foreign_data,
+        Probe: "answers that follow their questions; set --model LanguageModel, or --data TextFiles or other text",
         Conversations: "responses that follow their prompts; set --model LanguageModel, or --data TextFiles or other "
         "text",
     }

@@ -15,6 +15,7 @@ from lightning_xt.core.shapes import ObjectiveShape
 from lightning_xt.data.chat.conversations import Conversations
 from lightning_xt.data.pairs.parallel_corpus import ParallelCorpus
 from lightning_xt.data.pairs.source_files import Source
+from lightning_xt.data.probes.base import Probe
 from lightning_xt.data.text.text_corpus import TextCorpus
 from lightning_xt.data.tokenizers.base import Tokenizer
 from lightning_xt.data.tokenizers.special_bytes import SpecialBytes
@@ -87,6 +88,7 @@ class Seq2Seq(TransformerModule):
     )
     foreign_data: ClassVar = {
         TextCorpus: "text without targets; set --model LanguageModel, or --data ParallelText or other pairs",
+        Probe: "questions and answers in one row; set --model LanguageModel, or --data CopyTask",
         Conversations: "prompts and responses in one text; set --model LanguageModel, or --data ParallelText with "
         "--data.fields '[prompt, response]'",
     }

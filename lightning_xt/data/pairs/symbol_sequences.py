@@ -1,6 +1,7 @@
 """Random sequences of symbols, split so that no sequence is in two splits."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,8 @@ SPLITS = ("test", "validation", "train")
 """Of ten sequences, one belongs to the first split, one to the second and eight to the last."""
 FEW = 2000
 """Up to this number of different sequences, each is checked; with more, no split is empty."""
+ATTEMPTS = 10_000
+"""Candidates for a sequence, after which a split is empty."""
 
 
 class Symbols(NamedTuple):
@@ -49,23 +52,11 @@ class SymbolSequences:
         self.lengths = lengths
         self.seed = seed
         if self._is_empty():
-            least, most = lengths
-            raise ValueError(
-                f"--data.num_symbols {num_symbols} gives too few sequences of {least} to {most} symbols to "
-                f"leave any for the {split} split; set a larger --data.num_symbols or --data.max_length"
-            )
+            raise ValueError(self._describe_shortage())
 
     def draw(self, numbers: NDArray[np.int64]) -> Symbols:
         """Draw the sequences of these numbers."""
-        ids = np.zeros((len(numbers), self.lengths[1]), dtype=np.int64)
-        lengths = np.zeros(len(numbers), dtype=np.int64)
-        pending, attempt = np.arange(len(numbers)), 0
-        while len(pending):
-            candidates = self._draw_candidates(numbers[pending], attempt)
-            fits = assign_splits(candidates) == self.split
-            taken = pending[fits]
-            ids[taken], lengths[taken] = candidates.ids[fits], candidates.lengths[fits]
-            pending, attempt = pending[~fits], attempt + 1
+        ids, lengths = draw_split(self._draw_candidates, SPLITS[self.split], numbers, self._describe_shortage())
         return Symbols(ids[:, : lengths.max(initial=0)], lengths)
 
     def _draw_candidates(self, numbers: NDArray[np.int64], attempt: int) -> Symbols:
@@ -76,6 +67,13 @@ class SymbolSequences:
         lengths = least + (random[:, 0] % np.uint64(most - least + 1)).astype(np.int64)
         ids = FIRST + (random[:, 1:] % np.uint64(self.num_symbols)).astype(np.int64)
         return Symbols(np.where(np.arange(most) < lengths[:, None], ids, 0), lengths)
+
+    def _describe_shortage(self) -> str:
+        least, most = self.lengths
+        return (
+            f"--data.num_symbols {self.num_symbols} gives too few sequences of {least} to {most} symbols to leave any "
+            f"for the {SPLITS[self.split]} split; set a larger --data.num_symbols or --data.max_length"
+        )
 
     def _is_empty(self) -> bool:
         """Return True if there are few different sequences and none belongs to the split."""
@@ -89,6 +87,37 @@ class SymbolSequences:
             if (assign_splits(Symbols(ids, np.full(len(ids), length))) == self.split).any():
                 return False
         return True
+
+
+def draw_split(
+    draw: Callable[[NDArray[np.int64], int], tuple[NDArray[Any], ...]],
+    split: str,
+    numbers: NDArray[np.int64],
+    shortage: str,
+) -> tuple[NDArray[Any], ...]:
+    """Draw the sequences of these numbers: each the first of a stream of candidates that belongs to the split.
+
+    Args:
+        draw: from numbers of sequences and of an attempt to arrays with a row for each: its ids, its length and more.
+        split: train, validation or test.
+        numbers: numbers of the sequences.
+        shortage: message if no candidate belongs to the split.
+
+    Raises:
+        ValueError: no candidate belongs to the split.
+    """
+    found = draw(numbers, 0)
+    fits = assign_splits(Symbols(*found[:2])) == SPLITS.index(split)
+    pending = np.flatnonzero(~fits)
+    for attempt in range(1, ATTEMPTS):
+        if not len(pending):
+            return found
+        candidates = draw(numbers[pending], attempt)
+        fits = assign_splits(Symbols(*candidates[:2])) == SPLITS.index(split)
+        for kept, new in zip(found, candidates, strict=True):
+            kept[pending[fits]] = new[fits]
+        pending = pending[~fits]
+    raise ValueError(shortage)
 
 
 def assign_splits(symbols: Symbols) -> NDArray[np.int64]:
